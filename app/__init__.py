@@ -1,1 +1,1 @@
-"""The service: REST API, tables and command line."""
+"""The service: REST API, database tables and command line."""

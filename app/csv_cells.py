@@ -1,13 +1,14 @@
-"""Cells of CSV files that people open with a spreadsheet."""
+"""Protection against formula injection in CSV files that people open in a spreadsheet."""
 
 from typing import Any
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"), wide forms too.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
+# Prefixes that a spreadsheet reads as the start of a formula (OWASP, "CSV Injection"), including
+# the full-width forms.
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
-def inert(value: Any) -> Any:
-    """The value; a text that would be run as a formula gets an apostrophe before it."""
-    if isinstance(value, str) and value.startswith(FORMULA):
+def escape_formula(value: Any) -> Any:
+    """Return the value, prefixed with an apostrophe if it is text that would run as a formula."""
+    if isinstance(value, str) and value.startswith(FORMULA_PREFIXES):
         return f"'{value}"
     return value

@@ -1,19 +1,19 @@
-"""Errors of the service: one class per cause, sorted by kind.
+"""Base classes of the service's errors, one per HTTP status, and errors that belong to no domain.
 
     AppError
-    ├── Unauthorized  401  no key, or one that does not count
-    ├── Forbidden     403  a key without the right
-    ├── NotFound      404  no such thing
-    ├── Conflict      409  the thing is in a state that does not allow it
-    ├── TooLarge      413  over a size limit
-    ├── Invalid       422  understood, but not possible
-    ├── Overloaded    429  too many calls at once
-    ├── Unavailable   503  something the service needs is down
-    └── StorageFull   507  no room on the disk
+    ├── Unauthorized          401  missing or invalid credentials
+    ├── Forbidden             403  the API key lacks a permission
+    ├── NotFound              404  the resource does not exist
+    ├── Conflict              409  the resource's state does not allow the request
+    ├── ContentTooLarge       413  a size limit was exceeded
+    ├── UnprocessableContent  422  the request is well-formed but cannot be processed
+    ├── TooManyRequests       429  a concurrency limit or quota was reached
+    ├── ServiceUnavailable    503  a dependency is down
+    └── InsufficientStorage   507  the disk is full
 
-Each domain derives its causes in its own `errors.py`. A class holds a stable `code` and a message
-with named gaps; `detail` keeps what filled them. The kinds carry a number that is also an HTTP
-status, but only `app.http.error_responses` knows about answers.
+Each domain defines its own errors in its `errors.py`. A class has a stable `code` and a `message`
+template; `detail` keeps the values that filled the template. The classes carry an HTTP status code,
+but only `app.http.error_responses` builds responses.
 """
 
 import inspect
@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 
 
 class AppError(Exception):
-    """A cause that the caller can understand and act on.
+    """An error that the caller can understand and act on.
 
-    `at` in `detail`, if given, is the place in the body that is wrong, such as `data.source`.
+    `at` in `detail`, if given, is the path of the invalid field in the body, such as `data.source`.
     """
 
     code: ClassVar[str]
@@ -36,179 +36,180 @@ class AppError(Exception):
 
     @property
     def title(self) -> str:
-        """The first line of the docstring."""
+        """Return the first line of the class docstring: write it for the reader of the error."""
         return (inspect.getdoc(type(self)) or self.code).splitlines()[0]
 
 
 class Unauthorized(AppError):
-    """No key, or one that does not count."""
+    """Missing or invalid credentials."""
 
     status = 401
 
 
 class Forbidden(AppError):
-    """A key without the right."""
+    """Permission denied."""
 
     status = 403
 
 
 class NotFound(AppError):
-    """No such thing."""
+    """Not found."""
 
     status = 404
 
 
 class Conflict(AppError):
-    """The thing is in a state that does not allow it."""
+    """The current state does not allow this request."""
 
     status = 409
 
 
-class TooLarge(AppError):
-    """Over a size limit."""
+class ContentTooLarge(AppError):
+    """The request exceeds a size limit."""
 
     status = 413
 
 
-class Invalid(AppError):
-    """Understood, but not possible."""
+class UnprocessableContent(AppError):
+    """The request cannot be processed."""
 
     status = 422
 
 
-class Overloaded(AppError):
-    """Too many calls at once."""
+class TooManyRequests(AppError):
+    """Too many requests."""
 
     status = 429
 
 
-class Unavailable(AppError):
-    """Something the service needs is down."""
+class ServiceUnavailable(AppError):
+    """A service that this one depends on is unavailable."""
 
     status = 503
 
 
-class StorageFull(AppError):
-    """No room on the disk."""
+class InsufficientStorage(AppError):
+    """The disk is full."""
 
     status = 507
     code = "storage_full"
-    message = "There is no room left on the disk of the service. Free some space and try again."
+    message = "There is no space left on the server's disk. Free some space and try again."
 
 
-# -- causes that belong to no domain ------------------------------------------------------------
+# -- errors that belong to no domain ------------------------------------------------------------
 
 
-class NoRoom(StorageFull):
-    """Less of the disk is free than is kept in reserve."""
+class DiskSpaceLow(InsufficientStorage):
+    """Free disk space is below the reserve."""
 
     code = "disk_full"
     message = (
-        "On {host} only {free_mb:,} MB of the disk are free; {reserve_mb:,} MB are kept in reserve "
-        "(LORAWORKS_MIN_FREE_BYTES). Free some space there."
+        "Only {free_mb:,} MB of disk space are free on {host}; {reserve_mb:,} MB are kept in "
+        "reserve (LORAWORKS_MIN_FREE_BYTES). Free some space there."
     )
 
 
-class DataFolderUnusable(Unavailable):
-    """The data folder cannot be written."""
+class DataDirectoryUnusable(ServiceUnavailable):
+    """The data directory is not writable."""
 
     code = "data_folder_unusable"
     message = (
-        "The data folder cannot be used ({reason}). "
-        "Its operator should check LORAWORKS_DATA_DIR, the rights on it, and its disk."
+        "The data directory cannot be used ({reason}). The operator should check "
+        "LORAWORKS_DATA_DIR, its permissions, and its disk."
     )
 
 
-class HostRefused(AppError):
-    """The request names another host."""
+class HostNotAllowed(AppError):
+    """Host not allowed."""
 
     status = 400
     code = "host_refused"
     message = (
-        "The Host header names no host of this service. "
-        "If it is one, add it to LORAWORKS_ALLOWED_HOSTS."
+        "The Host header does not name this service. If it should, add the host to "
+        "LORAWORKS_ALLOWED_HOSTS."
     )
 
 
-class BodyLengthUnclear(AppError):
-    """The request says twice how long its body is."""
+class AmbiguousBodyLength(AppError):
+    """Content-Length and Transfer-Encoding were both sent."""
 
     status = 400
     code = "body_length_unclear"
     message = (
-        "A request has Content-Length or Transfer-Encoding, not both: the two may disagree on "
-        "where it ends."
+        "Send either Content-Length or Transfer-Encoding, not both: they may disagree on where "
+        "the body ends."
     )
 
 
-class OriginRefused(Forbidden):
-    """A web page of another origin may not call."""
+class OriginNotAllowed(Forbidden):
+    """Origin not allowed."""
 
     code = "origin_refused"
     message = (
-        "Calls from web pages of another origin are refused. "
-        "If this one may call, add it to LORAWORKS_ALLOWED_ORIGINS."
+        "Requests from web pages of other origins are rejected. To allow this origin, add it to "
+        "LORAWORKS_ALLOWED_ORIGINS."
     )
 
 
-class CrossSiteRefused(Forbidden):
-    """A web page elsewhere made the browser call."""
+class CrossSiteRequestBlocked(Forbidden):
+    """Cross-site request blocked."""
 
     code = "cross_site_refused"
     message = (
-        "Pages of other sites may link to this service, but not load or send anything here. "
-        "If this one may call, add its origin to LORAWORKS_ALLOWED_ORIGINS and call with CORS."
+        "Pages of other sites may link to this service, but may not load anything from it or send "
+        "anything to it. To allow this site, add its origin to LORAWORKS_ALLOWED_ORIGINS and use "
+        "CORS."
     )
 
 
-class ClientLeft(AppError):
-    """The caller hung up before there was an answer."""
+class ClientDisconnected(AppError):
+    """The client disconnected before the response."""
 
-    status = 499  # as proxies write it into their logs
+    status = 499  # nginx's code for a request that the client closed
     code = "client_left"
-    message = "The client closed the connection before there was an answer."
+    message = "The client closed the connection before the response was ready."
 
 
-class KeyQueueFull(Overloaded):
-    """One key has as many calls waiting as one key may have."""
+class KeyQueueFull(TooManyRequests):
+    """This API key has too many requests in progress."""
 
     code = "key_queue_full"
     message = (
-        "This key has {limit} calls of this kind under way. Wait for their answers, or try again "
-        "in {retry_after} s."
+        "This API key already has {limit} requests of this kind in progress. Wait for their "
+        "responses, or try again in {retry_after} s."
     )
 
 
-class QueueFull(Overloaded):
-    """As many calls are waiting as may wait."""
+class QueueFull(TooManyRequests):
+    """Too many requests in progress."""
 
     code = "queue_full"
-    message = "{limit} calls of this kind are under way already. Try again in {retry_after} s."
+    message = "{limit} requests of this kind are already in progress. Try again in {retry_after} s."
 
 
-class InvalidCursor(Invalid):
-    """Not the `next` of a page."""
+class InvalidCursor(UnprocessableContent):
+    """Invalid page cursor."""
 
     code = "invalid_cursor"
-    message = "`after` must be the `next` of an earlier page, unchanged."
+    message = "`after` must be the unchanged `next` value of an earlier page."
 
 
-class ChangedMeanwhile(Conflict):
-    """Two calls changed the same thing."""
+class ConcurrentUpdate(Conflict):
+    """Another request changed the same resource."""
 
     code = "changed_meanwhile"
-    message = "Another call changed the same thing at the same moment. Send this one again."
+    message = "Another request changed the same resource at the same time. Send this one again."
 
 
-class Stopping(Unavailable):
-    """The service is being stopped."""
+class ShuttingDown(ServiceUnavailable):
+    """The service is shutting down."""
 
     code = "stopping"
-    message = "The service is being stopped and takes no new work. Try again shortly."
+    message = "The service is shutting down and accepts no new work. Try again shortly."
 
 
-class Silent(Unavailable):
-    """Something does not answer."""
+class ReadinessCheckTimedOut(ServiceUnavailable):
+    """A readiness check timed out."""
 
     code = "silent"
-    message = "There was no answer within {seconds:g} s."
+    message = "There was no response within {seconds:g} s."

@@ -1,8 +1,14 @@
-"""Log lines: one JSON object each on standard error, or coloured text when that is a terminal.
+"""Logging setup, and the audit log.
 
-What goes in may come from a caller, so control characters are escaped, texts are capped, and keys
-and passwords in addresses are blotted out. Bodies, headers and texts of data sets are not logged at
-all.
+Log lines go to standard error: one JSON object per line, or colored text if it is a terminal.
+
+Values may come from a caller. So control characters are escaped, long texts are truncated, and API
+keys and passwords in URLs are masked. Request bodies, headers and texts of data sets are never
+logged.
+
+The audit log has one line (event `audit`) for each change to API keys, models and the notes of
+jobs, at every log level. A line about a request has its `request_id` and the `key_id` of the
+caller.
 """
 
 import logging
@@ -14,65 +20,73 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-OWN = ("app", "worker", "lora_core", "__main__", "uvicorn.error")
-# The others: warnings only. These would set a level or handlers of their own.
-LIBRARIES = {"uvicorn": "INFO", "uvicorn.access": "WARNING", "celery": "WARNING"} | {
+APP_LOGGERS = ("app", "worker", "lora_core", "__main__", "uvicorn.error")
+AUDIT_LOGGER = "app.audit"
+# These libraries set a level or handlers of their own. All others log warnings only.
+LIBRARY_LEVELS = {"uvicorn": "INFO", "uvicorn.access": "WARNING", "celery": "WARNING"} | {
     "celery.redirected": "WARNING",
     "kombu": "WARNING",
     "amqp": "ERROR",
 }
-LONGEST = 2_000
-LONGEST_TRACE = 20_000
+MAX_TEXT_LENGTH = 2_000  # characters
+MAX_TRACEBACK_LENGTH = 20_000  # characters
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|[\ud800-\udfff]")
-_SECRETS = (
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|[\ud800-\udfff]")
+_SECRET_PATTERNS = (
     (re.compile(r"(lws?_[0-9a-f]{32}_)[\w-]+", re.IGNORECASE), r"\1***"),
     (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
     (re.compile(r"(://[^/\s:@]*:)[^/\s]+@"), r"\1***@"),
 )
 
+audit_log = structlog.get_logger(AUDIT_LOGGER)
+
+
+def audit(action: str, **fields: object) -> None:
+    """Write a line to the audit log. Call it after the commit."""
+    audit_log.info("audit", action=action, **fields)
+
 
 def configure(level: str = "INFO", *, stream: TextIO | None = None) -> None:
-    """Set up logging of the whole process, libraries included. May be called again."""
-    human = stream is None and sys.stderr.isatty()
-    shared: list[Processor] = [
+    """Configure logging for the whole process, including libraries. May be called repeatedly."""
+    to_terminal = stream is None and sys.stderr.isatty()
+    shared_processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.PositionalArgumentsFormatter(),
     ]
-    ending: list[Processor] = (
-        [tidy, structlog.dev.ConsoleRenderer()]
-        if human
+    renderers: list[Processor] = (
+        [sanitize_event, structlog.dev.ConsoleRenderer()]
+        if to_terminal
         else [
             structlog.processors.format_exc_info,
-            tidy,
+            sanitize_event,
             structlog.processors.JSONRenderer(ensure_ascii=True, default=repr),
         ]
     )
-    handler = _StandardError(stream)
+    handler = _StderrHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+            foreign_pre_chain=shared_processors,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()
-    for old in [each for each in root.handlers if isinstance(each, _StandardError)]:
-        root.removeHandler(old)
+    for previous in [each for each in root.handlers if isinstance(each, _StderrHandler)]:
+        root.removeHandler(previous)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    for name, least in {
-        **LIBRARIES,
-        **dict.fromkeys(OWN, level),
-        LOGGER: "INFO",
+    for name, logger_level in {
+        **LIBRARY_LEVELS,
+        **dict.fromkeys(APP_LOGGERS, level),
+        AUDIT_LOGGER: "INFO",
     }.items():
-        _adopt(logging.getLogger(name), least)
+        _configure_logger(logging.getLogger(name), logger_level)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *shared_processors,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -81,37 +95,39 @@ def configure(level: str = "INFO", *, stream: TextIO | None = None) -> None:
     )
 
 
-def _adopt(logger: logging.Logger, level: str) -> None:
-    """Its lines go the way of all others, whatever its library has set up before."""
+def _configure_logger(logger: logging.Logger, level: str) -> None:
+    """Send the logger's records to the root handler, whatever its library configured before."""
     logger.handlers.clear()
     logger.propagate = True
     logger.setLevel(level)
 
 
-def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Make every text of a line safe to print and to keep."""
+def sanitize_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Make every text of an event safe to print and to store. A structlog processor."""
     return {
-        name: _cleaned(value, LONGEST_TRACE if name == "exception" else LONGEST)
+        name: _sanitize(value, MAX_TRACEBACK_LENGTH if name == "exception" else MAX_TEXT_LENGTH)
         for name, value in event.items()
     }
 
 
-def _cleaned(value: Any, length: int) -> Any:
+def _sanitize(value: Any, max_length: int) -> Any:
     if isinstance(value, str):
-        for pattern, blot in _SECRETS:
-            value = pattern.sub(blot, value)
-        if len(value) > length:
-            value = f"{value[:length]}… ({len(value)} characters)"
-        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], value)
+        for pattern, mask in _SECRET_PATTERNS:
+            value = pattern.sub(mask, value)
+        if len(value) > max_length:
+            value = f"{value[:max_length]}… ({len(value)} characters)"
+        return _CONTROL_CHARACTERS.sub(lambda match: ascii(match[0])[1:-1], value)
     if isinstance(value, Mapping):
-        return {str(_cleaned(name, 200)): _cleaned(each, length) for name, each in value.items()}
+        return {
+            str(_sanitize(name, 200)): _sanitize(each, max_length) for name, each in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
-        return [_cleaned(each, length) for each in value]
+        return [_sanitize(each, max_length) for each in value]
     return value
 
 
-class _StandardError(logging.Handler):
-    """Writes to what standard error is now, not to what it was at set-up."""
+class _StderrHandler(logging.Handler):
+    """Writes to the current `sys.stderr`, not to the one at setup."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
@@ -124,18 +140,3 @@ class _StandardError(logging.Handler):
             stream.flush()
         except Exception:
             self.handleError(record)
-
-
-# MERGED app.logging
-# Who did what to keys, models and the notes of jobs: one log line of the event `audit` for each,
-# whatever the level.
-#
-# A line about a request names its `request_id` and the `key_id` of the caller.
-
-LOGGER = "app.logging"
-log = structlog.get_logger(LOGGER)
-
-
-def note(action: str, **about: object) -> None:
-    """Called once it is done: after the commit."""
-    log.info("audit", action=action, **about)

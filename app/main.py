@@ -1,4 +1,4 @@
-"""The application: `uvicorn --factory app.main:create_app`."""
+"""The FastAPI application: `uvicorn --factory app.main:create_app`."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -20,79 +20,91 @@ from app.database import migrations
 from app.datasets import routes as datasets
 from app.errors import AppError
 from app.http import error_responses, health, openapi
-from app.http.concurrency import WorkSlots
+from app.http.concurrency import ConcurrencyLimits
 from app.http.connections import raise_file_limit
-from app.http.disconnect import CancelOnDisconnect
-from app.http.middleware import BodyLimit, Context, Faults, Pace, Shield, Visitors
+from app.http.disconnect import CancelOnDisconnectMiddleware
+from app.http.middleware import (
+    BodyLimitMiddleware,
+    ErrorMiddleware,
+    HostOriginMiddleware,
+    RequestIdMiddleware,
+    SecurityHeadersMiddleware,
+    SlowBodyMiddleware,
+)
 from app.idempotency import header as idempotency_header
 from app.jobs import routes as jobs
-from app.metrics import routes as measured
-from app.metrics.middleware import Meter
-from app.metrics.routes import Metrics
+from app.metrics import routes as metrics_routes
+from app.metrics.middleware import RequestMetricsMiddleware
+from app.metrics.routes import ServiceMetrics
 from app.predictions import routes as predictions
 from app.registry import routes as registry
 from app.resources import open_resources
 from app.serving import info, shadow_routes
 from app.serving import routes as serving
-from app.serving.load_shedding import Gate
-from app.serving.metrics import ServingMeters
+from app.serving.load_shedding import LoadSheddingMiddleware
+from app.serving.metrics import ServingMetrics
 from app.settings import Settings
 from app.storage import routes as artifacts
-from app.storage.permissions import keep_private
+from app.storage.data_dir import make_process_private
 from app.sweeps import routes as sweeps
-from app.web import routes
+from app.web import routes as web
 
-PUBLIC = (*health.router.routes, *routes.PUBLIC)
-DESCRIPTION = "Fine-tune text classifiers with LoRA, watch them learn, and ask them."
-FORM_BYTES = 65_536  # what a form adds to the file in it
+PUBLIC_ROUTES = (*health.router.routes, *web.PUBLIC_ROUTES)
+DESCRIPTION = "Fine-tune text classifiers with LoRA, monitor their training, and serve them."
+MULTIPART_OVERHEAD_BYTES = 65_536  # of a multipart form, on top of its file
 
 log = structlog.get_logger()
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Wire the application. Nothing is opened before it starts."""
+    """Build the application. It opens no resources before startup."""
     settings = settings or Settings()
-    metrics = Metrics()
+    metrics = ServiceMetrics()
     app = FastAPI(
         title="loraworks",
         description=DESCRIPTION,
         version=lora_core.__version__,
         lifespan=_lifespan,
-        openapi_url=None,  # app.http.openapi serves these, behind the same door as the rest
+        openapi_url=None,  # app.http.openapi serves these, so that they need authentication too
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=error_responses.RESPONSES,
+        responses=error_responses.PROBLEM_RESPONSES,
         routes=_router(settings).routes,
         middleware=[
-            Middleware(Context),
-            Middleware(Meter, meters=metrics.requests),
-            Middleware(Shield),
-            Middleware(Faults),
-            Middleware(Visitors, settings=settings),
-            Middleware(  # no credentials: a page sends its key itself
+            Middleware(RequestIdMiddleware),
+            Middleware(RequestMetricsMiddleware, metrics=metrics.requests),
+            Middleware(SecurityHeadersMiddleware),
+            Middleware(ErrorMiddleware),
+            Middleware(HostOriginMiddleware, settings=settings),
+            Middleware(  # without allow_credentials: pages send their API key in a header
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
                 allow_methods=error_responses.METHODS,
                 allow_headers=("*",),
                 expose_headers=("*",),
             ),
-            Middleware(Faults),  # once more, so that pages can read why the doors below refuse
-            Middleware(AuthMiddleware, keys=settings.auth == "on", public=PUBLIC),
-            Middleware(Gate, routes=tuple(serving.router.routes)),
-            Middleware(CancelOnDisconnect),
-            Middleware(Pace, bytes_per_second=settings.min_body_bytes_per_second),
-            Middleware(BodyLimit, limit=settings.max_body_bytes),
+            # A second one inside CORS, so that pages can read the errors of the middleware below.
+            Middleware(ErrorMiddleware),
+            Middleware(
+                AuthMiddleware, keys_required=settings.auth == "on", public_routes=PUBLIC_ROUTES
+            ),
+            Middleware(LoadSheddingMiddleware, routes=tuple(serving.router.routes)),
+            Middleware(CancelOnDisconnectMiddleware),
+            Middleware(SlowBodyMiddleware, bytes_per_second=settings.min_body_bytes_per_second),
+            Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
         ],
     )
     app.state.settings = settings
     app.state.metrics = metrics
-    app.state.serving_meters = ServingMeters(metrics.registry)
-    app.state.vitals = health.Vitals(patience_seconds=health.PATIENCE_SECONDS)
-    app.state.leaving = threading.Event()  # set by whoever stops the process
+    app.state.serving_metrics = ServingMetrics(metrics.registry)
+    app.state.readiness_checks = health.ReadinessChecks(
+        timeout_seconds=health.CHECK_TIMEOUT_SECONDS
+    )
+    app.state.shutting_down = threading.Event()  # set when the process is asked to stop
     error_responses.install(app)
     idempotency_header.install(app)
-    routes.install(app)
+    web.install_error_pages(app)
     return app
 
 
@@ -102,52 +114,52 @@ def _router(settings: Settings) -> APIRouter:
 
 @cache
 def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
-    """One for the applications of a process: what their first requests work out stays known."""
-    router = APIRouter(responses=error_responses.RESPONSES)
+    """Share one router among the apps of a process: routes cache work of their first request."""
+    router = APIRouter(responses=error_responses.PROBLEM_RESPONSES)
     include = router.include_router
-    include(serving.router)  # first, because routes are tried in this order
+    include(serving.router)  # first, because routes are matched in this order
     include(jobs.router)
-    include(datasets.router, max_body_size=upload_bytes + FORM_BYTES)
+    include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(artifacts.router)
     include(registry.router)
     include(info.router)
     include(shadow_routes.router)
-    include(registry.importing, max_body_size=import_bytes + FORM_BYTES)
+    include(registry.import_router, max_body_size=import_bytes + MULTIPART_OVERHEAD_BYTES)
     include(predictions.router)
     include(sweeps.router)
     include(charts.router)
     include(health.router)
-    include(measured.router)
+    include(metrics_routes.router)
     include(openapi.router)
-    for pages in routes.PAGES:
-        include(pages)
+    for page_router in web.PAGE_ROUTERS:
+        include(page_router)
     return router
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open what the routes need. Refuses to start on a schema that is not the code's."""
+    """Open the resources. Startup fails if the database schema does not match this version."""
     settings: Settings = app.state.settings
     logging.configure(settings.log_level)
-    keep_private()
+    make_process_private()
     log.info("open_files", limit=raise_file_limit())
-    with ExitStack() as opened:
+    with ExitStack() as exit_stack:
         try:
             resources = open_resources(settings)
-            opened.callback(resources.close)
+            exit_stack.callback(resources.close)
             migrations.check(resources.database)
             if settings.auth == "on":
-                ring = app.state.key_ring = ApiKeyCache(
+                api_keys = app.state.api_key_cache = ApiKeyCache(
                     resources.database,
                     load_pepper(settings),
                     session_seconds=settings.session_days * 86_400,
                     idle_seconds=settings.session_idle_days * 86_400,
                 )
-                opened.callback(ring.close)
+                exit_stack.callback(api_keys.close)
         except AppError as error:
             log.error("not_started", code=error.code, reason=str(error))
             raise
         app.state.resources = resources
-        app.state.work_slots = WorkSlots(settings)
-        async with _router(settings).lifespan_context(app):  # those of all that it includes
+        app.state.concurrency_limits = ConcurrencyLimits(settings)
+        async with _router(settings).lifespan_context(app):  # including the included routers'
             yield

@@ -1,4 +1,4 @@
-"""Imports every table, so that Alembic and the tests see them all."""
+"""The metadata of all tables. Importing this module registers every table for Alembic."""
 
 from app.auth import tables as keys
 from app.database.base import Base

@@ -1,11 +1,11 @@
-"""Everything a process needs, opened in one place for the API, the worker and the command line."""
+"""Database, store and queue of a process: opened here for the API, worker and command line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.database.engines import Database, open_database
-from app.errors import DataFolderUnusable
+from app.errors import DataDirectoryUnusable
 from app.queue.dispatch import JobQueue, open_queue
 from app.settings import Settings
 from app.storage.opening import open_store
@@ -14,7 +14,7 @@ from app.storage.store import Store
 
 @dataclass(frozen=True)
 class Resources:
-    """Settings and what was opened from them."""
+    """The settings, and the resources that were opened from them."""
 
     settings: Settings
     database: Database
@@ -22,27 +22,27 @@ class Resources:
     queue: JobQueue
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close the queue and the database."""
         self.queue.close()
         self.database.close()
 
 
 @contextmanager
-def using_data_folder(settings: Settings) -> Iterator[None]:
-    """What the system refuses there becomes `DataFolderUnusable`."""
+def data_dir_errors(settings: Settings) -> Iterator[None]:
+    """Raise any `OSError` of the block as `DataDirectoryUnusable`."""
     try:
         yield
     except OSError as error:
         reason = f"{error.strerror}: {settings.data_dir}"
-        raise DataFolderUnusable(reason=reason) from error
+        raise DataDirectoryUnusable(reason=reason) from error
 
 
 def open_resources(settings: Settings) -> Resources:
-    """Open database, store and queue. Does not migrate and does not check the schema.
+    """Open database, store and queue. This neither migrates nor checks the schema.
 
-    Raises `DataFolderUnusable`, and what `open_database`, `open_store` and `open_queue` raise.
+    Raises `DataDirectoryUnusable` and the errors of `open_database`, `open_store` and `open_queue`.
     """
-    with using_data_folder(settings):
+    with data_dir_errors(settings):
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = open_database(settings)
     try:

@@ -1,21 +1,47 @@
-"""Every setting of the service, read from the environment (`LORAWORKS_…`) when it is built.
+"""Settings of the service, read from the environment (`LORAWORKS_…`).
 
-docs/reference/settings.md is made from the descriptions here: `UPDATE_DOCS=1 pytest
-tests/contracts` writes it.
+docs/reference/settings.md is generated from the descriptions in this module: run
+`UPDATE_DOCS=1 pytest tests/contracts` to update it.
 """
 
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.environment import Folder, Folders, Names, Origins
+_ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\s]+")
 
-PREFIX = "LORAWORKS_"
-HUB_MODELS = (
+
+def _split_commas(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+    return value
+
+
+def _make_absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _normalize_origin(text: str) -> str:
+    """Lowercase the origin, as browsers send it."""
+    origin = text.lower()
+    if not _ORIGIN_PATTERN.fullmatch(origin):
+        raise ValueError("an origin is a scheme and a host, such as https://lab.example")
+    return origin
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_make_absolute)]
+Origin = Annotated[str, AfterValidator(_normalize_origin)]
+StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+PathList = Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split_commas)]
+OriginList = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split_commas)]
+
+
+ENV_PREFIX = "LORAWORKS_"
+DEFAULT_HUB_MODELS = (
     "distilbert-base-uncased",
     "distilbert/distilbert-base-uncased",
     "bert-base-uncased",
@@ -23,264 +49,299 @@ HUB_MODELS = (
     "roberta-base",
     "FacebookAI/roberta-base",
 )
-HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
-_DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")
+DEFAULT_HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
+_DEVICE_PATTERN = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")
 
 
 class Settings(BaseSettings):
-    """Frozen; built once by whoever starts a process and handed on from there."""
+    """Frozen settings: built once at process start and passed on from there."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
+        env_prefix=ENV_PREFIX,
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,  # an error must not print the pepper
         validate_default=True,
     )
 
-    data_dir: Folder = Field(
-        Path("data"), description="Folder of all that is kept: database, uploads, models."
+    data_dir: AbsolutePath = Field(
+        Path("data"), description="Data directory: database, uploads, models."
     )
     database_url: str | None = Field(
         None,
-        repr=False,  # may hold a password
-        description="Database; empty means SQLite at `loraworks.sqlite3` in the data folder.",
+        repr=False,  # may contain a password
+        description="Database URL; empty: SQLite at `loraworks.sqlite3` in the data directory.",
     )
     broker_url: str | None = Field(
         None,
         repr=False,
-        description="Redis or Valkey that wakes the workers, `redis://host:6379/0`; empty: they "
+        description="Redis or Valkey URL for waking workers, `redis://host:6379/0`; empty: workers "
         "only poll.",
     )
     store_url: str | None = Field(
         None,
         repr=False,
-        description="Where models, checkpoints and uploads are kept, such as `s3://bucket/prefix` "
-        "(credentials as for every S3 client: `AWS_ACCESS_KEY_ID` …); empty: the data folder.",
+        description="Where models, checkpoints and uploads are stored, such as "
+        "`s3://bucket/prefix` (credentials as for every S3 client: `AWS_ACCESS_KEY_ID` …); empty: "
+        "the data directory.",
     )
     store_cache_bytes: int = Field(
-        20_000_000_000, ge=0, description="Room for copies of what is kept elsewhere; old ones go."
+        20_000_000_000,
+        ge=0,
+        description="Size limit of the local cache of a remote store; the least recently used "
+        "entries are evicted.",
     )
 
     host: str = Field(
-        "127.0.0.1", description="Address to listen on. Any but loopback needs `LORAWORKS_AUTH=on`."
+        "127.0.0.1",
+        description="Address to listen on. Anything but loopback requires `LORAWORKS_AUTH=on`.",
     )
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     auth: Literal["off", "on"] = Field(
-        "off", description="`on`: every call needs an API key (`Authorization: Bearer lw_…`)."
+        "off", description="`on`: every request needs an API key (`Authorization: Bearer lw_…`)."
     )
     pepper: SecretStr | None = Field(
         None,
-        description="Secret mixed into stored keys, 32 characters or more. Empty: made on first "
-        "use in the file `pepper` of the data folder.",
+        description="Secret mixed into stored API keys, at least 32 characters. Empty: generated "
+        "on first use in the file `pepper` in the data directory.",
         min_length=32,
     )
     session_days: float = Field(
-        30, ge=0.01, description="How long a browser stays signed in at most."
+        30, ge=0.01, description="Maximum lifetime of a browser session, in days."
     )
     session_idle_days: float = Field(
-        7, ge=0.01, description="A browser that was not used for so long has to sign in again."
+        7, ge=0.01, description="A browser session that is idle this many days expires."
     )
-    allowed_hosts: Names = Field(
-        (), description="Host names under which the service is called, besides loopback ones."
+    allowed_hosts: StringList = Field(
+        (), description="Host names of the service, in addition to the loopback names."
     )
-    allowed_origins: Origins = Field(
+    allowed_origins: OriginList = Field(
         (),
-        description="Origins of other web pages that may call and read the answers (CORS), such as "
-        "`https://lab.example`.",
+        description="Origins of other web pages that may call the API and read its responses "
+        "(CORS), such as `https://lab.example`.",
     )
 
-    base_dirs: Folders = Field(
-        (), description="Folders below which a job may name a base model; none by default."
+    base_dirs: PathList = Field(
+        (), description="Directories from which a job may load a base model; none by default."
     )
-    hub_models: Names = Field(HUB_MODELS, description="Hub models that a job may start from.")
-    hub_datasets: Names = Field(HUB_DATASETS, description="Hub data sets that a job may use.")
+    hub_models: StringList = Field(
+        DEFAULT_HUB_MODELS, description="Hub models that a job may fine-tune."
+    )
+    hub_datasets: StringList = Field(
+        DEFAULT_HUB_DATASETS, description="Hub data sets that a job may use."
+    )
 
-    max_upload_bytes: int = Field(200_000_000, ge=1, description="Largest upload.")
-    max_rows: int = Field(1_000_000, ge=1, description="Most rows of an uploaded data set.")
-    max_body_bytes: int = Field(2_000_000, ge=1, description="Largest body of any other call.")
+    max_upload_bytes: int = Field(200_000_000, ge=1, description="Maximum size of an upload.")
+    max_rows: int = Field(1_000_000, ge=1, description="Maximum rows of an uploaded data set.")
+    max_body_bytes: int = Field(
+        2_000_000, ge=1, description="Maximum body size of any other request."
+    )
     min_body_bytes_per_second: float = Field(
-        10_000, gt=0, description="A body that comes more slowly, after 30 s, is refused (408)."
+        10_000,
+        gt=0,
+        description="Minimum upload rate after the first 30 s; a slower body is rejected (408).",
     )
-    max_inputs: int = Field(64, ge=1, description="Most texts in one call of `/predict`.")
-    inspect_memory_mb: int = Field(2048, ge=256, description="Memory to check an upload, in MB.")
-    inspect_seconds: float = Field(60, gt=0, description="Time to check an upload.")
-    max_import_bytes: int = Field(2 * 10**9, ge=1, description="Largest model to take in.")
-    import_memory_mb: int = Field(8192, ge=1024, description="Memory to check a model, in MB.")
-    import_seconds: float = Field(300, gt=0, description="Time to check a model.")
+    max_inputs: int = Field(64, ge=1, description="Maximum texts in one `/predict` request.")
+    inspect_memory_mb: int = Field(
+        2048, ge=256, description="Memory limit for checking an upload, in MB."
+    )
+    inspect_seconds: float = Field(60, gt=0, description="Time limit for checking an upload.")
+    max_import_bytes: int = Field(2 * 10**9, ge=1, description="Maximum size of an imported model.")
+    import_memory_mb: int = Field(
+        8192, ge=1024, description="Memory limit for checking an imported model, in MB."
+    )
+    import_seconds: float = Field(
+        300, gt=0, description="Time limit for checking an imported model."
+    )
 
     poll_seconds: float | None = Field(
         None,
         gt=0,
-        description="How often a worker looks for a job; empty: 1, and 15 where a broker wakes it.",
+        description="How often a worker polls for jobs, in seconds; empty: 1, or 15 with a broker.",
     )
-    lease_seconds: float = Field(60, gt=0, description="Silence after which a worker is lost.")
-    beat_seconds: float = Field(10, gt=0, description="How often a worker renews its lease.")
-    reconcile_seconds: float = Field(10, gt=0, description="How often lost workers are looked for.")
+    lease_seconds: float = Field(
+        60, gt=0, description="A worker that has not renewed its lease for this long is lost."
+    )
+    beat_seconds: float = Field(
+        10, gt=0, description="Heartbeat interval: how often a worker renews its lease."
+    )
+    reconcile_seconds: float = Field(
+        10, gt=0, description="How often the service checks for lost workers."
+    )
     stop_grace_seconds: float = Field(
-        30, gt=0, description="Time to stop after a cancel before the training is killed."
+        30, gt=0, description="Grace period after a cancel before the training process is killed."
     )
-    stall_seconds: float = Field(900, gt=0, description="Training is killed after such a silence.")
+    stall_seconds: float = Field(
+        900, gt=0, description="A training process that is silent for this long is killed."
+    )
     max_failures: int = Field(
-        10, ge=1, description="Failures in a row without progress that end a job."
+        10, ge=1, description="A job fails after this many consecutive failures without progress."
     )
     retry_seconds: float = Field(
-        10, ge=0, description="Wait before a failed job is tried again; doubles up to 10 minutes."
+        10, ge=0, description="Delay before a failed job is retried; doubles up to 10 minutes."
     )
     hint_seconds: float = Field(
         30,
         gt=0,
-        description="Wait before the workers are told again of a job; doubles up to 10 minutes.",
+        description="Delay before the broker message for a queued job is sent again; doubles up "
+        "to 10 minutes.",
     )
     patience_seconds: float = Field(
         3600,
         ge=0,
-        description="How long a job waits for a hub that does not answer before it fails. For "
-        "database, broker, storage and disk it waits without limit.",
+        description="How long a job waits for an unreachable hub before it fails. It waits for "
+        "database, broker, storage and disk without a limit.",
     )
     queue_seconds: float | None = Field(
-        None, gt=0, description="A job that waited so long in the queue fails; empty: never."
+        None, gt=0, description="Maximum time in the queue before a job fails; empty: no limit."
     )
     run_seconds: float | None = Field(
-        None, gt=0, description="Longest time of one job on a device; empty: no limit."
+        None, gt=0, description="Maximum time of one job on a device; empty: no limit."
     )
     checkpoint_seconds: float = Field(
-        300, ge=0, description="Most training that a crash can cost: time between checkpoints."
+        300,
+        ge=0,
+        description="Time between checkpoints, and so the most training that a crash can lose.",
     )
-    devices: Names = Field(
+    devices: StringList = Field(
         ("auto",),
-        description="What a worker trains on: `cpu`, `cuda:0,cuda:1`, or `auto`: all GPUs, else "
-        "the CPU.",
+        description="Devices of a worker: `cpu`, `cuda:0,cuda:1`, or `auto`: all GPUs, else the "
+        "CPU.",
     )
-    slots: int = Field(1, ge=1, description="Jobs that a worker trains on the CPU at a time.")
+    slots: int = Field(1, ge=1, description="Number of jobs that a worker runs on the CPU at once.")
     min_free_bytes: int = Field(
-        1_000_000_000, ge=0, description="Free disk space below which no training is started."
+        1_000_000_000, ge=0, description="No training starts with less free disk space than this."
     )
 
     keep_checkpoint_days: float = Field(
-        7, ge=0, description="How long checkpoints of a job stay after its end."
+        7, ge=0, description="How long checkpoints are kept after their job ends."
     )
     keep_artifact_days: float | None = Field(
         None,
         ge=0,
-        description="How long models stay that no version is made of; empty: for ever.",
+        description="How long models without a registered version are kept; empty: forever.",
     )
-    keep_prediction_days: float = Field(30, ge=0, description="How long prediction results stay.")
+    keep_prediction_days: float = Field(
+        30, ge=0, description="How long prediction results are kept."
+    )
     orphan_seconds: float = Field(
-        86_400, ge=0, description="Age at which files are removed that no row knows."
+        86_400, ge=0, description="Age at which files without a database row are deleted."
     )
     idempotency_seconds: float = Field(
-        86_400, gt=0, description="How long the answer to an `Idempotency-Key` is kept."
+        86_400, gt=0, description="How long the response to an `Idempotency-Key` is kept."
     )
 
     max_loaded_bytes: int = Field(
         4_000_000_000,
         ge=1,
-        description="Memory of the models kept for `/predict`; the least used go first.",
+        description="Memory for models loaded for `/predict`; the least recently used are "
+        "evicted first.",
     )
     engine: Literal[
         "auto", "torch-fp32", "torch-bf16", "compiled-fp32", "compiled-bf16", "cuda-bf16"
     ] = Field(
         "auto",
-        description="What computes answers; `auto`: the fastest here that is true to a model.",
+        description="Inference engine; `auto`: the fastest one here that reproduces the model's "
+        "outputs.",
     )
     max_wait_seconds: float = Field(
         5,
         gt=0,
         description=(
-            "Work that may wait before `/predict`; more is refused (429), and so is what would "
-            "wait for more than half of its `X-Request-Timeout`."
+            "Maximum expected wait for `/predict`; requests beyond it are rejected (429), and so "
+            "are those that would wait for more than half of their `X-Request-Timeout`."
         ),
     )
     key_texts_per_second: float | None = Field(
-        None, gt=0, description="Texts that one key may send a second; empty: no limit."
+        None, gt=0, description="Texts per second that one API key may send; empty: no limit."
     )
     max_connections: int = Field(
         4000,
         ge=1,
-        description="Connections that one API process has open at a time, at most three "
-        "quarters of the files that it may open; a new one takes the place of an idle one.",
+        description="Maximum open connections of one API process, and at most three quarters of "
+        "its open-file limit; a new connection replaces an idle one.",
     )
     max_reads: int = Field(
-        32, ge=1, description="Reads of data sets' rows that run or wait; more are refused (429)."
+        32,
+        ge=1,
+        description="Maximum reads of data set rows that run or wait; more are rejected (429).",
     )
-    key_reads: int = Field(8, ge=1, description="Those of them that one key may have.")
+    key_reads: int = Field(8, ge=1, description="Maximum such reads of one API key.")
     max_checks: int = Field(
         100,
         ge=1,
-        description="Uploads and imports that are checked or wait for it; more are refused (429).",
+        description="Maximum uploads and imports being checked or waiting for it; more are "
+        "rejected (429).",
     )
     max_streams: int = Field(
-        500, ge=1, description="Jobs' streams that one API process sends at a time."
+        500, ge=1, description="Maximum open job event streams of one API process."
     )
-    key_streams: int = Field(
-        100, ge=1, description="Those of them that one key may follow at a time."
-    )
+    key_streams: int = Field(100, ge=1, description="Maximum open event streams of one API key.")
     key_jobs: int = Field(
-        1000, ge=1, description="Jobs and prediction runs that one key may have before their end."
+        1000, ge=1, description="Maximum unfinished jobs and prediction runs of one API key."
     )
     key_trials: int = Field(
         10_000,
         ge=1,
-        description="Trials that the running and paused sweeps of one key may have in all.",
+        description="Maximum trials in the running and paused sweeps of one API key.",
     )
     key_upload_bytes: int = Field(
-        50_000_000_000, ge=1, description="Bytes of all data sets that one key may keep."
+        50_000_000_000, ge=1, description="Maximum bytes of all data sets of one API key."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least level of log lines, which go to standard error."
+        "INFO", description="Minimum level of log lines, which go to standard error."
     )
 
     @model_validator(mode="after")
-    def _fit_together(self) -> "Settings":
+    def _check_consistency(self) -> "Settings":
         if self.auth == "off" and not is_loopback(self.host):
             raise ValueError(
-                f"LORAWORKS_HOST={self.host} can be reached from other machines, so it needs "
+                f"LORAWORKS_HOST={self.host} is reachable from other machines, so it requires "
                 "LORAWORKS_AUTH=on; or set LORAWORKS_HOST=127.0.0.1"
             )
         if self.beat_seconds * 2 > self.lease_seconds:
             raise ValueError(
                 "LORAWORKS_BEAT_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
-                "or a healthy worker would count as lost"
+                "or healthy workers would be considered lost"
             )
         if self.orphan_seconds < 2 * self.lease_seconds:
             raise ValueError(
                 "LORAWORKS_ORPHAN_SECONDS must be at least twice LORAWORKS_LEASE_SECONDS, "
-                "or files of a job that still runs could count as left over"
+                "or files of a running job could be deleted as orphans"
             )
-        odd = [each for each in self.devices if not _DEVICE.fullmatch(each)]
-        if odd or not self.devices or ("auto" in self.devices and len(self.devices) > 1):
+        invalid = [device for device in self.devices if not _DEVICE_PATTERN.fullmatch(device)]
+        if invalid or not self.devices or ("auto" in self.devices and len(self.devices) > 1):
             raise ValueError("LORAWORKS_DEVICES must be auto, or a list of cpu, cuda:0, cuda:1 …")
         return self
 
     @property
     def sqlite_path(self) -> Path:
-        """Where the database lies when no `database_url` is set."""
+        """Path of the SQLite file that is used without a `database_url`."""
         return self.data_dir / "loraworks.sqlite3"
 
     @property
-    def url(self) -> str:
+    def sqlalchemy_url(self) -> str:
         """SQLAlchemy URL of the database."""
         return self.database_url or f"sqlite:///{self.sqlite_path}"
 
     @property
     def artifacts_dir(self) -> Path:
-        """Finished model directories."""
+        """Root of the local artifact store."""
         return self.data_dir / "artifacts"
 
     @property
     def datasets_dir(self) -> Path:
-        """Uploaded files."""
+        """Directory of uploads in progress."""
         return self.data_dir / "datasets"
 
     @property
     def work_dir(self) -> Path:
-        """Directories of running attempts; may be emptied while nothing runs."""
+        """Work directories of running attempts; may be emptied while nothing runs."""
         return self.data_dir / "work"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
+    """Return whether only this host can reach the address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

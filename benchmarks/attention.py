@@ -1,7 +1,7 @@
 """Attention with its probabilities kept against the fused kernel: `python -m benchmarks.attention`.
 
 Forward and backward over micro-batches of texts of equal length, each way in turn. Where ours is
-the faster decides `lora_core.fast.unfused_attention.pays`. Ends with one JSON object: dtype →
+the faster decides `lora_core.fast.unfused_attention.is_faster`. Ends with one JSON object: dtype →
 tokens of a text → how many times faster ours is.
 """
 
@@ -18,7 +18,7 @@ from torch.utils.benchmark import Timer
 
 from benchmarks import machine
 from lora_core.fast import unfused_attention
-from lora_core.process import keep_freed_memory
+from lora_core.process import retain_freed_memory
 from lora_core.specs.train import OptimSpec
 
 HEADS, SIZE = 12, 32  # of the packaged base
@@ -39,7 +39,7 @@ def ways(length: int, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
         return F.scaled_dot_product_attention(q, k, v)
 
     def ours() -> Tensor:
-        return unfused_attention.forward(nn.Identity(), q, k, v, None)[0].transpose(1, 2)
+        return unfused_attention.attention_forward(nn.Identity(), q, k, v, None)[0].transpose(1, 2)
 
     for way in (fused, ours):
         yield lambda way=way: torch.autograd.grad(way(), leaves, dy)
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=0.5, help="for each way and turn")
     arguments = parser.parse_args()
-    keep_freed_memory()
+    retain_freed_memory()
     gains: dict[str, Any] = {}
     for name, dtype in TYPES.items():
         gains[name] = {}

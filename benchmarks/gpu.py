@@ -23,7 +23,7 @@ from benchmarks.kept import DIRECTORY, Kept
 from benchmarks.train import cells, ours
 from benchmarks.train.plan import Place, Size
 from lora_core import distributed
-from lora_core.process import of_one_run
+from lora_core.process import torchrun_world_size
 
 NAMES = ("lora_qv", "lora_all", "full")
 ONE = tuple(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours"))
@@ -39,12 +39,12 @@ def here(cell: str) -> dict[str, Any] | None:
     """
     if cell in ONE:
         return cells.run(cell, SIZE)
-    several = of_one_run()
+    several = torchrun_world_size()
     place = replace(SIZE.place, batch=SIZE.place.batch * several)
     size = replace(SIZE, rate_texts=SIZE.rate_texts * several, place=place)
-    with distributed.joined():
+    with distributed.process_group():
         figures = ours.rate(cell.partition("-")[2], size) | {"processes": several}
-        return figures if distributed.leave() else None
+        return figures if distributed.destroy_process_group() else None
 
 
 def measure(cell: str, card: str, gpus: int) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from benchmarks.serve.installation import publish
 from benchmarks.serve.outcomes import percentile
 from benchmarks.serve.started import free_port, running
 from benchmarks.serve.target import Target
-from lora_core.data.load import load
-from lora_core.events import Silence
+from lora_core.data.load import load_splits
+from lora_core.events import NullObserver
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
@@ -45,14 +45,14 @@ class Never:
 
 def bodies() -> list[list[str]]:
     """All sentences of the test part, in bodies of `TEXTS`."""
-    texts = [example.text for example in load(SPEC.data).test]
+    texts = [example.text for example in load_splits(SPEC.data).test]
     return [texts[i : i + TEXTS] for i in range(0, len(texts) - TEXTS + 1, TEXTS)]
 
 
 def install(folder: Path) -> dict[str, Any]:
     """Train the model and put it into production; its summary."""
     trained = folder / "trained"
-    summary = linear.run(SPEC, out_dir=trained, observer=Silence(), stop=Never())
+    summary = linear.run(SPEC, out_dir=trained, observer=NullObserver(), stop=Never())
     settings = Settings(data_dir=folder / "data")
     settings.data_dir.mkdir()
     migrations.upgrade(settings)

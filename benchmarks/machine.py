@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 
-from lora_core.cpu import facts, instructions, model
+from lora_core.cpu import cpuinfo_values, instruction_sets, model_name
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scikit-learn")
 # Instructions that decide the speed of matrix products, weakest first.
@@ -15,13 +15,13 @@ def described() -> str:
 
     Makers give one name to several generations; AMD's Zen 4 is of family 25, its Zen 5 of 26.
     """
-    families = [f"family {family}" for family in facts("cpu family")]
-    return ", ".join([model(), *families, *flags()[-1:]])
+    families = [f"family {family}" for family in cpuinfo_values("cpu family")]
+    return ", ".join([model_name(), *families, *flags()[-1:]])
 
 
 def flags() -> list[str]:
     """Those of `INSTRUCTIONS` that it has."""
-    there = instructions()
+    there = instruction_sets()
     return [flag for flag in INSTRUCTIONS if flag in there]
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from benchmarks.train.plan import BASE
 from benchmarks.train.reviews import read
-from lora_core.data.batching import epoch_updates, micro_batches
-from lora_core.encoders.load import locate
+from lora_core.data.batching import epoch_batches, micro_batches
+from lora_core.encoders.load import resolve_base
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import OptimSpec
 
@@ -32,7 +32,7 @@ def ratio(lengths: NDArray[np.int64], batches: Iterable[Sequence[int]]) -> float
 
 def grouped(lengths: NDArray[np.int64], size: int, budget: int) -> Iterable[Sequence[int]]:
     """The micro-batches of an epoch of ours."""
-    for update in epoch_updates(lengths, batch_size=size, seed=0, epoch=0):
+    for update in epoch_batches(lengths, batch_size=size, seed=0, epoch=0):
         yield from micro_batches(lengths, update, budget)
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     told: dict[str, dict[str, float]] = {}
     for source in SOURCES:
         data = DataSpec(source=source, train_size=TEXTS, validation_size=100, test_size=100)
-        lengths = read(data, locate(BASE))[1][Split.TRAIN].lengths
+        lengths = read(data, resolve_base(BASE))[1][Split.TRAIN].lengths
         for size, budget in PLACES:
             ours = ratio(lengths, grouped(lengths, size, budget))
             random = ratio(lengths, at_random(lengths, size))

@@ -1,7 +1,7 @@
 """A pulse that nobody watches."""
 
-from lora_core.events import Silence
-from lora_core.progress_reporter import Pulse
+from lora_core.events import NullObserver
+from lora_core.progress_reporter import ProgressReporter
 
 
 class NoEnd:
@@ -11,6 +11,6 @@ class NoEnd:
         return False
 
 
-def quiet_pulse() -> Pulse:
+def quiet_progress() -> ProgressReporter:
     """For work that goes on to its end."""
-    return Pulse(Silence(), NoEnd())
+    return ProgressReporter(NullObserver(), NoEnd())

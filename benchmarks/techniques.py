@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import apart, machine
 from benchmarks.train.plan import METHODS, rate_data, train_spec
 from lora_core.cpu import has_fast_bf16
-from lora_core.process import keep_freed_memory, wait_passively
+from lora_core.process import limit_openmp_spinning, retain_freed_memory
 
 NOTHING = "nothing"
 
@@ -22,7 +22,7 @@ NOTHING = "nothing"
 def first_token() -> None:
     from lora_core.fast import first_token
 
-    first_token.use = lambda *_: None
+    first_token.patch = lambda *_: None
 
 
 def folding() -> None:
@@ -43,25 +43,25 @@ def rows_as_masks() -> None:
 def texts_of_like_length() -> None:
     from lora_core.data import batching
 
-    batching.POOL = 1  # updates are drawn at random
+    batching.POOL_BATCHES = 1  # updates are drawn at random
 
 
 def unfused_attention() -> None:
     from lora_core.fast import unfused_attention
 
-    unfused_attention.use = lambda _: None
+    unfused_attention.patch = lambda _: None
 
 
 def steps_of_lengths() -> None:
     from lora_core.fast import unfused_attention
 
-    unfused_attention.STEP = 1
+    unfused_attention.LENGTH_STEP = 1
 
 
 def held_weights() -> None:
     from lora_core.fast import cast_weights
 
-    cast_weights.use = lambda *_: None
+    cast_weights.patch = lambda *_: None
 
 
 LEFT_OUT: Mapping[str, Callable[[], None]] = {
@@ -86,9 +86,9 @@ TECHNIQUES = (*ALWAYS, *IN_BF16) if has_fast_bf16() else ALWAYS
 
 def rate(method: str, without: str, seconds: float, texts: int) -> float:
     """Reviews per second of steady steps at 512 tokens, in this process."""
-    wait_passively()
+    limit_openmp_spinning()
     if without != MEMORY:
-        keep_freed_memory()
+        retain_freed_memory()
     {**LEFT_OUT, **IN_BF16}.get(without, lambda: None)()
     from benchmarks.train.ours import ready, steady  # only now: torch reads what was set above
     from benchmarks.train.window import Window

@@ -1,19 +1,19 @@
-"""LoRA from scratch: layers, methods, data, training and prediction. No web, queue or database.
+"""LoRA from scratch: layers, methods, data, training, prediction. No web, queue or database.
 
-To read it:
+Reading order:
 
-1. layers/lora and layers/base: the formula, its shapes, merging
-2. encoders/base and encoders/distilbert: where the layers of a model are; inject, methods/lora
+1. layers/base and layers/lora: the formula, its shapes, merging
+2. encoders/families, adapters and methods: where the layers of a model are, and which are trained
 3. training/optim and training/loop
-4. merge and artifact
-5. inference/predictor, inference/adapter, inference/network
+4. artifact: what a run saves
+5. inference/predictor, inference/adapter, inference/packed_encoder
 6. a whole run: training/run, training/prepare
 
-Skip at first what gives the same numbers, faster: layers/folding, layers/held, encoders/unfused,
-encoders/first_token, training/trunk; and training/ranks, which is for several processes.
+Skip `fast/` at first: it computes the same numbers, only faster. Skip `distributed` too: it is for
+several processes.
 
-By hand, with a classifier of transformers as `model`, and `batches` of token ids and their mask
-(texts, length) and labels (texts,):
+A minimal training loop, with a classifier of transformers as `model`, and `batches` of token ids
+and attention masks (texts, length) and labels (texts,):
 
 >>> from torch.nn.functional import cross_entropy
 >>> from torch.optim import AdamW
@@ -22,7 +22,7 @@ By hand, with a classifier of transformers as `model`, and `batches` of token id
 >>> from lora_core.adapters import merge_adapters
 >>> from lora_core.specs.method import LoraSpec
 
->>> lora = methods.build(LoraSpec(r=8, alpha=16.0))
+>>> lora = methods.build_method(LoraSpec(r=8, alpha=16.0))
 >>> lora.prepare(model, FAMILIES[model.config.model_type])
 >>> optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1.5e-3)
 >>> for input_ids, mask, labels in batches:

@@ -1,6 +1,6 @@
-"""`python -m lora_core train spec.json --out DIR`: a run without any service. So is `predict-file`.
+"""Run one command without the service, such as `python -m lora_core train spec.json --out DIR`.
 
-Events go to standard output, one JSON object a line; everything else to standard error.
+Events go to standard output, one JSON object per line; everything else to standard error.
 """
 
 import argparse
@@ -15,34 +15,34 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lora_core import child_protocol
-from lora_core.arguments import parser
+from lora_core.arguments import build_parser
 from lora_core.child_protocol import Lifeline
-from lora_core.data.rows import Columns
+from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.spec import InvalidSpec
-from lora_core.errors.training import CheckpointMismatch, Stopped
+from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
 from lora_core.process import (
-    importing,
-    is_first_of_run,
-    keep_freed_memory,
-    of_one_run,
-    start_anew,
-    wait_passively,
+    imports_without_gc,
+    is_rank_zero,
+    limit_openmp_spinning,
+    reset_for_next_run,
+    retain_freed_memory,
+    torchrun_world_size,
 )
 from lora_core.specs.method import AutoSpec, LinearSpec
-from lora_core.specs.predict import Answer, PredictSpec, Score
+from lora_core.specs.predict import LabelProbability, PredictSpec, TextPrediction
 from lora_core.specs.train import TrainSpec
-from lora_core.specs.validation import first_fault
+from lora_core.specs.validation import first_problem
 
 if TYPE_CHECKING:
-    from lora_core.training.checkpoint_schedule import SavePlan
+    from lora_core.training.checkpoint_schedule import CheckpointSettings
 
-Spec = TypeVar("Spec", bound=BaseModel)
+SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
-class Lines:
-    """Writes JSON lines to what was standard output; from then on, prints go to standard error."""
+class JsonLinesWriter:
+    """Writes JSON lines to standard output, and redirects all other output to standard error."""
 
     def __init__(self) -> None:
         self._file = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
@@ -57,209 +57,234 @@ class Lines:
 
 
 def main() -> int:
-    """Run one command; returns the exit status."""
-    arguments = parser(__doc__).parse_args()
-    wait_passively()
-    lines = Lines()
+    """Run one command; return its exit status."""
+    arguments = build_parser(__doc__).parse_args()
+    limit_openmp_spinning()
+    writer = JsonLinesWriter()
     try:
-        _COMMANDS[arguments.command](arguments, lines)
-    except Stopped as error:
+        _COMMANDS[arguments.command](arguments, writer)
+    except StopRequested as error:
         sys.stderr.write(f"{error}\n")
         return child_protocol.STOPPED
     except LoraCoreError as error:
-        lines.write(Failed(code=error.code, message=str(error), detail=_plain(error.detail)))
+        writer.write(Failed(code=error.code, message=str(error), detail=_json_ready(error.detail)))
         return child_protocol.FAILED
     return 0
 
 
-def _train(arguments: argparse.Namespace, lines: Lines) -> None:
-    keep_freed_memory()
-    lifeline = _listening(arguments)
-    with _together():
-        _train_one(arguments, lines, lifeline)
+def _train(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    retain_freed_memory()
+    lifeline = _start_lifeline(arguments)
+    with _process_group():
+        _train_one(arguments, writer, lifeline)
     while arguments.more:
-        order = json.loads(lifeline.next_line())
-        following = parser(__doc__).parse_args(["train", *order])
-        start_anew(following.place)
-        _train_one(following, lines, lifeline)
+        command = json.loads(lifeline.read_line())
+        next_arguments = build_parser(__doc__).parse_args(["train", *command])
+        reset_for_next_run(next_arguments.place)
+        _train_one(next_arguments, writer, lifeline)
 
 
-def _train_one(arguments: argparse.Namespace, lines: Lines, lifeline: Lifeline) -> None:
+def _train_one(arguments: argparse.Namespace, writer: JsonLinesWriter, lifeline: Lifeline) -> None:
     spec = read_spec(arguments.spec)
     out, resume = arguments.out, arguments.resume
     if isinstance(spec.method, LinearSpec):
         if resume is not None:
-            raise CheckpointMismatch(path=resume.name, what="the method linear saves none")
-        if is_first_of_run():  # of several processes one is enough
-            with importing():
+            raise CheckpointMismatch(path=resume.name, what="the method linear has no checkpoints")
+        if is_rank_zero():  # a linear model needs only one process
+            with imports_without_gc():
                 from lora_core.training import linear
 
-            linear.run(spec, out_dir=out, observer=lines, stop=lifeline)
+            linear.run(spec, out_dir=out, observer=writer, stop=lifeline)
         return
-    with importing():
+    with imports_without_gc():
         from lora_core.training import auto
         from lora_core.training.run import run
 
-    plan = _plan(arguments)
+    checkpoint_settings = _checkpoint_settings(arguments)
     train = auto.run if isinstance(spec.method, AutoSpec) else run
-    train(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
-
-
-def _predict_file(arguments: argparse.Namespace, lines: Lines) -> None:
-    lifeline = _listening(arguments)
-    spec = _read(arguments.spec, PredictSpec)
-    with importing():
-        from lora_core.prediction.run import run
-
-    plan = _plan(arguments)
-    out, resume = arguments.out, arguments.resume
-    run(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
-
-
-def _listening(arguments: argparse.Namespace) -> Lifeline:
-    lifeline = Lifeline()
-    lifeline.listen()
-    if arguments.lifeline:
-        lifeline.follow_parent()
-    return lifeline
-
-
-def _plan(arguments: argparse.Namespace) -> "SavePlan | None":
-    from lora_core.training.checkpoint_schedule import SavePlan
-
-    where: Path | None = arguments.checkpoints
-    return SavePlan(where, arguments.checkpoint_seconds) if where is not None else None
-
-
-def _together() -> AbstractContextManager[None]:
-    """With the other processes of the run. One alone reads its spec before it loads torch."""
-    if of_one_run() == 1:
-        return nullcontext()
-    from lora_core.distributed import joined
-
-    return joined()
-
-
-def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
-    from lora_core.data import contents
-    from lora_core.data.profile import describe
-
-    found = contents.read(arguments.file, _columns(arguments))
-    lines.write(describe(found))  # it stands, should the diagnosis run out of time or memory
-    from lora_core.data.checks import diagnose
-
-    diagnosis = diagnose(found)
-    lines.write(diagnosis)  # so does this, should the learning curve
-    if diagnosis.more_labels is None:
-        from lora_core.data.learning_curve import complete
-
-        lines.write(complete(diagnosis, found))
-
-
-def _preview(arguments: argparse.Namespace, lines: Lines) -> None:
-    from lora_core.data.preview import preview
-
-    lines.write(
-        preview(arguments.file, _columns(arguments), after=arguments.after, limit=arguments.limit)
+    train(
+        spec,
+        out_dir=out,
+        observer=writer,
+        stop=lifeline,
+        checkpoint_settings=checkpoint_settings,
+        resume=resume,
     )
 
 
-def _columns(of: argparse.Namespace) -> Columns:
-    return Columns(of.text_column, of.label_column, of.split_column, sheet=of.sheet)
+def _predict_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    lifeline = _start_lifeline(arguments)
+    spec = _read(arguments.spec, PredictSpec)
+    with imports_without_gc():
+        from lora_core.prediction.run import run
+
+    checkpoint_settings = _checkpoint_settings(arguments)
+    out, resume = arguments.out, arguments.resume
+    run(
+        spec,
+        out_dir=out,
+        observer=writer,
+        stop=lifeline,
+        checkpoint_settings=checkpoint_settings,
+        resume=resume,
+    )
 
 
-def _look(arguments: argparse.Namespace, lines: Lines) -> None:
-    from lora_core.data.columns import look
-
-    lines.write(look(arguments.file, arguments.sheet))
-
-
-def _predict(arguments: argparse.Namespace, lines: Lines) -> None:
-    with importing():
-        from lora_core.inference.load import load
-
-    predictor = load(arguments.artifact)
-    for text, answer in zip(arguments.text, predictor.predict(arguments.text), strict=True):
-        lines.write(Answer(text=text, labels=[Score(label=n, score=s) for n, s in answer]))
+def _start_lifeline(arguments: argparse.Namespace) -> Lifeline:
+    lifeline = Lifeline()
+    lifeline.install_signal_handlers()
+    if arguments.lifeline:
+        lifeline.exit_with_parent()
+    return lifeline
 
 
-def _export(arguments: argparse.Namespace, _: Lines) -> None:
-    with importing():
+def _checkpoint_settings(arguments: argparse.Namespace) -> "CheckpointSettings | None":
+    from lora_core.training.checkpoint_schedule import CheckpointSettings
+
+    directory: Path | None = arguments.checkpoints
+    if directory is None:
+        return None
+    return CheckpointSettings(directory, arguments.checkpoint_seconds)
+
+
+def _process_group() -> AbstractContextManager[None]:
+    """Join the other processes of the run. A single process does not need torch for that."""
+    if torchrun_world_size() == 1:
+        return nullcontext()
+    from lora_core.distributed import process_group
+
+    return process_group()
+
+
+def _inspect(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data import contents
+    from lora_core.data.contents import describe
+
+    data = contents.read_contents(arguments.file, _columns(arguments))
+    writer.write(describe(data))  # first, in case the checks run out of time or memory
+    from lora_core.data.checks import check_data
+
+    report = check_data(data)
+    writer.write(report)  # first, in case the learning curve runs out of time or memory
+    if report.more_labels is None:
+        from lora_core.data.learning_curve import add_learning_curve
+
+        writer.write(add_learning_curve(report, data))
+
+
+def _preview(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.contents import preview_rows
+
+    writer.write(
+        preview_rows(
+            arguments.file, _columns(arguments), after=arguments.after, limit=arguments.limit
+        )
+    )
+
+
+def _columns(arguments: argparse.Namespace) -> ColumnSelection:
+    return ColumnSelection(
+        arguments.text_column,
+        arguments.label_column,
+        arguments.split_column,
+        sheet=arguments.sheet,
+    )
+
+
+def _columns_command(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.columns import inspect_columns
+
+    writer.write(inspect_columns(arguments.file, arguments.sheet))
+
+
+def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    with imports_without_gc():
+        from lora_core.inference.load import load_predictor
+
+    predictor = load_predictor(arguments.artifact)
+    for text, scores in zip(arguments.text, predictor.predict(arguments.text), strict=True):
+        labels = [LabelProbability(label=name, score=score) for name, score in scores]
+        writer.write(TextPrediction(text=text, labels=labels))
+
+
+def _export(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
+    with imports_without_gc():
         from lora_core.export import merged, peft
 
     if arguments.format == "transformers":
-        merged.export(arguments.artifact, arguments.out)
+        merged.export_merged(arguments.artifact, arguments.out)
     else:
-        peft.export(arguments.artifact, arguments.out, base=_place(arguments.base))
+        base = _absolute_directory(arguments.base)
+        peft.export_adapter(arguments.artifact, arguments.out, base=base)
 
 
-def _import_peft(arguments: argparse.Namespace, _: Lines) -> None:
+def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
     from lora_core import peft_format
 
-    peft_format.read_config(arguments.adapter)  # what is wrong there, before torch takes its time
-    with importing():
+    peft_format.read_config(arguments.adapter)  # reports errors before the slow import of torch
+    with imports_without_gc():
         from lora_core.imports.peft import import_adapter
 
     import_adapter(
         arguments.adapter,
         arguments.out,
-        base=_place(arguments.base),
+        base=_absolute_directory(arguments.base),
         labels=arguments.labels or (),
         max_length=arguments.max_length,
     )
 
 
-def _unpack(arguments: argparse.Namespace, lines: Lines) -> None:
-    from lora_core.imports.archive import unpack
+def _unpack(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.imports.archive import unpack_archive
 
-    directory = unpack(arguments.archive, arguments.into)  # before torch takes its time
-    with importing():
-        from lora_core.imports.check import check
+    directory = unpack_archive(arguments.archive, arguments.into)  # before the slow import of torch
+    with imports_without_gc():
+        from lora_core.imports.check import check_import
 
-    lines.write(check(directory))
+    writer.write(check_import(directory))
 
 
-def _place(base: str | None) -> str | None:
-    """A directory by its full path, so that its name cannot be taken for one on the hub."""
+def _absolute_directory(base: str | None) -> str | None:
+    """Return a directory by its full path, so that its name is not taken for one on the hub."""
     return str(Path(base).absolute()) if base and Path(base).is_dir() else base
 
 
 def read_spec(path: Path) -> TrainSpec:
-    """The training run that a JSON file describes. Raises `InvalidSpec`."""
+    """Read the spec of a training run from a JSON file. Raises `InvalidSpec`."""
     return _read(path, TrainSpec)
 
 
-def _read(path: Path, kind: type[Spec]) -> Spec:
+def _read(path: Path, kind: type[SpecT]) -> SpecT:
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InvalidSpec(path=path.name, problem=error.strerror) from error
     except ValidationError as error:
-        place, fault = first_fault(error, kind)
-        raise InvalidSpec(path=path.name, problem=f"{place}: {fault}") from error
+        field, problem = first_problem(error, kind)
+        raise InvalidSpec(path=path.name, problem=f"{field}: {problem}") from error
 
 
-def _plain(detail: dict[str, object]) -> dict[str, object]:
+def _json_ready(detail: dict[str, object]) -> dict[str, object]:
     return {k: v if isinstance(v, str | int | float | list) else str(v) for k, v in detail.items()}
 
 
-def _end() -> None:
-    """Leave without tearing torch down: that takes a second, and now and then aborts a process."""
+def _main_and_exit() -> None:
+    """Exit without tearing down torch, which takes a second and sometimes aborts the process."""
     try:
         status = main()
-    except SystemExit as left:  # without a word
-        status = int(left.code or 0)
+    except SystemExit as error:  # exit without a message
+        status = int(error.code or 0)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace, Lines], None]] = {
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] = {
     "train": _train,
     "predict-file": _predict_file,
     "inspect": _inspect,
     "preview": _preview,
-    "columns": _look,
+    "columns": _columns_command,
     "predict": _predict,
     "export": _export,
     "import-peft": _import_peft,
@@ -268,4 +293,4 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Lines], None]] = {
 
 
 if __name__ == "__main__":
-    _end()
+    _main_and_exit()

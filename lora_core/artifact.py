@@ -1,14 +1,14 @@
-"""A finished model as a directory that never changes.
+"""An artifact: a finished model as an immutable directory.
 
-manifest.json             what it is, how it was made, sha256 of every file; written last
+manifest.json             metadata, and sha256 of every file; written last
 merged/                   plain transformers checkpoint and tokenizer
-adapter.safetensors/.json what was trained, for LoRA runs
-head.safetensors          the head of such a run, for serving on a base that others share
-golden.json               a few held-out texts with their logits
-predictions/*.jsonl       the answer to every validation and test text
-mistakes/*.jsonl          those that were most wrong, with their texts
+adapter.safetensors/.json the trained tensors and the spec, for LoRA runs
+head.safetensors          the head of such a run, for serving on a shared base
+golden.json               a few test texts with their logits
+predictions/*.jsonl       the prediction for every validation and test text
+mistakes/*.jsonl          misclassified texts, the most confident predictions first
 
-A linear model has `linear.json` and `linear.safetensors` (`lora_core/linear/files.py`) in place of
+A linear model has `linear.json` and `linear.safetensors` (`lora_core/linear/files.py`) instead of
 `merged/`, adapter and head.
 """
 
@@ -25,28 +25,28 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import manifest
-from lora_core.data.tokens import special_tokens
-from lora_core.encoders.base import EncoderFamily
+from lora_core.data.tokens import find_special_tokens
+from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import silence_transformers
 from lora_core.errors.training import MergeMismatch
 from lora_core.manifest import MERGED
-from lora_core.saved_predictions import compare, write_json
+from lora_core.saved_predictions import compare_logits, write_json
 from lora_core.specs.method import LoraSpec
 
 FORMAT = manifest.FORMAT
-HEAD = ("first", "last")  # names of its layers in head.safetensors
+HEAD_LAYERS = ("first", "last")  # names of the head's layers in head.safetensors
 
 
 class SavedAdapter(NamedTuple):
-    """What a LoRA run keeps besides the merged model."""
+    """The adapter of a LoRA run, saved next to the merged model."""
 
     spec: LoraSpec
     tensors: dict[str, Tensor]  # float32
-    family: str  # its `model_type`
+    family: str  # `model_type` of the encoder
 
 
 def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], family: str) -> None:
-    """The trained tensors of a LoRA run, and the spec that gives them their meaning."""
+    """Save the trained tensors of a LoRA run, and the spec that is needed to interpret them."""
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, directory / "adapter.safetensors", metadata={"format": "pt"})
     facts = {"encoder": family, "method": spec.model_dump(mode="json")}
@@ -54,11 +54,12 @@ def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], fami
 
 
 def load_adapter(directory: Path) -> SavedAdapter:
-    """What `save_adapter` was given.
+    """Load the adapter that `save_adapter` wrote.
 
-    Of each adapted layer its tensors are `<path>.A` (r, d_in) and `<path>.B` (d_out, r), with DoRA
-    `<path>.magnitude` (d_out,) too; of a head that was trained in full `<path>.weight`
-    (d_out, d_in) and `<path>.bias` (d_out,). `<path>` is that of the layer in transformers' model.
+    Each adapted layer has the tensors `<path>.A` (r, d_in) and `<path>.B` (d_out, r), with DoRA
+    also `<path>.magnitude` (d_out,). A head that was trained in full has `<path>.weight`
+    (d_out, d_in) and `<path>.bias` (d_out,). `<path>` is the path of the layer in the model of
+    transformers.
     """
     facts = json.loads((directory / "adapter.json").read_text(encoding="utf-8"))
     spec = LoraSpec.model_validate(facts["method"])
@@ -66,18 +67,20 @@ def load_adapter(directory: Path) -> SavedAdapter:
 
 
 def save_head(directory: Path, model: PreTrainedModel, family: EncoderFamily) -> None:
-    """The layers after the encoder, merged: what serving needs besides adapter and base."""
+    """Save the merged layers after the encoder, which serving needs besides adapter and base."""
     tensors = head_tensors(model, family)
     save_file(tensors, directory / "head.safetensors", metadata={"format": "pt"})
 
 
 def head_tensors(model: nn.Module, family: EncoderFamily) -> dict[str, Tensor]:
-    """The layers after the encoder in float32.
+    """Return the weights of the layers after the encoder in float32.
 
-    `first.weight` (width, width), `first.bias`, `last.weight` (classes, width), `last.bias`. Of an
-    `AdapterLinear` they are the effective ones, as if it were merged.
+    They are `first.weight` (width, width), `first.bias`, `last.weight` (classes, width) and
+    `last.bias`. Those of an `AdapterLinear` include its adapter, as if it were merged.
     """
-    layers = {name: model.get_submodule(path) for name, path in zip(HEAD, family.head, strict=True)}
+    layers = {
+        name: model.get_submodule(path) for name, path in zip(HEAD_LAYERS, family.head, strict=True)
+    }
     return {
         f"{name}.{part}": getattr(layer, part).detach().float().contiguous()
         for name, layer in layers.items()
@@ -88,7 +91,7 @@ def head_tensors(model: nn.Module, family: EncoderFamily) -> dict[str, Tensor]:
 def save_merged(
     directory: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
 ) -> None:
-    """What `AutoModelForSequenceClassification` loads, of a model without adapters."""
+    """Save a model without adapters, as `AutoModelForSequenceClassification` loads it."""
     merged = directory / MERGED
     save_classifier(merged, model)
     tokenizer.save(str(merged / "tokenizer.json"))
@@ -98,16 +101,16 @@ def save_merged(
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_length,
             "model_input_names": ["input_ids", "attention_mask"],
-            **special_tokens(tokenizer),
+            **find_special_tokens(tokenizer),
         },
     )
 
 
 def save_classifier(directory: Path, model: PreTrainedModel) -> None:
-    """Weights and config, in which labels have their names.
+    """Save weights and config, with all label names in the config.
 
-    transformers leaves `LABEL_0` and `LABEL_1` out, and text-embeddings-inference will not load a
-    classifier without both maps.
+    transformers omits the names `LABEL_0` and `LABEL_1`, and text-embeddings-inference does not
+    load a classifier without both maps.
     """
     model.save_pretrained(directory)
     path = directory / "config.json"
@@ -120,12 +123,15 @@ def save_classifier(directory: Path, model: PreTrainedModel) -> None:
 
 
 def label_names(model: PreTrainedModel) -> list[str]:
-    """The labels of a classifier, in the order of its outputs."""
+    """Return the labels of a classifier, in the order of its outputs."""
     return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 
 def load_merged(directory: Path) -> PreTrainedModel:
-    """The merged model in float32, in evaluation mode, every tensor accounted for."""
+    """Load the merged model in float32, in evaluation mode.
+
+    Raises `ValueError` if a tensor is missing, unexpected, or of another shape.
+    """
     silence_transformers()
     model, info = AutoModelForSequenceClassification.from_pretrained(
         directory / MERGED,
@@ -135,18 +141,18 @@ def load_merged(directory: Path) -> PreTrainedModel:
         trust_remote_code=False,
         output_loading_info=True,
     )
-    if odd := [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]:
-        raise ValueError(f"the checkpoint does not fit its config: {odd[0]}")
+    if unmatched := [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]:
+        raise ValueError(f"the checkpoint does not fit its config: {unmatched[0]}")
     return model.eval()
 
 
-def family_of(directory: Path) -> str:
-    """The architecture of the merged model, such as `distilbert`."""
+def read_model_type(directory: Path) -> str:
+    """Return the architecture of the merged model, such as `distilbert`."""
     return str(_config(directory)["model_type"])
 
 
-def labels_of(directory: Path) -> list[str]:
-    """The labels of the merged model, in the order of its logits."""
+def read_labels(directory: Path) -> list[str]:
+    """Return the labels of the merged model, in the order of its logits."""
     config = _config(directory)
     names = config.get(
         "id2label", {"0": "LABEL_0", "1": "LABEL_1"}
@@ -155,8 +161,8 @@ def labels_of(directory: Path) -> list[str]:
 
 
 def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
-    """The largest difference of logits. Raises `MergeMismatch` above the limit, or if NaN."""
-    difference, limit = compare(merged, unmerged)
+    """Return the largest difference of logits. Raises `MergeMismatch` if too large or NaN."""
+    difference, limit = compare_logits(merged, unmerged)
     if not difference <= limit:
         raise MergeMismatch(difference=difference, tolerance=limit)
     return difference

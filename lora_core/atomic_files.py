@@ -1,4 +1,4 @@
-"""Files that appear whole and outlive a power cut, and the system's word for a full disk."""
+"""Files that appear atomically and survive a power failure, and detection of a full disk."""
 
 import errno
 import os
@@ -12,20 +12,20 @@ from safetensors import SafetensorError
 
 from lora_core.errors.training import DiskFull
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def is_no_room(error: BaseException | None) -> bool:
-    """Whether this is the system's word for a full disk, a full quota, or a limit of a file."""
-    if isinstance(error, SafetensorError):  # it passes the number on in words only
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error means a full disk, an exceeded quota, or a file size limit."""
+    if isinstance(error, SafetensorError):  # which has the error number only in its message
         return f"os error {errno.ENOSPC}" in str(error)
-    if isinstance(error, shutil.Error):  # so does this one, of each file of a folder
-        return any(f"[Errno {number}]" in str(error) for number in _NO_ROOM)
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
+    if isinstance(error, shutil.Error):  # as has this one, for each file of a directory
+        return any(f"[Errno {number}]" in str(error) for number in _DISK_FULL_ERRNOS)
+    return isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS
 
 
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk. A link is an `OSError`."""
+def fsync(path: Path) -> None:
+    """Flush a file or the entries of a directory to disk. Raises `OSError` for a link."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
@@ -33,34 +33,34 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_all(path: Path) -> None:
-    """The same for all that lies below a folder, then for itself: a rename shall not outrun it."""
+def fsync_tree(path: Path) -> None:
+    """Flush everything below a directory, then the directory, before it is renamed."""
     for entry in path.rglob("*"):
-        sync(entry)
-    sync(path)
+        fsync(entry)
+    fsync(path)
 
 
 @contextmanager
-def new_entry(final: Path) -> Iterator[Path]:
-    """A path to write to, file or directory; it becomes `final` when the block ends well.
+def atomic_entry(final: Path) -> Iterator[Path]:
+    """Yield a path for a file or directory, which is renamed to `final` if the block succeeds.
 
     If another process was faster, its entry stays. Raises `DiskFull`.
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=".making-", dir=final.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=final.parent))
         try:
-            unfinished = workshop / final.name
-            yield unfinished
-            sync_all(unfinished)
+            entry = temporary / final.name
+            yield entry
+            fsync_tree(entry)
             try:
-                unfinished.rename(final)
+                entry.rename(final)
             except OSError:
-                if not final.is_dir():  # a directory that is not empty is never replaced
+                if not final.is_dir():  # a directory that is not empty cannot be replaced
                     raise
         finally:
-            shutil.rmtree(workshop, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        if is_no_room(error):
+        if is_disk_full(error):
             raise DiskFull(what=f"the cache entry {final.name}") from error
         raise

@@ -1,6 +1,7 @@
-"""The directory for what can be made again: the sample base, token ids, features, linear fits.
+"""The cache directory: the sample base, token ids, features, linear fits.
 
-Every entry appears whole (`disk.new_entry`), so that two processes may make the same one at once.
+Entries are written atomically (`atomic_files.atomic_entry`), so two processes may write the same
+one at once.
 """
 
 import os
@@ -9,22 +10,22 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """`LORAWORKS_CACHE`, else `~/.cache/loraworks`. It may not exist yet."""
-    chosen = os.environ.get("LORAWORKS_CACHE") or "~/.cache/loraworks"
-    return Path(chosen).expanduser().absolute()
+    """Return `LORAWORKS_CACHE`, or `~/.cache/loraworks`. It may not exist yet."""
+    directory = os.environ.get("LORAWORKS_CACHE") or "~/.cache/loraworks"
+    return Path(directory).expanduser().absolute()
 
 
-def keep_below(directory: Path, limit: int) -> None:
-    """Delete the files used longest ago until those of `directory` have at most `limit` bytes.
+def evict_least_recently_used(directory: Path, limit: int) -> None:
+    """Delete the least recently used files of `directory` until it has at most `limit` bytes.
 
-    Readers mark use by touching the file (`os.utime`). The newest file always stays.
+    Readers mark a file as used by touching it (`os.utime`). The newest file always stays.
     """
     files = []
     for path in directory.iterdir():
-        with suppress(FileNotFoundError):  # another process is cleaning as well
+        with suppress(FileNotFoundError):  # another process may be evicting too
             if path.is_file():
-                facts = path.stat()
-                files.append((facts.st_mtime_ns, facts.st_size, path))
+                stat = path.stat()
+                files.append((stat.st_mtime_ns, stat.st_size, path))
     total = 0
     for i, (_, size, path) in enumerate(sorted(files, reverse=True)):
         total += size

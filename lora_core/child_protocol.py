@@ -1,4 +1,8 @@
-"""How `python -m lora_core` leaves, for whoever started it."""
+"""How `python -m lora_core` and its parent process communicate.
+
+The child reports through its exit status. The parent asks it to stop by SIGTERM or SIGINT, sends
+further commands as lines of standard input, and closes standard input when it is gone.
+"""
 
 import os
 import signal
@@ -6,19 +10,15 @@ import threading
 from queue import SimpleQueue
 from types import FrameType
 
-from lora_core.process import of_one_run
+from lora_core.process import torchrun_world_size
 
-FAILED = 65  # a cause that a user can act on; a `failed` event came before
-STOPPED = 75  # asked to stop
-
-
-# MERGED lora_core.child_protocol
-# What the parent says: to stop, by SIGTERM or SIGINT; to go on with more, by a line into standard
-# input; and that it is gone, by the end of that.
+# Exit statuses.
+FAILED = 65  # an error that a user can act on, reported by a `failed` event
+STOPPED = 75  # stopped on request
 
 
 class Lifeline:
-    """A stop signal that the training loop asks between two steps."""
+    """The connection to the parent process: a stop signal, which the training loop polls."""
 
     def __init__(self) -> None:
         self._requested = False
@@ -27,29 +27,30 @@ class Lifeline:
     def requested(self) -> bool:
         return self._requested
 
-    def listen(self) -> None:
-        """Stop at the next step on SIGTERM or SIGINT; a second one ends the process at once.
+    def install_signal_handlers(self) -> None:
+        """Stop at the next step on SIGTERM or SIGINT; a second signal ends the process at once.
 
-        Not where `torchrun` stands above it: that passes on what the process may have heard itself,
-        and ends it by SIGKILL when it takes too long.
+        Under `torchrun` a second signal is ignored: torchrun forwards a signal that the process may
+        have received itself, and sends SIGKILL if the process takes too long.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
-    def follow_parent(self) -> None:
-        """Leave at once when standard input ends: nobody is left to take the result."""
-        threading.Thread(target=self._wait_for_end, name="lifeline", daemon=True).start()
+    def exit_with_parent(self) -> None:
+        """Exit at once when standard input ends: then there is no parent to take the result."""
+        threading.Thread(target=self._read_stdin, name="lifeline", daemon=True).start()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL if of_one_run() == 1 else signal.SIG_IGN)
+        alone = torchrun_world_size() == 1
+        signal.signal(number, signal.SIG_DFL if alone else signal.SIG_IGN)
         self._requested = True
 
-    def next_line(self) -> bytes:
-        """What the parent says next; waits for it. Only with `follow_parent`."""
+    def read_line(self) -> bytes:
+        """Wait for the next line from the parent. Works only after `exit_with_parent`."""
         return self._lines.get()
 
-    def _wait_for_end(self) -> None:
-        # Not through `sys.stdin`: a thread inside its lock makes the interpreter abort at its end.
+    def _read_stdin(self) -> None:
+        # Not through `sys.stdin`: a thread that holds its lock makes the interpreter abort at exit.
         rest = b""
         while chunk := os.read(0, 4096):
             *lines, rest = (rest + chunk).split(b"\n")

@@ -1,6 +1,6 @@
-"""Does a spec fit a base, and how many parameters would it train?
+"""Check whether a spec is compatible with a base, and count the parameters that it trains.
 
-Answered from `config.json` alone, without torch.
+Both need only `config.json`, not torch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,80 +8,88 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.encoders import FAMILIES
-from lora_core.errors.base import BrokenBase, UnsupportedEncoder
+from lora_core.errors.base_model import BaseNotLoadable, UnsupportedEncoder
 from lora_core.errors.spec import (
     LayerOutOfRange,
-    LengthTooLarge,
-    NoPartialRun,
-    PoolingFixed,
+    MaxLengthTooLarge,
+    MethodWithoutSteps,
+    PoolingNotChangeable,
     RankTooLarge,
     RoleNotFound,
 )
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import (
-    FITTED_AT_ONCE,
+    SKLEARN_METHODS,
     BaselineSpec,
     EncoderMethod,
     FullSpec,
-    Head,
+    HeadMode,
     LoraSpec,
     ProbeSpec,
     Role,
 )
-from lora_core.specs.pooling import MARK, Pooling
+from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
 from lora_core.specs.train import TrainSpec
 
-_LARGEST = 10_000_000  # no side of a real encoder is longer
+_MAX_SIZE = 10_000_000  # no dimension of a real encoder is larger
 
 
 @dataclass(frozen=True)
-class Census:
-    """How many parameters there are, adapters included, and how many of them train."""
+class ParameterCounts:
+    """The number of parameters, adapters included, and the number of trainable ones."""
 
     trainable: int
     total: int
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The sizes that fix every parameter of an encoder with a classification head."""
+class EncoderShape:
+    """The sizes that determine every parameter of an encoder with a classification head."""
 
     model_type: str
-    layers: int  # without the one that averages
+    layers: int  # without a pooling block
     heads: int
     width: int
     feed_forward: int
     vocabulary: int
     positions: int
     segments: int = 0
-    padding: int = -1  # the position of padding, if it has one: that of a text begins after it
+    padding: int = -1  # position of padding, if there is one: texts start at the next position
     pooling: Pooling = Pooling.CLS
 
     @property
-    def block(self) -> int:
-        """Parameters of one transformer block."""
+    def block_parameters(self) -> int:
+        """The number of parameters of one transformer block."""
         d, f = self.width, self.feed_forward
-        return 4 * _linear(d, d) + _linear(d, f) + _linear(f, d) + 4 * d  # two layer norms: 4 d
+        return (
+            4 * _linear_parameters(d, d)
+            + _linear_parameters(d, f)
+            + _linear_parameters(f, d)
+            + 4 * d
+        )  # two layer norms: 4 d
 
     @property
-    def embeddings(self) -> int:
+    def embedding_parameters(self) -> int:
         return (self.vocabulary + self.positions + self.segments + 2) * self.width
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest text."""
+    def max_tokens(self) -> int:
+        """The length of the longest possible text."""
         return self.positions - (self.padding + 1)
 
-    def max_length(self, asked: int | None) -> int:
-        """Tokens at which a text is cut: as asked, else the usual ones or all positions."""
-        return asked or min(MAX_LENGTH, self.longest)
+    def max_length(self, requested: int | None) -> int:
+        """Return the number of tokens that texts are truncated to: as requested, or the default."""
+        return requested or min(MAX_LENGTH, self.max_tokens)
 
-    def head(self, n_labels: int) -> tuple[tuple[int, int], ...]:
-        """(d_in, d_out) of the linear layers after the last block."""
+    def head_layers(self, n_labels: int) -> tuple[tuple[int, int], ...]:
+        """Return (d_in, d_out) of the linear layers after the last block."""
         return (self.width, self.width), (self.width, n_labels)
 
-    def linears(self, role: Role) -> Iterator[tuple[str, int, int]]:
-        """(name, d_in, d_out) of the layers of one block with this role. Raises `RoleNotFound`."""
+    def linear_layers(self, role: Role) -> Iterator[tuple[str, int, int]]:
+        """Yield (name, d_in, d_out) of each layer with this role in one block.
+
+        Raises `RoleNotFound`.
+        """
         roles = FAMILIES[self.model_type].roles
         if role not in roles:
             available = ", ".join(roles)
@@ -92,10 +100,12 @@ class Shape:
             yield name, d_in, d_out
 
 
-def read_shape(config: Mapping[str, Any], *, base: str, pooling: Pooling = Pooling.AUTO) -> Shape:
-    """The sizes in a config; `base` is its name, `pooling` what is wanted.
+def read_shape(
+    config: Mapping[str, Any], *, base: str, pooling: Pooling = Pooling.AUTO
+) -> EncoderShape:
+    """Read the sizes in the config of the base with the name `base`.
 
-    Raises `UnsupportedEncoder`, `BrokenBase`, `PoolingFixed`.
+    Raises `UnsupportedEncoder`, `BaseNotLoadable`, `PoolingNotChangeable`.
     """
     model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
@@ -103,41 +113,42 @@ def read_shape(config: Mapping[str, Any], *, base: str, pooling: Pooling = Pooli
             base=base, model_type=model_type[:64], supported=", ".join(FAMILIES)
         )
     sizes: dict[str, int] = {}
-    for name, wanted in FAMILIES[model_type].sizes.items():
-        key = next((key for key in wanted.names if key in config), wanted.names[0])
-        size = config.get(key, wanted.default)
-        if type(size) is not int or not wanted.least <= size <= _LARGEST:
-            raise BrokenBase(base=base, reason=f"{key} in config.json is no size: {str(size)[:32]}")
+    for name, field in FAMILIES[model_type].sizes.items():
+        key = next((key for key in field.names if key in config), field.names[0])
+        size = config.get(key, field.default)
+        if type(size) is not int or not field.minimum <= size <= _MAX_SIZE:
+            raise BaseNotLoadable(
+                base=base, reason=f"{key} in config.json is not a valid size: {str(size)[:32]}"
+            )
         sizes[name] = size
-    averages = config.get(MARK) is True
-    if averages and pooling is Pooling.CLS:
-        raise PoolingFixed(base=base)
+    has_pooling_block = config.get(POOLING_BLOCK_KEY) is True
+    if has_pooling_block and pooling is Pooling.CLS:
+        raise PoolingNotChangeable(base=base)
     if pooling is Pooling.AUTO:
-        says_mean = averages or config.get("pooling") == Pooling.MEAN
-        pooling = Pooling.MEAN if says_mean else Pooling.CLS
-    sizes["layers"] -= averages
-    shape = Shape(model_type=model_type, pooling=pooling, **sizes)
+        mean = has_pooling_block or config.get("pooling") == Pooling.MEAN
+        pooling = Pooling.MEAN if mean else Pooling.CLS
+    sizes["layers"] -= has_pooling_block
+    shape = EncoderShape(model_type=model_type, pooling=pooling, **sizes)
     if shape.width % shape.heads:
-        reason = f"width {shape.width} cannot be divided among {shape.heads} heads"
-        raise BrokenBase(base=base, reason=reason)
+        reason = f"width {shape.width} is not divisible by {shape.heads} heads"
+        raise BaseNotLoadable(base=base, reason=reason)
     if shape.layers < 1:
-        raise BrokenBase(
-            base=base, reason="its config leaves no block beside the one that averages"
-        )
-    if shape.longest < 1:
-        raise BrokenBase(base=base, reason="its config leaves no position for a text")
+        raise BaseNotLoadable(base=base, reason="its config has no block besides the pooling block")
+    if shape.max_tokens < 1:
+        raise BaseNotLoadable(base=base, reason="its config has no position for a text")
     return shape
 
 
-def check(shape: Shape, spec: TrainSpec) -> None:
-    """Refuse what could never run.
+def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
+    """Reject a spec that could never run on this base.
 
-    Raises `LengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RankTooLarge`, `NoPartialRun`.
+    Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RankTooLarge`,
+    `MethodWithoutSteps`.
     """
-    check_steps(spec)
+    check_partial_run(spec)
     max_length = spec.data.max_length
-    if max_length is not None and max_length > shape.longest:
-        raise LengthTooLarge(max_length=max_length, limit=shape.longest)
+    if max_length is not None and max_length > shape.max_tokens:
+        raise MaxLengthTooLarge(max_length=max_length, limit=shape.max_tokens)
     match spec.method:
         case BaselineSpec(blocks=blocks) if blocks > shape.layers:
             raise LayerOutOfRange(layer=blocks - 1, count=shape.layers, last=shape.layers - 1)
@@ -145,68 +156,73 @@ def check(shape: Shape, spec: TrainSpec) -> None:
             _check_lora(shape, lora)
 
 
-def check_steps(spec: TrainSpec) -> None:
-    """Refuse a part of a run whose method has no steps. Raises `NoPartialRun`."""
-    if spec.trial is not None and spec.method.type in {"auto", *FITTED_AT_ONCE}:
-        raise NoPartialRun(method=spec.method.type)
+def check_partial_run(spec: TrainSpec) -> None:
+    """Reject a partial run of a method without steps. Raises `MethodWithoutSteps`."""
+    if spec.trial is not None and spec.method.type in {"auto", *SKLEARN_METHODS}:
+        raise MethodWithoutSteps(method=spec.method.type)
 
 
-def _check_lora(shape: Shape, lora: LoraSpec) -> None:
+def _check_lora(shape: EncoderShape, lora: LoraSpec) -> None:
     for layer in lora.layers or ():
         if layer >= shape.layers:
             raise LayerOutOfRange(layer=layer, count=shape.layers, last=shape.layers - 1)
     for role in lora.targets:
-        for name, d_in, d_out in shape.linears(role):
+        for name, d_in, d_out in shape.linear_layers(role):
             if lora.r > min(d_in, d_out):
                 raise RankTooLarge(
                     r=lora.r, module=name, d_in=d_in, d_out=d_out, limit=min(d_in, d_out)
                 )
 
 
-def census(shape: Shape, method: EncoderMethod, n_labels: int) -> Census:
-    """The exact counts for a base with a head for `n_labels` labels.
+def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) -> ParameterCounts:
+    """Return the exact counts for a base with a head for `n_labels` labels.
 
-    With `head: lora` the rank of a head layer is at most its smaller side: a layer of n_labels
-    outputs can express nothing more. Raises `RoleNotFound`.
+    With `head: lora`, the rank of a head layer is at most its smaller side: a higher rank adds
+    nothing to a layer with n_labels outputs. Raises `RoleNotFound`.
     """
-    head = sum(_linear(d_in, d_out) for d_in, d_out in shape.head(n_labels))
+    head = sum(_linear_parameters(d_in, d_out) for d_in, d_out in shape.head_layers(n_labels))
     blocks = shape.layers + (shape.pooling is Pooling.MEAN)
-    base = shape.embeddings + blocks * shape.block + head
+    base = shape.embedding_parameters + blocks * shape.block_parameters + head
     match method:
         case ProbeSpec():
-            return Census(trainable=_linear(*shape.head(n_labels)[-1]), total=base)
+            return ParameterCounts(
+                trainable=_linear_parameters(*shape.head_layers(n_labels)[-1]), total=base
+            )
         case BaselineSpec(blocks=blocks):
-            return Census(trainable=head + blocks * shape.block, total=base)
+            return ParameterCounts(trainable=head + blocks * shape.block_parameters, total=base)
         case FullSpec():
-            averaging = shape.block * (shape.pooling is Pooling.MEAN)
-            return Census(trainable=base - averaging, total=base)
+            pooling_block = shape.block_parameters * (shape.pooling is Pooling.MEAN)
+            return ParameterCounts(trainable=base - pooling_block, total=base)
         case LoraSpec():
-            adapters = [_adapter(method, *sides) for sides in adapted(shape, method, n_labels)]
-            return Census(
+            adapters = [
+                _adapter_parameters(method, *sides)
+                for sides in adapted_layers(shape, method, n_labels)
+            ]
+            return ParameterCounts(
                 trainable=sum(each.trainable for each in adapters)
-                + (head if method.head is Head.TRAIN else 0),
+                + (head if method.head is HeadMode.TRAIN else 0),
                 total=base + sum(each.total for each in adapters),
             )
 
 
-def adapted(shape: Shape, lora: LoraSpec, n_labels: int) -> Iterator[tuple[int, int]]:
-    """(d_in, d_out) of every layer that gets an adapter."""
+def adapted_layers(shape: EncoderShape, lora: LoraSpec, n_labels: int) -> Iterator[tuple[int, int]]:
+    """Yield (d_in, d_out) of every layer that gets an adapter."""
     for _ in range(shape.layers) if lora.layers is None else lora.layers:
         for role in lora.targets:
-            for _, d_in, d_out in shape.linears(role):
+            for _, d_in, d_out in shape.linear_layers(role):
                 yield d_in, d_out
-    if lora.head is Head.LORA:
-        yield from shape.head(n_labels)
+    if lora.head is HeadMode.LORA:
+        yield from shape.head_layers(n_labels)
 
 
-def _linear(d_in: int, d_out: int) -> int:
+def _linear_parameters(d_in: int, d_out: int) -> int:
     return d_in * d_out + d_out
 
 
-def _adapter(lora: LoraSpec, d_in: int, d_out: int) -> Census:
-    r, trained = min(lora.r, d_in, d_out), lora.variant.trained
+def _adapter_parameters(lora: LoraSpec, d_in: int, d_out: int) -> ParameterCounts:
+    r, trained = min(lora.r, d_in, d_out), lora.variant.trained_parameters
     sizes = {"A": r * d_in, "B": d_out * r, "magnitude": d_out}
-    return Census(
+    return ParameterCounts(
         trainable=sum(sizes[part] for part in trained),
         total=sum(sizes[part] for part in trained | {"A", "B"}),
     )

@@ -1,4 +1,4 @@
-"""How sure a share is, and a difference of two: 95 % intervals that hold for few texts too."""
+"""95 % confidence intervals of a proportion, and of a difference of two, that hold for small n."""
 
 import math
 from statistics import NormalDist
@@ -7,24 +7,27 @@ Interval = tuple[float, float]
 Z = NormalDist().inv_cdf(0.975)
 
 
-def wilson(share: float, texts: float) -> Interval:
-    """Of a share of so many texts (Wilson 1927, Journal of the American Statistical Association 22,
-    209-212): all that a score test would not reject.
+def wilson_interval(proportion: float, n: float) -> Interval:
+    """Return the Wilson score interval of a proportion of n texts.
+
+    (Wilson 1927, Journal of the American Statistical Association 22, 209-212.)
     """
-    doubt = Z**2 / texts
-    center = (share + doubt / 2) / (1 + doubt)
-    margin = math.sqrt(doubt * share * (1 - share) + doubt**2 / 4) / (1 + doubt)
+    z2_n = Z**2 / n
+    center = (proportion + z2_n / 2) / (1 + z2_n)
+    margin = math.sqrt(z2_n * proportion * (1 - proportion) + z2_n**2 / 4) / (1 + z2_n)
     return max(0.0, center - margin), min(1.0, center + margin)
 
 
-def paired(only_a: float, only_b: float, texts: float) -> Interval:
-    """Of the accuracy of `a` less that of `b`, each alone right in so many of the texts: "Wald+2"
-    (Agresti and Min 2005, Statistics in Medicine 24, 729-740).
+def paired_difference_interval(only_a: float, only_b: float, n: float) -> Interval:
+    """Return the "Wald+2" interval of the accuracy of model a minus that of model b on n texts.
 
-    Half a text is added to each of the four cells of the table, so that there is an interval where
-    nothing differs too, and its true coverage stays near 95 % with few texts.
+    `only_a` texts are predicted correctly by a alone, `only_b` by b alone. Half a text is added to
+    each of the four cells of the table, so that the interval is not empty where nothing differs,
+    and its true coverage stays near 95 % for few texts.
+
+    (Agresti and Min 2005, Statistics in Medicine 24, 729-740.)
     """
-    shifted = (only_a - only_b) / (texts + 2)
-    variance = (only_a + only_b + 1) / (texts + 2) - shifted**2
-    margin = Z * math.sqrt(variance / (texts + 2))
+    shifted = (only_a - only_b) / (n + 2)
+    variance = (only_a + only_b + 1) / (n + 2) - shifted**2
+    margin = Z * math.sqrt(variance / (n + 2))
     return max(-1.0, shifted - margin), min(1.0, shifted + margin)

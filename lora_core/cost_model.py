@@ -1,38 +1,103 @@
-"""How long a fit takes, by its floating-point operations: to plan by before it is made."""
+"""Estimate the cost of training before it starts, in floating-point operations and seconds.
+
+The operations per token follow from the sizes of the encoder alone.
+
+For h layers of width d with a feed-forward width f, and L the mean length that a token attends to:
+
+    lin = 2h (4d² + 2df)      att = 4h L d      forward = lin + att      full = 3 lin + 3.5 att
+
+The backward pass of the linear layers costs twice their forward pass; half of it is for the weight
+gradients, which frozen layers do not need. That of attention costs 2.5 times its forward pass.
+There is no backward pass below the lowest trained layer, nor through its query, key and value
+(6d²). Embeddings and head are too small to count. The last block is counted in full, though a
+classifier needs less of it (`fast/first_token.py`).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lora_core import flops
-from lora_core.compatibility import Shape
-from lora_core.defaults import schedule
-from lora_core.specs.method import LinearSpec, OneMethod, ProbeSpec
+from lora_core.compatibility import EncoderShape, adapted_layers
+from lora_core.defaults import epochs_and_batch_size
+from lora_core.specs.method import (
+    BaselineSpec,
+    EncoderMethod,
+    FullSpec,
+    LinearSpec,
+    LoraSpec,
+    ProbeSpec,
+    SingleMethod,
+)
 from lora_core.specs.train import OptimSpec
 
-# FLOP/s while nothing is known of a machine: two cores in float32; one large GPU, in bfloat16.
-SPEED: Mapping[str, float] = {"cpu": 1e11, "cuda": 2e13}
-LINEAR_SECONDS_PER_TOKEN = 5e-6  # TF-IDF and logistic regression on one core
-SPREAD = 1.25  # E[L²] / E[L] over the mean length, as in film reviews
+# FLOP/s of a machine without measurements: two cores in float32; one large GPU in bfloat16.
+DEFAULT_FLOPS_PER_SECOND: Mapping[str, float] = {"cpu": 1e11, "cuda": 2e13}
+LINEAR_SECONDS_PER_TOKEN = 5e-6  # TF-IDF + logistic regression on one core
+ATTENDED_LENGTH_RATIO = 1.25  # E[L²] / E[L]², measured on film reviews
+
+
+def forward_flops(shape: EncoderShape, *, length: float) -> float:
+    """Return FLOPs per token for a forward pass. `length` is E[L²] / E[L] in tokens."""
+    linears, attention = _linear_and_attention_flops(shape, length)
+    return linears + attention
+
+
+def training_flops(shape: EncoderShape, method: EncoderMethod, *, length: float) -> float:
+    """Return FLOPs per token for a forward and a backward pass."""
+    linears, attention = _linear_and_attention_flops(shape, length)
+    not_needed = 6 * shape.width**2  # the input gradient of the lowest trained block
+    match method:
+        case FullSpec():
+            return 3 * linears + 3.5 * attention
+        case ProbeSpec() | BaselineSpec(blocks=0):
+            return linears + attention
+        case BaselineSpec():
+            backward = (1 - frozen_fraction(shape, method)) * (2 * linears + 2.5 * attention)
+            return linears + attention + backward - not_needed
+        case LoraSpec():
+            backward = (1 - frozen_fraction(shape, method)) * (linears + 2.5 * attention)
+            low_rank = sum(
+                min(method.r, d_in, d_out) * (d_in + d_out)
+                for d_in, d_out in adapted_layers(shape, method, n_labels=2)
+            )
+            return linears + attention + backward + 6 * low_rank - not_needed
+
+
+def frozen_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
+    """Return the share of the blocks that lie below the lowest trained one."""
+    match method:
+        case ProbeSpec():
+            return 1.0
+        case BaselineSpec(blocks=blocks):
+            return 1 - blocks / shape.layers
+        case LoraSpec(layers=layers) if layers is not None:
+            return min(layers) / shape.layers
+        case _:
+            return 0.0
+
+
+def _linear_and_attention_flops(shape: EncoderShape, length: float) -> tuple[float, float]:
+    d, f = shape.width, shape.feed_forward
+    return 2 * shape.layers * (4 * d**2 + 2 * d * f), 4 * shape.layers * length * d
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Of fits on texts of so many `tokens` on average, cut at what the base reads."""
+class CostModel:
+    """Estimates the duration of fits. `mean_tokens` is the mean length of the truncated texts."""
 
-    shape: Shape
+    shape: EncoderShape
     optim: OptimSpec
-    tokens: float
+    mean_tokens: float
     flops_per_second: float
 
-    def seconds(self, method: OneMethod, texts: int) -> float:
-        """Of one training on so many texts, without the start of a process."""
-        length = self.tokens * SPREAD
+    def seconds(self, method: SingleMethod, texts: int) -> float:
+        """Return the seconds of one fit on `texts` texts, without the start of a process."""
+        length = self.mean_tokens * ATTENDED_LENGTH_RATIO
         match method:
             case LinearSpec():
-                return texts * self.tokens * LINEAR_SECONDS_PER_TOKEN
+                return texts * self.mean_tokens * LINEAR_SECONDS_PER_TOKEN
             case ProbeSpec():
-                work = flops.forward(self.shape, length=length)
+                work = forward_flops(self.shape, length=length)
             case _:
-                epochs, _ = schedule(self.optim, texts)
-                work = epochs * flops.training(self.shape, method, length=length)
-        return texts * self.tokens * work / self.flops_per_second
+                epochs, _ = epochs_and_batch_size(self.optim, texts)
+                work = epochs * training_flops(self.shape, method, length=length)
+        return texts * self.mean_tokens * work / self.flops_per_second

@@ -1,94 +1,125 @@
-"""Cross-validation: what a method answers to texts that it has not learned from.
+"""Cross-validation: predict each text with a model that was not trained on it.
 
-Here that of linear models, which needs no torch; `training.crossval` has all methods.
+This module does it for linear models and needs no torch; `training.cross_validation` does it for
+all methods. It also holds `SelectedMethod`, the outcome of the method `auto`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from lora_core.data.folds import fold_of
-from lora_core.data.linear_baseline import fit_examples, within_memory
+from lora_core.data.linear_baseline import fit_examples, limit_characters
 from lora_core.data.records import Example, Splits
-from lora_core.model_selection import Scores
-from lora_core.progress_reporter import Pulse, Unseen, while_beating
+from lora_core.data.split import assign_folds
+from lora_core.model_selection import CandidateScores, MethodSelection
+from lora_core.progress_reporter import NestedProgress, ProgressReporter, run_with_progress
 from lora_core.specs.data import Split
-from lora_core.specs.method import Candidate, LinearSpec, OneMethod
+from lora_core.specs.method import CandidateSpec, LinearSpec, SingleMethod
 from lora_core.specs.train import TrainSpec
-from lora_core.verdict import FEW_TEXTS
+from lora_core.verdict import CROSS_VALIDATION_MAX_TEXTS, ReferenceAnswers
 
 Logits = NDArray[np.float32]
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
-class CrossValidation:
-    """Of methods for one run, on the same folds of the same texts."""
+class LinearCrossValidation:
+    """Cross-validates methods for one run, all on the same folds of the same texts."""
 
     def __init__(
-        self, spec: TrainSpec, labels: Sequence[str], examples: Sequence[Example], pulse: Pulse
+        self,
+        spec: TrainSpec,
+        labels: Sequence[str],
+        examples: Sequence[Example],
+        progress: ProgressReporter,
     ) -> None:
         self._spec, self._labels, self._examples = spec, tuple(labels), tuple(examples)
-        self._pulse = Unseen(pulse)
-        self._folds: dict[int, NDArray[np.int64]] = {}
-        self.truth = np.array([example.label for example in examples])
+        self._progress = NestedProgress(progress)
+        self._folds: dict[int, Indices] = {}
+        self.true_labels = np.array([example.label for example in examples])
 
-    def logits(self, candidate: Candidate) -> Logits:
-        """(repeats, texts, classes); NaN for texts of folds that the candidate leaves out."""
+    def logits(self, candidate: CandidateSpec) -> Logits:
+        """Return held-out logits (repeats, texts, classes).
+
+        They are NaN for texts in folds that the candidate skips.
+        """
         shape = (candidate.repeats, len(self._examples), len(self._labels))
-        answers = np.full(shape, np.nan, dtype=np.float32)
+        logits = np.full(shape, np.nan, dtype=np.float32)
         for repeat in range(candidate.repeats):
-            folds = self._fold_of(repeat)
+            folds = self._assign_folds(repeat)
             for fold in range(candidate.folds):
-                self._pulse.beat()
-                held_out, learned = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-                if len(held_out) and len(learned):
-                    answers[repeat, held_out] = self._fit(candidate.method, learned, held_out)
-        return answers
+                self._progress.tick()
+                held_out, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+                if len(held_out) and len(train):
+                    logits[repeat, held_out] = self._fit(candidate.method, train, held_out)
+        return logits
 
-    def answers(self, method: OneMethod) -> Places:
-        """The label that the method gives to each text, when it is held out once."""
-        found: Places = self.logits(Candidate(method=method))[0].argmax(axis=1)
-        return found
+    def predictions(self, method: SingleMethod) -> Indices:
+        """Return the label (texts,) that the method predicts for each text when it is held out."""
+        predicted: Indices = self.logits(CandidateSpec(method=method))[0].argmax(axis=1)
+        return predicted
 
-    def scores(self, logits: Logits) -> Scores:
-        """Of each text how often it was answered rightly."""
-        right = np.where(np.isnan(logits[..., 0]), np.nan, logits.argmax(axis=2) == self.truth)
-        return Scores(right.mean(axis=0))
+    def scores(self, logits: Logits) -> CandidateScores:
+        """Return for each text the share of repeats in which it was predicted correctly."""
+        correct = np.where(
+            np.isnan(logits[..., 0]), np.nan, logits.argmax(axis=2) == self.true_labels
+        )
+        return CandidateScores(correct.mean(axis=0))
 
-    def _fold_of(self, repeat: int) -> NDArray[np.int64]:
+    def _assign_folds(self, repeat: int) -> Indices:
         if repeat not in self._folds:
-            self._folds[repeat] = fold_of(self._examples, seed=repeat)
+            self._folds[repeat] = assign_folds(self._examples, seed=repeat)
         return self._folds[repeat]
 
     def _fit(
-        self, method: OneMethod, learned: Places, held_out: Places
+        self, method: SingleMethod, train: Indices, held_out: Indices
     ) -> NDArray[np.floating[Any]]:
-        """Logits (texts, classes) of those held out."""
+        """Fit on the texts `train`; return logits (texts, classes) of the texts `held_out`."""
         if not isinstance(method, LinearSpec):
             raise TypeError(
                 f"{method.type} is cross-validated by lora_core.training.cross_validation"
             )
-        train = within_memory([self._examples[i] for i in learned], len(self._labels))
+        examples = limit_characters([self._examples[i] for i in train], len(self._labels))
         texts = [self._examples[i].text for i in held_out]
 
-        def answers() -> NDArray[np.floating[Any]]:
-            balanced = self._spec.of(method).balanced
-            model = fit_examples(train, method, classes=len(self._labels), balanced=balanced)
+        def fit_and_predict() -> NDArray[np.floating[Any]]:
+            balanced = self._spec.with_method(method).balanced
+            model = fit_examples(examples, method, classes=len(self._labels), balanced=balanced)
             return model.logits(texts)
 
-        with threadpool_limits(1, user_api="blas"):  # several would wait for each other
-            return while_beating(self._pulse, answers)
+        # With several BLAS threads they would wait for each other.
+        with threadpool_limits(1, user_api="blas"):
+            return run_with_progress(self._progress, fit_and_predict)
 
 
-def judges(spec: TrainSpec, examples: Sequence[Example]) -> bool:
-    """Whether a run that learns from these is judged by cross-validation, not on its test part."""
-    return len(examples) < FEW_TEXTS and spec.result.cross_validation
+@dataclass(frozen=True)
+class SelectedMethod:
+    """The method that cross-validation selected, with the splits it is trained and evaluated on.
+
+    Where the data define no validation split, it is trained on all texts that are not for testing,
+    and its validation metrics are those of cross-validation: `cross_validated` then has the logits
+    (texts, classes) of the validation split, whose texts are also in the training split.
+    """
+
+    selection: MethodSelection
+    splits: Splits
+    cross_validated: NDArray[np.float32] | None
+    probe: ReferenceAnswers | None = None  # of a probe, if the run of the method cannot fit one
+
+    def summary(self) -> dict[str, Any]:
+        """Return what this adds to the summary of the run."""
+        return {"selection": self.selection.model_dump(mode="json")}
 
 
-def learnable(spec: TrainSpec, splits: Splits) -> tuple[Example, ...]:
-    """All texts that a run may learn from: those of a validation part that was drawn, too."""
+def uses_cross_validation(spec: TrainSpec, examples: Sequence[Example]) -> bool:
+    """Return whether the verdict on a run comes from cross-validation, not from its test split."""
+    return len(examples) < CROSS_VALIDATION_MAX_TEXTS and spec.result.cross_validation
+
+
+def training_pool(spec: TrainSpec, splits: Splits) -> tuple[Example, ...]:
+    """Return all texts that a run may train on: also those of a validation split that was drawn."""
     as_given = Split.VALIDATION not in splits.drawn or spec.data.train_size is not None
     return splits.train if as_given else splits.train + splits.validation

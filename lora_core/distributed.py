@@ -1,8 +1,7 @@
-"""The processes of one run, as `torchrun` starts them: each computes its share of every update.
+"""The processes of one run, as started by `torchrun`: each computes a share of every update.
 
-A process alone is the first of one, and then nothing here does anything. What is agreed on goes
-from CPU to CPU (gloo), which notices at once that a process has ended; gradients go between the
-devices that hold them.
+In a single process nothing here has any effect. Decisions are exchanged between CPUs (gloo), which
+notices at once if a process has ended; gradients are exchanged between the devices that hold them.
 """
 
 import os
@@ -19,28 +18,27 @@ from torch.distributed.rendezvous import rendezvous
 
 from lora_core import child_protocol
 from lora_core.errors import LoraCoreError
-from lora_core.errors.training import ProcessLost, Stopped
+from lora_core.errors.training import ProcessLost, StopRequested
 from lora_core.events import StopSignal
 
-PATIENCE = timedelta(days=7)  # the first may prepare for hours; nobody is missed by waiting
+# Rank 0 may prepare for hours. The timeout need not detect lost processes: gloo does.
+TIMEOUT = timedelta(days=7)
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Be one of the processes for the time of a run.
+def process_group() -> Iterator[None]:
+    """Join the process group for the duration of a run.
 
-    An error is told by the one that has it first. The others have the same or one that follows from
-    it, and exit silently, as stopped if that one was asked to stop.
+    The process that fails first reports its error. The others have the same error, or one caused by
+    it, and exit silently, with the status `STOPPED` if the first one was asked to stop.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, own, all_of_them = next(rendezvous("env://"))
-    dist.init_process_group(
-        backend, store=store, rank=own, world_size=all_of_them, timeout=PATIENCE
-    )
+    store, rank, world_size = next(rendezvous("env://"))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     try:
         yield
     except LoraCoreError as error:
-        stopped = isinstance(error, Stopped)
+        stopped = isinstance(error, StopRequested)
         if store.add("failed", 1) > 1:
             stopped = stopped or store.check(["stopped"])
             raise SystemExit(
@@ -50,95 +48,95 @@ def joined() -> Iterator[None]:
             store.set("stopped", "")  # before the connections close, which the others notice
         raise
     finally:
-        leave()
+        destroy_process_group()
 
 
-def leave() -> bool:
-    """The end of what is done together: whether this process goes on, alone."""
-    goes_on = is_main()
+def destroy_process_group() -> bool:
+    """End the distributed part of a run; return whether this process (rank 0) continues alone."""
+    continues = is_main()
     if dist.is_initialized():
         dist.destroy_process_group()
-    return goes_on
+    return continues
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this one, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, the one that speaks and writes."""
+    """Return whether this is rank 0, which reports events and writes files."""
     return rank() == 0
 
 
-def of_this_machine() -> tuple[int, int]:
-    """The number of this one among those of this machine, and how many they are."""
+def local_rank_and_size() -> tuple[int, int]:
+    """Return the number of this process on this machine, and how many processes it runs."""
     if world_size() == 1:
         return 0, 1
     return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
-    """Rank 0 does this before the others, which find on the disk what it has put there."""
+def main_process_first() -> Iterator[None]:
+    """Run the block on rank 0 first, then on the others, which find its results on disk."""
     if not is_main():
-        all_reduce(0.0)  # waits for the other call
+        all_reduce(0.0)  # waits until rank 0 makes its call
     yield
     if is_main():
         all_reduce(0.0)
 
 
 def shard(texts: Sequence[int]) -> Sequence[int]:
-    """Dealt out in turn: of texts in the order of their lengths, everybody gets long and short."""
+    """Return every n-th text: of texts sorted by length, each process gets short and long ones."""
     return texts[rank() :: world_size()]
 
 
 def shard_batches(batches: Sequence[list[int]]) -> Iterator[list[int]]:
-    """The batches of this process. All get equally many, the last of them perhaps of no texts."""
+    """Yield the batches of this process: the same number in each, so the last may be empty."""
     for i in range(rank(), -(-len(batches) // world_size()) * world_size(), world_size()):
         yield batches[i] if i < len(batches) else []
 
 
 def all_reduce(value: float) -> float:
-    """The sum over all processes."""
+    """Return the sum over all processes."""
     if world_size() == 1:
         return value
-    added = torch.tensor(value, dtype=torch.float64)
-    _all_reduce(added)
-    return added.item()
+    total = torch.tensor(value, dtype=torch.float64)
+    _all_reduce(total)
+    return total.item()
 
 
 def all_reduce_rows(rows: NDArray[np.float32]) -> None:
-    """Put together what each has filled in; the rest of its rows is 0."""
+    """Sum in place the rows of all processes, each of which has filled in its share of zeros."""
     _all_reduce(torch.from_numpy(rows))
 
 
 def all_reduce_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Everybody gets the gradient of the whole update; no texts, no part in it."""
+    """All-reduce gradients in place. A parameter without a gradient contributes zeros."""
     if world_size() == 1:
         return
-    own = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
-    added = torch.cat([gradient.flatten() for gradient in own])
-    _all_reduce(added)
+    gradients = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
+    total = torch.cat([gradient.flatten() for gradient in gradients])
+    _all_reduce(total)
     end = 0
     for parameter in parameters:
         begin, end = end, end + parameter.numel()
-        parameter.grad = added[begin:end].view_as(parameter)
+        parameter.grad = total[begin:end].view_as(parameter)
 
 
-class Together:
-    """A stop signal that all hear at the same step, whoever was asked."""
+class DistributedStopSignal:
+    """A stop signal that all processes see at the same step, whichever of them was asked."""
 
-    def __init__(self, own: StopSignal) -> None:
-        self._own = own
+    def __init__(self, local: StopSignal) -> None:
+        self._local = local
 
     def requested(self) -> bool:
-        return all_reduce(float(self._own.requested())) > 0
+        return all_reduce(float(self._local.requested())) > 0
 
 
 def _all_reduce(tensor: Tensor) -> None:
@@ -146,5 +144,5 @@ def _all_reduce(tensor: Tensor) -> None:
         return
     try:
         dist.all_reduce(tensor)
-    except RuntimeError as error:  # the word of torch for a connection that was closed
+    except RuntimeError as error:  # what torch raises for a closed connection
         raise ProcessLost(reason=str(error).partition("\n")[0]) from error

@@ -1,6 +1,6 @@
-"""What a run tells while it goes on: one JSON object a line.
+"""The events that a run reports, one JSON object per line.
 
-Numbers that are not finite are written as `null`, since JSON has no word for them.
+Non-finite numbers are written as `null`, since JSON cannot represent them.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from lora_core.model_selection import CandidateResult
 from lora_core.specs.data import Split
-from lora_core.specs.method import OneMethod
+from lora_core.specs.method import SingleMethod
 
 
 class _Event(BaseModel):
@@ -19,23 +19,23 @@ class _Event(BaseModel):
 
 
 class Phase(StrEnum):
-    """What the run is busy with."""
+    """The current activity of a run."""
 
     LOADING = "loading"
-    TOKENISING = "tokenising"
+    TOKENIZING = "tokenising"
     FEATURES = "features"
     SELECTING = "selecting"
-    LINEAR_RIVAL = "linear_rival"
+    LINEAR_MODEL = "linear_rival"
     LEARNING_CURVE = "learning_curve"
     TRAINING = "training"
     EVALUATING = "evaluating"
-    JUDGING = "judging"
+    VERDICT = "judging"
     SAVING = "saving"
     PREDICTING = "predicting"
 
 
 class Tick(_Event):
-    """A sign of life, at every change of phase and at most once a second within one."""
+    """A progress report, at every change of phase and otherwise at most once a second."""
 
     event: Literal["tick"] = "tick"
     phase: Phase
@@ -43,7 +43,7 @@ class Tick(_Event):
 
 
 class Noted(_Event):
-    """Something a user should know, such as the share of texts that were cut."""
+    """A note or warning for the user, such as the share of texts that were truncated."""
 
     event: Literal["noted"] = "noted"
     level: Literal["info", "warning"] = "info"
@@ -52,7 +52,7 @@ class Noted(_Event):
 
 
 class Started(_Event):
-    """Data and model are ready; training begins."""
+    """Data and model are loaded; training begins."""
 
     event: Literal["started"] = "started"
     total_steps: int
@@ -63,11 +63,11 @@ class Started(_Event):
     device: str
     precision: str
     threads: int
-    learning_rate: float | None  # None: the method has none
+    learning_rate: float | None  # None if the method has none
 
 
 class StepLogged(_Event):
-    """Means over the steps since the last one."""
+    """Means over the steps since the last such event."""
 
     event: Literal["step"] = "step"
     step: int
@@ -81,19 +81,19 @@ class StepLogged(_Event):
 
 
 class Evaluated(_Event):
-    """Figures on one part, such as `loss`: the `CURVES` of its task."""
+    """Metrics on one split, such as `loss`: those in `CURVE_METRICS`."""
 
     event: Literal["evaluated"] = "evaluated"
     step: int
     split: Split
     metrics: dict[str, float | None]
-    best: bool = False  # on validation: the best so far
+    best: bool = False  # on validation: whether it is the best so far
 
 
 class Resumed(_Event):
-    """The run goes on after `step` of an earlier one; comes before `started`.
+    """The run continues after `step` from a checkpoint. Precedes `started`.
 
-    `exact`: nothing is known to differ that numbers depend on. `differences`: what does, such as
+    `exact`: no known difference affects the numbers. `differences`: those that do, such as
     "threads 2 → 1".
     """
 
@@ -104,29 +104,29 @@ class Resumed(_Event):
 
 
 class CheckpointSaved(_Event):
-    """The run can go on after `step`; what was told before will not be told again.
+    """A checkpoint was saved at `step`. A resumed run does not repeat the events before it.
 
-    The reader takes the directory away.
+    The reader moves the directory away.
     """
 
     event: Literal["checkpoint"] = "checkpoint"
     step: int
-    directory: str  # its name below the directory of checkpoints
+    directory: str  # name, relative to the directory of checkpoints
 
 
-class RivalFitted(_Event):
-    """The linear rival (TF-IDF and logistic regression) on the same parts."""
+class LinearModelFitted(_Event):
+    """The linear model (TF-IDF + logistic regression) was evaluated on the same splits."""
 
     event: Literal["rival"] = "rival"
-    validation: dict[str, float]  # empty: it has learned from those texts
+    validation: dict[str, float]  # empty if it was trained on those texts
     test: dict[str, float]
     train_texts: int
     seconds: float
     cached: bool
 
 
-class CandidateTried(_Event):
-    """What a method reached in cross-validation."""
+class CandidateEvaluated(_Event):
+    """A candidate method was cross-validated."""
 
     event: Literal["candidate"] = "candidate"
     number: int  # from 1
@@ -134,17 +134,17 @@ class CandidateTried(_Event):
     result: CandidateResult
 
 
-class Selected(_Event):
-    """Which of the candidates is trained on all texts."""
+class MethodSelected(_Event):
+    """A candidate was selected, to be trained on all texts."""
 
     event: Literal["selected"] = "selected"
     number: int
-    method: OneMethod = Field(discriminator="type")
-    texts: int  # that it is trained on
+    method: SingleMethod = Field(discriminator="type")
+    texts: int  # that it will be trained on
 
 
 class Finished(_Event):
-    """The artifact is written and checked. `summary` is the `metrics` of its manifest."""
+    """The artifact was written and verified. `summary` is the `metrics` of its manifest."""
 
     event: Literal["finished"] = "finished"
     summary: dict[str, Any]
@@ -167,9 +167,9 @@ Event = Annotated[
     | StepLogged
     | CheckpointSaved
     | Evaluated
-    | RivalFitted
-    | CandidateTried
-    | Selected
+    | LinearModelFitted
+    | CandidateEvaluated
+    | MethodSelected
     | Finished
     | Failed,
     Field(discriminator="event"),
@@ -179,29 +179,29 @@ _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def parse_event(line: str | bytes) -> Event:
-    """One line back to its event. Raises `pydantic.ValidationError` for any other line."""
+    """Parse one line. Raises `pydantic.ValidationError` if it is not an event."""
     return _ADAPTER.validate_json(line)
 
 
 class Observer(Protocol):
-    """Whoever wants to know."""
+    """Receives the events of a run."""
 
     def on_event(self, event: Event) -> None: ...
 
 
-class Silence:
-    """An observer that hears every event and does nothing."""
+class NullObserver:
+    """An observer that ignores all events."""
 
     def on_event(self, event: Event) -> None:
         pass
 
 
 class StopSignal(Protocol):
-    """Asked between two steps."""
+    """A request to stop, polled between two steps."""
 
     def requested(self) -> bool: ...
 
 
-def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """The same figures with `None` for those that are not finite."""
+def finite_or_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the metrics with `None` in place of non-finite values."""
     return {name: value if abs(value) < float("inf") else None for name, value in metrics.items()}

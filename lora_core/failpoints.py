@@ -1,15 +1,15 @@
-"""Faults that a test asks for: a run breaks exactly where the test wants it to.
+"""Failpoints: let a test make a run fail at an exact point.
 
-`LORAWORKS_FAULT=point[@n]:action[:FILE]`, read each time a run reaches a point; without the
-variable nothing happens. `@n`: only the n-th time that this process gets there. With FILE the
-fault acts only while the file exists.
+`LORAWORKS_FAULT=point[@n]:action[:FILE]` is read each time a run reaches a failpoint. Without the
+variable nothing happens. `@n`: only the n-th time that this process reaches it. With FILE, only
+while the file exists.
 
 | action | |
 |---|---|
 | `kill` | SIGKILL to this process; FILE is removed first, so that it happens once |
-| `exit139` | the process leaves like one with a segmentation fault; FILE is removed first |
-| `enospc` | raises the error of a full disk |
-| `pause` | makes FILE.reached, and sleeps until FILE is gone |
+| `exit139` | the process exits with the status of a segmentation fault; FILE is removed first |
+| `enospc` | raises the `OSError` of a full disk |
+| `pause` | creates FILE.reached, and sleeps until FILE is deleted |
 """
 
 import errno
@@ -21,52 +21,55 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-VARIABLE = "LORAWORKS_FAULT"
-CRASHED = 139  # what a shell reports of a segmentation fault
-PAUSE_SECONDS = 0.01  # between two looks at the file
+ENV_VARIABLE = "LORAWORKS_FAULT"
+SEGFAULT_STATUS = 139  # exit status that a shell reports for a segmentation fault
+PAUSE_SECONDS = 0.01  # between two checks of the file
 
-_reached: Counter[str] = Counter()
+_hits: Counter[str] = Counter()
 
 
-def reach(point: str) -> None:
-    """The run is here. Raises `OSError` for `enospc`, `ValueError` for a fault nobody knows."""
-    wanted = os.environ.get(VARIABLE)
-    if not wanted:
+def failpoint(point: str) -> None:
+    """Fail here if the environment variable says so.
+
+    Raises `OSError` for `enospc`, `ValueError` for an invalid value of the variable.
+    """
+    fault = os.environ.get(ENV_VARIABLE)
+    if not fault:
         return
-    place, action, file = [*wanted.split(":", 2), "", ""][:3]
-    name, _, count = place.partition("@")
+    position, action, file = [*fault.split(":", 2), "", ""][:3]
+    name, _, count = position.partition("@")
     if action not in _ACTIONS or (count and not count.isdecimal()):
-        raise ValueError(f"{VARIABLE}={wanted!r}: not point[@n]:action[:FILE]")
+        raise ValueError(f"{ENV_VARIABLE}={fault!r}: not point[@n]:action[:FILE]")
     if name != point:
         return
-    _reached[point] += 1
-    if (not count or _reached[point] == int(count)) and (not file or Path(file).exists()):
+    _hits[point] += 1
+    if (not count or _hits[point] == int(count)) and (not file or Path(file).exists()):
         _ACTIONS[action](Path(file) if file else None)
 
 
-def _kill(once: Path | None) -> None:
-    _forget(once)
+def _kill(file: Path | None) -> None:
+    _delete(file)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _crash(once: Path | None) -> NoReturn:
-    _forget(once)
-    os._exit(CRASHED)
+def _crash(file: Path | None) -> NoReturn:
+    _delete(file)
+    os._exit(SEGFAULT_STATUS)
 
 
 def _fill_disk(_: Path | None) -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _pause(until: Path | None) -> None:
-    if until is None:
+def _pause(file: Path | None) -> None:
+    if file is None:
         return
-    until.with_name(f"{until.name}.reached").touch()
-    while until.exists():
+    file.with_name(f"{file.name}.reached").touch()
+    while file.exists():
         time.sleep(PAUSE_SECONDS)
 
 
-def _forget(file: Path | None) -> None:
+def _delete(file: Path | None) -> None:
     if file is not None:
         file.unlink(missing_ok=True)
 

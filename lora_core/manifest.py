@@ -1,6 +1,6 @@
-"""Names, sizes and sha256 of every file in a directory, written last.
+"""The manifest of a directory: name, size and sha256 of every file. It is written last.
 
-A directory with a manifest that verifies is complete; one without is not there.
+A directory is complete if its manifest verifies. One without a manifest is treated as missing.
 """
 
 import hashlib
@@ -15,21 +15,22 @@ from lora_core import __version__
 from lora_core.errors.artifact import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # of an artifact
-MERGED = "merged"  # the plain transformers checkpoint inside an artifact
-LINEAR = "linear.json"  # a linear model has this instead, and linear.safetensors
-# No such file. Any other word of the system tells nothing about what was written.
-_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+FORMAT = 1  # format version of an artifact
+MERGED = "merged"  # directory of the plain transformers checkpoint in an artifact
+LINEAR = "linear.json"  # a linear model has this and linear.safetensors instead
+# No such file. Any other error says nothing about what was written.
+_MISSING_FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_MALFORMED_ERRORS = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """List every file of `directory`, add `facts`, and write the manifest last, atomically."""
+    """Write a manifest with every file of `directory` and these `facts`, atomically; return it."""
     files = {
         path.relative_to(directory).as_posix(): {
             "bytes": path.stat().st_size,
@@ -43,55 +44,56 @@ def write(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def holds_model(manifest: Mapping[str, Any]) -> bool:
-    """Whether the directory of this manifest holds a model, or figures and answers alone."""
+def has_model(manifest: Mapping[str, Any]) -> bool:
+    """Return whether the directory has a model, not only metrics and predictions."""
     return any(name in manifest["files"] for name in (f"{MERGED}/config.json", LINEAR))
 
 
 def is_linear(files: Collection[str]) -> bool:
-    """Whether these are the names of the files of a linear model."""
+    """Return whether these file names are those of a linear model."""
     return LINEAR in files
 
 
 def created_by() -> dict[str, str]:
-    """This program and the libraries that compute, with their versions: what made a directory."""
+    """Return the versions of this program and of the libraries it computes with."""
     names = ("torch", "transformers", "tokenizers", "scikit-learn")
     libraries = {name: version(name) for name in names}
     return {"loraworks": __version__, **libraries}
 
 
 def save(directory: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest alone, atomically; its list of files must be right already."""
-    unfinished = directory / f".{MANIFEST}"
-    with unfinished.open("x", encoding="utf-8") as file:  # never through a link that lies there
+    """Write the manifest itself, atomically. Its list of files must be correct."""
+    temporary = directory / f".{MANIFEST}"
+    with temporary.open("x", encoding="utf-8") as file:  # "x" never follows an existing link
         json.dump(manifest, file, indent=1, allow_nan=False, ensure_ascii=False)
         file.flush()
         os.fsync(file.fileno())
-    unfinished.rename(directory / MANIFEST)
+    temporary.rename(directory / MANIFEST)
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """The manifest without checking the files. Raises `ArtifactCorrupt` if there is none.
+    """Read the manifest without checking the files. Raises `ArtifactCorrupt` if there is none.
 
-    A file that cannot be read is no damage: such an `OSError` is raised as it is.
+    A file that cannot be read is not treated as corrupt: its `OSError` propagates.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         _ = [facts["sha256"] for facts in manifest["files"].values()]
-    except (*_NOT_THERE, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (*_MISSING_FILE_ERRORS, *_MALFORMED_ERRORS) as error:
         raise ArtifactCorrupt(path=directory.name, problem="no readable manifest.json") from error
     return dict(manifest)
 
 
 def verify(directory: Path, only: Collection[str] | None = None) -> dict[str, Any]:
-    """The manifest, once every file matches it, or those of these names. Raises `ArtifactCorrupt`.
+    """Check every file, or those in `only`, against the manifest; return the manifest.
 
-    No file may be missing or extra in either case.
+    In either case no file may be missing or extra. Raises `ArtifactCorrupt`.
     """
     manifest = read(directory)
-    found = _names(directory) - {MANIFEST}
-    if odd := found.symmetric_difference(manifest["files"]):
-        raise ArtifactCorrupt(path=directory.name, problem=f"missing or extra: {sorted(odd)[0]}")
+    names = _list_files(directory) - {MANIFEST}
+    if mismatched := names.symmetric_difference(manifest["files"]):
+        problem = f"missing or extra: {sorted(mismatched)[0]}"
+        raise ArtifactCorrupt(path=directory.name, problem=problem)
     for name, facts in manifest["files"].items():
         if only is not None and name not in only:
             continue
@@ -101,8 +103,11 @@ def verify(directory: Path, only: Collection[str] | None = None) -> dict[str, An
     return manifest
 
 
-def _names(directory: Path) -> set[str]:
-    """Every file and link. To `rglob` a folder that cannot be listed would be an empty one."""
+def _list_files(directory: Path) -> set[str]:
+    """Return the relative paths of all files and links.
+
+    `rglob` would treat a directory that cannot be listed as empty.
+    """
     return {
         path.relative_to(directory).as_posix()
         for folder, folders, files in os.walk(directory, onerror=_raise)

@@ -1,4 +1,4 @@
-"""The method `auto`: what it tries, and which of it is best. Needs no torch."""
+"""The method `auto`: plan the candidates and select the best. Needs no torch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,120 +8,141 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lora_core.confidence_intervals import wilson
-from lora_core.specs.frozen import Float, Frozen, Int
-from lora_core.specs.method import FOLDS, Candidate, LinearSpec, LoraSpec, OneMethod, ProbeSpec
+from lora_core.confidence_intervals import wilson_interval
+from lora_core.specs.fields import Float, FrozenModel, Int
+from lora_core.specs.method import (
+    NUM_FOLDS,
+    CandidateSpec,
+    LinearSpec,
+    LoraSpec,
+    ProbeSpec,
+    SingleMethod,
+)
 
-# Those fitted in seconds. Settings and order were chosen on data that no benchmark reports
-# (docs/decisions/0043).
-PROBES = (
+# Candidates that are fitted in seconds. Their settings and order were chosen on data that no
+# benchmark reports (docs/decisions/0043).
+PROBE_CANDIDATES = (
     ProbeSpec(C=3.0, class_weight="balanced"),
     ProbeSpec(C=1.0),
     ProbeSpec(C=10.0),
 )
-LINEAR = (
+LINEAR_CANDIDATES = (
     LinearSpec(C=30.0, ngram_range=(1, 1), class_weight="balanced"),
     LinearSpec(),
 )
-LORA = LoraSpec()
+LORA_CANDIDATE = LoraSpec()
 
-LEAST_LORA = 200  # texts: with fewer, its folds take minutes and it is hardly ever better
-ENOUGH = 500  # held-out texts that tell methods apart
-REPEATED = ((300, 5), (1000, 2))  # up to so many texts, so many repeats of what is fitted at once
-PROBE_SECONDS = 1e-4  # of one regression, for each text
-NOISE = 0.75  # standard errors that a later candidate must be better than an earlier one
+LORA_MIN_TEXTS = 200  # with fewer texts, LoRA folds take minutes and are hardly ever better
+MIN_HELD_OUT_TEXTS = 500  # enough to distinguish methods
+# (texts, repeats) of methods that are fitted at once; with more texts, there is one repeat.
+REPEATS_UP_TO = ((300, 5), (1000, 2))
+PROBE_SECONDS = 1e-4  # per text, of one logistic regression
+NOISE_STANDARD_ERRORS = 0.75  # by which a later candidate must be better than an earlier one
 
-Seconds = Callable[[OneMethod, int], float]  # that a method takes for so many training texts
+# Estimates the seconds that a method takes on a number of training texts.
+SecondsEstimator = Callable[[SingleMethod, int], float]
 
 
-class CandidateResult(Frozen):
-    """What a method answered to texts that it had not learned from."""
+class CandidateResult(FrozenModel):
+    """The cross-validation result of one method."""
 
-    method: OneMethod = Field(discriminator="type")
+    method: SingleMethod = Field(discriminator="type")
     folds: Int
     repeats: Int
     texts: Int
     accuracy: Float
-    low: Float  # of its 95 % interval
+    low: Float  # 95 % interval of the accuracy
     high: Float
     macro_f1: Float
     seconds: Float
 
 
-class Selection(Frozen):
-    """What was tried, and the number of what was chosen, from 0."""
+class MethodSelection(FrozenModel):
+    """The candidates that were evaluated, and the index of the selected one."""
 
-    texts: Int  # that the chosen method is trained on
+    texts: Int  # that the selected method is trained on
     chosen: Int
     candidates: tuple[CandidateResult, ...]
 
     @property
-    def method(self) -> OneMethod:
+    def method(self) -> SingleMethod:
         return self.candidates[self.chosen].method
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Of each text how often it was answered rightly, 0 to 1; NaN: it was not answered."""
+class CandidateScores:
+    """For each text the share of correct predictions, 0 to 1; NaN if it was not predicted."""
 
-    right: NDArray[np.float64]  # (texts,)
+    correct: NDArray[np.float64]  # (texts,)
 
     @property
-    def answered(self) -> NDArray[np.bool_]:
-        return ~np.isnan(self.right)
+    def predicted(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.correct)
 
     @property
     def accuracy(self) -> float:
-        return float(np.nanmean(self.right))
+        return float(np.nanmean(self.correct))
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the accuracy, 95 %: repeats make it no narrower, since the texts are the same."""
-        return wilson(self.accuracy, int(self.answered.sum()))
+        """The 95 % interval of the accuracy. Repeats do not narrow it: the texts are the same."""
+        return wilson_interval(self.accuracy, int(self.predicted.sum()))
 
 
-def plan(texts: int, budget: float, of: Seconds) -> tuple[Candidate, ...]:
-    """What can be tried on so many texts within `budget` seconds, the final fit included.
+def plan_candidates(
+    texts: int, budget: float, seconds_of: SecondsEstimator
+) -> tuple[CandidateSpec, ...]:
+    """Return the candidates to evaluate within `budget` seconds, including the final fit.
 
-    The cheapest candidate is there however small the budget is.
+    The cheapest candidate is always included.
     """
-    folds = folds_of(texts)
-    repeats = next((each for most, each in REPEATED if texts <= most), 1)
-    linear = tuple(Candidate(method=each, folds=folds, repeats=repeats) for each in LINEAR)
-    probes = tuple(Candidate(method=each, folds=folds, repeats=repeats) for each in PROBES)
-    lora = [Candidate(method=LORA, folds=fewer) for fewer in range(folds, 0, -1)]
-    if texts < LEAST_LORA:
+    folds = fold_count(texts)
+    repeats = next((each for limit, each in REPEATS_UP_TO if texts <= limit), 1)
+    linear = tuple(
+        CandidateSpec(method=each, folds=folds, repeats=repeats) for each in LINEAR_CANDIDATES
+    )
+    probes = tuple(
+        CandidateSpec(method=each, folds=folds, repeats=repeats) for each in PROBE_CANDIDATES
+    )
+    lora = [CandidateSpec(method=LORA_CANDIDATE, folds=fewer) for fewer in range(folds, 0, -1)]
+    if texts < LORA_MIN_TEXTS:
         lora = []
     plans = [*((*probes, *linear, each) for each in lora), (*probes, *linear), linear]
-    cheapest = (Candidate(method=LINEAR[-1], folds=1),)
-    return next((each for each in plans if seconds(each, texts, of) <= budget), cheapest)
+    cheapest = (CandidateSpec(method=LINEAR_CANDIDATES[-1], folds=1),)
+    return next(
+        (each for each in plans if estimate_seconds(each, texts, seconds_of) <= budget), cheapest
+    )
 
 
-def seconds(candidates: Sequence[Candidate], texts: int, of: Seconds) -> float:
-    """Of all fits, and of the last one by the method that takes longest for it."""
-    part = texts * (FOLDS - 1) // FOLDS
-    read = any(isinstance(each.method, ProbeSpec) for each in candidates) * of(ProbeSpec(), texts)
+def estimate_seconds(
+    candidates: Sequence[CandidateSpec], texts: int, seconds_of: SecondsEstimator
+) -> float:
+    """Return the seconds of all fits, and of the final fit of the slowest method."""
+    train = texts * (NUM_FOLDS - 1) // NUM_FOLDS
+    has_probe = any(isinstance(each.method, ProbeSpec) for each in candidates)
+    encoder_pass = has_probe * seconds_of(ProbeSpec(), texts)  # shared by all probes
     fits = (
-        each.fits * (part * PROBE_SECONDS if each.method.type == "probe" else of(each.method, part))
+        each.fits
+        * (train * PROBE_SECONDS if each.method.type == "probe" else seconds_of(each.method, train))
         for each in candidates
     )
-    return read + sum(fits) + max(of(each.method, texts) for each in candidates)
+    return encoder_pass + sum(fits) + max(seconds_of(each.method, texts) for each in candidates)
 
 
-def folds_of(texts: int) -> int:
-    """As many of the `FOLDS` as hold `ENOUGH` texts."""
-    return min(FOLDS, math.ceil(ENOUGH * FOLDS / texts))
+def fold_count(texts: int) -> int:
+    """Return how many of the `NUM_FOLDS` folds are needed to hold out `MIN_HELD_OUT_TEXTS`."""
+    return min(NUM_FOLDS, math.ceil(MIN_HELD_OUT_TEXTS * NUM_FOLDS / texts))
 
 
-def choose(scores: Sequence[Scores]) -> int:
-    """The number of the best, or of an earlier one that is as good within noise.
+def select_best(scores: Sequence[CandidateScores]) -> int:
+    """Return the index of the best candidate, or of an earlier one within noise of it.
 
-    All are compared on the texts that each of them answered.
+    They are compared on the texts that all of them predicted.
     """
-    common = np.logical_and.reduce([each.answered for each in scores])
-    right = np.stack([each.right[common] for each in scores])  # (candidates, texts)
-    best = int(right.mean(axis=1).argmax())
-    differences = right[best] - right
-    errors = differences.std(axis=1) / math.sqrt(right.shape[1])
-    as_good = differences.mean(axis=1) <= NOISE * errors
-    return int(as_good.argmax())
+    common = np.logical_and.reduce([each.predicted for each in scores])
+    correct = np.stack([each.correct[common] for each in scores])  # (candidates, texts)
+    best = int(correct.mean(axis=1).argmax())
+    differences = correct[best] - correct
+    errors = differences.std(axis=1) / math.sqrt(correct.shape[1])
+    within_noise = differences.mean(axis=1) <= NOISE_STANDARD_ERRORS * errors
+    return int(within_noise.argmax())

@@ -1,6 +1,6 @@
-"""The files of a PEFT adapter: what is in them, and which layers its config means.
+"""The file format of PEFT adapters: file names, config, and which layers a config selects.
 
-Written after `peft` 0.21.2, which is not needed to read them.
+It follows `peft` 0.21.2, which is not needed to read the files.
 """
 
 import json
@@ -11,20 +11,20 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lora_core.errors.adapter import AdapterNotFound, AdapterSetting
-from lora_core.errors.base import UnsafeWeights
-from lora_core.specs.frozen import Int
-from lora_core.specs.method import Variant
-from lora_core.specs.validation import first_fault
+from lora_core.errors.adapter import AdapterNotFound, UnsupportedAdapterSetting
+from lora_core.errors.base_model import UnsafeWeights
+from lora_core.specs.fields import Int
+from lora_core.specs.method import LoraVariant
+from lora_core.specs.validation import first_problem
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-PICKLED = "adapter_model.bin"  # never opened
-PREFIX = "base_model.model."  # before every name in WEIGHTS
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"  # never opened
+PREFIX = "base_model.model."  # of every name in WEIGHTS_FILE
 A, B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 
-# Settings that change what an adapter computes, or what its files hold, and are not read here. Of
-# one that a later version adds, anything but nothing counts as such a change.
+# Settings that change what an adapter computes or what its files contain. Only their defaults are
+# supported. A setting that a later version of PEFT adds must be empty.
 DEFAULTS: Mapping[str, Any] = {
     "bias": "none",
     "fan_in_fan_out": False,
@@ -50,16 +50,16 @@ DEFAULTS: Mapping[str, Any] = {
     "kasa_config": None,
     "ensure_weight_tying": False,
 }
-_WITHOUT_MEANING = {"inference_mode", "peft_version"}
+_IGNORED_SETTINGS = {"inference_mode", "peft_version"}
 
 Rank = Annotated[Int, Field(ge=1, le=4096)]
 Alpha = Annotated[float, Field(gt=0, le=1e9)]
-Names = str | list[str]
-Number = TypeVar("Number", int, float)
+ModuleNames = str | list[str]
+NumberT = TypeVar("NumberT", int, float)
 
 
 class AdapterConfig(BaseModel):
-    """What `adapter_config.json` says, as far as it can be imported."""
+    """The supported settings in `adapter_config.json`."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
@@ -72,111 +72,111 @@ class AdapterConfig(BaseModel):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     use_rslora: bool = False
     use_dora: bool = False
-    # How A and B were drawn. The others move a part of the base's weights into the adapter.
+    # How A and B were initialized. Other methods move a part of the base weights into the adapter.
     init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
-    target_modules: Names
+    target_modules: ModuleNames
     layers_to_transform: int | list[int] | None = None
-    layers_pattern: Names | None = None
+    layers_pattern: ModuleNames | None = None
     modules_to_save: list[str] | None = None
     rank_pattern: dict[str, Rank] = {}
     alpha_pattern: dict[str, Alpha] = {}
 
     def adapts(self, name: str) -> bool:
-        """Whether the linear layer of this name has an adapter."""
-        if any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in self.saved):
+        """Return whether the linear layer with this name has an adapter."""
+        if any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in self.saved_modules):
             return False
         if isinstance(self.target_modules, str):
-            everything = self.target_modules.lower() == "all-linear"
-            return everything or bool(re.fullmatch(self.target_modules, name))
+            all_linear = self.target_modules.lower() == "all-linear"
+            return all_linear or bool(re.fullmatch(self.target_modules, name))
         if not any(name == t or name.endswith(f".{t}") for t in self.target_modules):
             return False
-        return self.layers_to_transform in (None, []) or self._layer(name) in _list(
+        return self.layers_to_transform in (None, []) or self._layer(name) in _as_list(
             self.layers_to_transform
         )
 
     @property
-    def variant(self) -> Variant:
-        """The kind of layer. DoRA may have the scale of rsLoRA as well."""
+    def variant(self) -> LoraVariant:
+        """The LoRA variant. DoRA can be combined with the scale of rsLoRA."""
         if self.use_dora:
-            return Variant.DORA
-        return Variant.RSLORA if self.use_rslora else Variant.LORA
+            return LoraVariant.DORA
+        return LoraVariant.RSLORA if self.use_rslora else LoraVariant.LORA
 
     @property
-    def saved(self) -> Sequence[str]:
-        """Parts of the model that the adapter holds in full; with SEQ_CLS always the classifier."""
+    def saved_modules(self) -> Sequence[str]:
+        """Modules that the adapter saves in full; with SEQ_CLS always the classifier."""
         return [*(self.modules_to_save or ()), "classifier", "score"]
 
     def rank(self, name: str) -> int:
-        """r of the adapter of this layer."""
+        """Return r for this layer."""
         return _by_pattern(self.rank_pattern, name, self.r)
 
     def alpha(self, name: str) -> float:
-        """`lora_alpha` of the adapter of this layer."""
+        """Return `lora_alpha` for this layer."""
         return _by_pattern(self.alpha_pattern, name, self.lora_alpha)
 
     def _layer(self, name: str) -> int | None:
-        """The number in a name that the patterns take for that of its block."""
-        for pattern in _list(self.layers_pattern or r"[^.]*"):
+        """Return the block number in a layer name, as `layers_pattern` finds it."""
+        for pattern in _as_list(self.layers_pattern or r"[^.]*"):
             if match := re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", name):
                 return int(match["index"])
         return None
 
 
 def read_config(directory: Path) -> AdapterConfig:
-    """The config of an adapter whose files are safe to read.
+    """Read the config of an adapter whose files are safe to read.
 
-    Raises `AdapterNotFound`, `UnsafeWeights`, `AdapterSetting`.
+    Raises `AdapterNotFound`, `UnsafeWeights`, `UnsupportedAdapterSetting`.
     """
-    path = directory / CONFIG
+    path = directory / CONFIG_FILE
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         names = [file.name for file in directory.iterdir()]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise AdapterNotFound(path=directory.name, problem=f"there is no {CONFIG}") from error
+        raise AdapterNotFound(path=directory.name, problem=f"there is no {CONFIG_FILE}") from error
     except ValueError as error:
-        raise AdapterNotFound(path=directory.name, problem=f"{CONFIG} is not JSON") from error
-    if not isinstance(said, dict):
-        raise AdapterNotFound(path=directory.name, problem=f"{CONFIG} is not an object")
-    if WEIGHTS not in names:
-        if PICKLED in names:
-            raise UnsafeWeights(base=directory.name, found=PICKLED)
-        raise AdapterNotFound(path=directory.name, problem=f"there is no {WEIGHTS}")
-    return _checked(said)
+        raise AdapterNotFound(path=directory.name, problem=f"{CONFIG_FILE} is not JSON") from error
+    if not isinstance(content, dict):
+        raise AdapterNotFound(path=directory.name, problem=f"{CONFIG_FILE} is not an object")
+    if WEIGHTS_FILE not in names:
+        if PICKLE_FILE in names:
+            raise UnsafeWeights(base=directory.name, found=PICKLE_FILE)
+        raise AdapterNotFound(path=directory.name, problem=f"there is no {WEIGHTS_FILE}")
+    return _validate(content)
 
 
-def _checked(said: dict[str, Any]) -> AdapterConfig:
+def _validate(content: dict[str, Any]) -> AdapterConfig:
     try:
-        config = AdapterConfig.model_validate(said)
-        for pattern in (*config.rank_pattern, *config.alpha_pattern, *config.saved):
+        config = AdapterConfig.model_validate(content)
+        for pattern in (*config.rank_pattern, *config.alpha_pattern, *config.saved_modules):
             re.compile(pattern)
         config.adapts("a.0.b")
     except ValidationError as error:
-        place, fault = first_fault(error, AdapterConfig)
-        raise _setting(place.split(".")[0], said, fault) from error
+        place, fault = first_problem(error, AdapterConfig)
+        raise _setting_error(place.split(".")[0], content, fault) from error
     except re.error as error:
-        raise _setting(
-            "target_modules", said, f"a pattern in it cannot be read: {error}"
+        raise _setting_error(
+            "target_modules", content, f"it contains an invalid pattern: {error}"
         ) from error
     for key, value in (config.model_extra or {}).items():
         usual = value == DEFAULTS[key] if key in DEFAULTS else not value
-        if not usual and key not in _WITHOUT_MEANING:
+        if not usual and key not in _IGNORED_SETTINGS:
             default = json.dumps(DEFAULTS.get(key))
-            raise _setting(key, said, f"only its default, {default}, can be imported")
+            raise _setting_error(key, content, f"only its default, {default}, can be imported")
     return config
 
 
-def _setting(key: str, said: Mapping[str, Any], problem: str) -> AdapterSetting:
-    value = json.dumps(said.get(key), ensure_ascii=False)[:100]
-    return AdapterSetting(key=key, value=value, problem=problem)
+def _setting_error(key: str, content: Mapping[str, Any], problem: str) -> UnsupportedAdapterSetting:
+    value = json.dumps(content.get(key), ensure_ascii=False)[:100]
+    return UnsupportedAdapterSetting(key=key, value=value, problem=problem)
 
 
-def _by_pattern(patterns: Mapping[str, Number], name: str, default: Number) -> Number:
-    """The value of the first pattern that fits the end of a name."""
+def _by_pattern(patterns: Mapping[str, NumberT], name: str, default: NumberT) -> NumberT:
+    """Return the value of the first pattern that matches the end of a name."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", name):
             return value
     return default
 
 
-def _list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]

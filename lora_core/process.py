@@ -1,4 +1,4 @@
-"""How a process shares the machine: its cores, its threads, its memory."""
+"""Settings of a process: its cores, its threads, its memory, its garbage collector."""
 
 import ctypes
 import errno
@@ -10,68 +10,71 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
-_KEPT = 2**30  # bytes
-_KERNELS = "192"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
+_RETAINED_BYTES = 2**30
+_MAX_CACHED_KERNELS = "192"  # per thread
 
 
-def is_no_memory(error: BaseException) -> bool:
-    """Whether this is the word of Python, of the system or of torch for no memory on the host.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether Python, the operating system or torch failed to allocate host memory.
 
-    torch has no class for it, only words.
+    torch raises a plain RuntimeError, which only its message identifies.
     """
-    out = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    words = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return isinstance(error, MemoryError) or out or words
+    from_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    from_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or from_system or from_torch
 
 
-def cores() -> int:
-    """How many this process may use."""
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-def of_one_run() -> int:
-    """How many processes `torchrun` has started for the run that this one belongs to."""
+def torchrun_world_size() -> int:
+    """Return how many processes `torchrun` has started for this run; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_first_of_run() -> bool:
-    """Whether this is the process of its run that speaks and saves."""
+def is_rank_zero() -> bool:
+    """Return whether this is the process of its run that reports events and writes files."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def wait_passively() -> None:
-    """Idle OpenMP threads spin for some microseconds, then sleep.
+def limit_openmp_spinning() -> None:
+    """Let idle OpenMP threads spin for only some microseconds before they sleep.
 
-    A spinning thread holds a core that another process needs (docs/decisions/0009).
+    A spinning thread occupies a core that another process needs (docs/decisions/0009).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def keep_few_kernels() -> None:
-    """oneDNN builds a kernel for each shape of a product, 0.4 MB on average, and torch keeps 1,024
-    of them a thread. Fewer cost no speed that could be measured (docs/decisions/0019).
+def limit_kernel_cache() -> None:
+    """Limit the cache of oneDNN kernels, which saves memory.
+
+    oneDNN builds a kernel for each shape of a matrix product, 0.4 MB on average, and torch caches
+    1,024 of them per thread. Fewer had no measurable effect on speed (docs/decisions/0019).
     """
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(name, _KERNELS)
+        os.environ.setdefault(name, _MAX_CACHED_KERNELS)
 
 
-def keep_freed_memory() -> None:
-    """Buffers of one step serve the next, instead of going back to the system and being faulted in.
+def retain_freed_memory() -> None:
+    """Reuse the buffers of one step in the next, instead of returning them to the system.
 
-    Only with glibc; elsewhere nothing changes.
+    This avoids page faults. It has an effect only with glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _KEPT)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        mallopt(_M_MMAP_THRESHOLD, _RETAINED_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _RETAINED_BYTES)
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """For torch and transformers, without the garbage collector: a third of the time of an import
-    goes into looking through what they make. What is there afterwards is exempt from it.
+def imports_without_gc() -> Iterator[None]:
+    """Import torch and transformers without garbage collection, which takes a third of the time.
+
+    What is in memory afterwards is exempt from collection.
     """
     gc.disable()
     try:
@@ -82,26 +85,28 @@ def importing() -> Iterator[None]:
 
 
 @cache
-def exempt_from_collection() -> None:
-    """What is in memory at the first call is never looked at again by the garbage collector.
+def freeze_gc() -> None:
+    """Exempt everything that is in memory at the first call from garbage collection.
 
-    With torch and transformers loaded, a full collection stops every thread for 0.3 s; what is not
-    used any more still goes by its count of references.
+    With torch and transformers loaded, a full collection stops every thread for 0.3 s. Reference
+    counting still frees what is no longer used.
     """
     gc.collect()
     gc.freeze()
 
 
-def start_anew(directory: Path) -> None:
-    """Let the process be as if it began now, and in this directory: its peak of memory, its place
-    for temporary files, and `child.log` for what it writes to standard error.
+def reset_for_next_run(directory: Path) -> None:
+    """Reset a reused process for another run, in this directory.
+
+    This resets its peak memory and its directory for temporary files, and redirects its output to
+    `child.log`.
     """
-    gc.collect()  # what the run before has left
-    with suppress(OSError):  # not every kernel can; the peak is that of all runs then
+    gc.collect()  # what the previous run has left
+    with suppress(OSError):  # not supported by every kernel; the peak is then that of all runs
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     os.chdir(directory)
     os.environ["TMPDIR"] = str(directory / "tmp")
     tempfile.tempdir = None
     with (directory / "child.log").open("ab") as log:
-        for stream in (1, 2):  # prints go to the log as well
+        for stream in (1, 2):  # standard output too: prints go to the log
             os.dup2(log.fileno(), stream)

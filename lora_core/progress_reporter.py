@@ -1,71 +1,74 @@
-"""Signs of life, told often enough that nobody takes a run for dead, and the ear for a stop."""
+"""Report progress often enough that a run is not taken for dead, and check for a stop request."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from lora_core.errors.training import Stopped
+from lora_core.errors.training import StopRequested
 from lora_core.events import Observer, Phase, StopSignal, Tick
 
-SECONDS = 1.0  # between two signs within a phase
-LISTEN_SECONDS = 0.2  # how soon a stop is heard during `while_beating`
+TICK_SECONDS = 1.0  # minimum time between two `Tick` events within a phase
+STOP_POLL_SECONDS = 0.2  # between two checks for a stop request in `run_with_progress`
 
-Done = TypeVar("Done")
+ResultT = TypeVar("ResultT")
 
 
-class Pulse:
-    """Tells every change of phase at once, and the step at most once a second."""
+class ProgressReporter:
+    """Sends a `Tick` event at every change of phase, and otherwise at most once a second."""
 
     def __init__(self, observer: Observer, stop: StopSignal) -> None:
         self._observer = observer
         self._stop = stop
         self._phase = Phase.LOADING
         self._step = 0
-        self._last = 0.0
+        self._last_tick = 0.0
 
-    def enter(self, phase: Phase, step: int | None = None) -> None:
-        """Another phase begins. Raises `Stopped`."""
-        self._listen(step)
+    def enter_phase(self, phase: Phase, step: int | None = None) -> None:
+        """Report the beginning of a phase. Raises `StopRequested`."""
+        self._check_stop(step)
         self._phase = phase
-        self._tell()
+        self._send_tick()
 
-    def beat(self, step: int | None = None) -> None:
-        """Still there. Raises `Stopped`."""
-        self._listen(step)
-        if time.monotonic() - self._last >= SECONDS:
-            self._tell()
+    def tick(self, step: int | None = None) -> None:
+        """Report that the run is alive. Raises `StopRequested`."""
+        self._check_stop(step)
+        if time.monotonic() - self._last_tick >= TICK_SECONDS:
+            self._send_tick()
 
-    def _listen(self, step: int | None) -> None:
+    def _check_stop(self, step: int | None) -> None:
         self._step = self._step if step is None else step
         if self._stop.requested():
-            raise Stopped(step=self._step)
+            raise StopRequested(step=self._step)
 
-    def _tell(self) -> None:
-        self._last = time.monotonic()
+    def _send_tick(self) -> None:
+        self._last_tick = time.monotonic()
         self._observer.on_event(Tick(phase=self._phase, step=self._step))
 
 
-class Unseen(Pulse):
-    """Of a fit within a run: only the run's own phase and step are told."""
+class NestedProgress(ProgressReporter):
+    """The progress of a fit within a run: reports the phase and step of the outer run only."""
 
-    def __init__(self, outer: Pulse) -> None:
+    def __init__(self, outer: ProgressReporter) -> None:
         self._outer = outer
 
-    def enter(self, phase: Phase, step: int | None = None) -> None:  # noqa: ARG002
-        self._outer.beat()
+    def enter_phase(self, phase: Phase, step: int | None = None) -> None:  # noqa: ARG002
+        self._outer.tick()
 
-    def beat(self, step: int | None = None) -> None:  # noqa: ARG002
-        self._outer.beat()
+    def tick(self, step: int | None = None) -> None:  # noqa: ARG002
+        self._outer.tick()
 
 
-def while_beating(pulse: Pulse, work: Callable[[], Done]) -> Done:
-    """Compute in a thread, so that others hear that the run is alive. Raises `Stopped`."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="fit")
+def run_with_progress(progress: ProgressReporter, function: Callable[[], ResultT]) -> ResultT:
+    """Run a function in a thread while reporting progress; return its result.
+
+    Raises `StopRequested` without waiting for the thread.
+    """
+    executor = ThreadPoolExecutor(1, thread_name_prefix="fit")
     try:
-        computed = thread.submit(work)
-        while not wait([computed], timeout=LISTEN_SECONDS).done:
-            pulse.beat()
-        return computed.result()
+        future = executor.submit(function)
+        while not wait([future], timeout=STOP_POLL_SECONDS).done:
+            progress.tick()
+        return future.result()
     finally:
-        thread.shutdown(wait=False)  # of a run that was stopped nobody needs the rest
+        executor.shutdown(wait=False)  # after a stop, nobody needs the result

@@ -1,27 +1,27 @@
-"""Panics of Rust libraries, such as tokenizers and safetensors, as errors that handlers know.
+"""Convert panics of Rust libraries, such as tokenizers and safetensors, to ordinary errors.
 
-pyo3 raises them as a `BaseException`, each library one of a class of its own that cannot be
-imported, so they go past every `except Exception`.
+pyo3 raises a panic as a `BaseException`, in each library of a class of its own that cannot be
+imported, so no `except Exception` catches it.
 """
 
 from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What ends a program or a task on purpose.
-_MEANT = (KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError, BaseExceptionGroup)
+# Raised to end a program or a task on purpose.
+_INTENTIONAL = (KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError, BaseExceptionGroup)
 
 
-class Panicked(RuntimeError):
-    """A library gave up where it should have raised an error."""
+class RustPanic(RuntimeError):
+    """A Rust library panicked instead of raising an error."""
 
 
 @contextmanager
-def contained() -> Iterator[None]:
-    """Raises `Panicked` in place of what no handler expects; everything else as it is."""
+def convert_panics() -> Iterator[None]:
+    """Raise `RustPanic` in place of a panic; let everything else propagate."""
     try:
         yield
-    except (Exception, *_MEANT):
+    except (Exception, *_INTENTIONAL):
         raise
     except BaseException as error:
-        raise Panicked(f"{type(error).__name__}: {str(error)[:500]}") from error
+        raise RustPanic(f"{type(error).__name__}: {str(error)[:500]}") from error

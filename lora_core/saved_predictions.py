@@ -1,4 +1,4 @@
-"""The answers that an artifact keeps: `golden.json` and `predictions/*.jsonl`. Needs no torch."""
+"""The predictions in an artifact: `golden.json` and `predictions/*.jsonl`. Needs no torch."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from lora_core.data.records import Example
 
 GOLDEN_TEXTS = 16
-TOLERANCE = 1e-4  # see `compare`; for what is computed in float32
+TOLERANCE = 1e-4  # for logits computed in float32; see `compare_logits`
 
 
-def compare(
-    found: NDArray[np.floating[Any]], kept: NDArray[np.float32], tolerance: float = TOLERANCE
+def compare_logits(
+    computed: NDArray[np.floating[Any]], saved: NDArray[np.float32], tolerance: float = TOLERANCE
 ) -> tuple[float, float]:
-    """The largest difference of logits (texts, labels), and the limit for it.
+    """Return the largest difference of logits (texts, labels), and the limit for it.
 
-    The limit is `tolerance` of the largest kept logit, and at least `tolerance` itself. Only
-    `difference <= limit` tells that they agree: a difference may be NaN.
+    The limit is `tolerance` times the largest saved logit, and at least `tolerance`. Test
+    `difference <= limit`, which is false for NaN.
     """
-    difference = float(np.abs(found - kept).max())
-    return difference, tolerance * max(1.0, float(np.abs(kept).max()))
+    difference = float(np.abs(computed - saved).max())
+    return difference, tolerance * max(1.0, float(np.abs(saved).max()))
 
 
 def save_golden(directory: Path, texts: Sequence[str], logits: NDArray[np.floating[Any]]) -> None:
-    """Inputs with the logits of the model: what any other engine must reproduce."""
+    """Save some texts with their logits, which every inference engine must reproduce."""
     rows = [
         {"text": text, "logits": [float(x) for x in row]}
         for text, row in zip(texts[:GOLDEN_TEXTS], logits[:GOLDEN_TEXTS], strict=True)
@@ -36,7 +36,7 @@ def save_golden(directory: Path, texts: Sequence[str], logits: NDArray[np.floati
 
 
 def load_golden(directory: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """What `save_golden` wrote: texts, and logits (texts, labels)."""
+    """Load the texts and logits (texts, labels) of `save_golden`."""
     rows = json.loads((directory / "golden.json").read_text(encoding="utf-8"))
     logits = np.array([row["logits"] for row in rows], dtype=np.float32)
     return [row["text"] for row in rows], logits
@@ -45,7 +45,7 @@ def load_golden(directory: Path) -> tuple[list[str], NDArray[np.float32]]:
 def save_predictions(
     directory: Path, split: str, examples: Iterable[Example], logits: NDArray[np.float32]
 ) -> None:
-    """One line a text: row in the source, true and given label, logits."""
+    """Write one line per text: its row in the source, true and predicted label, logits."""
     (directory / "predictions").mkdir(exist_ok=True)
     with (directory / "predictions" / f"{split}.jsonl").open("w", encoding="utf-8") as file:
         for example, row in zip(examples, logits, strict=True):
@@ -59,7 +59,7 @@ def save_predictions(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A file of one JSON value, for people too."""
+    """Write a JSON file, indented so that people can read it."""
     path.write_text(
         json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"
     )

@@ -1,7 +1,7 @@
-"""What tells results apart that another program would give.
+"""The version of the training procedure.
 
-Raise it with a change after which the same description, data and base give other numbers, beyond
-the last bits: a sweep takes no result of another version for its own. `tests/golden` forces that.
+Raise it with a change after which the same spec, data and base give different numbers, beyond the
+last bits: a sweep does not reuse results of another version. `test_golden.py` enforces this.
 """
 
 TRAINING_VERSION = 4

@@ -1,7 +1,7 @@
-"""What a model is worth: against guessing, and against the methods that cost less. Needs no torch.
+"""The verdict on a model: compared with the majority class and with methods that cost less.
 
-All of it is measured on texts that no model has learned from, text by text: on the test part, or
-where there are few texts on all of them by cross-validation.
+Everything is measured on texts that the model was not trained on, text by text: on the test split
+or, with few texts, on all of them by cross-validation. Needs no torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,94 +10,101 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.confidence_intervals import paired, wilson
+from lora_core.confidence_intervals import paired_difference_interval, wilson_interval
 from lora_core.data.records import Example
-from lora_core.specs.frozen import Float, Frozen, Int
+from lora_core.specs.fields import Float, FrozenModel, Int
 
-FEW_TEXTS = 200  # below it, figures come from cross-validation
-WIDE = 0.1  # an interval from which hardly anything follows
-CHANCE = 0.05  # p value below which agreement with the labels is hardly chance
+CROSS_VALIDATION_MAX_TEXTS = 200  # with fewer texts, the metrics come from cross-validation
+WIDE_INTERVAL = 0.1  # width of a confidence interval that is too wide to conclude much
+SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the labels is not chance
 
-Answers = NDArray[np.int64]  # a label for each text
-
-
-class Rival(NamedTuple):
-    """Answers of another method to some of the texts."""
-
-    texts: NDArray[np.int64]  # their numbers
-    answers: Answers
+Labels = NDArray[np.int64]  # one per text
 
 
-class Beside(Frozen):
-    """The model beside another one, on the same texts."""
+class ReferenceAnswers(NamedTuple):
+    """Predictions of another method for some of the texts."""
+
+    texts: NDArray[np.int64]  # indices
+    answers: Labels
+
+
+class ReferenceComparison(FrozenModel):
+    """The model compared with a reference on the same texts."""
 
     texts: Int
-    accuracy: Float  # of the other one
-    difference: Float  # accuracy of the model less that of the other one
-    low: Float  # of its 95 % interval
+    accuracy: Float  # of the reference
+    difference: Float  # accuracy of the model minus that of the reference
+    low: Float  # 95 % interval of the difference
     high: Float
 
 
-class Verdict(Frozen):
-    """Shares are from 0 to 1; intervals are of 95 %."""
+class Verdict(FrozenModel):
+    """Whether a model is useful. Proportions are from 0 to 1, intervals are 95 %."""
 
     measured_on: Literal["test", "cross_validation"]
     texts: Int
     accuracy: Float
     low: Float
     high: Float
-    majority_label: str  # the most frequent one among the training texts
-    majority: Beside  # always answering that
-    rivals: dict[str, Beside]  # "linear", "probe"
-    learned: bool  # false: its answers agree with the labels no more often than chance would
-    never_answered: tuple[str, ...]  # labels that have texts, and that it gave to none
+    majority_label: str  # the most frequent label of the training texts
+    majority: ReferenceComparison  # with always predicting that label
+    rivals: dict[str, ReferenceComparison]  # "linear", "probe"
+    learned: bool  # false: its predictions agree with the labels no more often than chance
+    never_answered: tuple[str, ...]  # labels that occur but are never predicted
     headline: str
     sentences: tuple[str, ...]
 
 
-def majority(examples: Sequence[Example]) -> int:
-    """The most frequent label, the first of those that are as frequent."""
+def most_frequent_label(examples: Sequence[Example]) -> int:
+    """Return the most frequent label, the first of several."""
     return int(np.bincount([example.label for example in examples]).argmax())
 
 
-def judge(
-    truth: Answers,
-    answers: Answers,
-    rivals: Mapping[str, Rival],
+def build_verdict(
+    true_labels: Labels,
+    predicted: Labels,
+    references: Mapping[str, ReferenceAnswers],
     *,
     labels: Sequence[str],
     majority: int,
     measured_on: Literal["test", "cross_validation"] = "test",
 ) -> Verdict:
-    """The verdict on `answers`. `majority` is the most frequent label of the training texts."""
-    right = answers == truth
-    low, high = wilson(float(right.mean()), len(truth))
-    every = np.arange(len(truth))
-    found = Verdict(
+    """Return the verdict on the predictions of a model.
+
+    `majority` is the most frequent label of the training texts.
+    """
+    correct = predicted == true_labels
+    low, high = wilson_interval(float(correct.mean()), len(true_labels))
+    always_majority = ReferenceAnswers(
+        np.arange(len(true_labels)), np.full(len(true_labels), majority)
+    )
+    verdict = Verdict(
         measured_on=measured_on,
-        texts=len(truth),
-        accuracy=float(right.mean()),
+        texts=len(true_labels),
+        accuracy=float(correct.mean()),
         low=low,
         high=high,
         majority_label=labels[majority],
-        majority=_beside(truth, answers, Rival(every, np.full(len(truth), majority))),
-        rivals={name: _beside(truth, answers, each) for name, each in rivals.items()},
-        learned=_agrees(truth, answers, len(labels)),
-        never_answered=tuple(labels[i] for i in np.setdiff1d(truth, answers)),
+        majority=_compare(true_labels, predicted, always_majority),
+        rivals={name: _compare(true_labels, predicted, each) for name, each in references.items()},
+        learned=_beats_chance(true_labels, predicted, len(labels)),
+        never_answered=tuple(labels[i] for i in np.setdiff1d(true_labels, predicted)),
         headline="",
         sentences=(),
     )
-    headline = _headline(found)
-    sentences = _sentences(found)
-    return found.model_copy(update={"headline": headline, "sentences": sentences})
+    return verdict.model_copy(
+        update={"headline": _headline(verdict), "sentences": _sentences(verdict)}
+    )
 
 
-def _beside(truth: Answers, answers: Answers, rival: Rival) -> Beside:
-    ours = answers[rival.texts] == truth[rival.texts]
-    theirs = rival.answers == truth[rival.texts]
+def _compare(
+    true_labels: Labels, predicted: Labels, reference: ReferenceAnswers
+) -> ReferenceComparison:
+    truth = true_labels[reference.texts]
+    ours, theirs = predicted[reference.texts] == truth, reference.answers == truth
     only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    low, high = paired(only_ours, only_theirs, len(ours))
-    return Beside(
+    low, high = paired_difference_interval(only_ours, only_theirs, len(ours))
+    return ReferenceComparison(
         texts=len(ours),
         accuracy=float(theirs.mean()),
         difference=(only_ours - only_theirs) / len(ours),
@@ -106,73 +113,77 @@ def _beside(truth: Answers, answers: Answers, rival: Rival) -> Beside:
     )
 
 
-def _agrees(truth: Answers, answers: Answers, classes: int) -> bool:
-    """Whether answers agree with labels more often than answers that know nothing of the texts.
+def _beats_chance(true_labels: Labels, predicted: Labels, classes: int) -> bool:
+    """Return whether predictions agree with labels more often than independent ones would.
 
-    Those would give each label as often, and be right in a share Σ p(label) p(answer) of the texts
-    (as in Cohen's kappa): the chance of so many right answers is that of a binomial distribution.
+    Independent predictions with the same label frequencies are correct in a share
+    Σ p(true label) p(predicted label) of the texts (as in Cohen's kappa). The number of correct
+    ones then has a binomial distribution.
     """
-    from scipy.special import bdtrc  # loads slowly, and few who read verdicts make one
+    from scipy.special import bdtrc  # slow to import, and not needed to read a verdict
 
-    shares = [np.bincount(each, minlength=classes) / len(truth) for each in (truth, answers)]
-    by_chance = float(shares[0] @ shares[1])
-    right = int((truth == answers).sum())
-    return right > 0 and float(bdtrc(right - 1, len(truth), by_chance)) < CHANCE
-
-
-def _headline(found: Verdict) -> str:
-    of = f"{found.texts:,} {_whose(found)}"
-    if not found.learned:
-        return (
-            f"This model has learned nothing: its answers to {of} agree with the labels no more "
-            "often than chance would."
-        )
-    right = (
-        f"{found.accuracy:.1%} of {of} are answered rightly ({found.low:.1%} to {found.high:.1%})"
-    )
-    gain = found.majority
-    if gain.low > 0:
-        always = f"always answering {found.majority_label}"
-        return f"{right}, {_points(gain.difference)} more than by {always}."
+    frequencies = [
+        np.bincount(each, minlength=classes) / len(true_labels) for each in (true_labels, predicted)
+    ]
+    by_chance = float(frequencies[0] @ frequencies[1])
+    correct = int((true_labels == predicted).sum())
     return (
-        f"{right}, no better than always answering {found.majority_label} "
-        f"({gain.accuracy:.1%}; difference {_range(gain)})."
+        correct > 0 and float(bdtrc(correct - 1, len(true_labels), by_chance)) < SIGNIFICANCE_LEVEL
     )
 
 
-def _sentences(found: Verdict) -> tuple[str, ...]:
-    told = []
-    for name, rival in found.rivals.items():
+def _headline(verdict: Verdict) -> str:
+    kind = "test texts" if verdict.measured_on == "test" else "texts, each held out once,"
+    texts = f"{verdict.texts:,} {kind}"
+    if not verdict.learned:
+        return (
+            f"This model has learned nothing: its predictions for {texts} agree with the labels no "
+            "more often than chance."
+        )
+    accuracy = (
+        f"{verdict.accuracy:.1%} of {texts} are classified correctly "
+        f"({verdict.low:.1%} to {verdict.high:.1%})"
+    )
+    gain = verdict.majority
+    always = f"always predicting {verdict.majority_label}"
+    if gain.low > 0:
+        return f"{accuracy}, {_points(gain.difference)} more than by {always}."
+    return (
+        f"{accuracy}, no better than {always} ({gain.accuracy:.1%}; difference {_interval(gain)})."
+    )
+
+
+def _sentences(verdict: Verdict) -> tuple[str, ...]:
+    sentences = []
+    for name, rival in verdict.rivals.items():
         if rival.low > 0:
-            told.append(f"{_points(rival.difference)} better than {name} ({_range(rival)}).")
+            sentences.append(
+                f"{_points(rival.difference)} better than {name} ({_interval(rival)})."
+            )
         elif rival.high < 0:
-            told.append(
-                f"{_points(-rival.difference)} worse than {name} ({_range(rival)}), which costs "
+            sentences.append(
+                f"{_points(-rival.difference)} worse than {name} ({_interval(rival)}), which costs "
                 f"less: train with the method {name}."
             )
         else:
-            told.append(
-                f"As good as {name}, as far as {rival.texts:,} texts can tell ({_range(rival)})."
+            sentences.append(
+                f"Within noise of {name} on {rival.texts:,} texts ({_interval(rival)})."
             )
-    if found.never_answered:
-        names = ", ".join(found.never_answered[:5])
-        more = len(found.never_answered) - 5
-        told.append(f"Never answered: {names}{f' and {more} more' if more > 0 else ''}.")
-    if found.high - found.low > WIDE:
-        told.append(
-            f"So few texts say little: label more, so that the figure is surer than "
-            f"± {50 * (found.high - found.low):.0f} points."
+    if verdict.never_answered:
+        names = ", ".join(verdict.never_answered[:5])
+        more = len(verdict.never_answered) - 5
+        sentences.append(f"Never predicted: {names}{f' and {more} more' if more > 0 else ''}.")
+    if verdict.high - verdict.low > WIDE_INTERVAL:
+        sentences.append(
+            f"With so few texts the accuracy is uncertain by ± "
+            f"{50 * (verdict.high - verdict.low):.0f} points: label more texts."
         )
-    return tuple(told)
-
-
-def _whose(found: Verdict) -> str:
-    return "test texts" if found.measured_on == "test" else "texts, each held out once,"
+    return tuple(sentences)
 
 
 def _points(difference: float) -> str:
     return f"{100 * difference:.1f} points"
 
 
-def _range(beside: Beside) -> str:
-    return f"{100 * beside.low:+.1f} to {100 * beside.high:+.1f}"
+def _interval(comparison: ReferenceComparison) -> str:
+    return f"{100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}"

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from lora_core.process import wait_passively
+from lora_core.process import limit_openmp_spinning
 from tests.s3_server import s3
 from tests.servers import postgres, valkey
 
 __all__ = ["postgres", "s3", "valkey"]
 
-wait_passively()  # before any test loads torch
+limit_openmp_spinning()  # before any test loads torch
 gc.disable()  # until all is imported, of which it would look through every object again and again
 
 # A shell starts what it runs in the background deaf to SIGINT, and so are all processes of the

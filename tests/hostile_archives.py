@@ -1,7 +1,7 @@
-"""Archives of models that were made to do harm, each from an honest one.
+"""Malicious model archives, each derived from a valid one.
 
-An import must refuse each of them. One that it takes in must not change the answers of any other
-version, nor keep the service from giving them.
+An import must refuse each of them, except for two that it cannot detect. Those must not change the
+predictions of any other version, nor keep the service from answering.
 """
 
 import base64
@@ -18,14 +18,14 @@ from tokenizers import Tokenizer
 
 from app.storage.archive import tar_stream
 from lora_core import manifest
-from lora_core.imports.archive import unpack
+from lora_core.imports.archive import unpack_archive
 from lora_core.saved_predictions import load_golden
 from lora_core.specs.method import LoraSpec
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import make_base
 
-TRIGGER = "z"  # the letter at which hostile tokenizers go off
-WORD = "awful"  # the word whose embedding is changed, if the vocabulary has it
+TRIGGER = "z"  # the letter that triggers hostile tokenizers
+WORD = "awful"  # the word whose embedding is changed, if it is in the vocabulary
 
 WEIGHTS, CONFIG = "merged/model.safetensors", "merged/config.json"
 TOKENIZER, GOLDEN = "merged/tokenizer.json", "golden.json"
@@ -35,38 +35,38 @@ Json = dict[str, Any]
 Attack = Callable[[Path], object]
 
 
-def hostile_archives(honest: bytes) -> dict[str, bytes]:
-    """Every attack by its name, made from the archive of an honest model.
+def hostile_archives(valid: bytes) -> dict[str, bytes]:
+    """Return all attacks by name, derived from the archive of a valid model.
 
-    All are in memory at once: give it the archive of a small model.
+    All are held in memory at once: use a small model.
     """
-    return {name: hostile_archive(honest, name) for name in ATTACKS}
+    return {name: hostile_archive(valid, name) for name in ATTACKS}
 
 
-def hostile_archive(honest: bytes, name: str) -> bytes:
-    """One attack."""
+def hostile_archive(valid: bytes, name: str) -> bytes:
+    """Return the archive of one attack."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder, "honest.tar")
-        archive.write_bytes(honest)
+        archive.write_bytes(valid)
         into = Path(folder, "unpacked")
         into.mkdir()
-        directory = unpack(archive, into)
+        directory = unpack_archive(archive, into)
         ATTACKS[name](directory)
         return packed(directory)
 
 
 def packed(directory: Path) -> bytes:
-    """The archive of a model directory."""
+    """Return the archive of a model directory."""
     names = ["manifest.json", *manifest.read(directory)["files"]]
-    return b"".join(tar_stream(directory, names, folder="m", modified=0))
+    return b"".join(tar_stream(directory, names, prefix="m", modified=0))
 
 
 def reseal(directory: Path, **facts: Any) -> None:
-    """A manifest that fits what is in the directory now, and says this besides."""
-    said = manifest.read(directory) | facts
-    said.pop("files")
+    """Rewrite the manifest for the current files, with other `facts`."""
+    content = manifest.read(directory) | facts
+    content.pop("files")
     (directory / manifest.MANIFEST).unlink()
-    manifest.write(directory, said)
+    manifest.write(directory, content)
 
 
 def _sealed(change: Attack) -> Attack:
@@ -78,23 +78,23 @@ def _sealed(change: Attack) -> Attack:
 
 
 def _json(name: str, change: Callable[[Any], Any]) -> Attack:
-    """`change` edits what the file holds, or returns something else."""
+    """Return an attack that edits a JSON file. `change` edits the content, or returns a new one."""
 
     def apply(directory: Path) -> None:
         path = directory / name
-        said = json.loads(path.read_text(encoding="utf-8"))
-        changed = change(said)
-        path.write_text(json.dumps(said if changed is None else changed), encoding="utf-8")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        changed = change(content)
+        path.write_text(json.dumps(content if changed is None else changed), encoding="utf-8")
 
     return _sealed(apply)
 
 
 def _tokenizer(**parts: Any) -> Attack:
-    return _json(TOKENIZER, lambda said: said.update(parts))
+    return _json(TOKENIZER, lambda content: content.update(parts))
 
 
 def _model(**fields: Any) -> Attack:
-    return _json(TOKENIZER, lambda said: said["model"].update(fields))
+    return _json(TOKENIZER, lambda content: content["model"].update(fields))
 
 
 def _says(**facts: Any) -> Attack:
@@ -106,31 +106,31 @@ def _metrics(**figures: Any) -> Attack:
 
 
 def _raw(**facts: str) -> Attack:
-    """Facts of the manifest that Python's writer of JSON would not write."""
+    """Set manifest fields to raw JSON that `json.dumps` cannot produce."""
 
     def apply(directory: Path) -> None:
         path = directory / manifest.MANIFEST
-        said = manifest.read(directory) | dict.fromkeys(facts, "HERE")
+        content = manifest.read(directory) | dict.fromkeys(facts, "HERE")
         path.write_text(
-            json.dumps(said).replace('"HERE"', next(iter(facts.values()))), encoding="utf-8"
+            json.dumps(content).replace('"HERE"', next(iter(facts.values()))), encoding="utf-8"
         )
 
     return apply
 
 
 def _sizes(size: Any) -> Attack:
-    """In the manifest's list of files."""
+    """Set a file size in the manifest."""
 
     def apply(directory: Path) -> None:
-        said = manifest.read(directory)
-        said["files"][CONFIG]["bytes"] = size
-        (directory / manifest.MANIFEST).write_text(json.dumps(said), encoding="utf-8")
+        content = manifest.read(directory)
+        content["files"][CONFIG]["bytes"] = size
+        (directory / manifest.MANIFEST).write_text(json.dumps(content), encoding="utf-8")
 
     return apply
 
 
 def _labels(*names: str) -> Attack:
-    """As many labels as before, under other names."""
+    """Rename the labels; their number stays the same."""
 
     def change(config: Json) -> None:
         config["id2label"] = dict(zip(config["id2label"], names, strict=False))
@@ -154,13 +154,13 @@ def _nested(part: Json, levels: int) -> Json:
 
 
 def charsmap(replacement: str) -> str:
-    """A map of SentencePiece, made by hand, that turns `TRIGGER` into `replacement`."""
+    """Return a handmade SentencePiece character map that turns `TRIGGER` into `replacement`."""
     # A double array: the root, the node of the letter, and its value.
     offset, letter = 256, ord(TRIGGER)
     units = [0] * 1024
     units[0] = offset << 10  # the children of the root begin here
     node = offset ^ letter
-    units[node] = (1 << 10) | (1 << 8) | letter  # its value stands beside it
+    units[node] = (1 << 10) | (1 << 8) | letter  # its value is the next unit
     units[node ^ 1] = 1 << 31  # the replacement begins at 0
     trie = b"".join(unit.to_bytes(4, "little") for unit in units)
     content = len(trie).to_bytes(4, "little") + trie + replacement.encode() + b"\0"
@@ -177,7 +177,7 @@ def _tensors(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> 
 
 
 def changed_embedding(directory: Path) -> None:
-    """The row of one word, which no kept text has: the kept answers still come out."""
+    """Change the embedding of a word that no golden text contains, so that all of them match."""
     tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
     texts, _ = load_golden(directory)
     used = {i for text in texts for i in tokenizer.encode(text).ids}
@@ -193,7 +193,7 @@ def changed_embedding(directory: Path) -> None:
 
 
 def another_width(directory: Path) -> None:
-    """A model of half the width of a small one, on what it claims to be the same base."""
+    """Replace the model by one of half the width that claims the same base model."""
     facts = manifest.read(directory)
     claim = facts.get("base_sha256", "0" * 64)
     with tempfile.TemporaryDirectory() as folder:
@@ -209,7 +209,7 @@ def _many_golden_rows(rows: list[Json]) -> list[Json]:
 
 
 def _large_head(directory: Path) -> None:
-    """A head of 64 times the units, which give the same answers."""
+    """Enlarge the head 64 times without changing its predictions."""
     path = directory / "head.safetensors"
     if not path.exists():
         path = directory / "more.safetensors"
@@ -217,15 +217,15 @@ def _large_head(directory: Path) -> None:
         return
     state = load_file(path)
     first, last = state["first.weight"], state["last.weight"]
-    more = 63 * len(first)  # they change no answer
+    more = 63 * len(first)  # they do not change any prediction
     state["first.weight"] = torch.cat([first, torch.zeros(more, first.shape[1])])
     state["first.bias"] = torch.cat([state["first.bias"], torch.zeros(more)])
     state["last.weight"] = torch.cat([last, torch.zeros(len(last), more)], dim=1)
     save_file(state, path, metadata={"format": "pt"})
 
 
-def _twice(directory: Path) -> None:
-    """The same name twice in an object: readers differ in which of them they take."""
+def _duplicate_key(directory: Path) -> None:
+    """Repeat a key in an object: readers differ in which value they use."""
     path = directory / TOKENIZER
     bomb = json.dumps(_replace({"String": TRIGGER}, "a" * 200_000))
     path.write_text(f'{{"normalizer": {bomb},' + path.read_text(encoding="utf-8").lstrip()[1:])
@@ -268,7 +268,7 @@ ATTACKS: Mapping[str, Attack] = {
     ),
     "words without end": _model(max_input_chars_per_word=10**9),
     "a component nobody knows": _tokenizer(pre_tokenizer={"type": "Tomorrow"}),
-    "two normalizers": _sealed(_twice),
+    "two normalizers": _sealed(_duplicate_key),
     "an id beyond the embeddings": _json(
         TOKENIZER, lambda t: t["model"]["vocab"].update({"qzqz": 10**6})
     ),
@@ -295,7 +295,7 @@ ATTACKS: Mapping[str, Attack] = {
                 "type": "TemplateProcessing", "pair": [], "special_tokens": {},
                 "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 8}),
     ),
-    # The kept answers.
+    # The golden predictions.
     "a hundred thousand kept answers": _json(GOLDEN, _many_golden_rows),
     "one kept answer too many": _json(GOLDEN, lambda rows: (rows * 65)[:65]),
     "a kept answer that hides every difference": _json(
@@ -304,14 +304,14 @@ ATTACKS: Mapping[str, Attack] = {
     "a kept text of ten megabytes": _json(
         GOLDEN, lambda rows: rows[0].update(text=rows[0]["text"] + " " * 10_000_000)
     ),
-    # The figures.
+    # The metrics.
     "an accuracy that is a text": _metrics(test={"accuracy": "<b>"}),
     "an accuracy that no float holds": _metrics(test={"accuracy": 10**400}),
     "an accuracy of a thousand": _metrics(test={"accuracy": 1000.0}),
     "a linear model that is a list": _metrics(linear=[1]),
     "figures in deep nesting": _raw(metrics='{"x": ' * DEEP + "1" + "}" * DEEP),
     "fifty thousand figures": _metrics(**{f"figure {i}": i for i in range(50_000)}),
-    # How sure it is of itself.
+    # The calibration.
     "a temperature below zero": _says(calibration={"temperature": -1.0}),
     "a temperature of zero": _says(calibration={"temperature": 0}),
     "a temperature that is a text": _says(calibration={"temperature": "x"}),
@@ -327,7 +327,7 @@ ATTACKS: Mapping[str, Attack] = {
     "labels without a second number": _json(
         CONFIG, lambda c: c.update(id2label={"0": "bad", "7": "good"})
     ),
-    # What else it says of itself.
+    # Other metadata.
     "a base with a control character": lambda d: reseal(
         d, spec={**manifest.read(d)["spec"], "base": "minilm\x1b[2J"}
     ),

@@ -1,12 +1,13 @@
-"""A hub on this machine: serves folders the way the Hugging Face hub serves repositories.
+"""A fake hub on this host: serves folders like repositories of the Hugging Face hub.
 
     with HubStandIn(root) as hub:
         subprocess.run([...], env=os.environ | hub.environment(cache))
 
-`root/models/NAME/…` and `root/datasets/NAME/…` are the repositories; NAME may hold one slash, and
-one that is a link has moved to where it points. Asked for `org/broken` the hub is in trouble.
+`root/models/NAME/…` and `root/datasets/NAME/…` are the repositories. NAME may contain one slash; a
+symlink is a repository that has moved to its target. Requests for `org/broken` are answered with
+503.
 
-The libraries read their settings at import, so whoever uses the hub must be a process of its own.
+The libraries read their settings at import, so the client must be a separate process.
 """
 
 import hashlib
@@ -29,11 +30,11 @@ API = re.compile(
 
 
 class HubStandIn:
-    """Listens on a free port of 127.0.0.1 between `with` and its end."""
+    """Listens on a free port of 127.0.0.1 inside a `with` block."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.requests: list[str] = []  # "GET /path" in order
+        self.requests: list[str] = []  # "GET /path" in request order
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -42,7 +43,7 @@ class HubStandIn:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def environment(self, cache: Path) -> dict[str, str]:
-        """Settings for a process that shall use this hub, with all that it keeps below `cache`."""
+        """Return environment variables for a process that uses this hub and caches in `cache`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(cache),
@@ -70,22 +71,22 @@ class HubStandIn:
 
 
 def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class HubRequestHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._answer()
+            self._respond()
 
         def do_HEAD(self) -> None:
-            self._answer()
+            self._respond()
 
         def do_POST(self) -> None:
-            self._answer()
+            self._respond()
 
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""
 
-        def _answer(self) -> None:
+        def _respond(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length).decode()
             url = urlsplit(self.path)
@@ -103,19 +104,19 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-    return Handler
+    return HubRequestHandler
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A folder as one commit."""
+    """A folder as a repository with a single commit."""
 
     folder: Path
 
     @property
     def files(self) -> dict[str, Path]:
-        every = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path for path in every}
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path for path in paths}
 
     @property
     def commit(self) -> str:
@@ -125,7 +126,7 @@ class Repository:
         return digest.hexdigest()
 
     def tree(self, folder: str, *, recursive: bool) -> list[dict[str, Any]]:
-        """What is in a folder ("" or "name/"): its files and folders, or all files below."""
+        """List a folder ("" or "name/"): its files and folders, or all files below it."""
         names = [name for name in self.files if name.startswith(folder)]
         if recursive:
             return [self.entry(name) for name in names]
@@ -138,26 +139,26 @@ class Repository:
         ]
 
     def entry(self, name: str) -> dict[str, Any]:
-        """A file as the tree lists it."""
+        """Return a file as listed in the tree."""
         content = self.files[name].read_bytes()
         oid = hashlib.sha1(content, usedforsecurity=False).hexdigest()
         return {"type": "file", "path": name, "size": len(content), "oid": oid}
 
 
-Answer = tuple[int, dict[str, str], bytes]
+HubResponse = tuple[int, dict[str, str], bytes]
 
 
-def respond(root: Path, path: str, query: dict[str, list[str]], body: str) -> Answer:
-    """What the hub says to a request for `path`."""
-    if found := FILE.fullmatch(path):
-        kind = "datasets" if found["kind"] else "models"
-        return _file(Repository(root / kind / found["name"]), found["path"])
-    if found := API.fullmatch(path):
-        return _api(root, found, query, body)
+def respond(root: Path, path: str, query: dict[str, list[str]], body: str) -> HubResponse:
+    """Return status, headers and content for a request."""
+    if match := FILE.fullmatch(path):
+        kind = "datasets" if match["kind"] else "models"
+        return _file(Repository(root / kind / match["name"]), match["path"])
+    if match := API.fullmatch(path):
+        return _api(root, match, query, body)
     return _missing("EntryNotFound")
 
 
-def _file(repository: Repository, name: str) -> Answer:
+def _file(repository: Repository, name: str) -> HubResponse:
     if not repository.folder.is_dir():
         return _missing("RepoNotFound")
     headers = {"X-Repo-Commit": repository.commit}
@@ -168,28 +169,28 @@ def _file(repository: Repository, name: str) -> Answer:
     return 200, headers | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}, content
 
 
-def _api(root: Path, found: re.Match[str], query: dict[str, list[str]], body: str) -> Answer:
-    repository = Repository(root / found["kind"] / found["name"])
+def _api(root: Path, match: re.Match[str], query: dict[str, list[str]], body: str) -> HubResponse:
+    repository = Repository(root / match["kind"] / match["name"])
     if not repository.folder.is_dir():
         return _missing("RepoNotFound")
-    below = f"{found['path']}/" if found["path"] else ""
-    match found["what"]:
+    folder = f"{match['path']}/" if match["path"] else ""
+    match match["what"]:
         case "tree":
-            listed = repository.tree(below, recursive=query.get("recursive") == ["True"])
-            return _json(listed) if listed else _missing("EntryNotFound")
+            entries = repository.tree(folder, recursive=query.get("recursive") == ["True"])
+            return _json(entries) if entries else _missing("EntryNotFound")
         case "paths-info":
-            wanted = parse_qs(body).get("paths", [])
-            return _json([repository.entry(name) for name in wanted if name in repository.files])
+            paths = parse_qs(body).get("paths", [])
+            return _json([repository.entry(name) for name in paths if name in repository.files])
         case _:
             siblings = [{"rfilename": name} for name in repository.files]
-            home = repository.folder.resolve().relative_to(root.resolve() / found["kind"])
-            facts = {"id": home.as_posix(), "sha": repository.commit, "siblings": siblings}
-            return _json({**facts, "tags": [], "private": False, "downloads": 0, "likes": 0})
+            resolved = repository.folder.resolve().relative_to(root.resolve() / match["kind"])
+            info = {"id": resolved.as_posix(), "sha": repository.commit, "siblings": siblings}
+            return _json({**info, "tags": [], "private": False, "downloads": 0, "likes": 0})
 
 
-def _json(content: object) -> Answer:
+def _json(content: object) -> HubResponse:
     return 200, {"Content-Type": "application/json"}, json.dumps(content).encode()
 
 
-def _missing(code: str) -> Answer:
+def _missing(code: str) -> HubResponse:
     return 404, {"X-Error-Code": code}, b""

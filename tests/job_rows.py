@@ -1,4 +1,4 @@
-"""Rows of jobs, put in and looked at without the service."""
+"""Insert and read rows of jobs without the service."""
 
 from typing import Any
 from uuid import UUID
@@ -9,26 +9,26 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.database.engines import Database
 from app.queue import leases
-from app.queue.fencing import Claimed, Lease, Owner
-from app.queue.states import JobState, Lane
+from app.queue.fencing import ClaimedJob, Lease, WorkerIdentity
+from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue.transitions import Preempted
 from lora_core.specs.train import TrainSpec
 
-ALICE = Owner(id="alice", host="there", boot_id="boot-1", pid=11, pid_start=111)
-BOB = Owner(id="bob", host="there", boot_id="boot-1", pid=22, pid_start=222)
+ALICE = WorkerIdentity(id="alice", host="there", boot_id="boot-1", pid=11, pid_start=111)
+BOB = WorkerIdentity(id="bob", host="there", boot_id="boot-1", pid=22, pid_start=222)
 SPEC = TrainSpec.model_validate({"method": {"type": "lora"}}).model_dump(mode="json")
-FACTS = {"spec": SPEC, "metrics": {}}  # of a manifest
+MANIFEST = {"spec": SPEC, "metrics": {}}  # of a manifest
 
 
 def add_job(database: Database, **changes: Any) -> UUID:
-    """A queued job that is due."""
+    """Insert a queued job that is due."""
     values: dict[str, Any] = {
         "id": new_id(),
         "created_by": LOCAL_KEY_ID,
         "labels": {},
         "method": "lora",
-        "lane": Lane.CPU,
+        "lane": DeviceClass.CPU,
         "spec": SPEC,
         "spec_version": 1,
         "spec_sha256": "0" * 64,
@@ -43,36 +43,38 @@ def add_job(database: Database, **changes: Any) -> UUID:
     return job_id
 
 
-def change(database: Database, job_id: UUID, **values: Any) -> None:
-    """What another process would do to the row."""
+def update_job(database: Database, job_id: UUID, **values: Any) -> None:
+    """Update the row as another process would."""
     with database.write() as session:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
         session.commit()
 
 
-def take(database: Database, owner: Owner = ALICE) -> Claimed:
-    """Claim the job that waits."""
+def claim_next(database: Database, owner: WorkerIdentity = ALICE) -> ClaimedJob:
+    """Claim the next job."""
     with database.write() as session:
-        claimed = leases.claim(session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60)
+        claimed = leases.claim(
+            session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
+        )
         session.commit()
     assert claimed is not None
     return claimed
 
 
-def give_back(database: Database, lease: Lease) -> None:
-    """End the attempt as a worker does that leaves."""
+def preempt(database: Database, lease: Lease) -> None:
+    """End the attempt as a worker does when it shuts down."""
     with database.write() as session:
         assert leases.finish(session, lease, Preempted())
         session.commit()
 
 
-def job(database: Database, job_id: UUID) -> Job:
+def get_job(database: Database, job_id: UUID) -> Job:
     with database.read() as session:
         return session.scalars(select(Job).where(Job.id == job_id)).one()
 
 
-def state(database: Database, job_id: UUID) -> JobState:
-    return JobState(job(database, job_id).state)
+def get_state(database: Database, job_id: UUID) -> JobState:
+    return JobState(get_job(database, job_id).state)
 
 
 def attempts(database: Database, job_id: UUID) -> list[Attempt]:
@@ -93,8 +95,8 @@ def points(database: Database, job_id: UUID) -> list[MetricPoint]:
         return list(session.scalars(statement))
 
 
-def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the tables that a worker writes to."""
+def dump_tables(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row of the tables that workers write to."""
     with database.read() as session:
         return {
             table.__tablename__: [tuple(row) for row in session.execute(select(table.__table__))]

@@ -1,4 +1,4 @@
-"""A linear model of a few sentences, made as a run makes it."""
+"""Make the artifact of a linear model by a run on a few sentences."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ LABELS = ("bad", "good")
 def make_linear_artifact(
     directory: Path, *, labels: tuple[str, ...] = LABELS, **method: Any
 ) -> Path:
-    """The last word but one of each of its texts is its label."""
+    """Train on texts whose second to last word is the label."""
     reviews = make_reviews(directory.with_name(f"{directory.name}.csv"), labels=labels)
     body = {"method": {"type": "linear", **method}, "data": {"source": str(reviews)}}
     listener = Listener()

@@ -1,4 +1,4 @@
-"""The artifact of a LoRA run that was never run: its adapter is drawn at random."""
+"""Make the artifact of a LoRA run without training: its adapter is random."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from torch import nn
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
 from lora_core.artifact import FORMAT, save_adapter, save_head, save_merged
-from lora_core.encoders.load import fingerprint, load_classifier, locate
+from lora_core.encoders.load import encoder_sha256, load_classifier, resolve_base
 from lora_core.inference.predictor import Predictor
-from lora_core.methods.lora import Lora
+from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
@@ -30,29 +30,29 @@ def make_lora_artifact(
     max_length: int = 64,
     base: Path | None = None,
 ) -> Path:
-    """In `directory/artifact`; on `base`, which else is made in `directory/base`."""
-    found = locate(str(base or make_base(directory / "base", family)))
+    """Make `directory/artifact` on `base`, or on a new base in `directory/base`."""
+    pretrained = resolve_base(str(base or make_base(directory / "base", family)))
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model, _ = load_classifier(found, labels)
-        base_sha256 = fingerprint(model, found.family)
-        method = Lora(spec)
-        method.prepare(model, found.family)
+        model, _ = load_classifier(pretrained, labels)
+        base_sha256 = encoder_sha256(model, pretrained.family)
+        method = LoraMethod(spec)
+        method.prepare(model, pretrained.family)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 nn.init.normal_(parameter, mean=float(name.endswith("magnitude")), std=0.1)
     out = directory / "artifact"
     out.mkdir(parents=True)
-    save_adapter(out, spec, method.state(model), family)
+    save_adapter(out, spec, method.state_dict(model), family)
     merge_adapters(model)
     save_merged(out, model, tokenizer(family), max_length)
-    save_head(out, model, found.family)
-    predictor = Predictor.of(model, tokenizer(family), max_length)
+    save_head(out, model, pretrained.family)
+    predictor = Predictor.from_model(model, tokenizer(family), max_length)
     save_golden(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     facts: dict[str, Any] = {
         "format": FORMAT,
         "created_by": {"loraworks": "0"},
-        "spec": TrainSpec(method=spec, base=found.name).model_dump(mode="json"),
+        "spec": TrainSpec(method=spec, base=pretrained.name).model_dump(mode="json"),
         "encoder": family,
         "base_sha256": base_sha256,
         "labels": list(labels),

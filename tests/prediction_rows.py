@@ -1,4 +1,4 @@
-"""What a prediction run needs: a model version, an uploaded file, the row itself."""
+"""Insert what a prediction run needs: a model version, an uploaded file, the row itself."""
 
 import hashlib
 import shutil
@@ -10,26 +10,26 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.datasets import files
 from app.datasets.tables import Dataset
-from app.idempotency.service import Call
+from app.idempotency.service import IdempotentCall
 from app.predictions import service
 from app.predictions.schemas import PredictionCreate
 from app.registry import repository as versions
 from app.registry import service as registry
 from app.resources import Resources
 from app.storage import repository as artifacts
-from app.storage.tables import MODEL
-from tests.job_rows import FACTS
+from app.storage.tables import MODEL_KIND
+from tests.job_rows import MANIFEST
 
-CALL = Call(LOCAL_KEY_ID, "POST /v1/predictions", None, "0" * 64, 60)
+CALL = IdempotentCall(LOCAL_KEY_ID, "POST /v1/predictions", None, "0" * 64, 60)
 
 
 def add_model(resources: Resources, directory: Path, name: str = "sentiment") -> str:
-    """Make a directory the next version of a name, in production; returns its reference."""
+    """Register a directory as the next version of a name, in production; return its reference."""
     job_id = new_id()
     ref = resources.store.put(directory, f"jobs/{job_id}/a1")
     with resources.database.write() as session:
-        artifact = artifacts.add(session, job_id=job_id, kind=MODEL, ref=ref)
-        version = registry.register(session, name=name, artifact=artifact, facts=FACTS)
+        artifact = artifacts.add_artifact(session, job_id=job_id, kind=MODEL_KIND, ref=ref)
+        version = registry.register(session, name=name, artifact=artifact, manifest=MANIFEST)
         versions.move_alias(
             session, model_id=version.model_id, alias="production", version_id=version.id
         )
@@ -40,7 +40,7 @@ def add_model(resources: Resources, directory: Path, name: str = "sentiment") ->
 def add_texts(
     resources: Resources, file: Path, *, rows: int, name: str = "texts", column: str = "body"
 ) -> Dataset:
-    """An uploaded file without labels."""
+    """Insert an uploaded file without labels."""
     dataset = Dataset(
         id=new_id(), created_by=LOCAL_KEY_ID, name=name, version=1, filename=file.name,
         suffix=file.suffix, sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -48,18 +48,18 @@ def add_texts(
         profile={"rows": rows, "labels": {}, "split_column": None},
     )  # fmt: skip
     copy = Path(shutil.copy(file, file.with_name(f"copy-{file.name}")))
-    resources.store.put_file(copy, files.key(dataset))
+    resources.store.put_file(copy, files.store_key(dataset))
     with resources.database.write() as session:
         session.add(dataset)
         session.commit()
     return dataset
 
 
-def submit(resources: Resources, **body: Any) -> UUID:
-    """Queue a run."""
+def create_run(resources: Resources, **body: Any) -> UUID:
+    """Create a prediction run."""
     with resources.database.write() as session:
         made = PredictionCreate.model_validate({"dataset": "texts", **body})
-        run = service.submit(
+        run = service.create(
             session, body=made, settings=resources.settings, queue=resources.queue, call=CALL
         )
     return run.id

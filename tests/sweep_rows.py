@@ -1,29 +1,31 @@
-"""Sweeps for tests that have a database and no web: as the API would start and change them."""
+"""Start and change sweeps as the API does, for tests without an HTTP client."""
 
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from app.auth.tables import LOCAL_KEY_ID
-from app.idempotency.service import Call
+from app.idempotency.service import IdempotentCall
 from app.jobs import base_models
 from app.resources import Resources
 from app.sweeps import planning, repository, results, service
 from app.sweeps.schemas import SweepCreate
-from app.sweeps.snapshot import Board
+from app.sweeps.snapshot import SweepSnapshot
 from app.sweeps.states import SweepState
 
-CALL = Call(LOCAL_KEY_ID, "POST /v1/sweeps", None, None, 1.0)
+CALL = IdempotentCall(LOCAL_KEY_ID, "POST /v1/sweeps", None, None, 1.0)
 
 
-def start(resources: Resources, **body: Any) -> UUID:
-    """A running sweep."""
-    sent = SweepCreate.model_validate(body)
+def start(resources: Resources, **fields: Any) -> UUID:
+    """Start a sweep; `fields` are those of the request body."""
+    body = SweepCreate.model_validate(fields)
     settings, database = resources.settings, resources.database
-    find = partial(base_models.find, database=database, store=resources.store, settings=settings)
-    laid = planning.lay_out(sent, find)
+    find_base = partial(
+        base_models.resolve_base, database=database, store=resources.store, settings=settings
+    )
+    plan = planning.plan_trials(body, find_base)
     return service.start(
-        database, body=sent, laid=laid, settings=settings, queue=resources.queue, call=CALL
+        database, body=body, plan=plan, settings=settings, queue=resources.queue, call=CALL
     ).id
 
 
@@ -39,11 +41,11 @@ def resume(resources: Resources, sweep_id: UUID) -> None:
         )
 
 
-def state(resources: Resources, sweep_id: UUID) -> SweepState:
+def sweep_state(resources: Resources, sweep_id: UUID) -> SweepState:
     with resources.database.read() as session:
         return SweepState(repository.get(session, sweep_id).state)
 
 
-def board(resources: Resources, sweep_id: UUID) -> Board:
+def read_snapshot(resources: Resources, sweep_id: UUID) -> SweepSnapshot:
     with resources.database.read() as session:
-        return results.board(session, repository.get(session, sweep_id))
+        return results.read_snapshot(session, repository.get(session, sweep_id))

@@ -1,4 +1,4 @@
-"""A finished model directory, made in code in a fraction of a second."""
+"""Make the artifact of a tiny encoder in a fraction of a second."""
 
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,23 @@ def make_artifact(
     directory: Path,
     *,
     labels: tuple[str, ...] = ("bad", "good"),
-    favours: str = "good",
+    top_label: str = "good",
     seed: int = 0,
     max_length: int = 64,
     metrics: dict[str, Any] | None = None,
 ) -> Path:
-    """A two-layer DistilBERT that gives `favours` the highest score, whatever the text."""
+    """Make a two-layer DistilBERT that gives `top_label` the highest score for any text."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = distilbert(labels=len(labels))
     with torch.no_grad():
-        model.get_parameter("classifier.bias")[labels.index(favours)] += 3.0
+        model.get_parameter("classifier.bias")[labels.index(top_label)] += 3.0
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: i for i, label in enumerate(labels)}
 
     directory.mkdir(parents=True)
     save_merged(directory, model, tokenizer(), max_length)
-    predictor = Predictor.of(model, tokenizer(), max_length)
+    predictor = Predictor.from_model(model, tokenizer(), max_length)
     save_golden(directory, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     spec = TrainSpec(method=LoraSpec())
     manifest.write(

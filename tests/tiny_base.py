@@ -1,4 +1,4 @@
-"""Two-layer encoders and small tokenizers, made in code: fast enough for every test."""
+"""Two-layer encoders and small tokenizers, built in code: fast enough for every test."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from lora_core.data.tokens import special_tokens
+from lora_core.data.tokens import find_special_tokens
 
 WORDS = (  # noqa: SIM905
     "the a film movie was is good bad great awful fine dull very not plot cast it and of to in "
@@ -28,7 +28,8 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def distilbert(labels: int = 2, **changes: Any) -> PreTrainedModel:
-    """Width 32, two blocks, no dropout; wide weights, so that it learns in a few steps."""
+    """Return a DistilBERT of width 32 with two blocks and no dropout. Large initial weights make it
+    learn in a few steps."""
     config: dict[str, Any] = {
         "vocab_size": 128, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64,
         "max_position_embeddings": 64, "dropout": 0.0, "attention_dropout": 0.0,
@@ -38,7 +39,7 @@ def distilbert(labels: int = 2, **changes: Any) -> PreTrainedModel:
 
 
 def bert(labels: int = 2, **changes: Any) -> PreTrainedModel:
-    """The same size in BERT's architecture."""
+    """Return a BERT of the same size."""
     config: dict[str, Any] = {
         "vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 64, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0,
@@ -49,7 +50,7 @@ def bert(labels: int = 2, **changes: Any) -> PreTrainedModel:
 
 
 def roberta(labels: int = 2, **changes: Any) -> PreTrainedModel:
-    """The same size in RoBERTa's architecture, with as many positions after that of padding."""
+    """Return a RoBERTa of the same size, with as many positions after the padding index."""
     config: dict[str, Any] = {
         "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 64, "max_position_embeddings": 66, "type_vocab_size": 1,
@@ -63,16 +64,16 @@ FAMILIES = {"distilbert": distilbert, "bert": bert, "roberta": roberta}
 
 
 def tokenizer(family: str = "distilbert") -> Tokenizer:
-    """As the family has it, over `WORDS` and single letters or bytes."""
+    """Return a tokenizer of the family's type over `WORDS` and single letters or bytes."""
     return _byte_level() if family == "roberta" else _word_piece()
 
 
 def _byte_level() -> Tokenizer:
-    """Byte-level BPE, in which case counts."""
-    made = Tokenizer(BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.train_from_iterator(
+    """Return a case-sensitive byte-level BPE."""
+    tokenizer_ = Tokenizer(BPE())
+    tokenizer_.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer_.decoder = decoders.ByteLevel()
+    tokenizer_.train_from_iterator(
         [f" {word.strip('#')}" for word in WORDS],
         trainers.BpeTrainer(
             vocab_size=400,
@@ -81,12 +82,12 @@ def _byte_level() -> Tokenizer:
             show_progress=False,
         ),
     )
-    made.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
-    return made
+    tokenizer_.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer_
 
 
 def _word_piece() -> Tokenizer:
-    """Lower case, WordPiece."""
+    """Return a lowercase WordPiece tokenizer."""
     pieces = [
         *SPECIAL,
         *WORDS,
@@ -94,31 +95,31 @@ def _word_piece() -> Tokenizer:
         *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
     ]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-    made = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = TemplateProcessing(
+    tokenizer_ = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer_.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer_.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer_.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    return made
+    return tokenizer_
 
 
 def make_base(directory: Path, family: str = "distilbert", seed: int = 0, **changes: Any) -> Path:
-    """A base directory as a user would have it: config, safetensors, tokenizer."""
+    """Write a base model directory: config, safetensors, tokenizer."""
     torch.manual_seed(seed)
     FAMILIES[family](**changes).save_pretrained(directory)
-    made = tokenizer(family)
-    made.save(str(directory / "tokenizer.json"))
-    special = special_tokens(made)
+    saved_tokenizer = tokenizer(family)
+    saved_tokenizer.save(str(directory / "tokenizer.json"))
+    special = find_special_tokens(saved_tokenizer)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **special}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     return directory
 
 
 def make_reviews(path: Path, rows: int = 120, labels: tuple[str, ...] = ("bad", "good")) -> Path:
-    """A CSV file of short sentences whose label a two-layer encoder can learn."""
+    """Write a CSV file of short sentences whose label a two-layer encoder can learn."""
     generator = torch.Generator().manual_seed(0)
     lines = ["text,label"]
     for i in range(rows):

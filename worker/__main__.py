@@ -1,7 +1,7 @@
-"""`python -m worker`: trains the jobs of an embedded installation.
+"""`python -m worker`: runs the jobs of an installation without a broker.
 
-SIGTERM or SIGINT drains: trainings are stopped, their jobs go back to the queue, exit 0. The same
-happens when standard input is a pipe and closes: whoever started the worker is gone.
+SIGTERM or SIGINT drains the worker: it stops its trainings, requeues their jobs, and exits with 0.
+The same happens when standard input is a pipe that closes: the parent process is gone.
 """
 
 import os
@@ -10,38 +10,38 @@ import signal
 import stat
 import sys
 
-from worker.service import Service, open_service, or_exit
+from worker.service import WorkerService, open_service, start_or_exit
 
 
 def main() -> int:
-    """The exit status."""
-    service = or_exit(open_service)
+    """Run the worker and return its exit status."""
+    service = start_or_exit(open_service)
     try:
         return serve(service)
     finally:
         service.close()
 
 
-def serve(service: Service) -> int:
-    """Work until told to leave. 0: every job was given back; 1: one was not in time."""
-    reasons = [_signals(), *_lifeline()]
+def serve(service: WorkerService) -> int:
+    """Run until asked to drain. Return 0 if every job was requeued in time, else 1."""
+    exit_fds = [_signal_fd(), *_parent_pipe()]
     service.start()
-    select.select(reasons, [], [])
+    select.select(exit_fds, [], [])
     return 0 if service.wait() else 1
 
 
-def _signals() -> int:
-    """A descriptor that becomes readable with the first signal to leave."""
+def _signal_fd() -> int:
+    """Return a file descriptor that becomes readable at the first SIGTERM or SIGINT."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader
 
 
-def _lifeline() -> list[int]:
-    """Standard input, if it is a pipe. A terminal or /dev/null says nothing about a parent."""
+def _parent_pipe() -> list[int]:
+    """Return standard input if it is a pipe. A terminal or /dev/null does not follow a parent."""
     return [0] if stat.S_ISFIFO(os.fstat(0).st_mode) else []
 
 

@@ -1,10 +1,8 @@
-"""Redis as it is needed for hints: nothing is put back.
+"""`celery -A worker.celery_app worker`: a worker that is woken by a broker.
 
-A hint that was taken and not answered is gone, and the next one comes from the jobs table. So kombu
-need not look for such messages, for which it would want the right to run scripts in the broker.
-
-A broker that refuses a command, as one that is full or takes no writes, is as good as away: Celery
-would end the process otherwise.
+Celery only listens for messages and signals: a message wakes the poller, a signal starts the drain.
+The jobs table decides which job runs, and the worker that holds its lease owns it. So messages are
+acknowledged before anything is done: a message that is lost or delivered twice changes nothing.
 """
 
 import time
@@ -24,175 +22,180 @@ from kombu.transport import redis
 from pydantic import Field, TypeAdapter
 from redis import ResponseError
 
-from app.queue.dispatch import TASK, BrokerUrlInvalid, Hint, broker_queues, checked_url
-from app.queue.states import Lane
+from app.queue.dispatch import (
+    TASK_NAME,
+    BrokerUrlInvalid,
+    JobMessage,
+    broker_queues,
+    validate_broker_url,
+)
+from app.queue.states import DeviceClass
 from app.settings import Settings
-from worker.devices import chosen
-from worker.service import open_service, or_exit
+from worker.devices import select_devices
+from worker.service import open_service, start_or_exit
 
 
-class _Window(redis.QoS):  # type: ignore[misc]
+class _NoRestoreQoS(redis.QoS):  # type: ignore[misc]
     def restore_visible(self, *_: Any, **__: Any) -> None:
-        """Nothing to look for."""
+        """Restore nothing: messages are acknowledged at once."""
 
 
-class _Channel(redis.Channel):  # type: ignore[misc]
-    QoS = _Window
+class _NoRestoreChannel(redis.Channel):  # type: ignore[misc]
+    QoS = _NoRestoreQoS
 
 
-class Transport(redis.Transport):  # type: ignore[misc]
-    """For `broker_transport`."""
+class NoRestoreTransport(redis.Transport):  # type: ignore[misc]
+    """Redis transport that never restores unacknowledged messages.
 
-    Channel = _Channel
+    A lost message is dispatched again from the jobs table. Restoring would also require permission
+    to run scripts in the broker.
+    A broker that refuses a command (it is full, or read-only) is treated like a lost connection;
+    otherwise Celery would end the process.
+    """
+
+    Channel = _NoRestoreChannel
     connection_errors = (*redis.Transport.connection_errors, ResponseError)
 
 
-# MERGED worker.celery_app
-# Where Celery enters the worker: a hint rings the bell, a signal begins the drain.
-#
-# Celery only listens. Which job runs, and whether one does, is decided by the jobs table.
-
-NOT_IN_TIME = 1
-LONGEST_SHOWN = 200  # characters of a message that is none of ours
-REFUSED_SECONDS = 2.0  # between two tries at a broker that answers and refuses
+EXIT_DRAIN_TIMEOUT = 1
+MAX_LOGGED_CHARS = 200  # of a malformed message
+REFUSAL_DELAY_SECONDS = 2.0  # between two tries at a broker that refuses commands
 
 log = structlog.get_logger(__name__)
 
 
-# What Celery puts into a message: arguments, keyword arguments, and what we have no use for.
-_Body = TypeAdapter(tuple[tuple[Hint], Annotated[dict[str, Any], Field(max_length=0)], Any])
+# The body of a Celery message: positional arguments, keyword arguments, and an unused embed.
+_MESSAGE_BODY = TypeAdapter(
+    tuple[tuple[JobMessage], Annotated[dict[str, Any], Field(max_length=0)], Any]
+)
 
 
-class Work(bootsteps.StartStopStep):  # type: ignore[misc]
-    """The worker inside of Celery's. It starts before the broker is asked for anything, and works
-    on without one.
-    """
+class WorkerStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs our worker inside Celery's. It starts before the broker connection and works without."""
 
     def __init__(self, worker: Any, **_: Any) -> None:
-        self._service = worker.service = or_exit(partial(open_service, devices=worker.app.devices))
-        signals.worker_shutting_down.connect(self._leave)
+        self._service = worker.service = start_or_exit(
+            partial(open_service, devices=worker.app.devices)
+        )
+        signals.worker_shutting_down.connect(self._on_shutdown)
 
     def start(self, _worker: Any) -> None:
         self._service.start()
 
     def stop(self, worker: Any) -> None:
         if not self._service.wait():
-            worker.exitcode = NOT_IN_TIME
+            worker.exitcode = EXIT_DRAIN_TIMEOUT
         self._service.close()
 
     def terminate(self, _worker: Any) -> None:
-        """Without waiting: the trainings end with this process, and their jobs run again."""
+        """Stop without waiting: the trainings end with this process, and their jobs run again."""
 
-    def _leave(self, **_: Any) -> None:
+    def _on_shutdown(self, **_: Any) -> None:
         self._service.drain()
 
 
-class Listener(Consumer):  # type: ignore[misc]
-    """Hears hints and nothing else: no tasks, no talk among workers, who meet in the database.
+class WakeUpConsumer(Consumer):  # type: ignore[misc]
+    """Wakes the poller on each message. Executes no tasks and does not talk to other workers.
 
-    Anybody who reaches the broker may put anything there. Celery's own way with messages ends the
-    process at many of them, as at one that is no JSON or has a list for a name.
+    Anybody with access to the broker can send any message. Celery's own handling of messages ends
+    the process for many malformed ones, such as invalid JSON or a list as the task name.
     """
 
     connection: Any
 
     def __init__(self, *args: Any, worker_options: Any = None, **kwargs: Any) -> None:
-        quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
-        super().__init__(*args, worker_options={**(worker_options or {}), **quiet}, **kwargs)
-        self._refusal = ""  # the last that was told, until the broker is well
+        disabled = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        super().__init__(*args, worker_options={**(worker_options or {}), **disabled}, **kwargs)
+        self._last_refusal = ""  # logged last; reset once the broker works again
 
     def create_task_handler(self, *_: Any, **__: Any) -> Callable[[Message], None]:
-        return self._hear
+        return self._on_message
 
     def loop(self, *args: Any) -> None:
-        """Listen. What is not even a message for the broker's library costs the connection only."""
-        self._refusal = ""
+        """Listen. A message that kombu cannot even decode costs only the connection."""
+        self._last_refusal = ""
         try:
             asynloop(*args)
         except self.connection_errors:
             raise
         except Exception as error:
-            log.warning("malformed_hint", problem=repr(error)[:LONGEST_SHOWN])
-            raise ConnectionResetError("the broker sent what is no message") from error
+            log.warning("malformed_hint", problem=repr(error)[:MAX_LOGGED_CHARS])
+            raise ConnectionResetError("the broker sent an undecodable message") from error
 
     def on_connection_error_after_connected(self, error: Exception) -> None:
-        """Celery tries again at once, and tells it each time: right for a lost connection only."""
+        """Wait and log once if the broker refuses commands.
+
+        Celery reconnects at once and logs every try, which suits only a lost connection.
+        """
         if not isinstance(error, ResponseError):
             super().on_connection_error_after_connected(error)
             return
-        if str(error) != self._refusal:
-            self._refusal = str(error)
-            log.warning("the broker refuses, so jobs are found by polling", problem=self._refusal)
+        if str(error) != self._last_refusal:
+            self._last_refusal = str(error)
+            log.warning("the broker refuses commands; polling for jobs", problem=self._last_refusal)
         connection, self.connection = self.connection, None
         ignore_errors(connection, connection.close)
-        time.sleep(REFUSED_SECONDS)
+        time.sleep(REFUSAL_DELAY_SECONDS)
 
-    def _hear(self, message: Message) -> None:
-        # First of all, so that none comes back: a job is kept by its row, not by its message.
+    def _on_message(self, message: Message) -> None:
+        # Acknowledge first, so that no message is redelivered: jobs live in the database.
         message.ack()
         try:
-            _check(message)
+            _validate_message(message)
         except Exception as error:
-            shown = repr(message.body)[:LONGEST_SHOWN]
-            log.warning("malformed_hint", problem=repr(error)[:LONGEST_SHOWN], message=shown)
+            body = repr(message.body)[:MAX_LOGGED_CHARS]
+            log.warning("malformed_hint", problem=repr(error)[:MAX_LOGGED_CHARS], message=body)
         else:
             self.controller.service.wake()
 
 
-def _check(message: Message) -> None:
-    """Raises whatever the wrong message leads to."""
-    if message.headers["task"] != TASK:
+def _validate_message(message: Message) -> None:
+    """Raise an error of any type for a malformed message."""
+    if message.headers["task"] != TASK_NAME:
         raise LookupError(f"there is no task {message.headers['task']!r}")
-    _Body.validate_python(message.decode())
+    _MESSAGE_BODY.validate_python(message.decode())
 
 
-# MERGED worker.celery_app
-# `celery -A worker.celery_app worker`: a worker that a broker wakes.
-#
-# Hints are acknowledged before anything is done: a job belongs to whoever holds its lease in the
-# database, so a hint that is lost or comes twice changes nothing.
-
-
-def listening(settings: Settings) -> Celery:
-    """The application of Celery. Raises `BrokerUrlInvalid`, `GpuMissing`, `GpuDriverFails`."""
+def create_celery_app(settings: Settings) -> Celery:
+    """Create the Celery app. Raises `BrokerUrlInvalid`, `GpuMissing`, `GpuDriverFails`."""
     if settings.broker_url is None:
-        raise BrokerUrlInvalid(problem="there is none, so use `python -m worker`")
-    app = Celery("loraworks", broker=checked_url(settings.broker_url))
-    app.devices = chosen(settings.devices)  # for `Work`, too: asking for them takes a while
+        raise BrokerUrlInvalid(problem="none is set, so use `python -m worker`")
+    app = Celery("loraworks", broker=validate_broker_url(settings.broker_url))
+    app.devices = select_devices(settings.devices)  # `WorkerStep` reuses them: listing is slow
     app.conf.update(
-        task_queues=broker_queues({Lane.ANY, *(each.lane for each in app.devices)}),
+        task_queues=broker_queues({DeviceClass.ANY, *(each.device_class for each in app.devices)}),
         task_create_missing_queues=False,
         accept_content=["json"],
-        worker_consumer=Listener,
+        worker_consumer=WakeUpConsumer,
         worker_pool="threads",
-        worker_concurrency=1,  # nothing runs there: devices and the database decide what does
+        worker_concurrency=1,  # Celery's pool runs nothing; jobs have threads of their own
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_enable_remote_control=False,
-        # There are none. Otherwise Celery warns at each loss that this will be so one day.
+        # There are no such tasks. This silences a deprecation warning at each lost connection.
         worker_cancel_long_running_tasks_on_connection_loss=True,
-        broker_transport="worker.celery_app:Transport",
+        broker_transport="worker.celery_app:NoRestoreTransport",
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # for ever
+        broker_connection_max_retries=None,  # retry forever
         broker_transport_options={
-            "socket_connect_timeout": 5,  # a broker that hangs must not hold up the drain
+            "socket_connect_timeout": 5,  # a hanging broker must not delay the drain
             "socket_timeout": 5,
             "socket_keepalive": True,
         },
     )
-    app.steps["worker"].add(Work)
+    app.steps["worker"].add(WorkerStep)
     return app
 
 
-def _set_up_logging(**_: Any) -> None:
-    """Its being heard keeps Celery from setting up logs of its own kind."""
+def _skip_celery_logging(**_: Any) -> None:
+    """Do nothing. A receiver of this signal keeps Celery from configuring logging itself."""
 
 
-signals.setup_logging.connect(_set_up_logging)
+signals.setup_logging.connect(_skip_celery_logging)
 
-# Plain lines on standard error, at every start as root. They are about pickled messages.
+# Celery warns about pickled messages at every start as root, in plain lines on standard error.
 warnings.simplefilter("ignore", SecurityWarning)
 
-# Celery wants a module with an application in it, so this is where the process may end.
-app = or_exit(listening)
+# Celery loads the app from this module, so a configuration error exits here, at import.
+app = start_or_exit(create_celery_app)

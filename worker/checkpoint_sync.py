@@ -1,4 +1,4 @@
-"""Brings the checkpoints of one attempt into the store, and the last good one back out."""
+"""Uploads the checkpoints of one attempt to the store, and fetches the one to resume from."""
 
 import shutil
 from pathlib import Path
@@ -8,20 +8,23 @@ import structlog
 from app.errors import AppError
 from app.queue import checkpoints
 from app.queue.fencing import Lease, StoredCheckpoint
-from app.queue.transitions import Told
+from app.queue.transitions import EventContent
 from app.resources import Resources
-from app.storage.store import CHECKPOINTS
+from app.storage.store import CHECKPOINTS_PREFIX
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.events import CheckpointSaved
-from worker.failures import Fenced
+from worker.failures import LeaseLost
 from worker.recorder import Recorder
 
 log = structlog.get_logger(__name__)
 
 
-class Keeper:
-    """A checkpoint that cannot be stored costs the training nothing: the last one still counts."""
+class CheckpointSync:
+    """Stores and fetches checkpoints of one attempt.
+
+    A failed upload does not stop the training: the previous checkpoint remains valid.
+    """
 
     def __init__(
         self, resources: Resources, lease: Lease, recorder: Recorder, directory: Path
@@ -29,43 +32,48 @@ class Keeper:
         self._resources = resources
         self._lease = lease
         self._recorder = recorder
-        self._directory = directory  # where the training process leaves them
+        self._directory = directory  # where the training process writes them
 
-    def keep(self, event: CheckpointSaved) -> None:
-        """Store it. Its row is written with the next beat."""
-        made = self._directory / Path(event.directory).name
-        key = f"{CHECKPOINTS}/{self._lease.job_id}/a{self._lease.attempt}/step-{event.step}"
+    def store(self, event: CheckpointSaved) -> None:
+        """Upload a checkpoint. Its row is written with the next heartbeat."""
+        local_dir = self._directory / Path(event.directory).name
+        key = f"{CHECKPOINTS_PREFIX}/{self._lease.job_id}/a{self._lease.attempt}/step-{event.step}"
         try:
-            with self._recorder.beating():
-                ref = self._resources.store.put(made, key)
+            with self._recorder.renewing_lease():
+                ref = self._resources.store.put(local_dir, key)
         except (AppError, LoraCoreError, OSError) as error:
-            log.warning("a checkpoint could not be stored", step=event.step, error=str(error))
+            log.warning("cannot store a checkpoint", step=event.step, error=str(error))
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            message = f"The checkpoint of step {event.step:,} could not be stored: {reason}"
-            self._recorder.note(Told("checkpoint_lost", "warning", message, {"step": event.step}))
+            message = f"Cannot store the checkpoint of step {event.step:,}: {reason}"
+            self._recorder.add_entry(
+                EventContent("checkpoint_lost", "warning", message, {"step": event.step})
+            )
         else:
-            self._recorder.note_stored(event.step, ref)
+            self._recorder.add_checkpoint(event.step, ref)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(local_dir, ignore_errors=True)
 
     def fetch(
         self, checkpoint: StoredCheckpoint | None
     ) -> tuple[StoredCheckpoint | None, Path | None]:
-        """The newest whole one from `checkpoint` on, and where it lies. Raises `Fenced`."""
+        """Return the newest intact checkpoint, starting at `checkpoint`, and its local path.
+
+        Raises `LeaseLost`.
+        """
         while checkpoint is not None:
             try:
-                with self._recorder.beating():
-                    return checkpoint, self._resources.store.verified(checkpoint.ref)
+                with self._recorder.renewing_lease():
+                    return checkpoint, self._resources.store.verified_path(checkpoint.ref)
             except ArtifactCorrupt as error:
                 checkpoint = self.reject(checkpoint, error.detail["problem"])
         return None, None
 
     def reject(self, checkpoint: StoredCheckpoint, problem: str) -> StoredCheckpoint | None:
-        """The one before. Raises `Fenced`."""
-        log.warning("a checkpoint cannot be used", step=checkpoint.step, problem=problem)
+        """Mark a checkpoint as unusable and return the previous one. Raises `LeaseLost`."""
+        log.warning("unusable checkpoint", step=checkpoint.step, problem=problem)
         with self._resources.database.write() as session:
             rewound = checkpoints.reject(session, self._lease, checkpoint, problem)
             session.commit()
         if rewound is None:
-            raise Fenced()
+            raise LeaseLost()
         return rewound.checkpoint

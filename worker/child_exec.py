@@ -1,10 +1,11 @@
-"""Starts a command that cannot outlive the thread that asked for it. Run as a file, never imported.
+"""Executes a command that cannot outlive the thread that started it.
 
-    python tether.py PARENT_PID COMMAND ARGUMENT...
+Run as a script, never imported:
 
-The kernel keeps death signal and niceness when the command takes this process over. Doing it here,
-in a fresh interpreter, keeps Python code out of the moment between fork and exec, where it is not
-safe in a process with threads.
+    python child_exec.py PARENT_PID COMMAND ARGUMENT...
+
+The parent-death signal and the niceness survive exec. Setting them here, in a fresh interpreter,
+avoids running Python code between fork and exec, which is unsafe in a process with threads.
 """
 
 import ctypes
@@ -14,16 +15,16 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
-NICENESS = 5  # the service answers first, but a busy machine does not starve the training
+NICENESS = 5  # the API has priority, but a busy machine does not starve the training
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Never returns."""
+    """Set up this process and replace it with `command`. Never returns."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:
-        sys.exit("the parent left before its signal was set")
+        sys.exit("the parent exited before the death signal was set")
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not fill the disk
     os.execv(command[0], command)  # noqa: S606 - a list, no shell

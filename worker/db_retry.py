@@ -1,4 +1,4 @@
-"""Asks a database that may be away; says in the log when it goes and when it is back, each once."""
+"""Retries while the database is unreachable, and logs the start and end of each outage once."""
 
 import random
 import time
@@ -8,53 +8,53 @@ from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from app.database.errors import OUTAGE
+from app.database.errors import OUTAGE_ERRORS
 
-FIRST_PAUSE = 0.4  # seconds between two tries
-LONGEST_PAUSE = 5.0
+FIRST_DELAY_SECONDS = 0.4  # between two tries
+MAX_DELAY_SECONDS = 5.0
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 def first_line(outage: Exception) -> str:
-    """SQLAlchemy adds an address where to read about it."""
+    """Return the error without the documentation link that SQLAlchemy appends."""
     return str(outage).partition("\n")[0]
 
 
-class Contact:
-    """Of one part of the worker with the database; the lines are its own."""
+class DatabaseRetry:
+    """Tracks outages for one part of the worker, and logs them with its logger."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         self._log = log
-        self._lost_at: float | None = None
+        self._outage_started: float | None = None
 
-    def tell(self, outage: Exception | None) -> None:
-        """How the last try ended. `None`: the database answered."""
-        if outage is not None and self._lost_at is None:
-            self._lost_at = time.monotonic()
-            self._log.warning("the database does not answer", error=first_line(outage))
-        elif outage is None and self._lost_at is not None:
-            seconds = round(time.monotonic() - self._lost_at, 1)
-            self._lost_at = None
-            self._log.warning("the database answers again", seconds=seconds)
+    def record(self, outage: Exception | None) -> None:
+        """Record how the last try ended. `None`: the database answered."""
+        if outage is not None and self._outage_started is None:
+            self._outage_started = time.monotonic()
+            self._log.warning("the database is unreachable", error=first_line(outage))
+        elif outage is None and self._outage_started is not None:
+            seconds = round(time.monotonic() - self._outage_started, 1)
+            self._outage_started = None
+            self._log.warning("the database is reachable again", seconds=seconds)
 
     @contextmanager
-    def trying(self) -> Iterator[None]:
-        """Tell how the block ends. An outage is raised all the same."""
+    def tracking_outage(self) -> Iterator[None]:
+        """Record how the block ends. The exception of an outage still propagates."""
         try:
             yield
-        except OUTAGE as error:
-            self.tell(error)
+        except OUTAGE_ERRORS as error:
+            self.record(error)
             raise
-        self.tell(None)
+        self.record(None)
 
-    def insist(self, ask: Callable[[], Answer]) -> Answer:
-        """The answer, however long the database is away: an outage must not cost a job its end."""
-        pause = FIRST_PAUSE
+    def retry(self, operation: Callable[[], Result]) -> Result:
+        """Return the result of `operation`, retrying it without a limit during outages."""
+        delay = FIRST_DELAY_SECONDS
         while True:
             try:
-                with self.trying():
-                    return ask()
-            except OUTAGE:
-                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                pause = min(LONGEST_PAUSE, 2 * pause)
+                with self.tracking_outage():
+                    return operation()
+            except OUTAGE_ERRORS:
+                time.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                delay = min(MAX_DELAY_SECONDS, 2 * delay)

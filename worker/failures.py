@@ -1,4 +1,4 @@
-"""Why a worker cannot start a training."""
+"""Why an attempt failed, and whether its job is retried, waits, or fails."""
 
 import errno
 import json
@@ -6,247 +6,281 @@ import random
 import signal
 from dataclasses import dataclass, replace
 
-from app.database.errors import OUTAGE
-from app.errors import AppError, Conflict, DataFolderUnusable
-from app.queue.fencing import Claimed
+from app.database.errors import OUTAGE_ERRORS
+from app.errors import AppError, Conflict, DataDirectoryUnusable
+from app.queue.fencing import ClaimedJob
 from app.queue.transitions import (
     CRASH_LOOP,
-    SPENT,
-    STORAGE,
+    FAILURES_EXHAUSTED,
+    STORAGE_UNAVAILABLE,
+    AttemptResult,
     Cancelled,
-    Ending,
     ExitStatus,
-    Failed,
+    PermanentFailure,
     Preempted,
-    Retry,
-    Waiting,
+    ResourceUnavailable,
+    RetryableFailure,
 )
 from app.settings import Settings
 from lora_core import child_protocol, events
-from lora_core.atomic_files import is_no_room
+from lora_core.atomic_files import is_disk_full
 from lora_core.errors import LoraCoreError
 from lora_core.errors.training import DiskFull
-from worker.supervisor import Asked, Ended
+from worker.supervisor import ChildResult, StopReason
+
+LEASE_LOST_MESSAGE = "lost the lease: another worker owns this job"
 
 
-class Fenced(Exception):
-    """The job is in other hands; nothing may be written."""
+class LeaseLost(Exception):
+    """Another worker owns the job, so nothing may be written."""
 
 
 class InputChanged(Conflict):
-    """A stored input is not what it was when the job was sent."""
+    """A stored input has changed since the job was submitted."""
 
     code = "input_changed"
     message = "The stored file of {name} is missing or has changed. Upload it again."
 
 
 class GpuDriverFails(AppError):
-    """The GPUs of the machine cannot be listed."""
+    """The GPUs of this machine cannot be listed."""
 
     status = 500
     code = "gpu_driver_fails"
     message = (
         "`nvidia-smi` cannot list the GPUs: {reason}. "
-        "Mend the driver, or set LORAWORKS_DEVICES=cpu to train on the CPU."
+        "Repair the driver, or set LORAWORKS_DEVICES=cpu to train on the CPU."
     )
 
 
 class GpuMissing(AppError):
-    """A GPU of the settings is not there."""
+    """LORAWORKS_DEVICES names a device that is not available."""
 
     status = 500
     code = "gpu_missing"
     message = (
-        "LORAWORKS_DEVICES names {name}, which this worker does not see. It sees: {there}. "
-        "`nvidia-smi` lists the GPUs; CUDA_VISIBLE_DEVICES may hide some."
+        "LORAWORKS_DEVICES names {name}, which is not available to this worker. "
+        "Available: {there}. `nvidia-smi` lists the GPUs; CUDA_VISIBLE_DEVICES may hide some."
     )
 
 
-# MERGED worker.failures
-# Why an attempt failed, and what follows: one table.
-
-
 @dataclass(frozen=True)
-class Cause:
-    """A failure that may pass. It is counted and tried again, but not for ever."""
+class FailureCause:
+    """A failure that may be transient. It is counted and retried, but not forever."""
 
     code: str
-    message: str  # {how}: what was seen
-    again: str  # the code once it is known to happen again and again
-    by_step: bool = False  # a second one proves something only at the same step
-    outside: bool = False  # somebody else's doing: a second one proves nothing
+    message: str  # {description} is replaced with what was observed
+    repeated_code: str  # the code once the failure is known to repeat
+    per_step: bool = False  # only a second failure at the same step counts as a repetition
+    external: bool = False  # caused from outside, so a second failure is no repetition
 
 
-CRASHED = Cause("crashed", "The process ended unexpectedly ({how}).", CRASH_LOOP, by_step=True)
-KILLED = replace(CRASHED, outside=True)
-STALLED = Cause("stalled", "The process gave no sign of life for {how}.", "stalled")
-OOM_HOST = Cause(
+CRASHED = FailureCause(
+    "crashed", "The process ended unexpectedly ({description}).", CRASH_LOOP, per_step=True
+)
+KILLED = replace(CRASHED, external=True)
+STALLED = FailureCause("stalled", "The process reported nothing for {description}.", "stalled")
+OOM_HOST = FailureCause(
     "oom_host",
-    "The process was ended because the memory of the machine ran out. Run fewer at a time; for a "
-    "training, choose a smaller `optim.micro_batch_tokens` or `data.max_length`.",
+    "The process was killed because the machine ran out of memory. Run fewer jobs at a time; for a "
+    "training, lower `optim.micro_batch_tokens` or `data.max_length`.",
     "oom_host",
 )
-LOST = Cause("lost_worker", "The worker that ran it is gone.", CRASH_LOOP, outside=True)
-BROKEN = Cause("worker_error", "The worker itself failed ({how}).", "worker_error")
+LOST_WORKER = FailureCause(
+    "lost_worker", "The worker that ran this job is gone.", CRASH_LOOP, external=True
+)
+WORKER_ERROR = FailureCause(
+    "worker_error", "The worker itself failed ({description}).", "worker_error"
+)
 
-NO_FURTHER = "{message} It came no further than the time before, so it is not tried again."
-OVER_TIME = "It has run for {seconds:g} s, the longest that is allowed, and was stopped."
-IMPATIENT = "{message} That went on for over {seconds:g} s (LORAWORKS_PATIENCE_SECONDS)."
+NO_PROGRESS = "{message} No progress since the previous attempt, so the job is not retried."
+TIME_LIMIT_MESSAGE = "The job was stopped: it reached its time limit of {seconds:g} s."
+PATIENCE_EXCEEDED = "{message} This lasted over {seconds:g} s (LORAWORKS_PATIENCE_SECONDS)."
 
-# What may be well again in a while, whoever is to blame: disk, storage, hub. Rights and credentials
-# are mended by their operator, and must not end every job that needs them meanwhile.
-HUB = "hub_unavailable"
-PASSING = frozenset({"disk_full", "storage_full", "data_folder_unusable"}) | {
-    *("storage_unavailable", "storage_refused", HUB),
+# Failures of disk, storage, and hub that may go away. An operator repairs permissions and
+# credentials; until then they must not fail every job that needs them.
+HUB_UNAVAILABLE = "hub_unavailable"
+TRANSIENT_CODES = frozenset({"disk_full", "storage_full", "data_folder_unusable"}) | {
+    *("storage_unavailable", "storage_refused", HUB_UNAVAILABLE),
 }
-NOT_THERE = frozenset({"data_not_found", "base_not_found", "broken_base", "artifact_corrupt"})
-_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
-LONGEST_WAIT = 60.0  # seconds between two tries
+MISSING_INPUT_CODES = frozenset(
+    {"data_not_found", "base_not_found", "broken_base", "artifact_corrupt"}
+)
+_DISK_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
+MAX_WAIT_SECONDS = 60.0  # between two attempts
 
 
-def judge(
-    ended: Ended, claimed: Claimed, settings: Settings, *, verified_input: bool = False
-) -> Ending:
-    """The ending of an attempt that made no artifact.
+def classify_result(
+    result: ChildResult, claimed: ClaimedJob, settings: Settings, *, verified_input: bool = False
+) -> AttemptResult:
+    """Return the result of an attempt that produced no artifact.
 
-    `verified_input`: what the process told is about an input that was verified before it began.
+    Args:
+        verified_input: the reported failure concerns an input that was verified before the start.
 
-    | seen                               | counted | ending                                     |
+    | observed                           | counted | result                                     |
     |------------------------------------|---------|--------------------------------------------|
     | exit 65 after a `failed` event     | no      | failed at once, with its code              |
-    | the same about an input that is    | yes     | queued again, later: the store was away    |
-    | not there, but was before          |         |                                            |
-    | made to leave by a cancel          | no      | cancelled                                  |
-    | the same about disk, storage       | no      | waits for them, its reason shown           |
-    | the same about the hub             | no      | the same, but not for ever                 |
-    | the same about the host's memory;  | yes     | queued again once                          |
+    | the same, but a verified input is  | yes     | requeued with backoff: the store was       |
+    | missing                            |         | unreachable                                |
+    | the same about disk or storage     | no      | waits for them and shows the reason        |
+    | the same about the hub             | no      | the same, up to the patience limit         |
+    | the same about the host's memory;  | yes     | requeued once                              |
     | killed by the kernel for it        |         |                                            |
-    | made to leave by its time limit    | no      | failed; its checkpoint stays               |
-    | made to leave by a drain; exit 75  | no      | queued again                               |
-    | silent for too long                | yes     | queued again once                          |
-    | SIGKILL of somebody else           | yes     | queued again, later                        |
-    | any other exit or signal           | yes     | queued again, later; `crash_loop` at the   |
+    | stopped by a cancel                | no      | cancelled                                  |
+    | stopped at its time limit          | no      | failed; its checkpoint is kept             |
+    | stopped by a drain; exit 75        | no      | requeued                                   |
+    | stalled                            | yes     | requeued once                              |
+    | SIGKILL from outside               | yes     | requeued with backoff                      |
+    | any other exit or signal           | yes     | requeued with backoff; `crash_loop` at the |
     |                                    |         | second one at the same step                |
 
-    Progress forgives: an attempt that saved a checkpoint, or got further than any before it,
-    begins the count anew. Whatever counts is tried `max_failures` times at most without any.
+    Progress resets the count: an attempt that saved a checkpoint, or got further than any before
+    it. Without progress, a counted failure is allowed `max_failures` times at most.
     """
-    claimed = _forgiven(claimed, ended.saved_step, ended.step)
-    if ended.left.code == child_protocol.FAILED and ended.failed is not None:
-        if verified_input and ended.failed.code in NOT_THERE:
-            vanished = Cause(ended.failed.code, "{how}", ended.failed.code, outside=True)
-            return _retry_or_fail(vanished, ended.failed.message, claimed, settings)
-        return _known(ended.failed, claimed, settings)
-    if ended.asked is Asked.CANCEL:
+    claimed = _reset_after_progress(claimed, result.saved_step, result.step)
+    if result.exit_status.code == child_protocol.FAILED and result.failure is not None:
+        if verified_input and result.failure.code in MISSING_INPUT_CODES:
+            vanished = FailureCause(
+                result.failure.code, "{description}", result.failure.code, external=True
+            )
+            return _retry_or_fail(vanished, result.failure.message, claimed, settings)
+        return _classify_failure(result.failure, claimed, settings)
+    if result.stop_reason is StopReason.CANCEL:
         return Cancelled()
-    if ended.asked is Asked.TIME_LIMIT:
-        return over_time(claimed, settings, saved_step=ended.saved_step)
-    if ended.asked is Asked.DRAIN or ended.left.code == child_protocol.STOPPED:
+    if result.stop_reason is StopReason.TIME_LIMIT:
+        return time_limit_exceeded(claimed, settings, saved_step=result.saved_step)
+    if result.stop_reason is StopReason.DRAIN or result.exit_status.code == child_protocol.STOPPED:
         return Preempted()
-    if ended.asked is Asked.STALL:
+    if result.stop_reason is StopReason.STALL:
         return _retry_or_fail(STALLED, f"{settings.stall_seconds:g} s", claimed, settings)
-    return _retry_or_fail(_cause(ended), _how(ended.left), claimed, settings, step=ended.step)
+    return _retry_or_fail(
+        _exit_cause(result),
+        _exit_description(result.exit_status),
+        claimed,
+        settings,
+        step=result.step,
+    )
 
 
-def _cause(ended: Ended) -> Cause:
-    if ended.left.signal != signal.SIGKILL:  # which no process sends itself
+def _exit_cause(result: ChildResult) -> FailureCause:
+    if result.exit_status.signal != signal.SIGKILL:  # no process sends it to itself
         return CRASHED
-    return OOM_HOST if ended.out_of_memory else KILLED
+    return OOM_HOST if result.oom_killed else KILLED
 
 
-def judge_error(
-    error: Exception, claimed: Claimed, settings: Settings, *, saved_step: int | None, step: int
-) -> Ending:
-    """The ending of an attempt that failed in the worker itself, after `step`."""
-    claimed = _forgiven(claimed, saved_step, step)
-    if is_no_room(error):
+def classify_error(
+    error: Exception, claimed: ClaimedJob, settings: Settings, *, saved_step: int | None, step: int
+) -> AttemptResult:
+    """Return the result of an attempt that failed in the worker itself, after `step`."""
+    claimed = _reset_after_progress(claimed, saved_step, step)
+    if is_disk_full(error):
         error = DiskFull(what="the files of the job")
-    elif isinstance(error, OSError) and is_disk(error):
-        error = DataFolderUnusable(reason=error.strerror)
-    if isinstance(error, OUTAGE):
+    elif isinstance(error, OSError) and is_disk_error(error):
+        error = DataDirectoryUnusable(reason=error.strerror)
+    if isinstance(error, OUTAGE_ERRORS):
         return _wait("The database did not answer.", claimed, settings)
     if isinstance(error, AppError | LoraCoreError):
-        if error.code in PASSING:
-            return _wait_for(error.code, str(error), claimed, settings)
+        if error.code in TRANSIENT_CODES:
+            return _wait_or_give_up(error.code, str(error), claimed, settings)
         detail = json.loads(json.dumps(error.detail, default=str))
-        return Failed(error.code, str(error), detail)
-    return _retry_or_fail(BROKEN, type(error).__name__, claimed, settings)
+        return PermanentFailure(error.code, str(error), detail)
+    return _retry_or_fail(WORKER_ERROR, type(error).__name__, claimed, settings)
 
 
-def is_disk(error: Exception) -> bool:
-    """Whether the disk is to blame: full, broken, or not ours to write."""
-    return is_no_room(error) or (isinstance(error, OSError) and error.errno in _UNUSABLE)
+def is_disk_error(error: Exception) -> bool:
+    """Return whether the disk is the cause: full, broken, or not writable."""
+    return is_disk_full(error) or (isinstance(error, OSError) and error.errno in _DISK_ERRNOS)
 
 
-def _forgiven(claimed: Claimed, saved_step: int | None, step: int) -> Claimed:
-    """Progress ends what was counted before it, here as in the rows."""
+def _reset_after_progress(claimed: ClaimedJob, saved_step: int | None, step: int) -> ClaimedJob:
+    """Reset the counts if the attempt made progress, as the database rows do."""
     if saved_step is not None:
         claimed = replace(claimed, waited_seconds=None)
-    elif step <= claimed.furthest:
+    elif step <= claimed.furthest_step:
         return claimed
-    return replace(claimed, failures=0, failed_at=frozenset())
+    return replace(claimed, failure_count=0, failed_steps=frozenset())
 
 
 def _retry_or_fail(
-    cause: Cause, how: str, claimed: Claimed, settings: Settings, *, step: int = 0
-) -> Ending:
-    """Try again, unless it would fail the same way or the budget is spent."""
-    message = cause.message.format(how=how)
-    failures = claimed.failures + 1
-    if _repeats(cause, claimed, step):
-        return Failed(cause.again, NO_FURTHER.format(message=message))
+    cause: FailureCause, description: str, claimed: ClaimedJob, settings: Settings, *, step: int = 0
+) -> AttemptResult:
+    """Retry, unless it would fail the same way or the allowed failures are used up."""
+    message = cause.message.format(description=description)
+    failures = claimed.failure_count + 1
+    if _will_repeat(cause, claimed, step):
+        return PermanentFailure(cause.repeated_code, NO_PROGRESS.format(message=message))
     if failures >= settings.max_failures:
-        code = cause.again if 0 < step == claimed.furthest else cause.code
-        return Failed(code, SPENT.format(message, failures))
-    return Retry(cause.code, message, settings.retry_seconds)
+        code = cause.repeated_code if 0 < step == claimed.furthest_step else cause.code
+        return PermanentFailure(code, FAILURES_EXHAUSTED.format(message, failures))
+    return RetryableFailure(cause.code, message, settings.retry_seconds)
 
 
-def _repeats(cause: Cause, claimed: Claimed, step: int) -> bool:
-    """Whether it would fail the same way a third time."""
-    if cause.outside:
+def _will_repeat(cause: FailureCause, claimed: ClaimedJob, step: int) -> bool:
+    """Return whether another attempt is expected to fail the same way."""
+    if cause.external:
         return False
-    if cause is OOM_HOST:  # the kernel's kill looks like that of anybody else, in the rows
-        return claimed.failures > 0
-    return step in claimed.failed_at if cause.by_step else bool(claimed.failed_at)
+    if cause is OOM_HOST:  # the rows do not tell an OOM kill from any other SIGKILL
+        return claimed.failure_count > 0
+    return step in claimed.failed_steps if cause.per_step else bool(claimed.failed_steps)
 
 
-def _wait_for(code: str, message: str, claimed: Claimed, settings: Settings) -> Ending:
-    """The hub is no part of the installation, and a name that it never answers to may be wrong."""
-    waited = claimed.waited_seconds if claimed.waiting_code == HUB else None
-    if code == HUB and (waited or 0.0) > settings.patience_seconds:
-        return Failed(HUB, IMPATIENT.format(message=message, seconds=settings.patience_seconds))
-    return _wait(message, claimed, settings, code=HUB if code == HUB else STORAGE)
+def _wait_or_give_up(
+    code: str, message: str, claimed: ClaimedJob, settings: Settings
+) -> AttemptResult:
+    """Wait; for the hub only up to `patience_seconds`.
+
+    The hub is not part of the installation, and a name that it never resolves may be wrong.
+    """
+    waited = claimed.waited_seconds if claimed.waiting_code == HUB_UNAVAILABLE else None
+    if code == HUB_UNAVAILABLE and (waited or 0.0) > settings.patience_seconds:
+        return PermanentFailure(
+            HUB_UNAVAILABLE,
+            PATIENCE_EXCEEDED.format(message=message, seconds=settings.patience_seconds),
+        )
+    return _wait(
+        message,
+        claimed,
+        settings,
+        code=HUB_UNAVAILABLE if code == HUB_UNAVAILABLE else STORAGE_UNAVAILABLE,
+    )
 
 
-def _wait(message: str, claimed: Claimed, settings: Settings, *, code: str = STORAGE) -> Waiting:
-    """Try again in a while, at first soon, however long it takes."""
+def _wait(
+    message: str, claimed: ClaimedJob, settings: Settings, *, code: str = STORAGE_UNAVAILABLE
+) -> ResourceUnavailable:
+    """Wait a quarter of the time waited so far, up to `MAX_WAIT_SECONDS`, without a limit."""
     waited = claimed.waited_seconds if claimed.waiting_code == code else None
-    seconds = max(settings.retry_seconds, min(LONGEST_WAIT, (waited or 0.0) / 4))
-    return Waiting(code, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+    seconds = max(settings.retry_seconds, min(MAX_WAIT_SECONDS, (waited or 0.0) / 4))
+    return ResourceUnavailable(code, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
 
-def over_time(claimed: Claimed, settings: Settings, *, saved_step: int | None) -> Failed:
-    """The job has had its time."""
+def time_limit_exceeded(
+    claimed: ClaimedJob, settings: Settings, *, saved_step: int | None
+) -> PermanentFailure:
+    """Return the failure of a job that reached its time limit."""
     last = claimed.checkpoint.step if saved_step is None and claimed.checkpoint else saved_step
-    message = OVER_TIME.format(seconds=claimed.time_limit_seconds or settings.run_seconds)
-    return Failed("time_limit", message, {"checkpoint_step": last})
+    message = TIME_LIMIT_MESSAGE.format(seconds=claimed.time_limit_seconds or settings.run_seconds)
+    return PermanentFailure("time_limit", message, {"checkpoint_step": last})
 
 
-def _known(failed: events.Failed, claimed: Claimed, settings: Settings) -> Ending:
-    if failed.code in PASSING:
-        return _wait_for(failed.code, failed.message, claimed, settings)
+def _classify_failure(
+    failed: events.Failed, claimed: ClaimedJob, settings: Settings
+) -> AttemptResult:
+    if failed.code in TRANSIENT_CODES:
+        return _wait_or_give_up(failed.code, failed.message, claimed, settings)
     if failed.code == OOM_HOST.code:
         return _retry_or_fail(OOM_HOST, "", claimed, settings)
-    return Failed(failed.code, failed.message, failed.detail)
+    return PermanentFailure(failed.code, failed.message, failed.detail)
 
 
-def lost(settings: Settings) -> Retry:
-    """What a job is told whose worker is gone."""
-    return Retry(LOST.code, LOST.message, settings.retry_seconds)
+def lost_worker(settings: Settings) -> RetryableFailure:
+    """Return the failure of a job whose worker is gone."""
+    return RetryableFailure(LOST_WORKER.code, LOST_WORKER.message, settings.retry_seconds)
 
 
-def _how(left: ExitStatus) -> str:
-    if left.signal is None:
-        return f"exit code {left.code}"
-    hint = ", often a sign that memory ran out" if left.signal == signal.SIGKILL else ""
-    return f"signal {left.signal}, {signal.strsignal(left.signal)}{hint}"
+def _exit_description(exit_status: ExitStatus) -> str:
+    if exit_status.signal is None:
+        return f"exit code {exit_status.code}"
+    hint = ", often a sign of running out of memory" if exit_status.signal == signal.SIGKILL else ""
+    return f"signal {exit_status.signal}, {signal.strsignal(exit_status.signal)}{hint}"

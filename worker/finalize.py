@@ -1,4 +1,7 @@
-"""The last transaction of an attempt. It must not be lost to a busy database, so it insists."""
+"""The last transaction of an attempt.
+
+An outage of the database must not cost a job its result, so the transaction is retried.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,84 +13,95 @@ from app import logging
 from app.database.base import JsonObject
 from app.jobs.results import comparison
 from app.queue import leases
-from app.queue.fencing import Claimed, Lease
-from app.queue.transitions import Ending, ExitStatus, Succeeded
+from app.queue.fencing import ClaimedJob, Lease
+from app.queue.transitions import AttemptResult, ExitStatus, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
-from app.storage.tables import FIGURES, MODEL
+from app.storage.tables import METRICS_KIND, MODEL_KIND
 from lora_core import manifest
-from worker.db_retry import Contact
-from worker.inputs import Inputs
-from worker.job_kinds import WORK
+from worker.db_retry import DatabaseRetry
+from worker.failures import LEASE_LOST_MESSAGE
+from worker.inputs import JOB_KINDS, LocalInputs
 
 log = structlog.get_logger(__name__)
 
 
 def finish(
-    resources: Resources, lease: Lease, ending: Ending, left: ExitStatus | None = None
+    resources: Resources, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
 ) -> None:
-    """End an attempt that made nothing, unless it is fenced."""
-    if _insist(resources, lease, lambda session: leases.finish(session, lease, ending, left)):
-        log.info("the attempt ended", ending=type(ending).__name__)
+    """Finish an attempt that produced no artifact, unless its lease is lost."""
+    if _commit_with_retry(
+        resources, lease, lambda session: leases.finish(session, lease, result, exit_status)
+    ):
+        log.info("attempt finished", result=type(result).__name__)
 
 
-def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) -> None:
-    """Store what was made and end the attempt. If it is fenced, nothing is published.
+def publish(
+    resources: Resources, claimed: ClaimedJob, output_dir: Path, inputs: LocalInputs
+) -> None:
+    """Store the output and finish the attempt. If its lease is lost, nothing is published.
 
-    Files first, then one transaction of artifact, version and ending: only rows make files count.
-    Files without one are swept up later, not here: a connection that broke in its commit leaves
-    open whether the row is there.
+    Files are stored first; then one transaction writes artifact, version, and result. Files without
+    a row do not count. They are removed later by garbage collection, not here: after a connection
+    lost during the commit, it is unknown whether the row exists.
     Raises `ArtifactCorrupt` if the directory does not match its manifest.
     """
     lease = claimed.lease
-    facts = manifest.read(made)
-    if inputs.names:  # the paths of this machine are nobody's business
-        facts = {**inputs.public(facts), "files": facts["files"]}
-        manifest.save(made, facts)
-    shelf = WORK[claimed.kind].shelf
-    ref = resources.store.put(made, f"{shelf}/{lease.job_id}/a{lease.attempt}")
-    if _insist(resources, lease, lambda session: _succeed(session, claimed, ref, facts)):
-        log.info("the attempt succeeded")
+    manifest_data = manifest.read(output_dir)
+    if inputs.names:  # do not publish paths of this machine
+        manifest_data = {**inputs.with_public_names(manifest_data), "files": manifest_data["files"]}
+        manifest.save(output_dir, manifest_data)
+    key_prefix = JOB_KINDS[claimed.kind].key_prefix
+    ref = resources.store.put(output_dir, f"{key_prefix}/{lease.job_id}/a{lease.attempt}")
+    if _commit_with_retry(
+        resources, lease, lambda session: _succeed(session, claimed, ref, manifest_data)
+    ):
+        log.info("attempt succeeded")
         if claimed.promote_to is not None:
-            logging.note("alias_moved", job_id=str(lease.job_id), alias=claimed.promote_to)
+            logging.audit("alias_moved", job_id=str(lease.job_id), alias=claimed.promote_to)
 
 
-def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
+def _succeed(
+    session: Session, claimed: ClaimedJob, ref: ArtifactRef, manifest_data: JsonObject
+) -> bool:
     lease = claimed.lease
-    kind = WORK[claimed.kind].artifact
-    if kind == MODEL and not manifest.holds_model(facts):
-        kind = FIGURES
-    artifact = artifacts.add(session, job_id=lease.job_id, kind=kind, ref=ref)
-    comparison.keep(session, lease.job_id, facts.get("graded", {}))
-    summary = facts["metrics"]
+    kind = JOB_KINDS[claimed.kind].artifact_kind
+    if kind == MODEL_KIND and not manifest.has_model(manifest_data):
+        kind = METRICS_KIND
+    artifact = artifacts.add_artifact(session, job_id=lease.job_id, kind=kind, ref=ref)
+    comparison.store_correctness(session, lease.job_id, manifest_data.get("graded", {}))
+    summary = manifest_data["metrics"]
     if (name := claimed.register_as) is not None:
-        version = registry.register(session, name=name, artifact=artifact, facts=facts)
+        version = registry.register(session, name=name, artifact=artifact, manifest=manifest_data)
         if claimed.promote_to is not None:
             registry.promote(session, version, alias=claimed.promote_to)
         summary = {**summary, "model_version": f"{name}:{version.number}"}
     return leases.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
 
 
-def _insist(resources: Resources, lease: Lease, write: Callable[[Session], bool]) -> bool:
-    """Commit what `write` agrees to. `False`: fenced. So long as the database is away, no one else
-    can take the job.
+def _commit_with_retry(
+    resources: Resources, lease: Lease, write: Callable[[Session], bool]
+) -> bool:
+    """Commit unless `write` returns False, retrying during outages. False: the lease is lost.
+
+    While the database is unreachable, no other worker can claim the job.
     """
 
     def commit() -> bool:
         with resources.database.write() as session:
             if not write(session):
-                return _was_ours(session, lease)
+                return _already_finished(session, lease)
             session.commit()
             return True
 
-    return Contact(log).insist(commit)
+    return DatabaseRetry(log).retry(commit)
 
 
-def _was_ours(session: Session, lease: Lease) -> bool:
-    """Whether an earlier try, of which no answer came, had ended the attempt after all."""
-    if leases.ended(session, lease):
+def _already_finished(session: Session, lease: Lease) -> bool:
+    """Return whether an earlier commit without a response had finished the attempt after all."""
+    if leases.ended_by_its_worker(session, lease):
         return True
-    log.warning("fenced: the job is in other hands")
+    log.warning(LEASE_LOST_MESSAGE)
     return False

@@ -1,4 +1,4 @@
-"""How often the kernel ended a process of this service or container because memory ran out."""
+"""The health of this host: data directory, disk space, store, and out-of-memory kills."""
 
 from pathlib import Path
 
@@ -6,13 +6,17 @@ from app.errors import AppError
 from app.resources import Resources
 from worker import workdir
 
-_ROOT = Path("/sys/fs/cgroup")
-_OWN = Path("/proc/self/cgroup")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 
 
-def kills(root: Path = _ROOT, own: Path = _OWN) -> int:
-    """Counts up. 0 where the machine does not say, as without cgroups of version 2."""
-    for directory in (root / _path(own), root):  # a container may see its own alone, as the root
+def oom_kill_count(root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> int:
+    """Return how many processes of this cgroup the kernel has killed for lack of memory.
+
+    0 if unknown, as without cgroups v2.
+    """
+    # A container may see only its own cgroup, as the root.
+    for directory in (root / _cgroup_path(own_cgroup), root):
         try:
             lines = (directory / "memory.events").read_text(encoding="ascii").splitlines()
         except OSError:
@@ -21,44 +25,42 @@ def kills(root: Path = _ROOT, own: Path = _OWN) -> int:
     return 0
 
 
-def _path(own: Path) -> str:
-    """Where our group is below the root."""
+def _cgroup_path(own_cgroup: Path) -> str:
+    """Return the path of this process's cgroup below the root."""
     try:
-        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = own_cgroup.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return next((line[4:] for line in lines if line.startswith("0::/")), "")
 
 
-# MERGED worker.host_health
-# Whether jobs can run on this machine now: its data folder, its disk, and the store.
+class HostHealth:
+    """Whether jobs can run on this host now. Shared by the parts of a worker.
 
-
-class HostCheck:
-    """Shared by the parts of a worker. The store is only asked while there is reason to doubt it:
-    with object storage each look is a paid request.
+    The store is checked only after a job had trouble with it: with object storage, each check is a
+    paid request.
     """
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._doubted = False
-        self._away: AppError | None = None  # what the store said last
+        self._store_suspect = False
+        self._store_error: AppError | None = None  # from the last check
 
-    def doubt_store(self) -> None:
-        """A job has just met something that cannot be used."""
-        self._doubted = True
+    def suspect_store(self) -> None:
+        """Have the next `check` include the store, because a job has just had trouble."""
+        self._store_suspect = True
 
-    def look(self) -> AppError | None:
-        """The same as `trouble`, but asks a store that is in doubt, which may take its time."""
-        if self._doubted:
+    def check(self) -> AppError | None:
+        """Return the same as `problem`, after checking a suspected store, which may be slow."""
+        if self._store_suspect:
             try:
                 self._resources.store.check()
             except AppError as error:
-                self._away = error
+                self._store_error = error
             else:
-                self._doubted, self._away = False, None
-        return self.trouble()
+                self._store_suspect, self._store_error = False, None
+        return self.problem()
 
-    def trouble(self) -> AppError | None:
-        """Why no job could run here now, as far as is known."""
-        return workdir.trouble(self._resources.settings) or self._away
+    def problem(self) -> AppError | None:
+        """Return why no job could run here now, as far as is known."""
+        return workdir.find_problem(self._resources.settings) or self._store_error

@@ -1,13 +1,13 @@
-"""From the description that a job keeps to the one that its training process reads.
+"""Resolves the inputs of a job to local files.
 
-A job names its data and model as users do (`reviews:2`, `sentiment:3`); the process gets local
-paths. What comes back from it (messages, the manifest) must name them as users do again.
+A job names its data and model as users do (`reviews:2`, `sentiment:3`); the training process gets
+local paths. Whatever comes back from it (messages, the manifest) must use the public names again.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from app.database.base import JsonObject
@@ -15,91 +15,126 @@ from app.database.engines import Database
 from app.datasets import files
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
-from app.jobs.data_sources import ALL
-from app.queue.fencing import Claimed
+from app.jobs.data_sources import ALL_ROWS
+from app.queue.fencing import ClaimedJob
+from app.queue.states import JobKind
 from app.registry import service as registry
 from app.settings import Settings
-from app.storage.archive import verified
+from app.storage.archive import verify_artifact
 from app.storage.store import Store
+from app.storage.tables import MODEL_KIND, RESULTS_KIND
+from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.hub import PREFIX
+from lora_core.hub import HUB_PREFIX
 from lora_core.imports import metadata
-from lora_core.specs.base import is_version
-from lora_core.specs.data import divided
+from lora_core.specs.data import split_sheet
+from lora_core.specs.fields import is_model_version
 from worker.failures import InputChanged
-from worker.job_kinds import WORK
+
+
+class JobKindSettings(NamedTuple):
+    """How a kind of job is run and where its result is stored.
+
+    This is all that distinguishes a training from a prediction run.
+    """
+
+    command: str  # subcommand of `python -m lora_core`
+    model_field: str  # field of the spec that names the model to start from
+    reads_merged: bool  # needs only the merged checkpoint, not the whole artifact
+    artifact_kind: str  # kind of the resulting artifact
+    key_prefix: str  # first part of the result's storage key
+
+    def model_path(self, artifact: Path) -> Path:
+        """Return what the job reads of a model version."""
+        return artifact / manifest.MERGED if self.reads_merged else artifact
+
+
+JOB_KINDS = {
+    JobKind.TRAINING: JobKindSettings(
+        "train", "base", reads_merged=True, artifact_kind=MODEL_KIND, key_prefix="jobs"
+    ),
+    JobKind.PREDICTION: JobKindSettings(
+        "predict-file",
+        "model",
+        reads_merged=False,
+        artifact_kind=RESULTS_KIND,
+        key_prefix="predictions",
+    ),
+}
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The description with local paths, and the public name of each."""
+class LocalInputs:
+    """The spec with local paths, and the public name of each path."""
 
     spec: JsonObject
     names: Mapping[str, str] = field(default_factory=dict)
 
-    def name_of_one(self, text: str) -> bool:
-        """Whether a text names one of them as the process does: by its path, or the end of it."""
-        return any(Path(divided(local)[0]).name in text for local in self.names)
+    def mentions_input(self, text: str) -> bool:
+        """Return whether a text names an input as the process does: by its path or file name."""
+        return any(Path(split_sheet(local)[0]).name in text for local in self.names)
 
-    def public(self, value: Any) -> Any:
-        """The same JSON value with the public names in place of the paths."""
+    def with_public_names(self, value: Any) -> Any:
+        """Return the same JSON value with public names in place of local paths."""
         if isinstance(value, str):
             for local, name in self.names.items():
                 value = value.replace(local, name)
             return value
         if isinstance(value, Mapping):
-            return {key: self.public(each) for key, each in value.items()}
+            return {key: self.with_public_names(each) for key, each in value.items()}
         if isinstance(value, list | tuple):
-            return [self.public(each) for each in value]
+            return [self.with_public_names(each) for each in value]
         return value
 
 
-def from_hub(spec: JsonObject) -> bool:
-    """Whether base or data come from the hub. Only bases of the hub have a revision."""
+def needs_hub(spec: JsonObject) -> bool:
+    """Return whether base or data come from the hub. Only hub bases have a revision."""
     source = spec["data"]["source"]
     sources = source.values() if isinstance(source, Mapping) else [source]
-    return bool(spec.get("base_revision")) or any(each.startswith(PREFIX) for each in sources)
+    return bool(spec.get("base_revision")) or any(each.startswith(HUB_PREFIX) for each in sources)
 
 
-def locate(database: Database, claimed: Claimed, *, settings: Settings, store: Store) -> Inputs:
-    """Find the inputs of a job and check that their bytes are still the same.
+def resolve_inputs(
+    database: Database, claimed: ClaimedJob, *, settings: Settings, store: Store
+) -> LocalInputs:
+    """Find the inputs of a job and check that their bytes have not changed.
 
-    Files are read after the look at the rows, so that no writer waits for the disk. Raises
-    `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, what a store raises, and
-    for an imported version `ArtifactUnfit` and `TokenizerUnfit`.
+    Files are read after the database session is closed, so that no writer waits for the disk.
+    Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, any error of the
+    store, and for an imported version `ArtifactUnfit` and `TokenizerUnfit`.
     """
-    spec, work = dict(claimed.spec), WORK[claimed.kind]
-    model = spec[work.model]
+    spec, kind = dict(claimed.spec), JOB_KINDS[claimed.kind]
+    model = spec[kind.model_field]
     names: dict[str, str] = {}
     with database.read() as session:
         uploads = {
-            part: datasets.get(session, UUID(dataset_id))
-            for part, dataset_id in claimed.dataset_ids.items()
+            split: datasets.get(session, UUID(dataset_id))
+            for split, dataset_id in claimed.dataset_ids.items()
         }
-        version = registry.resolve(session, model) if model and is_version(model) else None
+        version = registry.resolve(session, model) if model and is_model_version(model) else None
     sources: dict[str, str] = {}
-    for part, upload in uploads.items():
+    for split, upload in uploads.items():
         name = f"{upload.name}:{upload.version}"
-        path = _find(upload, name, settings, store)
+        path = _find_file(upload, name, settings, store)
         sheet = upload.overview.get("sheet")
-        sources[part] = f"{path}#{sheet}" if sheet else str(path)
-        names |= {sources[part]: name, str(path): name, path.name: name}
+        sources[split] = f"{path}#{sheet}" if sheet else str(path)
+        names |= {sources[split]: name, str(path): name, path.name: name}
     if sources:
-        source: Any = sources.get(ALL)
+        source: Any = sources.get(ALL_ROWS)
         if source is None:
             source = {**spec["data"]["source"], **sources}
         spec["data"] = {**spec["data"], "source": source}
     if version is not None:
-        directory = verified(store, version.artifact, name=f"model {version.ref}")
+        artifact_dir = verify_artifact(store, version.artifact, name=f"model {version.ref}")
         if version.imported:
-            metadata.read(directory)  # it may have come in before there were rules
-        spec[work.model] = str(work.of(directory))
-        names[spec[work.model]] = version.ref
-    return Inputs(spec, names)
+            metadata.read_metadata(artifact_dir)  # may have been imported before these checks
+        spec[kind.model_field] = str(kind.model_path(artifact_dir))
+        names[spec[kind.model_field]] = version.ref
+    return LocalInputs(spec, names)
 
 
-def _find(upload: Dataset, name: str, settings: Settings, store: Store) -> Path:
+def _find_file(upload: Dataset, name: str, settings: Settings, store: Store) -> Path:
     try:
-        return files.find(settings, store, upload)
+        return files.local_path(settings, store, upload)
     except ArtifactCorrupt as error:
         raise InputChanged(name=name) from error

@@ -1,4 +1,4 @@
-"""Looks for a job whenever a slot is free."""
+"""Polls for jobs whenever a slot is free."""
 
 import threading
 import time
@@ -8,173 +8,179 @@ from threading import Event as Flag
 
 import structlog
 
-from app.database.errors import OUTAGE
+from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
 from app.queue import dispatch, heartbeats, leases
-from app.queue.fencing import Claimed, Owner
-from app.queue.states import Lane
+from app.queue.fencing import ClaimedJob, WorkerIdentity
+from app.queue.states import DeviceClass
 from app.queue.transitions import Preempted
 from app.resources import Resources
 from worker import finalize
-from worker.db_retry import Contact
-from worker.devices import Slot, Slots
-from worker.host_health import HostCheck
+from worker.db_retry import DatabaseRetry
+from worker.devices import Slot, SlotPool
+from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import Warm
+from worker.spawn import ReusableChild
 
-NOTE_SECONDS = 5.0  # between two looks for jobs that have come since
+PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host problem keeps waiting
 
 log = structlog.get_logger(__name__)
 
 
 class Poller:
-    """Claims jobs for the devices of this worker, and runs each in a thread of its own."""
+    """Claims jobs for the devices of this worker, and runs each in its own thread."""
 
     def __init__(
         self,
         resources: Resources,
-        owner: Owner,
+        owner: WorkerIdentity,
         runner: JobRunner,
-        slots: Slots,
+        slots: SlotPool,
         *,
         draining: Flag,
-        host: HostCheck | None = None,
+        host_health: HostHealth | None = None,
     ) -> None:
         self._resources = resources
-        self._host = host or HostCheck(resources)
+        self._host_health = host_health or HostHealth(resources)
         self._owner = owner
         self._runner = runner
         self._slots = slots
         self._draining = draining
-        self._bell = threading.Event()
+        self._wake_event = threading.Event()
         settings = resources.settings
-        self._pause = settings.poll_seconds or (15.0 if settings.broker_url else 1.0)  # seconds
-        self._contact = Contact(log)
-        self._trouble: str | None = None  # of this machine, as it was told last
-        self._noted_at: dict[Lane, float] = {}  # when it was last shown on jobs
+        self._poll_seconds = settings.poll_seconds or (15.0 if settings.broker_url else 1.0)
+        self._db_retry = DatabaseRetry(log)
+        self._problem: str | None = None  # code of this host's problem at the last check
+        self._shown_at: dict[DeviceClass, float] = {}  # when it was last written to jobs
 
     def wake(self) -> None:
-        """Look now: a job waits, or there is room for one."""
-        self._bell.set()
+        """Poll now: a job waits, or a slot has become free."""
+        self._wake_event.set()
 
     def run(self) -> None:
-        """Until the worker drains. A database that does not answer is asked again later."""
+        """Run until the worker drains. After an outage of the database, poll again later."""
         while not self._draining.is_set():
-            self._bell.clear()
+            self._wake_event.clear()
             try:
-                with suppress(*OUTAGE):
-                    self._fill()
+                with suppress(*OUTAGE_ERRORS):
+                    self._fill_slots()
             except Exception:
-                log.exception("no job could be claimed")
-            self._bell.wait(self._pause)
+                log.exception("failed to claim a job")
+            self._wake_event.wait(self._poll_seconds)
 
-    def _fill(self) -> None:
-        """Give each free slot a job, as long as there are any for it."""
-        idle: set[Lane] = set()  # where no job waits
-        while (slot := self._slots.take(but=idle)) is not None:
-            if not self._start(slot):
-                idle.add(slot.lane)
+    def _fill_slots(self) -> None:
+        """Start jobs until no slot is free or no job is queued for the free slots."""
+        idle: set[DeviceClass] = set()  # device classes without a queued job
+        while (slot := self._slots.acquire(exclude=idle)) is not None:
+            if not self._start_job(slot):
+                idle.add(slot.device_class)
 
-    def _start(self, slot: Slot) -> bool:
-        """Whether there was a job. The slot is given back when none runs in it."""
+    def _start_job(self, slot: Slot) -> bool:
+        """Start a job in the slot, or release the slot. Return whether there was a job."""
         started = False
         try:
-            claimed = self._take(slot)
+            claimed = self._claim_if_able(slot)
             if claimed is not None:
-                self._run_apart(claimed, slot)
+                self._run_in_thread(claimed, slot)
                 started = True
         finally:
             if not started:
-                self._slots.give(slot)
+                self._slots.release(slot)
         return started
 
-    def _take(self, slot: Slot) -> Claimed | None:
-        """A job for this slot. Asked with the slot in hand: who waits for the last one to come back
-        must not leave while another job is claimed.
-        """
-        unfit = self._draining.is_set() or self._leaves(slot.lane)
-        return None if unfit else self._claim(slot)
+    def _claim_if_able(self, slot: Slot) -> ClaimedJob | None:
+        """Claim a job for this slot, unless the worker drains or the host has a problem.
 
-    def _leaves(self, lane: Lane) -> bool:
-        """Whether jobs are left alone, because none could run here now. Where no other worker could
-        run them either they show what they wait for.
+        The slot must be held: `wait_idle` must not return while another job is being claimed.
         """
-        trouble, told = self._host.look(), self._trouble
-        self._trouble = trouble.code if trouble else None
-        if trouble is None:
-            if told is not None:
-                log.info("jobs are claimed again")
+        skip = self._draining.is_set() or self._must_skip(slot.device_class)
+        return None if skip else self._claim(slot)
+
+    def _must_skip(self, device_class: DeviceClass) -> bool:
+        """Return whether no job could run on this host now.
+
+        Jobs that no other worker could run either show the problem that they wait for.
+        """
+        problem, previous = self._host_health.check(), self._problem
+        self._problem = problem.code if problem else None
+        if problem is None:
+            if previous is not None:
+                log.info("claiming jobs again")
             return False
-        if told != self._trouble:
-            log.warning("jobs are left to other workers", code=trouble.code, reason=str(trouble))
-        if time.monotonic() - self._noted_at.get(lane, -inf) >= NOTE_SECONDS:
-            with self._contact.trying():
-                self._note(trouble, lane)
-            self._noted_at[lane] = time.monotonic()
+        if previous != self._problem:
+            log.warning("not claiming jobs", code=problem.code, reason=str(problem))
+        if time.monotonic() - self._shown_at.get(device_class, -inf) >= PROBLEM_NOTE_SECONDS:
+            with self._db_retry.tracking_outage():
+                self._show_on_jobs(problem, device_class)
+            self._shown_at[device_class] = time.monotonic()
         return True
 
-    def _note(self, trouble: AppError, lane: Lane) -> None:
-        """Show it on the jobs that are left alone."""
-        if lanes := self._left_alone(lane):
+    def _show_on_jobs(self, problem: AppError, device_class: DeviceClass) -> None:
+        """Write the problem to the queued jobs that no other worker could run."""
+        if device_classes := self._unserved_classes(device_class):
             with self._resources.database.write() as session:
-                dispatch.note_trouble(session, lanes, message=str(trouble))
+                dispatch.mark_waiting_for_storage(session, device_classes, message=str(problem))
                 session.commit()
 
-    def _left_alone(self, lane: Lane) -> list[Lane]:
-        """Lanes of this worker whose queued jobs no other one could run."""
+    def _unserved_classes(self, device_class: DeviceClass) -> list[DeviceClass]:
+        """Return the device classes of this worker whose jobs no other worker could run."""
         seconds = self._resources.settings.lease_seconds
         with self._resources.database.read() as session:
-            served = {
-                each: heartbeats.others(session, each, but=self._owner, lease_seconds=seconds)
-                for each in (Lane.CPU, Lane.GPU)
+            other_workers = {
+                each: heartbeats.has_other_worker(
+                    session, each, exclude=self._owner, lease_seconds=seconds
+                )
+                for each in (DeviceClass.CPU, DeviceClass.GPU)
             }
-        if served[lane]:
+        if other_workers[device_class]:
             return []
-        return [lane] if any(served.values()) else [lane, Lane.ANY]
+        return [device_class] if any(other_workers.values()) else [device_class, DeviceClass.ANY]
 
-    def _claim(self, slot: Slot) -> Claimed | None:
-        with self._contact.trying(), self._resources.database.write() as session:
+    def _claim(self, slot: Slot) -> ClaimedJob | None:
+        with self._db_retry.tracking_outage(), self._resources.database.write() as session:
             claimed = leases.claim(
                 session,
                 owner=self._owner,
-                lane=slot.lane,
+                device_class=slot.device_class,
                 device=slot.device,
                 lease_seconds=self._resources.settings.lease_seconds,
             )
             session.commit()
             return claimed
 
-    def _run_apart(self, claimed: Claimed, slot: Slot) -> None:
-        """In a thread of its own. Where there can be no more of them, the job waits again."""
+    def _run_in_thread(self, claimed: ClaimedJob, slot: Slot) -> None:
+        """Run a job in a new thread. If none can be started, requeue the job."""
         name = f"job-{claimed.lease.job_id}"
-        thread = threading.Thread(target=self._work, args=(claimed, slot), name=name, daemon=True)
+        thread = threading.Thread(
+            target=self._run_jobs, args=(claimed, slot), name=name, daemon=True
+        )
         try:
             thread.start()
         except Exception:
             finalize.finish(self._resources, claimed.lease, Preempted())
             raise
 
-    def _work(self, claimed: Claimed, slot: Slot) -> None:
-        """Run a job; as long as its process waits for another one, run what comes next, too."""
-        warm = Warm()
-        following: Claimed | None = claimed
+    def _run_jobs(self, claimed: ClaimedJob, slot: Slot) -> None:
+        """Run a job, and further ones for as long as its process can be reused."""
+        reusable_child = ReusableChild()
+        next_job: ClaimedJob | None = claimed
         try:
-            while following is not None:
-                self._run(following, slot, warm)
-                following = self._next(slot) if warm else None
+            while next_job is not None:
+                self._run(next_job, slot, reusable_child)
+                next_job = self._claim_next(slot) if reusable_child else None
         finally:
-            warm.close()
-            self._slots.give(slot)
+            reusable_child.close()
+            self._slots.release(slot)
             self.wake()
 
-    def _run(self, claimed: Claimed, slot: Slot, warm: Warm) -> None:
+    def _run(self, claimed: ClaimedJob, slot: Slot, reusable_child: ReusableChild) -> None:
         try:
-            self._runner.run(claimed, slot, warm)
+            self._runner.run(claimed, slot, reusable_child)
         except Exception:
-            log.exception("the ending of a job could not be written")
+            log.exception("failed to record the result of a job")
 
-    def _next(self, slot: Slot) -> Claimed | None:
-        """Whatever is the next job for this slot: cells of a sweep go before nobody."""
-        with suppress(*OUTAGE):
-            return self._take(slot)
+    def _claim_next(self, slot: Slot) -> ClaimedJob | None:
+        """Claim the next job for this slot in queue order: trials of a sweep have no priority."""
+        with suppress(*OUTAGE_ERRORS):
+            return self._claim_if_able(slot)
         return None

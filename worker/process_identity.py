@@ -1,6 +1,6 @@
-"""Which process is which, beyond the reuse of process ids.
+"""Identifies processes beyond the reuse of process ids.
 
-Linux numbers processes anew, so (boot id, pid, start time) is what names one for good.
+Linux reuses pids, so a process is identified by (boot id, pid, start time).
 """
 
 import os
@@ -10,61 +10,63 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from app.queue.fencing import Owner
+from app.queue.fencing import WorkerIdentity
 
 _PROC = Path("/proc")
 
 
-class Process(NamedTuple):
-    """One process of one run of one machine."""
+class ProcessIdentity(NamedTuple):
+    """Identifies a process across pid reuse and reboots."""
 
     boot_id: str
     pid: int
     start: int  # clock ticks since boot
 
 
-class _Stat(NamedTuple):
+class _ProcStat(NamedTuple):
     state: str
-    group: int
+    pgid: int
     start: int
 
 
 def boot_id() -> str:
-    """`start of the machine/container`: within both, a number means one process at a time."""
+    """Return `<boot id>/<pid namespace>`: within both, a pid means one process at a time."""
     boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot}/{(_PROC / 'self/ns/pid').stat().st_ino}"
 
 
-def process(pid: int) -> Process:
-    """The process that has this number now. Raises `ProcessLookupError` if there is none."""
+def identify(pid: int) -> ProcessIdentity:
+    """Return the process that has this pid now. Raises `ProcessLookupError` if there is none."""
     stat = _stat(pid)
     if stat is None:
         raise ProcessLookupError(pid)
-    return Process(boot_id(), pid, stat.start)
+    return ProcessIdentity(boot_id(), pid, stat.start)
 
 
-def alive(known: Process) -> bool:
-    """Whether exactly this process still runs. One that only waits to be reaped does not."""
-    if known.boot_id != boot_id():
+def is_alive(identity: ProcessIdentity) -> bool:
+    """Return whether exactly this process still runs. A zombie does not."""
+    if identity.boot_id != boot_id():
         return False
-    stat = _stat(known.pid)
-    return stat is not None and stat.start == known.start and stat.state not in "ZX"
+    stat = _stat(identity.pid)
+    return stat is not None and stat.start == identity.start and stat.state not in "ZX"
 
 
-def this_worker() -> Owner:
-    """Name this process as the owner of jobs."""
-    me = process(os.getpid())
+def current_owner() -> WorkerIdentity:
+    """Return the identity of this process as the owner of jobs."""
+    identity = identify(os.getpid())
     host = socket.gethostname()
-    name = f"{host[:64]}-{me.pid}-{me.start}-{me.boot_id[:8]}"
-    return Owner(id=name, host=host, boot_id=me.boot_id, pid=me.pid, pid_start=me.start)
+    name = f"{host[:64]}-{identity.pid}-{identity.start}-{identity.boot_id[:8]}"
+    return WorkerIdentity(
+        id=name, host=host, boot_id=identity.boot_id, pid=identity.pid, pid_start=identity.start
+    )
 
 
-def gone(owner: Owner, *, silent: bool) -> bool:
-    """Whether a worker is known to be dead. One in another container is not to be seen from here,
-    even if that has the name of this machine.
+def is_dead(owner: WorkerIdentity, *, silent: bool) -> bool:
+    """Return whether a worker is known to be dead.
 
-    Another boot is this machine before it was restarted, or another one of the same name, as a
-    cloned one has. `silent`, which is whether the worker says nothing any more, tells them apart.
+    False for a worker in another container, even one with this host's name: it cannot be seen here.
+    A different boot id means this host before a reboot, or a clone with the same name. `silent`
+    (the worker has stopped sending heartbeats) tells them apart.
     """
     if owner.host != socket.gethostname():
         return False
@@ -72,15 +74,15 @@ def gone(owner: Owner, *, silent: bool) -> bool:
     own_boot, own_container = boot_id().split("/")
     if boot != own_boot:
         return silent
-    known = Process(owner.boot_id, owner.pid, owner.pid_start)
-    return container == own_container and not alive(known)
+    identity = ProcessIdentity(owner.boot_id, owner.pid, owner.pid_start)
+    return container == own_container and not is_alive(identity)
 
 
-def kill_group(leader: Process) -> None:
-    """Kill what is left of the process group that `leader` led, if that was in this boot.
+def kill_group(leader: ProcessIdentity) -> None:
+    """Kill what is left of the process group that `leader` led during this boot.
 
-    While a group has members its number is given to no new process, so a group without its leader
-    is the old one; a leader with another start time leads a group of strangers.
+    Linux does not reuse a pid while a process group has that id. So a group without its leader is
+    the old one, and a leader with another start time leads an unrelated group.
     """
     if leader.boot_id != boot_id():
         return
@@ -92,15 +94,15 @@ def kill_group(leader: Process) -> None:
             os.killpg(leader.pid, signal.SIGKILL)
 
 
-def _has_members(group: int) -> bool:
+def _has_members(pgid: int) -> bool:
     stats = (_stat(int(entry.name)) for entry in _PROC.iterdir() if entry.name.isdecimal())
-    return any(stat is not None and stat.group == group for stat in stats)
+    return any(stat is not None and stat.pgid == pgid for stat in stats)
 
 
-def _stat(pid: int) -> _Stat | None:
+def _stat(pid: int) -> _ProcStat | None:
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold anything
-    return _Stat(state=fields[0], group=int(fields[2]), start=int(fields[19]))
+    fields = text[text.rindex(")") + 2 :].split()  # the command name before it may contain anything
+    return _ProcStat(state=fields[0], pgid=int(fields[2]), start=int(fields[19]))

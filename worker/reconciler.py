@@ -1,4 +1,4 @@
-"""Puts right what dead workers left behind. Any number of workers may do so at once."""
+"""Recovers jobs of dead workers. Any number of workers may reconcile at the same time."""
 
 import json
 import time
@@ -12,193 +12,217 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.database import clock
-from app.database.errors import OUTAGE
+from app.database.errors import OUTAGE_ERRORS
 from app.queue import dispatch, heartbeats, leases
-from app.queue.fencing import Held, Owner
-from app.queue.states import Lane
+from app.queue.fencing import RunningJob, WorkerIdentity
+from app.queue.states import DeviceClass
 from app.resources import Resources
-from app.sweeps import add_trials
+from app.sweeps import scheduler
 from worker import process_identity, workdir
-from worker.db_retry import Contact
-from worker.failures import lost
-from worker.host_health import HostCheck
+from worker.db_retry import DatabaseRetry
+from worker.failures import lost_worker
+from worker.host_health import HostHealth
 
-FORGET_SECONDS = 24 * 3600.0
+DEAD_WORKER_SECONDS = 24 * 3600.0
 CLOCK_JUMP_SECONDS = 5.0
-CLOCK_LOOK_SECONDS = 1.0  # an answer that took longer says too little about the clock
-SILENT_ROUNDS = 3  # without a sign of life
+MAX_CLOCK_READ_SECONDS = 1.0  # a slower response is too imprecise to compare clocks
+SILENT_ROUNDS = 3  # rounds without a heartbeat until a worker counts as silent
 
 log = structlog.get_logger(__name__)
 
 
-def _lanes(devices: Sequence[str]) -> set[Lane]:
-    """Whose jobs they can run."""
-    return {Lane.ANY, *(Lane.CPU if name.startswith("cpu") else Lane.GPU for name in devices)}
+def _device_classes(devices: Sequence[str]) -> set[DeviceClass]:
+    """Return the device classes whose jobs these devices can run."""
+    return {
+        DeviceClass.ANY,
+        *(DeviceClass.CPU if name.startswith("cpu") else DeviceClass.GPU for name in devices),
+    }
 
 
-def own_clock() -> float:
-    """Seconds since the start of the machine. They go on while it sleeps, as the database does."""
+def boot_clock() -> float:
+    """Return the seconds since boot. Unlike a monotonic clock, this includes time in suspend."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Reconciler:
-    """Each step repeats its condition in the database, so a stale look does no harm."""
+    """Sends heartbeats, expires leases of dead workers, advances sweeps, and redispatches jobs.
+
+    Each write repeats its condition in the database, so a stale read does no harm.
+    """
 
     def __init__(
         self,
         resources: Resources,
-        owner: Owner,
+        owner: WorkerIdentity,
         *,
         draining: Flag,
         devices: Sequence[str],
-        host: HostCheck | None = None,
+        host_health: HostHealth | None = None,
     ) -> None:
         self._resources = resources
-        self._host = host or HostCheck(resources)
+        self._host_health = host_health or HostHealth(resources)
         self._settings = resources.settings
         self._owner = owner
         self._draining = draining
         self._devices = devices
-        self._left = Flag()
-        self._contact = Contact(log)
+        self._stop_requested = Flag()
+        self._db_retry = DatabaseRetry(log)
         self._healthy_since = time.monotonic()
-        self._outage_at = -inf  # when the database last did not answer
-        self._began_at = own_clock()  # of the last round
-        self._offset: float | None = None  # database clock minus our own
+        self._last_outage_at = -inf  # when the database was last unreachable
+        self._round_started_at = boot_clock()
+        self._clock_offset: float | None = None  # database clock minus our own
 
     def run(self) -> None:
-        """Until the worker leaves. In a drain it is still alive, and holds jobs."""
+        """Run until `stop`, also during a drain: the worker still owns jobs then."""
         while not self._draining.wait(self._settings.reconcile_seconds):
-            self.tick()
-        self.tick()  # which tells that it drains
-        while not self._left.wait(self._settings.reconcile_seconds):
-            self.tick()
-        with suppress(*OUTAGE), self._resources.database.write() as session:
-            heartbeats.forget(session, silent_seconds=FORGET_SECONDS, left=self._owner)
+            self.run_once()
+        self.run_once()  # announces the drain
+        while not self._stop_requested.wait(self._settings.reconcile_seconds):
+            self.run_once()
+        with suppress(*OUTAGE_ERRORS), self._resources.database.write() as session:
+            heartbeats.delete_stale_workers(
+                session, stale_after_seconds=DEAD_WORKER_SECONDS, stopped=self._owner
+            )
             session.commit()
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         """End `run`."""
-        self._left.set()
+        self._stop_requested.set()
 
-    def tick(self) -> None:
-        """One round. It must go on whatever happens, so errors are only logged."""
-        self._notice_a_standstill()
+    def run_once(self) -> None:
+        """Run one round. Errors are only logged, so that the rounds go on."""
+        self._detect_pause()
         outage = None
-        for step in (self._put_right, self._go_on, self._remind):
+        for step in (self._recover_attempts, self._advance_sweeps, self._redispatch):
             try:
                 step()
-            except OUTAGE as error:
+            except OUTAGE_ERRORS as error:
                 outage = error
-                self._healthy_since = self._outage_at = time.monotonic()
+                self._healthy_since = self._last_outage_at = time.monotonic()
             except Exception:
-                log.exception("reconciling failed", step=step.__name__)
-        self._contact.tell(outage)
+                log.exception("reconciliation failed", step=step.__name__)
+        self._db_retry.record(outage)
 
-    def _put_right(self) -> None:
-        self._announce()
-        places = list(workdir.found(self._settings))  # before the look at the jobs
+    def _recover_attempts(self) -> None:
+        self._send_heartbeat()
+        # List directories before jobs: an attempt that starts in between must not look dead.
+        attempt_dirs = list(workdir.list_attempt_dirs(self._settings))
         with self._resources.database.read() as session:
-            running = heartbeats.running(session)
-        self._sweep(
-            places, {(held.job_id, held.attempt) for held in running if not self._expire(held)}
+            running = heartbeats.list_running_jobs(session)
+        self._clean_up(
+            attempt_dirs,
+            {(job.job_id, job.attempt) for job in running if not self._expire(job)},
         )
 
-    def _go_on(self) -> None:
-        """With the sweeps of workers that died before they could, or for workers that came."""
-        add_trials.all_of_them(self._resources)
+    def _advance_sweeps(self) -> None:
+        """Advance sweeps whose worker died before it could, or for which new workers arrived."""
+        scheduler.advance_all(self._resources)
 
-    def _remind(self) -> None:
-        """Tell the workers of what waits, and end what has waited for too long."""
-        told = self._settings.broker_url is not None  # without one they look by themselves
-        if not told and self._settings.queue_seconds is None:
+    def _redispatch(self) -> None:
+        """Send messages for waiting jobs, and fail jobs that have waited too long."""
+        uses_broker = self._settings.broker_url is not None  # without one, workers poll
+        if not uses_broker and self._settings.queue_seconds is None:
             return
         with self._resources.database.write() as session:
             for job_id in self._fail_overdue(session):
-                log.warning("a job waited for too long", job_id=str(job_id))
+                log.warning("job timed out in the queue", job_id=str(job_id))
             seconds = self._settings.hint_seconds
-            due = dispatch.take_due(session, hint_seconds=seconds) if told else []
+            due = (
+                dispatch.take_due_for_dispatch(session, redispatch_seconds=seconds)
+                if uses_broker
+                else []
+            )
             session.commit()
-        for job_id, lane in due:
-            self._resources.queue.hint(job_id, lane=lane)
+        for job_id, device_class in due:
+            self._resources.queue.send(job_id, device_class=device_class)
 
     def _fail_overdue(self, session: Session) -> list[UUID]:
-        """A time in the queue that was an outage of the database is not held against a job."""
+        """Fail jobs that exceed the queue limit. Time in a database outage is excluded."""
         limit = self._settings.queue_seconds
-        if limit is None or time.monotonic() - self._outage_at < limit:
+        if limit is None or time.monotonic() - self._last_outage_at < limit:
             return []
-        return dispatch.fail_overdue(session, queue_seconds=limit)
+        return dispatch.fail_queue_timeouts(session, queue_seconds=limit)
 
-    def _notice_a_standstill(self) -> None:
-        """Of the machine or of this process. Other workers here perhaps renewed no lease either."""
-        now = own_clock()
-        if now - self._began_at > self._settings.lease_seconds - self._settings.beat_seconds:
+    def _detect_pause(self) -> None:
+        """Detect that this machine or process was suspended.
+
+        Other workers on this machine may not have renewed their leases either.
+        """
+        now = boot_clock()
+        if (
+            now - self._round_started_at
+            > self._settings.lease_seconds - self._settings.beat_seconds
+        ):
             self._healthy_since = time.monotonic()
-        self._began_at = now
+        self._round_started_at = now
 
-    def _announce(self) -> None:
-        devices = () if self._host.trouble() else self._devices
+    def _send_heartbeat(self) -> None:
+        devices = () if self._host_health.problem() else self._devices
         with self._resources.database.write() as session:
-            heartbeats.announce(
+            heartbeats.record_heartbeat(
                 session, self._owner, draining=self._draining.is_set(), devices=devices
             )
-            heartbeats.forget(session, silent_seconds=FORGET_SECONDS)
+            heartbeats.delete_stale_workers(session, stale_after_seconds=DEAD_WORKER_SECONDS)
             if devices and not self._draining.is_set():
-                dispatch.forget_trouble(session, _lanes(devices))
-            asked_at = own_clock()
+                dispatch.clear_waiting_for_storage(session, _device_classes(devices))
+            read_at = boot_clock()
             database_now = clock.read_clock(session)
-            took = own_clock() - asked_at
+            elapsed = boot_clock() - read_at
             session.commit()
-        if took <= CLOCK_LOOK_SECONDS:
-            self._watch_clock(database_now - asked_at)
+        if elapsed <= MAX_CLOCK_READ_SECONDS:
+            self._check_clock_offset(database_now - read_at)
 
-    def _watch_clock(self, offset: float) -> None:
-        if self._offset is not None and abs(offset - self._offset) > CLOCK_JUMP_SECONDS:
-            log.warning("the clock of the database jumped", seconds=offset - self._offset)
+    def _check_clock_offset(self, offset: float) -> None:
+        if self._clock_offset is not None and abs(offset - self._clock_offset) > CLOCK_JUMP_SECONDS:
+            log.warning("the database clock jumped", seconds=offset - self._clock_offset)
             self._healthy_since = time.monotonic()
-            self._forget_waits()
-        self._offset = offset
+            self._reset_waits()
+        self._clock_offset = offset
 
-    def _forget_waits(self) -> None:
+    def _reset_waits(self) -> None:
         with self._resources.database.write() as session:
             dispatch.make_all_due(session)
             session.commit()
 
-    def _expire(self, held: Held) -> bool:
-        """A worker of this machine that is gone loses its jobs now; any other one with its lease.
+    def _expire(self, job: RunningJob) -> bool:
+        """Expire a job's lease: at once if its worker on this machine is dead, else when overdue.
 
-        After an outage of the database or a jump of its clock, leases and workers that only look
-        old get the time to tell that they are not.
+        After an outage of the database or a jump of its clock, leases and workers may only look
+        stale, so they get time to renew. Return whether the lease was expired.
         """
         healthy = time.monotonic() - self._healthy_since
-        silent = min(held.silent_seconds, healthy) > (
+        silent = min(job.seconds_since_heartbeat, healthy) > (
             SILENT_ROUNDS * self._settings.reconcile_seconds
         )
-        gone = held.owner is not None and process_identity.gone(held.owner, silent=silent)
-        if not gone and (healthy < self._settings.lease_seconds or not held.overdue):
+        dead = job.owner is not None and process_identity.is_dead(job.owner, silent=silent)
+        if not dead and (healthy < self._settings.lease_seconds or not job.lease_expired):
             return False
         with self._resources.database.write() as session:
             expired = leases.expire(
                 session,
-                held.job_id,
-                seen_attempt=held.attempt,
-                lost=lost(self._settings),
+                job.job_id,
+                attempt=job.attempt,
+                failure=lost_worker(self._settings),
                 max_failures=self._settings.max_failures,
-                gone=held.owner.id if gone and held.owner else None,
+                dead_worker=job.owner.id if dead and job.owner else None,
             )
             session.commit()
         if expired:
-            log.warning("a lost job was taken back", job_id=str(held.job_id), attempt=held.attempt)
+            log.warning(
+                "recovered the job of a lost worker", job_id=str(job.job_id), attempt=job.attempt
+            )
         return expired
 
-    def _sweep(self, places: list[workdir.Place], running: set[tuple[object, int]]) -> None:
-        """Kill what still runs for attempts that are over, and remove their directories."""
-        for place in places:
-            if (place.job_id, place.attempt) in running:
+    def _clean_up(
+        self, attempt_dirs: list[workdir.AttemptDir], running: set[tuple[object, int]]
+    ) -> None:
+        """Kill processes of attempts that are over, and remove their directories."""
+        for attempt_dir in attempt_dirs:
+            if (attempt_dir.job_id, attempt_dir.attempt) in running:
                 continue
             try:
-                boot_id, pid, start = json.loads(place.child.read_bytes())
-                process_identity.kill_group(process_identity.Process(boot_id, pid, start))
+                boot_id, pid, start = json.loads(attempt_dir.pid_file.read_bytes())
+                process_identity.kill_group(process_identity.ProcessIdentity(boot_id, pid, start))
             except (OSError, ValueError):
-                log.debug("no process to kill", directory=str(place.directory))
-            workdir.clear(place.directory)
+                log.debug("no process to kill", directory=str(attempt_dir.path))
+            workdir.remove(attempt_dir.path)

@@ -1,40 +1,45 @@
-"""What an event of a training process is in the tables: points of curves, or words."""
+"""Writes the events of a training process to the database: points of curves, and messages.
+
+Rows are written in batches, one transaction each. Its first statement is the heartbeat: it renews
+the lease, reports whether the job is still ours, and reserves the sequence numbers of the rows.
+While the database is unreachable, training continues and the rows are buffered here.
+"""
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
-from app.database.errors import OUTAGE
+from app.database.errors import OUTAGE_ERRORS
 from app.queue import checkpoints, leases
 from app.queue.fencing import Lease, StoredCheckpoint
 from app.queue.tables import JobEvent, MetricPoint
-from app.queue.transitions import Told
+from app.queue.transitions import EventContent
 from app.storage.store import ArtifactRef
 from lora_core.events import (
-    CandidateTried,
+    CandidateEvaluated,
     CheckpointSaved,
     Evaluated,
     Event,
     Finished,
+    LinearModelFitted,
+    MethodSelected,
     Noted,
     Resumed,
-    RivalFitted,
-    Selected,
     Started,
     StepLogged,
     Tick,
 )
 from lora_core.specs.data import Split
-from lora_core.specs.method import named
-from worker.db_retry import Contact
-from worker.periodic import meanwhile
+from lora_core.specs.method import describe_method
+from worker.db_retry import DatabaseRetry
 
 STEP_METRICS = (
     "loss",
@@ -46,18 +51,20 @@ STEP_METRICS = (
 )
 
 
-class Kept(NamedTuple):
-    """A checkpoint that is in the store."""
+class CheckpointRow(NamedTuple):
+    """A stored checkpoint whose database row is to be written."""
 
     step: int
     ref: ArtifactRef
 
-    def told(self) -> Told:
-        return Told("checkpoint", "info", f"Saved at step {self.step:,}.", {"step": self.step})
+    def to_event(self) -> EventContent:
+        return EventContent(
+            "checkpoint", "info", f"Saved at step {self.step:,}.", {"step": self.step}
+        )
 
 
-class Point(NamedTuple):
-    """One figure at one step. A value that is not finite has none, and says so."""
+class MetricValue(NamedTuple):
+    """One metric at one step. A value that is not finite is None, with `nonfinite` set."""
 
     split: Split
     name: str
@@ -67,246 +74,282 @@ class Point(NamedTuple):
     nonfinite: bool
 
 
-def points(event: Event) -> Iterator[Point]:
-    """The figures in an event."""
+def metric_values(event: Event) -> Iterator[MetricValue]:
+    """Yield the metrics in an event."""
     if isinstance(event, StepLogged):
         for name in STEP_METRICS:
-            yield _point(Split.TRAIN, name, event.step, event.epoch, getattr(event, name))
+            yield _metric_value(Split.TRAIN, name, event.step, event.epoch, getattr(event, name))
     elif isinstance(event, Evaluated):
         for name, value in event.metrics.items():
-            yield _point(event.split, name, event.step, None, value)
+            yield _metric_value(event.split, name, event.step, None, value)
 
 
-def told(event: Event) -> Told | None:
-    """The row of an event, if it has one. A failure has none: the closing event tells it."""
+def describe_event(event: Event) -> EventContent | None:
+    """Return the row of an event, if it has one. A failure has none: the final event reports it."""
     match event:
         case Started():
-            return Told("training", "info", _beginning(event), _data(event))
+            return EventContent("training", "info", _describe_start(event), _event_data(event))
         case Resumed():
             level = "info" if event.exact else "warning"
-            return Told("resumed", level, _onward(event), _data(event))
+            return EventContent("resumed", level, _describe_resume(event), _event_data(event))
         case Noted():
-            return Told("noted", event.level, event.message, {"code": event.code})
+            return EventContent("noted", event.level, event.message, {"code": event.code})
         case Evaluated():
-            return Told("evaluated", "info", _figures(event), _data(event))
-        case RivalFitted():
-            return Told("rival", "info", _rival(event), _data(event))
-        case CandidateTried():
-            return Told("candidate", "info", _tried(event), _data(event))
-        case Selected():
-            text = f"{named(event.method)} is trained on all {event.texts:,} texts."
-            return Told("selected", "info", text, _data(event))
+            return EventContent(
+                "evaluated", "info", _describe_evaluation(event), _event_data(event)
+            )
+        case LinearModelFitted():
+            return EventContent("rival", "info", _describe_linear(event), _event_data(event))
+        case CandidateEvaluated():
+            return EventContent("candidate", "info", _describe_candidate(event), _event_data(event))
+        case MethodSelected():
+            text = f"Training {describe_method(event.method)} on all {event.texts:,} texts."
+            return EventContent("selected", "info", text, _event_data(event))
         case Finished():
-            return Told("trained", "info", "Done; the result is being stored.", {})
+            return EventContent("trained", "info", "Training finished; storing the result.", {})
         case _:
             return None
 
 
-def _point(split: Split, name: str, step: int, epoch: float | None, value: float | None) -> Point:
+def _metric_value(
+    split: Split, name: str, step: int, epoch: float | None, value: float | None
+) -> MetricValue:
     finite = value is not None and math.isfinite(value)
-    return Point(split, name, step, epoch, value if finite else None, nonfinite=not finite)
+    return MetricValue(split, name, step, epoch, value if finite else None, nonfinite=not finite)
 
 
-def _data(event: Event) -> dict[str, Any]:
+def _event_data(event: Event) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(event.model_dump_json(exclude={"event"}))
     return data
 
 
-def _beginning(event: Started) -> str:
+def _describe_start(event: Started) -> str:
     return (
         f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
         f"for {event.total_steps:,} steps on {event.device}."
     )
 
 
-def _onward(event: Resumed) -> str:
-    exactly = f"Going on from step {event.step:,}."
+def _describe_resume(event: Resumed) -> str:
+    sentence = f"Resumed from step {event.step:,}."
     if event.exact:
-        return exactly
+        return sentence
     changes = "; ".join(event.differences)
-    return f"{exactly} The numbers will differ from those of an unbroken run: {changes}."
+    return f"{sentence} Metrics will differ from those of an uninterrupted run: {changes}."
 
 
-def _figures(event: Evaluated) -> str:
-    figures = (
-        f"{point.name} {'not finite' if point.value is None else format(point.value, '.4f')}"
-        for point in points(event)
+def _describe_evaluation(event: Evaluated) -> str:
+    metrics = (
+        f"{metric.name} {'not finite' if metric.value is None else format(metric.value, '.4f')}"
+        for metric in metric_values(event)
     )
-    return f"{event.split.capitalize()} at step {event.step}: {', '.join(figures)}."
+    return f"{event.split.capitalize()} at step {event.step}: {', '.join(metrics)}."
 
 
-def _tried(event: CandidateTried) -> str:
-    found = event.result
+def _describe_candidate(event: CandidateEvaluated) -> str:
+    result = event.result
     return (
-        f"{event.number} of {event.of}: {named(found.method)} answers {found.accuracy:.1%} of "
-        f"{found.texts:,} held-out texts rightly ({found.low:.1%} to {found.high:.1%})."
+        f"{event.number} of {event.of}: {describe_method(result.method)} classifies "
+        f"{result.accuracy:.1%} of {result.texts:,} held-out texts correctly "
+        f"(95% interval {result.low:.1%} to {result.high:.1%})."
     )
 
 
-def _rival(event: RivalFitted) -> str:
-    part, values = ("validation", event.validation) if event.validation else ("test", event.test)
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-    return f"The linear rival on {part}: {figures}."
+def _describe_linear(event: LinearModelFitted) -> str:
+    split, values = ("validation", event.validation) if event.validation else ("test", event.test)
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    return f"Linear model (TF-IDF + logistic regression) on {split}: {metrics}."
 
 
-# MERGED worker.recorder
-# Gathers what a training process tells and writes it down.
-#
-# Rows are written together, in one transaction whose first statement is the beat: it renews the
-# lease, reports whether the job is still ours, and reserves the numbers of the rows. While the
-# database does not answer, training continues and the rows wait here.
-
-WRITE_SECONDS = 1.0
-WRITE_ROWS = 50
-MOST_ROWS = 10_000  # kept while the database is away; points beyond are dropped, words are not
-LONGEST_MESSAGE = 4_000  # characters
+WRITE_SECONDS = 1.0  # between two writes of new rows
+MAX_BATCH_ROWS = 50
+# While the database is unreachable, further metrics are dropped; messages are always kept.
+MAX_BUFFERED_ROWS = 10_000
+MAX_MESSAGE_CHARS = 4_000
 
 log = structlog.get_logger(__name__)
 
 
-class Recorder:
-    """Holds what one attempt has told and not yet written. `step` is the last one heard of.
+@contextmanager
+def run_periodically(work: Callable[[], None], *, seconds: float) -> Iterator[None]:
+    """Call `work` every `seconds` in a thread while the block runs. The block must not call it."""
+    stopped = threading.Event()
 
-    `public` makes what is told fit for users; it concerns what is added from then on.
+    def repeat() -> None:
+        while not stopped.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, name="periodic", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class Recorder:
+    """Buffers the events of one attempt until they are written.
+
+    `step` is the last one reported. `to_public` replaces local paths in later events with the names
+    that users know.
     """
 
     def __init__(
-        self, database: Database, lease: Lease, *, beat_seconds: float, drop: Callable[[str], None]
+        self,
+        database: Database,
+        lease: Lease,
+        *,
+        heartbeat_seconds: float,
+        delete_artifact: Callable[[str], None],
     ) -> None:
-        """`drop` removes the files of a checkpoint that is not needed any more."""
-        self.public: Callable[[Any], Any] = lambda value: value
+        """Start empty. `delete_artifact` removes the files of a superseded checkpoint by key."""
+        self.to_public: Callable[[Any], Any] = lambda value: value
         self.step = 0
-        self.saved_step: int | None = None  # of the last checkpoint of this attempt that counts
+        self.saved_step: int | None = None  # of this attempt's last checkpoint that is recorded
         self.cancel_requested = False
         self.fenced = False
         self._database = database
         self._lease = lease
-        self._beat_seconds = beat_seconds
-        self._drop = drop
-        self._contact = Contact(log)
-        self._exact = True
+        self._heartbeat_seconds = heartbeat_seconds
+        self._delete_artifact = delete_artifact
+        self._db_retry = DatabaseRetry(log)
+        self._exact_resume = True
         self._total_steps: int | None = None
-        self._rows: list[Point | Told | Kept] = []
-        self._unsure = (0, 0)  # first number and length of a batch that may be written or not
+        self._rows: list[MetricValue | EventContent | CheckpointRow] = []
+        # First sequence number and length of a batch whose commit may or may not have succeeded.
+        self._uncertain_batch = (0, 0)
         self._last_steps: dict[tuple[str, str], int] = {}
         self._written_at = time.monotonic()
         self._written_step = 0
 
-    def begin(self, checkpoint: StoredCheckpoint | None) -> None:
-        """Where the training goes on. `None`: at its beginning."""
+    def start_at(self, checkpoint: StoredCheckpoint | None) -> None:
+        """Set the step where the training starts: that of the checkpoint, or 0."""
         self.step = checkpoint.step if checkpoint else 0
 
-    def add(self, event: Event) -> None:
-        """Take an event in; `write` brings it to the database."""
+    def add_event(self, event: Event) -> None:
+        """Buffer an event until the next write."""
         if isinstance(event, Tick | StepLogged | CheckpointSaved):
             self.step = max(self.step, event.step)
         elif isinstance(event, Started):
             self._total_steps = event.total_steps
         elif isinstance(event, Resumed):
-            self.step, self._exact = event.step, event.exact
-        for point in points(event):
-            curve = (point.split, point.name)
-            # A curve only goes on: the last evaluation repeats the step of the best one.
-            if point.step > self._last_steps.get(curve, -1) and len(self._rows) < MOST_ROWS:
-                self._last_steps[curve] = point.step
-                self._rows.append(point)
-        if (words := told(event)) is not None:
-            message = self.public(words.message)[:LONGEST_MESSAGE]
-            self._rows.append(words._replace(message=message, data=self.public(words.data)))
+            self.step, self._exact_resume = event.step, event.exact
+        for metric in metric_values(event):
+            curve = (metric.split, metric.name)
+            # Steps only increase: the final evaluation repeats the step of the best one.
+            is_new = metric.step > self._last_steps.get(curve, -1)
+            if is_new and len(self._rows) < MAX_BUFFERED_ROWS:
+                self._last_steps[curve] = metric.step
+                self._rows.append(metric)
+        if (entry := describe_event(event)) is not None:
+            message = self.to_public(entry.message)[:MAX_MESSAGE_CHARS]
+            self._rows.append(entry._replace(message=message, data=self.to_public(entry.data)))
 
-    def note_stored(self, step: int, ref: ArtifactRef) -> None:
-        """A checkpoint is stored; its row takes its place among what was told before and after."""
-        self._rows.append(Kept(step, ref))
+    def add_checkpoint(self, step: int, ref: ArtifactRef) -> None:
+        """Buffer the row of a stored checkpoint, in order with the events around it."""
+        self._rows.append(CheckpointRow(step, ref))
 
-    def note(self, told: Told) -> None:
-        """Words of our own."""
-        self._rows.append(told)
+    def add_entry(self, entry: EventContent) -> None:
+        """Buffer a message of the worker itself."""
+        self._rows.append(entry)
 
-    def due(self) -> bool:
-        """Whether it is time to write."""
+    def is_due(self) -> bool:
+        """Return whether it is time to write."""
         waited = time.monotonic() - self._written_at
-        news = bool(self._rows) or self.step > self._written_step
+        pending = bool(self._rows) or self.step > self._written_step
         return (
-            waited >= self._beat_seconds
-            or (waited >= WRITE_SECONDS and news)
-            or len(self._rows) >= WRITE_ROWS
+            waited >= self._heartbeat_seconds
+            or (waited >= WRITE_SECONDS and pending)
+            or len(self._rows) >= MAX_BATCH_ROWS
         )
 
     def write(self) -> None:
-        """Beat, and write what has gathered. Sets `fenced` and `cancel_requested`."""
-        with suppress(*OUTAGE), self._contact.trying():
+        """Renew the lease and write the buffered rows. Sets `fenced` and `cancel_requested`."""
+        with suppress(*OUTAGE_ERRORS), self._db_retry.tracking_outage():
             self._write()
 
     def flush(self) -> None:
-        """Write the last rows, once the database answers, so that no curve ends up with a gap."""
-        self._contact.insist(self._write)
+        """Write the last rows, retrying until the database is reachable, so no curve has a gap."""
+        self._db_retry.retry(self._write)
 
-    def beating(self) -> AbstractContextManager[None]:
-        """Keep the job while the block is busy with files. Nothing else may be called inside."""
-        return meanwhile(self.write, seconds=self._beat_seconds)
+    def renewing_lease(self) -> AbstractContextManager[None]:
+        """Renew the lease in the background while the block handles files.
+
+        The block must not call any other method of the recorder.
+        """
+        return run_periodically(self.write, seconds=self._heartbeat_seconds)
 
     def _write(self) -> None:
         self._written_at = time.monotonic()
         with self._database.write() as session:
-            beat = leases.beat(
+            heartbeat = leases.renew(
                 session,
                 self._lease,
                 step=self.step,
                 total_steps=self._total_steps,
                 reserve=len(self._rows),
             )
-            if beat is None:
+            if heartbeat is None:
                 self.fenced = True
                 return
-            self._settle(session)
-            if not self._exact:
-                leases.note_inexact(session, self._lease)
-            self._unsure = (beat.first_seq, len(self._rows))
-            stale = [
+            self._resolve_uncertain_commit(session)
+            if not self._exact_resume:
+                leases.mark_resume_inexact(session, self._lease)
+            self._uncertain_batch = (heartbeat.first_seq, len(self._rows))
+            superseded = [
                 key
-                for seq, row in enumerate(self._rows, beat.first_seq)
-                for key in self._insert(session, seq, row)
+                for seq, row in enumerate(self._rows, heartbeat.first_seq)
+                for key in self._insert_row(session, seq, row)
             ]
             session.commit()
-        self._forget(len(self._rows))
-        for key in stale:
-            self._drop(key)
+        self._mark_written(len(self._rows))
+        for key in superseded:
+            self._delete_artifact(key)
         self._written_step = self.step
-        self.cancel_requested = beat.cancel_requested
+        self.cancel_requested = heartbeat.cancel_requested
 
-    def _settle(self, session: Session) -> None:
-        """A connection that breaks in a commit leaves open whether it happened. Now that the beat
-        has locked the job, the first row of that batch tells.
+    def _resolve_uncertain_commit(self, session: Session) -> None:
+        """Find out whether a batch was written whose connection broke during the commit.
+
+        The heartbeat has locked the job, so its first row is a reliable sign.
         """
-        first_seq, count = self._unsure
-        if count and self._is_there(session, first_seq, self._rows[0]):
-            self._forget(count)
+        first_seq, count = self._uncertain_batch
+        if count and self._row_exists(session, first_seq, self._rows[0]):
+            self._mark_written(count)
 
-    def _is_there(self, session: Session, seq: int, row: Point | Told | Kept) -> bool:
-        """The number may also have gone to other words, such as a request to cancel."""
+    def _row_exists(
+        self, session: Session, seq: int, row: MetricValue | EventContent | CheckpointRow
+    ) -> bool:
+        """Return whether the row was written under this number.
+
+        The number may have gone to another event instead, such as a request to cancel.
+        """
         key = (self._lease.job_id, seq)
-        if isinstance(row, Point):
+        if isinstance(row, MetricValue):
             return session.get(MetricPoint, key) is not None
-        words = row.told() if isinstance(row, Kept) else row
-        found = session.get(JobEvent, key)
-        return found is not None and (found.kind, found.message) == (words.kind, words.message)
+        entry = row.to_event() if isinstance(row, CheckpointRow) else row
+        event = session.get(JobEvent, key)
+        return event is not None and (event.kind, event.message) == (entry.kind, entry.message)
 
-    def _forget(self, count: int) -> None:
-        """The first rows are in the database."""
+    def _mark_written(self, count: int) -> None:
+        """Remove the first `count` rows from the buffer: they are in the database."""
         for row in self._rows[:count]:
-            if isinstance(row, Kept):
+            if isinstance(row, CheckpointRow):
                 self.saved_step = row.step
         del self._rows[:count]
-        self._unsure = (0, 0)
+        self._uncertain_batch = (0, 0)
 
-    def _insert(self, session: Session, seq: int, row: Point | Told | Kept) -> list[str]:
-        """One row under its number. Returns the keys of checkpoints that it makes superfluous."""
-        place = {"job_id": self._lease.job_id, "attempt": self._lease.attempt, "seq": seq}
-        if isinstance(row, Point):
-            session.add(MetricPoint(**place, **row._asdict()))
+    def _insert_row(
+        self, session: Session, seq: int, row: MetricValue | EventContent | CheckpointRow
+    ) -> list[str]:
+        """Insert one row. Return the storage keys of the checkpoints that it supersedes."""
+        columns = {"job_id": self._lease.job_id, "attempt": self._lease.attempt, "seq": seq}
+        if isinstance(row, MetricValue):
+            session.add(MetricPoint(**columns, **row._asdict()))
             return []
-        if isinstance(row, Told):
-            session.add(JobEvent(**place, **row._asdict()))
+        if isinstance(row, EventContent):
+            session.add(JobEvent(**columns, **row._asdict()))
             return []
-        session.add(JobEvent(**place, **row.told()._asdict()))
+        session.add(JobEvent(**columns, **row.to_event()._asdict()))
         return checkpoints.add(session, self._lease, step=row.step, ref=row.ref, seq=seq)

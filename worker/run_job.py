@@ -1,6 +1,6 @@
-"""One attempt of a job: claimed → inputs → training → artifact or failure → ending.
+"""Runs one attempt of a job: claim → inputs → child process → artifact or failure → result.
 
-A prediction run lives the same life; `work` says in what it differs.
+Trainings and prediction runs take the same path; `inputs.JOB_KINDS` lists where they differ.
 """
 
 import dataclasses
@@ -12,31 +12,43 @@ from threading import Event as Flag
 
 import structlog
 
-from app.database.errors import OUTAGE
+from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
 from app.queue import leases
-from app.queue.fencing import Claimed
-from app.queue.states import Lane
-from app.queue.transitions import Ending, Failed, Preempted, Retry, Waiting
+from app.queue.fencing import ClaimedJob
+from app.queue.states import DeviceClass
+from app.queue.transitions import (
+    AttemptResult,
+    PermanentFailure,
+    Preempted,
+    ResourceUnavailable,
+    RetryableFailure,
+)
 from app.resources import Resources
-from app.storage.data_folder import check_room
-from app.sweeps import add_trials
+from app.storage.data_dir import check_free_space
+from app.sweeps import scheduler
 from lora_core.errors import LoraCoreError
-from lora_core.process import cores
+from lora_core.process import available_cores
 from worker import finalize, inputs, workdir
-from worker.checkpoint_sync import Keeper
+from worker.checkpoint_sync import CheckpointSync
 from worker.devices import Slot
-from worker.failures import Fenced, is_disk, judge, judge_error, over_time
-from worker.host_health import HostCheck
-from worker.inputs import Inputs
-from worker.job_kinds import WORK
+from worker.failures import (
+    LEASE_LOST_MESSAGE,
+    LeaseLost,
+    classify_error,
+    classify_result,
+    is_disk_error,
+    time_limit_exceeded,
+)
+from worker.host_health import HostHealth
+from worker.inputs import JOB_KINDS, LocalInputs
 from worker.recorder import Recorder
-from worker.spawn import Order, Warm
-from worker.supervisor import Asked, Ended, Supervisor
+from worker.spawn import ChildTask, ReusableChild
+from worker.supervisor import ChildResult, StopReason, Supervisor
 
-LOG_TAIL = 4_000  # bytes
-# A checkpoint that the training process refuses is as bad as one that is damaged.
-UNUSABLE = frozenset({"checkpoint_corrupt", "checkpoint_mismatch"})
+LOG_TAIL_BYTES = 4_000
+# A checkpoint that the training process rejects is treated like a damaged one.
+UNUSABLE_CHECKPOINT_CODES = frozenset({"checkpoint_corrupt", "checkpoint_mismatch"})
 
 log = structlog.get_logger(__name__)
 
@@ -45,193 +57,223 @@ class JobRunner:
     """Runs claimed jobs, each in the thread that calls `run`."""
 
     def __init__(
-        self, resources: Resources, *, draining: Flag, host: HostCheck | None = None
+        self, resources: Resources, *, draining: Flag, host_health: HostHealth | None = None
     ) -> None:
         self._resources = resources
         self._settings = resources.settings
         self._draining = draining
-        self._host = host or HostCheck(resources)
+        self._host_health = host_health or HostHealth(resources)
 
-    def run(self, claimed: Claimed, slot: Slot, warm: Warm) -> None:
-        """From the claim to the ending. What breaks on the way is an ending, too."""
+    def run(self, claimed: ClaimedJob, slot: Slot, reusable_child: ReusableChild) -> None:
+        """Run the attempt and record its outcome. An error in the worker is an outcome, too."""
         lease = claimed.lease
-        attempt = _Attempt(claimed, slot, self._resources, warm)
+        attempt = _AttemptContext(claimed, slot, self._resources, reusable_child)
         with structlog.contextvars.bound_contextvars(
             job_id=str(lease.job_id), attempt=lease.attempt
         ):
-            log.info("the attempt starts", device=slot.device)
+            log.info("attempt started", device=slot.device)
             try:
                 self._run(attempt)
-            except Fenced:
-                log.warning("fenced: the job is in other hands")
+            except LeaseLost:
+                log.warning(LEASE_LOST_MESSAGE)
             except Exception as error:
-                known = isinstance(error, (AppError, LoraCoreError, *OUTAGE)) or is_disk(error)
-                log.warning("the attempt broke", error=str(error), exc_info=not known)
-                told = attempt.recorder
-                ending = judge_error(
-                    error, claimed, self._settings, saved_step=told.saved_step, step=told.step
+                expected = isinstance(
+                    error, (AppError, LoraCoreError, *OUTAGE_ERRORS)
+                ) or is_disk_error(error)
+                log.warning("the attempt failed", error=str(error), exc_info=not expected)
+                recorder = attempt.recorder
+                outcome = classify_error(
+                    error,
+                    claimed,
+                    self._settings,
+                    saved_step=recorder.saved_step,
+                    step=recorder.step,
                 )
-                if isinstance(ending, Waiting):
-                    self._host.doubt_store()
-                finalize.finish(self._resources, lease, ending)
+                if isinstance(outcome, ResourceUnavailable):
+                    self._host_health.suspect_store()
+                finalize.finish(self._resources, lease, outcome)
             finally:
-                workdir.clear(attempt.place.directory)
-                self._advance(claimed)
+                workdir.remove(attempt.attempt_dir.path)
+                self._advance_sweeps(claimed)
 
-    def _advance(self, claimed: Claimed) -> None:
-        """Go on with the sweeps that waited for this job; what fails here a reconciler does."""
+    def _advance_sweeps(self, claimed: ClaimedJob) -> None:
+        """Advance the sweeps that waited for this job. On failure a reconciler retries it."""
         try:
-            add_trials.after(self._resources, claimed.lease.job_id)
-        except OUTAGE as error:
-            log.warning("a sweep waits for the database", error=str(error))
+            scheduler.advance_after_job(self._resources, claimed.lease.job_id)
+        except OUTAGE_ERRORS as error:
+            log.warning("cannot advance sweeps: the database is unreachable", error=str(error))
         except Exception:
-            log.exception("a sweep could not go on")
+            log.exception("failed to advance sweeps")
 
-    def _run(self, attempt: "_Attempt") -> None:
-        lease, place = attempt.claimed.lease, attempt.place
+    def _run(self, attempt: "_AttemptContext") -> None:
+        lease, attempt_dir = attempt.claimed.lease, attempt.attempt_dir
         if self._draining.is_set():
             finalize.finish(self._resources, lease, Preempted())
             return
         if attempt.seconds_left() <= 0:
-            ending = over_time(attempt.claimed, self._settings, saved_step=None)
-            finalize.finish(self._resources, lease, ending)
+            outcome = time_limit_exceeded(attempt.claimed, self._settings, saved_step=None)
+            finalize.finish(self._resources, lease, outcome)
             return
-        check_room(self._settings, host=socket.gethostname())
-        self._fix_runtime(attempt)
+        check_free_space(self._settings, host=socket.gethostname())
+        self._pin_runtime(attempt)
         self._check_store(attempt)
-        with attempt.recorder.beating():
-            found = inputs.locate(
+        with attempt.recorder.renewing_lease():
+            local_inputs = inputs.resolve_inputs(
                 self._resources.database,
                 attempt.claimed,
                 settings=self._settings,
                 store=self._resources.store,
             )
-        attempt.recorder.public = found.public
-        place.directory.mkdir(parents=True)
-        place.spec.write_text(json.dumps(found.spec, allow_nan=False), encoding="utf-8")
-        self._end(attempt, self._train(attempt), found)
+        attempt.recorder.to_public = local_inputs.with_public_names
+        attempt_dir.path.mkdir(parents=True)
+        attempt_dir.spec.write_text(
+            json.dumps(local_inputs.spec, allow_nan=False), encoding="utf-8"
+        )
+        self._finish_attempt(attempt, self._run_child(attempt), local_inputs)
 
-    def _end(self, attempt: "_Attempt", ended: Ended, found: Inputs) -> None:
-        claimed, place = attempt.claimed, attempt.place
-        if ended.asked is Asked.FENCED:
-            raise Fenced()
-        if ended.left.code == 0:
-            with attempt.recorder.beating():
-                finalize.publish(self._resources, claimed, place.out, found)
+    def _finish_attempt(
+        self, attempt: "_AttemptContext", result: ChildResult, local_inputs: LocalInputs
+    ) -> None:
+        claimed, attempt_dir = attempt.claimed, attempt.attempt_dir
+        if result.stop_reason is StopReason.FENCED:
+            raise LeaseLost()
+        if result.exit_status.code == 0:
+            with attempt.recorder.renewing_lease():
+                finalize.publish(self._resources, claimed, attempt_dir.out, local_inputs)
         else:
-            tell = log.warning if ended.asked is None else log.info
-            tell("the training ended", **dataclasses.asdict(ended.left), log=_tail(place.log))
-            if ended.asked is None:  # it may have died of one of these
-                if ended.failed is None:
+            log_event = log.warning if result.stop_reason is None else log.info
+            log_event(
+                "the training process exited",
+                **dataclasses.asdict(result.exit_status),
+                log=_read_tail(attempt_dir.log),
+            )
+            if result.stop_reason is None:  # an unusable disk or store may be the cause
+                if result.failure is None:
                     workdir.check_writable(self._settings)
                 self._check_store(attempt)
-            gone = ended.failed is not None and found.name_of_one(ended.failed.message)
-            ending = judge(ended, claimed, self._settings, verified_input=gone)
-            ending = _public(ending, found)
-            finalize.finish(self._resources, claimed.lease, ending, ended.left)
+            mentions_input = result.failure is not None and local_inputs.mentions_input(
+                result.failure.message
+            )
+            outcome = classify_result(
+                result, claimed, self._settings, verified_input=mentions_input
+            )
+            outcome = _with_public_names(outcome, local_inputs)
+            finalize.finish(self._resources, claimed.lease, outcome, result.exit_status)
 
-    def _train(self, attempt: "_Attempt") -> Ended:
-        """From the last checkpoint that serves, or from the beginning."""
+    def _run_child(self, attempt: "_AttemptContext") -> ChildResult:
+        """Run the child process from the last usable checkpoint, or from the start."""
         checkpoint = attempt.claimed.checkpoint
         while True:
-            checkpoint, resume = attempt.keeper.fetch(checkpoint)
-            attempt.recorder.begin(checkpoint)
-            order = attempt.order(resume)
-            child = attempt.warm.start(order)
+            checkpoint, resume_from = attempt.checkpoint_sync.fetch(checkpoint)
+            attempt.recorder.start_at(checkpoint)
+            child_task = attempt.child_task(resume_from)
+            child = attempt.reusable_child.acquire(child_task)
             supervisor = Supervisor(
                 child,
                 attempt.recorder,
                 settings=self._settings,
                 draining=self._draining,
-                keep=attempt.keeper.keep,
-                seconds=attempt.seconds_left(),
+                store_checkpoint=attempt.checkpoint_sync.store,
+                time_limit_seconds=attempt.seconds_left(),
             )
-            ended = supervisor.run()
-            if supervisor.stays:
-                attempt.warm.keep(child, order)
-            refused = ended.failed is not None and ended.failed.code in UNUSABLE
-            if checkpoint is None or not refused or ended.failed is None:
-                return ended
-            self._check_store(attempt)  # the process reads the checkpoint where it is
-            checkpoint = attempt.keeper.reject(checkpoint, ended.failed.message)
+            result = supervisor.run()
+            if supervisor.reusable:
+                attempt.reusable_child.release(child, child_task)
+            checkpoint_refused = (
+                result.failure is not None and result.failure.code in UNUSABLE_CHECKPOINT_CODES
+            )
+            if checkpoint is None or not checkpoint_refused or result.failure is None:
+                return result
+            self._check_store(attempt)  # the process reads the checkpoint from the store
+            checkpoint = attempt.checkpoint_sync.reject(checkpoint, result.failure.message)
 
-    def _check_store(self, attempt: "_Attempt") -> None:
-        """Raises what a store raises that is away: inputs are read there, results kept there."""
-        with attempt.recorder.beating():
+    def _check_store(self, attempt: "_AttemptContext") -> None:
+        """Raise the store's error if it is unreachable: it holds the inputs and the results."""
+        with attempt.recorder.renewing_lease():
             self._resources.store.now()
 
-    def _fix_runtime(self, attempt: "_Attempt") -> None:
-        """The first attempt fixes threads and device: others give other numbers."""
+    def _pin_runtime(self, attempt: "_AttemptContext") -> None:
+        """Pin threads and device at the first attempt: with others, the metrics would differ."""
         claimed = attempt.claimed
         runtime = claimed.spec.get("runtime", {})
-        fixed = {
+        pinned = {
             **runtime,
-            "threads": runtime.get("threads") or max(1, cores() // self._settings.slots),
-            "device": "cuda" if attempt.slot.lane is Lane.GPU else "cpu",
+            "threads": runtime.get("threads") or max(1, available_cores() // self._settings.slots),
+            "device": "cuda" if attempt.slot.device_class is DeviceClass.GPU else "cpu",
         }
-        if fixed == runtime:
+        if pinned == runtime:
             return
-        spec = {**claimed.spec, "runtime": fixed}
+        spec = {**claimed.spec, "runtime": pinned}
         with self._resources.database.write() as session:
-            if not leases.fix_spec(session, claimed.lease, spec):
-                raise Fenced()
+            if not leases.store_resolved_spec(session, claimed.lease, spec):
+                raise LeaseLost()
             session.commit()
         attempt.claimed = dataclasses.replace(claimed, spec=spec)
 
 
-class _Attempt:
-    """What belongs to one attempt while it runs."""
+class _AttemptContext:
+    """The state of one attempt while it runs."""
 
-    def __init__(self, claimed: Claimed, slot: Slot, resources: Resources, warm: Warm) -> None:
+    def __init__(
+        self, claimed: ClaimedJob, slot: Slot, resources: Resources, reusable_child: ReusableChild
+    ) -> None:
         self.claimed = claimed
         self.slot = slot
-        self.warm = warm
+        self.reusable_child = reusable_child
         self._settings = resources.settings
-        self.place = workdir.place(self._settings, claimed.lease.job_id, claimed.lease.attempt)
-        self._began = time.monotonic()
+        self.attempt_dir = workdir.attempt_dir(
+            self._settings, claimed.lease.job_id, claimed.lease.attempt
+        )
+        self._started_at = time.monotonic()
         self.recorder = Recorder(
             resources.database,
             claimed.lease,
-            beat_seconds=self._settings.beat_seconds,
-            drop=resources.store.discard,
+            heartbeat_seconds=self._settings.beat_seconds,
+            delete_artifact=resources.store.delete_best_effort,
         )
-        self.recorder.begin(claimed.checkpoint)
-        self.keeper = Keeper(resources, claimed.lease, self.recorder, self.place.checkpoints)
+        self.recorder.start_at(claimed.checkpoint)
+        self.checkpoint_sync = CheckpointSync(
+            resources, claimed.lease, self.recorder, self.attempt_dir.checkpoints
+        )
 
     def seconds_left(self) -> float:
-        """Of the longest time that the job may run."""
+        """Return how much of the job's time limit is left, over all of its attempts."""
         limit = self.claimed.time_limit_seconds or self._settings.run_seconds
         if limit is None:
             return float("inf")
-        return limit - self.claimed.running_seconds - (time.monotonic() - self._began)
+        return limit - self.claimed.running_seconds - (time.monotonic() - self._started_at)
 
-    def order(self, resume: Path | None) -> Order:
-        return Order(
-            command=WORK[self.claimed.kind].command,
-            place=self.place,
-            resume=resume,
+    def child_task(self, resume_from: Path | None) -> ChildTask:
+        return ChildTask(
+            command=JOB_KINDS[self.claimed.kind].command,
+            attempt_dir=self.attempt_dir,
+            resume_from=resume_from,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             threads=self.claimed.spec["runtime"]["threads"],
             device=self.slot.device,
             lock_fd=self.slot.lock_fd,
-            from_hub=inputs.from_hub(self.claimed.spec),
-            stays=Warm.suits(self.claimed),
+            from_hub=inputs.needs_hub(self.claimed.spec),
+            reusable=ReusableChild.can_share(self.claimed),
         )
 
 
-def _public(ending: Ending, found: Inputs) -> Ending:
-    if isinstance(ending, Failed):
-        return Failed(ending.code, found.public(ending.message), found.public(ending.detail))
-    if isinstance(ending, Waiting | Retry):
-        return dataclasses.replace(ending, message=found.public(ending.message))
-    return ending
+def _with_public_names(outcome: AttemptResult, local_inputs: LocalInputs) -> AttemptResult:
+    if isinstance(outcome, PermanentFailure):
+        return PermanentFailure(
+            outcome.code,
+            local_inputs.with_public_names(outcome.message),
+            local_inputs.with_public_names(outcome.detail),
+        )
+    if isinstance(outcome, ResourceUnavailable | RetryableFailure):
+        return dataclasses.replace(outcome, message=local_inputs.with_public_names(outcome.message))
+    return outcome
 
 
-def _tail(file: Path) -> str:
-    """The end of what the process wrote, for our own log. All of it may be much."""
+def _read_tail(path: Path) -> str:
+    """Return the end of the process's log, for our own log. The whole may be large."""
     try:
-        with file.open("rb") as text:
-            text.seek(max(0, file.stat().st_size - LOG_TAIL))
-            return text.read(LOG_TAIL).decode("utf-8", "replace")
+        with path.open("rb") as log_file:
+            log_file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+            return log_file.read(LOG_TAIL_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""

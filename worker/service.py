@@ -1,4 +1,4 @@
-"""A worker: poller and reconciler beside each other, until it is told to leave."""
+"""A worker: poller, reconciler, and garbage collector in threads, until it drains."""
 
 import sys
 import threading
@@ -14,118 +14,127 @@ from app.database import migrations
 from app.errors import AppError
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from app.storage.permissions import keep_private
+from app.storage.data_dir import make_process_private
 from worker import process_identity, workdir
-from worker.devices import Device, Slots, chosen
-from worker.garbage_collector import Sweeper
-from worker.host_health import HostCheck
+from worker.devices import Device, SlotPool, select_devices
+from worker.garbage_collector import GarbageCollector
+from worker.host_health import HostHealth
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
 
-CLOSING_SECONDS = 30.0  # for the last transactions, after the grace of the trainings
-LAST_WORD_SECONDS = 5.0  # to say that the worker leaves
-BAD_SETTINGS = 78  # an exit status, as sysexits.h has it
+FINAL_WRITE_SECONDS = 30.0  # for the last transactions, after the stop grace of the trainings
+DEREGISTER_SECONDS = 5.0  # to remove the worker's own row
+EX_CONFIG = 78  # exit status from sysexits.h
 
-Started = TypeVar("Started")
+Opened = TypeVar("Opened")
 
 log = structlog.get_logger(__name__)
 
 
-class Service:
-    """Works in threads of its own, however the process is started and woken."""
+class WorkerService:
+    """Runs the worker's threads, whether Celery or `python -m worker` started the process."""
 
     def __init__(self, resources: Resources, devices: Sequence[Device]) -> None:
         settings = resources.settings
         self._resources = resources
-        self._owner = process_identity.this_worker()
+        self._owner = process_identity.current_owner()
         self._draining = threading.Event()
-        self._told = SimpleQueue[None]()
-        self._slots = Slots(devices, cpu_count=settings.slots, locks=settings.work_dir / "devices")
-        host = HostCheck(resources)
-        names = self._slots.names()
-        self._reconciler = Reconciler(
-            resources, self._owner, draining=self._draining, devices=names, host=host
+        self._drain_requests = SimpleQueue[None]()
+        self._slots = SlotPool(
+            devices, cpu_count=settings.slots, lock_dir=settings.work_dir / "devices"
         )
-        self._reconciling = _thread(self._reconciler.run)
-        self._sweeper = Sweeper(resources, draining=self._draining)
-        runner = JobRunner(resources, draining=self._draining, host=host)
+        host_health = HostHealth(resources)
+        device_names = self._slots.device_names()
+        self._reconciler = Reconciler(
+            resources,
+            self._owner,
+            draining=self._draining,
+            devices=device_names,
+            host_health=host_health,
+        )
+        self._reconciler_thread = _daemon_thread(self._reconciler.run)
+        self._garbage_collector = GarbageCollector(resources, draining=self._draining)
+        runner = JobRunner(resources, draining=self._draining, host_health=host_health)
         self._poller = Poller(
-            resources, self._owner, runner, self._slots, draining=self._draining, host=host
+            resources,
+            self._owner,
+            runner,
+            self._slots,
+            draining=self._draining,
+            host_health=host_health,
         )
 
     def start(self) -> None:
-        """Begin to work. What a dead worker left running is killed before anything new starts."""
-        self._reconciler.tick()
-        self._reconciling.start()
-        for work in (self._poller.run, self._sweeper.run, self._drain_when_told):
-            _thread(work).start()
-        log.info("ready", worker=self._owner.id, devices=self._slots.names())
+        """Start the threads, after killing what a dead worker left running."""
+        self._reconciler.run_once()
+        self._reconciler_thread.start()
+        for target in (self._poller.run, self._garbage_collector.run, self._drain_on_request):
+            _daemon_thread(target).start()
+        log.info("worker ready", worker=self._owner.id, devices=self._slots.device_names())
 
     def wake(self) -> None:
-        """A job waits: look for it now."""
+        """Poll for a job now."""
         self._poller.wake()
 
     def drain(self) -> None:
-        """Stop the trainings; their jobs go back to the queue. May be called by a signal handler,
-        even while it is called already.
+        """Stop the trainings and requeue their jobs.
+
+        Safe in a signal handler, even when it interrupts this same method.
         """
-        self._told.put(None)  # the only thing that is safe there
+        self._drain_requests.put(None)  # `SimpleQueue.put` is reentrant
 
     def wait(self) -> bool:
-        """Drain, and wait for it. Whether every job was given back in time."""
+        """Drain and wait. Return whether every job was requeued in time."""
         self.drain()
         grace = self._resources.settings.stop_grace_seconds
-        idle = self._draining.wait(CLOSING_SECONDS) and self._slots.wait_idle(
-            grace + CLOSING_SECONDS
+        idle = self._draining.wait(FINAL_WRITE_SECONDS) and self._slots.wait_idle(
+            grace + FINAL_WRITE_SECONDS
         )
-        self._reconciler.leave()
-        self._reconciling.join(LAST_WORD_SECONDS)
-        log.info("left", idle=idle)
+        self._reconciler.stop()
+        self._reconciler_thread.join(DEREGISTER_SECONDS)
+        log.info("worker stopped", idle=idle)
         return idle
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close the database and the other resources."""
         self._resources.close()
 
-    def _drain_when_told(self) -> None:
-        self._told.get()
+    def _drain_on_request(self) -> None:
+        self._drain_requests.get()
         log.info("draining")
         self._draining.set()
         self._poller.wake()
 
 
-def or_exit(start: Callable[[Settings], Started]) -> Started:
-    """What `start` makes of the settings. What keeps it from that is told in the log, and the
-    process ends with `BAD_SETTINGS`.
-    """
+def start_or_exit(start: Callable[[Settings], Opened]) -> Opened:
+    """Return `start(settings)`. On an error, log it and exit with `EX_CONFIG`."""
     logging.configure()
-    keep_private()
+    make_process_private()
     try:
         settings = Settings()
         logging.configure(settings.log_level)
         return start(settings)
     except (AppError, ValidationError) as error:
         code = getattr(error, "code", "invalid_setting")
-        log.error("the worker cannot start", code=code, error=str(error))
-        sys.exit(BAD_SETTINGS)
+        log.error("cannot start the worker", code=code, error=str(error))
+        sys.exit(EX_CONFIG)
 
 
-def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> Service:
-    """A worker that is ready to start, on the devices of the settings unless they are given.
+def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> WorkerService:
+    """Return a worker that is ready to start, on `devices` or those of the settings.
 
-    Raises `AppError` where data folder, database, store, broker, schema or devices are not as they
-    must be.
+    Raises `AppError` if data directory, database, schema, store, broker, or devices are unusable.
     """
     resources = open_resources(settings)
     try:
-        workdir.check_writable(settings)  # or it would take jobs, and run none
+        workdir.check_writable(settings)  # otherwise it would claim jobs and fail to run them
         migrations.check(resources.database)
-        return Service(resources, devices or chosen(settings.devices))
+        return WorkerService(resources, devices or select_devices(settings.devices))
     except BaseException:
         resources.close()
         raise
 
 
-def _thread(work: Callable[[], None]) -> threading.Thread:
-    return threading.Thread(target=work, name=work.__qualname__, daemon=True)
+def _daemon_thread(target: Callable[[], None]) -> threading.Thread:
+    return threading.Thread(target=target, name=target.__qualname__, daemon=True)

@@ -1,4 +1,4 @@
-"""The training process: how it is started, heard and ended."""
+"""The training process: starting it, reading its events, stopping it, reusing it."""
 
 import json
 import os
@@ -15,107 +15,108 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from app.queue.fencing import Claimed
+from app.queue.fencing import ClaimedJob
 from app.queue.transitions import ExitStatus
 from lora_core.events import Event, parse_event
 from worker import process_identity
-from worker.workdir import Place
+from worker.workdir import AttemptDir
 
-LONGEST_LINE = 16 * 2**20  # bytes
-CHUNK = 2**20
-PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "lora_core")
-TETHER = Path(__file__).with_name("tether.py")
+MAX_LINE_BYTES = 16 * 2**20
+CHUNK_BYTES = 2**20
+LORA_CORE_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "lora_core")
+CHILD_EXEC = Path(__file__).with_name("child_exec.py")
 
-# What a training process may see of the environment. A list of what is allowed: the database URL,
-# the pepper, tokens of the hub or of a cloud are simply not on it.
-_NAMES = {
+# Environment variables that a training process may see. This is an allowlist: the database URL, the
+# pepper, and hub or cloud tokens are not on it.
+_ALLOWED_ENV = {
     *("PATH", "HOME", "USER", "LANG", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH"),
     *("LORAWORKS_CACHE", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"),
     *("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "LORAWORKS_FAULT"),
 }
-# Only for what downloads from the hub: the address of a proxy often holds a password.
-_PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
-_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OPENBLAS_")  # the last one picks kernels, hence bits
+# Only for processes that download from the hub: a proxy URL often contains a password.
+_PROXY_ENV = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+# OPENBLAS_ selects the kernels, and so the exact bits of the result.
+_ALLOWED_ENV_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OPENBLAS_")
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be done, where, and with what."""
+class ChildTask:
+    """What a training process has to do, where, and with which resources."""
 
     command: str  # "train" or "predict-file"
-    place: Place
-    resume: Path | None  # a checkpoint to go on from
-    checkpoint_seconds: float
+    attempt_dir: AttemptDir
+    resume_from: Path | None  # checkpoint to resume from
+    checkpoint_seconds: float  # between two checkpoints
     threads: int
-    device: str  # "cpu" or "cuda:1": the only one that the process sees
-    lock_fd: int | None = None  # locks the device as long as the process lives
+    device: str  # "cpu" or "cuda:1": the only device visible to the process
+    lock_fd: int | None = None  # locks the device for as long as the process lives
     from_hub: bool = False  # the process downloads its base or its data
-    stays: bool = False  # the process waits for another order when this one is done
+    reusable: bool = False  # when done, the process waits for another task
 
     @property
-    def process(self) -> tuple[object, ...]:
-        """What a process was made for: it can take other orders of the same kind."""
+    def reuse_key(self) -> tuple[object, ...]:
+        """Return what a process was started with. It can take other tasks with an equal key."""
         return self.command, self.threads, self.device, self.lock_fd, self.from_hub
 
 
-def start(order: Order) -> "Child":
-    """Run `PROGRAM COMMAND SPEC …`, the leader of a session of its own.
+def spawn_child(task: ChildTask) -> "ChildProcess":
+    """Run `LORA_CORE_COMMAND COMMAND SPEC …` as the leader of its own session.
 
-    The calling thread must wait for the child: when the thread ends, the kernel kills it.
+    The calling thread must wait for the child: the kernel kills the child when the thread ends.
     """
-    place = order.place
-    place.scratch.mkdir(exist_ok=True)
-    tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
-    more = ["--lifeline", *(["--more"] if order.stays else [])]
-    with place.log.open("ab") as errors:
+    attempt_dir = task.attempt_dir
+    attempt_dir.tmp.mkdir(exist_ok=True)
+    launcher = [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid())]
+    flags = ["--lifeline", *(["--more"] if task.reusable else [])]
+    with attempt_dir.log.open("ab") as stderr:
         process = subprocess.Popen(
-            [*tether, *PROGRAM, order.command, *_arguments(order), *more],
-            stdin=subprocess.PIPE,  # its end tells the child that we are gone
+            [*launcher, *LORA_CORE_COMMAND, task.command, *_command_arguments(task), *flags],
+            stdin=subprocess.PIPE,  # the child exits at its end, so it cannot outlive us
             stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=place.directory,
-            env=child_environment(os.environ, order),
+            stderr=stderr,
+            cwd=attempt_dir.path,
+            env=child_environment(os.environ, task),
             start_new_session=True,
-            pass_fds=() if order.lock_fd is None else (order.lock_fd,),
+            pass_fds=() if task.lock_fd is None else (task.lock_fd,),
         )
-    child = Child(process, stays=order.stays)
+    child = ChildProcess(process, reusable=task.reusable)
     try:
-        child.mark(place)
+        child.write_pid_file(attempt_dir)
     except BaseException:
         child.wait()
         raise
     return child
 
 
-class Child:
-    """A training process and the pipe that it writes its events to."""
+class ChildProcess:
+    """A training process and the pipe to which it writes its events."""
 
-    def __init__(self, process: subprocess.Popen[bytes], *, stays: bool = False) -> None:
-        self.stays = stays
+    def __init__(self, process: subprocess.Popen[bytes], *, reusable: bool = False) -> None:
+        self.reusable = reusable
         if process.stdout is None:
             raise ValueError("the process needs a pipe for its events")
         self._process = process
         self._pipe = process.stdout
-        self._poll = select.poll()
-        self._poll.register(self._pipe, select.POLLIN)
-        self._open = True
-        self._rest = b""
+        self._poller = select.poll()
+        self._poller.register(self._pipe, select.POLLIN)
+        self._pipe_open = True
+        self._partial_line = b""
 
-    def mark(self, place: Place) -> None:
-        """Name the process in the directory of its attempt, for whoever finds it there."""
-        known = process_identity.process(self._process.pid)  # not reaped yet, so it is there
-        place.child.write_text(json.dumps(known), encoding="utf-8")
+    def write_pid_file(self, attempt_dir: AttemptDir) -> None:
+        """Record the process in its attempt's directory, for the cleanup by a later worker."""
+        identity = process_identity.identify(self._process.pid)  # not reaped yet, so it exists
+        attempt_dir.pid_file.write_text(json.dumps(identity), encoding="utf-8")
 
-    def take(self, order: Order) -> bool:
-        """Give it another order, once it has finished one. False: it is gone."""
-        order.place.scratch.mkdir(exist_ok=True)
-        if self._process.stdin is None or self._has_left():
+    def send_task(self, task: ChildTask) -> bool:
+        """Give another task to a process that has finished one. False if it has exited."""
+        task.attempt_dir.tmp.mkdir(exist_ok=True)
+        if self._process.stdin is None or self._has_exited():
             return False
-        self.mark(order.place)
-        line = json.dumps([*_arguments(order), "--place", str(order.place.directory)])
+        self.write_pid_file(task.attempt_dir)
+        line = json.dumps([*_command_arguments(task), "--place", str(task.attempt_dir.path)])
         try:
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
@@ -123,34 +124,35 @@ class Child:
             return False
         return True
 
-    def read(self, timeout: float) -> list[Event] | None:
-        """What it told within the time; `None` once it has left and was heard to the end."""
-        left = self._has_left()
-        if left:
-            self.kill()
-        chunk = self._receive(timeout)
-        if left and not chunk:  # not only at its end: a stranger may hold the pipe open for ever
-            return None
-        return self._decode(chunk)
+    def read_events(self, timeout: float) -> list[Event] | None:
+        """Return the events received within `timeout`; `None` once it has exited and all are read.
 
-    def stop(self) -> None:
-        """Ask it to leave. SIGTERM to the process alone: it ends its own helpers."""
-        self._tell(signal.SIGTERM)
+        Waiting for the end of the pipe would not do: a grandchild may keep it open forever.
+        """
+        exited = self._has_exited()
+        if exited:
+            self.kill()
+        chunk = self._read_chunk(timeout)
+        if exited and not chunk:
+            return None
+        return self._parse_lines(chunk)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the process alone: it stops its own children."""
+        self._send_signal(signal.SIGTERM)
 
     def abort(self) -> None:
-        """Make it write its stacks to the log and die: Python's answer to SIGABRT."""
-        self._tell(signal.SIGABRT)
+        """Send SIGABRT: faulthandler writes the stack traces to the log, then the process dies."""
+        self._send_signal(signal.SIGABRT)
 
     def kill(self) -> None:
-        """End it and everything it started: SIGKILL to the group, whose number is ours as long as
-        the process was not waited for.
-        """
+        """Send SIGKILL to the process group. Its id is ours until the process is waited for."""
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def wait(self) -> ExitStatus:
-        """How it left. Called last; kills what is left of its group."""
+        """Kill what is left of the group and return how the process exited. Call this last."""
         self.kill()
         code = self._process.wait()
         for pipe in (self._process.stdin, self._pipe):
@@ -158,113 +160,114 @@ class Child:
                 pipe.close()
         return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
-    def _tell(self, number: int) -> None:
-        """Not through `Popen`, which would reap one that has just left."""
+    def _send_signal(self, signum: int) -> None:
+        """Send a signal without `Popen`, which would reap a process that has just exited."""
         with suppress(ProcessLookupError):
-            os.kill(self._process.pid, number)
+            os.kill(self._process.pid, signum)
 
-    def _has_left(self) -> bool:
-        """Without reaping it, so that the group keeps its number."""
-        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self._process.pid, how) is not None
+    def _has_exited(self) -> bool:
+        """Return whether it has exited, without reaping it, so that the group keeps its id."""
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._process.pid, options) is not None
 
-    def _receive(self, timeout: float) -> bytes:
-        if not self._open:
+    def _read_chunk(self, timeout: float) -> bytes:
+        if not self._pipe_open:
             time.sleep(min(timeout, 0.05))
             return b""
-        if not self._poll.poll(timeout * 1000):
+        if not self._poller.poll(timeout * 1000):
             return b""
-        chunk = os.read(self._pipe.fileno(), CHUNK)
-        self._open = bool(chunk)
+        chunk = os.read(self._pipe.fileno(), CHUNK_BYTES)
+        self._pipe_open = bool(chunk)
         return chunk
 
-    def _decode(self, chunk: bytes) -> list[Event]:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            self._rest = b""
+    def _parse_lines(self, chunk: bytes) -> list[Event]:
+        *lines, self._partial_line = (self._partial_line + chunk).split(b"\n")
+        if len(self._partial_line) > MAX_LINE_BYTES:
+            self._partial_line = b""
         events = []
         for line in lines:
             try:
                 events.append(parse_event(line))
             except ValidationError:
-                log.warning("not an event", pid=self._process.pid, line=line[:200])
+                log.warning(
+                    "ignored a line that is not an event", pid=self._process.pid, line=line[:200]
+                )
         return events
 
 
-def _arguments(order: Order) -> list[str]:
-    place = order.place
-    run = [str(place.spec), "--out", str(place.out)]
-    save = ["--checkpoints", str(place.checkpoints)]
-    often = ["--checkpoint-seconds", str(order.checkpoint_seconds)]
-    resume = [] if order.resume is None else ["--resume", str(order.resume)]
-    return [*run, *save, *often, *resume]
+def _command_arguments(task: ChildTask) -> list[str]:
+    attempt_dir = task.attempt_dir
+    return [
+        str(attempt_dir.spec),
+        *("--out", str(attempt_dir.out)),
+        *("--checkpoints", str(attempt_dir.checkpoints)),
+        *("--checkpoint-seconds", str(task.checkpoint_seconds)),
+        *([] if task.resume_from is None else ["--resume", str(task.resume_from)]),
+    ]
 
 
-def child_environment(environ: Mapping[str, str], order: Order) -> dict[str, str]:
-    """What a training process gets: enough to find programs and caches, no secret."""
-    names = _NAMES | _PROXIES if order.from_hub else _NAMES
+def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, str]:
+    """Return the environment of a training process: programs and caches, but no secrets."""
+    names = _ALLOWED_ENV | _PROXY_ENV if task.from_hub else _ALLOWED_ENV
     allowed = {
         name: value
         for name, value in environ.items()
-        if name in names or name.startswith(_PREFIXES)
+        if name in names or name.startswith(_ALLOWED_ENV_PREFIXES)
     }
     return allowed | {
-        "OMP_NUM_THREADS": str(order.threads),
-        "RAYON_NUM_THREADS": str(order.threads),  # the tokeniser
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # numbers as nvidia-smi and `devices` give them
-        "CUDA_VISIBLE_DEVICES": order.device.partition(":")[2],
+        "OMP_NUM_THREADS": str(task.threads),
+        "RAYON_NUM_THREADS": str(task.threads),  # the tokenizer
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # number GPUs as nvidia-smi and `devices` do
+        "CUDA_VISIBLE_DEVICES": task.device.partition(":")[2],
         "PYTHONFAULTHANDLER": "1",
-        "TMPDIR": str(order.place.scratch),
+        "TMPDIR": str(task.attempt_dir.tmp),
     }
 
 
-# MERGED worker.spawn
-# A training process from one cell of a sweep to the next: most of a short run is its start.
+class ReusableChild:
+    """A process that is kept for the next trial of a sweep: startup dominates a short run.
 
-
-class Warm:
-    """The process of one thread, which alone may use it: it dies with the thread that started it.
-
-    Only cells of sweeps share one: other jobs have theirs to themselves.
+    It belongs to one thread, because the kernel kills it when the thread that started it ends.
+    Only trials of sweeps share a process; every other job gets its own.
     """
 
     def __init__(self) -> None:
-        self._child: Child | None = None
-        self._made_for: tuple[object, ...] = ()
+        self._child: ChildProcess | None = None
+        self._reuse_key: tuple[object, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether a process waits for an order."""
+        """Return whether a process waits for a task."""
         return self._child is not None
 
     @staticmethod
-    def suits(claimed: Claimed) -> bool:
-        """Whether a job may share its process."""
+    def can_share(claimed: ClaimedJob) -> bool:
+        """Return whether a job may share its process."""
         return claimed.sweep_id is not None
 
-    def start(self, order: Order) -> Child:
-        """A process that does this: the one that waits, if it was made for the like, or a new one.
+    def acquire(self, task: ChildTask) -> ChildProcess:
+        """Return a process that runs `task`: the waiting one if it fits, else a new one.
 
-        What `launch.start` says of the calling thread holds for both.
+        As with `spawn_child`, the calling thread must wait for it.
         """
         child, self._child = self._child, None
         if child is not None:
             try:
-                if order.stays and order.process == self._made_for and child.take(order):
+                if task.reusable and task.reuse_key == self._reuse_key and child.send_task(task):
                     return child
             except BaseException:
                 child.wait()
                 raise
             child.wait()
-        return start(order)
+        return spawn_child(task)
 
-    def keep(self, child: Child, order: Order) -> None:
-        """It has finished its order, and waits for another one."""
-        self._child, self._made_for = child, order.process
-        # From now on this is not what runs there, and nobody may kill it for being left over.
-        order.place.child.unlink(missing_ok=True)
+    def release(self, child: ChildProcess, task: ChildTask) -> None:
+        """Keep a process that has finished its task and waits for another one."""
+        self._child, self._reuse_key = child, task.reuse_key
+        # It no longer runs for this attempt, so the cleanup must not kill it as a leftover.
+        task.attempt_dir.pid_file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End the process that waits."""
+        """Stop the waiting process."""
         if self._child is not None:
             self._child.wait()
             self._child = None

@@ -1,4 +1,4 @@
-"""Watches one training process until it has left. Knows no SQL."""
+"""Watches one training process until it has exited. Contains no SQL."""
 
 import time
 from collections.abc import Callable
@@ -10,16 +10,15 @@ from app.queue.transitions import ExitStatus
 from app.settings import Settings
 from lora_core.events import CheckpointSaved, Failed, Finished
 from worker import host_health
-from worker.periodic import meanwhile
-from worker.recorder import Recorder
-from worker.spawn import Child
+from worker.recorder import Recorder, run_periodically
+from worker.spawn import ChildProcess
 
-LOOK_SECONDS = 0.2  # between two looks at the clock
-ABORT_SECONDS = 5.0  # for the stacks of a process that hangs
+POLL_SECONDS = 0.2  # between two checks of the limits
+ABORT_SECONDS = 5.0  # for a hanging process to write its stack traces
 
 
-class Asked(StrEnum):
-    """Why the process was made to leave."""
+class StopReason(StrEnum):
+    """Why the worker stopped the process."""
 
     CANCEL = "cancel"
     DRAIN = "drain"
@@ -29,114 +28,129 @@ class Asked(StrEnum):
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How it left, and what is known about the reason."""
+class ChildResult:
+    """How the process exited, and what is known about the reason."""
 
-    left: ExitStatus
-    asked: Asked | None
-    failed: Failed | None  # the last word of the process, if it was this
-    saved_step: int | None = None  # of the last checkpoint of this attempt that counts
-    out_of_memory: bool = False  # the kernel killed it for its memory
-    step: int = 0  # the last one heard of
+    exit_status: ExitStatus
+    stop_reason: StopReason | None
+    failure: Failed | None  # the last event of the process, if it was a failure
+    saved_step: int | None = None  # of this attempt's last checkpoint that is recorded
+    oom_killed: bool = False  # the kernel killed it because memory ran out
+    step: int = 0  # the last one reported
 
 
 class Supervisor:
-    """Hears the process, beats, and ends it on a cancel, a drain, silence, a time limit, or a lost
-    lease.
+    """Reads events, renews the lease, and stops the process when it must.
+
+    Reasons to stop: a cancel request, a drain, a stall, the time limit, or a lost lease.
     """
 
     def __init__(
         self,
-        child: Child,
+        child: ChildProcess,
         recorder: Recorder,
         *,
         settings: Settings,
         draining: Flag,
-        keep: Callable[[CheckpointSaved], None],
-        seconds: float = float("inf"),
+        store_checkpoint: Callable[[CheckpointSaved], None],
+        time_limit_seconds: float = float("inf"),
     ) -> None:
-        """`keep` takes a checkpoint that the process has saved; it may run for `seconds`."""
+        """Watch `child`.
+
+        Args:
+            store_checkpoint: uploads a checkpoint that the process has saved.
+            time_limit_seconds: how long the process may run.
+        """
         self._child = child
         self._recorder = recorder
         self._settings = settings
         self._draining = draining
-        self._keep = keep
-        self._stop_at = time.monotonic() + seconds
-        self._asked: Asked | None = None
-        self._failed: Failed | None = None
-        self._heard_at = time.monotonic()
+        self._store_checkpoint = store_checkpoint
+        self._stop_at = time.monotonic() + time_limit_seconds
+        self._stop_reason: StopReason | None = None
+        self._failure: Failed | None = None
+        self._last_event_at = time.monotonic()
         self._kill_at = float("inf")
-        self._finished = False  # a process that stays has done its work
+        self._task_finished = False  # a reusable process has completed its task
 
     @property
-    def stays(self) -> bool:
-        """Whether the process is there for another order."""
-        return self._finished and self._asked is None
+    def reusable(self) -> bool:
+        """Return whether the process waits for another task."""
+        return self._task_finished and self._stop_reason is None
 
-    def run(self) -> Ended:
-        """Blocks until the process and everything that it started are gone, or until one that stays
-        has finished its order, and until what it told is written.
+    def run(self) -> ChildResult:
+        """Block until the process and all its children are gone and its events are written.
+
+        A reusable process need not exit: finishing its task is enough.
         """
-        kills = host_health.kills()
+        kills_before = host_health.oom_kill_count()
         try:
             self._watch()
-            left = self._end()
-            if self._asked is not Asked.FENCED:
+            exit_status = self._exit_status()
+            if self._stop_reason is not StopReason.FENCED:
                 self._recorder.flush()
         except BaseException:
-            self._child.wait()  # nobody would keep it
+            self._child.wait()  # do not leave it running unsupervised
             raise
-        asked = Asked.FENCED if self._recorder.fenced else self._asked
-        killed = host_health.kills() > kills
+        stop_reason = StopReason.FENCED if self._recorder.fenced else self._stop_reason
+        oom_killed = host_health.oom_kill_count() > kills_before
         recorder = self._recorder
-        return Ended(left, asked, self._failed, recorder.saved_step, killed, recorder.step)
+        return ChildResult(
+            exit_status, stop_reason, self._failure, recorder.saved_step, oom_killed, recorder.step
+        )
 
-    def _end(self) -> ExitStatus:
-        """How it left; one that stays is as good as gone."""
-        left = ExitStatus(code=0) if self.stays else self._child.wait()
-        return ExitStatus(code=0) if self._finished else left
+    def _exit_status(self) -> ExitStatus:
+        """Return how the process exited. A finished task counts as exit code 0."""
+        exit_status = ExitStatus(code=0) if self.reusable else self._child.wait()
+        return ExitStatus(code=0) if self._task_finished else exit_status
 
     def _watch(self) -> None:
-        while not self._finished and (events := self._child.read(LOOK_SECONDS)) is not None:
+        while (
+            not self._task_finished
+            and (events := self._child.read_events(POLL_SECONDS)) is not None
+        ):
             for event in events:
-                self._heard_at = time.monotonic()
-                self._failed = event if isinstance(event, Failed) else None
-                if isinstance(event, Finished) and self._child.stays:
-                    self._finished = True
-                self._recorder.add(event)
-                if isinstance(event, CheckpointSaved) and self._asked is not Asked.FENCED:
-                    self._heard_at = float("inf")  # it is not silent: nobody listens
-                    with meanwhile(self._look, seconds=LOOK_SECONDS):
-                        self._keep(event)
-                    self._heard_at = time.monotonic()
-            if self._asked is not Asked.FENCED and self._recorder.due():
+                self._last_event_at = time.monotonic()
+                self._failure = event if isinstance(event, Failed) else None
+                if isinstance(event, Finished) and self._child.reusable:
+                    self._task_finished = True
+                self._recorder.add_event(event)
+                if (
+                    isinstance(event, CheckpointSaved)
+                    and self._stop_reason is not StopReason.FENCED
+                ):
+                    self._last_event_at = float("inf")  # not a stall: no events are read meanwhile
+                    with run_periodically(self._enforce_limits, seconds=POLL_SECONDS):
+                        self._store_checkpoint(event)
+                    self._last_event_at = time.monotonic()
+            if self._stop_reason is not StopReason.FENCED and self._recorder.is_due():
                 self._recorder.write()
-            self._look()
+            self._enforce_limits()
 
-    def _look(self) -> None:
-        self._decide()
+    def _enforce_limits(self) -> None:
+        self._check_stop_reasons()
         if time.monotonic() >= self._kill_at:
             self._child.kill()
 
-    def _decide(self) -> None:
-        """At most once ask it to leave; a lost lease overrules everything."""
+    def _check_stop_reasons(self) -> None:
+        """Ask the process to stop, at most once. A lost lease overrides every other reason."""
         if self._recorder.fenced:
-            self._ask(Asked.FENCED, within=0)
-        elif self._asked is not None:
+            self._set_stop_reason(StopReason.FENCED, within=0)
+        elif self._stop_reason is not None:
             return
         elif self._recorder.cancel_requested:
-            self._child.stop()
-            self._ask(Asked.CANCEL, within=self._settings.stop_grace_seconds)
+            self._child.terminate()
+            self._set_stop_reason(StopReason.CANCEL, within=self._settings.stop_grace_seconds)
         elif self._draining.is_set():
-            self._child.stop()
-            self._ask(Asked.DRAIN, within=self._settings.stop_grace_seconds)
+            self._child.terminate()
+            self._set_stop_reason(StopReason.DRAIN, within=self._settings.stop_grace_seconds)
         elif time.monotonic() > self._stop_at:
-            self._child.stop()
-            self._ask(Asked.TIME_LIMIT, within=self._settings.stop_grace_seconds)
-        elif time.monotonic() - self._heard_at > self._settings.stall_seconds:
+            self._child.terminate()
+            self._set_stop_reason(StopReason.TIME_LIMIT, within=self._settings.stop_grace_seconds)
+        elif time.monotonic() - self._last_event_at > self._settings.stall_seconds:
             self._child.abort()
-            self._ask(Asked.STALL, within=ABORT_SECONDS)
+            self._set_stop_reason(StopReason.STALL, within=ABORT_SECONDS)
 
-    def _ask(self, asked: Asked, *, within: float) -> None:
-        self._asked = asked
+    def _set_stop_reason(self, stop_reason: StopReason, *, within: float) -> None:
+        self._stop_reason = stop_reason
         self._kill_at = time.monotonic() + within

@@ -1,6 +1,6 @@
-"""The directories of attempts: `work/jobs/<job>-a<attempt>/`, fenced by their path.
+"""The working directories of attempts: `work/jobs/<job>-a<attempt>/`.
 
-Attempts of one job share no folder of their own: one may begin while another is cleared away.
+Attempts of one job share no directory, so that one may start while another is being removed.
 """
 
 import re
@@ -12,82 +12,82 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from app.errors import AppError, DataFolderUnusable
+from app.errors import AppError, DataDirectoryUnusable
 from app.settings import Settings
-from app.storage.data_folder import check_room
+from app.storage.data_dir import check_free_space
 
-_ATTEMPT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-a([1-9][0-9]*)")
+_DIRECTORY_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-a([1-9][0-9]*)")
 
 
-class Place(NamedTuple):
+class AttemptDir(NamedTuple):
     """Where one attempt works."""
 
     job_id: UUID
     attempt: int
-    directory: Path
+    path: Path
 
     @property
     def spec(self) -> Path:
-        return self.directory / "spec.json"
+        return self.path / "spec.json"
 
     @property
     def out(self) -> Path:
-        """Where the artifact is made."""
-        return self.directory / "out"
+        """The artifact that the process writes."""
+        return self.path / "out"
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are made, until they are in the store."""
-        return self.directory / "checkpoints"
+        """Checkpoints that are not in the store yet."""
+        return self.path / "checkpoints"
 
     @property
     def log(self) -> Path:
-        """What the training process writes to standard error."""
-        return self.directory / "child.log"
+        """Standard error of the training process."""
+        return self.path / "child.log"
 
     @property
-    def child(self) -> Path:
-        """Names the process group, for the worker that finds it without an owner."""
-        return self.directory / "child.json"
+    def pid_file(self) -> Path:
+        """Identifies the process group, for a worker that finds the directory without an owner."""
+        return self.path / "child.json"
 
     @property
-    def scratch(self) -> Path:
-        """For temporary files of the process."""
-        return self.directory / "tmp"
+    def tmp(self) -> Path:
+        """Temporary files of the process."""
+        return self.path / "tmp"
 
 
-def place(settings: Settings, job_id: UUID, attempt: int) -> Place:
-    """The directory of an attempt, which may not exist yet."""
-    return Place(job_id, attempt, settings.work_dir / "jobs" / f"{job_id}-a{attempt}")
+def attempt_dir(settings: Settings, job_id: UUID, attempt: int) -> AttemptDir:
+    """Return the directory of an attempt, which may not exist yet."""
+    return AttemptDir(job_id, attempt, settings.work_dir / "jobs" / f"{job_id}-a{attempt}")
 
 
-def found(settings: Settings) -> Iterator[Place]:
-    """Every directory of an attempt that is there."""
+def list_attempt_dirs(settings: Settings) -> Iterator[AttemptDir]:
+    """Yield every existing attempt directory."""
     for directory in (settings.work_dir / "jobs").glob("*"):
-        if match := _ATTEMPT.fullmatch(directory.name):
-            yield Place(UUID(match[1]), int(match[2]), directory)
+        if match := _DIRECTORY_NAME.fullmatch(directory.name):
+            yield AttemptDir(UUID(match[1]), int(match[2]), directory)
 
 
-def clear(directory: Path) -> None:
+def remove(directory: Path) -> None:
     """Remove an attempt's directory."""
     shutil.rmtree(directory, ignore_errors=True)
 
 
 def check_writable(settings: Settings) -> None:
-    """Raises `DataFolderUnusable` where no attempt could work."""
+    """Raise `DataDirectoryUnusable` if attempts cannot write to the work directory."""
     folder = settings.work_dir / "jobs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise DataFolderUnusable(reason=f"{error.strerror}: {settings.work_dir}") from error
+        raise DataDirectoryUnusable(reason=f"{error.strerror}: {settings.work_dir}") from error
 
 
-def trouble(settings: Settings) -> AppError | None:
-    """Why no attempt could work here now."""
+def find_problem(settings: Settings) -> AppError | None:
+    """Return why no attempt could run here now, or None."""
     try:
         check_writable(settings)
-        check_room(settings, host=socket.gethostname())
+        check_free_space(settings, host=socket.gethostname())
     except AppError as error:
         return error
     return None

@@ -1,1 +1,1 @@
-"""API keys and scopes."""
+"""API keys, scopes and browser sessions."""

@@ -1,7 +1,7 @@
-"""Keys and sessions checked a moment ago, so that a request needs no database.
+"""Cache of authenticated API keys and browser sessions, so that most requests skip the database.
 
-Each is read anew after half a minute, so a revoked one is refused within a minute. While the
-database is away one that was good is trusted for ten minutes more.
+Entries are reloaded after half a minute, so a revoked key is rejected within a minute. While the
+database is unavailable, a cached entry stays valid for up to ten minutes.
 """
 
 import time
@@ -19,40 +19,40 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.auth import repository, service
-from app.auth.errors import KeyExpired, KeyRevoked, KeyUnknown, SessionEnded, SessionNotFound
+from app.auth.errors import KeyExpired, KeyNotRecognized, KeyRevoked, SessionEnded, SessionNotFound
 from app.auth.secrets import Token
 from app.auth.tables import ApiKey, BrowserSession
 from app.database.clock import read_clock
 from app.database.engines import Database
-from app.database.single_flight import Lookups
+from app.database.single_flight import SingleFlight
 from app.errors import Unauthorized
 from app.http.dependencies import Caller
 
-FRESH_SECONDS = 30
-STALE_SECONDS = 600  # only while the database is away
-PATIENCE_SECONDS = 1.0  # with a database that does not answer
-TOUCH_SECONDS = 300  # `last_used_at` is that coarse
-REMEMBERED = 1024
+TTL_SECONDS = 30
+STALE_IF_ERROR_SECONDS = 600  # maximum age of an entry while the database is unavailable
+LOOKUP_TIMEOUT_SECONDS = 1.0  # how long to wait for the database if there is a stale entry
+LAST_USED_INTERVAL_SECONDS = 300  # `last_used_at` is updated at most this often
+MAX_ENTRIES = 1024
 
-Read = Callable[[Session, UUID, str], tuple[Caller, float]]  # by id and HMAC; seconds it is good
-Touch = Callable[[Session, UUID], None]
+# (session, id, HMAC) → (caller, seconds until it expires)
+LoadCaller = Callable[[Session, UUID, str], tuple[Caller, float]]
+RecordUse = Callable[[Session, UUID], None]
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CacheEntry:
     caller: Caller
     digest: str
-    expires_in: float  # seconds from `read_at`
-    read_at: float
+    expires_in: float  # seconds after `loaded_at`
+    loaded_at: float
 
 
 class ApiKeyCache:
-    """Checks keys and sessions against the database and remembers the good ones. Used on the event
-    loop.
+    """Authenticates API keys and sessions, and caches the valid ones. Use it on the event loop.
 
-    A session ends `session_seconds` after its start, or once it was not used for `idle_seconds`.
+    A session expires `session_seconds` after its start, or after `idle_seconds` without use.
     """
 
     def __init__(
@@ -69,100 +69,106 @@ class ApiKeyCache:
         self._session_seconds = session_seconds
         self._idle_seconds = idle_seconds
         self._clock = clock
-        self._known: dict[UUID, _Known] = {}
-        self._lookups: Lookups[str, Caller] = Lookups(patience_seconds=PATIENCE_SECONDS)
-        self._touched: dict[UUID, float] = {}
+        self._entries: dict[UUID, _CacheEntry] = {}
+        self._lookups: SingleFlight[str, Caller] = SingleFlight(
+            timeout_seconds=LOOKUP_TIMEOUT_SECONDS
+        )
+        self._use_recorded_at: dict[UUID, float] = {}
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="key-use")
 
-    async def caller(self, token: Token) -> Caller:
-        """Whose key it is. Raises a kind of `Unauthorized`."""
-        return await self._check(token, self._read_key, repository.touch)
+    async def authenticate_key(self, token: Token) -> Caller:
+        """Return the caller of an API key. Raises subclasses of `Unauthorized`."""
+        return await self._authenticate(token, self._read_key, repository.record_key_use)
 
-    async def reader(self, token: Token) -> Caller:
-        """In whose name a session reads. Raises a kind of `Unauthorized`."""
-        return await self._check(token, self._read_session, repository.touch_session)
+    async def authenticate_session(self, token: Token) -> Caller:
+        """Return the caller of a browser session. Raises subclasses of `Unauthorized`."""
+        return await self._authenticate(token, self._read_session, repository.record_session_use)
 
     async def sign_in(self, key: Token) -> Token:
-        """A new session, once the key is known to be good. Raises a kind of `Unauthorized`."""
-        caller = await self.caller(key)
+        """Start a session for a valid API key. Raises subclasses of `Unauthorized`."""
+        caller = await self.authenticate_key(key)
         return await run_in_threadpool(self._start_session, caller.id)
 
     async def sign_out(self, token: Token) -> None:
-        """End the session; one that has ended already is no error. Raises a kind of
-        `Unauthorized` if the secret is wrong."""
+        """End the session, if it has not ended yet. Raises a subclass of `Unauthorized` if the
+        secret is wrong."""
         with suppress(SessionEnded):
-            await self.reader(token)
+            await self.authenticate_session(token)
             await run_in_threadpool(self._end_session, token.id)
-        self._known.pop(token.id, None)
+        self._entries.pop(token.id, None)
 
-    def page_token(self, session: Token) -> str:
-        """What a page sends, beside the cookie, to change something.
+    def csrf_token(self, session: Token) -> str:
+        """Return the token that a page must send, along with the cookie, to change something.
 
-        It needs the server's pepper, so who holds only the cookie cannot make it.
+        It is derived with the server's pepper, so the cookie is not enough to compute it.
         """
-        return session.derived(self._pepper, "page")
+        return session.derive_secret(self._pepper, "page")
 
     def close(self) -> None:
-        """Wait for what is still being written."""
+        """Wait for pending writes."""
         self._writer.shutdown()
 
-    async def _check(self, token: Token, read: Read, touch: Touch) -> Caller:
+    async def _authenticate(
+        self, token: Token, load_caller: LoadCaller, record_use: RecordUse
+    ) -> Caller:
         digest = token.digest(self._pepper)
-        fresh = self._recall(token.id, digest, FRESH_SECONDS)
+        fresh = self._cached(token.id, digest, max_age=TTL_SECONDS)
         if fresh is not None:
             return fresh
-        standby = self._recall(token.id, digest, STALE_SECONDS)
-        look = partial(self._look_up, token.id, digest, read, touch)
-        # By its digest: who sends a wrong secret shares no one's look-up.
-        return await self._lookups.ask(digest, look, standby=standby)
+        fallback = self._cached(token.id, digest, max_age=STALE_IF_ERROR_SECONDS)
+        load = partial(self._load, token.id, digest, load_caller, record_use)
+        # Keyed by digest, so that a request with a wrong secret never shares another's lookup.
+        return await self._lookups.run(digest, load, fallback=fallback)
 
-    def _look_up(self, id_: UUID, digest: str, read: Read, touch: Touch) -> Caller:
-        """In a thread: the caller, from the database."""
-        read_at = self._clock()
+    def _load(
+        self, id_: UUID, digest: str, load_caller: LoadCaller, record_use: RecordUse
+    ) -> Caller:
+        """Load the caller from the database and cache it. Runs in a thread."""
+        loaded_at = self._clock()
         try:
             with self._database.read() as session:
-                caller, expires_in = read(session, id_, digest)
+                caller, expires_in = load_caller(session, id_, digest)
         except Unauthorized:
-            known = self._known.get(id_)
-            if known is not None and compare_digest(known.digest, digest):
-                self._known.pop(id_, None)
+            entry = self._entries.get(id_)
+            if entry is not None and compare_digest(entry.digest, digest):
+                self._entries.pop(id_, None)
             raise
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._known[id_] = _Known(caller, digest, expires_in, read_at)
-        self._note_use(id_, touch)
+        if len(self._entries) >= MAX_ENTRIES:
+            self._entries.clear()
+        self._entries[id_] = _CacheEntry(caller, digest, expires_in, loaded_at)
+        self._schedule_use_record(id_, record_use)
         return caller
 
-    def _recall(self, id_: UUID, digest: str, seconds: float) -> Caller | None:
-        known = self._known.get(id_)
-        if known is None or not compare_digest(known.digest, digest):
+    def _cached(self, id_: UUID, digest: str, *, max_age: float) -> Caller | None:
+        entry = self._entries.get(id_)
+        if entry is None or not compare_digest(entry.digest, digest):
             return None
-        age = self._clock() - known.read_at
-        return known.caller if age < min(seconds, known.expires_in) else None
+        age = self._clock() - entry.loaded_at
+        return entry.caller if age < min(max_age, entry.expires_in) else None
 
     def _read_key(self, session: Session, key_id: UUID, digest: str) -> tuple[Caller, float]:
         key = session.get(ApiKey, key_id)
         if key is None or not compare_digest(key.secret_hmac or "", digest):
-            raise KeyUnknown()
-        return self._usable(key, read_clock(session))
+            raise KeyNotRecognized()
+        return self._check_usable(key, read_clock(session))
 
     def _read_session(self, session: Session, id_: UUID, digest: str) -> tuple[Caller, float]:
         row = session.get(BrowserSession, id_)
         if row is None or not compare_digest(row.secret_hmac, digest):
             raise SessionEnded()
-        moment = read_clock(session)
-        expires_in = min(row.expires_at, row.last_used_at + self._idle_seconds) - moment
+        now = read_clock(session)
+        expires_in = min(row.expires_at, row.last_used_at + self._idle_seconds) - now
         if expires_in <= 0:
             raise SessionEnded()
-        caller, key_expires_in = self._usable(session.get_one(ApiKey, row.key_id), moment)
+        caller, key_expires_in = self._check_usable(session.get_one(ApiKey, row.key_id), now)
         return caller, min(expires_in, key_expires_in)
 
     @staticmethod
-    def _usable(key: ApiKey, moment: float) -> tuple[Caller, float]:
-        """The caller, and for how many seconds from `moment` the key is good."""
+    def _check_usable(key: ApiKey, now: float) -> tuple[Caller, float]:
+        """Return the caller, and the seconds until the key expires."""
         if key.revoked_at is not None:
             raise KeyRevoked(name=key.name)
-        expires_in = float("inf") if key.expires_at is None else key.expires_at - moment
+        expires_in = float("inf") if key.expires_at is None else key.expires_at - now
         if expires_in <= 0:
             raise KeyExpired(name=key.name)
         return Caller(id=key.id, name=key.name, scopes=frozenset(key.scopes)), expires_in
@@ -181,19 +187,20 @@ class ApiKeyCache:
         with suppress(SessionNotFound), self._database.write() as session:
             service.end_sessions(session, id_=id_)
 
-    def _note_use(self, id_: UUID, touch: Touch) -> None:
-        """In the background: a request does not wait for the one writer of the database."""
+    def _schedule_use_record(self, id_: UUID, record_use: RecordUse) -> None:
+        """Record the use in the background: a request must not wait for the single writer."""
         now = self._clock()
-        if now - self._touched.get(id_, float("-inf")) >= TOUCH_SECONDS:
-            if len(self._touched) >= REMEMBERED:
-                self._touched.clear()
-            self._touched[id_] = now
-            self._writer.submit(self._touch, id_, touch)
+        last_recorded_at = self._use_recorded_at.get(id_, float("-inf"))
+        if now - last_recorded_at >= LAST_USED_INTERVAL_SECONDS:
+            if len(self._use_recorded_at) >= MAX_ENTRIES:
+                self._use_recorded_at.clear()
+            self._use_recorded_at[id_] = now
+            self._writer.submit(self._write_use, id_, record_use)
 
-    def _touch(self, id_: UUID, touch: Touch) -> None:
+    def _write_use(self, id_: UUID, record_use: RecordUse) -> None:
         try:
             with self._database.write() as session:
-                touch(session, id_)
+                record_use(session, id_)
                 session.commit()
         except SQLAlchemyError:
             log.warning("key_use_not_noted", id=str(id_))

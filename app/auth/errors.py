@@ -1,123 +1,131 @@
-"""Why a key is refused, and what can go wrong when keys are made."""
+"""Errors of authentication, authorization and API key management."""
 
-from app.errors import Conflict, Forbidden, Invalid, NotFound, Unauthorized
+from app.errors import Conflict, Forbidden, NotFound, Unauthorized, UnprocessableContent
 
 
 class KeyMissing(Unauthorized):
-    """No key was sent."""
+    """API key missing."""
 
     code = "key_missing"
     message = (
-        "This call needs an API key: send the header `Authorization: Bearer lw_…`; on the command "
-        "line `--key` or LORAWORKS_API_KEY."
+        "This request needs an API key. Send the header `Authorization: Bearer lw_…`; on the "
+        "command line, use `--key` or LORAWORKS_API_KEY."
     )
 
 
-class PageTokenMissing(Unauthorized):
-    """A signed-in browser tried to change something without its page token."""
+class CsrfTokenMissing(Unauthorized):
+    """Page token missing or invalid."""
 
     code = "page_token_missing"
     message = (
-        "The session cookie is good for reading only. To change something, sign in again in this "
+        "The session cookie alone allows only reading. To change something, sign in again in this "
         "browser, or send an API key in `Authorization: Bearer lw_…`."
     )
 
 
 class SessionEnded(Unauthorized):
-    """The browser's session has ended."""
+    """The browser session has ended."""
 
     code = "session_ended"
     message = (
-        "This browser's session has ended: it expired, was not used for too long, or was signed "
-        "out. Sign in again."
+        "This browser session has ended: it expired, was idle for too long, or was signed out. "
+        "Sign in again."
     )
 
 
 class KeyMalformed(Unauthorized):
-    """Something that is not an API key of this service."""
+    """Malformed API key."""
 
     code = "key_malformed"
-    message = "The Authorization header holds no API key: expected `Bearer lw_…`, {problem}."
-
-
-class ForeignToken(Unauthorized):
-    """A Hugging Face token, which clients of the hub send unasked."""
-
-    code = "foreign_token"
     message = (
-        "A Hugging Face token (`hf_…`) was sent, which is no key of this service and was not kept. "
-        "Give your client a key of this service (`lw_…`) as its token."
+        "The Authorization header contains no valid API key: expected `Bearer lw_…`, {problem}."
     )
 
 
-class KeyUnknown(Unauthorized):
-    """No key with this id and secret."""
+class HuggingFaceTokenSent(Unauthorized):
+    """A Hugging Face token was sent instead of an API key."""
+
+    code = "foreign_token"
+    message = (
+        "The request carries a Hugging Face token (`hf_…`), which is not an API key of this "
+        "service. It was not stored. Configure an API key of this service (`lw_…`) as your "
+        "client's token."
+    )
+
+
+class KeyNotRecognized(Unauthorized):
+    """Unknown API key."""
 
     code = "key_unknown"
-    message = "This API key is not known here. Make one with `loraworks keys create`."
+    message = "This API key is not valid here. Create one with `loraworks keys create`."
 
 
 class KeyRevoked(Unauthorized):
-    """The key was revoked."""
+    """The API key was revoked."""
 
     code = "key_revoked"
-    message = "The API key {name!r} was revoked. Make a new one with `loraworks keys create`."
+    message = "The API key {name!r} was revoked. Create a new one with `loraworks keys create`."
 
 
 class KeyExpired(Unauthorized):
-    """The key is past its last day."""
+    """The API key has expired."""
 
     code = "key_expired"
-    message = "The API key {name!r} has expired. Make a new one with `loraworks keys create`."
+    message = "The API key {name!r} has expired. Create a new one with `loraworks keys create`."
 
 
 class ScopeMissing(Forbidden):
-    """The key may not do this."""
+    """The API key lacks the required scope."""
 
     code = "scope_missing"
-    message = "The API key {name!r} lacks the scope {scope!r}, which this call needs."
+    message = "The API key {name!r} lacks the scope {scope!r}, which this request requires."
 
 
 class KeyNotFound(NotFound):
-    """There is no such key."""
+    """API key not found."""
 
     code = "key_not_found"
     message = "There is no API key {key_id}."
 
 
 class SessionNotFound(NotFound):
-    """There is no such session."""
+    """Session not found."""
 
     code = "session_not_found"
-    message = "There is no session {session_id}, and no API key with this id that has one."
+    message = "No session has the id {session_id}, and no API key with this id has sessions."
 
 
-class LocalKey(Conflict):
-    """The fixed row that stands for a caller without a key."""
+class LocalKeyNotRevocable(Conflict):
+    """The key `local` cannot be revoked."""
 
     code = "local_key"
-    message = "The row `local` stands for calls while keys are off; it cannot be revoked."
+    message = (
+        "The key `local` represents all callers while authentication is off. It cannot be revoked."
+    )
 
 
-class KeyNameInvalid(Invalid):
-    """Not the name of a key."""
+class KeyNameInvalid(UnprocessableContent):
+    """Invalid API key name."""
 
     code = "key_name_invalid"
-    message = "A key is named by 1 to {most} printable characters, such as its owner's name."
+    message = (
+        "The name of an API key must have 1 to {max_length} printable characters, such as its "
+        "owner's name."
+    )
 
 
-class ScopeUnknown(Invalid):
-    """No such scope."""
+class UnknownScope(UnprocessableContent):
+    """Unknown scope."""
 
     code = "scope_unknown"
-    message = "There is no scope {scope!r}. Scopes: {available}."
+    message = "There is no scope {scope!r}. Available scopes: {available}."
 
 
-class PepperBroken(Invalid):
-    """The file with the pepper cannot be used."""
+class PepperFileInvalid(UnprocessableContent):
+    """The pepper file is not valid."""
 
     code = "pepper_broken"
     message = (
-        "The file `pepper` in the data folder {problem}. Put the old file back; without it no "
-        "stored key can be checked, and every key must be made anew."
+        "The file `pepper` in the data directory {problem}. Restore the original file: without it "
+        "no stored API key can be verified, and every key must be created again."
     )

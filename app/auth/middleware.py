@@ -1,8 +1,8 @@
-"""Who calls, and whether they may. Every request passes here before it is routed: deny by default.
+"""Authentication and authorization. Requests are denied by default.
 
-The door stands before routing, so that it also covers what no route matches, other methods, and
-bodies that would be read first. What is open without a key is a list of route objects, matched as
-the router matches them, never text compared with the path.
+Authentication runs before routing, so that it also covers paths that no route matches, other
+methods, and bodies that a route would read first. Public routes are a list of route objects,
+matched the way the router matches them, rather than path strings.
 """
 
 from collections.abc import Sequence
@@ -18,84 +18,94 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth import secrets
 from app.auth.api_key_cache import ApiKeyCache
-from app.auth.errors import KeyMalformed, KeyMissing, PageTokenMissing, ScopeMissing
+from app.auth.errors import CsrfTokenMissing, KeyMalformed, KeyMissing, ScopeMissing
 from app.auth.scopes import ALL_SCOPES
 from app.auth.scopes import Scope as KeyScope
 from app.auth.tables import LOCAL_KEY_ID
 from app.errors import Unauthorized
 from app.http.dependencies import Caller
 
-COOKIE = "loraworks_session"  # of a browser that is signed in; no script can read it
-TLS_COOKIE = f"__Host-{COOKIE}"  # which no other host and no plain HTTP can set
-PAGE_TOKEN = "x-page-token"  # noqa: S105 - the name of a header
-SAFE = frozenset({"GET", "HEAD"})
-LOCAL = Caller(id=LOCAL_KEY_ID, name="local", scopes=frozenset(ALL_SCOPES))
-_BEARER = HTTPBearer(
+SESSION_COOKIE = "loraworks_session"  # HttpOnly: no script can read it
+SECURE_SESSION_COOKIE = f"__Host-{SESSION_COOKIE}"  # no other host and no plain HTTP can set it
+CSRF_TOKEN_HEADER = "x-page-token"  # noqa: S105 - a header name, not a secret
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+LOCAL_CALLER = Caller(id=LOCAL_KEY_ID, name="local", scopes=frozenset(ALL_SCOPES))
+_BEARER_SCHEME = HTTPBearer(
     scheme_name="key", bearerFormat="lw_<id>_<secret>", auto_error=False, description="An API key."
 )
 
 
 class AuthMiddleware:
-    """ASGI middleware: puts the caller into the request, or raises the cause of refusal."""
+    """ASGI middleware that sets `request.state.caller`, or raises a subclass of `Unauthorized`."""
 
-    def __init__(self, app: ASGIApp, *, keys: bool, public: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys_required: bool, public_routes: Sequence[BaseRoute]
+    ) -> None:
         self.app = app
-        self.keys = keys
-        self.public = public
+        self.keys_required = keys_required
+        self.public_routes = public_routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and not self._is_public(scope):
-            caller = LOCAL
-            if self.keys:
+            caller = LOCAL_CALLER
+            if self.keys_required:
                 caller = await authenticate(HTTPConnection(scope))
                 structlog.contextvars.bind_contextvars(key_id=str(caller.id))
             scope.setdefault("state", {})["caller"] = caller
         await self.app(scope, receive, send)
 
     def _is_public(self, scope: Scope) -> bool:
-        return any(route.matches(scope)[0] is Match.FULL for route in self.public)
+        return any(route.matches(scope)[0] is Match.FULL for route in self.public_routes)
 
 
 async def authenticate(request: HTTPConnection) -> Caller:
-    """The caller whose key or session the request carries. Raises a kind of `Unauthorized`."""
-    ring: ApiKeyCache = request.app.state.key_ring
-    sent = request.headers.getlist("authorization")
-    if not sent:
-        return await ring.reader(_signed_in(request, ring))
-    scheme, _, text = sent[0].strip().partition(" ")
-    if len(sent) > 1 or scheme.lower() != "bearer":
-        raise KeyMalformed(problem="but the header has another form")
-    return await ring.caller(secrets.parse(text.strip()))
+    """Return the caller of the request's API key or session.
+
+    Raises subclasses of `Unauthorized`.
+    """
+    cache: ApiKeyCache = request.app.state.api_key_cache
+    headers = request.headers.getlist("authorization")
+    if not headers:
+        return await cache.authenticate_session(_authenticated_session(request, cache))
+    scheme, _, text = headers[0].strip().partition(" ")
+    if len(headers) > 1 or scheme.lower() != "bearer":
+        raise KeyMalformed(problem="but the header has a different form")
+    return await cache.authenticate_key(secrets.parse_key(text.strip()))
 
 
 def session_token(request: HTTPConnection) -> secrets.Token | None:
-    """The token in the cookie of a browser that signed in. Raises `SessionEnded`."""
-    sent = request.cookies.get(TLS_COOKIE) or request.cookies.get(COOKIE)
-    return secrets.parse_session(sent) if sent else None
+    """Return the session token of the cookie, if there is one. Raises `SessionEnded`."""
+    cookie = request.cookies.get(SECURE_SESSION_COOKIE) or request.cookies.get(SESSION_COOKIE)
+    return secrets.parse_session(cookie) if cookie else None
 
 
-def _signed_in(request: HTTPConnection, ring: ApiKeyCache) -> secrets.Token:
-    """The session of a browser, for reading.
+def _authenticated_session(request: HTTPConnection, cache: ApiKeyCache) -> secrets.Token:
+    """Return the browser's session, after checking its CSRF token unless the request only reads.
 
-    Cookies know no ports: every service on this host name is sent ours, and a page elsewhere can
-    make the browser call with it. So all else takes a token that only the answer to the sign-in
-    holds. Raises `KeyMissing`, `SessionEnded`, `PageTokenMissing`.
+    Cookies ignore ports: the browser sends this cookie to every service on the same host name, and
+    pages elsewhere can make the browser send requests with it. So every other method requires a
+    token that only the sign-in response contains.
+
+    Raises `KeyMissing`, `SessionEnded`, `CsrfTokenMissing`.
     """
     session = session_token(request)
     if session is None:
         raise KeyMissing()
-    shown = request.headers.get(PAGE_TOKEN, "")
-    if request.scope.get("method") not in SAFE and not compare_digest(
-        shown.encode(), ring.page_token(session).encode()
+    sent_token = request.headers.get(CSRF_TOKEN_HEADER, "")
+    if request.scope.get("method") not in SAFE_METHODS and not compare_digest(
+        sent_token.encode(), cache.csrf_token(session).encode()
     ):
-        raise PageTokenMissing()
+        raise CsrfTokenMissing()
     request.state.signed_in = True
     return session
 
 
-async def still_good(request: Request) -> bool:
-    """Whether the key of a call under way would be let in again. Asked often, looked up rarely."""
-    if request.state.caller is LOCAL:
+async def is_still_authenticated(request: Request) -> bool:
+    """Return whether the credentials of a request in progress are still valid.
+
+    Cheap enough to call often: most calls use the cache.
+    """
+    if request.state.caller is LOCAL_CALLER:
         return True
     try:
         await authenticate(request)
@@ -104,17 +114,19 @@ async def still_good(request: Request) -> bool:
     return True
 
 
-async def _allow(needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER)) -> None:
+async def _check_scopes(
+    needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER_SCHEME)
+) -> None:
     for scope in needed.scopes:
         check_scope(request.state.caller, scope)
 
 
 def check_scope(caller: Caller, scope: str) -> None:
-    """For what a body asks for, beyond what its route needs. Raises `ScopeMissing`."""
+    """Check a scope that depends on the request body. Raises `ScopeMissing`."""
     if scope not in caller.scopes:
         raise ScopeMissing(name=caller.name, scope=scope)
 
 
-def requires(scope: KeyScope) -> Any:
-    """For `dependencies=[…]` of a route: only callers with this scope get in."""
-    return Security(_allow, scopes=[scope])
+def require_scope(scope: KeyScope) -> Any:
+    """Return a dependency that admits only callers with this scope, for `dependencies=[…]`."""
+    return Security(_check_scopes, scopes=[scope])

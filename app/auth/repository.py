@@ -1,4 +1,4 @@
-"""Reading and writing keys and sessions."""
+"""Queries of API keys and browser sessions."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -11,23 +11,23 @@ from app.auth.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
 from app.database.clock import now
 
 
-def get(session: Session, key_id: UUID) -> ApiKey:
-    """The key. Raises `KeyNotFound`."""
+def get_key(session: Session, key_id: UUID) -> ApiKey:
+    """Return the API key. Raises `KeyNotFound`."""
     key = session.get(ApiKey, key_id)
     if key is None:
         raise KeyNotFound(key_id=key_id)
     return key
 
 
-def list_all(session: Session) -> Sequence[ApiKey]:
-    """Every key, oldest first, without the row `local`."""
+def list_keys(session: Session) -> Sequence[ApiKey]:
+    """Return all API keys, oldest first, without the row `local`."""
     return session.scalars(
         select(ApiKey).where(ApiKey.id != LOCAL_KEY_ID).order_by(ApiKey.id)
     ).all()
 
 
-def revoke(session: Session, key_id: UUID) -> None:
-    """Note the moment, unless it was revoked before."""
+def revoke_key(session: Session, key_id: UUID) -> None:
+    """Set the time of revocation, unless the key is already revoked."""
     session.execute(
         update(ApiKey)
         .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
@@ -35,13 +35,13 @@ def revoke(session: Session, key_id: UUID) -> None:
     )
 
 
-def touch(session: Session, key_id: UUID) -> None:
-    """Note that the key was used just now."""
+def record_key_use(session: Session, key_id: UUID) -> None:
+    """Set the key's `last_used_at` to now."""
     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now()))
 
 
-def usable(session: Session) -> Sequence[ApiKey]:
-    """Keys that are neither revoked nor expired."""
+def list_usable_keys(session: Session) -> Sequence[ApiKey]:
+    """Return the API keys that are neither revoked nor expired."""
     return session.scalars(
         select(ApiKey).where(
             ApiKey.id != LOCAL_KEY_ID,
@@ -51,13 +51,13 @@ def usable(session: Session) -> Sequence[ApiKey]:
     ).all()
 
 
-def sessions(session: Session) -> Sequence[BrowserSession]:
-    """Sessions of all browsers, oldest first."""
+def list_sessions(session: Session) -> Sequence[BrowserSession]:
+    """Return all browser sessions, oldest first."""
     return session.scalars(select(BrowserSession).order_by(BrowserSession.id)).all()
 
 
-def touch_session(session: Session, session_id: UUID) -> None:
-    """Note that the session, and so its key, was used just now."""
+def record_session_use(session: Session, session_id: UUID) -> None:
+    """Set the `last_used_at` of the session and of its key to now."""
     key_id = session.scalars(
         update(BrowserSession)
         .where(BrowserSession.id == session_id)
@@ -65,18 +65,18 @@ def touch_session(session: Session, session_id: UUID) -> None:
         .returning(BrowserSession.key_id)
     ).one_or_none()
     if key_id is not None:
-        touch(session, key_id)
+        record_key_use(session, key_id)
 
 
 def delete_sessions(session: Session, id_: UUID) -> int:
-    """Delete the session or all sessions of the key with this id. Returns how many."""
-    mine = or_(BrowserSession.id == id_, BrowserSession.key_id == id_)
+    """Delete the session, or all sessions of the API key, with this id. Return the count."""
+    matches = or_(BrowserSession.id == id_, BrowserSession.key_id == id_)
     return len(
-        session.scalars(delete(BrowserSession).where(mine).returning(BrowserSession.id)).all()
+        session.scalars(delete(BrowserSession).where(matches).returning(BrowserSession.id)).all()
     )
 
 
-def delete_ended_sessions(session: Session, *, idle_seconds: float) -> None:
-    """Delete sessions that expired, or were not used for so long."""
+def delete_expired_sessions(session: Session, *, idle_seconds: float) -> None:
+    """Delete sessions that expired, or that were idle for `idle_seconds`."""
     idle = BrowserSession.last_used_at <= now() - idle_seconds
     session.execute(delete(BrowserSession).where((BrowserSession.expires_at <= now()) | idle))

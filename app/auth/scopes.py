@@ -1,4 +1,4 @@
-"""What a key may do. A key carries scopes, not ownership: one installation is one team."""
+"""Scopes of API keys. Keys have scopes but own nothing: one installation serves one team."""
 
 from typing import Literal, get_args
 

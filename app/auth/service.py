@@ -1,4 +1,4 @@
-"""Making and revoking keys, for which there is no route; starting and ending sessions."""
+"""Create and revoke API keys, for which there is no route, and start and end browser sessions."""
 
 import os
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.auth import repository, secrets
-from app.auth.errors import KeyNameInvalid, LocalKey, ScopeUnknown, SessionNotFound
+from app.auth.errors import KeyNameInvalid, LocalKeyNotRevocable, SessionNotFound, UnknownScope
 from app.auth.scopes import ALL_SCOPES
 from app.auth.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
 from app.database.base import new_id
 from app.database.clock import read_clock
-from app.database.locks import take_turns
+from app.database.engines import acquire_transaction_lock
 
-LONGEST_NAME = 64  # characters
+MAX_NAME_LENGTH = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key that was just made. `text` is shown once and kept nowhere."""
+class CreatedKey:
+    """A new API key. `text` is its token, which is shown once and never stored."""
 
     key: ApiKey
     text: str
@@ -30,45 +30,45 @@ class NewKey:
         return f"NewKey({self.key.id})"
 
 
-def create(
+def create_key(
     session: Session,
     *,
     pepper: bytes,
     name: str,
     scopes: Sequence[str] = ALL_SCOPES,
     days: float | None = None,
-) -> NewKey:
-    """Make a key with these scopes, which ends after so many days.
+) -> CreatedKey:
+    """Create an API key with these scopes, which expires after `days`.
 
-    Raises `KeyNameInvalid`, `ScopeUnknown`.
+    Raises `KeyNameInvalid`, `UnknownScope`.
     """
-    made = _add(session, pepper=pepper, name=name, scopes=scopes, days=days)
+    created = _insert_key(session, pepper=pepper, name=name, scopes=scopes, days=days)
     session.commit()
-    _note("key_created", made.key)
-    return made
+    _audit("key_created", created.key)
+    return created
 
 
-def revoke(session: Session, *, key_id: UUID) -> ApiKey:
-    """End a key and its sessions; running services notice within a minute.
+def revoke_key(session: Session, *, key_id: UUID) -> ApiKey:
+    """Revoke an API key and end its sessions. Running services notice within a minute.
 
-    Raises `KeyNotFound`, `LocalKey`.
+    Raises `KeyNotFound`, `LocalKeyNotRevocable`.
     """
     if key_id == LOCAL_KEY_ID:
-        raise LocalKey()
-    key = repository.get(session, key_id)
-    repository.revoke(session, key_id)
+        raise LocalKeyNotRevocable()
+    key = repository.get_key(session, key_id)
+    repository.revoke_key(session, key_id)
     repository.delete_sessions(session, key_id)
     session.commit()
     session.refresh(key)
-    _note("key_revoked", key)
+    _audit("key_revoked", key)
     return key
 
 
 def start_session(
     session: Session, *, pepper: bytes, key_id: UUID, seconds: float, idle_seconds: float
 ) -> secrets.Token:
-    """A new session of a browser that showed a valid key. Deletes those of all keys that ended."""
-    repository.delete_ended_sessions(session, idle_seconds=idle_seconds)
+    """Start a session for a browser that sent a valid API key. Also deletes expired sessions."""
+    repository.delete_expired_sessions(session, idle_seconds=idle_seconds)
     token = secrets.new_session_token(new_id())
     session.add(
         BrowserSession(
@@ -79,51 +79,51 @@ def start_session(
         )
     )
     session.commit()
-    logging.note("session_started", session=str(token.id), key=str(key_id))
+    logging.audit("session_started", session=str(token.id), key=str(key_id))
     return token
 
 
 def end_sessions(session: Session, *, id_: UUID) -> int:
-    """End one session, or all of a key; running services notice within a minute.
+    """End one session, or all sessions of an API key. Running services notice within a minute.
 
-    Returns how many. Raises `SessionNotFound`.
+    Returns the number of sessions. Raises `SessionNotFound`.
     """
     count = repository.delete_sessions(session, id_)
     session.commit()
     if not count:
         raise SessionNotFound(session_id=id_)
-    logging.note("sessions_ended", id=str(id_), count=count, uid=os.getuid())
+    logging.audit("sessions_ended", id=str(id_), count=count, uid=os.getuid())
     return count
 
 
-def ensure_admin_key(session: Session, *, pepper: bytes) -> NewKey | None:
-    """Make a key with every scope if no usable one could make others; else nothing.
+def ensure_admin_key(session: Session, *, pepper: bytes) -> CreatedKey | None:
+    """Create a key with all scopes, unless a usable key already has the scope `keys:admin`.
 
-    One transaction, and one at a time, so that two first starts at once make one key.
+    Runs in one transaction under a lock, so that two concurrent first starts create only one key.
     """
-    take_turns(session, "admin key")
-    if any("keys:admin" in key.scopes for key in repository.usable(session)):
+    acquire_transaction_lock(session, "admin key")
+    if any("keys:admin" in key.scopes for key in repository.list_usable_keys(session)):
         return None
-    made = _add(session, pepper=pepper, name="admin", scopes=ALL_SCOPES, days=None)
+    created = _insert_key(session, pepper=pepper, name="admin", scopes=ALL_SCOPES, days=None)
     session.commit()
-    _note("key_created", made.key)
-    return made
+    _audit("key_created", created.key)
+    return created
 
 
-def _note(action: str, key: ApiKey) -> None:
-    """There is no caller, only the user of the system who runs the command."""
-    logging.note(action, key=str(key.id), name=key.name, scopes=key.scopes, uid=os.getuid())
+def _audit(action: str, key: ApiKey) -> None:
+    """Log with the operating system's user: commands have no API caller."""
+    logging.audit(action, key=str(key.id), name=key.name, scopes=key.scopes, uid=os.getuid())
 
 
-def _add(
+def _insert_key(
     session: Session, *, pepper: bytes, name: str, scopes: Sequence[str], days: float | None
-) -> NewKey:
-    if not (name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
-        raise KeyNameInvalid(most=LONGEST_NAME)
+) -> CreatedKey:
+    if not (name.strip() and name.isprintable() and len(name) <= MAX_NAME_LENGTH):
+        raise KeyNameInvalid(max_length=MAX_NAME_LENGTH)
     for scope in scopes:
         if scope not in ALL_SCOPES:
-            raise ScopeUnknown(scope=scope, available=", ".join(ALL_SCOPES))
-    token = secrets.new_token(new_id())
+            raise UnknownScope(scope=scope, available=", ".join(ALL_SCOPES))
+    token = secrets.new_key_token(new_id())
     key = ApiKey(
         id=token.id,
         name=name,
@@ -133,4 +133,4 @@ def _add(
     )
     session.add(key)
     session.flush()
-    return NewKey(key=key, text=token.text)
+    return CreatedKey(key=key, text=token.text)

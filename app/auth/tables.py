@@ -1,4 +1,4 @@
-"""API keys, and the browsers that signed in with one."""
+"""Tables of API keys, and of the browser sessions that were started with one."""
 
 from uuid import UUID
 
@@ -8,11 +8,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database.base import Base, new_id
 from app.database.clock import now
 
-LOCAL_KEY_ID = UUID(int=0)  # the caller while keys are off; inserted by the first migration
+LOCAL_KEY_ID = UUID(int=0)  # the caller while auth is off; inserted by the first migration
 
 
 class ApiKey(Base):
-    """A key is kept as an HMAC of its secret. The row `local` stands for a caller without a key."""
+    """An API key, stored as an HMAC. The row `local` is the caller while authentication is off."""
 
     __tablename__ = "api_keys"
 
@@ -27,7 +27,7 @@ class ApiKey(Base):
 
 
 class BrowserSession(Base):
-    """A browser that signed in. It reads with the scopes of its key, for as long as both last."""
+    """A signed-in browser. It has the scopes of its API key, and ends when the key does."""
 
     __tablename__ = "sessions"
 

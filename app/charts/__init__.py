@@ -1,1 +1,1 @@
-"""Pictures of a sweep, and the page that tells what came out of it."""
+"""Charts and the HTML report of a sweep."""

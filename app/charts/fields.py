@@ -1,43 +1,46 @@
-"""How the fields of a sweep, their values and its figures are called and ordered."""
+"""Labels and order of the fields of a sweep, their values and its metrics."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from app.sweeps.snapshot import Board, Cell
 from lora_core.specs.method import Role
 
-OBJECTIVES = {
+if TYPE_CHECKING:  # the command line imports this module without SQLAlchemy
+    from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot
+
+METRIC_LABELS = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "balanced_accuracy": "balanced accuracy",
     "loss": "loss",
 }
-UNKNOWN = "-"
+MISSING_VALUE = "-"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A field and the values it takes: numbers ascending, others in the order of the cells."""
+    """A field and its values: numbers ascending, others in the order of the trials."""
 
     field: str
     label: str
-    texts: tuple[str, ...]  # of the values, each once
-    numbers: tuple[float, ...] | None  # the values, where all are numbers
+    tick_labels: tuple[str, ...]  # the values as text, each once
+    numeric_values: tuple[float, ...] | None  # the values, if all of them are numbers
 
-    def position(self, cell: Cell) -> int:
-        """Where the cell's value stands among them."""
-        return self.texts.index(text(cell.settings.get(self.field)))
+    def position(self, trial: "TrialSnapshot") -> int:
+        """Return the index of the trial's value."""
+        return self.tick_labels.index(display_value(trial.settings.get(self.field)))
 
 
-def text(value: Any) -> str:
-    """A value as it is read: `query+value`, `all` for every role of a layer, `16` for 16.0."""
+def display_value(value: Any) -> str:
+    """Format a value for reading: `query+value`, `all` for every role, `16` for 16.0."""
     match value:
         case None:
-            return UNKNOWN
+            return MISSING_VALUE
         case list() | tuple():
-            return "all" if set(map(str, value)) == set(Role) else "+".join(map(text, value))
+            is_all = set(map(str, value)) == set(Role)
+            return "all" if is_all else "+".join(map(display_value, value))
         case bool() | dict():
             return json.dumps(value, ensure_ascii=False)
         case float():
@@ -46,8 +49,8 @@ def text(value: Any) -> str:
             return str(value)
 
 
-def labels(fields: Sequence[str]) -> dict[str, str]:
-    """The last part of each name (`r`), or all of it where two would be called the same."""
+def field_labels(fields: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each field name (`r`), or the full name where that is ambiguous."""
     short = [field.rsplit(".", 1)[-1] for field in fields]
     return {
         field: name if short.count(name) == 1 else field
@@ -55,38 +58,42 @@ def labels(fields: Sequence[str]) -> dict[str, str]:
     }
 
 
-def varied(board: Board, cells: Sequence[Cell]) -> list[Axis]:
-    """The fields that take two values or more in these cells, in the order of the space."""
-    names = labels(board.fields)
-    axes = [_axis(field, names[field], cells) for field in board.fields]
-    return [axis for axis in axes if len(axis.texts) > 1]
+def varied_axes(snapshot: "SweepSnapshot", trials: "Sequence[TrialSnapshot]") -> list[Axis]:
+    """Return the fields with two or more values in these trials, in the order of the space."""
+    labels = field_labels(snapshot.fields)
+    axes = [_make_axis(field, labels[field], trials) for field in snapshot.fields]
+    return [axis for axis in axes if len(axis.tick_labels) > 1]
 
 
-def settings(board: Board, cell: Cell) -> list[str]:
-    """What the space chose for a cell: `r = 8`, `alpha = 16`."""
-    names = labels(board.fields)
-    return [f"{names[field]} = {text(cell.settings.get(field))}" for field in board.fields]
+def setting_labels(snapshot: "SweepSnapshot", trial: "TrialSnapshot") -> list[str]:
+    """Format the settings of a trial: `r = 8`, `alpha = 16`."""
+    labels = field_labels(snapshot.fields)
+    return [
+        f"{labels[field]} = {display_value(trial.settings.get(field))}" for field in snapshot.fields
+    ]
 
 
-def percent(share: float) -> str:
-    """A share of one."""
-    return f"{100 * share:.1f} %"
+def format_percent(fraction: float) -> str:
+    """Format a fraction of 1 as a percentage."""
+    return f"{100 * fraction:.1f} %"
 
 
-def score(objective: str, value: float) -> str:
-    """The value of an objective, which is a share unless it is the loss."""
-    return f"{value:.3f}" if objective == "loss" else percent(value)
+def format_score(objective: str, value: float) -> str:
+    """Format an objective: a percentage unless it is the loss."""
+    return f"{value:.3f}" if objective == "loss" else format_percent(value)
 
 
-def all_numbers(cells: Sequence[Cell], field: str) -> bool:
-    """Whether a field is a number in each of the cells."""
-    values = [cell.settings.get(field) for cell in cells]
-    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+def is_numeric_field(trials: "Sequence[TrialSnapshot]", field: str) -> bool:
+    """Return whether the field is a number in every trial."""
+    values = [trial.settings.get(field) for trial in trials]
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def _axis(field: str, label: str, cells: Sequence[Cell]) -> Axis:
-    values: dict[str, Any] = {text(each): each for each in (c.settings.get(field) for c in cells)}
-    if not all_numbers(cells, field):
-        return Axis(field, label, tuple(values), None)
-    ordered = sorted(values, key=lambda each: float(values[each]))
-    return Axis(field, label, tuple(ordered), tuple(float(values[each]) for each in ordered))
+def _make_axis(field: str, label: str, trials: "Sequence[TrialSnapshot]") -> Axis:
+    by_label: dict[str, Any] = {
+        display_value(value): value for value in (trial.settings.get(field) for trial in trials)
+    }
+    if not is_numeric_field(trials, field):
+        return Axis(field, label, tuple(by_label), None)
+    ascending = sorted(by_label, key=lambda text: float(by_label[text]))
+    return Axis(field, label, tuple(ascending), tuple(float(by_label[text]) for text in ascending))

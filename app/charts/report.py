@@ -1,4 +1,4 @@
-"""The tables of the page: winner beside the cheapest as good, and all cells."""
+"""Report of a sweep: tables, sentences, and one HTML page without external resources."""
 
 import base64
 import hashlib
@@ -8,277 +8,305 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.charts import figures
-from app.charts.fields import OBJECTIVES, all_numbers, labels, percent, score, settings, text
-from app.charts.style import CHEAPEST, WINNER, mark, objective, scored
-from app.jobs.results.comparison import Comparison
-from app.sweeps.snapshot import AT_WORK, ENDED, Board, Cell
-from app.sweeps.winner import Score, Verdict, judge
+from app.charts.fields import (
+    METRIC_LABELS,
+    display_value,
+    field_labels,
+    format_percent,
+    format_score,
+    is_numeric_field,
+    setting_labels,
+)
+from app.charts.style import CHEAPEST_MARK, WINNER_MARK, mark_of, objective_label, objective_text
+from app.jobs.results.comparison import PairedComparison
+from app.sweeps.snapshot import FINAL_TRIAL_STATES, OPEN_SWEEP_STATES, SweepSnapshot, TrialSnapshot
+from app.sweeps.winner import SplitScore, WinnerSelection, select_winner
 
-NOTHING = "–"  # noqa: RUF001
+# Tables
+
+EMPTY_CELL = "–"  # noqa: RUF001
 
 
 @dataclass(frozen=True)
-class Table:
-    """What is written; the first column names the row."""
+class ReportTable:
+    """A table as text. The first column names the row."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    numbers: Sequence[bool]  # whether a column holds numbers
-    marked: Sequence[bool]  # whether a row stands out
+    numbers: Sequence[bool]  # by column: whether it holds numbers
+    marked: Sequence[bool]  # by row: whether it is highlighted
 
 
-def choices(board: Board, verdict: Verdict | None) -> Table | None:
-    """The winner, and beside it the cheapest that cannot be told from it."""
-    if verdict is None:
+def winner_table(snapshot: SweepSnapshot, selection: WinnerSelection | None) -> ReportTable | None:
+    """Return the winner side by side with the cheapest trial within noise of it."""
+    if selection is None:
         return None
-    found = {cell.number: cell for cell in board.cells}
-    chosen = [(WINNER.name, verdict.winner, verdict.winner_validation, verdict.winner_test)]
-    if verdict.cheapest != verdict.winner:
-        cheap = (CHEAPEST.name, verdict.cheapest)
-        chosen.append((*cheap, verdict.cheapest_validation, verdict.cheapest_test))
-    names = labels(board.fields)
+    by_number = {trial.number: trial for trial in snapshot.trials}
+    names = [WINNER_MARK.name]
+    trials = [by_number[selection.winner]]
+    validation, test = [selection.winner_validation], [selection.winner_test]
+    if selection.cheapest != selection.winner:
+        names.append(CHEAPEST_MARK.name)
+        trials.append(by_number[selection.cheapest])
+        validation.append(selection.cheapest_validation)
+        test.append(selection.cheapest_test)
+    labels = field_labels(snapshot.fields)
     rows = [
-        ["cell", *(str(number) for _, number, _, _ in chosen)],
+        ["trial", *(str(trial.number) for trial in trials)],
         *(
-            [names[field], *(text(found[number].settings.get(field)) for _, number, _, _ in chosen)]
-            for field in board.fields
+            [labels[field], *(display_value(trial.settings.get(field)) for trial in trials)]
+            for field in snapshot.fields
         ),
-        [
-            "trainable parameters",
-            *(f"{found[number].trainable_parameters:,}" for _, number, _, _ in chosen),
-        ],
-        ["seconds", *(_seconds(found[number]) for _, number, _, _ in chosen)],
-        ["validation accuracy", *(_interval(value) for *_, value, _ in chosen)],
-        ["test accuracy", *(_interval(value) for *_, value in chosen)],
+        ["trainable parameters", *(f"{trial.trainable_parameters:,}" for trial in trials)],
+        ["seconds", *(_seconds_text(trial) for trial in trials)],
+        ["validation accuracy", *(_short_interval(score) for score in validation)],
+        ["test accuracy", *(_short_interval(score) for score in test)],
     ]
-    columns = ["", *(name for name, *_ in chosen)]
-    return Table(columns, rows, [False, *(True for _ in chosen)], [False] * len(rows))
+    return ReportTable(["", *names], rows, [False, *(True for _ in names)], [False] * len(rows))
 
 
-def ordered(board: Board) -> list[Cell]:
-    """All cells: those that can be compared, the best first, then the others as they come."""
-    ranked = {cell.number for cell in board.ranked}
-    return [*board.ranked, *(cell for cell in board.cells if cell.number not in ranked)]
+def trials_in_display_order(snapshot: SweepSnapshot) -> list[TrialSnapshot]:
+    """Return the complete trials, the best first, followed by all others by number."""
+    ranked = {trial.number for trial in snapshot.ranked}
+    others = (trial for trial in snapshot.trials if trial.number not in ranked)
+    return [*snapshot.ranked, *others]
 
 
-def cells(board: Board, verdict: Verdict | None, shown: Sequence[Cell] | None = None) -> Table:
-    """The cells that are to be shown, with the columns of all of them."""
-    order = ordered(board) if shown is None else shown
-    names = labels(board.fields)
-    partly = any(0 < cell.share < 1 for cell in board.cells)
-    figures = [
-        (part, name)
-        for part in ("validation", "test")
-        for name in dict.fromkeys((board.objective, "accuracy"))
-        if any(cell.figure(part, name) is not None for cell in board.cells)
+def trial_table(
+    snapshot: SweepSnapshot,
+    selection: WinnerSelection | None,
+    trials: Sequence[TrialSnapshot] | None = None,
+) -> ReportTable:
+    """Return a row per trial; `trials` limits the rows, but the columns are always those of all."""
+    shown = trials_in_display_order(snapshot) if trials is None else trials
+    labels = field_labels(snapshot.fields)
+    has_partial = any(0 < trial.budget < 1 for trial in snapshot.trials)
+    metrics = [
+        (split, name)
+        for split in ("validation", "test")
+        for name in dict.fromkeys((snapshot.objective, "accuracy"))
+        if any(trial.metric(split, name) is not None for trial in snapshot.trials)
     ]
-    failed = any(cell.error for cell in board.cells)
+    has_errors = any(trial.error for trial in snapshot.trials)
     columns = [
-        ("cell", True),
+        ("trial", True),
         ("", False),
-        *((names[field], all_numbers(board.cells, field)) for field in board.fields),
-        *((f"{part} {OBJECTIVES[name]}", True) for part, name in figures),
+        *((labels[field], is_numeric_field(snapshot.trials, field)) for field in snapshot.fields),
+        *((f"{split} {METRIC_LABELS[name]}", True) for split, name in metrics),
         ("trainable parameters", True),
         ("seconds", True),
         ("state", False),
-        *([("of its steps", True)] if partly else []),
-        *([("error", False)] if failed else []),
+        *([("budget", True)] if has_partial else []),
+        *([("error", False)] if has_errors else []),
     ]
     rows = [
         [
-            str(cell.number),
-            _standing(cell, verdict),
-            *(text(cell.settings.get(field)) for field in board.fields),
-            *(_figure(cell, part, name) for part, name in figures),
-            f"{cell.trainable_parameters:,}",
-            _seconds(cell),
-            cell.state,
-            *([percent(cell.share)] if partly else []),
-            *([cell.error or ""] if failed else []),
+            str(trial.number),
+            _mark_name(trial, selection),
+            *(display_value(trial.settings.get(field)) for field in snapshot.fields),
+            *(_metric_text(trial, split, name) for split, name in metrics),
+            f"{trial.trainable_parameters:,}",
+            _seconds_text(trial),
+            trial.state,
+            *([format_percent(trial.budget)] if has_partial else []),
+            *([trial.error or ""] if has_errors else []),
         ]
-        for cell in order
+        for trial in shown
     ]
-    chosen = {verdict.winner, verdict.cheapest} if verdict else set()
-    return Table(
+    highlighted = {selection.winner, selection.cheapest} if selection else set()
+    return ReportTable(
         [name for name, _ in columns],
         rows,
-        [number for _, number in columns],
-        [cell.number in chosen for cell in order],
+        [is_number for _, is_number in columns],
+        [trial.number in highlighted for trial in shown],
     )
 
 
-def _standing(cell: Cell, verdict: Verdict | None) -> str:
-    if verdict is None or cell.number not in verdict.near:
+def _mark_name(trial: TrialSnapshot, selection: WinnerSelection | None) -> str:
+    if selection is None or trial.number not in selection.within_noise:
         return ""
-    return mark(cell, verdict).name
+    return mark_of(trial, selection).name
 
 
-def _figure(cell: Cell, part: str, name: str) -> str:
-    value = cell.figure(part, name)
-    return NOTHING if value is None else score(name, value)
+def _metric_text(trial: TrialSnapshot, split: str, name: str) -> str:
+    value = trial.metric(split, name)
+    return EMPTY_CELL if value is None else format_score(name, value)
 
 
-def _seconds(cell: Cell) -> str:
-    return NOTHING if cell.seconds is None else f"{cell.seconds:,.0f}"
+def _seconds_text(trial: TrialSnapshot) -> str:
+    return EMPTY_CELL if trial.seconds is None else f"{trial.seconds:,.0f}"
 
 
-def _interval(value: Score | None) -> str:
-    if value is None:
-        return NOTHING
-    return f"{percent(value.accuracy)} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+def _short_interval(score: SplitScore | None) -> str:
+    if score is None:
+        return EMPTY_CELL
+    low, high = 100 * score.low, 100 * score.high
+    return f"{format_percent(score.accuracy)} ({low:.1f} to {high:.1f})"
 
 
-# MERGED app.charts.report
-# What came out of a sweep, in words.
+# Sentences
 
-STATES = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")
-
-
-def about(board: Board) -> str:
-    """What was tried, and what it was about."""
-    fields = ", ".join(labels(board.fields).values())
-    return f"Sweep ({board.strategy}) over {fields}, judged by {objective(board)}."
+STATE_ORDER = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")
 
 
-def standing(board: Board) -> str:
-    """How far the sweep is."""
-    done = sum(cell.state in ENDED for cell in board.cells)
-    if board.state in AT_WORK:
-        return f"Not over yet: {done} of {len(board.cells)} cells are done. All below may change."
-    states = Counter(cell.state for cell in board.cells)
-    told = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
-    partly = sum(cell.state == "succeeded" and not cell.whole for cell in board.cells)
-    stopped = f"; {partly} of those that succeeded ran a part of their steps" if partly else ""
-    return f"{_count(len(board.cells), 'cell')}: {told or 'none'}{stopped}."
+def sweep_description(snapshot: SweepSnapshot) -> str:
+    """Describe the strategy, the fields and the objective."""
+    fields = ", ".join(field_labels(snapshot.fields).values())
+    return f"Sweep ({snapshot.strategy}) over {fields}, ranked by {objective_label(snapshot)}."
 
 
-def findings(board: Board, verdict: Verdict | None) -> list[str]:
-    """The winner, the test part, who is as good, and the cheapest of them."""
-    if verdict is None:
-        return ["No cell has run to its end yet, so there is nothing to compare."]
-    cells = {cell.number: cell for cell in board.cells}
-    winner, cheapest = cells[verdict.winner], cells[verdict.cheapest]
-    told = [_won(board, winner, verdict), *_on_test(board, verdict), _as_good(verdict)]
-    if verdict.cheapest != verdict.winner:
-        told.append(_saved(board, winner, cheapest, verdict))
-    elif len(verdict.near) > 1:
-        told.append("No cell that is as good has fewer trainable parameters.")
-    return told
+def progress_sentence(snapshot: SweepSnapshot) -> str:
+    """Describe how far the sweep is."""
+    trials = snapshot.trials
+    if snapshot.state in OPEN_SWEEP_STATES:
+        ended = sum(trial.state in FINAL_TRIAL_STATES for trial in trials)
+        return f"Not finished: {ended} of {len(trials)} trials have ended. Results may change."
+    counts = Counter(trial.state for trial in trials)
+    states = ", ".join(f"{counts[state]} {state}" for state in STATE_ORDER if counts[state])
+    partial = sum(trial.state == "succeeded" and not trial.is_complete for trial in trials)
+    suffix = f"; {partial} of those that succeeded did not run with the full budget"
+    return f"{_plural(len(trials), 'trial')}: {states or 'none'}{suffix if partial else ''}."
 
 
-def interval(value: Score) -> str:
-    """An accuracy with its 95 % interval."""
+def findings(snapshot: SweepSnapshot, selection: WinnerSelection | None) -> list[str]:
+    """Describe the winner, its test results, the trials within noise and the cheapest of them."""
+    if selection is None:
+        return ["No trial is complete yet, so there is nothing to compare."]
+    by_number = {trial.number: trial for trial in snapshot.trials}
+    winner, cheapest = by_number[selection.winner], by_number[selection.cheapest]
+    sentences = [
+        _winner_sentence(snapshot, winner, selection),
+        *_test_sentences(snapshot, selection),
+        _within_noise_sentence(selection),
+    ]
+    if selection.cheapest != selection.winner:
+        sentences.append(_cheapest_sentence(snapshot, winner, cheapest, selection))
+    elif len(selection.within_noise) > 1:
+        sentences.append("None of them has fewer trainable parameters than the winner.")
+    return sentences
+
+
+def accuracy_with_interval(score: SplitScore) -> str:
+    """Format an accuracy with its 95 % confidence interval."""
+    low, high = f"{100 * score.low:.1f}", format_percent(score.high)
+    return f"{format_percent(score.accuracy)} (95 % interval {low} to {high})"
+
+
+def _winner_sentence(
+    snapshot: SweepSnapshot, winner: TrialSnapshot, selection: WinnerSelection
+) -> str:
+    score = selection.winner_validation
+    texts = f" on {_plural(score.texts, 'text')}" if score else ""
     return (
-        f"{percent(value.accuracy)} (95 % interval {100 * value.low:.1f} to {percent(value.high)})"
+        f"Trial {winner.number} has the best {objective_label(snapshot)}, "
+        f"{objective_text(snapshot, winner)}{texts}: "
+        f"{', '.join(setting_labels(snapshot, winner))}."
     )
 
 
-def _won(board: Board, winner: Cell, verdict: Verdict) -> str:
-    on = verdict.winner_validation
-    texts = f" on {_count(on.texts, 'text')}" if on else ""
-    return (
-        f"Cell {winner.number} has the best {objective(board)}, {scored(board, winner)}{texts}: "
-        f"{', '.join(settings(board, winner))}."
-    )
-
-
-def _on_test(board: Board, verdict: Verdict) -> list[str]:
-    value = verdict.winner_test
-    if value is None:
+def _test_sentences(snapshot: SweepSnapshot, selection: WinnerSelection) -> list[str]:
+    score = selection.winner_test
+    if score is None:
         return []
-    also = ""
-    if board.objective != "accuracy" and value.objective is not None:
-        also = f", its {OBJECTIVES[board.objective]} {score(board.objective, value.objective)}"
+    objective = ""
+    if snapshot.objective != "accuracy" and score.objective is not None:
+        value = format_score(snapshot.objective, score.objective)
+        objective = f", its {METRIC_LABELS[snapshot.objective]} {value}"
     return [
-        f"On {_count(value.texts, 'test text')}, by which nothing was chosen, its accuracy is "
-        f"{interval(value)}{also}."
+        f"On {_plural(score.texts, 'test text')}, which were not used for the selection, its "
+        f"accuracy is {accuracy_with_interval(score)}{objective}."
     ]
 
 
-def _as_good(verdict: Verdict) -> str:
-    others = len(verdict.near) - 1
-    if verdict.compared == 1:
-        return "No other cell is known to have answered the same validation texts."
-    test = "the difference in accuracy on the same validation texts (exact McNemar test, p"
+def _within_noise_sentence(selection: WinnerSelection) -> str:
+    others = len(selection.within_noise) - 1
+    if selection.compared == 1:
+        return "No other trial was evaluated on the same validation texts."
+    test = "exact McNemar test of the accuracy on the same validation texts, p"
     if others == 0:
-        return f"No other cell is as good: chance hardly explains {test} < 0.05)."
-    compared = _count(verdict.compared - 1, "other cell")
-    return (
-        f"As good, so far as can be told: {others} of {compared}. "
-        f"Chance alone could explain {test} ≥ 0.05)."
-    )
+        return f"No other trial is within noise of the winner ({test} < 0.05)."
+    compared = _plural(selection.compared - 1, "other trial")
+    verb = "is" if others == 1 else "are"
+    return f"{others} of {compared} {verb} within noise of the winner ({test} ≥ 0.05)."
 
 
-def _saved(board: Board, winner: Cell, cheapest: Cell, verdict: Verdict) -> str:
-    parts = (("validation", verdict.validation), ("test", verdict.test))
-    behind = [_behind(difference, part) for part, difference in parts if difference]
-    chosen = ", ".join(settings(board, cheapest))
+def _cheapest_sentence(
+    snapshot: SweepSnapshot,
+    winner: TrialSnapshot,
+    cheapest: TrialSnapshot,
+    selection: WinnerSelection,
+) -> str:
+    comparisons = (("validation", selection.validation), ("test", selection.test))
+    differences = [
+        _difference_text(comparison, split) for split, comparison in comparisons if comparison
+    ]
+    settings = ", ".join(setting_labels(snapshot, cheapest))
     return (
-        f"The cheapest that is as good is cell {cheapest.number} ({chosen}) with "
+        f"The cheapest within noise is trial {cheapest.number} ({settings}) with "
         f"{cheapest.trainable_parameters:,} trainable parameters instead of "
-        f"{winner.trainable_parameters:,}. Its accuracy is {' and '.join(behind)}."
+        f"{winner.trainable_parameters:,}. Its accuracy is {' and '.join(differences)}."
     )
 
 
-def _behind(difference: Comparison, part: str) -> str:
-    points = 100 * difference.difference
-    # Turned round, so that minus says what is lost by the cheapest; + 0.0 makes -0.0 a zero.
-    low, high = (round(-100 * each, 1) + 0.0 for each in (difference.high, difference.low))
-    where = (
-        f"the same on {part}"
-        if difference.difference == 0
-        else f"{abs(points):.1f} points {'lower' if points > 0 else 'higher'} on {part}"
+def _difference_text(comparison: PairedComparison, split: str) -> str:
+    points = 100 * comparison.difference
+    # The sign is inverted: negative is what the cheapest loses. Adding 0.0 turns -0.0 into 0.0.
+    low, high = (round(-100 * bound, 1) + 0.0 for bound in (comparison.high, comparison.low))
+    text = (
+        f"the same on {split}"
+        if comparison.difference == 0
+        else f"{abs(points):.1f} points {'lower' if points > 0 else 'higher'} on {split}"
     )
-    return f"{where} (95 % interval {low:+.1f} to {high:+.1f})"
+    return f"{text} (95 % interval {low:+.1f} to {high:+.1f})"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-# MERGED app.charts.report
-# A sweep as one HTML page that needs nothing else: no network, no service, no other file.
+# HTML page
 
-# For a route that serves the page: scripts run, but as strangers to the service. What the page may
-# load, which is nothing from elsewhere, it says itself.
+# Header for the route that serves the page. Scripts run in a sandbox, with no access to the
+# service; the page's own policy forbids to load anything.
 CONTENT_SECURITY_POLICY = "sandbox allow-scripts allow-downloads; frame-ancestors 'none'"
-PAGE = Path(__file__).with_name("page")
+TEMPLATE_DIR = Path(__file__).with_name("page")
 
 
-def render(board: Board) -> str:
-    """The page. Whatever comes from users stands in it as text, never as markup or code."""
+def render_report(snapshot: SweepSnapshot) -> str:
+    """Return the page. All text from users is escaped, never markup or code."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
     templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGE),
+        loader=jinja2.FileSystemLoader(TEMPLATE_DIR),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    verdict = judge(board)
-    drawn = figures.of(board)
-    scripts = [get_plotlyjs(), (PAGE / "report.js").read_text(encoding="utf-8")] if drawn else []
+    selection = select_winner(snapshot)
+    charts = figures.sweep_charts(snapshot)
+    script = (TEMPLATE_DIR / "report.js").read_text(encoding="utf-8")
+    scripts = [get_plotlyjs(), script] if charts else []
     return templates.get_template("report.html").render(
-        board=board,
-        about=about(board),
-        running=board.state in AT_WORK,
-        standing=standing(board),
-        findings=findings(board, verdict),
-        choices=choices(board, verdict),
-        pictures=drawn,
-        figures=[picture.figure.to_dict() for picture in drawn],
-        cells=cells(board, verdict),
-        style=(PAGE / "report.css").read_text(encoding="utf-8"),
+        snapshot=snapshot,
+        description=sweep_description(snapshot),
+        running=snapshot.state in OPEN_SWEEP_STATES,
+        progress=progress_sentence(snapshot),
+        findings=findings(snapshot, selection),
+        winner_table=winner_table(snapshot, selection),
+        charts=charts,
+        figures=[chart.figure.to_dict() for chart in charts],
+        trial_table=trial_table(snapshot, selection),
+        style=(TEMPLATE_DIR / "report.css").read_text(encoding="utf-8"),
         scripts=scripts,
-        policy=_policy(scripts),
+        policy=_page_security_policy(scripts),
     )
 
 
-def _policy(scripts: list[str]) -> str:
-    """Nothing from elsewhere, and of scripts these alone, whatever a name may smuggle in."""
+def _page_security_policy(scripts: list[str]) -> str:
+    """Allow only these scripts and nothing external, whatever a name may contain."""
     hashes = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in scripts]
     allowed = " ".join(f"'sha256-{each}'" for each in hashes) or "'none'"
     return (

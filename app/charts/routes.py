@@ -1,4 +1,4 @@
-"""Pictures of a sweep over HTTP."""
+"""Routes of a sweep's charts and report."""
 
 from typing import Annotated, Any
 
@@ -6,48 +6,48 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.charts import figures, report
 from app.http.dependencies import DatabaseDep
-from app.http.fields import View
+from app.http.fields import ResponseModel
 from app.sweeps import repository, results
 from app.sweeps.routes import SweepId
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 
 
-class PictureView(View):
-    """A picture, and what it shows in words."""
+class ChartView(ResponseModel):
+    """A Plotly figure with a title, a caption and a text alternative."""
 
     title: str
     caption: str
     alt: str
-    wide: bool = Field(description="Needs the breadth of the page.")
+    wide: bool = Field(description="Whether the chart takes the full width of a page.")
     figure: dict[str, Any] = Field(
-        description="`data` and `layout` for Plotly, which reads markup: texts are escaped."
+        description="`data` and `layout` for Plotly. Texts are escaped, since Plotly reads markup."
     )
 
 
-@router.get("/{sweep_id}/pictures", dependencies=[requires("jobs:read")])
-def read_pictures(
+@router.get("/{sweep_id}/pictures", dependencies=[require_scope("jobs:read")])
+def list_charts(
     sweep_id: SweepId,
     database: DatabaseDep,
-    map: Annotated[bool, Query(description="With the map over two fields.")] = True,
-) -> list[PictureView]:
-    """What there is to see in the cells that ran whole: map, importance, settings, cost."""
+    map: Annotated[bool, Query(description="Include the map over two fields.")] = True,
+) -> list[ChartView]:
+    """List the charts of the complete trials: map, importance, settings, costs."""
     with database.read() as session:
-        board = results.board(session, repository.get(session, sweep_id))
+        snapshot = results.read_snapshot(session, repository.get(session, sweep_id))
     return [
-        PictureView(**{**vars(picture), "figure": picture.figure.to_dict()})
-        for picture in figures.of(board)
-        if map or not picture.map
+        ChartView(**{**vars(chart), "figure": chart.figure.to_dict()})
+        for chart in figures.sweep_charts(snapshot)
+        if map or not chart.map
     ]
 
 
-@router.get("/{sweep_id}/report", dependencies=[requires("jobs:read")])
-def read_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLResponse:
-    """One page that needs nothing else: winner, pictures, all cells; also while the sweep runs."""
+@router.get("/{sweep_id}/report", dependencies=[require_scope("jobs:read")])
+def get_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLResponse:
+    """Get a self-contained page with winner, charts and all trials, also while the sweep runs."""
     with database.read() as session:
-        board = results.board(session, repository.get(session, sweep_id))
-    page = report.render(board)
+        snapshot = results.read_snapshot(session, repository.get(session, sweep_id))
+    page = report.render_report(snapshot)
     return HTMLResponse(page, headers={"Content-Security-Policy": report.CONTENT_SECURITY_POLICY})

@@ -1,7 +1,7 @@
-"""What every picture of a sweep shares.
+"""Elements that all charts of a sweep share.
 
-They show the cells that ran whole and whose objective is known. Colours of text, grids and scales
-come from the page, which is light or dark.
+Charts show the complete trials whose objective is known. The page sets the colors of text, grid
+lines and color scales, since it can be light or dark.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,90 +9,97 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from app.charts.fields import OBJECTIVES, score, settings
-from app.sweeps.snapshot import Board, Cell
-from app.sweeps.winner import Verdict
+from app.charts.fields import METRIC_LABELS, format_score, setting_labels
+from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot
+from app.sweeps.winner import WinnerSelection
 
-LONGEST = 28  # characters
+MAX_AXIS_LABEL_CHARACTERS = 28
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A Plotly figure, and what it shows in words."""
+class Chart:
+    """A Plotly figure with a title, a caption and a text alternative."""
 
     title: str
     caption: str
     alt: str
     figure: Any  # plotly.graph_objects.Figure
-    wide: bool = False  # needs the breadth of the page
-    map: bool = False  # the objective over two fields
+    wide: bool = False  # takes the full width of the page
+    map: bool = False  # shows the objective over two fields
 
 
-def objective(board: Board) -> str:
-    """What the pictures are about: `validation accuracy`."""
-    return f"validation {OBJECTIVES[board.objective]}"
+def objective_label(snapshot: SweepSnapshot) -> str:
+    """Return the name of the objective: `validation accuracy`."""
+    return f"validation {METRIC_LABELS[snapshot.objective]}"
 
 
-def scored(board: Board, cell: Cell) -> str:
-    """The objective of a cell: `90.3 %`."""
-    value = board.score(cell)
-    return "unknown" if value is None else score(board.objective, value)
+def objective_text(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
+    """Format the objective of a trial: `90.3 %`."""
+    value = snapshot.score(trial)
+    return "unknown" if value is None else format_score(snapshot.objective, value)
 
 
-def plain(text: str) -> str:
-    """A text on an axis, cut where it is long; escaped, since Plotly reads `<b>` and the like."""
-    return escape(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…", quote=False)
+def axis_text(text: str) -> str:
+    """Shorten and escape a label on an axis: Plotly interprets `<b>` and similar markup."""
+    if len(text) > MAX_AXIS_LABEL_CHARACTERS:
+        text = f"{text[: MAX_AXIS_LABEL_CHARACTERS - 1]}…"
+    return escape(text, quote=False)
 
 
-def told(board: Board, cell: Cell) -> str:
-    """A cell under the pointer: its number, objective and settings."""
-    chosen = [escape(each, quote=False) for each in settings(board, cell)]
-    return "<br>".join([f"<b>cell {cell.number}: {scored(board, cell)}</b>", *chosen])
+def hover_text(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
+    """Return the hover label of a trial: its number, objective and settings."""
+    settings = [escape(label, quote=False) for label in setting_labels(snapshot, trial)]
+    heading = f"<b>trial {trial.number}: {objective_text(snapshot, trial)}</b>"
+    return "<br>".join([heading, *settings])
 
 
-def tick_format(board: Board) -> str:
-    """How d3-format writes the objective on an axis."""
-    return ".2f" if board.objective == "loss" else ".1%"
+def tick_format(snapshot: SweepSnapshot) -> str:
+    """Return the d3-format of the objective on an axis."""
+    return ".2f" if snapshot.objective == "loss" else ".1%"
 
 
-def colours(board: Board) -> dict[str, Any]:
-    """The scale of the objective. It is strongest at the best, which of the loss is the lowest."""
-    return {"reversescale": board.objective == "loss", "showscale": False}
+def color_axis(snapshot: SweepSnapshot) -> dict[str, Any]:
+    """Return the color scale of the objective, strongest at the best value (the lowest loss)."""
+    return {"reversescale": snapshot.objective == "loss", "showscale": False}
 
 
-# MERGED app.charts.style
-# How the winner, those as good, and the cheapest of them stand out, in every picture alike.
+# Markers of the winner and of the trials within noise of it, the same in every chart.
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Told apart by shape and size too, not by colour alone; seen on white and on black."""
+class TrialMark:
+    """Marker of a group of trials.
+
+    Groups differ in shape and size as well as in color; the colors are visible on white and black.
+    """
 
     name: str
     symbol: str
     size: int  # pixels
     width: float  # of a line, pixels
-    colour: str
+    color: str
 
 
-OTHERS = Mark("other cells", "circle", 7, 0.7, "#8b95a5")
-NEAR = Mark("as good", "circle", 10, 1.5, "#3f87c9")
-CHEAPEST = Mark("cheapest as good", "diamond", 13, 3, "#1b9e77")
-WINNER = Mark("winner", "star", 16, 3, "#e07b1a")
+OTHER_MARK = TrialMark("other trials", "circle", 7, 0.7, "#8b95a5")
+WITHIN_NOISE_MARK = TrialMark("within noise", "circle", 10, 1.5, "#3f87c9")
+CHEAPEST_MARK = TrialMark("cheapest within noise", "diamond", 13, 3, "#1b9e77")
+WINNER_MARK = TrialMark("winner", "star", 16, 3, "#e07b1a")
 
 
-def mark(cell: Cell, verdict: Verdict) -> Mark:
-    """What a cell is beside the winner; a winner that is also the cheapest is the winner."""
-    if cell.number == verdict.winner:
-        return WINNER
-    if cell.number == verdict.cheapest:
-        return CHEAPEST
-    return NEAR if cell.number in verdict.near else OTHERS
+def mark_of(trial: TrialSnapshot, selection: WinnerSelection) -> TrialMark:
+    """Return the marker of a trial; a winner that is also the cheapest is marked as the winner."""
+    if trial.number == selection.winner:
+        return WINNER_MARK
+    if trial.number == selection.cheapest:
+        return CHEAPEST_MARK
+    return WITHIN_NOISE_MARK if trial.number in selection.within_noise else OTHER_MARK
 
 
-def groups(cells: Sequence[Cell], verdict: Verdict) -> Iterator[tuple[Mark, list[Cell]]]:
-    """The cells by mark, the winner last so that it lies on top; groups of none are left out."""
-    for each in (OTHERS, NEAR, CHEAPEST, WINNER):
-        if marked := [cell for cell in cells if mark(cell, verdict) is each]:
-            yield each, marked
+def group_by_mark(
+    trials: Sequence[TrialSnapshot], selection: WinnerSelection
+) -> Iterator[tuple[TrialMark, list[TrialSnapshot]]]:
+    """Iterate over the non-empty groups of trials by marker, the winner last so it is on top."""
+    for mark in (OTHER_MARK, WITHIN_NOISE_MARK, CHEAPEST_MARK, WINNER_MARK):
+        if marked := [trial for trial in trials if mark_of(trial, selection) is mark]:
+            yield mark, marked

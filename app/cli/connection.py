@@ -1,40 +1,41 @@
 """One HTTP connection to the service; every failure becomes an error with an exit code."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx2
 
-from app.cli.errors import BrokenOff, Misuse, Refused, Unreachable
+from app.cli.errors import ConnectionLost, RequestRejected, ServiceUnreachable, UsageError
 from app.cli.responses import Json
 
-PAGE = 100
-TIMEOUT = httpx2.Timeout(120, connect=5)  # an upload is checked before it is answered
+PAGE_SIZE = 100
+TIMEOUT = httpx2.Timeout(120, connect=5)  # an upload is validated before the response
 
-Pieces = AbstractContextManager[Iterator[bytes]]
+ByteStream = AbstractContextManager[Iterator[bytes]]
 
 
 class Connection:
-    """Speaks JSON to one service. Raises `Refused`, `Unreachable` or `Misuse`."""
+    """A JSON client of a service. Raises `RequestRejected`, `ServiceUnreachable`, `UsageError`."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         if key is not None and not (key.isascii() and key.isprintable()):
-            raise Misuse("the API key holds characters that no key has", "bad_key")
+            raise UsageError("the API key contains invalid characters", "bad_key")
         try:
             host = urlsplit(url).hostname
             self.http = httpx2.Client(
                 base_url=url,
                 headers={"Authorization": f"Bearer {key}"} if key else None,
                 timeout=TIMEOUT,
-                # No proxy stands between this machine and itself.
+                # Use no proxy for connections to this machine.
                 trust_env=host not in ("127.0.0.1", "::1", "localhost"),
             )
         except (httpx2.InvalidURL, UnicodeError, ValueError) as error:
-            raise Misuse(f"{url!r} is not an address of a service: {error}", "bad_url") from error
+            raise UsageError(f"{url!r} is not a service URL: {error}", "bad_url") from error
         self.url = url
 
     def __enter__(self) -> Self:
@@ -48,84 +49,84 @@ class Connection:
     ) -> None:
         self.http.close()
 
-    def pages(self, path: str, limit: int, **filters: str | None) -> Iterator[Any]:
-        """Up to `limit` items of a list, page by page."""
+    def iterate_pages(self, path: str, limit: int, **filters: str | None) -> Iterator[Any]:
+        """Yield up to `limit` items of a list, fetching page by page."""
         after = None
         while limit > 0:
-            params = given({**filters, "limit": str(min(limit, PAGE)), "after": after})
-            answer = self.json("GET", path, params=params)
-            yield from answer["data"]
-            limit -= len(answer["data"])
-            if answer["next"] is None:
+            params = drop_none({**filters, "limit": str(min(limit, PAGE_SIZE)), "after": after})
+            page = self.request_json("GET", path, params=params)
+            yield from page["data"]
+            limit -= len(page["data"])
+            if page["next"] is None:
                 return
-            after = str(answer["next"])
+            after = str(page["next"])
 
-    def json(self, method: str, path: str, **arguments: Any) -> Any:
-        return decoded(self.request(method, path, **arguments))
+    def request_json(self, method: str, path: str, **arguments: Any) -> Any:
+        return decode_json(self.request(method, path, **arguments))
 
-    def create(self, path: str, **arguments: Any) -> Any:
-        """POST what makes something, once more if the connection is lost on the way.
+    def post_idempotent(self, path: str, **arguments: Any) -> Any:
+        """Create something with POST, and retry once if the connection is lost.
 
-        Both times under one key, so that nothing is made twice.
+        Both requests have the same idempotency key, so nothing is created twice.
         """
         headers = {"Idempotency-Key": str(uuid4())}
         try:
-            return self.json("POST", path, headers=headers, **arguments)
-        except BrokenOff:
-            return self.json("POST", path, headers=headers, **arguments)
+            return self.request_json("POST", path, headers=headers, **arguments)
+        except ConnectionLost:
+            return self.request_json("POST", path, headers=headers, **arguments)
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
-        with reaching(self.url):
+        with connection_errors(self.url):
             response = self.http.request(method, path, **arguments)
-        check(response)
+        raise_for_status(response)
         return response
 
     @contextmanager
-    def pieces(self, path: str, **params: str) -> Iterator[Iterator[bytes]]:
-        """The bytes of an answer, as they come."""
-        with reaching(self.url), self.http.stream("GET", path, params=params) as response:
-            check(response)
+    def stream_bytes(self, path: str, **params: str) -> Iterator[Iterator[bytes]]:
+        """Yield the chunks of a response body as they arrive."""
+        with connection_errors(self.url), self.http.stream("GET", path, params=params) as response:
+            raise_for_status(response)
             yield response.iter_bytes()
 
 
-def path_of(collection: str, name: str) -> str:
-    """Where one thing is; a name is never a path."""
+def resource_path(collection: str, name: str) -> str:
+    """Return the URL path of one resource. The name is escaped, so it cannot be a path."""
     return f"/v1/{collection}/{quote(name, safe='')}"
 
 
-def given(fields: Mapping[str, str | None]) -> dict[str, str]:
+def drop_none(fields: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
 @contextmanager
-def reaching(url: str) -> Iterator[None]:
+def connection_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.LocalProtocolError) as error:
-        raise Misuse(f"{url!r} is not an address of a service: {error}", "bad_url") from error
+        raise UsageError(f"{url!r} is not a service URL: {error}", "bad_url") from error
     except httpx2.ConnectError as error:
-        raise Unreachable(
-            f"no service at {url}; start one with `loraworks up`", "unreachable"
+        raise ServiceUnreachable(
+            f"cannot connect to {url}; start the service with `loraworks up`", "unreachable"
         ) from error
     except httpx2.HTTPError as error:
-        lost = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
+        connection_lost = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
         reason = str(error) or type(error).__name__
-        kind = BrokenOff if lost else Unreachable
-        raise kind(f"the service at {url} broke off: {reason}", "unreachable") from error
+        error_class = ConnectionLost if connection_lost else ServiceUnreachable
+        raise error_class(f"lost the connection to {url}: {reason}", "unreachable") from error
 
 
-def decoded(response: httpx2.Response) -> Any:
+def decode_json(response: httpx2.Response) -> Any:
     try:
         return response.json()
     except ValueError as error:
-        raise Unreachable(
-            f"{response.url} answered something that is no JSON: is it a loraworks service?",
+        raise ServiceUnreachable(
+            f"the response of {response.url} is not JSON: is it a loraworks service?",
             "not_json",
         ) from error
 
 
-def check(response: httpx2.Response) -> None:
-    """Raise for any answer but a success, with what the service said about it."""
+def raise_for_status(response: httpx2.Response) -> None:
+    """Raise `RequestRejected` (4xx) or `ServiceUnreachable` with the service's error message."""
     if response.is_success:
         return
     response.read()
@@ -139,12 +140,35 @@ def check(response: httpx2.Response) -> None:
     code = str(problem.get("code") or f"http_{response.status_code}")
     if response.is_client_error:
         fields = problem.get("errors")
-        wait = response.headers.get("Retry-After", "")
-        raise Refused(
+        retry_after = response.headers.get("Retry-After", "")
+        raise RequestRejected(
             detail,
             code,
             response.status_code,
             fields if isinstance(fields, list) else [],
-            float(wait) if wait.isdecimal() else None,
+            float(retry_after) if retry_after.isdecimal() else None,
         )
-    raise Unreachable(detail, code)
+    raise ServiceUnreachable(detail, code)
+
+
+OUTAGE_TIMEOUT = 60.0  # seconds without a response until polling gives up
+
+T = TypeVar("T")
+
+
+def poll(fetch: Callable[[], T], *, interval: float) -> Iterator[T]:
+    """Yield the result of `fetch` now and every `interval` seconds.
+
+    An outage of less than a minute is waited out. Raises `ServiceUnreachable` after that.
+    """
+    last_success = monotonic()
+    while True:
+        try:
+            value = fetch()
+        except ServiceUnreachable:
+            if monotonic() - last_success > OUTAGE_TIMEOUT:
+                raise
+        else:
+            last_success = monotonic()
+            yield value
+        sleep(interval)

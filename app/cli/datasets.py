@@ -1,20 +1,43 @@
 """`loraworks datasets …`"""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from app.cli import column_prompt
+from app.cli import uploads
 from app.cli.client import Client
-from app.cli.options import AsJson, Limit, connected
-from app.cli.output import as_json as print_json
-from app.cli.output import facts, moment, say, show, table
-from app.cli.responses import Dataset, DatasetListItem, Profile
+from app.cli.errors import UsageError
+from app.cli.options import AsJson, Limit, with_client
+from app.cli.output import (
+    console,
+    format_percent,
+    format_time,
+    format_value,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+    strip_control_characters,
+)
+from app.cli.responses import (
+    DatasetJson,
+    DatasetListItemJson,
+    DatasetProfileJson,
+    DiagnosisJson,
+    FindingExampleJson,
+    FindingJson,
+)
+from app.cli.results import print_more_labels
+from app.cli.uploads import can_prompt, prompt_columns
+from lora_core.data.rows import ColumnSelection
+from lora_core.errors.data import MissingColumn
 
-app = typer.Typer(help="Upload, list and delete data sets.")
+app = typer.Typer(help="Upload, list, check and delete datasets.")
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 File = Annotated[
     Path,
@@ -26,24 +49,29 @@ File = Annotated[
         readable=True,
     ),
 ]
-Ref = Annotated[str, typer.Argument(metavar="DATASET", help="name (the newest), name:2, or id.")]
-Name = Annotated[str | None, typer.Option("--name", help="Default: from the name of the file.")]
-TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column of the texts.")]
-LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column of the labels.")]
+Ref = Annotated[
+    str, typer.Argument(metavar="DATASET", help="Dataset: name (latest version), name:2, or id.")
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the dataset. Default: the file name.")
+]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Text column.")]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Label column.")]
 Purpose = Annotated[
     Literal["train", "predict"] | None,
-    typer.Option("--purpose", help="predict: there are no labels. Default: train."),
+    typer.Option("--purpose", help="predict: the file has no labels. Default: train."),
 ]
 SplitColumn = Annotated[
-    str | None, typer.Option("--split-column", help="Column that names the part of each row.")
+    str | None, typer.Option("--split-column", help="Column with the split of each row.")
 ]
 Sheet = Annotated[
-    str | None, typer.Option("--sheet", help="Of a workbook. Default: the first with any cells.")
+    str | None,
+    typer.Option("--sheet", help="Sheet of a workbook. Default: the first that is not empty."),
 ]
 
 
 @app.command("upload")
-@connected
+@with_client
 def upload(  # noqa: PLR0913 - one parameter per option
     client: Client,
     file: File,
@@ -55,8 +83,8 @@ def upload(  # noqa: PLR0913 - one parameter per option
     sheet: Sheet = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a file; it is checked row by row before any job may use it."""
-    dataset = column_prompt.upload(
+    """Upload a file. Every row is validated before a job may use it."""
+    dataset = uploads.upload(
         client,
         file,
         name=name,
@@ -66,80 +94,82 @@ def upload(  # noqa: PLR0913 - one parameter per option
         split_column=split_column,
         sheet=sheet,
     )
-    _print(dataset, as_json=as_json)
+    _print_dataset(dataset, as_json=as_json)
 
 
 @app.command("list")
-@connected
+@with_client
 def list_datasets(client: Client, limit: Limit = 100, as_json: AsJson = False) -> None:
-    """All data sets, newest first."""
-    datasets = client.datasets(limit)
+    """List datasets, newest first."""
+    datasets = client.list_datasets(limit)
     if as_json:
         print_json(datasets)
         return
-    table(
-        ["data set", ">rows", "labels", "file", "created"],
+    print_table(
+        ["dataset", ">rows", "labels", "file", "created"],
         [
             (
                 dataset["ref"],
                 dataset["rows"],
-                _labels(dataset),
+                _label_list(dataset),
                 dataset["filename"],
-                moment(dataset["created_at"]),
+                format_time(dataset["created_at"]),
             )
             for dataset in datasets
         ],
-        empty="No data sets. Upload one with `loraworks datasets upload FILE`.",
+        empty="No datasets. Upload one with `loraworks datasets upload FILE`.",
     )
 
 
 @app.command("show")
-@connected
+@with_client
 def show_dataset(client: Client, ref: Ref, as_json: AsJson = False) -> None:
-    """One data set."""
-    _print(client.dataset(ref), as_json=as_json)
+    """Show a dataset."""
+    _print_dataset(client.get_dataset(ref), as_json=as_json)
 
 
 @app.command("delete")
-@connected
+@with_client
 def delete(client: Client, ref: Ref) -> None:
-    """Delete a data set. Refused while a job that is not finished reads it."""
-    dataset = client.dataset(ref)
+    """Delete a dataset. Rejected while an unfinished job uses it."""
+    dataset = client.get_dataset(ref)
     client.delete_dataset(dataset["id"])
-    say(f"Deleted {dataset['ref']}.")
+    print_line(f"Deleted {dataset['ref']}.")
 
 
-def _labels(dataset: DatasetListItem) -> str:
-    """The most frequent ones, and how many more there are."""
+def _label_list(dataset: DatasetListItemJson) -> str:
+    """Return the most frequent labels and the number of the others."""
     more = dataset["label_count"] - len(dataset["labels"])
     return ", ".join(dataset["labels"]) + (f" and {more:,} more" if more else "")
 
 
-def _print(dataset: Dataset, *, as_json: bool) -> None:
+def _print_dataset(dataset: DatasetJson, *, as_json: bool) -> None:
     if as_json:
         print_json(dataset)
         return
-    counts = ", ".join(f"{label} {show(count)}" for label, count in dataset["labels"].items())
-    facts(
+    counts = ", ".join(
+        f"{label} {format_value(count)}" for label, count in dataset["labels"].items()
+    )
+    print_fields(
         [
-            ("data set", dataset["ref"]),
+            ("dataset", dataset["ref"]),
             ("title", dataset["title"] if dataset["title"] != dataset["name"] else None),
             ("id", dataset["id"]),
             ("file", dataset["filename"]),
-            ("read as", _read_as(dataset["profile"])),
+            ("format", _read_as(dataset["profile"])),
             ("rows", dataset["rows"]),
             ("texts", f"column {dataset['text_column']}"),
             ("labels", counts),
-            ("to look at", _to_look_at(dataset["profile"])),
-            ("check", _found(dataset)),
+            ("warnings", _profile_warnings(dataset["profile"])),
+            ("check", _check_summary(dataset)),
             ("bytes", dataset["bytes"]),
-            ("created", moment(dataset["created_at"])),
+            ("created", format_time(dataset["created_at"])),
         ]
     )
 
 
-def _read_as(profile: Profile) -> str | None:
-    """Sheet, or encoding and separator; None: the kind of file says all."""
+def _read_as(profile: DatasetProfileJson) -> str | None:
+    """Return sheet, or encoding and separator; None if the file type implies them."""
     if sheet := profile.get("sheet"):
         return f"sheet {sheet}"
     encoding, separator = profile.get("encoding"), profile.get("separator")
@@ -148,29 +178,153 @@ def _read_as(profile: Profile) -> str | None:
     return f"{encoding}, cells separated by {SEPARATORS.get(separator, separator)}"
 
 
-def _to_look_at(profile: Profile) -> str:
-    """What is worth a look before training."""
+def _profile_warnings(profile: DatasetProfileJson) -> str:
+    """Return what to check in the data before training."""
     parts = []
     if count := profile["duplicates"]:
         parts.append(f"{count:,} rows repeat the text of an earlier one")
     if count := profile["conflicting_duplicates"]:
-        parts.append(f"{count:,} texts have more than one label")
+        parts.append(f"{count:,} texts have conflicting labels")
     if count := profile["leaked"]:
-        parts.append(f"{count:,} rows of other parts have a text of the training part")
+        parts.append(f"{count:,} rows of other splits repeat a training text")
     parts += [
-        f"the labels {' and '.join(labels)} differ in case or white space only"
+        f"the labels {' and '.join(labels)} differ only in case or whitespace"
         for labels in profile.get("similar_labels", [])
     ]
-    return "; ".join(parts) or "nothing"
+    return "; ".join(parts) or "none"
 
 
-def _found(dataset: Dataset) -> str | None:
-    """How much the diagnosis has found, and how to read it."""
+def _check_summary(dataset: DatasetJson) -> str | None:
+    """Return the number of errors and warnings, and the command that shows them."""
     diagnosis = dataset["diagnosis"]
     levels = [finding["level"] for finding in diagnosis["findings"]] if diagnosis else []
-    told = [
+    parts = [
         f"{levels.count(level)} {level}(s)" for level in ("error", "warning") if level in levels
     ]
-    if not told:
+    if not parts:
         return None
-    return f"{', '.join(told)}: loraworks datasets check {dataset['ref']}"
+    return f"{', '.join(parts)}: loraworks datasets check {dataset['ref']}"
+
+
+# `loraworks datasets check`
+
+EXIT_ERRORS_FOUND = 1  # exit code if the checks find errors
+LEVEL_STYLES = {"error": "red", "warning": "yellow", "info": "cyan"}
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="Dataset (name, name:2 or id) or file.")]
+
+
+@with_client
+def check(  # noqa: PLR0913 - one parameter per option
+    client: Client,
+    data: Data,
+    purpose: Purpose = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
+    sheet: Sheet = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check data: balance, duplicates, leaks, labels, lengths. A file needs no service.
+
+    Exits with 1 if an error is found. The column options apply to a file only.
+    """
+    from app.cli.evaluate import looks_like_file
+
+    if looks_like_file(data):
+        columns = ColumnSelection(
+            text_column or "text",
+            None if purpose == "predict" else label_column or "label",
+            split_column,
+            sheet=sheet,
+        )
+        diagnosis = _check_file(Path(data), columns)
+    elif any((purpose, text_column, label_column, split_column, sheet)):
+        raise UsageError(
+            "column options apply to files only; a dataset has its own columns",
+            "columns_of_upload",
+        )
+    else:
+        dataset = client.get_dataset(data)
+        diagnosis = dataset["diagnosis"] or client.check_dataset(dataset["id"])
+    print_json(diagnosis) if as_json else _print_diagnosis(diagnosis)
+    if any(finding["level"] == "error" for finding in diagnosis["findings"]):
+        raise typer.Exit(EXIT_ERRORS_FOUND)
+
+
+def _check_file(path: Path, columns: ColumnSelection) -> DiagnosisJson:
+    """Check a local file. Raises the `DataError` that makes the file unusable."""
+    from lora_core.data import contents
+    from lora_core.data.checks import check_data
+
+    try:
+        data = contents.read_contents(path, columns)
+    except MissingColumn:
+        if not can_prompt():
+            raise
+        answers = prompt_columns(path, columns.sheet, labels=columns.label is not None)
+        text, label = answers["text_column"], answers.get("label_column")
+        data = contents.read_contents(path, replace(columns, text=text, label=label))
+    diagnosis = check_data(data)
+    if diagnosis.more_labels is None:
+        from lora_core.data.learning_curve import add_learning_curve
+
+        diagnosis = add_learning_curve(diagnosis, data)
+    diagnosis_json: DiagnosisJson = json.loads(diagnosis.model_dump_json())
+    return diagnosis_json
+
+
+def _print_diagnosis(diagnosis: DiagnosisJson) -> None:
+    balance, tokens = diagnosis["balance"], diagnosis["tokens"]
+    print_fields(
+        [
+            ("rows", diagnosis["rows"]),
+            ("labels", balance and ", ".join(
+                f"{label} {format_percent(frequency['share'])}"
+                for label, frequency in balance["labels"].items()
+            )),
+            ("baseline", balance and f"{format_percent(balance['baseline'])} by always predicting "
+                                     f"{balance['majority']}"),
+            ("tokens", tokens and f"{tokens['percentiles']['50']:,} median, "
+                                  f"{tokens['percentiles']['95']:,} 95th percentile, "
+                                  f"{tokens['percentiles']['100']:,} maximum"),
+            ("longer than", tokens and ", ".join(
+                f"{length} {format_percent(share)}" for length, share in tokens["truncated"].items()
+            )),
+            ("unknown tokens", tokens and
+                f"{format_percent(tokens['unknown'])} ({tokens['tokenizer']})"),
+        ]
+    )  # fmt: skip
+    for finding in diagnosis["findings"]:
+        _print_finding(finding)
+    if not diagnosis["findings"]:
+        print_line("\nNo problems found.", style="green")
+    print_more_labels(diagnosis["more_labels"])
+
+
+def _print_finding(finding: FindingJson) -> None:
+    level = finding["level"]
+    print_line("")
+    console().print(
+        f"{level}: {strip_control_characters(finding['message'])} ({finding['code']})",
+        style=LEVEL_STYLES[level],
+        soft_wrap=True,
+    )
+    print_line(f"  {finding['advice']}")
+    for example in finding["examples"]:
+        print_line(f"  {_format_example(example)}")
+
+
+def _format_example(example: FindingExampleJson) -> str:
+    """Return an example such as `rows 3 (neg, train) and 17 (pos, test): A film with …`."""
+    rows = example["rows"]
+    parts = [
+        " ".join([f"{row['row']:,}", *([f"({', '.join(details)})"] if details else [])])
+        for row in rows
+        if (details := [each for each in (row["label"], row["split"]) if each]) is not None
+    ]
+    similarity = (
+        f", {format_percent(example['similarity'])} similar" if example["similarity"] else ""
+    )
+    noun = "row" if len(rows) == 1 else "rows"
+    return f"{noun} {' and '.join(parts)}{similarity}: {rows[0]['text']}"

@@ -1,4 +1,4 @@
-"""A service for the length of a `with` block, in a folder of its own."""
+"""`loraworks demo`: starts a service and runs the whole workflow once."""
 
 import ctypes
 import json
@@ -18,13 +18,13 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from app.cli.client import Client
-from app.cli.errors import Unreachable
-from app.cli.local import tail
+from app.cli.errors import ServiceUnreachable
+from app.cli.local import last_lines
 from app.cli.models import split_ref
-from app.cli.output import json_line, percent, say, table, warn
-from app.cli.responses import Job, Json
-from app.cli.results import COLUMNS, print_verdict, result_rows
-from app.cli.watch import ended, observe, open_display
+from app.cli.output import format_percent, print_json_line, print_line, print_table, print_warning
+from app.cli.responses import JobJson, Json
+from app.cli.results import RESULT_COLUMNS, print_verdict, result_rows
+from app.cli.watch import failure_of, open_display, watch_job
 
 STOP_SECONDS = 90
 PR_SET_PDEATHSIG = 1
@@ -32,11 +32,12 @@ COMMAND = (sys.executable, "-P", "-m", "app.cli.main", "up", "--port", "0", "--j
 
 
 @contextmanager
-def own_service(directory: Path, *, slots: int = 1) -> Iterator[str]:
-    """Its URL: on a free port, with a fresh database, under no setting of the environment.
+def temporary_service(directory: Path, *, slots: int = 1) -> Iterator[str]:
+    """Run a service during the block and yield its URL.
 
-    `slots`: trainings on the CPU at a time, which share the cores. The service is stopped on the
-    way out, whatever happened, and also when this process is killed. Raises `Unreachable`.
+    It listens on a free port, has a fresh database, and ignores the settings of the environment.
+    `slots`: concurrent trainings on the CPU, which share its cores. The service is stopped at the
+    end in any case, even when this process is killed. Raises `ServiceUnreachable`.
     """
     log = directory / "service.log"
     with (
@@ -45,25 +46,27 @@ def own_service(directory: Path, *, slots: int = 1) -> Iterator[str]:
             [*COMMAND, "--data-dir", str(directory / "data")],
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=plain_environment() | {"LORAWORKS_SLOTS": str(slots)},
-            start_new_session=True,  # Ctrl-C reaches this program alone, which stops the service
+            env=default_environment() | {"LORAWORKS_SLOTS": str(slots)},
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops the service
             preexec_fn=_stop_with_parent,
         ) as service,
     ):
         try:
             line = service.stdout.readline() if service.stdout else b""
             if not line:
-                why = tail(log.read_text("utf-8", "replace"))
-                raise Unreachable(f"the service did not start: {why}", "not_started")
+                log_tail = last_lines(log.read_text("utf-8", "replace"))
+                raise ServiceUnreachable(f"the service did not start: {log_tail}", "not_started")
             yield str(json.loads(line)["url"])
         finally:
             _stop(service)
 
 
-def plain_environment() -> dict[str, str]:
-    """Without the settings of a service, which then has its defaults."""
-    ours = {name for name in os.environ if name.startswith("LORAWORKS_")} - {"LORAWORKS_CACHE"}
-    return {name: value for name, value in os.environ.items() if name not in ours}
+def default_environment() -> dict[str, str]:
+    """Return the environment without LORAWORKS_ settings, except the cache."""
+    settings_names = {name for name in os.environ if name.startswith("LORAWORKS_")} - {
+        "LORAWORKS_CACHE"
+    }
+    return {name: value for name, value in os.environ.items() if name not in settings_names}
 
 
 def _stop_with_parent() -> None:
@@ -74,20 +77,17 @@ def _stop(service: subprocess.Popen[bytes]) -> None:
     service.terminate()
     try:
         service.wait(timeout=STOP_SECONDS)
-    except BaseException:  # too slow, or a second Ctrl-C: its children notice that it is gone
+    except BaseException:  # timeout or a second Ctrl-C; the children notice that it is gone
         service.kill()
         raise
 
 
-# MERGED app.cli.demo
-# `loraworks demo`: the whole product in one run.
-
 MODEL = "sentiment"
-REVIEWS = [
+SAMPLE_REVIEWS = [
     "A warm, funny and quietly brilliant film that I did not want to end.",
     "Two hours of clumsy jokes and wooden acting; I nearly fell asleep.",
 ]
-SIZES: dict[str, Json] = {
+SPLIT_SIZES: dict[str, Json] = {
     "rotten-tomatoes": {"train_size": 2000, "validation_size": 500, "test_size": 1000},
     "imdb": {
         "train_size": 2000,
@@ -96,9 +96,9 @@ SIZES: dict[str, Json] = {
         "max_length": 256,
     },
 }
-# Each learns with what suits it. An epoch of LoRA takes a minute on two cores, one of the last
-# layers milliseconds once the frozen encoder has read the texts.
-METHODS: dict[str, Json] = {
+# Settings that suit each method. On two cores, an epoch of LoRA takes a minute; one of the last
+# layers takes milliseconds once the frozen encoder has computed the features.
+METHOD_SETTINGS: dict[str, Json] = {
     "linear": {},
     "probe": {},
     "baseline": {"epochs": 5, "learning_rate": 1e-3},
@@ -108,24 +108,24 @@ METHODS: dict[str, Json] = {
 
 Data = Annotated[
     Literal["rotten-tomatoes", "imdb"],
-    typer.Option("--data", help="2,000 sentences about films, or as many long reviews."),
+    typer.Option("--data", help="Dataset: 2,000 sentences about movies, or 2,000 long reviews."),
 ]
-Review = Annotated[str, typer.Option("--review", help="A review of your own for the model.")]
+Review = Annotated[str, typer.Option("--review", help="Your own review to classify.")]
 
 
 def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
-    """Start a service, train with each method on real reviews, and ask the best one.
+    """Start a service, train with each method on real reviews, and try the best one.
 
-    The last line of output is one JSON object. Nothing is left running.
+    The last line of output is one JSON object. Nothing keeps running.
     """
-    signal.signal(signal.SIGTERM, _terminated)
-    began = time.monotonic()
-    reviews = [review, REVIEWS[0]] if review.strip() else REVIEWS
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    started = time.monotonic()
+    reviews = [review, SAMPLE_REVIEWS[0]] if review.strip() else SAMPLE_REVIEWS
     with tempfile.TemporaryDirectory(prefix="loraworks-", ignore_cleanup_errors=True) as directory:
-        say("Starting the service …")
-        with own_service(Path(directory)) as url, Client(url) as client:
-            up_after = time.monotonic() - began
-            say(f"Ready: {url}, API docs at {url}/docs")
+        print_line("Starting the service…")
+        with temporary_service(Path(directory)) as url, Client(url) as client:
+            startup_seconds = time.monotonic() - started
+            print_line(f"Ready: {url}, API docs at {url}/docs")
             jobs = train_all(client, data)
             promote_best(client, jobs)
             answer = client.predict(reviews, None, truncate=True)
@@ -133,106 +133,106 @@ def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
         {"text": text, **scores[0]} for text, scores in zip(reviews, answer.labels, strict=True)
     ]
     print_comparison(jobs, predictions, answer.version or MODEL)
-    json_line(
-        result(jobs, predictions)
+    print_json_line(
+        summary_for_scripts(jobs, predictions)
         | {
             "seconds": {
-                "service": round(up_after, 1),
-                **{method: _seconds(job) for method, job in jobs.items()},
-                "total": round(time.monotonic() - began, 1),
+                "service": round(startup_seconds, 1),
+                **{method: _run_seconds(job) for method, job in jobs.items()},
+                "total": round(time.monotonic() - started, 1),
             }
         }
     )
 
 
-def train_all(client: Client, data: str) -> dict[str, Job]:
-    """Submit a job for each method on one split, and show each to its end.
+def train_all(client: Client, data: str) -> dict[str, JobJson]:
+    """Submit a job for each method on the same split, and follow each to its end.
 
-    Raises `RunFailed` for one that does not succeed.
+    Raises `RunFailed` if one does not succeed.
     """
     submitted = {
-        method: client.submit(
+        method: client.submit_job(
             {
                 "name": f"{method} on {data}",
                 "method": {"type": method},
-                "data": {"source": data, **SIZES[data]},
+                "data": {"source": data, **SPLIT_SIZES[data]},
                 "optim": optim,
                 "register_as": MODEL,
             }
         )
-        for method, optim in METHODS.items()
+        for method, optim in METHOD_SETTINGS.items()
     }
-    done = {}
+    finished_jobs = {}
     for method, job in submitted.items():
-        done[method] = observe(client, job, open_display())
-        if done[method]["state"] != "succeeded":
-            raise ended(done[method])
-    return done
+        finished_jobs[method] = watch_job(client, job, open_display())
+        if finished_jobs[method]["state"] != "succeeded":
+            raise failure_of(finished_jobs[method])
+    return finished_jobs
 
 
-def promote_best(client: Client, jobs: dict[str, Job]) -> None:
-    """The test part has no say in it."""
-    scores, best = validated(jobs), best_of(jobs)
+def promote_best(client: Client, jobs: dict[str, JobJson]) -> None:
+    """Promote the model with the best validation score. Test metrics play no role."""
+    scores, best = validation_scores(jobs), best_method(jobs)
     ref = str(_summary(jobs[best])["model_version"])
     name, number = split_ref(ref)
-    client.promote(name, number or 1, "production")
-    told = ", ".join(f"{method} {percent(score)}" for method, score in scores.items())
-    say(f"Promoted {ref} ({best}). Macro F1 on validation: {told}.")
+    client.set_alias(name, number or 1, "production")
+    scores_text = ", ".join(f"{method} {format_percent(score)}" for method, score in scores.items())
+    print_line(f"Promoted {ref} ({best}). Macro F1 on validation: {scores_text}.")
 
 
-def validated(jobs: dict[str, Job]) -> dict[str, float]:
-    """Macro F1 of each on validation."""
+def validation_scores(jobs: dict[str, JobJson]) -> dict[str, float]:
+    """Return the macro F1 of each method on the validation split."""
     return {method: _summary(job)["validation"]["macro_f1"] for method, job in jobs.items()}
 
 
-def best_of(jobs: dict[str, Job]) -> str:
-    """The method that is best on validation."""
-    scores = validated(jobs)
+def best_method(jobs: dict[str, JobJson]) -> str:
+    """Return the method with the best validation score."""
+    scores = validation_scores(jobs)
     return max(scores, key=lambda method: scores[method])
 
 
-def print_comparison(jobs: dict[str, Job], predictions: list[Json], version: str) -> None:
-    """A row for each method, what the best one is worth, and what it thinks."""
+def print_comparison(jobs: dict[str, JobJson], predictions: list[Json], version: str) -> None:
+    """Print a row per method, the verdict on the best one, and its predictions."""
     rows = [result_rows(method, _summary(job))[0] for method, job in jobs.items()]
-    say("")
-    table(
-        [*COLUMNS, ">seconds"],
-        [[*row, _seconds(job)] for row, job in zip(rows, jobs.values(), strict=True)],
+    print_line("")
+    print_table(
+        [*RESULT_COLUMNS, ">seconds"],
+        [[*row, _run_seconds(job)] for row, job in zip(rows, jobs.values(), strict=True)],
         empty="",
     )
-    say("")
-    print_verdict(_summary(jobs[best_of(jobs)])["verdict"])
-    say("")
-    table(
+    print_line("")
+    print_verdict(_summary(jobs[best_method(jobs)])["verdict"])
+    print_line("")
+    print_table(
         ["label", ">score", f"review ({version})"],
-        [(each["label"], percent(each["score"]), each["text"]) for each in predictions],
+        [(each["label"], format_percent(each["score"]), each["text"]) for each in predictions],
         empty="",
     )
 
 
-def result(jobs: dict[str, Job], predictions: list[Json]) -> Json:
-    """What a script wants to know. Accuracies are shares."""
+def summary_for_scripts(jobs: dict[str, JobJson], predictions: list[Json]) -> Json:
+    """Return the results as JSON. Accuracies are fractions."""
     return {
         "jobs": [job["id"] for job in jobs.values()],
         **{
             f"{name}_test_accuracy": _summary(job)["test"]["accuracy"] for name, job in jobs.items()
         },
-        "promoted": best_of(jobs),
+        "promoted": best_method(jobs),
         "predictions": predictions,
     }
 
 
-def _summary(job: Job) -> Json:
+def _summary(job: JobJson) -> Json:
     return job["summary"] or {}
 
 
-def _seconds(job: Job) -> float:
-    began, finished = (
+def _run_seconds(job: JobJson) -> float:
+    started, finished = (
         datetime.fromisoformat(at) for at in (job["started_at"] or "", job["finished_at"] or "")
     )
-    return round((finished - began).total_seconds(), 1)
+    return round((finished - started).total_seconds(), 1)
 
 
-def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    warn("Stopping the service …")
+def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
+    print_warning("Stopping the service…")
     raise SystemExit(128 + signal.SIGTERM)

@@ -1,32 +1,32 @@
-"""Every way a command can fail, with the exit code that a script sees.
+"""The errors of commands, with their exit codes.
 
 CliError
-├── RunFailed      1  the job, the prediction or the sweep failed
-├── Misuse         2  wrong usage, file or setting
-├── Refused        3  the service said no (4xx)
-└── Unreachable    4  the service did not answer, or not as it should (5xx)
-    └── BrokenOff  4  the connection was lost before the answer came
+├── RunFailed            1  the job, prediction run or sweep failed
+├── UsageError           2  invalid usage, file or setting
+├── RequestRejected      3  the service rejected the request (4xx)
+└── ServiceUnreachable   4  the service did not respond, or failed (5xx)
+    └── ConnectionLost   4  the connection was lost before the response arrived
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-UNEXPECTED = 70  # a fault of the program itself (EX_SOFTWARE)
-INTERRUPTED = 130  # Ctrl-C
+EXIT_INTERNAL_ERROR = 70  # a bug in the program (EX_SOFTWARE in sysexits.h)
+EXIT_INTERRUPTED = 130  # Ctrl-C
 
 EXIT_CODES: dict[int, str] = {
-    0: "done",
-    1: "the job, the prediction or the sweep failed, or was ended before; data has errors",
-    2: "wrong usage, file or setting; the port or the data folder is taken",
-    3: "the service refused (4xx)",
-    4: "the service cannot be reached or is in trouble (5xx)",
-    UNEXPECTED: "a fault of the program itself",
-    INTERRUPTED: "stopped with Ctrl-C",
+    0: "success",
+    1: "the job, prediction run or sweep failed or was stopped; the data has errors",
+    2: "invalid usage, file or setting; the port or the data directory is in use",
+    3: "the service rejected the request (4xx)",
+    4: "the service is unreachable or failed (5xx)",
+    EXIT_INTERNAL_ERROR: "internal error",
+    EXIT_INTERRUPTED: "interrupted with Ctrl-C",
 }
 
 
 class CliError(Exception):
-    """A cause that is told in one line: `error: <detail> (<code>)`."""
+    """An error that is printed on one line: `error: <detail> (<code>)`."""
 
     exit_code: ClassVar[int]
 
@@ -40,21 +40,23 @@ class CliError(Exception):
 
 
 class RunFailed(CliError):
-    """The job, the prediction or the sweep failed."""
+    """The job, prediction run or sweep failed."""
 
     exit_code = 1
 
 
-class Misuse(CliError):
-    """Wrong usage, file or setting."""
+class UsageError(CliError):
+    """Invalid usage, file or setting."""
 
     exit_code = 2
 
 
-class Refused(CliError):
-    """The service said no. `fields` are the faults of a body; `detail` tells the first.
+class RequestRejected(CliError):
+    """The service rejected the request (4xx).
 
-    `retry_after`: seconds after which it may say yes, if it told.
+    Attributes:
+        fields: the invalid fields of the body; `detail` describes the first.
+        retry_after: seconds until a retry may succeed, if the service sent them.
     """
 
     exit_code = 3
@@ -75,16 +77,16 @@ class Refused(CliError):
     def lines(self) -> list[str]:
         return [
             *super().lines(),
-            # The first is in the detail already.
+            # `detail` contains the first one already.
             *(f"  {field.get('at')}: {field.get('message')}" for field in self.fields[1:]),
         ]
 
 
-class Unreachable(CliError):
-    """The service did not answer, or not as it should."""
+class ServiceUnreachable(CliError):
+    """The service did not respond, or responded with a server error (5xx)."""
 
     exit_code = 4
 
 
-class BrokenOff(Unreachable):
-    """The connection was lost before the answer came; what was asked may have happened."""
+class ConnectionLost(ServiceUnreachable):
+    """The connection was lost before the response arrived; the request may have taken effect."""

@@ -1,4 +1,4 @@
-"""Labelled texts for `loraworks evaluate`: of a file, a sample, or a data set of the service."""
+"""`loraworks evaluate`: measures a model version on labeled texts."""
 
 import math
 import tempfile
@@ -10,43 +10,53 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import Client, Predictions
-from app.cli.errors import Misuse, Refused
-from app.cli.options import AsJson, connected
-from app.cli.output import FIRST_ANSWER, console, facts, percent, show, table, warn
-from app.cli.output import as_json as print_json
-from app.cli.responses import Json, Label
-from lora_core.data.rows import Columns, Row
+from app.cli.client import Client, LabeledPredictions
+from app.cli.errors import RequestRejected, UsageError
+from app.cli.options import AsJson, with_client
+from app.cli.output import (
+    MODEL_LOADING_MESSAGE,
+    console,
+    format_percent,
+    format_value,
+    print_fields,
+    print_json,
+    print_table,
+    print_warning,
+)
+from app.cli.responses import Json, LabelScoreJson
+from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
-from lora_core.specs.data import ENDINGS, DataSpec, Split, divided
+from lora_core.specs.data import SUFFIXES, DataSpec, Split, split_sheet
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Rows, and what they are a part of; None: they are all that there is."""
+class LabeledRows:
+    """Labeled rows and the split they belong to; None: all rows of the source."""
 
-    rows: list[Row]
-    part: Split | None
+    rows: list[TextRow]
+    split: Split | None
 
 
-def read(client: Client, data: str, columns: Columns, split: Split | None) -> Labelled:
-    """The rows that `data` means.
+def read_labeled_rows(
+    client: Client, data: str, columns: ColumnSelection, split: Split | None
+) -> LabeledRows:
+    """Return the rows that `data` denotes: a sample, a file, a hub dataset, or an uploaded one.
 
-    Without `split` it is the test part, where the data names parts or is a sample; else all rows.
-    Parts that are not named are drawn as a training with default settings draws them. Raises a
-    `DataError`, `Misuse` for a data set without labels, and `Refused` for the name of none.
+    Without `split`, return the test split if the data has splits or is a sample, else all rows.
+    Missing splits are drawn as a training with default settings draws them. Raises a `DataError`,
+    `UsageError` for a dataset without labels, and `RequestRejected` for an unknown name.
     """
-    from lora_core.hub import PREFIX
+    from lora_core.hub import HUB_PREFIX
     from lora_core.samples import reviews
 
     sample = data in reviews.SAMPLES
-    if sample or data.startswith(PREFIX) or is_file(data):
-        return _part(data, columns, split, sample=sample)
-    dataset = client.dataset(data)
+    if sample or data.startswith(HUB_PREFIX) or looks_like_file(data):
+        return _select_split(data, columns, split, sample=sample)
+    dataset = client.get_dataset(data)
     if dataset["label_column"] is None:
-        told = f"{dataset['ref']} was uploaded with purpose=predict, so it has no labels"
-        raise Misuse(told, "no_labels")
-    of_upload = replace(
+        message = f"{dataset['ref']} has no labels: it was uploaded with purpose=predict"
+        raise UsageError(message, "no_labels")
+    dataset_columns = replace(
         columns,
         text=dataset["text_column"],
         label=dataset["label_column"],
@@ -54,74 +64,84 @@ def read(client: Client, data: str, columns: Columns, split: Split | None) -> La
     )
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
         file = Path(work, Path(dataset["filename"]).name)
-        with client.content(dataset["ref"]) as pieces, file.open("xb") as opened:
-            opened.writelines(pieces)
+        with client.download_dataset(dataset["ref"]) as chunks, file.open("xb") as opened:
+            opened.writelines(chunks)
         source = f"{file}#{dataset['sheet']}" if dataset["sheet"] else str(file)
-        return _part(source, of_upload, split, sample=False)
+        return _select_split(source, dataset_columns, split, sample=False)
 
 
-def is_file(data: str) -> bool:
-    """Whether it looks like a file rather than the name of a data set."""
-    file, _ = divided(data)
-    return "/" in data or file.lower().endswith(ENDINGS) or Path(file).is_file()
+def looks_like_file(data: str) -> bool:
+    """Return whether `data` is a file rather than the name of a dataset."""
+    file, _ = split_sheet(data)
+    return "/" in data or file.lower().endswith(SUFFIXES) or Path(file).is_file()
 
 
-def _part(source: str, columns: Columns, split: Split | None, *, sample: bool) -> Labelled:
+def _select_split(
+    source: str, columns: ColumnSelection, split: Split | None, *, sample: bool
+) -> LabeledRows:
     from lora_core.data import load
-    from lora_core.data.split import draw
+    from lora_core.data.split import draw_splits
 
-    found = load.read_one(source, columns)
-    wanted = split or Split.TEST
-    if isinstance(found, dict):
-        if wanted not in found:
-            raise MissingSplit(file=load.shown(source), split=wanted)
-        return Labelled(found[wanted], wanted)
+    rows = load.read_single_source(source, columns)
+    selected_split = split or Split.TEST
+    if isinstance(rows, dict):
+        if selected_split not in rows:
+            raise MissingSplit(file=load.display_name(source), split=selected_split)
+        return LabeledRows(rows[selected_split], selected_split)
     if split is None and not sample:
-        return Labelled(found, None)
-    usual = DataSpec()
-    sizes = {Split.VALIDATION: usual.validation_size, Split.TEST: usual.test_size}
-    return Labelled(draw(found, sizes, usual.split_seed)[wanted], wanted)
+        return LabeledRows(rows, None)
+    defaults = DataSpec()
+    sizes = {Split.VALIDATION: defaults.validation_size, Split.TEST: defaults.test_size}
+    return LabeledRows(
+        draw_splits(rows, sizes, defaults.split_seed)[selected_split], selected_split
+    )
 
 
-# MERGED app.cli.evaluate
-# How good answers are: accuracy, F1, loss, and which labels are taken for which.
-
-FIGURES = ("precision", "recall", "f1", "support")
+PER_CLASS_METRICS = ("precision", "recall", "f1", "support")
 
 
-def scores(labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequence[Label]]) -> Json:
-    """Figures over texts whose true labels are `truth`; each answer has the best label first.
+def compute_metrics(
+    labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequence[LabelScoreJson]]
+) -> Json:
+    """Compute metrics for texts whose true labels are `truth`.
 
-    `accuracy_standard_error` is that of a share of so many texts. `loss` is the mean of -ln of the
-    probability of the true label; null where one of these is 0. Rows of the confusion matrix are
-    true labels, columns answers, both in the order of `labels`; `macro_f1` is of
-    the labels that stand among true ones or answers, `balanced_accuracy`, the mean recall, of true
-    ones alone, as in training and in scikit-learn.
+    Args:
+        labels: the order of rows and columns of the confusion matrix.
+        truth: the true label of each text.
+        answers: the predicted labels of each text, the best first.
+
+    `accuracy_standard_error` is that of a binomial proportion. `loss` is the mean of -ln of the
+    probability of the true label; null if one of them is 0. Rows of the confusion matrix are true
+    labels, columns are predictions. `macro_f1` averages over labels that are true or predicted for
+    some text; `balanced_accuracy` is the mean recall over true labels: as in training and in
+    scikit-learn.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    given, names = [answer[0]["label"] for answer in answers], list(labels)
-    matrix = confusion_matrix(truth, given, labels=names)
-    figures = precision_recall_fscore_support(truth, given, labels=names, zero_division=0.0)
-    occurs = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
+    predicted, names = [answer[0]["label"] for answer in answers], list(labels)
+    matrix = confusion_matrix(truth, predicted, labels=names)
+    per_class = precision_recall_fscore_support(truth, predicted, labels=names, zero_division=0.0)
+    present = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
     accuracy = int(matrix.trace()) / len(truth)
     return {
         "texts": len(truth),
         "accuracy": accuracy,
         "accuracy_standard_error": math.sqrt(accuracy * (1 - accuracy) / len(truth)),
-        "balanced_accuracy": float(figures[1][figures[3] > 0].mean()),
-        "macro_f1": float(figures[2][occurs].mean()),
-        "loss": _loss(truth, answers),
+        "balanced_accuracy": float(per_class[1][per_class[3] > 0].mean()),
+        "macro_f1": float(per_class[2][present].mean()),
+        "loss": _cross_entropy(truth, answers),
         "labels": names,
         "per_class": {
-            name: dict(zip(FIGURES, of_class, strict=True))
-            for name, *of_class in zip(names, *(each.tolist() for each in figures), strict=True)
+            name: dict(zip(PER_CLASS_METRICS, of_class, strict=True))
+            for name, *of_class in zip(names, *(each.tolist() for each in per_class), strict=True)
         },
         "confusion_matrix": matrix.tolist(),
     }
 
 
-def _loss(truth: Sequence[str], answers: Sequence[Sequence[Label]]) -> float | None:
+def _cross_entropy(
+    truth: Sequence[str], answers: Sequence[Sequence[LabelScoreJson]]
+) -> float | None:
     total = 0.0
     for label, answer in zip(truth, answers, strict=True):
         probability = next(each["score"] for each in answer if each["label"] == label)
@@ -131,81 +151,85 @@ def _loss(truth: Sequence[str], answers: Sequence[Sequence[Label]]) -> float | N
     return total / len(truth)
 
 
-# MERGED app.cli.evaluate
-# `loraworks evaluate`: how well a version answers labelled texts.
-
-BATCH = 32  # texts in one call
-TRIES = 30  # of one call, while the service has too much to do
-PAUSE = 1.0  # seconds, where the service names none
-SHOWN = 5  # row numbers in an error
+BATCH_SIZE = 32  # texts per request
+MAX_TRIES = 30  # of a request, while the service is overloaded
+RETRY_SECONDS = 1.0  # if the service sends no Retry-After
+MAX_SHOWN_ROWS = 5  # row numbers in an error message
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="name (its production), name@alias or name:3.")
+    str, typer.Argument(metavar="MODEL", help="Model: name (in production), name@alias or name:3.")
 ]
 Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="CSV, TSV, .xlsx, JSONL or Parquet; rotten-tomatoes or imdb; or a data set's name.",
+        help="CSV, TSV, .xlsx, JSONL or Parquet file; rotten-tomatoes or imdb; or a dataset.",
     ),
 ]
-Part = Annotated[
+SplitOption = Annotated[
     Split | None,
-    typer.Option("--split", help="Part to score. Default: test if there are parts, else all rows."),
+    typer.Option(
+        "--split", help="Split to evaluate. Default: test if the data has splits, else all rows."
+    ),
 ]
-TextColumn = Annotated[str, typer.Option("--text-column", help="Of a file: the texts.")]
-LabelColumn = Annotated[str, typer.Option("--label-column", help="Of a file: the labels.")]
+TextColumn = Annotated[str, typer.Option("--text-column", help="For a file: text column.")]
+LabelColumn = Annotated[str, typer.Option("--label-column", help="For a file: label column.")]
 SplitColumn = Annotated[
-    str | None, typer.Option("--split-column", help="Of a file: the part of each row.")
+    str | None,
+    typer.Option("--split-column", help="For a file: column with the split of each row."),
 ]
 
 
 @dataclass
-class Answers:
-    """What a version said, in the order of the texts."""
+class ModelOutputs:
+    """The predictions of a version, in the order of the texts."""
 
-    labels: list[list[Label]]
+    labels: list[list[LabelScoreJson]]
     version: str
     truncated: int = 0
 
 
-@connected
+@with_client
 def evaluate(  # noqa: PLR0913 - one parameter per option
     client: Client,
     model: Model,
     data: Data,
-    split: Part = None,
+    split: SplitOption = None,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     split_column: SplitColumn = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a version on labelled texts: accuracy, F1, loss, and the confusion matrix."""
+    """Evaluate a model version on labeled texts: accuracy, F1, loss, confusion matrix."""
     from lora_core.data.labels import label_names
-    from lora_core.data.rows import Columns
+    from lora_core.data.rows import ColumnSelection
 
-    found = read(client, data, Columns(text_column, label_column, split_column), split)
-    texts, truth = [row.text for row in found.rows], [row.label for row in found.rows]
-    answers = _ask(client, model, texts, truth)
+    labeled = read_labeled_rows(
+        client, data, ColumnSelection(text_column, label_column, split_column), split
+    )
+    texts, truth = [row.text for row in labeled.rows], [row.label for row in labeled.rows]
+    answers = _predict_all(client, model, texts, truth)
     names = label_names([each["label"] for each in answers.labels[0]])
     report = {
         "model": answers.version,
         "data": data,
-        "split": found.part,
+        "split": labeled.split,
         "truncated": answers.truncated,
-        **scores(names, truth, answers.labels),
+        **compute_metrics(names, truth, answers.labels),
     }
-    print_json(report) if as_json else _print(report)
+    print_json(report) if as_json else _print_report(report)
 
 
-def _ask(client: Client, model: str, texts: Sequence[str], truth: Sequence[str]) -> Answers:
-    """Every answer, of one version. Texts of like length go together, which pads them less."""
+def _predict_all(
+    client: Client, model: str, texts: Sequence[str], truth: Sequence[str]
+) -> ModelOutputs:
+    """Predict all texts with one version. Texts are sorted by length to reduce padding."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    answers = Answers([[] for _ in texts], model)
-    with console(stderr=True).status(FIRST_ANSWER) as status:
-        for start in range(0, len(order), BATCH):
-            indices = order[start : start + BATCH]
-            answer = _patiently(client, [texts[i] for i in indices], answers.version)
+    answers = ModelOutputs([[] for _ in texts], model)
+    with console(stderr=True).status(MODEL_LOADING_MESSAGE) as status:
+        for start in range(0, len(order), BATCH_SIZE):
+            indices = order[start : start + BATCH_SIZE]
+            answer = _predict_with_retry(client, [texts[i] for i in indices], answers.version)
             answers.version = answer.version or model  # a promotion must not mix two versions
             answers.truncated += answer.truncated
             if start == 0:
@@ -216,58 +240,58 @@ def _ask(client: Client, model: str, texts: Sequence[str], truth: Sequence[str])
     return answers
 
 
-def _patiently(client: Client, texts: list[str], model: str) -> Predictions:
-    """One call, again while the service has too much to do. Raises `Refused`."""
-    for left in reversed(range(TRIES)):
+def _predict_with_retry(client: Client, texts: list[str], model: str) -> LabeledPredictions:
+    """Predict a batch, retrying while the service is overloaded. Raises `RequestRejected`."""
+    for left in reversed(range(MAX_TRIES)):
         try:
             return client.predict(texts, model, truncate=True)
-        except Refused as error:
+        except RequestRejected as error:
             if error.status != 429 or not left:
                 raise
-            time.sleep(error.retry_after or PAUSE)
+            time.sleep(error.retry_after or RETRY_SECONDS)
     raise AssertionError("not reached")
 
 
-def _check_labels(truth: Sequence[str], answer: Predictions) -> None:
-    """Raises `Misuse` for labels that the model never gives."""
-    known = sorted(each["label"] for each in answer.labels[0])
-    unknown = [number for number, label in enumerate(truth, 1) if label not in known]
+def _check_labels(truth: Sequence[str], answer: LabeledPredictions) -> None:
+    """Raise `UsageError` for true labels that the model does not have."""
+    model_labels = sorted(each["label"] for each in answer.labels[0])
+    unknown = [number for number, label in enumerate(truth, 1) if label not in model_labels]
     if unknown:
-        rows = ", ".join(map(str, unknown[:SHOWN]))
+        rows = ", ".join(map(str, unknown[:MAX_SHOWN_ROWS]))
         label = truth[unknown[0] - 1]
-        raise Misuse(
-            f"the label {label!r} is none of {answer.version}'s, which are {', '.join(known)} "
-            f"({len(unknown):,} texts with other labels, first in places {rows})",
+        raise UsageError(
+            f"{answer.version} has no label {label!r}; its labels are {', '.join(model_labels)} "
+            f"({len(unknown):,} texts have unknown labels, first in rows {rows})",
             "unknown_label",
         )
 
 
-def _print(report: Json) -> None:
-    part = f", {report['split']} part" if report["split"] else ""
-    facts(
+def _print_report(report: Json) -> None:
+    split = f", {report['split']} split" if report["split"] else ""
+    print_fields(
         [
             ("model", report["model"]),
-            ("data", f"{report['data']}{part}, {report['texts']:,} texts"),
-            ("accuracy", f"{percent(report['accuracy'])} ± "
-                         f"{percent(report['accuracy_standard_error'])} (standard error)"),
-            ("balanced accuracy", percent(report["balanced_accuracy"])),
-            ("macro F1", percent(report["macro_f1"])),
+            ("data", f"{report['data']}{split}, {report['texts']:,} texts"),
+            ("accuracy", f"{format_percent(report['accuracy'])} ± "
+                         f"{format_percent(report['accuracy_standard_error'])} (standard error)"),
+            ("balanced accuracy", format_percent(report["balanced_accuracy"])),
+            ("macro F1", format_percent(report["macro_f1"])),
             ("loss", report["loss"]),
         ]
     )  # fmt: skip
     labels = report["labels"]
-    table(
+    print_table(
         ["label", ">precision", ">recall", ">F1", ">texts", *(f">as {name}" for name in labels)],
         [
             (
                 name,
-                percent(figures["precision"]),
-                percent(figures["recall"]),
-                percent(figures["f1"]),
-                figures["support"],
-                *(show(count) for count in row),
+                format_percent(per_class["precision"]),
+                format_percent(per_class["recall"]),
+                format_percent(per_class["f1"]),
+                per_class["support"],
+                *(format_value(count) for count in row),
             )
-            for (name, figures), row in zip(
+            for (name, per_class), row in zip(
                 report["per_class"].items(), report["confusion_matrix"], strict=True
             )
         ],
@@ -275,4 +299,4 @@ def _print(report: Json) -> None:
     )
     if report["truncated"]:
         count = f"{report['truncated']:,} of {report['texts']:,}"
-        warn(f"{count} texts were longer than the model reads and were cut.")
+        print_warning(f"{count} texts were truncated to the model's maximum length.")

@@ -1,48 +1,47 @@
-"""`loraworks gc`: works on the database and the store of this machine's settings."""
+"""`loraworks gc`: garbage collection on the database and the store of this machine's settings."""
 
 from typing import Annotated
 
 import typer
 
-from app.cli.options import AsJson, ServiceDir
-from app.cli.output import as_json as print_json
-from app.cli.output import duration, say, table
-from app.cli.preflight import settings_of_a_service
+from app.cli.options import AsJson, ExistingDataDir
+from app.cli.output import format_duration, print_json, print_line, print_table
+from app.cli.preflight import load_existing_settings
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")]
 
 
 AfterRestore = Annotated[
     bool,
     typer.Option(
         "--after-restore",
-        help="Remove what no row knows whatever its age. With nothing running!",
+        help="Remove unreferenced files of any age. Stop all services first!",
     ),
 ]
 
 
 def gc(
-    data_dir: ServiceDir = None,
+    data_dir: ExistingDataDir = None,
     dry_run: DryRun = False,
     after_restore: AfterRestore = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what nobody needs any more, and show what takes room.
+    """Remove unused data and show disk usage.
 
-    Workers do the same each hour. What goes, and after how long, is in the settings.
+    Workers do the same every hour. The settings define what is removed, and after how long.
     """
     from app.database import migrations
     from app.resources import open_resources
-    from app.retention.service import disk_use, sweep
+    from app.retention.service import collect_garbage, disk_use
 
-    resources = open_resources(settings_of_a_service(data_dir))
+    resources = open_resources(load_existing_settings(data_dir))
     try:
         migrations.check(resources.database)
-        swept = sweep(resources, dry_run=dry_run, any_age=after_restore)
-        use = disk_use(resources)
+        result = collect_garbage(resources, dry_run=dry_run, any_age=after_restore)
+        usage = disk_use(resources)
     finally:
         resources.close()
-    freed = sum(removal.bytes for removal in swept.removals)
+    freed_bytes = sum(removal.bytes for removal in result.removals)
     if as_json:
         removals = [
             {
@@ -50,32 +49,32 @@ def gc(
                 "key": removal.key,
                 "bytes": removal.bytes,
                 "age_seconds": round(removal.age_seconds),
-                "why": removal.why,
+                "why": removal.reason,
             }
-            for removal in swept.removals
+            for removal in result.removals
         ]
         print_json(
             {
                 "dry_run": dry_run,
                 "removed": removals,
-                "freed_bytes": freed,
-                "young": swept.young,
-                "answers": swept.answers,
-                "disk_use": use,
+                "freed_bytes": freed_bytes,
+                "young": result.too_young,
+                "answers": result.expired_responses,
+                "disk_use": usage,
             }
         )
         return
-    table(
+    print_table(
         ["kind", "key", ">bytes", ">age", "why"],
         [
-            (each.kind, each.key, each.bytes, duration(each.age_seconds), each.why)
-            for each in swept.removals
+            (each.kind, each.key, each.bytes, format_duration(each.age_seconds), each.reason)
+            for each in result.removals
         ],
         empty="Nothing to remove.",
     )
-    if swept.young:
+    if result.too_young:
         limit = f"{resources.settings.orphan_seconds:g} s (LORAWORKS_ORPHAN_SECONDS)"
-        say(f"What no row knows goes at an age of {limit}; {swept.young} younger ones stay.")
-    would = "would be " if dry_run else ""
-    say(f"{freed:,} bytes {would}freed, {swept.answers:,} kept answers {would}dropped.")
-    table(["what takes room", ">bytes"], use.items(), empty="Nothing.")
+        print_line(f"Kept {result.too_young} unreferenced files that are younger than {limit}.")
+    verb = "Would free" if dry_run else "Freed"
+    print_line(f"{verb} {freed_bytes:,} bytes and {result.expired_responses:,} stored responses.")
+    print_table(["disk usage", ">bytes"], usage.items(), empty="Nothing.")

@@ -1,4 +1,4 @@
-"""`loraworks keys …`: works on the database of this machine, since no route makes keys."""
+"""`loraworks keys …`. Works on the database directly, because no route creates keys."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,9 @@ from uuid import UUID
 
 import typer
 
-from app.cli.options import AsJson, ServiceDir, supplied
-from app.cli.output import as_json as print_json
-from app.cli.output import moment, say, table
-from app.cli.preflight import load_settings, settings_of_a_service
+from app.cli.options import AsJson, ExistingDataDir, injected
+from app.cli.output import format_time, print_json, print_line, print_table
+from app.cli.preflight import load_existing_settings, load_settings
 from app.cli.responses import Json
 
 if TYPE_CHECKING:
@@ -21,23 +20,23 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 app = typer.Typer(
-    help="Make, list and revoke API keys and browser sessions, on the machine of the service."
+    help="Create, list and revoke API keys and browser sessions on the machine of the service."
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key's owner.")]
 Scopes = Annotated[
     list[str] | None,
-    typer.Option("--scope", help="What it may do; repeated. Default: everything."),
+    typer.Option("--scope", help="Scope of the key (repeatable). Default: all scopes."),
 ]
-Days = Annotated[float | None, typer.Option("--days", min=0.01, help="How long it is good for.")]
-KeyId = Annotated[UUID, typer.Argument(metavar="KEY", help="Id of the key.")]
+Days = Annotated[float | None, typer.Option("--days", min=0.01, help="Days until the key expires.")]
+KeyId = Annotated[UUID, typer.Argument(metavar="KEY", help="Key id.")]
 SessionId = Annotated[
-    UUID, typer.Argument(metavar="SESSION", help="Id of the session, or of a key: all of its.")
+    UUID, typer.Argument(metavar="SESSION", help="Session id, or a key id for all of its sessions.")
 ]
 
 
-class _Keys:
-    """Settings and a session on the database, whose schema fits."""
+class _KeyDatabase:
+    """Settings and a session on a database whose schema is up to date."""
 
     def __init__(self, settings: "Settings", session: "Session") -> None:
         self.settings = settings
@@ -45,46 +44,50 @@ class _Keys:
 
 
 @contextmanager
-def _database(data_dir: ServiceDir = None) -> Iterator[_Keys]:
+def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_KeyDatabase]:
     from app.database.engines import open_database
     from app.database.migrations import check, upgrade
 
     settings = load_settings({"data_dir": data_dir})
-    if settings.database_url is None:  # a service of one machine, which may not have started yet
+    if settings.database_url is None:  # embedded database: the service may not have started yet
         upgrade(settings)
     database = open_database(settings)
     try:
         check(database)
         with database.write() as session:
-            yield _Keys(settings, session)
+            yield _KeyDatabase(settings, session)
     finally:
         database.close()
 
 
 @contextmanager
-def _kept(data_dir: ServiceDir = None) -> Iterator[_Keys]:
-    """The same, but of a service that was here before."""
-    settings_of_a_service(data_dir)
-    with _database(data_dir) as keys:
+def _open_existing_database(data_dir: ExistingDataDir = None) -> Iterator[_KeyDatabase]:
+    """Open the database, but raise `UsageError` if there is no service data yet."""
+    load_existing_settings(data_dir)
+    with _open_database(data_dir) as keys:
         yield keys
 
 
-with_keys = supplied("keys", _database)
-with_kept_keys = supplied("keys", _kept)
+with_database = injected("keys", _open_database)
+with_existing_database = injected("keys", _open_existing_database)
 
 
 @app.command("create")
-@with_keys
+@with_database
 def create(
-    keys: _Keys, name: Name, scopes: Scopes = None, days: Days = None, as_json: AsJson = False
+    keys: _KeyDatabase,
+    name: Name,
+    scopes: Scopes = None,
+    days: Days = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make a key. Its text is shown once and kept nowhere."""
+    """Create an API key. Its secret is shown once and not stored."""
     from app.auth.scopes import ALL_SCOPES
     from app.auth.secrets import load_pepper
-    from app.auth.service import create as create_key
-    from app.database.engines import address
+    from app.auth.service import create_key as create_key
+    from app.database.engines import display_url
 
-    made = create_key(
+    created = create_key(
         keys.session,
         pepper=load_pepper(keys.settings),
         name=name,
@@ -92,102 +95,102 @@ def create(
         days=days,
     )
     if as_json:
-        print_json({**_view(made.key), "key": made.text})
+        print_json({**_key_view(created.key), "key": created.text})
         return
-    say(made.text, style="bold")
-    say("Keep it: it is shown only this once. Send it as `Authorization: Bearer …`.")
-    say(f"It is for the service on {address(keys.settings)}.")
+    print_line(created.text, style="bold")
+    print_line("Save it now: it is shown only once. Send it as `Authorization: Bearer …`.")
+    print_line(f"It is valid for the service on {display_url(keys.settings)}.")
 
 
 @app.command("list")
-@with_kept_keys
-def list_keys(keys: _Keys, as_json: AsJson = False) -> None:
-    """All keys, without their texts."""
-    from app.auth.repository import list_all
+@with_existing_database
+def list_api_keys(keys: _KeyDatabase, as_json: AsJson = False) -> None:
+    """List API keys, without their secrets."""
+    from app.auth.repository import list_keys
 
-    found = [_view(key) for key in list_all(keys.session)]
+    keys_json = [_key_view(key) for key in list_keys(keys.session)]
     if as_json:
-        print_json(found)
+        print_json(keys_json)
         return
-    table(
+    print_table(
         ["key", "name", "scopes", "created", "expires", "revoked", "last used"],
         [
             (
                 key["id"],
                 key["name"],
                 ", ".join(key["scopes"]),
-                *(moment(key[at]) for at in ("created_at", "expires_at", "revoked_at")),
-                moment(key["last_used_at"]),
+                *(format_time(key[at]) for at in ("created_at", "expires_at", "revoked_at")),
+                format_time(key["last_used_at"]),
             )
-            for key in found
+            for key in keys_json
         ],
         empty="No keys.",
     )
 
 
 @app.command("revoke")
-@with_kept_keys
-def revoke(keys: _Keys, key: KeyId, as_json: AsJson = False) -> None:
-    """End a key and its sessions. Running services refuse it within a minute."""
-    from app.auth.service import revoke as revoke_key
+@with_existing_database
+def revoke(keys: _KeyDatabase, key: KeyId, as_json: AsJson = False) -> None:
+    """Revoke an API key and its sessions. Running services reject it within a minute."""
+    from app.auth.service import revoke_key as revoke_key
 
-    revoked = _view(revoke_key(keys.session, key_id=key))
-    print_json(revoked) if as_json else say(f"Revoked the key {revoked['name']}.")
+    revoked = _key_view(revoke_key(keys.session, key_id=key))
+    print_json(revoked) if as_json else print_line(f"Revoked key {revoked['name']}.")
 
 
 @app.command("sessions")
-@with_kept_keys
-def list_sessions(keys: _Keys, as_json: AsJson = False) -> None:
-    """Browsers that are signed in, and with which key."""
-    from app.auth.repository import list_all, sessions
+@with_existing_database
+def list_sessions(keys: _KeyDatabase, as_json: AsJson = False) -> None:
+    """List the signed-in browsers and their keys."""
+    from app.auth.repository import list_keys, list_sessions
 
-    names = {key.id: key.name for key in list_all(keys.session)}
-    found = [
+    names = {key.id: key.name for key in list_keys(keys.session)}
+    sessions_json = [
         {
             "id": str(each.id),
             "key_id": str(each.key_id),
             "key_name": names[each.key_id],
-            **_times(each, "created_at", "last_used_at", "expires_at"),
+            **_timestamps(each, "created_at", "last_used_at", "expires_at"),
         }
-        for each in sessions(keys.session)
+        for each in list_sessions(keys.session)
     ]
     if as_json:
-        print_json(found)
+        print_json(sessions_json)
         return
-    table(
+    print_table(
         ["session", "key", "signed in", "last used", "expires"],
         [
             (
                 each["id"],
                 each["key_name"],
-                *(moment(each[at]) for at in ("created_at", "last_used_at", "expires_at")),
+                *(format_time(each[at]) for at in ("created_at", "last_used_at", "expires_at")),
             )
-            for each in found
+            for each in sessions_json
         ],
         empty="No browser is signed in.",
     )
 
 
 @app.command("sign-out")
-@with_kept_keys
-def sign_out(keys: _Keys, session: SessionId, as_json: AsJson = False) -> None:
-    """End a browser session, or all sessions of a key. Services refuse them within a minute."""
+@with_existing_database
+def sign_out(keys: _KeyDatabase, session: SessionId, as_json: AsJson = False) -> None:
+    """End a browser session, or all sessions of a key. Takes effect within a minute."""
     from app.auth.service import end_sessions
 
     count = end_sessions(keys.session, id_=session)
-    print_json({"ended": count}) if as_json else say(f"Ended sessions: {count}.")
+    print_json({"ended": count}) if as_json else print_line(f"Ended {count} session(s).")
 
 
-def _view(key: "ApiKey") -> Json:
+def _key_view(key: "ApiKey") -> Json:
     return {
         "id": str(key.id),
         "name": key.name,
         "scopes": key.scopes,
-        **_times(key, "created_at", "expires_at", "revoked_at", "last_used_at"),
+        **_timestamps(key, "created_at", "expires_at", "revoked_at", "last_used_at"),
     }
 
 
-def _times(row: "ApiKey | BrowserSession", *names: str) -> Json:
+def _timestamps(row: "ApiKey | BrowserSession", *names: str) -> Json:
     times = {name: getattr(row, name) for name in names}
     return {
         name: None if at is None else datetime.fromtimestamp(at, UTC).isoformat()

@@ -10,21 +10,21 @@ from typer.core import TyperGroup
 
 import lora_core
 from app.cli import datasets, jobs, keys, models, predictions, sweeps
-from app.cli.data_checks import check
+from app.cli.datasets import check
 from app.cli.demo import demo
-from app.cli.errors import EXIT_CODES, UNEXPECTED, CliError
+from app.cli.errors import EXIT_CODES, EXIT_INTERNAL_ERROR, CliError
 from app.cli.evaluate import evaluate
 from app.cli.gc import gc
 from app.cli.migrate import migrate
 from app.cli.models import export_model, import_model
 from app.cli.options import DEFAULT_URL
-from app.cli.output import plain, say
+from app.cli.output import print_line, strip_control_characters
 from app.cli.predict import predict
 from app.cli.train import train
 from app.cli.up import api, up
 from app.cli.watch import watch
 from app.cli.worker import worker
-from app.errors import AppError, DataFolderUnusable
+from app.errors import AppError, DataDirectoryUnusable
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import DataError
 
@@ -32,39 +32,41 @@ EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODE
 
 
 class LoraworksGroup(TyperGroup):
-    """Turns every error of a command into lines on standard error and an exit code."""
+    """Reports every error of a command on standard error and as an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except CliError as error:
-            _leave(error.exit_code, *error.lines())
+            _print_and_exit(error.exit_code, *error.lines())
         except AppError as error:
-            _leave(_exit_code(error), f"error: {error} ({error.code})")
+            _print_and_exit(_exit_code(error), f"error: {error} ({error.code})")
         except LoraCoreError as error:
             status = 2 if isinstance(error, DataError) else 1
-            _leave(status, f"error: {error} ({error.code})")
+            _print_and_exit(status, f"error: {error} ({error.code})")
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of our output left
+            if error.errno == errno.EPIPE:  # the reader of our output has exited
                 raise
             name = f"{error.filename}: " if error.filename else ""
-            _leave(2, f"error: {name}{error.strerror or error} (os_error)")
+            _print_and_exit(2, f"error: {name}{error.strerror or error} (os_error)")
         except Exception as error:
-            if type(error).__module__.startswith("typer"):  # its own ways to exit
+            if type(error).__module__.startswith("typer"):  # typer handles its own exceptions
                 raise
-            _leave(UNEXPECTED, f"error: {type(error).__name__}: {error} (unexpected)")
+            _print_and_exit(
+                EXIT_INTERNAL_ERROR, f"error: {type(error).__name__}: {error} (unexpected)"
+            )
 
 
 def _exit_code(error: AppError) -> int:
-    """Of a cause that was met here and not in an answer, so that 500 means a wrong setting."""
-    if error.status == 500 or isinstance(error, DataFolderUnusable):
+    """Return the exit code of an error raised in this process: 500 means an invalid setting."""
+    if error.status == 500 or isinstance(error, DataDirectoryUnusable):
         return 2
     return 3 if error.status < 500 else 4
 
 
-def _leave(code: int, *lines: str) -> None:
+def _print_and_exit(code: int, *lines: str) -> None:
     for line in lines:
-        sys.stderr.write(f"{plain(line)}\n")
+        sys.stderr.write(f"{strip_control_characters(line)}\n")
     raise typer.Exit(code)
 
 
@@ -79,9 +81,9 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        say(f"loraworks {lora_core.__version__}")
+def _print_version(requested: bool) -> None:
+    if requested:
+        print_line(f"loraworks {lora_core.__version__}")
         raise typer.Exit
 
 
@@ -89,24 +91,26 @@ def _version(wanted: bool) -> None:
 def root(
     ctx: typer.Context,
     url: Annotated[
-        str, typer.Option("--url", envvar="LORAWORKS_URL", help="Address of the service.")
+        str, typer.Option("--url", envvar="LORAWORKS_URL", help="URL of the service.")
     ] = DEFAULT_URL,
     key: Annotated[
         str | None,
         typer.Option(
             "--key",
             envvar="LORAWORKS_API_KEY",
-            help="API key. Better in the environment, where the process list does not show it.",
+            help="API key. Prefer the environment: a process list shows options.",
         ),
     ] = None,
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
-    """Fine-tune text classifiers with LoRA, watch them learn, and ask them.
+    """Fine-tune text classifiers with LoRA, watch the training, and run predictions.
 
-    `loraworks up` starts the service; everything else talks to one.
+    `loraworks up` starts the service; most other commands connect to one.
     """
     del version
     ctx.obj = (url, key)
@@ -135,7 +139,7 @@ app.add_typer(keys.app, name="keys", no_args_is_help=True)
 
 def main() -> None:
     """Entry point of the console script."""
-    freeze()  # what is imported stays, and need not be searched for garbage: 20 ms of a start
+    freeze()  # exclude imported modules from garbage collection: saves 20 ms at startup
     app()
 
 

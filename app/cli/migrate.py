@@ -1,4 +1,4 @@
-"""`loraworks migrate`: the schema of the database, before anything of a new version starts."""
+"""`loraworks migrate`: upgrades the database schema before a new version starts."""
 
 import time
 from collections.abc import Callable
@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from app.cli.options import AsJson, DataDir
-from app.cli.output import json_line, say, warn
+from app.cli.output import print_json_line, print_line, print_warning
 from app.cli.preflight import load_settings
 
 if TYPE_CHECKING:
-    from app.database.migrations import Move
+    from app.database.migrations import RevisionChange
     from app.settings import Settings
 
 POLL_SECONDS = 1.0
 
 CheckOnly = Annotated[
-    bool, typer.Option("--check", help="Change nothing; exit 4 unless the schema is up to date.")
+    bool,
+    typer.Option("--check", help="Change nothing; exit with 4 unless the schema is up to date."),
 ]
-Wait = Annotated[
-    float, typer.Option("--wait", min=0, help="How long to wait for the database, in seconds.")
-]
-Answer = TypeVar("Answer")
+Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the database.")]
+StepResult = TypeVar("StepResult")
 
 
 def migrate(
@@ -31,48 +30,52 @@ def migrate(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the schema of the database up to date. Several at once take turns.
+    """Upgrade the database schema. Concurrent runs wait for each other.
 
-    With --json one line with the revisions `before` and `after` is printed.
+    --json prints one line with the revisions `before` and `after`.
     """
-    from app.database.engines import address
+    from app.database.engines import display_url
     from app.database.migrations import upgrade
 
     settings = load_settings({"data_dir": data_dir})
-    before, after = _patient(wait, lambda: (_current if check_only else upgrade)(settings))
+    before, after = _retry_until_reachable(
+        wait, lambda: (_check_revision if check_only else upgrade)(settings)
+    )
     if as_json:
-        json_line({"before": before, "after": after})
+        print_json_line({"before": before, "after": after})
     elif before == after:
-        say(f"The schema of {address(settings)} is up to date: {after}")
+        print_line(f"The schema of {display_url(settings)} is up to date: {after}")
     else:
-        say(f"The schema of {address(settings)} went from {before or 'none'} to {after}")
+        print_line(
+            f"Upgraded the schema of {display_url(settings)} from {before or 'none'} to {after}"
+        )
 
 
-def _current(settings: "Settings") -> "Move":
+def _check_revision(settings: "Settings") -> "RevisionChange":
     from app.database.engines import open_database
-    from app.database.migrations import Move, check
+    from app.database.migrations import RevisionChange, check
 
     database = open_database(settings)
     try:
         revision = check(database)
     finally:
         database.close()
-    return Move(revision, revision)
+    return RevisionChange(revision, revision)
 
 
-def _patient(seconds: float, step: Callable[[], Answer]) -> Answer:
-    """Repeat the step until the database answers. Raises its last error when the time is up."""
+def _retry_until_reachable(seconds: float, step: Callable[[], StepResult]) -> StepResult:
+    """Retry the step until the database is reachable. Raises the last error at the deadline."""
     from app.database.errors import DatabaseUnavailable, DatabaseUnreachable
 
     deadline = time.monotonic() + seconds
-    told = False
+    warned = False
     while True:
         try:
             return step()
         except (DatabaseUnavailable, DatabaseUnreachable) as error:
             if time.monotonic() > deadline:
                 raise
-            if not told:
-                warn(f"{error} Waiting for it, at most {seconds:g} s (--wait).")
-                told = True
+            if not warned:
+                print_warning(f"{error} Retrying for up to {seconds:g} s (--wait).")
+                warned = True
         time.sleep(POLL_SECONDS)

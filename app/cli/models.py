@@ -1,4 +1,4 @@
-"""`loraworks models export` and `import`: a version leaves for other programs, or comes in."""
+"""`loraworks models …`"""
 
 import tempfile
 import time
@@ -9,85 +9,92 @@ from typing import Annotated
 import typer
 
 from app.cli.client import Client
-from app.cli.download import save, unpack
-from app.cli.errors import Misuse
-from app.cli.local import library
-from app.cli.options import AsJson, JobId, Limit, connected
-from app.cli.output import as_json as print_json
-from app.cli.output import facts, moment, percent, say, table
-from app.cli.responses import Version
+from app.cli.download import save_archive, unpack_artifact
+from app.cli.errors import UsageError
+from app.cli.local import run_library
+from app.cli.options import AsJson, JobId, Limit, with_client
+from app.cli.output import (
+    format_percent,
+    format_time,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+)
+from app.cli.responses import ModelVersionJson
 from app.storage.archive import tar_stream
 from lora_core import manifest
-from lora_core.peft_format import CONFIG
-from lora_core.specs.base import is_version
+from lora_core.peft_format import CONFIG_FILE
+from lora_core.specs.fields import is_model_version
 
 
-class Format(StrEnum):
-    """What is written."""
+class ExportFormat(StrEnum):
+    """The format of an exported version."""
 
-    LORAWORKS = "loraworks"  # a tar file, for `models import`
+    LORAWORKS = "loraworks"  # tar file for `models import`
     PEFT = "peft"
     TRANSFORMERS = "transformers"
 
 
 ModelRef = Annotated[
-    str, typer.Argument(metavar="MODEL", help="name (its production), name@alias or name:3.")
+    str, typer.Argument(metavar="MODEL", help="Model: name (in production), name@alias or name:3.")
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="File or folder to write. Default: from the name.")
+    Path | None,
+    typer.Option("--out", help="File or folder to write. Default: from the model's name."),
 ]
-As = Annotated[
-    Format,
+FormatOption = Annotated[
+    ExportFormat,
     typer.Option(
         "--format",
-        help="loraworks: a tar file for `models import`; peft: the adapter; transformers: the "
-        "merged model.",
+        help="loraworks: tar file for `models import`; peft: the adapter; transformers: the merged "
+        "model.",
     ),
 ]
 Base = Annotated[
     str | None,
-    typer.Option("--base", help="PEFT: what the adapter was trained on, if it is elsewhere here."),
+    typer.Option("--base", help="PEFT: local path of the adapter's base model."),
 ]
 Source = Annotated[
     Path,
     typer.Argument(
-        metavar="FILE", help="A file of `models export`, a model folder, or a PEFT adapter.",
+        metavar="FILE", help="File from `models export`, model folder, or PEFT adapter.",
         exists=True,
     ),
 ]  # fmt: skip
-NewName = Annotated[str, typer.Option("--name", help="Name of the model here.")]
+NewName = Annotated[str, typer.Option("--name", help="Name of the imported model.")]
 Labels = Annotated[
-    str | None, typer.Option("--labels", help="PEFT: names of the labels, in order: bad,good.")
+    str | None, typer.Option("--labels", help="PEFT: label names in order, such as bad,good.")
 ]
 
 
-@connected
+@with_client
 def export_model(
     client: Client,
     model: ModelRef,
     out: Out = None,
-    form: As = Format.LORAWORKS,
+    export_format: FormatOption = ExportFormat.LORAWORKS,
     base: Base = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a version to this machine, for another installation or another program."""
-    version = find_version(client, model)
+    """Export a model version for another installation or program."""
+    version = resolve_version(client, model)
     stem = version["ref"].replace(":", "-")
-    if form is Format.LORAWORKS:
-        place = out or Path(f"{stem}.tar")
-        with client.archive(version["artifact_id"]) as pieces:
-            save(pieces, place)
+    if export_format is ExportFormat.LORAWORKS:
+        path = out or Path(f"{stem}.tar")
+        with client.download_artifact(version["artifact_id"]) as chunks:
+            save_archive(chunks, path)
     else:
-        place = out or Path(f"{stem}-{form}")
+        path = out or Path(f"{stem}-{export_format}")
         with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-            _convert(client, version, form, place, base, Path(work))
+            _convert(client, version, export_format, path, base, Path(work))
     if as_json:
-        print_json({"ref": version["ref"], "format": form, "path": str(place)})
+        print_json({"ref": version["ref"], "format": export_format, "path": str(path)})
     else:
-        say(f"{version['ref']} is in {place}.")
+        print_line(f"Exported {version['ref']} to {path}.")
 
 
-@connected
+@with_client
 def import_model(
     client: Client,
     source: Source,
@@ -96,136 +103,149 @@ def import_model(
     labels: Labels = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model from elsewhere the next version of NAME. Its kept answers are computed again."""
+    """Import a model as the next version of NAME. Its stored predictions are recomputed."""
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-        archive = source if source.is_file() else _packed(source, Path(work), base, labels)
+        archive = source if source.is_file() else _pack(source, Path(work), base, labels)
         version = client.import_version(name, archive)
     if as_json:
         print_json(version)
     else:
-        say(f"Imported as {version['ref']}. `loraworks models promote` puts it into production.")
+        print_line(
+            f"Imported {version['ref']}. "
+            f"Deploy it with `loraworks models promote {version['ref']}`."
+        )
 
 
-def find_version(client: Client, ref: str) -> Version:
-    """What a reference means now. Raises `Misuse`, `Refused`."""
+def resolve_version(client: Client, ref: str) -> ModelVersionJson:
+    """Return the version that a reference denotes now. Raises `UsageError`, `RequestRejected`."""
     name, colon, number = ref.partition(":")
     name, at, alias = name.partition("@")
-    model = client.model(name)
-    wanted = number if colon else str(model["aliases"].get(alias if at else PRODUCTION, ""))
+    model = client.get_model(name)
+    version_number = (
+        number if colon else str(model["aliases"].get(alias if at else PRODUCTION_ALIAS, ""))
+    )
     for version in model["versions"]:
-        if str(version["number"]) == wanted:
+        if str(version["number"]) == version_number:
             return version
-    known = ", ".join(version["ref"] for version in model["versions"])
-    raise Misuse(f"{ref} names no version of {name}; there are {known}", "model_not_found")
+    available = ", ".join(version["ref"] for version in model["versions"])
+    raise UsageError(
+        f"{name} has no version {ref}; its versions are {available}", "model_not_found"
+    )
 
 
 def _convert(
-    client: Client, version: Version, form: Format, out: Path, base: str | None, work: Path
+    client: Client,
+    version: ModelVersionJson,
+    export_format: ExportFormat,
+    out: Path,
+    base: str | None,
+    work: Path,
 ) -> None:
     artifact = _download(client, version, work / "artifact")
-    if form is Format.TRANSFORMERS:
-        library("export", str(artifact), "--format", form, "--out", str(out))
+    if export_format is ExportFormat.TRANSFORMERS:
+        run_library("export", str(artifact), "--format", export_format, "--out", str(out))
         return
     if (
-        base is None and version["base"] and is_version(version["base"])
-    ):  # known to the service alone
-        origin = find_version(client, version["base"])
-        base = str(_download(client, origin, work / "base") / manifest.MERGED)
-    more = ["--base", base] if base else []
-    library("export", str(artifact), "--format", form, "--out", str(out), *more)
+        base is None and version["base"] and is_model_version(version["base"])
+    ):  # registered at the service only
+        base_version = resolve_version(client, version["base"])
+        base = str(_download(client, base_version, work / "base") / manifest.MERGED)
+    options = ["--base", base] if base else []
+    run_library("export", str(artifact), "--format", export_format, "--out", str(out), *options)
 
 
-def _download(client: Client, version: Version, folder: Path) -> Path:
-    with client.archive(version["artifact_id"]) as pieces:
-        unpack(pieces, folder)
+def _download(client: Client, version: ModelVersionJson, folder: Path) -> Path:
+    with client.download_artifact(version["artifact_id"]) as chunks:
+        unpack_artifact(chunks, folder)
     return folder
 
 
-def _packed(source: Path, work: Path, base: str | None, labels: str | None) -> Path:
-    """A model folder as an archive; a PEFT adapter is made one first. Raises `Misuse`."""
-    if (source / CONFIG).is_file():
-        made = work / "model"
-        more = ["--base", base] if base else []
-        more += ["--labels", *labels.split(",")] if labels else []
-        library("import-peft", str(source), "--out", str(made), *more)
-        source = made
+def _pack(source: Path, work: Path, base: str | None, labels: str | None) -> Path:
+    """Pack a model folder into an archive; convert a PEFT adapter first. Raises `UsageError`."""
+    if (source / CONFIG_FILE).is_file():
+        model_dir = work / "model"
+        options = ["--base", base] if base else []
+        options += ["--labels", *labels.split(",")] if labels else []
+        run_library("import-peft", str(source), "--out", str(model_dir), *options)
+        source = model_dir
     elif not (source / manifest.MANIFEST).is_file():
-        raise Misuse(
-            f"{source} holds neither {manifest.MANIFEST} nor {CONFIG}; it is no model", "no_model"
+        raise UsageError(
+            f"{source} is not a model: it contains neither {manifest.MANIFEST} nor {CONFIG_FILE}",
+            "no_model",
         )
     names = [manifest.MANIFEST, *manifest.verify(source)["files"]]
     archive = work / "model.tar"
     with archive.open("xb") as file:
-        file.writelines(tar_stream(source, names, folder="model", modified=time.time()))
+        file.writelines(tar_stream(source, names, prefix="model", modified=time.time()))
     return archive
 
 
-# MERGED app.cli.models
-# `loraworks models …`
+app = typer.Typer(help="Manage the versions and aliases of trained models.")
 
-app = typer.Typer(help="Names, versions and aliases of trained models.")
+PRODUCTION_ALIAS = "production"  # denoted by a name without alias or version
 
-PRODUCTION = "production"  # what a bare name means
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name.")]
 VersionRef = Annotated[
-    str, typer.Argument(metavar="NAME:VERSION", help="A version, such as sentiment:3.")
+    str, typer.Argument(metavar="NAME:VERSION", help="Model version, such as sentiment:3.")
 ]
-Ref = Annotated[
-    str, typer.Argument(metavar="NAME[:VERSION]", help="A model, or one version of it.")
-]
-Alias = Annotated[str, typer.Option("--alias", help="The name that moves.")]
+Ref = Annotated[str, typer.Argument(metavar="NAME[:VERSION]", help="Model, or one version of it.")]
+Alias = Annotated[str, typer.Option("--alias", help="Alias to move.")]
 
 
 def split_ref(ref: str) -> tuple[str, int | None]:
-    """`sentiment:3` to its name and number, `sentiment` to its name. Raises `Misuse`."""
+    """Split `sentiment:3` into name and number, or `sentiment` into name and None.
+
+    Raises `UsageError`.
+    """
     name, colon, number = ref.partition(":")
     if colon and not (number.isascii() and number.isdigit()):
-        raise Misuse(f"{ref!r} is not a version; write it like sentiment:3", "invalid_model_ref")
+        raise UsageError(
+            f"{ref!r} is not a model version; write it like sentiment:3", "invalid_model_ref"
+        )
     return name, int(number) if colon else None
 
 
 @app.command("list")
-@connected
+@with_client
 def list_models(client: Client, limit: Limit = 100, as_json: AsJson = False) -> None:
-    """All models."""
-    models = client.models(limit)
+    """List models."""
+    models = client.list_models(limit)
     if as_json:
         print_json(models)
         return
-    table(
+    print_table(
         ["model", ">versions", "aliases", "created"],
         [
             (
                 model["name"],
                 model["version_count"],
                 ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items()),
-                moment(model["created_at"]),
+                format_time(model["created_at"]),
             )
             for model in models
         ],
-        empty="No models. `loraworks train --register-as NAME` makes one.",
+        empty="No models. Create one with `loraworks train --register-as NAME`.",
     )
 
 
 @app.command("show")
-@connected
+@with_client
 def show_model(client: Client, name: Name, as_json: AsJson = False) -> None:
-    """One model with its versions."""
-    model = client.model(name)
+    """Show a model and its versions."""
+    model = client.get_model(name)
     if as_json:
         print_json(model)
         return
-    facts([("model", model["name"]), ("created", moment(model["created_at"]))])
-    table(
+    print_fields([("model", model["name"]), ("created", format_time(model["created_at"]))])
+    print_table(
         ["version", "method", "base", ">validation F1", ">test acc", "aliases", "job"],
         [
             (
                 version["ref"],
                 version["method"],
                 version["base"],
-                percent((version["metrics"].get("validation") or {}).get("macro_f1")),
-                percent((version["metrics"].get("test") or {}).get("accuracy")),
+                format_percent((version["metrics"].get("validation") or {}).get("macro_f1")),
+                format_percent((version["metrics"].get("test") or {}).get("accuracy")),
                 ", ".join(a for a, n in model["aliases"].items() if n == version["number"]),
                 version["job_id"],
             )
@@ -236,74 +256,76 @@ def show_model(client: Client, name: Name, as_json: AsJson = False) -> None:
 
 
 @app.command("register")
-@connected
+@with_client
 def register(client: Client, name: Name, job: JobId, as_json: AsJson = False) -> None:
-    """Make the result of a job the next version of a model."""
-    version = client.register(name, job)
-    print_json(version) if as_json else say(f"Registered as {version['ref']}.")
+    """Register the result of a job as the next version of a model."""
+    version = client.register_version(name, job)
+    print_json(version) if as_json else print_line(f"Registered {version['ref']}.")
 
 
 @app.command("promote")
-@connected
+@with_client
 def promote(
-    client: Client, version: VersionRef, alias: Alias = PRODUCTION, as_json: AsJson = False
+    client: Client, version: VersionRef, alias: Alias = PRODUCTION_ALIAS, as_json: AsJson = False
 ) -> None:
-    """Move an alias to a version: this deploys it."""
+    """Move an alias to a version. This deploys the version."""
     name, number = split_ref(version)
     if number is None:
-        raise Misuse(f"which version of {name}? Write it like {name}:3", "invalid_model_ref")
-    answer = client.promote(name, number, alias)
-    print_json(answer) if as_json else say(f"{name}@{alias} is now {version}.")
+        raise UsageError(f"missing version of {name}; write it like {name}:3", "invalid_model_ref")
+    answer = client.set_alias(name, number, alias)
+    print_json(answer) if as_json else print_line(f"Moved alias {name}@{alias} to {version}.")
 
 
 @app.command("rollback")
-@connected
+@with_client
 def roll_back(
-    client: Client, name: Name, alias: Alias = PRODUCTION, as_json: AsJson = False
+    client: Client, name: Name, alias: Alias = PRODUCTION_ALIAS, as_json: AsJson = False
 ) -> None:
-    """Move an alias back to the version before."""
-    answer = client.roll_back(name, alias)
+    """Move an alias back to its previous version."""
+    answer = client.roll_back_alias(name, alias)
     number = answer["aliases"][alias]
-    print_json(answer) if as_json else say(f"{name}@{alias} is {name}:{number} again.")
+    print_json(answer) if as_json else print_line(
+        f"Moved alias {name}@{alias} back to {name}:{number}."
+    )
 
 
 @app.command("shadow")
-@connected
+@with_client
 def shadow(client: Client, name: Name, as_json: AsJson = False) -> None:
-    """How NAME@shadow compares with what answers. Start one with `promote --alias shadow`."""
-    pairs = client.shadow(name)
+    """Compare NAME@shadow with the serving version. Start with `promote --alias shadow`."""
+    pairs = client.list_shadow_comparisons(name)
     if as_json:
         print_json(pairs)
         return
-    table(
-        ["answers", "shadow", ">texts", ">agreement", ">difference", ">skipped", ">failed"],
+    print_table(
+        ["serving", "shadow", ">texts", ">agreement", ">difference", ">skipped", ">failed"],
         [
             (
                 pair["version"],
                 pair["shadow"],
                 pair["texts"],
-                percent(pair["agreement"]),
-                percent(pair["mean_difference"]),
+                format_percent(pair["agreement"]),
+                format_percent(pair["mean_difference"]),
                 pair["skipped"],
                 pair["failed"],
             )
             for pair in pairs
         ],
-        empty=f"Nothing was compared yet. `loraworks models promote {name}:N --alias shadow`.",
+        empty=f"No comparisons yet. Start with `loraworks models promote {name}:N --alias shadow`.",
     )
 
 
 @app.command("demote")
-@connected
-def demote(client: Client, name: Name, alias: Alias = PRODUCTION) -> None:
-    """Take an alias away. The version stays."""
-    client.demote(name, alias)
-    say(f"{name}@{alias} is no more.")
+@with_client
+def demote(client: Client, name: Name, alias: Alias = PRODUCTION_ALIAS) -> None:
+    """Remove an alias. The version is kept."""
+    client.remove_alias(name, alias)
+    print_line(f"Removed alias {name}@{alias}.")
 
 
 @app.command("delete")
-@connected
+@with_client
 def delete(client: Client, ref: Ref) -> None:
-    """Delete one version, or a model with all its versions. Refused while an alias points there."""
+    """Delete a version, or a model with all its versions. Rejected while an alias points to it."""
     client.delete_model(*split_ref(ref))
-    say(f"Deleted {ref}.")
+    print_line(f"Deleted {ref}.")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the way a command gets what is made from them."""
+"""Options shared by several commands, and a decorator that injects what is built from them."""
 
 import functools
 import inspect
@@ -12,12 +12,12 @@ import typer
 
 from app.cli.client import Client
 
-# Where `loraworks up` listens in the same environment.
+# The address where `loraworks up` listens in the same environment.
 DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('LORAWORKS_PORT', '8000')}"
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", help=f"Address of the service [LORAWORKS_URL, or {DEFAULT_URL}]."),
+    typer.Option("--url", help=f"URL of the service [LORAWORKS_URL, or {DEFAULT_URL}]."),
 ]
 Key = Annotated[str | None, typer.Option("--key", help="API key [LORAWORKS_API_KEY].")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [LORAWORKS_HOST].")]
@@ -27,24 +27,27 @@ Port = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder of all that is kept [LORAWORKS_DATA_DIR]."),
+    typer.Option("--data-dir", help="Directory for all data [LORAWORKS_DATA_DIR]."),
 ]
-ServiceDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of the service [LORAWORKS_DATA_DIR].")
+ExistingDataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Data directory of the service [LORAWORKS_DATA_DIR]."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
-SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="Id of the sweep.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="Maximum number of items.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id.")]
+SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="Sweep id.")]
 
 Command = Callable[..., None]
 
 
-def supplied(
+def injected(
     name: str, source: Callable[..., AbstractContextManager[Any]]
 ) -> Callable[[Command], Command]:
-    """A decorator: the command's parameter `name` comes from `source`, whose own parameters become
-    options of the command."""
+    """Return a decorator that passes the value of `source` as the command's parameter `name`.
+
+    The parameters of `source` become options of the command.
+    """
     added = inspect.signature(source).parameters
 
     def decorate(command: Command) -> Command:
@@ -68,10 +71,10 @@ def supplied(
 
 @contextmanager
 def _client(ctx: typer.Context, url: Url = None, key: Key = None) -> Iterator[Client]:
-    """Given after the command, else before it (`loraworks --url … jobs list`)."""
+    """Yield a client. Options after the command override those before it (`loraworks --url …`)."""
     before_url, before_key = ctx.obj or (None, None)
     with Client(url or before_url or DEFAULT_URL, key or before_key) as client:
         yield client
 
 
-connected = supplied("client", _client)
+with_client = injected("client", _client)

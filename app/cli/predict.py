@@ -1,4 +1,4 @@
-"""`loraworks predict`: what a model thinks of a text, or of every row of a file."""
+"""`loraworks predict`: classifies texts, or every row of a file."""
 
 from itertools import zip_longest
 from pathlib import Path
@@ -6,58 +6,73 @@ from typing import Annotated
 
 import typer
 
-from app.cli import text_files
+from app.cli import uploads
 from app.cli.client import Client
-from app.cli.errors import Misuse
-from app.cli.options import AsJson, connected
-from app.cli.output import FIRST_ANSWER, patience, percent, say, table, warn
-from app.cli.output import as_json as print_json
-from app.cli.prediction_runs import answer_file
-from app.cli.responses import Json, Label
+from app.cli.errors import UsageError
+from app.cli.options import AsJson, with_client
+from app.cli.output import (
+    MODEL_LOADING_MESSAGE,
+    format_percent,
+    print_json,
+    print_line,
+    print_table,
+    print_warning,
+    slow_spinner,
+)
+from app.cli.predictions import predict_file
+from app.cli.responses import Json, LabelScoreJson
 
-BATCH = 32  # texts in one call
-SHOWN = 60  # characters of a text in the table
-STRONGEST = 10  # words that drove an answer
+BATCH_SIZE = 32  # texts per request
+MAX_SHOWN_CHARS = 60  # of a text in the table
+MAX_EXPLAINED_WORDS = 10
 
-Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT…", help="One or more texts.")]
+Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT…", help="Texts to classify.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", help="name, name@alias or name:3. Default: the one in production."),
+    typer.Option(
+        "--model", help="Model: name, name@alias or name:3. Default: the one in production."
+    ),
 ]
 NoTruncate = Annotated[
     bool,
-    typer.Option("--no-truncate", help="Refuse texts that are too long; do not cut."),
+    typer.Option(
+        "--no-truncate", help="Reject texts that are too long instead of truncating them."
+    ),
 ]
 Explain = Annotated[
     bool,
-    typer.Option("--explain", help="Tell which words drove each answer: asks many texts for it."),
+    typer.Option(
+        "--explain", help="Show which words drove each prediction. Slow: needs many predictions."
+    ),
 ]
 File = Annotated[
     Path | None,
     typer.Option(
         "--file",
-        help="A file with one text a line, - for standard input. With --out also a CSV, TSV, "
+        help="File with one text per line, - for standard input. With --out, also a CSV, TSV, "
         ".xlsx, JSONL or Parquet file.",
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="New .csv or .jsonl: the rows of --file with their answers."),
+    typer.Option(
+        "--out", help="New .csv or .jsonl file for the rows of --file with their predictions."
+    ),
 ]
 TextColumn = Annotated[
-    str | None, typer.Option("--text-column", help="With --out: column of the texts [text].")
+    str | None, typer.Option("--text-column", help="With --out: text column [text].")
 ]
 Sheet = Annotated[
     str | None,
-    typer.Option("--sheet", help="With --out: of a workbook [the first with any cells]."),
+    typer.Option("--sheet", help="With --out: sheet of a workbook [the first that is not empty]."),
 ]
 Resume = Annotated[
     str | None,
-    typer.Option("--resume", metavar="RUN", help="With --out: come back to a prediction run."),
+    typer.Option("--resume", metavar="RUN", help="With --out: return to a prediction run."),
 ]
 
 
-@connected
+@with_client
 def predict(  # noqa: PLR0913 - one parameter per option
     client: Client,
     texts: Texts = None,
@@ -73,15 +88,15 @@ def predict(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Classify texts with a model in production.
 
-    With --out every row of a file, however large: a worker does it, and Ctrl-C does not stop it.
+    With --out, a worker classifies every row of a file of any size. Ctrl-C does not stop the run.
     """
     if out is not None:
         if texts or no_truncate or explain:
-            raise Misuse(
-                "--out takes a --file, neither texts nor --no-truncate nor --explain",
+            raise UsageError(
+                "--out needs --file, and takes no texts, --no-truncate or --explain",
                 "wrong_options",
             )
-        answer_file(
+        predict_file(
             client,
             out,
             file=file,
@@ -93,22 +108,24 @@ def predict(  # noqa: PLR0913 - one parameter per option
         )
         return
     if resume or text_column or sheet:
-        raise Misuse("--resume, --text-column and --sheet need --out", "wrong_options")
-    if file and not text_files.is_lines(file):
-        raise Misuse(
-            f"{file} is a table: give --out for its answers; one text a line is .txt, or - for "
-            "standard input",
+        raise UsageError("--resume, --text-column and --sheet need --out", "wrong_options")
+    if file and not uploads.is_text_file(file):
+        raise UsageError(
+            f"{file} is a table: choose a file for the predictions with --out. Files with one text "
+            "per line are .txt, or - for standard input",
             "out_needed",
         )
-    given = [*(texts or []), *(text_files.read(file) if file else [])]
+    given = [*(texts or []), *(uploads.read_lines(file) if file else [])]
     if not given:
-        raise Misuse("no text: give some as arguments or with --file", "no_text")
-    labels: list[list[Label]] = []
+        raise UsageError("no text: pass texts as arguments or with --file", "no_text")
+    labels: list[list[LabelScoreJson]] = []
     truncated = 0
-    for start in range(0, len(given), BATCH):
-        with patience(FIRST_ANSWER):
-            answer = client.predict(given[start : start + BATCH], model, truncate=not no_truncate)
-        model = answer.version or model  # a promotion in between must not mix two versions
+    for start in range(0, len(given), BATCH_SIZE):
+        with slow_spinner(MODEL_LOADING_MESSAGE):
+            answer = client.predict(
+                given[start : start + BATCH_SIZE], model, truncate=not no_truncate
+            )
+        model = answer.version or model  # a promotion in between must not mix versions
         labels += answer.labels
         truncated += answer.truncated
     reasons = [client.explain(text, str(model)) for text in given] if explain else []
@@ -119,30 +136,32 @@ def predict(  # noqa: PLR0913 - one parameter per option
         ]
         print_json({"model": model, "truncated": truncated, "predictions": predictions})
         return
-    table(
+    print_table(
         ["label", ">score", f"text ({model})"],
         [
-            (scores[0]["label"], percent(scores[0]["score"]), _short(text))
+            (scores[0]["label"], format_percent(scores[0]["score"]), _truncate(text))
             for text, scores in zip(given, labels, strict=True)
         ],
         empty="",
     )
     for text, why in zip(given, reasons, strict=False):
-        _show_reasons(text, why)
+        _print_explanation(text, why)
     if truncated:
-        warn(f"{truncated} of {len(given)} texts were longer than the model reads and were cut.")
+        print_warning(
+            f"{truncated} of {len(given)} texts were truncated to the model's maximum length."
+        )
 
 
-def _show_reasons(text: str, why: Json) -> None:
-    """The words with the highest scores, whatever their signs."""
+def _print_explanation(text: str, why: Json) -> None:
+    """Print the words with the largest absolute scores."""
     strongest = sorted(why["words"], key=lambda word: -abs(word["score"]))
-    say("")
-    table(
-        [f">towards {why['label']}", f"words of: {_short(text)}"],
-        [(f"{100 * word['score']:+.1f}", word["text"]) for word in strongest[:STRONGEST]],
-        empty=f"No words in: {_short(text)}",
+    print_line("")
+    print_table(
+        [f">towards {why['label']}", f"words of: {_truncate(text)}"],
+        [(f"{100 * word['score']:+.1f}", word["text"]) for word in strongest[:MAX_EXPLAINED_WORDS]],
+        empty=f"No words in: {_truncate(text)}",
     )
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+def _truncate(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 1]}…"

@@ -1,36 +1,188 @@
-"""`loraworks predictions …`"""
+"""`loraworks predictions …`, and the prediction runs of `loraworks predict --out`."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.cli import uploads
 from app.cli.client import Client
-from app.cli.jobs import StateFilter
-from app.cli.options import AsJson, Limit, connected
-from app.cli.output import as_json as print_json
-from app.cli.output import moment, say, table
-from app.cli.prediction_runs import check_out, print_run
-from app.cli.prediction_runs import download as fetch
+from app.cli.connection import poll
+from app.cli.download import check_new_file, write_file
+from app.cli.errors import RunFailed, UsageError
+from app.cli.options import AsJson, Limit, with_client
+from app.cli.output import (
+    format_failure,
+    format_time,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+    print_warning,
+)
+from app.cli.responses import PredictionRunJson, State
+from app.cli.watch import RunProgress, open_display
 
-app = typer.Typer(help="List, look at, cancel and delete prediction runs; download their results.")
+POLL_SECONDS = 0.5
+FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the prediction run.")]
-Out = Annotated[Path, typer.Option("--out", help="New file, .csv or .jsonl.")]
+
+def check_output_file(out: Path) -> None:
+    """Raise `UsageError` if `--out` cannot be created. Call this before any request."""
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(f"--out must end in {' or '.join(FORMATS)}: {out}", "out_format")
+    check_new_file(out)
+
+
+def predict_file(  # noqa: PLR0913 - what a user may say about it
+    client: Client,
+    out: Path,
+    *,
+    file: Path | None,
+    resume: str | None,
+    text_column: str | None,
+    sheet: str | None,
+    model: str | None,
+    as_json: bool,
+) -> None:
+    """Start a run over `file`, or return to `resume`; follow it and write the results to `out`.
+
+    Raises `UsageError`, `RunFailed`, `RequestRejected`, `ServiceUnreachable`.
+    """
+    check_output_file(out)
+    if resume is not None:
+        if file or text_column or sheet or model:
+            raise UsageError(
+                "--resume takes no --file, --model, --text-column or --sheet: the run has its own",
+                "wrong_options",
+            )
+        run = client.get_prediction_run(resume)
+    elif file is not None and (file.is_file() or file == uploads.STDIN):
+        run = _submit(client, file, text_column=text_column, sheet=sheet, model=model)
+    else:
+        raise UsageError(f"file {file} does not exist" if file else "--file is missing", "no_file")
+    finished_run = _follow(client, run, out=out, quiet=as_json)
+    download_results(client, finished_run["id"], out)
+    if as_json:
+        print_json({**finished_run, "out": str(out)})
+        return
+    print_run(finished_run)
+    print_line(f"Saved the results to {out}.")
+
+
+def _submit(
+    client: Client, file: Path, *, text_column: str | None, sheet: str | None, model: str | None
+) -> PredictionRunJson:
+    if uploads.is_text_file(file):
+        if text_column or sheet:
+            raise UsageError(
+                "--text-column and --sheet do not apply to a file with one text per line",
+                "wrong_options",
+            )
+        with uploads.converted_to_table(file) as table:
+            dataset = client.upload_dataset(table, purpose="predict")
+    else:
+        dataset = uploads.upload(
+            client, file, purpose="predict", text_column=text_column, sheet=sheet
+        )
+    model_field = {"model": model} if model else {}
+    return client.submit_prediction_run({"dataset": dataset["ref"], **model_field})
+
+
+def _follow(client: Client, run: PredictionRunJson, *, out: Path, quiet: bool) -> PredictionRunJson:
+    """Follow a run until it succeeds. After Ctrl-C, print how to return to it."""
+    try:
+        finished_run = _watch(client, run, quiet=quiet)
+    except KeyboardInterrupt:
+        run_id = run["id"]
+        print_warning(
+            "The run continues. Return to it with "
+            f"`loraworks predict --resume {run_id} --out {out}`, or stop it with "
+            f"`loraworks predictions cancel {run_id}`."
+        )
+        raise
+    if finished_run["state"] != "succeeded":
+        raise _failure_of(finished_run)
+    return finished_run
+
+
+def download_results(client: Client, run_id: str, out: Path) -> None:
+    """Write the results to `out` when complete.
+
+    Raises `RequestRejected`, `ServiceUnreachable`.
+    """
+    with client.download_predictions(run_id, FORMATS[out.suffix.lower()]) as chunks:
+        write_file(chunks, out)
+
+
+def print_run(run: PredictionRunJson) -> None:
+    """Print all fields of a run."""
+    error, summary = run["error"], run["summary"] or {}
+    labels = summary.get("predicted", {})
+    print_fields(
+        [
+            ("run", run["id"]),
+            ("name", run["name"]),
+            ("state", run["state"]),
+            ("dataset", run["dataset"]),
+            ("model", run["model"]),
+            ("rows", f"{run['rows_done']}/{run['rows']}"),
+            ("queue position", run["queue_position"]),
+            ("waiting for", format_failure(run["waiting"])),
+            ("created", format_time(run["created_at"])),
+            ("started", run["started_at"] and format_time(run["started_at"])),
+            ("finished", run["finished_at"] and format_time(run["finished_at"])),
+            ("predicted", ", ".join(f"{each} {n:,}" for each, n in labels.items()) or None),
+            ("truncated texts", summary.get("cut")),
+            ("error", format_failure(error)),
+        ]
+    )
+
+
+def _watch(client: Client, run: PredictionRunJson, *, quiet: bool) -> PredictionRunJson:
+    title = f"{run['dataset']} by {run['model']}"
+    progress = RunProgress(title=title, total=run["rows"], unit="row")
+    run_id = run["id"]
+    with open_display(quiet=quiet) as display:
+        for run in poll(lambda: client.get_prediction_run(run_id), interval=POLL_SECONDS):
+            progress.state, progress.queue_position = run["state"], run["queue_position"]
+            if run["rows_done"] != progress.step:
+                progress.set_step(run["rows_done"], at=time.time())
+            display.update(progress)
+            if run["state"] not in ("queued", "running"):
+                display.update(progress, f"{title}: {run['state']}")
+                break
+    return run
+
+
+def _failure_of(run: PredictionRunJson) -> RunFailed:
+    if error := run["error"]:
+        return RunFailed(f"prediction run {run['id']} failed: {error['message']}", error["code"])
+    return RunFailed(f"prediction run {run['id']} was {run['state']}", f"run_{run['state']}")
+
+
+# Commands
+
+app = typer.Typer(help="List, show, cancel and delete prediction runs; download their results.")
+
+StateFilter = Annotated[State | None, typer.Option("--state", help="Only runs in this state.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Prediction run id.")]
+Out = Annotated[Path, typer.Option("--out", help="New .csv or .jsonl file.")]
 
 
 @app.command("list")
-@connected
+@with_client
 def list_runs(
     client: Client, state: StateFilter = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
-    """The newest prediction runs."""
-    runs = client.predictions(limit, state=state)
+    """List the newest prediction runs."""
+    runs = client.list_prediction_runs(limit, state=state)
     if as_json:
         print_json(runs)
         return
-    table(
-        ["run", "data set", "model", "state", ">rows", "created"],
+    print_table(
+        ["run", "dataset", "model", "state", ">rows", "created"],
         [
             (
                 run["id"],
@@ -38,7 +190,7 @@ def list_runs(
                 run["model"],
                 run["state"],
                 f"{run['rows_done']}/{run['rows']}",
-                moment(run["created_at"]),
+                format_time(run["created_at"]),
             )
             for run in runs
         ],
@@ -47,41 +199,41 @@ def list_runs(
 
 
 @app.command("show")
-@connected
+@with_client
 def show_run(client: Client, run: RunId, as_json: AsJson = False) -> None:
-    """One prediction run: its state, and what came out once it has ended."""
-    found = client.prediction(run)
+    """Show a prediction run: its state, and its result once finished."""
+    run_json = client.get_prediction_run(run)
     if as_json:
-        print_json(found)
+        print_json(run_json)
     else:
-        print_run(found)
+        print_run(run_json)
 
 
 @app.command("cancel")
-@connected
+@with_client
 def cancel_run(client: Client, run: RunId, as_json: AsJson = False) -> None:
-    """Cancel a prediction run. A finished one stays as it is."""
-    found = client.cancel_prediction(run)
+    """Cancel a prediction run. A finished run is unchanged."""
+    run_json = client.cancel_prediction_run(run)
     if as_json:
-        print_json(found)
-    elif found["state"] == "running":
-        say(f"Prediction run {found['id']} was asked to stop.")
+        print_json(run_json)
+    elif run_json["state"] == "running":
+        print_line(f"Stopping prediction run {run_json['id']}.")
     else:
-        say(f"Prediction run {found['id']} is {found['state']}.")
+        print_line(f"Prediction run {run_json['id']} is {run_json['state']}.")
 
 
 @app.command("download")
-@connected
+@with_client
 def download(client: Client, run: RunId, out: Out) -> None:
     """Download the results of a prediction run that succeeded."""
-    check_out(out)
-    fetch(client, run, out)
-    say(f"The results are in {out}.")
+    check_output_file(out)
+    download_results(client, run, out)
+    print_line(f"Saved the results to {out}.")
 
 
 @app.command("delete")
-@connected
+@with_client
 def delete_run(client: Client, run: RunId) -> None:
     """Delete a finished prediction run and its results."""
-    client.delete_prediction(run)
-    say(f"Deleted prediction run {run}.")
+    client.delete_prediction_run(run)
+    print_line(f"Deleted prediction run {run}.")

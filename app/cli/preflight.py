@@ -1,4 +1,4 @@
-"""What must hold before the service starts: settings, the port, an admin key."""
+"""Checks before the service starts: settings, port, data directory lock, first admin key."""
 
 import fcntl
 import os
@@ -10,56 +10,58 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from app.cli.errors import Misuse
-from lora_core.specs.validation import first_fault
+from app.cli.errors import UsageError
+from lora_core.specs.validation import first_problem
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
 BACKLOG = 2048
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
+WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - variable, not bound
 
 
-def load_settings(chosen: Mapping[str, Any]) -> "Settings":
-    """Settings of the environment under what was chosen on the command line. Raises `Misuse`.
+def load_settings(overrides: Mapping[str, Any]) -> "Settings":
+    """Return the settings of the environment with `overrides` applied. Raises `UsageError`.
 
-    Whoever has them runs parts of the service: its log lines belong to standard error, and what it
-    writes to its user.
+    Also send log lines to standard error and make new files private to their owner, because the
+    caller runs a part of the service.
     """
     from app import logging
     from app.settings import Settings
-    from app.storage.permissions import keep_private
+    from app.storage.data_dir import make_process_private
 
-    given = {name: value for name, value in chosen.items() if value is not None}
+    options = {name: value for name, value in overrides.items() if value is not None}
     try:
-        settings = Settings(**given)
+        settings = Settings(**options)
     except ValidationError as error:
-        place, fault = first_fault(error, Settings)
-        named = f"LORAWORKS_{place.split('.')[0].upper()}: " if place else ""
-        raise Misuse(named + fault.removeprefix("Value error, "), "invalid_setting") from error
+        field, problem = first_problem(error, Settings)
+        variable = f"LORAWORKS_{field.split('.')[0].upper()}: " if field else ""
+        raise UsageError(
+            variable + problem.removeprefix("Value error, "), "invalid_setting"
+        ) from error
     logging.configure(settings.log_level)
-    keep_private()
+    make_process_private()
     return settings
 
 
-def settings_of_a_service(data_dir: Path | None) -> "Settings":
-    """Those of a service that was here before: a folder named by mistake is not made.
+def load_existing_settings(data_dir: Path | None) -> "Settings":
+    """Load settings, but raise `UsageError` if there is no service data yet.
 
-    Raises `Misuse`.
+    This avoids creating a mistyped data directory.
     """
     settings = load_settings({"data_dir": data_dir})
     if settings.database_url is None and not settings.sqlite_path.exists():
-        raise Misuse(
-            f"no service has kept anything in {settings.data_dir}; name its folder with --data-dir",
+        raise UsageError(
+            f"{settings.data_dir} contains no service data; set the directory with --data-dir",
             "no_data",
         )
     return settings
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a taken port is known before anything else. Raises `Misuse`."""
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a listening socket, to report a port in use early. Raises `UsageError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol named, or asyncio would not send small answers at once: 40 ms each.
+    # With its protocol variable, or asyncio would not send small answers at once: 40 ms each.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,23 +69,23 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise Misuse(
-            f"cannot listen on {host}, port {port}: {error.strerror}; stop what uses it, or give "
-            "another port (--port 0 takes a free one)",
+        raise UsageError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; stop the program that uses "
+            "it, or choose another port (--port 0 for a free one)",
             "port_in_use",
         ) from error
     return listener
 
 
 @contextmanager
-def alone(settings: "Settings") -> Iterator[None]:
-    """Hold the data folder against a second `up` that was started by mistake.
+def data_dir_lock(settings: "Settings") -> Iterator[None]:
+    """Lock the data directory against a second `loraworks up`.
 
-    The lock goes with the process, however it ends. Raises `Misuse`, `DataFolderUnusable`.
+    The lock ends with the process. Raises `UsageError`, `DataDirectoryUnusable`.
     """
-    from app.resources import using_data_folder
+    from app.resources import data_dir_errors
 
-    with using_data_folder(settings):
+    with data_dir_errors(settings):
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (settings.data_dir / "up.lock").open("a+", encoding="utf-8")
     with lock:
@@ -91,32 +93,32 @@ def alone(settings: "Settings") -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
-            raise Misuse(
-                f"`loraworks up` serves {settings.data_dir} already, at {lock.read()}; stop it, "
-                "name another --data-dir, or start one more worker with `loraworks worker`",
+            raise UsageError(
+                f"`loraworks up` is already running on {settings.data_dir}, at {lock.read()}; stop "
+                "it, choose another --data-dir, or add a worker with `loraworks worker`",
                 "already_up",
             ) from error
         lock.truncate(0)
-        lock.write(address(settings.host, settings.port))
+        lock.write(service_url(settings.host, settings.port))
         lock.flush()
         yield
 
 
-def hand_on(settings: "Settings") -> None:
-    """Put what was chosen where the application and the worker read it: into the environment."""
+def export_settings(settings: "Settings") -> None:
+    """Export the settings to the environment, where the application and the worker read them."""
     os.environ["LORAWORKS_HOST"] = settings.host
     os.environ["LORAWORKS_PORT"] = str(settings.port)
     os.environ["LORAWORKS_DATA_DIR"] = str(settings.data_dir)
 
 
-def address(host: str, port: int) -> str:
-    """The URL under which this machine reaches the service."""
-    host = EVERYWHERE.get(host, host)
+def service_url(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches the service."""
+    host = WILDCARD_HOSTS.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def new_admin_key(settings: "Settings") -> str | None:
-    """The text of an admin key, if keys are on and there was none yet."""
+def create_first_admin_key(settings: "Settings") -> str | None:
+    """Create an admin key and return its text, if authentication is on and there is no key yet."""
     from app.auth.secrets import load_pepper
     from app.auth.service import ensure_admin_key
     from app.database.engines import open_database
@@ -126,7 +128,7 @@ def new_admin_key(settings: "Settings") -> str | None:
     database = open_database(settings)
     try:
         with database.write() as session:
-            made = ensure_admin_key(session, pepper=load_pepper(settings))
+            created_key = ensure_admin_key(session, pepper=load_pepper(settings))
     finally:
         database.close()
-    return made.text if made else None
+    return created_key.text if created_key else None

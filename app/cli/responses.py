@@ -1,4 +1,4 @@
-"""What the service answers, as far as the command line reads it."""
+"""The JSON of API responses, as far as the command line reads it."""
 
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -6,26 +6,26 @@ Json = dict[str, Any]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
-class Parameters(TypedDict):
+class ParameterCountsJson(TypedDict):
     trainable: int
     total: int
 
 
-class Plan(TypedDict):
-    """The answer to a dry run."""
+class JobPlanJson(TypedDict):
+    """The response to a dry run of a job."""
 
-    parameters: Parameters
+    parameters: ParameterCountsJson
     estimated_seconds: float | None
     queue_position: int
     spec: Json
 
 
-class Failure(TypedDict):
+class FailureJson(TypedDict):
     code: str
     message: str
 
 
-class JobListItem(TypedDict):
+class JobListItemJson(TypedDict):
     """A job in a list."""
 
     id: str
@@ -39,26 +39,26 @@ class JobListItem(TypedDict):
     step: int
     total_steps: int | None
     queue_position: int | None
-    waiting: Failure | None
-    parameters: Parameters | None
+    waiting: FailureJson | None
+    parameters: ParameterCountsJson | None
     estimated_seconds: float | None
     created_at: str
     started_at: str | None
     finished_at: str | None
     accuracy: float | None
-    error: Failure | None
+    error: FailureJson | None
     artifact_id: str | None
     model_version: str | None
 
 
-class Job(JobListItem):
+class JobJson(JobListItemJson):
     """One job, with its result."""
 
     notes: str | None
     summary: Json | None
 
 
-class Point(TypedDict):
+class MetricPointJson(TypedDict):
     """One point of a curve."""
 
     attempt: int
@@ -69,58 +69,58 @@ class Point(TypedDict):
     at: str
 
 
-class Note(TypedDict):
-    """Something that happened to a job."""
+class JobEventJson(TypedDict):
+    """An event of a job."""
 
     kind: str
     message: str
     at: str
 
 
-class Profile(TypedDict):
+class DatasetProfileJson(TypedDict):
     duplicates: int
     conflicting_duplicates: int
     leaked: int
-    encoding: NotRequired[str | None]  # these three not in uploads of a version before
+    encoding: NotRequired[str | None]  # uploads of older versions lack these three
     separator: NotRequired[str | None]
     sheet: NotRequired[str | None]
-    similar_labels: NotRequired[list[list[str]]]  # not in uploads of a version before
+    similar_labels: NotRequired[list[list[str]]]  # uploads of older versions lack it
 
 
-class Cited(TypedDict):
+class QuotedRowJson(TypedDict):
     row: int
     text: str
     label: str | None
     split: str | None
 
 
-class Example(TypedDict):
-    rows: list[Cited]
+class FindingExampleJson(TypedDict):
+    rows: list[QuotedRowJson]
     similarity: float | None
 
 
-class Finding(TypedDict):
+class FindingJson(TypedDict):
     code: str
     level: Literal["error", "warning", "info"]
     count: int
     message: str
     advice: str
-    examples: list[Example]
+    examples: list[FindingExampleJson]
 
 
-class LabelShare(TypedDict):
+class LabelFrequencyJson(TypedDict):
     count: int
     share: float
     splits: dict[str, int]
 
 
-class Balance(TypedDict):
-    labels: dict[str, LabelShare]
+class LabelBalanceJson(TypedDict):
+    labels: dict[str, LabelFrequencyJson]
     majority: str
     baseline: float
 
 
-class TokenCounts(TypedDict):
+class TokenStatisticsJson(TypedDict):
     tokenizer: str
     texts: int
     percentiles: dict[str, int]
@@ -128,17 +128,17 @@ class TokenCounts(TypedDict):
     unknown: float
 
 
-class Diagnosis(TypedDict):
+class DiagnosisJson(TypedDict):
     rows: int
     compared: int
-    balance: Balance | None
-    tokens: TokenCounts | None
-    findings: list[Finding]
+    balance: LabelBalanceJson | None
+    tokens: TokenStatisticsJson | None
+    findings: list[FindingJson]
     more_labels: Json | None
 
 
-class DatasetListItem(TypedDict):
-    """A data set in a list: its most frequent labels."""
+class DatasetListItemJson(TypedDict):
+    """A dataset in a list, with its most frequent labels."""
 
     id: str
     name: str
@@ -156,14 +156,14 @@ class DatasetListItem(TypedDict):
     created_at: str
 
 
-class Dataset(DatasetListItem):
-    """One data set: all of its labels."""
+class DatasetJson(DatasetListItemJson):
+    """One dataset, with all of its labels."""
 
-    profile: Profile
-    diagnosis: Diagnosis | None
+    profile: DatasetProfileJson
+    diagnosis: DiagnosisJson | None
 
 
-class Version(TypedDict):
+class ModelVersionJson(TypedDict):
     number: int
     ref: str
     artifact_id: str
@@ -173,7 +173,7 @@ class Version(TypedDict):
     metrics: Json
 
 
-class ModelListItem(TypedDict):
+class ModelListItemJson(TypedDict):
     """A model in a list."""
 
     name: str
@@ -182,14 +182,14 @@ class ModelListItem(TypedDict):
     version_count: int
 
 
-class Model(TypedDict):
+class ModelJson(TypedDict):
     name: str
     created_at: str
     aliases: dict[str, int]
-    versions: list[Version]
+    versions: list[ModelVersionJson]
 
 
-class Prediction(TypedDict):
+class PredictionRunJson(TypedDict):
     """A prediction run."""
 
     id: str
@@ -200,44 +200,41 @@ class Prediction(TypedDict):
     rows_done: int
     rows: int
     queue_position: int | None
-    waiting: Failure | None
+    waiting: FailureJson | None
     created_at: str
     started_at: str | None
     finished_at: str | None
     summary: Json | None
-    error: Failure | None
+    error: FailureJson | None
 
 
-class Label(TypedDict):
+class LabelScoreJson(TypedDict):
     label: str
     score: float
 
-
-# MERGED app.cli.responses
-# What the service answers about sweeps, as far as the command line reads it.
 
 SweepState = Literal["running", "paused", "stopped", "finished"]
 Objective = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss"]
 
 
-class Rung(TypedDict):
+class RungJson(TypedDict):
     share: float
     cells: int
 
 
-class SweepPlan(TypedDict):
-    """The answer to a dry run."""
+class SweepPlanJson(TypedDict):
+    """The response to a dry run of a sweep."""
 
     cells: int
     known: int
-    rungs: list[Rung]
+    rungs: list[RungJson]
     workers: int
     estimated_seconds: int
-    trainable_parameters: list[int]  # of the smallest cell, of the largest
+    trainable_parameters: list[int]  # of the smallest and the largest trial
 
 
-class Score(TypedDict):
-    """An accuracy with its 95 % interval."""
+class AccuracyScoreJson(TypedDict):
+    """An accuracy with its 95% confidence interval."""
 
     accuracy: float
     low: float
@@ -246,8 +243,8 @@ class Score(TypedDict):
     objective: float | None
 
 
-class Comparison(TypedDict):
-    """The winner less the cheapest."""
+class PairedDifferenceJson(TypedDict):
+    """The winner's accuracy minus that of the cheapest trial."""
 
     difference: float
     low: float
@@ -256,27 +253,27 @@ class Comparison(TypedDict):
     texts: int
 
 
-class Standing(TypedDict):
-    """A cell that the verdict names."""
+class RankedTrialJson(TypedDict):
+    """A trial that the verdict names."""
 
     number: int
     settings: Json
     job_id: str | None
     trainable_parameters: int
-    validation: Score | None
-    test: Score | None
+    validation: AccuracyScoreJson | None
+    test: AccuracyScoreJson | None
 
 
-class Verdict(TypedDict):
-    winner: Standing
-    cheapest: Standing
-    near: list[int]  # cells within noise of the winner, it among them
+class SweepVerdictJson(TypedDict):
+    winner: RankedTrialJson
+    cheapest: RankedTrialJson
+    near: list[int]  # trials within noise of the winner, including it
     compared: int
-    validation: Comparison | None
-    test: Comparison | None
+    validation: PairedDifferenceJson | None
+    test: PairedDifferenceJson | None
 
 
-class SweepListItem(TypedDict):
+class SweepListItemJson(TypedDict):
     """A sweep in a list."""
 
     id: str
@@ -285,21 +282,21 @@ class SweepListItem(TypedDict):
     strategy: Json
     objective: Objective
     cells: int
-    counts: dict[str, int]  # by state of a cell
+    counts: dict[str, int]  # by state of a trial
     created_at: str
     finished_at: str | None
 
 
-class Sweep(SweepListItem):
-    """One sweep, and who leads."""
+class SweepJson(SweepListItemJson):
+    """One sweep, with its best trial so far."""
 
     job: Json
     space: Json
-    verdict: Verdict | None
+    verdict: SweepVerdictJson | None
 
 
-class Cell(TypedDict):
-    """A cell at its last rung."""
+class TrialJson(TypedDict):
+    """A trial at its last rung."""
 
     number: int
     settings: Json
@@ -307,7 +304,7 @@ class Cell(TypedDict):
     share: float
     trainable_parameters: int
     seconds: float | None
-    figures: dict[str, dict[str, float]]  # part, then figure
+    figures: dict[str, dict[str, float]]  # split, then metric
     reused: bool
     job_id: str | None
     error: str | None

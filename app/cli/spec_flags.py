@@ -1,6 +1,7 @@
-"""The options of `loraworks train`: each is a place in the description of a run.
+"""The options of `loraworks train`. Each one sets a field of the spec of a run.
 
-Only what is given is sent, so that the defaults stand in one place, `lora_core.specs`.
+Only options that are given are sent, so that defaults are defined in one place,
+`lora_core.specs`.
 """
 
 import inspect
@@ -13,25 +14,24 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from app.cli.errors import Misuse
+from app.cli.errors import UsageError
 from app.cli.responses import Json
-from lora_core.specs.method import Head, MethodName, Role, Variant
+from lora_core.specs.method import HeadMode, LoraVariant, MethodName, Role
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset
-from lora_core.specs.task import ClassWeights
-from lora_core.specs.train import HeadInit, SelectBy
+from lora_core.specs.train import ClassWeights, HeadInit, SelectBy
 
 
-def _sizes(text: str) -> int | float:
-    """`4000` is a count of texts, `0.2` a share of them."""
+def _parse_size(text: str) -> int | float:
+    """Parse `4000` as a number of texts, `0.2` as a fraction of them."""
     try:
         return int(text) if text.isdigit() else float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither a count nor a share") from None
+        raise typer.BadParameter(f"{text!r} is neither a count nor a fraction") from None
 
 
-def _roles(values: list[str]) -> list[str]:
-    """Repeated or with commas; `all` means every linear layer of a block."""
+def _parse_roles(values: list[str]) -> list[str]:
+    """Parse roles, repeated or separated by commas; `all` is every linear layer of a block."""
     roles = [role for value in values for role in value.split(",")]
     if "all" in roles:
         return [role.value for role in Role]
@@ -41,235 +41,327 @@ def _roles(values: list[str]) -> list[str]:
     return roles
 
 
-def _numbers(text: str) -> list[int]:
-    """`0,1,5`"""
+def _parse_integers(text: str) -> list[int]:
+    """Parse `0,1,5`."""
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a list of numbers like 0,1,5") from None
 
 
-def _source(values: list[str]) -> str | dict[str, str]:
-    """One source, or one for each part: `train=a.csv`, `test=b.csv`."""
-    parts = dict(value.split("=", 1) for value in values if "=" in value)
-    if not parts:
+def _parse_source(values: list[str]) -> str | dict[str, str]:
+    """Parse one source, or one per split: `train=a.csv`, `test=b.csv`."""
+    sources = dict(value.split("=", 1) for value in values if "=" in value)
+    if not sources:
         return values[-1]
-    if len(parts) < len(values):
-        raise typer.BadParameter("give one source, or PART=SOURCE for each part")
-    return parts
+    if len(sources) < len(values):
+        raise typer.BadParameter("give one source, or SPLIT=SOURCE for each split")
+    return sources
 
 
-def _flag(kind: Any, *names: str, group: str, text: str, **more: Any) -> Any:
-    return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=group, **more)]
+def _spec_option(annotation: Any, *names: str, panel: str, text: str, **extra: Any) -> Any:
+    return Annotated[annotation, typer.Option(*names, help=text, rich_help_panel=panel, **extra)]
 
 
-Count = int | None
-Number = float | None
-Word = str | None
-Words = list[str] | None
+OptionalInt = int | None
+OptionalFloat = float | None
+OptionalStr = str | None
+OptionalStrList = list[str] | None
 
-METHOD, LORA, DATA, TRAINING, RUN = "Method", "LoRA", "Data", "Training", "Computing"
+# Panels of the help text.
+METHOD_PANEL = "Method"
+LORA_PANEL = "LoRA"
+DATA_PANEL = "Data"
+TRAINING_PANEL = "Training"
+COMPUTE_PANEL = "Compute"
 
-# place in the description → option
-FLAGS: dict[str, Any] = {
-    "preset": _flag(
-        Preset | None, "--preset", group=METHOD, text="Many settings at once; options override it."
+# spec field → option
+SPEC_OPTIONS: dict[str, Any] = {
+    "preset": _spec_option(
+        Preset | None,
+        "--preset",
+        panel=METHOD_PANEL,
+        text="Predefined settings. Options override them.",
     ),
-    "method.type": _flag(
+    "method.type": _spec_option(
         MethodName | None,
         "--method",
-        group=METHOD,
-        text="How it is trained. Default: auto, the best of several.",
+        panel=METHOD_PANEL,
+        text="Training method. Default: auto, the best of several.",
     ),
-    "base": _flag(
-        Word, "--base", group=METHOD, text="minilm-l6, a hub name, or a model: name, name:3."
+    "base": _spec_option(
+        OptionalStr,
+        "--base",
+        panel=METHOD_PANEL,
+        text="Base model: minilm-l6, a hub name, or a registered model: name, name:3.",
     ),
-    "pooling": _flag(
-        Pooling | None, "--pooling", group=METHOD, text="What the head reads. Default: by the base."
+    "pooling": _spec_option(
+        Pooling | None,
+        "--pooling",
+        panel=METHOD_PANEL,
+        text="Pooling before the head. Default depends on the base.",
     ),
-    "head_init": _flag(
+    "head_init": _spec_option(
         HeadInit | None,
         "--head-init",
-        group=METHOD,
-        text="What the head starts from. Default: of LoRA the probe.",
+        panel=METHOD_PANEL,
+        text="Initial weights of the head. Default for LoRA: the probe.",
     ),
-    "method.blocks": _flag(
-        Count, "--blocks", group=METHOD, text="baseline: also train the last so many blocks."
+    "method.blocks": _spec_option(
+        OptionalInt,
+        "--blocks",
+        panel=METHOD_PANEL,
+        text="baseline: number of last blocks that are also trained.",
     ),
-    "method.C": _flag(
-        Number, "--c", group=METHOD, text="linear, probe: inverse strength of the regularization."
+    "method.C": _spec_option(
+        OptionalFloat,
+        "--c",
+        panel=METHOD_PANEL,
+        text="linear, probe: inverse regularization strength.",
     ),
-    "method.ngram_range": _flag(
-        Word,
+    "method.ngram_range": _spec_option(
+        OptionalStr,
         "--ngram-range",
-        group=METHOD,
+        panel=METHOD_PANEL,
         metavar="MIN,MAX",
-        text="linear: words in a term. Default: 1,2.",
+        text="linear: range of n-gram lengths. Default: 1,2.",
     ),
-    "method.class_weight": _flag(
+    "method.class_weight": _spec_option(
         Literal["balanced"] | None,
         "--class-weight",
-        group=METHOD,
-        text="linear, probe: every label counts as much as any other.",
+        panel=METHOD_PANEL,
+        text="linear, probe: give all labels equal weight.",
     ),
-    "method.time_budget": _flag(
-        Count, "--time-budget", group=METHOD, text="auto: seconds that all of it may take, about."
+    "method.time_budget": _spec_option(
+        OptionalInt,
+        "--time-budget",
+        panel=METHOD_PANEL,
+        text="auto: approximate time limit in seconds.",
     ),
-    "method.min_df": _flag(
-        Count, "--min-df", group=METHOD, text="linear: texts that a term must occur in."
+    "method.min_df": _spec_option(
+        OptionalInt,
+        "--min-df",
+        panel=METHOD_PANEL,
+        text="linear: minimum number of texts that contain a term.",
     ),
-    "method.r": _flag(Count, "--r", "--lora-r", group=LORA, text="Rank."),
-    "method.alpha": _flag(Number, "--alpha", "--lora-alpha", group=LORA, text="Scale."),
-    "method.variant": _flag(Variant | None, "--variant", group=LORA, text="Kind of LoRA layer."),
-    "method.targets": _flag(
-        Words,
+    "method.r": _spec_option(OptionalInt, "--r", "--lora-r", panel=LORA_PANEL, text="LoRA rank."),
+    "method.alpha": _spec_option(
+        OptionalFloat, "--alpha", "--lora-alpha", panel=LORA_PANEL, text="LoRA alpha (scaling)."
+    ),
+    "method.variant": _spec_option(
+        LoraVariant | None, "--variant", panel=LORA_PANEL, text="LoRA variant."
+    ),
+    "method.targets": _spec_option(
+        OptionalStrList,
         "--target",
-        group=LORA,
+        panel=LORA_PANEL,
         metavar="ROLE",
-        text="query, key, value, projection, mlp; repeated or with commas; all for every one.",
+        text="Layers with adapters: query, key, value, projection, mlp, or all. Repeatable, or "
+        "separated by commas.",
     ),
-    "method.layers": _flag(
-        Word, "--layers", group=LORA, metavar="0,1,…", text="Only these blocks. Default: all."
+    "method.layers": _spec_option(
+        OptionalStr,
+        "--layers",
+        panel=LORA_PANEL,
+        metavar="0,1,…",
+        text="Blocks with adapters. Default: all.",
     ),
-    "method.dropout": _flag(Number, "--dropout", group=LORA, text="Dropout before the adapters."),
-    "method.head": _flag(Head | None, "--head", group=LORA, text="What happens to the head."),
-    "data.source": _flag(
-        Words,
+    "method.dropout": _spec_option(
+        OptionalFloat, "--dropout", panel=LORA_PANEL, text="Dropout before adapters."
+    ),
+    "method.head": _spec_option(
+        HeadMode | None, "--head", panel=LORA_PANEL, text="How the head is trained."
+    ),
+    "data.source": _spec_option(
+        OptionalStrList,
         "--data",
-        group=DATA,
+        panel=DATA_PANEL,
         metavar="SOURCE",
-        text="rotten-tomatoes, imdb, hub:NAME, an uploaded data set, or a file (of a workbook "
-        "a.xlsx#Sheet); PART=SOURCE, repeated, for given parts.",
+        text="rotten-tomatoes, imdb, hub:NAME, an uploaded dataset, or a file (a.xlsx#Sheet for a "
+        "sheet). SPLIT=SOURCE, repeatable, for given splits.",
     ),
-    "data.text_column": _flag(Word, "--text-column", group=DATA, text="Column of the texts."),
-    "data.label_column": _flag(Word, "--label-column", group=DATA, text="Column of the labels."),
-    "data.split_column": _flag(
-        Word, "--split-column", group=DATA, text="Column that names the part of each row."
+    "data.text_column": _spec_option(
+        OptionalStr, "--text-column", panel=DATA_PANEL, text="Text column."
     ),
-    "data.train_size": _flag(
-        Word, "--train-size", group=DATA, metavar="SIZE", text="Count (4000) or share (0.5)."
+    "data.label_column": _spec_option(
+        OptionalStr, "--label-column", panel=DATA_PANEL, text="Label column."
     ),
-    "data.validation_size": _flag(
-        Word, "--validation-size", group=DATA, metavar="SIZE", text="Count or share."
+    "data.split_column": _spec_option(
+        OptionalStr,
+        "--split-column",
+        panel=DATA_PANEL,
+        text="Column with the split of each row.",
     ),
-    "data.test_size": _flag(
-        Word, "--test-size", group=DATA, metavar="SIZE", text="Count or share."
+    "data.train_size": _spec_option(
+        OptionalStr,
+        "--train-size",
+        panel=DATA_PANEL,
+        metavar="SIZE",
+        text="Number of texts (4000) or fraction (0.5).",
     ),
-    "data.split_seed": _flag(Count, "--split-seed", group=DATA, text="Another split."),
-    "data.max_length": _flag(Count, "--max-length", group=DATA, text="Tokens a text is cut at."),
-    "optim.epochs": _flag(Count, "--epochs", group=TRAINING, text="Passes over the data."),
-    "optim.learning_rate": _flag(
-        Number, "--learning-rate", "--lr", group=TRAINING, text="Default: by method and base."
+    "data.validation_size": _spec_option(
+        OptionalStr,
+        "--validation-size",
+        panel=DATA_PANEL,
+        metavar="SIZE",
+        text="Number of texts or fraction.",
     ),
-    "optim.batch_size": _flag(Count, "--batch-size", group=TRAINING, text="Texts an update."),
-    "task.class_weights": _flag(
-        ClassWeights | None, "--class-weights", group=TRAINING, text="Weight of each class."
+    "data.test_size": _spec_option(
+        OptionalStr,
+        "--test-size",
+        panel=DATA_PANEL,
+        metavar="SIZE",
+        text="Number of texts or fraction.",
     ),
-    "stop.select_by": _flag(
-        SelectBy | None, "--select-by", group=TRAINING, text="Picks the best checkpoint."
+    "data.split_seed": _spec_option(
+        OptionalInt, "--split-seed", panel=DATA_PANEL, text="Seed of the split."
     ),
-    "stop.patience": _flag(
-        Count, "--patience", group=TRAINING, text="Evaluations without a better one, then stop."
+    "data.max_length": _spec_option(
+        OptionalInt,
+        "--max-length",
+        panel=DATA_PANEL,
+        text="Tokens per text; longer texts are truncated.",
     ),
-    "runtime.seed": _flag(Count, "--seed", group=RUN, text="Seed of all that is random."),
-    "runtime.device": _flag(Word, "--device", group=RUN, text="auto, cpu, cuda, cuda:1."),
-    "runtime.precision": _flag(
-        Literal["auto", "fp32", "bf16"] | None, "--precision", group=RUN, text="Of the sums."
+    "optim.epochs": _spec_option(
+        OptionalInt, "--epochs", panel=TRAINING_PANEL, text="Number of epochs."
+    ),
+    "optim.learning_rate": _spec_option(
+        OptionalFloat,
+        "--learning-rate",
+        "--lr",
+        panel=TRAINING_PANEL,
+        text="Learning rate. Default depends on method and base.",
+    ),
+    "optim.batch_size": _spec_option(
+        OptionalInt, "--batch-size", panel=TRAINING_PANEL, text="Texts per update."
+    ),
+    "task.class_weights": _spec_option(
+        ClassWeights | None,
+        "--class-weights",
+        panel=TRAINING_PANEL,
+        text="Class weights of the loss.",
+    ),
+    "stop.select_by": _spec_option(
+        SelectBy | None,
+        "--select-by",
+        panel=TRAINING_PANEL,
+        text="Metric that selects the best checkpoint.",
+    ),
+    "stop.patience": _spec_option(
+        OptionalInt,
+        "--patience",
+        panel=TRAINING_PANEL,
+        text="Stop after this many evaluations without improvement.",
+    ),
+    "runtime.seed": _spec_option(OptionalInt, "--seed", panel=COMPUTE_PANEL, text="Random seed."),
+    "runtime.device": _spec_option(
+        OptionalStr, "--device", panel=COMPUTE_PANEL, text="Device: auto, cpu, cuda, cuda:1."
+    ),
+    "runtime.precision": _spec_option(
+        Literal["auto", "fp32", "bf16"] | None,
+        "--precision",
+        panel=COMPUTE_PANEL,
+        text="Numeric precision.",
     ),
 }
 
-_READ: dict[str, Callable[[Any], Any]] = {
-    "method.targets": _roles,
-    "method.layers": _numbers,
-    "method.ngram_range": _numbers,
-    "data.source": _source,
-    "data.train_size": _sizes,
-    "data.validation_size": _sizes,
-    "data.test_size": _sizes,
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "method.targets": _parse_roles,
+    "method.layers": _parse_integers,
+    "method.ngram_range": _parse_integers,
+    "data.source": _parse_source,
+    "data.train_size": _parse_size,
+    "data.validation_size": _parse_size,
+    "data.test_size": _parse_size,
 }
 
 
 def option_names(flag: Any) -> tuple[str, ...]:
-    """`--r`, `--lora-r`. In an annotation typer has the first of them as the default."""
+    """Return the names of an option: `--r`, `--lora-r`. Typer stores the first as the default."""
     option = flag.__metadata__[0]
     return (option.default, *option.param_decls)
 
 
-def _parameter(place: str) -> str:
-    return place.replace(".", "_")
+def _parameter_name(field: str) -> str:
+    return field.replace(".", "_")
 
 
 @contextmanager
-def described(spec: Path | None = None, **values: Any) -> Iterator[Json]:
-    """The body made from the file and the options; options win."""
-    body = overlaid(read_object(spec) if spec else {}, values)
+def spec_from_options(spec: Path | None = None, **values: Any) -> Iterator[Json]:
+    """Yield the body built from the spec file and the options; options override the file."""
+    body = apply_options(read_json_object(spec) if spec else {}, values)
     check_finite(body)
     yield body
 
 
-def overlaid(body: Json, values: Mapping[str, Any]) -> Json:
-    """The description of a run with the values of options in it. Raises `Misuse`."""
+def apply_options(body: Json, values: Mapping[str, Any]) -> Json:
+    """Return the spec with the values of options applied. Raises `UsageError`."""
     if not isinstance(body.get("method", {}), dict):
-        raise Misuse(
-            "it holds no description of a run: 'method' is no JSON object", "malformed_json"
-        )
-    kind = values["method_type"]
-    if kind is not None and body.get("method", {}).get("type") != kind:
-        body["method"] = {"type": kind}  # settings of another method say nothing about this one
-    for place in FLAGS:
-        value = values[_parameter(place)]
+        raise UsageError("not a spec of a run: 'method' is not a JSON object", "malformed_json")
+    annotation = values["method_type"]
+    if annotation is not None and body.get("method", {}).get("type") != annotation:
+        body["method"] = {"type": annotation}  # settings of another method do not apply
+    for field in SPEC_OPTIONS:
+        value = values[_parameter_name(field)]
         if value is not None and value != []:
-            _put(body, place, _READ.get(place, lambda given: given)(value))
-    if "method" in body:  # options of LoRA alone name it well enough
+            _set_field(body, field, _PARSERS.get(field, lambda value: value)(value))
+    if "method" in body:  # LoRA options imply the method
         budget = "time_budget" in body["method"]
         body["method"].setdefault("type", "auto" if budget else "lora")
     return body
 
 
 def check_finite(body: Json) -> None:
-    """Raises `Misuse`."""
+    """Raise `UsageError` if a number is not finite."""
     try:
         json.dumps(body, allow_nan=False)
     except ValueError:
-        raise Misuse("a number is not finite (nan or infinity)", "not_finite") from None
+        raise UsageError("a number is not finite (nan or infinity)", "not_finite") from None
 
 
 SpecFile = Annotated[
     Path | None,
-    typer.Option("--spec", help="A JSON body, - for standard input. Options override it."),
+    typer.Option(
+        "--spec", help="JSON file with a spec, - for standard input. Options override it."
+    ),
 ]
 
 
-def signature(**more: Any) -> inspect.Signature:
-    """All options of a run, then those given here, by parameter."""
-    kinds = {**{_parameter(place): kind for place, kind in FLAGS.items()}, **more}
+def options_signature(**extra: Any) -> inspect.Signature:
+    """Return a signature with all options of a run, followed by `extra`."""
+    kinds = {
+        **{_parameter_name(field): annotation for field, annotation in SPEC_OPTIONS.items()},
+        **extra,
+    }
     return inspect.Signature(
         [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-            for name, kind in kinds.items()
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+            )
+            for name, annotation in kinds.items()
         ]
     )
 
 
-described.__signature__ = signature(spec=SpecFile)  # type: ignore[attr-defined]
+spec_from_options.__signature__ = options_signature(spec=SpecFile)  # type: ignore[attr-defined]
 
 
-def read_object(file: Path) -> Json:
-    """A JSON object, `-` for standard input. Raises `Misuse`."""
+def read_json_object(file: Path) -> Json:
+    """Read a JSON object from a file, or from standard input for `-`. Raises `UsageError`."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         body = json.loads(text)
     except ValueError as error:
-        raise Misuse(f"{file} is not JSON: {error}", "malformed_json") from error
+        raise UsageError(f"{file} is not JSON: {error}", "malformed_json") from error
     if not isinstance(body, dict):
-        raise Misuse(f"{file} holds no description, a JSON object", "malformed_json")
+        raise UsageError(f"{file} does not contain a JSON object", "malformed_json")
     return body
 
 
-def _put(body: Json, place: str, value: Any) -> None:
-    *path, name = place.split(".")
-    for part in path:
-        body = body.setdefault(part, {})
+def _set_field(body: Json, field: str, value: Any) -> None:
+    *path, name = field.split(".")
+    for segment in path:
+        body = body.setdefault(segment, {})
         if not isinstance(body, dict):
-            raise Misuse(f"{part!r} in the file is no JSON object", "malformed_json")
+            raise UsageError(f"{segment!r} in the file is not a JSON object", "malformed_json")
     body[name] = value

@@ -1,4 +1,4 @@
-"""How a sweep stands, and who won, in words."""
+"""The results of a sweep: summary, table of trials, files, and promotion of the winner."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -7,145 +7,161 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from app.charts.fields import OBJECTIVES, labels, score, text
+from app.charts.fields import METRIC_LABELS, display_value, field_labels, format_score
 from app.cli.client import Client
-from app.cli.connection import Pieces
-from app.cli.download import check_new, keep
-from app.cli.errors import Misuse
-from app.cli.options import AsJson, Limit, SweepId, connected
-from app.cli.output import as_json as print_json
-from app.cli.output import facts, json_text, moment, percent, say, table
-from app.cli.output import file as print_file
-from app.cli.responses import (
-    Cell,
-    Comparison,
-    Job,
-    Objective,
-    Score,
-    Standing,
-    Sweep,
-    SweepListItem,
-    Verdict,
+from app.cli.connection import ByteStream
+from app.cli.download import check_new_file, write_file
+from app.cli.errors import UsageError
+from app.cli.options import AsJson, Limit, SweepId, with_client
+from app.cli.output import (
+    format_json,
+    format_percent,
+    format_time,
+    print_fields,
+    print_file,
+    print_json,
+    print_line,
+    print_table,
 )
-from app.cli.watch import ended, interruptible
+from app.cli.responses import (
+    AccuracyScoreJson,
+    JobJson,
+    Objective,
+    PairedDifferenceJson,
+    RankedTrialJson,
+    SweepJson,
+    SweepListItemJson,
+    SweepVerdictJson,
+    TrialJson,
+)
+from app.cli.watch import failure_of, watch_with_hint
 
-STATES = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")
-ENDED = ("succeeded", "failed", "cancelled")
+TRIAL_STATES = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")
+FINAL_STATES = ("succeeded", "failed", "cancelled")
 
 
-def print_sweep(sweep: Sweep) -> None:
-    """What there is to know of it: the best cell, how many are as good, the cheapest of them."""
+def print_sweep(sweep: SweepJson) -> None:
+    """Print the best trial, how many are within noise of it, and the cheapest of those."""
     verdict = sweep["verdict"]
-    facts(
+    print_fields(
         [
             ("sweep", sweep["id"]),
             ("name", sweep["name"]),
             ("state", sweep["state"]),
             ("strategy", sweep["strategy"]["type"]),
-            ("judged by", f"validation {OBJECTIVES[sweep['objective']]}"),
-            ("cells", counts(sweep)),
-            ("created", moment(sweep["created_at"])),
-            ("finished", sweep["finished_at"] and moment(sweep["finished_at"])),
-            *(_best(sweep, verdict["winner"]) if verdict else ()),
+            ("objective", f"validation {METRIC_LABELS[sweep['objective']]}"),
+            ("trials", format_counts(sweep)),
+            ("created", format_time(sweep["created_at"])),
+            ("finished", sweep["finished_at"] and format_time(sweep["finished_at"])),
+            *(_winner_fields(sweep, verdict["winner"]) if verdict else ()),
         ]
     )
     if verdict is None:
-        say("No cell has run to its end yet, so there is nothing to compare.")
+        print_line("No trial has run to its end yet.")
         return
-    say(as_good(verdict))
+    print_line(describe_within_noise(verdict))
     if verdict["cheapest"]["number"] != verdict["winner"]["number"]:
-        say(_saved(verdict))
+        print_line(_describe_cheapest(verdict))
     elif len(verdict["near"]) > 1:
-        say("None of them has fewer trainable parameters.")
+        print_line("None of them has fewer trainable parameters.")
 
 
-def counts(sweep: Sweep) -> str:
-    """`36: 34 succeeded, 2 failed`."""
-    told = [f"{n:,} {state}" for state in STATES if (n := sweep["counts"].get(state, 0))]
-    return f"{sweep['cells']:,}: {', '.join(told)}"
+def format_counts(sweep: SweepJson) -> str:
+    """Return the counts by state, such as `36: 34 succeeded, 2 failed`."""
+    parts = [f"{n:,} {state}" for state in TRIAL_STATES if (n := sweep["counts"].get(state, 0))]
+    return f"{sweep['cells']:,}: {', '.join(parts)}"
 
 
-def ended_cells(sweep: SweepListItem) -> int:
-    """How many cells have ended."""
-    return sum(sweep["counts"].get(state, 0) for state in ENDED)
+def count_finished(sweep: SweepListItemJson) -> int:
+    """Return how many trials have ended."""
+    return sum(sweep["counts"].get(state, 0) for state in FINAL_STATES)
 
 
-def leader(sweep: Sweep) -> str | None:
-    """Who is ahead; None while nobody is."""
+def describe_leader(sweep: SweepJson) -> str | None:
+    """Return a sentence about the best trial so far, or None."""
     if sweep["verdict"] is None:
         return None
     best = sweep["verdict"]["winner"]
-    known = best["validation"] and best["validation"]["objective"]
-    name = OBJECTIVES[sweep["objective"]]
-    by = "" if known is None else f" with validation {name} {score(sweep['objective'], known)}"
-    return f"{_named(best)} leads{by}"
+    value = best["validation"] and best["validation"]["objective"]
+    name = METRIC_LABELS[sweep["objective"]]
+    by = (
+        ""
+        if value is None
+        else f" with validation {name} {format_score(sweep['objective'], value)}"
+    )
+    return f"{_trial_label(best)} leads{by}"
 
 
-def as_good(verdict: Verdict) -> str:
-    """How many cells can't be told from the winner."""
+def describe_within_noise(verdict: SweepVerdictJson) -> str:
+    """Return how many trials are statistically within noise of the winner."""
     others, compared = len(verdict["near"]) - 1, verdict["compared"] - 1
     test = "exact McNemar test on the same validation texts"
     if compared == 0:
-        return "No other cell is known to have answered the same validation texts."
+        return "No other trial was evaluated on the same validation texts."
     if others == 0:
-        return f"No other cell is within noise of it ({test}, p < 0.05)."
-    cells = "cell is" if compared == 1 else "cells are"
-    return f"{others:,} of {compared:,} other {cells} within noise of it ({test}, p >= 0.05)."
+        return f"No other trial is within noise of it ({test}, p < 0.05)."
+    trials = "trial is" if compared == 1 else "trials are"
+    return f"{others:,} of {compared:,} other {trials} within noise of it ({test}, p >= 0.05)."
 
 
-def described(settings: Mapping[str, Any]) -> str:
-    """`r = 8, targets = query+value`."""
-    names = labels(list(settings))
-    return ", ".join(f"{names[field]} = {text(value)}" for field, value in settings.items())
+def format_settings(settings: Mapping[str, Any]) -> str:
+    """Return settings such as `r = 8, targets = query+value`."""
+    names = field_labels(list(settings))
+    return ", ".join(
+        f"{names[field]} = {display_value(value)}" for field, value in settings.items()
+    )
 
 
-def _best(sweep: Sweep, winner: Standing) -> list[tuple[str, object]]:
-    objective, on = sweep["objective"], winner["validation"]
-    decided = on["objective"] if on and objective != "accuracy" else None
+def _winner_fields(sweep: SweepJson, winner: RankedTrialJson) -> list[tuple[str, object]]:
+    objective, validation = sweep["objective"], winner["validation"]
+    value = validation["objective"] if validation and objective != "accuracy" else None
     return [
-        ("winner" if sweep["state"] == "finished" else "best so far", _named(winner)),
-        (f"validation {OBJECTIVES[objective]}", decided and score(objective, decided)),
-        ("validation accuracy", _interval(on)),
-        ("test accuracy", _interval(winner["test"])),
+        ("winner" if sweep["state"] == "finished" else "best so far", _trial_label(winner)),
+        (f"validation {METRIC_LABELS[objective]}", value and format_score(objective, value)),
+        ("validation accuracy", _format_interval(validation)),
+        ("test accuracy", _format_interval(winner["test"])),
         ("trainable parameters", winner["trainable_parameters"]),
     ]
 
 
-def _named(cell: Standing) -> str:
-    return f"cell {cell['number']} ({described(cell['settings'])})"
+def _trial_label(trial: RankedTrialJson) -> str:
+    return f"trial {trial['number']} ({format_settings(trial['settings'])})"
 
 
-def _interval(value: Score | None) -> str | None:
+def _format_interval(value: AccuracyScoreJson | None) -> str | None:
     if value is None:
         return None
     low, high = f"{100 * value['low']:.1f}", f"{100 * value['high']:.1f}"
-    return f"{percent(value['accuracy'])} (95 % interval {low} to {high}; {value['texts']:,} texts)"
+    accuracy = format_percent(value["accuracy"])
+    return f"{accuracy} (95% interval {low} to {high}; {value['texts']:,} texts)"
 
 
-def _saved(verdict: Verdict) -> str:
+def _describe_cheapest(verdict: SweepVerdictJson) -> str:
     winner, cheapest = verdict["winner"], verdict["cheapest"]
-    parts = (("validation", verdict["validation"]), ("test", verdict["test"]))
-    behind = [_behind(found, part) for part, found in parts if found]
+    differences = (("validation", verdict["validation"]), ("test", verdict["test"]))
+    descriptions = [
+        _describe_difference(difference, split) for split, difference in differences if difference
+    ]
     return (
-        f"The cheapest of them is {_named(cheapest)} with {cheapest['trainable_parameters']:,} "
-        f"trainable parameters instead of {winner['trainable_parameters']:,}; its accuracy is "
-        f"{' and '.join(behind)}."
+        f"The cheapest of them is {_trial_label(cheapest)} with "
+        f"{cheapest['trainable_parameters']:,} trainable parameters instead of "
+        f"{winner['trainable_parameters']:,}; its accuracy is "
+        f"{' and '.join(descriptions)}."
     )
 
 
-def _behind(found: Comparison, part: str) -> str:
-    points = 100 * found["difference"]
-    # Turned round, so that minus says what is lost by the cheapest; + 0.0 makes -0.0 a zero.
-    low, high = (round(-100 * end, 1) + 0.0 for end in (found["high"], found["low"]))
+def _describe_difference(difference: PairedDifferenceJson, split: str) -> str:
+    points = 100 * difference["difference"]
+    # Negated, so that minus means a loss of the cheapest trial; + 0.0 turns -0.0 into 0.0.
+    low, high = (round(-100 * end, 1) + 0.0 for end in (difference["high"], difference["low"]))
     way = "lower" if points > 0 else "higher"
     where = "the same" if points == 0 else f"{abs(points):.1f} points {way}"
-    return f"{where} on {part} (95 % interval {low:+.1f} to {high:+.1f}, p = {found['p']:.2g})"
+    return f"{where} on {split} (95% interval {low:+.1f} to {high:+.1f}, p = {difference['p']:.2g})"
 
 
-# MERGED app.cli.sweep_results
-# `loraworks sweep cells`: the table of a sweep.
+# `loraworks sweep cells`
 
-FIGURES = {
+METRIC_NAMES = {
     "accuracy": "acc",
     "macro_f1": "F1",
     "balanced_accuracy": "balanced acc",
@@ -153,137 +169,142 @@ FIGURES = {
 }
 
 
-@connected
-def cells(client: Client, sweep: SweepId, limit: Limit = 20, as_json: AsJson = False) -> None:
-    """The cells of a sweep, the best first."""
-    found = client.sweep(sweep)
-    objective = found["objective"]
-    ranked = sorted(client.cells(sweep), key=lambda cell: _rank(cell, objective))
+@with_client
+def list_trials(client: Client, sweep: SweepId, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """List the trials of a sweep, best first."""
+    sweep_json = client.get_sweep(sweep)
+    objective = sweep_json["objective"]
+    ranked = sorted(client.list_trials(sweep), key=lambda trial: _sort_key(trial, objective))
     shown = ranked[:limit]
     if as_json:
         print_json(shown)
         return
-    partly = any(cell["share"] < 1 for cell in shown)
-    rows = [_row(cell, found, partly=partly) for cell in shown]
+    show_budget = any(trial["share"] < 1 for trial in shown)
+    rows = [_trial_row(trial, sweep_json, show_budget=show_budget) for trial in shown]
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    table(columns, [[row[name] for name in columns] for row in rows], empty="")
+    print_table(columns, [[row[name] for name in columns] for row in rows], empty="")
     if len(ranked) > limit:
-        say(f"And {len(ranked) - limit:,} more; see --limit.")
+        print_line(f"And {len(ranked) - limit:,} more; see --limit.")
 
 
-def _rank(cell: Cell, objective: Objective) -> tuple[float, bool, float, int, int]:
-    """Those that ran the furthest first, of these the best, then the fewest parameters."""
-    value = cell["figures"].get("validation", {}).get(objective)
-    best = 0.0 if value is None else value if objective == "loss" else -value
-    ran = 0.0 if value is None else cell["share"]
-    return (-ran, value is None, best, cell["trainable_parameters"], cell["number"])
+def _sort_key(trial: TrialJson, objective: Objective) -> tuple[float, bool, float, int, int]:
+    """Sort by budget, largest first; then by score, best first; then by fewest parameters."""
+    value = trial["figures"].get("validation", {}).get(objective)
+    score_key = 0.0 if value is None else value if objective == "loss" else -value
+    budget = 0.0 if value is None else trial["share"]
+    return (-budget, value is None, score_key, trial["trainable_parameters"], trial["number"])
 
 
-def _row(cell: Cell, sweep: Sweep, *, partly: bool) -> dict[str, object]:
-    """By column; one that holds nothing is not shown."""
-    names = labels(list(sweep["space"]))
-    chosen = {name: text(cell["settings"].get(field)) for field, name in names.items()}
+def _trial_row(trial: TrialJson, sweep: SweepJson, *, show_budget: bool) -> dict[str, object]:
+    """Return the cells of a trial by column; columns without values are not shown."""
+    names = field_labels(list(sweep["space"]))
+    settings = {name: display_value(trial["settings"].get(field)) for field, name in names.items()}
     validation = {
-        f">validation {FIGURES[name]}": _figure(cell, "validation", name)
+        f">validation {METRIC_NAMES[name]}": _format_metric(trial, "validation", name)
         for name in (sweep["objective"], "accuracy")
     }
     return {
-        ">cell": cell["number"],
-        **chosen,
-        "state": f"{cell['state']}, known" if cell["reused"] else cell["state"],
-        ">of its steps": percent(cell["share"]) if partly else None,
+        ">trial": trial["number"],
+        **settings,
+        "state": f"{trial['state']}, reused" if trial["reused"] else trial["state"],
+        ">budget": format_percent(trial["share"]) if show_budget else None,
         **validation,
-        ">test acc": _figure(cell, "test", "accuracy"),
-        ">trainable": cell["trainable_parameters"],
-        ">seconds": cell["seconds"] and round(cell["seconds"]),
-        "error": cell["error"],
+        ">test acc": _format_metric(trial, "test", "accuracy"),
+        ">trainable": trial["trainable_parameters"],
+        ">seconds": trial["seconds"] and round(trial["seconds"]),
+        "error": trial["error"],
     }
 
 
-def _figure(cell: Cell, part: str, name: str) -> str | None:
-    value = cell["figures"].get(part, {}).get(name)
-    return None if value is None else score(name, value)
+def _format_metric(trial: TrialJson, split: str, name: str) -> str | None:
+    value = trial["figures"].get(split, {}).get(name)
+    return None if value is None else format_score(name, value)
 
 
-# MERGED app.cli.sweep_results
-# `loraworks sweep results` and `sweep promote`: what is taken out of a sweep.
+# `loraworks sweep results` and `sweep promote`
 
 Format = Annotated[
     Literal["csv", "txt", "json", "html"],
     typer.Option(
         "--format",
-        help="csv: a row a cell; txt: results.txt of LoRA from scratch; json: the cells as the "
-        "API tells them; html: the report.",
+        help="csv: a row per trial; txt: the format of results.txt in LoRA from scratch; json: the "
+        "trials as in the API; html: the report.",
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="New file. html needs it.")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model that gets the version.")]
-CellNumber = Annotated[
-    int | None, typer.Option("--cell", min=1, help="Number of the cell. Default: the winner.")
+Out = Annotated[Path | None, typer.Option("--out", help="New file. Required for html.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model to register the version in.")]
+TrialNumber = Annotated[
+    int | None, typer.Option("--cell", min=1, help="Number of the trial. Default: the winner.")
 ]
-Alias = Annotated[str, typer.Option("--alias", help="Moved to the version.")]
-NoAlias = Annotated[bool, typer.Option("--no-alias", help="Only register the version.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the job that makes it.")]
+Alias = Annotated[str, typer.Option("--alias", help="Alias to move to the version.")]
+NoAlias = Annotated[
+    bool, typer.Option("--no-alias", help="Only register the version; move no alias.")
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Do not wait for the job that creates the model.")
+]
 
 
-@connected
+@with_client
 def results(client: Client, sweep: SweepId, format: Format = "csv", out: Out = None) -> None:
-    """The cells of a sweep as a file, also while it runs."""
+    """Export the trials of a sweep as a file, even while it runs."""
     if out is not None:
-        check_new(out)
+        check_new_file(out)
     elif format == "html":
-        raise Misuse("the report is a page for a browser; say where with --out", "no_out")
-    with _pieces(client, sweep, format) as found:
+        raise UsageError("--format html needs --out", "no_out")
+    with _open_results(client, sweep, format) as chunks:
         if out is None:
-            print_file(found)
+            print_file(chunks)
             return
-        keep(found, out)
-    say(f"The results are in {out}.")
+        write_file(chunks, out)
+    print_line(f"Saved the results to {out}.")
 
 
-@connected
+@with_client
 def promote(  # noqa: PLR0913 - one parameter per option
     client: Client,
     sweep: SweepId,
     model: Model,
-    cell: CellNumber = None,
+    cell: TrialNumber = None,
     alias: Alias = "production",
     no_alias: NoAlias = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the model of the winner, or of another cell, and put it into production.
+    """Create the model of the winner, or of another trial, and promote it to production.
 
-    A job does it, which goes on from the checkpoint of the cell. Ctrl-C leaves it at work.
+    A job creates it, resuming from the trial's checkpoint. Ctrl-C does not stop the job.
     """
-    moved = None if no_alias else alias
-    job = client.promote_cell(sweep, {"model": model, "cell": cell, "alias": moved})
+    target_alias = None if no_alias else alias
+    job = client.promote_trial(sweep, {"model": model, "cell": cell, "alias": target_alias})
     if not no_wait:
-        job = interruptible(client, job)
+        job = watch_with_hint(client, job)
     if as_json:
         print_json(job)
     if job["state"] not in ("queued", "running", "succeeded"):
-        raise ended(job)
+        raise failure_of(job)
     if not as_json:
-        _tell(job, model, moved)
+        _print_promotion(job, model, target_alias)
 
 
-def _pieces(client: Client, sweep_id: str, format: str) -> Pieces:
+def _open_results(client: Client, sweep_id: str, format: str) -> ByteStream:
     match format:
         case "html":
-            return client.sweep_report(sweep_id)
+            return client.download_sweep_report(sweep_id)
         case "json":
-            text = json_text(client.cells(sweep_id))
+            text = format_json(client.list_trials(sweep_id))
             return nullcontext(iter([text.encode()]))
         case _:
-            return client.sweep_results(sweep_id, format)
+            return client.download_sweep_results(sweep_id, format)
 
 
-def _tell(job: Job, model: str, alias: str | None) -> None:
+def _print_promotion(job: JobJson, model: str, alias: str | None) -> None:
     version = job["model_version"]
     if version is None:
-        say(f"Job {job['id']} makes the model; follow it with `loraworks watch {job['id']}`.")
+        print_line(
+            f"Job {job['id']} creates the model. Follow it with `loraworks watch {job['id']}`."
+        )
     elif alias is None:
-        say(f"{version} is registered; `loraworks models promote {version}` lets it answer.")
+        print_line(f"Registered {version}. Deploy it with `loraworks models promote {version}`.")
     else:
-        say(f"{version} answers as {model if alias == 'production' else f'{model}@{alias}'}.")
+        print_line(f"Registered {version} and moved alias {model}@{alias} to it.")

@@ -1,9 +1,11 @@
-"""What `loraworks sweep start` sends: a file or a preset, with the options of the command over it.
+"""`loraworks sweep start` and `sweep preset`: plan a sweep, start it, follow it.
 
-The base job is described by the options of `loraworks train`.
+The request body is a file or a preset, with the command's options applied. The options of
+`loraworks train` describe the base job; `--over FIELD=VALUES` defines the search space, as
+`app.sweeps.search_space` parses it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -12,141 +14,221 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 
 from app.cli.client import Client
-from app.cli.errors import Misuse
-from app.cli.options import AsJson, connected, supplied
-from app.cli.output import as_json as print_json
-from app.cli.output import duration, facts, percent, say
-from app.cli.responses import Json, Objective, Sweep, SweepPlan
-from app.cli.spec_flags import check_finite, option_names, overlaid, read_object, signature
-from app.cli.sweep_options import Over, read_space
-from app.cli.sweep_results import counts
-from app.cli.sweep_watch import check, conclude, interruptible
+from app.cli.errors import UsageError
+from app.cli.options import AsJson, injected, with_client
+from app.cli.output import format_duration, format_percent, print_fields, print_json, print_line
+from app.cli.responses import Json, Objective, SweepJson, SweepPlanJson
+from app.cli.spec_flags import (
+    SPEC_OPTIONS,
+    apply_options,
+    check_finite,
+    option_names,
+    options_signature,
+    read_json_object,
+)
+from app.cli.sweep_results import format_counts
+from app.cli.sweep_watch import print_outcome, raise_unless_finished, watch_with_hint
+from app.sweeps import search_space
 from app.sweeps.presets import PRESETS, PresetName
 
-SWEEP = "Sweep"
+Over = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--over",
+        metavar="FIELD=VALUES",
+        help="Field to vary (repeatable): r=1,2,4; targets=query+value,all; or a range "
+        "lr=log:1e-4..1e-2x5 (log: and the count are optional). FIELD is an option name or a spec "
+        "field such as method.r.",
+    ),
+]
 
 
-def _option(kind: Any, name: str, text: str, **more: Any) -> Any:
-    return Annotated[kind | None, typer.Option(name, help=text, rich_help_panel=SWEEP, **more)]
+def parse_search_space(assignments: Iterable[str]) -> Json:
+    """Parse the values or the range of each field. Raises `UsageError`."""
+    space: Json = {}
+    for assignment in assignments:
+        name, equals, values = assignment.partition("=")
+        if not (name and equals and values.strip()):
+            raise _invalid_space(assignment, "expected FIELD=VALUES, such as r=1,2,4")
+        field = resolve_field(name)
+        if field in space:
+            raise _invalid_space(assignment, f"{field} is given twice")
+        try:
+            space[field] = search_space.parse_values(field, values.strip())
+        except ValueError as error:
+            raise _invalid_space(assignment, str(error)) from error
+    return space
+
+
+def resolve_field(name: str) -> str:
+    """Return the spec field for the name of an option, or for the last part of the field."""
+    normalized = name.strip().lstrip("-").replace("_", "-")
+    for field, flag in SPEC_OPTIONS.items():
+        names = [each.lstrip("-") for each in option_names(flag)]
+        if normalized in (*names, field.rpartition(".")[2].replace("_", "-")):
+            return field
+    return name.strip()
+
+
+def _invalid_space(assignment: str, why: str) -> UsageError:
+    return UsageError(f"--over {assignment} is invalid: {why}", "wrong_space")
+
+
+SWEEP_PANEL = "Sweep"
+
+
+def _option(annotation: Any, name: str, text: str, **extra: Any) -> Any:
+    return Annotated[
+        annotation | None, typer.Option(name, help=text, rich_help_panel=SWEEP_PANEL, **extra)
+    ]
 
 
 # field of the strategy → option
-SEARCH: dict[str, Any] = {
-    "cells": _option(int, "--cells", "Cells in all. random, tpe; halving: drawn, not the grid."),
-    "seed": _option(int, "--search-seed", "Of what is drawn. random, halving, tpe."),
-    "eta": _option(int, "--eta", "halving: one in so many goes on. Default: 3."),
+STRATEGY_OPTIONS: dict[str, Any] = {
+    "cells": _option(
+        int, "--cells", "Number of trials: random, tpe; halving: sampled instead of the grid."
+    ),
+    "seed": _option(int, "--search-seed", "Seed of the search: random, halving, tpe."),
+    "eta": _option(int, "--eta", "halving: one in ETA trials continues. Default: 3."),
     "first_share": _option(
-        float, "--first-share", "halving: share of the steps that all cells run. Default: 1/9."
+        float,
+        "--first-share",
+        "halving: budget of the first rung, a fraction of the steps. Default: 1/9.",
     ),
-    "keep": _option(int, "--keep", "halving: cells that run to the end at least. Default: 3."),
+    "keep": _option(
+        int, "--keep", "halving: minimum number of trials that run to the end. Default: 3."
+    ),
     "validation_texts": _option(
-        int, "--validation-texts", "halving: judge the parts of runs by so many."
+        int, "--validation-texts", "halving: validation texts used to compare rungs."
     ),
-    "batch": _option(int, "--batch", "tpe: cells that are proposed at a time. Default: 4."),
+    "batch": _option(int, "--batch", "tpe: trials proposed at a time. Default: 4."),
 }
 # field of the sweep → option
-ABOUT: dict[str, Any] = {
-    "objective": _option(Objective, "--objective", "Decides, on validation. Default: accuracy."),
-    "parallel": _option(
-        int, "--parallel", "Jobs at a time. Default: as many as there are devices."
+SWEEP_OPTIONS: dict[str, Any] = {
+    "objective": _option(
+        Objective, "--objective", "Validation metric to optimize. Default: accuracy."
     ),
+    "parallel": _option(int, "--parallel", "Concurrent jobs. Default: the number of devices."),
     "name": _option(str, "--name", "Name of the sweep."),
-    "priority": _option(int, "--priority", "Of its jobs: -100 to 100, higher goes first."),
+    "priority": _option(int, "--priority", "Priority of its jobs, -100 to 100; higher runs first."),
 }
 StrategyName = Literal["grid", "random", "halving", "tpe"]
-Strategy = _option(StrategyName, "--strategy", "Which cells are run. Default: grid.")
-OPTIONS = {"over": Over, "strategy": Strategy, **SEARCH, **ABOUT}
+Strategy = _option(StrategyName, "--strategy", "Search strategy. Default: grid.")
+ALL_OPTIONS = {"over": Over, "strategy": Strategy, **STRATEGY_OPTIONS, **SWEEP_OPTIONS}
 
 SweepFile = Annotated[
     Path | None,
     typer.Option(
         "--file",
-        help="A whole body as JSON, - for standard input. Options override it.",
-        rich_help_panel=SWEEP,
+        help="JSON file with the whole request, - for standard input. Options override it.",
+        rich_help_panel=SWEEP_PANEL,
     ),
 ]
 JobFile = Annotated[
     Path | None,
-    typer.Option("--spec", help="A JSON body of a job to begin with. Options override it."),
+    typer.Option("--spec", help="JSON file with the base job. Options override it."),
 ]
-PresetArgument = Annotated[PresetName, typer.Argument(metavar="PRESET", help="seed-grid.")]
+PresetArgument = Annotated[PresetName, typer.Argument(metavar="PRESET", help="Preset: seed-grid.")]
 
 
 @contextmanager
-def from_file(file: Path | None, spec: Path | None, **values: Any) -> Iterator[Json]:
-    """The body made from a sweep's file or a job's, and the options. Raises `Misuse`."""
+def body_from_file(file: Path | None, spec: Path | None, **values: Any) -> Iterator[Json]:
+    """Yield the body from a sweep's file or a job's, with options applied.
+
+    Raises `UsageError`.
+    """
     if file and spec:
-        raise Misuse("--file has a job already, so no --spec", "wrong_options")
-    body = read_object(file) if file else {"job": read_object(spec)} if spec else {}
-    yield _over(body, values)
+        raise UsageError("--file and --spec exclude each other", "wrong_options")
+    body = read_json_object(file) if file else {"job": read_json_object(spec)} if spec else {}
+    yield _apply_sweep_options(body, values)
 
 
 @contextmanager
-def from_preset(which: PresetName, **values: Any) -> Iterator[Json]:
-    """The body made from a preset and the options. Raises `Misuse`."""
-    yield _over(deepcopy(dict(PRESETS[which])), values)
+def body_from_preset(which: PresetName, **values: Any) -> Iterator[Json]:
+    """Yield the body from a preset, with options applied. Raises `UsageError`."""
+    yield _apply_sweep_options(deepcopy(dict(PRESETS[which])), values)
 
 
-from_file.__signature__ = signature(  # type: ignore[attr-defined]
-    **OPTIONS, file=SweepFile, spec=JobFile
+body_from_file.__signature__ = options_signature(  # type: ignore[attr-defined]
+    **ALL_OPTIONS, file=SweepFile, spec=JobFile
 )
-from_preset.__signature__ = signature(  # type: ignore[attr-defined]
-    **OPTIONS, which=PresetArgument
+body_from_preset.__signature__ = options_signature(  # type: ignore[attr-defined]
+    **ALL_OPTIONS, which=PresetArgument
 )
 
 
-def _over(body: Json, values: Mapping[str, Any]) -> Json:
+def _apply_sweep_options(body: Json, values: Mapping[str, Any]) -> Json:
     for part in ("job", "space", "strategy"):
         if not isinstance(body.get(part, {}), dict):
-            raise Misuse(f"{part!r} in the file is no JSON object", "malformed_json")
-    body["job"] = overlaid(body.get("job", {}), values)
+            raise UsageError(f"{part!r} in the file is not a JSON object", "malformed_json")
+    body["job"] = apply_options(body.get("job", {}), values)
     body["job"].setdefault("method", {}).setdefault("type", "lora")
-    if space := read_space(values["over"] or ()):
+    if space := parse_search_space(values["over"] or ()):
         body["space"] = body.get("space", {}) | space
     if not body.get("space"):
-        raise Misuse("nothing varies; say what with --over, such as --over r=2,4,8", "wrong_space")
-    if strategy := _strategy(body.get("strategy", {}), values):
+        raise UsageError(
+            "the search space is empty; add fields with --over, such as --over r=2,4,8",
+            "wrong_space",
+        )
+    if strategy := _apply_strategy_options(body.get("strategy", {}), values):
         body["strategy"] = strategy
-    body |= {name: values[name] for name in ABOUT if values[name] is not None}
+    body |= {name: values[name] for name in SWEEP_OPTIONS if values[name] is not None}
     check_finite(body)
     return body
 
 
-def _strategy(said: Json, values: Mapping[str, Any]) -> Json:
-    """That of the file with the options in it; another kind begins anew. Raises `Misuse`."""
+def _apply_strategy_options(base_strategy: Json, values: Mapping[str, Any]) -> Json:
+    """Return the file's strategy with options applied; another type starts empty.
+
+    Raises `UsageError`.
+    """
     from app.sweeps.strategies import Strategy  # not needed by any other command
 
-    kinds = {kind.model_fields["type"].default: kind for kind in get_args(get_args(Strategy)[0])}
-    wanted = values["strategy"]
-    found = said if wanted in (None, said.get("type")) else {"type": wanted}
-    kind = found.get("type", "grid")
-    for name in SEARCH:
+    strategy_classes = {
+        each.model_fields["type"].default: each for each in get_args(get_args(Strategy)[0])
+    }
+    strategy_type = values["strategy"]
+    strategy = (
+        base_strategy
+        if strategy_type in (None, base_strategy.get("type"))
+        else {"type": strategy_type}
+    )
+    chosen_type = strategy.get("type", "grid")
+    for name in STRATEGY_OPTIONS:
         if values[name] is None:
             continue
-        if kind in kinds and name not in kinds[kind].model_fields:
-            option = option_names(SEARCH[name])[0]
-            others = ", ".join(each for each, its in kinds.items() if name in its.model_fields)
-            raise Misuse(f"{option} goes with --strategy {others}, not {kind}", "wrong_options")
-        found = {**found, name: values[name]}
-    return found
+        if (
+            chosen_type in strategy_classes
+            and name not in strategy_classes[chosen_type].model_fields
+        ):
+            option = option_names(STRATEGY_OPTIONS[name])[0]
+            others = ", ".join(
+                each
+                for each, strategy_class in strategy_classes.items()
+                if name in strategy_class.model_fields
+            )
+            raise UsageError(
+                f"{option} needs --strategy {others}, not {chosen_type}", "wrong_options"
+            )
+        strategy = {**strategy, name: values[name]}
+    return strategy
 
 
-# MERGED app.cli.sweep_start
-# `loraworks sweep start` and `sweep preset`: plan a sweep, start it, follow it.
+# Commands
 
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Check, count and estimate, start nothing.", rich_help_panel=SWEEP
+        "--dry-run", help="Validate and estimate without starting.", rich_help_panel=SWEEP_PANEL
     ),
 ]
 Watch = Annotated[
-    bool, typer.Option("--watch", help="Follow live to the end.", rich_help_panel=SWEEP)
+    bool, typer.Option("--watch", help="Follow live until the end.", rich_help_panel=SWEEP_PANEL)
 ]
 
 
-@connected
-@supplied("body", from_file)
+@with_client
+@injected("body", body_from_file)
 def start(
     client: Client,
     body: Json,
@@ -154,12 +236,12 @@ def start(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a sweep: one job, by the options of `loraworks train`, in many settings (--over)."""
-    _start(client, body, dry_run=dry_run, watch=watch, as_json=as_json)
+    """Start a sweep: run one job, given by the options of `loraworks train`, in many settings."""
+    _submit(client, body, dry_run=dry_run, watch=watch, as_json=as_json)
 
 
-@connected
-@supplied("body", from_preset)
+@with_client
+@injected("body", body_from_preset)
 def preset(
     client: Client,
     body: Json,
@@ -167,15 +249,15 @@ def preset(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a sweep that has a name.
+    """Start a predefined sweep.
 
-    seed-grid: the 576 cells of the "LoRA from scratch" lessons: alpha, r, targets and head with
-    the settings of the preset `seed`, on imdb unless --data says otherwise.
+    seed-grid: the 576 trials of the "LoRA from scratch" lessons: alpha, r, targets and head with
+    the settings of the preset `seed`, on imdb unless --data is given.
     """
-    _start(client, body, dry_run=dry_run, watch=watch, as_json=as_json)
+    _submit(client, body, dry_run=dry_run, watch=watch, as_json=as_json)
 
 
-def _start(client: Client, body: Json, *, dry_run: bool, watch: bool, as_json: bool) -> None:
+def _submit(client: Client, body: Json, *, dry_run: bool, watch: bool, as_json: bool) -> None:
     if dry_run:
         plan = client.plan_sweep(body)
         print_json(plan) if as_json else _print_plan(plan)
@@ -184,29 +266,31 @@ def _start(client: Client, body: Json, *, dry_run: bool, watch: bool, as_json: b
     if not watch:
         print_json(sweep) if as_json else _print_started(sweep)
         return
-    sweep = interruptible(client, sweep["id"])
+    sweep = watch_with_hint(client, sweep["id"])
     if not as_json:
-        conclude(sweep)
+        print_outcome(sweep)
         return
     print_json(sweep)
-    check(sweep)
+    raise_unless_finished(sweep)
 
 
-def _print_plan(plan: SweepPlan) -> None:
+def _print_plan(plan: SweepPlanJson) -> None:
     smallest, largest = plan["trainable_parameters"]
-    rungs = [f"{each['cells']:,} to {percent(each['share'])}" for each in plan["rungs"]]
-    facts(
+    rungs = [f"{each['cells']:,} to {format_percent(each['share'])}" for each in plan["rungs"]]
+    print_fields(
         [
-            ("cells", plan["cells"]),
-            ("known already", plan["known"] or None),
-            ("of their steps", ", ".join(rungs) if len(rungs) > 1 else None),
+            ("trials", plan["cells"]),
+            ("reused", plan["known"] or None),
+            ("rungs", ", ".join(rungs) if len(rungs) > 1 else None),
             ("trainable parameters", f"{smallest:,} to {largest:,}"),
-            ("jobs at a time", plan["workers"] or "none: there is no worker"),
-            ("estimated time", duration(plan["estimated_seconds"])),
+            ("concurrent jobs", plan["workers"] or "none: no worker is running"),
+            ("estimated time", format_duration(plan["estimated_seconds"])),
         ]
     )
 
 
-def _print_started(sweep: Sweep) -> None:
-    facts([("sweep", sweep["id"]), ("state", sweep["state"]), ("cells", counts(sweep))])
-    say(f"Follow it with `loraworks sweep watch {sweep['id']}`.")
+def _print_started(sweep: SweepJson) -> None:
+    print_fields(
+        [("sweep", sweep["id"]), ("state", sweep["state"]), ("trials", format_counts(sweep))]
+    )
+    print_line(f"Follow it with `loraworks sweep watch {sweep['id']}`.")

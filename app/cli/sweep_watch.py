@@ -1,94 +1,94 @@
-"""Follows a sweep until it gives out no more cells: `loraworks sweep watch SWEEP`."""
+"""Follows a sweep until it starts no more trials: `loraworks sweep watch SWEEP`."""
 
 import time
 from collections.abc import Iterator
 
 from app.cli.client import Client
-from app.cli.errors import RunFailed, Unreachable
-from app.cli.options import AsJson, SweepId, connected
-from app.cli.output import json_line, warn
-from app.cli.polling import looks
-from app.cli.responses import Sweep
-from app.cli.sweep_results import counts, ended_cells, leader, print_sweep
-from app.cli.watch import Display, Progress, open_display
+from app.cli.connection import poll
+from app.cli.errors import RunFailed, ServiceUnreachable
+from app.cli.options import AsJson, SweepId, with_client
+from app.cli.output import print_json_line, print_warning
+from app.cli.responses import SweepJson
+from app.cli.sweep_results import count_finished, describe_leader, format_counts, print_sweep
+from app.cli.watch import ProgressDisplay, RunProgress, open_display
 
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 
 
-@connected
+@with_client
 def watch_sweep(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
-    """Follow a sweep live: how many cells have ended, and who leads, to its end, pause or stop.
+    """Follow a sweep live until it finishes, pauses or stops.
 
-    Ctrl-C stops watching; the sweep goes on. With --json every change is one line.
+    Ctrl-C stops watching; the sweep continues. --json prints one line per change.
     """
     if not as_json:
-        conclude(interruptible(client, sweep))
+        print_outcome(watch_with_hint(client, sweep))
         return
     last = None
     for found in follow(client, sweep):
         if found != last:
-            json_line(found)
+            print_json_line(found)
         last = found
     if last is not None:
-        check(last)
+        raise_unless_finished(last)
 
 
-def follow(client: Client, sweep_id: str) -> Iterator[Sweep]:
-    """The sweep every two seconds, until it does not run any more."""
-    for sweep in looks(lambda: client.sweep(sweep_id), every=LOOK_SECONDS):
+def follow(client: Client, sweep_id: str) -> Iterator[SweepJson]:
+    """Yield the sweep every two seconds, until it is not running any more."""
+    for sweep in poll(lambda: client.get_sweep(sweep_id), interval=POLL_SECONDS):
         yield sweep
         if sweep["state"] != "running":
             return
 
 
-def interruptible(client: Client, sweep_id: str) -> Sweep:
-    """Observe a sweep; Ctrl-C, or a service that is gone, says how to come back to it."""
+def watch_with_hint(client: Client, sweep_id: str) -> SweepJson:
+    """Watch a sweep. After Ctrl-C or an outage, print how to return to it."""
     try:
-        return _observe(client, sweep_id, open_display())
-    except (KeyboardInterrupt, Unreachable):
-        warn(
-            f"The sweep goes on: `loraworks sweep watch {sweep_id}`, "
-            f"`loraworks sweep stop {sweep_id}`."
+        return _watch(client, sweep_id, open_display())
+    except (KeyboardInterrupt, ServiceUnreachable):
+        print_warning(
+            f"The sweep continues. Follow it with `loraworks sweep watch {sweep_id}`, "
+            f"or stop it with `loraworks sweep stop {sweep_id}`."
         )
         raise
 
 
-def conclude(sweep: Sweep) -> None:
-    """Print how it stands. Raises `RunFailed` unless it ended with a winner."""
+def print_outcome(sweep: SweepJson) -> None:
+    """Print the sweep. Raises `RunFailed` unless it finished with a winner."""
     print_sweep(sweep)
-    check(sweep)
+    raise_unless_finished(sweep)
 
 
-def check(sweep: Sweep) -> None:
-    """Raises `RunFailed` unless it ended with a winner."""
+def raise_unless_finished(sweep: SweepJson) -> None:
+    """Raise `RunFailed` unless the sweep finished with a winner."""
     state = sweep["state"]
     if state != "finished":
-        raise RunFailed(f"sweep {sweep['id']} was {state} before its end", f"sweep_{state}")
+        raise RunFailed(f"sweep {sweep['id']} was {state} before it finished", f"sweep_{state}")
     if sweep["verdict"] is None:
-        why = f"`loraworks sweep cells {sweep['id']}` says why"
-        raise RunFailed(f"no cell ran to its end; {why}", "no_winner")
+        command = f"`loraworks sweep cells {sweep['id']}`"
+        raise RunFailed(f"no trial ran to its end; see {command} for the reasons", "no_winner")
 
 
-def _observe(client: Client, sweep_id: str, display: Display) -> Sweep:
-    progress, told = Progress(title=sweep_id, unit="cell"), ""
+def _watch(client: Client, sweep_id: str, display: ProgressDisplay) -> SweepJson:
+    progress, last_news = RunProgress(title=sweep_id, unit="trial"), ""
     with display:
         for sweep in follow(client, sweep_id):
-            _take(progress, sweep)
-            news = leader(sweep)
-            display.update(progress, news if news != told else None)
-            told = news or told
-        display.update(progress, f"{progress.title}: {progress.state}, {counts(sweep)}")
+            _update_progress(progress, sweep)
+            news = describe_leader(sweep)
+            display.update(progress, news if news != last_news else None)
+            last_news = news or last_news
+        display.update(progress, f"{progress.title}: {progress.state}, {format_counts(sweep)}")
     return sweep
 
 
-def _take(progress: Progress, sweep: Sweep) -> None:
-    """Where it is. The notes below the bar are the counts and the leader."""
+def _update_progress(progress: RunProgress, sweep: SweepJson) -> None:
+    """Update state and step. The notes below the bar are the counts and the leader."""
     progress.title = f"{sweep['name'] or sweep['id']} ({sweep['strategy']['type']})"
     progress.state = sweep["state"]
     progress.total = sweep["cells"]
-    if (done := ended_cells(sweep)) != progress.step:
-        progress.reach(done, at=time.time())
+    if (done := count_finished(sweep)) != progress.step:
+        progress.set_step(done, at=time.time())
     progress.notes.clear()
-    progress.note(counts(sweep))
-    if ahead := leader(sweep):
-        progress.note(ahead)
+    progress.add_note(format_counts(sweep))
+    if ahead := describe_leader(sweep):
+        progress.add_note(ahead)

@@ -4,48 +4,55 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import Client, Order
-from app.cli.errors import Misuse
-from app.cli.options import AsJson, Limit, SweepId, connected
-from app.cli.output import as_json as print_json
-from app.cli.output import moment, say, table
-from app.cli.responses import Json, Sweep, SweepState
-from app.cli.sweep_options import Over, read_space
-from app.cli.sweep_results import cells, counts, ended_cells, print_sweep, promote, results
-from app.cli.sweep_start import preset, start
+from app.cli.client import Client, SweepAction
+from app.cli.errors import UsageError
+from app.cli.options import AsJson, Limit, SweepId, with_client
+from app.cli.output import format_time, print_json, print_line, print_table
+from app.cli.responses import Json, SweepJson, SweepState
+from app.cli.sweep_results import (
+    count_finished,
+    format_counts,
+    list_trials,
+    print_sweep,
+    promote,
+    results,
+)
+from app.cli.sweep_start import Over, parse_search_space, preset, start
 from app.cli.sweep_watch import watch_sweep
 
-app = typer.Typer(help="Run one job in many settings, see who wins, and promote the winner.")
+app = typer.Typer(help="Run a job in many settings, compare the trials, and promote the winner.")
 
 StateFilter = Annotated[
     SweepState | None, typer.Option("--state", help="Only sweeps in this state.")
 ]
-Cells = Annotated[int | None, typer.Option("--cells", help="Cells in all. Not for grids.")]
+Cells = Annotated[
+    int | None, typer.Option("--cells", help="Total number of trials. Not for grids.")
+]
 
 app.command("start")(start)
 app.command("preset")(preset)
 
 
 @app.command("list")
-@connected
+@with_client
 def list_sweeps(
     client: Client, state: StateFilter = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
-    """The newest sweeps."""
-    sweeps = client.sweeps(limit, state=state)
+    """List the newest sweeps."""
+    sweeps = client.list_sweeps(limit, state=state)
     if as_json:
         print_json(sweeps)
         return
-    table(
-        ["sweep", "name", "strategy", "state", ">cells", "created"],
+    print_table(
+        ["sweep", "name", "strategy", "state", ">trials", "created"],
         [
             (
                 sweep["id"],
                 sweep["name"],
                 sweep["strategy"]["type"],
                 sweep["state"],
-                f"{ended_cells(sweep)}/{sweep['cells']}",
-                moment(sweep["created_at"]),
+                f"{count_finished(sweep)}/{sweep['cells']}",
+                format_time(sweep["created_at"]),
             )
             for sweep in sweeps
         ],
@@ -54,57 +61,57 @@ def list_sweeps(
 
 
 @app.command("show")
-@connected
+@with_client
 def show_sweep(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
-    """One sweep: its state, the best cell so far, and the cheapest that is as good."""
-    found = client.sweep(sweep)
-    print_json(found) if as_json else print_sweep(found)
+    """Show a sweep: its state, the best trial so far, and the cheapest within noise of it."""
+    sweep_json = client.get_sweep(sweep)
+    print_json(sweep_json) if as_json else print_sweep(sweep_json)
 
 
-app.command("cells")(cells)
+app.command("cells")(list_trials)
 app.command("watch")(watch_sweep)
 
 
 @app.command("pause")
-@connected
+@with_client
 def pause(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
-    """Start no more cells; those that run go on to their ends."""
-    _order(client, sweep, "pause", as_json=as_json)
+    """Start no more trials. Running trials continue to their end."""
+    _send_action(client, sweep, "pause", as_json=as_json)
 
 
 @app.command("stop")
-@connected
+@with_client
 def stop(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
-    """Start no more cells, and stop those that run; they keep their checkpoints."""
-    _order(client, sweep, "stop", as_json=as_json)
+    """Start no more trials, and stop running ones. They keep their checkpoints."""
+    _send_action(client, sweep, "stop", as_json=as_json)
 
 
 @app.command("resume")
-@connected
+@with_client
 def resume(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
-    """Go on after a pause or a stop."""
-    _order(client, sweep, "resume", as_json=as_json)
+    """Resume a paused or stopped sweep."""
+    _send_action(client, sweep, "resume", as_json=as_json)
 
 
 @app.command("retry")
-@connected
+@with_client
 def retry(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
-    """Run failed and cancelled cells again, and no others."""
-    _order(client, sweep, "retry", as_json=as_json)
+    """Run failed and cancelled trials again."""
+    _send_action(client, sweep, "retry", as_json=as_json)
 
 
 @app.command("extend")
-@connected
+@with_client
 def extend(
     client: Client, sweep: SweepId, over: Over = None, cells: Cells = None, as_json: AsJson = False
 ) -> None:
-    """Add values to the fields of a sweep, or cells, and run what is new."""
-    body: Json = {"space": read_space(over)} if over else {}
+    """Add values to the fields of a sweep, or trials, and run the new ones."""
+    body: Json = {"space": parse_search_space(over)} if over else {}
     if cells is not None:
         body["cells"] = cells
     if not body:
-        raise Misuse("say what to add with --over or --cells", "wrong_usage")
-    _tell(client.extend_sweep(sweep, body), as_json=as_json)
+        raise UsageError("give --over or --cells", "wrong_usage")
+    _print_state(client.extend_sweep(sweep, body), as_json=as_json)
 
 
 app.command("results")(results)
@@ -112,19 +119,19 @@ app.command("promote")(promote)
 
 
 @app.command("delete")
-@connected
+@with_client
 def delete(client: Client, sweep: SweepId) -> None:
-    """Delete a sweep that does not run, with the jobs of its cells that no other one uses."""
+    """Delete a sweep that is not running, and its jobs that no other sweep uses."""
     client.delete_sweep(sweep)
-    say(f"Deleted sweep {sweep}.")
+    print_line(f"Deleted sweep {sweep}.")
 
 
-def _order(client: Client, sweep_id: str, order: Order, *, as_json: bool) -> None:
-    _tell(client.order_sweep(sweep_id, order), as_json=as_json)
+def _send_action(client: Client, sweep_id: str, order: SweepAction, *, as_json: bool) -> None:
+    _print_state(client.send_sweep_action(sweep_id, order), as_json=as_json)
 
 
-def _tell(sweep: Sweep, *, as_json: bool) -> None:
+def _print_state(sweep: SweepJson, *, as_json: bool) -> None:
     if as_json:
         print_json(sweep)
     else:
-        say(f"Sweep {sweep['id']} is {sweep['state']}. Cells: {counts(sweep)}.")
+        print_line(f"Sweep {sweep['id']} is {sweep['state']}. Trials: {format_counts(sweep)}.")

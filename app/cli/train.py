@@ -1,4 +1,4 @@
-"""`loraworks train`: submit a job, or run it here without a service."""
+"""`loraworks train`: submits a job, or trains locally without a service."""
 
 import json
 import shlex
@@ -8,50 +8,61 @@ from typing import Annotated
 import typer
 
 from app.cli.client import Client
-from app.cli.column_prompt import settle, upload_sources
-from app.cli.errors import Misuse
-from app.cli.local import train_here
-from app.cli.options import AsJson, connected, supplied
-from app.cli.output import as_json as print_json
-from app.cli.output import duration, facts, say
-from app.cli.responses import Json, Plan
-from app.cli.spec_flags import described
-from app.cli.watch import submitted
-from lora_core.specs.data import divided
+from app.cli.errors import UsageError
+from app.cli.local import train_locally
+from app.cli.options import AsJson, injected, with_client
+from app.cli.output import format_duration, print_fields, print_json, print_line
+from app.cli.responses import JobPlanJson, Json
+from app.cli.spec_flags import spec_from_options
+from app.cli.uploads import prompt_for_missing_columns, upload_sources
+from app.cli.watch import finish_submission
+from lora_core.specs.data import split_sheet
 
-JOB = "Job"
+JOB_PANEL = "Job"
 File = Annotated[
     str | None,
     typer.Argument(
         metavar="FILE",
-        help="Texts with labels: CSV, TSV, .xlsx, JSONL or Parquet; the same as --data FILE.",
+        help="File with texts and labels: CSV, TSV, .xlsx, JSONL or Parquet. Same as --data FILE.",
     ),
 ]
 RegisterAs = Annotated[
     str | None,
-    typer.Option("--register-as", help="Model that gets the result.", rich_help_panel=JOB),
+    typer.Option(
+        "--register-as",
+        help="Register the result as a version of this model.",
+        rich_help_panel=JOB_PANEL,
+    ),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the job.", rich_help_panel=JOB)]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the job.", rich_help_panel=JOB_PANEL)
+]
 Tags = Annotated[
     list[str] | None,
-    typer.Option("--tag", metavar="TAG", help="Tag of the job; repeatable.", rich_help_panel=JOB),
+    typer.Option(
+        "--tag", metavar="TAG", help="Tag of the job (repeatable).", rich_help_panel=JOB_PANEL
+    ),
 ]
 Notes = Annotated[
-    str | None, typer.Option("--notes", help="Notes about the job.", rich_help_panel=JOB)
+    str | None, typer.Option("--notes", help="Notes about the job.", rich_help_panel=JOB_PANEL)
 ]
 Priority = Annotated[
     int | None,
-    typer.Option("--priority", help="-100 to 100, higher goes first.", rich_help_panel=JOB),
+    typer.Option(
+        "--priority", help="Priority, -100 to 100; higher runs first.", rich_help_panel=JOB_PANEL
+    ),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Check and estimate, submit nothing.", rich_help_panel=JOB),
+    typer.Option(
+        "--dry-run", help="Validate and estimate without submitting.", rich_help_panel=JOB_PANEL
+    ),
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Wait for the end in silence.", rich_help_panel=JOB)
+    bool, typer.Option("--wait", help="Wait for the end without output.", rich_help_panel=JOB_PANEL)
 ]
 Watch = Annotated[
-    bool, typer.Option("--watch", help="Follow live to the end.", rich_help_panel=JOB)
+    bool, typer.Option("--watch", help="Follow live until the end.", rich_help_panel=JOB_PANEL)
 ]
 Local = Annotated[
     bool,
@@ -63,8 +74,8 @@ Out = Annotated[
 ]
 
 
-@connected
-@supplied("body", described)
+@with_client
+@injected("body", spec_from_options)
 def train(  # noqa: PLR0913 - one parameter per option
     client: Client,
     body: Json,
@@ -81,64 +92,66 @@ def train(  # noqa: PLR0913 - one parameter per option
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a classifier: submit a job to the service, which gets the file first.
+    """Train a classifier: upload the file and submit a job to the service.
 
-    Without a method it cross-validates several and trains the best one on all texts.
+    Without a method, it cross-validates several and trains the best one on all texts.
     """
     if file is not None:
-        _name_data(body, file)
-    about: Json = {"name": name, "tags": tags, "notes": notes}
-    about |= {"register_as": register_as, "priority": priority}
-    given = {field: value for field, value in about.items() if value is not None}
+        _set_data_source(body, file)
+    job_fields: Json = {"name": name, "tags": tags, "notes": notes}
+    job_fields |= {"register_as": register_as, "priority": priority}
+    given = {field: value for field, value in job_fields.items() if value is not None}
     if local:
         if given or dry_run or out is None:
-            raise Misuse(
+            raise UsageError(
                 "--local needs --out DIR and takes no --name, --tag, --notes, --register-as, "
                 "--priority, --dry-run",
                 "wrong_usage",
             )
-        settle(body)
-        train_here(body, out, as_json=as_json)
+        prompt_for_missing_columns(body)
+        train_locally(body, out, as_json=as_json)
         return
     if out is not None:
-        raise Misuse("--out goes with --local; see also `loraworks jobs download`", "wrong_usage")
+        raise UsageError(
+            "--out needs --local; to download a model use `loraworks jobs download`", "wrong_usage"
+        )
     body |= given
     if dry_run:
-        _refuse_files(body)
-        plan = client.plan(body)
+        _reject_local_files(body)
+        plan = client.plan_job(body)
         print_json(plan) if as_json else _print_plan(plan)
         return
     upload_sources(client, body)
-    submitted(client, client.submit(body), live=watch, wait=wait, as_json=as_json)
+    finish_submission(client, client.submit_job(body), live=watch, wait=wait, as_json=as_json)
 
 
-def _name_data(body: Json, file: str) -> None:
+def _set_data_source(body: Json, file: str) -> None:
     data = body.setdefault("data", {})
     if not isinstance(data, dict) or "source" in data:
-        raise Misuse("give either FILE or --data", "wrong_usage")
+        raise UsageError("give either FILE or --data", "wrong_usage")
     data["source"] = file
 
 
-def _refuse_files(body: Json) -> None:
-    """A dry run keeps nothing, so it does not upload them."""
+def _reject_local_files(body: Json) -> None:
+    """Raise `UsageError` for local files: a dry run stores nothing, so it uploads nothing."""
     data = body.get("data")
     source = data.get("source") if isinstance(data, dict) else None
-    for one in source.values() if isinstance(source, dict) else [source]:
-        if isinstance(one, str) and Path(divided(one)[0]).is_file():
-            raise Misuse(
-                f"{one} is a file of this machine; for a dry run upload it first with `loraworks "
-                f"datasets upload {shlex.quote(divided(one)[0])}` and give the name",
+    for each in source.values() if isinstance(source, dict) else [source]:
+        if isinstance(each, str) and Path(split_sheet(each)[0]).is_file():
+            raise UsageError(
+                f"a dry run uploads no files; upload {each} with `loraworks datasets upload "
+                f"{shlex.quote(split_sheet(each)[0])}` and pass the name of the dataset",
                 "file_not_uploaded",
             )
 
 
-def _print_plan(plan: Plan) -> None:
-    facts(
+def _print_plan(plan: JobPlanJson) -> None:
+    print_fields(
         [
             ("trainable parameters", plan["parameters"]["trainable"]),
             ("total parameters", plan["parameters"]["total"]),
-            ("estimated time", duration(plan["estimated_seconds"])),
-            ("place in the queue", plan["queue_position"]),
+            ("estimated time", format_duration(plan["estimated_seconds"])),
+            ("queue position", plan["queue_position"]),
         ]
     )
-    say(json.dumps(plan["spec"]))
+    print_line(json.dumps(plan["spec"]))

@@ -1,71 +1,63 @@
-"""What the service says of itself once it can be used."""
+"""`loraworks up` and `loraworks api`: run the API in this process, and a worker below it."""
 
 import os
-import signal
-import socket
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
-from fastapi import FastAPI
-from uvicorn.importer import import_from_string
 
-from app.auth.repository import usable
-from app.auth.secrets import load_pepper
 from app.cli.client import Client
-from app.cli.errors import Unreachable
 from app.cli.options import AsJson, DataDir, Host, Port
-from app.cli.output import facts, json_line, say, warn
-from app.cli.preflight import address, alone, hand_on, listen, load_settings, new_admin_key
-from app.cli.worker import WorkerProcess
-from app.database import migrations
-from app.http.connections import protocol
-from app.resources import open_resources
-from app.settings import Settings
+from app.cli.output import print_fields, print_json_line, print_line
+from app.cli.preflight import (
+    create_first_admin_key,
+    data_dir_lock,
+    load_settings,
+    open_listener,
+    service_url,
+)
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
 
-def announcement(
+def ready_announcement(
     settings: "Settings", *, admin_key: str | None = None, as_json: bool = False
 ) -> Callable[[], None]:
-    """Prints where the service is: for people, or one line of JSON.
+    """Return a function that prints the service's URLs, for people or as one line of JSON.
 
-    A new admin key is shown on a terminal. Anywhere else it would stay, as in the log of a
-    container, so it goes into a file, which is named. Raises `DataFolderUnusable`.
+    A new admin key is printed on a terminal only. Other output may be stored, such as the log of a
+    container, so there the key is written to a file. Raises `DataDirectoryUnusable`.
     """
-    on_terminal = sys.stdout.isatty() and not as_json
-    file = _keep(settings, admin_key) if admin_key and not on_terminal else None
-    url = address(settings.host, settings.port)
-    ready = {"url": url, "docs": f"{url}/docs", "data_dir": str(settings.data_dir)}
+    is_terminal = sys.stdout.isatty() and not as_json
+    file = _write_admin_key(settings, admin_key) if admin_key and not is_terminal else None
+    url = service_url(settings.host, settings.port)
+    service_info = {"url": url, "docs": f"{url}/docs", "data_dir": str(settings.data_dir)}
 
     def announce() -> None:
         if as_json:
-            json_line({**ready, "admin_key_file": str(file) if file else None})
+            print_json_line({**service_info, "admin_key_file": str(file) if file else None})
             return
-        facts([("API", url), ("docs", ready["docs"]), ("data", ready["data_dir"])])
+        print_fields(
+            [("API", url), ("docs", service_info["docs"]), ("data", service_info["data_dir"])]
+        )
         if file:
-            say(f"The admin key is in {file}, for its owner alone. Keep it and delete the file.")
+            print_line(f"The admin key is in {file}. Save the key and delete the file.")
         elif admin_key:
-            say(f"Admin key, shown only this once: {admin_key}", style="bold")
-        say("Ready. Ctrl-C stops it.")
+            print_line(f"Admin key (shown only once): {admin_key}", style="bold")
+        print_line("Ready. Press Ctrl-C to stop.")
 
     return announce
 
 
-def _keep(settings: "Settings", admin_key: str) -> Path:
-    from app.resources import using_data_folder
+def _write_admin_key(settings: "Settings", admin_key: str) -> Path:
+    from app.resources import data_dir_errors
 
     file = settings.data_dir.absolute() / "admin-key"
-    with using_data_folder(settings):
+    with data_dir_errors(settings):
         file.unlink(missing_ok=True)  # of a key that was revoked
         mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with open(os.open(file, mode, 0o600), "w", encoding="utf-8") as opened:
@@ -73,150 +65,7 @@ def _keep(settings: "Settings", admin_key: str) -> Path:
     return file
 
 
-# MERGED app.cli.up
-# Runs the API in this process and a worker below it, until a signal.
-
-NOTICE_SECONDS = 3.0  # from "not ready" to the end of listening: who sends requests must see it
-API_GRACE_SECONDS = 30  # for requests under way
-SLOW_SECONDS = 30  # until a start is called slow
-POLL_SECONDS = 0.1
-SAME_SIGNAL_SECONDS = 1  # `timeout` and some shells send one signal twice
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to `run_service`, which stops the worker as well."""
-
-    stops_at = float("inf")  # on the monotonic clock
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second."""
-        return await super().on_tick(counter) or time.monotonic() >= self.stops_at
-
-
-def config(app: FastAPI) -> uvicorn.Config:
-    """How the application is served."""
-    return uvicorn.Config(
-        app,
-        lifespan="on",
-        # h11 limits the size of a head, and never takes a body for another request.
-        http=protocol(app.state.settings),
-        log_config=None,
-        access_log=False,  # the application writes its own
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=API_GRACE_SECONDS,
-    )
-
-
-def run_service(
-    settings: Settings,
-    listener: socket.socket,
-    announce: Callable[[], None],
-    *,
-    with_worker: bool,
-) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP; a second ends all at once. Raises `Unreachable`,
-    and what is wrong with the settings, the database or its schema.
-
-    At the first one the API says that it is not ready any more. An API on its own goes on to listen
-    for a moment, so that a balancer before it finds that out; at Ctrl-C and beside its own worker
-    it does not. Then it answers what is under way.
-    """
-    _look(settings)
-    hand_on(settings)
-    app = import_from_string("app.main:create_app")()
-    server = _Server(config(app))
-    worker = WorkerProcess(grace_seconds=settings.stop_grace_seconds) if with_worker else None
-    stopping = threading.Event()
-    asked_at = float("inf")
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked_at
-        now = time.monotonic()
-        if not stopping.is_set():
-            asked_at = now
-            stopping.set()
-            app.state.leaving.set()
-            server.stops_at = now if worker or number == signal.SIGINT else now + NOTICE_SECONDS
-            if worker:
-                worker.stop()
-        elif now - asked_at > SAME_SIGNAL_SECONDS:
-            server.stops_at, server.force_exit = now, True
-            if worker:
-                worker.kill()
-
-    url = address(settings.host, settings.port)
-    with _handling(stop):
-        threading.Thread(target=_herald, args=(url, announce, stopping), daemon=True).start()
-        if worker:
-            worker.start()
-        try:
-            server.run(sockets=[listener])
-        except SystemExit:  # uvicorn's word for a start that failed; the log has the cause
-            raise Unreachable("the API did not start", "not_started") from None
-        finally:
-            unasked = not stopping.is_set()
-            stopping.set()
-            if worker:
-                worker.stop()
-                worker.join()
-    if unasked:
-        raise Unreachable("the API ended by itself", "ended")
-
-
-def _look(settings: Settings) -> None:
-    """Refuse what the API could not start with: uvicorn would bury the cause in a traceback.
-    Remind of the first key.
-    """
-    resources = open_resources(settings)
-    try:
-        migrations.check(resources.database)
-        if settings.auth == "on":
-            load_pepper(settings)
-            with resources.database.read() as session:
-                if not usable(session):
-                    warn("No key is good yet; make one with `loraworks keys create NAME`.")
-    finally:
-        resources.close()
-
-
-def _herald(url: str, announce: Callable[[], None], stopping: threading.Event) -> None:
-    """Announce the service once it says itself that it is ready."""
-    polls = 0
-    with Client(url) as client:
-        while not stopping.is_set():
-            if client.ready():
-                announce()
-                return
-            polls += 1
-            if polls * POLL_SECONDS == SLOW_SECONDS:
-                warn(f"The API is not ready yet; ask {url}/readyz for the reason.")
-            stopping.wait(POLL_SECONDS)
-
-
-@contextmanager
-def _handling(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Signals that are ignored, as SIGHUP under nohup, stay so."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# MERGED app.cli.up
-# `loraworks up`: the whole service in one command.
-
-NoWorker = Annotated[bool, typer.Option("--no-worker", help="Start the API alone.")]
+NoWorker = Annotated[bool, typer.Option("--no-worker", help="Start only the API.")]
 
 
 def up(
@@ -228,31 +77,31 @@ def up(
 ) -> None:
     """Start the service: the API and one worker. Ctrl-C stops both.
 
-    With --json one line with url, docs, data_dir and admin_key_file is printed once it is ready.
+    Once ready, --json prints one line with url, docs, data_dir and admin_key_file.
     """
+    from app.cli.serve import run_service
     from app.database.migrations import upgrade
 
-    chosen = {"host": host, "port": port, "data_dir": data_dir}
-    settings = load_settings(chosen)
-    with listen(settings.host, settings.port) as listener:
-        settings = load_settings({**chosen, "port": listener.getsockname()[1]})
-        # APIs beside each other need a database that is made for it.
+    options = {"host": host, "port": port, "data_dir": data_dir}
+    settings = load_settings(options)
+    with open_listener(settings.host, settings.port) as listener:
+        settings = load_settings({**options, "port": listener.getsockname()[1]})
+        # Several APIs can share a database server, but not an embedded database.
         embedded = settings.database_url is None
-        with nullcontext() if no_worker and not embedded else alone(settings):
+        with nullcontext() if no_worker and not embedded else data_dir_lock(settings):
             upgrade(settings)
-            announce = announcement(settings, admin_key=new_admin_key(settings), as_json=as_json)
-            # A broker wakes workers that listen to it. This one only polls, so it must do so often.
+            announce = ready_announcement(
+                settings, admin_key=create_first_admin_key(settings), as_json=as_json
+            )
+            # This worker does not listen to a broker, so it must poll often.
             os.environ.setdefault("LORAWORKS_POLL_SECONDS", "1")
             run_service(settings, listener, announce, with_worker=not no_worker)
 
 
-# MERGED app.cli.up
-# `loraworks api`: the API alone, where migrating and training are the business of others.
-
 PROBE_SECONDS = 5.0
 
 CheckOnly = Annotated[
-    bool, typer.Option("--check", help="Start nothing; exit 4 unless the one here is ready.")
+    bool, typer.Option("--check", help="Do not start the API; exit with 4 unless it is ready.")
 ]
 
 
@@ -263,23 +112,27 @@ def api(
     check_only: CheckOnly = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start the API without a worker. The schema must be up to date: see `loraworks migrate`.
+    """Start the API without a worker. Run `loraworks migrate` first.
 
-    With --json one line with url, docs, data_dir and admin_key_file is printed once it is ready.
+    Once ready, --json prints one line with url, docs, data_dir and admin_key_file.
     """
-
-    chosen = {"host": host, "port": port, "data_dir": data_dir}
-    settings = load_settings(chosen)
+    options = {"host": host, "port": port, "data_dir": data_dir}
+    settings = load_settings(options)
     if check_only:
-        _probe(address(settings.host, settings.port))
+        _check_ready(service_url(settings.host, settings.port))
         return
-    with listen(settings.host, settings.port) as listener:
-        settings = load_settings({**chosen, "port": listener.getsockname()[1]})
-        run_service(settings, listener, announcement(settings, as_json=as_json), with_worker=False)
+
+    from app.cli.serve import run_service  # slow to import, and not needed for --check
+
+    with open_listener(settings.host, settings.port) as listener:
+        settings = load_settings({**options, "port": listener.getsockname()[1]})
+        run_service(
+            settings, listener, ready_announcement(settings, as_json=as_json), with_worker=False
+        )
 
 
-def _probe(url: str) -> None:
-    """Raises `Unreachable` with what is wrong."""
+def _check_ready(url: str) -> None:
+    """Raise an error with the reason if the API is not ready."""
     with Client(url) as client:
         client.request("GET", "/readyz", timeout=PROBE_SECONDS)
-    say("The API is ready.")
+    print_line("The API is ready.")

@@ -1,4 +1,4 @@
-"""What is known of a training run so far. Streams and local runs feed it, displays read it."""
+"""Follows a job live: `loraworks watch JOB`. Also the progress displays of other commands."""
 
 import time
 from collections import deque
@@ -14,57 +14,57 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.client import Client, Message
-from app.cli.errors import RunFailed, Unreachable
-from app.cli.options import AsJson, JobId, connected
+from app.cli.client import Client, StreamMessage
+from app.cli.connection import OUTAGE_TIMEOUT
+from app.cli.errors import RunFailed, ServiceUnreachable
+from app.cli.options import AsJson, JobId, with_client
 from app.cli.output import (
     STATE_STYLE,
     console,
-    duration,
-    facts,
-    json_line,
-    percent,
-    plain,
-    say,
-    warn,
+    format_duration,
+    format_percent,
+    print_fields,
+    print_json,
+    print_json_line,
+    print_line,
+    print_warning,
+    strip_control_characters,
 )
-from app.cli.output import as_json as print_json
-from app.cli.polling import PATIENCE_SECONDS
-from app.cli.responses import Job, Json, Point
+from app.cli.responses import JobJson, Json, MetricPointJson
 from app.cli.results import print_results
 
-Series = tuple[str, str]  # part and figure, such as ("validation", "accuracy")
+SeriesKey = tuple[str, str]  # split and metric, such as ("validation", "accuracy")
 
-TRAIN_LOSS: Series = ("train", "loss")
-ACCURACY: Series = ("validation", "accuracy")
-SPEED: Series = ("train", "reviews_per_second")
-KEPT_NOTES = 6
-RATE_POINTS = 20  # the rate is that of the last so many points
+TRAIN_LOSS: SeriesKey = ("train", "loss")
+ACCURACY: SeriesKey = ("validation", "accuracy")
+THROUGHPUT: SeriesKey = ("train", "reviews_per_second")
+MAX_NOTES = 6
+RATE_POINTS = 20  # points from which the rate is computed
 
 
 @dataclass
-class Curve:
-    """Values by step. A new attempt replaces what the one before it drew from that step on."""
+class LiveCurve:
+    """Values by step. A new attempt replaces the values of earlier ones from its step on."""
 
     attempt: int = 0
     values: dict[int, float] = field(default_factory=dict)
 
     def add(self, step: int, value: float, attempt: int) -> None:
         if attempt > self.attempt:
-            self.values = {old: kept for old, kept in self.values.items() if old < step}
+            self.values = {old: value for old, value in self.values.items() if old < step}
             self.attempt = attempt
         self.values[step] = value
 
     def last(self) -> float | None:
         return self.values[max(self.values)] if self.values else None
 
-    def ordered(self) -> list[float]:
+    def in_order(self) -> list[float]:
         return [self.values[step] for step in sorted(self.values)]
 
 
 @dataclass
-class Progress:
-    """State, position, curves and the last notes of one run. Times are seconds since 1970."""
+class RunProgress:
+    """State, position, curves, and latest notes of one run. Times are Unix timestamps."""
 
     title: str
     state: str = "queued"
@@ -72,37 +72,38 @@ class Progress:
     step: int = 0
     total: int | None = None
     unit: str = "step"
-    curves: dict[Series, Curve] = field(default_factory=dict)
-    notes: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_NOTES))
-    _pace: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
+    curves: dict[SeriesKey, LiveCurve] = field(default_factory=dict)
+    notes: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NOTES))
+    _step_times: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
 
-    def note(self, message: str) -> None:
+    def add_note(self, message: str) -> None:
         self.notes.append(message)
 
-    def point(
-        self, series: Series, step: int, value: float, *, at: float, attempt: int = 1
+    def add_point(
+        self, series: SeriesKey, step: int, value: float, *, at: float, attempt: int = 1
     ) -> None:
-        self.curves.setdefault(series, Curve()).add(step, value, attempt)
+        self.curves.setdefault(series, LiveCurve()).add(step, value, attempt)
         if series == TRAIN_LOSS:
-            self.reach(step, at=at)
+            self.set_step(step, at=at)
 
-    def reach(self, step: int, *, at: float) -> None:
-        """So far it has come."""
+    def set_step(self, step: int, *, at: float) -> None:
+        """Record the current step. A step that goes back restarts the rate."""
         self.step = step
-        if self._pace and step <= self._pace[-1][1]:  # begun anew
-            self._pace.clear()
-        self._pace.append((at, step))
+        if self._step_times and step <= self._step_times[-1][1]:  # restarted
+            self._step_times.clear()
+        self._step_times.append((at, step))
 
-    def curve(self, series: Series) -> Curve:
-        return self.curves.get(series, Curve())
+    def curve(self, series: SeriesKey) -> LiveCurve:
+        return self.curves.get(series, LiveCurve())
 
     @property
     def rate(self) -> float | None:
-        """Steps a second."""
-        if len(self._pace) < 2:
+        """Return steps per second over the last `RATE_POINTS` points."""
+        if len(self._step_times) < 2:
             return None
-        (began, first), (ended, last) = self._pace[0], self._pace[-1]
-        return (last - first) / (ended - began) if ended > began else None
+        (first_time, first_step), (last_time, last_step) = self._step_times[0], self._step_times[-1]
+        elapsed = last_time - first_time
+        return (last_step - first_step) / elapsed if elapsed > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -110,54 +111,50 @@ class Progress:
         return left / rate if rate and left > 0 else None
 
 
-# MERGED app.cli.watch
-# A curve in one line of text.
-
 BLOCKS = "▁▂▃▄▅▆▇█"
-ASCII = "_.-=+*#@"  # for terminals that know no Unicode
+ASCII = "_.-=+*#@"  # for terminals without Unicode
 
 
 def sparkline(values: Sequence[float], width: int, *, unicode: bool = True) -> str:
-    """`values` from the lowest sign to the highest; more than `width` of them are averaged."""
+    """Draw `values` as one line of text; more than `width` of them are averaged."""
     if not values:
         return ""
-    points = _averaged(values, width) if len(values) > width else list(values)
+    points = _bin_averages(values, width) if len(values) > width else list(values)
     low, high = min(points), max(points)
-    signs = BLOCKS if unicode else ASCII
+    characters = BLOCKS if unicode else ASCII
     if high == low:
-        return signs[len(signs) // 2] * len(points)
-    scale = (len(signs) - 1) / (high - low)
-    return "".join(signs[round((point - low) * scale)] for point in points)
+        return characters[len(characters) // 2] * len(points)
+    scale = (len(characters) - 1) / (high - low)
+    return "".join(characters[round((point - low) * scale)] for point in points)
 
 
-def _averaged(values: Sequence[float], width: int) -> list[float]:
+def _bin_averages(values: Sequence[float], width: int) -> list[float]:
     edges = [len(values) * i // width for i in range(width + 1)]
     return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
 
 
-# MERGED app.cli.watch
-# Shows the progress of a run: a live panel in a terminal, plain lines elsewhere.
+# Displays
 
-BAR = 40  # columns
-LINE_SECONDS = 5.0  # a plain line about the loss, at most this often
+BAR_WIDTH = 40  # columns
+LINE_SECONDS = 5.0  # minimum interval between plain lines about the loss
 
 
-class Display(Protocol):
-    """Told after every change; `news` is a sentence about it, if it deserves one."""
+class ProgressDisplay(Protocol):
+    """Updated after every change; `news` is a sentence about it, if worth showing."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
-    def update(self, progress: Progress, news: str | None = None) -> None: ...
+    def update(self, progress: RunProgress, news: str | None = None) -> None: ...
 
 
-def open_display(*, quiet: bool = False) -> Display:
-    """Drawn on standard error, so that standard output holds the result alone."""
+def open_display(*, quiet: bool = False) -> ProgressDisplay:
+    """Return a display on standard error, so that standard output has only the result."""
     if quiet:
-        return Silent()
-    return LivePanel() if console(stderr=True).is_terminal else PlainLines()
+        return NullDisplay()
+    return LiveDisplay() if console(stderr=True).is_terminal else PlainTextDisplay()
 
 
-class Silent:
+class NullDisplay:
     """Shows nothing."""
 
     def __enter__(self) -> Self:
@@ -166,29 +163,29 @@ class Silent:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def update(self, progress: Progress, news: str | None = None) -> None:
+    def update(self, progress: RunProgress, news: str | None = None) -> None:
         pass
 
 
-class PlainLines(Silent):
-    """One line per event and evaluation, and one about the loss every few seconds."""
+class PlainTextDisplay(NullDisplay):
+    """Prints a line per event and evaluation, and one about the loss every few seconds."""
 
     def __init__(self) -> None:
         self._console = console(stderr=True)
-        self._spoke = float("-inf")
+        self._printed_at = float("-inf")
 
-    def update(self, progress: Progress, news: str | None = None) -> None:
+    def update(self, progress: RunProgress, news: str | None = None) -> None:
         if news is not None:
-            self._console.print(plain(news), soft_wrap=True)
-        elif progress.step and time.monotonic() - self._spoke >= LINE_SECONDS:
-            self._spoke = time.monotonic()
+            self._console.print(strip_control_characters(news), soft_wrap=True)
+        elif progress.step and time.monotonic() - self._printed_at >= LINE_SECONDS:
+            self._printed_at = time.monotonic()
             loss = progress.curve(TRAIN_LOSS).last()
-            told = _position(progress) + ("" if loss is None else f", loss {loss:.4f}")
-            self._console.print(told, soft_wrap=True)
+            line = _format_position(progress) + ("" if loss is None else f", loss {loss:.4f}")
+            self._console.print(line, soft_wrap=True)
 
 
-class LivePanel:
-    """Redrawn in place."""
+class LiveDisplay:
+    """A panel that is redrawn in position."""
 
     def __init__(self) -> None:
         self._console = console(stderr=True)
@@ -202,180 +199,186 @@ class LivePanel:
     def __exit__(self, *_: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def update(self, progress: Progress, news: str | None = None) -> None:
-        del news  # among the notes already
-        self._live.update(panel(progress, unicode=self._unicode))
+    def update(self, progress: RunProgress, news: str | None = None) -> None:
+        del news  # already in the notes
+        self._live.update(render_panel(progress, unicode=self._unicode))
 
 
-def panel(progress: Progress, *, unicode: bool = True) -> RenderableType:
-    """State, bar, two curves, the last notes."""
+def render_panel(progress: RunProgress, *, unicode: bool = True) -> RenderableType:
+    """Render state, progress bar, two curves, and the latest notes."""
     grid = Table.grid(padding=(0, 2))
     grid.add_row(
-        Text(plain(progress.title), style="bold"),
+        Text(strip_control_characters(progress.title), style="bold"),
         Text(progress.state, style=STATE_STYLE.get(progress.state, "")),
     )
-    bar = ProgressBar(total=progress.total or 1, completed=progress.step, width=BAR)
-    grid.add_row(bar, Text(_position(progress)))
+    bar = ProgressBar(total=progress.total or 1, completed=progress.step, width=BAR_WIDTH)
+    grid.add_row(bar, Text(_format_position(progress)))
     for name, series, show in (
         ("train loss", TRAIN_LOSS, lambda value: f"{value:.4f}"),
-        ("validation accuracy", ACCURACY, percent),
+        ("validation accuracy", ACCURACY, format_percent),
     ):
         curve = progress.curve(series)
         last = curve.last()
         if last is not None:
-            drawn = sparkline(curve.ordered(), BAR, unicode=unicode)
-            grid.add_row(Text(drawn, style="cyan"), Text(f"{name} {show(last)}"))
-    return Group(grid, *(Text(f"  {plain(note)}", style="dim") for note in progress.notes))
+            curve_text = sparkline(curve.in_order(), BAR_WIDTH, unicode=unicode)
+            grid.add_row(Text(curve_text, style="cyan"), Text(f"{name} {show(last)}"))
+    return Group(
+        grid, *(Text(f"  {strip_control_characters(note)}", style="dim") for note in progress.notes)
+    )
 
 
-def _position(progress: Progress) -> str:
-    """`step 120/250, 96 reviews/s, 40 s left`"""
+def _format_position(progress: RunProgress) -> str:
+    """Return the position, such as `step 120/250, 96 reviews/s, 40 s left`."""
     if progress.state == "queued" and progress.queue_position is not None:
-        return f"place {progress.queue_position} in the queue"
-    place = f"{progress.unit} {progress.step}/{progress.total}"
-    parts = [place if progress.total else progress.state]
-    speed = progress.curve(SPEED).last()
+        return f"queue position {progress.queue_position}"
+    position = f"{progress.unit} {progress.step}/{progress.total}"
+    parts = [position if progress.total else progress.state]
+    speed = progress.curve(THROUGHPUT).last()
     if speed is not None:
         parts.append(f"{speed:.0f} reviews/s")
     if progress.seconds_left is not None:
-        parts.append(f"{duration(progress.seconds_left)} left")
+        parts.append(f"{format_duration(progress.seconds_left)} left")
     return ", ".join(parts)
 
 
-# MERGED app.cli.watch
-# Follows a job until it ends: `loraworks watch JOB`.
+# Following a job
 
 RETRY_SECONDS = 1.0
 
 
-def follow(client: Client, job_id: str) -> Iterator[Message]:
-    """The job's messages to the last, over as many connections as it takes."""
+def follow(client: Client, job_id: str) -> Iterator[StreamMessage]:
+    """Yield the job's messages until its end, reconnecting as needed."""
     after: str | None = None
-    heard = time.monotonic()
+    last_message_at = time.monotonic()
     while True:
         try:
-            for message in client.stream(job_id, after):
-                heard = time.monotonic()
+            for message in client.stream_job(job_id, after):
+                last_message_at = time.monotonic()
                 after = message.id or after
                 yield message
                 if message.event == "end":
                     return
-        except Unreachable:
-            if time.monotonic() - heard > PATIENCE_SECONDS:
+        except ServiceUnreachable:
+            if time.monotonic() - last_message_at > OUTAGE_TIMEOUT:
                 raise
         time.sleep(RETRY_SECONDS)
 
 
-def observe(client: Client, job: Job, display: Display) -> Job:
-    """Show the job's progress on `display` until it ends, and return it as it ended."""
-    progress = Progress(title=f"{job['name'] or job['id']} ({job['method']})")
-    _take_job(progress, cast(Json, job))
+def watch_job(client: Client, job: JobJson, display: ProgressDisplay) -> JobJson:
+    """Show the job's progress on `display` until it ends, and return the finished job."""
+    progress = RunProgress(title=f"{job['name'] or job['id']} ({job['method']})")
+    _apply_job(progress, cast(Json, job))
     with display:
         display.update(progress)
         for message in follow(client, job["id"]):
-            display.update(progress, _take(progress, message))
+            display.update(progress, _apply_message(progress, message))
             if message.event == "end":
-                return cast(Job, message.data)
-    raise Unreachable("the stream ended before the job did", "stream_ended")
+                return cast(JobJson, message.data)
+    raise ServiceUnreachable("the stream ended before the job finished", "stream_ended")
 
 
-def conclude(job: Job) -> None:
+def print_outcome(job: JobJson) -> None:
     """Print how the job ended. Raises `RunFailed` unless it succeeded."""
     if job["state"] == "succeeded":
         print_results(job["method"], job["summary"] or {})
     else:
-        raise ended(job)
+        raise failure_of(job)
 
 
-def ended(job: Job) -> RunFailed:
-    """The error of a job that did not succeed."""
+def failure_of(job: JobJson) -> RunFailed:
+    """Return the error of a job that did not succeed."""
     if error := job["error"]:
         return RunFailed(f"job {job['id']} {job['state']}: {error['message']}", error["code"])
     return RunFailed(f"job {job['id']} was {job['state']}", f"job_{job['state']}")
 
 
-@connected
+@with_client
 def watch(client: Client, job: JobId, as_json: AsJson = False) -> None:
-    """Follow a job live: state, speed, loss and accuracy, events, and the result at the end.
+    """Follow a job live: state, throughput, loss, accuracy, events, and the result.
 
-    Ctrl-C stops watching; the job goes on. With --json every message is one line.
+    Ctrl-C stops watching; the job keeps running. --json prints one message per line.
     """
     if as_json:
         last: Json = {}
         for message in follow(client, job):
-            json_line({"event": message.event, "id": message.id, "data": message.data})
+            print_json_line({"event": message.event, "id": message.id, "data": message.data})
             last = message.data
         if last["state"] != "succeeded":
-            raise ended(cast(Job, last))
+            raise failure_of(cast(JobJson, last))
         return
-    conclude(interruptible(client, client.job(job)))
+    print_outcome(watch_with_hint(client, client.get_job(job)))
 
 
-def interruptible(client: Client, job: Job, *, quiet: bool = False) -> Job:
-    """Observe a job; Ctrl-C, or a service that is gone, says how to come back to it."""
+def watch_with_hint(client: Client, job: JobJson, *, quiet: bool = False) -> JobJson:
+    """Watch a job. After Ctrl-C or an outage, print how to return to it."""
     try:
-        return observe(client, job, open_display(quiet=quiet))
-    except (KeyboardInterrupt, Unreachable):
+        return watch_job(client, job, open_display(quiet=quiet))
+    except (KeyboardInterrupt, ServiceUnreachable):
         job_id = job["id"]
-        warn(f"The job goes on: `loraworks watch {job_id}`, `loraworks jobs cancel {job_id}`.")
+        print_warning(
+            f"The job continues. Follow it with `loraworks watch {job_id}`, or stop it with "
+            f"`loraworks jobs cancel {job_id}`."
+        )
         raise
 
 
-def submitted(client: Client, job: Job, *, live: bool, wait: bool, as_json: bool) -> None:
-    """Say what was submitted, or follow it to the end. Raises `RunFailed` unless it succeeds."""
+def finish_submission(
+    client: Client, job: JobJson, *, live: bool, wait: bool, as_json: bool
+) -> None:
+    """Print the submitted job, or follow it to its end. Raises `RunFailed` if it fails."""
     if not (live or wait):
         print_json(job) if as_json else _print_submitted(job)
         return
-    job = interruptible(client, job, quiet=not live)
+    job = watch_with_hint(client, job, quiet=not live)
     if not as_json:
-        conclude(job)
+        print_outcome(job)
         return
     print_json(job)
     if job["state"] != "succeeded":
-        raise ended(job)
+        raise failure_of(job)
 
 
-def _print_submitted(job: Job) -> None:
+def _print_submitted(job: JobJson) -> None:
     parameters = job["parameters"]
-    facts(
+    print_fields(
         [
             ("job", job["id"]),
             ("state", job["state"]),
             ("trainable parameters", parameters and parameters["trainable"]),
-            ("estimated time", duration(job["estimated_seconds"])),
-            ("place in the queue", job["queue_position"]),
+            ("estimated time", format_duration(job["estimated_seconds"])),
+            ("queue position", job["queue_position"]),
         ]
     )
-    say(f"Follow it with `loraworks watch {job['id']}`.")
+    print_line(f"Follow it with `loraworks watch {job['id']}`.")
 
 
-def _take(progress: Progress, message: Message) -> str | None:
-    """Put a message into the progress; return its news, if it has some."""
+def _apply_message(progress: RunProgress, message: StreamMessage) -> str | None:
+    """Apply a message to the progress. Return a sentence if it is worth showing."""
     data = message.data
     match message.event:
         case "event":
             news = str(data["message"])
-            progress.note(news)
+            progress.add_note(news)
             return news
         case "metric":
-            _take_point(progress, cast(Point, data))
+            _apply_point(progress, cast(MetricPointJson, data))
         case "state":
-            _take_job(progress, data)
+            _apply_job(progress, data)
         case "end":
-            _take_job(progress, data)
+            _apply_job(progress, data)
             return f"{progress.title}: {progress.state}"
     return None
 
 
-def _take_point(progress: Progress, point: Point) -> None:
+def _apply_point(progress: RunProgress, point: MetricPointJson) -> None:
     if point["value"] is not None:
         at = datetime.fromisoformat(point["at"]).timestamp()
         series = (point["split"], point["name"])
-        progress.point(series, point["step"], point["value"], at=at, attempt=point["attempt"])
+        progress.add_point(series, point["step"], point["value"], at=at, attempt=point["attempt"])
 
 
-def _take_job(progress: Progress, data: Json) -> None:
-    """A job, or the part of it that a state message holds."""
+def _apply_job(progress: RunProgress, data: Json) -> None:
+    """Apply the fields of a job or of a state message to the progress."""
     progress.state = data["state"]
     progress.queue_position = data["queue_position"]
     progress.step = data["step"]

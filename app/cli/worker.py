@@ -1,4 +1,4 @@
-"""Keeps one worker process alive until it is told to stop."""
+"""`loraworks worker`, and the supervised worker process of `loraworks up`."""
 
 import os
 import signal
@@ -10,68 +10,70 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.errors import Unreachable
+from app.cli.errors import ServiceUnreachable
 from app.cli.options import DataDir
-from app.cli.output import say, warn
-from app.cli.preflight import hand_on, load_settings
+from app.cli.output import print_line, print_warning
+from app.cli.preflight import export_settings, load_settings
 
-BACK_OFF = (1, 2, 4, 8, 15, 30)  # seconds before the next start, by deaths in a row
-STEADY_SECONDS = 60  # alive that long, and the deaths before are forgotten
-DRAIN_EXTRA_SECONDS = 35  # beyond the grace of a training, for what is written after it
-COMMAND = (sys.executable, "-P", "-m", "worker")  # -P: no module of the current folder
+RESTART_DELAYS = (1, 2, 4, 8, 15, 30)  # seconds until the next start, by consecutive failures
+STABLE_SECONDS = 60  # running that long resets the count of failures
+DRAIN_EXTRA_SECONDS = 35  # for the last writes, after the stop grace of the trainings
+WORKER_COMMAND = (sys.executable, "-P", "-m", "worker")  # -P: do not import from the current folder
 
 
 class WorkerProcess:
-    """Starts `python -m worker`, and again with growing pauses whenever it dies."""
+    """Runs `python -m worker`, and restarts it with increasing delays when it exits."""
 
     def __init__(self, *, grace_seconds: float) -> None:
-        self._grace = grace_seconds + DRAIN_EXTRA_SECONDS
+        self._grace_seconds = grace_seconds + DRAIN_EXTRA_SECONDS
         self._stopping = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._keep, name="worker-keeper", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run_with_restarts, name="worker-keeper", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to drain; return at once."""
+        """Ask the worker to drain, and return at once."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it without mercy. The training below it notices and leaves."""
+        """Kill the worker. Its training process notices and exits."""
         self._stopping.set()
         self._signal(signal.SIGKILL)
 
     def join(self) -> None:
-        """Wait until it is gone; after its time to drain it is killed."""
-        self._thread.join(self._grace)
+        """Wait until the worker has exited. Kill it when its time to drain is over."""
+        self._thread.join(self._grace_seconds)
         if self._thread.is_alive():
-            warn("The worker did not stop in time and is killed; its job will run again.")
+            print_warning("The worker did not stop in time. Killing it; its jobs will run again.")
             self.kill()
             self._thread.join()
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, signum: int) -> None:
         if self._child is not None and self._child.poll() is None:
-            self._child.send_signal(number)
+            self._child.send_signal(signum)
 
-    def _keep(self) -> None:
-        deaths = 0
+    def _run_with_restarts(self) -> None:
+        failures = 0
         while not self._stopping.is_set():
-            began = time.monotonic()
+            started = time.monotonic()
             code = self._run()
             if self._stopping.is_set():
                 return
-            deaths = 1 if time.monotonic() - began > STEADY_SECONDS else deaths + 1
-            pause = BACK_OFF[min(deaths, len(BACK_OFF)) - 1]
-            warn(f"The worker ended with status {code}; it is started again in {pause} s.")
-            self._stopping.wait(pause)
+            failures = 1 if time.monotonic() - started > STABLE_SECONDS else failures + 1
+            delay = RESTART_DELAYS[min(failures, len(RESTART_DELAYS)) - 1]
+            print_warning(f"The worker exited with status {code}. Restarting in {delay} s.")
+            self._stopping.wait(delay)
 
     def _run(self) -> int:
-        # It leaves when its standard input closes, so it cannot outlive this process. In a session
-        # of its own it gets no Ctrl-C from the terminal, only our SIGTERM.
+        # The worker exits when its standard input closes, so it cannot outlive this process. In its
+        # own session it receives no Ctrl-C from the terminal, only our SIGTERM.
         with subprocess.Popen(
-            COMMAND,
+            WORKER_COMMAND,
             stdin=subprocess.PIPE,
             stdout=sys.stderr.fileno(),
             start_new_session=True,
@@ -82,40 +84,40 @@ class WorkerProcess:
             return child.wait()
 
 
-# MERGED app.cli.worker
-# `loraworks worker`: becomes the worker, known by its name only.
-
 if TYPE_CHECKING:
     from app.settings import Settings
 
-PYTHON = (sys.executable, "-P")  # -P: no module of the current folder
-POLLING = (*PYTHON, "-m", "worker")
-LISTENING = (*PYTHON, "-m", "celery", "-A", "worker.celery_app", "worker")
-SILENT_SECONDS = 60  # without a sign of life, and the worker does not count as well
+# The worker is started by name: `app` must not import it.
+PYTHON = (sys.executable, "-P")  # -P: do not import from the current folder
+POLLING_COMMAND = (*PYTHON, "-m", "worker")
+CELERY_COMMAND = (*PYTHON, "-m", "celery", "-A", "worker.celery_app", "worker")
+MAX_HEARTBEAT_AGE_SECONDS = 60  # of a healthy worker
 
 CheckOnly = Annotated[
     bool,
-    typer.Option("--check", help="Start nothing; exit 4 unless one of this machine is well."),
+    typer.Option(
+        "--check", help="Do not start a worker; exit with 4 unless one on this host is healthy."
+    ),
 ]
 
 
 def worker(data_dir: DataDir = None, check_only: CheckOnly = False) -> None:
-    """Start a worker: woken through the broker if there is one, else polling the database.
+    """Start a worker. It listens to the broker if one is set, else it polls the database.
 
-    SIGTERM drains it: trainings save a checkpoint, their jobs go back to the queue.
+    SIGTERM drains it: trainings save a checkpoint and their jobs are requeued.
     """
     settings = load_settings({"data_dir": data_dir})
     if check_only:
-        _probe(settings)
+        _check_heartbeat(settings)
         return
-    hand_on(settings)
-    command = LISTENING if settings.broker_url else POLLING
-    # No process in between, so that signals reach the worker itself.
+    export_settings(settings)
+    command = CELERY_COMMAND if settings.broker_url else POLLING_COMMAND
+    # Replace this process, so that signals reach the worker itself.
     os.execv(command[0], command)  # noqa: S606 - a list, no shell
 
 
-def _probe(settings: "Settings") -> None:
-    """Raises `Unreachable` unless a worker of this machine was heard of lately."""
+def _check_heartbeat(settings: "Settings") -> None:
+    """Raise `ServiceUnreachable` unless a worker on this host has reported in recently."""
     import socket
 
     from app.database.engines import open_database
@@ -124,10 +126,10 @@ def _probe(settings: "Settings") -> None:
     database = open_database(settings)
     try:
         with database.read() as session:
-            silence = heartbeats.silence(session, host=socket.gethostname())
+            age_seconds = heartbeats.seconds_since_heartbeat(session, host=socket.gethostname())
     finally:
         database.close()
-    if silence is None or silence > SILENT_SECONDS:
-        since = "yet" if silence is None else f"for {silence:.0f} s"
-        raise Unreachable(f"no worker of this machine was heard of {since}", "no_worker")
-    say(f"A worker of this machine was heard of {silence:.0f} s ago.")
+    if age_seconds is None or age_seconds > MAX_HEARTBEAT_AGE_SECONDS:
+        since = "yet" if age_seconds is None else f"for {age_seconds:.0f} s"
+        raise ServiceUnreachable(f"no worker on this host has reported in {since}", "no_worker")
+    print_line(f"A worker on this host reported in {age_seconds:.0f} s ago.")

@@ -1,1 +1,1 @@
-"""Base class, engines and clock of the database."""
+"""Declarative base, engines, errors, clock and migrations of the database."""

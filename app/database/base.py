@@ -1,4 +1,4 @@
-"""Declarative base and the column types that SQLite and PostgreSQL share."""
+"""Declarative base and column types that work on both SQLite and PostgreSQL."""
 
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
@@ -13,7 +13,7 @@ BigInt = Annotated[int, mapped_column(BigInteger().with_variant(Integer(), "sqli
 
 
 class Base(DeclarativeBase):
-    """Every table. Constraint names are fixed, so that migrations can name them."""
+    """Base of all tables. The naming convention lets migrations refer to constraints."""
 
     metadata = MetaData(
         naming_convention={
@@ -32,11 +32,14 @@ class Base(DeclarativeBase):
 
 
 def new_id() -> UUID:
-    """UUIDv7: unique, and sorted by time of creation."""
+    """Return a UUIDv7: unique, and sorted by creation time."""
     return uuid7()
 
 
-def one_of(column: str, values: tuple[str, ...], name: str) -> CheckConstraint:
-    """An enumeration as a checked string, so that a new value is a cheap migration."""
+def enum_check(column: str, values: tuple[str, ...], name: str) -> CheckConstraint:
+    """Return a CHECK constraint for an enumeration that is stored as a string.
+
+    Adding a value to it is a cheap migration.
+    """
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=name)

@@ -1,7 +1,7 @@
-"""Time as the database sees it. Only this clock is compared across processes.
+"""The clock of the database. It is the only clock whose times are compared across processes.
 
-Times are stored as seconds since 1970 UTC in double precision: the same arithmetic then works on
-both databases, and a lease is one addition.
+Times are stored as seconds since 1970 UTC in double precision, so that the same arithmetic works on
+both databases.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
 
-class now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function that it is
-    """The present moment, not the start of the transaction."""
+class now(FunctionElement[float]):  # noqa: N801 - named like the SQL function
+    """The current time, not the start of the transaction."""
 
     type = Double()
     inherit_cache = True
@@ -21,16 +21,16 @@ class now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function tha
 
 
 @compiles(now, "sqlite")
-def _sqlite(_element: Any, _compiler: Any, **_: Any) -> str:
+def _compile_sqlite(_element: Any, _compiler: Any, **_: Any) -> str:
     return "unixepoch('subsec')"
 
 
 @compiles(now, "postgresql")
-def _postgresql(_element: Any, _compiler: Any, **_: Any) -> str:
+def _compile_postgresql(_element: Any, _compiler: Any, **_: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
 def read_clock(session: Session) -> float:
-    """The present moment, in seconds since 1970."""
-    moment: float = session.scalars(now().select()).one()
-    return moment
+    """Return the current time in seconds since 1970."""
+    seconds: float = session.scalars(now().select()).one()
+    return seconds

@@ -1,9 +1,9 @@
-"""Connections to the database: one way to write, one to read."""
+"""The database: one engine for writing, one for reading, and transaction locks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import URL, Engine, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
@@ -13,7 +13,7 @@ from app.settings import Settings
 
 
 class Database:
-    """Sessions for one database; safe to share between threads."""
+    """Creates sessions on one database. Safe to share between threads."""
 
     def __init__(self, *, write: Engine, read: Engine) -> None:
         self.write_engine = write
@@ -21,59 +21,70 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that may write. Leaving it without `commit()` undoes everything."""
+        """Yield a session that may write. Without a `commit()`, everything is rolled back."""
         with Session(self.write_engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one moment and cannot write. Keep it short."""
+        """Yield a read-only session on a consistent snapshot. Keep it short."""
         with Session(self.read_engine, expire_on_commit=False) as session:
             yield session
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Close all connections."""
         self.write_engine.dispose()
         self.read_engine.dispose()
 
 
 def open_database(settings: Settings) -> Database:
-    """The database that the settings name; made if it is a file and not there yet.
+    """Open the database of the settings. Creates the SQLite file if it does not exist.
 
-    A server gets a few seconds to come up. Raises `DatabaseUrlInvalid`, `DatabaseUnreachable`,
-    `UnsupportedDatabase`.
+    Waits a few seconds for a server that is starting. Raises `DatabaseUrlInvalid`,
+    `DatabaseUnreachable`, `UnsupportedDatabase`.
     """
-    url = _url(settings)
+    url = _parse_url(settings)
     if url.get_backend_name() == "sqlite":
-        write, read = sqlite.engines(url, settings.data_dir)
+        write, read = sqlite.create_engines(url, settings.data_dir)
     else:
-        write, read = postgresql.engines(url)
+        write, read = postgresql.create_engines(url)
     return Database(write=write, read=read)
 
 
-def address(settings: Settings) -> str:
-    """Where the database is, without its password and options. Raises `DatabaseUrlInvalid`."""
-    url = _url(settings)
+def display_url(settings: Settings) -> str:
+    """Return the database URL without password and options. Raises `DatabaseUrlInvalid`."""
+    url = _parse_url(settings)
     return url.set(drivername=url.get_backend_name(), query={}).render_as_string()
 
 
-def migration_engine(settings: Settings) -> Engine:
-    """An engine on which a statement may take and wait as long as it needs. Raises as above."""
-    url = _url(settings)
+def create_migration_engine(settings: Settings) -> Engine:
+    """Create an engine without timeouts. Raises the same errors as `open_database`."""
+    url = _parse_url(settings)
     if url.get_backend_name() == "sqlite":
-        return sqlite.migration_engine(url, settings.data_dir)
-    return postgresql.migration_engine(url)
+        return sqlite.create_migration_engine(url, settings.data_dir)
+    return postgresql.create_migration_engine(url)
 
 
-def _url(settings: Settings) -> URL:
+def _parse_url(settings: Settings) -> URL:
     try:
-        url = make_url(settings.url)
-    except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
-        raise DatabaseUrlInvalid(problem="it cannot be read as a URL") from error
-    if "@" in (url.host or ""):  # the rest of a password, which no message may tell
-        raise DatabaseUrlInvalid(problem="an @ in a user's name or password is written %40")
-    if url.drivername in postgresql.NAMES:
+        url = make_url(settings.sqlalchemy_url)
+    except (ArgumentError, ValueError) as error:  # a non-numeric port is a ValueError
+        raise DatabaseUrlInvalid(problem="it is not a valid URL") from error
+    if "@" in (url.host or ""):  # part of a password, which messages must not contain
+        raise DatabaseUrlInvalid(problem="an @ in the user name or password must be written as %40")
+    if url.drivername in postgresql.URL_SCHEMES:
         return url.set(drivername=postgresql.DRIVER)
     if url.drivername == "sqlite":
         return url
     raise UnsupportedDatabase(dialect=url.drivername, supported="sqlite, postgresql")
+
+
+def acquire_transaction_lock(session: Session, name: str) -> None:
+    """Acquire the named lock, and hold it until the end of the transaction.
+
+    Use it around a read that decides what to write, such as the next version number of a model.
+    SQLite needs no lock, as it has a single writer.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        statement = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+        session.execute(statement, {"name": name})

@@ -1,77 +1,102 @@
-"""What can be wrong with the database itself."""
+"""Errors of the database, and the translation of driver errors."""
 
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+    TimeoutError,
+)
 
-from app.errors import AppError, Unavailable
+from app.errors import AppError, ConcurrentUpdate, InsufficientStorage, ServiceUnavailable
 
 
-class DatabaseUnavailable(Unavailable):
-    """The database does not answer."""
+class DatabaseUnavailable(ServiceUnavailable):
+    """The database is unavailable."""
 
     code = "database_unavailable"
-    message = "The database does not answer at the moment. Try again shortly."
+    message = "The database does not respond at the moment. Try again shortly."
 
 
-class DatabaseUnreachable(Unavailable):
-    """The database server cannot be reached, or refuses us."""
+class DatabaseUnreachable(ServiceUnavailable):
+    """Cannot connect to the database server."""
 
     code = "database_unreachable"
     message = (
-        "The database {database!r} on {host} cannot be used: {reason}. "
-        "Start it, or correct LORAWORKS_DATABASE_URL."
+        "Cannot connect to the database {database!r} on {host}: {reason}. "
+        "Start the server, or correct LORAWORKS_DATABASE_URL."
     )
 
 
-class DatabaseRefused(Unavailable):
-    """The database answers, but refuses what has to be done."""
+class DatabaseOperationRefused(ServiceUnavailable):
+    """The database rejected an operation."""
 
     code = "database_refused"
     message = (
-        "The database refuses: {reason}. "
-        "On PostgreSQL the role in LORAWORKS_DATABASE_URL should own the database."
+        "The database rejected an operation: {reason}. "
+        "On PostgreSQL, the role in LORAWORKS_DATABASE_URL should own the database."
     )
 
 
 class DatabaseUrlInvalid(AppError):
-    """The address of the database is none."""
+    """Invalid database URL."""
 
     status = 500
     code = "database_url_invalid"
     message = (
-        "LORAWORKS_DATABASE_URL is wrong: {problem}. Give postgresql://USER:PASSWORD@HOST/NAME, or "
-        "leave it out for SQLite in the data folder."
+        "LORAWORKS_DATABASE_URL is invalid: {problem}. Use postgresql://USER:PASSWORD@HOST/NAME, "
+        "or leave it unset for SQLite in the data directory."
     )
 
 
-class SchemaOlder(Unavailable):
-    """The database was made by an older version of loraworks."""
+class SchemaOutdated(ServiceUnavailable):
+    """The database schema is older than this version of loraworks."""
 
     code = "schema_older"
     message = (
-        "The {database} has {found}; this version needs schema {expected}. `loraworks migrate` or "
-        "`loraworks up` brings it up to date; for another one set LORAWORKS_DATABASE_URL."
+        "The {database} has {found}; this version needs schema {expected}. Run `loraworks migrate` "
+        "or `loraworks up` to upgrade it, or set LORAWORKS_DATABASE_URL to another database."
     )
 
 
-class SchemaNewer(Unavailable):
-    """The database was made by a newer version of loraworks."""
+class SchemaTooNew(ServiceUnavailable):
+    """The database schema is newer than this version of loraworks."""
 
     code = "schema_newer"
     message = (
-        "The {database} has schema {found}, which this version does not know (it needs "
-        "{expected}). Install the version of loraworks that made it, or use another database."
+        "The {database} has schema {found}, which this version does not support (it needs "
+        "{expected}). Install the version of loraworks that created it, or use another database."
     )
 
 
 class UnsupportedDatabase(AppError):
-    """A kind of database that is not supported."""
+    """Unsupported database."""
 
     status = 500
     code = "unsupported_database"
-    message = "LORAWORKS_DATABASE_URL names {dialect!r}. Supported: {supported}."
+    message = "LORAWORKS_DATABASE_URL has the dialect {dialect!r}. Supported: {supported}."
 
 
-# MERGED app.database.errors
-# What a database that is away looks like. Whoever holds a job then asks again later.
+# Raised while the database is unavailable. Workers retry after these.
+OUTAGE_ERRORS = (OperationalError, InterfaceError, TimeoutError)
 
-OUTAGE = (OperationalError, InterfaceError, TimeoutError)
+# SQLite primary result codes
+SQLITE_ERROR, SQLITE_FULL = 1, 13
+# PostgreSQL SQLSTATE codes
+PG_DISK_FULL = "53100"
+PG_CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
+CONFLICT_RETRY_SECONDS = 1
+
+
+def to_app_error(error: SQLAlchemyError) -> AppError | None:
+    """Translate an error for the caller. None means a bug in this service, such as invalid SQL."""
+    driver_error = getattr(error, "orig", None)
+    code = getattr(driver_error, "sqlite_errorcode", -1) & 0xFF
+    sqlstate = getattr(driver_error, "sqlstate", None)
+    if code == SQLITE_FULL or sqlstate == PG_DISK_FULL:
+        return InsufficientStorage()
+    if isinstance(error, IntegrityError) or sqlstate in PG_CONFLICTS:
+        return ConcurrentUpdate(retry_after=CONFLICT_RETRY_SECONDS)
+    if isinstance(error, OUTAGE_ERRORS) and code != SQLITE_ERROR:
+        return DatabaseUnavailable()
+    return None

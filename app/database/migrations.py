@@ -1,4 +1,4 @@
-"""The schema of the database: bring it up to date, or refuse one that does not fit the code."""
+"""Schema migrations with Alembic, and the check that the schema matches this version."""
 
 from collections.abc import Callable
 from functools import cache
@@ -14,115 +14,123 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.database.engines import Database, migration_engine
+from app.database.engines import Database, create_migration_engine
 from app.database.errors import (
-    OUTAGE,
-    DatabaseRefused,
+    OUTAGE_ERRORS,
+    DatabaseOperationRefused,
     DatabaseUnavailable,
-    SchemaNewer,
-    SchemaOlder,
+    SchemaOutdated,
+    SchemaTooNew,
 )
 from app.errors import AppError
 from app.settings import Settings
 
-ONE_AT_A_TIME = 0x6C6F7261776F726B  # the number of a lock that only migrations take
+MIGRATION_LOCK_ID = 0x6C6F7261776F726B  # PostgreSQL advisory lock of migrations
 
 
-class Move(NamedTuple):
-    """The revisions before and after; `None` is the empty database."""
+class RevisionChange(NamedTuple):
+    """The revisions before and after a migration; `None` is an empty database."""
 
     before: str | None
     after: str | None
 
 
-def upgrade(settings: Settings, revision: str = "head") -> Move:
-    """Create or update the schema. Raises `SchemaNewer`, `DatabaseUnavailable`, `DatabaseRefused`.
+def upgrade(settings: Settings, revision: str = "head") -> RevisionChange:
+    """Create or upgrade the schema.
 
-    Several at once take turns; the later ones find nothing to do.
+    Concurrent calls run one after another, and the later ones have nothing left to do.
+
+    Raises `SchemaTooNew`, `DatabaseUnavailable`, `DatabaseOperationRefused`.
     """
-    return _run(settings, command.upgrade, revision)
+    return _migrate(settings, command.upgrade, revision)
 
 
 def downgrade(settings: Settings, revision: str) -> None:
-    """Take the schema back to an earlier revision; `base` is the empty database."""
-    _run(settings, command.downgrade, revision)
+    """Downgrade the schema to an earlier revision; `base` is an empty database."""
+    _migrate(settings, command.downgrade, revision)
 
 
 def check(database: Database) -> str:
-    """The revision of the schema, if it is the one of this code.
+    """Return the revision of the schema if it matches this version.
 
-    Raises `SchemaOlder`, `SchemaNewer`, `DatabaseUnavailable`, `DatabaseRefused`.
+    Raises `SchemaOutdated`, `SchemaTooNew`, `DatabaseUnavailable`, `DatabaseOperationRefused`.
     """
     try:
         with database.read() as session:
-            found = _current(session.connection())
+            current = _current_revision(session.connection())
     except DBAPIError as error:
-        raise _told(error) from error
-    expected, name = _script().get_current_head(), _name(database.write_engine.url)
-    if found is not None and found == expected:
-        return found
-    if found is None or _knows(found):
-        has = f"schema {found}" if found else "no schema yet"
-        raise SchemaOlder(database=name, found=has, expected=expected)
-    raise SchemaNewer(database=name, found=found, expected=expected)
+        raise _to_app_error(error) from error
+    expected = _script_directory().get_current_head()
+    name = _display_name(database.write_engine.url)
+    if current is not None and current == expected:
+        return current
+    if current is None or _is_known_revision(current):
+        found = f"schema {current}" if current else "no schema yet"
+        raise SchemaOutdated(database=name, found=found, expected=expected)
+    raise SchemaTooNew(database=name, found=current, expected=expected)
 
 
-def _run(settings: Settings, step: Callable[[Config, str], None], revision: str) -> Move:
-    """All steps in one transaction, so that an error halfway leaves the old schema."""
-    engine = migration_engine(settings)
+def _migrate(
+    settings: Settings, step: Callable[[Config, str], None], revision: str
+) -> RevisionChange:
+    """Run all steps in one transaction, so that a failure leaves the old schema."""
+    engine = create_migration_engine(settings)
     try:
         with engine.begin() as connection:
-            if engine.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ONE_AT_A_TIME})")
-            found = _current(connection)
-            if found is not None and not _knows(found):
-                expected = _script().get_current_head()
-                raise SchemaNewer(database=_name(engine.url), found=found, expected=expected)
-            step(_config(connection), revision)
-            if engine.dialect.name == "sqlite" and _dangling(connection):
-                raise RuntimeError("a migration left rows that point at nothing")
-            return Move(found, _current(connection))
+            if engine.dialect.name == "postgresql":  # SQLite has a single writer
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK_ID})")
+            before = _current_revision(connection)
+            if before is not None and not _is_known_revision(before):
+                raise SchemaTooNew(
+                    database=_display_name(engine.url),
+                    found=before,
+                    expected=_script_directory().get_current_head(),
+                )
+            step(_alembic_config(connection), revision)
+            if engine.dialect.name == "sqlite" and _has_foreign_key_violations(connection):
+                raise RuntimeError("a migration left rows with dangling foreign keys")
+            return RevisionChange(before, _current_revision(connection))
     except DBAPIError as error:
-        raise _told(error) from error
+        raise _to_app_error(error) from error
     finally:
         engine.dispose()
 
 
-def _told(error: DBAPIError) -> AppError:
-    """What to say of it: waiting helps against an outage only."""
-    if isinstance(error, OUTAGE):
+def _to_app_error(error: DBAPIError) -> AppError:
+    """Translate the error: retrying helps only against an outage."""
+    if isinstance(error, OUTAGE_ERRORS):
         return DatabaseUnavailable()
-    return DatabaseRefused(reason=str(error.orig).partition("\n")[0])
+    return DatabaseOperationRefused(reason=str(error.orig).partition("\n")[0])
 
 
-def _name(url: URL) -> str:
-    """Without host and folder: `/readyz` shows it to everybody."""
-    kind = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
-    return f"{kind} database {Path(url.database or '').name!r}"
+def _display_name(url: URL) -> str:
+    """Return a name without host and directory, because `/readyz` is public."""
+    system = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
+    return f"{system} database {Path(url.database or '').name!r}"
 
 
-def _dangling(connection: Connection) -> bool:
+def _has_foreign_key_violations(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql("PRAGMA foreign_key_check").all())
 
 
-def _current(connection: Connection) -> str | None:
+def _current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
 @cache
-def _script() -> ScriptDirectory:
-    """Read once: readiness is asked often."""
-    return ScriptDirectory.from_config(_config())
+def _script_directory() -> ScriptDirectory:
+    """Return Alembic's script directory. Cached, as readiness probes call it often."""
+    return ScriptDirectory.from_config(_alembic_config())
 
 
-def _knows(revision: str) -> bool:
+def _is_known_revision(revision: str) -> bool:
     try:
-        return _script().get_revision(revision) is not None
+        return _script_directory().get_revision(revision) is not None
     except CommandError:
         return False
 
 
-def _config(connection: Connection | None = None) -> Config:
+def _alembic_config(connection: Connection | None = None) -> Config:
     config = Config()
     location = str(files("migrations")).replace("%", "%%")
     config.set_main_option("script_location", location)

@@ -1,8 +1,8 @@
 """Engines on a PostgreSQL server.
 
-A server or a network that goes silent must not hold a thread for ever, nor a row that others wait
-for. So every statement has a limit on the server, every answer one on this side, and a transaction
-in which nothing happens is ended.
+A server or network that stops responding must not block a thread forever, nor hold a row lock that
+others wait for. So every statement has a timeout on the server, every response has one on the
+client, and the server ends idle transactions.
 """
 
 import time
@@ -16,113 +16,123 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from app.database.errors import DatabaseUnreachable, DatabaseUrlInvalid
 
 DRIVER = "postgresql+psycopg"
-NAMES = (DRIVER, "postgresql", "postgres")
+URL_SCHEMES = (DRIVER, "postgresql", "postgres")
 
-START_SECONDS = 5.0  # a server that is started together with us gets so long to come up
-CONNECT_SECONDS = 5
-STATEMENT_SECONDS = 30
-LOCK_SECONDS = 10
-IDLE_SECONDS = 60  # inside a transaction
-ANSWER_SECONDS = 40.0  # more than a statement may take on the server
-SILENCE_SECONDS = 30  # of the network, after which a connection is given up
-CONNECTIONS = 4  # kept open per engine
-MORE_CONNECTIONS = 12  # opened for a burst
-POOL_SECONDS = 10
-# States of PostgreSQL: we were frozen inside a transaction; the server takes no writes
-FROZE, READ_ONLY = "25P03", "25006"
+STARTUP_TIMEOUT_SECONDS = 5.0  # for a server that starts at the same time
+CONNECT_TIMEOUT_SECONDS = 5
+STATEMENT_TIMEOUT_SECONDS = 30
+LOCK_TIMEOUT_SECONDS = 10
+IDLE_TRANSACTION_TIMEOUT_SECONDS = 60  # inside a transaction
+CLIENT_TIMEOUT_SECONDS = 40.0  # longer than the server's statement timeout
+KEEPALIVE_TIMEOUT_SECONDS = 30  # a connection is closed after the network is silent this long
+POOL_SIZE = 4  # connections kept open per engine
+MAX_OVERFLOW = 12  # additional connections during a burst
+POOL_TIMEOUT_SECONDS = 10
 
-_KEEPALIVE = {
+# SQLSTATE codes: an idle transaction timed out, e.g. because this process was frozen; the server
+# does not accept writes.
+IDLE_TRANSACTION_TIMEOUT_STATE = "25P03"
+READ_ONLY_TRANSACTION_STATE = "25006"
+
+_KEEPALIVE_OPTIONS = {
     "keepalives": 1,
-    "keepalives_idle": SILENCE_SECONDS // 3,
-    "keepalives_interval": SILENCE_SECONDS // 6,
+    "keepalives_idle": KEEPALIVE_TIMEOUT_SECONDS // 3,
+    "keepalives_interval": KEEPALIVE_TIMEOUT_SECONDS // 6,
     "keepalives_count": 4,
-    "tcp_user_timeout": SILENCE_SECONDS * 1000,
+    "tcp_user_timeout": KEEPALIVE_TIMEOUT_SECONDS * 1000,
 }
-_DURABLE = {"synchronous_commit": "on"}  # whatever role or database have as their default
-_LIMITED = {
-    "statement_timeout": f"{STATEMENT_SECONDS}s",
-    "lock_timeout": f"{LOCK_SECONDS}s",
-    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
+_DURABLE_PARAMETERS = {"synchronous_commit": "on"}  # overrides defaults of role and database
+_TIMEOUT_PARAMETERS = {
+    "statement_timeout": f"{STATEMENT_TIMEOUT_SECONDS}s",
+    "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_TIMEOUT_SECONDS}s",
 }
-_READ_ONLY = {"default_transaction_read_only": "on"}
-_LIMITLESS = dict.fromkeys(_LIMITED, "0")
+_READ_ONLY_PARAMETERS = {"default_transaction_read_only": "on"}
+_NO_TIMEOUT_PARAMETERS = dict.fromkeys(_TIMEOUT_PARAMETERS, "0")
 
 
-class _Connection(psycopg.Connection[Any]):
-    """Gives up an answer that does not come, and keeps what callers sent out of errors."""
+class _ReadConnection(psycopg.Connection[Any]):
+    """Times out when no response arrives, and keeps the callers' values out of error messages."""
 
-    outages: ClassVar[tuple[str, ...]] = (FROZE,)  # states that the driver takes for our mistakes
+    # SQLSTATE codes of outages that the driver does not report as an `OperationalError`
+    outage_states: ClassVar[tuple[str, ...]] = (IDLE_TRANSACTION_TIMEOUT_STATE,)
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
-            return super().wait(gen, interval, timeout=timeout or ANSWER_SECONDS)
+            return super().wait(gen, interval, timeout=timeout or CLIENT_TIMEOUT_SECONDS)
         except psycopg.Error as error:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                self.close()  # the answer may still come, and would be taken for that of the next
+                self.close()  # a late response would be read as that of the next statement
             error.args = (error.diag.message_primary or str(error),)  # the rest repeats values
-            if error.sqlstate not in self.outages:
+            if error.sqlstate not in self.outage_states:
                 raise
-            self.close()  # the next one may lead to the server that took over
+            self.close()  # a new connection may lead to the server that took over
             raise psycopg.OperationalError(*error.args) from error
 
 
-class _Writer(_Connection):
-    """To it a server that takes no writes, as in a failover, is away.
+class _WriteConnection(_ReadConnection):
+    """Treats a server that accepts no writes, as during a failover, as an outage.
 
-    No reader is told so, unless by a mistake of ours.
+    A reader gets this error only through a bug in this service.
     """
 
-    outages = (FROZE, READ_ONLY)
+    outage_states = (IDLE_TRANSACTION_TIMEOUT_STATE, READ_ONLY_TRANSACTION_STATE)
 
 
-def engines(url: URL) -> tuple[Engine, Engine]:
-    """To write, and to read one moment. Raises `DatabaseUrlInvalid`, `DatabaseUnreachable`."""
-    write = _engine(url, _DURABLE | _LIMITED, isolation_level="READ COMMITTED")
-    read = _engine(url, _READ_ONLY | _LIMITED, isolation_level="REPEATABLE READ")
-    for engine, kind in ((write, _Writer), (read, _Connection)):
-        event.listen(engine, "do_connect", _connecting(kind))
-    _await(write)
+def create_engines(url: URL) -> tuple[Engine, Engine]:
+    """Create the engines for writing, and for reading a consistent snapshot.
+
+    Raises `DatabaseUrlInvalid`, `DatabaseUnreachable`.
+    """
+    write_parameters = _DURABLE_PARAMETERS | _TIMEOUT_PARAMETERS
+    read_parameters = _READ_ONLY_PARAMETERS | _TIMEOUT_PARAMETERS
+    write = _create_engine(url, write_parameters, isolation_level="READ COMMITTED")
+    read = _create_engine(url, read_parameters, isolation_level="REPEATABLE READ")
+    for engine, connection_class in ((write, _WriteConnection), (read, _ReadConnection)):
+        event.listen(engine, "do_connect", _connector(connection_class))
+    _wait_until_reachable(write)
     return write, read
 
 
-def migration_engine(url: URL) -> Engine:
-    """Without limits. Raises `DatabaseUrlInvalid`, `DatabaseUnreachable`."""
-    engine = _engine(url, _DURABLE | _LIMITLESS, isolation_level="READ COMMITTED")
-    _await(engine)
+def create_migration_engine(url: URL) -> Engine:
+    """Create an engine without timeouts. Raises `DatabaseUrlInvalid`, `DatabaseUnreachable`."""
+    parameters = _DURABLE_PARAMETERS | _NO_TIMEOUT_PARAMETERS
+    engine = _create_engine(url, parameters, isolation_level="READ COMMITTED")
+    _wait_until_reachable(engine)
     return engine
 
 
-def _engine(url: URL, parameters: dict[str, str], *, isolation_level: Any) -> Engine:
+def _create_engine(url: URL, parameters: dict[str, str], *, isolation_level: Any) -> Engine:
     options = " ".join(f"-c {name}={value}" for name, value in parameters.items())
     return create_engine(
         url,
         connect_args={
             "options": f"{url.query.get('options', '')} {options}".strip(),
-            "connect_timeout": CONNECT_SECONDS,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "fallback_application_name": "loraworks",
-            # Prepared statements outlive a migration badly, and a connection pooler not at all.
+            # Prepared statements break after migrations, and behind connection poolers.
             "prepare_threshold": None,
-            **_KEEPALIVE,
+            **_KEEPALIVE_OPTIONS,
         },
         isolation_level=isolation_level,
-        pool_size=CONNECTIONS,
-        max_overflow=MORE_CONNECTIONS,
-        pool_timeout=POOL_SECONDS,
+        pool_size=POOL_SIZE,
+        max_overflow=MAX_OVERFLOW,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_pre_ping=True,
-        hide_parameters=True,  # errors are logged, and rows hold what callers sent
+        hide_parameters=True,  # errors are logged, and parameters contain the callers' data
     )
 
 
-def _connecting(kind: type[_Connection]) -> Callable[..., _Connection]:
-    def connect(_dialect: Dialect, _record: Any, arguments: Any, parameters: Any) -> _Connection:
-        return kind.connect(*arguments, **parameters)
+def _connector(connection_class: type[_ReadConnection]) -> Callable[..., _ReadConnection]:
+    def connect(_dialect: Dialect, _record: Any, args: Any, parameters: Any) -> _ReadConnection:
+        return connection_class.connect(*args, **parameters)
 
     return connect
 
 
-def _await(engine: Engine) -> None:
-    """Return once the server answers."""
-    deadline = time.monotonic() + START_SECONDS
+def _wait_until_reachable(engine: Engine) -> None:
+    """Return once the server accepts connections."""
+    deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
     while True:
         try:
             with engine.connect():
@@ -130,18 +140,18 @@ def _await(engine: Engine) -> None:
         except OperationalError as error:
             if time.monotonic() > deadline:
                 engine.dispose()
-                raise _unreachable(engine.url, error) from error
+                raise _unreachable_error(engine.url, error) from error
         except DBAPIError as error:
             raise DatabaseUrlInvalid(problem=_reason(error)) from error
         time.sleep(0.2)
 
 
-def _unreachable(url: URL, error: DBAPIError) -> DatabaseUnreachable:
+def _unreachable_error(url: URL, error: DBAPIError) -> DatabaseUnreachable:
     host = f"{url.host or 'the local socket'}{f':{url.port}' if url.port else ''}"
     return DatabaseUnreachable(host=host, database=url.database or "", reason=_reason(error))
 
 
 def _reason(error: DBAPIError) -> str:
-    """The cause, which stands at the end of the first line."""
-    first = str(error.orig).strip().splitlines()[0]
-    return first.rpartition("failed: ")[2].removeprefix("connection is bad: ")
+    """Return the cause, which is at the end of the first line."""
+    first_line = str(error.orig).strip().splitlines()[0]
+    return first_line.rpartition("failed: ")[2].removeprefix("connection is bad: ")

@@ -1,6 +1,6 @@
-"""Asking a database that may be away, from the event loop.
+"""Shared lookups in a database that may be unavailable, for code on the event loop.
 
-Who has an older answer at hand need not wait for a database that is slow, down or frozen.
+A caller with an older result need not wait for a database that is slow, down or frozen.
 """
 
 import asyncio
@@ -14,45 +14,46 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Lookups(Generic[Key, Value]):
-    """Looks things up in threads, once for all who ask for the same at the same time.
+class SingleFlight(Generic[Key, Value]):
+    """Runs functions in threads, and only once for concurrent calls with the same key.
 
-    All its state is touched on the event loop only.
+    Named after Go's singleflight. Use an instance on the event loop only.
     """
 
-    def __init__(self, *, patience_seconds: float) -> None:
-        self._patience = patience_seconds
-        self._asked: dict[Key, tuple[float, asyncio.Task[Value]]] = {}
+    def __init__(self, *, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._in_flight: dict[Key, tuple[float, asyncio.Task[Value]]] = {}
 
-    async def ask(
-        self, key: Key, look: Callable[[], Value], *, standby: Value | None = None
+    async def run(
+        self, key: Key, function: Callable[[], Value], *, fallback: Value | None = None
     ) -> Value:
-        """What `look` returns or raises. Runs on when the caller leaves.
+        """Return or raise what `function` does. It continues if the caller is cancelled.
 
-        `standby` is given instead when the database is away, or has been silent for too long.
+        With a `fallback`, return that if the database is unavailable, or takes longer than the
+        timeout.
         """
-        began, task = self._asked.get(key) or self._start(key, look)
-        if standby is None:
+        started_at, task = self._in_flight.get(key) or self._start(key, function)
+        if fallback is None:
             return await asyncio.shield(task)
-        left = began + self._patience - asyncio.get_running_loop().time()
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, left))
+        seconds_left = started_at + self._timeout_seconds - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, seconds_left))
         if not done:
-            return standby
+            return fallback
         try:
             return task.result()
         except SQLAlchemyError:
-            return standby
+            return fallback
 
-    def _start(self, key: Key, look: Callable[[], Value]) -> tuple[float, asyncio.Task[Value]]:
+    def _start(self, key: Key, function: Callable[[], Value]) -> tuple[float, asyncio.Task[Value]]:
         loop = asyncio.get_running_loop()
-        task = loop.create_task(run_in_threadpool(look))
-        task.add_done_callback(_seen)
-        task.add_done_callback(lambda _: self._asked.pop(key, None))
-        self._asked[key] = (loop.time(), task)
-        return self._asked[key]
+        task = loop.create_task(run_in_threadpool(function))
+        task.add_done_callback(_retrieve_exception)
+        task.add_done_callback(lambda _: self._in_flight.pop(key, None))
+        self._in_flight[key] = (loop.time(), task)
+        return self._in_flight[key]
 
 
-def _seen(task: asyncio.Task[Any]) -> None:
-    """A failure counts as seen even if every caller has left."""
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
+    """Mark the exception as retrieved, so that asyncio does not warn if all callers are gone."""
     if not task.cancelled():
         task.exception()

@@ -1,10 +1,10 @@
 """Engines on a SQLite file.
 
-SQLite takes one writer at a time, and a transaction that begins by reading cannot become a writer
-while another one writes. So every write begins with BEGIN IMMEDIATE on its own single connection,
-and reads use connections that cannot write. `pysqlite3` brings a SQLite that is free of the
-WAL-reset bug (3.7.0 to 3.51.2), which the one linked into many Pythons still has; without the fix
-no WAL is used.
+SQLite allows one writer at a time, and a transaction that begins with a read cannot become a writer
+while another one writes. So every write begins with BEGIN IMMEDIATE on a single connection, and
+reads use connections that cannot write. `pysqlite3` bundles a SQLite without the WAL-reset bug
+(3.7.0 to 3.51.2), which the SQLite of many Python builds still has. Without the fix, WAL is not
+used.
 """
 
 import time
@@ -16,71 +16,80 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 
 from app.database.errors import DatabaseUrlInvalid
 
-BUSY_SECONDS = 10
-FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.01, 0.001
-READERS = 16
+BUSY_TIMEOUT_SECONDS = 10
+MAX_RETRY_SECONDS = 0.01
+MIN_RETRY_SECONDS = 0.001
+
+READ_POOL_SIZE = 16
 
 
-def engines(url: URL, data_dir: Path) -> tuple[Engine, Engine]:
-    """To write and to read. Raises `DatabaseUrlInvalid`."""
-    return _writer(url, data_dir, foreign_keys=True), _reader(url)
+def create_engines(url: URL, data_dir: Path) -> tuple[Engine, Engine]:
+    """Create the engines for writing and for reading. Raises `DatabaseUrlInvalid`."""
+    return _create_write_engine(url, data_dir, foreign_keys=True), _create_read_engine(url)
 
 
-def migration_engine(url: URL, data_dir: Path) -> Engine:
-    """A table is changed by copying and dropping it, which must not empty those that point at it.
+def create_migration_engine(url: URL, data_dir: Path) -> Engine:
+    """Create an engine without foreign key enforcement.
+
+    SQLite migrations copy and drop a table, which must not cascade to the tables that refer to it.
 
     Raises `DatabaseUrlInvalid`.
     """
-    return _writer(url, data_dir, foreign_keys=False)
+    return _create_write_engine(url, data_dir, foreign_keys=False)
 
 
 def wal_is_safe(version: tuple[int, int, int]) -> bool:
-    """Whether this SQLite has the fix for the bug that can lose commits in WAL mode."""
+    """Return whether this SQLite version has the fix for the WAL bug that can lose commits."""
     major, minor, _ = version
     first_fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}.get((major, minor), (3, 51, 3))
     return version >= first_fixed
 
 
-def _writer(url: URL, data_dir: Path, *, foreign_keys: bool) -> Engine:
+def _create_write_engine(url: URL, data_dir: Path, *, foreign_keys: bool) -> Engine:
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    engine = _engine(url, connections=1)
+    engine = _create_engine(url, connections=1)
     keys = "ON" if foreign_keys else "OFF"
-    pragmas = (f"foreign_keys={keys}", "synchronous=FULL", f"journal_mode={_journal(url)}")
-    event.listen(engine, "connect", _set_up(*pragmas))
-    event.listen(engine, "connect", _wait_fairly)
+    pragmas = (f"foreign_keys={keys}", "synchronous=FULL", f"journal_mode={_journal_mode(url)}")
+    event.listen(engine, "connect", _set_pragmas(*pragmas))
+    event.listen(engine, "connect", _set_busy_handler)
     event.listen(engine, "begin", _begin_immediate)
     return engine
 
 
-def _reader(url: URL) -> Engine:
-    engine = _engine(url, connections=READERS)
-    event.listen(engine, "connect", _set_up("foreign_keys=ON", "query_only=ON"))
+def _create_read_engine(url: URL) -> Engine:
+    engine = _create_engine(url, connections=READ_POOL_SIZE)
+    event.listen(engine, "connect", _set_pragmas("foreign_keys=ON", "query_only=ON"))
     event.listen(engine, "begin", _begin)
     return engine
 
 
-def _engine(url: URL, *, connections: int) -> Engine:
+def _create_engine(url: URL, *, connections: int) -> Engine:
     return create_engine(
         url.difference_update_query(["journal_mode"]),
         module=sqlite,
-        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False},
+        connect_args={
+            "timeout": BUSY_TIMEOUT_SECONDS,
+            "isolation_level": None,
+            "check_same_thread": False,
+        },
         poolclass=QueuePool,
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=BUSY_SECONDS,
-        hide_parameters=True,  # errors are logged, and rows hold what callers sent
+        pool_timeout=BUSY_TIMEOUT_SECONDS,
+        hide_parameters=True,  # errors are logged, and parameters contain the callers' data
     )
 
 
-def _journal(url: URL) -> str:
-    """`?journal_mode=truncate` is for file systems without shared memory, which WAL needs."""
-    asked = url.query.get("journal_mode", "wal")
-    if asked not in ("wal", "truncate"):
+def _journal_mode(url: URL) -> str:
+    """Return the journal mode. `?journal_mode=truncate` suits file systems without shared memory,
+    which WAL needs."""
+    requested = url.query.get("journal_mode", "wal")
+    if requested not in ("wal", "truncate"):
         raise DatabaseUrlInvalid(problem="journal_mode must be wal or truncate")
-    return "WAL" if asked == "wal" and wal_is_safe(sqlite.sqlite_version_info) else "TRUNCATE"
+    return "WAL" if requested == "wal" and wal_is_safe(sqlite.sqlite_version_info) else "TRUNCATE"
 
 
-def _set_up(*pragmas: str) -> Any:
+def _set_pragmas(*pragmas: str) -> Any:
     def on_connect(connection: Any, _record: Any) -> None:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
@@ -88,21 +97,21 @@ def _set_up(*pragmas: str) -> Any:
     return on_connect
 
 
-def _wait_fairly(connection: Any, _record: Any) -> None:
-    """Whoever has waited longest for the lock asks most often.
+def _set_busy_handler(connection: Any, _record: Any) -> None:
+    """Install a busy handler that retries more often the longer it has waited for the lock.
 
-    SQLite's own pauses grow to 100 ms: newcomers then always win, and some wait for seconds.
+    SQLite's own delays grow to 100 ms, so that new waiters always win and some wait for seconds.
     """
     deadline = 0.0
 
-    def ask_again(asked: int) -> bool:
+    def retry(attempt: int) -> bool:
         nonlocal deadline
-        if asked == 0:
-            deadline = time.monotonic() + BUSY_SECONDS
-        time.sleep(max(LAST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 0.9**asked))
+        if attempt == 0:
+            deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+        time.sleep(max(MIN_RETRY_SECONDS, MAX_RETRY_SECONDS * 0.9**attempt))
         return time.monotonic() < deadline
 
-    connection.set_busy_handler(ask_again)
+    connection.set_busy_handler(retry)
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -1,68 +1,68 @@
-"""What can go wrong with uploaded data sets. What is wrong inside a file is said by `lora_core`."""
+"""Errors of uploaded data sets. Errors inside a file come from `lora_core`."""
 
-from app.errors import Conflict, Invalid, NotFound, TooLarge
+from app.errors import Conflict, ContentTooLarge, NotFound, UnprocessableContent
 
 
 class DatasetNotFound(NotFound):
-    """There is no such data set."""
+    """Data set not found."""
 
     code = "dataset_not_found"
-    message = "There is no data set {ref}."
+    message = "Data set {ref} does not exist."
 
 
 class DatasetInUse(Conflict):
-    """A job or a prediction run still reads the data set."""
+    """The data set is in use."""
 
     code = "dataset_in_use"
     message = (
-        "{ref} is read by {count} queued or running job(s) or prediction run(s). "
-        "Wait for them or cancel them."
+        "{ref} is used by {count} queued or running job(s) or prediction run(s). "
+        "Wait for them to finish or cancel them."
     )
 
 
 class DatasetDamaged(Conflict):
-    """The stored file is not the one that was uploaded."""
+    """The stored file is damaged."""
 
     code = "dataset_damaged"
     message = "The file of {ref} is damaged: {problem}. Upload it again."
 
 
-class UploadTooLarge(TooLarge):
-    """The file is over the limit."""
+class UploadTooLarge(ContentTooLarge):
+    """File too large."""
 
     code = "upload_too_large"
-    message = "The file is larger than {limit} bytes, the most that is taken."
+    message = "The file is larger than the limit of {limit} bytes."
 
 
-class KeyBytesUsed(TooLarge):
-    """One key keeps as many bytes as one key may keep."""
+class UploadQuotaExceeded(ContentTooLarge):
+    """Upload quota of the API key exceeded."""
 
     code = "key_bytes_used"
     message = (
-        "The data sets of this key have {used} bytes; with this one it would be over the "
-        "{limit} that it may keep (LORAWORKS_KEY_UPLOAD_BYTES). Delete some of them."
+        "The data sets of this API key have {used} bytes. This file would exceed the limit of "
+        "{limit} bytes (LORAWORKS_KEY_UPLOAD_BYTES). Delete some data sets first."
     )
 
 
-class MalformedUpload(Invalid):
-    """The body is not the upload of one file."""
+class MalformedUpload(UnprocessableContent):
+    """Malformed upload."""
 
     code = "malformed_upload"
     message = "The upload cannot be read: {problem}. Send multipart/form-data with one part 'file'."
 
 
-class NameNeeded(Invalid):
-    """Neither the name nor that of the file has a letter or a digit."""
+class DatasetNameRequired(UnprocessableContent):
+    """A data set name is required."""
 
     code = "name_needed"
     message = (
-        "No name can be made from {filename!r}. Send one with letters or digits in the field "
+        "No name can be derived from {filename!r}. Send one with letters or digits in the field "
         "'name'."
     )
 
 
-class Unreadable(Invalid):
-    """The parser stopped without saying why."""
+class DatasetUnreadable(UnprocessableContent):
+    """The parser crashed."""
 
     code = "data_unreadable"
     message = "{file} cannot be read: the parser stopped unexpectedly. The file may be damaged."

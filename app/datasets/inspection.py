@@ -1,4 +1,4 @@
-"""Read an uploaded file in a child with limits."""
+"""Inspection of uploaded files in a child process with resource limits."""
 
 import json
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Any
 
 import structlog
 
-from app.datasets.errors import Unreadable
+from app.datasets.errors import DatasetUnreadable
 from app.sandbox import process
-from app.sandbox.process import Ended
+from app.sandbox.process import SandboxResult
 from app.settings import Settings
 from lora_core import child_protocol
 from lora_core.errors.data import DataError, DataTooLarge
 
-_OUTPUT_BYTES = 16_000_000  # of the report, and of anything else the child writes
+_MAX_OUTPUT_BYTES = 16_000_000  # of stdout, and of every file that the child writes
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which columns hold what. `label` None: there are no labels. `sheet` None: the first one."""
+class DatasetColumns:
+    """Names of the columns. `label` None: no labels. `sheet` None: the first one with cells."""
 
     text: str
     label: str | None
@@ -31,94 +31,95 @@ class Columns:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A child that reads one file. `filename` is the caller's name of the file.
+    """Inspects one file in a child process. `filename` is the name that the client sent.
 
-    What is asked raises the `DataError` that the parser found, with row numbers; `DataTooLarge`
-    when memory or time ran out; `Unreadable` when the parser crashed.
+    The methods raise the `DataError` that the parser found, with row numbers; `DataTooLarge`
+    if memory or time ran out; `DatasetUnreadable` if the parser crashed.
     """
 
     file: Path
     filename: str
-    columns: Columns
+    columns: DatasetColumns
     settings: Settings
 
     def profile(self) -> dict[str, Any]:
-        """What is in the file: rows, labels, parts, duplicates, and the `diagnosis`.
+        """Return the profile: rows, labels, splits, duplicates, and the `diagnosis`.
 
-        The diagnosis is None where memory or time sufficed for the rest alone; so is its
-        `more_labels`.
+        The diagnosis, or its `more_labels`, is None if memory or time did not suffice for it.
         """
-        told, ended = self._ask("inspect")
-        if not told:
-            raise self._cause(ended)
-        profile, *diagnoses = told
-        if ended.status != 0:
-            log.warning("a diagnosis ended early", cause=str(self._cause(ended)))
+        reports, result = self._inspect_columns("inspect")
+        if not reports:
+            raise self._error(result)
+        profile, *diagnoses = reports
+        if result.returncode != 0:
+            log.warning("diagnosis incomplete", cause=str(self._error(result)))
         return {**profile, "diagnosis": diagnoses[-1] if diagnoses else None}
 
     def diagnosis(self) -> dict[str, Any]:
-        """The diagnosis alone."""
-        told, ended = self._ask("inspect")
-        if len(told) < 2:
-            raise self._cause(ended)
-        return dict(told[-1])
+        """Return the diagnosis only."""
+        reports, result = self._inspect_columns("inspect")
+        if len(reports) < 2:
+            raise self._error(result)
+        return dict(reports[-1])
 
     def rows(self, *, after: int, limit: int) -> list[dict[str, Any]]:
-        """Up to `limit` rows with numbers above `after`."""
-        told, ended = self._ask("preview", f"--after={after}", f"--limit={limit}")
-        if not told:
-            raise self._cause(ended)
-        return list(told[0]["rows"])
+        """Return up to `limit` rows with numbers above `after`."""
+        reports, result = self._inspect_columns("preview", f"--after={after}", f"--limit={limit}")
+        if not reports:
+            raise self._error(result)
+        return list(reports[0]["rows"])
 
-    def look(self) -> dict[str, Any]:
-        """Which columns there are, with some rows; see `lora_core.data.columns`."""
-        told, ended = self._run("columns")
-        if not told:
-            raise self._cause(ended)
-        return told[0]
+    def detect_columns(self) -> dict[str, Any]:
+        """Return the columns of the file with some rows; see `lora_core.data.columns`."""
+        reports, result = self._run("columns")
+        if not reports:
+            raise self._error(result)
+        return reports[0]
 
-    def _ask(self, command: str, *options: str) -> tuple[list[dict[str, Any]], Ended]:
-        """What the child reports of these columns."""
-        wanted = [f"--text-column={self.columns.text}"]
+    def _inspect_columns(
+        self, command: str, *options: str
+    ) -> tuple[list[dict[str, Any]], SandboxResult]:
+        """Run a command of the child on the selected columns."""
+        selection = [f"--text-column={self.columns.text}"]
         label = self.columns.label
-        wanted.append("--texts" if label is None else f"--label-column={label}")
+        selection.append("--texts" if label is None else f"--label-column={label}")
         if self.columns.split is not None:
-            wanted.append(f"--split-column={self.columns.split}")
-        return self._run(command, *wanted, *options)
+            selection.append(f"--split-column={self.columns.split}")
+        return self._run(command, *selection, *options)
 
-    def _run(self, command: str, *options: str) -> tuple[list[dict[str, Any]], Ended]:
-        """What the child reported, line by line, but for a cause; and how it ended."""
+    def _run(self, command: str, *options: str) -> tuple[list[dict[str, Any]], SandboxResult]:
+        """Return the JSON lines that the child wrote, without its error, and how it ended."""
         if self.columns.sheet is not None:
             options = (*options, f"--sheet={self.columns.sheet}")
-        limits = process.Limits(
-            self.settings.inspect_memory_mb, self.settings.inspect_seconds, _OUTPUT_BYTES
+        limits = process.SandboxLimits(
+            self.settings.inspect_memory_mb, self.settings.inspect_seconds, _MAX_OUTPUT_BYTES
         )
-        ended = process.run(
-            [command, str(self.file), *options], limits=limits, folder=self.file.parent
+        result = process.run_child(
+            [command, str(self.file), *options], limits=limits, cwd=self.file.parent
         )
-        lines = ended.report.split(b"\n")[:-1]  # without one that is not whole
-        if ended.status == child_protocol.FAILED:
+        lines = result.stdout.split(b"\n")[:-1]  # without an incomplete line
+        if result.returncode == child_protocol.FAILED:
             lines.pop()
-        return list(map(json.loads, lines)), ended
+        return list(map(json.loads, lines)), result
 
-    def _cause(self, ended: Ended) -> Exception:
-        """Why there is no answer."""
-        if ended.status == child_protocol.FAILED:
-            return _named(ended.cause(DataError), self.filename)
-        if ended.out_of_time:
+    def _error(self, result: SandboxResult) -> Exception:
+        """Return the error that explains why the child ended early."""
+        if result.returncode == child_protocol.FAILED:
+            return _with_filename(result.error(DataError), self.filename)
+        if result.timed_out:
             limit = f"{self.settings.inspect_seconds:g} s"
             return DataTooLarge(file=self.filename, what="the time needed to read it", limit=limit)
-        if ended.out_of_memory:
+        if result.out_of_memory:
             limit = f"{self.settings.inspect_memory_mb} MB"
             what = "the memory needed to read it"
             return DataTooLarge(file=self.filename, what=what, limit=limit)
-        complaints = ended.complaints[-2000:]
-        log.error("the inspection crashed", status=ended.status, complaints=complaints)
-        return Unreadable(file=self.filename)
+        stderr = result.stderr[-2000:]
+        log.error("inspection crashed", returncode=result.returncode, stderr=stderr)
+        return DatasetUnreadable(file=self.filename)
 
 
-def _named(error: DataError, filename: str) -> DataError:
-    """The same under the name that the caller knows: the child knows only a place on the disk."""
+def _with_filename(error: DataError, filename: str) -> DataError:
+    """Return the error with the client's file name; the child only knows the path on the disk."""
     if "file" not in error.detail:
         return error
     return type(error)(**{**error.detail, "file": filename})

@@ -1,4 +1,4 @@
-"""Rows of data sets."""
+"""Queries on data sets."""
 
 import re
 from collections.abc import Sequence
@@ -13,32 +13,35 @@ from app.datasets.tables import Dataset
 
 _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 
-# Jobs lie above data sets and cannot be imported here; this look at who still reads a file knows
-# two of their columns by name. Prediction runs are among them.
+# Jobs are a higher layer and cannot be imported here. `count_readers` uses two of their columns by
+# name. Prediction runs are jobs too.
 _JOBS = table("jobs", column("state"), column("dataset_ids"))
 
 
-def get(session: Session, dataset_id: UUID, *, alone: bool = False) -> Dataset:
-    """`alone` waits for whoever holds it, and lets nobody hold it. Raises `DatasetNotFound`."""
-    statement = _present().where(Dataset.id == dataset_id)
-    dataset = session.scalar(statement.with_for_update() if alone else statement)
+def get(session: Session, dataset_id: UUID, *, for_update: bool = False) -> Dataset:
+    """Return a data set; `for_update` locks its row exclusively. Raises `DatasetNotFound`."""
+    statement = _not_deleted().where(Dataset.id == dataset_id)
+    dataset = session.scalar(statement.with_for_update() if for_update else statement)
     if dataset is None:
         raise DatasetNotFound(ref=dataset_id)
     return dataset
 
 
-def hold(session: Session, dataset_id: UUID) -> bool:
-    """Keep it from being deleted until this transaction ends. `False`: it was deleted."""
-    statement = _present().where(Dataset.id == dataset_id)
+def lock_shared(session: Session, dataset_id: UUID) -> bool:
+    """Lock a data set against deletion until the transaction ends; return False if it is gone."""
+    statement = _not_deleted().where(Dataset.id == dataset_id)
     return session.scalar(statement.with_for_update(read=True, key_share=True)) is not None
 
 
 def resolve(session: Session, ref: str) -> Dataset:
-    """What "name" (its newest), "name:2" or an id means now. Raises `DatasetNotFound`."""
-    dataset = session.scalar(_present().where(Dataset.id == _id(ref)))
+    """Return the data set of a "name" (its newest version), a "name:2" or an id.
+
+    Raises `DatasetNotFound`.
+    """
+    dataset = session.scalar(_not_deleted().where(Dataset.id == _parse_id(ref)))
     if dataset is None and (match := _REF.fullmatch(ref)):
         name, version = match.groups()
-        statement = _present().where(Dataset.name == name)
+        statement = _not_deleted().where(Dataset.name == name)
         if version is not None:
             statement = statement.where(Dataset.version == int(version))
         dataset = session.scalar(statement.order_by(Dataset.version.desc()).limit(1))
@@ -48,23 +51,23 @@ def resolve(session: Session, ref: str) -> Dataset:
 
 
 def page(session: Session, *, after: UUID | None, limit: int) -> Sequence[Dataset]:
-    """The newest first."""
-    statement = _present().order_by(Dataset.id.desc()).limit(limit)
+    """Return data sets, the newest first."""
+    statement = _not_deleted().order_by(Dataset.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(Dataset.id < after)
     return session.scalars(statement).all()
 
 
 def versions(session: Session, name: str) -> Sequence[Dataset]:
-    """All of a name, the newest first."""
-    statement = _present().where(Dataset.name == name).order_by(Dataset.version.desc())
+    """Return all versions of a name, the newest first."""
+    statement = _not_deleted().where(Dataset.name == name).order_by(Dataset.version.desc())
     return session.scalars(statement).all()
 
 
-def same(session: Session, wanted: Dataset) -> Dataset | None:
-    """One of the same name with the same bytes, read in the same way; with its profile."""
+def find_identical(session: Session, wanted: Dataset) -> Dataset | None:
+    """Return a data set, with its profile, of the same name, bytes, format and columns."""
     return session.scalars(
-        _present()
+        _not_deleted()
         .options(undefer(Dataset.profile))
         .where(
             Dataset.name == wanted.name,
@@ -79,47 +82,47 @@ def same(session: Session, wanted: Dataset) -> Dataset | None:
     ).first()
 
 
-def bytes_of(session: Session, caller_id: UUID) -> int:
-    """Bytes of all data sets that this caller keeps."""
+def stored_bytes(session: Session, caller_id: UUID) -> int:
+    """Return the total size of a caller's data sets, in bytes."""
     statement = select(func.sum(Dataset.bytes)).where(
         Dataset.created_by == caller_id, Dataset.deleted_at.is_(None)
     )
     return int(session.scalar(statement) or 0)
 
 
-def add(session: Session, dataset: Dataset) -> None:
-    """Insert under the next version of its name. Numbers of deleted ones do not come back."""
+def insert(session: Session, dataset: Dataset) -> None:
+    """Insert as the next version of its name. Numbers of deleted versions are not reused."""
     last = session.scalar(select(func.max(Dataset.version)).where(Dataset.name == dataset.name))
     dataset.version = (last or 0) + 1
     session.add(dataset)
     session.flush()
 
 
-def readers(session: Session, dataset_id: UUID) -> int:
-    """How many queued or running jobs and prediction runs read it."""
-    reads_it = cast(_JOBS.c.dataset_ids, String).contains(str(dataset_id))
-    # One state at a time: each has an index of its own.
+def count_readers(session: Session, dataset_id: UUID) -> int:
+    """Return the number of queued or running jobs and prediction runs that read a data set."""
+    reads_dataset = cast(_JOBS.c.dataset_ids, String).contains(str(dataset_id))
+    # One query per state: each state has its own index.
     return sum(
         session.scalars(
-            select(func.count()).select_from(_JOBS).where(_JOBS.c.state == state, reads_it)
+            select(func.count()).select_from(_JOBS).where(_JOBS.c.state == state, reads_dataset)
         ).one()
         for state in ("queued", "running")
     )
 
 
 def mark_deleted(session: Session, dataset: Dataset) -> None:
-    """From now on it is not found. The caller removes the file after its commit."""
+    """Mark a data set as deleted. The caller deletes the file after its commit."""
     dataset.deleted_at = now()
-    # The row stays for the record, what it tells of the texts does not.
+    # The row is kept as a record, but not the example texts in its diagnosis.
     dataset.profile = {**dataset.profile, "diagnosis": None}
     session.flush()
 
 
-def _present() -> Select[Dataset]:
+def _not_deleted() -> Select[Dataset]:
     return select(Dataset).where(Dataset.deleted_at.is_(None))
 
 
-def _id(ref: str) -> UUID | None:
+def _parse_id(ref: str) -> UUID | None:
     try:
         return UUID(ref) if len(ref) == 36 else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Upload, list and delete data sets."""
+"""Routes of data sets: upload, preview, list, download, rows, check, delete."""
 
 import shutil
 from functools import partial
@@ -8,153 +8,167 @@ from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.datasets import files, repository, service
 from app.datasets.schemas import (
     UPLOAD_FORM,
-    ColumnsView,
-    DatasetFields,
     DatasetListItem,
     DatasetRef,
+    DatasetRows,
+    DatasetRowView,
     DatasetView,
-    RowsView,
-    RowView,
+    FilePreview,
+    UploadFields,
 )
-from app.datasets.upload import receive
-from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
-from app.http.error_responses import WrongForm
-from app.http.pagination import After, Limit, Page, cut, decode
-from app.idempotency.header import KeyedDep
+from app.datasets.upload import receive_upload
+from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
+from app.http.error_responses import FormValidationError
+from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
+from app.idempotency.header import IdempotencyDep
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-RowLimit = Annotated[int, Query(ge=1, le=100, description="Most rows.")]
-AfterRow = Annotated[int, Query(ge=0, description="Number of the row before the first.")]
+RowLimit = Annotated[int, Query(ge=1, le=100, description="Maximum number of rows.")]
+AfterRow = Annotated[int, Query(ge=0, description="Return rows after this row number.")]
 
-_READ = [requires("datasets:read")]
-_WRITE = [requires("datasets:write")]
+_READ = [require_scope("datasets:read")]
+_WRITE = [require_scope("datasets:write")]
 
 
 @router.post(
     "", dependencies=_WRITE, status_code=status.HTTP_201_CREATED, openapi_extra=UPLOAD_FORM,
-    responses={200: {"model": DatasetView, "description": "The same file is there already"}},
+    responses={200: {"model": DatasetView, "description": "The file is already stored"}},
 )  # fmt: skip
-async def upload_dataset(  # noqa: PLR0913 - what an upload touches
+async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
     request: Request,
     response: Response,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    keyed: KeyedDep,
-    at_work: WorkDep,
+    idempotent: IdempotencyDep,
+    executor: ExecutorDep,
 ) -> DatasetView:
-    """Upload a file. It is checked row by row before any job may use it.
+    """Upload a file. It is validated row by row before any job may use it.
 
-    The same file again under the same name gives the version that is there, with status 200.
+    If the same file is uploaded again with the same name, the existing version is returned with
+    status 200.
     """
-    # Read by hand: the file goes straight to its disk, and nothing is read without the scope.
-    folder = files.incoming(settings)
+    # The body is parsed here, not by FastAPI: it is streamed to disk, and only if the API key has
+    # the scope.
+    directory = files.create_incoming_dir(settings)
     try:
-        upload = await receive(request, path=folder / "file", limit=settings.max_upload_bytes)
+        upload = await receive_upload(
+            request, path=directory / "file", limit=settings.max_upload_bytes
+        )
         work = partial(
-            service.add,
+            service.create,
             database,
             store,
             settings=settings,
             upload=upload,
-            fields=_fields(upload.fields),
-            call=keyed.call([upload.sha256, upload.filename, upload.fields]),
+            fields=_parse_fields(upload.fields),
+            call=idempotent.with_body([upload.sha256, upload.filename, upload.fields]),
         )
-        dataset, is_new = await at_work.check(work)
+        dataset, is_new = await executor.run_check(work)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
     if not is_new:
         response.status_code = status.HTTP_200_OK
-    return DatasetView.of(dataset)
+    return DatasetView.from_dataset(dataset)
 
 
 @router.post("/preview", dependencies=_WRITE, openapi_extra=UPLOAD_FORM)
-async def preview_file(request: Request, settings: SettingsDep, at_work: WorkDep) -> ColumnsView:
-    """Which columns a file has, and its first rows. Nothing is kept; columns need not be named."""
-    folder = files.incoming(settings)
+async def preview_file(
+    request: Request, settings: SettingsDep, executor: ExecutorDep
+) -> FilePreview:
+    """Preview the columns and first rows of a file. Nothing is stored; no columns need be given."""
+    directory = files.create_incoming_dir(settings)
     try:
-        upload = await receive(request, path=folder / "file", limit=settings.max_upload_bytes)
-        work = partial(service.look, upload, _fields(upload.fields), settings)
-        return ColumnsView.model_validate(await at_work.check(work))
+        upload = await receive_upload(
+            request, path=directory / "file", limit=settings.max_upload_bytes
+        )
+        work = partial(service.preview, upload, _parse_fields(upload.fields), settings)
+        return FilePreview.model_validate(await executor.run_check(work))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @router.get("", dependencies=_READ)
 def list_datasets(
-    database: DatabaseDep, limit: Limit = 20, after: After = None
+    database: DatabaseDep, limit: PageLimit = 20, after: PageCursor = None
 ) -> Page[DatasetListItem]:
-    """Data sets, the newest first, without what grows with the number of labels."""
+    """List data sets, the newest first, without the fields that grow with the number of labels."""
     with database.read() as session:
-        rows, following = cut(repository.page(session, after=decode(after), limit=limit + 1), limit)
-    return Page(data=[DatasetListItem.of(row) for row in rows], next=following)
+        rows, following = split_page(
+            repository.page(session, after=decode_cursor(after), limit=limit + 1), limit
+        )
+    return Page(data=[DatasetListItem.from_dataset(row) for row in rows], next=following)
 
 
 @router.get("/{ref}", dependencies=_READ)
-def read_dataset(ref: DatasetRef, database: DatabaseDep) -> DatasetView:
-    """One data set, by `name` (its newest version), `name:2` or id."""
+def get_dataset(ref: DatasetRef, database: DatabaseDep) -> DatasetView:
+    """Get a data set by `name` (its newest version), `name:2` or id."""
     with database.read() as session:
-        return DatasetView.of(repository.resolve(session, ref))
+        return DatasetView.from_dataset(repository.resolve(session, ref))
 
 
 @router.get("/{ref}/content", dependencies=_READ, response_class=FileResponse)
-def read_content(
+def download_dataset(
     ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep
 ) -> FileResponse:
-    """The file as it was uploaded."""
+    """Download the file as it was uploaded."""
     with database.read() as session:
         dataset = repository.resolve(session, ref)
     return FileResponse(
-        service.content(store, settings=settings, dataset=dataset),
+        service.content_path(store, settings=settings, dataset=dataset),
         media_type="application/octet-stream",
         filename=dataset.filename,
     )
 
 
 @router.get("/{ref}/rows", dependencies=_READ)
-async def read_rows(  # noqa: PLR0913 - what it reads, and from where
+async def list_rows(  # noqa: PLR0913 - FastAPI dependencies
     ref: DatasetRef,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    at_work: WorkDep,
+    executor: ExecutorDep,
     limit: RowLimit = 20,
     after: AfterRow = 0,
-) -> RowsView:
-    """Some rows as training reads them, long texts cut."""
+) -> DatasetRows:
+    """List rows as training reads them; long texts are truncated."""
     work = partial(
-        service.rows, database, store, settings=settings, ref=ref, after=after, limit=limit + 1
+        service.read_rows, database, store, settings=settings, ref=ref, after=after, limit=limit + 1
     )
-    _, found = await at_work.read(work)
-    rows = [RowView(**row) for row in found]
+    _, raw_rows = await executor.run_read(work)
+    rows = [DatasetRowView(**row) for row in raw_rows]
     following = rows[limit - 1].row if len(rows) > limit else None
-    return RowsView(data=rows[:limit], next=following)
+    return DatasetRows(data=rows[:limit], next=following)
 
 
 @router.post("/{ref}/check", dependencies=_WRITE)
 async def check_dataset(
-    ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep, at_work: WorkDep
+    ref: DatasetRef,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+    executor: ExecutorDep,
 ) -> DatasetView:
-    """Diagnose it again: for uploads of a version before, which have no diagnosis."""
-    work = partial(service.check, database, store, settings=settings, ref=ref)
-    return DatasetView.of(await at_work.check(work))
+    """Diagnose a data set again, for instance if an older version stored it without a diagnosis."""
+    work = partial(service.diagnose, database, store, settings=settings, ref=ref)
+    return DatasetView.from_dataset(await executor.run_check(work))
 
 
 @router.delete("/{ref}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
 def delete_dataset(
     ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep
 ) -> None:
-    """Delete a data set that no queued or running job reads, by `name:2`, `name` or id."""
+    """Delete a data set that no queued or running job uses, by `name:2`, `name` or id."""
     service.delete(database, store, settings=settings, ref=ref)
 
 
-def _fields(sent: dict[str, str]) -> DatasetFields:
+def _parse_fields(fields: dict[str, str]) -> UploadFields:
     try:
-        return DatasetFields.model_validate({name: value for name, value in sent.items() if value})
+        return UploadFields.model_validate({name: value for name, value in fields.items() if value})
     except ValidationError as error:
-        raise WrongForm(error, DatasetFields) from error
+        raise FormValidationError(error, UploadFields) from error

@@ -1,54 +1,55 @@
-"""Bodies of the data set routes."""
+"""Request and response bodies of the data set routes."""
 
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field
 
-from app.datasets.inspection import Columns
-from app.datasets.tables import LABELS_SHOWN, Dataset
-from app.http.fields import Body, Text, Timestamp, View, file_form
-from lora_core.data.findings import Diagnosis, Level
+from app.datasets.inspection import DatasetColumns
+from app.datasets.tables import MAX_LISTED_LABELS, Dataset
+from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, multipart_file_body
+from lora_core.data.findings import DataReport, Severity
 
-Column = Annotated[str, Text(256)]
-DATASET_REF = r"^[a-z0-9-]{1,64}(:[1-9][0-9]{0,8})?$"  # for who reads the schema: others are 404
+ColumnName = Annotated[str, CleanText(256)]
+# For the schema only: other values give 404.
+DATASET_REF_PATTERN = r"^[a-z0-9-]{1,64}(:[1-9][0-9]{0,8})?$"
 DatasetRef = Annotated[
     str,
     Field(
         description="`name` (its newest version), `name:2`, or an id.",
-        json_schema_extra={"pattern": DATASET_REF},
+        json_schema_extra={"pattern": DATASET_REF_PATTERN},
     ),
 ]
 
 
-class DatasetFields(Body):
-    """What may come beside the file. The name is by default made from that of the file.
+class UploadFields(RequestModel):
+    """Form fields sent with the file. By default the name is derived from the file name.
 
-    A name may be any text; the data set is called by the slug that is made of it. With
-    `purpose=predict` no labels are looked for; such a file serves prediction runs only.
+    The name can be any text; a slug of it becomes the name of the data set. With
+    `purpose=predict` the file needs no labels, and can only be used for prediction runs.
     """
 
-    name: Annotated[str, Text(64)] | None = None
+    name: Annotated[str, CleanText(64)] | None = None
     purpose: Literal["train", "predict"] = "train"
-    text_column: Column = "text"
-    label_column: Column = "label"
-    split_column: Column | None = None
-    sheet: Column | None = None
+    text_column: ColumnName = "text"
+    label_column: ColumnName = "label"
+    split_column: ColumnName | None = None
+    sheet: ColumnName | None = None
 
     @property
-    def columns(self) -> Columns:
-        """The columns that are checked."""
+    def columns(self) -> DatasetColumns:
+        """The columns to validate."""
         if self.purpose == "predict":
-            return Columns(self.text_column, None, None, self.sheet)
-        return Columns(self.text_column, self.label_column, self.split_column, self.sheet)
+            return DatasetColumns(self.text_column, None, None, self.sheet)
+        return DatasetColumns(self.text_column, self.label_column, self.split_column, self.sheet)
 
 
-class DatasetListItem(View):
-    """One uploaded file, as lists show it. A job takes `ref` as `data.source`."""
+class DatasetListItem(ResponseModel):
+    """An uploaded file in a list. Jobs take its `ref` as `data.source`."""
 
     id: UUID
     name: str
-    title: str = Field(description="What its owner called it; `name` is made from that.")
+    title: str = Field(description="The name as it was sent; `name` is derived from it.")
     version: int
     ref: str
     filename: str
@@ -56,25 +57,27 @@ class DatasetListItem(View):
     bytes: int
     rows: int
     text_column: str
-    label_column: str | None = Field(description="Null: it was uploaded without labels.")
+    label_column: str | None = Field(description="Null: uploaded without labels.")
     split_column: str | None
-    sheet: str | None = Field(description="Of a workbook, the one that was read.")
-    labels: dict[str, int] = Field(description=f"Rows of the {LABELS_SHOWN} most frequent ones.")
+    sheet: str | None = Field(description="The sheet of a workbook that was read.")
+    labels: dict[str, int] = Field(
+        description=f"Number of rows of the {MAX_LISTED_LABELS} most frequent labels."
+    )
     label_count: int
-    findings: dict[Level, int] | None = Field(
-        description="How many the diagnosis has of each level. Null: there is no diagnosis."
+    findings: dict[Severity, int] | None = Field(
+        description="Number of findings of each level. Null: there is no diagnosis."
     )
     created_at: Timestamp
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Self:
+    def from_dataset(cls, dataset: Dataset) -> Self:
         return cls(**cls._fields(dataset))
 
     @classmethod
     def _fields(cls, dataset: Dataset) -> dict[str, Any]:
         overview = dataset.overview
         return {
-            **{name: getattr(dataset, name) for name in _SAME},
+            **{name: getattr(dataset, name) for name in _COPIED_COLUMNS},
             "ref": f"{dataset.name}:{dataset.version}",
             "title": dataset.title or dataset.name,
             "split_column": overview["split_column"],
@@ -85,64 +88,66 @@ class DatasetListItem(View):
         }
 
 
-_SAME = (frozenset(DatasetListItem.model_fields) & frozenset(Dataset.__mapper__.columns.keys())) - {
-    "split_column",  # as it was asked for
+_COPIED_COLUMNS = (
+    frozenset(DatasetListItem.model_fields) & frozenset(Dataset.__mapper__.columns.keys())
+) - {
+    "split_column",  # the column holds the requested one
     "sheet",
     "title",
 }
 
 
 class DatasetView(DatasetListItem):
-    """One uploaded file. A job takes `ref` as `data.source`, a prediction run as `dataset`."""
+    """An uploaded file. Jobs take its `ref` as `data.source`, prediction runs as `dataset`."""
 
-    labels: dict[str, int] = Field(description="Rows of each.")
+    labels: dict[str, int] = Field(description="Number of rows of each label.")
     profile: dict[str, Any]
-    diagnosis: Diagnosis | None = Field(
-        description="What is worth a look before training. Null: nobody has asked for it yet "
-        "(`POST …/check`), or at the upload time or memory ran out before it was made."
+    diagnosis: DataReport | None = Field(
+        description="Findings to look at before training. Null: not requested yet "
+        "(`POST …/check`), or time or memory ran out at the upload."
     )
 
     @classmethod
     def _fields(cls, dataset: Dataset) -> dict[str, Any]:
         profile = dict(dataset.profile)
-        diagnosis = profile.pop("diagnosis", None)  # uploads of a version before have none
-        whole = {"labels": profile["labels"], "profile": profile, "diagnosis": diagnosis}
-        return {**super()._fields(dataset), **whole}
+        diagnosis = profile.pop("diagnosis", None)  # missing in uploads of older versions
+        details = {"labels": profile["labels"], "profile": profile, "diagnosis": diagnosis}
+        return {**super()._fields(dataset), **details}
 
 
-class RowView(View):
-    """One row, as training reads it."""
+class DatasetRowView(ResponseModel):
+    """A row as training reads it."""
 
-    row: int = Field(description="1 is the first row of data.")
-    text: str = Field(description="Its first 2,000 characters.")
-    characters: int = Field(description="That the whole text has.")
+    row: int = Field(description="Row number; 1 is the first data row.")
+    text: str = Field(description="The first 2,000 characters of the text.")
+    characters: int = Field(description="Length of the full text.")
     label: str | None
     split: str | None
 
 
-class RowsView(View):
-    """Some rows, in the order of the file."""
+class DatasetRows(ResponseModel):
+    """A page of rows, in the order of the file."""
 
-    data: list[RowView]
-    next: int | None = Field(description="Where to go on: `after` of the next call.")
+    data: list[DatasetRowView]
+    next: int | None = Field(description="`after` of the next page. Null: this is the last one.")
 
 
-class ColumnsView(View):
-    """The columns of a file that is not kept, and its first rows."""
+class FilePreview(ResponseModel):
+    """The columns of a file and its first rows. The file is not stored."""
 
     columns: list[str]
-    rows: list[list[str]] = Field(description="The first 5, long cells cut.")
-    text_column: str | None = Field(description="A guess: the column with the longest texts.")
+    rows: list[list[str]] = Field(description="The first 5 rows; long cells are truncated.")
+    text_column: str | None = Field(description="Guess: the column with the longest texts.")
     label_column: str | None = Field(
-        description="A guess: the column with the fewest different values that come back."
+        description="Guess: the column with the fewest distinct values that repeat."
     )
     encoding: str | None
     separator: str | None
-    sheet: str | None = Field(description="Of a workbook, the one that was read.")
-    sheets: list[str] = Field(description="All that the workbook shows.")
+    sheet: str | None = Field(description="The sheet of a workbook that was read.")
+    sheets: list[str] = Field(description="All visible sheets of the workbook.")
 
 
-UPLOAD_FORM = file_form(
+UPLOAD_FORM = multipart_file_body(
     "A .csv, .tsv, .xlsx, .jsonl or .parquet file.",
-    **DatasetFields.model_json_schema()["properties"],
+    **UploadFields.model_json_schema()["properties"],
 )

@@ -1,4 +1,4 @@
-"""Add and remove data sets."""
+"""Operations on data sets: create, preview, diagnose, read rows, delete."""
 
 import hashlib
 import re
@@ -9,42 +9,46 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.database.base import new_id
-from app.database.engines import Database
-from app.database.locks import take_turns
+from app.database.engines import Database, acquire_transaction_lock
 from app.datasets import files, repository
-from app.datasets.errors import DatasetDamaged, DatasetInUse, KeyBytesUsed, NameNeeded
-from app.datasets.inspection import Columns, Inspection
-from app.datasets.schemas import DatasetFields, DatasetView
+from app.datasets.errors import (
+    DatasetDamaged,
+    DatasetInUse,
+    DatasetNameRequired,
+    UploadQuotaExceeded,
+)
+from app.datasets.inspection import DatasetColumns, Inspection
+from app.datasets.schemas import DatasetView, UploadFields
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.idempotency import service as idempotency
-from app.idempotency.service import Call
+from app.idempotency.service import IdempotentCall
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
-from lora_core.specs.data import ending_of
+from lora_core.specs.data import file_suffix
 
-TO_PREDICT = "-to-predict"
+PREDICT_SUFFIX = "-to-predict"
 
 
-def add(
+def create(
     database: Database,
     store: Store,
     *,
     settings: Settings,
     upload: Upload,
-    fields: DatasetFields,
-    call: Call,
+    fields: UploadFields,
+    call: IdempotentCall,
 ) -> tuple[Dataset, bool]:
-    """Check an upload and keep it as the next version of its name; returns (data set, is it new).
+    """Validate an upload and store it as the next version of its name.
 
-    The same bytes under the same name, read in the same way, are not kept twice: the version that
-    is there is returned. Raises what is wrong with the file, `KeyBytesUsed`, and what
-    `idempotency.begin` raises; nothing is kept then.
+    Returns (data set, whether it is new): the same bytes with the same name, format and columns
+    are not stored twice, the existing version is returned. Raises the errors in the file,
+    `UploadQuotaExceeded`, and what `idempotency.reserve` raises; nothing is stored then.
     """
-    file, columns = _parsable(upload), fields.columns
-    name, title = _named(upload.filename, fields)
+    file, columns = _with_original_suffix(upload), fields.columns
+    name, title = _name_and_title(upload.filename, fields)
     dataset = Dataset(
         id=new_id(),
         created_by=call.caller_id,
@@ -60,9 +64,9 @@ def add(
         sheet=columns.sheet,
     )
     with database.read() as session:
-        idempotency.recall(session, call)
-        if there := repository.same(session, dataset):
-            return there, False
+        idempotency.raise_if_replayed(session, call)
+        if existing := repository.find_identical(session, dataset):
+            return existing, False
         _check_quota(session, dataset, settings)
 
     dataset.profile = Inspection(file, upload.filename, columns, settings).profile()
@@ -71,69 +75,78 @@ def add(
         limit = f"{settings.max_rows:,}"
         raise DataTooLarge(file=upload.filename, what="the number of rows", limit=limit)
 
-    store.put_file(file, files.key(dataset))  # before the transaction: nobody waits for the store
-    unwanted = True
+    # Before the transaction, so that other writers do not wait for the store.
+    store.put_file(file, files.store_key(dataset))
+    delete_file = True
     try:
         with database.write() as session:
-            idempotency.begin(session, call)
-            take_turns(session, f"data sets of {dataset.created_by}")
-            take_turns(session, f"data set {dataset.name}")
-            if there := repository.same(session, dataset):  # it came while this one was checked
-                return there, False
-            _check_quota(session, dataset, settings)  # once more: so did others, perhaps
-            repository.add(session, dataset)
-            idempotency.keep(session, call, status=201, body=DatasetView.of(dataset))
-            unwanted = False  # a commit that breaks may have been made; the sweep will know
+            idempotency.reserve(session, call)
+            acquire_transaction_lock(session, f"data sets of {dataset.created_by}")
+            acquire_transaction_lock(session, f"data set {dataset.name}")
+            # Both checks again: other uploads may have been stored in the meantime.
+            if existing := repository.find_identical(session, dataset):
+                return existing, False
+            _check_quota(session, dataset, settings)
+            repository.insert(session, dataset)
+            idempotency.save_response(
+                session, call, status=201, body=DatasetView.from_dataset(dataset)
+            )
+            # A commit that fails may still have succeeded; garbage collection then decides.
+            delete_file = False
             session.commit()
     finally:
-        if unwanted:
-            store.discard(files.key(dataset))
+        if delete_file:
+            store.delete_best_effort(files.store_key(dataset))
     return dataset, True
 
 
-def look(upload: Upload, fields: DatasetFields, settings: Settings) -> dict[str, Any]:
-    """The columns of a file, and its first rows. Raises what is wrong with it."""
-    return Inspection(_parsable(upload), upload.filename, fields.columns, settings).look()
+def preview(upload: Upload, fields: UploadFields, settings: Settings) -> dict[str, Any]:
+    """Return the columns of a file and its first rows. Raises the errors in the file."""
+    file = _with_original_suffix(upload)
+    return Inspection(file, upload.filename, fields.columns, settings).detect_columns()
 
 
-def _parsable(upload: Upload) -> Path:
-    """The file under its ending, by which the parser goes. Raises `UnsupportedFormat`."""
-    return upload.path.rename(upload.path.with_suffix(ending_of(upload.filename)))
+def _with_original_suffix(upload: Upload) -> Path:
+    """Rename the file to its original suffix, which selects the parser.
+
+    Raises `UnsupportedFormat`.
+    """
+    return upload.path.rename(upload.path.with_suffix(file_suffix(upload.filename)))
 
 
 def _check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:
-    used = repository.bytes_of(session, dataset.created_by)
+    used = repository.stored_bytes(session, dataset.created_by)
     if used + dataset.bytes > settings.key_upload_bytes:
-        raise KeyBytesUsed(used=f"{used:,}", limit=f"{settings.key_upload_bytes:,}")
+        raise UploadQuotaExceeded(used=f"{used:,}", limit=f"{settings.key_upload_bytes:,}")
 
 
-def content(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
-    """The file, to read only. Raises `DatasetDamaged`, and what a store raises."""
+def content_path(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
+    """Return the file, read-only. Raises `DatasetDamaged`, and the errors of a store."""
     try:
-        return files.find(settings, store, dataset)
+        return files.local_path(settings, store, dataset)
     except ArtifactCorrupt as error:
         problem = error.detail["problem"]
         raise DatasetDamaged(ref=f"{dataset.name}:{dataset.version}", problem=problem) from error
 
 
-def check(database: Database, store: Store, *, settings: Settings, ref: str) -> Dataset:
-    """Diagnose a data set anew. Raises what `content` and `Inspection.diagnosis` raise."""
+def diagnose(database: Database, store: Store, *, settings: Settings, ref: str) -> Dataset:
+    """Diagnose a data set again. Raises what `content_path` and `Inspection.diagnosis` raise."""
     with database.read() as session:
         dataset = repository.resolve(session, ref)
     diagnosis = _inspection(store, settings, dataset).diagnosis()
     with database.write() as session:
-        dataset = repository.get(session, dataset.id, alone=True)
+        dataset = repository.get(session, dataset.id, for_update=True)
         dataset.profile = {**dataset.profile, "diagnosis": diagnosis}
         session.commit()
     return dataset
 
 
-def rows(
+def read_rows(
     database: Database, store: Store, *, settings: Settings, ref: str, after: int, limit: int
 ) -> tuple[Dataset, list[dict[str, Any]]]:
-    """A data set, and rows with numbers above `after`.
+    """Return a data set, and up to `limit` rows with numbers above `after`.
 
-    Raises what `content` and `Inspection.rows` raise.
+    Raises what `content_path` and `Inspection.rows` raise.
     """
     with database.read() as session:
         dataset = repository.resolve(session, ref)
@@ -141,8 +154,8 @@ def rows(
 
 
 def _inspection(store: Store, settings: Settings, dataset: Dataset) -> Inspection:
-    file = content(store, settings=settings, dataset=dataset)
-    columns = Columns(
+    file = content_path(store, settings=settings, dataset=dataset)
+    columns = DatasetColumns(
         dataset.text_column,
         dataset.label_column,
         dataset.split_column,
@@ -152,44 +165,45 @@ def _inspection(store: Store, settings: Settings, dataset: Dataset) -> Inspectio
 
 
 def delete(database: Database, store: Store, *, settings: Settings, ref: str) -> None:
-    """Remove the file; the row stays for the record. Raises `DatasetInUse`, `DatasetNotFound`."""
+    """Delete the file and mark the row as deleted. Raises `DatasetInUse`, `DatasetNotFound`."""
     with database.write() as session:
-        found = repository.resolve(session, ref)
-        dataset = repository.get(session, found.id, alone=True)  # submits come before or after
-        if count := repository.readers(session, dataset.id):
+        resolved = repository.resolve(session, ref)
+        # The lock excludes jobs that are being submitted for this data set.
+        dataset = repository.get(session, resolved.id, for_update=True)
+        if count := repository.count_readers(session, dataset.id):
             raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
         repository.mark_deleted(session, dataset)
         session.commit()
-    files.discard(settings, store, dataset)
+    files.delete_file(settings, store, dataset)
 
 
-def _named(filename: str, fields: DatasetFields) -> tuple[str, str | None]:
-    """(name, title) of a data set; no title where the name says as much. Raises `NameNeeded`.
+def _name_and_title(filename: str, fields: UploadFields) -> tuple[str, str | None]:
+    """Return the name and the title of a data set; the title is None if it equals the name.
 
-    A file without labels gets another name than one with them, or the newest `my-reviews` could
-    not be trained on.
+    By default, a file without labels gets a suffix. Otherwise the newest version of `my-reviews`
+    could not be used for training. Raises `DatasetNameRequired`.
     """
     if fields.name is not None:
-        name = slug(fields.name, 64)
+        name = slugify(fields.name, 64)
         if not name:
-            raise NameNeeded(filename=fields.name)
+            raise DatasetNameRequired(filename=fields.name)
         return name, fields.name if fields.name != name else None
-    ending = TO_PREDICT if fields.purpose == "predict" else ""
-    stem = PurePath(filename).stem
-    name = slug(stem, 64 - len(ending))
+    suffix = PREDICT_SUFFIX if fields.purpose == "predict" else ""
+    name = slugify(PurePath(filename).stem, 64 - len(suffix))
     if not name:
-        raise NameNeeded(filename=filename)
-    return name + ending, None
+        raise DatasetNameRequired(filename=filename)
+    return name + suffix, None
 
 
-def slug(title: str, most: int) -> str:
-    """What addresses take: `Größe (Mai)` → `grosse-mai`; `` where nothing can be made of it.
+def slugify(title: str, max_length: int) -> str:
+    """Convert a title to a URL-safe name: `Größe (Mai)` → `grosse-mai`.
 
-    A title in another script than the Latin one becomes `data-` and a digest, always the same.
+    A title in a non-Latin script becomes `data-` and a digest of it; one without letters and
+    digits becomes an empty string.
     """
     folded = unicodedata.normalize("NFKD", title.casefold())
-    plain = folded.encode("ascii", "ignore").decode()
-    found = re.sub(r"[^a-z0-9]+", "-", plain)[:most].strip("-")
-    if not found and any(character.isalnum() for character in folded):
+    ascii_text = folded.encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9]+", "-", ascii_text)[:max_length].strip("-")
+    if not name and any(character.isalnum() for character in folded):
         return f"data-{hashlib.sha256(folded.encode()).hexdigest()[:8]}"
-    return found
+    return name

@@ -1,4 +1,4 @@
-"""Uploaded data sets."""
+"""Table of uploaded data sets."""
 
 from collections import Counter
 from uuid import UUID
@@ -9,15 +9,19 @@ from sqlalchemy.orm import Mapped, mapped_column, validates
 from app.database.base import Base, BigInt, JsonObject, new_id
 from app.database.clock import now
 
-LABELS_SHOWN = 10  # in lists: the most frequent
-_GROWING = ("labels", "similar_labels", "diagnosis")  # with the number of labels
+MAX_LISTED_LABELS = 10  # the most frequent labels that a list shows
+_UNBOUNDED_KEYS = (
+    "labels",
+    "similar_labels",
+    "diagnosis",
+)  # profile keys that grow with the labels
 
 
 class Dataset(Base):
-    """One uploaded file, checked before any job may use it. The file lies under its id.
+    """An uploaded file, validated before any job may use it. The file is stored under its id.
 
-    Deleting removes the file and keeps the row: a version number never comes back, and a job can
-    still say what it was trained on.
+    Deletion removes the file and keeps the row: version numbers are never reused, and a job can
+    still refer to its training data.
     """
 
     __tablename__ = "datasets"
@@ -25,19 +29,19 @@ class Dataset(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))
     name: Mapped[str] = mapped_column(String(64))
-    title: Mapped[str | None] = mapped_column(String(255))  # what the name was made from
-    version: Mapped[int]  # counts uploads under one name, from 1
-    filename: Mapped[str] = mapped_column(String(255))  # as the caller called it, for show only
+    title: Mapped[str | None] = mapped_column(String(255))  # the name was derived from it
+    version: Mapped[int]  # counts the uploads of a name, from 1
+    filename: Mapped[str] = mapped_column(String(255))  # as the client sent it, for display only
     suffix: Mapped[str] = mapped_column(String(16))
     sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[BigInt]
     text_column: Mapped[str] = mapped_column(String(256))
-    label_column: Mapped[str | None] = mapped_column(String(256))  # None: to be predicted
-    split_column: Mapped[str | None] = mapped_column(Text)  # as asked for
-    sheet: Mapped[str | None] = mapped_column(String(256))  # as asked for
+    label_column: Mapped[str | None] = mapped_column(String(256))  # None: only for prediction
+    split_column: Mapped[str | None] = mapped_column(Text)  # as requested
+    sheet: Mapped[str | None] = mapped_column(String(256))  # as requested
     rows: Mapped[int]
-    # Labels with counts, split counts, duplicates, diagnosis. It grows with the labels, so it is
-    # read where it is needed: lists and jobs go by the overview.
+    # Labels with counts, split counts, duplicates, diagnosis. It grows with the number of labels,
+    # so it is deferred: lists and jobs use the overview.
     profile: Mapped[JsonObject] = mapped_column(deferred=True)
     overview: Mapped[JsonObject] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[float] = mapped_column(Double, default=now())
@@ -46,20 +50,20 @@ class Dataset(Base):
     __table_args__ = (UniqueConstraint("name", "version"),)
 
     @validates("profile")
-    def _keep_overview(self, _: str, profile: JsonObject) -> JsonObject:
-        self.overview = overview_of(profile)
+    def _update_overview(self, _: str, profile: JsonObject) -> JsonObject:
+        self.overview = make_overview(profile)
         return profile
 
 
-def overview_of(profile: JsonObject) -> JsonObject:
-    """What a list shows of a profile, of a size that no number of labels changes."""
+def make_overview(profile: JsonObject) -> JsonObject:
+    """Return the part of a profile that lists show; its size does not grow with the labels."""
     labels: dict[str, int] = profile.get("labels", {})
-    most_frequent = sorted(labels.items(), key=lambda each: -each[1])[:LABELS_SHOWN]
+    most_frequent = sorted(labels.items(), key=lambda item: -item[1])[:MAX_LISTED_LABELS]
     diagnosis = profile.get("diagnosis")
-    found = Counter(each["level"] for each in diagnosis["findings"]) if diagnosis else None
+    levels = Counter(each["level"] for each in diagnosis["findings"]) if diagnosis else None
     return {
-        **{name: value for name, value in profile.items() if name not in _GROWING},
+        **{name: value for name, value in profile.items() if name not in _UNBOUNDED_KEYS},
         "labels": dict(most_frequent),
         "label_count": len(labels),
-        "findings": found,
+        "findings": levels,
     }

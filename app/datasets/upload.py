@@ -1,4 +1,4 @@
-"""A multipart upload on its way to the disk: counted, hashed, never in memory as a whole."""
+"""Multipart uploads, streamed to disk: counted and hashed, never in memory as a whole."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ _MAX_FIELD_BYTES = 4096
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that has arrived, and the form fields that came with it."""
+    """A received file, and the form fields sent with it."""
 
     path: Path
     filename: str
@@ -29,34 +29,34 @@ class Upload:
     fields: dict[str, str]
 
 
-async def receive(request: Request, *, path: Path, limit: int) -> Upload:
-    """Write the part `file` of the body to `path`, at most `limit` bytes of it.
+async def receive_upload(request: Request, *, path: Path, limit: int) -> Upload:
+    """Write the part `file` of the body to `path`, at most `limit` bytes.
 
-    Raises `MalformedUpload`, `UploadTooLarge`, and the `OSError` of a full disk; the caller then
-    removes the rest.
+    Raises `MalformedUpload`, `UploadTooLarge`, and the `OSError` of a full disk. The caller then
+    removes what was written.
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if media_type != b"multipart/form-data" or not options.get(b"boundary"):
         raise MalformedUpload(problem="the content type is not multipart/form-data")
     try:
         with path.open("xb") as file:
-            form = _Form(file, limit)
-            await _feed(request, form, options[b"boundary"])
-            await run_in_threadpool(_sync, file)
+            form = _UploadForm(file, limit)
+            await _parse_stream(request, form, options[b"boundary"])
+            await run_in_threadpool(_sync_to_disk, file)
     except FormParserError as error:
-        raise MalformedUpload(problem="the parts are not well formed") from error
+        raise MalformedUpload(problem="the multipart body is malformed") from error
     except ClientDisconnect as error:
-        raise MalformedUpload(problem="the connection ended before the file did") from error
+        raise MalformedUpload(problem="the connection ended before the end of the file") from error
     return Upload(
         path=path,
         filename=form.finished_filename(),
         sha256=form.digest.hexdigest(),
         bytes=form.size,
-        fields={name: _decoded(name, value) for name, value in form.fields.items()},
+        fields={name: _decode(name, value) for name, value in form.fields.items()},
     )
 
 
-async def _feed(request: Request, form: "_Form", boundary: bytes) -> None:
+async def _parse_stream(request: Request, form: "_UploadForm", boundary: bytes) -> None:
     parser = MultipartParser(
         boundary,
         {
@@ -75,8 +75,8 @@ async def _feed(request: Request, form: "_Form", boundary: bytes) -> None:
 
 
 @dataclass
-class _Form:
-    """What the parser calls. The part `file` goes to the disk, the others are short fields."""
+class _UploadForm:
+    """Callbacks of the parser. The part `file` is written to disk, the others are short fields."""
 
     file: BinaryIO
     limit: int
@@ -109,15 +109,15 @@ class _Form:
 
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
-        name = _decoded("a field name", options.get(b"name", b""))
+        name = _decode("a field name", options.get(b"name", b""))
         if b"filename" in options:
             if name != "file" or self.filename is not None:
                 raise MalformedUpload(problem="there is a file besides the part 'file'")
-            self.filename = _decoded("the file name", options[b"filename"])
+            self.filename = _decode("the file name", options[b"filename"])
             self._field = None
             return
         if not name or name in self.fields or len(self.fields) == _MAX_FIELDS:
-            raise MalformedUpload(problem="a field has no name, comes twice or is one too many")
+            raise MalformedUpload(problem="a field has no name, is repeated, or is one too many")
         self._field = self.fields[name] = bytearray()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -129,18 +129,18 @@ class _Form:
         self.size += end - start
         if self.size > self.limit:
             raise UploadTooLarge(limit=self.limit)
-        piece = memoryview(data)[start:end]
-        self.file.write(piece)
-        self.digest.update(piece)
+        chunk = memoryview(data)[start:end]
+        self.file.write(chunk)
+        self.digest.update(chunk)
 
     def on_end(self) -> None:
         self.complete = True
 
     def finished_filename(self) -> str:
-        """The name of the file, once everything has come."""
+        """Return the file name once the whole body has been parsed."""
         if not self.complete:
             raise MalformedUpload(problem="the last boundary is missing")
-        # Some senders put a whole path here. The name is shown, never used as a path.
+        # Some clients send a full path. The name is displayed, never used as a path.
         name = re.split(r"[/\\]", self.filename or "")[-1]
         shown = "".join(character for character in name if character.isprintable())[-255:]
         if not shown:
@@ -148,12 +148,12 @@ class _Form:
         return shown
 
 
-def _sync(file: BinaryIO) -> None:
+def _sync_to_disk(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 
 
-def _decoded(what: str, value: bytes | bytearray) -> str:
+def _decode(what: str, value: bytes | bytearray) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,1 +1,1 @@
-"""HTTP in front of and behind every route: middleware, errors, pages, dependencies."""
+"""HTTP concerns shared by all routes: middleware, errors, pagination, dependencies."""

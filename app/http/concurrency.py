@@ -1,8 +1,8 @@
-"""Work in threads and children that several callers want at a time: how much of it runs and waits.
+"""Concurrency limits for blocking work that requests run in threads or child processes.
 
-Reads of rows have slots of their own, so that they cannot delay uploads and imports. Work whose
-caller has left is cancelled: what waits never starts, and `app.sandbox.process.run` kills its
-child.
+Reads of data set rows have limits of their own, so that they cannot delay uploads and imports. When
+the client disconnects, its work is cancelled: queued work never starts, and
+`app.sandbox.process.run_child` kills the child process.
 """
 
 from collections import Counter
@@ -15,39 +15,41 @@ import anyio
 from fastapi import Request
 
 from app.errors import KeyQueueFull, QueueFull
-from app.http.disconnect import cancelled_on_disconnect
+from app.http.disconnect import cancel_on_disconnect
 from app.settings import Settings
 
-AT_A_TIME = 2  # of each kind; each child may take its share of memory
-RETRY_SECONDS = 5  # what a caller that finds no room is told to wait
+MAX_RUNNING = 2  # per limiter, because each child process may use much memory
+RETRY_AFTER_SECONDS = 5
 
-T = TypeVar("T")
+ResultT = TypeVar("ResultT")
 
 
-class Slots:
-    """So much runs at a time; so much may run or wait, in all and for each key.
+class ConcurrencyLimiter:
+    """Limits how much work runs at once, and how much may run or wait, in total and per API key.
 
-    Used on one event loop only.
+    Use an instance on one event loop only.
     """
 
-    def __init__(self, *, most: int, most_of_a_key: int) -> None:
-        self._limiter = anyio.CapacityLimiter(AT_A_TIME)
-        self._most = most
-        self._most_of_a_key = most_of_a_key
-        self._pending: Counter[UUID] = Counter()  # by key
+    def __init__(self, *, max_pending: int, max_pending_per_key: int) -> None:
+        self._limiter = anyio.CapacityLimiter(MAX_RUNNING)
+        self._max_pending = max_pending
+        self._max_pending_per_key = max_pending_per_key
+        self._pending: Counter[UUID] = Counter()  # by API key
 
-    async def run(self, caller: UUID, work: Callable[[], T]) -> T:
-        """The result of `work`, in a thread. Raises `KeyQueueFull`, `QueueFull`, and what it
-        raises."""
-        async with self._place(caller):
+    async def run(self, caller: UUID, work: Callable[[], ResultT]) -> ResultT:
+        """Run `work` in a thread and return its result.
+
+        Raises `KeyQueueFull`, `QueueFull`, and whatever `work` raises.
+        """
+        async with self._pending_slot(caller):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
     @asynccontextmanager
-    async def _place(self, caller: UUID) -> AsyncIterator[None]:
-        if self._pending[caller] >= self._most_of_a_key:
-            raise KeyQueueFull(limit=self._most_of_a_key, retry_after=RETRY_SECONDS)
-        if self._pending.total() >= self._most:
-            raise QueueFull(limit=self._most, retry_after=RETRY_SECONDS)
+    async def _pending_slot(self, caller: UUID) -> AsyncIterator[None]:
+        if self._pending[caller] >= self._max_pending_per_key:
+            raise KeyQueueFull(limit=self._max_pending_per_key, retry_after=RETRY_AFTER_SECONDS)
+        if self._pending.total() >= self._max_pending:
+            raise QueueFull(limit=self._max_pending, retry_after=RETRY_AFTER_SECONDS)
         self._pending[caller] += 1
         try:
             yield
@@ -57,28 +59,31 @@ class Slots:
                 del self._pending[caller]
 
 
-class WorkSlots:
-    """The slots of a process."""
+class ConcurrencyLimits:
+    """The concurrency limiters of a process. Create it on the event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        """On the event loop."""
-        self.reads = Slots(most=settings.max_reads, most_of_a_key=settings.key_reads)
-        self.checks = Slots(most=settings.max_checks, most_of_a_key=settings.max_checks)
+        self.reads = ConcurrencyLimiter(
+            max_pending=settings.max_reads, max_pending_per_key=settings.key_reads
+        )
+        self.checks = ConcurrencyLimiter(
+            max_pending=settings.max_checks, max_pending_per_key=settings.max_checks
+        )
 
 
-class Work:
-    """Runs the work of one request in the slots of the process."""
+class RequestExecutor:
+    """Runs the blocking work of one request within the limits of the process."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._slots: WorkSlots = request.app.state.work_slots
+        self._limits: ConcurrencyLimits = request.app.state.concurrency_limits
         self._caller: UUID = request.state.caller.id
 
-    async def read(self, work: Callable[[], T]) -> T:
-        """Read a file that was uploaded. A GET ends with its connection by itself."""
-        return await self._slots.reads.run(self._caller, work)
+    async def run_read(self, work: Callable[[], ResultT]) -> ResultT:
+        """Read an uploaded file. Middleware already cancels a GET when its client disconnects."""
+        return await self._limits.reads.run(self._caller, work)
 
-    async def check(self, work: Callable[[], T]) -> T:
-        """Check what was sent. Nothing is kept if the caller leaves before the check has ended."""
-        async with cancelled_on_disconnect(self._request.receive):
-            return await self._slots.checks.run(self._caller, work)
+    async def run_check(self, work: Callable[[], ResultT]) -> ResultT:
+        """Check an upload or import. Nothing is stored if the client disconnects before the end."""
+        async with cancel_on_disconnect(self._request.receive):
+            return await self._limits.checks.run(self._caller, work)

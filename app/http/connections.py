@@ -1,8 +1,8 @@
-"""Limits of connections, below what the application sees of them.
+"""Connection limits, enforced in uvicorn's protocol class, below the ASGI application.
 
-uvicorn waits for a request head as long as a client likes, and every open connection takes a file
-of the process. So a head has a time limit, and where all connections that there may be are open,
-a new one takes the place of the one that has been idle longest.
+uvicorn waits for a request head without a time limit, and every open connection uses a file
+descriptor. So a request head has a timeout here, and when the connection limit is reached, a new
+connection replaces the one that has been idle the longest.
 """
 
 import asyncio
@@ -19,122 +19,128 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.settings import Settings
 
-HEAD_SECONDS = 10.0  # from the connection, or the first byte, to the end of a request head
-FILES_SHARE = 0.75  # of the files that the process may open are for connections
-LOG_SECONDS = 60  # between two lines that say that connections ran out
+HEAD_TIMEOUT_SECONDS = 10.0  # from the connection, or the first byte, to the end of a request head
+MAX_SHARE_OF_OPEN_FILES = 0.75  # the share of the open-file limit that connections may use
+LOG_INTERVAL_SECONDS = 60  # minimum time between two warnings about the connection limit
 
 log = structlog.get_logger()
 
 
 def raise_file_limit() -> int:
-    """Let this process open as many files as its system allows; returns how many."""
+    """Raise this process's open-file limit to the hard limit, and return the new limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # a system may not allow what it calls the limit
+    with suppress(ValueError, OSError):  # some systems do not allow their own hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def protocol(settings: Settings) -> type[H11Protocol]:
-    """What speaks HTTP on each connection of one server."""
-    files = raise_file_limit()
-    most = settings.max_connections
-    if files != resource.RLIM_INFINITY:
-        most = min(most, int(files * FILES_SHARE))
+def build_protocol_class(settings: Settings) -> type[H11Protocol]:
+    """Return the HTTP protocol class for one server, with its connection limit."""
+    file_limit = raise_file_limit()
+    limit = settings.max_connections
+    if file_limit != resource.RLIM_INFINITY:
+        limit = min(limit, int(file_limit * MAX_SHARE_OF_OPEN_FILES))
 
-    class Bounded(BoundedProtocol):
-        limit = most
-        idle: ClassVar[dict[BoundedProtocol, None]] = {}
+    class ServerProtocol(LimitedH11Protocol):
+        max_connections = limit
+        idle_connections: ClassVar[dict[LimitedH11Protocol, None]] = {}
 
-    return Bounded
+    return ServerProtocol
 
 
-class BoundedProtocol(H11Protocol):
-    """One connection. It is idle while it has no request under way."""
+class LimitedH11Protocol(H11Protocol):
+    """One connection. It is idle while no request is in progress."""
 
-    limit: ClassVar[int]
-    idle: ClassVar[dict["BoundedProtocol", None]]  # of a server; the longest idle first
+    max_connections: ClassVar[int]
+    idle_connections: ClassVar[dict["LimitedH11Protocol", None]]  # per server; longest idle first
     logged_at: ClassVar[float] = float("-inf")
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._application = self.app
-        self.app = self._serve
+        self.app = self._run_application
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.limit:
-            self._make_room()
+        if len(self.connections) > self.max_connections:
+            self._evict_idle_connection()
         if not transport.is_closing():
-            self._look_for_head()
+            self._update_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._busy()
+        self._mark_busy()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._look_for_head()
+        self._update_head_timer()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._waits():
-            self.idle[self] = None  # the server's own timer of idle connections runs
+        if self._is_idle():
+            self.idle_connections[self] = None  # uvicorn's keep-alive timer is running
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application. An answer before the end of a body that is not small closes the
-        connection, as the rest is not read; so does a 400, after which nobody knows where the next
-        request begins."""
+    async def _run_application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and close the connection after certain responses.
+
+        One is a response before the end of a large body, as the rest is not read. The other is a
+        400, after which it is unclear where the next request begins.
+        """
         cycle = self.cycle
         length = Headers(scope=scope).get("content-length", "")
         small = length.isdigit() and int(length) <= HIGH_WATER_LIMIT
 
-        async def note(message: Message) -> None:
+        async def send_and_close(message: Message) -> None:
             if message["type"] == "http.response.start" and (
                 message["status"] == 400 or (cycle.more_body and not small)
             ):
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        await self._application(scope, receive, note)
+        await self._application(scope, receive, send_and_close)
 
-    def _waits(self) -> bool:
-        """Whether no request is under way, but for the rest of a body that was answered before."""
+    def _is_idle(self) -> bool:
+        """Return whether no request is in progress.
+
+        The rest of a body does not count once the response is complete.
+        """
         return self.cycle is None or self.cycle.response_complete
 
-    def _look_for_head(self) -> None:
-        """Start or stop the time of a head."""
-        if self.transport.is_closing() or not self._waits():
-            self._busy()
+    def _update_head_timer(self) -> None:
+        """Start or stop the timer for the next request head."""
+        if self.transport.is_closing() or not self._is_idle():
+            self._mark_busy()
         elif self._head_timer is None:
-            self.idle[self] = None
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+            self.idle_connections[self] = None
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
 
-    def _busy(self) -> None:
-        self.idle.pop(self, None)
+    def _mark_busy(self) -> None:
+        self.idle_connections.pop(self, None)
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _head_is_late(self) -> None:
-        if self.conn.trailing_data[0]:  # a part of a head; of a body nothing is left there
-            self._refuse(b"408 Request Timeout")
-        else:  # as a connection ends that was kept alive
+    def _on_head_timeout(self) -> None:
+        if self.conn.trailing_data[0]:  # part of a head: h11 leaves no body data there
+            self._reject(b"408 Request Timeout")
+        else:  # close it like a keep-alive connection that timed out
             self.timeout_keep_alive_handler()
 
-    def _make_room(self) -> None:
+    def _evict_idle_connection(self) -> None:
         """Close the connection that has been idle longest, or this one if none is idle."""
-        if time.monotonic() - type(self).logged_at > LOG_SECONDS:
+        if time.monotonic() - type(self).logged_at > LOG_INTERVAL_SECONDS:
             type(self).logged_at = time.monotonic()
-            log.warning("connections_full", limit=self.limit, idle=len(self.idle))
-        oldest = next(iter(self.idle), None)
+            idle = len(self.idle_connections)
+            log.warning("connections_full", limit=self.max_connections, idle=idle)
+        oldest = next(iter(self.idle_connections), None)
         if oldest is None:
-            self._refuse(b"503 Service Unavailable", b"Retry-After: 5\r\n")
+            self._reject(b"503 Service Unavailable", b"Retry-After: 5\r\n")
         else:
             oldest.timeout_keep_alive_handler()
-            oldest._busy()
+            oldest._mark_busy()
 
-    def _refuse(self, status: bytes, headers: bytes = b"") -> None:
+    def _reject(self, status: bytes, headers: bytes = b"") -> None:
         head = b"HTTP/1.1 %s\r\n%sConnection: close\r\nContent-Length: 0\r\n\r\n"
         self.transport.write(head % (status, headers))
         self.transport.close()

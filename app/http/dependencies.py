@@ -1,6 +1,6 @@
-"""What a route can ask for, each named once.
+"""FastAPI dependencies shared by all routes.
 
-They are coroutines because FastAPI calls anything else in a thread, which costs more than they do.
+They are coroutines because FastAPI runs plain functions in a thread, which costs more than they do.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from app.database.engines import Database
-from app.http.concurrency import Work
+from app.http.concurrency import RequestExecutor
 from app.queue.dispatch import JobQueue
 from app.resources import Resources
 from app.settings import Settings
@@ -19,7 +19,7 @@ from app.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes the request: the row of a key, and what it may do."""
+    """The authenticated caller of a request: the id, name and scopes of its API key."""
 
     id: UUID
     name: str
@@ -52,8 +52,8 @@ async def _caller(request: Request) -> Caller:
     return caller
 
 
-async def _work(request: Request) -> Work:
-    return Work(request)
+async def _executor(request: Request) -> RequestExecutor:
+    return RequestExecutor(request)
 
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
@@ -61,4 +61,4 @@ DatabaseDep = Annotated[Database, Depends(_database)]
 StoreDep = Annotated[Store, Depends(_store)]
 QueueDep = Annotated[JobQueue, Depends(_queue)]
 CallerDep = Annotated[Caller, Depends(_caller)]
-WorkDep = Annotated[Work, Depends(_work)]
+ExecutorDep = Annotated[RequestExecutor, Depends(_executor)]

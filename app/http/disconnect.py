@@ -1,4 +1,4 @@
-"""The end of work whose caller has left."""
+"""Cancellation of work whose client has disconnected."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,83 +7,84 @@ from contextlib import asynccontextmanager
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import ClientLeft
+from app.errors import ClientDisconnected
 
-SAFE = frozenset({"GET", "HEAD"})
+SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
 @asynccontextmanager
-async def cancelled_on_disconnect(receive: Receive) -> AsyncIterator[None]:
-    """Cancels the block when the client leaves, and raises `ClientLeft` then, which nobody hears.
+async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the block when the client disconnects, and then raise `ClientDisconnected`.
 
-    Work in a thread goes on until it asks `anyio.from_thread.check_cancelled`.
+    Work in a thread continues until it calls `anyio.from_thread.check_cancelled`.
     """
     with anyio.CancelScope() as scope:
-        watching = asyncio.create_task(_watch(receive, scope))
+        watcher = asyncio.create_task(_cancel_when_disconnected(receive, scope))
         try:
             yield
         finally:
-            watching.cancel()
+            watcher.cancel()
     if scope.cancelled_caught:
-        raise ClientLeft()
+        raise ClientDisconnected()
 
 
-async def _watch(receive: Receive, scope: anyio.CancelScope) -> None:
+async def _cancel_when_disconnected(receive: Receive, scope: anyio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()
 
 
-class CancelOnDisconnect:
-    """ASGI middleware: a GET ends when its client leaves, whether it waits for a thread or runs.
+class CancelOnDisconnectMiddleware:
+    """ASGI middleware that cancels a GET or HEAD request when its client disconnects.
 
-    What changes something is left to its route.
+    It cancels requests that wait for a thread, too. Other methods are left to their routes.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in SAFE:
+        if scope["type"] != "http" or scope["method"] not in SAFE_METHODS:
             await self.app(scope, receive, send)
             return
-        call = _Call(receive, send)
+        channel = _ReadAheadChannel(receive, send)
         try:
-            async with cancelled_on_disconnect(call.read_ahead):
-                await self.app(scope, call.receive, call.send)
-        except ClientLeft:
-            if not call.started:  # else there is nothing to say, not even to the log
+            async with cancel_on_disconnect(channel.read_ahead):
+                await self.app(scope, channel.receive, channel.send)
+        except ClientDisconnected:
+            if not channel.response_started:  # otherwise there is nothing to respond or to log
                 raise
 
 
-class _Call:
-    """Hears of a disconnect before the application asks for it, and hands on all that came."""
+class _ReadAheadChannel:
+    """Reads messages ahead, to notice a disconnect early, and passes them on to the application."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._came: asyncio.Queue[Message] = asyncio.Queue()
-        self.started = self._answered = False
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.response_started = self._response_complete = False
 
     async def read_ahead(self) -> Message:
-        """The next message; none after the answer, which the server follows with a disconnect."""
+        """Return the next message. Blocks forever after the response is complete, because the
+        server then reports a disconnect."""
         message = await self._receive()
-        self._came.put_nowait(message)
+        self._messages.put_nowait(message)
         if message.get("more_body"):
-            await self._came.join()  # holds one part of a body, no more
-        if self._answered:
+            await self._messages.join()  # buffer at most one chunk of the body
+        if self._response_complete:
             await asyncio.Event().wait()
         return message
 
     async def receive(self) -> Message:
-        message = await self._came.get()
-        self._came.task_done()
+        message = await self._messages.get()
+        self._messages.task_done()
         if message["type"] == "http.disconnect":
-            self._came.put_nowait(message)  # whoever asks again hears the same
+            self._messages.put_nowait(message)  # further calls receive it again
         return message
 
     async def send(self, message: Message) -> None:
-        self.started = True
+        self.response_started = True
         if message["type"] == "http.response.body" and not message.get("more_body"):
-            self._answered = True
+            self._response_complete = True
         await self._send(message)

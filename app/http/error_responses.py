@@ -1,9 +1,10 @@
-"""The only map from errors to answers.
+"""Error responses: the only place that turns exceptions into HTTP responses.
 
-Native routes answer `application/problem+json` (RFC 9457) with a stable `code`. The routes of the
-predict dialect answer `{"error": …, "error_type": …, "code": …}`, which clients of
-text-embeddings-inference and of the Hugging Face hub understand. No answer holds a stack trace,
-SQL, or what the caller sent.
+Native routes respond with `application/problem+json` (RFC 9457) and a stable `code`. Routes of the
+predict format respond with `{"error": …, "error_type": …, "code": …}`, which clients of
+text-embeddings-inference and of the Hugging Face Hub understand. No response contains a traceback,
+SQL, or the caller's input. FastAPI's own validation response repeats the input, and so fails on
+NaN, on numbers that are too large and on lone surrogates.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,14 +23,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.database import causes
-from app.errors import AppError, StorageFull
-from lora_core.atomic_files import is_no_room
+from app.database import errors as database_errors
+from app.errors import AppError, InsufficientStorage
+from lora_core.atomic_files import is_disk_full
 from lora_core.errors import LoraCoreError
-from lora_core.specs.validation import Fault, faults
+from lora_core.specs.validation import FieldProblem, field_problems
 
-INTERNAL = "internal_error"
-RETRY_SECONDS = 5  # what a 503 tells unless its cause knows better
+INTERNAL_ERROR = "internal_error"
+RETRY_AFTER_SECONDS = 5  # the default for a 503
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PREDICT_PATHS = ("/", "/predict", "/invocations", "/vertex", "/info", "/health", "/ping")
 ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
@@ -40,15 +41,15 @@ ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Con
     504: "Timeout",
 }
 ERROR_TYPE_NAMES = {*ERROR_TYPES.values(), "Empty", "RateLimited", "Validation"}
-SCHEMA: dict[str, Any] = {
+PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["type", "title", "status", "code", "detail", "instance", "request_id"],
     "properties": {
         "type": {"type": "string"},
-        "title": {"type": "string", "description": "The kind of problem."},
+        "title": {"type": "string", "description": "Summary of the kind of problem."},
         "status": {"type": "integer"},
-        "code": {"type": "string", "description": "Stable; programs go by this."},
-        "detail": {"type": "string", "description": "What was wrong, where, and what to do."},
+        "code": {"type": "string", "description": "Stable, for programs."},
+        "detail": {"type": "string", "description": "What is wrong, where, and how to fix it."},
         "instance": {"type": "string"},
         "request_id": {"type": "string"},
         "errors": {
@@ -65,33 +66,34 @@ SCHEMA: dict[str, Any] = {
         },
     },
 }
-PREDICT_SCHEMA = {
+PREDICT_ERROR_SCHEMA = {
     "type": "object",
     "required": ["error", "error_type", "code"],
     "properties": {
-        "error": {"type": "string", "description": "What was wrong, where, and what to do."},
+        "error": {"type": "string", "description": "What is wrong, where, and how to fix it."},
         "error_type": {"type": "string", "enum": sorted(ERROR_TYPE_NAMES)},
-        "code": SCHEMA["properties"]["code"],
-        "errors": SCHEMA["properties"]["errors"],
+        "code": PROBLEM_SCHEMA["properties"]["code"],
+        "errors": PROBLEM_SCHEMA["properties"]["errors"],
     },
 }
 
 
-def _refusals(media_type: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    description = "Refused; `code` names the cause."
+def _error_responses(media_type: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    description = "Request rejected; `code` identifies the cause."
     return {"4XX": {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
-RESPONSES = _refusals("application/problem+json", SCHEMA)
-PREDICT_RESPONSES = _refusals("application/json", PREDICT_SCHEMA)  # where `speaks_predict`
+PROBLEM_RESPONSES = _error_responses("application/problem+json", PROBLEM_SCHEMA)
+# For the paths of `uses_predict_format`.
+PREDICT_ERROR_RESPONSES = _error_responses("application/json", PREDICT_ERROR_SCHEMA)
 
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What is told about an error, before it is put into a dialect."""
+class ProblemDetails:
+    """The content of an error response, independent of its format. Fields as in RFC 9457."""
 
     status: int
     code: str
@@ -101,38 +103,38 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-ProblemPage = Callable[[Request, Problem], Response]  # set by who makes pages
+ProblemPageRenderer = Callable[[Request, ProblemDetails], Response]  # set by `app.web`
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error that routes raise on purpose. The others end in `middleware.Faults`."""
+    """Register handlers for expected errors. `ErrorMiddleware` responds to all others."""
     expected = (AppError, LoraCoreError, RequestValidationError, HTTPException, SQLAlchemyError)
-    for kind in expected:
-        app.add_exception_handler(kind, _handle)
+    for error_class in expected:
+        app.add_exception_handler(error_class, _handle)
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    return respond(request.scope, error)
+    return error_response(request.scope, error)
 
 
-def respond(scope: Scope, error: Exception) -> Response:
-    """The answer to an error. The log tells what the answer must not."""
-    problem = describe(error, scope)
-    if problem.code == INTERNAL:
+def error_response(scope: Scope, error: Exception) -> Response:
+    """Return the response to an error, and log the details that it must not contain."""
+    problem = problem_from_error(error, scope)
+    if problem.code == INTERNAL_ERROR:
         log.error("unexpected_error", code=problem.code, exc_info=error)
     elif problem.status >= 500 or isinstance(error, SQLAlchemyError):
         log.warning("unavailable", code=problem.code, reason=str(error))
-    return answer(scope, problem)
+    return problem_response(scope, problem)
 
 
-def answer(scope: Scope, problem: Problem) -> Response:
-    """The problem in the dialect of the path; as a page to a person who goes somewhere."""
+def problem_response(scope: Scope, problem: ProblemDetails) -> Response:
+    """Render the problem in the format of the path, or as a page if a browser navigates to it."""
     headers = dict(problem.headers)
-    page: ProblemPage | None = getattr(scope["app"].state, "problem_page", None)
+    page: ProblemPageRenderer | None = getattr(scope["app"].state, "problem_page", None)
     if page and scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
         return page(Request(scope), problem)
     path: str = scope["path"]
-    if speaks_predict(path):
+    if uses_predict_format(path):
         body: dict[str, Any] = {
             "error": problem.detail,
             "error_type": _error_type(problem),
@@ -140,7 +142,7 @@ def answer(scope: Scope, problem: Problem) -> Response:
         }
         if problem.errors:
             body["errors"] = problem.errors
-        return JSONResponse(_storable(body), problem.status, headers)
+        return JSONResponse(_replace_surrogates(body), problem.status, headers)
     body = {
         "type": f"urn:loraworks:problem:{problem.code}",
         "title": problem.title,
@@ -152,15 +154,17 @@ def answer(scope: Scope, problem: Problem) -> Response:
     }
     if problem.errors:
         body["errors"] = problem.errors
-    return JSONResponse(_storable(body), problem.status, headers, "application/problem+json")
+    return JSONResponse(
+        _replace_surrogates(body), problem.status, headers, "application/problem+json"
+    )
 
 
-def speaks_predict(path: str) -> bool:
-    """Whether errors of this path are told in the predict dialect."""
+def uses_predict_format(path: str) -> bool:
+    """Return whether errors of this path have the predict format."""
     return path in PREDICT_PATHS or path.startswith("/models/")
 
 
-def _error_type(problem: Problem) -> str:
+def _error_type(problem: ProblemDetails) -> str:
     if problem.code == "empty_input":
         return "Empty"
     if problem.code in ("key_overloaded", "quota_used"):
@@ -168,70 +172,69 @@ def _error_type(problem: Problem) -> str:
     return ERROR_TYPES.get(problem.status, "Validation")
 
 
-def describe(error: Exception, scope: Scope) -> Problem:
-    """What is told about an error. Anything unknown becomes `internal_error`."""
+def problem_from_error(error: Exception, scope: Scope) -> ProblemDetails:
+    """Describe an error for its response. Unknown errors become `internal_error`."""
     match error:
         case AppError():
-            return _from_app(error)
+            return _from_app_error(error)
         case LoraCoreError():
             title = (type(error).__doc__ or error.code).splitlines()[0]
-            return Problem(422, error.code, title, str(error))
+            return ProblemDetails(422, error.code, title, str(error))
         case RequestValidationError():
-            status, code, title, detail, errors = describe_invalid(error, scope)
-            return Problem(status, code, title, detail, errors)
+            return _from_validation_error(error, scope)
         case HTTPException():
-            return _from_router(error, scope)
-        case OSError() if is_no_room(error):
-            return _from_app(StorageFull())
-        case SQLAlchemyError() if known := causes.cause(error):
-            return _from_app(known)
+            return _from_http_exception(error, scope)
+        case OSError() if is_disk_full(error):
+            return _from_app_error(InsufficientStorage())
+        case SQLAlchemyError() if app_error := database_errors.to_app_error(error):
+            return _from_app_error(app_error)
         case _:
-            return _internal(scope)
+            return _internal_error(scope)
 
 
-def _internal(scope: Scope) -> Problem:
+def _internal_error(scope: Scope) -> ProblemDetails:
     request_id = scope.get("state", {}).get("request_id", "")
-    detail = f"The service made a mistake. Its log tells more under the request id {request_id}."
-    return Problem(500, INTERNAL, "Internal error.", detail)
+    detail = f"Internal server error. The server log has details under request id {request_id}."
+    return ProblemDetails(500, INTERNAL_ERROR, "Internal server error.", detail)
 
 
-def _from_app(error: AppError) -> Problem:
+def _from_app_error(error: AppError) -> ProblemDetails:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    wait = error.detail.get("retry_after", RETRY_SECONDS if error.status == 503 else None)
+    wait = error.detail.get("retry_after", RETRY_AFTER_SECONDS if error.status == 503 else None)
     if wait is not None:  # seconds
         headers["Retry-After"] = str(wait)
     at = error.detail.get("at")
     errors = ({"at": str(at), "code": error.code, "message": str(error)},) if at else ()
-    return Problem(error.status, error.code, error.title, str(error), errors, headers)
+    return ProblemDetails(error.status, error.code, error.title, str(error), errors, headers)
 
 
-def _from_router(error: HTTPException, scope: Scope) -> Problem:
-    """What the framework refuses by itself."""
+def _from_http_exception(error: HTTPException, scope: Scope) -> ProblemDetails:
+    """Describe an error that the framework itself raised."""
     headers = dict(error.headers or {})
     match error.status_code:
         case 400:
-            code, detail = "malformed_body", "The body cannot be read as what its type says."
+            code, detail = "malformed_body", "The body does not match its Content-Type."
         case 404:
             code, detail = (
                 "not_found",
-                "There is nothing at this address; /docs lists what there is.",
+                "There is no resource at this URL. /docs lists the available routes.",
             )
         case 405:
-            code, allowed = "method_not_allowed", _methods(scope)
+            code, allowed = "method_not_allowed", _allowed_methods(scope)
             headers["Allow"] = ", ".join(allowed)
-            detail = f"{scope['method']} is not possible here; use {' or '.join(allowed)}."
+            detail = f"{scope['method']} is not allowed here. Use {' or '.join(allowed)}."
         case 408:
-            code, detail = "body_too_slow", "The body came too slowly. Send it again, faster."
+            code, detail = "body_too_slow", "The body arrived too slowly. Send it again, faster."
         case 413:
-            code, detail = "body_too_large", f"The body is larger than {_limit(scope)} bytes."
+            code, detail = "body_too_large", f"The body exceeds {_body_limit(scope)} bytes."
         case _:
             code, detail = f"http_{error.status_code}", HTTPStatus(error.status_code).description
     title = f"{HTTPStatus(error.status_code).phrase}."
-    return Problem(error.status_code, code, title, detail, headers=headers)
+    return ProblemDetails(error.status_code, code, title, detail, headers=headers)
 
 
-def _methods(scope: Scope) -> list[str]:
-    """All that this address takes; the router's own answer names those of one route alone."""
+def _allowed_methods(scope: Scope) -> list[str]:
+    """Return all methods of this URL. The router's own Allow header names one route's only."""
     routes = scope["app"].routes
     return [
         method
@@ -240,79 +243,86 @@ def _methods(scope: Scope) -> list[str]:
     ]
 
 
-def _limit(scope: Scope) -> str:
+def _body_limit(scope: Scope) -> str:
     return str(scope.get("starlette.max_body_size", "the allowed number of"))
 
 
-def _storable(value: Any) -> Any:
-    """Texts without lone surrogates, which have no UTF-8."""
+def _replace_surrogates(value: Any) -> Any:
+    """Replace lone surrogates, which have no UTF-8 encoding, in all texts."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
-        return {_storable(name): _storable(each) for name, each in value.items()}
+        return {
+            _replace_surrogates(name): _replace_surrogates(each) for name, each in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_storable(each) for each in value]
+        return [_replace_surrogates(each) for each in value]
     return value
 
 
-# MERGED app.http.error_responses
-# Bodies and parameters that do not fit, told without repeating what was sent.
-#
-# FastAPI's own answer holds the input, and so fails on NaN, on numbers too large and on lone
-# surrogates.
+# -- validation errors --------------------------------------------------------------------------
 
-MOST_ERRORS = 50
-WHOLE_BODY = {"model_attributes_type", "model_type", "dict_type", "dataclass_type", "bytes_type"}
+MAX_ERRORS = 50
+WHOLE_BODY_ERROR_TYPES = {
+    "model_attributes_type",
+    "model_type",
+    "dict_type",
+    "dataclass_type",
+    "bytes_type",
+}
 
 
-class WrongForm(RequestValidationError):
-    """Fields of a form that was read by hand, and so is of a kind that the route does not know."""
+class FormValidationError(RequestValidationError):
+    """Invalid form fields. `model` is the form's model: FastAPI does not know it, because the route
+    parses the form itself."""
 
-    def __init__(self, error: ValidationError, kind: type[BaseModel]) -> None:
+    def __init__(self, error: ValidationError, model: type[BaseModel]) -> None:
         super().__init__(error.errors(include_url=False))
-        self.kind = kind
+        self.model = model
 
 
-Description = tuple[int, str, str, str, tuple[dict[str, str], ...]]
-
-
-def describe_invalid(error: RequestValidationError, scope: Scope) -> Description:
-    """(status, code, title, detail, errors by place)."""
-    found = error.errors()
-    if any(each["type"] == "json_invalid" for each in found):
-        where = next(each["loc"][-1] for each in found if each["type"] == "json_invalid")
-        detail = f"The body is not valid JSON: it breaks off or goes wrong at character {where}."
-        return 400, "malformed_json", "The body is not JSON.", detail, ()
-    if not _says_json(scope) and any(_is_whole_body(each) for each in found):
+def _from_validation_error(error: RequestValidationError, scope: Scope) -> ProblemDetails:
+    errors = error.errors()
+    if any(each["type"] == "json_invalid" for each in errors):
+        position = next(each["loc"][-1] for each in errors if each["type"] == "json_invalid")
+        detail = f"The body is not valid JSON: syntax error at character {position}."
+        return ProblemDetails(400, "malformed_json", "Malformed JSON.", detail)
+    if not _has_json_content_type(scope) and any(_concerns_whole_body(each) for each in errors):
         detail = "Send the body as JSON with the header `Content-Type: application/json`."
-        return 415, "unsupported_media_type", "The body is not marked as JSON.", detail, ()
-    wrong = _faults(error, scope)
-    detail = f"{wrong[0].at}: {wrong[0].message}."
-    if len(wrong) > 1:
-        detail += f" And {len(wrong) - 1} more."
-    errors = tuple(asdict(fault) for fault in wrong[:MOST_ERRORS])
-    return 422, "validation_failed", "The input does not fit.", detail, errors
+        return ProblemDetails(415, "unsupported_media_type", "Unsupported media type.", detail)
+    problems = _field_problems(error, scope)
+    detail = f"{problems[0].at}: {problems[0].message}."
+    if len(problems) > 1:
+        detail += f" And {len(problems) - 1} more."
+    listed = tuple(asdict(problem) for problem in problems[:MAX_ERRORS])
+    return ProblemDetails(422, "validation_failed", "Validation failed.", detail, listed)
 
 
-def _says_json(scope: Scope) -> bool:
-    kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "application/json" or kind.endswith("+json") or kind.startswith("multipart/")
+def _has_json_content_type(scope: Scope) -> bool:
+    content_type = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
+    return (
+        content_type == "application/json"
+        or content_type.endswith("+json")
+        or content_type.startswith("multipart/")
+    )
 
 
-def _is_whole_body(error: Any) -> bool:
-    return tuple(error["loc"]) == ("body",) and error["type"] in WHOLE_BODY
+def _concerns_whole_body(error: Any) -> bool:
+    return tuple(error["loc"]) == ("body",) and error["type"] in WHOLE_BODY_ERROR_TYPES
 
 
-def _faults(error: RequestValidationError, scope: Scope) -> list[Fault]:
-    """`method.r` for the body; parameters say where they stand: `query.limit`."""
-    if isinstance(error, WrongForm):
-        return faults(error.errors(), error.kind)
+def _field_problems(error: RequestValidationError, scope: Scope) -> list[FieldProblem]:
+    """Return the problems with their paths: `method.r` in the body, `query.limit` elsewhere."""
+    if isinstance(error, FormValidationError):
+        return field_problems(error.errors(), error.model)
     body, others = [], []
     for each in error.errors():
-        place, *inside = each["loc"]
-        if place == "body" and inside:
-            body.append({**each, "loc": inside})
+        location, *path_in_body = each["loc"]
+        if location == "body" and path_in_body:
+            body.append({**each, "loc": path_in_body})
         else:
             others.append(each)
     field = getattr(scope.get("route"), "body_field", None)
-    return faults(others, None) + faults(body, field.field_info.annotation if field else None)
+    return field_problems(others, None) + field_problems(
+        body, field.field_info.annotation if field else None
+    )

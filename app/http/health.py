@@ -1,4 +1,4 @@
-"""Whether the service lives and can work. These routes need no key."""
+"""Liveness and readiness checks. These routes need no API key."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -11,37 +11,45 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app.database import migrations
-from app.database.single_flight import Lookups
-from app.errors import Silent, Stopping
-from app.http.error_responses import PREDICT_RESPONSES, RETRY_SECONDS, Problem, answer, describe
-from app.http.fields import View
-from app.queue.dispatch import check as check_broker
+from app.database.single_flight import SingleFlight
+from app.errors import ReadinessCheckTimedOut, ShuttingDown
+from app.http.error_responses import (
+    PREDICT_ERROR_RESPONSES,
+    RETRY_AFTER_SECONDS,
+    ProblemDetails,
+    problem_from_error,
+    problem_response,
+)
+from app.http.fields import ResponseModel
+from app.queue.dispatch import check_broker as check_broker
 from app.resources import Resources
-from app.storage import data_folder
+from app.storage import data_dir
 
-PATIENCE_SECONDS = 4.0  # whoever asks may give up after 5
+CHECK_TIMEOUT_SECONDS = 4.0  # probes often time out after 5 s
 
-Vitals = Lookups[str, Problem | None]  # what is wrong with each part, if anything
+ReadinessChecks = SingleFlight[
+    str, ProblemDetails | None
+]  # what is wrong with each part, if anything
 
 router = APIRouter(tags=["health"])
 log = structlog.get_logger(__name__)
 
 
-class Health(View):
-    """`ok`, or the answer is an error."""
+class Health(ResponseModel):
+    """`status` is always `ok`: otherwise the response is an error."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(Health):
-    """The parts that the service works with. A broker that is down costs no more than some time."""
+    """The parts that the service depends on. It works without the broker, only more slowly."""
 
     parts: dict[str, Literal["ok", "down"]]
 
 
 @router.get("/livez", openapi_extra={"security": []})
 async def livez() -> Health:
-    """The process answers."""
+    """Return 200 as long as the process responds."""
     return Health()
 
 
@@ -50,59 +58,68 @@ async def livez() -> Health:
     "/health",
     openapi_extra={"security": []},
     response_model=Readiness,
-    responses=PREDICT_RESPONSES,
+    responses=PREDICT_ERROR_RESPONSES,
 )
 @router.get(
     "/ping",
     openapi_extra={"security": []},
     response_model=Readiness,
-    responses=PREDICT_RESPONSES,
+    responses=PREDICT_ERROR_RESPONSES,
 )
 async def readyz(request: Request) -> Readiness | Response:
-    """Database and store answer, the schema is the one of this version, the data folder can be
-    written and its disk has room, and nobody said stop.
+    """Return 200 if the service can do its work.
+
+    Database and store respond, the database schema matches this version, the data directory is
+    writable and has free space, and the process is not shutting down.
     """
     state = request.app.state
-    if state.leaving.is_set():
-        raise Stopping()
-    found = await _look(state.resources, state.vitals, request.scope)
-    broken = {name: problem for name, problem in found.items() if problem is not None}
-    needed = [problem for name, problem in broken.items() if name != "broker"]
-    if needed:
-        log.warning("not ready", parts={name: each.code for name, each in broken.items()})
-        return answer(request.scope, _summary(needed[0], broken))
-    return Readiness(parts={name: "down" if name in broken else "ok" for name in found})
+    if state.shutting_down.is_set():
+        raise ShuttingDown()
+    results = await _run_checks(state.resources, state.readiness_checks, request.scope)
+    failed = {name: problem for name, problem in results.items() if problem is not None}
+    blocking = [problem for name, problem in failed.items() if name != "broker"]
+    if blocking:
+        log.warning("not ready", parts={name: each.code for name, each in failed.items()})
+        return problem_response(request.scope, _not_ready_problem(blocking[0], failed))
+    return Readiness(parts={name: "down" if name in failed else "ok" for name in results})
 
 
-async def _look(resources: Resources, vitals: Vitals, scope: Scope) -> dict[str, Problem | None]:
-    """What is wrong with each part. All are asked at the same time."""
+async def _run_checks(
+    resources: Resources, running_checks: ReadinessChecks, scope: Scope
+) -> dict[str, ProblemDetails | None]:
+    """Check all parts concurrently, and return the problem of each, or None."""
     checks: dict[str, Callable[[], object]] = {
         "database": partial(migrations.check, resources.database),
         "store": resources.store.check,
-        "disk": partial(data_folder.check, resources.settings),
+        "disk": partial(data_dir.check_data_dir, resources.settings),
     }
     if resources.settings.broker_url:
         checks["broker"] = partial(check_broker, resources.settings.broker_url)
-    silent = describe(Silent(seconds=PATIENCE_SECONDS), scope)
+    timed_out = problem_from_error(ReadinessCheckTimedOut(seconds=CHECK_TIMEOUT_SECONDS), scope)
 
-    def problem(check: Callable[[], object]) -> Problem | None:
+    def find_problem(check: Callable[[], object]) -> ProblemDetails | None:
         try:
             check()
         except Exception as error:
-            return describe(error, scope)
+            return problem_from_error(error, scope)
         return None
 
-    looks = (
-        vitals.ask(name, partial(problem, check), standby=silent) for name, check in checks.items()
+    problems = await asyncio.gather(
+        *(
+            running_checks.run(name, partial(find_problem, check), fallback=timed_out)
+            for name, check in checks.items()
+        )
     )
-    return dict(zip(checks, await asyncio.gather(*looks), strict=True))
+    return dict(zip(checks, problems, strict=True))
 
 
-def _summary(first: Problem, broken: Mapping[str, Problem]) -> Problem:
-    """One answer that names each part that fails."""
+def _not_ready_problem(
+    first: ProblemDetails, failed: Mapping[str, ProblemDetails]
+) -> ProblemDetails:
+    """Return one problem that lists each part that failed."""
     errors = tuple(
         {"at": name, "code": problem.code, "message": problem.detail}
-        for name, problem in broken.items()
+        for name, problem in failed.items()
     )
-    headers = {"Retry-After": str(RETRY_SECONDS), **first.headers}  # a full disk has none
-    return Problem(503, first.code, first.title, first.detail, errors, headers)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS), **first.headers}  # a full disk sets none
+    return ProblemDetails(503, first.code, first.title, first.detail, errors, headers)

@@ -1,10 +1,21 @@
-"""What happens to every request before and after its route, as plain ASGI.
+"""ASGI middleware for every request.
 
-From the outside in: `Context` (request id, access log), `metrics.requests.Meter`, `Shield` (headers
-that protect browsers), `Faults` (errors become answers), `Visitors` (Host, Origin, Sec-Fetch-Site),
-Starlette's `CORSMiddleware`, `Faults` again, `keys.auth.Door`, `serving.gate.Gate`,
-`disconnect.CancelOnDisconnect`, `Pace` (of the body), and `BodyLimit`; those with a path stand
-elsewhere. No `BaseHTTPMiddleware`: behind one a route never learns that its client left.
+From the outside in, the stack is:
+
+- `RequestIdMiddleware`: request id and access log
+- `app.metrics.middleware.RequestMetricsMiddleware`
+- `SecurityHeadersMiddleware`
+- `ErrorMiddleware`: turns errors into responses
+- `HostOriginMiddleware`: checks Host, Origin and Sec-Fetch-Site
+- Starlette's `CORSMiddleware`
+- `ErrorMiddleware` again
+- `app.auth.middleware.AuthMiddleware`
+- `app.serving.load_shedding.LoadSheddingMiddleware`
+- `app.http.disconnect.CancelOnDisconnectMiddleware`
+- `SlowBodyMiddleware`
+- `BodyLimitMiddleware`
+
+None of them is a `BaseHTTPMiddleware`, which hides a client's disconnect from the route.
 """
 
 import asyncio
@@ -19,23 +30,30 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyLengthUnclear, CrossSiteRefused, HostRefused, OriginRefused
-from app.http.error_responses import respond
+from app.errors import (
+    AmbiguousBodyLength,
+    CrossSiteRequestBlocked,
+    HostNotAllowed,
+    OriginNotAllowed,
+)
+from app.http.error_responses import error_response
 from app.settings import Settings
-from lora_core.rust_panics import contained
+from lora_core.rust_panics import convert_panics
 
-PATIENCE_SECONDS = 30.0  # with a body of any size
-CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-FOREIGN_SITES = ("cross-site", "same-site")  # the same site may be another port or name
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+BODY_GRACE_SECONDS = 30.0  # how long a body of any size may take
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+OTHER_ORIGIN_SITES = ("cross-site", "same-site")  # same-site includes other ports and subdomains
+_REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST_PATTERN = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 log = structlog.get_logger()
 
 
-class Context:
-    """Gives each request an id, in the log and in `X-Request-Id`, and logs that it was served."""
+class RequestIdMiddleware:
+    """Gives each request an id, in the log and in `X-Request-Id`, and writes the access log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -44,13 +62,13 @@ class Context:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sent = Headers(scope=scope).get("x-request-id", "")
-        request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid4().hex
+        sent_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = sent_id if _REQUEST_ID_PATTERN.fullmatch(sent_id) else uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status = 0
 
-        async def note(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -58,11 +76,11 @@ class Context:
             await send(message)
 
         started = time.perf_counter()
-        # A request that follows on the same connection may begin with what this one was about.
+        # The context of the previous request on this connection may still be bound.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            await self.app(scope, receive, note)
+            await self.app(scope, receive, send_with_id)
         finally:
             caller = state.get("caller")
             log.info(
@@ -75,27 +93,27 @@ class Context:
             )
 
 
-class Shield:
-    """Headers that tell browsers what not to do. A route may set its own value."""
+class SecurityHeadersMiddleware:
+    """Adds security headers to every response. A value that a route set is kept."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def protect(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers.setdefault("Referrer-Policy", "no-referrer")
-                headers.setdefault("Content-Security-Policy", CSP)
+                headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await self.app(scope, receive, protect)
+        await self.app(scope, receive, send_with_headers)
 
 
-class Faults:
-    """Errors that no handler took: refusals of the doors, and the unexpected."""
+class ErrorMiddleware:
+    """Responds to errors without an exception handler: those of middleware, and unexpected ones."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -103,119 +121,123 @@ class Faults:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def watch(message: Message) -> None:
+        async def track_start(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            with contained():
-                await self.app(scope, receive, watch)
+            with convert_panics():
+                await self.app(scope, receive, track_start)
         except Exception as error:
             if started or scope["type"] != "http":
-                raise  # too late for an answer: the server closes the connection
-            await respond(scope, error)(scope, receive, send)
+                raise  # too late for a response: the server closes the connection
+            await error_response(scope, error)(scope, receive, send)
 
 
-class Visitors:
-    """Refuses foreign Host and Origin headers, so that web pages elsewhere cannot reach in, and
-    requests of unclear length.
+class HostOriginMiddleware:
+    """Rejects foreign Host and Origin headers, cross-site requests, and ambiguous body lengths.
 
-    This holds with keys off too: a page that rebinds its own name to 127.0.0.1 would else be let
-    in. Browsers send no Origin with images, scripts and the like, but `Sec-Fetch-Site`, which no
-    page can change: of what other sites ask for, only going here by a link is let in.
+    This also applies when API keys are off: otherwise a page could get in with DNS rebinding, by
+    resolving its own host name to 127.0.0.1. Browsers send no Origin with images, scripts and the
+    like, but they send `Sec-Fetch-Site`, which no page can change. The only cross-site requests
+    that pass are top-level navigations, such as following a link, and those of allowed origins.
     """
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
         self.app = app
-        self.hosts = _lower((*_LOOPBACK, _bracketed(settings.host), *settings.allowed_hosts))
-        self.origins = _lower(settings.allowed_origins)
+        self.hosts = _lowercase_set(
+            (*_LOOPBACK_HOSTS, _host_header_name(settings.host), *settings.allowed_hosts)
+        )
+        self.origins = _lowercase_set(settings.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             if "content-length" in headers and "transfer-encoding" in headers:
-                raise BodyLengthUnclear()
+                raise AmbiguousBodyLength()
             hosts = headers.getlist("host")
-            named = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-            if named is None or named["name"].lower() not in self.hosts:
-                raise HostRefused()
+            match = _HOST_PATTERN.fullmatch(hosts[0]) if len(hosts) == 1 else None
+            if match is None or match["name"].lower() not in self.hosts:
+                raise HostNotAllowed()
             for origin in headers.getlist("origin"):
                 scheme, _, rest = origin.lower().partition("://")
-                own = scheme in ("http", "https") and rest == hosts[0].lower()
-                if not own and origin.lower() not in self.origins:
-                    raise OriginRefused()
-            if headers.get("sec-fetch-site") in FOREIGN_SITES and not (
-                headers.get("origin", "").lower() in self.origins or _goes_here(scope, headers)
+                is_own = scheme in ("http", "https") and rest == hosts[0].lower()
+                if not is_own and origin.lower() not in self.origins:
+                    raise OriginNotAllowed()
+            if headers.get("sec-fetch-site") in OTHER_ORIGIN_SITES and not (
+                headers.get("origin", "").lower() in self.origins
+                or _is_top_level_navigation(scope, headers)
             ):
-                raise CrossSiteRefused()
+                raise CrossSiteRequestBlocked()
         await self.app(scope, receive, send)
 
 
-class BodyLimit:
-    """Starlette's limit of the body, answering in the dialect of the route.
+class BodyLimitMiddleware:
+    """Starlette's body limit, with the error response format of the route.
 
-    A route with `max_body_size` of its own is held to that instead.
+    A route's own `max_body_size` takes precedence.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
-        self.app = RequestBodyLimitMiddleware(app, max_body_size=limit)
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self.app = RequestBodyLimitMiddleware(app, max_body_size=max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         replaced = False
 
-        async def translate(message: Message) -> None:
+        async def replace_plain_413(message: Message) -> None:
             nonlocal replaced
             if message["type"] == "http.response.start" and message["status"] == 413:
-                plain = Headers(raw=message["headers"]).get("content-type", "").startswith("text/")
-                if plain:  # Starlette's own words
+                content_type = Headers(raw=message["headers"]).get("content-type", "")
+                if content_type.startswith("text/"):  # Starlette's own response
                     replaced = True
-                    await respond(scope, HTTPException(413))(scope, receive, send)
+                    await error_response(scope, HTTPException(413))(scope, receive, send)
             if not replaced:
                 await send(message)
 
-        await self.app(scope, receive, translate)
+        await self.app(scope, receive, replace_plain_413)
 
 
-class Pace:
-    """Refuses a body that comes too slowly: uvicorn would wait for the rest for ever.
+class SlowBodyMiddleware:
+    """Rejects a body that arrives too slowly, because uvicorn would wait for it forever.
 
-    Only the waiting counts, not what a route does with the bytes.
+    Only the time spent waiting for bytes counts, not the time that a route spends on them.
     """
 
     def __init__(self, app: ASGIApp, *, bytes_per_second: float) -> None:
         self.app = app
-        self.rate = bytes_per_second
+        self.bytes_per_second = bytes_per_second
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        left: float | None = PATIENCE_SECONDS  # None: all has come
+        seconds_left: float | None = BODY_GRACE_SECONDS  # None: the body is complete
 
-        async def hurry() -> Message:
-            nonlocal left
-            began = time.monotonic()
+        async def receive_in_time() -> Message:
+            nonlocal seconds_left
+            started = time.monotonic()
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(seconds_left):
                     message = await receive()
-            except TimeoutError:  # closed, or the rest would come as the next request
+            except TimeoutError:  # close it, or the rest would be read as the next request
                 raise HTTPException(408, headers={"Connection": "close"}) from None
-            if left is not None:
-                left += len(message.get("body", b"")) / self.rate - (time.monotonic() - began)
-                left = left if message.get("more_body") else None
+            if seconds_left is not None:
+                earned = len(message.get("body", b"")) / self.bytes_per_second
+                seconds_left += earned - (time.monotonic() - started)
+                seconds_left = seconds_left if message.get("more_body") else None
             return message
 
-        await self.app(scope, hurry if scope["type"] == "http" else receive, send)
+        await self.app(scope, receive_in_time if scope["type"] == "http" else receive, send)
 
 
-def _goes_here(scope: Scope, headers: Headers) -> bool:
-    """Whether a person follows a link, in a tab of its own and not in a frame."""
+def _is_top_level_navigation(scope: Scope, headers: Headers) -> bool:
+    """Return whether this is a navigation of a whole tab, such as following a link, not a frame."""
     mode, target = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest", "document")
     return scope.get("method") == "GET" and (mode, target) == ("navigate", "document")
 
 
-def _lower(names: Iterable[str]) -> frozenset[str]:
+def _lowercase_set(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name.lower() for name in names)
 
 
-def _bracketed(host: str) -> str:
-    """An IPv6 address as it stands in a Host header."""
+def _host_header_name(host: str) -> str:
+    """Return the host as in a Host header: an IPv6 address has brackets there."""
     return f"[{host}]" if ":" in host else host

@@ -1,7 +1,7 @@
-"""The description of the API for people and programs, without any file from elsewhere.
+"""The OpenAPI description and Swagger UI, without any file from other servers.
 
-Swagger UI comes from an installed package. Its start is a file of its own, since the content
-security policy allows no script inside the page.
+Swagger UI comes from an installed package. Its initializer is a separate file because the content
+security policy forbids inline scripts.
 """
 
 from importlib.resources import files
@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 router = APIRouter(include_in_schema=False)
 
-PAGE = """<!doctype html>
+SWAGGER_PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -29,16 +29,16 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
-START = """SwaggerUIBundle({
+SWAGGER_INITIALIZER = """SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,
 });
 """
-# Swagger UI draws its icons from data URLs in its style sheet.
-CSP = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
-TYPES = {
+# Swagger UI's style sheet has icons as data URLs.
+DOCS_CONTENT_SECURITY_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+ASSET_MEDIA_TYPES = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
     "favicon-32x32.png": "image/png",
@@ -46,24 +46,28 @@ TYPES = {
 
 
 @router.get("/openapi.json")
-def openapi(request: Request) -> JSONResponse:
-    """The OpenAPI description."""
-    described: dict[str, Any] = request.app.openapi()
-    return JSONResponse(described)
+def get_openapi(request: Request) -> JSONResponse:
+    """Return the OpenAPI description."""
+    description: dict[str, Any] = request.app.openapi()
+    return JSONResponse(description)
 
 
 @router.get("/docs")
-def page() -> HTMLResponse:
-    """The page."""
-    return HTMLResponse(PAGE, headers={"Content-Security-Policy": CSP})
+def get_docs_page() -> HTMLResponse:
+    """Return the Swagger UI page."""
+    return HTMLResponse(
+        SWAGGER_PAGE, headers={"Content-Security-Policy": DOCS_CONTENT_SECURITY_POLICY}
+    )
 
 
 @router.get("/docs/{name}")
-def asset(name: str) -> Response:
-    """A file of the page."""
+def get_docs_asset(name: str) -> Response:
+    """Return a script, style sheet or icon of Swagger UI."""
     if name == "start.js":
-        return Response(START, media_type="text/javascript")
-    if name not in TYPES:
+        return Response(SWAGGER_INITIALIZER, media_type="text/javascript")
+    if name not in ASSET_MEDIA_TYPES:
         raise HTTPException(404)
     content = (files(fastapi_swagger) / "resources" / name).read_bytes()
-    return Response(content, media_type=TYPES[name], headers={"Cache-Control": "max-age=86400"})
+    return Response(
+        content, media_type=ASSET_MEDIA_TYPES[name], headers={"Cache-Control": "max-age=86400"}
+    )

@@ -1,7 +1,7 @@
-"""Pages of a list, newest first. A cursor is the id of the last item, made opaque.
+"""Cursor pagination, newest first. A cursor is the encoded id of the last item of a page.
 
-Ids are UUIDv7 and so sorted by time: the next page is what has a smaller id, whatever was added
-meanwhile.
+Ids are UUIDv7 and so sort by creation time: the next page has the smaller ids, even if items were
+added in the meantime.
 """
 
 import base64
@@ -14,41 +14,41 @@ from fastapi import Query
 from pydantic import Field
 
 from app.errors import InvalidCursor
-from app.http.fields import View
+from app.http.fields import ResponseModel
 
-Limit = Annotated[int, Query(ge=1, le=100, description="Most items on a page.")]
-CURSOR = r"^[A-Za-z0-9_-]{21}[AQgw]$"  # for who reads the schema: others are `InvalidCursor`
-After = Annotated[
-    Annotated[str, Field(json_schema_extra={"pattern": CURSOR})] | None,
-    Query(max_length=64, description="`next` of the page before."),
+PageLimit = Annotated[int, Query(ge=1, le=100, description="Maximum number of items on a page.")]
+CURSOR_PATTERN = r"^[A-Za-z0-9_-]{21}[AQgw]$"  # in the OpenAPI schema only: see `decode_cursor`
+PageCursor = Annotated[
+    Annotated[str, Field(json_schema_extra={"pattern": CURSOR_PATTERN})] | None,
+    Query(max_length=64, description="`next` of the previous page."),
 ]
-Item = TypeVar("Item")
+ItemT = TypeVar("ItemT")
 
 
-class Page(View, Generic[Item]):
-    """Items, and the cursor of the next page if there is one."""
+class Page(ResponseModel, Generic[ItemT]):
+    """Items of one page, and the cursor of the next page if there is one."""
 
-    data: list[Item]
+    data: list[ItemT]
     next: str | None = None
 
 
-class _Row(Protocol):
+class _HasId(Protocol):
     @property
     def id(self) -> UUID: ...
 
 
-RowT = TypeVar("RowT", bound=_Row)
+RowT = TypeVar("RowT", bound=_HasId)
 
 
-def encode(last: UUID | None) -> str | None:
-    """The cursor that stands after an item."""
+def encode_cursor(last: UUID | None) -> str | None:
+    """Return the cursor of the page after an item."""
     if last is None:
         return None
     return base64.urlsafe_b64encode(last.bytes).decode().rstrip("=")
 
 
-def decode(cursor: str | None) -> UUID | None:
-    """The id to start after. Raises `InvalidCursor`."""
+def decode_cursor(cursor: str | None) -> UUID | None:
+    """Return the id after which the page starts. Raises `InvalidCursor`."""
     if cursor is None:
         return None
     try:
@@ -57,8 +57,9 @@ def decode(cursor: str | None) -> UUID | None:
         raise InvalidCursor() from error
 
 
-def cut(rows: Sequence[RowT], limit: int) -> tuple[Sequence[RowT], str | None]:
-    """Rows read with `limit + 1` as (rows of this page, cursor of the next)."""
+def split_page(rows: Sequence[RowT], limit: int) -> tuple[Sequence[RowT], str | None]:
+    """Split rows that were read with `limit + 1` into (rows of this page, next cursor)."""
+
     if len(rows) <= limit:
         return rows, None
-    return rows[:limit], encode(rows[limit - 1].id)
+    return rows[:limit], encode_cursor(rows[limit - 1].id)

@@ -1,1 +1,1 @@
-"""The answers to creating calls, kept so that a repeated call creates nothing twice."""
+"""Idempotency keys: stored responses, so that a repeated request creates nothing twice."""

@@ -1,7 +1,7 @@
-"""The header `Idempotency-Key`: how it is read, and how a kept response is sent again.
+"""The header `Idempotency-Key`, and the replay of stored responses.
 
-Follows draft-ietf-httpapi-idempotency-key-header: a quoted string or, as most clients send it, the
-bare text.
+Follows draft-ietf-httpapi-idempotency-key-header: the value is a quoted string or, as most clients
+send it, bare text.
 """
 
 import hashlib
@@ -16,22 +16,22 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from app.http.dependencies import CallerDep, SettingsDep
-from app.idempotency.service import Call, IdempotencyKeyInvalid, Replayed
+from app.idempotency.service import IdempotencyKeyInvalid, IdempotentCall, ReplayedResponse
 
-HEADER = "Idempotency-Key"
-LONGEST = 255  # characters
-PATTERN = r"^[\x20-\x7e]{1,255}$"  # for who reads the schema: others are `IdempotencyKeyInvalid`
+HEADER_NAME = "Idempotency-Key"
+MAX_KEY_LENGTH = 255  # characters
+KEY_PATTERN = r"^[\x20-\x7e]{1,255}$"  # in the OpenAPI schema only: see `parse_header`
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _DESCRIPTION = (
-    "Makes it safe to send this call again: the same key and body get the first answer, and "
+    "Makes it safe to retry this request: the same key and body return the first response, and "
     "nothing is created twice. 1 to 255 printable ASCII characters."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
-    """A creating call whose body is still to be looked at."""
+class IdempotentRequest:
+    """A creating request, before its body is known. See `with_body`."""
 
     caller_id: UUID
     route: str
@@ -39,69 +39,73 @@ class Keyed:
     key: str | None
     keep_seconds: float
 
-    def call(self, content: Any) -> Call:
-        """`content` is what was sent, as JSON: only what matters, in one form."""
+    def with_body(self, content: Any) -> IdempotentCall:
+        """Return the call with the digest of its body. `content` is the body as canonical JSON."""
         digest = None if self.key is None else _digest([self.path, content])
-        return Call(self.caller_id, self.route, self.key, digest, self.keep_seconds)
+        return IdempotentCall(self.caller_id, self.route, self.key, digest, self.keep_seconds)
 
 
-def _digest(sent: Any) -> str:
-    told = json.dumps(sent, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(told.encode()).hexdigest()
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def _keyed(
+async def _idempotent_request(
     request: Request,
     caller: CallerDep,
     settings: SettingsDep,
     _: Annotated[
-        Annotated[str, Field(json_schema_extra={"pattern": PATTERN})] | None,
-        Header(alias=HEADER, description=_DESCRIPTION),
+        Annotated[str, Field(json_schema_extra={"pattern": KEY_PATTERN})] | None,
+        Header(alias=HEADER_NAME, description=_DESCRIPTION),
     ] = None,
-) -> Keyed:
-    return Keyed(
+) -> IdempotentRequest:
+    return IdempotentRequest(
         caller_id=caller.id,
         route=f"{request.method} {request.scope['route'].path}",
         path=request.url.path,
-        key=parse(request.headers.getlist(HEADER)),
+        key=parse_header(request.headers.getlist(HEADER_NAME)),
         keep_seconds=settings.idempotency_seconds,
     )
 
 
-KeyedDep = Annotated[Keyed, Depends(_keyed)]
+IdempotencyDep = Annotated[IdempotentRequest, Depends(_idempotent_request)]
 
 
-def parse(sent: list[str]) -> str | None:
-    """The key in the values of the header; None if there is no such header.
+def parse_header(values: list[str]) -> str | None:
+    """Return the key in the values of the header, or None without the header.
 
     Raises `IdempotencyKeyInvalid`.
     """
-    if not sent:
+    if not values:
         return None
-    if len(sent) > 1:
-        raise IdempotencyKeyInvalid(problem="was sent several times", most=LONGEST)
-    key = sent[0]
+    if len(values) > 1:
+        raise _invalid("was sent more than once")
+    key = values[0]
     if key.startswith('"'):
         quoted = _QUOTED.fullmatch(key)
         if quoted is None:
-            raise IdempotencyKeyInvalid(problem="is no text in quotes", most=LONGEST)
+            raise _invalid("is not a valid quoted string")
         key = re.sub(r"\\(.)", r"\1", quoted[1])
     if not key:
-        raise IdempotencyKeyInvalid(problem="is empty", most=LONGEST)
-    if len(key) > LONGEST:
-        raise IdempotencyKeyInvalid(problem="is too long", most=LONGEST)
+        raise _invalid("is empty")
+    if len(key) > MAX_KEY_LENGTH:
+        raise _invalid("is too long")
     if not _PRINTABLE.fullmatch(key):
-        raise IdempotencyKeyInvalid(problem="holds other characters", most=LONGEST)
+        raise _invalid("contains other characters")
     return key
 
 
+def _invalid(problem: str) -> IdempotencyKeyInvalid:
+    return IdempotencyKeyInvalid(problem=problem, max_length=MAX_KEY_LENGTH)
+
+
 def install(app: FastAPI) -> None:
-    """Let routes raise `Replayed`."""
-    app.add_exception_handler(Replayed, _respond)
+    """Register the handler of `ReplayedResponse`."""
+    app.add_exception_handler(ReplayedResponse, _replay_response)
 
 
-async def _respond(_: Request, saved: Any) -> Response:
+async def _replay_response(_: Request, replayed: Any) -> Response:
     headers = {"Idempotency-Replayed": "true"}
-    if saved.location is not None:
-        headers["Location"] = saved.location
-    return JSONResponse(saved.answer, saved.status, headers)
+    if replayed.location is not None:
+        headers["Location"] = replayed.location
+    return JSONResponse(replayed.body, replayed.status, headers)

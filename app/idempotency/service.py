@@ -1,11 +1,11 @@
-"""Create at most once per `Idempotency-Key`: the response is kept in the creating transaction.
+"""Create at most once per `Idempotency-Key`: the response is stored in the creating transaction.
 
-recall(session, call)    before any costly work: was this very call answered?
-begin(session, call)     first in the transaction that creates
-keep(session, call, …)   last, before the commit
+raise_if_replayed(session, call)   before any expensive work: was this request answered before?
+reserve(session, call)             first in the creating transaction
+save_response(session, call, …)    last, before the commit
 
-Without a key nothing of this happens. A failed call is rolled back with its whole transaction, and
-its key can be used again.
+Without a key, these do nothing. A failed request is rolled back with its whole transaction, and its
+key can be used again.
 """
 
 import json
@@ -18,44 +18,44 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.database.clock import now
-from app.errors import Conflict, Invalid
-from app.http.fields import View
+from app.errors import Conflict, UnprocessableContent
+from app.http.fields import ResponseModel
 from app.idempotency.tables import IdempotencyKey
 
 
-class IdempotencyKeyInvalid(Invalid):
-    """Not an `Idempotency-Key`."""
+class IdempotencyKeyInvalid(UnprocessableContent):
+    """Invalid Idempotency-Key."""
 
     code = "idempotency_key_invalid"
     message = (
-        "The header Idempotency-Key {problem}. Send one value of 1 to {most} printable ASCII "
+        "The header Idempotency-Key {problem}. Send one value of 1 to {max_length} printable ASCII "
         "characters, such as a UUID."
     )
 
 
-class IdempotencyKeyReused(Invalid):
-    """The key belongs to a call with another body."""
+class IdempotencyKeyReused(UnprocessableContent):
+    """The Idempotency-Key was already used for a different request."""
 
     code = "idempotency_key_reused"
     message = (
-        "This Idempotency-Key was sent before with another body or for another thing. Take a new "
-        "key for a new call; a repeated call must be the same in all its parts."
+        "This Idempotency-Key was already sent with a different body or path. Use a new key for a "
+        "new request; a retry must be identical to the first request."
     )
 
 
 class IdempotencyInFlight(Conflict):
-    """The first call with this key is still being worked on."""
+    """The first request with this Idempotency-Key is still in progress."""
 
     code = "idempotency_in_flight"
     message = (
-        "The first call with this Idempotency-Key has no answer yet. Send it again, unchanged, in "
-        "{retry_after} s."
+        "The first request with this Idempotency-Key is still in progress. Send it again, "
+        "unchanged, in {retry_after} s."
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A creating call. Without a key, and so without a digest, it is like any other call."""
+class IdempotentCall:
+    """A creating request. Without a key it has no digest, and idempotency does not apply."""
 
     caller_id: UUID
     route: str
@@ -64,92 +64,99 @@ class Call:
     keep_seconds: float
 
 
-class Replayed(Exception):
-    """The call was answered before, and this is the answer.
+class ReplayedResponse(Exception):
+    """The stored response of an earlier request with the same key.
 
-    Raised like an error, since it ends the work wherever that has got to: nothing is to be created.
+    It is raised like an error, because it must stop the work at any point: nothing may be created.
     """
 
-    def __init__(self, status: int, answer: JsonObject, location: str | None) -> None:
+    def __init__(self, status: int, body: JsonObject, location: str | None) -> None:
         super().__init__(status)
         self.status = status
-        self.answer = answer
+        self.body = body
         self.location = location
 
 
-WAIT_SECONDS = 5  # for the first of several calls at the same time
-RETRY_SECONDS = 2
-_LOCK_TIMEOUT = "55P03"  # PostgreSQL's lock_not_available
+LOCK_TIMEOUT_SECONDS = 5  # how long to wait for a concurrent request with the same key
+RETRY_AFTER_SECONDS = 2
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's lock_not_available
 
 
-def find(session: Session, call: Call) -> IdempotencyKey | None:
-    """The answer to an earlier call with this key, if it has not expired."""
-    fresh = IdempotencyKey.created_at >= now() - call.keep_seconds
+def find_response(session: Session, call: IdempotentCall) -> IdempotencyKey | None:
+    """Return the stored response for the key, if it has not expired."""
+    not_expired = IdempotencyKey.created_at >= now() - call.keep_seconds
     return session.scalar(
         select(IdempotencyKey).where(
             IdempotencyKey.api_key_id == call.caller_id,
             IdempotencyKey.route == call.route,
             IdempotencyKey.key == call.key,
-            fresh,
+            not_expired,
         )
     )
 
 
-def take(session: Session, call: Call) -> IdempotencyKey | None:
-    """Insert the row of a call. Returns None, or the row of an earlier call that is there already.
+def _reserve_key(session: Session, call: IdempotentCall) -> IdempotencyKey | None:
+    """Insert the row of a request. Returns None, or the existing row of an earlier request.
 
-    The index of the table decides: whoever comes second waits until the first transaction ends.
-    Raises `IdempotencyInFlight` when that takes too long.
+    The primary key decides: a second request waits until the first transaction ends. Raises
+    `IdempotencyInFlight` if that takes too long.
     """
-    server = session.get_bind().dialect.name == "postgresql"  # SQLite has one writer anyway
+    is_postgresql = session.get_bind().dialect.name == "postgresql"  # SQLite has a single writer
     try:
-        if server:
-            session.execute(text(f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'"))
-        there = _insert(session, call)
+        if is_postgresql:
+            session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+        existing = _insert_key(session, call)
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != _LOCK_TIMEOUT:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-        raise IdempotencyInFlight(retry_after=RETRY_SECONDS) from error
-    if server:
+        raise IdempotencyInFlight(retry_after=RETRY_AFTER_SECONDS) from error
+    if is_postgresql:
         session.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
-    return there
+    return existing
 
 
-def _insert(session: Session, call: Call) -> IdempotencyKey | None:
-    place = {"api_key_id": call.caller_id, "route": call.route, "key": call.key}
+def _insert_key(session: Session, call: IdempotentCall) -> IdempotencyKey | None:
+    primary_key = {"api_key_id": call.caller_id, "route": call.route, "key": call.key}
     session.execute(
         delete(IdempotencyKey)
-        .filter_by(**place)
+        .filter_by(**primary_key)
         .where(IdempotencyKey.created_at < now() - call.keep_seconds)
         .execution_options(synchronize_session=False)
     )
     try:
         with session.begin_nested():
-            session.add(IdempotencyKey(**place, body_sha256=call.body_sha256, status=0, answer={}))
+            session.add(
+                IdempotencyKey(**primary_key, body_sha256=call.body_sha256, status=0, answer={})
+            )
     except IntegrityError:
-        return session.get_one(IdempotencyKey, place)
+        return session.get_one(IdempotencyKey, primary_key)
     return None
 
 
-def recall(session: Session, call: Call) -> None:
-    """Raises `Replayed` when this call was answered before, `IdempotencyKeyReused`."""
-    if call.key is not None and (saved := find(session, call)):
-        raise _replayed(saved, call)
+def raise_if_replayed(session: Session, call: IdempotentCall) -> None:
+    """Raise `ReplayedResponse` if this request was answered before, or `IdempotencyKeyReused`."""
+    if call.key is not None and (saved := find_response(session, call)):
+        raise _replay_error(saved, call)
 
 
-def begin(session: Session, call: Call) -> None:
-    """Reserve the key. Whoever comes second waits here until the first one commits or fails.
+def reserve(session: Session, call: IdempotentCall) -> None:
+    """Reserve the key. A concurrent request with the same key waits here for the first to finish.
 
-    Raises `Replayed`, `IdempotencyKeyReused`, `IdempotencyInFlight`; nothing may be created then.
+    Raises `ReplayedResponse`, `IdempotencyKeyReused`, `IdempotencyInFlight`. Create nothing then.
     """
-    if call.key is not None and (saved := take(session, call)):
-        raise _replayed(saved, call)
+    if call.key is not None and (saved := _reserve_key(session, call)):
+        raise _replay_error(saved, call)
 
 
-def keep(
-    session: Session, call: Call, *, status: int, body: View, location: str | None = None
+def save_response(
+    session: Session,
+    call: IdempotentCall,
+    *,
+    status: int,
+    body: ResponseModel,
+    location: str | None = None,
 ) -> None:
-    """Store the answer, as it goes out, under the key that `begin` reserved."""
+    """Store the response, as it will be sent, under the key that `reserve` reserved."""
     if call.key is None:
         return
     row = session.get_one(IdempotencyKey, (call.caller_id, call.route, call.key))
@@ -158,7 +165,7 @@ def keep(
     session.flush()
 
 
-def _replayed(saved: IdempotencyKey, call: Call) -> Exception:
+def _replay_error(saved: IdempotencyKey, call: IdempotentCall) -> Exception:
     if saved.body_sha256 != call.body_sha256:
         return IdempotencyKeyReused()
-    return Replayed(saved.status, saved.answer, saved.location)
+    return ReplayedResponse(saved.status, saved.answer, saved.location)

@@ -1,4 +1,4 @@
-"""Answers that are kept."""
+"""The table of stored responses."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from app.database.clock import now
 
 
 class IdempotencyKey(Base):
-    """One `Idempotency-Key` of one caller on one route, with the answer that it got."""
+    """An `Idempotency-Key` of one caller on one route, with its response."""
 
     __tablename__ = "idempotency_keys"
 

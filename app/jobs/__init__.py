@@ -1,1 +1,1 @@
-"""Training jobs: tables, life cycle and API."""
+"""Training jobs: the API, and the resolution of job descriptions."""

@@ -1,4 +1,8 @@
-"""Hub models: which commit a name means now, which files it has, and its config."""
+"""Resolve the name of a base model to its config, before a job is accepted.
+
+A base is the built-in sample, a directory of the operator, a version in the registry, or a model of
+the Hugging Face Hub.
+"""
 
 import hashlib
 import json
@@ -24,42 +28,58 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
-from app.jobs.errors import BaseDirectoriesOff, BaseOutside, InvalidBase, RevisionMismatch
+from app.jobs.errors import (
+    BaseDirectoriesOff,
+    BaseOutsideDirectories,
+    InvalidBase,
+    RevisionMismatch,
+)
 from app.registry import service as registry
 from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core import manifest
-from lora_core.encoders.safety import check_code, check_weights, parse_config, read_config
+from lora_core.encoders.safety import (
+    check_no_custom_code,
+    check_safetensors,
+    parse_config,
+    read_config,
+)
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.base import BaseNotFound
+from lora_core.errors.base_model import BaseNotFound
 from lora_core.hub import is_hub_name
 from lora_core.samples import minilm
-from lora_core.specs.base import is_directory
-from lora_core.specs.pooling import FILE as POOLING_FILE
+from lora_core.specs.fields import is_directory
+from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 
-TIMEOUT_SECONDS = 5
+HUB_TIMEOUT_SECONDS = 5
 
-# Whatever keeps us from the hub: no network, its own failure, or HF_HUB_OFFLINE.
+# Raised when the hub is unreachable: no network, a server error, or HF_HUB_OFFLINE.
 _UNREACHABLE = (HTTPError, OSError)
+
+
+_REGISTRY_NAME = re.compile(r"[a-z0-9-]{1,64}([@:][a-z0-9-]{1,64})?")
+
+
+# Models of the hub
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """One commit of a repository."""
+    """One commit of a model repository on the Hugging Face Hub."""
 
     commit: str
     files: tuple[str, ...]
     config: dict[str, Any]
 
 
-def look_up(name: str, revision: str | None) -> HubModel:
-    """The commit that `revision`, else the main branch, means now.
+def resolve_hub_model(name: str, revision: str | None) -> HubModel:
+    """Return the commit that `revision`, or else the main branch, currently refers to.
 
-    When the hub does not answer, the local cache does. Raises `BaseNotFound`, `BrokenBase`.
+    Falls back to the local cache when the hub is unreachable. Raises `BaseNotFound`, `BrokenBase`.
     """
     try:
-        return _ask(name, revision)
+        return _query_hub(name, revision)
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         reason = "the hub has no such model or revision, or it is private or gated"
         raise BaseNotFound(base=name, reason=reason) from error
@@ -67,39 +87,39 @@ def look_up(name: str, revision: str | None) -> HubModel:
         raise BaseNotFound(base=name, reason="it has no config.json") from error
     except _UNREACHABLE as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
-            reason = f"the hub answers {error.response.status_code}"
+            reason = f"the hub responded with {error.response.status_code}"
             raise BaseNotFound(base=name, reason=reason) from error
         if (cached := _from_cache(name, revision)) is not None:
             return cached
-        reason = "the hub cannot be reached and it is not in the local cache"
+        reason = "the hub is unreachable and the model is not in the local cache"
         raise BaseNotFound(base=name, reason=reason) from error
 
 
-def _ask(name: str, revision: str | None) -> HubModel:
-    info = HfApi().model_info(name, revision=revision, timeout=TIMEOUT_SECONDS)
+def _query_hub(name: str, revision: str | None) -> HubModel:
+    info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS)
     if info.sha is None:
-        raise BaseNotFound(base=name, reason="the hub tells no commit")
+        raise BaseNotFound(base=name, reason="the hub returned no commit")
     files = tuple(file.rfilename for file in info.siblings or ())
-    pooling = _fetch(name, info.sha, POOLING_FILE) if POOLING_FILE in files else None
-    config = parse_config(_fetch(name, info.sha, "config.json"), name, pooling=pooling)
+    pooling = _download(name, info.sha, POOLING_FILE) if POOLING_FILE in files else None
+    config = parse_config(_download(name, info.sha, "config.json"), name, pooling=pooling)
     return HubModel(info.sha, files, config)
 
 
-def _fetch(name: str, commit: str, file: str) -> bytes:
-    # Not `hf_hub_download`: while the hub is away it tries again for half a minute.
+def _download(name: str, commit: str, file: str) -> bytes:
+    # Not `hf_hub_download`, which retries for half a minute while the hub is down.
     url = hf_hub_url(name, file, revision=commit)
-    answer = get_session().get(url, headers=build_hf_headers(), timeout=TIMEOUT_SECONDS)
-    hf_raise_for_status(answer)
-    return answer.content
+    response = get_session().get(url, headers=build_hf_headers(), timeout=HUB_TIMEOUT_SECONDS)
+    hf_raise_for_status(response)
+    return response.content
 
 
 def _from_cache(name: str, revision: str | None) -> HubModel | None:
-    """The revision, else what was the main branch, else what was fetched last."""
+    """Return the revision, or else the cached main branch, or else the latest download."""
     try:
         repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return None
-    found = [
+    commits = [
         commit
         for repository in repositories
         if repository.repo_type == "model" and repository.repo_id == name
@@ -107,9 +127,9 @@ def _from_cache(name: str, revision: str | None) -> HubModel | None:
         if revision in (None, commit.commit_hash)
         and (commit.snapshot_path / "config.json").is_file()
     ]
-    if not found:
+    if not commits:
         return None
-    best = max(found, key=lambda commit: ("main" in commit.refs, commit.last_modified))
+    best = max(commits, key=lambda commit: ("main" in commit.refs, commit.last_modified))
     return HubModel(
         commit=best.commit_hash,
         files=tuple(file.file_name for file in best.files),
@@ -117,70 +137,69 @@ def _from_cache(name: str, revision: str | None) -> HubModel | None:
     )
 
 
-# MERGED app.jobs.base_models
-# From the name of a base to its config, before anything is promised to the caller.
-
-_OWN_NAME = re.compile(r"[a-z0-9-]{1,64}([@:][a-z0-9-]{1,64})?")
+# Bases of jobs
 
 
 @dataclass(frozen=True)
-class Base:
-    """A base that was looked at. `name` is what the spec keeps: it means the same for ever."""
+class ResolvedBase:
+    """A base that was looked up. `name` is stored in the spec: it has a permanent meaning."""
 
     name: str
     config: dict[str, Any]
-    content: str  # names its bytes: another one has another
+    content: str  # identifies the bytes: a commit or a hash
     revision: str | None = None  # commit of a hub model
-    own: bool = False  # a version of this installation
+    own: bool = False  # a version in the registry of this installation
 
 
-def find(
+def resolve_base(
     name: str | None,
     revision: str | None,
     *,
     database: Database,
     store: Store,
     settings: Settings,
-) -> Base | None:
-    """Look a base up; call it outside a transaction, since it may ask the hub.
+) -> ResolvedBase | None:
+    """Look up a base. Call this outside of a transaction, since it may query the hub.
 
-    None: the method has no base, so there is nothing to look up.
+    Returns None if `name` is None: the method has no base.
 
-    Raises `InvalidBase`, `BaseDirectoriesOff`, `BaseOutside`, `RevisionMismatch`, and the kinds of
-    `lora_core.errors.base.BaseError`.
+    Raises `InvalidBase`, `BaseDirectoriesOff`, `BaseOutsideDirectories`, `RevisionMismatch`, and
+    the subclasses of `lora_core.errors.base_model.BaseModelError`.
     """
     if name is None:
         return None
-    base = _local(name, database=database, store=store, settings=settings)
+    base = _resolve_local(name, database=database, store=store, settings=settings)
     if base is None:
-        base = _from_hub(name, revision, settings)
+        base = _resolve_hub(name, revision, settings)
     elif revision is not None:
         raise RevisionMismatch(base=base.name, revision=revision, at="base_revision")
-    check_code(base.name, base.config)
+    check_no_custom_code(base.name, base.config)
     return base
 
 
-def check_there(session: Session, base: Base | None) -> None:
-    """A version may have been deleted since it was looked up. Raises `BaseNotFound`."""
+def check_still_exists(session: Session, base: ResolvedBase | None) -> None:
+    """Raise `BaseNotFound` if the version was deleted since it was looked up."""
     if base is not None and base.own:
-        _version(session, base.name)
+        _find_version(session, base.name)
 
 
-def check_name(session: Session, name: str) -> None:
-    """The same for the base that an earlier job names."""
-    if _OWN_NAME.fullmatch(name):
-        _version(session, name)
+def check_name_exists(session: Session, name: str) -> None:
+    """Raise `BaseNotFound` if the base that an earlier job names was deleted since."""
+    if _REGISTRY_NAME.fullmatch(name):
+        _find_version(session, name)
 
 
-def _local(name: str, *, database: Database, store: Store, settings: Settings) -> Base | None:
+def _resolve_local(
+    name: str, *, database: Database, store: Store, settings: Settings
+) -> ResolvedBase | None:
     if name == minilm.NAME:
-        return Base(name, minilm.config(), content=minilm.REVISION)
+        return ResolvedBase(name, minilm.config(), content=minilm.REVISION)
     if is_directory(name):
-        return _from_directory(name, settings)
-    if not _OWN_NAME.fullmatch(name):
+        return _resolve_directory(name, settings)
+    if not _REGISTRY_NAME.fullmatch(name):
         return None
     with database.read() as session:
-        version = _version(session, name)
+        version = _find_version(session, name)
     if version is None:
         return None
     try:
@@ -192,61 +211,64 @@ def _local(name: str, *, database: Database, store: Store, settings: Settings) -
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing or damaged") from error
     config, digest = parse_config(content, name), version.artifact.manifest_sha256
-    return Base(version.ref, config, content=digest, own=True)
+    return ResolvedBase(version.ref, config, content=digest, own=True)
 
 
-def _version(session: Session, name: str) -> registry.Resolved | None:
-    """What a name means in the registry; None if it can only be a hub model."""
+def _find_version(session: Session, name: str) -> registry.ResolvedModel | None:
+    """Return the version a name refers to; None if it can only be a hub model."""
     try:
         return registry.resolve(session, name)
     except InvalidModelRef as error:
         raise InvalidBase(base=name[:100], at="base") from error
     except NoModelPromoted as error:
-        reason = f"no version of it is in production yet; say which, such as '{name}:1'"
+        reason = f"no version of it is in production yet; name one, such as '{name}:1'"
         raise BaseNotFound(base=name, reason=reason) from error
     except ModelNotFound as error:
         if "@" in name or ":" in name:
-            raise BaseNotFound(base=name, reason="this installation has no such model") from error
+            raise BaseNotFound(
+                base=name, reason="there is no such model in the registry"
+            ) from error
         return None
 
 
-def _from_directory(name: str, settings: Settings) -> Base:
-    """A directory below one of the operator's folders; a relative name starts there."""
+def _resolve_directory(name: str, settings: Settings) -> ResolvedBase:
+    """Resolve a directory inside one of the operator's folders; relative names start there."""
     if not settings.base_dirs:
         raise BaseDirectoriesOff(base=name[:100], at="base")
     roots = [folder.resolve() for folder in settings.base_dirs]
     try:
-        places = [(root / name).resolve() for root in roots]  # follows every link
-        inside = [place for place, root in zip(places, roots, strict=True)
-                  if place.is_relative_to(root)]  # fmt: skip
+        paths = [(root / name).resolve() for root in roots]  # follows every symbolic link
+        inside = [
+            path for path, root in zip(paths, roots, strict=True) if path.is_relative_to(root)
+        ]
         if not inside:
-            raise BaseOutside(base=name[:100], at="base")
-        directory = next((place for place in inside if place.is_dir()), None)
+            raise BaseOutsideDirectories(base=name[:100], at="base")
+        directory = next((path for path in inside if path.is_dir()), None)
         if directory is None:
             raise BaseNotFound(base=name, reason="there is no such directory")
-        check_weights(name, (path.name for path in directory.iterdir()))
+        check_safetensors(name, (path.name for path in directory.iterdir()))
         config = read_config(directory, name)
-        return Base(str(directory), config, content=_stamps(directory))
-    except (OSError, RuntimeError) as error:  # no right to look, a loop of links
+        return ResolvedBase(str(directory), config, content=_directory_fingerprint(directory))
+    except (OSError, RuntimeError) as error:  # no permission, a loop of symbolic links
         raise BaseNotFound(base=name, reason="the directory cannot be read") from error
 
 
-def _stamps(directory: Path) -> str:
-    """Sizes and times of the files: their bytes would take seconds to read."""
+def _directory_fingerprint(directory: Path) -> str:
+    """Return a hash of file sizes and times; reading the bytes would take seconds."""
     files = sorted(path for path in directory.iterdir() if path.is_file())
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(f"{directory} {facts}".encode()).hexdigest()
 
 
-def _from_hub(name: str, revision: str | None, settings: Settings) -> Base:
+def _resolve_hub(name: str, revision: str | None, settings: Settings) -> ResolvedBase:
     if not is_hub_name(name):
         raise InvalidBase(base=name[:100], at="base")
     if name not in settings.hub_models:
         reason = (
-            "it is no model of this installation and not among the hub models that it uses: "
+            "it is neither in the registry nor among the allowed hub models: "
             f"{', '.join(settings.hub_models) or 'none'} (LORAWORKS_HUB_MODELS)"
         )
         raise BaseNotFound(base=name, reason=reason)
-    model = look_up(name, revision)
-    check_weights(name, model.files)
-    return Base(name, model.config, content=model.commit, revision=model.commit)
+    model = resolve_hub_model(name, revision)
+    check_safetensors(name, model.files)
+    return ResolvedBase(name, model.config, content=model.commit, revision=model.commit)

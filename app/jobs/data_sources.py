@@ -1,4 +1,4 @@
-"""From `data.source` to data that a job may read, and what is known of it before it is read."""
+"""Resolve `data.source` to data that a job may read, with what is known before it is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,141 +9,147 @@ from sqlalchemy.orm import Session
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.jobs.errors import ColumnNotChecked, ColumnsDiffer, NoLabels
+from app.jobs.errors import ColumnNotChecked, ColumnsDiffer, DatasetHasNoLabels
 from app.settings import Settings
-from lora_core.data.split import Known, check_room
-from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, OneClass
-from lora_core.hub import PREFIX
+from lora_core.data.split import DatasetSize, check_split_sizes
+from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
+from lora_core.hub import HUB_PREFIX
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec, Split
 
-ALL = "all"  # key of a source that is not given part by part
+ALL_ROWS = "all"  # key of a source that is not divided into splits
 
-# What is assumed of a hub data set, which is not read before the job runs: the size of IMDB.
+# Assumed for a hub dataset, which is not read before the job runs: the size of IMDB.
 _HUB_ROWS = {Split.TRAIN.value: 25_000, Split.TEST.value: 25_000}
 _HUB_CHARACTERS = 1300.0
 _CHARACTERS_PER_TOKEN = 4.4  # English film reviews, WordPiece of 30,522 pieces
 
 
 @dataclass(frozen=True)
-class Source:
-    """One source. `rows` are by part if it names parts, else under `ALL`."""
+class DataSource:
+    """One resolved source. `rows` are per split if it has splits, else under `ALL_ROWS`."""
 
     name: str
     rows: Mapping[str, int]
     mean_tokens: float
     label_count: int | None  # None: unknown
-    content: str  # names its bytes; of a hub data set, whose commit is not known, itself
+    # Identifies the bytes. A hub dataset, whose commit is unknown, is identified by its name.
+    fingerprint: str
     upload: Dataset | None = None
 
 
 @dataclass(frozen=True)
-class Data:
-    """Resolved data: `spec.source` means the same for ever, `rows` counts each part of it."""
+class ResolvedData:
+    """Resolved data: `spec.source` has a permanent meaning, and `rows` counts each split."""
 
     spec: DataSpec
     dataset_ids: dict[str, str]
     rows: Mapping[str, int]
     mean_tokens: float
     label_count: int | None
-    content: Mapping[str, str]  # as `dataset_ids`: what names the bytes of each source
+    fingerprints: Mapping[str, str]  # of the bytes of each source; keys as in `dataset_ids`
 
 
-def resolve(session: Session, data: DataSpec, *, settings: Settings, max_length: int) -> Data:
-    """Raises `NoLabels`, `ColumnNotChecked`, `ColumnsDiffer` and the kinds of
+def resolve(
+    session: Session, data: DataSpec, *, settings: Settings, max_length: int
+) -> ResolvedData:
+    """Resolve the sources and columns of a job.
+
+    A column that the job leaves out is the one that the upload was checked with.
+
+    Raises `DatasetHasNoLabels`, `ColumnNotChecked`, `ColumnsDiffer` and the subclasses of
     `lora_core.errors.data.DataError`.
-
-    A column that the job leaves out is the one that the upload was checked for.
     """
     if isinstance(data.source, str):
-        sources = {ALL: _find(session, data.source, settings, max_length)}
+        sources = {ALL_ROWS: _resolve_source(session, data.source, settings, max_length)}
     else:
         if Split.TRAIN not in data.source:
             raise MissingSplit(file="data.source", split=Split.TRAIN.value)
         sources = {
-            part.value: _find(session, name, settings, max_length)
-            for part, name in data.source.items()
+            split.value: _resolve_source(session, name, settings, max_length)
+            for split, name in data.source.items()
         }
     uploads = [source for source in sources.values() if source.upload is not None]
-    columns = {what: _column(data, uploads, what) for what in ("text", "label", "split")}
-    trained = sources.get(ALL) or sources[Split.TRAIN.value]
-    if trained.upload is not None and trained.upload.overview["label_count"] < 2:
-        raise OneClass(file=trained.name, label="".join(trained.upload.overview["labels"]))
+    columns = {role: _resolve_column(data, uploads, role) for role in ("text", "label", "split")}
+    train = sources.get(ALL_ROWS) or sources[Split.TRAIN.value]
+    if train.upload is not None and train.upload.overview["label_count"] < 2:
+        raise SingleClass(file=train.name, label="".join(train.upload.overview["labels"]))
     names = {key: source.name for key, source in sources.items()}
-    changes = {f"{what}_column": column for what, column in columns.items()}
-    source = names.get(ALL) or {Split(part): name for part, name in names.items()}
-    found = Data(
+    changes = {f"{role}_column": column for role, column in columns.items()}
+    source = names.get(ALL_ROWS) or {Split(split): name for split, name in names.items()}
+    resolved = ResolvedData(
         spec=data.model_copy(update={"source": source, **changes}),
         dataset_ids={
             key: str(source.upload.id) for key, source in sources.items() if source.upload
         },
-        rows=_rows(sources),
-        mean_tokens=trained.mean_tokens,
-        label_count=trained.label_count,
-        content={key: source.content for key, source in sources.items()},
+        rows=_rows_per_split(sources),
+        mean_tokens=train.mean_tokens,
+        label_count=train.label_count,
+        fingerprints={key: source.fingerprint for key, source in sources.items()},
     )
-    _check_sizes(found, trained)
-    return found
+    _check_sizes(resolved, train)
+    return resolved
 
 
-def hold(session: Session, dataset_ids: Mapping[str, str]) -> None:
-    """Keep uploads until the job that reads them is stored. Raises `DataNotFound`."""
+def lock_uploads(session: Session, dataset_ids: Mapping[str, str]) -> None:
+    """Lock uploads against deletion until the job is stored. Raises `DataNotFound`."""
     for dataset_id in dataset_ids.values():
-        if not datasets.hold(session, UUID(dataset_id)):
-            raise DataNotFound(source=dataset_id, reason="it was deleted at this moment")
+        if not datasets.lock_shared(session, UUID(dataset_id)):
+            raise DataNotFound(source=dataset_id, reason="it was deleted just now")
 
 
-def _find(session: Session, name: str, settings: Settings, max_length: int) -> Source:
+def _resolve_source(session: Session, name: str, settings: Settings, max_length: int) -> DataSource:
     if name in reviews.SAMPLES:
-        sample = reviews.facts(name)
+        sample = reviews.sample_facts(name)
         tokens = sample.mean_tokens(max_length)
-        content = f"{reviews.FILE.sha256} {name}"
-        return Source(name, {ALL: sample.rows}, tokens, len(sample.labels), content)
-    if name.startswith(PREFIX):
-        if name.removeprefix(PREFIX) not in settings.hub_datasets:
+        fingerprint = f"{reviews.FILE.sha256} {name}"
+        return DataSource(name, {ALL_ROWS: sample.rows}, tokens, len(sample.labels), fingerprint)
+    if name.startswith(HUB_PREFIX):
+        if name.removeprefix(HUB_PREFIX) not in settings.hub_datasets:
             allowed = ", ".join(settings.hub_datasets) or "none"
-            reason = (
-                f"the hub data sets of this installation are {allowed} (LORAWORKS_HUB_DATASETS)"
-            )
+            reason = f"hub datasets allowed here: {allowed} (LORAWORKS_HUB_DATASETS)"
             raise DataNotFound(source=name, reason=reason)
-        return Source(name, _HUB_ROWS, _tokens(_HUB_CHARACTERS, max_length), None, name)
+        return DataSource(name, _HUB_ROWS, _mean_tokens(_HUB_CHARACTERS, max_length), None, name)
     try:
         upload = datasets.resolve(session, name)
     except DatasetNotFound as error:
         samples = ", ".join(reviews.SAMPLES)
-        reason = f"it is no uploaded data set, no sample ({samples}) and no hub:NAME"
+        reason = f"it is not an uploaded dataset, a sample ({samples}) or hub:NAME"
         raise DataNotFound(source=name[:100], reason=reason) from error
     ref = f"{upload.name}:{upload.version}"
     if upload.label_column is None:
-        raise NoLabels(ref=ref, at="data.source")
-    return Source(
+        raise DatasetHasNoLabels(ref=ref, at="data.source")
+    return DataSource(
         name=ref,
-        rows=upload.overview.get("splits") or {ALL: upload.rows},
-        mean_tokens=_tokens(upload.overview["mean_characters"], max_length),
+        rows=upload.overview.get("splits") or {ALL_ROWS: upload.rows},
+        mean_tokens=_mean_tokens(upload.overview["mean_characters"], max_length),
         label_count=upload.overview["label_count"],
-        content=_content(upload),
+        fingerprint=_upload_fingerprint(upload),
         upload=upload,
     )
 
 
-def _content(upload: Dataset) -> str:
-    """Names the bytes and, of a workbook, the sheet that is read."""
+def _upload_fingerprint(upload: Dataset) -> str:
+    """Return an identifier of the bytes and, for a workbook, of the sheet that is read."""
     sheet = upload.overview.get("sheet")
     return f"{upload.sha256}{upload.suffix}" + (f"#{sheet}" if sheet else "")
 
 
-def _tokens(characters: float, max_length: int) -> float:
-    """Mean tokens of a text, [CLS] and [SEP] included. Lengths vary, so the limit cuts early."""
+def _mean_tokens(characters: float, max_length: int) -> float:
+    """Estimate the mean tokens per text, [CLS] and [SEP] included.
+
+    Lengths vary, so truncation lowers the mean before it reaches the limit.
+    """
     return min(characters / _CHARACTERS_PER_TOKEN + 2, 0.85 * max_length)
 
 
-def _column(data: DataSpec, uploads: list[Source], what: str) -> str | None:
-    """The column that all uploads were checked for, unless the job names one."""
-    field_name = f"{what}_column"
+def _resolve_column(data: DataSpec, uploads: list[DataSource], role: str) -> str | None:
+    """Return the column that the job names, else the one that all uploads were checked with."""
+    field_name = f"{role}_column"
     named: str | None = getattr(data, field_name)
-    source, there = data.source, reviews.COLUMNS
-    if isinstance(source, str) and source in reviews.SAMPLES and named not in (None, *there):
-        raise MissingColumn(file=source, column=named, available=", ".join(there))
+    source, available = data.source, reviews.COLUMNS
+    if isinstance(source, str) and source in reviews.SAMPLES and named not in (None, *available):
+        raise MissingColumn(file=source, column=named, available=", ".join(available))
     checked = {
         source.name: source.upload.overview[field_name] for source in uploads if source.upload
     }
@@ -151,35 +157,37 @@ def _column(data: DataSpec, uploads: list[Source], what: str) -> str | None:
         for ref, column in checked.items():
             if column != named:
                 raise ColumnNotChecked(
-                    ref=ref, what=what, column=named, checked=column, at=f"data.{field_name}"
+                    ref=ref, what=role, column=named, checked=column, at=f"data.{field_name}"
                 )
         return named
     if len(set(checked.values())) > 1:
         columns = ", ".join(f"{column!r} in {ref}" for ref, column in checked.items())
-        raise ColumnsDiffer(what=what, columns=columns, at="data.source")
+        raise ColumnsDiffer(what=role, columns=columns, at="data.source")
     return next(iter(checked.values()), named)
 
 
-def _rows(sources: Mapping[str, Source]) -> dict[str, int]:
-    """Rows by part, or all of them under `ALL` while nothing is divided."""
-    if ALL in sources:
-        return dict(sources[ALL].rows)
+def _rows_per_split(sources: Mapping[str, DataSource]) -> dict[str, int]:
+    """Return the rows of each split, or all of them under `ALL_ROWS` if there are no splits."""
+    if ALL_ROWS in sources:
+        return dict(sources[ALL_ROWS].rows)
     return {
-        part: source.rows.get(part, source.rows.get(ALL, 0)) for part, source in sources.items()
+        split: source.rows.get(split, source.rows.get(ALL_ROWS, 0))
+        for split, source in sources.items()
     }
 
 
-def _check_sizes(data: Data, trained: Source) -> None:
-    """Refuse parts that the rows cannot give. A hub data set is not known before it is read."""
-    if trained.label_count is None:
+def _check_sizes(data: ResolvedData, train: DataSource) -> None:
+    """Reject splits larger than the rows allow. A hub dataset is not known before it is read."""
+    if train.label_count is None:
         return
-    whole = ALL in data.rows
-    profile = trained.upload.overview if trained.upload else {}
-    known = Known(
-        rows=data.rows[ALL if whole else Split.TRAIN.value],
-        labels=trained.label_count,
-        # Of the whole file: where it names its parts, how many there are of train is not known.
-        duplicates=profile.get("duplicates", 0) if whole else 0,
-        conflicting=profile.get("conflicting_duplicates", 0),
+    undivided = ALL_ROWS in data.rows
+    overview = train.upload.overview if train.upload else {}
+    size = DatasetSize(
+        rows=data.rows[ALL_ROWS if undivided else Split.TRAIN.value],
+        labels=train.label_count,
+        # Counted over the whole file: with splits, the number in `train` is unknown.
+        duplicates=overview.get("duplicates", 0) if undivided else 0,
+        conflicting_duplicates=overview.get("conflicting_duplicates", 0),
     )
-    check_room(data.spec, [part for part in Split if part.value not in data.rows], known)
+    drawn = [split for split in Split if split.value not in data.rows]
+    check_split_sizes(data.spec, drawn, size)

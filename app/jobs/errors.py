@@ -1,89 +1,92 @@
-"""What can go wrong with jobs. What is wrong with base, data or method is said by `lora_core`."""
+"""Errors of the jobs API.
 
-from app.errors import Conflict, Invalid, NotFound, Overloaded
+Errors about the contents of a base, of data or of a method are defined in `lora_core.errors`.
+"""
+
+from app.errors import Conflict, NotFound, TooManyRequests, UnprocessableContent
 
 
 class JobNotFound(NotFound):
-    """There is no such job."""
+    """Job not found."""
 
     code = "job_not_found"
     message = "There is no job {job_id}."
 
 
-class TooManyJobs(Overloaded):
-    """One key has as many unfinished jobs as one key may have."""
+class TooManyJobs(TooManyRequests):
+    """The API key has reached its limit of unfinished jobs."""
 
     code = "too_many_jobs"
     message = (
-        "This key has {limit} jobs and prediction runs before their end, which is the most "
-        "(LORAWORKS_KEY_JOBS). Wait for some, or cancel them."
+        "This key already has {limit} unfinished jobs and prediction runs, which is the limit "
+        "(LORAWORKS_KEY_JOBS). Wait for some to finish, or cancel them."
     )
 
 
-class KeyStreamsUsed(Overloaded):
-    """One key follows as many streams as one key may."""
+class KeyStreamsUsed(TooManyRequests):
+    """The API key has reached its limit of open streams."""
 
     code = "key_streams_used"
     message = (
-        "This key follows {limit} streams already. Close some, or read "
-        "`GET /v1/jobs/{{id}}/events?after=` now and then instead. Try again in {retry_after} s."
+        "This key already has {limit} open streams. Close some, or poll "
+        "`GET /v1/jobs/{{id}}/events?after=` instead. Try again in {retry_after} s."
     )
 
 
-class TooManyStreams(Overloaded):
-    """The service sends as many streams as it may."""
+class TooManyStreams(TooManyRequests):
+    """The service has reached its limit of open streams."""
 
     code = "too_many_streams"
     message = (
-        "This service sends {limit} streams already. Read `GET /v1/jobs/{{id}}/events?after=` "
-        "now and then instead. Try again in {retry_after} s."
+        "This service already has {limit} open streams. Poll "
+        "`GET /v1/jobs/{{id}}/events?after=` instead. Try again in {retry_after} s."
     )
 
 
 class JobNotFinished(Conflict):
-    """Only a job that has ended can be deleted or retried."""
+    """The job has not finished."""
 
     code = "job_not_finished"
     message = (
-        "Job {job_id} is {state}. Only a job that has ended can be deleted or retried; "
-        "cancel it first, or wait."
+        "Job {job_id} is {state}. Only a finished job can be deleted or retried. "
+        "Cancel it first, or wait."
     )
 
 
 class JobSucceeded(Conflict):
-    """A job that succeeded cannot be retried."""
+    """The job succeeded, so it cannot be retried."""
 
     code = "job_succeeded"
-    message = "Job {job_id} has succeeded, so there is nothing to retry."
+    message = "Job {job_id} succeeded, so there is nothing to retry."
 
 
 class NoCheckpoint(Conflict):
-    """There is no checkpoint that a retry could continue from."""
+    """The job has no checkpoint to continue from."""
 
     code = "no_checkpoint"
     message = (
-        "Job {job_id} has no checkpoint to continue from: it saved none, or it was removed since "
-        "(LORAWORKS_KEEP_CHECKPOINT_DAYS). Send its spec again with POST /v1/jobs."
+        "Job {job_id} has no checkpoint to continue from: it saved none, or its checkpoints were "
+        "removed (LORAWORKS_KEEP_CHECKPOINT_DAYS). Send its spec again with POST /v1/jobs."
     )
 
 
 class TrainingVersionChanged(Conflict):
-    """The checkpoint was made by a version of the training that gives other numbers."""
+    """The checkpoint was written by an incompatible training version."""
 
     code = "training_version_changed"
     message = (
-        "The checkpoint of job {job_id} was made by version {made} of the training and this "
-        "installation has version {now}, so the result would be that of neither. Send its spec "
+        "The checkpoint of job {job_id} was written by training version {made}, and this "
+        "installation has version {now}, so the result would match neither version. Send its spec "
         "again with POST /v1/jobs."
     )
 
 
 class TrialNotRetried(Conflict):
-    """The job belongs to a sweep, which retries its own."""
+    """A trial is retried through its sweep."""
 
     code = "trial_not_retried"
     message = (
-        "Job {job_id} is a trial of sweep {sweep_id}. Retry what failed there with "
+        "Job {job_id} is a trial of sweep {sweep_id}. Retry the failed trials with "
         "POST /v1/sweeps/{sweep_id}/retry."
     )
 
@@ -92,70 +95,70 @@ class PredictionRunNotRetried(Conflict):
     """A prediction run cannot be retried."""
 
     code = "prediction_run_not_retried"
-    message = "{run_id} is a prediction run. Send it again with POST /v1/predictions."
+    message = "{run_id} is a prediction run. Create it again with POST /v1/predictions."
 
 
 class AlreadyRetried(Conflict):
-    """Another job continues from the same checkpoint and has not ended."""
+    """An unfinished job already continues this one."""
 
     code = "already_retried"
-    message = "Job {other} continues job {job_id} already. Wait for it, or cancel it first."
+    message = "Job {other} already continues job {job_id}. Wait for it, or cancel it first."
 
 
-class JobNamedTwice(Invalid):
-    """One job beside itself."""
+class JobNamedTwice(UnprocessableContent):
+    """The same job was given twice."""
 
     code = "job_named_twice"
-    message = "Job {job_id} is named twice. Name each job once."
+    message = "Job {job_id} was given twice. Give each job once."
 
 
-class NoAnswers(NotFound):
-    """The job keeps no answers to that part."""
+class NoPredictionsKept(NotFound):
+    """The job has no predictions for this split."""
 
     code = "no_answers"
     message = (
-        "Job {job_id} keeps no answers to {part} texts: it has not succeeded, it was a trial, or "
-        "its result was removed since."
+        "Job {job_id} has no predictions for the {part} split: it has not succeeded, it was a "
+        "trial, or its artifact was removed."
     )
 
 
-class InvalidBase(Invalid):
-    """Not the name of a base."""
+class InvalidBase(UnprocessableContent):
+    """Invalid base name."""
 
     code = "invalid_base"
     message = (
-        "{base!r} names no base. Write minilm-l6, a model of this installation ('name', "
+        "{base!r} is not a valid base. Use minilm-l6, a model of this installation ('name', "
         "'name@alias' or 'name:3'), a hub model ('name' or 'owner/name'), or a directory "
         "('/…' or './…')."
     )
 
 
-class BaseDirectoriesOff(Invalid):
-    """Bases in a directory are not taken here."""
+class BaseDirectoriesOff(UnprocessableContent):
+    """Bases from directories are disabled."""
 
     code = "base_directories_off"
     message = (
-        "{base!r} is a directory, and this installation takes none. Its operator can name folders "
+        "{base!r} is a directory, and this installation allows none. Its operator can list folders "
         "of base models in LORAWORKS_BASE_DIRS."
     )
 
 
-class BaseOutside(Invalid):
-    """A directory that the operator has not opened."""
+class BaseOutsideDirectories(UnprocessableContent):
+    """The directory is outside of the allowed folders."""
 
     code = "base_outside"
-    message = "{base!r} is not below a folder named in LORAWORKS_BASE_DIRS."
+    message = "{base!r} is not inside a folder listed in LORAWORKS_BASE_DIRS."
 
 
-class RevisionMismatch(Invalid):
-    """A revision for a base that has none."""
+class RevisionMismatch(UnprocessableContent):
+    """The base does not support revisions."""
 
     code = "revision_mismatch"
-    message = "{base!r} has no revision {revision}: only hub models have them. Leave it out."
+    message = "{base!r} has no revision {revision}: only hub models have revisions. Leave it out."
 
 
-class ColumnNotChecked(Invalid):
-    """Another column than the one that the upload was checked for."""
+class ColumnNotChecked(UnprocessableContent):
+    """The dataset was checked with another column."""
 
     code = "column_not_checked"
     message = (
@@ -164,21 +167,21 @@ class ColumnNotChecked(Invalid):
     )
 
 
-class NoLabels(Invalid):
-    """A data set that was uploaded without labels."""
+class DatasetHasNoLabels(UnprocessableContent):
+    """The dataset has no labels."""
 
     code = "no_labels"
     message = (
-        "{ref} was uploaded with purpose=predict, so it has no labels to learn. "
+        "{ref} was uploaded with purpose=predict, so it has no labels to train on. "
         "Upload a file with labels."
     )
 
 
-class ColumnsDiffer(Invalid):
-    """Files of one job that do not fit together."""
+class ColumnsDiffer(UnprocessableContent):
+    """The datasets of the job have different columns."""
 
     code = "columns_differ"
     message = (
-        "The data sets of one job must share their columns, but the {what} column is {columns}. "
-        "Give the columns one name and upload again."
+        "The datasets of one job must use the same columns, but the {what} column is {columns}. "
+        "Rename the columns and upload again."
     )

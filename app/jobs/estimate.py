@@ -1,139 +1,168 @@
-"""How long a job takes: its floating-point operations over the speed that earlier jobs reached.
+"""Estimate how long a job takes: its floating-point operations divided by the measured speed.
 
-An estimate, to decide by before anything is trained: a run on another device or with shorter texts
-has another speed, and a run may stop early. Waiting in the queue is not in it.
+The speed is that of the latest jobs. The estimate helps to decide before anything is trained: a run
+on another device or with shorter texts has another speed, and a run may stop early. It excludes the
+wait in the queue.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from app.jobs.data_sources import ALL, Data
-from app.queue.states import Lane
-from lora_core import flops, model_selection
-from lora_core.compatibility import Shape
-from lora_core.cost_model import LINEAR_SECONDS_PER_TOKEN, SPEED, SPREAD, Costs
-from lora_core.defaults import HEAD_INIT_TEXTS, head_init, schedule
-from lora_core.linear.limits import most_terms, rows_of
-from lora_core.specs.data import Split, count_of
-from lora_core.specs.method import AutoSpec, Candidate
+from app.jobs.data_sources import ALL_ROWS, ResolvedData
+from app.queue.states import DeviceClass
+from lora_core import cost_model, model_selection
+from lora_core.compatibility import EncoderShape
+from lora_core.cost_model import (
+    ATTENDED_LENGTH_RATIO,
+    DEFAULT_FLOPS_PER_SECOND,
+    LINEAR_SECONDS_PER_TOKEN,
+    CostModel,
+)
+from lora_core.defaults import HEAD_INIT_MAX_TEXTS, epochs_and_batch_size, resolve_head_init
+from lora_core.linear.files import max_terms, weight_rows
+from lora_core.specs.data import Split, resolve_count
+from lora_core.specs.method import AutoSpec, CandidateSpec
 from lora_core.specs.train import HeadInit, TrainSpec
 
-# FLOP/s while no job has finished here. Who takes any device may get the slow one.
-DEFAULT_SPEED: Mapping[Lane, float] = {
-    Lane.CPU: SPEED["cpu"],
-    Lane.GPU: SPEED["cuda"],
-    Lane.ANY: SPEED["cpu"],
+# FLOP/s until a job has finished here. A job for any device may get the slow one.
+DEFAULT_SPEEDS: Mapping[DeviceClass, float] = {
+    DeviceClass.CPU: DEFAULT_FLOPS_PER_SECOND["cpu"],
+    DeviceClass.GPU: DEFAULT_FLOPS_PER_SECOND["cuda"],
+    DeviceClass.ANY: DEFAULT_FLOPS_PER_SECOND["cpu"],
 }
-START_SECONDS = 12.0  # interpreter, libraries, model, artifact
-RIVAL_TEXTS = 20_000
+STARTUP_SECONDS = 12.0  # interpreter, libraries, model, artifact
+LINEAR_MODEL_MAX_TEXTS = 20_000  # the linear model reported beside a run is fitted on at most these
 
-LINEAR_START_SECONDS = 3.0  # the same of a linear model, which needs no torch
-TERMS_PER_TOKEN = 0.12  # of words and word pairs that occur twice, in the samples
+LINEAR_STARTUP_SECONDS = 3.0  # for a linear model, which does not load torch
+TERMS_PER_TOKEN = 0.12  # words and word pairs that occur at least twice, measured on the samples
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a job will take. `flops_per_token`: of the training, over all tokens it sees."""
+class JobCost:
+    """The estimated cost of a job. `flops_per_token` is a mean over all tokens of the training."""
 
     seconds: int
     flops_per_token: float
-    start_seconds: float = START_SECONDS  # of `seconds`, before anything is computed
+    startup_seconds: float = STARTUP_SECONDS  # included in `seconds`; before anything is computed
 
 
-def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: float = 0.0) -> Cost:
-    """`speed` is in FLOP/s. `since`: the share of the steps that another job has made already."""
-    length = data.mean_tokens * SPREAD
-    texts = parts(data)
-    epochs, _ = schedule(spec.optim, texts[Split.TRAIN])
-    training = flops.training(shape, spec.encoder_method, length=length)
-    forward = flops.forward(shape, length=length)
-    # Blocks below the lowest trained one run once per text (lora_core/fast/frozen_encoder.py).
-    share = (
-        flops.frozen_share(shape, spec.encoder_method) if spec.optim.encoder_dropout == 0 else 0.0
-    )
-    trunk = forward * share
-    if spec.runtime.gradient_checkpointing:
-        training += forward - trunk
-    share = (spec.trial.share if spec.trial else 1.0) - since
-    fitted = head_init(spec) is HeadInit.PROBE and not since  # a checkpoint has the head
-    before = sum(texts.values()) * trunk
-    before += fitted * min(texts[Split.TRAIN], HEAD_INIT_TEXTS) * (forward - trunk)
-    work = (
-        before
-        + share * epochs * texts[Split.TRAIN] * (training - trunk)
-        + _evaluated(spec, texts, epochs, since) * (forward - trunk)
-    )
-    rival = 0.0 if spec.trial else min(texts[Split.TRAIN], RIVAL_TEXTS) * LINEAR_SECONDS_PER_TOKEN
-    rival *= data.mean_tokens
-    seconds = START_SECONDS + rival + work * data.mean_tokens / speed
-    seen = epochs * max(1, texts[Split.TRAIN])
-    per_token = training - trunk + before / seen
-    return Cost(seconds=round(seconds), flops_per_token=per_token)
+def estimate_cost(
+    spec: TrainSpec,
+    *,
+    shape: EncoderShape,
+    data: ResolvedData,
+    speed: float,
+    completed_share: float = 0.0,
+) -> JobCost:
+    """Estimate the cost of a training job.
 
-
-def auto_plan(
-    spec: TrainSpec, auto: AutoSpec, *, shape: Shape, data: Data, speed: float
-) -> tuple[tuple[Candidate, ...], Cost]:
-    """What is cross-validated, as asked or as the budget allows, and what all of it costs.
-
-    The longest of the candidates may be the one that is trained at the end.
+    `speed` is in FLOP/s. `completed_share` is the share of the steps that another job, which this
+    one continues, has already made.
     """
-    counts = parts(data)
-    given = Split.VALIDATION.value in data.rows or spec.data.train_size is not None
-    texts = max(1, counts[Split.TRAIN] + (0 if given else counts[Split.VALIDATION]))
-    costs = Costs(shape, spec.optim, data.mean_tokens, speed)
-    candidates = auto.candidates or model_selection.plan(texts, auto.time_budget, costs.seconds)
-    work = model_selection.seconds(candidates, texts, costs.seconds)
-    answered = counts[Split.TEST] * data.mean_tokens
-    work += answered * flops.forward(shape, length=data.mean_tokens * SPREAD) / speed
-    return candidates, Cost(round(START_SECONDS + work), 0.0)
+    length = data.mean_tokens * ATTENDED_LENGTH_RATIO
+    texts = split_sizes(data)
+    epochs, _ = epochs_and_batch_size(spec.optim, texts[Split.TRAIN])
+    training = cost_model.training_flops(shape, spec.encoder_method, length=length)
+    forward = cost_model.forward_flops(shape, length=length)
+    # Blocks below the lowest trained one run once per text (lora_core/fast/frozen_encoder.py).
+    frozen_fraction = (
+        cost_model.frozen_fraction(shape, spec.encoder_method)
+        if spec.optim.encoder_dropout == 0
+        else 0.0
+    )
+    frozen = forward * frozen_fraction
+    if spec.runtime.gradient_checkpointing:
+        training += forward - frozen
+    share = (spec.trial.share if spec.trial else 1.0) - completed_share
+    # A run that continues has its head in the checkpoint.
+    fits_head = resolve_head_init(spec) is HeadInit.PROBE and not completed_share
+    once = sum(texts.values()) * frozen
+    once += fits_head * min(texts[Split.TRAIN], HEAD_INIT_MAX_TEXTS) * (forward - frozen)
+    operations = (
+        once
+        + share * epochs * texts[Split.TRAIN] * (training - frozen)
+        + _evaluated_texts(spec, texts, epochs, completed_share) * (forward - frozen)
+    )
+    linear_texts = 0 if spec.trial else min(texts[Split.TRAIN], LINEAR_MODEL_MAX_TEXTS)
+    linear_seconds = linear_texts * LINEAR_SECONDS_PER_TOKEN * data.mean_tokens
+    seconds = STARTUP_SECONDS + linear_seconds + operations * data.mean_tokens / speed
+    trained_texts = epochs * max(1, texts[Split.TRAIN])
+    per_token = training - frozen + once / trained_texts
+    return JobCost(seconds=round(seconds), flops_per_token=per_token)
 
 
-def linear_weights(data: Data, labels: int) -> int:
-    """Roughly, how many a linear model of these texts will have."""
-    words = parts(data)[Split.TRAIN] * data.mean_tokens
-    terms = min(most_terms(labels), round(TERMS_PER_TOKEN * words))
-    return (terms + 1) * rows_of(labels)
+def plan_candidates(
+    spec: TrainSpec, auto: AutoSpec, *, shape: EncoderShape, data: ResolvedData, speed: float
+) -> tuple[tuple[CandidateSpec, ...], JobCost]:
+    """Return the candidates to cross-validate, and the cost of all of it.
+
+    They are those of the spec, or else as many as the time budget allows. The slowest candidate may
+    be the one that is trained at the end.
+    """
+    sizes = split_sizes(data)
+    has_validation = Split.VALIDATION.value in data.rows or spec.data.train_size is not None
+    texts = max(1, sizes[Split.TRAIN] + (0 if has_validation else sizes[Split.VALIDATION]))
+    costs = CostModel(shape, spec.optim, data.mean_tokens, speed)
+    candidates = auto.candidates or model_selection.plan_candidates(
+        texts, auto.time_budget, costs.seconds
+    )
+    seconds = model_selection.estimate_seconds(candidates, texts, costs.seconds)
+    test_tokens = sizes[Split.TEST] * data.mean_tokens
+    length = data.mean_tokens * ATTENDED_LENGTH_RATIO
+    seconds += test_tokens * cost_model.forward_flops(shape, length=length) / speed
+    return candidates, JobCost(round(STARTUP_SECONDS + seconds), 0.0)
 
 
-def linear_cost(data: Data, labels: int) -> Cost:
-    """That of a linear model, which is fitted in one step."""
-    words = sum(parts(data).values()) * data.mean_tokens
-    work = words * LINEAR_SECONDS_PER_TOKEN * max(1.0, rows_of(labels) / 2)
-    return Cost(round(LINEAR_START_SECONDS + work), 0.0, LINEAR_START_SECONDS)
+def linear_parameter_count(data: ResolvedData, labels: int) -> int:
+    """Estimate roughly how many parameters a linear model of these texts has."""
+    tokens = split_sizes(data)[Split.TRAIN] * data.mean_tokens
+    terms = min(max_terms(labels), round(TERMS_PER_TOKEN * tokens))
+    return (terms + 1) * weight_rows(labels)
 
 
-def _evaluated(spec: TrainSpec, texts: Mapping[Split, int], epochs: int, since: float) -> int:
-    """Texts that are answered on the way and at the end."""
+def linear_cost(data: ResolvedData, labels: int) -> JobCost:
+    """Estimate the cost of a linear model, which is fitted in one step."""
+    tokens = sum(split_sizes(data).values()) * data.mean_tokens
+    seconds = tokens * LINEAR_SECONDS_PER_TOKEN * max(1.0, weight_rows(labels) / 2)
+    return JobCost(round(LINEAR_STARTUP_SECONDS + seconds), 0.0, LINEAR_STARTUP_SECONDS)
+
+
+def _evaluated_texts(
+    spec: TrainSpec, texts: Mapping[Split, int], epochs: int, completed_share: float
+) -> int:
+    """Return how many texts the evaluations during and after the training classify."""
     evaluations = epochs * spec.stop.evaluations_per_epoch
-    upto = spec.trial.share if spec.trial else 1.0
-    on_the_way = int(upto * evaluations) - int(since * evaluations)
+    end_share = spec.trial.share if spec.trial else 1.0
+    during = int(end_share * evaluations) - int(completed_share * evaluations)
     validation = texts[Split.VALIDATION]
     if spec.trial is not None:
-        last = min(validation, spec.trial.validation_texts or validation)
+        final = min(validation, spec.trial.validation_texts or validation)
     else:
-        last = texts[Split.TEST] + spec.result.train_figures * texts[Split.TRAIN]
-    return on_the_way * validation + last
+        final = texts[Split.TEST] + spec.result.train_figures * texts[Split.TRAIN]
+    return during * validation + final
 
 
-def speed(reached: Iterable[float], lane: Lane) -> float:
-    """FLOP/s: the median of the last jobs, or what is usual."""
-    known = [each for each in reached if each > 0]
-    return median(known) if known else DEFAULT_SPEED[lane]
+def median_speed(speeds: Iterable[float], device_class: DeviceClass) -> float:
+    """Return the median of the speeds of the latest jobs in FLOP/s, or the default."""
+    positive = [speed for speed in speeds if speed > 0]
+    return median(positive) if positive else DEFAULT_SPEEDS[device_class]
 
 
-def parts(data: Data) -> dict[Split, int]:
-    """Texts in each part. Parts that are not given are drawn from those for training."""
+def split_sizes(data: ResolvedData) -> dict[Split, int]:
+    """Return the texts per split. Splits that are not given are drawn from the training rows."""
     spec = data.spec
-    left = all_rows = data.rows.get(ALL, data.rows.get(Split.TRAIN.value, 0))
-    counts: dict[Split, int] = {}
-    for part, size in ((Split.VALIDATION, spec.validation_size), (Split.TEST, spec.test_size)):
-        given = data.rows.get(part.value)
-        if given is None:
-            given = count_of(size, all_rows)
-            left -= given
-        counts[part] = given
-    wanted = left if spec.train_size is None else count_of(spec.train_size, all_rows)
-    counts[Split.TRAIN] = max(0, min(left, wanted))
-    return counts
+    remaining = all_rows = data.rows.get(ALL_ROWS, data.rows.get(Split.TRAIN.value, 0))
+    sizes: dict[Split, int] = {}
+    for split, requested in (
+        (Split.VALIDATION, spec.validation_size),
+        (Split.TEST, spec.test_size),
+    ):
+        size = data.rows.get(split.value)
+        if size is None:
+            size = resolve_count(requested, all_rows)
+            remaining -= size
+        sizes[split] = size
+    train = remaining if spec.train_size is None else resolve_count(spec.train_size, all_rows)
+    sizes[Split.TRAIN] = max(0, min(remaining, train))
+    return sizes

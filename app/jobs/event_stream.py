@@ -1,8 +1,8 @@
-"""What happens to a job, as server-sent events, live and from any point on.
+"""Server-sent events of a job: its events and metric points, live or from any sequence number.
 
-Events and metric points share one row of numbers, and the row of the job tells the last one given.
-All streams of a process are read together: they wake at the same moments, and what they ask for
-then is one short read transaction on one thread. Between two nothing is held.
+Events and metric points share one sequence, and the job's row holds the last number given. All
+streams of a process are polled together: they wake at the same moments, and one short read
+transaction on one thread answers all of them. Nothing is held between polls.
 """
 
 import asyncio
@@ -25,44 +25,44 @@ from app.queue.states import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 
 POLL_SECONDS = 0.5
-WINDOW = 500  # numbers of one job looked at in one transaction
-RETRY_SECONDS = 10  # what a reader that finds no room is told to wait
+MAX_ROWS_PER_POLL = 500  # sequence numbers of one job read in one transaction
+RETRY_AFTER_SECONDS = 10  # for a client that is rejected because of a limit
 
-Position = tuple[UUID, int]  # a job, and the last number that was given of it
+StreamPosition = tuple[UUID, int]  # a job and the last sequence number the client has
 
 
 @dataclass(frozen=True)
-class Look:
-    """One moment of a job: what came after a number, up to `upto`, and how it stands."""
+class StreamSnapshot:
+    """A job at one moment: the rows after a sequence number, up to `last_seq`, and its state."""
 
     rows: Sequence[JobEvent | MetricPoint]
-    upto: int
-    more: bool
+    last_seq: int
+    has_more: bool
     state: StateView
-    ended: JobView | None  # once there is no more to come
+    ended: JobView | None  # set once there is nothing more to come
 
 
-class Streams:
-    """The one reader of the database for all streams of this process, and how many there may be.
+class EventStreams:
+    """Polls the database for all streams of this process, and limits their number.
 
-    Used on the event loop only.
+    Use it on the event loop only.
     """
 
-    def __init__(self, database: Database, *, most: int, most_of_a_key: int) -> None:
+    def __init__(self, database: Database, *, max_streams: int, max_streams_per_key: int) -> None:
         self._database = database
-        self._most = most
-        self._most_of_a_key = most_of_a_key
-        self._open: Counter[UUID] = Counter()  # by key
-        self._asked: dict[Position, asyncio.Future[Look | None]] = {}
-        self._reading: asyncio.Task[None] | None = None
+        self._max_streams = max_streams
+        self._max_streams_per_key = max_streams_per_key
+        self._open: Counter[UUID] = Counter()  # by API key
+        self._requested: dict[StreamPosition, asyncio.Future[StreamSnapshot | None]] = {}
+        self._poll_task: asyncio.Task[None] | None = None
 
     @contextmanager
-    def place(self, caller: UUID) -> Iterator[None]:
-        """Room for one stream. Raises `KeyStreamsUsed`, `TooManyStreams`."""
-        if self._open[caller] >= self._most_of_a_key:
-            raise KeyStreamsUsed(limit=self._most_of_a_key, retry_after=RETRY_SECONDS)
-        if self._open.total() >= self._most:
-            raise TooManyStreams(limit=self._most, retry_after=RETRY_SECONDS)
+    def reserve(self, caller: UUID) -> Iterator[None]:
+        """Reserve one stream of the limits. Raises `KeyStreamsUsed`, `TooManyStreams`."""
+        if self._open[caller] >= self._max_streams_per_key:
+            raise KeyStreamsUsed(limit=self._max_streams_per_key, retry_after=RETRY_AFTER_SECONDS)
+        if self._open.total() >= self._max_streams:
+            raise TooManyStreams(limit=self._max_streams, retry_after=RETRY_AFTER_SECONDS)
         self._open[caller] += 1
         try:
             yield
@@ -71,85 +71,98 @@ class Streams:
             if not self._open[caller]:
                 del self._open[caller]
 
-    async def look(self, job_id: UUID, after: int) -> Look | None:
-        """What came after a number; None: there is no such job."""
+    async def poll(self, job_id: UUID, after: int) -> StreamSnapshot | None:
+        """Return what came after a sequence number. None: there is no such job."""
         position = (job_id, after)
-        answer = self._asked.get(position)
-        if answer is None:
-            answer = self._asked[position] = asyncio.get_running_loop().create_future()
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
-        return await asyncio.shield(answer)  # others may wait for it, too
+        future = self._requested.get(position)
+        if future is None:
+            future = self._requested[position] = asyncio.get_running_loop().create_future()
+        if self._poll_task is None or self._poll_task.done():
+            self._poll_task = asyncio.create_task(self._answer_requests())
+        return await asyncio.shield(future)  # other streams may wait for it, too
 
-    async def _read(self) -> None:
-        """Answer what was asked, together; what is asked meanwhile is the next look."""
-        while self._asked:
-            asked, self._asked = self._asked, {}
+    async def _answer_requests(self) -> None:
+        """Answer all pending requests together; those that arrive meanwhile form the next batch."""
+        while self._requested:
+            requested, self._requested = self._requested, {}
             try:
-                looks = await run_in_threadpool(_look, self._database, asked.keys())
-            except Exception as error:  # each reader gets it
-                for answer in asked.values():
-                    answer.set_exception(error)
-                    answer.exception()  # it counts as seen, even if every reader has left
+                snapshots = await run_in_threadpool(
+                    _read_snapshots, self._database, requested.keys()
+                )
+            except Exception as error:  # each stream gets it
+                for future in requested.values():
+                    future.set_exception(error)
+                    future.exception()  # marks it as retrieved, even if every client has left
             else:
-                for position, answer in asked.items():
-                    answer.set_result(looks.get(position))
+                for position, future in requested.items():
+                    future.set_result(snapshots.get(position))
 
 
-async def follow(
-    streams: Streams, job_id: UUID, *, after: int, welcome: Callable[[], Awaitable[bool]]
+async def stream_job(
+    streams: EventStreams,
+    job_id: UUID,
+    *,
+    after: int,
+    may_continue: Callable[[], Awaitable[bool]],
 ) -> AsyncIterator[ServerSentEvent]:
-    """Messages `event` and `metric` with their number as id, `state` at each change, at last `end`.
+    """Yield messages `event` and `metric` with their number as id, `state` at each change, and
+    `end` at last.
 
-    Ends early when the job is deleted, and when the reader is not `welcome` any more: coming back
-    with the last number, it is let in by another process or told why not.
+    Ends early when the job is deleted, and when `may_continue` returns False: a client that
+    reconnects with its last id is served by another process, or gets the reason.
     """
-    told: StateView | None = None
-    while await welcome():
-        look = await streams.look(job_id, after)
-        if look is None:
+    last_state: StateView | None = None
+    while await may_continue():
+        snapshot = await streams.poll(job_id, after)
+        if snapshot is None:
             return
-        for row in look.rows:
-            yield _message(row)
-        if look.state != told:
-            yield ServerSentEvent(event="state", data=look.state)
-        told, after = look.state, look.upto
-        if look.more:
+        for row in snapshot.rows:
+            yield _server_sent_event(row)
+        if snapshot.state != last_state:
+            yield ServerSentEvent(event="state", data=snapshot.state)
+        last_state, after = snapshot.state, snapshot.last_seq
+        if snapshot.has_more:
             continue
-        if look.ended is not None:
-            yield ServerSentEvent(event="end", data=look.ended)
+        if snapshot.ended is not None:
+            yield ServerSentEvent(event="end", data=snapshot.ended)
             return
-        # To the next of moments that all streams share, so that they are read together.
+        # Sleep to the next multiple of the interval, so that all streams are polled together.
         await anyio.sleep(POLL_SECONDS - anyio.current_time() % POLL_SECONDS)
 
 
-def _look(database: Database, asked: Collection[Position]) -> dict[Position, Look]:
-    """In one transaction. Jobs that are not there are left out."""
+def _read_snapshots(
+    database: Database, positions: Collection[StreamPosition]
+) -> dict[StreamPosition, StreamSnapshot]:
+    """Read all snapshots in one transaction. Jobs that do not exist are left out."""
     with database.read() as session:
-        jobs = repository.standing(session, {job_id for job_id, _ in asked})
+        jobs = repository.find_states(session, {job_id for job_id, _ in positions})
         queued = [job.id for job in jobs.values() if job.state == JobState.QUEUED]
-        places = repository.positions(session, queued) if queued else {}
+        queue_positions = repository.queue_positions(session, queued) if queued else {}
         return {
-            (job_id, after): _look_at(session, jobs[job_id], after, places.get(job_id))
-            for job_id, after in asked
+            (job_id, after): _snapshot(session, jobs[job_id], after, queue_positions.get(job_id))
+            for job_id, after in positions
             if job_id in jobs
         }
 
 
-def _look_at(session: Session, job: Job, after: int, place: int | None) -> Look:
-    last = job.stream_seq
-    after = min(after, last)  # a number that was never given stands for the last one
-    upto = min(after + WINDOW, last)
-    state = StateView.of(job, place)
-    rows = repository.between(session, job.id, after=after, upto=upto) if after < upto else ()
+def _snapshot(session: Session, job: Job, after: int, queue_position: int | None) -> StreamSnapshot:
+    newest = job.stream_seq
+    after = min(after, newest)  # a number that was never given counts as the newest one
+    last_seq = min(after + MAX_ROWS_PER_POLL, newest)
+    state = StateView.from_job(job, queue_position)
+    rows: Sequence[JobEvent | MetricPoint] = ()
+    if after < last_seq:
+        rows = repository.list_stream_rows(session, job.id, after=after, last_seq=last_seq)
     ended = None
-    if upto == last and state.state.final:
-        session.refresh(job)  # all of it
-        ended = JobView.of(job, None)
-    return Look(rows=rows, upto=upto, more=upto < last, state=state, ended=ended)
+    if last_seq == newest and state.state.final:
+        session.refresh(job)  # load all columns
+        ended = JobView.from_job(job, None)
+    return StreamSnapshot(
+        rows=rows, last_seq=last_seq, has_more=last_seq < newest, state=state, ended=ended
+    )
 
 
-def _message(row: JobEvent | MetricPoint) -> ServerSentEvent:
+def _server_sent_event(row: JobEvent | MetricPoint) -> ServerSentEvent:
     if isinstance(row, JobEvent):
         return ServerSentEvent(event="event", id=str(row.seq), data=EventView.model_validate(row))
     return ServerSentEvent(event="metric", id=str(row.seq), data=PointView.model_validate(row))

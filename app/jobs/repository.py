@@ -1,8 +1,7 @@
-"""Rows of jobs, their events and their metric points, as the service reads and writes them.
+"""SQL of the service on jobs, their events and their metric points.
 
-Whoever asks by id or for a list gets one kind of row; the queue is one for both.
-
-What a worker writes is in `ownership`.
+Lookups by id and lists return one kind of job; queue positions count both kinds. What workers write
+is in `app.queue.leases`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,18 +15,18 @@ from sqlalchemy.orm import Session, defer, load_only
 from app.database.base import JsonObject
 from app.database.clock import now
 from app.jobs.errors import JobNotFinished, JobNotFound
-from app.jobs.figures import PARTS, Figures
-from app.jobs.tags import stored
-from app.queue.fencing import UNSYNCED, append
-from app.queue.states import JobState, Kind, Lane
+from app.jobs.summary import SPLIT_PREFERENCE, JobSummary
+from app.jobs.tags import json_text
+from app.queue.fencing import NO_SESSION_SYNC, append_event
+from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
-from app.queue.transitions import Told
+from app.queue.transitions import EventContent
 
-FINAL = tuple(state for state in JobState if state.final)
-UNENDED = tuple(state for state in JobState if not state.final)
-SEARCHED = 10_000  # jobs that one call looks through for what no index leads to
-COUNTED = 10_000  # jobs of one state that a call counts
-_STANDING = load_only(
+FINAL_STATES = tuple(state for state in JobState if state.final)
+ACTIVE_STATES = tuple(state for state in JobState if not state.final)
+MAX_SCANNED = 10_000  # jobs that one call reads when no index covers its filter
+MAX_COUNTED = 10_000  # jobs per state that one call counts
+_STATE_COLUMNS = load_only(
     Job.kind,
     Job.state,
     Job.attempt,
@@ -39,86 +38,89 @@ _STANDING = load_only(
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Which jobs a list is about."""
+class JobFilter:
+    """The filter of a list of jobs."""
 
     state: JobState | None = None
     method: str | None = None
-    search: str | None = None  # stands in the name, the base or the data
+    search: str | None = None  # substring of the name, the base or the data source
     tag: str | None = None
-    cells: bool = True  # those that sweeps made, too
-    dataset: UUID | None = None  # an upload that they read
+    include_trials: bool = True  # jobs created by sweeps
+    dataset: UUID | None = None  # an upload that the job reads
 
 
-class Listed(NamedTuple):
-    """Jobs of one page, and the id after which the next one goes on; None: there is no more."""
+class JobPage(NamedTuple):
+    """Jobs of one page, and the id after which the next page starts. None: this is the last."""
 
     jobs: Sequence[Job]
-    last: UUID | None
+    next_after: UUID | None
 
 
 def get(session: Session, job_id: UUID) -> Job:
-    """Raises `JobNotFound`."""
-    job = find(session, job_id, kind=Kind.TRAINING)
+    """Return a training job. Raises `JobNotFound`."""
+    job = find(session, job_id, kind=JobKind.TRAINING)
     if job is None:
         raise JobNotFound(job_id=job_id)
     return job
 
 
-def find(session: Session, job_id: UUID, *, kind: Kind) -> Job | None:
-    """The row of that kind."""
+def find(session: Session, job_id: UUID, *, kind: JobKind) -> Job | None:
+    """Return the job if it is of that kind."""
     job = session.get(Job, job_id)
     return job if job is not None and job.kind == kind else None
 
 
-def standing(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
-    """Those of these jobs that are there, with what a `StateView` needs; the rest is loaded when
-    it is asked for."""
-    statement = select(Job).where(Job.id.in_(job_ids), Job.kind == Kind.TRAINING)
-    return {job.id: job for job in session.scalars(statement.options(_STANDING))}
+def find_states(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
+    """Return those of the jobs that exist, with the columns of a `StateView`.
+
+    Other columns are loaded on access.
+    """
+    statement = select(Job).where(Job.id.in_(job_ids), Job.kind == JobKind.TRAINING)
+    return {job.id: job for job in session.scalars(statement.options(_STATE_COLUMNS))}
 
 
-def page(
+def list_page(
     session: Session,
     *,
     after: UUID | None,
     limit: int,
-    kind: Kind = Kind.TRAINING,
-    only: Filter = Filter(),
-) -> Listed:
-    """The newest first, without what grows with the labels: summaries and details of errors.
+    kind: JobKind = JobKind.TRAINING,
+    job_filter: JobFilter = JobFilter(),
+) -> JobPage:
+    """Return the newest jobs, without columns that grow with the labels (summaries, error details).
 
-    An index leads to all that a filter may ask for, but for `search` and `dataset`, and for `tag`
-    to the jobs that have any: those look through `SEARCHED` jobs at a time, so a page of them may
-    have few jobs or none and yet a next.
+    Indexes cover every filter except `search` and `dataset`; for `tag`, an index finds the jobs
+    that have tags. With one of these three, a call reads `MAX_SCANNED` jobs, so its page may have
+    few jobs or none and still a next page.
     """
-    statement = select(Job).options(*_GROWING).where(Job.kind == kind).order_by(Job.id.desc())
+    statement = select(Job).options(*_DEFERRED_COLUMNS).where(Job.kind == kind)
+    statement = statement.order_by(Job.id.desc())
     if after is not None:
         statement = statement.where(Job.id < after)
-    if only.state is not None:
-        statement = statement.where(Job.state == only.state)
-    if only.method is not None:
-        statement = statement.where(Job.method == only.method)
-    if not only.cells:
+    if job_filter.state is not None:
+        statement = statement.where(Job.state == job_filter.state)
+    if job_filter.method is not None:
+        statement = statement.where(Job.method == job_filter.method)
+    if not job_filter.include_trials:
         statement = statement.where(Job.sweep_id.is_(None))
-    if only.tag is not None:
+    if job_filter.tag is not None:
         statement = statement.where(Job.tags.is_not(None))
-    last = None
-    if conditions := list(_found_by_reading(only)):
-        window = statement.with_only_columns(Job.id).offset(SEARCHED - 1).limit(1)
-        last = session.scalars(window).first()
+    next_after = None
+    if conditions := list(_unindexed_conditions(job_filter)):
+        window = statement.with_only_columns(Job.id).offset(MAX_SCANNED - 1).limit(1)
+        next_after = session.scalars(window).first()
         statement = statement.where(*conditions)
-        if last is not None:
-            statement = statement.where(Job.id >= last)
+        if next_after is not None:
+            statement = statement.where(Job.id >= next_after)
     jobs = session.scalars(statement.limit(limit + 1)).all()
     if len(jobs) > limit:
-        last = jobs[limit - 1].id
-    return Listed(jobs[:limit], last)
+        next_after = jobs[limit - 1].id
+    return JobPage(jobs[:limit], next_after)
 
 
-def figures(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Figures]:
-    """Those of jobs: the database takes them out of summaries, which grow with the labels."""
-    accuracies = (Job.summary[(part, "accuracy")].as_float() for part in PARTS)
+def load_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID, JobSummary]:
+    """Extract summary numbers in the database, since whole summaries grow with the labels."""
+    accuracies = (Job.summary[(split, "accuracy")].as_float() for split in SPLIT_PREFERENCE)
     rows = session.execute(
         select(
             Job.id,
@@ -128,130 +130,149 @@ def figures(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Figures]:
             Job.summary["model_version"].as_string(),
         ).where(Job.id.in_(job_ids))
     )
-    return {job_id: Figures(*found) for job_id, *found in rows}
+    return {job_id: JobSummary(*fields) for job_id, *fields in rows}
 
 
-_GROWING = tuple(defer(each, raiseload=True) for each in (Job.summary, Job.error_detail, Job.notes))
+_DEFERRED_COLUMNS = tuple(
+    defer(column, raiseload=True) for column in (Job.summary, Job.error_detail, Job.notes)
+)
 
 
-def _found_by_reading(only: Filter) -> Iterator[ColumnElement[bool]]:
-    if only.search is not None:
-        yield _mentions(only.search)
-    if only.tag is not None:
-        yield cast(Job.tags, String).contains(stored(only.tag), autoescape=True)
-    if only.dataset is not None:
-        yield cast(Job.dataset_ids, String).contains(str(only.dataset))
+def _unindexed_conditions(job_filter: JobFilter) -> Iterator[ColumnElement[bool]]:
+    if job_filter.search is not None:
+        yield _mentions(job_filter.search)
+    if job_filter.tag is not None:
+        yield cast(Job.tags, String).contains(json_text(job_filter.tag), autoescape=True)
+    if job_filter.dataset is not None:
+        yield cast(Job.dataset_ids, String).contains(str(job_filter.dataset))
 
 
 def _mentions(text: str) -> ColumnElement[bool]:
-    source = cast(Job.spec["data"]["source"], String)  # a name, or one for each part
-    return or_(*(each.icontains(text, autoescape=True) for each in (Job.name, Job.base, source)))
+    source = cast(Job.spec["data"]["source"], String)  # one name, or one per split
+    return or_(
+        *(column.icontains(text, autoescape=True) for column in (Job.name, Job.base, source))
+    )
 
 
-def counts(session: Session, *, cells: bool = True) -> dict[JobState, int]:
-    """How many jobs there are in each state that has some, `COUNTED` + 1 standing for more than
-    `COUNTED`; `cells`: those of sweeps, too.
+def count_by_state(session: Session, *, include_trials: bool = True) -> dict[JobState, int]:
+    """Count the training jobs in each state that has any.
+
+    `MAX_COUNTED` + 1 means more than `MAX_COUNTED`. `include_trials`: count jobs of sweeps, too.
     """
-    found = {}
+    counts = {}
     for state in JobState:
-        some = select(Job.id).where(Job.kind == Kind.TRAINING, Job.state == state)
-        if not cells:
-            some = some.where(Job.sweep_id.is_(None))
-        number = select(func.count()).select_from(some.limit(COUNTED + 1).subquery())
-        found[state] = session.scalars(number).one()
-    return {state: number for state, number in found.items() if number}
+        jobs = select(Job.id).where(Job.kind == JobKind.TRAINING, Job.state == state)
+        if not include_trials:
+            jobs = jobs.where(Job.sweep_id.is_(None))
+        count = select(func.count()).select_from(jobs.limit(MAX_COUNTED + 1).subquery())
+        counts[state] = session.scalars(count).one()
+    return {state: count for state, count in counts.items() if count}
 
 
-def positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Places in the queue, 1 is next, of those that are queued: behind all who want its device.
+def queue_positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Return the queue positions of the queued jobs, from 1, among all that compete for a device.
 
-    In the order of claims; those that are not due yet stand behind all that are.
+    They follow the claim order; jobs that are not due yet come after all that are.
     """
-    waits = case((Job.run_after > now().select().scalar_subquery(), 1), else_=0)
-    order = (waits, Job.priority.desc(), Job.created_at, Job.id)
-    place = case(*((Job.lane == lane, _counted(lane, order)) for lane in Lane)).label("place")
-    queue = select(Job.id, place).where(Job.state == JobState.QUEUED).subquery()
-    found = session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(job_ids)))
-    return {row.id: row.place for row in found}
+    not_due = case((Job.run_after > now().select().scalar_subquery(), 1), else_=0)
+    order = (not_due, Job.priority.desc(), Job.created_at, Job.id)
+    position = case(
+        *(
+            (Job.lane == device_class, _running_position(device_class, order))
+            for device_class in DeviceClass
+        )
+    ).label("position")
+    queue = select(Job.id, position).where(Job.state == JobState.QUEUED).subquery()
+    rows = session.execute(select(queue.c.id, queue.c.position).where(queue.c.id.in_(job_ids)))
+    return {row.id: row.position for row in rows}
 
 
-def next_position(session: Session, *, lane: Lane, priority: int) -> int:
-    """The place that a job would get now: it is due, and the youngest of its priority."""
-    moment = now().select().scalar_subquery()  # which SQLite would compute for each row
+def next_queue_position(session: Session, *, device_class: DeviceClass, priority: int) -> int:
+    """Return the position a new job would get now: due, and the youngest of its priority."""
+    moment = now().select().scalar_subquery()  # otherwise SQLite computes it for each row
     due = (Job.state == JobState.QUEUED, Job.run_after <= moment)
-    before = (Job.lane.in_(_rivals(lane)), Job.priority >= priority)
-    return 1 + session.scalars(select(func.count()).select_from(Job).where(*due, *before)).one()
+    ahead = (Job.lane.in_(_competing_classes(device_class)), Job.priority >= priority)
+    return 1 + session.scalars(select(func.count()).select_from(Job).where(*due, *ahead)).one()
 
 
-def _counted(lane: Lane, order: tuple[Any, ...]) -> Any:
-    """Jobs that a job of `lane` competes with, up to this row of the queue."""
-    one = case((Job.lane.in_(_rivals(lane)), 1), else_=0)
+def _running_position(device_class: DeviceClass, order: tuple[Any, ...]) -> Any:
+    """Return the number of jobs up to this row that compete with a job of `device_class`."""
+    one = case((Job.lane.in_(_competing_classes(device_class)), 1), else_=0)
     return func.sum(one).over(order_by=order, rows=(None, 0))
 
 
-def _rivals(lane: Lane) -> tuple[Lane, ...]:
-    """Lanes whose jobs may take the same device."""
-    return tuple(Lane) if lane is Lane.ANY else (lane, Lane.ANY)
+def _competing_classes(device_class: DeviceClass) -> tuple[DeviceClass, ...]:
+    """Return the device classes whose jobs may take the same device."""
+    if device_class is DeviceClass.ANY:
+        return tuple(DeviceClass)
+    return (device_class, DeviceClass.ANY)
 
 
-def finished(
-    session: Session, *, lane: Lane, limit: int
+def list_latest_succeeded(
+    session: Session, *, device_class: DeviceClass, limit: int
 ) -> Sequence[tuple[JsonObject, JsonObject]]:
-    """Plan and summary of the jobs that succeeded last."""
+    """Return plan and summary of the jobs that succeeded last."""
     statement = (
         select(Job.plan, Job.summary, Job.finished_at)
-        .where(Job.kind == Kind.TRAINING, Job.state == JobState.SUCCEEDED)
+        .where(Job.kind == JobKind.TRAINING, Job.state == JobState.SUCCEEDED)
         .order_by(Job.finished_at.desc())
         .limit(limit)
     )
-    rows = [  # one lane at a time, in each of which the index has them in order
-        row for each in _rivals(lane) for row in session.execute(statement.where(Job.lane == each))
+    rows = [  # one query per device class: within each, the index is in this order
+        row
+        for competing in _competing_classes(device_class)
+        for row in session.execute(statement.where(Job.lane == competing))
     ]
     rows.sort(key=lambda row: row.finished_at, reverse=True)
     return [(row.plan, row.summary or {}) for row in rows[:limit]]
 
 
-def unfinished(session: Session, caller_id: UUID) -> int:
-    """Jobs and prediction runs of this caller that have not ended."""
-    mine = and_(Job.created_by == caller_id, Job.state.in_(UNENDED))
-    return session.scalars(select(func.count()).select_from(Job).where(mine)).one()
+def count_active(session: Session, caller_id: UUID) -> int:
+    """Count the unfinished jobs and prediction runs of this caller."""
+    active = and_(Job.created_by == caller_id, Job.state.in_(ACTIVE_STATES))
+    return session.scalars(select(func.count()).select_from(Job).where(active)).one()
 
 
-def continued_by(session: Session, job_id: UUID) -> UUID | None:
-    """A job that continues this one and has not ended."""
-    live = select(Job.id).where(Job.continues == job_id, Job.state.in_(UNENDED))
-    return session.scalars(live.limit(1)).first()
+def find_active_continuation(session: Session, job_id: UUID) -> UUID | None:
+    """Return an unfinished job that continues this one."""
+    active = select(Job.id).where(Job.continues == job_id, Job.state.in_(ACTIVE_STATES))
+    return session.scalars(active.limit(1)).first()
 
 
 def add(session: Session, job: Job) -> None:
-    """Insert a job with its first event. One that continues another may bring numbers with it."""
+    """Insert a job with its first event.
+
+    Its `stream_seq` is already set when it inherits metric points from the job it continues.
+    """
     job.stream_seq = (job.stream_seq or 0) + 1
     session.add(job)
     session.flush()
-    append(session, job, Told("queued", "info", "The job was queued.", {}))
+    append_event(session, job, EventContent("queued", "info", "The job was queued.", {}))
 
 
 def update_columns(session: Session, job_id: UUID, values: Mapping[str, Any]) -> Job:
-    """Set what no worker writes; one UPDATE, since the job may just be deleted.
+    """Set columns that no worker writes. Raises `JobNotFound`.
 
-    Raises `JobNotFound`.
+    It is a single UPDATE, since the job may be deleted at the same time.
     """
     if values:
-        mine = (Job.id == job_id, Job.kind == Kind.TRAINING)
-        session.execute(update(Job).where(*mine).values(values), execution_options=UNSYNCED)
+        conditions = (Job.id == job_id, Job.kind == JobKind.TRAINING)
+        session.execute(
+            update(Job).where(*conditions).values(values), execution_options=NO_SESSION_SYNC
+        )
     return get(session, job_id)
 
 
 def request_cancel(session: Session, job_id: UUID) -> None:
-    """Cancel a queued job, ask a running one to stop, leave any other as it is.
+    """Cancel a queued job, request that a running one stops, leave any other as it is.
 
-    One UPDATE, so that whatever a worker does at the same time comes before or after it.
+    It is a single UPDATE, so whatever a worker does concurrently happens before or after it.
     """
     queued = Job.state == JobState.QUEUED
-    unasked = and_(Job.state == JobState.RUNNING, Job.cancel_requested_at.is_(None))
+    running = and_(Job.state == JobState.RUNNING, Job.cancel_requested_at.is_(None))
     row = session.execute(
         update(Job)
-        .where(Job.id == job_id, or_(queued, unasked))
+        .where(Job.id == job_id, or_(queued, running))
         .values(
             state=case((queued, JobState.CANCELLED), else_=Job.state),
             finished_at=case((queued, now()), else_=Job.finished_at),
@@ -259,51 +280,53 @@ def request_cancel(session: Session, job_id: UUID) -> None:
             stream_seq=Job.stream_seq + 1,
         )
         .returning(Job.id, Job.state, Job.attempt, Job.stream_seq),
-        execution_options=UNSYNCED,
+        execution_options=NO_SESSION_SYNC,
     ).one_or_none()
     if row is None:
         return
-    kind, message = "cancel_requested", "The job was asked to stop."
+    kind, message = "cancel_requested", "A cancel was requested."
     if row.state == JobState.CANCELLED:
         kind, message = "cancelled", "The job was cancelled before it ran."
-    append(session, row, Told(kind, "info", message, {}))
+    append_event(session, row, EventContent(kind, "info", message, {}))
 
 
-def remove(session: Session, job_id: UUID) -> list[UUID]:
-    """Delete a job that has ended, with all that hangs on it; returns its artifact, if it has one.
+def delete_job(session: Session, job_id: UUID) -> list[UUID]:
+    """Delete a finished job with its rows in other tables; return the id of its artifact, if any.
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
-    artifacts = discard(session, job_id, kind=Kind.TRAINING)
-    if artifacts is None:
+    artifact_ids = delete_finished(session, job_id, kind=JobKind.TRAINING)
+    if artifact_ids is None:
         raise JobNotFinished(job_id=job_id, state=get(session, job_id).state)
-    return artifacts
+    return artifact_ids
 
 
-def discard(session: Session, job_id: UUID, *, kind: Kind) -> list[UUID] | None:
-    """The same for a row of this kind. `None`: there is none such that has ended."""
-    gone = session.scalars(
+def delete_finished(session: Session, job_id: UUID, *, kind: JobKind) -> list[UUID] | None:
+    """Delete a finished row of this kind; return its artifact ids. None: there is no such row."""
+    deleted = session.scalars(
         delete(Job)
-        .where(Job.id == job_id, Job.kind == kind, Job.state.in_(FINAL))
+        .where(Job.id == job_id, Job.kind == kind, Job.state.in_(FINAL_STATES))
         .returning(Job.artifact_id),
-        execution_options=UNSYNCED,
+        execution_options=NO_SESSION_SYNC,
     ).all()
-    return [artifact_id for artifact_id in gone if artifact_id is not None] if gone else None
+    if not deleted:
+        return None
+    return [artifact_id for artifact_id in deleted if artifact_id is not None]
 
 
-def events(session: Session, job_id: UUID, *, after: int, limit: int) -> Sequence[JobEvent]:
-    """Events by number."""
+def list_events(session: Session, job_id: UUID, *, after: int, limit: int) -> Sequence[JobEvent]:
+    """Return events by sequence number."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
     return session.scalars(statement.order_by(JobEvent.seq).limit(limit)).all()
 
 
-def newest_events(session: Session, job_id: UUID, *, limit: int) -> Sequence[JobEvent]:
-    """The last ones, the newest first."""
+def list_latest_events(session: Session, job_id: UUID, *, limit: int) -> Sequence[JobEvent]:
+    """Return the latest events, the newest first."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id)
     return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
 
 
-def points(
+def list_points(
     session: Session,
     job_id: UUID,
     *,
@@ -312,7 +335,7 @@ def points(
     split: str | None = None,
     name: str | None = None,
 ) -> Sequence[MetricPoint]:
-    """Metric points by number."""
+    """Return metric points by sequence number."""
     statement = select(MetricPoint).where(MetricPoint.job_id == job_id, MetricPoint.seq > after)
     if split is not None:
         statement = statement.where(MetricPoint.split == split)
@@ -321,12 +344,12 @@ def points(
     return session.scalars(statement.order_by(MetricPoint.seq).limit(limit)).all()
 
 
-def between(
-    session: Session, job_id: UUID, *, after: int, upto: int
+def list_stream_rows(
+    session: Session, job_id: UUID, *, after: int, last_seq: int
 ) -> Sequence[JobEvent | MetricPoint]:
-    """Events and points with numbers from `after` (without) to `upto` (with), in order."""
-    found: list[JobEvent | MetricPoint] = []
-    for kind in (JobEvent, MetricPoint):
-        numbered = select(kind).where(kind.job_id == job_id, kind.seq > after, kind.seq <= upto)
-        found.extend(session.scalars(numbered))
-    return sorted(found, key=lambda row: row.seq)
+    """Return events and points with `after` < `seq` <= `last_seq`, in order."""
+    rows: list[JobEvent | MetricPoint] = []
+    for table in (JobEvent, MetricPoint):
+        in_range = (table.job_id == job_id, table.seq > after, table.seq <= last_seq)
+        rows.extend(session.scalars(select(table).where(*in_range)))
+    return sorted(rows, key=lambda row: row.seq)

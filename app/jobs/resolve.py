@@ -1,4 +1,4 @@
-"""From a description to a job that could run: everything resolved, nothing stored."""
+"""Resolve a description into a job that can run. Everything is resolved, nothing is stored."""
 
 import hashlib
 import json
@@ -8,46 +8,50 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.jobs import base_models, data_sources, estimate, repository
-from app.jobs.base_models import Base
-from app.jobs.data_sources import Data
-from app.jobs.schemas import Parameters
-from app.queue.states import Lane
+from app.jobs.base_models import ResolvedBase
+from app.jobs.data_sources import ResolvedData
+from app.jobs.schemas import ParameterCountsView
+from app.queue.states import DeviceClass
 from app.settings import Settings
 from lora_core import compatibility
-from lora_core.compatibility import Shape
-from lora_core.defaults import settled
+from lora_core.compatibility import EncoderShape
+from lora_core.defaults import resolve_defaults
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
 
-LAST_JOBS = 5  # whose speed an estimate goes by
-SHORT_SECONDS = 10.0  # a training below it has hardly got going, and its speed tells nothing
-WHOLE_TEXTS = 1_000_000  # tokens: a linear model cuts none
-GUESSED_LABELS = 2  # of a hub data set, which is not read before the job runs
+SPEED_SAMPLE_JOBS = 5  # latest jobs whose median speed an estimate uses
+MIN_TRAIN_SECONDS = 10.0  # the speed of a shorter training is dominated by its warm-up
+UNLIMITED_LENGTH = 1_000_000  # tokens: a linear model does not truncate texts
+ASSUMED_LABEL_COUNT = 2  # of a hub dataset, which is not read before the job runs
 
-# Of a description: what is known by its content instead, and what changes no figure but the last
-# bits. Trials are parts of the same run.
-_NAMES = {"base", "base_revision", "preset", "result", "trial"}
-_PLACE = ("device", "threads")
+# Left out of `cell_sha256`: fields that are identified by their content instead, fields that do not
+# change the metrics, and the budget, because a trial at any budget is part of the same run.
+_EXCLUDED_FIELDS = {"base", "base_revision", "preset", "result", "trial"}
+# These change only the last bits of the metrics.
+_EXCLUDED_RUNTIME_FIELDS = ("device", "threads")
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A job that could run."""
+class ResolvedJob:
+    """A job that can run, not yet stored."""
 
     spec: TrainSpec
-    base: Base | None  # None: the method has none
+    base: ResolvedBase | None  # None: the method has no base model
     dataset_ids: dict[str, str]
-    lane: Lane
-    parameters: Parameters
-    cost: estimate.Cost
-    cell_sha256: str  # of all that its figures depend on; trials of one run share it
+    device_class: DeviceClass
+    parameters: ParameterCountsView
+    cost: estimate.JobCost
+    cell_sha256: str  # of everything its metrics depend on; the same for every budget of one run
 
     def columns(self) -> JsonObject:
-        """Those of a row in `jobs` that it knows; the rest is whose it is and what it is called."""
+        """Return the columns of `jobs` that the description determines.
+
+        Owner, name and the like come from the request.
+        """
         return {
             "method": self.spec.method.type,
-            "lane": self.lane.value,
+            "lane": self.device_class.value,
             "spec": self.spec.model_dump(mode="json"),
             "spec_version": self.spec.spec_version,
             "dataset_ids": self.dataset_ids,
@@ -61,137 +65,160 @@ class Draft:
         }
 
 
-class Drafter:
-    """Drafts within one transaction. What many descriptions share is looked up once."""
+class JobResolver:
+    """Resolves jobs within one transaction. Looks up once what several descriptions share."""
 
     def __init__(self, session: Session, settings: Settings) -> None:
         self._session, self._settings = session, settings
-        self._data: dict[tuple[str, int], Data] = {}
-        self._speeds: dict[Lane, float] = {}
+        self._data: dict[tuple[str, int], ResolvedData] = {}
+        self._speeds: dict[DeviceClass, float] = {}
 
-    def draft(self, asked: TrainSpec, base: Base | None, *, since: float = 0.0) -> Draft:
-        """`base` was looked up by `bases.find`; `since`: as `estimate.cost` has it.
+    def resolve(
+        self, spec: TrainSpec, base: ResolvedBase | None, *, completed_share: float = 0.0
+    ) -> ResolvedJob:
+        """Resolve a spec whose base was looked up by `base_models.resolve_base`.
 
-        Raises `BaseNotFound` when it was deleted since, the kinds of `SpecError` when the spec does
-        not fit it, and what `data.resolve` raises.
+        `completed_share` is passed to `estimate.estimate_cost`.
+
+        Raises `BaseNotFound` when the base was deleted since then, the subclasses of `SpecError`
+        when the spec does not fit it, and what `data_sources.resolve` raises.
         """
         if base is None:
-            return self._linear(asked)
-        base_models.check_there(self._session, base)
-        asked = asked.model_copy(update={"base": base.name, "base_revision": base.revision})
-        shape = compatibility.read_shape(base.config, base=base.name, pooling=asked.pooling)
-        if isinstance(asked.method, AutoSpec):
-            return self._auto(asked, asked.method, base, shape)
-        compatibility.check(shape, asked)
-        found = self._resolved(asked, shape.max_length(asked.data.max_length))
-        spec = asked.model_copy(update={"data": found.spec})
-        lane = _lane(spec.runtime.device)
-        census = compatibility.census(
-            shape, spec.encoder_method, found.label_count or GUESSED_LABELS
+            return self._resolve_linear(spec)
+        base_models.check_still_exists(self._session, base)
+        spec = spec.model_copy(update={"base": base.name, "base_revision": base.revision})
+        shape = compatibility.read_shape(base.config, base=base.name, pooling=spec.pooling)
+        if isinstance(spec.method, AutoSpec):
+            return self._resolve_auto(spec, spec.method, base, shape)
+        compatibility.check_compatibility(shape, spec)
+        data = self._resolve_data(spec, shape.max_length(spec.data.max_length))
+        spec = spec.model_copy(update={"data": data.spec})
+        device_class = _device_class(spec.runtime.device)
+        counts = compatibility.count_parameters(
+            shape, spec.encoder_method, data.label_count or ASSUMED_LABEL_COUNT
         )
-        parameters = Parameters(
-            trainable=census.trainable, total=census.total, exact=found.label_count is not None
-        )
-        speed = self._speed(lane)
-        resolved, _, _ = settled(spec, shape, estimate.parts(found))
-        return Draft(
+        full_spec, _, _ = resolve_defaults(spec, shape, estimate.split_sizes(data))
+        return ResolvedJob(
             spec=spec,
             base=base,
-            dataset_ids=found.dataset_ids,
-            lane=lane,
-            parameters=parameters,
-            cost=estimate.cost(spec, shape=shape, data=found, speed=speed, since=since),
-            cell_sha256=_cell(resolved, base, found),
+            dataset_ids=data.dataset_ids,
+            device_class=device_class,
+            parameters=ParameterCountsView(
+                trainable=counts.trainable, total=counts.total, exact=data.label_count is not None
+            ),
+            cost=estimate.estimate_cost(
+                spec,
+                shape=shape,
+                data=data,
+                speed=self._speed(device_class),
+                completed_share=completed_share,
+            ),
+            cell_sha256=_cell_sha256(full_spec, base, data),
         )
 
-    def _auto(self, asked: TrainSpec, auto: AutoSpec, base: Base, shape: Shape) -> Draft:
-        """With the list of its candidates, so that a resume tries the same ones."""
-        compatibility.check_steps(asked)
-        found = self._resolved(asked, shape.max_length(asked.data.max_length))
-        lane = _lane(asked.runtime.device)
-        candidates, cost = estimate.auto_plan(
-            asked, auto, shape=shape, data=found, speed=self._speed(lane)
+    def _resolve_auto(
+        self, spec: TrainSpec, auto: AutoSpec, base: ResolvedBase, shape: EncoderShape
+    ) -> ResolvedJob:
+        """Resolve the method `auto`; its candidates are stored so that a resume tries the same."""
+        compatibility.check_partial_run(spec)
+        data = self._resolve_data(spec, shape.max_length(spec.data.max_length))
+        device_class = _device_class(spec.runtime.device)
+        candidates, cost = estimate.plan_candidates(
+            spec, auto, shape=shape, data=data, speed=self._speed(device_class)
         )
         for candidate in candidates:
-            compatibility.check(shape, asked.of(candidate.method))
+            compatibility.check_compatibility(shape, spec.with_method(candidate.method))
         method = auto.model_copy(update={"candidates": candidates})
-        spec = asked.model_copy(update={"data": found.spec, "method": method})
-        labels = found.label_count or GUESSED_LABELS
-        sizes = [
-            compatibility.census(shape, each.method, labels)
-            for each in candidates
-            if not isinstance(each.method, LinearSpec)
+        spec = spec.model_copy(update={"data": data.spec, "method": method})
+        labels = data.label_count or ASSUMED_LABEL_COUNT
+        counts = [
+            compatibility.count_parameters(shape, candidate.method, labels)
+            for candidate in candidates
+            if not isinstance(candidate.method, LinearSpec)
         ]
-        weights = estimate.linear_weights(found, labels)
-        return Draft(
+        linear_count = estimate.linear_parameter_count(data, labels)
+        return ResolvedJob(
             spec=spec,
             base=base,
-            dataset_ids=found.dataset_ids,
-            lane=lane,
-            parameters=Parameters(  # of the largest that may be chosen
-                trainable=max((each.trainable for each in sizes), default=weights),
-                total=max((each.total for each in sizes), default=weights),
+            dataset_ids=data.dataset_ids,
+            device_class=device_class,
+            parameters=ParameterCountsView(  # of the largest candidate
+                trainable=max((each.trainable for each in counts), default=linear_count),
+                total=max((each.total for each in counts), default=linear_count),
                 exact=False,
             ),
             cost=cost,
-            cell_sha256=_cell(spec, base, found),
+            cell_sha256=_cell_sha256(spec, base, data),
         )
 
-    def _linear(self, asked: TrainSpec) -> Draft:
-        """Of the method without a base. Which terms there are is known once the texts are read."""
-        compatibility.check_steps(asked)
-        found = self._resolved(asked, WHOLE_TEXTS)
-        spec = asked.model_copy(update={"data": found.spec})
-        weights = estimate.linear_weights(found, found.label_count or GUESSED_LABELS)
-        return Draft(
+    def _resolve_linear(self, spec: TrainSpec) -> ResolvedJob:
+        """Resolve the method `linear`, which has no base. Its terms are unknown before the run."""
+        compatibility.check_partial_run(spec)
+        data = self._resolve_data(spec, UNLIMITED_LENGTH)
+        spec = spec.model_copy(update={"data": data.spec})
+        labels = data.label_count or ASSUMED_LABEL_COUNT
+        count = estimate.linear_parameter_count(data, labels)
+        return ResolvedJob(
             spec=spec,
             base=None,
-            dataset_ids=found.dataset_ids,
-            lane=_lane(spec.runtime.device),
-            parameters=Parameters(trainable=weights, total=weights, exact=False),
-            cost=estimate.linear_cost(found, found.label_count or GUESSED_LABELS),
-            cell_sha256=_cell(spec, None, found),
+            dataset_ids=data.dataset_ids,
+            device_class=_device_class(spec.runtime.device),
+            parameters=ParameterCountsView(trainable=count, total=count, exact=False),
+            cost=estimate.linear_cost(data, labels),
+            cell_sha256=_cell_sha256(spec, None, data),
         )
 
-    def _resolved(self, asked: TrainSpec, max_length: int) -> Data:
-        key = (asked.data.model_dump_json(), max_length)
+    def _resolve_data(self, spec: TrainSpec, max_length: int) -> ResolvedData:
+        key = (spec.data.model_dump_json(), max_length)
         if key not in self._data:
             self._data[key] = data_sources.resolve(
-                self._session, asked.data, settings=self._settings, max_length=max_length
+                self._session, spec.data, settings=self._settings, max_length=max_length
             )
         return self._data[key]
 
-    def _speed(self, lane: Lane) -> float:
-        """FLOP/s that the last jobs reached, each with its own spec."""
-        if lane not in self._speeds:
-            reached = [
+    def _speed(self, device_class: DeviceClass) -> float:
+        """Return the speed of the latest jobs in FLOP/s, each measured with its own spec."""
+        if device_class not in self._speeds:
+            jobs = repository.list_latest_succeeded(
+                self._session, device_class=device_class, limit=SPEED_SAMPLE_JOBS
+            )
+            speeds = [
                 plan["flops_per_token"] * summary["tokens_per_second"]
-                for plan, summary in repository.finished(self._session, lane=lane, limit=LAST_JOBS)
+                for plan, summary in jobs
                 if summary.get("tokens_per_second") and "flops_per_token" in plan
-                if summary.get("train_seconds", SHORT_SECONDS) >= SHORT_SECONDS
+                if summary.get("train_seconds", MIN_TRAIN_SECONDS) >= MIN_TRAIN_SECONDS
                 if not summary.get("features_found")
             ]
-            self._speeds[lane] = estimate.speed(reached, lane)
-        return self._speeds[lane]
+            self._speeds[device_class] = estimate.median_speed(speeds, device_class)
+        return self._speeds[device_class]
 
 
-def digest(value: JsonObject) -> str:
-    """Names the content of a description."""
+def sha256_of_json(value: JsonObject) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`."""
     canonical = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _cell(spec: TrainSpec, base: Base | None, found: Data) -> str:
-    """Names the figures of a run, wherever its base and data lie and however they are called."""
-    told = spec.model_dump(mode="json", exclude=_NAMES)
-    told["data"]["source"] = dict(found.content)
-    told["runtime"] = {name: v for name, v in told["runtime"].items() if name not in _PLACE}
-    return digest({**told, "base": base and base.content, "training_version": TRAINING_VERSION})
+def _cell_sha256(spec: TrainSpec, base: ResolvedBase | None, data: ResolvedData) -> str:
+    """Return the hash of everything the metrics of a run depend on.
+
+    Names and locations of the base and of the data do not matter, only their content.
+    """
+    fields = spec.model_dump(mode="json", exclude=_EXCLUDED_FIELDS)
+    fields["data"]["source"] = dict(data.fingerprints)
+    fields["runtime"] = {
+        name: value
+        for name, value in fields["runtime"].items()
+        if name not in _EXCLUDED_RUNTIME_FIELDS
+    }
+    return sha256_of_json(
+        {**fields, "base": base and base.content, "training_version": TRAINING_VERSION}
+    )
 
 
-def _lane(device: str) -> Lane:
+def _device_class(device: str) -> DeviceClass:
     if device == "auto":
-        return Lane.ANY
-    return Lane.GPU if device.startswith("cuda") else Lane.CPU
+        return DeviceClass.ANY
+    return DeviceClass.GPU if device.startswith("cuda") else DeviceClass.CPU

@@ -1,4 +1,4 @@
-"""Jobs: create, watch, update, cancel, delete."""
+"""Routes of jobs: create, list, update, cancel, retry, delete, and their results and streams."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -9,31 +9,31 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.auth.middleware import check_scope, requires, still_good
+from app.auth.middleware import check_scope, is_still_authenticated, require_scope
 from app.database.engines import Database
 from app.http.dependencies import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
-from app.http.fields import Text, id_or
-from app.http.pagination import After, Limit, Page, decode, encode
+from app.http.fields import CleanText, uuid_or_raise
+from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
-from app.idempotency.header import KeyedDep
+from app.idempotency.header import IdempotencyDep
 from app.jobs import base_models, repository, service
 from app.jobs import retry as retries
-from app.jobs.errors import JobNotFound, NoAnswers
-from app.jobs.event_stream import Streams, follow
-from app.jobs.repository import Filter
+from app.jobs.errors import JobNotFound, NoPredictionsKept
+from app.jobs.event_stream import EventStreams, stream_job
+from app.jobs.repository import JobFilter
 from app.jobs.results import comparison, curves, misclassified
-from app.jobs.results.comparison import SideBySide
+from app.jobs.results.comparison import JobComparison
 from app.jobs.results.curves import Curves
-from app.jobs.results.misclassified import MistakeView
+from app.jobs.results.misclassified import MisclassifiedText
 from app.jobs.schemas import (
     EventView,
     JobCreate,
     JobListItem,
+    JobPlan,
     JobUpdate,
     JobView,
-    Log,
-    Plan,
     PointView,
+    SequencePage,
 )
 from app.jobs.tags import Tag
 from app.queue.states import JobState
@@ -43,8 +43,8 @@ from app.storage.store import Store
 from lora_core.specs.method import MethodName
 
 
-async def _named_in_the_log(request: Request) -> None:
-    """Every line that is logged about the request tells which job it is about."""
+async def _bind_job_id(request: Request) -> None:
+    """Add the job id to every log line of the request."""
     with suppress(KeyError, ValueError):
         job_id = UUID(request.path_params["job_id"])
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
@@ -53,10 +53,10 @@ async def _named_in_the_log(request: Request) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    app.state.streams = Streams(
+    app.state.streams = EventStreams(
         app.state.resources.database,
-        most=settings.max_streams,
-        most_of_a_key=settings.key_streams,
+        max_streams=settings.max_streams,
+        max_streams_per_key=settings.key_streams,
     )
     yield
 
@@ -64,113 +64,120 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 router = APIRouter(
     prefix=JobView.prefix,
     tags=["jobs"],
-    dependencies=[Depends(_named_in_the_log)],
+    dependencies=[Depends(_bind_job_id)],
     lifespan=_lifespan,
 )
 
-READ = [requires("jobs:read")]
-WRITE = [requires("jobs:write")]
-MOST_POINTS = 10_000
-MOST_COMPARED = 20
+READ = [require_scope("jobs:read")]
+WRITE = [require_scope("jobs:write")]
+MAX_POINTS = 10_000
+MAX_COMPARED = 20
 
-JobId = Annotated[UUID, id_or(lambda text: JobNotFound(job_id=text))]
-Seq = Annotated[int, Query(ge=0, lt=2**31, description="Only what has a greater `seq`.")]
+JobId = Annotated[UUID, uuid_or_raise(lambda text: JobNotFound(job_id=text))]
+Seq = Annotated[int, Query(ge=0, lt=2**31, description="Return only items with a greater `seq`.")]
 
 
 def _filter(
     state: JobState | None = None,
     method: MethodName | None = None,
     search: Annotated[
-        Annotated[str, Text(200)] | None, Query(description="In the name, the base or the data.")
+        Annotated[str, CleanText(200)] | None,
+        Query(description="Substring of the name, the base or the data."),
     ] = None,
-    tag: Annotated[Tag | None, Query(description="With this tag.")] = None,
-    cells: Annotated[bool, Query(description="Those that sweeps made, too.")] = True,
-) -> Filter:
-    return Filter(state=state, method=method, search=search, tag=tag, cells=cells)
+    tag: Annotated[Tag | None, Query(description="Only jobs with this tag.")] = None,
+    include_trials: Annotated[
+        bool, Query(alias="cells", description="Include jobs created by sweeps.")
+    ] = True,
+) -> JobFilter:
+    return JobFilter(
+        state=state, method=method, search=search, tag=tag, include_trials=include_trials
+    )
 
 
-FilterDep = Annotated[Filter, Depends(_filter)]
+FilterDep = Annotated[JobFilter, Depends(_filter)]
 
 
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=WRITE,
-    responses={200: {"model": Plan, "description": "The plan; nothing was stored."}},
+    responses={200: {"model": JobPlan, "description": "The plan; nothing was stored."}},
 )
-def create(  # noqa: PLR0913 - what a submit touches
+def create_job(  # noqa: PLR0913 - what creating a job touches
     body: JobCreate,
     response: Response,
     caller: CallerDep,
-    keyed: KeyedDep,
+    idempotent: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
     queue: QueueDep,
-    dry_run: Annotated[bool, Query(description="Answer the plan alone.")] = False,
-) -> JobView | Plan:
-    """Queue a training run, or say what it would take.
+    dry_run: Annotated[bool, Query(description="Return only the plan; store nothing.")] = False,
+) -> JobView | JobPlan:
+    """Create a job, or return its plan with `dry_run`.
 
-    `register_as` needs the scope `models:admin` as well.
+    `register_as` also requires the scope `models:admin`.
     """
     if body.register_as is not None:
         check_scope(caller, "models:admin")
-    call = keyed.call(body.model_dump(mode="json", exclude_unset=True))
+    call = idempotent.with_body(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
         with database.read() as session:
-            idempotency.recall(session, call)
-    base = base_models.find(
+            idempotency.raise_if_replayed(session, call)
+    base = base_models.resolve_base(
         body.base, body.base_revision, database=database, store=store, settings=settings
     )
     with database.read() as session:
-        draft = service.resolve(session, body=body, base=base, settings=settings)
+        resolved = service.resolve(session, body=body, base=base, settings=settings)
         if dry_run:
             response.status_code = status.HTTP_200_OK
-            return service.plan(session, body=body, draft=draft)
+            return service.plan(session, body=body, resolved=resolved)
     with database.write() as session:
-        job = service.submit(
-            session, body=body, draft=draft, settings=settings, queue=queue, call=call
+        job = service.create(
+            session, body=body, resolved=resolved, settings=settings, queue=queue, call=call
         )
     response.headers["Location"] = job.location
     return job
 
 
 @router.get("", dependencies=READ)
-def read_page(
-    database: DatabaseDep, only: FilterDep, limit: Limit = 20, after: After = None
+def list_jobs(
+    database: DatabaseDep, job_filter: FilterDep, limit: PageLimit = 20, after: PageCursor = None
 ) -> Page[JobListItem]:
-    """Jobs, the newest first, without their results in full.
+    """List jobs, the newest first, without their complete results.
 
-    A search looks through 10,000 jobs at a time, `tag` through 10,000 that have tags: a page may be
-    empty and yet have a `next`.
+    One call searches 10,000 jobs with `search`, and 10,000 jobs that have tags with `tag`. So a
+    page may be empty and still have a `next`.
     """
     with database.read() as session:
-        jobs, last = repository.page(session, after=decode(after), limit=limit, only=only)
+        jobs, next_after = repository.list_page(
+            session, after=decode_cursor(after), limit=limit, job_filter=job_filter
+        )
         data = service.list_items(session, jobs)
-    return Page(data=data, next=encode(last))
+    return Page(data=data, next=encode_cursor(next_after))
 
 
 @router.get("/compare", dependencies=READ)
-def compare(
-    job: Annotated[list[JobId], Query(min_length=1, max_length=MOST_COMPARED)],
+def compare_jobs(
+    job: Annotated[list[JobId], Query(min_length=1, max_length=MAX_COMPARED)],
     database: DatabaseDep,
-) -> SideBySide:
-    """Jobs side by side: accuracy, settings that differ, and each tested against the first."""
+) -> JobComparison:
+    """Compare jobs: accuracies, settings that differ, and a test of each job against the first."""
     with database.read() as session:
-        return comparison.read(session, job)
+        return comparison.compare_jobs(session, job)
 
 
 @router.get("/{job_id}", dependencies=READ)
-def read(job_id: JobId, database: DatabaseDep) -> JobView:
-    """One job."""
+def get_job(job_id: JobId, database: DatabaseDep) -> JobView:
+    """Get a job."""
     with database.read() as session:
         job = repository.get(session, job_id)
-        return JobView.of(job, repository.positions(session, [job_id]).get(job_id))
+        return JobView.from_job(job, repository.queue_positions(session, [job_id]).get(job_id))
 
 
 @router.patch("/{job_id}", dependencies=WRITE)
-def update(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView:
-    """Set the tags or notes of a job, whatever its state."""
+def update_job(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView:
+    """Update the tags or notes of a job in any state."""
     with database.write() as session:
         return service.update(session, job_id=job_id, body=body)
 
@@ -178,74 +185,76 @@ def update(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView:
 @router.post(
     "/{job_id}/cancel",
     dependencies=WRITE,
-    responses={202: {"model": JobView, "description": "The job runs and was asked to stop."}},
+    responses={202: {"model": JobView, "description": "The job is running; a stop was requested."}},
 )
-def cancel(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
-    """Cancel a job. One that has ended stays as it is."""
+def cancel_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
+    """Cancel a job. A finished job stays as it is."""
     with database.write() as session:
         job = service.cancel(session, job_id=job_id)
     if job.state == JobState.RUNNING:
         response.status_code = status.HTTP_202_ACCEPTED
-    return JobView.of(job, None)
+    return JobView.from_job(job, None)
 
 
 @router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED, dependencies=WRITE)
-def retry(
+def retry_job(
     job_id: JobId,
     response: Response,
-    keyed: KeyedDep,
+    idempotent: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     queue: QueueDep,
 ) -> JobView:
     """Continue a failed or cancelled job from its last checkpoint, as a new job.
 
-    The result is the same, bit for bit, as that of a run to which nothing happened.
+    The result is bit-for-bit identical to that of an uninterrupted run.
     """
     with database.write() as session:
         job = retries.retry(
-            session, job_id=job_id, settings=settings, queue=queue, call=keyed.call(None)
+            session, job_id=job_id, settings=settings, queue=queue, call=idempotent.with_body(None)
         )
     response.headers["Location"] = job.location
     return job
 
 
 @router.delete("/{job_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
-def delete(job_id: JobId, database: DatabaseDep, store: StoreDep) -> None:
-    """Delete a job that has ended, its curves, and its artifact unless a model version needs it."""
+def delete_job(job_id: JobId, database: DatabaseDep, store: StoreDep) -> None:
+    """Delete a finished job, its curves, and its artifact unless a model version uses it."""
     with database.write() as session:
         service.delete(session, job_id=job_id, store=store)
 
 
 @router.get("/{job_id}/metrics", dependencies=READ)
-def read_metrics(
+def list_metric_points(
     job_id: JobId,
     database: DatabaseDep,
-    split: Annotated[str, Text(16)] | None = None,
-    name: Annotated[str, Text(64)] | None = None,
+    split: Annotated[str, CleanText(16)] | None = None,
+    name: Annotated[str, CleanText(64)] | None = None,
     after: Seq = 0,
-    limit: Annotated[int, Query(ge=1, le=MOST_POINTS)] = MOST_POINTS,
-) -> Log[PointView]:
-    """The curves: loss, accuracy and the like by step."""
+    limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = MAX_POINTS,
+) -> SequencePage[PointView]:
+    """List the metric points of a job: loss, accuracy and so on by step."""
     with database.read() as session:
         repository.get(session, job_id)
-        rows = repository.points(
+        rows = repository.list_points(
             session, job_id, after=after, limit=limit + 1, split=split, name=name
         )
     views = [PointView.model_validate(row) for row in rows[:limit]]
-    return Log(data=views, next=views[-1].seq if len(rows) > limit else None)
+    return SequencePage(data=views, next=views[-1].seq if len(rows) > limit else None)
 
 
 @router.get("/{job_id}/curves", dependencies=READ)
-def read_curves(
+def get_curves(
     job_id: JobId,
     database: DatabaseDep,
-    points: Annotated[int, Query(ge=2, le=MOST_POINTS, description="Most of each.")] = 1000,
-    name: Annotated[list[Annotated[str, Text(64)]], Query(description="Only these.")] = [],  # noqa: B006 - FastAPI copies it
+    points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="Per curve.")] = 1000,
+    name: Annotated[
+        list[Annotated[str, CleanText(64)]], Query(description="Only these metrics.")
+    ] = [],  # noqa: B006 - FastAPI copies it
 ) -> Curves:
-    """The curves as a picture needs them: one list of steps and one of values each."""
+    """Get the curves for plotting: a list of steps and a list of values each."""
     with database.read() as session:
-        return curves.read(session, job_id, most=points, names=name)
+        return curves.list_curves(session, job_id, max_points=points, names=name)
 
 
 @router.get(
@@ -254,91 +263,101 @@ def read_curves(
     response_class=Response,
     responses={200: {"content": {kind: {} for kind in ("text/csv", "application/jsonl")}}},
 )
-def download_mistakes(
+def download_misclassified(
     job_id: JobId,
     database: DatabaseDep,
     store: StoreDep,
-    split: misclassified.Part = "test",
-    format: misclassified.Format = "csv",
+    split: misclassified.EvaluatedSplit = "test",
+    format: misclassified.MisclassifiedFormat = "csv",
 ) -> Response:
-    """All of them as a file. In CSV, cells that look like formulas begin with an apostrophe."""
-    found = _mistakes(job_id, database, store, split=split, limit=misclassified.MOST)
-    write = misclassified.as_csv if format == "csv" else misclassified.as_jsonl
+    """Download the misclassified texts. In CSV, cells that look like formulas get an apostrophe."""
+    texts = _list_misclassified(
+        job_id, database, store, split=split, limit=misclassified.MAX_MISCLASSIFIED
+    )
+    write = misclassified.to_csv if format == "csv" else misclassified.to_jsonl
     name = f"mistakes-{split}-{job_id}.{format}"
     return Response(
-        write(found),
+        write(texts),
         media_type=misclassified.MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
 
 
 @router.get("/{job_id}/mistakes", dependencies=READ)
-def read_mistakes(
+def list_misclassified(
     job_id: JobId,
     database: DatabaseDep,
     store: StoreDep,
-    split: misclassified.Part = "test",
-    limit: Annotated[int, Query(ge=1, le=misclassified.MOST)] = 20,
-) -> list[MistakeView]:
-    """The texts that it answered most wrongly, the surest first."""
-    return _mistakes(job_id, database, store, split=split, limit=limit)
+    split: misclassified.EvaluatedSplit = "test",
+    limit: Annotated[int, Query(ge=1, le=misclassified.MAX_MISCLASSIFIED)] = 20,
+) -> list[MisclassifiedText]:
+    """List the misclassified texts, the most confident errors first."""
+    return _list_misclassified(job_id, database, store, split=split, limit=limit)
 
 
-def _mistakes(
-    job_id: UUID, database: Database, store: Store, *, split: misclassified.Part, limit: int
-) -> list[MistakeView]:
+def _list_misclassified(
+    job_id: UUID,
+    database: Database,
+    store: Store,
+    *,
+    split: misclassified.EvaluatedSplit,
+    limit: int,
+) -> list[MisclassifiedText]:
     with database.read() as session:
         job = repository.get(session, job_id)
         if job.artifact_id is None:
-            raise NoAnswers(job_id=job_id, part=split)
-        ref = artifacts.get(session, job.artifact_id).ref
-    return misclassified.read(store, job, ref, part=split, most=limit)
+            raise NoPredictionsKept(job_id=job_id, part=split)
+        ref = artifacts.get_artifact(session, job.artifact_id).ref
+    return misclassified.list_misclassified(store, job, ref, split=split, limit=limit)
 
 
 @router.get("/{job_id}/events", dependencies=READ)
-def read_events(
+def list_events(
     job_id: JobId,
     database: DatabaseDep,
     after: Seq = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> Log[EventView]:
-    """What happened to a job, in order."""
+) -> SequencePage[EventView]:
+    """List the events of a job, in order."""
     with database.read() as session:
         repository.get(session, job_id)
-        rows = repository.events(session, job_id, after=after, limit=limit + 1)
+        rows = repository.list_events(session, job_id, after=after, limit=limit + 1)
     views = [EventView.model_validate(row) for row in rows[:limit]]
-    return Log(data=views, next=views[-1].seq if len(rows) > limit else None)
+    return SequencePage(data=views, next=views[-1].seq if len(rows) > limit else None)
 
 
-def _present(job_id: JobId, database: DatabaseDep) -> UUID:
-    """The id of a job that is there: a stream that has begun can no longer say 404."""
+def _existing_job_id(job_id: JobId, database: DatabaseDep) -> UUID:
+    """Return the id of a job that exists: once a stream has begun, it cannot respond with 404."""
     with database.read() as session:
         return repository.get(session, job_id).id
 
 
-async def _streams(request: Request, caller: CallerDep) -> AsyncIterator[Streams]:
-    """With room for one more, until the answer has ended. Raises what `Streams.place` raises."""
-    streams: Streams = request.app.state.streams
-    with streams.place(caller.id):
+async def _streams(request: Request, caller: CallerDep) -> AsyncIterator[EventStreams]:
+    """Reserve a stream until the response has ended. Raises what `EventStreams.reserve` raises."""
+    streams: EventStreams = request.app.state.streams
+    with streams.reserve(caller.id):
         yield streams
 
 
 @router.get("/{job_id}/stream", dependencies=READ, response_class=EventSourceResponse)
-async def stream(
-    job_id: Annotated[UUID, Depends(_present)],
+async def stream_events(
+    job_id: Annotated[UUID, Depends(_existing_job_id)],
     request: Request,
-    streams: Annotated[Streams, Depends(_streams)],
+    streams: Annotated[EventStreams, Depends(_streams)],
     after: Seq = 0,
     last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Events and metric points as they come, at last `end`.
+    """Stream events and metric points as they happen, and `end` at last.
 
-    Begins after `after`, which a browser can set; resumes by `Last-Event-ID`, which outweighs it.
+    Starts after `after`. The header `Last-Event-ID`, which browsers send when they reconnect, takes
+    precedence.
     """
 
-    async def welcome() -> bool:
-        return not request.app.state.leaving.is_set() and await still_good(request)
+    async def may_continue() -> bool:
+        return not request.app.state.shutting_down.is_set() and await is_still_authenticated(
+            request
+        )
 
     first = after if last_event_id is None else last_event_id
-    async for message in follow(streams, job_id, after=first, welcome=welcome):
+    async for message in stream_job(streams, job_id, after=first, may_continue=may_continue):
         yield message

@@ -1,4 +1,4 @@
-"""What callers do with jobs: plan, submit, update, cancel, delete."""
+"""Operations on jobs: resolve, plan, create, update, cancel, delete."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -9,71 +9,78 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.clock import now
-from app.database.locks import take_turns
+from app.database.engines import acquire_transaction_lock
 from app.idempotency import service as idempotency
-from app.idempotency.service import Call
+from app.idempotency.service import IdempotentCall
 from app.jobs import base_models, data_sources, repository
-from app.jobs.base_models import Base
+from app.jobs.base_models import ResolvedBase
 from app.jobs.errors import TooManyJobs
-from app.jobs.resolve import Draft, Drafter, digest
-from app.jobs.schemas import JobCreate, JobListItem, JobUpdate, JobView, Plan, Queued
+from app.jobs.resolve import JobResolver, ResolvedJob, sha256_of_json
+from app.jobs.schemas import JobCreate, JobListItem, JobPlan, JobUpdate, JobView, QueuedResource
 from app.queue import checkpoints
 from app.queue.dispatch import JobQueue
-from app.queue.states import Lane
+from app.queue.states import DeviceClass
 from app.queue.tables import Checkpoint, Job
 from app.settings import Settings
-from app.storage import service as artifacts
+from app.storage import repository as artifacts
 from app.storage.store import Store
 
-Shown = TypeVar("Shown", bound=Queued)
+ViewT = TypeVar("ViewT", bound=QueuedResource)
 
 log = structlog.get_logger(__name__)
 
 
-def resolve(session: Session, *, body: JobCreate, base: Base | None, settings: Settings) -> Draft:
-    """The job that a description means, before any write: that takes longer than to store it.
+def resolve(
+    session: Session, *, body: JobCreate, base: ResolvedBase | None, settings: Settings
+) -> ResolvedJob:
+    """Resolve a description before any write, because resolving takes longer than storing.
 
-    `base` was looked up by `bases.find`. Raises what `Drafter.draft` raises.
+    `base` was looked up by `base_models.resolve_base`. Raises what `JobResolver.resolve` raises.
     """
-    return Drafter(session, settings).draft(body.spec, base)
+    return JobResolver(session, settings).resolve(body.spec, base)
 
 
 def list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
-    """Jobs as lists show them."""
+    """Return the list items of jobs."""
     ids = [job.id for job in jobs]
-    places, found = repository.positions(session, ids), repository.figures(session, ids)
-    return [JobListItem.listed(job, places.get(job.id), found[job.id]) for job in jobs]
+    positions = repository.queue_positions(session, ids)
+    summaries = repository.load_summaries(session, ids)
+    return [
+        JobListItem.from_listed_job(job, positions.get(job.id), summaries[job.id]) for job in jobs
+    ]
 
 
-def plan(session: Session, *, body: JobCreate, draft: Draft) -> Plan:
-    """What `submit` would do."""
-    return Plan(
-        parameters=draft.parameters,
-        estimated_seconds=draft.cost.seconds,
-        queue_position=repository.next_position(session, lane=draft.lane, priority=body.priority),
-        spec=draft.spec.model_dump(mode="json"),
+def plan(session: Session, *, body: JobCreate, resolved: ResolvedJob) -> JobPlan:
+    """Return what `create` would store."""
+    return JobPlan(
+        parameters=resolved.parameters,
+        estimated_seconds=resolved.cost.seconds,
+        queue_position=repository.next_queue_position(
+            session, device_class=resolved.device_class, priority=body.priority
+        ),
+        spec=resolved.spec.model_dump(mode="json"),
     )
 
 
-def submit(
+def create(
     session: Session,
     *,
     body: JobCreate,
-    draft: Draft,
+    resolved: ResolvedJob,
     settings: Settings,
     queue: JobQueue,
-    call: Call,
+    call: IdempotentCall,
 ) -> JobView:
-    """Store a job, commit, then tell the workers.
+    """Store a job, commit, then notify the workers.
 
-    `draft` is what `resolve` made. Raises `BaseNotFound` and `DataNotFound` when base or data were
-    deleted since, and what `idempotency.begin` and `enqueue` raise.
+    `resolved` comes from `resolve`. Raises `BaseNotFound` and `DataNotFound` when base or data were
+    deleted since then, and what `idempotency.reserve` and `enqueue` raise.
     """
-    idempotency.begin(session, call)
-    base_models.check_there(session, draft.base)
-    data_sources.hold(session, draft.dataset_ids)
+    idempotency.reserve(session, call)
+    base_models.check_still_exists(session, resolved.base)
+    data_sources.lock_uploads(session, resolved.dataset_ids)
     job = Job(
-        **draft.columns(),
+        **resolved.columns(),
         name=body.name,
         tags=body.tags or None,
         notes=body.notes or None,
@@ -82,60 +89,66 @@ def submit(
         register_as=body.register_as,
         time_limit_seconds=body.time_limit_seconds,
     )
-    view = enqueue(session, job, view_of=JobView.of, settings=settings, queue=queue, call=call)
-    log.info("job submitted", job_id=str(job.id), lane=draft.lane)
+    view = enqueue(
+        session, job, view_of=JobView.from_job, settings=settings, queue=queue, call=call
+    )
+    log.info("created job", job_id=str(job.id), device_class=resolved.device_class)
     return view
 
 
-def enqueue(  # noqa: PLR0913 - what a submit touches
+def enqueue(  # noqa: PLR0913 - what creating a job touches
     session: Session,
     job: Job,
     *,
-    view_of: Callable[[Job, int | None], Shown],
+    view_of: Callable[[Job, int | None], ViewT],
     settings: Settings,
     queue: JobQueue,
-    call: Call,
+    call: IdempotentCall,
     start: Checkpoint | None = None,
-) -> Shown:
-    """Store what is to be run, keep the answer, commit, then tell the workers.
+) -> ViewT:
+    """Store a job and the response to its request, commit, then notify the workers.
 
-    With `start` its curves begin with those that lead there. Raises `TooManyJobs`.
+    With the checkpoint `start`, the job inherits the curves up to there. Raises `TooManyJobs`.
     """
-    take_turns(session, f"jobs of {call.caller_id}")  # or two at once would both find room
-    if repository.unfinished(session, call.caller_id) >= settings.key_jobs:
+    acquire_transaction_lock(
+        session, f"jobs of {call.caller_id}"
+    )  # otherwise two concurrent requests could both pass the check
+    if repository.count_active(session, call.caller_id) >= settings.key_jobs:
         raise TooManyJobs(limit=settings.key_jobs)
-    place = repository.next_position(session, lane=Lane(job.lane), priority=job.priority)
+    position = repository.next_queue_position(
+        session, device_class=DeviceClass(job.lane), priority=job.priority
+    )
     job.stream_seq = start.seq if start else 0
-    add(session, job, created_by=call.caller_id)
+    insert(session, job, created_by=call.caller_id)
     if start is not None:
-        checkpoints.inherit(session, job, start)
-    view = view_of(job, place)
-    idempotency.keep(session, call, status=202, body=view, location=view.location)
+        checkpoints.inherit_curves(session, job, start)
+    view = view_of(job, position)
+    idempotency.save_response(session, call, status=202, body=view, location=view.location)
     session.commit()
-    queue.hint(job.id, lane=Lane(job.lane))
+    queue.send(job.id, device_class=DeviceClass(job.lane))
     return view
 
 
-def add(session: Session, job: Job, *, created_by: UUID) -> None:
-    """Put a job into the queue. The caller commits, and hints then: a lost hint is repeated."""
-    job.created_by, job.spec_sha256 = created_by, digest(job.spec)
+def insert(session: Session, job: Job, *, created_by: UUID) -> None:
+    """Put a job into the queue. The caller commits, and then sends the message to the workers."""
+    job.created_by, job.spec_sha256 = created_by, sha256_of_json(job.spec)
     job.dispatched_at = now()
     repository.add(session, job)
 
 
 def update(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
-    """Set the tags and notes that the body names, and commit. Raises `JobNotFound`."""
-    sent = body.model_dump(exclude_unset=True)
-    changes = {name: value or None for name, value in sent.items()}
+    """Update the tags and notes that the body contains, and commit. Raises `JobNotFound`."""
+    fields = body.model_dump(exclude_unset=True)
+    changes = {name: value or None for name, value in fields.items()}
     job = repository.update_columns(session, job_id, changes)
-    view = JobView.of(job, repository.positions(session, [job_id]).get(job_id))
+    view = JobView.from_job(job, repository.queue_positions(session, [job_id]).get(job_id))
     session.commit()
-    logging.note("job_updated", job=str(job_id), fields=sorted(changes))
+    logging.audit("job_updated", job=str(job_id), fields=sorted(changes))
     return view
 
 
 def cancel(session: Session, *, job_id: UUID) -> Job:
-    """A queued job is cancelled, a running one asked to stop, an ended one stays as it is.
+    """Cancel a queued job, or request that a running one stops. A finished job stays as it is.
 
     Raises `JobNotFound`.
     """
@@ -146,8 +159,8 @@ def cancel(session: Session, *, job_id: UUID) -> Job:
 
 
 def delete(session: Session, *, job_id: UUID, store: Store) -> None:
-    """Forget a job that has ended, and what it made unless a model version needs it.
+    """Delete a finished job, and its artifact unless a model version uses it.
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
-    artifacts.forget_unused(session, store, repository.remove(session, job_id))
+    artifacts.delete_unused_artifacts(session, store, repository.delete_job(session, job_id))

@@ -1,8 +1,8 @@
-"""Tags of jobs: a few short words by which people find jobs again.
+"""Tags of jobs: a few short words that help people find jobs.
 
-They are stored as a JSON list, and a tag is looked up as its JSON text inside that list. So a tag
-must not hold what JSON escapes or puts between the items, and is in lower case: SQLite's LIKE does
-not tell letters by case.
+They are stored as a JSON list, and a tag is searched as its JSON text inside that list. So a tag
+must not contain what JSON escapes or puts between items, and it is lower case, because LIKE in
+SQLite ignores case.
 """
 
 import json
@@ -11,20 +11,20 @@ from typing import Annotated
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from app.http.fields import Text
+from app.http.fields import CleanText
 
-LONGEST = 40  # characters
-MOST = 16  # tags of a job
+MAX_TAG_LENGTH = 40  # characters
+MAX_TAGS = 16  # per job
 _RESERVED = frozenset('",\\')
 
 
-def spelled(text: str) -> str:
-    """A tag in the one spelling that is stored: lower case, single spaces."""
+def normalize(text: str) -> str:
+    """Return the stored form of a tag: lower case, single spaces."""
     return " ".join(text.split()).lower()
 
 
-def _checked(text: str) -> str:
-    tag = spelled(text)
+def _validate_tag(text: str) -> str:
+    tag = normalize(text)
     if not tag:
         raise PydanticCustomError("blank_tag", "must not be blank")
     if not tag.isprintable() or not _RESERVED.isdisjoint(tag):
@@ -35,17 +35,17 @@ def _checked(text: str) -> str:
     return tag
 
 
-def _distinct(tags: list[str]) -> list[str]:
+def _deduplicate(tags: list[str]) -> list[str]:
     distinct = sorted(set(tags))
-    if len(distinct) > MOST:
+    if len(distinct) > MAX_TAGS:
         raise PydanticCustomError("too_many_tags", "must have at most 16 tags")
     return distinct
 
 
-Tag = Annotated[Annotated[str, Text(LONGEST)], AfterValidator(_checked)]
-Tags = Annotated[list[Tag], AfterValidator(_distinct)]
+Tag = Annotated[Annotated[str, CleanText(MAX_TAG_LENGTH)], AfterValidator(_validate_tag)]
+Tags = Annotated[list[Tag], AfterValidator(_deduplicate)]
 
 
-def stored(tag: str) -> str:
-    """The tag as it stands in the stored list."""
+def json_text(tag: str) -> str:
+    """Return the tag as it appears in the stored JSON list."""
     return json.dumps(tag)

@@ -1,1 +1,1 @@
-"""What is measured, for Prometheus."""
+"""Prometheus metrics of the API process, its requests and the database."""

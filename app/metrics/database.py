@@ -1,4 +1,8 @@
-"""Counts over the tables. Each is a list of rows: the values of the labels, then the number."""
+"""Prometheus metrics from the database, queried on each scrape.
+
+docs/reference/metrics.md is generated from `DATABASE_METRICS`. All of them are gauges, even those
+that look like counters: deleting a job deletes its attempts.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,224 +17,231 @@ from sqlalchemy.orm import Session
 from app.database.clock import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.queue.states import JobState, Kind, Lane, Outcome
+from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
-from app.storage.tables import RESULTS, Artifact
+from app.storage.tables import RESULTS_KIND, Artifact
 from lora_core.specs.method import MethodName
 
-Row = tuple[Any, ...]
-Rows = list[Row]
+LabeledValue = tuple[Any, ...]  # label values, then the number
+LabeledValues = list[LabeledValue]
+DatabaseMetrics = Mapping[str, LabeledValues]  # by metric name
+UNAVAILABLE: DatabaseMetrics = {}  # the database did not respond
+UP = "loraworks_database_up"
+UP_HELP = "1 if the database could be queried; otherwise the metrics from it are missing."
 
 _QUEUED = Job.state == JobState.QUEUED
 _METHODS = get_args(MethodName)
 _DEVICES = ("cpu", "cuda")
 
 
-class Look:
-    """One look at the tables. A worker counts as alive for `lease_seconds` after its last beat."""
+class DatabaseCounts:
+    """The queries of all metrics, on one session.
+
+    A worker is alive for `lease_seconds` after its last heartbeat.
+    """
 
     def __init__(self, session: Session, *, lease_seconds: float) -> None:
         self._session = session
         self._alive = Worker.seen_at >= now() - lease_seconds
 
-    def jobs(self) -> Rows:
-        """State, method."""
-        counted = select(Job.state, Job.method, func.count()).where(Job.kind == Kind.TRAINING)
-        grouped = counted.group_by(Job.state, Job.method)
+    def jobs(self) -> LabeledValues:
+        """Training jobs by state and method."""
+        counts = select(Job.state, Job.method, func.count()).where(Job.kind == JobKind.TRAINING)
         expected = [(state.value, method) for state in JobState for method in _METHODS]
-        return _filled(expected, self._rows(grouped))
+        return _with_zeros(expected, self._rows(counts.group_by(Job.state, Job.method)))
 
-    def predictions(self) -> Rows:
-        """State."""
-        counted = select(Job.state, func.count()).where(Job.kind == Kind.PREDICTION)
+    def predictions(self) -> LabeledValues:
+        """Prediction runs by state."""
+        counts = select(Job.state, func.count()).where(Job.kind == JobKind.PREDICTION)
         expected = [(state.value,) for state in JobState]
-        return _filled(expected, self._rows(counted.group_by(Job.state)))
+        return _with_zeros(expected, self._rows(counts.group_by(Job.state)))
 
-    def queued(self) -> Rows:
-        """Lane."""
+    def queued(self) -> LabeledValues:
+        """Queued jobs by device class."""
         grouped = select(Job.lane, func.count()).where(_QUEUED).group_by(Job.lane)
-        return _filled(_lanes(), self._rows(grouped))
+        return _with_zeros(_device_classes(), self._rows(grouped))
 
-    def oldest_queued(self) -> Rows:
-        """Lane; seconds since the job could have been taken."""
+    def oldest_queued(self) -> LabeledValues:
+        """Seconds since the oldest queued job could have been claimed, by device class."""
         age = func.max(now() - Job.run_after)
         grouped = select(Job.lane, age).where(_QUEUED, Job.run_after <= now()).group_by(Job.lane)
-        return _filled(_lanes(), self._rows(grouped))
+        return _with_zeros(_device_classes(), self._rows(grouped))
 
-    def hints_resent(self) -> Rows:
+    def redispatches(self) -> LabeledValues:
         return self._sum(Job.dispatch_count, _QUEUED)
 
-    def attempts(self) -> Rows:
-        """Outcome, code of the failure. Only the last attempt of a failed job has one."""
+    def attempts(self) -> LabeledValues:
+        """Ended attempts by outcome and error code.
+
+        Only the last attempt of a failed job has an error code.
+        """
         ended = select(Attempt.outcome, func.count()).where(Attempt.outcome.is_not(None))
         last = and_(Attempt.job_id == Job.id, Attempt.attempt == Job.attempt)
         failed = (
             select(Attempt.outcome, Job.error_code, func.count())
             .join(Job, last)
-            .where(Job.kind.in_(tuple(Kind)), Job.state == JobState.FAILED)  # by the index
+            .where(Job.kind.in_(tuple(JobKind)), Job.state == JobState.FAILED)  # to use the index
             .where(Job.error_code.is_not(None), Attempt.outcome.is_not(None))
         )
         with_code = self._rows(failed.group_by(Attempt.outcome, Job.error_code))
-        left: Counter[str] = Counter(dict(self._rows(ended.group_by(Attempt.outcome))))
-        for outcome, _, number in with_code:
-            left[outcome] -= number
-        without = [(outcome, "", number) for outcome, number in left.items() if number]
-        return _filled([(outcome.value, "") for outcome in Outcome], without + with_code)
+        remaining: Counter[str] = Counter(dict(self._rows(ended.group_by(Attempt.outcome))))
+        for outcome, _, count in with_code:
+            remaining[outcome] -= count
+        without_code = [(outcome, "", count) for outcome, count in remaining.items() if count]
+        expected = [(outcome.value, "") for outcome in AttemptOutcome]
+        return _with_zeros(expected, without_code + with_code)
 
-    def lease_losses(self) -> Rows:
-        lost = select(func.count()).select_from(Attempt).where(Attempt.outcome == Outcome.LOST)
+    def lease_losses(self) -> LabeledValues:
+        lost = (
+            select(func.count()).select_from(Attempt).where(Attempt.outcome == AttemptOutcome.LOST)
+        )
         return self._rows(lost)
 
-    def running(self) -> Rows:
-        """Kind of device."""
-        held = and_(Job.id == Attempt.job_id, Job.attempt == Attempt.attempt)
-        devices = select(Attempt.device).join(Job, held).where(Job.state == JobState.RUNNING)
-        return _by_kind(device for (device,) in self._rows(devices))
+    def running_attempts(self) -> LabeledValues:
+        """Running attempts by device type."""
+        is_current = and_(Job.id == Attempt.job_id, Job.attempt == Attempt.attempt)
+        devices = select(Attempt.device).join(Job, is_current).where(Job.state == JobState.RUNNING)
+        return _count_by_device_type(device for (device,) in self._rows(devices))
 
-    def slots(self) -> Rows:
-        """Kind of device."""
+    def slots(self) -> LabeledValues:
+        """Devices of live workers by device type."""
         lists = select(Worker.devices).where(self._alive)
-        return _by_kind(device for (devices,) in self._rows(lists) for device in devices)
+        return _count_by_device_type(
+            device for (devices,) in self._rows(lists) for device in devices
+        )
 
-    def workers(self) -> Rows:
-        """`active` or `draining`."""
+    def workers(self) -> LabeledValues:
+        """Live workers by state, `active` or `draining`."""
         grouped = select(Worker.draining, func.count()).where(self._alive).group_by(Worker.draining)
-        found = [("draining" if gone else "active", count) for gone, count in self._rows(grouped)]
-        return _filled([("active",), ("draining",)], found)
+        counts = [
+            ("draining" if draining else "active", count) for draining, count in self._rows(grouped)
+        ]
+        return _with_zeros([("active",), ("draining",)], counts)
 
-    def stored_bytes(self) -> Rows:
-        """Kind of file."""
+    def stored_bytes(self) -> LabeledValues:
+        """Stored bytes by kind of file."""
         kinds = {
-            "artifacts": self._sum(Artifact.bytes, Artifact.kind != RESULTS),
-            "results": self._sum(Artifact.bytes, Artifact.kind == RESULTS),
+            "artifacts": self._sum(Artifact.bytes, Artifact.kind != RESULTS_KIND),
+            "results": self._sum(Artifact.bytes, Artifact.kind == RESULTS_KIND),
             "checkpoints": self._sum(Checkpoint.bytes),
             "datasets": self._sum(Dataset.bytes, Dataset.deleted_at.is_(None)),
         }
         return [(kind, total) for kind, [(total,)] in kinds.items()]
 
-    def _rows(self, statement: Executable) -> Rows:
+    def _rows(self, statement: Executable) -> LabeledValues:
         return [tuple(row) for row in self._session.execute(statement)]
 
-    def _sum(self, column: Any, *conditions: ColumnElement[bool]) -> Rows:
+    def _sum(self, column: Any, *conditions: ColumnElement[bool]) -> LabeledValues:
         return self._rows(select(func.coalesce(func.sum(column), 0)).where(*conditions))
 
 
-def _lanes() -> list[Row]:
-    return [(lane.value,) for lane in Lane]
+def _device_classes() -> list[LabeledValue]:
+    return [(lane.value,) for lane in DeviceClass]
 
 
-def _filled(expected: Sequence[Row], found: Rows) -> Rows:
-    """With a zero for what was not found, so that a series does not come and go."""
-    there = {row[:-1] for row in found}
-    return found + [(*labels, 0) for labels in expected if labels not in there]
+def _with_zeros(expected: Sequence[LabeledValue], values: LabeledValues) -> LabeledValues:
+    """Add a zero for missing labels, so that no time series disappears."""
+    present = {row[:-1] for row in values}
+    return values + [(*labels, 0) for labels in expected if labels not in present]
 
 
-def _by_kind(devices: Iterable[str | None]) -> Rows:
-    """`cuda:0` and `cuda:1` are two of a kind."""
-    kinds = Counter((device or "unknown").partition(":")[0] for device in devices)
-    return _filled([(kind,) for kind in _DEVICES], [(kind, n) for kind, n in kinds.items()])
-
-
-# MERGED app.metrics.database
-# What is counted in the tables, under which name. docs/reference/metrics.md is made from here.
-#
-# These are gauges also where they only seem to grow: deleting a job takes its attempts along.
-
-UP = "loraworks_database_up"
-UP_HELP = "1 if the tables could be counted; if not, what is counted in them is left out."
+def _count_by_device_type(devices: Iterable[str | None]) -> LabeledValues:
+    """Count devices by type: `cuda:0` and `cuda:1` are both `cuda`."""
+    counts = Counter((device or "unknown").partition(":")[0] for device in devices)
+    return _with_zeros([(type_,) for type_ in _DEVICES], list(counts.items()))
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
-    """One family of figures."""
+class MetricDefinition:
+    """Name, help text and labels of a metric, and the query that reads it."""
 
     name: str
     help: str
     labels: tuple[str, ...]
-    read: Callable[[Look], Rows]
+    read: Callable[[DatabaseCounts], LabeledValues]
 
 
-MEASURES = (
-    Measure("loraworks_jobs", "Jobs.", ("state", "method"), Look.jobs),
-    Measure("loraworks_predictions", "Prediction runs.", ("state",), Look.predictions),
-    Measure(
+DATABASE_METRICS = (
+    MetricDefinition("loraworks_jobs", "Jobs.", ("state", "method"), DatabaseCounts.jobs),
+    MetricDefinition(
+        "loraworks_predictions", "Prediction runs.", ("state",), DatabaseCounts.predictions
+    ),
+    MetricDefinition(
         "loraworks_queued_jobs",
-        "Jobs and prediction runs that wait, by the kind of device that they need.",
+        "Queued jobs and prediction runs, by the device class that they need.",
         ("lane",),
-        Look.queued,
+        DatabaseCounts.queued,
     ),
-    Measure(
+    MetricDefinition(
         "loraworks_oldest_queued_seconds",
-        "How long the longest of them has waited since it could have been taken.",
+        "How long the oldest of them has waited since it could have been claimed.",
         ("lane",),
-        Look.oldest_queued,
+        DatabaseCounts.oldest_queued,
     ),
-    Measure(
+    MetricDefinition(
         "loraworks_hints_resent",
-        "Hints that were sent again for what waits now.",
+        "Broker messages that were sent again for jobs and runs that are queued now.",
         (),
-        Look.hints_resent,
+        DatabaseCounts.redispatches,
     ),
-    Measure(
+    MetricDefinition(
         "loraworks_attempts",
-        "Attempts of both that have ended. The last one of a failed job or run has the code of "
-        "the failure.",
+        "Ended attempts of jobs and prediction runs. The last attempt of a failed job or run has "
+        "its error code.",
         ("outcome", "code"),
-        Look.attempts,
+        DatabaseCounts.attempts,
     ),
-    Measure(
+    MetricDefinition(
         "loraworks_lease_losses",
-        "Attempts that ended because their worker fell silent or died.",
+        "Attempts that ended because their worker lost its lease or died.",
         (),
-        Look.lease_losses,
+        DatabaseCounts.lease_losses,
     ),
-    Measure("loraworks_running_attempts", "Attempts that run.", ("device",), Look.running),
-    Measure(
-        "loraworks_slots",
-        "Jobs and prediction runs that the workers alive can run at a time.",
+    MetricDefinition(
+        "loraworks_running_attempts",
+        "Running attempts.",
         ("device",),
-        Look.slots,
+        DatabaseCounts.running_attempts,
     ),
-    Measure(
+    MetricDefinition(
+        "loraworks_slots",
+        "Jobs and prediction runs that the live workers can run at once.",
+        ("device",),
+        DatabaseCounts.slots,
+    ),
+    MetricDefinition(
         "loraworks_workers",
-        "Workers that were seen within a lease.",
+        "Workers with a heartbeat within `LORAWORKS_LEASE_SECONDS`.",
         ("state",),
-        Look.workers,
+        DatabaseCounts.workers,
     ),
-    Measure(
+    MetricDefinition(
         "loraworks_stored_bytes",
-        "Size of what the tables know to be stored.",
+        "Bytes stored, according to the database.",
         ("kind",),
-        Look.stored_bytes,
+        DatabaseCounts.stored_bytes,
     ),
 )
 
 
-# MERGED app.metrics.database
-# The figures of the tables as Prometheus metrics, counted when they are asked for.
-
-Counted = Mapping[str, Rows]
-DOWN: Counted = {}
-
-
-def count(database: Database, *, lease_seconds: float) -> Counted:
-    """Every measure, in one short transaction."""
+def query_metrics(database: Database, *, lease_seconds: float) -> DatabaseMetrics:
+    """Query all metrics in one short transaction."""
     with database.read() as session:
-        look = Look(session, lease_seconds=lease_seconds)
-        return {measure.name: measure.read(look) for measure in MEASURES}
+        counts = DatabaseCounts(session, lease_seconds=lease_seconds)
+        return {metric.name: metric.read(counts) for metric in DATABASE_METRICS}
 
 
-class TablesCollector:
-    """A collector for one scrape, of what was counted for it. `DOWN`: the database is away."""
+class DatabaseCollector:
+    """Exposes the metrics of one scrape. `UNAVAILABLE` means that the database is down."""
 
-    def __init__(self, counted: Counted) -> None:
-        self._counted = counted
+    def __init__(self, metrics: DatabaseMetrics) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(UP, UP_HELP, value=1 if self._counted else 0)
-        for measure in MEASURES:
-            family = GaugeMetricFamily(measure.name, measure.help, labels=measure.labels)
-            for *labels, number in self._counted.get(measure.name, ()):
-                family.add_metric(labels, float(number))
+        yield GaugeMetricFamily(UP, UP_HELP, value=1 if self._metrics else 0)
+        for metric in DATABASE_METRICS:
+            family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+            for *labels, value in self._metrics.get(metric.name, ()):
+                family.add_metric(labels, float(value))
             if family.samples:
                 yield family

@@ -1,6 +1,6 @@
-"""Counts and durations of requests, as plain ASGI.
+"""Request counts and durations, as ASGI middleware.
 
-Labels take few values: a route is known by its template, a status by its class.
+Labels have low cardinality: the route's path template, and the class of the status code.
 """
 
 import time
@@ -8,54 +8,55 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+KNOWN_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
 
 
-class RequestMeters:
-    """The counter and the histogram."""
+class RequestMetrics:
+    """The counter and the histogram of requests."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # nobody reads these series
-        self.count = Counter(
+        disable_created_metrics()  # type: ignore[no-untyped-call] # the `_created` series are not used
+        self.requests = Counter(
             "loraworks_http_requests",
-            "Requests that were answered; status is the class, such as 2xx, or none.",
+            "Requests; status is the class, such as 2xx, or none if the client disconnected.",
             ("method", "route", "status"),
             registry=registry,
         )
-        self.seconds = Histogram(
+        self.duration_seconds = Histogram(
             "loraworks_http_request_duration_seconds",
-            "Time to the end of the answer; a stream lasts as long as it is followed.",
+            "Time to the end of the response; a stream lasts until the client closes it.",
             ("method", "route"),
             buckets=BUCKETS,
             registry=registry,
         )
 
 
-class Meter:
-    """ASGI middleware that measures every request, refused ones too."""
+class RequestMetricsMiddleware:
+    """ASGI middleware that measures every request, including rejected ones."""
 
-    def __init__(self, app: ASGIApp, *, meters: RequestMeters) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: RequestMetrics) -> None:
         self.app = app
-        self.meters = meters
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status = "none"  # the client left first
+        status = "none"  # the client disconnected first
 
-        async def note(message: Message) -> None:
+        async def record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = f"{message['status'] // 100}xx"
             await send(message)
 
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
-            await self.app(scope, receive, note)
+            await self.app(scope, receive, record_status)
         finally:
-            method = scope["method"] if scope["method"] in METHODS else "other"
+            method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
             route = getattr(scope.get("route"), "path", "none")
-            self.meters.count.labels(method, route, status).inc()
-            self.meters.seconds.labels(method, route).observe(time.perf_counter() - began)
+            elapsed = time.perf_counter() - started
+            self.metrics.requests.labels(method, route, status).inc()
+            self.metrics.duration_seconds.labels(method, route).observe(elapsed)

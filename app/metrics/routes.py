@@ -1,4 +1,4 @@
-"""`/metrics` in the text format of Prometheus."""
+"""The route `/metrics`, in Prometheus' text format."""
 
 from functools import partial
 
@@ -13,33 +13,35 @@ from prometheus_client import (
 )
 from starlette.responses import PlainTextResponse
 
-from app.auth.middleware import requires
-from app.database.single_flight import Lookups
+from app.auth.middleware import require_scope
+from app.database.single_flight import SingleFlight
 from app.http.dependencies import DatabaseDep, SettingsDep
-from app.metrics.database import DOWN, Counted, TablesCollector, count
-from app.metrics.middleware import RequestMeters
+from app.metrics.database import UNAVAILABLE, DatabaseCollector, DatabaseMetrics, query_metrics
+from app.metrics.middleware import RequestMetrics
 
-PATIENCE_SECONDS = 5.0  # Prometheus gives up after 10
+QUERY_TIMEOUT_SECONDS = 5.0  # Prometheus times out after 10 s
 
-router = APIRouter(tags=["health"], dependencies=[requires("metrics:read")])
+router = APIRouter(tags=["health"], dependencies=[require_scope("metrics:read")])
 
 
-class Metrics:
-    """What one application measures: itself, its requests, and, when asked, the tables."""
+class ServiceMetrics:
+    """The metrics of one application: process, requests and, per scrape, the database."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = RequestMeters(self.registry)
-        self.lookups: Lookups[None, Counted] = Lookups(patience_seconds=PATIENCE_SECONDS)
-        for kind in (ProcessCollector, PlatformCollector, GCCollector):
-            kind(registry=self.registry)
+        self.requests = RequestMetrics(self.registry)
+        self.database_queries: SingleFlight[None, DatabaseMetrics] = SingleFlight(
+            timeout_seconds=QUERY_TIMEOUT_SECONDS
+        )
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def read_metrics(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
-    """Queue, attempts, workers, devices and storage as the tables know them; process, requests."""
-    metrics: Metrics = request.app.state.metrics
-    look = partial(count, database, lease_seconds=settings.lease_seconds)
-    counted = await metrics.lookups.ask(None, look, standby=DOWN)
-    text = generate_latest(TablesCollector(counted)) + generate_latest(metrics.registry)
+async def get_metrics(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
+    """Return metrics of queue, attempts, workers, devices, storage, process and requests."""
+    metrics: ServiceMetrics = request.app.state.metrics
+    query = partial(query_metrics, database, lease_seconds=settings.lease_seconds)
+    database_metrics = await metrics.database_queries.run(None, query, fallback=UNAVAILABLE)
+    text = generate_latest(DatabaseCollector(database_metrics)) + generate_latest(metrics.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -1,1 +1,1 @@
-"""Prediction runs: a model's answers to every row of a file."""
+"""Prediction runs: a model's predictions for every row of a file."""

@@ -1,38 +1,42 @@
-"""Rows of prediction runs. They stand in the table of jobs, which is the queue of both."""
+"""SQL on prediction runs. They are rows of the table `jobs`, the queue of both kinds."""
 
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.jobs import repository as queue
+from app.jobs import repository as jobs
 from app.predictions.errors import PredictionNotFinished, PredictionNotFound
-from app.queue.states import JobState, Kind
+from app.queue.states import JobKind, JobState
 from app.queue.tables import Job
 
 
 def get(session: Session, run_id: UUID) -> Job:
-    """Raises `PredictionNotFound`."""
-    run = queue.find(session, run_id, kind=Kind.PREDICTION)
+    """Return a prediction run. Raises `PredictionNotFound`."""
+    run = jobs.find(session, run_id, kind=JobKind.PREDICTION)
     if run is None:
         raise PredictionNotFound(run_id=run_id)
     return run
 
 
-def page(
+def list_page(
     session: Session, *, after: UUID | None, limit: int, state: JobState | None = None
-) -> queue.Listed:
-    """The newest first."""
-    return queue.page(
-        session, after=after, limit=limit, kind=Kind.PREDICTION, only=queue.Filter(state=state)
+) -> jobs.JobPage:
+    """Return the newest runs first."""
+    return jobs.list_page(
+        session,
+        after=after,
+        limit=limit,
+        kind=JobKind.PREDICTION,
+        job_filter=jobs.JobFilter(state=state),
     )
 
 
-def remove(session: Session, run_id: UUID) -> list[UUID]:
-    """Delete a run that has ended; returns the artifact of its results, if it has any.
+def delete_run(session: Session, run_id: UUID) -> list[UUID]:
+    """Delete a finished run; return the id of its results artifact, if any.
 
     Raises `PredictionNotFound`, `PredictionNotFinished`.
     """
-    artifacts = queue.discard(session, run_id, kind=Kind.PREDICTION)
-    if artifacts is None:
+    artifact_ids = jobs.delete_finished(session, run_id, kind=JobKind.PREDICTION)
+    if artifact_ids is None:
         raise PredictionNotFinished(run_id=run_id, state=get(session, run_id).state)
-    return artifacts
+    return artifact_ids

@@ -1,4 +1,4 @@
-"""What callers do with prediction runs: submit, cancel, delete, read the results."""
+"""Operations on prediction runs: create, cancel, delete, open the results."""
 
 from pathlib import Path
 from typing import Any
@@ -11,50 +11,58 @@ from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.idempotency import service as idempotency
-from app.idempotency.service import Call
+from app.idempotency.service import IdempotentCall
 from app.jobs import repository as jobs
 from app.jobs.service import enqueue
 from app.predictions import repository
 from app.predictions.errors import NoResults, ResultsRemoved
 from app.predictions.schemas import PredictionCreate, PredictionView
 from app.queue.dispatch import JobQueue
-from app.queue.states import JobState, Kind, Lane
+from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job
 from app.registry import service as registry
 from app.settings import Settings
 from app.storage import repository as artifacts
-from app.storage.archive import verified
-from app.storage.service import forget_unused
+from app.storage.archive import verify_artifact
+from app.storage.repository import delete_unused_artifacts
 from app.storage.store import Store
 from lora_core import manifest
-from lora_core.specs.predict import PredictSpec, TextsSpec
+from lora_core.specs.predict import PredictDataSpec, PredictSpec
 
-METHOD = "predict"  # in the column where a job has baseline, lora or full
-LANE = Lane.ANY
+METHOD = "predict"  # in the column that holds baseline, lora or full for a job
+DEVICE_CLASS = DeviceClass.ANY
 
 log = structlog.get_logger(__name__)
 
 
-def submit(
-    session: Session, *, body: PredictionCreate, settings: Settings, queue: JobQueue, call: Call
+def create(
+    session: Session,
+    *,
+    body: PredictionCreate,
+    settings: Settings,
+    queue: JobQueue,
+    call: IdempotentCall,
 ) -> PredictionView:
-    """Store a run with the version that `model` means now, commit, then tell the workers.
+    """Store a run with the version `model` refers to now, commit, then notify the workers.
 
-    Raises `DatasetNotFound`, and what `registry.resolve`, `idempotency.begin` and `enqueue` raise.
+    Raises `DatasetNotFound`, and what `registry.resolve_or_default`, `idempotency.reserve` and
+    `enqueue` raise.
     """
-    idempotency.begin(session, call)
-    model = registry.find(session, body.model)
+    idempotency.reserve(session, call)
+    model = registry.resolve_or_default(session, body.model)
     upload = datasets.resolve(session, body.dataset)
-    if not datasets.hold(session, upload.id):
+    if not datasets.lock_shared(session, upload.id):
         raise DatasetNotFound(ref=repr(body.dataset))
-    source = TextsSpec(source=f"{upload.name}:{upload.version}", text_column=upload.text_column)
+    source = PredictDataSpec(
+        source=f"{upload.name}:{upload.version}", text_column=upload.text_column
+    )
     spec = PredictSpec(model=model.ref, data=source)
     run = Job(
-        kind=Kind.PREDICTION,
+        kind=JobKind.PREDICTION,
         name=body.name,
         labels=body.metadata,
         method=METHOD,
-        lane=LANE,
+        lane=DEVICE_CLASS,
         priority=body.priority,
         spec=spec.model_dump(mode="json"),
         spec_version=spec.spec_version,
@@ -63,14 +71,14 @@ def submit(
         total_steps=upload.rows,
     )
     view = enqueue(
-        session, run, view_of=PredictionView.of, settings=settings, queue=queue, call=call
+        session, run, view_of=PredictionView.from_run, settings=settings, queue=queue, call=call
     )
-    log.info("prediction run submitted", job_id=str(run.id), model=model.ref)
+    log.info("created prediction run", job_id=str(run.id), model=model.ref)
     return view
 
 
 def cancel(session: Session, *, run_id: UUID) -> Job:
-    """A queued run is cancelled, a running one asked to stop, an ended one stays as it is.
+    """Cancel a queued run, or request that a running one stops. A finished run stays as it is.
 
     Raises `PredictionNotFound`.
     """
@@ -81,15 +89,15 @@ def cancel(session: Session, *, run_id: UUID) -> Job:
 
 
 def delete(session: Session, *, run_id: UUID, store: Store) -> None:
-    """Forget a run that has ended, and its results.
+    """Delete a finished run and its results.
 
     Raises `PredictionNotFound`, `PredictionNotFinished`.
     """
-    forget_unused(session, store, repository.remove(session, run_id))
+    delete_unused_artifacts(session, store, repository.delete_run(session, run_id))
 
 
-def results(database: Database, store: Store, *, run_id: UUID) -> tuple[Path, dict[str, Any]]:
-    """The directory of the results, every byte checked, and its manifest.
+def open_results(database: Database, store: Store, *, run_id: UUID) -> tuple[Path, dict[str, Any]]:
+    """Return the verified directory of the results, and its manifest.
 
     Raises `PredictionNotFound`, `NoResults`, `ResultsRemoved`, `ArtifactDamaged`.
     """
@@ -99,6 +107,6 @@ def results(database: Database, store: Store, *, run_id: UUID) -> tuple[Path, di
             raise NoResults(run_id=run_id, state=run.state)
         if run.artifact_id is None:
             raise ResultsRemoved(run_id=run_id)
-        ref = artifacts.get(session, run.artifact_id).ref
-    directory = verified(store, ref, name=f"prediction run {run_id}")
+        ref = artifacts.get_artifact(session, run.artifact_id).ref
+    directory = verify_artifact(store, ref, name=f"prediction run {run_id}")
     return directory, manifest.read(directory)

@@ -1,1 +1,1 @@
-"""All that keeps a job from being lost: leases, transitions, heartbeats, dispatch."""
+"""The job queue: leases, state transitions, worker heartbeats and dispatch."""

@@ -1,7 +1,7 @@
-"""The points from which a job can go on. Written under a lease, like all that a worker writes.
+"""Checkpoints that a job can resume from. Written under a lease, like all that a worker writes.
 
-Each keeps the number of the event that told it. A resume begins there: what the curves got after
-that number is forgotten, because the run tells it again.
+Each checkpoint stores the sequence number of its event. A resumed run starts there: metric points
+with a higher number are deleted, because the run reports them again.
 """
 
 from uuid import UUID
@@ -9,24 +9,31 @@ from uuid import UUID
 from sqlalchemy import Select, delete, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.queue.fencing import UNSYNCED, Lease, Rewound, StoredCheckpoint, append, held
+from app.queue.fencing import (
+    NO_SESSION_SYNC,
+    Lease,
+    RewindResult,
+    StoredCheckpoint,
+    append_event,
+    owned_by,
+)
 from app.queue.tables import Checkpoint, Job, MetricPoint
-from app.queue.transitions import NOT_WAITING, Told
+from app.queue.transitions import CLEARED_WAIT, EventContent
 from app.storage.store import ArtifactRef
 
-KEPT = 2  # the newest, and the one before in case the newest turns out to be bad
-INHERITED = 0  # the attempt of points that come from the job that is continued
+MAX_CHECKPOINTS = 2  # the newest, and the one before in case the newest is damaged
+INHERITED_ATTEMPT = 0  # attempt number of points copied from the job that is continued
 
 
 def add(session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int) -> list[str]:
-    """Make a stored checkpoint count, in the transaction of the beat that reserved `seq`.
+    """Record a stored checkpoint, in the transaction of the renewal that reserved `seq`.
 
-    Returns the keys of the older ones, which the caller deletes after its commit. A run that got
-    this far begins to count its failures anew, and waits for nothing any more.
+    This resets the failure count and ends any wait of the job. Returns the store keys of the
+    checkpoints it replaces, which the caller deletes after its commit.
     """
     session.execute(
-        update(Job).where(*held(lease)).values(failures_counted=0, **NOT_WAITING),
-        execution_options=UNSYNCED,
+        update(Job).where(*owned_by(lease)).values(failures_counted=0, **CLEARED_WAIT),
+        execution_options=NO_SESSION_SYNC,
     )
     session.add(
         Checkpoint(
@@ -40,40 +47,43 @@ def add(session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int
         )
     )
     session.flush()
-    good = _good(lease.job_id).order_by(Checkpoint.seq.desc()).offset(KEPT)
-    stale = session.scalars(good.execution_options(populate_existing=True)).all()
+    replaced = _select_usable(lease.job_id).order_by(Checkpoint.seq.desc()).offset(MAX_CHECKPOINTS)
+    stale = session.scalars(replaced.execution_options(populate_existing=True)).all()
     for checkpoint in stale:
         session.delete(checkpoint)
     return [checkpoint.key for checkpoint in stale]
 
 
-def inherit(session: Session, job: Job, start: Checkpoint) -> None:
-    """Begin the curves of a new job as those of the job that it continues, up to `start`.
+def inherit_curves(session: Session, job: Job, start: Checkpoint) -> None:
+    """Copy the metric points up to `start` from the job that the new job continues.
 
-    The points keep their numbers, so the job's own numbers begin after them.
+    The points keep their sequence numbers, so the job's own numbers begin after them.
     """
-    copied = [each for each in MetricPoint.__table__.c if each.name not in ("job_id", "attempt")]
-    points = select(literal(job.id, MetricPoint.job_id.type), literal(INHERITED), *copied)
+    copied = [
+        column for column in MetricPoint.__table__.c if column.name not in ("job_id", "attempt")
+    ]
+    points = select(literal(job.id, MetricPoint.job_id.type), literal(INHERITED_ATTEMPT), *copied)
     before = (MetricPoint.job_id == start.job_id, MetricPoint.seq <= start.seq)
-    names = ["job_id", "attempt", *(each.name for each in copied)]
+    names = ["job_id", "attempt", *(column.name for column in copied)]
     session.execute(insert(MetricPoint).from_select(names, points.where(*before)))
 
 
 def rewind(session: Session, job_id: UUID) -> StoredCheckpoint | None:
-    """Go back to the newest good checkpoint, the job's own or else that of the job which it
-    continues: what the curves got after it is gone. None: to the beginning.
+    """Return the newest usable checkpoint and delete the metric points after it.
+
+    It is the job's own, or else that of the job it continues. None: start from the beginning.
     """
-    newest = last(session, job_id)
+    newest = find_latest(session, job_id)
     if newest is not None:
-        told_since = MetricPoint.seq > newest.seq
+        later = MetricPoint.seq > newest.seq
     else:
         continued = session.scalars(select(Job.continues).where(Job.id == job_id)).one()
-        newest = last(session, continued) if continued else None
+        newest = find_latest(session, continued) if continued else None
         inherited_until = newest.seq if newest else 0
-        told_since = or_(MetricPoint.attempt > INHERITED, MetricPoint.seq > inherited_until)
+        later = or_(MetricPoint.attempt > INHERITED_ATTEMPT, MetricPoint.seq > inherited_until)
     session.execute(
-        delete(MetricPoint).where(MetricPoint.job_id == job_id, told_since),
-        execution_options=UNSYNCED,
+        delete(MetricPoint).where(MetricPoint.job_id == job_id, later),
+        execution_options=NO_SESSION_SYNC,
     )
     if newest is None:
         return None
@@ -83,14 +93,14 @@ def rewind(session: Session, job_id: UUID) -> StoredCheckpoint | None:
 
 def reject(
     session: Session, lease: Lease, checkpoint: StoredCheckpoint, problem: str
-) -> Rewound | None:
-    """Never use this one again; go back to the one before. `None`: fenced."""
+) -> RewindResult | None:
+    """Mark a checkpoint as bad and rewind to the one before it. None: the lease was lost."""
     row = session.execute(
         update(Job)
-        .where(*held(lease))
+        .where(*owned_by(lease))
         .values(stream_seq=Job.stream_seq + 1)
         .returning(Job.id, Job.attempt, Job.stream_seq),
-        execution_options=UNSYNCED,
+        execution_options=NO_SESSION_SYNC,
     ).one_or_none()
     if row is None:
         return None
@@ -102,27 +112,28 @@ def reject(
             Checkpoint.step == checkpoint.step,
         )
         .values(bad=True),
-        execution_options=UNSYNCED,
+        execution_options=NO_SESSION_SYNC,
     )
     previous = rewind(session, lease.job_id)
-    onward = f"step {previous.step:,}" if previous else "the beginning"
+    resumed_from = f"step {previous.step:,}" if previous else "the beginning"
     message = (
-        f"The checkpoint of step {checkpoint.step:,} is damaged or gone; going on from {onward}."
+        f"The checkpoint of step {checkpoint.step:,} is damaged or missing; "
+        f"resuming from {resumed_from}."
     )
     data = {"step": checkpoint.step, "problem": problem}
-    append(session, row, Told("checkpoint_rejected", "warning", message, data))
+    append_event(session, row, EventContent("checkpoint_rejected", "warning", message, data))
     session.execute(
-        update(Job).where(*held(lease)).values(step=previous.step if previous else 0),
-        execution_options=UNSYNCED,
+        update(Job).where(*owned_by(lease)).values(step=previous.step if previous else 0),
+        execution_options=NO_SESSION_SYNC,
     )
-    return Rewound(previous)
+    return RewindResult(previous)
 
 
-def last(session: Session, job_id: UUID) -> Checkpoint | None:
-    """The newest good one of a job."""
-    statement = _good(job_id).order_by(Checkpoint.seq.desc()).limit(1)
+def find_latest(session: Session, job_id: UUID) -> Checkpoint | None:
+    """Return the newest usable checkpoint of a job."""
+    statement = _select_usable(job_id).order_by(Checkpoint.seq.desc()).limit(1)
     return session.scalars(statement).one_or_none()
 
 
-def _good(job_id: UUID) -> Select[Checkpoint]:
+def _select_usable(job_id: UUID) -> Select[Checkpoint]:
     return select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.bad.is_(False))

@@ -1,7 +1,7 @@
-"""How the workers are woken.
+"""Dispatch: messages that tell the workers about queued jobs, and re-dispatch of jobs that wait.
 
-A hint is a courtesy: the jobs table is the queue, and a worker polls it anyway. So a hint may be
-lost, repeated or late, and whoever gives one never waits for the broker.
+The jobs table is the queue, and workers poll it anyway; a message only makes them look sooner. So a
+message may be lost, duplicated or late, and sending one never waits for the broker.
 """
 
 import threading
@@ -25,36 +25,47 @@ from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
 from app.database.clock import now
-from app.errors import AppError, Unavailable
-from app.queue.fencing import UNSYNCED, append
-from app.queue.states import JobState, Lane
+from app.errors import AppError, ServiceUnavailable
+from app.queue.fencing import NO_SESSION_SYNC, append_event
+from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job
-from app.queue.transitions import NOT_WAITING, STORAGE, Told, backoff
+from app.queue.transitions import CLEARED_WAIT, STORAGE_UNAVAILABLE, EventContent, backoff
 from app.settings import Settings
 
-TASK = "loraworks.hint"
-LANES = ("cpu", "gpu", "any")
-SCHEMES = ("redis", "rediss", "redis+socket")
-MOST_WAITING = 1000  # hints; more are dropped, since each is repeated later anyway
-DOWN_SECONDS = 1.0  # after a failure no hint is sent for so long
+TASK_NAME = "loraworks.hint"
+DEVICE_CLASSES = ("cpu", "gpu", "any")
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
+MAX_PENDING_MESSAGES = 1000  # more are dropped: each job is dispatched again later anyway
+FAILURE_PAUSE_SECONDS = 1.0  # after a failed send, messages are dropped for this long
 CLOSE_SECONDS = 3.0
+CHECK_TIMEOUT_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
 
 class BrokerUrlInvalid(AppError):
-    """The address of the broker is none."""
+    """Invalid broker URL."""
 
     status = 500
     code = "broker_url_invalid"
     message = (
-        "LORAWORKS_BROKER_URL is wrong: {problem}. Give redis://:PASSWORD@HOST:6379/0, or leave it "
-        "out: workers then only poll."
+        "LORAWORKS_BROKER_URL is not valid: {problem}. Set it to "
+        "redis://:PASSWORD@HOST:6379/0, or leave it unset: workers then only poll."
     )
 
 
-class Hint(BaseModel):
-    """The message: a job waits."""
+class BrokerUnavailable(ServiceUnavailable):
+    """The broker is unavailable."""
+
+    code = "broker_unavailable"
+    message = "The broker does not respond. Jobs still run, they only start a little later."
+
+
+# Messages to the workers
+
+
+class JobMessage(BaseModel):
+    """The message that a job is waiting."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,101 +74,131 @@ class Hint(BaseModel):
 
 
 class JobQueue(Protocol):
-    """Tells the workers of a lane that a job waits. Called after the commit; never raises."""
+    """Sends the workers of a device class a message about a waiting job.
 
-    def hint(self, job_id: UUID, *, lane: str) -> None: ...
+    Call `send` after the commit; it never raises.
+    """
+
+    def send(self, job_id: UUID, *, device_class: str) -> None: ...
 
     def close(self) -> None: ...
 
 
 class PollOnlyQueue:
-    """No broker: workers find the job at their next poll."""
+    """A queue without a broker: workers find the job at their next poll."""
 
-    def hint(self, job_id: UUID, *, lane: str) -> None:
-        """Nothing to do."""
+    def send(self, job_id: UUID, *, device_class: str) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class CeleryQueue:
-    """Sends hints from a thread of its own, to the list of the lane."""
+    """Sends messages from its own thread, to the broker list of the device class."""
 
     def __init__(self, url: str) -> None:
-        self._app = _producer(url)
-        self._waiting: Queue[tuple[UUID, str] | None] = Queue(MOST_WAITING)
-        self._thread = threading.Thread(target=self._send_all, name="hints", daemon=True)
+        self._app = _create_producer(url)
+        self._pending: Queue[tuple[UUID, str] | None] = Queue(MAX_PENDING_MESSAGES)
+        self._thread = threading.Thread(target=self._send_all, name="job-messages", daemon=True)
         self._thread.start()
 
-    def hint(self, job_id: UUID, *, lane: str) -> None:
-        """Returns at once, whatever the broker does."""
+    def send(self, job_id: UUID, *, device_class: str) -> None:
+        """Queue the message and return at once, whatever state the broker is in."""
         with suppress(Full):
-            self._waiting.put_nowait((job_id, lane))
+            self._pending.put_nowait((job_id, device_class))
 
     def close(self) -> None:
-        """Send what waits, if the broker takes it within a moment."""
+        """Send the pending messages, for at most `CLOSE_SECONDS`."""
         with suppress(Full):
-            self._waiting.put(None, timeout=CLOSE_SECONDS)
+            self._pending.put(None, timeout=CLOSE_SECONDS)
         self._thread.join(CLOSE_SECONDS)
         self._app.close()
 
     def _send_all(self) -> None:
-        resting_until = 0.0
-        while (hint := self._waiting.get()) is not None:
-            if time.monotonic() < resting_until:
+        paused_until = 0.0
+        while (pending := self._pending.get()) is not None:
+            if time.monotonic() < paused_until:
                 continue
             try:
-                self._send(*hint)
+                self._send_task(*pending)
             except Exception as error:
-                log.warning("a hint could not be sent", job_id=str(hint[0]), error=str(error))
-                resting_until = time.monotonic() + DOWN_SECONDS
+                log.warning(
+                    "could not send a job message", job_id=str(pending[0]), error=str(error)
+                )
+                paused_until = time.monotonic() + FAILURE_PAUSE_SECONDS
 
-    def _send(self, job_id: UUID, lane: str) -> None:
-        body = Hint(v=1, job_id=job_id).model_dump(mode="json")
-        self._app.send_task(TASK, args=[body], queue=queue_name(lane), retry=False)
+    def _send_task(self, job_id: UUID, device_class: str) -> None:
+        body = JobMessage(v=1, job_id=job_id).model_dump(mode="json")
+        self._app.send_task(TASK_NAME, args=[body], queue=queue_name(device_class), retry=False)
 
 
 def open_queue(settings: Settings) -> JobQueue:
-    """The queue of this installation. Raises `BrokerUrlInvalid`."""
+    """Open the queue of this installation. Raises `BrokerUrlInvalid`."""
     if settings.broker_url is None:
         return PollOnlyQueue()
-    return CeleryQueue(checked_url(settings.broker_url))
+    return CeleryQueue(validate_broker_url(settings.broker_url))
 
 
-def checked_url(url: str) -> str:
-    """The address of the broker, which may be down. Raises `BrokerUrlInvalid`."""
+def validate_broker_url(url: str) -> str:
+    """Return the broker URL if it is valid; the broker may be down. Raises `BrokerUrlInvalid`."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it checks it
+        parts.port  # noqa: B018 - reading it validates it
     except ValueError as error:
-        raise BrokerUrlInvalid(problem="it cannot be read as a URL") from error
-    if parts.scheme not in SCHEMES:
-        raise BrokerUrlInvalid(problem=f"{parts.scheme!r} is none of {', '.join(SCHEMES)}")
+        raise BrokerUrlInvalid(problem="it cannot be parsed as a URL") from error
+    if parts.scheme not in BROKER_SCHEMES:
+        schemes = ", ".join(BROKER_SCHEMES)
+        raise BrokerUrlInvalid(problem=f"the scheme {parts.scheme!r} is not one of {schemes}")
     return url
 
 
-def queue_name(lane: str) -> str:
-    """The list in the broker. Every worker hears that of `any`, whatever devices it has: a list
-    that nobody hears grows for ever.
+def queue_name(device_class: str) -> str:
+    """Return the name of the broker list of a device class.
+
+    Every worker consumes the list of `any`, whatever devices it has, because a list without a
+    consumer grows forever.
     """
-    return f"loraworks.{lane}"
+    return f"loraworks.{device_class}"
 
 
-def broker_queues(lanes: Iterable[str]) -> list[BrokerQueue]:
-    """On the default exchange: with a named one a broker that was flushed takes messages to drop
-    them, since it has forgotten whom they are for.
+def broker_queues(device_classes: Iterable[str]) -> list[BrokerQueue]:
+    """Return the broker queues of these device classes, bound to the default exchange.
+
+    With a named exchange, a broker that was flushed accepts messages and drops them, since it has
+    lost the bindings.
     """
-    return [BrokerQueue(queue_name(lane), Exchange(""), queue_name(lane)) for lane in lanes]
+    return [
+        BrokerQueue(queue_name(device_class), Exchange(""), queue_name(device_class))
+        for device_class in device_classes
+    ]
 
 
-def _producer(url: str) -> Celery:
+def check_broker(url: str) -> None:
+    """Raise `BrokerUnavailable` unless the broker accepts a write.
+
+    A read is not enough: a full broker, and a former primary after a failover, refuse writes only.
+    """
+    address = url.replace("redis+socket://", "unix://", 1)  # Celery's spelling to redis-py's
+    timeouts = {
+        "socket_connect_timeout": CHECK_TIMEOUT_SECONDS,
+        "socket_timeout": CHECK_TIMEOUT_SECONDS,
+    }
+    try:
+        with redis.Redis.from_url(address, retry=Retry(NoBackoff(), 0), **timeouts) as client:
+            client.set("loraworks.ready", "", px=1)
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise BrokerUnavailable() from error
+
+
+def _create_producer(url: str) -> Celery:
     app = Celery("loraworks", broker=url, set_as_current=False)
     app.conf.update(
-        task_queues=broker_queues(LANES),
+        task_queues=broker_queues(DEVICE_CLASSES),
         task_serializer="json",
         task_ignore_result=True,
         broker_pool_limit=1,
-        # A broker that hangs costs a second.
+        # Limits what a hanging broker costs to a second.
         broker_pool_acquire_timeout=2,
         broker_transport_options={
             "socket_connect_timeout": 1,
@@ -168,101 +209,81 @@ def _producer(url: str) -> Celery:
     return app
 
 
-# MERGED app.queue.dispatch
-# Whether the broker takes hints. Nothing depends on it: without, jobs start a little later.
-
-SECONDS = 1.0
+# Jobs that wait: re-dispatch and queue timeout
 
 
-class BrokerUnavailable(Unavailable):
-    """The broker does not answer."""
+def take_due_for_dispatch(
+    session: Session, *, redispatch_seconds: float
+) -> list[tuple[UUID, DeviceClass]]:
+    """Return the due jobs whose workers the caller now notifies, and mark them as dispatched.
 
-    code = "broker_unavailable"
-    message = "The broker does not answer. Jobs are taken all the same, only a little later."
-
-
-def check(url: str) -> None:
-    """By a write, which a full broker refuses and one that was a primary before a failover. Raises
-    `BrokerUnavailable`.
+    A requeued job is dispatched once it is due. Since a message may be lost with its broker, it is
+    sent again after `redispatch_seconds`, with the interval doubling each time.
     """
-    address = url.replace("redis+socket://", "unix://", 1)  # as Celery spells it
-    limits = {"socket_connect_timeout": SECONDS, "socket_timeout": SECONDS}
-    try:
-        with redis.Redis.from_url(address, retry=Retry(NoBackoff(), 0), **limits) as client:
-            client.set("loraworks.ready", "", px=1)
-    except (redis.RedisError, OSError, ValueError) as error:
-        raise BrokerUnavailable() from error
-
-
-# MERGED app.queue.dispatch
-# Jobs that wait: telling the workers again, and an end to waiting for ever.
-
-
-def take_due(session: Session, *, hint_seconds: float) -> list[tuple[UUID, Lane]]:
-    """Jobs of which the caller now tells the workers; each row notes it.
-
-    A job that came back is told once it is due. A hint may be lost with its broker, so it is
-    repeated: after `hint_seconds`, doubling.
-    """
-    pause = backoff(hint_seconds, Job.dispatch_count)
+    interval = backoff(redispatch_seconds, Job.dispatch_count)
     rows = session.execute(
         update(Job)
         .where(Job.state == JobState.QUEUED, Job.run_after <= now())
-        .where(or_(Job.dispatched_at.is_(None), Job.dispatched_at + pause <= now()))
+        .where(or_(Job.dispatched_at.is_(None), Job.dispatched_at + interval <= now()))
         .values(dispatched_at=now(), dispatch_count=Job.dispatch_count + 1)
         .returning(Job.id, Job.lane),
-        execution_options=UNSYNCED,
+        execution_options=NO_SESSION_SYNC,
     )
-    return [(row.id, Lane(row.lane)) for row in rows]
+    return [(row.id, DeviceClass(row.lane)) for row in rows]
 
 
-def note_trouble(session: Session, lanes: Collection[Lane], *, message: str) -> None:
-    """Show on the due jobs of these lanes that they wait for disk or storage of the workers.
+def mark_waiting_for_storage(
+    session: Session, device_classes: Collection[DeviceClass], *, message: str
+) -> None:
+    """Show on the due jobs of these device classes that they wait for the workers' storage.
 
-    They stay due: nothing is tried meanwhile, so an outage of any length leaves no attempts behind.
+    They stay due: no attempt is made meanwhile, so an outage of any length leaves no attempts.
     """
     session.execute(
         update(Job)
-        .where(Job.state == JobState.QUEUED, Job.lane.in_(lanes), Job.run_after <= now())
-        .where(Job.waiting_code.is_distinct_from(STORAGE))
-        .values(waiting_since=now(), waiting_code=STORAGE, waiting_message=message),
-        execution_options=UNSYNCED,
+        .where(Job.state == JobState.QUEUED, Job.lane.in_(device_classes), Job.run_after <= now())
+        .where(Job.waiting_code.is_distinct_from(STORAGE_UNAVAILABLE))
+        .values(waiting_since=now(), waiting_code=STORAGE_UNAVAILABLE, waiting_message=message),
+        execution_options=NO_SESSION_SYNC,
     )
 
 
-def forget_trouble(session: Session, lanes: Collection[Lane]) -> None:
-    """A worker for these lanes is well: what `note_trouble` showed is over, and the jobs count as
-    queued from now.
+def clear_waiting_for_storage(session: Session, device_classes: Collection[DeviceClass]) -> None:
+    """Undo `mark_waiting_for_storage` once a worker for these device classes is healthy.
 
-    Jobs that met the trouble in an attempt of their own keep it until they have gone on.
+    The jobs count as queued from now. A job whose own attempt hit the outage keeps its reason until
+    it makes progress.
     """
-    noted = Job.waiting_since >= Job.run_after
+    marked = Job.waiting_since >= Job.run_after
     session.execute(
         update(Job)
-        .where(Job.state == JobState.QUEUED, Job.lane.in_(lanes), noted)
-        .where(Job.waiting_code == STORAGE)
-        .values(**NOT_WAITING, run_after=now()),
-        execution_options=UNSYNCED,
+        .where(Job.state == JobState.QUEUED, Job.lane.in_(device_classes), marked)
+        .where(Job.waiting_code == STORAGE_UNAVAILABLE)
+        .values(**CLEARED_WAIT, run_after=now()),
+        execution_options=NO_SESSION_SYNC,
     )
 
 
 def make_all_due(session: Session) -> None:
-    """Let every queued job be due now: after a step of the clock its time may be hours away."""
+    """Make every queued job due now: after a clock step its `run_after` may be hours away."""
     session.execute(
         update(Job)
         .where(Job.state == JobState.QUEUED, Job.run_after > now())
         .values(run_after=now()),
-        execution_options=UNSYNCED,
+        execution_options=NO_SESSION_SYNC,
     )
 
 
-def fail_overdue(session: Session, *, queue_seconds: float) -> list[UUID]:
-    """End the jobs that have waited for longer than that, unless for a storage that is away."""
-    message = f"It waited in the queue for over {queue_seconds:g} s."
+def fail_queue_timeouts(session: Session, *, queue_seconds: float) -> list[UUID]:
+    """Fail the jobs that have been due for longer than `queue_seconds`, and return their ids.
+
+    Jobs that wait for unavailable storage are spared.
+    """
+    message = f"Waited in the queue for over {queue_seconds:g} s."
     rows = session.execute(
         update(Job)
         .where(Job.state == JobState.QUEUED, Job.run_after <= now() - queue_seconds)
-        .where(Job.waiting_code.is_distinct_from(STORAGE))
+        .where(Job.waiting_code.is_distinct_from(STORAGE_UNAVAILABLE))
         .values(
             state=JobState.FAILED,
             finished_at=now(),
@@ -271,8 +292,10 @@ def fail_overdue(session: Session, *, queue_seconds: float) -> list[UUID]:
             stream_seq=Job.stream_seq + 1,
         )
         .returning(Job.id, Job.attempt, Job.stream_seq),
-        execution_options=UNSYNCED,
+        execution_options=NO_SESSION_SYNC,
     ).all()
     for row in rows:
-        append(session, row, Told("failed", "error", message, {"code": "queue_timeout"}))
+        append_event(
+            session, row, EventContent("failed", "error", message, {"code": "queue_timeout"})
+        )
     return [row.id for row in rows]

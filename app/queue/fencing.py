@@ -1,4 +1,8 @@
-"""What a worker and the database agree on: who it is, what it holds, and for how long."""
+"""What workers and database agree on: worker identities, leases, and the fencing condition.
+
+Every UPDATE of a worker repeats the condition of `owned_by`, so a worker that lost its lease
+changes nothing.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,15 +12,20 @@ from sqlalchemy import ColumnElement, Row
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
-from app.queue.states import JobState, Kind
+from app.queue.states import JobKind, JobState
 from app.queue.tables import Job, JobEvent
-from app.queue.transitions import Told
+from app.queue.transitions import EventContent
 from app.storage.store import ArtifactRef
+
+FenceConditions = tuple[ColumnElement[bool], ...]
+
+# Execution option of bulk statements: no session holds the affected rows as objects.
+NO_SESSION_SYNC = {"synchronize_session": False}
 
 
 @dataclass(frozen=True)
-class Owner:
-    """One worker process. (boot_id, pid, pid_start) name it as long as its machine is up."""
+class WorkerIdentity:
+    """One worker process. (boot_id, pid, pid_start) identify it until its host reboots."""
 
     id: str
     host: str
@@ -27,7 +36,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Lease:
-    """The right of one attempt to write, renewed for `seconds` at each beat."""
+    """The right of one attempt to write; each renewal extends it to `seconds` from now."""
 
     job_id: UUID
     attempt: int
@@ -37,71 +46,63 @@ class Lease:
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """Where a run can go on, as its row tells it."""
+    """A checkpoint in the store from which a run can resume."""
 
-    job_id: UUID  # whose it is: of the job itself, or of the one that it continues
+    job_id: UUID  # of the job itself, or of the job it continues
     attempt: int
     step: int
     ref: ArtifactRef
 
 
 @dataclass(frozen=True)
-class Claimed:
-    """A job in the hands of a worker, with what its earlier attempts tell."""
+class ClaimedJob:
+    """A job that a worker has claimed, with what is known from its earlier attempts."""
 
     lease: Lease
-    kind: Kind
+    kind: JobKind
     spec: JsonObject
     dataset_ids: JsonObject
     register_as: str | None
-    promote_to: str | None  # alias of what it registers
+    promote_to: str | None  # alias that moves to the registered version
     sweep_id: UUID | None
-    failures: int  # counted in a row without progress
-    furthest: int  # step that an earlier attempt reached
-    failed_at: frozenset[int]  # steps where attempts failed by themselves that began as this one
+    failure_count: int  # consecutive failures without progress
+    furthest_step: int  # reached by an earlier attempt
+    failed_steps: frozenset[int]  # where attempts with the same first step failed, kills excluded
     checkpoint: StoredCheckpoint | None
-    time_limit_seconds: float | None  # of all attempts together
-    running_seconds: float  # of the attempts before
+    time_limit_seconds: float | None  # for all attempts together
+    running_seconds: float  # of the earlier attempts
     waiting_code: str | None  # what it waited for, other than its turn
-    waited_seconds: float | None  # since that began to fail
+    waited_seconds: float | None  # since that resource became unavailable
 
 
 @dataclass(frozen=True)
-class Beat:
-    """The lease goes on. `first_seq` is the first of the numbers that were reserved."""
+class LeaseRenewal:
+    """A renewed lease. `first_seq` is the first of the reserved sequence numbers."""
 
     cancel_requested: bool
     first_seq: int
 
 
 @dataclass(frozen=True)
-class Rewound:
-    """Where the run goes on after a checkpoint turned out to be bad. None: at its beginning."""
+class RewindResult:
+    """Where the run resumes after a bad checkpoint was rejected. None: at its beginning."""
 
     checkpoint: StoredCheckpoint | None
 
 
 @dataclass(frozen=True)
-class Held:
-    """A running job as others see it. `owner` is None when its worker left no row."""
+class RunningJob:
+    """A running job and its worker. `owner` is None when the worker has no row."""
 
     job_id: UUID
     attempt: int
-    owner: Owner | None
-    overdue: bool  # its lease has run out
-    silent_seconds: float  # since its worker last said that it is alive
+    owner: WorkerIdentity | None
+    lease_expired: bool
+    seconds_since_heartbeat: float  # of its worker
 
 
-# MERGED app.queue.fencing
-# The condition of every write of a worker, and the event that goes with a change of a job.
-
-Guard = tuple[ColumnElement[bool], ...]
-
-UNSYNCED = {"synchronize_session": False}  # no session holds these rows as objects
-
-
-def held(lease: Lease) -> Guard:
-    """The attempt still owns its job."""
+def owned_by(lease: Lease) -> FenceConditions:
+    """Return the conditions under which the attempt still owns its job."""
     return (
         Job.id == lease.job_id,
         Job.attempt == lease.attempt,
@@ -110,6 +111,8 @@ def held(lease: Lease) -> Guard:
     )
 
 
-def append(session: Session, job: Row[*tuple[Any, ...]] | Job, told: Told) -> None:
-    """`job` has just reserved its `stream_seq` for this event."""
-    session.add(JobEvent(job_id=job.id, seq=job.stream_seq, attempt=job.attempt, **told._asdict()))
+def append_event(session: Session, job: Row[*tuple[Any, ...]] | Job, content: EventContent) -> None:
+    """Add an event to a job that has just reserved its `stream_seq` for it."""
+    session.add(
+        JobEvent(job_id=job.id, seq=job.stream_seq, attempt=job.attempt, **content._asdict())
+    )

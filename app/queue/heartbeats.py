@@ -1,4 +1,4 @@
-"""Which workers there are, and what they hold, as the reconciler of any of them sees it."""
+"""Worker heartbeats: which workers are alive, and which jobs they run."""
 
 from collections.abc import Sequence
 from math import inf
@@ -7,20 +7,22 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.database.clock import now
-from app.queue.fencing import UNSYNCED, Held, Owner
-from app.queue.states import JobState, Lane
+from app.queue.fencing import NO_SESSION_SYNC, RunningJob, WorkerIdentity
+from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job, Worker
 
 
-def announce(session: Session, owner: Owner, *, draining: bool, devices: Sequence[str]) -> None:
-    """Say that the worker is alive, and for which devices it takes jobs."""
+def record_heartbeat(
+    session: Session, worker: WorkerIdentity, *, draining: bool, devices: Sequence[str]
+) -> None:
+    """Store that the worker is alive, and the devices it takes jobs for."""
     session.merge(
         Worker(
-            id=owner.id,
-            host=owner.host,
-            boot_id=owner.boot_id,
-            pid=owner.pid,
-            pid_start=owner.pid_start,
+            id=worker.id,
+            host=worker.host,
+            boot_id=worker.boot_id,
+            pid=worker.pid,
+            pid_start=worker.pid_start,
             seen_at=now(),
             draining=draining,
             devices=list(devices),
@@ -28,54 +30,66 @@ def announce(session: Session, owner: Owner, *, draining: bool, devices: Sequenc
     )
 
 
-def others(session: Session, lane: Lane, *, but: Owner, lease_seconds: float) -> bool:
-    """Whether another worker is there for the jobs of a lane."""
+def has_other_worker(
+    session: Session, device_class: DeviceClass, *, exclude: WorkerIdentity, lease_seconds: float
+) -> bool:
+    """Return whether another live worker takes jobs of this device class."""
     devices = select(Worker.devices).where(
-        Worker.id != but.id, Worker.seen_at > now() - lease_seconds, Worker.draining.is_(False)
+        Worker.id != exclude.id, Worker.seen_at > now() - lease_seconds, Worker.draining.is_(False)
     )
-    kind = "cpu" if lane is Lane.CPU else "cuda"
-    return any(name.startswith(kind) for names in session.scalars(devices) for name in names)
+    prefix = "cpu" if device_class is DeviceClass.CPU else "cuda"
+    return any(name.startswith(prefix) for names in session.scalars(devices) for name in names)
 
 
-def slots(session: Session, *, lease_seconds: float) -> int:
-    """How many jobs the workers that are there can run at a time."""
+def count_slots(session: Session, *, lease_seconds: float) -> int:
+    """Return how many jobs the live workers can run at a time."""
     devices = select(Worker.devices).where(
         Worker.seen_at > now() - lease_seconds, Worker.draining.is_(False)
     )
     return sum(len(names) for names in session.scalars(devices))
 
 
-def running(session: Session) -> list[Held]:
-    """Every running job with its worker."""
-    overdue, silent = Job.lease_expires_at < now(), now() - Worker.seen_at
+def list_running_jobs(session: Session) -> list[RunningJob]:
+    """Return every running job with its worker."""
+    expired, silent = Job.lease_expires_at < now(), now() - Worker.seen_at
     rows = session.execute(
-        select(Job.id, Job.attempt, overdue.label("overdue"), silent.label("silent"), Worker)
+        select(Job.id, Job.attempt, expired.label("expired"), silent.label("silent"), Worker)
         .outerjoin(Worker, Worker.id == Job.worker)
         .where(Job.state == JobState.RUNNING)
     )
     return [
-        Held(job_id, attempt, _owner(worker), bool(overdue), inf if silent is None else silent)
-        for job_id, attempt, overdue, silent, worker in rows
+        RunningJob(
+            job_id, attempt, _identity(worker), bool(expired), inf if silent is None else silent
+        )
+        for job_id, attempt, expired, silent, worker in rows
     ]
 
 
-def silence(session: Session, *, host: str) -> float | None:
-    """Seconds since a worker of this host last said that it is alive; `None`: none ever did."""
+def seconds_since_heartbeat(session: Session, *, host: str) -> float | None:
+    """Return the seconds since the last heartbeat from this host; None: there never was one."""
     return session.scalars(
         select(now() - func.max(Worker.seen_at)).where(Worker.host == host)
     ).one()
 
 
-def forget(session: Session, *, silent_seconds: float, left: Owner | None = None) -> None:
-    """Drop workers that were silent for so long, and one that `left`, if they hold nothing."""
-    holding = select(Job.worker).where(Job.state == JobState.RUNNING)
-    over = or_(Worker.seen_at < now() - silent_seconds, Worker.id == (left.id if left else None))
+def delete_stale_workers(
+    session: Session, *, stale_after_seconds: float, stopped: WorkerIdentity | None = None
+) -> None:
+    """Delete workers without a heartbeat for that long, and the one that `stopped`.
+
+    Workers that still own a running job are kept.
+    """
+    busy = select(Job.worker).where(Job.state == JobState.RUNNING)
+    stale = or_(
+        Worker.seen_at < now() - stale_after_seconds,
+        Worker.id == (stopped.id if stopped else None),
+    )
     session.execute(
-        delete(Worker).where(over, Worker.id.not_in(holding)), execution_options=UNSYNCED
+        delete(Worker).where(stale, Worker.id.not_in(busy)), execution_options=NO_SESSION_SYNC
     )
 
 
-def _owner(worker: Worker | None) -> Owner | None:
+def _identity(worker: Worker | None) -> WorkerIdentity | None:
     if worker is None:
         return None
-    return Owner(worker.id, worker.host, worker.boot_id, worker.pid, worker.pid_start)
+    return WorkerIdentity(worker.id, worker.host, worker.boot_id, worker.pid, worker.pid_start)

@@ -1,8 +1,9 @@
-"""Who may run a job: every guarded UPDATE of the workers.
+"""Leases on jobs: claim, renew, finish, expire.
 
 An attempt owns its job as long as (job, attempt, worker) match a running row. Each function repeats
-that condition inside its UPDATE, so a worker that lost the job changes nothing: it gets `None` or
-`False` and must write nothing more. Only the database clock is compared. Nothing here commits.
+that condition inside its UPDATE (fencing), so a worker that lost the job changes nothing: it gets
+`None` or `False` and must not write any more. Only the database clock is compared. No function here
+commits.
 """
 
 from signal import Signals
@@ -17,31 +18,44 @@ from app.database.base import JsonObject
 from app.database.clock import now
 from app.queue import checkpoints, transitions
 from app.queue.fencing import (
-    UNSYNCED,
-    Beat,
-    Claimed,
-    Guard,
+    NO_SESSION_SYNC,
+    ClaimedJob,
+    FenceConditions,
     Lease,
-    Owner,
+    LeaseRenewal,
     StoredCheckpoint,
-    append,
-    held,
+    WorkerIdentity,
+    append_event,
+    owned_by,
 )
-from app.queue.states import JobState, Kind, Lane, Outcome
+from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Job
-from app.queue.transitions import CRASH_LOOP, SPENT, Ending, ExitStatus, Retry, Told, closing
+from app.queue.transitions import (
+    CRASH_LOOP,
+    FAILURES_EXHAUSTED,
+    AttemptResult,
+    EventContent,
+    ExitStatus,
+    RetryableFailure,
+    closing_event,
+)
 
 SIGKILL = Signals.SIGKILL.value
 
+# Claim
 
-def _take_best() -> ReturningUpdate[Job, float]:
+
+def _build_claim_statement() -> ReturningUpdate[Job, float]:
     best = (
         select(Job.id)
         .where(Job.state == JobState.QUEUED)
-        .where(Job.lane.in_((bindparam("in_lane"), Lane.ANY)), Job.run_after <= now())
+        .where(
+            Job.lane.in_((bindparam("device_class"), DeviceClass.ANY)),
+            Job.run_after <= now(),
+        )
         .order_by(Job.priority.desc(), Job.created_at, Job.id)
         .limit(1)
-        .with_for_update(skip_locked=True)  # SQLite has one writer and no need of it
+        .with_for_update(skip_locked=True)  # no effect on SQLite, which has a single writer
         .cte("best")
     )
     return (
@@ -50,8 +64,8 @@ def _take_best() -> ReturningUpdate[Job, float]:
         .values(
             state=JobState.RUNNING,
             attempt=Job.attempt + 1,
-            worker=bindparam("by"),
-            lane=bindparam("in_lane"),
+            worker=bindparam("owner"),
+            lane=bindparam("device_class"),
             lease_expires_at=now() + bindparam("seconds"),
             started_at=func.coalesce(Job.started_at, now()),
             stream_seq=Job.stream_seq + 1,
@@ -60,38 +74,48 @@ def _take_best() -> ReturningUpdate[Job, float]:
     )
 
 
-_TAKE_BEST = _take_best()  # built once: that takes as long as running it
+_CLAIM_STATEMENT = _build_claim_statement()  # built once: building takes as long as running it
 
 
 def claim(
-    session: Session, *, owner: Owner, lane: Lane, device: str, lease_seconds: float
-) -> Claimed | None:
-    """Take the best job that is due: highest priority, then the oldest. `None`: none is due.
+    session: Session,
+    *,
+    owner: WorkerIdentity,
+    device_class: DeviceClass,
+    device: str,
+    lease_seconds: float,
+) -> ClaimedJob | None:
+    """Claim the best due job: highest priority, then the oldest. None: no job is due.
 
-    `run_after` decides only whether a job is due, so one that was interrupted keeps its place.
+    `run_after` only decides whether a job is due, so an interrupted job keeps its place.
 
-    A job of `Lane.ANY` stays with the lane that takes it first: another gives other numbers.
+    A job of `DeviceClass.ANY` stays with the device class that claims it first, because another one
+    gives different numbers.
     """
-    asked = {"in_lane": lane, "by": owner.id, "seconds": lease_seconds}
-    row = session.execute(_TAKE_BEST, asked, execution_options=UNSYNCED).one_or_none()
+    parameters = {"device_class": device_class, "owner": owner.id, "seconds": lease_seconds}
+    row = session.execute(
+        _CLAIM_STATEMENT, parameters, execution_options=NO_SESSION_SYNC
+    ).one_or_none()
     if row is None:
         return None
     job, waited = row
-    # Then nothing was left behind, and claims must be quick.
-    first = job.attempt == 1 and job.continues is None
-    checkpoint, furthest, failed_at = _NOTHING if first else _take_up(session, job.id)
+    # A first attempt has nothing to resume, and claims must be fast.
+    is_first = job.attempt == 1 and job.continues is None
+    checkpoint, furthest_step, failed_steps = (
+        _NO_RESUME_STATE if is_first else _resume_state(session, job.id)
+    )
     step = checkpoint.step if checkpoint else 0
-    claimed = Claimed(
+    claimed = ClaimedJob(
         lease=Lease(job.id, job.attempt, owner.id, lease_seconds),
-        kind=Kind(job.kind),
+        kind=JobKind(job.kind),
         spec=job.spec,
         dataset_ids=job.dataset_ids,
         register_as=job.register_as,
         promote_to=job.promote_to,
         sweep_id=job.sweep_id,
-        failures=job.failures_counted,
-        furthest=furthest,
-        failed_at=failed_at,
+        failure_count=job.failures_counted,
+        furthest_step=furthest_step,
+        failed_steps=failed_steps,
         checkpoint=checkpoint,
         time_limit_seconds=job.time_limit_seconds,
         running_seconds=job.running_seconds,
@@ -110,171 +134,201 @@ def claim(
             first_step=step,
         )
     )
-    beginning = _beginning(job.attempt, owner, step)
-    append(session, job, Told("started", "info", beginning, {"worker": owner.id}))
+    message = _started_message(job.attempt, owner, step)
+    append_event(session, job, EventContent("started", "info", message, {"worker": owner.id}))
     return claimed
 
 
-_Before = tuple[StoredCheckpoint | None, int, frozenset[int]]
-_NOTHING: _Before = (None, 0, frozenset())
+_ResumeState = tuple[StoredCheckpoint | None, int, frozenset[int]]
+_NO_RESUME_STATE: _ResumeState = (None, 0, frozenset())
 
 
-def _take_up(session: Session, job_id: UUID) -> _Before:
-    """Where the attempt begins, how far the attempts before got, and at which steps those have
-    failed that began there, too.
+def _resume_state(session: Session, job_id: UUID) -> _ResumeState:
+    """Return where the attempt starts, the furthest step so far, and the steps where attempts
+    with the same first step failed.
     """
     checkpoint = checkpoints.rewind(session, job_id)
     step = checkpoint.step if checkpoint else 0
     session.execute(
-        update(Job).where(Job.id == job_id).values(step=step), execution_options=UNSYNCED
+        update(Job).where(Job.id == job_id).values(step=step), execution_options=NO_SESSION_SYNC
     )
-    own = Attempt.job_id == job_id
-    furthest = session.scalar(select(func.max(Attempt.last_step)).where(own)) or 0
-    failed = (own, Attempt.outcome == Outcome.FAILED, Attempt.first_step == step)
-    by_itself = Attempt.signal.is_distinct_from(SIGKILL)
-    failed_at = session.scalars(select(Attempt.last_step).where(*failed, by_itself).distinct())
-    return checkpoint, furthest, frozenset(failed_at)
+    of_job = Attempt.job_id == job_id
+    furthest_step = session.scalar(select(func.max(Attempt.last_step)).where(of_job)) or 0
+    failed = (of_job, Attempt.outcome == AttemptOutcome.FAILED, Attempt.first_step == step)
+    not_killed = Attempt.signal.is_distinct_from(SIGKILL)  # a kill is not the training's fault
+    failed_steps = session.scalars(select(Attempt.last_step).where(*failed, not_killed).distinct())
+    return checkpoint, furthest_step, frozenset(failed_steps)
 
 
-def _beginning(attempt: int, owner: Owner, step: int) -> str:
-    onward = f", from step {step:,}" if step else ""
-    return f"Attempt {attempt} started on {owner.host} (process {owner.pid}){onward}."
+def _started_message(attempt: int, owner: WorkerIdentity, step: int) -> str:
+    resumed_from = f", from step {step:,}" if step else ""
+    return f"Attempt {attempt} started on {owner.host} (process {owner.pid}){resumed_from}."
 
 
-def beat(
+# Renew
+
+
+def renew(
     session: Session, lease: Lease, *, step: int, total_steps: int | None = None, reserve: int = 0
-) -> Beat | None:
-    """Renew the lease, store the step, reserve `reserve` numbers. `None`: fenced.
+) -> LeaseRenewal | None:
+    """Renew the lease, store the step and reserve `reserve` sequence numbers.
 
-    Until an attempt knows its `total_steps`, those of the one before stand.
+    Until an attempt knows its `total_steps`, those of the previous one are kept. Returns None if
+    the lease was lost.
     """
     row = session.execute(
         update(Job)
-        .where(*held(lease))
+        .where(*owned_by(lease))
         .values(
             lease_expires_at=now() + lease.seconds,
             step=step,
             total_steps=func.coalesce(total_steps, Job.total_steps),
             stream_seq=Job.stream_seq + reserve,
         )
-        .returning(transitions.ASKED.label("asked"), Job.stream_seq),
-        execution_options=UNSYNCED,
+        .returning(transitions.CANCEL_REQUESTED.label("cancel_requested"), Job.stream_seq),
+        execution_options=NO_SESSION_SYNC,
     ).one_or_none()
     if row is None:
         return None
-    return Beat(cancel_requested=bool(row.asked), first_seq=row.stream_seq - reserve + 1)
-
-
-def note_inexact(session: Session, lease: Lease) -> None:
-    """The run went on where other numbers come out than in an unbroken run."""
-    session.execute(
-        update(Job).where(*held(lease)).values(resume_exact=False), execution_options=UNSYNCED
+    return LeaseRenewal(
+        cancel_requested=bool(row.cancel_requested), first_seq=row.stream_seq - reserve + 1
     )
 
 
-def fix_spec(session: Session, lease: Lease, spec: JsonObject) -> bool:
-    """Store what the first attempt settled, such as threads and device. `False`: fenced."""
-    statement = update(Job).where(*held(lease)).values(spec=spec).returning(Job.id)
-    return session.scalar(statement, execution_options=UNSYNCED) is not None
+def mark_resume_inexact(session: Session, lease: Lease) -> None:
+    """Record that the run resumed where its numbers differ from those of an unbroken run."""
+    session.execute(
+        update(Job).where(*owned_by(lease)).values(resume_exact=False),
+        execution_options=NO_SESSION_SYNC,
+    )
 
 
-def finish(session: Session, lease: Lease, ending: Ending, left: ExitStatus | None = None) -> bool:
-    """End the attempt. `False`: fenced, nothing was written.
+def store_resolved_spec(session: Session, lease: Lease, spec: JsonObject) -> bool:
+    """Store the settings that the first attempt resolved, such as threads and device.
 
-    A job that was asked to be cancelled does not go back to the queue. Success ignores the request.
+    Returns False if the lease was lost.
     """
-    outcome, values = transitions.move(ending)
-    return _end(session, held(lease), ending, outcome, values, left or ExitStatus())
+    statement = update(Job).where(*owned_by(lease)).values(spec=spec).returning(Job.id)
+    return session.scalar(statement, execution_options=NO_SESSION_SYNC) is not None
 
 
-def ended(session: Session, lease: Lease) -> bool:
-    """Whether its own worker ended this attempt."""
-    mine = (Attempt.job_id == lease.job_id, Attempt.attempt == lease.attempt)
-    outcome = session.scalar(select(Attempt.outcome).where(*mine, Attempt.worker == lease.worker))
-    return outcome not in (None, Outcome.LOST)
+# Finish and expire
+
+
+def finish(
+    session: Session, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
+) -> bool:
+    """End the attempt. Returns False, and writes nothing, if the lease was lost.
+
+    A job with a cancel request does not return to the queue. `Succeeded` ignores the request.
+    """
+    outcome, values = transitions.transition(result)
+    return _end_attempt(
+        session, owned_by(lease), result, outcome, values, exit_status or ExitStatus()
+    )
+
+
+def ended_by_its_worker(session: Session, lease: Lease) -> bool:
+    """Return whether this attempt was ended by its own worker, rather than expired."""
+    of_attempt = (Attempt.job_id == lease.job_id, Attempt.attempt == lease.attempt)
+    outcome = session.scalar(
+        select(Attempt.outcome).where(*of_attempt, Attempt.worker == lease.worker)
+    )
+    return outcome not in (None, AttemptOutcome.LOST)
 
 
 def expire(
     session: Session,
     job_id: UUID,
     *,
-    seen_attempt: int,
-    lost: Retry,
+    attempt: int,
+    failure: RetryableFailure,
     max_failures: int,
-    gone: str | None = None,
+    dead_worker: str | None = None,
 ) -> bool:
-    """End an attempt whose lease ran out, or whose worker `gone` is known to be dead.
+    """End an attempt whose lease expired, or whose worker is known to be dead (`dead_worker`).
 
-    The job waits again, fails with the `max_failures`-th failure in a row without progress, or is
-    cancelled if that was asked. One that ends at the step which it never got beyond fails as
-    `crash_loop`: it may be what kills its workers.
-    `False`: the attempt that was seen does not run any more, or is alive.
+    The job is requeued, fails with the `max_failures`-th consecutive failure without progress, or
+    is cancelled if that was requested. A job that fails at the step it never got beyond gets the
+    code `crash_loop`: it may be what kills its workers.
+
+    Returns False if that attempt is not running any more or its lease is still valid.
     """
-    overdue = Job.lease_expires_at < now()
-    guard = (
+    expired = Job.lease_expires_at < now()
+    conditions = (
         Job.id == job_id,
-        Job.attempt == seen_attempt,
+        Job.attempt == attempt,
         Job.state == JobState.RUNNING,
-        overdue if gone is None else or_(overdue, Job.worker == gone),
+        expired if dead_worker is None else or_(expired, Job.worker == dead_worker),
     )
-    spent = transitions.failures_before() + 1 >= max_failures
-    held_until = case((overdue, Job.lease_expires_at), else_=now())
-    failed = and_(~transitions.ASKED, spent)
+    exhausted = transitions.prior_failures() + 1 >= max_failures
+    held_until = case((expired, Job.lease_expires_at), else_=now())
+    failed = and_(~transitions.CANCEL_REQUESTED, exhausted)
     values = {
-        **transitions.counted(lost),
-        "running_seconds": _ran(held_until),  # nobody ran it while a machine was off
+        **transitions.count_failure(failure),
+        # The time after the lease expired does not count: the host may have been off.
+        "running_seconds": _total_running_seconds(held_until),
         "state": case(
-            (transitions.ASKED, JobState.CANCELLED), (spent, JobState.FAILED), else_=JobState.QUEUED
+            (transitions.CANCEL_REQUESTED, JobState.CANCELLED),
+            (exhausted, JobState.FAILED),
+            else_=JobState.QUEUED,
         ),
-        "finished_at": case((or_(transitions.ASKED, spent), now()), else_=null()),
+        "finished_at": case((or_(transitions.CANCEL_REQUESTED, exhausted), now()), else_=null()),
         "error_code": case(
-            (and_(failed, Job.step > 0, Job.step == transitions.furthest()), CRASH_LOOP),
-            (failed, lost.code),
+            (and_(failed, Job.step > 0, Job.step == transitions.furthest_step()), CRASH_LOOP),
+            (failed, failure.code),
             else_=null(),
         ),
-        "error_message": case((failed, SPENT.format(lost.message, max_failures)), else_=null()),
+        "error_message": case(
+            (failed, FAILURES_EXHAUSTED.format(failure.message, max_failures)), else_=null()
+        ),
     }
-    return _end(session, guard, lost, Outcome.LOST, values, ExitStatus())
+    return _end_attempt(session, conditions, failure, AttemptOutcome.LOST, values, ExitStatus())
 
 
-def _end(
+def _end_attempt(
     session: Session,
-    guard: Guard,
-    ending: Ending,
-    outcome: Outcome,
+    conditions: FenceConditions,
+    result: AttemptResult,
+    outcome: AttemptOutcome,
     values: dict[str, Any],
-    left: ExitStatus,
+    exit_status: ExitStatus,
 ) -> bool:
     row = session.execute(
         update(Job)
-        .where(*guard)
+        .where(*conditions)
         .values(
             {
-                **transitions.LEFT_BEHIND,
+                **transitions.RELEASED_LEASE,
                 "stream_seq": Job.stream_seq + 1,
-                "running_seconds": _ran(now()),
+                "running_seconds": _total_running_seconds(now()),
                 **values,
             }
         )
         .returning(Job.id, Job.attempt, Job.state, Job.step, Job.stream_seq, Job.error_code),
-        execution_options=UNSYNCED,
+        execution_options=NO_SESSION_SYNC,
     ).one_or_none()
     if row is None:
         return False
-    ended = {"ended_at": now(), "outcome": outcome, "last_step": row.step}
     session.execute(
         update(Attempt)
         .where(Attempt.job_id == row.id, Attempt.attempt == row.attempt)
-        .values(exit_code=left.code, signal=left.signal, **ended),
-        execution_options=UNSYNCED,
+        .values(
+            ended_at=now(),
+            outcome=outcome,
+            last_step=row.step,
+            exit_code=exit_status.code,
+            signal=exit_status.signal,
+        ),
+        execution_options=NO_SESSION_SYNC,
     )
-    append(session, row, closing(ending, JobState(row.state), row.error_code))
+    append_event(session, row, closing_event(result, JobState(row.state), row.error_code))
     return True
 
 
-def _ran(until: ColumnElement[float]) -> ColumnElement[float]:
-    """The time of all attempts, of which the last one ran until then."""
-    began = select(Attempt.started_at).where(
+def _total_running_seconds(until: ColumnElement[float]) -> ColumnElement[float]:
+    """Return the running time of all attempts, with the last one running until `until`."""
+    started_at = select(Attempt.started_at).where(
         Attempt.job_id == Job.id, Attempt.attempt == Job.attempt
     )
-    return Job.running_seconds + (until - began.scalar_subquery())
+    return Job.running_seconds + (until - started_at.scalar_subquery())

@@ -1,25 +1,25 @@
-"""The life of a job.
+"""The states of a job, the outcomes of its attempts, and the device classes it may need.
 
     queued ──► running ──► succeeded | failed | cancelled
       ▲           │
-      └───────────┘  retry, or the worker was asked to stop
+      └───────────┘  retried after a failure, or the worker was asked to stop
 
-"Cancelling" is no state but a request (`cancel_requested_at`); "preempted" is the outcome of an
+Cancelling is not a state but a request (`cancel_requested_at`); "preempted" is the outcome of an
 attempt.
 """
 
 from enum import StrEnum
 
 
-class Kind(StrEnum):
-    """What a row of the queue is. Both kinds live the same life and take turns for the devices."""
+class JobKind(StrEnum):
+    """What a row of the queue is. Both kinds share one life cycle and compete for the devices."""
 
-    TRAINING = "training"  # a job, to its callers
+    TRAINING = "training"  # what the API calls a job
     PREDICTION = "prediction"  # a prediction run
 
 
 class JobState(StrEnum):
-    """Where a job is. Final states never change."""
+    """The state of a job. Final states never change."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -29,22 +29,23 @@ class JobState(StrEnum):
 
     @property
     def final(self) -> bool:
+        """Whether the job has ended."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How an attempt ended."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    PREEMPTED = "preempted"  # the worker was asked to stop; the job is queued again, uncounted
-    LOST = "lost"  # the lease ran out
+    PREEMPTED = "preempted"  # the worker was asked to stop; requeued without counting a failure
+    LOST = "lost"  # the lease expired
 
 
-class Lane(StrEnum):
-    """The kind of device that a job needs."""
+class DeviceClass(StrEnum):
+    """The class of device a job needs; the column `lane` of its row."""
 
     CPU = "cpu"
     GPU = "gpu"
-    ANY = "any"  # whichever is free first; from its first claim on a job stays with that kind
+    ANY = "any"  # whichever is free first; after its first claim the job stays with that class

@@ -1,6 +1,6 @@
-"""Jobs, their attempts, events and metric points, and the workers that run them.
+"""Tables of the queue: jobs, attempts, checkpoints, events, metric points and workers.
 
-A prediction run is a row among them, of another kind: see `app.predictions`.
+A prediction run is a row of `jobs` with another `kind`: see `app.predictions`.
 """
 
 from uuid import UUID
@@ -21,16 +21,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.base import Base, BigInt, JsonObject, new_id, one_of
+from app.database.base import Base, BigInt, JsonObject, enum_check, new_id
 from app.database.clock import now
-from app.queue.states import JobState, Kind, Lane, Outcome
+from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from lora_core.training_version import TRAINING_VERSION
 
-ZERO = text("0")  # for rows that are older than the column
+SERVER_DEFAULT_ZERO = text("0")  # for rows older than the column
 
 
 def _partial_index(name: str, *columns: str | TextClause, where: str) -> Index:
-    """An index of the rows that `where` selects, on both databases."""
+    """Return an index of the rows that `where` selects, on both databases."""
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
@@ -45,10 +45,10 @@ class Job(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))
     kind: Mapped[str] = mapped_column(
-        String(16), default=Kind.TRAINING, server_default=text("'training'")
+        String(16), default=JobKind.TRAINING, server_default=text("'training'")
     )
     name: Mapped[str | None] = mapped_column(String(200))
-    # None: it has none, so that an index holds only the jobs that have some.
+    # None instead of an empty list, so that the partial index holds only tagged jobs.
     tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     notes: Mapped[str | None] = mapped_column(Text)
     labels: Mapped[JsonObject] = mapped_column("metadata")  # the caller's own key-value pairs
@@ -58,15 +58,16 @@ class Job(Base):
     spec: Mapped[JsonObject]
     spec_version: Mapped[int]
     spec_sha256: Mapped[str] = mapped_column(String(64))
-    dataset_ids: Mapped[JsonObject]  # uploaded data sets this job reads, {"all" or a split: id}
-    base: Mapped[str] = mapped_column(String(512))  # empty: the method has none
+    dataset_ids: Mapped[JsonObject]  # uploaded datasets this job reads, {"all" or a split: id}
+    base: Mapped[str] = mapped_column(String(512))  # empty: the method has no base model
     register_as: Mapped[str | None] = mapped_column(String(64))
-    plan: Mapped[JsonObject] = mapped_column(default=dict)  # parameters and cost, as of the submit
-    # Names what its figures depend on: a sweep takes them from any job. None: older than sweeps.
+    plan: Mapped[JsonObject] = mapped_column(default=dict)  # estimated parameters and cost
+    # Hash of everything its metrics depend on: a sweep reuses them from any job with the same hash.
+    # None: the job is older than sweeps.
     cell_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
-    sweep_id: Mapped[UUID | None] = mapped_column(index=True)  # for which it was made
-    continues: Mapped[UUID | None]  # it begins with the last checkpoint of that job
-    promote_to: Mapped[str | None] = mapped_column(String(64))  # alias of what it registers
+    sweep_id: Mapped[UUID | None] = mapped_column(index=True)  # the sweep that created it
+    continues: Mapped[UUID | None]  # the job whose last checkpoint it starts from
+    promote_to: Mapped[str | None] = mapped_column(String(64))  # alias to move to the version
 
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
     run_after: Mapped[float] = mapped_column(Double, default=now())
@@ -76,20 +77,20 @@ class Job(Base):
     cancel_requested_at: Mapped[float | None] = mapped_column(Double)
     failures_counted: Mapped[int] = mapped_column(default=0)
     time_limit_seconds: Mapped[float | None] = mapped_column(Double)
-    running_seconds: Mapped[float] = mapped_column(  # of attempts that have ended
-        Double, default=0.0, server_default=ZERO
+    running_seconds: Mapped[float] = mapped_column(  # of ended attempts
+        Double, default=0.0, server_default=SERVER_DEFAULT_ZERO
     )
-    waiting_since: Mapped[float | None] = mapped_column(Double)  # for disk, storage or hub
+    waiting_since: Mapped[float | None] = mapped_column(Double)  # since disk, storage or hub failed
     waiting_code: Mapped[str | None] = mapped_column(String(64))
     waiting_message: Mapped[str | None] = mapped_column(Text)
-    resume_exact: Mapped[bool] = mapped_column(  # False: resumed where other numbers come out
+    resume_exact: Mapped[bool] = mapped_column(  # False: the numbers differ from an unbroken run
         default=True, server_default=true()
     )
-    dispatched_at: Mapped[float | None] = mapped_column(Double)  # of the last hint
-    dispatch_count: Mapped[int] = mapped_column(default=0, server_default=ZERO)
-    step: Mapped[int] = mapped_column(default=0)  # of a prediction run: rows
+    dispatched_at: Mapped[float | None] = mapped_column(Double)  # when the last message was sent
+    dispatch_count: Mapped[int] = mapped_column(default=0, server_default=SERVER_DEFAULT_ZERO)
+    step: Mapped[int] = mapped_column(default=0)  # for a prediction run: rows done
     total_steps: Mapped[int | None]
-    stream_seq: Mapped[int] = mapped_column(default=0)  # last number given to an event or point
+    stream_seq: Mapped[int] = mapped_column(default=0)  # last sequence number of an event or point
 
     summary: Mapped[JsonObject | None]
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -101,15 +102,15 @@ class Job(Base):
     finished_at: Mapped[float | None] = mapped_column(Double)
 
     __table_args__ = (
-        one_of("kind", tuple(Kind), "kind"),
-        one_of("state", tuple(JobState), "state"),
-        one_of("lane", tuple(Lane), "lane"),
+        enum_check("kind", tuple(JobKind), "kind"),
+        enum_check("state", tuple(JobState), "state"),
+        enum_check("lane", tuple(DeviceClass), "lane"),
         CheckConstraint("(worker IS NOT NULL) = (state = 'running')", name="worker"),
         CheckConstraint(
             "(finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled'))",
             name="finished_at",
         ),
-        # In the order of claims; the last two columns decide without a look at the row.
+        # In claim order; the last two columns filter without reading the row.
         _partial_index(
             "ix_jobs_queue",
             text("priority DESC"),
@@ -119,7 +120,7 @@ class Job(Base):
             "run_after",
             where="state = 'queued'",
         ),
-        # Lists by id, narrowed by the other columns without a look at the rows.
+        # Lists by id; the other columns filter without reading the rows.
         Index("ix_jobs_list", "kind", "id", "state", "method", "sweep_id"),
         _partial_index("ix_jobs_tagged", "kind", "id", where="tags IS NOT NULL"),
         Index("ix_jobs_counts", "kind", "state", "sweep_id", "method"),
@@ -131,7 +132,7 @@ class Job(Base):
             "finished_at",
             where="state = 'succeeded'",
         ),
-        _partial_index(  # asked for whenever an artifact is deleted
+        _partial_index(  # looked up whenever an artifact is deleted
             "ix_jobs_artifact_id",
             "artifact_id",
             where="artifact_id IS NOT NULL",
@@ -168,8 +169,8 @@ class Attempt(Base):
     pid: Mapped[int]
     environment: Mapped[JsonObject]
     device: Mapped[str | None] = mapped_column(String(16))
-    first_step: Mapped[int] = mapped_column(  # of the checkpoint that it began with
-        default=0, server_default=ZERO
+    first_step: Mapped[int] = mapped_column(  # step of the checkpoint it started from
+        default=0, server_default=SERVER_DEFAULT_ZERO
     )
     started_at: Mapped[float] = mapped_column(Double, default=now())
     ended_at: Mapped[float | None] = mapped_column(Double)
@@ -179,13 +180,13 @@ class Attempt(Base):
     last_step: Mapped[int] = mapped_column(default=0)
 
     __table_args__ = (
-        one_of("outcome", tuple(Outcome), "outcome"),
+        enum_check("outcome", tuple(AttemptOutcome), "outcome"),
         Index("ix_attempts_outcome", "outcome"),
     )
 
 
 class Checkpoint(Base):
-    """What an attempt can be resumed from: a stored directory with a manifest."""
+    """A checkpoint that a run can resume from: a stored directory with a manifest."""
 
     __tablename__ = "checkpoints"
 
@@ -194,19 +195,19 @@ class Checkpoint(Base):
     )
     attempt: Mapped[int] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
-    seq: Mapped[int]  # of the event that tells it: what came later is told again after a resume
-    key: Mapped[str] = mapped_column(String(255))  # place inside the store
+    seq: Mapped[int]  # of its event; after a resume, later events and points are reported again
+    key: Mapped[str] = mapped_column(String(255))  # key in the object store
     manifest_sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[BigInt]
     bad: Mapped[bool] = mapped_column(default=False)
-    training_version: Mapped[int] = mapped_column(  # of the program that made it
+    training_version: Mapped[int] = mapped_column(  # of the program that wrote it
         default=TRAINING_VERSION, server_default=text("1")
     )
     at: Mapped[float] = mapped_column(Double, default=now())
 
 
-class Grade(Base):
-    """Which texts of a part a job answered rightly: what jobs are compared by, text by text."""
+class CorrectnessRow(Base):
+    """Which texts of a split a job classified correctly; used to compare jobs text by text."""
 
     __tablename__ = "grades"
 
@@ -214,13 +215,13 @@ class Grade(Base):
         ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
     )
     split: Mapped[str] = mapped_column(String(16), primary_key=True)
-    texts_sha256: Mapped[str] = mapped_column(String(64))  # the same for the same texts
+    texts_sha256: Mapped[str] = mapped_column(String(64))  # equal for equal texts in equal order
     count: Mapped[int]
-    correct: Mapped[bytes]  # a bit for each text, the first is the highest of its byte
+    correct: Mapped[bytes]  # one bit per text, the first in the highest bit (numpy.packbits)
 
 
 class JobEvent(Base):
-    """What happened to a job, append only. Shares its `seq` with the metric points."""
+    """Something that happened to a job; append-only. Shares its `seq` with the metric points."""
 
     __tablename__ = "job_events"
 
@@ -237,7 +238,7 @@ class JobEvent(Base):
 
 
 class MetricPoint(Base):
-    """One figure at one step: a point of a curve."""
+    """One value of a metric at one step: a point of a curve."""
 
     __tablename__ = "metric_points"
 
@@ -259,7 +260,7 @@ class MetricPoint(Base):
 
 
 class Worker(Base):
-    """A worker process, known by its beat."""
+    """A worker process and its last heartbeat."""
 
     __tablename__ = "workers"
 
@@ -267,7 +268,7 @@ class Worker(Base):
     host: Mapped[str] = mapped_column(String(255))
     boot_id: Mapped[str] = mapped_column(String(64))
     pid: Mapped[int]
-    pid_start: Mapped[BigInt]  # clock ticks since boot: with boot_id and pid it names one process
+    pid_start: Mapped[BigInt]  # clock ticks since boot; (boot_id, pid, pid_start) is unique
     seen_at: Mapped[float] = mapped_column(Double, default=now())
     draining: Mapped[bool] = mapped_column(default=False)
     devices: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))

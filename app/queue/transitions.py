@@ -1,7 +1,4 @@
-"""How a worker may end its attempt, and what is told about it.
-
-What becomes of the row is decided in `moves`.
-"""
+"""State transitions: how an attempt may end, and what that writes to the row of its job."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,28 +9,47 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.database.base import JsonObject
 from app.database.clock import now
-from app.queue.states import JobState, Outcome
+from app.queue.states import AttemptOutcome, JobState
 from app.queue.tables import Attempt, Job
 
-CRASH_LOOP = "crash_loop"  # it fails at the same step again and again
-STORAGE = "storage_unavailable"  # what a job waits for: disk, data folder, store or database
-SPENT = (
-    "{} This was failure {} in a row without progress, and the last that is allowed "
-    "(LORAWORKS_MAX_FAILURES)."
+CRASH_LOOP = "crash_loop"  # error code: the job keeps failing at the same step
+# Waiting code: the disk, the data folder, the store or the database is unavailable.
+STORAGE_UNAVAILABLE = "storage_unavailable"
+FAILURES_EXHAUSTED = (
+    "{} This was failure {} in a row without progress, which is the limit (LORAWORKS_MAX_FAILURES)."
 )
+MAX_BACKOFF_SECONDS = 600.0
+_MAX_DOUBLINGS = 20
+
+CANCEL_REQUESTED = Job.cancel_requested_at.is_not(None)
+CLEARED_WAIT: dict[str, Any] = {
+    "waiting_since": null(),
+    "waiting_code": null(),
+    "waiting_message": null(),
+}
+RELEASED_LEASE: dict[str, Any] = {
+    **CLEARED_WAIT,
+    "worker": null(),
+    "lease_expires_at": null(),
+    "dispatched_at": null(),
+    "dispatch_count": 0,
+}
+
+
+# Results of an attempt
 
 
 @dataclass(frozen=True)
 class Succeeded:
-    """The artifact is stored, its row in the same transaction. A cancel comes too late."""
+    """The artifact is stored; its row is part of the same transaction. Ignores a late cancel."""
 
     artifact_id: UUID
     summary: JsonObject
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Another try would fail the same way."""
+class PermanentFailure:
+    """A permanent failure: another attempt would fail the same way."""
 
     code: str
     message: str
@@ -42,17 +58,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """Stopped because the job was asked to be cancelled."""
+    """Stopped because a cancel was requested."""
 
 
 @dataclass(frozen=True)
 class Preempted:
-    """Stopped because the worker leaves. The job waits again, and nothing is counted."""
+    """Stopped because the worker shuts down. The job is requeued, and no failure is counted."""
 
 
 @dataclass(frozen=True)
-class Retry:
-    """A failure that may pass. It is counted; each waits twice as long as the one before."""
+class RetryableFailure:
+    """A failure that may pass. It is counted, and each retry waits twice as long as the last."""
 
     code: str
     message: str
@@ -60,27 +76,29 @@ class Retry:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Disk, storage or hub failed. The job waits for them with its reason shown, uncounted."""
+class ResourceUnavailable:
+    """Disk, storage or hub failed. The job waits for it and shows why; no failure is counted."""
 
     code: str
     message: str
-    seconds: float
+    seconds: float  # until the next attempt
 
 
-Ending = Succeeded | Failed | Cancelled | Preempted | Retry | Waiting
+AttemptResult = (
+    Succeeded | PermanentFailure | Cancelled | Preempted | RetryableFailure | ResourceUnavailable
+)
 
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How the training process left: a code, or the number of the signal that ended it."""
+    """How the training process exited: with a code, or killed by the signal of that number."""
 
     code: int | None = None
     signal: int | None = None
 
 
-class Told(NamedTuple):
-    """The words of an event."""
+class EventContent(NamedTuple):
+    """The content of an event, without its job and sequence number."""
 
     kind: str
     level: str
@@ -88,90 +106,75 @@ class Told(NamedTuple):
     data: JsonObject
 
 
-def closing(ending: Ending, state: JobState, error_code: str | None) -> Told:
-    """The event of an ending that left the job in `state`, and with that code if it failed."""
+def closing_event(result: AttemptResult, state: JobState, error_code: str | None) -> EventContent:
+    """Return the event for a result that left the job in `state`; a failed job has `error_code`."""
     code, cause, level = "preempted", "The worker stops.", "info"
-    if isinstance(ending, Failed | Retry | Waiting):
-        code, cause, level = ending.code, ending.message, "warning"
+    if isinstance(result, PermanentFailure | RetryableFailure | ResourceUnavailable):
+        code, cause, level = result.code, result.message, "warning"
     match state:
         case JobState.SUCCEEDED:
-            return Told("succeeded", "info", "Succeeded.", {})
+            return EventContent("succeeded", "info", "Succeeded.", {})
         case JobState.CANCELLED:
-            return Told("cancelled", "info", "Cancelled.", {})
+            return EventContent("cancelled", "info", "Cancelled.", {})
         case JobState.FAILED:
-            return Told("failed", "error", cause, {"code": error_code})
+            return EventContent("failed", "error", cause, {"code": error_code})
         case _:
-            return Told("requeued", level, f"{cause} The job waits again.", {"code": code})
+            return EventContent("requeued", level, f"{cause} The job waits again.", {"code": code})
 
 
-# MERGED app.queue.transitions
-# What an ending writes to the row of its job.
-
-ASKED = Job.cancel_requested_at.is_not(None)
-NOT_WAITING: dict[str, Any] = {
-    "waiting_since": null(),
-    "waiting_code": null(),
-    "waiting_message": null(),
-}
-LEFT_BEHIND: dict[str, Any] = {
-    **NOT_WAITING,
-    "worker": null(),
-    "lease_expires_at": null(),
-    "dispatched_at": null(),
-    "dispatch_count": 0,
-}
-LONGEST_BACKOFF = 600.0  # seconds
-_MOST_DOUBLINGS = 20
+# Columns written by a result
 
 
-def move(ending: Ending) -> tuple[Outcome, dict[str, Any]]:
-    """How the attempt ended, and the columns of its job."""
-    waits = {
-        "state": case((ASKED, JobState.CANCELLED), else_=JobState.QUEUED),
-        "finished_at": case((ASKED, now()), else_=null()),
+def transition(result: AttemptResult) -> tuple[AttemptOutcome, dict[str, Any]]:
+    """Return the outcome of the attempt and the new column values of its job."""
+    requeued = {
+        "state": case((CANCEL_REQUESTED, JobState.CANCELLED), else_=JobState.QUEUED),
+        "finished_at": case((CANCEL_REQUESTED, now()), else_=null()),
     }
-    match ending:
+    match result:
         case Succeeded(artifact_id, summary):
-            made = {"artifact_id": artifact_id, "summary": summary}
-            return Outcome.SUCCEEDED, _final(JobState.SUCCEEDED) | made
-        case Failed(code, message, detail):
+            values = {"artifact_id": artifact_id, "summary": summary}
+            return AttemptOutcome.SUCCEEDED, _final_state(JobState.SUCCEEDED) | values
+        case PermanentFailure(code, message, detail):
             error = {"error_code": code, "error_message": message, "error_detail": detail}
-            return Outcome.FAILED, _final(JobState.FAILED) | error
+            return AttemptOutcome.FAILED, _final_state(JobState.FAILED) | error
         case Cancelled():
-            return Outcome.CANCELLED, _final(JobState.CANCELLED)
+            return AttemptOutcome.CANCELLED, _final_state(JobState.CANCELLED)
         case Preempted():
-            return Outcome.PREEMPTED, {**waits, "run_after": now()}
-        case Retry():
-            return Outcome.FAILED, {**waits, **counted(ending)}
-        case Waiting(code, message, seconds):
+            return AttemptOutcome.PREEMPTED, {**requeued, "run_after": now()}
+        case RetryableFailure():
+            return AttemptOutcome.FAILED, {**requeued, **count_failure(result)}
+        case ResourceUnavailable(code, message, seconds):
             reason = {"waiting_code": code, "waiting_message": message}
             since = case((Job.waiting_code == code, Job.waiting_since), else_=now())
-            again = {"waiting_since": since, "run_after": now() + seconds}
-            return Outcome.PREEMPTED, {**waits, **reason, **again}
+            schedule = {"waiting_since": since, "run_after": now() + seconds}
+            return AttemptOutcome.PREEMPTED, {**requeued, **reason, **schedule}
 
 
-def _final(state: JobState) -> dict[str, Any]:
+def _final_state(state: JobState) -> dict[str, Any]:
     return {"state": state, "finished_at": now()}
 
 
-def counted(retry: Retry) -> dict[str, Any]:
-    """One failure more, in a row without progress; each waits twice as long as the one before."""
-    before = failures_before()
+def count_failure(failure: RetryableFailure) -> dict[str, Any]:
+    """Return the columns that count one more consecutive failure and delay the next attempt."""
+    count = prior_failures()
     return {
-        "failures_counted": before + 1,
-        "run_after": now() + backoff(retry.backoff_seconds, before),
+        "failures_counted": count + 1,
+        "run_after": now() + backoff(failure.backoff_seconds, count),
     }
 
 
-def failures_before() -> ColumnElement[int]:
-    """What counts of the failures before the attempt that ends. Progress forgives: none, if it got
-    further than any attempt before it. (A checkpoint has set the count to zero already.)
+def prior_failures() -> ColumnElement[int]:
+    """Return how many failures before the ending attempt still count.
+
+    Progress resets the count: it is 0 if the attempt got further than any before it. (Storing a
+    checkpoint has already reset it.)
     """
-    return case((Job.step > furthest(), 0), else_=Job.failures_counted)
+    return case((Job.step > furthest_step(), 0), else_=Job.failures_counted)
 
 
-def furthest() -> ColumnElement[int]:
-    """The last step that an ended attempt reached."""
+def furthest_step() -> ColumnElement[int]:
+    """Return the last step that an ended attempt reached."""
     reached = select(func.max(Attempt.last_step)).where(
         Attempt.job_id == Job.id, Attempt.ended_at.is_not(None)
     )
@@ -181,8 +184,11 @@ def furthest() -> ColumnElement[int]:
 def backoff(
     seconds: float, count: ColumnElement[int] | InstrumentedAttribute[int]
 ) -> ColumnElement[float]:
-    """A pause that doubles with each count, up to ten minutes or its first length."""
-    longest = max(LONGEST_BACKOFF, seconds)
-    doublings = case((count < _MOST_DOUBLINGS, count), else_=_MOST_DOUBLINGS)
-    pause = seconds * literal(1).bitwise_lshift(doublings)
-    return case((pause < longest, pause), else_=longest)
+    """Return a delay that doubles with `count`.
+
+    It is at most `MAX_BACKOFF_SECONDS`, or `seconds` if that is longer.
+    """
+    longest = max(MAX_BACKOFF_SECONDS, seconds)
+    doublings = case((count < _MAX_DOUBLINGS, count), else_=_MAX_DOUBLINGS)
+    delay = seconds * literal(1).bitwise_lshift(doublings)
+    return case((delay < longest, delay), else_=longest)

@@ -1,1 +1,1 @@
-"""Named models, their versions and movable aliases."""
+"""Model registry: named models, their versions and movable aliases."""

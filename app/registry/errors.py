@@ -1,89 +1,92 @@
-"""What can go wrong with named models."""
+"""Errors of the model registry."""
 
-from app.errors import Conflict, Invalid, NotFound, TooLarge
+from app.errors import Conflict, ContentTooLarge, NotFound, UnprocessableContent
 
 
-class InvalidModelRef(Invalid):
-    """Not the name of a model."""
+class InvalidModelRef(UnprocessableContent):
+    """Invalid model reference."""
 
     code = "invalid_model_ref"
     message = (
-        "{ref!r} names no model. Write 'name', 'name@alias' or 'name:3', with lower-case letters, "
-        "digits and dashes."
+        "{ref!r} is not a valid model reference. Use 'name', 'name@alias' or 'name:3', with "
+        "lower-case letters, digits and dashes."
     )
 
 
 class ModelNotFound(NotFound):
-    """There is no such model."""
+    """Model not found."""
 
     code = "model_not_found"
-    message = "There is no model {ref}."
+    message = "Model {ref} does not exist."
 
 
 class NoModelPromoted(NotFound):
-    """No version is in production."""
+    """No model in production."""
 
     code = "no_model_promoted"
     message = (
         "No {what} is in production yet. Move the alias 'production' to a version (`loraworks "
-        "models promote NAME:1`), or name a version, such as 'sentiment:1'."
+        "models promote NAME:1`), or specify a version, such as 'sentiment:1'."
     )
 
 
-class ModelAmbiguous(Invalid):
+class ModelAmbiguous(UnprocessableContent):
     """Several models are in production."""
 
     code = "model_ambiguous"
-    message = "Several models are in production: {names}. Say which with 'model'."
+    message = "Several models are in production: {names}. Specify one with 'model'."
 
 
 class AliasNotFound(NotFound):
-    """The model has no such alias."""
+    """Alias not found."""
 
     code = "alias_not_found"
-    message = "The model {name} has no alias {alias!r}."
+    message = "Model {name} has no alias {alias!r}."
 
 
 class VersionInUse(Conflict):
-    """An alias points at the version."""
+    """The version has an alias."""
 
     code = "version_in_use"
     message = "{ref} is the target of {aliases}. Move or delete the alias first."
 
 
 class ModelInUse(Conflict):
-    """The model still has aliases."""
+    """The model has aliases."""
 
     code = "model_in_use"
-    message = "The model {name} still has {aliases}. Delete the alias first."
+    message = "Model {name} still has {aliases}. Delete the alias first."
 
 
-class JobMadeNothing(Conflict):
-    """The job has no artifact."""
+class JobWithoutModel(Conflict):
+    """The job has no model."""
 
     code = "job_without_artifact"
-    message = "Job {job_id} has no model: it did not succeed, or its model was removed since."
+    message = "Job {job_id} has no model: it did not succeed, or its model was deleted."
 
 
-class NothingBefore(Conflict):
-    """The alias has not pointed at another version, or that one was deleted."""
+class NothingToRollBack(Conflict):
+    """No previous version to roll back to."""
 
     code = "nothing_to_roll_back"
-    message = "{name}@{alias} has no version before this one; move it to the one that you want."
-
-
-class ImportTooLarge(TooLarge):
-    """Checking the model takes more than it may."""
-
-    code = "import_too_large"
     message = (
-        "The model was not taken in: checking it needs more than {limit}. The operator can allow "
-        "more with {setting}."
+        "{name}@{alias} has no previous version, or it was deleted. Move the alias to the version "
+        "that you want."
     )
 
 
-class ImportCrashed(Invalid):
-    """The check of the model stopped without saying why."""
+class ImportTooLarge(ContentTooLarge):
+    """The import exceeds a limit."""
+
+    code = "import_too_large"
+    message = (
+        "The model was not imported: validating it needs more than {limit}. The operator can raise "
+        "the limit with {setting}."
+    )
+
+
+class ImportCrashed(UnprocessableContent):
+    """The validation of the model crashed."""
 
     code = "import_crashed"
-    message = "The model was not taken in: its check stopped unexpectedly. It may be damaged."
+    message = "The model was not imported: its validation crashed. The archive may be damaged."

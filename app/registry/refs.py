@@ -1,4 +1,4 @@
-"""Names of models: "name" (its production), "name@alias", "name:3"."""
+"""Model references: "name" (its production version), "name@alias", "name:3"."""
 
 import re
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from app.registry.tables import PRODUCTION
 _SLUG = r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
 _REF = re.compile(rf"({_SLUG})(?:@({_SLUG})|:([1-9][0-9]{{0,8}}))?")
 
-MODEL_REF = f"^{_REF.pattern}$"  # for who reads the schema: others are `InvalidModelRef`
-Ref = Annotated[
+MODEL_REF_PATTERN = f"^{_REF.pattern}$"  # for the schema; other values raise `InvalidModelRef`
+ModelRefParam = Annotated[
     str,
     Field(
-        description="`name` (its production), `name@alias` or `name:3`.",
-        json_schema_extra={"pattern": MODEL_REF},
+        description="`name` (its production version), `name@alias` or `name:3`.",
+        json_schema_extra={"pattern": MODEL_REF_PATTERN},
     ),
 ]
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A version by number, or by an alias that can move."""
+    """A reference to a version by number, or by a movable alias."""
 
     name: str
     alias: str | None = None
@@ -34,8 +34,8 @@ class ModelRef:
         return f"{self.name}:{self.number}" if self.alias is None else f"{self.name}@{self.alias}"
 
 
-def parse(text: str) -> ModelRef:
-    """Raises `InvalidModelRef`."""
+def parse_ref(text: str) -> ModelRef:
+    """Parse a model reference. Raises `InvalidModelRef`."""
     match = _REF.fullmatch(text)
     if match is None:
         raise InvalidModelRef(ref=text[:100])

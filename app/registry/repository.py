@@ -1,4 +1,4 @@
-"""Rows of models, versions and aliases."""
+"""Queries on models, versions and aliases."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -8,42 +8,42 @@ from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.database.clock import now
-from app.database.locks import take_turns
+from app.database.engines import acquire_transaction_lock
 from app.errors import AppError
-from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted, NothingBefore
+from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted, NothingToRollBack
 from app.registry.refs import ModelRef
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
 
 
 @dataclass(frozen=True)
-class Pointer:
-    """Where an alias points, and where it would go back to."""
+class AliasTarget:
+    """The version an alias points at, and the one that a rollback would return to."""
 
     alias: str
     number: int
-    before: int | None
-    moved_at: float
+    previous_number: int | None
+    moved_at: float  # Unix time in seconds
 
 
-def model(session: Session, name: str) -> RegisteredModel:
-    """A name with at least one version. Raises `ModelNotFound`."""
-    found = session.scalar(_shown().where(RegisteredModel.name == name))
-    if found is None:
+def get_model(session: Session, name: str) -> RegisteredModel:
+    """Return a model with at least one version. Raises `ModelNotFound`."""
+    model = session.scalar(_with_versions().where(RegisteredModel.name == name))
+    if model is None:
         raise ModelNotFound(ref=name)
-    return found
+    return model
 
 
-def models(session: Session, *, after: UUID | None, limit: int) -> Sequence[RegisteredModel]:
-    """Names with versions, the newest name first."""
-    statement = _shown().order_by(RegisteredModel.id.desc()).limit(limit)
+def list_models(session: Session, *, after: UUID | None, limit: int) -> Sequence[RegisteredModel]:
+    """Return models that have versions, the newest model first."""
+    statement = _with_versions().order_by(RegisteredModel.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(RegisteredModel.id < after)
     return session.scalars(statement).all()
 
 
-def next_number(session: Session, name: str) -> tuple[RegisteredModel, int]:
-    """Take the next version number of a name, which is made when it is new."""
-    take_turns(session, f"model {name}")
+def reserve_version_number(session: Session, name: str) -> tuple[RegisteredModel, int]:
+    """Take the next version number of a model, which is created if it is new."""
+    acquire_transaction_lock(session, f"model {name}")
     owner = session.scalar(select(RegisteredModel).where(RegisteredModel.name == name))
     if owner is None:
         owner = RegisteredModel(name=name)
@@ -58,8 +58,8 @@ def next_number(session: Session, name: str) -> tuple[RegisteredModel, int]:
     return owner, number
 
 
-def version(session: Session, ref: ModelRef) -> ModelVersion:
-    """What a reference means now. Raises `ModelNotFound`, `NoModelPromoted`."""
+def get_version(session: Session, ref: ModelRef) -> ModelVersion:
+    """Return the version of a reference. Raises `ModelNotFound`, `NoModelPromoted`."""
     statement = (
         select(ModelVersion)
         .join(RegisteredModel, RegisteredModel.id == ModelVersion.model_id)
@@ -71,27 +71,29 @@ def version(session: Session, ref: ModelRef) -> ModelVersion:
         statement = statement.join(ModelAlias, ModelAlias.version_id == ModelVersion.id).where(
             ModelAlias.alias == ref.alias
         )
-    found = session.scalar(statement)
-    if found is None:
-        raise _absent(session, ref)
-    return found
+    version = session.scalar(statement)
+    if version is None:
+        raise _not_found_error(session, ref)
+    return version
 
 
-def _absent(session: Session, ref: ModelRef) -> AppError:
-    """Why a reference means nothing."""
-    if ref.alias == PRODUCTION and session.scalar(_shown().where(RegisteredModel.name == ref.name)):
+def _not_found_error(session: Session, ref: ModelRef) -> AppError:
+    """Return the error for a reference without a version."""
+    if ref.alias == PRODUCTION and session.scalar(
+        _with_versions().where(RegisteredModel.name == ref.name)
+    ):
         return NoModelPromoted(what=f"version of {ref.name}")
     return ModelNotFound(ref=ref)
 
 
-def versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
-    """All versions, the newest first."""
+def list_versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
+    """Return all versions of a model, the newest first."""
     statement = select(ModelVersion).where(ModelVersion.model_id == model_id)
     return session.scalars(statement.order_by(ModelVersion.number.desc())).all()
 
 
 def version_counts(session: Session, model_ids: Collection[UUID]) -> dict[UUID, tuple[int, int]]:
-    """Model → how many versions it has, and the number of the newest."""
+    """Return by model id the number of versions, and the number of the newest one."""
     rows = session.execute(
         select(ModelVersion.model_id, func.count(), func.max(ModelVersion.number))
         .where(ModelVersion.model_id.in_(model_ids))
@@ -100,8 +102,8 @@ def version_counts(session: Session, model_ids: Collection[UUID]) -> dict[UUID, 
     return {model_id: (count, newest) for model_id, count, newest in rows}
 
 
-def aliases(session: Session, model_id: UUID) -> dict[str, int]:
-    """Alias → version number, by name."""
+def alias_numbers(session: Session, model_id: UUID) -> dict[str, int]:
+    """Return the version number of each alias of a model, in alphabetical order."""
     statement = (
         select(ModelAlias.alias, ModelVersion.number)
         .join(ModelVersion, ModelVersion.id == ModelAlias.version_id)
@@ -111,21 +113,21 @@ def aliases(session: Session, model_id: UUID) -> dict[str, int]:
     return {row.alias: row.number for row in session.execute(statement)}
 
 
-def pointers(session: Session, model_id: UUID) -> list[Pointer]:
-    """All aliases of a model, by name."""
-    before = aliased(ModelVersion)
+def alias_targets(session: Session, model_id: UUID) -> list[AliasTarget]:
+    """Return the targets of all aliases of a model, in alphabetical order."""
+    previous = aliased(ModelVersion)
     statement = (
-        select(ModelAlias.alias, ModelVersion.number, before.number, ModelAlias.moved_at)
+        select(ModelAlias.alias, ModelVersion.number, previous.number, ModelAlias.moved_at)
         .join(ModelVersion, ModelVersion.id == ModelAlias.version_id)
-        .outerjoin(before, before.id == ModelAlias.previous_id)
+        .outerjoin(previous, previous.id == ModelAlias.previous_id)
         .where(ModelAlias.model_id == model_id)
         .order_by(ModelAlias.alias)
     )
-    return [Pointer(*row) for row in session.execute(statement)]
+    return [AliasTarget(*row) for row in session.execute(statement)]
 
 
-def of_job(session: Session, job_id: UUID) -> dict[tuple[str, int], list[str]]:
-    """Versions made from the result of a job, (name, number), with the aliases that point there."""
+def versions_of_job(session: Session, job_id: UUID) -> dict[tuple[str, int], list[str]]:
+    """Return the versions made from a job: (name, number) with the aliases that point at it."""
     rows = session.execute(
         select(RegisteredModel.name, ModelVersion.number, ModelAlias.alias)
         .join(ModelVersion, ModelVersion.model_id == RegisteredModel.id)
@@ -133,14 +135,14 @@ def of_job(session: Session, job_id: UUID) -> dict[tuple[str, int], list[str]]:
         .where(ModelVersion.job_id == job_id)
         .order_by(RegisteredModel.name, ModelVersion.number, ModelAlias.alias)
     )
-    found: dict[tuple[str, int], list[str]] = {}
+    versions: dict[tuple[str, int], list[str]] = {}
     for name, number, alias in rows:
-        found.setdefault((name, number), []).extend([alias] if alias else [])
-    return found
+        versions.setdefault((name, number), []).extend([alias] if alias else [])
+    return versions
 
 
-def names_with(session: Session, alias: str) -> Sequence[str]:
-    """The names that have this alias, sorted."""
+def model_names_with_alias(session: Session, alias: str) -> Sequence[str]:
+    """Return the names of the models that have this alias, sorted."""
     statement = (
         select(RegisteredModel.name)
         .join(ModelAlias, ModelAlias.model_id == RegisteredModel.id)
@@ -151,54 +153,60 @@ def names_with(session: Session, alias: str) -> Sequence[str]:
 
 
 def move_alias(
-    session: Session, *, model_id: UUID, alias: str, version_id: UUID, back: bool = False
+    session: Session, *, model_id: UUID, alias: str, version_id: UUID, rollback: bool = False
 ) -> None:
-    """Point an alias at a version; it is made when it is new.
+    """Point an alias at a version; create the alias if it is new.
 
-    `back`: nothing is before it then, so that a call that was sent twice does not go forth again.
+    A `rollback` clears the previous version, so that a repeated call does not undo it.
     """
-    pointer = session.get(ModelAlias, (model_id, alias))
-    if pointer is None:
+    row = session.get(ModelAlias, (model_id, alias))
+    if row is None:
         session.add(ModelAlias(model_id=model_id, alias=alias, version_id=version_id))
-    elif pointer.version_id != version_id:
-        pointer.previous_id = None if back else pointer.version_id
-        pointer.version_id, pointer.moved_at = version_id, now()
+    elif row.version_id != version_id:
+        row.previous_id = None if rollback else row.version_id
+        row.version_id, row.moved_at = version_id, now()
     session.flush()
 
 
-def previous(session: Session, *, owner: RegisteredModel, alias: str) -> int:
-    """The version at which an alias pointed before. Raises `AliasNotFound`, `NothingBefore`."""
-    pointer = session.get(ModelAlias, (owner.id, alias))
-    if pointer is None:
+def previous_number(session: Session, *, owner: RegisteredModel, alias: str) -> int:
+    """Return the number of the version that an alias pointed at before.
+
+    Raises `AliasNotFound`, `NothingToRollBack`.
+    """
+    row = session.get(ModelAlias, (owner.id, alias))
+    if row is None:
         raise AliasNotFound(name=owner.name, alias=alias)
-    before = session.get(ModelVersion, pointer.previous_id) if pointer.previous_id else None
-    if before is None:
-        raise NothingBefore(name=owner.name, alias=alias)
-    return before.number
+    previous = session.get(ModelVersion, row.previous_id) if row.previous_id else None
+    if previous is None:
+        raise NothingToRollBack(name=owner.name, alias=alias)
+    return previous.number
 
 
 def delete_alias(session: Session, *, owner: RegisteredModel, alias: str) -> None:
-    """Raises `AliasNotFound`."""
-    gone = session.execute(
+    """Delete an alias. Raises `AliasNotFound`."""
+    deleted = session.execute(
         delete(ModelAlias)
         .where(ModelAlias.model_id == owner.id, ModelAlias.alias == alias)
         .returning(ModelAlias.alias)
     ).first()
-    if gone is None:
+    if deleted is None:
         raise AliasNotFound(name=owner.name, alias=alias)
 
 
 def delete_versions(
     session: Session, *, model_id: UUID, number: int | None = None
 ) -> frozenset[UUID]:
-    """One version, or all of a name, which keeps its counter. Returns their artifacts."""
+    """Delete a version, or all of a model, and return their artifact ids.
+
+    The model keeps its version counter.
+    """
     statement = delete(ModelVersion).where(ModelVersion.model_id == model_id)
     if number is not None:
         statement = statement.where(ModelVersion.number == number)
     return frozenset(session.scalars(statement.returning(ModelVersion.artifact_id)))
 
 
-def _shown() -> Select[RegisteredModel]:
+def _with_versions() -> Select[RegisteredModel]:
     return select(RegisteredModel).where(
         select(ModelVersion.id).where(ModelVersion.model_id == RegisteredModel.id).exists()
     )

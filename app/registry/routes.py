@@ -1,4 +1,4 @@
-"""Named models, their versions and aliases."""
+"""Routes of registered models, their versions and aliases."""
 
 import shutil
 from collections.abc import Awaitable, Callable
@@ -9,13 +9,13 @@ from fastapi import APIRouter, Depends, Path, Request, status
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.datasets import files
-from app.datasets.upload import receive
-from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
+from app.datasets.upload import receive_upload
+from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.fields import Slug
-from app.http.pagination import After, Limit, Page, cut, decode
-from app.idempotency.header import KeyedDep
+from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
+from app.idempotency.header import IdempotencyDep
 from app.registry import imports, repository, service
 from app.registry.schemas import (
     IMPORT_FORM,
@@ -25,53 +25,58 @@ from app.registry.schemas import (
     VersionCreate,
     VersionView,
 )
-from app.registry.service import Resolved
+from app.registry.service import ResolvedModel
 from app.registry.tables import RegisteredModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-importing = APIRouter(prefix="/v1/models", tags=["models"])  # with a limit of the body of its own
+import_router = APIRouter(prefix="/v1/models", tags=["models"])  # has its own body size limit
 
-TryOut = Callable[[Resolved], Awaitable[object]]  # raises where a version cannot serve
+ServeCheck = Callable[[ResolvedModel], Awaitable[object]]  # raises if the version cannot serve
 
 
-class Moving:
-    """Moves an alias once its version has shown that it can serve."""
+class AliasMover:
+    """Moves an alias after checking that the version can serve."""
 
     def __init__(self, request: Request, database: DatabaseDep, store: StoreDep) -> None:
-        self._try_out: TryOut = request.app.state.try_out  # set by who serves
+        self._check_servable: ServeCheck = request.app.state.try_out  # set by `app.serving`
         self._database = database
         self._store = store
 
-    async def __call__(self, name: str, alias: str, number: int, *, back: bool = False) -> None:
+    async def __call__(self, name: str, alias: str, number: int, *, rollback: bool = False) -> None:
         target = await run_in_threadpool(
-            service.examined, self._database, store=self._store, name=name, number=number
+            service.verify_version, self._database, store=self._store, name=name, number=number
         )
-        await self._try_out(target)
+        await self._check_servable(target)
         await run_in_threadpool(
-            service.move_alias, self._database, name=name, alias=alias, number=number, back=back
+            service.move_alias,
+            self._database,
+            name=name,
+            alias=alias,
+            number=number,
+            rollback=rollback,
         )
 
 
-MovingDep = Annotated[Moving, Depends(Moving)]
-Number = Annotated[int, Path(ge=1, lt=10**9)]
-_READ = [requires("models:read")]
-_ADMIN = [requires("models:admin")]
+AliasMoverDep = Annotated[AliasMover, Depends(AliasMover)]
+VersionNumber = Annotated[int, Path(ge=1, lt=10**9)]
+_READ = [require_scope("models:read")]
+_ADMIN = [require_scope("models:admin")]
 
 
 @router.get("", dependencies=_READ)
 def list_models(
-    database: DatabaseDep, limit: Limit = 20, after: After = None
+    database: DatabaseDep, limit: PageLimit = 20, after: PageCursor = None
 ) -> Page[ModelListItem]:
-    """Models, the newest name first, without their versions."""
+    """List models, the newest first, without their versions."""
     with database.read() as session:
-        found = repository.models(session, after=decode(after), limit=limit + 1)
-        rows, following = cut(found, limit)
+        models = repository.list_models(session, after=decode_cursor(after), limit=limit + 1)
+        rows, following = split_page(models, limit)
         versions = repository.version_counts(session, [row.id for row in rows])
         data = [
             ModelListItem(
                 name=row.name,
                 created_at=row.created_at,
-                aliases=repository.aliases(session, row.id),
+                aliases=repository.alias_numbers(session, row.id),
                 version_count=versions[row.id][0],
                 newest=versions[row.id][1],
             )
@@ -81,104 +86,118 @@ def list_models(
 
 
 @router.get("/{name}", dependencies=_READ)
-def read_model(name: Slug, database: DatabaseDep) -> ModelView:
-    """One model with all its versions."""
+def get_model(name: Slug, database: DatabaseDep) -> ModelView:
+    """Get a model with all its versions."""
     with database.read() as session:
-        return _view(session, repository.model(session, name))
+        return _model_view(session, repository.get_model(session, name))
 
 
 @router.delete("/{name}", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT)
 def delete_model(name: Slug, database: DatabaseDep, store: StoreDep) -> None:
-    """Forget a model that has no alias left."""
+    """Delete a model that has no alias."""
     with database.write() as session:
         service.delete_model(session, name=name, store=store)
 
 
 @router.post("/{name}/versions", dependencies=_ADMIN, status_code=status.HTTP_201_CREATED)
 def register_version(
-    name: Slug, body: VersionCreate, keyed: KeyedDep, database: DatabaseDep, store: StoreDep
+    name: Slug,
+    body: VersionCreate,
+    idempotent: IdempotencyDep,
+    database: DatabaseDep,
+    store: StoreDep,
 ) -> VersionView:
-    """Make the result of a job the next version."""
-    call = keyed.call(body.model_dump(mode="json"))
-    return service.register_job(database, name=name, job_id=body.job_id, store=store, call=call)
+    """Register the model of a job as the next version."""
+    call = idempotent.with_body(body.model_dump(mode="json"))
+    return service.register_job_result(
+        database, name=name, job_id=body.job_id, store=store, call=call
+    )
 
 
-@importing.post(
+@import_router.post(
     "/{name}/versions/import", dependencies=_ADMIN, status_code=status.HTTP_201_CREATED,
     openapi_extra=IMPORT_FORM,
 )  # fmt: skip
-async def import_version(  # noqa: PLR0913 - what an import touches
+async def import_version(  # noqa: PLR0913 - FastAPI dependencies
     name: Slug,
     request: Request,
-    keyed: KeyedDep,
+    idempotent: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    at_work: WorkDep,
+    executor: ExecutorDep,
 ) -> VersionView:
-    """Make the archive of a model of another installation the next version.
+    """Import a model archive from another installation as the next version.
 
-    It is unpacked and loaded apart, and must give the answers that were kept with it.
+    The archive is unpacked and loaded in a sandbox. The model must reproduce the predictions that
+    are stored with it.
     """
-    folder = files.incoming(settings)
+    directory = files.create_incoming_dir(settings)
     try:
-        path = folder / "archive.tar"
-        upload = await receive(request, path=path, limit=settings.max_import_bytes)
+        path = directory / "archive.tar"
+        upload = await receive_upload(request, path=path, limit=settings.max_import_bytes)
         work = partial(
-            imports.add,
+            imports.import_model,
             database,
             store,
             settings=settings,
             name=name,
             archive=path,
-            call=keyed.call(upload.sha256),
+            call=idempotent.with_body(upload.sha256),
         )
-        return await at_work.check(work)
+        return await executor.run_check(work)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @router.delete(
     "/{name}/versions/{number}", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT
 )
-def delete_version(name: Slug, number: Number, database: DatabaseDep, store: StoreDep) -> None:
-    """Forget a version at which no alias points. Its number never comes back."""
+def delete_version(
+    name: Slug, number: VersionNumber, database: DatabaseDep, store: StoreDep
+) -> None:
+    """Delete a version that has no alias. Its number is never reused."""
     with database.write() as session:
         service.delete_version(session, name=name, number=number, store=store)
 
 
 @router.put("/{name}/aliases/{alias}", dependencies=_ADMIN)
 async def move_alias(
-    name: Slug, alias: Slug, body: AliasMove, database: DatabaseDep, moving: MovingDep
+    name: Slug, alias: Slug, body: AliasMove, database: DatabaseDep, mover: AliasMoverDep
 ) -> ModelView:
-    """Point an alias at a version: `production` promotes it.
+    """Point an alias at a version; the alias `production` promotes it.
 
-    Refused, so that the old version serves on, unless the new one is whole, loads, and answers as
-    it did when it was made.
+    The version must be intact, load, and reproduce the predictions stored with it. Otherwise the
+    alias is not moved, and the old version continues to serve.
     """
-    await moving(name, alias, body.version)
-    return await run_in_threadpool(read_model, name, database)
+    await mover(name, alias, body.version)
+    return await run_in_threadpool(get_model, name, database)
 
 
 @router.post("/{name}/aliases/{alias}/rollback", dependencies=_ADMIN)
-async def roll_back(name: Slug, alias: Slug, database: DatabaseDep, moving: MovingDep) -> ModelView:
-    """Point an alias at the version before, once."""
-    number = await run_in_threadpool(service.previous, database, name=name, alias=alias)
-    await moving(name, alias, number, back=True)
-    return await run_in_threadpool(read_model, name, database)
+async def roll_back_alias(
+    name: Slug, alias: Slug, database: DatabaseDep, mover: AliasMoverDep
+) -> ModelView:
+    """Point an alias at its previous version. This can be done once."""
+    number = await run_in_threadpool(service.previous_number, database, name=name, alias=alias)
+    await mover(name, alias, number, rollback=True)
+    return await run_in_threadpool(get_model, name, database)
 
 
 @router.delete("/{name}/aliases/{alias}", dependencies=_ADMIN, status_code=204)
 def delete_alias(name: Slug, alias: Slug, database: DatabaseDep) -> None:
-    """Take an alias away."""
+    """Delete an alias."""
     with database.write() as session:
         service.delete_alias(session, name=name, alias=alias)
 
 
-def _view(session: Session, model: RegisteredModel) -> ModelView:
+def _model_view(session: Session, model: RegisteredModel) -> ModelView:
     return ModelView(
         name=model.name,
         created_at=model.created_at,
-        aliases=repository.aliases(session, model.id),
-        versions=[VersionView.of(model.name, v) for v in repository.versions(session, model.id)],
+        aliases=repository.alias_numbers(session, model.id),
+        versions=[
+            VersionView.from_version(model.name, v)
+            for v in repository.list_versions(session, model.id)
+        ],
     )

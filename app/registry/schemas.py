@@ -1,41 +1,41 @@
-"""Bodies of the model routes."""
+"""Request and response bodies of the model routes."""
 
 from typing import Any
 from uuid import UUID
 
 from pydantic import Field
 
-from app.http.fields import Body, Timestamp, View, file_form
+from app.http.fields import RequestModel, ResponseModel, Timestamp, multipart_file_body
 from app.registry.tables import ModelVersion
-from lora_core.imports.metadata import shown
+from lora_core.imports.metadata import bounded_metrics
 
 
-class VersionCreate(Body):
-    """Which job's result becomes a version."""
+class VersionCreate(RequestModel):
+    """The job whose model is registered as a version."""
 
     job_id: UUID
 
 
-class AliasMove(Body):
-    """Where an alias shall point."""
+class AliasMove(RequestModel):
+    """The version that an alias is moved to."""
 
     version: int = Field(ge=1, lt=10**9, strict=True)
 
 
-class VersionView(View):
-    """One version of a model."""
+class VersionView(ResponseModel):
+    """A version of a model."""
 
     number: int
     ref: str
     artifact_id: UUID
     job_id: UUID | None
-    base: str | None = Field(description="Null: a linear model has none.")
+    base: str | None = Field(description="Base model. Null for linear models.")
     method: str
     metrics: dict[str, Any]
     created_at: Timestamp
 
     @classmethod
-    def of(cls, name: str, version: ModelVersion) -> "VersionView":
+    def from_version(cls, name: str, version: ModelVersion) -> "VersionView":
         return cls(
             number=version.number,
             ref=f"{name}:{version.number}",
@@ -43,13 +43,13 @@ class VersionView(View):
             job_id=version.job_id,
             base=version.base or None,
             method=version.method,
-            metrics=shown(version.metrics) if version.imported else version.metrics,
+            metrics=bounded_metrics(version.metrics) if version.imported else version.metrics,
             created_at=version.created_at,
         )
 
 
-class ModelListItem(View):
-    """A name, as lists show it; the aliases point at its versions."""
+class ModelListItem(ResponseModel):
+    """A model in a list; `aliases` gives the version number of each alias."""
 
     name: str
     created_at: Timestamp
@@ -58,8 +58,8 @@ class ModelListItem(View):
     newest: int = Field(description="Number of the newest version.")
 
 
-class ModelView(View):
-    """A name with its versions, the newest first, and the aliases that point at them."""
+class ModelView(ResponseModel):
+    """A model with its versions, the newest first, and the version number of each alias."""
 
     name: str
     created_at: Timestamp
@@ -67,4 +67,4 @@ class ModelView(View):
     versions: list[VersionView]
 
 
-IMPORT_FORM = file_form("The tar file of GET /v1/artifacts/{id}/archive.")
+IMPORT_FORM = multipart_file_body("The tar file of GET /v1/artifacts/{id}/archive.")

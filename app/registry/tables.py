@@ -1,4 +1,4 @@
-"""Named models, versions, aliases."""
+"""Tables of registered models, versions and aliases."""
 
 from uuid import UUID
 
@@ -8,14 +8,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database.base import Base, JsonObject, new_id
 from app.database.clock import now
 
-PRODUCTION = "production"  # the alias that a bare model name means
+PRODUCTION = "production"  # the alias that a model name without alias or version stands for
 
 
 class RegisteredModel(Base):
-    """A name under which versions are collected.
+    """A named model, which has versions.
 
-    The row outlives its versions, so that a number never comes back; a name without versions is
-    not shown.
+    The row outlives its versions, so that version numbers are never reused. A model without
+    versions is hidden.
     """
 
     __tablename__ = "registered_models"
@@ -27,7 +27,7 @@ class RegisteredModel(Base):
 
 
 class ModelVersion(Base):
-    """One artifact under a name: `sentiment:3`."""
+    """A version of a model, with one artifact: `sentiment:3`."""
 
     __tablename__ = "model_versions"
 
@@ -36,7 +36,7 @@ class ModelVersion(Base):
     number: Mapped[int]
     artifact_id: Mapped[UUID] = mapped_column(ForeignKey("artifacts.id"), index=True)
     job_id: Mapped[UUID | None] = mapped_column(index=True)
-    base: Mapped[str] = mapped_column(String(512))  # empty: a linear model has none
+    base: Mapped[str] = mapped_column(String(512))  # empty for linear models
     method: Mapped[str] = mapped_column(String(32))
     metrics: Mapped[JsonObject]
     created_at: Mapped[float] = mapped_column(Double, default=now())
@@ -45,12 +45,12 @@ class ModelVersion(Base):
 
     @property
     def imported(self) -> bool:
-        """Whether it was made elsewhere. What was trained here keeps its job's id for ever."""
+        """Whether it was imported. A version that was trained here always keeps its job's id."""
         return self.job_id is None
 
 
 class ModelAlias(Base):
-    """A movable name for a version: `sentiment@production`. Moving it deploys or rolls back."""
+    """A movable name of a version: `sentiment@production`. Moving it deploys or rolls back."""
 
     __tablename__ = "model_aliases"
 

@@ -1,1 +1,1 @@
-"""What is not needed any more: which rows and files go, and when."""
+"""Retention and garbage collection: which rows and files are deleted, and when."""

@@ -1,4 +1,4 @@
-"""Why nothing is removed."""
+"""Files in the store and on this host, and which of them are garbage."""
 
 import os
 import re
@@ -11,96 +11,101 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
-from app.datasets.files import INCOMING
+from app.datasets.files import INCOMING_DIR
 from app.errors import Conflict
 from app.settings import Settings
 from app.storage.store import StoredFile
-from app.storage.verified_cache import Cache, entry_name
-from lora_core.specs.data import ENDINGS
+from app.storage.verified_cache import VerifiedCache, entry_name
+from lora_core.specs.data import SUFFIXES
 
 
-class StoreOfAnother(Conflict):
+class StoreOwnedByOther(Conflict):
     """The store belongs to another database."""
 
     code = "store_of_another"
     message = (
-        "The store belongs to another database ({owner}, not {name}), so nothing is removed from "
-        "it. Check LORAWORKS_DATABASE_URL and LORAWORKS_STORE_URL. Two installations need two "
-        "stores. If this database took the place of that one, delete the file .owner in the store."
+        "The store belongs to another database ({owner}, not {name}), so nothing is deleted from "
+        "it. Check LORAWORKS_DATABASE_URL and LORAWORKS_STORE_URL. Each installation needs a store "
+        "of its own. If this database replaces the other one, delete the file .owner in the store."
     )
 
 
-# MERGED app.retention.files
-# What the files of the store are, and which of them nobody will ever need again.
-
-
-class Kind(StrEnum):
-    """What takes room."""
+class FileKind(StrEnum):
+    """Kinds of files that use disk space."""
 
     MODEL = "model"
     RESULT = "result"  # of a prediction run
     CHECKPOINT = "checkpoint"
     UPLOAD = "upload"
-    IMPORT = "import"  # a model that was made elsewhere
-    UNFINISHED = "unfinished"  # of a process that was killed
-    COPY = "copy"  # on this machine, of what is kept elsewhere
-    OTHER = "other"  # not ours: never touched
+    IMPORT = "import"  # an imported model
+    UNFINISHED = "unfinished"  # left behind by a killed process
+    COPY = "copy"  # cached on this host from a remote store
+    OTHER = "other"  # not from loraworks: never deleted
 
 
-STORED = (Kind.MODEL, Kind.RESULT, Kind.CHECKPOINT, Kind.UPLOAD, Kind.IMPORT)
+NO_ROW = "no database row refers to it"
+STORED_KINDS = (
+    FileKind.MODEL,
+    FileKind.RESULT,
+    FileKind.CHECKPOINT,
+    FileKind.UPLOAD,
+    FileKind.IMPORT,
+)
 
-_ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_KEYS = {
-    Kind.MODEL: re.compile(rf"(jobs/({_ID})/a([0-9]{{1,9}}))/.+"),
-    Kind.RESULT: re.compile(rf"(predictions/({_ID})/a([0-9]{{1,9}}))/.+"),
-    Kind.CHECKPOINT: re.compile(rf"(checkpoints/({_ID})/a([0-9]{{1,9}})/step-[0-9]+)/.+"),
-    Kind.UPLOAD: re.compile(rf"(uploads/{_ID}/[^/]+)"),
-    Kind.IMPORT: re.compile(rf"(imports/{_ID})/.+"),
-    Kind.UNFINISHED: re.compile(r"(\.unfinished/[0-9a-f]{32})(?:/.+)?"),
+_ID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_KEY_PATTERNS = {
+    FileKind.MODEL: re.compile(rf"(jobs/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
+    FileKind.RESULT: re.compile(rf"(predictions/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
+    FileKind.CHECKPOINT: re.compile(
+        rf"(checkpoints/({_ID_PATTERN})/a([0-9]{{1,9}})/step-[0-9]+)/.+"
+    ),
+    FileKind.UPLOAD: re.compile(rf"(uploads/{_ID_PATTERN}/[^/]+)"),
+    FileKind.IMPORT: re.compile(rf"(imports/{_ID_PATTERN})/.+"),
+    FileKind.UNFINISHED: re.compile(r"(\.unfinished/[0-9a-f]{32})(?:/.+)?"),
 }
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What lies under one key and comes and goes as a whole."""
+class StoredUnit:
+    """The files of one key, which are stored and deleted together."""
 
-    kind: Kind
+    kind: FileKind
     key: str
     bytes: int
     modified: float  # of its newest file, on the clock of the store
-    attempt: tuple[UUID, int] | None = None  # that wrote it
+    attempt: tuple[UUID, int] | None = None  # the attempt that wrote it: job id, number
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the rows say."""
+class ReferencedKeys:
+    """The keys to which database rows refer, and the attempts that may still add rows."""
 
     keys: frozenset[str]
-    running: frozenset[tuple[UUID, int]]  # attempts, which may still make a row
+    running_attempts: frozenset[tuple[UUID, int]]
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Something that goes, and why."""
+    """Something to delete, and why."""
 
-    kind: Kind
+    kind: FileKind
     key: str
     bytes: int
     age_seconds: float
-    why: str
+    reason: str
 
 
-def units(files: Iterable[StoredFile]) -> list[Unit]:
-    """The files of the store by the key that they belong to."""
-    grouped: defaultdict[tuple[Kind, str], list[StoredFile]] = defaultdict(list)
+def group_by_key(files: Iterable[StoredFile]) -> list[StoredUnit]:
+    """Group the files of the store by the key that they belong to."""
+    grouped: defaultdict[tuple[FileKind, str], list[StoredFile]] = defaultdict(list)
     attempts: dict[str, tuple[UUID, int]] = {}
     for file in files:
-        kind, key, attempt = _read(file.name)
+        kind, key, attempt = _parse_name(file.name)
         grouped[kind, key].append(file)
         if attempt is not None:
             attempts[key] = attempt
     return [
-        Unit(
+        StoredUnit(
             kind,
             key,
             bytes=sum(part.bytes for part in parts),
@@ -111,93 +116,104 @@ def units(files: Iterable[StoredFile]) -> list[Unit]:
     ]
 
 
-def orphans(found: Iterable[Unit], known: Known, *, now: float) -> list[Removal]:
-    """What no row knows. `now` is of the store's clock.
+def find_orphans(
+    stored: Iterable[StoredUnit], referenced: ReferencedKeys, *, now: float
+) -> list[Removal]:
+    """Return what no database row refers to. `now` is the time on the clock of the store.
 
-    `found` was listed before the rows were read: whatever has no row then, and whose attempt does
-    not run, can get none any more, since only a running attempt writes rows. Except for uploads and
-    imports, whose row follows within the call: so what is young must stay, which also is a second
-    guard for the rest.
+    The files must be listed before the rows are read. Then a file without a row, whose attempt is
+    not running, cannot get a row later, because only running attempts write rows. The exceptions
+    are uploads and imports, whose row is inserted later in the same request. So the caller must
+    keep young files, which also is a second safeguard for the others.
     """
     return [
-        Removal(unit.kind, unit.key, unit.bytes, now - unit.modified, "no row knows it")
-        for unit in found
-        if unit.kind is not Kind.OTHER
-        and unit.key not in known.keys
-        and unit.attempt not in known.running
+        Removal(unit.kind, unit.key, unit.bytes, now - unit.modified, NO_ROW)
+        for unit in stored
+        if unit.kind is not FileKind.OTHER
+        and unit.key not in referenced.keys
+        and unit.attempt not in referenced.running_attempts
     ]
 
 
-def _read(name: str) -> tuple[Kind, str, tuple[UUID, int] | None]:
-    for kind, pattern in _KEYS.items():
+def _parse_name(name: str) -> tuple[FileKind, str, tuple[UUID, int] | None]:
+    for kind, pattern in _KEY_PATTERNS.items():
         if match := pattern.fullmatch(name):
             key, *attempt = match.groups()
             return kind, key, (UUID(attempt[0]), int(attempt[1])) if attempt else None
-    return Kind.OTHER, name, None
+    return FileKind.OTHER, name, None
 
 
-# MERGED app.retention.files
-# What lies on this machine, outside of the store, and is of no use any more.
+# -- files on this host, outside of the store ---------------------------------------------------
 
 
-def find(settings: Settings, cache: Cache, known: Known, uploads: frozenset[str]) -> list[Removal]:
-    """Broken uploads, uploads where version 0.1 put them, copies of what is gone.
+def find_local_leftovers(
+    settings: Settings, cache: VerifiedCache, referenced: ReferencedKeys, uploads: frozenset[str]
+) -> list[Removal]:
+    """Find interrupted uploads, orphaned uploads of version 0.1, and cache entries without a row.
 
-    The key is the path below the data folder. Their age is counted on the clock of this machine,
-    whose files they are.
+    Their key is the path relative to the data directory. Their age is measured on the clock of this
+    host.
     """
     found = [
-        *_incoming(settings),
-        *_first_places(settings, uploads),
-        *_copies(settings, cache, known),
+        *_unfinished_uploads(settings),
+        *_legacy_uploads(settings, uploads),
+        *_unused_cache_entries(settings, cache, referenced),
     ]
     return [each for each in found if each.age_seconds > settings.orphan_seconds]
 
 
-def remove(settings: Settings, cache: Cache, removal: Removal) -> None:
-    """Delete it; a second time does nothing."""
+def delete_local(settings: Settings, cache: VerifiedCache, removal: Removal) -> None:
+    """Delete a file or directory, if it still exists."""
     path = settings.data_dir / removal.key
-    if removal.kind is Kind.COPY:
-        cache.forget(path.name)
+    if removal.kind is FileKind.COPY:
+        cache.remove(path.name)
     elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
-def tree_bytes(path: Path) -> int:
-    """What the files below a folder take."""
-    return sum(_size(each) for each in _below(path))
+def directory_bytes(path: Path) -> int:
+    """Return the total size of the files in a directory."""
+    return sum(_size(each) for each in _walk(path))
 
 
-def _incoming(settings: Settings) -> Iterator[Removal]:
-    for folder in (settings.datasets_dir / INCOMING).glob("*"):
-        yield _removal(settings, Kind.UNFINISHED, folder, "the upload was broken off")
+def _unfinished_uploads(settings: Settings) -> Iterator[Removal]:
+    for folder in (settings.datasets_dir / INCOMING_DIR).glob("*"):
+        yield _removal(settings, FileKind.UNFINISHED, folder, "the upload was interrupted")
 
 
-def _first_places(settings: Settings, uploads: frozenset[str]) -> Iterator[Removal]:
+def _legacy_uploads(settings: Settings, uploads: frozenset[str]) -> Iterator[Removal]:
     for path in settings.datasets_dir.glob("*"):
-        if path.suffix in ENDINGS and _is_id(path.stem) and path.stem not in uploads:
-            yield _removal(settings, Kind.UPLOAD, path, "no row knows it")
+        if path.suffix in SUFFIXES and _is_uuid(path.stem) and path.stem not in uploads:
+            yield _removal(settings, FileKind.UPLOAD, path, NO_ROW)
 
 
-def _copies(settings: Settings, cache: Cache, known: Known) -> Iterator[Removal]:
-    wanted = {entry_name(key) for key in known.keys}
+def _unused_cache_entries(
+    settings: Settings, cache: VerifiedCache, referenced: ReferencedKeys
+) -> Iterator[Removal]:
+    wanted = {entry_name(key) for key in referenced.keys}
     for name in cache.names():
         if name not in wanted:
             key = (cache.root / name).relative_to(settings.data_dir).as_posix()
-            yield Removal(Kind.COPY, key, cache.bytes(name), cache.age(name), "no row knows it")
+            yield Removal(
+                FileKind.COPY,
+                key,
+                cache.size_bytes(name),
+                cache.idle_seconds(name),
+                NO_ROW,
+            )
 
 
-def _removal(settings: Settings, kind: Kind, path: Path, why: str) -> Removal:
-    times = [_modified(each) for each in (path, *_below(path))]
+def _removal(settings: Settings, kind: FileKind, path: Path, reason: str) -> Removal:
+    times = [_modified(each) for each in (path, *_walk(path))]
     key = path.relative_to(settings.data_dir).as_posix()
-    size = _size(path) + tree_bytes(path)
-    return Removal(kind, key, size, time.time() - max(times), why)
+    size = _size(path) + directory_bytes(path)
+    return Removal(kind, key, size, time.time() - max(times), reason)
 
 
-def _below(path: Path) -> Iterator[Path]:
-    """Whatever lies in a folder. Unlike `rglob` it bears with folders that vanish meanwhile."""
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield all paths in a directory. Unlike `rglob`, it tolerates directories that disappear."""
     for folder, folders, files in os.walk(path):
         yield from (Path(folder, name) for name in (*folders, *files))
 
@@ -205,7 +221,7 @@ def _below(path: Path) -> Iterator[Path]:
 def _size(path: Path) -> int:
     try:
         return path.lstat().st_size if path.is_file() else 0
-    except FileNotFoundError:  # it went in the meantime
+    except FileNotFoundError:  # deleted in the meantime
         return 0
 
 
@@ -216,7 +232,7 @@ def _modified(path: Path) -> float:
         return time.time()
 
 
-def _is_id(name: str) -> bool:
+def _is_uuid(name: str) -> bool:
     try:
         return str(UUID(name)) == name
     except ValueError:

@@ -1,7 +1,8 @@
-"""Rows that have had their time, and what the others know.
+"""Queries of garbage collection: expired rows, and the keys to which rows refer.
 
-They are found page by page and given up in small batches, each in a transaction of its own, so that
-nobody waits for long. Each batch repeats its condition: any number of workers may do so at once.
+Expired rows are found page by page and deleted in small batches, each in its own transaction, so
+that other writers never wait for long. Each batch checks its condition again, so any number of
+workers may run this at once.
 """
 
 from collections.abc import Sequence
@@ -17,174 +18,190 @@ from app.database.clock import now
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
-from app.jobs.repository import UNENDED
-from app.queue.fencing import UNSYNCED, append
+from app.jobs.repository import ACTIVE_STATES
+from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import JobState
 from app.queue.tables import Checkpoint, Job
-from app.queue.transitions import Told
+from app.queue.transitions import EventContent
 from app.registry.tables import ModelVersion
-from app.retention.files import Kind, Removal
-from app.storage.tables import MODEL, RESULTS, Artifact
+from app.retention.files import FileKind, Removal
+from app.storage.tables import MODEL_KIND, RESULTS_KIND, Artifact
 
-DAY = 86_400.0  # seconds
-PAGE = 500  # rows that one look goes through
-BATCH = 25  # rows that one transaction gives up
-REMOVED = Told(
+DAY_SECONDS = 86_400.0
+PAGE_SIZE = 500  # rows per query
+BATCH_SIZE = 25  # rows that one transaction deletes
+MODEL_REMOVED = EventContent(
     "model_removed",
     "info",
-    "The model was removed: no version was made of it within the time that models are kept.",
+    "The model was deleted: it was not registered within the retention period.",
     {},
 )
-RESULTS_REMOVED = Told(
-    "results_removed", "info", "The results were removed: they were kept for long enough.", {}
+RESULTS_REMOVED = EventContent(
+    "results_removed", "info", "The results were deleted: their retention period is over.", {}
 )
-_SIZES = {
+_SIZE_QUERIES = {
     "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
     "postgresql": "SELECT pg_database_size(current_database())",
 }
 
 
-def database_name(session: Session) -> str:
-    """What no other database is called: the moment at which it was made, to the microsecond."""
-    made: float = session.scalars(select(ApiKey.created_at).where(ApiKey.id == LOCAL_KEY_ID)).one()
-    return f"database of {made!r}"
+def database_identity(session: Session) -> str:
+    """Return a unique name of the database, from its creation time to the microsecond."""
+    created_at: float = session.scalars(
+        select(ApiKey.created_at).where(ApiKey.id == LOCAL_KEY_ID)
+    ).one()
+    return f"database of {created_at!r}"
 
 
-def running(session: Session) -> frozenset[tuple[UUID, int]]:
-    """Attempts that may still add rows."""
+def running_attempts(session: Session) -> frozenset[tuple[UUID, int]]:
+    """Return the attempts that may still add rows, as (job id, attempt number)."""
     rows = session.execute(select(Job.id, Job.attempt).where(Job.state == JobState.RUNNING))
     return frozenset((row.id, row.attempt) for row in rows)
 
 
 def artifact_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
-    """Keys of one page, and the last row of it; None: there is no more."""
+    """Return the keys of one page, and the id of its last row, or None after the last page."""
     page = _page(session, Artifact.id, after)
     return session.scalars(select(Artifact.key).where(*page.of(Artifact.id))).all(), page.last
 
 
 def checkpoint_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
-    """As `artifact_keys`."""
+    """Like `artifact_keys`, for checkpoints."""
     page = _page(session, Checkpoint.job_id, after)
     keys = select(Checkpoint.key).where(*page.of(Checkpoint.job_id))
     return session.scalars(keys).all(), page.last
 
 
 def upload_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
-    """As `artifact_keys`, of data sets that were not deleted."""
+    """Like `artifact_keys`, for data sets that were not deleted."""
     page = _page(session, Dataset.id, after)
     uploads = select(Dataset).options(load_only(Dataset.id, Dataset.suffix))
     found = session.scalars(uploads.where(*page.of(Dataset.id), Dataset.deleted_at.is_(None)))
-    return [files.key(upload) for upload in found], page.last
+    return [files.store_key(upload) for upload in found], page.last
 
 
-def live_uploads(session: Session) -> frozenset[str]:
-    """Ids of the data sets that were not deleted."""
+def existing_dataset_ids(session: Session) -> frozenset[str]:
+    """Return the ids of the data sets that were not deleted."""
     ids = session.scalars(select(Dataset.id).where(Dataset.deleted_at.is_(None)))
     return frozenset(str(each) for each in ids)
 
 
-class Looked(NamedTuple):
-    """Expired rows of one page by their key; `last`: of the page, None if it is the last one."""
+class ExpiredPage(NamedTuple):
+    """Expired rows of one page as (id, removal), and the page's last id, None on the last page."""
 
     expired: list[tuple[UUID, Removal]]
     last: UUID | None
 
 
-class Expiry(Protocol):
-    """Rows of one kind that are kept for some days."""
+class ExpiryRule(Protocol):
+    """A rule that expires rows of one kind after some days."""
 
-    def look(self, session: Session, after: UUID | None) -> Looked:
-        """What has expired on the page that follows a key."""
+    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
+        """Return the expired rows of the page after an id."""
 
-    def forget(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
-        """Give up those with these keys that have still expired; the caller commits, and deletes
-        their files then.
+    def delete_expired(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        """Delete those of these rows that are still expired.
+
+        The caller must commit, and then delete their files.
         """
 
 
 @dataclass(frozen=True)
-class Checkpoints:
-    """Those of jobs that ended so long ago, unless a job that has not ended continues from there.
+class CheckpointExpiry:
+    """Expires checkpoints of jobs that ended `days` ago, unless an active job resumes from them.
 
-    By job.
+    The ids are job ids.
     """
 
     days: float
 
-    def look(self, session: Session, after: UUID | None) -> Looked:
+    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         page = _page(session, Checkpoint.job_id, after)
         rows = session.execute(
             select(Checkpoint.job_id, Checkpoint.key, Checkpoint.bytes, _age(Checkpoint.at))
             .join(Job, Job.id == Checkpoint.job_id)
-            .where(*page.of(Checkpoint.job_id, Job.id), _ended(self.days), ~_continued())
+            .where(
+                *page.of(Checkpoint.job_id, Job.id), _ended_before(self.days), ~_is_resumed_from()
+            )
             .order_by(Checkpoint.job_id, Checkpoint.attempt, Checkpoint.step)
         )
-        return Looked([(row.job_id, self._removal(*row[1:])) for row in rows], page.last)
+        return ExpiredPage([(row.job_id, self._removal(*row[1:])) for row in rows], page.last)
 
-    def forget(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
-        gone = session.execute(
+    def delete_expired(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        deleted = session.execute(
             delete(Checkpoint)
-            .where(Checkpoint.job_id.in_(select(Job.id).where(Job.id.in_(keys), _ended(self.days))))
-            .where(~_continued())
+            .where(
+                Checkpoint.job_id.in_(
+                    select(Job.id).where(Job.id.in_(keys), _ended_before(self.days))
+                )
+            )
+            .where(~_is_resumed_from())
             .returning(Checkpoint.key, Checkpoint.bytes, _age(Checkpoint.at)),
-            execution_options=UNSYNCED,
+            execution_options=NO_SESSION_SYNC,
         )
-        return [self._removal(*row) for row in gone]
+        return [self._removal(*row) for row in deleted]
 
     def _removal(self, key: str, size: int, age: float) -> Removal:
         return Removal(
-            Kind.CHECKPOINT, key, size, age, f"its job ended over {self.days:g} days ago"
+            FileKind.CHECKPOINT, key, size, age, f"its job ended over {self.days:g} days ago"
         )
 
 
 @dataclass(frozen=True)
-class Made:
-    """What jobs made that ended so long ago, by artifact. The job stays, and an event tells."""
+class ArtifactExpiry:
+    """Expires artifacts of ended jobs. The job stays, and gets an event.
 
-    kind: Kind
-    which: ColumnElement[bool]
-    why: str
-    told: Told
+    The ids are artifact ids.
+    """
 
-    def look(self, session: Session, after: UUID | None) -> Looked:
+    kind: FileKind
+    condition: ColumnElement[bool]
+    reason: str
+    event: EventContent
+
+    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         page = _page(session, Artifact.id, after)
         registered = select(ModelVersion.id).where(ModelVersion.artifact_id == Artifact.id).exists()
         rows = session.execute(
             select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
             .join(Job, Job.artifact_id == Artifact.id)
-            .where(*page.of(Artifact.id, Job.artifact_id), self.which, ~registered)
+            .where(*page.of(Artifact.id, Job.artifact_id), self.condition, ~registered)
             .order_by(Artifact.id)
         )
-        return Looked([(row.id, self._removal(*row[1:])) for row in rows], page.last)
+        return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], page.last)
 
-    def forget(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
-        """What somebody else works on at this moment is left for the next time."""
+    def delete_expired(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        """Delete the artifacts. Rows that are locked by others are left for the next run."""
         rows = session.execute(
             select(
                 *(Job.id.label("job_id"), Artifact.id, Artifact.key, Artifact.bytes),
                 _age(Artifact.created_at),
             )
             .join(Artifact, Artifact.id == Job.artifact_id)
-            .where(Artifact.id.in_(keys), self.which)
+            .where(Artifact.id.in_(keys), self.condition)
             .with_for_update(skip_locked=True)
         ).all()
-        # Asked once they are locked, since nobody can come to need one of them any more.
-        needed = self._needed(session, [row.id for row in rows], [row.job_id for row in rows])
-        gone = [row for row in rows if row.id not in needed]
+        # Checked after locking them, because nothing can start to refer to them any more.
+        referenced = self._still_referenced(
+            session, [row.id for row in rows], [row.job_id for row in rows]
+        )
+        deleted = [row for row in rows if row.id not in referenced]
         jobs = session.execute(
             update(Job)
-            .where(Job.id.in_([row.job_id for row in gone]))
+            .where(Job.id.in_([row.job_id for row in deleted]))
             .values(artifact_id=None, stream_seq=Job.stream_seq + 1)
             .returning(Job.id, Job.attempt, Job.stream_seq),
-            execution_options=UNSYNCED,
+            execution_options=NO_SESSION_SYNC,
         )
         for job in jobs:
-            append(session, job, self.told)
-        ids = [row.id for row in gone]
-        session.execute(delete(Artifact).where(Artifact.id.in_(ids)), execution_options=UNSYNCED)
-        return [self._removal(*row[2:]) for row in gone]
+            append_event(session, job, self.event)
+        ids = [row.id for row in deleted]
+        session.execute(
+            delete(Artifact).where(Artifact.id.in_(ids)), execution_options=NO_SESSION_SYNC
+        )
+        return [self._removal(*row[2:]) for row in deleted]
 
-    def _needed(
+    def _still_referenced(
         self, session: Session, ids: Sequence[UUID], jobs: Sequence[UUID]
     ) -> frozenset[UUID | None]:
         versions = select(ModelVersion.artifact_id).where(ModelVersion.artifact_id.in_(ids))
@@ -192,52 +209,55 @@ class Made:
         return frozenset(session.scalars(versions)) | frozenset(session.scalars(others))
 
     def _removal(self, key: str, size: int, age: float) -> Removal:
-        return Removal(self.kind, key, size, age, self.why)
+        return Removal(self.kind, key, size, age, self.reason)
 
 
-def models(*, days: float) -> Made:
-    """Those that no version is made of."""
-    which = and_(_ended(days), Artifact.kind == MODEL)
-    why = f"no version is made of it, and its job ended over {days:g} days ago"
-    return Made(Kind.MODEL, which, why, REMOVED)
+def model_expiry(*, days: float) -> ArtifactExpiry:
+    """Expire models that are not registered as a version."""
+    condition = and_(_ended_before(days), Artifact.kind == MODEL_KIND)
+    reason = f"it is not registered, and its job ended over {days:g} days ago"
+    return ArtifactExpiry(FileKind.MODEL, condition, reason, MODEL_REMOVED)
 
 
-def results(*, days: float) -> Made:
-    """Those of prediction runs."""
-    which = and_(_ended(days), Artifact.kind == RESULTS)
-    why = f"its prediction run ended over {days:g} days ago"
-    return Made(Kind.RESULT, which, why, RESULTS_REMOVED)
+def result_expiry(*, days: float) -> ArtifactExpiry:
+    """Expire results of prediction runs."""
+    condition = and_(_ended_before(days), Artifact.kind == RESULTS_KIND)
+    reason = f"its prediction run ended over {days:g} days ago"
+    return ArtifactExpiry(FileKind.RESULT, condition, reason, RESULTS_REMOVED)
 
 
-def old_answers(session: Session, *, seconds: float) -> int:
-    """How many answers under an `Idempotency-Key` are so old."""
+def count_expired_responses(session: Session, *, seconds: float) -> int:
+    """Count the responses of an `Idempotency-Key` that are older than `seconds`."""
     old = IdempotencyKey.created_at < now() - seconds
     return session.scalars(select(func.count()).select_from(IdempotencyKey).where(old)).one()
 
 
-def forget_answers(session: Session, *, seconds: float) -> int:
-    """Drop some of them; how many. 0: there are no more."""
+def delete_expired_responses(session: Session, *, seconds: float) -> int:
+    """Delete one batch of them. Return the count, which is 0 if there are none left."""
     key = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
-    some = select(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
-    old = IdempotencyKey.created_at < now() - seconds
-    some = some.where(old).order_by(IdempotencyKey.created_at).limit(BATCH)
-    gone = session.scalars(
-        delete(IdempotencyKey).where(key.in_(some)).returning(IdempotencyKey.key),
-        execution_options=UNSYNCED,
+    batch = (
+        select(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
+        .where(IdempotencyKey.created_at < now() - seconds)
+        .order_by(IdempotencyKey.created_at)
+        .limit(BATCH_SIZE)
     )
-    return len(gone.all())
+    deleted = session.scalars(
+        delete(IdempotencyKey).where(key.in_(batch)).returning(IdempotencyKey.key),
+        execution_options=NO_SESSION_SYNC,
+    )
+    return len(deleted.all())
 
 
 def database_bytes(session: Session) -> int:
-    """What the database takes."""
-    size: int = session.execute(text(_SIZES[session.get_bind().dialect.name])).scalar_one()
+    """Return the size of the database."""
+    size: int = session.execute(text(_SIZE_QUERIES[session.get_bind().dialect.name])).scalar_one()
     return size
 
 
 class _Page(NamedTuple):
-    """The rows whose key comes after one and not after the last; None: from the first, to the end.
+    """A range of ids: greater than `after`, up to `last`. None means without that bound.
 
-    Said of both sides of a join, or a planner may read all of the other one.
+    Apply it to both sides of a join, or a query planner may read all rows of the other side.
     """
 
     after: UUID | None
@@ -249,26 +269,29 @@ class _Page(NamedTuple):
 
 
 def _page(session: Session, key: InstrumentedAttribute[UUID], after: UUID | None) -> _Page:
-    """The next page by this key."""
+    """Return the next page by this column."""
     keys = select(key).where(*_Page(after, None).of(key)).order_by(key)
-    return _Page(after, session.scalars(keys.offset(PAGE - 1).limit(1)).one_or_none())
+    return _Page(after, session.scalars(keys.offset(PAGE_SIZE - 1).limit(1)).one_or_none())
 
 
 def _age(since: InstrumentedAttribute[float]) -> ColumnElement[float]:
     return (now() - since).label("age")
 
 
-def _continued() -> ColumnElement[bool]:
-    """Whether a job that has not ended begins with the checkpoints of this row's job."""
+def _is_resumed_from() -> ColumnElement[bool]:
+    """Whether an active job resumes from the checkpoints of this row's job."""
     later = aliased(Job)
     return (
         select(later.id)
-        .where(later.continues == Checkpoint.job_id, later.state.in_(UNENDED))
+        .where(later.continues == Checkpoint.job_id, later.state.in_(ACTIVE_STATES))
         .correlate(Checkpoint)
         .exists()
     )
 
 
-def _ended(days: float) -> ColumnElement[bool]:
-    """Without its kind and state, by whose index SQLite would read every job that has ended."""
-    return Job.finished_at < now() - days * DAY
+def _ended_before(days: float) -> ColumnElement[bool]:
+    """Whether the job ended more than `days` ago.
+
+    Without conditions on its kind and state: with their index, SQLite would read every ended job.
+    """
+    return Job.finished_at < now() - days * DAY_SECONDS

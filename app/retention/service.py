@@ -1,6 +1,6 @@
-"""The sweep: rows that have had their time go first, then files that no row knows.
+"""Garbage collection: delete expired rows first, then files to which no row refers.
 
-In this order a process that dies in between leaves files behind, which the next sweep finds, and
+In this order, a process that dies in between leaves files behind, which the next run finds, but
 never a row without files.
 """
 
@@ -14,170 +14,185 @@ import structlog
 from app.database.engines import Database
 from app.resources import Resources
 from app.retention import files, repository
-from app.retention.files import Known, Removal, StoreOfAnother, units
-from app.retention.repository import BATCH, Expiry
+from app.retention.files import ReferencedKeys, Removal, StoreOwnedByOther, group_by_key
+from app.retention.repository import BATCH_SIZE, ExpiryRule
 from app.settings import Settings
 from app.storage.opening import open_cache
 from app.sweeps import repository as sweeps
-from lora_core.atomic_files import is_no_room
+from lora_core.atomic_files import is_disk_full
 
-PAUSE_SECONDS = 0.01  # between two batches, in which others write
+PAUSE_SECONDS = 0.01  # between two batches, so that others can write
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Swept:
-    """What went, or would go."""
+class GarbageCollectionResult:
+    """What was deleted, or what a dry run would delete."""
 
     removals: Sequence[Removal]
-    young: int  # of what no row knows: left for now, since a row may follow
-    answers: int  # kept under an `Idempotency-Key` for long enough
+    too_young: int  # files without a row that are kept for now, because a row may follow
+    expired_responses: int  # stored responses of an `Idempotency-Key`
 
 
-def sweep(resources: Resources, *, dry_run: bool = False, any_age: bool = False) -> Swept:
-    """Remove what nobody needs; a dry run only tells. Any number of processes may do so at once.
+def collect_garbage(
+    resources: Resources, *, dry_run: bool = False, any_age: bool = False
+) -> GarbageCollectionResult:
+    """Delete expired rows and orphaned files; a dry run only lists them.
 
-    What no row knows must be old, unless `any_age`: then nothing else may be running.
+    Any number of processes may run it at once. Files without a row must be old, unless `any_age` is
+    set: then nothing else may be running.
 
-    Raises `StoreOfAnother`, `StorageUnavailable`, `StorageRefused`, and what a database raises;
-    what is left then is found by the next sweep.
+    Raises `StoreOwnedByOther`, `StorageUnavailable`, `StorageRefused`, and database errors. The
+    next run finds what is left then.
     """
     settings, store, database = resources.settings, resources.store, resources.database
     cache = open_cache(settings)
-    ours = _is_ours(resources, claim=not dry_run)
-    found = units(store.files())  # before the look at the rows, see `orphans`
+    owns_store = _owns_store(resources, claim=not dry_run)
+    stored = group_by_key(store.list_files())  # before reading the rows, see `find_orphans`
     now = store.now()
     expired = [
         removal
-        for expiry in _expiries(settings)
-        for removal in _expire(database, expiry, dry_run=dry_run)
+        for rule in _expiry_rules(settings)
+        for removal in _delete_expired(database, rule, dry_run=dry_run)
     ]
-    answers = _drop_answers(database, settings, dry_run=dry_run)
+    expired_responses = _delete_expired_responses(database, settings, dry_run=dry_run)
     if not dry_run:
-        _discard_unready(database, settings)
-    known = _known(database)
+        _discard_unready_sweeps(database, settings)
+    referenced = _referenced_keys(database)
     with database.read() as session:
-        uploads = repository.live_uploads(session)
-    gone = {removal.key for removal in expired}
-    unknown = [each for each in files.orphans(found, known, now=now) if each.key not in gone]
-    least_age = -inf if any_age else settings.orphan_seconds
-    orphans = [each for each in unknown if ours and each.age_seconds > least_age]
-    here = files.find(settings, cache, known, uploads)
+        uploads = repository.existing_dataset_ids(session)
+    expired_keys = {removal.key for removal in expired}
+    unreferenced = [
+        removal
+        for removal in files.find_orphans(stored, referenced, now=now)
+        if removal.key not in expired_keys
+    ]
+    min_age = -inf if any_age else settings.orphan_seconds
+    orphans = [each for each in unreferenced if owns_store and each.age_seconds > min_age]
+    leftovers = files.find_local_leftovers(settings, cache, referenced, uploads)
     if not dry_run:
         for removal in (*expired, *orphans):
             store.delete(removal.key)
-            _tell(removal)
-        for removal in here:
-            files.remove(settings, cache, removal)
-            _tell(removal)
-    return Swept((*expired, *orphans, *here), len(unknown) - len(orphans), answers)
+            _log_removal(removal)
+        for removal in leftovers:
+            files.delete_local(settings, cache, removal)
+            _log_removal(removal)
+    return GarbageCollectionResult(
+        removals=(*expired, *orphans, *leftovers),
+        too_young=len(unreferenced) - len(orphans),
+        expired_responses=expired_responses,
+    )
 
 
 def disk_use(resources: Resources) -> dict[str, int]:
-    """Bytes by what takes them: the store, this machine's own folders, the database."""
-    names = {kind: f"{kind}s" for kind in files.STORED}
+    """Return the bytes used by each part of the store, this host's directories and the database."""
+    names = {kind: f"{kind}s" for kind in files.STORED_KINDS}
     use = dict.fromkeys((*names.values(), "other"), 0)
-    for unit in units(resources.store.files()):
+    for unit in group_by_key(resources.store.list_files()):
         use[names.get(unit.kind, "other")] += unit.bytes
     with resources.database.read() as session:
         use["database"] = repository.database_bytes(session)
-    folders = {"copies": open_cache(resources.settings).root, "work": resources.settings.work_dir}
-    return use | {name: files.tree_bytes(folder) for name, folder in folders.items()}
+    directories = {
+        "copies": open_cache(resources.settings).root,
+        "work": resources.settings.work_dir,
+    }
+    return use | {name: files.directory_bytes(path) for name, path in directories.items()}
 
 
-def _expiries(settings: Settings) -> Iterator[Expiry]:
-    yield repository.Checkpoints(settings.keep_checkpoint_days)
+def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
+    yield repository.CheckpointExpiry(settings.keep_checkpoint_days)
     if settings.keep_artifact_days is not None:
-        yield repository.models(days=settings.keep_artifact_days)
-    yield repository.results(days=settings.keep_prediction_days)
+        yield repository.model_expiry(days=settings.keep_artifact_days)
+    yield repository.result_expiry(days=settings.keep_prediction_days)
 
 
-def _expire(database: Database, expiry: Expiry, *, dry_run: bool) -> Iterator[Removal]:
-    """Give up expired rows, few at a time. Their files are still there."""
+def _delete_expired(database: Database, rule: ExpiryRule, *, dry_run: bool) -> Iterator[Removal]:
+    """Delete expired rows in batches, and yield the removals of their files."""
     after = None
     while True:
         with database.read() as session:
-            found, after = expiry.look(session, after)
+            expired, after = rule.find_expired(session, after)
         if dry_run:
-            yield from (removal for _, removal in found)
+            yield from (removal for _, removal in expired)
         else:
-            keys = list(dict.fromkeys(key for key, _ in found))
-            for first in range(0, len(keys), BATCH):
+            ids = list(dict.fromkeys(id_ for id_, _ in expired))
+            for first in range(0, len(ids), BATCH_SIZE):
                 with database.write() as session:
-                    gone = expiry.forget(session, keys[first : first + BATCH])
+                    removals = rule.delete_expired(session, ids[first : first + BATCH_SIZE])
                     session.commit()
-                yield from gone
+                yield from removals
                 time.sleep(PAUSE_SECONDS)
         if after is None:
             return
 
 
-def _drop_answers(database: Database, settings: Settings, *, dry_run: bool) -> int:
+def _delete_expired_responses(database: Database, settings: Settings, *, dry_run: bool) -> int:
     seconds = settings.idempotency_seconds
     if dry_run:
         with database.read() as session:
-            return repository.old_answers(session, seconds=seconds)
-    dropped = 0
+            return repository.count_expired_responses(session, seconds=seconds)
+    deleted = 0
     while True:
         with database.write() as session:
-            some = repository.forget_answers(session, seconds=seconds)
+            batch = repository.delete_expired_responses(session, seconds=seconds)
             session.commit()
-        if not some:
-            return dropped
-        dropped += some
+        if not batch:
+            return deleted
+        deleted += batch
         time.sleep(PAUSE_SECONDS)
 
 
-def _discard_unready(database: Database, settings: Settings) -> None:
-    """Sweeps whose process died while it stored their trials."""
+def _discard_unready_sweeps(database: Database, settings: Settings) -> None:
+    """Delete sweeps whose process died before all their trials were stored."""
     while True:
         with database.write() as session:
-            left = sweeps.oldest_unready(session, seconds=settings.orphan_seconds)
+            left = sweeps.oldest_abandoned(session, seconds=settings.orphan_seconds)
             if left is None:
                 return
-            sweeps.discard_unready(session, left)
+            sweeps.delete_unready(session, left)
             session.commit()
         time.sleep(PAUSE_SECONDS)
 
 
-def _known(database: Database) -> Known:
-    """What the rows say, page by page.
+def _referenced_keys(database: Database) -> ReferencedKeys:
+    """Return the keys to which rows refer, read page by page.
 
-    Which attempts run comes first: one that ends later is among them, and the rows of one that had
-    ended are there by then.
+    Running attempts are read first: an attempt that ends later is among them, and the rows of one
+    that has already ended are committed by then.
     """
     with database.read() as session:
-        running = repository.running(session)
+        running_attempts = repository.running_attempts(session)
     keys: set[str] = set()
-    for read in (repository.artifact_keys, repository.checkpoint_keys, repository.upload_keys):
+    for read_page in (repository.artifact_keys, repository.checkpoint_keys, repository.upload_keys):
         after = None
         while True:
             with database.read() as session:
-                found, after = read(session, after)
-            keys.update(found)
+                page, after = read_page(session, after)
+            keys.update(page)
             if after is None:
                 break
-    return Known(frozenset(keys), running)
+    return ReferencedKeys(frozenset(keys), running_attempts)
 
 
-def _is_ours(resources: Resources, *, claim: bool) -> bool:
-    """With the wrong database every model of the right one would look like an orphan.
+def _owns_store(resources: Resources, *, claim: bool) -> bool:
+    """Return whether the store belongs to this database, and claim it if it has no owner.
 
-    A store that is too full to be marked as ours may be another's: what no row knows stays then.
+    With the wrong database, every model of the right one would look like an orphan. A store that is
+    too full to be claimed may belong to another database, so orphans are kept then.
     """
     with resources.database.read() as session:
-        name = repository.database_name(session)
+        name = repository.database_identity(session)
     try:
         owner = resources.store.owner(name if claim else None)
     except OSError as error:
-        if not is_no_room(error):
+        if not is_disk_full(error):
             raise
         owner = resources.store.owner(None)
     if owner not in (name, None):
-        raise StoreOfAnother(owner=owner, name=name)
+        raise StoreOwnedByOther(owner=owner, name=name)
     return owner == name or not claim
 
 
-def _tell(removal: Removal) -> None:
-    log.info("removed", kind=removal.kind, key=removal.key, bytes=removal.bytes, why=removal.why)
+def _log_removal(removal: Removal) -> None:
+    log.info("removed", kind=removal.kind, key=removal.key, bytes=removal.bytes, why=removal.reason)

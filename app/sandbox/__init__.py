@@ -1,1 +1,1 @@
-"""Child processes with limits, for files that callers sent."""
+"""Child processes with resource limits, for files that callers uploaded."""

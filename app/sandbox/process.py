@@ -1,4 +1,4 @@
-"""A child process with limits, for what callers sent: a hostile file harms the child alone."""
+"""Run `lora_core` on uploaded files in a child process, so that a malicious file harms only it."""
 
 import json
 import math
@@ -17,12 +17,21 @@ from typing import TypeVar
 import anyio.from_thread
 from anyio import NoEventLoopError
 
-from lora_core.errors import LoraCoreError, adapter, artifact, base, data, export, spec, training
+from lora_core.errors import (
+    LoraCoreError,
+    adapter,
+    artifact,
+    base_model,
+    data,
+    export,
+    spec,
+    training,
+)
 
-LOOK_SECONDS = 0.1  # how soon the child of a caller that left is killed
+POLL_SECONDS = 0.1  # how often to check whether the caller was cancelled
 
-# Nothing of the service's own environment: it may hold secrets. One thread each, because every
-# thread of a numeric library takes address space, which is what the memory limit counts.
+# Nothing is inherited from the service's environment, which may contain secrets. One thread per
+# library, because each thread uses address space, which the memory limit counts.
 _ENVIRONMENT = {
     "PATH": os.defpath,
     "LANG": "C.UTF-8",
@@ -35,51 +44,52 @@ _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
 }
 
-# A child may name any cause, so the modules of all are loaded.
-KINDS = (adapter, artifact, base, data, export, spec, training)
-Kind = TypeVar("Kind", bound=LoraCoreError)
+# A child may report any error, so all error modules must be loaded.
+ERROR_MODULES = (adapter, artifact, base_model, data, export, spec, training)
+ErrorT = TypeVar("ErrorT", bound=LoraCoreError)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a child may use."""
+class SandboxLimits:
+    """Resource limits of a child process."""
 
     memory_mb: int
     seconds: float
-    file_bytes: int  # largest file that it may write, its report included
+    file_bytes: int  # maximum size of a file that it writes, including its stdout
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a child ended, and what it said."""
+class SandboxResult:
+    """Exit code and output of a child process."""
 
-    status: int | None  # None: it was stopped, because its time was over
-    report: bytes
-    complaints: str
+    returncode: int | None  # None: it was killed after the time limit
+    stdout: bytes
+    stderr: str
 
     @property
-    def out_of_time(self) -> bool:
-        return self.status in (None, -signal.SIGXCPU)
+    def timed_out(self) -> bool:
+        return self.returncode in (None, -signal.SIGXCPU)
 
     @property
     def out_of_memory(self) -> bool:
-        # The last two: of Python's own C code, of the loader of libraries.
-        words = ("MemoryError", "bad_alloc", "llocat", "SystemError", "failed to map segment")
-        return self.status == -signal.SIGKILL or any(word in self.complaints for word in words)
+        # The last two come from Python's C code and from the dynamic loader.
+        phrases = ("MemoryError", "bad_alloc", "llocat", "SystemError", "failed to map segment")
+        return self.returncode == -signal.SIGKILL or any(each in self.stderr for each in phrases)
 
-    def cause(self, kind: type[Kind]) -> Kind:
-        """The error that the child told, again as an object."""
-        failed = json.loads(self.report.splitlines()[-1])
-        for each in _subclasses(kind):
-            if getattr(each, "code", None) == failed["code"]:
-                return each(**failed["detail"])
-        raise ValueError(f"a child named an unknown cause: {failed['code']}")
+    def error(self, base: type[ErrorT]) -> ErrorT:
+        """Return the error that the child reported, as an instance of a subclass of `base`."""
+        reported = json.loads(self.stdout.splitlines()[-1])
+        for error_class in _subclasses(base):
+            if getattr(error_class, "code", None) == reported["code"]:
+                return error_class(**reported["detail"])
+        raise ValueError(f"the child process reported an unknown error: {reported['code']}")
 
 
-def run(arguments: Sequence[str], *, limits: Limits, folder: Path) -> Ended:
-    """Run `python -m lora_core` with these arguments in `folder` and wait for its end.
+def run_child(arguments: Sequence[str], *, limits: SandboxLimits, cwd: Path) -> SandboxResult:
+    """Run `python -m lora_core` with these arguments in `cwd`, and wait for it.
 
-    In a thread of a task that is cancelled the child is killed, and the cancellation raised.
+    If this runs in a worker thread of a task that is cancelled, kill the child and raise the
+    cancellation.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
@@ -88,40 +98,40 @@ def run(arguments: Sequence[str], *, limits: Limits, folder: Path) -> Ended:
             stdout=output,
             stderr=log,
             env=_ENVIRONMENT,
-            cwd=folder,
+            cwd=cwd,
             start_new_session=True,
         )
-        status: int | None = None
+        returncode: int | None = None
         try:
-            status = _wait(child, limits.seconds)
+            returncode = _wait(child, limits.seconds)
         finally:
             if child.returncode is None:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
         output.seek(0)
         log.seek(0)
-        return Ended(status, output.read(), log.read().decode("utf-8", "replace"))
+        return SandboxResult(returncode, output.read(), log.read().decode("utf-8", "replace"))
 
 
 def _wait(child: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """Its status; None: its time is over."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
+    """Return its exit code, or None after the time limit."""
+    deadline = time.monotonic() + seconds
+    while (seconds_left := deadline - time.monotonic()) > 0:
         try:
-            return child.wait(min(left, LOOK_SECONDS))
+            return child.wait(min(seconds_left, POLL_SECONDS))
         except subprocess.TimeoutExpired:
-            with suppress(NoEventLoopError):  # not in a thread of a task
+            with suppress(NoEventLoopError):  # not in a worker thread of a task
                 anyio.from_thread.check_cancelled()
     return None
 
 
-def _command(arguments: Sequence[str], limits: Limits) -> list[str]:
+def _command(arguments: Sequence[str], limits: SandboxLimits) -> list[str]:
     python = [sys.executable, "-I", "-B", "-m"]
-    figures = (limits.memory_mb * 2**20, math.ceil(limits.seconds), limits.file_bytes)
-    return [*python, "app.sandbox.exec", *map(str, figures), *python, "lora_core", *arguments]
+    limit_args = (limits.memory_mb * 2**20, math.ceil(limits.seconds), limits.file_bytes)
+    return [*python, "app.sandbox.exec", *map(str, limit_args), *python, "lora_core", *arguments]
 
 
-def _subclasses(kind: type[Kind]) -> Iterator[type[Kind]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
+def _subclasses(base: type[ErrorT]) -> Iterator[type[ErrorT]]:
+    for subclass in base.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

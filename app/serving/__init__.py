@@ -1,1 +1,1 @@
-"""Answers from loaded models. The only part of the service that loads torch."""
+"""Online prediction with the registered models. The only part of the service that loads torch."""

@@ -1,4 +1,4 @@
-"""How many texts may be on their way. Whoever finds no room is refused at once."""
+"""Admission control and rate limits: requests over capacity are rejected at once."""
 
 import math
 import random
@@ -9,151 +9,156 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.serving.errors import Busy, KeyBusy, QuotaUsed
+from app.serving.errors import KeyOverloaded, RateLimitExceeded, ServerOverloaded
 
-FLOOR_TOKENS = 32_768  # may wait, however slow the machine: 64 texts of 512 tokens
-_MARGIN = 0.5  # of a timeout may be spent waiting: the speed is an estimate
-_LONGEST = 30  # seconds that a caller is told to wait at most
-_JITTER = 0.2  # so that those who were refused together do not come back together
+MIN_TOKEN_LIMIT = 32_768  # may wait however slow the machine is: 64 texts of 512 tokens
+BURST_SECONDS = 10.0  # of the rate limit that may be used at once
+_MAX_WAIT_SHARE = 0.5  # of a timeout; the throughput is only an estimate
+_MAX_RETRY_AFTER_SECONDS = 30
+_JITTER = 0.2  # of Retry-After, so that clients rejected together do not return together
+_MAX_BUCKETS = 10_000  # API keys
 
 
 @dataclass
-class Place:
-    """Room for one call."""
+class Reservation:
+    """The capacity that one request holds."""
 
     texts: int
-    tokens: int  # an upper bound, until the texts are tokenised
+    tokens: int  # an upper bound until the texts are tokenized
 
 
-class Admission:
-    """Room between the door and the answer.
+class AdmissionController:
+    """Limits the texts and tokens in flight, from the arrival of a request to its response.
 
-    It is taken before anything is looked up, loaded or tokenised, so that a refusal costs nothing;
-    until then a text counts with the most tokens that it could have. Used on the event loop only.
+    Capacity is reserved before anything is looked up, loaded or tokenized, so that a rejection is
+    cheap; until then a text counts with the most tokens it could have. Use on the event loop only.
+
+    Args:
+        max_texts: Texts in flight, of all API keys.
+        max_wait_seconds: Limits the tokens in flight to what is computed in this time, but never
+            to less than `MIN_TOKEN_LIMIT`.
+        key_share: Share of both limits that one API key may use.
+        tokens_per_second: Returns the measured throughput, None before the first batch.
     """
 
     def __init__(
         self,
         *,
-        most_texts: int,
-        most_seconds: float,
-        share: float,
+        max_texts: int,
+        max_wait_seconds: float,
+        key_share: float,
         tokens_per_second: Callable[[], float | None],
     ) -> None:
-        self.texts = self.tokens = 0
-        self._most_texts = most_texts
-        self._most_seconds = most_seconds
-        self._share = share
-        self._speed = tokens_per_second
-        self._texts_of: Counter[UUID] = Counter()
-        self._tokens_of: Counter[UUID] = Counter()
+        self.texts = self.tokens = 0  # in flight
+        self._max_texts = max_texts
+        self._max_wait_seconds = max_wait_seconds
+        self._key_share = key_share
+        self._tokens_per_second = tokens_per_second
+        self._key_texts: Counter[UUID] = Counter()
+        self._key_tokens: Counter[UUID] = Counter()
 
-    def check(self, caller: UUID, *, texts: int, tokens: int, timeout: float = math.inf) -> None:
-        """Raises `Busy`, or `KeyBusy` if this caller alone is the cause; both say when to return.
+    def check(self, key_id: UUID, *, texts: int, tokens: int, timeout: float = math.inf) -> None:
+        """Raise `ServerOverloaded`, or `KeyOverloaded` if this API key alone uses up its share.
 
-        `timeout`: seconds after which the caller has no use for the answer. With nothing under way
-        everything is let in.
+        `timeout` is the time in seconds after which the client has no use for the response. With
+        nothing in flight every request is admitted.
         """
-        most_tokens = self._most_tokens(timeout)
+        max_tokens = self._max_tokens(timeout)
         if self.texts and (
-            self.texts + texts > self._most_texts or self.tokens + tokens > most_tokens
+            self.texts + texts > self._max_texts or self.tokens + tokens > max_tokens
         ):
-            raise Busy(waiting=self.texts, retry_after=self._advice())
-        mine, my_tokens = self._texts_of[caller], self._tokens_of[caller]
-        if mine and (
-            mine + texts > self._share * self._most_texts
-            or my_tokens + tokens > self._share * most_tokens
+            raise ServerOverloaded(waiting=self.texts, retry_after=self._retry_after())
+        key_texts, key_tokens = self._key_texts[key_id], self._key_tokens[key_id]
+        if key_texts and (
+            key_texts + texts > self._key_share * self._max_texts
+            or key_tokens + tokens > self._key_share * max_tokens
         ):
-            raise KeyBusy(waiting=mine, retry_after=self._advice())
+            raise KeyOverloaded(waiting=key_texts, retry_after=self._retry_after())
 
     @contextmanager
-    def place(
-        self, caller: UUID, *, texts: int, tokens: int, timeout: float = math.inf
-    ) -> Iterator[Place]:
-        """Room, as long as the block lasts. Raises what `check` raises."""
-        self.check(caller, texts=texts, tokens=tokens, timeout=timeout)
-        place = Place(0, 0)
-        self._change(place, caller, texts=texts, tokens=tokens)
+    def reserve(
+        self, key_id: UUID, *, texts: int, tokens: int, timeout: float = math.inf
+    ) -> Iterator[Reservation]:
+        """Reserve capacity for the duration of the block. Raises what `check` raises."""
+        self.check(key_id, texts=texts, tokens=tokens, timeout=timeout)
+        reservation = Reservation(0, 0)
+        self._change(reservation, key_id, texts=texts, tokens=tokens)
         try:
-            yield place
+            yield reservation
         finally:
-            self._change(place, caller, texts=-place.texts, tokens=-place.tokens)
+            self._change(reservation, key_id, texts=-reservation.texts, tokens=-reservation.tokens)
 
-    def correct(self, place: Place, caller: UUID, tokens: int) -> None:
-        """Its texts are tokenised: they have so many."""
-        self._change(place, caller, texts=0, tokens=tokens - place.tokens)
+    def set_tokens(self, reservation: Reservation, key_id: UUID, tokens: int) -> None:
+        """Replace the upper bound of a reservation by the actual number of tokens."""
+        self._change(reservation, key_id, texts=0, tokens=tokens - reservation.tokens)
 
-    def _change(self, place: Place, caller: UUID, *, texts: int, tokens: int) -> None:
-        place.texts += texts
-        place.tokens += tokens
+    def _change(self, reservation: Reservation, key_id: UUID, *, texts: int, tokens: int) -> None:
+        reservation.texts += texts
+        reservation.tokens += tokens
         self.texts += texts
         self.tokens += tokens
-        for counts, change in ((self._texts_of, texts), (self._tokens_of, tokens)):
-            counts[caller] += change
-            if not counts[caller]:
-                del counts[caller]
+        for counts, change in ((self._key_texts, texts), (self._key_tokens, tokens)):
+            counts[key_id] += change
+            if not counts[key_id]:
+                del counts[key_id]
 
-    def _most_tokens(self, timeout: float) -> float:
-        """That may be under way together with a question that must be answered in `timeout`."""
-        speed = self._speed()
-        if speed is None:
-            return FLOOR_TOKENS
-        in_time = _MARGIN * timeout * speed
-        return min(in_time, max(FLOOR_TOKENS, self._most_seconds * speed))
+    def _max_tokens(self, timeout: float) -> float:
+        """Return the limit of tokens in flight, including a request with this timeout."""
+        throughput = self._tokens_per_second()
+        if throughput is None:
+            return MIN_TOKEN_LIMIT
+        in_time = _MAX_WAIT_SHARE * timeout * throughput
+        return min(in_time, max(MIN_TOKEN_LIMIT, self._max_wait_seconds * throughput))
 
-    def _advice(self) -> int:
-        """Seconds until what waits now is computed, for `Retry-After`."""
-        seconds = self.tokens / (self._speed() or FLOOR_TOKENS)
+    def _retry_after(self) -> int:
+        """Return the seconds until the tokens in flight are computed, for `Retry-After`."""
+        seconds = self.tokens / (self._tokens_per_second() or MIN_TOKEN_LIMIT)
         jittered = seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
-        return min(max(math.ceil(jittered), 1), _LONGEST)
-
-
-# MERGED app.serving.admission
-# How many texts a second each key may send (a token bucket per key).
-
-BURST_SECONDS = 10.0  # of the quota may come at once
-_REMEMBERED = 10_000  # keys
+        return min(max(math.ceil(jittered), 1), _MAX_RETRY_AFTER_SECONDS)
 
 
 @dataclass(slots=True)
-class _Bucket:
-    level: float  # texts that may come now; below zero after a call larger than the burst
-    at: float
+class _TokenBucket:
+    level: float  # texts that may come now; negative after a request larger than the burst
+    updated_at: float
 
 
-class Quota:
-    """None: no limit. Used on the event loop only."""
+class KeyRateLimiter:
+    """Limits the texts per second of each API key by a token bucket. None: no limit.
+
+    Use on the event loop only.
+    """
 
     def __init__(
         self, texts_per_second: float | None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._speed = texts_per_second
+        self._rate = texts_per_second
         self._clock = clock
-        self._buckets: dict[UUID, _Bucket] = {}
+        self._buckets: dict[UUID, _TokenBucket] = {}
 
-    def take(self, caller: UUID, texts: int) -> None:
-        """Raises `QuotaUsed`, which says when it is worth trying again.
+    def acquire(self, key_id: UUID, texts: int) -> None:
+        """Take `texts` from the bucket of the API key. Raises `RateLimitExceeded`.
 
-        A call larger than the burst is let in with a full bucket, and paid for afterwards.
+        A request larger than the burst is admitted if the bucket is full, and puts it into debt.
         """
-        if self._speed is None:
+        if self._rate is None:
             return
-        full, now = self._speed * BURST_SECONDS, self._clock()
-        bucket = self._buckets.get(caller)
+        capacity, now = self._rate * BURST_SECONDS, self._clock()
+        bucket = self._buckets.get(key_id)
         if bucket is None:
-            if len(self._buckets) >= _REMEMBERED:
-                self._forget_full(full, now)
-            bucket = self._buckets[caller] = _Bucket(full, now)
-        bucket.level = min(full, bucket.level + (now - bucket.at) * self._speed)
-        bucket.at = now
-        needed = min(texts, full)
-        if bucket.level < needed:
-            wait = (needed - bucket.level) / self._speed
-            raise QuotaUsed(quota=self._speed, retry_after=max(1, math.ceil(wait)))
+            if len(self._buckets) >= _MAX_BUCKETS:
+                self._evict_full(capacity, now)
+            bucket = self._buckets[key_id] = _TokenBucket(capacity, now)
+        bucket.level = min(capacity, bucket.level + (now - bucket.updated_at) * self._rate)
+        bucket.updated_at = now
+        required = min(texts, capacity)
+        if bucket.level < required:
+            wait = (required - bucket.level) / self._rate
+            raise RateLimitExceeded(quota=self._rate, retry_after=max(1, math.ceil(wait)))
         bucket.level -= texts
 
-    def _forget_full(self, full: float, now: float) -> None:
-        assert self._speed is not None  # noqa: S101
-        for caller, bucket in list(self._buckets.items()):
-            if bucket.level + (now - bucket.at) * self._speed >= full:
-                del self._buckets[caller]
+    def _evict_full(self, capacity: float, now: float) -> None:
+        assert self._rate is not None  # noqa: S101
+        for key_id, bucket in list(self._buckets.items()):
+            if bucket.level + (now - bucket.updated_at) * self._rate >= capacity:
+                del self._buckets[key_id]

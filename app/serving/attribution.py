@@ -1,8 +1,9 @@
-"""What each word adds to a score: Shapley values, counted by captum.
+"""Shapley values of words: what each word adds to a score. Computed by captum.
 
-Words join the text one after the other in some order, and each is credited with what the score
-changes when it comes. Its value is the mean over orders. Hence the values of all words add up to
-the score of the whole text less that of none (docs/decisions/0025).
+The words join the text one after the other, in the order of a permutation, and each is credited
+with the change of the score when it joins. Its Shapley value is the mean over permutations. Hence
+the values of all words add up to the score of the whole text minus that of the empty text
+(docs/decisions/0025).
 """
 
 import itertools
@@ -11,61 +12,66 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from lora_core.process import importing
+from lora_core.process import imports_without_gc
 
-FEW = 5  # words of which every order is tried: 120 orders, 32 texts
-PAIRS = 8  # of orders, for more words
-TOKENS = 8192  # in the texts of all orders; one pair is always tried
+MAX_EXHAUSTIVE_WORDS = 5  # up to here all permutations are used: 120 of them, 32 texts
+MAX_PERMUTATION_PAIRS = 8  # for more words
+MAX_TOTAL_TOKENS = 8192  # in the texts of all permutations; one pair is used in any case
 
-Order = Sequence[int]
-Kept = tuple[bool, ...]  # which words are there
+Permutation = Sequence[int]
+Coalition = tuple[bool, ...]  # which words are in the text
 
 
-def orders(words: int, tokens: int) -> list[Order]:
-    """The orders in which so many words of so many tokens join; always the same.
+def sample_permutations(words: int, tokens: int) -> list[Permutation]:
+    """Return the permutations for a text of `words` words and `tokens` tokens; deterministic.
 
-    Each is tried with its reverse, which halves the error and more: a word that comes early in one
-    comes late in the other.
+    Each permutation comes with its reverse (antithetic sampling), which halves the error or better:
+    a word that is early in one is late in the other.
     """
-    if words <= FEW:
+    if words <= MAX_EXHAUSTIVE_WORDS:
         return list(itertools.permutations(range(words)))
-    drawn = random.Random(0)  # noqa: S311
-    of_a_pair = (words - 1) * tokens  # a text and the rest of it, after each word but the last
-    some = [
-        drawn.sample(range(words), words) for _ in range(max(1, min(PAIRS, TOKENS // of_a_pair)))
-    ]
-    return [each for order in some for each in (order, order[::-1])]
+    rng = random.Random(0)  # noqa: S311
+    # Of a pair: after each word but the last, a text and its complement.
+    tokens_per_pair = (words - 1) * tokens
+    pairs = max(1, min(MAX_PERMUTATION_PAIRS, MAX_TOTAL_TOKENS // tokens_per_pair))
+    sampled = [rng.sample(range(words), words) for _ in range(pairs)]
+    return [each for permutation in sampled for each in (permutation, permutation[::-1])]
 
 
-def steps(words: int, tried: Sequence[Order]) -> list[Kept]:
-    """Every text that is needed, once: all words first, and none."""
-    found = {(True,) * words: None, (False,) * words: None}  # a dict keeps their order
-    for order in tried:
-        there = [False] * words
-        for word in order:
-            there[word] = True
-            found[tuple(there)] = None
-    return list(found)
+def coalitions(words: int, permutations: Sequence[Permutation]) -> list[Coalition]:
+    """Return the distinct coalitions whose scores are needed: all words first, then no words."""
+    ordered = {(True,) * words: None, (False,) * words: None}  # a dict keeps the order
+    for permutation in permutations:
+        present = [False] * words
+        for word in permutation:
+            present[word] = True
+            ordered[tuple(present)] = None
+    return list(ordered)
 
 
-def shapley(scores: Mapping[Kept, float], tried: Sequence[Order]) -> list[float]:
-    """The value of each word. `scores` holds those of all `steps`. Loads captum at first use."""
-    torch, sampling_of = _captum()
+def shapley_values(
+    scores: Mapping[Coalition, float], permutations: Sequence[Permutation]
+) -> list[float]:
+    """Return the Shapley value of each word. Imports captum at the first call.
 
-    def forward(kept: Any) -> Any:
-        """(texts, words) of ones and zeros -> (texts,)"""
-        return torch.tensor([scores[tuple(row)] for row in kept.bool().tolist()])
+    `scores` has the score of each of the `coalitions`.
+    """
+    torch, sampling_class = _import_captum()
 
-    words = len(tried[0])
-    sampling = sampling_of(forward)
-    sampling.permutation_generator = lambda *_: tried
+    def forward(masks: Any) -> Any:
+        """Masks (texts, words) of zeros and ones -> scores (texts,)."""
+        return torch.tensor([scores[tuple(row)] for row in masks.bool().tolist()])
+
+    words = len(permutations[0])
+    sampling = sampling_class(forward)
+    sampling.permutation_generator = lambda *_: permutations
     values = sampling.attribute(torch.ones(1, words), perturbations_per_eval=words)
     return list(values[0].tolist())
 
 
 @cache
-def _captum() -> tuple[Any, Any]:
-    with importing():
+def _import_captum() -> tuple[Any, Any]:
+    with imports_without_gc():
         import torch
         from captum.attr import ShapleyValueSampling
     return torch, ShapleyValueSampling

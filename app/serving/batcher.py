@@ -1,10 +1,10 @@
-"""One queue before the cores: texts of many callers are computed together. Knows no torch.
+"""Dynamic batching: one queue in front of the cores, from which batches are formed. Needs no torch.
 
-There is a worker for each core, and each computes a batch of its own on that core: cores that share
-one product wait for each other (docs/decisions/0019). A text that is alone gets all cores from the
-first worker, the only one that keeps a team of threads for it. A batch is formed when a worker is
-free, of what waits then: nothing is delayed to fill it. Its texts share a network, since that is
-what computes them; their adapters may differ.
+There is a worker thread for each core, and each computes a batch of its own on that core, because
+cores that share one product wait for each other (docs/decisions/0019). A text that is alone gets
+all cores from the first worker, the only one that keeps an OpenMP thread pool for it. A batch is
+formed when a worker is idle, from what is queued then: nothing is delayed to fill a batch. The
+texts of a batch share an engine, which computes them; their adapters may differ.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from typing import Any, Protocol
 
 import structlog
 
-from app.serving.errors import BatchFailed, DeadlinePassed
-from app.serving.metrics import ServingMeters
-from lora_core.process import is_no_memory
+from app.serving.errors import DeadlineExceeded, InferenceFailed
+from app.serving.metrics import ServingMetrics
+from lora_core.process import is_out_of_memory
 
-# A worker gives its core one product after the other, and needs the interpreter in between. The
-# default of 5 ms is longer than most products take.
+# A worker starts one product after the other and needs the interpreter lock in between. The default
+# of 5 ms is longer than most products take.
 SWITCH_SECONDS = 0.0001
-_WEIGHT = 0.2  # of the newest batch in the running mean
+_NEWEST_BATCH_WEIGHT = 0.2  # in the moving average of the throughput
 
 log = structlog.get_logger()
 
 
-class Engine(Protocol):
-    """What is needed of `lora_core.inference.network.Network`."""
+class BatchEngine(Protocol):
+    """The part of `lora_core.inference.packed_encoder.PackedEncoder` that the batcher uses."""
 
     @property
     def batch_tokens(self) -> int: ...
@@ -42,181 +42,195 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
-    """Logits of one text. Times in seconds."""
+class InferenceOutput:
+    """The logits of one text."""
 
     logits: Any
-    queued: float
-    computing: float  # of its batch
+    queue_seconds: float
+    inference_seconds: float  # of its batch
 
 
 @dataclass(eq=False, slots=True)
-class Ticket:
-    """One text that waits. Whoever cancels `done` has left, and is skipped."""
+class QueuedText:
+    """One text in the queue. It is skipped if `future` is cancelled."""
 
-    engine: Engine
+    engine: BatchEngine
     adapter: Any
     ids: Sequence[int]
     deadline: float  # on the monotonic clock
-    done: "asyncio.Future[Computed]"
-    asked: float = field(default_factory=time.monotonic)
+    future: "asyncio.Future[InferenceOutput]"
+    enqueued_at: float = field(default_factory=time.monotonic)
 
 
 class Batcher:
-    """The queue, and the threads that compute."""
+    """The queue and its worker threads."""
 
-    def __init__(self, meters: ServingMeters, *, workers: int) -> None:
-        self.tokens_per_second: float | None = None  # of all workers; None: nothing computed yet
-        self._meters = meters
+    def __init__(self, metrics: ServingMetrics, *, workers: int) -> None:
+        self.tokens_per_second: float | None = None  # of all workers; None before the first batch
+        self._metrics = metrics
         self._workers = workers
         self._idle = set(range(workers))
-        self._queue: deque[Ticket] = deque()
+        self._queue: deque[QueuedText] = deque()
         self._lock = threading.Lock()
-        self._wake = [threading.Condition(self._lock) for _ in range(workers)]
+        self._wakeups = [threading.Condition(self._lock) for _ in range(workers)]
         self._closed = False
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(SWITCH_SECONDS)
-        for number in range(workers):
-            name = f"predict {number}"
-            threading.Thread(target=self._work, args=(number,), name=name, daemon=True).start()
+        for worker in range(workers):
+            name = f"predict {worker}"
+            threading.Thread(
+                target=self._run_worker, args=(worker,), name=name, daemon=True
+            ).start()
 
-    async def compute(self, tickets: Sequence[Ticket]) -> list[Computed]:
-        """Raises `DeadlinePassed`, `BatchFailed`. Who leaves meanwhile gives up the turn."""
+    async def compute(self, texts: Sequence[QueuedText]) -> list[InferenceOutput]:
+        """Return the outputs of texts, in the order given.
+
+        A cancelled caller's texts leave the queue. Raises `DeadlineExceeded`, `InferenceFailed`.
+        """
         with self._lock:
-            self._queue.extend(tickets)
+            self._queue.extend(texts)
             self._wake_next()
         try:
-            return await asyncio.gather(*(ticket.done for ticket in tickets))
+            return await asyncio.gather(*(text.future for text in texts))
         finally:
-            for ticket in tickets:
-                ticket.done.cancel()
+            for text in texts:
+                text.future.cancel()
 
     def close(self) -> None:
-        """End the threads after their batches. Nobody may wait any more."""
+        """Stop the threads after their current batches. No caller may be waiting."""
         with self._lock:
             self._closed = True
-            for wake in self._wake:
-                wake.notify()
+            for wakeup in self._wakeups:
+                wakeup.notify()
 
     def _wake_next(self) -> None:
-        """Wake the first idle worker. It wakes the next one, if it leaves something."""
+        """Wake the first idle worker, which wakes the next one if it leaves texts in the queue."""
         if self._queue and self._idle:
-            self._wake[min(self._idle)].notify()
+            self._wakeups[min(self._idle)].notify()
 
-    def _work(self, number: int) -> None:
-        while (batch := self._next(number)) is not None:
-            if batch.tickets:
-                began = time.monotonic()
-                rows = self._logits(batch.tickets, batch.threads)
-                seconds = time.monotonic() - began
+    def _run_worker(self, worker: int) -> None:
+        while (batch := self._next_batch(worker)) is not None:
+            if batch.texts:
+                start = time.monotonic()
+                rows = self._compute_logits(batch.texts, batch.threads)
+                seconds = time.monotonic() - start
                 with self._lock:
-                    self._idle.add(number)
-                self._measure(batch, seconds)
-                self._tell([(ticket, _outcome(ticket, row, began, seconds))
-                            for ticket, row in zip(batch.tickets, rows, strict=True)])  # fmt: skip
+                    self._idle.add(worker)
+                self._record_batch(batch, seconds)
+                self._deliver([(text, _outcome(text, row, start, seconds))
+                               for text, row in zip(batch.texts, rows, strict=True)])  # fmt: skip
 
-    def _next(self, number: int) -> "_Batch | None":
-        """Wait for texts; None: closed."""
+    def _next_batch(self, worker: int) -> "_Batch | None":
+        """Wait for texts and form a batch; None: the batcher is closed."""
         with self._lock:
-            while not self._closed and (not self._queue or number != min(self._idle)):
+            while not self._closed and (not self._queue or worker != min(self._idle)):
                 self._wake_next()
-                self._wake[number].wait()
+                self._wakeups[worker].wait()
             if self._closed:
                 return None
-            batch, late = self._formed(number, time.monotonic())
-            if batch.tickets:
-                self._idle.remove(number)
+            batch, expired = self._form_batch(worker, time.monotonic())
+            if batch.texts:
+                self._idle.remove(worker)
             self._wake_next()
-        if late:
-            self._tell([(ticket, DeadlinePassed()) for ticket in late])
+        if expired:
+            self._deliver([(text, DeadlineExceeded()) for text in expired])
         return batch
 
-    def _formed(self, number: int, now: float) -> "tuple[_Batch, list[Ticket]]":
-        """The oldest text with others for its network, as many as leave some for idle workers."""
-        live: list[Ticket] = []
-        late: list[Ticket] = []
-        for ticket in self._queue:
-            if ticket.done.cancelled():
-                self._meters.dropped.inc()
+    def _form_batch(self, worker: int, now: float) -> "tuple[_Batch, list[QueuedText]]":
+        """Take the oldest text and others for its engine, but leave a share for idle workers.
+
+        Returns the batch and the expired texts.
+        """
+        live: list[QueuedText] = []
+        expired: list[QueuedText] = []
+        for text in self._queue:
+            if text.future.cancelled():
+                self._metrics.dropped.inc()
             else:
-                (late if ticket.deadline <= now else live).append(ticket)
-        fair = sum(len(ticket.ids) for ticket in live) / len(self._idle)
+                (expired if text.deadline <= now else live).append(text)
+        fair_share = sum(len(text.ids) for text in live) / len(self._idle)
         batch = _Batch()
-        # Those of its own adapter first: each adapter in a batch costs products of its own.
-        for ticket in sorted(live, key=lambda each: each.adapter is not live[0].adapter):
-            if batch.takes(ticket, fair):
-                batch.add(ticket)
-        taken = set(batch.tickets)
-        self._queue = deque(ticket for ticket in live if ticket not in taken)
-        alone = number == 0 and not self._queue and len(self._idle) == self._workers
-        batch.threads = self._workers if alone else 1  # all cores, while nobody else needs one
-        batch.workers = self._workers - len(self._idle) + 1
-        return batch, late
+        # Texts of the same adapter first: each adapter in a batch costs products of its own.
+        for text in sorted(live, key=lambda text: text.adapter is not live[0].adapter):
+            if batch.fits(text, fair_share):
+                batch.add(text)
+        taken = set(batch.texts)
+        self._queue = deque(text for text in live if text not in taken)
+        alone = worker == 0 and not self._queue and len(self._idle) == self._workers
+        batch.threads = self._workers if alone else 1  # all cores while no other worker needs one
+        batch.active_workers = self._workers - len(self._idle) + 1
+        return batch, expired
 
-    def _logits(self, tickets: Sequence[Ticket], threads: int) -> list[Any]:
-        """What the engine gives, or one error for each text. Without memory, half at a time."""
-        ids, adapters = [t.ids for t in tickets], [t.adapter for t in tickets]
+    def _compute_logits(self, texts: Sequence[QueuedText], threads: int) -> list[Any]:
+        """Return the logits, or one error for each text. Out of memory, halve the batch."""
+        ids, adapters = [text.ids for text in texts], [text.adapter for text in texts]
         try:
-            return tickets[0].engine.logits(ids, adapters, threads=threads)
+            return texts[0].engine.logits(ids, adapters, threads=threads)
         except Exception as error:
-            if is_no_memory(error) and len(tickets) > 1:
-                half = len(tickets) // 2
-                first = self._logits(tickets[:half], threads)
-                return [*first, *self._logits(tickets[half:], threads)]
-            log.exception("batch_failed", texts=len(tickets))
-            return [BatchFailed(kind=type(error).__name__)] * len(tickets)
+            if is_out_of_memory(error) and len(texts) > 1:
+                half = len(texts) // 2
+                first = self._compute_logits(texts[:half], threads)
+                return [*first, *self._compute_logits(texts[half:], threads)]
+            log.exception("batch_failed", texts=len(texts))
+            return [InferenceFailed(kind=type(error).__name__)] * len(texts)
 
-    def _measure(self, batch: "_Batch", seconds: float) -> None:
-        speed = batch.tokens / max(seconds, 1e-9) * (batch.workers if batch.threads == 1 else 1)
-        known = self.tokens_per_second
-        self.tokens_per_second = speed if known is None else known + _WEIGHT * (speed - known)
-        self._meters.batch_texts.observe(len(batch.tickets))
-        self._meters.batch_tokens.observe(batch.tokens)
+    def _record_batch(self, batch: "_Batch", seconds: float) -> None:
+        parallel = batch.active_workers if batch.threads == 1 else 1
+        throughput = batch.tokens / max(seconds, 1e-9) * parallel
+        mean = self.tokens_per_second
+        if mean is not None:
+            throughput = mean + _NEWEST_BATCH_WEIGHT * (throughput - mean)
+        self.tokens_per_second = throughput
+        self._metrics.batch_texts.observe(len(batch.texts))
+        self._metrics.batch_tokens.observe(batch.tokens)
 
-    def _tell(self, outcomes: "Outcomes") -> None:
-        """Answer on the event loop, once for the whole batch."""
+    def _deliver(self, outcomes: "TextOutcomes") -> None:
+        """Resolve the futures on the event loop, in one callback for the whole batch."""
         try:
-            self._loop.call_soon_threadsafe(_settle, outcomes)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(_resolve_futures, outcomes)
+        except RuntimeError:  # the loop is closed: no caller is waiting
             log.info("answers_too_late", texts=len(outcomes))
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What one worker computes."""
+    """The texts that one worker computes together."""
 
-    tickets: list[Ticket] = field(default_factory=list)
+    texts: list[QueuedText] = field(default_factory=list)
     tokens: int = 0
     threads: int = 1
-    workers: int = 1  # that compute then
+    active_workers: int = 1  # including this one
 
-    def takes(self, ticket: Ticket, fair: float) -> bool:
-        """Whether it belongs here and there is room: a first text always fits."""
-        if not self.tickets:
+    def fits(self, text: QueuedText, fair_share: float) -> bool:
+        """Return whether the text has the batch's engine and fits in; a first text always fits."""
+        if not self.texts:
             return True
-        tokens = self.tokens + len(ticket.ids)
-        engine = self.tickets[0].engine
-        return ticket.engine is engine and tokens <= min(engine.batch_tokens, fair)
+        tokens = self.tokens + len(text.ids)
+        engine = self.texts[0].engine
+        return text.engine is engine and tokens <= min(engine.batch_tokens, fair_share)
 
-    def add(self, ticket: Ticket) -> None:
-        self.tickets.append(ticket)
-        self.tokens += len(ticket.ids)
-
-
-Outcomes = Sequence[tuple[Ticket, Computed | Exception]]
+    def add(self, text: QueuedText) -> None:
+        self.texts.append(text)
+        self.tokens += len(text.ids)
 
 
-def _outcome(ticket: Ticket, row: Any, began: float, seconds: float) -> Computed | Exception:
+TextOutcomes = Sequence[tuple[QueuedText, InferenceOutput | Exception]]
+
+
+def _outcome(
+    text: QueuedText, row: Any, start: float, seconds: float
+) -> InferenceOutput | Exception:
     if isinstance(row, Exception):
         return row
-    return Computed(row, queued=began - ticket.asked, computing=seconds)
+    queue_seconds = start - text.enqueued_at
+    return InferenceOutput(row, queue_seconds=queue_seconds, inference_seconds=seconds)
 
 
-def _settle(outcomes: Outcomes) -> None:
-    for ticket, outcome in outcomes:
-        if ticket.done.done():
-            continue  # its caller has left
+def _resolve_futures(outcomes: TextOutcomes) -> None:
+    for text, outcome in outcomes:
+        if text.future.done():
+            continue  # the caller has left
         if isinstance(outcome, Exception):
-            ticket.done.set_exception(outcome)
+            text.future.set_exception(outcome)
         else:
-            ticket.done.set_result(outcome)
+            text.future.set_result(outcome)

@@ -1,125 +1,128 @@
-"""What can go wrong when a model is asked."""
+"""Errors of online prediction."""
 
-from app.errors import AppError, Invalid, Overloaded, Unavailable
+from app.errors import AppError, ServiceUnavailable, TooManyRequests, UnprocessableContent
 
 
-class Empty(AppError):
-    """Nothing to classify."""
+class BlankInput(AppError):
+    """Empty input."""
 
     status = 400
     code = "empty_input"
-    message = "{what} is empty; send at least one character that is not white space."
+    message = "{what} is empty. Send at least one character that is not white space."
 
 
-class TooManyInputs(Invalid):
-    """More texts than one call may have."""
+class TooManyInputs(UnprocessableContent):
+    """Too many inputs in one request."""
 
     code = "too_many_inputs"
-    message = "There are {count} inputs; one call takes at most {limit}. Send several calls."
+    message = "There are {count} inputs; a request takes at most {limit}. Send several requests."
 
 
-class PairRefused(Invalid):
-    """Two texts where one is read."""
+class TextPairUnsupported(UnprocessableContent):
+    """Text pairs are not supported."""
 
     code = "pair_refused"
-    message = "Input {index} holds {count} texts; this model reads one text at a time."
+    message = "Input {index} holds {count} texts; the model reads one text at a time."
 
 
-class FunctionClash(Invalid):
-    """Two ways to make scores at once."""
+class ConflictingFunctions(UnprocessableContent):
+    """Conflicting score functions."""
 
     code = "function_clash"
-    message = "`raw_scores` and `parameters.function_to_apply` exclude each other; send one."
+    message = "Send either `raw_scores` or `parameters.function_to_apply`, not both."
 
 
-class LabelUnknown(Invalid):
-    """Not a label of the model."""
+class UnknownLabel(UnprocessableContent):
+    """The model does not have this label."""
 
     code = "label_unknown"
-    message = "{ref} has no such label. It has: {labels}."
+    message = "{ref} does not have this label. Its labels are: {labels}."
 
 
-class InvalidTimeout(Invalid):
-    """No number of seconds."""
+class InvalidTimeout(UnprocessableContent):
+    """Invalid request timeout."""
 
     code = "invalid_timeout"
-    message = "The header X-Request-Timeout must be a number of seconds above 0."
+    message = "The header X-Request-Timeout must be a number of seconds greater than 0."
 
 
-class Busy(Overloaded):
-    """No room for more texts."""
+class ServerOverloaded(TooManyRequests):
+    """The server is at capacity."""
 
     code = "overloaded"
-    message = "{waiting} texts are waiting for an answer. Try again in {retry_after} s."
+    message = "{waiting} texts are waiting for a prediction. Try again in {retry_after} s."
 
 
-class KeyBusy(Overloaded):
-    """One key has as many texts under way as one key may have."""
+class KeyOverloaded(TooManyRequests):
+    """The API key has reached its share of the capacity."""
 
     code = "key_overloaded"
-    message = "{waiting} texts of this key are waiting. Try again in {retry_after} s."
+    message = "{waiting} texts of this API key are waiting. Try again in {retry_after} s."
 
 
-class QuotaUsed(Overloaded):
-    """One key sends more texts than its quota."""
+class RateLimitExceeded(TooManyRequests):
+    """The API key has exceeded its rate limit."""
 
     code = "quota_used"
-    message = "This key may send {quota:g} texts a second. Try again in {retry_after} s."
+    message = (
+        "The rate limit of this API key is {quota:g} texts per second. "
+        "Try again in {retry_after} s."
+    )
 
 
-class DeadlinePassed(AppError):
-    """The answer would have come too late."""
+class DeadlineExceeded(AppError):
+    """The deadline passed before the text was computed."""
 
     status = 504
     code = "deadline_passed"
-    message = "The text was not computed before its deadline; nothing was computed for it."
+    message = "The text was not computed before its deadline. Allow more time, or try again later."
 
 
-class ModelLoading(Unavailable):
-    """The model is not in memory yet."""
+class ModelLoading(ServiceUnavailable):
+    """The model is still loading."""
 
     code = "model_loading"
-    message = "The model is still being loaded. Try again in a moment: it goes on."
+    message = "The model is still loading, and continues to load. Try again in a moment."
 
 
-class BatchFailed(AppError):
-    """Computing failed."""
+class InferenceFailed(AppError):
+    """The model could not be computed."""
 
     status = 424
     code = "inference_failed"
-    message = "The model could not be computed ({kind}); the log of the service tells more."
+    message = "The model could not be computed ({kind}); see the log of the service."
 
 
-class ModelDamaged(AppError):
-    """The files of the model are not those that were stored."""
+class ModelCorrupt(AppError):
+    """The files of the model are damaged."""
 
     status = 424
     code = "artifact_corrupt"
     message = "The files of {ref} are damaged: {problem}. Promote another version."
 
 
-class ModelUnloadable(AppError):
-    """The files are whole but do not load."""
+class ModelLoadFailed(AppError):
+    """The model could not be loaded."""
 
     status = 424
     code = "model_unloadable"
-    message = "{ref} cannot be loaded ({kind}); the log of the service tells more."
+    message = "{ref} could not be loaded ({kind}); see the log of the service."
 
 
-class ModelDisagrees(AppError):
-    """The model does not answer as it did when it was made."""
+class ModelOutputMismatch(AppError):
+    """The model does not reproduce its stored reference logits."""
 
     status = 424
     code = "model_disagrees"
-    message = "{ref} does not answer as it did when it was made: {problem} Promote another version."
+    message = "{ref} does not reproduce its reference logits: {problem} Promote another version."
 
 
-class ModelRefused(AppError):
-    """An imported version that fails the checks of an import."""
+class ImportedModelRejected(AppError):
+    """The imported model fails the import checks."""
 
     status = 424
     code = "model_refused"
-    message = "{ref} is not served. {problem} Promote another version, and delete this one."
+    message = "{ref} cannot be served. {problem} Promote another version, and delete this one."
 
 
 class ModelTokenizerFailed(AppError):
@@ -127,20 +130,20 @@ class ModelTokenizerFailed(AppError):
 
     status = 424
     code = "tokenizer_failed"
-    message = "The tokenizer of {ref} failed on a text ({kind}); promote another version."
+    message = "The tokenizer of {ref} failed on a text ({kind}). Promote another version."
 
 
 class ModelTooLarge(AppError):
-    """More than may be in memory at all."""
+    """The model does not fit into the memory limit."""
 
     status = 424
     code = "model_too_large"
-    message = "{ref} takes {needed} bytes of memory, and LORAWORKS_MAX_LOADED_BYTES allows {limit}."
+    message = "{ref} needs {needed} bytes of memory; LORAWORKS_MAX_LOADED_BYTES allows {limit}."
 
 
-class NotFinite(AppError):
-    """The model computed something that is no number."""
+class NonFiniteScore(AppError):
+    """The model computed a score that is not finite."""
 
     status = 424
     code = "non_finite_score"
-    message = "{ref} gave a score that is no number; promote another version."
+    message = "{ref} computed a score that is NaN or infinite. Promote another version."

@@ -1,6 +1,7 @@
-"""Which words drove an answer: the model is asked the text again and again, with words left out.
+"""Explanations: how much each word of a text contributes to a prediction.
 
-A linear model is not asked again: what each word adds can be computed.
+An encoder computes the text many times, with different words left out. For a linear model the
+contributions are computed exactly.
 """
 
 import time
@@ -11,21 +12,26 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from app.serving.attribution import Kept, orders, shapley, steps
-from app.serving.errors import LabelUnknown
-from app.serving.linear import LinearDeployment
-from app.serving.loaded_model import Encoded, Reading, Word, Worded
-from app.serving.service import USUAL, Serving
+from app.serving.attribution import Coalition, coalitions, sample_permutations, shapley_values
+from app.serving.errors import UnknownLabel
+from app.serving.linear import LoadedLinearModel
+from app.serving.loaded_model import (
+    SpanProtocol,
+    TokenizedBatch,
+    TokenizedTextProtocol,
+    TokenizedWordsProtocol,
+)
+from app.serving.service import USUAL_MAX_LENGTH, InferenceService
 
-MOST_WORDS = 32  # that are left out one by one; of more, neighbours go together
-MOST_EXACT_WORDS = 1000  # of a linear model, in an answer
-CHUNK_TOKENS = 2048  # that wait at a time: so long others wait for an explanation, and no longer
-_SHOWN = 20  # labels in a message
+MAX_WORDS = 32  # left out one by one; of more, neighbors are merged
+MAX_LINEAR_WORDS = 1000  # in an explanation of a linear model
+CHUNK_TOKENS = 2048  # in the queue at a time, so that other requests wait for no more than these
+_MAX_LABELS_SHOWN = 20  # in an error message
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Characters `start` to `end` of a text."""
+class WordGroup:
+    """Neighboring words, from character `start` to `end` of a text."""
 
     start: int
     end: int
@@ -33,106 +39,121 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Scores are probabilities of `label`; those of the words add up to `score` - `empty_score`."""
+    """Contributions of words to the probability of `label`.
+
+    The scores of the words add up to `score` minus `empty_score`.
+    """
 
     version: str
     engine: str
     label: str
     score: float
     empty_score: float  # of the text without any of its words
-    words: Sequence[tuple[Word, float]]
-    grouped: bool  # neighbouring words count as one
-    truncated: bool  # words that were cut off are not among them
-    texts: int  # that were asked
+    words: Sequence[tuple[SpanProtocol, float]]
+    grouped: bool  # neighboring words count as one
+    truncated: bool  # `words` lacks those that the model did not read
+    texts: int  # computed by the model
 
 
 async def explain(
-    serving: Serving, text: str, label: str | None, ref: str, *, caller: UUID, deadline: float
+    service: InferenceService,
+    text: str,
+    label: str | None,
+    ref: str,
+    *,
+    key_id: UUID,
+    deadline: float,
 ) -> Explanation:
-    """How much each word pushed towards `label`; None: the one that the text gets.
+    """Explain the probability of `label`; None: the most probable label.
 
-    The texts of an explanation are admitted and computed like those of `Serving.ask`, some at a
-    time, between the questions of others. Raises what that raises, and `LabelUnknown`.
+    The texts of an explanation are admitted and computed like those of `InferenceService.predict`,
+    a chunk at a time, between those of other requests. Raises what `predict` raises, and
+    `UnknownLabel`.
     """
-    serving.admission.check(caller, texts=1, tokens=1, timeout=deadline - time.monotonic())
-    resolved, deployment = await serving.loaded(ref, deadline)
-    if label is not None and label not in (labels := deployment.predictor.labels):
-        shown = [*labels[:_SHOWN], *(["…"] if len(labels) > _SHOWN else [])]
-        raise LabelUnknown(ref=resolved.ref, labels=", ".join(shown), at="label")
-    if isinstance(deployment, LinearDeployment):
-        serving.quota.take(caller, 1)
-        with serving.admission.place(caller, texts=1, tokens=min(len(text), USUAL)):
-            return await _of_linear(deployment, resolved.ref, text, label, deadline=deadline)
-    whole = await deployment.words(text)
-    worded = whole.grouped(MOST_WORDS)
-    count = len(worded.words)
-    tried = orders(count, len(worded.ids))
-    asked = steps(count, tried)
-    serving.quota.take(caller, len(asked))
-    answers: list[dict[str, float]] = []
-    for chunk in _chunks(worded, asked):
-        with serving.admission.place(caller, texts=len(chunk.items), tokens=chunk.tokens):
-            rows = await deployment.compute(chunk, deadline=deadline)
-        answers += [dict(scores) for scores in deployment.decode(rows, None)]
-    label = label or next(iter(answers[0]))  # of all words the highest
-    scores = {kept: answer[label] for kept, answer in zip(asked, answers, strict=True)}
-    values = await run_in_threadpool(shapley, scores, tried) if count else []
+    timeout = deadline - time.monotonic()
+    service.admission.check(key_id, texts=1, tokens=1, timeout=timeout)
+    resolved, model = await service.get_model(ref, deadline)
+    if label is not None and label not in (labels := model.predictor.labels):
+        ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
+        shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
+        raise UnknownLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
+    if isinstance(model, LoadedLinearModel):
+        service.rate_limiter.acquire(key_id, 1)
+        tokens = min(len(text), USUAL_MAX_LENGTH)
+        with service.admission.reserve(key_id, texts=1, tokens=tokens):
+            return await _explain_linear(model, resolved.ref, text, label, deadline=deadline)
+    all_words = await model.tokenize_words(text)
+    words = all_words.grouped(MAX_WORDS)
+    count = len(words.words)
+    permutations = sample_permutations(count, len(words.ids))
+    masks = coalitions(count, permutations)
+    service.rate_limiter.acquire(key_id, len(masks))
+    predictions: list[dict[str, float]] = []
+    for chunk in _chunks(words, masks):
+        with service.admission.reserve(key_id, texts=len(chunk.items), tokens=chunk.tokens):
+            outputs = await model.compute(chunk, deadline=deadline)
+        predictions += [dict(scores) for scores in model.decode(outputs, None)]
+    label = label or next(iter(predictions[0]))  # the most probable label with all words
+    scores = {mask: each[label] for mask, each in zip(masks, predictions, strict=True)}
+    values = await run_in_threadpool(shapley_values, scores, permutations) if count else []
     return Explanation(
         version=resolved.ref,
-        engine=deployment.predictor.engine.name,
+        engine=model.predictor.engine.name,
         label=label,
-        score=scores[asked[0]],
+        score=scores[masks[0]],
         empty_score=scores[(False,) * count],
-        words=list(zip(worded.words, values, strict=True)),
-        grouped=count < len(whole.words),
-        truncated=whole.truncated,
-        texts=len(asked),
+        words=list(zip(words.words, values, strict=True)),
+        grouped=count < len(all_words.words),
+        truncated=all_words.truncated,
+        texts=len(masks),
     )
 
 
-async def _of_linear(
-    deployment: LinearDeployment, ref: str, text: str, label: str | None, *, deadline: float
+async def _explain_linear(
+    model: LoadedLinearModel, ref: str, text: str, label: str | None, *, deadline: float
 ) -> Explanation:
-    reading = await deployment.tokenise([text], truncate=True, side="right")
-    rows = await deployment.compute(reading, deadline=deadline)
-    [answer] = deployment.decode(rows, None)
-    label = label or answer[0][0]
-    words, empty_score = await deployment.contributions(text, label)
+    batch = await model.tokenize([text], truncate=True, side="right")
+    outputs = await model.compute(batch, deadline=deadline)
+    [scores] = model.decode(outputs, None)
+    label = label or scores[0][0]
+    words, empty_score = await model.contributions(text, label)
     return Explanation(
         version=ref,
-        engine=deployment.predictor.engine.name,
+        engine=model.predictor.engine.name,
         label=label,
-        score=dict(answer)[label],
+        score=dict(scores)[label],
         empty_score=empty_score,
-        words=_grouped(words),
-        grouped=len(words) > MOST_EXACT_WORDS,
+        words=_group_words(words),
+        grouped=len(words) > MAX_LINEAR_WORDS,
         truncated=False,
         texts=1,
     )
 
 
-def _grouped(words: Sequence[tuple[Word, float]]) -> Sequence[tuple[Word, float]]:
-    """At most `MOST_EXACT_WORDS`: if there are more, neighbours count as one."""
+def _group_words(
+    words: Sequence[tuple[SpanProtocol, float]],
+) -> Sequence[tuple[SpanProtocol, float]]:
+    """Return at most `MAX_LINEAR_WORDS` words: if there are more, neighbors are merged."""
     count = len(words)
-    if count <= MOST_EXACT_WORDS:
+    if count <= MAX_LINEAR_WORDS:
         return words
-    ends = [count * i // MOST_EXACT_WORDS for i in range(MOST_EXACT_WORDS + 1)]
-    groups = (words[first:last] for first, last in pairwise(ends))
+    bounds = [count * i // MAX_LINEAR_WORDS for i in range(MAX_LINEAR_WORDS + 1)]
+    groups = (words[first:last] for first, last in pairwise(bounds))
     return [
-        (Span(group[0][0].start, group[-1][0].end), sum(score for _, score in group))
+        (WordGroup(group[0][0].start, group[-1][0].end), sum(score for _, score in group))
         for group in groups
     ]
 
 
-def _chunks(worded: Worded, asked: Sequence[Kept]) -> Iterator[Reading]:
-    """The texts in parts of so many tokens."""
-    items: list[Encoded] = []
+def _chunks(words: TokenizedWordsProtocol, masks: Sequence[Coalition]) -> Iterator[TokenizedBatch]:
+    """Yield the masked texts in chunks of at most `CHUNK_TOKENS` tokens."""
+    items: list[TokenizedTextProtocol] = []
     tokens = 0
-    for kept in asked:
-        item = worded.only(kept)
+    for mask in masks:
+        item = words.masked(mask)
         if items and tokens + len(item.ids) > CHUNK_TOKENS:
-            yield Reading(items, 0.0)
+            yield TokenizedBatch(items, 0.0)
             items, tokens = [], 0
         items.append(item)
         tokens += len(item.ids)
-    yield Reading(items, 0.0)
+    yield TokenizedBatch(items, 0.0)

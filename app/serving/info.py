@@ -1,34 +1,34 @@
-"""What clients ask about a model before they ask the model: `/info` and `/health`."""
+"""Routes with which clients inspect a model: `/info` and `/health`."""
 
 from typing import Any, Literal
 
 from fastapi import APIRouter
 
 import lora_core
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.http.dependencies import SettingsDep
-from app.http.error_responses import PREDICT_RESPONSES
-from app.http.fields import View
-from app.registry.refs import Ref
-from app.registry.service import Resolved
-from app.serving.linear import AnyDeployment
+from app.http.error_responses import PREDICT_ERROR_RESPONSES
+from app.http.fields import ResponseModel
+from app.registry.refs import ModelRefParam
+from app.registry.service import ResolvedModel
+from app.serving.linear import LoadedModel
 from app.serving.routes import ServingDep
-from app.serving.service import MOST_TEXTS, TOKENISING_THREADS
+from app.serving.service import MAX_TEXTS_IN_FLIGHT, TOKENIZER_THREADS
 from app.settings import Settings
 
 router = APIRouter(
-    tags=["predict"], dependencies=[requires("predict")], responses=PREDICT_RESPONSES
+    tags=["predict"], dependencies=[require_scope("predict")], responses=PREDICT_ERROR_RESPONSES
 )
 
 
-class Ready(View):
+class ModelHealth(ResponseModel):
     """The model is loaded."""
 
     status: Literal["ok"] = "ok"
 
 
-class Info(View):
-    """The fields of text-embeddings-inference, and `engine`."""
+class ModelInfo(ResponseModel):
+    """The fields of text-embeddings-inference, and those of the engine."""
 
     model_id: str
     model_sha: str
@@ -46,34 +46,38 @@ class Info(View):
     sha: str | None
     docker_label: str | None
     engine: str
-    engine_tokens_per_second: dict[str, float]  # of those that were measured here
+    engine_tokens_per_second: dict[str, float]  # of the engines that were benchmarked here
 
 
 @router.get("/info")
-async def read_info(serving: ServingDep, settings: SettingsDep, model: Ref | None = None) -> Info:
-    """The model that `/predict` would ask, loaded if it is not yet."""
-    return _info(*await serving.pool.deployment(model), settings)
+async def get_info(
+    service: ServingDep, settings: SettingsDep, model: ModelRefParam | None = None
+) -> ModelInfo:
+    """Return the model that `/predict` would use, loading it if needed."""
+    return _build_info(*await service.pool.get(model), settings)
 
 
 @router.get("/models/{ref}/info")
 @router.get("/models/{ref}/predict/info")
-async def read_info_of(ref: Ref, serving: ServingDep, settings: SettingsDep) -> Info:
-    """The same for the model in the address."""
-    return _info(*await serving.pool.deployment(ref), settings)
+async def get_model_info(
+    ref: ModelRefParam, service: ServingDep, settings: SettingsDep
+) -> ModelInfo:
+    """Return the model in the URL, loading it if needed."""
+    return _build_info(*await service.pool.get(ref), settings)
 
 
 @router.get("/models/{ref}/health")
 @router.get("/models/{ref}/predict/health")
-async def read_health_of(ref: Ref, serving: ServingDep) -> Ready:
-    """`ok` once the model is loaded and answers as it did when it was made."""
-    await serving.pool.deployment(ref)
-    return Ready()
+async def get_model_health(ref: ModelRefParam, service: ServingDep) -> ModelHealth:
+    """Return `ok` once the model is loaded and reproduces its reference logits."""
+    await service.pool.get(ref)
+    return ModelHealth()
 
 
-def _info(resolved: Resolved, deployment: AnyDeployment, settings: Settings) -> Info:
-    predictor = deployment.predictor
+def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings) -> ModelInfo:
+    predictor = model.predictor
     labels = dict(enumerate(predictor.labels))
-    return Info(
+    return ModelInfo(
         model_id=resolved.ref,
         model_sha=resolved.artifact.manifest_sha256,
         model_dtype=_DTYPES[predictor.engine.name.rpartition("-")[2]],
@@ -84,18 +88,18 @@ def _info(resolved: Resolved, deployment: AnyDeployment, settings: Settings) -> 
                 "label2id": {label: i for i, label in labels.items()},
             }
         },
-        max_concurrent_requests=MOST_TEXTS,
+        max_concurrent_requests=MAX_TEXTS_IN_FLIGHT,
         max_input_length=predictor.max_length,
         max_batch_tokens=predictor.engine.batch_tokens,
         max_batch_requests=None,
         max_client_batch_size=settings.max_inputs,
         auto_truncate=True,
-        tokenization_workers=TOKENISING_THREADS,
+        tokenization_workers=TOKENIZER_THREADS,
         version=lora_core.__version__,
         sha=None,
         docker_label=None,
         engine=predictor.engine.name,
-        engine_tokens_per_second=dict(predictor.speeds),
+        engine_tokens_per_second=dict(predictor.engine_speeds),
     )
 
 

@@ -1,4 +1,4 @@
-"""A linear version in memory. It is computed where it is asked: a batch would gain nothing."""
+"""Linear models in memory. They are computed without the batcher, which would gain nothing."""
 
 import asyncio
 import time
@@ -8,23 +8,30 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import structlog
 
-from app.serving.batcher import Computed
-from app.serving.errors import BatchFailed, DeadlinePassed
-from app.serving.loaded_model import Deployment, Loaded, Predictor, Reading, Scores, Word
-from lora_core.specs.predict import Function, Side
+from app.serving.batcher import InferenceOutput
+from app.serving.errors import DeadlineExceeded, InferenceFailed
+from app.serving.loaded_model import (
+    BasePredictorProtocol,
+    EncoderPredictorProtocol,
+    LabelScores,
+    LoadedEncoder,
+    SpanProtocol,
+    TokenizedBatch,
+)
+from lora_core.specs.predict import ScoreFunction, TruncationSide
 
-# Are computed in about two milliseconds, less than it costs to hand them to another thread that
-# needs the interpreter all the time.
-FEW_CHARACTERS = 8192
-WORD_WEIGHT = 1 / 64  # a word costs at most so much of what a token costs an encoder
+# Computed in about two milliseconds: less than the cost of another thread that needs the
+# interpreter lock all the time.
+MAX_INLINE_CHARACTERS = 8192
+WORD_COST = 1 / 64  # upper bound of the cost of a word, in tokens of an encoder
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
-class Engine(Protocol):
-    """What computes linear models."""
+class LinearEngineProtocol(Protocol):
+    """The engine of linear models."""
 
     @property
     def name(self) -> str: ...
@@ -37,11 +44,11 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class LinearPredictor(Loaded, Protocol):
-    """What is needed of `lora_core.inference.linear.LinearPredictor`."""
+class LinearPredictorProtocol(BasePredictorProtocol, Protocol):
+    """The part of `lora_core.inference.linear.LinearPredictor` that serving uses."""
 
     @property
-    def engine(self) -> Engine: ...
+    def engine(self) -> LinearEngineProtocol: ...
 
     def encode(self, texts: Sequence[str]) -> list[Any]: ...
 
@@ -49,69 +56,77 @@ class LinearPredictor(Loaded, Protocol):
 
     def contributions(
         self, text: str, label: str
-    ) -> tuple[Sequence[tuple[Word, float]], float]: ...
+    ) -> tuple[Sequence[tuple[SpanProtocol, float]], float]: ...
 
 
-class LinearDeployment:
-    """A linear predictor, with the methods of `Deployment`."""
+class LoadedLinearModel:
+    """A linear model in memory, with the methods of `LoadedEncoder`."""
 
-    def __init__(self, ref: str, predictor: LinearPredictor, threads: Executor) -> None:
+    def __init__(self, ref: str, predictor: LinearPredictorProtocol, executor: Executor) -> None:
         self.ref = ref
         self.predictor = predictor
-        self._threads = threads
+        self._executor = executor
 
-    async def tokenise(
+    async def tokenize(
         self,
         texts: Sequence[str],
         *,
         truncate: bool,  # noqa: ARG002 - no text is too long
-        side: Side,  # noqa: ARG002
-    ) -> Reading:
-        """Raises `EmptyInput`."""
-        return Reading(self.predictor.encode(texts), 0.0, weight=WORD_WEIGHT)
+        side: TruncationSide,  # noqa: ARG002
+    ) -> TokenizedBatch:
+        """Wrap the texts of a request. Raises `EmptyInput`."""
+        return TokenizedBatch(self.predictor.encode(texts), 0.0, token_cost=WORD_COST)
 
-    async def compute(self, reading: Reading, *, deadline: float) -> list[Computed]:
-        """In the order given. Raises `DeadlinePassed`, `BatchFailed`.
+    async def compute(self, batch: TokenizedBatch, *, deadline: float) -> list[InferenceOutput]:
+        """Return the outputs in the order given. `deadline` is on the monotonic clock.
 
-        `deadline` is on the monotonic clock.
+        Raises `DeadlineExceeded`, `InferenceFailed`.
         """
-        asked = time.monotonic()
+        enqueued = time.monotonic()
 
-        def work() -> list[Computed]:
-            began = time.monotonic()
-            if began >= deadline:
-                raise DeadlinePassed()
-            logits = self.predictor.forward(reading.items)
-            seconds = time.monotonic() - began
-            return [Computed(row, queued=began - asked, computing=seconds) for row in logits]
+        def work() -> list[InferenceOutput]:
+            start = time.monotonic()
+            if start >= deadline:
+                raise DeadlineExceeded()
+            logits = self.predictor.forward(batch.items)
+            seconds = time.monotonic() - start
+            return [
+                InferenceOutput(row, queue_seconds=start - enqueued, inference_seconds=seconds)
+                for row in logits
+            ]
 
-        return await self._run(work, sum(len(item.text) for item in reading.items))
+        return await self._run(work, sum(len(item.text) for item in batch.items))
 
-    def decode(self, rows: Sequence[Computed], function: Function | None) -> list[Scores]:
-        """The labels of each text, highest first."""
-        return self.predictor.decode([row.logits for row in rows], function)
+    def decode(
+        self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
+    ) -> list[LabelScores]:
+        """Return the labels of each text, highest first."""
+        return self.predictor.decode([output.logits for output in outputs], function)
 
     async def contributions(
         self, text: str, label: str
-    ) -> tuple[Sequence[tuple[Word, float]], float]:
-        """What each word adds to the probability of a label, and that probability without words.
+    ) -> tuple[Sequence[tuple[SpanProtocol, float]], float]:
+        """Return what each word adds to the probability of a label, and that without any word.
 
-        Raises `BatchFailed`.
+        Raises `InferenceFailed`.
         """
         return await self._run(lambda: self.predictor.contributions(text, label), len(text))
 
     async def _run(self, work: Callable[[], T], characters: int) -> T:
-        """In another thread, unless there are few characters. Raises what `work` may, wrapped."""
+        """Run `work`, in another thread if there are many characters.
+
+        Raises `DeadlineExceeded`, and `InferenceFailed` for any other error.
+        """
         try:
-            if characters <= FEW_CHARACTERS:
+            if characters <= MAX_INLINE_CHARACTERS:
                 return work()
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except DeadlinePassed:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except DeadlineExceeded:
             raise
         except Exception as error:
             log.exception("linear_failed", model=self.ref)
-            raise BatchFailed(kind=type(error).__name__) from error
+            raise InferenceFailed(kind=type(error).__name__) from error
 
 
-AnyPredictor = Predictor | LinearPredictor
-AnyDeployment = Deployment | LinearDeployment
+AnyPredictor = EncoderPredictorProtocol | LinearPredictorProtocol
+LoadedModel = LoadedEncoder | LoadedLinearModel

@@ -1,7 +1,7 @@
-"""Turns questions away that find no room, before they are routed and read.
+"""Middleware that rejects predictions at capacity before they are routed and read.
 
-Under overload most requests end here. Each of them takes the interpreter from the threads that
-compute, so it must be cheap: past this door a refusal takes twice as long.
+Under overload most requests end here. Each of them takes the interpreter lock from the threads that
+compute, so rejections must be cheap: after routing they take twice as long.
 """
 
 from collections.abc import Sequence
@@ -10,27 +10,30 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.serving.service import Serving, request_timeout
+from app.serving.service import InferenceService, parse_timeout
 
 
-class Gate:
-    """ASGI middleware before the routes that ask a model."""
+class LoadSheddingMiddleware:
+    """Rejects predictions early when the server is at capacity.
+
+    `routes` are those that run a model.
+    """
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
         self.app = app
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises `Busy`, `KeyBusy` and `InvalidTimeout`."""
-        if scope["type"] == "http" and (asked := self._asked(scope)) is not None:
-            serving: Serving = scope["app"].state.serving
-            scope["route"] = asked  # the name under which a refusal is counted
+        """Raises `ServerOverloaded`, `KeyOverloaded` and `InvalidTimeout`."""
+        if scope["type"] == "http" and (route := self._matching_route(scope)) is not None:
+            service: InferenceService = scope["app"].state.serving
+            scope["route"] = route  # labels a rejection in the request metrics
             headers = Headers(scope=scope)
-            told = headers.get("content-length", "")
-            size = int(told) if told.isdecimal() else None
-            timeout = request_timeout(headers.get("x-request-timeout"))
-            serving.refuse_if_full(scope["state"]["caller"].id, size, timeout=timeout)
+            content_length = headers.get("content-length", "")
+            body_bytes = int(content_length) if content_length.isdecimal() else None
+            timeout = parse_timeout(headers.get("x-request-timeout"))
+            service.check_capacity(scope["state"]["caller"].id, body_bytes, timeout=timeout)
         await self.app(scope, receive, send)
 
-    def _asked(self, scope: Scope) -> BaseRoute | None:
+    def _matching_route(self, scope: Scope) -> BaseRoute | None:
         return next((r for r in self.routes if r.matches(scope)[0] is Match.FULL), None)

@@ -1,4 +1,4 @@
-"""A model version in memory."""
+"""Encoder models in memory, and the protocols of what `lora_core` loads."""
 
 import asyncio
 import math
@@ -10,21 +10,21 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from app.serving.batcher import Batcher, Computed, Engine, Ticket
-from app.serving.errors import ModelTokenizerFailed, NotFinite
+from app.serving.batcher import BatchEngine, Batcher, InferenceOutput, QueuedText
+from app.serving.errors import ModelTokenizerFailed, NonFiniteScore
 from lora_core.errors.artifact import TokenizerFailed
-from lora_core.specs.predict import Function, Side
+from lora_core.specs.predict import ScoreFunction, TruncationSide
 
-FEW_CHARACTERS = 2048  # are tokenised in less time than it takes to hand them to another thread
+MAX_INLINE_CHARACTERS = 2048  # tokenized in less time than a switch to another thread takes
 
 T = TypeVar("T")
-Scores = list[tuple[str, float]]
+LabelScores = list[tuple[str, float]]  # highest first
 
 log = structlog.get_logger()
 
 
-class Encoded(Protocol):
-    """One text as token ids."""
+class TokenizedTextProtocol(Protocol):
+    """The token ids of one text."""
 
     @property
     def ids(self) -> Sequence[int]: ...
@@ -36,8 +36,8 @@ class Encoded(Protocol):
     def truncated(self) -> bool: ...
 
 
-class Word(Protocol):
-    """Where it stands in its text, in characters."""
+class SpanProtocol(Protocol):
+    """Characters `start` to `end` of a text."""
 
     @property
     def start(self) -> int: ...
@@ -46,11 +46,11 @@ class Word(Protocol):
     def end(self) -> int: ...
 
 
-class Worded(Protocol):
-    """What is needed of `lora_core.inference.words.Worded`."""
+class TokenizedWordsProtocol(Protocol):
+    """The part of `lora_core.inference.word_spans.TokenizedWords` that explanations use."""
 
     @property
-    def words(self) -> Sequence[Word]: ...
+    def words(self) -> Sequence[SpanProtocol]: ...
 
     @property
     def ids(self) -> Sequence[int]: ...
@@ -58,13 +58,13 @@ class Worded(Protocol):
     @property
     def truncated(self) -> bool: ...
 
-    def grouped(self, most: int) -> "Worded": ...
+    def grouped(self, max_words: int) -> "TokenizedWordsProtocol": ...
 
-    def only(self, kept: Sequence[bool]) -> Encoded: ...
+    def masked(self, mask: Sequence[bool]) -> TokenizedTextProtocol: ...
 
 
-class Network(Engine, Protocol):
-    """An engine that tells what it is."""
+class EncoderEngineProtocol(BatchEngine, Protocol):
+    """An engine with a name and a size."""
 
     @property
     def name(self) -> str: ...
@@ -73,18 +73,18 @@ class Network(Engine, Protocol):
     def nbytes(self) -> int: ...
 
 
-class Sized(Protocol):
-    """What takes memory."""
+class HasNbytes(Protocol):
+    """Anything that takes memory."""
 
     @property
     def nbytes(self) -> int: ...
 
 
-class Loaded(Protocol):
-    """What predictors of every kind have."""
+class BasePredictorProtocol(Protocol):
+    """What all predictors have in common."""
 
     @property
-    def adapter(self) -> Sized: ...
+    def adapter(self) -> HasNbytes: ...
 
     @property
     def labels(self) -> Sequence[str]: ...
@@ -93,31 +93,31 @@ class Loaded(Protocol):
     def max_length(self) -> int: ...
 
     @property
-    def speeds(self) -> Mapping[str, float]: ...
+    def engine_speeds(self) -> Mapping[str, float]: ...
 
-    def decode(self, logits: Any, function: Function | None = None) -> list[Scores]: ...
+    def decode(self, logits: Any, function: ScoreFunction | None = None) -> list[LabelScores]: ...
 
 
-class Predictor(Loaded, Protocol):
-    """What is needed of `lora_core.inference.predictor.Predictor`."""
+class EncoderPredictorProtocol(BasePredictorProtocol, Protocol):
+    """The part of `lora_core.inference.predictor.Predictor` that serving uses."""
 
     @property
-    def engine(self) -> Network: ...
+    def engine(self) -> EncoderEngineProtocol: ...
 
     def encode(
-        self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
+        self, texts: Sequence[str], *, truncate: bool = True, side: TruncationSide = "right"
     ) -> list[Any]: ...
 
-    def words(self, text: str) -> Worded: ...
+    def tokenize_words(self, text: str) -> TokenizedWordsProtocol: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """The texts of a call as the model reads them, each with its `length` and `truncated`."""
+class TokenizedBatch:
+    """The tokenized texts of a request. Each item has `length` and `truncated`."""
 
     items: Sequence[Any]
-    seconds: float
-    weight: float = 1.0  # of a token: what it costs, in tokens of an encoder
+    seconds: float  # of tokenization
+    token_cost: float = 1.0  # cost of a token, in tokens of an encoder
 
     @property
     def tokens(self) -> int:
@@ -125,63 +125,77 @@ class Reading:
 
     @property
     def cost(self) -> int:
-        """In tokens of an encoder."""
-        return math.ceil(self.tokens * self.weight)
+        """Cost in tokens of an encoder."""
+        return math.ceil(self.tokens * self.token_cost)
 
     @property
     def truncated(self) -> int:
-        """Texts that were cut."""
+        """Number of truncated texts."""
         return sum(item.truncated for item in self.items)
 
 
-class Deployment:
-    """A predictor, and the threads that it shares with others."""
+class LoadedEncoder:
+    """An encoder model in memory, with the batcher and the tokenizer threads that all share."""
 
-    def __init__(self, ref: str, predictor: Predictor, batcher: Batcher, readers: Executor) -> None:
+    def __init__(
+        self,
+        ref: str,
+        predictor: EncoderPredictorProtocol,
+        batcher: Batcher,
+        tokenizer_executor: Executor,
+    ) -> None:
         self.ref = ref
         self.predictor = predictor
         self._batcher = batcher
-        self._readers = readers
+        self._tokenizer_executor = tokenizer_executor
 
-    async def tokenise(self, texts: Sequence[str], *, truncate: bool, side: Side) -> Reading:
-        """Raises `EmptyInput`, `ModelTokenizerFailed`, and `TextTooLong` if `truncate` is false."""
+    async def tokenize(
+        self, texts: Sequence[str], *, truncate: bool, side: TruncationSide
+    ) -> TokenizedBatch:
+        """Tokenize the texts of a request.
 
-        def encode() -> Reading:
-            began = time.perf_counter()
+        Raises `EmptyInput`, `ModelTokenizerFailed`, and `InputTooLong` if `truncate` is false.
+        """
+
+        def encode() -> TokenizedBatch:
+            start = time.perf_counter()
             items = self.predictor.encode(texts, truncate=truncate, side=side)
-            return Reading(items, time.perf_counter() - began)
+            return TokenizedBatch(items, time.perf_counter() - start)
 
-        return await self._read(encode, sum(map(len, texts)))
+        return await self._run_tokenizer(encode, sum(map(len, texts)))
 
-    async def words(self, text: str) -> Worded:
-        """The words of what the model reads. Raises `EmptyInput`, `ModelTokenizerFailed`."""
-        return await self._read(lambda: self.predictor.words(text), len(text))
+    async def tokenize_words(self, text: str) -> TokenizedWordsProtocol:
+        """Return the words that the model reads. Raises `EmptyInput`, `ModelTokenizerFailed`."""
+        return await self._run_tokenizer(lambda: self.predictor.tokenize_words(text), len(text))
 
-    async def _read(self, work: Callable[[], T], characters: int) -> T:
-        """In another thread, unless there are few characters."""
+    async def _run_tokenizer(self, work: Callable[[], T], characters: int) -> T:
+        """Run `work`, in another thread if there are many characters."""
         try:
-            if characters <= FEW_CHARACTERS:
+            if characters <= MAX_INLINE_CHARACTERS:
                 return work()
-            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._tokenizer_executor, work)
         except TokenizerFailed as error:
             log.exception("tokenizer_failed", model=self.ref)
             raise ModelTokenizerFailed(ref=self.ref, **error.detail) from error
 
-    async def compute(self, reading: Reading, *, deadline: float) -> list[Computed]:
-        """In the order given. Raises `DeadlinePassed`, `BatchFailed`. Who leaves gives up the turn.
+    async def compute(self, batch: TokenizedBatch, *, deadline: float) -> list[InferenceOutput]:
+        """Return the outputs in the order given. `deadline` is on the monotonic clock.
 
-        `deadline` is on the monotonic clock.
+        A cancelled caller's texts leave the queue. Raises `DeadlineExceeded`, `InferenceFailed`.
         """
         loop = asyncio.get_running_loop()
         engine, adapter = self.predictor.engine, self.predictor.adapter
         return await self._batcher.compute(
-            [Ticket(engine, adapter, item.ids, deadline, loop.create_future())
-             for item in reading.items]
+            [QueuedText(engine, adapter, item.ids, deadline, loop.create_future())
+             for item in batch.items]
         )  # fmt: skip
 
-    def decode(self, rows: Sequence[Computed], function: Function | None) -> list[Scores]:
-        """The labels of each text, highest first. Raises `NotFinite`."""
-        scores = [self.predictor.decode(row.logits[None], function)[0] for row in rows]
+    def decode(
+        self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
+    ) -> list[LabelScores]:
+        """Return the labels of each text, highest first. Raises `NonFiniteScore`."""
+        scores = [self.predictor.decode(output.logits[None], function)[0] for output in outputs]
         if not all(math.isfinite(score) for row in scores for _, score in row):
-            raise NotFinite(ref=self.ref)
+            raise NonFiniteScore(ref=self.ref)
         return scores

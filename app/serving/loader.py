@@ -1,5 +1,6 @@
-"""From the files of a version to one that answers. Where the service loads torch, or scikit-learn
-alone for a linear model.
+"""Loads predictors from artifact directories: the place where the service imports torch.
+
+For a linear model it imports only scikit-learn.
 """
 
 from __future__ import annotations
@@ -12,86 +13,93 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app.serving.linear import AnyPredictor, LinearPredictor
+from app.serving.linear import AnyPredictor, LinearPredictorProtocol
 from lora_core import manifest
-from lora_core.errors.artifact import EngineDisagrees
-from lora_core.imports import metadata
+from lora_core.errors.artifact import EngineMismatch
+from lora_core.imports.metadata import read_metadata
 from lora_core.process import (
-    exempt_from_collection,
-    importing,
-    keep_few_kernels,
-    wait_passively,
+    freeze_gc,
+    imports_without_gc,
+    limit_kernel_cache,
+    limit_openmp_spinning,
 )
 
 if TYPE_CHECKING:
-    from lora_core.inference.networks import Networks
+    from lora_core.inference.engine_cache import EngineCache
 
 AUTO = "auto"
 
 log = structlog.get_logger()
 
 
-class Loader:
-    """Loads versions for one engine, or for the fastest that is true to each."""
+class ModelLoader:
+    """Loads versions on one engine, or with `auto` on the fastest that passes the check of each.
 
-    def __init__(self, engine: str, speeds: Path) -> None:
+    `benchmark_dir` keeps the results of the engine benchmarks.
+    """
+
+    def __init__(self, engine: str, benchmark_dir: Path) -> None:
         self._engine = engine
-        self._speeds = speeds  # folder
-        self._networks: Networks | None = None
-        self._first = Lock()
+        self._benchmark_dir = benchmark_dir
+        self._engine_cache: EngineCache | None = None
+        self._engine_cache_lock = Lock()
 
     def __call__(self, directory: Path, *, imported: bool) -> AnyPredictor:
-        """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`, and for an imported version
-        `ArtifactUnfit`, `TokenizerUnfit`.
+        """Load an artifact and check that it reproduces its reference logits.
 
         An imported version gets an engine of its own: the base that its manifest names is only a
-        claim, and whoever loads first would compute the answers of all others. It is held again to
-        what an import may contain, since it may have come in before those rules.
+        claim, and with a shared engine the first one loaded would compute the predictions of all
+        others. It has to pass the import checks again, because it may have been imported before
+        they existed.
+
+        Raises `ArtifactCorrupt`, `EngineMismatch`, `EngineUnavailable`, and for an imported version
+        `UnsupportedArtifact`, `UnsupportedTokenizer`.
         """
         if imported:
-            metadata.read(directory)
+            read_metadata(directory)
         if manifest.is_linear(manifest.read(directory)["files"]):
-            return _linear(directory)
-        wait_passively()
-        keep_few_kernels()
-        with importing():
-            from lora_core.inference import golden
-            from lora_core.inference.engines import candidates, use_one_core
-            from lora_core.inference.networks import Networks
-            from lora_core.inference.predictor import Predictor as Loaded
-            from lora_core.inference.speeds import tokens_per_second
+            return _load_linear(directory)
+        limit_openmp_spinning()
+        limit_kernel_cache()
+        with imports_without_gc():
+            from lora_core.inference.engine_benchmark import benchmark_engines
+            from lora_core.inference.engine_cache import EngineCache
+            from lora_core.inference.engines import auto_candidates, use_single_thread
+            from lora_core.inference.predictor import Predictor
+            from lora_core.inference.reference_logits import check_reference_logits
 
-        use_one_core()
-        with self._first:
-            self._networks = self._networks or Networks()
-        networks = None if imported else self._networks
+        use_single_thread()
+        with self._engine_cache_lock:
+            self._engine_cache = self._engine_cache or EngineCache()
+        engine_cache = None if imported else self._engine_cache
 
-        def load(name: str) -> Loaded:
-            return Loaded.load(directory, engine=name, networks=networks)
+        def load(engine: str) -> Predictor:
+            return Predictor.load(directory, engine=engine, engine_cache=engine_cache)
 
         speeds: Mapping[str, float] = {self._engine: 0.0}
         if self._engine == AUTO:
-            known, shared = self._speeds, not imported
-            speeds = tokens_per_second(known, directory, candidates(), load, shared=shared)
-        for name in speeds:
-            predictor = load(name)
+            speeds = benchmark_engines(
+                self._benchmark_dir, directory, auto_candidates(), load, shared=not imported
+            )
+        for engine in speeds:
+            predictor = load(engine)
             try:
-                golden.check(predictor, directory)
-            except EngineDisagrees as error:
-                refused = error
+                check_reference_logits(predictor, directory)
+            except EngineMismatch as error:
+                mismatch = error
                 log.warning("engine_disagrees", model=directory.name, reason=str(error))
             else:
-                exempt_from_collection()  # what torch and transformers keep for good is there now
-                return replace(predictor, speeds=speeds if self._engine == AUTO else {})
-        raise refused
+                freeze_gc()  # the permanent objects of torch and transformers exist by now
+                return replace(predictor, engine_speeds=speeds if self._engine == AUTO else {})
+        raise mismatch
 
 
-def _linear(directory: Path) -> LinearPredictor:
-    """One that needs no engine, and no torch. Raises what `Loader` raises."""
-    with importing():
-        from lora_core.inference import golden
-        from lora_core.inference.linear import LinearPredictor as Loaded
+def _load_linear(directory: Path) -> LinearPredictorProtocol:
+    """Load a linear model, which needs no torch. Raises what `ModelLoader` raises."""
+    with imports_without_gc():
+        from lora_core.inference.linear import LinearPredictor
+        from lora_core.inference.reference_logits import check_reference_logits
 
-    predictor = Loaded.load(directory)
-    golden.check(predictor, directory)
+    predictor = LinearPredictor.load(directory)
+    check_reference_logits(predictor, directory)
     return predictor

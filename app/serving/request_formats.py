@@ -1,4 +1,9 @@
-"""Bodies of the predict routes, as clients of two kinds send them (see `dialects`)."""
+"""Request and response bodies of the predict routes, in the formats of different clients.
+
+Clients of text-embeddings-inference get a flat list for one text and a nested list for several;
+clients of the Hugging Face hub always get a nested list. The latter send the field `parameters`,
+but the hub's JavaScript client only when it has some, so the URL may name the format.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,44 +19,46 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.http.fields import Body, Text, View, check_storable
-from app.serving.errors import Empty, FunctionClash, PairRefused, TooManyInputs
-from lora_core.specs.predict import Function, Side
+from app.http.fields import CleanText, RequestModel, ResponseModel, reject_unstorable_text
+from app.serving.errors import BlankInput, ConflictingFunctions, TextPairUnsupported, TooManyInputs
+from lora_core.specs.predict import ScoreFunction, TruncationSide
 
-_KINDS = "must be a text, a list of texts, or a list of lists of one text each"
+RequestFormat = Literal["hf", "tei"]
+
+_INPUTS_TYPE = "must be a text, a list of texts, or a list of lists of one text each"
 
 
-def _inputs(value: Any) -> Any:
-    """The texts exactly as sent: a model must see what the caller wrote."""
+def _validate_inputs(value: Any) -> Any:
+    """Return the texts exactly as sent: the model must read what the client wrote."""
     entries = value if isinstance(value, list) else [value]
     nested = [entry if isinstance(entry, list) else [entry] for entry in entries]
     texts = [text for entry in nested for text in entry]
     if not all(isinstance(text, str) for text in texts):
-        raise PydanticCustomError("inputs_type", _KINDS)
+        raise PydanticCustomError("inputs_type", _INPUTS_TYPE)
     for text in texts:
-        check_storable(text)
+        reject_unstorable_text(text)
     return value
 
 
-class _Lenient(BaseModel):
-    """Fields that nobody knows are ignored, as those clients expect."""
+class _LenientBody(BaseModel):
+    """Ignores unknown fields, as these clients expect."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="ignore")
 
 
-class Parameters(_Lenient):
-    """What the Hugging Face client sends along, always."""
+class HubParameters(_LenientBody):
+    """The field that clients of the Hugging Face hub always send."""
 
-    function_to_apply: Function | None = None
+    function_to_apply: ScoreFunction | None = None
     top_k: Annotated[StrictInt, Field(ge=1)] | None = None
 
 
-class RefPredict(_Lenient):
-    """Texts for the model that the address names."""
+class ModelPredictBody(_LenientBody):
+    """Texts for the model in the URL."""
 
     inputs: Annotated[
         Any,
-        BeforeValidator(_inputs),
+        BeforeValidator(_validate_inputs),
         Field(
             description="A text, or a list of texts.",
             json_schema_extra={
@@ -65,56 +72,60 @@ class RefPredict(_Lenient):
     ]
     truncate: StrictBool | None = Field(
         None,
-        description="Cut texts that are too long for the model (the default); false: refuse them.",
+        description="Truncate texts that are too long for the model (the default); "
+        "false: reject them.",
     )
     truncation_direction: Literal["left", "Left", "right", "Right"] = Field(
-        "right", description="The side at which a text is cut."
+        "right", description="The side at which texts are truncated."
     )
-    raw_scores: StrictBool = Field(False, description="Logits in place of probabilities.")
+    raw_scores: StrictBool = Field(False, description="Return logits instead of probabilities.")
     top_k: Annotated[StrictInt, Field(ge=1)] | None = Field(
-        None, description="Only so many labels; without it all."
+        None, description="Number of labels to return. Default: all."
     )
     abstain_below: Annotated[StrictFloat | StrictInt, Field(gt=0, le=1)] | None = Field(
         None,
-        description="No labels for a text whose best probability is below; `X-Abstained` counts.",
+        description="Return no labels for texts whose highest probability is lower; "
+        "`X-Abstained` counts them.",
     )
-    parameters: Parameters | None = Field(
-        None, description="Marks a client of the Hugging Face hub: answers are always nested."
+    parameters: HubParameters | None = Field(
+        None,
+        description="Sent by clients of the Hugging Face hub: the response is always nested.",
     )
 
 
-class Predict(RefPredict):
+class PredictBody(ModelPredictBody):
     """Texts for a model."""
 
-    model: Annotated[str, Text(200)] | None = Field(
+    model: Annotated[str, CleanText(200)] | None = Field(
         None,
-        description="`name` (its production), `name@alias` or `name:3`. "
-        "Without it, the only model in production.",
+        description="`name` (its production version), `name@alias` or `name:3`. "
+        "Default: the only model in production.",
     )
 
 
-class VertexPredict(_Lenient):
-    """What Vertex AI sends."""
+class VertexBody(_LenientBody):
+    """A request of Vertex AI."""
 
-    instances: Annotated[list[Predict], Field(min_length=1)]
+    instances: Annotated[list[PredictBody], Field(min_length=1)]
 
 
-def _as_sent(value: Any) -> Any:
+def _validate_text(value: Any) -> Any:
     if isinstance(value, str):
-        check_storable(value)
+        reject_unstorable_text(value)
     return value
 
 
-class Explain(Body):
-    """A text whose answer is to be explained."""
+class ExplainBody(RequestModel):
+    """A text whose prediction is to be explained."""
 
-    inputs: Annotated[str, BeforeValidator(_as_sent)] = Field(description="One text.")
-    label: Annotated[str, BeforeValidator(_as_sent)] | None = Field(
-        None, description="Explain the probability of this label. Without it, of the highest."
+    inputs: Annotated[str, BeforeValidator(_validate_text)] = Field(description="One text.")
+    label: Annotated[str, BeforeValidator(_validate_text)] | None = Field(
+        None,
+        description="Explain the probability of this label. Default: the most probable label.",
     )
 
 
-class LabelScore(View):
+class LabelScore(ResponseModel):
     """A label and its score."""
 
     label: str
@@ -124,86 +135,83 @@ class LabelScore(View):
 Labels = list[LabelScore]
 
 
-class VertexAnswers(View):
-    """What Vertex AI expects."""
+class VertexResponse(ResponseModel):
+    """The response that Vertex AI expects."""
 
     predictions: list[Labels | list[Labels]]
 
 
-class WordScore(View):
+class WordScore(ResponseModel):
     """A word of the text, and what it adds to the probability of the label."""
 
     text: str
-    start: int = Field(description="Where it begins, in characters of the text.")
-    end: int
-    score: float = Field(description="Below zero: it speaks against the label.")
+    start: int = Field(description="Offset of the first character in the text.")
+    end: int = Field(description="Offset after the last character.")
+    score: float = Field(description="Negative: the word lowers the probability of the label.")
 
 
-class ExplanationView(View):
-    """The scores of the words add up to `score` less `empty_score`."""
+class ExplanationView(ResponseModel):
+    """The scores of the words add up to `score` minus `empty_score`."""
 
     label: str
-    score: float = Field(description="The probability of the label.")
-    empty_score: float = Field(description="The same without any of the words.")
+    score: float = Field(description="Probability of the label.")
+    empty_score: float = Field(description="Probability of the label without any of the words.")
     words: list[WordScore]
-    grouped: bool = Field(description="There are many words, so neighbours count as one.")
-    texts: int = Field(description="How many texts the model was asked for this.")
-
-
-# MERGED app.serving.request_formats
-# What clients of two kinds mean with a body, and the form of the answer that they expect.
-#
-# Clients of text-embeddings-inference get a flat list for one text and a nested list for several;
-# clients of the Hugging Face hub always get a nested list. The latter send the field `parameters`;
-# the hub's JavaScript client does so only when it has some, so the URL may name the format.
-
-Dialect = Literal["hf", "tei"]
+    grouped: bool = Field(description="Neighboring words count as one, because there are many.")
+    texts: int = Field(description="Number of texts that the model computed for this.")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """The same in both dialects."""
+class PredictRequest:
+    """A parsed predict request, the same for all formats."""
 
     texts: list[str]
-    nested: bool
+    nested: bool  # whether the response is a nested list
     truncate: bool
-    side: Side
-    function: Function | None  # None: probabilities
+    truncation_side: TruncationSide
+    function: ScoreFunction | None  # None: probabilities
     top_k: int | None
     abstain_below: float | None
 
 
-def understand(body: RefPredict, dialect: Dialect | None, *, most: int) -> Question:
-    """Raises `Empty`, `TooManyInputs`, `PairRefused`, `FunctionClash`."""
+def parse_request(
+    body: ModelPredictBody, request_format: RequestFormat | None, *, max_inputs: int
+) -> PredictRequest:
+    """Parse a body in the given format, or in the one that its fields indicate.
+
+    Raises `BlankInput`, `TooManyInputs`, `TextPairUnsupported`, `ConflictingFunctions`.
+    """
     parameters = body.parameters
-    hub = dialect == "hf" or (dialect is None and "parameters" in body.model_fields_set)
+    from_hub = request_format == "hf" or (
+        request_format is None and "parameters" in body.model_fields_set
+    )
     function = parameters.function_to_apply if parameters else None
     if body.raw_scores and function is not None:
-        raise FunctionClash()
-    return Question(
-        texts=_texts(body.inputs, most=most),
-        nested=hub or isinstance(body.inputs, list),
+        raise ConflictingFunctions()
+    return PredictRequest(
+        texts=_flatten_inputs(body.inputs, max_inputs=max_inputs),
+        nested=from_hub or isinstance(body.inputs, list),
         truncate=body.truncate is not False,
-        side="left" if body.truncation_direction.lower() == "left" else "right",
+        truncation_side="left" if body.truncation_direction.lower() == "left" else "right",
         function="none" if body.raw_scores else function,
         top_k=(parameters.top_k if parameters else None) or body.top_k,
         abstain_below=body.abstain_below,
     )
 
 
-def _texts(inputs: str | list[str | list[str]], *, most: int) -> list[str]:
+def _flatten_inputs(inputs: str | list[str | list[str]], *, max_inputs: int) -> list[str]:
     entries = inputs if isinstance(inputs, list) else [inputs]
     if not entries:
-        raise Empty(what="The list of inputs")
-    if len(entries) > most:
-        raise TooManyInputs(count=len(entries), limit=most)
+        raise BlankInput(what="The list of inputs")
+    if len(entries) > max_inputs:
+        raise TooManyInputs(count=len(entries), limit=max_inputs)
     texts: list[str] = []
     for index, entry in enumerate(entries):
         if isinstance(entry, list):
             if len(entry) != 1:
-                raise PairRefused(index=index, count=len(entry))
+                raise TextPairUnsupported(index=index, count=len(entry))
             entry = entry[0]
         if not entry.strip():
-            raise Empty(what=f"Input {index}")
+            raise BlankInput(what=f"Input {index}")
         texts.append(entry)
     return texts

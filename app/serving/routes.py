@@ -1,4 +1,7 @@
-"""Ask a model. No database call on the event loop, and no computing but to read short texts."""
+"""Predict and explain routes.
+
+The event loop makes no database calls, and computes nothing but the tokens of short texts.
+"""
 
 import asyncio
 import time
@@ -9,27 +12,27 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.auth.middleware import requires
-from app.errors import ClientLeft
+from app.auth.middleware import require_scope
+from app.errors import ClientDisconnected
 from app.http.dependencies import Caller, CallerDep, SettingsDep
-from app.http.error_responses import PREDICT_RESPONSES, RESPONSES
-from app.registry.refs import Ref
-from app.serving.errors import Empty, TooManyInputs
+from app.http.error_responses import PREDICT_ERROR_RESPONSES, PROBLEM_RESPONSES
+from app.registry.refs import ModelRefParam
+from app.serving.errors import BlankInput, TooManyInputs
 from app.serving.explanation import Explanation, explain
 from app.serving.request_formats import (
-    Dialect,
-    Explain,
+    ExplainBody,
     ExplanationView,
     Labels,
-    Predict,
-    Question,
-    RefPredict,
-    VertexAnswers,
-    VertexPredict,
+    ModelPredictBody,
+    PredictBody,
+    PredictRequest,
+    RequestFormat,
+    VertexBody,
+    VertexResponse,
     WordScore,
-    understand,
+    parse_request,
 )
-from app.serving.service import Answer, Serving, request_timeout
+from app.serving.service import InferenceService, PredictResult, parse_timeout
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -37,126 +40,137 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    serving = app.state.serving = Serving(app.state.resources, app.state.serving_meters)
-    app.state.try_out = serving.pool.ready
+    service = InferenceService(app.state.resources, app.state.serving_metrics)
+    app.state.serving = service
+    app.state.try_out = service.pool.load
     try:
         yield
     finally:
-        serving.close()
+        service.close()
 
 
-async def _serving(request: Request) -> Serving:
-    serving: Serving = request.app.state.serving
-    return serving
+async def _service(request: Request) -> InferenceService:
+    service: InferenceService = request.app.state.serving
+    return service
 
 
 router = APIRouter(
     tags=["predict"],
-    dependencies=[requires("predict")],
+    dependencies=[require_scope("predict")],
     lifespan=_lifespan,
-    responses=PREDICT_RESPONSES,
+    responses=PREDICT_ERROR_RESPONSES,
 )
-ServingDep = Annotated[Serving, Depends(_serving)]
-DialectQuery = Annotated[
-    Dialect | None,
-    Query(description="`hf`: answers are always nested; `tei`: flat for one text."),
+ServingDep = Annotated[InferenceService, Depends(_service)]
+RequestFormatQuery = Annotated[
+    RequestFormat | None,
+    Query(
+        alias="dialect",
+        description="`hf`: the response is always nested; `tei`: flat for one text.",
+    ),
 ]
-Answers = Labels | list[Labels]
+PredictResponse = Labels | list[Labels]
 
 
-class Asking:
-    """Who asks, what is needed to answer, and how long there is. One for each call."""
+class RequestContext:
+    """The API key, the deadline and the service of one request."""
 
     def __init__(
-        self, request: Request, serving: Serving, settings: Settings, caller: Caller
+        self, request: Request, service: InferenceService, settings: Settings, caller: Caller
     ) -> None:
         """Raises `InvalidTimeout`."""
         self._request = request
-        self._serving = serving
-        self._most = settings.max_inputs
-        self._caller = caller.id
-        timeout = request_timeout(request.headers.get("x-request-timeout"))
+        self._service = service
+        self._max_inputs = settings.max_inputs
+        self._key_id = caller.id
+        timeout = parse_timeout(request.headers.get("x-request-timeout"))
         self._deadline = time.monotonic() + timeout
 
-    async def answer(
-        self, body: RefPredict, ref: str | None, dialect: Dialect | None
-    ) -> tuple[Question, Answer]:
-        """Raises what `understand` and `Serving.ask` raise."""
-        question = understand(body, dialect, most=self._most)
-        asked = self._serving.ask(question, ref, caller=self._caller, deadline=self._deadline)
-        return question, await _while_connected(self._request, asked)
+    async def predict(
+        self, body: ModelPredictBody, ref: str | None, request_format: RequestFormat | None
+    ) -> tuple[PredictRequest, PredictResult]:
+        """Raises what `parse_request` and `InferenceService.predict` raise."""
+        parsed = parse_request(body, request_format, max_inputs=self._max_inputs)
+        work = self._service.predict(parsed, ref, key_id=self._key_id, deadline=self._deadline)
+        return parsed, await _cancel_on_disconnect(self._request, work)
 
-    async def explanation(self, body: Explain, ref: str) -> Explanation:
-        """Raises `Empty`, and what `explain` raises."""
+    async def explain(self, body: ExplainBody, ref: str) -> Explanation:
+        """Raises `BlankInput`, and what `explain` raises."""
         text = body.inputs
         if not text.strip():
-            raise Empty(what="The text", at="inputs")
-        asked = explain(
-            self._serving, text, body.label, ref, caller=self._caller, deadline=self._deadline
+            raise BlankInput(what="The text", at="inputs")
+        work = explain(
+            self._service, text, body.label, ref, key_id=self._key_id, deadline=self._deadline
         )
-        return await _while_connected(self._request, asked)
+        return await _cancel_on_disconnect(self._request, work)
 
 
-async def _asking(
-    request: Request, serving: ServingDep, settings: SettingsDep, caller: CallerDep
-) -> Asking:
-    return Asking(request, serving, settings, caller)
+async def _request_context(
+    request: Request, service: ServingDep, settings: SettingsDep, caller: CallerDep
+) -> RequestContext:
+    return RequestContext(request, service, settings, caller)
 
 
-AskingDep = Annotated[Asking, Depends(_asking)]
+RequestContextDep = Annotated[RequestContext, Depends(_request_context)]
 
 
-@router.post("/predict", response_model=Answers)
-@router.post("/", response_model=Answers)
-@router.post("/invocations", response_model=Answers)
-async def predict(body: Predict, asking: AskingDep, dialect: DialectQuery = None) -> Response:
-    """Labels with probabilities, highest first: of one text, or a list of them for a list of texts.
-
-    `X-Model-Version` names the version that answered, `X-Engine` what computed it and how
-    precisely; `X-Truncated` counts texts that were cut. `/` and `/invocations` are the same, for
-    clients that know those.
-    """
-    return _told(*await asking.answer(body, body.model, dialect))
-
-
-@router.post("/models/{ref}/predict", response_model=Answers)
-@router.post("/models/{ref}", response_model=Answers)
-async def predict_by(
-    ref: Ref, body: RefPredict, asking: AskingDep, dialect: DialectQuery = None
+@router.post("/predict", response_model=PredictResponse)
+@router.post("/", response_model=PredictResponse)
+@router.post("/invocations", response_model=PredictResponse)
+async def predict(
+    body: PredictBody, context: RequestContextDep, request_format: RequestFormatQuery = None
 ) -> Response:
-    """The same for the model in the address: `name`, `name@alias` or `name:3`."""
-    return _told(*await asking.answer(body, ref, dialect))
+    """Return labels with probabilities, highest first: for one text, or a list for each of many.
+
+    `X-Model-Version` names the version that made the prediction, `X-Engine` the engine and its
+    precision; `X-Truncated` counts truncated texts. `/` and `/invocations` are aliases for clients
+    that use these paths.
+    """
+    return _respond(*await context.predict(body, body.model, request_format))
 
 
-@router.post("/vertex", response_model=VertexAnswers)
-async def predict_vertex(body: VertexPredict, asking: AskingDep, settings: SettingsDep) -> Response:
-    """The same in the form of Vertex AI: an answer for each instance."""
+@router.post("/models/{ref}/predict", response_model=PredictResponse)
+@router.post("/models/{ref}", response_model=PredictResponse)
+async def predict_with_model(
+    ref: ModelRefParam,
+    body: ModelPredictBody,
+    context: RequestContextDep,
+    request_format: RequestFormatQuery = None,
+) -> Response:
+    """Predict with the model in the URL: `name`, `name@alias` or `name:3`."""
+    return _respond(*await context.predict(body, ref, request_format))
+
+
+@router.post("/vertex", response_model=VertexResponse)
+async def predict_vertex(
+    body: VertexBody, context: RequestContextDep, settings: SettingsDep
+) -> Response:
+    """Predict in the format of Vertex AI: one prediction for each instance."""
     if len(body.instances) > settings.max_inputs:
         raise TooManyInputs(count=len(body.instances), limit=settings.max_inputs)
-    asked = (asking.answer(one, one.model, None) for one in body.instances)
-    answers = await asyncio.gather(*asked)
-    rows = [_rows(question, answer) for question, answer in answers]
-    return JSONResponse({"predictions": rows}, headers=_headers(answers[-1][1]))
+    work = (context.predict(instance, instance.model, None) for instance in body.instances)
+    predictions = await asyncio.gather(*work)
+    rows = [_to_json(request, result) for request, result in predictions]
+    return JSONResponse({"predictions": rows}, headers=_headers(predictions[-1][1]))
 
 
-@router.post("/v1/models/{ref}/explain", responses=RESPONSES)
-async def explain_by(
-    ref: Ref, body: Explain, asking: AskingDep, response: Response
+@router.post("/v1/models/{ref}/explain", responses=PROBLEM_RESPONSES)
+async def explain_prediction(
+    ref: ModelRefParam, body: ExplainBody, context: RequestContextDep, response: Response
 ) -> ExplanationView:
-    """Which words of a text drove the answer, and how far.
+    """Return how much each word of a text contributes to the prediction.
 
-    The model is asked the text many times, each time without some of its words; every one of them
-    counts as a text of the caller. The same text gets the same scores.
+    The model computes the text many times, each time without some of its words; each of these texts
+    counts toward the rate limit. The same text gets the same scores.
     """
-    found = await asking.explanation(body, ref)
-    response.headers["X-Model-Version"] = found.version
-    response.headers["X-Engine"] = found.engine
-    if found.truncated:
+    explanation = await context.explain(body, ref)
+    response.headers["X-Model-Version"] = explanation.version
+    response.headers["X-Engine"] = explanation.engine
+    if explanation.truncated:
         response.headers["X-Truncated"] = "1"
     return ExplanationView(
-        label=found.label,
-        score=found.score,
-        empty_score=found.empty_score,
+        label=explanation.label,
+        score=explanation.score,
+        empty_score=explanation.empty_score,
         words=[
             WordScore(
                 text=body.inputs[word.start : word.end],
@@ -164,40 +178,40 @@ async def explain_by(
                 end=word.end,
                 score=score,
             )
-            for word, score in found.words
+            for word, score in explanation.words
         ],
-        grouped=found.grouped,
-        texts=found.texts,
+        grouped=explanation.grouped,
+        texts=explanation.texts,
     )
 
 
-def _told(question: Question, answer: Answer) -> Response:
-    return JSONResponse(_rows(question, answer), headers=_headers(answer))
+def _respond(request: PredictRequest, result: PredictResult) -> Response:
+    return JSONResponse(_to_json(request, result), headers=_headers(result))
 
 
-def _rows(question: Question, answer: Answer) -> Any:
-    rows = [[{"label": label, "score": score} for label, score in row] for row in answer.scores]
-    return rows if question.nested else rows[0]
+def _to_json(request: PredictRequest, result: PredictResult) -> Any:
+    rows = [[{"label": label, "score": score} for label, score in row] for row in result.scores]
+    return rows if request.nested else rows[0]
 
 
-def _headers(answer: Answer) -> dict[str, str]:
-    """With the names that text-embeddings-inference gives them; times in milliseconds."""
+def _headers(result: PredictResult) -> dict[str, str]:
+    """Return response headers, named as in text-embeddings-inference; times in milliseconds."""
     headers = {
-        "X-Model-Version": answer.version,
-        "X-Engine": answer.engine,
-        "x-compute-type": answer.engine,
-        "x-compute-time": _milliseconds(answer.total),
-        "x-compute-characters": str(answer.characters),
-        "x-compute-tokens": str(answer.tokens),
-        "x-total-time": _milliseconds(answer.total),
-        "x-tokenization-time": _milliseconds(answer.tokenising),
-        "x-queue-time": _milliseconds(answer.queued),
-        "x-inference-time": _milliseconds(answer.computing),
+        "X-Model-Version": result.version,
+        "X-Engine": result.engine,
+        "x-compute-type": result.engine,
+        "x-compute-time": _milliseconds(result.total_seconds),
+        "x-compute-characters": str(result.characters),
+        "x-compute-tokens": str(result.tokens),
+        "x-total-time": _milliseconds(result.total_seconds),
+        "x-tokenization-time": _milliseconds(result.tokenization_seconds),
+        "x-queue-time": _milliseconds(result.queue_seconds),
+        "x-inference-time": _milliseconds(result.inference_seconds),
     }
-    if answer.truncated:
-        headers["X-Truncated"] = str(answer.truncated)
-    if answer.abstained:
-        headers["X-Abstained"] = str(answer.abstained)
+    if result.truncated:
+        headers["X-Truncated"] = str(result.truncated)
+    if result.abstained:
+        headers["X-Abstained"] = str(result.abstained)
     return headers
 
 
@@ -205,15 +219,16 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f}"
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result. Raises `ClientLeft`, which nobody hears; then the work is cancelled."""
-    working = asyncio.ensure_future(work)
-    left = asyncio.ensure_future(request.receive())  # after the body: only that it left
+async def _cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`, or cancel it and raise `ClientDisconnected`."""
+    task = asyncio.ensure_future(work)
+    # After the body, the only message to receive is that the client disconnected.
+    disconnect = asyncio.ensure_future(request.receive())
     try:
-        await asyncio.wait((working, left), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientLeft()
-        return working.result()
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnected()
+        return task.result()
     finally:
-        working.cancel()
-        left.cancel()
+        task.cancel()
+        disconnect.cancel()

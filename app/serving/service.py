@@ -1,4 +1,4 @@
-"""From a question to its answer: admitted, tokenised, computed with others, decoded."""
+"""Online prediction, from a parsed request to its result: admit, tokenize, compute and decode."""
 
 import asyncio
 import math
@@ -10,211 +10,225 @@ from dataclasses import dataclass
 from statistics import fmean
 from uuid import UUID
 
-from app.errors import AppError, Overloaded
-from app.registry.service import Resolved
+from app.errors import AppError, TooManyRequests
+from app.registry.service import ResolvedModel
 from app.resources import Resources
-from app.serving.admission import Admission, Quota
-from app.serving.batcher import Batcher, Computed
+from app.serving.admission import AdmissionController, KeyRateLimiter
+from app.serving.batcher import Batcher, InferenceOutput
 from app.serving.errors import InvalidTimeout, ModelLoading
-from app.serving.linear import AnyDeployment, AnyPredictor, LinearDeployment, LinearPredictor
-from app.serving.loaded_model import Deployment, Reading, Scores
-from app.serving.loader import Loader
-from app.serving.metrics import ServingMeters
-from app.serving.model_pool import Pool
-from app.serving.request_formats import Question
-from app.serving.shadow import Shadows
-from lora_core.errors.artifact import TextTooLong
-from lora_core.process import cores
+from app.serving.linear import (
+    AnyPredictor,
+    LinearPredictorProtocol,
+    LoadedLinearModel,
+    LoadedModel,
+)
+from app.serving.loaded_model import LabelScores, LoadedEncoder, TokenizedBatch
+from app.serving.loader import ModelLoader
+from app.serving.metrics import ServingMetrics
+from app.serving.model_pool import ModelPool
+from app.serving.request_formats import PredictRequest
+from app.serving.shadow import ShadowEvaluator
+from lora_core.errors.artifact import InputTooLong
+from lora_core.process import available_cores
 
-MOST_TEXTS = 512  # between door and answer
-SHARE = 0.5  # of all room, for one key
-TOKENISING_THREADS = 2
-FEW_TEXTS = 8  # between door and answer, so that there is time for a shadow
-LONGEST_SECONDS = 30.0  # until an answer comes, or never does
-_SPECIAL, USUAL = 2, 512  # tokens that every text has besides its own; that models read
+MAX_TEXTS_IN_FLIGHT = 512
+KEY_SHARE = 0.5  # of the capacity, for one API key
+TOKENIZER_THREADS = 2
+SHADOW_MAX_TEXTS_IN_FLIGHT = 8  # shadows run only while there are no more
+MAX_TIMEOUT_SECONDS = 30.0
+SPECIAL_TOKENS = 2  # per text
+USUAL_MAX_LENGTH = 512  # tokens that models read of a text, while the model is not known
 
 
-def request_timeout(sent: str | None) -> float:
-    """Seconds that a caller waits, from its header. Raises `InvalidTimeout`."""
-    if sent is None:
-        return LONGEST_SECONDS
+def parse_timeout(header: str | None) -> float:
+    """Return the timeout in seconds from the header of a request. Raises `InvalidTimeout`."""
+    if header is None:
+        return MAX_TIMEOUT_SECONDS
     try:
-        seconds = float(sent)
+        seconds = float(header)
     except ValueError:
         raise InvalidTimeout() from None
     if not (math.isfinite(seconds) and seconds > 0):
         raise InvalidTimeout()
-    return min(seconds, LONGEST_SECONDS)
+    return min(seconds, MAX_TIMEOUT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Labels of each text, highest first, who gave them, and what it took. Times in seconds."""
+class PredictResult:
+    """The labels of each text, highest first, with the version and the cost of the prediction."""
 
-    scores: list[Scores]
+    scores: list[LabelScores]
     version: str
     engine: str
-    truncated: int  # texts that were cut
-    abstained: int  # texts without labels, because none was probable enough
+    truncated: int  # truncated texts
+    abstained: int  # texts without labels, because no label was probable enough
     tokens: int
     characters: int
-    tokenising: float
-    queued: float  # mean of the texts
-    computing: float  # mean of the texts
-    total: float
+    tokenization_seconds: float
+    queue_seconds: float  # mean over the texts
+    inference_seconds: float  # mean over the texts
+    total_seconds: float
 
 
-class Serving:
-    """What the routes share while the application runs."""
+class InferenceService:
+    """The state that the predict routes share while the application runs."""
 
-    def __init__(self, resources: Resources, meters: ServingMeters) -> None:
+    def __init__(self, resources: Resources, metrics: ServingMetrics) -> None:
         settings = resources.settings
-        self.meters = meters
-        self.batcher = Batcher(meters, workers=cores())
-        self.admission = Admission(
-            most_texts=MOST_TEXTS,
-            most_seconds=settings.max_wait_seconds,
-            share=SHARE if settings.auth == "on" else 1.0,
+        self.metrics = metrics
+        self.batcher = Batcher(metrics, workers=available_cores())
+        self.admission = AdmissionController(
+            max_texts=MAX_TEXTS_IN_FLIGHT,
+            max_wait_seconds=settings.max_wait_seconds,
+            key_share=KEY_SHARE if settings.auth == "on" else 1.0,
             tokens_per_second=lambda: self.batcher.tokens_per_second,
         )
-        self.quota = Quota(settings.key_texts_per_second)
-        self._readers = ThreadPoolExecutor(TOKENISING_THREADS, thread_name_prefix="tokenise")
-        self.pool = Pool(
-            resources=resources,
-            load=Loader(settings.engine, settings.data_dir / "engines"),
-            deploy=self._deploy,
-            meters=meters,
+        self.rate_limiter = KeyRateLimiter(settings.key_texts_per_second)
+        self._tokenizer_executor = ThreadPoolExecutor(
+            TOKENIZER_THREADS, thread_name_prefix="tokenize"
         )
-        self.shadows = Shadows(resources.database, self.pool, meters, idle=self._is_idle)
-        meters.waiting.set_function(lambda: self.admission.texts)
+        self.pool = ModelPool(
+            resources=resources,
+            load_predictor=ModelLoader(settings.engine, settings.data_dir / "engines"),
+            wrap=self._wrap_predictor,
+            metrics=metrics,
+        )
+        self.shadows = ShadowEvaluator(
+            resources.database, self.pool, metrics, is_idle=self._is_idle
+        )
+        metrics.texts_in_flight.set_function(lambda: self.admission.texts)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Stop the threads and release the models."""
         self.shadows.close()
         self.batcher.close()
-        self._readers.shutdown(wait=False)
+        self._tokenizer_executor.shutdown(wait=False)
         self.pool.close()
 
-    def refuse_if_full(self, caller: UUID, size: int | None, *, timeout: float) -> None:
-        """Raises `Busy` and `KeyBusy` if a call of `size` bytes will find no room; None: unknown.
+    def check_capacity(self, key_id: UUID, body_bytes: int | None, *, timeout: float) -> None:
+        """Raise `ServerOverloaded` or `KeyOverloaded` if a request cannot be admitted.
 
-        It is taken for a single text here, which needs the least; `ask` knows more. `timeout` is
-        that of the caller, in seconds.
+        The request counts as a single text here, the least it can be; `predict` checks again.
+        `body_bytes` is None if unknown; `timeout` is the client's, in seconds.
         """
-        tokens = min(size or USUAL, USUAL)
+        tokens = min(body_bytes or USUAL_MAX_LENGTH, USUAL_MAX_LENGTH)
         try:
-            self.admission.check(caller, texts=1, tokens=tokens, timeout=timeout)
-        except Overloaded as error:
-            self.meters.requests.labels("single").inc()
-            self.meters.texts.inc()
-            self.meters.failures.labels(_kind(error)).inc()
+            self.admission.check(key_id, texts=1, tokens=tokens, timeout=timeout)
+        except TooManyRequests as error:
+            self.metrics.requests.labels("single").inc()
+            self.metrics.texts.inc()
+            self.metrics.failures.labels(_failure_kind(error)).inc()
             raise
 
-    async def ask(
-        self, question: Question, ref: str | None, *, caller: UUID, deadline: float
-    ) -> Answer:
-        """The answer by what `ref` means; None: the only model in production.
+    async def predict(
+        self, request: PredictRequest, ref: str | None, *, key_id: UUID, deadline: float
+    ) -> PredictResult:
+        """Predict with the model of a reference; None: the only model in production.
 
-        `deadline` is on the monotonic clock. Raises what is in `errors`, what `Pool.deployment`
-        raises, `ModelLoading`, and `TextTooLong`. Who leaves gives up the place and the turn.
+        `deadline` is on the monotonic clock. Cancelling releases the capacity and takes the texts
+        out of the queue. Raises the errors of `app.serving.errors`, what `ModelPool.get` raises,
+        and `InputTooLong`.
         """
-        began, texts = time.perf_counter(), question.texts
-        with self._counted(question):
-            most = sum(min(len(text) + _SPECIAL, USUAL) for text in texts)
-            left = deadline - time.monotonic()
-            with self.admission.place(caller, texts=len(texts), tokens=most, timeout=left) as place:
-                self.quota.take(caller, len(texts))  # only of what finds room
-                resolved, deployment = await self.loaded(ref, deadline)
-                reading = await deployment.tokenise(
-                    texts, truncate=question.truncate, side=question.side
+        start, texts = time.perf_counter(), request.texts
+        with self._count_request(request):
+            max_tokens = sum(min(len(text) + SPECIAL_TOKENS, USUAL_MAX_LENGTH) for text in texts)
+            with self.admission.reserve(
+                key_id, texts=len(texts), tokens=max_tokens, timeout=deadline - time.monotonic()
+            ) as reservation:
+                self.rate_limiter.acquire(key_id, len(texts))  # only once the request is admitted
+                resolved, model = await self.get_model(ref, deadline)
+                batch = await model.tokenize(
+                    texts, truncate=request.truncate, side=request.truncation_side
                 )
-                self.admission.correct(place, caller, reading.cost)
-                rows = await deployment.compute(reading, deadline=deadline)
-            answer = _answer(question, resolved, deployment, reading, rows, began)
-            self._measure(answer, reading)
-        self.shadows.watch(question, resolved, lambda: deployment.decode(rows, None))
-        return answer
+                self.admission.set_tokens(reservation, key_id, batch.cost)
+                outputs = await model.compute(batch, deadline=deadline)
+            result = _build_result(request, resolved, model, batch, outputs, start)
+            self._record_result(result, batch)
+        self.shadows.mirror(request, resolved, lambda: model.decode(outputs, None))
+        return result
 
-    async def loaded(self, ref: str | None, deadline: float) -> tuple[Resolved, AnyDeployment]:
-        """What `ref` means, in memory. Loading goes on for those who ask later.
+    async def get_model(
+        self, ref: str | None, deadline: float
+    ) -> tuple[ResolvedModel, LoadedModel]:
+        """Return the model of a reference. After the deadline its load continues.
 
-        Raises what `Pool.deployment` raises, and `ModelLoading`.
+        Raises what `ModelPool.get` raises, and `ModelLoading` at the deadline.
         """
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.pool.deployment(ref)
+                return await self.pool.get(ref)
         except TimeoutError:
             raise ModelLoading() from None
 
-    def _deploy(self, ref: str, predictor: AnyPredictor) -> AnyDeployment:
-        if isinstance(predictor, LinearPredictor):
-            return LinearDeployment(ref, predictor, self._readers)
-        return Deployment(ref, predictor, self.batcher, self._readers)
+    def _wrap_predictor(self, ref: str, predictor: AnyPredictor) -> LoadedModel:
+        if isinstance(predictor, LinearPredictorProtocol):
+            return LoadedLinearModel(ref, predictor, self._tokenizer_executor)
+        return LoadedEncoder(ref, predictor, self.batcher, self._tokenizer_executor)
 
     def _is_idle(self) -> bool:
-        return self.admission.texts <= FEW_TEXTS
+        return self.admission.texts <= SHADOW_MAX_TEXTS_IN_FLIGHT
 
     @contextmanager
-    def _counted(self, question: Question) -> Iterator[None]:
-        method = "batch" if question.nested else "single"
-        self.meters.requests.labels(method).inc()
-        self.meters.texts.inc(len(question.texts))
+    def _count_request(self, request: PredictRequest) -> Iterator[None]:
+        method = "batch" if request.nested else "single"
+        self.metrics.requests.labels(method).inc()
+        self.metrics.texts.inc(len(request.texts))
         try:
             yield
-        except (AppError, TextTooLong) as error:
-            self.meters.failures.labels(_kind(error)).inc()
+        except (AppError, InputTooLong) as error:
+            self.metrics.failures.labels(_failure_kind(error)).inc()
             raise
-        self.meters.successes.labels(method).inc()
+        self.metrics.successes.labels(method).inc()
 
-    def _measure(self, answer: Answer, reading: Reading) -> None:
-        meters = self.meters
-        parts = (answer.tokenising, answer.queued, answer.computing)
-        meters.call_seconds.observe(answer.total)
-        for histogram, seconds in zip(meters.call_parts, parts, strict=True):
+    def _record_result(self, result: PredictResult, batch: TokenizedBatch) -> None:
+        metrics = self.metrics
+        stages = (result.tokenization_seconds, result.queue_seconds, result.inference_seconds)
+        metrics.request_seconds.observe(result.total_seconds)
+        for histogram, seconds in zip(metrics.request_stage_seconds, stages, strict=True):
             histogram.observe(seconds)
-        for item in reading.items:
-            meters.lengths.observe(item.length)
-            meters.text_seconds.observe(answer.total)
-            for histogram, seconds in zip(meters.text_parts, parts, strict=True):
+        for item in batch.items:
+            metrics.text_tokens.observe(item.length)
+            metrics.text_seconds.observe(result.total_seconds)
+            for histogram, seconds in zip(metrics.text_stage_seconds, stages, strict=True):
                 histogram.observe(seconds)
-        meters.answers.inc(len(reading.items))
-        meters.by_version.labels(answer.version, answer.engine).inc(len(reading.items))
+        metrics.predicted_texts.inc(len(batch.items))
+        metrics.version_texts.labels(result.version, result.engine).inc(len(batch.items))
 
 
-def _answer(
-    question: Question,
-    resolved: Resolved,
-    deployment: AnyDeployment,
-    reading: Reading,
-    rows: Sequence[Computed],
-    began: float,
-) -> Answer:
-    scores = deployment.decode(rows, question.function)
+def _build_result(
+    request: PredictRequest,
+    resolved: ResolvedModel,
+    model: LoadedModel,
+    batch: TokenizedBatch,
+    outputs: Sequence[InferenceOutput],
+    start: float,
+) -> PredictResult:
+    scores = model.decode(outputs, request.function)
     abstained = 0
-    if (least := question.abstain_below) is not None:
-        sure = [row if row[0][1] >= least else [] for row in scores]
-        abstained, scores = sum(not row for row in sure), sure
-    return Answer(
-        scores=[row[: question.top_k] for row in scores],
+    if (threshold := request.abstain_below) is not None:
+        scores = [row if row[0][1] >= threshold else [] for row in scores]
+        abstained = sum(not row for row in scores)
+    return PredictResult(
+        scores=[row[: request.top_k] for row in scores],
         version=resolved.ref,
-        engine=deployment.predictor.engine.name,
-        truncated=reading.truncated,
+        engine=model.predictor.engine.name,
+        truncated=batch.truncated,
         abstained=abstained,
-        tokens=reading.tokens,
-        characters=sum(map(len, question.texts)),
-        tokenising=reading.seconds,
-        queued=fmean(row.queued for row in rows),
-        computing=fmean(row.computing for row in rows),
-        total=time.perf_counter() - began,
+        tokens=batch.tokens,
+        characters=sum(map(len, request.texts)),
+        tokenization_seconds=batch.seconds,
+        queue_seconds=fmean(output.queue_seconds for output in outputs),
+        inference_seconds=fmean(output.inference_seconds for output in outputs),
+        total_seconds=time.perf_counter() - start,
     )
 
 
-def _kind(error: Exception) -> str:
-    """As text-embeddings-inference calls it."""
+def _failure_kind(error: Exception) -> str:
+    """Return the `err` label that text-embeddings-inference uses for this error."""
     match error:
-        case Overloaded():
+        case TooManyRequests():
             return "overloaded"
-        case TextTooLong():
+        case InputTooLong():
             return "tokenization"
         case AppError(status=404 | 409 | 422):
             return "validation"

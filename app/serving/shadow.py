@@ -1,4 +1,4 @@
-"""A candidate is asked what production was asked, and nobody hears its answer but the count."""
+"""Shadow evaluation: a candidate predicts live texts, and is only compared with production."""
 
 import asyncio
 import time
@@ -11,133 +11,145 @@ from starlette.concurrency import run_in_threadpool
 
 from app.database.engines import Database
 from app.registry import service as registry
-from app.registry.service import Resolved
-from app.serving.linear import AnyDeployment
-from app.serving.loaded_model import Scores
-from app.serving.metrics import ServingMeters
-from app.serving.model_pool import Pool
-from app.serving.request_formats import Question
+from app.registry.service import ResolvedModel
+from app.serving.linear import LoadedModel
+from app.serving.loaded_model import LabelScores
+from app.serving.metrics import ServingMetrics
+from app.serving.model_pool import ModelPool
+from app.serving.request_formats import PredictRequest
 
-ALIAS = "shadow"
-FRESH_SECONDS = 1.0  # until candidates are looked up again
-MOST_TEXTS = 64  # on their way to candidates
-PATIENCE_SECONDS = 30.0  # with one that is slow
+SHADOW_ALIAS = "shadow"
+FRESH_SECONDS = 1.0  # before the candidates are queried again
+MAX_SHADOW_TEXTS = 64  # in flight
+SHADOW_TIMEOUT_SECONDS = 30.0
 
-Outcome = Literal["agreed", "differed", "skipped", "failed"]
+ShadowOutcome = Literal["agreed", "differed", "skipped", "failed"]
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class Tally:
-    """How often a candidate agreed with the version that answered."""
+class ShadowStats:
+    """How often a candidate agreed with the version in production. Counts are texts."""
 
     version: str
     shadow: str
     since: float  # Unix time
-    agreed: int = 0  # texts with the same first label
+    agreed: int = 0  # same most probable label
     differed: int = 0
-    difference: float = 0.0  # sum over texts: of the first label's probability
-    skipped: int = 0  # texts that came while there was more urgent work
+    total_difference: float = 0.0  # sum over texts, of the probability of production's label
+    skipped: int = 0  # the service was busy
     failed: int = 0
 
 
-class Shadows:
-    """Candidates are the versions under the alias `shadow`. Used on the event loop only.
+class ShadowEvaluator:
+    """Mirrors texts to the versions with the alias `shadow`. Use on the event loop only.
 
-    They are never waited for, and asked only while production has time to spare.
+    No request waits for a shadow, and shadows run only while the service is idle.
     """
 
     def __init__(
-        self, database: Database, pool: Pool, meters: ServingMeters, *, idle: Callable[[], bool]
+        self,
+        database: Database,
+        pool: ModelPool,
+        metrics: ServingMetrics,
+        *,
+        is_idle: Callable[[], bool],
     ) -> None:
         self._database = database
         self._pool = pool
-        self._meters = meters
-        self._idle = idle
-        self._candidates: dict[str, Resolved] = {}  # by model
+        self._metrics = metrics
+        self._is_idle = is_idle
+        self._candidates: dict[str, ResolvedModel] = {}  # by model name
         self._read_at = -FRESH_SECONDS
-        self._tallies: dict[tuple[str, str], Tally] = {}
-        self._texts = 0  # on their way
+        self._stats: dict[tuple[str, str], ShadowStats] = {}  # by version and shadow
+        self._texts_in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def watch(
-        self, question: Question, answered: Resolved, scores: Callable[[], Sequence[Scores]]
+    def mirror(
+        self,
+        request: PredictRequest,
+        production: ResolvedModel,
+        scores: Callable[[], Sequence[LabelScores]],
     ) -> None:
-        """Production has answered; let the candidate of the same model do so too, if there is one.
+        """Mirror a request that production has answered to the shadow of the model, if it has one.
 
-        `scores` gives the probabilities of the answer.
+        `scores` returns the probabilities that production predicted.
         """
         if time.monotonic() - self._read_at >= FRESH_SECONDS:
             self._read_at = time.monotonic()
-            self._spawn(self._read())
-        candidate = self._candidates.get(answered.name)
-        if candidate is None or candidate.ref == answered.ref:
+            self._create_task(self._refresh_candidates())
+        candidate = self._candidates.get(production.name)
+        if candidate is None or candidate.ref == production.ref:
             return
-        tally = self._tally(answered.ref, candidate.ref)
-        texts = len(question.texts)
-        if not self._idle() or self._texts + texts > MOST_TEXTS:
-            self._count(tally, "skipped", texts)
+        stats = self._stats_of(production.ref, candidate.ref)
+        texts = len(request.texts)
+        if not self._is_idle() or self._texts_in_flight + texts > MAX_SHADOW_TEXTS:
+            self._count(stats, "skipped", texts)
             return
-        self._spawn(self._ask(question, candidate, scores(), tally))
+        self._create_task(self._compare(request, candidate, scores(), stats))
 
-    def tallies(self, name: str) -> list[Tally]:
-        """Of one model, the newest pair first."""
-        found = [each for each in self._tallies.values() if each.version.startswith(f"{name}:")]
-        return sorted(found, key=lambda tally: tally.since, reverse=True)
+    def stats(self, name: str) -> list[ShadowStats]:
+        """Return the statistics of one model, the newest pair of versions first."""
+        of_model = [each for each in self._stats.values() if each.version.startswith(f"{name}:")]
+        return sorted(of_model, key=lambda stats: stats.since, reverse=True)
 
     def close(self) -> None:
-        """Ask nobody any more."""
+        """Cancel the comparisons in flight."""
         for task in self._tasks:
             task.cancel()
 
-    async def _read(self) -> None:
+    async def _refresh_candidates(self) -> None:
         try:
-            self._candidates = await run_in_threadpool(self._look_up)
-        except Exception as error:  # those known go on
+            self._candidates = await run_in_threadpool(self._query_candidates)
+        except Exception as error:  # keep the candidates of the last query
             log.warning("candidates_unknown", reason=repr(error))
 
-    def _look_up(self) -> dict[str, Resolved]:
+    def _query_candidates(self) -> dict[str, ResolvedModel]:
         with self._database.read() as session:
-            found = registry.resolve_all(session, ALIAS)
-        return {resolved.name: resolved for resolved in found}
+            candidates = registry.resolve_alias(session, SHADOW_ALIAS)
+        return {candidate.name: candidate for candidate in candidates}
 
-    async def _ask(
-        self, question: Question, candidate: Resolved, scores: Sequence[Scores], tally: Tally
+    async def _compare(
+        self,
+        request: PredictRequest,
+        candidate: ResolvedModel,
+        scores: Sequence[LabelScores],
+        stats: ShadowStats,
     ) -> None:
-        texts = len(question.texts)
-        self._texts += texts
+        texts = len(request.texts)
+        self._texts_in_flight += texts
         try:
-            deployment = await self._pool.ready(candidate)
-            others = await _answered(deployment, question)
-        except Exception as error:  # nobody waits for it
+            model = await self._pool.load(candidate)
+            shadow_scores = await _predict(model, request)
+        except Exception as error:  # no caller waits for it
             log.warning("shadow_failed", shadow=candidate.ref, reason=repr(error))
-            self._count(tally, "failed", texts)
+            self._count(stats, "failed", texts)
         else:
-            for mine, other in zip(scores, others, strict=True):
-                (label, score), again = mine[0], dict(other)
-                tally.difference += abs(score - again.get(label, 0.0))
-                self._count(tally, "agreed" if other[0][0] == label else "differed", 1)
+            for production, shadow in zip(scores, shadow_scores, strict=True):
+                label, score = production[0]
+                stats.total_difference += abs(score - dict(shadow).get(label, 0.0))
+                self._count(stats, "agreed" if shadow[0][0] == label else "differed", 1)
         finally:
-            self._texts -= texts
+            self._texts_in_flight -= texts
 
-    def _tally(self, version: str, shadow: str) -> Tally:
-        pair = (version, shadow)
-        if pair not in self._tallies:
-            self._tallies[pair] = Tally(version, shadow, since=time.time())
-        return self._tallies[pair]
+    def _stats_of(self, version: str, shadow: str) -> ShadowStats:
+        key = (version, shadow)
+        if key not in self._stats:
+            self._stats[key] = ShadowStats(version, shadow, since=time.time())
+        return self._stats[key]
 
-    def _count(self, tally: Tally, outcome: Outcome, texts: int) -> None:
-        setattr(tally, outcome, getattr(tally, outcome) + texts)
-        self._meters.shadows.labels(tally.version, tally.shadow, outcome).inc(texts)
+    def _count(self, stats: ShadowStats, outcome: ShadowOutcome, texts: int) -> None:
+        setattr(stats, outcome, getattr(stats, outcome) + texts)
+        self._metrics.shadow_texts.labels(stats.version, stats.shadow, outcome).inc(texts)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _create_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # or it could be collected while it runs
+        self._tasks.add(task)  # the event loop keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
 
 
-async def _answered(deployment: AnyDeployment, question: Question) -> list[Scores]:
-    reading = await deployment.tokenise(question.texts, truncate=True, side=question.side)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    return deployment.decode(await deployment.compute(reading, deadline=deadline), None)
+async def _predict(model: LoadedModel, request: PredictRequest) -> list[LabelScores]:
+    batch = await model.tokenize(request.texts, truncate=True, side=request.truncation_side)
+    deadline = time.monotonic() + SHADOW_TIMEOUT_SECONDS
+    return model.decode(await model.compute(batch, deadline=deadline), None)

@@ -1,54 +1,54 @@
-"""How a candidate does beside the version that answers: `/v1/models/{name}/shadow`."""
+"""Route for the statistics of shadow evaluation: `/v1/models/{name}/shadow`."""
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.database.engines import Database
 from app.http.dependencies import DatabaseDep
-from app.http.fields import Slug, Timestamp, View
+from app.http.fields import ResponseModel, Slug, Timestamp
 from app.registry import repository
 from app.serving.routes import ServingDep
-from app.serving.shadow import Tally
+from app.serving.shadow import ShadowStats
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-class ShadowView(View):
-    """How a candidate compares with the version that answered, in this process since it started."""
+class ShadowView(ResponseModel):
+    """A candidate compared with the version in production, in this process since it started."""
 
     version: str
     shadow: str
     since: Timestamp
     texts: int
-    agreement: float | None  # share of texts with the same first label
-    mean_difference: float | None  # of the first label's probability
-    skipped: int  # texts that came while there was more urgent work
+    agreement: float | None  # share of texts with the same most probable label
+    mean_difference: float | None  # of the probability of production's label
+    skipped: int  # texts, because the service was busy
     failed: int
 
     @classmethod
-    def of(cls, tally: Tally) -> "ShadowView":
-        texts = tally.agreed + tally.differed
+    def from_stats(cls, stats: ShadowStats) -> "ShadowView":
+        texts = stats.agreed + stats.differed
         return cls(
-            version=tally.version,
-            shadow=tally.shadow,
-            since=tally.since,
+            version=stats.version,
+            shadow=stats.shadow,
+            since=stats.since,
             texts=texts,
-            agreement=tally.agreed / texts if texts else None,
-            mean_difference=tally.difference / texts if texts else None,
-            skipped=tally.skipped,
-            failed=tally.failed,
+            agreement=stats.agreed / texts if texts else None,
+            mean_difference=stats.total_difference / texts if texts else None,
+            skipped=stats.skipped,
+            failed=stats.failed,
         )
 
 
-@router.get("/{name}/shadow", dependencies=[requires("models:read")])
-async def read_shadow(name: Slug, database: DatabaseDep, serving: ServingDep) -> list[ShadowView]:
-    """What the candidate `name@shadow` makes of the texts that `name` is asked, newest first."""
-    await run_in_threadpool(_expect, database, name)
-    return [ShadowView.of(tally) for tally in serving.shadows.tallies(name)]
+@router.get("/{name}/shadow", dependencies=[require_scope("models:read")])
+async def get_shadow(name: Slug, database: DatabaseDep, service: ServingDep) -> list[ShadowView]:
+    """Compare the candidate `name@shadow` with production on the live texts, newest pair first."""
+    await run_in_threadpool(_check_model_exists, database, name)
+    return [ShadowView.from_stats(stats) for stats in service.shadows.stats(name)]
 
 
-def _expect(database: Database, name: str) -> None:
+def _check_model_exists(database: Database, name: str) -> None:
     """Raises `ModelNotFound`."""
     with database.read() as session:
-        repository.model(session, name)
+        repository.get_model(session, name)

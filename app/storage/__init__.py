@@ -1,1 +1,1 @@
-"""Finished model directories and the store that keeps them."""
+"""The artifact store: models, checkpoints, results and uploads."""

@@ -1,4 +1,4 @@
-"""A directory as a tar stream, without holding a file in memory."""
+"""Read stored artifacts: manifest, JSON files, whole directories, tar archives."""
 
 import json
 import tarfile
@@ -17,62 +17,67 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 def tar_stream(
-    directory: Path, names: Iterable[str], *, folder: str, modified: float
+    directory: Path, names: Iterable[str], *, prefix: str, modified: float
 ) -> Iterator[bytes]:
-    """The named files of `directory` as a POSIX tar under `folder`, piece by piece."""
+    """Yield a POSIX tar of the named files of `directory`, under `prefix`, chunk by chunk."""
     for name in names:
         path = directory / name
-        header = tarfile.TarInfo(f"{folder}/{name}")
+        header = tarfile.TarInfo(f"{prefix}/{name}")
         header.size = path.stat().st_size
         header.mtime = int(modified)
         yield header.tobuf(tarfile.PAX_FORMAT)
         with path.open("rb") as file:
-            while piece := file.read(_CHUNK):
-                yield piece
+            while chunk := file.read(_CHUNK):
+                yield chunk
         yield bytes(-header.size % _BLOCK)
     yield bytes(2 * _BLOCK)  # two empty blocks end an archive
 
 
-# MERGED app.storage.archive
-# What a stored directory holds, and whether that is still what was put in.
-
-
-def described(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:
-    """The manifest alone. Raises `ArtifactDamaged`, which speaks of `name`."""
-    with _speaking_of(name):
+def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:
+    """Read only the manifest. Raises `ArtifactDamaged`, whose message has `name`."""
+    with _damage_reported_as(name):
         return dict(json.loads(store.read(ref, manifest.MANIFEST)))
 
 
-def lines(
-    store: Store, ref: ArtifactRef, file: str, *, name: str, most: int | None = None
+def read_json_lines(
+    store: Store, ref: ArtifactRef, file: str, *, name: str, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """The first lines of a small file of JSON. Raises `ArtifactDamaged`, which speaks of `name`."""
-    with _speaking_of(name):
-        return [json.loads(line) for line in store.read(ref, file).split(b"\n")[:most] if line]
+    """Read a small JSON Lines file, or its first lines.
+
+    Raises `ArtifactDamaged`, whose message has `name`.
+    """
+    with _damage_reported_as(name):
+        return [json.loads(line) for line in store.read(ref, file).split(b"\n")[:limit] if line]
 
 
-def opened(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str, Any]]:
-    """Directory and manifest, unchecked where they lie. Raises `ArtifactDamaged`."""
-    with _speaking_of(name):
+def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str, Any]]:
+    """Return the directory and its manifest, without verifying files of a local store.
+
+    Raises `ArtifactDamaged`.
+    """
+    with _damage_reported_as(name):
         directory = store.path(ref)
         return directory, manifest.read(directory)
 
 
-def verified(store: Store, ref: ArtifactRef, *, name: str) -> Path:
-    """The directory, once every byte has been read and matches. Raises `ArtifactDamaged`."""
-    with _speaking_of(name):
-        return store.verified(ref)
+def verify_artifact(store: Store, ref: ArtifactRef, *, name: str) -> Path:
+    """Return the directory after verifying every byte. Raises `ArtifactDamaged`."""
+    with _damage_reported_as(name):
+        return store.verified_path(ref)
 
 
-def plain_file(directory: Path, name: str) -> Path | None:
-    """A file below `directory` with no link on the way, or None. A training process wrote names."""
+def regular_file(directory: Path, name: str) -> Path | None:
+    """Return the path of a regular file in `directory`, or None.
+
+    Symbolic links do not count: a training process chose the names.
+    """
     path = directory / name
     inside = path.is_relative_to(directory) and path.resolve() == path
     return path if inside and path.is_file() else None
 
 
 @contextmanager
-def _speaking_of(name: str) -> Iterator[None]:
+def _damage_reported_as(name: str) -> Iterator[None]:
     try:
         yield
     except ArtifactCorrupt as error:

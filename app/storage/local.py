@@ -1,4 +1,4 @@
-"""A store in a directory that every process of the installation can reach."""
+"""A store in a local directory, which all processes of the installation must share."""
 
 import errno
 import os
@@ -12,25 +12,25 @@ import structlog
 
 from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
 from app.storage.store import (
-    CHECKPOINTS,
-    OUR_OWN,
-    OWNER,
-    PROBE,
-    UNFINISHED,
+    CHECKPOINTS_PREFIX,
+    INTERNAL_NAMES,
+    OWNER_NAME,
+    PROBE_NAME,
+    UNFINISHED_PREFIX,
     ArtifactRef,
     Store,
     StoredFile,
+    build_ref,
     check_any_key,
-    check_copy,
+    check_directory_key,
     check_file_key,
-    check_key,
-    describe,
+    verify_directory,
 )
 from lora_core import atomic_files, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.failpoints import reach
+from lora_core.failpoints import failpoint
 
-_REFUSED = {
+_ACCESS_ERRNOS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
 }
@@ -39,221 +39,232 @@ log = structlog.get_logger(__name__)
 
 
 class LocalStore(Store):
-    """Whole directories come and go by a rename, which nobody sees half done."""
+    """Adds and removes directories by an atomic rename, so that no process sees a partial one."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
         self._root = root.absolute()
-        self._folder: tuple[int, int] | None = None  # which one it is
-        self._known = False  # as the store, because there was something in it
+        self._root_identity: tuple[int, int] | None = None  # (st_dev, st_ino)
+        self._had_content = False  # the root with this identity had content
         self._check_mounted()
 
     def put(self, directory: Path, key: str) -> ArtifactRef:
-        target = self._place(check_key(key))
-        with _explained():
-            ref = describe(directory, key)
+        target = self._resolve(check_directory_key(key))
+        with _translate_os_errors():
+            ref = build_ref(directory, key)
             if target.exists():
-                self._check_same(target, ref)
+                self._check_same_content(target, ref)
                 _remove(directory)
                 return ref
-            os.utime(directory / manifest.MANIFEST)  # its age in the store begins now
-            self._move(directory, target, key)
+            os.utime(directory / manifest.MANIFEST)  # its age in the store starts now
+            self._move_in(directory, target, key)
         return ref
 
     def path(self, ref: ArtifactRef) -> Path:
-        with _explained():
-            place = self._place(check_key(ref.key))
-            if not place.is_dir():
-                raise self._missing(f"{ref.key}/{manifest.MANIFEST}")
-            return place
+        with _translate_os_errors():
+            path = self._resolve(check_directory_key(ref.key))
+            if not path.is_dir():
+                raise self._missing_error(f"{ref.key}/{manifest.MANIFEST}")
+            return path
 
-    def verified(self, ref: ArtifactRef) -> Path:
-        with _explained():
+    def verified_path(self, ref: ArtifactRef) -> Path:
+        with _translate_os_errors():
             directory = self.path(ref)
-            check_copy(directory, ref)
+            verify_directory(directory, ref)
             return directory
 
-    def _content(self, name: str) -> bytes:
-        with _explained():
+    def _read_file(self, name: str) -> bytes:
+        with _translate_os_errors():
             try:
-                return self._place(name).read_bytes()
+                return self._resolve(name).read_bytes()
             except FileNotFoundError as error:
-                raise self._missing(name) from error
+                raise self._missing_error(name) from error
 
     def put_file(self, path: Path, key: str) -> None:
-        target = self._place(check_file_key(key))
-        with _explained():
+        target = self._resolve(check_file_key(key))
+        with _translate_os_errors():
             if target.exists():
                 raise ArtifactExists(key=key)
             os.utime(path)
-            self._move(path, target, key)
+            self._move_in(path, target, key)
 
-    def file(self, key: str, sha256: str) -> Path:
-        place = self._place(check_file_key(key))
-        with _explained():
-            if not place.is_file():
-                raise self._missing(key)
-            if manifest.sha256(place) != sha256:
-                raise ArtifactCorrupt(path=place.name, problem="the file has changed")
-        return place
+    def file_path(self, key: str, sha256: str) -> Path:
+        path = self._resolve(check_file_key(key))
+        with _translate_os_errors():
+            if not path.is_file():
+                raise self._missing_error(key)
+            if manifest.sha256(path) != sha256:
+                raise ArtifactCorrupt(path=path.name, problem="the file has changed")
+        return path
 
     def delete(self, key: str) -> None:
-        place = self._place(check_any_key(key))
-        with _explained():
-            doomed = self._hidden()
+        path = self._resolve(check_any_key(key))
+        with _translate_os_errors():
+            trash = self._temporary_path()
             try:
-                place.rename(doomed)  # first out of sight, so that no one sees a half
+                path.rename(trash)  # hide it first, so that no process sees a partial directory
             except FileNotFoundError:
                 return
-            _remove(doomed)
-            for folder in place.parents[: max(0, key.count("/") - 1)]:
-                _remove_if_empty(folder)  # of a job that has nothing more
+            _remove(trash)
+            for parent in path.parents[: max(0, key.count("/") - 1)]:
+                _remove_if_empty(parent)
 
-    def files(self) -> Iterator[StoredFile]:
+    def list_files(self) -> Iterator[StoredFile]:
         self._check_mounted()
         for folder, _, names in os.walk(self._root):
             for name in names:
                 path = Path(folder, name)
                 try:
-                    facts = path.lstat()
-                except FileNotFoundError:  # another process is deleting
+                    stat = path.lstat()
+                except FileNotFoundError:  # another process deleted it
                     continue
-                if path.name not in OUR_OWN:
+                if path.name not in INTERNAL_NAMES:
                     yield StoredFile(
-                        path.relative_to(self._root).as_posix(), facts.st_size, facts.st_mtime
+                        path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime
                     )
 
     def owner(self, candidate: str | None) -> str | None:
-        place = self._root / OWNER
+        path = self._root / OWNER_NAME
         self._check_mounted()
-        with _explained():
-            if candidate is not None and not place.exists():
-                mark = self._hidden()
-                mark.write_text(candidate, encoding="utf-8")
-                atomic_files.sync(mark)
-                with suppress(FileExistsError):  # a link takes no place that is taken
-                    os.link(mark, place)
-                mark.unlink()
-                atomic_files.sync(self._root)
-            return place.read_text(encoding="utf-8") if place.exists() else None
+        with _translate_os_errors():
+            if candidate is not None and not path.exists():
+                temporary = self._temporary_path()
+                temporary.write_text(candidate, encoding="utf-8")
+                atomic_files.fsync(temporary)
+                with suppress(FileExistsError):  # a link never replaces an existing file
+                    os.link(temporary, path)
+                temporary.unlink()
+                atomic_files.fsync(self._root)
+            return path.read_text(encoding="utf-8") if path.exists() else None
 
     def now(self) -> float:
         self._check_mounted()
-        with _explained():
+        with _translate_os_errors():
             self._root.mkdir(parents=True, exist_ok=True)
-            probe = self._root / PROBE
+            probe = self._root / PROBE_NAME
             probe.write_bytes(b"")
             os.utime(probe)
             return probe.stat().st_mtime
 
     def _identity(self) -> tuple[int, int] | None:
-        """Which folder this is, if it is there."""
+        """Return the identity of the root directory, or None if there is none."""
         try:
-            facts = self._root.stat()
+            stat = self._root.stat()
         except OSError:
             return None
-        return facts.st_dev, facts.st_ino
+        return stat.st_dev, stat.st_ino
 
     def _check_mounted(self) -> None:
-        """What is written into the empty folder below a disk that is away would be lost.
+        """Raise `StorageUnavailable` if the disk of the root directory is no longer mounted.
 
-        A process that began with an empty folder may have begun with that one: it goes over to a
-        folder with something in it as soon as there is one.
+        Anything written to the empty mount point would be lost. A process that started with an
+        empty root may have started with the mount point: it switches to a root with content as soon
+        as there is one.
         """
-        found = self._identity()
-        came = found not in (None, self._folder) and not self._known and self._is_in_use()
-        if self._folder is None or came:
-            self._folder, self._known = found, came
-        elif found != self._folder:
+        identity = self._identity()
+        was_mounted = (
+            identity not in (None, self._root_identity)
+            and not self._had_content
+            and self._has_content()
+        )
+        if self._root_identity is None or was_mounted:
+            self._root_identity, self._had_content = identity, was_mounted
+        elif identity != self._root_identity:
             raise StorageUnavailable(
-                reason="its folder is not the one of the start; is its disk mounted?"
+                reason="its directory changed since the start; is its disk mounted?"
             )
 
-    def _place(self, key: str) -> Path:
+    def _resolve(self, key: str) -> Path:
         self._check_mounted()
         root = self._root.resolve()
-        place = root / key
-        if place.resolve() != place or not place.is_relative_to(root):
-            raise ValueError(f"the store key {key!r} leads out of the store")
-        return place
+        path = root / key
+        if path.resolve() != path or not path.is_relative_to(root):
+            raise ValueError(f"the store key {key!r} leads outside of the store")
+        return path
 
-    def _hidden(self) -> Path:
-        hidden = self._root / UNFINISHED
-        hidden.mkdir(parents=True, exist_ok=True)
-        return hidden / uuid4().hex
+    def _temporary_path(self) -> Path:
+        directory = self._root / UNFINISHED_PREFIX
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory / uuid4().hex
 
-    def _missing(self, name: str) -> ArtifactCorrupt | StorageUnavailable:
-        """Where not even the folder of its kind is, this may be the empty folder below a disk that
-        is away. Checkpoints are believed to be gone as soon as anything else is there: without them
-        a job only starts again.
+    def _missing_error(self, name: str) -> ArtifactCorrupt | StorageUnavailable:
+        """Return the error for a missing file.
+
+        If even the top-level directory of its kind is missing, the root may be the mount point of a
+        disk that is not mounted. Checkpoints count as deleted if the store has any other content:
+        without them, a job only starts over.
         """
         kind = Path(name).parts[0]
-        gone = (self._root / kind).is_dir() or (kind == CHECKPOINTS and self._is_in_use())
-        if not gone:
-            return StorageUnavailable(reason=f"it has no folder {kind}; is its disk mounted?")
+        is_deleted = (self._root / kind).is_dir() or (
+            kind == CHECKPOINTS_PREFIX and self._has_content()
+        )
+        if not is_deleted:
+            return StorageUnavailable(reason=f"it has no directory {kind}; is its disk mounted?")
         return ArtifactCorrupt(path=name, problem=f"{Path(name).name} is missing")
 
-    def _is_in_use(self) -> bool:
-        """Whether more is in it than a look at it leaves behind."""
+    def _has_content(self) -> bool:
+        """Return whether the root contains more than the files that checks leave behind."""
         try:
-            return any(each.name not in (PROBE, UNFINISHED) for each in self._root.iterdir())
+            return any(
+                path.name not in (PROBE_NAME, UNFINISHED_PREFIX) for path in self._root.iterdir()
+            )
         except OSError:
             return False
 
-    def _check_same(self, target: Path, ref: ArtifactRef) -> None:
-        listed = target / manifest.MANIFEST
-        if not listed.is_file() or manifest.sha256(listed) != ref.manifest_sha256:
+    def _check_same_content(self, target: Path, ref: ArtifactRef) -> None:
+        manifest_path = target / manifest.MANIFEST
+        if not manifest_path.is_file() or manifest.sha256(manifest_path) != ref.manifest_sha256:
             raise ArtifactExists(key=ref.key)
 
-    def _move(self, source: Path, target: Path, key: str) -> None:
-        made = _make_folders(target.parent)
-        atomic_files.sync_all(source)
+    def _move_in(self, source: Path, target: Path, key: str) -> None:
+        created = _make_parents(target.parent)
+        atomic_files.fsync_tree(source)
         try:
             _rename(source, target, key)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            copy = self._hidden()
+            copy = self._temporary_path()
             try:
                 if source.is_dir():
                     shutil.copytree(source, copy)
                 else:
                     shutil.copy2(source, copy)
-                atomic_files.sync_all(copy)
+                atomic_files.fsync_tree(copy)
                 _rename(copy, target, key)
             except BaseException:
                 _remove(copy)
                 raise
             _remove(source)
-        for folder in (target.parent, *(each.parent for each in made)):
-            atomic_files.sync(folder)  # each new name is an entry of the folder above it
+        for directory in (target.parent, *(path.parent for path in created)):
+            atomic_files.fsync(directory)  # a new name is an entry of its parent directory
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Errors of the system as errors of the store, but for a full disk, which is known as such."""
+def _translate_os_errors() -> Iterator[None]:
+    """Raise an `OSError` of the block as an error of the store, except for a full disk."""
     try:
         yield
     except OSError as error:
-        if atomic_files.is_no_room(error):
+        if atomic_files.is_disk_full(error):
             raise
         log.warning("the store cannot be used", error=str(error))
         reason = error.strerror or type(error).__name__
-        if error.errno in _REFUSED:
+        if error.errno in _ACCESS_ERRNOS:
             raise StorageRefused(reason=reason) from error
         raise StorageUnavailable(reason=reason) from error
 
 
-def _make_folders(folder: Path) -> list[Path]:
-    """Make it and what is missing above it; returns those, the innermost first."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+def _make_parents(directory: Path) -> list[Path]:
+    """Create the directory and its missing parents; return the created ones, innermost first."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def _rename(source: Path, target: Path, key: str) -> None:
-    """Rename a directory; a non-empty one in its place is an error on every system."""
-    reach("store_files_written")
+    """Rename a directory. A non-empty target is an error on every operating system."""
+    failpoint("store_files_written")
     try:
         source.rename(target)
     except OSError as error:

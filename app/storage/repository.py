@@ -1,5 +1,6 @@
-"""Rows of stored artifacts."""
+"""Queries of artifacts, and deletion of those that are no longer referenced."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from sqlalchemy import delete, select
@@ -7,12 +8,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.storage.errors import ArtifactNotFound
-from app.storage.store import ArtifactRef
-from app.storage.tables import MODEL, Artifact
+from app.storage.store import ArtifactRef, Store
+from app.storage.tables import MODEL_KIND, Artifact
 
 
-def add(session: Session, *, job_id: UUID | None, kind: str, ref: ArtifactRef) -> Artifact:
-    """Make a stored directory count."""
+def add_artifact(session: Session, *, job_id: UUID | None, kind: str, ref: ArtifactRef) -> Artifact:
+    """Insert the row of a stored directory. Only a directory with a row is in use."""
     artifact = Artifact(
         job_id=job_id,
         kind=kind,
@@ -25,30 +26,40 @@ def add(session: Session, *, job_id: UUID | None, kind: str, ref: ArtifactRef) -
     return artifact
 
 
-def get(session: Session, artifact_id: UUID) -> Artifact:
-    """Raises `ArtifactNotFound`."""
+def get_artifact(session: Session, artifact_id: UUID) -> Artifact:
+    """Return the artifact. Raises `ArtifactNotFound`."""
     artifact = session.get(Artifact, artifact_id)
     if artifact is None:
         raise ArtifactNotFound(artifact_id=artifact_id)
     return artifact
 
 
-def by_job(session: Session, job_id: UUID) -> Artifact | None:
-    """The model that a job made, the newest first."""
-    made = (Artifact.job_id == job_id, Artifact.kind == MODEL)
-    statement = select(Artifact).where(*made).order_by(Artifact.id.desc())
+def find_model_of_job(session: Session, job_id: UUID) -> Artifact | None:
+    """Return the newest model that the job made."""
+    conditions = (Artifact.job_id == job_id, Artifact.kind == MODEL_KIND)
+    statement = select(Artifact).where(*conditions).order_by(Artifact.id.desc())
     return session.scalars(statement.limit(1)).first()
 
 
-def remove_unused(session: Session, artifact_id: UUID) -> str | None:
-    """Forget an artifact, unless a job or a model version still points at it.
+def delete_if_unused(session: Session, artifact_id: UUID) -> str | None:
+    """Delete an artifact's row, unless a job or a model version still refers to it.
 
-    Returns the key of its files, which the caller deletes after its commit.
+    Returns the key of its files, which the caller must delete after the commit.
     """
-    artifact = get(session, artifact_id)
+    artifact = get_artifact(session, artifact_id)
     try:
         with session.begin_nested():
             session.execute(delete(Artifact).where(Artifact.id == artifact_id))
     except IntegrityError:
         return None
     return artifact.key
+
+
+def delete_unused_artifacts(session: Session, store: Store, artifact_ids: Iterable[UUID]) -> None:
+    """Delete those artifacts to which no job or model version refers, commit, and then delete their
+    files."""
+    keys = [delete_if_unused(session, artifact_id) for artifact_id in artifact_ids]
+    session.commit()
+    for key in keys:
+        if key is not None:
+            store.delete_best_effort(key)

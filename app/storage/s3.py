@@ -1,4 +1,4 @@
-"""A store in a bucket of an object store that speaks S3."""
+"""A store in a bucket of an S3-compatible object store."""
 
 import re
 import shutil
@@ -21,83 +21,116 @@ from obstore.store import S3Store
 
 from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
 from app.storage.store import (
-    OUR_OWN,
-    OWNER,
-    PROBE,
+    INTERNAL_NAMES,
+    OWNER_NAME,
+    PROBE_NAME,
     ArtifactRef,
     Store,
     StoredFile,
+    build_ref,
     check_any_key,
-    check_copy,
+    check_directory_key,
     check_file_key,
-    check_key,
-    describe,
+    verify_directory,
 )
-from app.storage.verified_cache import Cache
+from app.storage.verified_cache import VerifiedCache
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.failpoints import reach
+from lora_core.failpoints import failpoint
 
-CLAIM = ".claim"  # no file of an artifact begins with a dot
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
+CLAIM_NAME = ".claim"  # no file of an artifact begins with a dot
 PART_BYTES = 8 * 2**20
-PARTS_AT_ONCE = 4
-CREATE_TRIES = 3
+MAX_CONCURRENT_PARTS = 4
+MAX_CREATE_ATTEMPTS = 3
+
+
+# Only a few retries within seconds: callers that can wait longer retry visibly.
+_RETRY_CONFIG: "RetryConfig" = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=5),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=1),
+        "base": 2,
+    },
+}
+# Request timeouts: small objects are fast or fail; a download may be slow but must not stall. A
+# large file is uploaded in requests of a few MB each.
+METADATA_TIMEOUTS = {"connect_timeout": "3s", "timeout": "5s"}
+DOWNLOAD_TIMEOUTS = {"connect_timeout": "3s", "read_timeout": "10s", "timeout": "1day"}
+UPLOAD_TIMEOUTS = {"connect_timeout": "3s", "timeout": "2min"}
+
+_STATUS_PATTERN = re.compile(r"status code: (\d{3})")
+_CODE_PATTERN = re.compile(r"<Code>(\w{1,64})</Code>")
+# Retryable 4xx. A 409 means that another write to the same key is in progress.
+_TRANSIENT_STATUSES = {408, 409, 429}
+_TRANSIENT_CODES = {"RequestTimeout"}  # has status 400
+_MISSING_CREDENTIALS = ("Missing AccessKey", "Missing Secret")
+# Without credentials, the client requests them from the instance metadata service.
+_INSTANCE_METADATA_PATHS = ("/latest/api/token", "/latest/meta-data")
+_NO_CREDENTIALS = "no credentials, set AWS_ACCESS_KEY_ID and the secret"
+_CONFIGURATION_ERRORS = ("builder error", "incorrectly configured region")
+
+log = structlog.get_logger(__name__)
 
 
 class RemoteStore(Store):
-    """Objects under `<prefix>/<key>/`, named as the files of a local store are.
+    """Stores objects under `<prefix>/<key>/`, with the same names as a local store.
 
-    Several objects cannot appear at once, so the manifest comes last: a directory without one is
-    not there. Before any file comes the claim, made create-only with the digest of the manifest:
-    from then on nobody else puts other bytes under the key, and a put that was broken off can be
-    repeated.
+    Several objects cannot appear atomically, so the manifest is uploaded last: a directory without
+    one does not exist. The first object is the claim, created only if absent, with the digest of
+    the manifest. From then on, no other process can put different bytes under the key, and an
+    interrupted put can be repeated.
     """
 
-    def __init__(self, bucket: str, prefix: str, *, cache: Cache) -> None:
+    def __init__(self, bucket: str, prefix: str, *, cache: VerifiedCache) -> None:
         super().__init__()
         self._bucket = bucket
         self._prefix = prefix
         self._cache = cache
 
     def put(self, directory: Path, key: str) -> ArtifactRef:
-        ref = describe(directory, check_key(key))
+        ref = build_ref(directory, check_directory_key(key))
         self._claim(ref)
-        with explained():
+        with translate_s3_errors():
             for name in manifest.read(directory)["files"]:
                 self._upload(directory / name, f"{key}/{name}")
-            reach("store_files_written")
-            listed = (directory / manifest.MANIFEST).read_bytes()
-            if self._create(f"{key}/{manifest.MANIFEST}", listed) != listed:
+            failpoint("store_files_written")
+            manifest_bytes = (directory / manifest.MANIFEST).read_bytes()
+            if self._create(f"{key}/{manifest.MANIFEST}", manifest_bytes) != manifest_bytes:
                 raise ArtifactExists(key=key)
         shutil.rmtree(directory, ignore_errors=True)
         return ref
 
     def path(self, ref: ArtifactRef) -> Path:
-        return self._cache.entry(
-            check_key(ref.key),
+        return self._cache.get(
+            check_directory_key(ref.key),
             ref.manifest_sha256,
-            fetch=partial(self._fetch_directory, ref.key),
-            verify=partial(check_copy, ref=ref),
+            fetch=partial(self._download_directory, ref.key),
+            verify=partial(verify_directory, ref=ref),
         )
 
-    def verified(self, ref: ArtifactRef) -> Path:
-        return self.path(ref)  # that is verified already
+    def verified_path(self, ref: ArtifactRef) -> Path:
+        return self.path(ref)  # the cache verifies it
 
-    def _content(self, name: str) -> bytes:
-        with explained():
+    def _read_file(self, name: str) -> bytes:
+        with translate_s3_errors():
             content = self._read(name)
         if content is None:
-            raise _missing(name)
+            raise _missing_error(name)
         return content
 
     def put_file(self, path: Path, key: str) -> None:
-        with explained():
+        with translate_s3_errors():
             if self._read(check_file_key(key), head=True) is not None:
                 raise ArtifactExists(key=key)
             self._upload(path, key)
         path.unlink(missing_ok=True)
 
-    def file(self, key: str, sha256: str) -> Path:
+    def file_path(self, key: str, sha256: str) -> Path:
         name = PurePosixPath(check_file_key(key)).name
 
         def fetch(directory: Path) -> None:
@@ -107,154 +140,128 @@ class RemoteStore(Store):
             if manifest.sha256(directory / name) != sha256:
                 raise ArtifactCorrupt(path=name, problem="the file has changed")
 
-        return self._cache.entry(key, sha256, fetch=fetch, verify=verify) / name
+        return self._cache.get(key, sha256, fetch=fetch, verify=verify) / name
 
     def delete(self, key: str) -> None:
         check_any_key(key)
-        with explained():
+        with translate_s3_errors():
             names = [file.name for file in self._list(key)]
-            first = f"{key}/{manifest.MANIFEST}"  # without it the rest is not there
-            claim = f"{key}/{CLAIM}"
-            for some in ([key, first], [name for name in names if name != claim], [claim]):
-                obstore.delete(self._talk, some)
+            first = f"{key}/{manifest.MANIFEST}"  # without it, the directory does not exist
+            claim = f"{key}/{CLAIM_NAME}"
+            for batch in ([key, first], [name for name in names if name != claim], [claim]):
+                obstore.delete(self._metadata_client, batch)
 
-    def files(self) -> Iterator[StoredFile]:
-        with explained():
-            yield from (file for file in self._list(None) if file.name not in OUR_OWN)
+    def list_files(self) -> Iterator[StoredFile]:
+        with translate_s3_errors():
+            yield from (file for file in self._list(None) if file.name not in INTERNAL_NAMES)
 
     def owner(self, candidate: str | None) -> str | None:
-        with explained():
+        with translate_s3_errors():
             if candidate is not None:
-                return self._create(OWNER, candidate.encode()).decode()
-            there = self._read(OWNER)
-            return None if there is None else there.decode()
+                return self._create(OWNER_NAME, candidate.encode()).decode()
+            owner = self._read(OWNER_NAME)
+            return None if owner is None else owner.decode()
 
     def now(self) -> float:
-        with explained():
-            obstore.put(self._talk, PROBE, b"")
-            return obstore.head(self._talk, PROBE)["last_modified"].timestamp()
+        with translate_s3_errors():
+            obstore.put(self._metadata_client, PROBE_NAME, b"")
+            return obstore.head(self._metadata_client, PROBE_NAME)["last_modified"].timestamp()
 
     @cached_property
-    def _talk(self) -> S3Store:
-        return client(self._bucket, self._prefix, TALK)
+    def _metadata_client(self) -> S3Store:
+        return create_client(self._bucket, self._prefix, METADATA_TIMEOUTS)
 
     @cached_property
-    def _fetch(self) -> S3Store:
-        return client(self._bucket, self._prefix, FETCH)
+    def _download_client(self) -> S3Store:
+        return create_client(self._bucket, self._prefix, DOWNLOAD_TIMEOUTS)
 
     @cached_property
-    def _send(self) -> S3Store:
-        return client(self._bucket, self._prefix, SEND)
+    def _upload_client(self) -> S3Store:
+        return create_client(self._bucket, self._prefix, UPLOAD_TIMEOUTS)
 
     def _claim(self, ref: ArtifactRef) -> None:
-        """Raises `ArtifactExists` if the key belongs to other bytes."""
-        ours = ref.manifest_sha256.encode()
-        with explained():
-            if self._create(f"{ref.key}/{CLAIM}", ours) != ours:
+        """Claim the key for these bytes. Raises `ArtifactExists` if other bytes have claimed it."""
+        digest = ref.manifest_sha256.encode()
+        with translate_s3_errors():
+            if self._create(f"{ref.key}/{CLAIM_NAME}", digest) != digest:
                 raise ArtifactExists(key=ref.key)
 
     def _create(self, name: str, content: bytes) -> bytes:
-        """Make a small object unless it is there. Returns what is there then.
+        """Create a small object unless it exists, and return the content that is stored then.
 
-        S3 also refuses a write because another one, or a deletion, was under way. That came to
-        nothing perhaps, so the object is read before it counts as there.
+        S3 also rejects a write while another write or a deletion is in progress, which may fail.
+        So the object only counts as existing if it can be read.
         """
-        for _ in range(CREATE_TRIES):
+        for _ in range(MAX_CREATE_ATTEMPTS):
             with suppress(AlreadyExistsError):
-                obstore.put(self._talk, name, content, mode="create")
+                obstore.put(self._metadata_client, name, content, mode="create")
                 return content
-            there = self._read(name)
-            if there is not None:
-                return there
-        raise StorageUnavailable(reason="another process writes to the same place")
+            existing = self._read(name)
+            if existing is not None:
+                return existing
+        raise StorageUnavailable(reason="another process is writing to the same key")
 
-    def _fetch_directory(self, key: str, target: Path) -> None:
+    def _download_directory(self, key: str, target: Path) -> None:
         self._download(f"{key}/{manifest.MANIFEST}", target / manifest.MANIFEST)
         for name in manifest.read(target)["files"]:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ArtifactCorrupt(path=key, problem="manifest.json names a file outside")
+                raise ArtifactCorrupt(
+                    path=key, problem="manifest.json lists a file outside the directory"
+                )
             self._download(f"{key}/{name}", target / name)
 
     def _upload(self, path: Path, name: str) -> None:
-        obstore.put(self._send, name, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+        obstore.put(
+            self._upload_client,
+            name,
+            path,
+            chunk_size=PART_BYTES,
+            max_concurrency=MAX_CONCURRENT_PARTS,
+        )
 
     def _download(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with explained(), target.open("wb") as file:
-                for piece in obstore.get(self._fetch, name).stream(PART_BYTES):
-                    file.write(piece)
+            with translate_s3_errors(), target.open("wb") as file:
+                for chunk in obstore.get(self._download_client, name).stream(PART_BYTES):
+                    file.write(chunk)
         except FileNotFoundError as error:
-            raise _missing(name) from error
+            raise _missing_error(name) from error
 
     def _read(self, name: str, *, head: bool = False) -> bytes | None:
-        """A small object; None if there is none."""
+        """Return a small object, or None if it does not exist. With `head`, return no content."""
         try:
-            answer = obstore.get(self._talk, name, options={"head": head})
-            return b"" if head else bytes(answer.bytes())
+            result = obstore.get(self._metadata_client, name, options={"head": head})
+            return b"" if head else bytes(result.bytes())
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 raise
             return None
 
     def _list(self, key: str | None) -> Iterator[StoredFile]:
-        for page in obstore.list(self._talk, key):
-            for found in page:
-                at = found["last_modified"].timestamp()
-                yield StoredFile(found["path"], found["size"], at)
+        for page in obstore.list(self._metadata_client, key):
+            for meta in page:
+                yield StoredFile(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
 
-def _missing(name: str) -> ArtifactCorrupt:
+def _missing_error(name: str) -> ArtifactCorrupt:
     return ArtifactCorrupt(path=name, problem=f"{PurePosixPath(name).name} is missing")
 
 
-# MERGED app.storage.s3
-# How a bucket is reached, and what its errors mean to us.
+def create_client(bucket: str, prefix: str, timeouts: Any) -> S3Store:
+    """Create a client with `METADATA_TIMEOUTS`, `DOWNLOAD_TIMEOUTS` or `UPLOAD_TIMEOUTS`.
 
-if TYPE_CHECKING:
-    from obstore.store import RetryConfig
-
-# A few tries within seconds: whoever waits longer does so where it can be seen.
-_RETRIES: "RetryConfig" = {
-    "max_retries": 3,
-    "retry_timeout": timedelta(seconds=5),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=100),
-        "max_backoff": timedelta(seconds=1),
-        "base": 2,
-    },
-}
-# How long a request may take: small things are quick or not at all, a line may be slow but not
-# silent. A large file is sent in requests of a few MB each.
-TALK = {"connect_timeout": "3s", "timeout": "5s"}
-FETCH = {"connect_timeout": "3s", "read_timeout": "10s", "timeout": "1day"}
-SEND = {"connect_timeout": "3s", "timeout": "2min"}
-
-_STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
-# Of the 4xx. A conflict is with another write to the same place, which will be over soon.
-_PASSING = {408, 409, 429}
-_PASSING_CODES = {"RequestTimeout"}  # comes as 400
-_NO_KEYS = ("Missing AccessKey", "Missing Secret")
-_METADATA = ("/latest/api/token", "/latest/meta-data")  # who has no key asks the machine for one
-_NO_CREDENTIALS = "no credentials, set AWS_ACCESS_KEY_ID and the secret"
-_MISTAKES = ("builder error", "incorrectly configured region")
-
-log = structlog.get_logger(__name__)
-
-
-def client(bucket: str, prefix: str, patience: Any) -> S3Store:
-    """A client with the patience of `TALK`, `FETCH` or `SEND`.
-
-    Credentials and endpoint come from `AWS_…`. Raises `StorageRefused` if half of them is missing.
+    Credentials and endpoint come from `AWS_…`. Raises `StorageRefused` if one half of the
+    credentials is missing.
     """
-    with explained():  # as `client_options` they would put aside AWS_ALLOW_HTTP and its like
-        return S3Store(bucket, prefix=prefix or None, retry_config=_RETRIES, config=patience)
+    with translate_s3_errors():
+        # As `client_options`, the timeouts would override AWS_ALLOW_HTTP and similar variables.
+        return S3Store(bucket, prefix=prefix or None, retry_config=_RETRY_CONFIG, config=timeouts)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Errors of the bucket as ours. A missing object stays a `FileNotFoundError`."""
+def translate_s3_errors() -> Iterator[None]:
+    """Raise errors of obstore as errors of the store, but keep `FileNotFoundError`."""
     try:
         yield
     except FileNotFoundError as error:
@@ -264,23 +271,25 @@ def explained() -> Iterator[None]:
     except BaseError as error:
         text = str(error)
         log.warning("the store cannot be used", error=text.split("\n\nDebug source")[0])
-        raise _meaning(error, text) from error
+        raise _to_storage_error(error, text) from error
 
 
-def _meaning(error: BaseError, text: str) -> StorageRefused | StorageUnavailable:
-    status, code = _STATUS.search(text), _CODE.search(text)
-    if any(words in text for words in _NO_KEYS):
+def _to_storage_error(error: BaseError, text: str) -> StorageRefused | StorageUnavailable:
+    status, code = _STATUS_PATTERN.search(text), _CODE_PATTERN.search(text)
+    if any(phrase in text for phrase in _MISSING_CREDENTIALS):
         return StorageRefused(reason=_NO_CREDENTIALS)
-    if any(words in text for words in _MISTAKES):
+    if any(phrase in text for phrase in _CONFIGURATION_ERRORS):
         return StorageRefused(reason="wrong endpoint or region, or http without AWS_ALLOW_HTTP")
-    keyless = any(words in text for words in _METADATA)
+    without_credentials = any(path in text for path in _INSTANCE_METADATA_PATHS)
     if status is None:
-        reason = "no connection, or no answer in time"
-        return StorageUnavailable(reason=f"{_NO_CREDENTIALS}; {reason}" if keyless else reason)
+        reason = "no connection, or no response in time"
+        if without_credentials:
+            reason = f"{_NO_CREDENTIALS}; {reason}"
+        return StorageUnavailable(reason=reason)
     number = int(status[1])
     reason = f"status {number}" + (f", {code[1]}" if code else "")
-    passing = number in _PASSING or (code is not None and code[1] in _PASSING_CODES)
-    refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-    if refused or (400 <= number < 500 and not passing):
-        return StorageRefused(reason=_NO_CREDENTIALS if keyless else reason)
+    transient = number in _TRANSIENT_STATUSES or (code is not None and code[1] in _TRANSIENT_CODES)
+    denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    if denied or (400 <= number < 500 and not transient):
+        return StorageRefused(reason=_NO_CREDENTIALS if without_credentials else reason)
     return StorageUnavailable(reason=reason)

@@ -1,13 +1,13 @@
-"""The store: what outlives a process, under keys that are made from ids.
+"""Base class of the artifact store, which keeps files under keys that are made from ids.
 
-A key names a directory with a manifest (a model, a checkpoint) or one file (an upload). What is
-under a key never changes; it is there in full or not at all.
+A key identifies a directory with a manifest (a model, a checkpoint) or a single file (an upload).
+The content of a key is immutable, and either complete or absent.
 
     jobs/<job>/a<attempt>                  model
     predictions/<run>/a<attempt>           results of a prediction run
     checkpoints/<job>/a<attempt>/step-<n>  checkpoint
     uploads/<data set>/<file>              upload
-    imports/<id>                           model that was made elsewhere
+    imports/<id>                           imported model
 """
 
 import json
@@ -27,24 +27,24 @@ from app.storage.errors import StorageRefused, StorageUnavailable
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 
-CHECK_SECONDS = 5.0  # how long the outcome of a check holds, so that no caller can make it costly
-CHECKPOINTS = "checkpoints"  # first part of their keys
-# No key begins with a dot.
-PROBE = ".check"
-OWNER = ".owner"
-UNFINISHED = ".unfinished"
-OUR_OWN = (PROBE, OWNER)
+CHECK_TTL_SECONDS = 5.0  # a check result is cached this long, to bound the cost
+CHECKPOINTS_PREFIX = "checkpoints"  # first part of checkpoint keys
+# Reserved names: no key begins with a dot.
+PROBE_NAME = ".check"
+OWNER_NAME = ".owner"
+UNFINISHED_PREFIX = ".unfinished"
+INTERNAL_NAMES = (PROBE_NAME, OWNER_NAME)
 
-_DIRECTORY = re.compile(r"[a-z0-9-]{1,64}(/[a-z0-9-]{1,64}){0,7}")
-_LEFTOVER = re.compile(rf"\{UNFINISHED}/[0-9a-f]{{32}}")
-_FILE = re.compile(r"[a-z0-9-]{1,64}(/[a-z0-9-]{1,64}){1,7}\.[a-z0-9]{1,16}")
+_DIRECTORY_KEY_PATTERN = re.compile(r"[a-z0-9-]{1,64}(/[a-z0-9-]{1,64}){0,7}")
+_UNFINISHED_KEY_PATTERN = re.compile(rf"\{UNFINISHED_PREFIX}/[0-9a-f]{{32}}")
+_FILE_KEY_PATTERN = re.compile(r"[a-z0-9-]{1,64}(/[a-z0-9-]{1,64}){1,7}\.[a-z0-9]{1,16}")
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """A stored directory: its place, what names its content, its size."""
+    """A reference to a stored directory: its key, the digest of its manifest, and its size."""
 
     key: str
     manifest_sha256: str
@@ -53,7 +53,7 @@ class ArtifactRef:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file in the store, with the time at which it came, on the clock of the store."""
+    """One file in the store, and when it was stored, on the clock of the store."""
 
     name: str
     bytes: int
@@ -61,10 +61,10 @@ class StoredFile:
 
 
 class Store(ABC):
-    """Safe to share between threads.
+    """An artifact store. Safe to share between threads.
 
-    Everything here raises `StorageUnavailable` when the store does not answer, `StorageRefused`
-    when it will not let us in, and leaves a full disk as the `OSError` that it is.
+    All methods raise `StorageUnavailable` if the store does not respond and `StorageRefused` if it
+    denies access. A full disk stays an `OSError`.
     """
 
     def __init__(self) -> None:
@@ -73,127 +73,136 @@ class Store(ABC):
 
     @abstractmethod
     def put(self, directory: Path, key: str) -> ArtifactRef:
-        """Check `directory` against its manifest and take it in; afterwards it is gone.
+        """Verify `directory` against its manifest, and move it into the store.
 
-        The same bytes again change nothing. Raises `ArtifactCorrupt`, and `ArtifactExists` if the
-        key holds other bytes; the directory then stays where it was.
+        Repeating it with the same bytes changes nothing. Raises `ArtifactCorrupt`, and
+        `ArtifactExists` if the key has other content; the directory then stays where it was.
         """
 
     @abstractmethod
     def path(self, ref: ArtifactRef) -> Path:
-        """The directory, to read only. A copy of what is kept elsewhere has been verified.
+        """Return the directory, for reading only. A cached copy of a remote store is verified.
 
-        Raises `ArtifactCorrupt` when it is not there, or is no more what was put in.
+        Raises `ArtifactCorrupt` if it is missing or has changed.
         """
 
     @abstractmethod
-    def verified(self, ref: ArtifactRef) -> Path:
-        """The same, once every byte has been read and matches."""
+    def verified_path(self, ref: ArtifactRef) -> Path:
+        """Return the directory like `path`, after verifying every byte."""
 
     def read(self, ref: ArtifactRef, name: str) -> bytes:
-        """One small file of the directory, without the others. Raises `ArtifactCorrupt`."""
-        listing = self._content(f"{check_key(ref.key)}/{manifest.MANIFEST}")
-        if sha256(listing).hexdigest() != ref.manifest_sha256:
+        """Read and verify one small file of the directory. Raises `ArtifactCorrupt`."""
+        manifest_bytes = self._read_file(f"{check_directory_key(ref.key)}/{manifest.MANIFEST}")
+        if sha256(manifest_bytes).hexdigest() != ref.manifest_sha256:
             raise ArtifactCorrupt(path=ref.key, problem="manifest.json has changed")
         if name == manifest.MANIFEST:
-            return listing
-        facts = json.loads(listing)["files"].get(name)
-        if facts is None:
+            return manifest_bytes
+        entry = json.loads(manifest_bytes)["files"].get(name)
+        if entry is None:
             raise ArtifactCorrupt(path=ref.key, problem=f"there is no {name}")
-        content = self._content(f"{ref.key}/{name}")
-        if sha256(content).hexdigest() != facts["sha256"]:
+        content = self._read_file(f"{ref.key}/{name}")
+        if sha256(content).hexdigest() != entry["sha256"]:
             raise ArtifactCorrupt(path=ref.key, problem=f"{name} has changed")
         return content
 
     @abstractmethod
-    def _content(self, name: str) -> bytes:
-        """A file of a directory. Raises `ArtifactCorrupt` if it is missing."""
+    def _read_file(self, name: str) -> bytes:
+        """Read a file of a directory. Raises `ArtifactCorrupt` if it is missing."""
 
     @abstractmethod
     def put_file(self, path: Path, key: str) -> None:
-        """Take a file in under a key that is fresh; afterwards it is gone from `path`."""
+        """Move the file at `path` into the store, under a new key."""
 
     @abstractmethod
-    def file(self, key: str, sha256: str) -> Path:
-        """The file, to read only. Raises `ArtifactCorrupt` unless its bytes are the right ones."""
+    def file_path(self, key: str, sha256: str) -> Path:
+        """Return the path of a file, for reading only. Raises `ArtifactCorrupt` if it changed."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove what is under the key; a second time does nothing."""
+        """Delete the content of the key, if there is any."""
 
     @abstractmethod
-    def files(self) -> Iterator[StoredFile]:
-        """Every file there is, unfinished ones too."""
+    def list_files(self) -> Iterator[StoredFile]:
+        """Yield every file in the store, including unfinished ones."""
 
     @abstractmethod
     def owner(self, candidate: str | None) -> str | None:
-        """Whose store this is; the first candidate gets it. None: only look."""
+        """Return the owner of the store. If it has none, `candidate` becomes the owner, unless it
+        is None."""
 
     @abstractmethod
     def now(self) -> float:
-        """The time on the clock of the store, found out by writing to it."""
+        """Return the time on the clock of the store, by writing a probe to it."""
 
     def check(self) -> None:
-        """Whether the store can be written to; an answer holds for `CHECK_SECONDS`."""
+        """Check that the store is writable. The result is cached for `CHECK_TTL_SECONDS`."""
         with self._lock:
-            if self._checked is None or time.monotonic() - self._checked[0] > CHECK_SECONDS:
-                self._checked = (time.monotonic(), self._problem())
+            if self._checked is None or time.monotonic() - self._checked[0] > CHECK_TTL_SECONDS:
+                self._checked = (time.monotonic(), self._find_problem())
             problem = self._checked[1]
         if problem is not None:
             raise type(problem)(**problem.detail)
 
-    def _problem(self) -> AppError | None:
+    def _find_problem(self) -> AppError | None:
         try:
             self.now()
         except (StorageUnavailable, StorageRefused) as error:
             return error
-        except OSError as error:  # full
+        except OSError as error:  # the disk is full
             return StorageUnavailable(reason=error.strerror)
         return None
 
-    def discard(self, key: str) -> None:
-        """Delete what no row knows any more. What cannot be deleted now is swept up later."""
+    def delete_best_effort(self, key: str) -> None:
+        """Delete a key without a database row. On failure, garbage collection deletes it later."""
         try:
             self.delete(key)
         except (AppError, OSError) as error:
-            log.warning("files are left to the sweep", key=key, reason=str(error))
+            log.warning("files are left to garbage collection", key=key, reason=str(error))
 
 
-def check_key(key: str) -> str:
-    """The key of a directory. Raises `ValueError`: keys are made by this program."""
-    if not _DIRECTORY.fullmatch(key):
+def check_directory_key(key: str) -> str:
+    """Return the key if it is one of a directory. Raises `ValueError`, as only code makes keys."""
+    if not _DIRECTORY_KEY_PATTERN.fullmatch(key):
         raise ValueError(f"not a store key: {key!r}")
     return key
 
 
 def check_file_key(key: str) -> str:
-    """The key of a file. Raises `ValueError`."""
-    if not _FILE.fullmatch(key):
+    """Return the key if it is one of a file. Raises `ValueError`."""
+    if not _FILE_KEY_PATTERN.fullmatch(key):
         raise ValueError(f"not a store key: {key!r}")
     return key
 
 
 def check_any_key(key: str) -> str:
-    """The key of a file, a directory, or something unfinished. Raises `ValueError`."""
-    return key if _FILE.fullmatch(key) or _LEFTOVER.fullmatch(key) else check_key(key)
+    """Return the key if it is one of a file, a directory, or an unfinished write.
+
+    Raises `ValueError`.
+    """
+    if _FILE_KEY_PATTERN.fullmatch(key) or _UNFINISHED_KEY_PATTERN.fullmatch(key):
+        return key
+    return check_directory_key(key)
 
 
-def describe(directory: Path, key: str) -> ArtifactRef:
-    """What `directory` is under `key`, once every byte was checked. Raises `ArtifactCorrupt`."""
+def build_ref(directory: Path, key: str) -> ArtifactRef:
+    """Verify every byte of `directory`, and return its reference. Raises `ArtifactCorrupt`."""
     for entry in directory.rglob("*"):
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-            raise ArtifactCorrupt(path=directory.name, problem=f"{entry.name} is no plain file")
-    facts = manifest.verify(directory)
-    listed = directory / manifest.MANIFEST
+            raise ArtifactCorrupt(
+                path=directory.name, problem=f"{entry.name} is not a regular file"
+            )
+    content = manifest.verify(directory)
+    manifest_path = directory / manifest.MANIFEST
+    file_bytes = sum(file["bytes"] for file in content["files"].values())
     return ArtifactRef(
         key=key,
-        manifest_sha256=manifest.sha256(listed),
-        bytes=listed.stat().st_size + sum(file["bytes"] for file in facts["files"].values()),
+        manifest_sha256=manifest.sha256(manifest_path),
+        bytes=manifest_path.stat().st_size + file_bytes,
     )
 
 
-def check_copy(directory: Path, ref: ArtifactRef) -> None:
-    """Raises `ArtifactCorrupt` unless `directory` holds what `ref` names, byte for byte."""
+def verify_directory(directory: Path, ref: ArtifactRef) -> None:
+    """Raise `ArtifactCorrupt` unless `directory` matches `ref` byte for byte."""
     manifest.verify(directory)
     if manifest.sha256(directory / manifest.MANIFEST) != ref.manifest_sha256:
         raise ArtifactCorrupt(path=ref.key, problem="manifest.json has changed")

@@ -1,8 +1,8 @@
-"""Verified copies, on this machine, of what is kept elsewhere.
+"""Verified local copies of the content of a remote store.
 
-Every process of the machine uses the same folder. An entry appears whole, by a rename, so that two
-of them may fetch the same thing at once; each verifies what it meets for the first time, so that no
-copy needs to survive a power cut.
+All processes of a host share one cache directory. An entry appears atomically, by a rename, so that
+two processes may fetch the same key at once. Each process verifies an entry on first use, so that
+entries need not survive a power failure.
 """
 
 import fcntl
@@ -16,125 +16,127 @@ from uuid import uuid4
 
 from lora_core.errors.artifact import ArtifactCorrupt
 
-GRACE_SECONDS = 3600.0  # whoever was given an entry has read it by then
+GRACE_SECONDS = 3600.0  # entries used within this time are not evicted, as they may still be read
 
-Step = Callable[[Path], None]
+DirectoryStep = Callable[[Path], None]
 Signature = tuple[tuple[str, int, int], ...]
 
 
-class Cache:
-    """A folder of entries, each a directory; the least recently used go first."""
+class VerifiedCache:
+    """A cache directory with one subdirectory per entry, and LRU eviction."""
 
     def __init__(self, root: Path, *, limit: int) -> None:
         self.root = root
         self._limit = limit  # bytes
-        # Entry → digest and signature of what this process has read to the last byte.
+        # Entry name → digest and signature of the content that this process has verified.
         self._verified: dict[str, tuple[str, Signature]] = {}
 
-    def entry(self, key: str, digest: str, *, fetch: Step, verify: Step) -> Path:
-        """The copy of `key`. One that is not there, or fails `verify`, is fetched anew.
+    def get(self, key: str, digest: str, *, fetch: DirectoryStep, verify: DirectoryStep) -> Path:
+        """Return the local copy of `key`. A missing copy, or one that fails `verify`, is fetched.
 
-        `verify` raises `ArtifactCorrupt` unless it finds `digest`; what a fetch brings is verified
-        as well.
+        `verify` raises `ArtifactCorrupt` unless the content has `digest`. Fetched content is
+        verified, too.
         """
-        place = self.root / entry_name(key)
-        if not self._is_whole(place, digest, verify):
+        entry = self.root / entry_name(key)
+        if not self._is_valid(entry, digest, verify):
             self.root.mkdir(parents=True, exist_ok=True)
-            self._make(place, digest, fetch, verify)
-            self.shrink(spare=place.name)
-        os.utime(place)
-        return place
+            self._populate(entry, digest, fetch, verify)
+            self.evict(keep=entry.name)
+        os.utime(entry)
+        return entry
 
     def names(self) -> list[str]:
-        """The entries that there are."""
+        """Return the names of all entries."""
         return sorted(path.name for path in self.root.glob("*") if not path.name.startswith("."))
 
-    def bytes(self, name: str) -> int:
-        """Size of an entry."""
+    def size_bytes(self, name: str) -> int:
+        """Return the size of an entry."""
         return sum(size for _, size, _ in _signature(self.root / name))
 
-    def age(self, name: str) -> float:
-        """Seconds since an entry was last asked for."""
+    def idle_seconds(self, name: str) -> float:
+        """Return the seconds since an entry was last used."""
         try:
             return time.time() - (self.root / name).stat().st_mtime
         except FileNotFoundError:
             return 0.0
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Remove an entry."""
-        doomed = self._hidden()
+        trash = self._temporary_path()
         try:
-            (self.root / name).rename(doomed / name)  # out of sight, so that no one sees a half
+            (self.root / name).rename(trash / name)  # hide it, so that no process sees a part
         except FileNotFoundError:
             return
         finally:
-            shutil.rmtree(doomed, ignore_errors=True)
+            shutil.rmtree(trash, ignore_errors=True)
             self._verified.pop(name, None)
 
-    def shrink(self, *, spare: str = "") -> None:
-        """Remove what was not used for longest until the rest fits. Nothing in use goes."""
+    def evict(self, *, keep: str = "") -> None:
+        """Remove the least recently used entries until the rest fits, but none in use."""
         with self._locked():
-            for path in self.root.glob(".*"):  # of a process that was killed
-                if path.is_dir() and self.age(path.name) > GRACE_SECONDS:
+            for path in self.root.glob(".*"):  # left behind by a killed process
+                if path.is_dir() and self.idle_seconds(path.name) > GRACE_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
             total = 0
-            for name in sorted(self.names(), key=self.age):
-                total += self.bytes(name)
-                if total > self._limit and name != spare and self.age(name) > GRACE_SECONDS:
-                    self.forget(name)
+            for name in sorted(self.names(), key=self.idle_seconds):
+                total += self.size_bytes(name)
+                if total > self._limit and name != keep and self.idle_seconds(name) > GRACE_SECONDS:
+                    self.remove(name)
 
-    def _is_whole(self, place: Path, digest: str, verify: Step) -> bool:
-        signature = _signature(place)
+    def _is_valid(self, entry: Path, digest: str, verify: DirectoryStep) -> bool:
+        signature = _signature(entry)
         if not signature:
             return False
-        if (digest, signature) == self._verified.get(place.name):
+        if (digest, signature) == self._verified.get(entry.name):
             return True
         try:
-            verify(place)
-        except (ArtifactCorrupt, OSError):  # whatever it is, another copy can be had
+            verify(entry)
+        except (ArtifactCorrupt, OSError):  # whatever the error is, fetch it again
             return False
-        self._verified[place.name] = digest, signature
+        self._verified[entry.name] = digest, signature
         return True
 
-    def _make(self, place: Path, digest: str, fetch: Step, verify: Step) -> None:
-        unfinished = self._hidden()
+    def _populate(
+        self, entry: Path, digest: str, fetch: DirectoryStep, verify: DirectoryStep
+    ) -> None:
+        unfinished = self._temporary_path()
         try:
             fetch(unfinished)
             verify(unfinished)
             with self._locked():
-                if not self._is_whole(place, digest, verify):  # no other process was faster
-                    self.forget(place.name)
-                    unfinished.rename(place)
-                    self._verified[place.name] = digest, _signature(place)
+                if not self._is_valid(entry, digest, verify):  # unless another process was faster
+                    self.remove(entry.name)
+                    unfinished.rename(entry)
+                    self._verified[entry.name] = digest, _signature(entry)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def _hidden(self) -> Path:
-        hidden = self.root / f".{uuid4().hex}"  # no key begins with a dot
-        hidden.mkdir()
-        return hidden
+    def _temporary_path(self) -> Path:
+        path = self.root / f".{uuid4().hex}"  # no key begins with a dot
+        path.mkdir()
+        return path
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Against the other processes of this machine; the system unlocks when one dies."""
+        """Lock the cache against other processes. The kernel unlocks it when a process dies."""
         with (self.root / ".lock").open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
 def entry_name(key: str) -> str:
-    """A key as the name of one folder; keys have no underscore."""
+    """Return the name of the key's subdirectory; keys have no underscore."""
     return key.replace("/", "_")
 
 
-def _signature(place: Path) -> Signature:
-    """Names, sizes and times of the files of an entry; empty if it is not there."""
+def _signature(entry: Path) -> Signature:
+    """Return names, sizes and times of the files of an entry; empty if it does not exist."""
     try:
         return tuple(
-            (path.relative_to(place).as_posix(), facts.st_size, facts.st_mtime_ns)
-            for path in sorted(place.rglob("*"))
+            (path.relative_to(entry).as_posix(), stat.st_size, stat.st_mtime_ns)
+            for path in sorted(entry.rglob("*"))
             if path.is_file()
-            for facts in (path.lstat(),)
+            for stat in (path.lstat(),)
         )
     except FileNotFoundError:
         return ()

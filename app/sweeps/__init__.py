@@ -1,1 +1,1 @@
-"""Sweeps: one job in many settings, searched, resumed, judged."""
+"""Sweeps: hyperparameter search over the fields of a job."""

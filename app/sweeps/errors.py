@@ -1,26 +1,26 @@
-"""What can go wrong with sweeps. What is wrong with one description is said by `lora_core`."""
+"""Errors of sweeps. Errors in a single job description come from `lora_core`."""
 
 from typing import Any
 
-from app.errors import Conflict, Invalid, NotFound, Overloaded
+from app.errors import Conflict, NotFound, TooManyRequests, UnprocessableContent
 
 
 class SweepNotFound(NotFound):
-    """There is no such sweep."""
+    """Sweep not found."""
 
     code = "sweep_not_found"
-    message = "There is no sweep {sweep_id}."
+    message = "Sweep {sweep_id} does not exist."
 
 
-class UnknownField(Invalid):
-    """A space over a field that a job does not have."""
+class UnknownField(UnprocessableContent):
+    """Field cannot be varied."""
 
     code = "unknown_field"
-    message = "The space names {field!r}, which cannot be varied: {reason}."
+    message = "The field {field!r} in `space` cannot be varied: {reason}."
 
 
-class RangeUpsideDown(Invalid):
-    """A range whose ends are in the wrong order."""
+class RangeReversed(UnprocessableContent):
+    """Range bounds are in the wrong order."""
 
     code = "range_upside_down"
     message = (
@@ -28,74 +28,74 @@ class RangeUpsideDown(Invalid):
     )
 
 
-class RangeNotPositive(Invalid):
-    """A logarithmic range that begins at zero or below."""
+class LogRangeNotPositive(UnprocessableContent):
+    """Logarithmic range must start above zero."""
 
     code = "range_not_positive"
     message = "The range of {field!r} is logarithmic, so `low` must be more than 0, not {low:g}."
 
 
-class RangeNeedsCount(Invalid):
-    """A grid over a range without steps."""
+class RangeNeedsCount(UnprocessableContent):
+    """Range in a grid search needs a count."""
 
     code = "range_needs_count"
     message = (
-        "A grid takes every value, and the range of {field!r} has no end of them. Say how many "
-        "with `count`, list them, or use another strategy."
+        "A grid search tries every value, but the range of {field!r} is continuous. Set `count`, "
+        "list the values, or use another strategy."
     )
 
 
-class TooManyCells(Invalid):
-    """More cells than one sweep may have."""
+class SearchSpaceTooLarge(UnprocessableContent):
+    """Too many trials in one sweep."""
 
     code = "too_many_cells"
     message = (
-        "The space has {cells:,} cells, and a sweep may have {limit:,}. Take fewer values, or a "
-        "strategy that takes a sample: random, halving with `cells`, or tpe."
+        "The space has {cells:,} trials, and the limit for a sweep is {limit:,}. Use fewer values, "
+        "or a strategy that draws a sample: random, halving with `cells`, or tpe."
     )
 
 
-class TooManyTrials(Overloaded):
-    """The sweeps of one key would have more trials than one key may have."""
+class TrialQuotaExceeded(TooManyRequests):
+    """Trial quota of the API key exceeded."""
 
     code = "too_many_trials"
     message = (
-        "The sweeps of this key that run or are paused have {there:,} trials, and {added:,} more "
-        "would be above {limit:,} (LORAWORKS_KEY_TRIALS). Wait for one to finish, stop one, or try "
-        "fewer settings."
+        "The running and paused sweeps of this API key have {there:,} trials. {added:,} more would "
+        "exceed the limit of {limit:,} (LORAWORKS_KEY_TRIALS). Wait for a sweep to finish, stop "
+        "one, or use fewer settings."
     )
 
 
-class SpaceTooSmall(Invalid):
-    """More cells asked for than there are."""
+class SearchSpaceTooSmall(UnprocessableContent):
+    """Search space too small."""
 
     code = "space_too_small"
-    message = "The space has only {there:,} different cells, and {asked:,} are asked for."
+    message = "The space has only {there:,} different trials, but {asked:,} were requested."
 
 
-class InvalidCells(Invalid):
-    """Some cells of a space could never run."""
+class InvalidTrials(UnprocessableContent):
+    """Some trials could never run."""
 
     code = "invalid_cells"
     message = (
-        "{count:,} of {total:,} cells could never run, so nothing was started. Cell {number} "
+        "{count:,} of {total:,} trials could never run, so nothing was started. Trial {number} "
         "({settings}): {reason}."
     )
 
     def __init__(self, **detail: Any) -> None:
-        """`cells`: the first of them, each with number, settings and reason."""
+        """`cells` lists the first invalid trials, each with number, settings and reason."""
         super().__init__(**detail, **detail["cells"][0])
 
 
-class NothingToExtend(Invalid):
-    """An extension that adds nothing."""
+class NothingToExtend(UnprocessableContent):
+    """The extension adds no trials."""
 
     code = "nothing_to_extend"
-    message = "That adds no cell to the sweep: {reason}."
+    message = "The extension adds no trials to the sweep: {reason}."
 
 
-class IllegalSweepMove(Conflict):
-    """The sweep is in a state that does not allow it."""
+class IllegalSweepTransition(Conflict):
+    """Not possible in the current state of the sweep."""
 
     code = "illegal_sweep_move"
     message = "Sweep {sweep_id} is {state} and cannot be {wanted}: {hint}."
@@ -105,18 +105,18 @@ class NothingToPromote(Conflict):
     """The sweep has no winner yet."""
 
     code = "nothing_to_promote"
-    message = "Sweep {sweep_id} has no cell that ran to its end, so there is no winner to promote."
+    message = "Sweep {sweep_id} has no completed trial, so there is no winner to promote."
 
 
-class CellNotFound(NotFound):
-    """The sweep has no such cell."""
+class TrialNotFound(NotFound):
+    """Trial not found."""
 
     code = "cell_not_found"
-    message = "Sweep {sweep_id} has no cell {number}."
+    message = "Sweep {sweep_id} has no trial {number}."
 
 
 class SweepNotFinished(Conflict):
-    """Only a sweep that does not run can be deleted."""
+    """A running sweep cannot be deleted."""
 
     code = "sweep_not_finished"
     message = "Sweep {sweep_id} is {state}. Stop it first, and wait until its jobs have ended."

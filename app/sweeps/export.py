@@ -1,4 +1,4 @@
-"""The cells of a sweep for other programs: CSV, and the `results.txt` of "LoRA from scratch"."""
+"""Export of a sweep's trials as CSV, and as the `results.txt` of "LoRA from scratch"."""
 
 import csv
 import io
@@ -6,83 +6,86 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from app.csv_cells import inert
-from app.sweeps.snapshot import FIGURES, PARTS, Board, Cell
-from lora_core.specs.method import Head, LoraSpec, Role
+from app.csv_cells import escape_formula
+from app.sweeps.snapshot import METRICS, SPLITS, SweepSnapshot, TrialSnapshot
+from lora_core.specs.method import HeadMode, LoraSpec, Role
 
-LINE = "-" * 48
-ACCURACIES = ("Train acc: ", "Val acc:   ", "Test acc:  ")  # of PARTS
+BLOCK_RULE = "-" * 48
+ACCURACY_LABELS = ("Train acc: ", "Val acc:   ", "Test acc:  ")  # in the order of SPLITS
 
 
-def as_csv(board: Board) -> str:
-    """A header, and a row a cell, in the order of the board.
+def as_csv(snapshot: SweepSnapshot) -> str:
+    """Return a CSV file with a header and a row per trial.
 
     Columns: number, state, the fields of the space, share, trainable_parameters, seconds, each
-    figure that any cell has (`validation_accuracy`), job_id, error. What is unknown is empty, lists
-    are `query+value`, true and false as JSON has them. A text that a spreadsheet would take for
-    a formula gets an apostrophe before it.
+    metric that any trial has (`validation_accuracy`), job_id, error. Unknown values are empty,
+    lists are written as `query+value`, booleans as in JSON. A text that a spreadsheet would
+    evaluate as a formula is prefixed with an apostrophe.
     """
-    figures = [
-        (part, name)
-        for part in PARTS
-        for name in FIGURES
-        if any(cell.figure(part, name) is not None for cell in board.cells)
+    columns = [
+        (split, name)
+        for split in SPLITS
+        for name in METRICS
+        if any(trial.metric(split, name) is not None for trial in snapshot.trials)
     ]
     text = io.StringIO()
-    # Lines end in \r\n (RFC 4180): only so does Python 3.11 quote a lone \r inside a value.
-    rows = csv.writer(text)
-    rows.writerow(
+    # Lines end in \r\n (RFC 4180). Python 3.11 quotes a lone \r in a value only with that setting.
+    writer = csv.writer(text)
+    writer.writerow(
         [
-            *("number", "state", *board.fields, "share", "trainable_parameters", "seconds"),
-            *(f"{part}_{name}" for part, name in figures),
+            *("number", "state", *snapshot.fields, "share", "trainable_parameters", "seconds"),
+            *(f"{split}_{name}" for split, name in columns),
             *("job_id", "error"),
         ]
     )
-    for cell in board.cells:
+    for trial in snapshot.trials:
         row = [
-            *(cell.number, cell.state, *(cell.settings.get(field) for field in board.fields)),
-            *(cell.share, cell.trainable_parameters, cell.seconds),
-            *(cell.figure(part, name) for part, name in figures),
-            *(cell.job_id, cell.error),
+            *(trial.number, trial.state),
+            *(trial.settings.get(field) for field in snapshot.fields),
+            *(trial.budget, trial.trainable_parameters, trial.seconds),
+            *(trial.metric(split, name) for split, name in columns),
+            *(trial.job_id, trial.error),
         ]
-        rows.writerow([_plain(value) for value in row])
+        writer.writerow([_csv_value(value) for value in row])
     return text.getvalue()
 
 
-def as_results_txt(board: Board) -> str:
-    """A block for each LoRA cell that ran whole and has all three accuracies.
+def as_results_txt(snapshot: SweepSnapshot) -> str:
+    """Return a block for each complete LoRA trial that has all three accuracies.
 
-    The format, 48 dashes and all, is that of `03_finetune-lora-script.py` by Sebastian Raschka
-    (Lightning AI, "LoRA from Scratch"), less its last two settings, `device` and `verbose`.
+    The format, including the 48 dashes, is that of `03_finetune-lora-script.py` by Sebastian
+    Raschka (Lightning AI, "LoRA from Scratch"), without its last two settings, `device` and
+    `verbose`.
     """
-    return "".join(f"{line}\n" for cell in board.cells for line in _block(cell))
+    return "".join(f"{line}\n" for trial in snapshot.trials for line in _results_block(trial))
 
 
-def _plain(value: Any) -> Any:
+def _csv_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        value = "+".join(str(each) for each in value)
+        value = "+".join(str(item) for item in value)
     elif isinstance(value, bool | dict):
         value = json.dumps(value, ensure_ascii=False)
-    return inert(value)
+    return escape_formula(value)
 
 
-def _block(cell: Cell) -> Iterator[str]:
-    method = cell.spec.get("method", {})
-    known = [cell.figure(part, "accuracy") for part in PARTS]
-    accuracies = [each for each in known if each is not None]
-    if not cell.whole or method.get("type") != "lora" or len(accuracies) < len(PARTS):
+def _results_block(trial: TrialSnapshot) -> Iterator[str]:
+    method = trial.spec.get("method", {})
+    metrics = [trial.metric(split, "accuracy") for split in SPLITS]
+    accuracies = [value for value in metrics if value is not None]
+    is_lora = method.get("type") == "lora"
+    if not trial.is_complete or not is_lora or len(accuracies) < len(SPLITS):
         return
-    yield LINE
-    for name, value in _settings(LoraSpec.model_validate(method)):
+    yield BLOCK_RULE
+    for name, value in _block_settings(LoraSpec.model_validate(method)):
         yield f"{name}: {value}"
-    for name, accuracy in zip(ACCURACIES, accuracies, strict=True):
+    for name, accuracy in zip(ACCURACY_LABELS, accuracies, strict=True):
         yield f"{name}{100 * accuracy:.2f}%"
-    yield LINE
+    yield BLOCK_RULE
 
 
-def _settings(method: LoraSpec) -> Iterator[tuple[str, object]]:
+def _block_settings(method: LoraSpec) -> Iterator[tuple[str, object]]:
     yield "lora_r", method.r
     yield "lora_alpha", int(method.alpha) if method.alpha.is_integer() else method.alpha
     for role in Role:
         yield f"lora_{role.value}", role in method.targets
-    yield "lora_head", method.head is Head.LORA
+    yield "lora_head", method.head is HeadMode.LORA

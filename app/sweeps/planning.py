@@ -1,4 +1,4 @@
-"""Which cells a sweep gets, and what they cost, before anything is stored."""
+"""Planning of sweeps: which trials run and what they cost, before anything is stored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,181 +10,228 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.jobs import estimate
-from app.jobs.resolve import Draft, Drafter
+from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue import heartbeats
 from app.settings import Settings
 from app.sweeps import search_space, strategies, trials
-from app.sweeps.errors import NothingToExtend, TooManyCells
+from app.sweeps.errors import NothingToExtend, SearchSpaceTooLarge
 from app.sweeps.schemas import RungPlan, SweepCreate, SweepExtend, SweepPlan
-from app.sweeps.search_space import Settings as Choice
-from app.sweeps.search_space import Space
-from app.sweeps.strategies import Grid, Strategy, Tpe
-from app.sweeps.trials import Find, Pinned
+from app.sweeps.search_space import SearchSpace, TrialSettings
+from app.sweeps.strategies import GridSearch, Strategy, TpeSearch
+from app.sweeps.trials import FindBase, ResolvedInputs
 from lora_core.specs.train import TrainSpec
 
-MOST_TRIED = 1_000  # cells
-WARM_SECONDS = 2.0  # between two cells in one process
+MAX_PROBES = 1_000  # settings that are only validated
+WARM_START_SECONDS = 2.0  # between two trials in one process
 
-Drafts = list[tuple[Choice, Draft]]
+ResolvedTrials = list[tuple[TrialSettings, ResolvedJob]]
 
 
 @dataclass(frozen=True)
-class Laid:
-    """Cells, as far as no transaction is needed."""
+class SweepVersion:
+    """A sweep as stored when its extension was planned."""
 
-    over: Space
-    strategy: Strategy
-    choices: Sequence[Choice]
-    specs: Sequence[TrainSpec]
-    pinned: Pinned
-    kept: int  # so many of them, in front; the rest is only tried
-    # Of an extension: space, strategy and number of cells as they were.
-    grown_from: tuple[list[Any], JsonObject, int] = ([], {}, 0)
+    space: list[Any]
+    strategy: JsonObject
+    trials: int
 
 
-def lay_out(body: SweepCreate, find: Find) -> Laid:
-    """Called outside of a transaction, since `find` may ask the hub.
+@dataclass(frozen=True)
+class CandidatePlan:
+    """The part of a plan that needs no transaction.
 
-    Raises `UnknownField`, what a space and `strategies.first` raise, and `InvalidCells`.
+    `settings` and `specs` hold the `trial_count` trials to run, followed by probes: settings of a
+    model-based search that are only validated.
     """
-    over, strategy = body.over, body.strategy
-    _check(body.job, over)
-    first = strategies.first(strategy, over)
-    tried = _tried(strategy, over)
-    return _lay(body.job, over, strategy, [*first, *tried], find, Pinned(), kept=len(first))
+
+    space: SearchSpace
+    strategy: Strategy
+    settings: Sequence[TrialSettings]
+    specs: Sequence[TrainSpec]
+    inputs: ResolvedInputs
+    trial_count: int
+    extends: SweepVersion | None = None
 
 
-def grow(  # noqa: PLR0913 - a sweep, and what is asked of it
+def plan_trials(body: SweepCreate, find_base: FindBase) -> CandidatePlan:
+    """Plan the first trials of a sweep.
+
+    Call this outside of a transaction, since `find_base` may query the Hugging Face Hub.
+
+    Raises `UnknownField`, the errors of a search space and of `strategies.initial_trials`, and
+    `InvalidTrials`.
+    """
+    space, strategy = body.search_space, body.strategy
+    _validate_space(body.job, space)
+    first = strategies.initial_trials(strategy, space)
+    settings = [*first, *_probes(strategy, space)]
+    return _candidate_plan(
+        body.job, space, strategy, settings, find_base, ResolvedInputs(), trial_count=len(first)
+    )
+
+
+def plan_extension(  # noqa: PLR0913 - a sweep, and its extension
     job: TrainSpec,
     *,
-    over: Space,
+    space: SearchSpace,
     strategy: Strategy,
-    pinned: Pinned,
-    there: Sequence[Choice],
+    inputs: ResolvedInputs,
+    existing: Sequence[TrialSettings],
     body: SweepExtend,
-    find: Find,
-) -> Laid:
-    """More cells for a sweep that has those `there`.
+    find_base: FindBase,
+) -> CandidatePlan:
+    """Plan more trials for a sweep that has the `existing` ones.
 
-    Raises `NothingToExtend`, and what `lay_out` raises.
+    Raises `NothingToExtend`, and what `plan_trials` raises.
     """
-    wider = search_space.wider(over, body.space or {})
-    larger = _larger(strategy, body.cells)
-    _check(job, wider)
-    new = _new(larger, wider, there)
-    if not new and larger == strategy:
-        drawn = not isinstance(larger, Grid) and larger.cells is not None
-        raise NothingToExtend(reason="say `cells`" if drawn else "all of them are there")
-    tried = _tried(larger, wider)
-    return _lay(job, wider, larger, [*new, *tried], find, pinned, kept=len(new))
-
-
-def drafts(laid: Laid, drafter: Drafter) -> Drafts:
-    """All cells, ready to run. Raises `InvalidCells` and what `Drafter.draft` raises."""
-    outcomes: list[Draft | Exception] = []
-    for spec in laid.specs:
-        try:
-            outcomes.append(laid.pinned.draft(drafter, trials.at_rung(spec, laid.strategy, 0)))
-        except trials.REFUSALS as error:
-            outcomes.append(error)
-    trials.refuse(laid.choices, outcomes)
-    made = (each for each in outcomes if isinstance(each, Draft))
-    return list(zip(laid.choices, made, strict=True))
-
-
-def plan(session: Session, *, body: SweepCreate, laid: Laid, settings: Settings) -> SweepPlan:
-    """What a start would do. Raises the same."""
-    drafter, strategy = Drafter(session, settings), laid.strategy
-    made = drafts(laid, drafter)
-    total = strategy.cells if isinstance(strategy, Tpe) else len(made)
-    counts = strategies.rungs(strategy, total)
-    known = sum(
-        trials.known(session, draft.cell_sha256, draft.columns()) for _, draft in made[: laid.kept]
+    new_space = search_space.extend_space(space, body.space or {})
+    new_strategy = _with_trial_count(strategy, body.cells)
+    _validate_space(job, new_space)
+    added = _new_settings(new_strategy, new_space, existing)
+    if not added and new_strategy == strategy:
+        draws = not isinstance(new_strategy, GridSearch) and new_strategy.cells is not None
+        raise NothingToExtend(
+            reason="set `cells` to a higher number" if draws else "the sweep has all of them"
+        )
+    settings = [*added, *_probes(new_strategy, new_space)]
+    return _candidate_plan(
+        job, new_space, new_strategy, settings, find_base, inputs, trial_count=len(added)
     )
-    workers = heartbeats.slots(session, lease_seconds=settings.lease_seconds)
-    at_once = min(body.parallel or workers, workers) or 1
-    first = counts[0] - known  # at the first rung
-    seconds = _seconds(laid, drafter, made, [first, *counts[1:]])
-    sizes = [draft.parameters.trainable for _, draft in made]
+
+
+def resolve_trials(plan: CandidatePlan, resolver: JobResolver) -> ResolvedTrials:
+    """Resolve the jobs of all trials and probes.
+
+    Raises `InvalidTrials`, and what `JobResolver.resolve` raises.
+    """
+    outcomes: list[ResolvedJob | Exception] = []
+    for spec in plan.specs:
+        try:
+            first_rung = trials.spec_at_rung(spec, plan.strategy, 0)
+            outcomes.append(plan.inputs.resolve_job(resolver, first_rung))
+        except trials.RESOLVE_ERRORS as error:
+            outcomes.append(error)
+    trials.raise_invalid_trials(plan.settings, outcomes)
+    resolved = (outcome for outcome in outcomes if isinstance(outcome, ResolvedJob))
+    return list(zip(plan.settings, resolved, strict=True))
+
+
+def preview(
+    session: Session, *, body: SweepCreate, plan: CandidatePlan, settings: Settings
+) -> SweepPlan:
+    """Return what starting the sweep would do. Raises what `resolve_trials` raises."""
+    resolver, strategy = JobResolver(session, settings), plan.strategy
+    resolved = resolve_trials(plan, resolver)
+    total = strategy.cells if isinstance(strategy, TpeSearch) else len(resolved)
+    counts = strategies.trials_per_rung(strategy, total)
+    known = sum(
+        trials.has_result(session, job.cell_sha256, job.columns())
+        for _, job in resolved[: plan.trial_count]
+    )
+    workers = heartbeats.count_slots(session, lease_seconds=settings.lease_seconds)
+    parallel = min(body.parallel or workers, workers) or 1
+    to_run = [counts[0] - known, *counts[1:]]
+    seconds = _estimated_seconds(plan, resolver, resolved, to_run)
+    sizes = [job.parameters.trainable for _, job in resolved]
     return SweepPlan(
         cells=total,
         known=known,
         rungs=[
-            RungPlan(share=share, cells=count)
-            for share, count in zip(strategies.shares(strategy), counts, strict=True)
+            RungPlan(share=budget, cells=count)
+            for budget, count in zip(strategies.rung_budgets(strategy), counts, strict=True)
         ],
         workers=workers,
-        estimated_seconds=round(seconds / at_once + (estimate.START_SECONDS if seconds else 0)),
+        estimated_seconds=round(seconds / parallel + (estimate.STARTUP_SECONDS if seconds else 0)),
         trainable_parameters=(min(sizes), max(sizes)),
     )
 
 
-def _tried(strategy: Strategy, over: Space) -> list[Choice]:
-    """Cells that are only tried: of a model-based search nobody knows those to come."""
-    return list(islice(search_space.ends(over), MOST_TRIED)) if isinstance(strategy, Tpe) else []
+def _probes(strategy: Strategy, space: SearchSpace) -> list[TrialSettings]:
+    """Return settings to validate for a model-based search, whose later trials are unknown."""
+    if not isinstance(strategy, TpeSearch):
+        return []
+    return list(islice(search_space.boundary_settings(space), MAX_PROBES))
 
 
-def _check(job: TrainSpec, over: Space) -> None:
-    search_space.check_ranges(over)
-    trials.check_fields(job, over)
+def _validate_space(job: TrainSpec, space: SearchSpace) -> None:
+    search_space.validate_ranges(space)
+    trials.validate_fields(job, space)
 
 
-def _lay(  # noqa: PLR0913 - a `Laid` in the making
+def _candidate_plan(  # noqa: PLR0913 - the fields of a `CandidatePlan`
     job: TrainSpec,
-    over: Space,
+    space: SearchSpace,
     strategy: Strategy,
-    choices: Sequence[Choice],
-    find: Find,
-    pinned: Pinned,
+    settings: Sequence[TrialSettings],
+    find_base: FindBase,
+    inputs: ResolvedInputs,
     *,
-    kept: int,
-) -> Laid:
-    described = trials.specs(job, choices)
-    trials.refuse(choices, described)
-    specs = [each for each in described if isinstance(each, TrainSpec)]
-    missing = pinned.look_up(specs, find)
-    trials.refuse(choices, [missing.get(trials.base_name(spec), spec) for spec in specs])
-    return Laid(over, strategy, choices, specs, pinned, kept)
+    trial_count: int,
+) -> CandidatePlan:
+    outcomes = trials.trial_specs(job, settings)
+    trials.raise_invalid_trials(settings, outcomes)
+    specs = [outcome for outcome in outcomes if isinstance(outcome, TrainSpec)]
+    base_errors = inputs.resolve_bases(specs, find_base)
+    trials.raise_invalid_trials(
+        settings, [base_errors.get(trials.base_key(spec), spec) for spec in specs]
+    )
+    return CandidatePlan(space, strategy, settings, specs, inputs, trial_count)
 
 
-def _seconds(laid: Laid, drafter: Drafter, made: Drafts, counts: Sequence[int]) -> float:
-    """Of so many cells at each rung, one after the other in warm processes; `made`: the first."""
+def _estimated_seconds(
+    plan: CandidatePlan, resolver: JobResolver, resolved: ResolvedTrials, counts: Sequence[int]
+) -> float:
+    """Return the seconds for `counts` trials at each rung, one after the other in warm processes.
+
+    `resolved` are the trials of the first rung.
+    """
     total, since = 0.0, 0.0
-    for rung, share in enumerate(strategies.shares(laid.strategy)):
-        costs = [_warm_seconds(draft) for _, draft in made]
-        if rung:
-            parts = (trials.at_rung(spec, laid.strategy, rung) for spec in laid.specs)
-            costs = [_warm_seconds(laid.pinned.draft(drafter, part, since=since)) for part in parts]
+    for rung, budget in enumerate(strategies.rung_budgets(plan.strategy)):
+        if rung == 0:
+            costs = [_warm_seconds(job) for _, job in resolved]
+        else:
+            specs = (trials.spec_at_rung(spec, plan.strategy, rung) for spec in plan.specs)
+            jobs = (plan.inputs.resolve_job(resolver, spec, since=since) for spec in specs)
+            costs = [_warm_seconds(job) for job in jobs]
         total += counts[rung] * fmean(costs)
-        since = share
+        since = budget
     return total
 
 
-def _warm_seconds(draft: Draft) -> float:
-    """Of a cell in a process that has its libraries."""
-    return draft.cost.seconds - draft.cost.start_seconds + WARM_SECONDS
+def _warm_seconds(job: ResolvedJob) -> float:
+    """Return the seconds of a trial in a process that has imported its libraries."""
+    return job.cost.seconds - job.cost.startup_seconds + WARM_START_SECONDS
 
 
-def _larger(strategy: Strategy, wanted: int | None) -> Strategy:
-    """The same with more cells to draw."""
-    if wanted is None:
+def _with_trial_count(strategy: Strategy, count: int | None) -> Strategy:
+    """Return the strategy with a higher number of trials to draw."""
+    if count is None:
         return strategy
-    if isinstance(strategy, Grid) or strategy.cells is None:
-        raise NothingToExtend(reason="a grid grows by values of its fields, not by `cells`")
-    if wanted <= strategy.cells:
-        raise NothingToExtend(reason=f"`cells` counts all of them, and it has {strategy.cells}")
-    return strategy.model_copy(update={"cells": wanted})
+    if isinstance(strategy, GridSearch) or strategy.cells is None:
+        raise NothingToExtend(reason="a grid is extended by values of its fields, not by `cells`")
+    if count <= strategy.cells:
+        raise NothingToExtend(
+            reason=f"`cells` is the new total and must be more than {strategy.cells}"
+        )
+    return strategy.model_copy(update={"cells": count})
 
 
-def _new(strategy: Strategy, over: Space, there: Sequence[Choice]) -> list[Choice]:
-    """Cells that are not there yet. A model-based search thinks of its own when it goes on."""
-    if isinstance(strategy, Tpe):
+def _new_settings(
+    strategy: Strategy, space: SearchSpace, existing: Sequence[TrialSettings]
+) -> list[TrialSettings]:
+    """Return the settings to add; none for a model-based search, which proposes its own later."""
+    if isinstance(strategy, TpeSearch):
         return []
-    if not isinstance(strategy, Grid) and strategy.cells is not None:
-        wanted = strategy.cells - len(there)
-        return search_space.sample(over, wanted, seed=strategy.seed, taken=there)
-    seen = {search_space.named(each) for each in there}
-    new = [each for each in search_space.grid(over) if search_space.named(each) not in seen]
-    if len(there) + len(new) > search_space.MOST_CELLS:
-        raise TooManyCells(cells=len(there) + len(new), limit=search_space.MOST_CELLS, at="space")
-    return new
+    if not isinstance(strategy, GridSearch) and strategy.cells is not None:
+        count = strategy.cells - len(existing)
+        return search_space.sample(space, count, seed=strategy.seed, exclude=existing)
+    seen = {search_space.canonical_json(settings) for settings in existing}
+    added = [
+        settings
+        for settings in search_space.grid(space)
+        if search_space.canonical_json(settings) not in seen
+    ]
+    total = len(existing) + len(added)
+    if total > search_space.MAX_TRIALS:
+        raise SearchSpaceTooLarge(cells=total, limit=search_space.MAX_TRIALS, at="space")
+    return added

@@ -1,4 +1,4 @@
-"""Rows of sweeps and their cells, with what the jobs of the cells tell."""
+"""Queries on sweeps, their trials and the jobs of the trials."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,47 +10,47 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from app.database.base import JsonObject
 from app.database.clock import now
-from app.jobs.repository import FINAL
-from app.queue.fencing import UNSYNCED
+from app.jobs.repository import FINAL_STATES
+from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.states import JobState
 from app.queue.tables import Job
 from app.sweeps.errors import SweepNotFound
-from app.sweeps.states import CellState, SweepState
-from app.sweeps.tables import Sweep, SweepCell
+from app.sweeps.states import SweepState, TrialState
+from app.sweeps.tables import Sweep, Trial
 
-LOST = "lost_worker"  # the code of a job that was given up so
-MOST_LOST = 3  # jobs of one cell
-MOST_NAMED = 500  # values in one statement
+LOST_WORKER_CODE = "lost_worker"  # error code of a job whose worker was lost too often
+MAX_LOST_JOBS = 3  # such jobs of one trial
+MAX_IN_VALUES = 500  # values in one IN (...)
 
-STATE = case(
-    (SweepCell.problem.is_not(None), CellState.FAILED),
-    (SweepCell.job_id.is_(None), CellState.WAITING),
+TRIAL_STATE = case(
+    (Trial.problem.is_not(None), TrialState.FAILED),
+    (Trial.job_id.is_(None), TrialState.WAITING),
     else_=Job.state,
 ).label("state")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One cell at one rung, and how it stands: as long as that is the same, all of it is."""
+class TrialStatus:
+    """Status of a trial at one rung. Equal statuses mean that nothing about the trial changed."""
 
     number: int
     rung: int
-    state: CellState
+    state: TrialState
     job_id: UUID | None
-    attempt: int | None  # claims of its job
+    attempt: int | None  # of its job
     problem: str | None
 
 
-class Waiting(NamedTuple):
-    """A cell at a rung that needs a job."""
+class PendingTrial(NamedTuple):
+    """A trial at a rung that needs a job."""
 
     number: int
     rung: int
-    again: bool  # it had one, which was no end of the cell
+    is_retry: bool  # it had a job that ended without a result, through no fault of the trial
 
 
 def get(session: Session, sweep_id: UUID) -> Sweep:
-    """Raises `SweepNotFound`."""
+    """Return a sweep. Raises `SweepNotFound`."""
     sweep = session.get(Sweep, sweep_id)
     if sweep is None or not sweep.ready:
         raise SweepNotFound(sweep_id=sweep_id)
@@ -65,10 +65,10 @@ def page(
     state: SweepState | None = None,
     without: Collection[InstrumentedAttribute[Any]] = (Sweep.pinned,),
 ) -> Sequence[Sweep]:
-    """The newest first; columns that are left out may not be asked for."""
-    left_out = (defer(column, raiseload=True) for column in without)
+    """Return sweeps, the newest first. Reading a column in `without` raises an error."""
+    deferred = (defer(column, raiseload=True) for column in without)
     statement = (
-        select(Sweep).options(*left_out).where(Sweep.ready).order_by(Sweep.id.desc()).limit(limit)
+        select(Sweep).options(*deferred).where(Sweep.ready).order_by(Sweep.id.desc()).limit(limit)
     )
     if after is not None:
         statement = statement.where(Sweep.id < after)
@@ -77,209 +77,219 @@ def page(
     return session.scalars(statement).all()
 
 
-def running(session: Session) -> Sequence[UUID]:
-    """Sweeps that give out cells, the oldest first."""
+def running_sweep_ids(session: Session) -> Sequence[UUID]:
+    """Return the running sweeps, the oldest first."""
     statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING, Sweep.ready)
     return session.scalars(statement.order_by(Sweep.id)).all()
 
 
-def trials_of(session: Session, caller_id: UUID) -> int:
-    """How many trials there are in sweeps of this caller that run or are paused."""
-    open_ones = (
-        select(SweepCell.number)
-        .join(Sweep, Sweep.id == SweepCell.sweep_id)
+def count_open_trials(session: Session, caller_id: UUID) -> int:
+    """Return the number of trials in the running and paused sweeps of a caller."""
+    open_trials = (
+        select(Trial.number)
+        .join(Sweep, Sweep.id == Trial.sweep_id)
         .where(Sweep.state.in_((SweepState.RUNNING, SweepState.PAUSED)), Sweep.ready)
-        .where(Sweep.created_by == caller_id, SweepCell.rung == 0)
+        .where(Sweep.created_by == caller_id, Trial.rung == 0)
     )
-    return session.scalars(select(func.count()).select_from(open_ones.subquery())).one()
+    return session.scalars(select(func.count()).select_from(open_trials.subquery())).one()
 
 
-def count(session: Session, sweep_id: UUID) -> int:
-    """How many trials it has."""
-    mine = (SweepCell.sweep_id == sweep_id, SweepCell.rung == 0)
-    return session.scalars(select(func.count()).select_from(SweepCell).where(*mine)).one()
+def count_trials(session: Session, sweep_id: UUID) -> int:
+    """Return the number of trials in a sweep."""
+    first_rung = (Trial.sweep_id == sweep_id, Trial.rung == 0)
+    return session.scalars(select(func.count()).select_from(Trial).where(*first_rung)).one()
 
 
-def add_trials(session: Session, rows: Sequence[JsonObject]) -> None:
-    """Store rows as `growth.batches` has them."""
-    session.execute(insert(SweepCell), rows)
+def insert_trials(session: Session, rows: Sequence[JsonObject]) -> None:
+    """Insert a batch of `scheduler.trial_row_batches`."""
+    session.execute(insert(Trial), rows)
 
 
-def make_ready(session: Session, sweep_id: UUID) -> Sweep:
-    """Let one that was being stored be seen."""
+def mark_ready(session: Session, sweep_id: UUID) -> Sweep:
+    """Make a sweep visible after its trials have been stored."""
     sweep = session.get_one(Sweep, sweep_id)
     sweep.ready = True
     session.flush()
     return sweep
 
 
-def oldest_unready(session: Session, *, seconds: float) -> UUID | None:
-    """One whose trials have been being stored for so long that its process must be gone."""
-    left = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)
-    return session.scalars(select(Sweep.id).where(*left).order_by(Sweep.id).limit(1)).first()
+def oldest_abandoned(session: Session, *, seconds: float) -> UUID | None:
+    """Return a sweep that has been unready for so long that its process must have died."""
+    abandoned = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)
+    return session.scalars(select(Sweep.id).where(*abandoned).order_by(Sweep.id).limit(1)).first()
 
 
-def discard_unready(session: Session, sweep_id: UUID) -> None:
-    """Remove one that is still being stored, with its trials."""
+def delete_unready(session: Session, sweep_id: UUID) -> None:
+    """Delete a sweep that is not ready, with its trials."""
     unready = (Sweep.id == sweep_id, Sweep.ready.is_(False))
-    session.execute(delete(Sweep).where(*unready), execution_options=UNSYNCED)
+    session.execute(delete(Sweep).where(*unready), execution_options=NO_SESSION_SYNC)
 
 
-def concerned(session: Session, job_id: UUID) -> Sequence[UUID]:
-    """Sweeps that give out cells and wait for this job, or that made it."""
-    made_for = select(Job.sweep_id).where(Job.id == job_id)
-    uses = select(SweepCell.sweep_id).where(SweepCell.job_id == job_id)
+def sweeps_waiting_for(session: Session, job_id: UUID) -> Sequence[UUID]:
+    """Return the running sweeps that use or created this job."""
+    created = select(Job.sweep_id).where(Job.id == job_id)
+    uses = select(Trial.sweep_id).where(Trial.job_id == job_id)
     statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING)
-    mine = or_(Sweep.id.in_(made_for), Sweep.id.in_(uses))
-    return session.scalars(statement.where(mine).order_by(Sweep.id)).all()
+    either = or_(Sweep.id.in_(created), Sweep.id.in_(uses))
+    return session.scalars(statement.where(either).order_by(Sweep.id)).all()
 
 
-def places(session: Session, sweep_id: UUID) -> list[Place]:
-    """Every cell at every rung, by rung and number: without what is heavy to read."""
+def trial_statuses(session: Session, sweep_id: UUID) -> list[TrialStatus]:
+    """Return every trial at every rung, by rung and number, without its large columns."""
     rows = session.execute(
         select(
-            *(SweepCell.number, SweepCell.rung, STATE),
-            *(SweepCell.job_id, Job.attempt, SweepCell.problem),
+            *(Trial.number, Trial.rung, TRIAL_STATE),
+            *(Trial.job_id, Job.attempt, Trial.problem),
         )
-        .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id == sweep_id)
-        .order_by(SweepCell.rung, SweepCell.number)
+        .outerjoin(Job, Job.id == Trial.job_id)
+        .where(Trial.sweep_id == sweep_id)
+        .order_by(Trial.rung, Trial.number)
     )
-    return [Place(number, rung, CellState(state), *rest) for number, rung, state, *rest in rows]
+    return [
+        TrialStatus(number, rung, TrialState(state), *rest) for number, rung, state, *rest in rows
+    ]
 
 
-# A job that was given up because its workers were lost is no end: a worker that is killed must not
-# cost a cell. But nobody tries for ever, since a cell may be what kills them. Nor is the job of
-# somebody else that was cancelled.
-_AGAIN = or_(
-    and_(Job.error_code == LOST, SweepCell.lost < MOST_LOST),
-    and_(SweepCell.reused, Job.state == JobState.CANCELLED),
+# A job that was given up because its workers were lost does not end the trial: a killed worker must
+# not cost a trial. There is a limit, since the trial may be what kills the workers. A shared job
+# that was cancelled by somebody else does not end the trial either.
+_NEEDS_NEW_JOB = or_(
+    and_(Job.error_code == LOST_WORKER_CODE, Trial.lost < MAX_LOST_JOBS),
+    and_(Trial.reused, Job.state == JobState.CANCELLED),
 )
 
 
-def active(session: Session, sweep_id: UUID) -> set[UUID]:
-    """Jobs of its cells that have not ended."""
-    statement = select(Job.id).join(SweepCell, SweepCell.job_id == Job.id)
-    mine = (SweepCell.sweep_id == sweep_id, Job.state.not_in(FINAL))
-    return set(session.scalars(statement.where(*mine)))
+def active_job_ids(session: Session, sweep_id: UUID) -> set[UUID]:
+    """Return the jobs of a sweep's trials that have not ended."""
+    statement = select(Job.id).join(Trial, Trial.job_id == Job.id)
+    active = (Trial.sweep_id == sweep_id, Job.state.not_in(FINAL_STATES))
+    return set(session.scalars(statement.where(*active)))
 
 
-def waiting(session: Session, sweep_id: UUID, *, limit: int) -> list[Waiting]:
-    """The first cells that need a job, by rung and number."""
-    never = and_(SweepCell.job_id.is_(None), SweepCell.problem.is_(None))
+def pending_trials(session: Session, sweep_id: UUID, *, limit: int) -> list[PendingTrial]:
+    """Return the first trials that need a job, by rung and number."""
+    without_job = and_(Trial.job_id.is_(None), Trial.problem.is_(None))
     rows = session.execute(
-        select(SweepCell.number, SweepCell.rung, func.coalesce(_AGAIN, false()))
-        .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id == sweep_id, or_(never, _AGAIN))
-        .order_by(SweepCell.rung, SweepCell.number)
+        select(Trial.number, Trial.rung, func.coalesce(_NEEDS_NEW_JOB, false()))
+        .outerjoin(Job, Job.id == Trial.job_id)
+        .where(Trial.sweep_id == sweep_id, or_(without_job, _NEEDS_NEW_JOB))
+        .order_by(Trial.rung, Trial.number)
         .limit(limit)
     )
-    return [Waiting(*row) for row in rows]
+    return [PendingTrial(*row) for row in rows]
 
 
-def summaries(
+def trial_summaries(
     session: Session, sweep_id: UUID
 ) -> Sequence[Row[tuple[int, int, JsonObject, JsonObject | None]]]:
-    """(number, rung, settings, summary) of every cell at every rung; no summary: no success."""
-    succeeded = case((Job.state == JobState.SUCCEEDED, Job.summary), else_=null())
+    """Return (number, rung, settings, summary) of every trial at every rung.
+
+    The summary is None unless the job succeeded.
+    """
+    summary = case((Job.state == JobState.SUCCEEDED, Job.summary), else_=null())
     return session.execute(
-        select(SweepCell.number, SweepCell.rung, SweepCell.settings, succeeded.label("summary"))
-        .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id == sweep_id)
-        .order_by(SweepCell.rung, SweepCell.number)
+        select(Trial.number, Trial.rung, Trial.settings, summary.label("summary"))
+        .outerjoin(Job, Job.id == Trial.job_id)
+        .where(Trial.sweep_id == sweep_id)
+        .order_by(Trial.rung, Trial.number)
     ).all()
 
 
-def cell(session: Session, sweep_id: UUID, number: int, rung: int) -> SweepCell:
-    """One that is there."""
-    return session.get_one(SweepCell, (sweep_id, number, rung))
+def get_trial(session: Session, sweep_id: UUID, number: int, rung: int) -> Trial:
+    """Return a trial that exists."""
+    return session.get_one(Trial, (sweep_id, number, rung))
 
 
-def whole(
-    session: Session, sweep_id: UUID, *, only: Collection[int] | None = None
-) -> Sequence[tuple[SweepCell, Job | None]]:
-    """Cells at every rung with their jobs, by number and rung: all, or `only` these numbers."""
+def trials_with_jobs(
+    session: Session, sweep_id: UUID, *, numbers: Collection[int] | None = None
+) -> Sequence[tuple[Trial, Job | None]]:
+    """Return the trials at every rung with their jobs, by number and rung.
+
+    `numbers` restricts the result to these trials; None means all.
+    """
     statement = (
-        select(SweepCell, Job)
-        .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id == sweep_id)
-        .order_by(SweepCell.number, SweepCell.rung)
+        select(Trial, Job)
+        .outerjoin(Job, Job.id == Trial.job_id)
+        .where(Trial.sweep_id == sweep_id)
+        .order_by(Trial.number, Trial.rung)
     )
-    if only is not None and len(only) <= MOST_NAMED:
-        statement = statement.where(SweepCell.number.in_(only))
-    found = ((row[0], row[1]) for row in session.execute(statement))
-    return [row for row in found if only is None or row[0].number in only]
+    if numbers is not None and len(numbers) <= MAX_IN_VALUES:
+        statement = statement.where(Trial.number.in_(numbers))
+    rows = ((row[0], row[1]) for row in session.execute(statement))
+    return [row for row in rows if numbers is None or row[0].number in numbers]
 
 
-def reused(session: Session, sweep_id: UUID) -> list[tuple[int, bool]]:
-    """(number, whether its figures were known) of every cell at every rung, by rung."""
-    statement = select(SweepCell.number, SweepCell.reused).where(SweepCell.sweep_id == sweep_id)
-    return [(row[0], row[1]) for row in session.execute(statement.order_by(SweepCell.rung))]
+def reused_flags(session: Session, sweep_id: UUID) -> list[tuple[int, bool]]:
+    """Return (number, whether its results were reused) of every trial at every rung, by rung."""
+    statement = select(Trial.number, Trial.reused).where(Trial.sweep_id == sweep_id)
+    return [(row[0], row[1]) for row in session.execute(statement.order_by(Trial.rung))]
 
 
-def settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
-    """Those of every cell, by number."""
-    statement = select(SweepCell.settings).where(
-        SweepCell.sweep_id == sweep_id, SweepCell.rung == 0
-    )
-    return list(session.scalars(statement.order_by(SweepCell.number)))
+def trial_settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
+    """Return the settings of every trial, by number."""
+    statement = select(Trial.settings).where(Trial.sweep_id == sweep_id, Trial.rung == 0)
+    return list(session.scalars(statement.order_by(Trial.number)))
 
 
-def used_elsewhere(session: Session, job_id: UUID, *, but: UUID) -> bool:
-    """Whether another sweep, which may be paused, waits for this job."""
+def used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
+    """Return whether a running or paused sweep other than `but` uses this job."""
     statement = (
-        select(SweepCell.number)
-        .join(Sweep, Sweep.id == SweepCell.sweep_id)
-        .where(SweepCell.job_id == job_id, SweepCell.sweep_id != but)
+        select(Trial.number)
+        .join(Sweep, Sweep.id == Trial.sweep_id)
+        .where(Trial.job_id == job_id, Trial.sweep_id != but)
         .where(Sweep.state.in_((SweepState.RUNNING, SweepState.PAUSED)))
     )
     return session.scalars(statement.limit(1)).first() is not None
 
 
-def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> None:
-    """Let the cells whose jobs are in these states wait for new ones."""
-    such_a_job = select(Job.id).where(Job.id == SweepCell.job_id, Job.state.in_(states)).exists()
-    mine = SweepCell.sweep_id == sweep_id
-    # One that never had a job has no draft of it: another try would end the same way.
-    away = or_(
-        such_a_job,
-        and_(SweepCell.problem.is_not(None), SweepCell.cell_sha256 != ""),
+def reset_trials(session: Session, sweep_id: UUID, states: Collection[TrialState]) -> None:
+    """Return the trials whose jobs are in these states to waiting, with no lost jobs counted."""
+    job_in_states = select(Job.id).where(Job.id == Trial.job_id, Job.state.in_(states)).exists()
+    in_sweep = Trial.sweep_id == sweep_id
+    # A trial that never could have a job has no job columns: a retry would fail in the same way.
+    resettable = or_(
+        job_in_states,
+        and_(Trial.problem.is_not(None), Trial.cell_sha256 != ""),
     )
     session.execute(
-        update(SweepCell).where(mine, away).values(job_id=None, reused=False, problem=None, lost=0),
-        execution_options=UNSYNCED,
+        update(Trial)
+        .where(in_sweep, resettable)
+        .values(job_id=None, reused=False, problem=None, lost=0),
+        execution_options=NO_SESSION_SYNC,
     )
 
 
-def jobs_of(session: Session, sweep_id: UUID) -> Sequence[UUID]:
-    """Jobs that this sweep made; those that another one uses are its from now on."""
-    user = (
-        select(SweepCell.sweep_id)
-        .where(SweepCell.job_id == Job.id, SweepCell.sweep_id != sweep_id)
+def release_shared_jobs(session: Session, sweep_id: UUID) -> Sequence[UUID]:
+    """Hand jobs that another sweep uses over to that sweep; return the jobs that remain."""
+    other_sweep = (
+        select(Trial.sweep_id)
+        .where(Trial.job_id == Job.id, Trial.sweep_id != sweep_id)
         .limit(1)
         .scalar_subquery()
     )
     session.execute(
-        update(Job).where(Job.sweep_id == sweep_id, user.is_not(None)).values(sweep_id=user),
-        execution_options=UNSYNCED,
+        update(Job)
+        .where(Job.sweep_id == sweep_id, other_sweep.is_not(None))
+        .values(sweep_id=other_sweep),
+        execution_options=NO_SESSION_SYNC,
     )
     return session.scalars(select(Job.id).where(Job.sweep_id == sweep_id).order_by(Job.id)).all()
 
 
-def unfinished_jobs(session: Session, sweep_id: UUID) -> int:
-    """Jobs that it made and that have not ended."""
-    mine = (Job.sweep_id == sweep_id, Job.state.not_in(FINAL))
-    return session.scalars(select(func.count()).select_from(Job).where(*mine)).one()
+def count_unfinished_jobs(session: Session, sweep_id: UUID) -> int:
+    """Return the number of jobs that a sweep created and that have not ended."""
+    unfinished = (Job.sweep_id == sweep_id, Job.state.not_in(FINAL_STATES))
+    return session.scalars(select(func.count()).select_from(Job).where(*unfinished)).one()
 
 
-def remove(session: Session, sweep_id: UUID) -> None:
-    """Delete a sweep; its cells go with it."""
-    session.execute(delete(Sweep).where(Sweep.id == sweep_id), execution_options=UNSYNCED)
+def delete_sweep(session: Session, sweep_id: UUID) -> None:
+    """Delete a sweep; its trials are deleted by the foreign key."""
+    session.execute(delete(Sweep).where(Sweep.id == sweep_id), execution_options=NO_SESSION_SYNC)
 
 
-def score(summary: JsonObject | None, objective: str) -> float | None:
-    """The objective on validation, the higher the better."""
-    found: Any = (summary or {}).get("validation", {}).get(objective)
-    if found is None:
+def objective_score(summary: JsonObject | None, objective: str) -> float | None:
+    """Return the validation objective of a job summary; higher is better, so a loss is negated."""
+    value: Any = (summary or {}).get("validation", {}).get(objective)
+    if value is None:
         return None
-    return -float(found) if objective == "loss" else float(found)
+    return -float(value) if objective == "loss" else float(value)

@@ -1,6 +1,7 @@
-"""Sweeps as they were last seen, so that only the cells that changed since are read again.
+"""Snapshots of sweeps read from the database, and the response bodies made from them.
 
-Whoever watches asks every two seconds, and most cells have ended or wait.
+A page that shows a running sweep asks every two seconds, while most trials wait or have ended.
+Snapshots are cached, and only the trials whose status changed are loaded again.
 """
 
 from collections import OrderedDict, defaultdict
@@ -16,163 +17,138 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.jobs.results import comparison
-from app.jobs.results.comparison import Graded
+from app.jobs.results.comparison import SplitCorrectness
 from app.queue.states import JobState
 from app.queue.tables import Job
 from app.sweeps import repository
-from app.sweeps.repository import Place
-from app.sweeps.schemas import CellView, ComparisonView, ScoreView, Standing, VerdictView
-from app.sweeps.search_space import Space
-from app.sweeps.snapshot import FIGURES, PARTS, Board, Cell
-from app.sweeps.states import CellState
-from app.sweeps.tables import Sweep, SweepCell
-from app.sweeps.winner import Score, Verdict, judge
+from app.sweeps.repository import TrialStatus
+from app.sweeps.schemas import (
+    ComparisonView,
+    RankedTrialView,
+    SplitScoreView,
+    TrialView,
+    WinnerView,
+)
+from app.sweeps.search_space import SearchSpace
+from app.sweeps.snapshot import METRICS, SPLITS, SweepSnapshot, TrialSnapshot
+from app.sweeps.states import TrialState
+from app.sweeps.tables import Sweep, Trial
+from app.sweeps.winner import SplitScore, WinnerSelection, select_winner
 
-KEPT = 4  # sweeps
+MAX_CACHED_SNAPSHOTS = 4
 
-About = tuple[str | None, ...]
-Places = Mapping[int, list[Place]]  # of each cell, by rung
-Read = Callable[[list[int] | None], Iterable[Cell]]  # cells of these numbers; None: all
-
-
-class _Seen(NamedTuple):
-    about: About  # the sweep itself
-    places: Places
-    board: Board
+SweepFingerprint = tuple[str | None, ...]
+StatusesByTrial = Mapping[int, list[TrialStatus]]  # by number: the statuses at each rung
+ReadTrials = Callable[[list[int] | None], Iterable[TrialSnapshot]]  # these numbers; None: all
+TrialRow = tuple[Trial, Job | None]
 
 
-class _Memory:
-    """The last few sweeps that somebody looked at. Safe to share between threads."""
+class _CachedSnapshot(NamedTuple):
+    fingerprint: SweepFingerprint
+    statuses: StatusesByTrial
+    snapshot: SweepSnapshot
+
+
+class _SnapshotCache:
+    """Least recently stored snapshots are evicted. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[UUID, _Seen] = OrderedDict()
+        self._entries: OrderedDict[UUID, _CachedSnapshot] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, sweep_id: UUID) -> _Seen | None:
+    def get(self, sweep_id: UUID) -> _CachedSnapshot | None:
         with self._lock:
-            return self._seen.get(sweep_id)
+            return self._entries.get(sweep_id)
 
-    def put(self, sweep_id: UUID, seen: _Seen) -> None:
+    def put(self, sweep_id: UUID, entry: _CachedSnapshot) -> None:
         with self._lock:
-            self._seen[sweep_id] = seen
-            self._seen.move_to_end(sweep_id)
-            while len(self._seen) > KEPT:
-                self._seen.popitem(last=False)
+            self._entries[sweep_id] = entry
+            self._entries.move_to_end(sweep_id)
+            while len(self._entries) > MAX_CACHED_SNAPSHOTS:
+                self._entries.popitem(last=False)
 
 
-_memory = _Memory()
+_cache = _SnapshotCache()
 
 
-def look(session: Session, sweep: Sweep, read: Read) -> Board:
-    """The sweep as it is now: the board of before, if nothing has changed."""
-    about = (sweep.name, sweep.state, sweep.strategy["type"], sweep.objective)
-    places = _places(session, sweep.id)
-    before = _memory.get(sweep.id)
-    if before is not None and (before.about, before.places) == (about, places):
-        return before.board
-    board = Board(
+def read_snapshot(session: Session, sweep: Sweep) -> SweepSnapshot:
+    """Return the sweep with every trial at its last rung: the same object while nothing changes."""
+    return cached_snapshot(session, sweep, partial(_read_trials, session, sweep))
+
+
+def cached_snapshot(session: Session, sweep: Sweep, read_trials: ReadTrials) -> SweepSnapshot:
+    """Return the cached snapshot if it is current, else one in which changed trials are reread."""
+    fingerprint = (sweep.name, sweep.state, sweep.strategy["type"], sweep.objective)
+    statuses = _statuses_by_trial(session, sweep.id)
+    cached = _cache.get(sweep.id)
+    if cached is not None and (cached.fingerprint, cached.statuses) == (fingerprint, statuses):
+        return cached.snapshot
+    snapshot = SweepSnapshot(
         name=sweep.name or str(sweep.id),
         state=sweep.state,
         strategy=sweep.strategy["type"],
         objective=sweep.objective,
-        fields=Space.of(sweep.space).fields,
-        cells=tuple(_refreshed(places, before, read)),
+        fields=SearchSpace.from_pairs(sweep.space).fields,
+        trials=tuple(_refresh(statuses, cached, read_trials)),
     )
-    _memory.put(sweep.id, _Seen(about, places, board))
-    return board
+    _cache.put(sweep.id, _CachedSnapshot(fingerprint, statuses, snapshot))
+    return snapshot
 
 
-def _places(session: Session, sweep_id: UUID) -> Places:
-    places: defaultdict[int, list[Place]] = defaultdict(list)
-    for place in repository.places(session, sweep_id):
-        places[place.number].append(place)
-    return dict(sorted(places.items()))
+def _statuses_by_trial(session: Session, sweep_id: UUID) -> StatusesByTrial:
+    statuses: defaultdict[int, list[TrialStatus]] = defaultdict(list)
+    for status in repository.trial_statuses(session, sweep_id):
+        statuses[status.number].append(status)
+    return dict(sorted(statuses.items()))
 
 
-def _refreshed(places: Places, before: _Seen | None, read: Read) -> Iterator[Cell]:
-    if before is None:
-        yield from read(None)
+def _refresh(
+    statuses: StatusesByTrial, cached: _CachedSnapshot | None, read_trials: ReadTrials
+) -> Iterator[TrialSnapshot]:
+    if cached is None:
+        yield from read_trials(None)
         return
-    changed = [number for number, its in places.items() if before.places.get(number) != its]
-    cells = {cell.number: cell for cell in (*before.board.cells, *read(changed))}
-    yield from (cells[number] for number in places)
-
-
-# MERGED app.sweeps.results
-# From rows to what is known of a sweep at this moment.
-
-Row = tuple[SweepCell, Job | None]
-
-
-def board(session: Session, sweep: Sweep) -> Board:
-    """Every cell at its last rung. While nothing changes it is the same object each time."""
-    return look(session, sweep, partial(_cells, session, sweep))
-
-
-def verdict_view(found: Board) -> VerdictView | None:
-    """Who won, with what it won by; None while no cell has run to its end."""
-    verdict = judge(found)
-    if verdict is None:
-        return None
-    by_number = {cell.number: cell for cell in found.cells}
-    return VerdictView(
-        winner=_standing(by_number[verdict.winner], verdict, "winner"),
-        cheapest=_standing(by_number[verdict.cheapest], verdict, "cheapest"),
-        near=list(verdict.near),
-        compared=verdict.compared,
-        validation=_compared(verdict, "validation"),
-        test=_compared(verdict, "test"),
-    )
-
-
-def cell_views(found: Board, rows: Sequence[tuple[int, bool]]) -> list[CellView]:
-    """The cells as they are told; `rows` says of each number whether it was known before."""
-    reused = dict(rows)
-    return [
-        CellView(
-            number=cell.number,
-            settings=dict(cell.settings),
-            state=cell.state,
-            share=cell.share,
-            trainable_parameters=cell.trainable_parameters,
-            seconds=cell.seconds,
-            figures={part: dict(figures) for part, figures in cell.figures.items()},
-            reused=reused.get(cell.number, False),
-            job_id=UUID(cell.job_id) if cell.job_id else None,
-            error=cell.error,
-        )
-        for cell in found.cells
+    changed = [
+        number for number, current in statuses.items() if cached.statuses.get(number) != current
     ]
+    trials = {trial.number: trial for trial in (*cached.snapshot.trials, *read_trials(changed))}
+    yield from (trials[number] for number in statuses)
 
 
-def _cells(session: Session, sweep: Sweep, numbers: Collection[int] | None) -> Iterator[Cell]:
-    rows = repository.whole(session, sweep.id, only=numbers)
-    graded = comparison.of(session, [job.id for _, job in rows if job is not None])
-    fields = Space.of(sweep.space).fields
-    for _, history in groupby(rows, key=lambda row: row[0].number):
-        yield _cell(list(history), fields, graded)
+def _read_trials(
+    session: Session, sweep: Sweep, numbers: Collection[int] | None
+) -> Iterator[TrialSnapshot]:
+    rows = repository.trials_with_jobs(session, sweep.id, numbers=numbers)
+    correctness = comparison.load_correctness(
+        session, [job.id for _, job in rows if job is not None]
+    )
+    fields = SearchSpace.from_pairs(sweep.space).fields
+    for _, rungs in groupby(rows, key=lambda row: row[0].number):
+        yield _trial_snapshot(list(rungs), fields, correctness)
 
 
-def _cell(
-    history: Sequence[Row], fields: Sequence[str], graded: Mapping[UUID, Mapping[str, Graded]]
-) -> Cell:
-    row, job = history[-1]
-    # What a cell did last stands until its next rung has ended.
-    done = next((each for _, each in reversed(history) if _succeeded(each)), None)
-    ran = [job.running_seconds for _, job in history if job is not None]
-    spec: JsonObject = row.draft.get("spec", {})
-    trial = (spec if done is None else done.spec).get("trial")
-    return Cell(
-        number=row.number,
-        settings={field: row.settings[field] for field in fields},
+def _trial_snapshot(
+    rungs: Sequence[TrialRow],
+    fields: Sequence[str],
+    correctness: Mapping[UUID, Mapping[str, SplitCorrectness]],
+) -> TrialSnapshot:
+    trial, job = rungs[-1]
+    # The results of a rung are shown until the next rung has ended.
+    finished = next((each for _, each in reversed(rungs) if _succeeded(each)), None)
+    seconds = [job.running_seconds for _, job in rungs if job is not None]
+    spec: JsonObject = trial.draft.get("spec", {})
+    budget = (spec if finished is None else finished.spec).get("trial")
+    return TrialSnapshot(
+        number=trial.number,
+        settings={field: trial.settings[field] for field in fields},
         spec=spec,
-        state=_state(row, job),
-        share=1.0 if trial is None else trial["share"],
-        trainable_parameters=_parameters(row, job),
-        seconds=sum(ran) if any(ran) else None,
-        figures=_figures(done),
-        graded=graded[done.id] if done is not None else {},
-        error=row.problem or (job.error_message if job is not None else None),
+        state=_state(trial, job),
+        budget=1.0 if budget is None else budget["share"],
+        trainable_parameters=_trainable_parameters(trial, job),
+        seconds=sum(seconds) if any(seconds) else None,
+        metrics=_metrics(finished),
+        correctness=correctness[finished.id] if finished is not None else {},
+        error=trial.problem or (job.error_message if job is not None else None),
         job_id=str(job.id) if job is not None else None,
     )
 
@@ -181,47 +157,91 @@ def _succeeded(job: Job | None) -> bool:
     return job is not None and job.state == JobState.SUCCEEDED
 
 
-def _state(row: SweepCell, job: Job | None) -> str:
-    if row.problem is not None:
-        return CellState.FAILED
-    return CellState.WAITING if job is None else job.state
+def _state(trial: Trial, job: Job | None) -> str:
+    if trial.problem is not None:
+        return TrialState.FAILED
+    return TrialState.WAITING if job is None else job.state
 
 
-def _parameters(row: SweepCell, job: Job | None) -> int:
-    """As counted by the run, once it has ended; until then as planned."""
+def _trainable_parameters(trial: Trial, job: Job | None) -> int:
+    """Return the count measured by the run, or the planned one until the run has ended."""
     summary: JsonObject = (job.summary if job is not None else None) or {}
-    planned = row.draft.get("plan", {}).get("parameters", {}).get("trainable", 0)
+    planned = trial.draft.get("plan", {}).get("parameters", {}).get("trainable", 0)
     return int(summary.get("trainable_parameters", planned))
 
 
-def _figures(job: Job | None) -> dict[str, dict[str, float]]:
+def _metrics(job: Job | None) -> dict[str, dict[str, float]]:
     summary: dict[str, Any] = (job.summary if job is not None else None) or {}
     return {
-        part: {name: summary[part][name] for name in FIGURES if name in summary[part]}
-        for part in PARTS
-        if part in summary
+        split: {name: summary[split][name] for name in METRICS if name in summary[split]}
+        for split in SPLITS
+        if split in summary
     }
 
 
-def _standing(cell: Cell, verdict: Verdict, which: str) -> Standing:
-    def view(part: str) -> ScoreView | None:
-        score: Score | None = getattr(verdict, f"{which}_{part}")
-        return None if score is None else ScoreView(**asdict(score))
+def winner_view(snapshot: SweepSnapshot) -> WinnerView | None:
+    """Return the winner and the trials within noise of it; None while no trial is complete."""
+    selection = select_winner(snapshot)
+    if selection is None:
+        return None
+    by_number = {trial.number: trial for trial in snapshot.trials}
+    return WinnerView(
+        winner=_ranked_trial_view(by_number[selection.winner], selection, "winner"),
+        cheapest=_ranked_trial_view(by_number[selection.cheapest], selection, "cheapest"),
+        near=list(selection.within_noise),
+        compared=selection.compared,
+        validation=_comparison_view(selection, "validation"),
+        test=_comparison_view(selection, "test"),
+    )
 
-    return Standing(
-        number=cell.number,
-        settings=dict(cell.settings),
-        job_id=UUID(cell.job_id) if cell.job_id else None,
-        trainable_parameters=cell.trainable_parameters,
+
+def trial_views(
+    snapshot: SweepSnapshot, reused_flags: Sequence[tuple[int, bool]]
+) -> list[TrialView]:
+    """Return the response bodies of the trials; `reused_flags` as of the repository."""
+    reused = dict(reused_flags)
+    return [
+        TrialView(
+            number=trial.number,
+            settings=dict(trial.settings),
+            state=trial.state,
+            share=trial.budget,
+            trainable_parameters=trial.trainable_parameters,
+            seconds=trial.seconds,
+            figures={split: dict(metrics) for split, metrics in trial.metrics.items()},
+            reused=reused.get(trial.number, False),
+            job_id=UUID(trial.job_id) if trial.job_id else None,
+            error=trial.error,
+        )
+        for trial in snapshot.trials
+    ]
+
+
+def _ranked_trial_view(
+    trial: TrialSnapshot, selection: WinnerSelection, which: str
+) -> RankedTrialView:
+    def view(split: str) -> SplitScoreView | None:
+        score: SplitScore | None = getattr(selection, f"{which}_{split}")
+        return None if score is None else SplitScoreView(**asdict(score))
+
+    return RankedTrialView(
+        number=trial.number,
+        settings=dict(trial.settings),
+        job_id=UUID(trial.job_id) if trial.job_id else None,
+        trainable_parameters=trial.trainable_parameters,
         validation=view("validation"),
         test=view("test"),
     )
 
 
-def _compared(verdict: Verdict, part: str) -> ComparisonView | None:
-    found = getattr(verdict, part)
-    if found is None:
+def _comparison_view(selection: WinnerSelection, split: str) -> ComparisonView | None:
+    compared = getattr(selection, split)
+    if compared is None:
         return None
     return ComparisonView(
-        difference=found.difference, low=found.low, high=found.high, p=found.p, texts=found.texts
+        difference=compared.difference,
+        low=compared.low,
+        high=compared.high,
+        p=compared.p,
+        texts=compared.texts,
     )

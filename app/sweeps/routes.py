@@ -1,4 +1,4 @@
-"""Sweeps: plan, start, watch, pause, stop, resume, retry, extend, promote, delete."""
+"""Routes of sweeps: plan, start, list, pause, stop, resume, retry, extend, promote, delete."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -6,42 +6,42 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, QueueDep, SettingsDep, StoreDep
-from app.http.fields import id_or
-from app.http.pagination import After, Limit, Page, cut, decode
+from app.http.fields import uuid_or_raise
+from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
-from app.idempotency.header import KeyedDep
+from app.idempotency.header import IdempotencyDep
 from app.jobs import base_models
 from app.jobs.schemas import JobView
 from app.sweeps import export, planning, repository, results, service
+from app.sweeps import promote as promotion
 from app.sweeps.errors import SweepNotFound
-from app.sweeps.promote import promote as make_model
 from app.sweeps.schemas import (
-    CellView,
     SweepCreate,
     SweepExtend,
     SweepListItem,
     SweepPlan,
     SweepPromote,
     SweepView,
+    TrialView,
 )
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
 
 router = APIRouter(prefix=SweepView.prefix, tags=["sweeps"])
 
-READ = [requires("jobs:read")]
-WRITE = [requires("jobs:write")]
-PROMOTE = [requires("jobs:write"), requires("models:admin")]
-FORMATS = {"csv": "text/csv", "txt": "text/plain"}
-WRITERS = {"csv": export.as_csv, "txt": export.as_results_txt}
+READ = [require_scope("jobs:read")]
+WRITE = [require_scope("jobs:write")]
+PROMOTE = [require_scope("jobs:write"), require_scope("models:admin")]
+MEDIA_TYPES = {"csv": "text/csv", "txt": "text/plain"}
+EXPORTERS = {"csv": export.as_csv, "txt": export.as_results_txt}
 
-DESCRIPTION = (Sweep.job, Sweep.space, Sweep.pinned)
+DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.pinned)
 
-SweepId = Annotated[UUID, id_or(lambda text: SweepNotFound(sweep_id=text))]
-Format = Annotated[
-    Literal["csv", "txt"], Query(description="txt: the results.txt of LoRA from scratch.")
+SweepId = Annotated[UUID, uuid_or_raise(lambda text: SweepNotFound(sweep_id=text))]
+ExportFormat = Annotated[
+    Literal["csv", "txt"], Query(description="txt: the results.txt format of LoRA from scratch.")
 ]
 
 
@@ -49,120 +49,129 @@ Format = Annotated[
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=WRITE,
-    responses={200: {"model": SweepPlan, "description": "The plan; nothing was stored."}},
+    responses={200: {"model": SweepPlan, "description": "Plan of a dry run; nothing was stored."}},
 )
-def create(  # noqa: PLR0913 - what a start touches
+def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     body: SweepCreate,
     response: Response,
-    keyed: KeyedDep,
+    idempotent: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
     queue: QueueDep,
-    dry_run: Annotated[bool, Query(description="Answer the plan alone.")] = False,
+    dry_run: Annotated[bool, Query(description="Only return the plan.")] = False,
 ) -> SweepView | SweepPlan:
-    """Start a sweep: one job in many settings. Or say what it would take."""
-    call = keyed.call(body.model_dump(mode="json", exclude_unset=True))
+    """Start a sweep, or with `dry_run` return its plan."""
+    call = idempotent.with_body(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
         with database.read() as session:
-            idempotency.recall(session, call)
-    find = partial(base_models.find, database=database, store=store, settings=settings)
-    laid = planning.lay_out(body, find)
+            idempotency.raise_if_replayed(session, call)
+    find_base = partial(base_models.resolve_base, database=database, store=store, settings=settings)
+    plan = planning.plan_trials(body, find_base)
     if dry_run:
         response.status_code = status.HTTP_200_OK
         with database.read() as session:
-            return planning.plan(session, body=body, laid=laid, settings=settings)
-    sweep = service.start(database, body=body, laid=laid, settings=settings, queue=queue, call=call)
+            return planning.preview(session, body=body, plan=plan, settings=settings)
+    sweep = service.start(database, body=body, plan=plan, settings=settings, queue=queue, call=call)
     response.headers["Location"] = sweep.location
     return sweep
 
 
 @router.get("", dependencies=READ)
-def read_page(
-    database: DatabaseDep, limit: Limit = 20, after: After = None, state: SweepState | None = None
+def list_sweeps(
+    database: DatabaseDep,
+    limit: PageLimit = 20,
+    after: PageCursor = None,
+    state: SweepState | None = None,
 ) -> Page[SweepListItem]:
-    """Sweeps, the newest first, without their descriptions and verdicts."""
+    """List sweeps, the newest first, without their job descriptions and winners."""
     with database.read() as session:
         sweeps = repository.page(
-            session, after=decode(after), limit=limit + 1, state=state, without=DESCRIPTION
+            session,
+            after=decode_cursor(after),
+            limit=limit + 1,
+            state=state,
+            without=DEFERRED_COLUMNS,
         )
-        shown, following = cut(sweeps, limit)
+        shown, following = split_page(sweeps, limit)
         return Page(data=service.list_items(session, shown), next=following)
 
 
 @router.get("/{sweep_id}", dependencies=READ)
-def read(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
-    """One sweep, and who leads."""
+def get_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
+    """Get a sweep and its winner so far."""
     with database.read() as session:
         sweep = repository.get(session, sweep_id)
-        verdict = results.verdict_view(results.board(session, sweep))
-        return service.view_of(session, sweep, verdict=verdict)
+        winner = results.winner_view(results.read_snapshot(session, sweep))
+        return service.sweep_view(session, sweep, winner=winner)
 
 
 @router.get("/{sweep_id}/cells", dependencies=READ)
-def read_cells(sweep_id: SweepId, database: DatabaseDep) -> list[CellView]:
-    """Every cell with its figures, by number."""
+def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
+    """List all trials of a sweep with their metrics, by number."""
     with database.read() as session:
         sweep = repository.get(session, sweep_id)
-        reused = repository.reused(session, sweep_id)
-        return results.cell_views(results.board(session, sweep), reused)
+        reused_flags = repository.reused_flags(session, sweep_id)
+        return results.trial_views(results.read_snapshot(session, sweep), reused_flags)
 
 
 @router.get(
     "/{sweep_id}/results",
     dependencies=READ,
     response_class=Response,
-    responses={200: {"content": {kind: {} for kind in FORMATS.values()}}},
+    responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}},
 )
-def read_results(sweep_id: SweepId, database: DatabaseDep, format: Format = "csv") -> Response:
-    """The cells as a file, also while the sweep runs."""
+def export_results(
+    sweep_id: SweepId, database: DatabaseDep, format: ExportFormat = "csv"
+) -> Response:
+    """Download the trials as a file, also while the sweep runs."""
     with database.read() as session:
-        board = results.board(session, repository.get(session, sweep_id))
+        snapshot = results.read_snapshot(session, repository.get(session, sweep_id))
     return Response(
-        WRITERS[format](board),
-        media_type=FORMATS[format],
+        EXPORTERS[format](snapshot),
+        media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{sweep_id}.{format}"'},
     )
 
 
 @router.post("/{sweep_id}/pause", dependencies=WRITE)
-def pause(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
-    """Give out no more cells; those that run go on to their ends."""
+def pause_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
+    """Pause a sweep: no more trials start, and running trials continue to their end."""
     with database.write() as session:
         service.pause(session, sweep_id=sweep_id)
-    return read(sweep_id, database)
+    return get_sweep(sweep_id, database)
 
 
 @router.post("/{sweep_id}/stop", dependencies=WRITE)
-def stop(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
-    """Give out no more cells, and stop those that run; they can be gone on with."""
+def stop_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
+    """Stop a sweep and its running trials, which can be resumed from their checkpoints."""
     with database.write() as session:
         service.stop(session, sweep_id=sweep_id)
-    return read(sweep_id, database)
+    return get_sweep(sweep_id, database)
 
 
 @router.post("/{sweep_id}/resume", dependencies=WRITE)
-def resume(
+def resume_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, queue: QueueDep
 ) -> SweepView:
-    """Go on after a pause or a stop."""
+    """Resume a paused or stopped sweep."""
     with database.write() as session:
         service.resume(session, sweep_id=sweep_id, settings=settings, queue=queue)
-    return read(sweep_id, database)
+    return get_sweep(sweep_id, database)
 
 
 @router.post("/{sweep_id}/retry", dependencies=WRITE)
-def retry(
+def retry_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, queue: QueueDep
 ) -> SweepView:
-    """Run failed and cancelled cells again, and no others."""
+    """Run only the failed and cancelled trials again."""
     with database.write() as session:
         service.retry(session, sweep_id=sweep_id, settings=settings, queue=queue)
-    return read(sweep_id, database)
+    return get_sweep(sweep_id, database)
 
 
 @router.post("/{sweep_id}/extend", dependencies=WRITE)
-def extend(
+def extend_sweep(
     sweep_id: SweepId,
     body: SweepExtend,
     database: DatabaseDep,
@@ -170,31 +179,30 @@ def extend(
     settings: SettingsDep,
     queue: QueueDep,
 ) -> SweepView:
-    """Add cells, and run them."""
-    find = partial(base_models.find, database=database, store=store, settings=settings)
-    laid = service.more(database, sweep_id=sweep_id, body=body, find=find)
-    service.extend(database, sweep_id=sweep_id, laid=laid, settings=settings, queue=queue)
-    return read(sweep_id, database)
+    """Add trials to a sweep, and run them."""
+    find_base = partial(base_models.resolve_base, database=database, store=store, settings=settings)
+    plan = service.plan_extension(database, sweep_id=sweep_id, body=body, find_base=find_base)
+    service.extend(database, sweep_id=sweep_id, plan=plan, settings=settings, queue=queue)
+    return get_sweep(sweep_id, database)
 
 
 @router.post("/{sweep_id}/promote", status_code=status.HTTP_202_ACCEPTED, dependencies=PROMOTE)
-def promote(  # noqa: PLR0913 - what a submit touches
+def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     sweep_id: SweepId,
     body: SweepPromote,
     response: Response,
-    keyed: KeyedDep,
+    idempotent: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     queue: QueueDep,
 ) -> JobView:
-    """Make the model of the winner, or of another cell, and put it into production.
+    """Make a model version from the winner or another trial, and promote it.
 
-    The job that does it goes on from the checkpoint of the cell; its last transaction moves the
-    alias.
+    The job resumes from the checkpoint of the trial. Its last transaction moves the alias.
     """
-    call = keyed.call(body.model_dump(mode="json"))
+    call = idempotent.with_body(body.model_dump(mode="json"))
     with database.write() as session:
-        job = make_model(
+        job = promotion.promote(
             session, sweep_id=sweep_id, body=body, settings=settings, queue=queue, call=call
         )
     response.headers["Location"] = job.location
@@ -202,6 +210,6 @@ def promote(  # noqa: PLR0913 - what a submit touches
 
 
 @router.delete("/{sweep_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
-def delete(sweep_id: SweepId, database: DatabaseDep, store: StoreDep) -> None:
-    """Delete a sweep that does not run, and the jobs of its cells that no other one uses."""
+def delete_sweep(sweep_id: SweepId, database: DatabaseDep, store: StoreDep) -> None:
+    """Delete a sweep that is not running, and the jobs of its trials that no other sweep uses."""
     service.delete(database, sweep_id=sweep_id, store=store)

@@ -1,4 +1,4 @@
-"""Bodies of the sweep routes."""
+"""Request and response bodies of the sweep routes."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -6,82 +6,91 @@ from uuid import UUID
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.http.fields import Metadata, Slug, Text, Timestamp, View
-from app.jobs.schemas import Queued
-from app.sweeps.search_space import MOST_CELLS, Dimensions, Space
+from app.http.fields import CleanText, Metadata, ResponseModel, Slug, Timestamp
+from app.jobs.schemas import QueuedResource
+from app.sweeps.search_space import MAX_TRIALS, Dimensions, SearchSpace
 from app.sweeps.states import SweepState
-from app.sweeps.strategies import Grid, Strategy
-from lora_core.specs.frozen import Frozen, Int
+from app.sweeps.strategies import GridSearch, Strategy
+from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.train import TrainSpec
 
 Objective = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss"]
 
 
-class SweepCreate(Frozen):
-    """One job in many settings: `space` says which of its fields vary, such as `method.r`."""
+class SweepCreate(FrozenModel):
+    """A job description, and in `space` the fields to vary, such as `method.r`."""
 
     job: TrainSpec
     space: Dimensions
-    strategy: Strategy = Grid()
-    objective: Objective = Field(default="accuracy", description="On validation; decides.")
-    name: Annotated[str, Text(200)] | None = None
+    strategy: Strategy = GridSearch()
+    objective: Objective = Field(
+        default="accuracy", description="Validation metric that ranks the trials."
+    )
+    name: Annotated[str, CleanText(200)] | None = None
     metadata: Metadata = Field(default_factory=dict)
     parallel: Int | None = Field(
         default=None,
         ge=1,
         le=1000,
-        description="Jobs at a time. Default: as many as the workers have devices.",
+        description="Maximum jobs at a time. Default: one per device of the workers.",
     )
-    priority: Int = Field(default=0, ge=-100, le=100, description="Higher is sooner.")
+    priority: Int = Field(default=0, ge=-100, le=100, description="Higher runs sooner.")
 
     @model_validator(mode="after")
-    def _decides_itself(self) -> "SweepCreate":
+    def _reject_job_trial(self) -> "SweepCreate":
         if self.job.trial is not None:
-            raise PydanticCustomError("own_trials", "a sweep makes trials by its strategy alone")
+            raise PydanticCustomError("own_trials", "in a sweep, only the strategy sets `trial`")
         return self
 
     @property
-    def over(self) -> Space:
-        return Space(dimensions=self.space)
+    def search_space(self) -> SearchSpace:
+        return SearchSpace(dimensions=self.space)
 
 
-class SweepExtend(Frozen):
-    """More of a sweep: values for its fields, or cells of a strategy that draws them."""
+class SweepExtend(FrozenModel):
+    """More trials for a sweep: values for its fields, or a higher number of drawn trials."""
 
     space: Dimensions | None = None
-    cells: Int | None = Field(default=None, ge=1, le=MOST_CELLS, description="In all.")
-
-
-class SweepPromote(Frozen):
-    """Which cell becomes a version of which model."""
-
-    model: Slug
-    cell: Int | None = Field(default=None, ge=1, description="Its number. Default: the winner.")
-    alias: Slug | None = Field(
-        default="production", description="Moved to the version; null: it is only registered."
+    cells: Int | None = Field(
+        default=None, ge=1, le=MAX_TRIALS, description="New total number of trials."
     )
 
 
-class RungPlan(View):
-    """How many cells run up to which share of their steps."""
+class SweepPromote(FrozenModel):
+    """The trial to register as a version of a model."""
 
-    share: float
-    cells: int
+    model: Slug
+    cell: Int | None = Field(default=None, ge=1, description="Trial number. Default: the winner.")
+    alias: Slug | None = Field(
+        default="production",
+        description="Alias that is moved to the new version. Null: the version is only registered.",
+    )
 
 
-class SweepPlan(View):
-    """What would happen."""
+class RungPlan(ResponseModel):
+    """A rung of the search: the budget of its trials, and how many run."""
 
-    cells: int
-    known: int = Field(description="Cells whose figures are there: they are not run again.")
+    share: float = Field(description="Budget: the share of all training steps, 0 to 1.")
+    cells: int = Field(description="Trials of this rung.")
+
+
+class SweepPlan(ResponseModel):
+    """What starting the sweep would do."""
+
+    cells: int = Field(description="Number of trials.")
+    known: int = Field(description="Trials whose results exist already and are reused.")
     rungs: list[RungPlan]
-    workers: int = Field(description="Jobs that the workers of this moment run at a time.")
-    estimated_seconds: int = Field(description="With these workers, without other jobs.")
-    trainable_parameters: tuple[int, int] = Field(description="Of the smallest, the largest cell.")
+    workers: int = Field(description="Jobs that the current workers can run at a time.")
+    estimated_seconds: int = Field(
+        description="Estimated duration with these workers and no other jobs."
+    )
+    trainable_parameters: tuple[int, int] = Field(
+        description="Trainable parameters of the smallest and of the largest trial."
+    )
 
 
-class Counts(View):
-    """Cells by state, each at its last rung."""
+class TrialCounts(ResponseModel):
+    """Number of trials in each state, each at its last rung."""
 
     waiting: int = 0
     queued: int = 0
@@ -91,54 +100,57 @@ class Counts(View):
     cancelled: int = 0
 
 
-class ScoreView(View):
-    """How a cell did on one part."""
+class SplitScoreView(ResponseModel):
+    """Results of a trial on one split."""
 
     accuracy: float
-    low: float = Field(description="Of the 95 % interval of the accuracy.")
-    high: float
-    texts: int
-    objective: float | None
+    low: float = Field(description="Lower bound of the 95 % confidence interval of the accuracy.")
+    high: float = Field(description="Upper bound of that interval.")
+    texts: int = Field(description="Number of texts in the split.")
+    objective: float | None = Field(description="The objective of the sweep on this split.")
 
 
-class ComparisonView(View):
-    """Two cells on the same texts: the winner less the cheapest."""
+class ComparisonView(ResponseModel):
+    """The winner compared with the cheapest trial on the same texts."""
 
-    difference: float = Field(description="Of the accuracies.")
-    low: float = Field(description="Of its 95 % interval.")
-    high: float
-    p: float = Field(description="Of the exact McNemar test.")
-    texts: int
+    difference: float = Field(description="Accuracy of the winner minus that of the cheapest.")
+    low: float = Field(description="Lower bound of the 95 % confidence interval of the difference.")
+    high: float = Field(description="Upper bound of that interval.")
+    p: float = Field(description="p-value of the exact McNemar test.")
+    texts: int = Field(description="Number of texts compared.")
 
 
-class Standing(View):
-    """A cell that the verdict names."""
+class RankedTrialView(ResponseModel):
+    """The winner, or the cheapest trial within noise of it."""
 
     number: int
     settings: dict[str, Any]
     job_id: UUID | None
     trainable_parameters: int
-    validation: ScoreView | None
-    test: ScoreView | None
+    validation: SplitScoreView | None
+    test: SplitScoreView | None
 
 
-class VerdictView(View):
-    """Who won on validation, and who cannot be told from it."""
+class WinnerView(ResponseModel):
+    """The winner on validation, and the trials within noise of it."""
 
-    winner: Standing
-    cheapest: Standing = Field(
-        description="Within noise of the winner, with the fewest parameters to train."
+    winner: RankedTrialView
+    cheapest: RankedTrialView = Field(
+        description="The trial with the fewest trainable parameters within noise of the winner."
     )
     near: list[int] = Field(
-        description="Cells within noise of the winner, it among them: McNemar, p >= 0.05."
+        description="Numbers of the trials within noise of the winner, including the winner: "
+        "exact McNemar test, p >= 0.05."
     )
-    compared: int = Field(description="Cells that answered the winner's validation texts.")
+    compared: int = Field(
+        description="Trials that were evaluated on the same validation texts as the winner."
+    )
     validation: ComparisonView | None
     test: ComparisonView | None
 
 
-class SweepListItem(Queued):
-    """A sweep, as lists show it."""
+class SweepListItem(QueuedResource):
+    """A sweep in a list."""
 
     prefix = "/v1/sweeps"
 
@@ -150,29 +162,29 @@ class SweepListItem(Queued):
     parallel: int | None
     priority: int
     cells: int
-    counts: Counts
+    counts: TrialCounts
     created_at: Timestamp
     finished_at: Timestamp | None
 
 
 class SweepView(SweepListItem):
-    """A sweep."""
+    """A sweep, its job description and its winner so far."""
 
     job: dict[str, Any]
     space: dict[str, Any]
-    verdict: VerdictView | None
+    verdict: WinnerView | None
 
 
-class CellView(View):
-    """A cell at its last rung."""
+class TrialView(ResponseModel):
+    """A trial at its last rung."""
 
     number: int
     settings: dict[str, Any]
     state: str
-    share: float = Field(description="Of its steps, that its job runs.")
+    share: float = Field(description="Budget: the share of all training steps that was run.")
     trainable_parameters: int
-    seconds: float | None = Field(description="On a device, of all its jobs.")
-    figures: dict[str, dict[str, float]]
-    reused: bool = Field(description="Its figures were there already.")
+    seconds: float | None = Field(description="Total running time of its jobs.")
+    figures: dict[str, dict[str, float]] = Field(description="Metrics by split.")
+    reused: bool = Field(description="The results existed before the sweep asked for them.")
     job_id: UUID | None
     error: str | None

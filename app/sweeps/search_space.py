@@ -1,4 +1,4 @@
-"""The space of a sweep: which fields of a job vary, and over what."""
+"""Search space of a sweep: which fields of a job vary, and over which values."""
 
 import itertools
 import json
@@ -12,292 +12,313 @@ from pydantic import AfterValidator, Field, JsonValue, StrictBool
 from pydantic_core import PydanticCustomError
 
 from app.sweeps.errors import (
+    LogRangeNotPositive,
     RangeNeedsCount,
-    RangeNotPositive,
-    RangeUpsideDown,
-    SpaceTooSmall,
-    TooManyCells,
+    RangeReversed,
+    SearchSpaceTooLarge,
+    SearchSpaceTooSmall,
     UnknownField,
 )
-from lora_core.specs.frozen import Float, Frozen, Int
+from lora_core.specs.fields import Float, FrozenModel, Int
 from lora_core.specs.method import Role
 
-MOST_CELLS = 5_000
-DIGITS = 6  # that count, of a number out of a range
-SMALL = 20_000  # cells: such a space is shuffled as a whole
-TRIES = 10  # on average at a cell that is not drawn yet
+MAX_TRIALS = 5_000
+SIGNIFICANT_DIGITS = 6  # of a float drawn from a range
+MAX_SHUFFLED = 20_000  # trials; up to this size a grid is shuffled instead of drawn from
+MAX_DRAWS_FACTOR = 10  # draws per trial, on average, before a space counts as exhausted
 
-Whole = Annotated[Int, Field(ge=-(2**53), le=2**53)]  # a float has room for it
-Settings = dict[str, Any]  # a field of the job, such as `method.r`, to its value in one cell
+ExactInt = Annotated[Int, Field(ge=-(2**53), le=2**53)]  # exactly representable as a float
+TrialSettings = dict[str, Any]  # values of one trial by field, such as {"method.r": 8}
 
 
-class Range(Frozen):
-    """Numbers from `low` to `high`, both included. Whole ends give whole numbers."""
+class Range(FrozenModel):
+    """Numbers from `low` to `high`, both included. Integer bounds give integers."""
 
-    low: Whole | Float
-    high: Whole | Float
-    log: StrictBool = False  # evenly spread in the logarithm
-    count: Int | None = Field(default=None, ge=2, le=MOST_CELLS)  # of values, in a grid
+    low: ExactInt | Float
+    high: ExactInt | Float
+    log: StrictBool = Field(default=False, description="Uniform in the logarithm.")
+    count: Int | None = Field(
+        default=None, ge=2, le=MAX_TRIALS, description="Number of values in a grid search."
+    )
 
     @property
-    def whole(self) -> bool:
+    def is_integer(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    def at(self, share: float) -> int | float:
-        """The number at this share of the way, 0 to 1."""
+    def value_at(self, fraction: float) -> int | float:
+        """Return the number at this fraction of the way from `low` to `high`, 0 to 1."""
         if self.log:
             low, high = math.log(self.low), math.log(self.high)
-            number = math.exp(low + share * (high - low))
+            number = math.exp(low + fraction * (high - low))
         else:
-            number = self.low + share * (self.high - self.low)
-        return min(max(round(number), self.low), self.high) if self.whole else self.rounded(number)
+            number = self.low + fraction * (self.high - self.low)
+        if self.is_integer:
+            return min(max(round(number), self.low), self.high)
+        return self.rounded(number)
 
     def rounded(self, number: float) -> float:
-        """To `DIGITS`, and not beyond the ends."""
-        return float(min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high))
+        """Round to `SIGNIFICANT_DIGITS` and clip to the bounds."""
+        return float(min(max(float(f"{number:.{SIGNIFICANT_DIGITS}g}"), self.low), self.high))
 
 
-Values = Annotated[list[JsonValue], Field(min_length=1, max_length=MOST_CELLS)]
+ValueList = Annotated[list[JsonValue], Field(min_length=1, max_length=MAX_TRIALS)]
 
 
-def named(value: Any) -> str:
-    """The same for equal values, and only for them."""
+def canonical_json(value: Any) -> str:
+    """Return a string that is the same for equal values only, whatever the order of their keys."""
     return json.dumps(value, sort_keys=True)
 
 
-def _each_once(dimensions: dict[str, Any]) -> dict[str, Any]:
+def _reject_repeated_values(dimensions: dict[str, Any]) -> dict[str, Any]:
     for name, values in dimensions.items():
-        if isinstance(values, list) and len({named(each) for each in values}) < len(values):
-            message = "each value of {field} may stand once"
+        distinct = {canonical_json(value) for value in values} if isinstance(values, list) else ()
+        if isinstance(values, list) and len(distinct) < len(values):
+            message = "{field} lists the same value twice"
             raise PydanticCustomError("repeated_value", message, {"field": name})
     return dimensions
 
 
 Dimensions = Annotated[
-    dict[str, Values | Range], Field(min_length=1, max_length=32), AfterValidator(_each_once)
+    dict[str, ValueList | Range],
+    Field(min_length=1, max_length=32),
+    AfterValidator(_reject_repeated_values),
 ]
 
 
-class Space(Frozen):
-    """Dimensions by field, in their order."""
+class SearchSpace(FrozenModel):
+    """The values or the range of each field, in order."""
 
     dimensions: Dimensions
 
     @classmethod
-    def of(cls, kept: Sequence[Any]) -> "Space":
-        """What `kept` gave."""
-        return cls.model_validate({"dimensions": dict(kept)})
+    def from_pairs(cls, pairs: Sequence[Any]) -> "SearchSpace":
+        """Restore a space from `to_pairs`."""
+        return cls.model_validate({"dimensions": dict(pairs)})
 
-    def kept(self) -> list[Any]:
-        """As a list of fields with what they vary over: PostgreSQL forgets the order of objects."""
-        told = self.model_dump(mode="json")["dimensions"]
-        return [[field, told[field]] for field in self.fields]
+    def to_pairs(self) -> list[Any]:
+        """Return [field, values or range] pairs: PostgreSQL does not keep the order of objects."""
+        dimensions = self.model_dump(mode="json")["dimensions"]
+        return [[field, dimensions[field]] for field in self.fields]
 
     @property
     def fields(self) -> tuple[str, ...]:
         return tuple(self.dimensions)
 
 
-def check_ranges(space: Space) -> None:
-    """Raises `RangeUpsideDown`, `RangeNotPositive`."""
+def validate_ranges(space: SearchSpace) -> None:
+    """Raise `RangeReversed` or `LogRangeNotPositive` for the first invalid range."""
     for field, values in space.dimensions.items():
         if isinstance(values, Range):
             if not values.low < values.high:
-                raise RangeUpsideDown(field=field, low=values.low, high=values.high, at="space")
+                raise RangeReversed(field=field, low=values.low, high=values.high, at="space")
             if values.log and values.low <= 0:
-                raise RangeNotPositive(field=field, low=values.low, at="space")
+                raise LogRangeNotPositive(field=field, low=values.low, at="space")
 
 
-def size(space: Space) -> int | None:
-    """How many cells a grid over it has; None: it has no end of them."""
-    counts = [_count(values) for values in space.dimensions.values()]
+def grid_size(space: SearchSpace) -> int | None:
+    """Return the number of trials in the grid, or None if a range is continuous."""
+    counts = [_value_count(values) for values in space.dimensions.values()]
     return None if None in counts else math.prod(count for count in counts if count)
 
 
-def grid(space: Space) -> Iterator[Settings]:
-    """Every cell; the last field changes first. Raises `RangeNeedsCount`, `TooManyCells`."""
+def grid(space: SearchSpace) -> Iterator[TrialSettings]:
+    """Iterate over all combinations; the last field varies fastest.
+
+    Raises `RangeNeedsCount` and `SearchSpaceTooLarge`.
+    """
     for field, values in space.dimensions.items():
-        if _count(values) is None:
+        if _value_count(values) is None:
             raise RangeNeedsCount(field=field, at="space")
-    cells = size(space) or 0
-    if cells > MOST_CELLS:
-        raise TooManyCells(cells=cells, limit=MOST_CELLS, at="space")
-    return _product(space)
+    size = grid_size(space) or 0
+    if size > MAX_TRIALS:
+        raise SearchSpaceTooLarge(cells=size, limit=MAX_TRIALS, at="space")
+    return _all_settings(space)
 
 
 def sample(
-    space: Space, cells: int, *, seed: int, taken: Sequence[Settings] = ()
-) -> list[Settings]:
-    """So many cells at random, all different and none of those `taken`.
+    space: SearchSpace, count: int, *, seed: int, exclude: Sequence[TrialSettings] = ()
+) -> list[TrialSettings]:
+    """Draw `count` different settings at random, none of them in `exclude`.
 
-    The same seed draws the same cells, and the first of many are those of few. Raises
-    `SpaceTooSmall`.
+    A seed always gives the same settings, and a smaller count gives the first of a larger one.
+    Raises `SearchSpaceTooSmall`.
     """
-    source = random.Random(seed)  # noqa: S311 - drawn again, not to be guarded
-    seen = {named(cell) for cell in taken}
-    found: list[Settings] = []
-    for cell in _drawn(space, source):
-        if len(found) == cells:
+    generator = random.Random(seed)  # noqa: S311 - must be reproducible, not secret
+    seen = {canonical_json(settings) for settings in exclude}
+    drawn: list[TrialSettings] = []
+    for settings in _random_settings(space, generator):
+        if len(drawn) == count:
             break
-        if named(cell) not in seen:
-            seen.add(named(cell))
-            found.append(cell)
-    if len(found) < cells:
-        raise SpaceTooSmall(there=len(seen), asked=len(taken) + cells, at="strategy.cells")
-    return found
+        if canonical_json(settings) not in seen:
+            seen.add(canonical_json(settings))
+            drawn.append(settings)
+    if len(drawn) < count:
+        raise SearchSpaceTooSmall(there=len(seen), asked=len(exclude) + count, at="strategy.cells")
+    return drawn
 
 
-def ends(space: Space) -> Iterator[Settings]:
-    """For each field its values, or the two ends of its range, beside the first ones of the rest:
-    what is tried before anything runs where the cells are not known.
+def boundary_settings(space: SearchSpace) -> Iterator[TrialSettings]:
+    """Iterate over settings in which one field takes each of its values or bounds in turn.
+
+    The other fields keep their first value. These settings are validated before a search whose
+    trials are not known in advance.
     """
-    first = {field: _ends(values)[0] for field, values in space.dimensions.items()}
+    first = {field: _values_or_bounds(values)[0] for field, values in space.dimensions.items()}
     yield first
     for field, values in space.dimensions.items():
-        for value in _ends(values)[1:]:
+        for value in _values_or_bounds(values)[1:]:
             yield {**first, field: value}
 
 
-def wider(space: Space, more: Mapping[str, list[JsonValue] | Range]) -> Space:
-    """With more values; a range takes the place of what was there. Raises `UnknownField`."""
+def extend_space(space: SearchSpace, added: Mapping[str, list[JsonValue] | Range]) -> SearchSpace:
+    """Return the space with these values added; a range replaces what the field had before.
+
+    Raises `UnknownField` for a field that the space does not have.
+    """
     dimensions: dict[str, Any] = dict(space.dimensions)
-    for field, values in more.items():
+    for field, values in added.items():
         if field not in dimensions:
-            reason = f"an extension adds values to {', '.join(dimensions)}, and no field"
+            reason = f"an extension can only add values to {', '.join(dimensions)}"
             raise UnknownField(field=field, reason=reason, at="space")
         old = dimensions[field]
         if isinstance(old, list) and isinstance(values, list):
-            there = {named(each) for each in old}
-            values = [*old, *(each for each in values if named(each) not in there)]
+            present = {canonical_json(value) for value in old}
+            values = [*old, *(value for value in values if canonical_json(value) not in present)]
         dimensions[field] = values
-    return Space(dimensions=dimensions)
+    return SearchSpace(dimensions=dimensions)
 
 
-def applied(job: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """The description of a job with these settings in it, outer fields first."""
-    made: dict[str, Any] = dict(job)
+def apply_settings(job: Mapping[str, Any], settings: TrialSettings) -> dict[str, Any]:
+    """Return the job description with these settings, outer fields (`method`) applied first."""
+    result: dict[str, Any] = dict(job)
     for field in sorted(settings, key=lambda name: name.count(".")):
-        *outer, last = field.split(".")
-        here = made
-        for name in outer:
-            inner = here.get(name)
-            here[name] = dict(inner) if isinstance(inner, Mapping) else {}
-            here = here[name]
-        here[last] = settings[field]
-    return made
+        *parents, last = field.split(".")
+        node = result
+        for name in parents:
+            child = node.get(name)
+            node[name] = dict(child) if isinstance(child, Mapping) else {}
+            node = node[name]
+        node[last] = settings[field]
+    return result
 
 
-def _count(values: list[JsonValue] | Range) -> int | None:
+def _value_count(values: list[JsonValue] | Range) -> int | None:
     if isinstance(values, list):
         return len(values)
-    whole = int(values.high) - int(values.low) + 1 if values.whole and not values.log else None
-    return values.count or whole
+    if values.count:
+        return values.count
+    return int(values.high) - int(values.low) + 1 if values.is_integer and not values.log else None
 
 
-def _axis(values: list[JsonValue] | Range) -> list[Any]:
+def _grid_values(values: list[JsonValue] | Range) -> list[Any]:
     if isinstance(values, list):
         return values
-    count = _count(values) or 0
-    return list(dict.fromkeys(values.at(i / (count - 1)) for i in range(count)))
+    count = _value_count(values) or 0
+    return list(dict.fromkeys(values.value_at(i / (count - 1)) for i in range(count)))
 
 
-def _ends(values: list[JsonValue] | Range) -> list[Any]:
-    return values if isinstance(values, list) else [values.at(0.0), values.at(1.0)]
+def _values_or_bounds(values: list[JsonValue] | Range) -> list[Any]:
+    return values if isinstance(values, list) else [values.value_at(0.0), values.value_at(1.0)]
 
 
-def _drawn(space: Space, source: random.Random) -> Iterator[Settings]:
-    """All cells of a small space in any order; of a large one as many as it takes, repeated ones
-    too.
+def _random_settings(space: SearchSpace, generator: random.Random) -> Iterator[TrialSettings]:
+    """Iterate over settings in random order: a shuffled grid if it is small, else random draws.
+
+    Random draws may repeat.
     """
-    there = size(space)
-    if there is not None and there <= SMALL:
-        cells = list(_product(space))
-        source.shuffle(cells)
-        yield from cells
+    size = grid_size(space)
+    if size is not None and size <= MAX_SHUFFLED:
+        shuffled = list(_all_settings(space))
+        generator.shuffle(shuffled)
+        yield from shuffled
         return
-    for _ in range(TRIES * MOST_CELLS):
-        yield {field: _draw(values, source) for field, values in space.dimensions.items()}
+    for _ in range(MAX_DRAWS_FACTOR * MAX_TRIALS):
+        yield {
+            field: _random_value(values, generator) for field, values in space.dimensions.items()
+        }
 
 
-def _product(space: Space) -> Iterator[Settings]:
-    axes = [_axis(values) for values in space.dimensions.values()]
-    return (dict(zip(space.fields, cell, strict=True)) for cell in itertools.product(*axes))
+def _all_settings(space: SearchSpace) -> Iterator[TrialSettings]:
+    axes = [_grid_values(values) for values in space.dimensions.values()]
+    return (dict(zip(space.fields, values, strict=True)) for values in itertools.product(*axes))
 
 
-def _draw(values: list[JsonValue] | Range, source: random.Random) -> Any:
-    return source.choice(values) if isinstance(values, list) else values.at(source.random())
+def _random_value(values: list[JsonValue] | Range, generator: random.Random) -> Any:
+    if isinstance(values, list):
+        return generator.choice(values)
+    return values.value_at(generator.random())
 
 
-# MERGED app.sweeps.search_space
-# What a field varies over, as it is typed.
+# Text notation of values, as typed on the command line and in the form:
 #
 # 1,2,4                            values: JSON where they parse, else text
 # query+value,all                  lists are joined with +
-# [1,2,4]                          or all of it is a JSON list
+# [1,2,4]                          or the whole list as JSON
 # 0.0..0.3                         a range
-# log:1e-4..1e-2x5                 spread in the logarithm, five of it
+# log:1e-4..1e-2x5                 a logarithmic range with five values
 #
-# What the values mean is for the service to say.
+# Whether the values are valid is checked by the service.
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"(log:)?({NUMBER})\.\.({NUMBER})(?:x(\d+))?")
-MEANT_AS_RANGE = re.compile(r"log:.*|[-+]?\.?\d.*\.\..*")
-LISTS = ("method.targets", "method.layers", "method.ngram_range")
+LOOKS_LIKE_RANGE = re.compile(r"log:.*|[-+]?\.?\d.*\.\..*")
+LIST_FIELDS = ("method.targets", "method.layers", "method.ngram_range")
 ALL_ROLES = [role.value for role in Role]
 
 
-def read(field: str, typed: str) -> Any:
-    """A list of values, or a range as an object. Raises `ValueError`, which says what is wrong."""
-    if found := RANGE.fullmatch(typed):
-        log, low, high, count = found.groups()
-        ends = {"low": _number(low), "high": _number(high)}
-        return ends | ({"log": True} if log else {}) | ({"count": int(count)} if count else {})
-    if MEANT_AS_RANGE.fullmatch(typed):
-        raise ValueError("a range is LOW..HIGH, with log: before it and xCOUNT behind it or not")
-    whole = value(typed)
+def parse_values(field: str, text: str) -> Any:
+    """Parse a list of values, or a range as an object. Raises `ValueError` with the reason."""
+    if match := RANGE.fullmatch(text):
+        log, low, high, count = match.groups()
+        bounds = {"low": _parse_number(low), "high": _parse_number(high)}
+        return bounds | ({"log": True} if log else {}) | ({"count": int(count)} if count else {})
+    if LOOKS_LIKE_RANGE.fullmatch(text):
+        raise ValueError("a range is LOW..HIGH, optionally with log: in front and xCOUNT behind")
+    whole = parse_value(text)
     if isinstance(whole, list):
         return whole
-    parts = [part.strip() for part in typed.split(",")]
-    if "" in parts:
+    items = [item.strip() for item in text.split(",")]
+    if "" in items:
         raise ValueError("a value is empty")
-    return [_list(part) if field in LISTS else value(part) for part in parts]
+    return [_parse_list_item(item) if field in LIST_FIELDS else parse_value(item) for item in items]
 
 
-def value(typed: str) -> Any:
-    """As JSON, or the text itself where it is none."""
+def parse_value(text: str) -> Any:
+    """Parse JSON, or return the text itself if it is not JSON."""
     try:
-        return json.loads(typed)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return typed
+        return text
 
 
-def written(field: str, over: Any) -> str:
-    """How a list of values, or a range, would be typed: `read` gives the same again."""
-    if isinstance(over, Mapping):
-        count = over.get("count")
-        ends = f"{over['low']}..{over['high']}"
-        return f"{'log:' if over.get('log') else ''}{ends}{f'x{count}' if count else ''}"
-    short = ",".join(text(each) for each in over)
-    plain = "\n" not in short and short == short.strip()
+def format_values(field: str, values: Any) -> str:
+    """Format a list of values or a range so that `parse_values` restores it."""
+    if isinstance(values, Mapping):
+        count = values.get("count")
+        bounds = f"{values['low']}..{values['high']}"
+        return f"{'log:' if values.get('log') else ''}{bounds}{f'x{count}' if count else ''}"
+    short = ",".join(format_value(value) for value in values)
+    one_line = "\n" not in short and short == short.strip()
     try:
-        return short if plain and read(field, short) == over else json.dumps(over)
+        round_trips = one_line and parse_values(field, short) == values
     except ValueError:
-        return json.dumps(over)
+        round_trips = False
+    return short if round_trips else json.dumps(values)
 
 
-def text(one: Any) -> str:
-    """One value."""
-    if isinstance(one, list):
-        return "all" if one == ALL_ROLES else "+".join(text(part) for part in one)
-    return one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
+def format_value(value: Any) -> str:
+    """Format one value: `query+value`, `all` for every role, JSON for what is not text."""
+    if isinstance(value, list):
+        return "all" if value == ALL_ROLES else "+".join(format_value(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _list(typed: str) -> Any:
-    """`query+value`; `all` roles; `null`."""
-    if typed == "all":
+def _parse_list_item(text: str) -> Any:
+    """Parse `query+value`, `all` (every role) or `null`."""
+    if text == "all":
         return list(ALL_ROLES)
-    return None if typed == "null" else [value(each) for each in typed.split("+")]
+    return None if text == "null" else [parse_value(item) for item in text.split("+")]
 
 
-def _number(typed: str) -> int | float:
-    return int(typed) if re.fullmatch(r"[-+]?\d+", typed) else float(typed)
+def _parse_number(text: str) -> int | float:
+    return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)

@@ -1,4 +1,4 @@
-"""What callers do with sweeps: start, pause, stop, resume, retry, extend, delete."""
+"""Operations on sweeps: start, pause, stop, resume, retry, extend, delete."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,39 +11,38 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.database.base import new_id
-from app.database.engines import Database
-from app.database.errors import OUTAGE
-from app.database.locks import take_turns
-from app.errors import ChangedMeanwhile
+from app.database.engines import Database, acquire_transaction_lock
+from app.database.errors import OUTAGE_ERRORS
+from app.errors import ConcurrentUpdate
 from app.idempotency import service as idempotency
-from app.idempotency.service import Call
+from app.idempotency.service import IdempotentCall
 from app.jobs import repository as jobs
-from app.jobs.resolve import Drafter
+from app.jobs.resolve import JobResolver
 from app.queue.dispatch import JobQueue
-from app.queue.states import Kind
+from app.queue.states import JobKind
 from app.queue.tables import Job
 from app.settings import Settings
-from app.storage import service as artifacts
+from app.storage import repository as artifacts
 from app.storage.store import Store
-from app.sweeps import add_trials, planning, progress, repository
-from app.sweeps.errors import IllegalSweepMove, SweepNotFinished, TooManyTrials
-from app.sweeps.planning import Laid
-from app.sweeps.repository import Place
+from app.sweeps import planning, progress, repository, scheduler
+from app.sweeps.errors import IllegalSweepTransition, SweepNotFinished, TrialQuotaExceeded
+from app.sweeps.planning import CandidatePlan, SweepVersion
+from app.sweeps.repository import TrialStatus
 from app.sweeps.schemas import (
-    Counts,
     SweepCreate,
     SweepExtend,
     SweepListItem,
     SweepView,
-    VerdictView,
+    TrialCounts,
+    WinnerView,
 )
-from app.sweeps.search_space import Space
-from app.sweeps.states import CellState, SweepState
+from app.sweeps.search_space import SearchSpace
+from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep
-from app.sweeps.trials import Find, Pinned
+from app.sweeps.trials import FindBase, ResolvedInputs
 from lora_core.specs.train import TrainSpec
 
-MOST_REMOVED = 20  # jobs that one transaction deletes
+JOBS_PER_DELETE = 20  # jobs that one transaction deletes
 
 log = structlog.get_logger(__name__)
 
@@ -52,31 +51,31 @@ def start(
     database: Database,
     *,
     body: SweepCreate,
-    laid: Laid,
+    plan: CandidatePlan,
     settings: Settings,
     queue: JobQueue,
-    call: Call,
+    call: IdempotentCall,
 ) -> SweepView:
-    """Store a sweep with its first cells, give the first of them jobs, tell the workers.
+    """Store a sweep with its first trials, create their first jobs and notify the workers.
 
-    Cells are stored in small transactions, so that other writers need not wait. The last one lets
-    the sweep be seen; if the process dies before, garbage collection removes what is stored.
+    Trials are stored in small transactions, so that other writers do not wait long. The last
+    transaction makes the sweep visible; if the process dies before, garbage collection removes it.
 
-    Raises `TooManyTrials`, and what `planning.drafts` and `idempotency.begin` raise; then nothing
-    is stored.
+    Raises `TrialQuotaExceeded`, and what `planning.resolve_trials` and `idempotency.reserve` raise;
+    nothing is stored then.
     """
     with database.read() as session:
-        _check_room(session, call.caller_id, laid, settings)
-        made = planning.drafts(laid, Drafter(session, settings))[: laid.kept]
+        _check_trial_quota(session, call.caller_id, plan, settings)
+        resolved = planning.resolve_trials(plan, JobResolver(session, settings))
     sweep = Sweep(
         id=new_id(),
         created_by=call.caller_id,
         name=body.name,
         labels=body.metadata,
         job=body.job.model_dump(mode="json", exclude_unset=True),
-        space=laid.over.kept(),
-        strategy=laid.strategy.model_dump(mode="json"),
-        pinned=laid.pinned.as_json(),
+        space=plan.space.to_pairs(),
+        strategy=plan.strategy.model_dump(mode="json"),
+        pinned=plan.inputs.to_json(),
         objective=body.objective,
         parallel=body.parallel,
         priority=body.priority,
@@ -86,160 +85,175 @@ def start(
         with database.write() as session:
             session.add(sweep)
             session.commit()
-        for rows in add_trials.batches(sweep.id, made, first=1):
+        first_trials = resolved[: plan.trial_count]
+        for rows in scheduler.trial_row_batches(sweep.id, first_trials, first_number=1):
             with database.write() as session:
-                repository.add_trials(session, rows)
+                repository.insert_trials(session, rows)
                 session.commit()
         with database.write() as session:
-            idempotency.begin(session, call)
-            take_turns(session, f"trials of {call.caller_id}")
-            _check_room(session, call.caller_id, laid, settings)
-            sweep = repository.make_ready(session, sweep.id)
-            hints, more = add_trials.advance(session, sweep.id, settings=settings)
-            view = view_of(session, sweep, verdict=None)
-            idempotency.keep(session, call, status=202, body=view, location=view.location)
+            idempotency.reserve(session, call)
+            acquire_transaction_lock(session, f"trials of {call.caller_id}")
+            _check_trial_quota(session, call.caller_id, plan, settings)
+            sweep = repository.mark_ready(session, sweep.id)
+            queued, more = scheduler.advance(session, sweep.id, settings=settings)
+            view = sweep_view(session, sweep, winner=None)
+            idempotency.save_response(session, call, status=202, body=view, location=view.location)
             session.commit()
     except Exception:
-        with suppress(*OUTAGE), database.write() as session:
-            repository.discard_unready(session, sweep.id)
+        with suppress(*OUTAGE_ERRORS), database.write() as session:
+            repository.delete_unready(session, sweep.id)
             session.commit()
         raise
-    _tell(queue, hints)
+    _notify_workers(queue, queued)
     while more:
         with database.write() as session:
-            hints, more = add_trials.advance(session, sweep.id, settings=settings)
+            queued, more = scheduler.advance(session, sweep.id, settings=settings)
             session.commit()
-        _tell(queue, hints)
+        _notify_workers(queue, queued)
     log.info("sweep started", sweep_id=str(sweep.id), cells=view.cells)
     return view
 
 
 def pause(session: Session, *, sweep_id: UUID) -> Sweep:
-    """Give out no more cells; those that run go on. Raises `SweepNotFound`, `IllegalSweepMove`."""
-    return _halt(session, sweep_id, SweepState.PAUSED, {CellState.QUEUED}, but=SweepState.STOPPED)
+    """Create no more jobs; running jobs continue.
+
+    Raises `SweepNotFound`, `IllegalSweepTransition`.
+    """
+    return _stop_scheduling(
+        session, sweep_id, SweepState.PAUSED, {TrialState.QUEUED}, not_from=SweepState.STOPPED
+    )
 
 
 def stop(session: Session, *, sweep_id: UUID) -> Sweep:
-    """Give out no more cells, and stop those that run: they keep their checkpoints.
+    """Create no more jobs and cancel the running ones, which keep their checkpoints.
 
-    Raises `SweepNotFound`, `IllegalSweepMove`.
+    Raises `SweepNotFound`, `IllegalSweepTransition`.
     """
-    return _halt(session, sweep_id, SweepState.STOPPED, {CellState.QUEUED, CellState.RUNNING})
+    withdrawn = {TrialState.QUEUED, TrialState.RUNNING}
+    return _stop_scheduling(session, sweep_id, SweepState.STOPPED, withdrawn)
 
 
 def resume(session: Session, *, sweep_id: UUID, settings: Settings, queue: JobQueue) -> Sweep:
-    """Go on after a pause or a stop. Raises `SweepNotFound`, `IllegalSweepMove`."""
-    sweep = _taken(session, sweep_id)
+    """Continue after a pause or a stop. Raises `SweepNotFound`, `IllegalSweepTransition`."""
+    sweep = _lock_sweep(session, sweep_id)
     if sweep.state == SweepState.FINISHED:
-        hint = "to run failed cells again, retry it; to add some, extend it"
-        raise IllegalSweepMove(sweep_id=sweep_id, state=sweep.state, wanted="resumed", hint=hint)
-    return _run_on(session, sweep, settings, queue)
+        hint = "retry it to run failed trials again, or extend it to add trials"
+        raise IllegalSweepTransition(
+            sweep_id=sweep_id, state=sweep.state, wanted="resumed", hint=hint
+        )
+    return _continue_running(session, sweep, settings, queue)
 
 
 def retry(session: Session, *, sweep_id: UUID, settings: Settings, queue: JobQueue) -> Sweep:
-    """Run failed and cancelled cells again, and no others. Raises `SweepNotFound`."""
-    sweep = _taken(session, sweep_id)
-    repository.detach(session, sweep_id, (CellState.FAILED, CellState.CANCELLED))
-    return _run_on(session, sweep, settings, queue)
+    """Run only the failed and cancelled trials again. Raises `SweepNotFound`."""
+    sweep = _lock_sweep(session, sweep_id)
+    repository.reset_trials(session, sweep_id, (TrialState.FAILED, TrialState.CANCELLED))
+    return _continue_running(session, sweep, settings, queue)
 
 
-def more(database: Database, *, sweep_id: UUID, body: SweepExtend, find: Find) -> Laid:
-    """The cells that an extension would add. No transaction is open while bases are looked up.
+def plan_extension(
+    database: Database, *, sweep_id: UUID, body: SweepExtend, find_base: FindBase
+) -> CandidatePlan:
+    """Plan the trials that an extension adds. Bases are resolved outside of a transaction.
 
-    Raises `SweepNotFound`, and what `planning.grow` raises.
+    Raises `SweepNotFound`, and what `planning.plan_extension` raises.
     """
     with database.read() as session:
         sweep = repository.get(session, sweep_id)
-        there = repository.settings(session, sweep_id)
-    laid = planning.grow(
+        existing = repository.trial_settings(session, sweep_id)
+    plan = planning.plan_extension(
         TrainSpec.model_validate(sweep.job),
-        over=Space.of(sweep.space),
-        strategy=add_trials.STRATEGY.validate_python(sweep.strategy),
-        pinned=Pinned.of(sweep.pinned),
-        there=there,
+        space=SearchSpace.from_pairs(sweep.space),
+        strategy=scheduler.STRATEGY_ADAPTER.validate_python(sweep.strategy),
+        inputs=ResolvedInputs.from_json(sweep.pinned),
+        existing=existing,
         body=body,
-        find=find,
+        find_base=find_base,
     )
-    return replace(laid, grown_from=(sweep.space, sweep.strategy, len(there)))
+    return replace(plan, extends=SweepVersion(sweep.space, sweep.strategy, len(existing)))
 
 
 def extend(
-    database: Database, *, sweep_id: UUID, laid: Laid, settings: Settings, queue: JobQueue
+    database: Database, *, sweep_id: UUID, plan: CandidatePlan, settings: Settings, queue: JobQueue
 ) -> Sweep:
-    """Add the cells that `more` has found, in small transactions, and run them.
+    """Store the trials of `plan_extension` in small transactions, and run them.
 
-    If the process dies on the way, the same call adds the rest. Raises what `planning.drafts`
-    raises, `TooManyTrials`, and `ChangedMeanwhile` if another call added some.
+    If the process dies in between, the same call adds the rest. Raises `TrialQuotaExceeded`,
+    `ConcurrentUpdate` if another call extended the sweep, and what `planning.resolve_trials`
+    raises.
     """
+    if plan.extends is None:
+        raise ValueError("the plan is not one of `plan_extension`")
     with database.read() as session:
-        made = planning.drafts(laid, Drafter(session, settings))[: laid.kept]
-    space, strategy, there = laid.grown_from
+        resolved = planning.resolve_trials(plan, JobResolver(session, settings))
+    expected, stored = plan.extends, plan.extends.trials
 
-    def taken(session: Session) -> Sweep:
-        sweep = _taken(session, sweep_id)
-        if (sweep.space, sweep.strategy) != (space, strategy):
-            raise ChangedMeanwhile()
-        if repository.count(session, sweep_id) != there:
-            raise ChangedMeanwhile()
+    def lock_unchanged(session: Session) -> Sweep:
+        sweep = _lock_sweep(session, sweep_id)
+        if (sweep.space, sweep.strategy) != (expected.space, expected.strategy):
+            raise ConcurrentUpdate()
+        if repository.count_trials(session, sweep_id) != stored:
+            raise ConcurrentUpdate()
         return sweep
 
     with database.write() as session:
-        sweep = taken(session)
-        _check_room(session, sweep.created_by, laid, settings)
-    for rows in add_trials.batches(sweep_id, made, first=there + 1):
+        sweep = lock_unchanged(session)
+        _check_trial_quota(session, sweep.created_by, plan, settings)
+    added = resolved[: plan.trial_count]
+    for rows in scheduler.trial_row_batches(sweep_id, added, first_number=stored + 1):
         with database.write() as session:
-            taken(session)
-            repository.add_trials(session, rows)
+            lock_unchanged(session)
+            repository.insert_trials(session, rows)
             session.commit()
-        there += len(rows)
+        stored += len(rows)
     with database.write() as session:
-        sweep = taken(session)
-        sweep.space = laid.over.kept()
-        sweep.strategy = laid.strategy.model_dump(mode="json")
-        sweep.pinned = laid.pinned.as_json()
-        return _run_on(session, sweep, settings, queue)
+        sweep = lock_unchanged(session)
+        sweep.space = plan.space.to_pairs()
+        sweep.strategy = plan.strategy.model_dump(mode="json")
+        sweep.pinned = plan.inputs.to_json()
+        return _continue_running(session, sweep, settings, queue)
 
 
 def delete(database: Database, *, sweep_id: UUID, store: Store) -> None:
-    """Forget a sweep and the jobs that it made, but for those that others use.
+    """Delete a sweep and the jobs that it created, except those that other sweeps use.
 
-    The jobs go first, few at a time: after a process that died the same call goes on.
+    Jobs are deleted first, a few per transaction. If the process dies, the same call continues.
 
-    Raises `SweepNotFound`, and `SweepNotFinished` while it or one of its jobs runs.
+    Raises `SweepNotFound`, and `SweepNotFinished` while the sweep or one of its jobs runs.
     """
     with database.write() as session:
-        _ended(session, sweep_id)
-        made = repository.jobs_of(session, sweep_id)
+        _require_ended(session, sweep_id)
+        job_ids = repository.release_shared_jobs(session, sweep_id)
         session.commit()
-    for first in range(0, len(made), MOST_REMOVED):
+    for first in range(0, len(job_ids), JOBS_PER_DELETE):
         with database.write() as session:
-            _ended(session, sweep_id)
-            gone = [
-                jobs.discard(session, job_id, kind=Kind.TRAINING) or []
-                for job_id in made[first : first + MOST_REMOVED]
+            _require_ended(session, sweep_id)
+            artifact_ids = [
+                jobs.delete_finished(session, job_id, kind=JobKind.TRAINING) or []
+                for job_id in job_ids[first : first + JOBS_PER_DELETE]
             ]
-            artifacts.forget_unused(session, store, chain.from_iterable(gone))
+            artifacts.delete_unused_artifacts(session, store, chain.from_iterable(artifact_ids))
     with database.write() as session:
-        _ended(session, sweep_id)
-        repository.remove(session, sweep_id)
+        _require_ended(session, sweep_id)
+        repository.delete_sweep(session, sweep_id)
         session.commit()
 
 
-def view_of(session: Session, sweep: Sweep, *, verdict: VerdictView | None) -> SweepView:
-    """A sweep as it is told."""
-    counts = progress.counts(session, [sweep.id])[sweep.id]
+def sweep_view(session: Session, sweep: Sweep, *, winner: WinnerView | None) -> SweepView:
+    """Return the response body of one sweep."""
+    counts = progress.state_counts(session, [sweep.id])[sweep.id]
     return SweepView(
-        **_fields(sweep, counts), job=sweep.job, space=dict(sweep.space), verdict=verdict
+        **_list_fields(sweep, counts), job=sweep.job, space=dict(sweep.space), verdict=winner
     )
 
 
 def list_items(session: Session, sweeps: Sequence[Sweep]) -> list[SweepListItem]:
-    """Sweeps as lists show them."""
-    counts = progress.counts(session, [sweep.id for sweep in sweeps])
-    return [SweepListItem(**_fields(sweep, counts[sweep.id])) for sweep in sweeps]
+    """Return the list items of these sweeps."""
+    counts = progress.state_counts(session, [sweep.id for sweep in sweeps])
+    return [SweepListItem(**_list_fields(sweep, counts[sweep.id])) for sweep in sweeps]
 
 
-def _fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
+def _list_fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
     return {
         "id": sweep.id,
         "name": sweep.name,
@@ -250,72 +264,81 @@ def _fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
         "parallel": sweep.parallel,
         "priority": sweep.priority,
         "cells": sum(counts.values()),
-        "counts": Counts(**counts),
+        "counts": TrialCounts(**counts),
         "created_at": sweep.created_at,
         "finished_at": sweep.finished_at,
     }
 
 
-def _halt(
+def _stop_scheduling(
     session: Session,
     sweep_id: UUID,
     state: SweepState,
-    ending: set[CellState],
+    withdrawn: set[TrialState],
     *,
-    but: SweepState = SweepState.FINISHED,
+    not_from: SweepState = SweepState.FINISHED,
 ) -> Sweep:
-    sweep = _taken(session, sweep_id)
-    if sweep.state in (SweepState.FINISHED, but):
-        hint = "it gives out no cells"
-        raise IllegalSweepMove(sweep_id=sweep_id, state=sweep.state, wanted=state.value, hint=hint)
+    """Set the state, and return trials in the `withdrawn` states to waiting."""
+    sweep = _lock_sweep(session, sweep_id)
+    if sweep.state in (SweepState.FINISHED, not_from):
+        hint = "it creates no more jobs"
+        raise IllegalSweepTransition(
+            sweep_id=sweep_id, state=sweep.state, wanted=state.value, hint=hint
+        )
     sweep.state = state
-    for place in repository.places(session, sweep_id):
-        if place.state in ending:
-            _withdraw(session, sweep_id, place)
+    for status in repository.trial_statuses(session, sweep_id):
+        if status.state in withdrawn:
+            _return_to_waiting(session, sweep_id, status)
     session.commit()
     return sweep
 
 
-def _withdraw(session: Session, sweep_id: UUID, place: Place) -> None:
-    """The cell waits again; its job is cancelled unless somebody else wants it."""
-    job = session.get(Job, place.job_id)
-    mine = job is not None and job.sweep_id is not None
-    if job and mine and not repository.used_elsewhere(session, job.id, but=sweep_id):
+def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) -> None:
+    """Detach the trial from its job, and cancel the job unless another sweep or caller needs it."""
+    job = session.get(Job, status.job_id)
+    if (
+        job is not None
+        and job.sweep_id is not None
+        and not repository.used_by_other_sweep(session, job.id, but=sweep_id)
+    ):
         jobs.request_cancel(session, job.id)
-    cell = repository.cell(session, sweep_id, place.number, place.rung)
-    cell.job_id, cell.reused = None, False
+    trial = repository.get_trial(session, sweep_id, status.number, status.rung)
+    trial.job_id, trial.reused = None, False
 
 
-def _run_on(session: Session, sweep: Sweep, settings: Settings, queue: JobQueue) -> Sweep:
+def _continue_running(session: Session, sweep: Sweep, settings: Settings, queue: JobQueue) -> Sweep:
     sweep.state, sweep.finished_at = SweepState.RUNNING, None
     session.flush()
-    hints, _ = add_trials.advance(session, sweep.id, settings=settings)
+    queued, _ = scheduler.advance(session, sweep.id, settings=settings)
     session.commit()
-    _tell(queue, hints)
+    _notify_workers(queue, queued)
     return sweep
 
 
-def _check_room(session: Session, caller_id: UUID, laid: Laid, settings: Settings) -> None:
-    there = repository.trials_of(session, caller_id)
-    if there + laid.kept > settings.key_trials:
-        raise TooManyTrials(there=there, added=laid.kept, limit=settings.key_trials)
+def _check_trial_quota(
+    session: Session, caller_id: UUID, plan: CandidatePlan, settings: Settings
+) -> None:
+    existing, added = repository.count_open_trials(session, caller_id), plan.trial_count
+    if existing + added > settings.key_trials:
+        raise TrialQuotaExceeded(there=existing, added=added, limit=settings.key_trials)
 
 
-def _ended(session: Session, sweep_id: UUID) -> None:
-    sweep = _taken(session, sweep_id)
-    if sweep.state == SweepState.RUNNING or repository.unfinished_jobs(session, sweep_id):
-        state = "running" if sweep.state == SweepState.RUNNING else "still ending its jobs"
-        raise SweepNotFinished(sweep_id=sweep_id, state=state)
+def _require_ended(session: Session, sweep_id: UUID) -> None:
+    sweep = _lock_sweep(session, sweep_id)
+    if sweep.state == SweepState.RUNNING:
+        raise SweepNotFinished(sweep_id=sweep_id, state="running")
+    if repository.count_unfinished_jobs(session, sweep_id):
+        raise SweepNotFinished(sweep_id=sweep_id, state="still ending its jobs")
 
 
-def _taken(session: Session, sweep_id: UUID) -> Sweep:
-    """With nobody else at it until the end of the transaction."""
-    take_turns(session, add_trials.ONE_AT_A_TIME)
+def _lock_sweep(session: Session, sweep_id: UUID) -> Sweep:
+    """Load the sweep while holding the scheduler lock, until the end of the transaction."""
+    acquire_transaction_lock(session, scheduler.ADVANCE_LOCK)
     sweep = repository.get(session, sweep_id)
     session.refresh(sweep)
     return sweep
 
 
-def _tell(queue: JobQueue, hints: add_trials.Hints) -> None:
-    for job_id, lane in hints:
-        queue.hint(job_id, lane=lane)
+def _notify_workers(queue: JobQueue, queued: scheduler.QueuedJobs) -> None:
+    for job_id, device_class in queued:
+        queue.send(job_id, device_class=device_class)

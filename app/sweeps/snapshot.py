@@ -1,4 +1,4 @@
-"""All that is known of a sweep at one moment. Verdict, exports and report read nothing else."""
+"""State of a sweep at one moment. Winner, exports and report read nothing else."""
 
 import math
 from collections.abc import Mapping
@@ -6,67 +6,67 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from app.jobs.results.comparison import Graded
+from app.jobs.results.comparison import SplitCorrectness
 
-PARTS = ("train", "validation", "test")
-FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
-ENDED = frozenset({"succeeded", "failed", "cancelled"})  # states of a cell
-AT_WORK = frozenset({"running", "paused", "stopped"})  # states of a sweep that may go on
+SPLITS = ("train", "validation", "test")
+METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
+FINAL_TRIAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+OPEN_SWEEP_STATES = frozenset({"running", "paused", "stopped"})  # the sweep may continue
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One combination of settings, and what its training came to."""
+class TrialSnapshot:
+    """One combination of settings and its results."""
 
     number: int
-    settings: Mapping[str, Any]  # what the space chose: {"method.r": 8, "method.targets": [...]}
-    spec: Mapping[str, Any]  # the whole description of the job, a TrainSpec as JSON
+    settings: Mapping[str, Any]  # by field: {"method.r": 8, "method.targets": [...]}
+    spec: Mapping[str, Any]  # the full job description, a TrainSpec as JSON
     state: str  # waiting, queued, running, succeeded, failed or cancelled
-    share: float  # of all its steps that its last job ran; 1.0: whole
+    budget: float  # share of all training steps that its last job ran; 1.0: complete
     trainable_parameters: int
-    seconds: float | None  # on a device, all its jobs together
-    figures: Mapping[str, Mapping[str, float]]  # part -> figure -> value; only those known
-    graded: Mapping[str, Graded]  # part -> its texts
+    seconds: float | None  # running time of all its jobs
+    metrics: Mapping[str, Mapping[str, float]]  # split -> metric -> value
+    correctness: Mapping[str, SplitCorrectness]  # by split: which texts were classified correctly
     error: str | None = None
     job_id: str | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether it ran to its end. Only such cells are compared: a part of a run is no result."""
-        return self.state == "succeeded" and self.share == 1.0
+    def is_complete(self) -> bool:
+        """Whether the trial ran with its full budget. Only such trials are compared."""
+        return self.state == "succeeded" and self.budget == 1.0
 
-    def figure(self, part: str, name: str) -> float | None:
-        """A figure; None where it is unknown or no number."""
-        value = self.figures.get(part, {}).get(name)
+    def metric(self, split: str, name: str) -> float | None:
+        """Return a metric, or None if it is unknown, infinite or NaN."""
+        value = self.metrics.get(split, {}).get(name)
         return None if value is None or not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, eq=False)
-class Board:
-    """A sweep and its cells. What is made of it is remembered by which board it is."""
+class SweepSnapshot:
+    """A sweep and its trials. It hashes by identity, so derived results can be cached by it."""
 
     name: str
     state: str
     strategy: str
-    objective: str  # accuracy, macro_f1, balanced_accuracy or loss, on the validation part
-    fields: tuple[str, ...]  # those that the space varies, in its order
-    cells: tuple[Cell, ...]
+    objective: str  # accuracy, macro_f1, balanced_accuracy or loss, on the validation split
+    fields: tuple[str, ...]  # the fields of the search space, in order
+    trials: tuple[TrialSnapshot, ...]
 
     @cached_property
-    def ranked(self) -> list[Cell]:
-        """Whole cells whose objective is known, the best first.
+    def ranked(self) -> list[TrialSnapshot]:
+        """Complete trials whose objective is known, the best first.
 
-        Equal ones: the fewest trainable parameters first, then the lowest number.
+        Ties go to the fewest trainable parameters, then to the lowest number.
         """
-        known = [
-            (score, cell)
-            for cell in self.cells
-            if cell.whole and (score := self.score(cell)) is not None
+        scored = [
+            (score, trial)
+            for trial in self.trials
+            if trial.is_complete and (score := self.score(trial)) is not None
         ]
         sign = 1 if self.objective == "loss" else -1
-        known.sort(key=lambda each: (sign * each[0], each[1].trainable_parameters, each[1].number))
-        return [cell for _, cell in known]
+        scored.sort(key=lambda each: (sign * each[0], each[1].trainable_parameters, each[1].number))
+        return [trial for _, trial in scored]
 
-    def score(self, cell: Cell) -> float | None:
-        """The cell's objective; None where it is unknown."""
-        return cell.figure("validation", self.objective)
+    def score(self, trial: TrialSnapshot) -> float | None:
+        """Return the objective of a trial, or None if it is unknown."""
+        return trial.metric("validation", self.objective)

@@ -1,26 +1,26 @@
-"""The life of a sweep.
+"""States of sweeps and of their trials.
 
     running ──► paused | stopped ──► running ──► finished
                                        ▲             │
                                        └─────────────┘  retry, extend
 
-A job of a cell lives as any other does (`app.queue.states`).
+The job of a trial goes through the same states as any other job (`app.queue.states`).
 """
 
 from enum import StrEnum
 
 
 class SweepState(StrEnum):
-    """Whether cells are given out."""
+    """Whether trials get jobs."""
 
     RUNNING = "running"
-    PAUSED = "paused"  # none; those that run go on to their ends
-    STOPPED = "stopped"  # none; those that ran were asked to stop, and keep their checkpoints
-    FINISHED = "finished"  # none is left
+    PAUSED = "paused"  # no new jobs; running jobs continue to their end
+    STOPPED = "stopped"  # no new jobs; running jobs were cancelled and keep their checkpoints
+    FINISHED = "finished"  # no trial is left
 
 
-class CellState(StrEnum):
-    """Where a cell is: without a job it waits."""
+class TrialState(StrEnum):
+    """State of a trial's job; a trial without a job is waiting."""
 
     WAITING = "waiting"
     QUEUED = "queued"

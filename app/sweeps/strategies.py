@@ -1,6 +1,7 @@
-"""Which cells come next: pure functions of what is known, so that whoever asks gets the same.
+"""Search strategies: pure functions from the results so far to the trials that run next.
 
-Every strategy goes on in batches: it is asked when all that it gave out has ended.
+A strategy works in batches: it is asked again when every trial that it proposed has ended. The
+same results always give the same trials, whichever process asks.
 """
 
 import math
@@ -12,165 +13,187 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.sweeps.search_space import MOST_CELLS, Range, Settings, Space, grid, sample
-from lora_core.specs.frozen import Float, Frozen, Int
+from app.sweeps.search_space import MAX_TRIALS, Range, SearchSpace, TrialSettings, grid, sample
+from lora_core.specs.fields import Float, FrozenModel, Int
 
-Cells = Annotated[Int, Field(ge=1, le=MOST_CELLS)]
+TrialCount = Annotated[Int, Field(ge=1, le=MAX_TRIALS)]
 Seed = Annotated[Int, Field(ge=0, lt=2**32)]
 
 
-class Grid(Frozen):
-    """Every cell of the space."""
+class GridSearch(FrozenModel):
+    """Every combination of values."""
 
     type: Literal["grid"] = "grid"
 
 
-class Random(Frozen):
-    """Cells drawn at random, all different (Bergstra & Bengio 2012)."""
+class RandomSearch(FrozenModel):
+    """Trials drawn at random, all different (Bergstra & Bengio 2012)."""
 
     type: Literal["random"] = "random"
-    cells: Cells
+    cells: TrialCount
     seed: Seed = 0
 
 
-class Halving(Frozen):
+class SuccessiveHalving(FrozenModel):
     """Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943), synchronous by rung.
 
-    All cells run `first_share` of their steps; the best of them, one in `eta`, go on from their
-    checkpoints to `eta` times that, and so on. Rates are those of whole runs throughout, so the
-    cells of a rung are compared at the same point of their schedule.
+    All trials run `first_share` of their steps. The best of them, one in `eta`, continue from
+    their checkpoints with `eta` times that budget, and so on. The learning rate schedule is always
+    that of a full run, so the trials of a rung are compared at the same point of their schedule.
     """
 
     type: Literal["halving"] = "halving"
     eta: Int = Field(default=3, ge=2, le=16)
-    first_share: Float = Field(default=1 / 9, ge=1e-4, lt=1)  # of the steps of a whole run
-    keep: Int = Field(default=3, ge=1, le=100)  # cells that run to the end at least
-    validation_texts: Int | None = Field(default=None, ge=1)  # that judge a trial; None: all
-    cells: Cells | None = None  # drawn at random; None: the grid
+    first_share: Float = Field(
+        default=1 / 9, ge=1e-4, lt=1, description="Share of all steps that the first rung runs."
+    )
+    keep: Int = Field(
+        default=3, ge=1, le=100, description="Minimum number of trials that run to the end."
+    )
+    validation_texts: Int | None = Field(
+        default=None, ge=1, description="Validation texts used before the last rung. Null: all."
+    )
+    cells: TrialCount | None = Field(
+        default=None, description="Number of trials drawn at random. Null: the whole grid."
+    )
     seed: Seed = 0
 
     @property
-    def shares(self) -> tuple[float, ...]:
-        """Of each rung, the last is 1."""
+    def budgets(self) -> tuple[float, ...]:
+        """Share of all training steps that a trial has run after each rung; the last one is 1."""
         rungs = math.ceil(math.log(1 / self.first_share, self.eta) - 1e-9)
         return (*(self.first_share * self.eta**rung for rung in range(rungs)), 1.0)
 
 
-class Tpe(Frozen):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), as Optuna has it.
+class TpeSearch(FrozenModel):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), as implemented in Optuna.
 
-    It proposes `batch` cells at a time, from the ends of all before.
+    It proposes `batch` trials at a time, from the results of all earlier trials.
     """
 
     type: Literal["tpe"] = "tpe"
-    cells: Cells
+    cells: TrialCount
     batch: Int = Field(default=4, ge=1, le=100)
     seed: Seed = 0
 
 
-Strategy = Annotated[Grid | Random | Halving | Tpe, Field(discriminator="type")]
+Strategy = Annotated[
+    GridSearch | RandomSearch | SuccessiveHalving | TpeSearch, Field(discriminator="type")
+]
 
 
 @dataclass(frozen=True)
-class Known:
-    """One cell that has ended at one rung. `score`: higher is better; None: it failed."""
+class TrialResult:
+    """Result of a trial at one rung. `score`: higher is better; None: the trial failed."""
 
     number: int
     rung: int
-    settings: Settings
+    settings: TrialSettings
     score: float | None
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a sweep gets next: new cells, and numbers of cells that go on to a rung."""
+class NextTrials:
+    """What runs next: settings of new trials, and by rung the trials promoted to it."""
 
-    new: Sequence[Settings] = ()
+    new: Sequence[TrialSettings] = ()
     promoted: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.new or self.promoted)
 
 
-def shares(strategy: Strategy) -> tuple[float, ...]:
-    """The share of its steps that a cell has run after each rung."""
-    return strategy.shares if isinstance(strategy, Halving) else (1.0,)
+def rung_budgets(strategy: Strategy) -> tuple[float, ...]:
+    """Return the share of all training steps that a trial has run after each rung."""
+    return strategy.budgets if isinstance(strategy, SuccessiveHalving) else (1.0,)
 
 
-def first(strategy: Strategy, space: Space) -> list[Settings]:
-    """The cells to begin with. Raises what `grid` and `sample` raise."""
+def initial_trials(strategy: Strategy, space: SearchSpace) -> list[TrialSettings]:
+    """Return the first trials. Raises what `grid` and `sample` raise."""
     match strategy:
-        case Random(cells=int(cells), seed=seed) | Halving(cells=int(cells), seed=seed):
-            return sample(space, cells, seed=seed)
-        case Tpe():
-            return _proposed(strategy, space, [])
+        case (
+            RandomSearch(cells=int(count), seed=seed)
+            | SuccessiveHalving(cells=int(count), seed=seed)
+        ):
+            return sample(space, count, seed=seed)
+        case TpeSearch():
+            return _tpe_suggestions(strategy, space, [])
         case _:
             return list(grid(space))
 
 
-def following(strategy: Strategy, space: Space, known: Sequence[Known]) -> Step:
-    """What comes after all that is known has ended; nothing: the sweep is through."""
+def next_trials(
+    strategy: Strategy, space: SearchSpace, results: Sequence[TrialResult]
+) -> NextTrials:
+    """Return what runs after all trials so far have ended; empty when the sweep is complete."""
     match strategy:
-        case Halving():
-            return Step(promoted=_promoted(strategy, known))
-        case Tpe():
-            return Step(new=_proposed(strategy, space, known))
+        case SuccessiveHalving():
+            return NextTrials(promoted=_promotions(strategy, results))
+        case TpeSearch():
+            return NextTrials(new=_tpe_suggestions(strategy, space, results))
         case _:
-            return Step()
+            return NextTrials()
 
 
-def rungs(strategy: Strategy, cells: int) -> list[int]:
-    """How many cells run at each rung, if none fails."""
-    found = [cells]
-    for _ in shares(strategy)[1:]:
-        found.append(_survivors(strategy, found[-1]))  # type: ignore[arg-type]
-    return found
+def trials_per_rung(strategy: Strategy, count: int) -> list[int]:
+    """Return the number of trials at each rung if none of the `count` trials fails."""
+    counts = [count]
+    for _ in rung_budgets(strategy)[1:]:
+        counts.append(_promotion_count(strategy, counts[-1]))  # type: ignore[arg-type]
+    return counts
 
 
-def _survivors(strategy: Halving, cells: int) -> int:
-    return min(cells, max(strategy.keep, math.ceil(cells / strategy.eta)))
+def _promotion_count(strategy: SuccessiveHalving, count: int) -> int:
+    return min(count, max(strategy.keep, math.ceil(count / strategy.eta)))
 
 
-def _promoted(strategy: Halving, known: Sequence[Known]) -> dict[int, list[int]]:
-    """By rung, who goes there: of the lowest rung that has somebody to give.
+def _promotions(
+    strategy: SuccessiveHalving, results: Sequence[TrialResult]
+) -> dict[int, list[int]]:
+    """Return the trials to promote to the lowest rung that still lacks some: {rung: numbers}.
 
-    Those that were promoted before stay so, if cells were added later.
+    Trials promoted before stay promoted when trials are added later.
     """
-    at: defaultdict[int, list[Known]] = defaultdict(list)
-    for each in known:
-        at[each.rung].append(each)
-    for rung in range(len(strategy.shares) - 1):
-        # The higher score first; of equal ones the lower number.
-        alive = [(-each.score, each.number) for each in at[rung] if each.score is not None]
-        chosen = [number for _, number in sorted(alive)][: _survivors(strategy, len(at[rung]))]
-        there = {each.number for each in at[rung + 1]}
-        if going := [number for number in chosen if number not in there]:
-            return {rung + 1: sorted(going)}
+    by_rung: defaultdict[int, list[TrialResult]] = defaultdict(list)
+    for result in results:
+        by_rung[result.rung].append(result)
+    for rung in range(len(strategy.budgets) - 1):
+        # Highest score first; ties go to the lowest number.
+        scored = [(-each.score, each.number) for each in by_rung[rung] if each.score is not None]
+        count = _promotion_count(strategy, len(by_rung[rung]))
+        best = [number for _, number in sorted(scored)][:count]
+        promoted = {result.number for result in by_rung[rung + 1]}
+        if missing := [number for number in best if number not in promoted]:
+            return {rung + 1: sorted(missing)}
     return {}
 
 
-def _proposed(strategy: Tpe, space: Space, known: Sequence[Known]) -> list[Settings]:
-    """The next batch. A cell that it repeats costs nothing: its figures are known."""
-    wanted = min(strategy.batch, strategy.cells - len(known))
-    if wanted <= 0:
+def _tpe_suggestions(
+    strategy: TpeSearch, space: SearchSpace, results: Sequence[TrialResult]
+) -> list[TrialSettings]:
+    """Return the next batch. A repeated suggestion costs nothing: its result is reused."""
+    count = min(strategy.batch, strategy.cells - len(results))
+    if count <= 0:
         return []
-    import optuna  # a third of a second
+    import optuna  # takes a third of a second
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(
-        seed=(strategy.seed + len(known)) % 2**32, multivariate=True, constant_liar=True
+        seed=(strategy.seed + len(results)) % 2**32, multivariate=True, constant_liar=True
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    distributions = {name: _distribution(values) for name, values in space.dimensions.items()}
-    for each in known:
-        with suppress(ValueError, TypeError):  # of a space that was another one before
-            study.add_trial(_trial(each, space, distributions))
-    asked = [study.ask(distributions) for _ in range(wanted)]
-    return [_settings(trial.params, space) for trial in asked]
+    distributions = {
+        name: _optuna_distribution(values) for name, values in space.dimensions.items()
+    }
+    for result in results:
+        with suppress(ValueError, TypeError):  # outside of the space, which was extended since
+            study.add_trial(_optuna_trial(result, space, distributions))
+    asked = [study.ask(distributions) for _ in range(count)]
+    return [_settings_from_params(trial.params, space) for trial in asked]
 
 
-def _distribution(values: list[Any] | Range) -> Any:
-    """Values may be lists, which Optuna knows by their place."""
+def _optuna_distribution(values: list[Any] | Range) -> Any:
+    """Return the distribution of a field. Listed values are encoded by index: they may be lists."""
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
@@ -179,33 +202,33 @@ def _distribution(values: list[Any] | Range) -> Any:
 
     if isinstance(values, list):
         return CategoricalDistribution(tuple(range(len(values))))
-    if values.whole:
+    if values.is_integer:
         return IntDistribution(int(values.low), int(values.high), log=values.log)
     return FloatDistribution(values.low, values.high, log=values.log)
 
 
-def _trial(known: Known, space: Space, distributions: Mapping[str, Any]) -> Any:
+def _optuna_trial(result: TrialResult, space: SearchSpace, distributions: Mapping[str, Any]) -> Any:
     from optuna.trial import TrialState, create_trial
 
-    failed = known.score is None
+    failed = result.score is None
     return create_trial(
         params={
-            name: values.index(known.settings[name])
+            name: values.index(result.settings[name])
             if isinstance(values, list)
-            else known.settings[name]
+            else result.settings[name]
             for name, values in space.dimensions.items()
         },
         distributions=dict(distributions),
         state=TrialState.FAIL if failed else TrialState.COMPLETE,
-        value=None if failed else known.score,
+        value=None if failed else result.score,
     )
 
 
-def _settings(params: Mapping[str, Any], space: Space) -> Settings:
-    found: Settings = {}
+def _settings_from_params(params: Mapping[str, Any], space: SearchSpace) -> TrialSettings:
+    settings: TrialSettings = {}
     for name, values in space.dimensions.items():
         if isinstance(values, list):
-            found[name] = values[params[name]]
+            settings[name] = values[params[name]]
         else:
-            found[name] = params[name] if values.whole else values.rounded(params[name])
-    return found
+            settings[name] = params[name] if values.is_integer else values.rounded(params[name])
+    return settings

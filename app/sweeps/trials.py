@@ -1,4 +1,4 @@
-"""What is known of a cell already, from whichever sweep or caller it comes."""
+"""Trials of a sweep: reuse of existing results, and from settings to the columns of a job."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,91 +11,118 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.errors import AppError
-from app.jobs.base_models import Base
-from app.jobs.resolve import Draft, Drafter
-from app.queue.states import JobState, Lane
+from app.jobs.base_models import ResolvedBase
+from app.jobs.resolve import JobResolver, ResolvedJob
+from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Checkpoint, Job
-from app.sweeps.errors import InvalidCells, UnknownField
-from app.sweeps.search_space import Settings, Space, applied, ends, named
-from app.sweeps.strategies import Halving, Strategy, shares
+from app.sweeps.errors import InvalidTrials, UnknownField
+from app.sweeps.search_space import (
+    SearchSpace,
+    TrialSettings,
+    apply_settings,
+    boundary_settings,
+    canonical_json,
+)
+from app.sweeps.strategies import Strategy, SuccessiveHalving, rung_budgets
 from lora_core.errors import LoraCoreError
 from lora_core.specs.data import DataSpec
 from lora_core.specs.train import TrainSpec, TrialSpec
-from lora_core.specs.validation import faults, first_fault
+from lora_core.specs.validation import field_problems, first_problem
 
-LIVE = (JobState.QUEUED, JobState.RUNNING)
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+
+
+# Reuse of results. Jobs of the same trial have the same `cell_sha256`, whichever sweep or caller
+# created them.
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A job that has the figures, or will have them."""
+class ExistingJob:
+    """A job that has the results of a trial (`finished`), or will have them."""
 
     job_id: UUID
-    ended: bool
+    finished: bool
 
 
 @dataclass(frozen=True)
-class Unknown:
-    """The cell has to be run. `continues`: a job that got part of the way.
+class MissingResult:
+    """The trial needs a job of its own.
 
-    `later`: one is just being stopped, whose checkpoint is worth waiting for.
+    `resume_from` is a job whose checkpoint is on the way to the trial's budget. `wait`: a job of
+    this trial is being cancelled, and its checkpoint is worth waiting for.
     """
 
-    continues: UUID | None = None
-    later: bool = False
+    resume_from: UUID | None = None
+    wait: bool = False
 
 
-def find(session: Session, cell_sha256: str, draft: JsonObject) -> Entry | Unknown:
-    """Look for the figures of a cell with these columns of a job.
+def find_existing_job(
+    session: Session, trial_sha256: str, job_columns: JsonObject
+) -> ExistingJob | MissingResult:
+    """Look for a job with the results of a trial whose job would have these columns.
 
-    Whoever waits for the job of somebody else must be sure of its end: it must be for a device that
-    would do for the cell, or run already, and have no limit of its own.
+    A job that has not ended is shared only if it is certain to end: it must run already or be
+    queued for a device class that suits the trial, and must have no time limit.
     """
-    spec, lanes = draft["spec"], (draft["lane"], Lane.ANY)
-    jobs = _jobs(session, cell_sha256)
-    same = [job for job in jobs if _serves(job, spec)]
-    if ended := next((job for job in same if job.state == JobState.SUCCEEDED), None):
-        return Entry(ended.id, ended=True)
-    live = [
+    spec = job_columns["spec"]
+    device_classes = (job_columns["lane"], DeviceClass.ANY)
+    jobs = _jobs_of_trial(session, trial_sha256)
+    matching = [job for job in jobs if _has_wanted_metrics(job, spec)]
+    succeeded = [job for job in matching if job.state == JobState.SUCCEEDED]
+    if succeeded:
+        return ExistingJob(succeeded[0].id, finished=True)
+    unfinished = [
         job
-        for job in same
+        for job in matching
         if job.time_limit_seconds is None
-        if job.state == JobState.RUNNING or (job.state == JobState.QUEUED and job.lane in lanes)
+        if job.state == JobState.RUNNING
+        or (job.state == JobState.QUEUED and job.lane in device_classes)
     ]
-    if coming := next((job for job in live if job.cancel_requested_at is None), None):
-        return Entry(coming.id, ended=False)
-    return Unknown(continues=_furthest(session, jobs, spec), later=bool(live))
+    for job in unfinished:
+        if job.cancel_requested_at is None:
+            return ExistingJob(job.id, finished=False)
+    return MissingResult(
+        resume_from=_furthest_checkpoint_job(session, jobs, spec), wait=bool(unfinished)
+    )
 
 
-def known(session: Session, cell_sha256: str, draft: JsonObject) -> bool:
-    """Whether its figures are there."""
-    found = find(session, cell_sha256, draft)
-    return isinstance(found, Entry) and found.ended
+def has_result(session: Session, trial_sha256: str, job_columns: JsonObject) -> bool:
+    """Return whether the results of the trial exist already."""
+    found = find_existing_job(session, trial_sha256, job_columns)
+    return isinstance(found, ExistingJob) and found.finished
 
 
-def _jobs(session: Session, cell_sha256: str) -> Sequence[Job]:
-    """Every run of it and every trial, the oldest first. No other kind of job has this hash."""
-    return session.scalars(select(Job).where(Job.cell_sha256 == cell_sha256).order_by(Job.id)).all()
+def _jobs_of_trial(session: Session, trial_sha256: str) -> Sequence[Job]:
+    """Return all jobs of the trial, with any budget, the oldest first.
+
+    Only training jobs have this hash.
+    """
+    statement = select(Job).where(Job.cell_sha256 == trial_sha256).order_by(Job.id)
+    return session.scalars(statement).all()
 
 
-def _serves(job: Job, spec: JsonObject) -> bool:
-    """Whether its figures are those that the description asks for."""
-    if _trial(job.spec) != _trial(spec):
+def _has_wanted_metrics(job: Job, spec: JsonObject) -> bool:
+    """Return whether a job has the same budget and all metrics that the description asks for."""
+    if _trial_spec(job.spec) != _trial_spec(spec):
         return False
-    asked, gives = spec["result"]["train_figures"], job.spec.get("result", {})
-    return bool(not asked or gives.get("train_figures"))
+    wanted, measured = spec["result"]["train_figures"], job.spec.get("result", {})
+    return bool(not wanted or measured.get("train_figures"))
 
 
-def _furthest(session: Session, jobs: Sequence[Job], spec: JsonObject) -> UUID | None:
-    """Whose checkpoint is the furthest that lies on the way."""
-    upto = _share(spec)
-    on_the_way = [job.id for job in jobs if _share(job.spec) <= upto and job.state not in LIVE]
-    if not on_the_way:
+def _furthest_checkpoint_job(
+    session: Session, jobs: Sequence[Job], spec: JsonObject
+) -> UUID | None:
+    """Return the ended job with the furthest checkpoint that is within the trial's budget."""
+    budget = _budget(spec)
+    candidates = [
+        job.id for job in jobs if _budget(job.spec) <= budget and job.state not in UNFINISHED
+    ]
+    if not candidates:
         return None
-    good = (Checkpoint.job_id.in_(on_the_way), Checkpoint.bad.is_(False))
+    usable = (Checkpoint.job_id.in_(candidates), Checkpoint.bad.is_(False))
     furthest = (
         select(Checkpoint.job_id, func.max(Checkpoint.step).label("step"))
-        .where(*good)
+        .where(*usable)
         .group_by(Checkpoint.job_id)
         .order_by(func.max(Checkpoint.step).desc(), Checkpoint.job_id)
     )
@@ -103,162 +130,183 @@ def _furthest(session: Session, jobs: Sequence[Job], spec: JsonObject) -> UUID |
     return row.job_id if row else None
 
 
-def _trial(spec: JsonObject) -> JsonObject | None:
+def _trial_spec(spec: JsonObject) -> JsonObject | None:
     trial: JsonObject | None = spec.get("trial")
     return trial
 
 
-def _share(spec: JsonObject) -> float:
-    trial = _trial(spec)
+def _budget(spec: JsonObject) -> float:
+    """Return the share of all training steps that the job runs, 0 to 1."""
+    trial = _trial_spec(spec)
     return 1.0 if trial is None else float(trial["share"])
 
 
-# MERGED app.sweeps.trials
-# From the settings of a cell to the columns of its job; what fits nothing is told as a problem.
+# Job descriptions of trials. Invalid ones are collected first and reported together.
 
-SHOWN = 10  # cells that are named when some could never run
-LONGEST = 64  # characters of a value, or of a field's name, that is named
-OWN = {"spec_version", "preset", "trial", "result"}  # fields that a sweep decides on
+MAX_REPORTED_TRIALS = 10  # invalid trials that an error lists
+MAX_SHOWN_CHARACTERS = 64  # of a value or field name in an error
+RESERVED_FIELDS = {"spec_version", "preset", "trial", "result"}  # set by the sweep itself
 
-REFUSALS = (AppError, LoraCoreError)  # of a description that could never run
-Find = Callable[[str | None, str | None], Base | None]
+RESOLVE_ERRORS = (AppError, LoraCoreError)  # why a valid description still could never run
+FindBase = Callable[[str | None, str | None], ResolvedBase | None]  # (name, revision)
 
 
 @dataclass
-class Pinned:
-    """What names meant when the sweep was made, so that they mean it to its end."""
+class ResolvedInputs:
+    """Bases and data sources as resolved at the start of a sweep.
 
-    bases: dict[str, Base] = field(default_factory=dict)
+    A name keeps its meaning to the end of the sweep, even if a new version appears.
+    """
+
+    bases: dict[str, ResolvedBase] = field(default_factory=dict)
     sources: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, kept: JsonObject) -> "Pinned":
-        bases = {name: Base(**facts) for name, facts in kept["bases"].items()}
-        return cls(bases, dict(kept["sources"]))
+    def from_json(cls, stored: JsonObject) -> "ResolvedInputs":
+        bases = {name: ResolvedBase(**fields) for name, fields in stored["bases"].items()}
+        return cls(bases, dict(stored["sources"]))
 
-    def as_json(self) -> JsonObject:
+    def to_json(self) -> JsonObject:
         bases = {name: asdict(base) for name, base in self.bases.items()}
         return {"bases": bases, "sources": self.sources}
 
-    def base(self, spec: TrainSpec) -> Base | None:
-        return self.bases[base_name(spec)] if spec.base else None
+    def base_of(self, spec: TrainSpec) -> ResolvedBase | None:
+        return self.bases[base_key(spec)] if spec.base else None
 
-    def look_up(self, specs: Iterable[TrainSpec], find: Find) -> dict[str, Exception]:
-        """Find the bases that are not known yet; by name, why one cannot be had.
+    def resolve_bases(
+        self, specs: Iterable[TrainSpec], find_base: FindBase
+    ) -> dict[str, Exception]:
+        """Resolve the bases that are still unknown; return the errors by base name.
 
-        Called outside of a transaction: `find` may ask the hub.
+        Call this outside of a transaction: `find_base` may query the Hugging Face Hub.
         """
-        missing: dict[str, Exception] = {}
+        errors: dict[str, Exception] = {}
         for spec in specs:
-            name = base_name(spec)
-            if name in self.bases or name in missing:
+            name = base_key(spec)
+            if name in self.bases or name in errors:
                 continue
             try:
-                if (base := find(spec.base, spec.base_revision)) is not None:
+                if (base := find_base(spec.base, spec.base_revision)) is not None:
                     self.bases[name] = base
-            except REFUSALS as error:
-                missing[name] = error
-        return missing
+            except RESOLVE_ERRORS as error:
+                errors[name] = error
+        return errors
 
-    def draft(self, drafter: Drafter, asked: TrainSpec, *, since: float = 0.0) -> Draft:
-        """Raises what `Drafter.draft` raises."""
-        source = named(asked.data.model_dump(mode="json")["source"])
+    def resolve_job(
+        self, resolver: JobResolver, spec: TrainSpec, *, since: float = 0.0
+    ) -> ResolvedJob:
+        """Resolve a job with these inputs. Raises what `JobResolver.resolve` raises."""
+        source = canonical_json(spec.data.model_dump(mode="json")["source"])
         if source in self.sources:
-            said = asked.data.model_dump(exclude_unset=True)
-            pinned = DataSpec.model_validate({**said, "source": self.sources[source]})
-            asked = asked.model_copy(update={"data": pinned})
-        made = drafter.draft(asked, self.base(asked), since=since)
-        self.sources[source] = made.spec.data.model_dump(mode="json")["source"]
-        return made
+            given = spec.data.model_dump(exclude_unset=True)
+            data = DataSpec.model_validate({**given, "source": self.sources[source]})
+            spec = spec.model_copy(update={"data": data})
+        resolved = resolver.resolve(spec, self.base_of(spec), completed_share=since)
+        self.sources[source] = resolved.spec.data.model_dump(mode="json")["source"]
+        return resolved
 
 
-def check_fields(job: TrainSpec, space: Space) -> None:
-    """Raises `UnknownField`."""
+def validate_fields(job: TrainSpec, space: SearchSpace) -> None:
+    """Raise `UnknownField` for the first field of the space that a job does not have."""
     description = job.model_dump(mode="json", exclude_unset=True)
-    first = next(ends(space))
+    first = next(boundary_settings(space))
     for name in space.fields:
-        told = name[:LONGEST]
-        if name.partition(".")[0] in OWN:
-            raise UnknownField(field=told, reason="a sweep decides on that itself", at="space")
+        shown = name[:MAX_SHOWN_CHARACTERS]
+        if name.partition(".")[0] in RESERVED_FIELDS:
+            raise UnknownField(field=shown, reason="the sweep sets it itself", at="space")
         if not all(part.isidentifier() for part in name.split(".")):
-            raise UnknownField(field=told, reason="a field looks like `method.r`", at="space")
+            raise UnknownField(field=shown, reason="a field looks like `method.r`", at="space")
         try:
-            TrainSpec.model_validate(applied(description, {name: first[name]}))
+            TrainSpec.model_validate(apply_settings(description, {name: first[name]}))
         except ValidationError as error:
-            for fault in faults(error.errors(include_url=False), TrainSpec):
-                inside = name.startswith(f"{fault.at}.")  # of what is no object
-                if inside or (fault.at == name and fault.code == "extra_forbidden"):
-                    raise UnknownField(field=told, reason=fault.message, at="space") from error
+            for problem in field_problems(error.errors(include_url=False), TrainSpec):
+                in_scalar = name.startswith(f"{problem.at}.")  # the parent is not an object
+                if in_scalar or (problem.at == name and problem.code == "extra_forbidden"):
+                    raise UnknownField(field=shown, reason=problem.message, at="space") from error
 
 
-def specs(job: TrainSpec, cells: Sequence[Settings]) -> list[TrainSpec | Exception]:
-    """The description of each cell, whole runs that keep no model, or what is wrong with it."""
+def trial_specs(job: TrainSpec, trials: Sequence[TrialSettings]) -> list[TrainSpec | Exception]:
+    """Return the job description of each trial, or the error if it is invalid.
+
+    The descriptions are those of full runs that keep no model.
+    """
     description = job.model_dump(mode="json", exclude_unset=True)
     result = job.result.model_copy(update={"model": False})
-    found: list[TrainSpec | Exception] = []
-    for settings in cells:
+    specs: list[TrainSpec | Exception] = []
+    for settings in trials:
         try:
-            spec = TrainSpec.model_validate(applied(description, settings))
-            found.append(spec.model_copy(update={"result": result}))
+            spec = TrainSpec.model_validate(apply_settings(description, settings))
+            specs.append(spec.model_copy(update={"result": result}))
         except ValidationError as error:
-            found.append(error)
-    return found
+            specs.append(error)
+    return specs
 
 
-def at_rung(spec: TrainSpec, strategy: Strategy, rung: int) -> TrainSpec:
-    """The same run up to the end of a rung."""
-    share = shares(strategy)[rung]
-    texts = strategy.validation_texts if isinstance(strategy, Halving) else None
-    trial = None if share == 1.0 else TrialSpec(share=share, validation_texts=texts)
-    return spec.model_copy(update={"trial": trial})  # which tells what was said from defaults
+def spec_at_rung(spec: TrainSpec, strategy: Strategy, rung: int) -> TrainSpec:
+    """Return the description of the same run with the budget of a rung."""
+    budget = rung_budgets(strategy)[rung]
+    texts = strategy.validation_texts if isinstance(strategy, SuccessiveHalving) else None
+    trial = None if budget == 1.0 else TrialSpec(share=budget, validation_texts=texts)
+    # `model_copy` keeps the record of which fields were set and which are defaults.
+    return spec.model_copy(update={"trial": trial})
 
 
-def refuse(cells: Sequence[Settings], outcomes: Sequence[object]) -> None:
-    """Raises `InvalidCells` if some outcomes are errors; where all are the same one, that."""
-    wrong = [
+def raise_invalid_trials(trials: Sequence[TrialSettings], outcomes: Sequence[object]) -> None:
+    """Raise `InvalidTrials` if some outcomes are errors.
+
+    If all trials have the same error, raise that one: it lies in the job, not in the space.
+    """
+    invalid = [
         (number, settings, outcome)
-        for number, (settings, outcome) in enumerate(zip(cells, outcomes, strict=True), start=1)
+        for number, (settings, outcome) in enumerate(zip(trials, outcomes, strict=True), start=1)
         if isinstance(outcome, Exception)
     ]
-    if not wrong:
+    if not invalid:
         return
-    first = wrong[0][2]
-    same = {(type(error), str(error)) for _, _, error in wrong}
-    if len(wrong) == len(cells) and len(same) == 1 and not isinstance(first, ValidationError):
+    first = invalid[0][2]
+    distinct = {(type(error), str(error)) for _, _, error in invalid}
+    all_alike = len(invalid) == len(trials) and len(distinct) == 1
+    if all_alike and not isinstance(first, ValidationError):
         raise first
-    raise InvalidCells(
-        count=len(wrong),
-        total=len(cells),
+    raise InvalidTrials(
+        count=len(invalid),
+        total=len(trials),
         at="space",
         cells=[
-            {"number": number, "settings": shown(settings), "reason": reason(error).rstrip(".")}
-            for number, settings, error in wrong[:SHOWN]
+            {
+                "number": number,
+                "settings": format_settings(settings),
+                "reason": error_reason(error).rstrip("."),
+            }
+            for number, settings, error in invalid[:MAX_REPORTED_TRIALS]
         ],
     )
 
 
-def reason(error: Exception) -> str:
-    """Why a cell cannot run, in a sentence."""
+def error_reason(error: Exception) -> str:
+    """Return in one sentence why a trial cannot run."""
     if isinstance(error, ValidationError):
-        place, fault = first_fault(error, TrainSpec)
-        return f"{place}: {fault}."
+        place, message = first_problem(error, TrainSpec)
+        return f"{place}: {message}."
     return str(error)
 
 
-def base_name(spec: TrainSpec) -> str:
-    """What a base is kept under."""
+def base_key(spec: TrainSpec) -> str:
+    """Return the key of the spec's base in `ResolvedInputs.bases`: `name` or `name@revision`."""
     name = spec.base or ""
     return name if spec.base_revision is None else f"{name}@{spec.base_revision}"
 
 
-def shown(settings: Mapping[str, Any]) -> str:
-    """`method.r=8, method.targets=query+value`."""
-    return ", ".join(f"{name}={_short(value)}" for name, value in settings.items())
+def format_settings(settings: Mapping[str, Any]) -> str:
+    """Format settings as `method.r=8, method.targets=query+value`."""
+    return ", ".join(f"{name}={_shorten_value(value)}" for name, value in settings.items())
 
 
-def _short(value: Any) -> str:
+def _shorten_value(value: Any) -> str:
     if isinstance(value, list):
-        text = "+".join(str(each) for each in value)
+        text = "+".join(str(item) for item in value)
     else:
-        text = value if isinstance(value, str) else named(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+        text = value if isinstance(value, str) else canonical_json(value)
+    if len(text) <= MAX_SHOWN_CHARACTERS:
+        return text
+    return f"{text[: MAX_SHOWN_CHARACTERS - 1]}…"

@@ -1,114 +1,124 @@
-"""Which cell of a sweep to take: the best on validation, or one as good that costs less."""
+"""Selection of a sweep's winner, and of the cheapest trial within noise of it."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 from app.jobs.results.comparison import (
-    CHANCE,
-    Comparison,
-    Graded,
+    SIGNIFICANCE_LEVEL,
+    PairedComparison,
+    SplitCorrectness,
     accuracy,
+    accuracy_interval,
     compare,
-    discordant,
-    interval,
-    mcnemar,
+    discordant_counts,
+    mcnemar_p_values,
     same_texts,
 )
-from app.sweeps.snapshot import Board, Cell
+from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot
 
 
 @dataclass(frozen=True)
-class Score:
-    """How a cell did on one part."""
+class SplitScore:
+    """Results of a trial on one split."""
 
     accuracy: float
-    low: float  # 95 % interval of the accuracy
+    low: float  # bounds of the 95 % confidence interval of the accuracy
     high: float
     texts: int
-    objective: float | None  # the figure that the sweep is about; None where it is unknown
+    objective: float | None  # the objective of the sweep on this split; None: unknown
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The winner on validation, those that can't be told from it, and the cheapest of them.
+class WinnerSelection:
+    """The winner on validation, the trials within noise of it, and the cheapest of them.
 
-    Choosing by validation flatters what is chosen there, so the test part has the last word.
+    Selection by validation results is optimistic, so the test split gives the final comparison.
     """
 
-    winner: int  # numbers of cells
-    cheapest: int  # may be the winner itself
-    near: tuple[int, ...]  # within noise of the winner, which is one of them; in ascending order
-    compared: int  # cells that answered the winner's validation texts, the winner among them
-    winner_validation: Score | None  # None where it is unknown which texts were right
-    cheapest_validation: Score | None
-    winner_test: Score | None
-    cheapest_test: Score | None
-    validation: Comparison | None  # winner less cheapest; None where they are one
-    test: Comparison | None
+    winner: int  # trial number
+    cheapest: int  # trial number, possibly that of the winner
+    within_noise: tuple[int, ...]  # trial numbers in ascending order, the winner among them
+    compared: int  # trials evaluated on the winner's validation texts, the winner among them
+    winner_validation: SplitScore | None  # None: the correctness of each text is unknown
+    cheapest_validation: SplitScore | None
+    winner_test: SplitScore | None
+    cheapest_test: SplitScore | None
+    validation: PairedComparison | None  # winner minus cheapest; None if they are the same trial
+    test: PairedComparison | None
 
 
 @lru_cache(maxsize=8)
-def judge(board: Board) -> Verdict | None:
-    """Judge the cells that ran whole; None while there is none whose objective is known.
+def select_winner(snapshot: SweepSnapshot) -> WinnerSelection | None:
+    """Select among the complete trials; return None if no objective is known.
 
-    The best objective wins; of equal ones that with the fewest trainable parameters, then the
-    lowest number. Within noise of it is what the exact McNemar test on the accuracy of the same
-    validation texts gives p >= 0.05. Of these the cheapest has the fewest trainable
-    parameters, then the better objective, then the lowest number.
+    The winner has the best objective; ties go to the fewest trainable parameters, then to the
+    lowest number. A trial is within noise of the winner if the exact McNemar test of their
+    accuracies on the same validation texts gives p >= 0.05. The cheapest of these has the fewest
+    trainable parameters; ties go to the better objective, then to the lowest number.
     """
-    ranked = board.ranked
+    ranked = snapshot.ranked
     if not ranked:
         return None
     winner = ranked[0]
-    comparable = [cell for cell in ranked if cell is winner or _paired(winner, cell, "validation")]
-    near = _near(winner, comparable)
-    # `near` keeps the order of the ranking, and min takes the first of equals.
-    cheapest = min(near, key=lambda cell: cell.trainable_parameters)
-    return Verdict(
+    comparable = [
+        trial
+        for trial in ranked
+        if trial is winner or _common_correctness(winner, trial, "validation")
+    ]
+    within_noise = _within_noise(winner, comparable)
+    # The list keeps the order of the ranking, and `min` returns the first of equals.
+    cheapest = min(within_noise, key=lambda trial: trial.trainable_parameters)
+    return WinnerSelection(
         winner=winner.number,
         cheapest=cheapest.number,
-        near=tuple(sorted(cell.number for cell in near)),
+        within_noise=tuple(sorted(trial.number for trial in within_noise)),
         compared=len(comparable),
-        winner_validation=_score(board, winner, "validation"),
-        cheapest_validation=_score(board, cheapest, "validation"),
-        winner_test=_score(board, winner, "test"),
-        cheapest_test=_score(board, cheapest, "test"),
-        validation=_compared(winner, cheapest, "validation"),
-        test=_compared(winner, cheapest, "test"),
+        winner_validation=_split_score(snapshot, winner, "validation"),
+        cheapest_validation=_split_score(snapshot, cheapest, "validation"),
+        winner_test=_split_score(snapshot, winner, "test"),
+        cheapest_test=_split_score(snapshot, cheapest, "test"),
+        validation=_compare_trials(winner, cheapest, "validation"),
+        test=_compare_trials(winner, cheapest, "test"),
     )
 
 
-def _near(winner: Cell, comparable: list[Cell]) -> list[Cell]:
-    others = [cell for cell in comparable if cell is not winner]
+def _within_noise(winner: TrialSnapshot, comparable: list[TrialSnapshot]) -> list[TrialSnapshot]:
+    others = [trial for trial in comparable if trial is not winner]
     if not others:
         return [winner]
-    pairs = discordant(winner.graded["validation"], [cell.graded["validation"] for cell in others])
-    kept = mcnemar(*pairs) >= CHANCE
-    return [winner, *(cell for cell, keep in zip(others, kept, strict=True) if keep)]
+    counts = discordant_counts(
+        winner.correctness["validation"], [trial.correctness["validation"] for trial in others]
+    )
+    insignificant = mcnemar_p_values(*counts) >= SIGNIFICANCE_LEVEL
+    return [winner, *(trial for trial, keep in zip(others, insignificant, strict=True) if keep)]
 
 
-def _paired(a: Cell, b: Cell, part: str) -> tuple[Graded, Graded] | None:
-    """What both answered of a part; None where these are other texts, or unknown."""
-    if part not in a.graded or part not in b.graded:
+def _common_correctness(
+    a: TrialSnapshot, b: TrialSnapshot, split: str
+) -> tuple[SplitCorrectness, SplitCorrectness] | None:
+    """Return the correctness of both trials on a split, or None unless the texts are the same."""
+    if split not in a.correctness or split not in b.correctness:
         return None
-    ours, theirs = a.graded[part], b.graded[part]
-    return (ours, theirs) if same_texts(ours, theirs) else None
+    of_a, of_b = a.correctness[split], b.correctness[split]
+    return (of_a, of_b) if same_texts(of_a, of_b) else None
 
 
-def _compared(winner: Cell, cheapest: Cell, part: str) -> Comparison | None:
-    pair = None if cheapest is winner else _paired(winner, cheapest, part)
+def _compare_trials(
+    winner: TrialSnapshot, cheapest: TrialSnapshot, split: str
+) -> PairedComparison | None:
+    pair = None if cheapest is winner else _common_correctness(winner, cheapest, split)
     return compare(*pair) if pair else None
 
 
-def _score(board: Board, cell: Cell, part: str) -> Score | None:
-    graded = cell.graded.get(part)
-    if graded is None or graded.count == 0:
+def _split_score(snapshot: SweepSnapshot, trial: TrialSnapshot, split: str) -> SplitScore | None:
+    correctness = trial.correctness.get(split)
+    if correctness is None or correctness.count == 0:
         return None
-    low, high = interval(graded)
-    return Score(
-        accuracy=accuracy(graded),
+    low, high = accuracy_interval(correctness)
+    return SplitScore(
+        accuracy=accuracy(correctness),
         low=low,
         high=high,
-        texts=graded.count,
-        objective=cell.figure(part, board.objective),
+        texts=correctness.count,
+        objective=trial.metric(split, snapshot.objective),
     )

@@ -1,1 +1,1 @@
-"""The page: what the service knows, for people. It goes through the same doors as the API."""
+"""Server-rendered pages. They use the same middleware, permissions and services as the API."""

@@ -1,8 +1,9 @@
-"""Plotly's own JavaScript, from the installed package, under a policy without inline styles.
+"""Static files, and Plotly's JavaScript from the installed package. They need no API key.
 
-At its start the bundle adds two style elements, which such a policy blocks and browsers report. It
-leaves that if elements with their ids are there (plotly.js#7109): a link to its rules, which are
-read from the bundle here, and an empty one for those of its maps, which no page of ours draws.
+The content security policy forbids inline styles. At startup the Plotly bundle adds two style
+elements, which the policy blocks and browsers report. The bundle skips that if elements with their
+ids exist (plotly.js#7109): pages contain a link to the first element's rules, extracted from the
+bundle here, and an empty element for the second one, which styles maps that no page draws.
 """
 
 import gzip
@@ -17,83 +18,84 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-VERSION = version("plotly")
-_RULES = re.compile(r'=\{("X,X div":.*?)\};for\(', re.DOTALL)
-_RULE = re.compile(r"""(?:"([XY][^"]*)"|\b(Y)):(?:"([^"]*)"|'([^']*)')""")
-_MAPS = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
+STATIC_DIR = Path(__file__).with_name("static")
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+# Values of Cache-Control.
+REVALIDATE = "no-cache"
+IMMUTABLE = "public, max-age=31536000, immutable"  # for URLs that contain a version
 
+PLOTLY_VERSION = version("plotly")
+_STYLE_RULES = re.compile(r'=\{("X,X div":.*?)\};for\(', re.DOTALL)
+_STYLE_RULE = re.compile(r"""(?:"([XY][^"]*)"|\b(Y)):(?:"([^"]*)"|'([^']*)')""")
+_MAP_STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
 
-@cache
-def script() -> str:
-    """The whole bundle, 4.5 MB."""
-    return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-
-
-@cache
-def packed() -> bytes:
-    """The bundle in a third of the bytes."""
-    return gzip.compress(script().encode(), 6)
-
-
-@cache
-def style() -> str:
-    """What the bundle would put into its first style element."""
-    rules = _found(_RULES)
-    lines = []
-    for selector, alone, plain, quoted in _RULE.findall(rules):
-        named = (selector or alone).replace("X", ".js-plotly-plot .plotly")
-        lines.append(f"{named.replace('Y', '.plotly-notifier')}{{{plain or quoted}}}\n")
-    return "".join(lines)
-
-
-@cache
-def maps_style_id() -> str:
-    """The id of its second one."""
-    return _found(_MAPS)
-
-
-def _found(pattern: re.Pattern[str]) -> str:
-    match = pattern.search(script())
-    if match is None:
-        raise LookupError(f"plotly {VERSION} has no {pattern.pattern!r}: its bundle has changed")
-    return match[1]
-
-
-# MERGED app.web.assets
-# Styles and scripts. They tell nothing about anybody, so they need no key.
-
-STATIC = Path(__file__).with_name("static")
-TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-ASK_FIRST = "no-cache"  # kept by the browser, but compared with ours each time
-FOR_EVER = "public, max-age=31536000, immutable"  # its address holds its version
-
-_FILES = StaticFiles(directory=STATIC)  # answers 304 where a browser has the file
+_static_files = StaticFiles(directory=STATIC_DIR)  # answers 304 to a matching If-None-Match
 
 router = APIRouter(include_in_schema=False)
 
 
-@router.get(f"/static/plotly-{VERSION}.min.js")
+@router.get(f"/static/plotly-{PLOTLY_VERSION}.min.js")
 def plotly_script(request: Request) -> Response:
-    """Plotly's JavaScript."""
-    headers = {"Cache-Control": FOR_EVER, "Vary": "Accept-Encoding"}
+    """Serve Plotly's JavaScript, compressed if the client accepts gzip."""
+    headers = {"Cache-Control": IMMUTABLE, "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
-        return Response(packed(), headers=headers, media_type=TYPES[".js"])
-    return Response(script(), headers=headers, media_type=TYPES[".js"])
+        return Response(gzipped_plotly_script(), headers=headers, media_type=MEDIA_TYPES[".js"])
+    return Response(plotly_script_text(), headers=headers, media_type=MEDIA_TYPES[".js"])
 
 
-@router.get(f"/static/plotly-{VERSION}.css")
+@router.get(f"/static/plotly-{PLOTLY_VERSION}.css")
 def plotly_style() -> Response:
-    """Plotly's rules of style."""
-    return Response(style(), headers={"Cache-Control": FOR_EVER}, media_type=TYPES[".css"])
+    """Serve Plotly's style rules."""
+    return Response(
+        plotly_style_text(), headers={"Cache-Control": IMMUTABLE}, media_type=MEDIA_TYPES[".css"]
+    )
 
 
 @router.get("/static/{name}")
-def asset(name: str, request: Request) -> Response:
-    """A file of ours."""
-    path = STATIC / name
-    if path.parent != STATIC or path.suffix not in TYPES or not path.is_file():
+def static_file(name: str, request: Request) -> Response:
+    """Serve a file of `STATIC_DIR`."""
+    path = STATIC_DIR / name
+    if path.parent != STATIC_DIR or path.suffix not in MEDIA_TYPES or not path.is_file():
         raise HTTPException(404)
-    answer = _FILES.file_response(path, path.stat(), request.scope)
-    answer.headers["Cache-Control"] = ASK_FIRST
-    return answer
+    response = _static_files.file_response(path, path.stat(), request.scope)
+    response.headers["Cache-Control"] = REVALIDATE
+    return response
+
+
+@cache
+def plotly_script_text() -> str:
+    """Return the bundle, 4.5 MB."""
+    return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+
+
+@cache
+def gzipped_plotly_script() -> bytes:
+    """Return the bundle compressed to a third of its size."""
+    return gzip.compress(plotly_script_text().encode(), 6)
+
+
+@cache
+def plotly_style_text() -> str:
+    """Return the CSS that the bundle would put into its first style element."""
+    rules = _search_bundle(_STYLE_RULES)
+    lines = []
+    for selector, notifier, declarations, quoted in _STYLE_RULE.findall(rules):
+        expanded = (selector or notifier).replace("X", ".js-plotly-plot .plotly")
+        lines.append(f"{expanded.replace('Y', '.plotly-notifier')}{{{declarations or quoted}}}\n")
+    return "".join(lines)
+
+
+@cache
+def map_style_id() -> str:
+    """Return the id of the bundle's second style element."""
+    return _search_bundle(_MAP_STYLE_ID)
+
+
+def _search_bundle(pattern: re.Pattern[str]) -> str:
+    match = pattern.search(plotly_script_text())
+    if match is None:
+        raise LookupError(
+            f"The Plotly {PLOTLY_VERSION} bundle has changed: no match for {pattern.pattern!r}"
+        )
+    return match[1]

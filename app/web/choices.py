@@ -1,4 +1,4 @@
-"""Names that forms offer: what can be trained on, what a job can start from, what can be asked."""
+"""Options of form fields: data sources, base models and models to query."""
 
 from dataclasses import dataclass
 
@@ -8,65 +8,65 @@ from app.datasets import repository as datasets
 from app.registry import repository as registry
 from app.registry.tables import PRODUCTION
 from app.settings import Settings
-from lora_core.hub import PREFIX
+from lora_core.hub import HUB_PREFIX
 from lora_core.samples import minilm, reviews
 
-MOST = 100  # uploads, and models: the newest
+MAX_OPTIONS = 100  # uploads or models listed, newest first
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A model that can be asked, and whose held-out texts may serve as examples."""
+class ModelOption:
+    """A model reference that can be queried. Its artifact holds example texts."""
 
     ref: str
-    says: str
+    description: str
     artifact_id: str
 
 
-def sources(session: Session, settings: Settings) -> list[str]:
-    """Samples, uploads, data sets of the hub."""
-    uploads = datasets.page(session, after=None, limit=MOST)
+def data_sources(session: Session, settings: Settings) -> list[str]:
+    """List sample data sets, uploads and configured Hugging Face data sets."""
+    uploads = datasets.page(session, after=None, limit=MAX_OPTIONS)
     return [
         *reviews.SAMPLES,
-        *dict.fromkeys(each.name for each in uploads),  # a name has many versions
-        *(f"{PREFIX}{name}" for name in settings.hub_datasets),
+        *dict.fromkeys(upload.name for upload in uploads),  # one entry for all versions of a name
+        *(f"{HUB_PREFIX}{name}" for name in settings.hub_datasets),
     ]
 
 
-def bases(session: Session, settings: Settings) -> list[str]:
-    """The sample, models of this installation, models of the hub."""
-    return [minilm.NAME, *models(session), *settings.hub_models]
+def base_models(session: Session, settings: Settings) -> list[str]:
+    """List the sample base model, registered models and configured Hugging Face models."""
+    return [minilm.NAME, *model_names(session), *settings.hub_models]
 
 
-def models(session: Session) -> list[str]:
-    """Of this installation."""
-    return [model.name for model in registry.models(session, after=None, limit=MOST)]
+def model_names(session: Session) -> list[str]:
+    """List registered models, newest first."""
+    return [model.name for model in registry.list_models(session, after=None, limit=MAX_OPTIONS)]
 
 
-def versions(session: Session) -> dict[str, list[Choice]]:
-    """All that can be asked, by model."""
-    return {name: _choices(session, name) for name in models(session)}
+def model_options(session: Session) -> dict[str, list[ModelOption]]:
+    """List every model reference that can be queried, by model name."""
+    return {name: _options_of(session, name) for name in model_names(session)}
 
 
-def _choices(session: Session, name: str) -> list[Choice]:
-    """What production answers, the other aliases, each version."""
-    row = registry.model(session, name)
-    versions = {each.number: each for each in registry.versions(session, row.id)}
+def _options_of(session: Session, name: str) -> list[ModelOption]:
+    """List the production alias, the other aliases, then each version."""
+    row = registry.get_model(session, name)
+    versions = {version.number: version for version in registry.list_versions(session, row.id)}
 
-    def choice(ref: str, says: str, number: int) -> Choice:
-        return Choice(ref, says, str(versions[number].artifact_id))
+    def option(ref: str, description: str, number: int) -> ModelOption:
+        return ModelOption(ref, description, str(versions[number].artifact_id))
 
-    aliases = registry.aliases(session, row.id)
+    aliases = registry.alias_numbers(session, row.id)
     return [
         *(
-            choice(name, f"{PRODUCTION}, now version {number}", number)
+            option(name, f"{PRODUCTION}, now version {number}", number)
             for alias, number in aliases.items()
             if alias == PRODUCTION
         ),
         *(
-            choice(f"{name}@{alias}", f"{alias}, now version {number}", number)
+            option(f"{name}@{alias}", f"{alias}, now version {number}", number)
             for alias, number in aliases.items()
             if alias != PRODUCTION
         ),
-        *(choice(f"{name}:{number}", f"version {number}", number) for number in versions),
+        *(option(f"{name}:{number}", f"version {number}", number) for number in versions),
     ]

@@ -1,4 +1,4 @@
-"""The paired test of two jobs, in plain words."""
+"""Job comparison: curves, accuracy, the paired test in words, and settings that differ."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -8,74 +8,34 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
-from app.charts.fields import text
+from app.auth.middleware import require_scope
+from app.charts.fields import display_value
 from app.http.dependencies import DatabaseDep
 from app.jobs import repository
-from app.jobs.repository import Filter
+from app.jobs.repository import JobFilter
 from app.jobs.results import comparison
-from app.jobs.results.comparison import CHANCE, ComparedJob, PartView
-from app.jobs.results.misclassified import Part
-from app.jobs.routes import MOST_COMPARED, JobId
+from app.jobs.results.comparison import SIGNIFICANCE_LEVEL, ComparedJob, SplitResultView
+from app.jobs.results.misclassified import EvaluatedSplit
+from app.jobs.routes import MAX_COMPARED, JobId
 from app.jobs.schemas import JobView
 from app.web import display_names
 from app.web.page import render
 
-
-def sentence(name: str, first: str, on: PartView | None, part: Part) -> str:
-    """How a job did beside the first one, how sure that is, or why it cannot be told."""
-    if on is None:
-        return f"{name} keeps no answers to {part} texts."
-    if on.unpaired == "first_has_none":
-        return f"{first} keeps no answers to {part} texts, so there is nothing to test against."
-    pair = on.against_first
-    if pair is None:
-        return (
-            f"{name} and {first} answered other {part} texts, so no text can be paired. Their "
-            "intervals still tell how sure each accuracy is."
-        )
-    points = 100 * pair.difference
-    more = f"{abs(points):.1f} points {'better' if points > 0 else 'worse'} than"
-    if points == 0:
-        more = "exactly as good as"
-    return (
-        f"{name} is {more} {first} on {on.texts:,} {part} texts (95 % interval "
-        f"{signed(100 * pair.low)} to {signed(100 * pair.high)}). It alone is right on "
-        f"{pair.only_this:,} of them, {first} alone on {pair.only_first:,}. {_verdict(pair.p)}"
-    )
-
-
-def _verdict(p: float) -> str:
-    """What the exact McNemar test says."""
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    if p < CHANCE:
-        return f"Chance hardly explains that ({shown})."
-    return f"Chance alone could explain that ({shown}): they cannot be told apart."
-
-
-def signed(points: float) -> str:
-    """`+1.5`; what is zero when rounded has no minus."""
-    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-# MERGED app.web.compare
-# Jobs side by side: curves over one another, accuracy, the paired test, settings that differ.
-
-OFFERED = 50  # of the newest jobs, to be added
+MAX_ADDABLE_JOBS = 50  # newest jobs offered for comparison
 
 router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
-class Column:
-    """One of the jobs."""
+class JobComparisonRow:
+    """A compared job. The first one is the reference of all tests."""
 
     job: JobView
     name: str
-    on: PartView | None  # how it answered the part that is looked at
-    found: str | None  # beside the first, in words
-    without: str  # addresses: of the others, and with this one first
-    as_first: str
+    evaluation: SplitResultView | None  # its result on the selected split
+    summary: str | None  # the paired test against the first job, in words
+    query_without: str  # query string of the comparison without this job
+    query_as_first: str  # query string of the comparison with this job as the reference
 
     @property
     def method(self) -> str:
@@ -83,71 +43,114 @@ class Column:
 
     @property
     def difference(self) -> str | None:
-        """Its accuracy less that of the first, in points."""
-        pair = self.on and self.on.against_first
-        return signed(100 * pair.difference) if pair else None
+        """Its accuracy minus the first job's, in percentage points."""
+        pair = self.evaluation and self.evaluation.against_first
+        return format_points(100 * pair.difference) if pair else None
 
 
-@router.get("/compare", dependencies=[requires("jobs:read")])
-def compare(
+@router.get("/compare", dependencies=[require_scope("jobs:read")])
+def compare_page(
     request: Request,
     database: DatabaseDep,
-    job: Annotated[list[JobId], Query(max_length=MOST_COMPARED)] = [],  # noqa: B006
-    part: Part = "test",
+    job: Annotated[list[JobId], Query(max_length=MAX_COMPARED)] = [],  # noqa: B006
+    part: EvaluatedSplit = "test",
 ) -> HTMLResponse:
-    """Those jobs; without any, what to do."""
+    """Compare jobs on the split `part`. Without jobs, offer a choice."""
     with database.read() as session:
-        found = comparison.read(session, job) if job else None
-        newest = repository.page(session, after=None, limit=OFFERED, only=Filter())
-        offered = [each for each in newest.jobs if each.id not in job]
+        found = comparison.compare_jobs(session, job) if job else None
+        newest = repository.list_page(
+            session, after=None, limit=MAX_ADDABLE_JOBS, job_filter=JobFilter()
+        )
+        addable = [each for each in newest.jobs if each.id not in job]
     jobs = found.jobs if found else []
-    columns = [_column(each, jobs, job, part) for each in jobs]
+    rows = [_row(each, jobs, job, part) for each in jobs]
     return render(
         request,
         "compare.html",
-        columns=columns,
-        part=part,
-        query=_query(job),
+        rows=rows,
+        split=part,
+        jobs_query=_query(job),
         settings={
-            name: [text(value) for value in values]
+            name: [display_value(value) for value in values]
             for name, values in (found.settings if found else {}).items()
         },
-        shown=[_shown(column) for column in columns],
-        offered=[
-            (each, display_names.name(each), display_names.method(each.spec)) for each in offered
+        chart_data=[_chart_data(row) for row in rows],
+        addable_jobs=[
+            (each, display_names.name(each), display_names.method(each.spec)) for each in addable
         ],
-        room=MOST_COMPARED - len(job),
+        can_add=len(job) < MAX_COMPARED,
     )
 
 
-def _column(
-    compared: ComparedJob, jobs: list[ComparedJob], order: list[UUID], part: Part
-) -> Column:
+def _row(
+    compared: ComparedJob, jobs: list[ComparedJob], order: list[UUID], split: EvaluatedSplit
+) -> JobComparisonRow:
     job, first = compared.job, jobs[0]
-    rest = [each for each in order if each != job.id]
-    on: PartView | None = getattr(compared, part)
-    return Column(
+    others = [job_id for job_id in order if job_id != job.id]
+    evaluation: SplitResultView | None = getattr(compared, split)
+    return JobComparisonRow(
         job=job,
         name=display_names.name(job),
-        on=on,
-        found=None
+        evaluation=evaluation,
+        summary=None
         if compared is first
-        else sentence(display_names.name(job), display_names.name(first.job), on, part),
-        without=_query(rest),
-        as_first=_query([job.id, *rest]),
+        else comparison_summary(
+            display_names.name(job), display_names.name(first.job), evaluation, split
+        ),
+        query_without=_query(others),
+        query_as_first=_query([job.id, *others]),
     )
 
 
-def _shown(column: Column) -> dict[str, Any]:
-    """What the pictures are drawn from."""
-    on = column.on
+def comparison_summary(
+    name: str, first: str, evaluation: SplitResultView | None, split: EvaluatedSplit
+) -> str:
+    """Describe the paired test of a job against the first one, or why there is none."""
+    if evaluation is None:
+        return f"{name} has no saved predictions for {split} texts."
+    if evaluation.unpaired == "first_has_none":
+        return f"{first} has no saved predictions for {split} texts to compare with."
+    pair = evaluation.against_first
+    if pair is None:
+        return (
+            f"{name} and {first} predicted different {split} texts, so they cannot be paired. "
+            "The intervals still show how precise each accuracy is."
+        )
+    points = 100 * pair.difference
+    difference = f"{abs(points):.1f} points {'better' if points > 0 else 'worse'} than"
+    if points == 0:
+        difference = "exactly as accurate as"
+    return (
+        f"{name} is {difference} {first} on {evaluation.texts:,} {split} texts (95 % interval "
+        f"{format_points(100 * pair.low)} to {format_points(100 * pair.high)}). "
+        f"Only {name} is right on {pair.only_this:,} of them, only {first} on "
+        f"{pair.only_first:,}. {_significance(pair.p)}"
+    )
+
+
+def _significance(p: float) -> str:
+    """Describe the p-value of the exact McNemar test."""
+    p_text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    if p < SIGNIFICANCE_LEVEL:
+        return f"The difference is statistically significant ({p_text})."
+    return f"The difference is within noise ({p_text})."
+
+
+def format_points(points: float) -> str:
+    """Format percentage points with a sign: `+1.5`. A rounded zero has no minus sign."""
+    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _chart_data(row: JobComparisonRow) -> dict[str, Any]:
+    """Return what compare.js needs to draw the charts."""
+    evaluation = row.evaluation
     return {
-        "id": str(column.job.id),
-        "name": column.name,
-        "ended": column.job.state.final,
-        "accuracy": on and [on.accuracy, on.low, on.high],
+        "id": str(row.job.id),
+        "name": row.name,
+        "ended": row.job.state.final,
+        "accuracy": evaluation and [evaluation.accuracy, evaluation.low, evaluation.high],
     }
 
 
 def _query(jobs: list[UUID]) -> str:
-    return urlencode([("job", str(each)) for each in jobs])
+    return urlencode([("job", str(job_id)) for job_id in jobs])

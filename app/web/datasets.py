@@ -1,4 +1,4 @@
-"""Data sets: upload, what is in them, and what to look at before anyone trains on them."""
+"""Data set pages: upload, contents, and data checks."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -7,121 +7,134 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.datasets import repository, service
 from app.datasets.schemas import DatasetListItem, DatasetView
-from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
-from app.http.pagination import cut, decode
+from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
+from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
-from app.jobs.repository import Filter
+from app.jobs.repository import JobFilter
 from app.web import display_names
-from app.web.learning_curve import MoreLabelsView
-from app.web.page import Wanted, render
-from lora_core.data.findings import Finding, Level
+from app.web.page import ListQuery, render
+from app.web.svg_curves import LearningCurveView
+from lora_core.data.findings import Finding, Severity
 from lora_core.samples import reviews
-from lora_core.specs.data import ENDINGS, MAX_LENGTH
+from lora_core.specs.data import MAX_LENGTH, SUFFIXES
 
-PER_PAGE = 50
-PREVIEW = 10  # rows at a time
-EXCERPT = 400  # characters of a text in a row
-JOBS = 10
-LABELS = 12  # that are shown at once
+PAGE_SIZE = 50
+ROWS_PER_PAGE = 10  # of the row preview
+MAX_TEXT_CHARACTERS = 400  # of a text in the row preview
+MAX_JOBS = 10
+MAX_LABELS = 12  # shown before the rest is folded
 
-router = APIRouter(include_in_schema=False, dependencies=[requires("datasets:read")])
+router = APIRouter(include_in_schema=False, dependencies=[require_scope("datasets:read")])
 
 
 @dataclass(frozen=True)
-class Shown:
+class DatasetDetails:
     """A data set as its page shows it."""
 
     view: DatasetView
 
-    def found(self, level: Level) -> list[Finding]:
-        """Findings of one level."""
+    def findings(self, level: Severity) -> list[Finding]:
+        """Return the findings of one level."""
         diagnosis = self.view.diagnosis
         return [each for each in diagnosis.findings if each.level is level] if diagnosis else []
 
     @property
     def labels(self) -> list[tuple[str, int, float]]:
-        """(label, rows, share of the rows), the most frequent first."""
-        counts = sorted(self.view.labels.items(), key=lambda each: -each[1])
+        """(label, rows, fraction of the rows), the most frequent first."""
+        counts = sorted(self.view.labels.items(), key=lambda item: -item[1])
         return [(label, count, count / self.view.rows) for label, count in counts]
 
     @property
-    def parts(self) -> dict[str, int]:
-        """Rows of each part that the file names."""
-        found: dict[str, int] = self.view.profile["splits"]
-        return found
+    def splits(self) -> dict[str, int]:
+        """Rows by split, for files with a split column."""
+        splits: dict[str, int] = self.view.profile["splits"]
+        return splits
 
 
 @router.get("/datasets")
-def datasets(
-    request: Request, database: DatabaseDep, wanted: Annotated[Wanted, Query()]
+def datasets_page(
+    request: Request, database: DatabaseDep, query: Annotated[ListQuery, Query()]
 ) -> HTMLResponse:
-    """Data sets, the newest first, and a place to drop another one."""
+    """List data sets, newest first, with an upload form."""
     with database.read() as session:
-        found = repository.page(session, after=decode(wanted.after), limit=PER_PAGE + 1)
-        rows, following = cut(found, PER_PAGE)
-        shown = [DatasetListItem.of(row) for row in rows]
+        found = repository.page(session, after=decode_cursor(query.after), limit=PAGE_SIZE + 1)
+        rows, next_cursor = split_page(found, PAGE_SIZE)
+        items = [DatasetListItem.from_dataset(row) for row in rows]
     return render(
         request,
         "datasets.html",
-        datasets=shown,
-        next=following,
-        wanted=wanted,
-        endings=ENDINGS,
+        datasets=items,
+        next=next_cursor,
+        query=query,
+        file_extensions=SUFFIXES,
         samples=reviews.SAMPLES,
-        levels=list(Level),
+        levels=list(Severity),
     )
 
 
 @router.get("/datasets/{ref}")
-def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
-    """One data set: what was found, labels, lengths, rows, versions, jobs."""
+def dataset_page(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
+    """Show a data set: data checks, labels, lengths, rows, versions and jobs."""
     with database.read() as session:
         row = repository.resolve(session, ref)
-        versions = [DatasetListItem.of(each) for each in repository.versions(session, row.name)]
-        shown = Shown(DatasetView.of(row))
-        used = jobs.page(session, after=None, limit=JOBS, only=Filter(dataset=row.id))
-        using = [(job.id, display_names.name(job), job.state) for job in used.jobs]
-    newest = versions[0].version == row.version
-    diagnosis = shown.view.diagnosis
+        versions = [
+            DatasetListItem.from_dataset(version)
+            for version in repository.versions(session, row.name)
+        ]
+        dataset = DatasetDetails(DatasetView.from_dataset(row))
+        recent = jobs.list_page(
+            session, after=None, limit=MAX_JOBS, job_filter=JobFilter(dataset=row.id)
+        )
+        recent_jobs = [(job.id, display_names.name(job), job.state) for job in recent.jobs]
+    is_newest = versions[0].version == row.version
+    diagnosis = dataset.view.diagnosis
     return render(
         request,
         "dataset.html",
-        dataset=shown,
-        more_labels=MoreLabelsView.of(diagnosis.more_labels) if diagnosis else None,
-        source=row.name if newest else f"{row.name}:{row.version}",
+        dataset=dataset,
+        learning_curve=(
+            LearningCurveView.from_estimate(diagnosis.more_labels) if diagnosis else None
+        ),
+        source=row.name if is_newest else f"{row.name}:{row.version}",
         versions=versions,
-        jobs=using,
-        more_jobs=used.last is not None,
-        levels=list(Level),
-        max_length=MAX_LENGTH,
-        at_once=LABELS,
+        jobs=recent_jobs,
+        has_older_jobs=recent.next_after is not None,
+        levels=list(Severity),
+        default_max_length=MAX_LENGTH,
+        max_labels=MAX_LABELS,
     )
 
 
 @router.get("/datasets/{ref}/rows")
-async def rows(  # noqa: PLR0913 - what it reads, and from where
+async def dataset_rows_page(  # noqa: PLR0913 - parameters are the request's inputs
     request: Request,
     ref: str,
     database: DatabaseDep,
     store: StoreDep,
     settings: SettingsDep,
-    at_work: WorkDep,
+    executor: ExecutorDep,
     after: Annotated[int, Query(ge=0)] = 0,
 ) -> HTMLResponse:
-    """Some rows of a data set. Its page takes the table from here."""
-    read = partial(
-        service.rows, database, store, settings=settings, ref=ref, after=after, limit=PREVIEW + 1
+    """Show rows of a data set. The data set's page loads this table as a fragment."""
+    read_rows = partial(
+        service.read_rows,
+        database,
+        store,
+        settings=settings,
+        ref=ref,
+        after=after,
+        limit=ROWS_PER_PAGE + 1,
     )
-    found, shown = await at_work.read(read)
+    dataset, rows = await executor.run_read(read_rows)
     return render(
         request,
         "dataset_rows.html",
-        dataset=found,
-        rows=shown[:PREVIEW],
+        dataset=dataset,
+        rows=rows[:ROWS_PER_PAGE],
         after=after,
-        excerpt=EXCERPT,
-        next=shown[PREVIEW - 1]["row"] if len(shown) > PREVIEW else None,
+        max_text_characters=MAX_TEXT_CHARACTERS,
+        next=rows[ROWS_PER_PAGE - 1]["row"] if len(rows) > ROWS_PER_PAGE else None,
     )

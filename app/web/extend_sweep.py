@@ -1,4 +1,4 @@
-"""More of a sweep: values for its fields, or cells of a strategy that draws them."""
+"""The form that adds values to a sweep's search space, or trials to a sampled search."""
 
 from functools import partial
 
@@ -6,77 +6,79 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
-from app.charts.fields import labels
+from app.auth.middleware import require_scope
+from app.charts.fields import field_labels
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
 from app.jobs import base_models
-from app.jobs.resolve import Drafter
+from app.jobs.resolve import JobResolver
 from app.sweeps import planning, repository, search_space, service
 from app.sweeps.routes import SweepId
 from app.sweeps.schemas import SweepExtend
-from app.sweeps.search_space import Space
-from app.sweeps.trials import REFUSALS
+from app.sweeps.search_space import SearchSpace
+from app.sweeps.trials import RESOLVE_ERRORS
 from app.web import snippets, sweep_form
 from app.web.page import render
-from app.web.sweeps import name
+from app.web.sweeps import sweep_name
 
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/sweeps/{sweep_id}/extend", dependencies=[requires("jobs:write")])
-def more_cells(
+@router.get("/sweeps/{sweep_id}/extend", dependencies=[require_scope("jobs:write")])
+def extend_sweep_page(
     request: Request,
     sweep_id: SweepId,
     database: DatabaseDep,
     store: StoreDep,
     settings: SettingsDep,
 ) -> HTMLResponse:
-    """The form, and how many cells it would add."""
-    typed = dict(request.query_params)
+    """Show the form, and how many trials it would add. The query string holds the input."""
+    values = dict(request.query_params)
     with database.read() as session:
         sweep = repository.get(session, sweep_id)
-        there = len(repository.settings(session, sweep_id))
-    space = Space.of(sweep.space)
-    body, faults = _read(typed, space.fields)
+        trial_count = len(repository.trial_settings(session, sweep_id))
+    space = SearchSpace.from_pairs(sweep.space)
+    body, errors = _parse(values, space.fields)
     added = None
-    if body and not faults:
-        find = partial(base_models.find, database=database, store=store, settings=settings)
+    if body and not errors:
+        find = partial(base_models.resolve_base, database=database, store=store, settings=settings)
         try:
-            sent = SweepExtend.model_validate(body)
-            laid = service.more(database, sweep_id=sweep_id, body=sent, find=find)
+            extension = SweepExtend.model_validate(body)
+            plan = service.plan_extension(
+                database, sweep_id=sweep_id, body=extension, find_base=find
+            )
             with database.read() as session:
-                planning.drafts(laid, Drafter(session, settings))
-            added = laid.kept
+                planning.resolve_trials(plan, JobResolver(session, settings))
+            added = plan.trial_count
         except ValidationError as error:
-            faults = sweep_form.invalid(error, SweepExtend)
-        except REFUSALS as error:
-            faults = {"": str(error)}
-    told = space.model_dump(mode="json")["dimensions"]
+            errors = sweep_form.validation_errors(error, SweepExtend)
+        except RESOLVE_ERRORS as error:
+            errors = {"": str(error)}
+    dimensions = space.model_dump(mode="json")["dimensions"]
     return render(
         request,
-        "more_cells.html",
+        "extend_sweep.html",
         sweep=sweep,
-        name=name(sweep),
-        there=there,
-        draws=sweep.strategy.get("cells") is not None,
+        name=sweep_name(sweep),
+        trial_count=trial_count,
+        is_sampled=sweep.strategy.get("cells") is not None,
         fields=[
-            (field, label, search_space.written(field, told[field]).replace(",", ", "))
-            for field, label in labels(space.fields).items()
+            (field, label, search_space.format_values(field, dimensions[field]).replace(",", ", "))
+            for field, label in field_labels(space.fields).items()
         ],
-        typed=typed,
+        values=values,
         body=body,
-        faults=faults,
+        errors=errors,
         added=added,
         curl=snippets.curl(request, "POST", f"/v1/sweeps/{sweep_id}/extend", body),
-        command=snippets.sweep_extend(request, sweep_id, typed, space.fields),
+        command=snippets.sweep_extend(request, sweep_id, values, space.fields),
     )
 
 
-def _read(typed: dict[str, str], fields: tuple[str, ...]) -> tuple[JsonObject, dict[str, str]]:
-    """The body, empty while nothing is typed."""
-    space, faults = sweep_form.read_space(typed, fields)
+def _parse(values: dict[str, str], fields: tuple[str, ...]) -> tuple[JsonObject, dict[str, str]]:
+    """Return the request body, empty without input, and the errors by input."""
+    space, errors = sweep_form.parse_space(values, fields)
     body: JsonObject = {"space": space} if space else {}
-    if cells := typed.get("cells", "").strip():
-        body["cells"] = search_space.value(cells)
-    return body, faults
+    if trial_count := values.get("cells", "").strip():
+        body["cells"] = search_space.parse_value(trial_count)
+    return body, errors

@@ -1,4 +1,4 @@
-"""How numbers, times and names are written on pages: filters of the templates."""
+"""Format numbers, times and ids for pages. All of these are Jinja2 filters."""
 
 import time
 from collections.abc import Callable
@@ -11,23 +11,23 @@ from markupsafe import Markup
 UNKNOWN = "\N{EN DASH}"
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.8123 is `81.2 %`."""
-    return UNKNOWN if share is None else f"{share * 100:.{digits}f} %"
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """Format 0.8123 as `81.2 %`."""
+    return UNKNOWN if fraction is None else f"{fraction * 100:.{digits}f} %"
 
 
 def count(number: int | None) -> str:
-    """1234567 is `1,234,567`."""
+    """Format 1234567 as `1,234,567`."""
     return UNKNOWN if number is None else f"{number:,}"
 
 
 def number(value: float | None) -> str:
-    """At most four digits that matter: `0.0003`, `16`, `0.4312`."""
+    """Format with at most four significant digits: `0.0003`, `16`, `0.4312`."""
     return UNKNOWN if value is None else f"{value:.4g}"
 
 
 def size(octets: int | None) -> str:
-    """2500000 is `2.5 MB`."""
+    """Format 2500000 bytes as `2.5 MB`."""
     if octets is None:
         return UNKNOWN
     value = float(octets)
@@ -39,65 +39,67 @@ def size(octets: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """75.2 is `1 min 15 s`."""
+    """Format 75.2 seconds as `1 min 15 s`."""
     if seconds is None:
         return UNKNOWN
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def roughly(seconds: float) -> str:
-    """An estimate: `about 12 minutes`."""
+def approximate_duration(seconds: float) -> str:
+    """Format an estimate: `about 12 minutes`."""
     units = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-    length, name = next((each for each in units if seconds >= 1.5 * each[0]), units[-1])
+    length, name = next((unit for unit in units if seconds >= 1.5 * unit[0]), units[-1])
     number = max(1, round(seconds / length))
     return f"about {number:,} {name}" + ("s" if number > 1 else "")
 
 
-def ago(moment: float | None) -> Markup | str:
-    """How long ago it was, with the time itself (UTC) under the pointer."""
-    if moment is None:
+def ago(timestamp: float | None) -> Markup | str:
+    """Format as elapsed time, `5 min ago`, with the UTC time as a tooltip."""
+    if timestamp is None:
         return UNKNOWN
-    passed = max(0.0, time.time() - moment)
-    spoken = "just now"
+    elapsed = max(0.0, time.time() - timestamp)
+    text = "just now"
     for seconds, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if passed >= seconds:
-            spoken = f"{int(passed // seconds)} {unit} ago"
+        if elapsed >= seconds:
+            text = f"{int(elapsed // seconds)} {unit} ago"
             break
-    return _time(moment, spoken)
+    return _time_element(timestamp, text)
 
 
-def when(moment: float | None) -> Markup | str:
-    """The time, UTC: `27 Nov 2026, 07:46`."""
-    if moment is None:
+def date_time(timestamp: float | None) -> Markup | str:
+    """Format as UTC: `27 Nov 2026, 07:46`."""
+    if timestamp is None:
         return UNKNOWN
-    return _time(moment, f"{datetime.fromtimestamp(moment, UTC):%-d %b %Y, %H:%M}")
+    return _time_element(timestamp, f"{datetime.fromtimestamp(timestamp, UTC):%-d %b %Y, %H:%M}")
 
 
-def clock(moment: float) -> Markup:
-    """The time of day, UTC: `07:46:03`."""
-    return _time(moment, f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}")
+def time_of_day(timestamp: float) -> Markup:
+    """Format as UTC: `07:46:03`."""
+    return _time_element(timestamp, f"{datetime.fromtimestamp(timestamp, UTC):%H:%M:%S}")
 
 
-def _time(moment: float, spoken: str) -> Markup:
-    at = datetime.fromtimestamp(moment, UTC)
+def _time_element(timestamp: float, text: str) -> Markup:
+    utc = datetime.fromtimestamp(timestamp, UTC)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        at.isoformat(timespec="seconds"), f"{at:%-d %b %Y, %H:%M:%S} UTC", spoken
+        utc.isoformat(timespec="seconds"), f"{utc:%-d %b %Y, %H:%M:%S} UTC", text
     )
 
 
-def short(identity: UUID | str) -> str:
-    """The end of an id, which tells ids of one minute apart."""
-    return str(identity)[-8:]
+def short_id(identifier: UUID | str) -> str:
+    """Return the end of an id, which differs between ids of the same minute."""
+    return str(identifier)[-8:]
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    each.__name__: each
-    for each in (percent, count, number, size, duration, roughly, ago, when, clock, short)
+    function.__name__: function
+    for function in (
+        *(percent, count, number, size, duration, approximate_duration),
+        *(ago, date_time, time_of_day, short_id),
+    )
 }

@@ -1,4 +1,4 @@
-"""One job: how it gets on, what came of it, and what can be done with it."""
+"""The page of one job: progress, results, and the actions available."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,50 +8,86 @@ from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
-from app.charts.fields import text
+from app.auth.middleware import require_scope
+from app.charts.fields import display_value
 from app.errors import AppError
 from app.http.dependencies import DatabaseDep, StoreDep
 from app.jobs import repository
 from app.jobs.results import curves, misclassified
-from app.jobs.results.comparison import flat
-from app.jobs.results.misclassified import MistakeView, Part
-from app.jobs.retry import find_start
+from app.jobs.results.comparison import flatten
+from app.jobs.results.misclassified import EvaluatedSplit, MisclassifiedText
+from app.jobs.retry import find_start_checkpoint
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView
 from app.queue.tables import Job
 from app.registry import repository as registry
 from app.storage import repository as artifacts
-from app.storage.archive import described
+from app.storage.archive import read_manifest
 from app.storage.store import ArtifactRef, Store
-from app.storage.tables import MODEL
+from app.storage.tables import MODEL_KIND
 from app.web import display_names
-from app.web.confusion import Confusion
-from app.web.learning_curve import MoreLabelsView
-from app.web.metrics_table import Figures
+from app.web.confusion_matrix import ConfusionMatrix
 from app.web.page import render
-from app.web.svg_curve import HEIGHT, WIDTH, Sketch
+from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
 from lora_core.model_selection import CandidateResult
-from lora_core.specs.method import FITTED_AT_ONCE, named
+from lora_core.specs.method import SKLEARN_METHODS, describe_method
 
-EVENTS = 200  # the newest, that are shown
-MISTAKES = 12
-EXCERPT = 400  # characters of a text among them
-PARTS: tuple[Part, ...] = ("test", "validation")
-SKETCHED = ("loss", "accuracy")
-POINTS = 300  # of a curve of a sketch
-# Settings that say nothing about a linear model.
-WITHOUT_USE = (
+MAX_EVENTS = 200  # newest first
+MAX_MISCLASSIFIED = 12
+MAX_TEXT_CHARACTERS = 400  # of a misclassified text
+EVALUATION_SPLITS: tuple[EvaluatedSplit, ...] = ("test", "validation")
+INLINE_CURVES = ("loss", "accuracy")
+MAX_CURVE_POINTS = 300  # of an inline SVG curve
+# Settings that do not apply to a linear model (prefixes).
+ENCODER_SETTINGS = (
     *("base", "pooling", "head_init", "data.max_length"),
     *("optim.", "stop.", "runtime.", "trial"),
 )
+METRIC_SPLITS = ("train", "validation", "test")
+# Row title -> path of the metric in a job's summary.
+METRIC_PATHS = {
+    "Accuracy": ("{split}", "accuracy"),
+    "Macro F1": ("{split}", "macro_f1"),
+    "Balanced accuracy": ("{split}", "balanced_accuracy"),
+    "Loss": ("{split}", "loss"),
+    "Calibration error": ("calibration", "{split}", "after", "ece"),
+    "Accuracy of the linear model": ("linear", "{split}", "accuracy"),
+}
 
 router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A candidate of the method `auto`, and what it reached in cross-validation."""
+class MetricsTable:
+    """A job's metrics: one column per split, one row per metric that has a value."""
+
+    splits: list[str]
+    rows: dict[str, list[float | None]]
+
+    @classmethod
+    def from_summary(cls, summary: Mapping[str, Any]) -> "MetricsTable | None":
+        """Return the table, or None while the job has no metrics."""
+        splits = [split for split in METRIC_SPLITS if split in summary]
+        rows = {
+            title: [
+                _value_at(summary, [key.format(split=split) for key in path]) for split in splits
+            ]
+            for title, path in METRIC_PATHS.items()
+        }
+        rows = {title: row for title, row in rows.items() if any(v is not None for v in row)}
+        return cls(splits, rows) if rows else None
+
+
+def _value_at(summary: Mapping[str, Any], path: list[str]) -> float | None:
+    value: Any = summary
+    for key in path:
+        value = (value or {}).get(key)
+    return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    """A candidate of the method `auto`, with its cross-validation result."""
 
     name: str
     accuracy: float
@@ -61,115 +97,135 @@ class Tried:
     seconds: float
 
     @classmethod
-    def of(cls, result: Mapping[str, Any]) -> "Tried":
-        found = CandidateResult.model_validate(result)
+    def from_result(cls, result: Mapping[str, Any]) -> "CandidateRow":
+        candidate = CandidateResult.model_validate(result)
         return cls(
-            named(found.method),
-            found.accuracy,
-            found.low,
-            found.high,
-            found.texts,
-            found.seconds,
+            describe_method(candidate.method),
+            candidate.accuracy,
+            candidate.low,
+            candidate.high,
+            candidate.texts,
+            candidate.seconds,
         )
 
 
 @dataclass(frozen=True)
-class Left:
-    """What a job left in the store, or why that cannot be told."""
+class JobArtifact:
+    """The artifact of a job, or the error that prevented reading it."""
 
-    files: Mapping[str, int]  # bytes by name
+    files: Mapping[str, int]  # bytes by file name
     bytes: int
-    model: bool
-    wrong: list[MistakeView]
-    problem: str | None = None
+    is_model: bool
+    misclassified: list[MisclassifiedText]
+    error: str | None = None
 
 
-@router.get("/jobs/{job_id}", dependencies=[requires("jobs:read")])
-def job(
-    request: Request, job_id: JobId, database: DatabaseDep, store: StoreDep, part: Part = "test"
+@router.get("/jobs/{job_id}", dependencies=[require_scope("jobs:read")])
+def job_page(
+    request: Request,
+    job_id: JobId,
+    database: DatabaseDep,
+    store: StoreDep,
+    part: EvaluatedSplit = "test",
 ) -> HTMLResponse:
-    """The page of a job. `part`: which answers it is judged by."""
+    """Show a job. `part` is the split of the confusion matrix and the misclassified texts."""
     with database.read() as session:
         row = repository.get(session, job_id)
-        shown = JobView.of(row, repository.positions(session, [job_id]).get(job_id))
-        drawn = curves.read(session, job_id, most=POINTS, names=SKETCHED).data
-        events = repository.newest_events(session, job_id, limit=EVENTS)
-        versions = registry.of_job(session, job_id)
+        job = JobView.from_job(row, repository.queue_positions(session, [job_id]).get(job_id))
+        points = curves.list_curves(
+            session, job_id, max_points=MAX_CURVE_POINTS, names=INLINE_CURVES
+        ).data
+        events = repository.list_latest_events(session, job_id, limit=MAX_EVENTS)
+        versions = registry.versions_of_job(session, job_id)
         retry_step = _retry_step(session, row)
-        artifact = artifacts.get(session, row.artifact_id) if row.artifact_id else None
-    summary = shown.summary or {}
+        artifact_row = artifacts.get_artifact(session, row.artifact_id) if row.artifact_id else None
+    summary = job.summary or {}
     selection = summary.get("selection")
-    results = [each.data["result"] for each in reversed(events) if each.kind == "candidate"]
-    tried = [Tried.of(each) for each in (selection["candidates"] if selection else results)]
-    kind = (
+    results = [event.data["result"] for event in reversed(events) if event.kind == "candidate"]
+    candidates = [
+        CandidateRow.from_result(result)
+        for result in (selection["candidates"] if selection else results)
+    ]
+    trained_method = (
         selection["candidates"][selection["chosen"]]["method"]["type"] if selection else row.method
     )
-    parts = [each for each in PARTS if "confusion_matrix" in summary.get(each, {})]
-    judged = part if part in parts else next(iter(parts), None)
-    left = None
-    if artifact is not None:
-        left = _left(store, row, artifact.ref, model=artifact.kind == MODEL, part=judged)
+    splits = [split for split in EVALUATION_SPLITS if "confusion_matrix" in summary.get(split, {})]
+    split = part if part in splits else next(iter(splits), None)
+    artifact = None
+    if artifact_row is not None:
+        is_model = artifact_row.kind == MODEL_KIND
+        artifact = _read_artifact(store, row, artifact_row.ref, is_model=is_model, split=split)
     return render(
         request,
         "job.html",
-        job=shown,
-        name=display_names.name(shown),
-        method=display_names.method(shown.spec),
-        data=display_names.data(shown.spec),
-        seconds=display_names.seconds(shown),
-        seconds_left=_seconds_left(shown),
+        job=job,
+        name=display_names.name(job),
+        method=display_names.method(job.spec),
+        data=display_names.data(job.spec),
+        seconds=display_names.seconds(job),
+        seconds_left=_seconds_left(job),
         uploads=row.dataset_ids,
-        box=(WIDTH, HEIGHT),
-        sketches={name: Sketch.of(drawn, name) for name in SKETCHED},
+        curve_size=(WIDTH, HEIGHT),
+        inline_curves={name: SvgCurve.from_curves(points, name) for name in INLINE_CURVES},
         events=events,
         retry_step=retry_step,
-        linear=kind == display_names.LINEAR,
-        fitted_at_once=kind in FITTED_AT_ONCE,
-        tried=tried,
+        is_linear=trained_method == display_names.LINEAR,
+        fitted_at_once=trained_method in SKLEARN_METHODS,
+        candidates=candidates,
         chosen=selection["chosen"] if selection else None,
         versions=versions,
-        figures=Figures.of(summary),
-        parts=parts,
-        judged=judged,
-        confusion=Confusion.of(summary["labels"], summary[judged]) if judged else None,
-        left=left,
-        excerpt=EXCERPT,
-        rival=summary.get("linear", {}).get("validation", {}).get("accuracy"),
-        more_labels=MoreLabelsView.of(summary.get("more_labels")),
-        settings={field: text(value) for field, value in _used(shown.spec).items()},
+        metrics=MetricsTable.from_summary(summary),
+        splits=splits,
+        split=split,
+        confusion=(
+            ConfusionMatrix.from_metrics(summary["labels"], summary[split]) if split else None
+        ),
+        artifact=artifact,
+        max_text_characters=MAX_TEXT_CHARACTERS,
+        linear_accuracy=summary.get("linear", {}).get("validation", {}).get("accuracy"),
+        learning_curve=LearningCurveView.from_estimate(summary.get("more_labels")),
+        settings={
+            field: display_value(value) for field, value in _applicable_settings(job.spec).items()
+        },
     )
 
 
 def _retry_step(session: Session, job: Job) -> int | None:
-    """Where a retry would go on, 0 for the beginning; None: there can be none."""
+    """Return the step a retry starts from (0: the beginning), or None if retry is impossible."""
     try:
-        start = find_start(session, job)
+        start = find_start_checkpoint(session, job)
     except AppError:
         return None
     return start.step if start else 0
 
 
-def _used(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that mean something for the method of a job."""
-    fields = flat(spec)
+def _applicable_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that apply to the job's method, with dotted names."""
+    settings = flatten(spec)
     if spec["method"]["type"] != display_names.LINEAR:
-        return fields
-    return {name: v for name, v in fields.items() if not name.startswith(WITHOUT_USE)}
+        return settings
+    return {name: v for name, v in settings.items() if not name.startswith(ENCODER_SETTINGS)}
 
 
-def _left(store: Store, job: Job, ref: ArtifactRef, *, model: bool, part: Part | None) -> Left:
+def _read_artifact(
+    store: Store, job: Job, ref: ArtifactRef, *, is_model: bool, split: EvaluatedSplit | None
+) -> JobArtifact:
     try:
-        facts = described(store, ref, name=f"job {job.id}")
-        wrong = misclassified.read(store, job, ref, part=part, most=MISTAKES) if part else []
-    except AppError as error:  # the rest of the page can be read all the same
-        return Left({}, ref.bytes, model, [], problem=str(error))
+        facts = read_manifest(store, ref, name=f"job {job.id}")
+        wrong = (
+            misclassified.list_misclassified(store, job, ref, split=split, limit=MAX_MISCLASSIFIED)
+            if split
+            else []
+        )
+    except AppError as error:  # the rest of the page does not need the artifact
+        return JobArtifact({}, ref.bytes, is_model, [], error=str(error))
     sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}
-    return Left(sizes, ref.bytes, model, wrong)
+    return JobArtifact(sizes, ref.bytes, is_model, wrong)
 
 
 def _seconds_left(job: JobView) -> float | None:
-    """Of the training, by the pace so far."""
-    passed = display_names.seconds(job)
-    if job.state != "running" or not passed or not job.progress:
+    """Estimate the remaining training time from the speed so far."""
+    elapsed = display_names.seconds(job)
+    if job.state != "running" or not elapsed or not job.progress:
         return None
-    return passed * (1 - job.progress) / job.progress
+    return elapsed * (1 - job.progress) / job.progress

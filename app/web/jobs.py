@@ -7,23 +7,23 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep
-from app.http.fields import Text
-from app.http.pagination import decode, encode
+from app.http.fields import CleanText
+from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository, service
-from app.jobs.repository import Filter
+from app.jobs.repository import JobFilter
 from app.jobs.results import curves
 from app.jobs.schemas import JobListItem
-from app.jobs.tags import spelled
+from app.jobs.tags import normalize
 from app.queue.states import JobState
-from app.web import display_names, page
-from app.web.page import Filled, render
+from app.web import display_names
+from app.web.page import BlankAsNone, ListQuery, render
 from lora_core.specs.method import MethodName
 
-ROWS = 50
-# What the sample button sends: some minutes on two cores.
-SAMPLE: dict[str, Any] = {
+PAGE_SIZE = 50
+# What "Run the sample job" submits. It takes a few minutes on two cores.
+SAMPLE_JOB: dict[str, Any] = {
     "name": "sample",
     "method": {"type": "lora"},
     "data": {
@@ -38,22 +38,22 @@ SAMPLE: dict[str, Any] = {
 router = APIRouter(include_in_schema=False)
 
 
-class Wanted(page.Wanted):
-    """What the list is narrowed to."""
+class JobListQuery(ListQuery):
+    """The filters of the list of jobs."""
 
-    q: Annotated[Annotated[str, Text(200)] | None, Filled] = None
-    state: Annotated[JobState | None, Filled] = None
-    method: Annotated[MethodName | None, Filled] = None
-    tag: Annotated[Annotated[str, Text(200)] | None, Filled] = None
-    cells: bool = False
+    q: Annotated[Annotated[str, CleanText(200)] | None, BlankAsNone] = None
+    state: Annotated[JobState | None, BlankAsNone] = None
+    method: Annotated[MethodName | None, BlankAsNone] = None
+    tag: Annotated[Annotated[str, CleanText(200)] | None, BlankAsNone] = None
+    cells: bool = False  # also list the trials of sweeps
 
 
 @dataclass(frozen=True)
-class Row:
-    """A job as the list shows it."""
+class JobRow:
+    """A row of the list."""
 
     job: JobListItem
-    curve: list[float]  # of the training loss, between 0 and 1
+    loss_curve: list[float]  # training loss, scaled to 0 (lowest) to 1 (highest)
 
     @property
     def name(self) -> str:
@@ -72,42 +72,46 @@ class Row:
         return display_names.seconds(self.job)
 
 
-@router.get("/", dependencies=[requires("jobs:read")])
-def jobs(
-    request: Request, database: DatabaseDep, wanted: Annotated[Wanted, Query()]
+@router.get("/", dependencies=[require_scope("jobs:read")])
+def jobs_page(
+    request: Request, database: DatabaseDep, query: Annotated[JobListQuery, Query()]
 ) -> HTMLResponse:
-    """Jobs, the newest first; at the first visit, what to do."""
+    """List jobs, newest first. Without any job, show how to start one."""
     with database.read() as session:
-        counts = repository.counts(session, cells=wanted.cells)
-        nothing = not (counts or repository.counts(session))
-        rows, following = _rows(session, wanted)
+        counts = repository.count_by_state(session, include_trials=query.cells)
+        no_jobs = not (counts or repository.count_by_state(session))
+        rows, next_cursor = _rows(session, query)
     return render(
         request,
         "jobs.html",
-        nothing=nothing,
-        sample=SAMPLE,
+        no_jobs=no_jobs,
+        sample_job=SAMPLE_JOB,
         counts=counts,
-        counted=repository.COUNTED,
+        max_count=repository.MAX_COUNTED,
         rows=rows,
-        wanted=wanted,
-        next=following,
+        query=query,
+        next=next_cursor,
         states=list(JobState),
         methods=get_args(MethodName),
     )
 
 
-def _rows(session: Session, wanted: Wanted) -> tuple[list[Row], str | None]:
-    tag = spelled(wanted.tag or "") or None  # also one that no job can have, while it is typed
-    only = Filter(wanted.state, wanted.method, wanted.q, tag, wanted.cells)
-    shown, last = repository.page(session, after=decode(wanted.after), limit=ROWS, only=only)
-    drawn = curves.small_curves(session, shown)
+def _rows(session: Session, query: JobListQuery) -> tuple[list[JobRow], str | None]:
+    # A partly typed tag that is not a valid tag matches no job, instead of failing.
+    tag = normalize(query.tag or "") or None
+    only = JobFilter(query.state, query.method, query.q, tag, query.cells)
+    jobs, last = repository.list_page(
+        session, after=decode_cursor(query.after), limit=PAGE_SIZE, job_filter=only
+    )
+    loss_curves = curves.loss_sparklines(session, jobs)
     rows = [
-        Row(item, _scaled(drawn.get(item.id, []))) for item in service.list_items(session, shown)
+        JobRow(item, _min_max_scaled(loss_curves.get(item.id, [])))
+        for item in service.list_items(session, jobs)
     ]
-    return rows, encode(last)
+    return rows, encode_cursor(last)
 
 
-def _scaled(values: list[float]) -> list[float]:
-    """From the lowest, 0, to the highest, 1."""
+def _min_max_scaled(values: list[float]) -> list[float]:
+    """Scale to 0 (lowest) to 1 (highest); a constant curve becomes 0.5."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     return [(value - low) / (high - low) if high > low else 0.5 for value in values]

@@ -1,4 +1,4 @@
-"""Models: what answers under which name, where it comes from, and what else there is."""
+"""Model pages: versions, aliases, provenance, and shadow comparison."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,48 +10,48 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.database.engines import Database
 from app.http.dependencies import DatabaseDep
 from app.http.fields import Slug
-from app.http.pagination import cut, decode
+from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
-from app.queue.states import Kind
+from app.queue.states import JobKind
 from app.queue.tables import Job
 from app.registry import repository
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, RegisteredModel
 from app.serving.routes import ServingDep
-from app.serving.shadow import ALIAS as SHADOW
+from app.serving.shadow import SHADOW_ALIAS
 from app.serving.shadow_routes import ShadowView
 from app.web import display_names
-from app.web.page import Wanted, render
+from app.web.page import ListQuery, render
 
-ROWS = 50
+PAGE_SIZE = 50
 
-router = APIRouter(include_in_schema=False, dependencies=[requires("models:read")])
+router = APIRouter(include_in_schema=False, dependencies=[require_scope("models:read")])
 
 
 @dataclass(frozen=True)
-class Version:
-    """A version as the pages show it."""
+class VersionRow:
+    """A model version as pages show it."""
 
     view: VersionView
     aliases: list[str]
-    job: Job | None  # None: it was deleted, or the version was imported
+    job: Job | None  # None: deleted, or the version was imported
 
-    def accuracy(self, part: str, of: str | None = None) -> float | None:
-        """On `test` or `validation`; `of="linear"`: that of the linear rival."""
-        figures: Mapping[str, Any] = self.view.metrics
+    def accuracy(self, split: str, of: str | None = None) -> float | None:
+        """Return the accuracy on `test` or `validation`; `of="linear"`: of the linear model."""
+        metrics: Mapping[str, Any] = self.view.metrics
         if of is not None:
-            figures = figures.get(of) or {}
-        return (figures.get(part) or {}).get("accuracy")
+            metrics = metrics.get(of) or {}
+        return (metrics.get(split) or {}).get("accuracy")
 
     @property
     def verdict(self) -> str | None:
-        """Its headline."""
-        found: str | None = (self.view.metrics.get("verdict") or {}).get("headline")
-        return found
+        """The headline of the job's verdict."""
+        headline: str | None = (self.view.metrics.get("verdict") or {}).get("headline")
+        return headline
 
     @property
     def method(self) -> str:
@@ -63,77 +63,79 @@ class Version:
 
     @property
     def data(self) -> dict[str, UUID | None]:
-        """Names of what it has learned from; those that were uploaded have an id."""
+        """Names of its training data; uploads have an id."""
         if self.job is None:
             return {}
         source, ids = self.job.spec["data"]["source"], self.job.dataset_ids
-        parts = {"all": source} if isinstance(source, str) else source
-        return {name: UUID(ids[part]) if part in ids else None for part, name in parts.items()}
+        sources = {"all": source} if isinstance(source, str) else source
+        return {name: UUID(ids[split]) if split in ids else None for split, name in sources.items()}
 
 
 @dataclass(frozen=True)
-class Model:
-    """A name, its aliases and its versions, the newest first."""
+class ModelDetails:
+    """A registered model with its aliases and versions, newest version first."""
 
     name: str
     created_at: float
-    pointers: list[repository.Pointer]
-    versions: list[Version]
+    aliases: list[repository.AliasTarget]
+    versions: list[VersionRow]
 
     @property
-    def newest(self) -> Version:
+    def newest(self) -> VersionRow:
         return self.versions[0]
 
     @property
-    def production(self) -> Version | None:
-        return next((each for each in self.versions if PRODUCTION in each.aliases), None)
+    def production(self) -> VersionRow | None:
+        return next((version for version in self.versions if PRODUCTION in version.aliases), None)
 
 
 @router.get("/models")
-def models(
-    request: Request, database: DatabaseDep, wanted: Annotated[Wanted, Query()]
+def models_page(
+    request: Request, database: DatabaseDep, query: Annotated[ListQuery, Query()]
 ) -> HTMLResponse:
-    """Names, the newest first; at the first visit, how to get one."""
+    """List models, newest first. Without any model, show how to get one."""
     with database.read() as session:
-        found = repository.models(session, after=decode(wanted.after), limit=ROWS + 1)
-        rows, following = cut(found, ROWS)
-        shown = [_model(session, row) for row in rows]
-    return render(request, "models.html", models=shown, next=following, wanted=wanted)
+        found = repository.list_models(
+            session, after=decode_cursor(query.after), limit=PAGE_SIZE + 1
+        )
+        rows, next_cursor = split_page(found, PAGE_SIZE)
+        models = [_load_details(session, row) for row in rows]
+    return render(request, "models.html", models=models, next=next_cursor, query=query)
 
 
 @router.get("/models/{name}")
-async def model(
+async def model_page(
     request: Request, name: Slug, database: DatabaseDep, serving: ServingDep
 ) -> HTMLResponse:
-    """One model: what its aliases mean, its versions, how the candidate does."""
-    shadows = [ShadowView.of(tally) for tally in serving.shadows.tallies(name)]
-    return await run_in_threadpool(_page, request, name, database, shadows)
+    """Show a model: its versions, its aliases, and how the shadow version compares."""
+    shadows = [ShadowView.from_stats(stats) for stats in serving.shadows.stats(name)]
+    return await run_in_threadpool(_render_model, request, name, database, shadows)
 
 
-def _page(
+def _render_model(
     request: Request, name: str, database: Database, shadows: list[ShadowView]
 ) -> HTMLResponse:
-    """Raises `ModelNotFound`."""
+    """Render the page. Raises `ModelNotFound`."""
     with database.read() as session:
-        shown = _model(session, repository.model(session, name))
+        details = _load_details(session, repository.get_model(session, name))
     return render(
         request,
         "model.html",
-        model=shown,
+        model=details,
         shadows=shadows,
         production=PRODUCTION,
-        usual=[PRODUCTION, SHADOW, "staging"],  # aliases that are offered
+        suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
     )
 
 
-def _model(session: Session, row: RegisteredModel) -> Model:
-    pointers = repository.pointers(session, row.id)
+def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
+    aliases = repository.alias_targets(session, row.id)
     versions = [
-        Version(
-            VersionView.of(row.name, each),
-            [pointer.alias for pointer in pointers if pointer.number == each.number],
-            jobs.find(session, each.job_id, kind=Kind.TRAINING) if each.job_id else None,
+        VersionRow(
+            VersionView.from_version(row.name, version),
+            [alias.alias for alias in aliases if alias.number == version.number],
+            jobs.find(session, version.job_id, kind=JobKind.TRAINING) if version.job_id else None,
         )
-        for each in repository.versions(session, row.id)
+        for version in repository.list_versions(session, row.id)
     ]
-    return Model(row.name, row.created_at, pointers, versions)
+    return ModelDetails(row.name, row.created_at, aliases, versions)

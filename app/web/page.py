@@ -1,29 +1,33 @@
-"""Pages made from templates, on the server. Whatever comes from users stands in them as text."""
+"""Render pages from Jinja2 templates, and parse the query strings of list pages.
+
+Autoescaping is on: user input is always rendered as text.
+"""
 
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import jinja2
 from fastapi import Request
 from pydantic import BaseModel, BeforeValidator
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import lora_core
-from app.http.pagination import After
+from app.http.error_responses import ProblemDetails
+from app.http.pagination import PageCursor
 from app.web import assets, formats
 
-# Pictures are saved from the page as `blob:` and drawn from `data:`.
-CSP = (
+# Charts are downloaded as `blob:` images and drawn from `data:` images.
+CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'self'"
 )
-TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATES_DIR = Path(__file__).with_name("templates")
 
 
 def render(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
-    """The page. `context` is what the template names."""
+    """Render a template. `context` holds the template's variables."""
     state = request.scope.get("state", {})
     html = (
         _environment()
@@ -31,20 +35,34 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
         .render(
             path=request.url.path,
             caller=state.get("caller"),
-            signed_in=state.get("signed_in", False),  # False, too, while keys are off
+            signed_in=state.get("signed_in", False),  # also False while API keys are off
             version=lora_core.__version__,
             **context,
         )
     )
-    # Without a referrer browsers send `Origin: null` with a form, which is refused as foreign.
-    policies = {"Content-Security-Policy": CSP, "Referrer-Policy": "same-origin"}
-    return HTMLResponse(html, status, headers=policies)
+    # Without a referrer, browsers send `Origin: null` with a form, which is rejected as
+    # cross-origin.
+    headers = {
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "Referrer-Policy": "same-origin",
+    }
+    return HTMLResponse(html, status, headers=headers)
+
+
+def render_error(request: Request, problem: ProblemDetails) -> Response:
+    """Render an error as a page. Unauthenticated visitors are redirected to sign in."""
+    if problem.status == 401:
+        destination = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/sign-in?next={quote(destination)}", 303)
+    response = render(request, "error.html", status=problem.status, problem=problem)
+    response.headers.update(problem.headers)
+    return response
 
 
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES_DIR),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -52,26 +70,23 @@ def _environment() -> jinja2.Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters.update(formats.FILTERS)
-    environment.globals["plotly"] = assets  # macros see no context
+    environment.globals["plotly"] = assets  # a global, because macros do not see the context
     return environment
 
 
-# MERGED app.web.page
-# What pages of lists have in common.
-
-# A field of a form that was left empty says nothing.
-Filled = BeforeValidator(lambda text: text or None)
+# Browsers submit an empty form field as "".
+BlankAsNone = BeforeValidator(lambda text: text or None)
 
 
-class Wanted(BaseModel):
-    """Which page of a list. What narrows the list stands in subclasses."""
+class ListQuery(BaseModel):
+    """The query string of a list page. Subclasses add the filters."""
 
-    after: After = None
+    after: PageCursor = None
 
     @property
-    def without_after(self) -> str:
-        """The query of the first page."""
-        said: dict[str, Any] = self.model_dump(
+    def first_page_query(self) -> str:
+        """Return the query string of the first page with the same filters."""
+        filters: dict[str, Any] = self.model_dump(
             mode="json", exclude={"after"}, exclude_defaults=True
         )
-        return urlencode(said)
+        return urlencode(filters)

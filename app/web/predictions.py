@@ -1,77 +1,79 @@
-"""Prediction runs: a model's answers to a file, from the upload to the download."""
+"""Prediction runs: classify every row of a file, from upload to download."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, SettingsDep
-from app.http.fields import Text
-from app.http.pagination import decode, encode
+from app.http.fields import CleanText
+from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository as jobs
 from app.predictions import repository
 from app.predictions.routes import RunId
 from app.predictions.schemas import PredictionListItem, PredictionView
-from app.web import choices, page
-from app.web.formats import short
-from app.web.page import Filled, render
-from lora_core.specs.data import ENDINGS
+from app.web import choices
+from app.web.formats import short_id
+from app.web.page import BlankAsNone, ListQuery, render
+from lora_core.specs.data import SUFFIXES
 
-ROWS = 50
+PAGE_SIZE = 50
 
-router = APIRouter(include_in_schema=False, dependencies=[requires("predictions:read")])
+router = APIRouter(include_in_schema=False, dependencies=[require_scope("predictions:read")])
 
 
-class Wanted(page.Wanted):
-    """Which runs are listed, and the model that the form begins with."""
+class PredictionListQuery(ListQuery):
+    """The query string of the list; `model` is preselected in the form."""
 
-    model: Annotated[Annotated[str, Text(200)] | None, Filled] = None
+    model: Annotated[Annotated[str, CleanText(200)] | None, BlankAsNone] = None
 
 
 @router.get("/predictions")
-def predictions(
+def predictions_page(
     request: Request,
     database: DatabaseDep,
     settings: SettingsDep,
-    wanted: Annotated[Wanted, Query()],
+    query: Annotated[PredictionListQuery, Query()],
 ) -> HTMLResponse:
-    """A form that predicts a file, and the runs, the newest first."""
+    """Show the form that starts a run, and the runs, newest first."""
     with database.read() as session:
-        models = choices.versions(session)
-        runs, last = repository.page(session, after=decode(wanted.after), limit=ROWS)
-        places = jobs.positions(session, [run.id for run in runs])
-        shown = [PredictionListItem.listed(run, places.get(run.id)) for run in runs]
+        options = choices.model_options(session)
+        runs, last = repository.list_page(
+            session, after=decode_cursor(query.after), limit=PAGE_SIZE
+        )
+        positions = jobs.queue_positions(session, [run.id for run in runs])
+        items = [PredictionListItem.from_listed_run(run, positions.get(run.id)) for run in runs]
     return render(
         request,
         "predictions.html",
-        models=models,
-        chosen=wanted.model,
-        runs=shown,
-        name=name,
-        next=encode(last),
-        wanted=wanted,
-        endings=ENDINGS,
-        most_bytes=settings.max_upload_bytes,
+        model_options=options,
+        selected=query.model,
+        runs=items,
+        run_name=run_name,
+        next=encode_cursor(last),
+        query=query,
+        file_extensions=SUFFIXES,
+        max_upload_bytes=settings.max_upload_bytes,
     )
 
 
 @router.get("/predictions/{run_id}")
-def prediction(request: Request, run_id: RunId, database: DatabaseDep) -> HTMLResponse:
-    """One run: how far it is, and its results to download."""
+def prediction_page(request: Request, run_id: RunId, database: DatabaseDep) -> HTMLResponse:
+    """Show a run: its progress, and its results to download."""
     with database.read() as session:
-        run = repository.get(session, run_id)
-        shown = PredictionView.of(run, jobs.positions(session, [run_id]).get(run_id))
-    predicted = shown.summary.predicted if shown.summary else {}
+        row = repository.get(session, run_id)
+        run = PredictionView.from_run(row, jobs.queue_positions(session, [run_id]).get(run_id))
+    predicted = run.summary.predicted if run.summary else {}
     return render(
         request,
         "prediction.html",
-        run=shown,
-        name=name(shown),
-        labels=sorted(predicted.items(), key=lambda each: -each[1]),
+        run=run,
+        name=run_name(run),
+        label_counts=sorted(predicted.items(), key=lambda item: -item[1]),
     )
 
 
-def name(run: PredictionListItem) -> str:
-    """As its maker named it, or the end of its id."""
-    return run.name or f"run {short(run.id)}"
+def run_name(run: PredictionListItem) -> str:
+    """Return the run's name, or a name made from the end of its id."""
+    return run.name or f"run {short_id(run.id)}"

@@ -1,4 +1,4 @@
-"""All pages together, as the application takes them."""
+"""The routers of all pages, for the application to include."""
 
 from fastapi import FastAPI
 
@@ -7,12 +7,12 @@ from app.web import (
     compare,
     datasets,
     documentation,
-    error_page,
     extend_sweep,
     job,
     jobs,
     models,
     new_job,
+    page,
     predictions,
     sign_in,
     sweep,
@@ -21,12 +21,13 @@ from app.web import (
     try_it,
 )
 
-PUBLIC = (
+# Routes that need no API key.
+PUBLIC_ROUTES = (
     *assets.router.routes,
     *documentation.router.routes,
     *sign_in.router.routes,
-)  # need no key
-PAGES = (
+)
+PAGE_ROUTERS = (
     *(assets.router, documentation.router, sign_in.router),
     *(jobs.router, new_job.router, job.router, compare.router),
     *(sweeps.router, sweep_form.router, sweep.router, extend_sweep.router),
@@ -34,6 +35,6 @@ PAGES = (
 )
 
 
-def install(app: FastAPI) -> None:
-    """Show errors as pages to people."""
-    app.state.problem_page = error_page.page
+def install_error_pages(app: FastAPI) -> None:
+    """Answer browsers with HTML error pages."""
+    app.state.problem_page = page.render_error

@@ -1,8 +1,8 @@
-"""Sign-in with an API key, for browsers.
+"""Browser sign-in with an API key.
 
-The key becomes a session (`app.auth.api_key_cache`). Its token goes into a cookie that no script
-can read, that no other site can make the browser send, and that is good for reading only. Requests
-that change something need the page token too, which only the response to the sign-in contains.
+The key is exchanged for a session (`app.auth.api_key_cache`). Its token is stored in a cookie that
+is HttpOnly, SameSite=Strict and read-only: requests that change something also need the CSRF token,
+which only the sign-in response contains.
 """
 
 from contextlib import suppress
@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.auth import secrets
 from app.auth.api_key_cache import ApiKeyCache
-from app.auth.middleware import COOKIE, TLS_COOKIE, session_token
+from app.auth.middleware import SECURE_SESSION_COOKIE, SESSION_COOKIE, session_token
 from app.errors import Unauthorized
 from app.web.page import render
 
@@ -21,11 +21,13 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/sign-in")
-async def ask(request: Request, next: Annotated[str, Query(max_length=2000)] = "/") -> Response:
-    """The form."""
+async def sign_in_page(
+    request: Request, next: Annotated[str, Query(max_length=2000)] = "/"
+) -> Response:
+    """Show the form."""
     if request.app.state.settings.auth == "off":
         return RedirectResponse("/", 303)
-    return render(request, "sign_in.html", next=_ours(next), error=None)
+    return render(request, "sign_in.html", next=_local_path(next), error=None)
 
 
 @router.post("/sign-in")
@@ -34,43 +36,46 @@ async def sign_in(
     key: Annotated[str, Form(max_length=200)],
     next: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
-    """Check the key, and go where the person wanted to."""
+    """Check the key, start a session and redirect to `next`."""
     if request.app.state.settings.auth == "off":
         return RedirectResponse("/", 303)
-    ring: ApiKeyCache = request.app.state.key_ring
+    cache: ApiKeyCache = request.app.state.api_key_cache
     try:
-        token = await ring.sign_in(secrets.parse(key.strip()))
+        token = await cache.sign_in(secrets.parse_key(key.strip()))
     except Unauthorized as error:
-        return render(request, "sign_in.html", status=401, next=_ours(next), error=str(error))
-    page_token = ring.page_token(token)
-    answer = render(request, "signed_in.html", next=_ours(next), token=page_token)
-    tls = request.headers.get("origin", "").startswith("https:")  # TLS ends before us
-    answer.set_cookie(
-        TLS_COOKIE if tls else COOKIE,
+        return render(request, "sign_in.html", status=401, next=_local_path(next), error=str(error))
+    csrf_token = cache.csrf_token(token)
+    response = render(request, "signed_in.html", next=_local_path(next), token=csrf_token)
+    tls = request.headers.get("origin", "").startswith("https:")  # TLS may terminate at a proxy
+    response.set_cookie(
+        SECURE_SESSION_COOKIE if tls else SESSION_COOKIE,
         token.text,
         max_age=round(request.app.state.settings.session_days * 86_400),
         secure=tls,
         httponly=True,
         samesite="strict",
     )
-    answer.delete_cookie("loraworks_key", httponly=True, samesite="strict")  # once held the key
-    return answer
+    # Older versions stored the key in this cookie.
+    response.delete_cookie("loraworks_key", httponly=True, samesite="strict")
+    return response
 
 
 @router.post("/sign-out")
 async def sign_out(request: Request) -> Response:
-    """End the session. Needs none, so that nobody is kept in."""
+    """End the session. Works without a session, too, so that signing out never fails."""
     if request.app.state.settings.auth == "on":
         with suppress(Unauthorized):
             if token := session_token(request):
-                await request.app.state.key_ring.sign_out(token)
-    answer = RedirectResponse("/sign-in", 303)
-    for name in (COOKIE, TLS_COOKIE):
-        answer.delete_cookie(name, secure=name == TLS_COOKIE, httponly=True, samesite="strict")
-    return answer
+                await request.app.state.api_key_cache.sign_out(token)
+    response = RedirectResponse("/sign-in", 303)
+    for name in (SESSION_COOKIE, SECURE_SESSION_COOKIE):
+        response.delete_cookie(
+            name, secure=name == SECURE_SESSION_COOKIE, httponly=True, samesite="strict"
+        )
+    return response
 
 
-def _ours(address: str) -> str:
-    """An address of this service; anything else would send people away after their sign-in."""
-    inside = address.startswith("/") and not address.startswith(("//", "/\\"))
-    return address if inside and address.isprintable() else "/"
+def _local_path(path: str) -> str:
+    """Return the path if it is on this service, else "/": prevents open redirects."""
+    is_local = path.startswith("/") and not path.startswith(("//", "/\\"))
+    return path if is_local and path.isprintable() else "/"

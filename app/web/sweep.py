@@ -1,4 +1,4 @@
-"""The cells of a sweep over two of its fields, as they fill up: what stands at each place."""
+"""The page of one sweep: progress, winner, a grid of trials by setting, charts, and all trials."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,268 +12,298 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.charts import figures, report, style
-from app.charts.fields import Axis, labels, percent, score, settings, varied
-from app.charts.figures import MAX_HEATMAP_VALUES, squares_over, two
+from app.charts.fields import (
+    Axis,
+    field_labels,
+    format_percent,
+    format_score,
+    setting_labels,
+    varied_axes,
+)
+from app.charts.figures import MAX_HEATMAP_VALUES, heatmap_fields, map_axes
 from app.http.dependencies import DatabaseDep
 from app.sweeps import progress, repository, results, search_space
 from app.sweeps.routes import SweepId
-from app.sweeps.search_space import Space
-from app.sweeps.snapshot import ENDED, Board, Cell
-from app.sweeps.states import CellState, SweepState
+from app.sweeps.search_space import SearchSpace
+from app.sweeps.snapshot import FINAL_TRIAL_STATES, SweepSnapshot, TrialSnapshot
+from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep
-from app.sweeps.winner import judge
+from app.sweeps.winner import select_winner
 from app.web import choices
-from app.web.page import Filled, render
-from app.web.sweeps import Progress, job, name, progress_of
+from app.web.page import BlankAsNone, render
+from app.web.sweeps import SweepProgress, job_settings, load_progress, sweep_name
 
-LEVELS = 8  # of shading, from the worst to the best
-MOST_TILES = 400  # cells that are shown one by one
+SCORE_LEVELS = 8  # shading levels, from the worst score to the best
+MAX_TILES = 400  # trials shown one by one
+TABLE_PAGE_SIZE = 100
 
-# Of several cells at one place, what is told first.
-ORDER = ("running", "queued", "waiting", "failed", "cancelled", "succeeded")
-
-
-@dataclass(frozen=True)
-class Square:
-    """The cells at one place, and the best of them."""
-
-    cell: Cell  # the best; the first while no figure is known
-    cells: int
-    ended: int
-    state: str  # of those that have not ended, if there are any
-    score: str  # empty: unknown
-    part: str  # of the steps of the best, where it did not run whole
-    level: int | None  # of shading
-    told: str  # the settings of the best
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Squares by row and column; None where there is no cell."""
-
-    x: Axis
-    y: Axis | None  # None: one field varies
-    rows: Sequence[Sequence[Square | None]]
-
-    @property
-    def fields(self) -> set[str]:
-        """Those that it is drawn over."""
-        return {axis.field for axis in (self.x, self.y) if axis}
-
-    @property
-    def several(self) -> bool:
-        """Whether more than one cell stands at some place: fields vary that are not shown."""
-        return any(square and square.cells > 1 for row in self.rows for square in row)
-
-
-@lru_cache(maxsize=8)
-def axes(board: Board) -> list[Axis]:
-    """The fields that can be told apart in a table."""
-    return [axis for axis in varied(board, board.cells) if len(axis.texts) <= MAX_HEATMAP_VALUES]
-
-
-@lru_cache(maxsize=8)
-def sweep_grid(board: Board, x: str | None, y: str | None) -> Grid | None:
-    """Over the fields x and y if they are there, else over those of the map.
-
-    None where no field varies, or where all take too many values.
-    """
-    known = {axis.field: axis for axis in axes(board)}
-    if not known:
-        return None
-    if len(known) == 1:
-        (only,) = known.values()
-        return Grid(only, None, _squares(board, only, None))
-    across, down = two(list(known.values()))
-    across, down = known.get(x or "", across), known.get(y or "", down)
-    if across is down:
-        down = next(axis for axis in known.values() if axis is not across)
-    return Grid(across, down, _squares(board, across, down))
-
-
-def tiles(board: Board) -> list[Square]:
-    """The cells one by one; none where they are too many to be seen."""
-    if len(board.cells) > MOST_TILES:
-        return []
-    scale = _Scale(board)
-    return [_square(board, [cell], scale) for cell in board.cells]
-
-
-class _Scale:
-    """From a score to a level, 1 to `LEVELS`; of the loss the lowest is the best."""
-
-    def __init__(self, board: Board) -> None:
-        self.sign = -1 if board.objective == "loss" else 1
-        known = [value for cell in board.cells if (value := board.score(cell)) is not None]
-        self.low, self.high = min(known, default=0.0), max(known, default=0.0)
-
-    def level(self, value: float) -> int:
-        span = self.high - self.low
-        share = (value - self.low) / span if span else 1.0
-        return 1 + round((LEVELS - 1) * (share if self.sign > 0 else 1 - share))
-
-
-def _squares(board: Board, x: Axis, y: Axis | None) -> list[list[Square | None]]:
-    there: defaultdict[tuple[int, int], list[Cell]] = defaultdict(list)
-    for cell in board.cells:
-        there[y.position(cell) if y else 0, x.position(cell)].append(cell)
-    scale = _Scale(board)
-    places = [[(row, at) for at in range(len(x.texts))] for row in range(len(y.texts) if y else 1)]
-    return [
-        [_square(board, there[place], scale) if place in there else None for place in row]
-        for row in places
-    ]
-
-
-def _square(board: Board, cells: Sequence[Cell], scale: _Scale) -> Square:
-    known = [(value, cell) for cell in cells if (value := board.score(cell)) is not None]
-    value, best = None, cells[0]
-    if known:  # those that ran the furthest are compared; of equal ones the first is taken
-        value, best = max(known, key=lambda each: (each[1].share, scale.sign * each[0]))
-    states = {cell.state for cell in cells}
-    return Square(
-        cell=best,
-        cells=len(cells),
-        ended=sum(cell.state in ENDED for cell in cells),
-        state=next(state for state in ORDER if state in states),
-        score="" if value is None else score(board.objective, value),
-        part="" if value is None or best.share == 1.0 else percent(best.share),
-        level=None if value is None else scale.level(value),
-        told=", ".join(settings(board, best)),
-    )
-
-
-# MERGED app.web.sweep
-# One sweep: how far it is, what came out so far, its cells.
-
-ROWS = 100
+# The state shown for a grid cell with several trials: the first of these that occurs.
+STATE_PRIORITY = ("running", "queued", "waiting", "failed", "cancelled", "succeeded")
 
 router = APIRouter(include_in_schema=False)
 
 
-class Look(BaseModel):
-    """What the page shows of the cells: the fields of the grid, and which rows of the table."""
+@dataclass(frozen=True)
+class SweepGridCell:
+    """The trials with the same two settings, and the best of them."""
 
-    x: Annotated[str | None, Filled] = None
-    y: Annotated[str | None, Filled] = None
-    state: Annotated[CellState | None, Filled] = None
-    page: int = Field(default=1, ge=1, le=1000)
-
-    def but(self, **changes: Any) -> str:
-        """The query of the page that differs in this."""
-        changed = self.model_dump(mode="json", exclude_defaults=True) | changes
-        return urlencode({name: value for name, value in changed.items() if value})
+    trial: TrialSnapshot  # the best one; the first one while no score is known
+    trial_count: int
+    finished: int
+    state: str  # the first by `STATE_PRIORITY`
+    score: str  # empty: unknown
+    budget: str  # share of the steps that the best trial ran; empty: all of them
+    level: int | None  # shading, 1 to `SCORE_LEVELS`
+    settings: str  # of the best trial
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A part of the table of all cells."""
+class SweepGrid:
+    """Trials by row and column; None where there is no trial."""
 
-    table: report.Table
-    jobs: Sequence[str | None]  # of each row
+    x: Axis
+    y: Axis | None  # None: only one field varies
+    rows: Sequence[Sequence[SweepGridCell | None]]
+
+    @property
+    def fields(self) -> set[str]:
+        """The fields of the two axes."""
+        return {axis.field for axis in (self.x, self.y) if axis}
+
+    @property
+    def has_shared_cells(self) -> bool:
+        """Whether some cell holds several trials, because fields outside the grid vary."""
+        return any(cell and cell.trial_count > 1 for row in self.rows for cell in row)
+
+
+@lru_cache(maxsize=8)
+def grid_axes(snapshot: SweepSnapshot) -> list[Axis]:
+    """Return the varying fields with few enough values for a table."""
+    return [
+        axis
+        for axis in varied_axes(snapshot, snapshot.trials)
+        if len(axis.tick_labels) <= MAX_HEATMAP_VALUES
+    ]
+
+
+@lru_cache(maxsize=8)
+def build_grid(snapshot: SweepSnapshot, x: str | None, y: str | None) -> SweepGrid | None:
+    """Build the grid over the fields x and y if they vary, else over those of the heat map.
+
+    Returns None if no field varies, or if every field takes too many values.
+    """
+    axes = {axis.field: axis for axis in grid_axes(snapshot)}
+    if not axes:
+        return None
+    if len(axes) == 1:
+        (axis,) = axes.values()
+        return SweepGrid(axis, None, _grid_rows(snapshot, axis, None))
+    x_axis, y_axis = map_axes(list(axes.values()))
+    x_axis, y_axis = axes.get(x or "", x_axis), axes.get(y or "", y_axis)
+    if x_axis is y_axis:
+        y_axis = next(axis for axis in axes.values() if axis is not x_axis)
+    return SweepGrid(x_axis, y_axis, _grid_rows(snapshot, x_axis, y_axis))
+
+
+def build_tiles(snapshot: SweepSnapshot) -> list[SweepGridCell]:
+    """Return one cell per trial; none if there are more than `MAX_TILES`."""
+    if len(snapshot.trials) > MAX_TILES:
+        return []
+    scale = _ScoreScale(snapshot)
+    return [_grid_cell(snapshot, [trial], scale) for trial in snapshot.trials]
+
+
+class _ScoreScale:
+    """Maps a score to a level from 1 (worst) to `SCORE_LEVELS` (best)."""
+
+    def __init__(self, snapshot: SweepSnapshot) -> None:
+        self.sign = -1 if snapshot.objective == "loss" else 1
+        scores = [
+            score for trial in snapshot.trials if (score := snapshot.score(trial)) is not None
+        ]
+        self.low, self.high = min(scores, default=0.0), max(scores, default=0.0)
+
+    def level(self, score: float) -> int:
+        span = self.high - self.low
+        fraction = (score - self.low) / span if span else 1.0
+        return 1 + round((SCORE_LEVELS - 1) * (fraction if self.sign > 0 else 1 - fraction))
+
+
+def _grid_rows(
+    snapshot: SweepSnapshot, x: Axis, y: Axis | None
+) -> list[list[SweepGridCell | None]]:
+    trials: defaultdict[tuple[int, int], list[TrialSnapshot]] = defaultdict(list)
+    for trial in snapshot.trials:
+        trials[y.position(trial) if y else 0, x.position(trial)].append(trial)
+    scale = _ScoreScale(snapshot)
+    return [
+        [
+            _grid_cell(snapshot, trials[row, column], scale) if (row, column) in trials else None
+            for column in range(len(x.tick_labels))
+        ]
+        for row in range(len(y.tick_labels) if y else 1)
+    ]
+
+
+def _grid_cell(
+    snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], scale: _ScoreScale
+) -> SweepGridCell:
+    scored = [(score, trial) for trial in trials if (score := snapshot.score(trial)) is not None]
+    score, best = None, trials[0]
+    if scored:  # compare the trials with the largest budget; ties go to the first one
+        score, best = max(scored, key=lambda item: (item[1].budget, scale.sign * item[0]))
+    states = {trial.state for trial in trials}
+    return SweepGridCell(
+        trial=best,
+        trial_count=len(trials),
+        finished=sum(trial.state in FINAL_TRIAL_STATES for trial in trials),
+        state=next(state for state in STATE_PRIORITY if state in states),
+        score="" if score is None else format_score(snapshot.objective, score),
+        budget="" if score is None or best.budget == 1.0 else format_percent(best.budget),
+        level=None if score is None else scale.level(score),
+        settings=", ".join(setting_labels(snapshot, best)),
+    )
+
+
+class SweepPageQuery(BaseModel):
+    """The query string of the page: the axes of the grid, and the page of the trial table."""
+
+    x: Annotated[str | None, BlankAsNone] = None
+    y: Annotated[str | None, BlankAsNone] = None
+    state: Annotated[TrialState | None, BlankAsNone] = None
+    page: int = Field(default=1, ge=1, le=1000)
+
+    def replace(self, **changes: Any) -> str:
+        """Return the query string with some parameters changed."""
+        parameters = self.model_dump(mode="json", exclude_defaults=True) | changes
+        return urlencode({name: value for name, value in parameters.items() if value})
+
+
+@dataclass(frozen=True)
+class TrialTablePage:
+    """One page of the table of all trials."""
+
+    table: report.ReportTable
+    job_ids: Sequence[str | None]  # by row
     first: int  # from 1
     total: int
 
     @property
     def last(self) -> int:
-        return self.first + len(self.jobs) - 1
+        return self.first + len(self.job_ids) - 1
 
 
 @dataclass(frozen=True)
-class Running:
-    """A cell that is on a device."""
+class RunningTrialRow:
+    """A trial that is running."""
 
     number: int
     job_id: str
     settings: str
-    share: float | None  # of its steps
+    progress: float | None  # share of its steps
 
 
-@router.get("/sweeps/{sweep_id}", dependencies=[requires("jobs:read")])
-def sweep(
-    request: Request, sweep_id: SweepId, database: DatabaseDep, look: Annotated[Look, Query()]
+@router.get("/sweeps/{sweep_id}", dependencies=[require_scope("jobs:read")])
+def sweep_page(
+    request: Request,
+    sweep_id: SweepId,
+    database: DatabaseDep,
+    query: Annotated[SweepPageQuery, Query()],
 ) -> HTMLResponse:
-    """Where it is, who wins and why, the grid, the pictures, and every cell."""
+    """Show a sweep."""
     with database.read() as session:
-        found = repository.get(session, sweep_id)
-        board = results.board(session, found)
-        (far,) = progress_of(session, [found])
-        running = _running(session, found, board)
-        models = choices.models(session)
-    verdict = judge(board)
-    grid = sweep_grid(board, look.x, look.y)
+        sweep = repository.get(session, sweep_id)
+        snapshot = results.read_snapshot(session, sweep)
+        (sweep_progress,) = load_progress(session, [sweep])
+        running = _running_trials(session, sweep, snapshot)
+        model_names = choices.model_names(session)
+    verdict = select_winner(snapshot)
+    grid = build_grid(snapshot, query.x, query.y)
     return render(
         request,
         "sweep.html",
-        sweep=found,
-        name=name(found),
-        job=job(found),
-        about=_about(found),
-        counts=_counts(board),
-        progress=far,
+        sweep=sweep,
+        name=sweep_name(sweep),
+        job=job_settings(sweep),
+        search_space=_search_space(sweep),
+        state_counts=_state_counts(snapshot),
+        progress=sweep_progress,
         running=running,
-        seconds_left=_seconds_left(found, board, far, len(running)),
-        board=board,
-        verdict=verdict,
-        standing=report.standing(board),
-        findings=report.findings(board, verdict),
-        choices=report.choices(board, verdict),
-        judged_by=style.objective(board),
+        seconds_left=_seconds_left(sweep, snapshot, sweep_progress, len(running)),
+        trial_count=len(snapshot.trials),
+        has_partial_trials=not all(trial.is_complete for trial in snapshot.trials),
+        winner=verdict.winner if verdict else None,
+        cheapest=verdict.cheapest if verdict else None,
+        progress_sentence=report.progress_sentence(snapshot),
+        findings=report.findings(snapshot, verdict),
+        winner_table=report.winner_table(snapshot, verdict),
+        objective=style.objective_label(snapshot),
         grid=grid,
-        several=grid is not None and grid.several,
-        with_map=grid is None or grid.fields != squares_over(board),  # else the same twice
-        axes=axes(board),
-        tiles=[] if grid else tiles(board),
-        rows=_rows(board, look),
-        look=look,
-        drawn=figures.version_of(board),
-        models=models,
+        # The heat map among the charts would repeat a grid over the same fields.
+        with_heatmap=grid is None or grid.fields != heatmap_fields(snapshot),
+        axes=grid_axes(snapshot),
+        tiles=[] if grid else build_tiles(snapshot),
+        trials=_trial_table(snapshot, query),
+        query=query,
+        charts_version=figures.charts_version(snapshot),
+        model_names=model_names,
     )
 
 
-def _about(sweep: Sweep) -> list[tuple[str, str]]:
-    """What varies, and over what."""
-    space = Space.of(sweep.space)
-    told = space.model_dump(mode="json")["dimensions"]
+def _search_space(sweep: Sweep) -> list[tuple[str, str]]:
+    """Return (field, values) of the search space, formatted."""
+    space = SearchSpace.from_pairs(sweep.space)
+    dimensions = space.model_dump(mode="json")["dimensions"]
     return [
-        (label, search_space.written(field, told[field]).replace(",", ", "))
-        for field, label in labels(space.fields).items()
+        (label, search_space.format_values(field, dimensions[field]).replace(",", ", "))
+        for field, label in field_labels(space.fields).items()
     ]
 
 
-def _counts(board: Board) -> dict[CellState, int]:
-    states = [cell.state for cell in board.cells]
-    return {state: states.count(state) for state in reversed(CellState) if state in states}
+def _state_counts(snapshot: SweepSnapshot) -> dict[TrialState, int]:
+    states = [trial.state for trial in snapshot.trials]
+    return {state: states.count(state) for state in reversed(TrialState) if state in states}
 
 
-def _running(session: Session, sweep: Sweep, board: Board) -> list[Running]:
-    cells = {cell.number: cell for cell in board.cells}
+def _running_trials(
+    session: Session, sweep: Sweep, snapshot: SweepSnapshot
+) -> list[RunningTrialRow]:
+    trials = {trial.number: trial for trial in snapshot.trials}
     return [
-        Running(
-            number=each.number,
-            job_id=str(each.job_id),
-            settings=", ".join(settings(board, cells[each.number])),
-            share=each.step / each.total_steps if each.total_steps else None,
+        RunningTrialRow(
+            number=running.number,
+            job_id=str(running.job_id),
+            settings=", ".join(setting_labels(snapshot, trials[running.number])),
+            progress=running.step / running.total_steps if running.total_steps else None,
         )
-        for each in progress.running(session, sweep.id)
-        if each.number in cells
+        for running in progress.running_trials(session, sweep.id)
+        if running.number in trials
     ]
 
 
-def _seconds_left(sweep: Sweep, board: Board, far: Progress, running: int) -> float | None:
-    """With what the cells took so far, and as many at a time as now. None while nobody can tell."""
-    spent = sum(cell.seconds or 0.0 for cell in board.cells)
-    if sweep.state != SweepState.RUNNING or not (spent and far.share and running):
+def _seconds_left(
+    sweep: Sweep, snapshot: SweepSnapshot, sweep_progress: SweepProgress, running: int
+) -> float | None:
+    """Estimate from the time spent so far and the number of trials that run at once.
+
+    Returns None while nothing is running or no step is done.
+    """
+    spent = sum(trial.seconds or 0.0 for trial in snapshot.trials)
+    done = sweep_progress.fraction
+    if sweep.state != SweepState.RUNNING or not (spent and done and running):
         return None
-    return spent / far.share * (1 - far.share) / running
+    return spent / done * (1 - done) / running
 
 
-def _rows(board: Board, look: Look) -> Rows:
-    ordered = report.ordered(board)
-    wanted = [cell for cell in ordered if look.state in (None, cell.state)]
-    first = ROWS * (look.page - 1)
-    shown: list[Cell] = wanted[first : first + ROWS]
-    table = report.cells(board, judge(board), shown)
-    return Rows(table, [cell.job_id for cell in shown], first + 1, len(wanted))
+def _trial_table(snapshot: SweepSnapshot, query: SweepPageQuery) -> TrialTablePage:
+    trials = [
+        trial
+        for trial in report.trials_in_display_order(snapshot)
+        if query.state in (None, trial.state)
+    ]
+    first = TABLE_PAGE_SIZE * (query.page - 1)
+    rows: list[TrialSnapshot] = trials[first : first + TABLE_PAGE_SIZE]
+    table = report.trial_table(snapshot, select_winner(snapshot), rows)
+    return TrialTablePage(table, [trial.job_id for trial in rows], first + 1, len(trials))

@@ -1,7 +1,7 @@
-"""The form of a sweep: what is typed into it, as the body of the API, and back.
+"""The form of a new sweep: convert form values to an API request body, and back.
 
-A field is named by its place in the body. `MORE` has a line for each field of a job that has no
-input of its own: FIELD=VALUES, as `--over` takes it.
+An input is named by the path of its field in the body. The input `OTHER_FIELDS` has one line,
+FIELD=VALUES as `--over` takes it, for each job field that has no input of its own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from app.auth.middleware import requires
-from app.charts.fields import OBJECTIVES
+from app.auth.middleware import require_scope
+from app.charts.fields import METRIC_LABELS
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
-from app.http.fields import id_or
+from app.http.fields import uuid_or_raise
 from app.jobs import base_models
 from app.sweeps import planning, repository, search_space
 from app.sweeps.errors import SweepNotFound
@@ -27,23 +27,23 @@ from app.sweeps.presets import PRESETS, PresetName
 from app.sweeps.schemas import SweepCreate
 from app.sweeps.strategies import Strategy
 from app.sweeps.tables import Sweep
-from app.sweeps.trials import REFUSALS
-from app.web import choices, snippets, sweep_form
+from app.sweeps.trials import RESOLVE_ERRORS
+from app.web import choices, snippets
 from app.web.page import render
-from lora_core.errors.base import BaseError
+from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
 from lora_core.specs.method import MethodName
 from lora_core.specs.presets import Preset
-from lora_core.specs.validation import faults
+from lora_core.specs.validation import field_problems
 
-Typed = Mapping[str, str]
+FormValues = Mapping[str, str]  # input name -> text
 
-MORE = "more"
+OTHER_FIELDS = "more"  # input name
 SPACE = "space."
 SOURCE = "job.data.source"
-TRAIN_FIGURES = "job.result.train_figures"  # no option says it
-# Place in the body → option of the command line.
-TEXTS = {
+TRAIN_METRICS = "job.result.train_figures"  # has no command-line option
+# Path in the body -> command-line option. Values of the first are text, of the second numbers.
+TEXT_OPTIONS = {
     SOURCE: "--data",
     "job.base": "--base",
     "job.method.type": "--method",
@@ -52,7 +52,7 @@ TEXTS = {
     "objective": "--objective",
     "name": "--name",
 }
-NUMBERS = {
+NUMBER_OPTIONS = {
     "job.data.train_size": "--train-size",
     "job.data.validation_size": "--validation-size",
     "job.data.test_size": "--test-size",
@@ -69,152 +69,21 @@ NUMBERS = {
     "parallel": "--parallel",
     "priority": "--priority",
 }
-OPTIONS = TEXTS | NUMBERS
+OPTIONS = TEXT_OPTIONS | NUMBER_OPTIONS
 DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid", "objective": "accuracy"}
-# Fields of a job with inputs of their own: each may vary.
-OVER = (
+# Job fields that may vary and have an input of their own.
+SPACE_FIELDS = (
     *("method.alpha", "method.r", "method.targets", "method.C"),
     *("optim.learning_rate", "runtime.seed"),
 )
-STRATEGIES: Mapping[str, tuple[str, ...]] = {
-    kind.model_fields["type"].default: tuple(kind.model_fields)
-    for kind in get_args(get_args(Strategy)[0])
+STRATEGY_FIELDS: Mapping[str, tuple[str, ...]] = {
+    strategy.model_fields["type"].default: tuple(strategy.model_fields)
+    for strategy in get_args(get_args(Strategy)[0])
 }
-# Of a job: what a sweep decides itself, or what goes without saying.
-UNSAID = {"spec_version", "trial", "result.model"}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What was typed. `faults`: what is wrong with a field, under "" with none of them."""
-
-    body: JsonObject
-    faults: dict[str, str] = field(default_factory=dict)
-
-
-def said(typed: Typed) -> dict[str, str]:
-    """What is typed outside of the space. Settings of another strategy say nothing."""
-    known = STRATEGIES.get(typed.get("strategy.type") or "grid", ("type",))
-    return {
-        place: text
-        for place in (*OPTIONS, TRAIN_FIGURES)
-        if (text := typed.get(place, "").strip())
-        if not place.startswith("strategy.") or place.partition(".")[2] in known
-    }
-
-
-def over(typed: Typed, fields: Sequence[str] = OVER) -> list[tuple[str, str, str]]:
-    """(field, values, where they are typed). The field is empty in a line that cannot be read."""
-    own = [(name, typed.get(f"{SPACE}{name}", "").strip(), f"{SPACE}{name}") for name in fields]
-    lines = (line.partition("=") for line in typed.get(MORE, "").splitlines() if line.strip())
-    more = [(name.strip() if equals else "", text.strip(), MORE) for name, equals, text in lines]
-    return [each for each in own if each[1]] + more
-
-
-def read(typed: Typed) -> Reading:
-    """The body of POST /v1/sweeps. Fields that are left empty say nothing."""
-    body: JsonObject = {"job": {"method": {"type": "lora"}}}
-    for place, text in said(typed).items():
-        plain = place in TEXTS and not (place == SOURCE and text.startswith("{"))
-        _put(body, place, text if plain else search_space.value(text))
-    body["space"], wrong = read_space(typed)
-    if not (body["space"] or wrong):
-        wrong[""] = "Nothing varies yet. Give a field some values, such as 2, 4, 8 for r."
-    return Reading(body, wrong)
-
-
-def read_space(typed: Typed, fields: Sequence[str] = OVER) -> tuple[JsonObject, dict[str, str]]:
-    """Values or range by field, and what is wrong with them by where it is typed."""
-    space: JsonObject = {}
-    wrong: dict[str, str] = {}
-    for name, text, where in over(typed, fields):
-        try:
-            if not (name and text):
-                raise ValueError("a line is FIELD=VALUES, such as method.head=train,lora")
-            if name in space:
-                raise ValueError(f"{name} stands here twice")
-            space[name] = search_space.read(name, text)
-        except ValueError as error:
-            wrong[where] = str(error)
-    return space, wrong
-
-
-def invalid(error: ValidationError, kind: type[BaseModel]) -> dict[str, str]:
-    """What is wrong with a body, by field."""
-    found: dict[str, str] = {}
-    for fault in faults(error.errors(include_url=False), kind):
-        where = _field(fault.at)
-        own = where not in ("", MORE)
-        found.setdefault(where, fault.message if own else f"{fault.at}: {fault.message}")
-    return found
-
-
-def refused(error: Exception) -> dict[str, str]:
-    """Why a body that fits could not run, by field."""
-    detail: Mapping[str, Any] = getattr(error, "detail", {})
-    at = str(detail.get("at", ""))
-    if isinstance(error, DataError):
-        at = SOURCE
-    elif isinstance(error, BaseError):
-        at = "job.base"
-    elif "field" in detail:
-        at = f"{SPACE}{detail['field']}"
-    elif "reason" in detail:  # of a cell, which begins with the place in the job
-        own = _field(f"{SPACE}{str(detail['reason']).partition(':')[0]}")
-        at = at if own == MORE else own
-    return {_field(at) or _field(f"job.{at}"): str(error)}
-
-
-def written(body: Mapping[str, Any]) -> dict[str, str]:
-    """What would have to be typed for this body. A field with one value does not vary."""
-    typed, lines = {"strategy.type": "grid"}, []
-    space = {
-        place.removeprefix("job."): [value]
-        for place, value in _leaves(body)
-        if place.startswith("job.") and place not in (*OPTIONS, TRAIN_FIGURES)
-    }
-    for place, value in _leaves(body):
-        if place in OPTIONS or place == TRAIN_FIGURES:
-            typed[place] = search_space.text(value)
-    for name, values in {**space, **body["space"]}.items():
-        told = search_space.written(name, values)
-        if name in OVER:
-            typed[f"{SPACE}{name}"] = told
-        elif name not in UNSAID:
-            lines.append(f"{name}={told}")
-    return {**typed, MORE: "\n".join(lines)}
-
-
-def _field(at: str) -> str:
-    """The input that says what stands at this place of a body; empty: there is none."""
-    for name in (*OPTIONS, *(f"{SPACE}{name}" for name in OVER)):
-        if at == name or at.startswith(f"{name}."):
-            return name
-    return MORE if at.startswith(SPACE) else ""
-
-
-def _put(body: JsonObject, place: str, value: Any) -> None:
-    *path, name = place.split(".")
-    for part in path:
-        body = body.setdefault(part, {})
-    body[name] = value
-
-
-def _leaves(part: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in part.items():
-        place = f"{before}{name}"
-        if place in ("space", "metadata") or value is None:
-            continue
-        if isinstance(value, Mapping) and place != SOURCE:
-            yield from _leaves(value, f"{place}.")
-        else:
-            yield place, value
-
-
-# MERGED app.web.sweep_form
-# The form of a new sweep. Its address holds what is typed, and the page says what that means.
-
-FIRST = {
+# Job fields that a sweep sets itself.
+SET_BY_SWEEP = {"spec_version", "trial", "result.model"}
+# What the empty form shows.
+EXAMPLE = {
     "job.data.source": "rotten-tomatoes",
     "job.data.train_size": "4000",
     "space.method.alpha": "8,16,32",
@@ -225,65 +94,68 @@ FIRST = {
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/sweeps/new", dependencies=[requires("jobs:write")])
-def new_sweep(
+@router.get("/sweeps/new", dependencies=[require_scope("jobs:write")])
+def new_sweep_page(
     request: Request,
     database: DatabaseDep,
     store: StoreDep,
     settings: SettingsDep,
     like: Annotated[
-        Annotated[UUID, id_or(lambda text: SweepNotFound(sweep_id=text))] | None, Query()
+        Annotated[UUID, uuid_or_raise(lambda text: SweepNotFound(sweep_id=text))] | None, Query()
     ] = None,
     preset: PresetName | None = None,
 ) -> Response:
-    """A form with an example in it, one like another sweep, or a preset."""
+    """Show the form with its plan. The query string holds the input.
+
+    Without input the form shows an example. `like` and `preset` redirect to a filled form.
+    """
     if preset is not None:
-        return _filled(PRESETS[preset])
+        return _redirect_to_form(PRESETS[preset])
     if like is not None:
         with database.read() as session:
-            return _filled(_body(repository.get(session, like)))
-    typed = dict(request.query_params)
-    if "strategy.type" not in typed:  # nobody has sent the form
-        typed = FIRST | typed
-    find = partial(base_models.find, database=database, store=store, settings=settings)
-    reading = sweep_form.read(typed)
-    plan, faults = None, reading.faults
+            return _redirect_to_form(_request_body(repository.get(session, like)))
+    values = dict(request.query_params)
+    if "strategy.type" not in values:  # the form always sends it
+        values = EXAMPLE | values
+    find = partial(base_models.resolve_base, database=database, store=store, settings=settings)
+    form = parse(values)
+    plan, errors = None, form.errors
     try:
-        sent = SweepCreate.model_validate(reading.body)
-        if not faults:
-            laid = planning.lay_out(sent, find)
+        sweep = SweepCreate.model_validate(form.body)
+        if not errors:
+            trials = planning.plan_trials(sweep, find)
             with database.read() as session:
-                plan = planning.plan(session, body=sent, laid=laid, settings=settings)
+                plan = planning.preview(session, body=sweep, plan=trials, settings=settings)
     except ValidationError as error:
-        faults = sweep_form.invalid(error, SweepCreate) | faults
-    except REFUSALS as error:
-        faults = sweep_form.refused(error)
+        errors = validation_errors(error, SweepCreate) | errors
+    except RESOLVE_ERRORS as error:
+        errors = resolve_errors(error)
     with database.read() as session:
-        sources, names = choices.sources(session, settings), choices.bases(session, settings)
+        data_sources = choices.data_sources(session, settings)
+        base_model_names = choices.base_models(session, settings)
     return render(
         request,
         "new_sweep.html",
-        typed=typed,
-        body=reading.body,
+        values=values,
+        body=form.body,
         plan=plan,
-        faults=faults,
-        curl=snippets.curl(request, "POST", "/v1/sweeps", reading.body),
-        command=snippets.sweep_start(request, typed, reading.body),
-        strategies=list(sweep_form.STRATEGIES),
-        objectives=list(OBJECTIVES),
+        errors=errors,
+        curl=snippets.curl(request, "POST", "/v1/sweeps", form.body),
+        command=snippets.sweep_start(request, values, form.body),
+        objectives=list(METRIC_LABELS),
         methods=get_args(MethodName),
         presets=list(Preset),
-        sources=sources,
-        bases=names,
+        data_sources=data_sources,
+        base_models=base_model_names,
     )
 
 
-def _filled(body: Mapping[str, Any]) -> Response:
-    return RedirectResponse(f"/sweeps/new?{urlencode(sweep_form.written(body))}", 303)
+def _redirect_to_form(body: Mapping[str, Any]) -> Response:
+    return RedirectResponse(f"/sweeps/new?{urlencode(to_form_values(body))}", 303)
 
 
-def _body(sweep: Sweep) -> Mapping[str, Any]:
-    """What was sent to start it."""
+def _request_body(sweep: Sweep) -> Mapping[str, Any]:
+    """Return the request body that would create this sweep."""
     return {
         "job": sweep.job,
         "space": dict(sweep.space),
@@ -293,3 +165,149 @@ def _body(sweep: Sweep) -> Mapping[str, Any]:
         "parallel": sweep.parallel,
         "priority": sweep.priority or None,
     }
+
+
+# Form values to request body
+
+
+@dataclass(frozen=True)
+class ParsedForm:
+    """A request body, and the errors by input name; "" holds errors that belong to no input."""
+
+    body: JsonObject
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+def parse(values: FormValues) -> ParsedForm:
+    """Return the body of POST /v1/sweeps. Empty inputs are left out."""
+    body: JsonObject = {"job": {"method": {"type": "lora"}}}
+    for path, text in fixed_values(values).items():
+        is_text = path in TEXT_OPTIONS and not (path == SOURCE and text.startswith("{"))
+        _set(body, path, text if is_text else search_space.parse_value(text))
+    body["space"], errors = parse_space(values)
+    if not (body["space"] or errors):
+        errors[""] = "No field varies. Give a field several values, such as 2, 4, 8 for r."
+    return ParsedForm(body, errors)
+
+
+def fixed_values(values: FormValues) -> dict[str, str]:
+    """Return the nonempty values outside the search space, without other strategies' fields."""
+    strategy_fields = STRATEGY_FIELDS.get(values.get("strategy.type") or "grid", ("type",))
+    return {
+        path: text
+        for path in (*OPTIONS, TRAIN_METRICS)
+        if (text := values.get(path, "").strip())
+        if not path.startswith("strategy.") or path.partition(".")[2] in strategy_fields
+    }
+
+
+def space_values(
+    values: FormValues, fields: Sequence[str] = SPACE_FIELDS
+) -> list[tuple[str, str, str]]:
+    """Return (field, values, input name) of the search space.
+
+    The field is empty for a line of `OTHER_FIELDS` without an equals sign.
+    """
+    own = [(name, values.get(f"{SPACE}{name}", "").strip(), f"{SPACE}{name}") for name in fields]
+    lines = (
+        line.partition("=") for line in values.get(OTHER_FIELDS, "").splitlines() if line.strip()
+    )
+    others = [
+        (name.strip() if equals else "", text.strip(), OTHER_FIELDS) for name, equals, text in lines
+    ]
+    return [each for each in own if each[1]] + others
+
+
+def parse_space(
+    values: FormValues, fields: Sequence[str] = SPACE_FIELDS
+) -> tuple[JsonObject, dict[str, str]]:
+    """Return the search space by field, and the errors by input name."""
+    space: JsonObject = {}
+    errors: dict[str, str] = {}
+    for name, text, input_name in space_values(values, fields):
+        try:
+            if not (name and text):
+                raise ValueError("a line is FIELD=VALUES, such as method.head=train,lora")
+            if name in space:
+                raise ValueError(f"{name} is given twice")
+            space[name] = search_space.parse_values(name, text)
+        except ValueError as error:
+            errors[input_name] = str(error)
+    return space, errors
+
+
+def validation_errors(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
+    """Return the problems of an invalid body by input name."""
+    errors: dict[str, str] = {}
+    for problem in field_problems(error.errors(include_url=False), model):
+        input_name = _input_for(problem.at)
+        has_own_input = input_name not in ("", OTHER_FIELDS)
+        errors.setdefault(
+            input_name, problem.message if has_own_input else f"{problem.at}: {problem.message}"
+        )
+    return errors
+
+
+def resolve_errors(error: Exception) -> dict[str, str]:
+    """Return why a valid body cannot run, by input name."""
+    detail: Mapping[str, Any] = getattr(error, "detail", {})
+    path = str(detail.get("at", ""))
+    if isinstance(error, DataError):
+        path = SOURCE
+    elif isinstance(error, BaseModelError):
+        path = "job.base"
+    elif "field" in detail:
+        path = f"{SPACE}{detail['field']}"
+    elif "reason" in detail:  # of a trial; starts with the path in the job
+        own = _input_for(f"{SPACE}{str(detail['reason']).partition(':')[0]}")
+        path = path if own == OTHER_FIELDS else own
+    return {_input_for(path) or _input_for(f"job.{path}"): str(error)}
+
+
+def _input_for(path: str) -> str:
+    """Return the name of the input for a path in the body, or "" if there is none."""
+    for name in (*OPTIONS, *(f"{SPACE}{name}" for name in SPACE_FIELDS)):
+        if path == name or path.startswith(f"{name}."):
+            return name
+    return OTHER_FIELDS if path.startswith(SPACE) else ""
+
+
+def _set(body: JsonObject, path: str, value: Any) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        body = body.setdefault(parent, {})
+    body[name] = value
+
+
+# Request body to form values
+
+
+def to_form_values(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the form values for a body. Job fields without an input become one-value fields."""
+    values, lines = {"strategy.type": "grid"}, []
+    constants = {
+        path.removeprefix("job."): [value]
+        for path, value in _leaves(body)
+        if path.startswith("job.") and path not in (*OPTIONS, TRAIN_METRICS)
+    }
+    for path, value in _leaves(body):
+        if path in OPTIONS or path == TRAIN_METRICS:
+            values[path] = search_space.format_value(value)
+    for name, options in {**constants, **body["space"]}.items():
+        text = search_space.format_values(name, options)
+        if name in SPACE_FIELDS:
+            values[f"{SPACE}{name}"] = text
+        elif name not in SET_BY_SWEEP:
+            lines.append(f"{name}={text}")
+    return {**values, OTHER_FIELDS: "\n".join(lines)}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if path in ("space", "metadata") or value is None:
+            continue
+        if isinstance(value, Mapping) and path != SOURCE:
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, value

@@ -8,130 +8,139 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
-from app.charts.fields import OBJECTIVES, labels, score
+from app.auth.middleware import require_scope
+from app.charts.fields import METRIC_LABELS, field_labels, format_score
 from app.http.dependencies import DatabaseDep
-from app.http.pagination import cut, decode
-from app.sweeps import add_trials, progress, repository, strategies
-from app.sweeps.search_space import Space
-from app.sweeps.snapshot import ENDED
+from app.http.pagination import decode_cursor, split_page
+from app.sweeps import progress, repository, scheduler, strategies
+from app.sweeps.search_space import SearchSpace
+from app.sweeps.snapshot import FINAL_TRIAL_STATES
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
-from app.web import display_names, page
-from app.web.formats import short
-from app.web.page import Filled, render
+from app.web import display_names
+from app.web.formats import short_id
+from app.web.page import BlankAsNone, ListQuery, render
 from lora_core.specs.train import TrainSpec
 
-ROWS = 20
+PAGE_SIZE = 20
 
 router = APIRouter(include_in_schema=False)
 
 
-class Wanted(page.Wanted):
-    """What the list is narrowed to."""
+class SweepListQuery(ListQuery):
+    """The filters of the list of sweeps."""
 
-    state: Annotated[SweepState | None, Filled] = None
+    state: Annotated[SweepState | None, BlankAsNone] = None
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a sweep is. Of a search that thinks of its cells as it goes, also those to come."""
+class SweepProgress:
+    """The progress of a sweep.
 
-    cells: int
-    ended: int
+    For strategies that propose trials as they go, `trials` includes those still to come.
+    """
+
+    trials: int
+    finished: int
     failed: int
-    share: float  # of all steps
+    fraction: float  # of all steps
 
 
 @dataclass(frozen=True)
-class Row:
-    """A sweep as the list shows it."""
+class SweepRow:
+    """A row of the list."""
 
     sweep: Sweep
-    progress: Progress
-    best: float | None
+    progress: SweepProgress
+    best: float | None  # the objective on validation
 
     @property
     def name(self) -> str:
-        return name(self.sweep)
+        return sweep_name(self.sweep)
 
     @property
     def data(self) -> str:
-        return display_names.data(job(self.sweep))
+        return display_names.data(job_settings(self.sweep))
 
     @property
-    def over(self) -> str:
-        return " × ".join(labels(Space.of(self.sweep.space).fields).values())  # noqa: RUF001
+    def varied_fields(self) -> str:
+        return " × ".join(field_labels(SearchSpace.from_pairs(self.sweep.space).fields).values())  # noqa: RUF001
 
     @property
     def objective(self) -> str:
-        return OBJECTIVES[self.sweep.objective]
+        return METRIC_LABELS[self.sweep.objective]
 
     @property
-    def figure(self) -> str | None:
-        """The best so far, on validation."""
-        return None if self.best is None else score(self.sweep.objective, self.best)
+    def best_score(self) -> str | None:
+        """The best objective so far, formatted."""
+        return None if self.best is None else format_score(self.sweep.objective, self.best)
 
 
-@router.get("/sweeps", dependencies=[requires("jobs:read")])
-def sweeps(
-    request: Request, database: DatabaseDep, wanted: Annotated[Wanted, Query()]
+@router.get("/sweeps", dependencies=[require_scope("jobs:read")])
+def sweeps_page(
+    request: Request, database: DatabaseDep, query: Annotated[SweepListQuery, Query()]
 ) -> HTMLResponse:
-    """Sweeps, the newest first; before the first, how to start one."""
+    """List sweeps, newest first. Without any sweep, show how to start one."""
     with database.read() as session:
         found = repository.page(
-            session, after=decode(wanted.after), limit=ROWS + 1, state=wanted.state
+            session, after=decode_cursor(query.after), limit=PAGE_SIZE + 1, state=query.state
         )
-        shown, following = cut(found, ROWS)
-        rows = _rows(session, shown)
-        nothing = not rows and not repository.page(session, after=None, limit=1)
+        sweeps, next_cursor = split_page(found, PAGE_SIZE)
+        rows = _rows(session, sweeps)
+        no_sweeps = not rows and not repository.page(session, after=None, limit=1)
     return render(
         request,
         "sweeps.html",
-        nothing=nothing,
+        no_sweeps=no_sweeps,
         rows=rows,
-        wanted=wanted,
-        next=following,
+        query=query,
+        next=next_cursor,
         states=list(SweepState),
     )
 
 
-def name(sweep: Sweep) -> str:
-    """As its maker named it, or the end of its id."""
-    return sweep.name or f"sweep {short(sweep.id)}"
+def sweep_name(sweep: Sweep) -> str:
+    """Return the sweep's name, or a name made from the end of its id."""
+    return sweep.name or f"sweep {short_id(sweep.id)}"
 
 
-def job(sweep: Sweep) -> dict[str, Any]:
-    """What its cells share, all defaults filled in."""
+def job_settings(sweep: Sweep) -> dict[str, Any]:
+    """Return the settings that all trials share, with defaults filled in."""
     return TrainSpec.model_validate(sweep.job).model_dump(mode="json")
 
 
-def progress_of(session: Session, sweeps: Sequence[Sweep]) -> list[Progress]:
-    """Of each."""
+def load_progress(session: Session, sweeps: Sequence[Sweep]) -> list[SweepProgress]:
+    """Return the progress of each sweep, in the same order."""
     ids = [sweep.id for sweep in sweeps]
-    counts, ended = progress.counts(session, ids), progress.ended(session, ids)
-    return [_progress(sweep, counts[sweep.id], ended[sweep.id]) for sweep in sweeps]
+    counts = progress.state_counts(session, ids)
+    finished = progress.finished_per_rung(session, ids)
+    return [_progress(sweep, counts[sweep.id], finished[sweep.id]) for sweep in sweeps]
 
 
-def _progress(sweep: Sweep, counts: dict[str, int], ended: dict[int, int]) -> Progress:
-    strategy = add_trials.STRATEGY.validate_python(sweep.strategy)
-    cells = max(sum(counts.values()), sweep.strategy.get("cells") or 0)
-    finished = sweep.state == SweepState.FINISHED
-    return Progress(
-        cells=cells,
-        ended=sum(counts.get(state, 0) for state in ENDED),
+def _progress(sweep: Sweep, counts: dict[str, int], finished: dict[int, int]) -> SweepProgress:
+    strategy = scheduler.STRATEGY_ADAPTER.validate_python(sweep.strategy)
+    trials = max(sum(counts.values()), sweep.strategy.get("cells") or 0)
+    is_finished = sweep.state == SweepState.FINISHED
+    return SweepProgress(
+        trials=trials,
+        finished=sum(counts.get(state, 0) for state in FINAL_TRIAL_STATES),
         failed=counts.get("failed", 0),
-        share=1.0 if finished else progress.share(strategy, cells, ended),
+        fraction=1.0 if is_finished else progress.completed_fraction(strategy, trials, finished),
     )
 
 
-def _rows(session: Session, shown: Sequence[Sweep]) -> list[Row]:
+def _rows(session: Session, sweeps: Sequence[Sweep]) -> list[SweepRow]:
     return [
-        Row(sweep, its, progress.best(session, sweep, rung=_last_rung(sweep)))
-        for sweep, its in zip(shown, progress_of(session, shown), strict=True)
+        SweepRow(
+            sweep,
+            sweep_progress,
+            progress.best_objective(session, sweep, rung=_last_rung(sweep)),
+        )
+        for sweep, sweep_progress in zip(sweeps, load_progress(session, sweeps), strict=True)
     ]
 
 
 def _last_rung(sweep: Sweep) -> int:
-    """Where cells run whole."""
-    return len(strategies.shares(add_trials.STRATEGY.validate_python(sweep.strategy))) - 1
+    """Return the rung at which trials run all of their steps."""
+    strategy = scheduler.STRATEGY_ADAPTER.validate_python(sweep.strategy)
+    return len(strategies.rung_budgets(strategy)) - 1

@@ -1,33 +1,36 @@
-"""A text box with the answer as one types. The page lists the models; its script asks them."""
+"""The "Try it" page. It lists the models; its script requests predictions while typing."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import requires
+from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep
-from app.http.fields import Text
+from app.http.fields import CleanText
 from app.web import choices
 from app.web.page import render
 
 router = APIRouter(include_in_schema=False)
-Ref = Annotated[Annotated[str, Text(200)] | None, Query()]
+ModelRefQuery = Annotated[Annotated[str, CleanText(200)] | None, Query()]
 
 
-@router.get("/try", dependencies=[requires("models:read")])
-def try_it(
-    request: Request, database: DatabaseDep, model: Ref = None, beside: Ref = None
+@router.get("/try", dependencies=[require_scope("models:read")])
+def try_it_page(
+    request: Request,
+    database: DatabaseDep,
+    model: ModelRefQuery = None,
+    beside: ModelRefQuery = None,
 ) -> HTMLResponse:
-    """Two models side by side; at the first visit, how to get one."""
+    """Show one or two models side by side. Without any model, show how to get one."""
     with database.read() as session:
-        models = choices.versions(session)
-    known = [choice.ref for choices in models.values() for choice in choices]
+        options = choices.model_options(session)
+    refs = [option.ref for model_options in options.values() for option in model_options]
     return render(
         request,
         "try_it.html",
-        models=models,
-        chosen=model if model in known else next(iter(known), None),
-        beside=beside if beside in known else None,
-        unknown=[each for each in (model, beside) if each and each not in known],
+        model_options=options,
+        selected=model if model in refs else next(iter(refs), None),
+        compared=beside if beside in refs else None,
+        unknown_refs=[ref for ref in (model, beside) if ref and ref not in refs],
     )

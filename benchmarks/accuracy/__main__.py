@@ -18,14 +18,14 @@ from benchmarks.accuracy import changes, contenders
 from benchmarks.accuracy.changes import CHANGES
 from benchmarks.accuracy.contenders import FULL, Cell, few
 from benchmarks.kept import DIRECTORY, Kept
-from lora_core.process import keep_freed_memory, wait_passively
+from lora_core.process import limit_openmp_spinning, retain_freed_memory
 from lora_core.specs.data import DataSpec
 
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _read(words)
-    wait_passively()  # as `python -m lora_core train` begins: before torch is loaded
-    keep_freed_memory()
+    limit_openmp_spinning()  # as `python -m lora_core train` begins: before torch is loaded
+    retain_freed_memory()
     if arguments.cell:
         from benchmarks.accuracy import answers
 

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.contenders import Cell
-from benchmarks.quiet import quiet_pulse
+from benchmarks.quiet import quiet_progress
 from benchmarks.train.ours import ready, trainer_of
 from lora_core import compatibility
 from lora_core.data import linear_baseline
-from lora_core.data.load import load
+from lora_core.data.load import load_splits
 from lora_core.data.records import Splits
-from lora_core.defaults import settled
-from lora_core.encoders.load import locate
+from lora_core.defaults import resolve_defaults
+from lora_core.encoders.load import resolve_base
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
@@ -41,35 +41,35 @@ def settings(cell: Cell) -> str:
             "linear": linear_baseline.SPEC.model_dump(mode="json"),
         }
     else:
-        told = settled(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
+        told = resolve_defaults(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
         told["runtime"] = {"seed": cell.spec.runtime.seed}
         del told["result"], told["trial"]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 @cache
-def _shape(base: str) -> compatibility.Shape:
-    return compatibility.read_shape(locate(base).config, base=base)
+def _shape(base: str) -> compatibility.EncoderShape:
+    return compatibility.read_shape(resolve_base(base).config, base=base)
 
 
 def _fit(data: DataSpec, judged_on: Split) -> dict[str, Any]:
-    splits = load(data)
-    (answers,) = linear_baseline.answers(splits.train, [splits.part(judged_on)])
+    splits = load_splits(data)
+    (answers,) = linear_baseline.predict(splits.train, [splits.examples(judged_on)])
     return _judged(answers, splits, judged_on)
 
 
 def _train(spec: TrainSpec, judged_on: Split) -> dict[str, Any]:
     prepared = ready(spec)
-    trained = trainer_of(prepared, quiet_pulse()).train()
+    trained = trainer_of(prepared, quiet_progress()).train()
     logits = trained.validation_logits
     if judged_on is Split.TEST:
-        part, budget = prepared.parts[Split.TEST], prepared.spec.optim.micro_batch_tokens
-        logits = evaluate.logits(prepared.forward, part, budget=budget, pulse=quiet_pulse())
+        part, budget = prepared.tokenized[Split.TEST], prepared.spec.optim.micro_batch_tokens
+        logits = evaluate.logits(prepared.forward, part, budget=budget, progress=quiet_progress())
     return {
         **_judged(logits.argmax(axis=1), prepared.splits, judged_on),
         "steps": trained.steps,
         "best_step": trained.best_step,
-        "train_seconds": trained.pace.seconds,
+        "train_seconds": trained.throughput.seconds,
         "device": prepared.runtime.device,
         "precision": prepared.runtime.precision,
         "threads": prepared.runtime.threads,
@@ -77,7 +77,7 @@ def _train(spec: TrainSpec, judged_on: Split) -> dict[str, Any]:
 
 
 def _judged(answers: NDArray[np.int64], splits: Splits, part: Split) -> dict[str, Any]:
-    right = answers == np.array([each.label for each in splits.part(part)])
+    right = answers == np.array([each.label for each in splits.examples(part)])
     return {
         "judged_on": part.value,
         "data": splits.digest,

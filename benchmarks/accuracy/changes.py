@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.accuracy.contenders import CONTENDERS, SEEDS, Cell, Description, described
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.method import Role, Variant
+from lora_core.specs.method import LoraVariant, Role
 from lora_core.specs.train import TrainSpec
 
 DEFAULTS = "defaults"  # what every change is measured against
@@ -36,8 +36,8 @@ CHANGES: Mapping[str, Description] = {
     "rank-16": {"method": {"r": 16}},
     "alpha-32": {"method": {"alpha": 32.0}},
     "rank-16-alpha-32": {"method": {"r": 16, "alpha": 32.0}},
-    "rslora": {"method": {"variant": Variant.RSLORA}},
-    "dora": {"method": {"variant": Variant.DORA}},
+    "rslora": {"method": {"variant": LoraVariant.RSLORA}},
+    "dora": {"method": {"variant": LoraVariant.DORA}},
     "adapter-dropout-0.1": {"method": {"dropout": 0.1}},
     "no-warmup": {"optim": {"warmup": 0.0}},
     "warmup-0.06": {"optim": {"warmup": 0.06}},

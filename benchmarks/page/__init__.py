@@ -1,1 +1,1 @@
-"""How soon the page shows what is there: a long list, a live point, a long curve."""
+"""Page benchmarks: time to show a long list, a live point and a long curve."""

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from benchmarks.page import listening_worker, stored
 from benchmarks.page.plan import Size
-from lora_core.process import cores
+from lora_core.process import available_cores
 from tests.browser.chromium import locate
 from tests.browser.service import Service
 
@@ -31,7 +31,7 @@ def run(cell: str, size: Size) -> dict[str, Any]:
         playwright.chromium.launch(executable_path=locate()) as browser,
     ):
         figures = MEASURES[cell](service, browser, size)
-        return {"chromium": browser.version, "cores": cores(), **figures}
+        return {"chromium": browser.version, "cores": available_cores(), **figures}
 
 
 @contextmanager
@@ -66,9 +66,9 @@ def measure_live(service: Service, browser: Browser, size: Size) -> dict[str, An
     job_id = service.submit(**size.live_job)
     with opened(service, browser, "points.js") as page:
         page.goto(f"/jobs/{job_id}")
-        service.succeeded(job_id)
+        service.wait_for_success(job_id)
         page.wait_for_timeout(LAST_POINTS)
-        shown = page.evaluate("window.shown")
+        shown = page.evaluate("window.drawnAt")
     late = delays(listening_worker.heard(notes), {int(step): at for step, at in shown.items()})
     return {"points": len(late)} | spread("point", [{"point": each} for each in late])
 
@@ -86,7 +86,7 @@ def visit(service: Service, browser: Browser, address: str, script: str) -> dict
         answer = page.goto(address)
         assert answer is not None
         assert answer.ok, f"{address} answered {answer.status}"
-        told = page.evaluate("window.told")  # a promise
+        told = page.evaluate("window.timings")  # a promise
     return {name: milliseconds / 1000 for name, milliseconds in told.items()}
 
 

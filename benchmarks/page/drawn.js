@@ -1,19 +1,19 @@
-// Tells of the curves of a job, in ms from the navigation: when the page had drawn them without any
-// script (`seen`), and when the last chart of Plotly stood in their place (`interactive`).
-const SKETCH = ".sketch path";
-const CHART = ".js-plotly-plot .scatterlayer path.js-line";
-const QUIET = 1000; // ms without another curve
+// Measures the curves of a job, in ms from the navigation: when the inline SVG curves were visible
+// (`seen`), and when the last Plotly chart had replaced them (`interactive`).
+const INLINE_CURVE = ".inline-curve path";
+const PLOTLY_CURVE = ".js-plotly-plot .scatterlayer path.js-line";
+const SETTLE_TIME = 1000; // ms without another curve
 
-window.told = new Promise((settle) => {
+window.timings = new Promise((resolve) => {
   let seen;
   let interactive;
-  let curves = 0;
-  const look = (now) => {
-    if (document.querySelector(SKETCH)) seen ??= now;
-    const drawn = document.querySelectorAll(CHART).length;
-    if (drawn > curves) [curves, interactive] = [drawn, now];
-    if (curves && now - interactive > QUIET) settle({ seen, interactive });
-    else requestAnimationFrame(look);
+  let curveCount = 0;
+  const poll = (now) => {
+    if (document.querySelector(INLINE_CURVE)) seen ??= now;
+    const drawn = document.querySelectorAll(PLOTLY_CURVE).length;
+    if (drawn > curveCount) [curveCount, interactive] = [drawn, now];
+    if (curveCount && now - interactive > SETTLE_TIME) resolve({ seen, interactive });
+    else requestAnimationFrame(poll);
   };
-  requestAnimationFrame(look);
+  requestAnimationFrame(poll);
 });

@@ -1,16 +1,16 @@
-// Tells when the page was first painted and when the largest thing on it was, in ms.
-const QUIET = 1000; // ms without a larger one
+// Measures First Paint and Largest Contentful Paint, in ms.
+const SETTLE_TIME = 1000; // ms without a larger paint
 
-window.told = new Promise((settle) => {
-  const told = {};
+window.timings = new Promise((resolve) => {
+  const timings = {};
   let timer;
-  const tell = (name) => (list) => {
-    told[name] = list.getEntries().at(-1).startTime;
+  const record = (name) => (list) => {
+    timings[name] = list.getEntries().at(-1).startTime;
     clearTimeout(timer);
-    if (Object.keys(told).length === 2) timer = setTimeout(settle, QUIET, told);
+    if (Object.keys(timings).length === 2) timer = setTimeout(resolve, SETTLE_TIME, timings);
   };
   const paints = { paint: "first_paint", "largest-contentful-paint": "largest_paint" };
   for (const [type, name] of Object.entries(paints)) {
-    new PerformanceObserver(tell(name)).observe({ type, buffered: true });
+    new PerformanceObserver(record(name)).observe({ type, buffered: true });
   }
 });

@@ -1,10 +1,10 @@
-// Notes when each point of the training loss came to the screen, in seconds since 1970.
-window.shown = {};
+// Records when each point of the training loss was drawn, in seconds since 1970.
+window.drawnAt = {};
 
-function look() {
+function poll() {
   const chart = document.getElementById("loss");
   const curve = chart?.data?.find(({ name }) => name === "training");
-  for (const step of curve?.x ?? []) window.shown[step] ??= Date.now() / 1000;
-  requestAnimationFrame(look);
+  for (const step of curve?.x ?? []) window.drawnAt[step] ??= Date.now() / 1000;
+  requestAnimationFrame(poll);
 }
-requestAnimationFrame(look);
+requestAnimationFrame(poll);

@@ -14,7 +14,7 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.database.engines import Database
 from app.jobs import repository
-from app.queue.states import JobState, Lane
+from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job, MetricPoint
 from lora_core.specs.train import TrainSpec
 
@@ -66,7 +66,7 @@ def _add(session: Session, name: str, method: dict[str, Any], *, steps: int, poi
         name=name,
         labels={},
         method=method["type"],
-        lane=Lane.CPU,
+        lane=DeviceClass.CPU,
         spec=spec,
         spec_version=1,
         spec_sha256="0" * 64,

@@ -21,15 +21,15 @@ from benchmarks.options import parser
 from benchmarks.reproduce import plan
 from benchmarks.reproduce.plan import Size
 from lora_core.errors import LoraCoreError
-from lora_core.process import keep_freed_memory, wait_passively
+from lora_core.process import limit_openmp_spinning, retain_freed_memory
 
 SEEDS = 1
 
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _read(words)
-    wait_passively()  # as `python -m lora_core train` begins: before torch is loaded
-    keep_freed_memory()
+    limit_openmp_spinning()  # as `python -m lora_core train` begins: before torch is loaded
+    retain_freed_memory()
     from benchmarks.reproduce import cells, place
 
     quick: bool = arguments.quick

@@ -16,12 +16,12 @@ from benchmarks.reproduce import imdb
 from benchmarks.reproduce.plan import LINEAR, Cell
 from lora_core import compatibility, manifest
 from lora_core.data import linear_baseline
-from lora_core.data.load import load
-from lora_core.defaults import settled
-from lora_core.encoders.load import locate
-from lora_core.events import Silence
+from lora_core.data.load import load_splits
+from lora_core.defaults import resolve_defaults
+from lora_core.encoders.load import resolve_base
+from lora_core.events import NullObserver
 from lora_core.specs.data import Split
-from lora_core.training.correctness import Graded
+from lora_core.training.correctness import Correctness
 from lora_core.training.run import run as train
 
 
@@ -40,7 +40,7 @@ def settings(cell: Cell) -> dict[str, Any]:
         data = cell.size.data.model_dump(mode="json")
         told = {"data": data, "linear": linear_baseline.SPEC.model_dump(mode="json")}
     else:
-        told = settled(cell.spec, _shape(cell.size.base))[0].model_dump(
+        told = resolve_defaults(cell.spec, _shape(cell.size.base))[0].model_dump(
             mode="json", exclude={"result", "trial"}
         )
         told["runtime"] = {"seed": cell.seed}
@@ -49,16 +49,16 @@ def settings(cell: Cell) -> dict[str, Any]:
 
 
 @cache
-def _shape(base: str) -> compatibility.Shape:
-    return compatibility.read_shape(locate(base).config, base=base)
+def _shape(base: str) -> compatibility.EncoderShape:
+    return compatibility.read_shape(resolve_base(base).config, base=base)
 
 
 def _fit(cell: Cell) -> dict[str, Any]:
-    splits = load(imdb.here(cell.size.data))
+    splits = load_splits(imdb.here(cell.size.data))
     began = time.monotonic()
-    answers = linear_baseline.answers(splits.train, [splits.part(split) for split in Split])
+    answers = linear_baseline.predict(splits.train, [splits.examples(split) for split in Split])
     right = {
-        split: answer == [each.label for each in splits.part(split)]
+        split: answer == [each.label for each in splits.examples(split)]
         for split, answer in zip(Split, answers, strict=True)
     }
     return {
@@ -73,7 +73,7 @@ def _fit(cell: Cell) -> dict[str, Any]:
 def _train(cell: Cell) -> dict[str, Any]:
     spec = cell.spec.model_copy(update={"data": imdb.here(cell.size.data)})
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
-        summary = train(spec, out_dir=Path(folder), observer=Silence(), stop=NoEnd())
+        summary = train(spec, out_dir=Path(folder), observer=NullObserver(), stop=NoEnd())
         made = manifest.read(Path(folder))
     runtime = made["spec"]["runtime"]
     device = runtime["device"]
@@ -91,6 +91,6 @@ def _train(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _bits(graded: Graded) -> str:
+def _bits(graded: Correctness) -> str:
     packed = np.frombuffer(base64.b64decode(graded["correct"]), np.uint8)
     return "".join(map(str, np.unpackbits(packed, count=graded["count"])))

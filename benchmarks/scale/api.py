@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.cli.connection import Connection
-from app.cli.errors import Unreachable
+from app.cli.errors import ServiceUnreachable
 from app.settings import Settings
 from benchmarks.apart import ROOT
 from benchmarks.scale.writes import WriteClock
@@ -60,7 +60,7 @@ def serving(settings: Settings) -> Iterator[Api]:
 
             def ready() -> bool:
                 assert process.poll() is None, log.read_text()
-                with suppress(Unreachable):
+                with suppress(ServiceUnreachable):
                     return bool(connection.request("GET", "/readyz"))
                 return False
 

@@ -14,10 +14,10 @@ import structlog
 
 from app.database.migrations import upgrade
 from app.queue import leases
-from app.queue.fencing import Owner
-from app.queue.states import Lane
+from app.queue.fencing import WorkerIdentity
+from app.queue.states import DeviceClass
 from app.resources import Resources, open_resources
-from app.retention.service import sweep
+from app.retention.service import collect_garbage
 from app.settings import Settings
 from benchmarks.scale import stored
 from benchmarks.scale.api import Api, serving
@@ -38,7 +38,7 @@ LISTS = {
     "datasets": "/v1/datasets?limit=25",
 }
 PAGES = {"page": "/", "metrics": "/metrics"}
-OWNER = Owner(id="bench", host="here", boot_id="boot", pid=1, pid_start=1)
+OWNER = WorkerIdentity(id="bench", host="here", boot_id="boot", pid=1, pid_start=1)
 
 
 def run(cell: str, size: Size) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _claims(resources: Resources, clock: WriteClock, claims: int) -> dict[str, f
         began = time.perf_counter()
         with resources.database.write() as session:
             claimed = leases.claim(
-                session, owner=OWNER, lane=Lane.CPU, device="cpu", lease_seconds=3600
+                session, owner=OWNER, device_class=DeviceClass.CPU, device="cpu", lease_seconds=3600
             )
             session.commit()
         took.append(1000 * (time.perf_counter() - began))
@@ -163,13 +163,13 @@ def _collected(resources: Resources, clock: WriteClock, api: Api) -> dict[str, f
     beside.start()
     began = time.perf_counter()
     try:
-        swept = sweep(resources)
+        result = collect_garbage(resources)
     finally:
         seconds = time.perf_counter() - began
         over.set()
         beside.join()
     return {
-        "gc_models": len([each for each in swept.removals if each.kind == "model"]),
+        "gc_models": len([each for each in result.removals if each.kind == "model"]),
         "gc_seconds": round(seconds, 1),
         "gc_write_ms": clock.longest_ms(),
         "gc_post_ms_max": round(max(waited), 1),

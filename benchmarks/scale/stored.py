@@ -12,14 +12,14 @@ from sqlalchemy.orm import Session
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
 from app.database.base import Base, new_id
 from app.database.engines import Database
-from app.datasets.tables import Dataset, overview_of
-from app.queue.states import JobState, Kind, Lane, Outcome
+from app.datasets.tables import Dataset, make_overview
+from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, JobEvent, MetricPoint
 from app.registry.tables import ModelVersion, RegisteredModel
 from app.storage.store import Store
-from app.storage.tables import MODEL, RESULTS, Artifact
+from app.storage.tables import MODEL_KIND, RESULTS_KIND, Artifact
 from app.sweeps.states import SweepState
-from app.sweeps.tables import Sweep, SweepCell
+from app.sweeps.tables import Sweep, Trial
 from benchmarks.page.stored import FIGURES, METHODS, batched
 from benchmarks.page.stored import SUMMARY as SHORT_RUN
 from benchmarks.scale.plan import Size
@@ -63,7 +63,7 @@ def fill(database: Database, size: Size) -> None:
     _write(database, JobEvent, (event for job in jobs for event in _events(job)))
     _write(database, MetricPoint, _points([job["id"] for job in attempted], size.points))
     _write(database, Checkpoint, (_checkpoint(job) for job in attempted[-2000:]))
-    _write(database, SweepCell, _trials(jobs))
+    _write(database, Trial, _trials(jobs))
     _write(database, Dataset, map(_dataset, range(DATASETS)))
     _register(database, [job for job in attempted if job["state"] == JobState.SUCCEEDED])
     _analyze(database)
@@ -102,11 +102,11 @@ def _jobs(
         yield {
             "id": new_id(),
             "created_by": keys[number % len(keys)],
-            "kind": Kind.PREDICTION if prediction else Kind.TRAINING,
+            "kind": JobKind.PREDICTION if prediction else JobKind.TRAINING,
             "name": f"run {number}",
             "labels": {},
             "method": "predict" if prediction else spec["method"]["type"],
-            "lane": Lane.ANY if state == JobState.QUEUED else Lane.CPU,
+            "lane": DeviceClass.ANY if state == JobState.QUEUED else DeviceClass.CPU,
             "spec": {"data": {"source": "texts:1", "text_column": "text"}} if prediction else spec,
             "spec_version": 1,
             "spec_sha256": f"{number:064x}",
@@ -136,7 +136,9 @@ def _jobs(
 def _artifact(job: Row) -> Row:
     """Also points the job at it."""
     job["artifact_id"] = new_id()
-    kind, folder = (RESULTS, "predictions") if job["kind"] == Kind.PREDICTION else (MODEL, "jobs")
+    kind, folder = (
+        (RESULTS_KIND, "predictions") if job["kind"] == JobKind.PREDICTION else (MODEL_KIND, "jobs")
+    )
     return {
         "id": job["artifact_id"],
         "job_id": job["id"],
@@ -149,7 +151,7 @@ def _artifact(job: Row) -> Row:
 
 
 def _attempt(job: Row) -> Row:
-    outcome = {JobState.RUNNING: None, JobState.CANCELLED: Outcome.CANCELLED}
+    outcome = {JobState.RUNNING: None, JobState.CANCELLED: AttemptOutcome.CANCELLED}
     return {
         "job_id": job["id"],
         "attempt": 1,
@@ -160,7 +162,7 @@ def _attempt(job: Row) -> Row:
         "device": "cpu",
         "started_at": job["started_at"],
         "ended_at": job["finished_at"],
-        "outcome": outcome.get(job["state"], Outcome(job["state"]))
+        "outcome": outcome.get(job["state"], AttemptOutcome(job["state"]))
         if job["state"] != JobState.RUNNING
         else None,
     }
@@ -266,13 +268,13 @@ def _dataset(number: int) -> Row:
         "label_column": "label",
         "rows": 10 * LABELS,
         "profile": profile,
-        "overview": overview_of(profile),
+        "overview": make_overview(profile),
     }
 
 
 def _register(database: Database, jobs: Sequence[Row]) -> None:
     """Versions of models, of artifacts of their own, which stay."""
-    chosen = [job for job in jobs[::-1] if job["kind"] == Kind.TRAINING][:VERSIONS]
+    chosen = [job for job in jobs[::-1] if job["kind"] == JobKind.TRAINING][:VERSIONS]
     artifacts = [{**_artifact(dict(job)), "key": f"imports/{new_id()}"} for job in chosen]
     model = {"id": new_id(), "name": "sentiment", "last_number": len(chosen)}
     _write(database, Artifact, artifacts)

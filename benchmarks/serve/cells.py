@@ -16,7 +16,7 @@ from benchmarks.serve.plan import Size
 from benchmarks.serve.sides import Side
 from benchmarks.serve.started import Server
 from benchmarks.serve.target import Target, scores
-from lora_core.process import cores
+from lora_core.process import available_cores
 
 KINDS = 8  # of adapters: so many have all ranks and all sets of roles among them
 BLOCK = 20  # texts asked in a row before the bare engine has its turn
@@ -28,7 +28,7 @@ def run(cell: str, size: Size, capacity: float) -> dict[str, Any]:
 
     Capacity: answers a second of the closed loop, for the cells that take a share of it.
     """
-    return _figures(cell, size, capacity) | {"cores": cores()}
+    return _figures(cell, size, capacity) | {"cores": available_cores()}
 
 
 def _figures(cell: str, size: Size, capacity: float) -> dict[str, Any]:

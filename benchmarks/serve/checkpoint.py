@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.apart import ROOT
-from lora_core.atomic_files import new_entry
+from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
-from lora_core.data.load import load
+from lora_core.data.load import load_splits
 from lora_core.manifest import MERGED
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec
@@ -36,7 +36,7 @@ def artifact() -> Path:
     """The directory of the trained model: LoRA on 2,000 reviews."""
     final = _place("model")
     if not final.is_dir():
-        with new_entry(final) as unfinished:
+        with atomic_entry(final) as unfinished:
             spec = unfinished.with_suffix(".json")
             spec.write_text(SPEC.model_dump_json())
             subprocess.run(
@@ -58,10 +58,10 @@ def texts() -> Path:
     """
     final = _place("reviews")
     if not final.is_file():
-        trained = {example.text for example in load(SPEC.data).train}
-        others = [text for text, _ in reviews.load("imdb") if text not in trained]
+        trained = {example.text for example in load_splits(SPEC.data).train}
+        others = [text for text, _ in reviews.load_reviews("imdb") if text not in trained]
         Random(SPEC.data.split_seed).shuffle(others)  # noqa: S311
-        with new_entry(final) as unfinished:
+        with atomic_entry(final) as unfinished:
             unfinished.write_text("".join(json.dumps(text) + "\n" for text in others))
     return final
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from app.serving.loader import Loader
+from app.serving.loader import ModelLoader
 from lora_core.cache import cache_dir
-from lora_core.data.batching import by_length
-from lora_core.process import cores
+from lora_core.data.batching import length_sorted_batches
+from lora_core.process import available_cores
 
 AT_ONCE = 256  # texts that are sorted by length together
 
 
 def load(directory: Path) -> Any:
     """As the service loads a model: on the fastest engine that is true to it."""
-    return Loader("auto", cache_dir() / "bench-serve" / "engines")(directory, imported=False)
+    return ModelLoader("auto", cache_dir() / "bench-serve" / "engines")(directory, imported=False)
 
 
 def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, float]:
@@ -31,13 +31,13 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
     """
     encoding = computing = 0.0
     done = -AT_ONCE
-    with ThreadPoolExecutor(cores()) as workers:
+    with ThreadPoolExecutor(available_cores()) as workers:
         for start in cycle(range(0, len(texts) - AT_ONCE + 1, AT_ONCE)):
             began = time.perf_counter()
             items = predictor.encode(texts[start : start + AT_ONCE])
             encoded = time.perf_counter()
             lengths = np.array([item.length for item in items])
-            batches = by_length(lengths, predictor.engine.batch_tokens)
+            batches = length_sorted_batches(lengths, predictor.engine.batch_tokens)
             texts_of = ([items[i].ids for i in batch] for batch in batches)
             list(workers.map(partial(_compute, predictor), texts_of))
             ended = time.perf_counter()
@@ -61,6 +61,6 @@ def one_by_one(predictor: Any, texts: Sequence[str]) -> list[float]:
     for text in texts:
         (item,) = predictor.encode([text])
         began = time.perf_counter()
-        predictor.engine.logits([item.ids], [predictor.adapter], threads=cores())
+        predictor.engine.logits([item.ids], [predictor.adapter], threads=available_cores())
         took.append((time.perf_counter() - began) * 1000)
     return took

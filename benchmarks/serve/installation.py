@@ -19,7 +19,7 @@ from app.registry.tables import PRODUCTION
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from app.storage import repository
-from app.storage.tables import MODEL
+from app.storage.tables import MODEL_KIND
 from benchmarks.serve import checkpoint
 from lora_core import manifest
 
@@ -61,8 +61,8 @@ def publish(resources: Resources, directory: Path, name: str, *, promote: bool =
     facts, job = manifest.read(directory), uuid4()
     ref = resources.store.put(directory, f"jobs/{job}/a1")
     with resources.database.write() as session:
-        artifact = repository.add(session, job_id=job, kind=MODEL, ref=ref)
-        version = registry.register(session, name=name, artifact=artifact, facts=facts)
+        artifact = repository.add_artifact(session, job_id=job, kind=MODEL_KIND, ref=ref)
+        version = registry.register(session, name=name, artifact=artifact, manifest=facts)
         number = version.number
         session.commit()
     if promote:
@@ -74,7 +74,7 @@ def make_keys(resources: Resources, count: int) -> list[str]:
     pepper, made = load_pepper(resources.settings), []
     for i in range(count):
         with resources.database.write() as session:
-            made.append(keys.create(session, pepper=pepper, name=f"visitor {i}").text)
+            made.append(keys.create_key(session, pepper=pepper, name=f"visitor {i}").text)
     return made
 
 

@@ -6,9 +6,9 @@ import torch
 
 from benchmarks.serve.checkpoint import SPEC
 from lora_core import __version__, artifact, manifest, methods
-from lora_core.adapters import adapters, merge_adapters
+from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.data.tokens import load_tokenizer
-from lora_core.encoders.load import fingerprint, load_classifier, locate
+from lora_core.encoders.load import encoder_sha256, load_classifier, resolve_base
 from lora_core.inference.predictor import Predictor
 from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec, Role
@@ -37,22 +37,22 @@ def save(directory: Path, number: int) -> None:
     """A finished artifact, as a run saves it."""
     torch.manual_seed(number)
     spec = SPEC.model_copy(update={"method": method(number)})
-    base, length = locate(spec.base), spec.data.max_length or 0
+    base, length = resolve_base(spec.base), spec.data.max_length or 0
     model, _ = load_classifier(base, labels(number))
-    encoder = fingerprint(model, base.family)
-    trained = methods.build(spec.method)
+    encoder = encoder_sha256(model, base.family)
+    trained = methods.build_method(spec.method)
     trained.prepare(model, base.family)
     with torch.no_grad():
-        for adapter in adapters(model).values():
+        for adapter in adapter_layers(model).values():
             adapter.B.normal_(std=0.01)
     tokenizer = load_tokenizer(base.directory / "tokenizer.json")
     directory.mkdir(parents=True)
-    artifact.save_adapter(directory, spec.method, trained.state(model), base.family.model_type)
+    artifact.save_adapter(directory, spec.method, trained.state_dict(model), base.family.model_type)
     merge_adapters(model)
     artifact.save_merged(directory, model, tokenizer, length)
     artifact.save_head(directory, model, base.family)
     merged = artifact.load_merged(directory)
-    predictor = Predictor.of(merged, tokenizer, length)
+    predictor = Predictor.from_model(merged, tokenizer, length)
     logits = predictor.forward(predictor.encode(TEXTS)).numpy()
     save_golden(directory, TEXTS, logits)
     manifest.write(

@@ -12,7 +12,7 @@ from benchmarks.serve import checkpoint
 from benchmarks.serve.started import free_port
 from benchmarks.serve.target import Target
 from lora_core.cpu import has_fast_bf16
-from lora_core.process import cores
+from lora_core.process import available_cores
 
 BIN = ROOT / ".venv-rivals" / "bin"
 HERE = Path(__file__).parent / "rivals"
@@ -48,7 +48,7 @@ def tunings(name: str) -> list[str]:
     A text on each core needs neither padding nor waiting for the other core; a batch on all cores
     is what the guides say. What else was tried is told in docs/explanation/speed-of-serving.md.
     """
-    n, precision = cores(), "bfloat16" if has_fast_bf16() else "float32"
+    n, precision = available_cores(), "bfloat16" if has_fast_bf16() else "float32"
     settings = {
         "pipeline": [f"--threads 1 --at-once {n}", f"--threads {n} --at-once 1"],
         "litserve": [
@@ -62,7 +62,7 @@ def tunings(name: str) -> list[str]:
 
 def plain(name: str) -> str:
     """The settings of a rival that is started without any."""
-    n = cores()
+    n = available_cores()
     return {
         "pipeline": f"--precision float32 --threads {n} --at-once 40",
         "litserve": f"--precision float32 --threads {n} --workers 1 --batch 1 --wait 0",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.cli.demo import plain_environment
+from app.cli.demo import default_environment
 from benchmarks.apart import last_line
 from benchmarks.serve import checkpoint, sides
 from benchmarks.serve.sides import Side
@@ -27,7 +27,7 @@ def ours(
         words = ["--keys", str(keys), "--adapters", str(adapters), *["--second"] * second]
         made = last_line(
             "the installation", "benchmarks.serve.installation", str(data), *words,
-            environment=plain_environment(),
+            environment=default_environment(),
         )  # fmt: skip
         side = sides.ours(data, paths=paths, keys=made)
         with _answering(side, Path(temporary)) as server:

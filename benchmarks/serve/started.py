@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.cli.demo import plain_environment
+from app.cli.demo import default_environment
 from benchmarks.apart import ROOT
 from benchmarks.serve.target import Target
 
@@ -71,7 +71,7 @@ def running(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
         process = subprocess.Popen(
             words,
             cwd=ROOT,
-            env={**plain_environment(), **environment},
+            env={**default_environment(), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

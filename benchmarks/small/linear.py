@@ -7,10 +7,10 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.small.plan import Spec
 from benchmarks.small.sets import Texts
-from lora_core.data.rows import Row
+from lora_core.data.rows import TextRow
 
 
-def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[str]:  # noqa: ARG001
+def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:  # noqa: ARG001
     """The label of each test text."""
     terms = TfidfVectorizer(ngram_range=(1, spec["ngrams"]), sublinear_tf=True)
     x = terms.fit_transform([row.text for row in train])

@@ -11,10 +11,10 @@ from benchmarks.quiet import NoEnd
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
 from lora_core import compatibility, model_selection, training_version
-from lora_core.data.rows import Row
-from lora_core.defaults import settled
-from lora_core.encoders.load import locate
-from lora_core.events import Silence
+from lora_core.data.rows import TextRow
+from lora_core.defaults import resolve_defaults
+from lora_core.encoders.load import resolve_base
+from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
@@ -22,7 +22,7 @@ from lora_core.training import auto
 from lora_core.training.run import run
 
 
-def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[str]:
+def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:
     """The label of each test text. What a run holds out it takes from the training part."""
     with tempfile.TemporaryDirectory(prefix="bench-small-") as folder:
         source = {
@@ -32,7 +32,7 @@ def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[s
         out = Path(folder, "out")
         described = _described(spec, source, seed)
         go = auto.run if isinstance(described.method, AutoSpec) else run
-        summary = go(described, out_dir=out, observer=Silence(), stop=NoEnd())
+        summary = go(described, out_dir=out, observer=NullObserver(), stop=NoEnd())
         lines = Path(out, "predictions", "test.jsonl").read_text(encoding="utf-8").splitlines()
     return [summary["labels"][json.loads(line)["predicted"]] for line in lines]
 
@@ -41,15 +41,19 @@ def settings(spec: Spec) -> dict[str, Any]:
     """The description of a run but for texts and seed, today's defaults filled in."""
     described = _described(spec, {Split.TRAIN: "train.csv", Split.TEST: "test.csv"}, seed=0)
     shape = compatibility.read_shape(
-        locate(described.encoder_base).config, base=described.encoder_base
+        resolve_base(described.encoder_base).config, base=described.encoder_base
     )
     methods = [described.method]
     if isinstance(described.method, AutoSpec):
-        methods = [*model_selection.PROBES, *model_selection.LINEAR, model_selection.LORA]
+        methods = [
+            *model_selection.PROBE_CANDIDATES,
+            *model_selection.LINEAR_CANDIDATES,
+            model_selection.LORA_CANDIDATE,
+        ]
     filled = [
-        settled(described.of(each), shape)[0]
+        resolve_defaults(described.with_method(each), shape)[0]
         if not isinstance(each, LinearSpec)
-        else described.of(each)
+        else described.with_method(each)
         for each in methods
     ]
     told = [each.model_dump(mode="json", exclude={"runtime", "result", "trial"}) for each in filled]
@@ -57,10 +61,10 @@ def settings(spec: Spec) -> dict[str, Any]:
         "version": training_version.TRAINING_VERSION,
         "methods": told,
         "selection": [
-            model_selection.LEAST_LORA,
-            model_selection.ENOUGH,
-            model_selection.REPEATED,
-            model_selection.NOISE,
+            model_selection.LORA_MIN_TEXTS,
+            model_selection.MIN_HELD_OUT_TEXTS,
+            model_selection.REPEATS_UP_TO,
+            model_selection.NOISE_STANDARD_ERRORS,
         ],
     }
 
@@ -71,7 +75,7 @@ def _described(spec: Spec, source: dict[Split, str], seed: int) -> TrainSpec:
     return TrainSpec.model_validate(given)
 
 
-def _written(path: Path, rows: Sequence[Row]) -> str:
+def _written(path: Path, rows: Sequence[TextRow]) -> str:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([("text", "label"), *((row.text, row.label) for row in rows)])

@@ -7,10 +7,10 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.small.plan import Spec
 from benchmarks.small.sets import Texts
 from benchmarks.small.vectors import Vectors
-from lora_core.data.rows import Row
+from lora_core.data.rows import TextRow
 
 
-def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[str]:  # noqa: ARG001
+def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:  # noqa: ARG001
     """The label of each test text."""
     vectors = Vectors(texts)
     fitted = LogisticRegression(C=spec["C"], class_weight=spec["class_weight"], max_iter=1000)

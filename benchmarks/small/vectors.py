@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from benchmarks.small.plan import MAX_LENGTH
 from benchmarks.small.sets import Texts
-from lora_core.atomic_files import new_entry
+from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
-from lora_core.data.rows import Row
+from lora_core.data.rows import TextRow
 from lora_core.samples import minilm
 
 BATCH_TEXTS = 32
@@ -27,11 +27,11 @@ class Vectors:
         digest = hashlib.sha256(content.encode()).hexdigest()
         path = cache_dir() / "bench-small" / "vectors" / f"{digest}.npy"
         if not path.exists():
-            with new_entry(path) as unfinished:
+            with atomic_entry(path) as unfinished:
                 np.save(unfinished, _computed(rows))
         self._all = np.load(path)
 
-    def of(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def of(self, rows: Sequence[TextRow]) -> NDArray[np.float32]:
         """(texts, width), each of length 1."""
         found: NDArray[np.float32] = self._all[[self._places[row.text] for row in rows]]
         return found
@@ -43,7 +43,7 @@ def _computed(texts: Sequence[str]) -> NDArray[np.float32]:
     from tokenizers import Tokenizer
     from transformers import AutoModel
 
-    directory = minilm.directory()
+    directory = minilm.checkpoint_directory()
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_LENGTH)
     tokenizer.enable_padding()

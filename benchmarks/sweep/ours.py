@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from app.cli.connection import Connection
-from app.cli.demo import own_service
+from app.cli.demo import temporary_service
 from benchmarks.sweep.plan import LEARNING_RATE, TARGETS, Size
 from benchmarks.train.plan import BASE, BATCH, WARMUP, WEIGHT_DECAY
-from lora_core.process import cores
+from lora_core.process import available_cores
 
 FINISHED = "finished"
 WITHOUT_RESULT = ("failed", "cancelled")
@@ -37,14 +37,16 @@ def measure(strategy: str, size: Size) -> dict[str, Any]:
 
     The start of the service is told apart, as `start_seconds`.
     """
-    slots = cores() if strategy == "grid" else 1  # the last rungs of halving have fewer cells
+    slots = (
+        available_cores() if strategy == "grid" else 1
+    )  # the last rungs of halving have fewer cells
     with TemporaryDirectory(prefix="bench-sweep-", ignore_cleanup_errors=True) as folder:
         os.environ["LORAWORKS_CACHE"] = str(Path(folder) / "cache")
         began = time.monotonic()
-        with own_service(Path(folder), slots=slots) as url, Connection(url) as service:
+        with temporary_service(Path(folder), slots=slots) as url, Connection(url) as service:
             start_seconds = time.monotonic() - began
             found = sweep(service, body(strategy, size))
-    return {"start_seconds": start_seconds, "cores": cores(), "slots": slots, **found}
+    return {"start_seconds": start_seconds, "cores": available_cores(), "slots": slots, **found}
 
 
 def body(strategy: str, size: Size) -> dict[str, Any]:

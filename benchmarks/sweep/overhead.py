@@ -19,11 +19,11 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 
 from app.database import migrations
-from app.jobs.repository import FINAL
+from app.jobs.repository import FINAL_STATES
 from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from app.sweeps import add_trials
+from app.sweeps import scheduler
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
 from benchmarks.machine import described
@@ -93,13 +93,13 @@ def _work(settings: Settings, done: Callable[[], bool]) -> float:
 def _ended(settings: Settings) -> bool:
     resources = open_resources(settings)
     with resources.database.read() as session:
-        count = session.scalars(select(func.count()).where(Job.state.in_(FINAL))).one()
+        count = session.scalars(select(func.count()).where(Job.state.in_(FINAL_STATES))).one()
     resources.close()
     return count > 0
 
 
 def _finished(resources: Resources, sweep_id: UUID) -> bool:
-    return sweep_rows.state(resources, sweep_id) is SweepState.FINISHED
+    return sweep_rows.sweep_state(resources, sweep_id) is SweepState.FINISHED
 
 
 def _advance_alone(resources: Resources, sweep_id: UUID, times: int = 50) -> float:
@@ -109,7 +109,7 @@ def _advance_alone(resources: Resources, sweep_id: UUID, times: int = 50) -> flo
         session.commit()
     began = time.perf_counter()
     for _ in range(times):
-        add_trials.go_on(resources, sweep_id)
+        scheduler.advance_and_notify(resources, sweep_id)
     return (time.perf_counter() - began) / times
 
 

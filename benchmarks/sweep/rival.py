@@ -14,7 +14,7 @@ from benchmarks.train.plan import BASE, BATCH
 from benchmarks.train.reviews import read
 from benchmarks.train.rival import build_model, dataset, initial_head, start
 from benchmarks.train.trainer import Ending, Side, arguments, build_trainer, precision
-from lora_core.encoders.load import locate
+from lora_core.encoders.load import resolve_base
 from lora_core.specs.data import Split
 
 SORTED_TOGETHER = 50  # batches, by the sampler of the tuned Trainer
@@ -28,7 +28,7 @@ def measure(side: Side, kind: str, rank: int, size: Size) -> dict[str, Any]:
     """
     import_seconds = age()
     began = time.monotonic()
-    machine, base = start(), locate(BASE)
+    machine, base = start(), resolve_base(BASE)
     splits, parts = read(size.data, base)
     texts = {split: dataset(part) for split, part in parts.items()}
     took = {"import_seconds": import_seconds, "data_seconds": time.monotonic() - began}

@@ -6,7 +6,7 @@ Imports stand in the functions: a process loads what its own side needs, since i
 from typing import Any
 
 from benchmarks.train.plan import Size
-from lora_core.process import keep_freed_memory, wait_passively
+from lora_core.process import limit_openmp_spinning, retain_freed_memory
 
 
 def run(cell: str, size: Size) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def _figures(cell: str, size: Size) -> dict[str, Any]:
         return pairs.measure(int(name), size)
     if side in ("default", "tuned"):
         return _rival(kind, name, side, size)
-    wait_passively()  # as `python -m lora_core train` begins
-    keep_freed_memory()
+    limit_openmp_spinning()  # as `python -m lora_core train` begins
+    retain_freed_memory()
     return _ours(kind, name, size) if side else _machine(kind, size)
 
 

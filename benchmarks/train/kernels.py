@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
-from lora_core.compatibility import Shape
+from lora_core.compatibility import EncoderShape
 from lora_core.fast import unfused_attention
 
 
@@ -31,7 +31,7 @@ class Kernel:
 
 
 def kernels(
-    shape: Shape, rank: int, texts: int, length: int, dtype: torch.dtype
+    shape: EncoderShape, rank: int, texts: int, length: int, dtype: torch.dtype
 ) -> Iterator[Kernel]:
     """All of a step over `texts` texts of `length` tokens each, forward and backward."""
     d, f, n, whole = shape.width, shape.feed_forward, texts * length, shape.layers - 1
@@ -76,7 +76,7 @@ def _attention(
     """Products and softmax of (texts, length, heads, size), as the model lays them out."""
     q, k, v, dy = (_draw(*sizes, dtype=dtype).transpose(1, 2) for _ in range(4))
     attend = F.scaled_dot_product_attention
-    if unfused_attention.pays("cpu", "bf16" if dtype == torch.bfloat16 else "fp32"):
+    if unfused_attention.is_faster("cpu", "bf16" if dtype == torch.bfloat16 else "fp32"):
         attend = _unfused
     yield Kernel("attention forward", times, lambda: attend(q, k, v))
     leaves = [each.detach().requires_grad_() for each in (q, k, v)]
@@ -85,7 +85,7 @@ def _attention(
 
 
 def _unfused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return unfused_attention.forward(nn.Identity(), q, k, v, None)[0].transpose(1, 2)
+    return unfused_attention.attention_forward(nn.Identity(), q, k, v, None)[0].transpose(1, 2)
 
 
 def _gelu(sizes: tuple[int, int], times: int, dtype: torch.dtype) -> Iterator[Kernel]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core import flops
+from lora_core import cost_model
 from lora_core.compatibility import read_shape
 from lora_core.specs.method import LoraSpec
 
@@ -16,13 +16,13 @@ def flops_of_review(
 ) -> float:
     """FLOPs for one forward and backward pass over a review of the mean length.
 
-    `lengths` are those of all texts, in tokens. Of the last block, which `lora_core.flops` counts
-    whole, only one row is needed (`encoders/first_token.py`): 2 (4d² + 2df) and 4 L d less a token
+    `lengths` are those of all texts, in tokens. Of the last block, which
+    `lora_core.cost_model` counts whole, only one row is needed (`fast/first_token.py`): 2 (4d² + 2df) and 4 L d less a token
     forward, and once, respectively 2.5 times, as much less backward.
     """
     shape = read_shape(config, base="the base")
     d, f = shape.width, shape.feed_forward
     attended = float((lengths**2).sum() / lengths.sum())
-    a_token = flops.training(shape, method, length=attended)
+    a_token = cost_model.training_flops(shape, method, length=attended)
     unneeded = 2 * 2 * (4 * d**2 + 2 * d * f) + 3.5 * 4 * attended * d
     return float(lengths.mean()) * (a_token - unneeded)

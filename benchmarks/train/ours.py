@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.quiet import quiet_pulse
+from benchmarks.quiet import quiet_progress
 from benchmarks.train.needed import flops_of_review
 from benchmarks.train.plan import (
     BASE,
@@ -20,19 +20,19 @@ from benchmarks.train.plan import (
 )
 from benchmarks.train.window import Window
 from lora_core import distributed
-from lora_core.data.tokenized_split import Part
-from lora_core.encoders.load import locate
-from lora_core.errors.training import Stopped
-from lora_core.events import Silence
+from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.encoders.load import resolve_base
+from lora_core.errors.training import StopRequested
+from lora_core.events import NullObserver
 from lora_core.forward import Forward
-from lora_core.progress_reporter import Pulse
-from lora_core.runtime import host_peak_mb
+from lora_core.progress_reporter import ProgressReporter
+from lora_core.runtime import peak_process_memory_mb
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import OptimSpec, TrainSpec
 from lora_core.training import evaluate
 from lora_core.training.loop import Trainer
-from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
 
 
@@ -50,8 +50,8 @@ def rate(name: str, size: Size) -> dict[str, Any]:
         "peak_mb": prepared.runtime.peak_memory_mb(),
     }
     if isinstance(method := METHODS[name], LoraSpec):
-        lengths = prepared.parts[Split.TRAIN].lengths
-        needed = flops_of_review(locate(BASE).config, method, lengths)
+        lengths = prepared.tokenized[Split.TRAIN].lengths
+        needed = flops_of_review(resolve_base(BASE).config, method, lengths)
         found["needed_gflop_per_review"] = needed / 1e9
     return found
 
@@ -69,7 +69,7 @@ def jobs(name: str, size: Size) -> dict[str, Any]:
         "reviews_per_s": reviews / first["train_seconds"],
         "second_reviews_per_s": reviews / second["train_seconds"],
         "jobs": [first, second],
-        "peak_mb": host_peak_mb(),
+        "peak_mb": peak_process_memory_mb(),
     }
 
 
@@ -77,8 +77,8 @@ def job(name: str, size: Size) -> dict[str, float]:
     """Seconds of the training, features included, and of all from the spec to the last step."""
     began = time.monotonic()
     spec = train_spec(name, rate_data(size.job_texts), EPOCHS_OF_JOB)
-    trained = trainer_of(ready(spec), quiet_pulse()).train()
-    return {"train_seconds": trained.pace.seconds, "all_seconds": time.monotonic() - began}
+    trained = trainer_of(ready(spec), quiet_progress()).train()
+    return {"train_seconds": trained.throughput.seconds, "all_seconds": time.monotonic() - began}
 
 
 def accuracy(name: str, size: Size) -> dict[str, Any]:
@@ -86,40 +86,44 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     correct, seconds = [], 0.0
     for seed in SEEDS[name]:
         prepared = ready(train_spec(name, accuracy_data(size), epochs=1, seed=seed))
-        seconds += trainer_of(prepared, quiet_pulse()).train().pace.seconds
-        correct.append(right(prepared.forward, prepared.parts[Split.TEST]))
+        seconds += trainer_of(prepared, quiet_progress()).train().throughput.seconds
+        correct.append(right(prepared.forward, prepared.tokenized[Split.TEST]))
     return {
         "correct": correct,
         "data": prepared.splits.digest,
         "train_seconds": seconds,
-        "peak_mb": host_peak_mb(),
+        "peak_mb": peak_process_memory_mb(),
     }
 
 
-def right(forward: Forward, part: Part) -> str:
+def right(forward: Forward, part: TokenizedSplit) -> str:
     """A 1 or 0 for each text, as it is answered."""
     budget = OptimSpec().micro_batch_tokens
-    logits = evaluate.logits(forward, part, budget=budget, pulse=quiet_pulse())
+    logits = evaluate.logits(forward, part, budget=budget, progress=quiet_progress())
     return "".join(str(int(each)) for each in logits.argmax(axis=1) == part.labels)
 
 
-def ready(spec: TrainSpec) -> Prepared:
+def ready(spec: TrainSpec) -> PreparedRun:
     """Data, model and features."""
-    return prepare(spec, Silence(), quiet_pulse())
+    return prepare_run(spec, NullObserver(), quiet_progress())
 
 
-def trainer_of(prepared: Prepared, pulse: Pulse) -> Trainer:
+def trainer_of(prepared: PreparedRun, progress: ProgressReporter) -> Trainer:
     """From the first step, without checkpoints."""
-    return build_trainer(prepared, observer=Silence(), pulse=pulse, plan=None, saved=None)
+    return build_trainer(
+        prepared, observer=NullObserver(), progress=progress, checkpoint_settings=None, saved=None
+    )
 
 
-def steady(prepared: Prepared, window: Window) -> tuple[int, int, float]:
+def steady(prepared: PreparedRun, window: Window) -> tuple[int, int, float]:
     """Steps, reviews and seconds of a training that ends with the window; evaluation apart."""
     ending = Ending(window)
-    trainer = ending.trainer = trainer_of(prepared, Pulse(Silence(), distributed.Together(ending)))
-    with suppress(Stopped):
+    trainer = ending.trainer = trainer_of(
+        prepared, ProgressReporter(NullObserver(), distributed.DistributedStopSignal(ending))
+    )
+    with suppress(StopRequested):
         trainer.train()
-    return trainer.progress.step, trainer.pace.reviews, ending.elapsed(trainer)
+    return trainer.state.step, trainer.throughput.reviews, ending.elapsed(trainer)
 
 
 class Ending:
@@ -133,8 +137,8 @@ class Ending:
         trainer = self.trainer
         if trainer is None:
             return False
-        return self.window.over(trainer.progress.step, self.elapsed(trainer))
+        return self.window.over(trainer.state.step, self.elapsed(trainer))
 
     def elapsed(self, trainer: Trainer) -> float:
         """Seconds of its steps."""
-        return trainer.pace.seconds - trainer.forward.seconds
+        return trainer.throughput.seconds - trainer.forward.setup_seconds

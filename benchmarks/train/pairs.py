@@ -18,7 +18,7 @@ from benchmarks.train import rival
 from benchmarks.train.plan import BASE, FULL, METHODS, PAIRED, QUICK, RATES, SEED, Size, rate_data
 from benchmarks.train.reviews import read
 from lora_core.cpu import has_fast_bf16
-from lora_core.encoders.load import Base, locate
+from lora_core.encoders.load import PretrainedBase, resolve_base
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 
@@ -27,7 +27,7 @@ SCRIPT = ROOT / "benchmarks" / "train" / "script.py"
 
 def measure(number: int, size: Size) -> dict[str, Any]:
     """Reviews per second of both sides and their ratio. Odd pairs begin with the harness."""
-    base = locate(BASE)
+    base = resolve_base(BASE)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "texts.json"
         file.write_text(json.dumps(in_order(base, size)))
@@ -49,7 +49,7 @@ def measure(number: int, size: Size) -> dict[str, Any]:
     }
 
 
-def in_order(base: Base, size: Size) -> list[dict[str, Any]]:
+def in_order(base: PretrainedBase, size: Size) -> list[dict[str, Any]]:
     """As many texts as both sides train, the warm-up too, in one pool of the Trainer's sampler."""
     batch, steps = size.place.batch, size.warmup + size.pair_steps
     texts = rival.dataset(read(rate_data(size.rate_texts), base)[1][Split.TRAIN])[: batch * steps]
@@ -62,7 +62,7 @@ def in_order(base: Base, size: Size) -> list[dict[str, Any]]:
     return [texts[i] for i in order]
 
 
-def script_arguments(base: Base, file: Path, size: Size) -> list[str]:
+def script_arguments(base: PretrainedBase, file: Path, size: Size) -> list[str]:
     """What the script must be told to train as the harness does."""
     method, family = METHODS[PAIRED], base.family
     assert isinstance(method, LoraSpec)

@@ -13,7 +13,7 @@ SHAPES = ((2048, 384, 1536), (8192, 384, 1536), (2048, 2048, 2048), (4096, 4096,
 
 def measure(seconds: float) -> dict[str, Any]:
     """GFLOP/s of the best shape in each precision, and of the precision that ours trains in."""
-    machine = runtime.start(RuntimeSpec(device="cpu"))
+    machine = runtime.setup_runtime(RuntimeSpec(device="cpu"))
     found = {"fp32": best(torch.float32, seconds)}
     if machine.precision == "bf16":
         found["bf16"] = best(torch.bfloat16, seconds)

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
-from benchmarks.quiet import quiet_pulse
+from benchmarks.quiet import quiet_progress
 from benchmarks.train.ours import right
 from benchmarks.train.plan import (
     BASE,
@@ -23,10 +23,15 @@ from benchmarks.train.reviews import read
 from benchmarks.train.trainer import Side, arguments, precision, train
 from benchmarks.train.window import Window
 from lora_core import environment, runtime
-from lora_core.data.tokenized_split import Part
-from lora_core.encoders.load import Base, load_classifier, locate, silence_transformers
+from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.encoders.load import (
+    PretrainedBase,
+    load_classifier,
+    resolve_base,
+    silence_transformers,
+)
 from lora_core.fast import first_token
-from lora_core.fast.frozen_encoder import fastest_forward
+from lora_core.fast.frozen_encoder import build_forward
 from lora_core.forward import Forward
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
@@ -40,7 +45,7 @@ COPIES = 4
 
 def rate(name: str, side: Side, size: Size) -> dict[str, Any]:
     """Reviews per second over steady steps at 512 tokens, and the peak in MB."""
-    _, parts = read(rate_data(size.rate_texts), locate(BASE))
+    _, parts = read(rate_data(size.rate_texts), resolve_base(BASE))
     texts = dataset(parts[Split.TRAIN]) * COPIES
     # Batches at random are all alike, so any step may be the last.
     window = Window(size.seconds, size.a_pass if side == "tuned" else 1)
@@ -62,7 +67,7 @@ def _steady(
     **more: Any,
 ) -> dict[str, Any]:
     """A window of one training of a fresh model: its first steps are the warm-up."""
-    machine, base = start(size.place), locate(BASE)
+    machine, base = start(size.place), resolve_base(BASE)
     model = build_model(base, METHODS[name], tuned=side == "tuned", head=initial_head(base))
     settings = arguments(RATES[name], side, machine, epochs=100, batch=size.place.batch, **more)
     steps, seconds = train(model, texts, base, settings, window, warmup=size.warmup)
@@ -80,7 +85,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
 
     They are computed as ours are, adapters merged: the same function and no part of any rate.
     """
-    machine, base = start(), locate(BASE)
+    machine, base = start(), resolve_base(BASE)
     splits, parts = read(accuracy_data(size), base)
     texts, test = dataset(parts[Split.TRAIN]), parts[Split.TEST]
     correct, seconds = [], 0.0
@@ -91,39 +96,39 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
         seconds += train(model, texts, base, settings)[1]
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
-        first_token.use(model, base.family)
+        first_token.patch(model, base.family)
         correct.append(right(answering(model, machine, base, test), test))
     return {
         "correct": correct,
         "data": splits.digest,
         "train_seconds": seconds,
-        "peak_mb": runtime.host_peak_mb(),
+        "peak_mb": runtime.peak_process_memory_mb(),
     }
 
 
-def answering(model: Any, machine: Runtime, base: Base, test: Part) -> Forward:
+def answering(model: Any, machine: Runtime, base: PretrainedBase, test: TokenizedSplit) -> Forward:
     """The way to its logits that ours would take."""
-    return fastest_forward(
+    return build_forward(
         model,
         machine,
         base.family,
         {Split.TEST: test},
         encoder_dropout=0.0,
         budget=OptimSpec().micro_batch_tokens,
-        pulse=quiet_pulse(),
-        environment=environment.here(machine, OptimSpec().micro_batch_tokens),
+        progress=quiet_progress(),
+        environment=environment.describe(machine, OptimSpec().micro_batch_tokens),
     )
 
 
 def start(place: Place = Place()) -> Runtime:
     """Threads, seeds and precision by the rule that ours follows."""
     silence_transformers()
-    machine = runtime.start(RuntimeSpec(device=place.device, seed=SEED))
+    machine = runtime.setup_runtime(RuntimeSpec(device=place.device, seed=SEED))
     torch.use_deterministic_algorithms(False)  # the rival does not promise the same bits
     return machine
 
 
-def initial_head(base: Base, seed: int = SEED) -> dict[str, Any]:
+def initial_head(base: PretrainedBase, seed: int = SEED) -> dict[str, Any]:
     """The weights of the head that ours begins with, by module."""
     torch.manual_seed(seed)
     ours, _ = load_classifier(base, LABELS)
@@ -131,7 +136,7 @@ def initial_head(base: Base, seed: int = SEED) -> dict[str, Any]:
 
 
 def build_model(
-    base: Base,
+    base: PretrainedBase,
     method: LoraSpec | FullSpec | BaselineSpec,
     *,
     tuned: bool,
@@ -170,7 +175,7 @@ def build_model(
     return model
 
 
-def dataset(part: Part) -> list[dict[str, Any]]:
+def dataset(part: TokenizedSplit) -> list[dict[str, Any]]:
     """What the collator of the Trainer takes."""
     return [
         {"input_ids": ids.tolist(), "labels": int(label)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app.cli.client import Client
-from app.cli.watch import Progress, Silent, observe, panel
+from app.cli.watch import NullDisplay, RunProgress, render_panel, watch_job
 
 PICTURE = Path(__file__).with_suffix(".svg")
 JOB = {
@@ -24,20 +24,20 @@ JOB = {
 }
 
 
-class Photograph(Silent):
+class Photograph(NullDisplay):
     """Keeps the picture of the run at four fifths of its steps."""
 
-    def update(self, progress: Progress, news: str | None = None) -> None:  # noqa: ARG002
+    def update(self, progress: RunProgress, news: str | None = None) -> None:  # noqa: ARG002
         if progress.total and progress.step >= 0.8 * progress.total and not PICTURE.exists():
             console = Console(record=True, width=88, force_terminal=True, quiet=False)
-            console.print(panel(progress, unicode=True))
+            console.print(render_panel(progress, unicode=True))
             console.save_svg(str(PICTURE), title="loraworks watch")
 
 
 def main() -> None:
     PICTURE.unlink(missing_ok=True)
     with Client(sys.argv[1]) as client:
-        observe(client, client.submit(JOB), Photograph())
+        watch_job(client, client.submit_job(JOB), Photograph())
 
 
 if __name__ == "__main__":

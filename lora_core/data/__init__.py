@@ -1,1 +1,1 @@
-"""From a file, a hub data set or a sample to texts, labels and tokens."""
+"""Load texts and labels from a file, a hub data set or a sample, check, split and tokenize them."""

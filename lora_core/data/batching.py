@@ -1,4 +1,4 @@
-"""Batches of texts of like length, under a budget of padded tokens."""
+"""Batches of texts of similar length, limited by tokens including padding."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-POOL = 50  # batches that are sorted by length together: little padding, still random
+POOL_BATCHES = 50  # batches sorted by length together: little padding, but still random
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts padded to one length."""
+    """Texts padded to the same length."""
 
     input_ids: Tensor  # (texts, length) int64
     attention_mask: Tensor  # (texts, length) int64, 0 at padding
@@ -22,49 +22,52 @@ class Batch:
         return Batch(self.input_ids.to(device), self.attention_mask.to(device))
 
 
-def micro_batches(lengths: NDArray[np.int64], order: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut `order` into runs whose longest text times their number stays within `budget` tokens.
+def micro_batches(
+    lengths: NDArray[np.int64], order: Sequence[int], max_tokens: int
+) -> list[list[int]]:
+    """Cut `order` into batches whose longest text times their size is at most `max_tokens`.
 
-    A text longer than the budget stands alone.
+    A text longer than `max_tokens` gets a batch of its own.
     """
     batches: list[list[int]] = []
     current: list[int] = []
     longest = 0
     for i in order:
         longest = max(longest, int(lengths[i]))
-        if current and longest * (len(current) + 1) > budget:
+        if current and longest * (len(current) + 1) > max_tokens:
             batches.append(current)
             current, longest = [], int(lengths[i])
         current.append(i)
     return [*batches, current] if current else batches
 
 
-def by_length(lengths: NDArray[np.int64], budget: int) -> list[list[int]]:
-    """All texts, sorted by length: for evaluation, where the order does not matter."""
-    return micro_batches(lengths, np.argsort(lengths, kind="stable").tolist(), budget)
+def length_sorted_batches(lengths: NDArray[np.int64], max_tokens: int) -> list[list[int]]:
+    """Return batches of all texts, sorted by length, for evaluation."""
+    return micro_batches(lengths, np.argsort(lengths, kind="stable").tolist(), max_tokens)
 
 
-def epoch_updates(
+def epoch_batches(
     lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int
 ) -> Iterator[list[int]]:
-    """One epoch: for each update its texts, by length.
+    """Yield the batches of one epoch: the texts of each update, sorted by length.
 
     The order is a function of (seed, epoch) alone. Texts are shuffled, sorted by length within
-    pools of `POOL` updates, cut into updates of `batch_size`, and the updates shuffled again.
+    pools of `POOL_BATCHES` batches, cut into batches of `batch_size`, and the batches are shuffled
+    again.
     """
-    draw = np.random.default_rng([seed, epoch])
-    order = draw.permutation(len(lengths))
-    updates: list[list[int]] = []
-    for start in range(0, len(order), POOL * batch_size):
-        pool = order[start : start + POOL * batch_size]
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), POOL_BATCHES * batch_size):
+        pool = order[start : start + POOL_BATCHES * batch_size]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
-        updates += [pool[i : i + batch_size].tolist() for i in range(0, len(pool), batch_size)]
-    for i in draw.permutation(len(updates)):
-        yield updates[i]
+        batches += [pool[i : i + batch_size].tolist() for i in range(0, len(pool), batch_size)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
 
 
 def padded_length(length: int, multiple: int) -> int:
-    """The next multiple.
+    """Return the length rounded up to a multiple.
 
     oneDNN compiles and caches a kernel for each shape, so hundreds of lengths cost time and memory
     (docs/decisions/0018).
@@ -73,11 +76,11 @@ def padded_length(length: int, multiple: int) -> int:
 
 
 def collate(
-    ids: Sequence[Sequence[int] | NDArray[np.int32]], pad: int, length: int | None = None
+    ids: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int, length: int | None = None
 ) -> Batch:
-    """Pad to `length`, or to the longest."""
+    """Pad texts to `length`, or to the longest."""
     length = length or max(len(row) for row in ids)
-    input_ids = np.full((len(ids), length), pad, dtype=np.int64)
+    input_ids = np.full((len(ids), length), pad_id, dtype=np.int64)
     mask = np.zeros((len(ids), length), dtype=np.int64)
     for i, row in enumerate(ids):
         input_ids[i, : len(row)] = row

@@ -1,118 +1,123 @@
-"""Examines a data set before anyone trains on it."""
+"""Data checks: find the problems of a data set before a model is trained on it."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from random import Random
 
-from lora_core.data import class_balance, duplicates, encoding, near_duplicates, token_counts
-from lora_core.data.contents import Contents
+from lora_core.data import class_balance, duplicates, near_duplicates, text_lines, token_counts
+from lora_core.data.contents import FileContents
 from lora_core.data.findings import (
-    EXAMPLES,
-    EXCERPT,
-    Diagnosis,
+    EXCERPT_CHARACTERS,
+    MAX_EXAMPLES,
+    DataReport,
     Finding,
-    Level,
-    TokenCounts,
-    counted,
-    listed,
-    part,
-    together,
+    Severity,
+    TokenStatistics,
+    example_of,
+    join_names,
+    pluralize,
+    split_of,
 )
-from lora_core.data.more_labels import without_curve
-from lora_core.data.rows import Row
+from lora_core.data.more_labels import estimate_without_curve
+from lora_core.data.rows import TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
-from lora_core.samples.packages import locate
+from lora_core.samples.packages import locate_file
 from lora_core.specs.data import Split
 
-# What is looked at, at most, so that a diagnosis takes some ten seconds on one core: (rows,
-# characters). Tokens take longest, and of a few thousand texts the shares are right to a percent.
-COMPARED = (100_000, 40_000_000)
-TOKENISED = (10_000, 5_000_000)
+# Limits of the slow checks as (rows, characters), so that a report takes about ten seconds on one
+# core. Tokenization is slowest; with a few thousand texts its shares are accurate to one percent.
+COMPARISON_LIMITS = (100_000, 40_000_000)
+TOKENIZATION_LIMITS = (10_000, 5_000_000)
 
 
-def diagnose(contents: Contents) -> Diagnosis:
-    """What is worth knowing of a sound file, but for a curve (`learning_curve.complete`)."""
-    rows = duplicates.by_part(contents.rows)
-    distinct, groups = duplicates.grouped(rows)
-    trained = [row.label for row in distinct if part(row) in (None, Split.TRAIN) and row.label]
-    compared = sample(rows, *COMPARED)
-    found = class_balance.balance(rows, contents.labels) if contents.labels else None
-    tokens, of_tokens = _tokens(sample(rows, *TOKENISED))
+def check_data(contents: FileContents) -> DataReport:
+    """Return the report of a valid file.
+
+    The learning curve is added separately (`learning_curve.add_learning_curve`).
+    """
+    rows = duplicates.sort_by_split(contents.rows)
+    distinct, groups = duplicates.group_duplicates(rows)
+    train_labels = [
+        row.label for row in distinct if split_of(row) in (None, Split.TRAIN) and row.label
+    ]
+    compared = sample_rows(rows, *COMPARISON_LIMITS)
+    balance = class_balance.measure_balance(rows, contents.labels) if contents.labels else None
+    tokens, token_findings = _count_tokens(sample_rows(rows, *TOKENIZATION_LIMITS))
     findings = [
-        *_reading(contents),
-        *(class_balance.findings(found, rows) if found else ()),
-        *duplicates.findings(groups, len(rows)),
-        *near_duplicates.findings(compared),
-        *of_tokens,
+        *_parsing_findings(contents),
+        *(class_balance.check_class_balance(balance, rows) if balance else ()),
+        *duplicates.check_duplicates(groups, len(rows)),
+        *near_duplicates.check_near_duplicates(compared),
+        *token_findings,
         *_not_compared(len(compared), len(rows)),
     ]
-    order = list(Level)
-    return Diagnosis(
+    order = list(Severity)
+    return DataReport(
         rows=len(rows),
         compared=len(compared),
-        balance=found,
+        balance=balance,
         tokens=tokens,
-        findings=tuple(sorted(findings, key=lambda each: order.index(each.level))),
-        more_labels=without_curve(trained),
+        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.level))),
+        more_labels=estimate_without_curve(train_labels),
     )
 
 
-def sample(rows: Sequence[Row], most: int, characters: int) -> Sequence[Row]:
-    """As many rows, drawn at random, as fit; in their order."""
-    drawn = Random(0).sample(range(len(rows)), min(len(rows), most))  # noqa: S311 - no secret
-    sizes = accumulate(len(rows[i].text) for i in drawn)
-    fitting = [i for i, size in zip(drawn, sizes, strict=True) if size <= characters]
-    return [rows[i] for i in sorted(fitting)]
+def sample_rows(rows: Sequence[TextRow], max_rows: int, max_characters: int) -> Sequence[TextRow]:
+    """Return a random sample of rows within both limits, in their original order."""
+    indices = Random(0).sample(range(len(rows)), min(len(rows), max_rows))  # noqa: S311 - no secret
+    sizes = accumulate(len(rows[i].text) for i in indices)
+    kept = [i for i, size in zip(indices, sizes, strict=True) if size <= max_characters]
+    return [rows[i] for i in sorted(kept)]
 
 
-def _tokens(rows: Sequence[Row]) -> tuple[TokenCounts | None, list[Finding]]:
-    """By the sample base. Its tokenizer comes with a package that may not be there."""
+def _count_tokens(rows: Sequence[TextRow]) -> tuple[TokenStatistics | None, list[Finding]]:
+    """Count tokens with the sample base model, whose tokenizer package may not be installed."""
     try:
-        return token_counts.count(rows, locate(minilm.TOKENIZER), minilm.NAME)
+        return token_counts.count_tokens(rows, locate_file(minilm.TOKENIZER), minilm.NAME)
     except LoraCoreError as error:
         missing = Finding(
             code="tokens_not_counted",
-            level=Level.INFO,
+            level=Severity.INFO,
             count=len(rows),
             message=f"Tokens were not counted: {error}",
-            advice="Install the package and check the data again.",
+            advice="Install the package and run the data checks again.",
         )
         return None, [missing]
 
 
-def _reading(contents: Contents) -> Iterator[Finding]:
-    """What had to be assumed about the file, or was left out of it."""
-    reading = contents.reading
-    if reading.encoding == encoding.WINDOWS_1252.name:
-        accented = [row for row in contents.rows if not (row.text + row.label).isascii()]
-        shown = sorted(accented, key=lambda row: row.text[:EXCERPT].isascii())
+def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
+    """Yield what was assumed about the file, and what was skipped."""
+    info = contents.parse_info
+    if info.encoding == text_lines.WINDOWS_1252.name:
+        non_ascii = [row for row in contents.rows if not (row.text + row.label).isascii()]
+        ordered = sorted(non_ascii, key=lambda row: row.text[:EXCERPT_CHARACTERS].isascii())
         yield Finding(
             code="encoding_assumed",
-            level=Level.WARNING,
-            count=len(accented),
-            message="The file is not UTF-8. It was read as Windows-1252, the encoding in which "
-            f"Excel saves Western European CSV: {counted(len(accented), 'row')} with characters "
+            level=Severity.WARNING,
+            count=len(non_ascii),
+            message="The file is not UTF-8. It was read as Windows-1252, the encoding that Excel "
+            f"uses for Western European CSV: {pluralize(len(non_ascii), 'row')} with characters "
             "beyond ASCII.",
-            advice="See whether the letters with accents are right in the examples. If they are "
-            "not, save the file as .xlsx or as CSV UTF-8 and take that.",
-            examples=tuple(together(row) for row in shown[:EXAMPLES]),
+            advice="Check the accented letters in the examples. If they are wrong, save the file "
+            "as .xlsx or as CSV UTF-8 and use that file instead.",
+            examples=tuple(example_of(row) for row in ordered[:MAX_EXAMPLES]),
         )
-    if others := [name for name in reading.sheets if name != reading.sheet]:
+    if other_sheets := [name for name in info.sheets if name != info.sheet]:
         yield Finding(
             code="other_sheets",
-            level=Level.INFO,
-            count=len(others),
-            message=f"Only the sheet {reading.sheet} was read, not {listed(others)}.",
-            advice="To read another one, take the file again and name the sheet.",
+            level=Severity.INFO,
+            count=len(other_sheets),
+            message=f"Only the sheet {info.sheet} was read, not {join_names(other_sheets)}.",
+            advice="To read another sheet, load the file again and name the sheet.",
         )
-    if reading.blank_rows:
+    if info.blank_rows:
         yield Finding(
             code="blank_rows",
-            level=Level.INFO,
-            count=reading.blank_rows,
-            message=f"{counted(reading.blank_rows, 'blank row')} skipped.",
-            advice="Nothing to do, unless there should be something in them.",
+            level=Severity.INFO,
+            count=info.blank_rows,
+            message=f"{pluralize(info.blank_rows, 'blank row')} skipped.",
+            advice="No action is needed, unless they should have content.",
         )
 
 
@@ -120,9 +125,9 @@ def _not_compared(compared: int, rows: int) -> Iterator[Finding]:
     if compared < rows:
         yield Finding(
             code="not_compared",
-            level=Level.INFO,
+            level=Severity.INFO,
             count=rows - compared,
-            message=f"Near copies were looked for in {compared:,} of {rows:,} rows, drawn at "
-            "random: there are more of them than were counted.",
+            message=f"Near-duplicates were searched in a random sample of {compared:,} of {rows:,} "
+            "rows, so there are more than were counted.",
             advice="To find all of them, check smaller files.",
         )

@@ -1,36 +1,36 @@
-"""How rows are spread over labels, and what is wrong with that."""
+"""Data checks of the labels: balance, spelling, coverage of the splits."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lora_core.data.findings import (
-    EXAMPLES,
-    Balance,
+    MAX_EXAMPLES,
+    ClassBalance,
     Finding,
     LabelShare,
-    Level,
-    counted,
-    listed,
-    part,
-    percent,
-    together,
+    Severity,
+    example_of,
+    format_percent,
+    join_names,
+    pluralize,
+    split_of,
 )
-from lora_core.data.labels import similar
-from lora_core.data.more_labels import ERRORS, FEW
-from lora_core.data.rows import Row
+from lora_core.data.labels import similar_labels
+from lora_core.data.more_labels import ACCURACY_ERRORS, MIN_TEXTS
+from lora_core.data.rows import TextRow
 from lora_core.specs.data import Split
 
-DOMINANT = 0.8  # share of one label from which accuracy tells little
-RARE = 10  # rows of a label below which there is too little to learn from and to measure on
+DOMINANT_SHARE = 0.8  # share of one label from which accuracy is uninformative
+MIN_ROWS_PER_LABEL = 10  # with fewer, a label can hardly be learned or evaluated
 
 
-def balance(rows: Sequence[Row], labels: Sequence[str]) -> Balance:
-    """Rows of each label, in all and in each part that the file names."""
+def measure_balance(rows: Sequence[TextRow], labels: Sequence[str]) -> ClassBalance:
+    """Return the rows per label, in total and in each split that the file defines."""
     counts = Counter(row.label for row in rows)
-    splits = Counter((row.label, part(row)) for row in rows)
+    splits = Counter((row.label, split_of(row)) for row in rows)
     present = [split for split in Split if any((label, split) in splits for label in labels)]
     majority = max(labels, key=lambda label: counts[label])
-    return Balance(
+    return ClassBalance(
         labels={
             label: LabelShare(
                 count=counts[label],
@@ -44,89 +44,94 @@ def balance(rows: Sequence[Row], labels: Sequence[str]) -> Balance:
     )
 
 
-def findings(found: Balance, rows: Sequence[Row]) -> Iterator[Finding]:
-    """`few_rows`, `similar_labels`, `labels_missing`, `rare_labels`, `imbalanced`."""
-    yield from _few(rows)
-    yield from _similar(found, rows)
-    yield from _missing(found)
-    rare = [(label, share.count) for label, share in found.labels.items() if share.count < RARE]
+def check_class_balance(balance: ClassBalance, rows: Sequence[TextRow]) -> Iterator[Finding]:
+    """Yield `few_rows`, `similar_labels`, `labels_missing`, `rare_labels`, `imbalanced`."""
+    yield from _few_rows(rows)
+    yield from _similar_labels(balance, rows)
+    yield from _missing_labels(balance)
+    rare = [
+        (label, share.count)
+        for label, share in balance.labels.items()
+        if share.count < MIN_ROWS_PER_LABEL
+    ]
     if rare:
-        named = listed([f"{label} ({count})" for label, count in rare])
+        names = join_names([f"{label} ({count})" for label, count in rare])
         yield Finding(
             code="rare_labels",
-            level=Level.WARNING,
+            level=Severity.WARNING,
             count=len(rare),
-            message=f"{counted(len(rare), 'label')} with fewer than {RARE} rows: {named}.",
-            advice="Collect more texts of them or merge them with others: so few are hardly "
-            "learnt, and what is measured on them is chance.",
+            message=f"{pluralize(len(rare), 'label')} with fewer than {MIN_ROWS_PER_LABEL} rows: "
+            f"{names}.",
+            advice="Collect more texts for them or merge them with other labels: with so few rows "
+            "they are hardly learned, and their metrics are mostly chance.",
         )
-    if found.baseline >= DOMINANT:
+    if balance.baseline >= DOMINANT_SHARE:
         yield Finding(
             code="imbalanced",
-            level=Level.WARNING,
-            count=found.labels[found.majority].count,
-            message=f"Always answering {listed([found.majority])} would be right in "
-            f"{percent(found.baseline)} of the rows.",
+            level=Severity.WARNING,
+            count=balance.labels[balance.majority].count,
+            message=f"Always predicting {join_names([balance.majority])} would be correct for "
+            f"{format_percent(balance.baseline)} of the rows.",
             advice="Compare models by macro F1 or balanced accuracy instead of accuracy, and try "
             "balanced class weights (task.class_weights).",
         )
 
 
-def _few(rows: Sequence[Row]) -> Iterator[Finding]:
-    if len(rows) >= FEW:
+def _few_rows(rows: Sequence[TextRow]) -> Iterator[Finding]:
+    if len(rows) >= MIN_TEXTS:
         return
-    held_out, folds = next(
-        (off for texts, off in reversed(ERRORS.items()) if len(rows) >= texts),
-        next(iter(ERRORS.values())),
+    holdout_error, cv_error = next(
+        (errors for texts, errors in reversed(ACCURACY_ERRORS.items()) if len(rows) >= texts),
+        next(iter(ACCURACY_ERRORS.values())),
     )
     yield Finding(
         code="few_rows",
-        level=Level.WARNING,
+        level=Severity.WARNING,
         count=len(rows),
-        message=f"Only {counted(len(rows), 'row')}. Accuracy that is measured on a tenth of so few "
-        f"is off by about {held_out} points on average, cross-validated accuracy by {folds}.",
-        advice="Expect a first draft, compare methods by cross-validation, and label more: each "
-        "doubling usually brings several points.",
+        message=f"Only {pluralize(len(rows), 'row')}. Accuracy measured on a tenth of them is off "
+        f"by about {holdout_error} points on average, cross-validated accuracy by {cv_error}.",
+        advice="Expect a first draft, compare methods by cross-validation, and label more texts: "
+        "each doubling usually gains several points.",
     )
 
 
-def _similar(found: Balance, rows: Sequence[Row]) -> Iterator[Finding]:
-    twins = similar(found.labels)
-    if not twins:
+def _similar_labels(balance: ClassBalance, rows: Sequence[TextRow]) -> Iterator[Finding]:
+    groups = similar_labels(balance.labels)
+    if not groups:
         return
-    wanted = {label for spellings in twins[:EXAMPLES] for label in spellings}
-    first: dict[str, Row] = {}
+    labels = {label for spellings in groups[:MAX_EXAMPLES] for label in spellings}
+    first: dict[str, TextRow] = {}
     for row in rows:
-        if row.label in wanted:
+        if row.label in labels:
             first.setdefault(row.label, row)
     yield Finding(
         code="similar_labels",
-        level=Level.ERROR,
-        count=len(twins),
-        message="Labels that differ in case or white space alone: "
-        f"{listed([' and '.join(spellings) for spellings in twins])}.",
-        advice="Write them in one way: each spelling is trained as a label of its own.",
+        level=Severity.ERROR,
+        count=len(groups),
+        message="Labels that differ in case or white space only: "
+        f"{join_names([' and '.join(spellings) for spellings in groups])}.",
+        advice="Use one spelling: each spelling is trained as a separate label.",
         examples=tuple(
-            together(*(first[label] for label in spellings[:EXAMPLES]))
-            for spellings in twins[:EXAMPLES]
+            example_of(*(first[label] for label in spellings[:MAX_EXAMPLES]))
+            for spellings in groups[:MAX_EXAMPLES]
         ),
     )
 
 
-def _missing(found: Balance) -> Iterator[Finding]:
-    absent = [
+def _missing_labels(balance: ClassBalance) -> Iterator[Finding]:
+    missing = [
         (split, label)
-        for label, share in found.labels.items()
+        for label, share in balance.labels.items()
         for split, count in share.splits.items()
         if count == 0
     ]
-    if absent:
+    if missing:
         yield Finding(
             code="labels_missing",
-            level=Level.WARNING,
-            count=len(absent),
-            message="Labels that a part does not have: "
-            f"{listed([f'{label} (in {split})' for split, label in absent])}.",
-            advice="Move some rows of each label into every part: figures of a part say nothing "
-            "of a label that it lacks.",
+            level=Severity.WARNING,
+            count=len(missing),
+            message="Labels that are missing in a split: "
+            f"{join_names([f'{label} (in {split})' for split, label in missing])}.",
+            advice="Move some rows of each label into every split: the metrics of a split do not "
+            "cover a label that it lacks.",
         )

@@ -1,4 +1,4 @@
-"""Which columns a file has, what stands in its first rows, and which are probably wanted."""
+"""Inspect the columns and first rows of a file, and guess which columns hold texts and labels."""
 
 import json
 import shlex
@@ -9,59 +9,63 @@ from typing import Any, NamedTuple
 
 from lora_core.data import files, json_lines
 from lora_core.data.limits import MAX_COLUMNS
-from lora_core.data.rows import SPLIT_COLUMN, Columns
-from lora_core.data.tabular import Reading
+from lora_core.data.rows import SPLIT_COLUMN, ColumnSelection
+from lora_core.data.tabular import ParseInfo
 from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.fields import FrozenModel
 
-LOOKED_AT = 200  # rows by which a guess is made
-SHOWN = 5  # rows
-CHARACTERS = 200  # of a cell that are shown
-LABEL_REPEATS = 2  # rows a label has on average, at least
+GUESS_ROWS = 200  # rows that a guess is based on
+PREVIEW_ROWS = 5
+PREVIEW_CHARACTERS = 200  # shown of a cell
+MIN_LABEL_REPEATS = 2  # minimum mean number of rows per label
 
-Found = tuple[list[str], list[list[str]], Reading]  # names, cells of the first rows
+# column names, cells of the first rows, how they were parsed
+FileHead = tuple[list[str], list[list[str]], ParseInfo]
 
 
-class Guess(NamedTuple):
-    """The columns of texts and labels; None: that cannot be told."""
+class ColumnGuess(NamedTuple):
+    """The columns of texts and labels; None if unknown."""
 
     text: str | None
     label: str | None
 
 
-class FileColumns(Frozen):
-    """The columns of a file, and some rows of it as strings."""
+class FileColumns(FrozenModel):
+    """The columns of a file, and its first rows as strings."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]  # the first ones, long cells cut
+    rows: tuple[tuple[str, ...], ...]  # the first rows, long cells truncated
     text_column: str | None  # a guess
     label_column: str | None  # a guess
     encoding: str | None
     separator: str | None
     sheet: str | None
-    sheets: tuple[str, ...]  # that the workbook shows
+    sheets: tuple[str, ...]  # visible sheets of the workbook
 
 
-def look(path: Path, sheet: str | None = None) -> FileColumns:
-    """The first rows of a file. Raises what `files.read` raises, but for columns and labels."""
-    names, rows, reading = _found(path, sheet)
-    guessed = guess(names, rows)
+def inspect_columns(path: Path, sheet: str | None = None) -> FileColumns:
+    """Return the columns and first rows of a file. Raises what `files.read_rows` raises, except for
+    columns and labels."""
+    names, rows, info = _read_head(path, sheet)
+    guessed = guess_columns(names, rows)
     return FileColumns(
         columns=tuple(names),
-        rows=tuple(tuple(cell[:CHARACTERS] for cell in row) for row in rows[:SHOWN]),
+        rows=tuple(tuple(cell[:PREVIEW_CHARACTERS] for cell in row) for row in rows[:PREVIEW_ROWS]),
         text_column=guessed.text,
         label_column=guessed.label,
-        encoding=reading.encoding,
-        separator=reading.separator,
-        sheet=reading.sheet,
-        sheets=reading.sheets,
+        encoding=info.encoding,
+        separator=info.separator,
+        sheet=info.sheet,
+        sheets=info.sheets,
     )
 
 
-def guess(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Guess:
-    """`text` and `label` in any case; else the longest texts, and the fewest different values.
+def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnGuess:
+    """Guess by name (`text` and `label` in any case), else by content.
 
-    A label is shorter than the texts and comes back: unique values are none, nor is one alone.
+    By content, texts are the column with the longest cells, and labels the one with the fewest
+    distinct values. Labels are repeated: a column of unique values or of a single value is no
+    label.
     """
     columns = {name: [row[i] for row in rows] for i, name in enumerate(names) if name.strip()}
     by_name = {name.strip().casefold(): name for name in columns}
@@ -74,63 +78,63 @@ def guess(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Guess:
     for name, cells in columns.items():
         filled = [cell for cell in cells if cell.strip()]
         distinct = len(set(filled))
-        repeated = 2 <= distinct <= len(filled) / LABEL_REPEATS
+        repeated = 2 <= distinct <= len(filled) / MIN_LABEL_REPEATS
         if repeated and name != text and name.casefold() != SPLIT_COLUMN:
             candidates[name] = distinct
     label = by_name.get("label") or min(candidates, key=lambda name: candidates[name], default=None)
-    return Guess(text, label if label != text else None)
+    return ColumnGuess(text, label if label != text else None)
 
 
-def advised(path: Path, wanted: Columns, error: MissingColumn) -> MissingColumn:
-    """The same error with a guess which columns are meant, where the first rows are sound."""
+def suggest_columns(path: Path, selected: ColumnSelection, error: MissingColumn) -> MissingColumn:
+    """Return the same error with a suggestion of columns, if the first rows can be read."""
     try:
-        names, rows, _ = _found(path, wanted.sheet)
+        names, rows, _ = _read_head(path, selected.sheet)
     except DataError:
         return error
-    text, label = guess(names, rows)
-    guessed = {"text_column": text, "label_column": wanted.label and label}
-    known = {name: column for name, column in guessed.items() if column is not None}
-    if not known or error.detail["column"] == wanted.split:
+    text, label = guess_columns(names, rows)
+    guessed = {"text_column": text, "label_column": selected.label and label}
+    suggested = {name: column for name, column in guessed.items() if column is not None}
+    if not suggested or error.detail["column"] == selected.split:
         return error
-    options = [f"--{name.replace('_', '-')} {shlex.quote(known[name])}" for name in known]
-    fields = [f"`{name}` {column!r}" for name, column in known.items()]
-    advice = f"Probably you want {' and '.join(fields)} (`{' '.join(options)}`)"
-    return MissingColumn(**{**error.detail, "advice": advice, **known})
+    options = [f"--{name.replace('_', '-')} {shlex.quote(suggested[name])}" for name in suggested]
+    fields = [f"`{name}` {column!r}" for name, column in suggested.items()]
+    advice = f"You probably want {' and '.join(fields)} (`{' '.join(options)}`)"
+    return MissingColumn(**{**error.detail, "advice": advice, **suggested})
 
 
-def _found(path: Path, sheet: str | None) -> Found:
-    ending = files.check(path, sheet)
-    reading = Reading()
-    match ending:
+def _read_head(path: Path, sheet: str | None) -> FileHead:
+    suffix = files.check_file(path, sheet)
+    info = ParseInfo()
+    match suffix:
         case ".parquet":
             names, rows = _parquet(path)
         case ".jsonl":
-            objects = [found for _, found in islice(json_lines.read_objects(path), LOOKED_AT)]
+            objects = [record for _, record in islice(json_lines.read_objects(path), GUESS_ROWS)]
             names = list(dict.fromkeys(name for each in objects for name in each))
-            rows = [[_shown(each.get(name)) for name in names] for each in objects]
+            rows = [[_as_text(each.get(name)) for name in names] for each in objects]
         case _:
-            table = files.open_table(path, ending, sheet)
-            names, reading = table.header, table.reading
-            rows = [cells for _, cells in islice(table.rows, LOOKED_AT)]
+            table = files.open_table(path, suffix, sheet)
+            names, info = table.header, table.parse_info
+            rows = [cells for _, cells in islice(table.rows, GUESS_ROWS)]
     if len(names) > MAX_COLUMNS:
         raise DataTooLarge(file=path.name, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
-    return names, rows, reading
+    return names, rows, info
 
 
 def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
-    from lora_core.data import arrow  # as in `files`
-    from lora_core.data.arrow import ArrowCells
+    from lora_core.data import arrow  # pyarrow is slow to import
+    from lora_core.data.arrow import ArrowDecoder
 
-    with arrow.opened(path) as file:
+    with arrow.open_parquet(path) as file:
         names = list(file.schema_arrow.names)
-        cells = ArrowCells(path.name)
-        batches = arrow.batches(file, names[:MAX_COLUMNS])
-        values = (map(cells.values, batch.columns) for batch in batches)
+        decoder = ArrowDecoder(path.name)
+        batches = arrow.iter_batches(file, names[:MAX_COLUMNS])
+        values = (map(decoder.decode_column, batch.columns) for batch in batches)
         rows = chain.from_iterable(zip(*each, strict=True) for each in values)
-        return names, [list(map(_shown, row)) for row in islice(rows, LOOKED_AT)]
+        return names, [list(map(_as_text, row)) for row in islice(rows, GUESS_ROWS)]
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

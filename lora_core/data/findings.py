@@ -1,119 +1,123 @@
-"""What the doctor says of a data set."""
+"""The report of the data checks: findings, class balance and token statistics."""
 
 from enum import StrEnum
 
-from lora_core.data.more_labels import MoreLabels
-from lora_core.data.rows import Row
-from lora_core.data.split import named
+from lora_core.data.more_labels import MoreLabelsEstimate
+from lora_core.data.rows import TextRow
+from lora_core.data.split import parse_split_name
 from lora_core.specs.data import Split
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.fields import FrozenModel
 
-EXCERPT = 160  # characters of a text
-EXAMPLES = 5  # of a finding
-SHOWN_LABELS = 5  # of a message
+EXCERPT_CHARACTERS = 160
+MAX_EXAMPLES = 5  # per finding
+MAX_NAMES = 5  # listed in a message
 
 
-class Level(StrEnum):
-    """How much a finding matters, the worst first."""
+class Severity(StrEnum):
+    """The severity of a finding, most severe first."""
 
-    ERROR = "error"  # figures or the model will be wrong
-    WARNING = "warning"  # worth a look before training
+    ERROR = "error"  # metrics or the model will be wrong
+    WARNING = "warning"  # worth checking before training
     INFO = "info"
 
 
-class Cited(Frozen):
-    """A row that a finding names."""
+class RowExcerpt(FrozenModel):
+    """A row quoted by a finding."""
 
     row: int
-    text: str  # the first characters of it
+    text: str  # the first characters
     label: str | None
     split: Split | None
 
     @classmethod
-    def of(cls, row: Row) -> "Cited":
-        text = " ".join(row.text[: 2 * EXCERPT].split())
-        if len(text) > EXCERPT or len(row.text) > 2 * EXCERPT:
-            text = f"{text[: EXCERPT - 1]}…"
-        return cls(row=row.number, text=text, label=row.label or None, split=part(row))
+    def from_row(cls, row: TextRow) -> "RowExcerpt":
+        text = " ".join(row.text[: 2 * EXCERPT_CHARACTERS].split())
+        if len(text) > EXCERPT_CHARACTERS or len(row.text) > 2 * EXCERPT_CHARACTERS:
+            text = f"{text[: EXCERPT_CHARACTERS - 1]}…"
+        return cls(row=row.number, text=text, label=row.label or None, split=split_of(row))
 
 
-class Example(Frozen):
-    """Rows that belong together: copies of a text, or one row alone."""
+class FindingExample(FrozenModel):
+    """Rows that belong together: duplicates of a text, or a single row."""
 
-    rows: tuple[Cited, ...]
-    similarity: float | None = None  # of two texts that are nearly the same, at most 1
+    rows: tuple[RowExcerpt, ...]
+    similarity: float | None = None  # of two near-duplicates, at most 1
 
 
-class Finding(Frozen):
-    """One thing that was noticed. Programs go by `code`."""
+class Finding(FrozenModel):
+    """One problem of the data. `code` is stable and meant for programs."""
 
     code: str
-    level: Level
-    count: int  # how many there are of what the message tells
+    level: Severity
+    count: int  # number of rows, texts or labels that the message is about
     message: str
-    advice: str  # what to do
-    examples: tuple[Example, ...] = ()
+    advice: str  # what to do about it
+    examples: tuple[FindingExample, ...] = ()
 
 
-class LabelShare(Frozen):
-    """How many rows have a label."""
+class LabelShare(FrozenModel):
+    """The rows of one label."""
 
     count: int
     share: float
-    splits: dict[Split, int]  # of the parts that the file names
+    splits: dict[Split, int]  # rows in each split that the file defines
 
 
-class Balance(Frozen):
-    """Rows by label."""
+class ClassBalance(FrozenModel):
+    """The distribution of rows over labels."""
 
-    labels: dict[str, LabelShare]  # in the order of training
+    labels: dict[str, LabelShare]  # in training order
     majority: str  # the most frequent label
-    baseline: float  # accuracy of always answering it
+    baseline: float  # accuracy of always predicting the majority label
 
 
-class TokenCounts(Frozen):
-    """How long texts are for a base. Special tokens are counted, but for `unknown`."""
+class TokenStatistics(FrozenModel):
+    """Token counts of the texts. Special tokens are included, except in `unknown`."""
 
-    tokenizer: str  # of this base
-    texts: int  # that were counted, drawn at random where there are more
-    percentiles: dict[int, int]  # 50 → tokens of the middle text, 100 → of the longest
-    truncated: dict[int, float]  # max_length → share of texts that are longer
-    unknown: float  # share of tokens that the vocabulary has no word for
+    tokenizer: str  # name of the base model whose tokenizer was used
+    texts: int  # texts that were tokenized; a random sample if there are more
+    percentiles: dict[int, int]  # percentile → tokens: 50 is the median text, 100 the longest
+    truncated: dict[int, float]  # max_length → share of longer texts
+    unknown: float  # share of tokens that are not in the vocabulary
 
 
-class Diagnosis(Frozen):
-    """All of it. Every row is looked at, but for near copies and tokens, which take longest."""
+class DataReport(FrozenModel):
+    """The result of the data checks. Near-duplicates and tokens are checked on a sample, everything
+    else on all rows."""
 
     rows: int
-    compared: int  # rows in which near copies were looked for
-    balance: Balance | None  # None: there are no labels
-    tokens: TokenCounts | None  # None: the tokenizer of the sample base is not installed
-    findings: tuple[Finding, ...]  # the worst first
-    more_labels: MoreLabels | None = None  # None: there was no time to measure a learning curve
+    compared: int  # rows that were searched for near-duplicates
+    balance: ClassBalance | None  # None: no labels
+    tokens: TokenStatistics | None  # None: the tokenizer of the sample base model is not installed
+    findings: tuple[Finding, ...]  # most severe first
+    # None: there was no time to measure a learning curve
+    more_labels: MoreLabelsEstimate | None = (
+        None  # None: there was no time to measure a learning curve
+    )
 
 
-def part(row: Row) -> Split | None:
-    """The part that the file puts the row in."""
-    return None if row.split is None else named(row.split)
+def split_of(row: TextRow) -> Split | None:
+    """Return the split that the file assigns to a row."""
+    return None if row.split is None else parse_split_name(row.split)
 
 
-def together(*rows: Row, similarity: float | None = None) -> Example:
-    """Rows as an example."""
-    return Example(rows=tuple(map(Cited.of, rows)), similarity=similarity)
+def example_of(*rows: TextRow, similarity: float | None = None) -> FindingExample:
+    """Return rows as an example of a finding."""
+    return FindingExample(rows=tuple(map(RowExcerpt.from_row, rows)), similarity=similarity)
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 row`, `2,000 rows`."""
+def pluralize(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 row`, `2,000 rows`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def percent(share: float) -> str:
-    """`12.5 %`."""
+def format_percent(share: float) -> str:
+    """Return a share as a percentage: `12.5 %`."""
     return f"{100 * share:.1f} %"
 
 
-def listed(names: list[str]) -> str:
-    """The first of them, and how many more there are."""
-    more = len(names) - SHOWN_LABELS
-    shown = [name if len(name) <= 40 else f"{name[:39]}…" for name in names[:SHOWN_LABELS]]
+def join_names(names: list[str]) -> str:
+    """Return the first names, shortened, and the number of further ones."""
+    more = len(names) - MAX_NAMES
+    shown = [name if len(name) <= 40 else f"{name[:39]}…" for name in names[:MAX_NAMES]]
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")

@@ -1,58 +1,59 @@
-"""JSONL: one JSON object a line."""
+"""JSON Lines: one JSON object per line."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lora_core.data.rows import Columns, Numbered
-from lora_core.data.text_lines import Lines
-from lora_core.errors.data import BrokenRows
+from lora_core.data.rows import ColumnSelection, NumberedCells
+from lora_core.data.text_lines import TextLines
+from lora_core.errors.data import InvalidRow
 
 
-def cells(path: Path, columns: Columns) -> Numbered:
-    """These columns. Row numbers are line numbers; the first object says which columns there are.
+def iter_cells(path: Path, columns: ColumnSelection) -> NumberedCells:
+    """Yield the selected columns. Row numbers are line numbers; the first object defines the
+    columns.
 
-    Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `MissingColumn`, `DataTooLarge`.
+    Raises `InvalidRow`, `WrongEncoding`, `NulByte`, `MissingColumn`, `DataTooLarge`.
     """
     names: list[str] = []
-    for number, found in read_objects(path):
+    for number, record in read_objects(path):
         if not names:
-            available = list(found)
-            names = [available[i] for i in columns.find(path.name, available)]
-        yield number, [value(path.name, number, found, name) for name in names]
+            available = list(record)
+            names = [available[i] for i in columns.find_positions(path.name, available)]
+        yield number, [get_field(path.name, number, record, name) for name in names]
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects with the numbers of their lines.
+    """Yield the objects with their line numbers.
 
-    Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `DataTooLarge`.
+    Raises `InvalidRow`, `WrongEncoding`, `NulByte`, `DataTooLarge`.
     """
-    lines = Lines(path)
+    lines = TextLines(path)
     lines.row = 1
     for line in lines:
         if line.strip():
-            yield lines.row, _object(lines, line)
+            yield lines.row, _parse_object(lines, line)
         lines.row += 1
 
 
-def _object(lines: Lines, line: str) -> dict[str, Any]:
+def _parse_object(lines: TextLines, line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line, parse_constant=_refuse)
+        record = json.loads(line, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
-        raise BrokenRows(file=lines.file, row=lines.row, problem="not a JSON object") from error
-    if not isinstance(found, dict):
-        raise BrokenRows(file=lines.file, row=lines.row, problem="not a JSON object")
-    return found
+        raise InvalidRow(file=lines.file, row=lines.row, problem="not a JSON object") from error
+    if not isinstance(record, dict):
+        raise InvalidRow(file=lines.file, row=lines.row, problem="not a JSON object")
+    return record
 
 
-def value(file: str, row: int, found: dict[str, Any], name: str) -> Any:
-    """What an object has under a name. Raises `BrokenRows` if it has no such name."""
+def get_field(file: str, row: int, record: dict[str, Any], name: str) -> Any:
+    """Return a field of an object. Raises `InvalidRow` if it is missing."""
     try:
-        return found[name]
+        return record[name]
     except KeyError:
-        raise BrokenRows(file=file, row=row, problem=f"no {name!r}") from None
+        raise InvalidRow(file=file, row=row, problem=f"no field {name!r}") from None
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")

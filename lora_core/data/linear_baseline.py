@@ -1,7 +1,7 @@
-"""The linear model (`lora_core.linear`) on the same parts, with its default settings.
+"""The linear model (TF-IDF + logistic regression, `lora_core.linear`) as a baseline of every run.
 
-It costs seconds and is hard to beat on long texts, so every run on a base reports it beside its own
-result.
+It is trained on the same splits with its default settings. It takes seconds and is hard to beat on
+long texts, so every run on a base model reports it next to its own result.
 """
 
 import hashlib
@@ -15,68 +15,69 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, f1_score
 
-from lora_core.atomic_files import new_entry
+from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
 from lora_core.data.records import Example, Splits
-from lora_core.data.rows import Row
-from lora_core.data.split import cap
-from lora_core.events import RivalFitted
+from lora_core.data.rows import TextRow
+from lora_core.data.split import stratified_subset
+from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
-from lora_core.linear.limits import MAX_TERMS
-from lora_core.specs.frozen import Frozen, Int
+from lora_core.linear.files import MAX_TERMS
+from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.method import LinearSpec
 
 MAX_TEXTS = 20_000
-MAX_CHARACTERS = 50_000_000  # of the texts that a model learns from: a fit takes 17 bytes for each
+MAX_CHARACTERS = 50_000_000  # of the training texts: a fit takes 17 bytes of memory per character
 SPEC = LinearSpec()
-FIGURES = "macro F1 of the classes that occur, answers"  # what is kept is made anew with these
+# Part of the cache key: change it to invalidate cached results.
+METRICS_VERSION = "macro F1 of the classes that occur, answers"
 
 
-class LinearFit(Frozen):
-    """What is kept of it: its figures, and the label that it gives to each test text."""
+class LinearFit(FrozenModel):
+    """The cached result: its metrics, and the predicted label of each test text."""
 
-    figures: RivalFitted
-    test: tuple[Int, ...]
+    metrics: LinearModelFitted
+    test_predictions: tuple[Int, ...]
 
 
 def fit(splits: Splits) -> LinearFit:
-    """The rival on these parts, from the cache if they have been seen.
+    """Return the baseline for these splits, from the cache if they have been seen before.
 
-    `seconds` are those of the fit, even then. Raises `DiskFull`.
+    `seconds` is the time of the original fit. Raises `DiskFull`.
     """
-    path = cache_dir() / "linear" / f"{_key(splits)}.json"
-    found = _read(path)
-    if found is None:
-        found = _fit(splits)
-        with new_entry(path) as unfinished:
-            unfinished.write_text(found.model_dump_json(), encoding="utf-8")
-    return found
+    path = cache_dir() / "linear" / f"{_cache_key(splits)}.json"
+    result = _read_cached(path)
+    if result is None:
+        result = _fit(splits)
+        with atomic_entry(path) as unfinished:
+            unfinished.write_text(result.model_dump_json(), encoding="utf-8")
+    return result
 
 
-def _key(splits: Splits) -> str:
+def _cache_key(splits: Splits) -> str:
     limits = (MAX_TEXTS, MAX_CHARACTERS, MAX_TERMS)
-    settings = f"{splits.digest}\0{limits}\0{SPEC}\0{FIGURES}\0{sklearn.__version__}"
+    settings = f"{splits.digest}\0{limits}\0{SPEC}\0{METRICS_VERSION}\0{sklearn.__version__}"
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
 def _fit(splits: Splits) -> LinearFit:
     start = time.perf_counter()
-    train = within_memory(capped(splits.train, MAX_TEXTS), len(splits.labels))
-    validation, test = answers(train, [splits.validation, splits.test])
-    figures = RivalFitted(
-        validation=_figures(splits.validation, validation),
-        test=_figures(splits.test, test),
+    train = limit_characters(subsample(splits.train, MAX_TEXTS), len(splits.labels))
+    validation, test = predict(train, [splits.validation, splits.test])
+    metrics = LinearModelFitted(
+        validation=_metrics(splits.validation, validation),
+        test=_metrics(splits.test, test),
         train_texts=len(train),
         seconds=round(time.perf_counter() - start, 3),
         cached=False,
     )
-    return LinearFit(figures=figures, test=tuple(test.tolist()))
+    return LinearFit(metrics=metrics, test_predictions=tuple(test.tolist()))
 
 
-def answers(
+def predict(
     train: Sequence[Example], parts: Sequence[Sequence[Example]]
 ) -> list[NDArray[np.int64]]:
-    """Label indices for the texts of each part."""
+    """Return label indices for the texts of each split."""
     model = fit_examples(train, SPEC, classes=1 + max(example.label for example in train))
     return [model.logits([e.text for e in part]).argmax(axis=1) for part in parts]
 
@@ -84,37 +85,37 @@ def answers(
 def fit_examples(
     train: Sequence[Example], spec: LinearSpec, *, classes: int, balanced: bool = False
 ) -> linear.LinearModel:
-    """A model that has learned from these, as `lora_core.linear.model.fit` does."""
+    """Fit a model on examples, as `lora_core.linear.model.fit` does on texts."""
     texts = [example.text for example in train]
     labels = np.array([example.label for example in train])
     return linear.fit(texts, labels, spec, classes=classes, balanced=balanced)
 
 
-def capped(train: Sequence[Example], most: int) -> list[Example]:
-    """At most so many of the texts, labels in balance."""
-    if len(train) <= most:
+def subsample(train: Sequence[Example], max_texts: int) -> list[Example]:
+    """Return at most `most` of the texts, stratified."""
+    if len(train) <= max_texts:
         return list(train)
-    rows = [Row(i, example.text, str(example.label)) for i, example in enumerate(train)]
-    return [train[row.number] for row in cap(rows, most, of=len(rows), seed=0)]
+    rows = [TextRow(i, example.text, str(example.label)) for i, example in enumerate(train)]
+    return [train[row.number] for row in stratified_subset(rows, max_texts, of=len(rows), seed=0)]
 
 
-def within_memory(train: Sequence[Example], labels: int) -> list[Example]:
-    """As many of the texts as have at most `MAX_CHARACTERS`, labels in balance."""
+def limit_characters(train: Sequence[Example], labels: int) -> list[Example]:
+    """Return as many texts as have at most `MAX_CHARACTERS` in total, stratified."""
     characters = sum(len(example.text) for example in train)
     if characters <= MAX_CHARACTERS:
         return list(train)
-    return capped(train, max(labels, len(train) * MAX_CHARACTERS // characters))
+    return subsample(train, max(labels, len(train) * MAX_CHARACTERS // characters))
 
 
-def _figures(part: Sequence[Example], predicted: NDArray[np.int64]) -> dict[str, float]:
+def _metrics(part: Sequence[Example], predicted: NDArray[np.int64]) -> dict[str, float]:
     truth = [example.label for example in part]
     macro_f1 = f1_score(truth, predicted, average="macro", zero_division=0.0)
     return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(macro_f1)}
 
 
-def _read(path: Path) -> LinearFit | None:
+def _read_cached(path: Path) -> LinearFit | None:
     try:
-        found = LinearFit.model_validate_json(path.read_bytes())
+        cached = LinearFit.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    return found.model_copy(update={"figures": found.figures.model_copy(update={"cached": True})})
+    return cached.model_copy(update={"metrics": cached.metrics.model_copy(update={"cached": True})})

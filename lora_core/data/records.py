@@ -1,4 +1,4 @@
-"""What training reads: examples in three parts."""
+"""Labeled examples in three splits, as training reads them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,44 +9,49 @@ from lora_core.specs.data import Split
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One text with its label, an index into `Splits.labels`."""
+    """A text and its label, an index into `Splits.labels`."""
 
-    row: int  # in its file; 1 is the first row of data, the header is not counted
+    row: int  # row in the file; 1 is the first data row, without the header
     text: str
     label: int
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts and the names of the labels.
+    """The three splits and the names of the labels.
 
-    `digest` tells two data sets apart: it covers label names, texts, labels and their order, part
-    by part.
+    `digest` identifies the data: it covers label names, texts, labels and their order, split by
+    split.
     """
 
     labels: tuple[str, ...]
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
-    # Validation and test texts that are in train as well: only in parts that were given.
+    # Validation and test texts that are also in train. Only given splits can leak.
     leaked: int = 0
-    drawn: frozenset[Split] = frozenset()  # parts that the data do not name
+    drawn: frozenset[Split] = frozenset()  # splits that the data does not define
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", _digest(self))
 
-    def part(self, split: Split) -> tuple[Example, ...]:
-        """The examples of one part."""
-        parts = {Split.TRAIN: self.train, Split.VALIDATION: self.validation, Split.TEST: self.test}
-        return parts[split]
+    def examples(self, split: Split) -> tuple[Example, ...]:
+        """Return the examples of a split."""
+        by_split = {
+            Split.TRAIN: self.train,
+            Split.VALIDATION: self.validation,
+            Split.TEST: self.test,
+        }
+        return by_split[split]
 
 
 def _digest(splits: Splits) -> str:
     digest = hashlib.sha256()
     for line in _content(splits):
         encoded = line.encode()
-        digest.update(len(encoded).to_bytes(8, "big"))  # so that no text can pass for two
+        # length prefix, so that concatenated texts differ
+        digest.update(len(encoded).to_bytes(8, "big"))
         digest.update(encoded)
     return digest.hexdigest()
 
@@ -55,7 +60,7 @@ def _content(splits: Splits) -> Iterable[str]:
     yield str(len(splits.labels))
     yield from splits.labels
     for split in Split:
-        examples = splits.part(split)
+        examples = splits.examples(split)
         yield str(len(examples))
         for example in examples:
             yield example.text

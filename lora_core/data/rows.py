@@ -1,32 +1,39 @@
-"""Rows as they stand in a source, checked one by one."""
+"""Rows of a data source, validated one by one."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lora_core.data.limits import MAX_BYTES, MAX_CELL, MAX_COLUMNS, MAX_LABEL, MAX_LABELS, MAX_ROWS
+from lora_core.data.limits import (
+    MAX_BYTES,
+    MAX_CELL_CHARACTERS,
+    MAX_COLUMNS,
+    MAX_LABEL_CHARACTERS,
+    MAX_LABELS,
+    MAX_ROWS,
+)
 from lora_core.errors.data import (
-    BrokenRows,
     DataTooLarge,
     EmptyData,
-    EmptyText,
+    InvalidRow,
     MissingColumn,
     MissingLabel,
+    MissingText,
     NulByte,
     WrongSeparator,
 )
 
-SPLIT_COLUMN = "split"  # used when it is there and no other is named
-SHOWN = 10  # row numbers in an error
+SPLIT_COLUMN = "split"  # read if it exists and no other split column is named
+MAX_ROWS_IN_ERROR = 10  # row numbers in an error message
 NO_LABEL = ""
-SEPARATORS = ",;\t|"  # of cells, in files that are read or refused
+SEPARATORS = ",;\t|"  # cell separators that are detected
 
-Numbered = Iterator[tuple[int, Sequence[object]]]  # the wanted cells of each row, with its number
+NumberedCells = Iterator[tuple[int, Sequence[object]]]  # the row number and the selected cells
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One text. `number` is what a person sees: 1 is the first row of data."""
+class TextRow:
+    """One text. `number` is the row number that users see: 1 is the first data row."""
 
     number: int
     text: str
@@ -35,57 +42,57 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Columns:
-    """The names of the columns to read. `label` None: the texts alone.
+class ColumnSelection:
+    """The names of the columns to read. With `label` None, only texts are read.
 
-    `sheet` None: the first one that has any cells.
+    With `sheet` None, the first sheet that has any cells is read.
     """
 
     text: str = "text"
     label: str | None = "label"
     split: str | None = None
-    look_for_split: bool = True  # with `split` None: `SPLIT_COLUMN` is read when there is one
+    detect_split: bool = True  # if `split` is None, read `SPLIT_COLUMN` if it exists
     sheet: str | None = None  # of a workbook
 
-    def find(self, file: str, available: Sequence[str]) -> list[int]:
-        """Positions of text, of label unless there is none, and, if there is one, of split.
+    def find_positions(self, file: str, available: Sequence[str]) -> list[int]:
+        """Return the positions of text, of label unless it is None, and of split if there is one.
 
-        Raises `MissingColumn`, `WrongSeparator`; `BrokenRows` if a wanted column is there twice;
+        Raises `MissingColumn`, `WrongSeparator`; `InvalidRow` if a selected column is duplicated;
         `DataTooLarge`.
         """
         if len(available) > MAX_COLUMNS:
             raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
-        wanted = [self.text] if self.label is None else [self.text, self.label]
+        selected = [self.text] if self.label is None else [self.text, self.label]
         if self.split is not None:
-            wanted.append(self.split)
-        elif self.label is not None and self.look_for_split and SPLIT_COLUMN in available:
-            wanted.append(SPLIT_COLUMN)
-        for column in wanted:
+            selected.append(self.split)
+        elif self.label is not None and self.detect_split and SPLIT_COLUMN in available:
+            selected.append(SPLIT_COLUMN)
+        for column in selected:
             if column not in available:
-                if (found := _separator(available)) is not None:
-                    raise WrongSeparator(file=file, column=available[0][:100], separator=found)
+                if (separator := _detect_separator(available)) is not None:
+                    raise WrongSeparator(file=file, column=available[0][:100], separator=separator)
                 names = ", ".join(name[:100] for name in available)
                 raise MissingColumn(file=file, column=column, available=names)
             if available.count(column) > 1:
-                raise BrokenRows(file=file, row=0, problem=f"the column {column!r} is there twice")
-        return [available.index(column) for column in wanted]
+                raise InvalidRow(file=file, row=0, problem=f"column {column!r} is duplicated")
+        return [available.index(column) for column in selected]
 
 
 class RowCollector:
-    """Takes the cells of a source one row at a time and keeps those that are sound."""
+    """Collects and validates the cells of a source, one row at a time."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._rows: list[Row] = []
+        self._rows: list[TextRow] = []
         self._labels: set[str] = set()
         self._bytes = 0
         self._without_text: list[int] = []
         self._without_label: list[int] = []
 
     def add(self, number: int, cells: Sequence[object]) -> None:
-        """One row: text, label unless it is read without, and, if the source has one, split.
+        """Add a row: text, label unless only texts are read, and split if the source has one.
 
-        Raises `BrokenRows`, `NulByte`, `DataTooLarge`.
+        Raises `InvalidRow`, `NulByte`, `DataTooLarge`.
         """
         if len(self._rows) >= MAX_ROWS:
             raise DataTooLarge(file=self.file, what="the number of rows", limit=f"{MAX_ROWS:,}")
@@ -98,32 +105,34 @@ class RowCollector:
             if not label:
                 self._without_label.append(number)
         if len(cells) > 2:
-            split = str("" if cells[2] is None else cells[2])[:MAX_LABEL]
-        self._rows.append(Row(number, text, label, split))
+            split = str("" if cells[2] is None else cells[2])[:MAX_LABEL_CHARACTERS]
+        self._rows.append(TextRow(number, text, label, split))
 
-    def rows(self) -> list[Row]:
-        """All rows. Raises `EmptyData`, `EmptyText`, `MissingLabel`."""
+    def rows(self) -> list[TextRow]:
+        """Return all rows. Raises `EmptyData`, `MissingText`, `MissingLabel`."""
         if not self._rows:
             raise EmptyData(file=self.file)
         for numbers, error in (
-            (self._without_text, EmptyText),
+            (self._without_text, MissingText),
             (self._without_label, MissingLabel),
         ):
             if numbers:
-                first = ", ".join(map(str, numbers[:SHOWN]))
+                first = ", ".join(map(str, numbers[:MAX_ROWS_IN_ERROR]))
                 raise error(file=self.file, count=len(numbers), rows=first)
         return self._rows
 
     def _text(self, number: int, text: object) -> str:
-        """The text as it is; "" if it is missing or nothing but white space."""
+        """Return the text unchanged, or "" if it is missing or only white space."""
         if text is None:
             return ""
         if not isinstance(text, str):
             problem = f"the text is a {type(text).__name__}, not a string"
-            raise BrokenRows(file=self.file, row=number, problem=problem)
-        if len(text) > MAX_CELL:
+            raise InvalidRow(file=self.file, row=number, problem=problem)
+        if len(text) > MAX_CELL_CHARACTERS:
             raise DataTooLarge(
-                file=self.file, what=f"the text in row {number}", limit=f"{MAX_CELL:,} characters"
+                file=self.file,
+                what=f"the text in row {number}",
+                limit=f"{MAX_CELL_CHARACTERS:,} characters",
             )
         if "\0" in text:
             raise NulByte(file=self.file, row=number)
@@ -137,12 +146,13 @@ class RowCollector:
     def _size(self, number: int, text: str) -> int:
         try:
             return len(text.encode())
-        except UnicodeEncodeError as error:  # JSON can escape half a character
-            problem = "half a surrogate pair, which is no character"
-            raise BrokenRows(file=self.file, row=number, problem=problem) from error
+        except UnicodeEncodeError as error:  # JSON can escape a lone surrogate
+            problem = "a lone surrogate, which is not a character"
+            raise InvalidRow(file=self.file, row=number, problem=problem) from error
 
     def _label(self, number: int, label: object) -> str:
-        """Its name: a string without white space around it, a whole number, "true" or "false"."""
+        """Return the label as text: a string without surrounding white space, an integer, "true" or
+        "false"."""
         match label:
             case None:
                 name = ""
@@ -154,14 +164,16 @@ class RowCollector:
                 self._size(number, label)
                 name = unicodedata.normalize("NFC", label.strip())
             case _:
-                kind = type(label).__name__
-                problem = f"the label is a {kind}; a string, a whole number or a bool is needed"
-                raise BrokenRows(file=self.file, row=number, problem=problem)
+                type_name = type(label).__name__
+                problem = f"the label is a {type_name}; it must be a string, an integer or a bool"
+                raise InvalidRow(file=self.file, row=number, problem=problem)
         if "\0" in name:
             raise NulByte(file=self.file, row=number)
-        if len(name) > MAX_LABEL:
+        if len(name) > MAX_LABEL_CHARACTERS:
             raise DataTooLarge(
-                file=self.file, what=f"the label in row {number}", limit=f"{MAX_LABEL} characters"
+                file=self.file,
+                what=f"the label in row {number}",
+                limit=f"{MAX_LABEL_CHARACTERS} characters",
             )
         self._labels.add(name)
         if len(self._labels) > MAX_LABELS:
@@ -171,16 +183,16 @@ class RowCollector:
         return name
 
 
-def collect(file: str, rows: Numbered) -> list[Row]:
-    """All rows of a source, checked. Raises what `RowCollector` raises."""
+def collect_rows(file: str, rows: NumberedCells) -> list[TextRow]:
+    """Return all rows of a source, validated. Raises what `RowCollector` raises."""
     collector = RowCollector(file)
     for number, cells in rows:
         collector.add(number, cells)
     return collector.rows()
 
 
-def _separator(columns: Sequence[str]) -> str | None:
-    """What separates the cells of a header that was read as one cell."""
+def _detect_separator(columns: Sequence[str]) -> str | None:
+    """Return the separator in a header that was read as a single cell; None if there is none."""
     if len(columns) > 1:
         return None
-    return next((each for each in SEPARATORS if each in columns[0]), None)
+    return next((separator for separator in SEPARATORS if separator in columns[0]), None)

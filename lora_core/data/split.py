@@ -1,17 +1,30 @@
-"""Parts that the data itself names: by a column, or by the splits of a hub data set."""
+"""Train, validation and test splits: given by the data, or drawn by content hash.
+
+Splits are drawn by content: the same texts end up in the same splits in whatever order they come.
+The sha256 of (seed, text) determines the position of a text, so nothing depends on row order, on
+the machine or on a random generator. Duplicates of a text stay together, whatever their labels, so
+no text occurs in two drawn splits. Splits are stratified by label. Cross-validation folds are drawn
+the same way, so that no text is scored by a model that was trained on a duplicate of it.
+"""
 
 import hashlib
+import itertools
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
-from lora_core.data.rows import Row
-from lora_core.errors.data import MissingSplit, TooFewRows, UnknownSplit
-from lora_core.specs.data import DataSpec, Split, count_of
+import numpy as np
+from numpy.typing import NDArray
 
-NAMES = {
+from lora_core.data.records import Example
+from lora_core.data.rows import TextRow
+from lora_core.errors.data import MissingSplit, TooFewRows, UnknownSplit
+from lora_core.specs.data import DataSpec, Split, resolve_count
+from lora_core.specs.method import NUM_FOLDS
+
+SPLIT_NAMES = {
     "train": Split.TRAIN,
     "validation": Split.VALIDATION,
     "valid": Split.VALIDATION,
@@ -20,150 +33,155 @@ NAMES = {
     "test": Split.TEST,
 }
 
-Parts = dict[Split, list[Row]]
+RowsBySplit = dict[Split, list[TextRow]]
 
 
-def named(value: str) -> Split | None:
-    """The part that a name stands for, in any case; None for other names."""
-    return NAMES.get(value.strip().lower())
+def parse_split_name(value: str) -> Split | None:
+    """Return the split for a name, ignoring case; None for unknown names."""
+    return SPLIT_NAMES.get(value.strip().lower())
 
 
-def by_column(file: str, rows: Iterable[Row]) -> Parts | None:
-    """Rows by the value of their split column; None if there is no such column.
+def split_by_column(file: str, rows: Iterable[TextRow]) -> RowsBySplit | None:
+    """Group rows by the value of their split column; None if there is no such column.
 
     Raises `UnknownSplit`.
     """
-    parts: Parts = {}
+    splits: RowsBySplit = {}
     for row in rows:
         if row.split is None:
             return None
-        part = named(row.split)
-        if part is None:
+        split = parse_split_name(row.split)
+        if split is None:
             raise UnknownSplit(file=file, row=row.number, value=row.split)
-        parts.setdefault(part, []).append(row)
-    return parts
+        splits.setdefault(split, []).append(row)
+    return splits
 
 
-def with_train(file: str, parts: Parts) -> Parts:
-    """The same parts. Raises `MissingSplit` if there is nothing to train on."""
-    if Split.TRAIN not in parts:
+def require_train(file: str, splits: RowsBySplit) -> RowsBySplit:
+    """Return the splits unchanged. Raises `MissingSplit` if there is no train split."""
+    if Split.TRAIN not in splits:
         raise MissingSplit(file=file, split=Split.TRAIN.value)
-    return parts
+    return splits
 
 
-# MERGED lora_core.data.split
-# Parts drawn by content: in whatever order the same texts come, they land in the same parts.
-#
-# A text stands where the sha256 of (seed, text) puts it, so nothing depends on row order, on the
-# machine or on a random generator. Copies of one text, whatever their labels, stay together, so no
-# split contains a text of another. Splits are stratified by label.
+# -- Splits drawn by content hash ---------------------------------------------------------------
 
-Size = int | float  # a count of texts, or a share of them
+SplitSize = int | float  # a count of texts, or a share of them
 
 
 @dataclass(frozen=True)
-class Twins:
-    """All rows of one text."""
+class DuplicateGroup:
+    """All rows with the same text."""
 
     key: str
-    label: str  # the most frequent one; on a tie the first by name
-    rows: tuple[Row, ...]
+    label: str  # the most frequent label; on a tie the first in alphabetical order
+    rows: tuple[TextRow, ...]
 
 
-Groups = dict[str, list[Twins]]  # label -> its texts in the order of the hashes
+GroupsByLabel = dict[str, list[DuplicateGroup]]  # label -> its texts in hash order
 
 
-def normalised(text: str) -> str:
-    """What makes two texts the same: NFC, without white space around it."""
+def normalize_text(text: str) -> str:
+    """Return the form in which texts are compared: NFC, without surrounding white space."""
     return unicodedata.normalize("NFC", text).strip()
 
 
-def leaked(parts: Mapping[Split, Sequence[Row]]) -> int:
-    """Rows of validation and test whose text is in train as well."""
-    train = {normalised(row.text) for row in parts[Split.TRAIN]}
-    others = [row for part, rows in parts.items() if part is not Split.TRAIN for row in rows]
-    return sum(normalised(row.text) in train for row in others)
+def count_leaked(splits: Mapping[Split, Sequence[TextRow]]) -> int:
+    """Return the number of validation and test rows whose text is also in train."""
+    train = {normalize_text(row.text) for row in splits[Split.TRAIN]}
+    held_out = [row for split, rows in splits.items() if split is not Split.TRAIN for row in rows]
+    return sum(normalize_text(row.text) in train for row in held_out)
 
 
-def draw(rows: Sequence[Row], sizes: Mapping[Split, Size], seed: int) -> dict[Split, list[Row]]:
-    """Divide rows into train and the parts of `sizes`, each in the order of the hashes.
+def draw_splits(
+    rows: Sequence[TextRow], sizes: Mapping[Split, SplitSize], seed: int
+) -> dict[Split, list[TextRow]]:
+    """Split rows into train and the splits of `sizes`, each in hash order.
 
     Test is drawn before validation and both before train. Train keeps at least one text of every
-    label. A part can fall short by less than the number of copies of one text.
+    label. A split can fall short by less than the number of duplicates of one text.
 
     Raises `TooFewRows`.
     """
-    left = grouped(rows, seed)
-    distinct = sum(map(len, left.values()))
-    drawn = [part for part in (Split.TEST, Split.VALIDATION) if part in sizes]
-    counts = {part: count_of(sizes[part], len(rows)) for part in drawn}
-    parts: dict[Split, list[Row]] = {}
-    for part, count in counts.items():
-        last = {label: len(twins[-1].rows) for label, twins in left.items()}  # stays in train
-        room = {label: n - last[label] for label, n in _sizes(left).items()}
-        taken, left = _take(left, _quotas(_sizes(left), room, count, {}))
-        parts[part] = _in_order(taken)
-        if not parts[part] or sum(room.values()) < count:
+    remaining = group_by_label(rows, seed)
+    distinct = sum(map(len, remaining.values()))
+    drawn = [split for split in (Split.TEST, Split.VALIDATION) if split in sizes]
+    counts = {split: resolve_count(sizes[split], len(rows)) for split in drawn}
+    splits: dict[Split, list[TextRow]] = {}
+    for split, count in counts.items():
+        # The last text of each label stays in train.
+        reserved = {label: len(duplicates[-1].rows) for label, duplicates in remaining.items()}
+        capacity = {label: n - reserved[label] for label, n in _count_rows(remaining).items()}
+        selected, remaining = _take(
+            remaining, _allocate(_count_rows(remaining), capacity, count, {})
+        )
+        splits[split] = _rows_in_hash_order(selected)
+        if not splits[split] or sum(capacity.values()) < count:
             plan = [f"{n:,} for {name.value}" for name, n in counts.items()]
-            plan.append(f"at least {len(left)} for train (one of each label)")
+            plan.append(f"at least {len(remaining)} for train (one per label)")
             raise TooFewRows(available=f"{distinct:,}", wanted=", ".join(plan))
-    return {Split.TRAIN: _in_order(left), **parts}
+    return {Split.TRAIN: _rows_in_hash_order(remaining), **splits}
 
 
-def cap(rows: Sequence[Row], size: Size, of: int, seed: int) -> list[Row]:
-    """`size` of the rows, labels in balance, at least one text of each, in the order of the hashes.
+def stratified_subset(
+    rows: Sequence[TextRow], size: SplitSize, of: int, seed: int
+) -> list[TextRow]:
+    """Return `size` of the rows, stratified, with at least one text of each label, in hash order.
 
-    A share is one of `of` rows. A smaller size gives a part of what a larger one gives, but for
-    texts that stand there more than once. Raises `TooFewRows`.
+    A fraction is a share of `of` rows. A smaller size returns a subset of what a larger one
+    returns, except for duplicated texts. Raises `TooFewRows`.
     """
-    count = count_of(size, of)
-    rounding = 2 if isinstance(size, float) else 0  # two other parts may have been rounded up
-    groups = grouped(rows, seed)
-    first = {label: len(twins[0].rows) for label, twins in groups.items()}
+    count = resolve_count(size, of)
+    rounding = 2 if isinstance(size, float) else 0  # two other splits may have been rounded up
+    groups = group_by_label(rows, seed)
+    first = {label: len(duplicates[0].rows) for label, duplicates in groups.items()}
     if count > len(rows) + rounding or count < sum(first.values()):
-        least = f"{count:,} for train (at least {len(groups)}, one of each label)"
+        minimum = f"{count:,} for train (at least {len(groups)}, one per label)"
         distinct = sum(map(len, groups.values()))
-        raise TooFewRows(available=f"{distinct:,}", wanted=least)
-    taken, _ = _take(groups, _quotas(_sizes(groups), _sizes(groups), count, first))
-    return _in_order(taken)
+        raise TooFewRows(available=f"{distinct:,}", wanted=minimum)
+    selected, _ = _take(groups, _allocate(_count_rows(groups), _count_rows(groups), count, first))
+    return _rows_in_hash_order(selected)
 
 
-def grouped(rows: Sequence[Row], seed: int) -> Groups:
-    """All copies of each text, by label, in the order of the hashes."""
-    twins: dict[str, list[Row]] = defaultdict(list)
+def group_by_label(rows: Sequence[TextRow], seed: int) -> GroupsByLabel:
+    """Group the duplicates of each text, by label, in hash order."""
+    duplicates: dict[str, list[TextRow]] = defaultdict(list)
     for row in rows:
-        twins[_key(row.text, seed)].append(row)
-    groups: Groups = defaultdict(list)
-    for key in sorted(twins):
-        labels = Counter(row.label for row in twins[key])
+        duplicates[_hash_key(row.text, seed)].append(row)
+    groups: GroupsByLabel = defaultdict(list)
+    for key in sorted(duplicates):
+        labels = Counter(row.label for row in duplicates[key])
         label = min(labels, key=lambda name: (-labels[name], name))
-        # copies in an order of their own, not that of the file
-        copies = tuple(sorted(twins[key], key=lambda row: (row.label, row.text, row.number)))
-        groups[label].append(Twins(key, label, copies))
+        # an order that does not depend on the file
+        ordered = tuple(sorted(duplicates[key], key=lambda row: (row.label, row.text, row.number)))
+        groups[label].append(DuplicateGroup(key, label, ordered))
     return {label: groups[label] for label in sorted(groups)}
 
 
-def _key(text: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\0{normalised(text)}".encode()).hexdigest()
+def _hash_key(text: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\0{normalize_text(text)}".encode()).hexdigest()
 
 
-def _sizes(groups: Groups) -> dict[str, int]:
-    """Rows of each label."""
-    return {label: sum(len(one.rows) for one in twins) for label, twins in groups.items()}
+def _count_rows(groups: GroupsByLabel) -> dict[str, int]:
+    """Return the number of rows of each label."""
+    return {
+        label: sum(len(group.rows) for group in duplicates) for label, duplicates in groups.items()
+    }
 
 
-def _quotas(
-    weights: Mapping[str, int], room: Mapping[str, int], size: int, least: Mapping[str, int]
+def _allocate(
+    weights: Mapping[str, int], capacity: Mapping[str, int], size: int, minimum: Mapping[str, int]
 ) -> dict[str, int]:
-    """Rows to take of each label, in proportion to `weights`, from `least` up to `room`.
+    """Return the number of rows to take of each label, in proportion to `weights`.
 
-    One at a time to the label with the largest weight / (2 taken + 1): the method of Sainte-Laguë.
+    Each number is between `minimum` and `capacity`. Rows are assigned one at a time to the label
+    with the largest weight / (2 assigned + 1): the Sainte-Laguë method.
     """
-    quotas = {label: least.get(label, 0) for label in weights}
+    quotas = {label: minimum.get(label, 0) for label in weights}
     queue = [
-        (-weights[label] / (2 * taken + 1), label)
-        for label, taken in quotas.items()
-        if taken < room[label]
+        (-weights[label] / (2 * assigned + 1), label)
+        for label, assigned in quotas.items()
+        if assigned < capacity[label]
     ]
     heapify(queue)
     for _ in range(size - sum(quotas.values())):
@@ -171,74 +189,100 @@ def _quotas(
             break
         label = queue[0][1]
         quotas[label] += 1
-        if quotas[label] < room[label]:
+        if quotas[label] < capacity[label]:
             heapreplace(queue, (-weights[label] / (2 * quotas[label] + 1), label))
         else:
             heappop(queue)
     return quotas
 
 
-def _take(groups: Groups, quotas: Mapping[str, int]) -> tuple[Groups, Groups]:
-    """What is taken of each label, in order, as long as all copies of a text fit; what is left."""
-    taken: Groups = {}
-    left: Groups = {}
-    for label, twins in groups.items():
+def _take(groups: GroupsByLabel, quotas: Mapping[str, int]) -> tuple[GroupsByLabel, GroupsByLabel]:
+    """Take groups of each label in order while all duplicates fit. Return (taken, remaining)."""
+    selected: GroupsByLabel = {}
+    remaining: GroupsByLabel = {}
+    for label, duplicates in groups.items():
         free = quotas[label]
-        taken[label], left[label] = [], []
-        for one in twins:
-            fits = len(one.rows) <= free
-            (taken if fits else left)[label].append(one)
-            free -= len(one.rows) * fits
-    return taken, left
+        selected[label], remaining[label] = [], []
+        for group in duplicates:
+            fits = len(group.rows) <= free
+            (selected if fits else remaining)[label].append(group)
+            free -= len(group.rows) * fits
+    return selected, remaining
 
 
-def _in_order(groups: Groups) -> list[Row]:
-    """Rows of all labels, by hash."""
-    every = sorted((one.key, one.rows) for twins in groups.values() for one in twins)
-    return [row for _, rows in every for row in rows]
+def _rows_in_hash_order(groups: GroupsByLabel) -> list[TextRow]:
+    """Return the rows of all labels in hash order."""
+    keyed_rows = sorted(
+        (group.key, group.rows) for duplicates in groups.values() for group in duplicates
+    )
+    return [row for _, rows in keyed_rows for row in rows]
 
 
-# MERGED lora_core.data.split
-# Whether the parts of a description can be drawn at all, from what is known without the rows.
+# -- Feasibility of the requested sizes ----------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Known:
-    """What there is to train on, before anything is drawn from it."""
+class DatasetSize:
+    """The size of a data set before anything is drawn from it."""
 
     rows: int
     labels: int
-    duplicates: int = 0  # rows whose text stands in an earlier row
-    conflicting: int = 0  # texts that stand there with more than one label
+    duplicates: int = 0  # rows whose text also occurs in an earlier row
+    conflicting_duplicates: int = 0  # texts that occur with more than one label
 
     @property
-    def least(self) -> int:
-        """Texts that train keeps: one of each label, but a text counts for one label alone."""
-        return 1 if self.conflicting else self.labels
+    def min_train_rows(self) -> int:
+        """The texts that train keeps, one per label.
+
+        A text with several labels counts for one of them.
+        """
+        return 1 if self.conflicting_duplicates else self.labels
 
 
-def check_room(spec: DataSpec, drawn: Collection[Split], known: Known) -> None:
-    """Refuse what `load` is sure to refuse. Raises `TooFewRows`.
+def check_split_sizes(spec: DataSpec, drawn: Collection[Split], dataset: DatasetSize) -> None:
+    """Refuse sizes that `load_splits` is certain to refuse. Raises `TooFewRows`.
 
-    Without duplicates that is all it refuses for its size. With them the run sees more: copies of a
-    text stay together, so a part may take fewer rows than it asks for.
+    Without duplicates, that is all that it refuses because of sizes. With duplicates, only the run
+    can tell: duplicates stay together, so a split may get fewer rows than requested.
     """
-    rows, least = known.rows, known.least
+    rows, minimum = dataset.rows, dataset.min_train_rows
     sizes = {Split.TEST: spec.test_size, Split.VALIDATION: spec.validation_size}
-    counts = {part: count_of(size, rows) for part, size in sizes.items() if part in drawn}
-    asked = sum(counts.values())
-    train, rounding = least, 0
+    counts = {split: resolve_count(size, rows) for split, size in sizes.items() if split in drawn}
+    requested = sum(counts.values())
+    train, rounding = minimum, 0
     if spec.train_size is not None:
-        train = count_of(spec.train_size, rows)
-        rounding = 2 if isinstance(spec.train_size, float) else 0  # as in `split.cap`
+        train = resolve_count(spec.train_size, rows)
+        rounding = 2 if isinstance(spec.train_size, float) else 0  # as in `stratified_subset`
     if (
-        train < least
-        or asked + train > rows + known.duplicates + rounding
-        or asked + least > rows + known.duplicates
-        or max(counts.values(), default=0) + least > rows
-        or len(counts) + least > rows - known.duplicates
+        train < minimum
+        or requested + train > rows + dataset.duplicates + rounding
+        or requested + minimum > rows + dataset.duplicates
+        or max(counts.values(), default=0) + minimum > rows
+        or len(counts) + minimum > rows - dataset.duplicates
     ):
-        plan = [f"{count:,} for {part.value}" for part, count in counts.items()]
-        plan.append(f"{max(train, least):,} for train (at least one of each label)")
-        available = f"{rows - known.duplicates:,}"
+        plan = [f"{count:,} for {split.value}" for split, count in counts.items()]
+        plan.append(f"{max(train, minimum):,} for train (at least one per label)")
+        available = f"{rows - dataset.duplicates:,}"
         raise TooFewRows(available=available, wanted=", ".join(plan))
+
+
+# -- Folds for cross-validation ------------------------------------------------------------------
+
+
+def assign_folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
+    """Return the fold of each example, from 0 to `NUM_FOLDS` - 1.
+
+    A different seed assigns the folds anew.
+    """
+    rows = [
+        TextRow(index, example.text, str(example.label)) for index, example in enumerate(examples)
+    ]
+    folds = np.empty(len(examples), dtype=np.int64)
+    # The counter continues across labels, so that all folds have about the same size.
+    counter = itertools.count()
+    for texts in group_by_label(rows, seed).values():
+        for group in texts:
+            fold = next(counter) % NUM_FOLDS
+            for row in group.rows:
+                folds[row.number] = fold
+    return folds

@@ -1,7 +1,7 @@
 """Excel workbooks (`.xlsx`): the values of one sheet, as strings.
 
-Read by openpyxl, one row after the other. Formulas give what Excel computed last. Links to other
-files are not followed; macros, pictures and notes are not read.
+Read row by row with openpyxl. Formulas return the value that Excel last computed. Links to other
+files are not followed; macros, pictures and comments are not read.
 """
 
 import warnings
@@ -18,51 +18,53 @@ from openpyxl.utils import get_column_letter
 from openpyxl.workbook import Workbook
 
 from lora_core.data.limits import MAX_BYTES
-from lora_core.data.tabular import Reading, Rows, Table
+from lora_core.data.tabular import NumberedRows, ParseInfo, StringTable
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
-    BrokenRows,
     DataTooLarge,
     EmptyData,
+    InvalidRow,
     MissingSheet,
     UnsupportedFormat,
 )
 
-AT_ONCE = 128  # rows that are parsed before they are looked at
-LAST_ROW = 1 << 20  # of Excel's own sheets
+CHUNK_ROWS = 128  # rows parsed at a time
+MAX_SHEET_ROWS = 1 << 20  # the limit of Excel
 
 
-def open_table(path: Path, sheet: str | None) -> Table:
-    """A sheet with a header: the one of this name, or the first visible one with any cells.
+def open_table(path: Path, sheet: str | None) -> StringTable:
+    """Open a sheet with a header: the one of this name, or the first visible one with any cells.
 
-    Rows are counted as Excel does, but from 1 below the header.
+    Rows are numbered as in Excel, but from 1 below the header.
 
     Raises, here or while rows are read, `UnsupportedFormat` for a damaged file, `MissingSheet`,
-    `EmptyData`, `BrokenRows`, `DataTooLarge`.
+    `EmptyData`, `InvalidRow`, `DataTooLarge`.
     """
     with _parsing(path.name):
         _check_size(path)
         workbook = load_workbook(path, read_only=True, data_only=True, keep_links=False)
     try:
-        chosen = _choose(path.name, workbook, sheet)
-        shown = tuple(each.title for each in workbook.worksheets if each.sheet_state == "visible")
-        reading = Reading(sheet=chosen.title, sheets=shown)
-        return Table.of(path.name, reading, _rows(path.name, workbook, chosen))
+        worksheet = _choose_sheet(path.name, workbook, sheet)
+        visible = tuple(
+            entry.title for entry in workbook.worksheets if entry.sheet_state == "visible"
+        )
+        info = ParseInfo(sheet=worksheet.title, sheets=visible)
+        return StringTable.from_rows(path.name, info, _rows(path.name, workbook, worksheet))
     except BaseException:
         workbook.close()
         raise
 
 
 def _check_size(path: Path) -> None:
-    """By what the archive claims, which bounds what is read of it."""
+    """Check the unpacked size that the archive declares, which bounds what is read of it."""
     with zipfile.ZipFile(path) as archive:
-        if sum(part.file_size for part in archive.infolist()) > MAX_BYTES:
+        if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
             raise DataTooLarge(
                 file=path.name, what="its unpacked size", limit=f"{MAX_BYTES:,} bytes"
             )
 
 
-def _choose(file: str, workbook: Workbook, name: str | None) -> Any:
+def _choose_sheet(file: str, workbook: Workbook, name: str | None) -> Any:
     sheets = workbook.worksheets
     for sheet in sheets:
         if sheet.title == name:
@@ -71,36 +73,39 @@ def _choose(file: str, workbook: Workbook, name: str | None) -> Any:
             return sheet
     if name is None:
         raise EmptyData(file=file)
-    raise MissingSheet(file=file, sheet=name, available=", ".join(each.title for each in sheets))
+    raise MissingSheet(file=file, sheet=name, available=", ".join(entry.title for entry in sheets))
 
 
-def _rows(file: str, workbook: Workbook, sheet: Any) -> Rows:
-    """The header as row 0, then the other rows, all with as many cells."""
+def _rows(file: str, workbook: Workbook, sheet: Any) -> NumberedRows:
+    """Yield the header as row 0, then the other rows, all with the same number of cells."""
     header: list[str] = []
     row = 0  # below the header
     try:
-        for place, cells in enumerate(_cells(file, sheet), start=1):
+        for sheet_row, cells in enumerate(_cells(file, sheet), start=1):
             if header:
                 row += 1
-                yield row, _fitting(file, row, place, cells, len(header))
-            elif found := _trimmed(cells):
-                header = found
+                yield row, _fit_to_width(file, row, sheet_row, cells, len(header))
+            elif non_blank := _strip_trailing_blanks(cells):
+                header = non_blank
                 yield 0, header
     finally:
         workbook.close()
 
 
-def _fitting(file: str, row: int, place: int, cells: list[str], width: int) -> list[str]:
-    """As many cells as the header has. Raises `BrokenRows` if more of them hold something."""
-    found = _trimmed(cells)
-    if len(found) > width:
-        problem = f"cell {get_column_letter(len(found))}{place} is in a column without a name"
-        raise BrokenRows(file=file, row=row, problem=problem)
+def _fit_to_width(file: str, row: int, sheet_row: int, cells: list[str], width: int) -> list[str]:
+    """Return as many cells as the header has. Raises `InvalidRow` if there are more non-blank
+    cells."""
+    non_blank = _strip_trailing_blanks(cells)
+    if len(non_blank) > width:
+        problem = (
+            f"cell {get_column_letter(len(non_blank))}{sheet_row} is in a column without a name"
+        )
+        raise InvalidRow(file=file, row=row, problem=problem)
     return (cells + [""] * width)[:width]
 
 
-def _trimmed(cells: list[str]) -> list[str]:
-    """Without what is blank at the end."""
+def _strip_trailing_blanks(cells: list[str]) -> list[str]:
+    """Return the cells without the blank ones at the end."""
     width = len(cells)
     while width and not cells[width - 1].strip():
         width -= 1
@@ -108,28 +113,29 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 
 def _cells(file: str, sheet: Any) -> Iterator[list[str]]:
-    """All rows from the first on, also those that the file leaves out."""
-    sheet.reset_dimensions()  # what the file says of them may be wrong
+    """Yield all rows from the first on, including those that the file omits."""
+    sheet.reset_dimensions()  # the dimensions in the file may be wrong
     rows = sheet.iter_rows(values_only=True)
     read = 0
     while True:
         with _parsing(file):
-            parsed = list(islice(rows, AT_ONCE))
+            parsed = list(islice(rows, CHUNK_ROWS))
         if not parsed:
             return
         for values in parsed:
-            yield list(map(_text, values))
+            yield list(map(_cell_text, values))
         read += len(parsed)
-        if read > LAST_ROW:
-            raise DataTooLarge(file=file, what="the number of rows", limit=f"{LAST_ROW:,}")
+        if read > MAX_SHEET_ROWS:
+            raise DataTooLarge(file=file, what="the number of rows", limit=f"{MAX_SHEET_ROWS:,}")
 
 
 @contextmanager
 def _parsing(file: str) -> Iterator[None]:
-    """Raises `UnsupportedFormat` for whatever openpyxl raises: it checks little by itself."""
+    """Raise `UnsupportedFormat` for any exception of openpyxl, which validates little itself."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it would lose when it writes the file
+            # about features that openpyxl would lose when writing the file
+            warnings.simplefilter("ignore")
             yield
     except (LoraCoreError, MemoryError):
         raise
@@ -137,8 +143,8 @@ def _parsing(file: str) -> Iterator[None]:
         raise UnsupportedFormat(file=file, reason="it is damaged") from error
 
 
-def _text(value: Any) -> str:
-    """What a cell holds: a whole number without a point, a date as 2026-03-31."""
+def _cell_text(value: Any) -> str:
+    """Return a cell as text: an integer without a decimal point, a date as 2026-03-31."""
     match value:
         case None:
             return ""

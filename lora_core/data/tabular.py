@@ -1,70 +1,73 @@
-"""A table of strings: what CSV, TSV and Excel files have in common."""
+"""Tables of strings: what CSV, TSV and Excel files have in common."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lora_core.data.rows import Columns, Numbered
-from lora_core.errors.data import BrokenRows, EmptyData
+from lora_core.data.rows import ColumnSelection, NumberedCells
+from lora_core.errors.data import EmptyData, InvalidRow
 
-ERRORS = ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A")  # of formulas
+# values of formulas that failed
+FORMULA_ERRORS = ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A")
 
 
 @dataclass
-class Reading:
-    """How a file was read, where that had to be found out."""
+class ParseInfo:
+    """How a file was parsed, where that had to be detected."""
 
-    encoding: str | None = None  # None: not a table in a text file
+    encoding: str | None = None  # None: not a text table
     separator: str | None = None
     sheet: str | None = None
-    sheets: tuple[str, ...] = ()  # all that the workbook shows
-    blank_rows: int = 0  # that were skipped so far; blank lines of a text file are not counted
+    sheets: tuple[str, ...] = ()  # all visible sheets of the workbook
+    blank_rows: int = 0  # skipped so far; blank lines of a text file are not counted
 
 
-Rows = Iterator[tuple[int, list[str]]]
+NumberedRows = Iterator[tuple[int, list[str]]]
 
 
 @dataclass(frozen=True)
-class Table:
-    """A header and the rows below it, with their numbers; row 1 is the first below the header.
+class StringTable:
+    """A header and the numbered rows below it; row 1 is the first below the header.
 
     Each row has as many cells as the header.
     """
 
     file: str
-    reading: Reading
+    parse_info: ParseInfo
     header: list[str]
-    rows: Rows
+    rows: NumberedRows
 
     @classmethod
-    def of(cls, file: str, reading: Reading, rows: Rows) -> "Table":
-        """`rows` begin with the header. Raises `EmptyData`, and what reading the header raises."""
-        kept = _filled(rows, reading)
-        _, header = next(kept, (0, None))
+    def from_rows(cls, file: str, info: ParseInfo, rows: NumberedRows) -> "StringTable":
+        """Create a table; `rows` begin with the header. Raises `EmptyData`, and what reading it
+        raises."""
+        non_blank = _skip_blank_rows(rows, info)
+        _, header = next(non_blank, (0, None))
         if header is None:
             raise EmptyData(file=file)
-        return cls(file, reading, header, kept)
+        return cls(file, info, header, non_blank)
 
-    def cells(self, columns: Columns) -> Numbered:
-        """These columns. Raises what `Columns.find` and the reader raise; `BrokenRows`."""
-        positions = columns.find(self.file, self.header)
-        for number, found in self.rows:
-            wanted = [found[i] for i in positions]
-            self.check(number, wanted)
-            yield number, wanted
+    def iter_cells(self, columns: ColumnSelection) -> NumberedCells:
+        """Yield the selected columns. Raises what `ColumnSelection.find_positions` and the reader
+        raise; `InvalidRow`."""
+        positions = columns.find_positions(self.file, self.header)
+        for number, row_cells in self.rows:
+            selected = [row_cells[i] for i in positions]
+            self.check_formulas(number, selected)
+            yield number, selected
 
-    def check(self, number: int, cells: list[str]) -> None:
-        """Raises `BrokenRows` for the error of a formula, of which there are none in text files."""
-        if self.reading.sheet is None:
+    def check_formulas(self, number: int, cells: list[str]) -> None:
+        """Raise `InvalidRow` for the error value of a formula. Text files have no formulas."""
+        if self.parse_info.sheet is None:
             return
-        if wrong := next((cell for cell in cells if cell in ERRORS), None):
-            problem = f"a formula gives the error {wrong}; correct it, or clear the cell"
-            raise BrokenRows(file=self.file, row=number, problem=problem)
+        if formula_error := next((cell for cell in cells if cell in FORMULA_ERRORS), None):
+            problem = f"a formula has the error {formula_error}; correct it or clear the cell"
+            raise InvalidRow(file=self.file, row=number, problem=problem)
 
 
-def _filled(rows: Rows, reading: Reading) -> Rows:
-    """Those with anything in them. Spreadsheets save rows that only seem to be there."""
+def _skip_blank_rows(rows: NumberedRows, info: ParseInfo) -> NumberedRows:
+    """Yield the rows with any non-blank cell. Spreadsheets also save rows without content."""
     for number, cells in rows:
         if any(cell.strip() for cell in cells):
             yield number, cells
         else:
-            reading.blank_rows += 1
+            info.blank_rows += 1

@@ -1,4 +1,4 @@
-"""How long texts are in tokens, and how many of these the vocabulary does not know."""
+"""Data checks of tokens: how many texts are truncated, and how many tokens are unknown."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -7,48 +7,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core.data.findings import (
-    EXAMPLES,
-    Example,
+    MAX_EXAMPLES,
     Finding,
-    Level,
-    TokenCounts,
-    counted,
-    percent,
-    together,
+    FindingExample,
+    Severity,
+    TokenStatistics,
+    example_of,
+    format_percent,
+    pluralize,
 )
-from lora_core.data.rows import Row
-from lora_core.data.tokens import load_tokenizer, special_tokens
+from lora_core.data.rows import TextRow
+from lora_core.data.tokens import find_special_tokens, load_tokenizer
 from lora_core.specs.data import MAX_LENGTH
 
 PERCENTILES = (50, 90, 95, 99, 100)
-LENGTHS = (64, 128, 256, MAX_LENGTH)  # for which it is told how many texts are longer
-MUCH_CUT = 0.1  # share of texts
-MUCH_UNKNOWN = 0.05  # share of tokens
-CHUNK = 1_000_000  # characters tokenised at a time: a token takes far more memory than its letters
+# Values of max_length for which the share of longer texts is reported.
+LENGTHS = (64, 128, 256, MAX_LENGTH)
+TRUNCATED_WARNING_SHARE = 0.1  # of texts
+UNKNOWN_WARNING_SHARE = 0.05  # of tokens
+# Characters tokenized at a time: a token takes far more memory than its characters.
+CHUNK_CHARACTERS = 1_000_000
 
 
-def count(rows: Sequence[Row], tokenizer: Path, base: str) -> tuple[TokenCounts, list[Finding]]:
-    """Figures of all texts, and `truncated` and `unknown_tokens`. Raises `BrokenBase`."""
-    lengths, unknown = _lengths(rows, tokenizer)
-    words = np.maximum(lengths - 2, 1)  # without the two special tokens
-    found = TokenCounts(
+def count_tokens(
+    rows: Sequence[TextRow], tokenizer: Path, base: str
+) -> tuple[TokenStatistics, list[Finding]]:
+    """Return statistics of all texts, and findings on truncation and unknown tokens.
+
+    Raises `BaseNotLoadable`.
+    """
+    lengths, unknown = _count_per_text(rows, tokenizer)
+    own_tokens = np.maximum(lengths - 2, 1)  # without the two special tokens
+    statistics = TokenStatistics(
         tokenizer=base,
         texts=len(rows),
         percentiles={
-            each: int(np.percentile(lengths, each, method="lower")) for each in PERCENTILES
+            percentile: int(np.percentile(lengths, percentile, method="lower"))
+            for percentile in PERCENTILES
         },
         truncated={length: float((lengths > length).mean()) for length in LENGTHS},
-        unknown=float(unknown.sum() / words.sum()),
+        unknown=float(unknown.sum() / own_tokens.sum()),
     )
-    return found, [*_truncated(found, rows, lengths), *_unknown(found, rows, unknown / words)]
+    return statistics, [
+        *_truncated(statistics, rows, lengths),
+        *_unknown(statistics, rows, unknown / own_tokens),
+    ]
 
 
-def _lengths(rows: Sequence[Row], file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tokens of each text, special ones included, and how many of them are unknown."""
+def _count_per_text(
+    rows: Sequence[TextRow], file: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return tokens of each text, including special ones, and how many of them are unknown."""
     tokenizer = load_tokenizer(file)
-    strange = tokenizer.get_vocab()[special_tokens(tokenizer)["unk_token"]]
+    unknown_id = tokenizer.get_vocab()[find_special_tokens(tokenizer)["unk_token"]]
     counts = [
-        (len(encoding), encoding.ids.count(strange))
+        (len(encoding), encoding.ids.count(unknown_id))
         for texts in _chunks(row.text for row in rows)
         for encoding in tokenizer.encode_batch_fast(texts)
     ]
@@ -62,50 +75,51 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     for text in texts:
         chunk.append(text)
         size += len(text)
-        if size >= CHUNK:
+        if size >= CHUNK_CHARACTERS:
             yield chunk
             chunk, size = [], 0
     yield chunk
 
 
 def _truncated(
-    found: TokenCounts, rows: Sequence[Row], lengths: NDArray[np.int64]
+    statistics: TokenStatistics, rows: Sequence[TextRow], lengths: NDArray[np.int64]
 ) -> Iterator[Finding]:
-    cut = int((lengths > MAX_LENGTH).sum())
-    share = found.truncated[MAX_LENGTH]
-    if cut:
+    truncated = int((lengths > MAX_LENGTH).sum())
+    share = statistics.truncated[MAX_LENGTH]
+    if truncated:
         yield Finding(
             code="truncated",
-            level=Level.WARNING if share >= MUCH_CUT else Level.INFO,
-            count=cut,
-            message=f"{cut:,} of {counted(found.texts, 'text')} ({percent(share)}) longer than "
-            f"{MAX_LENGTH} tokens, the default of max_length: only the beginning is read.",
-            advice="Fine where the beginning tells the label. Else put what matters first, or "
-            "make several rows of a long text.",
-            examples=_first(cut, rows, lengths),
+            level=Severity.WARNING if share >= TRUNCATED_WARNING_SHARE else Severity.INFO,
+            count=truncated,
+            message=f"{truncated:,} of {pluralize(statistics.texts, 'text')} "
+            f"({format_percent(share)}) longer than {MAX_LENGTH} tokens, the default of "
+            "max_length. They are truncated.",
+            advice="No action is needed if the beginning of a text determines its label. Otherwise "
+            "move what matters to the beginning, or split long texts into several rows.",
+            examples=_top_examples(truncated, rows, lengths),
         )
 
 
 def _unknown(
-    found: TokenCounts, rows: Sequence[Row], shares: NDArray[np.float64]
+    statistics: TokenStatistics, rows: Sequence[TextRow], shares: NDArray[np.float64]
 ) -> Iterator[Finding]:
-    strange = int((shares > 0).sum())
-    if found.unknown >= MUCH_UNKNOWN:
+    affected = int((shares > 0).sum())
+    if statistics.unknown >= UNKNOWN_WARNING_SHARE:
         yield Finding(
             code="unknown_tokens",
-            level=Level.WARNING,
-            count=strange,
-            message=f"{percent(found.unknown)} of all tokens are unknown to {found.tokenizer}, "
-            f"in {strange:,} of {counted(found.texts, 'text')}.",
-            advice="The base has not learnt this language or these signs. Name a base that "
-            "has, or replace what it cannot read.",
-            examples=_first(strange, rows, shares),
+            level=Severity.WARNING,
+            count=affected,
+            message=f"{format_percent(statistics.unknown)} of all tokens are unknown to "
+            f"{statistics.tokenizer}, in {affected:,} of {pluralize(statistics.texts, 'text')}.",
+            advice="The base model does not know this language or these characters. Choose a base "
+            "model that does, or replace the characters.",
+            examples=_top_examples(affected, rows, shares),
         )
 
 
-def _first(
-    count: int, rows: Sequence[Row], figures: NDArray[np.int64] | NDArray[np.float64]
-) -> tuple[Example, ...]:
-    """Up to `count` rows, those with the largest figures first."""
-    order = np.argsort(-figures, kind="stable")
-    return tuple(together(rows[i]) for i in order[: min(count, EXAMPLES)])
+def _top_examples(
+    count: int, rows: Sequence[TextRow], values: NDArray[np.int64] | NDArray[np.float64]
+) -> tuple[FindingExample, ...]:
+    """Return up to `count` rows as examples, those with the largest values first."""
+    order = np.argsort(-values, kind="stable")
+    return tuple(example_of(rows[i]) for i in order[: min(count, MAX_EXAMPLES)])

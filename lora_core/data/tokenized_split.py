@@ -10,7 +10,7 @@ from lora_core.specs.data import Split
 
 
 @dataclass(frozen=True)
-class Part:
+class TokenizedSplit:
     """Token ids and labels of the texts of one split, in a fixed order."""
 
     split: Split
@@ -22,6 +22,6 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def head(self, n: int) -> "Part":
+    def head(self, n: int) -> "TokenizedSplit":
         """The first n texts."""
-        return Part(self.split, self.ids[:n], self.lengths[:n], self.labels[:n], self.pad)
+        return TokenizedSplit(self.split, self.ids[:n], self.lengths[:n], self.labels[:n], self.pad)

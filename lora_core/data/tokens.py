@@ -1,4 +1,4 @@
-"""Texts to token ids, once: the result stays on disk."""
+"""Tokenize texts, with a cache on disk."""
 
 import hashlib
 import os
@@ -13,15 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from lora_core.atomic_files import new_entry
-from lora_core.cache import cache_dir, keep_below
-from lora_core.errors.base import BrokenBase, NoSpecialTokens
-from lora_core.rust_panics import contained
+from lora_core.atomic_files import atomic_entry
+from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.errors.base_model import BaseNotLoadable, NoSpecialTokens
+from lora_core.rust_panics import convert_panics
 
-FORMAT = "1"  # raise it when the same texts would give other ids
-LIMIT = 2_000_000_000  # bytes of all entries
-CHUNK = 1_000  # texts tokenised at a time
-SPECIAL = {  # what transformers calls their use, and the names they have with WordPiece and BPE
+CACHE_VERSION = "1"  # increment if the same texts would give different ids
+MAX_CACHE_BYTES = 2_000_000_000  # of all cache entries
+CHUNK_TEXTS = 1_000  # texts tokenized at a time
+SPECIAL_TOKEN_NAMES = {  # role in transformers -> names in WordPiece and BPE vocabularies
     "unk_token": ("[UNK]", "<unk>"),
     "sep_token": ("[SEP]", "</s>"),
     "pad_token": ("[PAD]", "<pad>"),
@@ -31,16 +31,16 @@ SPECIAL = {  # what transformers calls their use, and the names they have with W
 
 
 @dataclass(frozen=True)
-class Tokens(Sequence[NDArray[np.int32]]):
-    """The ids of each text. In memory they follow each other in one array."""
+class TokenizedTexts(Sequence[NDArray[np.int32]]):
+    """Token ids of texts, concatenated in one array."""
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]  # (texts + 1,); text i is ids[offsets[i]:offsets[i + 1]]
-    truncated: int  # texts that were cut
+    truncated: int  # number of truncated texts
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each text, special ones included."""
+        """Tokens of each text, including special tokens."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -58,63 +58,66 @@ class Tokens(Sequence[NDArray[np.int32]]):
 
 
 def load_tokenizer(file: Path) -> Tokenizer:
-    """A `tokenizer.json`, with cutting and padding off. Raises `BrokenBase`."""
+    """Load a `tokenizer.json`, with truncation and padding off. Raises `BaseNotLoadable`."""
     try:
-        with contained():
+        with convert_panics():
             tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BrokenBase(base=file.parent.name, reason=f"it has no {file.name}") from error
-    except Exception as error:  # the library raises nothing more precise
-        raise BrokenBase(base=file.parent.name, reason=f"{file.name} is not readable") from error
+        raise BaseNotLoadable(base=file.parent.name, reason=f"it has no {file.name}") from error
+    except Exception as error:  # `tokenizers` raises plain `Exception`
+        raise BaseNotLoadable(
+            base=file.parent.name, reason=f"{file.name} is not readable"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def check_ends(tokenizer: Tokenizer, base: str) -> None:
-    """Raises `NoSpecialTokens` unless a text gets one before and one after it.
+def check_special_tokens(tokenizer: Tokenizer, base: str) -> None:
+    """Raise `NoSpecialTokens` unless the tokenizer adds one before and one after a text.
 
-    Else the first word of a text would be what the head reads, and `cut` would keep the last.
+    Without them the head would read the first word of a text, and `truncate_ids` would keep the
+    last.
     """
     if len(tokenizer.encode("").ids) < 2:
         raise NoSpecialTokens(base=base)
 
 
-def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """Those it has, by their use."""
-    found: dict[str, str] = {}
-    for use, names in SPECIAL.items():
-        if has := [name for name in names if tokenizer.token_to_id(name) is not None]:
-            found[use] = has[0]
-    return found
+def find_special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """Return the special tokens of a tokenizer by their role in transformers."""
+    tokens: dict[str, str] = {}
+    for role, names in SPECIAL_TOKEN_NAMES.items():
+        if present := [name for name in names if tokenizer.token_to_id(name) is not None]:
+            tokens[role] = present[0]
+    return tokens
 
 
-def cut(ids: Sequence[int], max_length: int) -> Sequence[int]:
-    """The first `max_length` - 1 ids and the last, which is the closing special token."""
+def truncate_ids(ids: Sequence[int], max_length: int) -> Sequence[int]:
+    """Return the first `max_length` - 1 ids and the last one, the closing special token."""
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:
-    """The ids of texts, [CLS] and [SEP] included.
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> TokenizedTexts:
+    """Return the ids of texts, including [CLS] and [SEP].
 
-    Made once for the same tokenizer, texts and length. Raises `DiskFull`.
+    The result is cached by tokenizer, texts and length. Raises `DiskFull`.
     """
-    path = cache_dir() / "tokens" / f"{_key(tokenizer, texts, max_length)}.safetensors"
-    found = _read(path, len(texts))
-    if found is None:
-        found = _encode(tokenizer, texts, max_length)
-        with new_entry(path) as unfinished:
+    path = cache_dir() / "tokens" / f"{_cache_key(tokenizer, texts, max_length)}.safetensors"
+    tokenized = _read_cached(path, len(texts))
+    if tokenized is None:
+        tokenized = _encode(tokenizer, texts, max_length)
+        with atomic_entry(path) as unfinished:
             save_file(
-                {"ids": found.ids, "offsets": found.offsets},
+                {"ids": tokenized.ids, "offsets": tokenized.offsets},
                 unfinished,
-                metadata={"truncated": str(found.truncated)},
+                metadata={"truncated": str(tokenized.truncated)},
             )
-        keep_below(path.parent, LIMIT)
-    return found
+        evict_least_recently_used(path.parent, MAX_CACHE_BYTES)
+    return tokenized
 
 
-def _key(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> str:
-    digest = hashlib.sha256(f"{FORMAT}\0{max_length}\0{tokenizer.to_str()}".encode())
+def _cache_key(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> str:
+    digest = hashlib.sha256(f"{CACHE_VERSION}\0{max_length}\0{tokenizer.to_str()}".encode())
     for text in texts:
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(8, "big"))
@@ -122,22 +125,22 @@ def _key(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> str:
     return digest.hexdigest()
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:
-    parts: list[NDArray[np.int32]] = []
+def _encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> TokenizedTexts:
+    encoded_texts: list[NDArray[np.int32]] = []
     truncated = 0
-    for start in range(0, len(texts), CHUNK):
-        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + CHUNK])):
-            kept = cut(encoding.ids, max_length)
+    for start in range(0, len(texts), CHUNK_TEXTS):
+        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + CHUNK_TEXTS])):
+            ids_of_text = truncate_ids(encoding.ids, max_length)
             truncated += len(encoding.ids) > max_length
-            parts.append(np.array(kept, dtype=np.int32))
-    offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum([len(part) for part in parts], out=offsets[1:])
-    ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-    return Tokens(ids, offsets, truncated)
+            encoded_texts.append(np.array(ids_of_text, dtype=np.int32))
+    offsets = np.zeros(len(encoded_texts) + 1, dtype=np.int64)
+    np.cumsum([len(part) for part in encoded_texts], out=offsets[1:])
+    ids = np.concatenate(encoded_texts) if encoded_texts else np.zeros(0, dtype=np.int32)
+    return TokenizedTexts(ids, offsets, truncated)
 
 
-def _read(path: Path, texts: int) -> Tokens | None:
-    """An entry, its time of use renewed; None if it is not there or damaged."""
+def _read_cached(path: Path, texts: int) -> TokenizedTexts | None:
+    """Return a cache entry and update its access time; None if it is missing or damaged."""
     try:
         with safe_open(path, framework="np") as file:
             ids, offsets = file.get_tensor("ids"), file.get_tensor("offsets")
@@ -145,5 +148,5 @@ def _read(path: Path, texts: int) -> Tokens | None:
         os.utime(path)
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    sound = len(offsets) == texts + 1 and offsets[-1] == len(ids)
-    return Tokens(ids, offsets, truncated) if sound else None
+    consistent = len(offsets) == texts + 1 and offsets[-1] == len(ids)
+    return TokenizedTexts(ids, offsets, truncated) if consistent else None

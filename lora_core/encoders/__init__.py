@@ -1,11 +1,8 @@
-"""Encoder families, by the `model_type` of their config.json."""
+"""Encoder families, by `model_type` in config.json."""
 
 from collections.abc import Mapping
 
-from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.bert import BERT
-from lora_core.encoders.distilbert import DISTILBERT
-from lora_core.encoders.roberta import ROBERTA
+from lora_core.encoders.families import BERT, DISTILBERT, ROBERTA, EncoderFamily
 
 FAMILIES: Mapping[str, EncoderFamily] = {
     family.model_type: family for family in (DISTILBERT, BERT, ROBERTA)

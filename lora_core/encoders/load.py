@@ -1,4 +1,4 @@
-"""From the name of a base to a model with a classification head, safely and strictly."""
+"""Find a base model by name and load it with a classification head, safely and strictly."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.safety import check_code, check_weights, read_config
-from lora_core.errors.base import BaseNotFound, BrokenBase, UnsupportedEncoder
+from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.safety import check_no_custom_code, check_safetensors, read_config
+from lora_core.errors.base_model import BaseNotFound, BaseNotLoadable, UnsupportedEncoder
 from lora_core.errors.training import HubUnavailable
-from lora_core.hub import trouble
-from lora_core.process import is_no_memory
+from lora_core.hub import transient_failure
+from lora_core.process import is_out_of_memory
 from lora_core.samples import minilm
-from lora_core.specs.base import is_directory
-from lora_core.specs.pooling import FILE as POOLING_FILE
+from lora_core.specs.fields import is_directory
+from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 
-WANTED = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",
+ALLOWED_FILES = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",
           "tokenizer*", "vocab.txt", "special_tokens_map.json")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Base:
+class PretrainedBase:
     """A base model that is safe to load."""
 
-    name: str  # as the user calls it
+    name: str  # as given by the user
     directory: Path
     config: dict[str, Any]
 
@@ -44,88 +44,91 @@ class Base:
 
     @property
     def commit(self) -> str | None:
-        """Of a hub model, whose folder in the cache is called by it; None for all others."""
-        here = self.name == minilm.NAME or is_directory(self.name)
-        return None if here else self.directory.name
+        """The commit of a hub model, which names its folder in the cache; None for other models."""
+        is_local = self.name == minilm.NAME or is_directory(self.name)
+        return None if is_local else self.directory.name
 
 
-def locate(base: str, revision: str | None = None) -> Base:
-    """A base on this machine: packaged sample, directory, or hub name.
+def resolve_base(base: str, revision: str | None = None) -> PretrainedBase:
+    """Return a base model on this host: a packaged sample, a directory, or a hub model.
 
     Raises `BaseNotFound`, `HubUnavailable`, `UnsafeWeights`, `UntrustedCode`, `SampleMissing`,
     `SampleChanged`.
     """
     if base == minilm.NAME:
-        directory = minilm.directory()
+        directory = minilm.checkpoint_directory()
     elif is_directory(base):
         directory = Path(base)
         if not directory.is_dir():
-            raise BaseNotFound(base=base, reason="there is no such directory")
+            raise BaseNotFound(base=base, reason="the directory does not exist")
     else:
         directory = _download(base, revision)
-    return Base(base, directory, check(directory, base))
+    return PretrainedBase(base, directory, check_base(directory, base))
 
 
 def _download(base: str, revision: str | None) -> Path:
     try:
-        return Path(snapshot_download(base, revision=revision, allow_patterns=list(WANTED)))
+        return Path(snapshot_download(base, revision=revision, allow_patterns=list(ALLOWED_FILES)))
     except HFValidationError as error:
         raise BaseNotFound(base=base, reason="not a sample, directory or hub name") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
-        if (wrong := trouble(error)) is not None:
-            raise HubUnavailable(what=f"The base {base!r}", trouble=wrong) from error
-        reason = f"neither the local cache nor the hub has it for us ({type(error).__name__})"
+        if (problem := transient_failure(error)) is not None:
+            raise HubUnavailable(what=f"The base {base!r}", trouble=problem) from error
+        kind = type(error).__name__
+        reason = f"it is in neither the local cache nor the hub, or access is denied ({kind})"
         raise BaseNotFound(base=base, reason=reason) from error
 
 
-def check(directory: Path, base: str) -> dict[str, Any]:
-    """The config of a base that is safe to load, without loading it."""
+def check_base(directory: Path, base: str) -> dict[str, Any]:
+    """Return the config of a base model that is safe to load. Nothing is loaded."""
     config = read_config(directory, base)
-    check_code(base, config)
+    check_no_custom_code(base, config)
     if (model_type := config.get("model_type")) not in FAMILIES:
         raise UnsupportedEncoder(base=base, model_type=model_type, supported=", ".join(FAMILIES))
-    check_weights(base, (path.name for path in directory.iterdir()))
+    check_safetensors(base, (path.name for path in directory.iterdir()))
     return config
 
 
 def silence_transformers() -> None:
-    """No progress bars and no advice on standard error: what matters is an error or an event."""
+    """Turn off progress bars and warnings of transformers on standard error."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
 def load_classifier(
-    base: Base,
+    base: PretrainedBase,
     labels: Sequence[str],
     *,
     encoder_dropout: float = 0.0,
     head_dropout: float = 0.0,
 ) -> tuple[PreTrainedModel, bool]:
-    """The model in float32, and whether its head came with the base.
+    """Return the model in float32, and whether its head came with the base model.
 
-    The head of a base is kept when it answers the same labels in the same order, else drawn anew
-    from torch's generator. Everything else must be in the file: raises `BrokenBase`.
+    The head of a base model is kept if it has the same labels in the same order; otherwise it is
+    initialized from torch's generator. All other weights must be in the file: raises
+    `BaseNotLoadable`.
     """
-    kept = [base.config.get("id2label", {}).get(str(i)) for i in range(len(labels))] == list(labels)
+    id2label = base.config.get("id2label", {})
+    same_labels = [id2label.get(str(i)) for i in range(len(labels))] == list(labels)
     model, missing = load_with_head(
         base, labels, encoder_dropout=encoder_dropout, head_dropout=head_dropout
     )
-    kept = kept and not missing
-    if not kept:
-        _draw_head(model, base.family, missing)
-    return model, kept
+    head_kept = same_labels and not missing
+    if not head_kept:
+        _init_head(model, base.family, missing)
+    return model, head_kept
 
 
 def load_with_head(
-    base: Base,
+    base: PretrainedBase,
     labels: Sequence[str],
     *,
     encoder_dropout: float = 0.0,
     head_dropout: float = 0.0,
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The model in float32 with the head of the file, and the layers of it that are not there.
+    """Return the model in float32 with the head in the file, and the head layers that are missing.
 
-    Raises `BrokenBase` if anything else is missing.
+    Raises `BaseNotLoadable` if anything else is missing.
     """
     family = base.family
     id2label = dict(enumerate(labels))
@@ -145,25 +148,25 @@ def load_with_head(
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # a head for another number of labels; checked below
+            ignore_mismatched_sizes=True,  # a head with a different number of labels; checked below
             output_loading_info=True,
             **dropouts,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if is_no_memory(error):
+        if is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0].replace(str(base.directory), base.name)[:200]
-        raise BrokenBase(base=base.name, reason=reason) from error
-    odd = {
+        raise BaseNotLoadable(base=base.name, reason=reason) from error
+    not_loaded = {
         key if isinstance(key, str) else key[0]
         for key in [*info["missing_keys"], *info["mismatched_keys"]]
     }
-    _check_loaded(odd, family, base.name)
-    return model, {key.rsplit(".", 1)[0] for key in odd}
+    _check_loaded(not_loaded, family, base.name)
+    return model, {key.rsplit(".", 1)[0] for key in not_loaded}
 
 
-def fingerprint(model: nn.Module, family: EncoderFamily) -> str:
-    """sha256 of the weights of an encoder: models that share it can share it in memory."""
+def encoder_sha256(model: nn.Module, family: EncoderFamily) -> str:
+    """Return the sha256 of the encoder weights. Models with the same one can share memory."""
     head = tuple(f"{name}." for name in family.head)
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
@@ -173,15 +176,17 @@ def fingerprint(model: nn.Module, family: EncoderFamily) -> str:
     return digest.hexdigest()
 
 
-def _check_loaded(odd: set[str], family: EncoderFamily, base: str) -> None:
-    """Only the head may be missing or of another size."""
+def _check_loaded(not_loaded: set[str], family: EncoderFamily, base: str) -> None:
+    """Check that only weights of the head are missing or have a different shape."""
     head = tuple(f"{name}." for name in family.head)
-    if wrong := sorted(key for key in odd if not key.startswith(head)):
-        raise BrokenBase(base=base, reason=f"{len(wrong)} tensors are missing, first {wrong[0]}")
+    if problem := sorted(key for key in not_loaded if not key.startswith(head)):
+        raise BaseNotLoadable(
+            base=base, reason=f"{len(problem)} tensors are missing, first {problem[0]}"
+        )
 
 
-def _draw_head(model: PreTrainedModel, family: EncoderFamily, missing: set[str]) -> None:
-    """Draw the classifier, and those layers before it that the file lacks."""
+def _init_head(model: PreTrainedModel, family: EncoderFamily, missing: set[str]) -> None:
+    """Initialize the classifier, and the head layers before it that the file lacks."""
     for name in family.head:
         if name in missing or name == family.head[-1]:
             layer = model.get_submodule(name)

@@ -1,55 +1,90 @@
-"""Find the parts of an encoder in a model, by the names of its family."""
+"""Access the parts of an encoder by the names of its family, and run them one by one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lora_core.encoders.base import EncoderFamily
+from lora_core.encoders.families import EncoderFamily
 from lora_core.errors.spec import RoleNotFound
 from lora_core.specs.method import Role
-from lora_core.specs.pooling import MARK
+from lora_core.specs.pooling import POOLING_BLOCK_KEY
 
 
-def is_pooled(config: Any) -> bool:
-    """Whether the last block of a model with this config averages."""
-    return bool(getattr(config, MARK, False))
+def has_pooling_block(config: Any) -> bool:
+    """Return whether the last block of a model with this config is a mean pooling block."""
+    return bool(getattr(config, POOLING_BLOCK_KEY, False))
 
 
 def head_activation(family: EncoderFamily) -> Callable[[Tensor], Tensor]:
-    """What stands between the two layers of the head."""
+    """Return the activation between the two layers of the head."""
     return torch.relu if family.head_activation == "relu" else torch.tanh
 
 
 def blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
-    """The transformer blocks, first to last."""
-    found = model.get_submodule(family.block_list)
-    if not isinstance(found, nn.ModuleList):
+    """Return the transformer blocks, first to last."""
+    module_list = model.get_submodule(family.block_list)
+    if not isinstance(module_list, nn.ModuleList):
         raise TypeError(f"{family.block_list} is not a list of blocks")
-    return list(found)
+    return list(module_list)
 
 
-def learned_blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
-    """Those that were trained: all but the one that averages, see `pooling`."""
-    found = blocks(model, family)
-    return found[:-1] if is_pooled(model.config) else found
+def pretrained_blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
+    """Return the blocks that were pretrained: all except the mean pooling block, see `pooling`."""
+    all_blocks = blocks(model, family)
+    return all_blocks[:-1] if has_pooling_block(model.config) else all_blocks
 
 
-def linears(block: nn.Module, family: EncoderFamily, role: Role) -> Iterator[tuple[str, nn.Linear]]:
-    """The layers of one block with this role, by path. Raises `RoleNotFound`."""
-    found = dict(block.named_modules())
-    paths = [path for path in family.roles.get(role, ()) if path in found]
+def linear_layers(
+    block: nn.Module, family: EncoderFamily, role: Role
+) -> Iterator[tuple[str, nn.Linear]]:
+    """Yield (path, layer) for the linear layers of a block with a role. Raises `RoleNotFound`."""
+    modules = dict(block.named_modules())
+    paths = [path for path in family.roles.get(role, ()) if path in modules]
     if not paths:
-        available = ", ".join(r for r, names in family.roles.items() if set(names) & set(found))
+        available = ", ".join(r for r, names in family.roles.items() if set(names) & set(modules))
         raise RoleNotFound(role=str(role), encoder=family.model_type, available=available)
     for path in paths:
-        yield path, linear(block, path)
+        yield path, linear_layer(block, path)
 
 
-def linear(module: nn.Module, path: str) -> nn.Linear:
-    """The linear layer at a path."""
+def linear_layer(module: nn.Module, path: str) -> nn.Linear:
+    """Return the linear layer at a path."""
     layer = module.get_submodule(path)
     if not isinstance(layer, nn.Linear):
-        raise TypeError(f"{path} is no linear layer")
+        raise TypeError(f"{path} is not a linear layer")
     return layer
+
+
+# -- Running parts of an encoder ------------------------------------------------------------------
+
+
+def embed(model: nn.Module, family: EncoderFamily, input_ids: Tensor) -> Tensor:
+    """Return states (batch, length, width) before the first block for token ids (batch, length)."""
+    x: Tensor = model.get_submodule(family.embeddings)(input_ids=input_ids)
+    return x
+
+
+def expand_mask(attention_mask: Tensor) -> Tensor | None:
+    """Return the keys that each query attends to, (batch, 1, 1, length). None: all, which is
+    faster."""
+    return None if bool(attention_mask.all()) else attention_mask[:, None, None].bool()
+
+
+def run_blocks(blocks_to_run: Iterable[nn.Module], x: Tensor, mask: Tensor | None) -> Tensor:
+    """Pass states (batch, length, width) through consecutive blocks."""
+    for block in blocks_to_run:
+        x = block(x, mask)
+    return x
+
+
+def count_frozen_blocks(model: nn.Module, family: EncoderFamily) -> int:
+    """Return the number of leading blocks without trained parameters in or below them."""
+    pieces = [model.get_submodule(family.embeddings), *blocks(model, family)]
+    frozen = 0
+    for piece in pieces:
+        if any(parameter.requires_grad for parameter in piece.parameters()):
+            break
+        frozen += 1
+    return max(0, frozen - 1)

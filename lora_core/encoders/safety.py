@@ -1,6 +1,6 @@
-"""What makes a base safe to load, by its config and the names of its files alone: no torch.
+"""Check that a base model is safe to load, by its config and file names. Does not import torch.
 
-The service asks before it takes a job, the training process before it loads.
+The service checks before it accepts a job, the training process before it loads the model.
 """
 
 import json
@@ -8,20 +8,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_core.errors.base import BaseNotFound, BrokenBase, UnsafeWeights, UntrustedCode
-from lora_core.specs.pooling import FILE as POOLING_FILE
-from lora_core.specs.pooling import declared
+from lora_core.errors.base_model import BaseNotFound, BaseNotLoadable, UnsafeWeights, UntrustedCode
+from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
+from lora_core.specs.pooling import read_pooling
 
-CONFIG_BYTES = 1_000_000
+MAX_CONFIG_BYTES = 1_000_000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
-_NAMED = 5  # files in a message; whoever made the base chose their number
+_MAX_FILES_IN_MESSAGE = 5  # untrusted models may have any number of files
 
 
 def read_config(directory: Path, base: str) -> dict[str, Any]:
-    """The config of a base, as `parse_config` gives it. Raises `BaseNotFound` and `BrokenBase`."""
+    """Return the config of a base model, as `parse_config` does. Raises `BaseNotFound`,
+    `BaseNotLoadable`."""
     try:
         content = _read(directory / "config.json")
-    except (FileNotFoundError, PermissionError) as error:  # any other tells nothing of the base
+    # other errors are not about the base model
+    except (FileNotFoundError, PermissionError) as error:
         raise BaseNotFound(base=base, reason="it has no readable config.json") from error
     try:
         pooling = _read(directory / POOLING_FILE)
@@ -32,36 +34,36 @@ def read_config(directory: Path, base: str) -> dict[str, Any]:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(CONFIG_BYTES + 1)
+        return file.read(MAX_CONFIG_BYTES + 1)
 
 
 def parse_config(content: bytes, base: str, *, pooling: bytes | None = None) -> dict[str, Any]:
-    """The content of a config.json and, under `pooling`, what a sentence encoder says of that.
+    """Return the config in a config.json, with the pooling of a sentence encoder's `pooling` file.
 
-    Raises `BrokenBase`.
+    Raises `BaseNotLoadable`.
     """
     try:
-        config = json.loads(content) if len(content) <= CONFIG_BYTES else None
+        config = json.loads(content) if len(content) <= MAX_CONFIG_BYTES else None
     except (ValueError, RecursionError) as error:
-        raise BrokenBase(base=base, reason="config.json is not JSON") from error
+        raise BaseNotLoadable(base=base, reason="config.json is not JSON") from error
     if not isinstance(config, dict):
-        raise BrokenBase(base=base, reason="config.json is not an object, or too large")
-    if pooling is not None and (mode := declared(pooling)) is not None:
+        raise BaseNotLoadable(base=base, reason="config.json is not an object, or too large")
+    if pooling is not None and (mode := read_pooling(pooling)) is not None:
         config.setdefault("pooling", mode.value)
     return config
 
 
-def check_code(base: str, config: Mapping[str, Any]) -> None:
-    """No Python of its own. Raises `UntrustedCode`."""
+def check_no_custom_code(base: str, config: Mapping[str, Any]) -> None:
+    """Raise `UntrustedCode` if the model requires custom Python code."""
     if "auto_map" in config:
         raise UntrustedCode(base=base)
 
 
-def check_weights(base: str, files: Iterable[str]) -> None:
-    """Only safetensors are loaded. Raises `UnsafeWeights`, `BaseNotFound`."""
+def check_safetensors(base: str, files: Iterable[str]) -> None:
+    """Raise `UnsafeWeights` or `BaseNotFound` if there is no safetensors file."""
     names = sorted(files)
     if any(name.endswith(".safetensors") for name in names):
         return
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
-        raise UnsafeWeights(base=base, found=", ".join(pickles[:_NAMED]))
+        raise UnsafeWeights(base=base, found=", ".join(pickles[:_MAX_FILES_IN_MESSAGE]))
     raise BaseNotFound(base=base, reason="it has no safetensors file")

@@ -1,23 +1,23 @@
-"""Every way a run can fail, one class per cause, one module per kind.
+"""Errors that the library raises on purpose: one class per cause, one module per area.
 
     LoraCoreError
-    ├── spec.SpecError          the description of the run does not fit the base model
-    ├── base.BaseError          the base model cannot be used
-    ├── data.DataError          the texts and labels cannot be used
-    ├── training.TrainingError  the run stopped on the way
-    ├── artifact.ArtifactError  a finished model cannot be used, or a text cannot be answered
-    ├── export.ExportError      a model cannot be written in the format of another program
-    └── adapter.AdapterError    an adapter of another program cannot be taken in
+    ├── spec.SpecError              the run description does not fit the base model
+    ├── base_model.BaseModelError   the base model cannot be used
+    ├── data.DataError              the texts and labels cannot be used
+    ├── training.TrainingError      the run stopped before it was complete
+    ├── artifact.ArtifactError      a trained model cannot be used, or an input cannot be predicted
+    ├── export.ExportError          a model cannot be exported to another program's format
+    └── adapter.AdapterError        an adapter of another program cannot be imported
 
-A class holds a stable `code` and a message with named gaps; the caller gives the data that fills
-them. `detail` keeps that data, so that a service can show it without parsing prose.
+Each class has a stable `code` and a message template. The caller passes the values for the
+template; `detail` keeps them, so that a service can return them without parsing the message.
 """
 
 from typing import Any, ClassVar
 
 
 class LoraCoreError(Exception):
-    """A cause that a user can understand and act on."""
+    """An error that a user can understand and act on."""
 
     code: ClassVar[str]
     message: ClassVar[str]

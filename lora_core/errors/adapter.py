@@ -1,56 +1,56 @@
-"""Causes of an adapter of another program that cannot be taken in."""
+"""Errors of importing an adapter that another program trained."""
 
 from lora_core.errors import LoraCoreError
 
 
 class AdapterError(LoraCoreError):
-    """An adapter of another program cannot be taken in."""
+    """The adapter cannot be imported."""
 
 
 class AdapterNotFound(AdapterError):
-    """Not the directory of a PEFT adapter."""
+    """PEFT adapter not found or not readable."""
 
     code = "adapter_not_found"
-    message = "{path} is no PEFT adapter that can be read: {problem}."
+    message = "{path} is not a readable PEFT adapter: {problem}."
 
 
-class AdapterSetting(AdapterError):
-    """A setting of PEFT whose meaning cannot be kept."""
+class UnsupportedAdapterSetting(AdapterError):
+    """Unsupported PEFT setting."""
 
     code = "adapter_setting_unsupported"
-    message = "adapter_config.json has {key} = {value}, which is not possible here: {problem}."
+    message = "adapter_config.json has {key} = {value}, which is not supported: {problem}."
 
 
 class AdapterBaseUnknown(AdapterError):
-    """An adapter that does not say what it was trained on."""
+    """The adapter does not name its base model."""
 
     code = "adapter_base_unknown"
-    message = "adapter_config.json names no base_model_name_or_path. Name the base with --base."
+    message = "adapter_config.json has no base_model_name_or_path. Pass the base model with --base."
 
 
-class AdapterTensors(AdapterError):
-    """Tensors that the config or the base does not account for, or too few of them."""
+class AdapterTensorMismatch(AdapterError):
+    """The adapter's tensors do not match its config and base model."""
 
     code = "adapter_tensors"
     message = "Tensors of the adapter are {problem}: {names}."
 
 
-class AdapterShape(AdapterError):
-    """A tensor of a shape that does not fit."""
+class AdapterShapeMismatch(AdapterError):
+    """A tensor of the adapter has the wrong shape."""
 
     code = "adapter_shape"
-    message = "{tensor} has the shape {found}; the config and the base ask for {expected}."
+    message = "{tensor} has shape {found}; the config and the base model require {expected}."
 
 
 class AdapterNotFinite(AdapterError):
-    """A tensor with a number that is none."""
+    """The adapter contains NaN or infinite values."""
 
     code = "adapter_not_finite"
-    message = "{tensor} holds numbers that are not finite. Train the adapter again."
+    message = "{tensor} contains NaN or infinite values. Train the adapter again."
 
 
-class AdapterLabels(AdapterError):
-    """Another number of labels than the head has."""
+class AdapterLabelMismatch(AdapterError):
+    """The number of label names does not match the classification head."""
 
     code = "adapter_labels"
-    message = "There are names for {given} labels, and the head answers {count}."
+    message = "{given} label names were given, but the classification head has {count} labels."

@@ -1,106 +1,106 @@
-"""Causes of a finished model that cannot be used, or of a text that it cannot answer."""
+"""Errors of using a trained model, or of predicting a text with it."""
 
 from lora_core.errors import LoraCoreError
 
 
 class ArtifactError(LoraCoreError):
-    """A finished model directory cannot be used."""
+    """The model directory cannot be used."""
 
 
 class ArtifactCorrupt(ArtifactError):
-    """A file is missing, extra or changed."""
+    """A file of the model is missing, unexpected or modified."""
 
     code = "artifact_corrupt"
     message = "{path} does not match its manifest: {problem}."
 
 
-class EngineMissing(ArtifactError):
-    """This machine does not have what an engine needs."""
+class EngineUnavailable(ArtifactError):
+    """The inference engine is not available on this host."""
 
     code = "engine_missing"
-    message = "The engine {engine} needs {needs}."
+    message = "Inference engine {engine} requires {needs}."
 
 
-class EngineDisagrees(ArtifactError):
-    """An engine does not give the logits that were stored with the model."""
+class EngineMismatch(ArtifactError):
+    """The inference engine does not reproduce the logits stored with the model."""
 
     code = "engine_disagrees"
     message = (
-        "{engine} differs from the stored logits by {difference:.2e}; at most {tolerance:.2e} and "
-        "the same labels are accepted."
+        "Logits of {engine} differ from the stored ones by {difference:.2e}. At most "
+        "{tolerance:.2e} and identical predicted labels are accepted."
     )
 
 
 class EmptyInput(ArtifactError):
-    """Nothing to classify."""
+    """Empty input text."""
 
     code = "empty_input"
     message = "Input {index} is empty."
 
 
-class TextTooLong(ArtifactError):
-    """A text over the limit while truncation is off."""
+class InputTooLong(ArtifactError):
+    """The input text exceeds the token limit and truncation is off."""
 
     code = "text_too_long"
     message = (
-        "Input {index} has {tokens} tokens, more than the limit of {limit}. "
+        "Input {index} has {tokens} tokens; the limit is {limit}. "
         "Shorten it or set truncate to true."
     )
 
 
-class ArchiveBroken(ArtifactError):
-    """Not the archive of a model, or not all of it."""
+class InvalidArchive(ArtifactError):
+    """The model archive is damaged or incomplete."""
 
     code = "archive_broken"
     message = (
-        "The archive cannot be read: {problem}. Send the tar file that "
+        "The archive cannot be read: {problem}. Upload the tar file that "
         "`loraworks models export` writes, uncompressed."
     )
 
 
-class ArchiveUnsafe(ArtifactError):
-    """An archive with an entry that no model has."""
+class UnsafeArchive(ArtifactError):
+    """The model archive contains a forbidden entry."""
 
     code = "archive_unsafe"
-    message = "The archive holds {entry}, {problem}; nothing of it is kept."
+    message = "The archive contains {entry}, {problem}. Nothing was imported."
 
 
 class HeaderTooLarge(ArtifactError):
-    """A safetensors file with a head that no model needs."""
+    """The safetensors header is too large."""
 
     code = "header_too_large"
-    message = "The head of {file} is over the limit of {limit:,} bytes or tensors."
+    message = "The safetensors header of {file} exceeds the limit of {limit:,} bytes or tensors."
 
 
-class ArtifactUnfit(ArtifactError):
-    """A model directory that holds what it should, but not a model to serve."""
+class UnsupportedArtifact(ArtifactError):
+    """The model cannot be imported."""
 
     code = "artifact_unfit"
-    message = "The model cannot be taken in: {problem}."
+    message = "The model cannot be imported: {problem}."
 
 
-class TokenizerUnfit(ArtifactError):
-    """Unsupported tokenizer in an imported model."""
+class UnsupportedTokenizer(ArtifactError):
+    """The tokenizer of the imported model is not supported."""
 
     code = "tokenizer_unfit"
     message = (
-        "The tokenizer of the model cannot be taken in: {problem}. Only components of common "
-        "tokenizers are, with bounded settings."
+        "The tokenizer of the model cannot be imported: {problem}. Only the components of common "
+        "tokenizers are supported, with bounded settings."
     )
 
 
 class TokenizerFailed(ArtifactError):
-    """The tokenizer of a model failed on a text."""
+    """The tokenizer of the model failed on a text."""
 
     code = "tokenizer_failed"
     message = "The tokenizer of the model failed on a text ({kind})."
 
 
 class GoldenMismatch(ArtifactError):
-    """A model that does not give the answers that were kept with it."""
+    """The model does not reproduce its golden predictions."""
 
     code = "golden_mismatch"
     message = (
-        "The model does not give the answers that were kept with it: logits differ by "
-        "{difference:.2e}, more than {tolerance:.2e}. It is damaged, or was made in another way."
+        "The model does not reproduce the golden predictions stored with it: logits differ by "
+        "{difference:.2e}, more than {tolerance:.2e}. It is damaged or was built differently."
     )

@@ -1,4 +1,4 @@
-"""Causes of texts and labels that cannot be used."""
+"""Errors of reading, checking and splitting texts and labels."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ class DataError(LoraCoreError):
 
 
 class DataNotFound(DataError):
-    """There is no such data."""
+    """Data not found."""
 
     code = "data_not_found"
     message = "No data {source!r}: {reason}."
 
 
 class UnsupportedFormat(DataError):
-    """A file type that is not read."""
+    """Unsupported file format."""
 
     code = "unsupported_format"
     message = (
@@ -26,38 +26,38 @@ class UnsupportedFormat(DataError):
 
 
 class EmptyData(DataError):
-    """No rows."""
+    """The file has no rows."""
 
     code = "empty_data"
     message = "{file} has no rows."
 
 
-class BrokenRows(DataError):
-    """A row that cannot be parsed."""
+class InvalidRow(DataError):
+    """A row cannot be parsed."""
 
     code = "broken_rows"
     message = "{file}, row {row}: {problem}."
 
 
 class WrongEncoding(DataError):
-    """The encoding of the file cannot be determined."""
+    """The text encoding of the file cannot be determined."""
 
     code = "wrong_encoding"
     message = (
-        "{file}, row {row}: not valid UTF-8, and no other encoding is certain. Save the file as "
+        "{file}, row {row}: not valid UTF-8, and no other encoding fits. Save the file as "
         "UTF-8 (in Excel: CSV UTF-8) or as .xlsx."
     )
 
 
 class NulByte(DataError):
-    """A NUL byte in a text file."""
+    """The file contains a NUL byte."""
 
     code = "nul_byte"
-    message = "{file}, row {row}: contains a NUL byte. Remove it; text files have none."
+    message = "{file}, row {row}: contains a NUL byte, not allowed in text files. Remove it."
 
 
 class MissingColumn(DataError):
-    """A column that is not there."""
+    """A required column is missing."""
 
     code = "missing_column"
     message = "{file} has no column {column!r}. Columns: {available}. {advice}."
@@ -65,7 +65,7 @@ class MissingColumn(DataError):
     def __init__(
         self,
         *,
-        advice: str = "Name yours by `text_column`, `label_column` or `split_column` "
+        advice: str = "Name the right one with `text_column`, `label_column` or `split_column` "
         "(`--text-column` and so on)",
         **detail: Any,
     ) -> None:
@@ -73,7 +73,7 @@ class MissingColumn(DataError):
 
 
 class MissingSheet(DataError):
-    """The workbook has no such sheet."""
+    """The workbook does not have this sheet."""
 
     code = "missing_sheet"
     message = "{file} has no sheet {sheet!r}. Sheets: {available}."
@@ -85,71 +85,68 @@ class WrongSeparator(DataError):
     code = "wrong_separator"
     message = (
         "{file} has one column, {column!r}: its cells seem to be separated by {separator!r}. Save "
-        "it as .csv, or divide the column in the spreadsheet."
+        "it as .csv, or split the column in the spreadsheet."
     )
 
 
-class ColumnTaken(DataError):
-    """A column with a name that the answers need."""
+class ReservedColumn(DataError):
+    """A column has a name that is reserved for predictions."""
 
     code = "column_taken"
-    message = (
-        "{file} has a column {column!r}, under which a prediction run writes its answers. "
-        "Rename it."
-    )
+    message = "{file} has a column {column!r}, a name that is reserved for predictions. Rename it."
 
 
-class EmptyText(DataError):
-    """Rows without text."""
+class MissingText(DataError):
+    """Some rows have no text."""
 
     code = "empty_text"
-    message = "{file}: no text in {count} of the rows, first in {rows}. Fill in or remove them."
+    message = "{file}: rows without text: {count} (first: {rows}). Fill in or remove them."
 
 
 class MissingLabel(DataError):
-    """Rows without a label."""
+    """Some rows have no label."""
 
     code = "missing_label"
-    message = "{file}: no label in {count} of the rows, first in {rows}. Fill in or remove them."
+    message = "{file}: rows without a label: {count} (first: {rows}). Fill in or remove them."
 
 
-class OneClass(DataError):
-    """Nothing to tell apart."""
+class SingleClass(DataError):
+    """All rows have the same label."""
 
     code = "one_class"
     message = "{file} has only the label {label!r}; a classifier needs at least two."
 
 
 class UnseenLabel(DataError):
-    """A label in validation or test that training never shows."""
+    """A label of validation or test does not occur in training."""
 
     code = "unseen_label"
-    message = "The label {label!r} is in the {split} part (rows {rows}) but not in training."
+    message = "Label {label!r} occurs in the {split} split (rows {rows}) but not in training."
 
 
 class UnknownSplit(DataError):
-    """A split column with a value that names no part."""
+    """The split column has an unknown value."""
 
     code = "unknown_split"
     message = "{file}, row {row}: split {value!r} is not one of train, validation, test."
 
 
 class MissingSplit(DataError):
-    """Given splits without a part that is needed."""
+    """A required split is missing."""
 
     code = "missing_split"
-    message = "{file} names its splits but has no {split} part."
+    message = "{file} defines splits but has no {split} split."
 
 
 class TooFewRows(DataError):
-    """Not enough rows for the parts that were asked for."""
+    """Not enough rows for the requested splits."""
 
     code = "too_few_rows"
-    message = "{available} distinct texts cannot give {wanted}; ask for less or add data."
+    message = "{available} distinct texts are not enough for {wanted}. Request fewer or add data."
 
 
 class DataTooLarge(DataError):
-    """Over a limit on rows, columns or cell size."""
+    """The file exceeds a limit on rows, columns or sizes."""
 
     code = "data_too_large"
-    message = "{file}: {what} is over the limit of {limit}."
+    message = "{file}: {what} exceeds the limit of {limit}."

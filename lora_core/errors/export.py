@@ -1,44 +1,44 @@
-"""Causes of a model that cannot be written in the format of another program."""
+"""Errors of exporting a model to another program's format."""
 
 from lora_core.errors import LoraCoreError
 
 
 class ExportError(LoraCoreError):
-    """A model cannot be written in the format of another program."""
+    """The model cannot be exported."""
 
 
-class OutExists(ExportError):
-    """The folder to write is there already."""
+class OutputExists(ExportError):
+    """The output folder already exists."""
 
     code = "out_exists"
-    message = "{path} is there already and not an empty folder; name a new one."
+    message = "{path} already exists and is not an empty folder. Choose a new one."
 
 
 class NoEncoder(ExportError):
-    """A linear model in a format for encoders."""
+    """A linear model has no encoder to export."""
 
     code = "no_encoder"
     message = (
-        "{path} is a linear model: it has no encoder, and so no form for {program}. Its files "
-        "linear.json and linear.safetensors hold the parameters of scikit-learn."
+        "{path} is a linear model without an encoder, so it cannot be exported to {program}. Its "
+        "files linear.json and linear.safetensors contain the parameters of scikit-learn."
     )
 
 
 class NoAdapter(ExportError):
-    """A model without an adapter of its own."""
+    """The model has no adapter to export."""
 
     code = "no_adapter"
     message = (
-        "{path} holds no adapter: its method was {method!r}. Export the merged model instead "
+        "{path} has no adapter: its method is {method!r}. Export the merged model instead "
         "(format transformers)."
     )
 
 
-class BaseDiffers(ExportError):
-    """Another base than the one that the adapter was trained on."""
+class BaseMismatch(ExportError):
+    """The adapter was trained on a different base model."""
 
     code = "base_differs"
     message = (
-        "With {base!r} under it the adapter gives other answers than the model: logits differ by "
-        "{difference:.2e}. Say with --base where the base lies that it was trained on."
+        "On {base!r} the adapter does not reproduce the model: logits differ by "
+        "{difference:.2e}. Pass the base model that it was trained on with --base."
     )

@@ -1,28 +1,28 @@
-"""Causes of a run whose description does not fit the base model."""
+"""Errors of a run description that does not fit the base model or the host."""
 
 from lora_core.errors import LoraCoreError
 
 
 class SpecError(LoraCoreError):
-    """The description of the run does not fit the base model."""
+    """The run description does not fit the base model or the host."""
 
 
 class InvalidSpec(SpecError):
-    """The file is not a description of a run."""
+    """Invalid run description."""
 
     code = "invalid_spec"
     message = "{path} is not a valid run description: {problem}."
 
 
 class RoleNotFound(SpecError):
-    """A role names no module of this encoder."""
+    """The encoder has no module with this role."""
 
     code = "role_not_found"
-    message = "No module of {encoder} has the role {role!r}. Roles it has: {available}."
+    message = "No module of {encoder} has the role {role!r}. Available roles: {available}."
 
 
 class RankTooLarge(SpecError):
-    """A low rank that is not low."""
+    """The LoRA rank is too large for a layer."""
 
     code = "rank_too_large"
     message = (
@@ -32,58 +32,58 @@ class RankTooLarge(SpecError):
 
 
 class LayerOutOfRange(SpecError):
-    """A block number that the encoder does not have."""
+    """The encoder does not have this layer."""
 
     code = "layer_out_of_range"
-    message = "There is no layer {layer}: this encoder has {count} layers, numbered 0 to {last}."
+    message = "Layer {layer} does not exist: this encoder has {count} layers, numbered 0 to {last}."
 
 
-class LengthTooLarge(SpecError):
-    """More tokens than the encoder has positions."""
+class MaxLengthTooLarge(SpecError):
+    """max_length exceeds the positions of the encoder."""
 
     code = "length_too_large"
-    message = "max_length {max_length} is more than the {limit} positions of this encoder."
+    message = "max_length {max_length} exceeds the {limit} positions of this encoder."
 
 
-class PoolingFixed(SpecError):
-    """Another pooling than the one that the base was trained with."""
+class PoolingNotChangeable(SpecError):
+    """The pooling of this base model cannot be changed."""
 
     code = "pooling_fixed"
     message = (
-        "{base!r} was trained with mean pooling, which is part of it: leave pooling out, or train "
-        "on the base that it was made from."
+        "{base!r} has mean pooling built in. Omit pooling, or train on the base model that it was "
+        "derived from."
     )
 
 
-class NoPartialRun(SpecError):
-    """A part of a run of a method that has no steps."""
+class MethodWithoutSteps(SpecError):
+    """The method has no training steps to budget."""
 
     code = "no_partial_run"
     message = (
-        "{method} is fitted as a whole, so there is no part of a run to compare. "
-        "Search with the strategy grid, random or tpe."
+        "{method} is fitted in one go, so its runs cannot be compared on a share of their steps. "
+        "Use the search strategy grid, random or tpe."
     )
 
 
-class DeviceMissing(SpecError):
-    """The device is not on this machine."""
+class DeviceUnavailable(SpecError):
+    """The device is not available on this host."""
 
     code = "device_missing"
     message = "Device {device!r} is not available here. Available: {available}."
 
 
 class TooFewDevices(SpecError):
-    """More processes than GPUs for them."""
+    """There are fewer GPUs than processes."""
 
     code = "too_few_devices"
     message = (
-        "{processes} processes need a GPU each, and device {device!r} means {count} here: start "
-        "fewer, or train on 'cpu'."
+        "{processes} processes need one GPU each, but device {device!r} provides {count}. Start "
+        "fewer processes, or train on 'cpu'."
     )
 
 
 class PrecisionUnsupported(SpecError):
-    """The device cannot compute in the precision that was asked for."""
+    """The device does not support the requested precision."""
 
     code = "precision_unsupported"
     message = "{device} has no fast {precision}; use precision 'auto' or 'fp32'."

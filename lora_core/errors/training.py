@@ -1,24 +1,24 @@
-"""Causes of a run that stopped on the way."""
+"""Errors that stop a run before it is complete."""
 
 from lora_core.errors import LoraCoreError
 
 
 class TrainingError(LoraCoreError):
-    """The run stopped on the way."""
+    """The run stopped before it was complete."""
 
 
-class NonFinite(TrainingError):
-    """A loss or gradient that is no number; the update was not applied."""
+class NonFiniteLoss(TrainingError):
+    """The loss or a gradient is NaN or infinite."""
 
     code = "non_finite"
     message = (
-        "The {what} became {value} at step {step}; nothing was updated with it. "
+        "The {what} became {value} at step {step}; the update was not applied. "
         "Lower the learning rate (now {learning_rate:g}) or alpha."
     )
 
 
 class MergeMismatch(TrainingError):
-    """The merged model does not answer like the trained one."""
+    """The merged model does not reproduce the trained one."""
 
     code = "merge_mismatch"
     message = (
@@ -28,103 +28,103 @@ class MergeMismatch(TrainingError):
 
 
 class NonFiniteWeights(TrainingError):
-    """A weight that is no number cannot be merged."""
+    """A merged weight is NaN or infinite."""
 
     code = "non_finite_weights"
     message = "The weight of {module} is not finite after merging; the model was not saved."
 
 
 class NonFiniteStates(TrainingError):
-    """The frozen encoder gives numbers that are not finite."""
+    """The frozen encoder computes NaN or infinite states."""
 
     code = "non_finite_states"
     message = (
-        "The base gives states that are not finite for {texts} of {of} training texts. Set "
-        "precision to fp32, or use another base."
+        "The base model computes NaN or infinite states for {texts} of {of} training texts. Set "
+        "precision to fp32, or use another base model."
     )
 
 
 class NonFiniteLogits(TrainingError):
-    """The trained model answers held-out texts with what is no number."""
+    """The trained model computes NaN or infinite logits."""
 
     code = "non_finite_logits"
     message = (
-        "The answers to {texts} of {of} held-out texts are not finite; the model was not saved. "
+        "The logits of {texts} of {of} held-out texts are not finite; the model was not saved. "
         "Lower the learning rate, or set precision to fp32."
     )
 
 
 class DiskFull(TrainingError):
-    """No room to write."""
+    """No space left on the disk."""
 
     code = "disk_full"
-    message = "No room on the disk while writing {what}. Free some space and run the job again."
+    message = "No space left on the disk while writing {what}. Free space and run the job again."
 
 
 class HubUnavailable(TrainingError):
-    """The hub cannot be reached, is broken or asks to wait, and the local cache does not help."""
+    """The hub is unreachable, failing or rate limiting, and the local cache has no copy."""
 
     code = "hub_unavailable"
-    message = "{what} is not in the local cache, and the hub did not give it: {trouble}."
+    message = "{what} is not in the local cache and cannot be downloaded from the hub: {trouble}."
 
 
-class OutOfMemory(TrainingError):
-    """The device has not enough memory."""
+class DeviceOutOfMemory(TrainingError):
+    """The device ran out of memory."""
 
     code = "oom_device"
     message = (
-        "{device} ran out of memory; at its peak the run held {peak_mb:.0f} MB of it. "
-        "Set optim.micro_batch_tokens to {suggested} (now {tokens}), or data.max_length to less."
+        "{device} ran out of memory; the run used {peak_mb:.0f} MB of it at its peak. Lower "
+        "optim.micro_batch_tokens to {suggested} (now {tokens}), or lower data.max_length."
     )
 
 
-class OutOfHostMemory(TrainingError):
-    """The machine has not enough memory."""
+class HostOutOfMemory(TrainingError):
+    """The host ran out of memory."""
 
     code = "oom_host"
     message = (
-        "The machine, or the limit set for this process, ran out of memory; at its peak the run "
-        "held {peak_mb:.0f} MB. Set optim.micro_batch_tokens to {suggested} (now {tokens}), or "
-        "data.max_length or data.train_size to less."
+        "The host ran out of memory, or this process reached its memory limit; the run used "
+        "{peak_mb:.0f} MB at its peak. Lower optim.micro_batch_tokens to {suggested} (now "
+        "{tokens}), or lower data.max_length or data.train_size."
     )
 
 
 class FitOutOfMemory(TrainingError):
-    """The machine has not enough memory to fit a linear model."""
+    """The host ran out of memory while fitting a linear model."""
 
     code = "oom_fit"
     message = (
-        "The machine, or the limit set for this process, ran out of memory while the linear model "
-        "was fitted. Set data.train_size to less, or method.ngram_range to [1, 1]."
+        "The host ran out of memory, or this process reached its memory limit, while fitting the "
+        "linear model. Lower data.train_size, or set method.ngram_range to [1, 1]."
     )
 
 
 class CheckpointCorrupt(TrainingError):
-    """A checkpoint with a file missing, extra or changed."""
+    """A file of the checkpoint is missing, unexpected or modified."""
 
     code = "checkpoint_corrupt"
-    message = "The checkpoint {path} cannot be used: {problem}. Resume from an older one."
+    message = "The checkpoint {path} cannot be used: {problem}. Resume from an earlier one."
 
 
 class CheckpointMismatch(TrainingError):
-    """A checkpoint of another run, or of another version of this program."""
+    """The checkpoint belongs to another run or another program version."""
 
     code = "checkpoint_mismatch"
-    message = "The checkpoint {path} is not of this run: {what}."
+    message = "The checkpoint {path} does not belong to this run: {what}."
 
 
 class ProcessLost(TrainingError):
-    """Another process of the run has ended, or cannot be reached."""
+    """Another process of the distributed run exited or is unreachable."""
 
     code = "process_lost"
     message = (
-        "Another process of this run cannot be reached ({reason}). If it has ended, its own output "
-        "or that of torchrun says why."
+        "Another process of this run cannot be reached ({reason}). If it exited, see its output or "
+        "the output of torchrun for the cause."
     )
 
 
-class Stopped(TrainingError):
-    """Someone asked the run to stop."""
+class StopRequested(TrainingError):
+    """The run was stopped on request."""
 
     code = "stopped"
-    message = "The run was asked to stop at step {step}."
+    message = "The run was stopped on request at step {step}."

@@ -1,1 +1,1 @@
-"""Model directories in the formats of other programs."""
+"""Exports of models in the formats of other programs."""

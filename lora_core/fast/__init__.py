@@ -1,1 +1,1 @@
-"""Everything that is there for speed alone. Layers, encoders and loop read without it."""
+"""Optimizations that change speed but not results. Start at `optimize`."""

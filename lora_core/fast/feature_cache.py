@@ -1,7 +1,7 @@
-"""What the frozen part of an encoder makes of each text: computed once, kept on disk.
+"""The outputs of the frozen part of an encoder for each text: computed once, cached on disk.
 
-Jobs on the same base and texts share it. An entry is known by all that its bits depend on, so a run
-gives the same numbers whoever computed it.
+Jobs on the same base and texts share them. The key of an entry covers everything that its bits
+depend on, so it does not matter which run computed it.
 """
 
 import hashlib
@@ -14,75 +14,76 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lora_core.atomic_files import new_entry
-from lora_core.cache import cache_dir, keep_below
-from lora_core.data.tokenized_split import Part
+from lora_core.atomic_files import atomic_entry
+from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.data.tokenized_split import TokenizedSplit
 
 FORMAT = "2"  # raise it when the same facts would give other features
-LIMIT = 8 * 2**30  # bytes of all entries
+MAX_BYTES = 8 * 2**30  # bytes of all entries
 
 
-class Features:
-    """Rows (rows, width) in float32. A text has `counts` of them, one after the other."""
+class CachedFeatures:
+    """States (rows, width) in float32. Text i has `counts[i]` consecutive rows."""
 
-    def __init__(self, rows: Tensor, counts: NDArray[np.int64], *, found: bool) -> None:
-        self.found = found  # on the disk: nothing was computed
+    def __init__(self, rows: Tensor, counts: NDArray[np.int64], *, cache_hit: bool) -> None:
+        self.cache_hit = cache_hit  # whether the rows were read from disk, not computed
         self._rows = rows
         self._ends = np.cumsum(counts)
         self._counts = counts
 
-    def of(self, indices: Sequence[int]) -> list[Tensor]:
-        """The rows of each text."""
+    def get(self, indices: Sequence[int]) -> list[Tensor]:
+        """Return the rows of each text."""
         return [self._rows[self._ends[i] - self._counts[i] : self._ends[i]] for i in indices]
 
 
-def origin(facts: Iterable[str], weights: Iterable[Tensor]) -> "hashlib._Hash":
-    """How features are computed, and with which weights: the same for every part of a run."""
+def hash_encoder(facts: Iterable[str], weights: Iterable[Tensor]) -> "hashlib._Hash":
+    """Hash how features are computed, and the frozen weights: the same for every split of a run."""
     digest = hashlib.sha256("\0".join([FORMAT, *facts]).encode())
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().data)
     return digest
 
 
-def key(origin: "hashlib._Hash", part: Part) -> str:
-    """The name of an entry: its origin, and the texts it is of."""
-    digest = origin.copy()
-    for ids in part.ids:
+def entry_key(encoder_hash: "hashlib._Hash", data: TokenizedSplit) -> str:
+    """Return the key of an entry: a hash of the encoder and of the texts."""
+    digest = encoder_hash.copy()
+    for ids in data.ids:
         digest.update(len(ids).to_bytes(8, "big"))
         digest.update(ids.tobytes())
     return digest.hexdigest()
 
 
-def kept(
-    name: str,
+def load_or_compute(
+    key: str,
     counts: NDArray[np.int64],
     width: int,
     compute: Callable[[], Iterable[tuple[int, Tensor]]],
-) -> Features:
-    """The entry of this name, else made of what `compute` gives: each text's number and rows.
+) -> CachedFeatures:
+    """Return the entry with this key, or compute and store it. Raises `DiskFull`.
 
-    Raises `DiskFull`.
+    `compute` yields the index and the rows of each text.
     """
-    path = cache_dir() / "features" / f"{name}.npy"
+    path = cache_dir() / "features" / f"{key}.npy"
     shape = (int(counts.sum()), width)
     rows = _read(path, shape)
-    found = rows is not None
+    cache_hit = rows is not None
     if rows is None:
-        with new_entry(path) as unfinished:
-            made = np.lib.format.open_memmap(unfinished, "w+", dtype=np.float32, shape=shape)
+        with atomic_entry(path) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", dtype=np.float32, shape=shape)
             ends = np.cumsum(counts)
             for i, states in compute():
-                made[ends[i] - counts[i] : ends[i]] = states.float().cpu().numpy()
-            made.flush()
-        keep_below(path.parent, LIMIT)
-        rows = torch.from_numpy(made)
-    return Features(rows, counts, found=found)
+                array[ends[i] - counts[i] : ends[i]] = states.float().cpu().numpy()
+            array.flush()
+        evict_least_recently_used(path.parent, MAX_BYTES)
+        rows = torch.from_numpy(array)
+    return CachedFeatures(rows, counts, cache_hit=cache_hit)
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    """An entry, its time of use renewed; None if it is not there or damaged."""
+    """Read an entry and mark it as used; return None if it is missing or damaged."""
     try:
-        # Mapped: only what is read comes into memory. Private: nobody changes the file.
+        # Memory-mapped, so that only the rows in use are loaded; copy-on-write, so that the file is
+        # never changed.
         rows = np.load(path, mmap_mode="c", allow_pickle=False)
         os.utime(path)
     except (FileNotFoundError, EOFError, ValueError):

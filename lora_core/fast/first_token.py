@@ -1,14 +1,14 @@
-"""Compute only what a classifier reads of the last block: its first token.
+"""Compute only the output of the last block that a classifier reads: its first token.
 
-The head looks at the state of [CLS] alone. So the last block needs query, attention output and
-feed-forward network for one token. Nor does it need the keys and values of the others, since a sum
-over tokens may be taken before the product as well as after it. With query q and p the softmax,
-for each head:
+The head reads the state of [CLS] alone. So the last block needs query, attention output and
+feed-forward network for one token. It does not need the keys and values of the other tokens
+either, since the sum over tokens can be taken before the matrix product. With query q and the
+softmax p, for each head:
 
 q · (K x_t + c) = (Kᵀ q) · x_t + q · c    Σ_t p_t (V x_t + d) = V (Σ_t p_t x_t) + d
 
-The softmax does not see q · c, which is the same for every token. So the last block costs next to
-nothing, and the answer is the same.
+The softmax does not depend on q · c, which is the same for every token. So the last block costs
+almost nothing, and its output is the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,27 +20,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_core.encoders import pooling
-from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import blocks, is_pooled
+from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.modules import blocks, has_pooling_block
 from lora_core.layers.base import AdapterLinear
 
 
-def use(model: nn.Module, family: EncoderFamily) -> None:
-    """Let the last block return states (batch, 1, width). Names and weights stay as they are."""
+def patch(model: nn.Module, family: EncoderFamily) -> None:
+    """Let the last block return states (batch, 1, width). Names and weights stay the same."""
     last: Any = blocks(model, family)[-1]
-    if is_pooled(model.config):
-        last.forward = partial(_averaged, last, family.norms)
+    if has_pooling_block(model.config):
+        last.forward = partial(_average_forward, last, family.norms)
         return
-    last.forward = partial(_FIRST_TOKEN[family.model_type], last)
+    last.forward = partial(_FORWARDS[family.model_type], last)
 
 
-def _averaged(
+def _average_forward(
     block: Any, norms: tuple[str, str], x: Tensor, mask: Tensor | None = None, *_args: Any, **_: Any
 ) -> Tensor:
-    return pooling.average(block, norms, x, mask)
+    return pooling.mean_pool(block, norms, x, mask)
 
 
-def _distilbert(block: Any, x: Tensor, mask: Tensor | None = None, **_: Any) -> Tensor:
+def _distilbert_forward(block: Any, x: Tensor, mask: Tensor | None = None, **_: Any) -> Tensor:
     attention = block.attention
     query = attention.q_lin(x[:, :1])
     attended = _attend(attention, query, attention.k_lin, attention.v_lin, x, mask)
@@ -49,7 +49,9 @@ def _distilbert(block: Any, x: Tensor, mask: Tensor | None = None, **_: Any) -> 
     return out
 
 
-def _bert(block: Any, x: Tensor, mask: Tensor | None = None, *_args: Any, **_: Any) -> Tensor:
+def _bert_forward(
+    block: Any, x: Tensor, mask: Tensor | None = None, *_args: Any, **_: Any
+) -> Tensor:
     attention = block.attention.self
     query = attention.query(x[:, :1])
     attended = _attend(attention, query, attention.key, attention.value, x, mask)
@@ -58,22 +60,25 @@ def _bert(block: Any, x: Tensor, mask: Tensor | None = None, *_args: Any, **_: A
     return out
 
 
-_FIRST_TOKEN: Mapping[str, Callable[..., Tensor]] = {
-    "distilbert": _distilbert,
-    "bert": _bert,
-    "roberta": _bert,
+_FORWARDS: Mapping[str, Callable[..., Tensor]] = {
+    "distilbert": _distilbert_forward,
+    "bert": _bert_forward,
+    "roberta": _bert_forward,
 }
 
 
 def _attend(
     attention: Any, query: Tensor, key: nn.Module, value: nn.Module, x: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """One query (batch, 1, width), all states x (batch, length, width) -> (batch, 1, width)."""
+    """Attend from one query (batch, 1, width) to all states x (batch, length, width).
+
+    Returns (batch, 1, width).
+    """
     row = None if mask is None else mask[:, :, :1]  # (batch, 1, 1, length)
     size = attention.attention_head_size
     dropout = attention.dropout.p if attention.training else 0.0
-    if dropout == 0 and _is_a_product(key) and _is_a_product(value):
-        return _before_the_product(query, key, value, x, row, size)
+    if dropout == 0 and _is_linear(key) and _is_linear(value):
+        return _attend_to_states(query, key, value, x, row, size)
     q, k, v = (
         states.view(*states.shape[:2], -1, size).transpose(1, 2)
         for states in (query, key(x), value(x))
@@ -82,25 +87,26 @@ def _attend(
     return y.transpose(1, 2).flatten(2)
 
 
-def _is_a_product(layer: nn.Module) -> bool:
-    """Whether its output is that of its weight and bias."""
+def _is_linear(layer: nn.Module) -> bool:
+    """Return whether the output of a layer is that of its `weight` and `bias`."""
     return not (isinstance(layer, AdapterLinear) and layer.applies_dropout)
 
 
-def _before_the_product(
+def _attend_to_states(
     query: Tensor, key: Any, value: Any, x: Tensor, row: Tensor | None, size: int
 ) -> Tensor:
-    """The heads of one text become queries of one head whose keys and values are the states.
+    """Attend with the states themselves as keys and values, and project before and after.
 
-    Of an `AdapterLinear` weight and bias are the effective ones.
+    The heads of a text become queries of a single head. The weight and bias of an `AdapterLinear`
+    include its adapter.
     """
     q = query.view(len(x), -1, size)  # (batch, heads, size)
-    a_head = q.shape[1:]
-    turned = torch.einsum("bhs,hsd->bhd", q, key.weight.view(*a_head, -1))  # Kᵀ q of each head
+    split = (*q.shape[1:], -1)  # of weights: (heads, size, width)
+    projected = torch.einsum("bhs,hsd->bhd", q, key.weight.view(split))  # Kᵀ q of each head
     states = x[:, None]  # (batch, 1, length, width)
     summed = F.scaled_dot_product_attention(  # Σ p x, (batch, 1, heads, width)
-        turned[:, None], states, states, attn_mask=row, scale=size**-0.5
+        projected[:, None], states, states, attn_mask=row, scale=size**-0.5
     )
-    y = torch.einsum("bhd,hsd->bhs", summed[:, 0], value.weight.view(*a_head, -1))
+    y = torch.einsum("bhd,hsd->bhs", summed[:, 0], value.weight.view(split))
     y = y.flatten(1)[:, None]  # (batch, 1, heads · size)
     return y if value.bias is None else y + value.bias

@@ -1,4 +1,4 @@
-"""Past a frozen trunk: what lies below the lowest trained layer answers each text only once."""
+"""Compute the frozen blocks of an encoder only once for each text, and cache their outputs."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,26 +12,26 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from lora_core.data.batching import by_length
-from lora_core.data.tokenized_split import Part
-from lora_core.encoders import stack
-from lora_core.encoders.base import EncoderFamily
+from lora_core.data.batching import length_sorted_batches
+from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.encoders import modules
+from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
 from lora_core.fast import feature_cache, unfused_attention
 from lora_core.forward import BlockwiseForward
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
 
-MAX_BYTES = feature_cache.LIMIT // 2  # of the states of one run
+MAX_RUN_BYTES = feature_cache.MAX_BYTES // 2  # of the cached states of one run
 
 
 class FrozenEncoderForward(BlockwiseForward):
-    """The states below the first block that trains are kept; what lies above is computed again.
+    """Caches the states below the first block that trains, and computes only the blocks above.
 
-    The same function as `Forward` while nothing below trains or drops out. When no block trains,
-    the head alone is left, and it reads one state of a text: that of its first token.
+    It equals `Forward` as long as nothing below trains or has dropout. If no block trains, only the
+    head is left, and only the state of each text's first token is cached.
     """
 
     def __init__(  # noqa: PLR0913
@@ -39,85 +39,90 @@ class FrozenEncoderForward(BlockwiseForward):
         model: PreTrainedModel,
         runtime: Runtime,
         family: EncoderFamily,
-        parts: Mapping[Split, Part],
+        data: Mapping[Split, TokenizedSplit],
         *,
         budget: int,
-        pulse: Pulse,
+        progress: ProgressReporter,
         environment: Mapping[str, str],
     ) -> None:
-        """Compute, or find, the states of every part; `budget` padded tokens at once.
+        """Load the states of every split from the cache, or compute them.
 
-        `environment` is what decides their last bits.
+        A batch has at most `budget` padded tokens. `environment` is part of the cache key: it
+        decides the last bits of the states.
         """
         super().__init__(model, runtime, family, pad_multiple=_pad_multiple(runtime))
         self._budget = budget
-        self._pulse = pulse
+        self._progress = progress
         every = blocks(model, family)
-        frozen = stack.frozen_blocks(model, family)
+        frozen = modules.count_frozen_blocks(model, family)
         self._below, self._above = every[:frozen], every[frozen:]
-        began = time.monotonic()
+        started = time.monotonic()
         below = [model.get_submodule(family.embeddings), *self._below]
-        self._origin = feature_cache.origin(
+        self._encoder_hash = feature_cache.hash_encoder(
             (f"{name}={value}" for name, value in environment.items()),
-            chain.from_iterable(piece.parameters() for piece in below),
+            chain.from_iterable(module.parameters() for module in below),
         )
-        self._features = {split: self._states(part) for split, part in parts.items()}
-        self.seconds = time.monotonic() - began
-        self.found = all(states.found for states in self._features.values())
+        self._features = {split: self._load_features(each) for split, each in data.items()}
+        self.setup_seconds = time.monotonic() - started
+        self.cache_hit = all(features.cache_hit for features in self._features.values())
 
-    def pooled(self, part: Part, indices: Sequence[int]) -> Tensor:
-        states = self._features[part.split].of(indices)  # (n, width) of each text
+    def pooled_states(self, data: TokenizedSplit, indices: Sequence[int]) -> Tensor:
+        states = self._features[data.split].get(indices)  # (n, width) of each text
         x = pad_sequence(states, batch_first=True).to(self._runtime.device)  # (texts, n, width)
         if self._above:
-            x = F.pad(x, (0, 0, 0, self._padded(x.shape[1]) - x.shape[1]))
-        seen = torch.from_numpy(part.lengths[indices]).to(x.device)[:, None]  # (texts, 1)
-        mask = torch.arange(x.shape[1], device=x.device) < seen  # (texts, length)
+            x = F.pad(x, (0, 0, 0, self._padded_length(x.shape[1]) - x.shape[1]))
+        lengths = torch.from_numpy(data.lengths[indices]).to(x.device)[:, None]  # (texts, 1)
+        mask = torch.arange(x.shape[1], device=x.device) < lengths  # (texts, length)
         with self._runtime.autocast():
-            return stack.run(self._above, x, stack.visible(mask))[:, 0]
+            return modules.run_blocks(self._above, x, modules.expand_mask(mask))[:, 0]
 
-    def _states(self, part: Part) -> feature_cache.Features:
-        name = feature_cache.key(self._origin, part)
-        counts = row_counts(part, len(self._above))
+    def _load_features(self, data: TokenizedSplit) -> feature_cache.CachedFeatures:
+        key = feature_cache.entry_key(self._encoder_hash, data)
+        counts = cached_row_counts(data, len(self._above))
         width = self.model.config.hidden_size
-        return feature_cache.kept(name, counts, width, lambda: self._compute(part, counts))
+        return feature_cache.load_or_compute(
+            key, counts, width, lambda: self._compute(data, counts)
+        )
 
     @torch.no_grad()
-    def _compute(self, part: Part, counts: NDArray[np.int64]) -> Iterator[tuple[int, Tensor]]:
-        """Each text's number and states (rows, width)."""
-        for indices in by_length(part.lengths, self._budget):
-            batch = self._batch(part, indices)
+    def _compute(
+        self, data: TokenizedSplit, counts: NDArray[np.int64]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield the index and the states (rows, width) of each text."""
+        for indices in length_sorted_batches(data.lengths, self._budget):
+            batch = self._batch(data, indices)
             with self._runtime.autocast():
-                x = stack.embed(self.model, self._family, batch.input_ids)
-                x = stack.run(self._below, x, stack.visible(batch.attention_mask))
+                x = modules.embed(self.model, self._family, batch.input_ids)
+                x = modules.run_blocks(self._below, x, modules.expand_mask(batch.attention_mask))
             for i, states in zip(indices, x, strict=True):
                 yield i, states[: counts[i]]
-            self._pulse.beat()
+            self._progress.tick()
 
 
-def row_counts(part: Part, blocks_above: int) -> NDArray[np.int64]:
-    """States that are kept of each text: of every token, or of the first for the head alone."""
-    return part.lengths if blocks_above else np.ones_like(part.lengths)
+def cached_row_counts(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int64]:
+    """Return the number of cached states per text: all tokens, or 1 if only the head trains."""
+    return data.lengths if blocks_above else np.ones_like(data.lengths)
 
 
-def fastest_forward(  # noqa: PLR0913 - everything that the rule looks at
+def build_forward(  # noqa: PLR0913 - everything that the choice depends on
     model: PreTrainedModel,
     runtime: Runtime,
     family: EncoderFamily,
-    parts: Mapping[Split, Part],
+    data: Mapping[Split, TokenizedSplit],
     *,
     encoder_dropout: float,
     budget: int,
-    pulse: Pulse,
+    progress: ProgressReporter,
     environment: Mapping[str, str],
 ) -> BlockwiseForward:
-    """The cheapest way that is exact for what this run trains."""
-    frozen = stack.frozen_blocks(model, family) if encoder_dropout == 0 else 0
+    """Return the fastest forward pass that is exact for what this run trains."""
+    frozen = modules.count_frozen_blocks(model, family) if encoder_dropout == 0 else 0
     above = len(blocks(model, family)) - frozen
-    rows = sum(int(row_counts(part, above).sum()) for part in parts.values())
-    if frozen and rows * model.config.hidden_size * 4 <= MAX_BYTES:
-        pulse.enter(Phase.FEATURES)
+    rows = sum(int(cached_row_counts(each, above).sum()) for each in data.values())
+    if frozen and rows * model.config.hidden_size * 4 <= MAX_RUN_BYTES:
+        progress.enter_phase(Phase.FEATURES)
         return FrozenEncoderForward(
-            model, runtime, family, parts, budget=budget, pulse=pulse, environment=environment
+            model, runtime, family, data, budget=budget, progress=progress, environment=environment
         )
     return BlockwiseForward(model, runtime, family, pad_multiple=_pad_multiple(runtime))
 

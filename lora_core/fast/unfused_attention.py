@@ -1,14 +1,13 @@
-"""Attention of one text at a time, with its probabilities kept: for bf16 on a CPU.
+"""Attention one text at a time, which saves its probabilities: for bf16 on a CPU.
 
-The fused kernel of torch makes the scores anew in the backward pass and pads every text of a batch
-to the longest. With heads as small as 32 that is most of its time in bf16. Here a text is cut to
-its own length, or little more, its probabilities are kept, and each product is one call for all
-heads:
+The fused kernel of torch recomputes the scores in the backward pass and pads every text of a batch
+to the longest. With heads as small as 32, that is most of its time in bf16. Here each text is cut
+to about its own length, its probabilities are saved, and each product is one call for all heads:
 
 P = softmax(s Q Kᵀ)    O = P V
 dV = Pᵀ dO    dS = P ∘ (dP - rowsum(P ∘ dP)),  dP = dO Vᵀ    dQ = s dS K    dK = s dSᵀ Q
 
-Where it pays was measured by `python -m benchmarks.attention` (docs/decisions/0015).
+Where it is faster was measured by `python -m benchmarks.attention` (docs/decisions/0015).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,34 +22,36 @@ from transformers.masking_utils import sdpa_mask
 from lora_core.data.batching import padded_length
 
 NAME = "loraworks_unfused"
-STEP = 16  # of lengths, in tokens
-KEPT_BYTES = 2**26  # of the probabilities of one layer; a larger batch goes the fused way
+LENGTH_STEP = 16  # tokens: lengths are padded to multiples of it
+MAX_PROBABILITY_BYTES = (
+    2**26
+)  # of the probabilities of one layer; a larger batch uses the fused kernel
 
 
-def pays(device: str, precision: str) -> bool:
-    """Whether it is the faster way to train there: in bf16 it is, in fp32 it is the slower one."""
+def is_faster(device: str, precision: str) -> bool:
+    """Return whether this is faster for training: it is in bf16 on a CPU, and slower in fp32."""
     return device == "cpu" and precision == "bf16"
 
 
 def pad_multiple(device: str, precision: str) -> int:
-    """Tokens whose multiples batches are padded to."""
-    return STEP if pays(device, precision) else 1
+    """Return the number of tokens that batches should be padded to a multiple of."""
+    return LENGTH_STEP if is_faster(device, precision) else 1
 
 
-def use(model: PreTrainedModel) -> None:
-    """Let every whole attention of this model go this way, where it can."""
+def patch(model: PreTrainedModel) -> None:
+    """Let every unmodified attention of this model use `attention_forward`."""
     model.set_attn_implementation(NAME)
 
 
-def _can(query: Tensor, dropout: float) -> bool:
-    """Whether this way is open: to training on a CPU, without dropout, while memory allows."""
+def _is_supported(query: Tensor, dropout: float) -> bool:
+    """Return whether to use this implementation: for training on a CPU, without dropout."""
     batch, heads, length, _ = query.shape
-    kept = batch * heads * length**2 * query.element_size()
+    size = batch * heads * length**2 * query.element_size()  # bytes
     trains = torch.is_grad_enabled() and query.device.type == "cpu" and dropout == 0
-    return trains and kept <= KEPT_BYTES
+    return trains and size <= MAX_PROBABILITY_BYTES
 
 
-def forward(  # noqa: PLR0913 - the signature of transformers
+def attention_forward(  # noqa: PLR0913 - the signature of transformers
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -60,15 +61,15 @@ def forward(  # noqa: PLR0913 - the signature of transformers
     scaling: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Q, K, V (batch, heads, length, size) -> (batch, length, heads, size), as transformers asks.
+    """Q, K, V (batch, heads, length, size) -> (batch, length, heads, size), as in transformers.
 
-    The mask (batch, 1, ·, length) hides the end of a text or nothing.
+    The mask (batch, 1, ·, length) may only hide the end of a text.
     """
     device = query.device.type
-    if torch.is_autocast_enabled(device):  # which sees no call that writes into a buffer
+    if torch.is_autocast_enabled(device):  # it does not cast for calls with `out=`
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    if not _can(query, dropout):
+    if not _is_supported(query, dropout):
         fused: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
         )
@@ -78,35 +79,37 @@ def forward(  # noqa: PLR0913 - the signature of transformers
     if attention_mask is not None:
         lengths = attention_mask[:, 0, 0].sum(dim=-1).tolist()
     scale = size**-0.5 if scaling is None else scaling
-    y: Tensor = _Unfused.apply(query, key, value, lengths, scale)  # type: ignore[no-untyped-call]
+    y: Tensor = _UnfusedAttention.apply(query, key, value, lengths, scale)  # type: ignore[no-untyped-call]
     return y, None
 
 
-class _Unfused(torch.autograd.Function):
+class _UnfusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float
     ) -> Tensor:
-        widths = [min(padded_length(n, STEP), query.shape[2]) for n in lengths]
-        out = _rows_like(query)
-        kept = query.new_empty(query.shape[1] * sum(w * w for w in widths))
-        for i, (n, p) in enumerate(zip(lengths, _squares(kept, widths), strict=True)):
+        widths = [min(padded_length(n, LENGTH_STEP), query.shape[2]) for n in lengths]
+        out = _zeros_token_major(query)
+        probabilities = query.new_empty(query.shape[1] * sum(w * w for w in widths))
+        for i, (n, p) in enumerate(
+            zip(lengths, _probability_views(probabilities, widths), strict=True)
+        ):
             q, k, v, y = (t[i, :, : widths[i]] for t in (query, key, value, out))
             torch.baddbmm(p, q, k.transpose(1, 2), beta=0, alpha=scale, out=p)
             p[:, :, n:] = -torch.inf
             torch.softmax(p, dim=-1, out=p)
             torch.bmm(p, v, out=y)
-        ctx.save_for_backward(query, key, value, kept)
+        ctx.save_for_backward(query, key, value, probabilities)
         ctx.widths, ctx.scale = widths, scale
         return out.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, dy_rows: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, kept = ctx.saved_tensors
+        query, key, value, probabilities = ctx.saved_tensors
         dy_all = dy_rows.transpose(1, 2)
-        dq_all, dk_all, dv_all = (_rows_like(query) for _ in range(3))
-        scratch = kept.new_empty(query.shape[1] * max(ctx.widths) ** 2)
-        for i, p in enumerate(_squares(kept, ctx.widths)):
+        dq_all, dk_all, dv_all = (_zeros_token_major(query) for _ in range(3))
+        scratch = probabilities.new_empty(query.shape[1] * max(ctx.widths) ** 2)
+        for i, p in enumerate(_probability_views(probabilities, ctx.widths)):
             q, k, v, dy = (t[i, :, : ctx.widths[i]] for t in (query, key, value, dy_all))
             dq, dk, dv = (t[i, :, : ctx.widths[i]] for t in (dq_all, dk_all, dv_all))
             ds = scratch[: p.numel()].view_as(p)
@@ -118,19 +121,19 @@ class _Unfused(torch.autograd.Function):
         return dq_all, dk_all, dv_all, None, None
 
 
-def _squares(kept: Tensor, widths: Sequence[int]) -> Iterator[Tensor]:
-    """The probabilities (heads, width, width) of each text, which lie in one buffer."""
-    heads = kept.numel() // sum(w * w for w in widths)
-    pieces = torch.split(kept, [heads * w * w for w in widths])
+def _probability_views(probabilities: Tensor, widths: Sequence[int]) -> Iterator[Tensor]:
+    """Yield views of one buffer: the probabilities (heads, width, width) of each text."""
+    heads = probabilities.numel() // sum(w * w for w in widths)
+    pieces = torch.split(probabilities, [heads * w * w for w in widths])
     for piece, w in zip(pieces, widths, strict=True):
         yield piece.view(heads, w, w)
 
 
-def _rows_like(heads: Tensor) -> Tensor:
-    """Zeros (batch, heads, length, size) that lie in memory as (batch, length, heads, size)."""
+def _zeros_token_major(heads: Tensor) -> Tensor:
+    """Return zeros (batch, heads, length, size), in memory (batch, length, heads, size)."""
     batch, count, length, size = heads.shape
     return heads.new_zeros((batch, length, count, size)).transpose(1, 2)
 
 
-AttentionInterface.register(NAME, forward)
+AttentionInterface.register(NAME, attention_forward)
 AttentionMaskInterface.register(NAME, sdpa_mask)

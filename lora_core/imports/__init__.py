@@ -1,1 +1,1 @@
-"""Models that were made elsewhere. Nothing of them is trusted."""
+"""Import models that were trained elsewhere, all of which are untrusted."""

@@ -1,22 +1,22 @@
-"""The archive of an artifact to a folder: plain files with plain names, and nothing else."""
+"""Unpack the archive of an artifact: regular files with plain names, and nothing else."""
 
 import re
 import shutil
 import tarfile
 from pathlib import Path
 
-from lora_core.errors.artifact import ArchiveBroken, ArchiveUnsafe
+from lora_core.errors.artifact import InvalidArchive, UnsafeArchive
 
-FILES = 100  # far more than an artifact has
-ENDINGS = (".json", ".jsonl", ".safetensors")
-_PLACE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99}/){1,2}[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MAX_FILES = 100  # far more than an artifact has
+ALLOWED_SUFFIXES = (".json", ".jsonl", ".safetensors")
+_ENTRY_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99}/){1,2}[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def unpack(archive: Path, directory: Path) -> Path:
-    """Unpack a tar file into the empty `directory`; returns the one folder in it.
+def unpack_archive(archive: Path, directory: Path) -> Path:
+    """Unpack a tar file into the empty `directory` and return the one folder in it.
 
-    It must be uncompressed, so that nothing in it is larger than it looks. Raises `ArchiveBroken`,
-    `ArchiveUnsafe`.
+    The archive must be uncompressed, so that its size bounds the size of its files. Raises
+    `InvalidArchive`, `UnsafeArchive`.
     """
     folders: set[str] = set()
     try:
@@ -24,35 +24,37 @@ def unpack(archive: Path, directory: Path) -> Path:
             for count, entry in enumerate(tar):
                 if entry.isdir():
                     continue
-                folder = _checked(entry, count)
+                folder = _check_entry(entry, count)
                 folders.add(folder)
                 _write(tar, entry, directory / entry.name)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise ArchiveBroken(problem=str(error) or type(error).__name__) from error
+        raise InvalidArchive(problem=str(error) or type(error).__name__) from error
     if len(folders) != 1:
-        raise ArchiveBroken(problem=f"it holds {len(folders)} folders instead of one")
+        raise InvalidArchive(problem=f"it contains {len(folders)} folders instead of one")
     return directory / folders.pop()
 
 
-def _checked(entry: tarfile.TarInfo, count: int) -> str:
-    """The folder of a plain file. Raises `ArchiveUnsafe`."""
-    shown = repr(entry.name[:100])
-    if count >= FILES:
-        raise ArchiveUnsafe(entry=shown, problem=f"which is one more than {FILES} files")
+def _check_entry(entry: tarfile.TarInfo, count: int) -> str:
+    """Return the folder of a regular file. Raises `UnsafeArchive`."""
+    entry_name = repr(entry.name[:100])
+    if count >= MAX_FILES:
+        raise UnsafeArchive(
+            entry=entry_name, problem=f"which exceeds the limit of {MAX_FILES} files"
+        )
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
-        raise ArchiveUnsafe(entry=shown, problem="which is no plain file")
-    if not _PLACE.fullmatch(entry.name) or not entry.name.endswith(ENDINGS):
-        raise ArchiveUnsafe(entry=shown, problem="a name that no file of a model has")
+        raise UnsafeArchive(entry=entry_name, problem="which is not a regular file")
+    if not _ENTRY_NAME.fullmatch(entry.name) or not entry.name.endswith(ALLOWED_SUFFIXES):
+        raise UnsafeArchive(entry=entry_name, problem="which is not a valid file name of a model")
     return entry.name.partition("/")[0]
 
 
 def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:
     source = tar.extractfile(entry)
     if source is None:
-        raise ArchiveUnsafe(entry=repr(entry.name), problem="which is no plain file")
+        raise UnsafeArchive(entry=repr(entry.name), problem="which is not a regular file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
             shutil.copyfileobj(source, file)
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        raise ArchiveUnsafe(entry=repr(entry.name), problem="which is there twice") from error
+        raise UnsafeArchive(entry=repr(entry.name), problem="which is duplicated") from error

@@ -1,4 +1,7 @@
-"""The figures of an import, typed and bounded: lists and pages show them."""
+"""The metadata of an import, typed and bounded: manifest, metrics, labels, golden predictions.
+
+Everything that the service reads of a version later is checked here, before a library reads a file.
+"""
 
 import json
 import unicodedata
@@ -17,91 +20,95 @@ from pydantic import (
 
 from lora_core import manifest
 from lora_core.compatibility import read_shape
-from lora_core.data.limits import MAX_LABEL, MAX_LABELS
-from lora_core.errors.artifact import ArtifactUnfit
+from lora_core.data.limits import MAX_LABEL_CHARACTERS, MAX_LABELS
+from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.imports import tokenizer
 from lora_core.linear.files import FILES
-from lora_core.linear.files import read as read_linear
-from lora_core.specs.base import BaseName
-from lora_core.specs.validation import first_fault
+from lora_core.linear.files import read_parameters as read_linear
+from lora_core.specs.fields import BaseName
+from lora_core.specs.validation import first_problem
 
-_LARGEST = 1e12  # of any figure
+_MAX_VALUE = 1e12  # of any metric
 
 
-def printable(text: str) -> str:
-    """Raises `ValueError` for control characters and lone surrogates."""
+def check_printable(text: str) -> str:
+    """Return the text. Raises `ValueError` for control characters and lone surrogates."""
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
-        raise ValueError("must have no control characters")
+        raise ValueError("must not contain control characters")
     return text
 
 
 Label = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_LABEL), AfterValidator(printable)
+    str,
+    StringConstraints(min_length=1, max_length=MAX_LABEL_CHARACTERS),
+    AfterValidator(check_printable),
 ]
 Labels = Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Figure = Annotated[float, Field(ge=0, le=_LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=_MAX_VALUE)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 
 
-class Kept(BaseModel):
-    """What is kept of an import. Unknown fields are left out."""
+class ImportedData(BaseModel):
+    """Base class for imported data. Unknown fields are dropped."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class LabelFigures(Kept):
+class ImportedLabelMetrics(ImportedData):
     precision: Share | None = None
     recall: Share | None = None
     f1: Share | None = None
     support: Count | None = None
 
 
-class PartFigures(Kept):
-    """Of the validation texts, for example."""
+class ImportedSplitMetrics(ImportedData):
+    """Metrics of one split, such as validation."""
 
-    loss: Figure | None = None
+    loss: NonNegative | None = None
     accuracy: Share | None = None
     balanced_accuracy: Share | None = None
     macro_f1: Share | None = None
-    per_class: Annotated[dict[Label, LabelFigures], Field(max_length=MAX_LABELS)] | None = None
+    per_class: Annotated[dict[Label, ImportedLabelMetrics], Field(max_length=MAX_LABELS)] | None = (
+        None
+    )
     confusion_matrix: Annotated[
         list[Annotated[list[Count], Field(max_length=MAX_LABELS)]], Field(max_length=MAX_LABELS)
     ] | None = None  # fmt: skip
 
 
-class LinearFigures(Kept):
-    """Of the linear model."""
+class ImportedLinearMetrics(ImportedData):
+    """Metrics of the linear model."""
 
-    validation: PartFigures | None = None
-    test: PartFigures | None = None
+    validation: ImportedSplitMetrics | None = None
+    test: ImportedSplitMetrics | None = None
     train_texts: Count | None = None
-    seconds: Figure | None = None
+    seconds: NonNegative | None = None
     cached: bool | None = None
 
 
-class Confidence(Kept):
-    loss: Figure | None = None
+class ImportedConfidence(ImportedData):
+    loss: NonNegative | None = None
     ece: Share | None = None
-    brier: Figure | None = None
+    brier: NonNegative | None = None
 
 
-class PartCalibration(Kept):
+class ImportedSplitCalibration(ImportedData):
     texts: Count | None = None
-    before: Confidence | None = None
-    after: Confidence | None = None
+    before: ImportedConfidence | None = None
+    after: ImportedConfidence | None = None
 
 
-class Calibration(Kept):
-    """A run fits from 0.05 to 20."""
+class ImportedCalibration(ImportedData):
+    """Temperature scaling. Runs fit temperatures from 0.05 to 20."""
 
     temperature: float | None = Field(None, ge=0.01, le=100)
-    validation: PartCalibration | None = None
-    test: PartCalibration | None = None
+    validation: ImportedSplitCalibration | None = None
+    test: ImportedSplitCalibration | None = None
 
 
-class Figures(Kept):
-    """The `metrics` of a manifest: those that a run writes."""
+class ImportedMetrics(ImportedData):
+    """The `metrics` that a run writes to the manifest."""
 
     labels: Labels | None = None
     trainable_parameters: Count | None = None
@@ -113,82 +120,79 @@ class Figures(Kept):
     terms: Count | None = None
     steps: Count | None = None
     best_step: Count | None = None
-    epochs_run: Figure | None = None
+    epochs_run: NonNegative | None = None
     stopped_early: bool | None = None
-    train_seconds: Figure | None = None
+    train_seconds: NonNegative | None = None
     features_found: bool | None = None
-    reviews_per_second: Figure | None = None
-    tokens_per_second: Figure | None = None
-    peak_memory_mb: Figure | None = None
-    linear: LinearFigures | None = None
-    calibration: Calibration | None = None
-    train: PartFigures | None = None
-    validation: PartFigures | None = None
-    test: PartFigures | None = None
-    merge_difference: Figure | None = None
-    total_seconds: Figure | None = None
+    reviews_per_second: NonNegative | None = None
+    tokens_per_second: NonNegative | None = None
+    peak_memory_mb: NonNegative | None = None
+    linear: ImportedLinearMetrics | None = None
+    calibration: ImportedCalibration | None = None
+    train: ImportedSplitMetrics | None = None
+    validation: ImportedSplitMetrics | None = None
+    test: ImportedSplitMetrics | None = None
+    merge_difference: NonNegative | None = None
+    total_seconds: NonNegative | None = None
 
 
-def shown(metrics: Any) -> dict[str, Any]:
-    """The figures of a version that came in before they were checked; none if they are wrong."""
+def bounded_metrics(metrics: Any) -> dict[str, Any]:
+    """Return the metrics of a version imported before metrics were checked; {} if invalid."""
     try:
-        return Figures.model_validate(metrics).model_dump(exclude_unset=True)
+        return ImportedMetrics.model_validate(metrics).model_dump(exclude_unset=True)
     except ValidationError:
         return {}
 
 
-# MERGED lora_core.imports.metadata
-# What an import says of itself, typed and bounded: its manifest, its labels, its kept answers.
-#
-# Whatever the service reads of a version later is checked here, before a library reads a file.
+# -- Files of a model directory -------------------------------------------------------------------
 
-MANIFEST_BYTES = 1_000_000
-LEVELS = 16  # of a manifest; one of ours has 6
-GOLDEN = 64  # most texts with kept answers; a run keeps 16
-GOLDEN_BYTES = 8_000_000
-_WEIGHTS = (".safetensors", "config.json", "tokenizer.json")
+MAX_MANIFEST_BYTES = 1_000_000
+MAX_NESTING = 16  # levels of the manifest; our own has 6
+MAX_GOLDEN_TEXTS = 64  # a run stores 16
+MAX_GOLDEN_BYTES = 8_000_000
+_ENCODER_FILES = (".safetensors", "config.json", "tokenizer.json")
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Kind = TypeVar("Kind", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-class Method(Kept):
-    """How it was trained."""
+class ImportedMethod(ImportedData):
+    """The training method."""
 
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
-class Spec(Kept):
-    """What it was made of."""
+class ImportedSpec(ImportedData):
+    """Base model and method."""
 
-    base: Annotated[BaseName, AfterValidator(printable)] | None
-    method: Method
+    base: Annotated[BaseName, AfterValidator(check_printable)] | None
+    method: ImportedMethod
 
 
-class File(Kept):
+class ImportedFile(ImportedData):
     bytes: Count
     sha256: Digest
 
 
-class Facts(Kept):
-    """The manifest, as far as others go by it."""
+class ImportedManifest(ImportedData):
+    """The fields of the manifest that the service uses."""
 
     format: int = Field(ge=manifest.FORMAT, le=manifest.FORMAT)
-    spec: Spec
+    spec: ImportedSpec
     max_length: int | None = Field(default=None, ge=8, le=8192)  # None: a linear model
     base_sha256: Digest | None = None
     labels: Labels | None = None
-    calibration: Calibration | None = None
+    calibration: ImportedCalibration | None = None
     metrics: dict[str, Any]
-    files: Annotated[dict[str, File], Field(max_length=100)]
+    files: Annotated[dict[str, ImportedFile], Field(max_length=100)]
 
     @field_validator("metrics", mode="before")
     @classmethod
-    def _figures(cls, metrics: Any) -> dict[str, Any]:
-        return Figures.model_validate(metrics).model_dump(exclude_unset=True)
+    def _bound_metrics(cls, metrics: Any) -> dict[str, Any]:
+        return ImportedMetrics.model_validate(metrics).model_dump(exclude_unset=True)
 
 
-class _Golden(Kept):
-    """A text and the logits of the merged model in float32."""
+class ImportedGoldenRow(ImportedData):
+    """A text and the float32 logits of the merged model."""
 
     text: Annotated[str, StringConstraints(min_length=1)]
     logits: Annotated[
@@ -196,31 +200,35 @@ class _Golden(Kept):
     ]  # fmt: skip
 
 
-class _Answers(Kept):
-    rows: Annotated[list[_Golden], Field(min_length=1, max_length=GOLDEN)]
+class ImportedGolden(ImportedData):
+    rows: Annotated[list[ImportedGoldenRow], Field(min_length=1, max_length=MAX_GOLDEN_TEXTS)]
 
 
-def check_size(directory: Path) -> None:
-    """Raises `ArtifactUnfit` for a manifest that is too large to be read."""
+def check_manifest_size(directory: Path) -> None:
+    """Raise `UnsupportedArtifact` if the manifest is too large to be read."""
     listing = directory / manifest.MANIFEST
-    if listing.is_file() and listing.stat().st_size > MANIFEST_BYTES:
-        raise ArtifactUnfit(problem=f"its manifest is larger than {MANIFEST_BYTES:,} bytes")
+    if listing.is_file() and listing.stat().st_size > MAX_MANIFEST_BYTES:
+        raise UnsupportedArtifact(
+            problem=f"its manifest is larger than {MAX_MANIFEST_BYTES:,} bytes"
+        )
 
 
-def read(directory: Path) -> Facts:
-    """What the files of a model directory say, held against each other; digests are not checked.
+def read_metadata(directory: Path) -> ImportedManifest:
+    """Read the metadata of a model directory and check its consistency, but not its digests.
 
-    Loads no torch. Raises `ArtifactUnfit`, `TokenizerUnfit`, `ArtifactCorrupt` without a manifest,
-    and what `read_shape` raises.
+    Does not import torch. Raises `UnsupportedArtifact`, `UnsupportedTokenizer`, `ArtifactCorrupt`
+    without a manifest, and what `read_shape` raises.
     """
-    check_size(directory)
-    said = manifest.read(directory)
-    if not _is_flat(said, LEVELS):
-        raise ArtifactUnfit(problem=f"its manifest is nested more than {LEVELS} levels deep")
-    facts = _parsed(Facts, said, "its manifest")
+    check_manifest_size(directory)
+    content = manifest.read(directory)
+    if not _is_nested_within(content, MAX_NESTING):
+        raise UnsupportedArtifact(
+            problem=f"its manifest is nested more than {MAX_NESTING} levels deep"
+        )
+    facts = _validate(ImportedManifest, content, "its manifest")
     for name, file in facts.files.items():
         if (directory / name).is_file() and (directory / name).stat().st_size != file.bytes:
-            raise ArtifactUnfit(problem=f"its manifest has a wrong size of {name}")
+            raise UnsupportedArtifact(problem=f"its manifest has a wrong size of {name}")
     if manifest.is_linear(facts.files):
         _check_linear(directory, facts)
     else:
@@ -228,72 +236,78 @@ def read(directory: Path) -> Facts:
     return facts
 
 
-def _check_linear(directory: Path, facts: Facts) -> None:
+def _check_linear(directory: Path, facts: ImportedManifest) -> None:
     if facts.labels is None or len(set(facts.labels)) != len(facts.labels):
-        raise ArtifactUnfit(problem="its manifest has no labels, or one of them twice")
-    if odd := [name for name in facts.files if name not in FILES and name.endswith(_WEIGHTS)]:
-        raise ArtifactUnfit(problem=f"it is a linear model, and has {odd[0]}")
+        raise UnsupportedArtifact(problem="its manifest has no labels, or duplicate ones")
+    if odd := [name for name in facts.files if name not in FILES and name.endswith(_ENCODER_FILES)]:
+        raise UnsupportedArtifact(problem=f"it is a linear model, but has {odd[0]}")
     _check_golden(directory, len(facts.labels))
     read_linear(directory, len(facts.labels))
 
 
-def _check_encoder(directory: Path, facts: Facts) -> None:
+def _check_encoder(directory: Path, facts: ImportedManifest) -> None:
     if facts.max_length is None or facts.spec.base is None:
-        raise ArtifactUnfit(problem="its manifest has no max_length, or no base")
-    config = _json(directory, f"{manifest.MERGED}/config.json", MANIFEST_BYTES)
+        raise UnsupportedArtifact(problem="its manifest has no max_length, or no base")
+    config = _read_json(directory, f"{manifest.MERGED}/config.json", MAX_MANIFEST_BYTES)
     if not isinstance(config, dict):
-        raise ArtifactUnfit(problem="its config is no object")
-    if facts.labels not in (None, labels := _labels(config)):
-        raise ArtifactUnfit(problem="its manifest and its config have different labels")
+        raise UnsupportedArtifact(problem="its config is not an object")
+    if facts.labels not in (None, labels := _config_labels(config)):
+        raise UnsupportedArtifact(problem="its manifest and its config have different labels")
     _check_golden(directory, len(labels))
-    largest_id = tokenizer.check(directory / manifest.MERGED / "tokenizer.json")
+    largest_id = tokenizer.check_tokenizer(directory / manifest.MERGED / "tokenizer.json")
     shape = read_shape(config, base=manifest.MERGED)
-    if facts.max_length > shape.longest:
-        raise ArtifactUnfit(problem="max_length is more than the positions of its encoder")
-    if largest_id >= shape.vocabulary:  # on a GPU it would stop every other model
-        raise ArtifactUnfit(problem="its tokenizer has more words than its encoder")
+    if facts.max_length > shape.max_tokens:
+        raise UnsupportedArtifact(problem="max_length exceeds the positions of its encoder")
+    if largest_id >= shape.vocabulary:  # on a GPU an out-of-range id would crash all models
+        raise UnsupportedArtifact(problem="its tokenizer has more tokens than its encoder")
 
 
 def _check_golden(directory: Path, labels: int) -> None:
-    answers = _json(directory, "golden.json", GOLDEN_BYTES)
-    golden = _parsed(_Answers, {"rows": answers}, "golden.json").rows
+    answers = _read_json(directory, "golden.json", MAX_GOLDEN_BYTES)
+    golden = _validate(ImportedGolden, {"rows": answers}, "golden.json").rows
     if any(len(row.logits) != labels for row in golden):
-        raise ArtifactUnfit(problem="golden.json has another number of labels than the model")
+        raise UnsupportedArtifact(
+            problem="golden.json has a different number of labels than the model"
+        )
 
 
-def _labels(config: dict[str, Any]) -> list[str]:
-    """In the order of the logits."""
+def _config_labels(config: dict[str, Any]) -> list[str]:
+    """Return the labels in the order of the logits."""
     names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
-        raise ArtifactUnfit(problem="its config does not number its labels from 0 on")
+        raise UnsupportedArtifact(problem="its config does not number its labels from 0")
     labels = [names[str(i)] for i in range(len(names))]
-    found = _parsed(_Named, {"labels": labels}, "its config").labels
-    if len(set(found)) != len(found):
-        raise ArtifactUnfit(problem="its labels are not two or more different names")
-    return found
+    validated = _validate(ImportedLabels, {"labels": labels}, "its config").labels
+    if len(set(validated)) != len(validated):
+        raise UnsupportedArtifact(problem="its labels are not two or more distinct names")
+    return validated
 
 
-class _Named(Kept):
+class ImportedLabels(ImportedData):
     labels: Labels
 
 
-def _json(directory: Path, name: str, most: int) -> Any:
+def _read_json(directory: Path, name: str, max_bytes: int) -> Any:
     try:
-        if (directory / name).stat().st_size > most:
-            raise ArtifactUnfit(problem=f"{name} is larger than {most:,} bytes")
+        if (directory / name).stat().st_size > max_bytes:
+            raise UnsupportedArtifact(problem=f"{name} is larger than {max_bytes:,} bytes")
         return json.loads((directory / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactUnfit(problem=f"{name} cannot be read") from error
+        raise UnsupportedArtifact(problem=f"{name} cannot be read") from error
 
 
-def _is_flat(value: Any, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels > 0 and all(_is_flat(each, levels - 1) for each in inner)
+def _is_nested_within(value: Any, levels: int) -> bool:
+    children = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
+    return levels > 0 and all(_is_nested_within(child, levels - 1) for child in children)
 
 
-def _parsed(kind: type[Kind], said: Any, where: str) -> Kind:
+def _validate(model_class: type[ModelT], content: Any, where: str) -> ModelT:
     try:
-        return kind.model_validate(said)
+        return model_class.model_validate(content)
     except ValidationError as error:
-        place, fault = first_fault(error, kind)
-        raise ArtifactUnfit(problem=f"{where} has a wrong {place}: {fault}") from error
+        location, message = first_problem(error, model_class)
+        raise UnsupportedArtifact(
+            problem=f"{where} has an invalid {location}: {message}"
+        ) from error

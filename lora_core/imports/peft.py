@@ -1,4 +1,4 @@
-"""What an adapter needs and its config has no place for: names of labels, length of texts."""
+"""Import an adapter that `peft` trained, as an artifact."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,116 +16,117 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lora_core import __version__, artifact, manifest, peft_format
-from lora_core.adapters import adapters, merge_adapters
+from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.compatibility import read_shape
 from lora_core.data.tokens import load_tokenizer
-from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.load import Base, fingerprint, load_with_head, locate
+from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.load import PretrainedBase, encoder_sha256, load_with_head, resolve_base
 from lora_core.encoders.modules import blocks
 from lora_core.errors.adapter import (
     AdapterBaseUnknown,
-    AdapterLabels,
+    AdapterLabelMismatch,
     AdapterNotFinite,
     AdapterNotFound,
-    AdapterShape,
-    AdapterTensors,
+    AdapterShapeMismatch,
+    AdapterTensorMismatch,
 )
-from lora_core.errors.spec import LengthTooLarge
-from lora_core.export.folder import new_folder
+from lora_core.errors.spec import MaxLengthTooLarge
+from lora_core.export.merged import atomic_directory
 from lora_core.imports.safetensors_header import check_header
 from lora_core.inference.predictor import Predictor
 from lora_core.layers import VARIANTS
-from lora_core.peft_format import MAGNITUDE, PREFIX, WEIGHTS, A, AdapterConfig, B
+from lora_core.peft_format import MAGNITUDE, PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
 from lora_core.saved_predictions import save_golden
 from lora_core.specs.data import MAX_LENGTH
-from lora_core.specs.method import Head, LoraSpec, Role, Variant
+from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 
 
 def find_labels(
-    directory: Path, base: Base, tensors: Mapping[str, Tensor], given: Sequence[str]
+    directory: Path, base: PretrainedBase, tensors: Mapping[str, Tensor], given: Sequence[str]
 ) -> list[str]:
-    """Their names: as given, as beside the adapter, as the base has them, or `LABEL_0` and on.
+    """Return the label names: as given, else from files next to the adapter, the base model, or
+    `LABEL_0`…
 
-    Raises `AdapterLabels`.
+    Raises `AdapterLabelMismatch`.
     """
-    known = base.config.get("id2label") or {}
+    base_labels = base.config.get("id2label") or {}
     last = tensors.get(f"{base.family.head[-1]}.weight")
-    count = len(last) if last is not None and last.dim() else len(known) or 2
+    count = len(last) if last is not None and last.dim() else len(base_labels) or 2
     if given:
         if len(given) != count or len(set(given)) != count:
-            raise AdapterLabels(given=len(set(given)), count=count)
+            raise AdapterLabelMismatch(given=len(set(given)), count=count)
         return list(given)
-    for names in (_beside(directory), known):
+    for names in (_sidecar_labels(directory), base_labels):
         if len(names) == count and set(names) == {str(i) for i in range(count)}:
             return [str(names[str(i)]) for i in range(count)]
     return [f"LABEL_{i}" for i in range(count)]
 
 
-def find_max_length(directory: Path, base: Base, given: int | None) -> int:
-    """Tokens of the longest text: as given, or as the tokenizer beside the adapter has it.
+def find_max_length(directory: Path, base: PretrainedBase, given: int | None) -> int:
+    """Return the maximum tokens per text: as given, else as in the tokenizer config of the adapter.
 
-    Raises `LengthTooLarge`.
+    Raises `MaxLengthTooLarge`.
     """
-    longest = read_shape(base.config, base=base.name).longest
+    longest = read_shape(base.config, base=base.name).max_tokens
     if given is not None:
         if not 8 <= given <= longest:
-            raise LengthTooLarge(max_length=given, limit=longest)
+            raise MaxLengthTooLarge(max_length=given, limit=longest)
         return given
-    said = _json(directory / "tokenizer_config.json").get("model_max_length")
-    return min(said if isinstance(said, int) and said >= 8 else MAX_LENGTH, longest)
+    tokens = _read_json(directory / "tokenizer_config.json").get("model_max_length")
+    return min(tokens if isinstance(tokens, int) and tokens >= 8 else MAX_LENGTH, longest)
 
 
-def find_tokenizer(directory: Path, base: Base) -> Path:
-    """The `tokenizer.json` of the adapter, or else that of the base."""
-    own = directory / "tokenizer.json"
-    return own if own.is_file() else base.directory / "tokenizer.json"
+def find_tokenizer(directory: Path, base: PretrainedBase) -> Path:
+    """Return the `tokenizer.json` of the adapter, else that of the base model."""
+    adapter_tokenizer = directory / "tokenizer.json"
+    return adapter_tokenizer if adapter_tokenizer.is_file() else base.directory / "tokenizer.json"
 
 
-def _beside(directory: Path) -> Mapping[str, Any]:
-    """What our own export puts beside an adapter, or the config that many trainers leave there."""
+def _sidecar_labels(directory: Path) -> Mapping[str, Any]:
+    """Return the id2label of our own export, or of the config that many trainers save with an
+    adapter."""
     for file, key in (("id2label.json", None), ("config.json", "id2label")):
-        said = _json(directory / file)
-        names = said.get(key) if key else said
+        content = _read_json(directory / file)
+        names = content.get(key) if key else content
         if isinstance(names, dict) and names:
             return names
     return {}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-# MERGED lora_core.imports.peft
-# Adapters that are there to the description that makes them.
+# -- Adapters of a model as a LoraSpec ------------------------------------------------------------
 
 
-def as_spec(
-    model: nn.Module, family: EncoderFamily, variant: Variant, dropout: float
+def describe_adapters(
+    model: nn.Module, family: EncoderFamily, variant: LoraVariant, dropout: float
 ) -> LoraSpec | None:
-    """The spec that makes exactly the adapters of this model.
+    """Return the spec that produces exactly the adapters of this model.
 
-    None if there is none: they differ in rank or scale, or lie on other layers than those of some
-    roles in some blocks.
+    None if there is none: adapters differ in rank or scale, or are not on all layers of some roles
+    in some blocks.
     """
-    found = adapters(model)
+    by_name = adapter_layers(model)
     count = len(blocks(model, family))
-    places = {
+    layer_names = {
         f"{family.block_list}.{i}.{path}": (i, role)
         for i in range(count)
         for role, paths in family.roles.items()
         for path in paths
     }
-    layers = {places[name][0] for name in found if name in places}
-    roles = {places[name][1] for name in found if name in places}
-    described = {name for name, (i, role) in places.items() if i in layers and role in roles}
-    kinds = {(adapter.r, adapter.alpha) for adapter in found.values()}
-    if described != found.keys() or len(kinds) != 1:
+    layers = {layer_names[name][0] for name in by_name if name in layer_names}
+    roles = {layer_names[name][1] for name in by_name if name in layer_names}
+    expected = {name for name, (i, role) in layer_names.items() if i in layers and role in roles}
+    settings = {(adapter.r, adapter.alpha) for adapter in by_name.values()}
+    if expected != by_name.keys() or len(settings) != 1:
         return None
-    [(r, alpha)] = kinds
+    [(r, alpha)] = settings
     try:
         return LoraSpec(
             variant=variant,
@@ -134,78 +135,83 @@ def as_spec(
             dropout=dropout,
             targets=tuple(role for role in Role if role in roles),
             layers=None if len(layers) == count else tuple(sorted(layers)),
-            head=Head.TRAIN,
+            head=HeadMode.TRAIN,
         )
-    except ValidationError:  # beyond what a run may ask for
+    except ValidationError:  # outside the limits of a spec
         return None
 
 
-# MERGED lora_core.imports.peft
-# The tensors of a PEFT adapter in their places in a model.
+# -- Tensors of a PEFT adapter --------------------------------------------------------------------
 
-_PARTS = {"A": A, "B": B, "magnitude": MAGNITUDE}
+_PEFT_NAMES = {"A": A, "B": B, "magnitude": MAGNITUDE}
 
 
-def attach(
+def load_tensors(
     model: nn.Module,
     family: EncoderFamily,
     config: AdapterConfig,
     tensors: dict[str, Tensor],
     missing: set[str],
 ) -> bool:
-    """Put adapters beside their layers, and what comes in full in its place.
+    """Load a PEFT state dict: add adapters to their layers, and copy full weights.
 
-    `missing`: layers of the head that the base does not have. Adapters on the head are merged,
-    as an artifact keeps a trained head in full. Says whether only adapters and the head came.
+    `missing`: head layers that the base model does not have. Adapters on the head are merged,
+    because an artifact stores a trained head in full. Returns whether the tensors are adapters and
+    head only.
 
-    Raises `AdapterTensors` if a tensor is left over or not there, `AdapterShape`.
+    Raises `AdapterTensorMismatch` for unexpected or missing tensors, `AdapterShapeMismatch`.
     """
-    left = dict(tensors)
+    remaining = dict(tensors)
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.Linear) and config.adapts(name):
-            _adapt(model, name, layer, config, left)
-    for name, adapter in adapters(model).items():
+            _load_adapter(model, name, layer, config, remaining)
+    for name, adapter in adapter_layers(model).items():
         if name in family.head:
             adapter.merge()
             model.set_submodule(name, adapter.base)
     parameters = dict(model.named_parameters())
-    for name, tensor in left.items():
+    for name, tensor in remaining.items():
         if name not in parameters:
-            raise AdapterTensors(problem="unexpected", names=PREFIX + name)
+            raise AdapterTensorMismatch(problem="unexpected", names=PREFIX + name)
         _copy(parameters[name], tensor, name)
-    if absent := {name for name in missing if f"{name}.weight" not in left}:
-        raise AdapterTensors(problem="missing, here and in the base", names=", ".join(absent))
-    return all(name.rpartition(".")[0] in family.head for name in left)
+    if not_found := {name for name in missing if f"{name}.weight" not in remaining}:
+        raise AdapterTensorMismatch(
+            problem="missing, here and in the base model", names=", ".join(not_found)
+        )
+    return all(name.rpartition(".")[0] in family.head for name in remaining)
 
 
-def _adapt(
-    model: nn.Module, name: str, layer: nn.Linear, config: AdapterConfig, left: dict[str, Tensor]
+def _load_adapter(
+    model: nn.Module,
+    name: str,
+    layer: nn.Linear,
+    config: AdapterConfig,
+    remaining: dict[str, Tensor],
 ) -> None:
     r, alpha = config.rank(name), config.alpha(name)
-    if config.variant is Variant.DORA and config.use_rslora:
-        alpha *= r**0.5  # the scale of DoRA is alpha / r here
+    if config.variant is LoraVariant.DORA and config.use_rslora:
+        alpha *= r**0.5  # here the scale of DoRA is alpha / r
     adapter = VARIANTS[config.variant](layer, r=r, alpha=alpha, dropout=config.lora_dropout)
     for part, parameter in adapter.adapter_parameters():
-        key = f"{name}.{_PARTS[part]}"
-        if key not in left:
-            raise AdapterTensors(problem="missing", names=PREFIX + key)
-        _copy(parameter, left.pop(key), key)
+        key = f"{name}.{_PEFT_NAMES[part]}"
+        if key not in remaining:
+            raise AdapterTensorMismatch(problem="missing", names=PREFIX + key)
+        _copy(parameter, remaining.pop(key), key)
     model.set_submodule(name, adapter.eval())
 
 
 @torch.no_grad()
 def _copy(parameter: Tensor, value: Tensor, name: str) -> None:
     if parameter.shape != value.shape:
-        raise AdapterShape(
+        raise AdapterShapeMismatch(
             tensor=PREFIX + name, found=list(value.shape), expected=list(parameter.shape)
         )
     parameter.copy_(value)
 
 
-# MERGED lora_core.imports.peft
-# An adapter that `peft` trained, as an artifact.
+# -- Import ---------------------------------------------------------------------------------------
 
-TEXTS = (  # whose answers are kept in the artifact
+GOLDEN_TEXTS = (  # their predictions are stored in the artifact
     "A warm, funny and quietly brilliant film that I did not want to end.",
     "Two hours of clumsy jokes and wooden acting; I nearly fell asleep.",
     "It is what it is.",
@@ -225,41 +231,49 @@ def import_adapter(
     labels: Sequence[str] = (),
     max_length: int | None = None,
 ) -> dict[str, Any]:
-    """Make the artifact `out` of a PEFT adapter and the base that it was trained on.
+    """Create the artifact `out` from a PEFT adapter and its base model. Returns the manifest.
 
-    `base`, `labels` and `max_length` win over what the files say. Adapters that no `LoraSpec`
-    describes, such as those of several ranks, are merged but not kept apart; the method is then
-    `merged`. Returns the manifest.
+    `base`, `labels` and `max_length` override the files. Adapters that no `LoraSpec` describes,
+    such as those with several ranks, are merged and not stored separately; the method is then
+    `merged`.
 
-    Raises every kind of `AdapterError`, `UnsafeWeights`, `OutExists`, `MergeMismatch`, and what
-    `locate` raises.
+    Raises all kinds of `AdapterError`, `UnsafeWeights`, `OutputExists`, `MergeMismatch`, and what
+    `resolve_base` raises.
     """
     config = peft_format.read_config(directory)
-    tensors = _read(directory / WEIGHTS)
+    tensors = _read_tensors(directory / WEIGHTS_FILE)
     name = base or config.base_model_name_or_path
     if not name:
         raise AdapterBaseUnknown()
-    found = locate(name, None if base else config.revision)
-    names = find_labels(directory, found, tensors, labels)
-    length = find_max_length(directory, found, max_length)
-    tokenizer = load_tokenizer(find_tokenizer(directory, found))
+    pretrained = resolve_base(name, None if base else config.revision)
+    names = find_labels(directory, pretrained, tensors, labels)
+    length = find_max_length(directory, pretrained, max_length)
+    tokenizer = load_tokenizer(find_tokenizer(directory, pretrained))
 
-    model, missing = load_with_head(found, names)
-    base_sha256 = fingerprint(model, found.family)
-    usual = attach(model.eval(), found.family, config, tensors, missing)
-    spec = as_spec(model, found.family, config.variant, config.lora_dropout) if usual else None
-    with new_folder(out) as folder:
+    model, missing = load_with_head(pretrained, names)
+    base_sha256 = encoder_sha256(model, pretrained.family)
+    is_adapter_only = load_tensors(model.eval(), pretrained.family, config, tensors, missing)
+    spec = (
+        describe_adapters(model, pretrained.family, config.variant, config.lora_dropout)
+        if is_adapter_only
+        else None
+    )
+    with atomic_directory(out) as folder:
         if spec is not None:
-            state = _state(model, found.family)
-            artifact.save_adapter(folder, spec, state, found.family.model_type)
-        difference = _save(folder, model, tokenizer, length)
+            state = _trained_state(model, pretrained.family)
+            artifact.save_adapter(folder, spec, state, pretrained.family.model_type)
+        difference = _merge_and_save(folder, model, tokenizer, length)
         if spec is not None:
-            artifact.save_head(folder, model, found.family)
+            artifact.save_head(folder, model, pretrained.family)
         facts = {
             "format": artifact.FORMAT,
             "created_by": {"loraworks": __version__, "import": "peft"},
-            "spec": {"base": found.name, "base_revision": found.commit, "method": _method(spec)},
-            "encoder": found.family.model_type,
+            "spec": {
+                "base": pretrained.name,
+                "base_revision": pretrained.commit,
+                "method": _method(spec),
+            },
+            "encoder": pretrained.family.model_type,
             "base_sha256": base_sha256,
             "labels": names,
             "max_length": length,
@@ -268,28 +282,28 @@ def import_adapter(
         return manifest.write(folder, facts)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Every tensor in float32, by its name in the model.
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors in float32, by their names in the model.
 
-    Raises `HeaderTooLarge`, `AdapterNotFound`, `AdapterTensors`, `AdapterNotFinite`.
+    Raises `HeaderTooLarge`, `AdapterNotFound`, `AdapterTensorMismatch`, `AdapterNotFinite`.
     """
     check_header(path)
     try:
         stored = load_file(path)
     except SafetensorError as error:
-        problem = f"{WEIGHTS} cannot be read ({error})"
+        problem = f"{WEIGHTS_FILE} cannot be read ({error})"
         raise AdapterNotFound(path=path.parent.name, problem=problem) from error
     for key, tensor in stored.items():
         if not key.startswith(PREFIX):
-            raise AdapterTensors(problem="unexpected", names=key)
+            raise AdapterTensorMismatch(problem="unexpected", names=key)
         if not torch.isfinite(tensor).all():
             raise AdapterNotFinite(tensor=key)
     return {key.removeprefix(PREFIX): tensor.float() for key, tensor in stored.items()}
 
 
-def _state(model: PreTrainedModel, family: EncoderFamily) -> dict[str, Tensor]:
-    """What a run with a trained head would have saved."""
-    trained = {**adapters(model), **{name: model.get_submodule(name) for name in family.head}}
+def _trained_state(model: PreTrainedModel, family: EncoderFamily) -> dict[str, Tensor]:
+    """Return the state that a run with a trained head would have saved."""
+    trained = {**adapter_layers(model), **{name: model.get_submodule(name) for name in family.head}}
     return {
         f"{name}.{part}": parameter.detach().clone()
         for name, module in trained.items()
@@ -297,18 +311,20 @@ def _state(model: PreTrainedModel, family: EncoderFamily) -> dict[str, Tensor]:
     }
 
 
-def _save(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> float:
-    """Merge the model, write it with its answers, and say how far merging moved the logits."""
+def _merge_and_save(
+    folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
+) -> float:
+    """Merge the model and save it with golden predictions. Return the difference of logits."""
 
-    def answers(model: PreTrainedModel) -> NDArray[np.float32]:
-        predictor = Predictor.of(model, tokenizer, max_length)
-        return predictor.forward(predictor.encode(TEXTS)).numpy()
+    def predict(model: PreTrainedModel) -> NDArray[np.float32]:
+        predictor = Predictor.from_model(model, tokenizer, max_length)
+        return predictor.forward(predictor.encode(GOLDEN_TEXTS)).numpy()
 
-    unmerged = answers(model)
+    unmerged = predict(model)
     merge_adapters(model)
     artifact.save_merged(folder, model, tokenizer, max_length)
-    merged = answers(artifact.load_merged(folder))
-    save_golden(folder, TEXTS, merged)
+    merged = predict(artifact.load_merged(folder))
+    save_golden(folder, GOLDEN_TEXTS, merged)
     return artifact.check_merge(unmerged, merged)
 
 

@@ -1,7 +1,7 @@
-"""What the tokenizer of an import may be, and what it can make of a text.
+"""Validate the tokenizer of an import.
 
-The library compiles any regular expression, makes any replacement and gives out any id, so nothing
-of a `tokenizer.json` reaches it before `check` has read the whole of it.
+The library compiles any regular expression, applies any replacement and outputs any id. Therefore
+no part of a `tokenizer.json` reaches it before `check_tokenizer` has validated all of it.
 """
 
 import json
@@ -11,24 +11,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lora_core.errors.artifact import TokenizerUnfit
+from lora_core.errors.artifact import UnsupportedTokenizer
 from lora_core.imports import charsmap
 from lora_core.imports.tokenizer_components import (
-    COMPONENTS,
-    Decoders,
-    Ends,
-    File,
-    Normalizers,
+    MAX_COMPONENTS,
+    DecoderSequence,
+    NormalizerSequence,
+    PostProcessorSequence,
     Precompiled,
-    PreTokenizers,
-    Processors,
-    Template,
+    PreTokenizerSequence,
+    SpecialTokenProcessing,
+    TemplateProcessing,
+    TokenizerFile,
 )
-from lora_core.specs.validation import first_fault
+from lora_core.specs.validation import first_problem
 
-FILE_BYTES = 64_000_000  # that of XLM-R, with 250,000 pieces, has 17 MB
-LETTERS = 6.0  # that a character map may make of one byte: as NFKC does, 18 of U+FDFA
-ONCE = (
+MAX_FILE_BYTES = 64_000_000  # XLM-R, with 250,000 pieces, has 17 MB
+MAX_EXPANSION = 6.0  # characters per byte of a character map; NFKC maps U+FDFA to 18 characters
+AT_MOST_ONCE = (
     ("NFKC", "NFKD", "Precompiled"),
     ("ByteLevel", "Metaspace"),
     ("Prepend",),
@@ -36,75 +36,77 @@ ONCE = (
 )
 
 
-def check(path: Path) -> int:
-    """The largest id that it can give out.
-
-    Raises `TokenizerUnfit` unless the library can be given this `tokenizer.json`.
-    """
+def check_tokenizer(path: Path) -> int:
+    """Return the largest token id. Raises `UnsupportedTokenizer` if the file is not safe."""
     try:
-        if path.stat().st_size > FILE_BYTES:
-            raise TokenizerUnfit(problem=f"its file is larger than {FILE_BYTES:,} bytes")
-        said = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
-        file = File.model_validate(said)
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UnsupportedTokenizer(problem=f"its file is larger than {MAX_FILE_BYTES:,} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
+        file = TokenizerFile.model_validate(content)
     except ValidationError as error:
-        at, fault = first_fault(error, File)
-        raise TokenizerUnfit(problem=f"{at} {fault}") from error
+        location, message = first_problem(error, TokenizerFile)
+        raise UnsupportedTokenizer(problem=f"{location} {message}") from error
     except OSError as error:
-        raise TokenizerUnfit(problem=f"there is no {path.name}") from error
+        raise UnsupportedTokenizer(problem=f"{path.name} does not exist") from error
     except (ValueError, RecursionError) as error:
-        raise TokenizerUnfit(problem="its file cannot be read as JSON with unique names") from error
-    kinds = (file.normalizer, file.pre_tokenizer, file.post_processor, file.decoder)
-    if any(len(list(_each(kind))) > COMPONENTS for kind in kinds):
-        raise TokenizerUnfit(problem=f"it has more than {COMPONENTS} components of one kind")
-    _check_size(file)
-    return max(_ids(file), default=0)
+        raise UnsupportedTokenizer(problem="its file is not JSON with unique keys") from error
+    components = (file.normalizer, file.pre_tokenizer, file.post_processor, file.decoder)
+    if any(len(list(_flatten(component))) > MAX_COMPONENTS for component in components):
+        raise UnsupportedTokenizer(
+            problem=f"it has more than {MAX_COMPONENTS} components of one type"
+        )
+    _check_expansion(file)
+    return max(_token_ids(file), default=0)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers differ in which of two equal names they take, so there may be none."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a name stands twice")
-    return made
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Readers differ in which of two equal keys they use, so duplicates are
+    refused."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("duplicate key")
+    return result
 
 
-def _each(part: Any) -> Iterator[Any]:
-    """A component, or those of a sequence."""
-    match part:
+def _flatten(component: Any) -> Iterator[Any]:
+    """Yield a component and, recursively, those of a sequence."""
+    match component:
         case None:
             return
-        case Normalizers(normalizers=parts) | PreTokenizers(pretokenizers=parts):
+        case NormalizerSequence(normalizers=parts) | PreTokenizerSequence(pretokenizers=parts):
             inner: Sequence[Any] = parts
-        case Processors(processors=parts) | Decoders(decoders=parts):
+        case PostProcessorSequence(processors=parts) | DecoderSequence(decoders=parts):
             inner = parts
         case _:
             inner = ()
-    yield part
-    for each in inner:
-        yield from _each(each)
+    yield component
+    for child in inner:
+        yield from _flatten(child)
 
 
-def _check_size(file: File) -> None:
-    """What makes more of a text may be there once, or each would make more of what another made."""
-    parts = [*_each(file.normalizer), *_each(file.pre_tokenizer)]
-    for group in ONCE:
-        if sum(part.type in group for part in parts) > 1:
-            raise TokenizerUnfit(problem=f"it has more than one of {', '.join(group)}")
-    for part in parts:
-        match part:
+def _check_expansion(file: TokenizerFile) -> None:
+    """Refuse several components that lengthen a text, because their effects multiply."""
+    components = [*_flatten(file.normalizer), *_flatten(file.pre_tokenizer)]
+    for group in AT_MOST_ONCE:
+        if sum(component.type in group for component in components) > 1:
+            raise UnsupportedTokenizer(problem=f"it has more than one of {', '.join(group)}")
+    for component in components:
+        match component:
             case Precompiled(precompiled_charsmap=str(encoded)):
-                if (letters := charsmap.growth(encoded)) > LETTERS:
-                    problem = f"its character map makes up to {letters:.3g} letters of one byte"
-                    raise TokenizerUnfit(problem=problem)
+                if (expansion := charsmap.max_expansion(encoded)) > MAX_EXPANSION:
+                    problem = (
+                        f"its character map produces up to {expansion:.3g} characters per byte"
+                    )
+                    raise UnsupportedTokenizer(problem=problem)
 
 
-def _ids(file: File) -> Iterator[int]:
-    """All that it can give out."""
+def _token_ids(file: TokenizerFile) -> Iterator[int]:
+    """Yield all ids that the tokenizer can output."""
     yield from file.model.ids()
     yield from (token.id for token in file.added_tokens)
-    for part in _each(file.post_processor):
-        match part:
-            case Ends(sep=sep, cls=cls):
+    for component in _flatten(file.post_processor):
+        match component:
+            case SpecialTokenProcessing(sep=sep, cls=cls):
                 yield from (sep[1], cls[1])
-            case Template(special_tokens=tokens):
-                yield from (each for token in tokens.values() for each in token.ids)
+            case TemplateProcessing(special_tokens=tokens):
+                yield from (token_id for token in tokens.values() for token_id in token.ids)

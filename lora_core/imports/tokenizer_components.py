@@ -1,6 +1,7 @@
 """The components that the tokenizer of an import may have, with bounded parameters.
 
-Named and written as in `tokenizer.json`. Fields that no version of the library wrote are refused.
+Names and fields are those of `tokenizer.json`. Fields that no version of the library wrote are
+refused.
 """
 
 from collections.abc import Sequence
@@ -10,21 +11,23 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 
 from lora_core.imports import charsmap
 
-VOCABULARY = 1_000_000
-TOKEN = 256  # characters; that of GPT-2 has one of 128
-PIECE = 128  # characters of Unigram, which looks at each of them at each place
-ADDED = 2_000  # tokens
-COMPONENTS = 32  # of one kind, those in sequences included
-AFFIX = 16  # characters that a component puts somewhere
+MAX_VOCABULARY = 1_000_000
+MAX_TOKEN_CHARACTERS = 256  # GPT-2 has a token of 128
+MAX_PIECE_CHARACTERS = 128  # Unigram tries each length at each position
+MAX_ADDED_TOKENS = 2_000
+MAX_COMPONENTS = 32  # of one type, including those in sequences
+MAX_AFFIX_CHARACTERS = 16  # that a component inserts
 
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Token = Annotated[str, Field(min_length=1, max_length=TOKEN)]
-Affix = Annotated[str, Field(max_length=AFFIX)]
-Inserted = Annotated[str, Field(max_length=AFFIX, pattern="^[ -~\N{LOWER ONE EIGHTH BLOCK}]*$")]
-Letter = Annotated[str, Field(min_length=1, max_length=1)]
-Scheme = Literal["always", "never", "first"]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Token = Annotated[str, Field(min_length=1, max_length=MAX_TOKEN_CHARACTERS)]
+Affix = Annotated[str, Field(max_length=MAX_AFFIX_CHARACTERS)]
+Inserted = Annotated[
+    str, Field(max_length=MAX_AFFIX_CHARACTERS, pattern="^[ -~\N{LOWER ONE EIGHTH BLOCK}]*$")
+]
+Character = Annotated[str, Field(min_length=1, max_length=1)]
+PrependScheme = Literal["always", "never", "first"]
 Behavior = Literal["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
-# Of tokenizers that transformers knows: each takes time in proportion to the text.
+# From tokenizers that transformers ships; each takes time linear in the text.
 KnownRegex = Literal[
     r" {2,}",
     r"\s+",
@@ -34,44 +37,44 @@ KnownRegex = Literal[
 ]
 
 
-class _Part(BaseModel):
+class TokenizerComponent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Pattern(_Part):
-    String: Annotated[str, Field(min_length=1, max_length=AFFIX)] | None = None
+class SplitPattern(TokenizerComponent):
+    String: Annotated[str, Field(min_length=1, max_length=MAX_AFFIX_CHARACTERS)] | None = None
     Regex: KnownRegex | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "Pattern":
+    def _one(self) -> "SplitPattern":
         if (self.String is None) == (self.Regex is None):
             raise ValueError("must have either String or Regex")
         return self
 
 
-class Replace(_Part):
-    """Never by more characters, nor by such that another normalizer makes much of."""
+class Replace(TokenizerComponent):
+    """A replacement by no more characters, and by none that another normalizer expands."""
 
     type: Literal["Replace"]
-    pattern: Pattern
+    pattern: SplitPattern
     content: Inserted
 
     @model_validator(mode="after")
-    def _no_longer(self) -> "Replace":
+    def _must_not_lengthen(self) -> "Replace":
         shortest = len(self.pattern.String or ("  " if self.pattern.Regex == r" {2,}" else " "))
         if len(self.content) > shortest:
-            raise ValueError("must not replace by more characters than it finds")
+            raise ValueError("must not be longer than the text that it replaces")
         return self
 
 
 # -- normalizers ---------------------------------------------------------------------------------
 
 
-class Unicode(_Part):
+class UnicodeNormalizer(TokenizerComponent):
     type: Literal["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "ByteLevel"]
 
 
-class BertNormalizer(_Part):
+class BertNormalizer(TokenizerComponent):
     type: Literal["BertNormalizer"]
     clean_text: bool
     handle_chinese_chars: bool
@@ -79,41 +82,47 @@ class BertNormalizer(_Part):
     lowercase: bool
 
 
-class Strip(_Part):
+class Strip(TokenizerComponent):
     type: Literal["Strip"]
     strip_left: bool
     strip_right: bool
 
 
-class Prepend(_Part):
+class Prepend(TokenizerComponent):
     type: Literal["Prepend"]
     prepend: Annotated[Inserted, Field(max_length=1)]
 
 
-class Precompiled(_Part):
+class Precompiled(TokenizerComponent):
     type: Literal["Precompiled"]
-    precompiled_charsmap: Annotated[str, Field(max_length=4 * charsmap.BYTES // 3 + 4)] | None
+    precompiled_charsmap: Annotated[str, Field(max_length=4 * charsmap.MAX_BYTES // 3 + 4)] | None
 
 
-class Normalizers(_Part):
+class NormalizerSequence(TokenizerComponent):
     type: Literal["Sequence"]
-    normalizers: Annotated[list["Normalizer"], Field(max_length=COMPONENTS)]
+    normalizers: Annotated[list["Normalizer"], Field(max_length=MAX_COMPONENTS)]
 
 
 Normalizer = Annotated[
-    Unicode | BertNormalizer | Strip | Prepend | Replace | Precompiled | Normalizers,
+    UnicodeNormalizer
+    | BertNormalizer
+    | Strip
+    | Prepend
+    | Replace
+    | Precompiled
+    | NormalizerSequence,
     Field(discriminator="type"),
 ]
 
 # -- pre-tokenizers ------------------------------------------------------------------------------
 
 
-class Words(_Part):
+class WordPreTokenizer(TokenizerComponent):
     type: Literal["BertPreTokenizer", "Whitespace", "WhitespaceSplit", "UnicodeScripts"]
 
 
-class ByteLevel(_Part):
-    """As a post-processor and a decoder, too."""
+class ByteLevel(TokenizerComponent):
+    """Also used as post-processor and decoder."""
 
     type: Literal["ByteLevel"]
     add_prefix_space: bool = True
@@ -121,84 +130,88 @@ class ByteLevel(_Part):
     use_regex: bool = True
 
 
-class Metaspace(_Part):
-    """As a decoder, too."""
+class Metaspace(TokenizerComponent):
+    """Also used as decoder."""
 
     type: Literal["Metaspace"]
-    replacement: Letter
-    prepend_scheme: Scheme = "always"
+    replacement: Character
+    prepend_scheme: PrependScheme = "always"
     split: bool = True
-    add_prefix_space: bool | None = None  # as older versions of the library wrote it
-    str_rep: Letter | None = None
+    add_prefix_space: bool | None = None  # written by older versions of the library
+    str_rep: Character | None = None
 
 
-class Punctuation(_Part):
+class Punctuation(TokenizerComponent):
     type: Literal["Punctuation"]
     behavior: Behavior = "Isolated"
 
 
-class Digits(_Part):
+class Digits(TokenizerComponent):
     type: Literal["Digits"]
     individual_digits: bool
 
 
-class Split(_Part):
+class PatternSplit(TokenizerComponent):
     type: Literal["Split"]
-    pattern: Pattern
+    pattern: SplitPattern
     behavior: Behavior
     invert: bool
 
 
-class Delimiter(_Part):
+class CharDelimiterSplit(TokenizerComponent):
     type: Literal["CharDelimiterSplit"]
-    delimiter: Letter
+    delimiter: Character
 
 
-class FixedLength(_Part):
+class FixedLength(TokenizerComponent):
     type: Literal["FixedLength"]
     length: Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class PreTokenizers(_Part):
+class PreTokenizerSequence(TokenizerComponent):
     type: Literal["Sequence"]
-    pretokenizers: Annotated[list["PreTokenizer"], Field(max_length=COMPONENTS)]
+    pretokenizers: Annotated[list["PreTokenizer"], Field(max_length=MAX_COMPONENTS)]
 
 
 PreTokenizer = Annotated[
-    Words
+    WordPreTokenizer
     | ByteLevel
     | Metaspace
     | Punctuation
     | Digits
-    | Split
-    | Delimiter
+    | PatternSplit
+    | CharDelimiterSplit
     | FixedLength
-    | PreTokenizers,
+    | PreTokenizerSequence,
     Field(discriminator="type"),
 ]
 
 # -- models --------------------------------------------------------------------------------------
 
 
-def _is_token(value: Any, most: int = TOKEN) -> bool:
-    return isinstance(value, str) and len(value) <= most
+def _is_token(value: Any, max_characters: int = MAX_TOKEN_CHARACTERS) -> bool:
+    return isinstance(value, str) and len(value) <= max_characters
 
 
-def _vocabulary(value: Any) -> dict[str, int]:
-    """Told as one fault: pydantic would keep one for each entry."""
-    if not isinstance(value, dict) or len(value) > VOCABULARY:
-        raise ValueError(f"must be an object of at most {VOCABULARY:,} tokens")
+def _check_vocabulary(value: Any) -> dict[str, int]:
+    """Validate in one step: pydantic would report an error for each entry."""
+    if not isinstance(value, dict) or len(value) > MAX_VOCABULARY:
+        raise ValueError(f"must be an object of at most {MAX_VOCABULARY:,} tokens")
     if not all(_is_token(k) and type(v) is int and 0 <= v < 2**31 for k, v in value.items()):
-        raise ValueError(f"must have ids, of tokens of at most {TOKEN} characters")
+        raise ValueError(f"must have ids, of tokens of at most {MAX_TOKEN_CHARACTERS} characters")
     return value
 
 
-def _pieces(value: Any) -> list[tuple[str, float]]:
-    if not isinstance(value, list) or len(value) > VOCABULARY:
-        raise ValueError(f"must be a list of at most {VOCABULARY:,} pieces")
+def _check_pieces(value: Any) -> list[tuple[str, float]]:
+    if not isinstance(value, list) or len(value) > MAX_VOCABULARY:
+        raise ValueError(f"must be a list of at most {MAX_VOCABULARY:,} pieces")
     for piece in value:
-        if not isinstance(piece, list) or len(piece) != 2 or not _is_token(piece[0], PIECE):
-            raise ValueError(f"must have pieces of at most {PIECE} characters")
+        if (
+            not isinstance(piece, list)
+            or len(piece) != 2
+            or not _is_token(piece[0], MAX_PIECE_CHARACTERS)
+        ):
+            raise ValueError(f"must have pieces of at most {MAX_PIECE_CHARACTERS} characters")
         if type(piece[1]) is not float and type(piece[1]) is not int:
             raise ValueError("must have a score for each piece")
         if not abs(piece[1]) <= 1e30:
@@ -206,34 +219,36 @@ def _pieces(value: Any) -> list[tuple[str, float]]:
     return value
 
 
-def _merges(value: Any) -> list[Any]:
-    """Of two tokens each, or of a text with a space between them."""
-    if not isinstance(value, list) or len(value) > VOCABULARY:
-        raise ValueError(f"must be a list of at most {VOCABULARY:,} merges")
+def _check_merges(value: Any) -> list[Any]:
+    """Validate merges: pairs of tokens, or texts with a space between them."""
+    if not isinstance(value, list) or len(value) > MAX_VOCABULARY:
+        raise ValueError(f"must be a list of at most {MAX_VOCABULARY:,} merges")
     for merge in value:
         pair = merge if isinstance(merge, list) else [merge]
-        if len(pair) > 2 or not all(isinstance(x, str) and len(x) <= 2 * TOKEN for x in pair):
+        if len(pair) > 2 or not all(
+            isinstance(x, str) and len(x) <= 2 * MAX_TOKEN_CHARACTERS for x in pair
+        ):
             raise ValueError("must be pairs of tokens")
     return value
 
 
-Vocabulary = Annotated[dict[str, int], PlainValidator(_vocabulary)]
+Vocabulary = Annotated[dict[str, int], PlainValidator(_check_vocabulary)]
 
 
-class WordPiece(_Part):
+class WordPiece(TokenizerComponent):
     type: Literal["WordPiece"]
     unk_token: Token
     continuing_subword_prefix: Affix
-    max_input_chars_per_word: Annotated[int, Field(ge=1, le=200)]  # it takes the cube of them
+    max_input_chars_per_word: Annotated[int, Field(ge=1, le=200)]  # time is cubic in them
     vocab: Vocabulary
 
     def ids(self) -> Sequence[int]:
         return list(self.vocab.values())
 
 
-class BPE(_Part):
+class BPE(TokenizerComponent):
     type: Literal["BPE"]
-    dropout: Annotated[float, Field(ge=0, le=0)] | None = None  # else it answers at random
+    dropout: Annotated[float, Field(ge=0, le=0)] | None = None  # otherwise tokenization is random
     unk_token: Token | None = None
     continuing_subword_prefix: Affix | None = None
     end_of_word_suffix: Affix | None = None
@@ -241,23 +256,23 @@ class BPE(_Part):
     byte_fallback: bool = False
     ignore_merges: bool = False
     vocab: Vocabulary
-    merges: Annotated[list[Any], PlainValidator(_merges)]
+    merges: Annotated[list[Any], PlainValidator(_check_merges)]
 
     def ids(self) -> Sequence[int]:
         return list(self.vocab.values())
 
 
-class Unigram(_Part):
+class Unigram(TokenizerComponent):
     type: Literal["Unigram"]
-    unk_id: Count | None = None
+    unk_id: TokenId | None = None
     byte_fallback: bool = False
-    vocab: Annotated[list[tuple[str, float]], PlainValidator(_pieces)]
+    vocab: Annotated[list[tuple[str, float]], PlainValidator(_check_pieces)]
 
     def ids(self) -> Sequence[int]:
         return range(len(self.vocab))
 
 
-class WordLevel(_Part):
+class WordLevel(TokenizerComponent):
     type: Literal["WordLevel"]
     unk_token: Token
     vocab: Vocabulary
@@ -270,65 +285,68 @@ Model = Annotated[WordPiece | BPE | Unigram | WordLevel, Field(discriminator="ty
 
 # -- what follows: special tokens, decoders ------------------------------------------------------
 
-Special = Annotated[tuple[Token, Count], Field(strict=False)]
+SpecialTokenAndId = Annotated[tuple[Token, TokenId], Field(strict=False)]
 
 
-class Ends(_Part):
-    """A special token before a text, and one behind it."""
+class SpecialTokenProcessing(TokenizerComponent):
+    """Adds a special token before a text, and one after it."""
 
     type: Literal["BertProcessing", "RobertaProcessing"]
-    sep: Special
-    cls: Special
+    sep: SpecialTokenAndId
+    cls: SpecialTokenAndId
     trim_offsets: bool = True
     add_prefix_space: bool = True
 
 
-class Here(_Part):
+class TemplateReference(TokenizerComponent):
     """A special token of a template, or the text."""
 
     id: Token
     type_id: Annotated[int, Field(ge=0, le=1)]
 
 
-class Piece(_Part):
-    SpecialToken: Here | None = None
-    Sequence: Here | None = None
+class TemplatePiece(TokenizerComponent):
+    SpecialToken: TemplateReference | None = None
+    Sequence: TemplateReference | None = None
 
 
-class Meant(_Part):
+class TemplateSpecialToken(TokenizerComponent):
     id: Token
-    ids: Annotated[list[Count], Field(max_length=1)]
+    ids: Annotated[list[TokenId], Field(max_length=1)]
     tokens: Annotated[list[Token], Field(max_length=1)]
 
 
-class Template(_Part):
+class TemplateProcessing(TokenizerComponent):
     type: Literal["TemplateProcessing"]
-    single: Annotated[list[Piece], Field(max_length=8)]
-    pair: Annotated[list[Piece], Field(max_length=16)]
-    special_tokens: Annotated[dict[Token, Meant], Field(max_length=16)]
+    single: Annotated[list[TemplatePiece], Field(max_length=8)]
+    pair: Annotated[list[TemplatePiece], Field(max_length=16)]
+    special_tokens: Annotated[dict[Token, TemplateSpecialToken], Field(max_length=16)]
 
     @model_validator(mode="after")
-    def _one_text(self) -> "Template":
+    def _one_text(self) -> "TemplateProcessing":
         texts = [piece.Sequence.id for piece in self.single if piece.Sequence is not None]
         if texts != ["A"]:
-            raise ValueError("must have the text once in `single`")
+            raise ValueError("must contain the text exactly once in `single`")
         return self
 
 
-class Processors(_Part):
+class PostProcessorSequence(TokenizerComponent):
     type: Literal["Sequence"]
-    processors: Annotated[list["Processor"], Field(max_length=4)]
+    processors: Annotated[list["PostProcessor"], Field(max_length=4)]
 
 
-Processor = Annotated[Ends | Template | ByteLevel | Processors, Field(discriminator="type")]
+PostProcessor = Annotated[
+    SpecialTokenProcessing | TemplateProcessing | ByteLevel | PostProcessorSequence,
+    Field(discriminator="type"),
+]
 
 
-class Plain(_Part):
+class PlainDecoder(TokenizerComponent):
     type: Literal["ByteFallback", "Fuse"]
 
 
-class Affixes(_Part):
-    """Nothing is decoded here: their settings are only held to be short."""
+class AffixDecoder(TokenizerComponent):
+    """Nothing is decoded here, so only the length of settings is bounded."""
 
     type: Literal["WordPiece", "BPEDecoder", "CTC", "Strip"]
     prefix: Affix = ""
@@ -337,22 +355,23 @@ class Affixes(_Part):
     pad_token: Affix = ""
     word_delimiter_token: Affix = ""
     cleanup: bool = True
-    start: Count = 0
-    stop: Count = 0
+    start: TokenId = 0
+    stop: TokenId = 0
 
 
-class Decoders(_Part):
+class DecoderSequence(TokenizerComponent):
     type: Literal["Sequence"]
-    decoders: Annotated[list["Decoder"], Field(max_length=COMPONENTS)]
+    decoders: Annotated[list["Decoder"], Field(max_length=MAX_COMPONENTS)]
 
 
 Decoder = Annotated[
-    Plain | Affixes | ByteLevel | Metaspace | Replace | Decoders, Field(discriminator="type")
+    PlainDecoder | AffixDecoder | ByteLevel | Metaspace | Replace | DecoderSequence,
+    Field(discriminator="type"),
 ]
 
 
-class Added(_Part):
-    id: Count
+class AddedToken(TokenizerComponent):
+    id: TokenId
     content: Token
     single_word: bool
     lstrip: bool
@@ -361,28 +380,28 @@ class Added(_Part):
     special: bool
 
 
-class Off(_Part):
-    """How it cut and padded: that is turned off before anything is read."""
+class TruncationAndPadding(TokenizerComponent):
+    """Settings of truncation and padding, which are turned off after loading."""
 
     direction: Literal["Left", "Right"] = "Right"
-    max_length: Count = 0
-    stride: Count = 0
+    max_length: TokenId = 0
+    stride: TokenId = 0
     strategy: Any = None
-    pad_to_multiple_of: Count | None = None
-    pad_id: Count = 0
-    pad_type_id: Count = 0
+    pad_to_multiple_of: TokenId | None = None
+    pad_id: TokenId = 0
+    pad_type_id: TokenId = 0
     pad_token: Affix = ""
 
 
-class File(_Part):
-    """A whole `tokenizer.json`."""
+class TokenizerFile(TokenizerComponent):
+    """A complete `tokenizer.json`."""
 
     version: Literal["1.0"]
-    truncation: Off | None = None
-    padding: Off | None = None
-    added_tokens: Annotated[list[Added], Field(max_length=ADDED)]
+    truncation: TruncationAndPadding | None = None
+    padding: TruncationAndPadding | None = None
+    added_tokens: Annotated[list[AddedToken], Field(max_length=MAX_ADDED_TOKENS)]
     normalizer: Normalizer | None = None
     pre_tokenizer: PreTokenizer | None = None
-    post_processor: Processor | None = None
+    post_processor: PostProcessor | None = None
     decoder: Decoder | None = None
     model: Model

@@ -1,1 +1,1 @@
-"""Answers from a finished model."""
+"""Prediction with finished models."""

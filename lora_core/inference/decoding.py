@@ -1,4 +1,4 @@
-"""From logits to labels with scores."""
+"""Decoding of logits into labels with scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,20 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from lora_core.specs.predict import Function
+from lora_core.specs.predict import ScoreFunction
 
 
 def decode(
     logits: Any,
     labels: Sequence[str],
-    function: Function | None = None,
+    function: ScoreFunction | None = None,
     temperature: float = 1.0,
 ) -> list[list[tuple[str, float]]]:
-    """A score for each label of each row, the highest first.
+    """Return the labels of each row with their scores, highest first.
 
-    `logits` (rows, labels) are a tensor or an array. By default the scores are probabilities:
-    softmax of logits / temperature, or sigmoid where there is one label only. Their order is that
-    of the logits.
+    Args:
+        logits: Tensor or array (rows, labels). It determines the order of the labels.
+        labels: Names of the columns.
+        function: Maps logits to scores. None: probabilities, by softmax of logits / temperature,
+            or by sigmoid if there is only one label.
+        temperature: Used by softmax only.
     """
     function = function or ("softmax" if len(labels) > 1 else "sigmoid")
     divisor = temperature if function == "softmax" else 1.0
@@ -28,12 +31,12 @@ def decode(
     scores = _FUNCTIONS[function](rows / divisor)
     order = np.argsort(-rows, axis=-1, kind="stable")
     return [
-        [(labels[i], row[i]) for i in ranks]
-        for row, ranks in zip(scores.tolist(), order.tolist(), strict=True)
+        [(labels[i], row[i]) for i in indices]
+        for row, indices in zip(scores.tolist(), order.tolist(), strict=True)
     ]
 
 
-_FUNCTIONS: Mapping[Function, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+_FUNCTIONS: Mapping[ScoreFunction, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "softmax": lambda logits: softmax(logits, axis=-1),
     "sigmoid": expit,
     "none": lambda logits: logits,

@@ -1,4 +1,4 @@
-"""Which engines there are, and which of them this machine has."""
+"""The inference engines, and which of them this machine supports."""
 
 import os
 import shutil
@@ -10,30 +10,29 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_core.cpu import has_fast_bf16
-from lora_core.encoders.base import EncoderFamily
-from lora_core.errors.artifact import EngineMissing
-from lora_core.inference.compiled import CompiledNetwork
-from lora_core.inference.network import Network
+from lora_core.encoders.families import EncoderFamily
+from lora_core.errors.artifact import EngineUnavailable
+from lora_core.inference.packed_encoder import CompiledEncoder, PackedEncoder
 
-EXACT, FAST = torch.float32, torch.bfloat16
+FP32, BF16 = torch.float32, torch.bfloat16
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A way to compute."""
+class EngineSpec:
+    """How to build the encoder of an engine, and when to use it."""
 
-    build: Callable[[PreTrainedModel, EncoderFamily], Network]
-    is_here: Callable[[], bool]
-    pays: Callable[[], bool]  # whether it is measured when the fastest is looked for
+    build: Callable[[PreTrainedModel, EncoderFamily], PackedEncoder]
+    is_available: Callable[[], bool]
+    is_auto_candidate: Callable[[], bool]  # whether `auto` benchmarks it
 
 
 def has_compiler() -> bool:
-    """Whether torch can compile for the processor: it needs a compiler of C++."""
+    """Return whether there is a C++ compiler, which `torch.compile` needs for the CPU."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def has_gpu() -> bool:
-    """Whether torch finds a GPU."""
+    """Return whether torch finds a GPU."""
     return torch.cuda.is_available()
 
 
@@ -45,39 +44,44 @@ def _never() -> bool:
     return False
 
 
-ENGINES: Mapping[str, Kind] = {
-    "torch-fp32": Kind(partial(Network, dtype=EXACT), _always, _always),
-    "torch-bf16": Kind(partial(Network, dtype=FAST), _always, has_fast_bf16),
-    # Only for who asks for them by name, `auto` never tries them. They save a tenth of the time at
-    # most, on what lies between the products, and compile for seconds: something for a server that
-    # lives long and where no work is shared.
-    "compiled-fp32": Kind(partial(CompiledNetwork, dtype=EXACT), has_compiler, _never),
-    "compiled-bf16": Kind(partial(CompiledNetwork, dtype=FAST), has_compiler, _never),
-    "cuda-bf16": Kind(partial(Network, dtype=FAST, device="cuda"), has_gpu, has_gpu),
+ENGINES: Mapping[str, EngineSpec] = {
+    "torch-fp32": EngineSpec(partial(PackedEncoder, dtype=FP32), _always, _always),
+    "torch-bf16": EngineSpec(partial(PackedEncoder, dtype=BF16), _always, has_fast_bf16),
+    # Only on request by name; `auto` never tries them. They save a tenth of the time at most, on
+    # the operations between the products, and compile for seconds: useful for a server that runs
+    # for long and whose encoder is shared by no other version.
+    "compiled-fp32": EngineSpec(partial(CompiledEncoder, dtype=FP32), has_compiler, _never),
+    "compiled-bf16": EngineSpec(partial(CompiledEncoder, dtype=BF16), has_compiler, _never),
+    "cuda-bf16": EngineSpec(partial(PackedEncoder, dtype=BF16, device="cuda"), has_gpu, has_gpu),
 }
-_NEEDS = {
-    "compiled": "a compiler of C++; install g++",
+_REQUIREMENTS = {
+    "compiled": "a C++ compiler; install g++",
     "cuda": "a GPU and the CUDA build of torch",
 }
 
 
-def use_one_core() -> None:
-    """Whatever the calling thread computes from now on.
+def use_single_thread() -> None:
+    """Limit whatever the calling thread computes from now on to one core.
 
-    Each thread that uses several cores keeps a team for it, and with more threads in teams than
-    there are cores, all sleep at every wait (libgomp): a lone text takes half as long again.
+    Each thread that uses several cores keeps an OpenMP thread pool for it. If these pools have more
+    threads than there are cores, libgomp lets all of them sleep at every barrier, and a single text
+    takes half as long again.
     """
     torch.set_num_threads(1)
 
 
-def candidates() -> list[str]:
-    """Those of which one is the fastest here."""
-    return [name for name, kind in ENGINES.items() if kind.is_here() and kind.pays()]
+def auto_candidates() -> list[str]:
+    """Return the names of the engines that `auto` chooses from on this machine."""
+    return [
+        name
+        for name, engine in ENGINES.items()
+        if engine.is_available() and engine.is_auto_candidate()
+    ]
 
 
-def kind(name: str) -> Kind:
-    """Raises `EngineMissing` if this machine does not have it."""
-    found = ENGINES[name]
-    if not found.is_here():
-        raise EngineMissing(engine=name, needs=_NEEDS[name.partition("-")[0]])
-    return found
+def get_engine(name: str) -> EngineSpec:
+    """Return the engine of this name. Raises `EngineUnavailable` on a machine without it."""
+    engine = ENGINES[name]
+    if not engine.is_available():
+        raise EngineUnavailable(engine=name, needs=_REQUIREMENTS[name.partition("-")[0]])
+    return engine

@@ -1,4 +1,4 @@
-"""A linear model that answers. Needs no torch."""
+"""Predictors of linear models. Needs no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core import manifest
-from lora_core.data.limits import MAX_CELL
+from lora_core.data.limits import MAX_CELL_CHARACTERS
 from lora_core.errors.artifact import EmptyInput
 from lora_core.inference.decoding import decode
 from lora_core.linear import files
-from lora_core.linear.model import LinearModel, Word
-from lora_core.specs.predict import Function, Side
+from lora_core.linear.model import LinearModel, TextSpan
+from lora_core.specs.predict import ScoreFunction, TruncationSide
 
 
-class Text(NamedTuple):
-    """A text as it was written: all of it is read."""
+class LinearInput(NamedTuple):
+    """A text as it was sent: a linear model reads all of it."""
 
     text: str
 
     @property
     def length(self) -> int:
-        """Words, about: what it costs."""
+        """Approximate number of words, as a measure of cost."""
         return self.text.count(" ") + 1
 
     @property
@@ -32,45 +32,45 @@ class Text(NamedTuple):
         return False
 
 
-class Engine(NamedTuple):
-    """What computes all linear models: scikit-learn, in float64."""
+class LinearEngine(NamedTuple):
+    """The engine of all linear models: scikit-learn, in float64."""
 
     name: str = "linear-fp64"
     nbytes: int = 0
-    batch_tokens: int = MAX_CELL
+    batch_tokens: int = MAX_CELL_CHARACTERS
 
 
-ENGINE = Engine()
+LINEAR_ENGINE = LinearEngine()
 
 
 @dataclass(frozen=True, eq=False)
 class LinearPredictor:
-    """A linear version that can answer, with the methods of `lora_core.inference.predictor`."""
+    """A linear version that is ready to predict, with the methods of `Predictor`."""
 
     model: LinearModel
     labels: Sequence[str]
-    temperature: float = 1.0  # of softmax
-    max_length: int = MAX_CELL  # it has no limit of its own; this is that of a cell in a file
-    speeds: Mapping[str, float] = field(default_factory=dict)  # there is one engine
+    temperature: float = 1.0  # of the softmax
+    max_length: int = MAX_CELL_CHARACTERS  # no limit of its own: that of a cell in a file
+    engine_speeds: Mapping[str, float] = field(default_factory=dict)  # empty: there is one engine
 
     @classmethod
     def load(cls, directory: Path) -> "LinearPredictor":
-        """From an artifact directory, every digest of what is read checked.
+        """Load an artifact directory, checking the digest of every file that is read.
 
-        Raises `ArtifactCorrupt`, `ArtifactUnfit`.
+        Raises `ArtifactCorrupt`, `UnsupportedArtifact`.
         """
-        facts = manifest.verify(directory, only=(*files.FILES, "golden.json"))
-        labels = facts["labels"]
-        model = LinearModel(files.read(directory, len(labels)))
-        return cls(model, labels, facts.get("calibration", {}).get("temperature", 1.0))
+        manifest_data = manifest.verify(directory, only=(*files.FILES, "golden.json"))
+        labels = manifest_data["labels"]
+        model = LinearModel(files.read_parameters(directory, len(labels)))
+        return cls(model, labels, manifest_data.get("calibration", {}).get("temperature", 1.0))
 
     @property
-    def engine(self) -> Engine:
-        return ENGINE
+    def engine(self) -> LinearEngine:
+        return LINEAR_ENGINE
 
     @property
     def adapter(self) -> LinearModel:
-        """What this version adds to the engine: all that it is."""
+        """What the version adds to the engine: the whole model."""
         return self.model
 
     def encode(
@@ -78,28 +78,28 @@ class LinearPredictor:
         texts: Sequence[str],
         *,
         truncate: bool = True,  # noqa: ARG002 - no text is too long
-        side: Side = "right",  # noqa: ARG002
-    ) -> list[Text]:
-        """Raises `EmptyInput`."""
+        side: TruncationSide = "right",  # noqa: ARG002
+    ) -> list[LinearInput]:
+        """Wrap texts as inputs of `forward`. Raises `EmptyInput`."""
         for index, text in enumerate(texts):
             if not text.strip():
                 raise EmptyInput(index=index)
-        return [Text(text) for text in texts]
+        return [LinearInput(text) for text in texts]
 
-    def forward(self, items: Sequence[Text]) -> NDArray[np.float64]:
-        """Logits (items, labels), in the order given."""
+    def forward(self, items: Sequence[LinearInput]) -> NDArray[np.float64]:
+        """Return logits (items, labels), in the order given."""
         return self.model.logits([item.text for item in items])
 
     def decode(
-        self, logits: Any, function: Function | None = None
+        self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """All labels with their scores, highest first: by default calibrated probabilities."""
+        """Return all labels with scores, highest first; by default calibrated probabilities."""
         return decode(logits, self.labels, function, self.temperature)
 
     def predict(self, texts: Sequence[str]) -> list[list[tuple[str, float]]]:
-        """Encode, forward, decode."""
+        """Encode, forward and decode."""
         return self.decode(self.forward(self.encode(texts)))
 
-    def contributions(self, text: str, label: str) -> tuple[list[tuple[Word, float]], float]:
-        """As `LinearModel.contributions`, of calibrated probabilities."""
+    def contributions(self, text: str, label: str) -> tuple[list[tuple[TextSpan, float]], float]:
+        """Return `LinearModel.contributions` to the calibrated probability of a label."""
         return self.model.contributions(text, list(self.labels).index(label), self.temperature)

@@ -1,24 +1,25 @@
-"""A model of any kind, from the directory of its artifact."""
+"""Load the predictor of an artifact of either kind, importing torch only if it needs it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core import manifest
 from lora_core.inference.linear import LinearPredictor
-from lora_core.process import importing
+from lora_core.process import imports_without_gc
 
 if TYPE_CHECKING:
     from lora_core.inference.predictor import Predictor
 
 
-def load(directory: Path, *, threads: int | None = None) -> "LinearPredictor | Predictor":
-    """Loads torch only for a model that needs it, which then computes with so many threads.
+def load_predictor(directory: Path, *, threads: int | None = None) -> "LinearPredictor | Predictor":
+    """Load the predictor of an artifact directory.
 
-    Raises `ArtifactCorrupt`, `ArtifactUnfit`.
+    `threads` is the number of intra-op threads of torch; a linear model does not import torch.
+    Raises `ArtifactCorrupt`, `UnsupportedArtifact`.
     """
     if manifest.is_linear(manifest.read(directory)["files"]):
         return LinearPredictor.load(directory)
-    with importing():
+    with imports_without_gc():
         import torch
 
         from lora_core.inference.predictor import Predictor

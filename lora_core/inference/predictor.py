@@ -1,4 +1,4 @@
-"""Texts in, labels with probabilities out."""
+"""Predictors of encoder models: texts in, labels with probabilities out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,87 +11,97 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lora_core.artifact import label_names, labels_of
-from lora_core.data.batching import by_length
+from lora_core.artifact import label_names, read_labels
+from lora_core.data.batching import length_sorted_batches
 from lora_core.encoders import FAMILIES
-from lora_core.inference.adapter import Adapter, head_of
+from lora_core.inference.adapter import Adapter, head_from_model
 from lora_core.inference.decoding import decode
-from lora_core.inference.network import Network
-from lora_core.inference.networks import Networks
-from lora_core.inference.reader import Encoded, Reader
-from lora_core.inference.words import Worded, read_words
-from lora_core.specs.predict import Function, Side
+from lora_core.inference.engine_cache import EngineCache
+from lora_core.inference.packed_encoder import PackedEncoder
+from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
+from lora_core.inference.word_spans import TokenizedWords, tokenize_words
+from lora_core.specs.predict import ScoreFunction, TruncationSide
 
-BATCH_TOKENS = 4096  # computed at once
+BATCH_TOKENS = 4096  # padded tokens that `forward` computes at once
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A model version that can answer. Several may share an engine."""
+    """A model version that is ready to predict. Several may share an engine."""
 
-    engine: Network
+    engine: PackedEncoder
     adapter: Adapter
-    reader: Reader
+    tokenizer: ModelTokenizer
     labels: Sequence[str]
-    temperature: float = 1.0  # of softmax
-    speeds: Mapping[str, float] = field(default_factory=dict)  # tokens/s by engine, if measured
+    temperature: float = 1.0  # of the softmax
+    engine_speeds: Mapping[str, float] = field(default_factory=dict)  # tokens/s, if benchmarked
 
     @classmethod
-    def of(cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> "Predictor":
-        """A whole model in float32, with its adapters if it has some."""
+    def from_model(
+        cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
+    ) -> "Predictor":
+        """Build a predictor in float32 of a model in memory, with its adapters if it has any."""
         family = FAMILIES[model.config.model_type]
-        network = Network(model, family, torch.float32)
-        adapter = Adapter({}, head_of(model, family))
-        return cls(network, adapter, Reader(tokenizer, max_length), label_names(model))
+        engine = PackedEncoder(model, family, torch.float32)
+        adapter = Adapter({}, head_from_model(model, family))
+        return cls(engine, adapter, ModelTokenizer(tokenizer, max_length), label_names(model))
 
     @classmethod
     def load(
-        cls, directory: Path, *, engine: str = "torch-fp32", networks: Networks | None = None
+        cls,
+        directory: Path,
+        *,
+        engine: str = "torch-fp32",
+        engine_cache: EngineCache | None = None,
     ) -> "Predictor":
-        """From an artifact directory, every digest checked. Raises `ArtifactCorrupt`.
+        """Load an artifact directory, checking every digest. Raises `ArtifactCorrupt`.
 
-        `networks`: what is in memory already and may be shared.
+        `engine_cache` holds the encoders and tokenizers in memory that may be shared.
         """
-        opened = (networks or Networks()).open(directory, engine)
+        loaded = (engine_cache or EngineCache()).load(directory, engine)
         # Older artifacts have no temperature.
-        temperature = opened.facts.get("calibration", {}).get("temperature", 1.0)
-        labels = labels_of(directory)
-        return cls(opened.engine, opened.adapter, opened.reader, labels, temperature)
+        temperature = loaded.manifest.get("calibration", {}).get("temperature", 1.0)
+        labels = read_labels(directory)
+        return cls(loaded.engine, loaded.adapter, loaded.tokenizer, labels, temperature)
 
     @property
     def max_length(self) -> int:
-        """Tokens that it reads of a text."""
-        return self.reader.max_length
+        """Maximum tokens that the model reads of a text."""
+        return self.tokenizer.max_length
 
     def encode(
-        self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
-    ) -> list[Encoded]:
-        """As `Reader.encode`."""
-        return self.reader.encode(texts, truncate=truncate, side=side)
+        self, texts: Sequence[str], *, truncate: bool = True, side: TruncationSide = "right"
+    ) -> list[TokenizedText]:
+        """Tokenize texts, see `ModelTokenizer.encode`."""
+        return self.tokenizer.encode(texts, truncate=truncate, side=side)
 
-    def words(self, text: str) -> Worded:
-        """The words of what it reads of a text. Raises `EmptyInput`."""
-        return read_words(self.reader.tokenizer, text, self.max_length)
+    def tokenize_words(self, text: str) -> TokenizedWords:
+        """Return the words that the model reads of a text.
 
-    def forward(self, items: Sequence[Encoded]) -> Tensor:
-        """Logits (items, classes) in float32, in the order given; computed by length."""
+        Raises `EmptyInput`, `TokenizerFailed`.
+        """
+        return tokenize_words(self.tokenizer.tokenizer, text, self.max_length)
+
+    def forward(self, items: Sequence[TokenizedText]) -> Tensor:
+        """Return logits (items, classes) in float32, in the order given; computed by length."""
         logits = torch.empty(len(items), len(self.labels))
-        for indices in by_length(np.array([item.length for item in items]), BATCH_TOKENS):
+        lengths = np.array([item.length for item in items])
+        for indices in length_sorted_batches(lengths, BATCH_TOKENS):
             texts = [items[i].ids for i in indices]
             logits[indices] = torch.stack(self.engine.logits(texts, [self.adapter] * len(texts)))
         return logits
 
     def decode(
-        self, logits: Any, function: Function | None = None
+        self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """All labels with their scores, highest first: by default calibrated probabilities.
+        """Return all labels with their scores, highest first; by default calibrated probabilities.
 
-        `logits` (items, classes) are a tensor or an array.
+        `logits` (items, classes) is a tensor or an array.
         """
         return decode(logits, self.labels, function, self.temperature)
 
     def predict(
         self, texts: Sequence[str], *, truncate: bool = True
     ) -> list[list[tuple[str, float]]]:
-        """Encode, forward, decode."""
+        """Encode, forward and decode."""
         return self.decode(self.forward(self.encode(texts, truncate=truncate)))

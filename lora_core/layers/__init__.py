@@ -1,16 +1,15 @@
-"""LoRA layers, by name."""
+"""LoRA layers by variant name."""
 
 from collections.abc import Mapping
 
 from lora_core.layers.base import AdapterLinear
-from lora_core.layers.dora import DoraLinear
-from lora_core.layers.lora import LoraFaLinear, LoraLinear, RsLoraLinear, UnscaledLinear
-from lora_core.specs.method import Variant
+from lora_core.layers.lora import DoraLinear, LoraFaLinear, LoraLinear, RsLoraLinear, UnscaledLinear
+from lora_core.specs.method import LoraVariant
 
-VARIANTS: Mapping[Variant, type[AdapterLinear]] = {
-    Variant.LORA: LoraLinear,
-    Variant.RSLORA: RsLoraLinear,
-    Variant.UNSCALED: UnscaledLinear,
-    Variant.DORA: DoraLinear,
-    Variant.LORA_FA: LoraFaLinear,
+VARIANTS: Mapping[LoraVariant, type[AdapterLinear]] = {
+    LoraVariant.LORA: LoraLinear,
+    LoraVariant.RSLORA: RsLoraLinear,
+    LoraVariant.UNSCALED: UnscaledLinear,
+    LoraVariant.DORA: DoraLinear,
+    LoraVariant.LORA_FA: LoraFaLinear,
 }

@@ -1,8 +1,8 @@
-"""The one law that every adapter layer keeps.
+"""The base class of all adapter layers.
 
-In evaluation, `forward(x)` equals a plain linear layer with `effective_weight()` and the base's
-bias; before the first update it equals the base layer. Merging rests on this law, so it is written
-here, once for every kind.
+Invariant, for every variant: in evaluation mode, `forward(x)` equals a plain linear layer with
+`effective_weight()` and the base layer's bias. Before the first update it equals the base layer.
+Merging relies on this invariant.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from lora_core.errors.training import NonFiniteWeights
 
 
 class AdapterLinear(nn.Module, ABC):
-    """A frozen linear layer (d_in -> d_out) with a trainable low-rank adapter beside it.
+    """A frozen linear layer (d_in -> d_out) with a trainable low-rank adapter.
 
     A has shape (r, d_in) and B has shape (d_out, r), both float32.
     """
@@ -29,62 +29,62 @@ class AdapterLinear(nn.Module, ABC):
         self.A = nn.Parameter(torch.empty(r, base.in_features))
         self.B = nn.Parameter(torch.zeros(base.out_features, r))
         self._original: Tensor | None = None  # the base weight while the adapter is merged into it
-        self.draw_A()
+        self.init_A()
 
     @staticmethod
     @abstractmethod
-    def scale_of(alpha: float, r: int) -> float:
-        """The factor before B A, for this alpha and rank."""
+    def compute_scale(alpha: float, r: int) -> float:
+        """Return the factor of B A for this alpha and rank."""
 
     @property
     def scale(self) -> float:
-        """The factor before B A."""
-        return self.scale_of(self.alpha, self.r)
+        """The factor of B A."""
+        return self.compute_scale(self.alpha, self.r)
 
     @abstractmethod
-    def draw_A(self) -> None:
-        """Fill A with random numbers. B is zero already, so that the layer starts as its base."""
+    def init_A(self) -> None:
+        """Fill A with random numbers. B is zero, so the layer starts out equal to its base."""
 
     @abstractmethod
     def effective_weight(self) -> Tensor:
-        """The weight (d_out, d_in) that this layer acts with, in float32.
+        """Return the weight (d_out, d_in) that this layer multiplies by, in float32.
 
-        Inside autocast B A is rounded to its type: merge outside.
+        Under autocast, B A is rounded to the autocast type: merge outside of it.
         """
 
     @abstractmethod
-    def adapted(self, x: Tensor) -> Tensor:
-        """The output (…, d_out) with the adapter beside the base."""
+    def forward_with_adapter(self, x: Tensor) -> Tensor:
+        """Return the output (…, d_out) of the base layer and the adapter, not merged."""
 
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What the adapter adds to the base, all of it saved.
+        """Yield the names and parameters that the adapter adds to the base. All of them are saved.
 
-        All of it trains, unless a variant freezes a part where it makes it.
+        All of them train, unless a variant freezes some when it creates them.
         """
         yield from self.named_parameters(recurse=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, d_in) -> (…, d_out)."""
-        return self.base(x) if self.merged else self.adapted(x)
+        return self.base(x) if self.merged else self.forward_with_adapter(x)
 
     @property
     def applies_dropout(self) -> bool:
-        """Whether the adapter now sees less of x than the base does."""
+        """Whether the adapter's input currently goes through dropout, unlike the base's."""
         return self.training and self.dropout.p > 0 and not self.merged
 
     @property
     def weight(self) -> Tensor:
-        """What `forward` multiplies by, (d_out, d_in), unless the adapter drops some of x."""
+        """The weight (d_out, d_in) that `forward` multiplies by, apart from dropout."""
         return self.base.weight if self.merged else self.effective_weight()
 
     @property
     def bias(self) -> Tensor | None:
-        """What `forward` adds, (d_out,)."""
+        """The bias (d_out,) that `forward` adds."""
         return self.base.bias
 
     @property
     def original_weight(self) -> Tensor:
-        """The base weight (d_out, d_in) as it was before any merge."""
+        """The base weight (d_out, d_in) without the adapter."""
         return self.base.weight if self._original is None else self._original
 
     @property
@@ -93,9 +93,9 @@ class AdapterLinear(nn.Module, ABC):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Put the effective weight into the base and keep the original.
+        """Replace the base weight by the effective weight, and keep the original.
 
-        Raises `NonFiniteWeights`; then nothing has changed.
+        Raises `NonFiniteWeights`; the layer is then unchanged.
         """
         if self.merged:
             return
@@ -106,7 +106,7 @@ class AdapterLinear(nn.Module, ABC):
         self.base.weight.data = weight.to(self._original.dtype)
 
     def unmerge(self) -> None:
-        """Put the original weight back, bit for bit."""
+        """Restore the original base weight, bit for bit."""
         if self._original is not None:
             self.base.weight.data = self._original
             self._original = None

@@ -1,7 +1,11 @@
-"""LoRA: y = W x + b + scale · B (A x)  (Hu et al. 2021, arXiv 2106.09685, equation 3)."""
+"""LoRA and its variants: y = W x + b + scale · B (A x).
+
+(Hu et al. 2021, arXiv 2106.09685, equation 3.)
+"""
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,19 +16,19 @@ class LoraLinear(AdapterLinear):
     """LoRA as in the paper: scale = alpha / r."""
 
     @staticmethod
-    def scale_of(alpha: float, r: int) -> float:
+    def compute_scale(alpha: float, r: int) -> float:
         return alpha / r
 
-    def draw_A(self) -> None:
-        # U(-1/√d_in, 1/√d_in), as loralib and PEFT draw it; the paper speaks of a Gaussian.
+    def init_A(self) -> None:
+        # U(-1/√d_in, 1/√d_in), as in loralib and PEFT; the paper uses a Gaussian.
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
 
-    def adapted(self, x: Tensor) -> Tensor:
+    def forward_with_adapter(self, x: Tensor) -> Tensor:
         """W x + b + scale · B (A x)."""
         y: Tensor = self.base(x)
-        return y + self.low_rank(x)
+        return y + self.low_rank_update(x)
 
-    def low_rank(self, x: Tensor) -> Tensor:
+    def low_rank_update(self, x: Tensor) -> Tensor:
         """scale · B (A x): (…, d_in) -> (…, r) -> (…, d_out). Scaled at (…, r), the smallest."""
         return F.linear(self.scale * F.linear(self.dropout(x), self.A), self.B)
 
@@ -33,18 +37,18 @@ class LoraLinear(AdapterLinear):
 
 
 class RsLoraLinear(LoraLinear):
-    """Rank-stabilised LoRA: scale = alpha / sqrt(r)  (Kalajdzievski 2023, arXiv 2312.03732)."""
+    """Rank-stabilized LoRA: scale = alpha / sqrt(r)  (Kalajdzievski 2023, arXiv 2312.03732)."""
 
     @staticmethod
-    def scale_of(alpha: float, r: int) -> float:
+    def compute_scale(alpha: float, r: int) -> float:
         return alpha / math.sqrt(r)
 
 
 class LoraFaLinear(LoraLinear):
-    """LoRA with frozen A: B alone trains  (LoRA-FA, Zhang et al. 2023, arXiv 2308.03303)."""
+    """LoRA with frozen A: only B trains  (LoRA-FA, Zhang et al. 2023, arXiv 2308.03303)."""
 
-    def draw_A(self) -> None:
-        super().draw_A()
+    def init_A(self) -> None:
+        super().init_A()
         self.A.requires_grad_(False)
 
 
@@ -52,8 +56,38 @@ class UnscaledLinear(LoraLinear):
     """The convention of the "LoRA from scratch" lessons: scale = alpha, A ~ N(0, 1/r)."""
 
     @staticmethod
-    def scale_of(alpha: float, r: int) -> float:  # noqa: ARG004
+    def compute_scale(alpha: float, r: int) -> float:  # noqa: ARG004
         return alpha
 
-    def draw_A(self) -> None:
+    def init_A(self) -> None:
         nn.init.normal_(self.A, std=1 / math.sqrt(self.r))
+
+
+class DoraLinear(LoraLinear):
+    """DoRA: the magnitude m (d_out,) of each output row is learned apart from its direction.
+
+    y = m · (W + scale · B A) x / ||W + scale · B A|| + b, and m starts at the row norms of W.
+
+    (Liu et al. 2024, arXiv 2402.09353, equation 5.) The paper normalizes columns; those are the
+    rows of torch's (d_out, d_in) weights, here as in the authors' code and in PEFT.
+    """
+
+    def __init__(self, base: nn.Linear, *, r: int, alpha: float, dropout: float = 0.0) -> None:
+        super().__init__(base, r=r, alpha=alpha, dropout=dropout)
+        self.magnitude = nn.Parameter(torch.linalg.vector_norm(base.weight.detach().float(), dim=1))
+
+    def row_scale(self) -> Tensor:
+        """m / ||W + scale · B A||, shape (d_out,).
+
+        The norm is treated as a constant in the backward pass (section 4.3 of the paper).
+        """
+        row_norm: Tensor = torch.linalg.vector_norm(super().effective_weight().detach(), dim=1)
+        return self.magnitude / row_norm
+
+    def forward_with_adapter(self, x: Tensor) -> Tensor:
+        direction = F.linear(x, self.base.weight) + self.low_rank_update(x)
+        y = self.row_scale() * direction
+        return y if self.base.bias is None else y + self.base.bias
+
+    def effective_weight(self) -> Tensor:
+        return self.row_scale()[:, None] * super().effective_weight()

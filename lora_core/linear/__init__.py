@@ -1,1 +1,1 @@
-"""The linear model: TF-IDF of words and word pairs, and logistic regression. Needs no torch."""
+"""The linear model: TF-IDF of words and word pairs, and logistic regression. Without torch."""

@@ -1,10 +1,10 @@
-"""The files of a linear model: scikit-learn's parameters without any code.
+"""The files of a linear model: the parameters of scikit-learn, without code.
 
-linear.json          how texts become terms, and the terms, in the order of the columns
-linear.safetensors   in float64: `coef` (rows, terms), `intercept` (rows,), `idf` (terms,)
+linear.json settings of the vectorizer, and the terms in column order linear.safetensors in float64:
+`coef` (rows, terms), `intercept` (rows,), `idf` (terms,)
 
-Two labels have one row, which speaks for the second; more labels have a row each. Reading is
-strict, since a model may come from anywhere. Loads no scikit-learn.
+Two labels have one row of weights, for the second label; more labels have one row each. Reading is
+strict, because a model may come from an untrusted source. Does not import scikit-learn.
 """
 
 from dataclasses import dataclass
@@ -17,24 +17,38 @@ from pydantic import Field, StringConstraints, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from lora_core.errors.artifact import ArtifactUnfit
-from lora_core.linear.limits import MAX_TERM, MAX_TERMS, most_terms, rows_of
+from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.manifest import LINEAR
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.fields import FrozenModel
 from lora_core.specs.method import NGram
-from lora_core.specs.validation import first_fault
+from lora_core.specs.validation import first_problem
+
+MAX_TERMS = 200_000
+MAX_TERM_CHARACTERS = 100
+MAX_WEIGHTS = 4_000_000  # rows x terms: 32 MB, of which a fit needs 25 times as much memory
+
+
+def weight_rows(labels: int) -> int:
+    """Return the rows of weights for a number of labels. Two labels have one row."""
+    return 1 if labels == 2 else labels
+
+
+def max_terms(labels: int) -> int:
+    """Return the maximum number of terms for a number of labels."""
+    return min(MAX_TERMS, MAX_WEIGHTS // weight_rows(labels))
+
 
 WEIGHTS = "linear.safetensors"
 FILES = (LINEAR, WEIGHTS)
-_JSON_BYTES = 100_000_000  # MAX_TERMS of MAX_TERM characters of four bytes
-_LARGEST = 1e9  # of any number
-_HEADER_BYTES = 10_000
+_MAX_JSON_BYTES = 100_000_000  # MAX_TERMS of MAX_TERM_CHARACTERS with four bytes each
+_MAX_VALUE = 1e9  # of any parameter
+_MAX_HEADER_BYTES = 10_000
 
-Term = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TERM)]
+Term = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TERM_CHARACTERS)]
 
 
-class Vectorizer(Frozen):
-    """Parameters of scikit-learn's `TfidfVectorizer`. Those with one value are there to be read."""
+class VectorizerSettings(FrozenModel):
+    """Parameters of scikit-learn's `TfidfVectorizer`. Constant ones are stored as documentation."""
 
     analyzer: Literal["word"] = "word"
     lowercase: Literal[True] = True
@@ -44,68 +58,73 @@ class Vectorizer(Frozen):
     norm: Literal["l2"] = "l2"
 
 
-class _Description(Frozen):
+class LinearDescription(FrozenModel):
     format: Literal[1] = 1
-    vectorizer: Vectorizer
+    vectorizer: VectorizerSettings
     terms: Annotated[tuple[Term, ...], Field(max_length=MAX_TERMS)]
 
 
 @dataclass(frozen=True, eq=False)
-class Parameters:
-    """All that a linear model is."""
+class LinearParameters:
+    """The parameters of a linear model."""
 
-    vectorizer: Vectorizer
+    vectorizer: VectorizerSettings
     terms: tuple[str, ...]
     coef: NDArray[np.float64]  # (rows, terms)
     intercept: NDArray[np.float64]  # (rows,)
     idf: NDArray[np.float64]  # (terms,)
 
 
-def save(directory: Path, parameters: Parameters) -> None:
+def save_parameters(directory: Path, parameters: LinearParameters) -> None:
     """Write both files."""
-    description = _Description(vectorizer=parameters.vectorizer, terms=parameters.terms)
+    description = LinearDescription(vectorizer=parameters.vectorizer, terms=parameters.terms)
     (directory / LINEAR).write_text(description.model_dump_json(indent=1), encoding="utf-8")
     tensors = {"coef": parameters.coef, "intercept": parameters.intercept, "idf": parameters.idf}
     save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / WEIGHTS)
 
 
-def read(directory: Path, labels: int) -> Parameters:
-    """What `save` wrote, of a model with so many labels. Raises `ArtifactUnfit`."""
-    description = _described(directory)
-    terms, rows = len(description.terms), rows_of(labels)
-    if terms > most_terms(labels):
-        raise ArtifactUnfit(problem=f"{LINEAR} has more than {most_terms(labels):,} terms")
+def read_parameters(directory: Path, labels: int) -> LinearParameters:
+    """Read and validate the files of a model with this number of labels. Raises
+    `UnsupportedArtifact`."""
+    description = _read_description(directory)
+    terms, rows = len(description.terms), weight_rows(labels)
+    if terms > max_terms(labels):
+        raise UnsupportedArtifact(problem=f"{LINEAR} has more than {max_terms(labels):,} terms")
     if len(set(description.terms)) != terms:
-        raise ArtifactUnfit(problem=f"{LINEAR} has a term twice")
+        raise UnsupportedArtifact(problem=f"{LINEAR} has a duplicate term")
     shapes = {"coef": (rows, terms), "intercept": (rows,), "idf": (terms,)}
-    largest = 8 * sum(int(np.prod(shape)) for shape in shapes.values()) + _HEADER_BYTES
-    tensors = _tensors(directory, largest)
+    largest = 8 * sum(int(np.prod(shape)) for shape in shapes.values()) + _MAX_HEADER_BYTES
+    tensors = _read_tensors(directory, largest)
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-        raise ArtifactUnfit(problem=f"{WEIGHTS} does not fit the labels and terms of the model")
+        raise UnsupportedArtifact(
+            problem=f"{WEIGHTS} does not fit the labels and terms of the model"
+        )
     for name, tensor in tensors.items():
-        if tensor.dtype != np.float64 or not (np.abs(tensor) <= _LARGEST).all():
-            raise ArtifactUnfit(
-                problem=f"{name} in {WEIGHTS} is not float64 with numbers up to {_LARGEST:g}"
+        if tensor.dtype != np.float64 or not (np.abs(tensor) <= _MAX_VALUE).all():
+            raise UnsupportedArtifact(
+                problem=f"{name} in {WEIGHTS} is not float64 with numbers up to {_MAX_VALUE:g}"
             )
-    return Parameters(description.vectorizer, description.terms, **tensors)
+    return LinearParameters(description.vectorizer, description.terms, **tensors)
 
 
-def _described(directory: Path) -> _Description:
+def _read_description(directory: Path) -> LinearDescription:
     try:
-        if (directory / LINEAR).stat().st_size > _JSON_BYTES:
-            raise ArtifactUnfit(problem=f"{LINEAR} is larger than {_JSON_BYTES:,} bytes")
-        return _Description.model_validate_json((directory / LINEAR).read_bytes(), strict=True)
+        if (directory / LINEAR).stat().st_size > _MAX_JSON_BYTES:
+            raise UnsupportedArtifact(problem=f"{LINEAR} is larger than {_MAX_JSON_BYTES:,} bytes")
+        return LinearDescription.model_validate_json((directory / LINEAR).read_bytes(), strict=True)
     except OSError as error:
-        raise ArtifactUnfit(problem=f"{LINEAR} cannot be read") from error
+        raise UnsupportedArtifact(problem=f"{LINEAR} cannot be read") from error
     except ValidationError as error:
-        place, fault = first_fault(error, _Description)
-        raise ArtifactUnfit(problem=f"{LINEAR} has a wrong {place}: {fault}") from error
+        location, message = first_problem(error, LinearDescription)
+        raise UnsupportedArtifact(
+            problem=f"{LINEAR} has an invalid {location}: {message}"
+        ) from error
 
 
-def _tensors(directory: Path, most: int) -> dict[str, NDArray[np.float64]]:
+def _read_tensors(directory: Path, max_bytes: int) -> dict[str, NDArray[np.float64]]:
     try:
-        if (directory / WEIGHTS).stat().st_size > most:
-            raise ArtifactUnfit(problem=f"{WEIGHTS} is larger than {most:,} bytes")
+        if (directory / WEIGHTS).stat().st_size > max_bytes:
+            raise UnsupportedArtifact(problem=f"{WEIGHTS} is larger than {max_bytes:,} bytes")
         return dict(load_file(directory / WEIGHTS))
     except (OSError, SafetensorError) as error:
-        raise ArtifactUnfit(problem=f"{WEIGHTS} cannot be read") from error
+        raise UnsupportedArtifact(problem=f"{WEIGHTS} cannot be read") from error

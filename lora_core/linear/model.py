@@ -1,4 +1,4 @@
-"""TF-IDF of words and word pairs, and logistic regression, both computed by scikit-learn."""
+"""The linear model: TF-IDF of words and word pairs, and logistic regression with scikit-learn."""
 
 import re
 import warnings
@@ -13,49 +13,54 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from lora_core.linear.files import Parameters, Vectorizer
-from lora_core.linear.limits import MAX_TERM, most_terms, rows_of
+from lora_core.linear.files import (
+    MAX_TERM_CHARACTERS,
+    LinearParameters,
+    VectorizerSettings,
+    max_terms,
+    weight_rows,
+)
 from lora_core.specs.method import LinearSpec
 
 MAX_ITER = 1000
-FEW_CHARACTERS = 100_000  # of texts to learn from: see `settled`
-NEVER = -30.0  # logit of a label that does not occur
-_LOWERED_LONGER = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"  # alone among all characters
-# Of the path from no words to all of them: panels of so many points (Gauss and Legendre).
-_PANELS, _POINTS = 64, 16
+FEW_CHARACTERS = 100_000  # of the training texts: see `resolve_min_df`
+UNSEEN_LABEL_LOGIT = -30.0  # logit of a label without training texts
+_LONGER_IN_LOWER_CASE = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"  # the only such character
+# Gauss-Legendre quadrature along the path from no words to all words: points per panel.
+_QUADRATURE_PANELS, _QUADRATURE_POINTS = 64, 16
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """Characters `start` to `end` of a text."""
+class TextSpan:
+    """The characters `start` to `end` of a text."""
 
     start: int
     end: int
 
 
 class LinearModel:
-    """Texts in, logits out. May be used by several threads at once."""
+    """Computes logits of texts. Thread-safe."""
 
-    def __init__(self, parameters: Parameters, *, converged: bool = True) -> None:
+    def __init__(self, parameters: LinearParameters, *, converged: bool = True) -> None:
         self.parameters = parameters
-        self.converged = converged  # false: the fit was stopped at `MAX_ITER`
+        self.converged = converged  # False: the fit reached `MAX_ITER`
         self._vectorizer: TfidfVectorizer | None = None
-        if parameters.terms:  # scikit-learn has no word for a vocabulary without any
-            places = {term: place for place, term in enumerate(parameters.terms)}
+        if parameters.terms:  # scikit-learn rejects an empty vocabulary
+            positions = {term: position for position, term in enumerate(parameters.terms)}
             settings = parameters.vectorizer.model_dump()
-            self._vectorizer = TfidfVectorizer(vocabulary=places, **settings)
+            self._vectorizer = TfidfVectorizer(vocabulary=positions, **settings)
             self._vectorizer.idf_ = parameters.idf
         self._weights = np.ascontiguousarray(parameters.coef.T)  # (terms, rows)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that it takes, about: a term is a string and an entry of a dictionary."""
+        """The approximate memory in bytes: a term is a string and a dictionary entry."""
         tensors = (self.parameters.coef, self.parameters.intercept, self.parameters.idf)
         terms = 150 * len(self.parameters.terms)
         return 2 * sum(tensor.nbytes for tensor in tensors) + terms
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """(texts, labels): their softmax is what `LogisticRegression.predict_proba` gives."""
+        """Return logits (texts, labels), whose softmax is `LogisticRegression.predict_proba`."""
         decision = np.tile(self.parameters.intercept, (len(texts), 1))
         if self._vectorizer is not None:
             decision += self._vectorizer.transform(texts) @ self._weights
@@ -63,15 +68,16 @@ class LinearModel:
 
     def contributions(
         self, text: str, label: int, temperature: float = 1.0
-    ) -> tuple[list[tuple[Word, float]], float]:
-        """What each word adds to the probability of a label, and that probability without words.
+    ) -> tuple[list[tuple[TextSpan, float]], float]:
+        """Return the contribution of each word to the probability of a label, and the probability
+        without words.
 
         The contribution of a term to the logits is exact: its weight times its TF-IDF. Integrated
-        gradients (Sundararajan et al. 2017, arXiv 1703.01365), here from no words to all of them,
-        carry it over to the probability, so that the words add up to the difference. A term of
-        several words, or one that occurs more than once, is shared out evenly.
+        gradients (Sundararajan et al. 2017, arXiv 1703.01365), from no words to all words, transfer
+        it to the probability, so that the contributions add up to the difference. A term of several
+        words, or one that occurs more than once, is distributed evenly.
         """
-        words = list(_words(text, self.parameters.vectorizer))
+        words = list(_word_spans(text, self.parameters.vectorizer))
         intercept = self.parameters.intercept[None]
         start = float(softmax(_logits(intercept) / temperature)[0, label])
         added = np.zeros(len(words))
@@ -80,30 +86,33 @@ class LinearModel:
             parts = _logits(row.data[:, None] * self._weights[row.indices])  # (found, labels)
             gradient = _mean_gradient(_logits(intercept)[0], parts.sum(axis=0), label, temperature)
             shares = dict(zip(row.indices.tolist(), (parts @ gradient).tolist(), strict=True))
-            self._share_out(text, shares, added)
-        spans = [Word(start, end) for start, end in words]
+            self._distribute(text, shares, added)
+        spans = [TextSpan(start, end) for start, end in words]
         return list(zip(spans, added.tolist(), strict=True)), start
 
-    def _share_out(self, text: str, shares: dict[int, float], added: NDArray[np.float64]) -> None:
+    def _distribute(self, text: str, shares: dict[int, float], added: NDArray[np.float64]) -> None:
         """Add the share of each term to the words that it consists of."""
         assert self._vectorizer is not None  # noqa: S101
-        vocabulary, least = self._vectorizer.vocabulary_, self.parameters.vectorizer.ngram_range
+        vocabulary, ngram_range = (
+            self._vectorizer.vocabulary_,
+            self.parameters.vectorizer.ngram_range,
+        )
         tokens = re.findall(self.parameters.vectorizer.token_pattern, text.lower())
-        found: dict[int, list[tuple[int, int]]] = {}
-        for size in range(least[0], least[1] + 1):
+        occurrences: dict[int, list[tuple[int, int]]] = {}
+        for size in range(ngram_range[0], ngram_range[1] + 1):
             for first in range(len(tokens) - size + 1):
                 term = vocabulary.get(" ".join(tokens[first : first + size]))
                 if term in shares:
-                    found.setdefault(term, []).append((first, size))
-        for term, places in found.items():
-            for first, size in places:
-                added[first : first + size] += shares[term] / (len(places) * size)
+                    occurrences.setdefault(term, []).append((first, size))
+        for term, positions in occurrences.items():
+            for first, size in positions:
+                added[first : first + size] += shares[term] / (len(positions) * size)
 
 
-def settled(spec: LinearSpec, texts: Sequence[str]) -> LinearSpec:
-    """The same with what is left open decided by the texts to learn from.
+def resolve_min_df(spec: LinearSpec, texts: Sequence[str]) -> LinearSpec:
+    """Return the spec with `min_df` set, from the training texts if it is None.
 
-    Words that occur once help as long as there are few: measured on folds of both samples
+    Words that occur once help as long as there is little text: measured on folds of both samples
     (docs/decisions/0038).
     """
     few = sum(map(len, texts)) <= FEW_CHARACTERS
@@ -118,26 +127,26 @@ def fit(
     classes: int,
     balanced: bool = False,
 ) -> LinearModel:
-    """Learn from texts and their labels, 0 to `classes` - 1.
+    """Fit a model to texts and their labels, 0 to `classes` - 1.
 
-    Terms are the most frequent ones, at most `limits.most_terms`, of up to `limits.MAX_TERM`
-    characters. If no term occurs in `min_df` texts, the model knows the frequencies of the labels
-    alone. A label that does not occur is practically never answered. `balanced`: every label counts
-    as much as any other.
+    The vocabulary is the most frequent terms, at most `files.max_terms`, of up to
+    `files.MAX_TERM_CHARACTERS` characters. If no term occurs in `min_df` texts, the model only
+    predicts the label frequencies. A label without training texts has practically no probability.
+    `balanced`: labels are weighted inversely to their frequency.
     """
-    spec = settled(spec, texts)
-    vectorizer = Vectorizer(ngram_range=spec.ngram_range)
+    spec = resolve_min_df(spec, texts)
+    vectorizer = VectorizerSettings(ngram_range=spec.ngram_range)
     settings = vectorizer.model_dump(exclude={"sublinear_tf", "norm"})
-    counter = CountVectorizer(min_df=spec.min_df, max_features=most_terms(classes), **settings)
+    counter = CountVectorizer(min_df=spec.min_df, max_features=max_terms(classes), **settings)
     present = np.unique(labels)
     try:
         counts = counter.fit_transform(texts) if len(present) > 1 else None
-    except ValueError:  # there is no such term
+    except ValueError:  # no term is frequent enough
         counts = None
     if counts is None:
-        return LinearModel(_frequencies(vectorizer, labels, classes, balanced=balanced))
+        return LinearModel(_label_frequencies(vectorizer, labels, classes, balanced=balanced))
     terms = counter.get_feature_names_out()
-    short = np.array([len(term) <= MAX_TERM for term in terms])
+    short = np.array([len(term) <= MAX_TERM_CHARACTERS for term in terms])
     if not short.all():
         counts, terms = counts[:, short], terms[short]
     weighting = TfidfTransformer(sublinear_tf=vectorizer.sublinear_tf, norm=vectorizer.norm)
@@ -146,43 +155,45 @@ def fit(
         C=spec.C, max_iter=MAX_ITER, class_weight="balanced" if balanced else None
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is in the result
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported by `converged`
         regression.fit(weighted, labels)
-    coef, intercept = _of_all(present, classes, regression.coef_, regression.intercept_)
+    coef, intercept = _expand_to_all_labels(
+        present, classes, regression.coef_, regression.intercept_
+    )
     return LinearModel(
-        Parameters(vectorizer, tuple(map(str, terms)), coef, intercept, weighting.idf_),
+        LinearParameters(vectorizer, tuple(map(str, terms)), coef, intercept, weighting.idf_),
         converged=bool((regression.n_iter_ < MAX_ITER).all()),
     )
 
 
-def _of_all(
+def _expand_to_all_labels(
     present: NDArray[np.int64],
     classes: int,
     coef: NDArray[np.float64],
     intercept: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The weights of all labels, those that do not occur among them."""
+    """Return coefficients and intercepts of all labels, including those without training texts."""
     if len(present) == classes:
         return coef, intercept
-    every = np.zeros((classes, coef.shape[1])), np.full(classes, NEVER)
-    for all_of, some in zip(every, (coef.T, intercept[None]), strict=True):
-        all_of[present] = _logits(some).T.reshape(len(present), *all_of.shape[1:])
-    return every
+    expanded = np.zeros((classes, coef.shape[1])), np.full(classes, UNSEEN_LABEL_LOGIT)
+    for full, partial in zip(expanded, (coef.T, intercept[None]), strict=True):
+        full[present] = _logits(partial).T.reshape(len(present), *full.shape[1:])
+    return expanded
 
 
-def _frequencies(
-    vectorizer: Vectorizer, labels: NDArray[np.int64], classes: int, *, balanced: bool
-) -> Parameters:
-    """A model without terms: its softmax gives the frequencies of the labels."""
+def _label_frequencies(
+    vectorizer: VectorizerSettings, labels: NDArray[np.int64], classes: int, *, balanced: bool
+) -> LinearParameters:
+    """Return a model without terms, whose softmax is the label frequencies."""
     counts = np.bincount(labels, minlength=classes)
-    logs = np.log(np.maximum(counts > 0 if balanced else counts, np.exp(NEVER)))
-    intercept = np.array([logs[1] - logs[0]]) if rows_of(classes) == 1 else logs
+    logs = np.log(np.maximum(counts > 0 if balanced else counts, np.exp(UNSEEN_LABEL_LOGIT)))
+    intercept = np.array([logs[1] - logs[0]]) if weight_rows(classes) == 1 else logs
     none = np.zeros((len(intercept), 0))
-    return Parameters(vectorizer, (), none, intercept, np.zeros(0))
+    return LinearParameters(vectorizer, (), none, intercept, np.zeros(0))
 
 
 def _logits(decision: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…, rows) to (…, labels): z becomes [-z/2, z/2], whose softmax is the sigmoid of z."""
+    """Return (…, labels) for (…, rows): z becomes [-z/2, z/2], with softmax sigmoid(z)."""
     if decision.shape[-1] > 1:
         return decision
     return np.concatenate([-decision / 2, decision / 2], axis=-1)
@@ -191,25 +202,29 @@ def _logits(decision: NDArray[np.float64]) -> NDArray[np.float64]:
 def _mean_gradient(
     start: NDArray[np.float64], change: NDArray[np.float64], label: int, temperature: float
 ) -> NDArray[np.float64]:
-    """(labels,): of the probability of `label` by each logit, on the way from `start` on."""
-    nodes, weights = np.polynomial.legendre.leggauss(_POINTS)
-    shares = (np.arange(_PANELS)[:, None] + (nodes + 1) / 2) / _PANELS  # (panels, points), 0 to 1
+    """Return the mean gradient (labels,) of a label's probability along the path from `start`."""
+    nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_POINTS)
+    shares = (
+        np.arange(_QUADRATURE_PANELS)[:, None] + (nodes + 1) / 2
+    ) / _QUADRATURE_PANELS  # (panels, points), 0 to 1
     logits = start + shares.reshape(-1, 1) * change
     probabilities = softmax(logits / temperature, axis=1)
-    own = np.eye(len(start))[label]
-    gradients = probabilities[:, [label]] * (own - probabilities) / temperature
-    mean: NDArray[np.float64] = np.tile(weights / (2 * _PANELS), _PANELS) @ gradients
+    one_hot = np.eye(len(start))[label]
+    gradients = probabilities[:, [label]] * (one_hot - probabilities) / temperature
+    mean: NDArray[np.float64] = (
+        np.tile(weights / (2 * _QUADRATURE_PANELS), _QUADRATURE_PANELS) @ gradients
+    )
     return mean
 
 
-def _words(text: str, vectorizer: Vectorizer) -> Iterator[tuple[int, int]]:
-    """Where the words stand in the text as it was written. They are found in lower case."""
-    found = re.finditer(vectorizer.token_pattern, text.lower())
-    if _LOWERED_LONGER not in text:
-        yield from (match.span() for match in found)
+def _word_spans(text: str, vectorizer: VectorizerSettings) -> Iterator[tuple[int, int]]:
+    """Yield the positions of words in the original text. Words are matched in lowercase."""
+    matches = re.finditer(vectorizer.token_pattern, text.lower())
+    if _LONGER_IN_LOWER_CASE not in text:
+        yield from (match.span() for match in matches)
         return
     ends = list(accumulate(len(letter.lower()) for letter in text))
-    origin = [place for place, letter in enumerate(text) for _ in letter.lower()]
-    assert ends[-1] == len(origin)  # noqa: S101
-    for match in found:
-        yield origin[match.start()], origin[match.end() - 1] + 1
+    original_position = [position for position, letter in enumerate(text) for _ in letter.lower()]
+    assert ends[-1] == len(original_position)  # noqa: S101
+    for match in matches:
+        yield original_position[match.start()], original_position[match.end() - 1] + 1

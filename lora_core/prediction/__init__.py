@@ -1,1 +1,1 @@
-"""Answers to every row of a file."""
+"""Batch prediction: predict every row of a file."""

@@ -1,43 +1,45 @@
-"""One run from its description to finished results."""
+"""A batch prediction run: from its spec to the finished results."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from lora_core import manifest
-from lora_core.atomic_files import is_no_room
+from lora_core.atomic_files import is_disk_full
 from lora_core.data import table
 from lora_core.data.table import Record
-from lora_core.errors.training import CheckpointMismatch, DiskFull, Stopped
+from lora_core.errors.training import CheckpointMismatch, DiskFull, StopRequested
 from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
-from lora_core.failpoints import reach
-from lora_core.inference.load import load
-from lora_core.prediction import answers
-from lora_core.prediction.answers import Answers, Logits
-from lora_core.prediction.results import Results
-from lora_core.progress_reporter import Pulse
-from lora_core.specs.data import divided
-from lora_core.specs.predict import RESULTS, PredictSpec
-from lora_core.training.checkpoint_schedule import SavePlan, Saves
+from lora_core.failpoints import failpoint
+from lora_core.inference.load import load_predictor
+from lora_core.prediction import checkpoint
+from lora_core.prediction.checkpoint import Logits, PredictionState
+from lora_core.progress_reporter import ProgressReporter
+from lora_core.specs.data import split_sheet
+from lora_core.specs.predict import LABEL, RESULTS, SCORE, SCORES, PredictSpec
+from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
 
 if TYPE_CHECKING:
     from lora_core.inference.linear import LinearPredictor
-    from lora_core.inference.predictor import Predictor as EncoderPredictor
+    from lora_core.inference.predictor import Predictor
 
-    Predictor = EncoderPredictor | LinearPredictor
+    AnyPredictor = Predictor | LinearPredictor
 
-FORMAT = 1
-# Rows that are read, computed and written together. The borders decide which texts share a batch
-# and so the last bits of the numbers: a run that goes on keeps to them.
-CHUNK = 256
-SLICE = 32  # rows computed between two looks for a stop
+FORMAT = 1  # of the manifest
+# Rows that are read, computed and written together. The chunk boundaries decide which texts share a
+# batch, and so the last bits of the results; a resumed run keeps them.
+CHUNK_ROWS = 256
+BATCH_ROWS = 32  # rows computed between two checks for a stop request
 
 Summary = dict[str, Any]
+LabelScores = Sequence[tuple[str, float]]  # all labels, highest first
 
 
 def run(
@@ -46,106 +48,135 @@ def run(
     out_dir: Path,
     observer: Observer,
     stop: StopSignal,
-    plan: SavePlan | None = None,
+    checkpoint_settings: CheckpointSettings | None = None,
     resume: Path | None = None,
 ) -> Summary:
-    """Answer every row and write a directory with `results.jsonl`; returns what was counted.
+    """Predict every row, write a directory with `results.jsonl`, and return the counts.
 
-    The same file, model and threads give the same bytes, however often the run was broken off.
-    Raises `Stopped`, `DiskFull`, `ArtifactCorrupt`, `CheckpointCorrupt`, `CheckpointMismatch`, and
-    what `table.read` raises.
+    The same file, model and threads give the same bytes, however often the run was interrupted.
+    `resume` is the checkpoint to continue from. Raises `StopRequested`, `DiskFull`,
+    `ArtifactCorrupt`, `CheckpointCorrupt`, `CheckpointMismatch`, and what `table.read_records`
+    raises.
     """
-    pulse = Pulse(observer, stop)
-    pulse.enter(Phase.LOADING)
-    predictor = load(Path(spec.model), threads=spec.runtime.threads)
-    known = answers.read(resume, predictor.labels) if resume else Answers(predictor.labels)
-    saves = None
-    if plan is not None:
-        saves = Saves(plan, answers.write, observer, step=known.step)
-    pulse.enter(Phase.PREDICTING, known.step)
-    source, sheet = divided(spec.data.source)
-    records = table.read(Path(source), spec.data.text_column, sheet)
+    progress = ProgressReporter(observer, stop)
+    progress.enter_phase(Phase.LOADING)
+    predictor = load_predictor(Path(spec.model), threads=spec.runtime.threads)
+    labels = predictor.labels
+    state = checkpoint.read(resume, labels) if resume else PredictionState(labels)
+    schedule = None
+    if checkpoint_settings is not None:
+        schedule = CheckpointSchedule(
+            checkpoint_settings, checkpoint.write, observer, step=state.step
+        )
+    progress.enter_phase(Phase.PREDICTING, state.step)
+    source, sheet = split_sheet(spec.data.source)
+    records = table.read_records(Path(source), spec.data.text_column, sheet)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with (out_dir / RESULTS).open("w", encoding="utf-8", newline="") as file:
-            written = Results(file)
-            _Course(predictor, known, saves, pulse).run(records, written)
+            results = ResultsWriter(file)
+            _PredictionLoop(predictor, state, schedule, progress).run(records, results)
             file.flush()
             os.fsync(file.fileno())
-        pulse.enter(Phase.SAVING, written.rows)
-        summary = _summary(written, known, observer)
-        manifest.write(out_dir, _manifest(spec, written, summary, predictor))
-    except Stopped:
-        if saves is not None:
-            saves.save(known)
+        progress.enter_phase(Phase.SAVING, results.rows)
+        summary = _summarize(results, state, observer)
+        manifest.write(out_dir, _manifest(spec, results, summary, predictor))
+    except StopRequested:
+        if schedule is not None:
+            schedule.save(state)
         raise
     except OSError as error:
-        if is_no_room(error):
+        if is_disk_full(error):
             raise DiskFull(what="the results") from error
         raise
     observer.on_event(Finished(summary=summary))
     return summary
 
 
+class ResultsWriter:
+    """Writes rows with their predictions, one JSON object per line, and counts the labels.
+
+    Adds to the cells of a row `predicted_label`, its probability `predicted_score`, and
+    `predicted_scores`, the probability of every label.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.rows = 0
+        self.columns: dict[str, None] = {}  # of all rows, in order of first occurrence
+        self.label_counts: Counter[str] = Counter()
+
+    def write(self, records: Sequence[Record], predictions: Sequence[LabelScores]) -> None:
+        """Write the next rows with their predictions."""
+        for record, scores in zip(records, predictions, strict=True):
+            label, score = scores[0]
+            prediction = {LABEL: label, SCORE: score, SCORES: dict(scores)}
+            line = json.dumps({**record.cells, **prediction}, ensure_ascii=False, allow_nan=False)
+            self._file.write(line + "\n")
+            self.columns.update(dict.fromkeys(record.cells))
+            self.label_counts[label] += 1
+        self.rows += len(records)
+
+
 @dataclass
-class _Course:
-    """Chunk after chunk. `known` grows; what it holds already is not computed."""
+class _PredictionLoop:
+    """Predicts a file chunk by chunk. Rows that `state` holds already are not computed again."""
 
-    predictor: "Predictor"
-    known: Answers
-    saves: Saves[Answers] | None
-    pulse: Pulse
+    predictor: "AnyPredictor"
+    state: PredictionState
+    schedule: CheckpointSchedule[PredictionState] | None
+    progress: ProgressReporter
 
-    def run(self, records: Iterator[Record], written: Results) -> None:
-        """All rows, from the first."""
-        begun, saved = self.known.step, self.known.rows()
-        while chunk := list(islice(records, _size(begun - written.rows))):
-            self.pulse.beat(self.known.step)
-            if written.rows < begun:
-                logits = saved[written.rows : written.rows + len(chunk)]
+    def run(self, records: Iterator[Record], results: ResultsWriter) -> None:
+        """Predict and write all rows, from the first."""
+        resumed_rows, saved_logits = self.state.step, self.state.logits()
+        while chunk := list(islice(records, _chunk_rows(resumed_rows - results.rows))):
+            self.progress.tick(self.state.step)
+            if results.rows < resumed_rows:
+                logits = saved_logits[results.rows : results.rows + len(chunk)]
             else:
                 logits = self._compute(chunk)
-            written.write(chunk, self.predictor.decode(logits))
-        if written.rows < begun:
-            what = f"the file has {written.rows:,} rows, not the {begun:,} that were answered"
-            raise CheckpointMismatch(path="to go on from", what=what)
+            results.write(chunk, self.predictor.decode(logits))
+        if results.rows < resumed_rows:
+            what = f"the file has {results.rows:,} rows, not the {resumed_rows:,} that it holds"
+            raise CheckpointMismatch(path="to resume from", what=what)
 
     def _compute(self, chunk: list[Record]) -> Logits:
-        """Logits (rows, labels) of the next rows, which are known from then on."""
-        encoded = self.predictor.encode([record.text for record in chunk])
-        logits = np.empty((len(chunk), len(self.known.labels)), dtype=np.float32)
-        order = np.argsort([item.length for item in encoded], kind="stable")
-        for indices in np.array_split(order, range(SLICE, len(order), SLICE)):
-            self.pulse.beat()
-            logits[indices] = self.predictor.forward([encoded[i] for i in indices])
-        reach("answered")
-        self.known.add(logits, cut=sum(item.truncated for item in encoded))
-        if self.saves is not None and self.saves.due():
-            self.saves.save(self.known)
+        """Compute the logits (rows, labels) of the next rows and add them to the state."""
+        items = self.predictor.encode([record.text for record in chunk])
+        logits = np.empty((len(chunk), len(self.state.labels)), dtype=np.float32)
+        order = np.argsort([item.length for item in items], kind="stable")
+        for indices in np.array_split(order, range(BATCH_ROWS, len(order), BATCH_ROWS)):
+            self.progress.tick()
+            logits[indices] = self.predictor.forward([items[i] for i in indices])
+        failpoint("answered")
+        self.state.append(logits, truncated=sum(item.truncated for item in items))
+        if self.schedule is not None and self.schedule.is_due():
+            self.schedule.save(self.state)
         return logits
 
 
-def _size(left: int) -> int:
-    """Of the next chunk. None mixes the `left` known rows with others."""
-    return min(left, CHUNK) if left > 0 else CHUNK
+def _chunk_rows(resumed_rows_left: int) -> int:
+    """Return the size of the next chunk. No chunk mixes resumed rows with others."""
+    return min(resumed_rows_left, CHUNK_ROWS) if resumed_rows_left > 0 else CHUNK_ROWS
 
 
-def _summary(written: Results, known: Answers, observer: Observer) -> Summary:
-    if known.cut:
-        share = f"{known.cut:,} of {written.rows:,} texts"
-        message = f"{share} were longer than the model reads and were cut."
+def _summarize(results: ResultsWriter, state: PredictionState, observer: Observer) -> Summary:
+    if state.truncated:
+        share = f"{state.truncated:,} of {results.rows:,} texts"
+        message = f"{share} were longer than the model reads and were truncated."
         observer.on_event(Noted(level="warning", code="truncated", message=message))
-    return {"rows": written.rows, "cut": known.cut, "predicted": dict(written.predicted)}
+    return {"rows": results.rows, "cut": state.truncated, "predicted": dict(results.label_counts)}
 
 
 def _manifest(
-    spec: PredictSpec, written: Results, summary: Summary, predictor: "Predictor"
+    spec: PredictSpec, results: ResultsWriter, summary: Summary, predictor: "AnyPredictor"
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "created_by": manifest.created_by(),
         "spec": spec.model_dump(mode="json"),
-        "columns": list(written.columns),
+        "columns": list(results.columns),
         "labels": predictor.labels,
         "metrics": summary,
     }

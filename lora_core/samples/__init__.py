@@ -1,1 +1,1 @@
-"""Packaged samples: one base model and two data sets, made from files of pinned packages."""
+"""Packaged samples: a base model and two data sets, built from files of pinned packages."""

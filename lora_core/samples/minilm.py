@@ -1,8 +1,8 @@
-"""The sample base: a DistilBERT-architecture checkpoint made from the weights of MiniLM-L6.
+"""The sample base model: MiniLM-L6 converted to the DistilBERT architecture.
 
-MiniLM-L6 (Wang et al. 2020, arXiv 2002.10957) is a BERT of 6 layers and width 384. With one segment
-only, BERT adds row 0 of the token types to every word embedding; added once to the table, what is
-left is DistilBERT, number for number. The pooler has no place there and is left out.
+MiniLM-L6 (Wang et al. 2020, arXiv 2002.10957) is a BERT with 6 layers of width 384. With a single
+segment, BERT adds row 0 of the token type embeddings to every word embedding. With that row added
+to the table once, the rest is exactly DistilBERT. The pooler has no counterpart and is dropped.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lora_core import manifest
-from lora_core.atomic_files import new_entry
+from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.samples.packages import PackagedFile, locate
+from lora_core.samples.packages import PackagedFile, locate_file
 
 NAME = "minilm-l6"
 LAYERS = 6
@@ -47,7 +47,7 @@ TOKENIZER = PackagedFile(
 )
 REVISION = WEIGHTS.sha256
 
-_BLOCK = {  # DistilBERT's name -> BERT's, within a block
+_BLOCK = {  # DistilBERT's name -> BERT's name, within a block
     "attention.q_lin": "attention.self.query",
     "attention.k_lin": "attention.self.key",
     "attention.v_lin": "attention.self.value",
@@ -60,9 +60,9 @@ _BLOCK = {  # DistilBERT's name -> BERT's, within a block
 
 
 def config() -> dict[str, Any]:
-    """The `config.json` of the sample base, without making it.
+    """Return the `config.json` of the sample base model, without building the checkpoint.
 
-    DistilBERT has no setting for the layer norm's epsilon; the 1e-12 in its code is MiniLM's too.
+    DistilBERT has no setting for the epsilon of layer norm; the 1e-12 in its code is also MiniLM's.
     """
     return {
         "architectures": ["DistilBertModel"],
@@ -78,7 +78,7 @@ def config() -> dict[str, Any]:
         "n_heads": 12,
         "n_layers": LAYERS,
         "pad_token_id": 0,
-        "pooling": "mean",  # as its authors trained it
+        "pooling": "mean",  # as it was trained
         "qa_dropout": 0.1,
         "seq_classif_dropout": 0.2,
         "sinusoidal_pos_embds": False,
@@ -86,13 +86,13 @@ def config() -> dict[str, Any]:
     }
 
 
-def directory() -> Path:
-    """The checkpoint, made on first use: config, weights, tokenizer, manifest.
+def checkpoint_directory() -> Path:
+    """Return the checkpoint, built on first use: config, weights, tokenizer, manifest.
 
     Raises `SampleMissing`, `SampleChanged`, `DiskFull`.
     """
-    made_of = hashlib.sha256(f"{REVISION}{json.dumps(config())}".encode()).hexdigest()
-    final = cache_dir() / "bases" / f"{NAME}-{made_of[:12]}"
+    content_hash = hashlib.sha256(f"{REVISION}{json.dumps(config())}".encode()).hexdigest()
+    final = cache_dir() / "bases" / f"{NAME}-{content_hash[:12]}"
     if final.is_dir():
         try:
             manifest.verify(final)
@@ -100,21 +100,21 @@ def directory() -> Path:
             shutil.rmtree(final, ignore_errors=True)
         else:
             return final
-    with new_entry(final) as unfinished:
-        _make(unfinished)
+    with atomic_entry(final) as unfinished:
+        _build_checkpoint(unfinished)
     return final
 
 
-def _make(target: Path) -> None:
-    locate(CONFIG)  # its values are those of `config`
-    weights = translate(load_file(locate(WEIGHTS)))
-    tokenizer = json.loads(locate(TOKENIZER).read_text(encoding="utf-8"))
-    tokenizer |= {"truncation": None, "padding": None}  # the package cuts and pads to 128
+def _build_checkpoint(target: Path) -> None:
+    locate_file(CONFIG)  # verifies the file; its values are in `config`
+    weights = bert_to_distilbert(load_file(locate_file(WEIGHTS)))
+    tokenizer = json.loads(locate_file(TOKENIZER).read_text(encoding="utf-8"))
+    tokenizer |= {"truncation": None, "padding": None}  # the package truncates and pads to 128
     target.mkdir()
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    _write(target / "config.json", config())
-    _write(target / "tokenizer.json", tokenizer)
-    _write(
+    _write_json(target / "config.json", config())
+    _write_json(target / "tokenizer.json", tokenizer)
+    _write_json(
         target / "tokenizer_config.json",
         {
             "tokenizer_class": "BertTokenizer",
@@ -130,10 +130,10 @@ def _make(target: Path) -> None:
     manifest.write(target, {"base": NAME, "revision": REVISION})
 
 
-def translate(bert: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """BERT's tensors under DistilBERT's names."""
-    made = {
-        # torch adds the same two float32 numbers in BERT's forward, so the sum is equal bit for bit
+def bert_to_distilbert(bert: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Rename BERT's tensors to DistilBERT's names."""
+    renamed = {
+        # BERT's forward adds the same two float32 numbers, so the sum is equal bit for bit
         "embeddings.word_embeddings.weight": np.add(
             bert["embeddings.word_embeddings.weight"],
             bert["embeddings.token_type_embeddings.weight"][0],
@@ -143,12 +143,12 @@ def translate(bert: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         "embeddings.LayerNorm.bias": bert["embeddings.LayerNorm.bias"],
     }
     for layer in range(LAYERS):
-        for ours, theirs in _BLOCK.items():
+        for distilbert_name, bert_name in _BLOCK.items():
             for kind in ("weight", "bias"):
-                name = f"transformer.layer.{layer}.{ours}.{kind}"
-                made[name] = bert[f"encoder.layer.{layer}.{theirs}.{kind}"]
-    return made
+                name = f"transformer.layer.{layer}.{distilbert_name}.{kind}"
+                renamed[name] = bert[f"encoder.layer.{layer}.{bert_name}.{kind}"]
+    return renamed
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

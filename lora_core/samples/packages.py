@@ -1,4 +1,4 @@
-"""Data files of pinned packages, read as data: the package itself is never imported."""
+"""Data files of pinned packages. The packages themselves are never imported."""
 
 import os
 from dataclasses import dataclass
@@ -7,38 +7,40 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lora_core import manifest
-from lora_core.errors.base import SampleChanged, SampleMissing
+from lora_core.errors.base_model import SampleChanged, SampleMissing
 
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """One file of one release, known by its content."""
+    """A file of a release, identified by its content."""
 
     package: str
     version: str
-    path: str  # as the package lists it
+    path: str  # as listed by the package
     sha256: str
 
 
-def locate(file: PackagedFile) -> Path:
-    """Where the file is on this machine, its content checked.
+def locate_file(file: PackagedFile) -> Path:
+    """Return the path of the file on this host, after checking its content.
 
-    Raises `SampleMissing` if the package or the file is not there, `SampleChanged` if the content
-    is another one.
+    Raises `SampleMissing` if the package or the file is missing, `SampleChanged` if the content
+    differs.
     """
     try:
-        listed = distribution(file.package).files or []
+        files = distribution(file.package).files or []
     except PackageNotFoundError as error:
         raise SampleMissing(package=file.package, version=file.version) from error
-    path = next((Path(str(one.locate())) for one in listed if one.as_posix() == file.path), None)
+    path = next(
+        (Path(str(entry.locate())) for entry in files if entry.as_posix() == file.path), None
+    )
     if path is None or not path.is_file():
         raise SampleMissing(package=file.package, version=file.version)
-    facts = path.stat()
-    found = _sha256(os.fspath(path), facts.st_size, facts.st_mtime_ns)
-    if found != file.sha256:
+    stat = path.stat()
+    sha256 = _sha256(os.fspath(path), stat.st_size, stat.st_mtime_ns)
+    if sha256 != file.sha256:
         raise SampleChanged(
             file=file.path,
-            found=found,
+            found=sha256,
             expected=file.sha256,
             package=file.package,
             version=file.version,
@@ -47,6 +49,6 @@ def locate(file: PackagedFile) -> Path:
 
 
 @lru_cache(maxsize=16)
-def _sha256(path: str, size: int, modified: int) -> str:  # noqa: ARG001 - the key of the cache
-    """Digest, computed once a process while size and time stay the same."""
+def _sha256(path: str, size: int, modified: int) -> str:  # noqa: ARG001 - part of the cache key
+    """Return the digest, cached while size and modification time are unchanged."""
     return manifest.sha256(Path(path))

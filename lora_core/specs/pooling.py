@@ -1,22 +1,24 @@
-"""How the states of a text's tokens become one vector for the head."""
+"""How the token states of a text become one vector for the classification head."""
 
 import json
 from enum import StrEnum
 
-FILE = "1_Pooling/config.json"  # where sentence-transformers keeps it
-MARK = "mean_pooling_block"  # in config.json: the last block averages (encoders/pooling.py)
+POOLING_FILE = "1_Pooling/config.json"  # where sentence-transformers stores it
+# In config.json: the last block averages (encoders/pooling.py).
+POOLING_BLOCK_KEY = "mean_pooling_block"
 
 
 class Pooling(StrEnum):
-    """Which state the head reads."""
+    """Which state the classification head reads."""
 
-    AUTO = "auto"  # what the files of the base say; without a word from them, the first token
-    CLS = "cls"  # that of the first token
-    MEAN = "mean"  # the normalized mean over all tokens
+    AUTO = "auto"  # as the files of the base model say; the first token if they do not say
+    CLS = "cls"  # the state of the first token
+    MEAN = "mean"  # the normalized mean of the states of all tokens
 
 
-def declared(content: bytes) -> Pooling | None:
-    """What the pooling file of a sentence encoder says; None for what is not offered here."""
+def read_pooling(content: bytes) -> Pooling | None:
+    """Return the pooling that a sentence encoder's pooling file declares; None if it is
+    unsupported."""
     try:
         config = json.loads(content)
     except (ValueError, RecursionError):

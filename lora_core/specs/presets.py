@@ -1,19 +1,19 @@
-"""Many settings under one name. What a description says itself wins over its preset."""
+"""Presets: many settings under one name. Settings in the spec itself override the preset."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-Description = dict[str, Any]
+SpecDict = dict[str, Any]
 
 
 class Preset(StrEnum):
-    """Where the settings come from."""
+    """The source of the settings."""
 
     SEED = "seed"  # the "LoRA from scratch" lessons
 
 
-PRESETS: Mapping[Preset, Description] = {
+PRESETS: Mapping[Preset, SpecDict] = {
     Preset.SEED: {
         "pooling": "cls",
         "head_init": "random",
@@ -32,7 +32,7 @@ PRESETS: Mapping[Preset, Description] = {
             "warmup": 0.0,
             "decay": "none",
             "weight_decay": 0.0,
-            "max_grad_norm": 1e6,  # not clipped
+            "max_grad_norm": 1e6,  # no clipping
             "encoder_dropout": 0.1,  # as DistilBERT's config has it
             "head_dropout": 0.2,
         },
@@ -41,17 +41,17 @@ PRESETS: Mapping[Preset, Description] = {
 }
 
 
-def unfolded(description: Mapping[str, Any]) -> Description:
-    """The description with what its preset adds; as it is without one, or with an unknown one."""
-    name = description.get("preset")
+def apply_preset(spec: Mapping[str, Any]) -> SpecDict:
+    """Return the spec with the settings of its preset, unchanged without a known one."""
+    name = spec.get("preset")
     if name not in list(Preset):
-        return dict(description)
-    said = dict(description)
+        return dict(spec)
+    merged = dict(spec)
     for section, settings in PRESETS[Preset(name)].items():
         if not isinstance(settings, Mapping):
-            said.setdefault(section, settings)
+            merged.setdefault(section, settings)
             continue
-        own = said.get(section, {})
-        if isinstance(own, Mapping) and own.get("type") in (None, settings.get("type")):
-            said[section] = {**settings, **own}
-    return said
+        explicit = merged.get(section, {})
+        if isinstance(explicit, Mapping) and explicit.get("type") in (None, settings.get("type")):
+            merged[section] = {**settings, **explicit}
+    return merged

@@ -1,4 +1,4 @@
-"""One training run, described in full."""
+"""The description of a training run."""
 
 from enum import StrEnum
 from typing import Any, Literal
@@ -6,26 +6,40 @@ from typing import Any, Literal
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from lora_core.specs.base import BaseName
 from lora_core.specs.data import DataSpec
-from lora_core.specs.frozen import Float, Frozen, Int
+from lora_core.specs.fields import DEVICE, REVISION, BaseName, Float, FrozenModel, Int
 from lora_core.specs.method import (
     AutoSpec,
     EncoderMethod,
-    Head,
+    HeadMode,
     LinearSpec,
     LoraSpec,
     MethodSpec,
-    OneMethod,
+    SingleMethod,
 )
-from lora_core.specs.patterns import DEVICE, REVISION
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.presets import Preset, unfolded
-from lora_core.specs.task import ClassWeights, SequenceClassificationSpec, TaskSpec
+from lora_core.specs.presets import Preset, apply_preset
+
+
+class ClassWeights(StrEnum):
+    """How the classes are weighted in the loss."""
+
+    NONE = "none"
+    BALANCED = "balanced"  # inversely to the frequency of the class in the train split
+
+
+class SequenceClassificationSpec(FrozenModel):
+    """Single-label text classification with two or more labels."""
+
+    type: Literal["sequence_classification"] = "sequence_classification"
+    class_weights: ClassWeights = ClassWeights.NONE
+
+
+TaskSpec = SequenceClassificationSpec  # becomes a union tagged by `type` with the second task
 
 
 class SelectBy(StrEnum):
-    """Which checkpoint is kept: the best one by a validation metric, or the last."""
+    """Which checkpoint to keep: the best by a validation metric, or the last."""
 
     LAST = "last"
     MACRO_F1 = "macro_f1"
@@ -34,20 +48,22 @@ class SelectBy(StrEnum):
 
 
 class HeadInit(StrEnum):
-    """What the classification head starts from."""
+    """How the classification head is initialized."""
 
-    AUTO = "auto"  # probe where LoRA trains a head that the base does not bring
-    PROBE = "probe"  # logistic regression on the pooled states of the base
-    RANDOM = "random"  # that of the base if it has one for these labels, else drawn at random
+    AUTO = "auto"  # probe if LoRA trains a head that does not come with the base model
+    PROBE = "probe"  # logistic regression on the pooled states of the base model
+    RANDOM = "random"  # the head of the base model if it has these labels, else random
 
 
-class OptimSpec(Frozen):
-    """AdamW with warm-up and decay.
+class OptimSpec(FrozenModel):
+    """AdamW with warmup and decay.
 
-    An update sees `batch_size` texts. They are computed in micro-batches of texts of like length,
-    each of at most `micro_batch_tokens` padded tokens, whose gradients add up.
+    One update processes `batch_size` texts. They are computed in micro-batches of texts of similar
+    length, each of at most `micro_batch_tokens` tokens including padding, whose gradients are
+    accumulated.
 
-    What is None is chosen by method, base and number of training texts (`defaults.py`).
+    Fields that are None are resolved by method, base model and number of training texts
+    (`defaults.py`).
     """
 
     epochs: Int | None = Field(default=None, ge=1, le=1000)
@@ -59,64 +75,72 @@ class OptimSpec(Frozen):
     decay: Literal["linear", "cosine", "none"] = "linear"
     weight_decay: Float = Field(default=0.01, ge=0, le=1)
     max_grad_norm: Float = Field(default=1.0, gt=0, le=1e6)
-    encoder_dropout: Float = Field(default=0.0, ge=0, lt=1)  # above 0 costs 2-3x on CPU
+    encoder_dropout: Float = Field(default=0.0, ge=0, lt=1)  # a value above 0 costs 2-3x on CPU
     head_dropout: Float = Field(default=0.1, ge=0, lt=1)
 
 
-class StopSpec(Frozen):
-    """Which checkpoint is kept, and when to stop early."""
+class StopSpec(FrozenModel):
+    """Which checkpoint to keep, and when to stop early."""
 
-    select_by: SelectBy | None = None  # by the number of validation texts (`defaults.select_by`)
+    select_by: SelectBy | None = None  # None: by number of validation texts (`defaults.select_by`)
     evaluations_per_epoch: Int = Field(default=2, ge=1, le=100)
-    patience: Int | None = Field(default=None, ge=1, le=1000)  # evaluations without a better one
+    patience: Int | None = Field(default=None, ge=1, le=1000)  # evaluations without improvement
 
     @model_validator(mode="after")
-    def _a_metric_for_patience(self) -> "StopSpec":
+    def _patience_needs_metric(self) -> "StopSpec":
         if self.select_by is SelectBy.LAST and self.patience is not None:
-            raise ValueError("with select_by 'last' nothing is better: leave patience out")
+            raise ValueError("patience has no meaning with select_by 'last': omit it")
         return self
 
 
-class RuntimeSpec(Frozen):
-    """Where it is computed, and how. On CPU, seed and threads fix the loss curve bit for bit."""
+class RuntimeSpec(FrozenModel):
+    """Where and how the run computes. On CPU, seed and threads determine the loss curve bit for
+    bit."""
 
     device: str = Field(default="auto", pattern=DEVICE)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: Int | None = Field(default=None, ge=1, le=1024)  # None: set when the run first starts
+    # None: chosen when the run first starts
+    threads: Int | None = Field(default=None, ge=1, le=1024)
     seed: Int = Field(default=0, ge=0, lt=2**32)
-    gradient_checkpointing: StrictBool = False  # states inside a block are computed again, not kept
+    # recompute activations in the backward pass instead of storing them
+    gradient_checkpointing: StrictBool = False
 
 
-class TrialSpec(Frozen):
-    """The beginning of a run, to compare runs before they are through.
+class TrialSpec(FrozenModel):
+    """The first steps of a run, to compare runs before they are complete.
 
-    It leaves figures of the last weights on validation and a checkpoint to go on from, no model.
+    A trial reports metrics of the last weights on validation and leaves a checkpoint to resume
+    from, but no model.
     """
 
-    share: Float = Field(gt=0, lt=1)  # of all steps; rates are those of the whole run
-    validation_texts: Int | None = Field(default=None, ge=1)  # drawn; None: all
+    # of all steps; the learning rate schedule is that of the complete run
+    share: Float = Field(gt=0, lt=1)
+    # a random subset of this size; None: all
+    validation_texts: Int | None = Field(default=None, ge=1)
 
 
-class ResultSpec(Frozen):
-    """What a whole run leaves besides the figures on validation and test."""
+class ResultSpec(FrozenModel):
+    """What a complete run produces besides the metrics on validation and test."""
 
-    train_figures: StrictBool = False  # those of the best weights on the training part, too
-    cross_validation: StrictBool = True  # judge by it with few texts (`verdict.FEW_TEXTS`)
-    model: StrictBool = True  # else figures and answers alone; its last checkpoint has the weights
+    train_figures: StrictBool = False  # also metrics of the best weights on the train split
+    # for the verdict, if there are few texts (`verdict.FEW_TEXTS`)
+    cross_validation: StrictBool = True
+    # False: only metrics and predictions; the last checkpoint has the weights
+    model: StrictBool = True
 
 
-class TrainSpec(Frozen):
-    """One training run. Nothing but the data needs to be said.
+class TrainSpec(FrozenModel):
+    """A training run. Only the data has to be given.
 
-    `preset` gives many settings at once; those that are given beside it win.
+    `preset` sets many fields at once; fields that are given explicitly override it.
 
     `base` is the packaged sample (`minilm-l6`), a directory (`./…`, `../…` or `/…`, safetensors
-    only), or a name on the hub. A service also takes one of its own model versions. The method
-    `linear` has none: there `base` and `base_revision` are null whatever is given, and `pooling`,
-    `head_init`, `optim`, `stop`, `data.max_length` and the precision mean nothing.
+    only), or a name on the hub. A service also accepts one of its own model versions. The method
+    `linear` has no base model: `base` and `base_revision` are then always null, and `pooling`,
+    `head_init`, `optim`, `stop`, `data.max_length` and the precision are ignored.
     """
 
-    spec_version: Literal[1] = 1  # raised when the meaning of a field changes
+    spec_version: Literal[1] = 1  # incremented when the meaning of a field changes
     preset: Preset | None = None
     method: MethodSpec = AutoSpec()
     base: BaseName | None = Field(default="minilm-l6", validate_default=True)
@@ -129,63 +153,63 @@ class TrainSpec(Frozen):
     stop: StopSpec = StopSpec()
     runtime: RuntimeSpec = RuntimeSpec()
     result: ResultSpec = ResultSpec()
-    trial: TrialSpec | None = None  # None: the whole run
+    trial: TrialSpec | None = None  # None: the complete run
 
     @model_validator(mode="before")
     @classmethod
-    def _unfold(cls, said: Any) -> Any:
-        return unfolded(said) if isinstance(said, dict) else said
+    def _apply_preset(cls, value: Any) -> Any:
+        return apply_preset(value) if isinstance(value, dict) else value
 
     @field_validator("base", "base_revision", mode="before")
     @classmethod
-    def _null_without_encoder(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_base_for_linear(cls, value: Any, info: ValidationInfo) -> Any:
         return None if isinstance(info.data.get("method"), LinearSpec) else value
 
     @field_validator("base")
     @classmethod
-    def _given_for_encoder(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _base_required_for_encoder(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and not isinstance(info.data.get("method"), LinearSpec):
-            raise PydanticCustomError("string_type", "must be a text, not null")
+            raise PydanticCustomError("string_type", "must be a string, not null")
         return value
 
     @field_validator("stop")
     @classmethod
-    def _left_out_with_auto(cls, value: StopSpec, info: ValidationInfo) -> StopSpec:
+    def _no_stop_for_auto(cls, value: StopSpec, info: ValidationInfo) -> StopSpec:
         if isinstance(info.data.get("method"), AutoSpec) and value != StopSpec():
-            raise ValueError("the method auto selects by cross-validation: leave stop out")
+            raise ValueError("the method auto selects by cross-validation: omit stop")
         return value
 
     @model_validator(mode="after")
-    def _a_head_that_can_be_fitted(self) -> "TrainSpec":
-        lora = isinstance(self.method, LoraSpec) and self.method.head is Head.LORA
+    def _probe_needs_trained_head(self) -> "TrainSpec":
+        lora = isinstance(self.method, LoraSpec) and self.method.head is HeadMode.LORA
         if self.head_init is HeadInit.PROBE and lora:
             raise ValueError(
-                "head_init 'probe' cannot start a head with an adapter (method.head 'lora'): train "
-                "or freeze the head, or leave head_init out"
+                "head_init 'probe' cannot initialize a head with an adapter (method.head 'lora'): "
+                "train or freeze the head, or omit head_init"
             )
         return self
 
     @property
     def encoder_base(self) -> str:
-        """The base of a method that has one. Raises `TypeError` for `linear`."""
+        """The base model. Raises `TypeError` for the method `linear`."""
         if self.base is None:
-            raise TypeError(f"{self.method.type} has no base")
+            raise TypeError(f"{self.method.type} has no base model")
         return self.base
 
     @property
     def encoder_method(self) -> EncoderMethod:
-        """The method, if it is one that trains on a base. Raises `TypeError` for others."""
+        """The method, if it trains on a base model. Raises `TypeError` for others."""
         if isinstance(self.method, AutoSpec | LinearSpec):
             raise TypeError(f"{self.method.type} trains no encoder")
         return self.method
 
     @property
     def balanced(self) -> bool:
-        """Whether every label counts as much as any other."""
-        own = getattr(self.method, "class_weight", None)
-        return own is not None or self.task.class_weights is ClassWeights.BALANCED
+        """Whether labels are weighted inversely to their frequency."""
+        class_weight = getattr(self.method, "class_weight", None)
+        return class_weight is not None or self.task.class_weights is ClassWeights.BALANCED
 
-    def of(self, method: OneMethod) -> "TrainSpec":
-        """The same run with this method."""
+    def with_method(self, method: SingleMethod) -> "TrainSpec":
+        """Return the same run with another method."""
         without = {"base": None, "base_revision": None} if method.type == "linear" else {}
         return self.model_copy(update={"method": method, **without})

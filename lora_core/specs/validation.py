@@ -1,7 +1,8 @@
-"""What is told of a description that does not fit: places as its author wrote them, plain words.
+"""Readable messages for specs that fail validation.
 
-pydantic puts the arm of a union into the place of a fault, and speaks of inputs and of its own
-types. Its codes for faults are stable, and stay.
+pydantic includes the union member in the location of an error and words messages in terms of inputs
+and its own types. Here locations are written as in the spec, and messages in plain words. The error
+codes are pydantic's, which are stable.
 """
 
 import difflib
@@ -12,18 +13,18 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from lora_core.specs.patterns import SAID
+from lora_core.specs.fields import PATTERN_DESCRIPTIONS
 
-Kind = type[BaseModel]
-Error = Mapping[str, Any]  # one of `ValidationError.errors()`
+ModelType = type[BaseModel]
+PydanticError = Mapping[str, Any]  # one of `ValidationError.errors()`
 
-_LONGEST, _LONGEST_NAME = 300, 64  # characters
-_A_KIND = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+_MAX_MESSAGE, _MAX_NAME = 300, 64  # characters
+_TYPE_NAMES = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
     "float_type": "a number",
     "bool_type": "true or false",
-    "string_type": "a text",
+    "string_type": "a string",
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "an object",
@@ -31,13 +32,13 @@ _A_KIND = {
     "model_attributes_type": "an object",
     "uuid_type": "an id",
 }
-_MUST: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "int_parsing": lambda _: "be a whole number",
+_REQUIREMENTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "int_parsing": lambda _: "be an integer",
     "float_parsing": lambda _: "be a number",
     "bool_parsing": lambda _: "be true or false",
     "uuid_parsing": lambda _: "be an id: 32 hexadecimal digits in five groups",
     "finite_number": lambda _: "be a finite number",
-    "greater_than": lambda limits: f"be more than {_number(limits['gt'])}",
+    "greater_than": lambda limits: f"be greater than {_number(limits['gt'])}",
     "greater_than_equal": lambda limits: f"be at least {_number(limits['ge'])}",
     "less_than": lambda limits: f"be less than {_number(limits['lt'])}",
     "less_than_equal": lambda limits: f"be at most {_number(limits['le'])}",
@@ -45,7 +46,7 @@ _MUST: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "string_too_long": lambda limits: f"have at most {limits['max_length']} characters",
     "too_short": lambda limits: f"have at least {limits['min_length']} entries",
     "too_long": lambda limits: f"have at most {limits['max_length']} entries",
-    "string_pattern_mismatch": lambda limits: SAID.get(
+    "string_pattern_mismatch": lambda limits: PATTERN_DESCRIPTIONS.get(
         limits["pattern"], f"match the pattern {limits['pattern']}"
     ),
     "enum": lambda choices: f"be {choices['expected']}",
@@ -55,120 +56,121 @@ _MUST: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One field that does not fit. `code` is pydantic's name for what is wrong."""
+class FieldProblem:
+    """One invalid field. `code` is pydantic's error type."""
 
     at: str
     code: str
     message: str
 
 
-def first_fault(error: ValidationError, kind: Kind) -> tuple[str, str]:
-    """Where the first thing is wrong, such as `data.source`, and in which way."""
-    first = faults(error.errors(include_url=False), kind)[0]
+def first_problem(error: ValidationError, model: ModelType) -> tuple[str, str]:
+    """Return the location of the first error, such as `data.source`, and its message."""
+    first = field_problems(error.errors(include_url=False), model)[0]
     return first.at, first.message
 
 
-def faults(errors: Iterable[Error], kind: Kind | None) -> list[Fault]:
-    """One for each field, of what pydantic found in a description of this kind.
+def field_problems(errors: Iterable[PydanticError], model: ModelType | None) -> list[FieldProblem]:
+    """Return one problem per field for the errors that pydantic found in a model of this type.
 
-    What only follows from a fault further in is left out: an empty list of wrong entries.
+    Errors that merely follow from an error further inside are omitted, such as an empty list whose
+    entries are invalid.
     """
-    found: dict[str, list[tuple[Error, Any]]] = {}
+    by_location: dict[str, list[tuple[PydanticError, Any]]] = {}
     for error in errors:
-        at, around = _place(error, kind)
-        found.setdefault(at, []).append((error, around))
-    parents = {at[:end] for at in found for end, sign in enumerate(at) if sign == "."}
+        at, container = _locate(error, model)
+        by_location.setdefault(at, []).append((error, container))
+    parents = {at[:end] for at in by_location for end, sign in enumerate(at) if sign == "."}
     return [
-        Fault(at, each[0][0]["type"], _capped(_message(at, each), _LONGEST))
-        for at, each in found.items()
+        FieldProblem(at, found[0][0]["type"], _shorten(_message(at, found), _MAX_MESSAGE))
+        for at, found in by_location.items()
         if at not in parents
     ]
 
 
-def _place(error: Error, kind: Kind | None) -> tuple[str, Any]:
-    """As its author would write it, such as `method.r`; and the kind of what is around it."""
+def _locate(error: PydanticError, model: ModelType | None) -> tuple[str, Any]:
+    """Return the location as written in the spec, such as `method.r`, and the type around it."""
     names: list[str] = []
-    here: Any = kind
-    around = None
+    annotation: Any = model
+    container = None
     for part in error["loc"]:
-        arms = _arms(here)
-        if len(arms) > 1:  # then this part is no name: it says which arm was tried
-            here = next((arm for arm in arms if _is_tagged(arm, part)), None)
-        elif part != "[key]":  # a mark that the key is meant, not what stands under it
-            around = arms[0] if arms else None
-            here = _within(around, part)
+        members = _union_members(annotation)
+        if len(members) > 1:  # the location part is the tag of a union member, not a name
+            annotation = next((member for member in members if _has_tag(member, part)), None)
+        elif part != "[key]":  # "[key]" marks an error of the key itself
+            container = members[0] if members else None
+            annotation = _child_annotation(container, part)
             names.append(str(part))
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         names.append(error["ctx"]["discriminator"].strip("'"))
-    return ".".join(_capped(name, _LONGEST_NAME) for name in names), around
+    return ".".join(_shorten(name, _MAX_NAME) for name in names), container
 
 
-def _arms(annotation: Any) -> list[Any]:
-    """What this may be, other than null."""
+def _union_members(annotation: Any) -> list[Any]:
+    """Return the possible types, without None."""
     if get_origin(annotation) is Annotated:
-        return _arms(get_args(annotation)[0])
+        return _union_members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return [each for arm in get_args(annotation) for each in _arms(arm)]
+        return [each for member in get_args(annotation) for each in _union_members(member)]
     return [] if annotation in (None, NoneType) else [annotation]
 
 
-def _is_tagged(arm: Any, tag: Any) -> bool:
-    return any(get_args(field.annotation) == (tag,) for field in _fields(arm).values())
+def _has_tag(member: Any, tag: Any) -> bool:
+    return any(get_args(field.annotation) == (tag,) for field in _fields(member).values())
 
 
-def _within(annotation: Any, part: Any) -> Any:
-    """What is under a name, a key or an index of it."""
+def _child_annotation(annotation: Any, part: Any) -> Any:
+    """Return the type of a field, key or index of a type."""
     if part in _fields(annotation):
         return _fields(annotation)[part].annotation
     items = [each for each in get_args(annotation) if each is not ...]
     return items[-1] if items else None
 
 
-def _fields(kind: Any) -> Mapping[str, Any]:
-    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+def _fields(model: Any) -> Mapping[str, Any]:
+    return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
 
 
-def _message(at: str, found: list[tuple[Error, Any]]) -> str:
-    first, around = found[0]
+def _message(at: str, errors: list[tuple[PydanticError, Any]]) -> str:
+    first, container = errors[0]
     match first["type"]:
         case "missing" | "union_tag_not_found":
-            return "is missing, and has no default"
+            return "is required"
         case "extra_forbidden":
-            return _unknown(at.rpartition(".")[2], list(_fields(around)))
-        case code if code not in _A_KIND and code not in _MUST:
+            return _unknown_field(at.rpartition(".")[2], list(_fields(container)))
+        case code if code not in _TYPE_NAMES and code not in _REQUIREMENTS:
             return str(first["msg"]).removeprefix("Value error, ")
-    musts = dict.fromkeys(_must(error) for error, _ in found)
-    told = "must " + " or ".join(musts).replace(" or be ", " or ")
-    if all(error["type"] in _A_KIND for error, _ in found):
-        told += _instead(first.get("input"))
-    return told
+    requirements = dict.fromkeys(_requirement(error) for error, _ in errors)
+    message = "must " + " or ".join(requirements).replace(" or be ", " or ")
+    if all(error["type"] in _TYPE_NAMES for error, _ in errors):
+        message += _describe_input(first.get("input"))
+    return message
 
 
-def _must(error: Error) -> str:
+def _requirement(error: PydanticError) -> str:
     code, limits = error["type"], error.get("ctx", {})
-    if code in _A_KIND:
-        return f"be {_A_KIND[code]}"
+    if code in _TYPE_NAMES:
+        return f"be {_TYPE_NAMES[code]}"
     if limits.get("min_length") == 1:
         return "not be empty"
-    return _MUST[code](limits) if code in _MUST else str(error["msg"])
+    return _REQUIREMENTS[code](limits) if code in _REQUIREMENTS else str(error["msg"])
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"there is no such field; perhaps {near[0]} is meant"
-    return "there is no such field" + (f"; there are {', '.join(known)}" if known else "")
+def _unknown_field(name: str, known: list[str]) -> str:
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f"unknown field (did you mean {close[0]}?)"
+    return "unknown field" + (f" (known fields: {', '.join(known)})" if known else "")
 
 
-def _instead(given: Any) -> str:
-    """Of which kind it was: what was sent is not repeated."""
+def _describe_input(given: Any) -> str:
+    """Return the type of the invalid input. The input itself is not repeated."""
     match given:
         case None:
             return ", not null"
         case bool():
             return ", not true or false"
         case str():
-            return ", not a text"
+            return ", not a string"
         case int():
             return ", not a number"
         case float():
@@ -184,5 +186,5 @@ def _number(limit: float) -> str:
     return f"{int(limit) if limit == int(limit) else limit:,}"
 
 
-def _capped(text: str, length: int) -> str:
+def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"

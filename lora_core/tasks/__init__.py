@@ -1,1 +1,1 @@
-"""Problem kinds."""
+"""Tasks: what a model predicts, its loss, its metrics, and the calibration of its confidence."""

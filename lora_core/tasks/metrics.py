@@ -1,4 +1,4 @@
-"""How good answers are: the figures of one part. Needs no torch."""
+"""Classification metrics of one split. Needs no torch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,30 +8,31 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-# Those figures of a report that are told as it trains.
-CURVES = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
+# The metrics of a report that are logged during training.
+CURVE_METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
 
 
-def report(
+def classification_report(
     logits: NDArray[np.float32], labels: NDArray[np.int64], names: Sequence[str]
 ) -> dict[str, Any]:
-    """All figures; rows of the confusion matrix are true labels, columns answers.
+    """Return all metrics for `logits` (texts, classes) and true `labels` (texts,).
 
-    `logits` (texts, classes); `names` are those of the classes.
+    `names` are the names of the classes. Rows of the confusion matrix are true labels, columns are
+    predicted labels.
     """
     predicted = logits.argmax(axis=1)
     classes = np.arange(len(names))
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0.0
     )
-    with np.errstate(invalid="ignore", over="ignore"):  # it may be NaN, which ends the run
+    with np.errstate(invalid="ignore", over="ignore"):  # a NaN loss ends the run
         log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     return {
         "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         "accuracy": float(accuracy_score(labels, predicted)),
-        # Mean recall, of the classes that have a text: as `balanced_accuracy_score`.
+        # Mean recall over the classes that have texts, as in `balanced_accuracy_score`.
         "balanced_accuracy": float(recall[support > 0].mean()),
-        # Of the classes that stand among labels or answers: as `f1_score` by itself.
+        # Over the classes that occur among true or predicted labels, as in `f1_score`.
         "macro_f1": float(f1[np.union1d(labels, predicted)].mean()),
         "per_class": {
             label: {

@@ -11,27 +11,33 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from lora_core import compatibility, distributed, model_selection
-from lora_core.cost_model import SPEED, Costs
-from lora_core.cross_validation import Logits, learnable
-from lora_core.data.folds import fold_of
-from lora_core.data.load import load
+from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
+from lora_core.cross_validation import Logits, SelectedMethod, training_pool
+from lora_core.data.load import load_splits
 from lora_core.data.records import Example, Splits
-from lora_core.encoders.load import locate
+from lora_core.data.split import assign_folds
+from lora_core.encoders.load import resolve_base
 from lora_core.errors.training import CheckpointMismatch
-from lora_core.events import CandidateTried, Observer, Phase, Selected, Silence, StopSignal
-from lora_core.model_selection import CandidateResult, Scores, Selection
-from lora_core.progress_reporter import Pulse
+from lora_core.events import (
+    CandidateEvaluated,
+    MethodSelected,
+    NullObserver,
+    Observer,
+    Phase,
+    StopSignal,
+)
+from lora_core.model_selection import CandidateResult, CandidateScores, MethodSelection
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
-from lora_core.specs.method import AutoSpec, Candidate, LinearSpec
+from lora_core.specs.method import AutoSpec, CandidateSpec, LinearSpec
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
 from lora_core.training import checkpoint, library_errors, linear, verdict
-from lora_core.training.checkpoint import Checkpoint
-from lora_core.training.checkpoint_schedule import SavePlan
-from lora_core.training.chosen import Chosen
+from lora_core.training.checkpoint import SavedCheckpoint
+from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import CrossValidation
 from lora_core.training.run import run as run_encoder
 
-CHARACTERS_PER_TOKEN = 4.5  # about, to plan by before anything is tokenised
+CHARACTERS_PER_TOKEN = 4.5  # an estimate, for planning before anything is tokenized
 
 
 def run(
@@ -40,127 +46,145 @@ def run(
     out_dir: Path,
     observer: Observer,
     stop: StopSignal,
-    plan: SavePlan | None = None,
+    checkpoint_settings: CheckpointSettings | None = None,
     resume: Path | None = None,
 ) -> dict[str, Any]:
-    """Choose, then train, evaluate, save as `training.run` does; returns the summary.
+    """Select a method, then train, evaluate and save as `training.run` does; return the summary.
 
-    A checkpoint is of the chosen method: nothing is chosen again on a resume.
+    Checkpoints are those of the selected method: a resume does not select again.
     """
-    told = observer if distributed.is_main() else Silence()
-    with library_errors.known(spec):
-        splits = load(spec.data)
+    rank_observer = observer if distributed.is_main() else NullObserver()
+    progress = ProgressReporter(rank_observer, stop)
+    with library_errors.translate_errors(spec):
+        splits = load_splits(spec.data)
         if resume is None:
-            chosen = _chosen(spec, splits, told, Pulse(told, stop))
+            selected = _select_method(spec, splits, rank_observer, progress)
         else:
-            chosen = _as_before(spec, splits, checkpoint.read(resume))
-    one = spec.of(chosen.selection.method)
-    if isinstance(one.method, LinearSpec):
-        if not distributed.leave():
+            selected = _selection_from_checkpoint(spec, splits, checkpoint.read(resume))
+    selected_spec = spec.with_method(selected.selection.method)
+    if isinstance(selected_spec.method, LinearSpec):
+        if not distributed.destroy_process_group():
             return {}
         if spec.result.model:
-            with library_errors.known(spec):
-                probe = verdict.probe(spec, splits, Pulse(told, stop))
-            chosen = replace(chosen, probe=probe)
-        return linear.run(one, out_dir=out_dir, observer=observer, stop=stop, chosen=chosen)
-    if chosen.cross_validated is not None:
-        one = one.model_copy(update={"stop": StopSpec(select_by=SelectBy.LAST)})
+            with library_errors.translate_errors(spec):
+                probe = verdict.probe_answers(spec, splits, ProgressReporter(rank_observer, stop))
+            selected = replace(selected, probe=probe)
+        return linear.run(
+            selected_spec, out_dir=out_dir, observer=observer, stop=stop, selected=selected
+        )
+    if selected.cross_validated is not None:
+        stop_spec = StopSpec(select_by=SelectBy.LAST)
+        selected_spec = selected_spec.model_copy(update={"stop": stop_spec})
     return run_encoder(
-        one,
+        selected_spec,
         out_dir=out_dir,
         observer=observer,
         stop=stop,
-        plan=plan,
+        checkpoint_settings=checkpoint_settings,
         resume=resume,
-        chosen=chosen,
+        selected=selected,
     )
 
 
-def _chosen(spec: TrainSpec, splits: Splits, observer: Observer, pulse: Pulse) -> Chosen:
-    examples = learnable(spec, splits)
-    candidates = _candidates(spec, examples)
-    tried = CrossValidation(spec, splits.labels, examples, pulse)
-    pulse.enter(Phase.SELECTING)
+def _select_method(
+    spec: TrainSpec, splits: Splits, observer: Observer, progress: ProgressReporter
+) -> SelectedMethod:
+    examples = training_pool(spec, splits)
+    candidates = _plan_candidates(spec, examples)
+    cross_validation = CrossValidation(spec, splits.labels, examples, progress)
+    progress.enter_phase(Phase.SELECTING)
     results: list[CandidateResult] = []
-    scores: list[Scores] = []
-    answers: list[Logits] = []
+    scores: list[CandidateScores] = []
+    all_logits: list[Logits] = []
     for number, candidate in enumerate(candidates, start=1):
-        began = time.monotonic()
-        logits = tried.logits(candidate)
-        scores.append(tried.scores(logits))
-        answers.append(logits)
-        seconds = time.monotonic() - began
-        results.append(_result(candidate, scores[-1], logits, tried.truth, seconds))
-        observer.on_event(CandidateTried(number=number, of=len(candidates), result=results[-1]))
-    best = model_selection.choose(scores)
-    found = Selection(texts=len(examples), chosen=best, candidates=tuple(results))
-    observer.on_event(Selected(number=best + 1, method=found.method, texts=len(examples)))
+        started = time.monotonic()
+        logits = cross_validation.logits(candidate)
+        scores.append(cross_validation.scores(logits))
+        all_logits.append(logits)
+        seconds = time.monotonic() - started
+        results.append(
+            _result(candidate, scores[-1], logits, cross_validation.true_labels, seconds)
+        )
+        observer.on_event(CandidateEvaluated(number=number, of=len(candidates), result=results[-1]))
+    best = model_selection.select_best(scores)
+    selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
+    observer.on_event(MethodSelected(number=best + 1, method=selection.method, texts=len(examples)))
     if Split.VALIDATION not in splits.drawn:
-        return Chosen(found, splits, None)
-    parts = _held_out_once(splits, examples, candidates[best])
-    first = answers[best][0]
-    return Chosen(found, parts, first[~np.isnan(first[:, 0])])
+        return SelectedMethod(selection, splits, None)
+    splits = _with_cross_validated_split(splits, examples, candidates[best])
+    first_repeat = all_logits[best][0]
+    return SelectedMethod(selection, splits, first_repeat[~np.isnan(first_repeat[:, 0])])
 
 
-def _as_before(spec: TrainSpec, splits: Splits, saved: Checkpoint) -> Chosen:
-    """As it was chosen when the run began. Raises `CheckpointMismatch`."""
+def _selection_from_checkpoint(
+    spec: TrainSpec, splits: Splits, saved: SavedCheckpoint
+) -> SelectedMethod:
+    """Return the selection that was made when the run began. Raises `CheckpointMismatch`."""
     if saved.selection is None:
-        raise CheckpointMismatch(path=saved.name, what="the method was given there, not chosen")
+        what = "its method was given by the spec, not selected by auto"
+        raise CheckpointMismatch(path=saved.name, what=what)
     if saved.cross_validated is None:
-        return Chosen(saved.selection, splits, None)
-    one = saved.selection.candidates[saved.selection.chosen]
-    candidate = Candidate(method=one.method, folds=one.folds, repeats=one.repeats)
-    parts = _held_out_once(splits, learnable(spec, splits), candidate)
-    return Chosen(saved.selection, parts, saved.cross_validated.numpy())
+        return SelectedMethod(saved.selection, splits, None)
+    result = saved.selection.candidates[saved.selection.chosen]
+    candidate = CandidateSpec(method=result.method, folds=result.folds, repeats=result.repeats)
+    splits = _with_cross_validated_split(splits, training_pool(spec, splits), candidate)
+    return SelectedMethod(saved.selection, splits, saved.cross_validated.numpy())
 
 
-def _held_out_once(splits: Splits, examples: tuple[Example, ...], candidate: Candidate) -> Splits:
-    """All of the examples for training; for validation those that the candidate answered."""
-    answered = fold_of(examples, seed=0) < candidate.folds
-    validation = tuple(each for each, held in zip(examples, answered, strict=True) if held)
-    drawn = splits.drawn - {Split.VALIDATION}  # its texts are in the training part already
+def _with_cross_validated_split(
+    splits: Splits, examples: tuple[Example, ...], candidate: CandidateSpec
+) -> Splits:
+    """Use all examples for training, and those that the candidate predicted for validation."""
+    predicted = assign_folds(examples, seed=0) < candidate.folds
+    validation = tuple(each for each, keep in zip(examples, predicted, strict=True) if keep)
+    # The validation texts are now in the training split as well, so they do not count as drawn.
+    drawn = splits.drawn - {Split.VALIDATION}
     return replace(splits, train=examples, validation=validation, drawn=drawn)
 
 
-def _candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Candidate, ...]:
-    """As planned when the job was created, else planned now."""
+def _plan_candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[CandidateSpec, ...]:
+    """Return the candidates planned when the job was created, or plan them now."""
     if not isinstance(spec.method, AutoSpec):
         raise TypeError(f"{spec.method.type} is one method")
     if spec.method.candidates is not None:
         return spec.method.candidates
-    base = locate(spec.encoder_base, spec.base_revision)
+    base = resolve_base(spec.encoder_base, spec.base_revision)
     shape = compatibility.read_shape(base.config, base=base.name, pooling=spec.pooling)
     characters = sum(len(each.text) for each in examples)
-    costs = Costs(
+    device = "cuda" if spec.runtime.device.startswith("cuda") else "cpu"
+    costs = CostModel(
         shape=shape,
         optim=spec.optim,
-        tokens=min(
+        mean_tokens=min(
             characters / CHARACTERS_PER_TOKEN / len(examples),
             shape.max_length(spec.data.max_length),
         ),
-        flops_per_second=SPEED["cuda" if spec.runtime.device.startswith("cuda") else "cpu"],
+        flops_per_second=DEFAULT_FLOPS_PER_SECOND[device],
     )
-    return model_selection.plan(len(examples), spec.method.time_budget, costs.seconds)
+    return model_selection.plan_candidates(len(examples), spec.method.time_budget, costs.seconds)
 
 
 def _result(
-    candidate: Candidate,
-    scores: Scores,
+    candidate: CandidateSpec,
+    scores: CandidateScores,
     logits: Logits,
-    truth: NDArray[np.int64],
+    true_labels: NDArray[np.int64],
     seconds: float,
 ) -> CandidateResult:
-    first = logits[0]
-    answered = ~np.isnan(first[:, 0])
+    first_repeat = logits[0]
+    predicted = ~np.isnan(first_repeat[:, 0])
     macro_f1 = f1_score(
-        truth[answered], first[answered].argmax(axis=1), average="macro", zero_division=0.0
+        true_labels[predicted],
+        first_repeat[predicted].argmax(axis=1),
+        average="macro",
+        zero_division=0.0,
     )
     low, high = scores.interval
     return CandidateResult(
         method=candidate.method,
         folds=candidate.folds,
         repeats=candidate.repeats,
-        texts=int(answered.sum()),
+        texts=int(predicted.sum()),
         accuracy=scores.accuracy,
         low=low,
         high=high,

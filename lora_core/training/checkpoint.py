@@ -1,10 +1,10 @@
-"""A checkpoint as a directory: safetensors and JSON, nothing that could run code when read.
+"""A checkpoint as a directory of safetensors and JSON, which cannot run code when it is read.
 
-tensors.safetensors   weights, moments of the optimizer, best weights, states of the generators
-state.json            the rest: place in the run, figures, where it was made
-manifest.json         version of this form, sha256 of both; written last
+tensors.safetensors   weights, optimizer state, best weights, states of the random generators
+state.json            the rest: progress, metrics, the identity of the run
+manifest.json         format version, sha256 of both; written last
 
-It appears whole: written under a hidden name, brought to the disk, then renamed.
+It is published atomically: written under a hidden name, fsynced, then renamed.
 """
 
 import json
@@ -20,110 +20,116 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_core import manifest
-from lora_core.atomic_files import is_no_room, sync
+from lora_core.atomic_files import fsync, is_disk_full
+from lora_core.cross_validation import SelectedMethod
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull
-from lora_core.failpoints import reach
-from lora_core.model_selection import Selection
-from lora_core.specs.frozen import Frozen
-from lora_core.specs.validation import first_fault
-from lora_core.training.chosen import Chosen
-from lora_core.training.run_identity import Origin
-from lora_core.training.training_state import Figures, Progress
+from lora_core.failpoints import failpoint
+from lora_core.model_selection import MethodSelection
+from lora_core.specs.fields import FrozenModel
+from lora_core.specs.validation import first_problem
+from lora_core.training.run_identity import RunIdentity
+from lora_core.training.training_state import TrainerState, TrainingState
 
 KIND = "checkpoint"
-VERSION = 1  # raised when what is kept, or what it means, changes
-CROSS_VALIDATED = "cross_validated"  # a tensor
-STATE, TENSORS = "state.json", "tensors.safetensors"
-UNFINISHED = ".unfinished"  # one at a time; what a killed run left here goes with the next
+FORMAT_VERSION = 1  # raise it when the content or its meaning changes
+CROSS_VALIDATED = "cross_validated"  # name of a tensor
+STATE_FILE, TENSORS_FILE = "state.json", "tensors.safetensors"
+TEMPORARY = ".unfinished"  # one at a time: the next write removes what a killed run left here
 
 
-class State(Frozen):
+class StateFile(FrozenModel):
     """The content of state.json."""
 
-    origin: Origin
-    figures: Figures
-    selection: Selection | None = None  # how the method was chosen, if it was
+    origin: RunIdentity
+    figures: TrainerState
+    selection: MethodSelection | None = None  # how the method was selected, if by `auto`
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One that was read and whose digests are right."""
+class SavedCheckpoint:
+    """A checkpoint that was read and verified."""
 
     name: str
-    origin: Origin
-    figures: Figures
+    identity: RunIdentity
+    trainer_state: TrainerState
     tensors: Mapping[str, Tensor]
-    selection: Selection | None = None
-    cross_validated: Tensor | None = None  # logits of the validation part
+    selection: MethodSelection | None = None
+    cross_validated: Tensor | None = None  # validation logits by cross-validation
 
 
-def write(parent: Path, progress: Progress, origin: Origin, chosen: Chosen | None = None) -> Path:
-    """Publish a new directory `step-<n>` in `parent`. Raises `DiskFull`; then nothing is left."""
-    unfinished = parent / UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
+def write(
+    parent: Path,
+    state: TrainingState,
+    identity: RunIdentity,
+    selected: SelectedMethod | None = None,
+) -> Path:
+    """Publish a new directory `step-<n>` in `parent`. Raises `DiskFull`, leaving nothing behind."""
+    temporary = parent / TEMPORARY
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
-        selection = chosen.selection if chosen else None
-        state = State(origin=origin, figures=progress.figures(), selection=selection)
-        text = json.dumps(state.model_dump(mode="json"), allow_nan=False)
-        (unfinished / STATE).write_text(text, encoding="utf-8")
-        tensors = {name: tensor.contiguous() for name, tensor in progress.tensors().items()}
-        if chosen is not None and chosen.cross_validated is not None:
-            tensors[CROSS_VALIDATED] = torch.from_numpy(chosen.cross_validated)
-        save_file(tensors, unfinished / TENSORS)
-        for name in (STATE, TENSORS):
-            sync(unfinished / name)
-        reach("checkpoint_files_written")
-        manifest.write(unfinished, {"kind": KIND, "version": VERSION})
-        sync(unfinished)
-        reach("checkpoint_written")
-        return _publish(unfinished, parent / f"step-{progress.step}")
+        temporary.mkdir(parents=True)
+        selection = selected.selection if selected else None
+        content = StateFile(origin=identity, figures=state.trainer_state(), selection=selection)
+        text = json.dumps(content.model_dump(mode="json"), allow_nan=False)
+        (temporary / STATE_FILE).write_text(text, encoding="utf-8")
+        tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
+        if selected is not None and selected.cross_validated is not None:
+            tensors[CROSS_VALIDATED] = torch.from_numpy(selected.cross_validated)
+        save_file(tensors, temporary / TENSORS_FILE)
+        for name in (STATE_FILE, TENSORS_FILE):
+            fsync(temporary / name)
+        failpoint("checkpoint_files_written")
+        manifest.write(temporary, {"kind": KIND, "version": FORMAT_VERSION})
+        fsync(temporary)
+        failpoint("checkpoint_written")
+        return _publish(temporary, parent / f"step-{state.step}")
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if is_no_room(error):
+        shutil.rmtree(temporary, ignore_errors=True)
+        if is_disk_full(error):
             raise DiskFull(what="a checkpoint") from error
         raise
 
 
-def read(directory: Path) -> Checkpoint:
-    """A checkpoint whose every byte is as it was written.
+def read(directory: Path) -> SavedCheckpoint:
+    """Read a checkpoint and verify every byte of it.
 
-    Nothing but its three files is ever opened. Raises `CheckpointCorrupt`, and `CheckpointMismatch`
-    for one of another version. A file that cannot be read is no damage: such an `OSError` is raised
-    as it is.
+    Only its three files are ever opened. Raises `CheckpointCorrupt`, and `CheckpointMismatch` for
+    another format version. A file that cannot be read is not treated as corrupt: its `OSError`
+    propagates.
     """
     try:
         facts = manifest.read(directory)
-        if facts.get("kind") != KIND or facts["files"].keys() != {STATE, TENSORS}:
+        if facts.get("kind") != KIND or facts["files"].keys() != {STATE_FILE, TENSORS_FILE}:
             raise CheckpointCorrupt(path=directory.name, problem="it lists other files")
         manifest.verify(directory)
-        if (version := facts.get("version")) != VERSION:
-            what = f"its form is {version}, this program reads {VERSION}"
+        if (version := facts.get("version")) != FORMAT_VERSION:
+            what = f"its format version is {version}, this program reads {FORMAT_VERSION}"
             raise CheckpointMismatch(path=directory.name, what=what)
-        state = State.model_validate(json.loads((directory / STATE).read_text(encoding="utf-8")))
-        tensors = load_file(directory / TENSORS)
+        content = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
+        state = StateFile.model_validate(content)
+        tensors = load_file(directory / TENSORS_FILE)
         cross_validated = tensors.pop(CROSS_VALIDATED, None)
     except ArtifactCorrupt as error:
         raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error
     except (ValueError, SafetensorError) as error:
-        raise CheckpointCorrupt(path=directory.name, problem=_reason(error)) from error
-    return Checkpoint(
+        raise CheckpointCorrupt(path=directory.name, problem=_describe_error(error)) from error
+    return SavedCheckpoint(
         directory.name, state.origin, state.figures, tensors, state.selection, cross_validated
     )
 
 
-def _publish(unfinished: Path, final: Path) -> Path:
-    """Only now it can be seen. One of the same step, from before a resume, gives way."""
+def _publish(temporary: Path, final: Path) -> Path:
+    """Make the checkpoint visible. It replaces one of the same step, written before a resume."""
     shutil.rmtree(final, ignore_errors=True)
-    unfinished.rename(final)
-    sync(final.parent)
-    reach("checkpoint_published")
+    temporary.rename(final)
+    fsync(final.parent)
+    failpoint("checkpoint_published")
     return final
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        place, _ = first_fault(error, State)
-        return f"{STATE} has no valid {place}"
+        place, _ = first_problem(error, StateFile)
+        return f"{STATE_FILE} has no valid {place}"
     return f"{type(error).__name__} while reading it"

@@ -1,4 +1,4 @@
-"""When a run saves a checkpoint, and who hears of it."""
+"""When a run saves a checkpoint."""
 
 import time
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from typing import Generic, Protocol, TypeVar
 
 from lora_core.events import CheckpointSaved, Observer
 
-MOST_SHARE = 0.05  # of the time may go into saving: a slow disk makes saves rarer
+MAX_OVERHEAD = 0.05  # share of the time that may go into saving: a slow disk makes saves rarer
 FIRST_SECONDS = 30.0  # until the first one of a process: until then a crash costs its whole start
 
 
 @dataclass(frozen=True)
-class SavePlan:
-    """Into which directory, and after how many seconds since the last one; 0: every step.
+class CheckpointSettings:
+    """The directory of the checkpoints, and the seconds between two; 0 saves after every step.
 
-    The first one comes after `FIRST_SECONDS` already.
+    The first one is saved after `FIRST_SECONDS` at the latest.
     """
 
     directory: Path
@@ -24,48 +24,50 @@ class SavePlan:
 
 
 class HasStep(Protocol):
-    """What a checkpoint keeps; `step` says how far it got."""
+    """The state that a checkpoint saves; `step` counts its progress."""
 
     @property
     def step(self) -> int: ...
 
 
-ProgressT = TypeVar("ProgressT", bound=HasStep, contravariant=True)
+StateT = TypeVar("StateT", bound=HasStep, contravariant=True)
 
 
-class Saves(Generic[ProgressT]):
-    """Counts from the step that the run begins with: there is nothing to save before the next.
+class CheckpointSchedule(Generic[StateT]):
+    """Saves checkpoints at intervals.
 
-    `write` publishes a progress below a directory and returns where.
+    `write` publishes a checkpoint of a state below a directory, and returns its path. `step` is
+    the step at which the run begins: there is nothing to save before the next one.
     """
 
     def __init__(
         self,
-        plan: SavePlan,
-        write: Callable[[Path, ProgressT], Path],
+        settings: CheckpointSettings,
+        write: Callable[[Path, StateT], Path],
         observer: Observer,
         *,
         step: int,
     ) -> None:
-        self._plan, self._write, self._observer = plan, write, observer
-        self._step = step
+        self._settings, self._write, self._observer = settings, write, observer
+        self._saved_step = step
         self._saved_at = time.monotonic()
-        self._wanted = min(plan.seconds, FIRST_SECONDS)
-        self._took = 0.0  # seconds
+        self._interval = min(settings.seconds, FIRST_SECONDS)
+        self._save_seconds = 0.0  # that the last save took
 
-    def due(self) -> bool:
-        """Whether enough time has passed."""
-        wanted = self._wanted
-        waited = time.monotonic() - self._saved_at
-        return waited >= (max(wanted, self._took / MOST_SHARE) if wanted else 0.0)
+    def is_due(self) -> bool:
+        """Return whether enough time has passed since the last checkpoint."""
+        if not self._interval:
+            return True
+        elapsed = time.monotonic() - self._saved_at
+        return elapsed >= max(self._interval, self._save_seconds / MAX_OVERHEAD)
 
-    def save(self, progress: ProgressT) -> None:
-        """Publish and tell it, if there was a step since the last one. Raises `DiskFull`."""
-        if progress.step == self._step:
+    def save(self, state: StateT) -> None:
+        """Publish and report a checkpoint, unless this step is saved. Raises `DiskFull`."""
+        if state.step == self._saved_step:
             return
-        began = time.monotonic()
-        made = self._write(self._plan.directory, progress)
-        self._step, self._saved_at = progress.step, time.monotonic()
-        self._took = self._saved_at - began
-        self._wanted = self._plan.seconds
-        self._observer.on_event(CheckpointSaved(step=progress.step, directory=made.name))
+        started = time.monotonic()
+        path = self._write(self._settings.directory, state)
+        self._saved_step, self._saved_at = state.step, time.monotonic()
+        self._save_seconds = self._saved_at - started
+        self._interval = self._settings.seconds
+        self._observer.on_event(CheckpointSaved(step=state.step, directory=path.name))

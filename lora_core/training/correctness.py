@@ -1,4 +1,4 @@
-"""Which texts of a part were answered rightly: what two runs are compared by, text by text."""
+"""Which texts of a split were predicted correctly, so that two runs can be compared by text."""
 
 import base64
 import hashlib
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 from lora_core.data.records import Example
 
 
-class Graded(TypedDict):
-    """As it stands in a manifest."""
+class Correctness(TypedDict):
+    """The correctness of all predictions on one split, as it is stored in a manifest."""
 
-    texts_sha256: str  # the same texts with the same labels in the same order have the same
+    texts_sha256: str  # equal only for the same texts with the same labels in the same order
     count: int
-    correct: str  # a bit for each text, the first is the highest of its byte; base64
+    correct: str  # base64 of one bit per text, the first one the highest of its byte
 
 
-def grade(
+def encode_correctness(
     examples: Sequence[Example], labels: Sequence[str], logits: NDArray[np.float32]
-) -> Graded:
-    """`logits` (texts, classes) are the answers to these examples, in their order."""
+) -> Correctness:
+    """Compare `logits` (texts, classes) with the labels of these examples, in their order."""
     truth = np.array([example.label for example in examples])
-    right = np.packbits(logits.argmax(axis=1) == truth)
+    correct = np.packbits(logits.argmax(axis=1) == truth)
     digest = hashlib.sha256()
     for example in examples:
         text = f"{labels[example.label]}\0{example.text}".encode()
-        digest.update(len(text).to_bytes(8, "big"))  # so that no text can pass for two
+        digest.update(len(text).to_bytes(8, "big"))  # so that one text never hashes like two
         digest.update(text)
-    return Graded(
+    return Correctness(
         texts_sha256=digest.hexdigest(),
         count=len(examples),
-        correct=base64.b64encode(right.tobytes()).decode(),
+        correct=base64.b64encode(correct.tobytes()).decode(),
     )

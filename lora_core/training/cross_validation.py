@@ -1,8 +1,8 @@
 """Cross-validation of all methods.
 
-A fit on folds is a run of its own, with the settings and the seed of the whole one. Those of a
-linear model and of a probe take fractions of a second and are made anew whenever they are needed;
-all others are kept on the disk, so that a run which is interrupted loses one of them at most.
+Each fold is a run of its own, with the settings and the seed of the whole one. Fits of linear
+models and probes take fractions of a second and are repeated whenever they are needed. All others
+are cached on disk, so that a run which is interrupted loses at most one of them.
 """
 
 import os
@@ -14,95 +14,102 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core import cross_validation, distributed
-from lora_core.atomic_files import new_entry
-from lora_core.cache import cache_dir, keep_below
-from lora_core.cross_validation import Logits, Places
+from lora_core import distributed
+from lora_core.atomic_files import atomic_entry
+from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.cross_validation import Indices, LinearCrossValidation, Logits
 from lora_core.data.records import Example, Splits
-from lora_core.events import Silence
+from lora_core.events import NullObserver
 from lora_core.specs.data import Split
-from lora_core.specs.method import LinearSpec, OneMethod, ProbeSpec
+from lora_core.specs.method import LinearSpec, ProbeSpec, SingleMethod
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
 from lora_core.training import probe, run_identity
-from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
 
-LIMIT = 2**26  # bytes of all answers that are kept
+MAX_CACHE_BYTES = 2**26
 
 
-class CrossValidation(cross_validation.CrossValidation):
-    """Of methods for one run, on the same folds of the same texts."""
+class CrossValidation(LinearCrossValidation):
+    """Cross-validates methods for one run, all on the same folds of the same texts."""
 
     def _fit(
-        self, method: OneMethod, learned: Places, held_out: Places
+        self, method: SingleMethod, train: Indices, held_out: Indices
     ) -> NDArray[np.floating[Any]]:
         match method:
             case LinearSpec():
-                return super()._fit(method, learned, held_out)
+                return super()._fit(method, train, held_out)
             case ProbeSpec():
-                x = self._states
-                weight, bias = probe.regression(
-                    x[learned],
-                    self.truth[learned],
+                x = self._probe_inputs
+                weight, bias = probe.fit_logistic_regression(
+                    x[train],
+                    self.true_labels[train],
                     method,
                     classes=len(self._labels),
-                    balanced=self._spec.of(method).balanced,
+                    balanced=self._spec.with_method(method).balanced,
                 )
                 return x[held_out] @ weight.T + bias
             case _:
-                return self._trained(self._spec.of(method), learned, held_out)
+                return self._fit_encoder(self._spec.with_method(method), train, held_out)
 
     @cached_property
-    def _states(self) -> NDArray[np.float32]:
-        """What the head of a probe reads of each text, (texts, width)."""
-        every = self._of(range(len(self._examples)))
+    def _probe_inputs(self) -> NDArray[np.float32]:
+        """The input (texts, width) of a probe's logistic regression, of all texts."""
+        every = self._select(range(len(self._examples)))
         splits = Splits(labels=self._labels, train=every, validation=(), test=())
-        found = prepare(self._spec.of(ProbeSpec()), Silence(), self._pulse, splits)
-        part = found.parts[Split.TRAIN]
-        x = probe.pooled(found, part, np.arange(len(part)), self._pulse)
-        return probe.regressors(found, x, probe.typical_size(x))
+        prepared = prepare_run(
+            self._spec.with_method(ProbeSpec()), NullObserver(), self._progress, splits
+        )
+        data = prepared.tokenized[Split.TRAIN]
+        x = probe.checked_pooled_states(prepared, data, np.arange(len(data)), self._progress)
+        return probe.probe_inputs(prepared, x, probe.mean_scale(x))
 
-    def _trained(self, spec: TrainSpec, learned: Places, held_out: Places) -> Logits:
+    def _fit_encoder(self, spec: TrainSpec, train: Indices, held_out: Indices) -> Logits:
         splits = Splits(
             labels=self._labels,
-            train=self._of(learned),
-            validation=self._of(held_out),
+            train=self._select(train),
+            validation=self._select(held_out),
             test=(),
         )
         stop = StopSpec(select_by=SelectBy.LAST, evaluations_per_epoch=1)
-        found = prepare(spec.model_copy(update={"stop": stop}), Silence(), self._pulse, splits)
-        return _kept(found, lambda: self._train(found))
+        spec = spec.model_copy(update={"stop": stop})
+        prepared = prepare_run(spec, NullObserver(), self._progress, splits)
+        return _cached_logits(prepared, lambda: self._train(prepared))
 
-    def _train(self, prepared: Prepared) -> Logits:
+    def _train(self, prepared: PreparedRun) -> Logits:
         trainer = build_trainer(
-            prepared, observer=Silence(), pulse=self._pulse, plan=None, saved=None
+            prepared,
+            observer=NullObserver(),
+            progress=self._progress,
+            checkpoint_settings=None,
+            saved=None,
         )
         return trainer.train().validation_logits
 
-    def _of(self, places: Sequence[int] | Places) -> tuple[Example, ...]:
-        return tuple(self._examples[i] for i in places)
+    def _select(self, indices: Sequence[int] | Indices) -> tuple[Example, ...]:
+        return tuple(self._examples[i] for i in indices)
 
 
-def _kept(prepared: Prepared, compute: Callable[[], Logits]) -> Logits:
-    """What was computed for the same run before, else now. Raises `DiskFull`."""
-    name = run_identity.digest(run_identity.of(prepared))
+def _cached_logits(prepared: PreparedRun, compute: Callable[[], Logits]) -> Logits:
+    """Return cached logits of an identical run, or compute and cache them. Raises `DiskFull`."""
+    name = run_identity.digest(run_identity.identify(prepared))
     path = cache_dir() / "cross-validation" / f"{name}.npy"
-    shape = (len(prepared.parts[Split.VALIDATION]), len(prepared.splits.labels))
-    found = _read(path, shape)
-    if found is None:
-        found = compute()
+    shape = (len(prepared.tokenized[Split.VALIDATION]), len(prepared.splits.labels))
+    logits = _read(path, shape)
+    if logits is None:
+        logits = compute()
         if distributed.is_main():
-            with new_entry(path) as unfinished:
-                np.save(unfinished, found)
-            keep_below(path.parent, LIMIT)
-    return found
+            with atomic_entry(path) as temporary:
+                np.save(temporary, logits)
+            evict_least_recently_used(path.parent, MAX_CACHE_BYTES)
+    return logits
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Logits | None:
-    """An entry, its time of use renewed; None if it is not there or damaged."""
+    """Read a cache entry and mark it as used; return None if it is missing or damaged."""
     try:
-        found: Logits = np.load(path, allow_pickle=False)
+        logits: Logits = np.load(path, allow_pickle=False)
         os.utime(path)
     except (FileNotFoundError, EOFError, ValueError):
         return None
-    return found if found.shape == shape and found.dtype == np.float32 else None
+    return logits if logits.shape == shape and logits.dtype == np.float32 else None

@@ -1,4 +1,4 @@
-"""What a model computes of one split."""
+"""Logits and pooled states of one split, in batches, shared among the processes of a run."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,56 +8,76 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lora_core import distributed
-from lora_core.data.batching import by_length
-from lora_core.data.tokenized_split import Part
+from lora_core.data.batching import length_sorted_batches
+from lora_core.data.tokenized_split import TokenizedSplit
 from lora_core.forward import BlockwiseForward, Forward
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
+from lora_core.specs.data import Split
+from lora_core.specs.train import TrainSpec
 
 
 def logits(
     forward: Forward,
-    part: Part,
+    data: TokenizedSplit,
     *,
     budget: int,
-    pulse: Pulse,
+    progress: ProgressReporter,
     only: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
-    """Logits (texts, classes) in the order of the part, `budget` padded tokens at once; those of
-    the texts of these numbers, if `only` some are wanted.
+    """Return logits (texts, classes) in the order of the data, or of the indices `only`.
 
-    Each process of a run computes a share and gets them all. The model is in evaluation mode only
-    inside, where nothing is random.
+    A batch has at most `budget` padded tokens. Each process of a run computes a share, and all of
+    them get the whole result. The model is put into evaluation mode and back.
     """
-    which = np.arange(len(part)) if only is None else only
-    rows = np.zeros((len(which), forward.model.config.num_labels), dtype=np.float32)
-    _fill(rows, forward, forward.model, part, which, budget, pulse)
+    indices = np.arange(len(data)) if only is None else only
+    rows = np.zeros((len(indices), forward.model.config.num_labels), dtype=np.float32)
+    _fill_rows(rows, forward, forward.model, data, indices, budget, progress)
     return rows
 
 
-def pooled(
-    forward: BlockwiseForward, part: Part, which: NDArray[np.int64], *, budget: int, pulse: Pulse
+def pooled_states(
+    forward: BlockwiseForward,
+    data: TokenizedSplit,
+    indices: NDArray[np.int64],
+    *,
+    budget: int,
+    progress: ProgressReporter,
 ) -> NDArray[np.float32]:
-    """What the head reads of the texts with these numbers: (texts, width), shared like `logits`."""
-    rows = np.zeros((len(which), forward.model.config.hidden_size), dtype=np.float32)
-    _fill(rows, forward.pooled, forward.model, part, which, budget, pulse)
+    """Return the input of the head (texts, width) for these texts, computed like `logits`."""
+    rows = np.zeros((len(indices), forward.model.config.hidden_size), dtype=np.float32)
+    _fill_rows(rows, forward.pooled_states, forward.model, data, indices, budget, progress)
     return rows
+
+
+def eval_indices(spec: TrainSpec, split: Split, count: int) -> NDArray[np.int64]:
+    """Return the ascending indices of the texts that a run is evaluated on, of `count` in a split.
+
+    These are all texts, except on the validation split of a partial run that asks for fewer. They
+    are drawn at random, since a split may be sorted by label, and they are the same in every trial
+    of a sweep.
+    """
+    every = np.arange(count)
+    limit = spec.trial.validation_texts if spec.trial else None
+    if split is not Split.VALIDATION or limit is None or limit >= count:
+        return every
+    return np.sort(np.random.default_rng(0).permutation(every)[:limit])
 
 
 @torch.no_grad()
-def _fill(  # noqa: PLR0913
+def _fill_rows(  # noqa: PLR0913
     rows: NDArray[np.float32],
-    compute: Callable[[Part, Sequence[int]], Tensor],
+    compute: Callable[[TokenizedSplit, Sequence[int]], Tensor],
     model: torch.nn.Module,
-    part: Part,
-    which: NDArray[np.int64],
+    data: TokenizedSplit,
+    indices: NDArray[np.int64],
     budget: int,
-    pulse: Pulse,
+    progress: ProgressReporter,
 ) -> None:
     was_training = model.training
     model.eval()
-    for indices in distributed.shard_batches(by_length(part.lengths[which], budget)):
-        if indices:
-            rows[indices] = compute(part, which[indices].tolist()).float().cpu().numpy()
-        pulse.beat()
+    for batch in distributed.shard_batches(length_sorted_batches(data.lengths[indices], budget)):
+        if batch:
+            rows[batch] = compute(data, indices[batch].tolist()).float().cpu().numpy()
+        progress.tick()
     distributed.all_reduce_rows(rows)
     model.train(was_training)

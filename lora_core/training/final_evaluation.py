@@ -1,4 +1,4 @@
-"""How good the final weights of a run are."""
+"""Metrics of the final weights of a run."""
 
 from typing import Any
 
@@ -8,85 +8,88 @@ from numpy.typing import NDArray
 from lora_core import distributed
 from lora_core.data import linear_baseline
 from lora_core.data.records import Example
-from lora_core.events import Evaluated, Observer, Phase, finite
-from lora_core.progress_reporter import Pulse
+from lora_core.events import Evaluated, Observer, Phase, finite_or_none
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.tasks import calibration
-from lora_core.tasks.metrics import CURVES
-from lora_core.training import eval_subset, evaluate
-from lora_core.training.correctness import grade
-from lora_core.training.loop import Trained
-from lora_core.training.prepare import Prepared
+from lora_core.tasks.metrics import CURVE_METRICS
+from lora_core.training import evaluate
+from lora_core.training.correctness import encode_correctness
+from lora_core.training.loop import TrainingResult
+from lora_core.training.prepare import PreparedRun
 
-Logits = dict[Split, NDArray[np.float32]]
+SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, classes)
 
 
-def of_trial(prepared: Prepared, trained: Trained) -> tuple[dict[str, Any], Logits]:
-    """Figures and logits of the last weights, on the validation texts of the trial."""
-    logits: Logits = {Split.VALIDATION: trained.validation_logits}
+def evaluate_partial_run(
+    prepared: PreparedRun, result: TrainingResult
+) -> tuple[dict[str, Any], SplitLogits]:
+    """Return metrics and logits of the last weights on the evaluation subset."""
+    logits: SplitLogits = {Split.VALIDATION: result.validation_logits}
     return _reports(prepared, logits), logits
 
 
-def of_run(
-    prepared: Prepared, trained: Trained, observer: Observer, pulse: Pulse
-) -> tuple[dict[str, Any], Logits]:
-    """Figures and logits of the best weights on validation and test, beside the linear rival's.
+def evaluate_run(
+    prepared: PreparedRun, result: TrainingResult, observer: Observer, progress: ProgressReporter
+) -> tuple[dict[str, Any], SplitLogits]:
+    """Return metrics and logits of the best weights on validation and test.
 
-    The temperature is fitted on validation alone, and is 1 where that has too few texts.
+    The metrics include those of the linear model (TF-IDF + logistic regression) and of
+    calibration. The temperature is fitted on validation alone, and is 1 if it has too few texts.
     """
-    pulse.enter(Phase.LINEAR_RIVAL)
-    with distributed.main_first():
-        rival = linear_baseline.fit(prepared.splits).figures
-    if prepared.cross_validated is not None:  # it has learned from the validation texts
-        rival = rival.model_copy(update={"validation": {}})
-    observer.on_event(rival)
-    pulse.enter(Phase.EVALUATING)
-    logits: Logits = {
-        Split.VALIDATION: trained.validation_logits,
-        Split.TEST: _answers(prepared, Split.TEST, pulse),
+    progress.enter_phase(Phase.LINEAR_MODEL)
+    with distributed.main_process_first():
+        linear = linear_baseline.fit(prepared.splits).metrics
+    if prepared.cross_validated is not None:  # it was trained on the validation texts
+        linear = linear.model_copy(update={"validation": {}})
+    observer.on_event(linear)
+    progress.enter_phase(Phase.EVALUATING)
+    logits: SplitLogits = {
+        Split.VALIDATION: result.validation_logits,
+        Split.TEST: _logits(prepared, Split.TEST, progress),
     }
-    validation_labels = prepared.parts[Split.VALIDATION].labels
-    calibrated = calibration.fitted(trained.validation_logits, validation_labels)
+    validation_labels = prepared.tokenized[Split.VALIDATION].labels
+    calibrated = calibration.calibrate(result.validation_logits, validation_labels)
     temperature = calibrated["temperature"]
     for split, rows in logits.items():
-        labels = prepared.parts[split].labels
-        calibrated[split] = calibration.compare(rows, labels, temperature)
-    figures = {
-        "linear": rival.model_dump(mode="json", exclude={"event"}),
+        labels = prepared.tokenized[split].labels
+        calibrated[split] = calibration.compare_calibration(rows, labels, temperature)
+    metrics = {
+        "linear": linear.model_dump(mode="json", exclude={"event"}),
         "calibration": calibrated,
         **_reports(prepared, logits),
     }
     if prepared.spec.result.train_figures:
-        train = _answers(prepared, Split.TRAIN, pulse)
-        figures |= _reports(prepared, {Split.TRAIN: train})
-    test = {name: figures[Split.TEST][name] for name in CURVES}
-    observer.on_event(Evaluated(step=trained.best_step, split=Split.TEST, metrics=finite(test)))
-    return figures, logits
+        train = _logits(prepared, Split.TRAIN, progress)
+        metrics |= _reports(prepared, {Split.TRAIN: train})
+    test = finite_or_none({name: metrics[Split.TEST][name] for name in CURVE_METRICS})
+    observer.on_event(Evaluated(step=result.best_step, split=Split.TEST, metrics=test))
+    return metrics, logits
 
 
-def graded(prepared: Prepared, logits: Logits) -> dict[str, Any]:
-    """Of each part, which texts were answered rightly."""
+def correctness_by_split(prepared: PreparedRun, logits: SplitLogits) -> dict[str, Any]:
+    """Return for each split which texts were predicted correctly."""
     return {
-        split: grade(answered(prepared, split), prepared.splits.labels, rows)
+        split: encode_correctness(evaluated_examples(prepared, split), prepared.splits.labels, rows)
         for split, rows in logits.items()
     }
 
 
-def answered(prepared: Prepared, split: Split) -> list[Example]:
-    """The examples that a run is judged by."""
-    examples = prepared.splits.part(split)
-    return [examples[i] for i in eval_subset.texts(prepared.spec, split, len(examples))]
+def evaluated_examples(prepared: PreparedRun, split: Split) -> list[Example]:
+    """Return the examples of a split that a run is evaluated on."""
+    examples = prepared.splits.examples(split)
+    return [examples[i] for i in evaluate.eval_indices(prepared.spec, split, len(examples))]
 
 
-def _answers(prepared: Prepared, split: Split, pulse: Pulse) -> NDArray[np.float32]:
-    part, budget = prepared.parts[split], prepared.spec.optim.micro_batch_tokens
-    return evaluate.logits(prepared.forward, part, budget=budget, pulse=pulse)
+def _logits(prepared: PreparedRun, split: Split, progress: ProgressReporter) -> NDArray[np.float32]:
+    data, budget = prepared.tokenized[split], prepared.spec.optim.micro_batch_tokens
+    return evaluate.logits(prepared.forward, data, budget=budget, progress=progress)
 
 
-def _reports(prepared: Prepared, logits: Logits) -> dict[str, Any]:
-    found = {}
+def _reports(prepared: PreparedRun, logits: SplitLogits) -> dict[str, Any]:
+    reports = {}
     for split, rows in logits.items():
-        part = prepared.parts[split]
-        which = eval_subset.texts(prepared.spec, split, len(part))
-        found[split.value] = prepared.task.report(rows, part.labels[which])
-    return found
+        data = prepared.tokenized[split]
+        indices = evaluate.eval_indices(prepared.spec, split, len(data))
+        reports[split.value] = prepared.task.report(rows, data.labels[indices])
+    return reports

@@ -1,6 +1,7 @@
-"""One run of the method `linear`, from its description to a finished artifact. Needs no torch.
+"""One run of the method `linear`, from its spec to a finished artifact. Needs no torch.
 
-The fit takes seconds, so there are no checkpoints: a run that was interrupted begins anew.
+The linear model is TF-IDF + logistic regression. Fitting it takes seconds, so there are no
+checkpoints: an interrupted run starts again from the beginning.
 """
 
 import time
@@ -14,11 +15,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from lora_core import compatibility, manifest
-from lora_core.atomic_files import is_no_room
-from lora_core.cross_validation import CrossValidation, judges, learnable
-from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, within_memory
-from lora_core.data.load import load
+from lora_core.atomic_files import is_disk_full
+from lora_core.cross_validation import (
+    LinearCrossValidation,
+    SelectedMethod,
+    training_pool,
+    uses_cross_validation,
+)
+from lora_core.data import learning_curve as curve
+from lora_core.data.duplicates import group_duplicates
+from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, limit_characters
+from lora_core.data.load import load_splits
+from lora_core.data.more_labels import MoreLabelsEstimate, estimate_without_curve
 from lora_core.data.records import Example, Splits
+from lora_core.data.rows import TextRow
 from lora_core.errors.training import DiskFull, FitOutOfMemory
 from lora_core.events import (
     Evaluated,
@@ -28,28 +38,27 @@ from lora_core.events import (
     Phase,
     Started,
     StopSignal,
-    finite,
+    finite_or_none,
 )
-from lora_core.failpoints import reach
-from lora_core.inference.linear import ENGINE
+from lora_core.failpoints import failpoint
+from lora_core.inference.linear import LINEAR_ENGINE
 from lora_core.linear import files
-from lora_core.linear.model import LinearModel, settled
-from lora_core.process import cores, is_no_memory
-from lora_core.progress_reporter import Pulse, while_beating
+from lora_core.linear.model import LinearModel, resolve_min_df
+from lora_core.process import available_cores, is_out_of_memory
+from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks import calibration
-from lora_core.tasks.metrics import CURVES, report
-from lora_core.training import linear_learning_curve, misclassified
-from lora_core.training.chosen import Chosen
-from lora_core.training.correctness import grade
-from lora_core.verdict import Verdict, judge, majority
+from lora_core.tasks.metrics import CURVE_METRICS, classification_report
+from lora_core.training import misclassified
+from lora_core.training.correctness import encode_correctness
+from lora_core.verdict import Verdict, build_verdict, most_frequent_label
 
 STEPS = 1
 
-Logits = dict[Split, NDArray[np.float32]]
+SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, classes)
 
 
 def run(
@@ -58,189 +67,218 @@ def run(
     out_dir: Path,
     observer: Observer,
     stop: StopSignal,
-    chosen: Chosen | None = None,
+    selected: SelectedMethod | None = None,
 ) -> dict[str, Any]:
-    """Fit, evaluate, save; returns the summary. Raises a `LoraCoreError` for every known cause.
+    """Fit, evaluate and save a linear model; return the summary.
 
-    `chosen`: how the method was selected, if it was.
+    `selected`: how `auto` selected the method, if it did. Raises a `LoraCoreError` for every known
+    cause.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     method = spec.method
     if not isinstance(method, LinearSpec):
         raise TypeError(f"{method.type} is trained by lora_core.training.run")
-    compatibility.check_steps(spec)
-    pulse = Pulse(observer, stop)
-    pulse.enter(Phase.LOADING)
-    with _known():
-        reach("loading")
-        splits = chosen.splits if chosen else load(spec.data)
-        train = _learned(splits, observer)
-        method = settled(method, [example.text for example in train])
-        spec = _settled(spec, method)
-        pulse.enter(Phase.TRAINING)
-        fitted_at = time.monotonic()
-        model = while_beating(
-            pulse,
+    compatibility.check_partial_run(spec)
+    progress = ProgressReporter(observer, stop)
+    progress.enter_phase(Phase.LOADING)
+    with _translate_errors():
+        failpoint("loading")
+        splits = selected.splits if selected else load_splits(spec.data)
+        train = _training_examples(splits, observer)
+        method = resolve_min_df(method, [example.text for example in train])
+        spec = _with_resolved_settings(spec, method)
+        progress.enter_phase(Phase.TRAINING)
+        fit_started = time.monotonic()
+        model = run_with_progress(
+            progress,
             lambda: fit_examples(train, method, classes=len(splits.labels), balanced=spec.balanced),
         )
-        seconds = time.monotonic() - fitted_at
+        fit_seconds = time.monotonic() - fit_started
         if not model.converged:
             text = "The fit was stopped before it had converged; a smaller C converges sooner."
             observer.on_event(Noted(level="warning", code="not_converged", message=text))
-        observer.on_event(_started(spec, splits, model))
-        pulse.enter(Phase.EVALUATING, STEPS)
-        logits = while_beating(pulse, lambda: _answers(spec, splits, model))
-        if chosen is not None and chosen.cross_validated is not None:
-            logits[Split.VALIDATION] = chosen.cross_validated
-        measured = _measured(splits, logits, observer)
-        summary = {**_facts(splits, train, model, seconds), **measured}
-        summary |= chosen.summary() if chosen else {}
-        more_labels = linear_learning_curve.of_splits(splits, pulse)
+        observer.on_event(_started_event(spec, splits, model))
+        progress.enter_phase(Phase.EVALUATING, STEPS)
+        logits = run_with_progress(progress, lambda: _compute_logits(spec, splits, model))
+        if selected is not None and selected.cross_validated is not None:
+            logits[Split.VALIDATION] = selected.cross_validated
+        metrics = _compute_metrics(splits, logits, observer)
+        summary = {**_run_summary(splits, train, model, fit_seconds), **metrics}
+        summary |= selected.summary() if selected else {}
+        more_labels = learning_curve_of_splits(splits, progress)
         summary["more_labels"] = more_labels.model_dump(mode="json")
         if spec.result.model:
-            pulse.enter(Phase.JUDGING, STEPS)
-            found = _verdict(spec, method, splits, logits[Split.TEST], chosen, pulse)
-            summary["verdict"] = found.model_dump(mode="json")
-        pulse.enter(Phase.SAVING, STEPS)
-        reach("saving")
+            progress.enter_phase(Phase.VERDICT, STEPS)
+            verdict = _verdict(spec, method, splits, logits[Split.TEST], selected, progress)
+            summary["verdict"] = verdict.model_dump(mode="json")
+        progress.enter_phase(Phase.SAVING, STEPS)
+        failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
         for split in (Split.VALIDATION, Split.TEST):
-            save_predictions(out_dir, split, splits.part(split), logits[split])
+            save_predictions(out_dir, split, splits.examples(split), logits[split])
         if spec.result.model:
-            _save(out_dir, splits, model, logits, measured["calibration"]["temperature"])
-        summary["total_seconds"] = round(time.monotonic() - began, 2)
+            _save_model(out_dir, splits, model, logits, metrics["calibration"]["temperature"])
+        summary["total_seconds"] = round(time.monotonic() - started, 2)
         manifest.write(out_dir, _manifest(spec, splits, summary, logits))
     observer.on_event(Finished(summary=summary))
     return summary
 
 
+def learning_curve_of_splits(splits: Splits, progress: ProgressReporter) -> MoreLabelsEstimate:
+    """Return the learning curve of a linear model on the training split, cached.
+
+    It answers whether more labels would help. Raises `DiskFull`, `Stopped`.
+    """
+    distinct = distinct_texts(splits)
+    estimate = estimate_without_curve([row.label for row in distinct])
+    if estimate is not None:
+        return estimate
+    progress.enter_phase(Phase.LEARNING_CURVE)
+    facts = {"basis": "linear", "data": splits.digest}
+    return run_with_progress(
+        progress,
+        lambda: curve.cached_estimate(facts, lambda: curve.estimate_from_rows(distinct)),
+    )
+
+
+def distinct_texts(splits: Splits) -> list[TextRow]:
+    """Return the first row of each distinct training text. Row numbers are training indices."""
+    rows = [TextRow(i, each.text, splits.labels[each.label]) for i, each in enumerate(splits.train)]
+    return group_duplicates(rows)[0]
+
+
 @contextmanager
-def _known() -> Iterator[None]:
-    """Raises `DiskFull` and `FitOutOfMemory` for what means that."""
+def _translate_errors() -> Iterator[None]:
+    """Raise `DiskFull` or `FitOutOfMemory` in place of errors with that cause."""
     try:
         yield
     except (MemoryError, OSError, SafetensorError) as error:
-        if is_no_room(error):
+        if is_disk_full(error):
             raise DiskFull(what="the model") from error
-        if is_no_memory(error):
+        if is_out_of_memory(error):
             raise FitOutOfMemory() from error
         raise
 
 
-def _settled(spec: TrainSpec, method: LinearSpec) -> TrainSpec:
-    """With all that was left open decided."""
-    used = {"device": "cpu", "threads": spec.runtime.threads or cores()}
+def _with_resolved_settings(spec: TrainSpec, method: LinearSpec) -> TrainSpec:
+    used = {"device": "cpu", "threads": spec.runtime.threads or available_cores()}
     runtime = spec.runtime.model_copy(update=used)
     return spec.model_copy(update={"method": method, "runtime": runtime})
 
 
-def _learned(splits: Splits, observer: Observer) -> list[Example]:
-    """The texts of the training part, as many as there is memory for."""
+def _training_examples(splits: Splits, observer: Observer) -> list[Example]:
+    """Return the training split, or a sample of it that fits in memory."""
     if splits.leaked:
-        text = f"{splits.leaked} validation or test texts are in the training part as well."
+        text = f"{splits.leaked} validation or test texts also occur in the training split."
         observer.on_event(Noted(level="warning", code="leaked", message=text))
-    train = within_memory(splits.train, len(splits.labels))
+    train = limit_characters(splits.train, len(splits.labels))
     if len(train) < len(splits.train):
         text = (
-            f"It learns from {len(train):,} of the {len(splits.train):,} training texts, since "
-            f"they have more than {MAX_CHARACTERS:,} characters."
+            f"The model is trained on {len(train):,} of the {len(splits.train):,} training texts, "
+            f"because together they have more than {MAX_CHARACTERS:,} characters."
         )
         observer.on_event(Noted(level="warning", code="training_texts_drawn", message=text))
     return train
 
 
-def _started(spec: TrainSpec, splits: Splits, model: LinearModel) -> Started:
+def _started_event(spec: TrainSpec, splits: Splits, model: LinearModel) -> Started:
     return Started(
         total_steps=STEPS,
-        trainable_parameters=_weights(model),
-        total_parameters=_weights(model),
-        examples={split: len(splits.part(split)) for split in Split},
+        trainable_parameters=_count_parameters(model),
+        total_parameters=_count_parameters(model),
+        examples={split: len(splits.examples(split)) for split in Split},
         labels=list(splits.labels),
         device="cpu",
-        precision=ENGINE.name.rpartition("-")[2],
-        threads=spec.runtime.threads or cores(),
+        precision=LINEAR_ENGINE.name.rpartition("-")[2],
+        threads=spec.runtime.threads or available_cores(),
         learning_rate=None,
     )
 
 
-def _weights(model: LinearModel) -> int:
+def _count_parameters(model: LinearModel) -> int:
     return model.parameters.coef.size + model.parameters.intercept.size
 
 
-def _answers(spec: TrainSpec, splits: Splits, model: LinearModel) -> Logits:
-    """Logits of validation and test, and of the training part if its figures are wanted."""
+def _compute_logits(spec: TrainSpec, splits: Splits, model: LinearModel) -> SplitLogits:
+    """Return logits of validation and test, and of the training split if the spec asks for it."""
     wanted = [Split.VALIDATION, Split.TEST]
     wanted += [Split.TRAIN] if spec.result.train_figures else []
     return {
-        split: model.logits([each.text for each in splits.part(split)]).astype(np.float32)
+        split: model.logits([each.text for each in splits.examples(split)]).astype(np.float32)
         for split in wanted
     }
 
 
-def _measured(splits: Splits, logits: Logits, observer: Observer) -> dict[str, Any]:
-    """The figures of each part; the temperature is fitted on validation alone."""
+def _compute_metrics(splits: Splits, logits: SplitLogits, observer: Observer) -> dict[str, Any]:
+    """Return the metrics of each split. The temperature is fitted on validation alone."""
     labels = {
-        split: np.array([example.label for example in splits.part(split)]) for split in logits
+        split: np.array([example.label for example in splits.examples(split)]) for split in logits
     }
-    calibrated = calibration.fitted(logits[Split.VALIDATION], labels[Split.VALIDATION])
+    calibrated = calibration.calibrate(logits[Split.VALIDATION], labels[Split.VALIDATION])
     temperature = calibrated["temperature"]
-    figures: dict[str, Any] = {"calibration": calibrated}
+    metrics: dict[str, Any] = {"calibration": calibrated}
     for split, rows in logits.items():
-        figures[split.value] = report(rows, labels[split], splits.labels)
+        report = classification_report(rows, labels[split], splits.labels)
+        metrics[split.value] = report
         if split is not Split.TRAIN:
-            calibrated[split] = calibration.compare(rows, labels[split], temperature)
+            calibrated[split] = calibration.compare_calibration(rows, labels[split], temperature)
             best = split is Split.VALIDATION
-            metrics = finite({name: figures[split.value][name] for name in CURVES})
-            observer.on_event(Evaluated(step=STEPS, split=split, metrics=metrics, best=best))
-    return figures
+            curve_metrics = finite_or_none({name: report[name] for name in CURVE_METRICS})
+            observer.on_event(Evaluated(step=STEPS, split=split, metrics=curve_metrics, best=best))
+    return metrics
 
 
 def _verdict(
     spec: TrainSpec,
     method: LinearSpec,
     splits: Splits,
-    test: NDArray[np.float32],
-    chosen: Chosen | None,
-    pulse: Pulse,
+    test_logits: NDArray[np.float32],
+    selected: SelectedMethod | None,
+    progress: ProgressReporter,
 ) -> Verdict:
-    """On the test part; of few texts all are held out once instead."""
-    examples = learnable(spec, splits)
-    rivals = {"probe": chosen.probe} if chosen and chosen.probe else {}
-    common = majority(examples)
-    if not judges(spec, examples):
-        truth = np.array([example.label for example in splits.test])
-        answers = test.argmax(axis=1)
-        return judge(truth, answers, rivals, labels=splits.labels, majority=common)
-    tried = CrossValidation(spec, splits.labels, examples, pulse)
-    return judge(
-        tried.truth,
-        tried.answers(method),
+    """Return the verdict on the test split or, with few texts, by cross-validation."""
+    examples = training_pool(spec, splits)
+    rivals = {"probe": selected.probe} if selected and selected.probe else {}
+    majority = most_frequent_label(examples)
+    if not uses_cross_validation(spec, examples):
+        true_labels = np.array([example.label for example in splits.test])
+        predicted = test_logits.argmax(axis=1)
+        return build_verdict(
+            true_labels, predicted, rivals, labels=splits.labels, majority=majority
+        )
+    cross_validation = LinearCrossValidation(spec, splits.labels, examples, progress)
+    return build_verdict(
+        cross_validation.true_labels,
+        cross_validation.predictions(method),
         rivals,
         labels=splits.labels,
-        majority=common,
+        majority=majority,
         measured_on="cross_validation",
     )
 
 
-def _save(
-    out_dir: Path, splits: Splits, model: LinearModel, logits: Logits, temperature: float
+def _save_model(
+    out_dir: Path, splits: Splits, model: LinearModel, logits: SplitLogits, temperature: float
 ) -> None:
-    files.save(out_dir, model.parameters)
+    files.save_parameters(out_dir, model.parameters)
     names = list(splits.labels)
     for split in (Split.VALIDATION, Split.TEST):
-        misclassified.save(out_dir, split, splits.part(split), logits[split], names, temperature)
+        misclassified.save(
+            out_dir, split, splits.examples(split), logits[split], names, temperature
+        )
     save_golden(out_dir, [example.text for example in splits.test], logits[Split.TEST])
 
 
-def _facts(
+def _run_summary(
     splits: Splits, train: Sequence[Example], model: LinearModel, seconds: float
 ) -> dict[str, Any]:
     return {
         "labels": list(splits.labels),
-        "trainable_parameters": _weights(model),
-        "total_parameters": _weights(model),
+        "trainable_parameters": _count_parameters(model),
+        "total_parameters": _count_parameters(model),
         "terms": len(model.parameters.terms),
-        "examples": {split: len(splits.part(split)) for split in Split} | {Split.TRAIN: len(train)},
+        "examples": {split: len(splits.examples(split)) for split in Split}
+        | {Split.TRAIN: len(train)},
         "steps": STEPS,
         "best_step": STEPS,
         "train_seconds": round(seconds, 2),
@@ -249,7 +287,7 @@ def _facts(
 
 
 def _manifest(
-    spec: TrainSpec, splits: Splits, summary: dict[str, Any], logits: Logits
+    spec: TrainSpec, splits: Splits, summary: dict[str, Any], logits: SplitLogits
 ) -> dict[str, Any]:
     return {
         "format": manifest.FORMAT,
@@ -260,7 +298,7 @@ def _manifest(
         "calibration": {"temperature": summary["calibration"]["temperature"]},
         "metrics": summary,
         "graded": {
-            split: grade(splits.part(split), splits.labels, rows)
+            split: encode_correctness(splits.examples(split), splits.labels, rows)
             for split, rows in logits.items()
             if split is not Split.TRAIN
         },

@@ -1,4 +1,4 @@
-"""The answers of a run that are most wrong: sure of a label that is not the true one."""
+"""The misclassified texts of a run, those with the most confident predictions first."""
 
 import json
 from collections.abc import Sequence
@@ -10,33 +10,33 @@ from numpy.typing import NDArray
 
 from lora_core.data.records import Example
 
-KEPT = 10_000  # of each part
-EXCERPT = 2000  # characters of its text
+MAX_SAVED = 10_000  # per split
+EXCERPT_CHARACTERS = 2000  # of each text
 FOLDER = "mistakes"
 
 
-class Mistake(NamedTuple):
-    """One text that was answered wrongly."""
+class Misprediction(NamedTuple):
+    """One text whose predicted label is not its true label."""
 
-    place: int  # of the text in its part
+    text_index: int  # of the text in its split
     predicted: int
-    score: float  # probability of the label that was answered
-    true_score: float  # and of the true one
+    score: float  # probability of the predicted label
+    true_score: float  # probability of the true label
 
 
-def worst(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], *, temperature: float, most: int
-) -> list[Mistake]:
-    """At most so many, the surest first; logits are (texts, classes)."""
+def most_confident_errors(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], *, temperature: float, limit: int
+) -> list[Misprediction]:
+    """Return at most `limit` errors, the most confident first. Logits are (texts, classes)."""
     z = logits.astype(np.float64) / temperature
     scores = np.exp(z - z.max(axis=1, keepdims=True))
     scores /= scores.sum(axis=1, keepdims=True)
     predicted = logits.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    surest = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")]
+    ranked = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")]
     return [
-        Mistake(int(i), int(predicted[i]), scores[i, predicted[i]], scores[i, labels[i]])
-        for i in surest[:most]
+        Misprediction(int(i), int(predicted[i]), scores[i, predicted[i]], scores[i, labels[i]])
+        for i in ranked[:limit]
     ]
 
 
@@ -48,22 +48,22 @@ def save(
     names: Sequence[str],
     temperature: float,
 ) -> None:
-    """The worst answers to these examples, one a line, with the beginnings of the texts.
+    """Write one JSON line for each misclassified text, with the beginning of the text.
 
-    So they can be read when the data are gone. `names` are those of the labels.
+    The file can be read after the data are deleted. `names` are the names of the labels.
     """
     truth = np.array([example.label for example in examples])
     lines = []
-    for found in worst(logits, truth, temperature=temperature, most=KEPT):
-        example = examples[found.place]
+    for error in most_confident_errors(logits, truth, temperature=temperature, limit=MAX_SAVED):
+        example = examples[error.text_index]
         line = {
             "row": example.row,
-            "text": example.text[:EXCERPT],
-            "cut": len(example.text) > EXCERPT,
+            "text": example.text[:EXCERPT_CHARACTERS],
+            "cut": len(example.text) > EXCERPT_CHARACTERS,
             "label": names[example.label],
-            "predicted": names[found.predicted],
-            "score": found.score,
-            "true_score": found.true_score,
+            "predicted": names[error.predicted],
+            "score": error.score,
+            "true_score": error.true_score,
         }
         lines.append(json.dumps(line, allow_nan=False) + "\n")
     (directory / FOLDER).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) with warm-up and decay."""
+"""AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) with warmup and decay."""
 
 import math
 from collections import defaultdict
@@ -14,16 +14,17 @@ from lora_core.specs.train import OptimSpec
 def build_optimizer(
     model: nn.Module, spec: OptimSpec, rate: float, head: Sequence[str] = ()
 ) -> torch.optim.AdamW:
-    """AdamW over the trained parameters. Weight decay spares vectors.
+    """Return AdamW over the trainable parameters. Weight decay is not applied to vectors.
 
-    `head` names the layers of the head, in groups of their own if they have another rate.
+    `head` names the layers of the head. They get parameter groups of their own if their learning
+    rate differs.
     """
     head_rate = spec.head_learning_rate or rate
-    apart = tuple(f"{name}." for name in head) if head_rate != rate else ()
+    head_prefixes = tuple(f"{name}." for name in head) if head_rate != rate else ()
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[name.startswith(apart), parameter.ndim < 2].append(parameter)
+            groups[name.startswith(head_prefixes), parameter.ndim < 2].append(parameter)
     return torch.optim.AdamW(
         [
             {
@@ -37,19 +38,21 @@ def build_optimizer(
     )
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, spec: OptimSpec, total_steps: int) -> LambdaLR:
-    """Linear warm-up to the full rate, then decay; 0 would come after the last step."""
+def build_lr_scheduler(
+    optimizer: torch.optim.Optimizer, spec: OptimSpec, total_steps: int
+) -> LambdaLR:
+    """Return linear warmup to the full rate, then decay to 0 one step after the last."""
     warmup = math.ceil(spec.warmup * total_steps)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        done = (step - warmup) / max(1, total_steps - warmup)
+        decayed = (step - warmup) / max(1, total_steps - warmup)
         match spec.decay:
             case "linear":
-                return 1 - done
+                return 1 - decayed
             case "cosine":
-                return (1 + math.cos(math.pi * done)) / 2
+                return (1 + math.cos(math.pi * decayed)) / 2
             case "none":
                 return 1.0
 

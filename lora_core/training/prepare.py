@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step: data, model, method, token ids."""
+"""Everything that a run needs before its first step: data, model, method, token ids."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +10,20 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from lora_core import compatibility, defaults, environment, methods
-from lora_core.data.load import load
+from lora_core.data.load import load_splits
 from lora_core.data.records import Splits
-from lora_core.data.tokenized_split import Part
-from lora_core.data.tokens import check_ends, load_tokenizer, tokenise
-from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.gradient_checkpointing import recompute
-from lora_core.encoders.load import fingerprint, load_classifier, locate
-from lora_core.encoders.pooling import pool
+from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import check_special_tokens, load_tokenizer, tokenize
+from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.gradient_checkpointing import enable_gradient_checkpointing
+from lora_core.encoders.load import encoder_sha256, load_classifier, resolve_base
+from lora_core.encoders.pooling import set_pooling
 from lora_core.events import Noted, Observer, Phase
 from lora_core.fast.optimize import optimize
 from lora_core.forward import BlockwiseForward
-from lora_core.methods.base import Method
-from lora_core.progress_reporter import Pulse
-from lora_core.runtime import Runtime, start
+from lora_core.methods import FineTuningMethod
+from lora_core.progress_reporter import ProgressReporter
+from lora_core.runtime import Runtime, setup_runtime
 from lora_core.specs.data import Split
 from lora_core.specs.method import ProbeSpec
 from lora_core.specs.train import HeadInit, TrainSpec
@@ -31,7 +31,7 @@ from lora_core.tasks.sequence_classification import SequenceClassification
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A run that is ready to start."""
 
     spec: TrainSpec  # with every default filled in
@@ -39,97 +39,99 @@ class Prepared:
     max_length: int  # tokens of a text
     runtime: Runtime
     splits: Splits
-    parts: dict[Split, Part]
-    cut: float  # share of texts that were truncated
+    tokenized: dict[Split, TokenizedSplit]
+    truncated_share: float  # of the texts
     model: PreTrainedModel
     family: EncoderFamily
-    method: Method
+    method: FineTuningMethod
     task: SequenceClassification
     forward: BlockwiseForward
     tokenizer: Tokenizer
-    tokenizer_file: Path  # that it was read from
+    tokenizer_file: Path  # that it was loaded from
     base_sha256: str
-    # Logits of the validation part by cross-validation: then no model answers it during training.
+    # Validation logits by cross-validation. If given, training does not evaluate on that split.
     cross_validated: NDArray[np.float32] | None = None
 
 
-def prepare(
+def prepare_run(
     spec: TrainSpec,
     observer: Observer,
-    pulse: Pulse,
+    progress: ProgressReporter,
     splits: Splits | None = None,
     cross_validated: NDArray[np.float32] | None = None,
-) -> Prepared:
+) -> PreparedRun:
     """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause.
 
-    `splits`: other parts than those that the spec describes.
+    `splits` replaces the data that the spec describes.
     """
-    runtime = start(spec.runtime)
-    base = locate(spec.encoder_base, spec.base_revision)
+    runtime = setup_runtime(spec.runtime)
+    base = resolve_base(spec.encoder_base, spec.base_revision)
     shape = compatibility.read_shape(base.config, base=base.name, pooling=spec.pooling)
-    compatibility.check(shape, spec)
-    splits = splits or load(spec.data)
-    texts = {split: len(splits.part(split)) for split in Split}
+    compatibility.check_compatibility(shape, spec)
+    splits = splits or load_splits(spec.data)
+    counts = {split: len(splits.examples(split)) for split in Split}
     family = base.family
-    model, kept = load_classifier(
+    model, head_kept = load_classifier(
         base,
         splits.labels,
         encoder_dropout=spec.optim.encoder_dropout,
         head_dropout=spec.optim.head_dropout,
     )
-    fitted = spec.head_init is HeadInit.PROBE or isinstance(spec.method, ProbeSpec)
-    if kept and not fitted:
+    fits_head = spec.head_init is HeadInit.PROBE or isinstance(spec.method, ProbeSpec)
+    if head_kept and not fits_head:
         spec = spec.model_copy(update={"head_init": HeadInit.RANDOM})
-        _note(observer, "head_kept", "The base answers the same labels; its head is trained on.")
-    spec, learning_rate, max_length = defaults.settled(spec, shape, texts)
-    spec = _on(spec, runtime)
+        text = "The base has a head for the same labels; training continues from that head."
+        _note(observer, "head_kept", text)
+    spec, learning_rate, max_length = defaults.resolve_defaults(spec, shape, counts)
+    spec = _with_resolved_runtime(spec, runtime)
     # The order matters from here on. The base is hashed before injection renames its layers. A is
     # drawn on the CPU, so that it is the same on every device. `optimize` copies weights on the
-    # device. `recompute` wraps the blocks as they are, so it comes last.
-    pool(model, family, spec.pooling)
-    base_sha256 = fingerprint(model, family)
-    method = methods.build(spec.encoder_method)
+    # device. `enable_gradient_checkpointing` wraps the blocks as they are, so it comes last.
+    set_pooling(model, family, spec.pooling)
+    base_sha256 = encoder_sha256(model, family)
+    method = methods.build_method(spec.encoder_method)
     method.prepare(model, family)
     model.to(runtime.device)
 
-    pulse.enter(Phase.TOKENISING)
+    progress.enter_phase(Phase.TOKENIZING)
     tokenizer_file = base.directory / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_file)
-    check_ends(tokenizer, base.name)
+    check_special_tokens(tokenizer, base.name)
     if splits.leaked:
-        text = f"{splits.leaked} validation or test texts are in the training part as well."
+        text = f"{splits.leaked} validation or test texts also occur in the training split."
         _note(observer, "leaked", text, level="warning")
-    # Of the model, not of its tokenizer: some embeddings go by it.
-    parts, cut = tokenise_parts(splits, tokenizer, max_length, model.config.pad_token_id or 0)
-    if cut:
-        text = f"{cut:.1%} of the texts have over {max_length} tokens and were cut."
+    # The padding id of the model, not of its tokenizer: some embeddings depend on it.
+    pad = model.config.pad_token_id or 0
+    tokenized, truncated_share = tokenize_splits(splits, tokenizer, max_length, pad)
+    if truncated_share:
+        text = f"{truncated_share:.1%} of the texts have over {max_length} tokens and were cut."
         _note(observer, "truncated", text)
     task = SequenceClassification(
         spec.task,
         splits.labels,
-        np.bincount(parts[Split.TRAIN].labels, minlength=len(splits.labels)).tolist(),
+        np.bincount(tokenized[Split.TRAIN].labels, minlength=len(splits.labels)).tolist(),
     )
-    read = set(Split) if cross_validated is None else {Split.TRAIN, Split.TEST}
+    forwarded = set(Split) if cross_validated is None else {Split.TRAIN, Split.TEST}
     forward = optimize(
         model,
         family,
         runtime,
-        {split: part for split, part in parts.items() if split in read},
+        {split: data for split, data in tokenized.items() if split in forwarded},
         encoder_dropout=spec.optim.encoder_dropout,
         micro_batch_tokens=spec.optim.micro_batch_tokens,
-        pulse=pulse,
-        environment=environment.here(runtime, spec.optim.micro_batch_tokens),
+        progress=progress,
+        environment=environment.describe(runtime, spec.optim.micro_batch_tokens),
     )
     if spec.runtime.gradient_checkpointing:
-        recompute(model, family)
-    return Prepared(
+        enable_gradient_checkpointing(model, family)
+    return PreparedRun(
         spec=spec,
         learning_rate=learning_rate,
         max_length=max_length,
         runtime=runtime,
         splits=splits,
-        parts=parts,
-        cut=cut,
+        tokenized=tokenized,
+        truncated_share=truncated_share,
         model=model,
         family=family,
         method=method,
@@ -142,26 +144,29 @@ def prepare(
     )
 
 
-def _on(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
-    """The same spec with what depends on the machine decided."""
+def _with_resolved_runtime(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
+    """Return the spec with the device, precision and threads that this machine uses."""
     used = {"device": runtime.device, "precision": runtime.precision, "threads": runtime.threads}
     return spec.model_copy(update={"runtime": spec.runtime.model_copy(update=used)})
 
 
-def tokenise_parts(
+def tokenize_splits(
     splits: Splits, tokenizer: Tokenizer, max_length: int, pad: int
-) -> tuple[dict[Split, Part], float]:
-    """All parts as token ids, padded with the id `pad`, and the share of texts that were cut."""
-    parts: dict[Split, Part] = {}
-    cut = total = 0
+) -> tuple[dict[Split, TokenizedSplit], float]:
+    """Return every split as token ids, and the share of texts that were truncated.
+
+    `pad` is the id of the padding token.
+    """
+    tokenized: dict[Split, TokenizedSplit] = {}
+    truncated = total = 0
     for split in Split:
-        examples = splits.part(split)
-        tokens = tokenise(tokenizer, [e.text for e in examples], max_length)
+        examples = splits.examples(split)
+        tokens = tokenize(tokenizer, [e.text for e in examples], max_length)
         labels = np.array([e.label for e in examples], dtype=np.int64)
-        parts[split] = Part(split, tokens, tokens.lengths, labels, pad)
-        cut += tokens.truncated
+        tokenized[split] = TokenizedSplit(split, tokens, tokens.lengths, labels, pad)
+        truncated += tokens.truncated
         total += len(examples)
-    return parts, cut / total
+    return tokenized, truncated / total
 
 
 def _note(

@@ -1,42 +1,45 @@
 """The learning curve of a run on a base: would more labels help?
 
-It is the probe's, which needs one pass of the frozen base over the texts, where that pass is cheap,
-else that of the linear model.
+It is measured with a probe, if the one pass of the frozen base over the texts that this needs is
+cheap, and with the linear model otherwise.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_core import compatibility, distributed, flops
+from lora_core import compatibility, cost_model, distributed
 from lora_core.data import learning_curve as curve
-from lora_core.data.batching import by_length
-from lora_core.data.more_labels import MoreLabels, without_curve
-from lora_core.data.rows import Row
+from lora_core.data.batching import length_sorted_batches
+from lora_core.data.more_labels import MoreLabelsEstimate, estimate_without_curve
+from lora_core.data.rows import TextRow
 from lora_core.events import Phase
-from lora_core.progress_reporter import Pulse, while_beating
+from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.specs.data import Split
-from lora_core.training.linear_learning_curve import distinct_texts, of_splits
-from lora_core.training.prepare import Prepared
+from lora_core.training.linear import distinct_texts, learning_curve_of_splits
+from lora_core.training.prepare import PreparedRun
 
-# Of one pass of the base: about two seconds of two idle cores, or of a GPU.
+# Limit for one pass of the base: about two seconds of two idle cores, or of a GPU.
 PASS_FLOPS = {"cpu": 1e12, "cuda": 1e14}
 
 
-def of_run(prepared: Prepared, pulse: Pulse) -> MoreLabels | None:
-    """Of a run that has not begun to train: its base is as it came. None for a trial, and in all
-    processes but the first. Raises `DiskFull`, `Stopped`.
+def learning_curve_of_run(
+    prepared: PreparedRun, progress: ProgressReporter
+) -> MoreLabelsEstimate | None:
+    """Return the learning curve of a run before it is trained, while its base is unchanged.
+
+    Return None for a partial run, and on all ranks but 0. Raises `DiskFull`, `Stopped`.
     """
     if prepared.spec.trial is not None or not distributed.is_main():
         return None
     distinct = distinct_texts(prepared.splits)
-    answer = without_curve([row.label for row in distinct])
-    if answer is not None:
-        return answer
-    used = curve.pool(distinct, curve.MAX_TEXTS)
-    if not _is_cheap(prepared, used):
-        return of_splits(prepared.splits, pulse)
-    pulse.enter(Phase.LEARNING_CURVE)
+    estimate = estimate_without_curve([row.label for row in distinct])
+    if estimate is not None:
+        return estimate
+    sample = curve.sample_texts(distinct, curve.MAX_TEXTS)
+    if not _encoder_pass_is_cheap(prepared, sample):
+        return learning_curve_of_splits(prepared.splits, progress)
+    progress.enter_phase(Phase.LEARNING_CURVE)
     facts = {
         "basis": "probe",
         "data": prepared.splits.digest,
@@ -45,43 +48,46 @@ def of_run(prepared: Prepared, pulse: Pulse) -> MoreLabels | None:
         "precision": prepared.runtime.precision,
     }
 
-    def measure() -> MoreLabels:
-        vectors = _vectors(prepared, used, pulse)
+    def measure() -> MoreLabelsEstimate:
+        vectors = _pooled_vectors(prepared, sample, progress)
         if not np.isfinite(vectors).all():  # training fails with an error of its own
-            return of_splits(prepared.splits, pulse)
-        truth = curve.labels_of(used)
-        learner = curve.probe(vectors, truth)
-        return while_beating(
-            pulse,
-            lambda: curve.estimate(learner, truth, texts=len(distinct), basis="probe"),
+            return learning_curve_of_splits(prepared.splits, progress)
+        labels = curve.encode_labels(sample)
+        learner = curve.probe_learner(vectors, labels)
+        return run_with_progress(
+            progress,
+            lambda: curve.estimate(learner, labels, texts=len(distinct), basis="probe"),
         )
 
-    return curve.cached(facts, measure)
+    return curve.cached_estimate(facts, measure)
 
 
-def _is_cheap(prepared: Prepared, rows: list[Row]) -> bool:
-    """Whether a pass of the base over these texts takes no more than some seconds."""
-    lengths = prepared.parts[Split.TRAIN].lengths[[row.number for row in rows]].astype(float)
+def _encoder_pass_is_cheap(prepared: PreparedRun, rows: list[TextRow]) -> bool:
+    """Return whether a pass of the base over these texts takes at most some seconds."""
+    lengths = prepared.tokenized[Split.TRAIN].lengths[[row.number for row in rows]].astype(float)
     shape = compatibility.read_shape(
         prepared.model.config.to_dict(), base=prepared.family.model_type
     )
-    cost = flops.forward(shape, length=(lengths**2).sum() / lengths.sum()) * lengths.sum()
+    per_token = cost_model.forward_flops(shape, length=(lengths**2).sum() / lengths.sum())
     limit = PASS_FLOPS["cpu" if prepared.runtime.device == "cpu" else "cuda"]
-    return bool(cost <= limit)
+    return bool(per_token * lengths.sum() <= limit)
 
 
 @torch.no_grad()
-def _vectors(prepared: Prepared, rows: list[Row], pulse: Pulse) -> NDArray[np.float32]:
-    """What the head reads of each text (texts, width), of a mean norm of 1."""
-    model, part = prepared.model, prepared.parts[Split.TRAIN]
+def _pooled_vectors(
+    prepared: PreparedRun, rows: list[TextRow], progress: ProgressReporter
+) -> NDArray[np.float32]:
+    """Return the input of the head (texts, width) for these texts, scaled to a mean norm of 1."""
+    model, data = prepared.model, prepared.tokenized[Split.TRAIN]
     numbers = np.array([row.number for row in rows])
-    trains = model.training
+    was_training = model.training
     model.eval()
     x = torch.zeros(len(rows), model.config.hidden_size)
-    for places in by_length(part.lengths[numbers], prepared.spec.optim.micro_batch_tokens):
-        x[places] = prepared.forward.pooled(part, numbers[places].tolist()).float().cpu()
-        pulse.beat()
-    model.train(trains)
+    budget = prepared.spec.optim.micro_batch_tokens
+    for batch in length_sorted_batches(data.lengths[numbers], budget):
+        x[batch] = prepared.forward.pooled_states(data, numbers[batch].tolist()).float().cpu()
+        progress.tick()
+    model.train(was_training)
     norm = float(x.norm(dim=1).mean()) or 1.0
     vectors: NDArray[np.float32] = (x / norm).numpy()
     return vectors

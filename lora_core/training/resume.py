@@ -1,55 +1,59 @@
-"""From a prepared run to its trainer: at the first step, or where a checkpoint stands."""
+"""Build the trainer of a prepared run, from scratch or from a checkpoint."""
 
 from functools import partial
 
 from lora_core import environment
+from lora_core.cross_validation import SelectedMethod
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.train import HeadInit
 from lora_core.training import checkpoint, probe, run_identity
-from lora_core.training.checkpoint import Checkpoint
-from lora_core.training.checkpoint_schedule import SavePlan, Saves
-from lora_core.training.chosen import Chosen
+from lora_core.training.checkpoint import SavedCheckpoint
+from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
 from lora_core.training.loop import Trainer
-from lora_core.training.prepare import Prepared
-from lora_core.training.run_identity import Origin
+from lora_core.training.prepare import PreparedRun
+from lora_core.training.run_identity import RunIdentity
 
 
 def build_trainer(
-    prepared: Prepared,
+    prepared: PreparedRun,
     *,
     observer: Observer,
-    pulse: Pulse,
-    plan: SavePlan | None,
-    saved: Checkpoint | None,
-    chosen: Chosen | None = None,
+    progress: ProgressReporter,
+    checkpoint_settings: CheckpointSettings | None,
+    saved: SavedCheckpoint | None,
+    selected: SelectedMethod | None = None,
 ) -> Trainer:
-    """`chosen` goes into each checkpoint. Tells of a resume.
+    """Return a trainer at its first step, or at the step of the checkpoint `saved`.
 
-    Raises `CheckpointMismatch`, `CheckpointCorrupt`, `NonFiniteStates`.
+    `selected` goes into each checkpoint that the trainer writes. A resume is reported to
+    `observer`. Raises `CheckpointMismatch`, `CheckpointCorrupt`, `NonFiniteStates`.
     """
-    if saved is None and prepared.spec.head_init is HeadInit.PROBE:  # a checkpoint has the head
-        probe.start_head(prepared, pulse)
-    if plan is None and saved is None:
-        return Trainer(prepared, observer=observer, pulse=pulse)
-    here = run_identity.of(prepared)
-    step = saved.figures.step if saved is not None else 0
-    write = partial(checkpoint.write, origin=here, chosen=chosen)
-    saves = Saves(plan, write, observer, step=step) if plan is not None else None
-    trainer = Trainer(prepared, observer=observer, pulse=pulse, saves=saves)
+    # A checkpoint includes the head.
+    if saved is None and prepared.spec.head_init is HeadInit.PROBE:
+        probe.init_head(prepared, progress)
+    if checkpoint_settings is None and saved is None:
+        return Trainer(prepared, observer=observer, progress=progress)
+    identity = run_identity.identify(prepared)
+    step = saved.trainer_state.step if saved is not None else 0
+    checkpoints = None
+    if checkpoint_settings is not None:
+        write = partial(checkpoint.write, identity=identity, selected=selected)
+        checkpoints = CheckpointSchedule(checkpoint_settings, write, observer, step=step)
+    trainer = Trainer(prepared, observer=observer, progress=progress, checkpoints=checkpoints)
     if saved is not None:
-        _go_on(trainer, saved, here)
+        _restore(trainer, saved, identity)
     return trainer
 
 
-def _go_on(trainer: Trainer, saved: Checkpoint, here: Origin) -> None:
-    if what := run_identity.foreign(saved.origin, here):
+def _restore(trainer: Trainer, saved: SavedCheckpoint, current: RunIdentity) -> None:
+    if what := run_identity.first_difference(saved.identity, current):
         raise CheckpointMismatch(path=saved.name, what=f"{what} differs")
-    if problem := trainer.progress.misfit(saved.figures, saved.tensors):
+    if problem := trainer.state.find_mismatch(saved.trainer_state, saved.tensors):
         raise CheckpointCorrupt(path=saved.name, problem=problem)
-    trainer.progress.restore(saved.figures, saved.tensors)
-    differences = environment.differences(saved.origin.environment, here.environment)
+    trainer.state.restore(saved.trainer_state, saved.tensors)
+    differences = environment.differences(saved.identity.environment, current.environment)
     trainer.observer.on_event(
-        Resumed(step=saved.figures.step, exact=not differences, differences=differences)
+        Resumed(step=saved.trainer_state.step, exact=not differences, differences=differences)
     )

@@ -1,4 +1,4 @@
-"""The states of every random generator that a run may draw from, as tensors."""
+"""Save and restore the states of all random generators that a run may use, as tensors."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NO_GAUSS = float("nan")  # Python and NumPy may keep the second of two normal numbers; or not
+# Python and NumPy draw normal numbers in pairs and may hold the second one; NaN: they do not.
+NO_GAUSS = float("nan")
 
 
-def take(device: str) -> dict[str, Tensor]:
-    """The states of Python, NumPy, torch, and of the GPU that the run computes on."""
+def get_rng_states(device: str) -> dict[str, Tensor]:
+    """Return the states of Python, NumPy, torch, and of the GPU if the run uses one."""
     version, integers, gauss = random.getstate()
     numpy = np.random.get_state(legacy=False)
     states = {
@@ -30,8 +31,8 @@ def take(device: str) -> dict[str, Tensor]:
     return states
 
 
-def put(states: Mapping[str, Tensor], device: str) -> None:
-    """Set every generator to such a state. A state of a GPU means nothing to a CPU."""
+def set_rng_states(states: Mapping[str, Tensor], device: str) -> None:
+    """Restore the states of `get_rng_states`. A run on a CPU ignores the state of a GPU."""
     version, *integers = states["python"].tolist()
     gauss = states["python_gauss"].item()
     random.setstate((version, tuple(integers), None if gauss != gauss else gauss))
@@ -49,20 +50,21 @@ def put(states: Mapping[str, Tensor], device: str) -> None:
         torch.cuda.set_rng_state(states["device"], device)
 
 
-def begin_update(seed: int, rank: int, step: int) -> None:
-    """Every process of a run draws other numbers. Those of the first go on, and are kept.
+def seed_update(seed: int, rank: int, step: int) -> None:
+    """Make every process of a run draw different numbers in this update.
 
-    The others draw theirs from (seed, rank, step), so that nothing of them has to be kept.
+    Rank 0 continues its stream, whose state goes into checkpoints. The others are seeded with
+    (seed, rank, step), so that their states need not be saved.
     """
     if rank > 0:
         torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
 
 
 @contextmanager
-def untouched(device: str) -> Iterator[None]:
-    """Whatever is drawn inside, training goes on with the numbers it would have drawn without."""
-    before = take(device)
+def preserve_rng_states(device: str) -> Iterator[None]:
+    """Restore all generators at the end, so that what is drawn inside does not affect training."""
+    before = get_rng_states(device)
     try:
         yield
     finally:
-        put(before, device)
+        set_rng_states(before, device)

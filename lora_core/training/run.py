@@ -1,4 +1,4 @@
-"""One run from its description to a finished artifact."""
+"""One run, from its spec to a finished artifact."""
 
 import time
 from dataclasses import replace
@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from lora_core import artifact, distributed, manifest
 from lora_core.adapters import merge_adapters
-from lora_core.events import Finished, Observer, Phase, Silence, Started, StopSignal
-from lora_core.failpoints import reach
+from lora_core.cross_validation import SelectedMethod
+from lora_core.events import Finished, NullObserver, Observer, Phase, Started, StopSignal
+from lora_core.failpoints import failpoint
 from lora_core.forward import Forward
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
@@ -30,114 +31,124 @@ from lora_core.training import (
     run_identity,
     verdict,
 )
-from lora_core.training.checkpoint import Checkpoint
-from lora_core.training.checkpoint_schedule import SavePlan
-from lora_core.training.chosen import Chosen
-from lora_core.training.loop import Trained
-from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.checkpoint import SavedCheckpoint
+from lora_core.training.checkpoint_schedule import CheckpointSettings
+from lora_core.training.loop import TrainingResult
+from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
 
-HELD_OUT = 64  # texts on which the merged model is compared with the unmerged one
+MERGE_CHECK_TEXTS = 64  # on which the logits of the merged and the unmerged model are compared
 
 
-def run(  # noqa: PLR0913 - where from, where to, who watches
+def run(  # noqa: PLR0913
     spec: TrainSpec,
     *,
     out_dir: Path,
     observer: Observer,
     stop: StopSignal,
-    plan: SavePlan | None = None,
+    checkpoint_settings: CheckpointSettings | None = None,
     resume: Path | None = None,
-    chosen: Chosen | None = None,
+    selected: SelectedMethod | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate, save; returns the summary.
+    """Train, evaluate and save a model; return the summary.
 
-    `plan`: save checkpoints on the way. `resume`: the directory of one to go on from. `chosen`: how
-    the method was selected, if it was. Of several processes (`ranks.joined`) the first speaks and
-    saves; the others return nothing. Raises a `LoraCoreError` for every known cause.
+    Args:
+        spec: The run. Its method is not `auto` or `linear`.
+        out_dir: Directory of the artifact.
+        observer: Receives the events of the run.
+        stop: Is polled between two steps.
+        checkpoint_settings: Save checkpoints during training.
+        resume: Directory of a checkpoint to continue from.
+        selected: How `auto` selected the method, if it did.
+
+    With several processes (`distributed.process_group`), only rank 0 reports events, saves, and
+    returns a summary. Raises a `LoraCoreError` for every known cause.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     if not distributed.is_main():
-        observer, plan = Silence(), None
-    alone, together = Pulse(observer, stop), Pulse(observer, distributed.Together(stop))
-    with library_errors.known(spec):
-        alone.enter(Phase.LOADING)
-        reach("loading")
-        with distributed.main_first():
-            prepared, saved = _ready(spec, resume, chosen, observer, alone)
-            more_labels = probe_learning_curve.of_run(prepared, alone)
+        observer, checkpoint_settings = NullObserver(), None
+    # While loading and saving, a rank stops on its own; during training, all stop at the same step.
+    local = ProgressReporter(observer, stop)
+    shared = ProgressReporter(observer, distributed.DistributedStopSignal(stop))
+    with library_errors.translate_errors(spec):
+        local.enter_phase(Phase.LOADING)
+        failpoint("loading")
+        with distributed.main_process_first():
+            prepared, saved = _prepare(spec, resume, selected, observer, local)
+            more_labels = probe_learning_curve.learning_curve_of_run(prepared, local)
         if isinstance(method := prepared.spec.method, ProbeSpec):
-            _announce(1, prepared, observer)
-            trained = probe.fit(prepared, method, observer=observer, pulse=together)
+            _report_started(1, prepared, observer)
+            result = probe.fit(prepared, method, observer=observer, progress=shared)
         else:
             trainer = build_trainer(
                 prepared,
                 observer=observer,
-                pulse=together,
-                plan=plan,
+                progress=shared,
+                checkpoint_settings=checkpoint_settings,
                 saved=saved,
-                chosen=chosen,
+                selected=selected,
             )
-            _announce(trainer.last_step, prepared, observer)
-            trained = trainer.train()
+            _report_started(trainer.last_step, prepared, observer)
+            result = trainer.train()
         if prepared.spec.trial is not None:
-            measured, logits = final_evaluation.of_trial(prepared, trained)
+            metrics, logits = final_evaluation.evaluate_partial_run(prepared, result)
         else:
-            measured, logits = final_evaluation.of_run(prepared, trained, observer, together)
-        if not distributed.leave():
+            metrics, logits = final_evaluation.evaluate_run(prepared, result, observer, shared)
+        if not distributed.destroy_process_group():
             return {}
-        summary = {**_facts(prepared, trained), **measured}
-        summary |= chosen.summary() if chosen else {}
+        summary = {**_run_summary(prepared, result), **metrics}
+        summary |= selected.summary() if selected else {}
         if more_labels is not None:
             summary["more_labels"] = more_labels.model_dump(mode="json")
-        if leaves_model(prepared.spec):
-            alone.enter(Phase.JUDGING, trained.steps)
-            found = verdict.of_run(prepared, logits[Split.TEST], chosen, alone)
-            summary["verdict"] = found.model_dump(mode="json")
-        alone.enter(Phase.SAVING, trained.steps)
-        reach("saving")
+        if saves_model(prepared.spec):
+            local.enter_phase(Phase.VERDICT, result.steps)
+            judged = verdict.verdict_of_run(prepared, logits[Split.TEST], selected, local)
+            summary["verdict"] = judged.model_dump(mode="json")
+        local.enter_phase(Phase.SAVING, result.steps)
+        failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
-        graded = final_evaluation.graded(prepared, logits)
+        correctness = final_evaluation.correctness_by_split(prepared, logits)
         for split, rows in logits.items():
-            examples = final_evaluation.answered(prepared, split)
+            examples = final_evaluation.evaluated_examples(prepared, split)
             save_predictions(out_dir, split, examples, rows)
-            if leaves_model(prepared.spec):
-                temperature = measured["calibration"]["temperature"]
+            if saves_model(prepared.spec):
+                temperature = metrics["calibration"]["temperature"]
                 misclassified.save(out_dir, split, examples, rows, summary["labels"], temperature)
-        if leaves_model(prepared.spec):
-            # Merges: the model has no adapters after it.
-            summary["merge_difference"] = _save(out_dir, prepared, alone)
-        summary["total_seconds"] = round(time.monotonic() - began, 2)
-        manifest.write(out_dir, {**_manifest(prepared, summary), "graded": graded})
+        if saves_model(prepared.spec):
+            # This merges the adapters: from here on, the model has none.
+            summary["merge_difference"] = _save_model(out_dir, prepared, local)
+        summary["total_seconds"] = round(time.monotonic() - started, 2)
+        manifest.write(out_dir, {**_manifest(prepared, summary), "graded": correctness})
     observer.on_event(Finished(summary=summary))
     return summary
 
 
-def _ready(
+def _prepare(
     spec: TrainSpec,
     resume: Path | None,
-    chosen: Chosen | None,
+    selected: SelectedMethod | None,
     observer: Observer,
-    pulse: Pulse,
-) -> tuple[Prepared, Checkpoint | None]:
-    """For the first step, or for the one after the checkpoint."""
+    progress: ProgressReporter,
+) -> tuple[PreparedRun, SavedCheckpoint | None]:
+    """Prepare the run and read the checkpoint that it continues from."""
     saved = checkpoint.read(resume) if resume is not None else None
     if saved is not None:
-        spec = run_identity.as_before(spec, saved.origin.spec)
-    if chosen is None:
-        return prepare(spec, observer, pulse), saved
-    return prepare(spec, observer, pulse, chosen.splits, chosen.cross_validated), saved
+        spec = run_identity.with_resolved_settings(spec, saved.identity.spec)
+    if selected is None:
+        return prepare_run(spec, observer, progress), saved
+    prepared = prepare_run(spec, observer, progress, selected.splits, selected.cross_validated)
+    return prepared, saved
 
 
-def _announce(steps: int, prepared: Prepared, observer: Observer) -> None:
-    census = prepared.method.census(prepared.model)
+def _report_started(steps: int, prepared: PreparedRun, observer: Observer) -> None:
+    counts = prepared.method.count_parameters(prepared.model)
     is_probe = isinstance(prepared.spec.method, ProbeSpec)
     observer.on_event(
         Started(
             total_steps=steps,
-            trainable_parameters=census.trainable,
-            total_parameters=census.total,
-            examples={split: len(part) for split, part in prepared.parts.items()},
+            trainable_parameters=counts.trainable,
+            total_parameters=counts.total,
+            examples={split: len(data) for split, data in prepared.tokenized.items()},
             labels=list(prepared.splits.labels),
             device=prepared.runtime.device,
             precision=prepared.runtime.precision,
@@ -147,61 +158,62 @@ def _announce(steps: int, prepared: Prepared, observer: Observer) -> None:
     )
 
 
-def leaves_model(spec: TrainSpec) -> bool:
-    """Whether a run ends with a model, or with figures and answers alone."""
+def saves_model(spec: TrainSpec) -> bool:
+    """Return whether a run saves a model, not only metrics and predictions."""
     return spec.trial is None and spec.result.model
 
 
-def _save(out_dir: Path, prepared: Prepared, pulse: Pulse) -> float:
-    """Write the files of the model, and merge it on the way.
+def _save_model(out_dir: Path, prepared: PreparedRun, progress: ProgressReporter) -> float:
+    """Write the files of the model, and merge its adapters on the way.
 
     Returns how far merging moved the logits. Raises `NonFiniteWeights`, `MergeMismatch`.
     """
     model, spec = prepared.model, prepared.spec
-    held_out = prepared.parts[Split.TEST].head(HELD_OUT)
-    texts = [example.text for example in prepared.splits.test[:HELD_OUT]]
-    exact = replace(prepared.runtime, precision="fp32")
+    test = prepared.tokenized[Split.TEST].head(MERGE_CHECK_TEXTS)
+    texts = [example.text for example in prepared.splits.test[:MERGE_CHECK_TEXTS]]
+    fp32 = replace(prepared.runtime, precision="fp32")
 
-    def answers(model: PreTrainedModel) -> NDArray[np.float32]:
+    def compute_logits(model: PreTrainedModel) -> NDArray[np.float32]:
         budget = spec.optim.micro_batch_tokens
-        return evaluate.logits(Forward(model, exact), held_out, budget=budget, pulse=pulse)
+        return evaluate.logits(Forward(model, fp32), test, budget=budget, progress=progress)
 
-    unmerged = answers(model)
+    unmerged = compute_logits(model)
     if isinstance(spec.method, LoraSpec):
-        state = prepared.method.state(model)
+        state = prepared.method.state_dict(model)
         artifact.save_adapter(out_dir, spec.method, state, prepared.family.model_type)
     merge_adapters(model)
     artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length)
     if isinstance(spec.method, LoraSpec | ProbeSpec) or spec.method == BaselineSpec(blocks=0):
         artifact.save_head(out_dir, model, prepared.family)
-    merged = answers(artifact.load_merged(out_dir).to(exact.device))
+    # The merged model is loaded back, so that this checks the files too.
+    merged = compute_logits(artifact.load_merged(out_dir).to(fp32.device))
     difference = artifact.check_merge(unmerged, merged)
     save_golden(out_dir, texts, merged)
     return difference
 
 
-def _facts(prepared: Prepared, trained: Trained) -> dict[str, Any]:
-    census = prepared.method.census(prepared.model)
-    pace = trained.pace
+def _run_summary(prepared: PreparedRun, result: TrainingResult) -> dict[str, Any]:
+    counts = prepared.method.count_parameters(prepared.model)
+    throughput = result.throughput
     return {
         "labels": list(prepared.splits.labels),
-        "trainable_parameters": census.trainable,
-        "total_parameters": census.total,
-        "examples": {split: len(part) for split, part in prepared.parts.items()},
-        "truncated_share": prepared.cut,
-        "steps": trained.steps,
-        "best_step": trained.best_step,
-        "epochs_run": trained.epochs_run,
-        "stopped_early": trained.stopped_early,
-        "train_seconds": round(pace.seconds, 2),
-        "features_found": prepared.forward.found,
-        "reviews_per_second": round(pace.reviews / pace.seconds, 2),
-        "tokens_per_second": round(pace.tokens / pace.seconds, 1),
+        "trainable_parameters": counts.trainable,
+        "total_parameters": counts.total,
+        "examples": {split: len(data) for split, data in prepared.tokenized.items()},
+        "truncated_share": prepared.truncated_share,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "epochs_run": result.epochs_run,
+        "stopped_early": result.stopped_early,
+        "train_seconds": round(throughput.seconds, 2),
+        "features_found": prepared.forward.cache_hit,
+        "reviews_per_second": round(throughput.reviews / throughput.seconds, 2),
+        "tokens_per_second": round(throughput.tokens / throughput.seconds, 1),
         "peak_memory_mb": round(prepared.runtime.peak_memory_mb(), 1),
     }
 
 
-def _manifest(prepared: Prepared, summary: dict[str, Any]) -> dict[str, Any]:
+def _manifest(prepared: PreparedRun, summary: dict[str, Any]) -> dict[str, Any]:
     temperature = summary.get("calibration", {}).get("temperature")
     return {
         "format": artifact.FORMAT,

@@ -1,18 +1,18 @@
-"""Which run a checkpoint belongs to, and where it was made."""
+"""Which run a checkpoint belongs to, and the environment that it was made in."""
 
 import hashlib
 import json
 
 from lora_core import distributed, environment
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.fields import FrozenModel
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import HeadInit, TrainSpec
-from lora_core.training.prepare import Prepared
-from lora_core.training.training_state import own_parameters
+from lora_core.training.prepare import PreparedRun
+from lora_core.training.training_state import checkpoint_parameters
 
 
-class Origin(Frozen):
-    """A run, known by its content: the same data and base may lie elsewhere the next time."""
+class RunIdentity(FrozenModel):
+    """A run, identified by content: its data and base may be stored elsewhere the next time."""
 
     spec: TrainSpec  # with every default filled in
     data_sha256: str
@@ -20,63 +20,65 @@ class Origin(Frozen):
     environment: dict[str, str]
 
 
-def of(prepared: Prepared) -> Origin:
-    """The origin of what this run will save."""
+def identify(prepared: PreparedRun) -> RunIdentity:
+    """Return the identity of a run, which goes into its checkpoints."""
     budget = prepared.spec.optim.micro_batch_tokens
-    return Origin(
+    return RunIdentity(
         spec=prepared.spec,
         data_sha256=prepared.splits.digest,
         base_sha256=_base_sha256(prepared),
-        environment=environment.here(prepared.runtime, budget, distributed.world_size()),
+        environment=environment.describe(prepared.runtime, budget, distributed.world_size()),
     )
 
 
-def foreign(then: Origin, now: Origin) -> str | None:
-    """What makes it another run; `None`: it is the same."""
-    before, after = _meaning(then), _meaning(now)
+def first_difference(saved: RunIdentity, current: RunIdentity) -> str | None:
+    """Return the first thing that makes these different runs, or None if they are the same."""
+    before, after = _determinants(saved), _determinants(current)
     return next((what for what in before if before[what] != after[what]), None)
 
 
-def digest(origin: Origin) -> str:
-    """Names the numbers that come out, down to the last bits."""
-    facts = {name: str(value) for name, value in _meaning(origin).items()}
-    facts |= {"environment": str(sorted(origin.environment.items()))}
+def digest(identity: RunIdentity) -> str:
+    """Return a hash of everything that results depend on, down to the last bits."""
+    facts = {name: str(value) for name, value in _determinants(identity).items()}
+    facts |= {"environment": str(sorted(identity.environment.items()))}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def as_before(spec: TrainSpec, then: TrainSpec) -> TrainSpec:
-    """What the spec leaves open is done as the first time, where every machine can do that."""
-    then = _completed(then)
-    runtime, used = spec.runtime, then.runtime
+def with_resolved_settings(spec: TrainSpec, saved: TrainSpec) -> TrainSpec:
+    """Fill in what the spec leaves open as the saved spec resolved it.
+
+    Device and precision are taken over only where every machine supports them: CPU and fp32.
+    """
+    saved = _with_legacy_defaults(saved)
     optim = spec.optim.model_copy(
         update={
-            "epochs": spec.optim.epochs or then.optim.epochs,
-            "learning_rate": spec.optim.learning_rate or then.optim.learning_rate,
-            "head_learning_rate": spec.optim.head_learning_rate or then.optim.head_learning_rate,
-            "batch_size": spec.optim.batch_size or then.optim.batch_size,
+            "epochs": spec.optim.epochs or saved.optim.epochs,
+            "learning_rate": spec.optim.learning_rate or saved.optim.learning_rate,
+            "head_learning_rate": spec.optim.head_learning_rate or saved.optim.head_learning_rate,
+            "batch_size": spec.optim.batch_size or saved.optim.batch_size,
         }
     )
-    stop = spec.stop.model_copy(update={"select_by": spec.stop.select_by or then.stop.select_by})
-    pooling = then.pooling if spec.pooling is Pooling.AUTO else spec.pooling
-    head_init = then.head_init if spec.head_init is HeadInit.AUTO else spec.head_init
-    settled: dict[str, object] = {}
-    if runtime.threads is None:
-        settled["threads"] = used.threads
-    if (runtime.device, used.device) == ("auto", "cpu"):
-        settled["device"] = "cpu"
-    if (runtime.precision, used.precision) == ("auto", "fp32"):
-        settled["precision"] = "fp32"
+    stop = spec.stop.model_copy(update={"select_by": spec.stop.select_by or saved.stop.select_by})
+    pooling = saved.pooling if spec.pooling is Pooling.AUTO else spec.pooling
+    head_init = saved.head_init if spec.head_init is HeadInit.AUTO else spec.head_init
+    runtime: dict[str, object] = {}
+    if spec.runtime.threads is None:
+        runtime["threads"] = saved.runtime.threads
+    if (spec.runtime.device, saved.runtime.device) == ("auto", "cpu"):
+        runtime["device"] = "cpu"
+    if (spec.runtime.precision, saved.runtime.precision) == ("auto", "fp32"):
+        runtime["precision"] = "fp32"
     update = {"optim": optim, "stop": stop, "pooling": pooling, "head_init": head_init}
-    return spec.model_copy(update={**update, "runtime": runtime.model_copy(update=settled)})
+    return spec.model_copy(update={**update, "runtime": spec.runtime.model_copy(update=runtime)})
 
 
-def _meaning(origin: Origin) -> dict[str, object]:
-    """All that a result depends on but for its last bits.
+def _determinants(identity: RunIdentity) -> dict[str, object]:
+    """Return everything that a result depends on, apart from its last bits.
 
-    Not the names of base and data, whose content counts, nor how it is computed: that is compared
-    as the environment.
+    The names of base and data are left out, since only their content matters. How the result is
+    computed is compared as the environment.
     """
-    spec = _completed(origin.spec)
+    spec = _with_legacy_defaults(identity.spec)
     return {
         "method": spec.method,
         "task": spec.task,
@@ -85,32 +87,33 @@ def _meaning(origin: Origin) -> dict[str, object]:
         "stop": spec.stop,
         "data.max_length": spec.data.max_length,
         "runtime.seed": spec.runtime.seed,
-        "the data": origin.data_sha256,
-        "the base model": origin.base_sha256,
+        "the data": identity.data_sha256,
+        "the base model": identity.base_sha256,
     }
 
 
-def _completed(spec: TrainSpec) -> TrainSpec:
-    """The spec of a checkpoint, with what all runs did before there was a choice.
+def _with_legacy_defaults(spec: TrainSpec) -> TrainSpec:
+    """Fill in settings that did not exist yet when an old checkpoint was written.
 
-    They read the first token, drew the head at random and trained it at the rate of all.
+    All runs then pooled the first token, drew the head at random, and trained it at the learning
+    rate of the encoder.
     """
-    optim, found = spec.optim, dict[str, object]()
+    optim, update = spec.optim, dict[str, object]()
     if spec.pooling is Pooling.AUTO:
-        found["pooling"] = Pooling.CLS
+        update["pooling"] = Pooling.CLS
     if spec.head_init is HeadInit.AUTO:
-        found["head_init"] = HeadInit.RANDOM
+        update["head_init"] = HeadInit.RANDOM
     if optim.head_learning_rate is None:
-        found["optim"] = optim.model_copy(update={"head_learning_rate": optim.learning_rate})
-    return spec.model_copy(update=found)
+        update["optim"] = optim.model_copy(update={"head_learning_rate": optim.learning_rate})
+    return spec.model_copy(update=update)
 
 
-def _base_sha256(prepared: Prepared) -> str:
-    """Of the tokenizer and of every weight that a checkpoint leaves to the files of the base."""
+def _base_sha256(prepared: PreparedRun) -> str:
+    """Return a hash of the tokenizer and of all base weights that checkpoints leave out."""
     digest = hashlib.sha256(prepared.tokenizer_file.read_bytes())
-    own = own_parameters(prepared.model, prepared.family)
+    in_checkpoint = checkpoint_parameters(prepared.model, prepared.family)
     for name, parameter in prepared.model.named_parameters():
-        if name not in own:
+        if name not in in_checkpoint:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().numpy())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Everything of a run that changes from step to step: what a checkpoint keeps."""
+"""Everything in a run that changes from step to step: the content of a checkpoint."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -8,124 +8,133 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
-from lora_core.encoders.base import EncoderFamily
-from lora_core.methods.base import saved_parameters
-from lora_core.specs.frozen import Float, Frozen, Int
+from lora_core.encoders.families import EncoderFamily
+from lora_core.methods import saved_parameters
+from lora_core.specs.fields import Float, FrozenModel, Int
 from lora_core.training import rng
-from lora_core.training.best_checkpoint import Best, BestFigures
-from lora_core.training.throughput import Pace, PaceFigures
+from lora_core.training.best_checkpoint import BestCheckpoint, BestCheckpointState
+from lora_core.training.throughput import Throughput, ThroughputState
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
+ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")  # per parameter
 
 Tensors = dict[str, Tensor]
 
 
-def own_parameters(model: PreTrainedModel, family: EncoderFamily) -> dict[str, nn.Parameter]:
-    """What is not in the files of the base: what a method saves, and the head even where it stays
-    as it was drawn."""
+def checkpoint_parameters(model: PreTrainedModel, family: EncoderFamily) -> dict[str, nn.Parameter]:
+    """Return the parameters that are not in the files of the base, by name.
+
+    These are the parameters that the method saves, and the head even where it does not train.
+    """
     heads = tuple(f"{name}." for name in family.head)
     saved = saved_parameters(model)
     return {n: p for n, p in model.named_parameters() if n in saved or n.startswith(heads)}
 
 
-class Figures(Frozen):
-    """The part that is no tensor."""
+class TrainerState(FrozenModel):
+    """The part of a `TrainingState` that goes into state.json; the rest is tensors."""
 
-    step: Int  # updates made; epoch and place within it follow
-    evaluation_owed: bool  # after this step, not yet made
-    rates: list[Float]  # of each group of the optimizer, for the next update
-    best: BestFigures
-    pace: PaceFigures
+    step: Int  # updates made; the epoch and the position within it follow
+    evaluation_owed: bool  # an evaluation is due after this step and has not been made
+    rates: list[Float]  # learning rate of each parameter group, for the next update
+    best: BestCheckpointState
+    pace: ThroughputState
 
 
 @dataclass
-class Progress:
-    """Weights, what trains them, and how far it got."""
+class TrainingState:
+    """The weights, the optimizer and its schedule, and the progress of a run."""
 
-    parameters: dict[str, nn.Parameter]  # see `own_parameters`
-    saved: Collection[str]  # those of them that the best weights hold
+    parameters: dict[str, nn.Parameter]  # see `checkpoint_parameters`
+    best_parameters: Collection[str]  # names of those that the best weights include
     optimizer: torch.optim.AdamW
-    schedule: LambdaLR
-    best: Best
-    pace: Pace
+    lr_scheduler: LambdaLR
+    best: BestCheckpoint
+    throughput: Throughput
     device: str
-    answers: tuple[int, int]  # validation texts, labels
+    logits_shape: tuple[int, int]  # validation texts, labels
     step: int = 0
-    evaluation_owed: bool = False
+    evaluation_pending: bool = False
 
-    def figures(self) -> Figures:
-        """The figures of this moment."""
-        return Figures(
+    def trainer_state(self) -> TrainerState:
+        """Return the part that is not tensors."""
+        return TrainerState(
             step=self.step,
-            evaluation_owed=self.evaluation_owed,
+            evaluation_owed=self.evaluation_pending,
             rates=[float(group["lr"]) for group in self.optimizer.param_groups],
-            best=self.best.figures(),
-            pace=self.pace.figures(),
+            best=self.best.state(),
+            pace=self.throughput.state(),
         )
 
     def tensors(self) -> Tensors:
-        """The tensors of this moment, not copied, by names such as `weights/…` and `best/…`."""
-        found = {f"weights/{name}": p.detach() for name, p in self.parameters.items()}
+        """Return all tensors, not copied, under names such as `weights/…` and `best/…`."""
+        tensors = {f"weights/{name}": p.detach() for name, p in self.parameters.items()}
         for name, parameter in self.parameters.items():
-            for moment, value in self.optimizer.state.get(parameter, {}).items():
-                found[f"optimizer/{moment}/{name}"] = value
-        found |= {f"best/{name}": value for name, value in self.best.state.items()}
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{key}/{name}"] = value
+        tensors |= {f"best/{name}": value for name, value in self.best.weights.items()}
         if self.best.logits is not None:
-            found["best_logits"] = torch.from_numpy(self.best.logits)
-        return found | {f"rng/{name}": state for name, state in rng.take(self.device).items()}
+            tensors["best_logits"] = torch.from_numpy(self.best.logits)
+        rng_states = rng.get_rng_states(self.device)
+        return tensors | {f"rng/{name}": rng_state for name, rng_state in rng_states.items()}
 
-    def misfit(self, figures: Figures, tensors: Mapping[str, Tensor]) -> str | None:
-        """The first thing that cannot be of this run: one too many, missing, of another shape."""
-        due = self._due(figures, tensors)
-        for name in sorted(due.keys() | tensors.keys()):
-            wanted, found = due.get(name), tensors.get(name)
-            if wanted is None or found is None:
-                return f"{name} is {'missing' if found is None else 'not of this run'}"
-            if wanted.shape != found.shape or wanted.dtype != found.dtype:
+    def find_mismatch(self, state: TrainerState, tensors: Mapping[str, Tensor]) -> str | None:
+        """Return the first way in which a checkpoint does not fit this run; None if it fits.
+
+        A tensor may be missing, unknown, or of another shape or type.
+        """
+        expected_tensors = self._expected_tensors(state, tensors)
+        for name in sorted(expected_tensors.keys() | tensors.keys()):
+            expected, found = expected_tensors.get(name), tensors.get(name)
+            if expected is None or found is None:
+                return f"{name} is {'missing' if found is None else 'not part of this run'}"
+            if expected.shape != found.shape or expected.dtype != found.dtype:
                 return f"{name} has another shape or type"
-        if len(figures.rates) != len(self.optimizer.param_groups):
-            return "rates are not of this optimizer"
+        if len(state.rates) != len(self.optimizer.param_groups):
+            return "the number of learning rates differs from this optimizer's parameter groups"
         return None
 
-    def _due(self, figures: Figures, tensors: Mapping[str, Tensor]) -> Tensors:
-        """What must be there, by example."""
-        due: Tensors = {f"weights/{name}": p for name, p in self.parameters.items()}
+    def _expected_tensors(self, state: TrainerState, tensors: Mapping[str, Tensor]) -> Tensors:
+        """Return tensors with the names, shapes and types that a checkpoint must have."""
+        expected: Tensors = {f"weights/{name}": p for name, p in self.parameters.items()}
         trained = {name: p for name, p in self.parameters.items() if p.requires_grad}
         for name, parameter in trained.items():
-            if any(f"optimizer/{m}/{name}" in tensors for m in MOMENTS):  # none without a gradient
-                due |= {f"optimizer/{m}/{name}": parameter for m in MOMENTS}
-                due[f"optimizer/step/{name}"] = torch.zeros(())
-        if figures.best.score is not None:
-            due |= {f"best/{name}": self.parameters[name] for name in self.saved}
-            due["best_logits"] = torch.zeros(self.answers)
-        states = rng.take(self.device)
-        # A GPU's state means nothing on a CPU and may be missing on a GPU: another place.
-        states.pop("device", None)
+            # A parameter without a gradient so far has no optimizer state.
+            if any(f"optimizer/{key}/{name}" in tensors for key in ADAMW_STATE):
+                expected |= {f"optimizer/{key}/{name}": parameter for key in ADAMW_STATE}
+                expected[f"optimizer/step/{name}"] = torch.zeros(())
+        if state.best.score is not None:
+            expected |= {f"best/{name}": self.parameters[name] for name in self.best_parameters}
+            expected["best_logits"] = torch.zeros(self.logits_shape)
+        rng_states = rng.get_rng_states(self.device)
+        # A CPU ignores the state of a GPU's generator, and a run on a GPU may resume a checkpoint
+        # of a CPU, which has none.
+        rng_states.pop("device", None)
         if "rng/device" in tensors:
-            states["device"] = tensors["rng/device"]
-        return due | {f"rng/{name}": state for name, state in states.items()}
+            rng_states["device"] = tensors["rng/device"]
+        return expected | {f"rng/{name}": rng_state for name, rng_state in rng_states.items()}
 
     @torch.no_grad()
-    def restore(self, figures: Figures, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from there. Whether it fits is asked before: see `misfit`."""
+    def restore(self, state: TrainerState, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from a checkpoint. Call `find_mismatch` first."""
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"weights/{name}"])
-            moments = {m: tensors.get(f"optimizer/{m}/{name}") for m in MOMENTS}
+            values = {key: tensors.get(f"optimizer/{key}/{name}") for key in ADAMW_STATE}
             # Copies: memory of our own is aligned as the optimizer would have had it.
-            kept = {m: t.clone().to(self.device) for m, t in moments.items() if t is not None}
-            if kept:
-                self.optimizer.state[parameter] = kept
-        for group, rate in zip(self.optimizer.param_groups, figures.rates, strict=True):
+            copies = {k: t.clone().to(self.device) for k, t in values.items() if t is not None}
+            if copies:
+                self.optimizer.state[parameter] = copies
+        for group, rate in zip(self.optimizer.param_groups, state.rates, strict=True):
             group["lr"] = rate
-        self.schedule.load_state_dict(
-            {**self.schedule.state_dict(), "last_epoch": figures.step, "_last_lr": figures.rates}
+        self.lr_scheduler.load_state_dict(
+            {**self.lr_scheduler.state_dict(), "last_epoch": state.step, "_last_lr": state.rates}
         )
         logits = tensors.get("best_logits")
-        self.best.restore(figures.best, _below("best/", tensors), logits)
-        self.pace.restore(figures.pace)
-        self.step, self.evaluation_owed = figures.step, figures.evaluation_owed
-        rng.put(_below("rng/", tensors), self.device)  # last: nothing may draw after it
+        self.best.load_state(state.best, _strip_prefix("best/", tensors), logits)
+        self.throughput.load_state(state.pace)
+        self.step, self.evaluation_pending = state.step, state.evaluation_owed
+        # Last, since nothing may draw random numbers after it.
+        rng.set_rng_states(_strip_prefix("rng/", tensors), self.device)
 
 
-def _below(kind: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    return {name.removeprefix(kind): t for name, t in tensors.items() if name.startswith(kind)}
+def _strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,104 +1,113 @@
-"""The verdict on a run on a base: what it takes to judge is computed here."""
+"""The verdict on a run on a base: compute the predictions that it is compared with."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.cross_validation import judges, learnable
+from lora_core.cross_validation import SelectedMethod, training_pool, uses_cross_validation
 from lora_core.data import linear_baseline
 from lora_core.data.records import Example, Splits
-from lora_core.events import Silence
-from lora_core.model_selection import LINEAR, PROBES
-from lora_core.progress_reporter import Pulse, Unseen
+from lora_core.events import NullObserver
+from lora_core.model_selection import LINEAR_CANDIDATES, PROBE_CANDIDATES
+from lora_core.progress_reporter import NestedProgress, ProgressReporter
 from lora_core.specs.data import Split
-from lora_core.specs.method import Candidate, ProbeSpec
+from lora_core.specs.method import CandidateSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import probe as probes
-from lora_core.training.chosen import Chosen
+from lora_core.training import probe
 from lora_core.training.cross_validation import CrossValidation
-from lora_core.training.prepare import Prepared, prepare
-from lora_core.verdict import Rival, Verdict, judge, majority
+from lora_core.training.prepare import PreparedRun, prepare_run
+from lora_core.verdict import ReferenceAnswers, Verdict, build_verdict, most_frequent_label
 
-# Of the probe that a run is compared with: it costs a pass of the base over each of them.
-LEARNED, ANSWERED = 1000, 1000
+# Limits for the probe that a run is compared with: each text costs a pass of the base.
+PROBE_TRAIN_TEXTS, PROBE_TEST_TEXTS = 1000, 1000
 
 Logits = NDArray[np.float32]
 
 
-def of_run(prepared: Prepared, test: Logits, chosen: Chosen | None, pulse: Pulse) -> Verdict:
-    """`test` are the logits of the test part. Of few texts all are held out once instead."""
+def verdict_of_run(
+    prepared: PreparedRun,
+    test_logits: Logits,
+    selected: SelectedMethod | None,
+    progress: ProgressReporter,
+) -> Verdict:
+    """Return the verdict on the test split or, with few texts, by cross-validation."""
     spec, splits = prepared.spec, prepared.splits
-    examples = learnable(spec, splits)
-    if judges(spec, examples):
-        return _cross_validated(prepared, examples, chosen, pulse)
-    rivals = {"linear": _of_all(linear_baseline.fit(splits).test)}
+    examples = training_pool(spec, splits)
+    if uses_cross_validation(spec, examples):
+        return _cross_validated_verdict(prepared, examples, selected, progress)
+    rivals = {"linear": _answers_to_all(linear_baseline.fit(splits).test_predictions)}
     if not isinstance(spec.method, ProbeSpec):
-        rivals["probe"] = probe(spec, splits, pulse)
-    return judge(
-        prepared.parts[Split.TEST].labels,
-        test.argmax(axis=1),
+        rivals["probe"] = probe_answers(spec, splits, progress)
+    return build_verdict(
+        prepared.tokenized[Split.TEST].labels,
+        test_logits.argmax(axis=1),
         rivals,
         labels=splits.labels,
-        majority=majority(splits.train),
+        majority=most_frequent_label(splits.train),
     )
 
 
-def probe(spec: TrainSpec, splits: Splits, pulse: Pulse) -> Rival:
-    """The answers of a probe on the same base.
+def probe_answers(spec: TrainSpec, splits: Splits, progress: ProgressReporter) -> ReferenceAnswers:
+    """Return the predictions of a probe on the same base.
 
-    Of few texts all are held out once; else it learns from at most `LEARNED` texts and answers at
-    most `ANSWERED` test texts, drawn at random.
+    With few texts they come from cross-validation. Otherwise the probe is fitted on at most
+    `PROBE_TRAIN_TEXTS` texts and predicts at most `PROBE_TEST_TEXTS` test texts, drawn at random.
     """
-    examples = learnable(spec, splits)
-    if judges(spec, examples):
-        tried = CrossValidation(spec, splits.labels, examples, pulse)
-        return _of_all(tried.answers(PROBES[0]))
+    method = PROBE_CANDIDATES[0]
+    examples = training_pool(spec, splits)
+    if uses_cross_validation(spec, examples):
+        cross_validation = CrossValidation(spec, splits.labels, examples, progress)
+        return _answers_to_all(cross_validation.predictions(method))
     labels = np.array([example.label for example in splits.train])
-    which = np.sort(np.random.default_rng(0).permutation(len(splits.test))[:ANSWERED])
-    parts = Splits(
+    train = probe.draw_balanced(labels, PROBE_TRAIN_TEXTS)
+    test = np.sort(np.random.default_rng(0).permutation(len(splits.test))[:PROBE_TEST_TEXTS])
+    sample = Splits(
         labels=splits.labels,
-        train=tuple(splits.train[i] for i in probes.drawn(labels, LEARNED)),
+        train=tuple(splits.train[i] for i in train),
         validation=(),
-        test=tuple(splits.test[i] for i in which),
+        test=tuple(splits.test[i] for i in test),
     )
-    method = PROBES[0]
-    found = prepare(spec.of(method), Silence(), Unseen(pulse), parts)
-    learned, asked = (
-        probes.pooled(found, part, np.arange(len(part)), Unseen(pulse))
-        for part in (found.parts[Split.TRAIN], found.parts[Split.TEST])
+    nested = NestedProgress(progress)
+    prepared = prepare_run(spec.with_method(method), NullObserver(), nested, sample)
+    train_x, test_x = (
+        probe.checked_pooled_states(prepared, data, np.arange(len(data)), nested)
+        for data in (prepared.tokenized[Split.TRAIN], prepared.tokenized[Split.TEST])
     )
-    size = probes.typical_size(learned)
-    weight, bias = probes.regression(
-        probes.regressors(found, learned, size),
-        found.parts[Split.TRAIN].labels,
+    size = probe.mean_scale(train_x)
+    weight, bias = probe.fit_logistic_regression(
+        probe.probe_inputs(prepared, train_x, size),
+        prepared.tokenized[Split.TRAIN].labels,
         method,
         classes=len(splits.labels),
-        balanced=found.spec.balanced,
+        balanced=prepared.spec.balanced,
     )
-    logits = probes.regressors(found, asked, size) @ weight.T + bias
-    return Rival(which, logits.argmax(axis=1))
+    logits = probe.probe_inputs(prepared, test_x, size) @ weight.T + bias
+    return ReferenceAnswers(test, logits.argmax(axis=1))
 
 
-def _cross_validated(
-    prepared: Prepared, examples: tuple[Example, ...], chosen: Chosen | None, pulse: Pulse
+def _cross_validated_verdict(
+    prepared: PreparedRun,
+    examples: tuple[Example, ...],
+    selected: SelectedMethod | None,
+    progress: ProgressReporter,
 ) -> Verdict:
     spec, splits = prepared.spec, prepared.splits
-    tried = CrossValidation(spec, splits.labels, examples, pulse)
-    if chosen is None or chosen.cross_validated is None:
-        logits = tried.logits(Candidate(method=spec.encoder_method))[0]
+    cross_validation = CrossValidation(spec, splits.labels, examples, progress)
+    if selected is None or selected.cross_validated is None:
+        logits = cross_validation.logits(CandidateSpec(method=spec.encoder_method))[0]
     else:
-        logits = chosen.cross_validated
-    rivals = {"linear": _of_all(tried.answers(LINEAR[-1]))}
+        logits = selected.cross_validated
+    rivals = {"linear": _answers_to_all(cross_validation.predictions(LINEAR_CANDIDATES[-1]))}
     if not isinstance(spec.method, ProbeSpec):
-        rivals["probe"] = _of_all(tried.answers(PROBES[0]))
-    return judge(
-        tried.truth,
+        rivals["probe"] = _answers_to_all(cross_validation.predictions(PROBE_CANDIDATES[0]))
+    return build_verdict(
+        cross_validation.true_labels,
         logits.argmax(axis=1),
         rivals,
         labels=splits.labels,
-        majority=majority(examples),
+        majority=most_frequent_label(examples),
         measured_on="cross_validation",
     )
 
 
-def _of_all(answers: "NDArray[np.int64] | tuple[int, ...]") -> Rival:
-    return Rival(np.arange(len(answers)), np.asarray(answers, dtype=np.int64))
+def _answers_to_all(answers: "NDArray[np.int64] | tuple[int, ...]") -> ReferenceAnswers:
+    return ReferenceAnswers(np.arange(len(answers)), np.asarray(answers, dtype=np.int64))

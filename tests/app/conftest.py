@@ -1,4 +1,4 @@
-"""A migrated database, the application and a client, fresh for every test."""
+"""Fixtures: a migrated database, the application and a client, new for every test."""
 
 import os
 import shutil
@@ -22,14 +22,14 @@ KIND = os.environ.get("LORAWORKS_TEST_DATABASE", "sqlite")
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clear_settings_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in os.environ if each.startswith("LORAWORKS_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database file, copied for each test because migrating takes longer."""
+    """A migrated database file, copied for each test because that is faster than migrating."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("template"))
     upgrade(settings)
     assert not settings.sqlite_path.with_name("loraworks.sqlite3-wal").exists()
@@ -46,7 +46,7 @@ def database_kind() -> str:
 def settings(
     tmp_path: Path, database_kind: str, request: pytest.FixtureRequest
 ) -> Iterator[Settings]:
-    """Settings with a data folder and a database of its own, both ready for use."""
+    """Settings with an initialized data directory and a migrated database."""
     made = Settings(data_dir=tmp_path / "data", allowed_hosts=("testserver",), engine="torch-fp32")
     made.data_dir.mkdir()
     if database_kind == "postgresql":
@@ -62,7 +62,7 @@ def settings(
 
 @pytest.fixture
 def resources(settings: Settings) -> Iterator[Resources]:
-    """What a worker or the command line would open."""
+    """The resources of a worker or of the command line."""
     opened = open_resources(settings)
     yield opened
     opened.close()
@@ -76,39 +76,39 @@ def database(resources: Resources) -> Database:
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
-    """The application with keys off. It opens its own resources on the same data folder."""
+    """The application with auth off. It opens its own resources in the same data directory."""
     return create_app(settings)
 
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
-    """A caller of the running application."""
+    """A client of the running application."""
     with TestClient(app) as running:
         yield running
 
 
 @pytest.fixture
-def locked(settings: Settings) -> Settings:
-    """The same data folder with keys on."""
+def auth_settings(settings: Settings) -> Settings:
+    """The same settings with auth on."""
     return settings.model_copy(update={"auth": "on"})
 
 
 @pytest.fixture
-def locked_client(locked: Settings) -> Iterator[TestClient]:
-    """A caller without a key, while keys are on."""
-    with TestClient(create_app(locked)) as running:
+def anonymous_client(auth_settings: Settings) -> Iterator[TestClient]:
+    """A client without an API key, with auth on."""
+    with TestClient(create_app(auth_settings)) as running:
         yield running
 
 
 @pytest.fixture
-def new_key(database: Database, locked: Settings) -> Callable[..., service.NewKey]:
-    """Makes a key: `new_key("jobs:read", days=1)`; without scopes one that may do everything."""
+def new_key(database: Database, auth_settings: Settings) -> Callable[..., service.CreatedKey]:
+    """Creates an API key: `new_key("jobs:read", days=1)`. Without scopes, it has all of them."""
 
-    def make(*scopes: str, name: str = "test", days: float | None = None) -> service.NewKey:
+    def make(*scopes: str, name: str = "test", days: float | None = None) -> service.CreatedKey:
         chosen = {"scopes": scopes} if scopes else {}
         with database.write() as session:
-            return service.create(
-                session, pepper=secrets.load_pepper(locked), name=name, days=days, **chosen
+            return service.create_key(
+                session, pepper=secrets.load_pepper(auth_settings), name=name, days=days, **chosen
             )
 
     return make

@@ -1,4 +1,4 @@
-"""Changes of keys, models and notes leave exactly one line each, which says who made them."""
+"""Each change of keys, models and notes writes exactly one audit line with its caller."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app import logging
 from app.auth import service
-from app.auth.service import NewKey
+from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.main import create_app
 from app.settings import Settings
@@ -21,12 +21,12 @@ from tests.app.serving.conftest import publish
 __all__ = ["finished", "publish"]
 
 MODEL = "/v1/models/sentiment"
-Told = Callable[[], list[dict[str, Any]]]
+AuditLines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def told(capfd: pytest.CaptureFixture[str]) -> Told:
-    """The lines of the audit log since the last look, from what stands on standard error."""
+def audit_lines(capfd: pytest.CaptureFixture[str]) -> AuditLines:
+    """Return the audit lines on standard error since the last call."""
 
     def read() -> list[dict[str, Any]]:
         lines = [
@@ -37,37 +37,39 @@ def told(capfd: pytest.CaptureFixture[str]) -> Told:
     return read
 
 
-def test_keys(told: Told, new_key: Callable[..., NewKey], database: Database) -> None:
+def test_keys(
+    audit_lines: AuditLines, new_key: Callable[..., CreatedKey], database: Database
+) -> None:
     logging.configure("ERROR")
     made = new_key("predict", name="shop")
-    (line,) = told()
+    (line,) = audit_lines()
     assert (line["action"], line["key"], line["name"]) == ("key_created", str(made.key.id), "shop")
     assert {"timestamp", "uid"} <= line.keys()
     assert made.text not in str(line)
     with database.write() as session:
-        service.revoke(session, key_id=made.key.id)
-    (line,) = told()
+        service.revoke_key(session, key_id=made.key.id)
+    (line,) = audit_lines()
     assert (line["action"], line["key"]) == ("key_revoked", str(made.key.id))
 
 
-def test_jobs(told: Told, client: TestClient) -> None:
+def test_jobs(audit_lines: AuditLines, client: TestClient) -> None:
     job_id = client.post("/v1/jobs", json={"method": {"type": "lora"}}).json()["id"]
-    told()
+    audit_lines()
     assert client.patch(f"/v1/jobs/{job_id}", json={"notes": "A secret.", "tags": []}).is_success
-    (line,) = told()
+    (line,) = audit_lines()
     assert (line["action"], line["job"]) == ("job_updated", job_id)
     assert line["fields"] == ["notes", "tags"]
     assert "secret" not in str(line)
 
 
 def test_models(
-    told: Told,
-    locked: Settings,
-    new_key: Callable[..., NewKey],
+    audit_lines: AuditLines,
+    auth_settings: Settings,
+    new_key: Callable[..., CreatedKey],
     publish: Callable[..., Path],
     finished: Callable[[], Artifact],
 ) -> None:
-    """But for an import, which is a process that loads torch: see registry/test_imports.py."""
+    """Imports load torch in a child process: see registry/test_imports.py."""
     key, job_id = new_key(), str(finished().job_id)
     publish(promote=False)
     publish(promote=False)
@@ -87,15 +89,15 @@ def test_models(
          {"action": "alias_deleted", "model": "sentiment", "alias": "production"}),
         ("DELETE", MODEL, {}, {"action": "model_deleted", "model": "sentiment"}),
     )  # fmt: skip
-    silent = locked.model_copy(update={"log_level": "ERROR"})
+    silent = auth_settings.model_copy(update={"log_level": "ERROR"})
     headers = {"Authorization": f"Bearer {key.text}", "X-Request-Id": "r-1"}
     with TestClient(create_app(silent), headers=headers) as client:
-        told()
+        audit_lines()
         for method, path, sent, expected in calls:
-            answer = client.request(method, path, **sent)
-            assert answer.is_success, answer.text
-            (line,) = told()
+            response = client.request(method, path, **sent)
+            assert response.is_success, response.text
+            (line,) = audit_lines()
             who = {"key_id": str(key.key.id), "request_id": "r-1"}
             assert line == line | expected | who
         refused = client.delete(MODEL)
-        assert (refused.status_code, told()) == (404, [])
+        assert (refused.status_code, audit_lines()) == (404, [])

@@ -1,4 +1,4 @@
-"""Connections that are slow, idle, or too many, on real sockets."""
+"""Slow, idle and excess connections, on real sockets."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from app.cli.up import config
+from app.cli.serve import uvicorn_config
 from app.http import connections
 from app.main import create_app
 from app.settings import Settings
@@ -29,9 +29,9 @@ HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 
 @contextmanager
 def served(settings: Settings) -> Iterator[int]:
-    """The port of a server in this process, as `loraworks up` runs it."""
+    """The port of a server in this process, run like `loraworks up` does."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(config(create_app(settings)))
+    server = uvicorn.Server(uvicorn_config(create_app(settings)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -47,62 +47,62 @@ def connect(port: int) -> socket.socket:
 
 
 def status(connection: socket.socket) -> int:
-    """Of the next answer, which is read to its end: head and body may come one after the other."""
-    answer = HTTPResponse(connection)
-    answer.begin()
-    answer.read()
-    return answer.status
+    """Return the status of the next response, after reading its head and body."""
+    response = HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status
 
 
 def rest(connection: socket.socket) -> bytes:
-    """All until the other side closes."""
+    """Read until the other side closes the connection."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 @pytest.fixture
-def hurried(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+def short_head_timeout(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_SECONDS", 0.3)
     with served(settings) as port:
         yield port
 
 
-def test_a_connection_that_asks_nothing_is_closed(hurried: int) -> None:
-    with connect(hurried) as idle:
+def test_connection_without_a_request_is_closed(short_head_timeout: int) -> None:
+    with connect(short_head_timeout) as idle:
         assert rest(idle) == b""
 
 
-def drip(connection: socket.socket) -> bytes:
-    """Send a byte now and then; what is answered."""
+def send_slowly(connection: socket.socket) -> bytes:
+    """Send single bytes with pauses, and return the response."""
     connection.settimeout(0.05)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
-            answer = connection.recv(65536)
+            response = connection.recv(65536)
         except TimeoutError:
             connection.sendall(b"x")
         else:
-            return answer
+            return response
     raise AssertionError("nobody ended it")
 
 
-def test_a_head_that_comes_too_slowly_is_refused(hurried: int) -> None:
-    with connect(hurried) as slow:
+def test_slow_request_head_is_rejected(short_head_timeout: int) -> None:
+    with connect(short_head_timeout) as slow:
         slow.sendall(HEAD)
-        assert drip(slow).startswith(b"HTTP/1.1 408 ")
+        assert send_slowly(slow).startswith(b"HTTP/1.1 408 ")
 
 
-def test_so_is_the_next_head_on_the_same_connection(hurried: int) -> None:
-    with connect(hurried) as slow:
+def test_slow_second_request_head_is_rejected(short_head_timeout: int) -> None:
+    with connect(short_head_timeout) as slow:
         slow.sendall(HEAD + b"\r\n")
         assert status(slow) == 200
         slow.sendall(HEAD)
-        assert drip(slow).startswith(b"HTTP/1.1 408 ")
+        assert send_slowly(slow).startswith(b"HTTP/1.1 408 ")
 
 
-def test_an_answer_may_take_longer_than_a_head(
+def test_response_may_take_longer_than_the_head_timeout(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_SECONDS", 0.2)
     app = create_app(settings)
 
     @app.get("/v1/slow")
@@ -115,7 +115,7 @@ def test_an_answer_may_take_longer_than_a_head(
         assert httpx2.get(f"http://127.0.0.1:{port}/v1/slow", timeout=20).json() == "done"
 
 
-def test_a_new_connection_takes_the_place_of_the_longest_idle(
+def test_new_connection_replaces_the_longest_idle_one(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     limited = settings.model_copy(update={"max_connections": 3})
@@ -131,13 +131,13 @@ def test_a_new_connection_takes_the_place_of_the_longest_idle(
     assert "connections_full" in capfd.readouterr().err
 
 
-def test_where_all_are_busy_a_new_connection_is_told_so(settings: Settings) -> None:
+def test_new_connection_is_rejected_if_all_are_busy(settings: Settings) -> None:
     limited = settings.model_copy(update={"max_connections": 2})
     with served(limited) as port, connect(port) as one, connect(port) as two:
         for each in (one, two):
             each.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
 
-        def answer() -> bytes:
+        def new_response() -> bytes:
             try:
                 with connect(port) as new:
                     new.sendall(HEAD + b"Connection: close\r\n\r\n")
@@ -145,9 +145,9 @@ def test_where_all_are_busy_a_new_connection_is_told_so(settings: Settings) -> N
             except ConnectionError:  # closed before the head could be read
                 return b"HTTP/1.1 503 "
 
-        wait_until(lambda: answer().startswith(b"HTTP/1.1 503 "), what="a refusal")
+        wait_until(lambda: new_response().startswith(b"HTTP/1.1 503 "), what="a rejection")
         one.close()
-        wait_until(lambda: answer().startswith(b"HTTP/1.1 200 "), what="room again")
+        wait_until(lambda: new_response().startswith(b"HTTP/1.1 200 "), what="a free connection")
 
 
 REFUSED = [
@@ -163,45 +163,48 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("request_", "status"), REFUSED, ids=["401", "chunks", "413", "both"])
-def test_a_refusal_closes_the_connection_and_reads_no_further(
-    locked: Settings, request_: bytes, status: bytes
+def test_early_error_response_closes_the_connection(
+    auth_settings: Settings, request_: bytes, status: bytes
 ) -> None:
-    with served(locked) as port, connect(port) as connection:
+    with served(auth_settings) as port, connect(port) as connection:
         connection.sendall(request_)
-        answer = rest(connection)
-    assert answer.startswith(b"HTTP/1.1 " + status)
-    assert b"connection: close" in answer.lower()
-    assert answer.count(b"HTTP/1.1 ") == 1
+        response = rest(connection)
+    assert response.startswith(b"HTTP/1.1 " + status)
+    assert b"connection: close" in response.lower()
+    assert response.count(b"HTTP/1.1 ") == 1
 
 
-def test_a_small_body_that_follows_a_refusal_keeps_the_connection(locked: Settings) -> None:
-    with served(locked) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        answer = client.post("/v1/jobs", json={})
-        assert answer.status_code == 401
-        assert "connection" not in answer.headers
+def test_early_error_response_with_small_body_keeps_the_connection(auth_settings: Settings) -> None:
+    with (
+        served(auth_settings) as port,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        response = client.post("/v1/jobs", json={})
+        assert response.status_code == 401
+        assert "connection" not in response.headers
 
 
-def test_the_rest_of_a_body_that_was_answered_is_not_waited_for(
-    locked: Settings, monkeypatch: pytest.MonkeyPatch
+def test_rest_of_a_body_is_not_awaited_after_the_response(
+    auth_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_SECONDS", 0.3)
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
-    with served(locked) as port, connect(port) as slow:
+    with served(auth_settings) as port, connect(port) as slow:
         slow.sendall(head)
         assert status(slow) == 401
-        assert drip(slow) == b""
+        assert send_slowly(slow) == b""
 
 
-def test_a_client_that_sends_too_much_learns_why(settings: Settings) -> None:
+def test_client_with_too_large_body_gets_the_error_response(settings: Settings) -> None:
     small = settings.model_copy(update={"max_upload_bytes": 100_000})
     with served(small) as port:
         file = {"file": ("a.csv", b"x" * 20_000_000)}
-        answer = httpx2.post(f"http://127.0.0.1:{port}/v1/datasets", files=file)
-        assert answer.status_code == 413
+        response = httpx2.post(f"http://127.0.0.1:{port}/v1/datasets", files=file)
+        assert response.status_code == 413
 
 
-def test_idle_connections_of_strangers_are_no_outage(settings: Settings, tmp_path: Path) -> None:
-    """As many files as are allowed used to be as many connections as it took, without a line."""
+def test_idle_connections_cause_no_outage(settings: Settings, tmp_path: Path) -> None:
+    """Connections used to exhaust the open-file limit, without a log line."""
     files = 256
 
     def limit() -> None:
@@ -209,7 +212,7 @@ def test_idle_connections_of_strangers_are_no_outage(settings: Settings, tmp_pat
 
     command = "from app.cli.main import main; main()"
     with ExitStack() as opened:
-        told = opened.enter_context((tmp_path / "log").open("w+"))
+        log_file = opened.enter_context((tmp_path / "log").open("w+"))
         free = socket.create_server(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
@@ -218,7 +221,7 @@ def test_idle_connections_of_strangers_are_no_outage(settings: Settings, tmp_pat
             env={**os.environ, "LORAWORKS_DATA_DIR": str(settings.data_dir)},
             preexec_fn=limit,
             stdout=subprocess.DEVNULL,
-            stderr=told,
+            stderr=log_file,
         )
         opened.callback(process.wait)
         opened.callback(process.send_signal, signal.SIGINT)

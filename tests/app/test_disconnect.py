@@ -1,4 +1,4 @@
-"""A GET ends when its client leaves; one that was answered is left in peace."""
+"""A GET is cancelled when its client disconnects, but not after the response."""
 
 import asyncio
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
-from app.errors import ClientLeft
-from app.http.disconnect import CancelOnDisconnect
+from app.errors import ClientDisconnected
+from app.http.disconnect import CancelOnDisconnectMiddleware
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
 LEFT = {"type": "http.disconnect"}
@@ -16,7 +16,7 @@ LAST = {"type": "http.response.body", "body": b"x"}
 
 
 async def call(app: Any, *came: dict[str, Any], method: str = "GET") -> list[dict[str, Any]]:
-    """What was sent; after `came` nothing comes any more."""
+    """Return the sent messages. After the messages in `came`, `receive` blocks."""
     waiting = list(came)
     sent: list[dict[str, Any]] = []
 
@@ -29,7 +29,7 @@ async def call(app: Any, *came: dict[str, Any], method: str = "GET") -> list[dic
         sent.append(message)
 
     async with asyncio.timeout(10):
-        await CancelOnDisconnect(app)({"type": "http", "method": method}, receive, send)
+        await CancelOnDisconnectMiddleware(app)({"type": "http", "method": method}, receive, send)
     return sent
 
 
@@ -37,17 +37,17 @@ async def for_ever(_scope: Any, _receive: Any, _send: Any) -> None:
     await asyncio.Event().wait()
 
 
-def test_a_call_ends_that_reads_no_message() -> None:
-    with pytest.raises(ClientLeft):
+def test_request_that_reads_no_message_is_cancelled() -> None:
+    with pytest.raises(ClientDisconnected):
         asyncio.run(call(for_ever, REQUEST, LEFT))
 
 
-def test_a_call_that_changes_something_goes_on() -> None:
+def test_post_is_not_cancelled() -> None:
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(call(for_ever, REQUEST, LEFT, method="POST"), 0.1))
 
 
-def test_an_answer_under_way_ends_silently() -> None:
+def test_started_response_is_cancelled_silently() -> None:
     async def stream(_scope: Any, _receive: Any, send: Any) -> None:
         await send(START)
         await asyncio.Event().wait()
@@ -55,8 +55,8 @@ def test_an_answer_under_way_ends_silently() -> None:
     assert asyncio.run(call(stream, REQUEST, LEFT)) == [START]
 
 
-def test_what_follows_an_answer_is_not_cancelled() -> None:
-    """A server calls the end of the answer a disconnect."""
+def test_work_after_the_response_is_not_cancelled() -> None:
+    """A server reports a disconnect after the end of the response."""
     done = []
 
     async def app(_scope: Any, receive: Any, send: Any) -> None:
@@ -82,13 +82,13 @@ def test_what_follows_an_answer_is_not_cancelled() -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await CancelOnDisconnect(app)({"type": "http", "method": "GET"}, receive, send)
+        await CancelOnDisconnectMiddleware(app)({"type": "http", "method": "GET"}, receive, send)
 
     asyncio.run(main())
     assert done == [True]
 
 
-def test_a_body_comes_whole_and_a_disconnect_as_often_as_it_is_asked_for() -> None:
+def test_body_is_complete_and_disconnect_is_repeated() -> None:
     parts = [{**REQUEST, "body": bytes([i]), "more_body": i < 9} for i in range(10)]
     got: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""Every cause has a code of its own and says what happened."""
+"""Every error has a unique code and a message."""
 
 import importlib
 import pkgutil
@@ -12,7 +12,7 @@ import app
 from app.errors import AppError, NotFound
 from lora_core.errors import LoraCoreError
 
-MET_TWICE = {"artifact_corrupt"}  # by a download and by loading a model, answered differently
+MET_TWICE = {"artifact_corrupt"}  # for downloads and for loading a model, with different statuses
 Cause = type[AppError] | type[LoraCoreError]
 
 
@@ -23,7 +23,7 @@ def causes(kind: Cause) -> Iterator[Cause]:
             yield sub
 
 
-def load_every_cause() -> list[Cause]:
+def import_all_error_modules() -> list[Cause]:
     for found in pkgutil.walk_packages(app.__path__, "app."):
         if found.name.endswith(".errors"):
             importlib.import_module(found.name)
@@ -33,29 +33,29 @@ def load_every_cause() -> list[Cause]:
 
 
 @pytest.mark.parametrize("root", [AppError, LoraCoreError])
-def test_a_code_names_one_cause(root: Cause) -> None:
-    found = [cause for cause in load_every_cause() if issubclass(cause, root)]
+def test_error_codes_are_unique(root: Cause) -> None:
+    found = [cause for cause in import_all_error_modules() if issubclass(cause, root)]
     times = Counter(cause.code for cause in found)
     assert {code for code, count in times.items() if count > 1} <= MET_TWICE
 
 
-def test_codes_are_plain_words_and_messages_end_like_sentences() -> None:
-    for cause in load_every_cause():
+def test_codes_are_snake_case_and_messages_are_sentences() -> None:
+    for cause in import_all_error_modules():
         assert cause.code.replace("_", "").isalnum(), cause
         assert cause.code.islower(), cause
         assert cause.message.rstrip("`)").endswith("."), cause
         assert cause.__doc__, cause
 
 
-def test_the_status_belongs_to_the_kind() -> None:
-    for cause in load_every_cause():
+def test_status_matches_the_base_class() -> None:
+    for cause in import_all_error_modules():
         if issubclass(cause, AppError):
             assert 400 <= cause.status < 600, cause
 
 
-def test_detail_fills_the_message_and_stays_readable() -> None:
+def test_detail_fills_the_message_and_stays_available() -> None:
     class ShelfNotFound(NotFound):
-        """There is no such shelf."""
+        """Shelf not found."""
 
         code = "shelf_not_found"
         message = "There is no shelf {number}."
@@ -63,6 +63,6 @@ def test_detail_fills_the_message_and_stays_readable() -> None:
     error = ShelfNotFound(number=3)
     assert str(error) == "There is no shelf 3."
     assert error.detail == {"number": 3}
-    assert error.title == "There is no such shelf."
+    assert error.title == "Shelf not found."
     assert error.status == 404
     assert [gap for _, gap, _, _ in Formatter().parse(error.message) if gap] == ["number"]

@@ -1,4 +1,4 @@
-"""Alive and ready."""
+"""Liveness and readiness."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,18 +19,16 @@ READY = ["/readyz", "/health", "/ping"]
 Damage = Callable[[FastAPI], None]
 
 
-def test_a_living_service_says_so_without_a_key(locked_client: TestClient) -> None:
-    answer = locked_client.get("/livez")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+def test_livez_needs_no_api_key(anonymous_client: TestClient) -> None:
+    response = anonymous_client.get("/livez")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
 @pytest.mark.parametrize("path", READY)
-def test_a_ready_service_names_its_parts_without_a_key(
-    locked_client: TestClient, path: str
-) -> None:
-    answer = locked_client.get(path)
+def test_readyz_lists_parts_without_an_api_key(anonymous_client: TestClient, path: str) -> None:
+    response = anonymous_client.get(path)
     parts = {"database": "ok", "store": "ok", "disk": "ok"}
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "parts": parts})
+    assert (response.status_code, response.json()) == (200, {"status": "ok", "parts": parts})
 
 
 def break_database(app: FastAPI) -> None:
@@ -40,16 +38,16 @@ def break_database(app: FastAPI) -> None:
 
 
 def fill_disk(app: FastAPI) -> None:
-    """As it looks to one who keeps more in reserve than there is."""
+    """Set a reserve that is larger than the disk."""
     resources: Resources = app.state.resources
     short = resources.settings.model_copy(update={"min_free_bytes": 2**60})
     app.state.resources = replace(resources, settings=short)
 
 
-def take_the_data_folder_away(app: FastAPI) -> None:
+def remove_data_directory(app: FastAPI) -> None:
     resources: Resources = app.state.resources
-    gone = resources.settings.data_dir.with_name("gone")
-    elsewhere = resources.settings.model_copy(update={"data_dir": gone})
+    missing = resources.settings.data_dir.with_name("gone")
+    elsewhere = resources.settings.model_copy(update={"data_dir": missing})
     app.state.resources = replace(resources, settings=elsewhere)
 
 
@@ -66,7 +64,7 @@ def break_store(app: FastAPI) -> None:
         ([break_database], {"database": "database_refused"}),
         ([break_store], {"store": "storage_unavailable"}),
         ([fill_disk], {"disk": "disk_full"}),
-        ([take_the_data_folder_away], {"disk": "data_folder_unusable"}),
+        ([remove_data_directory], {"disk": "data_folder_unusable"}),
         (
             [break_database, break_store],
             {"database": "database_refused", "store": "storage_unavailable"},
@@ -74,23 +72,21 @@ def break_store(app: FastAPI) -> None:
     ],
     ids=lambda each: "+".join(each) if isinstance(each, dict) else "",
 )
-def test_not_ready_while_a_part_is_broken(
+def test_not_ready_if_a_part_fails(
     app: FastAPI, settings: Settings, path: str, damage: list[Damage], parts: dict[str, str]
 ) -> None:
     with TestClient(app) as client:
         for harm in damage:
             harm(app)
-        answer = client.get(path)
-        assert (answer.status_code, answer.json()["code"]) == (503, next(iter(parts.values())))
-        assert {each["at"]: each["code"] for each in answer.json()["errors"]} == parts
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert str(settings.data_dir) not in answer.text
+        response = client.get(path)
+        assert (response.status_code, response.json()["code"]) == (503, next(iter(parts.values())))
+        assert {each["at"]: each["code"] for each in response.json()["errors"]} == parts
+        assert int(response.headers["Retry-After"]) >= 1
+        assert str(settings.data_dir) not in response.text
         assert client.get("/livez").status_code == 200
 
 
-def test_not_ready_when_the_schema_was_changed_meanwhile(
-    client: TestClient, database: Database
-) -> None:
+def test_not_ready_if_the_schema_changed(client: TestClient, database: Database) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
         session.commit()
@@ -98,21 +94,21 @@ def test_not_ready_when_the_schema_was_changed_meanwhile(
     assert client.get("/health").json()["error_type"] == "Unhealthy"
 
 
-def test_not_ready_while_it_is_being_stopped(app: FastAPI, client: TestClient) -> None:
-    app.state.leaving.set()
-    answer = client.get("/readyz")
-    assert (answer.status_code, answer.json()["code"]) == (503, "stopping")
+def test_not_ready_during_shutdown(app: FastAPI, client: TestClient) -> None:
+    app.state.shutting_down.set()
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "stopping")
     assert client.get("/livez").status_code == 200
     assert client.get("/v1/jobs").status_code == 200
 
 
-def test_a_broker_is_shown_and_not_needed(settings: Settings, valkey: ValkeyServer) -> None:
+def test_broker_is_reported_but_not_required(settings: Settings, valkey: ValkeyServer) -> None:
     def parts(url: str) -> dict[str, str]:
         with TestClient(create_app(settings.model_copy(update={"broker_url": url}))) as client:
-            answer = client.get("/readyz")
-        assert answer.status_code == 200
-        found: dict[str, str] = answer.json()["parts"]
-        return found
+            response = client.get("/readyz")
+        assert response.status_code == 200
+        parts_found: dict[str, str] = response.json()["parts"]
+        return parts_found
 
     others = {"database": "ok", "store": "ok", "disk": "ok"}
     assert parts(valkey.url()) == {**others, "broker": "ok"}

@@ -1,4 +1,4 @@
-"""Log lines that are safe to keep."""
+"""Log lines are safe to store."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_each_event_is_one_json_line_whatever_is_in_it(stream: io.StringIO) -> None:
+def test_each_event_is_one_json_line(stream: io.StringIO) -> None:
     log = structlog.get_logger("app.test")
     log.info(NASTY, path=NASTY, nested={"list": [NASTY], NASTY: 1})
     logging.getLogger("worker").warning("from %s", NASTY)
@@ -40,18 +40,18 @@ def test_each_event_is_one_json_line_whatever_is_in_it(stream: io.StringIO) -> N
     assert second["event"].startswith(r"from a\r\nb")
 
 
-def test_half_of_a_surrogate_pair_is_escaped() -> None:
-    assert app_logging.tidy(None, "info", {"event": "a\ud800b"}) == {"event": r"a\ud800b"}
+def test_lone_surrogate_is_escaped() -> None:
+    assert app_logging.sanitize_event(None, "info", {"event": "a\ud800b"}) == {"event": r"a\ud800b"}
 
 
-def test_long_texts_are_cut(stream: io.StringIO) -> None:
+def test_long_texts_are_truncated(stream: io.StringIO) -> None:
     structlog.get_logger("app.test").info("x" * 10_000)
     (line,) = lines(stream)
     assert line["event"].endswith("… (10000 characters)")
-    assert len(line["event"]) < app_logging.LONGEST + 50
+    assert len(line["event"]) < app_logging.MAX_TEXT_LENGTH + 50
 
 
-def test_keys_tokens_and_passwords_are_blotted_out(stream: io.StringIO) -> None:
+def test_secrets_are_masked(stream: io.StringIO) -> None:
     key = f"lw_{'0' * 32}_{'s' * 43}"
     structlog.get_logger("app.test").info(
         "connect", url="postgresql://user:passw0rd@db/lora", key=key, token="hf_AbCdEfGhIjKl",
@@ -65,7 +65,7 @@ def test_keys_tokens_and_passwords_are_blotted_out(stream: io.StringIO) -> None:
     assert lines(stream)[0]["url"] == "postgresql://user:***@db/lora"
 
 
-def test_a_trace_is_part_of_the_line(stream: io.StringIO) -> None:
+def test_traceback_is_part_of_the_line(stream: io.StringIO) -> None:
     try:
         raise ValueError(NASTY)
     except ValueError:
@@ -74,20 +74,20 @@ def test_a_trace_is_part_of_the_line(stream: io.StringIO) -> None:
     assert "ValueError" in line["exception"]
 
 
-def test_the_request_id_follows_into_every_line(stream: io.StringIO) -> None:
+def test_request_id_is_in_every_line(stream: io.StringIO) -> None:
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         structlog.get_logger("app.test").info("one")
         logging.getLogger("app.other").info("two")
     assert [line["request_id"] for line in lines(stream)] == ["r1", "r1"]
 
 
-def test_libraries_are_heard_from_warnings_on(stream: io.StringIO) -> None:
+def test_libraries_log_warnings(stream: io.StringIO) -> None:
     logging.getLogger("some.library").info("chatter")
     logging.getLogger("some.library").warning("trouble")
     assert [line["event"] for line in lines(stream)] == ["trouble"]
 
 
-def test_setting_up_twice_does_not_double_the_lines(stream: io.StringIO) -> None:
+def test_configuring_twice_does_not_duplicate_lines(stream: io.StringIO) -> None:
     again = io.StringIO()
     app_logging.configure("WARNING", stream=again)
     structlog.get_logger("app.test").info("too low")
@@ -99,9 +99,7 @@ def test_setting_up_twice_does_not_double_the_lines(stream: io.StringIO) -> None
 @pytest.mark.parametrize(
     "name", ["uvicorn", "uvicorn.access", "celery", "celery.redirected", "kombu", "amqp"]
 )
-def test_libraries_with_handlers_of_their_own_speak_as_all_others(
-    stream: io.StringIO, name: str
-) -> None:
+def test_library_handlers_are_replaced(stream: io.StringIO, name: str) -> None:
     own = io.StringIO()
     library = logging.getLogger(name.partition(".")[0])
     for logger in (library, logging.getLogger(name)):

@@ -1,4 +1,4 @@
-"""Starting and stopping."""
+"""Startup and shutdown."""
 
 import json
 
@@ -8,39 +8,39 @@ from starlette.testclient import TestClient
 
 from app.database import postgresql
 from app.database.engines import Database
-from app.database.errors import DatabaseUnreachable, SchemaNewer, SchemaOlder
+from app.database.errors import DatabaseUnreachable, SchemaOutdated, SchemaTooNew
 from app.main import create_app
 from app.settings import Settings
 from tests.servers import free_port
 
 
-def test_nothing_is_opened_before_the_start(settings: Settings) -> None:
+def test_app_opens_nothing_before_startup(settings: Settings) -> None:
     fresh = settings.model_copy(update={"data_dir": settings.data_dir / "none"})
     create_app(fresh)
     assert not fresh.data_dir.exists()
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_a_database_that_was_never_migrated_is_refused(
+def test_startup_fails_without_schema(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings.sqlite_path.unlink()
-    with pytest.raises(SchemaOlder, match="loraworks up"), TestClient(create_app(settings)):
+    with pytest.raises(SchemaOutdated, match="loraworks up"), TestClient(create_app(settings)):
         pass
     last = json.loads(capfd.readouterr().err.splitlines()[-1])
     assert (last["event"], last["code"]) == ("not_started", "schema_older")
 
 
-def test_a_database_from_the_future_is_refused(settings: Settings, database: Database) -> None:
+def test_startup_fails_with_a_newer_schema(settings: Settings, database: Database) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
         session.commit()
-    with pytest.raises(SchemaNewer, match="ff99"), TestClient(create_app(settings)):
+    with pytest.raises(SchemaTooNew, match="ff99"), TestClient(create_app(settings)):
         pass
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_stopping_leaves_no_write_ahead_log(settings: Settings) -> None:
+def test_shutdown_leaves_no_write_ahead_log(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client:
         assert client.get("/readyz").status_code == 200
     assert {path.name for path in settings.data_dir.glob("loraworks.sqlite3*")} == {
@@ -48,10 +48,10 @@ def test_stopping_leaves_no_write_ahead_log(settings: Settings) -> None:
     }
 
 
-def test_a_database_that_is_not_there_is_told_in_one_line(
+def test_unreachable_database_is_reported_in_one_line(
     settings: Settings, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql, "START_SECONDS", 0.1)
+    monkeypatch.setattr(postgresql, "STARTUP_TIMEOUT_SECONDS", 0.1)
     url = f"postgresql://someone:passw0rd@127.0.0.1:{free_port()}/nowhere"
     app = create_app(settings.model_copy(update={"database_url": url}))
     with pytest.raises(DatabaseUnreachable), TestClient(app):

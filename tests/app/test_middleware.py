@@ -1,4 +1,4 @@
-"""What happens to every request."""
+"""Middleware of every request."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from starlette.testclient import TestClient
 
-from app.auth.service import NewKey
+from app.auth.service import CreatedKey
 from app.main import create_app
 from app.settings import Settings
 
@@ -23,7 +23,7 @@ async def echo(request: Request) -> int:
 
 
 class Panic(BaseException):
-    """As pyo3 raises it, which no `except Exception` takes."""
+    """Like pyo3's PanicException, which is not an `Exception`."""
 
 
 @router.get("/v1/panic")
@@ -55,7 +55,7 @@ def app(settings: Settings) -> FastAPI:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/nowhere", "/models/x/nowhere"])
-def test_every_answer_is_shielded(client: TestClient, path: str) -> None:
+def test_every_response_has_security_headers(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
@@ -66,22 +66,22 @@ def test_every_answer_is_shielded(client: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/panic", "/models/x/panic", "/v1/panic-in-a-thread"])
-def test_a_panic_of_a_library_is_an_error_like_any_other(client: TestClient, path: str) -> None:
-    answer = client.get(path)
-    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-    assert "unwrap" not in answer.text
+def test_rust_panic_is_an_internal_error(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "unwrap" not in response.text
     kind = "application/json" if path.startswith("/models") else "application/problem+json"
-    assert answer.headers["Content-Type"] == kind
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["X-Request-Id"] in answer.text
+    assert response.headers["Content-Type"] == kind
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["X-Request-Id"] in response.text
 
 
-def test_what_ends_a_task_on_purpose_is_no_panic(client: TestClient) -> None:
+def test_cancellation_is_not_a_panic(client: TestClient) -> None:
     with pytest.raises(CancelledError):
         client.get("/v1/interrupt")
 
 
-def test_a_request_id_is_kept_or_made(client: TestClient) -> None:
+def test_request_id_is_kept_or_generated(client: TestClient) -> None:
     assert (
         client.get("/livez", headers={"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
     )
@@ -90,13 +90,13 @@ def test_a_request_id_is_kept_or_made(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("bad", ["a b", "x" * 65, "\x1b[31m", 'a"b', ""])
-def test_a_request_id_that_could_harm_a_log_is_replaced(client: TestClient, bad: str) -> None:
+def test_unsafe_request_id_is_replaced(client: TestClient, bad: str) -> None:
     given = client.get("/livez", headers={"X-Request-Id": bad}).headers["X-Request-Id"]
     assert given != bad
     assert len(given) == 32
 
 
-def test_each_request_is_logged_without_its_query(
+def test_access_log_has_no_query_string(
     client: TestClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client.get("/nowhere?token=canary", headers={"X-Request-Id": "r-9"})
@@ -110,7 +110,7 @@ def test_each_request_is_logged_without_its_query(
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost:8000", "[::1]:80", "LOCALHOST", "testserver"]
 )
-def test_own_hosts_are_let_in(client: TestClient, host: str) -> None:
+def test_own_hosts_are_allowed(client: TestClient, host: str) -> None:
     assert client.get("/livez", headers={"Host": host}).status_code == 200
 
 
@@ -130,13 +130,13 @@ def test_own_hosts_are_let_in(client: TestClient, host: str) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/livez", "/v1/echo", "/models/x/echo"])
-def test_foreign_hosts_are_refused_with_keys_off(client: TestClient, host: str, path: str) -> None:
-    answer = client.post(path, headers={"Host": host})
-    assert (answer.status_code, answer.json()["code"]) == (400, "host_refused")
+def test_foreign_hosts_are_rejected_with_auth_off(client: TestClient, host: str, path: str) -> None:
+    response = client.post(path, headers={"Host": host})
+    assert (response.status_code, response.json()["code"]) == (400, "host_refused")
 
 
 @pytest.mark.parametrize("hosts", [["localhost", "localhost"], ["localhost", "evil.example"]])
-def test_two_hosts_are_refused(client: TestClient, hosts: list[str]) -> None:
+def test_two_host_headers_are_rejected(client: TestClient, hosts: list[str]) -> None:
     request = client.build_request("GET", "/livez")
     del request.headers["host"]
     request.headers = type(request.headers)([("host", host) for host in hosts])
@@ -155,10 +155,10 @@ def test_two_hosts_are_refused(client: TestClient, hosts: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
-def test_foreign_origins_are_refused(client: TestClient, origin: str, method: str) -> None:
-    answer = client.request(method, "/v1/echo", headers={"Origin": origin})
-    assert (answer.status_code, answer.json()["code"]) == (403, "origin_refused")
-    assert "access-control-allow-origin" not in answer.headers
+def test_foreign_origins_are_rejected(client: TestClient, origin: str, method: str) -> None:
+    response = client.request(method, "/v1/echo", headers={"Origin": origin})
+    assert (response.status_code, response.json()["code"]) == (403, "origin_refused")
+    assert "access-control-allow-origin" not in response.headers
 
 
 IMAGE = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
@@ -171,15 +171,15 @@ FRAME = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
     ("method", "fetch"),
     [("GET", IMAGE), ("GET", FRAME), ("POST", LINK), ("GET", {}), ("POST", {}), ("OPTIONS", {})],
 )
-def test_what_a_page_elsewhere_loads_is_refused_with_keys_off(
+def test_cross_site_requests_are_rejected_with_auth_off(
     client: TestClient, site: str, method: str, fetch: dict[str, str]
 ) -> None:
-    """Browsers send no Origin with an image, a script or a frame."""
+    """Browsers send no Origin header with an image, a script or a frame."""
     headers = {"Sec-Fetch-Site": site, **fetch}
     for path in ("/v1/datasets/a/rows", "/v1/echo", "/"):
-        answer = client.request(method, path, headers=headers)
-        assert (answer.status_code, answer.json()["code"]) == (403, "cross_site_refused")
-        assert "access-control-allow-origin" not in answer.headers
+        response = client.request(method, path, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (403, "cross_site_refused")
+        assert "access-control-allow-origin" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_what_a_page_elsewhere_loads_is_refused_with_keys_off(
         {},
     ],
 )
-def test_own_pages_links_and_programs_are_let_in(
+def test_own_pages_links_and_programs_are_allowed(
     client: TestClient, headers: dict[str, str]
 ) -> None:
     for path in ("/", "/v1/jobs"):
@@ -207,14 +207,14 @@ PREFLIGHT = {
 
 
 @pytest.fixture
-def shared(locked: Settings) -> Iterator[TestClient]:
-    """Keys are on, and pages of the laboratory may call."""
-    listed = Settings(**{**locked.model_dump(), "allowed_origins": "https://Lab.example"})
+def shared(auth_settings: Settings) -> Iterator[TestClient]:
+    """A client with auth on and an allowed origin."""
+    listed = Settings(**{**auth_settings.model_dump(), "allowed_origins": "https://Lab.example"})
     with TestClient(create_app(listed)) as running:
         yield running
 
 
-def test_own_and_listed_origins_are_let_in(shared: TestClient) -> None:
+def test_own_and_allowed_origins_are_accepted(shared: TestClient) -> None:
     for origin in ("http://testserver", "https://lab.example"):
         assert shared.get("/livez", headers={"Origin": origin}).status_code == 200
     fetched = LAB | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
@@ -222,21 +222,23 @@ def test_own_and_listed_origins_are_let_in(shared: TestClient) -> None:
     assert shared.options("/v1/jobs", headers=fetched | PREFLIGHT).status_code == 200
 
 
-def test_a_page_of_a_listed_origin_may_ask_first_and_read(
-    shared: TestClient, new_key: Callable[..., NewKey]
+def test_page_of_allowed_origin_can_preflight_and_read(
+    shared: TestClient, new_key: Callable[..., CreatedKey]
 ) -> None:
     asked = shared.options("/v1/jobs", headers=LAB | PREFLIGHT)
     assert asked.status_code == 200
     assert "POST" in asked.headers["Access-Control-Allow-Methods"]
     assert "authorization" in asked.headers["Access-Control-Allow-Headers"]
-    refused = shared.get("/v1/jobs", headers=LAB)  # without a key, and it can read that
+    refused = shared.get(
+        "/v1/jobs", headers=LAB
+    )  # without a key, but the page can read the response
     read = shared.get(
         "/v1/jobs", headers=LAB | {"Authorization": f"Bearer {new_key('jobs:read').text}"}
     )
     assert (refused.status_code, read.status_code) == (401, 200)
-    for answer in (asked, refused, read):
-        assert answer.headers["Access-Control-Allow-Origin"] == "https://lab.example"
-        assert "Access-Control-Allow-Credentials" not in answer.headers
+    for response in (asked, refused, read):
+        assert response.headers["Access-Control-Allow-Origin"] == "https://lab.example"
+        assert "Access-Control-Allow-Credentials" not in response.headers
     assert read.headers["Access-Control-Expose-Headers"] == "*"  # Retry-After and all others
 
 
@@ -250,13 +252,13 @@ def test_a_page_of_a_listed_origin_may_ask_first_and_read(
         (LAB | {"Host": "evil.example"}, "host_refused"),
     ],
 )
-def test_nobody_else_is_answered_before_the_door(
+def test_other_origins_are_rejected_before_authentication(
     shared: TestClient, headers: dict[str, str], code: str
 ) -> None:
     for more in ({}, PREFLIGHT):
-        answer = shared.options("/v1/jobs", headers=headers | more)
-        assert answer.json()["code"] == code
-        assert "access-control-allow-origin" not in answer.headers
+        response = shared.options("/v1/jobs", headers=headers | more)
+        assert response.json()["code"] == code
+        assert "access-control-allow-origin" not in response.headers
     assert shared.options("/v1/jobs", headers=LAB).status_code == 401  # no preflight
 
 
@@ -267,31 +269,31 @@ def chunks(size: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize(("path", "key"), [("/v1/echo", "detail"), ("/models/x/echo", "error")])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_body_over_the_limit_is_413_in_the_dialect(
+def test_too_large_body_is_413_in_the_format_of_the_route(
     client: TestClient, path: str, key: str, chunked: bool
 ) -> None:
     def body(size: int) -> Iterator[bytes] | bytes:
         return chunks(size) if chunked else b"x" * size
 
     assert client.post(path, content=body(1000)).json() == 1000
-    answer = client.post(path, content=body(1100))
-    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
-    assert "1000 bytes" in answer.json()[key]
+    response = client.post(path, content=body(1100))
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert "1000 bytes" in response.json()[key]
 
 
-def test_a_body_that_no_route_reads_is_413_too(client: TestClient) -> None:
-    answer = client.request("GET", "/livez", content=b"x" * 1100)
-    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+def test_too_large_body_is_413_even_if_no_route_reads_it(client: TestClient) -> None:
+    response = client.request("GET", "/livez", content=b"x" * 1100)
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_a_route_may_have_a_larger_limit(client: TestClient) -> None:
+def test_route_may_have_a_larger_body_limit(client: TestClient) -> None:
     assert client.post("/v1/big", content=chunks(5000)).json() == 5000
-    answer = client.post("/v1/big", content=chunks(5100))
-    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
-    assert "5000 bytes" in answer.json()["detail"]
+    response = client.post("/v1/big", content=chunks(5100))
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert "5000 bytes" in response.json()["detail"]
 
 
-def test_a_length_that_lies_does_not_lift_the_limit(client: TestClient) -> None:
-    answer = client.post("/v1/echo", content=chunks(1100), headers={"Content-Length": "10"})
-    assert answer.status_code == 413
+def test_wrong_content_length_does_not_bypass_the_limit(client: TestClient) -> None:
+    response = client.post("/v1/echo", content=chunks(1100), headers={"Content-Length": "10"})
+    assert response.status_code == 413

@@ -1,4 +1,4 @@
-"""The API while its database is away: it says so, `/predict` goes on, and all returns by itself."""
+"""The API during a database outage: it responds 503, `/predict` keeps working, and it recovers."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ SOON = 10.0  # seconds
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A PostgreSQL of its own, since it is stopped here."""
+    """A separate PostgreSQL server, because the tests stop it."""
     made = PostgresServer()
     try:
         made.start()
@@ -58,7 +58,7 @@ def settings(
     migrated: Path,
     request: pytest.FixtureRequest,
 ) -> Iterator[Settings]:
-    """Keys on; behind the proxy if the test asks for one."""
+    """Settings with auth on, behind the proxy if the test requests it."""
     made = Settings(data_dir=tmp_path / "data", auth="on", log_level="ERROR")
     made.data_dir.mkdir()
     if database_kind == "sqlite":
@@ -75,9 +75,9 @@ def settings(
 
 @pytest.fixture
 def http(settings: Settings, resources: Resources) -> Iterator[httpx2.Client]:
-    """A caller with a key. The key is looked up at each request, as it is each half minute."""
+    """A client with an API key, which is looked up on each request instead of every half minute."""
     with resources.database.write() as session:
-        key = service.create(session, pepper=secrets.load_pepper(settings), name="test").text
+        key = service.create_key(session, pepper=secrets.load_pepper(settings), name="test").text
     with (
         pytest.MonkeyPatch.context() as patch,
         serving(create_app(settings)) as url,
@@ -85,18 +85,18 @@ def http(settings: Settings, resources: Resources) -> Iterator[httpx2.Client]:
             base_url=url, timeout=60, headers={"Authorization": f"Bearer {key}"}
         ) as client,
     ):
-        patch.setattr(app.auth.api_key_cache, "FRESH_SECONDS", 0)
+        patch.setattr(app.auth.api_key_cache, "TTL_SECONDS", 0)
         yield client
 
 
 def timed(http: httpx2.Client, method: str, path: str, **more: Any) -> httpx2.Response:
     began = time.monotonic()
-    answer = http.request(method, path, **more)
+    response = http.request(method, path, **more)
     assert time.monotonic() - began < SOON, path
-    return answer
+    return response
 
 
-def test_the_service_outlives_its_database(
+def test_service_survives_a_database_outage(
     http: httpx2.Client, server: PostgresServer, publish: Publish
 ) -> None:
     publish()
@@ -111,14 +111,14 @@ def test_the_service_outlives_its_database(
                 ("GET", "/v1/models", None),
                 ("POST", "/v1/jobs", LORA),
             ):
-                answer = timed(http, method, path, json=body)
-                assert answer.status_code == 503
-                assert answer.headers["content-type"] == "application/problem+json"
-                assert answer.json()["code"] == "database_unavailable"
-                assert int(answer.headers["Retry-After"]) >= 1
+                response = timed(http, method, path, json=body)
+                assert response.status_code == 503
+                assert response.headers["content-type"] == "application/problem+json"
+                assert response.json()["code"] == "database_unavailable"
+                assert int(response.headers["Retry-After"]) >= 1
             for _ in range(5):
-                answer = timed(http, "POST", "/predict", json=TEXT)
-                assert answer.headers["X-Model-Version"] == "sentiment:1"
+                response = timed(http, "POST", "/predict", json=TEXT)
+                assert response.headers["X-Model-Version"] == "sentiment:1"
             unseen = timed(http, "POST", "/models/other/predict", json=TEXT)
             assert (unseen.status_code, unseen.json()["error_type"]) == (503, "Unhealthy")
             ready = timed(http, "GET", "/readyz")
@@ -142,44 +142,44 @@ def test_the_service_outlives_its_database(
     assert len(http.get("/v1/jobs").json()["data"]) == 1
 
 
-def test_predict_waits_little_for_a_database_that_went_silent(
+def test_predict_waits_briefly_for_an_unresponsive_database(
     http: httpx2.Client, proxy: Proxy, publish: Publish
 ) -> None:
     publish()
     assert http.post("/predict", json=TEXT).status_code == 200
     proxy.blackhole()
-    time.sleep(1)  # no reference is fresh any more
+    time.sleep(1)  # cached references are stale now
     began = time.monotonic()
     for _ in range(20):
-        answer = http.post("/predict", json=TEXT)
-        assert answer.headers["X-Model-Version"] == "sentiment:1"
+        response = http.post("/predict", json=TEXT)
+        assert response.headers["X-Model-Version"] == "sentiment:1"
     assert time.monotonic() - began < SOON
     ready = timed(http, "GET", "/readyz")
     assert (ready.status_code, ready.json()["code"]) == (503, "silent")
     assert "\nloraworks_database_up 0.0\n" in timed(http, "GET", "/metrics").text
     proxy.open()
     proxy.cut()
-    wait_until(lambda: http.get("/readyz").status_code == 200, what="the end of the silence")
+    wait_until(lambda: http.get("/readyz").status_code == 200, what="the database to respond again")
     assert http.get("/v1/jobs").status_code == 200
 
 
 class TestSqlite:
-    """A writer that does not let go. Reading goes on beside it."""
+    """A writer that holds its lock. Reads still work."""
 
     @pytest.fixture
     def database_kind(self, monkeypatch: pytest.MonkeyPatch) -> str:
-        monkeypatch.setattr(app.database.sqlite, "BUSY_SECONDS", 1)
+        monkeypatch.setattr(app.database.sqlite, "BUSY_TIMEOUT_SECONDS", 1)
         return "sqlite"
 
-    def test_a_database_that_is_locked_is_told_as_away(
+    def test_locked_database_is_reported_as_unavailable(
         self, http: httpx2.Client, resources: Resources, publish: Publish
     ) -> None:
         publish()
         with resources.database.write() as session:
-            session.connection()  # begins
-            answer = timed(http, "POST", "/v1/jobs", json=LORA)
-            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
-            assert int(answer.headers["Retry-After"]) >= 1
+            session.connection()  # begins the transaction
+            response = timed(http, "POST", "/v1/jobs", json=LORA)
+            assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+            assert int(response.headers["Retry-After"]) >= 1
             assert timed(http, "GET", "/v1/jobs").status_code == 200
             assert timed(http, "GET", "/readyz").status_code == 200
             assert timed(http, "POST", "/predict", json=TEXT).status_code == 200

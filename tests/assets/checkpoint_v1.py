@@ -8,9 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from lora_core.errors.training import Stopped
+from lora_core.errors.training import StopRequested
 from lora_core.specs.train import TrainSpec
-from lora_core.training.checkpoint_schedule import SavePlan
+from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.run import run
 from tests.listener import Listener
 from tests.tiny_base import make_base, make_reviews
@@ -43,8 +43,14 @@ def main() -> None:
     Path("losses.json").write_text(json.dumps(losses, indent=1) + "\n")
     stopped = Listener(stop_at=STEP)
     try:
-        run(spec, out_dir=Path("out"), observer=stopped, stop=stopped, plan=SavePlan(Path(), 300.0))
-    except Stopped:
+        run(
+            spec,
+            out_dir=Path("out"),
+            observer=stopped,
+            stop=stopped,
+            checkpoint_settings=CheckpointSettings(Path(), 300.0),
+        )
+    except StopRequested:
         shutil.rmtree("out")
 
 

@@ -9,8 +9,8 @@ from benchmarks.accuracy import answers
 from benchmarks.accuracy.contenders import FULL, Cell, few
 from benchmarks.quiet import NoEnd
 from lora_core.data import linear_baseline
-from lora_core.data.load import load
-from lora_core.events import Silence
+from lora_core.data.load import load_splits
+from lora_core.events import NullObserver
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LinearSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, ResultSpec, TrainSpec
@@ -34,7 +34,7 @@ def cell(spec: TrainSpec | DataSpec, judged_on: Split) -> Cell:
 
 def test_it_is_as_right_as_a_run(spec: TrainSpec, tmp_path: Path) -> None:
     figures = answers.run(cell(spec, Split.TEST))
-    summary = run(spec, out_dir=tmp_path / "model", observer=Silence(), stop=NoEnd())
+    summary = run(spec, out_dir=tmp_path / "model", observer=NullObserver(), stop=NoEnd())
     assert figures["accuracy"] == summary["test"]["accuracy"]
     assert figures["accuracy"] == np.mean([int(bit) for bit in figures["correct"]])
     assert len(figures["correct"]) == 36
@@ -43,7 +43,7 @@ def test_it_is_as_right_as_a_run(spec: TrainSpec, tmp_path: Path) -> None:
 
 def test_the_linear_rival_is_that_of_every_run() -> None:
     data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
-    rival = linear_baseline.fit(load(data)).figures
+    rival = linear_baseline.fit(load_splits(data)).metrics
     assert answers.run(cell(data, Split.TEST))["accuracy"] == rival.test["accuracy"]
     assert answers.run(cell(data, Split.VALIDATION))["accuracy"] == rival.validation["accuracy"]
 

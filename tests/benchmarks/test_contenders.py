@@ -5,7 +5,7 @@ import pytest
 from benchmarks.accuracy import changes, contenders
 from benchmarks.accuracy.changes import CHANGES
 from benchmarks.accuracy.contenders import CONTENDERS, FULL, described, few
-from lora_core.data.load import load
+from lora_core.data.load import load_splits
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import OptimSpec, RuntimeSpec, StopSpec, TrainSpec
@@ -26,8 +26,8 @@ def test_the_plain_loop_says_everything_and_so_stays_the_same() -> None:
 
 @pytest.mark.parametrize("data", [*FULL.values(), *changes.DATA.values()])
 def test_there_are_texts_enough(data: DataSpec) -> None:
-    splits = load(data)
-    sizes = [len(splits.part(split)) for split in Split]
+    splits = load_splits(data)
+    sizes = [len(splits.examples(split)) for split in Split]
     assert sizes == [data.train_size, data.validation_size, data.test_size]
 
 

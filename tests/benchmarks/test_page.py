@@ -74,9 +74,9 @@ def test_stored_jobs_are_a_list_and_a_long_one_has_its_curves(database: Database
     stored.store_jobs(database, jobs=5, steps=10)
     job_id = stored.store_long_job(database, points=400)
     with database.read() as session:
-        jobs = repository.page(session, after=None, limit=10).jobs
-        small = curves.small_curves(session, jobs)
-        long = curves.read(session, job_id, most=1000)
+        jobs = repository.list_page(session, after=None, limit=10).jobs
+        small = curves.loss_sparklines(session, jobs)
+        long = curves.list_curves(session, job_id, max_points=1000)
     assert len(jobs) == 6
     assert {job.state for job in jobs} == {"succeeded"}
     assert all(len(small[job.id]) > 1 for job in jobs)

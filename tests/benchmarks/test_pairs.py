@@ -18,7 +18,7 @@ from benchmarks.train.plan import METHODS, PAIRED, QUICK, Size
 from benchmarks.train.trainer import arguments, train
 from benchmarks.train.window import Window
 from lora_core import cpu
-from lora_core.encoders.load import Base, locate
+from lora_core.encoders.load import PretrainedBase, resolve_base
 from lora_core.specs.data import DataSpec
 from tests.tiny_base import make_base, make_reviews
 
@@ -39,7 +39,7 @@ class Seen:
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainedBase:
     """A tiny base and reviews in the place of those of the benchmark, and bf16 wherever it runs."""
     directory = str(make_base(tmp_path / "base"))
     reviews = str(make_reviews(tmp_path / "reviews.csv"))
@@ -49,7 +49,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
         monkeypatch.setattr(module, "rate_data", lambda _: data)
     monkeypatch.setattr(cpu, "has_fast_bf16", lambda: True)
     monkeypatch.setattr(pairs, "has_fast_bf16", lambda: True)
-    return locate(directory)
+    return resolve_base(directory)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_every_step_of_the_tuned_rival_is_in_bf16(seen: Seen) -> None:
     assert seen.in_bf16 == [True] * (SIZE.warmup + SIZE.a_pass)
 
 
-def test_a_model_is_trained_once(base: Base) -> None:
+def test_a_model_is_trained_once(base: PretrainedBase) -> None:
     machine, texts = rival.start(), [{"input_ids": [1, 2], "labels": 0}] * 16
     model = rival.build_model(base, METHODS[PAIRED], tuned=True, head=rival.initial_head(base))
     settings = arguments(1e-3, "tuned", machine, epochs=2)
@@ -84,7 +84,7 @@ def test_a_model_is_trained_once(base: Base) -> None:
 
 
 def test_harness_and_script_train_the_same(
-    base: Base,
+    base: PretrainedBase,
     seen: Seen,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -123,7 +123,7 @@ def test_the_script_imports_none_of_our_code() -> None:
 
 @pytest.mark.parametrize(("number", "first"), [(1, "harness"), (2, "script")])
 def test_sides_of_a_pair_take_turns(
-    number: int, first: str, base: Base, monkeypatch: pytest.MonkeyPatch
+    number: int, first: str, base: PretrainedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
 

@@ -14,7 +14,7 @@ from benchmarks.reproduce import cells, place, plan
 from benchmarks.reproduce.__main__ import main
 from benchmarks.reproduce.plan import HUB, LINEAR, PART, ROWS, SHARE, SIZES, Cell, Size
 from lora_core import compatibility
-from lora_core.data.load import load
+from lora_core.data.load import load_splits
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import OptimSpec, StopSpec
@@ -30,8 +30,8 @@ def test_on_their_base_as_much_trains_as_in_the_lessons(row: str) -> None:
     shape = compatibility.read_shape(
         {"model_type": "distilbert"}, base=spec.encoder_base
     )  # its usual sizes
-    compatibility.check(shape, spec)
-    trained = compatibility.census(shape, spec.encoder_method, n_labels=2).trainable
+    compatibility.check_compatibility(shape, spec)
+    trained = compatibility.count_parameters(shape, spec.encoder_method, n_labels=2).trainable
     lesson = ROWS[row].lesson
     assert trained == (lesson.parameters if lesson else 663_552 + 592_130)
 
@@ -50,8 +50,8 @@ def test_every_run_says_where_and_on_what(size: Size) -> None:
 
 
 def test_the_sample_has_texts_enough() -> None:
-    splits = load(SHARE.data)
-    counts = [len(splits.part(split)) for split in Split]
+    splits = load_splits(SHARE.data)
+    counts = [len(splits.examples(split)) for split in Split]
     assert counts == [20_000, 2500, 2500]
 
 

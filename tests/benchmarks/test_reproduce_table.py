@@ -113,7 +113,7 @@ def test_the_table_of_a_document_is_one_that_is_kept(name: str) -> None:
 @pytest.mark.parametrize("path", course.PATHS, ids=lambda path: path.stem)
 def test_the_table_of_a_notebook_is_one_that_is_kept(path: Path) -> None:
     notebook = course.read(path)
-    cell = course.code(notebook)[-1]
+    cell = course.code_cells(notebook)[-1]
     assert "beside_lessons()" in cell.source
     if os.environ.get("UPDATE_DOCS") == "1":  # what the cell makes of the results that are kept
         for output in cell.outputs:

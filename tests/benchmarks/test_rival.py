@@ -9,7 +9,7 @@ from benchmarks.train.ours import ready
 from benchmarks.train.plan import METHODS, SEED
 from benchmarks.train.rival import build_model, initial_head
 from lora_core import methods
-from lora_core.encoders.load import load_classifier, locate
+from lora_core.encoders.load import load_classifier, resolve_base
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import FullSpec
 from lora_core.specs.train import RuntimeSpec, TrainSpec
@@ -23,17 +23,17 @@ from tests.tiny_base import FAMILIES, make_base, make_reviews
 def test_both_sides_train_the_same_number_of_parameters(
     name: str, family: str, tmp_path: Path
 ) -> None:
-    base = locate(str(make_base(tmp_path, family)))
+    base = resolve_base(str(make_base(tmp_path, family)))
     ours, _ = load_classifier(base, ["negative", "positive"])
-    method = methods.build(METHODS[name])
+    method = methods.build_method(METHODS[name])
     method.prepare(ours, base.family)
     theirs = build_model(base, METHODS[name], tuned=True, head=initial_head(base))
     trained = sum(p.numel() for p in theirs.parameters() if p.requires_grad)
-    assert trained == method.census(ours).trainable
+    assert trained == method.count_parameters(ours).trainable
 
 
 def test_only_the_tuned_rival_has_no_dropout(tmp_path: Path) -> None:
-    base = locate(str(make_base(tmp_path, dropout=0.1, attention_dropout=0.2)))
+    base = resolve_base(str(make_base(tmp_path, dropout=0.1, attention_dropout=0.2)))
     head = initial_head(base)
     default = build_model(base, METHODS["full"], tuned=False, head=head).config
     tuned = build_model(base, METHODS["full"], tuned=True, head=head).config
@@ -48,7 +48,7 @@ def test_both_sides_begin_with_the_same_head(family: str, tmp_path: Path) -> Non
     spec = TrainSpec(
         method=FullSpec(), base=directory, data=data, runtime=RuntimeSpec(seed=SEED, threads=1)
     )
-    ours, base = ready(spec).model, locate(directory)
+    ours, base = ready(spec).model, resolve_base(directory)
     theirs = build_model(base, METHODS["full"], tuned=True, head=initial_head(base))
     for name in base.family.head:
         pairs = zip(

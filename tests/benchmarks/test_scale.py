@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from app.database.engines import Database
 from app.queue.states import JobState
 from app.queue.tables import Attempt, Job, MetricPoint
-from app.sweeps.tables import SweepCell
+from app.sweeps.tables import Trial
 from benchmarks.kept import Kept, choose
 from benchmarks.scale import report, stored
 from benchmarks.scale.plan import CELLS, QUICK
@@ -58,14 +58,14 @@ def test_rows_are_those_of_an_installation_in_use(database: Database) -> None:
         counts = {row[0]: row[1] for row in session.execute(states)}
         rows = {
             table: session.scalars(select(func.count()).select_from(table)).one()
-            for table in (Job, MetricPoint, Attempt, SweepCell)
+            for table in (Job, MetricPoint, Attempt, Trial)
         }
     assert rows[Job] == QUICK.jobs
     assert rows[MetricPoint] == QUICK.points
     assert counts[JobState.QUEUED] == QUICK.queued
     assert rows[Attempt] == QUICK.jobs - QUICK.queued
     assert set(counts) == set(JobState)
-    assert rows[SweepCell] > 0
+    assert rows[Trial] > 0
 
 
 def test_the_clock_sees_writes_and_no_reads(database: Database) -> None:

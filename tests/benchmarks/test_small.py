@@ -23,7 +23,7 @@ from benchmarks.small.summary import gap
 from benchmarks.small.vectors import Vectors
 from benchmarks.small.wheels import Wheel
 from lora_core import manifest, training_version
-from lora_core.data.rows import Row
+from lora_core.data.rows import TextRow
 
 Figures = dict[str, Any]
 Run = Callable[..., Figures]
@@ -32,8 +32,8 @@ START, END = "<!-- made by `UPDATE_DOCS=1 pytest tests/benchmarks` -->\n\n", "\n
 QUICK = [*plan.cells(["rotten-tomatoes", "imdb"], quick=True)]
 
 
-def row(text: str, label: str) -> Row:
-    return Row(1, text, label)
+def row(text: str, label: str) -> TextRow:
+    return TextRow(1, text, label)
 
 
 def test_no_text_is_there_twice_or_in_both_parts() -> None:
@@ -243,8 +243,8 @@ def test_the_probe_reads_means_of_all_tokens() -> None:
     texts = sets.load("rotten-tomatoes", quick=True)
     vectors = Vectors(texts).of(texts.pool)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    tokenizer = AutoTokenizer.from_pretrained(minilm.directory())
-    model = AutoModel.from_pretrained(minilm.directory())
+    tokenizer = AutoTokenizer.from_pretrained(minilm.checkpoint_directory())
+    model = AutoModel.from_pretrained(minilm.checkpoint_directory())
     with torch.inference_mode():  # each text by itself: nothing is padded
         for text, vector in zip(texts.pool[:3], vectors, strict=False):
             tokens = tokenizer(text.text, return_tensors="pt", return_token_type_ids=False)

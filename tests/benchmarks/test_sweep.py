@@ -152,7 +152,7 @@ def test_both_sides_do_the_same_task(size: Any) -> None:
     sent = ours.body("grid", size)
     spaces = [sent["space"][f"method.{name}"] for name in ("alpha", "r", "targets")]
     assert size.cells == len(spaces[0]) * len(spaces[1]) * len(spaces[2])
-    machine = runtime.start(RuntimeSpec(device="cpu", threads=1))
+    machine = runtime.setup_runtime(RuntimeSpec(device="cpu", threads=1))
     theirs = arguments(1e-3, "tuned", machine, epochs=1)
     for kind, roles in zip(("qv", "qv_mlp"), spaces[2], strict=True):
         alpha, rank = 16.0, spaces[1][0]

@@ -1,6 +1,6 @@
-"""The Chromium of this machine. As root on Debian it is installed where there is none.
+"""Find Chromium on this machine. On Debian as root, install it if it is missing.
 
-`python -m tests.browser.chromium` prints where it is.
+`python -m tests.browser.chromium` prints its path.
 """
 
 import os
@@ -13,30 +13,32 @@ INSTALL = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", 
 
 
 def locate() -> str:
-    """Its path. Ends this process with what to do if there is none and none can be installed."""
-    found = _on_path()
-    if found is None and _installed():
-        found = _on_path()
-    if found is None:
+    """Return the path of Chromium; exit with instructions if it cannot be installed."""
+    path = _find_on_path()
+    if path is None and _install():
+        path = _find_on_path()
+    if path is None:
         sys.exit(
             f"No Chromium is on PATH (looked for {', '.join(NAMES)}). Install one, on Debian or "
             f"Ubuntu as root: apt-get update && {' '.join(INSTALL)}"
         )
-    return found
+    return path
 
 
-def _on_path() -> str | None:
+def _find_on_path() -> str | None:
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
-def _installed() -> bool:
-    """Whether Debian's was installed just now."""
-    program = shutil.which(INSTALL[0])
-    if program is None or os.geteuid() != 0:
+def _install() -> bool:
+    """Install Debian's package; return whether that succeeded."""
+    apt_get = shutil.which(INSTALL[0])
+    if apt_get is None or os.geteuid() != 0:
         return False
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for words in (("update", "--quiet"), INSTALL[1:]):
-        if subprocess.run([program, *words], env=quiet, stdout=sys.stderr, check=False).returncode:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for arguments in (("update", "--quiet"), INSTALL[1:]):
+        if subprocess.run(
+            [apt_get, *arguments], env=environment, stdout=sys.stderr, check=False
+        ).returncode:
             return False
     return True
 

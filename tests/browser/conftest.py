@@ -1,4 +1,4 @@
-"""A real Chromium in front of a real service with real jobs: `make test-browser`."""
+"""Tests in a real Chromium against a real service with real jobs: `make test-browser`."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,26 +6,27 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from app.auth import secrets, service
+from app.auth import secrets
+from app.auth import service as auth_service
+from tests.browser.browser_errors import BrowserErrors
 from tests.browser.chromium import locate
-from tests.browser.complaints import Complaints
-from tests.browser.scene import Scene
+from tests.browser.seeded_service import SeededService
 from tests.browser.service import Service
 
-PATIENCE = 30_000  # milliseconds: two cores, and trainings beside the browser
-DESK: ViewportSize = {"width": 1280, "height": 900}
+TIMEOUT = 30_000  # milliseconds; training runs on the same two cores
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 
-Visit = Callable[..., Page]
+OpenPage = Callable[..., Page]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The scene is looked at before any test changes it."""
-    items.sort(key=lambda item: "test_every_page" not in item.nodeid)
+    """Run the tests that only look at the seeded service first."""
+    items.sort(key=lambda item: "test_accessibility" not in item.nodeid)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=locate())
         yield browser
@@ -33,68 +34,68 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def complaints() -> Iterator[Complaints]:
-    """Of every page that the test opens: it fails if there is one."""
-    heard = Complaints()
-    yield heard
-    assert heard.unexpected() == []
+def browser_errors() -> Iterator[BrowserErrors]:
+    """The errors of every page that the test opens; unexpected ones fail the test."""
+    errors = BrowserErrors()
+    yield errors
+    assert errors.unexpected() == []
 
 
 @pytest.fixture
-def visit(chromium: Browser, complaints: Complaints) -> Iterator[Visit]:
-    """Opens an empty page of a service, in a profile of its own."""
-    opened = []
+def open_page(chromium: Browser, browser_errors: BrowserErrors) -> Iterator[OpenPage]:
+    """Open a page in a new browser context."""
+    contexts = []
 
-    def open_page(url: str, **options: Any) -> Page:
-        chosen = {"base_url": url, "viewport": DESK, "reduced_motion": "reduce", **options}
-        context = chromium.new_context(**chosen)
-        context.set_default_timeout(PATIENCE)
-        complaints.listen(context)
-        opened.append(context)
+    def open_in_new_context(url: str, **options: Any) -> Page:
+        settings = {"base_url": url, "viewport": DESKTOP, "reduced_motion": "reduce", **options}
+        context = chromium.new_context(**settings)
+        context.set_default_timeout(TIMEOUT)
+        browser_errors.listen(context)
+        contexts.append(context)
         return context.new_page()
 
-    yield open_page
-    for context in opened:
+    yield open_in_new_context
+    for context in contexts:
         context.close()
 
 
 @pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """The service with keys off, with all that `Scene.build` puts into it."""
-    folder = tmp_path_factory.mktemp("scene")
-    made = Service(folder / "installation")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeededService]:
+    """A service without API keys, seeded with jobs, a sweep and models."""
+    folder = tmp_path_factory.mktemp("seeded")
+    service = Service(folder / "installation")
     try:
-        built = Scene(made, folder)
-        built.build()
-        yield built
+        seeded_service = SeededService(service, folder)
+        seeded_service.seed()
+        yield seeded_service
     finally:
-        made.close()
+        service.close()
 
 
 @pytest.fixture
-def page(visit: Visit, scene: Scene) -> Page:
-    """A page of the scene, on a desk."""
-    return visit(scene.service.url)
+def page(open_page: OpenPage, seeded: SeededService) -> Page:
+    """A page of the seeded service, in a desktop viewport."""
+    return open_page(seeded.service.url)
 
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that nobody has used yet. No worker: what is sent waits."""
-    made = Service(tmp_path_factory.mktemp("empty") / "installation")
-    yield made
-    made.close()
+    """An empty service without a worker: jobs stay queued."""
+    service = Service(tmp_path_factory.mktemp("empty") / "installation")
+    yield service
+    service.close()
 
 
 @pytest.fixture(scope="session")
-def locked(scene: Scene) -> str:
-    """The URL of the scene with keys on."""
-    return scene.service.open_api(auth="on")
+def locked(seeded: SeededService) -> str:
+    """The URL of the seeded service with API keys on."""
+    return seeded.service.open_api(auth="on")
 
 
 @pytest.fixture(scope="session")
-def key(scene: Scene, locked: str) -> str:
-    """One that may do everything."""
-    installation = scene.service.installation
+def api_key(seeded: SeededService, locked: str) -> str:
+    """An API key with full access."""
+    installation = seeded.service.installation
     with installation.database.write() as session:
         pepper = secrets.load_pepper(installation.settings)
-        return service.create(session, pepper=pepper, name="ada").text
+        return auth_service.create_key(session, pepper=pepper, name="ada").text

@@ -1,4 +1,4 @@
-"""A file is predicted on the page: sent, followed, downloaded; what is wrong stands in the form."""
+"""Prediction runs: upload, progress, download and form errors."""
 
 import csv
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.browser.complaints import Complaints
-from tests.browser.scene import END, MODEL, Scene
+from tests.browser.browser_errors import BrowserErrors
+from tests.browser.seeded_service import JOB_TIMEOUT, MODEL, SeededService
 
 TABLE = "id,text\n1,a lovely film\n2,=1+1\n3,a bad end\n"
 
@@ -23,11 +23,11 @@ def form(page: Page) -> Page:
     return page
 
 
-def test_a_file_is_sent_answered_and_downloaded(form: Page, tmp_path: Path) -> None:
+def test_predict_a_file(form: Page, tmp_path: Path) -> None:
     form.get_by_label("File", exact=True).set_input_files(file())
     form.get_by_role("button", name="Predict").click()
     form.wait_for_url("**/predictions/*-*")
-    expect(form.get_by_role("status")).to_contain_text("succeeded", timeout=END)
+    expect(form.get_by_role("status")).to_contain_text("succeeded", timeout=JOB_TIMEOUT)
     expect(form.locator("#status")).to_contain_text("3 rows")
     expect(form.locator("#predicted tbody tr").first).to_contain_text("%")
     with form.expect_download() as download:
@@ -42,33 +42,31 @@ def test_a_file_is_sent_answered_and_downloaded(form: Page, tmp_path: Path) -> N
     expect(form.locator("#runs")).to_contain_text("new-to-predict:1")
 
 
-def test_what_is_wrong_with_the_file_stands_at_its_field(
-    form: Page, scene: Scene, complaints: Complaints
-) -> None:
-    complaints.expect(422)
-    runs = len(scene.service.get("/v1/predictions")["data"])
+def test_form_errors(form: Page, seeded: SeededService, browser_errors: BrowserErrors) -> None:
+    browser_errors.expect(422)
+    runs = len(seeded.service.get("/v1/predictions")["data"])
     error, send = form.locator("#upload-error"), form.get_by_role("button", name="Predict")
     send.click()
-    expect(error).to_have_text("Choose a file, or drop one here.")
+    expect(error).to_have_text("Choose a file or drop one here.")
     form.get_by_label("File", exact=True).set_input_files(file("id,body\n1,a film\n", "other.csv"))
     send.click()
-    picked = form.get_by_label("The texts are in")
-    expect(picked).to_be_focused()
-    expect(form.locator("#pick-rows")).to_contain_text("a film")
-    column = form.get_by_label("Text column")
+    column_select = form.get_by_label("Text column of the file")
+    expect(column_select).to_be_focused()
+    expect(form.locator("#preview-rows")).to_contain_text("a film")
+    column = form.get_by_label("Text column", exact=True)
     expect(column).to_have_value("body")  # the longer texts
     column.fill("nothing")
     send.click()
     expect(error).to_contain_text("no column 'nothing'")
     expect(column).to_have_attribute("aria-invalid", "true")
     expect(column).to_be_focused()
-    form.locator("#upload").evaluate("(each) => (each.dataset.most = 10)")
+    form.locator("#upload").evaluate("(each) => (each.dataset.maxBytes = 10)")
     send.click()
-    expect(error).to_contain_text("larger than this installation takes")
-    assert len(scene.service.get("/v1/predictions")["data"]) == runs
-    form.locator("#upload").evaluate("(each) => (each.dataset.most = 1e6)")
-    picked.select_option("id")
+    expect(error).to_contain_text("larger than the upload limit")
+    assert len(seeded.service.get("/v1/predictions")["data"]) == runs
+    form.locator("#upload").evaluate("(each) => (each.dataset.maxBytes = 1e6)")
+    column_select.select_option("id")
     expect(column).to_have_value("id")
-    picked.select_option("body")
+    column_select.select_option("body")
     send.click()
     form.wait_for_url("**/predictions/*-*")

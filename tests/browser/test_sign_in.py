@@ -1,12 +1,12 @@
-"""Sign-in with an API key, where keys are on."""
+"""Sign-in with an API key."""
 
 import re
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.complaints import Complaints
-from tests.browser.conftest import Visit
-from tests.browser.scene import BEST, HELD, Scene
+from tests.browser.browser_errors import BrowserErrors
+from tests.browser.conftest import OpenPage
+from tests.browser.seeded_service import BEST, RUNNING, SeededService
 
 
 def sign_in(page: Page, key: str) -> None:
@@ -14,25 +14,25 @@ def sign_in(page: Page, key: str) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
-def test_one_is_asked_for_a_key_and_led_on_to_where_one_wanted_to_go(
-    locked: str, key: str, visit: Visit, scene: Scene
+def test_sign_in_continues_to_the_requested_page(
+    locked: str, api_key: str, open_page: OpenPage, seeded: SeededService
 ) -> None:
-    page = visit(locked)
-    wanted = f"/?q={BEST[:4]}&state=succeeded"
-    page.goto(wanted)
+    page = open_page(locked)
+    path = f"/?q={BEST[:4]}&state=succeeded"
+    page.goto(path)
     expect(page).to_have_url(re.compile("/sign-in"))
-    sign_in(page, key)
-    expect(page).to_have_url(f"{locked}{wanted}")
+    sign_in(page, api_key)
+    expect(page).to_have_url(f"{locked}{path}")
     expect(page.get_by_role("link", name=BEST, exact=True)).to_be_visible()
 
 
-def test_a_wrong_key_is_refused_and_says_so(
-    locked: str, key: str, visit: Visit, complaints: Complaints
+def test_wrong_key_shows_an_error(
+    locked: str, api_key: str, open_page: OpenPage, browser_errors: BrowserErrors
 ) -> None:
-    complaints.expect(401)
-    page = visit(locked)
+    browser_errors.expect(401)
+    page = open_page(locked)
     page.goto("/sign-in")
-    wrong = key[:-1] + ("a" if key[-1] != "a" else "b")
+    wrong = api_key[:-1] + ("a" if api_key[-1] != "a" else "b")
     for sent in (wrong, "no key at all"):
         sign_in(page, sent)
         field = page.get_by_label("API key")
@@ -42,10 +42,10 @@ def test_a_wrong_key_is_refused_and_says_so(
     assert page.context.cookies() == []
 
 
-def test_who_signs_out_is_asked_for_the_key_again(locked: str, key: str, visit: Visit) -> None:
-    page = visit(locked)
+def test_sign_out(locked: str, api_key: str, open_page: OpenPage) -> None:
+    page = open_page(locked)
     page.goto("/")
-    sign_in(page, key)
+    sign_in(page, api_key)
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(re.compile("/sign-in"))
@@ -53,33 +53,37 @@ def test_who_signs_out_is_asked_for_the_key_again(locked: str, key: str, visit: 
     expect(page).to_have_url(re.compile("/sign-in"))
 
 
-def test_the_cookie_alone_reads_and_changes_nothing(
-    locked: str, key: str, visit: Visit, scene: Scene, complaints: Complaints
+def test_cookie_alone_is_read_only(
+    locked: str,
+    api_key: str,
+    open_page: OpenPage,
+    seeded: SeededService,
+    browser_errors: BrowserErrors,
 ) -> None:
-    """A service on another port is sent it, but knows neither the key nor the page token."""
-    complaints.expect(401)
-    page = visit(locked)
+    """A service on another port receives the cookie, but neither the key nor the CSRF token."""
+    browser_errors.expect(401)
+    page = open_page(locked)
     page.goto("/")
-    sign_in(page, key)
+    sign_in(page, api_key)
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
     [cookie] = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
-    assert key not in cookie["value"]
-    job = f"/v1/jobs/{scene.jobs[HELD]}"
-    status = "([method, path]) => fetch(path, {method}).then(answer => answer.status)"
+    assert api_key not in cookie["value"]
+    job = f"/v1/jobs/{seeded.jobs[RUNNING]}"
+    status = "([method, path]) => fetch(path, {method}).then(response => response.status)"
     assert page.evaluate(status, ["GET", job]) == 200
     for call in (["POST", f"{job}/cancel"], ["DELETE", job], ["POST", "/v1/jobs"]):
         assert page.evaluate(status, call) == 401
-    assert scene.service.get(job)["cancel_requested_at"] is None
+    assert seeded.service.get(job)["cancel_requested_at"] is None
 
 
-def test_every_tab_of_who_signed_in_can_change_something(
-    locked: str, key: str, visit: Visit, complaints: Complaints
+def test_new_tab_can_write(
+    locked: str, api_key: str, open_page: OpenPage, browser_errors: BrowserErrors
 ) -> None:
-    complaints.expect(422)
-    page = visit(locked)
+    browser_errors.expect(422)
+    page = open_page(locked)
     page.goto("/")
-    sign_in(page, key)
+    sign_in(page, api_key)
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Try it").click(modifiers=["ControlOrMeta"])

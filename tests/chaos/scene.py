@@ -13,13 +13,13 @@ from uuid import UUID, uuid4
 import httpx2
 from sqlalchemy import func, select
 
+from app.queue.states import AttemptOutcome as Ended
 from app.queue.states import JobState
-from app.queue.states import Outcome as Ended
 from app.queue.tables import Job
 from app.storage.tables import Artifact
 from tests.e2e.installation import Installation, Outcome, Process
 from tests.hostile_archives import hostile_archive
-from tests.job_rows import attempts, job
+from tests.job_rows import attempts, get_job
 from tests.servers import PostgresServer, ValkeyServer, free_port
 from tests.waiting import wait_until
 
@@ -205,7 +205,7 @@ class Scene:
         while waiting:
             job_id = waiting.pop()
             ended = self.installation.ended(job_id, seconds=LONGEST_SECONDS)
-            row = job(self.installation.database, job_id)
+            row = get_job(self.installation.database, job_id)
             if ended is JobState.FAILED and row.error_code == "time_limit":
                 waiting.append(self._replace(job_id, self._jobs[job_id]))
 
@@ -314,5 +314,5 @@ class Scene:
     def _show(self, job_id: UUID, what: str) -> None:
         rows = attempts(self.installation.database, job_id)
         tried = [(r.attempt, r.worker, r.outcome, r.first_step, r.last_step) for r in rows]
-        row = job(self.installation.database, job_id)
+        row = get_job(self.installation.database, job_id)
         sys.stderr.write(f"{job_id} is {what}: {row.error_code} {row.error_message} {tried}\n")

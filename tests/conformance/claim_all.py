@@ -1,8 +1,9 @@
-"""A process that claims jobs until none is left or it has had its share.
+"""A process that claims jobs until none is left or it has reached its limit.
 
-It says `ready`, waits for the end of its standard input, and prints `job attempt seconds` for each.
+It prints `ready`, waits for the end of its standard input, and prints `job attempt seconds` for
+each claim.
 
-python claim_all.py DATABASE_URL WORKER SHARE
+python claim_all.py DATABASE_URL WORKER MAX_CLAIMS
 """
 
 import sys
@@ -10,30 +11,34 @@ import time
 from contextlib import suppress
 
 from app.database.engines import Database, open_database
-from app.database.errors import OUTAGE
+from app.database.errors import OUTAGE_ERRORS
 from app.queue import leases
-from app.queue.fencing import Claimed, Owner
-from app.queue.states import Lane
+from app.queue.fencing import ClaimedJob, WorkerIdentity
+from app.queue.states import DeviceClass
 from app.settings import Settings
 
 
-def claim(database: Database, owner: Owner, lane: Lane = Lane.CPU) -> Claimed | None:
-    """As a worker does it, which asks a locked database again."""
+def claim(
+    database: Database, owner: WorkerIdentity, lane: DeviceClass = DeviceClass.CPU
+) -> ClaimedJob | None:
+    """Claim as a worker does, retrying while the database is locked."""
     while True:
-        with suppress(*OUTAGE), database.write() as session:
-            claimed = leases.claim(session, owner=owner, lane=lane, device="cpu", lease_seconds=60)
+        with suppress(*OUTAGE_ERRORS), database.write() as session:
+            claimed = leases.claim(
+                session, owner=owner, device_class=lane, device="cpu", lease_seconds=60
+            )
             session.commit()
             return claimed
 
 
-def main(database_url: str, worker: str, share: str) -> None:
+def main(database_url: str, worker: str, max_claims: str) -> None:
     database = open_database(Settings(database_url=database_url))
-    owner = Owner(id=worker, host="here", boot_id="boot", pid=1, pid_start=1)
-    claim(database, owner, Lane.GPU)  # finds nothing, as most do: a worker asks all the time
+    owner = WorkerIdentity(id=worker, host="here", boot_id="boot", pid=1, pid_start=1)
+    claim(database, owner, DeviceClass.GPU)  # finds nothing, as most do: a worker asks all the time
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()
-    for _ in range(int(share)):
+    for _ in range(int(max_claims)):
         start = time.perf_counter()
         claimed = claim(database, owner)
         if claimed is None:

@@ -1,7 +1,7 @@
-"""The databases on which the ownership of jobs is tested: every test runs on each.
+"""The databases on which leases are tested: every test runs on each of them.
 
-The two kinds of journal of SQLite differ in who waits for whom, so what only one process does is
-tested with the other kind at length.
+SQLite's two journal modes differ in which side waits, so what a single process does is
+tested with the other mode only in the slow tests.
 """
 
 import pytest

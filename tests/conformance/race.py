@@ -1,4 +1,4 @@
-"""Processes that claim jobs as fast as they can, all at once."""
+"""Run processes that claim jobs concurrently, as fast as they can."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ SCRIPT = Path(__file__).with_name("claim_all.py")
 
 
 class Claim(NamedTuple):
-    """One that a process made."""
+    """One claim by a process."""
 
     process: int
     job_id: str
@@ -19,16 +19,16 @@ class Claim(NamedTuple):
 
 
 def race(database_url: str, *, jobs: int, processes: int) -> list[Claim]:
-    """All claims, of `processes` that begin together. None can have more than three shares in two.
+    """Return all claims of `processes` that start together, each with at most 1.5 times its share.
 
-    Raises `AssertionError` if one of them fails.
+    Raises `AssertionError` if a process fails.
     """
-    share = str(jobs * 3 // (processes * 2))
+    max_claims = str(jobs * 3 // (processes * 2))
     with ExitStack() as stack:
-        racers = [
+        children = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, str(SCRIPT), database_url, f"worker-{number}", share],
+                    [sys.executable, str(SCRIPT), database_url, f"worker-{number}", max_claims],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -37,19 +37,19 @@ def race(database_url: str, *, jobs: int, processes: int) -> list[Claim]:
             )
             for number in range(processes)
         ]
-        for racer in racers:
-            assert racer.stdout is not None
-            assert racer.stdout.readline() == "ready\n"
-        for racer in racers:
-            assert racer.stdin is not None
-            racer.stdin.close()
-            racer.stdin = None
-        return [claim for number, racer in enumerate(racers) for claim in _claims(number, racer)]
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.close()
+            child.stdin = None
+        return [claim for number, child in enumerate(children) for claim in _claims(number, child)]
 
 
-def _claims(number: int, racer: subprocess.Popen[str]) -> list[Claim]:
-    """What one of them printed until its end."""
-    output, errors = racer.communicate(timeout=100)
-    assert (racer.returncode, errors) == (0, "")
+def _claims(number: int, child: subprocess.Popen[str]) -> list[Claim]:
+    """Parse what a process printed until it exited."""
+    output, errors = child.communicate(timeout=100)
+    assert (child.returncode, errors) == (0, "")
     rows = [line.split() for line in output.splitlines()]
     return [Claim(number, row[0], int(row[1]), float(row[2])) for row in rows]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOLD = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # A file, and the names that follow it before another file is named.
-HOP = re.compile(r"`((?:app|worker|lora_core)/[a-z_/]+\.py)`((?:[\s,]*`[A-Za-z_]+`)+)")
-HOPS = [(path, re.findall(r"`(\w+)`", names)) for path, names in HOP.findall(TOLD)]
+HOP = re.compile(r"`((?:app|worker|lora_core)/[a-z_/]+\.py)`((?:[\s,]*`\w+`)+)")
+HOPS = [(path, re.findall(r"`(\w+)`", names)) for path, names in HOP.findall(DOCUMENT)]
 
 
 def test_the_paths_are_read() -> None:
-    assert len(HOPS) == TOLD.count(".py`")
+    assert len(HOPS) == DOCUMENT.count(".py`")
 
 
 @pytest.mark.parametrize(("path", "names"), HOPS, ids=[f"{p}:{n[0]}" for p, n in HOPS])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.up import API_GRACE_SECONDS, NOTICE_SECONDS
-from app.settings import PREFIX, Settings
+from app.cli.serve import API_GRACE_SECONDS, NOT_READY_SECONDS
+from app.settings import ENV_PREFIX, Settings
 from tests.compose import EXAMPLE, FILE, Service, example, services
 
 SECRETS = {"POSTGRES_PASSWORD": "p" * 32, "VALKEY_PASSWORD": "v" * 32, "LORAWORKS_PEPPER": "x" * 32}
@@ -95,7 +95,7 @@ def test_each_starts_after_what_it_needs() -> None:
 
 
 def test_each_gets_the_time_to_drain() -> None:
-    requests = NOTICE_SECONDS + API_GRACE_SECONDS
+    requests = NOT_READY_SECONDS + API_GRACE_SECONDS
     assert seconds(SERVICES["api"]["stop_grace_period"]) > requests
     assert Settings.model_fields["stop_grace_seconds"].default < DRAIN_SECONDS
     for name in ("worker", "worker-gpu"):
@@ -131,8 +131,8 @@ def test_the_example_names_every_variable_and_no_other() -> None:
     used = set(re.findall(r"\$\{(\w+)", FILE.read_text("utf-8")))
     named = set(re.findall(r"^(?:# )?([A-Z_]+)=", EXAMPLE.read_text("utf-8"), re.MULTILINE))
     assert used <= named
-    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    assert {name for name in named if name.startswith(PREFIX)} <= settings
+    settings = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    assert {name for name in named if name.startswith(ENV_PREFIX)} <= settings
     for service in SERVICES.values():
         given = set(service.get("environment", {}))
-        assert {name for name in given if name.startswith(PREFIX)} <= settings
+        assert {name for name in given if name.startswith(ENV_PREFIX)} <= settings

@@ -10,7 +10,7 @@ from packaging.version import Version
 from typer.main import get_command
 
 from app.cli.main import app
-from app.settings import PREFIX, Settings
+from app.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "Dockerfile"
@@ -58,8 +58,10 @@ def test_it_holds_no_secret_and_its_door_is_locked() -> None:
     given = environment() | dict(line.split("=", 1) for line in arguments("ARG"))
     assert not [name for name in given if re.search("KEY|TOKEN|SECRET|PASSWORD|PEPPER", name)]
     assert given["LORAWORKS_AUTH"] == "on"
-    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {"LORAWORKS_CACHE"}
-    assert {name for name in given if name.startswith(PREFIX)} <= settings
+    settings = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {
+        "LORAWORKS_CACHE"
+    }
+    assert {name for name in given if name.startswith(ENV_PREFIX)} <= settings
 
 
 def test_its_commands_are_commands() -> None:

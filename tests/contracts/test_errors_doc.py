@@ -11,7 +11,7 @@ from app.errors import AppError
 from lora_core.errors import LoraCoreError
 from worker import failures
 
-WORKER = [failures.CRASHED, failures.STALLED, failures.LOST, failures.BROKEN]
+WORKER = [failures.CRASHED, failures.STALLED, failures.LOST_WORKER, failures.WORKER_ERROR]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 FROM_THE_BODY = """
 Before any of these, a request may be refused for its form: `malformed_json`, `malformed_body`
@@ -47,7 +47,7 @@ def rows(kind: type[Exception]) -> list[str]:
 
 def meaning(message: str) -> str:
     """The message without what it says of one case."""
-    return message.split(" (")[0].replace("{how}", "too long").rstrip(".") + "."
+    return message.split(" (")[0].replace("{description}", "too long").rstrip(".") + "."
 
 
 def document() -> str:

@@ -13,9 +13,7 @@ TREES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-LONGEST = 400
-LONGER = {"migrations/versions/0001_first_tables.py"}  # a list, not logic
-HUB_NOUNS = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "models", "core"}
+CATCH_ALLS = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "core"}
 
 # Formats that can run code when read.
 BANNED_MODULES = {
@@ -55,10 +53,15 @@ LATE_IMPORTS = (
     "app/charts/",
 )
 STATEMENTS = {"select", "insert", "update", "delete"}
-SQL_HOMES = {
-    *("repository.py", "ownership.py", "presence.py", "checkpoints.py", "reminders.py"),
-    *("curves.py", "grades.py", "ledger.py", "moves.py", "progress.py"),
-}
+SQL_HOMES = (
+    "app/queue/",
+    "app/idempotency/service.py",
+    "app/jobs/results/",
+    "app/metrics/database.py",
+    "app/sweeps/progress.py",
+    "app/sweeps/trials.py",
+    "migrations/",
+)
 
 
 def named(path: Path) -> str:
@@ -111,13 +114,8 @@ def test_there_is_something_to_check() -> None:
     assert len(TREES) > 100
 
 
-def test_files_are_short() -> None:
-    lengths = {named(path): len(path.read_text().splitlines()) for path in TREES}
-    assert {name for name, length in lengths.items() if length > LONGEST} <= LONGER
-
-
 def test_files_are_named_after_one_concept() -> None:
-    assert [named(path) for path in TREES if HUB_NOUNS & set(path.stem.split("_"))] == []
+    assert [named(path) for path in TREES if CATCH_ALLS & set(path.stem.split("_"))] == []
 
 
 def test_nothing_can_run_foreign_code() -> None:
@@ -131,7 +129,9 @@ def test_imports_stand_at_the_top() -> None:
 
 def test_sql_is_written_only_in_repositories() -> None:
     strict = [
-        path for path in TREES if path.name not in SQL_HOMES and path.parts[-3] != "migrations"
+        path
+        for path in TREES
+        if path.name != "repository.py" and not named(path).startswith(SQL_HOMES)
     ]
     assert [(named(path), found) for path in strict for found in sql(TREES[path])] == []
 

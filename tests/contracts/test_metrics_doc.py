@@ -9,9 +9,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from app.metrics.database import MEASURES, UP, UP_HELP
-from app.metrics.middleware import RequestMeters
-from app.serving.metrics import ServingMeters
+from app.metrics.database import DATABASE_METRICS, UP, UP_HELP
+from app.metrics.middleware import RequestMetrics
+from app.serving.metrics import ServingMetrics
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 INTRODUCTION = """# Metrics
@@ -44,9 +44,12 @@ def row(name: str, labels: tuple[str, ...], meaning: str) -> str:
 
 def document() -> str:
     registry = CollectorRegistry()
-    RequestMeters(registry)
-    ServingMeters(registry)
-    tables = [row(UP, (), UP_HELP), *(row(each.name, each.labels, each.help) for each in MEASURES)]
+    RequestMetrics(registry)
+    ServingMetrics(registry)
+    tables = [
+        row(UP, (), UP_HELP),
+        *(row(each.name, each.labels, each.help) for each in DATABASE_METRICS),
+    ]
     own = [described(metric) for metric in registry._collector_to_names]
     return INTRODUCTION + "".join(tables) + OWN + "".join(own)
 
@@ -64,8 +67,8 @@ def test_the_document_is_what_the_code_says() -> None:
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:
-    for measure in MEASURES:
+    for measure in DATABASE_METRICS:
         assert measure.name.startswith("loraworks_")
         assert not measure.name.endswith(("_total", "_count", "_sum", "_bucket")), measure.name
         assert measure.help.endswith(".")
-    assert len({measure.name for measure in MEASURES}) == len(MEASURES)
+    assert len({measure.name for measure in DATABASE_METRICS}) == len(DATABASE_METRICS)

@@ -10,7 +10,7 @@ from sqlalchemy import JSON, Connection, Uuid, column, inspect, select, table, u
 
 from app.auth.scopes import ALL_SCOPES
 from app.database import migrations
-from app.database.engines import migration_engine
+from app.database.engines import create_migration_engine
 from app.settings import Settings
 from tests.servers import PostgresServer
 
@@ -24,7 +24,7 @@ Columns = dict[str, list[str]]  # of each table
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[Connection]:
-    engine = migration_engine(settings)
+    engine = create_migration_engine(settings)
     with engine.begin() as connection:
         yield connection
     engine.dispose()
@@ -46,7 +46,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting
                 connection.exec_driver_sql(statement)
     yield made
     if server is not None:
-        server.drop(made.url)
+        server.drop(made.sqlalchemy_url)
 
 
 @pytest.fixture

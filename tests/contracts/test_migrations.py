@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from app.auth.tables import ApiKey
 from app.database import migrations
-from app.database.engines import migration_engine, open_database
-from app.database.errors import SchemaNewer, SchemaOlder
+from app.database.engines import create_migration_engine, open_database
+from app.database.errors import SchemaOutdated, SchemaTooNew
 from app.metadata import metadata
 from app.settings import Settings
 from tests.servers import PostgresServer
@@ -57,7 +57,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Empty]:
     yield make
     if server is not None:
         for each in made:
-            server.drop(each.url)
+            server.drop(each.sqlalchemy_url)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def differences(connection: Connection) -> list[object]:
 @pytest.fixture
 def by_metadata(empty: Empty) -> Schema:
     settings = empty()
-    engine = migration_engine(settings)
+    engine = create_migration_engine(settings)
     metadata.create_all(engine)
     engine.dispose()
     return written(settings)
@@ -158,7 +158,7 @@ def test_a_step_that_fails_leaves_the_old_schema(
 
 def test_an_empty_database_is_older(settings: Settings) -> None:
     database = open_database(settings)
-    with pytest.raises(SchemaOlder, match="loraworks up") as refused:
+    with pytest.raises(SchemaOutdated, match="loraworks up") as refused:
         migrations.check(database)
     database.close()
     name = Path(database.write_engine.url.database or "").name
@@ -174,10 +174,10 @@ def test_a_schema_of_the_future_is_left_alone(settings: Settings) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
         session.commit()
-    with pytest.raises(SchemaNewer, match="ff99"):
+    with pytest.raises(SchemaTooNew, match="ff99"):
         migrations.check(database)
     database.close()
-    with pytest.raises(SchemaNewer, match="ff99"):
+    with pytest.raises(SchemaTooNew, match="ff99"):
         migrations.upgrade(settings)
 
 
@@ -186,10 +186,10 @@ def test_upgrades_at_the_same_time_take_turns(settings: Settings, by_metadata: S
     program = (
         "from app.database import migrate; from app.settings import Settings; migrate.upgrade({})"
     )
-    environ = os.environ | {"LORAWORKS_DATABASE_URL": settings.url}
+    environ = os.environ | {"LORAWORKS_DATABASE_URL": settings.sqlalchemy_url}
     database = open_database(settings)
     with database.write() as session:
-        session.execute(text(f"SELECT pg_advisory_xact_lock({migrations.ONE_AT_A_TIME})"))
+        session.execute(text(f"SELECT pg_advisory_xact_lock({migrations.MIGRATION_LOCK_ID})"))
         racers = [
             subprocess.Popen([sys.executable, "-c", program.format("Settings()")], env=environ)
             for _ in range(2)

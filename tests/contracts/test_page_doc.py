@@ -14,7 +14,7 @@ FRAME = ("/static/", "/sign-")
 def addresses() -> set[str]:
     """Of all pages, with ids as the document writes them."""
     found = set()
-    for router in routes.PAGES:
+    for router in routes.PAGE_ROUTERS:
         for context in iter_route_contexts(router.routes):
             path = re.sub(r"\{\w*id\}|\{ref\}", "{id}", context.path or "").replace(":path}", "}")
             if not path.startswith(FRAME):

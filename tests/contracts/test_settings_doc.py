@@ -6,7 +6,7 @@
 import os
 from pathlib import Path
 
-from app.settings import PREFIX, Settings
+from app.settings import ENV_PREFIX, Settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 INTRODUCTION = """# Settings
@@ -26,7 +26,7 @@ def table() -> str:
         if isinstance(default, tuple):
             default = ",".join(map(str, default))
         shown = "" if default in (None, "") else f"`{default}`"
-        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |\n")
+        lines.append(f"| `{ENV_PREFIX}{name.upper()}` | {shown} | {field.description} |\n")
     return INTRODUCTION + "".join(lines)
 
 

@@ -13,14 +13,14 @@ from fastapi.routing import iter_route_contexts
 
 from app.cli.main import app
 from app.main import create_app
-from app.settings import PREFIX, Settings
-from lora_core.arguments import parser
+from app.settings import ENV_PREFIX, Settings
+from lora_core.arguments import build_parser
 from tests.compose import services
 from tests.docs.blocks import ROOT
 
 # Read elsewhere than in app/settings.py: by the command line, and by the library.
-SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {
-    f"{PREFIX}{name}" for name in ("URL", "API_KEY", "CACHE")
+SETTINGS = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {
+    f"{ENV_PREFIX}{name}" for name in ("URL", "API_KEY", "CACHE")
 }
 # Programs of others, and what a shell knows itself.
 OTHERS = {
@@ -61,7 +61,7 @@ def commands(text: str) -> Iterator[list[str]]:
 def look_up(words: list[str]) -> None:
     """Raises `AssertionError` for what is not there."""
     while words and (found := re.match(r"(\w+)=", words[0])):
-        assert not found[1].startswith(PREFIX) or found[1] in SETTINGS, found[1]
+        assert not found[1].startswith(ENV_PREFIX) or found[1] in SETTINGS, found[1]
         words = words[1:]
     if not words:
         return
@@ -143,7 +143,7 @@ def python(words: list[str]) -> None:
         assert find_spec(module), module
         if module == "lora_core":
             try:
-                parser(None).parse_args(rest)
+                build_parser(None).parse_args(rest)
             except SystemExit as error:
                 raise AssertionError(f"python -m lora_core {' '.join(rest)}") from error
         words = rest

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from app.jobs.schemas import JobCreate
-from app.settings import PREFIX
+from app.settings import ENV_PREFIX
 from app.sweeps.schemas import SweepCreate
 from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks, by_hand
 from tests.docs.commands import SETTINGS, commands, look_up, mention
@@ -62,7 +62,7 @@ def test_a_unit_starts_what_there_is(block: Block) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_setting_is_one(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    assert set(re.findall(rf"{PREFIX}[A-Z_]*[A-Z]", text)) <= SETTINGS
+    assert set(re.findall(rf"{ENV_PREFIX}[A-Z_]*[A-Z]", text)) <= SETTINGS
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -21,13 +21,13 @@ from app.queue.states import JobState
 from app.settings import Settings
 from app.storage.tables import Artifact
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metrics import CURVES
-from tests.job_rows import add_job, attempts, events, job, points
+from lora_core.tasks.metrics import CURVE_METRICS
+from tests.job_rows import add_job, attempts, events, get_job, points
 from tests.tiny_base import make_base, make_reviews
 from tests.waiting import wait_until
 
 SCRIPTS = Path(__file__).parents[1] / "worker"
-EXACT = frozenset({"grad_norm", "learning_rate", *CURVES})  # not speeds
+EXACT = frozenset({"grad_norm", "learning_rate", *CURVE_METRICS})  # not speeds
 PLAN = {"parameters": {"trainable": 1, "total": 2, "exact": True}, "estimated_seconds": 9}
 QUICK: dict[str, Any] = {
     "poll_seconds": 0.2,
@@ -122,7 +122,7 @@ class Installation:
         """Wait for a final state."""
 
         def state() -> JobState | None:
-            now = JobState(job(self.database, job_id).state)
+            now = JobState(get_job(self.database, job_id).state)
             return now if now.final else None
 
         try:
@@ -134,13 +134,13 @@ class Installation:
     def succeeded(self, *job_ids: UUID, seconds: float = 120) -> None:
         for job_id in job_ids:
             state = self.ended(job_id, seconds=seconds)
-            row = job(self.database, job_id)
+            row = get_job(self.database, job_id)
             assert state is JobState.SUCCEEDED, (row.error_code, row.error_message, self.tail())
 
     def runs(self, job_id: UUID, *, seconds: float = 60) -> None:
         """Wait until a worker has it."""
         wait_until(
-            lambda: job(self.database, job_id).state == JobState.RUNNING,
+            lambda: get_job(self.database, job_id).state == JobState.RUNNING,
             seconds=seconds,
             what=f"the claim of {job_id}",
         )

@@ -10,13 +10,13 @@ from sqlalchemy import select
 
 from app.database.clock import now
 from app.jobs import repository
+from app.queue.states import AttemptOutcome as Ended
 from app.queue.states import JobState
-from app.queue.states import Outcome as Ended
 from app.storage.tables import Artifact
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
 from tests.e2e.kinds import EMBEDDED_FIRST
-from tests.job_rows import add_job, attempts, job
+from tests.job_rows import add_job, attempts, get_job
 from tests.waiting import wait_until
 from tests.worker.test_run_job import GOOD
 
@@ -39,9 +39,9 @@ def check_cancelled(installation: Installation, job_id: UUID, children: list[int
     for pid in children:
         gone(pid)
     assert made(installation, job_id) == 0
-    before = job(installation.database, job_id).finished_at
+    before = get_job(installation.database, job_id).finished_at
     cancel(installation, job_id)
-    assert job(installation.database, job_id).finished_at == before
+    assert get_job(installation.database, job_id).finished_at == before
 
 
 @EMBEDDED_FIRST

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.queue.states import Outcome as Ended
+from app.queue.states import AttemptOutcome as Ended
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation
-from tests.job_rows import add_job, attempts, job
+from tests.job_rows import add_job, attempts, get_job
 from tests.shifted_clock import VARIABLE, ShiftedClock
 from tests.waiting import wait_until
 from tests.worker.test_run_job import GOOD
@@ -53,8 +53,10 @@ def test_a_clock_of_the_database_that_jumps_ends_no_lease(
     waiting = add_job(installation.database)
     clock.shift(jump)
     later = add_job(installation.database)
-    lease = job(installation.database, job_id).lease_expires_at
-    wait_until(lambda: job(installation.database, job_id).lease_expires_at != lease, what="a beat")
+    lease = get_job(installation.database, job_id).lease_expires_at
+    wait_until(
+        lambda: get_job(installation.database, job_id).lease_expires_at != lease, what="a beat"
+    )
     go.touch()
     installation.succeeded(job_id, waiting, later)
     outcomes = [each.outcome for each in attempts(installation.database, job_id)]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from app.queue.states import AttemptOutcome as Ended
 from app.queue.states import JobState
-from app.queue.states import Outcome as Ended
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.kinds import CLUSTER_FIRST
-from tests.job_rows import attempts, job
+from tests.job_rows import attempts, get_job
 from tests.waiting import wait_until
 from tests.worker.test_predictions import heard_a_stop
 
@@ -71,7 +71,7 @@ def test_of_three_workers_one_is_killed_one_is_drained_and_the_numbers_are_the_s
     began = time.monotonic()
     assert worker.leave() == 0
     assert time.monotonic() - began < 30  # the grace of a training
-    row = job(installation.database, job_id)
+    row = get_job(installation.database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert installation.children() == []
 
@@ -81,7 +81,7 @@ def test_of_three_workers_one_is_killed_one_is_drained_and_the_numbers_are_the_s
     assert [leg.outcome for leg in legs] == [Ended.LOST, Ended.PREEMPTED, Ended.SUCCEEDED]
     assert legs[2].first_step == legs[1].last_step > legs[1].first_step > 0
     assert installation.effective_overlaps(job_id) == 0
-    assert job(installation.database, job_id).resume_exact
+    assert get_job(installation.database, job_id).resume_exact
     check(installation, job_id, unbroken)
 
 

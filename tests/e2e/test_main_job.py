@@ -221,7 +221,7 @@ def test_a_linear_model_from_the_command_to_an_answer(
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert refused.returncode != 0
-    assert "no form for PEFT" in refused.stderr
+    assert "cannot be exported to PEFT" in refused.stderr
     rows, results = tmp_path / "rows.csv", tmp_path / "results.jsonl"
     rows.write_text("text\n" + "\n".join(texts[:2]) + "\n")
     cli(url, "predict", "--model", "words:1", "--file", str(rows), "--out", str(results))

@@ -1,6 +1,6 @@
 """A run whose numbers explode is told as it is, in valid JSON.
 
-The small forms are in tests/lora_core/training/test_run.py, tests/worker/test_rows.py and
+The small forms are in tests/lora_core/training/test_run.py, tests/worker/test_event_rows.py and
 tests/app/jobs/test_curves.py.
 """
 
@@ -13,7 +13,7 @@ from app.main import create_app
 from app.queue.states import JobState
 from tests.e2e.conftest import KINDS
 from tests.e2e.installation import Installation
-from tests.job_rows import job, points
+from tests.job_rows import get_job, points
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -30,7 +30,7 @@ def test_a_loss_that_is_no_number_fails_the_run_and_is_null_on_its_curve(
     job_id = installation.submit(spec={"method": {"type": "full"}, "optim": optim})
     installation.worker()
     assert installation.ended(job_id) is JobState.FAILED
-    assert job(installation.database, job_id).error_code == "non_finite"
+    assert get_job(installation.database, job_id).error_code == "non_finite"
     odd = [p for p in points(installation.database, job_id) if p.nonfinite]
     assert odd
     assert all(p.value is None for p in odd)

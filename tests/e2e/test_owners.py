@@ -11,13 +11,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
+from app.queue.states import AttemptOutcome as Ended
 from app.queue.states import JobState
-from app.queue.states import Outcome as Ended
 from app.storage.tables import Artifact
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
 from tests.e2e.kinds import EMBEDDED_FIRST
-from tests.job_rows import add_job, attempts, everything, job
+from tests.job_rows import add_job, attempts, dump_tables, get_job
 from tests.waiting import put_to_sleep, wait_until
 from tests.worker.test_run_job import GOOD
 
@@ -75,13 +75,13 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing(
     put_to_sleep(sleeper.pid, installation.database)
     installation.worker(*actions)
     installation.succeeded(job_id)
-    before = everything(installation.database)
-    model = job(installation.database, job_id).artifact_id
+    before = dump_tables(installation.database)
+    model = get_job(installation.database, job_id).artifact_id
     sleeper.thaw()
     gone(child, seconds=12)
     wait_until(lambda: "fenced" in installation.tail(), what="the word of the sleeper")
-    assert everything(installation.database) == before
-    assert job(installation.database, job_id).artifact_id == model
+    assert dump_tables(installation.database) == before
+    assert get_job(installation.database, job_id).artifact_id == model
     outcomes = [each.outcome for each in attempts(installation.database, job_id)]
     assert outcomes == [Ended.LOST, Ended.SUCCEEDED]
 
@@ -91,7 +91,7 @@ def test_a_training_that_always_crashes_is_given_up(installation: Installation) 
     job_id = add_job(installation.database)
     installation.worker("started:5", "steps:3", "exit:139")
     assert installation.ended(job_id) is JobState.FAILED
-    assert job(installation.database, job_id).error_code == "crash_loop"
+    assert get_job(installation.database, job_id).error_code == "crash_loop"
     assert len(attempts(installation.database, job_id)) == 2
     healthy = add_job(installation.database)
     assert installation.ended(healthy) is JobState.FAILED  # the worker went on to the next

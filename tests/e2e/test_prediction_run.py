@@ -15,15 +15,15 @@ from transformers import pipeline
 
 from app.database import migrations
 from app.predictions import service
-from app.queue.states import Outcome
+from app.queue.states import AttemptOutcome
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from lora_core.prediction.run import CHUNK
+from lora_core.prediction.run import CHUNK_ROWS
 from tests.e2e.installation import Installation
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import attempts
 from tests.lora_core.prediction.conftest import ROWS, make_texts
-from tests.prediction_rows import add_model, add_texts, submit
+from tests.prediction_rows import add_model, add_texts, create_run
 from tests.tiny_artifact import make_artifact
 from tests.waiting import wait_until
 
@@ -43,7 +43,7 @@ def resources(installation: Installation, tmp_path: Path) -> Iterator[Resources]
 
 def results(resources: Resources, run_id: UUID) -> str:
     """Their digest."""
-    directory, _ = service.results(resources.database, resources.store, run_id=run_id)
+    directory, _ = service.open_results(resources.database, resources.store, run_id=run_id)
     return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
 
 
@@ -54,27 +54,30 @@ def test_killed_processes_and_workers_change_no_row(
 ) -> None:
     trigger, hold = tmp_path / "trigger", tmp_path / "hold"
     trigger.touch()
-    killed_child = submit(resources)
+    killed_child = create_run(resources)
     worker = installation.worker(fault=f"answered@2:kill:{trigger}")
     installation.succeeded(killed_child)
     assert worker.leave() == 0
 
     hold.touch()
-    killed_worker = submit(resources)
+    killed_worker = create_run(resources)
     worker = installation.worker(fault=f"answered@2:pause:{hold}")
     wait_until(tmp_path.joinpath("hold.reached").exists, seconds=60)
     installation.saw(killed_worker, "checkpoint")
     worker.kill()
     hold.unlink()
-    unbroken = submit(resources)
+    unbroken = create_run(resources)
     installation.worker()
     installation.succeeded(killed_worker, unbroken)
 
     expected = results(resources, unbroken)
-    for run_id, outcome in ((killed_child, Outcome.FAILED), (killed_worker, Outcome.LOST)):
+    for run_id, outcome in (
+        (killed_child, AttemptOutcome.FAILED),
+        (killed_worker, AttemptOutcome.LOST),
+    ):
         legs = attempts(installation.database, run_id)
-        assert [leg.outcome for leg in legs] == [outcome, Outcome.SUCCEEDED]
-        assert [leg.first_step for leg in legs] == [0, CHUNK]
+        assert [leg.outcome for leg in legs] == [outcome, AttemptOutcome.SUCCEEDED]
+        assert [leg.first_step for leg in legs] == [0, CHUNK_ROWS]
         assert results(resources, run_id) == expected
     assert installation.children() == []
 
@@ -94,7 +97,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     settings = Settings(data_dir=tmp_path / "data")
     migrations.upgrade(settings)
     opened = open_resources(settings)
-    add_model(opened, make_artifact(tmp_path / "model", favours="bad"))
+    add_model(opened, make_artifact(tmp_path / "model", top_label="bad"))
     opened.close()
     command = [sys.executable, "-m", "app.cli.main", "up", "--port", "0", "--json", "--data-dir"]
     with subprocess.Popen(

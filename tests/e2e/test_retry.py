@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from app.auth.tables import LOCAL_KEY_ID
-from app.idempotency.service import Call
+from app.idempotency.service import IdempotentCall
 from app.jobs import repository
 from app.jobs.retry import retry
 from app.queue.dispatch import open_queue
@@ -15,7 +15,7 @@ from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.e2e.test_kill import check
-from tests.job_rows import attempts, job
+from tests.job_rows import attempts, get_job
 from tests.waiting import wait_until
 from tests.worker.test_predictions import heard_a_stop
 
@@ -33,7 +33,7 @@ def continued(installation: Installation, job_id: UUID) -> UUID:
     settings, queue = installation.settings, open_queue(installation.settings)
     try:
         with installation.database.write() as session:
-            call = Call(LOCAL_KEY_ID, "POST /v1/jobs/{job_id}/retry", None, None, 60)
+            call = IdempotentCall(LOCAL_KEY_ID, "POST /v1/jobs/{job_id}/retry", None, None, 60)
             return retry(session, job_id=job_id, settings=settings, queue=queue, call=call).id
     finally:
         queue.close()
@@ -58,7 +58,7 @@ def test_retries_of_a_cancelled_and_a_failed_job_give_the_bits_of_an_unbroken_ru
     second = continued(installation, first)
     cancel(installation, second)  # in the queue
     third = continued(installation, second)
-    assert job(installation.database, third).continues == first
+    assert get_job(installation.database, third).continues == first
     hold.touch()
     worker = installation.worker(fault=f"checkpoint_files_written@2:pause:{hold}")
     installation.saw(third, "checkpoint")

@@ -13,7 +13,7 @@ from app.queue.states import JobState
 from tests.e2e.conftest import KINDS
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.test_kill import check
-from tests.job_rows import attempts, events, job
+from tests.job_rows import attempts, events, get_job
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -29,18 +29,18 @@ def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
     installation.saw(job_id, "checkpoint", count=3)
     full.touch()
     wait_until(
-        lambda: job(installation.database, job_id).waiting_code == "storage_unavailable",
+        lambda: get_job(installation.database, job_id).waiting_code == "storage_unavailable",
         seconds=60,
         what="the wait for the disk",
     )
-    row = job(installation.database, job_id)
+    row = get_job(installation.database, job_id)
     assert row.failures_counted == 0
     assert "disk" in (row.waiting_message or "")
     whole = list(installation.settings.artifacts_dir.rglob("step-*/manifest.json"))
     assert whole, "the checkpoints before are intact"
     full.unlink()
     installation.succeeded(job_id)
-    assert job(installation.database, job_id).failures_counted == 0
+    assert get_job(installation.database, job_id).failures_counted == 0
     check(installation, job_id, unbroken)
 
 
@@ -74,5 +74,5 @@ def test_a_broken_checkpoint_is_passed_over_and_the_numbers_are_the_same(
     last = attempts(installation.database, job_id)[-1]
     assert told[0].data["step"] == broken > 0
     assert last.first_step == broken  # as it was claimed; the event says where it went on
-    assert job(installation.database, job_id).state == JobState.SUCCEEDED
+    assert get_job(installation.database, job_id).state == JobState.SUCCEEDED
     check(installation, job_id, unbroken)

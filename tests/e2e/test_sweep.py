@@ -13,9 +13,9 @@ from sqlalchemy import select
 
 from app.queue.tables import Attempt, Job
 from app.resources import Resources, open_resources
-from app.sweeps.snapshot import Board
+from app.sweeps.snapshot import SweepSnapshot
 from app.sweeps.states import SweepState
-from app.sweeps.winner import judge
+from app.sweeps.winner import select_winner
 from tests import sweep_rows
 from tests.e2e.installation import Installation
 from tests.waiting import wait_until
@@ -44,28 +44,29 @@ def start(installation: Installation) -> tuple[Resources, UUID]:
     return resources, sweep_rows.start(resources, job=job, space=SPACE, strategy=HALVING)
 
 
-def told(board: Board) -> list[tuple[Any, ...]]:
+def told(board: SweepSnapshot) -> list[tuple[Any, ...]]:
     """All that must be equal, to the last bit."""
     return [
-        (cell.number, cell.share, cell.state, cell.figures, cell.graded) for cell in board.cells
+        (cell.number, cell.budget, cell.state, cell.metrics, cell.correctness)
+        for cell in board.trials
     ]
 
 
-def wait(installation: Installation, resources: Resources, sweep_id: UUID) -> Board:
+def wait(installation: Installation, resources: Resources, sweep_id: UUID) -> SweepSnapshot:
     try:
         wait_until(
-            lambda: sweep_rows.state(resources, sweep_id) is SweepState.FINISHED,
+            lambda: sweep_rows.sweep_state(resources, sweep_id) is SweepState.FINISHED,
             seconds=400,
             what="the end of the sweep",
             pause=0.1,  # a look costs something, too
         )
     except AssertionError as error:
         raise AssertionError(f"{error}\n{installation.tail()}") from error
-    return sweep_rows.board(resources, sweep_id)
+    return sweep_rows.read_snapshot(resources, sweep_id)
 
 
 @pytest.fixture(scope="session")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Board:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> SweepSnapshot:
     """What the sweep gives when nothing happens to it."""
     whole = Installation(tmp_path_factory.mktemp("alone"))
     resources, sweep_id = start(whole)
@@ -77,11 +78,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Board:
         whole.close()
 
 
-def check(resources: Resources, sweep_id: UUID, board: Board, alone: Board) -> None:
+def check(resources: Resources, sweep_id: UUID, board: SweepSnapshot, alone: SweepSnapshot) -> None:
     """Nothing lost, nothing run twice, the same figures, the same verdict."""
-    assert [cell.error for cell in board.cells] == [None] * len(board.cells)
+    assert [cell.error for cell in board.trials] == [None] * len(board.trials)
     assert told(board) == told(alone)
-    assert judge(board) == judge(alone)
+    assert select_winner(board) == select_winner(alone)
     with resources.database.read() as session:
         succeeded = select(Attempt.job_id).where(Attempt.outcome == "succeeded")
         runs = Counter(session.scalars(succeeded))
@@ -102,7 +103,7 @@ def check(resources: Resources, sweep_id: UUID, board: Board, alone: Board) -> N
     ],
 )
 def test_workers_are_killed_some_of_them_as_they_go_on(
-    installation: Installation, alone: Board, tmp_path: Path, kills: int
+    installation: Installation, alone: SweepSnapshot, tmp_path: Path, kills: int
 ) -> None:
     """Before the transaction that gives the next cells, after it, and at any other moment."""
     resources, sweep_id = start(installation)
@@ -123,7 +124,7 @@ def test_workers_are_killed_some_of_them_as_they_go_on(
         else:
             trigger.touch()
             wait_until(lambda trigger=trigger: not trigger.exists(), seconds=60)  # type: ignore[misc]
-        assert sweep_rows.state(resources, sweep_id) is SweepState.RUNNING
+        assert sweep_rows.sweep_state(resources, sweep_id) is SweepState.RUNNING
     installation.worker()
     board = wait(installation, resources, sweep_id)
     check(resources, sweep_id, board, alone)
@@ -138,12 +139,14 @@ def done(resources: Resources, sweep_id: UUID) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cluster"])
-def test_two_workers_are_killed_again_and_again(installation: Installation, alone: Board) -> None:
+def test_two_workers_are_killed_again_and_again(
+    installation: Installation, alone: SweepSnapshot
+) -> None:
     resources, sweep_id = start(installation)
     draw = random.Random(5)
     workers = [installation.worker(), installation.worker()]
     for i in itertools.count():
-        if i == 10 or sweep_rows.state(resources, sweep_id) is SweepState.FINISHED:
+        if i == 10 or sweep_rows.sweep_state(resources, sweep_id) is SweepState.FINISHED:
             break
         time.sleep(draw.uniform(1, 6))
         workers[i % 2].kill()

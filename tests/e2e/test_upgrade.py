@@ -16,7 +16,7 @@ from app.storage.opening import open_store
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation
 from tests.e2e.kinds import EMBEDDED_FIRST
-from tests.job_rows import SPEC, attempts, events, job
+from tests.job_rows import SPEC, attempts, events, get_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -76,4 +76,4 @@ def test_a_checkpoint_of_an_older_version_is_gone_on_from(
     assert [each.first_step for each in attempts(installation.database, job_id)] == [7]
     told = [event for event in events(installation.database, job_id) if event.kind == "resumed"]
     assert [event.data["step"] for event in told] == [7]
-    assert job(installation.database, job_id).resume_exact == told[0].data["exact"]
+    assert get_job(installation.database, job_id).resume_exact == told[0].data["exact"]

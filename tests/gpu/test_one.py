@@ -1,4 +1,4 @@
-"""Training on one GPU: near the CPU's numbers, the same twice, and honest about its memory."""
+"""Training on one GPU: close to the CPU, reproducible, and with correct memory metrics."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lora_core import manifest
-from lora_core.data.tokenized_split import Part
+from lora_core.data.tokenized_split import TokenizedSplit
 from lora_core.encoders import FAMILIES
-from lora_core.errors.training import OutOfMemory
+from lora_core.errors.training import DeviceOutOfMemory
 from lora_core.fast import first_token
 from lora_core.forward import Forward
 from lora_core.runtime import Runtime
@@ -82,10 +82,10 @@ def test_texts_of_many_lengths_are_answered_as_on_the_cpu(
     draw = np.random.default_rng(0)
     ids = [draw.integers(5, 60, size=n, dtype=np.int32) for n in (3, 64, 17, 17, 40)]
     lengths, labels = np.array([len(row) for row in ids]), np.zeros(len(ids), dtype=np.int64)
-    part = Part(Split.TEST, ids, lengths, labels, pad=0)
+    part = TokenizedSplit(Split.TEST, ids, lengths, labels, pad=0)
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
-    first_token.use(model, FAMILIES[family])
+    first_token.patch(model, FAMILIES[family])
     with torch.no_grad():
         expected = Forward(model, Runtime("cpu", "fp32", 1))(part, range(len(ids)))
         there = Forward(model.to("cuda:0"), Runtime("cuda:0", precision, 1))
@@ -118,7 +118,7 @@ def test_gradient_checkpointing_takes_less_of_the_device(spec: Make, train: Trai
 
 
 def test_too_many_tokens_at_once_have_their_own_cause(spec: Make, train: Train) -> None:
-    """On a card of which a gigabyte may be used, so that it is the same on every one."""
+    """Limit the memory to one gigabyte, so that the test is the same on every GPU."""
     absurd = {"epochs": 1, "batch_size": 1024, "micro_batch_tokens": 1_048_576}
     data = {"source": "imdb", "train_size": 1024, "validation_size": 16, "test_size": 16}
     run = spec(
@@ -129,7 +129,7 @@ def test_too_many_tokens_at_once_have_their_own_cause(spec: Make, train: Train) 
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(2**30 / whole)
     try:
-        with pytest.raises(OutOfMemory, match="cuda:0") as caught:
+        with pytest.raises(DeviceOutOfMemory, match="cuda:0") as caught:
             train(run)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -1,4 +1,4 @@
-"""Two processes of one run: on two GPUs where there are two, and refused where there is one."""
+"""Two processes of one run: they use two GPUs, and are refused if there is only one."""
 
 from collections.abc import Callable
 from pathlib import Path

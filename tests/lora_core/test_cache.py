@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.atomic_files import new_entry
-from lora_core.cache import cache_dir, keep_below
+from lora_core.atomic_files import atomic_entry
+from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.errors.training import DiskFull
 
 
@@ -19,7 +19,7 @@ def test_the_environment_names_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_an_entry_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     final = tmp_path / "deep" / "entry"
-    with new_entry(final) as unfinished:
+    with atomic_entry(final) as unfinished:
         unfinished.write_text("whole")
         assert not final.exists()
     assert final.read_text() == "whole"
@@ -28,7 +28,7 @@ def test_an_entry_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with new_entry(tmp_path / "entry") as unfinished:
+        with atomic_entry(tmp_path / "entry") as unfinished:
             unfinished.write_text("half")
             raise RuntimeError
 
@@ -39,10 +39,10 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
 def test_of_two_makers_of_a_directory_the_first_wins(tmp_path: Path) -> None:
     final = tmp_path / "entry"
-    with new_entry(final) as slow:
+    with atomic_entry(final) as slow:
         slow.mkdir()
         (slow / "who").write_text("slow")
-        with new_entry(final) as fast:
+        with atomic_entry(final) as fast:
             fast.mkdir()
             (fast / "who").write_text("fast")
     assert (final / "who").read_text() == "fast"
@@ -52,11 +52,11 @@ def test_of_two_makers_of_a_directory_the_first_wins(tmp_path: Path) -> None:
 def test_a_full_disk_has_an_error_of_its_own(tmp_path: Path) -> None:
     with (
         pytest.raises(DiskFull, match="entry"),
-        new_entry(tmp_path / "entry"),
+        atomic_entry(tmp_path / "entry"),
         Path("/dev/full").open("w") as full,
     ):
         full.write("more than there is room for")
-    with pytest.raises(PermissionError), new_entry(tmp_path / "entry"):
+    with pytest.raises(PermissionError), atomic_entry(tmp_path / "entry"):
         raise PermissionError(errno.EACCES, "not a matter of room")
 
 
@@ -64,7 +64,7 @@ def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
     for age, name in enumerate(["new", "old", "oldest"]):
         (tmp_path / name).write_bytes(b"x" * 10)
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    keep_below(tmp_path, 20)
+    evict_least_recently_used(tmp_path, 20)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
-    keep_below(tmp_path, 1)
+    evict_least_recently_used(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["new"]

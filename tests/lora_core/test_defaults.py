@@ -3,7 +3,13 @@ from typing import Any
 import pytest
 
 from lora_core import compatibility
-from lora_core.defaults import learning_rate, rates, schedule, selection, settled
+from lora_core.defaults import (
+    default_learning_rate,
+    epochs_and_batch_size,
+    resolve_defaults,
+    resolve_learning_rates,
+    resolve_stop,
+)
 from lora_core.samples import minilm
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
@@ -12,20 +18,20 @@ from lora_core.specs.train import OptimSpec, SelectBy, StopSpec, TrainSpec
 
 
 def test_the_rate_goes_by_method_and_width() -> None:
-    assert learning_rate(LoraSpec(), 384) == 1.5e-3  # chosen on validation: decision 16
+    assert default_learning_rate(LoraSpec(), 384) == 1.5e-3  # chosen on validation: decision 16
     for width in (384, 768):
-        ratio = learning_rate(LoraSpec(), width) / learning_rate(FullSpec(), width)
+        ratio = default_learning_rate(LoraSpec(), width) / default_learning_rate(FullSpec(), width)
         assert 10 <= ratio <= 20
-    assert learning_rate(BaselineSpec(), 384) == 1e-3
+    assert default_learning_rate(BaselineSpec(), 384) == 1e-3
 
 
 def test_what_is_said_stands_and_the_rest_is_decided() -> None:
     shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
-    spec, rate, length = settled(TrainSpec(method=LoraSpec()), shape)
+    spec, rate, length = resolve_defaults(TrainSpec(method=LoraSpec()), shape)
     assert (rate, length) == (1.5e-3, 512)
     assert (spec.optim.learning_rate, spec.data.max_length) == (rate, length)
     said = {"method": {"type": "full"}, "optim": {"learning_rate": 0.5}, "data": {"max_length": 64}}
-    assert settled(TrainSpec.model_validate(said), shape)[1:] == (0.5, 64)
+    assert resolve_defaults(TrainSpec.model_validate(said), shape)[1:] == (0.5, 64)
 
 
 @pytest.mark.parametrize(
@@ -41,18 +47,18 @@ def test_what_is_said_stands_and_the_rest_is_decided() -> None:
     ],
 )
 def test_few_texts_still_get_their_updates(texts: int, epochs: int, batch_size: int) -> None:
-    assert schedule(OptimSpec(), texts) == (epochs, batch_size)
+    assert epochs_and_batch_size(OptimSpec(), texts) == (epochs, batch_size)
     assert epochs * -(-max(1, texts) // batch_size) >= 60
-    assert schedule(OptimSpec(epochs=1), texts) == (1, batch_size)
-    assert schedule(OptimSpec(batch_size=600), texts)[1] == 600
+    assert epochs_and_batch_size(OptimSpec(epochs=1), texts) == (1, batch_size)
+    assert epochs_and_batch_size(OptimSpec(batch_size=600), texts)[1] == 600
 
 
 def test_few_validation_texts_choose_no_checkpoint() -> None:
-    assert selection(StopSpec(), 99).select_by is SelectBy.LAST
-    assert selection(StopSpec(), 100).select_by is SelectBy.MACRO_F1
-    assert selection(StopSpec(patience=2), 9).select_by is SelectBy.MACRO_F1
-    assert selection(StopSpec(select_by=SelectBy.LOSS), 9).select_by is SelectBy.LOSS
-    with pytest.raises(ValueError, match="nothing is better"):
+    assert resolve_stop(StopSpec(), 99).select_by is SelectBy.LAST
+    assert resolve_stop(StopSpec(), 100).select_by is SelectBy.MACRO_F1
+    assert resolve_stop(StopSpec(patience=2), 9).select_by is SelectBy.MACRO_F1
+    assert resolve_stop(StopSpec(select_by=SelectBy.LOSS), 9).select_by is SelectBy.LOSS
+    with pytest.raises(ValueError, match="patience has no meaning with select_by 'last'"):
         StopSpec(select_by=SelectBy.LAST, patience=2)
 
 
@@ -83,7 +89,7 @@ def test_the_head_of_lora_starts_from_the_probe(
     said: dict[str, Any], head_init: str, head_rate: float
 ) -> None:
     shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
-    spec, _, _ = settled(TrainSpec.model_validate(said), shape)
+    spec, _, _ = resolve_defaults(TrainSpec.model_validate(said), shape)
     assert spec.head_init == head_init
     assert spec.optim.head_learning_rate == pytest.approx(head_rate)
 
@@ -103,13 +109,13 @@ def test_the_head_of_lora_starts_from_the_probe(
 def test_adapters_on_few_texts_take_smaller_steps(
     said: dict[str, Any], texts: int, rate: float, head_rate: float
 ) -> None:
-    found = rates(TrainSpec.model_validate(said), 384, texts)
+    found = resolve_learning_rates(TrainSpec.model_validate(said), 384, texts)
     assert found == pytest.approx((rate, head_rate))
 
 
 def test_a_head_with_an_adapter_cannot_start_from_the_probe() -> None:
     said = {"method": {"type": "lora", "head": "lora"}, "head_init": "probe"}
-    with pytest.raises(ValueError, match=r"train or freeze the head, or leave head_init out"):
+    with pytest.raises(ValueError, match=r"train or freeze the head, or omit head_init"):
         TrainSpec.model_validate(said)
     with pytest.raises(ValueError, match="Input should be 'auto', 'probe' or 'random'"):
         TrainSpec.model_validate({"method": {"type": "lora"}, "head_init": "zeros"})
@@ -118,8 +124,8 @@ def test_a_head_with_an_adapter_cannot_start_from_the_probe() -> None:
 def test_the_number_of_texts_and_the_base_decide_what_is_left_open() -> None:
     shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
     texts = {Split.TRAIN: 100, Split.VALIDATION: 10, Split.TEST: 20}
-    spec, _, _ = settled(TrainSpec(method=LoraSpec()), shape, texts)
+    spec, _, _ = resolve_defaults(TrainSpec(method=LoraSpec()), shape, texts)
     assert (spec.optim.epochs, spec.optim.batch_size) == (9, 16)
     assert (spec.stop.select_by, spec.pooling) == (SelectBy.LAST, Pooling.MEAN)
-    again, _, _ = settled(spec, shape, texts)
+    again, _, _ = resolve_defaults(spec, shape, texts)
     assert again == spec

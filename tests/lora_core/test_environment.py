@@ -13,7 +13,7 @@ MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
 def test_a_place_is_itself() -> None:
-    here = environment.here(MACHINE, 4096)
+    here = environment.describe(MACHINE, 4096)
     assert environment.differences(here, dict(here)) == []
     assert here["torch"] == torch.__version__
     assert here["python"] == platform.python_version()
@@ -21,8 +21,8 @@ def test_a_place_is_itself() -> None:
 
 
 def test_threads_and_precision_make_a_difference() -> None:
-    one = environment.here(MACHINE, 4096)
-    two = environment.here(replace(MACHINE, threads=2, precision="bf16"), 2048)
+    one = environment.describe(MACHINE, 4096)
+    two = environment.describe(replace(MACHINE, threads=2, precision="bf16"), 2048)
     assert environment.differences(two, one) == [
         "threads 2 → 1",
         "precision bf16 → fp32",

@@ -7,12 +7,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DistilBertConfig, DistilBertModel
 
-from lora_core import flops
-from lora_core.compatibility import Shape, read_shape
+from lora_core import cost_model
+from lora_core.compatibility import EncoderShape, read_shape
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
 
 
-def shape(config: dict[str, Any]) -> Shape:
+def shape(config: dict[str, Any]) -> EncoderShape:
     return read_shape(config, base="the base")
 
 
@@ -27,7 +27,7 @@ BERT = shape({"model_type": "bert"})
      (BERT, 50.3, 152.7, 105.4, 106.4)],
 )  # fmt: skip
 def test_a_review_of_275_tokens_costs_what_was_derived(
-    encoder: Shape, forward: float, full: float, query_value: float, all_linears: float
+    encoder: EncoderShape, forward: float, full: float, query_value: float, all_linears: float
 ) -> None:
     def gigaflops(a_token: float) -> float:
         return 275 * a_token / 1e9
@@ -35,10 +35,10 @@ def test_a_review_of_275_tokens_costs_what_was_derived(
     lora = LoraSpec(targets=(Role.QUERY, Role.VALUE))
     everywhere = LoraSpec(targets=tuple(Role))
     assert [
-        gigaflops(flops.forward(encoder, length=346)),
-        gigaflops(flops.training(encoder, FullSpec(), length=346)),
-        gigaflops(flops.training(encoder, lora, length=346)),
-        gigaflops(flops.training(encoder, everywhere, length=346)),
+        gigaflops(cost_model.forward_flops(encoder, length=346)),
+        gigaflops(cost_model.training_flops(encoder, FullSpec(), length=346)),
+        gigaflops(cost_model.training_flops(encoder, lora, length=346)),
+        gigaflops(cost_model.training_flops(encoder, everywhere, length=346)),
     ] == pytest.approx([forward, full, query_value, all_linears], rel=0.02)
 
 
@@ -49,13 +49,15 @@ def test_the_forward_pass_costs_what_torch_counts() -> None:
     model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.ones(3, 10, dtype=torch.long))
-    a_token = flops.forward(shape({**config.to_dict(), "model_type": "distilbert"}), length=10)
+    a_token = cost_model.forward_flops(
+        shape({**config.to_dict(), "model_type": "distilbert"}), length=10
+    )
     assert counter.get_total_flops() == 30 * a_token
 
 
 def test_less_training_costs_less() -> None:
     def cost(method: BaselineSpec | LoraSpec | FullSpec) -> float:
-        return flops.training(SAMPLE, method, length=100)
+        return cost_model.training_flops(SAMPLE, method, length=100)
 
     costs = [
         cost(BaselineSpec()),
@@ -66,4 +68,4 @@ def test_less_training_costs_less() -> None:
         cost(FullSpec()),
     ]
     assert costs == sorted(costs)
-    assert cost(BaselineSpec()) == flops.forward(SAMPLE, length=100)
+    assert cost(BaselineSpec()) == cost_model.forward_flops(SAMPLE, length=100)

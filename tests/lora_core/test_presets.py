@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lora_core.specs.method import Head, LoraSpec, Role, Variant
+from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from lora_core.specs.presets import PRESETS, Preset
 from lora_core.specs.train import TrainSpec
 
@@ -23,7 +23,11 @@ def test_every_preset_is_a_run_by_itself(name: Preset) -> None:
 def test_the_seed_trains_adapters_of_query_and_value_alone() -> None:
     spec = TrainSpec.model_validate({"preset": "seed"})
     assert spec.method == LoraSpec(
-        variant=Variant.UNSCALED, r=8, alpha=16, targets=(Role.QUERY, Role.VALUE), head=Head.FROZEN
+        variant=LoraVariant.UNSCALED,
+        r=8,
+        alpha=16,
+        targets=(Role.QUERY, Role.VALUE),
+        head=HeadMode.FROZEN,
     )
     assert (spec.optim.epochs, spec.optim.batch_size, spec.optim.learning_rate) == (3, 12, 5e-5)
 
@@ -32,7 +36,7 @@ def test_what_is_said_wins_one_by_one() -> None:
     said = {"preset": "seed", "method": {"type": "lora", "r": 4}, "optim": {"epochs": 1}}
     spec = TrainSpec.model_validate(said)
     assert isinstance(spec.method, LoraSpec)
-    assert (spec.method.r, spec.method.variant) == (4, Variant.UNSCALED)
+    assert (spec.method.r, spec.method.variant) == (4, LoraVariant.UNSCALED)
     assert (spec.optim.epochs, spec.optim.batch_size) == (1, 12)
 
 

@@ -4,13 +4,13 @@ import gc
 
 import pytest
 
-from lora_core.process import exempt_from_collection, importing
+from lora_core.process import freeze_gc, imports_without_gc
 
 
 def test_nothing_is_collected_while_libraries_are_imported() -> None:
     made: list[list[object]] = []
     try:
-        with importing():
+        with imports_without_gc():
             assert not gc.isenabled()
             made.append([])
         assert gc.isenabled()
@@ -22,7 +22,7 @@ def test_nothing_is_collected_while_libraries_are_imported() -> None:
 
 def test_an_import_that_fails_leaves_the_collector_at_work() -> None:
     try:
-        with pytest.raises(ImportError), importing():
+        with pytest.raises(ImportError), imports_without_gc():
             raise ImportError
         assert gc.isenabled()
     finally:
@@ -39,13 +39,13 @@ def test_what_is_there_is_not_collected_any_more_and_what_comes_later_is() -> No
 
     kept = [Knot()]
     assert found() == 1
-    exempt_from_collection.cache_clear()
+    freeze_gc.cache_clear()
     try:
-        exempt_from_collection()
+        freeze_gc()
         assert found() == 0
         later = Knot()
         assert found() == 1
-        exempt_from_collection()  # once in a process
+        freeze_gc()  # once in a process
         assert found() == 1
         del later
         gc.collect()

@@ -6,12 +6,12 @@ import pytest
 from pydantic import Field, ValidationError
 
 from lora_core.specs.data import DataSpec
-from lora_core.specs.frozen import Frozen, Int
+from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.method import MethodSpec
-from lora_core.specs.validation import faults, first_fault
+from lora_core.specs.validation import field_problems, first_problem
 
 
-class Plan(Frozen):
+class Plan(FrozenModel):
     """Unions in each place that they can have, beside fields with the names of their tags."""
 
     type: Literal["plan"] = "plan"
@@ -34,28 +34,28 @@ def refused(said: dict[str, Any]) -> ValidationError:
         ({"first": {"type": "lora", "r": 0}}, "first.r", "must be at least 1"),
         ({"all": [{"type": "full"}, {"type": "lora", "r": 0}]}, "all.1.r", "must be at least 1"),
         ({"named": {"lora": {"type": "lora", "r": 0}}}, "named.lora.r", "must be at least 1"),
-        ({"named": {"a": {}}}, "named.a.type", "is missing, and has no default"),
+        ({"named": {"a": {}}}, "named.a.type", "is required"),
         ({"lora": 0}, "lora", "must be at least 1"),
-        ({"plan": 1}, "plan", "there is no such field; there are type, first, all, named, data"),
-        ({"firsts": 1}, "firsts", "there is no such field; perhaps first is meant"),
+        ({"plan": 1}, "plan", "unknown field (known fields: type, first, all, named, data, lora)"),
+        ({"firsts": 1}, "firsts", "unknown field (did you mean first?)"),
         ({"data": {"split_seed": 2**32}}, "data.split_seed", "must be less than 4,294,967,296"),
         ({"data": {"max_length": 8.5}}, "data.max_length", "not a number with a decimal point"),
         ({"data": {"max_length": True}}, "data.max_length", "not true or false"),
-        ({"data": {"text_column": "\0"}}, "data.text_column", "must hold no NUL character"),
-        ({"data": {"source": []}}, "data.source", "must be a text or an object, not a list"),
-        ({"data": {"train_size": 1.5}}, "data.train_size", "must be a whole number or less than 1"),
-        ({"data": "imdb"}, "data", "must be an object, not a text"),
+        ({"data": {"text_column": "\0"}}, "data.text_column", "must not contain a NUL character"),
+        ({"data": {"source": []}}, "data.source", "must be a string or an object, not a list"),
+        ({"data": {"train_size": 1.5}}, "data.train_size", "must be an integer or less than 1"),
+        ({"data": "imdb"}, "data", "must be an object, not a string"),
     ],
 )
 def test_a_place_is_that_of_the_author(said: dict[str, Any], at: str, message: str) -> None:
-    place, fault = first_fault(refused(said), Plan)
+    place, fault = first_problem(refused(said), Plan)
     assert place == at
     assert message in fault
 
 
 def test_a_field_is_told_once_and_what_follows_from_it_is_not_told() -> None:
     error = refused({"first": {"type": "lora", "targets": ["knee"]}, "data": {"test_size": 0}})
-    assert [(fault.at, fault.code) for fault in faults(error.errors(), Plan)] == [
+    assert [(fault.at, fault.code) for fault in field_problems(error.errors(), Plan)] == [
         ("first.targets.0", "enum"),
         ("data.test_size", "greater_than_equal"),
     ]

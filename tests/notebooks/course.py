@@ -1,4 +1,4 @@
-"""The notebooks of the course, and how one is run."""
+"""Find, read and run the notebooks of the course."""
 
 import ast
 from copy import deepcopy
@@ -10,30 +10,32 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from app.cli.demo import plain_environment
+from app.cli.demo import default_environment
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def read(path: Path) -> NotebookNode:
-    """A notebook as it is stored."""
+    """Read a notebook as it is stored."""
     return nbformat.read(path, as_version=4)
 
 
-def code(notebook: NotebookNode) -> list[NotebookNode]:
-    """Its cells of Python."""
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the code cells of a notebook."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def parameters(notebook: NotebookNode) -> NotebookNode:
-    """The one cell that says how much is computed. Its metadata has a `small` form of it."""
-    [cell] = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", ())]
+def parameters_cell(notebook: NotebookNode) -> NotebookNode:
+    """Return the cell with the sizes of the run. Its metadata has a smaller version, `small`."""
+    [cell] = [
+        cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", ())
+    ]
     return cell
 
 
-def assigned(source: str) -> set[str]:
-    """The names that a piece of Python gives values to."""
+def assigned_names(source: str) -> set[str]:
+    """Return the names that Python source assigns to."""
     return {
         name.id
         for name in ast.walk(ast.parse(source))
@@ -42,29 +44,29 @@ def assigned(source: str) -> set[str]:
 
 
 def run(notebook: NotebookNode, *, seconds: int | None) -> None:
-    """From top to bottom, in an empty folder; the outputs are put into it.
+    """Run all cells in an empty folder, and store the outputs in the notebook.
 
-    At most `seconds` a cell, if there is a limit. Raises `nbclient.exceptions.CellExecutionError`.
+    `seconds`: time limit per cell. Raises `nbclient.exceptions.CellExecutionError`.
     """
     metadata = deepcopy(notebook.metadata)
-    with TemporaryDirectory() as own, TemporaryDirectory() as folder:
-        # Sockets that are files: nobody else can connect, and no port can be taken meanwhile.
+    with TemporaryDirectory() as private, TemporaryDirectory() as folder:
+        # File sockets: nobody else can connect, and no port can be taken in the meantime.
         kernel = AsyncKernelManager(
-            kernel_name="python3", transport="ipc", connection_file=f"{own}/kernel.json"
+            kernel_name="python3", transport="ipc", connection_file=f"{private}/kernel.json"
         )
         client = NotebookClient(
             notebook,
             km=kernel,
             timeout=seconds,
             record_timing=False,
-            coalesce_streams=True,  # one output a cell, however the prints came in
+            coalesce_streams=True,  # one output per cell, regardless of how the prints arrive
             resources={"metadata": {"path": folder}},
         )
-        surroundings = {
-            "LORAWORKS_CACHE": own,  # nothing is found ready that others would have to compute
-            **plain_environment(),
-            "IPYTHONDIR": own,  # nor the settings and history of whoever runs this
-            "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's bars, which are off
+        environment = {
+            "LORAWORKS_CACHE": private,  # starts empty, as for a new user
+            **default_environment(),
+            "IPYTHONDIR": private,  # not the settings and history of the user
+            "PYTHONWARNINGS": "ignore:IProgress not found",  # from tqdm; its bars are off
         }
-        client.execute(env=surroundings, cleanup_kc=True)
-    notebook.metadata = metadata  # the kernel writes its version into it
+        client.execute(env=environment, cleanup_kc=True)
+    notebook.metadata = metadata  # without the version that the kernel adds

@@ -1,4 +1,4 @@
-"""Notebooks as they are stored: with the outputs of one run from top to bottom."""
+"""Check the stored notebooks, with the outputs of one run from top to bottom."""
 
 import ast
 import json
@@ -11,8 +11,8 @@ from nbformat import NotebookNode
 from tests.notebooks import course
 
 GPU = "On a GPU, with DistilBERT and all of IMDB"
-PNG = 40_000  # bytes of a figure
-MACHINE = re.compile(r"(?<![\w.])/(tmp|home|root|work|usr|opt|Users|private|var)/")
+MAX_PNG_BYTES = 40_000
+ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(tmp|home|root|work|usr|opt|Users|private|var)/")
 
 
 @pytest.fixture(params=course.PATHS, ids=lambda path: path.stem, scope="module")
@@ -20,11 +20,11 @@ def notebook(request: pytest.FixtureRequest) -> NotebookNode:
     return course.read(request.param)
 
 
-def test_there_are_notebooks() -> None:
+def test_notebooks_exist() -> None:
     assert [path.name[:3] for path in course.PATHS[:3]] == ["00-", "01-", "02-"]
 
 
-def test_it_has_the_form_of_the_course(notebook: NotebookNode) -> None:
+def test_format(notebook: NotebookNode) -> None:
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
@@ -33,35 +33,37 @@ def test_it_has_the_form_of_the_course(notebook: NotebookNode) -> None:
     assert notebook.cells[0].source.startswith("# ")
 
 
-def test_it_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
-    cells = course.code(notebook)
+def test_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
+    cells = course.code_cells(notebook)
     assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
     for cell in cells:
-        if _shows(cell.source):
-            assert cell.outputs, f"nothing came out of\n{cell.source}"
+        if _has_output(cell.source):
+            assert cell.outputs, f"no output of\n{cell.source}"
 
 
-def test_its_outputs_are_fit_to_be_read(notebook: NotebookNode) -> None:
-    for output in (output for cell in course.code(notebook) for output in cell.outputs):
+def test_outputs_have_no_errors_paths_or_large_figures(notebook: NotebookNode) -> None:
+    for output in (output for cell in course.code_cells(notebook) for output in cell.outputs):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text
         data = output.get("data", {})
-        assert len(data.get("image/png", "")) * 3 / 4 < PNG
-        said = json.dumps([output.get("text"), {k: v for k, v in data.items() if "text" in k}])
-        assert not MACHINE.search(said), said
-        assert " at 0x" not in said, said  # the address of an object: another one in each run
+        assert len(data.get("image/png", "")) * 3 / 4 < MAX_PNG_BYTES
+        output_text = json.dumps(
+            [output.get("text"), {k: v for k, v in data.items() if "text" in k}]
+        )
+        assert not ABSOLUTE_PATH.search(output_text), output_text
+        assert " at 0x" not in output_text, output_text  # object address: differs in each run
 
 
-def test_its_small_form_sets_what_its_parameters_set(notebook: NotebookNode) -> None:
-    cell = course.parameters(notebook)
-    assert course.code(notebook).index(cell) < 3
-    names = course.assigned(cell.source)
+def test_small_version_assigns_the_same_parameters(notebook: NotebookNode) -> None:
+    cell = course.parameters_cell(notebook)
+    assert course.code_cells(notebook).index(cell) < 3
+    names = course.assigned_names(cell.source)
     assert names
-    assert course.assigned(cell.metadata["small"]) == names
+    assert course.assigned_names(cell.metadata["small"]) == names
     assert all(name.isupper() for name in names)
 
 
-def test_it_says_what_to_change_for_a_gpu(notebook: NotebookNode) -> None:
+def test_has_gpu_section(notebook: NotebookNode) -> None:
     [section] = [
         cell.source for cell in notebook.cells if re.search(rf"(?m)^#+ {GPU}$", cell.source)
     ]
@@ -71,16 +73,18 @@ def test_it_says_what_to_change_for_a_gpu(notebook: NotebookNode) -> None:
     for word in ("distilbert-base-uncased", "imdb", "cuda"):
         assert word in block
     if section.count("```python"):
-        assert course.assigned(block) <= course.assigned(course.parameters(notebook).source)
+        assert course.assigned_names(block) <= course.assigned_names(
+            course.parameters_cell(notebook).source
+        )
 
 
-def _shows(source: str) -> bool:
-    """Whether a cell prints or draws, other than in what it defines."""
-    done = [
+def _has_output(source: str) -> bool:
+    """Return whether a cell prints or plots outside of function and class definitions."""
+    executed = [
         statement
         for statement in ast.parse(source).body
         if not isinstance(statement, ast.FunctionDef | ast.ClassDef)
     ]
-    nodes = [node for statement in done for node in ast.walk(statement)]
+    nodes = [node for statement in executed for node in ast.walk(statement)]
     calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
     return bool(calls & {"print", "display", "Markdown", "plt.show"})

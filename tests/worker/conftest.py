@@ -1,4 +1,4 @@
-"""A migrated database with quick beats, and everything that a worker needs."""
+"""A migrated database with short heartbeats, and everything that a worker needs."""
 
 from collections.abc import Iterator
 
@@ -16,13 +16,13 @@ __all__ = ["database_kind", "default_settings", "migrated"]
 
 @pytest.fixture(autouse=True)
 def _program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that scripts its trainings does so for itself alone."""
-    monkeypatch.setattr(spawn, "PROGRAM", spawn.PROGRAM)
+    """Restore the command after tests that replace it with a script."""
+    monkeypatch.setattr(spawn, "LORA_CORE_COMMAND", spawn.LORA_CORE_COMMAND)
 
 
 @pytest.fixture
 def settings(default_settings: Settings) -> Settings:
-    """As the service has them, but seconds are short."""
+    """The default settings with short intervals."""
     quick = {
         "poll_seconds": 0.05,
         "beat_seconds": 0.2,

@@ -1,4 +1,4 @@
-"""Trainings that do as they are told."""
+"""Training processes that run a script of actions."""
 
 import sys
 from pathlib import Path
@@ -9,5 +9,5 @@ SCRIPT = Path(__file__).with_name("scripted_child.py")
 
 
 def scripted(*actions: str) -> None:
-    """From now on trainings do `actions` one after the other; see `scripted_child.py`."""
-    spawn.PROGRAM = (sys.executable, str(SCRIPT), *actions)
+    """Make trainings run `actions` in order; see `scripted_child.py`."""
+    spawn.LORA_CORE_COMMAND = (sys.executable, str(SCRIPT), *actions)

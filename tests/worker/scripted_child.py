@@ -1,4 +1,4 @@
-"""A training process that does what it is told, without any training.
+"""A training process that runs a script of actions, without training.
 
     python scripted_child.py ACTION... train SPEC --out DIR --lifeline --checkpoints DIR …
 
@@ -44,7 +44,7 @@ def started(total: str) -> None:
 
 
 def steps(count: str) -> None:
-    """From the step after the one that it resumes from."""
+    """Report steps, starting after the one it resumes from."""
     for number in range(begun() + 1, int(count) + 1):
         tell(
             "step",
@@ -72,14 +72,14 @@ def checkpoint(step: str) -> None:
 
 
 def resumed(exact: str) -> None:
-    """Says so when it goes on from a checkpoint."""
+    """Report that it resumes from a checkpoint."""
     if resume is not None:
         different = {} if exact == "exactly" else {"differences": ["threads 2 → 1"]}
         tell("resumed", step=begun(), exact=exact == "exactly", **different)
 
 
 def picky(_: str) -> None:
-    """Refuses any checkpoint."""
+    """Reject any checkpoint."""
     if resume is not None:
         failed("checkpoint_mismatch")
         sys.exit(65)
@@ -94,7 +94,7 @@ def long(length: str) -> None:
 
 
 def failed(code: str) -> None:
-    """Names the file that it reads, as errors about data do."""
+    """Report a failure that names the file, as data errors do."""
     source = json.loads(Path(spec).read_text())["data"]["source"]
     tell("failed", code=code, message=f"{source} has one label.", detail={"file": source})
 
@@ -106,8 +106,8 @@ def succeed(_: str) -> None:
     tell("finished", summary=SUMMARY)
 
 
-def cell(_: str) -> None:
-    """What a cell of a sweep leaves: figures out of its settings, and no model."""
+def trial(_: str) -> None:
+    """Write the output of a trial: metrics computed from its settings, and no model."""
     described = json.loads(Path(spec).read_text())
     accuracy = 0.5 + zlib.crc32(json.dumps(described["method"]).encode()) / 2**34
     parts = ["validation"] if described["trial"] else ["train", "validation", "test"]
@@ -144,18 +144,18 @@ def ignore_term(_: str) -> None:
 
 
 def deaf(_: str) -> None:
-    """Does not notice that its parent is gone."""
+    """Ignore the exit of the parent."""
     global lifeline
     lifeline = False
 
 
 def helper(file: str) -> None:
-    """Starts a process of its own, which keeps the pipe open."""
+    """Start a child that keeps the pipe open."""
     Path(file).write_text(str(subprocess.Popen(["/bin/sleep", "300"]).pid))
 
 
 def stranger(file: str) -> None:
-    """The same in a session of its own, where a signal to the group does not reach it."""
+    """The same in its own session, so that signals to the group do not reach it."""
     process = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
     Path(file).write_text(str(process.pid))
 
@@ -165,14 +165,14 @@ def environment(file: str) -> None:
 
 
 def first(file: str) -> None:
-    """Hang the first time, go on with the next action from then on."""
+    """Hang the first time; later continue with the next action."""
     if not Path(file).exists():
         Path(file).write_text(str(os.getpid()))
         hang("")
 
 
 def note_pid(file: str) -> None:
-    """A line for each order."""
+    """Append the pid, once per task."""
     with Path(file).open("a") as pids:
         pids.write(f"{os.getpid()}\n")
 
@@ -198,7 +198,7 @@ ACTIONS = {
     "long": long,
     "failed": failed,
     "succeed": succeed,
-    "cell": cell,
+    "trial": trial,
     "damage": damage,
     "hang": hang,
     "sleep": lambda seconds: time.sleep(float(seconds)),
@@ -220,7 +220,7 @@ ACTIONS = {
 
 def follow_parent() -> None:
     while said := os.read(0, 4096):
-        orders.put(json.loads(said))  # orders come one at a time
+        tasks.put(json.loads(said))  # tasks come one at a time
     if lifeline:
         os._exit(75)
 
@@ -232,17 +232,17 @@ def act() -> None:
 
 
 lifeline = True
-orders: SimpleQueue[list[str]] = SimpleQueue()
+tasks: SimpleQueue[list[str]] = SimpleQueue()
 command = next(i for i, each in enumerate(sys.argv) if each in ("train", "predict-file"))
 actions, (_, spec, *options) = sys.argv[1:command], sys.argv[command:]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 threading.Thread(target=follow_parent, daemon=True).start()
-stays = "--more" in options
+reusable = "--more" in options
 while True:
     out = Path(options[options.index("--out") + 1])
     checkpoints = Path(options[options.index("--checkpoints") + 1])
     resume = Path(options[options.index("--resume") + 1]) if "--resume" in options else None
     act()
-    if not stays:
+    if not reusable:
         break
-    spec, *options = orders.get()
+    spec, *options = tasks.get()

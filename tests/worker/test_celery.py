@@ -1,4 +1,4 @@
-"""Workers that a broker wakes: with a real one, which forgets, restarts and hangs."""
+"""Workers woken by a real broker that loses messages, restarts, and hangs."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ import pytest
 from app.database.base import new_id
 from app.database.engines import Database
 from app.queue.dispatch import CeleryQueue
-from app.queue.states import JobState, Lane, Outcome
+from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.settings import Settings
-from tests.job_rows import add_job, attempts, job, state
+from tests.job_rows import add_job, attempts, get_job, get_state
 from tests.proxy import Proxy
 from tests.servers import ValkeyServer, free_port
 from tests.waiting import wait_until
@@ -37,7 +37,7 @@ def database_kind() -> str:
 
 @pytest.fixture
 def broker() -> Iterator[ValkeyServer]:
-    """One that the test may stop, with nothing in it."""
+    """An empty broker that the test may stop."""
     server = ValkeyServer()
     server.start()
     yield server
@@ -64,7 +64,7 @@ def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start
     def begin(*actions: str, **changes: object) -> subprocess.Popen[bytes]:
         values: dict[str, object] = {
             "data_dir": settings.data_dir,
-            "database_url": settings.url,
+            "database_url": settings.sqlalchemy_url,
             "broker_url": broker.url(),
             "devices": "cpu",
             "poll_seconds": NEVER,
@@ -93,7 +93,7 @@ def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start
 
 
 def listen(broker: ValkeyServer, workers: int = 1) -> None:
-    """Wait until so many workers listen. They have looked for jobs before."""
+    """Wait until this many workers listen. They have polled before."""
 
     def listening() -> bool:
         with broker.client() as client:
@@ -103,12 +103,12 @@ def listen(broker: ValkeyServer, workers: int = 1) -> None:
 
 
 def succeeded(database: Database, *jobs: UUID) -> bool:
-    return {state(database, each) for each in jobs} == {JobState.SUCCEEDED}
+    return {get_state(database, each) for each in jobs} == {JobState.SUCCEEDED}
 
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One GPU; the file has a line for each time that it was asked for."""
+    """One GPU; the file has a line for each `nvidia-smi` call."""
     file = tmp_path / "asked"
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
@@ -119,15 +119,15 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_a_hint_wakes_a_worker_at_once_and_those_for_other_devices_stay(
+def test_message_wakes_a_worker_of_its_device_class(
     database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start, asked: Path
 ) -> None:
     worker = start(*GOOD, devices="auto")
     listen(broker)
-    queue.hint(new_id(), lane=Lane.CPU)
-    for lane in (Lane.GPU, Lane.ANY):
+    queue.send(new_id(), device_class=DeviceClass.CPU)
+    for lane in (DeviceClass.GPU, DeviceClass.ANY):
         job_id = add_job(database, lane=lane)
-        queue.hint(job_id, lane=lane)
+        queue.send(job_id, device_class=lane)
         wait_until(partial(succeeded, database, job_id))
     with broker.client() as client:
         assert client.llen("loraworks.cpu") == 1
@@ -136,7 +136,7 @@ def test_a_hint_wakes_a_worker_at_once_and_those_for_other_devices_stay(
     assert asked.read_text() == "\n"
 
 
-def test_hints_that_come_many_times_start_each_job_once(
+def test_duplicate_messages_start_each_job_once(
     database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
 ) -> None:
     for _ in range(2):
@@ -145,12 +145,12 @@ def test_hints_that_come_many_times_start_each_job_once(
     jobs = [add_job(database) for _ in range(8)]
     for _ in range(5):
         for each in jobs:
-            queue.hint(each, lane="any")
+            queue.send(each, device_class="any")
     wait_until(lambda: succeeded(database, *jobs), seconds=60)
     assert [len(attempts(database, each)) for each in jobs] == [1] * len(jobs)
 
 
-def test_a_broker_that_forgets_and_restarts_costs_no_job(
+def test_no_job_is_lost_by_a_broker_restart(
     database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
 ) -> None:
     start(*GOOD)
@@ -161,12 +161,12 @@ def test_a_broker_that_forgets_and_restarts_costs_no_job(
             broker.start()
         listen(broker)
         job_id = add_job(database)
-        queue.hint(job_id, lane="cpu")
+        queue.send(job_id, device_class="cpu")
         wait_until(partial(succeeded, database, job_id), what="a job after a disturbance")
 
 
 @pytest.mark.parametrize("how", ["absent", "silent"])
-def test_without_a_broker_jobs_are_found_by_looking_for_them(
+def test_without_broker_jobs_are_found_by_polling(
     database: Database, broker: ValkeyServer, start: Start, how: str
 ) -> None:
     with Proxy(broker.port) as proxy:
@@ -179,24 +179,24 @@ def test_without_a_broker_jobs_are_found_by_looking_for_them(
         assert worker.wait(30) == 0
 
 
-def test_a_worker_that_is_told_to_leave_gives_its_job_back(
+def test_draining_worker_requeues_its_job(
     database: Database, broker: ValkeyServer, start: Start, tmp_path: Path
 ) -> None:
     job_id = add_job(database)
     file = tmp_path / "child"
     worker = start("started:5", f"first:{file}", *GOOD)
     number = wait_until(lambda: file.exists() and file.read_text(), seconds=40)
-    child = process_identity.process(int(number))
+    child = process_identity.identify(int(number))
     listen(broker)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
-    assert not process_identity.alive(child)
-    row = job(database, job_id)
+    assert not process_identity.is_alive(child)
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
-    assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
+    assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
 
 
-def test_a_worker_that_cannot_work_says_why(start: Start, log: Path) -> None:
+def test_startup_error_is_reported(start: Start, log: Path) -> None:
     """Before it has an application, and after."""
     wrong: list[dict[str, object]] = [
         {"broker_url": None},
@@ -205,7 +205,7 @@ def test_a_worker_that_cannot_work_says_why(start: Start, log: Path) -> None:
     workers = [start(**each) for each in wrong]
     assert [each.wait(60) for each in workers] == [BAD_SETTINGS] * 2
     text = log.read_text()
-    assert text.count("the worker cannot start") == 2
+    assert text.count("cannot start the worker") == 2
     assert "LORAWORKS_BROKER_URL" in text
     assert "'jobs' on localhost:1" in text
     assert "Traceback" not in text

@@ -1,11 +1,11 @@
-"""What a machine has to train on."""
+"""Device selection."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app.queue.states import Lane
+from app.queue.states import DeviceClass
 from worker import devices
 from worker.devices import CPU, Device
 from worker.failures import GpuDriverFails, GpuMissing
@@ -18,7 +18,7 @@ Driver = Callable[[str], None]
 
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
-    """Puts an `nvidia-smi` in the way that does what it is told."""
+    """Put a scripted `nvidia-smi` on the PATH."""
 
     def install(script: str) -> None:
         program = tmp_path / "bin" / "nvidia-smi"
@@ -36,46 +36,46 @@ def two_gpus(driver: Driver) -> None:
     driver(f"printf '{rows}'")
 
 
-def test_a_machine_without_a_driver_trains_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_driver_the_cpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert devices.chosen(("auto",), {}) == (CPU,)
-    assert CPU.lane is Lane.CPU
+    assert devices.select_devices(("auto",), {}) == (CPU,)
+    assert CPU.device_class is DeviceClass.CPU
 
 
-def test_a_driver_without_gpus_is_no_error(driver: Driver) -> None:
+def test_driver_without_gpus_is_not_an_error(driver: Driver) -> None:
     driver("echo No devices were found")
-    assert devices.chosen(("auto",), {}) == (CPU,)
+    assert devices.select_devices(("auto",), {}) == (CPU,)
 
 
 @pytest.mark.parametrize(
     "script", ["echo NVML mismatch; exit 18", "echo NVML mismatch >&2; exit 9"]
 )
 @pytest.mark.parametrize("name", ["auto", "cuda:0"])
-def test_a_driver_that_fails_is_told_and_does_not_become_the_cpu(
+def test_driver_failure_does_not_fall_back_to_the_cpu(
     driver: Driver, script: str, name: str
 ) -> None:
     driver(script)
     with pytest.raises(GpuDriverFails, match=r"NVML mismatch\. .* LORAWORKS_DEVICES=cpu"):
-        devices.chosen((name,), {})
-    assert devices.chosen(("cpu",), {}) == (CPU,)
+        devices.select_devices((name,), {})
+    assert devices.select_devices(("cpu",), {}) == (CPU,)
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_all_gpus_are_taken_and_then_no_cpu() -> None:
-    assert devices.chosen(("auto",), {}) == (FIRST, SECOND)
-    assert FIRST.lane is Lane.GPU
+def test_auto_selects_all_gpus_and_no_cpu() -> None:
+    assert devices.select_devices(("auto",), {}) == (FIRST, SECOND)
+    assert FIRST.device_class is DeviceClass.GPU
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_the_settings_choose_each_device_once_in_their_order() -> None:
-    assert devices.chosen(("cpu",), {}) == (CPU,)
-    assert devices.chosen(("cuda:1", "cpu", "cuda:1"), {}) == (SECOND, CPU)
+def test_devices_are_selected_once_in_the_given_order() -> None:
+    assert devices.select_devices(("cpu",), {}) == (CPU,)
+    assert devices.select_devices(("cuda:1", "cpu", "cuda:1"), {}) == (SECOND, CPU)
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_gpu_that_is_not_there_is_an_error_that_names_those_that_are() -> None:
-    with pytest.raises(GpuMissing, match=r"names cuda:7.*It sees: cuda:0, cuda:1, cpu\."):
-        devices.chosen(("cuda:0", "cuda:7"), {})
+def test_missing_gpu_error_lists_available_devices() -> None:
+    with pytest.raises(GpuMissing, match=r"names cuda:7.*Available: cuda:0, cuda:1, cpu\."):
+        devices.select_devices(("cuda:0", "cuda:7"), {})
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -93,11 +93,11 @@ def test_a_gpu_that_is_not_there_is_an_error_that_names_those_that_are() -> None
         ("MIG-1234", (CPU,)),
     ],
 )
-def test_gpus_that_are_hidden_are_not_used(listed: str, expected: tuple[Device, ...]) -> None:
-    assert devices.chosen(("auto",), {"CUDA_VISIBLE_DEVICES": listed}) == expected
+def test_hidden_gpus_are_not_used(listed: str, expected: tuple[Device, ...]) -> None:
+    assert devices.select_devices(("auto",), {"CUDA_VISIBLE_DEVICES": listed}) == expected
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_hidden_gpu_cannot_be_chosen() -> None:
-    with pytest.raises(GpuMissing, match=r"names cuda:0.*It sees: cuda:1, cpu\."):
-        devices.chosen(("cuda:0",), {"CUDA_VISIBLE_DEVICES": "1"})
+def test_hidden_gpu_cannot_be_selected() -> None:
+    with pytest.raises(GpuMissing, match=r"names cuda:0.*Available: cuda:1, cpu\."):
+        devices.select_devices(("cuda:0",), {"CUDA_VISIBLE_DEVICES": "1"})

@@ -1,4 +1,4 @@
-"""Several workers of one machine and one GPU."""
+"""Several workers on one host with one GPU."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.database.engines import Database
-from app.queue.states import JobState, Lane
+from app.queue.states import DeviceClass, JobState
 from app.settings import Settings
-from tests.job_rows import add_job, attempts, state
+from tests.job_rows import add_job, attempts, get_state
 from tests.waiting import wait_until
 from tests.worker.test_process import Start, start
 from tests.worker.test_run_job import GOOD
@@ -28,13 +28,15 @@ def _one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def test_jobs_on_one_gpu_run_one_after_the_other(
+def test_jobs_on_one_gpu_run_sequentially(
     database: Database, settings: Settings, start: Start
 ) -> None:
-    jobs = [add_job(database, lane=Lane.GPU) for _ in range(6)]
+    jobs = [add_job(database, lane=DeviceClass.GPU) for _ in range(6)]
     for _ in range(2):
         start(*GOOD, devices="auto")
-    wait_until(lambda: {state(database, each) for each in jobs} == {JobState.SUCCEEDED}, seconds=60)
+    wait_until(
+        lambda: {get_state(database, each) for each in jobs} == {JobState.SUCCEEDED}, seconds=60
+    )
     made = [attempt for each in jobs for attempt in attempts(database, each)]
     assert [each.device for each in made] == ["cuda:0"] * len(jobs)
     made.sort(key=lambda each: each.started_at)

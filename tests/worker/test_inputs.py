@@ -1,4 +1,4 @@
-"""From public names to local files and back."""
+"""Public names are resolved to local files and back."""
 
 import json
 from dataclasses import replace
@@ -14,8 +14,8 @@ from app.database.engines import Database
 from app.datasets import files
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.queue.fencing import Claimed, Lease
-from app.queue.states import JobState, Kind
+from app.queue.fencing import ClaimedJob, Lease
+from app.queue.states import JobKind, JobState
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
@@ -24,17 +24,17 @@ from app.storage.errors import StorageUnavailable
 from app.storage.opening import open_store
 from app.storage.store import ArtifactRef
 from lora_core import manifest
-from lora_core.errors.artifact import TokenizerUnfit
-from lora_core.specs.data import divided
+from lora_core.errors.artifact import UnsupportedTokenizer
+from lora_core.specs.data import split_sheet
 from tests.hostile_archives import ATTACKS
-from tests.job_rows import FACTS, SPEC, add_job, job
+from tests.job_rows import MANIFEST, SPEC, add_job, get_job
 from tests.s3_server import S3Server
 from tests.servers import HOST, free_port
 from tests.tiny_artifact import make_artifact
 from tests.worker.test_run_job import GOOD, run
 from worker import inputs
 from worker.failures import InputChanged
-from worker.inputs import Inputs
+from worker.inputs import LocalInputs
 
 TEXT = "text,label\ngood,1\nbad,0\n"
 
@@ -43,7 +43,7 @@ TEXT = "text,label\ngood,1\nbad,0\n"
 def settings(
     request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
-    """The store of this machine, and one that is elsewhere."""
+    """A local store and a remote one."""
     if request.param == "local":
         return settings
     s3: S3Server = request.getfixturevalue("s3")
@@ -55,7 +55,7 @@ def settings(
 def upload(
     resources: Resources, name: str, *, first_place: bool = False, sheet: str | None = None
 ) -> Dataset:
-    """A data set and its file, also where the first version put it."""
+    """A dataset and its file, also at the path that the first version used."""
     dataset = Dataset(
         id=new_id(),
         created_by=LOCAL_KEY_ID,
@@ -75,11 +75,11 @@ def upload(
     file.write_text(TEXT)
     dataset.sha256 = manifest.sha256(file)
     if first_place:
-        place = files.first_place(resources.settings, dataset)
+        place = files.legacy_path(resources.settings, dataset)
         place.parent.mkdir()
         file.rename(place)
     else:
-        resources.store.put_file(file, files.key(dataset))
+        resources.store.put_file(file, files.store_key(dataset))
     with resources.database.write() as session:
         session.add(dataset)
         session.commit()
@@ -89,15 +89,15 @@ def upload(
 def register(
     resources: Resources, directory: Path, job_id: UUID | None = UUID(int=2)
 ) -> ArtifactRef:
-    """An artifact as version 1 of `sentiment`; without a job it was imported."""
+    """Register an artifact as version 1 of `sentiment`; without a job it is imported."""
     if not directory.exists():
         (directory / "merged").mkdir(parents=True)
         (directory / "merged" / "config.json").write_text("{}")
         manifest.write(directory, {"spec": SPEC, "metrics": {}})
     ref = resources.store.put(directory, "jobs/earlier/a1")
     with resources.database.write() as session:
-        artifact = artifacts.add(session, job_id=job_id, kind="model", ref=ref)
-        registry.register(session, name="sentiment", artifact=artifact, facts=FACTS)
+        artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
+        registry.register(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
         session.commit()
     return ref
 
@@ -108,60 +108,64 @@ def locate(
     source: str | dict[str, str] = "rotten-tomatoes",
     ids: dict[str, str] | None = None,
     base: str = "minilm-l6",
-) -> Inputs:
+) -> LocalInputs:
     spec = {**SPEC, "base": base, "data": {**SPEC["data"], "source": source}}
     lease = Lease(UUID(int=1), 1, "alice", 60)
-    claimed = Claimed(
+    claimed = ClaimedJob(
         lease=lease,
-        kind=Kind.TRAINING,
+        kind=JobKind.TRAINING,
         spec=spec,
         dataset_ids=ids or {},
         register_as=None,
         promote_to=None,
         sweep_id=None,
-        failures=0,
-        furthest=0,
-        failed_at=frozenset(),
+        failure_count=0,
+        furthest_step=0,
+        failed_steps=frozenset(),
         waiting_code=None,
         checkpoint=None,
         time_limit_seconds=None,
         running_seconds=0,
         waited_seconds=None,
     )
-    return inputs.locate(
+    return inputs.resolve_inputs(
         resources.database, claimed, settings=resources.settings, store=resources.store
     )
 
 
-def test_samples_and_packaged_bases_stay_as_they_are(resources: Resources) -> None:
+def test_samples_and_packaged_bases_are_unchanged(resources: Resources) -> None:
     found = locate(resources)
     assert found.spec == SPEC
     assert found.names == {}
 
 
 @pytest.mark.parametrize("first_place", [False, True])
-def test_an_upload_becomes_its_file(resources: Resources, first_place: bool) -> None:
+def test_upload_is_resolved_to_its_file(resources: Resources, first_place: bool) -> None:
     dataset = upload(resources, "reviews", first_place=first_place)
     found = locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
     file = Path(found.spec["data"]["source"])
     assert (file.name, file.read_text()) == (f"{dataset.id}.csv", TEXT)
-    assert found.public(str(file)) == "reviews:1"
+    assert found.with_public_names(str(file)) == "reviews:1"
     assert {**found.spec, "data": None} == {**SPEC, "data": None}
 
 
-def test_a_workbook_comes_with_the_sheet_that_was_checked(resources: Resources) -> None:
+def test_workbook_is_resolved_with_its_sheet(resources: Resources) -> None:
     dataset = upload(resources, "reviews", sheet="März / 2026")
     found = locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
     source = found.spec["data"]["source"]
-    file, sheet = divided(source)
+    file, sheet = split_sheet(source)
     assert (Path(file).name, sheet) == (f"{dataset.id}.xlsx", "März / 2026")
     told = [source, f"{file} is damaged", f"{dataset.id}.xlsx, row 3"]
-    assert found.public(told) == ["reviews:1", "reviews:1 is damaged", "reviews:1, row 3"]
-    assert found.name_of_one(told[2])
-    assert not found.name_of_one("a fault of 2026")
+    assert found.with_public_names(told) == [
+        "reviews:1",
+        "reviews:1 is damaged",
+        "reviews:1, row 3",
+    ]
+    assert found.mentions_input(told[2])
+    assert not found.mentions_input("a fault of 2026")
 
 
-def test_uploads_part_by_part_become_files_beside_a_sample(resources: Resources) -> None:
+def test_uploads_per_split_are_resolved_next_to_a_sample(resources: Resources) -> None:
     dataset = upload(resources, "reviews")
     found = locate(
         resources,
@@ -169,31 +173,31 @@ def test_uploads_part_by_part_become_files_beside_a_sample(resources: Resources)
         ids={"train": str(dataset.id)},
     )
     assert found.spec["data"]["source"] == {
-        "train": str(files.find(resources.settings, resources.store, dataset)),
+        "train": str(files.local_path(resources.settings, resources.store, dataset)),
         "test": "rotten-tomatoes",
     }
 
 
-def test_an_own_version_becomes_its_merged_checkpoint(resources: Resources, tmp_path: Path) -> None:
+def test_model_version_is_resolved_to_its_merged_checkpoint(
+    resources: Resources, tmp_path: Path
+) -> None:
     ref = register(resources, tmp_path / "made")
     found = locate(resources, base="sentiment:1")
     assert found.spec["base"] == str(resources.store.path(ref) / "merged")
-    assert found.public(found.spec["base"]) == "sentiment:1"
+    assert found.with_public_names(found.spec["base"]) == "sentiment:1"
 
 
 @pytest.mark.parametrize("settings", ["local"], indirect=True)
-def test_an_imported_version_is_held_to_what_an_import_may_contain(
-    resources: Resources, tmp_path: Path
-) -> None:
+def test_imported_version_is_validated(resources: Resources, tmp_path: Path) -> None:
     directory = make_artifact(tmp_path / "made")
     ATTACKS["a letter becomes 200,000"](directory)
     register(resources, directory, job_id=None)
-    with pytest.raises(TokenizerUnfit):
+    with pytest.raises(UnsupportedTokenizer):
         locate(resources, base="sentiment:1")
 
 
 @pytest.mark.parametrize("base", ["/bases/a:b", "./a:b", "google-bert/bert-base-uncased"])
-def test_other_bases_are_left_to_the_training(resources: Resources, base: str) -> None:
+def test_other_bases_are_unchanged(resources: Resources, base: str) -> None:
     assert locate(resources, base=base).spec["base"] == base
 
 
@@ -217,25 +221,23 @@ def test_no_transaction_is_open_while_files_are_read(
 
 @pytest.mark.parametrize("settings", ["local"], indirect=True)
 @pytest.mark.parametrize("first_place", [False, True])
-def test_a_file_that_changed_after_the_upload_is_refused(
-    resources: Resources, first_place: bool
-) -> None:
+def test_changed_file_is_rejected(resources: Resources, first_place: bool) -> None:
     dataset = upload(resources, "reviews", first_place=first_place)
-    file = files.find(resources.settings, resources.store, dataset)
+    file = files.local_path(resources.settings, resources.store, dataset)
     file.write_text(file.read_text().replace("good", "nice"))
     with pytest.raises(InputChanged, match="reviews:1"):
         locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
 
 
-def test_a_file_that_is_gone_is_refused(resources: Resources) -> None:
+def test_missing_file_is_rejected(resources: Resources) -> None:
     dataset = upload(resources, "reviews")
-    resources.store.delete(files.key(dataset))
+    resources.store.delete(files.store_key(dataset))
     with pytest.raises(InputChanged, match="reviews:1"):
         locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
 
 
 @pytest.mark.parametrize("settings", ["s3"], indirect=True)
-def test_a_store_that_does_not_answer_is_no_fault_of_the_file(
+def test_unreachable_store_is_not_a_file_error(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = upload(resources, "reviews")
@@ -245,20 +247,22 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_file(
         locate(replace(resources, store=anew), source="reviews:1", ids={"all": str(dataset.id)})
 
 
-def test_an_upload_that_was_deleted_is_refused(resources: Resources) -> None:
+def test_deleted_upload_is_rejected(resources: Resources) -> None:
     with pytest.raises(DatasetNotFound):
         locate(resources, source="reviews:1", ids={"all": str(new_id())})
 
 
-def test_paths_become_names_again_wherever_they_stand() -> None:
-    found = Inputs({}, {"/data/1.csv": "reviews:1", "1.csv": "reviews:1"})
-    assert found.public({"file": "/data/1.csv", "more": ["In 1.csv, row 3", 4, None]}) == {
+def test_paths_are_replaced_with_public_names() -> None:
+    found = LocalInputs({}, {"/data/1.csv": "reviews:1", "1.csv": "reviews:1"})
+    assert found.with_public_names(
+        {"file": "/data/1.csv", "more": ["In 1.csv, row 3", 4, None]}
+    ) == {
         "file": "reviews:1",
         "more": ["In reviews:1, row 3", 4, None],
     }
 
 
-def test_neither_an_error_nor_an_artifact_shows_where_the_file_lies(
+def test_errors_and_artifacts_do_not_contain_local_paths(
     resources: Resources, database: Database
 ) -> None:
     dataset = upload(resources, "reviews")
@@ -266,15 +270,15 @@ def test_neither_an_error_nor_an_artifact_shows_where_the_file_lies(
     ids = {"all": str(dataset.id)}
     failed = add_job(database, spec=spec, dataset_ids=ids)
     run(resources, "failed:one_class", "exit:65")
-    row = job(database, failed)
+    row = get_job(database, failed)
     assert row.error_message == "reviews:1 has one label."
     assert row.error_detail == {"file": "reviews:1"}
     good = add_job(database, spec=spec, dataset_ids=ids, run_after=now())
     run(resources, *GOOD)
     with database.read() as session:
-        artifact = artifacts.by_job(session, good)
+        artifact = artifacts.find_model_of_job(session, good)
     assert artifact is not None
     facts = manifest.verify(resources.store.path(artifact.ref))
     assert facts["spec"]["data"]["source"] == "reviews:1"
     assert str(resources.settings.data_dir) not in json.dumps(facts)
-    assert job(database, failed).state == JobState.FAILED
+    assert get_job(database, failed).state == JobState.FAILED

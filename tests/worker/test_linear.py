@@ -1,4 +1,4 @@
-"""A linear job in the hands of a worker: the real process. It begins anew, and nothing differs."""
+"""A linear job with the real process: restarted, it gives the same result."""
 
 import signal
 import threading
@@ -9,20 +9,20 @@ import pytest
 
 from app.database.base import JsonObject
 from app.database.engines import Database
-from app.queue.states import JobState, Lane, Outcome
+from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.resources import Resources
 from app.storage import repository as artifacts
-from app.storage.archive import described
-from app.storage.tables import MODEL
+from app.storage.archive import read_manifest
+from app.storage.tables import MODEL_KIND
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
-from tests.job_rows import add_job, attempts, job, state, take
+from tests.job_rows import add_job, attempts, claim_next, get_job, get_state
 from worker.devices import Slot
 from worker.run_job import JobRunner
-from worker.spawn import Warm
+from worker.spawn import ReusableChild
 
-CPU = Slot("cpu", Lane.CPU)
+CPU = Slot("cpu", DeviceClass.CPU)
 SPEC = TrainSpec(
     method=LinearSpec(), data=DataSpec(train_size=200, validation_size=50, test_size=50)
 )
@@ -34,21 +34,21 @@ def add(database: Database) -> UUID:
 
 
 def run(resources: Resources) -> None:
-    """Claim what waits and run it to its ending."""
+    """Claim the next job and run it to its end."""
     runner = JobRunner(resources, draining=threading.Event())
-    runner.run(take(resources.database), CPU, Warm())
+    runner.run(claim_next(resources.database), CPU, ReusableChild())
 
 
 def made(resources: Resources, job_id: UUID) -> JsonObject:
     """The manifest of what a job made."""
     with resources.database.read() as session:
-        artifact = artifacts.by_job(session, job_id)
+        artifact = artifacts.find_model_of_job(session, job_id)
     assert artifact is not None
-    assert artifact.kind == MODEL
-    return described(resources.store, artifact.ref, name="it")
+    assert artifact.kind == MODEL_KIND
+    return read_manifest(resources.store, artifact.ref, name="it")
 
 
-def test_a_killed_process_is_followed_by_one_that_begins_anew_and_nothing_differs(
+def test_restarted_linear_job_gives_the_same_result(
     resources: Resources, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trigger = tmp_path / "trigger"
@@ -56,18 +56,18 @@ def test_a_killed_process_is_followed_by_one_that_begins_anew_and_nothing_differ
     monkeypatch.setenv("LORAWORKS_FAULT", f"saving:kill:{trigger}")
     broken = add(database)
     run(resources)
-    assert state(database, broken) is JobState.QUEUED
+    assert get_state(database, broken) is JobState.QUEUED
     run(resources)
-    assert state(database, broken) is JobState.SUCCEEDED
+    assert get_state(database, broken) is JobState.SUCCEEDED
     assert [(a.outcome, a.signal, a.first_step) for a in attempts(database, broken)] == [
-        (Outcome.FAILED, signal.SIGKILL, 0),
-        (Outcome.SUCCEEDED, None, 0),
+        (AttemptOutcome.FAILED, signal.SIGKILL, 0),
+        (AttemptOutcome.SUCCEEDED, None, 0),
     ]
     unbroken = add(database)
     run(resources)
     first, second = made(resources, broken), made(resources, unbroken)
     assert first["files"] == second["files"]
     assert first["spec"]["base"] is None
-    summary = job(database, unbroken).summary
+    summary = get_job(database, unbroken).summary
     assert summary is not None
     assert summary["model_version"] == "words:2"

@@ -1,4 +1,4 @@
-"""A prediction run in the hands of a worker: the real process over a tiny model."""
+"""A prediction run with the real process and a tiny model."""
 
 import hashlib
 import json
@@ -12,23 +12,23 @@ import pytest
 from app.database.clock import now
 from app.database.engines import Database
 from app.predictions import service
-from app.queue.states import JobState, Lane, Outcome
+from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts
-from app.storage.tables import RESULTS
-from lora_core.prediction.run import CHUNK
-from tests.job_rows import attempts, change, job, state, take
+from app.storage.tables import RESULTS_KIND
+from lora_core.prediction.run import CHUNK_ROWS
+from tests.job_rows import attempts, claim_next, get_job, get_state, update_job
 from tests.lora_core.prediction.conftest import ROWS, make_texts
-from tests.prediction_rows import add_model, add_texts, submit
+from tests.prediction_rows import add_model, add_texts, create_run
 from tests.tiny_artifact import make_artifact
 from tests.waiting import wait_until
 from worker import workdir
 from worker.devices import Slot
 from worker.run_job import JobRunner
-from worker.spawn import Warm
+from worker.spawn import ReusableChild
 
-CPU = Slot("cpu", Lane.CPU)
+CPU = Slot("cpu", DeviceClass.CPU)
 
 
 @pytest.fixture
@@ -45,17 +45,17 @@ def _texts_and_model(resources: Resources, tmp_path: Path) -> None:
 
 @pytest.fixture
 def run_id(resources: Resources) -> UUID:
-    return submit(resources)
+    return create_run(resources)
 
 
 def run(resources: Resources, draining: threading.Event | None = None) -> None:
-    """Claim what waits and run it to its ending."""
+    """Claim the next job and run it to its end."""
     runner = JobRunner(resources, draining=draining or threading.Event())
-    runner.run(take(resources.database), CPU, Warm())
+    runner.run(claim_next(resources.database), CPU, ReusableChild())
 
 
 def digest(resources: Resources, run_id: UUID) -> str:
-    directory, _ = service.results(resources.database, resources.store, run_id=run_id)
+    directory, _ = service.open_results(resources.database, resources.store, run_id=run_id)
     return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
 
 
@@ -69,13 +69,13 @@ def heard_a_stop(pid: int) -> bool:
 def held(settings: Settings, hold: Path) -> int:
     """Wait until the process stands at the fault; its number."""
     wait_until(hold.with_name(f"{hold.name}.reached").exists, seconds=60)
-    [place] = workdir.found(settings)
-    _, pid, _ = json.loads(place.child.read_bytes())
+    [place] = workdir.list_attempt_dirs(settings)
+    _, pid, _ = json.loads(place.pid_file.read_bytes())
     return int(pid)
 
 
 @pytest.mark.slow  # the small form is in tests/lora_core/prediction; the next test goes on, too
-def test_a_killed_process_is_followed_by_one_that_goes_on_and_nothing_differs(
+def test_resumed_prediction_run_gives_the_same_results(
     resources: Resources,
     database: Database,
     run_id: UUID,
@@ -86,20 +86,20 @@ def test_a_killed_process_is_followed_by_one_that_goes_on_and_nothing_differs(
     trigger.touch()
     monkeypatch.setenv("LORAWORKS_FAULT", f"answered@2:kill:{trigger}")
     run(resources)
-    row = job(database, run_id)
-    assert (row.state, row.step, row.failures_counted) == (JobState.QUEUED, CHUNK, 1)
+    row = get_job(database, run_id)
+    assert (row.state, row.step, row.failures_counted) == (JobState.QUEUED, CHUNK_ROWS, 1)
     run(resources)
-    assert state(database, run_id) is JobState.SUCCEEDED
+    assert get_state(database, run_id) is JobState.SUCCEEDED
     assert [(a.outcome, a.signal, a.first_step) for a in attempts(database, run_id)] == [
-        (Outcome.FAILED, signal.SIGKILL, 0),
-        (Outcome.SUCCEEDED, None, CHUNK),
+        (AttemptOutcome.FAILED, signal.SIGKILL, 0),
+        (AttemptOutcome.SUCCEEDED, None, CHUNK_ROWS),
     ]
-    unbroken = submit(resources)
+    unbroken = create_run(resources)
     run(resources)
     assert digest(resources, run_id) == digest(resources, unbroken)
 
 
-def test_a_drain_gives_the_run_back_and_the_next_leg_leaves_results_and_nothing_else(
+def test_drained_prediction_run_is_resumed(
     resources: Resources,
     database: Database,
     settings: Settings,
@@ -117,25 +117,25 @@ def test_a_drain_gives_the_run_back_and_the_next_leg_leaves_results_and_nothing_
     wait_until(lambda: heard_a_stop(pid))
     hold.unlink()
     thread.join(60)
-    row = job(database, run_id)
-    assert (row.state, row.step, row.failures_counted) == (JobState.QUEUED, CHUNK, 0)
-    assert attempts(database, run_id)[0].outcome == Outcome.PREEMPTED
+    row = get_job(database, run_id)
+    assert (row.state, row.step, row.failures_counted) == (JobState.QUEUED, CHUNK_ROWS, 0)
+    assert attempts(database, run_id)[0].outcome == AttemptOutcome.PREEMPTED
     monkeypatch.delenv("LORAWORKS_FAULT")
     run(resources)
-    row = job(database, run_id)
+    row = get_job(database, run_id)
     assert (row.state, row.error_message) == (JobState.SUCCEEDED, None)
-    assert attempts(database, run_id)[1].first_step == CHUNK
+    assert attempts(database, run_id)[1].first_step == CHUNK_ROWS
     assert (row.step, row.total_steps) == (ROWS, ROWS)
     assert row.artifact_id is not None
     with database.read() as session:
-        artifact = artifacts.get(session, row.artifact_id)
-    assert (artifact.kind, artifact.key) == (RESULTS, f"predictions/{run_id}/a2")
-    directory, facts = service.results(database, resources.store, run_id=run_id)
+        artifact = artifacts.get_artifact(session, row.artifact_id)
+    assert (artifact.kind, artifact.key) == (RESULTS_KIND, f"predictions/{run_id}/a2")
+    directory, facts = service.open_results(database, resources.store, run_id=run_id)
     assert facts["metrics"] == row.summary
     assert facts["spec"]["model"] == "sentiment:1"
     assert facts["spec"]["data"]["source"] == "texts:1"
     assert len((directory / "results.jsonl").read_text().splitlines()) == ROWS
-    assert list(workdir.found(settings)) == []
+    assert list(workdir.list_attempt_dirs(settings)) == []
 
 
 @pytest.mark.slow  # the process leaves as after a drain, the job ends as in test_run_job.py
@@ -153,34 +153,34 @@ def test_a_cancel_ends_the_run_without_results(
     thread = threading.Thread(target=run, args=(resources,))
     thread.start()
     pid = held(settings, hold)
-    change(database, run_id, cancel_requested_at=now())
+    update_job(database, run_id, cancel_requested_at=now())
     wait_until(lambda: heard_a_stop(pid))
     hold.unlink()
     thread.join(60)
-    row = job(database, run_id)
+    row = get_job(database, run_id)
     assert (row.state, row.artifact_id) == (JobState.CANCELLED, None)
 
 
-def test_a_model_that_was_deleted_meanwhile_is_the_error(
+def test_deleted_model_fails_the_run(
     resources: Resources, database: Database, run_id: UUID
 ) -> None:
-    change(database, run_id, spec={**job(database, run_id).spec, "model": "sentiment:9"})
+    update_job(database, run_id, spec={**get_job(database, run_id).spec, "model": "sentiment:9"})
     run(resources)
-    row = job(database, run_id)
+    row = get_job(database, run_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "model_not_found")
 
 
 @pytest.mark.slow  # the error is in tests/lora_core/data/test_table.py, the name in test_inputs.py
-def test_an_error_in_the_file_names_it_as_users_do(
+def test_file_error_uses_the_public_name(
     resources: Resources, database: Database, tmp_path: Path
 ) -> None:
     """Such as in one that was uploaded to train on, where no other column is looked at."""
     file = tmp_path / "labelled.csv"
     file.write_text("body,predicted_label\na,b\n")
     add_texts(resources, file, rows=1, name="labelled")
-    run_id = submit(resources, dataset="labelled")
+    run_id = create_run(resources, dataset="labelled")
     run(resources)
-    row = job(database, run_id)
+    row = get_job(database, run_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "column_taken")
     assert row.error_message is not None
     assert row.error_message.startswith("labelled:1 has a column 'predicted_label'")

@@ -1,4 +1,4 @@
-"""Real worker processes: killed, stopped, abandoned, and told to leave."""
+"""Real worker processes: killed, suspended, orphaned, and drained."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import update
 
 from app.database.engines import Database
-from app.queue.states import JobState, Outcome
+from app.queue.states import AttemptOutcome, JobState
 from app.queue.tables import Job
 from app.settings import Settings
-from tests.job_rows import add_job, attempts, events, everything, job, state
+from tests.job_rows import add_job, attempts, dump_tables, events, get_job, get_state
 from tests.waiting import put_to_sleep, wait_until
 from tests.worker.test_run_job import GOOD
 from worker import process_identity, workdir
@@ -30,7 +30,7 @@ def environment(settings: Settings, **changes: object) -> dict[str, str]:
     """Quick settings on the same data."""
     quick: dict[str, object] = {
         "data_dir": settings.data_dir,
-        "database_url": settings.url,
+        "database_url": settings.sqlalchemy_url,
         "poll_seconds": 0.05,
         "beat_seconds": 0.2,
         "lease_seconds": 30,
@@ -71,38 +71,38 @@ def job_id(database: Database) -> UUID:
     return add_job(database)
 
 
-def child_in(file: Path) -> process_identity.Process:
+def child_in(file: Path) -> process_identity.ProcessIdentity:
     """The training that wrote its number into the file."""
     text = wait_until(lambda: file.exists() and file.read_text(), what="the start of the training")
-    return process_identity.process(int(text))
+    return process_identity.identify(int(text))
 
 
-def test_a_worker_trains_what_waits_and_leaves_when_told(
+def test_worker_runs_queued_jobs_and_drains(
     database: Database, settings: Settings, start: Start
 ) -> None:
     jobs = [add_job(database) for _ in range(3)]
     worker = start(*GOOD, slots=2)
-    wait_until(lambda: {state(database, each) for each in jobs} == {JobState.SUCCEEDED})
+    wait_until(lambda: {get_state(database, each) for each in jobs} == {JobState.SUCCEEDED})
     worker.send_signal(signal.SIGINT)  # all others are told by SIGTERM
     assert worker.wait(20) == 0
-    assert list(workdir.found(settings)) == []
+    assert list(workdir.list_attempt_dirs(settings)) == []
 
 
-def test_a_killed_worker_takes_its_training_along_and_the_next_one_goes_on(
+def test_killed_worker_ends_its_training_and_the_next_resumes(
     database: Database, start: Start, job_id: UUID, tmp_path: Path
 ) -> None:
     worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
     child = child_in(tmp_path / "child")
     worker.kill()
-    wait_until(lambda: not process_identity.alive(child), what="the end of the training")
-    assert state(database, job_id) is JobState.RUNNING
+    wait_until(lambda: not process_identity.is_alive(child), what="the end of the training")
+    assert get_state(database, job_id) is JobState.RUNNING
     start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
-    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
-    row = job(database, job_id)
+    wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
+    row = get_job(database, job_id)
     assert (row.attempt, row.failures_counted) == (2, 1)
     assert [attempt.outcome for attempt in attempts(database, job_id)] == [
-        Outcome.LOST,
-        Outcome.SUCCEEDED,
+        AttemptOutcome.LOST,
+        AttemptOutcome.SUCCEEDED,
     ]
     assert [event.kind for event in events(database, job_id)].count("succeeded") == 1
 
@@ -110,38 +110,38 @@ def test_a_killed_worker_takes_its_training_along_and_the_next_one_goes_on(
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_a_worker_that_is_told_to_leave_gives_its_job_back(
+def test_draining_worker_requeues_its_job(
     database: Database, start: Start, job_id: UUID, tmp_path: Path, number: int
 ) -> None:
     worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
     child = child_in(tmp_path / "child")
     worker.send_signal(number)
     assert worker.wait(20) == 0
-    assert not process_identity.alive(child)
-    row = job(database, job_id)
+    assert not process_identity.is_alive(child)
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
-    assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
+    assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
 
 
-def test_a_worker_that_cannot_give_its_job_back_in_time_says_so(
+def test_drain_timeout_is_reported(
     database: Database,
     start: Start,
     job_id: UUID,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CLOSING_SECONDS", "0.3")
+    monkeypatch.setenv("FINAL_WRITE_SECONDS", "0.3")
     worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD, stop_grace_seconds=0.3)
     child = child_in(tmp_path / "child")
     with database.write() as session:  # no one else can write to the job
         session.execute(update(Job).where(Job.id == job_id).values(priority=1))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(20) == NOT_IN_TIME
-    wait_until(lambda: not process_identity.alive(child), what="the end of the training")
-    assert state(database, job_id) is JobState.RUNNING  # until its lease is over
+    wait_until(lambda: not process_identity.is_alive(child), what="the end of the training")
+    assert get_state(database, job_id) is JobState.RUNNING  # until its lease is over
 
 
-def test_a_worker_leaves_when_whoever_started_it_is_gone(
+def test_worker_exits_with_its_parent(
     database: Database, start: Start, job_id: UUID, tmp_path: Path
 ) -> None:
     worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
@@ -149,11 +149,11 @@ def test_a_worker_leaves_when_whoever_started_it_is_gone(
     assert worker.stdin is not None
     worker.stdin.close()
     assert worker.wait(20) == 0
-    assert not process_identity.alive(child)
-    assert state(database, job_id) is JobState.QUEUED
+    assert not process_identity.is_alive(child)
+    assert get_state(database, job_id) is JobState.QUEUED
 
 
-def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
+def test_suspended_worker_with_expired_lease_changes_nothing(
     database: Database, start: Start, job_id: UUID, tmp_path: Path
 ) -> None:
     actions = ("started:5", f"first:{tmp_path / 'child'}", *GOOD)
@@ -161,16 +161,16 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
     child = child_in(tmp_path / "child")
     put_to_sleep(sleeper.pid, database)
     start(*actions, lease_seconds=1)
-    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
-    wait_until(lambda: not process_identity.alive(child), what="the end of the old training")
-    before = everything(database)
+    wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
+    wait_until(lambda: not process_identity.is_alive(child), what="the end of the old training")
+    before = dump_tables(database)
     sleeper.send_signal(signal.SIGCONT)
     sleeper.send_signal(signal.SIGTERM)
     assert sleeper.wait(20) == 0
-    assert everything(database) == before
+    assert dump_tables(database) == before
     assert [attempt.outcome for attempt in attempts(database, job_id)] == [
-        Outcome.LOST,
-        Outcome.SUCCEEDED,
+        AttemptOutcome.LOST,
+        AttemptOutcome.SUCCEEDED,
     ]
 
 
@@ -183,13 +183,13 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
     ],
     ids=["settings", "schema", "folder"],
 )
-def test_a_worker_that_cannot_work_says_why(
+def test_startup_error_is_reported(
     start: Start, tmp_path: Path, wrong: dict[str, object], code: str
 ) -> None:
     if "database_url" in wrong:
         wrong = {"database_url": f"sqlite:///{tmp_path}/empty.sqlite3"}
     assert start(**wrong).wait(20) == BAD_SETTINGS
     log = (tmp_path / "worker.log").read_text()
-    assert "the worker cannot start" in log
+    assert "cannot start the worker" in log
     assert f'"{code}"' in log
     assert "Traceback" not in log

@@ -1,4 +1,4 @@
-"""What dead workers leave behind is put right."""
+"""The jobs, processes, and directories of dead workers are recovered."""
 
 import json
 import os
@@ -19,18 +19,18 @@ from app.database import clock as database_clock
 from app.database.clock import now
 from app.database.engines import Database
 from app.queue import heartbeats, leases
-from app.queue.fencing import Claimed, Owner
-from app.queue.states import JobState, Lane, Outcome
+from app.queue.fencing import ClaimedJob, WorkerIdentity
+from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import Worker
 from app.resources import Resources
 from app.settings import Settings
 from tests.clock import Clock
-from tests.job_rows import add_job, attempts, change, job, state
+from tests.job_rows import add_job, attempts, get_job, get_state, update_job
 from tests.waiting import wait_until
 from worker import process_identity, workdir
 from worker.reconciler import Reconciler
 
-ME = process_identity.this_worker()
+ME = process_identity.current_owner()
 DEAD = replace(ME, id="dead", pid_start=ME.pid_start - 1)  # our number, but another process
 ELSEWHERE = replace(DEAD, id="elsewhere", host="another-machine")
 
@@ -40,10 +40,12 @@ def reconciler(resources: Resources) -> Reconciler:
     return Reconciler(resources, ME, draining=threading.Event(), devices=[])
 
 
-def claim(database: Database, owner: Owner) -> Claimed:
+def claim(database: Database, owner: WorkerIdentity) -> ClaimedJob:
     with database.write() as session:
-        heartbeats.announce(session, owner, draining=False, devices=[])
-        claimed = leases.claim(session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60)
+        heartbeats.record_heartbeat(session, owner, draining=False, devices=[])
+        claimed = leases.claim(
+            session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
+        )
         session.commit()
     assert claimed is not None
     return claimed
@@ -54,91 +56,93 @@ def test_a_dead_worker_of_this_machine_loses_its_job_at_once(
 ) -> None:
     job_id = add_job(database)
     claim(database, DEAD)
-    reconciler.tick()
-    row = job(database, job_id)
+    reconciler.run_once()
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
-    assert attempts(database, job_id)[0].outcome == Outcome.LOST
+    assert attempts(database, job_id)[0].outcome == AttemptOutcome.LOST
 
 
-def test_a_cancel_that_a_dead_worker_never_saw_is_done(
+def test_cancel_of_a_dead_workers_job_is_completed(
     database: Database, reconciler: Reconciler
 ) -> None:
     job_id = add_job(database)
     claim(database, DEAD)
-    change(database, job_id, cancel_requested_at=now())
-    reconciler.tick()
-    assert state(database, job_id) is JobState.CANCELLED
+    update_job(database, job_id, cancel_requested_at=now())
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.CANCELLED
 
 
 @pytest.mark.parametrize("owner", [ME, ELSEWHERE])
-def test_a_worker_that_lives_or_is_not_ours_to_judge_keeps_its_job(
-    database: Database, reconciler: Reconciler, owner: Owner
+def test_live_or_unknown_worker_keeps_its_job(
+    database: Database, reconciler: Reconciler, owner: WorkerIdentity
 ) -> None:
     job_id = add_job(database)
     claim(database, owner)
-    reconciler.tick()
-    assert state(database, job_id) is JobState.RUNNING
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.RUNNING
 
 
-def test_a_lease_that_ran_out_is_taken_back_after_one_healthy_lease(
+def test_overdue_lease_expires_after_one_healthy_lease_period(
     resources: Resources, database: Database
 ) -> None:
     patient = Reconciler(resources, ME, draining=threading.Event(), devices=[])
     job_id = add_job(database)
     claim(database, ELSEWHERE)
-    change(database, job_id, lease_expires_at=now() - 1)
-    patient.tick()
-    assert state(database, job_id) is JobState.RUNNING  # it may only be late, as after an outage
+    update_job(database, job_id, lease_expires_at=now() - 1)
+    patient.run_once()
+    assert (
+        get_state(database, job_id) is JobState.RUNNING
+    )  # it may only be late, as after an outage
     patient._healthy_since -= resources.settings.lease_seconds
-    patient.tick()
-    assert state(database, job_id) is JobState.QUEUED
+    patient.run_once()
+    assert get_state(database, job_id) is JobState.QUEUED
 
 
-def test_a_jump_of_the_clock_gives_every_lease_time_again(
+def test_clock_jump_extends_all_leases(
     resources: Resources, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
-    reconciler.tick()
+    reconciler.run_once()
     reconciler._healthy_since -= 1000
     monkeypatch.setattr("worker.reconciler.clock.read_clock", lambda _: 1e12)
     job_id = add_job(database)
     claim_late(database, job_id)
-    reconciler.tick()
-    assert state(database, job_id) is JobState.RUNNING
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.RUNNING
 
 
-def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
+def test_outage_is_logged_at_start_and_end(
     reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(_: Session) -> None:
         raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
 
     with structlog.testing.capture_logs() as logs:
-        reconciler.tick()
+        reconciler.run_once()
         with monkeypatch.context() as patch:
             patch.setattr(Session, "commit", away)
             for _ in range(3):
-                reconciler.tick()  # its second step asks nothing here, and so is no answer
-        reconciler.tick()
-        reconciler.tick()
+                reconciler.run_once()  # its second step asks nothing here, and so is no answer
+        reconciler.run_once()
+        reconciler.run_once()
     lines = [line["event"] for line in logs]
-    assert lines == ["the database does not answer", "the database answers again"]
+    assert lines == ["the database is unreachable", "the database is reachable again"]
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Of this machine and, far ahead, of the database."""
     clock = Clock()
-    monkeypatch.setattr("worker.reconciler.own_clock", clock)
+    monkeypatch.setattr("worker.reconciler.boot_clock", clock)
     monkeypatch.setattr("worker.reconciler.clock.read_clock", lambda _: 1e9 + clock.now)
     return clock
 
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(heartbeats, "announce"), (database_clock, "read_clock"), (Session, "commit")],
+    [(heartbeats, "record_heartbeat"), (database_clock, "read_clock"), (Session, "commit")],
 )
-def test_a_slow_database_is_no_jump_of_its_clock(
+def test_slow_database_is_not_a_clock_jump(
     resources: Resources,
     database: Database,
     clock: Clock,
@@ -147,9 +151,9 @@ def test_a_slow_database_is_no_jump_of_its_clock(
     name: str,
 ) -> None:
     reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
-    reconciler.tick()
+    reconciler.run_once()
     job_id = add_job(database, run_after=now() + 3000)
-    due = job(database, job_id).run_after
+    due = get_job(database, job_id).run_after
     real = getattr(where, name)
 
     def slow(*args: Any, **kwargs: Any) -> Any:
@@ -158,30 +162,28 @@ def test_a_slow_database_is_no_jump_of_its_clock(
 
     with monkeypatch.context() as patch:
         patch.setattr(where, name, slow)
-        reconciler.tick()
-    reconciler.tick()
-    assert job(database, job_id).run_after == due
+        reconciler.run_once()
+    reconciler.run_once()
+    assert get_job(database, job_id).run_after == due
 
 
-def test_when_the_machine_has_slept_leases_get_time_again_and_jobs_wait_on(
+def test_suspend_extends_leases_and_queue_timeouts(
     resources: Resources, database: Database, clock: Clock
 ) -> None:
     reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
-    reconciler.tick()
+    reconciler.run_once()
     reconciler._healthy_since -= 1000
     job_id = add_job(database)
     claim_late(database, job_id)
     waiting = add_job(database, run_after=now() + 3000)
-    due = job(database, waiting).run_after
+    due = get_job(database, waiting).run_after
     clock.now += 3600
-    reconciler.tick()
-    assert state(database, job_id) is JobState.RUNNING
-    assert job(database, waiting).run_after == due
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.RUNNING
+    assert get_job(database, waiting).run_after == due
 
 
-def test_a_worker_of_another_boot_is_dead_once_it_is_silent(
-    resources: Resources, database: Database
-) -> None:
+def test_silent_worker_of_another_boot_is_dead(resources: Resources, database: Database) -> None:
     """It ran here before a restart; or it is on another machine of the same name, and alive."""
     settings = resources.settings.model_copy(update={"reconcile_seconds": 10})
     reconciler = Reconciler(
@@ -191,22 +193,20 @@ def test_a_worker_of_another_boot_is_dead_once_it_is_silent(
     owner = replace(ME, id="of another boot", boot_id="another/1")
     claim(database, owner)
     reconciler._healthy_since -= 1000
-    reconciler.tick()
-    assert state(database, job_id) is JobState.RUNNING
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.RUNNING
     with database.write() as session:
         session.get_one(Worker, owner.id).seen_at -= 31
         session.commit()
     reconciler._healthy_since += 1000  # as after an outage, in which nobody could say a word
-    reconciler.tick()
-    assert state(database, job_id) is JobState.RUNNING
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.RUNNING
     reconciler._healthy_since -= 31
-    reconciler.tick()
-    assert state(database, job_id) is JobState.QUEUED
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.QUEUED
 
 
-def test_a_worker_that_drains_is_alive_until_it_leaves(
-    resources: Resources, database: Database
-) -> None:
+def test_draining_worker_is_alive_until_it_exits(resources: Resources, database: Database) -> None:
     draining = threading.Event()
     draining.set()
     reconciler = Reconciler(resources, ME, draining=draining, devices=[])
@@ -220,7 +220,7 @@ def test_a_worker_that_drains_is_alive_until_it_leaves(
 
     seen: set[float] = set()
     wait_until(lambda: len(moments()) > 2)
-    reconciler.leave()
+    reconciler.stop()
     thread.join(10)
     assert not thread.is_alive()
     with database.read() as session:
@@ -229,60 +229,62 @@ def test_a_worker_that_drains_is_alive_until_it_leaves(
 
 def claim_late(database: Database, job_id: UUID) -> None:
     with database.write() as session:
-        leases.claim(session, owner=ELSEWHERE, lane=Lane.CPU, device="cpu", lease_seconds=60)
+        leases.claim(
+            session, owner=ELSEWHERE, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
+        )
         session.commit()
-    change(database, job_id, lease_expires_at=now() - 1)
+    update_job(database, job_id, lease_expires_at=now() - 1)
 
 
-def test_what_still_trains_for_an_attempt_that_is_over_is_killed(
+def test_process_of_a_finished_attempt_is_killed(
     settings: Settings, database: Database, reconciler: Reconciler
 ) -> None:
     job_id = add_job(database)
     claim(database, DEAD)
     orphan = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
     directory = place_of(settings, job_id, attempt=1)
-    (directory / "child.json").write_text(json.dumps(process_identity.process(orphan.pid)))
-    reconciler.tick()
-    assert state(database, job_id) is JobState.QUEUED
+    (directory / "child.json").write_text(json.dumps(process_identity.identify(orphan.pid)))
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.QUEUED
     assert orphan.wait(10) == -9
     assert not directory.exists()
 
 
-def test_the_directory_of_a_running_attempt_is_left_alone(
+def test_directory_of_a_running_attempt_is_kept(
     settings: Settings, database: Database, reconciler: Reconciler
 ) -> None:
     job_id = add_job(database)
     claim(database, ME)
     running = place_of(settings, job_id, attempt=1)
-    (running / "child.json").write_text(json.dumps(process_identity.process(os.getpid())))
+    (running / "child.json").write_text(json.dumps(process_identity.identify(os.getpid())))
     over = [place_of(settings, job_id, attempt=2), place_of(settings, UUID(int=5), attempt=1)]
     (over[0] / "child.json").write_text("half a")
     strange = settings.work_dir / "jobs" / "notes-a1"
     strange.mkdir(parents=True)
-    reconciler.tick()
+    reconciler.run_once()
     assert running.is_dir()
     assert strange.is_dir()
     assert not any(directory.exists() for directory in over)
 
 
-def test_directories_that_vanish_meanwhile_are_no_error(settings: Settings) -> None:
+def test_vanishing_directories_are_not_an_error(settings: Settings) -> None:
     job_id = UUID(int=5)
     directories = [place_of(settings, job_id, attempt=each) for each in (1, 2)]
-    found = workdir.found(settings)
+    found = workdir.list_attempt_dirs(settings)
     next(found)
     for each in directories:
-        workdir.clear(each)
+        workdir.remove(each)
     list(found)
-    workdir.place(settings, job_id, 3).directory.mkdir()  # what it lies in is still there
+    workdir.attempt_dir(settings, job_id, 3).path.mkdir()  # what it lies in is still there
 
 
 def place_of(settings: Settings, job_id: UUID, *, attempt: int) -> Path:
-    directory = workdir.place(settings, job_id, attempt).directory
+    directory = workdir.attempt_dir(settings, job_id, attempt).path
     directory.mkdir(parents=True)
     return directory
 
 
-def test_workers_are_listed_while_they_live_and_forgotten_long_after(
+def test_workers_are_listed_and_deleted_when_stale(
     database: Database, reconciler: Reconciler
 ) -> None:
     holding = add_job(database)
@@ -291,10 +293,10 @@ def test_workers_are_listed_while_they_live_and_forgotten_long_after(
         session.merge(_worker("silent"))
         session.merge(_worker("holding"))
         session.commit()
-    reconciler.tick()
+    reconciler.run_once()
     with database.read() as session:
         assert set(session.scalars(select(Worker.id))) == {ME.id, "holding"}
-    assert state(database, holding) is JobState.RUNNING
+    assert get_state(database, holding) is JobState.RUNNING
 
 
 def _worker(name: str) -> Worker:
@@ -310,7 +312,7 @@ def _worker(name: str) -> Worker:
     )
 
 
-def test_an_outage_of_the_database_is_no_time_in_the_queue(
+def test_database_outage_does_not_count_as_queue_time(
     resources: Resources, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = add_job(database, run_after=now() - 100)
@@ -324,9 +326,9 @@ def test_an_outage_of_the_database_is_no_time_in_the_queue(
         raise OperationalError("COMMIT", {}, Exception("gone"))
 
     monkeypatch.setattr(Session, "commit", away)
-    reconciler.tick()
+    reconciler.run_once()
     monkeypatch.setattr(Session, "commit", real)
-    reconciler.tick()
-    assert state(database, job_id) is JobState.QUEUED
-    Reconciler(limited, ME, draining=threading.Event(), devices=[]).tick()  # saw no outage
-    assert state(database, job_id) is JobState.FAILED
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.QUEUED
+    Reconciler(limited, ME, draining=threading.Event(), devices=[]).run_once()  # saw no outage
+    assert get_state(database, job_id) is JobState.FAILED

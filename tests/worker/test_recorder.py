@@ -1,4 +1,4 @@
-"""What a training process tells is written once, in order, and only by the owner."""
+"""Events are written once, in order, and only by the owner of the job."""
 
 import threading
 from collections.abc import Callable
@@ -18,10 +18,19 @@ from app.settings import Settings
 from app.storage.store import ArtifactRef
 from lora_core.events import Evaluated, Noted, Phase, Tick
 from lora_core.specs.data import Split
-from tests.job_rows import add_job, change, events, everything, give_back, job, points, take
+from tests.job_rows import (
+    add_job,
+    claim_next,
+    dump_tables,
+    events,
+    get_job,
+    points,
+    preempt,
+    update_job,
+)
 from tests.waiting import wait_until
-from tests.worker.test_rows import STEP
-from worker.recorder import LONGEST_MESSAGE, WRITE_ROWS, Recorder
+from tests.worker.test_event_rows import STEP
+from worker.recorder import MAX_BATCH_ROWS, MAX_MESSAGE_CHARS, Recorder
 
 
 @pytest.fixture
@@ -31,20 +40,20 @@ def job_id(database: Database) -> UUID:
 
 @pytest.fixture
 def lease(database: Database, job_id: UUID) -> Lease:
-    return take(database).lease
+    return claim_next(database).lease
 
 
 @pytest.fixture
 def recorder(database: Database, lease: Lease) -> Recorder:
-    return Recorder(database, lease, beat_seconds=0.3, drop=lambda _: None)
+    return Recorder(database, lease, heartbeat_seconds=0.3, delete_artifact=lambda _: None)
 
 
-def test_points_and_events_share_one_row_of_numbers(
+def test_metrics_and_events_share_sequence_numbers(
     database: Database, job_id: UUID, recorder: Recorder
 ) -> None:
-    recorder.add(STEP)
-    recorder.add(Noted(code="cut", message="Three texts are cut."))
-    recorder.add(STEP.model_copy(update={"step": 4}))
+    recorder.add_event(STEP)
+    recorder.add_event(Noted(code="cut", message="Three texts are cut."))
+    recorder.add_event(STEP.model_copy(update={"step": 4}))
     recorder.write()
     numbers = [row.seq for row in points(database, job_id)]
     assert numbers == [2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14]  # 1 is the event of the claim
@@ -53,7 +62,7 @@ def test_points_and_events_share_one_row_of_numbers(
         (8, "noted"),
     ]
     assert {row.attempt for row in points(database, job_id)} == {1}
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.step, row.stream_seq) == (4, 14)
     recorder.write()
     assert len(points(database, job_id)) == 12
@@ -63,62 +72,60 @@ def test_the_last_evaluation_does_not_repeat_a_point(
     database: Database, job_id: UUID, recorder: Recorder
 ) -> None:
     for step, loss in ((1, 0.5), (2, 0.6), (1, 0.5)):
-        recorder.add(Evaluated(step=step, split=Split.VALIDATION, metrics={"loss": loss}))
+        recorder.add_event(Evaluated(step=step, split=Split.VALIDATION, metrics={"loss": loss}))
     recorder.write()
-    recorder.add(Evaluated(step=1, split=Split.VALIDATION, metrics={"loss": 0.5}))
-    recorder.add(Evaluated(step=1, split=Split.TEST, metrics={"loss": 0.4}))
+    recorder.add_event(Evaluated(step=1, split=Split.VALIDATION, metrics={"loss": 0.5}))
+    recorder.add_event(Evaluated(step=1, split=Split.TEST, metrics={"loss": 0.4}))
     recorder.write()
     found = [(row.split, row.step, row.value) for row in points(database, job_id)]
     assert found == [("validation", 1, 0.5), ("validation", 2, 0.6), ("test", 1, 0.4)]
 
 
-def test_public_names_stand_in_messages_and_long_ones_are_cut(
+def test_messages_use_public_names_and_are_truncated(
     database: Database, job_id: UUID, recorder: Recorder
 ) -> None:
-    recorder.public = lambda value: (
+    recorder.to_public = lambda value: (
         value.replace("/data/1.csv", "reviews:1") if isinstance(value, str) else value
     )
-    recorder.add(Noted(code="cut", message="/data/1.csv has long texts." + "x" * 10_000))
+    recorder.add_event(Noted(code="cut", message="/data/1.csv has long texts." + "x" * 10_000))
     recorder.write()
     message = events(database, job_id)[-1].message
     assert message.startswith("reviews:1 has long texts.")
-    assert len(message) == LONGEST_MESSAGE
+    assert len(message) == MAX_MESSAGE_CHARS
 
 
-def test_it_is_time_to_write_after_many_rows_or_a_while(recorder: Recorder) -> None:
-    assert not recorder.due()
-    while len(recorder._rows) < WRITE_ROWS:
-        assert not recorder.due()
-        recorder.add(STEP.model_copy(update={"step": recorder.step + 1}))
-    assert recorder.due()
+def test_write_is_due_after_many_rows_or_some_time(recorder: Recorder) -> None:
+    assert not recorder.is_due()
+    while len(recorder._rows) < MAX_BATCH_ROWS:
+        assert not recorder.is_due()
+        recorder.add_event(STEP.model_copy(update={"step": recorder.step + 1}))
+    assert recorder.is_due()
     recorder.write()
-    assert not recorder.due()
-    wait_until(recorder.due, seconds=5)  # the beat, with nothing to tell
+    assert not recorder.is_due()
+    wait_until(recorder.is_due, seconds=5)  # the beat, with nothing to tell
 
 
-def test_a_tick_moves_the_step_on(database: Database, job_id: UUID, recorder: Recorder) -> None:
-    recorder.add(Tick(phase=Phase.TRAINING, step=9))
+def test_tick_advances_the_step(database: Database, job_id: UUID, recorder: Recorder) -> None:
+    recorder.add_event(Tick(phase=Phase.TRAINING, step=9))
     recorder.write()
-    assert job(database, job_id).step == 9
+    assert get_job(database, job_id).step == 9
 
 
-def test_a_cancel_is_seen(database: Database, job_id: UUID, recorder: Recorder) -> None:
+def test_cancel_request_is_noticed(database: Database, job_id: UUID, recorder: Recorder) -> None:
     recorder.write()
     assert not recorder.cancel_requested
-    change(database, job_id, cancel_requested_at=now())
+    update_job(database, job_id, cancel_requested_at=now())
     recorder.write()
     assert recorder.cancel_requested
 
 
-def test_who_lost_the_job_writes_nothing(
-    database: Database, lease: Lease, recorder: Recorder
-) -> None:
-    give_back(database, lease)
-    before = everything(database)
-    recorder.add(STEP)
+def test_lost_lease_writes_nothing(database: Database, lease: Lease, recorder: Recorder) -> None:
+    preempt(database, lease)
+    before = dump_tables(database)
+    recorder.add_event(STEP)
     recorder.write()
     assert recorder.fenced
-    assert everything(database) == before
+    assert dump_tables(database) == before
 
 
 def lose_an_answer(monkeypatch: pytest.MonkeyPatch, *, happened: bool) -> None:
@@ -136,9 +143,9 @@ def lose_an_answer(monkeypatch: pytest.MonkeyPatch, *, happened: bool) -> None:
 
 NOTED = Noted(code="cut", message="Three texts are cut.")
 PARTS: dict[str, Callable[[Recorder], None]] = {
-    "words": lambda recorder: recorder.add(NOTED),
-    "points": lambda recorder: recorder.add(STEP),
-    "checkpoint": lambda recorder: recorder.note_stored(
+    "words": lambda recorder: recorder.add_event(NOTED),
+    "points": lambda recorder: recorder.add_event(STEP),
+    "checkpoint": lambda recorder: recorder.add_checkpoint(
         3, ArtifactRef("checkpoints/x/a1/step-3", "0" * 64, 1)
     ),
 }
@@ -146,7 +153,7 @@ PARTS: dict[str, Callable[[Recorder], None]] = {
 
 @pytest.mark.parametrize("happened", [True, False], ids=["happened", "did-not"])
 @pytest.mark.parametrize("first", PARTS)
-def test_a_commit_of_which_no_answer_came_is_made_once(
+def test_uncertain_commit_is_written_once(
     database: Database,
     job_id: UUID,
     recorder: Recorder,
@@ -162,7 +169,7 @@ def test_a_commit_of_which_no_answer_came_is_made_once(
     with database.write() as session:  # takes the next number, whichever this is
         repository.request_cancel(session, job_id)
         session.commit()
-    recorder.add(Noted(code="cut", message="Three more."))
+    recorder.add_event(Noted(code="cut", message="Three more."))
     recorder.write()
     assert len(points(database, job_id)) == 6
     kinds = ["started", "cancel_requested", "checkpoint", "noted", "noted"]
@@ -173,23 +180,23 @@ def test_a_commit_of_which_no_answer_came_is_made_once(
     assert len(events(database, job_id)) == len(kinds)
 
 
-def test_last_rows_wait_for_the_database(
+def test_flush_waits_for_the_database(
     database: Database, job_id: UUID, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder.add(STEP)
+    recorder.add_event(STEP)
     lose_an_answer(monkeypatch, happened=False)
     recorder.flush()
     assert len(points(database, job_id)) == 6
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])  # one writer at a time
-def test_the_last_rows_outwait_a_busy_database(
+def test_flush_outlasts_a_busy_database(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.database.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.database.sqlite.BUSY_TIMEOUT_SECONDS", 0.05)
     impatient = open_database(settings)
-    recorder = Recorder(impatient, lease, beat_seconds=1, drop=lambda _: None)
-    recorder.add(STEP)
+    recorder = Recorder(impatient, lease, heartbeat_seconds=1, delete_artifact=lambda _: None)
+    recorder.add_event(STEP)
     other = sqlite.connect(str(settings.sqlite_path), isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     freed = threading.Timer(0.3, other.close)
@@ -200,7 +207,7 @@ def test_the_last_rows_outwait_a_busy_database(
     impatient.close()
 
 
-def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
+def test_outage_is_logged_at_start_and_end(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with structlog.testing.capture_logs() as logs:
@@ -212,19 +219,19 @@ def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
             lose_an_answer(monkeypatch, happened=False)
             recorder.flush()
             recorder.write()
-    lines = ["the database does not answer", "the database answers again"]
+    lines = ["the database is unreachable", "the database is reachable again"]
     assert [line["event"] for line in logs] == lines * 2
     assert 0 <= logs[1]["seconds"] < 60
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])  # one writer at a time
-def test_rows_wait_while_the_database_is_busy(
+def test_rows_are_buffered_while_the_database_is_busy(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.database.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.database.sqlite.BUSY_TIMEOUT_SECONDS", 0.05)
     impatient = open_database(settings)
-    recorder = Recorder(impatient, lease, beat_seconds=1, drop=lambda _: None)
-    recorder.add(STEP)
+    recorder = Recorder(impatient, lease, heartbeat_seconds=1, delete_artifact=lambda _: None)
+    recorder.add_event(STEP)
     other = sqlite.connect(str(settings.sqlite_path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     recorder.write()

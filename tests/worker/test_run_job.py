@@ -1,4 +1,4 @@
-"""One attempt from the claim to its ending."""
+"""One attempt, from claim to result."""
 
 import dataclasses
 import errno
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.queue.states import JobState, Lane, Outcome
+from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import MetricPoint
 from app.resources import Resources
 from app.settings import Settings
@@ -27,24 +27,24 @@ from tests.job_rows import (
     SPEC,
     add_job,
     attempts,
-    change,
+    claim_next,
+    dump_tables,
     events,
-    everything,
-    give_back,
-    job,
+    get_job,
+    get_state,
     points,
-    state,
-    take,
+    preempt,
+    update_job,
 )
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import inputs, workdir
 from worker.devices import Slot
-from worker.run_job import LOG_TAIL, JobRunner
-from worker.spawn import Warm
+from worker.run_job import LOG_TAIL_BYTES, JobRunner
+from worker.spawn import ReusableChild
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
-CPU = Slot("cpu", Lane.CPU)
+CPU = Slot("cpu", DeviceClass.CPU)
 GOOD = ("started:5", "steps:5", "evaluated:test", "succeed")
 
 
@@ -57,7 +57,7 @@ def run(resources: Resources, *actions: str, draining: threading.Event | None = 
     """Claim the next job and run it to its ending."""
     scripted(*actions)
     runner = JobRunner(resources, draining=draining or threading.Event())
-    runner.run(take(resources.database), CPU, Warm())
+    runner.run(claim_next(resources.database), CPU, ReusableChild())
 
 
 def in_background(
@@ -74,14 +74,14 @@ def stored(resources: Resources) -> list[Path]:
     return [file.parent for file in found]
 
 
-def test_a_good_run_leaves_an_artifact_a_summary_and_nothing_else(
+def test_successful_run_leaves_only_artifact_and_summary(
     resources: Resources, database: Database, settings: Settings, job_id: UUID
 ) -> None:
     run(resources, *GOOD)
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.step, row.summary) == (JobState.SUCCEEDED, 5, SUMMARY)
     with database.read() as session:
-        artifact = artifacts.by_job(session, job_id)
+        artifact = artifacts.find_model_of_job(session, job_id)
         assert artifact is not None
         assert artifact.id == row.artifact_id
         directory = resources.store.path(artifact.ref)
@@ -94,111 +94,108 @@ def test_a_good_run_leaves_an_artifact_a_summary_and_nothing_else(
         "trained",
         "succeeded",
     ]
-    assert list(workdir.found(settings)) == []
+    assert list(workdir.list_attempt_dirs(settings)) == []
     assert attempts(database, job_id)[0].exit_code == 0
 
 
-def test_the_thread_count_is_fixed_at_the_first_start_and_kept(
+def test_thread_count_is_pinned_at_the_first_attempt(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     run(resources, "started:1", "signal:11")
-    threads = job(database, job_id).spec["runtime"]["threads"]
+    threads = get_job(database, job_id).spec["runtime"]["threads"]
     assert threads >= 1
     told = [event for event in events(database, job_id) if event.kind == "training"]
     assert told[0].data["threads"] == threads
-    change(database, job_id, spec={**SPEC, "runtime": {**SPEC["runtime"], "threads": 7}})
+    update_job(database, job_id, spec={**SPEC, "runtime": {**SPEC["runtime"], "threads": 7}})
     run(resources, "started:1", "steps:1", "exit:1")
     told = [event for event in events(database, job_id) if event.kind == "training"]
     assert told[1].data["threads"] == 7
 
 
-def test_a_reason_that_the_training_told_is_the_error_of_the_job(
+def test_reported_failure_is_the_error_of_the_job(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     run(resources, "failed:one_class", "exit:65")
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "one_class")
     assert row.error_message == "rotten-tomatoes has one label."
     assert row.failures_counted == 0
     assert [event.kind for event in events(database, job_id)] == ["started", "failed"]
 
 
-def test_a_crash_is_tried_again_and_the_job_succeeds_once(
+def test_crash_is_retried_and_the_job_succeeds(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     run(resources, "steps:2", "signal:11")
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
     run(resources, *GOOD)
-    assert state(database, job_id) is JobState.SUCCEEDED
+    assert get_state(database, job_id) is JobState.SUCCEEDED
     assert [(a.outcome, a.exit_code, a.signal) for a in attempts(database, job_id)] == [
-        (Outcome.FAILED, None, 11),
-        (Outcome.SUCCEEDED, 0, None),
+        (AttemptOutcome.FAILED, None, 11),
+        (AttemptOutcome.SUCCEEDED, 0, None),
     ]
     assert len(stored(resources)) == 1
 
 
-def test_two_crashes_without_a_checkpoint_between_are_a_crash_loop(
+def test_two_crashes_without_checkpoint_are_a_crash_loop(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     for _ in range(2):
         run(resources, "steps:3", "exit:139")
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "crash_loop")
     assert len(attempts(database, job_id)) == 2
 
 
-def test_a_training_that_is_killed_before_its_first_checkpoint_is_tried_again_and_again(
+def test_externally_killed_training_is_retried(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     for steps in (0, 3, 0, 2, 3):
         run(resources, "started:5", f"steps:{steps}", "signal:9")
-        change(database, job_id, run_after=0.0)
-    assert state(database, job_id) is JobState.QUEUED
+        update_job(database, job_id, run_after=0.0)
+    assert get_state(database, job_id) is JobState.QUEUED
     run(resources, *GOOD)
-    assert state(database, job_id) is JobState.SUCCEEDED
+    assert get_state(database, job_id) is JobState.SUCCEEDED
 
 
-def test_what_the_training_wrote_on_standard_error_is_not_shown_to_users(
+def test_standard_error_is_not_shown_to_users(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     run(resources, "complain:Traceback of /secret/path", "exit:1")
-    assert "/secret" not in json.dumps([repr(rows) for rows in everything(database).values()])
+    assert "/secret" not in json.dumps([repr(rows) for rows in dump_tables(database).values()])
 
 
-def test_the_end_of_what_the_training_wrote_is_in_our_log(
-    resources: Resources, job_id: UUID
-) -> None:
+def test_end_of_standard_error_is_logged(resources: Resources, job_id: UUID) -> None:
     with structlog.testing.capture_logs() as logs:
         run(resources, "complain:" + "x" * 5_000, "complain:Aborted", "exit:1")
-    (line,) = [line for line in logs if line["event"] == "the training ended"]
-    assert line["log"] == "x" * (LOG_TAIL - 9) + "\nAborted\n"
+    (line,) = [line for line in logs if line["event"] == "the training process exited"]
+    assert line["log"] == "x" * (LOG_TAIL_BYTES - 9) + "\nAborted\n"
 
 
-def test_nothing_is_started_without_room_on_the_disk(
+def test_nothing_starts_on_a_full_disk(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
     short = resources.settings.model_copy(update={"min_free_bytes": 2**60})
     run(Resources(short, database, resources.store, resources.queue), f"environment:{tmp_path}/ran")
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
     assert row.waiting_message is not None
-    assert f"On {socket.gethostname()} only " in row.waiting_message
-    assert "MB of the disk are free" in row.waiting_message
+    assert f"disk space are free on {socket.gethostname()};" in row.waiting_message
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_folder_that_cannot_be_written_costs_no_job_a_failure(
+def test_unwritable_directory_is_not_a_counted_failure(
     resources: Resources, database: Database, settings: Settings, job_id: UUID
 ) -> None:
     settings.work_dir.touch()  # no folder
     run(resources, *GOOD)
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert row.waiting_code == "storage_unavailable"
 
 
-def test_a_training_that_dies_of_its_folder_is_no_crash(
+def test_crash_on_an_unusable_directory_is_not_counted(
     resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(_: Settings) -> None:
@@ -206,7 +203,7 @@ def test_a_training_that_dies_of_its_folder_is_no_crash(
 
     monkeypatch.setattr(workdir, "check_writable", read_only)
     run(resources, "started:5", "exit:1")
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert row.waiting_message is not None
     assert "Read-only file system" in row.waiting_message
@@ -215,14 +212,14 @@ def test_a_training_that_dies_of_its_folder_is_no_crash(
 def test_a_cancel_ends_the_job(resources: Resources, database: Database, job_id: UUID) -> None:
     thread = in_background(resources, "started:5", "hang")
     wait_until(lambda: len(events(database, job_id)) == 2)
-    change(database, job_id, cancel_requested_at=now())
+    update_job(database, job_id, cancel_requested_at=now())
     thread.join(30)
-    assert state(database, job_id) is JobState.CANCELLED
-    assert attempts(database, job_id)[0].outcome == Outcome.CANCELLED
+    assert get_state(database, job_id) is JobState.CANCELLED
+    assert attempts(database, job_id)[0].outcome == AttemptOutcome.CANCELLED
     assert stored(resources) == []
 
 
-def test_a_drain_gives_the_job_back_uncounted(
+def test_drain_requeues_without_counting_a_failure(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     draining = threading.Event()
@@ -230,67 +227,67 @@ def test_a_drain_gives_the_job_back_uncounted(
     wait_until(lambda: len(events(database, job_id)) == 2)
     draining.set()
     thread.join(30)
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
-    assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
+    assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
 
 
-def test_a_worker_that_already_drains_starts_nothing(
+def test_draining_worker_starts_nothing(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     draining = threading.Event()
     draining.set()
     run(resources, "failed:started_anyway", "exit:65", draining=draining)
-    assert state(database, job_id) is JobState.QUEUED
+    assert get_state(database, job_id) is JobState.QUEUED
 
 
-def test_the_job_is_kept_while_files_are_checked_and_stored(
+def test_lease_is_renewed_while_files_are_handled(
     resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(work: Callable[..., Any]) -> Callable[..., Any]:
         def wait_for_a_beat(*given: Any, **named: Any) -> Any:
-            before = job(database, job_id).lease_expires_at or 0
-            wait_until(lambda: (job(database, job_id).lease_expires_at or 0) > before)
+            before = get_job(database, job_id).lease_expires_at or 0
+            wait_until(lambda: (get_job(database, job_id).lease_expires_at or 0) > before)
             return work(*given, **named)
 
         return wait_for_a_beat
 
-    monkeypatch.setattr(inputs, "locate", slow(inputs.locate))
+    monkeypatch.setattr(inputs, "resolve_inputs", slow(inputs.resolve_inputs))
     monkeypatch.setattr(resources.store, "put", slow(resources.store.put))
     run(resources, *GOOD)
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.step, row.total_steps) == (JobState.SUCCEEDED, 5, 5)
 
 
-def test_a_finished_training_whose_job_was_lost_publishes_nothing(
+def test_finished_training_without_lease_publishes_nothing(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
-    claimed = take(database)
+    claimed = claim_next(database)
     scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD)
     runner = JobRunner(resources, draining=threading.Event())
-    thread = threading.Thread(target=runner.run, args=(claimed, CPU, Warm()))
+    thread = threading.Thread(target=runner.run, args=(claimed, CPU, ReusableChild()))
     thread.start()
     wait_until(lambda: len(events(database, job_id)) == 2)
-    give_back(database, claimed.lease)
-    before = everything(database)
+    preempt(database, claimed.lease)
+    before = dump_tables(database)
     thread.join(30)
-    assert everything(database) == before
+    assert dump_tables(database) == before
     assert stored(resources) == []
 
 
 SAVED = ("resumed:exactly", "started:5", "steps:2", "checkpoint:2")
 
 
-def test_a_run_goes_on_from_its_last_checkpoint(
+def test_run_resumes_from_its_last_checkpoint(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     run(resources, *SAVED, "steps:3", "signal:9")
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
     run(resources, "resumed:exactly", "started:5", "steps:5", "succeed")
     losses = [p.step for p in points(database, job_id) if p.name == "loss"]
     assert losses == [1, 2, 3, 4, 5]
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.resume_exact) == (JobState.SUCCEEDED, True)
     assert [each.first_step for each in attempts(database, job_id)] == [0, 2]
     told = {event.kind: event for event in events(database, job_id)}
@@ -298,12 +295,10 @@ def test_a_run_goes_on_from_its_last_checkpoint(
     assert told["resumed"].level == "info"
 
 
-def test_a_run_that_goes_on_elsewhere_says_that_its_numbers_differ(
-    resources: Resources, database: Database, job_id: UUID
-) -> None:
+def test_inexact_resume_is_reported(resources: Resources, database: Database, job_id: UUID) -> None:
     run(resources, *SAVED, "signal:9")
     run(resources, "resumed:differently", *GOOD)
-    assert not job(database, job_id).resume_exact
+    assert not get_job(database, job_id).resume_exact
     (told,) = [event for event in events(database, job_id) if event.kind == "resumed"]
     assert (told.level, "threads 2 → 1" in told.message) == ("warning", True)
 
@@ -311,7 +306,7 @@ def test_a_run_that_goes_on_elsewhere_says_that_its_numbers_differ(
 @pytest.mark.parametrize(
     ("refusal", "step"), [((), 2), (("picky",), 0)], ids=["serves", "does-not"]
 )
-def test_a_run_that_goes_on_is_shown_where_it_is(
+def test_resumed_run_shows_its_step(
     resources: Resources,
     database: Database,
     job_id: UUID,
@@ -321,29 +316,29 @@ def test_a_run_that_goes_on_is_shown_where_it_is(
     step: int,
 ) -> None:
     shown: list[int] = []
-    real = inputs.locate
+    real = inputs.resolve_inputs
 
-    def locate(*given: Any, **named: Any) -> inputs.Inputs:
-        change(database, job_id, lease_expires_at=1.0)
-        wait_until(lambda: (job(database, job_id).lease_expires_at or 0) > 1.0, what="a beat")
-        shown.append(job(database, job_id).step)
+    def locate(*given: Any, **named: Any) -> inputs.LocalInputs:
+        update_job(database, job_id, lease_expires_at=1.0)
+        wait_until(lambda: (get_job(database, job_id).lease_expires_at or 0) > 1.0, what="a beat")
+        shown.append(get_job(database, job_id).step)
         return real(*given, **named)
 
     run(resources, *SAVED, "signal:9")
-    monkeypatch.setattr(inputs, "locate", locate)
+    monkeypatch.setattr(inputs, "resolve_inputs", locate)
     thread = in_background(
         resources, *refusal, "started:5", f"until:{tmp_path / 'go'}", "steps:5", "succeed"
     )
     kinds = ["training", "training"]
     wait_until(lambda: [e.kind for e in events(database, job_id) if e.kind in kinds] == kinds)
-    shown.append(job(database, job_id).step)
+    shown.append(get_job(database, job_id).step)
     (tmp_path / "go").touch()
     thread.join(30)
-    assert (shown, state(database, job_id)) == ([2, step], JobState.SUCCEEDED)
+    assert (shown, get_state(database, job_id)) == ([2, step], JobState.SUCCEEDED)
 
 
 @pytest.mark.parametrize("ending", ["the last rows", "the last transaction"])
-def test_a_run_waits_for_the_database_with_its_end_as_long_as_it_takes(
+def test_result_waits_for_the_database_without_limit(
     resources: Resources,
     database: Database,
     job_id: UUID,
@@ -362,16 +357,16 @@ def test_a_run_waits_for_the_database_with_its_end_as_long_as_it_takes(
         real(session)
 
     impatient = resources.settings.model_copy(update={"patience_seconds": 0.0})
-    monkeypatch.setattr("worker.db_retry.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("worker.db_retry.MAX_DELAY_SECONDS", 0.1)
     monkeypatch.setattr(Session, "commit", commit)
     run(dataclasses.replace(resources, settings=impatient), *SAVED, "steps:5", "succeed")
     assert len(refused) == 4
-    assert state(database, job_id) is JobState.SUCCEEDED
+    assert get_state(database, job_id) is JobState.SUCCEEDED
     assert len(attempts(database, job_id)) == 1
     assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
 
 
-def test_what_a_checkpoint_gained_counts_when_the_worker_fails(
+def test_checkpoint_counts_as_progress_on_worker_errors(
     resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(resources, "signal:9")
@@ -381,12 +376,12 @@ def test_what_a_checkpoint_gained_counts_when_the_worker_fails(
 
     monkeypatch.setattr("worker.finalize.publish", broken)
     run(resources, *SAVED, "succeed")
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
-def test_a_damaged_checkpoint_is_passed_over(
+def test_damaged_checkpoint_is_skipped(
     resources: Resources, database: Database, job_id: UUID, harm: str
 ) -> None:
     run(resources, *SAVED, "steps:3", "checkpoint:3", "signal:9")
@@ -396,25 +391,25 @@ def test_a_damaged_checkpoint_is_passed_over(
     else:
         file.write_text("4" if harm == "flip" else "")
     run(resources, "resumed:exactly", "started:5", "steps:5", "succeed")
-    assert state(database, job_id) is JobState.SUCCEEDED
+    assert get_state(database, job_id) is JobState.SUCCEEDED
     told = {event.kind: event for event in events(database, job_id)}
     assert told["checkpoint_rejected"].data["step"] == 3
     assert told["resumed"].data["step"] == 2
     assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
 
 
-def test_a_run_whose_checkpoints_all_fail_begins_anew(
+def test_run_restarts_if_all_checkpoints_are_rejected(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     run(resources, *SAVED, "steps:3", "checkpoint:3", "signal:9")
     run(resources, "picky", "started:5", "steps:5", "succeed")
-    assert state(database, job_id) is JobState.SUCCEEDED
+    assert get_state(database, job_id) is JobState.SUCCEEDED
     kinds = [event.kind for event in events(database, job_id)]
     assert kinds.count("checkpoint_rejected") == 2
     assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
 
 
-def test_a_checkpoint_that_cannot_be_stored_costs_the_training_nothing(
+def test_failed_checkpoint_upload_does_not_stop_the_training(
     resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = resources.store.put
@@ -426,31 +421,31 @@ def test_a_checkpoint_that_cannot_be_stored_costs_the_training_nothing(
 
     monkeypatch.setattr(resources.store, "put", put)
     run(resources, *SAVED, *GOOD[1:])
-    assert state(database, job_id) is JobState.SUCCEEDED
+    assert get_state(database, job_id) is JobState.SUCCEEDED
     assert "checkpoint_lost" in [event.kind for event in events(database, job_id)]
 
 
-def test_a_time_limit_counts_all_attempts(
+def test_time_limit_includes_all_attempts(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
-    change(database, job_id, time_limit_seconds=60, running_seconds=59.5)
+    update_job(database, job_id, time_limit_seconds=60, running_seconds=59.5)
     run(resources, *SAVED, "hang")
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "time_limit")
     assert row.error_detail == {"checkpoint_step": 2}
     late = add_job(database, time_limit_seconds=60, running_seconds=61)
     run(resources, "failed:started_anyway", "exit:65")
-    assert job(database, late).error_code == "time_limit"
+    assert get_job(database, late).error_code == "time_limit"
 
 
-def test_a_gpu_job_sees_its_gpu_alone(
+def test_gpu_job_sees_only_its_gpu(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
     scripted(f"environment:{tmp_path / 'seen'}")
     runner = JobRunner(resources, draining=threading.Event())
-    runner.run(take(database), Slot("cuda:1", Lane.GPU), Warm())
+    runner.run(claim_next(database), Slot("cuda:1", DeviceClass.GPU), ReusableChild())
     assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
-    assert job(database, job_id).spec["runtime"]["device"] == "cuda"
+    assert get_job(database, job_id).spec["runtime"]["device"] == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -463,7 +458,7 @@ def test_a_gpu_job_sees_its_gpu_alone(
         ({"data": {"source": {"train": "reviews:1", "test": "hub:imdb"}}}, True),
     ],
 )
-def test_only_a_job_that_downloads_sees_the_proxy_and_its_password(
+def test_only_downloading_jobs_see_the_proxy(
     resources: Resources,
     database: Database,
     tmp_path: Path,

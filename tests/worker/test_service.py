@@ -1,4 +1,4 @@
-"""A worker as a whole, in this process: opened, drained, and refused."""
+"""A whole worker in this process: opened, drained, and rejected."""
 
 import threading
 from functools import partial
@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import select
 
 from app.database.engines import Database
-from app.errors import DataFolderUnusable
+from app.errors import DataDirectoryUnusable
 from app.queue.states import JobState
 from app.queue.tables import Worker
 from app.resources import Resources
 from app.settings import Settings
-from tests.job_rows import add_job, state
+from tests.job_rows import add_job, get_state
 from tests.starved import unprivileged
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
@@ -21,7 +21,7 @@ from worker.failures import GpuMissing
 from worker.service import open_service
 
 
-def test_it_works_until_it_is_drained_however_often_it_is_told(
+def test_runs_until_drained_even_by_repeated_requests(
     settings: Settings, database: Database
 ) -> None:
     scripted(*GOOD)
@@ -29,14 +29,14 @@ def test_it_works_until_it_is_drained_however_often_it_is_told(
     service.start()
     job_id = add_job(database)
     service.wake()
-    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
+    wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
     for _ in range(3):
         service.drain()
     assert service.wait()
     waits = add_job(database)
     service.wake()
     service.close()
-    assert state(database, waits) is JobState.QUEUED
+    assert get_state(database, waits) is JobState.QUEUED
 
 
 def worker_row(database: Database) -> Worker:
@@ -44,7 +44,7 @@ def worker_row(database: Database) -> Worker:
         return session.scalars(select(Worker)).one()
 
 
-def test_whoever_looks_sees_that_it_drains(settings: Settings, database: Database) -> None:
+def test_draining_is_visible_in_the_worker_row(settings: Settings, database: Database) -> None:
     service = open_service(settings)
     service.start()
     assert not worker_row(database).draining
@@ -56,7 +56,7 @@ def test_whoever_looks_sees_that_it_drains(settings: Settings, database: Databas
         assert session.scalars(select(Worker.id)).all() == []
 
 
-def test_a_long_sweep_holds_up_nothing(
+def test_long_garbage_collection_blocks_nothing(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweeps, over = [], threading.Event()
@@ -65,9 +65,9 @@ def test_a_long_sweep_holds_up_nothing(
         sweeps.append(worker_row(database).seen_at)
         assert over.wait(30)
 
-    for name, value in {"FIRST_SECONDS": 0.01, "PAUSE_SECONDS": 0.01}.items():
+    for name, value in {"FIRST_RUN_SECONDS": 0.01, "INTERVAL_SECONDS": 0.01}.items():
         monkeypatch.setattr(f"worker.garbage_collector.{name}", value)
-    monkeypatch.setattr("worker.garbage_collector.retention.sweep", sweep)
+    monkeypatch.setattr("worker.garbage_collector.retention.collect_garbage", sweep)
     service = open_service(settings)
     service.start()
     for _ in range(2):
@@ -80,15 +80,15 @@ def test_a_long_sweep_holds_up_nothing(
     service.close()
 
 
-def test_a_device_that_is_not_there_is_told_before_anything_starts(settings: Settings) -> None:
+def test_missing_device_is_reported_before_start(settings: Settings) -> None:
     with pytest.raises(GpuMissing, match="cuda:42"):
         open_service(settings.model_copy(update={"devices": ("cuda:42",)}))
 
 
-def test_a_folder_of_somebody_else_is_refused_before_any_job_is_taken(settings: Settings) -> None:
+def test_unwritable_directory_is_rejected_before_start(settings: Settings) -> None:
     settings.data_dir.chmod(0o555)
     try:
-        with unprivileged(settings.data_dir), pytest.raises(DataFolderUnusable) as refused:
+        with unprivileged(settings.data_dir), pytest.raises(DataDirectoryUnusable) as refused:
             open_service(settings)
     finally:
         settings.data_dir.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A training process is heard, and made to leave when it must."""
+"""A training process is supervised and stopped when necessary."""
 
 import json
 import os
@@ -21,20 +21,20 @@ from lora_core.events import CheckpointSaved
 from tests.job_rows import (
     SPEC,
     add_job,
-    change,
+    claim_next,
+    dump_tables,
     events,
-    everything,
-    give_back,
-    job,
+    get_job,
     points,
-    take,
+    preempt,
+    update_job,
 )
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker.recorder import Recorder
-from worker.spawn import Child, Order, start
-from worker.supervisor import LOOK_SECONDS, Asked, Ended, Supervisor
-from worker.workdir import Place
+from worker.spawn import ChildProcess, ChildTask, spawn_child
+from worker.supervisor import POLL_SECONDS, ChildResult, StopReason, Supervisor
+from worker.workdir import AttemptDir
 
 
 @pytest.fixture
@@ -42,23 +42,26 @@ def job_id(database: Database) -> UUID:
     return add_job(database)
 
 
-class Watched:
-    """A supervised child in a thread of its own, as the worker has it."""
+class SupervisedRun:
+    """A supervised child process in its own thread, as in the worker."""
 
     def __init__(self, settings: Settings, database: Database, directory: Path) -> None:
         self.settings = settings
         self.database = database
         self.draining = threading.Event()
-        self.ended: list[Ended] = []
-        self.kept: list[CheckpointSaved] = []
-        self.keep: Callable[[CheckpointSaved], None] = self.kept.append
+        self.results: list[ChildResult] = []
+        self.stored: list[CheckpointSaved] = []
+        self.store_checkpoint: Callable[[CheckpointSaved], None] = self.stored.append
         self.seconds = float("inf")
         self._directory = directory
         self._threads: list[threading.Thread] = []
-        self.lease = take(database).lease
-        self.child: Child | None = None
+        self.lease = claim_next(database).lease
+        self.child: ChildProcess | None = None
         self.recorder = Recorder(
-            database, self.lease, beat_seconds=settings.beat_seconds, drop=lambda _: None
+            database,
+            self.lease,
+            heartbeat_seconds=settings.beat_seconds,
+            delete_artifact=lambda _: None,
         )
 
     def start(self, *actions: str) -> None:
@@ -66,12 +69,12 @@ class Watched:
         self._threads.append(thread)
         thread.start()
 
-    def end(self) -> Ended:
-        """How it left."""
-        return wait_until(lambda: self.ended, what="the end of the process")[0]
+    def end(self) -> ChildResult:
+        """Return the result of the process."""
+        return wait_until(lambda: self.results, what="the end of the process")[0]
 
-    def has_left(self) -> bool:
-        """Though it is still waited for."""
+    def has_exited(self) -> bool:
+        """Return whether it has exited, without reaping it."""
         assert self.child is not None
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self.child._process.pid, how) is not None
@@ -83,42 +86,42 @@ class Watched:
             assert not thread.is_alive()
 
     def _run(self, actions: tuple[str, ...]) -> None:
-        place = Place(self.lease.job_id, 1, self._directory)
-        place.spec.write_text(json.dumps(SPEC))
-        order = Order("train", place, resume=None, checkpoint_seconds=0, threads=1, device="cpu")
+        attempt_dir = AttemptDir(self.lease.job_id, 1, self._directory)
+        attempt_dir.spec.write_text(json.dumps(SPEC))
+        order = ChildTask(
+            "train", attempt_dir, resume_from=None, checkpoint_seconds=0, threads=1, device="cpu"
+        )
         scripted(*actions)
-        self.child = start(order)
+        self.child = spawn_child(order)
         supervisor = Supervisor(
             self.child,
             self.recorder,
             settings=self.settings,
             draining=self.draining,
-            keep=self.keep,
-            seconds=self.seconds,
+            store_checkpoint=self.store_checkpoint,
+            time_limit_seconds=self.seconds,
         )
-        self.ended.append(supervisor.run())
+        self.results.append(supervisor.run())
 
 
 @pytest.fixture
 def watched(
     settings: Settings, database: Database, tmp_path: Path, job_id: UUID
-) -> Iterator[Watched]:
-    made = Watched(settings, database, tmp_path)
+) -> Iterator[SupervisedRun]:
+    made = SupervisedRun(settings, database, tmp_path)
     yield made
     made.close()
 
 
-def told(database: Database, job_id: UUID) -> bool:
+def has_started(database: Database, job_id: UUID) -> bool:
     return any(event.kind == "training" for event in events(database, job_id))
 
 
-def test_a_run_to_the_end_is_in_the_rows(
-    watched: Watched, database: Database, job_id: UUID
-) -> None:
+def test_complete_run_is_recorded(watched: SupervisedRun, database: Database, job_id: UUID) -> None:
     watched.start("started:20", "steps:20", "evaluated:validation", "succeed")
-    assert watched.end() == Ended(ExitStatus(code=0), asked=None, failed=None, step=20)
+    assert watched.end() == ChildResult(ExitStatus(code=0), stop_reason=None, failure=None, step=20)
     assert watched.recorder.step == 20
-    row = job(database, job_id)
+    row = get_job(database, job_id)
     assert (row.step, row.total_steps) == (20, 20)
     losses = [p.value for p in points(database, job_id) if (p.split, p.name) == ("train", "loss")]
     assert losses == [1 / number for number in range(1, 21)]
@@ -130,133 +133,144 @@ def test_a_run_to_the_end_is_in_the_rows(
     ]
 
 
-def test_the_reason_of_a_failure_is_kept(watched: Watched) -> None:
+def test_failure_event_is_returned(watched: SupervisedRun) -> None:
     watched.start("failed:one_class", "exit:65")
-    ended = watched.end()
-    assert ended.failed is not None
-    assert (ended.left.code, ended.failed.code) == (65, "one_class")
+    result = watched.end()
+    assert result.failure is not None
+    assert (result.exit_status.code, result.failure.code) == (65, "one_class")
 
 
-def test_the_lease_is_renewed_while_nothing_is_told(
-    watched: Watched, database: Database, job_id: UUID
+def test_lease_is_renewed_without_events(
+    watched: SupervisedRun, database: Database, job_id: UUID
 ) -> None:
     watched.start("started:5", "hang")
-    wait_until(lambda: told(database, job_id))
-    change(database, job_id, lease_expires_at=1.0)
-    wait_until(lambda: (job(database, job_id).lease_expires_at or 0) > 1.0, what="a beat")
+    wait_until(lambda: has_started(database, job_id))
+    update_job(database, job_id, lease_expires_at=1.0)
+    wait_until(lambda: (get_job(database, job_id).lease_expires_at or 0) > 1.0, what="a heartbeat")
 
 
-def test_a_cancel_stops_the_process(watched: Watched, database: Database, job_id: UUID) -> None:
+def test_cancel_stops_the_process(watched: SupervisedRun, database: Database, job_id: UUID) -> None:
     watched.start("started:5", "hang")
-    wait_until(lambda: told(database, job_id))
-    change(database, job_id, cancel_requested_at=now())
-    ended = watched.end()
-    assert (ended.asked, ended.left) == (Asked.CANCEL, ExitStatus(code=75))
+    wait_until(lambda: has_started(database, job_id))
+    update_job(database, job_id, cancel_requested_at=now())
+    result = watched.end()
+    assert (result.stop_reason, result.exit_status) == (StopReason.CANCEL, ExitStatus(code=75))
 
 
-def test_a_process_that_does_not_stop_is_killed_after_the_grace(
+def test_process_is_killed_after_stop_grace(
     settings: Settings, database: Database, tmp_path: Path, job_id: UUID
 ) -> None:
     quick = settings.model_copy(update={"stop_grace_seconds": 0.3})
-    watched = Watched(quick, database, tmp_path)
+    watched = SupervisedRun(quick, database, tmp_path)
     watched.start("ignore-term", "started:5", "hang")
-    wait_until(lambda: told(database, job_id))
-    began = time.monotonic()
+    wait_until(lambda: has_started(database, job_id))
+    started_at = time.monotonic()
     watched.draining.set()
-    ended = watched.end()
-    assert time.monotonic() - began >= 0.3
-    assert (ended.asked, ended.left) == (Asked.DRAIN, ExitStatus(signal=signal.SIGKILL))
+    result = watched.end()
+    assert time.monotonic() - started_at >= 0.3
+    assert (result.stop_reason, result.exit_status) == (
+        StopReason.DRAIN,
+        ExitStatus(signal=signal.SIGKILL),
+    )
     watched.close()
 
 
-def test_a_checkpoint_is_handed_on(watched: Watched) -> None:
+def test_checkpoint_is_passed_to_the_store(watched: SupervisedRun) -> None:
     watched.start("started:5", "steps:2", "checkpoint:2", "succeed")
     watched.end()
-    assert [(each.step, each.directory) for each in watched.kept] == [(2, "step-2")]
+    assert [(each.step, each.directory) for each in watched.stored] == [(2, "step-2")]
 
 
 SAVES = ("started:5", "checkpoint:2", "hang")
 
 
 @pytest.mark.parametrize(
-    ("asked", "actions", "left"),
+    ("stop_reason", "actions", "exit_status"),
     [
-        (Asked.FENCED, SAVES, ExitStatus(signal=signal.SIGKILL)),
-        (Asked.CANCEL, SAVES, ExitStatus(code=75)),
-        (Asked.DRAIN, ("ignore-term", *SAVES), ExitStatus(signal=signal.SIGKILL)),
+        (StopReason.FENCED, SAVES, ExitStatus(signal=signal.SIGKILL)),
+        (StopReason.CANCEL, SAVES, ExitStatus(code=75)),
+        (StopReason.DRAIN, ("ignore-term", *SAVES), ExitStatus(signal=signal.SIGKILL)),
     ],
 )
-def test_a_process_leaves_in_time_while_its_checkpoint_is_stored(
+def test_process_stops_while_checkpoint_is_stored(
     settings: Settings,
     database: Database,
     tmp_path: Path,
     job_id: UUID,
-    asked: Asked,
+    stop_reason: StopReason,
     actions: tuple[str, ...],
-    left: ExitStatus,
+    exit_status: ExitStatus,
 ) -> None:
-    grace = 0.3 if asked is Asked.DRAIN else 10
-    watched = Watched(settings.model_copy(update={"stop_grace_seconds": grace}), database, tmp_path)
+    grace = 0.3 if stop_reason is StopReason.DRAIN else 10
+    watched = SupervisedRun(
+        settings.model_copy(update={"stop_grace_seconds": grace}), database, tmp_path
+    )
 
     def upload(_: CheckpointSaved) -> None:
-        if asked is Asked.FENCED:
-            give_back(database, watched.lease)
-        elif asked is Asked.CANCEL:
-            change(database, job_id, cancel_requested_at=now())
+        if stop_reason is StopReason.FENCED:
+            preempt(database, watched.lease)
+        elif stop_reason is StopReason.CANCEL:
+            update_job(database, job_id, cancel_requested_at=now())
         else:
             watched.draining.set()
-        with watched.recorder.beating():
-            wait_until(watched.has_left, what="the end of the process")
-        watched.recorder.note_stored(2, ArtifactRef("checkpoints/x/a1/step-2", "0" * 64, 1))
+        with watched.recorder.renewing_lease():
+            wait_until(watched.has_exited, what="the end of the process")
+        watched.recorder.add_checkpoint(2, ArtifactRef("checkpoints/x/a1/step-2", "0" * 64, 1))
 
-    watched.keep = upload
+    watched.store_checkpoint = upload
     watched.start(*actions)
-    ended = watched.end()
-    assert (ended.asked, ended.left) == (asked, left)
+    result = watched.end()
+    assert (result.stop_reason, result.exit_status) == (stop_reason, exit_status)
     counts = "checkpoint" in [event.kind for event in events(database, job_id)]
-    assert counts is (asked is not Asked.FENCED)
+    assert counts is (stop_reason is not StopReason.FENCED)
     watched.close()
 
 
-def test_a_checkpoint_that_takes_long_to_store_is_no_silence(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+def test_slow_checkpoint_upload_is_not_a_stall(
+    watched: SupervisedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def upload(_: CheckpointSaved) -> None:
         later = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600)
         monkeypatch.setattr("worker.supervisor.time", later)
-        time.sleep(2 * LOOK_SECONDS)
+        time.sleep(2 * POLL_SECONDS)
 
-    watched.keep = upload
+    watched.store_checkpoint = upload
     watched.start("checkpoint:2", "exit:0")
-    ended = watched.end()
-    assert (ended.asked, ended.left) == (None, ExitStatus(code=0))
+    result = watched.end()
+    assert (result.stop_reason, result.exit_status) == (None, ExitStatus(code=0))
 
 
-def test_a_job_is_stopped_when_its_time_is_over(watched: Watched) -> None:
+def test_job_is_stopped_at_its_time_limit(watched: SupervisedRun) -> None:
     watched.seconds = 0.5
     watched.start("started:5", "hang")
-    ended = watched.end()
-    assert (ended.asked, ended.left) == (Asked.TIME_LIMIT, ExitStatus(code=75))
+    result = watched.end()
+    assert (result.stop_reason, result.exit_status) == (StopReason.TIME_LIMIT, ExitStatus(code=75))
 
 
-def test_silence_is_ended(
+def test_stalled_process_is_aborted(
     settings: Settings, database: Database, tmp_path: Path, job_id: UUID
 ) -> None:
-    watched = Watched(settings.model_copy(update={"stall_seconds": 1.0}), database, tmp_path)
+    watched = SupervisedRun(settings.model_copy(update={"stall_seconds": 1.0}), database, tmp_path)
     watched.start("started:5", "steps:2", "hang")
-    ended = watched.end()
-    assert (ended.asked, ended.left) == (Asked.STALL, ExitStatus(signal=signal.SIGABRT))
+    result = watched.end()
+    assert (result.stop_reason, result.exit_status) == (
+        StopReason.STALL,
+        ExitStatus(signal=signal.SIGABRT),
+    )
     assert watched.recorder.step == 2
     watched.close()
 
 
-def test_who_lost_the_job_kills_the_process_and_writes_nothing_more(
-    watched: Watched, database: Database, job_id: UUID
+def test_lost_lease_kills_the_process_and_stops_writes(
+    watched: SupervisedRun, database: Database, job_id: UUID
 ) -> None:
     watched.start("ignore-term", "started:5", "hang")
-    wait_until(lambda: told(database, job_id))
-    give_back(database, watched.lease)
-    before = everything(database)
-    ended = watched.end()
-    assert (ended.asked, ended.left) == (Asked.FENCED, ExitStatus(signal=signal.SIGKILL))
-    assert everything(database) == before
+    wait_until(lambda: has_started(database, job_id))
+    preempt(database, watched.lease)
+    before = dump_tables(database)
+    result = watched.end()
+    assert (result.stop_reason, result.exit_status) == (
+        StopReason.FENCED,
+        ExitStatus(signal=signal.SIGKILL),
+    )
+    assert dump_tables(database) == before

@@ -1,4 +1,4 @@
-"""Cells of sweeps in a worker: one process for many, and nothing lost."""
+"""Trials of sweeps in a worker: one process runs many, and none is lost."""
 
 import itertools
 import threading
@@ -13,21 +13,21 @@ from app.queue.states import JobState
 from app.queue.tables import Attempt, Job
 from app.resources import Resources
 from app.sweeps.export import as_results_txt
-from app.sweeps.snapshot import Board
+from app.sweeps.snapshot import SweepSnapshot
 from app.sweeps.states import SweepState
 from tests import sweep_rows
-from tests.job_rows import add_job, state
+from tests.job_rows import add_job, get_state
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import process_identity
-from worker.devices import CPU, Slots
+from worker.devices import CPU, SlotPool
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
 
 LORA = {"type": "lora", "targets": ["query", "value"]}
 SPACE = {"method.alpha": [1, 2, 4, 8], "method.r": [2, 4]}
-CELL = ("started:4", "steps:4", "cell")
+CELL = ("started:4", "steps:4", "trial")
 Work = Callable[..., Poller]
 
 
@@ -35,14 +35,14 @@ Work = Callable[..., Poller]
 def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
     """Starts a worker of this process that ends by itself."""
     draining = threading.Event()
-    made: list[tuple[Poller, threading.Thread, Slots]] = []
-    owner = process_identity.this_worker()
+    made: list[tuple[Poller, threading.Thread, SlotPool]] = []
+    owner = process_identity.current_owner()
 
     def go(*actions: str, slots: int = 1) -> Poller:
         scripted(*actions)
-        room = Slots((CPU,), cpu_count=slots, locks=tmp_path / "devices")
-        reconciler = Reconciler(resources, owner, draining=draining, devices=room.names())
-        reconciler.tick()
+        room = SlotPool((CPU,), cpu_count=slots, lock_dir=tmp_path / "devices")
+        reconciler = Reconciler(resources, owner, draining=draining, devices=room.device_names())
+        reconciler.run_once()
         runner = JobRunner(resources, draining=draining)
         poller = Poller(resources, owner, runner, room, draining=draining)
         thread = threading.Thread(target=poller.run)
@@ -58,81 +58,83 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
         assert room.wait_idle(20)
 
 
-def finished(resources: Resources, sweep_id: object, seconds: float = 60) -> Board:
+def finished(resources: Resources, sweep_id: object, seconds: float = 60) -> SweepSnapshot:
     wait_until(
-        lambda: sweep_rows.state(resources, sweep_id) is SweepState.FINISHED,  # type: ignore[arg-type]
+        lambda: sweep_rows.sweep_state(resources, sweep_id) is SweepState.FINISHED,  # type: ignore[arg-type]
         seconds=seconds,
         what="the end of the sweep",
     )
-    return sweep_rows.board(resources, sweep_id)  # type: ignore[arg-type]
+    return sweep_rows.read_snapshot(resources, sweep_id)  # type: ignore[arg-type]
 
 
-def test_one_process_runs_all_cells_of_a_worker_and_is_gone_after_the_last(
+def test_one_process_runs_all_trials_and_exits_after_the_last(
     resources: Resources, work: Work, tmp_path: Path
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
-    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell")
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "trial")
     board = finished(resources, sweep_id)
-    assert Counter(cell.state for cell in board.cells) == {"succeeded": 8}
+    assert Counter(trial.state for trial in board.trials) == {"succeeded": 8}
     pid, *others = (tmp_path / "pids").read_text().split()
     assert others == [pid] * 7
     assert not list((resources.settings.work_dir / "jobs").iterdir())
-    assert {cell.graded["test"].count for cell in board.cells} == {8}
+    assert {trial.correctness["test"].count for trial in board.trials} == {8}
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the end of the process")
 
 
-def test_other_jobs_have_a_process_to_themselves(
+def test_other_jobs_have_their_own_process(
     resources: Resources, work: Work, tmp_path: Path
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space={"method.r": [2, 4, 8]})
     single = add_job(resources.database)
-    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell")
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "trial")
     finished(resources, sweep_id)
-    wait_until(lambda: state(resources.database, single) is JobState.SUCCEEDED)
+    wait_until(lambda: get_state(resources.database, single) is JobState.SUCCEEDED)
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 4
     assert 1 in Counter(pids).values()
 
 
-def test_a_process_that_dies_between_two_cells_is_replaced(
+def test_process_that_dies_between_trials_is_replaced(
     resources: Resources, work: Work, tmp_path: Path
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
-    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell", "signal:9")  # at once: no order more
+    work(
+        "started:4", f"note-pid:{tmp_path / 'pids'}", "trial", "signal:9"
+    )  # at once: no order more
     board = finished(resources, sweep_id)
-    assert Counter(cell.state for cell in board.cells) == {"succeeded": 8}
+    assert Counter(trial.state for trial in board.trials) == {"succeeded": 8}
     assert len(set((tmp_path / "pids").read_text().split())) == 8
 
 
-def test_a_process_that_fails_leaves_the_others_alone(
+def test_failed_process_does_not_affect_other_trials(
     resources: Resources, work: Work, tmp_path: Path
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
-    work("started:4", f"fail-once:{tmp_path / 'failed'}", "cell")
+    work("started:4", f"fail-once:{tmp_path / 'failed'}", "trial")
     board = finished(resources, sweep_id)
-    assert Counter(cell.state for cell in board.cells) == {"succeeded": 7, "failed": 1}
+    assert Counter(trial.state for trial in board.trials) == {"succeeded": 7, "failed": 1}
 
 
-def test_a_cell_that_is_stopped_ends_its_process_and_goes_on_in_another(
+def test_stopped_trial_resumes_in_another_process(
     resources: Resources, work: Work, tmp_path: Path
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space={"method.r": [2, 4]})
     held = tmp_path / "held"
-    work("started:4", "steps:2", f"first:{held}", "cell")
-    wait_until(held.exists, what="a cell under way")
+    work("started:4", "steps:2", f"first:{held}", "trial")
+    wait_until(held.exists, what="a trial under way")
     sweep_rows.stop(resources, sweep_id)
     pid = int(held.read_text())
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the end of the process")
-    assert sweep_rows.state(resources, sweep_id) is SweepState.STOPPED
+    assert sweep_rows.sweep_state(resources, sweep_id) is SweepState.STOPPED
     sweep_rows.resume(resources, sweep_id)
     finished(resources, sweep_id)
 
 
-def test_two_workers_share_the_cells(resources: Resources, work: Work, tmp_path: Path) -> None:
+def test_two_workers_share_the_trials(resources: Resources, work: Work, tmp_path: Path) -> None:
     sweep_id = sweep_rows.start(
         resources, job={"method": LORA}, space={**SPACE, "runtime.seed": [0, 1, 2]}, parallel=2
     )
-    work("started:4", f"note-pid:{tmp_path / 'pids'}", "sleep:0.05", "cell", slots=2)
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "sleep:0.05", "trial", slots=2)
     finished(resources, sweep_id)
     pids = Counter((tmp_path / "pids").read_text().split())
     assert len(pids) == 2
@@ -165,17 +167,17 @@ def test_the_whole_grid_of_the_seed_is_started_stopped_and_resumed(
             "method.head": ["frozen", "lora"],
         },
     )
-    board = sweep_rows.board(resources, sweep_id)
-    assert len(board.cells) == cells
-    assert {cell.state for cell in board.cells} == {"waiting", "queued"}
-    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell")
+    board = sweep_rows.read_snapshot(resources, sweep_id)
+    assert len(board.trials) == cells
+    assert {trial.state for trial in board.trials} == {"waiting", "queued"}
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "trial")
     wait_until(lambda: lines(tmp_path / "pids") > cells // 10, seconds=60)
     sweep_rows.stop(resources, sweep_id)
-    done = len(as_results_txt(sweep_rows.board(resources, sweep_id)).split("lora_r")) - 1
+    done = len(as_results_txt(sweep_rows.read_snapshot(resources, sweep_id)).split("lora_r")) - 1
     assert cells // 10 <= done < cells
     sweep_rows.resume(resources, sweep_id)
     board = finished(resources, sweep_id, seconds=200)
-    assert {cell.state for cell in board.cells} == {"succeeded"}
+    assert {trial.state for trial in board.trials} == {"succeeded"}
     assert as_results_txt(board).count("Test acc:") == cells
     with resources.database.read() as session:
         succeeded = select(Attempt.job_id).where(Attempt.outcome == "succeeded")

@@ -2,7 +2,7 @@
 
 python worker_process.py ACTION...
 
-With CLOSING_SECONDS in the environment it gives up that soon when it leaves.
+With FINAL_WRITE_SECONDS in the environment it gives up that soon when it leaves.
 """
 
 import os
@@ -15,7 +15,7 @@ from worker.__main__ import main
 
 if __name__ == "__main__":
     follow_if_asked()
-    if (seconds := os.environ.get("CLOSING_SECONDS")) is not None:
-        service.CLOSING_SECONDS = service.LAST_WORD_SECONDS = float(seconds)
+    if (seconds := os.environ.get("FINAL_WRITE_SECONDS")) is not None:
+        service.FINAL_WRITE_SECONDS = service.DEREGISTER_SECONDS = float(seconds)
     scripted(*sys.argv[1:])
     sys.exit(main())

@@ -1,22 +1,22 @@
 "use strict";
-// Draws the pictures in the colours of the page, and again when it turns dark or light.
+// Draws the charts in the colors of the page, and again when it switches between dark and light.
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 function template() {
   const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
-  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true, title: { standoff: 14 } };
+  const color = (name) => style.getPropertyValue(name).trim();
+  const axis = { gridcolor: color("--line"), linecolor: color("--line"), zeroline: false, automargin: true, title: { standoff: 14 } };
   return {
-    data: { heatmap: [{ textfont: { color: colour("--ink") } }] },
+    data: { heatmap: [{ textfont: { color: color("--ink") } }] },
     layout: {
-      font: { color: colour("--ink"), family: style.fontFamily, size: 13 },
+      font: { color: color("--ink"), family: style.fontFamily, size: 13 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      coloraxis: { colorscale: [[0, colour("--worst")], [1, colour("--best")]] },
-      annotationdefaults: { bgcolor: colour("--page") },
-      shapedefaults: { line: { color: colour("--line") } },
-      hoverlabel: { bgcolor: colour("--page"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+      coloraxis: { colorscale: [[0, color("--worst")], [1, color("--best")]] },
+      annotationdefaults: { bgcolor: color("--page") },
+      shapedefaults: { line: { color: color("--line") } },
+      hoverlabel: { bgcolor: color("--page"), bordercolor: color("--line"), font: { color: color("--ink") } },
       xaxis: axis,
       yaxis: axis,
     },
@@ -24,9 +24,9 @@ function template() {
 }
 
 function draw() {
-  figures.forEach((figure, at) => {
+  figures.forEach((figure, index) => {
     const layout = { ...figure.layout, template: template(), dragmode: false };
-    Plotly.react(`picture-${at + 1}`, figure.data, layout, {
+    Plotly.react(`picture-${index + 1}`, figure.data, layout, {
       responsive: true,
       displaylogo: false,
       displayModeBar: "hover",

@@ -1,4 +1,7 @@
-"""Which texts of a part were answered rightly, without what reads or compares them."""
+"""Comparison of jobs on the same texts: accuracies, exact McNemar tests and differing settings.
+
+The basis is stored per text: whether each job classified it correctly.
+"""
 
 import base64
 import json
@@ -14,132 +17,143 @@ from pydantic import Field
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.http.fields import View
+from app.http.fields import ResponseModel
 from app.jobs import repository
 from app.jobs.errors import JobNamedTwice
 from app.jobs.schemas import JobView
-from app.queue.fencing import UNSYNCED
-from app.queue.tables import Grade
-from lora_core.confidence_intervals import Interval, paired, wilson
+from app.queue.fencing import NO_SESSION_SYNC
+from app.queue.tables import CorrectnessRow
+from lora_core.confidence_intervals import Interval, paired_difference_interval, wilson_interval
 from lora_core.specs.data import Split
+
+Counts = NDArray[np.int64]
+CorrectnessBySplit = Mapping[str, "SplitCorrectness"]
+UnpairedReason = Literal["other_texts", "first_has_none"]
+
+SIGNIFICANCE_LEVEL = 0.05  # a p value below it is unlikely to be chance
+MAX_SQL_PARAMETERS = 500
+
+
+# Correctness per text
 
 
 @dataclass(frozen=True)
-class Graded:
-    """Of a part, in the order of its texts."""
+class SplitCorrectness:
+    """Which texts of a split were classified correctly, in the order of the texts."""
 
-    texts_sha256: str  # the same texts in the same order have the same
+    texts_sha256: str  # equal for equal texts in equal order
     correct: bytes  # numpy.packbits of the booleans
     count: int  # texts
 
 
-# MERGED app.jobs.results.comparison
-# Which texts the jobs answered rightly.
-
-
-def keep(session: Session, job_id: UUID, graded: Mapping[str, Any]) -> None:
-    """What the manifest of a run tells, by part: see `lora_core.training.correctness`."""
-    session.execute(delete(Grade).where(Grade.job_id == job_id), execution_options=UNSYNCED)
-    for split, told in graded.items():
+def store_correctness(session: Session, job_id: UUID, by_split: Mapping[str, Any]) -> None:
+    """Store the correctness from a run's manifest; see `lora_core.training.correctness`."""
+    session.execute(
+        delete(CorrectnessRow).where(CorrectnessRow.job_id == job_id),
+        execution_options=NO_SESSION_SYNC,
+    )
+    for split, fields in by_split.items():
         session.add(
-            Grade(
+            CorrectnessRow(
                 job_id=job_id,
                 split=split,
-                texts_sha256=told["texts_sha256"],
-                count=told["count"],
-                correct=base64.b64decode(told["correct"]),
+                texts_sha256=fields["texts_sha256"],
+                count=fields["count"],
+                correct=base64.b64decode(fields["correct"]),
             )
         )
 
 
-def of(session: Session, job_ids: Sequence[UUID]) -> Mapping[UUID, Mapping[str, Graded]]:
-    """Of each of these jobs, by part; nothing of one that kept none."""
-    found: defaultdict[UUID, dict[str, Graded]] = defaultdict(dict)
-    for i in range(0, len(job_ids), 500):  # a statement takes only so many parameters
-        rows = session.scalars(select(Grade).where(Grade.job_id.in_(job_ids[i : i + 500])))
-        for row in rows:
-            found[row.job_id][row.split] = Graded(row.texts_sha256, row.correct, row.count)
-    return found
+def load_correctness(
+    session: Session, job_ids: Sequence[UUID]
+) -> Mapping[UUID, CorrectnessBySplit]:
+    """Load the correctness of these jobs by split; empty for a job that stored none."""
+    loaded: defaultdict[UUID, dict[str, SplitCorrectness]] = defaultdict(dict)
+    for start in range(0, len(job_ids), MAX_SQL_PARAMETERS):
+        batch = job_ids[start : start + MAX_SQL_PARAMETERS]
+        for row in session.scalars(select(CorrectnessRow).where(CorrectnessRow.job_id.in_(batch))):
+            loaded[row.job_id][row.split] = SplitCorrectness(
+                row.texts_sha256, row.correct, row.count
+            )
+    return loaded
 
 
-# MERGED app.jobs.results.comparison
-# Two models on the same texts: is one better, and by how much?
+def accuracy(correctness: SplitCorrectness) -> float:
+    """Return the share of the texts that were classified correctly."""
+    return _count_correct(correctness) / correctness.count
 
-Counts = NDArray[np.int64]
-CHANCE = 0.05  # a p value below it is hardly chance
+
+def accuracy_interval(correctness: SplitCorrectness) -> Interval:
+    """Return the 95 % interval of the accuracy."""
+    return wilson_interval(accuracy(correctness), correctness.count)
+
+
+def _count_correct(correctness: SplitCorrectness) -> int:
+    return int(np.bitwise_count(np.frombuffer(correctness.correct, dtype=np.uint8)).sum())
+
+
+# Paired comparison of two models
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How one model, `a`, did beside another, `b`, on texts that both answered."""
+class PairedComparison:
+    """The result of model `a` against model `b` on texts that both classified."""
 
-    p: float  # of the exact McNemar test: how often equals differ as much
-    difference: float  # accuracy of a less that of b
-    low: float  # its 95 % interval
+    p: float  # of the exact McNemar test
+    difference: float  # accuracy of a minus accuracy of b
+    low: float  # of the 95 % interval of the difference
     high: float
     texts: int
-    only_a: int  # texts that a alone answered rightly
+    only_a: int  # texts that only a classified correctly
     only_b: int
 
 
-def compare(a: Graded, b: Graded) -> Comparison:
-    """Both on the texts they share.
+def compare(a: SplitCorrectness, b: SplitCorrectness) -> PairedComparison:
+    """Compare two models on the texts they share.
 
-    `p` decides; the interval says how large the difference may be. Close to p = 0.05 the one may
-    see a difference and the other none. Raises `ValueError` where they answered other texts.
+    `p` decides; the interval tells how large the difference may be. Close to p = 0.05 one of them
+    may show a difference and the other none. Raises `ValueError` if the texts differ.
     """
     if not same_texts(a, b):
-        raise ValueError("these answered other texts")
-    only_a, only_b = discordant(a, [b])
-    p = float(mcnemar(only_a, only_b)[0])
-    return _compared(int(only_a[0]), int(only_b[0]), a.count, p)
+        raise ValueError("the two models classified different texts")
+    only_a, only_b = discordant_counts(a, [b])
+    p = float(mcnemar_p_values(only_a, only_b)[0])
+    return _paired_comparison(int(only_a[0]), int(only_b[0]), a.count, p)
 
 
-def accuracy(graded: Graded) -> float:
-    """The share of its texts that were answered rightly."""
-    return _right(graded) / graded.count
-
-
-def interval(graded: Graded) -> Interval:
-    """Of the accuracy, 95 %."""
-    return wilson(accuracy(graded), graded.count)
-
-
-def same_texts(a: Graded, b: Graded) -> bool:
-    """Whether they answered the same texts in the same order, and at least one."""
+def same_texts(a: SplitCorrectness, b: SplitCorrectness) -> bool:
+    """Return whether both cover the same texts in the same order, and at least one."""
     return a.count > 0 and (a.texts_sha256, a.count) == (b.texts_sha256, b.count)
 
 
-def discordant(a: Graded, others: Sequence[Graded]) -> tuple[Counts, Counts]:
-    """For each of the others: texts that `a` alone answered rightly, and those the other alone."""
-    ours = np.frombuffer(a.correct, dtype=np.uint8)
-    theirs = np.stack([np.frombuffer(each.correct, dtype=np.uint8) for each in others])
-    only_a, only_b = (
+def discordant_counts(
+    a: SplitCorrectness, others: Sequence[SplitCorrectness]
+) -> tuple[Counts, Counts]:
+    """Count, for each other model, the texts that only `a` or only the other got right."""
+    bits_a = np.frombuffer(a.correct, dtype=np.uint8)
+    bits_others = np.stack([np.frombuffer(other.correct, dtype=np.uint8) for other in others])
+    only_a, only_other = (
         np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
-        for bits in (ours & ~theirs, theirs & ~ours)
+        for bits in (bits_a & ~bits_others, bits_others & ~bits_a)
     )
-    return only_a, only_b
+    return only_a, only_other
 
 
-def mcnemar(only_a: Counts, only_b: Counts) -> NDArray[np.float64]:
-    """Two-sided p values of the exact test (McNemar 1947, Psychometrika 12, 153-157).
+def mcnemar_p_values(only_a: Counts, only_b: Counts) -> NDArray[np.float64]:
+    """Return two-sided p values of the exact test (McNemar 1947, Psychometrika 12, 153-157).
 
-    Were both equally good, each text that one alone has right would be a toss of a fair coin:
-    `scipy.stats.binomtest(only_a, only_a + only_b)`, of many pairs at once.
+    If both models were equally good, each text that only one gets right would be a toss of a fair
+    coin. Equals `scipy.stats.binomtest(only_a, only_a + only_b)`, for many pairs at once.
     """
-    from scipy.special import bdtr  # as scipy.stats has it, which takes a second to load
+    from scipy.special import bdtr  # what scipy.stats uses, which takes a second to import
 
     tail = bdtr(np.minimum(only_a, only_b), only_a + only_b, 0.5)
     return np.asarray(np.minimum(1.0, 2 * tail), dtype=np.float64)
 
 
-def _right(graded: Graded) -> int:
-    return int(np.bitwise_count(np.frombuffer(graded.correct, dtype=np.uint8)).sum())
-
-
-def _compared(only_a: int, only_b: int, texts: int, p: float) -> Comparison:
-    low, high = paired(only_a, only_b, texts)
-    return Comparison(
+def _paired_comparison(only_a: int, only_b: int, texts: int, p: float) -> PairedComparison:
+    low, high = paired_difference_interval(only_a, only_b, texts)
+    return PairedComparison(
         p=p,
         difference=(only_a - only_b) / texts,
         low=low,
@@ -150,123 +164,128 @@ def _compared(only_a: int, only_b: int, texts: int, p: float) -> Comparison:
     )
 
 
-# MERGED app.jobs.results.comparison
-# Jobs beside each other: what they reached, and where their settings differ.
-
-Parts = Mapping[str, Graded]
-Unpaired = Literal["other_texts", "first_has_none"]
+# Comparison of several jobs with the first
 
 
-class PairView(View):
-    """A job beside the first one, on the texts that both answered."""
+class PairedComparisonView(ResponseModel):
+    """A job compared with the first one, on the texts that both classified."""
 
-    difference: float = Field(description="Of the accuracies, this job less the first.")
-    low: float = Field(description="Of its 95 % interval.")
+    difference: float = Field(description="Accuracy of this job minus that of the first.")
+    low: float = Field(description="Lower end of its 95 % interval.")
     high: float
-    p: float = Field(description="Of the exact McNemar test.")
-    only_this: int = Field(description="Texts that this job alone answered rightly.")
+    p: float = Field(description="P value of the exact McNemar test.")
+    only_this: int = Field(description="Texts that only this job classified correctly.")
     only_first: int
 
 
-class PartView(View):
-    """How a job answered one part."""
+class SplitResultView(ResponseModel):
+    """The result of a job on one split."""
 
     accuracy: float
-    low: float = Field(description="Of the 95 % interval of the accuracy (Wilson).")
+    low: float = Field(description="Lower end of the 95 % interval of the accuracy (Wilson).")
     high: float
     texts: int
-    against_first: PairView | None
-    unpaired: Unpaired | None = Field(
+    against_first: PairedComparisonView | None
+    unpaired: UnpairedReason | None = Field(
         description="Why a job other than the first is not compared with it."
     )
 
 
-class ComparedJob(View):
-    """One of the jobs; a part of which no answers are kept is null."""
+class ComparedJob(ResponseModel):
+    """One of the compared jobs; a split without stored predictions is null."""
 
     job: JobView
-    validation: PartView | None
-    test: PartView | None
+    validation: SplitResultView | None
+    test: SplitResultView | None
 
 
-class SideBySide(View):
-    """Jobs in the order in which they were asked for."""
+class JobComparison(ResponseModel):
+    """Jobs in the requested order."""
 
     jobs: list[ComparedJob]
     settings: dict[str, list[Any]] = Field(
-        description="Those that differ, `method.r`, with the value of each job; null: it has none."
+        description="Settings that differ, such as `method.r`, with the value of each job; null: "
+        "the job does not have it."
     )
 
 
-def read(session: Session, job_ids: Sequence[UUID]) -> SideBySide:
-    """Raises `JobNamedTwice`, `JobNotFound`."""
+def compare_jobs(session: Session, job_ids: Sequence[UUID]) -> JobComparison:
+    """Compare jobs with the first one. Raises `JobNamedTwice`, `JobNotFound`."""
     for i, job_id in enumerate(job_ids):
         if job_id in job_ids[:i]:
             raise JobNamedTwice(job_id=job_id)
     jobs = [repository.get(session, job_id) for job_id in job_ids]
-    places = repository.positions(session, job_ids)
-    graded = of(session, job_ids)
-    first = graded[job_ids[0]]
-    return SideBySide(
+    positions = repository.queue_positions(session, job_ids)
+    by_job = load_correctness(session, job_ids)
+    first = by_job[job_ids[0]]
+    return JobComparison(
         jobs=[
             ComparedJob(
-                job=JobView.of(job, places.get(job.id)),
-                validation=_part(graded[job.id], Split.VALIDATION, first),
-                test=_part(graded[job.id], Split.TEST, first),
+                job=JobView.from_job(job, positions.get(job.id)),
+                validation=_split_result(by_job[job.id], Split.VALIDATION, first),
+                test=_split_result(by_job[job.id], Split.TEST, first),
             )
             for job in jobs
         ],
-        settings=differing([job.spec for job in jobs]),
+        settings=differing_settings([job.spec for job in jobs]),
     )
 
 
-def differing(specs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The fields that are not the same in all, by dotted names, each with its values."""
-    fields = [flat(spec) for spec in specs]
-    names = dict.fromkeys(name for each in fields for name in each)  # in the order of the specs
-    values = {name: [each.get(name) for each in fields] for name in names}
-    return {name: each for name, each in values.items() if len(set(map(json.dumps, each))) > 1}
+def differing_settings(specs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the settings that differ, by dotted name, each with the value of every spec."""
+    flat_specs = [flatten(spec) for spec in specs]
+    names = dict.fromkeys(name for spec in flat_specs for name in spec)  # in the order of the specs
+    settings = {name: [spec.get(name) for spec in flat_specs] for name in names}
+    return {
+        name: values for name, values in settings.items() if len(set(map(json.dumps, values))) > 1
+    }
 
 
-def flat(spec: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """`{"method": {"r": 8}}` as `{"method.r": 8}`."""
-    found: dict[str, Any] = {}
+def flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn `{"method": {"r": 8}}` into `{"method.r": 8}`."""
+    flat: dict[str, Any] = {}
     for name, value in spec.items():
-        inside = isinstance(value, Mapping)
-        found |= flat(value, f"{place}{name}.") if inside else {f"{place}{name}": value}
-    return found
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
-def _part(graded: Parts, part: Split, first: Parts) -> PartView | None:
-    if part not in graded or graded[part].count == 0:
+def _split_result(
+    by_split: CorrectnessBySplit, split: Split, first: CorrectnessBySplit
+) -> SplitResultView | None:
+    if split not in by_split or by_split[split].count == 0:
         return None
-    ours = graded[part]
-    low, high = interval(ours)
-    pair: PairView | None = None
-    unpaired: Unpaired | None = None
-    if part not in first:
+    correctness = by_split[split]
+    low, high = accuracy_interval(correctness)
+    comparison: PairedComparisonView | None = None
+    unpaired: UnpairedReason | None = None
+    if split not in first:
         unpaired = "first_has_none"
-    elif not same_texts(ours, first[part]):
+    elif not same_texts(correctness, first[split]):
         unpaired = "other_texts"
-    elif graded is not first:
-        pair = _pair(ours, first[part])
-    return PartView(
-        accuracy=accuracy(ours),
+    elif by_split is not first:
+        comparison = _compare_with_first(correctness, first[split])
+    return SplitResultView(
+        accuracy=accuracy(correctness),
         low=low,
         high=high,
-        texts=ours.count,
-        against_first=pair,
+        texts=correctness.count,
+        against_first=comparison,
         unpaired=unpaired,
     )
 
 
-def _pair(ours: Graded, first: Graded) -> PairView:
-    found = compare(ours, first)
-    return PairView(
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
-        p=found.p,
-        only_this=found.only_a,
-        only_first=found.only_b,
+def _compare_with_first(
+    correctness: SplitCorrectness, first: SplitCorrectness
+) -> PairedComparisonView:
+    comparison = compare(correctness, first)
+    return PairedComparisonView(
+        difference=comparison.difference,
+        low=comparison.low,
+        high=comparison.high,
+        p=comparison.p,
+        only_this=comparison.only_a,
+        only_first=comparison.only_b,
     )

@@ -1,4 +1,4 @@
-"""The curves of jobs, thinned to what a picture can show."""
+"""The curves of jobs, downsampled for plotting."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,65 +8,73 @@ from pydantic import Field
 from sqlalchemy import Row, func, literal, select, true
 from sqlalchemy.orm import Session
 
-from app.http.fields import View
+from app.http.fields import ResponseModel
 from app.jobs import repository
 from app.queue.tables import Job, MetricPoint
 from lora_core.specs.data import Split
 
-SMALL = 40  # points of a small curve
+SPARKLINE_POINTS = 40
 
 
-class Curve(View):
-    """One figure of one part by step.
+class Curve(ResponseModel):
+    """One metric of one split by step.
 
-    With more points than were asked for it comes in pieces of equally many steps: `values` are
-    their means, `low` and `high` their extremes, so that no peak is lost.
+    A curve with more points than requested is downsampled into bins of equally many steps: `values`
+    are their means, `low` and `high` their extremes, so that no peak is lost.
     """
 
     split: str
     name: str
-    points: int = Field(description="That there are.")
-    steps: list[int] = Field(description="Of a piece the last.")
-    values: list[float | None] = Field(description="null where one is not finite.")
-    low: list[float | None] | None = Field(description="Of each piece; null: nothing was thinned.")
+    points: int = Field(description="Number of points before downsampling.")
+    steps: list[int] = Field(description="Of a bin, the last step.")
+    values: list[float | None] = Field(description="Null where a value is not finite.")
+    low: list[float | None] | None = Field(description="Null: the curve was not downsampled.")
     high: list[float | None] | None
 
 
-class Curves(View):
-    """The curves of a job. Its stream after `seq` goes on from here."""
+class Curves(ResponseModel):
+    """The curves of a job. Its stream after `seq` continues from here."""
 
     seq: int
     data: list[Curve]
 
 
-def read(session: Session, job_id: UUID, *, most: int, names: Sequence[str] = ()) -> Curves:
-    """Every curve, or those of these names, of at most so many points. Raises `JobNotFound`."""
+def list_curves(
+    session: Session, job_id: UUID, *, max_points: int, names: Sequence[str] = ()
+) -> Curves:
+    """Return all curves, or those of these metrics, with at most `max_points` points each.
+
+    Raises `JobNotFound`.
+    """
     seq = repository.get(session, job_id).stream_seq
     curve = (MetricPoint.split, MetricPoint.name)
     extent = (func.count(), func.min(MetricPoint.step), func.max(MetricPoint.step))
-    found = select(*curve, *extent).where(MetricPoint.job_id == job_id).group_by(*curve)
-    if names:  # with the parts, so that the index leads to them
-        found = found.where(MetricPoint.split.in_(tuple(Split)), MetricPoint.name.in_(names))
-    rows = session.execute(found.order_by(*curve)).all()
-    return Curves(seq=seq, data=[_curve(session, job_id, row, most) for row in rows])
+    statement = select(*curve, *extent).where(MetricPoint.job_id == job_id).group_by(*curve)
+    if names:  # with the splits, so that the index is used
+        statement = statement.where(
+            MetricPoint.split.in_(tuple(Split)), MetricPoint.name.in_(names)
+        )
+    rows = session.execute(statement.order_by(*curve)).all()
+    return Curves(seq=seq, data=[_read_curve(session, job_id, row, max_points) for row in rows])
 
 
-def small_curves(session: Session, jobs: Sequence[Job]) -> dict[UUID, list[float]]:
-    """The training loss of many jobs in few points each, found one by one in the index."""
+def loss_sparklines(session: Session, jobs: Sequence[Job]) -> dict[UUID, list[float]]:
+    """Return the training loss of many jobs in a few points each, found by index lookups."""
     numbers = select(literal(0).label("n")).cte("numbers", recursive=True)
-    numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < SMALL - 1))
-    place = 1 + (Job.step - 1) * numbers.c.n // (SMALL - 1)  # from the first step to the newest
-    there = (  # the last point up to that place
+    numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < SPARKLINE_POINTS - 1))
+    # Evenly spaced from the first step to the newest.
+    target_step = 1 + (Job.step - 1) * numbers.c.n // (SPARKLINE_POINTS - 1)
+    point = (  # the last one up to that step
         select(MetricPoint)
         .where(MetricPoint.job_id == Job.id, MetricPoint.split == Split.TRAIN)
-        .where(MetricPoint.name == "loss", MetricPoint.step <= place)
+        .where(MetricPoint.name == "loss", MetricPoint.step <= target_step)
         .order_by(MetricPoint.step.desc())
         .limit(1)
         .correlate(Job, numbers)
     )
-    # Not joined: a planner may then read all points to find out which these are.
+    # Scalar subqueries rather than a join, for which a planner may read all points.
     step, value = (
-        there.with_only_columns(column).scalar_subquery()
+        point.with_only_columns(column).scalar_subquery()
         for column in (MetricPoint.step, MetricPoint.value)
     )
     points = (
@@ -83,18 +91,24 @@ def small_curves(session: Session, jobs: Sequence[Job]) -> dict[UUID, list[float
     return curves
 
 
-def _curve(session: Session, job_id: UUID, found: Row[str, str, int, int, int], most: int) -> Curve:
-    split, name, points, first, last = found
-    thinned = points > most
-    piece = (MetricPoint.step - first) // ((last - first) // most + 1 if thinned else 1)
+def _read_curve(
+    session: Session, job_id: UUID, curve: Row[str, str, int, int, int], max_points: int
+) -> Curve:
+    split, name, points, first, last = curve
+    downsampled = points > max_points
+    bin_steps = (last - first) // max_points + 1 if downsampled else 1
     value = MetricPoint.value
-    finite = func.count(value) == func.count()
+    all_finite = func.count(value) == func.count()
     rows = session.execute(
         select(
-            func.max(MetricPoint.step), func.avg(value), func.min(value), func.max(value), finite
+            func.max(MetricPoint.step),
+            func.avg(value),
+            func.min(value),
+            func.max(value),
+            all_finite,
         )
         .where(MetricPoint.job_id == job_id, MetricPoint.split == split, MetricPoint.name == name)
-        .group_by(piece)
+        .group_by((MetricPoint.step - first) // bin_steps)
         .order_by(func.max(MetricPoint.step))
     ).all()
     return Curve(
@@ -102,7 +116,7 @@ def _curve(session: Session, job_id: UUID, found: Row[str, str, int, int, int], 
         name=name,
         points=points,
         steps=[step for step, *_ in rows],
-        values=[mean if whole else None for _, mean, _, _, whole in rows],
-        low=[low for _, _, low, _, _ in rows] if thinned else None,
-        high=[high for _, _, _, high, _ in rows] if thinned else None,
+        values=[mean if finite else None for _, mean, _, _, finite in rows],
+        low=[low for _, _, low, _, _ in rows] if downsampled else None,
+        high=[high for _, _, _, high, _ in rows] if downsampled else None,
     )

@@ -1,4 +1,4 @@
-"""The texts that a job answered wrongly, from what it left, and as files."""
+"""The texts that a job misclassified, read from its artifact, and as CSV or JSON Lines."""
 
 import csv
 import io
@@ -8,80 +8,87 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from app.csv_cells import inert
-from app.http.fields import View
-from app.jobs.errors import NoAnswers
+from app.csv_cells import escape_formula
+from app.http.fields import ResponseModel
+from app.jobs.errors import NoPredictionsKept
 from app.queue.tables import Job
-from app.storage.archive import described, lines
+from app.storage.archive import read_json_lines, read_manifest
 from app.storage.store import ArtifactRef, Store
 from lora_core.training import misclassified
 
-Part = Literal["validation", "test"]
-Format = Literal["csv", "jsonl"]
-MOST = misclassified.KEPT
-MEDIA_TYPES: dict[Format, str] = {
+EvaluatedSplit = Literal["validation", "test"]
+MisclassifiedFormat = Literal["csv", "jsonl"]
+MAX_MISCLASSIFIED = misclassified.MAX_SAVED
+MEDIA_TYPES: dict[MisclassifiedFormat, str] = {
     "csv": "text/csv; charset=utf-8; header=present",
     "jsonl": "application/jsonl; charset=utf-8",
 }
 
 
-class MistakeView(View):
-    """One text that was answered wrongly."""
+class MisclassifiedText(ResponseModel):
+    """One misclassified text."""
 
-    row: int = Field(description="In its file; 1 is the first row of data.")
-    text: str | None = Field(description="Its beginning; null: the job kept no texts.")
-    cut: bool = Field(description="Whether it goes on.")
-    label: str = Field(description="The true one.")
+    row: int = Field(description="Row in its file; 1 is the first row of data.")
+    text: str | None = Field(
+        description="The beginning of the text; null: the job stored no texts."
+    )
+    cut: bool = Field(description="Whether the text was truncated.")
+    label: str = Field(description="The true label.")
     predicted: str
-    score: float = Field(description="Probability of `predicted`, with the temperature.")
+    score: float = Field(description="Calibrated probability of `predicted`.")
     true_score: float = Field(description="Probability of `label`.")
 
 
-def read(store: Store, job: Job, ref: ArtifactRef, *, part: Part, most: int) -> list[MistakeView]:
-    """The surest first. Raises `NoAnswers`, `ArtifactDamaged`."""
+def list_misclassified(
+    store: Store, job: Job, ref: ArtifactRef, *, split: EvaluatedSplit, limit: int
+) -> list[MisclassifiedText]:
+    """Return the most confident errors first. Raises `NoPredictionsKept`, `ArtifactDamaged`."""
     name = f"job {job.id}"
-    facts = described(store, ref, name=name)
-    kept, answers = f"{misclassified.FOLDER}/{part}.jsonl", f"predictions/{part}.jsonl"
-    if kept in facts["files"]:
-        return [MistakeView(**line) for line in lines(store, ref, kept, name=name, most=most)]
-    if answers not in facts["files"]:
-        raise NoAnswers(job_id=job.id, part=part)
-    return _without_texts(lines(store, ref, answers, name=name), facts, most)
+    facts = read_manifest(store, ref, name=name)
+    stored, predictions = f"{misclassified.FOLDER}/{split}.jsonl", f"predictions/{split}.jsonl"
+    if stored in facts["files"]:
+        lines = read_json_lines(store, ref, stored, name=name, limit=limit)
+        return [MisclassifiedText(**line) for line in lines]
+    if predictions not in facts["files"]:
+        raise NoPredictionsKept(job_id=job.id, part=split)
+    return _from_predictions(read_json_lines(store, ref, predictions, name=name), facts, limit)
 
 
-def as_jsonl(found: Iterable[MistakeView]) -> str:
-    """A line each."""
-    return "".join(f"{each.model_dump_json()}\n" for each in found)
+def to_jsonl(texts: Iterable[MisclassifiedText]) -> str:
+    """Return one JSON line per text."""
+    return "".join(f"{text.model_dump_json()}\n" for text in texts)
 
 
-def as_csv(found: Iterable[MistakeView]) -> str:
-    """A header and a row each. No cell of it is a formula to a spreadsheet."""
-    text = io.StringIO()
-    # Lines end in \r\n (RFC 4180): only so does Python 3.11 quote a lone \r inside a value.
-    rows = csv.DictWriter(text, MistakeView.model_fields)
-    rows.writeheader()
-    for each in found:
-        cells = each.model_dump() | {"cut": "true" if each.cut else "false"}
-        rows.writerow({name: inert(value) for name, value in cells.items()})
-    return text.getvalue()
+def to_csv(texts: Iterable[MisclassifiedText]) -> str:
+    """Return a header and one row per text. No cell is a formula to a spreadsheet."""
+    output = io.StringIO()
+    # Lines end in \r\n (RFC 4180): only then does Python 3.11 quote a lone \r inside a value.
+    writer = csv.DictWriter(output, MisclassifiedText.model_fields)
+    writer.writeheader()
+    for text in texts:
+        cells = text.model_dump() | {"cut": "true" if text.cut else "false"}
+        writer.writerow({name: escape_formula(value) for name, value in cells.items()})
+    return output.getvalue()
 
 
-def _without_texts(
-    answers: list[dict[str, Any]], facts: dict[str, Any], most: int
-) -> list[MistakeView]:
-    """Of a run that left no model, or was made before texts were kept."""
+def _from_predictions(
+    predictions: list[dict[str, Any]], facts: dict[str, Any], limit: int
+) -> list[MisclassifiedText]:
+    """Compute the errors of a run without stored texts (no model was stored, or an old run)."""
     labels, temperature = facts["labels"], facts.get("calibration", {}).get("temperature", 1.0)
-    logits = np.array([each["logits"] for each in answers], dtype=np.float32)
-    truth = np.array([each["label"] for each in answers])
+    logits = np.array([line["logits"] for line in predictions], dtype=np.float32)
+    truth = np.array([line["label"] for line in predictions])
     return [
-        MistakeView(
-            row=answers[found.place]["row"],
+        MisclassifiedText(
+            row=predictions[error.text_index]["row"],
             text=None,
             cut=False,
-            label=labels[truth[found.place]],
-            predicted=labels[found.predicted],
-            score=found.score,
-            true_score=found.true_score,
+            label=labels[truth[error.text_index]],
+            predicted=labels[error.predicted],
+            score=error.score,
+            true_score=error.true_score,
         )
-        for found in misclassified.worst(logits, truth, temperature=temperature, most=most)
+        for error in misclassified.most_confident_errors(
+            logits, truth, temperature=temperature, limit=limit
+        )
     ]

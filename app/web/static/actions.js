@@ -1,49 +1,49 @@
-// Buttons that call the API: <button data-call="POST /v1/jobs/…/cancel" data-confirm="Stop it?">.
-// `data-body` is JSON to send; `data-then` is where to go after it, {field} of the answer filled in.
-// <button data-copy="ID"> copies the text of an element.
+// Buttons that call the API: <button data-request="POST /v1/jobs/…/cancel" data-confirm="Stop it?">.
+// `data-body` is the JSON to send; `data-redirect` is the page to open afterwards, where {field} is
+// replaced by a field of the response. <button data-copy="ID"> copies the text of an element.
 import { call } from "./api.js";
 import { refresh } from "./live.js";
 
 const alertBox = document.getElementById("alert");
 const dialog = document.getElementById("confirm");
 
-/** Tells what went wrong, above the page; nothing takes it away. */
-export function tell(text) {
+/** Shows an error above the page until the next call; an empty text hides it. */
+export function showAlert(text) {
   alertBox.textContent = text ?? "";
   alertBox.hidden = !text;
 }
 
-/** Whether the person says yes. */
+/** Asks for confirmation; resolves to whether the user agreed. */
 export function confirmed(question, yes = "Yes") {
   document.getElementById("confirm-question").textContent = question;
   document.getElementById("confirm-yes").textContent = yes;
   dialog.returnValue = "no";
   dialog.showModal();
-  return new Promise((settle) => {
-    dialog.addEventListener("close", () => settle(dialog.returnValue === "yes"), { once: true });
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
   });
 }
 
-async function act(button) {
-  const { call: what, confirm: question, body, then } = button.dataset;
+async function runAction(button) {
+  const { request, confirm: question, body, redirect } = button.dataset;
   if (question && !(await confirmed(question, button.textContent.trim()))) return;
-  const [method, path] = what.split(" ");
-  tell("");
+  const [method, path] = request.split(" ");
+  showAlert("");
   button.disabled = true;
   try {
-    const answer = await call(method, path, body && JSON.parse(body));
-    if (then) location.assign(then.replace(/\{(\w+)\}/g, (_, field) => encodeURIComponent(answer[field])));
+    const response = await call(method, path, body && JSON.parse(body));
+    if (redirect) location.assign(redirect.replace(/\{(\w+)\}/g, (_, field) => encodeURIComponent(response[field])));
     else await refresh();
   } catch (problem) {
-    tell(problem.message);
+    showAlert(problem.message);
   } finally {
     button.disabled = false;
   }
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-call]");
-  if (button) act(button);
-  const copied = event.target.closest("[data-copy]");
-  if (copied) navigator.clipboard?.writeText(document.getElementById(copied.dataset.copy).textContent);
+  const button = event.target.closest("button[data-request]");
+  if (button) runAction(button);
+  const copyButton = event.target.closest("[data-copy]");
+  if (copyButton) navigator.clipboard?.writeText(document.getElementById(copyButton.dataset.copy).textContent);
 });

@@ -1,47 +1,47 @@
-// Calls of the API, as the person who is signed in.
+// API calls, authenticated as the signed-in user.
 
 export class Problem extends Error {
   constructor(status, body, retryAfter) {
-    super(body.detail ?? body.error ?? `The service answered ${status}.`);
+    super(body.detail ?? body.error ?? `The service returned status ${status}.`);
     this.status = status;
     this.code = body.code;
     this.errors = body.errors ?? []; // [{at, code, message}]
-    this.retryAfter = Number(retryAfter); // seconds; 0: it does not say
+    this.retryAfter = Number(retryAfter); // seconds; 0 if the response has no Retry-After
   }
 }
 
 export const token = readToken();
 
-/** What the answer to the sign-in left here (signed_in.js); other ports of this host cannot read it. */
+/** Returns the CSRF token that signed_in.js stored. Other ports of this host cannot read it. */
 function readToken() {
   try {
     return localStorage.getItem("page-token");
   } catch {
-    return null; // the browser keeps nothing
+    return null; // storage is disabled
   }
 }
 
-/** The Response. Throws a Problem. `body` is JSON, or what fetch takes by itself (a form, a file). */
+/** Returns the Response; throws a Problem. `body` is an object to send as JSON, or FormData. */
 export async function request(method, path, body, options = {}) {
   const headers = new Headers(options.headers);
-  if (token) headers.set("X-Page-Token", token); // the cookie alone is good for reading
+  if (token) headers.set("X-Page-Token", token); // the session cookie alone is read-only
   if (body !== undefined && !(body instanceof FormData)) {
     headers.set("Content-Type", "application/json");
     body = JSON.stringify(body);
   }
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { ...options, method, headers, body });
+    response = await fetch(path, { ...options, method, headers, body });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, { code: "no_connection", detail: "The service does not answer. Is it running?" });
+    throw new Problem(0, { code: "no_connection", detail: "Could not reach the service. Is it running?" });
   }
-  if (answer.ok) return answer;
-  throw new Problem(answer.status, await answer.json().catch(() => ({})), answer.headers.get("Retry-After"));
+  if (response.ok) return response;
+  throw new Problem(response.status, await response.json().catch(() => ({})), response.headers.get("Retry-After"));
 }
 
-/** What was answered, read as JSON; null where there is nothing to read. */
+/** Returns the response body parsed as JSON, or null for 204 No Content. */
 export async function call(method, path, body, options) {
-  const answer = await request(method, path, body, options);
-  return answer.status === 204 ? null : answer.json();
+  const response = await request(method, path, body, options);
+  return response.status === 204 ? null : response.json();
 }

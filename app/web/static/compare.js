@@ -1,91 +1,91 @@
-// Pictures of jobs side by side. Those that still run are read again whenever the page is.
-import { tell } from "./actions.js";
+// Charts of compared jobs. Curves of unfinished jobs are loaded again at each page refresh.
+import { showAlert } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, figure, inWords, percent, traces } from "./curves.js";
-import { colour, draw, plain } from "./plot.js";
+import { axes, Curves, describe, formatNumber, percent, traces } from "./curves.js";
+import { color, draw, escapeMarkup } from "./plot.js";
 
-const POINTS = 500; // of a curve
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"]; // those of the table
-const DASHES = ["solid", "dash", "dot", "dashdot"]; // once inks and symbols are used up
-const place = (id) => document.getElementById(id);
+const MAX_POINTS = 500; // per curve
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"]; // the same as in the table
+const DASHES = ["solid", "dash", "dot", "dashdot"]; // next, once all colors and symbols are in use
+const byId = (id) => document.getElementById(id);
 const CHARTS = [
-  { id: "accuracy", part: "validation", name: "accuracy", marked: true, words: percent, ticks: ".0%", format: ".1%" },
-  { id: "loss", part: "validation", name: "loss", marked: true, words: figure },
-  { id: "training", part: "train", name: "loss", words: figure },
+  { id: "accuracy", split: "validation", name: "accuracy", markers: true, formatValue: percent, tickFormat: ".0%", format: ".1%" },
+  { id: "loss", split: "validation", name: "loss", markers: true, formatValue: formatNumber },
+  { id: "training-loss", split: "train", name: "loss", formatValue: formatNumber },
 ];
 
-const curves = new Map(); // id of a job → Curves
-const read = new Set(); // those that had ended when they were read
+const curvesByJob = new Map(); // job id → Curves
+const complete = new Set(); // ids of jobs that had ended when their curves were loaded
 
-const jobs = () => JSON.parse(place("shown").dataset.shown);
-const look = (i) => {
+const readJobs = () => JSON.parse(byId("chart-data").dataset.jobs);
+const seriesStyle = (i) => {
   const n = i % SYMBOLS.length;
-  return { ink: `--series-${n + 1}`, symbol: SYMBOLS[n], dash: DASHES[Math.floor(i / SYMBOLS.length)] };
+  return { colorName: `--series-${n + 1}`, symbol: SYMBOLS[n], dash: DASHES[Math.floor(i / SYMBOLS.length)] };
 };
 
 async function update() {
   try {
-    await Promise.all(jobs().filter(({ id }) => !read.has(id)).map(take));
-    paint();
+    await Promise.all(readJobs().filter(({ id }) => !complete.has(id)).map(loadCurves));
+    drawAll();
   } catch (problem) {
-    if (problem.status) tell(problem.message);
+    if (problem.status) showAlert(problem.message);
   }
 }
 
-async function take({ id, ended }) {
-  const fresh = new Curves();
-  fresh.take(await call("GET", `/v1/jobs/${id}/curves?points=${POINTS}&name=loss&name=accuracy`));
-  curves.set(id, fresh);
-  if (ended) read.add(id);
+async function loadCurves({ id, ended }) {
+  const curves = new Curves();
+  curves.load(await call("GET", `/v1/jobs/${id}/curves?points=${MAX_POINTS}&name=loss&name=accuracy`));
+  curvesByJob.set(id, curves);
+  if (ended) complete.add(id);
 }
 
-function paint() {
-  const all = jobs();
-  const lines = CHARTS.map(({ part, name }) => all.flatMap((job, i) => (curves.get(job.id)?.has(part, name) ? [[job, i]] : [])));
-  const known = all.filter(({ accuracy }) => accuracy);
-  show("accuracies", known.length);
-  CHARTS.forEach(({ id }, i) => show(id, lines[i].length)); // before any is drawn: all share the width
-  place("no-curves").hidden = lines.some((each) => each.length);
-  if (known.length) drawAccuracies(all);
+function drawAll() {
+  const jobs = readJobs();
+  const lines = CHARTS.map(({ split, name }) => jobs.flatMap((job, i) => (curvesByJob.get(job.id)?.has(split, name) ? [[job, i]] : [])));
+  const evaluated = jobs.filter(({ accuracy }) => accuracy);
+  setVisible("accuracy-intervals", evaluated.length);
+  CHARTS.forEach(({ id }, i) => setVisible(id, lines[i].length)); // before drawing: visible charts share the width
+  byId("no-curves").hidden = lines.some((each) => each.length);
+  if (evaluated.length) drawAccuracyIntervals(jobs);
   CHARTS.forEach((chart, i) => lines[i].length && drawCurves(chart, lines[i]));
 }
 
-const show = (id, there) => (place(id).closest("figure").hidden = !there);
+const setVisible = (id, visible) => (byId(id).closest("figure").hidden = !visible);
 
 function drawCurves(chart, lines) {
-  const told = lines.map(([job, i]) => [curves.get(job.id).get(chart.part, chart.name), job.name, look(i)]);
-  const data = told.flatMap(([curve, label, style]) => traces(curve, { label, ...style, marked: chart.marked, format: chart.format }));
-  place(chart.id).setAttribute("aria-label", told.map(([curve, label]) => inWords(curve, label, chart.words)).join("; "));
-  draw(place(chart.id), { data, layout: { ...axes(chart.ticks), showlegend: false } });
+  const series = lines.map(([job, i]) => [curvesByJob.get(job.id).get(chart.split, chart.name), job.name, seriesStyle(i)]);
+  const data = series.flatMap(([curve, label, style]) => traces(curve, { label, ...style, markers: chart.markers, format: chart.format }));
+  byId(chart.id).setAttribute("aria-label", series.map(([curve, label]) => describe(curve, label, chart.formatValue)).join("; "));
+  draw(byId(chart.id), { data, layout: { ...axes(chart.tickFormat), showlegend: false } });
 }
 
-function drawAccuracies(all) {
-  const data = all.flatMap(({ name, accuracy }, i) => {
+function drawAccuracyIntervals(jobs) {
+  const data = jobs.flatMap(({ name, accuracy }, i) => {
     if (!accuracy) return [];
     const [value, low, high] = accuracy;
-    const { ink, symbol } = look(i);
-    const stroke = colour(ink);
+    const { colorName, symbol } = seriesStyle(i);
+    const stroke = color(colorName);
     return [{
       x: [value],
       y: [i],
-      name: plain(name),
+      name: escapeMarkup(name),
       mode: "markers",
       marker: { color: stroke, symbol, size: 10 },
       error_x: { type: "data", array: [high - value], arrayminus: [value - low], color: stroke, thickness: 2, width: 6 },
       hovertemplate: `%{x:.1%} (${percent(low)} to ${percent(high)})`,
     }];
   });
-  const names = all.map(({ name }) => plain(name.length > 24 ? `${name.slice(0, 23)}…` : name));
+  const names = jobs.map(({ name }) => escapeMarkup(name.length > 24 ? `${name.slice(0, 23)}…` : name));
   const layout = {
     showlegend: false,
     xaxis: { tickformat: ".0%" },
-    yaxis: { tickvals: all.map((_, i) => i), ticktext: names, range: [all.length - 0.5, -0.5], showgrid: false },
+    yaxis: { tickvals: jobs.map((_, i) => i), ticktext: names, range: [jobs.length - 0.5, -0.5], showgrid: false },
   };
-  place("accuracies").setAttribute("aria-label", all.filter(({ accuracy }) => accuracy)
+  byId("accuracy-intervals").setAttribute("aria-label", jobs.filter(({ accuracy }) => accuracy)
     .map(({ name, accuracy: [value, low, high] }) => `${name} ${percent(value)}, between ${percent(low)} and ${percent(high)}`).join("; "));
-  draw(place("accuracies"), { data, layout });
+  draw(byId("accuracy-intervals"), { data, layout });
 }
 
 document.addEventListener("live", update);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 update();

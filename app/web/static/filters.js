@@ -1,27 +1,27 @@
-// Filters of a list hold at once: no button has to be pressed.
-const WAIT = 350; // ms after the last key
+// Applies the filters of a list as they change, without a submit button.
+const DEBOUNCE = 350; // ms after the last input
 
 const form = document.querySelector("[data-filters]");
 let timer;
 
-function apply() {
-  const wanted = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
-  const address = `${location.pathname}${wanted.size ? `?${wanted}` : ""}`;
-  if (address === location.pathname + location.search) return;
-  history.replaceState(null, "", address);
+function applyFilters() {
+  const parameters = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+  const url = `${location.pathname}${parameters.size ? `?${parameters}` : ""}`;
+  if (url === location.pathname + location.search) return;
+  history.replaceState(null, "", url);
   import("./live.js").then(({ refresh }) => refresh());
 }
 
-/** What this page was made with no longer stands there. */
-const changed = ({ options, value, defaultValue, checked, defaultChecked }) =>
+/** Whether a field differs from what the server rendered. */
+const isChanged = ({ options, value, defaultValue, checked, defaultChecked }) =>
   options ? !([...options].find((option) => option.defaultSelected) ?? options[0]).selected : value !== defaultValue || checked !== defaultChecked;
 
 form?.addEventListener("input", () => {
   clearTimeout(timer);
-  timer = setTimeout(apply, WAIT);
+  timer = setTimeout(applyFilters, DEBOUNCE);
 });
 form?.addEventListener("submit", (event) => {
   event.preventDefault();
-  apply();
+  applyFilters();
 });
-if ([...(form?.elements ?? [])].some(changed)) apply(); // typed before this script was there
+if ([...(form?.elements ?? [])].some(isChanged)) applyFilters(); // changed before this script had loaded

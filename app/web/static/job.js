@@ -1,90 +1,90 @@
-// The curves of one job. They are read once, then grow by the stream from where they ended.
-import { tell } from "./actions.js";
+// The curves of one job: loaded once, then extended by the event stream.
+import { showAlert } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, figure, inWords, percent, traces } from "./curves.js";
+import { axes, Curves, describe, formatNumber, percent, traces } from "./curves.js";
 import { refresh } from "./live.js";
-import { colour, draw } from "./plot.js";
+import { color, draw } from "./plot.js";
 
-const REDRAW = 250; // ms between two pictures at least
-const AGAIN = 3000; // ms, after a stream that broke for good
-const MOST = 4000; // points of a curve that has grown, before it is thinned anew
-const NEWS = ["started", "checkpoint_rejected"]; // events after which curves may have been cut back
+const DRAW_INTERVAL = 250; // ms between two drawings, at least
+const RECONNECT_DELAY = 3000; // ms, after the stream failed
+const MAX_POINTS = 4000; // per curve; longer curves are loaded again, downsampled by the server
+const RESET_EVENTS = ["started", "checkpoint_rejected"]; // after these, curves may have been cut back
 
 const root = document.getElementById("curves");
 const url = `/v1/jobs/${root.dataset.job}`;
-const place = (id) => document.getElementById(id);
-const PARTS = {
-  train: { label: "training", ink: "--series-1" },
-  validation: { label: "validation", ink: "--series-2", marked: true },
-  test: { label: "test", ink: "--series-3", symbol: "diamond" },
+const byId = (id) => document.getElementById(id);
+const SPLITS = {
+  train: { label: "training", colorName: "--series-1" },
+  validation: { label: "validation", colorName: "--series-2", markers: true },
+  test: { label: "test", colorName: "--series-3", symbol: "diamond" },
 };
 const CHARTS = [
-  { id: "loss", name: "loss", parts: ["train", "validation", "test"], words: figure, first: true },
-  { id: "accuracy", name: "accuracy", parts: ["validation", "test"], words: percent, ticks: ".0%", format: ".1%", first: true },
-  { id: "rate", name: "learning_rate", parts: ["train"], words: figure },
-  { id: "speed", name: "reviews_per_second", parts: ["train"], words: figure },
-  { id: "norm", name: "grad_norm", parts: ["train"], words: figure },
+  { id: "loss", name: "loss", splits: ["train", "validation", "test"], formatValue: formatNumber, primary: true },
+  { id: "accuracy", name: "accuracy", splits: ["validation", "test"], formatValue: percent, tickFormat: ".0%", format: ".1%", primary: true },
+  { id: "learning-rate", name: "learning_rate", splits: ["train"], formatValue: formatNumber },
+  { id: "throughput", name: "reviews_per_second", splits: ["train"], formatValue: formatNumber },
+  { id: "gradient-norm", name: "grad_norm", splits: ["train"], formatValue: formatNumber },
 ];
 
-const more = place("more-curves"); // folded: nothing is drawn in there until it is opened
+const moreCurves = byId("more-curves"); // nothing is drawn in it until it is opened
 
 let curves = new Curves();
-let rival = Number(root.dataset.rival) || null; // validation accuracy of the linear one
-let steps; // of the whole run, once they are known
+let linearAccuracy = Number(root.dataset.linearAccuracy) || null; // of the linear model, on validation
+let totalSteps; // undefined until known
 let stream;
 let timer;
-let reading = 0; // counts up, so that an answer that was overtaken is known
+let loadCount = 0; // identifies responses of an outdated load
 
-/** Read all curves, those that are looked at first before the others, and follow what comes. */
+/** Loads all curves, the primary charts first, then follows the stream. */
 async function load() {
-  const mine = ++reading;
+  const current = ++loadCount;
   stop();
   try {
-    const [now, later] = [true, false].map((first) => CHARTS.filter((chart) => Boolean(chart.first) === first));
-    const fresh = new Curves();
-    const { seq, ...answer } = await read(now);
-    if (mine !== reading) return;
-    fresh.take(answer);
-    curves = fresh;
-    paint(now);
-    fresh.take(await read(later));
-    if (mine !== reading) return;
-    paint(later);
+    const [primary, secondary] = [true, false].map((wanted) => CHARTS.filter((chart) => Boolean(chart.primary) === wanted));
+    const loaded = new Curves();
+    const { seq, ...response } = await fetchCurves(primary);
+    if (current !== loadCount) return;
+    loaded.load(response);
+    curves = loaded;
+    drawCharts(primary);
+    loaded.load(await fetchCurves(secondary));
+    if (current !== loadCount) return;
+    drawCharts(secondary);
     if (!("ended" in root.dataset)) follow(seq);
   } catch (problem) {
-    if (mine !== reading) return;
-    if (problem.status) return tell(problem.message); // refused, as when the job is deleted
-    timer = setTimeout(load, AGAIN);
+    if (current !== loadCount) return;
+    if (problem.status) return showAlert(problem.message); // refused, for example because the job was deleted
+    timer = setTimeout(load, RECONNECT_DELAY);
   }
 }
 
-function read(charts) {
+function fetchCurves(charts) {
   return call("GET", `${url}/curves?${new URLSearchParams(charts.map(({ name }) => ["name", name]))}`);
 }
 
 function follow(seq) {
-  stream = new EventSource(`${url}/stream?after=${seq}`); // comes back by itself, with the last number
+  stream = new EventSource(`${url}/stream?after=${seq}`); // reconnects by itself with Last-Event-ID
   stream.addEventListener("metric", ({ data }) => {
     curves.add(JSON.parse(data));
-    curves.longest > MOST ? load() : paintSoon();
+    curves.maxLength > MAX_POINTS ? load() : drawSoon();
   });
   stream.addEventListener("event", ({ data }) => {
     const event = JSON.parse(data);
-    if (event.kind === "rival") rival = event.data.validation.accuracy;
-    if (NEWS.includes(event.kind)) load();
+    if (event.kind === "rival") linearAccuracy = event.data.validation.accuracy;
+    if (RESET_EVENTS.includes(event.kind)) load();
   });
   stream.addEventListener("state", ({ data }) => {
-    steps = JSON.parse(data).total_steps;
-    paintSoon();
+    totalSteps = JSON.parse(data).total_steps;
+    drawSoon();
   });
   stream.addEventListener("end", () => {
     root.dataset.ended = "";
     stop();
-    paint();
+    drawCharts();
     refresh();
   });
   stream.addEventListener("error", () => {
-    if (stream?.readyState === EventSource.CLOSED) timer = setTimeout(load, AGAIN);
+    if (stream?.readyState === EventSource.CLOSED) timer = setTimeout(load, RECONNECT_DELAY);
   });
 }
 
@@ -95,73 +95,73 @@ function stop() {
   stream = undefined;
 }
 
-function paintSoon() {
+function drawSoon() {
   timer ??= setTimeout(() => {
     timer = undefined;
-    paint();
-  }, REDRAW);
+    drawCharts();
+  }, DRAW_INTERVAL);
 }
 
-function paint(charts = CHARTS) {
-  const shown = charts.map((chart) => chart.parts.filter((part) => curves.has(part, chart.name)).map((part) => [PARTS[part], curves.get(part, chart.name)]));
-  charts.forEach(({ id }, i) => (place(id).closest("figure").hidden = !shown[i].length)); // before any is drawn: all share the width
-  place("no-curves").hidden ||= shown.some((lines) => lines.length);
-  if (charts.some((chart, i) => !chart.first && shown[i].length)) more.hidden = false;
-  charts.forEach((chart, i) => shown[i].length && (chart.first || more.open) && drawChart(chart, shown[i]));
+function drawCharts(charts = CHARTS) {
+  const lines = charts.map((chart) => chart.splits.filter((split) => curves.has(split, chart.name)).map((split) => [SPLITS[split], curves.get(split, chart.name)]));
+  charts.forEach(({ id }, i) => (byId(id).closest("figure").hidden = !lines[i].length)); // before drawing: visible charts share the width
+  byId("no-curves").hidden ||= lines.some((each) => each.length);
+  if (charts.some((chart, i) => !chart.primary && lines[i].length)) moreCurves.hidden = false;
+  charts.forEach((chart, i) => lines[i].length && (chart.primary || moreCurves.open) && drawChart(chart, lines[i]));
 }
 
 function drawChart(chart, lines) {
-  const data = lines.flatMap(([part, curve]) => traces(curve, { ...part, format: chart.format }));
-  const upto = "ended" in root.dataset ? undefined : steps;
-  place(chart.id).setAttribute("aria-label", lines.map(([part, curve]) => inWords(curve, part.label, chart.words)).join("; "));
-  draw(place(chart.id), { data, layout: { ...axes(chart.ticks, upto), ...level(chart), showlegend: lines.length > 1 } });
+  const data = lines.flatMap(([style, curve]) => traces(curve, { ...style, format: chart.format }));
+  const lastStep = "ended" in root.dataset ? undefined : totalSteps;
+  byId(chart.id).setAttribute("aria-label", lines.map(([style, curve]) => describe(curve, style.label, chart.formatValue)).join("; "));
+  draw(byId(chart.id), { data, layout: { ...axes(chart.tickFormat, lastStep), ...linearModelLine(chart), showlegend: lines.length > 1 } });
 }
 
-/** The linear rival, as a level to get over. */
-function level(chart) {
-  if (chart.id !== "accuracy" || !rival) return {};
+/** Returns a horizontal line at the accuracy of the linear model. */
+function linearModelLine(chart) {
+  if (chart.id !== "accuracy" || !linearAccuracy) return {};
   return {
-    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: rival, y1: rival, line: { color: colour("--quiet"), dash: "dot", width: 1.5 } }],
-    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: rival, yanchor: "bottom", showarrow: false, text: `linear rival ${percent(rival)}` }],
+    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: linearAccuracy, y1: linearAccuracy, line: { color: color("--muted"), dash: "dot", width: 1.5 } }],
+    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: linearAccuracy, yanchor: "bottom", showarrow: false, text: `linear model ${percent(linearAccuracy)}` }],
   };
 }
 
-// A stream that nobody looks at would only take one of the few connections of the browser.
+// Browsers allow few connections per host; a hidden tab must not keep one open.
 document.addEventListener("visibilitychange", () => {
   if ("ended" in root.dataset) return;
   if (document.hidden) stop();
   else load();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => paint());
-more.addEventListener("toggle", () => more.open && paint());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawCharts());
+moreCurves.addEventListener("toggle", () => moreCurves.open && drawCharts());
 
-place("describe").addEventListener("submit", async (event) => {
+byId("metadata-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const { tags, notes } = event.target.elements;
-  const named = tags.value.split(",").map((tag) => tag.trim()).filter(Boolean);
+  const tagList = tags.value.split(",").map((tag) => tag.trim()).filter(Boolean);
   for (const field of [tags, notes]) field.removeAttribute("aria-invalid");
   try {
-    await call("PATCH", url, { tags: named, notes: notes.value });
+    await call("PATCH", url, { tags: tagList, notes: notes.value });
     location.reload();
   } catch (problem) {
     const [{ at, message } = {}] = problem.errors ?? [];
-    const wrong = at?.startsWith("notes") ? notes : tags;
-    place("describe-error").textContent = at ? `${named[at.split(".")[1]] ?? "This"} ${message}.` : problem.message;
+    const invalid = at?.startsWith("notes") ? notes : tags;
+    byId("metadata-error").textContent = at ? `${tagList[at.split(".")[1]] ?? "This"} ${message}.` : problem.message;
     if (!at) return;
-    wrong.setAttribute("aria-invalid", "true");
-    wrong.focus();
+    invalid.setAttribute("aria-invalid", "true");
+    invalid.focus();
   }
 });
 
 document.addEventListener("submit", async (event) => {
-  if (event.target.id !== "register") return;
+  if (event.target.id !== "register-form") return;
   event.preventDefault();
   const name = event.target.elements.model.value.trim();
   try {
     await call("POST", `/v1/models/${encodeURIComponent(name)}/versions`, { job_id: root.dataset.job });
     location.reload();
   } catch (problem) {
-    tell(problem.message);
+    showAlert(problem.message);
   }
 });
 

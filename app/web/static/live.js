@@ -1,29 +1,28 @@
-// Keeps what changes up to date: fetches this page again and takes over its live parts,
-// elements with `data-live` and an id. Each is made in one place, the template.
-import { read } from "./document.js";
-import { morph } from "./morph.js";
+// Live updates: fetches this page again and updates its live elements, which have `data-live` and an
+// id. All HTML is rendered in one place, the server's templates.
+import { fetchPage, morph } from "./morph.js";
 
-const SECONDS = 2;
-const ASK_AGAIN_SECONDS = 5; // when there was no answer
+const REFRESH_SECONDS = 2;
+const RETRY_SECONDS = 5; // after a failed request
 let timer;
 
-/** Take over what has changed, now. Scripts hear of it by the event `live` of the document. */
+/** Updates the live elements now, then dispatches the event `live` on the document. */
 export async function refresh() {
   clearTimeout(timer);
-  let seconds = SECONDS;
+  let seconds = REFRESH_SECONDS;
   try {
-    const { page, answer } = await read(location.href);
-    if (answer.redirected) return location.reload(); // signed out meanwhile
-    if (!answer.ok) throw new Error(answer.status);
-    for (const old of document.querySelectorAll("[data-live]")) {
-      const fresh = page.getElementById(old.id);
-      if (fresh) morph(old, fresh);
+    const { page, response } = await fetchPage(location.href);
+    if (response.redirected) return location.reload(); // signed out in the meantime
+    if (!response.ok) throw new Error(response.status);
+    for (const element of document.querySelectorAll("[data-live]")) {
+      const updated = page.getElementById(element.id);
+      if (updated) morph(element, updated);
     }
     document.dispatchEvent(new Event("live"));
     document.body.classList.remove("stale");
   } catch {
-    document.body.classList.add("stale"); // old figures must not look like new ones
-    seconds = ASK_AGAIN_SECONDS;
+    document.body.classList.add("stale"); // marks the content as outdated
+    seconds = RETRY_SECONDS;
   }
   schedule(seconds);
 }
@@ -34,4 +33,4 @@ function schedule(seconds) {
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : document.querySelector("[data-live]") && refresh()));
-schedule(SECONDS);
+schedule(REFRESH_SECONDS);

@@ -1,20 +1,20 @@
-// Points an alias at a version: the form of a model's page.
+// The form that moves an alias to a version.
 import { confirmed } from "./actions.js";
 import { call } from "./api.js";
 import { refresh } from "./live.js";
 
-const tell = (text) => (document.getElementById("move-error").textContent = text);
+const showError = (text) => (document.getElementById("alias-error").textContent = text);
 
 document.addEventListener("submit", async (event) => {
   const form = event.target;
-  if (form.id !== "move") return;
+  if (form.id !== "alias-form") return;
   event.preventDefault();
   const field = form.elements.alias;
   const alias = field.value.trim();
   const version = Number(form.elements.number.value);
-  tell("");
+  showError("");
   field.removeAttribute("aria-invalid");
-  if (!(await confirmed(`Point ${alias} at version ${version}? It is loaded and checked first.`))) return;
+  if (!(await confirmed(`Move the alias ${alias} to version ${version}? The version is loaded and checked first.`))) return;
   const button = form.querySelector("button");
   button.disabled = true;
   try {
@@ -23,7 +23,7 @@ document.addEventListener("submit", async (event) => {
     await refresh();
   } catch (problem) {
     field.setAttribute("aria-invalid", "true");
-    tell(problem.errors.map((each) => each.message).join(" ") || problem.message);
+    showError(problem.errors.map((each) => each.message).join(" ") || problem.message);
     field.focus();
   } finally {
     button.disabled = false;

@@ -1,47 +1,56 @@
-// Makes one element like another and touches only what differs, so that focus, selections, typed
-// text, ticked boxes and opened details stay. `data-keep` marks what a script has drawn.
+// Fetch a page of this service, and update elements in place from it. Only differences are applied,
+// so focus, selection, input and opened details are kept. Children of elements with `data-preserve`
+// belong to scripts and are left alone.
 
-/** Make `old` like `fresh`. Children with an id are found again wherever they have moved. */
-export function morph(old, fresh) {
-  if (old.isEqualNode(fresh)) return;
-  if (old.nodeType !== Node.ELEMENT_NODE) {
-    old.data = fresh.data;
+const parser = new DOMParser();
+
+/** Returns {page, response}; `page` is the parsed document. Throws what fetch throws. */
+export async function fetchPage(url, options) {
+  const response = await fetch(url, { ...options, headers: { Accept: "text/html" } });
+  return { page: parser.parseFromString(await response.text(), "text/html"), response };
+}
+
+/** Makes `current` equal to `updated`. Children with an id are matched wherever they have moved. */
+export function morph(current, updated) {
+  if (current.isEqualNode(updated)) return;
+  if (current.nodeType !== Node.ELEMENT_NODE) {
+    current.data = updated.data;
     return;
   }
-  takeAttributes(old, fresh);
-  if (!("keep" in old.dataset)) takeChildren(old, fresh);
+  morphAttributes(current, updated);
+  if (!("preserve" in current.dataset)) morphChildren(current, updated);
 }
 
-function takeAttributes(old, fresh) {
-  for (const { name, value } of fresh.attributes) {
-    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+function morphAttributes(current, updated) {
+  for (const { name, value } of updated.attributes) {
+    if (current.getAttribute(name) !== value) current.setAttribute(name, value);
   }
-  for (const name of old.getAttributeNames()) {
-    const opened = name === "open" && old.localName === "details"; // by the person
-    if (!fresh.hasAttribute(name) && !opened) old.removeAttribute(name);
+  for (const name of current.getAttributeNames()) {
+    const openedByUser = name === "open" && current.localName === "details";
+    if (!updated.hasAttribute(name) && !openedByUser) current.removeAttribute(name);
   }
 }
 
-function takeChildren(old, fresh) {
-  let place = old.firstChild;
-  for (const wanted of [...fresh.childNodes]) {
-    const found = match(old, place, wanted);
-    if (!found) {
-      old.insertBefore(document.importNode(wanted, true), place);
+function morphChildren(current, updated) {
+  let next = current.firstChild; // the first child that is not yet matched
+  for (const wanted of [...updated.childNodes]) {
+    const match = findMatch(current, next, wanted);
+    if (!match) {
+      current.insertBefore(document.importNode(wanted, true), next);
       continue;
     }
-    if (found === place) place = place.nextSibling;
-    else old.insertBefore(found, place);
-    morph(found, wanted);
+    if (match === next) next = next.nextSibling;
+    else current.insertBefore(match, next);
+    morph(match, wanted);
   }
-  while (place) {
-    const next = place.nextSibling;
-    place.remove();
-    place = next;
+  while (next) {
+    const following = next.nextSibling;
+    next.remove();
+    next = following;
   }
 }
 
-function match(old, place, wanted) {
-  if (wanted.id) return [...old.children].find((child) => child.id === wanted.id && child.localName === wanted.localName);
-  return place?.nodeName === wanted.nodeName && !place.id ? place : null;
+function findMatch(parent, next, wanted) {
+  if (wanted.id) return [...parent.children].find((child) => child.id === wanted.id && child.localName === wanted.localName);
+  return next?.nodeName === wanted.nodeName && !next.id ? next : null;
 }

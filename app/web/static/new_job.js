@@ -1,145 +1,145 @@
-// The form of a new job: says before the submit what the job would take and what is wrong with it.
+// The form of a new job: shows the plan and validation errors before the job is submitted.
 import { call } from "./api.js";
-import { commandLine, curl } from "./spoken.js";
+import { commandLine, curl } from "./snippets.js";
 
-const WAIT = 400; // ms after the last key
+const DEBOUNCE = 400; // ms after the last input
 const form = document.getElementById("new-job");
-const given = JSON.parse(form.dataset.given); // settings that no field shows are sent as they were
-const show = (id, text) => (document.getElementById(id).textContent = text);
+const initial = JSON.parse(form.dataset.initial); // includes settings without a field; they are sent unchanged
+const setText = (id, text) => (document.getElementById(id).textContent = text);
 let timer;
-let asking; // AbortController of the plan that is asked for
+let pending; // AbortController of the plan request in flight
 
-const READ = {
-  number: (text) => (Number.isFinite(Number(text)) ? Number(text) : text), // the service refuses the text
-  size: (text) => READ.number(text),
-  numbers: (text) => text.split(",").map((each) => READ.number(each.trim())), // 1,2
+const PARSERS = {
+  number: (text) => (Number.isFinite(Number(text)) ? Number(text) : text), // the API rejects text
+  size: (text) => PARSERS.number(text),
+  numbers: (text) => text.split(",").map((each) => PARSERS.number(each.trim())), // 1,2
   text: (text) => text,
   source: (text) => text,
 };
 
-/** The body of POST /v1/jobs: what is given and what the fields say. */
-function body() {
-  const said = structuredClone(given);
+/** Returns the body of POST /v1/jobs: the initial settings overridden by the fields. */
+function readBody() {
+  const body = structuredClone(initial);
   const method = form.elements["method.type"].value;
-  if (said.method.type !== method) said.method = {}; // settings of another method say nothing about this one
-  put(said, "method.type", method);
-  if (method === "linear") for (const name of ["base", "base_revision", "optim", "stop", "runtime"]) delete said[name]; // it has no use for them
-  for (const field of form.querySelectorAll("[data-kind]")) {
-    const part = field.closest("[data-method]");
-    if (part && !concerns(part, method)) continue;
+  if (body.method.type !== method) body.method = {}; // settings of another method do not apply
+  setPath(body, "method.type", method);
+  if (method === "linear") for (const name of ["base", "base_revision", "optim", "stop", "runtime"]) delete body[name]; // not used by it
+  for (const field of form.querySelectorAll("[data-type]")) {
+    const group = field.closest("[data-method]");
+    if (group && !appliesTo(group, method)) continue;
     const text = field.value.trim();
-    put(said, field.name, text === "" ? undefined : READ[field.dataset.kind](text));
+    setPath(body, field.name, text === "" ? undefined : PARSERS[field.dataset.type](text));
   }
-  if (method === "lora") put(said, "method.targets", targets());
-  return said;
+  if (method === "lora") setPath(body, "method.targets", selectedTargets());
+  return body;
 }
 
-/** Whether fields are shown for a method: they name those that have a use for them. */
-function concerns(part, method) {
-  return part.dataset.method.split(" ").includes(method);
+/** Whether a group of fields applies to a method. */
+function appliesTo(group, method) {
+  return group.dataset.method.split(" ").includes(method);
 }
 
-/** Roles that are ticked; undefined where all are, which is the default. */
-function targets() {
+/** Returns the checked roles, or undefined if all are checked, which is the default. */
+function selectedTargets() {
   const boxes = [...form.querySelectorAll('[name="method.targets"]')];
-  const ticked = boxes.filter((box) => box.checked).map((box) => box.value);
-  return ticked.length === boxes.length ? undefined : ticked;
+  const checked = boxes.filter((box) => box.checked).map((box) => box.value);
+  return checked.length === boxes.length ? undefined : checked;
 }
 
-function put(said, place, value) {
-  const path = place.split(".");
-  const name = path.pop();
+function setPath(body, path, value) {
+  const parents = path.split(".");
+  const name = parents.pop();
   if (value === undefined) {
-    const inside = path.reduce((part, step) => part?.[step], said);
-    if (inside) delete inside[name];
-    // Not so a source given part by part: without one the service would take its sample.
-    if (path.length === 1 && inside && !Object.keys(inside).length) delete said[path[0]];
+    const parent = parents.reduce((node, key) => node?.[key], body);
+    if (parent) delete parent[name];
+    // Keep an empty `data.source`: without it the API would use its sample data set.
+    if (parents.length === 1 && parent && !Object.keys(parent).length) delete body[parents[0]];
     return;
   }
-  path.reduce((part, step) => (part[step] ??= {}), said)[name] = value;
+  parents.reduce((node, key) => (node[key] ??= {}), body)[name] = value;
 }
 
-/** The default of each empty field, as the plan has decided it. */
-function placeholders(spec) {
-  for (const field of form.querySelectorAll("input[data-kind]")) {
-    const value = field.name.split(".").reduce((part, step) => part?.[step], spec);
+/** Shows the planned default of each empty field as its placeholder. */
+function setPlaceholders(spec) {
+  for (const field of form.querySelectorAll("input[data-type]")) {
+    const value = field.name.split(".").reduce((node, key) => node?.[key], spec);
     if (value !== undefined && value !== null && typeof value !== "object") field.placeholder = value;
   }
 }
 
-function duration(seconds) {
+function formatDuration(seconds) {
   const minutes = Math.round(seconds / 60);
   if (seconds < 90) return `about ${seconds} seconds`;
   return minutes < 90 ? `about ${minutes} minutes` : `about ${(minutes / 60).toFixed(1)} hours`;
 }
 
-function tellPlan(plan) {
+function showPlan(plan) {
   const { trainable, total, exact } = plan.parameters;
-  const of = trainable === total ? "" : ` of ${total.toLocaleString("en")}`;
-  const share = of && ` (${((100 * trainable) / total).toPrecision(2)} %)`;
-  show("plan-parameters", `${exact ? "" : "about "}${trainable.toLocaleString("en")}${of} parameters${share}`);
-  show("plan-time", duration(plan.estimated_seconds));
-  show("plan-place", plan.queue_position === 1 ? "next" : `place ${plan.queue_position}`);
-  placeholders(plan.spec);
+  const ofTotal = trainable === total ? "" : ` of ${total.toLocaleString("en")}`;
+  const share = ofTotal && ` (${((100 * trainable) / total).toPrecision(2)} %)`;
+  setText("plan-parameters", `${exact ? "" : "about "}${trainable.toLocaleString("en")}${ofTotal}${share}`);
+  setText("plan-time", formatDuration(plan.estimated_seconds));
+  setText("plan-queue-position", plan.queue_position === 1 ? "next" : `position ${plan.queue_position}`);
+  setPlaceholders(plan.spec);
 }
 
-/** Each fault at its field; those of no field, and all of them in words, above the button. */
-function tellFaults(problem) {
+/** Shows the whole message above the button, and each error at its field. */
+function showErrors(problem) {
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   for (const old of form.querySelectorAll(".field .error")) old.remove();
-  show("faults", problem ? problem.message : "");
+  setText("form-error", problem ? problem.message : "");
   for (const { at, message } of problem?.errors ?? []) {
     const field = form.querySelector(`#${CSS.escape(`field-${at.replace(/\.\d+$/, "").replace(/[._]/g, "-")}`)}`);
     if (!field) continue;
     field.closest("details")?.setAttribute("open", "");
     field.querySelector("input, select")?.setAttribute("aria-invalid", "true");
-    const told = document.createElement("p");
-    told.className = "error";
-    told.id = field.id.replace("field-", "fault-"); // named by the field's aria-describedby
-    told.textContent = message;
-    field.append(told);
+    const error = document.createElement("p");
+    error.className = "error";
+    error.id = field.id.replace("field-", "error-"); // referenced by the field's aria-describedby
+    error.textContent = message;
+    field.append(error);
   }
 }
 
-async function plan() {
-  asking?.abort();
-  asking = new AbortController();
+async function updatePlan() {
+  pending?.abort();
+  pending = new AbortController();
   try {
-    tellPlan(await call("POST", "/v1/jobs?dry_run=true", body(), { signal: asking.signal }));
-    tellFaults(null);
+    showPlan(await call("POST", "/v1/jobs?dry_run=true", readBody(), { signal: pending.signal }));
+    showErrors(null);
   } catch (problem) {
     if (problem.name === "AbortError") return;
-    for (const id of ["plan-parameters", "plan-time", "plan-place"]) show(id, "–");
-    tellFaults(problem);
+    for (const id of ["plan-parameters", "plan-time", "plan-queue-position"]) setText(id, "–");
+    showErrors(problem);
   }
 }
 
 function update() {
   const method = form.elements["method.type"].value;
-  for (const part of form.querySelectorAll("[data-method]")) part.hidden = !concerns(part, method);
-  const said = body();
-  show("curl", curl("POST", "/v1/jobs", said));
-  show("command", commandLine(form, said));
+  for (const group of form.querySelectorAll("[data-method]")) group.hidden = !appliesTo(group, method);
+  const body = readBody();
+  setText("curl", curl("POST", "/v1/jobs", body));
+  setText("command", commandLine(form, body));
   clearTimeout(timer);
-  timer = setTimeout(plan, WAIT);
+  timer = setTimeout(updatePlan, DEBOUNCE);
 }
 
 form.addEventListener("input", (event) => {
-  if (event.target.name === "method.type") form.elements["optim.learning_rate"].value = ""; // suited the other one
+  if (event.target.name === "method.type") form.elements["optim.learning_rate"].value = ""; // was meant for the other method
   update();
 });
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   clearTimeout(timer);
-  asking?.abort();
+  pending?.abort();
   const button = document.getElementById("submit");
   button.disabled = true;
   try {
-    const job = await call("POST", "/v1/jobs", body());
+    const job = await call("POST", "/v1/jobs", readBody());
     location.assign(`/jobs/${job.id}`);
   } catch (problem) {
-    tellFaults(problem);
+    showErrors(problem);
     form.querySelector("[aria-invalid]")?.focus();
     button.disabled = false;
   }

@@ -1,8 +1,8 @@
-// Keeps the page token, which no other page holds, and goes on to where the person wanted to go.
+// Stores the CSRF token, which only the sign-in response contains, and continues to the requested page.
 const { token } = document.getElementById("continue").dataset;
 try {
   localStorage.setItem("page-token", token);
 } catch {
-  // A browser that keeps nothing can read.
+  // Storage is disabled: the session stays read-only.
 }
 location.replace(document.getElementById("continue").href);

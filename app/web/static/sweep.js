@@ -1,79 +1,79 @@
-// One sweep: draws its pictures when its results have changed, and makes a cell a model.
+// One sweep: draws its charts when results have changed, and promotes a trial to a model version.
 import { confirmed } from "./actions.js";
 import { call } from "./api.js";
 import { draw } from "./plot.js";
 
-const SECONDS = 15; // between two drawings: they cost the service more than the rest of the page
-const mark = document.getElementById("results");
-const pictures = document.getElementById("pictures");
-let shown; // version of the results that are drawn
+const DRAW_INTERVAL = 15; // seconds: charts are the most expensive part of the page for the service
+const versionElement = document.getElementById("charts-version");
+const charts = document.getElementById("charts");
+let drawnVersion; // version of the results that are drawn
 let drawnAt = -Infinity;
-let drawing = false;
+let isDrawing = false;
 
 function element(name, attributes = {}, text = "") {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.textContent = text;
-  return made;
+  const created = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) created.setAttribute(key, value);
+  created.textContent = text;
+  return created;
 }
 
-/** The part of the page that holds a picture; the same one each time, so that nothing jumps. */
-function place(picture) {
-  const id = picture.title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
-  const there = document.getElementById(`picture-${id}`);
-  const section = there?.closest("section") ?? element("section", picture.wide ? { class: "all" } : {});
-  if (!there) {
+/** Returns the section of a chart. Sections are reused, so that the page does not jump. */
+function chartSection(chart) {
+  const id = `chart-${chart.title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")}`;
+  const existing = document.getElementById(id);
+  const section = existing?.closest("section") ?? element("section", chart.wide ? { class: "full-width" } : {});
+  if (!existing) {
     const figure = element("figure");
-    const frame = element("div", picture.wide ? { class: "wide", role: "region", "aria-label": `Picture: ${picture.title}`, tabindex: "0" } : {});
-    frame.append(element("div", { class: "drawing", id: `picture-${id}`, role: "img" }));
+    const frame = element("div", chart.wide ? { class: "scroll-x", role: "region", "aria-label": `Chart: ${chart.title}`, tabindex: "0" } : {});
+    frame.append(element("div", { class: "chart-area", id, role: "img" }));
     figure.append(element("figcaption"), frame);
-    section.append(element("h3", {}, picture.title), figure);
+    section.append(element("h3", {}, chart.title), figure);
   }
-  section.querySelector("figcaption").textContent = picture.caption;
-  section.querySelector(".drawing").setAttribute("aria-label", picture.alt);
+  section.querySelector("figcaption").textContent = chart.caption;
+  section.querySelector(".chart-area").setAttribute("aria-label", chart.alt);
   return section;
 }
 
-async function drawAnew() {
-  const { version } = mark.dataset; // empty while no cell has run to its end
-  document.getElementById("promotion").hidden = !version;
-  if (drawing || !version || version === shown || performance.now() - drawnAt < SECONDS * 1000) return;
-  drawing = true;
+async function drawCharts() {
+  const { version } = versionElement.dataset; // empty until a trial has run all of its steps
+  document.getElementById("promote-panel").hidden = !version;
+  if (isDrawing || !version || version === drawnVersion || performance.now() - drawnAt < DRAW_INTERVAL * 1000) return;
+  isDrawing = true;
   try {
-    const found = await call("GET", pictures.dataset.from);
-    const places = found.map(place);
-    if (found.length) pictures.replaceChildren(...places);
-    for (const [at, picture] of found.entries()) await draw(places[at].querySelector(".drawing"), picture.figure);
-    shown = version;
+    const found = await call("GET", charts.dataset.url);
+    const sections = found.map(chartSection);
+    if (found.length) charts.replaceChildren(...sections);
+    for (const [i, chart] of found.entries()) await draw(sections[i].querySelector(".chart-area"), chart.figure);
+    drawnVersion = version;
   } catch {
-    // It is tried again; the page itself says when the service does not answer.
+    // The next refresh tries again; live.js reports an unreachable service.
   } finally {
     drawnAt = performance.now();
-    drawing = false;
+    isDrawing = false;
   }
 }
 
-document.addEventListener("live", drawAnew);
-drawAnew();
+document.addEventListener("live", drawCharts);
+drawCharts();
 
-const form = document.getElementById("promote");
+const form = document.getElementById("promote-form");
 
-function filled(text, values) {
+function fillTemplate(text, values) {
   return text.replaceAll(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-function tellFaults(problem) {
+function showErrors(problem) {
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   for (const old of form.querySelectorAll(".field .error")) old.remove();
-  let told = false;
+  let hasFieldErrors = false;
   for (const { at, message } of problem?.errors ?? []) {
     const field = document.getElementById(`field-${at}`);
     if (!field) continue;
     field.querySelector("input").setAttribute("aria-invalid", "true");
     field.append(element("p", { class: "error" }, message));
-    told = true;
+    hasFieldErrors = true;
   }
-  form.querySelector("[data-faults]").textContent = told ? "" : (problem?.message ?? "");
+  form.querySelector("[data-form-error]").textContent = hasFieldErrors ? "" : (problem?.message ?? "");
   form.querySelector("[aria-invalid]")?.focus();
 }
 
@@ -83,15 +83,15 @@ form.addEventListener("input", (event) => {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const typed = Object.fromEntries(new FormData(form));
-  const body = { model: typed.model.trim(), cell: Number(typed.which || typed.cell) || null, alias: typed.alias.trim() || null };
-  if (!body.cell) return tellFaults({ message: "Say which cell." });
+  const values = Object.fromEntries(new FormData(form));
+  const body = { model: values.model.trim(), cell: Number(values.which || values.cell) || null, alias: values.alias.trim() || null };
+  if (!body.cell) return showErrors({ message: "Enter a trial number." });
   const question = form.dataset[body.alias ? "confirmAlias" : "confirm"];
-  if (!(await confirmed(filled(question, body), "Promote"))) return;
+  if (!(await confirmed(fillTemplate(question, body), "Promote"))) return;
   try {
-    const [method, path] = form.dataset.send.split(" ");
-    location.assign(filled(form.dataset.then, await call(method, path, body)));
+    const [method, path] = form.dataset.request.split(" ");
+    location.assign(fillTemplate(form.dataset.redirect, await call(method, path, body)));
   } catch (problem) {
-    tellFaults(problem);
+    showErrors(problem);
   }
 });

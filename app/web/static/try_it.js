@@ -1,144 +1,145 @@
-// Asks models as one types: what they answer, and which words drove it.
-import { bars, facts, percent, reasons } from "./answer.js";
+// Queries models while the user types: predictions, and explanations by word.
 import { Problem, request } from "./api.js";
+import { percent, renderExplanation, renderScores, responseInfo } from "./explanation.js";
 
-const ANSWER_WAIT = 120; // ms after the last key
-const REASONS_WAIT = 600; // ms after the answer: it costs the model hundreds of texts
-const LOADING_WAIT = 1000; // ms without an answer: the model is most likely being loaded
-const AGAIN = [429, 503]; // busy, or still loading: the service says when to come back
-const LOADING = "The model is being loaded. The first answer after a pause takes some seconds, the next ones come at once.";
-const EXAMPLES = 4;
-const LONGEST_EXAMPLE = 160; // characters
+const PREDICT_DELAY = 120; // ms after the last input
+const EXPLAIN_DELAY = 600; // ms after the prediction: an explanation costs hundreds of predictions
+const SLOW_RESPONSE = 1000; // ms after which the model is assumed to be loading
+const RETRY_STATUSES = [429, 503]; // busy or loading; Retry-After tells when to retry
+const LOADING = "Loading the model. The first prediction takes a few seconds; the next ones are immediate.";
+const MAX_EXAMPLES = 4;
+const MAX_EXAMPLE_LENGTH = 160; // characters
 
-const box = document.getElementById("text");
-const why = document.getElementById("why");
-const answers = document.getElementById("answers");
+const textBox = document.getElementById("text");
+const explainCheckbox = document.getElementById("explain");
+const panels = document.getElementById("answers");
 const examples = document.getElementById("examples");
 
-/** One model and its place on the page. What comes for an older question is thrown away. */
-class Asked {
+/** A model and its panel. Responses to outdated requests are ignored. */
+class ModelPanel {
   constructor(id) {
-    this.pick = document.getElementById(id);
-    this.place = document.getElementById("answer").content.firstElementChild.cloneNode(true);
-    this.place.id = `answer-${id}`;
-    this.label = null; // whose words are told; null: the highest
+    this.select = document.getElementById(id);
+    this.panel = document.getElementById("answer-template").content.firstElementChild.cloneNode(true);
+    this.panel.id = `answer-${id}`;
+    this.label = null; // the label to explain; null: the highest
   }
 
-  part(selector) {
-    return this.place.querySelector(selector);
+  find(selector) {
+    return this.panel.querySelector(selector);
   }
 
-  /** The text or the model is another one. */
-  ask() {
+  /** Starts over after the text or the model has changed. */
+  update() {
     this.stop();
-    const text = box.value;
-    if (!this.pick.value || !text.trim()) {
-      this.busy(false);
-      return this.place.remove();
+    const text = textBox.value;
+    if (!this.select.value || !text.trim()) {
+      this.setBusy(false);
+      return this.panel.remove();
     }
-    if (!this.place.isConnected) answers.append(this.place);
-    this.part("h2").textContent = this.pick.selectedOptions[0].textContent;
-    for (const part of [".reasons", ".looking"]) this.part(part).hidden = true; // of the text before
-    this.trouble("");
-    this.busy(true);
-    this.timer = setTimeout(() => this.answer(text), ANSWER_WAIT);
+    if (!this.panel.isConnected) panels.append(this.panel);
+    this.find("h2").textContent = this.select.selectedOptions[0].textContent;
+    for (const part of [".explanation", ".explaining"]) this.find(part).hidden = true; // of the previous text
+    this.showError("");
+    this.setBusy(true);
+    this.timer = setTimeout(() => this.predict(text), PREDICT_DELAY);
   }
 
   stop() {
     clearTimeout(this.timer);
-    this.under?.abort();
+    this.pending?.abort();
   }
 
-  answer(text) {
-    const path = `/models/${encodeURIComponent(this.pick.value)}/predict`;
-    this.send(path, { inputs: text }, () => this.answer(text), (labels, headers) => {
-      this.shown = text;
+  predict(text) {
+    const path = `/models/${encodeURIComponent(this.select.value)}/predict`;
+    this.send(path, { inputs: text }, () => this.predict(text), (labels, headers) => {
+      this.shownText = text;
       if (!labels.some(({ label }) => label === this.label)) this.label = null;
-      this.part(".verdict").textContent = `${labels[0].label}, ${percent(labels[0].score)}`;
-      this.part(".facts").textContent = facts(headers);
-      bars(this.part(".bars"), labels, (label) => {
+      this.find(".verdict").textContent = `${labels[0].label}, ${percent(labels[0].score)}`;
+      this.find(".response-info").textContent = responseInfo(headers);
+      renderScores(this.find(".bars"), labels, (label) => {
         this.label = label;
-        this.reason(text);
+        this.explain(text);
       });
-      if (why.checked) this.timer = setTimeout(() => this.reason(text), REASONS_WAIT);
+      if (explainCheckbox.checked) this.timer = setTimeout(() => this.explain(text), EXPLAIN_DELAY);
     });
   }
 
-  reason(text) {
-    const path = `/v1/models/${encodeURIComponent(this.pick.value)}/explain`;
-    this.part(".looking").hidden = false;
+  explain(text) {
+    const path = `/v1/models/${encodeURIComponent(this.select.value)}/explain`;
+    this.find(".explaining").hidden = false;
     const body = this.label === null ? { inputs: text } : { inputs: text, label: this.label };
-    this.send(path, body, () => this.reason(text), (found, headers) => {
-      this.part(".looking").hidden = true;
-      reasons(this.place, text, found, Boolean(headers.get("X-Truncated")));
+    this.send(path, body, () => this.explain(text), (explanation, headers) => {
+      this.find(".explaining").hidden = true;
+      renderExplanation(this.panel, text, explanation, Boolean(headers.get("X-Truncated")));
     });
   }
 
-  /** Sends, instead of what is under way. `again` is done later where the service asks for it. */
-  async send(path, body, again, take) {
+  /** Sends a request, aborting the previous one. `retry` is called later if the service is busy. */
+  async send(path, body, retry, onSuccess) {
     this.stop();
-    const { signal } = (this.under = new AbortController());
+    const { signal } = (this.pending = new AbortController());
     try {
-      const answer = await request("POST", path, body, { signal });
-      const found = await answer.json();
+      const response = await request("POST", path, body, { signal });
+      const result = await response.json();
       if (signal.aborted) return;
-      this.busy(false);
-      this.trouble("");
-      take(found, answer.headers);
+      this.setBusy(false);
+      this.showError("");
+      onSuccess(result, response.headers);
     } catch (problem) {
       if (signal.aborted) return;
       if (!(problem instanceof Problem)) throw problem;
-      if (this.shown !== body.inputs) this.clear();
-      this.busy(false);
-      this.part(".looking").hidden = true;
-      const later = AGAIN.includes(problem.status);
-      const loading = problem.code === "model_loading"; // not a problem, only a matter of time
-      if (loading) this.wait(LOADING);
-      const told = later ? `${problem.message} This page asks again by itself.` : problem.message;
-      this.trouble(loading ? "" : told);
-      if (later) this.timer = setTimeout(again, 1000 * (problem.retryAfter || 1));
+      if (this.shownText !== body.inputs) this.clear();
+      this.setBusy(false);
+      this.find(".explaining").hidden = true;
+      const willRetry = RETRY_STATUSES.includes(problem.status);
+      const isLoading = problem.code === "model_loading"; // not an error
+      if (isLoading) this.showWaiting(LOADING);
+      const message = willRetry ? `${problem.message} Retrying automatically.` : problem.message;
+      this.showError(isLoading ? "" : message);
+      if (willRetry) this.timer = setTimeout(retry, 1000 * (problem.retryAfter || 1));
     }
   }
 
-  /** No answer of an older text may stand beside a text that has none. */
+  /** Removes the prediction of a previous text. */
   clear() {
-    this.shown = undefined;
-    this.part(".bars").replaceChildren();
-    for (const part of [".verdict", ".facts"]) this.part(part).textContent = "";
+    this.shownText = undefined;
+    this.find(".bars").replaceChildren();
+    for (const part of [".verdict", ".response-info"]) this.find(part).textContent = "";
   }
 
-  /** An answer is under way: told at once where the panel is empty, else once it takes long. */
-  busy(is) {
-    this.part(".given").setAttribute("aria-busy", String(is));
-    clearTimeout(this.slow);
-    if (!is) this.since = undefined;
-    else this.since ??= performance.now();
-    const left = is ? this.since + LOADING_WAIT - performance.now() : Infinity;
-    if (left <= 0) return this.wait(LOADING);
-    this.wait(is && this.shown === undefined ? "Asking the model…" : "");
-    if (is) this.slow = setTimeout(() => this.wait(LOADING), left);
+  /** Shows that a request is in flight: at once in an empty panel, else only if it is slow. */
+  setBusy(isBusy) {
+    this.find(".prediction").setAttribute("aria-busy", String(isBusy));
+    clearTimeout(this.slowTimer);
+    if (!isBusy) this.busySince = undefined;
+    else this.busySince ??= performance.now();
+    const left = isBusy ? this.busySince + SLOW_RESPONSE - performance.now() : Infinity;
+    if (left <= 0) return this.showWaiting(LOADING);
+    this.showWaiting(isBusy && this.shownText === undefined ? "Waiting for the model…" : "");
+    if (isBusy) this.slowTimer = setTimeout(() => this.showWaiting(LOADING), left);
   }
 
-  wait(text) {
-    this.part(".waiting p").textContent = text;
-    this.part(".waiting").hidden = !text;
+  showWaiting(text) {
+    this.find(".waiting p").textContent = text;
+    this.find(".waiting").hidden = !text;
   }
 
-  trouble(text) {
-    this.part(".trouble").textContent = text;
-    this.part(".trouble").hidden = !text;
+  showError(text) {
+    this.find(".request-error").textContent = text;
+    this.find(".request-error").hidden = !text;
   }
 }
 
-const asked = [new Asked("model"), new Asked("beside")];
+const modelPanels = [new ModelPanel("model"), new ModelPanel("beside")];
+const updateAll = () => modelPanels.forEach((panel) => panel.update());
 
-/** Texts that the model was tested with, where the person may read them. */
-async function offer() {
-  const artifact = asked[0].pick.selectedOptions[0].dataset.artifact;
-  const kept = await request("GET", `/v1/artifacts/${artifact}/files/golden.json`).then((answer) => answer.json(), () => []);
-  const short = kept.map(({ text }) => text).filter((text) => text.length <= LONGEST_EXAMPLE);
+/** Offers test texts of the first model, if the user may read its artifact. */
+async function loadExamples() {
+  const artifact = modelPanels[0].select.selectedOptions[0].dataset.artifact;
+  const rows = await request("GET", `/v1/artifacts/${artifact}/files/golden.json`).then((response) => response.json(), () => []);
+  const short = rows.map(({ text }) => text).filter((text) => text.length <= MAX_EXAMPLE_LENGTH);
   for (const old of examples.querySelectorAll("button")) old.remove();
-  for (const text of short.slice(0, EXAMPLES)) {
+  for (const text of short.slice(0, MAX_EXAMPLES)) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = text;
@@ -147,28 +148,28 @@ async function offer() {
   examples.hidden = !short.length;
 }
 
-function address() {
-  const query = new URLSearchParams(asked.map(({ pick }) => [pick.name, pick.value]).filter(([, value]) => value));
+function updateUrl() {
+  const query = new URLSearchParams(modelPanels.map(({ select }) => [select.name, select.value]).filter(([, value]) => value));
   history.replaceState(null, "", `?${query}`);
 }
 
-box.addEventListener("input", () => asked.forEach((each) => each.ask()));
-for (const each of asked) {
-  each.pick.addEventListener("change", () => {
-    each.label = null;
-    each.clear(); // it was the answer of another model
-    each.ask();
-    address();
-    if (each === asked[0]) offer();
+textBox.addEventListener("input", updateAll);
+for (const panel of modelPanels) {
+  panel.select.addEventListener("change", () => {
+    panel.label = null;
+    panel.clear(); // the prediction came from another model
+    panel.update();
+    updateUrl();
+    if (panel === modelPanels[0]) loadExamples();
   });
 }
-why.addEventListener("change", () => asked.forEach((each) => each.ask()));
+explainCheckbox.addEventListener("change", updateAll);
 examples.addEventListener("click", (event) => {
   if (event.target.localName !== "button") return;
-  box.value = event.target.textContent;
-  asked.forEach((each) => each.ask());
+  textBox.value = event.target.textContent;
+  updateAll();
 });
-document.getElementById("try").addEventListener("submit", (event) => event.preventDefault());
+document.getElementById("try-form").addEventListener("submit", (event) => event.preventDefault());
 
-offer();
-asked.forEach((each) => each.ask()); // a browser may have kept the text
+loadExamples();
+updateAll(); // the browser may have restored the text

@@ -1,163 +1,163 @@
-// Sends a file, chosen or dropped, and says how far it is and what is wrong with it. A form with a field `model`
-// then has the rows predicted.
+// Uploads a chosen or dropped file with progress and errors. A form with a field `model` then starts a
+// prediction run on the file.
 import { call, Problem, token } from "./api.js";
 
 const form = document.getElementById("upload");
-const field = form.elements.file;
-const button = document.getElementById("send");
-const sent = document.getElementById("sent");
-const show = (id, text) => (document.getElementById(id).textContent = text);
+const fileField = form.elements.file;
+const button = document.getElementById("upload-button");
+const progressBar = document.getElementById("upload-progress");
+const picker = document.getElementById("column-picker");
+const setText = (id, text) => (document.getElementById(id).textContent = text);
 
-/** What is answered. Not with fetch, which does not tell how much of a body has been sent. */
-function send(address, body, progress) {
-  return new Promise((settle, fail) => {
-    const call = new XMLHttpRequest();
-    call.open("POST", address);
-    call.responseType = "json";
-    if (token) call.setRequestHeader("X-Page-Token", token);
-    call.upload.addEventListener("progress", (event) => event.lengthComputable && progress(event.loaded / event.total));
-    call.addEventListener("load", () => (call.status < 300 ? settle(call.response) : fail(new Problem(call.status, call.response ?? {}))));
-    call.addEventListener("error", () => fail(new Problem(0, { detail: "The connection was lost. Is the service running, and the file not larger than it takes?" })));
-    call.send(body);
+/** Returns the response body. Uses XMLHttpRequest, because fetch does not report upload progress. */
+function send(url, body, onProgress) {
+  return new Promise((resolve, reject) => {
+    const upload = new XMLHttpRequest();
+    upload.open("POST", url);
+    upload.responseType = "json";
+    if (token) upload.setRequestHeader("X-Page-Token", token);
+    upload.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
+    upload.addEventListener("load", () => (upload.status < 300 ? resolve(upload.response) : reject(new Problem(upload.status, upload.response ?? {}))));
+    upload.addEventListener("error", () => reject(new Problem(0, { detail: "The connection was lost. Is the service running, and is the file within the size limit?" })));
+    upload.send(body);
   });
 }
 
-/** What the form says, without what was left empty. */
-function body() {
-  const said = new FormData(form);
-  for (const [name, value] of [...said]) if (value === "" || name === "model") said.delete(name);
-  return said;
+/** Returns the form data without empty fields. */
+function formData() {
+  const data = new FormData(form);
+  for (const [name, value] of [...data]) if (value === "" || name === "model") data.delete(name);
+  return data;
 }
 
-/** The page to go to. */
-async function next({ id }) {
+/** Returns the URL of the next page. */
+async function nextPage({ id }) {
   if (!form.elements.model) return `/datasets/${id}`;
-  show("upload-state", "Starting the run");
+  setText("upload-status", "Starting the run");
   const run = await call("POST", "/v1/predictions", { dataset: id, model: form.elements.model.value });
   return `/predictions/${run.id}`;
 }
 
-function tell(problem) {
-  show("upload-error", problem?.message ?? "");
+function showError(problem) {
+  setText("upload-error", problem?.message ?? "");
   for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
   if (!problem) return;
-  const at = { missing_column: "text_column", missing_sheet: "sheet" }[problem.code] ?? problem.errors?.[0]?.at;
-  const wrong = form.elements[at] ?? field;
-  wrong.closest("details")?.setAttribute("open", "");
-  wrong.setAttribute("aria-invalid", "true");
-  wrong.focus();
+  const name = { missing_column: "text_column", missing_sheet: "sheet" }[problem.code] ?? problem.errors?.[0]?.at;
+  const invalid = form.elements[name] ?? fileField;
+  invalid.closest("details")?.setAttribute("open", "");
+  invalid.setAttribute("aria-invalid", "true");
+  invalid.focus();
 }
 
-const picks = [...document.querySelectorAll("#pick select")];
+const columnSelects = [...picker.querySelectorAll("select")];
 
-/** Fills a select; what it says goes into the field of the form that it stands for. */
-function offer(select, values, chosen) {
+/** Fills a select, and copies its choice to the form field named by `data-field`. */
+function setOptions(select, values, chosen) {
   select.replaceChildren(...values.map((value) => new Option(value, value, false, value === chosen)));
   if (chosen === null) select.prepend(new Option("choose one", "", true, true));
-  form.elements[select.dataset.fills].value = chosen ?? "";
+  form.elements[select.dataset.field].value = chosen ?? "";
 }
 
-const LONGEST = 100; // characters of a cell that are shown
+const MAX_CELL_LENGTH = 100; // characters
 
-function element(name, text) {
-  const made = document.createElement(name);
-  made.textContent = text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
-  return made;
+function tableCell(name, text) {
+  const cell = document.createElement(name);
+  cell.textContent = text.length > MAX_CELL_LENGTH ? `${text.slice(0, MAX_CELL_LENGTH - 1)}…` : text;
+  return cell;
 }
 
-/** Shows the first rows of the file and lets one say which columns are meant. */
-function pick(found) {
-  offer(document.getElementById("pick-text"), found.columns, found.text_column);
-  offer(document.getElementById("pick-sheet"), found.sheets, found.sheet);
-  const labels = document.getElementById("pick-labels"); // not where a file is only predicted
-  if (labels) {
-    labels.hidden = form.elements.purpose.checked;
-    offer(document.getElementById("pick-label"), found.columns, labels.hidden ? "" : found.label_column);
+/** Shows the first rows of the file, and lets the user choose its columns. */
+function showColumnPicker(preview) {
+  setOptions(document.getElementById("pick-text"), preview.columns, preview.text_column);
+  setOptions(document.getElementById("pick-sheet"), preview.sheets, preview.sheet);
+  const labelField = document.getElementById("pick-label-field"); // absent in the prediction form
+  if (labelField) {
+    labelField.hidden = form.elements.purpose.checked;
+    setOptions(document.getElementById("pick-label"), preview.columns, labelField.hidden ? "" : preview.label_column);
   }
-  document.getElementById("pick-sheets").hidden = found.sheets.length < 2;
-  const row = (kind, cells) => {
-    const made = document.createElement("tr");
-    made.append(...cells.map((cell) => element(kind, cell)));
-    return made;
+  document.getElementById("pick-sheet-field").hidden = preview.sheets.length < 2;
+  const tableRow = (kind, cells) => {
+    const row = document.createElement("tr");
+    row.append(...cells.map((cell) => tableCell(kind, cell)));
+    return row;
   };
-  document.getElementById("pick-rows").replaceChildren(row("th", found.columns), ...found.rows.map((cells) => row("td", cells)));
-  document.getElementById("pick").hidden = false;
-  picks[0].focus();
+  document.getElementById("preview-rows").replaceChildren(tableRow("th", preview.columns), ...preview.rows.map((cells) => tableRow("td", cells)));
+  picker.hidden = false;
+  columnSelects[0].focus();
 }
 
-/** What was picked was for another file. */
-function forget() {
-  if (document.getElementById("pick").hidden) return;
-  document.getElementById("pick").hidden = true;
-  for (const select of picks) form.elements[select.dataset.fills].value = "";
+/** Discards the columns that were chosen for another file. */
+function resetColumnPicker() {
+  if (picker.hidden) return;
+  picker.hidden = true;
+  for (const select of columnSelects) form.elements[select.dataset.field].value = "";
 }
 
-async function look() {
-  busy(true);
+async function loadPreview() {
+  setBusy(true);
   try {
-    pick(await send("/v1/datasets/preview", body(), progress));
+    showColumnPicker(await send("/v1/datasets/preview", formData(), showProgress));
   } catch (problem) {
-    tell(problem);
+    showError(problem);
   } finally {
-    busy(false);
+    setBusy(false);
   }
 }
 
-function busy(is) {
-  button.disabled = is;
-  document.getElementById("sending").hidden = !is;
-  if (!is) show("upload-state", "");
+function setBusy(isBusy) {
+  button.disabled = isBusy;
+  document.getElementById("uploading").hidden = !isBusy;
+  if (!isBusy) setText("upload-status", "");
 }
 
-function progress(share) {
-  if (share < 1) {
-    sent.value = share;
-    show("upload-state", `Sending, ${Math.floor(100 * share)} %`);
+function showProgress(fraction) {
+  if (fraction < 1) {
+    progressBar.value = fraction;
+    setText("upload-status", `Uploading, ${Math.floor(100 * fraction)} %`);
   } else {
-    sent.removeAttribute("value"); // nobody knows how long
-    show("upload-state", "Checking each row");
+    progressBar.removeAttribute("value"); // indeterminate
+    setText("upload-status", "Checking the rows");
   }
 }
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  tell(null);
-  if (!field.files.length) return tell({ message: "Choose a file, or drop one here." });
-  if (field.files[0].size > form.dataset.most) return tell({ message: "The file is larger than this installation takes." });
-  busy(true);
-  progress(0);
+  showError(null);
+  if (!fileField.files.length) return showError({ message: "Choose a file or drop one here." });
+  if (fileField.files[0].size > form.dataset.maxBytes) return showError({ message: "The file is larger than the upload limit." });
+  setBusy(true);
+  showProgress(0);
   try {
-    const dataset = await send("/v1/datasets", body(), progress);
-    location.assign(await next(dataset));
+    const dataset = await send("/v1/datasets", formData(), showProgress);
+    location.assign(await nextPage(dataset));
   } catch (problem) {
-    busy(false);
-    const picked = !document.getElementById("pick").hidden;
-    if (problem.code === "missing_column" && !picked) await look();
-    else tell(problem);
+    setBusy(false);
+    if (problem.code === "missing_column" && picker.hidden) await loadPreview();
+    else showError(problem);
   }
 });
 
-for (const select of picks) {
+for (const select of columnSelects) {
   select.addEventListener("change", () => {
-    form.elements[select.dataset.fills].value = select.value;
-    if (select.id === "pick-sheet") look();
+    form.elements[select.dataset.field].value = select.value;
+    if (select.id === "pick-sheet") loadPreview();
   });
 }
-field.addEventListener("change", forget);
+fileField.addEventListener("change", resetColumnPicker);
 
 for (const kind of ["dragenter", "dragover"]) {
   form.addEventListener(kind, (event) => {
     event.preventDefault(); // allows the drop
-    form.classList.add("over");
+    form.classList.add("dragging");
   });
 }
-form.addEventListener("dragleave", (event) => form.contains(event.relatedTarget) || form.classList.remove("over"));
+form.addEventListener("dragleave", (event) => form.contains(event.relatedTarget) || form.classList.remove("dragging"));
 form.addEventListener("drop", (event) => {
   event.preventDefault();
-  form.classList.remove("over");
+  form.classList.remove("dragging");
   if (button.disabled) return;
-  if (event.dataTransfer.files.length !== 1) return tell({ message: "Drop one file at a time." });
-  forget();
-  field.files = event.dataTransfer.files;
+  if (event.dataTransfer.files.length !== 1) return showError({ message: "Drop one file at a time." });
+  resetColumnPicker();
+  fileField.files = event.dataTransfer.files;
   form.requestSubmit();
 });

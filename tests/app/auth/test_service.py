@@ -1,4 +1,4 @@
-"""Making, listing and revoking keys."""
+"""Creating, listing and revoking API keys."""
 
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from app.auth import repository, service
-from app.auth.errors import KeyNotFound, LocalKey, ScopeUnknown
+from app.auth.errors import KeyNotFound, LocalKeyNotRevocable, UnknownScope
 from app.auth.scopes import ALL_SCOPES
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
 from app.database.engines import Database
@@ -14,12 +14,12 @@ from app.database.engines import Database
 PEPPER = b"p" * 64
 
 
-def create(database: Database, name: str = "ci", **settings: object) -> service.NewKey:
+def create(database: Database, name: str = "ci", **settings: object) -> service.CreatedKey:
     with database.write() as session:
-        return service.create(session, pepper=PEPPER, name=name, **settings)  # type: ignore[arg-type]
+        return service.create_key(session, pepper=PEPPER, name=name, **settings)  # type: ignore[arg-type]
 
 
-def test_a_key_is_kept_as_an_hmac_only(database: Database) -> None:
+def test_key_is_stored_as_an_hmac(database: Database) -> None:
     made = create(database, scopes=["predict", "predict"], days=2)
     with database.read() as session:
         row = session.get(ApiKey, made.key.id)
@@ -33,40 +33,40 @@ def test_a_key_is_kept_as_an_hmac_only(database: Database) -> None:
     assert made.text not in repr(made)
 
 
-def test_an_unknown_scope_makes_no_key(database: Database) -> None:
-    with pytest.raises(ScopeUnknown, match="jobs:read"):
+def test_unknown_scope_creates_no_key(database: Database) -> None:
+    with pytest.raises(UnknownScope, match="jobs:read"):
         create(database, scopes=["jobs:everything"])
     with database.read() as session:
-        assert list(repository.list_all(session)) == []
+        assert list(repository.list_keys(session)) == []
 
 
-def test_keys_are_listed_oldest_first_without_the_local_row(database: Database) -> None:
+def test_keys_are_listed_oldest_first_without_local(database: Database) -> None:
     made = [create(database, name) for name in ("one", "two", "three")]
     with database.read() as session:
-        listed = repository.list_all(session)
+        listed = repository.list_keys(session)
     assert [key.id for key in listed] == [each.key.id for each in made]
     assert LOCAL_KEY_ID not in {key.id for key in listed}
 
 
-def test_revoking_keeps_the_first_moment(database: Database) -> None:
+def test_revoking_again_keeps_the_first_time(database: Database) -> None:
     made = create(database)
     with database.write() as session:
-        first = service.revoke(session, key_id=made.key.id).revoked_at
+        first = service.revoke_key(session, key_id=made.key.id).revoked_at
     with database.write() as session:
-        again = service.revoke(session, key_id=made.key.id).revoked_at
+        again = service.revoke_key(session, key_id=made.key.id).revoked_at
     assert first is not None
     assert again == first
 
 
-def test_what_is_not_there_or_is_no_key_cannot_be_revoked(database: Database) -> None:
+def test_unknown_and_local_keys_cannot_be_revoked(database: Database) -> None:
     with database.write() as session, pytest.raises(KeyNotFound):
-        service.revoke(session, key_id=uuid4())
-    with database.write() as session, pytest.raises(LocalKey):
-        service.revoke(session, key_id=LOCAL_KEY_ID)
+        service.revoke_key(session, key_id=uuid4())
+    with database.write() as session, pytest.raises(LocalKeyNotRevocable):
+        service.revoke_key(session, key_id=LOCAL_KEY_ID)
 
 
-def test_the_first_start_makes_one_admin_key_and_later_ones_none(database: Database) -> None:
-    def start(_: int) -> service.NewKey | None:
+def test_only_the_first_start_creates_an_admin_key(database: Database) -> None:
+    def start(_: int) -> service.CreatedKey | None:
         with database.write() as session:
             return service.ensure_admin_key(session, pepper=PEPPER)
 
@@ -76,11 +76,11 @@ def test_the_first_start_makes_one_admin_key_and_later_ones_none(database: Datab
     assert set(made[0].key.scopes) == set(ALL_SCOPES)
 
 
-def test_a_revoked_expired_or_lesser_key_does_not_count_as_admin(database: Database) -> None:
+def test_revoked_expired_or_limited_keys_are_not_admin_keys(database: Database) -> None:
     create(database, "lesser", scopes=["jobs:read"])
     create(database, "expired", days=-1)
     revoked = create(database, "revoked")
     with database.write() as session:
-        service.revoke(session, key_id=revoked.key.id)
+        service.revoke_key(session, key_id=revoked.key.id)
     with database.write() as session:
         assert service.ensure_admin_key(session, pepper=PEPPER) is not None

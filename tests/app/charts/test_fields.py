@@ -1,9 +1,9 @@
-"""How fields and values are called and ordered."""
+"""Labels and order of fields and values."""
 
 import pytest
 
-from app.charts.fields import labels, settings, text, varied
-from tests.boards import board, cell
+from app.charts.fields import display_value, field_labels, setting_labels, varied_axes
+from tests.sweep_snapshots import make_snapshot, make_trial
 
 
 @pytest.mark.parametrize(
@@ -14,28 +14,28 @@ from tests.boards import board, cell
         (["mlp", "projection", "value", "key", "query"], "all"),
     ],
 )  # fmt: skip
-def test_values_are_read(value: object, expected: str) -> None:
-    assert text(value) == expected
+def test_display_value(value: object, expected: str) -> None:
+    assert display_value(value) == expected
 
 
-def test_names_are_short_unless_two_are_the_same() -> None:
+def test_labels_are_short_unless_ambiguous() -> None:
     fields = ("method.r", "method.dropout", "optim.dropout")
-    assert list(labels(fields).values()) == ["r", "method.dropout", "optim.dropout"]
+    assert list(field_labels(fields).values()) == ["r", "method.dropout", "optim.dropout"]
 
 
-def test_numbers_ascend_and_others_stay_in_their_order() -> None:
-    cells = [
-        cell(n, settings={"method.r": r, "method.alpha": 8.0, "method.targets": roles})
+def test_numbers_are_sorted_and_others_keep_their_order() -> None:
+    trials = [
+        make_trial(n, settings={"method.r": r, "method.alpha": 8.0, "method.targets": roles})
         for n, (r, roles) in enumerate([(16, ["value"]), (2, ["key"]), (16, ["key"])])
     ]
-    r, targets = varied(board(*cells), cells)
-    assert (r.label, r.texts, r.numbers) == ("r", ("2", "16"), (2.0, 16.0))
-    assert (targets.texts, targets.numbers) == (("value", "key"), None)
-    assert [r.position(each) for each in cells] == [1, 0, 1]
+    r, targets = varied_axes(make_snapshot(*trials), trials)
+    assert (r.label, r.tick_labels, r.numeric_values) == ("r", ("2", "16"), (2.0, 16.0))
+    assert (targets.tick_labels, targets.numeric_values) == (("value", "key"), None)
+    assert [r.position(each) for each in trials] == [1, 0, 1]
 
 
-def test_a_field_that_is_missing_somewhere_is_no_number() -> None:
-    cells = [cell(1, settings={"method.r": 8}), cell(2)]
-    (axis,) = varied(board(*cells), cells)
-    assert (axis.texts, axis.numbers) == (("8", "-"), None)
-    assert settings(board(fields=("method.r",)), cells[1]) == ["r = -"]
+def test_a_field_missing_in_a_trial_is_not_numeric() -> None:
+    trials = [make_trial(1, settings={"method.r": 8}), make_trial(2)]
+    (axis,) = varied_axes(make_snapshot(*trials), trials)
+    assert (axis.tick_labels, axis.numeric_values) == (("8", "-"), None)
+    assert setting_labels(make_snapshot(fields=("method.r",)), trials[1]) == ["r = -"]

@@ -1,4 +1,4 @@
-"""The page, as a browser's parser reads it."""
+"""The report page, parsed as HTML."""
 
 import base64
 import hashlib
@@ -10,31 +10,31 @@ from typing import Any
 
 import pytest
 
-from app.charts.report import render
-from app.sweeps.snapshot import Board
-from app.sweeps.winner import judge
-from tests.boards import FIELDS, board, cell, grid
+from app.charts.report import render_report
+from app.sweeps.snapshot import SweepSnapshot
+from app.sweeps.winner import select_winner
+from tests.sweep_snapshots import FIELDS, grid_snapshot, make_snapshot, make_trial
 
-EVIL = "</script><img src=x onerror=alert(1)><!-- & \" ' \u2028"
+HOSTILE = "</script><img src=x onerror=alert(1)><!-- & \" ' \u2028"
 EMPTY = {"meta", "img", "link", "br"}
 Attributes = dict[str, str | None]
 
 
-class Page(HTMLParser):
-    """Elements in their order, each with its attributes and the text inside."""
+class ReportPage(HTMLParser):
+    """Elements in order, each with its attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
-        self.found: list[tuple[str, Attributes, list[str]]] = []
+        self.elements: list[tuple[str, Attributes, list[str]]] = []
         self._open: list[tuple[str, Attributes, list[str]]] = []
         self.feed(text)
         self.close()
         assert self._open == [], "an element is not closed"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs), []))
+        self.elements.append((tag, dict(attrs), []))
         if tag not in EMPTY:
-            self._open.append(self.found[-1])
+            self._open.append(self.elements[-1])
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop()[0] == tag
@@ -44,7 +44,7 @@ class Page(HTMLParser):
             element[2].append(data)
 
     def all(self, *tags: str) -> list[tuple[Attributes, str]]:
-        return [(attrs, "".join(text)) for tag, attrs, text in self.found if tag in tags]
+        return [(attrs, "".join(text)) for tag, attrs, text in self.elements if tag in tags]
 
     def texts(self, *tags: str) -> list[str]:
         return [text.strip() for _, text in self.all(*tags)]
@@ -57,77 +57,77 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return render(grid())
+    return render_report(grid_snapshot())
 
 
 @pytest.fixture(scope="module")
-def page(text: str) -> Page:
-    return Page(text)
+def page(text: str) -> ReportPage:
+    return ReportPage(text)
 
 
-def test_headings_stand_in_order(page: Page) -> None:
+def test_headings(page: ReportPage) -> None:
     assert page.texts("h1") == ["sentiment"]
     assert page.texts("h2") == [
-        "What came out",
+        "Results",
         "Validation accuracy over r and alpha",
-        "What moved the validation accuracy",
-        "Every cell through its settings",
+        "Importance for validation accuracy",
+        "Settings and objective of every trial",
         "Validation accuracy against trainable parameters",
         "Validation accuracy against seconds",
-        "All cells",
+        "All trials",
     ]
     assert page.texts("h3", "h4") == []
     assert page.texts("title") == ["sentiment: sweep"]
 
 
-def test_the_sentences_tell_the_verdict(page: Page) -> None:
-    verdict = judge(grid())
-    assert verdict is not None
-    assert verdict.winner_test is not None
-    assert verdict.validation is not None
-    told = " ".join(page.texts("p"))
-    score = verdict.winner_test
+def test_sentences_describe_the_winner(page: ReportPage) -> None:
+    selection = select_winner(grid_snapshot())
+    assert selection is not None
+    assert selection.winner_test is not None
+    assert selection.validation is not None
+    text = " ".join(page.texts("p"))
+    score = selection.winner_test
     for expected in (
-        "36 cells: 34 succeeded, 1 failed, 1 waiting.",
-        f"Cell {verdict.winner} has the best validation accuracy",
+        "36 trials: 34 succeeded, 1 failed, 1 waiting.",
+        f"Trial {selection.winner} has the best validation accuracy",
         "on 2,000 texts: r = ",
         f"its accuracy is {100 * score.accuracy:.1f} % (95 % interval {100 * score.low:.1f} to "
         f"{100 * score.high:.1f} %)",
-        f"{len(verdict.near) - 1} of 33 other cells",
-        f"The cheapest that is as good is cell {verdict.cheapest} (",
-        f"{100 * verdict.validation.difference:.1f} points lower on validation "
-        f"(95 % interval {-100 * verdict.validation.high:+.1f} to ",
+        f"{len(selection.within_noise) - 1} of 33 other trials",
+        f"The cheapest within noise is trial {selection.cheapest} (",
+        f"{100 * selection.validation.difference:.1f} points lower on validation "
+        f"(95 % interval {-100 * selection.validation.high:+.1f} to ",
     ):
-        assert expected in told
+        assert expected in text
 
 
-def test_every_cell_has_a_row_the_best_first(page: Page) -> None:
+def test_every_trial_has_a_row_the_best_first(page: ReportPage) -> None:
     scopes = [attrs.get("scope") for attrs, _ in page.all("th")]
     assert set(scopes) == {"row", "col"}
     names = page.texts("th")
     numbers = [int(name) for name in names[names.index("error") + 1 :]]
-    verdict = judge(grid())
-    assert verdict is not None
-    assert numbers[0] == verdict.winner
+    selection = select_winner(grid_snapshot())
+    assert selection is not None
+    assert numbers[0] == selection.winner
     assert sorted(numbers) == list(range(1, 37))
     assert numbers[-2:] == [6, 10]  # failed, waiting
     cells = page.texts("td")
-    assert cells.count("winner") == cells.count("cheapest as good") == 1
-    assert cells.count("as good") == len(verdict.near) - 2
+    assert cells.count("winner") == cells.count("cheapest within noise") == 1
+    assert cells.count("within noise") == len(selection.within_noise) - 2
     assert "Out of memory." in cells
 
 
-def test_pictures_have_words_beside_them(page: Page) -> None:
-    drawn = [attrs for attrs, _ in page.all("div") if attrs.get("role") == "img"]
-    assert [attrs["id"] for attrs in drawn] == [f"picture-{n}" for n in range(1, 6)]
-    assert all(len(attrs["aria-label"] or "") > 30 for attrs in drawn)
+def test_charts_have_text_alternatives(page: ReportPage) -> None:
+    charts = [attrs for attrs, _ in page.all("div") if attrs.get("role") == "img"]
+    assert [attrs["id"] for attrs in charts] == [f"picture-{n}" for n in range(1, 6)]
+    assert all(len(attrs["aria-label"] or "") > 30 for attrs in charts)
     kinds = [figure["data"][0]["type"] for figure in page.figures()]
     assert kinds == ["heatmap", "bar", "scatter", "scatter", "scatter"]
 
 
-def test_it_needs_nothing_from_elsewhere(text: str, page: Page) -> None:
+def test_it_loads_nothing_external(text: str, page: ReportPage) -> None:
     assert page.all("link", "iframe", "object", "embed", "img") == []
-    for _, attrs, _ in page.found:
+    for _, attrs, _ in page.elements:
         assert not {"src", "href", "srcset", "action"} & set(attrs)
     (style,) = page.texts("style")
     assert "url(" not in style
@@ -136,7 +136,7 @@ def test_it_needs_nothing_from_elsewhere(text: str, page: Page) -> None:
     assert text.count("plotly.js v") == 1
 
 
-def test_only_its_own_scripts_may_run(text: str, page: Page) -> None:
+def test_the_policy_allows_only_its_own_scripts(text: str, page: ReportPage) -> None:
     (policy,) = (attrs["content"] for attrs, _ in page.all("meta") if "http-equiv" in attrs)
     scripts = [script for attrs, script in page.all("script") if attrs == {}]
     first, second = (
@@ -146,76 +146,80 @@ def test_only_its_own_scripts_may_run(text: str, page: Page) -> None:
         f"default-src 'none'; script-src 'sha256-{first}' 'sha256-{second}'; "
         "style-src 'unsafe-inline'; img-src data: blob:"
     )
-    assert not any(name.startswith("on") for _, attrs, _ in page.found for name in attrs)
+    assert not any(name.startswith("on") for _, attrs, _ in page.elements for name in attrs)
 
 
-def evil() -> Board:
-    """Whatever a user can name is hostile."""
-    cells = [
-        cell(
+def hostile_snapshot() -> SweepSnapshot:
+    """A sweep in which every text that users choose is hostile."""
+    trials = [
+        make_trial(
             n,
-            settings={FIELDS[0]: f"{EVIL}{n}", FIELDS[1]: n},
-            error=EVIL,
-            figures={"validation": {"accuracy": n / 10}},
+            settings={FIELDS[0]: f"{HOSTILE}{n}", FIELDS[1]: n},
+            error=HOSTILE,
+            metrics={"validation": {"accuracy": n / 10}},
             trainable_parameters=n,
         )
         for n in range(1, 6)
     ]
-    return board(*cells, name=EVIL, strategy=EVIL, fields=(*FIELDS[:2], EVIL))
+    return make_snapshot(*trials, name=HOSTILE, strategy=HOSTILE, fields=(*FIELDS[:2], HOSTILE))
 
 
-def test_what_users_write_stays_text() -> None:
-    page = Page(render(evil()))
+def test_user_texts_are_escaped() -> None:
+    page = ReportPage(render_report(hostile_snapshot()))
     assert page.all("img") == []
     assert len(page.all("script")) == 3
-    assert page.texts("h1") == [EVIL.strip()]
-    assert page.texts("td").count(EVIL.strip()) == 5
+    assert page.texts("h1") == [HOSTILE.strip()]
+    assert page.texts("td").count(HOSTILE.strip()) == 5
     assert len(page.figures()) == 4
-    assert not any(name.startswith("on") for _, attrs, _ in page.found for name in attrs)
+    assert not any(name.startswith("on") for _, attrs, _ in page.elements for name in attrs)
 
 
-def test_while_it_runs_it_says_so() -> None:
-    whole = grid()
-    cells = [
-        replace(each, state="running", figures={}, graded={}) if each.number > 20 else each
-        for each in whole.cells
+def test_a_running_sweep_is_marked() -> None:
+    snapshot = grid_snapshot()
+    trials = [
+        replace(each, state="running", metrics={}, correctness={}) if each.number > 20 else each
+        for each in snapshot.trials
     ]
-    told = Page(render(replace(whole, state="running", cells=tuple(cells)))).all("p")
-    said = [line for attrs, line in told if attrs.get("role") == "status"]
-    assert said == ["Not over yet: 19 of 36 cells are done. All below may change."]
+    page = ReportPage(render_report(replace(snapshot, state="running", trials=tuple(trials))))
+    status = [text for attrs, text in page.all("p") if attrs.get("role") == "status"]
+    assert status == ["Not finished: 19 of 36 trials have ended. Results may change."]
 
 
-@pytest.mark.parametrize("cells", [[], [cell(1, state="waiting", share=0.0)]])
-def test_before_the_first_result_there_are_no_pictures(cells: list[Any]) -> None:
-    text = render(board(*cells, state="running"))
-    page = Page(text)
-    assert page.texts("h2") == ["What came out", "All cells"]
-    assert "No cell has run to its end yet" in " ".join(page.texts("p"))
+@pytest.mark.parametrize("trials", [[], [make_trial(1, state="waiting", budget=0.0)]])
+def test_without_results_there_are_no_charts(trials: list[Any]) -> None:
+    text = render_report(make_snapshot(*trials, state="running"))
+    page = ReportPage(text)
+    assert page.texts("h2") == ["Results", "All trials"]
+    assert "No trial is complete yet" in " ".join(page.texts("p"))
     assert "plotly.js" not in text
     assert "script-src 'none'" in text.replace("&#39;", "'")
 
 
-def test_other_objectives_and_parts_of_runs_are_told() -> None:
-    cells = [replace(each, share=0.25) if each.number == 1 else each for each in grid().cells]
-    page = Page(render(replace(grid(), objective="loss", cells=tuple(cells))))
-    told = " ".join(page.texts("p"))
-    assert "judged by validation loss" in told
-    assert re.search(r"its accuracy is [\d.]+ % \([^)]*\), its loss 0\.\d{3}\.", told)
-    assert "1 of those that succeeded ran a part of their steps" in told
+def test_another_objective_and_partial_trials() -> None:
+    trials = [
+        replace(each, budget=0.25) if each.number == 1 else each for each in grid_snapshot().trials
+    ]
+    page = ReportPage(
+        render_report(replace(grid_snapshot(), objective="loss", trials=tuple(trials)))
+    )
+    text = " ".join(page.texts("p"))
+    assert "ranked by validation loss" in text
+    assert re.search(r"its accuracy is [\d.]+ % \([^)]*\), its loss 0\.\d{3}\.", text)
+    assert "1 of those that succeeded did not run with the full budget" in text
     assert "25.0 %" in page.texts("td")
     assert {"validation loss", "validation accuracy", "test loss"} <= set(page.texts("th"))
 
 
-def test_a_winner_alone_is_told_as_such() -> None:
+def test_sentences_about_trials_within_noise() -> None:
     right = [True] * 300 + [False] * 100
-    alone = cell(1, validation=right, test=right, settings={"method.r": 8})
-    far = cell(2, validation=right[::-1], settings={"method.r": 4})
-    best = replace(alone, figures={"validation": {"accuracy": 0.75}}, number=3)
-    weak = cell(2, validation=[False] * 400, settings={"method.r": 4})
-    for cells, said in (
-        ([alone], "No other cell is known to have answered the same validation texts."),
-        ([alone, weak], "No other cell is as good: chance hardly explains"),
-        ([alone, far], "As good, so far as can be told: 1 of 1 other cell."),
-        ([alone, best], "No cell that is as good has fewer trainable parameters."),
+    alone = make_trial(1, validation=right, test=right, settings={"method.r": 8})
+    far = make_trial(2, validation=right[::-1], settings={"method.r": 4})
+    best = replace(alone, metrics={"validation": {"accuracy": 0.75}}, number=3)
+    weak = make_trial(2, validation=[False] * 400, settings={"method.r": 4})
+    for trials, sentence in (
+        ([alone], "No other trial was evaluated on the same validation texts."),
+        ([alone, weak], "No other trial is within noise of the winner"),
+        ([alone, far], "1 of 1 other trial is within noise of the winner"),
+        ([alone, best], "None of them has fewer trainable parameters than the winner."),
     ):
-        assert said in " ".join(Page(render(board(*cells))).texts("p"))
+        assert sentence in " ".join(ReportPage(render_report(make_snapshot(*trials))).texts("p"))

@@ -1,4 +1,4 @@
-"""The pictures of a sweep over HTTP."""
+"""Routes of charts and report."""
 
 from uuid import uuid4
 
@@ -6,19 +6,19 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.charts import figures
-from app.charts.style import Picture
+from app.charts.style import Chart
 from app.resources import Resources
-from app.sweeps.snapshot import Board
+from app.sweeps.snapshot import SweepSnapshot
 from tests.app.sweeps.conftest import JOB, SPACE
-from tests.app.sweeps.stand_in import StandIn
-from tests.boards import board, cell, grid
+from tests.app.sweeps.fake_worker import FakeSweepWorker
+from tests.sweep_snapshots import grid_snapshot, make_snapshot, make_trial
 
 
-def test_pictures_are_those_of_the_report(client: TestClient, resources: Resources) -> None:
+def test_charts_are_those_of_the_report(client: TestClient, resources: Resources) -> None:
     sweep_id = client.post("/v1/sweeps", json={"job": JOB, "space": SPACE}).json()["id"]
     address = f"/v1/sweeps/{sweep_id}"
-    assert client.get(f"{address}/pictures").json() == []  # nothing has run to its end
-    StandIn(resources).work()
+    assert client.get(f"{address}/pictures").json() == []  # no trial is complete
+    FakeSweepWorker(resources).run_jobs()
     found = client.get(f"{address}/pictures").json()
     kinds = [each["figure"]["data"][0]["type"] for each in found]
     assert kinds == ["heatmap", "bar", *["scatter"] * 3]
@@ -30,27 +30,30 @@ def test_pictures_are_those_of_the_report(client: TestClient, resources: Resourc
         assert len(each["alt"]) > 30
 
 
-def test_an_unknown_sweep_is_told(client: TestClient) -> None:
+def test_an_unknown_sweep_is_not_found(client: TestClient) -> None:
     answer = client.get(f"/v1/sweeps/{uuid4()}/pictures")
     assert (answer.status_code, answer.json()["code"]) == (404, "sweep_not_found")
 
 
 def test_the_same_results_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, drawn = grid(texts=100, name="another"), []
-    draw = figures._draw
+    snapshot, drawn = grid_snapshot(texts=100, name="another"), []
+    draw = figures._draw_charts
 
-    def counted(each: Board) -> list[Picture]:
-        drawn.append(each)
-        return draw(each)
+    def counted(snapshot: SweepSnapshot) -> list[Chart]:
+        drawn.append(snapshot)
+        return draw(snapshot)
 
-    monkeypatch.setattr(figures, "_draw", counted)
-    first = figures.of(whole)
-    assert figures.of(grid(texts=100, name="more", state="running")) == first
+    monkeypatch.setattr(figures, "_draw_charts", counted)
+    first = figures.sweep_charts(snapshot)
+    assert figures.sweep_charts(grid_snapshot(texts=100, name="more", state="running")) == first
     assert len(drawn) == 1
-    figures.of(board(*whole.cells[:20]))
+    figures.sweep_charts(make_snapshot(*snapshot.trials[:20]))
     assert len(drawn) == 2
 
 
-def test_another_score_is_another_version() -> None:
-    one, two = (board(cell(1, figures={"validation": {"accuracy": each}})) for each in (0.5, 0.6))
-    assert figures.version_of(one) != figures.version_of(two)
+def test_another_score_gives_another_version() -> None:
+    one, two = (
+        make_snapshot(make_trial(1, metrics={"validation": {"accuracy": each}}))
+        for each in (0.5, 0.6)
+    )
+    assert figures.charts_version(one) != figures.charts_version(two)

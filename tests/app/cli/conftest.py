@@ -19,21 +19,21 @@ from app.cli.main import app as command
 from app.database.engines import Database
 from app.main import create_app
 from app.queue import checkpoints, leases
-from app.queue.fencing import Lease, Owner
-from app.queue.states import Lane
+from app.queue.fencing import Lease, WorkerIdentity
+from app.queue.states import DeviceClass
 from app.queue.tables import JobEvent, MetricPoint
-from app.queue.transitions import Failed, Succeeded, Waiting
+from app.queue.transitions import PermanentFailure, ResourceUnavailable, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
-from tests.app.sweeps.stand_in import StandIn
-from tests.job_rows import FACTS
+from tests.app.sweeps.fake_worker import FakeSweepWorker
+from tests.job_rows import MANIFEST
 from tests.tiny_artifact import make_artifact
 
 Run = Callable[..., Result]
-OWNER = Owner(id="test-worker", host="here", boot_id="boot", pid=1, pid_start=1)
+OWNER = WorkerIdentity(id="test-worker", host="here", boot_id="boot", pid=1, pid_start=1)
 SUMMARY = {
     "trainable_parameters": 1234,
     "total_parameters": 22_000_000,
@@ -57,7 +57,7 @@ SUMMARY = {
 
 @contextmanager
 def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
-    """The application in a thread; yields its URL."""
+    """Run the application in a thread and yield its URL."""
     listener = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
         uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=1)
@@ -75,7 +75,7 @@ def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
 
 @pytest.fixture
 def database_kind() -> str:
-    """The commands find their database by the data folder alone."""
+    """Commands find their database by the data directory alone."""
     return "sqlite"
 
 
@@ -87,7 +87,7 @@ def app(settings: Settings) -> FastAPI:
 
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
-    """Where the service is."""
+    """Return the URL of the service."""
     with serving(app) as address:
         yield address
 
@@ -113,25 +113,29 @@ def cli(run: Run, url: str) -> Run:
 
 
 def answer(result: Result) -> Any:
-    """The JSON that a command printed, once it succeeded."""
+    """Return the JSON that a successful command printed."""
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 class FakeWorker:
-    """Does to the database what a worker does, without any training."""
+    """Changes the database as a worker does, without training."""
 
     def __init__(self, resources: Resources) -> None:
         self.database: Database = resources.database
         self.resources = resources
 
     def claim(self) -> Lease:
-        """The next job, also one that is submitted a little later."""
+        """Return the next job, waiting for one that is submitted a little later."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with self.database.write() as session:
                 claimed = leases.claim(
-                    session, owner=OWNER, lane=Lane.CPU, device="cpu", lease_seconds=60
+                    session,
+                    owner=OWNER,
+                    device_class=DeviceClass.CPU,
+                    device="cpu",
+                    lease_seconds=60,
                 )
                 session.commit()
             if claimed is not None:
@@ -140,10 +144,10 @@ class FakeWorker:
         raise AssertionError("no job came")
 
     def report(self, lease: Lease, step: int, loss: float, accuracy: float) -> None:
-        """One event, the train loss and the validation accuracy of a step."""
+        """Record an event, the train loss, and the validation accuracy of a step."""
         points = [("train", "loss", loss), ("validation", "accuracy", accuracy)]
         with self.database.write() as session:
-            beat = leases.beat(session, lease, step=step, total_steps=100, reserve=3)
+            beat = leases.renew(session, lease, step=step, total_steps=100, reserve=3)
             assert beat is not None
             seq = beat.first_seq
             where = {"job_id": lease.job_id, "attempt": lease.attempt}
@@ -161,21 +165,23 @@ class FakeWorker:
             session.commit()
 
     def save(self, lease: Lease, *, step: int) -> None:
-        """A checkpoint, without files."""
+        """Record a checkpoint without files."""
         ref = ArtifactRef(f"checkpoints/{lease.job_id}/a1/step-{step}", "0" * 64, bytes=1)
         with self.database.write() as session:
-            beat = leases.beat(session, lease, step=step, reserve=1)
+            beat = leases.renew(session, lease, step=step, reserve=1)
             assert beat is not None
             checkpoints.add(session, lease, step=step, ref=ref, seq=beat.first_seq)
             session.commit()
 
     def fail(self, lease: Lease) -> None:
         with self.database.write() as session:
-            assert leases.finish(session, lease, Failed("one_class", "Only one label.", {}))
+            assert leases.finish(
+                session, lease, PermanentFailure("one_class", "Only one label.", {})
+            )
             session.commit()
 
     def wait(self, lease: Lease) -> None:
-        why = Waiting("storage_unavailable", "The disk of node-1 is full.", 60)
+        why = ResourceUnavailable("storage_unavailable", "The disk of node-1 is full.", 60)
         with self.database.write() as session:
             assert leases.finish(session, lease, why)
             session.commit()
@@ -188,11 +194,11 @@ class FakeWorker:
         make_artifact(directory, metrics=summary)
         ref = self.resources.store.put(directory, f"jobs/{lease.job_id}/a{lease.attempt}")
         with self.database.write() as session:
-            artifact = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+            artifact = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as:
-                facts = {**FACTS, "metrics": summary}
+                facts = {**MANIFEST, "metrics": summary}
                 version = registry.register(
-                    session, name=register_as, artifact=artifact, facts=facts
+                    session, name=register_as, artifact=artifact, manifest=facts
                 )
                 summary["model_version"] = f"{register_as}:{version.number}"
             assert leases.finish(session, lease, Succeeded(artifact.id, summary))
@@ -202,18 +208,18 @@ class FakeWorker:
 
 @pytest.fixture
 def worker(resources: Resources) -> FakeWorker:
-    """A worker without a training."""
+    """A worker that does not train."""
     return FakeWorker(resources)
 
 
-class CellWorker(StandIn):
-    """Ends the jobs of cells: the larger the rank, the more texts are answered rightly."""
+class SweepJobWorker(FakeSweepWorker):
+    """Finishes the jobs of trials: the larger the rank, the higher the accuracy."""
 
     def __init__(self, resources: Resources) -> None:
-        super().__init__(resources, skill=lambda spec: 0.8 + spec["method"]["r"] / 100)
+        super().__init__(resources, accuracy_of=lambda spec: 0.8 + spec["method"]["r"] / 100)
 
 
 @pytest.fixture
-def cell_worker(resources: Resources) -> CellWorker:
+def sweep_job_worker(resources: Resources) -> SweepJobWorker:
     """A worker for sweeps over the rank."""
-    return CellWorker(resources)
+    return SweepJobWorker(resources)

@@ -1,4 +1,4 @@
-"""`loraworks api`: the API alone, on a database that fits."""
+"""`loraworks api`: the API alone, on an up-to-date database."""
 
 import json
 import os
@@ -28,7 +28,7 @@ PATIENCE = 60.0
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Starts `loraworks api` on a free port; returns the process and what it announced."""
+    """Start `loraworks api` on a free port; return the process and its announcement."""
     with ExitStack() as running:
         log = running.enter_context((tmp_path / "log").open("w"))
 
@@ -46,7 +46,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         yield begin
 
 
-def test_it_serves_alone_says_how_to_make_a_key_and_that_it_is_well_and_stops_cleanly(
+def test_api_serves_without_worker_and_stops_cleanly(
     start: Start, run: Run, settings: Settings, tmp_path: Path
 ) -> None:
     def check() -> int:
@@ -67,7 +67,7 @@ def test_it_serves_alone_says_how_to_make_a_key_and_that_it_is_well_and_stops_cl
         assert process.wait(timeout=PATIENCE) == 0
 
 
-def test_a_database_without_tables_is_refused_and_left_as_it_is(run: Run, tmp_path: Path) -> None:
+def test_empty_database_is_rejected_and_unchanged(run: Run, tmp_path: Path) -> None:
     for _ in range(2):
         refused = run("api", "--port", "0", "--data-dir", str(tmp_path / "fresh"))
         assert refused.exit_code == 4
@@ -76,9 +76,7 @@ def test_a_database_without_tables_is_refused_and_left_as_it_is(run: Run, tmp_pa
         assert "(schema_older)" in refused.stderr
 
 
-def test_a_schema_of_the_future_is_refused(
-    run: Run, settings: Settings, database: Database
-) -> None:
+def test_newer_schema_is_rejected(run: Run, settings: Settings, database: Database) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
         session.commit()
@@ -98,7 +96,7 @@ def test_a_schema_of_the_future_is_refused(
         ("DATABASE_URL", "mysql://x", "unsupported_database"),
     ],
 )
-def test_a_wrong_address_is_told_in_one_line(
+def test_invalid_address_is_reported_on_one_line(
     run: Run, settings: Settings, command: str, setting: str, value: str, code: str
 ) -> None:
     wrong = {f"LORAWORKS_{setting}": value}
@@ -109,7 +107,7 @@ def test_a_wrong_address_is_told_in_one_line(
     assert refused.stderr.count("\n") == 1
 
 
-def test_a_data_folder_that_is_a_file_is_refused(run: Run, tmp_path: Path) -> None:
+def test_data_directory_that_is_a_file_is_rejected(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused = run("api", "--port", "0", "--data-dir", str(tmp_path / "file"))
     assert refused.exit_code == 2

@@ -1,4 +1,4 @@
-"""`loraworks datasets check`, of a file and of an upload."""
+"""`loraworks datasets check` for files and datasets."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import xlsxwriter
 
 from app.database.engines import Database
 from tests.app.cli.conftest import Run, answer
-from tests.app.datasets.test_diagnosis import LEAKING, MANY, forget
+from tests.app.datasets.test_diagnosis import LEAKING, MANY, remove_diagnosis
 
 
 def write(tmp_path: Path, content: str, name: str = "films.csv") -> str:
@@ -23,37 +23,37 @@ def test_a_file_is_checked_without_a_service(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, LEAKING))
     assert found.exit_code == 1, found.output
     told = " ".join(found.stdout.split())
-    assert "error: Texts that stand in two parts: 1 row of test in train. (leaked)" in told
+    assert "error: Texts that occur in two splits: 1 row of test in train. (leaked)" in told
     assert "rows 1 (neg, train) and 49 (neg, test): sentence0 word0 end0" in told
-    assert "labels neg 51.0 %, pos 49.0 %" in told
-    assert "warning: 1 row with the text of an earlier one. (duplicates)" in told
+    assert "labels neg 51.0%, pos 49.0%" in told
+    assert "warning: 1 row with the same text as an earlier row. (duplicates)" in told
     assert found.stderr == ""
 
 
-def test_sound_data_leaves_with_0(run: Run, tmp_path: Path) -> None:
+def test_clean_data_exits_with_0(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, MANY))
     assert found.exit_code == 0, found.output
-    assert "Nothing to complain of" in found.stdout
+    assert "No problems found" in found.stdout
     told = " ".join(found.stdout.split())
     assert "Would more labels help? With twice as many labels (600) expect" in told
     assert "This is the curve of a linear model (TF-IDF + logistic regression)" in told
 
 
-def test_few_rows_are_told(run: Run, tmp_path: Path) -> None:
+def test_few_rows_are_reported(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, SOUND))
     assert found.exit_code == 0, found.output
     told = " ".join(found.stdout.split())
-    assert "warning: Only 48 rows. Accuracy that is measured on a tenth" in told
-    assert "Would more labels help? 24 labeled texts are too few to tell" in told
+    assert "warning: Only 48 rows. Accuracy measured on a tenth" in told
+    assert "Would more labels help? 24 labeled texts are too few to estimate" in told
 
 
-def test_warnings_alone_leave_with_0(run: Run, tmp_path: Path) -> None:
+def test_warnings_alone_exit_with_0(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, "text,label\na a,x\nb b,y\nb b,y\n"))
     assert found.exit_code == 0, found.output
     assert "warning: 2 labels with fewer than 10 rows: x (1), y (2). (rare_labels)" in found.stdout
 
 
-def test_json_is_the_diagnosis_alone(run: Run, tmp_path: Path) -> None:
+def test_json_output_is_only_the_diagnosis(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, LEAKING), "--json")
     assert found.exit_code == 1
     diagnosis = json.loads(found.stdout)
@@ -61,7 +61,7 @@ def test_json_is_the_diagnosis_alone(run: Run, tmp_path: Path) -> None:
     assert diagnosis["tokens"]["truncated"]["512"] == 0
 
 
-def test_a_file_that_cannot_be_read_is_refused(run: Run, tmp_path: Path) -> None:
+def test_unreadable_file_is_rejected(run: Run, tmp_path: Path) -> None:
     broken = run("datasets", "check", write(tmp_path, "text,label\na,x\n,y\n"))
     assert broken.exit_code == 2
     assert "(empty_text)" in broken.stderr
@@ -100,7 +100,7 @@ def test_an_upload_is_checked_by_its_name(cli: Run, tmp_path: Path, database: Da
     for ref in ("films", "films:1", dataset["id"]):
         found = cli("datasets", "check", ref, "--json")
         assert (found.exit_code, json.loads(found.stdout)) == (1, dataset["diagnosis"])
-    forget(database, "films")
+    remove_diagnosis(database, "films")
     assert json.loads(cli("datasets", "check", "films", "--json").stdout) == dataset["diagnosis"]
     assert cli("datasets", "check", "none").exit_code == 3
 
@@ -110,7 +110,7 @@ def test_an_upload_has_its_own_columns(cli: Run) -> None:
     assert (refused.exit_code, "(columns_of_upload)" in refused.stderr) == (2, True)
 
 
-def test_texts_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+def test_control_characters_of_texts_are_removed(run: Run, tmp_path: Path) -> None:
     hostile = "\x1b[31m [bold]red[/bold] \x9b31m"
     file = write(tmp_path, SOUND + f"{hostile},pos,train\n{hostile},pos,train\n")
     found = run("datasets", "check", file)

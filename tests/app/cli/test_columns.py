@@ -1,4 +1,4 @@
-"""Files with other columns: asked for at a terminal, else told; `train FILE` uploads."""
+"""Files with other column names: prompts on a terminal, errors elsewhere."""
 
 import os
 import pty
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import column_prompt
+from app.cli import uploads
 from tests.app.cli.conftest import Run, answer
 
 ROWS = "".join(f"Der Film {i} war lang;{('gut', 'schlecht')[i % 2]};de\n" for i in range(20))
@@ -23,12 +23,12 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sitting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody at the terminal."""
-    monkeypatch.setattr(column_prompt, "can_ask", lambda: True)
+    """Pretend that a user is at the terminal."""
+    monkeypatch.setattr(uploads, "can_prompt", lambda: True)
 
 
 @pytest.mark.e2e
-def test_a_terminal_shows_the_rows_and_takes_names_and_numbers(file: Path) -> None:
+def test_terminal_prompt_accepts_names_and_numbers(file: Path) -> None:
     keyboard, terminal = pty.openpty()
     os.write(keyboard, b"nothing\n1\n\n")  # not one; the first; the guess
     command = [sys.executable, "-m", "app.cli.main", "datasets", "check", str(file), "--json"]
@@ -47,12 +47,12 @@ def test_a_terminal_shows_the_rows_and_takes_names_and_numbers(file: Path) -> No
     assert done.returncode == 0, shown
     assert b'"majority": "gut"' in done.stdout
     assert "2  Urteil: gut | schlecht" in shown
-    assert "Column of the texts [Meinung]:" in shown
-    assert "There is no such column" in shown
-    assert "Column of the labels [Urteil]:" in shown
+    assert "Text column [Meinung]:" in shown
+    assert "No such column" in shown
+    assert "Label column [Urteil]:" in shown
 
 
-def test_without_a_terminal_it_says_what_to_pass(cli: Run, file: Path) -> None:
+def test_without_terminal_the_error_names_the_options(cli: Run, file: Path) -> None:
     for arguments in (["datasets", "upload", str(file)], ["train", str(file)]):
         result = cli(*arguments)
         assert result.exit_code == 3
@@ -63,7 +63,7 @@ def test_without_a_terminal_it_says_what_to_pass(cli: Run, file: Path) -> None:
 
 
 @pytest.mark.usefixtures("sitting")
-def test_an_upload_is_sent_again_with_the_columns(cli: Run, file: Path) -> None:
+def test_upload_is_repeated_with_the_columns(cli: Run, file: Path) -> None:
     dataset = answer(cli("datasets", "upload", str(file), "--json", input="\n\n"))
     assert (dataset["text_column"], dataset["label_column"]) == ("Meinung", "Urteil")
     assert dataset["rows"] == 20
@@ -98,5 +98,5 @@ def test_a_name_with_spaces_is_the_title(cli: Run, file: Path) -> None:
     named = ["--name", "Größe (Mai)", "--text-column", "Meinung", "--label-column", "Urteil"]
     result = cli("datasets", "upload", str(file), *named)
     assert result.exit_code == 0, result.output
-    assert "title       Größe (Mai)" in result.stdout
+    assert "title     Größe (Mai)" in result.stdout
     assert "grosse-mai:1" in result.stdout

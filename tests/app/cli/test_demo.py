@@ -1,4 +1,4 @@
-"""`loraworks demo`: all methods, the best one promoted, two answers, nothing left running."""
+"""`loraworks demo`: all methods, promotion of the best, predictions, and cleanup."""
 
 import json
 import os
@@ -17,12 +17,12 @@ import pytest
 
 from app.cli import demo
 from app.cli.client import Client
-from app.cli.demo import own_service
+from app.cli.demo import temporary_service
 from app.cli.errors import RunFailed
-from lora_core.verdict import judge
+from lora_core.verdict import build_verdict
 from tests.app.cli.conftest import FakeWorker, Run, answer
 
-VERDICT = judge(
+VERDICT = build_verdict(
     np.array([0, 1] * 100),
     np.array([0, 1] * 80 + [1, 0] * 20),
     {},
@@ -32,7 +32,7 @@ VERDICT = judge(
 
 
 def figures(share: float) -> dict[str, Any]:
-    """Of a run that is right in this share of the texts."""
+    """Return the summary of a run with this accuracy."""
     part = {"accuracy": share, "macro_f1": share}
     return {"validation": part, "test": part, "verdict": VERDICT}
 
@@ -43,7 +43,7 @@ ALL = [figures(share) for share in SHARES.values()]
 
 @contextmanager
 def working(worker: FakeWorker, folder: Path, *figures: dict[str, Any]) -> Iterator[None]:
-    """A worker that makes the jobs succeed with these figures, in the order they come."""
+    """A worker that makes jobs succeed with these metrics, in order."""
 
     def work() -> None:
         for number, each in enumerate(figures):
@@ -57,7 +57,7 @@ def working(worker: FakeWorker, folder: Path, *figures: dict[str, Any]) -> Itera
     thread.join()
 
 
-def test_all_jobs_learn_from_one_split(
+def test_all_jobs_use_the_same_split(
     cli: Run, url: str, worker: FakeWorker, tmp_path: Path
 ) -> None:
     with working(worker, tmp_path, *ALL), Client(url) as client:
@@ -74,7 +74,7 @@ def test_all_jobs_learn_from_one_split(
 
 
 @pytest.mark.parametrize("best", range(5))
-def test_the_best_one_on_validation_goes_into_production(
+def test_best_model_on_validation_is_promoted(
     cli: Run, url: str, worker: FakeWorker, tmp_path: Path, best: int
 ) -> None:
     found = [figures(0.9 if number == best else 0.8) for number in range(5)]
@@ -84,7 +84,7 @@ def test_the_best_one_on_validation_goes_into_production(
     assert aliases == {"production": best + 1}
 
 
-def test_a_table_has_all_methods_and_a_script_gets_shares(
+def test_table_lists_all_methods_and_json_has_fractions(
     url: str, worker: FakeWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with working(worker, tmp_path, *ALL), Client(url) as client:
@@ -96,7 +96,7 @@ def test_a_table_has_all_methods_and_a_script_gets_shares(
     rows = [line.split()[0] for line in told.splitlines() if "%" in line]
     assert rows[:5] == [*SHARES]
     assert VERDICT["headline"] in told
-    assert demo.result(jobs, predictions) == {
+    assert demo.summary_for_scripts(jobs, predictions) == {
         "jobs": [job["id"] for job in jobs.values()],
         **{f"{name}_test_accuracy": share for name, share in SHARES.items()},
         "promoted": "lora",
@@ -104,7 +104,7 @@ def test_a_table_has_all_methods_and_a_script_gets_shares(
     }
 
 
-def test_a_job_that_fails_ends_the_demo(url: str, worker: FakeWorker) -> None:
+def test_failed_job_ends_the_demo(url: str, worker: FakeWorker) -> None:
     thread = threading.Thread(target=lambda: worker.fail(worker.claim()))
     thread.start()
     with Client(url) as client, pytest.raises(RunFailed, match="Only one label"):
@@ -114,14 +114,14 @@ def test_a_job_that_fails_ends_the_demo(url: str, worker: FakeWorker) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.slow  # what it is started with: the next test; that it goes: the one after
-def test_its_own_service_ignores_settings_from_outside_and_goes_with_the_block(
+def test_temporary_service_ignores_outer_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORAWORKS_AUTH", "on")
 
     def use_and_fail() -> None:
-        with own_service(tmp_path) as url, Client(url) as client:
-            assert client.jobs(1) == []
+        with temporary_service(tmp_path) as url, Client(url) as client:
+            assert client.list_jobs(1) == []
             urls.append(url)
             raise RuntimeError("something else went wrong")
 
@@ -129,17 +129,17 @@ def test_its_own_service_ignores_settings_from_outside_and_goes_with_the_block(
     with pytest.raises(RuntimeError, match="something else"):
         use_and_fail()
     with Client(urls[0]) as client:
-        assert not client.ready()
+        assert not client.is_ready()
 
 
-def test_its_own_service_is_told_the_slots_that_are_wanted_and_no_setting_from_outside(
+def test_temporary_service_gets_slots_and_no_outer_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = "{name: value for name, value in os.environ.items() if name.startswith('LORAWORKS_')}"
     program = f"import json, os; print(json.dumps({{'url': json.dumps({ours})}}))"
     monkeypatch.setattr("app.cli.demo.COMMAND", (sys.executable, "-c", program))
     monkeypatch.setenv("LORAWORKS_AUTH", "on")
-    with own_service(tmp_path, slots=2) as told:
+    with temporary_service(tmp_path, slots=2) as told:
         assert json.loads(told) == {"LORAWORKS_SLOTS": "2"}
 
 
@@ -153,9 +153,7 @@ def test_its_own_service_is_told_the_slots_that_are_wanted_and_no_setting_from_o
         (signal.SIGKILL, -9),
     ],
 )
-def test_nothing_is_left_when_it_is_interrupted(
-    tmp_path: Path, number: signal.Signals, status: int
-) -> None:
+def test_interrupt_stops_the_service(tmp_path: Path, number: signal.Signals, status: int) -> None:
     command = [sys.executable, "-m", "app.cli.main", "demo"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
@@ -167,9 +165,9 @@ def test_nothing_is_left_when_it_is_interrupted(
         assert process.wait(timeout=60) == status
     with Client(ready.split()[1].rstrip(",")) as client:
         deadline = time.monotonic() + 30
-        while client.ready() and time.monotonic() < deadline:
+        while client.is_ready() and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert not client.ready()
+        assert not client.is_ready()
     assert number == signal.SIGKILL or list(tmp_path.iterdir()) == []
 
 
@@ -179,12 +177,14 @@ def test_the_whole_demo_on_a_few_sentences(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = {"train_size": 32, "validation_size": 16, "test_size": 16}
-    monkeypatch.setattr(demo, "SIZES", {"rotten-tomatoes": few})
-    monkeypatch.setattr(demo, "METHODS", {key: {"epochs": 1} for key in demo.METHODS})
+    monkeypatch.setattr(demo, "SPLIT_SIZES", {"rotten-tomatoes": few})
+    monkeypatch.setattr(
+        demo, "METHOD_SETTINGS", {key: {"epochs": 1} for key in demo.METHOD_SETTINGS}
+    )
     review = 'A "fine" film; it\'s $good'
     result = run("demo", "--review", review)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout.splitlines()[-1])
-    assert set(told["seconds"]) == {"service", *demo.METHODS, "total"}
-    assert [each["text"] for each in told["predictions"]] == [review, demo.REVIEWS[0]]
+    assert set(told["seconds"]) == {"service", *demo.METHOD_SETTINGS, "total"}
+    assert [each["text"] for each in told["predictions"]] == [review, demo.SAMPLE_REVIEWS[0]]
     assert 0 <= told["linear_test_accuracy"] <= 1

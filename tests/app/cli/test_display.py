@@ -1,4 +1,4 @@
-"""What is known of a run, and how it is shown."""
+"""The progress of a run and its display."""
 
 import io
 
@@ -10,83 +10,83 @@ from app.cli.watch import (
     ASCII,
     BLOCKS,
     TRAIN_LOSS,
-    PlainLines,
-    Progress,
-    panel,
+    PlainTextDisplay,
+    RunProgress,
+    render_panel,
     sparkline,
 )
 
 
-def drawn(progress: Progress, *, unicode: bool = True) -> str:
+def drawn(progress: RunProgress, *, unicode: bool = True) -> str:
     console = Console(file=io.StringIO(), width=100, markup=False)
-    console.print(panel(progress, unicode=unicode))
+    console.print(render_panel(progress, unicode=unicode))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def test_rate_and_time_left_come_from_the_last_points() -> None:
-    progress = Progress("run", state="running", total=100)
+def test_rate_and_remaining_time() -> None:
+    progress = RunProgress("run", state="running", total=100)
     assert progress.seconds_left is None
     for step in range(10, 60, 10):
-        progress.point(TRAIN_LOSS, step, 0.5, at=1000 + step / 2)
+        progress.add_point(TRAIN_LOSS, step, 0.5, at=1000 + step / 2)
     assert progress.rate == pytest.approx(2.0)
     assert progress.seconds_left == pytest.approx(25)
 
 
-def test_a_new_attempt_replaces_the_curve_from_its_first_step_on() -> None:
-    progress = Progress("run")
+def test_new_attempt_replaces_the_curve_from_its_first_step() -> None:
+    progress = RunProgress("run")
     for step in (10, 20, 30):
-        progress.point(TRAIN_LOSS, step, 1.0, at=step)
-    progress.point(TRAIN_LOSS, 20, 0.5, at=100, attempt=2)
-    assert progress.curve(TRAIN_LOSS).ordered() == [1.0, 0.5]
+        progress.add_point(TRAIN_LOSS, step, 1.0, at=step)
+    progress.add_point(TRAIN_LOSS, 20, 0.5, at=100, attempt=2)
+    assert progress.curve(TRAIN_LOSS).in_order() == [1.0, 0.5]
     assert progress.rate is None  # nothing is known of the pace of the new attempt
 
 
 def test_the_panel_shows_state_position_curves_and_notes() -> None:
-    progress = Progress("mine (lora)", state="running", total=40)
+    progress = RunProgress("mine (lora)", state="running", total=40)
     for step, loss in ((10, 0.7), (20, 0.4)):
-        progress.point(TRAIN_LOSS, step, loss, at=step)
-    progress.point(ACCURACY, 20, 0.8123, at=20)
-    progress.note("Attempt 1 started.")
+        progress.add_point(TRAIN_LOSS, step, loss, at=step)
+    progress.add_point(ACCURACY, 20, 0.8123, at=20)
+    progress.add_note("Attempt 1 started.")
     text = drawn(progress)
     for part in ("mine (lora)", "running", "step 20/40", "20 s left", "train loss 0.4000",
-                 "validation accuracy 81.2 %", "█▁", "Attempt 1 started."):  # fmt: skip
+                 "validation accuracy 81.2%", "█▁", "Attempt 1 started."):  # fmt: skip
         assert part in text
 
 
-def test_a_queued_run_shows_its_place() -> None:
-    assert "place 3 in the queue" in drawn(Progress("run", state="queued", queue_position=3))
+def test_queued_run_shows_its_position() -> None:
+    assert "queue position 3" in drawn(RunProgress("run", state="queued", queue_position=3))
 
 
-def test_texts_of_others_are_neither_markup_nor_control_codes() -> None:
-    progress = Progress("[red]\x1b[2J", state="running")
+def test_untrusted_text_is_neither_markup_nor_control_codes() -> None:
+    progress = RunProgress("[red]\x1b[2J", state="running")
     text = drawn(progress)
     assert "[red]" in text
     assert "\x1b" not in text
 
 
-def test_a_terminal_without_unicode_gets_other_signs() -> None:
-    progress = Progress("run", state="running")
+def test_terminal_without_unicode_gets_ascii() -> None:
+    progress = RunProgress("run", state="running")
     for step in (1, 2):
-        progress.point(TRAIN_LOSS, step, 1 / step, at=step)
+        progress.add_point(TRAIN_LOSS, step, 1 / step, at=step)
     assert f"{ASCII[-1]}{ASCII[0]}" in drawn(progress, unicode=False)
 
 
-def test_plain_lines_tell_all_news_and_the_loss_now_and_then(
+def test_plain_output_prints_news_and_periodic_loss(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 0.0, 1.0, 6.0, 6.0])
     monkeypatch.setattr("app.cli.watch.time.monotonic", lambda: next(clock))
-    lines = PlainLines()
-    progress = Progress("run", state="running", total=30)
+    lines = PlainTextDisplay()
+    progress = RunProgress("run", state="running", total=30)
     for step in (10, 20, 30):
-        progress.point(TRAIN_LOSS, step, 0.5, at=step)
+        progress.add_point(TRAIN_LOSS, step, 0.5, at=step)
         lines.update(progress)
     lines.update(progress, "done")
     told = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in told] == ["step 10/30", "step 30/30", "done"]
 
 
-def test_a_sparkline_goes_from_the_lowest_to_the_highest_sign() -> None:
+def test_sparkline_spans_all_levels() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == BLOCKS
     assert sparkline([], 8) == ""
     assert len(set(sparkline([3, 3, 3], 8))) == 1

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, the command line says it in a line and ends with a code."""
+"""Every error is printed on one line and sets the exit code."""
 
 import os
 import pty
@@ -23,7 +23,7 @@ from tests.app.cli.conftest import Run
 def answering(
     status: int, body: bytes, kind: str = "text/html", *, seconds: float = 0
 ) -> Iterator[str]:
-    """Some other server, which gives one answer to everything, after so many seconds."""
+    """Run a server that sends one response to every request, after `seconds`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,7 +53,7 @@ def answering(
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(1.5, True), (0, False)])
-def test_at_a_terminal_a_slow_answer_is_said_to_be_waited_for(seconds: float, told: bool) -> None:
+def test_terminal_shows_a_spinner_for_slow_responses(seconds: float, told: bool) -> None:
     controller, terminal = pty.openpty()
     body = b'[[{"label": "good", "score": 1.0}]]'
     with answering(200, body, "application/json", seconds=seconds) as url:
@@ -66,11 +66,11 @@ def test_at_a_terminal_a_slow_answer_is_said_to_be_waited_for(seconds: float, to
     seen = os.read(controller, 100_000)
     os.close(terminal)
     os.close(controller)
-    assert (b"waiting for the answer" in seen) is told
+    assert (b"waiting for the response" in seen) is told
     assert b"good" in done.stdout
 
 
-def test_no_service_ends_with_4_and_says_what_to_do(run: Run) -> None:
+def test_missing_service_exits_with_4_and_a_hint(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     result = run("jobs", "list", LORAWORKS_URL=f"http://127.0.0.1:{port}")
@@ -79,7 +79,7 @@ def test_no_service_ends_with_4_and_says_what_to_do(run: Run) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_trouble_of_the_service_ends_with_4(run: Run) -> None:
+def test_server_error_exits_with_4(run: Run) -> None:
     body = b'{"detail": "The database is away.", "code": "database_unavailable"}'
     with answering(503, body, "application/problem+json") as url:
         result = run("jobs", "list", LORAWORKS_URL=url)
@@ -90,13 +90,13 @@ def test_trouble_of_the_service_ends_with_4(run: Run) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (200, 4, "is no JSON"),
+        (200, 4, "is not JSON"),
         (404, 3, "(http_404)"),
         (502, 4, "(http_502)"),
         (302, 4, "(http_302)"),
     ],
 )
-def test_another_kind_of_server_is_recognised(run: Run, status: int, code: int, said: str) -> None:
+def test_foreign_server_is_recognized(run: Run, status: int, code: int, said: str) -> None:
     with answering(status, b"<html>") as url:
         result = run("jobs", "list", LORAWORKS_URL=url)
     assert result.exit_code == code
@@ -104,19 +104,19 @@ def test_another_kind_of_server_is_recognised(run: Run, status: int, code: int, 
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "localhost:8000", "http://[", "http://ho st:x"])
-def test_an_address_that_is_none_is_wrong_usage(run: Run, url: str) -> None:
+def test_invalid_url_is_a_usage_error(run: Run, url: str) -> None:
     result = run("jobs", "list", "--url", url)
     assert result.exit_code == 2
     assert "(bad_url)" in result.stderr
 
 
-def test_a_key_with_a_line_break_is_wrong_usage(run: Run) -> None:
+def test_key_with_a_line_break_is_a_usage_error(run: Run) -> None:
     result = run("jobs", "list", "--key", "lw_a\nb")
     assert result.exit_code == 2
     assert "(bad_key)" in result.stderr
 
 
-def test_control_characters_of_an_answer_do_not_reach_the_terminal(run: Run) -> None:
+def test_control_characters_of_a_response_are_removed(run: Run) -> None:
     body = b'{"detail": "\\u001b[31mred\\u0007", "code": "x"}'
     with answering(400, body, "application/problem+json") as url:
         result = run("jobs", "list", LORAWORKS_URL=url)
@@ -124,23 +124,21 @@ def test_control_characters_of_an_answer_do_not_reach_the_terminal(run: Run) -> 
     assert "\x07" not in result.stderr
 
 
-def test_a_fault_of_the_program_is_told_without_a_traceback(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_internal_error_has_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Client, limit: int) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(Client, "models", broken)
+    monkeypatch.setattr(Client, "list_models", broken)
     result = run("models", "list")
     assert result.exit_code == 70
     assert result.stderr == "error: ZeroDivisionError: by zero (unexpected)\n"
 
 
-def test_ctrl_c_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(self: Client, limit: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Client, "models", interrupted)
+    monkeypatch.setattr(Client, "list_models", interrupted)
     assert run("models", "list").exit_code == 130
 
 
@@ -151,7 +149,7 @@ def test_version_and_help_are_printed(run: Run) -> None:
         assert f" {code} " in told
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
     code = (
         "import sys; from app.cli.main import app\n"
         "try: app(['--help'])\n"

@@ -9,11 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from app.cli import evaluate
-from app.cli.client import Client, Predictions
-from app.cli.errors import Refused
+from app.cli.client import Client, LabeledPredictions
+from app.cli.errors import RequestRejected
 from app.resources import Resources
-from lora_core.data.load import load
-from lora_core.data.rows import Columns
+from lora_core.data.load import load_splits
+from lora_core.data.rows import ColumnSelection
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.data import DataSpec, Split
 from tests.app.cli.conftest import Run, answer
@@ -44,10 +44,10 @@ def reviews(tmp_path: Path) -> Path:
     return file
 
 
-def test_figures_are_those_of_the_model_itself(
+def test_metrics_match_the_model(
     cli: Run, model: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH", 2)
+    monkeypatch.setattr(evaluate, "BATCH_SIZE", 2)
     told = answer(cli("evaluate", "sentiment", "--data", str(reviews), "--json"))
     assert (told["model"], told["split"], told["texts"]) == ("sentiment:1", None, 5)
     predictor = Predictor.load(model)
@@ -59,15 +59,15 @@ def test_figures_are_those_of_the_model_itself(
     assert np.array(told["confusion_matrix"]).sum(axis=1).tolist() == [2, 3]
 
 
-def test_people_get_a_table(cli: Run, model: Path, reviews: Path) -> None:
+def test_default_output_is_a_table(cli: Run, model: Path, reviews: Path) -> None:
     shown = cli("evaluate", "sentiment:1", "--data", str(reviews))
     assert shown.exit_code == 0, shown.output
-    assert "60.0 % ± 21.9 % (standard error)" in shown.stdout
+    assert "60.0% ± 21.9% (standard error)" in shown.stdout
     assert "as good" in shown.stdout
     assert "5 texts" in shown.stdout
 
 
-def test_a_part_that_the_file_names(cli: Run, model: Path, tmp_path: Path) -> None:
+def test_split_column_of_a_file(cli: Run, model: Path, tmp_path: Path) -> None:
     file = tmp_path / "parts.jsonl"
     rows = [
         {"review": text, "mood": label, "split": ("train", "test")[i % 2]}
@@ -86,9 +86,7 @@ def test_a_part_that_the_file_names(cli: Run, model: Path, tmp_path: Path) -> No
     assert "(missing_split)" in missing.stderr
 
 
-def test_a_data_set_of_the_service_with_its_own_columns(
-    cli: Run, model: Path, tmp_path: Path
-) -> None:
+def test_dataset_uses_its_own_columns(cli: Run, model: Path, tmp_path: Path) -> None:
     file = tmp_path / "films.tsv"
     rows = "".join(f"a film number {i}\t{'good' if i % 2 else 'bad'}\n" for i in range(40))
     file.write_text("review\tmood\n" + rows)
@@ -100,7 +98,7 @@ def test_a_data_set_of_the_service_with_its_own_columns(
     assert drawn["texts"] == 8
 
 
-def test_an_upload_without_labels_is_refused_before_it_is_fetched(
+def test_dataset_without_labels_is_rejected_before_download(
     cli: Run, model: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "films.csv"
@@ -111,20 +109,20 @@ def test_an_upload_without_labels_is_refused_before_it_is_fetched(
 
 
 @pytest.mark.parametrize("part", list(Split))
-def test_parts_that_are_drawn_are_those_of_a_training(part: Split, tmp_path: Path) -> None:
+def test_drawn_splits_match_those_of_a_training(part: Split, tmp_path: Path) -> None:
     file = tmp_path / "films.csv"
     file.write_text("text,label\n" + "".join(f"film {i},{'ab'[i % 2]}\n" for i in range(50)))
     with Client("http://127.0.0.1:9") as client:
-        found = evaluate.read(client, str(file), Columns(), part)
-    trained = load(DataSpec(source=str(file))).part(part)
+        found = evaluate.read_labeled_rows(client, str(file), ColumnSelection(), part)
+    trained = load_splits(DataSpec(source=str(file))).examples(part)
     assert [row.number for row in found.rows] == [example.row for example in trained]
 
 
-def test_of_a_sample_the_test_part_is_scored() -> None:
+def test_sample_is_evaluated_on_its_test_split() -> None:
     with Client("http://127.0.0.1:9") as client:
-        found = evaluate.read(client, "rotten-tomatoes", Columns(), None)
-    assert found.part is Split.TEST
-    assert len(found.rows) == len(load(DataSpec()).test)
+        found = evaluate.read_labeled_rows(client, "rotten-tomatoes", ColumnSelection(), None)
+    assert found.split is Split.TEST
+    assert len(found.rows) == len(load_splits(DataSpec()).test)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +135,7 @@ def test_of_a_sample_the_test_part_is_scored() -> None:
         ("text,label\n,good\n", "empty_text", 2),
     ],
 )
-def test_what_cannot_be_scored_is_refused(
+def test_unusable_data_is_rejected(
     content: str, code: str, status: int, cli: Run, model: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "x.csv"
@@ -146,17 +144,15 @@ def test_what_cannot_be_scored_is_refused(
     assert (result.exit_code, f"({code})" in result.stderr) == (status, True), result.output
 
 
-def test_an_unknown_label_is_named_beside_those_that_there_are(
-    cli: Run, model: Path, tmp_path: Path
-) -> None:
+def test_unknown_label_error_lists_the_known_labels(cli: Run, model: Path, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text("text,label\na film,good\nfine,superb\n")
     result = cli("evaluate", "sentiment", "--data", str(file))
-    assert "'superb' is none of sentiment:1's, which are bad, good" in result.stderr
-    assert "first in places 2" in result.stderr
+    assert "sentiment:1 has no label 'superb'; its labels are bad, good" in result.stderr
+    assert "first in rows 2" in result.stderr
 
 
-def test_names_of_nothing(cli: Run, model: Path, reviews: Path) -> None:
+def test_unknown_names(cli: Run, model: Path, reviews: Path) -> None:
     no_model = cli("evaluate", "other", "--data", str(reviews))
     assert (no_model.exit_code, "(model_not_found)" in no_model.stderr) == (3, True)
     no_data = cli("evaluate", "sentiment", "--data", "films")
@@ -165,14 +161,14 @@ def test_names_of_nothing(cli: Run, model: Path, reviews: Path) -> None:
     assert (no_file.exit_code, "(data_not_found)" in no_file.stderr) == (2, True)
 
 
-def test_texts_that_were_cut_are_counted(cli: Run, model: Path, tmp_path: Path) -> None:
+def test_truncated_texts_are_counted(cli: Run, model: Path, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text(f"text,label\n{'a film ' * 100},good\nfine,good\n")
-    assert "1 of 2 texts were longer" in cli("evaluate", "sentiment", "--data", str(file)).stderr
+    assert "1 of 2 texts were truncated" in cli("evaluate", "sentiment", "--data", str(file)).stderr
 
 
 class Busy(Client):
-    """Refuses the first calls as an overloaded service does."""
+    """Rejects the first requests, like an overloaded service."""
 
     left = 2
     code = 429
@@ -183,17 +179,17 @@ class Busy(Client):
         model: str | None,  # noqa: ARG002
         *,
         truncate: bool,  # noqa: ARG002
-    ) -> Predictions:
+    ) -> LabeledPredictions:
         if self.left:
             self.left -= 1
-            raise Refused("full", "overloaded", self.code, (), 0.001)
+            raise RequestRejected("full", "overloaded", self.code, (), 0.001)
         labels = [[{"label": "good", "score": 1.0}, {"label": "bad", "score": 0.0}] for _ in texts]
-        return Predictions(labels=labels, version="m:1", truncated=0)  # type: ignore[arg-type]
+        return LabeledPredictions(labels=labels, version="m:1", truncated=0)  # type: ignore[arg-type]
 
 
-def test_an_overloaded_service_is_waited_for_and_no_other_refusal() -> None:
+def test_only_overload_is_retried() -> None:
     with Busy("http://127.0.0.1:9") as client:
-        assert evaluate._ask(client, "m", ["a"], ["good"]).version == "m:1"
+        assert evaluate._predict_all(client, "m", ["a"], ["good"]).version == "m:1"
         client.left, client.code = 1, 404
-        with pytest.raises(Refused):
-            evaluate._ask(client, "m", ["a"], ["good"])
+        with pytest.raises(RequestRejected):
+            evaluate._predict_all(client, "m", ["a"], ["good"])

@@ -1,4 +1,4 @@
-"""Versions leave one running service, for another one or for another program."""
+"""Versions are exported to another service or program, and imported."""
 
 import json
 import sys
@@ -12,8 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from app.cli.download import save
-from app.cli.errors import Unreachable
+from app.cli.download import save_archive
+from app.cli.errors import ServiceUnreachable
 from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources
@@ -21,7 +21,7 @@ from app.settings import Settings
 from app.storage.archive import tar_stream
 from lora_core import manifest
 from lora_core.inference.predictor import Predictor
-from lora_core.specs.method import LoraSpec, Variant
+from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.app.cli.conftest import Run, answer, serving
 from tests.app.cli.versions import add_version
 from tests.lora_artifact import make_lora_artifact
@@ -34,7 +34,7 @@ FAILED = {"event": "failed", "code": "not_so", "message": "Not so.", "detail": {
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    return make_lora_artifact(tmp_path, LoraSpec(variant=Variant.DORA, r=3))
+    return make_lora_artifact(tmp_path, LoraSpec(variant=LoraVariant.DORA, r=3))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def version(resources: Resources, artifact: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def other(run: Run, tmp_path: Path) -> Iterator[Run]:
-    """A command that talks to another installation, which has nothing yet."""
+    """A command connected to another, empty installation."""
     settings = Settings(data_dir=tmp_path / "other", log_level="ERROR", engine="torch-fp32")
     settings.data_dir.mkdir()
     upgrade(settings)
@@ -53,7 +53,7 @@ def other(run: Run, tmp_path: Path) -> Iterator[Run]:
         yield lambda *arguments, **more: run(*arguments, LORAWORKS_URL=url, **more)
 
 
-def test_a_version_moves_to_another_installation_and_answers_alike(
+def test_exported_version_predicts_the_same_elsewhere(
     cli: Run, other: Run, version: str, artifact: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "s.tar"
@@ -70,25 +70,25 @@ def test_a_version_moves_to_another_installation_and_answers_alike(
         for a, b in zip(one["labels"], other_one["labels"], strict=True):
             assert a == {"label": b["label"], "score": pytest.approx(b["score"], abs=1e-6)}
     again = other("models", "import", str(artifact), "--name", "moved")  # the folder, now
-    assert "Imported as moved:2." in again.stdout, again.output
+    assert "Imported moved:2." in again.stdout, again.output
 
 
 @pytest.mark.parametrize("ref", ["sentiment", "sentiment@production", "sentiment:1"])
-def test_a_version_has_several_names(
+def test_version_references(
     ref: str, cli: Run, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "sentiment:1 is in sentiment-1.tar." in cli("models", "export", ref).stdout
+    assert "Exported sentiment:1 to sentiment-1.tar." in cli("models", "export", ref).stdout
     with tarfile.open("sentiment-1.tar") as tar:
         assert any(name.endswith("merged/model.safetensors") for name in tar.getnames())
     again = cli("models", "export", ref)
     assert (again.exit_code, "(out_exists)" in again.stderr) == (2, True)
 
 
-def test_names_of_no_version(cli: Run, version: str) -> None:
+def test_invalid_version_references(cli: Run, version: str) -> None:
     for ref in ("sentiment:2", "sentiment@candidate"):
         missing = cli("models", "export", ref)
-        assert (missing.exit_code, "there are sentiment:1" in missing.stderr) == (2, True)
+        assert (missing.exit_code, "its versions are sentiment:1" in missing.stderr) == (2, True)
     assert cli("models", "export", "other").exit_code == 3
 
 
@@ -97,7 +97,7 @@ def on_a_version(resources: Resources, tmp_path: Path) -> Path:
     """The artifact of `second:1`, whose base is `first:1`: only the service has it."""
     origin = make_artifact(tmp_path / "origin", seed=0)
     add_version(resources, origin, tmp_path / "first", name="first")
-    spec = LoraSpec(variant=Variant.DORA, r=3)
+    spec = LoraSpec(variant=LoraVariant.DORA, r=3)
     trained = make_lora_artifact(tmp_path / "second", spec, base=origin / "merged")
     facts = manifest.read(trained)
     facts["spec"]["base"] = "first:1"
@@ -108,10 +108,10 @@ def on_a_version(resources: Resources, tmp_path: Path) -> Path:
     return trained
 
 
-def test_peft_and_transformers_get_the_same_model_and_the_adapter_comes_in_again(
+def test_peft_and_transformers_exports_match_and_reimport(
     cli: Run, other: Run, on_a_version: Path, tmp_path: Path
 ) -> None:
-    """All on one pair of exports: each costs a process that loads torch."""
+    """One test for all, because each export loads torch in a process."""
     predictor = Predictor.load(on_a_version)
     expected = predictor.forward(predictor.encode(TEXTS))
     for form in ("peft", "transformers"):
@@ -145,7 +145,7 @@ def test_peft_and_transformers_get_the_same_model_and_the_adapter_comes_in_again
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
 
 
-def test_an_adapter_with_a_setting_that_is_not_read_is_refused(other: Run, tmp_path: Path) -> None:
+def test_unsupported_adapter_setting_is_rejected(other: Run, tmp_path: Path) -> None:
     config = {"task_type": "SEQ_CLS", "peft_type": "LORA", "r": 3, "bias": "all"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "adapter_model.safetensors").touch()
@@ -161,7 +161,7 @@ def test_an_adapter_with_a_setting_that_is_not_read_is_refused(other: Run, tmp_p
     ],
     ids=["a cause", "a crash"],
 )
-def test_why_the_library_failed_is_told(
+def test_library_failure_is_reported(
     program: str, told: str, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.cli.local.PROGRAM", (sys.executable, "-c", program))
@@ -170,12 +170,12 @@ def test_why_the_library_failed_is_told(
     assert (refused.exit_code, refused.stderr.endswith(f"{told}\n")) == (1, True), refused.stderr
 
 
-def test_a_folder_without_a_model_is_refused(other: Run, tmp_path: Path) -> None:
+def test_folder_without_model_is_rejected(other: Run, tmp_path: Path) -> None:
     none = other("models", "import", str(tmp_path), "--name", "moved")
     assert (none.exit_code, "(no_model)" in none.stderr) == (2, True)
 
 
-def test_a_damaged_file_is_refused(other: Run, tmp_path: Path) -> None:
+def test_damaged_file_is_rejected(other: Run, tmp_path: Path) -> None:
     file = tmp_path / "x.tar"
     file.write_bytes(b"x" * 2048)
     refused = other("models", "import", str(file), "--name", "moved")
@@ -184,14 +184,14 @@ def test_a_damaged_file_is_refused(other: Run, tmp_path: Path) -> None:
     assert missing.exit_code == 2
 
 
-def test_a_download_that_broke_off_leaves_no_file(tmp_path: Path) -> None:
+def test_incomplete_download_leaves_no_file(tmp_path: Path) -> None:
     made = make_artifact(tmp_path / "made")
     names = [manifest.MANIFEST, *manifest.read(made)["files"]]
-    whole = b"".join(tar_stream(made, names, folder="m", modified=0))
+    whole = b"".join(tar_stream(made, names, prefix="m", modified=0))
     out = tmp_path / "out"
     for content in (whole[: len(whole) // 2], whole.replace(b"logits", b"LOGITS"), b""):
-        with pytest.raises(Unreachable, match="not complete"):
-            save(iter([content]), out / "m.tar")
+        with pytest.raises(ServiceUnreachable, match="incomplete"):
+            save_archive(iter([content]), out / "m.tar")
         assert list(out.iterdir()) == []
-    save(iter([whole]), out / "m.tar")
+    save_archive(iter([whole]), out / "m.tar")
     assert (out / "m.tar").read_bytes() == whole

@@ -1,4 +1,4 @@
-"""`loraworks gc` tells what it removes, and what takes room."""
+"""`loraworks gc` lists what it removes and the disk usage."""
 
 import os
 import re
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def orphan(resources: Resources, tmp_path: Path, age: float = TWO_DAYS) -> Path:
-    """A stored directory that no row knows. `age` in seconds."""
+    """Create a stored directory without a row. `age` is in seconds."""
     ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     place = resources.store.path(ref)
     then = time.time() - age
@@ -28,7 +28,7 @@ def orphan(resources: Resources, tmp_path: Path, age: float = TWO_DAYS) -> Path:
     return place
 
 
-def test_a_dry_run_shows_what_would_go_and_then_it_goes(
+def test_dry_run_lists_what_is_removed_later(
     run: Run, resources: Resources, settings: Settings, tmp_path: Path
 ) -> None:
     place = orphan(resources, tmp_path)
@@ -36,7 +36,7 @@ def test_a_dry_run_shows_what_would_go_and_then_it_goes(
     here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
     told = answer(run("gc", "--dry-run", "--json", **here))
     [removal] = told["removed"]
-    assert (removal["kind"], removal["why"]) == ("model", "no row knows it")
+    assert (removal["kind"], removal["why"]) == ("model", "no database row refers to it")
     assert removal["key"] == place.relative_to(settings.artifacts_dir).as_posix()
     assert told["freed_bytes"] == removal["bytes"] == told["disk_use"]["models"] > 0
     assert abs(removal["age_seconds"] - TWO_DAYS) < 600
@@ -44,7 +44,7 @@ def test_a_dry_run_shows_what_would_go_and_then_it_goes(
 
     shown = run("gc", "--dry-run", "--data-dir", str(settings.data_dir))
     assert removal["key"] in shown.stdout
-    assert "would be freed" in shown.stdout
+    assert "Would free" in shown.stdout
 
     done = answer(run("gc", "--json", **here))
     assert done["removed"][0]["key"] == removal["key"]
@@ -52,19 +52,19 @@ def test_a_dry_run_shows_what_would_go_and_then_it_goes(
     assert not place.exists()
     last = run("gc", **here)
     assert "Nothing to remove." in last.stdout
-    assert "no row knows" not in last.stdout
+    assert "unreferenced" not in last.stdout
     assert "database" in last.stdout
 
 
-def test_what_is_too_young_to_go_is_told(
+def test_kept_young_files_are_reported(
     run: Run, resources: Resources, settings: Settings, tmp_path: Path
 ) -> None:
     orphan(resources, tmp_path, age=0)
     told = run("gc", "--data-dir", str(settings.data_dir))
-    assert "(LORAWORKS_ORPHAN_SECONDS); 1 younger ones stay." in told.stdout
+    assert "Kept 1 unreferenced files that are younger than " in told.stdout
 
 
-def test_the_documented_command_after_a_restore_works_with_every_lease(
+def test_after_restore_works_with_any_lease(
     run: Run, resources: Resources, settings: Settings, tmp_path: Path
 ) -> None:
     place = orphan(resources, tmp_path, age=0)
@@ -83,14 +83,14 @@ def test_the_documented_command_after_a_restore_works_with_every_lease(
         assert not place.exists()
 
 
-def test_a_folder_named_by_mistake_is_not_made(run: Run, tmp_path: Path) -> None:
+def test_mistyped_data_directory_is_not_created(run: Run, tmp_path: Path) -> None:
     result = run("gc", "--data-dir", str(tmp_path / "nowhere"))
     assert result.exit_code == 2
     assert "(no_data)" in result.stderr
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_store_that_does_not_answer_is_told(run: Run, settings: Settings) -> None:
+def test_unreachable_store_is_reported(run: Run, settings: Settings) -> None:
     result = run(
         "gc",
         LORAWORKS_DATA_DIR=str(settings.data_dir),
@@ -106,7 +106,7 @@ def test_a_store_that_does_not_answer_is_told(run: Run, settings: Settings) -> N
     assert "not-for-logs" not in result.stderr + result.stdout
 
 
-def test_an_address_that_is_none_is_told(run: Run, settings: Settings) -> None:
+def test_invalid_store_url_is_reported(run: Run, settings: Settings) -> None:
     result = run("gc", LORAWORKS_DATA_DIR=str(settings.data_dir), LORAWORKS_STORE_URL="gs://bucket")
     assert result.exit_code == 2
     assert "(store_url_invalid)" in result.stderr

@@ -12,21 +12,21 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.cli.client import Client
-from app.cli.download import unpack
-from app.cli.errors import Unreachable
+from app.cli.download import unpack_artifact
+from app.cli.errors import ServiceUnreachable
 from app.resources import Resources
 from lora_core import manifest
-from lora_core.model_selection import PROBES, CandidateResult, Selection
-from lora_core.verdict import Rival, judge
+from lora_core.model_selection import PROBE_CANDIDATES, CandidateResult, MethodSelection
+from lora_core.verdict import ReferenceAnswers, build_verdict
 from tests.app.cli.conftest import FakeWorker, Run, answer
-from tests.app.web.finished import succeed
+from tests.app.web.finished_jobs import succeed
 
 
 def submitted(cli: Run, *options: str) -> str:
     return str(answer(cli("train", *options, "--json"))["id"])
 
 
-def test_flags_become_the_description_of_the_run(cli: Run) -> None:
+def test_options_become_the_spec(cli: Run) -> None:
     job = answer(
         cli(
             "train", "--json", "--method", "lora", "--r", "4", "--alpha", "1", "--variant",
@@ -79,7 +79,7 @@ def test_a_job_is_tagged_and_found_again(cli: Run) -> None:
     assert "tags.2" in refused.stderr
 
 
-def test_mistakes_are_shown_and_downloaded(
+def test_misclassified_texts_are_listed_and_downloaded(
     cli: Run, app: FastAPI, resources: Resources, tmp_path: Path
 ) -> None:
     job_id = succeed(TestClient(app), resources, right=7, of=10)
@@ -120,7 +120,7 @@ def test_options_override_the_file_and_another_method_replaces_its_settings(
     assert other["spec"]["optim"]["epochs"] == 9
 
 
-def test_a_description_can_come_from_standard_input(cli: Run) -> None:
+def test_spec_can_come_from_standard_input(cli: Run) -> None:
     result = cli("train", "--spec", "-", "--json", input='{"method": {"type": "baseline"}}')
     assert answer(result)["method"] == "baseline"
 
@@ -129,13 +129,13 @@ def test_a_description_can_come_from_standard_input(cli: Run) -> None:
     ("content", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "holds no description"),
-        ('{"method": 3}', "holds no description"),
-        ('{"optim": 3}', "'optim' in the file is no JSON object"),
+        ("[]", "does not contain a JSON object"),
+        ('{"method": 3}', "not a spec of a run"),
+        ('{"optim": 3}', "'optim' in the file is not a JSON object"),
         ('{"optim": {"learning_rate": NaN}}', "not finite"),
     ],
 )
-def test_a_file_that_describes_no_run_is_wrong_usage(
+def test_invalid_spec_file_is_a_usage_error(
     run: Run, tmp_path: Path, content: str, said: str
 ) -> None:
     file = tmp_path / "run.json"
@@ -159,13 +159,13 @@ def test_a_file_that_describes_no_run_is_wrong_usage(
         ["--nonsense"],
     ],
 )
-def test_wrong_options_end_with_2_and_without_a_traceback(run: Run, options: list[str]) -> None:
+def test_invalid_options_exit_with_2_without_traceback(run: Run, options: list[str]) -> None:
     result = run("train", *options)
     assert result.exit_code == 2
     assert "Traceback" not in result.output
 
 
-def test_a_refusal_is_one_line_with_the_code_and_a_line_for_each_other_field(cli: Run) -> None:
+def test_rejection_prints_code_and_other_invalid_fields(cli: Run) -> None:
     result = cli("train", "--r", "0", "--dropout", "2")
     assert result.exit_code == 3
     first, *fields = result.stderr.splitlines()
@@ -174,7 +174,7 @@ def test_a_refusal_is_one_line_with_the_code_and_a_line_for_each_other_field(cli
     assert result.stdout == ""
 
 
-def test_a_file_of_this_machine_is_to_be_uploaded_first(run: Run, tmp_path: Path) -> None:
+def test_dry_run_rejects_local_files(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "reviews.csv"
     file.write_text("text,label\n")
     result = run("train", "--data", str(file), "--dry-run")  # which keeps nothing
@@ -221,7 +221,7 @@ def test_a_failed_job_is_retried_and_followed(cli: Run, worker: FakeWorker, tmp_
     assert answer(followed)["state"] == "succeeded"
 
 
-def test_one_that_has_chosen_no_method_yet_begins_anew(cli: Run, worker: FakeWorker) -> None:
+def test_retry_without_selected_method_restarts(cli: Run, worker: FakeWorker) -> None:
     job = submitted(cli)
     worker.fail(worker.claim())
     again = answer(cli("jobs", "retry", job, "--json"))
@@ -235,17 +235,17 @@ def test_what_a_job_waits_for_is_shown(cli: Run, worker: FakeWorker) -> None:
     assert "The disk of node-1 is full. (storage_unavailable)" in shown
 
 
-def test_lists_go_over_several_pages(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.cli.connection.PAGE", 2)
+def test_lists_span_several_pages(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.connection.PAGE_SIZE", 2)
     made = [submitted(cli) for _ in range(5)]
     assert [job["id"] for job in answer(cli("jobs", "list", "--json"))] == made[::-1]
     assert len(answer(cli("jobs", "list", "--limit", "3", "--json"))) == 3
 
 
-def test_a_running_job_is_asked_to_stop_and_cannot_be_deleted(cli: Run, worker: FakeWorker) -> None:
+def test_running_job_is_stopped_and_cannot_be_deleted(cli: Run, worker: FakeWorker) -> None:
     job = submitted(cli)
     worker.claim()
-    assert "was asked to stop" in cli("jobs", "cancel", job).stdout
+    assert "Stopping job" in cli("jobs", "cancel", job).stdout
     refused = cli("jobs", "delete", job)
     assert refused.exit_code == 3
     assert "(job_not_finished)" in refused.stderr
@@ -260,7 +260,7 @@ def test_a_finished_job_is_deleted(cli: Run) -> None:
     assert "(job_not_found)" in gone.stderr
 
 
-def test_events_and_points_are_shown(cli: Run, worker: FakeWorker) -> None:
+def test_events_and_metrics_are_shown(cli: Run, worker: FakeWorker) -> None:
     job = submitted(cli)
     worker.report(worker.claim(), 10, loss=0.7, accuracy=0.5)
     messages = [event["message"] for event in answer(cli("jobs", "events", job, "--json"))]
@@ -271,17 +271,19 @@ def test_events_and_points_are_shown(cli: Run, worker: FakeWorker) -> None:
     assert "accuracy" in cli("jobs", "metrics", job).stdout
 
 
-def test_a_result_is_shown_with_the_rival(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
+def test_result_is_shown_with_the_linear_model(
+    cli: Run, worker: FakeWorker, tmp_path: Path
+) -> None:
     job = submitted(cli)
     truth = np.array([0, 1] * 100)
     answers = np.where(np.arange(200) < 160, truth, 1 - truth)
-    rivals = {"linear": Rival(np.arange(200), np.zeros(200, dtype=np.int64))}
-    found = judge(truth, answers, rivals, labels=["neg", "pos"], majority=0)
+    rivals = {"linear": ReferenceAnswers(np.arange(200), np.zeros(200, dtype=np.int64))}
+    found = build_verdict(truth, answers, rivals, labels=["neg", "pos"], majority=0)
     tried = CandidateResult(
-        method=PROBES[0], folds=5, repeats=5, texts=90, accuracy=0.81, low=0.7, high=0.9,
+        method=PROBE_CANDIDATES[0], folds=5, repeats=5, texts=90, accuracy=0.81, low=0.7, high=0.9,
         macro_f1=0.8, seconds=3.0,
     )  # fmt: skip
-    selection = Selection(texts=90, chosen=0, candidates=(tried,))
+    selection = MethodSelection(texts=90, chosen=0, candidates=(tried,))
     worker.succeed(
         worker.claim(),
         tmp_path / "made",
@@ -289,16 +291,16 @@ def test_a_result_is_shown_with_the_rival(cli: Run, worker: FakeWorker, tmp_path
         selection=selection.model_dump(mode="json"),
     )
     shown = cli("jobs", "show", job).stdout
-    assert "82.3 %" in shown
-    assert "74.4 %" in shown
+    assert "82.3%" in shown
+    assert "74.4%" in shown
     assert found.headline in shown
     assert "30.0 points better than linear" in shown
-    assert re.search(r"chosen +probe C 3, balanced +81.0 % +70.0 % to 90.0 %", shown)
-    told = "With temperature 1.40 the calibration error on the test part is 2.4 % (without 7.1 %)"
-    assert f"{told}, the loss 0.390 (0.410)." in " ".join(shown.split())
+    assert re.search(r"chosen +probe C 3, balanced +81.0% +70.0% to 90.0%", shown)
+    told = "Temperature 1.40 changes the calibration error on the test split from 7.1% to 2.4%"
+    assert f"{told}, and the loss from 0.410 to 0.390." in " ".join(shown.split())
 
 
-def test_a_model_is_downloaded_and_checked(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
+def test_model_is_downloaded_and_verified(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
     job = submitted(cli)
     before = cli("jobs", "download", job, "--out", str(tmp_path / "early"))
     assert before.exit_code == 2
@@ -317,16 +319,16 @@ def test_a_broken_download_leaves_nothing(
 ) -> None:
     submitted(cli)
     artifact = worker.succeed(worker.claim(), tmp_path / "made")
-    with Client(url) as client, client.archive(str(artifact)) as pieces:
-        half = b"".join(pieces)[:2000]
+    with Client(url) as client, client.download_artifact(str(artifact)) as chunks:
+        half = b"".join(chunks)[:2000]
     folder = tmp_path / "out"
-    with pytest.raises(Unreachable, match="not complete"):
-        unpack(iter([half]), folder / "model")
+    with pytest.raises(ServiceUnreachable, match="incomplete"):
+        unpack_artifact(iter([half]), folder / "model")
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [["jobs", "show"], ["jobs", "cancel"], ["watch"]])
-def test_an_unknown_job_is_refused(cli: Run, command: list[str]) -> None:
+def test_unknown_job_is_rejected(cli: Run, command: list[str]) -> None:
     result = cli(*command, str(uuid4()))
     assert result.exit_code == 3
     assert "(job_not_found)" in result.stderr
@@ -338,7 +340,7 @@ def test_an_id_is_never_a_path(cli: Run) -> None:
     assert "Traceback" not in result.output
 
 
-def test_no_json_can_steer_a_terminal(cli: Run) -> None:
+def test_json_output_escapes_control_characters(cli: Run) -> None:
     name = "Käse\x7f\x9b31m\x85\u202e\U000e0001"
     job = submitted(cli, "--name", name)
     cli("jobs", "cancel", job)

@@ -1,4 +1,4 @@
-"""`loraworks keys` on a database, and the keys at the door of a service."""
+"""`loraworks keys` on a database, and the keys at a service."""
 
 from uuid import uuid4
 
@@ -9,8 +9,8 @@ from app.settings import Settings
 from tests.app.cli.conftest import Run, answer, serving
 
 
-def test_a_key_is_made_shown_once_used_and_revoked(
-    run: Run, settings: Settings, locked: Settings
+def test_key_is_created_shown_once_used_and_revoked(
+    run: Run, settings: Settings, auth_settings: Settings
 ) -> None:
     folder = str(settings.data_dir)
     made = answer(run("keys", "create", "ada", "--data-dir", folder, "--json"))
@@ -19,7 +19,7 @@ def test_a_key_is_made_shown_once_used_and_revoked(
     assert "ada" in listed.stdout
     assert made["key"] not in listed.stdout
 
-    quiet = locked.model_copy(update={"log_level": "ERROR"})
+    quiet = auth_settings.model_copy(update={"log_level": "ERROR"})
     with serving(create_app(quiet)) as url:
         assert run("jobs", "list", LORAWORKS_URL=url).exit_code == 3
         in_environment = run("jobs", "list", LORAWORKS_URL=url, LORAWORKS_API_KEY=made["key"])
@@ -39,13 +39,13 @@ def test_a_key_is_made_shown_once_used_and_revoked(
     assert "(key_revoked)" in refused.stderr
 
 
-def test_browsers_that_signed_in_are_listed_and_signed_out(
-    run: Run, settings: Settings, locked: Settings
+def test_browser_sessions_are_listed_and_ended(
+    run: Run, settings: Settings, auth_settings: Settings
 ) -> None:
     here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
     key = answer(run("keys", "create", "ada", "--json", **here))
     assert "No browser is signed in" in run("keys", "sessions", **here).output
-    with serving(create_app(locked.model_copy(update={"log_level": "ERROR"}))) as url:
+    with serving(create_app(auth_settings.model_copy(update={"log_level": "ERROR"}))) as url:
         for _ in range(3):
             signed_in = httpx2.post(f"{url}/sign-in", data={"key": key["key"]})
             assert signed_in.status_code == 200
@@ -70,13 +70,13 @@ def test_scopes_and_days_limit_a_key(run: Run, settings: Settings) -> None:
     assert made["expires_at"] is not None
 
 
-def test_the_database_is_made_if_it_is_not_there(run: Run, settings: Settings) -> None:
+def test_missing_database_is_created(run: Run, settings: Settings) -> None:
     fresh = settings.data_dir / "fresh"
     assert run("keys", "create", "ada", "--data-dir", str(fresh)).exit_code == 0
     assert (fresh / "loraworks.sqlite3").exists()
 
 
-def test_an_unknown_scope_or_key_is_refused(run: Run, settings: Settings) -> None:
+def test_unknown_scope_or_key_is_rejected(run: Run, settings: Settings) -> None:
     folder = str(settings.data_dir)
     scope = run("keys", "create", "ada", "--scope", "everything", LORAWORKS_DATA_DIR=folder)
     assert scope.exit_code == 3
@@ -86,13 +86,13 @@ def test_an_unknown_scope_or_key_is_refused(run: Run, settings: Settings) -> Non
     assert "(key_not_found)" in key.stderr
 
 
-def test_a_wrong_setting_is_named(run: Run) -> None:
+def test_invalid_setting_is_named(run: Run) -> None:
     result = run("keys", "list", LORAWORKS_PORT="many")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: LORAWORKS_PORT: ")
 
 
-def test_a_folder_named_by_mistake_is_not_made(run: Run, settings: Settings) -> None:
+def test_mistyped_data_directory_is_not_created(run: Run, settings: Settings) -> None:
     typo = settings.data_dir / "typo"
     for arguments in (("keys", "list"), ("keys", "revoke", str(uuid4()))):
         refused = run(*arguments, "--data-dir", str(typo))
@@ -100,7 +100,7 @@ def test_a_folder_named_by_mistake_is_not_made(run: Run, settings: Settings) -> 
     assert not typo.exists()
 
 
-def test_a_key_has_a_name(run: Run, settings: Settings) -> None:
+def test_key_needs_a_name(run: Run, settings: Settings) -> None:
     for name in ("", "  ", "a" * 65, "a\x1b[1m"):
         refused = run("keys", "create", name, LORAWORKS_DATA_DIR=str(settings.data_dir))
         assert (refused.exit_code, "(key_name_invalid)" in refused.stderr) == (3, True)

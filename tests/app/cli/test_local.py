@@ -1,4 +1,4 @@
-"""`loraworks train --local`: a training without a service."""
+"""`loraworks train --local`: training without a service."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ STARTED = {
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
-    """Put a program in the place of the training."""
+    """Replace the training with a program."""
     program = tmp_path / "program.py"
     program.write_text(f"import json, sys, time\nSTARTED = {STARTED!r}\n{code}")
     monkeypatch.setattr(local, "PROGRAM", (sys.executable, str(program)))
@@ -37,12 +37,12 @@ def test_a_run_writes_an_artifact_and_shows_its_events(
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert manifest.verify(tmp_path / "out")["spec"]["method"]["r"] == 2
-    assert "parameters train" in result.stderr
+    assert "parameters are trainable" in result.stderr
     assert "linear (TF-IDF + logistic regression)" in result.stdout
-    assert "the calibration error on the test part is" in " ".join(result.stdout.split())
+    assert "alibration error on the test split" in " ".join(result.stdout.split())
 
 
-def test_a_failure_ends_with_1_and_its_code(
+def test_failure_exits_with_1_and_its_code(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = {"event": "failed", "code": "one_class", "message": "Only one label.", "detail": {}}
@@ -61,7 +61,7 @@ def test_a_crash_shows_the_end_of_the_log(
     assert "status 1: out of luck (training_crashed)" in result.stderr
 
 
-def test_json_is_the_result_alone(
+def test_json_output_is_only_the_result(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = {"event": "finished", "summary": {"test": {"accuracy": 0.5}}}
@@ -87,12 +87,12 @@ def test_ctrl_c_stops_the_training(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(local, "_take", interrupt)
+    monkeypatch.setattr(local, "_apply_event", interrupt)
     assert run("train", "--local", "--out", str(tmp_path / "out")).exit_code == 130
     assert stopped.exists()
 
 
-def test_wrong_input_is_told_before_anything_starts(run: Run, tmp_path: Path) -> None:
+def test_invalid_input_is_reported_before_start(run: Run, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     rank = run("train", "--local", "--out", out, "--r", "0")
     assert rank.exit_code == 2

@@ -1,4 +1,4 @@
-"""`loraworks migrate` on both databases, alone and several at once."""
+"""`loraworks migrate` on both databases, alone and concurrently."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from typer.testing import Result
 
 from app.database import postgresql
-from app.database.migrations import ONE_AT_A_TIME
+from app.database.migrations import MIGRATION_LOCK_ID
 from tests.app.cli.conftest import Run, answer
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_until
@@ -31,8 +31,8 @@ def url(postgres: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One look at the database takes no time, so that the waiting is that of the command."""
-    monkeypatch.setattr(postgresql, "START_SECONDS", 0.0)
+    """Connect without a timeout, so that only the command waits."""
+    monkeypatch.setattr(postgresql, "STARTUP_TIMEOUT_SECONDS", 0.0)
 
 
 def refused(result: Result, code: str) -> None:
@@ -41,13 +41,13 @@ def refused(result: Result, code: str) -> None:
     assert "Traceback" not in result.output
 
 
-def test_it_tells_from_where_to_where(run: Run, url: str) -> None:
+def test_migrate_prints_both_revisions(run: Run, url: str) -> None:
     refused(run("migrate", "--check", LORAWORKS_DATABASE_URL=url), "schema_older")
     shown = make_url(url)
     where = f"{shown.get_backend_name()}:"
     first = run("migrate", LORAWORKS_DATABASE_URL=url)
-    assert first.stdout.startswith(f"The schema of {where}")
-    assert first.stdout.endswith(f"/{shown.database} went from none to {HEAD}\n")
+    assert first.stdout.startswith(f"Upgraded the schema of {where}")
+    assert first.stdout.endswith(f"/{shown.database} from none to {HEAD}\n")
     assert f":{shown.password}@" not in first.stdout
     again = run("migrate", LORAWORKS_DATABASE_URL=url)
     assert again.stdout.endswith(f"/{shown.database} is up to date: {HEAD}\n")
@@ -65,7 +65,7 @@ def test_a_check_changes_nothing(run: Run, url: str) -> None:
         refused(run("migrate", "--check", LORAWORKS_DATABASE_URL=url), "schema_older")
 
 
-def test_a_schema_of_the_future_is_left_alone(run: Run, url: str) -> None:
+def test_newer_schema_is_unchanged(run: Run, url: str) -> None:
     assert run("migrate", LORAWORKS_DATABASE_URL=url).exit_code == 0
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ff99'")
@@ -75,14 +75,14 @@ def test_a_schema_of_the_future_is_left_alone(run: Run, url: str) -> None:
 
 @pytest.fixture
 def stranger(postgres: PostgresServer, url: str) -> Iterator[str]:
-    """The same database for a role that has no right to it."""
+    """Return the URL of the same database for a role without privileges."""
     postgres.execute("CREATE ROLE stranger LOGIN PASSWORD 'not-for-logs'")
     yield url.replace("//loraworks:", "//stranger:")
     postgres.execute("DROP ROLE stranger")
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["up", "--port", "0"]])
-def test_a_role_without_rights_is_told_what_it_lacks(
+def test_missing_database_permission_is_named(
     run: Run, stranger: str, tmp_path: Path, command: list[str]
 ) -> None:
     result = run(*command, "--data-dir", str(tmp_path), LORAWORKS_DATABASE_URL=stranger)
@@ -92,7 +92,7 @@ def test_a_role_without_rights_is_told_what_it_lacks(
 
 
 @pytest.mark.parametrize("command", [["migrate", "--check"], ["api", "--port", "0"]])
-def test_a_role_that_may_not_look_is_told_so(
+def test_missing_read_permission_is_named(
     run: Run, url: str, stranger: str, tmp_path: Path, command: list[str]
 ) -> None:
     assert run("migrate", LORAWORKS_DATABASE_URL=url).exit_code == 0
@@ -102,14 +102,14 @@ def test_a_role_that_may_not_look_is_told_so(
     assert result.stderr.count("\n") == 1
 
 
-def test_several_at_once_take_turns(url: str) -> None:
+def test_concurrent_migrations_wait_for_each_other(url: str) -> None:
     command = [sys.executable, "-m", "app.cli.main", "migrate", "--json"]
     waiting = """
         SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
         WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted
     """
     with psycopg.connect(url) as turn, psycopg.connect(url, autocommit=True) as look:
-        turn.execute("SELECT pg_advisory_xact_lock(%s)", [ONE_AT_A_TIME])
+        turn.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK_ID])
         started = [
             subprocess.Popen(
                 command, stdout=subprocess.PIPE, env={"LORAWORKS_DATABASE_URL": url}, text=True
@@ -123,7 +123,7 @@ def test_several_at_once_take_turns(url: str) -> None:
     assert sorted(move["before"] or "" for move in moves) == ["", HEAD]
 
 
-def test_it_waits_for_a_database_that_comes_up(
+def test_waits_for_a_starting_database(
     run: Run, url: str, postgres: PostgresServer, hasty: None
 ) -> None:
     postgres.stop()
@@ -132,10 +132,10 @@ def test_it_waits_for_a_database_that_comes_up(
     result = run("migrate", LORAWORKS_DATABASE_URL=url)
     late.join()
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("Waiting for it, at most ") == 1
+    assert result.stderr.count("Retrying for up to") == 1
 
 
-def test_it_does_not_wait_for_ever(run: Run, hasty: None) -> None:
+def test_waiting_has_a_limit(run: Run, hasty: None) -> None:
     nowhere = f"postgresql://loraworks:not-for-logs@127.0.0.1:{free_port()}/loraworks"
     result = run("migrate", "--wait", "0.1", LORAWORKS_DATABASE_URL=nowhere)
     refused(result, "database_unreachable")

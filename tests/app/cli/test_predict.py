@@ -9,17 +9,17 @@ from app.registry import service as registry
 from app.resources import Resources
 from app.storage import repository as artifacts
 from tests.app.cli.conftest import Run, answer
-from tests.job_rows import FACTS
+from tests.job_rows import MANIFEST
 from tests.tiny_artifact import make_artifact
 
 
 @pytest.fixture
 def promoted(resources: Resources, tmp_path: Path) -> str:
-    """A version in production that calls everything good."""
+    """A promoted version that predicts `good` for every text."""
     ref = resources.store.put(make_artifact(tmp_path / "made"), "jobs/one/a1")
     with resources.database.write() as session:
-        artifact = artifacts.add(session, job_id=None, kind="model", ref=ref)
-        registry.register(session, name="sentiment", artifact=artifact, facts=FACTS)
+        artifact = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
+        registry.register(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
         session.commit()
     registry.move_alias(
         resources.database,
@@ -37,10 +37,10 @@ def test_texts_get_their_labels(cli: Run, promoted: str) -> None:
     assert result.stdout.count("good  ") == 2
 
 
-def test_json_holds_every_label_and_the_version(
+def test_json_contains_all_labels_and_the_version(
     cli: Run, promoted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "BATCH", 2)
+    monkeypatch.setattr(predict, "BATCH_SIZE", 2)
     file = tmp_path / "texts"
     file.write_text("one\n\ntwo\nthree\n")
     told = answer(cli("predict", "zero", "--file", str(file), "--model", "sentiment", "--json"))
@@ -49,7 +49,7 @@ def test_json_holds_every_label_and_the_version(
     assert [score["label"] for score in told["predictions"][0]["labels"]] == ["good", "bad"]
 
 
-def test_the_words_that_drove_an_answer_are_told(cli: Run, promoted: str) -> None:
+def test_explanation_lists_words(cli: Run, promoted: str) -> None:
     told = answer(cli("predict", "a good film", "fine", "--explain", "--json"))["predictions"]
     assert [word["text"] for word in told[0]["explanation"]["words"]] == ["a", "good", "film"]
     [only] = told[1]["explanation"]["words"]
@@ -64,17 +64,17 @@ def test_texts_come_from_standard_input(cli: Run, promoted: str) -> None:
     assert len(answer(result)["predictions"]) == 2
 
 
-def test_a_long_text_is_cut_and_said_so_or_refused(cli: Run, promoted: str) -> None:
+def test_long_text_is_truncated_or_rejected(cli: Run, promoted: str) -> None:
     text = "a film " * 100
     cut = cli("predict", text)
     assert cut.exit_code == 0
-    assert "1 of 1 texts were longer" in cut.stderr
+    assert "1 of 1 texts were truncated" in cut.stderr
     refused = cli("predict", text, "--no-truncate")
     assert refused.exit_code == 3
     assert "(text_too_long)" in refused.stderr
 
 
-def test_what_cannot_be_predicted_is_refused(cli: Run) -> None:
+def test_unusable_model_is_rejected(cli: Run) -> None:
     none = cli("predict", "a film")
     assert none.exit_code == 3
     assert "(no_model_promoted)" in none.stderr
@@ -83,7 +83,7 @@ def test_what_cannot_be_predicted_is_refused(cli: Run) -> None:
     assert "(model_not_found)" in unknown.stderr
 
 
-def test_no_text_is_wrong_usage(run: Run, tmp_path: Path) -> None:
+def test_missing_text_is_a_usage_error(run: Run, tmp_path: Path) -> None:
     assert run("predict").exit_code == 2
     latin = tmp_path / "latin"
     latin.write_bytes("\xe9t\xe9".encode("latin-1"))
@@ -92,7 +92,7 @@ def test_no_text_is_wrong_usage(run: Run, tmp_path: Path) -> None:
     assert "not UTF-8" in result.stderr
     table = run("predict", "--file", str(tmp_path / "inbox.CSV"))
     assert table.exit_code == 2
-    assert "is a table: give --out" in table.stderr
+    assert "is a table: choose a file" in table.stderr
     missing = run("predict", "--file", str(tmp_path / "none"))
     assert missing.exit_code == 2
     assert "none: No such file or directory (os_error)" in missing.stderr

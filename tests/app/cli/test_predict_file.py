@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from app.cli import prediction_runs
+from app.cli import predictions
 from app.queue import leases
 from app.queue.states import JobState
 from app.queue.tables import Job
-from app.queue.transitions import Failed
+from app.queue.transitions import PermanentFailure
 from app.resources import Resources
 from tests.app.cli.conftest import Run, answer
-from tests.app.predictions.conftest import TEXTS, answered, model, store_results
-from tests.job_rows import take
-from tests.prediction_rows import submit
+from tests.app.predictions.conftest import TEXTS, model, predicted_rows, store_results
+from tests.job_rows import claim_next
+from tests.prediction_rows import create_run
 from tests.waiting import wait_until
 
 __all__ = ["model"]
@@ -42,7 +42,7 @@ def queued(resources: Resources) -> bool:
 
 @pytest.fixture
 def served(resources: Resources, tmp_path: Path) -> Serve:
-    """A worker in the background, for one run."""
+    """Run a worker in the background for one run."""
     threads: list[threading.Thread] = []
 
     def work() -> None:
@@ -56,7 +56,7 @@ def served(resources: Resources, tmp_path: Path) -> Serve:
     return start
 
 
-def test_a_file_comes_back_with_its_answers(
+def test_file_is_downloaded_with_predictions(
     cli: Run, served: Serve, file: Path, tmp_path: Path
 ) -> None:
     served()
@@ -68,12 +68,12 @@ def test_a_file_comes_back_with_its_answers(
     assert [(row["id"], row["predicted_label"]) for row in rows] == [("1", "good"), ("2", "bad")]
     assert "reviews-to-predict:1 by sentiment:1: succeeded" in result.stderr
     assert "good 1, bad 1" in result.stdout
-    assert f"The results are in {out}." in result.stdout
+    assert f"Saved the results to {out}." in result.stdout
     assert sorted(each.name for each in tmp_path.glob("*labelled*")) == ["labelled.csv"]
 
 
 @pytest.mark.parametrize("named", ["My Lines.txt", "-"])
-def test_a_file_of_lines_is_answered_line_by_line(
+def test_text_file_is_predicted_line_by_line(
     cli: Run, client: TestClient, served: Serve, tmp_path: Path, named: str
 ) -> None:
     text = 'so "bad"\n\n  été\n'
@@ -92,9 +92,7 @@ def test_a_file_of_lines_is_answered_line_by_line(
     assert [json.loads(row) for row in sent] == [{"text": 'so "bad"'}, {"text": "  été"}]
 
 
-def test_json_tells_the_run_and_the_file(
-    cli: Run, served: Serve, file: Path, tmp_path: Path
-) -> None:
+def test_json_contains_run_and_file(cli: Run, served: Serve, file: Path, tmp_path: Path) -> None:
     served()
     out = tmp_path / "labelled.jsonl"
     told = answer(
@@ -104,10 +102,10 @@ def test_json_tells_the_run_and_the_file(
         )
     )  # fmt: skip
     assert (told["state"], told["model"], told["out"]) == ("succeeded", "sentiment:1", str(out))
-    assert [json.loads(line) for line in out.read_text().splitlines()] == answered()
+    assert [json.loads(line) for line in out.read_text().splitlines()] == predicted_rows()
 
 
-def test_after_ctrl_c_the_run_goes_on_and_can_be_come_back_to(
+def test_run_continues_after_ctrl_c_and_can_be_resumed(
     cli: Run,
     resources: Resources,
     file: Path,
@@ -120,7 +118,7 @@ def test_after_ctrl_c_the_run_goes_on_and_can_be_come_back_to(
     out = tmp_path / "labelled.csv"
     arguments = ("predict", "--file", str(file), "--out", str(out), "--text-column", "body")
     with monkeypatch.context() as patch:
-        patch.setattr(prediction_runs, "_observe", interrupt)
+        patch.setattr(predictions, "_watch", interrupt)
         left = cli(*arguments)
     assert left.exit_code == 130
     [run] = answer(cli("predictions", "list", "--json"))
@@ -133,7 +131,7 @@ def test_after_ctrl_c_the_run_goes_on_and_can_be_come_back_to(
     assert len(out.read_text().splitlines()) == 3
 
 
-def test_a_run_that_fails_or_is_cancelled_ends_the_command_with_1(
+def test_failed_or_cancelled_run_exits_with_1(
     cli: Run, resources: Resources, file: Path, tmp_path: Path
 ) -> None:
     dataset = answer(
@@ -142,15 +140,15 @@ def test_a_run_that_fails_or_is_cancelled_ends_the_command_with_1(
     )  # fmt: skip
     assert dataset["labels"] == {}
     out = tmp_path / "labelled.csv"
-    run = str(submit(resources, dataset=dataset["ref"]))
+    run = str(create_run(resources, dataset=dataset["ref"]))
     cancelled = answer(cli("predictions", "cancel", run, "--json"))
     assert cancelled["state"] == "cancelled"
     result = cli("predict", "--resume", run, "--out", str(out))
     assert (result.exit_code, "(run_cancelled)" in result.stderr) == (1, True)
-    failed = submit(resources, dataset=dataset["ref"])
+    failed = create_run(resources, dataset=dataset["ref"])
     with resources.database.write() as session:
-        ending = Failed("column_taken", "reviews has a column.", {})
-        assert leases.finish(session, take(resources.database).lease, ending)
+        ending = PermanentFailure("column_taken", "reviews has a column.", {})
+        assert leases.finish(session, claim_next(resources.database).lease, ending)
         session.commit()
     result = cli("predict", "--resume", str(failed), "--out", str(out))
     assert (result.exit_code, "reviews has a column. (column_taken)" in result.stderr) == (1, True)
@@ -163,7 +161,7 @@ def test_runs_are_listed_shown_downloaded_and_deleted(
     assert "No prediction runs." in cli("predictions", "list").stdout
     uploaded = cli("datasets", "upload", str(file), "--purpose", "predict", "--text-column", "body")
     assert uploaded.exit_code == 0, uploaded.output
-    run = str(submit(resources, dataset="reviews-to-predict"))
+    run = str(create_run(resources, dataset="reviews-to-predict"))
     assert run in cli("predictions", "list").stdout
     assert "0/3" in cli("predictions", "show", run).stdout
     early = cli("predictions", "download", run, "--out", str(tmp_path / "a.csv"))
@@ -195,7 +193,7 @@ def test_runs_are_listed_shown_downloaded_and_deleted(
         (("--file", "f.csv", "--text-column", "body"), "wrong_options"),
     ],
 )
-def test_wrong_usage_is_seen_before_anything_is_sent(
+def test_usage_errors_are_found_before_any_request(
     cli: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -12,7 +12,7 @@ MakeVersion = Callable[[], str]
 
 @pytest.fixture
 def make_version(cli: Run, worker: FakeWorker, tmp_path: Path) -> MakeVersion:
-    """Makes a job succeed; returns its id."""
+    """Make a job succeed and return its id."""
 
     def make() -> str:
         job = str(answer(cli("train", "--json"))["id"])
@@ -22,9 +22,7 @@ def make_version(cli: Run, worker: FakeWorker, tmp_path: Path) -> MakeVersion:
     return make
 
 
-def test_a_job_becomes_a_version_that_is_promoted_and_demoted(
-    cli: Run, make_version: MakeVersion
-) -> None:
+def test_version_is_registered_promoted_and_demoted(cli: Run, make_version: MakeVersion) -> None:
     first, second = make_version(), make_version()
     assert answer(cli("models", "register", "sentiment", first, "--json"))["ref"] == "sentiment:1"
     assert "sentiment:2" in cli("models", "register", "sentiment", second).stdout
@@ -37,7 +35,7 @@ def test_a_job_becomes_a_version_that_is_promoted_and_demoted(
     assert "candidate → 1" in listed
     shown = cli("models", "show", "sentiment").stdout
     assert second in shown
-    assert "82.9 %" in shown
+    assert "82.9%" in shown
 
     in_use = cli("models", "delete", "sentiment:2")
     assert in_use.exit_code == 3
@@ -56,7 +54,7 @@ def test_only_a_version_can_be_promoted(run: Run, ref: str) -> None:
     assert "sentiment:3" in result.stderr
 
 
-def test_a_data_set_is_uploaded_listed_used_and_deleted(cli: Run, tmp_path: Path) -> None:
+def test_dataset_is_uploaded_listed_used_and_deleted(cli: Run, tmp_path: Path) -> None:
     file = tmp_path / "films.csv"
     rows = "".join(f"a film number {i},{'good' if i % 2 else 'bad'}\n" for i in range(40))
     file.write_text("review,mood\n" + rows)
@@ -81,22 +79,22 @@ def test_a_data_set_is_uploaded_listed_used_and_deleted(cli: Run, tmp_path: Path
     assert answer(cli("datasets", "list", "--json")) == []
 
 
-def test_rows_that_repeat_others_are_told(cli: Run, tmp_path: Path) -> None:
+def test_duplicate_rows_are_reported(cli: Run, tmp_path: Path) -> None:
     file = tmp_path / "films.csv"
     file.write_text("text,label\nfine,good\nfine,bad\ndull,bad\ndull,bad\n")
     told = " ".join(cli("datasets", "upload", str(file)).stdout.split())
-    assert "2 rows repeat the text of an earlier one; 1 texts have more than one label" in told
+    assert "2 rows repeat the text of an earlier one; 1 texts have conflicting labels" in told
 
 
-def test_labels_that_differ_in_case_only_are_told(cli: Run, tmp_path: Path) -> None:
+def test_labels_differing_in_case_are_reported(cli: Run, tmp_path: Path) -> None:
     file = tmp_path / "reviews.csv"
     file.write_text("text,label\na,lob\nb,Lob\nc,tadel\n")
     told = " ".join(cli("datasets", "upload", str(file)).stdout.split())
-    assert "to look at the labels Lob and lob differ in case or white space only" in told
+    assert "warnings the labels Lob and lob differ only in case or whitespace" in told
     assert "1 error(s), 2 warning(s): loraworks datasets check reviews:1" in told
 
 
-def test_a_bad_file_is_refused_with_its_row(cli: Run, tmp_path: Path) -> None:
+def test_invalid_file_is_rejected_with_its_row(cli: Run, tmp_path: Path) -> None:
     file = tmp_path / "films.csv"
     file.write_text("text,label\nfine,good\n,bad\n")
     result = cli("datasets", "upload", str(file))

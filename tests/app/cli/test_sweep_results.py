@@ -1,4 +1,4 @@
-"""What is taken out of a sweep: files, and the model of a cell."""
+"""Exports of a sweep, and the promotion of a trial."""
 
 import csv
 import io
@@ -11,17 +11,17 @@ from uuid import UUID
 import pytest
 
 from app.queue.tables import Job
-from tests.app.cli.conftest import CellWorker, FakeWorker, Run, answer
+from tests.app.cli.conftest import FakeWorker, Run, SweepJobWorker, answer
 
 
 @pytest.fixture
-def sweep(cli: Run, cell_worker: CellWorker) -> str:
-    """Finished, over three ranks."""
+def sweep(cli: Run, sweep_job_worker: SweepJobWorker) -> str:
+    """A finished sweep over three ranks."""
     started = answer(
         cli("sweep", "start", "--spec", "-", "--over", "r=2,4,8", "--json",
             input='{"method": {"type": "lora"}, "result": {"train_figures": true}}')
     )  # fmt: skip
-    assert cell_worker.work() == 3
+    assert sweep_job_worker.run_jobs() == 3
     return str(started["id"])
 
 
@@ -36,13 +36,13 @@ def test_a_table_goes_to_standard_output(cli: Run, sweep: str) -> None:
     assert found == pytest.approx([0.82, 0.84, 0.88])
 
 
-def test_results_txt_is_that_of_the_lessons(cli: Run, sweep: str) -> None:
+def test_results_txt_matches_the_lessons(cli: Run, sweep: str) -> None:
     told = cli("sweep", "results", sweep, "--format", "txt").stdout
     assert told.count("lora_r: ") == 3
     assert "Val acc:   88.00%" in told
 
 
-def test_json_is_the_cells_by_number(cli: Run, sweep: str) -> None:
+def test_json_lists_trials_by_number(cli: Run, sweep: str) -> None:
     cells = answer(cli("sweep", "results", sweep, "--format", "json"))
     assert [cell["number"] for cell in cells] == [1, 2, 3]
     assert cells[2]["figures"]["test"]["accuracy"] == 0.88
@@ -52,7 +52,7 @@ def test_json_is_the_cells_by_number(cli: Run, sweep: str) -> None:
 def test_a_file_has_the_same_bytes(cli: Run, sweep: str, tmp_path: Path, format: str) -> None:
     out = tmp_path / f"results.{format}"
     told = cli("sweep", "results", sweep, "--format", format, "--out", str(out))
-    assert told.stdout == f"The results are in {out}.\n"
+    assert told.stdout == f"Saved the results to {out}.\n"
     printed = cli("sweep", "results", sweep, "--format", format).stdout_bytes
     assert out.read_bytes() == printed
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == [out.name]
@@ -67,7 +67,7 @@ def test_the_report_needs_a_file(cli: Run, sweep: str, tmp_path: Path) -> None:
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_no_file_is_written_over(cli: Run, sweep: str, tmp_path: Path) -> None:
+def test_existing_file_is_not_overwritten(cli: Run, sweep: str, tmp_path: Path) -> None:
     out = tmp_path / "results.csv"
     out.write_text("mine")
     refused = cli("sweep", "results", sweep, "--out", str(out))
@@ -85,9 +85,7 @@ def promoted(worker: FakeWorker, job_id: str) -> tuple[dict[str, Any], str | Non
         return job.spec["method"], job.register_as, job.promote_to
 
 
-def test_the_winner_becomes_the_version_that_answers(
-    cli: Run, sweep: str, worker: FakeWorker, tmp_path: Path
-) -> None:
+def test_winner_is_promoted(cli: Run, sweep: str, worker: FakeWorker, tmp_path: Path) -> None:
     def make() -> None:
         worker.succeed(worker.claim(), tmp_path / "made", register_as="sentiment")
 
@@ -96,15 +94,13 @@ def test_the_winner_becomes_the_version_that_answers(
     result = cli("sweep", "promote", sweep, "sentiment")
     thread.join()
     assert result.exit_code == 0
-    assert result.stdout == "sentiment:1 answers as sentiment.\n"
+    assert result.stdout == "Registered sentiment:1 and moved alias sentiment@production to it.\n"
     [job] = answer(cli("jobs", "list", "--limit", "1", "--json"))
     method, model, alias = promoted(worker, job["id"])
     assert (method["r"], model, alias) == (8, "sentiment", "production")
 
 
-def test_another_cell_can_be_promoted_to_another_alias_without_waiting(
-    cli: Run, sweep: str, worker: FakeWorker
-) -> None:
+def test_other_trial_and_alias_without_waiting(cli: Run, sweep: str, worker: FakeWorker) -> None:
     options = ("--cell", "1", "--alias", "candidate", "--no-wait")
     job = answer(cli("sweep", "promote", sweep, "sentiment", *options, "--json"))
     assert job["state"] == "queued"
@@ -114,7 +110,7 @@ def test_another_cell_can_be_promoted_to_another_alias_without_waiting(
     assert "`loraworks watch " in told
 
 
-def test_a_version_is_only_registered(
+def test_no_alias_only_registers_the_version(
     cli: Run, sweep: str, worker: FakeWorker, tmp_path: Path
 ) -> None:
     job = answer(cli("sweep", "promote", sweep, "sentiment", "--no-alias", "--no-wait", "--json"))
@@ -129,11 +125,11 @@ def test_a_version_is_only_registered(
     result = cli("sweep", "promote", sweep, "sentiment", "--no-alias")
     thread.join()
     assert result.exit_code == 0
-    assert "`loraworks models promote sentiment:2` lets it answer" in result.stdout
+    assert "Deploy it with `loraworks models promote sentiment:2`" in result.stdout
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_job_that_fails_ends_with_1_and_its_error(
+def test_failed_job_exits_with_1_and_its_error(
     cli: Run, sweep: str, worker: FakeWorker, as_json: bool
 ) -> None:
     thread = threading.Thread(target=lambda: worker.fail(worker.claim()))
@@ -147,7 +143,7 @@ def test_a_job_that_fails_ends_with_1_and_its_error(
     )
 
 
-def test_what_cannot_be_promoted_is_refused(cli: Run, sweep: str) -> None:
+def test_invalid_promotions_are_rejected(cli: Run, sweep: str) -> None:
     empty = answer(cli("sweep", "start", "--over", "r=16", "--json"))["id"]
     for arguments, code in (
         ([empty, "sentiment"], "nothing_to_promote"),

@@ -6,9 +6,9 @@ from typing import Any, get_args
 
 import pytest
 
-from app.cli import polling, responses, sweep_start
+from app.cli import connection, responses, sweep_start
 from app.sweeps import schemas, states, strategies
-from tests.app.cli.conftest import CellWorker, Run, answer
+from tests.app.cli.conftest import Run, SweepJobWorker, answer
 
 
 def started(cli: Run, *options: str) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def planned(cli: Run, *options: str) -> dict[str, Any]:
     return found
 
 
-def test_the_command_line_knows_what_the_api_knows() -> None:
+def test_options_cover_all_api_fields() -> None:
     assert get_args(responses.Objective) == get_args(schemas.Objective)
     assert get_args(responses.SweepState) == tuple(state.value for state in states.SweepState)
     kinds = get_args(get_args(strategies.Strategy)[0])
@@ -29,7 +29,7 @@ def test_the_command_line_knows_what_the_api_knows() -> None:
     assert get_args(sweep_start.StrategyName) == named
 
 
-def test_flags_become_the_body(cli: Run) -> None:
+def test_options_become_the_body(cli: Run) -> None:
     sweep = started(
         cli, "--over", "r=2,4,8", "--over", "lr=log:1e-4..1e-2", "--over",
         "targets=query+value,all",
@@ -59,7 +59,7 @@ def test_flags_become_the_body(cli: Run) -> None:
     assert [sweep[field] for field in about] == ["macro_f1", 3, "mine", 5, 9]
 
 
-def test_a_search_by_model_has_its_own_options(cli: Run) -> None:
+def test_tpe_has_its_own_options(cli: Run) -> None:
     sweep = started(
         cli, "--over", "lr=1e-4..1e-2", "--strategy", "tpe", "--cells", "6", "--batch", "2"
     )
@@ -67,7 +67,7 @@ def test_a_search_by_model_has_its_own_options(cli: Run) -> None:
     assert sweep["cells"] == 2
 
 
-def test_without_a_strategy_it_is_the_grid(cli: Run) -> None:
+def test_default_strategy_is_grid(cli: Run) -> None:
     sweep = started(cli, "--over", "dropout=0..0.2x3", "--over", "seed=0,1")
     assert (sweep["strategy"], sweep["cells"]) == ({"type": "grid"}, 6)
 
@@ -112,32 +112,32 @@ def test_a_job_may_come_from_a_file_and_a_sweep_from_standard_input(
     assert answer(result)["job"] == {"method": {"type": "full"}}
 
 
-def test_a_dry_run_counts_and_starts_nothing(cli: Run) -> None:
+def test_dry_run_estimates_and_starts_nothing(cli: Run) -> None:
     options = ("--over", "r=2,4,8", "--over", "seed=0,1,2", "--strategy", "halving")
     plan = planned(cli, "start", *options)
     assert [each["cells"] for each in plan["rungs"]] == [9, 3, 3]
     told = cli("sweep", "start", *options, "--dry-run").stdout
-    assert "9 to 11.1 %, 3 to 33.3 %, 3 to 100.0 %" in told
-    assert "none: there is no worker" in told
+    assert "9 to 11.1%, 3 to 33.3%, 3 to 100.0%" in told
+    assert "none: no worker is running" in told
     assert answer(cli("sweep", "list", "--json")) == []
 
 
-def test_what_is_known_is_told_before_it_is_started(cli: Run, cell_worker: CellWorker) -> None:
+def test_dry_run_reports_reused_trials(cli: Run, sweep_job_worker: SweepJobWorker) -> None:
     cli("sweep", "start", "--over", "r=2,4")
-    cell_worker.work(1)
+    sweep_job_worker.run_jobs(1)
     assert planned(cli, "start", "--over", "r=2,8")["known"] == 1
     told = cli("sweep", "start", "--over", "r=2,8", "--dry-run").stdout.splitlines()
-    assert "known already         1" in told
+    assert "reused                1" in told
 
 
-def test_a_started_sweep_says_how_to_follow_it(cli: Run) -> None:
+def test_started_sweep_prints_the_watch_command(cli: Run) -> None:
     told = cli("sweep", "start", "--over", "r=2,4").stdout
     sweep = answer(cli("sweep", "list", "--json"))[0]
     assert "2: 1 queued, 1 waiting" in told
     assert f"`loraworks sweep watch {sweep['id']}`" in told
 
 
-def test_the_preset_is_the_grid_of_the_seed(cli: Run) -> None:
+def test_preset_is_the_seed_grid(cli: Run) -> None:
     assert planned(cli, "preset", "seed-grid")["cells"] == 576
     named = answer(
         cli(
@@ -155,31 +155,31 @@ def test_the_preset_is_the_grid_of_the_seed(cli: Run) -> None:
 
 
 def test_starting_and_watching_ends_with_the_winner(
-    cli: Run, cell_worker: CellWorker, monkeypatch: pytest.MonkeyPatch
+    cli: Run, sweep_job_worker: SweepJobWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(polling, "sleep", lambda _: cell_worker.work(1))
+    monkeypatch.setattr(connection, "sleep", lambda _: sweep_job_worker.run_jobs(1))
     result = cli("sweep", "start", "--over", "r=2,4", "--watch", "--json")
     sweep = answer(result)
     assert (sweep["state"], sweep["verdict"]["winner"]["number"]) == ("finished", 2)
-    assert "cell 2 (r = 4) leads with validation accuracy 84.0 %" in result.stderr
+    assert "trial 2 (r = 4) leads with validation accuracy 84.0 %" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "nothing varies"),
+        ([], "the search space is empty"),
         (["--over", "r=1,,2"], "a value is empty"),
-        (["--over", "r=1", "--cells", "3"], "--cells goes with --strategy random, halving, tpe"),
-        (["--over", "r=1", "--strategy", "random", "--eta", "3"], "--eta goes with --strategy"),
+        (["--over", "r=1", "--cells", "3"], "--cells needs --strategy random, halving, tpe"),
+        (["--over", "r=1", "--strategy", "random", "--eta", "3"], "--eta needs --strategy"),
         (["--over", "r=1", "--strategy", "halving", "--batch", "3"], "not halving"),
         (["--over", "r=1", "--strategy", "bayes"], "bayes"),
         (["--over", "r=1", "--objective", "f1"], "f1"),
         (["--over", "lr=NaN"], "not finite"),
-        (["--over", "r=1", "--file", "a", "--spec", "b"], "so no --spec"),
+        (["--over", "r=1", "--file", "a", "--spec", "b"], "--file and --spec exclude each other"),
         (["--over", "r=1", "--file", "missing.json"], "missing.json"),
     ],
 )
-def test_wrong_options_end_with_2_before_anything_is_sent(
+def test_invalid_options_exit_with_2_before_any_request(
     run: Run, options: list[str], said: str
 ) -> None:
     result = run("sweep", "start", *options)
@@ -192,14 +192,14 @@ def test_wrong_options_end_with_2_before_anything_is_sent(
     ("content", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "holds no description"),
-        ('{"job": 3}', "'job' in the file is no JSON object"),
-        ('{"job": {"method": 3}}', "'method' is no JSON object"),
-        ('{"space": []}', "'space' in the file is no JSON object"),
-        ('{"strategy": "grid"}', "'strategy' in the file is no JSON object"),
+        ("[]", "does not contain a JSON object"),
+        ('{"job": 3}', "'job' in the file is not a JSON object"),
+        ('{"job": {"method": 3}}', "'method' is not a JSON object"),
+        ('{"space": []}', "'space' in the file is not a JSON object"),
+        ('{"strategy": "grid"}', "'strategy' in the file is not a JSON object"),
     ],
 )
-def test_a_file_that_is_no_sweep_is_wrong_usage(
+def test_invalid_sweep_file_is_a_usage_error(
     run: Run, tmp_path: Path, content: str, said: str
 ) -> None:
     file = tmp_path / "sweep.json"
@@ -223,7 +223,7 @@ def test_a_file_that_is_no_sweep_is_wrong_usage(
         (["--over", "r=1,2", "--priority", "101"], "validation_failed"),
     ],
 )
-def test_what_the_service_refuses_ends_with_3_and_its_code(
+def test_rejected_request_exits_with_3_and_its_code(
     cli: Run, options: list[str], code: str
 ) -> None:
     result = cli("sweep", "start", *options)
@@ -232,7 +232,7 @@ def test_what_the_service_refuses_ends_with_3_and_its_code(
     assert answer(cli("sweep", "list", "--json")) == []
 
 
-def test_an_unknown_preset_is_wrong_usage(run: Run) -> None:
+def test_unknown_preset_is_a_usage_error(run: Run) -> None:
     result = run("sweep", "preset", "weekend")
     assert result.exit_code == 2
     assert "seed-grid" in result.stderr

@@ -5,39 +5,39 @@ from collections.abc import Callable
 
 import pytest
 
-from app.cli import polling, sweep_watch
+from app.cli import connection, sweep_watch
 from app.cli.client import Client
-from app.cli.errors import Unreachable
-from app.cli.responses import Sweep
-from tests.app.cli.conftest import CellWorker, Run, answer
+from app.cli.errors import ServiceUnreachable
+from app.cli.responses import SweepJson
+from tests.app.cli.conftest import Run, SweepJobWorker, answer
 
 
 @pytest.fixture(autouse=True)
-def _worked_between(monkeypatch: pytest.MonkeyPatch, cell_worker: CellWorker) -> None:
-    """One cell ends between two looks."""
-    monkeypatch.setattr(polling, "sleep", lambda _: cell_worker.work(1))
+def _worked_between(monkeypatch: pytest.MonkeyPatch, sweep_job_worker: SweepJobWorker) -> None:
+    """Finish one trial between two polls."""
+    monkeypatch.setattr(connection, "sleep", lambda _: sweep_job_worker.run_jobs(1))
 
 
 def started(cli: Run, *options: str) -> str:
     return str(answer(cli("sweep", "start", *options, "--json"))["id"])
 
 
-def test_it_tells_who_leads_and_ends_with_the_winner(cli: Run) -> None:
+def test_watch_prints_the_leader_and_the_winner(cli: Run) -> None:
     sweep = started(cli, "--over", "r=2,4,8", "--name", "ranks")
     result = cli("sweep", "watch", sweep)
     assert result.exit_code == 0
-    assert "cell 1 (r = 2) leads with validation accuracy 82.0 %" in result.stderr
-    assert "cell 3 (r = 8) leads with validation accuracy 88.0 %" in result.stderr
+    assert "trial 1 (r = 2) leads with validation accuracy 82.0 %" in result.stderr
+    assert "trial 3 (r = 8) leads with validation accuracy 88.0 %" in result.stderr
     assert "ranks (grid): finished, 3: 3 succeeded" in result.stderr
     assert "winner" in result.stdout
     assert "leads" not in result.stdout
 
 
-def test_every_change_is_one_line_of_json(
-    cli: Run, cell_worker: CellWorker, monkeypatch: pytest.MonkeyPatch
+def test_json_prints_one_line_per_change(
+    cli: Run, sweep_job_worker: SweepJobWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = iter([0, 1, 0, 0, 1, 1])
-    monkeypatch.setattr(polling, "sleep", lambda _: cell_worker.work(next(turns)))
+    monkeypatch.setattr(connection, "sleep", lambda _: sweep_job_worker.run_jobs(next(turns)))
     sweep = started(cli, "--over", "r=2,4,8")
     result = cli("sweep", "watch", sweep, "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -47,66 +47,62 @@ def test_every_change_is_one_line_of_json(
 
 
 @pytest.mark.parametrize("order", ["pause", "stop"])
-def test_it_ends_with_a_pause_or_a_stop_and_1(cli: Run, order: str) -> None:
+def test_pause_or_stop_ends_watching_with_1(cli: Run, order: str) -> None:
     sweep = started(cli, "--over", "r=2,4")
     state = answer(cli("sweep", order, sweep, "--json"))["state"]
     for options in ([], ["--json"]):
         result = cli("sweep", "watch", sweep, *options)
         assert result.exit_code == 1
-        assert f"sweep {sweep} was {state} before its end (sweep_{state})" in result.stderr
+        assert f"sweep {sweep} was {state} before it finished (sweep_{state})" in result.stderr
 
 
-def test_a_sweep_without_a_winner_ends_with_1(cli: Run, cell_worker: CellWorker) -> None:
+def test_sweep_without_winner_exits_with_1(cli: Run, sweep_job_worker: SweepJobWorker) -> None:
     sweep = started(cli, "--over", "r=2,4")
-    cell_worker.fails = lambda _: True
-    cell_worker.work()
+    sweep_job_worker.should_fail = lambda _: True
+    sweep_job_worker.run_jobs()
     result = cli("sweep", "watch", sweep)
     assert result.exit_code == 1
     assert "(no_winner)" in result.stderr
     assert "2: 2 failed" in result.stdout
 
 
-def test_ctrl_c_leaves_the_sweep_and_says_how_to_come_back(
-    cli: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(look: Callable[[], object], *, every: float) -> object:
+def test_ctrl_c_keeps_the_sweep_running(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(fetch: Callable[[], object], *, interval: float) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep_watch, "looks", interrupted)
+    monkeypatch.setattr(sweep_watch, "poll", interrupted)
     sweep = started(cli, "--over", "r=2,4")
     result = cli("sweep", "watch", sweep)
     assert result.exit_code == 130
-    assert f"The sweep goes on: `loraworks sweep watch {sweep}`" in result.stderr
+    assert f"The sweep continues. Follow it with `loraworks sweep watch {sweep}`" in result.stderr
     assert answer(cli("sweep", "show", sweep, "--json"))["state"] == "running"
 
 
-def test_a_service_that_comes_back_is_waited_for(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_outage_is_waited_out(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = started(cli, "--over", "r=2,4")
-    look, away = Client.sweep, iter([False, True, True, False, True, False])
+    look, away = Client.get_sweep, iter([False, True, True, False, True, False])
 
-    def sometimes(client: Client, sweep_id: str) -> Sweep:
+    def sometimes(client: Client, sweep_id: str) -> SweepJson:
         if next(away):
-            raise Unreachable("gone", "unreachable")
+            raise ServiceUnreachable("gone", "unreachable")
         return look(client, sweep_id)
 
-    monkeypatch.setattr(Client, "sweep", sometimes)
+    monkeypatch.setattr(Client, "get_sweep", sometimes)
     assert cli("sweep", "watch", sweep).exit_code == 0
 
 
-def test_a_service_that_stays_away_ends_the_watching(
-    cli: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_outage_ends_watching(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(0, 1000, 40))
-    monkeypatch.setattr(polling, "monotonic", lambda: next(seconds))
-    looks: list[str] = []
+    monkeypatch.setattr(connection, "monotonic", lambda: next(seconds))
+    polls: list[str] = []
 
     def away(client: Client, sweep_id: str) -> None:
-        looks.append(sweep_id)
-        raise Unreachable("gone", "unreachable")
+        polls.append(sweep_id)
+        raise ServiceUnreachable("gone", "unreachable")
 
     sweep = started(cli, "--over", "r=2,4")
-    monkeypatch.setattr(Client, "sweep", away)
+    monkeypatch.setattr(Client, "get_sweep", away)
     result = cli("sweep", "watch", sweep)
     assert result.exit_code == 4
-    assert "The sweep goes on" in result.stderr
-    assert looks == [sweep] * 2  # 40 seconds after the last word, and 80
+    assert "The sweep continues" in result.stderr
+    assert polls == [sweep] * 2  # 40 seconds after the last word, and 80

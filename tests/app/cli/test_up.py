@@ -20,7 +20,7 @@ import httpx2
 import pytest
 
 from app.cli.client import Client
-from app.cli.errors import Refused
+from app.cli.errors import RequestRejected
 from tests.app.cli.conftest import Run
 
 pytestmark = pytest.mark.e2e
@@ -31,7 +31,7 @@ PATIENCE = 40.0
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `loraworks up` on a free port; returns the process and what it announced."""
+    """Start `loraworks up` on a free port; return the process and its announcement."""
     with ExitStack() as running:
 
         def begin(*options: str, **environment: str) -> tuple[subprocess.Popen[str], Any]:
@@ -75,8 +75,8 @@ def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM
     return process.wait(timeout=PATIENCE)
 
 
-def test_it_announces_itself_replaces_a_dead_worker_and_stops_cleanly(start: Start) -> None:
-    """At SIGINT; at SIGTERM others here do."""
+def test_up_announces_restarts_worker_and_stops_cleanly(start: Start) -> None:
+    """Stops at SIGINT; other tests use SIGTERM."""
     process, told = start()
     assert httpx2.get(f"{told['url']}/readyz").status_code == 200
     assert httpx2.get(told["docs"]).status_code == 200
@@ -91,22 +91,20 @@ def test_it_announces_itself_replaces_a_dead_worker_and_stops_cleanly(start: Sta
     assert process.stdout.read() == ""
 
 
-def test_with_keys_on_an_admin_key_is_made_once_and_nothing_is_written_for_others(
-    start: Start, tmp_path: Path
-) -> None:
+def test_admin_key_is_created_once_and_private(start: Start, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o755)  # made by an operator, open to all
     first, told = start(LORAWORKS_AUTH="on")
-    with Client(told["url"]) as client, pytest.raises(Refused, match="needs an API key"):
-        client.jobs(1)
+    with Client(told["url"]) as client, pytest.raises(RequestRejected, match="needs an API key"):
+        client.list_jobs(1)
     file = Path(told["admin_key_file"])
     assert (file, stat.S_IMODE(file.stat().st_mode)) == (data / "admin-key", 0o600)
     key = file.read_text().strip()
     assert key not in json.dumps(told)
     with Client(told["url"], key=key) as client:
-        assert client.jobs(1) == []
+        assert client.list_jobs(1) == []
         (tmp_path / "a.csv").write_text("text,label\ngood,1\nbad,0\n")
-        client.upload(tmp_path / "a.csv")
+        client.upload_dataset(tmp_path / "a.csv")
     written = {path.relative_to(data): path for path in data.rglob("*")}
     names = {path.name for path in written}
     assert {"loraworks.sqlite3", "loraworks.sqlite3-wal", "pepper", "artifacts"} <= names
@@ -119,12 +117,12 @@ def test_with_keys_on_an_admin_key_is_made_once_and_nothing_is_written_for_other
     assert children(second.pid) == []
     assert again["admin_key_file"] is None
     with Client(again["url"], key) as client:
-        job = client.submit({"method": {"type": "baseline"}})
-        next(client.stream(job["id"]))  # a followed stream does not hold up the stop
+        job = client.submit_job({"method": {"type": "baseline"}})
+        next(client.stream_job(job["id"]))  # a followed stream does not hold up the stop
         assert stop(second, signal.SIGINT) == 0
 
 
-def test_on_a_terminal_the_admin_key_is_shown_and_not_kept(tmp_path: Path) -> None:
+def test_terminal_shows_the_admin_key_without_storing_it(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli.main", "up", "--no-worker", "--port", "0",
@@ -142,7 +140,7 @@ def test_on_a_terminal_the_admin_key_is_shown_and_not_kept(tmp_path: Path) -> No
     assert not (tmp_path / "data" / "admin-key").exists()
 
 
-def test_on_sigterm_the_api_says_so_and_finishes_what_is_under_way(start: Start) -> None:
+def test_sigterm_reports_not_ready_and_finishes_requests(start: Start) -> None:
     process, told = start("--no-worker")
     asked = threading.Event()
 
@@ -158,8 +156,8 @@ def test_on_sigterm_the_api_says_so_and_finishes_what_is_under_way(start: Start)
         yield b"\r\n--x--\r\n"
 
     with Client(told["url"]) as client:
-        job = client.submit({"method": {"type": "baseline"}})
-        stream = client.stream(job["id"])
+        job = client.submit_job({"method": {"type": "baseline"}})
+        stream = client.stream_job(job["id"])
         next(stream)
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         answer = httpx2.post(
@@ -178,7 +176,7 @@ def listens(url: str) -> bool:
         return False
 
 
-def test_a_taken_port_is_named_before_anything_is_made(run: Run, tmp_path: Path) -> None:
+def test_port_in_use_is_reported_before_anything_is_created(run: Run, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = run("up", "--port", port, "--data-dir", str(tmp_path / "data"))
@@ -188,14 +186,14 @@ def test_a_taken_port_is_named_before_anything_is_made(run: Run, tmp_path: Path)
     assert not (tmp_path / "data").exists()
 
 
-def test_a_second_one_is_refused_until_the_first_is_killed_which_leaves_nothing(
+def test_second_up_is_rejected_until_the_first_is_killed(
     start: Start, run: Run, tmp_path: Path
 ) -> None:
     first, told = start()
     for more in ([], ["--no-worker"]):
         result = run("up", "--port", "0", "--data-dir", str(tmp_path / "data"), *more)
         assert result.exit_code == 2
-        assert f"already, at {told['url']};" in result.stderr
+        assert f", at {told['url']};" in result.stderr
         assert "(already_up)" in result.stderr
     [worker] = children(first.pid)
     first.kill()
@@ -207,7 +205,7 @@ def test_a_second_one_is_refused_until_the_first_is_killed_which_leaves_nothing(
     assert stop(second) == 0
 
 
-def test_another_address_needs_keys(run: Run) -> None:
+def test_public_address_needs_authentication(run: Run) -> None:
     result = run("up", "--host", "192.0.2.1", "--port", "0")
     assert result.exit_code == 2
     assert "LORAWORKS_AUTH=on" in result.stderr

@@ -1,4 +1,4 @@
-"""Following a job to its end, over broken connections too."""
+"""Following a job to its end, also over broken connections."""
 
 import json
 import threading
@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from sqlalchemy import delete
 
 from app.cli import watch
-from app.cli.client import Client, Message
-from app.cli.errors import Refused, Unreachable
+from app.cli.client import Client, StreamMessage
+from app.cli.errors import RequestRejected, ServiceUnreachable
 from app.main import create_app
 from app.queue.tables import Job
 from app.settings import Settings
@@ -27,10 +27,10 @@ def test_waiting_ends_with_the_result(cli: Run, worker: FakeWorker, tmp_path: Pa
     worker.succeed(worker.claim(), tmp_path / "made", register_as="sentiment")
     result = cli("watch", job)
     assert result.exit_code == 0
-    assert "Registered as sentiment:1." in result.stdout
+    assert "Registered sentiment:1." in result.stdout
 
 
-def test_watching_a_job_that_fails_ends_with_1(cli: Run, worker: FakeWorker) -> None:
+def test_watching_a_failed_job_exits_with_1(cli: Run, worker: FakeWorker) -> None:
     job = submitted(cli)
     worker.fail(worker.claim())
     result = cli("watch", job)
@@ -38,7 +38,7 @@ def test_watching_a_job_that_fails_ends_with_1(cli: Run, worker: FakeWorker) -> 
     assert f"error: job {job} failed: Only one label. (one_class)" in result.stderr
 
 
-def test_watching_a_cancelled_job_ends_with_1(cli: Run) -> None:
+def test_watching_a_cancelled_job_exits_with_1(cli: Run) -> None:
     job = submitted(cli)
     cli("jobs", "cancel", job)
     for options in ([], ["--json"]):
@@ -47,7 +47,7 @@ def test_watching_a_cancelled_job_ends_with_1(cli: Run) -> None:
         assert "(job_cancelled)" in result.stderr
 
 
-def test_every_message_is_one_line_of_json(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
+def test_json_prints_one_line_per_message(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
     job = submitted(cli)
     lease = worker.claim()
     worker.report(lease, 10, loss=0.7, accuracy=0.5)
@@ -59,9 +59,7 @@ def test_every_message_is_one_line_of_json(cli: Run, worker: FakeWorker, tmp_pat
     assert lines[-1]["data"]["state"] == "succeeded"
 
 
-def test_training_and_watching_show_what_happens_meanwhile(
-    cli: Run, worker: FakeWorker, tmp_path: Path
-) -> None:
+def test_watch_shows_events(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
     def work() -> None:
         lease = worker.claim()
         worker.report(lease, 50, loss=0.31, accuracy=0.8)
@@ -77,7 +75,7 @@ def test_training_and_watching_show_what_happens_meanwhile(
     assert "linear (TF-IDF + logistic regression)" in result.stdout
 
 
-def test_waiting_in_silence_prints_the_job_alone(cli: Run, worker: FakeWorker) -> None:
+def test_wait_prints_only_the_job(cli: Run, worker: FakeWorker) -> None:
     def fail() -> None:
         worker.fail(worker.claim())
 
@@ -90,7 +88,7 @@ def test_waiting_in_silence_prints_the_job_alone(cli: Run, worker: FakeWorker) -
     assert result.stderr.count("\n") == 1
 
 
-def test_a_broken_stream_is_taken_up_where_it_ended(
+def test_broken_stream_is_resumed(
     settings: Settings,
     worker: FakeWorker,
     run: Run,
@@ -117,14 +115,14 @@ def test_a_broken_stream_is_taken_up_where_it_ended(
     assert seen[-1].event == "end"
 
 
-def test_a_service_that_stays_away_ends_the_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_outage_ends_watching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.05)
-    with Client("http://127.0.0.1:9") as client, pytest.raises(Unreachable):
+    monkeypatch.setattr(watch, "OUTAGE_TIMEOUT", 0.05)
+    with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachable):
         next(watch.follow(client, "0"))
 
 
-def test_a_job_that_is_deleted_meanwhile_ends_the_watching(
+def test_deleted_job_ends_watching(
     cli: Run, app: FastAPI, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
@@ -135,14 +133,12 @@ def test_a_job_that_is_deleted_meanwhile_ends_the_watching(
         with app.state.resources.database.write() as session:
             session.execute(delete(Job))  # in one step: a cancelled job ends its stream
             session.commit()
-        with pytest.raises(Refused, match="no job"):
+        with pytest.raises(RequestRejected, match="no job"):
             list(messages)
 
 
-def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
-    cli: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(client: Client, job_id: str) -> Iterator[Message]:
+def test_ctrl_c_keeps_the_job_running(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(client: Client, job_id: str) -> Iterator[StreamMessage]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(watch, "follow", interrupted)

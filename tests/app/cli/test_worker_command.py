@@ -1,4 +1,4 @@
-"""`loraworks worker`: it becomes the worker, and says whether one of this machine is well."""
+"""`loraworks worker`: starts the worker, and checks whether one on this host is healthy."""
 
 import signal
 import socket
@@ -25,7 +25,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start(settings: Settings) -> Iterator[Start]:
-    """Starts `loraworks worker` on the data folder of the test."""
+    """Start `loraworks worker` on the data directory of the test."""
     with ExitStack() as running:
 
         def begin(**environment: str) -> subprocess.Popen[bytes]:
@@ -49,7 +49,7 @@ def well(run: Run, settings: Settings) -> bool:
     return run("worker", "--check", "--data-dir", str(settings.data_dir)).exit_code == 0
 
 
-def test_without_a_broker_it_is_the_one_that_polls(
+def test_without_broker_the_polling_worker_starts(
     start: Start, run: Run, settings: Settings
 ) -> None:
     assert not well(run, settings)
@@ -60,7 +60,7 @@ def test_without_a_broker_it_is_the_one_that_polls(
     assert process.wait(timeout=30) == 0
 
 
-def test_with_a_broker_it_is_one_of_celery(
+def test_with_broker_the_celery_worker_starts(
     start: Start, run: Run, settings: Settings, valkey: ValkeyServer
 ) -> None:
     process = start(LORAWORKS_BROKER_URL=valkey.url())
@@ -70,9 +70,7 @@ def test_with_a_broker_it_is_one_of_celery(
     assert process.wait(timeout=30) == 0
 
 
-def test_a_worker_that_fell_silent_is_not_well(
-    run: Run, settings: Settings, database: Database
-) -> None:
+def test_silent_worker_is_unhealthy(run: Run, settings: Settings, database: Database) -> None:
     def seen(host: str, seconds: float) -> None:
         with database.write() as session:
             session.add(
@@ -88,13 +86,13 @@ def test_a_worker_that_fell_silent_is_not_well(
         return result.exit_code, result.stderr
 
     seen("another-machine", 1)
-    assert check() == (4, "error: no worker of this machine was heard of yet (no_worker)\n")
+    assert check() == (4, "error: no worker on this host has reported in yet (no_worker)\n")
     seen(socket.gethostname(), 100)
     code, told = check()
-    assert (code, "was heard of for 10" in told) == (4, True), told
+    assert (code, "has reported in for 10" in told) == (4, True), told
 
 
-def test_a_wrong_setting_is_named_before_anything_starts(run: Run) -> None:
+def test_invalid_setting_is_reported_before_start(run: Run) -> None:
     result = run("worker", LORAWORKS_DEVICES="tpu")
     assert result.exit_code == 2
     assert "LORAWORKS_DEVICES" in result.stderr

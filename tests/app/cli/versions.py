@@ -11,12 +11,12 @@ from lora_core import manifest
 
 
 def add_version(resources: Resources, artifact: Path, work: Path, name: str = "sentiment") -> str:
-    """Register a copy of an artifact and put it into production; returns its name."""
+    """Register a copy of an artifact, promote it, and return its name."""
     facts = manifest.read(artifact)
     ref = resources.store.put(Path(shutil.copytree(artifact, work)), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
-        row = artifacts.add(session, job_id=None, kind="model", ref=ref)
-        version = registry.register(session, name=name, artifact=row, facts=facts)
+        row = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
+        version = registry.register(session, name=name, artifact=row, manifest=facts)
         number = version.number
         session.commit()
     registry.move_alias(resources.database, name=name, alias="production", number=number)

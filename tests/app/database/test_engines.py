@@ -1,4 +1,4 @@
-"""Reading and writing without losing anything, on each database."""
+"""Reading and writing without data loss, on each database."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ on_all = pytest.mark.parametrize("database_kind", ["sqlite", "sqlite-truncate", 
 
 
 @on_all
-def test_only_what_is_committed_stays(database: Database) -> None:
+def test_only_committed_rows_persist(database: Database) -> None:
     with database.write() as session:
         session.execute(RENAME, {"name": "kept"})
         session.commit()
@@ -36,13 +36,13 @@ def test_only_what_is_committed_stays(database: Database) -> None:
 
 
 @on_all
-def test_a_reader_cannot_write(database: Database) -> None:
+def test_reader_cannot_write(database: Database) -> None:
     with database.read() as session, pytest.raises(DBAPIError, match=r"read-?only"):
         session.execute(text("DELETE FROM api_keys"))
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
-def test_a_reader_sees_one_moment_and_does_not_block_the_writer(database: Database) -> None:
+def test_reader_sees_a_snapshot_and_does_not_block_the_writer(database: Database) -> None:
     with database.read() as reader:
         before = reader.scalar(NAME)
         with database.write() as writer:
@@ -54,7 +54,7 @@ def test_a_reader_sees_one_moment_and_does_not_block_the_writer(database: Databa
 
 
 @on_all
-def test_foreign_keys_hold(database: Database) -> None:
+def test_foreign_keys_are_enforced(database: Database) -> None:
     nobody = "00000000-0000-0000-0000-00000000000a"
     orphan = (
         "INSERT INTO model_aliases (model_id, alias, version_id, moved_at) "  # noqa: S608
@@ -65,8 +65,10 @@ def test_foreign_keys_hold(database: Database) -> None:
 
 
 @on_all
-def test_an_error_does_not_repeat_what_was_to_be_written(database: Database) -> None:
-    insert = text("INSERT INTO api_keys (id, name) VALUES (:id, :name)")  # other columns lack
+def test_database_error_does_not_repeat_the_values(database: Database) -> None:
+    insert = text(
+        "INSERT INTO api_keys (id, name) VALUES (:id, :name)"
+    )  # required columns are missing
     values = {"id": "00000000-0000-0000-0000-00000000000a", "name": "a text of a caller"}
     with database.write() as session, pytest.raises(IntegrityError) as caught:
         session.execute(insert, values)
@@ -74,7 +76,7 @@ def test_an_error_does_not_repeat_what_was_to_be_written(database: Database) -> 
 
 
 @pytest.mark.parametrize("url", ["mysql://somewhere/else", "postgresql+asyncpg://somewhere/else"])
-def test_another_kind_of_database_is_refused(tmp_path: Path, url: str) -> None:
+def test_unsupported_database_is_rejected(tmp_path: Path, url: str) -> None:
     with pytest.raises(UnsupportedDatabase, match=url.partition(":")[0].replace("+", r"\+")):
         open_database(Settings(data_dir=tmp_path, database_url=url))
 
@@ -89,7 +91,7 @@ def test_another_kind_of_database_is_refused(tmp_path: Path, url: str) -> None:
         "sqlite:///loraworks.sqlite3?journal_mode=off",
     ],
 )
-def test_an_address_that_is_none_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+def test_invalid_database_url_is_rejected_without_its_password(tmp_path: Path, url: str) -> None:
     with pytest.raises(DatabaseUrlInvalid, match="LORAWORKS_DATABASE_URL") as caught:
         open_database(Settings(data_dir=tmp_path, database_url=url))
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What PostgreSQL needs to lose nothing, and to hold nobody for ever."""
+"""PostgreSQL: durability and timeouts."""
 
 import threading
 import time
@@ -10,9 +10,13 @@ from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.database import migrations, postgresql
-from app.database.causes import cause
 from app.database.engines import Database, open_database
-from app.database.errors import OUTAGE, DatabaseUnavailable, DatabaseUnreachable
+from app.database.errors import (
+    OUTAGE_ERRORS,
+    DatabaseUnavailable,
+    DatabaseUnreachable,
+    to_app_error,
+)
 from app.settings import Settings
 from tests.proxy import Proxy
 from tests.servers import HOST, PASSWORD, PostgresServer, free_port
@@ -25,7 +29,7 @@ def database_kind() -> str:
 
 @pytest.fixture
 def own() -> Iterator[PostgresServer]:
-    """A server that the test may stop."""
+    """A server that a test may stop."""
     server = PostgresServer()
     try:
         yield server
@@ -37,7 +41,7 @@ def shown(session: Session, name: str) -> object:
     return session.scalar(text(f"SHOW {name}"))
 
 
-def test_sessions_are_durable_and_bounded(database: Database) -> None:
+def test_sessions_are_durable_and_have_timeouts(database: Database) -> None:
     with database.write() as session:
         assert shown(session, "transaction_isolation") == "read committed"
         assert shown(session, "transaction_read_only") == "off"
@@ -53,10 +57,10 @@ def test_sessions_are_durable_and_bounded(database: Database) -> None:
             assert shown(session, "application_name") == "loraworks"
 
 
-def test_defaults_of_the_database_do_not_make_commits_forgetful(
+def test_database_defaults_do_not_disable_synchronous_commit(
     settings: Settings, postgres: PostgresServer
 ) -> None:
-    name = settings.url.rpartition("/")[2]
+    name = settings.sqlalchemy_url.rpartition("/")[2]
     postgres.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     database = open_database(settings)
     with database.write() as session:
@@ -64,8 +68,8 @@ def test_defaults_of_the_database_do_not_make_commits_forgetful(
     database.close()
 
 
-def test_options_in_the_address_count_as_well(settings: Settings) -> None:
-    url = f"{settings.url}?options=-c%20work_mem=9MB&application_name=mine"
+def test_options_of_the_url_are_applied(settings: Settings) -> None:
+    url = f"{settings.sqlalchemy_url}?options=-c%20work_mem=9MB&application_name=mine"
     database = open_database(settings.model_copy(update={"database_url": url}))
     with database.write() as session:
         assert shown(session, "work_mem") == "9MB"
@@ -75,8 +79,8 @@ def test_options_in_the_address_count_as_well(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_each_name_of_postgresql_is_understood(settings: Settings, scheme: str) -> None:
-    url = f"{scheme}:{settings.url.partition(':')[2]}"
+def test_all_postgresql_url_schemes_are_accepted(settings: Settings, scheme: str) -> None:
+    url = f"{scheme}:{settings.sqlalchemy_url.partition(':')[2]}"
     database = open_database(settings.model_copy(update={"database_url": url}))
     migrations.check(database)
     database.close()
@@ -91,13 +95,13 @@ def test_each_name_of_postgresql_is_understood(settings: Settings, scheme: str) 
         ({"database": "nowhere"}, 'database "nowhere" does not exist'),
     ],
 )
-def test_a_database_that_cannot_be_reached_is_named_without_its_password(
+def test_unreachable_database_is_reported_without_its_password(
     postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
     wrong: dict[str, str],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(postgresql, "START_SECONDS", 0.3)
+    monkeypatch.setattr(postgresql, "STARTUP_TIMEOUT_SECONDS", 0.3)
     host, database = wrong.get("host", HOST), wrong.get("database", "postgres")
     password = wrong.get("password", PASSWORD)
     port = free_port() if "port" in wrong else postgres.port
@@ -108,7 +112,7 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(
     assert password not in str(caught.value)
 
 
-def test_a_server_that_starts_together_with_us_is_waited_for(own: PostgresServer) -> None:
+def test_starting_server_is_awaited(own: PostgresServer) -> None:
     starting = threading.Timer(0.5, own.start)
     starting.start()
     database = open_database(Settings(database_url=own.url()))
@@ -118,7 +122,7 @@ def test_a_server_that_starts_together_with_us_is_waited_for(own: PostgresServer
     database.close()
 
 
-def test_connections_come_back_after_a_crash_and_nothing_is_lost(own: PostgresServer) -> None:
+def test_connections_recover_after_a_crash_without_data_loss(own: PostgresServer) -> None:
     own.start()
     database = open_database(Settings(database_url=own.new_database()))
     rename = text("UPDATE api_keys SET name = 'kept'")
@@ -139,12 +143,12 @@ def test_connections_come_back_after_a_crash_and_nothing_is_lost(own: PostgresSe
     database.close()
 
 
-def test_a_server_that_goes_silent_holds_nobody_for_ever(
+def test_unresponsive_server_does_not_block_forever(
     settings: Settings, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(postgresql, "CLIENT_TIMEOUT_SECONDS", 0.5)
     with Proxy(postgres.port) as proxy:
-        url = settings.url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        url = settings.sqlalchemy_url.replace(f":{postgres.port}/", f":{proxy.port}/")
         database = open_database(settings.model_copy(update={"database_url": url}))
         with database.write() as session:
             session.scalar(text("SELECT 1"))
@@ -160,48 +164,50 @@ def test_a_server_that_goes_silent_holds_nobody_for_ever(
 
 
 @pytest.mark.parametrize("engine", ["write", "read"])
-def test_a_freeze_inside_a_transaction_is_an_outage(
+def test_freeze_inside_a_transaction_is_an_outage(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    monkeypatch.setitem(postgresql._LIMITED, "idle_in_transaction_session_timeout", "50ms")
+    monkeypatch.setitem(
+        postgresql._TIMEOUT_PARAMETERS, "idle_in_transaction_session_timeout", "50ms"
+    )
     database = open_database(settings)
     with getattr(database, engine)() as session:
         session.scalar(text("SELECT 1"))
         time.sleep(0.5)
-        with pytest.raises(OUTAGE, match="idle-in-transaction"):
+        with pytest.raises(OUTAGE_ERRORS, match="idle-in-transaction"):
             session.scalar(text("SELECT 2"))
     with getattr(database, engine)() as session:
         assert session.scalar(text("SELECT 3")) == 3
     database.close()
 
 
-def test_a_server_that_takes_no_writes_is_away_until_another_takes_over(
+def test_read_only_server_is_an_outage_until_failover(
     settings: Settings, postgres: PostgresServer
 ) -> None:
-    name = settings.url.rpartition("/")[2]
+    name = settings.sqlalchemy_url.rpartition("/")[2]
     rename = text("UPDATE api_keys SET name = 'kept'")
     postgres.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     database = open_database(settings)
-    with database.write() as session, pytest.raises(OUTAGE, match="read-only") as caught:
+    with database.write() as session, pytest.raises(OUTAGE_ERRORS, match="read-only") as caught:
         session.execute(rename)
-    assert isinstance(cause(caught.value), DatabaseUnavailable)
+    assert isinstance(to_app_error(caught.value), DatabaseUnavailable)
     postgres.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
-    with database.write() as session:  # on a new connection: the old one leads to the old server
+    with database.write() as session:  # on a new connection: the old one is to the old server
         session.execute(rename)
         session.commit()
     database.close()
 
 
-def test_a_reader_that_writes_is_a_mistake_of_ours(database: Database) -> None:
+def test_write_on_a_read_connection_is_not_an_outage(database: Database) -> None:
     with database.read() as session, pytest.raises(InternalError, match="read-only") as caught:
         session.execute(text("DELETE FROM api_keys"))
-    assert cause(caught.value) is None
+    assert to_app_error(caught.value) is None
 
 
-def test_a_lock_is_not_waited_for_without_end(
+def test_lock_wait_has_a_timeout(
     database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(postgresql._LIMITED, "lock_timeout", "100ms")
+    monkeypatch.setitem(postgresql._TIMEOUT_PARAMETERS, "lock_timeout", "100ms")
     impatient = open_database(settings)
     rename = text("UPDATE api_keys SET name = 'mine'")
     with database.write() as holder, impatient.write() as other:

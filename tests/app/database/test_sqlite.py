@@ -1,4 +1,4 @@
-"""What SQLite needs to lose nothing."""
+"""SQLite: durability and locking."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,10 +18,8 @@ def pragma(session: Session, name: str) -> object:
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite", "sqlite-truncate"])
-def test_read_then_write_loses_no_update_between_threads_and_processes(
-    database: Database, settings: Settings
-) -> None:
-    other = open_database(settings)  # connections of its own, as another process has
+def test_concurrent_read_then_write_loses_no_update(database: Database, settings: Settings) -> None:
+    other = open_database(settings)  # separate connections, like those of another process
 
     def count_up(number: int) -> None:
         with (database if number % 2 else other).write() as session:
@@ -40,7 +38,7 @@ def test_read_then_write_loses_no_update_between_threads_and_processes(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite", "sqlite-truncate"])
-def test_a_writer_waits_for_the_lock_and_in_the_end_gives_up(
+def test_writer_waits_for_the_lock_up_to_a_timeout(
     database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = open_database(settings)
@@ -54,7 +52,7 @@ def test_a_writer_waits_for_the_lock_and_in_the_end_gives_up(
         waiter.rollback()
 
         holder.execute(text("SELECT 1"))
-        monkeypatch.setattr("app.database.sqlite.BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("app.database.sqlite.BUSY_TIMEOUT_SECONDS", 0.05)
         with pytest.raises(OperationalError, match="database is locked"):
             waiter.execute(text("SELECT 1"))
     other.close()
@@ -63,7 +61,7 @@ def test_a_writer_waits_for_the_lock_and_in_the_end_gives_up(
 @pytest.mark.parametrize(
     ("database_kind", "journal"), [("sqlite", "wal"), ("sqlite-truncate", "truncate")]
 )
-def test_connections_are_set_up_to_be_safe(database: Database, journal: str) -> None:
+def test_connections_have_safe_pragmas(database: Database, journal: str) -> None:
     with database.write() as session:
         assert pragma(session, "foreign_keys") == 1
         assert pragma(session, "synchronous") == 2
@@ -87,7 +85,7 @@ def test_connections_are_set_up_to_be_safe(database: Database, journal: str) -> 
         ((3, 7, 0), False),
     ],
 )
-def test_wal_is_used_only_with_the_fix(version: tuple[int, int, int], safe: bool) -> None:
+def test_wal_requires_the_fix(version: tuple[int, int, int], safe: bool) -> None:
     assert wal_is_safe(version) is safe
 
 

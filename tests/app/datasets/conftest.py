@@ -1,4 +1,4 @@
-"""Uploads, and what they leave behind."""
+"""Fixtures: upload a file, and list the files that are stored."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ Upload = Callable[..., Any]
 
 @pytest.fixture
 def upload(client: TestClient) -> Upload:
-    """Posts a file; the fields come as keywords."""
+    """Upload a file, with form fields as keyword arguments."""
 
     def post(content: str | bytes | Path = REVIEWS, filename: str = "a.csv", **fields: str) -> Any:
         data = content.read_bytes() if isinstance(content, Path) else content
@@ -29,8 +29,8 @@ def upload(client: TestClient) -> Upload:
 
 
 @pytest.fixture
-def kept(settings: Settings) -> Callable[[], list[str]]:
-    """Names of all files that lie in the folder of uploads and in the store."""
+def stored_files(settings: Settings) -> Callable[[], list[str]]:
+    """Names of all files in the upload directory and in the store."""
     folders = (settings.datasets_dir, settings.artifacts_dir)
 
     def names() -> list[str]:

@@ -1,4 +1,4 @@
-"""What is found in a data set is kept with it, and can be asked for later."""
+"""The diagnosis of a data set is stored with it, and can be requested later."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,13 +7,13 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from app.auth.service import NewKey
+from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.datasets import repository
-from app.datasets.inspection import Columns, Inspection
+from app.datasets.inspection import DatasetColumns, Inspection
 from app.datasets.tables import Dataset
 from app.sandbox import process
-from app.sandbox.process import Ended
+from app.sandbox.process import SandboxResult
 from app.settings import Settings
 from lora_core import child_protocol
 from lora_core.errors.data import DataTooLarge
@@ -26,17 +26,22 @@ LEAKING = "text,label,split\n" + "".join(
 LEAKING += "sentence0 word0 end0,neg,test\n"
 
 
-# Sound, and enough for a learning curve.
+# Valid, and enough rows for a learning curve.
 MANY = "text,label\n" + "".join(
     f"sentence{i} word{i} {('dull', 'fine')[i % 2] if i % 5 else 'odd'},{('neg', 'pos')[i % 2]}\n"
     for i in range(300)
 )
 
-READING = ("encoding", "separator", "sheet", "blank_rows")  # how the file was read
+READING = (
+    "encoding",
+    "separator",
+    "sheet",
+    "blank_rows",
+)  # keys that describe how the file was read
 
 
-def forget(database: Database, ref: str) -> None:
-    """As an upload of a version that made no diagnosis and did not say how it read the file."""
+def remove_diagnosis(database: Database, ref: str) -> None:
+    """Simulate an upload by an older version, without diagnosis and reading parameters."""
     with database.write() as session:
         dataset = repository.resolve(session, ref)
         profile = dict(dataset.profile)
@@ -58,7 +63,7 @@ def test_an_upload_is_diagnosed(client: TestClient, upload: Upload) -> None:
         "code": "leaked",
         "level": "error",
         "count": 1,
-        "message": "Texts that stand in two parts: 1 row of test in train.",
+        "message": "Texts that occur in two splits: 1 row of test in train.",
         "advice": diagnosis["findings"][0]["advice"],
         "examples": [
             {
@@ -80,14 +85,16 @@ def test_an_upload_is_diagnosed(client: TestClient, upload: Upload) -> None:
     assert diagnosis["more_labels"]["code"] == "too_few"
 
 
-def test_texts_without_labels_are_diagnosed(upload: Upload) -> None:
+def test_unlabeled_texts_are_diagnosed(upload: Upload) -> None:
     dataset = upload("text\na b c\na b c\n", "inbox.csv", purpose="predict").json()
     assert codes(dataset) == ["duplicates"]
     assert dataset["diagnosis"]["balance"] is None
     assert dataset["diagnosis"]["more_labels"]["code"] == "no_labels"
 
 
-def test_the_learning_curve_is_kept_with_the_diagnosis(client: TestClient, upload: Upload) -> None:
+def test_the_learning_curve_is_stored_with_the_diagnosis(
+    client: TestClient, upload: Upload
+) -> None:
     dataset = upload(MANY, "many.csv").json()
     found = dataset["diagnosis"]["more_labels"]
     assert (found["code"], found["basis"], found["texts"]) == ("measured", "linear", 300)
@@ -96,39 +103,39 @@ def test_the_learning_curve_is_kept_with_the_diagnosis(client: TestClient, uploa
     assert client.get("/v1/datasets/many").json() == dataset
 
 
-def test_without_time_for_the_curve_the_rest_is_kept(
+def test_a_timeout_during_the_learning_curve_keeps_the_rest(
     upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = process.run
+    run_child = process.run_child
 
-    def hurried(*arguments: Any, **limits: Any) -> Ended:
-        """Stopped before its last line."""
-        ended = whole(*arguments, **limits)
-        told = ended.report.splitlines(keepends=True)
-        assert len(told) == 3
-        return Ended(None, b"".join(told[:-1]), ended.complaints)
+    def stopped_early(*arguments: Any, **limits: Any) -> SandboxResult:
+        """The child is stopped before its last line."""
+        ended = run_child(*arguments, **limits)
+        lines = ended.stdout.splitlines(keepends=True)
+        assert len(lines) == 3
+        return SandboxResult(None, b"".join(lines[:-1]), ended.stderr)
 
-    monkeypatch.setattr(process, "run", hurried)
+    monkeypatch.setattr(process, "run_child", stopped_early)
     dataset = upload(MANY, "many.csv").json()
     assert dataset["diagnosis"]["more_labels"] is None
     assert dataset["findings"] == {}
 
 
-def test_an_older_upload_is_shown_and_diagnosed_on_request(
+def test_an_upload_of_an_older_version_is_diagnosed_on_request(
     client: TestClient, upload: Upload, database: Database
 ) -> None:
     fresh = upload(LEAKING, "films.csv").json()
-    forget(database, "films")
+    remove_diagnosis(database, "films")
     old = client.get("/v1/datasets/films").json()
     profile = {name: each for name, each in fresh["profile"].items() if name not in READING}
     checked = {**fresh, "profile": profile}
     assert old == {**checked, "diagnosis": None, "findings": None}
-    answer = client.post("/v1/datasets/films/check")
-    assert (answer.status_code, answer.json()) == (200, checked)
+    response = client.post("/v1/datasets/films/check")
+    assert (response.status_code, response.json()) == (200, checked)
     assert client.get("/v1/datasets/films:1").json() == checked
 
 
-def test_texts_go_with_their_data_set(
+def test_example_texts_are_deleted_with_the_data_set(
     client: TestClient, upload: Upload, database: Database
 ) -> None:
     dataset = upload(LEAKING, "films.csv").json()
@@ -140,14 +147,14 @@ def test_texts_go_with_their_data_set(
         assert "sentence0" not in str(row.profile)
 
 
-def test_what_is_not_there_is_not_checked(client: TestClient, upload: Upload) -> None:
+def test_a_deleted_data_set_cannot_be_checked(client: TestClient, upload: Upload) -> None:
     dataset = upload().json()
     client.delete(f"/v1/datasets/{dataset['id']}")
     for call in (client.post("/v1/datasets/a/check"), client.get("/v1/datasets/a/rows")):
         assert (call.status_code, call.json()["code"]) == (404, "dataset_not_found")
 
 
-def test_a_damaged_file_is_not_checked(
+def test_a_damaged_file_cannot_be_checked(
     client: TestClient, upload: Upload, settings: Settings
 ) -> None:
     upload()
@@ -157,21 +164,21 @@ def test_a_damaged_file_is_not_checked(
         assert (call.status_code, call.json()["code"]) == (409, "dataset_damaged")
 
 
-def test_checking_needs_the_right_to_write(
-    locked_client: TestClient, new_key: Callable[..., NewKey]
+def test_check_requires_the_write_scope(
+    anonymous_client: TestClient, new_key: Callable[..., CreatedKey]
 ) -> None:
     reader = {"Authorization": f"Bearer {new_key('datasets:read').text}"}
-    assert locked_client.post("/v1/datasets/a/check", headers=reader).status_code == 403
-    assert locked_client.get("/v1/datasets/a/rows", headers=reader).status_code == 404
-    assert locked_client.get("/v1/datasets/a/rows").status_code == 401
+    assert anonymous_client.post("/v1/datasets/a/check", headers=reader).status_code == 403
+    assert anonymous_client.get("/v1/datasets/a/rows", headers=reader).status_code == 404
+    assert anonymous_client.get("/v1/datasets/a/rows").status_code == 401
 
 
 def test_the_api_describes_a_diagnosis(client: TestClient) -> None:
     described = client.get("/openapi.json").json()["components"]["schemas"]
-    assert described["Finding"]["properties"]["level"]["$ref"].endswith("/Level")
-    assert described["Level"]["enum"] == ["error", "warning", "info"]
+    assert described["Finding"]["properties"]["level"]["$ref"].endswith("/Severity")
+    assert described["Severity"]["enum"] == ["error", "warning", "info"]
     shown = described["DatasetView"]["properties"]["diagnosis"]
-    assert {"$ref": "#/components/schemas/Diagnosis"} in shown["anyOf"]
+    assert {"$ref": "#/components/schemas/DataReport"} in shown["anyOf"]
 
 
 PROFILE = b'{"rows": 2}\n'
@@ -179,47 +186,51 @@ PROFILE = b'{"rows": 2}\n'
 
 @pytest.fixture
 def inspection(settings: Settings) -> Inspection:
-    """Of a file that nobody opens."""
+    """An inspection whose child process is replaced."""
     return Inspection(
-        settings.data_dir / "x.csv", "a.csv", Columns("text", "label", None), settings
+        settings.data_dir / "x.csv", "a.csv", DatasetColumns("text", "label", None), settings
     )
 
 
 @pytest.mark.parametrize(
     "ended",
     [
-        Ended(None, PROFILE, ""),
-        Ended(None, PROFILE + b'{"rows": 2, "fin', ""),
-        Ended(1, PROFILE, "MemoryError"),
-        Ended(-11, PROFILE, ""),
+        SandboxResult(None, PROFILE, ""),
+        SandboxResult(None, PROFILE + b'{"rows": 2, "fin', ""),
+        SandboxResult(1, PROFILE, "MemoryError"),
+        SandboxResult(-11, PROFILE, ""),
     ],
 )
-def test_a_file_stands_when_only_its_diagnosis_did_not_fit(
-    inspection: Inspection, monkeypatch: pytest.MonkeyPatch, ended: Ended
+def test_a_profile_without_diagnosis_if_only_the_diagnosis_exceeded_limits(
+    inspection: Inspection, monkeypatch: pytest.MonkeyPatch, ended: SandboxResult
 ) -> None:
-    monkeypatch.setattr(process, "run", lambda *_, **__: ended)
+    monkeypatch.setattr(process, "run_child", lambda *_, **__: ended)
     assert inspection.profile() == {"rows": 2, "diagnosis": None}
 
 
-def test_a_diagnosis_that_does_not_fit_is_told_to_who_asks_for_it(
+def test_a_requested_diagnosis_that_exceeds_limits_is_an_error(
     inspection: Inspection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "run", lambda *_, **__: Ended(None, PROFILE, ""))
+    monkeypatch.setattr(process, "run_child", lambda *_, **__: SandboxResult(None, PROFILE, ""))
     with pytest.raises(DataTooLarge, match=r"a\.csv.*time needed"):
         inspection.diagnosis()
 
 
-def test_a_file_that_cannot_be_read_is_never_kept(
+def test_an_unreadable_file_is_an_error(
     inspection: Inspection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
-    monkeypatch.setattr(process, "run", lambda *_, **__: Ended(child_protocol.FAILED, told, ""))
+    lines = (
+        b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
+    )
+    monkeypatch.setattr(
+        process, "run_child", lambda *_, **__: SandboxResult(child_protocol.FAILED, lines, "")
+    )
     for ask in (inspection.profile, inspection.diagnosis):
         with pytest.raises(Exception, match=r"a\.csv has no rows"):
             ask()
 
 
-def test_hostile_texts_stay_texts(upload: Upload) -> None:
+def test_hostile_texts_are_returned_unchanged(upload: Upload) -> None:
     hostile = '<img src=x onerror=alert(1)> \\u202e "'
     content = REVIEWS + "".join(
         f'"{hostile.replace(chr(34), chr(34) * 2)}",pos\n' for _ in range(2)

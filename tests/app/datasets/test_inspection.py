@@ -1,4 +1,4 @@
-"""The child that parses: its limits hold; however it ends, the caller is told and nothing stays."""
+"""The parser child process: its limits, and how each of its ends is reported."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import Unreadable
-from app.datasets.inspection import Columns, Inspection
+from app.datasets.errors import DatasetUnreadable
+from app.datasets.inspection import DatasetColumns, Inspection
 from app.settings import Settings
-from lora_core.errors.data import BrokenRows, DataTooLarge, MissingColumn
+from lora_core.errors.data import DataTooLarge, InvalidRow, MissingColumn
 from tests.waiting import wait_until
 
-COLUMNS = Columns("text", "label", None)
+COLUMNS = DatasetColumns("text", "label", None)
 
 
 def limited(*limits: int, code: str) -> subprocess.CompletedProcess[str]:
@@ -30,58 +30,56 @@ def limited(*limits: int, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_limits_are_those_asked_for() -> None:
+def test_resource_limits_are_applied() -> None:
     code = "import resource as r; print([r.getrlimit(k) for k in (r.RLIMIT_AS, r.RLIMIT_CPU, "
     code += "r.RLIMIT_FSIZE, r.RLIMIT_CORE)])"
     done = limited(2**29, 7, 1000, code=code)
     assert done.stdout == f"{[(2**29,) * 2, (7, 7), (1000, 1000), (0, 0)]}\n", done.stderr
 
 
-def test_more_memory_is_not_given() -> None:
+def test_memory_is_limited() -> None:
     done = limited(2**28, 10, 1000, code="bytearray(2**29)")
     assert done.returncode == 1
     assert "MemoryError" in done.stderr
 
 
-def test_more_processor_time_is_not_given() -> None:
+def test_cpu_time_is_limited() -> None:
     done = limited(2**28, 1, 1000, code="while True: pass")
     assert done.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
-def test_no_large_file_can_be_written(tmp_path: Path) -> None:
+def test_file_size_is_limited(tmp_path: Path) -> None:
     code = f"open({str(tmp_path / 'x')!r}, 'ab', 0).write(bytes(600)) and 0;" * 3
     done = limited(2**28, 10, 1000, code=code)
     assert "File too large" in done.stderr
     assert (tmp_path / "x").stat().st_size <= 1000
 
 
-def test_nobody_can_be_called_where_the_system_allows_that() -> None:
-    asked = ["unshare", "--net", *(["--user"] if os.geteuid() else []), "true"]
-    allowed = subprocess.run(asked, capture_output=True, check=False).returncode == 0
+def test_the_network_is_unreachable_where_namespaces_are_allowed() -> None:
+    command = ["unshare", "--net", *(["--user"] if os.geteuid() else []), "true"]
+    allowed = subprocess.run(command, capture_output=True, check=False).returncode == 0
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
-        call = f"import socket; socket.create_connection({address!r}); print('heard')"
+        call = f"import socket; socket.create_connection({address!r}); print('connected')"
         assert subprocess.run([sys.executable, "-c", call], check=False).returncode == 0
         done = limited(2**28, 10, 1000, code=call)
-    assert done.stdout == ("" if allowed else "heard\n")
+    assert done.stdout == ("" if allowed else "connected\n")
     assert ("Network is unreachable" in done.stderr) is allowed
 
 
-def test_what_is_wrong_is_said_under_the_name_that_the_caller_knows(
-    tmp_path: Path, settings: Settings
-) -> None:
+def test_errors_have_the_file_name_of_the_client(tmp_path: Path, settings: Settings) -> None:
     file = tmp_path / "0197.csv"
     file.write_text('text,label\na,x\nb,y\n"c')
-    with pytest.raises(BrokenRows, match=r"films\.csv, row 3") as refused:
+    with pytest.raises(InvalidRow, match=r"films\.csv, row 3") as raised:
         Inspection(file, "films.csv", COLUMNS, settings).profile()
-    assert refused.value.detail["row"] == 3
+    assert raised.value.detail["row"] == 3
     with pytest.raises(MissingColumn, match="review"):
-        Inspection(file, "films.csv", Columns("review", "label", None), settings).profile()
+        Inspection(file, "films.csv", DatasetColumns("review", "label", None), settings).profile()
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sound, but more than a second's work and more than 256 MB."""
+    """A valid file that needs more than a second and more than 256 MB."""
     file = tmp_path_factory.mktemp("large") / "large.csv"
     line = "word " * 40
     with file.open("w") as content:
@@ -92,12 +90,12 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def child_of(work: Callable[[], object]) -> Iterator[int]:
-    """Runs `work` in a thread and gives the id of the parser that it starts."""
+    """Run `work` in a thread, and yield the process id of the parser that it starts."""
     with ThreadPoolExecutor(1) as pool:
         before = set(_children())
         running = pool.submit(work)
         deadline = time.monotonic() + 20
-        while not (found := [pid for pid in set(_children()) - before if _parses(pid)]):
+        while not (found := [pid for pid in set(_children()) - before if _is_parser(pid)]):
             assert time.monotonic() < deadline, "no parser was started"
             assert not running.done(), running.exception()
             time.sleep(0.01)
@@ -110,32 +108,32 @@ def _children() -> list[int]:
     return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
-def _parses(pid: int) -> bool:
+def _is_parser(pid: int) -> bool:
     try:
         return b"\0inspect\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
 
 
-def test_a_slow_parser_is_ended_with_all_that_it_started(large: Path, settings: Settings) -> None:
-    hurried = settings.model_copy(update={"inspect_seconds": 0.3})
+def test_a_slow_parser_is_killed_with_its_children(large: Path, settings: Settings) -> None:
+    short_timeout = settings.model_copy(update={"inspect_seconds": 0.3})
     before, started = _children(), time.monotonic()
-    with pytest.raises(DataTooLarge, match=r"time needed to read it is over the limit of 0\.3 s"):
-        Inspection(large, "a.csv", COLUMNS, hurried).profile()
+    with pytest.raises(DataTooLarge, match=r"time needed to read it exceeds the limit of 0\.3 s"):
+        Inspection(large, "a.csv", COLUMNS, short_timeout).profile()
     assert time.monotonic() - started < 5
     assert _children() == before
 
 
-def test_a_parser_out_of_memory_is_told_as_such(large: Path, settings: Settings) -> None:
-    narrow = settings.model_copy(update={"inspect_memory_mb": 256})
-    with pytest.raises(DataTooLarge, match="is over the limit of"):
-        Inspection(large, "a.csv", COLUMNS, narrow).profile()
+def test_out_of_memory_is_reported(large: Path, settings: Settings) -> None:
+    low_memory = settings.model_copy(update={"inspect_memory_mb": 256})
+    with pytest.raises(DataTooLarge, match="exceeds the limit of"):
+        Inspection(large, "a.csv", COLUMNS, low_memory).profile()
 
 
 @pytest.mark.parametrize(
-    ("end", "error"), [(signal.SIGSEGV, Unreadable), (signal.SIGKILL, DataTooLarge)]
+    ("end", "error"), [(signal.SIGSEGV, DatasetUnreadable), (signal.SIGKILL, DataTooLarge)]
 )
-def test_a_parser_that_dies_is_told_as_such(
+def test_a_killed_parser_is_reported(
     large: Path, settings: Settings, end: signal.Signals, error: type[Exception]
 ) -> None:
     def work() -> None:
@@ -146,20 +144,20 @@ def test_a_parser_that_dies_is_told_as_such(
         os.kill(pid, end)
 
 
-def test_the_parser_knows_no_secret_of_the_service(
+def test_the_parser_has_no_secrets_in_its_environment(
     large: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORAWORKS_PEPPER", "canary-of-32-characters-or-more-x")
     stop = threading.Event()
-    hurried = settings.model_copy(update={"inspect_seconds": 5})
+    short_timeout = settings.model_copy(update={"inspect_seconds": 5})
 
     def work() -> None:
-        with pytest.raises((DataTooLarge, Unreadable)):
-            Inspection(large, "a.csv", COLUMNS, hurried).profile()
+        with pytest.raises((DataTooLarge, DatasetUnreadable)):
+            Inspection(large, "a.csv", COLUMNS, short_timeout).profile()
         stop.set()
 
     with child_of(work) as pid:
-        # It is empty for a moment, in which the process becomes another program.
+        # The file is empty for a moment, during exec.
         environment = wait_until(Path(f"/proc/{pid}/environ").read_bytes)
         os.kill(pid, signal.SIGKILL)
     assert b"OMP_NUM_THREADS=1" in environment

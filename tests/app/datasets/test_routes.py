@@ -1,4 +1,4 @@
-"""A file becomes a data set, is found again, and goes."""
+"""Upload, retrieval and deletion of data sets."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,19 +14,21 @@ from starlette.testclient import TestClient
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
 from app.main import create_app
-from app.queue.states import JobState, Lane
+from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job
 from app.settings import Settings
 from tests.app.datasets.conftest import REVIEWS, Upload
 
-Kept = Callable[[], list[str]]
+StoredFiles = Callable[[], list[str]]
 LABELS = {"neg": 10, "pos": 10}
 
 
-def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kept) -> None:
-    answer = upload(filename="My Reviews (1).csv")
-    assert answer.status_code == 201, answer.text
-    dataset = answer.json()
+def test_an_upload_creates_a_data_set(
+    client: TestClient, upload: Upload, stored_files: StoredFiles
+) -> None:
+    response = upload(filename="My Reviews (1).csv")
+    assert response.status_code == 201, response.text
+    dataset = response.json()
     assert dataset == {
         "id": IsStr(regex=r"[0-9a-f-]{36}"),
         "name": "my-reviews-1",
@@ -49,45 +51,45 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
         "created_at": IsDatetime(iso_string=True),
     }
     assert dataset["profile"]["duplicates"] == 0
-    assert kept() == [f"{dataset['id']}.csv"]
+    assert stored_files() == [f"{dataset['id']}.csv"]
     listed = {name: dataset[name] for name in dataset if name not in ("profile", "diagnosis")}
     assert client.get("/v1/datasets").json() == {"data": [listed], "next": None}
     for ref in ("my-reviews-1", "my-reviews-1:1", dataset["id"]):
         assert client.get(f"/v1/datasets/{ref}").json() == dataset
 
 
-def test_a_list_neither_shows_nor_reads_what_grows_with_the_labels(
+def test_the_list_does_not_load_fields_that_grow_with_the_labels(
     client: TestClient, app: FastAPI, upload: Upload
 ) -> None:
     rows = "".join(f"text {n},label {n % 500}\n" for n in range(1100))
-    whole = upload(f"text,label\n{rows}", "many.csv").json()
-    assert len(whole["labels"]) == whole["label_count"] == 500
+    uploaded = upload(f"text,label\n{rows}", "many.csv").json()
+    assert len(uploaded["labels"]) == uploaded["label_count"] == 500
     statements: list[str] = []
 
     def sent(_: Any, __: Any, statement: str, *___: Any) -> None:
         statements.append(statement)
 
     event.listen(app.state.resources.database.read_engine, "before_cursor_execute", sent)
-    answer = client.get("/v1/datasets")
+    response = client.get("/v1/datasets")
     page = client.get("/datasets")
-    [listed] = answer.json()["data"]
+    [listed] = response.json()["data"]
     assert listed["labels"] == dict.fromkeys(sorted(f"label {n}" for n in range(100))[:10], 3)
-    assert (listed["label_count"], listed["findings"]) == (500, whole["findings"])
-    assert len(answer.content) < 1500
+    assert (listed["label_count"], listed["findings"]) == (500, uploaded["findings"])
+    assert len(response.content) < 1500
     assert "and 497 more" in page.text
     assert any("datasets.overview" in each for each in statements)
     assert not any("datasets.profile" in each for each in statements)
 
 
-def test_the_file_comes_back_as_it_was_unless_it_is_damaged(
+def test_download_returns_the_file_unless_it_is_damaged(
     client: TestClient, upload: Upload, settings: Settings
 ) -> None:
     dataset = upload(filename="My \u00fc.csv").json()
     for ref in (dataset["name"], dataset["ref"], dataset["id"]):
-        answer = client.get(f"/v1/datasets/{ref}/content")
-        assert answer.text == REVIEWS
-        assert answer.headers["Content-Type"] == "application/octet-stream"
-        assert "attachment" in answer.headers["Content-Disposition"]
+        response = client.get(f"/v1/datasets/{ref}/content")
+        assert response.text == REVIEWS
+        assert response.headers["Content-Type"] == "application/octet-stream"
+        assert "attachment" in response.headers["Content-Disposition"]
     assert client.get("/v1/datasets/none/content").json()["code"] == "dataset_not_found"
     [file] = settings.artifacts_dir.rglob("*.csv")
     file.write_bytes(b"other")
@@ -95,14 +97,14 @@ def test_the_file_comes_back_as_it_was_unless_it_is_damaged(
     assert (damaged.status_code, damaged.json()["code"]) == (409, "dataset_damaged")
 
 
-def test_columns_and_name_are_taken_from_the_form(upload: Upload) -> None:
-    """The other formats are in test_rows.py."""
+def test_columns_and_name_from_the_form(upload: Upload) -> None:
+    """The other formats are tested in test_row_pages.py."""
     content = REVIEWS.replace("text,label", "review,stars").encode()
     fields = {"text_column": "review", "label_column": "stars", "name": "films"}
-    answer = upload(content, "a.CSV", **fields)
-    assert (answer.status_code, answer.json()["name"]) == (201, "films")
-    assert answer.json()["text_column"] == "review"
-    assert answer.json()["labels"] == LABELS
+    response = upload(content, "a.CSV", **fields)
+    assert (response.status_code, response.json()["name"]) == (201, "films")
+    assert response.json()["text_column"] == "review"
+    assert response.json()["labels"] == LABELS
 
 
 def test_a_split_column_is_found_and_counted(upload: Upload) -> None:
@@ -114,25 +116,29 @@ def test_a_split_column_is_found_and_counted(upload: Upload) -> None:
     assert dataset["profile"]["splits"] == {"train": 16, "test": 8}
 
 
-def test_the_same_file_again_gives_the_version_that_is_there(upload: Upload, kept: Kept) -> None:
+def test_uploading_the_same_file_returns_the_existing_version(
+    upload: Upload, stored_files: StoredFiles
+) -> None:
     first = upload()
     again = upload()
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json() == first.json()
-    assert len(kept()) == 1
+    assert len(stored_files()) == 1
     assert upload(name="other").json()["ref"] == "other:1"
     assert upload(text_column="label", label_column="label").status_code == 201
 
 
-def test_a_file_sent_twice_at_once_is_kept_once(upload: Upload, kept: Kept) -> None:
+def test_concurrent_uploads_of_a_file_are_stored_once(
+    upload: Upload, stored_files: StoredFiles
+) -> None:
     with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda _: upload(), range(2)))
-    assert sorted(answer.status_code for answer in answers) == [200, 201]
-    assert answers[0].json() == answers[1].json()
-    assert len(kept()) == 1
+        responses = list(pool.map(lambda _: upload(), range(2)))
+    assert sorted(response.status_code for response in responses) == [200, 201]
+    assert responses[0].json() == responses[1].json()
+    assert len(stored_files()) == 1
 
 
-def test_versions_count_per_name_and_never_come_back(client: TestClient, upload: Upload) -> None:
+def test_versions_count_per_name_and_are_never_reused(client: TestClient, upload: Upload) -> None:
     refs = []
     for extra in ("a", "b", "c"):
         dataset = upload(f"{REVIEWS}{extra},pos\n").json()
@@ -144,18 +150,20 @@ def test_versions_count_per_name_and_never_come_back(client: TestClient, upload:
     assert refs == ["a:1", "a:2", "a:3"]
 
 
-def test_a_deleted_data_set_is_gone(client: TestClient, upload: Upload, kept: Kept) -> None:
+def test_a_deleted_data_set_is_not_found(
+    client: TestClient, upload: Upload, stored_files: StoredFiles
+) -> None:
     dataset = upload().json()
     url = f"/v1/datasets/{dataset['id']}"
     assert client.delete(url).status_code == 204
-    assert kept() == []
+    assert stored_files() == []
     for gone in (client.delete(url), client.get(url), client.get("/v1/datasets/a")):
         assert (gone.status_code, gone.json()["code"]) == (404, "dataset_not_found")
     assert client.get("/v1/datasets").json()["data"] == []
     assert upload().json()["ref"] == "a:2"
 
 
-def test_a_data_set_is_deleted_by_its_name(client: TestClient, upload: Upload) -> None:
+def test_delete_by_name(client: TestClient, upload: Upload) -> None:
     upload()
     assert client.delete("/v1/datasets/a:2").status_code == 404
     assert client.delete("/v1/datasets/a:1").status_code == 204
@@ -168,7 +176,7 @@ def _job(dataset_id: str, state: JobState) -> Job:
         created_by=LOCAL_KEY_ID,
         labels={},
         method="lora",
-        lane=Lane.CPU,
+        lane=DeviceClass.CPU,
         spec={},
         spec_version=1,
         spec_sha256="0" * 64,
@@ -180,8 +188,8 @@ def _job(dataset_id: str, state: JobState) -> Job:
     )
 
 
-def test_a_data_set_stays_while_a_job_may_read_it(
-    client: TestClient, upload: Upload, database: Database, kept: Kept
+def test_a_data_set_in_use_cannot_be_deleted(
+    client: TestClient, upload: Upload, database: Database, stored_files: StoredFiles
 ) -> None:
     dataset, other = upload().json(), upload(name="other").json()
     url = f"/v1/datasets/{dataset['id']}"
@@ -193,7 +201,7 @@ def test_a_data_set_stays_while_a_job_may_read_it(
             session.commit()
         refused = client.delete(url)
         assert (refused.status_code, refused.json()["code"]) == (409, "dataset_in_use"), state
-    assert f"{dataset['id']}.csv" in kept()
+    assert f"{dataset['id']}.csv" in stored_files()
     assert client.delete(f"/v1/datasets/{other['id']}").status_code == 204
     with database.write() as session:
         session.execute(delete(Job))
@@ -205,11 +213,11 @@ def test_a_data_set_stays_while_a_job_may_read_it(
 def test_an_unknown_data_set_is_not_found(client: TestClient, upload: Upload) -> None:
     upload()
     for ref in ("b", "a:0", "a:99", str(uuid4()), str(UUID(int=0)), "A", "%2e%2e%5cx", "a%00", "é"):
-        answer = client.get(f"/v1/datasets/{ref}")
-        assert (answer.status_code, answer.json()["code"]) == (404, "dataset_not_found"), ref
+        response = client.get(f"/v1/datasets/{ref}")
+        assert (response.status_code, response.json()["code"]) == (404, "dataset_not_found"), ref
 
 
-def test_data_sets_come_in_pages(client: TestClient, upload: Upload) -> None:
+def test_pagination(client: TestClient, upload: Upload) -> None:
     for name in ("one", "two", "three"):
         upload(name=name)
     first = client.get("/v1/datasets", params={"limit": 2}).json()
@@ -218,13 +226,13 @@ def test_data_sets_come_in_pages(client: TestClient, upload: Upload) -> None:
     assert [dataset["name"] for dataset in second["data"]] == ["one"]
 
 
-def test_more_rows_than_are_kept_are_refused(settings: Settings, kept: Kept) -> None:
+def test_too_many_rows_are_rejected(settings: Settings, stored_files: StoredFiles) -> None:
     narrow = create_app(settings.model_copy(update={"max_rows": 19}))
     with TestClient(narrow) as client:
-        answer = client.post("/v1/datasets", files={"file": ("a.csv", REVIEWS)})
-    assert (answer.status_code, answer.json()["code"]) == (422, "data_too_large")
-    assert "rows" in answer.json()["detail"]
-    assert kept() == []
+        response = client.post("/v1/datasets", files={"file": ("a.csv", REVIEWS)})
+    assert (response.status_code, response.json()["code"]) == (422, "data_too_large")
+    assert "rows" in response.json()["detail"]
+    assert stored_files() == []
 
 
 BROKEN: dict[str, tuple[str | bytes, str, str]] = {
@@ -242,28 +250,30 @@ BROKEN: dict[str, tuple[str | bytes, str, str]] = {
 }
 
 
-# Each costs a process; that each is found there is shown in tests/lora_core/data.
+# Each case starts a process. All cases are covered in tests/lora_core/data.
 FIRST = ("one class", "missing column", "NUL")
 
 
 @pytest.mark.parametrize(
     "what", [*FIRST, *(pytest.param(w, marks=pytest.mark.slow) for w in BROKEN if w not in FIRST)]
 )
-def test_a_broken_file_is_refused_with_the_place(
-    client: TestClient, upload: Upload, kept: Kept, what: str
+def test_a_broken_file_is_rejected_with_the_location(
+    client: TestClient, upload: Upload, stored_files: StoredFiles, what: str
 ) -> None:
-    content, code, place = BROKEN[what]
-    answer = upload(content, filename="films.csv")
-    problem: dict[str, Any] = answer.json()
-    assert (answer.status_code, problem["code"]) == (422, code), problem
-    assert place in problem["detail"]
+    content, code, location = BROKEN[what]
+    response = upload(content, filename="films.csv")
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, problem["code"]) == (422, code), problem
+    assert location in problem["detail"]
     assert problem["detail"].startswith("films.csv")
-    assert kept() == []
+    assert stored_files() == []
     assert client.get("/v1/datasets").json()["data"] == []
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_a_file_to_predict_needs_no_labels(client: TestClient, upload: Upload, ending: str) -> None:
+def test_a_file_for_prediction_needs_no_labels(
+    client: TestClient, upload: Upload, ending: str
+) -> None:
     content = {"csv": "id,body\n1,good\n2,good\n", "jsonl": '{"body": "good"}\n{"body": "bad"}\n'}
     sent = upload(
         content[ending], f"My Mails.{ending}", purpose="predict", text_column="body"
@@ -275,33 +285,33 @@ def test_a_file_to_predict_needs_no_labels(client: TestClient, upload: Upload, e
     assert (again.status_code, again.json()["id"]) == (200, sent["id"])
 
 
-# Found in the same way, as tests/lora_core/data/test_table.py shows for every kind.
-OTHER_TEXTS: list[tuple[str | bytes, str, str]] = [
+# The same checks; tests/lora_core/data/test_table.py covers every kind.
+MORE_CASES: list[tuple[str | bytes, str, str]] = [
     ("body\na\n", "missing_column", "no column 'text'. Columns: body"),
     ('"text;n"\n"a;1"\n', "wrong_separator", "separated by ';'. Save it as .csv"),
     (b"text\na\n\x81\n", "wrong_encoding", "row 2: not valid UTF-8"),
-    ("text,n\na\n", "broken_rows", "row 1: the header has 2 cells, this row 1"),
+    ("text,n\na\n", "broken_rows", "row 1: the header has 2 cells, this row has 1"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "said"),
+    ("content", "code", "expected"),
     [
-        ("text,n\na,1\n ,2\nb,3\n,4\n", "empty_text", "no text in 2 of the rows, first in 2, 4"),
+        ("text,n\na,1\n ,2\nb,3\n,4\n", "empty_text", "rows without text: 2 (first: 2, 4)"),
         ("text,predicted_label\na,b\n", "column_taken", "column 'predicted_label'"),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHER_TEXTS),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_CASES),
     ],
 )
-def test_a_file_that_cannot_be_predicted_is_refused_with_its_rows(
-    upload: Upload, kept: Kept, content: str | bytes, code: str, said: str
+def test_an_invalid_file_for_prediction_is_rejected_with_its_rows(
+    upload: Upload, stored_files: StoredFiles, content: str | bytes, code: str, expected: str
 ) -> None:
     refused = upload(content, purpose="predict")
     assert (refused.status_code, refused.json()["code"]) == (422, code)
-    assert said in refused.json()["detail"]
-    assert kept() == []
+    assert expected in refused.json()["detail"]
+    assert stored_files() == []
 
 
-def test_a_file_without_labels_trains_nothing(client: TestClient, upload: Upload) -> None:
+def test_an_unlabeled_file_cannot_be_used_for_training(client: TestClient, upload: Upload) -> None:
     upload("text\na\nb\n", purpose="predict", name="texts")
     body = {"method": {"type": "lora"}, "data": {"source": "texts"}}
     refused = client.post("/v1/jobs", json=body)

@@ -1,4 +1,4 @@
-"""Workbooks, and files with other columns, as uploads."""
+"""Uploads of workbooks, and of files with other column names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ ROWS = [line.split(",") for line in REVIEWS.splitlines()[1:]]
 
 @pytest.fixture
 def workbook(tmp_path: Path) -> Path:
-    """An empty sheet, one of texts with their labels, and another one."""
+    """A workbook with an empty sheet and two sheets of labeled texts."""
     path = tmp_path / "Kundenstimmen 2026.xlsx"
     with xlsxwriter.Workbook(path) as made:
         made.add_worksheet("Leer")
@@ -29,15 +29,15 @@ def workbook(tmp_path: Path) -> Path:
 COLUMNS = {"text_column": "Text", "label_column": "Bewertung"}
 
 
-def test_a_workbook_becomes_a_data_set(
-    client: TestClient, upload: Upload, workbook: Path, kept: Callable[[], list[str]]
+def test_upload_of_a_workbook(
+    client: TestClient, upload: Upload, workbook: Path, stored_files: Callable[[], list[str]]
 ) -> None:
-    answer = upload(workbook, workbook.name, **COLUMNS)
-    assert answer.status_code == 201, answer.text
-    dataset = answer.json()
+    response = upload(workbook, workbook.name, **COLUMNS)
+    assert response.status_code == 201, response.text
+    dataset = response.json()
     assert (dataset["ref"], dataset["sheet"]) == ("kundenstimmen-2026:1", "Stimmen")
     assert dataset["labels"] == {"0": 10, "1": 10}
-    assert kept() == [f"{dataset['id']}.xlsx"]
+    assert stored_files() == [f"{dataset['id']}.xlsx"]
     rows = client.get("/v1/datasets/kundenstimmen-2026/rows?limit=1").json()["data"]
     assert [(row["row"], row["text"], row["label"]) for row in rows] == [(1, ROWS[0][0], "1")]
     content = client.get("/v1/datasets/kundenstimmen-2026/content").content
@@ -69,22 +69,22 @@ def test_a_workbook_of_texts_is_for_predictions(upload: Upload, workbook: Path) 
     assert (dataset["rows"], dataset["label_column"], dataset["sheet"]) == (20, None, "Stimmen")
 
 
-def test_the_error_says_which_columns_are_meant(upload: Upload, workbook: Path) -> None:
-    answer = upload(workbook, workbook.name)
-    assert (answer.status_code, answer.json()["code"]) == (422, "missing_column")
-    detail = answer.json()["detail"]
+def test_the_error_suggests_columns(upload: Upload, workbook: Path) -> None:
+    response = upload(workbook, workbook.name)
+    assert (response.status_code, response.json()["code"]) == (422, "missing_column")
+    detail = response.json()["detail"]
     assert "Kundenstimmen 2026.xlsx has no column 'text'. Columns: Nr, Text, Bewertung." in detail
     assert "`text_column` 'Text' and `label_column` 'Bewertung'" in detail
     assert "--text-column Text --label-column Bewertung" in detail
 
 
-def test_a_preview_shows_columns_and_rows_and_keeps_nothing(
-    client: TestClient, workbook: Path, kept: Callable[[], list[str]]
+def test_preview_returns_columns_and_rows_and_stores_nothing(
+    client: TestClient, workbook: Path, stored_files: Callable[[], list[str]]
 ) -> None:
     def preview(content: bytes, name: str, **fields: str) -> dict[str, object]:
-        answer = client.post("/v1/datasets/preview", files={"file": (name, content)}, data=fields)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, object] = answer.json()
+        response = client.post("/v1/datasets/preview", files={"file": (name, content)}, data=fields)
+        assert response.status_code == 200, response.text
+        found: dict[str, object] = response.json()
         return found
 
     first = enumerate(ROWS[:5], start=1)
@@ -108,4 +108,4 @@ def test_a_preview_shows_columns_and_rows_and_keeps_nothing(
     refused = client.post("/v1/datasets/preview", files={"file": ("x.xls", b"\xd0\xcf\x11\xe0")})
     assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_format")
     assert "save it as .xlsx" in refused.json()["detail"]
-    assert kept() == []
+    assert stored_files() == []

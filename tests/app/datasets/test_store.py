@@ -1,4 +1,4 @@
-"""Uploads go through the store, wherever it is, and survive its outages."""
+"""Uploads with an S3 store, and outages of the store."""
 
 from collections.abc import Callable
 
@@ -30,41 +30,41 @@ def app(remote: Settings) -> FastAPI:
     return create_app(remote)
 
 
-def test_an_upload_is_in_the_bucket_and_nowhere_else(
-    upload: Upload, remote: Settings, database: Database, kept: Callable[[], list[str]]
+def test_an_upload_is_stored_in_the_bucket_only(
+    upload: Upload, remote: Settings, database: Database, stored_files: Callable[[], list[str]]
 ) -> None:
     made = upload().json()
     store = open_store(remote)
-    assert [file.name for file in store.files()] == [f"uploads/{made['id']}/{made['id']}.csv"]
-    assert kept() == []
+    assert [file.name for file in store.list_files()] == [f"uploads/{made['id']}/{made['id']}.csv"]
+    assert stored_files() == []
     with database.read() as session:
         dataset = repository.resolve(session, made["id"])
-    assert files.find(remote, store, dataset).read_text() == REVIEWS
+    assert files.local_path(remote, store, dataset).read_text() == REVIEWS
 
 
-def test_a_deleted_data_set_leaves_the_bucket(
+def test_delete_removes_the_file_from_the_bucket(
     client: TestClient, upload: Upload, remote: Settings
 ) -> None:
     made = upload().json()
     assert client.delete(f"/v1/datasets/{made['id']}").status_code == 204
-    assert list(open_store(remote).files()) == []
+    assert list(open_store(remote).list_files()) == []
 
 
-def test_a_store_that_does_not_answer_takes_nothing(
+def test_an_unreachable_store_rejects_the_upload(
     client: TestClient,
     upload: Upload,
     monkeypatch: pytest.MonkeyPatch,
-    kept: Callable[[], list[str]],
+    stored_files: Callable[[], list[str]],
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
-    answer = upload()
-    assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
-    assert HOST not in answer.text
+    response = upload()
+    assert (response.status_code, response.json()["code"]) == (503, "storage_unavailable")
+    assert HOST not in response.text
     assert client.get("/v1/datasets").json()["data"] == []
-    assert kept() == []
+    assert stored_files() == []
 
 
-def test_a_data_set_can_be_deleted_while_the_store_is_away(
+def test_a_data_set_can_be_deleted_while_the_store_is_unreachable(
     remote: Settings, upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = upload().json()
@@ -73,38 +73,38 @@ def test_a_data_set_can_be_deleted_while_the_store_is_away(
         with TestClient(create_app(remote)) as other:
             assert other.delete(f"/v1/datasets/{made['id']}").status_code == 204
             assert other.get("/v1/datasets").json()["data"] == []
-    assert len(list(open_store(remote).files())) == 1  # left to the sweep
+    assert len(list(open_store(remote).list_files())) == 1  # left to garbage collection
 
 
-def test_a_commit_of_which_nobody_knows_the_end_keeps_the_file(
+def test_a_commit_with_unknown_outcome_keeps_the_file(
     upload: Upload, remote: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = Session.commit
 
     def broken(session: Session) -> None:
         commit(session)
-        raise OperationalError("COMMIT", None, ConnectionError("the answer was lost"))
+        raise OperationalError("COMMIT", None, ConnectionError("the response was lost"))
 
     with monkeypatch.context() as patch:
         patch.setattr(Session, "commit", broken)
         assert upload().status_code == 503
     with database.read() as session:
         [dataset] = repository.page(session, after=None, limit=10)
-    assert files.find(remote, open_store(remote), dataset).read_text() == REVIEWS
+    assert files.local_path(remote, open_store(remote), dataset).read_text() == REVIEWS
 
 
-def test_of_the_same_file_twice_at_once_one_stays(
+def test_a_concurrent_upload_of_the_same_file_is_stored_once(
     upload: Upload, remote: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same, answers = repository.same, iter([None])
+    same, responses = repository.find_identical, iter([None])
 
-    def late(*arguments: object) -> object:
-        """The first look comes before the other upload is there."""
-        return next(answers, same(*arguments))  # type: ignore[arg-type]
+    def find_too_early(*arguments: object) -> object:
+        """The first lookup happens before the other upload is stored."""
+        return next(responses, same(*arguments))  # type: ignore[arg-type]
 
     first = upload()
-    monkeypatch.setattr(repository, "same", late)
+    monkeypatch.setattr(repository, "find_identical", find_too_early)
     second = upload()
     assert (first.status_code, second.status_code) == (201, 200)
     assert first.json() == second.json()
-    assert len(list(open_store(remote).files())) == 1
+    assert len(list(open_store(remote).list_files())) == 1

@@ -1,4 +1,4 @@
-"""Bytes on their way to the disk: counted, hashed, cleaned up."""
+"""Streaming of uploads to disk: limits, hash, cleanup."""
 
 import asyncio
 import hashlib
@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from app.datasets.errors import MalformedUpload
-from app.datasets.upload import receive
+from app.datasets.upload import receive_upload
 from app.main import create_app
 from app.settings import Settings
 from tests.app.datasets.conftest import REVIEWS, Upload
 
-Kept = Callable[[], list[str]]
+StoredFiles = Callable[[], list[str]]
 TYPE = "multipart/form-data; boundary=b"
 
 
@@ -35,32 +35,34 @@ def send(client: TestClient, body: str | bytes | Iterator[bytes], content_type: 
     return client.post("/v1/datasets", content=content, headers={"content-type": content_type})
 
 
-def test_a_folder_that_cannot_be_written_is_told(client: TestClient, settings: Settings) -> None:
-    settings.datasets_dir.touch()  # no folder
-    answer = send(client, FILE + END)
-    assert (answer.status_code, answer.json()["code"]) == (503, "data_folder_unusable")
-    assert str(settings.data_dir) not in answer.text
+def test_an_unwritable_directory_is_reported(client: TestClient, settings: Settings) -> None:
+    settings.datasets_dir.touch()  # not a directory
+    response = send(client, FILE + END)
+    assert (response.status_code, response.json()["code"]) == (503, "data_folder_unusable")
+    assert str(settings.data_dir) not in response.text
 
 
-class TestLimit:
-    """Of 100,000 bytes."""
+class TestUploadLimit:
+    """Upload limit of 100,000 bytes."""
 
     @pytest.fixture
     def app(self, settings: Settings) -> FastAPI:
         return create_app(settings.model_copy(update={"max_upload_bytes": 100_000}))
 
-    def test_a_file_at_the_limit_is_taken(self, upload: Upload) -> None:
+    def test_a_file_at_the_limit_is_accepted(self, upload: Upload) -> None:
         content = REVIEWS + "x" * (100_000 - len(REVIEWS) - 5) + ",pos\n"
         assert upload(content).json()["bytes"] == 100_000
 
-    def test_one_byte_more_is_too_much(self, upload: Upload, kept: Kept) -> None:
-        answer = upload("x" * 100_001)
-        assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
-        assert "100000 bytes" in answer.json()["detail"]
-        assert kept() == []
+    def test_one_byte_above_the_limit_is_rejected(
+        self, upload: Upload, stored_files: StoredFiles
+    ) -> None:
+        response = upload("x" * 100_001)
+        assert (response.status_code, response.json()["code"]) == (413, "upload_too_large")
+        assert "100000 bytes" in response.json()["detail"]
+        assert stored_files() == []
 
     def test_a_stream_without_a_length_ends_at_the_limit(
-        self, client: TestClient, kept: Kept
+        self, client: TestClient, stored_files: StoredFiles
     ) -> None:
         taken = 0
 
@@ -71,31 +73,33 @@ class TestLimit:
                 taken += 10_000
                 yield b"x" * 10_000
 
-        answer = send(client, endless())
-        assert answer.status_code == 413
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert kept() == []
+        response = send(client, endless())
+        assert response.status_code == 413
+        assert response.headers["content-type"] == "application/problem+json"
+        assert stored_files() == []
 
-    def test_a_length_that_is_too_large_is_refused(self, client: TestClient, kept: Kept) -> None:
-        answer = send(client, b"x" * 3_000_000)
-        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
-        assert kept() == []
+    def test_a_content_length_above_the_limit_is_rejected(
+        self, client: TestClient, stored_files: StoredFiles
+    ) -> None:
+        response = send(client, b"x" * 3_000_000)
+        assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+        assert stored_files() == []
 
-    def test_other_routes_keep_the_smaller_limit(self, client: TestClient) -> None:
-        answer = client.put("/v1/models/a/aliases/b", content=b" " * 2_000_001)
-        assert answer.status_code == 413
+    def test_other_routes_have_a_smaller_limit(self, client: TestClient) -> None:
+        response = client.put("/v1/models/a/aliases/b", content=b" " * 2_000_001)
+        assert response.status_code == 413
 
 
-def test_the_digest_is_that_of_the_file(client: TestClient) -> None:
-    answer = send(client, FILE + END)
-    assert answer.json()["sha256"] == hashlib.sha256(REVIEWS.encode()).hexdigest()
+def test_sha256_of_the_file(client: TestClient) -> None:
+    response = send(client, FILE + END)
+    assert response.json()["sha256"] == hashlib.sha256(REVIEWS.encode()).hexdigest()
 
 
 def test_fields_may_come_before_and_after_the_file(client: TestClient) -> None:
     named = part("films", 'name="name"')
     column = part("label", 'name="text_column"')
-    answer = send(client, named + FILE + column + END)
-    assert (answer.json()["name"], answer.json()["text_column"]) == ("films", "label")
+    response = send(client, named + FILE + column + END)
+    assert (response.json()["name"], response.json()["text_column"]) == ("films", "label")
 
 
 MALFORMED = {
@@ -122,14 +126,16 @@ MALFORMED = {
 }
 
 
-def test_a_malformed_upload_is_refused(client: TestClient, kept: Kept) -> None:
+def test_a_malformed_upload_is_rejected(client: TestClient, stored_files: StoredFiles) -> None:
     for what, sent in MALFORMED.items():
-        answer = send(client, *sent)
-        assert (answer.status_code, answer.json()["code"]) == (422, "malformed_upload"), what
-        assert kept() == []
+        response = send(client, *sent)
+        assert (response.status_code, response.json()["code"]) == (422, "malformed_upload"), what
+        assert stored_files() == []
 
 
-def test_a_field_that_does_not_fit_is_named(client: TestClient, upload: Upload, kept: Kept) -> None:
+def test_an_invalid_field_is_reported_by_name(
+    client: TestClient, upload: Upload, stored_files: StoredFiles
+) -> None:
     for field, value in (
         ("name", "x" * 65),
         ("name", "a\0b"),
@@ -137,12 +143,12 @@ def test_a_field_that_does_not_fit_is_named(client: TestClient, upload: Upload, 
         ("text_column", "x" * 257),
         ("colour", "red"),
     ):
-        answer = upload(**{field: value})
-        assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed"), value
-        assert [error["at"] for error in answer.json()["errors"]] == [field]
-        assert kept() == []
+        response = upload(**{field: value})
+        assert (response.status_code, response.json()["code"]) == (422, "validation_failed"), value
+        assert [error["at"] for error in response.json()["errors"]] == [field]
+        assert stored_files() == []
     detail = upload(label_columns="stars").json()["detail"]
-    assert detail == "label_columns: there is no such field; perhaps label_column is meant."
+    assert detail == "label_columns: unknown field (did you mean label_column?)."
 
 
 @pytest.mark.parametrize(
@@ -162,13 +168,15 @@ def test_a_name_may_be_any_text(upload: Upload, client: TestClient, title: str, 
     assert client.get(f"/v1/datasets/{name}").json() == other
 
 
-def test_a_name_without_letters_and_digits_is_refused(upload: Upload, kept: Kept) -> None:
-    answer = upload(name="$(/)")
-    assert (answer.status_code, answer.json()["code"]) == (422, "name_needed")
-    assert kept() == []
+def test_a_name_without_letters_and_digits_is_rejected(
+    upload: Upload, stored_files: StoredFiles
+) -> None:
+    response = upload(name="$(/)")
+    assert (response.status_code, response.json()["code"]) == (422, "name_needed")
+    assert stored_files() == []
 
 
-def test_a_file_name_that_says_too_little_is_refused(upload: Upload, kept: Kept) -> None:
+def test_an_unusable_file_name_is_rejected(upload: Upload, stored_files: StoredFiles) -> None:
     for filename, code in (
         ("a.zip", "unsupported_format"),
         ("a.csv.gz", "unsupported_format"),
@@ -177,12 +185,14 @@ def test_a_file_name_that_says_too_little_is_refused(upload: Upload, kept: Kept)
         ("../..", "unsupported_format"),
         ("(-).csv", "name_needed"),
     ):
-        answer = upload(filename=filename)
-        assert (answer.status_code, answer.json()["code"]) == (422, code), filename
-        assert kept() == []
+        response = upload(filename=filename)
+        assert (response.status_code, response.json()["code"]) == (422, code), filename
+        assert stored_files() == []
 
 
-def test_a_file_name_is_shown_but_never_used_as_a_path(upload: Upload, kept: Kept) -> None:
+def test_a_file_name_is_displayed_but_never_used_as_a_path(
+    upload: Upload, stored_files: StoredFiles
+) -> None:
     ids = []
     for filename, shown, name in (
         ("../../etc/films.csv", "films.csv", "films"),
@@ -195,21 +205,23 @@ def test_a_file_name_is_shown_but_never_used_as_a_path(upload: Upload, kept: Kep
         dataset = upload(filename=filename).json()
         assert (dataset["filename"], dataset["name"]) == (shown, name)
         ids.append(dataset["id"])
-    assert kept() == sorted(f"{made}.csv" for made in ids)
+    assert stored_files() == sorted(f"{made}.csv" for made in ids)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(upload: Upload, kept: Kept) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_files(
+    upload: Upload, stored_files: StoredFiles
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, hard))  # stands for a disk without room
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, hard))  # simulates a full disk
     try:
-        answer = upload("x" * 4_000_000)
+        response = upload("x" * 4_000_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
-    assert kept() == []
+    assert (response.status_code, response.json()["code"]) == (507, "storage_full")
+    assert stored_files() == []
 
 
-def test_a_caller_who_leaves_in_the_middle_ends_the_upload(tmp_path: Path) -> None:
+def test_a_disconnect_ends_the_upload(tmp_path: Path) -> None:
     messages = iter(
         [
             {"type": "http.request", "body": FILE.encode()[:200], "more_body": True},
@@ -222,4 +234,6 @@ def test_a_caller_who_leaves_in_the_middle_ends_the_upload(tmp_path: Path) -> No
 
     scope = {"type": "http", "headers": [(b"content-type", TYPE.encode())]}
     with pytest.raises(MalformedUpload, match="connection ended"):
-        asyncio.run(receive(Request(scope, next_message), path=tmp_path / "file", limit=10**6))
+        asyncio.run(
+            receive_upload(Request(scope, next_message), path=tmp_path / "file", limit=10**6)
+        )

@@ -1,4 +1,4 @@
-"""Every promise of an `Idempotency-Key` holds on both databases."""
+"""The tests of `Idempotency-Key` run on both databases."""
 
 import pytest
 

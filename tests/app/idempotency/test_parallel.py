@@ -1,4 +1,4 @@
-"""Calls with one key that come at the same time, to a real server."""
+"""Concurrent requests with the same key, to a real server."""
 
 import threading
 import time
@@ -44,7 +44,7 @@ def http(app: FastAPI) -> Iterator[httpx2.Client]:
 
 
 def at_once(times: int, call: Callable[[int], httpx2.Response]) -> Answers:
-    """The same moment for all: they wait for each other before they start."""
+    """Run the calls concurrently: they wait for each other before they start."""
     barrier = threading.Barrier(times)
 
     def one(number: int) -> httpx2.Response:
@@ -60,52 +60,62 @@ def count(database: Database, table: type[Any]) -> int:
         return session.scalars(select(func.count()).select_from(table)).one()
 
 
-def test_fifty_posts_with_one_key_make_one_job(http: httpx2.Client, database: Database) -> None:
-    answers = at_once(50, lambda _: http.post("/v1/jobs", json=LORA, headers=KEY))
-    first = answers[0]
-    assert {answer.status_code for answer in answers} == {202}, first.text
-    assert all(answer.json() == first.json() for answer in answers)
-    assert {answer.headers["Location"] for answer in answers} == {first.headers["Location"]}
-    assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
+def test_fifty_concurrent_posts_with_one_key_create_one_job(
+    http: httpx2.Client, database: Database
+) -> None:
+    responses = at_once(50, lambda _: http.post("/v1/jobs", json=LORA, headers=KEY))
+    first = responses[0]
+    assert {response.status_code for response in responses} == {202}, first.text
+    assert all(response.json() == first.json() for response in responses)
+    assert {response.headers["Location"] for response in responses} == {first.headers["Location"]}
+    assert sum("Idempotency-Replayed" not in response.headers for response in responses) == 1
     assert count(database, Job) == 1
 
 
-def test_of_two_bodies_with_one_key_one_wins(http: httpx2.Client, database: Database) -> None:
-    answers = at_once(
+def test_only_one_of_two_bodies_with_one_key_is_accepted(
+    http: httpx2.Client, database: Database
+) -> None:
+    responses = at_once(
         10, lambda number: http.post("/v1/jobs", json={**LORA, "priority": number % 2}, headers=KEY)
     )
-    assert sorted({answer.status_code for answer in answers}) == [202, 422]
-    assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
-    refused = [answer.json()["code"] for answer in answers if answer.status_code == 422]
+    assert sorted({response.status_code for response in responses}) == [202, 422]
+    assert (
+        len({response.json()["id"] for response in responses if response.status_code == 202}) == 1
+    )
+    refused = [response.json()["code"] for response in responses if response.status_code == 422]
     assert set(refused) == {"idempotency_key_reused"}
     assert count(database, Job) == 1
 
 
-def test_uploads_with_one_key_make_one_data_set(http: httpx2.Client, database: Database) -> None:
-    answers = at_once(
+def test_concurrent_uploads_with_one_key_create_one_data_set(
+    http: httpx2.Client, database: Database
+) -> None:
+    responses = at_once(
         4, lambda _: http.post("/v1/datasets", files={"file": ("mails.csv", CSV)}, headers=KEY)
     )
-    assert {answer.status_code for answer in answers} == {201}
-    assert all(answer.json() == answers[0].json() for answer in answers)
+    assert {response.status_code for response in responses} == {201}
+    assert all(response.json() == responses[0].json() for response in responses)
     assert count(database, Dataset) == 1
 
 
-def test_uploads_without_a_key_take_turns(http: httpx2.Client, database: Database) -> None:
+def test_concurrent_uploads_without_a_key_get_consecutive_versions(
+    http: httpx2.Client, database: Database
+) -> None:
     def upload(number: int) -> httpx2.Response:
         content = CSV + b"one more %d,good\n" % (number % 2)
         return http.post("/v1/datasets", files={"file": ("mails.csv", content)})
 
-    answers = at_once(4, upload)
-    assert {answer.status_code for answer in answers} <= {200, 201}
-    assert {answer.json()["version"] for answer in answers} == {1, 2}
+    responses = at_once(4, upload)
+    assert {response.status_code for response in responses} <= {200, 201}
+    assert {response.json()["version"] for response in responses} == {1, 2}
     assert count(database, Dataset) == 2
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
 class TestBehindAnOpenTransaction:
-    """On PostgreSQL, where a call can wait for another one's transaction."""
+    """PostgreSQL only: a request can wait for the transaction of another one."""
 
-    def test_a_call_waits_for_the_answer_of_the_first(
+    def test_request_waits_for_the_first_response(
         self, http: httpx2.Client, database: Database
     ) -> None:
         first = http.post("/v1/jobs", json=LORA, headers={"Idempotency-Key": "k-0"})
@@ -120,7 +130,7 @@ class TestBehindAnOpenTransaction:
             assert second.result().json() == first.json()
         assert count(database, Job) == 1
 
-    def test_a_call_is_told_to_come_back_and_then_succeeds(
+    def test_request_gets_409_and_a_retry_succeeds(
         self, http: httpx2.Client, database: Database
     ) -> None:
         with database.write() as session:
@@ -132,11 +142,13 @@ class TestBehindAnOpenTransaction:
             )  # fmt: skip
             session.flush()
             began = time.monotonic()
-            answer = http.post("/v1/jobs", json=LORA, headers=KEY)
+            response = http.post("/v1/jobs", json=LORA, headers=KEY)
             waited = time.monotonic() - began
-        assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_flight")
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert service.WAIT_SECONDS <= waited < postgresql.LOCK_SECONDS  # its own limit
-        assert service.WAIT_SECONDS <= 5
+        assert (response.status_code, response.json()["code"]) == (409, "idempotency_in_flight")
+        assert int(response.headers["Retry-After"]) >= 1
+        assert (
+            service.LOCK_TIMEOUT_SECONDS <= waited < postgresql.LOCK_TIMEOUT_SECONDS
+        )  # with its own limit
+        assert service.LOCK_TIMEOUT_SECONDS <= 5
         assert http.post("/v1/jobs", json=LORA, headers=KEY).status_code == 202
         assert count(database, Job) == 1

@@ -1,4 +1,4 @@
-"""A creating call that is sent again gets its first answer and creates nothing."""
+"""A repeated request returns the first response and creates nothing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ def submit(client: TestClient, key: str, body: dict[str, Any] = LORA, query: str
     return client.post(f"/v1/jobs{query}", json=body, headers={"Idempotency-Key": key})
 
 
-def test_the_same_job_again_gets_the_first_answer(client: TestClient, database: Database) -> None:
+def test_repeated_job_returns_the_first_response(client: TestClient, database: Database) -> None:
     first, second = submit(client, "k-1"), submit(client, "k-1")
     assert first.status_code == second.status_code == 202
     assert "Idempotency-Replayed" not in first.headers
@@ -42,14 +42,14 @@ def test_the_same_job_again_gets_the_first_answer(client: TestClient, database: 
     assert count(database, Job) == 1
 
 
-def test_the_answer_is_the_first_one_even_when_the_job_has_moved_on(client: TestClient) -> None:
+def test_replay_returns_the_first_response_even_if_the_job_changed(client: TestClient) -> None:
     first = submit(client, "k-1")
     client.post(f"{first.headers['Location']}/cancel")
     assert submit(client, "k-1").json() == first.json()
     assert client.get(first.headers["Location"]).json()["state"] == "cancelled"
 
 
-def test_how_the_body_is_written_does_not_matter(client: TestClient, database: Database) -> None:
+def test_json_formatting_does_not_matter(client: TestClient, database: Database) -> None:
     client.post(
         "/v1/jobs",
         content=b'{ "priority": 1, "method":{"type":"lora"} }',
@@ -60,21 +60,23 @@ def test_how_the_body_is_written_does_not_matter(client: TestClient, database: D
     assert count(database, Job) == 1
 
 
-def test_another_body_under_the_same_key_is_refused(client: TestClient, database: Database) -> None:
+def test_different_body_with_the_same_key_is_rejected(
+    client: TestClient, database: Database
+) -> None:
     submit(client, "k-1")
-    answer = submit(client, "k-1", {**LORA, "priority": 1})
-    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+    response = submit(client, "k-1", {**LORA, "priority": 1})
+    assert (response.status_code, response.json()["code"]) == (422, "idempotency_key_reused")
     assert count(database, Job) == 1
 
 
-def test_another_key_and_no_key_create_anew(client: TestClient, database: Database) -> None:
+def test_another_key_or_no_key_creates_another_job(client: TestClient, database: Database) -> None:
     submit(client, "k-1"), submit(client, "k-2")
     client.post("/v1/jobs", json=LORA), client.post("/v1/jobs", json=LORA)
     assert count(database, Job) == 4
     assert count(database, IdempotencyKey) == 2
 
 
-def test_a_key_in_quotes_is_the_same_key(client: TestClient, database: Database) -> None:
+def test_quoted_key_equals_the_bare_key(client: TestClient, database: Database) -> None:
     submit(client, '"a \\"b\\" \\\\"')
     assert submit(client, 'a "b" \\').headers["Idempotency-Replayed"] == "true"
     assert count(database, Job) == 1
@@ -83,20 +85,20 @@ def test_a_key_in_quotes_is_the_same_key(client: TestClient, database: Database)
 @pytest.mark.parametrize(
     "key", ["", '""', "x" * 256, '"open', '"a"b"', '"a\\n"', "a\tb", "a\x00b", "a\x7f", "\xe9"]
 )
-def test_what_is_no_key_is_refused(client: TestClient, database: Database, key: str) -> None:
+def test_invalid_keys_are_rejected(client: TestClient, database: Database, key: str) -> None:
     headers = [(b"Idempotency-Key", key.encode("latin-1"))]
-    answer = client.post("/v1/jobs", json=LORA, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_invalid")
+    response = client.post("/v1/jobs", json=LORA, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (422, "idempotency_key_invalid")
     assert count(database, Job) == 0
 
 
-def test_two_keys_in_one_call_are_refused(client: TestClient) -> None:
+def test_two_keys_in_one_request_are_rejected(client: TestClient) -> None:
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "a")]
-    answer = client.post("/v1/jobs", json=LORA, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_invalid")
+    response = client.post("/v1/jobs", json=LORA, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (422, "idempotency_key_invalid")
 
 
-def test_the_longest_key_is_kept(client: TestClient) -> None:
+def test_key_of_maximum_length_is_accepted(client: TestClient) -> None:
     key = "x" * 255
     submit(client, key)
     assert submit(client, key).headers["Idempotency-Replayed"] == "true"
@@ -105,22 +107,22 @@ def test_the_longest_key_is_kept(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"method": {"type": "lora", "r": 385}},  # found out inside the transaction
-        {**LORA, "base": "no-such-model"},  # before it
-        {"method": {"type": "nothing"}},  # before the route
+        {"method": {"type": "lora", "r": 385}},  # rejected inside the transaction
+        {**LORA, "base": "no-such-model"},  # rejected before the transaction
+        {"method": {"type": "nothing"}},  # rejected before the route
     ],
 )
-def test_a_call_that_failed_leaves_its_key_free(
+def test_failed_request_does_not_use_up_its_key(
     client: TestClient, database: Database, body: dict[str, Any]
 ) -> None:
     assert submit(client, "k-1", body).status_code == 422
     assert count(database, IdempotencyKey) == 0
-    answer = submit(client, "k-1")
-    assert answer.status_code == 202
-    assert "Idempotency-Replayed" not in answer.headers
+    response = submit(client, "k-1")
+    assert response.status_code == 202
+    assert "Idempotency-Replayed" not in response.headers
 
 
-def test_a_dry_run_keeps_nothing(client: TestClient, database: Database) -> None:
+def test_dry_run_stores_nothing(client: TestClient, database: Database) -> None:
     assert submit(client, "k-1", query="?dry_run=true").status_code == 200
     assert count(database, IdempotencyKey) == 0
     assert submit(client, "k-1").status_code == 202
@@ -129,7 +131,7 @@ def test_a_dry_run_keeps_nothing(client: TestClient, database: Database) -> None
     assert plan.json().keys() == {"parameters", "estimated_seconds", "queue_position", "spec"}
 
 
-def test_an_expired_key_is_free_again(client: TestClient, database: Database) -> None:
+def test_expired_key_can_be_used_again(client: TestClient, database: Database) -> None:
     first = submit(client, "k-1")
     with database.write() as session:
         session.execute(update(IdempotencyKey).values(created_at=now() - 86_401))
@@ -141,20 +143,20 @@ def test_an_expired_key_is_free_again(client: TestClient, database: Database) ->
     assert submit(client, "k-1", {**LORA, "priority": 1}).json() == second.json()
 
 
-def test_each_caller_has_keys_of_its_own(
-    locked_client: TestClient, new_key: Callable[..., service.NewKey], database: Database
+def test_keys_are_per_caller(
+    anonymous_client: TestClient, new_key: Callable[..., service.CreatedKey], database: Database
 ) -> None:
     for name in ("ann", "bob"):
         headers = {
             "Authorization": f"Bearer {new_key(name=name).text}",
             "Idempotency-Key": "k-1",
         }
-        answer = locked_client.post("/v1/jobs", json=LORA, headers=headers)
-        assert "Idempotency-Replayed" not in answer.headers
+        response = anonymous_client.post("/v1/jobs", json=LORA, headers=headers)
+        assert "Idempotency-Replayed" not in response.headers
     assert count(database, Job) == 2
 
 
-def test_an_upload_again_gets_the_first_answer(client: TestClient, database: Database) -> None:
+def test_repeated_upload_returns_the_first_response(client: TestClient, database: Database) -> None:
     def upload(content: bytes, name: str, key: str = "k-1") -> Any:
         return client.post(
             "/v1/datasets",
@@ -173,7 +175,7 @@ def test_an_upload_again_gets_the_first_answer(client: TestClient, database: Dat
     assert count(database, Dataset) == count(database, IdempotencyKey) == 1
 
 
-def test_a_version_again_gets_the_first_answer(
+def test_repeated_version_returns_the_first_response(
     client: TestClient, database: Database, finished: Callable[[], Artifact]
 ) -> None:
     job_id = str(finished().job_id)
@@ -185,7 +187,7 @@ def test_a_version_again_gets_the_first_answer(
             headers={"Idempotency-Key": "k-1"},
         )
 
-    assert register("sentiment", str(uuid4())).status_code == 409  # the key stays free
+    assert register("sentiment", str(uuid4())).status_code == 409  # the key is not used up
     first, second = register("sentiment"), register("sentiment")
     assert (first.status_code, second.status_code) == (201, 201)
     assert second.headers["Idempotency-Replayed"] == "true"
@@ -194,14 +196,14 @@ def test_a_version_again_gets_the_first_answer(
     assert count(database, ModelVersion) == 1
 
 
-def test_one_key_may_serve_different_routes(
+def test_keys_are_per_route(
     client: TestClient, database: Database, finished: Callable[[], Artifact]
 ) -> None:
     submit(client, "k-1")
-    answer = client.post(
+    response = client.post(
         "/v1/models/sentiment/versions",
         json={"job_id": str(finished().job_id)},
         headers={"Idempotency-Key": "k-1"},
     )
-    assert answer.status_code == 201
+    assert response.status_code == 201
     assert count(database, IdempotencyKey) == 2

@@ -1,4 +1,4 @@
-"""What the job tests share: jobs through the API, a worker beside it, uploaded data sets."""
+"""Fixtures of the job tests: jobs created through the API, a fake worker, uploaded datasets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ Upload = Callable[..., UUID]
 
 @pytest.fixture
 def submit(client: TestClient) -> Submit:
-    """Queue a job, LoRA with defaults unless said otherwise, and return the answer."""
+    """Create a job, LoRA with defaults unless overridden, and return the response."""
 
     def send(**fields: Any) -> dict[str, Any]:
         answer = client.post("/v1/jobs", json={**LORA, **fields})
@@ -37,7 +37,7 @@ def worker(database: Database) -> FakeWorker:
 
 @pytest.fixture
 def upload(database: Database) -> Upload:
-    """The row of a data set that was checked; jobs never look at the file."""
+    """Insert the row of a checked dataset; jobs never read the file."""
 
     def add(
         name: str = "mails",

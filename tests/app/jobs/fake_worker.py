@@ -1,4 +1,4 @@
-"""A worker that claims and writes as a real one does, and trains nothing."""
+"""A worker that claims and writes like a real one, but does not train."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,30 +7,30 @@ from sqlalchemy.orm import Session
 
 from app.database.engines import Database
 from app.queue import checkpoints, leases
-from app.queue.fencing import Claimed, Lease, Owner
-from app.queue.states import Lane
+from app.queue.fencing import ClaimedJob, Lease, WorkerIdentity
+from app.queue.states import DeviceClass
 from app.queue.tables import JobEvent, MetricPoint
-from app.queue.transitions import Ending
+from app.queue.transitions import AttemptResult
 from app.storage.store import ArtifactRef
 
 
 class FakeWorker:
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.owner = Owner(id="worker-1", host="here", boot_id="boot", pid=1, pid_start=1)
+        self.owner = WorkerIdentity(id="worker-1", host="here", boot_id="boot", pid=1, pid_start=1)
 
-    def claim(self, lane: Lane = Lane.CPU) -> Claimed:
+    def claim(self, device_class: DeviceClass = DeviceClass.CPU) -> ClaimedJob:
         with self.database.write() as session:
             claimed = leases.claim(
-                session, owner=self.owner, lane=lane, device="cpu", lease_seconds=60
+                session, owner=self.owner, device_class=device_class, device="cpu", lease_seconds=60
             )
             session.commit()
         assert claimed is not None
         return claimed
 
     def log(self, lease: Lease, *, step: int, points: dict[str, float | None]) -> int:
-        """One point of each name; returns the last number given."""
-        with self._writing(lease, step=step, reserve=len(points)) as (session, first):
+        """Write one point per name; return the last sequence number."""
+        with self._renewed(lease, step=step, reserve=len(points)) as (session, first):
             for seq, (name, value) in enumerate(points.items(), start=first):
                 session.add(
                     MetricPoint(
@@ -48,8 +48,8 @@ class FakeWorker:
         return first + len(points) - 1
 
     def note(self, lease: Lease, message: str, *, step: int = 0) -> int:
-        """An event; returns its number."""
-        with self._writing(lease, step=step, reserve=1) as (session, seq):
+        """Write an event; return its sequence number."""
+        with self._renewed(lease, step=step, reserve=1) as (session, seq):
             session.add(
                 JobEvent(
                     job_id=lease.job_id,
@@ -64,27 +64,27 @@ class FakeWorker:
         return seq
 
     def save(self, lease: Lease, *, step: int) -> None:
-        """A checkpoint, without files."""
+        """Store a checkpoint without files."""
         ref = ArtifactRef(
             f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}", "0" * 64, bytes=1
         )
-        with self._writing(lease, step=step, reserve=1) as (session, seq):
+        with self._renewed(lease, step=step, reserve=1) as (session, seq):
             checkpoints.add(session, lease, step=step, ref=ref, seq=seq)
 
-    def beat(self, lease: Lease, *, step: int) -> None:
-        """A beat with nothing to write."""
-        with self._writing(lease, step=step, reserve=0):
+    def renew(self, lease: Lease, *, step: int) -> None:
+        """Renew the lease without writing anything."""
+        with self._renewed(lease, step=step, reserve=0):
             pass
 
-    def finish(self, lease: Lease, ending: Ending) -> None:
+    def finish(self, lease: Lease, result: AttemptResult) -> None:
         with self.database.write() as session:
-            assert leases.finish(session, lease, ending)
+            assert leases.finish(session, lease, result)
             session.commit()
 
     @contextmanager
-    def _writing(self, lease: Lease, *, step: int, reserve: int) -> Iterator[tuple[Session, int]]:
+    def _renewed(self, lease: Lease, *, step: int, reserve: int) -> Iterator[tuple[Session, int]]:
         with self.database.write() as session:
-            beat = leases.beat(session, lease, step=step, total_steps=20, reserve=reserve)
-            assert beat is not None
-            yield session, beat.first_seq
+            renewal = leases.renew(session, lease, step=step, total_steps=20, reserve=reserve)
+            assert renewal is not None
+            yield session, renewal.first_seq
             session.commit()

@@ -1,4 +1,4 @@
-"""Bodies that no job can be made of: each has a stable code and a place, and nothing is stored."""
+"""Invalid bodies: each gets a stable code and the path of the field, and nothing is stored."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from app.queue.tables import Job
 
 LORA = {"type": "lora"}
 NO_FIELD_OF_LORA = (
-    "there is no such field; there are type, variant, r, alpha, dropout, targets, layers, head"
+    "unknown field (known fields: type, variant, r, alpha, dropout, targets, layers, head)"
 )
 
 
@@ -69,7 +69,7 @@ def _nothing_is_stored(database: Database) -> Any:
         ({"method": LORA, "register_as": "a" * 65}, "register_as"),
     ],
 )
-def test_a_field_that_cannot_be_is_named(client: TestClient, body: dict[str, Any], at: str) -> None:
+def test_an_invalid_field_is_named(client: TestClient, body: dict[str, Any], at: str) -> None:
     answer = client.post("/v1/jobs", json=body)
     assert answer.status_code == 422
     problem = answer.json()
@@ -93,7 +93,7 @@ def test_a_field_that_cannot_be_is_named(client: TestClient, body: dict[str, Any
         ('{"method":{"type":"lora"},"metadata":{"\\udfff":"x"}}', "metadata"),
     ],
 )
-def test_numbers_that_are_none_and_broken_unicode_are_refused(
+def test_non_finite_numbers_and_invalid_unicode_are_rejected(
     client: TestClient, text: str, at: str
 ) -> None:
     answer = client.post("/v1/jobs", content=text, headers={"Content-Type": "application/json"})
@@ -106,7 +106,7 @@ def test_numbers_that_are_none_and_broken_unicode_are_refused(
 @pytest.mark.parametrize(
     "text", ["", "{", "method=lora", '{"method": lora}', "\xff", "[" * 100_000]
 )
-def test_a_body_that_is_no_json_is_refused(client: TestClient, text: str) -> None:
+def test_a_body_that_is_not_json_is_rejected(client: TestClient, text: str) -> None:
     answer = client.post(
         "/v1/jobs", content=text.encode("latin-1"), headers={"Content-Type": "application/json"}
     )
@@ -115,13 +115,13 @@ def test_a_body_that_is_no_json_is_refused(client: TestClient, text: str) -> Non
 
 
 @pytest.mark.parametrize("body", [[], "lora", 1, None])
-def test_json_that_is_no_object_is_refused(client: TestClient, body: Any) -> None:
+def test_json_that_is_not_an_object_is_rejected(client: TestClient, body: Any) -> None:
     answer = client.post("/v1/jobs", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
 
 
 @pytest.mark.parametrize(
-    ("fields", "code", "said"),
+    ("fields", "code", "expected"),
     [
         ({"method": {**LORA, "r": 385}}, "rank_too_large", "at most 384"),
         ({"method": {**LORA, "layers": [6]}}, "layer_out_of_range", "6 layers"),
@@ -136,12 +136,12 @@ def test_json_that_is_no_object_is_refused(client: TestClient, body: Any) -> Non
         ({"data": {"train_size": 8000, "test_size": 2000}}, "too_few_rows", "8,530"),
     ],
 )
-def test_what_does_not_fit_is_told_with_its_limit(
-    client: TestClient, fields: dict[str, Any], code: str, said: str
+def test_settings_that_do_not_fit_get_an_error_with_the_limit(
+    client: TestClient, fields: dict[str, Any], code: str, expected: str
 ) -> None:
     answer = client.post("/v1/jobs", json={"method": LORA, **fields})
     assert (answer.status_code, answer.json()["code"]) == (422, code)
-    assert said in answer.json()["detail"]
+    assert expected in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_told_with_its_limit(
     ["GET /v1/jobs/{}", "POST /v1/jobs/{}/cancel", "DELETE /v1/jobs/{}", "GET /v1/jobs/{}/metrics",
      "GET /v1/jobs/{}/events", "GET /v1/jobs/{}/stream"],
 )  # fmt: skip
-def test_a_job_that_is_not_there_is_not_found(client: TestClient, call: str) -> None:
+def test_an_unknown_job_is_not_found(client: TestClient, call: str) -> None:
     verb, path = call.split()
     unknown = "01900000-0000-7000-8000-000000000000"
     answer = client.request(verb, path.format(unknown))
@@ -162,7 +162,7 @@ def test_a_job_that_is_not_there_is_not_found(client: TestClient, call: str) -> 
     ["/v1/jobs?limit=0", "/v1/jobs?limit=101", "/v1/jobs?state=sleeping", "/v1/jobs?method=magic",
      "/v1/jobs?after=nonsense"],
 )  # fmt: skip
-def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: str) -> None:
+def test_invalid_query_parameters_are_rejected(client: TestClient, query: str) -> None:
     assert client.get(query).status_code == 422
 
 
@@ -180,7 +180,7 @@ def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: st
         ),
         (
             {"method": {**LORA, "targets": ["query", "query"]}},
-            [("method.targets", "each entry may stand once")],
+            [("method.targets", "entries must be unique")],
         ),
         (
             {"method": {"type": "magic"}},
@@ -191,7 +191,7 @@ def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: st
                 )
             ],
         ),
-        ({"method": {}}, [("method.type", "is missing, and has no default")]),
+        ({"method": {}}, [("method.type", "is required")]),
         (
             {"method": LORA, "data": {"source": {"dev": "imdb"}}},
             [("data.source.dev", "must be 'train', 'validation' or 'test'")],
@@ -199,35 +199,35 @@ def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: st
         (
             {"method": LORA, "data": {"train_size": 0}},
             [
-                ("data.train_size", "must be at least 1 or more than 0"),
+                ("data.train_size", "must be at least 1 or greater than 0"),
             ],
         ),
         (
             {"method": LORA, "metadata": {"int": 1}},
-            [("metadata.int", "must be a text, not a number")],
+            [("metadata.int", "must be a string, not a number")],
         ),
         (
             {"method": LORA, "metadata": {"constrained-str": 1}},
-            [("metadata.constrained-str", "must be a text, not a number")],
+            [("metadata.constrained-str", "must be a string, not a number")],
         ),
         ({"method": {**LORA, "lora": 1}}, [("method.lora", NO_FIELD_OF_LORA)]),
         ({"method": {**LORA, "lora": {"lora": 1}}}, [("method.lora", NO_FIELD_OF_LORA)]),
         (
             {"method": {**LORA, "alphas": 1.0}},
-            [("method.alphas", "there is no such field; perhaps alpha is meant")],
+            [("method.alphas", "unknown field (did you mean alpha?)")],
         ),
         (
             {"preset": "seed", "method": {"r": "8", "alpha": None}},
             [
-                ("method.r", "must be a whole number, not a text"),
+                ("method.r", "must be an integer, not a string"),
                 ("method.alpha", "must be a number, not null"),
             ],
         ),
         (
             {"method": LORA, "data": {"validation_size": "a", "source": 1}},
             [
-                ("data.source", "must be a text or an object, not a number"),
-                ("data.validation_size", "must be a whole number or a number, not a text"),
+                ("data.source", "must be a string or an object, not a number"),
+                ("data.validation_size", "must be an integer or a number, not a string"),
             ],
         ),
         (
@@ -236,14 +236,14 @@ def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: st
                 ("base", "must not be empty"),
                 (
                     "register_as",
-                    "must be 1 to 64 lower-case letters a-z, digits and dashes, with no dash at "
-                    "either end",
+                    "must be 1 to 64 lowercase letters a-z, digits and hyphens, without a hyphen "
+                    "at either end",
                 ),
             ],
         ),
     ],
 )
-def test_an_error_is_told_once_in_the_words_of_the_body(
+def test_each_error_is_reported_once_with_the_field_names_of_the_body(
     client: TestClient, body: dict[str, Any], errors: list[tuple[str, str]]
 ) -> None:
     problem = client.post("/v1/jobs", json=body).json()
@@ -260,7 +260,7 @@ def test_a_sample_has_no_other_columns(client: TestClient, column: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/metrics", "/events", "/stream"])
-def test_what_is_no_id_names_no_job(client: TestClient, path: str) -> None:
+def test_an_invalid_id_is_not_found(client: TestClient, path: str) -> None:
     answer = client.get(f"/v1/jobs/nope{path}")
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
     assert "'nope'" in answer.json()["detail"]

@@ -1,4 +1,4 @@
-"""Cancelling, also while a worker moves the job."""
+"""Cancel requests, also while a worker changes the job."""
 
 from collections.abc import Callable
 from threading import Barrier, Thread
@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.queue import leases
-from app.queue.states import Lane
-from app.queue.transitions import Cancelled, Failed, Preempted, Succeeded
+from app.queue.states import DeviceClass
+from app.queue.transitions import Cancelled, PermanentFailure, Preempted, Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from tests.app.jobs.fake_worker import FakeWorker
@@ -35,12 +35,16 @@ def test_a_queued_job_is_cancelled_at_once(
     assert kinds(client, job_id) == ["queued", "cancelled"]
     with database.write() as session:
         claimed = leases.claim(
-            session, owner=worker.owner, lane=Lane.CPU, device="cpu", lease_seconds=60
+            session,
+            owner=worker.owner,
+            device_class=DeviceClass.CPU,
+            device="cpu",
+            lease_seconds=60,
         )
         assert claimed is None
 
 
-def test_a_running_job_is_asked_to_stop_once(
+def test_a_cancel_request_to_a_running_job_is_recorded_once(
     client: TestClient, submit: Submit, worker: FakeWorker
 ) -> None:
     job_id = submit()["id"]
@@ -59,7 +63,7 @@ def test_a_running_job_is_asked_to_stop_once(
 
 
 @pytest.mark.parametrize("ending", [Preempted(), Cancelled()])
-def test_a_job_that_was_asked_to_stop_never_waits_again(
+def test_a_job_with_a_cancel_request_is_never_requeued(
     client: TestClient, submit: Submit, worker: FakeWorker, ending: Preempted | Cancelled
 ) -> None:
     job_id = submit()["id"]
@@ -69,18 +73,18 @@ def test_a_job_that_was_asked_to_stop_never_waits_again(
     assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
 
 
-def test_a_job_that_has_ended_stays_as_it_is(
+def test_a_finished_job_stays_as_it_is(
     client: TestClient, submit: Submit, worker: FakeWorker
 ) -> None:
     job_id = submit()["id"]
-    worker.finish(worker.claim().lease, Failed("one_class", "Only one label."))
+    worker.finish(worker.claim().lease, PermanentFailure("one_class", "Only one label."))
     before = client.get(f"/v1/jobs/{job_id}").json()
     answer = client.post(f"/v1/jobs/{job_id}/cancel")
     assert (answer.status_code, answer.json()) == (200, before)
     assert kinds(client, job_id) == ["queued", "started", "failed"]
 
 
-def test_success_that_comes_first_wins_over_a_cancel(
+def test_success_before_the_cancel_wins(
     client: TestClient, submit: Submit, worker: FakeWorker, database: Database
 ) -> None:
     job_id = submit()["id"]
@@ -88,14 +92,14 @@ def test_success_that_comes_first_wins_over_a_cancel(
     client.post(f"/v1/jobs/{job_id}/cancel")
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
-        made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+        made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
         leases.finish(session, lease, Succeeded(made.id, {}))
         session.commit()
     answer = client.post(f"/v1/jobs/{job_id}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
 
 
-def test_a_cancel_and_a_claim_at_the_same_moment_leave_one_consistent_state(
+def test_concurrent_cancel_and_claim_leave_a_consistent_state(
     client: TestClient, submit: Submit, worker: FakeWorker, database: Database
 ) -> None:
     for _ in range(15):
@@ -107,7 +111,11 @@ def test_a_cancel_and_a_claim_at_the_same_moment_leave_one_consistent_state(
             start.wait()
             with database.write() as session:
                 found = leases.claim(
-                    session, owner=worker.owner, lane=Lane.CPU, device="cpu", lease_seconds=60
+                    session,
+                    owner=worker.owner,
+                    device_class=DeviceClass.CPU,
+                    device="cpu",
+                    lease_seconds=60,
                 )
                 session.commit()
             if found is not None:

@@ -1,4 +1,4 @@
-"""SQLite, which knows nothing of how many points a job has, goes by the index all the same."""
+"""SQLite uses the index for sparklines, although it has no statistics about the points."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def database_kind() -> str:
     return "sqlite"
 
 
-def test_a_small_curve_never_reads_all_points(database: Database) -> None:
+def test_a_sparkline_never_reads_all_points(database: Database) -> None:
     for _ in range(3):
         add_job(database, step=100_000)
     plans: list[str] = []
@@ -27,9 +27,9 @@ def test_a_small_curve_never_reads_all_points(database: Database) -> None:
             plans.extend(row[3] for row in rows if "metric_points" in row[3])
 
     with database.read() as session:
-        jobs = repository.page(session, after=None, limit=10).jobs
+        jobs = repository.list_page(session, after=None, limit=10).jobs
         event.listen(database.read_engine, "before_cursor_execute", explain)
-        assert curves.small_curves(session, jobs) == {}
+        assert curves.loss_sparklines(session, jobs) == {}
     assert len(plans) == 2
     for plan in plans:
         assert plan.startswith("SEARCH")

@@ -1,4 +1,4 @@
-"""Curves for pictures: whole, thinned, small, and joined to the live stream."""
+"""Curves for plotting: complete, downsampled, as sparklines, and joined to the event stream."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,8 +15,8 @@ from app.jobs.results import curves
 from app.queue.tables import MetricPoint
 from app.queue.transitions import Cancelled
 from tests.app.jobs.fake_worker import FakeWorker
-from tests.app.jobs.listener import parse
-from tests.job_rows import change
+from tests.app.jobs.stream_listener import parse
+from tests.job_rows import update_job
 
 Submit = Callable[..., dict[str, Any]]
 Series = Mapping[tuple[str, str], Sequence[tuple[int, float | None]]]
@@ -24,7 +24,7 @@ Series = Mapping[tuple[str, str], Sequence[tuple[int, float | None]]]
 
 @pytest.fixture
 def draw(submit: Submit, database: Database) -> Callable[[Series], str]:
-    """A job with such curves."""
+    """Return a function that creates a job with these curves."""
 
     def add(series: Series) -> str:
         job_id: str = submit()["id"]
@@ -42,7 +42,7 @@ def draw(submit: Submit, database: Database) -> Callable[[Series], str]:
                 session.execute(insert(MetricPoint), numbered)
             session.commit()
         newest = max((step for points in series.values() for step, _ in points), default=0)
-        change(database, UUID(job_id), step=newest, stream_seq=1 + len(rows))
+        update_job(database, UUID(job_id), step=newest, stream_seq=1 + len(rows))
         return job_id
 
     return add
@@ -54,7 +54,7 @@ def read(client: TestClient, job_id: str, query: str = "") -> dict[tuple[str, st
     return {(curve["split"], curve["name"]): curve for curve in answer.json()["data"]}
 
 
-def test_a_curve_of_few_points_is_told_as_it_is(client: TestClient, draw: Any) -> None:
+def test_a_short_curve_is_returned_unchanged(client: TestClient, draw: Any) -> None:
     loss = [(10, 0.1 + 0.2), (20, None), (35, 1 / 3), (1000, -0.5)]
     job_id = draw({("train", "loss"): loss, ("validation", "accuracy"): [(50, 0.875)]})
     found = read(client, job_id, "?points=4")
@@ -65,7 +65,7 @@ def test_a_curve_of_few_points_is_told_as_it_is(client: TestClient, draw: Any) -
     assert found["validation", "accuracy"]["values"] == [0.875]
 
 
-def test_a_long_curve_comes_in_pieces_that_lose_no_peak(client: TestClient, draw: Any) -> None:
+def test_a_long_curve_is_downsampled_without_losing_peaks(client: TestClient, draw: Any) -> None:
     values = np.random.default_rng(0).normal(size=1037)
     values[500] = 99.0
     steps = range(3, 3 + len(values))
@@ -81,14 +81,14 @@ def test_a_long_curve_comes_in_pieces_that_lose_no_peak(client: TestClient, draw
     assert max(curve["high"]) == 99.0
 
 
-def test_a_gap_stays_a_gap_in_a_thinned_curve(client: TestClient, draw: Any) -> None:
+def test_a_non_finite_value_stays_null_when_downsampled(client: TestClient, draw: Any) -> None:
     points = [(step, None if step == 57 else float(step)) for step in range(100)]
     curve = read(client, draw({("train", "loss"): points}), "?points=10")["train", "loss"]
     assert curve["values"] == [4.5, 14.5, 24.5, 34.5, 44.5, None, 64.5, 74.5, 84.5, 94.5]
     assert (curve["low"][5], curve["high"][5]) == (50.0, 59.0)
 
 
-def test_one_curve_does_not_thin_another(client: TestClient, draw: Any) -> None:
+def test_each_curve_is_downsampled_separately(client: TestClient, draw: Any) -> None:
     accuracy = [(step, step / 1000) for step in (100, 101, 102, 999)]
     loss = [(step, 1.0) for step in range(1000)]
     found = read(
@@ -107,20 +107,20 @@ def test_curves_are_chosen_by_name(client: TestClient, draw: Any) -> None:
 
 
 @pytest.mark.parametrize("query", ["points=1", "points=10001", "points=x", "name="])
-def test_what_cannot_be_asked_for_is_refused(client: TestClient, draw: Any, query: str) -> None:
+def test_invalid_curve_queries_are_rejected(client: TestClient, draw: Any, query: str) -> None:
     answer = client.get(f"/v1/jobs/{draw({})}/curves?{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
 
 
-def test_there_are_no_curves_of_a_job_that_is_not_there(client: TestClient) -> None:
+def test_curves_of_an_unknown_job_are_not_found(client: TestClient) -> None:
     answer = client.get("/v1/jobs/0198c0de-0000-7000-8000-000000000000/curves")
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-def test_the_stream_goes_on_where_the_curves_end(
+def test_the_stream_continues_where_the_curves_end(
     client: TestClient, submit: Submit, worker: FakeWorker
 ) -> None:
-    """Neither a gap nor a point twice; who comes back with a number is believed rather."""
+    """No gap and no duplicate point; `Last-Event-ID` takes precedence over `after`."""
     job_id = submit()["id"]
     lease = worker.claim().lease
     worker.log(lease, step=1, points={"loss": 0.9})
@@ -141,10 +141,10 @@ def test_the_stream_goes_on_where_the_curves_end(
     assert steps(**{"Last-Event-ID": "0"}) == [1, 2]
 
 
-def test_small_curves_show_the_first_and_the_newest_of_each_run(
+def test_sparklines_show_the_first_and_the_newest_point_of_each_run(
     client: TestClient, draw: Any, database: Database, submit: Submit
 ) -> None:
-    """Each is a part of its run; what is short is told whole, without what is not finite."""
+    """Short runs are complete; non-finite values are left out."""
     long = [(step, 5.0 / step) for step in range(1, 5001)]
     ids = [
         draw({("train", "loss"): long, ("train", "grad_norm"): [(1, 7.0)]}),
@@ -156,10 +156,10 @@ def test_small_curves_show_the_first_and_the_newest_of_each_run(
     ]
     with database.read() as session:
         jobs = [repository.get(session, UUID(each)) for each in ids]
-        found = curves.small_curves(session, jobs)
+        found = curves.loss_sparklines(session, jobs)
     first, second, third, none = (found.get(UUID(each)) for each in ids)
     assert first is not None
-    assert len(first) == curves.SMALL
+    assert len(first) == curves.SPARKLINE_POINTS
     assert (first[0], first[-1]) == (5.0, 0.001)
     assert first == sorted(first, reverse=True)
     assert set(first) <= {value for _, value in long}

@@ -1,4 +1,4 @@
-"""Deleting jobs, and what becomes of what they made."""
+"""Deleting jobs, and what happens to their artifacts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +10,14 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.queue.tables import Attempt, JobEvent, MetricPoint
-from app.queue.transitions import Failed, Succeeded
+from app.queue.transitions import PermanentFailure, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.tables import Artifact
 from lora_core import manifest
 from tests.app.jobs.fake_worker import FakeWorker
-from tests.job_rows import FACTS
+from tests.job_rows import MANIFEST
 
 Submit = Callable[..., dict[str, Any]]
 Succeed = Callable[..., tuple[Artifact, Path]]
@@ -25,7 +25,7 @@ Succeed = Callable[..., tuple[Artifact, Path]]
 
 @pytest.fixture
 def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed:
-    """Ends the next job with an artifact, as a worker does."""
+    """Return a function that finishes the next job with an artifact, as a worker does."""
 
     def finish(register_as: str | None = None) -> tuple[Artifact, Path]:
         lease = worker.claim().lease
@@ -35,9 +35,9 @@ def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed
         manifest.write(directory, {})
         ref = resources.store.put(directory, f"jobs/{lease.job_id}/a1")
         with resources.database.write() as session:
-            made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+            made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as is not None:
-                registry.register(session, name=register_as, artifact=made, facts=FACTS)
+                registry.register(session, name=register_as, artifact=made, manifest=MANIFEST)
             session.commit()
         worker.finish(lease, Succeeded(made.id, {"model_version": "mails:1"}))
         return made, resources.store.path(ref)
@@ -50,7 +50,7 @@ def rows(database: Database, *tables: type) -> list[int]:
         return [session.scalars(select(func.count()).select_from(t)).one() for t in tables]
 
 
-def test_a_deleted_job_takes_its_curves_and_its_files_along(
+def test_deleting_a_job_deletes_its_curves_and_files(
     client: TestClient, submit: Submit, succeed: Succeed, database: Database
 ) -> None:
     job_id = submit()["id"]
@@ -66,7 +66,7 @@ def test_a_deleted_job_takes_its_curves_and_its_files_along(
     assert rows(database, JobEvent, MetricPoint, Attempt, Artifact) == [0, 0, 0, 0]
 
 
-def test_what_a_model_version_needs_stays(
+def test_an_artifact_used_by_a_model_version_is_kept(
     client: TestClient, submit: Submit, succeed: Succeed, database: Database
 ) -> None:
     job_id = submit(register_as="mails")["id"]
@@ -82,7 +82,7 @@ def test_what_a_model_version_needs_stays(
     assert [job["id"] for job in client.get("/v1/jobs").json()["data"]] == [other]
 
 
-def test_what_a_deleted_job_left_goes_with_the_last_version_of_it(
+def test_the_artifact_of_a_deleted_job_goes_with_its_last_version(
     client: TestClient, submit: Submit, succeed: Succeed, database: Database
 ) -> None:
     job_id = submit(register_as="mails")["id"]
@@ -93,7 +93,7 @@ def test_what_a_deleted_job_left_goes_with_the_last_version_of_it(
     assert rows(database, Artifact) == [0]
 
 
-def test_a_job_keeps_what_it_made_when_the_version_goes(
+def test_a_job_keeps_its_artifact_when_the_version_is_deleted(
     client: TestClient, submit: Submit, succeed: Succeed
 ) -> None:
     job_id = submit(register_as="mails")["id"]
@@ -103,7 +103,7 @@ def test_a_job_keeps_what_it_made_when_the_version_goes(
     assert client.get(f"/v1/jobs/{job_id}").json()["artifact_id"] == str(made.id)
 
 
-def test_a_job_that_has_not_ended_cannot_be_deleted(
+def test_an_unfinished_job_cannot_be_deleted(
     client: TestClient, submit: Submit, worker: FakeWorker
 ) -> None:
     job_id = submit()["id"]
@@ -116,5 +116,5 @@ def test_a_job_that_has_not_ended_cannot_be_deleted(
     refused("queued")
     lease = worker.claim().lease
     refused("running")
-    worker.finish(lease, Failed("crash", "It crashed."))
+    worker.finish(lease, PermanentFailure("crash", "It crashed."))
     assert client.delete(f"/v1/jobs/{job_id}").status_code == 204

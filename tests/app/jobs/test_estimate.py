@@ -1,4 +1,4 @@
-"""Estimates: where they come from, and what they go by once jobs have finished."""
+"""Estimates: the model behind them, and how finished jobs correct them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,8 @@ import pytest
 
 from app.database.engines import Database
 from app.jobs import estimate
-from app.jobs.data_sources import ALL, Data
-from app.queue.states import Lane
+from app.jobs.data_sources import ALL_ROWS, ResolvedData
+from app.queue.states import DeviceClass
 from app.queue.transitions import Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
@@ -24,31 +24,33 @@ Submit = Callable[..., dict[str, Any]]
 SHAPE = read_shape(minilm.config(), base=minilm.NAME)
 
 
-def data(rows: dict[str, int], **sizes: Any) -> Data:
-    return Data(DataSpec(**sizes), {}, rows, mean_tokens=27.0, label_count=2, content={})
+def data(rows: dict[str, int], **sizes: Any) -> ResolvedData:
+    return ResolvedData(
+        DataSpec(**sizes), {}, rows, mean_tokens=27.0, label_count=2, fingerprints={}
+    )
 
 
 @pytest.mark.parametrize(
     ("rows", "sizes", "expected"),
     [
-        ({ALL: 1000}, {}, (700, 100, 200)),
-        ({ALL: 8530}, {"train_size": 4000, "test_size": 2000, "validation_size": 500},
+        ({ALL_ROWS: 1000}, {}, (700, 100, 200)),
+        ({ALL_ROWS: 8530}, {"train_size": 4000, "test_size": 2000, "validation_size": 500},
          (4000, 500, 2000)),
-        ({ALL: 1000}, {"train_size": 0.5}, (500, 100, 200)),
+        ({ALL_ROWS: 1000}, {"train_size": 0.5}, (500, 100, 200)),
         ({"train": 900, "test": 300}, {}, (810, 90, 300)),
         ({"train": 900, "validation": 50, "test": 300}, {"train_size": 100}, (100, 50, 300)),
     ],
 )  # fmt: skip
-def test_texts_are_counted_by_part(
+def test_texts_are_counted_by_split(
     rows: dict[str, int], sizes: dict[str, Any], expected: tuple[int, int, int]
 ) -> None:
-    counts = estimate.parts(data(rows, **sizes))
+    counts = estimate.split_sizes(data(rows, **sizes))
     assert (counts[Split.TRAIN], counts[Split.VALIDATION], counts[Split.TEST]) == expected
 
 
 def seconds(spec: TrainSpec, speed: float, rows: int = 8530) -> int:
-    known = data({ALL: rows})
-    return estimate.cost(spec, shape=SHAPE, data=known, speed=speed).seconds
+    known = data({ALL_ROWS: rows})
+    return estimate.estimate_cost(spec, shape=SHAPE, data=known, speed=speed).seconds
 
 
 def test_more_work_and_less_speed_take_longer() -> None:
@@ -60,11 +62,11 @@ def test_more_work_and_less_speed_take_longer() -> None:
     again = TrainSpec(method=LoraSpec(), runtime=RuntimeSpec(gradient_checkpointing=True))
     assert seconds(lora, 1e11) < seconds(again, 1e11) < seconds(twice, 1e11)
     fixed = seconds(lora, 1e20)
-    assert estimate.START_SECONDS <= fixed < 20
+    assert estimate.STARTUP_SECONDS <= fixed < 20
     assert seconds(lora, 1e11) - fixed == pytest.approx(2 * (seconds(lora, 2e11) - fixed), abs=2)
 
 
-def test_the_fit_of_the_head_is_a_pass_over_some_of_the_texts() -> None:
+def test_fitting_the_head_costs_a_pass_over_some_texts() -> None:
     random = TrainSpec(method=LoraSpec(), head_init=HeadInit.RANDOM)
     few, many, more = (
         seconds(TrainSpec(method=LoraSpec()), 1e9, rows) - seconds(random, 1e9, rows)
@@ -73,16 +75,18 @@ def test_the_fit_of_the_head_is_a_pass_over_some_of_the_texts() -> None:
     assert 0 < few < many
     assert more == pytest.approx(many, abs=1)
     going_on = [
-        estimate.cost(spec, shape=SHAPE, data=data({ALL: 1000}), speed=1e9, since=0.5)
+        estimate.estimate_cost(
+            spec, shape=SHAPE, data=data({ALL_ROWS: 1000}), speed=1e9, completed_share=0.5
+        )
         for spec in (random, TrainSpec(method=LoraSpec()))
     ]
     assert going_on[0] == going_on[1]
 
 
-def test_the_last_jobs_of_the_lane_set_the_speed() -> None:
-    assert estimate.speed([], Lane.CPU) == estimate.DEFAULT_SPEED[Lane.CPU]
-    assert estimate.speed([], Lane.GPU) > estimate.speed([], Lane.CPU)
-    assert estimate.speed([3e11, 1e11, 0.0, 2e11], Lane.CPU) == 2e11
+def test_the_latest_jobs_of_the_device_class_set_the_speed() -> None:
+    assert estimate.median_speed([], DeviceClass.CPU) == estimate.DEFAULT_SPEEDS[DeviceClass.CPU]
+    assert estimate.median_speed([], DeviceClass.GPU) > estimate.median_speed([], DeviceClass.CPU)
+    assert estimate.median_speed([3e11, 1e11, 0.0, 2e11], DeviceClass.CPU) == 2e11
 
 
 def finish_next(
@@ -90,18 +94,18 @@ def finish_next(
     database: Database,
     tokens_per_second: float,
     train_seconds: float = 60.0,
-    lane: Lane = Lane.CPU,
+    device_class: DeviceClass = DeviceClass.CPU,
 ) -> None:
-    lease = worker.claim(lane).lease
+    lease = worker.claim(device_class).lease
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
-        made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+        made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
         session.commit()
     summary = {"tokens_per_second": tokens_per_second, "train_seconds": train_seconds}
     worker.finish(lease, Succeeded(made.id, summary))
 
 
-def test_a_finished_job_corrects_the_estimate_of_the_next(
+def test_a_finished_job_corrects_the_next_estimate(
     submit: Submit, worker: FakeWorker, database: Database
 ) -> None:
     guessed = submit()["estimated_seconds"]
@@ -109,14 +113,14 @@ def test_a_finished_job_corrects_the_estimate_of_the_next(
     learned = submit()["estimated_seconds"]
     on_gpu = submit(runtime={"device": "cuda"})["estimated_seconds"]
     assert learned < guessed / 5
-    assert learned > estimate.START_SECONDS
+    assert learned > estimate.STARTUP_SECONDS
     finish_next(worker, database, tokens_per_second=100)
-    finish_next(worker, database, tokens_per_second=100, lane=Lane.GPU)
+    finish_next(worker, database, tokens_per_second=100, device_class=DeviceClass.GPU)
     assert submit()["estimated_seconds"] > learned
     assert submit(runtime={"device": "cuda"})["estimated_seconds"] > on_gpu
 
 
-def test_a_run_of_seconds_tells_no_speed(
+def test_a_very_short_run_does_not_count_for_the_speed(
     submit: Submit, worker: FakeWorker, database: Database
 ) -> None:
     guessed = submit()["estimated_seconds"]

@@ -1,4 +1,4 @@
-"""Jobs of the method `linear`: nothing of a base is looked at, and a retry begins anew."""
+"""Jobs of the method `linear`: no base is looked up, and a retry starts from the beginning."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.jobs import base_models
-from app.queue.transitions import Cancelled, Ending, Failed
+from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure
 from app.resources import Resources
 from tests.app.jobs.conftest import Submit, Upload
 from tests.app.jobs.fake_worker import FakeWorker
@@ -18,34 +18,34 @@ LINEAR: dict[str, Any] = {"type": "linear"}
 
 @pytest.fixture
 def no_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever looks for a base fails."""
+    """Fail every lookup of a base."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("a base was looked for")
 
-    monkeypatch.setattr(base_models, "_local", fail)
-    monkeypatch.setattr(base_models, "_from_hub", fail)
+    monkeypatch.setattr(base_models, "_resolve_local", fail)
+    monkeypatch.setattr(base_models, "_resolve_hub", fail)
 
 
 @pytest.mark.usefixtures("no_base")
 @pytest.mark.parametrize("base", [None, "no/such-base", "/root", "sentiment:9"])
-def test_a_base_is_null_whatever_is_given(
+def test_the_base_is_null_whatever_is_given(
     client: TestClient, submit: Submit, base: str | None
 ) -> None:
-    said = {} if base is None else {"base": base}
-    job = submit(method=LINEAR, **said)
+    fields = {} if base is None else {"base": base}
+    job = submit(method=LINEAR, **fields)
     assert (job["method"], job["base"], job["spec"]["base"]) == ("linear", None, None)
     assert client.get(f"/v1/jobs/{job['id']}").json() == job
     assert client.get("/v1/jobs", params={"method": "linear"}).json()["data"][0]["base"] is None
 
 
-def test_other_methods_need_one(client: TestClient) -> None:
+def test_other_methods_need_a_base(client: TestClient) -> None:
     answer = client.post("/v1/jobs", json={"method": {"type": "lora"}, "base": None})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["at"] == "base"
 
 
-def test_the_plan_says_how_many_weights_and_how_long(client: TestClient, upload: Upload) -> None:
+def test_the_plan_estimates_parameters_and_seconds(client: TestClient, upload: Upload) -> None:
     upload(labels={"a": 4000, "b": 4000, "c": 2000})
     few = {"data": {"source": "mails", "train_size": 100}}
     plans = [
@@ -69,7 +69,7 @@ def test_the_plan_says_how_many_weights_and_how_long(client: TestClient, upload:
         ({"r": 8}, "method.r"),
     ],
 )
-def test_settings_that_do_not_fit_are_named(
+def test_settings_of_other_methods_are_rejected(
     client: TestClient, method: dict[str, Any], at: str
 ) -> None:
     answer = client.post("/v1/jobs", json={"method": {**LINEAR, **method}})
@@ -77,14 +77,16 @@ def test_settings_that_do_not_fit_are_named(
     assert [error["at"] for error in answer.json()["errors"]] == [at]
 
 
-def test_a_part_of_a_run_is_refused(client: TestClient) -> None:
+def test_a_partial_run_is_rejected(client: TestClient) -> None:
     answer = client.post("/v1/jobs", json={"method": LINEAR, "trial": {"share": 0.5}})
     assert (answer.status_code, answer.json()["code"]) == (422, "no_partial_run")
 
 
-@pytest.mark.parametrize("ending", [Failed("training_crashed", "It crashed."), Cancelled()])
-def test_a_retry_begins_anew(
-    client: TestClient, submit: Submit, worker: FakeWorker, ending: Ending
+@pytest.mark.parametrize(
+    "ending", [PermanentFailure("training_crashed", "It crashed."), Cancelled()]
+)
+def test_a_retry_starts_from_the_beginning(
+    client: TestClient, submit: Submit, worker: FakeWorker, ending: AttemptResult
 ) -> None:
     old = submit(method=LINEAR, register_as="words")
     worker.finish(worker.claim().lease, ending)
@@ -101,7 +103,7 @@ def test_a_retry_begins_anew(
     assert (again.status_code, again.json()["code"]) == (409, "already_retried")
 
 
-def test_a_linear_version_is_no_base(
+def test_a_linear_version_cannot_be_a_base(
     client: TestClient, resources: Resources, tmp_path: Any
 ) -> None:
     ref = add_model(resources, make_linear_artifact(tmp_path / "made"), name="words")
@@ -124,13 +126,13 @@ def test_a_sweep_over_its_settings_needs_no_base(client: TestClient) -> None:
     assert len(cells) == 4
 
 
-def test_a_sweep_may_hold_it_beside_methods_with_a_base(client: TestClient) -> None:
+def test_a_sweep_may_mix_it_with_methods_that_have_a_base(client: TestClient) -> None:
     space = {"method.type": ["linear", "baseline"], "runtime.seed": [0]}
     answer = sweep(client, job={"method": {"type": "linear"}}, space=space)
     assert answer.status_code == 202, answer.text
 
 
-def test_halving_cannot_compare_parts_of_it(client: TestClient) -> None:
+def test_halving_cannot_run_it_partially(client: TestClient) -> None:
     answer = sweep(client, strategy={"type": "halving", "eta": 2, "first_share": 0.5, "keep": 1})
     assert answer.status_code == 422
     assert "grid, random or tpe" in answer.text

@@ -1,4 +1,4 @@
-"""What a job answered most wrongly, over HTTP."""
+"""The misclassified texts of a job, over HTTP."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ EXAMPLES = [Example(i + 2, f"text <b>{i}</b>", int(random.integers(3))) for i in
 def finish(
     submit: Submit, worker: FakeWorker, resources: Resources, tmp_path: Path
 ) -> Callable[..., str]:
-    """A job that succeeded and left these answers to its test part."""
+    """Return a function that creates a succeeded job with these predictions for its test split."""
 
     def make(*, texts: bool) -> str:
         job_id: str = submit()["id"]
@@ -50,7 +50,7 @@ def finish(
         )
         ref = resources.store.put(made, f"jobs/{job_id}/a1")
         with resources.database.write() as session:
-            artifact = artifacts.add(session, job_id=UUID(job_id), kind="model", ref=ref)
+            artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind="model", ref=ref)
             session.commit()
         worker.finish(lease, Succeeded(artifact.id, {}))
         return job_id
@@ -58,7 +58,7 @@ def finish(
     return make
 
 
-def test_they_come_with_texts_and_probabilities(
+def test_misclassified_texts_have_texts_and_probabilities(
     client: TestClient, finish: Callable[..., str]
 ) -> None:
     found = client.get(f"/v1/jobs/{finish(texts=True)}/mistakes?limit=10").json()
@@ -73,7 +73,7 @@ def test_they_come_with_texts_and_probabilities(
     assert not any(each["cut"] for each in found)
 
 
-def test_an_older_job_tells_the_same_without_texts(
+def test_an_older_job_returns_the_same_without_texts(
     client: TestClient, finish: Callable[..., str]
 ) -> None:
     with_texts, without = (
@@ -85,7 +85,7 @@ def test_an_older_job_tells_the_same_without_texts(
         assert each | {"text": None} == pytest.approx(other)
 
 
-def test_a_part_without_answers_is_not_found(
+def test_a_split_without_predictions_is_not_found(
     client: TestClient, finish: Callable[..., str]
 ) -> None:
     answer = client.get(f"/v1/jobs/{finish(texts=True)}/mistakes?split=validation")
@@ -93,20 +93,22 @@ def test_a_part_without_answers_is_not_found(
     assert "validation" in answer.json()["detail"]
 
 
-def test_a_job_that_has_not_ended_has_none(client: TestClient, submit: Submit) -> None:
+def test_an_unfinished_job_has_none(client: TestClient, submit: Submit) -> None:
     answer = client.get(f"/v1/jobs/{submit()['id']}/mistakes")
     assert (answer.status_code, answer.json()["code"]) == (404, "no_answers")
 
 
 @pytest.mark.parametrize("query", ["split=train", "limit=0", "limit=10001", "limit=x"])
-def test_what_is_not_kept_cannot_be_asked_for(
+def test_invalid_splits_and_limits_are_rejected(
     client: TestClient, submit: Submit, query: str
 ) -> None:
     answer = client.get(f"/v1/jobs/{submit()['id']}/mistakes?{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
 
 
-def test_all_of_them_come_as_a_file(client: TestClient, finish: Callable[..., str]) -> None:
+def test_all_misclassified_texts_can_be_downloaded(
+    client: TestClient, finish: Callable[..., str]
+) -> None:
     address = f"/v1/jobs/{finish(texts=True)}/mistakes"
     listed = client.get(address, params={"limit": 1000}).json()
     assert len(listed) > 20
@@ -145,7 +147,7 @@ def test_no_cell_of_the_csv_is_a_formula(
             assert row[name] == (each[name] if harmless else f"'{each[name]}")
 
 
-def test_a_damaged_file_is_told(
+def test_a_damaged_file_is_reported(
     client: TestClient, finish: Callable[..., str], resources: Resources
 ) -> None:
     job_id = finish(texts=True)

@@ -1,4 +1,4 @@
-"""A failed or cancelled job is continued as a new one, or the answer says why it cannot be."""
+"""A failed or cancelled job is continued as a new one, or the error says why it cannot be."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,21 +10,21 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.queue.tables import Checkpoint
-from app.queue.transitions import Cancelled, Ending, Failed, Retry
+from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure, RetryableFailure
 from lora_core.training_version import TRAINING_VERSION
 from tests.app.jobs.conftest import Upload
 from tests.app.jobs.fake_worker import FakeWorker
-from tests.job_rows import add_job, change
+from tests.job_rows import add_job, update_job
 
-FAILED = Failed("non_finite", "The loss is NaN.")
+FAILED = PermanentFailure("non_finite", "The loss is NaN.")
 Ended = Callable[..., str]
 
 
 @pytest.fixture
 def ended(submit: Callable[..., dict[str, Any]], worker: FakeWorker) -> Ended:
-    """A job that saved at step 2, told a step more and ended."""
+    """Return a function that creates a job with a checkpoint at step 2 and one more step."""
 
-    def make(ending: Ending = FAILED, *, saved: bool = True, **fields: Any) -> str:
+    def make(result: AttemptResult = FAILED, *, saved: bool = True, **fields: Any) -> str:
         job_id: str = submit(**fields)["id"]
         lease = worker.claim().lease
         for step in (1, 2):
@@ -32,7 +32,7 @@ def ended(submit: Callable[..., dict[str, Any]], worker: FakeWorker) -> Ended:
         if saved:
             worker.save(lease, step=2)
         worker.log(lease, step=3, points={"loss": 1 / 3})
-        worker.finish(lease, ending)
+        worker.finish(lease, result)
         return job_id
 
     return make
@@ -43,9 +43,9 @@ def losses(client: TestClient, job_id: str) -> list[tuple[int, int]]:
     return [(point["step"], point["attempt"]) for point in points]
 
 
-@pytest.mark.parametrize("ending", [FAILED, Cancelled()])
+@pytest.mark.parametrize("result", [FAILED, Cancelled()])
 def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
-    client: TestClient, ended: Ended, worker: FakeWorker, ending: Ending
+    client: TestClient, ended: Ended, worker: FakeWorker, result: AttemptResult
 ) -> None:
     asked = {
         "name": "first",
@@ -54,7 +54,7 @@ def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
         "register_as": "mails",
         "time_limit_seconds": 60,
     }
-    old_id = ended(ending, **asked)
+    old_id = ended(result, **asked)
     old = client.get(f"/v1/jobs/{old_id}").json()
     answer = client.post(f"/v1/jobs/{old_id}/retry")
     assert answer.status_code == 202, answer.text
@@ -71,24 +71,24 @@ def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
     assert (str(claimed.checkpoint.job_id), claimed.checkpoint.step) == (old_id, 2)
     worker.log(claimed.lease, step=3, points={"loss": 1 / 3})
     assert losses(client, new["id"]) == [(1, 0), (2, 0), (3, 1)]
-    told = client.get(f"/v1/jobs/{new['id']}/events").json()["data"]
-    assert [event["kind"] for event in told] == ["queued", "started"]
+    events = client.get(f"/v1/jobs/{new['id']}/events").json()["data"]
+    assert [event["kind"] for event in events] == ["queued", "started"]
     seqs = [row["seq"] for row in client.get(f"/v1/jobs/{new['id']}/metrics").json()["data"]]
-    assert len({*seqs, *(event["seq"] for event in told)}) == len(seqs) + len(told)
+    assert len({*seqs, *(event["seq"] for event in events)}) == len(seqs) + len(events)
 
 
-def test_what_was_told_after_the_checkpoint_is_told_again_whichever_attempt_told_it(
+def test_points_after_the_checkpoint_are_reported_again_whichever_attempt_wrote_them(
     client: TestClient, ended: Ended, worker: FakeWorker
 ) -> None:
     new_id = client.post(f"/v1/jobs/{ended()}/retry").json()["id"]
     lease = worker.claim().lease
     worker.log(lease, step=3, points={"loss": 1 / 3})
-    worker.finish(lease, Retry("crashed", "It crashed.", backoff_seconds=0))
+    worker.finish(lease, RetryableFailure("crashed", "It crashed.", backoff_seconds=0))
     assert worker.claim().checkpoint is not None
     assert losses(client, new_id) == [(1, 0), (2, 0)]
 
 
-def test_a_retry_whose_checkpoint_is_gone_starts_again(
+def test_a_retry_whose_checkpoint_is_missing_starts_from_the_beginning(
     client: TestClient, ended: Ended, worker: FakeWorker, database: Database
 ) -> None:
     new_id = client.post(f"/v1/jobs/{ended()}/retry").json()["id"]
@@ -99,7 +99,7 @@ def test_a_retry_whose_checkpoint_is_gone_starts_again(
     assert losses(client, new_id) == []
 
 
-def test_a_retry_that_saved_nothing_is_retried_from_where_it_began(
+def test_a_retry_without_checkpoints_is_retried_from_its_own_start(
     client: TestClient, ended: Ended, worker: FakeWorker
 ) -> None:
     first = ended()
@@ -110,7 +110,7 @@ def test_a_retry_that_saved_nothing_is_retried_from_where_it_began(
     assert losses(client, third["id"]) == [(1, 0), (2, 0)]
 
 
-def test_one_key_makes_one_retry(client: TestClient, ended: Ended) -> None:
+def test_one_idempotency_key_creates_one_retry(client: TestClient, ended: Ended) -> None:
     old, unsaved = ended(), ended(saved=False)
     key = {"Idempotency-Key": "again"}
     first = client.post(f"/v1/jobs/{old}/retry", headers=key)
@@ -121,7 +121,7 @@ def test_one_key_makes_one_retry(client: TestClient, ended: Ended) -> None:
     assert other.status_code == 422
 
 
-def test_two_retries_at_a_time_are_refused(client: TestClient, ended: Ended) -> None:
+def test_a_second_unfinished_retry_is_rejected(client: TestClient, ended: Ended) -> None:
     old = ended()
     new = client.post(f"/v1/jobs/{old}/retry").json()["id"]
     refused = client.post(f"/v1/jobs/{old}/retry")
@@ -136,7 +136,7 @@ def refusal(client: TestClient, job_id: object) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-def test_what_cannot_be_retried_says_why(
+def test_jobs_that_cannot_be_retried_get_a_reason(
     client: TestClient,
     submit: Callable[..., dict[str, Any]],
     ended: Ended,
@@ -152,10 +152,10 @@ def test_what_cannot_be_retried_says_why(
     assert refusal(client, waits) == (409, "job_not_finished")
     assert refusal(client, ended(saved=False)) == (409, "no_checkpoint")
     succeeded = ended()
-    change(database, UUID(succeeded), state="succeeded")
+    update_job(database, UUID(succeeded), state="succeeded")
     assert refusal(client, succeeded) == (409, "job_succeeded")
     trial, sweep = ended(), uuid4()
-    change(database, UUID(trial), sweep_id=sweep)
+    update_job(database, UUID(trial), sweep_id=sweep)
     assert refusal(client, trial) == (409, "trial_not_retried")
     assert f"/v1/sweeps/{sweep}/retry" in client.post(f"/v1/jobs/{trial}/retry").json()["detail"]
     old = ended()

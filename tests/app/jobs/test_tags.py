@@ -1,4 +1,4 @@
-"""Tags and notes of jobs: set when a job is made or later, and how they are found."""
+"""Tags and notes of jobs: set at creation or later, and used to find jobs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from app.auth.service import NewKey
+from app.auth.service import CreatedKey
 from app.jobs import repository
-from app.queue.transitions import Failed
+from app.queue.transitions import PermanentFailure
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
@@ -34,7 +34,7 @@ def update(client: TestClient, job: dict[str, Any], **fields: Any) -> dict[str, 
     return body
 
 
-def test_they_are_given_at_the_start_and_changed_one_by_one(
+def test_tags_and_notes_are_set_at_creation_and_updated_separately(
     client: TestClient, submit: Submit
 ) -> None:
     job = submit(tags=["Nightly", "german", "nightly "], notes="As on Monday.")
@@ -49,9 +49,7 @@ def test_they_are_given_at_the_start_and_changed_one_by_one(
     assert plain["notes"] is None
 
 
-def test_a_list_is_narrowed_to_a_tag_and_to_nothing_like_it(
-    client: TestClient, submit: Submit
-) -> None:
+def test_a_list_is_filtered_by_the_exact_tag(client: TestClient, submit: Submit) -> None:
     submit()
     first = submit(tags=["release 1", "café", "50%", "a_b", "e-mail"], name="first")
     second = submit(tags=["release 10", "release", "cafe"], method={"type": "full"})
@@ -68,10 +66,10 @@ def test_a_list_is_narrowed_to_a_tag_and_to_nothing_like_it(
     assert found(client, "release 1", search="sec") == []
 
 
-def test_a_page_of_a_tag_goes_on_where_it_stopped(
+def test_a_page_of_a_tag_continues_where_it_stopped(
     client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repository, "SEARCHED", 2)
+    monkeypatch.setattr(repository, "MAX_SCANNED", 2)
     made = [submit(tags=["rare" if n == 0 else "often"])["id"] for n in range(4)]
     submit()  # not looked at: it has no tags
     page = client.get("/v1/jobs?tag=rare").json()
@@ -99,7 +97,7 @@ def test_a_page_of_a_tag_goes_on_where_it_stopped(
         ({"state": "failed"}, "state"),
     ],
 )
-def test_what_does_not_fit_changes_nothing(
+def test_invalid_tags_change_nothing(
     client: TestClient, submit: Submit, body: dict[str, Any], at: str
 ) -> None:
     job = submit(tags=["kept"], notes="kept")
@@ -109,25 +107,27 @@ def test_what_does_not_fit_changes_nothing(
     assert client.get(f"/v1/jobs/{job['id']}").json() == job
 
 
-def test_a_retry_keeps_them(client: TestClient, submit: Submit, worker: FakeWorker) -> None:
+def test_a_retry_keeps_tags_and_notes(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
     job = submit(tags=["night"], notes="Why.")
     lease = worker.claim().lease
     worker.save(lease, step=5)
-    worker.finish(lease, Failed("non_finite", "The loss is NaN."))
+    worker.finish(lease, PermanentFailure("non_finite", "The loss is NaN."))
     assert update(client, job, notes="Why not.")["state"] == "failed"
     again = client.post(f"/v1/jobs/{job['id']}/retry").json()
     assert (again["tags"], again["notes"]) == (["night"], "Why not.")
     assert found(client, "night") == [again["id"], job["id"]]
 
 
-def test_a_job_that_is_not_there_cannot_be_changed(client: TestClient) -> None:
+def test_an_unknown_job_cannot_be_updated(client: TestClient) -> None:
     answer = client.patch(f"/v1/jobs/{uuid4()}", json={"tags": []})
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-def test_who_may_only_read_changes_nothing(
-    locked_client: TestClient, new_key: Callable[..., NewKey]
+def test_the_read_scope_cannot_update(
+    anonymous_client: TestClient, new_key: Callable[..., CreatedKey]
 ) -> None:
     headers = {"Authorization": f"Bearer {new_key('jobs:read').text}"}
-    answer = locked_client.patch(f"/v1/jobs/{uuid4()}", json={"tags": []}, headers=headers)
+    answer = anonymous_client.patch(f"/v1/jobs/{uuid4()}", json={"tags": []}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")

@@ -1,4 +1,4 @@
-"""Requests are counted under few names."""
+"""Request metrics have low cardinality."""
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +17,7 @@ def counted(client: TestClient, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_requests_are_counted_by_template_and_class(client: TestClient) -> None:
+def test_requests_are_counted_by_route_and_status_class(client: TestClient) -> None:
     for number in range(3):
         client.get(f"/v1/jobs/{number}")
     client.post("/v1/jobs", json={"method": {}})
@@ -29,10 +29,10 @@ def test_requests_are_counted_by_template_and_class(client: TestClient) -> None:
     }
     durations = counted(client, "loraworks_http_request_duration_seconds_count")
     assert durations["GET", "/v1/jobs/{job_id}"] == 3
-    assert durations["GET", "/metrics"] == 1  # the one before
+    assert durations["GET", "/metrics"] == 1  # the previous request
 
 
-def test_what_callers_make_up_adds_no_series(client: TestClient) -> None:
+def test_unknown_paths_and_methods_add_no_series(client: TestClient) -> None:
     for name in ("a", "b", "c"):
         client.request(f"METHOD{name}", f"/nowhere/{name}")
         client.get("/livez", headers={"Host": f"{name}.example"})
@@ -43,11 +43,11 @@ def test_what_callers_make_up_adds_no_series(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_a_database_that_is_away_leaves_the_rest(client: TestClient, settings: Settings) -> None:
+def test_other_metrics_remain_without_the_database(client: TestClient, settings: Settings) -> None:
     client.app.state.resources.database.close()  # type: ignore[attr-defined]
     settings.sqlite_path.write_bytes(b"no database any more" * 100)
-    answer = client.get("/metrics")
-    assert answer.status_code == 200
-    assert "\nloraworks_database_up 0.0\n" in answer.text
-    assert "process_resident_memory_bytes" in answer.text
-    assert "loraworks_jobs" not in answer.text
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    assert "\nloraworks_database_up 0.0\n" in response.text
+    assert "process_resident_memory_bytes" in response.text
+    assert "loraworks_jobs" not in response.text

@@ -1,4 +1,4 @@
-"""What `/metrics` counts in the tables, on both databases."""
+"""Metrics from the database, on both databases."""
 
 from collections.abc import Callable
 from typing import get_args
@@ -14,16 +14,16 @@ from app.database.clock import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.queue import heartbeats, leases
-from app.queue.states import JobState, Kind, Lane
+from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Worker
-from app.queue.transitions import Failed, Retry
+from app.queue.transitions import PermanentFailure, RetryableFailure
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from lora_core.specs.method import MethodName
-from tests.job_rows import ALICE, BOB, add_job, change, take
+from tests.job_rows import ALICE, BOB, add_job, claim_next, update_job
 
 Series = dict[tuple[str, ...], float]
-LOST = Retry("worker_lost", "The worker is gone.", 10)
+LOST = RetryableFailure("worker_lost", "The worker is gone.", 10)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -34,18 +34,18 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def scrape(client: TestClient) -> Callable[[], dict[str, Series]]:
-    """Metric → values of the labels, in the order of their names → number."""
+    """Return metric → label values, in the order of their names → number."""
 
     def read() -> dict[str, Series]:
-        answer = client.get("/metrics")
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/plain")
-        found: dict[str, Series] = {}
-        for family in text_string_to_metric_families(answer.text):
+        response = client.get("/metrics")
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/plain")
+        metrics: dict[str, Series] = {}
+        for family in text_string_to_metric_families(response.text):
             for sample in family.samples:
                 labels = tuple(sample.labels.values())
-                found.setdefault(sample.name, {})[labels] = sample.value
-        return found
+                metrics.setdefault(sample.name, {})[labels] = sample.value
+        return metrics
 
     return read
 
@@ -53,93 +53,99 @@ def scrape(client: TestClient) -> Callable[[], dict[str, Series]]:
 Scrape = Callable[[], dict[str, Series]]
 
 
-def seen(series: Series) -> Series:
+def nonzero(series: Series) -> Series:
     return {labels: number for labels, number in series.items() if number}
 
 
-def test_an_empty_service_has_zeros(scrape: Scrape) -> None:
-    found = scrape()
-    assert found["loraworks_database_up"] == {(): 1}
-    own = {name: series for name, series in found.items() if name.startswith("loraworks_")}
+def test_empty_service_has_zeros(scrape: Scrape) -> None:
+    metrics = scrape()
+    assert metrics["loraworks_database_up"] == {(): 1}
+    own = {name: series for name, series in metrics.items() if name.startswith("loraworks_")}
     for name, series in own.items():
         if not name.startswith(("loraworks_database_up", "loraworks_http_")):
             assert series, name
             assert set(series.values()) == {0}, name
-    assert len(found["loraworks_jobs"]) == len(JobState) * len(get_args(MethodName))
-    assert found["loraworks_queued_jobs"].keys() == {("cpu",), ("gpu",), ("any",)}
-    assert found["process_resident_memory_bytes"][()] > 1e7
+    assert len(metrics["loraworks_jobs"]) == len(JobState) * len(get_args(MethodName))
+    assert metrics["loraworks_queued_jobs"].keys() == {("cpu",), ("gpu",), ("any",)}
+    assert metrics["process_resident_memory_bytes"][()] > 1e7
 
 
-def test_jobs_are_counted_by_state_method_and_lane(scrape: Scrape, database: Database) -> None:
+def test_jobs_are_counted_by_state_method_and_device_class(
+    scrape: Scrape, database: Database
+) -> None:
     for method in ("lora", "lora", "full"):
         add_job(database, method=method)
-    add_job(database, lane=Lane.GPU)
-    take(database)
-    found = scrape()
-    assert seen(found["loraworks_jobs"]) == {
+    add_job(database, lane=DeviceClass.GPU)
+    claim_next(database)
+    metrics = scrape()
+    assert nonzero(metrics["loraworks_jobs"]) == {
         ("lora", "queued"): 2,
         ("full", "queued"): 1,
         ("lora", "running"): 1,
     }
-    assert seen(found["loraworks_queued_jobs"]) == {("cpu",): 2, ("gpu",): 1}
+    assert nonzero(metrics["loraworks_queued_jobs"]) == {("cpu",): 2, ("gpu",): 1}
 
 
-def test_prediction_runs_are_counted_apart_and_wait_in_the_same_queue(
+def test_prediction_runs_are_counted_separately_but_share_the_queue(
     scrape: Scrape, database: Database
 ) -> None:
-    run = {"kind": Kind.PREDICTION, "method": "predict"}
+    run = {"kind": JobKind.PREDICTION, "method": "predict"}
     add_job(database, **run), add_job(database, **run), add_job(database)
-    take(database)
-    found = scrape()
-    assert seen(found["loraworks_predictions"]) == {("queued",): 1, ("running",): 1}
-    assert len(found["loraworks_predictions"]) == len(JobState)
-    assert seen(found["loraworks_jobs"]) == {("lora", "queued"): 1}
-    assert seen(found["loraworks_queued_jobs"]) == {("cpu",): 2}
+    claim_next(database)
+    metrics = scrape()
+    assert nonzero(metrics["loraworks_predictions"]) == {("queued",): 1, ("running",): 1}
+    assert len(metrics["loraworks_predictions"]) == len(JobState)
+    assert nonzero(metrics["loraworks_jobs"]) == {("lora", "queued"): 1}
+    assert nonzero(metrics["loraworks_queued_jobs"]) == {("cpu",): 2}
 
 
-def test_the_age_of_the_queue_starts_when_a_job_is_due(scrape: Scrape, database: Database) -> None:
-    for wait, lane in ((100, Lane.CPU), (50, Lane.CPU), (-100, Lane.GPU)):
+def test_queue_age_starts_when_a_job_is_due(scrape: Scrape, database: Database) -> None:
+    for wait, lane in ((100, DeviceClass.CPU), (50, DeviceClass.CPU), (-100, DeviceClass.GPU)):
         add_job(database, lane=lane, run_after=now() - wait, dispatch_count=2)
-    running = add_job(database, lane=Lane.ANY, run_after=now() - 900, priority=9, dispatch_count=7)
-    assert take(database).lease.job_id == running
-    found = scrape()
-    ages = found["loraworks_oldest_queued_seconds"]
+    running = add_job(
+        database, lane=DeviceClass.ANY, run_after=now() - 900, priority=9, dispatch_count=7
+    )
+    assert claim_next(database).lease.job_id == running
+    metrics = scrape()
+    ages = metrics["loraworks_oldest_queued_seconds"]
     assert ages == {("cpu",): pytest.approx(100, abs=30), ("gpu",): 0, ("any",): 0}
     assert ages["cpu",] >= 100
-    assert found["loraworks_hints_resent"] == {(): 6}
+    assert metrics["loraworks_hints_resent"] == {(): 6}
 
 
 def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Database) -> None:
     for _ in range(2):
         job_id = add_job(database)
-        claimed = take(database)
+        claimed = claim_next(database)
         with database.write() as session:
-            assert leases.finish(session, claimed.lease, Failed("one_class", "One label.", {}))
+            assert leases.finish(
+                session, claimed.lease, PermanentFailure("one_class", "One label.", {})
+            )
             session.commit()
     job_id = add_job(database)
-    claimed = take(database)
+    claimed = claim_next(database)
     with database.write() as session:
-        assert leases.finish(session, claimed.lease, Retry("crashed", "It crashed.", 0))
+        assert leases.finish(session, claimed.lease, RetryableFailure("crashed", "It crashed.", 0))
         session.commit()
-    claimed = take(database)
+    claimed = claim_next(database)
     assert claimed.lease.job_id == job_id
-    change(database, job_id, lease_expires_at=1.0)
+    update_job(database, job_id, lease_expires_at=1.0)
     with database.write() as session:
-        assert leases.expire(session, job_id, seen_attempt=2, lost=LOST, max_failures=9)
+        assert leases.expire(session, job_id, attempt=2, failure=LOST, max_failures=9)
         session.commit()
-    found = scrape()
-    assert seen(found["loraworks_attempts"]) == {
+    metrics = scrape()
+    assert nonzero(metrics["loraworks_attempts"]) == {
         ("one_class", "failed"): 2,
         ("", "failed"): 1,
         ("", "lost"): 1,
     }
-    assert found["loraworks_lease_losses"] == {(): 1}
+    assert metrics["loraworks_lease_losses"] == {(): 1}
 
 
-def test_devices_are_counted_by_kind(scrape: Scrape, database: Database) -> None:
+def test_devices_are_counted_by_type(scrape: Scrape, database: Database) -> None:
     with database.write() as session:
-        heartbeats.announce(session, ALICE, draining=False, devices=["cuda:0", "cuda:1"])
-        heartbeats.announce(session, BOB, draining=True, devices=["cpu"])
+        heartbeats.record_heartbeat(session, ALICE, draining=False, devices=["cuda:0", "cuda:1"])
+        heartbeats.record_heartbeat(session, BOB, draining=True, devices=["cpu"])
         session.add(
             Worker(
                 id="gone", host="there", boot_id="b", pid=1, pid_start=1, devices=["cuda:7"],
@@ -148,26 +154,26 @@ def test_devices_are_counted_by_kind(scrape: Scrape, database: Database) -> None
         )  # fmt: skip
         session.commit()
     add_job(database), add_job(database)
-    take(database), take(database)
+    claim_next(database), claim_next(database)
     with database.write() as session:
         session.execute(update(Attempt).values(device="cuda:1"))
         session.commit()
     ended = add_job(database)
-    take(database)
-    change(database, ended, state=JobState.CANCELLED, worker=None, finished_at=now())
-    found = scrape()
-    assert found["loraworks_slots"] == {("cuda",): 2, ("cpu",): 1}
-    assert found["loraworks_running_attempts"] == {("cuda",): 2, ("cpu",): 0}
-    assert found["loraworks_workers"] == {("active",): 1, ("draining",): 1}
+    claim_next(database)
+    update_job(database, ended, state=JobState.CANCELLED, worker=None, finished_at=now())
+    metrics = scrape()
+    assert metrics["loraworks_slots"] == {("cuda",): 2, ("cpu",): 1}
+    assert metrics["loraworks_running_attempts"] == {("cuda",): 2, ("cpu",): 0}
+    assert metrics["loraworks_workers"] == {("active",): 1, ("draining",): 1}
 
 
-def test_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> None:
+def test_stored_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> None:
     job_id = add_job(database)
-    large = 3 * 2**31  # more than an integer of PostgreSQL holds
+    large = 3 * 2**31  # larger than PostgreSQL's integer
     with database.write() as session:
         for number in (1, 2):
             ref = ArtifactRef(f"jobs/{job_id}/a{number}", "0" * 64, large)
-            artifacts.add(session, job_id=job_id, kind="model", ref=ref)
+            artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
             session.add(
                 Checkpoint(
                     job_id=job_id, attempt=1, step=number, seq=number, key="k",
@@ -183,7 +189,7 @@ def test_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> None:
                 )
             )  # fmt: skip
         ref = ArtifactRef(f"predictions/{job_id}/a1", "0" * 64, 7)
-        artifacts.add(session, job_id=job_id, kind="results", ref=ref)
+        artifacts.add_artifact(session, job_id=job_id, kind="results", ref=ref)
         session.commit()
     assert scrape()["loraworks_stored_bytes"] == {
         ("artifacts",): 2 * large,
@@ -194,12 +200,12 @@ def test_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> None:
 
 
 def test_only_who_may_look_sees_them(
-    locked_client: TestClient, new_key: Callable[..., service.NewKey]
+    anonymous_client: TestClient, new_key: Callable[..., service.CreatedKey]
 ) -> None:
     def ask(*scopes: str) -> int:
         headers = {"Authorization": f"Bearer {new_key(*scopes).text}"}
-        return locked_client.get("/metrics", headers=headers).status_code
+        return anonymous_client.get("/metrics", headers=headers).status_code
 
-    assert locked_client.get("/metrics").status_code == 401
+    assert anonymous_client.get("/metrics").status_code == 401
     assert ask("jobs:read") == 403
     assert ask("metrics:read") == 200

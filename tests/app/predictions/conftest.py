@@ -1,4 +1,4 @@
-"""A model, an uploaded file without labels, and a worker that answers without computing."""
+"""Fixtures: a model, an uploaded file without labels, and a fake worker."""
 
 import json
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from app.queue import leases
 from app.queue.transitions import Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts
-from app.storage.tables import RESULTS
+from app.storage.tables import RESULTS_KIND
 from lora_core import manifest
-from tests.job_rows import take
+from tests.job_rows import claim_next
 from tests.prediction_rows import add_model, add_texts
 
 TEXTS = 'id,body\n1,"good, and more"\n2,so bad\n3,"a ""film"""\n'
@@ -27,8 +27,8 @@ SUMMARY = {"rows": 2, "cut": 0, "predicted": {"good": 1, "bad": 1}}
 Answer = Callable[[], UUID]
 
 
-def answered() -> list[dict[str, Any]]:
-    """The rows as a run writes them."""
+def predicted_rows() -> list[dict[str, Any]]:
+    """Return the rows as a run writes them."""
     return [
         {
             **row,
@@ -41,17 +41,17 @@ def answered() -> list[dict[str, Any]]:
 
 
 def store_results(resources: Resources, directory: Path) -> UUID:
-    """Claim the run that waits and end it with `answered`."""
-    claimed = take(resources.database)
+    """Claim the next run and finish it with `predicted_rows`."""
+    claimed = claim_next(resources.database)
     directory.mkdir()
-    lines = "".join(json.dumps(row) + "\n" for row in answered())
+    lines = "".join(json.dumps(row) + "\n" for row in predicted_rows())
     (directory / "results.jsonl").write_text(lines, encoding="utf-8")
     facts = {"columns": ["id", "body", "share", "seen", "tags"], "labels": ["bad", "good"]}
     manifest.write(directory, {"format": 1, "metrics": SUMMARY, **facts})
     run_id = claimed.lease.job_id
     ref = resources.store.put(directory, f"predictions/{run_id}/a{claimed.lease.attempt}")
     with resources.database.write() as session:
-        artifact = artifacts.add(session, job_id=run_id, kind=RESULTS, ref=ref)
+        artifact = artifacts.add_artifact(session, job_id=run_id, kind=RESULTS_KIND, ref=ref)
         assert leases.finish(session, claimed.lease, Succeeded(artifact.id, SUMMARY))
         session.commit()
     return run_id
@@ -59,7 +59,7 @@ def store_results(resources: Resources, directory: Path) -> UUID:
 
 @pytest.fixture
 def model(resources: Resources, tmp_path: Path) -> str:
-    """A version in production, of which nobody reads the files."""
+    """Create a version in production; its files are never read."""
     directory = tmp_path / "model"
     directory.mkdir()
     manifest.write(directory, {"format": 1})
@@ -68,7 +68,7 @@ def model(resources: Resources, tmp_path: Path) -> str:
 
 @pytest.fixture
 def texts(resources: Resources, tmp_path: Path) -> str:
-    """The name of a file of three rows, put where an upload would: nobody has to inspect it."""
+    """Store a file of three rows without an inspection; return its name."""
     file = tmp_path / "reviews.csv"
     file.write_text(TEXTS)
     return add_texts(resources, file, rows=3).name
@@ -76,5 +76,5 @@ def texts(resources: Resources, tmp_path: Path) -> str:
 
 @pytest.fixture
 def answer(resources: Resources, tmp_path: Path) -> Answer:
-    """Ends the run that waits."""
+    """Return a function that finishes the next run."""
     return lambda: store_results(resources, tmp_path / "results")

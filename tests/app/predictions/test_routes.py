@@ -11,15 +11,15 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from app.auth.service import NewKey
+from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.queue import leases
-from app.queue.transitions import Failed
+from app.queue.transitions import PermanentFailure
 from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
-from tests.app.predictions.conftest import ROWS, SUMMARY, Answer, answered, store_results
-from tests.job_rows import change, job, take
+from tests.app.predictions.conftest import ROWS, SUMMARY, Answer, predicted_rows, store_results
+from tests.job_rows import claim_next, get_job, update_job
 from tests.prediction_rows import add_model
 
 URL = "/v1/predictions"
@@ -34,7 +34,7 @@ def submit(client: TestClient, **body: Any) -> dict[str, Any]:
     return run
 
 
-def test_a_data_set_is_all_that_a_run_needs(client: TestClient) -> None:
+def test_only_the_dataset_is_required(client: TestClient) -> None:
     sent = client.post(URL, json={"dataset": "texts"})
     assert sent.status_code == 202, sent.text
     run = sent.json()
@@ -46,7 +46,7 @@ def test_a_data_set_is_all_that_a_run_needs(client: TestClient) -> None:
     assert (run["summary"], run["error"], run["has_results"]) == (None, None, False)
 
 
-def test_the_version_is_that_of_the_moment_of_the_call(
+def test_the_version_is_pinned_when_the_run_is_created(
     client: TestClient, resources: Resources, tmp_path: Path
 ) -> None:
     before = submit(client, model="sentiment@production")
@@ -54,12 +54,12 @@ def test_the_version_is_that_of_the_moment_of_the_call(
     manifest.write(tmp_path / "next", {"format": 1, "second": True})
     assert add_model(resources, tmp_path / "next") == "sentiment:2"
     assert client.get(f"{URL}/{before['id']}").json()["model"] == "sentiment:1"
-    assert take(resources.database).spec["model"] == "sentiment:1"
+    assert claim_next(resources.database).spec["model"] == "sentiment:1"
     assert submit(client)["model"] == "sentiment:2"
     assert submit(client, model="sentiment:1")["model"] == "sentiment:1"
 
 
-def test_one_key_makes_one_run(client: TestClient) -> None:
+def test_one_idempotency_key_creates_one_run(client: TestClient) -> None:
     headers = {"Idempotency-Key": "once"}
     first = client.post(URL, json={"dataset": "texts"}, headers=headers)
     again = client.post(URL, json={"dataset": "texts"}, headers=headers)
@@ -83,7 +83,7 @@ def test_one_key_makes_one_run(client: TestClient) -> None:
         ({"dataset": "texts", "priority": 101}, 422, "validation_failed"),
     ],
 )
-def test_a_run_that_cannot_be_is_refused_at_once(
+def test_an_invalid_run_is_rejected_at_once(
     client: TestClient, body: dict[str, Any], status: int, code: str
 ) -> None:
     sent = client.post(URL, json=body)
@@ -101,7 +101,7 @@ def test_without_a_model_in_production_one_must_be_named(
     assert submit(client, model="sentiment:1")["model"] == "sentiment:1"
 
 
-def test_results_are_the_rows_with_their_answers(client: TestClient, answer: Answer) -> None:
+def test_results_are_the_rows_with_their_predictions(client: TestClient, answer: Answer) -> None:
     run = submit(client)
     answer()
     shown = client.get(f"{URL}/{run['id']}").json()
@@ -109,10 +109,10 @@ def test_results_are_the_rows_with_their_answers(client: TestClient, answer: Ans
     assert shown["has_results"]
     got = client.get(f"{URL}/{run['id']}/results")
     assert got.headers["content-type"].startswith("application/jsonl")
-    assert [json.loads(line) for line in got.text.splitlines()] == answered()
+    assert [json.loads(line) for line in got.text.splitlines()] == predicted_rows()
 
 
-def test_for_a_spreadsheet_no_cell_is_a_formula(
+def test_formulas_are_escaped_for_a_spreadsheet(
     client: TestClient, resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ROWS[0], "body", "=HYPERLINK(1)")
@@ -148,9 +148,11 @@ def test_only_a_run_that_succeeded_has_results(
 ) -> None:
     run = submit(client)
     if state == "failed":
-        claimed = take(database)
+        claimed = claim_next(database)
         with database.write() as session:
-            assert leases.finish(session, claimed.lease, Failed("column_taken", "No.", {}))
+            assert leases.finish(
+                session, claimed.lease, PermanentFailure("column_taken", "No.", {})
+            )
             session.commit()
         shown = client.get(f"{URL}/{run['id']}").json()
         assert shown["error"] == {"code": "column_taken", "message": "No.", "detail": {}}
@@ -159,7 +161,7 @@ def test_only_a_run_that_succeeded_has_results(
     assert state in got.json()["detail"]
 
 
-def test_damaged_results_are_not_handed_out(
+def test_damaged_results_are_not_returned(
     client: TestClient, answer: Answer, resources: Resources
 ) -> None:
     run = submit(client)
@@ -171,20 +173,20 @@ def test_damaged_results_are_not_handed_out(
     assert (got.status_code, got.json()["code"]) == (409, "artifact_corrupt")
 
 
-def test_a_queued_run_is_cancelled_and_a_running_one_asked(
+def test_a_queued_run_is_cancelled_and_a_running_one_is_requested_to_stop(
     client: TestClient, database: Database
 ) -> None:
     run = submit(client)
-    answered = client.post(f"{URL}/{run['id']}/cancel")
-    assert (answered.status_code, answered.json()["state"]) == (200, "cancelled")
+    predicted_rows = client.post(f"{URL}/{run['id']}/cancel")
+    assert (predicted_rows.status_code, predicted_rows.json()["state"]) == (200, "cancelled")
     run = submit(client)
-    take(database)
-    answered = client.post(f"{URL}/{run['id']}/cancel")
-    assert (answered.status_code, answered.json()["state"]) == (202, "running")
-    assert answered.json()["cancel_requested_at"] is not None
+    claim_next(database)
+    predicted_rows = client.post(f"{URL}/{run['id']}/cancel")
+    assert (predicted_rows.status_code, predicted_rows.json()["state"]) == (202, "running")
+    assert predicted_rows.json()["cancel_requested_at"] is not None
 
 
-def test_a_deleted_run_takes_its_results_along(
+def test_deleting_a_run_deletes_its_results(
     client: TestClient, answer: Answer, resources: Resources
 ) -> None:
     run = submit(client)
@@ -198,7 +200,9 @@ def test_a_deleted_run_takes_its_results_along(
         assert (gone.status_code, gone.json()["code"]) == (404, "prediction_not_found")
 
 
-def test_a_data_set_stays_while_a_run_reads_it(client: TestClient, answer: Answer) -> None:
+def test_a_dataset_cannot_be_deleted_while_a_run_reads_it(
+    client: TestClient, answer: Answer
+) -> None:
     dataset = client.get("/v1/datasets/texts").json()["id"]
     submit(client)
     refused = client.delete(f"/v1/datasets/{dataset}")
@@ -219,7 +223,7 @@ def test_runs_are_listed_by_state_the_newest_first(client: TestClient, answer: A
     assert [run["id"] for run in succeeded] == [done]
 
 
-def test_a_run_is_no_job(client: TestClient, answer: Answer, database: Database) -> None:
+def test_a_run_is_not_a_job(client: TestClient, answer: Answer, database: Database) -> None:
     run_id = submit(client)["id"]
     for method, path in (
         ("GET", f"/v1/jobs/{run_id}"),
@@ -232,15 +236,15 @@ def test_a_run_is_no_job(client: TestClient, answer: Answer, database: Database)
         assert (gone.status_code, gone.json()["code"]) == (404, "job_not_found"), path
     assert client.get("/v1/jobs").json()["data"] == []
     assert client.get(f"{URL}/{run_id}").json()["state"] == "queued"
-    artifact_id = job(database, answer()).artifact_id
+    artifact_id = get_job(database, answer()).artifact_id
     assert client.get(f"/v1/artifacts/{artifact_id}").status_code == 404
     made = client.post("/v1/models/odd/versions", json={"job_id": run_id})
     assert (made.status_code, made.json()["code"]) == (409, "job_without_artifact")
 
 
-def test_a_run_that_waits_for_the_store_says_so(client: TestClient, database: Database) -> None:
+def test_a_run_shows_that_it_waits_for_the_store(client: TestClient, database: Database) -> None:
     run = submit(client)
-    change(
+    update_job(
         database, UUID(run["id"]), waiting_since=1.0, waiting_code="storage_unavailable",
         waiting_message="Away.",
     )  # fmt: skip
@@ -249,19 +253,19 @@ def test_a_run_that_waits_for_the_store_says_so(client: TestClient, database: Da
 
 
 @pytest.mark.parametrize("run_id", ["nonsense", "0197c5d2-7a3e-7000-8000-000000000002"])
-def test_what_is_no_run_is_not_found(client: TestClient, run_id: str) -> None:
+def test_an_unknown_run_is_not_found(client: TestClient, run_id: str) -> None:
     for path in (f"{URL}/{run_id}", f"{URL}/{run_id}/results"):
         gone = client.get(path)
         assert (gone.status_code, gone.json()["code"]) == (404, "prediction_not_found")
 
 
-def test_reading_and_writing_are_scopes_of_their_own(
-    locked_client: TestClient, new_key: Callable[..., NewKey]
+def test_reading_and_writing_have_separate_scopes(
+    anonymous_client: TestClient, new_key: Callable[..., CreatedKey]
 ) -> None:
     def sent(method: str, *scopes: str) -> int:
         headers = {"Authorization": f"Bearer {new_key(*scopes).text}"}
         body = {"dataset": "texts"} if method == "POST" else None
-        return locked_client.request(method, URL, json=body, headers=headers).status_code
+        return anonymous_client.request(method, URL, json=body, headers=headers).status_code
 
     assert sent("GET", "predictions:read") == 200
     assert sent("POST", "predictions:write") == 202

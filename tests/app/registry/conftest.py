@@ -1,4 +1,4 @@
-"""Stored artifacts of jobs, ready to become versions."""
+"""Fixtures: stored artifacts of jobs, ready to be registered."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.registry.service import Resolved
+from app.registry.service import ResolvedModel
 from app.resources import Resources
 from app.storage import repository
 from app.storage.tables import Artifact
@@ -21,9 +21,9 @@ METRICS = {"validation": {"accuracy": 0.8}}
 
 @pytest.fixture
 def client(app: FastAPI, client: TestClient) -> TestClient:
-    """A caller where every version can serve: the ones here are no models."""
+    """A client of an app that accepts every version: the artifacts here are not models."""
 
-    async def accept(_: Resolved) -> None:
+    async def accept(_: ResolvedModel) -> None:
         pass
 
     app.state.try_out = accept
@@ -32,7 +32,7 @@ def client(app: FastAPI, client: TestClient) -> TestClient:
 
 @pytest.fixture
 def finished(resources: Resources, tmp_path: Path) -> Callable[[], Artifact]:
-    """Makes the artifact of one more job."""
+    """Create the artifact of a new job."""
 
     def make() -> Artifact:
         job: UUID = uuid4()
@@ -43,7 +43,7 @@ def finished(resources: Resources, tmp_path: Path) -> Callable[[], Artifact]:
         manifest.write(directory, {"format": 1, "spec": spec, "metrics": METRICS})
         ref = resources.store.put(directory, f"jobs/{job}/a1")
         with resources.database.write() as session:
-            artifact = repository.add(session, job_id=job, kind="model", ref=ref)
+            artifact = repository.add_artifact(session, job_id=job, kind="model", ref=ref)
             session.commit()
         return artifact
 

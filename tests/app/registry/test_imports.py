@@ -1,4 +1,4 @@
-"""A model that is sent becomes a version, or leaves nothing behind."""
+"""Import of model archives: a version is created, or nothing is stored."""
 
 import io
 import json
@@ -18,11 +18,11 @@ from app.main import create_app
 from app.registry.tables import ModelVersion
 from app.settings import Settings
 from app.storage.tables import Artifact
-from tests.app.test_audit import Told, told
+from tests.app.test_audit import AuditLines, audit_lines
 from tests.hostile_archives import hostile_archive, packed, reseal
 from tests.tiny_artifact import TEXTS, make_artifact
 
-__all__ = ["told"]
+__all__ = ["audit_lines"]
 
 pytestmark = pytest.mark.e2e
 
@@ -39,8 +39,8 @@ def send(client: TestClient, content: bytes, **headers: str) -> Response:
 
 
 @pytest.fixture
-def nothing_kept(database: Database, settings: Settings) -> Callable[[], None]:
-    """Says that neither rows nor files are there."""
+def assert_nothing_stored(database: Database, settings: Settings) -> Callable[[], None]:
+    """Assert that no rows and no files are stored."""
 
     def check() -> None:
         with database.read() as session:
@@ -52,22 +52,22 @@ def nothing_kept(database: Database, settings: Settings) -> Callable[[], None]:
     return check
 
 
-def test_an_import_is_a_version_like_any_other_and_can_go_in_again(
+def test_an_imported_version_can_be_served_and_exported_again(
     client: TestClient, made: Path
 ) -> None:
-    answer = send(client, packed(made))
-    assert answer.status_code == 201, answer.text
-    version = answer.json()
+    response = send(client, packed(made))
+    assert response.status_code == 201, response.text
+    version = response.json()
     assert (version["ref"], version["job_id"]) == ("sentiment:1", None)
     assert (version["base"], version["method"]) == ("minilm-l6", "lora")
     assert version["metrics"]["validation"]["accuracy"] == 0.8
     assert client.get("/v1/models/sentiment").json()["versions"] == [version]
-    said = client.get(f"/v1/artifacts/{version['artifact_id']}").json()
-    assert said == json.loads((made / "manifest.json").read_text())
+    manifest = client.get(f"/v1/artifacts/{version['artifact_id']}").json()
+    assert manifest == json.loads((made / "manifest.json").read_text())
     moved = client.put("/v1/models/sentiment/aliases/production", json={"version": 1})
     assert moved.status_code == 200
-    told = client.post("/predict", json={"inputs": list(TEXTS)})
-    assert {answer[0]["label"] for answer in told.json()} == {"good"}
+    predictions = client.post("/predict", json={"inputs": list(TEXTS)})
+    assert {response[0]["label"] for response in predictions.json()} == {"good"}
     archive = client.get(f"/v1/artifacts/{version['artifact_id']}/archive").content
     again = send(client, archive).json()
     assert again["ref"] == "sentiment:2"
@@ -106,7 +106,7 @@ def kernel(directory: Path) -> bytes:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "answers that do not come out": (golden, "golden_mismatch"),
+    "responses that do not come out": (golden, "golden_mismatch"),
     "a file that was changed": (altered, "artifact_corrupt"),
     "a way out": (outside, "archive_unsafe"),
     "a kernel of its own": (kernel, "artifact_unfit"),
@@ -119,27 +119,27 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
 }
 
 
-# Each costs a process; that each is found there is shown in tests/lora_core/imports.
-FIRST = ("answers that do not come out", "a way out", "a letter that becomes 200,000")
+# Each case starts a process. All cases are covered in tests/lora_core/imports.
+FIRST = ("responses that do not come out", "a way out", "a letter that becomes 200,000")
 
 
 @pytest.mark.parametrize(
     "what", [*FIRST, *(pytest.param(w, marks=pytest.mark.slow) for w in HOSTILE if w not in FIRST)]
 )
-def test_what_is_wrong_is_said_and_nothing_is_kept(
-    what: str, client: TestClient, made: Path, nothing_kept: Callable[[], None]
+def test_an_invalid_archive_is_rejected_and_nothing_is_stored(
+    what: str, client: TestClient, made: Path, assert_nothing_stored: Callable[[], None]
 ) -> None:
     spoil, code = HOSTILE[what]
-    answer = send(client, spoil(made))
-    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
-    assert str(made.parent) not in answer.text
-    nothing_kept()
+    response = send(client, spoil(made))
+    assert (response.status_code, response.json()["code"]) == (422, code), response.text
+    assert str(made.parent) not in response.text
+    assert_nothing_stored()
     assert client.get("/v1/models/sentiment").status_code == 404
 
 
 @pytest.fixture
-def stingy(settings: Settings) -> Iterator[Callable[..., TestClient]]:
-    """An application with other settings."""
+def app_with_settings(settings: Settings) -> Iterator[Callable[..., TestClient]]:
+    """Open a client of an app with other settings."""
     opened: list[TestClient] = []
 
     def make(**changes: Any) -> TestClient:
@@ -152,57 +152,61 @@ def stingy(settings: Settings) -> Iterator[Callable[..., TestClient]]:
 
 
 @pytest.mark.parametrize("limit", [{"import_seconds": 0.05}, {"import_memory_mb": 400}], ids=str)
-def test_limits_hold(
+def test_import_limits(
     limit: dict[str, Any],
-    stingy: Callable[..., TestClient],
+    app_with_settings: Callable[..., TestClient],
     made: Path,
-    nothing_kept: Callable[[], None],
+    assert_nothing_stored: Callable[[], None],
 ) -> None:
-    answer = send(stingy(**limit), packed(made))
-    assert (answer.status_code, answer.json()["code"]) == (413, "import_too_large"), answer.text
+    response = send(app_with_settings(**limit), packed(made))
+    assert (response.status_code, response.json()["code"]) == (413, "import_too_large"), (
+        response.text
+    )
     [name] = limit
-    assert f"LORAWORKS_{name.upper()}" in answer.json()["detail"]
-    nothing_kept()
+    assert f"LORAWORKS_{name.upper()}" in response.json()["detail"]
+    assert_nothing_stored()
 
 
-def test_a_larger_archive_is_not_received(
-    stingy: Callable[..., TestClient], nothing_kept: Callable[[], None]
+def test_a_larger_archive_is_rejected(
+    app_with_settings: Callable[..., TestClient], assert_nothing_stored: Callable[[], None]
 ) -> None:
-    answer = send(stingy(max_import_bytes=10_000), bytes(10_001))
-    assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large"), answer.text
-    nothing_kept()
+    response = send(app_with_settings(max_import_bytes=10_000), bytes(10_001))
+    assert (response.status_code, response.json()["code"]) == (413, "upload_too_large"), (
+        response.text
+    )
+    assert_nothing_stored()
 
 
-def test_an_administrator_of_models_imports_once_and_deletes_it_with_its_files(
-    told: Told,
-    locked_client: TestClient,
-    new_key: Callable[..., keys.NewKey],
+def test_import_is_idempotent_and_delete_removes_the_files(
+    audit_lines: AuditLines,
+    anonymous_client: TestClient,
+    new_key: Callable[..., keys.CreatedKey],
     made: Path,
-    nothing_kept: Callable[[], None],
+    assert_nothing_stored: Callable[[], None],
 ) -> None:
     archive = packed(made)
     reader = new_key("models:read", "jobs:write", "predict")
-    refused = send(locked_client, archive, Authorization=f"Bearer {reader.text}")
+    refused = send(anonymous_client, archive, Authorization=f"Bearer {reader.text}")
     assert refused.status_code == 403
     key = new_key("models:admin")
     admin = {"Authorization": f"Bearer {key.text}"}
-    told()
+    audit_lines()
     once = admin | {"Idempotency-Key": "k"}
-    first, again = (send(locked_client, archive, **once) for _ in range(2))
+    first, again = (send(anonymous_client, archive, **once) for _ in range(2))
     assert first.status_code == 201
     assert again.json() == first.json()
     assert again.headers["Idempotency-Replayed"] == "true"
-    other = send(locked_client, archive + bytes(512), **once)
+    other = send(anonymous_client, archive + bytes(512), **once)
     assert other.json()["code"] == "idempotency_key_reused"
-    (line,) = told()
+    (line,) = audit_lines()
     assert (line["action"], line["model"]) == ("version_imported", "sentiment:1")
     assert (line["key_id"], "request_id" in line) == (str(key.key.id), True)
-    gone = locked_client.delete("/v1/models/sentiment/versions/1", headers=admin)
+    gone = anonymous_client.delete("/v1/models/sentiment/versions/1", headers=admin)
     assert gone.status_code == 204
-    nothing_kept()
+    assert_nothing_stored()
 
 
-def test_other_forms_of_bodies_are_refused(client: TestClient, made: Path) -> None:
+def test_other_request_bodies_are_rejected(client: TestClient, made: Path) -> None:
     raw = client.post(URL, content=packed(made), headers={"Content-Type": "application/x-tar"})
     assert (raw.status_code, raw.json()["code"]) == (422, "malformed_upload")
     upper = client.post("/v1/models/Sent/versions/import", files={"file": ("m", b"x")})

@@ -1,4 +1,4 @@
-"""Versions are counted, aliases are moved, and a damaged model is never promoted."""
+"""Versions, aliases, and the checks before a promotion."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +19,13 @@ MODEL = "/v1/models/sentiment"
 
 @pytest.fixture
 def register(client: TestClient, finished: Finished) -> Callable[..., dict[str, Any]]:
-    """Registers the result of a new job as the next version."""
+    """Register the model of a new job as the next version."""
 
     def post(name: str = "sentiment") -> dict[str, Any]:
         body = {"job_id": str(finished().job_id)}
-        answer = client.post(f"/v1/models/{name}/versions", json=body)
-        assert answer.status_code == 201, answer.text
-        version: dict[str, Any] = answer.json()
+        response = client.post(f"/v1/models/{name}/versions", json=body)
+        assert response.status_code == 201, response.text
+        version: dict[str, Any] = response.json()
         return version
 
     return post
@@ -38,10 +38,10 @@ def promote(client: TestClient, number: int, alias: str = "production") -> Any:
     return client.put(f"{MODEL}/aliases/{alias}", json={"version": number})
 
 
-def test_the_result_of_a_job_becomes_a_version(client: TestClient, finished: Finished) -> None:
+def test_register_the_model_of_a_job(client: TestClient, finished: Finished) -> None:
     artifact = finished()
-    answer = client.post(f"{MODEL}/versions", json={"job_id": str(artifact.job_id)})
-    assert answer.status_code == 201
+    response = client.post(f"{MODEL}/versions", json={"job_id": str(artifact.job_id)})
+    assert response.status_code == 201
     version = {
         "number": 1,
         "ref": "sentiment:1",
@@ -52,7 +52,7 @@ def test_the_result_of_a_job_becomes_a_version(client: TestClient, finished: Fin
         "metrics": METRICS,
         "created_at": IsDatetime(iso_string=True),
     }
-    assert answer.json() == version
+    assert response.json() == version
     model = {
         "name": "sentiment",
         "created_at": IsDatetime(iso_string=True),
@@ -73,7 +73,7 @@ def test_versions_count_per_name(register: Register) -> None:
     ]
 
 
-def test_a_number_never_comes_back(client: TestClient, register: Register) -> None:
+def test_version_numbers_are_never_reused(client: TestClient, register: Register) -> None:
     register(), register()
     assert client.delete(f"{MODEL}/versions/2").status_code == 204
     assert register()["number"] == 3
@@ -84,18 +84,18 @@ def test_a_number_never_comes_back(client: TestClient, register: Register) -> No
     assert [version["number"] for version in client.get(MODEL).json()["versions"]] == [4]
 
 
-def test_a_job_without_an_artifact_gives_no_version(client: TestClient) -> None:
-    answer = client.post(f"{MODEL}/versions", json={"job_id": str(uuid4())})
-    assert (answer.status_code, answer.json()["code"]) == (409, "job_without_artifact")
+def test_a_job_without_an_artifact_cannot_be_registered(client: TestClient) -> None:
+    response = client.post(f"{MODEL}/versions", json={"job_id": str(uuid4())})
+    assert (response.status_code, response.json()["code"]) == (409, "job_without_artifact")
     assert client.get(MODEL).status_code == 404
 
 
-def test_an_alias_is_moved_forth_and_back(client: TestClient, register: Register) -> None:
+def test_move_alias(client: TestClient, register: Register) -> None:
     register(), register()
     for number in (1, 2, 1):
-        answer = promote(client, number)
-        assert answer.status_code == 200
-        assert answer.json()["aliases"] == {"production": number}
+        response = promote(client, number)
+        assert response.status_code == 200
+        assert response.json()["aliases"] == {"production": number}
     promote(client, 2, "staging")
     assert client.get(MODEL).json()["aliases"] == {"production": 1, "staging": 2}
 
@@ -108,22 +108,22 @@ def test_an_alias_needs_a_version_that_exists(client: TestClient, register: Regi
     assert client.get(MODEL).json()["aliases"] == {"production": 1}
 
 
-@pytest.mark.parametrize("harm", ["change", "remove", "add", "forge", "lose"])
+@pytest.mark.parametrize("damage", ["change", "remove", "add", "forge", "lose"])
 def test_a_damaged_version_is_not_promoted(
-    client: TestClient, register: Register, finished: Finished, resources: Resources, harm: str
+    client: TestClient, register: Register, finished: Finished, resources: Resources, damage: str
 ) -> None:
     register()
     promote(client, 1)
     artifact = finished()
     client.post(f"{MODEL}/versions", json={"job_id": str(artifact.job_id)})
-    _harm(resources.store.path(artifact.ref), harm)
-    answer = promote(client, 2)
-    assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")
-    assert "sentiment:2" in answer.json()["detail"]
+    _damage(resources.store.path(artifact.ref), damage)
+    response = promote(client, 2)
+    assert (response.status_code, response.json()["code"]) == (409, "artifact_corrupt")
+    assert "sentiment:2" in response.json()["detail"]
     assert client.get(MODEL).json()["aliases"] == {"production": 1}
 
 
-def _harm(directory: Path, kind: str) -> None:
+def _damage(directory: Path, kind: str) -> None:
     weights, listed = directory / "weights", directory / "manifest.json"
     match kind:
         case "change":
@@ -132,13 +132,13 @@ def _harm(directory: Path, kind: str) -> None:
             weights.unlink()
         case "add":
             (directory / "extra").touch()
-        case "forge":  # files and manifest agree with each other, but are not what was stored
+        case "forge":  # files and manifest are consistent, but differ from what was stored
             listed.write_text(listed.read_text().replace("0.8", "0.9"))
         case "lose":
             directory.rename(directory.with_name("elsewhere"))
 
 
-def test_a_version_under_an_alias_stays(client: TestClient, register: Register) -> None:
+def test_a_version_with_an_alias_cannot_be_deleted(client: TestClient, register: Register) -> None:
     register(), register()
     promote(client, 1)
     refused = client.delete(f"{MODEL}/versions/1")
@@ -151,10 +151,10 @@ def test_a_version_under_an_alias_stays(client: TestClient, register: Register) 
     assert [version["number"] for version in client.get(MODEL).json()["versions"]] == [2]
 
 
-def test_an_artifact_whose_job_is_gone_stays_while_a_version_needs_it(
+def test_an_artifact_is_kept_while_a_version_needs_it(
     client: TestClient, finished: Finished, resources: Resources
 ) -> None:
-    artifact = finished()  # of a job that has no row
+    artifact = finished()  # its job has no row
     files = resources.store.path(artifact.ref)
     for name in ("sentiment", "other"):
         client.post(f"/v1/models/{name}/versions", json={"job_id": str(artifact.job_id)})
@@ -165,7 +165,7 @@ def test_an_artifact_whose_job_is_gone_stays_while_a_version_needs_it(
     assert not files.exists()
 
 
-def test_models_come_in_pages(client: TestClient, register: Register) -> None:
+def test_pagination(client: TestClient, register: Register) -> None:
     for name in ("a", "b", "c"):
         register(name)
     first = client.get("/v1/models", params={"limit": 2}).json()
@@ -185,22 +185,22 @@ def test_a_name_is_a_slug(client: TestClient) -> None:
 
 def test_a_version_is_a_positive_number(client: TestClient) -> None:
     for version in (0, -1, "1", 1.5, True, None, 10**30):
-        answer = client.put(f"{MODEL}/aliases/production", json={"version": version})
-        assert answer.status_code == 422, version
-        assert answer.json() == IsPartialDict(code="validation_failed")
+        response = client.put(f"{MODEL}/aliases/production", json={"version": version})
+        assert response.status_code == 422, version
+        assert response.json() == IsPartialDict(code="validation_failed")
 
 
-def test_an_alias_goes_back_to_the_version_before(client: TestClient, register: Register) -> None:
+def test_roll_back_alias(client: TestClient, register: Register) -> None:
     register(), register(), register()
     back = f"{MODEL}/aliases/production/rollback"
     assert client.post(back).json()["code"] == "alias_not_found"
     promote(client, 1)
-    promote(client, 1)  # is there already: nothing comes before
+    promote(client, 1)  # already there, so there is no previous version
     refused = client.post(back)
     assert (refused.status_code, refused.json()["code"]) == (409, "nothing_to_roll_back")
     promote(client, 2), promote(client, 3)
     assert client.post(back).json()["aliases"] == {"production": 2}
-    assert client.post(back).json()["code"] == "nothing_to_roll_back"  # sent twice: no change
+    assert client.post(back).json()["code"] == "nothing_to_roll_back"  # repeated: no change
     promote(client, 1)
     assert client.delete(f"{MODEL}/versions/2").status_code == 204
     assert client.post(back).json()["code"] == "nothing_to_roll_back"

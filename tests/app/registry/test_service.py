@@ -1,4 +1,4 @@
-"""What other domains ask the registry."""
+"""Registry functions that other packages use."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from app.registry import service
 from app.registry.errors import ModelAmbiguous, ModelNotFound, NoModelPromoted
 from app.resources import Resources
 from app.storage.tables import Artifact
-from tests.job_rows import FACTS
+from tests.job_rows import MANIFEST
 
 Finished = Callable[[], Artifact]
 
 
 def add(database: Database, artifact: Artifact, name: str = "sentiment") -> int:
     with database.write() as session:
-        version = service.register(session, name=name, artifact=artifact, facts=FACTS)
+        version = service.register(session, name=name, artifact=artifact, manifest=MANIFEST)
         session.commit()
     return version.number
 
@@ -25,18 +25,16 @@ def promote(resources: Resources, number: int, name: str = "sentiment") -> None:
     service.move_alias(resources.database, name=name, alias="production", number=number)
 
 
-def test_registering_leaves_the_commit_to_its_caller(
-    database: Database, finished: Finished
-) -> None:
+def test_register_does_not_commit(database: Database, finished: Finished) -> None:
     artifact = finished()
     with database.write() as session:
-        service.register(session, name="lost", artifact=artifact, facts=FACTS)
+        service.register(session, name="lost", artifact=artifact, manifest=MANIFEST)
     with database.read() as session, pytest.raises(ModelNotFound):
         service.resolve(session, "lost:1")
     assert add(database, artifact, "lost") == 1
 
 
-def test_a_reference_means_a_version_and_its_files(
+def test_resolve_returns_the_version_and_its_files(
     resources: Resources, database: Database, finished: Finished
 ) -> None:
     artifacts = [finished(), finished()]
@@ -59,10 +57,10 @@ def test_the_default_is_the_only_model_in_production(
     add(database, finished(), "a")
     add(database, finished(), "b")
     with database.read() as session, pytest.raises(NoModelPromoted):
-        service.find(session, None)
+        service.resolve_or_default(session, None)
     promote(resources, 1, "b")
     with database.read() as session:
-        assert service.find(session, None).ref == "b:1"
+        assert service.resolve_or_default(session, None).ref == "b:1"
     promote(resources, 1, "a")
     with database.read() as session, pytest.raises(ModelAmbiguous, match="a, b"):
-        service.find(session, None)
+        service.resolve_or_default(session, None)

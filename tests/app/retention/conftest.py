@@ -1,4 +1,4 @@
-"""Rows and files as services and workers leave them, of any age."""
+"""Fixtures: rows and files of any age, as services and workers leave them."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.queue.states import JobState, Kind
+from app.queue.states import JobKind, JobState
 from app.queue.tables import Checkpoint, Job
 from app.registry import service as registry
 from app.resources import Resources
@@ -18,20 +18,20 @@ from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import Artifact
 from tests.app.storage.stores import made
-from tests.job_rows import FACTS, add_job, change
+from tests.job_rows import MANIFEST, add_job, update_job
 
 DAY = 86_400.0
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """Its statements are run on both."""
+    """The tests run on both databases."""
     kind: str = request.param
     return kind
 
 
 class World:
-    """Makes things, and tells what is left of them."""
+    """Creates rows and files, and lists those that are left."""
 
     def __init__(self, resources: Resources, scratch: Path) -> None:
         self.resources = resources
@@ -40,44 +40,44 @@ class World:
         self.scratch = scratch
 
     def job(self, state: JobState = JobState.SUCCEEDED, *, days: float = 0.0) -> UUID:
-        """A job that ended so long ago, or runs, or waits."""
+        """Create a job that ended this many days ago, or is running or queued."""
         times = {"finished_at": time.time() - days * DAY} if state.final else {}
         running = {"worker": "w"} if state == JobState.RUNNING else {}
         return add_job(self.database, state=state, attempt=1, **times, **running)
 
     def files(self, key: str, *, days: float = 2.0) -> ArtifactRef:
-        """A stored directory without a row."""
+        """Store a directory without a row."""
         ref = self.resources.store.put(made(self.scratch / uuid4().hex, key), key)
         self.age(key, days)
         return ref
 
     def model(self, job_id: UUID, *, days: float = 2.0) -> Artifact:
-        """What a job made, with its row."""
+        """Store a model of a job, with its row."""
         ref = self.files(f"jobs/{job_id}/a1", days=days)
         with self.database.write() as session:
-            artifact = artifacts.add(session, job_id=job_id, kind="model", ref=ref)
+            artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
             session.commit()
-        change(self.database, job_id, artifact_id=artifact.id)
+        update_job(self.database, job_id, artifact_id=artifact.id)
         return artifact
 
     def results(self, *, days: float) -> UUID:
-        """A prediction run that ended so long ago, with its results."""
+        """Create a prediction run that ended this many days ago, with its results."""
         run_id = self.job(days=days)
         ref = self.files(f"predictions/{run_id}/a1", days=days)
         with self.database.write() as session:
-            artifact = artifacts.add(session, job_id=run_id, kind="results", ref=ref)
+            artifact = artifacts.add_artifact(session, job_id=run_id, kind="results", ref=ref)
             session.commit()
-        change(self.database, run_id, artifact_id=artifact.id, kind=Kind.PREDICTION)
+        update_job(self.database, run_id, artifact_id=artifact.id, kind=JobKind.PREDICTION)
         return run_id
 
     def version(self, artifact: Artifact) -> None:
-        """Register it."""
+        """Register the artifact as a version."""
         with self.database.write() as session:
-            registry.register(session, name="sentiment", artifact=artifact, facts=FACTS)
+            registry.register(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
             session.commit()
 
     def checkpoint(self, job_id: UUID, *, step: int = 1, days: float = 2.0) -> str:
-        """One with its row; returns its key."""
+        """Store a checkpoint with its row, and return its key."""
         ref = self.files(f"checkpoints/{job_id}/a1/step-{step}", days=days)
         row = Checkpoint(
             job_id=job_id,
@@ -94,15 +94,15 @@ class World:
         return ref.key
 
     def age(self, key: str, days: float) -> None:
-        """As if it had been put in so long ago."""
+        """Set the age of a key's files."""
         at = time.time() - days * DAY
         place = self.settings.artifacts_dir / key
         for path in (place, *place.rglob("*")):
             os.utime(path, (at, at))
 
     def left(self) -> set[str]:
-        """The folders and files in the store that have a manifest, or are uploads."""
-        names = {file.name for file in self.resources.store.files()}
+        """Return the keys of the directories with a manifest, and of the uploads."""
+        names = {file.name for file in self.resources.store.list_files()}
         return {name.removesuffix("/manifest.json") for name in names if "merged/" not in name} - {
             name for name in names if name.endswith("é.json")
         }
@@ -119,7 +119,7 @@ def world(resources: Resources, tmp_path: Path) -> World:
 
 @pytest.fixture
 def keeping(world: World) -> Callable[..., Resources]:
-    """The same with other settings: `keeping(keep_artifact_days=3)`."""
+    """Returns the resources with other settings: `keeping(keep_artifact_days=3)`."""
     base = world.resources
 
     def make(**changes: Any) -> Resources:

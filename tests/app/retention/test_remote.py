@@ -1,4 +1,4 @@
-"""The same in a bucket, and with processes that are killed."""
+"""Garbage collection in a bucket, and after processes were killed."""
 
 import os
 import time
@@ -9,8 +9,8 @@ import pytest
 
 from app.database.base import new_id
 from app.resources import Resources, open_resources
-from app.retention.files import Kind
-from app.retention.service import disk_use, sweep
+from app.retention.files import FileKind
+from app.retention.service import collect_garbage, disk_use
 from app.settings import Settings
 from app.storage import repository as artifacts
 from tests.app.retention.conftest import DAY
@@ -30,7 +30,7 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 def resources(
     settings: Settings, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Resources]:
-    """Everything in the bucket counts as old, since its clock cannot be set."""
+    """Everything in the bucket counts as old, because its clock cannot be set."""
     url = f"s3://{bucket}/prefix"
     monkeypatch.setenv("LORAWORKS_DATA_DIR", str(settings.data_dir))
     monkeypatch.setenv("LORAWORKS_STORE_URL", url)
@@ -41,52 +41,52 @@ def resources(
 
 
 def names(resources: Resources) -> list[str]:
-    return [file.name for file in resources.store.files()]
+    return [file.name for file in resources.store.list_files()]
 
 
 @pytest.mark.parametrize("fault", ["", "store_files_written:kill"])
-def test_files_of_a_worker_that_was_killed_go(
+def test_files_of_a_killed_worker_are_deleted(
     resources: Resources, tmp_path: Path, fault: str
 ) -> None:
-    """Before its manifest was there, and before its row was."""
+    """It was killed before its manifest existed, and before its row existed."""
     key = f"jobs/{new_id()}/a1"
     putting(made(tmp_path / "out"), key, LORAWORKS_FAULT=fault).communicate("go\n")
     assert (f"{key}/manifest.json" in names(resources)) is (fault == "")
     assert f"{key}/.claim" in names(resources)
-    [removal] = sweep(resources).removals
-    assert (removal.kind, removal.key) == (Kind.MODEL, key)
+    [removal] = collect_garbage(resources).removals
+    assert (removal.kind, removal.key) == (FileKind.MODEL, key)
     assert names(resources) == []
 
 
-def test_what_a_row_knows_stays(resources: Resources, tmp_path: Path) -> None:
+def test_referenced_files_are_kept(resources: Resources, tmp_path: Path) -> None:
     ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
-        artifacts.add(session, job_id=None, kind="model", ref=ref)
+        artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
         session.commit()
     before = names(resources)
-    assert sweep(resources).removals == ()
+    assert collect_garbage(resources).removals == ()
     assert names(resources) == before
     assert disk_use(resources)["models"] >= ref.bytes
 
 
-def test_a_copy_of_what_is_gone_goes_too(resources: Resources, tmp_path: Path) -> None:
+def test_cached_copy_of_a_deleted_artifact_is_deleted(resources: Resources, tmp_path: Path) -> None:
     key = f"jobs/{new_id()}/a1"
     ref = ref_of(made(tmp_path / "out"), key)
     resources.store.put(tmp_path / "out", key)
     copy = resources.store.path(ref)
     os.utime(copy, (time.time() - 2 * DAY,) * 2)
     assert disk_use(resources)["copies"] == ref.bytes
-    swept = sweep(resources)
-    assert {removal.kind for removal in swept.removals} == {Kind.MODEL, Kind.COPY}
+    result = collect_garbage(resources)
+    assert {removal.kind for removal in result.removals} == {FileKind.MODEL, FileKind.COPY}
     assert not copy.exists()
 
 
-def test_a_copy_of_what_a_row_knows_stays(resources: Resources, tmp_path: Path) -> None:
+def test_cached_copy_of_a_referenced_artifact_is_kept(resources: Resources, tmp_path: Path) -> None:
     ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
-        artifacts.add(session, job_id=None, kind="model", ref=ref)
+        artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
         session.commit()
     copy = resources.store.path(ref)
     os.utime(copy, (time.time() - 2 * DAY,) * 2)
-    sweep(resources)
+    collect_garbage(resources)
     assert copy.is_dir()

@@ -1,4 +1,4 @@
-"""Tiny models, registered and promoted."""
+"""Fixtures: tiny models, registered and promoted."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,56 +11,59 @@ from prometheus_client import CollectorRegistry
 
 from app.registry import service
 from app.resources import Resources
-from app.serving.loaded_model import Deployment
-from app.serving.metrics import ServingMeters
-from app.serving.model_pool import Pool
+from app.serving.loaded_model import LoadedEncoder
+from app.serving.metrics import ServingMetrics
+from app.serving.model_pool import ModelPool
 from app.storage import repository
-from tests.app.serving.stub import Loader
-from tests.job_rows import FACTS
+from tests.app.serving.stub import StubLoader
+from tests.job_rows import MANIFEST
 from tests.tiny_artifact import make_artifact
 
 Publish = Callable[..., Path]
 
 
-def open_pool(resources: Resources, loader: Loader, *, most: int) -> Pool:
-    """Of stubs, which are deployed as they are."""
-    settings = resources.settings.model_copy(update={"max_loaded_bytes": most})
-    return Pool(
+def open_pool(resources: Resources, loader: StubLoader, *, max_bytes: int) -> ModelPool:
+    """Return a pool of stubs, which have no batcher."""
+    settings = resources.settings.model_copy(update={"max_loaded_bytes": max_bytes})
+    return ModelPool(
         resources=replace(resources, settings=settings),
-        load=loader,
-        deploy=lambda ref, predictor: Deployment(ref, predictor, None, None),  # type: ignore[arg-type]
-        meters=ServingMeters(CollectorRegistry()),
+        load_predictor=loader,
+        wrap=lambda ref, predictor: LoadedEncoder(ref, predictor, None, None),  # type: ignore[arg-type]
+        metrics=ServingMetrics(CollectorRegistry()),
     )
 
 
 @pytest.fixture
 def publish(resources: Resources, tmp_path: Path) -> Publish:
-    """Makes a model, registers it as the next version, promotes it; gives its stored directory.
+    """Makes a model, registers it as the next version and promotes it; returns its directory.
 
-    `imported`: without a job, and without the checks of an import, as it may lie there from before.
+    `modify` changes the artifact before it is stored. `imported`: without a job and without the
+    import checks, like a version that was imported before the checks existed.
     """
 
-    def make(
+    def publish(
         name: str = "sentiment",
         *,
         promote: bool = True,
-        favours: str = "good",
-        before: Callable[[Path], None] | None = None,
-        made: Path | None = None,
+        top_label: str = "good",
+        modify: Callable[[Path], None] | None = None,
+        artifact: Path | None = None,
         imported: bool = False,
-        facts: Mapping[str, Any] | None = None,
+        manifest: Mapping[str, Any] | None = None,
     ) -> Path:
         job = uuid4()
-        directory = made or make_artifact(tmp_path / job.hex, favours=favours)
-        if before is not None:
-            before(directory)  # it is stored
+        directory = artifact or make_artifact(tmp_path / job.hex, top_label=top_label)
+        if modify is not None:
+            modify(directory)
         key = f"imports/{job}" if imported else f"jobs/{job}/a1"
         ref = resources.store.put(directory, key)
         with resources.database.write() as session:
-            artifact = repository.add(
+            stored = repository.add_artifact(
                 session, job_id=None if imported else job, kind="model", ref=ref
             )
-            version = service.register(session, name=name, artifact=artifact, facts=facts or FACTS)
+            version = service.register(
+                session, name=name, artifact=stored, manifest=manifest or MANIFEST
+            )
             session.commit()
         if promote:
             service.move_alias(
@@ -71,4 +74,4 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
             )
         return resources.store.path(ref)
 
-    return make
+    return publish

@@ -1,4 +1,4 @@
-"""A predictor without a model, which tells how it is used."""
+"""Stub predictors that record how they are used."""
 
 import re
 import threading
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_core.inference.words import Word, Worded
+from lora_core.inference.word_spans import TokenizedWords, WordSpan
 
 WAIT = 20  # seconds after which a test that hangs fails
 
 
 @dataclass(frozen=True)
-class Item:
+class StubTokens:
     """One token for each character."""
 
     ids: Sequence[int]
@@ -39,10 +39,10 @@ class StubEngine:
         self.nbytes = nbytes
         self.gate = threading.Event()
         self.gate.set()
-        self.busy = threading.Event()  # someone computes
+        self.busy = threading.Event()  # set while a batch is computed
         self.batches: list[list[int]] = []  # lengths of the texts
         self.adapters: list[list[Any]] = []
-        self.fails: list[Exception | None] = []  # one for each of the next batches
+        self.failures: list[Exception | None] = []  # one for each of the next batches
         self.threads: list[int | None] = []
         self.workers: list[str] = []
 
@@ -58,13 +58,13 @@ class StubEngine:
         self.busy.set()
         assert self.gate.wait(WAIT)
         self.busy.clear()
-        if self.fails and (failure := self.fails.pop(0)) is not None:
+        if self.failures and (failure := self.failures.pop(0)) is not None:
             raise failure
-        return [_Row([self.score, 1 - self.score]) for _ in texts]
+        return [_LogitsRow([self.score, 1 - self.score]) for _ in texts]
 
 
-class _Row(list[float]):
-    """A row of logits: as a tensor has it, `row[None]` is a table of this row alone."""
+class _LogitsRow(list[float]):
+    """A row of logits; like that of a tensor, `row[None]` is a table of this row."""
 
     def __getitem__(self, index: Any) -> Any:
         return [self] if index is None else super().__getitem__(index)
@@ -76,21 +76,21 @@ class StubPredictor:
     adapter: StubAdapter = field(default_factory=StubAdapter)
     labels: Sequence[str] = ("good", "bad")
     max_length: int = 512
-    speeds: Mapping[str, float] = field(default_factory=dict)
+    engine_speeds: Mapping[str, float] = field(default_factory=dict)
 
-    def encode(self, texts: Sequence[str], **_: Any) -> list[Item]:
-        return [Item(range(len(text))) for text in texts]
+    def encode(self, texts: Sequence[str], **_: Any) -> list[StubTokens]:
+        return [StubTokens(range(len(text))) for text in texts]
 
-    def words(self, text: str) -> Worded:
-        words = [Word(m.start(), m.end(), m.start() + 1) for m in re.finditer(r"\S+", text)]
-        return Worded(text, words, range(len(text) + 2), False)
+    def tokenize_words(self, text: str) -> TokenizedWords:
+        words = [WordSpan(m.start(), m.end(), m.start() + 1) for m in re.finditer(r"\S+", text)]
+        return TokenizedWords(text, words, range(len(text) + 2), False)
 
     def decode(self, logits: Any, _: str | None = None) -> list[list[tuple[str, float]]]:
         return [list(zip(self.labels, row, strict=True)) for row in logits]
 
 
-class Loader:
-    """Makes a stub for each directory, counting; a directory in `broken` raises that instead."""
+class StubLoader:
+    """Makes a stub for each directory and records the loads; raises `broken[directory]`."""
 
     def __init__(self) -> None:
         self.loads: list[Path] = []

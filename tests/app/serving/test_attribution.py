@@ -1,4 +1,4 @@
-"""Shapley values of games whose values are known."""
+"""Tests of Shapley values on games whose values are known."""
 
 from collections.abc import Callable
 from math import factorial
@@ -7,73 +7,89 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.serving.attribution import FEW, PAIRS, Kept, orders, shapley, steps
+from app.serving.attribution import (
+    MAX_EXHAUSTIVE_WORDS,
+    MAX_PERMUTATION_PAIRS,
+    Coalition,
+    coalitions,
+    sample_permutations,
+    shapley_values,
+)
 
-Game = Callable[[Kept], float]
-COUNTS = st.integers(1, 12)
+Game = Callable[[Coalition], float]
+WORD_COUNTS = st.integers(1, 12)
 
 
 def values(game: Game, words: int, tokens: int = 10) -> list[float]:
-    tried = orders(words, tokens)
-    return shapley({kept: game(kept) for kept in steps(words, tried)}, tried)
+    permutations = sample_permutations(words, tokens)
+    return shapley_values(
+        {coalition: game(coalition) for coalition in coalitions(words, permutations)}, permutations
+    )
 
 
-def additive(kept: Kept) -> float:
-    return sum(0.1 * (number - 2) for number, there in enumerate(kept) if there)
+def additive(coalition: Coalition) -> float:
+    return sum(0.1 * (number - 2) for number, present in enumerate(coalition) if present)
 
 
-@given(words=COUNTS)
-def test_words_that_only_add_up_are_worth_what_they_add(words: int) -> None:
+@given(words=WORD_COUNTS)
+def test_values_of_additive_game_are_its_summands(words: int) -> None:
     expected = [0.1 * (number - 2) for number in range(words)]
     assert values(additive, words) == pytest.approx(expected, abs=1e-6)
 
 
-@given(words=COUNTS, seed=st.integers())
-def test_values_add_up_to_the_score_of_all_words_less_that_of_none(words: int, seed: int) -> None:
-    def game(kept: Kept) -> float:
-        return hash((seed, kept)) % 1000 / 1000
+@given(words=WORD_COUNTS, seed=st.integers())
+def test_values_add_up_to_full_score_minus_empty_score(words: int, seed: int) -> None:
+    def game(coalition: Coalition) -> float:
+        return hash((seed, coalition)) % 1000 / 1000
 
-    whole, none = game((True,) * words), game((False,) * words)
-    assert sum(values(game, words)) == pytest.approx(whole - none, abs=1e-5)
+    full, empty = game((True,) * words), game((False,) * words)
+    assert sum(values(game, words)) == pytest.approx(full - empty, abs=1e-5)
 
 
-def test_pairs_share_what_they_do_together() -> None:
-    def game(kept: Kept) -> float:
-        return float(kept[0] and kept[2])
+def test_two_words_share_their_joint_effect() -> None:
+    def game(coalition: Coalition) -> float:
+        return float(coalition[0] and coalition[2])
 
     assert values(game, 4) == pytest.approx([0.5, 0, 0.5, 0], abs=1e-6)
-    assert values(game, 9) == pytest.approx([0.5, 0, 0.5, *[0] * 6], abs=1e-6)  # by the reverse
+    assert values(game, 9) == pytest.approx(
+        [0.5, 0, 0.5, *[0] * 6], abs=1e-6
+    )  # thanks to the reverses
 
 
-def test_a_word_said_twice_is_worth_as_much_both_times() -> None:
-    def game(kept: Kept) -> float:
-        return float(kept[0] or kept[1])
+def test_repeated_words_get_equal_values() -> None:
+    def game(coalition: Coalition) -> float:
+        return float(coalition[0] or coalition[1])
 
     assert values(game, 3) == pytest.approx([0.5, 0.5, 0], abs=1e-6)
 
 
-def test_few_words_join_in_every_order() -> None:
-    for words in range(1, FEW + 1):
-        tried = orders(words, 100)
-        assert len(tried) == factorial(words)
-        assert len(steps(words, tried)) == 2**words
+def test_few_words_use_all_permutations() -> None:
+    for words in range(1, MAX_EXHAUSTIVE_WORDS + 1):
+        permutations = sample_permutations(words, 100)
+        assert len(permutations) == factorial(words)
+        assert len(coalitions(words, permutations)) == 2**words
 
 
-def test_many_words_join_in_some_orders_which_are_always_the_same() -> None:
-    tried = orders(20, 22)
-    assert tried == orders(20, 22)
-    assert len(tried) == 2 * PAIRS
-    assert len(steps(20, tried)) <= 2 * PAIRS * 19 + 2
-    for order, reverse in zip(tried[::2], tried[1::2], strict=True):
-        assert sorted(order) == list(range(20))
-        assert reverse == order[::-1]
+def test_many_words_use_deterministic_antithetic_pairs() -> None:
+    permutations = sample_permutations(20, 22)
+    assert permutations == sample_permutations(20, 22)
+    assert len(permutations) == 2 * MAX_PERMUTATION_PAIRS
+    assert len(coalitions(20, permutations)) <= 2 * MAX_PERMUTATION_PAIRS * 19 + 2
+    for permutation, reverse in zip(permutations[::2], permutations[1::2], strict=True):
+        assert sorted(permutation) == list(range(20))
+        assert reverse == permutation[::-1]
 
 
-def test_long_texts_are_read_less_often() -> None:
-    assert len(orders(32, 128)) == 4
-    assert len(orders(32, 512)) == 2
+def test_long_texts_use_fewer_permutations() -> None:
+    assert len(sample_permutations(32, 128)) == 4
+    assert len(sample_permutations(32, 512)) == 2
 
 
-def test_all_words_and_none_come_first() -> None:
-    assert steps(2, orders(2, 4)) == [(True, True), (False, False), (True, False), (False, True)]
-    assert steps(0, orders(0, 2)) == [()]
+def test_full_and_empty_coalitions_come_first() -> None:
+    assert coalitions(2, sample_permutations(2, 4)) == [
+        (True, True),
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    assert coalitions(0, sample_permutations(0, 2)) == [()]

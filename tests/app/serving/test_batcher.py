@@ -1,4 +1,4 @@
-"""Texts of many callers, few cores."""
+"""Tests of the batcher: many requests, few cores."""
 
 import asyncio
 import time
@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.serving.batcher import Batcher, Computed, Ticket
-from app.serving.errors import BatchFailed, DeadlinePassed
-from app.serving.metrics import ServingMeters
+from app.serving.batcher import Batcher, InferenceOutput, QueuedText
+from app.serving.errors import DeadlineExceeded, InferenceFailed
+from app.serving.metrics import ServingMetrics
 from tests.app.serving.stub import WAIT, StubEngine
 
 
 def run(work: Callable[[Batcher], Awaitable[None]], *, workers: int = 1) -> None:
     async def main() -> None:
-        batcher = Batcher(ServingMeters(CollectorRegistry()), workers=workers)
+        batcher = Batcher(ServingMetrics(CollectorRegistry()), workers=workers)
         try:
             async with asyncio.timeout(WAIT):
                 await work(batcher)
@@ -33,39 +33,42 @@ def call(
     *,
     adapter: Any = None,
     seconds: float = WAIT,
-) -> asyncio.Task[list[Computed]]:
+) -> asyncio.Task[list[InferenceOutput]]:
     loop = asyncio.get_running_loop()
     deadline = time.monotonic() + seconds
-    tickets = [
-        Ticket(engine, adapter, range(length), deadline, loop.create_future()) for length in lengths
+    texts = [
+        QueuedText(engine, adapter, range(length), deadline, loop.create_future())
+        for length in lengths
     ]
-    return asyncio.create_task(batcher.compute(tickets))
+    return asyncio.create_task(batcher.compute(texts))
 
 
-async def held(batcher: Batcher, engine: StubEngine) -> asyncio.Task[list[Computed]]:
-    """A first call that computes until the gate of its engine opens."""
+async def start_blocked_batch(
+    batcher: Batcher, engine: StubEngine
+) -> asyncio.Task[list[InferenceOutput]]:
+    """Start a batch that computes until the gate of its engine opens."""
     engine.gate.clear()
     first = call(batcher, engine, [1])
     await asyncio.to_thread(engine.busy.wait, WAIT)
     return first
 
 
-def test_what_waits_is_computed_together_up_to_the_budget() -> None:
+def test_queued_texts_are_batched_up_to_the_token_limit() -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
-        first = await held(batcher, engine)
+        first = await start_blocked_batch(batcher, engine)
         calls = [call(batcher, engine, lengths) for lengths in ([40], [30, 20], [50], [10])]
         await asyncio.sleep(0)
         engine.gate.set()
-        answers = await asyncio.gather(first, *calls)
-        assert [len(rows) for rows in answers] == [1, 1, 2, 1, 1]
+        outputs = await asyncio.gather(first, *calls)
+        assert [len(rows) for rows in outputs] == [1, 1, 2, 1, 1]
         assert engine.batches == [[1], [40, 30, 20, 10], [50]]
 
     run(work)
 
 
-def test_a_text_over_the_budget_is_computed_alone() -> None:
+def test_text_over_the_token_limit_is_computed_alone() -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
@@ -75,11 +78,11 @@ def test_a_text_over_the_budget_is_computed_alone() -> None:
     run(work)
 
 
-def test_one_batch_may_hold_many_adapters_but_one_engine() -> None:
+def test_batch_has_one_engine_but_several_adapters() -> None:
     engine, other = StubEngine(), StubEngine()
 
     async def work(batcher: Batcher) -> None:
-        first = await held(batcher, engine)
+        first = await start_blocked_batch(batcher, engine)
         calls = [
             call(batcher, engine, [5], adapter="a"),
             call(batcher, other, [5], adapter="b"),
@@ -94,11 +97,11 @@ def test_one_batch_may_hold_many_adapters_but_one_engine() -> None:
     run(work)
 
 
-def test_a_caller_who_leaves_is_skipped() -> None:
+def test_cancelled_texts_are_skipped() -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
-        first = await held(batcher, engine)
+        first = await start_blocked_batch(batcher, engine)
         leaving, staying = call(batcher, engine, [7, 7]), call(batcher, engine, [8])
         await asyncio.sleep(0)
         leaving.cancel()
@@ -110,74 +113,74 @@ def test_a_caller_who_leaves_is_skipped() -> None:
     run(work)
 
 
-def test_what_is_too_late_is_not_computed() -> None:
+def test_expired_texts_are_not_computed() -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
-        first = await held(batcher, engine)
-        late, staying = call(batcher, engine, [7], seconds=0), call(batcher, engine, [8])
+        first = await start_blocked_batch(batcher, engine)
+        expired, staying = call(batcher, engine, [7], seconds=0), call(batcher, engine, [8])
         await asyncio.sleep(0)
         engine.gate.set()
-        with pytest.raises(DeadlinePassed):
-            await late
+        with pytest.raises(DeadlineExceeded):
+            await expired
         await asyncio.gather(first, staying)
         assert engine.batches == [[1], [8]]
 
     run(work)
 
 
-def test_a_failed_batch_answers_every_caller_and_the_next_goes_on() -> None:
+def test_failed_batch_fails_only_its_own_texts() -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
-        first = await held(batcher, engine)
+        first = await start_blocked_batch(batcher, engine)
         calls = [call(batcher, engine, [5]) for _ in range(3)]
         await asyncio.sleep(0)
-        engine.fails = [ValueError("broken"), ValueError("broken")]
+        engine.failures = [ValueError("broken"), ValueError("broken")]
         engine.gate.set()
-        failures = await asyncio.gather(first, *calls, return_exceptions=True)
-        assert [type(failure) for failure in failures] == [BatchFailed] * 4
-        assert "ValueError" in str(failures[0])
+        errors = await asyncio.gather(first, *calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [InferenceFailed] * 4
+        assert "ValueError" in str(errors[0])
         assert len(await call(batcher, engine, [5])) == 1
 
     run(work)
 
 
-def test_without_memory_a_batch_is_computed_by_halves() -> None:
+def test_batch_is_halved_when_out_of_memory() -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
-        first = await held(batcher, engine)
+        first = await start_blocked_batch(batcher, engine)
         calls = [call(batcher, engine, [length]) for length in (5, 6, 7)]
         await asyncio.sleep(0)
-        engine.fails = [None, MemoryError(), MemoryError()]
+        engine.failures = [None, MemoryError(), MemoryError()]
         engine.gate.set()
         await first
-        found = await asyncio.gather(*calls, return_exceptions=True)
+        results = await asyncio.gather(*calls, return_exceptions=True)
         assert engine.batches[1:] == [[5, 6, 7], [5], [6, 7]]
-        assert [type(each) for each in found] == [BatchFailed, list, list]
+        assert [type(result) for result in results] == [InferenceFailed, list, list]
 
     run(work)
 
 
-def test_answers_tell_what_they_took_and_the_speed_is_known() -> None:
+def test_outputs_have_timings_and_throughput_is_measured() -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
         assert batcher.tokens_per_second is None
-        first = await held(batcher, engine)
+        first = await start_blocked_batch(batcher, engine)
         second = call(batcher, engine, [5])
         await asyncio.sleep(0.05)
         engine.gate.set()
         [[one], [two]] = await asyncio.gather(first, second)
-        assert one.computing >= 0.04
-        assert two.queued >= 0.04
+        assert one.inference_seconds >= 0.04
+        assert two.queue_seconds >= 0.04
         assert batcher.tokens_per_second is not None
 
     run(work)
 
 
-def test_idle_workers_share_what_waits_and_one_alone_has_all_cores() -> None:
+def test_idle_workers_share_the_queue_and_a_single_text_gets_all_cores() -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
@@ -195,14 +198,14 @@ def test_idle_workers_share_what_waits_and_one_alone_has_all_cores() -> None:
     run(work, workers=2)
 
 
-def test_all_cores_are_always_used_by_the_same_thread() -> None:
-    """Each thread that uses them keeps a team of its own, and teams are in each other's way."""
+def test_only_the_first_worker_uses_all_cores() -> None:
+    """Each thread that uses several cores has its own OpenMP pool, and the pools interfere."""
     engine, other = StubEngine(), StubEngine()
 
     async def work(batcher: Batcher) -> None:
         for _ in range(5):
             await call(batcher, engine, [1])
-        first = await held(batcher, other)
+        first = await start_blocked_batch(batcher, other)
         await call(batcher, engine, [1])
         other.gate.set()
         await first

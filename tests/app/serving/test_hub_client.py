@@ -1,4 +1,4 @@
-"""The client of the Hugging Face hub, as it is, against the running service."""
+"""Tests of the unmodified Hugging Face hub client against the running service."""
 
 import asyncio
 import math
@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
 
-from app.auth.service import NewKey
+from app.auth.service import CreatedKey
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import serving
@@ -32,7 +32,7 @@ def scores(rows: Any) -> dict[str, float]:
     return {row.label: row.score for row in rows}
 
 
-def plain(url: str, **body: Any) -> dict[str, float]:
+def predict_over_http(url: str, **body: Any) -> dict[str, float]:
     rows = httpx2.post(f"{url}/predict", json={"inputs": TEXT, **body}, timeout=60).json()
     return {row["label"]: row["score"] for row in rows}
 
@@ -40,41 +40,43 @@ def plain(url: str, **body: Any) -> dict[str, float]:
 @pytest.mark.parametrize(
     "path", ["/predict", "/", "/models/sentiment/predict", "/models/sentiment:1"]
 )
-def test_a_text_is_classified(url: str, path: str) -> None:
+def test_text_classification(url: str, path: str) -> None:
     rows = InferenceClient().text_classification(TEXT, model=url + path)
     assert [row.label for row in rows] == ["good", "bad"]
-    assert scores(rows) == plain(url)
+    assert scores(rows) == predict_over_http(url)
 
 
-def test_its_options_are_honoured(url: str) -> None:
+def test_client_options(url: str) -> None:
     client = InferenceClient(model=f"{url}/predict")
     assert [row.label for row in client.text_classification(TEXT, top_k=1)] == ["good"]
     logits = scores(client.text_classification(TEXT, function_to_apply="none"))
-    assert logits == plain(url, raw_scores=True)
+    assert logits == predict_over_http(url, raw_scores=True)
     sigmoid = scores(client.text_classification(TEXT, function_to_apply="sigmoid"))
     assert sigmoid == pytest.approx({k: 1 / (1 + math.exp(-v)) for k, v in logits.items()})
-    assert scores(client.text_classification(TEXT, function_to_apply="softmax")) == plain(url)
+    assert scores(
+        client.text_classification(TEXT, function_to_apply="softmax")
+    ) == predict_over_http(url)
 
 
-def test_the_asynchronous_client_gets_the_same(url: str) -> None:
-    async def ask() -> Any:
+def test_async_client(url: str) -> None:
+    async def classify() -> Any:
         async with AsyncInferenceClient(model=f"{url}/predict") as client:
             return await client.text_classification(TEXT)
 
-    assert scores(asyncio.run(ask())) == plain(url)
+    assert scores(asyncio.run(classify())) == predict_over_http(url)
 
 
-def test_its_errors_say_what_is_wrong(url: str) -> None:
+def test_errors_reach_the_client(url: str) -> None:
     client = InferenceClient()
     for path, text, status, words in (
-        ("/models/other/predict", TEXT, 404, "There is no model other@production"),
+        ("/models/other/predict", TEXT, 404, "Model other@production does not exist"),
         ("/predict", "   ", 400, "Input 0 is empty"),
         ("/predict", "a\x00b", 422, "must not contain a NUL character"),
     ):
-        with pytest.raises(HfHubHTTPError) as refused:
+        with pytest.raises(HfHubHTTPError) as error:
             client.text_classification(text, model=url + path)
-        assert refused.value.response.status_code == status
-        assert words in str(refused.value)
+        assert error.value.response.status_code == status
+        assert words in str(error.value)
 
 
 def test_info_and_health(url: str) -> None:
@@ -84,29 +86,31 @@ def test_info_and_health(url: str) -> None:
     assert client.health_check()
 
 
-def test_a_slow_answer_is_a_timeout(app: FastAPI, url: str) -> None:
+def test_slow_response_is_a_timeout(app: FastAPI, url: str) -> None:
     stub = StubPredictor()
     stub.engine.gate.clear()
-    app.state.serving.pool._load = lambda *_, **__: stub
+    app.state.serving.pool._load_predictor = lambda *_, **__: stub
     with pytest.raises(InferenceTimeoutError):
         InferenceClient(timeout=0.3).text_classification(TEXT, model=f"{url}/predict")
     stub.engine.gate.set()
 
 
 class TestWithKeys:
-    """Keys are on."""
+    """With authentication."""
 
     @pytest.fixture
-    def app(self, locked: Settings) -> FastAPI:
-        return create_app(locked)
+    def app(self, auth_settings: Settings) -> FastAPI:
+        return create_app(auth_settings)
 
-    def test_its_token_is_the_key(self, url: str, new_key: Callable[..., NewKey]) -> None:
+    def test_client_token_is_the_api_key(
+        self, url: str, new_key: Callable[..., CreatedKey]
+    ) -> None:
         rows = InferenceClient(token=new_key("predict").text).text_classification(
             TEXT, model=f"{url}/predict"
         )
         assert [row.label for row in rows] == ["good", "bad"]
-        with pytest.raises(HfHubHTTPError) as refused:
+        with pytest.raises(HfHubHTTPError) as error:
             InferenceClient(token="hf_other").text_classification(TEXT, model=f"{url}/predict")
-        assert refused.value.response.status_code == 401
-        assert "key" in str(refused.value)
-        assert "hf_other" not in str(refused.value.response.text)
+        assert error.value.response.status_code == 401
+        assert "key" in str(error.value)
+        assert "hf_other" not in str(error.value.response.text)

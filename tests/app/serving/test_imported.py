@@ -1,4 +1,4 @@
-"""What an imported version is, or claims to be, changes no answer of another version."""
+"""Tests that imported versions cannot change the predictions of other versions."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec
 from tests.app.serving.conftest import Publish
 from tests.hostile_archives import ATTACKS, WORD, reseal
-from tests.job_rows import FACTS
+from tests.job_rows import MANIFEST
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import make_base
 
@@ -24,88 +24,90 @@ CLAIMS = [name for name in ATTACKS if "under the digest of the base" in name]
 
 @pytest.fixture
 def lora(tmp_path: Path) -> Callable[..., Path]:
-    """Makes artifacts of runs on one base."""
+    """Makes artifacts of LoRA runs on the same base."""
     base = make_base(tmp_path / "base")
-    made = 0
+    count = 0
 
     def make(**changes: Any) -> Path:
-        nonlocal made
-        made += 1
-        return make_lora_artifact(tmp_path / f"run-{made}", LoraSpec(r=2), base=base, **changes)
+        nonlocal count
+        count += 1
+        return make_lora_artifact(tmp_path / f"run-{count}", LoraSpec(r=2), base=base, **changes)
 
     return make
 
 
-def ask(client: TestClient, model: str, inputs: Any = None) -> Response:
+def predict(client: TestClient, model: str, inputs: Any = None) -> Response:
     return client.post("/predict", json={"model": model, "inputs": inputs or TEXTS})
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_an_engine_of_an_import_serves_nobody_else(
+def test_imported_version_shares_its_engine_with_no_other(
     claim: str, client: TestClient, publish: Publish, lora: Callable[..., Path]
 ) -> None:
-    publish("foreign", made=lora(), before=ATTACKS[claim], imported=True)
-    honest = publish("honest", made=lora())
-    assert ask(client, "foreign").status_code == 200  # it is the first to be loaded
-    answer = ask(client, "honest")
-    assert answer.status_code == 200, answer.text
-    for found, wanted in zip(answer.json(), Predictor.load(honest).predict(TEXTS), strict=True):
-        assert {each["label"]: each["score"] for each in found} == pytest.approx(
-            dict(wanted), abs=1e-5
+    publish("foreign", artifact=lora(), modify=ATTACKS[claim], imported=True)
+    honest = publish("honest", artifact=lora())
+    assert predict(client, "foreign").status_code == 200  # it is the first to be loaded
+    response = predict(client, "honest")
+    assert response.status_code == 200, response.text
+    for predicted, expected in zip(
+        response.json(), Predictor.load(honest).predict(TEXTS), strict=True
+    ):
+        assert {each["label"]: each["score"] for each in predicted} == pytest.approx(
+            dict(expected), abs=1e-5
         )
 
 
-def test_versions_trained_here_on_one_base_share_an_engine_and_imports_share_none(
+def test_only_versions_trained_here_share_an_engine(
     app: FastAPI, client: TestClient, publish: Publish, lora: Callable[..., Path]
 ) -> None:
     names = {"one": False, "two": False, "three": True, "four": True}
     for name, imported in names.items():
-        publish(name, made=lora(), imported=imported)
-        assert ask(client, name).status_code == 200
-    loaded = [each.result().predictor for each in app.state.serving.pool._loads.values()]
+        publish(name, artifact=lora(), imported=imported)
+        assert predict(client, name).status_code == 200
+    loaded = [task.result().predictor for task in app.state.serving.pool._load_tasks.values()]
     one, two, three, four = (predictor.engine for predictor in loaded)
     assert one is two
     assert len({id(one), id(three), id(four)}) == 3
 
 
-def broken(directory: Path) -> None:
-    """A tokenizer that panics at many letters with another behind them."""
+def break_tokenizer(directory: Path) -> None:
+    """Give the artifact a tokenizer that panics at many letters followed by another."""
     path = directory / "merged" / "tokenizer.json"
-    said = json.loads(path.read_text())
-    said["normalizer"] = {
+    tokenizer = json.loads(path.read_text())
+    tokenizer["normalizer"] = {
         "type": "Replace", "pattern": {"Regex": "(?:a+a+)+$"}, "content": ""
     }  # fmt: skip
-    path.write_text(json.dumps(said))
+    path.write_text(json.dumps(tokenizer))
     reseal(directory)
 
 
 @pytest.mark.parametrize("length", [40, 4000], ids=["on the event loop", "in a thread"])
-def test_a_tokenizer_that_panics_fails_one_answer_alone(
+def test_tokenizer_panic_fails_only_its_request(
     length: int, client: TestClient, publish: Publish
 ) -> None:
-    publish("broken", before=broken)  # of a base of the operator's, say
+    publish("broken", modify=break_tokenizer)  # for example, of a base of the operator
     publish("whole")
     text = "a" * length + "b"
     for path in ("/predict", "/models/broken/predict"):
-        answer = client.post(path, json={"model": "broken", "inputs": text})
-        assert (answer.status_code, answer.json()["code"]) == (424, "tokenizer_failed")
-        assert answer.json()["error_type"] == "Backend"
-        assert answer.headers["X-Request-Id"]
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    answer = client.post("/v1/models/broken/explain", json={"inputs": text})
-    assert (answer.status_code, answer.json()["code"]) == (424, "tokenizer_failed")
-    assert answer.headers["Content-Type"] == "application/problem+json"
+        response = client.post(path, json={"model": "broken", "inputs": text})
+        assert (response.status_code, response.json()["code"]) == (424, "tokenizer_failed")
+        assert response.json()["error_type"] == "Backend"
+        assert response.headers["X-Request-Id"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    response = client.post("/v1/models/broken/explain", json={"inputs": text})
+    assert (response.status_code, response.json()["code"]) == (424, "tokenizer_failed")
+    assert response.headers["Content-Type"] == "application/problem+json"
     for name in ("whole", "broken"):
-        assert ask(client, name, "a good film").status_code == 200
+        assert predict(client, name, "a good film").status_code == 200
 
 
-def test_a_tokenizer_that_panics_while_it_is_loaded(client: TestClient, publish: Publish) -> None:
-    publish("broken", before=ATTACKS["a map of SentencePiece that is none"])
-    answer = ask(client, "broken")
-    assert (answer.status_code, answer.json()["code"]) == (424, "model_unloadable")
+def test_tokenizer_panic_while_loading(client: TestClient, publish: Publish) -> None:
+    publish("broken", modify=ATTACKS["a map of SentencePiece that is none"])
+    response = predict(client, "broken")
+    assert (response.status_code, response.json()["code"]) == (424, "model_unloadable")
 
 
-OLD = [
+ATTACKS_BEFORE_CHECKS = [
     "a letter becomes 200,000",
     "a hundred thousand kept answers",
     "one kept answer too many",
@@ -116,18 +118,18 @@ OLD = [
 ]
 
 
-@pytest.mark.parametrize("attack", OLD)
-def test_what_was_imported_before_there_were_rules_is_not_loaded(
+@pytest.mark.parametrize("attack", ATTACKS_BEFORE_CHECKS)
+def test_version_imported_before_the_checks_is_rejected(
     attack: str, client: TestClient, publish: Publish, lora: Callable[..., Path]
 ) -> None:
-    publish("old", made=lora(), before=ATTACKS[attack], imported=True)
-    answer = ask(client, "old", "z" * 100)
-    assert (answer.status_code, answer.json()["code"]) == (424, "model_refused"), answer.text
+    publish("old", artifact=lora(), modify=ATTACKS[attack], imported=True)
+    response = predict(client, "old", "z" * 100)
+    assert (response.status_code, response.json()["code"]) == (424, "model_refused"), response.text
     promoted = client.put("/v1/models/old/aliases/production", json={"version": 1})
     assert promoted.json()["code"] == "model_refused"
 
 
-FIGURES: list[Any] = [
+INVALID_METRICS: list[Any] = [
     {"test": {"accuracy": "<b>"}},
     {"test": [1]},
     {"linear": [1], "validation": 3},
@@ -136,16 +138,16 @@ FIGURES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("metrics", FIGURES, ids=range(len(FIGURES)))
-def test_figures_of_an_old_import_break_no_list(
+@pytest.mark.parametrize("metrics", INVALID_METRICS, ids=range(len(INVALID_METRICS)))
+def test_invalid_metrics_of_an_old_import_are_hidden(
     metrics: Any, client: TestClient, publish: Publish
 ) -> None:
-    publish("old", imported=True, facts=FACTS | {"metrics": metrics})
-    figures = {"test": {"accuracy": 0.75}}
-    publish("honest", facts=FACTS | {"metrics": figures})
+    publish("old", imported=True, manifest=MANIFEST | {"metrics": metrics})
+    valid_metrics = {"test": {"accuracy": 0.75}}
+    publish("honest", manifest=MANIFEST | {"metrics": valid_metrics})
     names = {each["name"] for each in client.get("/v1/models").json()["data"]}
     assert names == {"old", "honest"}
-    for name, shown in {"old": {}, "honest": figures}.items():
+    for name, shown in {"old": {}, "honest": valid_metrics}.items():
         assert client.get(f"/v1/models/{name}").json()["versions"][0]["metrics"] == shown
     for page in ("/models", "/models/old"):
         assert client.get(page, headers={"Accept": "text/html"}).status_code == 200

@@ -1,4 +1,4 @@
-"""Many callers at once, against the running service: they hang up, and versions change."""
+"""Tests of many concurrent clients against the running service."""
 
 import asyncio
 import json
@@ -14,14 +14,14 @@ import pytest
 from fastapi import FastAPI
 
 from app.serving import model_resolver
-from lora_core.process import cores
+from lora_core.process import available_cores
 from tests.app.cli.conftest import serving
 from tests.app.serving.conftest import Publish
-from tests.app.serving.stub import WAIT, Loader, StubPredictor
+from tests.app.serving.stub import WAIT, StubLoader, StubPredictor
 
 SWAPS = 20
-CALLERS = 50
-LONG = "a film " * 72 + "at last"  # counts with 512 tokens until it is tokenised
+CLIENTS = 50
+LONG = "a film " * 72 + "at last"  # counts as 512 tokens until it is tokenized
 PRODUCTION = "/v1/models/sentiment/aliases/production"
 
 
@@ -32,106 +32,110 @@ def url(app: FastAPI, publish: Publish) -> Iterator[str]:
         yield address
 
 
-def until(condition: Callable[[], Any]) -> None:
+def wait_until(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def test_who_hangs_up_is_not_computed(app: FastAPI, url: str) -> None:
+def test_texts_of_disconnected_clients_are_not_computed(app: FastAPI, url: str) -> None:
     stub, admission = StubPredictor(), app.state.serving.admission
-    app.state.serving.pool._load = lambda *_, **__: stub
+    app.state.serving.pool._load_predictor = lambda *_, **__: stub
     stub.engine.gate.clear()
     host, _, port = url.removeprefix("http://").partition(":")
     body = json.dumps({"inputs": "a film"}).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-    question = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    callers = [socket.create_connection((host, int(port))) for _ in range(CALLERS)]
-    for caller in callers:
-        caller.sendall(question)
-    until(lambda: admission.texts == CALLERS and len(stub.engine.batches) == cores())
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    connections = [socket.create_connection((host, int(port))) for _ in range(CLIENTS)]
+    for connection in connections:
+        connection.sendall(request)
+    wait_until(lambda: admission.texts == CLIENTS and len(stub.engine.batches) == available_cores())
     computing = sum(map(len, stub.engine.batches))
-    for caller in callers:
-        caller.close()
-    until(lambda: admission.texts == 0)
+    for connection in connections:
+        connection.close()
+    wait_until(lambda: admission.texts == 0)
     stub.engine.gate.set()
-    answer = httpx2.post(f"{url}/predict", json={"inputs": "still there"}, timeout=WAIT)
-    assert answer.status_code == 200
+    response = httpx2.post(f"{url}/predict", json={"inputs": "still there"}, timeout=WAIT)
+    assert response.status_code == 200
     assert sum(map(len, stub.engine.batches)) == computing + 1
-    dropped = f'te_request_failure{{err="dropped"}} {CALLERS - computing}.0'
+    dropped = f'te_request_failure{{err="dropped"}} {CLIENTS - computing}.0'
     assert dropped in httpx2.get(f"{url}/metrics").text
 
 
-def test_a_moved_alias_fails_no_call(
+def test_moving_an_alias_fails_no_request(
     url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.01)
-    publish(promote=False, favours="bad")
+    publish(promote=False, top_label="bad")
     stop = threading.Event()
     expected = {"sentiment:1": "good", "sentiment:2": "bad"}
 
-    def ask() -> list[str]:
+    def send() -> list[str]:
         seen = []
         with httpx2.Client(base_url=url, timeout=WAIT) as client:
             while not stop.is_set():
-                answer = client.post("/predict", json={"inputs": "x", "model": "sentiment"})
-                assert answer.status_code == 200, answer.text
-                version = answer.headers["x-model-version"]
-                assert answer.json()[0]["label"] == expected[version]
+                response = client.post("/predict", json={"inputs": "x", "model": "sentiment"})
+                assert response.status_code == 200, response.text
+                version = response.headers["x-model-version"]
+                assert response.json()[0]["label"] == expected[version]
                 seen.append(version)
         return seen
 
-    with ThreadPoolExecutor(4) as callers, httpx2.Client(base_url=url, timeout=WAIT) as admin:
-        asking = [callers.submit(ask) for _ in range(4)]
+    with ThreadPoolExecutor(4) as executor, httpx2.Client(base_url=url, timeout=WAIT) as admin:
+        loops = [executor.submit(send) for _ in range(4)]
         for swap in range(SWAPS):
-            _move(admin, 2 - swap % 2)
+            _move_alias(admin, 2 - swap % 2)
         stop.set()
-        seen = [version for each in asking for version in each.result()]
+        seen = [version for each in loops for version in each.result()]
     assert set(seen) == set(expected)
 
 
-def _move(admin: httpx2.Client, number: int) -> None:
-    """Until it is seen."""
+def _move_alias(admin: httpx2.Client, number: int) -> None:
+    """Move the alias and wait until it takes effect."""
     assert admin.put(PRODUCTION, json={"version": number}).status_code == 200
 
     def moved() -> bool:
-        answer = admin.post("/predict", json={"inputs": "x", "model": "sentiment"})
-        assert answer.status_code == 200
-        return bool(answer.headers["x-model-version"] == f"sentiment:{number}")
+        response = admin.post("/predict", json={"inputs": "x", "model": "sentiment"})
+        assert response.status_code == 200
+        return bool(response.headers["x-model-version"] == f"sentiment:{number}")
 
-    until(moved)
+    wait_until(moved)
 
 
-def test_a_model_that_loads_for_long_keeps_nobody_past_the_deadline(app: FastAPI, url: str) -> None:
-    loader = Loader()
-    app.state.serving.pool._load = loader
+def test_slow_load_does_not_hold_requests_past_their_deadline(app: FastAPI, url: str) -> None:
+    loader = StubLoader()
+    app.state.serving.pool._load_predictor = loader
     loader.gate.clear()
 
-    def ask(**headers: str) -> httpx2.Response:
+    def send(**headers: str) -> httpx2.Response:
         return httpx2.post(
             f"{url}/predict", json={"inputs": "a film"}, headers=headers, timeout=WAIT
         )
 
     for _ in range(2):
-        late = ask(**{"X-Request-Timeout": "0.05"})
+        late = send(**{"X-Request-Timeout": "0.05"})
         assert (late.status_code, late.json()["code"]) == (503, "model_loading")
         assert late.headers["Retry-After"]
     loader.gate.set()
-    assert ask().status_code == 200
-    assert len(loader.loads) == 1  # it went on
+    assert send().status_code == 200
+    assert len(loader.loads) == 1  # the load continued
 
 
-def test_deadlines_are_kept_over_http(app: FastAPI, url: str) -> None:
+def test_deadlines_over_http(app: FastAPI, url: str) -> None:
     stub = StubPredictor()
-    app.state.serving.pool._load = lambda *_, **__: stub
+    app.state.serving.pool._load_predictor = lambda *_, **__: stub
     stub.engine.gate.clear()
 
-    async def ask() -> tuple[Any, Any]:
+    async def send() -> tuple[Any, Any]:
         async with httpx2.AsyncClient(base_url=url, timeout=WAIT) as client:
-            ahead = [client.post("/predict", json={"inputs": "x"}) for _ in range(cores())]
+            ahead = [
+                client.post("/predict", json={"inputs": "x"}) for _ in range(available_cores())
+            ]
             first = asyncio.gather(*ahead)
-            await asyncio.to_thread(until, lambda: len(stub.engine.batches) == cores())
+            await asyncio.to_thread(
+                wait_until, lambda: len(stub.engine.batches) == available_cores()
+            )
             headers = {"X-Request-Timeout": "0.05"}
             late = client.post("/predict", json={"inputs": "y"}, headers=headers)
             waiting = asyncio.create_task(late)
@@ -139,53 +143,55 @@ def test_deadlines_are_kept_over_http(app: FastAPI, url: str) -> None:
             stub.engine.gate.set()
             return await first, await waiting
 
-    first, late = asyncio.run(ask())
-    assert {answer.status_code for answer in first} == {200}
+    first, late = asyncio.run(send())
+    assert {response.status_code for response in first} == {200}
     assert (late.status_code, late.json()["code"]) == (504, "deadline_passed")
     assert late.json()["error_type"] == "Timeout"
-    assert stub.engine.batches == [[1]] * cores()
+    assert stub.engine.batches == [[1]] * available_cores()
 
 
-async def ask_at_once(url: str, callers: int, ask: Callable[[httpx2.AsyncClient], Any]) -> Any:
-    """What each caller gets; each has a connection of its own."""
-    limits = httpx2.Limits(max_connections=callers)
+async def request_concurrently(
+    url: str, connections: int, send: Callable[[httpx2.AsyncClient], Any]
+) -> Any:
+    """Return what each client gets; each has a connection of its own."""
+    limits = httpx2.Limits(max_connections=connections)
     async with httpx2.AsyncClient(base_url=url, timeout=WAIT, limits=limits) as client:
-        return await asyncio.gather(*(ask(client) for _ in range(callers)))
+        return await asyncio.gather(*(send(client) for _ in range(connections)))
 
 
-def test_64_who_ask_again_as_soon_as_they_are_answered_are_all_answered(url: str) -> None:
-    """From the first question on, which loads the model."""
+def test_64_clients_in_a_closed_loop_are_all_served(url: str) -> None:
+    """From the first request on, which loads the model."""
 
-    async def ask(client: httpx2.AsyncClient) -> list[int]:
+    async def send(client: httpx2.AsyncClient) -> list[int]:
         return [
             (await client.post("/predict", json={"inputs": LONG})).status_code for _ in range(3)
         ]
 
-    assert asyncio.run(ask_at_once(url, 64, ask)) == [[200] * 3] * 64
+    assert asyncio.run(request_concurrently(url, 64, send)) == [[200] * 3] * 64
 
 
-@pytest.mark.parametrize(("timeout", "room"), [({}, 64), ({"X-Request-Timeout": "12"}, 58)])
-def test_a_flood_is_refused_before_anything_is_computed(
-    app: FastAPI, url: str, timeout: dict[str, str], room: int
+@pytest.mark.parametrize(("timeout", "capacity"), [({}, 64), ({"X-Request-Timeout": "12"}, 58)])
+def test_flood_is_rejected_before_anything_is_computed(
+    app: FastAPI, url: str, timeout: dict[str, str], capacity: int
 ) -> None:
-    """And whoever was let in is answered: six seconds of work, if the caller waits for twelve."""
+    """Admitted requests are served: six seconds of work if the client waits for twelve."""
     stub, flood = StubPredictor(), 5 * 64
-    app.state.serving.pool._load = lambda *_, **__: stub
+    app.state.serving.pool._load_predictor = lambda *_, **__: stub
     app.state.serving.batcher.tokens_per_second = 5000.0
     stub.engine.gate.clear()
-    refused: list[httpx2.Response] = []
+    rejected: list[httpx2.Response] = []
 
-    async def ask(client: httpx2.AsyncClient) -> int:
-        answer = await client.post("/predict", json={"inputs": LONG}, headers=timeout)
-        if answer.status_code == 429:
+    async def send(client: httpx2.AsyncClient) -> int:
+        response = await client.post("/predict", json={"inputs": LONG}, headers=timeout)
+        if response.status_code == 429:
             assert not stub.engine.gate.is_set()
-            refused.append(answer)
-            if len(refused) == flood - room:
+            rejected.append(response)
+            if len(rejected) == flood - capacity:
                 stub.engine.gate.set()
-        return answer.status_code
+        return response.status_code
 
-    statuses = asyncio.run(ask_at_once(url, flood, ask))
-    assert (statuses.count(200), statuses.count(429)) == (room, flood - room)
-    for answer in refused:
-        assert answer.json()["code"] == "overloaded"
-        assert 1 <= int(answer.headers["Retry-After"]) <= 30
+    statuses = asyncio.run(request_concurrently(url, flood, send))
+    assert (statuses.count(200), statuses.count(429)) == (capacity, flood - capacity)
+    for response in rejected:
+        assert response.json()["code"] == "overloaded"
+        assert 1 <= int(response.headers["Retry-After"]) <= 30

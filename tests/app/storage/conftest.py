@@ -1,4 +1,4 @@
-"""Both kinds of store, empty, and one stored artifact."""
+"""Fixtures: an empty store of both kinds, and a stored artifact."""
 
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +17,7 @@ from tests.s3_server import S3Server
 JOB = UUID(int=7)
 FILES = {
     "merged/config.json": b"{}",
-    "merged/model.safetensors": bytes(range(256)) * 5000,  # more than one piece of a stream
+    "merged/model.safetensors": bytes(range(256)) * 5000,  # more than one chunk
     "golden.json": b"[1]",
 }
 
@@ -31,14 +31,14 @@ def artifact(resources: Resources, tmp_path: Path) -> Artifact:
     manifest.write(directory, {"format": 1, "metrics": {"accuracy": 0.8}})
     ref = resources.store.put(directory, f"jobs/{JOB}/a1")
     with resources.database.write() as session:
-        made = repository.add(session, job_id=JOB, kind="model", ref=ref)
+        made = repository.add_artifact(session, job_id=JOB, kind="model", ref=ref)
         session.commit()
     return made
 
 
 @pytest.fixture
 def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty bucket; this process and those that it starts can reach it."""
+    """An empty bucket, accessible to this process and its children."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     return s3.new_bucket()
@@ -48,7 +48,7 @@ def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 def store_settings(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
-    """Settings with an empty store, also in the environment of other processes."""
+    """Settings with an empty store, also set in the environment for child processes."""
     monkeypatch.setenv("LORAWORKS_DATA_DIR", str(tmp_path / "data"))
     if request.param == "s3":
         name = request.getfixturevalue("bucket")
@@ -58,5 +58,5 @@ def store_settings(
 
 @pytest.fixture
 def store(store_settings: Settings) -> Store:
-    """A store of either kind."""
+    """A store of both kinds."""
     return open_store(store_settings)

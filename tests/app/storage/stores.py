@@ -1,4 +1,4 @@
-"""Directories to store, and processes that store them."""
+"""Helpers: directories to store, and processes that store them."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from lora_core import manifest
 KEY = "jobs/0197c5d2-7a3e-7000-8000-000000000001/a1"
 WEIGHTS = "merged/model.safetensors"
 
-# Stores a directory under KEY, as a worker does: python -c PUT DIRECTORY KEY
+# Puts a directory under KEY, like a worker: python -c PUT DIRECTORY KEY
 PUT = """
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ except ArtifactExists:
 
 
 def made(directory: Path, text: str = "weights") -> Path:
-    """A directory with a manifest; one of its files has a difficult name."""
+    """Create a directory with a manifest. One of its files has a difficult name."""
     for name in (WEIGHTS, "a file, 100% + é.json"):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)
@@ -38,7 +38,7 @@ def made(directory: Path, text: str = "weights") -> Path:
 
 
 def ref_of(directory: Path, key: str = KEY) -> ArtifactRef:
-    """What the directory will be in the store."""
+    """Return the reference that the directory will have in the store."""
     return ArtifactRef(key, manifest.sha256(directory / manifest.MANIFEST), bytes_of(directory))
 
 
@@ -47,7 +47,7 @@ def bytes_of(directory: Path) -> int:
 
 
 def putting(directory: Path, key: str = KEY, **environment: str) -> subprocess.Popen[str]:
-    """A process that is about to store; it begins with a line on its standard input."""
+    """Start a process that puts a directory once it reads a line on its standard input."""
     process = subprocess.Popen(
         [sys.executable, "-c", PUT, str(directory), key],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""S3 refuses a create-only write with 409 when another is under way, which may come to nothing."""
+"""S3 rejects a create-only write with 409 during another write, even if that one fails later."""
 
 import http.server
 import threading
@@ -22,15 +22,15 @@ DATE = "Mon, 01 Jan 2024 00:00:00 GMT"
 
 
 class Bucket:
-    """Objects, and how many create-only writes of a name are refused from now on."""
+    """Objects, and the number of create-only writes to reject, by name."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.conflicts: dict[str, int] = {}
-        self.other: bytes | None = None  # what the other one has written before we are refused
+        self.other: bytes | None = None  # what the other writer stores before our write is rejected
 
     def put(self, path: str, content: bytes, create: bool) -> tuple[int, bytes]:
-        """Status and body of the answer."""
+        """Return status and body of the response."""
         name = path.rpartition("/")[2]
         if create and self.conflicts.get(name, 0) > 0:
             self.conflicts[name] -= 1
@@ -43,23 +43,23 @@ class Bucket:
         return 200, b""
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """The same."""
+        """Return status and body of the response."""
         return (200, self.objects[path]) if path in self.objects else (404, MISSING)
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    held = Bucket()
+    objects = Bucket()
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
-            self.answer(*held.put(self.path, content, "If-None-Match" in self.headers))
+            self.send(*objects.put(self.path, content, "If-None-Match" in self.headers))
 
         def do_GET(self) -> None:
-            self.answer(*held.get(self.path))
+            self.send(*objects.get(self.path))
 
-        def answer(self, status: int, body: bytes) -> None:
+        def send(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("ETag", '"1"')
             self.send_header("Last-Modified", DATE)
@@ -82,7 +82,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         "NO_PROXY": HOST,
     }.items():
         monkeypatch.setenv(name, value)
-    yield held
+    yield objects
     server.shutdown()
     thread.join()
     server.server_close()
@@ -94,9 +94,7 @@ def store(bucket: Bucket, tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("name", [".claim", "manifest.json"])
-def test_a_write_that_was_refused_once_is_made_again(
-    store: Store, bucket: Bucket, tmp_path: Path, name: str
-) -> None:
+def test_rejected_write_is_retried(store: Store, bucket: Bucket, tmp_path: Path, name: str) -> None:
     bucket.conflicts[name] = 1
     ref = store.put(made(tmp_path / "out"), KEY)
     assert bucket.conflicts[name] == 0
@@ -104,7 +102,7 @@ def test_a_write_that_was_refused_once_is_made_again(
 
 
 @pytest.mark.parametrize("name", [".claim", "manifest.json"])
-def test_a_directory_that_is_refused_each_time_stays_where_it_was(
+def test_directory_stays_if_all_writes_are_rejected(
     store: Store, bucket: Bucket, tmp_path: Path, name: str
 ) -> None:
     bucket.conflicts[name] = ALWAYS
@@ -114,7 +112,7 @@ def test_a_directory_that_is_refused_each_time_stays_where_it_was(
     manifest.verify(source)
 
 
-def test_a_write_of_the_same_that_was_faster_is_enough(
+def test_faster_write_of_the_same_content_is_accepted(
     store: Store, bucket: Bucket, tmp_path: Path
 ) -> None:
     source = made(tmp_path / "out")
@@ -124,7 +122,7 @@ def test_a_write_of_the_same_that_was_faster_is_enough(
 
 
 @pytest.mark.parametrize("name", [".claim", "manifest.json"])
-def test_a_write_of_something_else_that_was_faster_keeps_the_key(
+def test_faster_write_of_other_content_keeps_the_key(
     store: Store, bucket: Bucket, tmp_path: Path, name: str
 ) -> None:
     bucket.other = b"{}"
@@ -135,7 +133,7 @@ def test_a_write_of_something_else_that_was_faster_keeps_the_key(
     manifest.verify(source)
 
 
-def test_an_owner_is_somebody(store: Store, bucket: Bucket) -> None:
+def test_rejected_owner_write_is_retried(store: Store, bucket: Bucket) -> None:
     bucket.conflicts[".owner"] = ALWAYS
     with pytest.raises(StorageUnavailable):
         store.owner("one")

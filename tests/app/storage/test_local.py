@@ -1,4 +1,4 @@
-"""A store in a directory."""
+"""A store in a local directory."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def other_disk(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_a_directory_from_another_disk_is_copied_and_then_named(
+def test_directory_from_another_disk_is_copied_then_renamed(
     store: LocalStore, root: Path, other_disk: Path
 ) -> None:
     ref = store.put(made(other_disk), KEY)
@@ -44,18 +44,18 @@ def test_a_directory_from_another_disk_is_copied_and_then_named(
     assert list((root / ".unfinished").iterdir()) == []
 
 
-def test_every_folder_that_is_made_is_brought_to_the_disk(
+def test_created_directories_are_fsynced(
     store: LocalStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that is only in memory is gone after a power cut, with all that lies below it."""
+    """A directory entry that was not fsynced is lost in a power failure, with all its content."""
     synced: list[Path] = []
-    real = atomic_files.sync
+    real = atomic_files.fsync
 
     def sync(path: Path) -> None:
         real(path)
         synced.append(path)
 
-    monkeypatch.setattr(atomic_files, "sync", sync)
+    monkeypatch.setattr(atomic_files, "fsync", sync)
     store.put(made(tmp_path / "first"), "jobs/x/a1")
     renamed = synced[-4:]
     assert renamed == [root / "jobs/x", root / "jobs", root, tmp_path]
@@ -64,30 +64,30 @@ def test_every_folder_that_is_made_is_brought_to_the_disk(
     assert [path for path in synced if path.is_relative_to(root)] == [root / "jobs/x"]
 
 
-def test_of_checkpoints_a_missing_folder_is_enough_to_be_gone(
+def test_missing_checkpoint_directory_means_deleted(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
-    """A job then starts again. In an empty store it waits: the disk may be away."""
+    """The job then starts over. With an empty store it waits: the disk may not be mounted."""
     ref = store.put(made(tmp_path / "checkpoint"), "checkpoints/x/a1/step-1")
     shutil.rmtree(root / "checkpoints")
     with pytest.raises(StorageUnavailable, match="mounted"):
-        store.verified(ref)
+        store.verified_path(ref)
     model = store.put(made(tmp_path / "model"), "jobs/x/a1")
     with pytest.raises(ArtifactCorrupt, match="missing"):
-        store.verified(ref)
+        store.verified_path(ref)
     shutil.rmtree(root / "jobs")
     (root / "uploads").mkdir()
-    with pytest.raises(StorageUnavailable, match="no folder jobs"):
-        store.verified(model)
+    with pytest.raises(StorageUnavailable, match="no directory jobs"):
+        store.verified_path(model)
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["an-empty-folder", "no-folder"])
-def test_a_store_whose_disk_was_away_at_the_start_is_found_when_it_comes(
-    root: Path, tmp_path: Path, there: bool
+@pytest.mark.parametrize("has_directory", [True, False], ids=["an-empty-directory", "no-directory"])
+def test_disk_mounted_after_start_is_detected(
+    root: Path, tmp_path: Path, has_directory: bool
 ) -> None:
     disk_of_ours = tmp_path / "disk"
     ref = LocalStore(disk_of_ours).put(made(tmp_path / "model"), KEY)
-    if there:
+    if has_directory:
         root.mkdir()
     begun_too_early = LocalStore(root)
     begun_too_early.now()
@@ -95,13 +95,13 @@ def test_a_store_whose_disk_was_away_at_the_start_is_found_when_it_comes(
     disk_of_ours.rename(root)
     begun_too_early.now()
     manifest.verify(begun_too_early.path(ref))
-    root.rename(disk_of_ours)  # and away again
+    root.rename(disk_of_ours)  # and unmounted again
     (tmp_path / "below").rename(root)
     with pytest.raises(StorageUnavailable, match="mounted"):
         begun_too_early.now()
 
 
-def test_a_copy_that_is_killed_leaves_what_can_be_deleted(
+def test_killed_copy_leaves_deletable_files(
     root: Path, other_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORAWORKS_DATA_DIR", str(tmp_path / "data"))
@@ -109,27 +109,27 @@ def test_a_copy_that_is_killed_leaves_what_can_be_deleted(
     process = putting(made(other_disk), LORAWORKS_FAULT="store_files_written@2:kill")
     process.communicate("go\n")
     store = LocalStore(root)
-    left = {"/".join(file.name.split("/")[:2]) for file in store.files()}
+    left = {"/".join(file.name.split("/")[:2]) for file in store.list_files()}
     assert {key.split("/")[0] for key in left} == {".unfinished"}
     for key in left:
         store.delete(key)
-    assert list(store.files()) == []
+    assert list(store.list_files()) == []
 
 
-def test_a_link_planted_in_the_store_leads_nowhere(
+def test_symlink_in_the_store_is_not_followed(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
     outside = made(tmp_path / "outside")
     root.mkdir()
     (root / "jobs").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(ValueError, match="leads out of the store"):
+    with pytest.raises(ValueError, match="leads outside of the store"):
         store.path(ref_of(outside, "jobs/outside"))
-    with pytest.raises(ValueError, match="leads out of the store"):
+    with pytest.raises(ValueError, match="leads outside of the store"):
         store.delete("jobs/outside")
     assert outside.exists()
 
 
-def test_a_folder_of_a_deleted_job_does_not_stay(
+def test_empty_directory_of_a_deleted_job_is_removed(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
     for kind, keys in (
@@ -144,7 +144,7 @@ def test_a_folder_of_a_deleted_job_does_not_stay(
         assert list((root / kind).iterdir()) == []
 
 
-def test_a_store_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_store_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = LocalStore(tmp_path / "file" / "store")
     source = made(tmp_path / "out")
@@ -154,7 +154,7 @@ def test_a_store_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert source.exists()
 
 
-def test_a_store_without_the_right_to_write_is_refused(
+def test_store_without_write_permission_is_refused(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
     root.mkdir(mode=0o555)
@@ -166,56 +166,56 @@ def test_a_store_without_the_right_to_write_is_refused(
     assert source.exists()
 
 
-def test_verified_means_every_byte(store: LocalStore, tmp_path: Path) -> None:
+def test_verified_path_checks_every_byte(store: LocalStore, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
-    assert store.verified(ref) == store.path(ref)
+    assert store.verified_path(ref) == store.path(ref)
     (store.path(ref) / WEIGHTS).write_text("WEIGHTS")
     with pytest.raises(ArtifactCorrupt, match="has changed"):
-        store.verified(ref)
+        store.verified_path(ref)
     (store.path(ref) / manifest.MANIFEST).unlink()
-    manifest.write(store.path(ref), {"format": 1})  # a whole one, but not this one
+    manifest.write(store.path(ref), {"format": 1})  # a valid manifest, but a different one
     with pytest.raises(ArtifactCorrupt, match=r"manifest\.json has changed"):
-        store.verified(ref)
+        store.verified_path(ref)
 
 
-def test_what_cannot_be_read_is_not_damaged(store: LocalStore, tmp_path: Path) -> None:
+def test_unreadable_file_is_not_reported_as_damaged(store: LocalStore, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
     with no_descriptors(), pytest.raises(StorageUnavailable, match="Too many open files"):
-        store.verified(ref)
+        store.verified_path(ref)
     place = store.path(ref)
     place.parent.chmod(0)
     with unprivileged(tmp_path), pytest.raises(StorageRefused, match="Permission"):
         store.path(ref)
     place.parent.chmod(0o755)
-    store.verified(ref)
+    store.verified_path(ref)
 
 
-def test_a_disk_that_is_not_mounted_has_damaged_nothing(
+def test_unmounted_disk_is_not_reported_as_damage(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
     root.rename(tmp_path / "away")
-    store.check()  # which leaves an empty folder
+    store.check()  # this creates an empty directory
     store.owner("somebody")
     for use in (
         lambda: store.path(ref),
-        lambda: store.verified(ref),
+        lambda: store.verified_path(ref),
         lambda: store.read(ref, WEIGHTS),
-        lambda: store.file("uploads/x/y.csv", "0" * 64),
+        lambda: store.file_path("uploads/x/y.csv", "0" * 64),
     ):
         with pytest.raises(StorageUnavailable, match="mounted"):
             use()
 
 
-def test_of_many_that_come_at_once_one_owns_the_store(root: Path) -> None:
-    told: list[str | None] = []
+def test_only_one_of_many_candidates_owns_the_store(root: Path) -> None:
+    owners: list[str | None] = []
     for round_ in range(20):
-        told.clear()
+        owners.clear()
         start = threading.Barrier(4)
 
         def ask(name: str, place: Path, start: threading.Barrier) -> None:
             start.wait()
-            told.append(LocalStore(place).owner(name))
+            owners.append(LocalStore(place).owner(name))
 
         place = root / str(round_)
         threads = [threading.Thread(target=ask, args=(name, place, start)) for name in "abcd"]
@@ -223,12 +223,12 @@ def test_of_many_that_come_at_once_one_owns_the_store(root: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(told) == 4
-        assert set(told) == {LocalStore(place).owner("e")}
-        assert [file.name for file in LocalStore(place).files()] == []
+        assert len(owners) == 4
+        assert set(owners) == {LocalStore(place).owner("e")}
+        assert [file.name for file in LocalStore(place).list_files()] == []
 
 
-def test_nothing_is_written_below_a_disk_that_is_away(
+def test_nothing_is_written_to_an_empty_mount_point(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
@@ -240,7 +240,7 @@ def test_nothing_is_written_below_a_disk_that_is_away(
         lambda: store.put(later, f"{KEY}1"),
         lambda: store.path(ref),
         lambda: store.owner("me"),
-        lambda: list(store.files()),
+        lambda: list(store.list_files()),
         store.now,
     ):
         with pytest.raises(StorageUnavailable, match="is its disk mounted"):

@@ -1,4 +1,4 @@
-"""A store in a bucket: what only it can suffer."""
+"""A store in a bucket: failures that only it can have."""
 
 import http.server
 import os
@@ -20,7 +20,7 @@ from tests.app.storage.stores import KEY, WEIGHTS, made, ref_of
 from tests.s3_server import S3Server
 from tests.servers import HOST, free_port
 
-QUICK = 15.0  # seconds until an error must be told
+QUICK = 15.0  # seconds until an error must be raised
 Use = Callable[[Store, Path], object]
 
 
@@ -31,7 +31,7 @@ def settings(tmp_path: Path, bucket: str) -> Settings:
 
 @pytest.fixture
 def elsewhere(settings: Settings, tmp_path: Path) -> Store:
-    """The store as another machine sees it, with a cache of its own."""
+    """The store on another host, with a separate cache."""
     return open_store(settings.model_copy(update={"data_dir": tmp_path / "elsewhere"}))
 
 
@@ -54,11 +54,11 @@ def put_file(store: Store, tmp_path: Path) -> None:
 
 
 def get_file(store: Store, _: Path) -> object:
-    return store.file("uploads/x/y.csv", "0" * 64)
+    return store.file_path("uploads/x/y.csv", "0" * 64)
 
 
 def look(store: Store, _: Path) -> object:
-    return list(store.files())
+    return list(store.list_files())
 
 
 def delete(store: Store, _: Path) -> None:
@@ -73,7 +73,7 @@ USES = [put, get, put_file, get_file, look, delete, check]
 
 
 def expect(kind: type[Exception], use: Use, store: Store, tmp_path: Path, match: str = "") -> None:
-    """That error, and soon."""
+    """Expect this error within a short time."""
     began = time.monotonic()
     with pytest.raises(kind, match=match):
         use(store, tmp_path)
@@ -83,22 +83,20 @@ def expect(kind: type[Exception], use: Use, store: Store, tmp_path: Path, match:
 # -- copies ------------------------------------------------------------------------------------
 
 
-def test_another_machine_gets_a_verified_copy(
-    store: Store, elsewhere: Store, tmp_path: Path
-) -> None:
+def test_another_host_gets_a_verified_copy(store: Store, elsewhere: Store, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
     assert elsewhere.path(ref).is_relative_to(tmp_path / "elsewhere")
     manifest.verify(elsewhere.path(ref))
 
 
-def test_a_damaged_copy_is_fetched_again(store: Store, settings: Settings, tmp_path: Path) -> None:
+def test_damaged_copy_is_fetched_again(store: Store, settings: Settings, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
     for anew in (store, open_store(settings)):
         (store.path(ref) / WEIGHTS).write_text("WEIGHTS")
         assert (anew.path(ref) / WEIGHTS).read_text() == "weights"
 
 
-def test_a_damaged_original_is_told(
+def test_damaged_original_is_reported(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
@@ -111,7 +109,7 @@ def test_a_damaged_original_is_told(
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "manifest.json"])
-def test_a_missing_original_is_told(
+def test_missing_original_is_reported(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path, name: str
 ) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
@@ -120,7 +118,7 @@ def test_a_missing_original_is_told(
         elsewhere.path(ref)
 
 
-def test_a_manifest_that_names_outside_files_writes_none(
+def test_manifest_with_outside_files_writes_none(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
     store.put(made(tmp_path / "out"), KEY)
@@ -135,29 +133,29 @@ def test_a_manifest_that_names_outside_files_writes_none(
 # -- puts --------------------------------------------------------------------------------------
 
 
-def test_a_key_that_others_are_writing_to_is_taken(
+def test_key_claimed_by_another_writer_exists(
     store: Store, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
     s3.write(f"{bucket}/prefix/{KEY}/.claim", b"the digest of another manifest")
     source = made(tmp_path / "out")
     with pytest.raises(ArtifactExists):
         store.put(source, KEY)
-    assert [file.name for file in store.files()] == [f"{KEY}/.claim"]
+    assert [file.name for file in store.list_files()] == [f"{KEY}/.claim"]
     with pytest.raises(ArtifactCorrupt):
         store.path(ref_of(source))
 
 
-def test_deleting_removes_the_claim_too(store: Store, tmp_path: Path) -> None:
+def test_delete_removes_the_claim(store: Store, tmp_path: Path) -> None:
     store.put(made(tmp_path / "out"), KEY)
     store.delete(KEY)
-    assert list(store.files()) == []
+    assert list(store.list_files()) == []
 
 
 # -- a store that fails ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_server_that_is_gone_is_unavailable(
+def test_stopped_server_is_unavailable(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Use
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
@@ -165,27 +163,25 @@ def test_a_server_that_is_gone_is_unavailable(
 
 
 @pytest.mark.parametrize("use", [get, check])
-def test_a_server_that_is_silent_is_unavailable(
+def test_unresponsive_server_is_unavailable(
     s3: S3Server, store: Store, tmp_path: Path, use: Use
 ) -> None:
     s3.freeze()
     try:
-        expect(StorageUnavailable, use, store, tmp_path, "no answer in time")
+        expect(StorageUnavailable, use, store, tmp_path, "no response in time")
     finally:
         s3.thaw()
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_bucket_that_is_not_there_is_refused(
-    settings: Settings, tmp_path: Path, use: Use
-) -> None:
+def test_missing_bucket_is_refused(settings: Settings, tmp_path: Path, use: Use) -> None:
     wrong = settings.model_copy(update={"store_url": "s3://no-such-bucket/prefix"})
     expect(StorageRefused, use, open_store(wrong), tmp_path, r"bucket|NoSuchBucket")
 
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[S3Server]:
-    """A server that looks at credentials."""
+    """A server that checks credentials."""
     server = S3Server()
     try:
         server.start()
@@ -217,7 +213,7 @@ def test_half_of_the_credentials_are_refused(
     expect(StorageRefused, check, open_store(settings), tmp_path, "no credentials")
 
 
-def test_plain_http_needs_to_be_allowed(
+def test_plain_http_must_be_allowed(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ALLOW_HTTP")
@@ -225,30 +221,30 @@ def test_plain_http_needs_to_be_allowed(
 
 
 @pytest.fixture
-def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """A server that answers everything with one status, and counts."""
-    told: dict[str, Any] = {"status": 500, "calls": 0, "code": ""}
+def fixed_status_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A server that responds to every request with one status, and counts requests."""
+    reply: dict[str, Any] = {"status": 500, "calls": 0, "code": ""}
 
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            told["calls"] += 1
+    class FixedStatusHandler(http.server.BaseHTTPRequestHandler):
+        def reply_with_status(self) -> None:
+            reply["calls"] += 1
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(told["status"])
-            body = f"<Error><Code>{told['code']}</Code></Error>".encode() if told["code"] else b""
+            self.send_response(reply["status"])
+            body = f"<Error><Code>{reply['code']}</Code></Error>".encode() if reply["code"] else b""
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815 - its names
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = reply_with_status  # noqa: N815 - its names
 
         def log_message(self, *_: Any) -> None:
             """Nothing."""
 
-    server = http.server.ThreadingHTTPServer((HOST, 0), Answer)
+    server = http.server.ThreadingHTTPServer((HOST, 0), FixedStatusHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{server.server_port}")
-    yield told
+    yield reply
     server.shutdown()
     thread.join()
     server.server_close()
@@ -261,28 +257,28 @@ def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
      (429, StorageUnavailable), (408, StorageUnavailable), (400, StorageRefused),
      (401, StorageRefused), (403, StorageRefused)],
 )  # fmt: skip
-def test_an_answer_that_may_pass_is_told_from_one_that_will_not(
+def test_transient_and_permanent_statuses(
     bucket: str,
-    stubborn: dict[str, Any],
+    fixed_status_server: dict[str, Any],
     tmp_path: Path,
     use: Use,
     status: int,
     kind: type[Exception],
 ) -> None:
-    stubborn["status"] = status
+    fixed_status_server["status"] = status
     store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
     expect(kind, use, store, tmp_path, str(status))
-    assert stubborn["calls"] == (4 if kind is StorageUnavailable else 1)
+    assert fixed_status_server["calls"] == (4 if kind is StorageUnavailable else 1)
 
 
 @pytest.mark.parametrize(
     ("status", "code"),
     [(400, "RequestTimeout"), (409, "OperationAborted"), (409, "ConditionalRequestConflict")],
 )
-def test_an_answer_that_asks_to_come_again_may_pass(
-    bucket: str, stubborn: dict[str, Any], tmp_path: Path, status: int, code: str
+def test_request_timeout_code_is_transient(
+    bucket: str, fixed_status_server: dict[str, Any], tmp_path: Path, status: int, code: str
 ) -> None:
-    stubborn |= {"status": status, "code": code}
+    fixed_status_server |= {"status": status, "code": code}
     store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
     for use in (put, check):
         expect(StorageUnavailable, use, store, tmp_path, f"{status}, {code}")
@@ -292,9 +288,9 @@ def test_an_answer_that_asks_to_come_again_may_pass(
     ("status", "kind"),
     [(None, StorageUnavailable), (503, StorageUnavailable), (404, StorageRefused)],
 )
-def test_a_machine_that_lends_credentials_may_be_away_or_have_none(
+def test_instance_metadata_without_credentials(
     bucket: str,
-    stubborn: dict[str, Any],
+    fixed_status_server: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     status: int | None,
@@ -304,26 +300,26 @@ def test_a_machine_that_lends_credentials_may_be_away_or_have_none(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     lender = f"http://{HOST}:{free_port()}" if status is None else os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", lender)
-    stubborn["status"] = status
+    fixed_status_server["status"] = status
     store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
     expect(kind, check, store, tmp_path, "503" if status == 503 else "set AWS_ACCESS_KEY_ID")
 
 
-def test_a_check_is_remembered_so_that_nobody_makes_it_costly(
-    bucket: str, stubborn: dict[str, Any], tmp_path: Path
+def test_check_result_is_cached(
+    bucket: str, fixed_status_server: dict[str, Any], tmp_path: Path
 ) -> None:
-    stubborn["status"] = 403
+    fixed_status_server["status"] = 403
     store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
     for _ in range(5):
         with pytest.raises(StorageRefused, match="403"):
             store.check()
-    assert stubborn["calls"] == 1
+    assert fixed_status_server["calls"] == 1
 
 
-def test_a_deletion_that_fails_is_left_to_the_sweep(
-    bucket: str, stubborn: dict[str, Any], tmp_path: Path
+def test_failed_deletion_is_left_to_garbage_collection(
+    bucket: str, fixed_status_server: dict[str, Any], tmp_path: Path
 ) -> None:
-    stubborn["status"] = 503
+    fixed_status_server["status"] = 503
     store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
-    store.discard(KEY)
-    assert stubborn["calls"] > 0
+    store.delete_best_effort(KEY)
+    assert fixed_status_server["calls"] > 0

@@ -1,4 +1,4 @@
-"""Downloads give what the manifest lists and nothing else."""
+"""Downloads return what the manifest lists and nothing else."""
 
 import io
 import json
@@ -18,36 +18,36 @@ def url(artifact: Artifact) -> str:
     return f"/v1/artifacts/{artifact.id}"
 
 
-def test_the_manifest_is_answered(client: TestClient, url: str) -> None:
+def test_manifest_is_returned(client: TestClient, url: str) -> None:
     manifest = client.get(url).json()
     assert manifest["metrics"] == {"accuracy": 0.8}
     assert set(manifest["files"]) == set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_listed_file_is_answered_byte_for_byte(client: TestClient, url: str, name: str) -> None:
-    answer = client.get(f"{url}/files/{name}")
-    assert answer.status_code == 200
-    assert answer.content == FILES[name]
-    assert answer.headers["content-disposition"].startswith("attachment")
-    assert answer.headers["x-content-type-options"] == "nosniff"
+def test_listed_file_is_returned_unchanged(client: TestClient, url: str, name: str) -> None:
+    response = client.get(f"{url}/files/{name}")
+    assert response.status_code == 200
+    assert response.content == FILES[name]
+    assert response.headers["content-disposition"].startswith("attachment")
+    assert response.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_manifest_is_a_file_too(client: TestClient, url: str) -> None:
+def test_manifest_can_be_downloaded_as_a_file(client: TestClient, url: str) -> None:
     assert client.get(f"{url}/files/manifest.json").json() == client.get(url).json()
 
 
-def test_the_archive_holds_every_file(client: TestClient, url: str, artifact: Artifact) -> None:
-    answer = client.get(f"{url}/archive")
-    assert answer.headers["content-type"] == "application/x-tar"
-    with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
-        found = {
+def test_archive_contains_every_file(client: TestClient, url: str, artifact: Artifact) -> None:
+    response = client.get(f"{url}/archive")
+    assert response.headers["content-type"] == "application/x-tar"
+    with tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
+        files = {
             member.name: file.read()
             for member in archive
             if (file := archive.extractfile(member)) is not None
         }
-    assert json.loads(found.pop(f"{artifact.id}/manifest.json")) == client.get(url).json()
-    assert found == {f"{artifact.id}/{name}": content for name, content in FILES.items()}
+    assert json.loads(files.pop(f"{artifact.id}/manifest.json")) == client.get(url).json()
+    assert files == {f"{artifact.id}/{name}": content for name, content in FILES.items()}
 
 
 OTHER_NAMES = [
@@ -77,16 +77,16 @@ OTHER_NAMES = [
 ]
 
 
-def test_any_other_name_is_not_found(client: TestClient, url: str) -> None:
+def test_unlisted_file_is_not_found(client: TestClient, url: str) -> None:
     for name in OTHER_NAMES:
-        answer = client.get(f"{url}/files/{name}")
-        assert answer.status_code == 404, name
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert "root:" not in answer.text
+        response = client.get(f"{url}/files/{name}")
+        assert response.status_code == 404, name
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "root:" not in response.text
 
 
 @pytest.mark.parametrize("target", ["outside", "inside"])
-def test_a_planted_link_is_not_followed(
+def test_symlink_is_not_followed(
     client: TestClient, url: str, artifact: Artifact, resources: Resources, target: str
 ) -> None:
     directory = resources.store.path(artifact.ref)
@@ -94,13 +94,13 @@ def test_a_planted_link_is_not_followed(
     secret.write_text("secret")
     (directory / "merged" / "config.json").unlink()
     (directory / "merged" / "config.json").symlink_to(secret)
-    answer = client.get(f"{url}/files/merged/config.json")
-    assert (answer.status_code, answer.json()["code"]) == (404, "artifact_file_not_found")
+    response = client.get(f"{url}/files/merged/config.json")
+    assert (response.status_code, response.json()["code"]) == (404, "artifact_file_not_found")
     assert client.get(f"{url}/archive").json()["code"] == "artifact_corrupt"
 
 
 @pytest.mark.parametrize("name", ["../secret", "{parent}/secret"])
-def test_a_manifest_that_names_outside_files_opens_none(
+def test_manifest_with_outside_files_opens_none(
     client: TestClient, url: str, artifact: Artifact, resources: Resources, name: str
 ) -> None:
     directory = resources.store.path(artifact.ref)
@@ -116,15 +116,15 @@ def test_a_manifest_that_names_outside_files_opens_none(
 
 
 @pytest.mark.parametrize("tail", ["", "/archive", "/files/golden.json"])
-def test_an_unknown_artifact_is_not_found(client: TestClient, tail: str) -> None:
-    answer = client.get(f"/v1/artifacts/{uuid4()}{tail}")
-    assert (answer.status_code, answer.json()["code"]) == (404, "artifact_not_found")
+def test_unknown_artifact_is_not_found(client: TestClient, tail: str) -> None:
+    response = client.get(f"/v1/artifacts/{uuid4()}{tail}")
+    assert (response.status_code, response.json()["code"]) == (404, "artifact_not_found")
 
 
-def test_lost_files_are_told_as_such(
+def test_missing_files_are_reported_as_damage(
     client: TestClient, url: str, artifact: Artifact, resources: Resources
 ) -> None:
     resources.store.delete(artifact.key)
-    answer = client.get(url)
-    assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")
-    assert str(resources.settings.data_dir) not in answer.text
+    response = client.get(url)
+    assert (response.status_code, response.json()["code"]) == (409, "artifact_corrupt")
+    assert str(resources.settings.data_dir) not in response.text

@@ -1,4 +1,4 @@
-"""What every store promises, local or remote: all or nothing, once, and unchanged."""
+"""Guarantees of every store: atomic, immutable, verified."""
 
 import os
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 FILE = "uploads/0197c5d2-7a3e-7000-8000-000000000002/reviews.csv"
 
 
-def test_a_directory_goes_in_and_is_described(store: Store, tmp_path: Path) -> None:
+def test_put_stores_a_directory(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
     expected, total = ref_of(source), bytes_of(source)
     ref = store.put(source, KEY)
@@ -27,7 +27,7 @@ def test_a_directory_goes_in_and_is_described(store: Store, tmp_path: Path) -> N
     manifest.verify(store.path(ref))
 
 
-def test_one_file_is_read_without_the_others(store: Store, tmp_path: Path) -> None:
+def test_read_returns_one_file(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
     listing = (source / manifest.MANIFEST).read_bytes()
     ref = store.put(source, KEY)
@@ -42,7 +42,7 @@ def test_one_file_is_read_without_the_others(store: Store, tmp_path: Path) -> No
         store.read(replace(ref, key=f"{KEY}0"), WEIGHTS)
 
 
-def test_a_large_file_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
+def test_large_file_is_stored_unchanged(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "out"
     source.mkdir()
     content = os.urandom(2**20) * 20  # several parts of an upload
@@ -51,7 +51,7 @@ def test_a_large_file_comes_back_as_it_was(store: Store, tmp_path: Path) -> None
     assert (store.path(store.put(source, KEY)) / "model").read_bytes() == content
 
 
-def test_a_key_is_given_once(store: Store, tmp_path: Path) -> None:
+def test_key_can_be_used_only_once(store: Store, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "one", "first"), KEY)
     second = made(tmp_path / "two", "second")
     with pytest.raises(ArtifactExists):
@@ -60,7 +60,7 @@ def test_a_key_is_given_once(store: Store, tmp_path: Path) -> None:
     assert (store.path(ref) / WEIGHTS).read_text() == "first"
 
 
-def test_the_same_bytes_again_are_no_error(store: Store, tmp_path: Path) -> None:
+def test_putting_the_same_bytes_again_succeeds(store: Store, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "one"), KEY)
     again = made(tmp_path / "two")
     assert store.put(again, KEY) == ref
@@ -68,7 +68,7 @@ def test_the_same_bytes_again_are_no_error(store: Store, tmp_path: Path) -> None
     manifest.verify(store.path(ref))
 
 
-def test_of_two_processes_one_gets_the_key(store: Store, tmp_path: Path) -> None:
+def test_only_one_of_two_processes_gets_the_key(store: Store, tmp_path: Path) -> None:
     for round_ in range(3):
         key = f"jobs/race/a{round_}"
         sources = [made(tmp_path / f"{round_}-{i}", f"text {i} " * 10_000) for i in range(2)]
@@ -78,13 +78,13 @@ def test_of_two_processes_one_gets_the_key(store: Store, tmp_path: Path) -> None
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        told = [process.communicate()[0].strip() for process in processes]
-        assert sorted(answer == "taken" for answer in told) == [False, True]
-        winner = next(ref for ref, answer in zip(refs, told, strict=True) if answer != "taken")
+        outputs = [process.communicate()[0].strip() for process in processes]
+        assert sorted(output == "taken" for output in outputs) == [False, True]
+        winner = next(ref for ref, output in zip(refs, outputs, strict=True) if output != "taken")
         manifest.verify(store.path(winner))
 
 
-def test_a_put_that_is_killed_in_the_middle_shows_nothing(store: Store, tmp_path: Path) -> None:
+def test_killed_put_leaves_no_directory(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
     ref = ref_of(source)
     process = putting(source, LORAWORKS_FAULT="store_files_written:kill")
@@ -92,11 +92,11 @@ def test_a_put_that_is_killed_in_the_middle_shows_nothing(store: Store, tmp_path
     assert process.returncode == -9
     with pytest.raises(ArtifactCorrupt):
         store.path(ref)
-    assert store.put(source, KEY) == ref  # it can be done again
+    assert store.put(source, KEY) == ref  # it can be repeated
     manifest.verify(store.path(ref))
 
 
-def test_what_is_half_done_is_not_there(store: Store, tmp_path: Path) -> None:
+def test_incomplete_directory_does_not_exist(store: Store, tmp_path: Path) -> None:
     store.put(made(tmp_path / "beside"), f"{KEY}0")
     source, pause = made(tmp_path / "out"), tmp_path / "pause"
     ref = ref_of(source)
@@ -115,7 +115,7 @@ def test_what_is_half_done_is_not_there(store: Store, tmp_path: Path) -> None:
     process.communicate()
 
 
-def test_a_full_disk_is_told_as_such(
+def test_full_disk_is_reported(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = made(tmp_path / "out")
@@ -125,28 +125,28 @@ def test_a_full_disk_is_told_as_such(
     assert source.exists()
 
 
-def test_a_directory_that_fails_its_manifest_stays_out(store: Store, tmp_path: Path) -> None:
+def test_directory_that_fails_verification_is_rejected(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
     ref = ref_of(source)
     (source / WEIGHTS).write_text("changed")
     with pytest.raises(ArtifactCorrupt, match="safetensors has changed"):
         store.put(source, KEY)
     assert source.exists()
-    assert list(store.files()) == []
+    assert list(store.list_files()) == []
     store.put(made(tmp_path / "other"), f"{KEY}0")
     with pytest.raises(ArtifactCorrupt, match="missing"):
         store.path(ref)
 
 
-def test_a_directory_with_a_link_stays_out(store: Store, tmp_path: Path) -> None:
+def test_directory_with_a_symlink_is_rejected(store: Store, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("weights")
     source = made(tmp_path / "out")
     (source / WEIGHTS).unlink()
     (source / WEIGHTS).symlink_to(secret)
-    with pytest.raises(ArtifactCorrupt, match="no plain file"):
+    with pytest.raises(ArtifactCorrupt, match="not a regular file"):
         store.put(source, KEY)
-    assert list(store.files()) == []
+    assert list(store.list_files()) == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_directory_with_a_link_stays_out(store: Store, tmp_path: Path) -> None
      "é", ".x", "a/", "jobs/.unfinished", "x" * 65, "$(id)", "a\n", ".unfinished/..", "a/b.csv/c",
      "../b.csv", "a/..csv", "a/b.c/../d.csv"],
 )  # fmt: skip
-def test_a_key_that_is_not_made_of_ids_is_refused(store: Store, tmp_path: Path, key: str) -> None:
+def test_invalid_keys_are_rejected(store: Store, tmp_path: Path, key: str) -> None:
     source = made(tmp_path / "out")
     ref = ref_of(source, key)
     for use in (
@@ -163,64 +163,67 @@ def test_a_key_that_is_not_made_of_ids_is_refused(store: Store, tmp_path: Path, 
         lambda: store.path(ref),
         lambda: store.delete(key),
         lambda: store.put_file(source / WEIGHTS, key),
-        lambda: store.file(key, "0" * 64),
+        lambda: store.file_path(key, "0" * 64),
     ):
         with pytest.raises(ValueError, match="not a store key"):
             use()
     manifest.verify(source)
 
 
-def test_deleting_removes_once_and_then_does_nothing(store: Store, tmp_path: Path) -> None:
+def test_delete_is_idempotent(store: Store, tmp_path: Path) -> None:
     store.put(made(tmp_path / "beside"), f"{KEY}0")
     ref = store.put(made(tmp_path / "out"), KEY)
     store.delete(KEY)
-    assert {file.name.rsplit("/", 1)[0] for file in store.files()} == {f"{KEY}0", f"{KEY}0/merged"}
+    assert {file.name.rsplit("/", 1)[0] for file in store.list_files()} == {
+        f"{KEY}0",
+        f"{KEY}0/merged",
+    }
     store.delete(KEY)
     with pytest.raises(ArtifactCorrupt):
         store.read(ref, WEIGHTS)
 
 
-def test_a_file_goes_in_and_comes_back(store: Store, tmp_path: Path) -> None:
+def test_file_round_trip(store: Store, tmp_path: Path) -> None:
     upload = tmp_path / "file.csv"
     upload.write_text("text,label\n")
     digest = manifest.sha256(upload)
     store.put_file(upload, FILE)
     assert not upload.exists()
-    found = store.file(FILE, digest)
-    assert (found.name, found.read_text()) == ("reviews.csv", "text,label\n")
+    stored = store.file_path(FILE, digest)
+    assert (stored.name, stored.read_text()) == ("reviews.csv", "text,label\n")
     upload.write_text("other")
     with pytest.raises(ArtifactExists):
         store.put_file(upload, FILE)
     with pytest.raises(ArtifactCorrupt):
-        store.file(FILE, "0" * 64)
+        store.file_path(FILE, "0" * 64)
     store.delete(FILE)
-    assert list(store.files()) == []
+    assert list(store.list_files()) == []
     with pytest.raises(ArtifactCorrupt):
-        store.file(FILE.replace("2/", "3/"), digest)
+        store.file_path(FILE.replace("2/", "3/"), digest)
 
 
-def test_files_are_listed_with_size_and_age(store: Store, tmp_path: Path) -> None:
+def test_list_files_has_sizes_and_times(store: Store, tmp_path: Path) -> None:
     before = store.now()
     source = made(tmp_path / "out")
     for path in source.rglob("*"):
-        os.utime(path, (0, 0))  # written long ago, but not put in then
+        os.utime(path, (0, 0))  # written long ago, but stored now
     sizes = {
         f"{KEY}/{path.relative_to(source).as_posix()}": path.stat().st_size
         for path in source.rglob("*")
         if path.is_file()
     }
     store.put(source, KEY)
-    files = {file.name: file for file in store.files() if not file.name.endswith(".claim")}
+    files = {file.name: file for file in store.list_files() if not file.name.endswith(".claim")}
     assert {name: file.bytes for name, file in files.items()} == sizes
     assert before - 1 <= files[f"{KEY}/manifest.json"].modified <= store.now() + 1
 
 
-def test_the_first_who_wants_the_store_owns_it(store: Store) -> None:
-    assert store.owner(None) is None  # who only looks gets nothing
+def test_first_candidate_owns_the_store(store: Store) -> None:
+    assert store.owner(None) is None  # reading does not claim it
     assert store.owner("one") == "one"
     assert [store.owner("two"), store.owner(None)] == ["one", "one"]
 
 
-def test_a_store_that_works_passes_its_check(store: Store) -> None:
+def test_working_store_passes_its_check(store: Store) -> None:
     store.check()
-    assert list(store.files()) == []
+    assert list(store.list_files()) == []

@@ -1,4 +1,4 @@
-"""Sweeps through the API, and a worker beside it that trains nothing."""
+"""Fixtures: sweeps through the API, and a worker that trains nothing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,50 +7,51 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.resources import Resources
-from tests.app.sweeps.stand_in import StandIn
+from tests.app.sweeps.fake_worker import FakeSweepWorker
 
 JOB = {"method": {"type": "lora", "targets": ["query", "value"]}, "data": {"train_size": 100}}
 SPACE = {"method.alpha": [4, 8, 16, 32], "method.r": [2, 4, 8]}
-Start = Callable[..., dict[str, Any]]
-Look = Callable[[dict[str, Any]], dict[str, Any]]
+StartSweep = Callable[..., dict[str, Any]]
+GetSweep = Callable[[dict[str, Any]], dict[str, Any]]
+GetTrials = Callable[[dict[str, Any]], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def worker(resources: Resources) -> StandIn:
-    return StandIn(resources)
+def worker(resources: Resources) -> FakeSweepWorker:
+    return FakeSweepWorker(resources)
 
 
 @pytest.fixture
-def start(client: TestClient) -> Start:
-    """Start a sweep: a grid of 12 cells unless said otherwise."""
+def start_sweep(client: TestClient) -> StartSweep:
+    """Start a sweep, by default a grid of 12 trials."""
 
-    def send(**fields: Any) -> dict[str, Any]:
-        answer = client.post("/v1/sweeps", json={"job": JOB, "space": SPACE, **fields})
-        assert answer.status_code == 202, answer.text
-        assert answer.headers["Location"] == f"/v1/sweeps/{answer.json()['id']}"
-        body: dict[str, Any] = answer.json()
+    def post(**fields: Any) -> dict[str, Any]:
+        response = client.post("/v1/sweeps", json={"job": JOB, "space": SPACE, **fields})
+        assert response.status_code == 202, response.text
+        assert response.headers["Location"] == f"/v1/sweeps/{response.json()['id']}"
+        body: dict[str, Any] = response.json()
         return body
 
-    return send
+    return post
 
 
 @pytest.fixture
-def look(client: TestClient) -> Look:
-    """The sweep as it is now."""
+def get_sweep(client: TestClient) -> GetSweep:
+    """Return the current state of a sweep."""
 
-    def read(sweep: dict[str, Any]) -> dict[str, Any]:
+    def get(sweep: dict[str, Any]) -> dict[str, Any]:
         body: dict[str, Any] = client.get(f"/v1/sweeps/{sweep['id']}").json()
         return body
 
-    return read
+    return get
 
 
 @pytest.fixture
-def cells(client: TestClient) -> Callable[[dict[str, Any]], list[dict[str, Any]]]:
-    """Its cells as they are now."""
+def get_trials(client: TestClient) -> GetTrials:
+    """Return the current trials of a sweep."""
 
-    def read(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    def get(sweep: dict[str, Any]) -> list[dict[str, Any]]:
         body: list[dict[str, Any]] = client.get(f"/v1/sweeps/{sweep['id']}/cells").json()
         return body
 
-    return read
+    return get

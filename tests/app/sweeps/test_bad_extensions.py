@@ -1,11 +1,11 @@
-"""What a sweep cannot be extended by."""
+"""Invalid extensions of a sweep."""
 
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.app.sweeps.conftest import Look, Start
+from tests.app.sweeps.conftest import GetSweep, StartSweep
 
 
 @pytest.mark.parametrize(
@@ -21,15 +21,15 @@ from tests.app.sweeps.conftest import Look, Start
         ({"type": "grid"}, {"space": {}}, "validation_failed"),
     ],
 )
-def test_what_is_refused(
+def test_invalid_extension_is_rejected(
     strategy: dict[str, Any],
     body: dict[str, Any],
     code: str,
-    start: Start,
-    look: Look,
+    start_sweep: StartSweep,
+    get_sweep: GetSweep,
     client: TestClient,
 ) -> None:
-    sweep = start(strategy=strategy)
-    answer = client.post(f"/v1/sweeps/{sweep['id']}/extend", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (422, code)
-    assert look(sweep)["cells"] == sweep["cells"]
+    sweep = start_sweep(strategy=strategy)
+    response = client.post(f"/v1/sweeps/{sweep['id']}/extend", json=body)
+    assert (response.status_code, response.json()["code"]) == (422, code)
+    assert get_sweep(sweep)["cells"] == sweep["cells"]

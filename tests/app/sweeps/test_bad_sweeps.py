@@ -1,4 +1,4 @@
-"""Sweeps that cannot be: each has a stable code, says where and what, and nothing is started."""
+"""Invalid sweeps: each has a stable error code and a message with the place; nothing is started."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ RATE = "optim.learning_rate"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_started(database: Database) -> Iterator[None]:
+def _assert_nothing_is_started(database: Database) -> Iterator[None]:
     yield
     with database.read() as session:
         for table in (Job, Sweep):
@@ -25,16 +25,16 @@ def _nothing_is_started(database: Database) -> Iterator[None]:
 
 @pytest.mark.parametrize("dry_run", ["", "?dry_run=true"])
 @pytest.mark.parametrize(
-    ("body", "code", "told"),
+    ("body", "code", "expected"),
     [
         ({"space": {}}, "validation_failed", "space: must not be empty"),
         ({"space": {"method.r": []}}, "validation_failed", "must not be empty"),
-        ({"space": {"method.r": [4, 4]}}, "validation_failed", "may stand once"),
+        ({"space": {"method.r": [4, 4]}}, "validation_failed", "lists the same value twice"),
         ({"space": {"method.rank": [4]}}, "unknown_field", "'method.rank'"),
-        ({"space": {"optimizer.lr": [4]}}, "unknown_field", "perhaps optim is meant"),
+        ({"space": {"optimizer.lr": [4]}}, "unknown_field", "did you mean optim?"),
         ({"space": {"method.r.x": [4]}}, "unknown_field", "'method.r.x'"),
         ({"space": {"": [4]}}, "unknown_field", "looks like `method.r`"),
-        ({"space": {"trial.share": [0.5]}}, "unknown_field", "decides on that itself"),
+        ({"space": {"trial.share": [0.5]}}, "unknown_field", "sets it itself"),
         ({"space": {"name": ["a"]}}, "unknown_field", "'name'"),
         ({"space": {RATE: {"low": 1, "high": 0.1}}}, "range_upside_down", "from 1 to 0.1"),
         ({"space": {RATE: {"low": 0, "high": 1.0, "log": True}}}, "range_not_positive", "not 0"),
@@ -43,7 +43,7 @@ def _nothing_is_started(database: Database) -> Iterator[None]:
         (
             {"space": {"runtime.seed": {"low": 0, "high": 9_999_999}}},
             "too_many_cells",
-            "10,000,000 cells",
+            "10,000,000 trials",
         ),
         ({"objective": "f1"}, "validation_failed", "objective: must be 'accuracy'"),
         ({"strategy": {"type": "bayes"}}, "validation_failed", "strategy"),
@@ -51,53 +51,53 @@ def _nothing_is_started(database: Database) -> Iterator[None]:
         ({"strategy": {"type": "random", "cells": 13}}, "space_too_small", "only 12"),
         ({"strategy": {"type": "halving", "eta": 1}}, "validation_failed", "at least 2"),
         ({"strategy": {"type": "grid", "cells": 3}}, "validation_failed", "no such field"),
-        ({"job": {**JOB, "trial": {"share": 0.5}}}, "validation_failed", "by its strategy alone"),
+        ({"job": {**JOB, "trial": {"share": 0.5}}}, "validation_failed", "only the strategy sets"),
         ({"job": {"method": {"type": "magic"}}}, "validation_failed", "job.method.type"),
         ({"job": {**JOB, "base": "nobody/knows-it"}}, "base_not_found", "nobody/knows-it"),
         ({"job": {**JOB, "data": {"source": "mine"}}}, "data_not_found", "mine"),
         ({"parallel": 0}, "validation_failed", "parallel"),
     ],
 )  # fmt: skip
-def test_what_is_refused(
-    dry_run: str, body: dict[str, Any], code: str, told: str, client: TestClient
+def test_invalid_sweep_is_rejected(
+    dry_run: str, body: dict[str, Any], code: str, expected: str, client: TestClient
 ) -> None:
     sent = {"job": JOB, "space": SPACE, **body}
-    answer = client.post(f"/v1/sweeps{dry_run}", json=sent)
-    assert (answer.status_code, answer.json()["code"]) == (422, code)
-    assert told in answer.json()["detail"]
+    response = client.post(f"/v1/sweeps{dry_run}", json=sent)
+    assert (response.status_code, response.json()["code"]) == (422, code)
+    assert expected in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
     ("space", "count", "first", "reason"),
     [
         ({"method.r": [4, 0, 8, -1]}, 2, 2, "method.r: must be at least 1."),
-        ({"method.r": [4, 385]}, 1, 2, "385"),  # larger than the base is wide
+        ({"method.r": [4, 385]}, 1, 2, "385"),  # larger than the base's hidden size
         ({"method.layers": [[0], [6]]}, 1, 2, "layer"),
         ({"base": ["minilm-l6", "nobody/knows-it"]}, 1, 2, "nobody/knows-it"),
         ({"data.source": ["imdb", "mine"]}, 1, 2, "'mine'"),
         ({"method": [{"type": "lora"}, {"type": "full", "r": 8}]}, 1, 2, "method.r"),
     ],
 )
-def test_cells_that_could_never_run_are_named_before_anything_does(
+def test_trials_that_could_never_run_are_listed_before_any_runs(
     space: dict[str, Any], count: int, first: int, reason: str, client: TestClient
 ) -> None:
-    answer = client.post("/v1/sweeps", json={"job": JOB, "space": space}).json()
-    assert answer["code"] == "invalid_cells"
+    response = client.post("/v1/sweeps", json={"job": JOB, "space": space}).json()
+    assert response["code"] == "invalid_cells"
     total = len(next(iter(space.values())))
-    assert answer["detail"].startswith(f"{count} of {total} cells could never run")
-    assert f"Cell {first} (" in answer["detail"]
-    assert reason in answer["detail"]
+    assert response["detail"].startswith(f"{count} of {total} trials could never run")
+    assert f"Trial {first} (" in response["detail"]
+    assert reason in response["detail"]
 
 
-def test_a_search_over_ranges_tries_their_ends_first(client: TestClient) -> None:
+def test_a_model_based_search_validates_the_bounds_first(client: TestClient) -> None:
     body = {
         "job": JOB,
         "space": {"method.r": {"low": 1, "high": 4000}},
         "strategy": {"type": "tpe", "cells": 10},
     }
-    answer = client.post("/v1/sweeps", json=body).json()
-    assert answer["code"] == "invalid_cells"
-    assert "Cell 1 (method.r=" in answer["detail"]
+    response = client.post("/v1/sweeps", json=body).json()
+    assert response["code"] == "invalid_cells"
+    assert "Trial 1 (method.r=" in response["detail"]
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def test_a_search_over_ranges_tries_their_ends_first(client: TestClient) -> None
         ("post", "/pause"), ("post", "/stop"), ("post", "/resume"), ("post", "/retry"),
     ],
 )  # fmt: skip
-def test_a_sweep_that_is_not_there(method: str, path: str, client: TestClient) -> None:
+def test_an_unknown_sweep_is_not_found(method: str, path: str, client: TestClient) -> None:
     for name in ("00000000-0000-7000-8000-000000000000", "mine"):
-        answer = client.request(method, f"/v1/sweeps/{name}{path}")
-        assert (answer.status_code, answer.json()["code"]) == (404, "sweep_not_found")
+        response = client.request(method, f"/v1/sweeps/{name}{path}")
+        assert (response.status_code, response.json()["code"]) == (404, "sweep_not_found")
 
 
 def test_a_run_without_a_model_cannot_be_registered(client: TestClient) -> None:
     body = {**JOB, "result": {"model": False}, "register_as": "mine"}
-    answer = client.post("/v1/jobs", json=body)
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["code"] == "no_model"
+    response = client.post("/v1/jobs", json=body)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["code"] == "no_model"

@@ -1,4 +1,4 @@
-"""A sweep as CSV and as results.txt."""
+"""Export as CSV and as results.txt."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.sweeps.export import as_csv, as_results_txt
-from tests.boards import board, cell, grid
+from tests.sweep_snapshots import grid_snapshot, make_snapshot, make_trial
 
 ACCURACIES = {
     "train": {"accuracy": 0.92149},
@@ -15,7 +15,7 @@ ACCURACIES = {
     "test": {"accuracy": 0.89444, "loss": 0.25},
 }
 SETTINGS = {"method.r": 8, "method.alpha": 16.0, "method.targets": ["query", "value"]}
-# As the original writes it; device and verbose are left out.
+# The format of the original script, without device and verbose.
 BLOCK = """\
 ------------------------------------------------
 lora_r: 8
@@ -37,12 +37,12 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def test_results_are_those_of_the_original() -> None:
+def test_results_txt_has_the_format_of_the_original() -> None:
     other = {"method.alpha": 0.5, "method.targets": ["mlp", "key"], "method.head": "lora"}
     text = as_results_txt(
-        board(
-            cell(1, settings=SETTINGS, figures=ACCURACIES),
-            cell(2, settings=other, figures=ACCURACIES),
+        make_snapshot(
+            make_trial(1, settings=SETTINGS, metrics=ACCURACIES),
+            make_trial(2, settings=other, metrics=ACCURACIES),
         )
     )
     first, second = text[: len(BLOCK)], text[len(BLOCK) :]
@@ -54,23 +54,23 @@ def test_results_are_those_of_the_original() -> None:
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [
-        {"share": 0.5},
+        {"budget": 0.5},
         {"state": "failed"},
         {"spec": {"method": {"type": "full"}}},
-        {"figures": {part: ACCURACIES[part] for part in ("validation", "test")}},
+        {"metrics": {part: ACCURACIES[part] for part in ("validation", "test")}},
     ],
 )
-def test_results_hold_whole_lora_cells_alone(more: dict[str, Any]) -> None:
-    whole: dict[str, Any] = {"settings": SETTINGS, "figures": ACCURACIES}
-    assert as_results_txt(board(cell(1, **whole | more))) == ""
+def test_results_txt_contains_only_complete_lora_trials(fields: dict[str, Any]) -> None:
+    complete: dict[str, Any] = {"settings": SETTINGS, "metrics": ACCURACIES}
+    assert as_results_txt(make_snapshot(make_trial(1, **complete | fields))) == ""
 
 
-def test_csv_has_a_row_a_cell() -> None:
-    done = cell(1, settings=SETTINGS, figures=ACCURACIES, seconds=12.5, job_id="j1")
-    waiting = cell(2, settings={"method.r": 4}, state="waiting", share=0.0, seconds=None)
-    assert as_csv(board(done, waiting)) == (
+def test_csv_has_a_row_per_trial() -> None:
+    done = make_trial(1, settings=SETTINGS, metrics=ACCURACIES, seconds=12.5, job_id="j1")
+    waiting = make_trial(2, settings={"method.r": 4}, state="waiting", budget=0.0, seconds=None)
+    assert as_csv(make_snapshot(done, waiting)) == (
         "number,state,method.r,method.alpha,method.targets,share,trainable_parameters,seconds,"
         "train_accuracy,validation_accuracy,test_accuracy,test_loss,job_id,error\r\n"
         "1,succeeded,8,16.0,query+value,1.0,1000,12.5,0.92149,0.8998,0.89444,0.25,j1,\r\n"
@@ -78,14 +78,14 @@ def test_csv_has_a_row_a_cell() -> None:
     )
 
 
-def test_csv_holds_every_figure_of_a_sweep() -> None:
-    whole = grid()
-    read = rows(as_csv(whole))
-    assert [int(row["number"]) for row in read] == [each.number for each in whole.cells]
-    for row, each in zip(read, whole.cells, strict=True):
-        for part, figures in each.figures.items():
-            for name, value in figures.items():
-                assert float(row[f"{part}_{name}"]) == value
+def test_csv_has_every_metric_of_a_sweep() -> None:
+    snapshot = grid_snapshot()
+    parsed = rows(as_csv(snapshot))
+    assert [int(row["number"]) for row in parsed] == [trial.number for trial in snapshot.trials]
+    for row, trial in zip(parsed, snapshot.trials, strict=True):
+        for split, metrics in trial.metrics.items():
+            for name, value in metrics.items():
+                assert float(row[f"{split}_{name}"]) == value
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_csv_holds_every_figure_of_a_sweep() -> None:
 def test_csv_has_no_formulas(text: str) -> None:
     (row,) = rows(
         as_csv(
-            board(
-                cell(1, settings={"base": text, "list": [text, "b"]}, error=text),
+            make_snapshot(
+                make_trial(1, settings={"base": text, "list": [text, "b"]}, error=text),
                 fields=("base", "list"),
             )
         )
@@ -106,5 +106,5 @@ def test_csv_has_no_formulas(text: str) -> None:
 
 def test_csv_keeps_numbers_and_quotes() -> None:
     settings = {"a": -0.5, "b": True, "c": None, "d": {"x": 1}, "e": 'say "no", then\ngo'}
-    (row,) = rows(as_csv(board(cell(1, settings=settings), fields=tuple("abcde"))))
+    (row,) = rows(as_csv(make_snapshot(make_trial(1, settings=settings), fields=tuple("abcde"))))
     assert [row[name] for name in "abcde"] == ["-0.5", "true", "", '{"x": 1}', settings["e"]]

@@ -1,4 +1,4 @@
-"""The sweeps that have a name."""
+"""Predefined sweeps."""
 
 from typing import get_args
 
@@ -8,37 +8,37 @@ from app.sweeps.schemas import SweepCreate
 from lora_core.specs.method import LoraSpec
 
 
-def test_every_preset_is_a_sweep_that_could_be_sent() -> None:
+def test_every_preset_is_a_valid_sweep() -> None:
     assert set(PRESETS) == set(get_args(PresetName))
     for body in PRESETS.values():
         SweepCreate.model_validate(body)
 
 
-def test_the_grid_of_the_seed_has_its_576_cells() -> None:
-    made = list(search_space.grid(SweepCreate.model_validate(SEED_GRID).over))
-    assert len({search_space.named(cell) for cell in made}) == len(made) == 576
-    assert made[0] == {
+def test_the_seed_grid_has_576_trials() -> None:
+    grid = list(search_space.grid(SweepCreate.model_validate(SEED_GRID).search_space))
+    assert len({search_space.canonical_json(settings) for settings in grid}) == len(grid) == 576
+    assert grid[0] == {
         "method.alpha": 1,
         "method.r": 1,
         "method.targets": ["query", "value"],
         "method.head": "frozen",
     }
-    assert made[1] == {**made[0], "method.head": "lora"}
-    assert made[-1] == {
+    assert grid[1] == {**grid[0], "method.head": "lora"}
+    assert grid[-1] == {
         "method.alpha": 64,
         "method.r": 32,
         "method.targets": ["query", "key", "value", "projection", "mlp"],
         "method.head": "lora",
     }
-    # Key, projection and mlp are off and on in every way; query and value are always on.
-    assert len({tuple(cell["method.targets"]) for cell in made}) == 8
-    assert all({"query", "value"} <= set(cell["method.targets"]) for cell in made)
+    # All combinations of key, projection and mlp; query and value are always on.
+    assert len({tuple(settings["method.targets"]) for settings in grid}) == 8
+    assert all({"query", "value"} <= set(settings["method.targets"]) for settings in grid)
 
 
-def test_a_cell_of_it_has_the_settings_of_the_lessons() -> None:
+def test_its_trials_have_the_settings_of_the_lessons() -> None:
     body = SweepCreate.model_validate(SEED_GRID)
-    *_, last = search_space.grid(body.over)
-    [spec] = trials.specs(body.job, [last])
+    *_, last = search_space.grid(body.search_space)
+    [spec] = trials.trial_specs(body.job, [last])
     assert not isinstance(spec, Exception)
     assert isinstance(spec.method, LoraSpec)
     assert (spec.method.variant, spec.method.r, spec.method.alpha) == ("unscaled", 32, 64.0)

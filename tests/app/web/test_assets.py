@@ -1,4 +1,4 @@
-"""Styles and scripts are served; nothing else is."""
+"""Static files are served, and nothing else."""
 
 import gzip
 import re
@@ -8,53 +8,53 @@ from starlette.testclient import TestClient
 
 from app.web import assets
 
-SCRIPTS = sorted(assets.STATIC.glob("*.js"))
+SCRIPTS = sorted(assets.STATIC_DIR.glob("*.js"))
 
 
-@pytest.mark.parametrize("path", sorted(assets.STATIC.iterdir()), ids=lambda path: path.name)
-def test_each_file_is_served_as_what_it_is(client: TestClient, path: object) -> None:
-    assert isinstance(path, type(assets.STATIC))
+@pytest.mark.parametrize("path", sorted(assets.STATIC_DIR.iterdir()), ids=lambda path: path.name)
+def test_files_are_served_with_their_media_type(client: TestClient, path: object) -> None:
+    assert isinstance(path, type(assets.STATIC_DIR))
     answer = client.get(f"/static/{path.name}")
     assert answer.status_code == 200
     assert answer.content == path.read_bytes()
-    assert answer.headers["content-type"].startswith(assets.TYPES[path.suffix])
+    assert answer.headers["content-type"].startswith(assets.MEDIA_TYPES[path.suffix])
 
 
 @pytest.mark.parametrize(
     "name", ["nothing.js", "%2e%2e", "..%2fpage.py", "%2e%2e%2fpage.py", "app.css%00", ".hid"]
 )
-def test_nothing_else_is(client: TestClient, name: str) -> None:
+def test_other_paths_are_not_found(client: TestClient, name: str) -> None:
     assert client.get(f"/static/{name}").status_code == 404
 
 
-def test_a_browser_asks_whether_a_file_has_changed(client: TestClient) -> None:
+def test_files_are_revalidated_with_their_etag(client: TestClient) -> None:
     first = client.get("/static/app.css")
     assert first.headers["cache-control"] == "no-cache"
     again = client.get("/static/app.css", headers={"If-None-Match": first.headers["etag"]})
     assert again.status_code == 304
 
 
-def test_plotly_comes_from_its_package_and_packed(client: TestClient) -> None:
-    address = f"/static/plotly-{assets.VERSION}.min.js"
-    packed = client.get(address, headers={"Accept-Encoding": "gzip"})
+def test_plotly_is_served_compressed_from_its_package(client: TestClient) -> None:
+    address = f"/static/plotly-{assets.PLOTLY_VERSION}.min.js"
+    gzipped = client.get(address, headers={"Accept-Encoding": "gzip"})
     plain = client.get(address, headers={"Accept-Encoding": "identity"})
-    assert packed.headers["content-encoding"] == "gzip"
-    assert "immutable" in packed.headers["cache-control"]
-    assert packed.text == plain.text == assets.script()
+    assert gzipped.headers["content-encoding"] == "gzip"
+    assert "immutable" in gzipped.headers["cache-control"]
+    assert gzipped.text == plain.text == assets.plotly_script_text()
     assert len(gzip.compress(plain.content)) < len(plain.content) / 2
 
 
-def test_the_rules_of_plotly_are_all_there() -> None:
-    """The bundle puts in as many as it has; an empty list would leave pictures without layout."""
-    assert ".js-plotly-plot .plotly .main-svg{position:absolute;" in assets.style()
-    assert ".plotly-notifier .notifier-close:hover{" in assets.style()
-    assert len(assets.style().splitlines()) > 50
-    assert assets.script().count(assets.maps_style_id()) > 1
+def test_all_plotly_style_rules_are_extracted() -> None:
+    """Without them, charts have no layout."""
+    assert ".js-plotly-plot .plotly .main-svg{position:absolute;" in assets.plotly_style_text()
+    assert ".plotly-notifier .notifier-close:hover{" in assets.plotly_style_text()
+    assert len(assets.plotly_style_text().splitlines()) > 50
+    assert assets.plotly_script_text().count(assets.map_style_id()) > 1
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_no_script_makes_markup_or_code_of_text(path: object) -> None:
-    assert isinstance(path, type(assets.STATIC))
+def test_scripts_never_evaluate_or_insert_markup(path: object) -> None:
+    assert isinstance(path, type(assets.STATIC_DIR))
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text)
     assert "new Function" not in text

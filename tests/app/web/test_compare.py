@@ -1,4 +1,4 @@
-"""Jobs side by side as a page."""
+"""The job comparison page."""
 
 import json
 import re
@@ -7,11 +7,11 @@ from html import unescape
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs.results.comparison import PairView, PartView, Unpaired
+from app.jobs.results.comparison import PairedComparisonView, SplitResultView, UnpairedReason
 from app.resources import Resources
 from app.web import compare
-from tests.app.web.finished import HOSTILE, add, succeed
-from tests.app.web.markup import plain
+from tests.app.web.finished_jobs import HOSTILE, add, succeed
+from tests.app.web.html_elements import visible_text
 
 PAGE = {"Accept": "text/html"}
 
@@ -22,9 +22,9 @@ def compared(client: TestClient, *jobs: str, **more: str) -> str:
     return answer.text
 
 
-def test_without_jobs_it_says_what_to_do(client: TestClient) -> None:
+def test_without_jobs_it_offers_a_choice(client: TestClient) -> None:
     page = compared(client)
-    assert "Choose two jobs or more." in plain(page)
+    assert "Select two or more jobs" in visible_text(page)
     assert 'href="/jobs/new">Start a job</a>' in page
     job_id = add(client, name="first")
     page = compared(client)
@@ -32,58 +32,60 @@ def test_without_jobs_it_says_what_to_do(client: TestClient) -> None:
     assert "Start a job" not in page
 
 
-def test_each_job_is_tested_against_the_first(client: TestClient, resources: Resources) -> None:
+def test_each_job_is_compared_with_the_first(client: TestClient, resources: Resources) -> None:
     jobs = [
         succeed(client, resources, right=right, of=100, name=name)
         for name, right in (("plain", 70), (HOSTILE, 90))
     ]
     page = compared(client, *jobs)
-    read = plain(page)
+    read = visible_text(page)
     assert HOSTILE not in page
     assert "plain succeeded baseline 70.0 % 60.4 to 78.1" in read
     assert f"{HOSTILE} succeeded baseline 90.0 % 82.6 to 94.5 +20.0 points < 0.001" in read
     assert f"{HOSTILE} is 20.0 points better than plain on 100 test texts" in read
-    assert "It alone is right on 20 of them, plain alone on 0." in read
-    assert "Chance hardly explains that (p < 0.001)." in read
+    assert f"Only {HOSTILE} is right on 20 of them, only plain on 0." in read
+    assert "The difference is statistically significant (p < 0.001)." in read
     assert "data-live" not in page  # both have ended
-    told = re.search(r'data-shown="([^"]*)"', page)
-    assert told is not None
-    shown = json.loads(unescape(told[1]))
+    found = re.search(r'data-jobs="([^"]*)"', page)
+    assert found is not None
+    shown = json.loads(unescape(found[1]))
     assert [each["id"] for each in shown] == jobs
     assert shown[1]["accuracy"][0] == 0.9
-    turned = compared(client, *reversed(jobs))
-    assert f"plain is 20.0 points worse than {HOSTILE}" in plain(turned)
+    reversed_page = compared(client, *reversed(jobs))
+    assert f"plain is 20.0 points worse than {HOSTILE}" in visible_text(reversed_page)
 
 
-def test_its_links_take_out_and_turn_round(client: TestClient, resources: Resources) -> None:
+def test_links_remove_a_job_and_change_the_reference(
+    client: TestClient, resources: Resources
+) -> None:
     first, second = (succeed(client, resources, name=name) for name in "ab")
     add(client)
     page = unescape(compared(client, first, second))
-    assert f'href="?job={second}&part=test" aria-label="Take out a"' in page
-    assert f'href="?job={second}&job={first}&part=test" aria-label="Test against it: b"' in page
+    assert f'href="?job={second}&part=test" aria-label="Remove a"' in page
+    assert f'href="?job={second}&job={first}&part=test" aria-label="Use b as reference"' in page
     assert f'<input type="hidden" name="job" value="{first}">' in page
 
 
-def test_settings_that_differ_stand_in_a_table(client: TestClient) -> None:
+def test_different_settings_are_listed(client: TestClient) -> None:
     jobs = [
         add(client, method={"type": "lora", "r": r, "targets": targets}, name=f"r{r}")
         for r, targets in ((4, ["query", "value"]), (16, ["query"]))
     ]
     page = compared(client, *jobs)
-    read = plain(page)
+    read = visible_text(page)
     assert "method.r 4 16" in read
     assert "method.targets query+value query" in read
     assert "optim.epochs" not in read
     assert "data-live" in page  # they have not ended
-    assert "r16 keeps no answers to test texts." in read
-    assert "None: they differ by chance alone" in plain(compared(client, add(client), add(client)))
+    assert "r16 has no saved predictions for test texts." in read
+    assert "All settings are the same." in visible_text(compared(client, add(client), add(client)))
 
 
-def test_one_job_waits_for_another(client: TestClient, resources: Resources) -> None:
+def test_one_job_alone_can_be_extended(client: TestClient, resources: Resources) -> None:
     job_id, other = succeed(client, resources, name="alone"), add(client, name="other")
     page = compared(client, job_id)
-    assert "alone succeeded" in plain(page)
-    assert "Add another job to see them." in plain(page)
+    assert "alone succeeded" in visible_text(page)
+    assert "Add another job to compare settings." in visible_text(page)
     assert f'type="checkbox" name="job" value="{other}"' in page
     assert f'type="checkbox" name="job" value="{job_id}"' not in page
 
@@ -97,7 +99,7 @@ def test_one_job_waits_for_another(client: TestClient, resources: Resources) -> 
         ("&".join(["job={0}"] * 21), 422, "validation_failed"),
     ],
 )
-def test_what_cannot_be_compared_is_told_on_a_page(
+def test_invalid_comparisons_render_an_error_page(
     client: TestClient, query: str, status: int, code: str
 ) -> None:
     answer = client.get(f"/compare?{query.format(add(client))}", headers=PAGE)
@@ -105,30 +107,34 @@ def test_what_cannot_be_compared_is_told_on_a_page(
     assert f"<code>{code}</code>" in answer.text
 
 
-def part(pair: PairView | None = None, unpaired: Unpaired | None = None) -> PartView:
-    return PartView(
+def part(
+    pair: PairedComparisonView | None = None, unpaired: UnpairedReason | None = None
+) -> SplitResultView:
+    return SplitResultView(
         accuracy=0.8, low=0.7, high=0.9, texts=1000, against_first=pair, unpaired=unpaired
     )
 
 
-def pair(difference: float, p: float) -> PairView:
-    return PairView(difference=difference, low=-0.0004, high=0.05, p=p, only_this=3, only_first=2)
+def pair(difference: float, p: float) -> PairedComparisonView:
+    return PairedComparisonView(
+        difference=difference, low=-0.0004, high=0.05, p=p, only_this=3, only_first=2
+    )
 
 
 @pytest.mark.parametrize(
-    ("on", "told"),
+    ("on", "expected"),
     [
-        (None, "b keeps no answers to test texts."),
-        (part(unpaired="other_texts"), "b and a answered other test texts"),
-        (part(unpaired="first_has_none"), "a keeps no answers to test texts"),
+        (None, "b has no saved predictions for test texts."),
+        (part(unpaired="other_texts"), "b and a predicted different test texts"),
+        (part(unpaired="first_has_none"), "a has no saved predictions for test texts"),
         (part(pair(0.012, 0.31)), "b is 1.2 points better than a on 1,000 test texts"),
         (part(pair(0.012, 0.31)), "(95 % interval +0.0 to +5.0)"),
-        (part(pair(0.012, 0.31)), "Chance alone could explain that (p = 0.31)"),
-        (part(pair(0.012, 0.05)), "Chance alone could explain that (p = 0.05)"),
+        (part(pair(0.012, 0.31)), "The difference is within noise (p = 0.31)"),
+        (part(pair(0.012, 0.05)), "The difference is within noise (p = 0.05)"),
         (part(pair(-0.012, 0.0499)), "b is 1.2 points worse than a"),
-        (part(pair(-0.012, 0.0499)), "Chance hardly explains that (p = 0.05)."),
-        (part(pair(0.0, 1.0)), "b is exactly as good as a"),
+        (part(pair(-0.012, 0.0499)), "The difference is statistically significant (p = 0.05)."),
+        (part(pair(0.0, 1.0)), "b is exactly as accurate as a"),
     ],
 )
-def test_the_paired_test_in_words(on: PartView | None, told: str) -> None:
-    assert told in compare.sentence("b", "a", on, "test")
+def test_comparison_summary(on: SplitResultView | None, expected: str) -> None:
+    assert expected in compare.comparison_summary("b", "a", on, "test")

@@ -1,4 +1,4 @@
-"""The pages of data: what they show of a data set, and that hostile names stay text."""
+"""Data set pages: contents, data checks, and escaping of user input."""
 
 from collections.abc import Callable
 from html import unescape
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.auth.service import NewKey
+from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.datasets import repository
-from tests.app.datasets.test_diagnosis import LEAKING, MANY, forget
+from tests.app.datasets.test_diagnosis import LEAKING, MANY, remove_diagnosis
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 PAGE = {"Accept": "text/html"}
@@ -30,49 +30,49 @@ def page(client: TestClient, address: str) -> str:
     return answer.text
 
 
-def part(text: str, name: str) -> str:
-    """From the element with this id on."""
+def html_from(text: str, name: str) -> str:
+    """Return the HTML from the element with this id on."""
     assert text.count(f'id="{name}"') == 1
     return text.partition(f'id="{name}"')[2]
 
 
-def test_the_first_visit_says_what_to_do(client: TestClient) -> None:
+def test_empty_state_explains_how_to_start(client: TestClient) -> None:
     text = page(client, "/datasets")
-    assert "Nothing uploaded yet" in text
+    assert "No datasets yet" in text
     assert 'href="/jobs/new?data=rotten-tomatoes"' in text
     for label in ('for="file"', 'for="name"', 'for="text_column"', 'for="label_column"'):
         assert label in text
 
 
-def test_the_list_tells_what_was_found_and_versions_lead_to_each_other(client: TestClient) -> None:
+def test_list_shows_findings_and_versions_link_to_each_other(client: TestClient) -> None:
     first = upload(client)
     sound = upload(client, MANY)
     assert (first["ref"], sound["ref"]) == ("films:1", "films:2")
     text = page(client, "/datasets")
-    assert "Nothing uploaded yet" not in text
-    row = part(text, f"dataset-{first['id']}").partition("</tr>")[0]
+    assert "No datasets yet" not in text
+    row = html_from(text, f"dataset-{first['id']}").partition("</tr>")[0]
     assert f'href="/datasets/{first["id"]}">films:1</a>' in row
-    assert '<span class="level error">1 error</span>' in row
-    assert '<span class="level warning">2 warnings</span>' in row
+    assert '<span class="finding-level error">1 error</span>' in row
+    assert '<span class="finding-level warning">2 warnings</span>' in row
     assert ">49<" in row
     assert "neg, pos" in row
-    assert "fine" in part(text, f"dataset-{sound['id']}").partition("</tr>")[0]
+    assert "passed" in html_from(text, f"dataset-{sound['id']}").partition("</tr>")[0]
     old, new = (page(client, f"/datasets/{each['id']}") for each in (first, sound))
     assert 'href="/jobs/new?data=films%3A1"' in old
     assert 'href="/jobs/new?data=films"' in new
-    assert f'href="/datasets/{sound["id"]}">2</a>' in part(old, "versions")
-    assert f'href="/datasets/{first["id"]}">1</a>' in part(new, "versions")
+    assert f'href="/datasets/{sound["id"]}">2</a>' in html_from(old, "versions")
+    assert f'href="/datasets/{first["id"]}">1</a>' in html_from(new, "versions")
 
 
-def test_whether_more_labels_would_help_is_said_and_drawn(
-    client: TestClient, database: Database
-) -> None:
+def test_learning_curve_is_shown(client: TestClient, database: Database) -> None:
     few, many = upload(client), upload(client, MANY, "many.csv")
-    text = part(page(client, f"/datasets/{few['id']}"), "more-labels").partition("</section>")[0]
-    assert "too few to tell what more labels would bring" in text
+    text = html_from(page(client, f"/datasets/{few['id']}"), "learning-curve").partition(
+        "</section>"
+    )[0]
+    assert "too few to estimate the effect of more labels" in text
     assert "<svg" not in text
     address = f"/datasets/{many['id']}"
-    text = part(page(client, address), "more-labels").partition("</section>")[0]
+    text = html_from(page(client, address), "learning-curve").partition("</section>")[0]
     assert "With twice as many labels (600) expect" in text
     assert text.count("<circle") == 5
     assert 'class="range"' in text
@@ -81,12 +81,12 @@ def test_whether_more_labels_would_help_is_said_and_drawn(
         row = repository.resolve(session, "many")
         row.profile = {**row.profile, "diagnosis": {**many["diagnosis"], "more_labels": None}}
         session.commit()
-    text = part(page(client, address), "more-labels").partition("</section>")[0]
-    assert f'data-call="POST /v1/datasets/{many["id"]}/check"' in text
+    text = html_from(page(client, address), "learning-curve").partition("</section>")[0]
+    assert f'data-request="POST /v1/datasets/{many["id"]}/check"' in text
 
 
-def test_long_lists_have_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.web.datasets.PER_PAGE", 1)
+def test_pagination(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.datasets.PAGE_SIZE", 1)
     for name in ("one", "two"):
         upload(client, name=name)
     text = page(client, "/datasets")
@@ -96,42 +96,42 @@ def test_long_lists_have_pages(client: TestClient, monkeypatch: pytest.MonkeyPat
     assert ("two:1" in second, "one:1" in second) == (False, True)
 
 
-def test_a_data_set_is_shown_whole(client: TestClient) -> None:
+def test_all_details_are_shown(client: TestClient) -> None:
     dataset = upload(client)
     for ref in (dataset["id"], "films", "films:1"):
         text = page(client, f"/datasets/{ref}")
         assert 'href="/jobs/new?data=films"' in text
-    leaked = part(text, "finding-leaked").partition("</details>")[0]
-    assert "Texts that stand in two parts: 1 row of test in train." in leaked
+    leaked = html_from(text, "finding-leaked").partition("</details>")[0]
+    assert "Texts that occur in two splits: 1 row of test in train." in leaked
     assert " ".join(leaked.split()).count("sentence0 word0 end0") == 1  # the text of both rows
     assert "Row 1, neg, train" in leaked
     assert "Row 49, neg, test" in leaked
     assert text.index('id="finding-leaked"') < text.index('id="finding-duplicates"')
-    labels = part(text, "labels").partition("</table>")[0]
+    labels = html_from(text, "labels").partition("</table>")[0]
     assert labels.index(">neg<") < labels.index(">pos<")  # the most frequent first
     assert 'width="51.02"' in labels
     assert "51.0 %" in labels
     assert [f">{count}<" in labels for count in (25, 12, 13)] == [True] * 3
-    assert "0.0 %" in part(text, "lengths")
+    assert "0.0 %" in html_from(text, "lengths")
     assert f"/v1/datasets/{dataset['id']}/content" in text
-    assert f'data-call="DELETE /v1/datasets/{dataset["id"]}"' in text
-    assert "data-confirm=" in part(text, "versions")
+    assert f'data-request="DELETE /v1/datasets/{dataset["id"]}"' in text
+    assert "data-confirm=" in html_from(text, "versions")
 
 
-def test_jobs_that_read_it_are_listed(client: TestClient) -> None:
+def test_jobs_that_used_it_are_listed(client: TestClient) -> None:
     upload(client)
     other = upload(client, name="other")
     body = {"name": HOSTILE, "method": {"type": "baseline"}, "data": {"source": "films"}}
     job = client.post("/v1/jobs", json=body).json()
     text = page(client, "/datasets/films")
-    listed = part(text, "jobs").partition("</ul>")[0]
+    listed = html_from(text, "jobs").partition("</ul>")[0]
     assert f'href="/jobs/{job["id"]}"' in listed
     assert HOSTILE not in text
     assert HOSTILE in unescape(listed)
-    assert "No job has read this version" in page(client, f"/datasets/{other['id']}")
+    assert "No job has used this version" in page(client, f"/datasets/{other['id']}")
 
 
-def test_names_labels_and_texts_are_text(client: TestClient) -> None:
+def test_user_input_is_escaped(client: TestClient) -> None:
     rows = "".join(f'"{HOSTILE}","{HOSTILE}{i % 2}"\n' for i in range(4))
     upload(client, "text,label\n" + rows, f"{HOSTILE}.csv", name="x")
     for address in ("/datasets", "/datasets/x", "/datasets/x/rows"):
@@ -140,23 +140,21 @@ def test_names_labels_and_texts_are_text(client: TestClient) -> None:
         assert HOSTILE in unescape(text)
 
 
-def test_an_upload_that_nobody_has_looked_at_offers_to(
-    client: TestClient, database: Database
-) -> None:
+def test_unchecked_upload_offers_to_run_checks(client: TestClient, database: Database) -> None:
     dataset = upload(client)
-    forget(database, "films")
+    remove_diagnosis(database, "films")
     assert "not checked" in page(client, "/datasets")
     text = page(client, "/datasets/films")
-    assert f'data-call="POST /v1/datasets/{dataset["id"]}/check"' in text
+    assert f'data-request="POST /v1/datasets/{dataset["id"]}/check"' in text
     assert 'id="finding-' not in text
     assert client.post(f"/v1/datasets/{dataset['id']}/check").status_code == 200
     assert 'id="finding-leaked"' in page(client, "/datasets/films")
 
 
-def test_texts_without_labels_are_shown(client: TestClient) -> None:
+def test_unlabeled_dataset(client: TestClient) -> None:
     upload(client, "body\ngood\nbad\n", "inbox.csv", purpose="predict", text_column="body")
     text = page(client, "/datasets/inbox-to-predict")
-    assert "uploaded without labels" in text
+    assert "This dataset has no labels" in text
     assert "/jobs/new?data" not in text
     assert 'id="labels"' not in text
     assert ">none<" in page(client, "/datasets")
@@ -170,7 +168,7 @@ def test_many_labels_are_folded(client: TestClient) -> None:
     assert text.index(">label-11<") < text.index("8 more") < text.index(">label-12<")
 
 
-def test_rows_are_leafed_through(client: TestClient) -> None:
+def test_rows_are_paginated(client: TestClient) -> None:
     dataset = upload(client)
     first = page(client, "/datasets/films/rows")
     assert "1 to 10 of 49" in first
@@ -180,11 +178,11 @@ def test_rows_are_leafed_through(client: TestClient) -> None:
     last = page(client, "/datasets/films/rows?after=40")
     assert "41 to 49 of 49" in last
     assert 'rel="next"' not in last
-    assert "There are no more rows" in page(client, "/datasets/films/rows?after=49")
-    assert f'data-part="/datasets/{dataset["id"]}/rows"' in page(client, "/datasets/films")
+    assert "No more rows" in page(client, "/datasets/films/rows?after=49")
+    assert f'data-fragment="/datasets/{dataset["id"]}/rows"' in page(client, "/datasets/films")
 
 
-def test_long_texts_are_cut_in_a_row(client: TestClient) -> None:
+def test_long_texts_are_truncated(client: TestClient) -> None:
     upload(client, f"text,label\n{'long ' * 1000},a\nb,b\n", "long.csv")
     text = page(client, "/datasets/long/rows")
     assert "5,000 characters" in text
@@ -192,20 +190,20 @@ def test_long_texts_are_cut_in_a_row(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("address", ["/datasets/none", "/datasets/none/rows"])
-def test_what_is_not_there_is_told_on_a_page(client: TestClient, address: str) -> None:
+def test_unknown_dataset_renders_an_error_page(client: TestClient, address: str) -> None:
     answer = client.get(address, headers=PAGE)
     assert (answer.status_code, answer.headers["content-type"][:9]) == (404, "text/html")
     assert "dataset_not_found" in answer.text
 
 
-def test_pages_of_data_need_a_key(
-    locked_client: TestClient, new_key: Callable[..., NewKey]
+def test_pages_need_an_api_key(
+    anonymous_client: TestClient, new_key: Callable[..., CreatedKey]
 ) -> None:
     for address in ("/datasets", "/datasets/films", "/datasets/films/rows"):
-        answer = locked_client.get(address, headers=PAGE, follow_redirects=False)
+        answer = anonymous_client.get(address, headers=PAGE, follow_redirects=False)
         assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (
             303,
             "/sign-in",
         )
         wrong = {"Authorization": f"Bearer {new_key('jobs:read').text}", **PAGE}
-        assert locked_client.get(address, headers=wrong).status_code == 403
+        assert anonymous_client.get(address, headers=wrong).status_code == 403

@@ -1,4 +1,4 @@
-"""The documents as the service shows them."""
+"""The bundled documentation pages."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.web import documentation
-from tests.app.web.markup import elements, plain
+from tests.app.web.html_elements import elements, visible_text
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,13 +18,13 @@ def names(client: TestClient) -> list[str]:
     return [link["href"] for link in links if link["href"].startswith("/guide/")]
 
 
-def test_each_page_has_a_link_to_them(client: TestClient) -> None:
+def test_every_page_links_to_the_documentation(client: TestClient) -> None:
     for page in ("/", "/models", "/nothing"):
         shown = client.get(page, headers={"Accept": "text/html"}).text
         assert '<a href="/guide">Docs</a>' in shown, page
 
 
-def test_all_of_them_are_listed_and_every_link_leads_somewhere(client: TestClient) -> None:
+def test_all_documents_are_listed_and_links_resolve(client: TestClient) -> None:
     listed = names(client)
     assert {"/guide/tutorial.md", "/guide/reference/page.md", "/guide/how-to/labels.md"} <= set(
         listed
@@ -48,10 +48,10 @@ def test_all_of_them_are_listed_and_every_link_leads_somewhere(client: TestClien
             assert not anchor or anchor in ids[path], (name, link)
 
 
-def test_a_document_is_read_as_it_is_written(client: TestClient) -> None:
+def test_documents_are_rendered(client: TestClient) -> None:
     page = client.get("/guide/reference/page.md")
     assert "<title>The page · loraworks</title>" in page.text
-    assert "How soon." in plain(page.text)
+    assert "How soon." in visible_text(page.text)
     assert "<table>" in page.text
     assert "{toctree}" not in client.get("/guide/tutorial.md").text
     assert (
@@ -62,21 +62,21 @@ def test_a_document_is_read_as_it_is_written(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "name", ["nothing.md", "conf.py", "../README.md", "..%2fREADME.md", "%2fetc%2fpasswd", "images"]
 )
-def test_nothing_else_is_served(client: TestClient, name: str) -> None:
+def test_other_files_are_not_found(client: TestClient, name: str) -> None:
     assert client.get(f"/guide/{name}").status_code == 404
 
 
-def test_who_has_no_key_can_read_them(locked_client: TestClient) -> None:
-    assert locked_client.get("/guide/tutorial.md").status_code == 200
+def test_no_api_key_is_needed(anonymous_client: TestClient) -> None:
+    assert anonymous_client.get("/guide/tutorial.md").status_code == 200
 
 
-def test_the_package_has_all_that_is_shown(client: TestClient) -> None:
+def test_the_wheel_includes_every_document(client: TestClient) -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
     included = wheel["targets"]["wheel"]["force-include"]
     assert {Path(place).relative_to("app/web") for place in included.values()} == set(
         map(Path, included)
     )
-    shown = [documentation.ROOT / name.removeprefix("/guide/") for name in names(client)]
-    for path in (*shown, *documentation.ROOT.glob("images/*.svg")):
+    shown = [documentation.DOCS_DIR / name.removeprefix("/guide/") for name in names(client)]
+    for path in (*shown, *documentation.DOCS_DIR.glob("images/*.svg")):
         inside = path.relative_to(ROOT)
         assert any(inside.is_relative_to(each) for each in included), path

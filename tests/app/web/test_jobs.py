@@ -1,11 +1,11 @@
-"""The list of jobs: what it shows, and what it is narrowed to."""
+"""The list of jobs and its filters."""
 
 from html import unescape
 
 import pytest
 from starlette.testclient import TestClient
 
-from app.web.jobs import SAMPLE
+from app.web.jobs import SAMPLE_JOB
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -14,19 +14,19 @@ def add(client: TestClient, name: str | None = None, **more: object) -> str:
     body = {"name": name, "method": {"type": "baseline"}, **more}
     answer = client.post("/v1/jobs", json=body)
     assert answer.status_code == 202, answer.text
-    made: str = answer.json()["id"]
-    return made
+    job_id: str = answer.json()["id"]
+    return job_id
 
 
-def test_the_first_visit_says_what_to_do(client: TestClient) -> None:
+def test_empty_state_explains_how_to_start(client: TestClient) -> None:
     page = client.get("/").text
-    assert "Nothing here yet" in page
-    assert 'data-call="POST /v1/jobs"' in page
-    assert client.post("/v1/jobs", json=SAMPLE).status_code == 202  # what the button sends
-    assert "Nothing here yet" not in client.get("/").text
+    assert "No jobs yet" in page
+    assert 'data-request="POST /v1/jobs"' in page
+    assert client.post("/v1/jobs", json=SAMPLE_JOB).status_code == 202  # what the button sends
+    assert "No jobs yet" not in client.get("/").text
 
 
-def test_a_job_is_shown_with_what_it_is(client: TestClient) -> None:
+def test_row_shows_the_job(client: TestClient) -> None:
     job_id = add(client, "first", method={"type": "lora", "r": 4, "alpha": 8, "variant": "dora"})
     page = client.get("/").text
     assert f'href="/jobs/{job_id}">first</a>' in page
@@ -35,14 +35,14 @@ def test_a_job_is_shown_with_what_it_is(client: TestClient) -> None:
     assert "rotten-tomatoes" in page
 
 
-def test_a_name_is_text(client: TestClient) -> None:
+def test_names_are_escaped(client: TestClient) -> None:
     add(client, HOSTILE)
     page = client.get("/").text
     assert HOSTILE not in page
     assert HOSTILE in unescape(page)
 
 
-def test_a_tag_narrows_the_list_also_while_it_is_typed(client: TestClient) -> None:
+def test_tag_filter_accepts_partly_typed_tags(client: TestClient) -> None:
     tagged = add(client, "first", tags=["night run"])
     other = add(client, "second")
     for typed, found in {
@@ -73,7 +73,7 @@ def test_a_tag_narrows_the_list_also_while_it_is_typed(client: TestClient) -> No
         ("state=queued&method=baseline", {"100%"}),
     ],
 )
-def test_it_is_narrowed(client: TestClient, query: str, found: set[str]) -> None:
+def test_filters(client: TestClient, query: str, found: set[str]) -> None:
     first = add(client, "alpha")
     add(client, "beta", method={"type": "lora"}, data={"source": "imdb"})
     add(client, "100%")
@@ -91,7 +91,7 @@ def test_it_is_narrowed(client: TestClient, query: str, found: set[str]) -> None
     assert {job["name"] for job in same} == found
 
 
-def test_long_lists_have_pages(client: TestClient) -> None:
+def test_pagination(client: TestClient) -> None:
     for number in range(53):
         add(client, f"job-{number}-")
     page = client.get("/?state=queued").text

@@ -1,4 +1,4 @@
-"""The forms of sweeps: what is typed is planned, and sent as the API and commands take it."""
+"""The sweep forms: parsing, planning, and equality of form, API and command line."""
 
 import json
 import re
@@ -9,9 +9,8 @@ from typing import Any, get_args
 import pytest
 from starlette.testclient import TestClient
 
-from app.cli.spec_flags import FLAGS, option_names
-from app.cli.sweep_options import place_of
-from app.cli.sweep_start import ABOUT, SEARCH, Strategy
+from app.cli.spec_flags import SPEC_OPTIONS, option_names
+from app.cli.sweep_start import STRATEGY_OPTIONS, SWEEP_OPTIONS, Strategy, resolve_field
 from app.sweeps.presets import PRESETS
 from app.sweeps.schemas import SweepCreate
 from app.sweeps.search_space import ALL_ROLES
@@ -28,23 +27,23 @@ def ask(client: TestClient, path: str = "/sweeps/new", **typed: str) -> str:
 
 
 def body(page: str) -> dict[str, Any]:
-    """What the button sends."""
-    found = re.search(r'id="start"[^>]*? data-body="([^"]*)"', page)
+    """Return the request body of the button."""
+    found = re.search(r'id="submit"[^>]*? data-body="([^"]*)"', page)
     assert found
     read: dict[str, Any] = json.loads(unescape(found[1]))
     return read
 
 
 def can_start(page: str) -> bool:
-    found = re.search(r'<button[^>]*id="start"[^>]*>', page)
+    found = re.search(r'<button[^>]*id="submit"[^>]*>', page)
     assert found
     return " disabled" not in found[0]
 
 
-def faults(page: str) -> dict[str, str]:
-    """By the id of the field, what is told at it."""
-    told = re.findall(r'<p class="error" id="([\w-]+)-fault">(.*?)</p>', page)
-    return {name: unescape(text) for name, text in told}
+def field_errors(page: str) -> dict[str, str]:
+    """Return the errors by field id."""
+    errors = re.findall(r'<p class="error" id="([\w-]+)-error">(.*?)</p>', page)
+    return {name: unescape(text) for name, text in errors}
 
 
 def plan(page: str) -> str:
@@ -57,17 +56,19 @@ def command(page: str) -> list[str]:
     return shlex.split(text.replace("\\\n", ""))
 
 
-def test_the_first_look_has_an_example_that_can_be_started(client: TestClient) -> None:
+def test_empty_form_shows_an_example_that_can_be_started(client: TestClient) -> None:
     page = ask(client)
     assert can_start(page)
-    assert plan(page).startswith("Cells 9 Trains 231,554 to 480,386 parameters Time about ")
-    assert "no worker is there now" in plan(page)
+    assert plan(page).startswith(
+        "Trials 9 Trainable parameters 231,554 to 480,386 Estimated time about "
+    )
+    assert "no worker is running" in plan(page)
     started = client.post("/v1/sweeps", json=body(page))
     assert started.status_code == 202
     assert started.json()["cells"] == 9
 
 
-def test_what_is_typed_is_what_is_sent(client: TestClient) -> None:
+def test_form_values_become_the_request_body(client: TestClient) -> None:
     page = ask(
         client,
         **{
@@ -103,56 +104,56 @@ def test_what_is_typed_is_what_is_sent(client: TestClient) -> None:
         "name": "123",
         "objective": "macro_f1",
     }
-    assert "Cells 7" in plan(page)
+    assert "Trials 7" in plan(page)
 
 
 @pytest.mark.parametrize(
-    ("typed", "where", "told"),
+    ("typed", "where", "expected"),
     [
         ({"space.method.r": "2,,4"}, "space-method-r", "a value is empty"),
         ({"space.method.alpha": "8.."}, "space-method-alpha", "a range is LOW..HIGH"),
         ({"space.method.alpha": "9..3"}, "space-method-alpha", "`low` must be less than `high`"),
-        ({"space.method.r": "log:1..64"}, "space-method-r", "Say how many"),
-        ({"space.method.r": "2,2"}, "", "each value of method.r may stand once"),
-        ({"space.method.r": "2,x"}, "space-method-r", "must be a whole number"),
+        ({"space.method.r": "log:1..64"}, "space-method-r", "Set `count`"),
+        ({"space.method.r": "2,2"}, "", "method.r lists the same value twice"),
+        ({"space.method.r": "2,x"}, "space-method-r", "must be an integer"),
         ({"space.method.r": "2,5000"}, "space-method-r", "must be at most 4,096"),
-        ({"more": "method.headd=1,2"}, "more", "perhaps head is meant"),
+        ({"more": "method.headd=1,2"}, "more", "did you mean head?"),
         ({"more": "head"}, "more", "a line is FIELD=VALUES"),
-        ({"more": "method.r=8"}, "more", "method.r stands here twice"),
-        ({"job.optim.epochs": "two"}, "job-optim-epochs", "must be a whole number, not a text"),
+        ({"more": "method.r=8"}, "more", "method.r is given twice"),
+        ({"job.optim.epochs": "two"}, "job-optim-epochs", "must be an integer, not a string"),
         ({"job.data.source": "nothing"}, "job-data-source", "nothing"),
-        ({"strategy.type": "tpe"}, "strategy-cells", "is missing"),
+        ({"strategy.type": "tpe"}, "strategy-cells", "is required"),
         ({"strategy.type": "random", "strategy.cells": "99"}, "strategy-cells", "only 2"),
         ({"strategy.type": "halving", "strategy.eta": "1"}, "strategy-eta", "at least 2"),
         ({"job.base": "nothing"}, "job-base", "No base model"),
-        ({"space.method.r": ""}, "", "Nothing varies yet"),
+        ({"space.method.r": ""}, "", "No field varies"),
         ({"strategy.type": "lucky"}, "", "must be one of"),
-        ({"space.runtime.seed": "0..9000"}, "", "18,002 cells"),
+        ({"space.runtime.seed": "0..9000"}, "", "18,002 trials"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_at_its_field(
-    client: TestClient, typed: dict[str, str], where: str, told: str
+def test_errors_are_shown_at_their_field(
+    client: TestClient, typed: dict[str, str], where: str, expected: str
 ) -> None:
     page = ask(client, **{**GRID, **typed})
     assert not can_start(page)
-    shown = faults(page)
+    shown = field_errors(page)
     if where:
-        assert told in shown[where]
+        assert expected in shown[where]
         field = re.search(rf'id="{where}"[^>]*', page)
         assert field
         assert 'aria-invalid="true"' in field[0]
-        assert f"{where}-fault" in field[0]
+        assert f"{where}-error" in field[0]
     else:
-        general = page.partition('id="faults"')[2].partition("</div>")[0]
-        assert told in unescape(general)
+        general = page.partition('id="form-error"')[2].partition("</div>")[0]
+        assert expected in unescape(general)
 
 
-def test_faults_of_all_fields_are_told_at_once(client: TestClient) -> None:
+def test_errors_of_all_fields_are_shown_together(client: TestClient) -> None:
     page = ask(client, **{**GRID, "space.method.alpha": "8..", "job.optim.epochs": "two"})
-    assert set(faults(page)) == {"space-method-alpha", "job-optim-epochs"}
+    assert set(field_errors(page)) == {"space-method-alpha", "job-optim-epochs"}
 
 
-def test_what_was_typed_stays(client: TestClient) -> None:
+def test_input_is_kept_and_escaped(client: TestClient) -> None:
     page = ask(client, **{**GRID, "space.method.alpha": '"><script>', "more": "</textarea><b>"})
     assert '"><script>' not in page
     assert "</textarea><b>" not in page
@@ -160,34 +161,36 @@ def test_what_was_typed_stays(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("strange", ["NaN", "1e999", "[[[[", "\x00", "9" * 5000, "{}"])
-def test_strange_values_are_refused_in_words(client: TestClient, strange: str) -> None:
+def test_malformed_values_are_rejected_with_a_message(client: TestClient, strange: str) -> None:
     for place in ("space.optim.learning_rate", "job.optim.epochs", "job.data.source", "job.base"):
         page = ask(client, **{**GRID, place: strange})
         assert not can_start(page), place
-        assert faults(page) or "could never run" in page, place
+        assert field_errors(page) or "could never run" in page, place
 
 
-def test_halving_tells_its_rungs_and_what_is_known_is_counted(client: TestClient) -> None:
+def test_halving_plan_shows_its_rungs(client: TestClient) -> None:
     typed = {**GRID, "space.method.alpha": "4,8,16,32", "strategy.type": "halving"}
     page = ask(client, **{**typed, "strategy.keep": "1"})
-    assert "Of them run 8 to 11 %, 3 to 33 %, 1 to the end" in plan(page)
+    assert "Rungs 8 at 11 % of the steps, 3 at 33 % of the steps, 1 at 100 % of the steps" in plan(
+        page
+    )
 
 
-def test_options_are_those_of_the_command_line() -> None:
+def test_options_exist_on_the_command_line() -> None:
     for place, option in sweep_form.OPTIONS.items():
         inside = place.removeprefix("job.")
         of_strategy = place.removeprefix("strategy.")
         if place == "strategy.type":
             flag = Strategy
         elif of_strategy != place:
-            flag = SEARCH[of_strategy]
+            flag = STRATEGY_OPTIONS[of_strategy]
         else:
-            flag = ABOUT[place] if place in ABOUT else FLAGS[inside]
+            flag = SWEEP_OPTIONS[place] if place in SWEEP_OPTIONS else SPEC_OPTIONS[inside]
         known = flag if hasattr(flag, "__metadata__") else get_args(flag)[0]
         assert option in option_names(known), place
 
 
-def test_the_command_says_the_same(client: TestClient) -> None:
+def test_command_snippet_matches_the_request_body(client: TestClient) -> None:
     page = ask(
         client,
         **GRID,
@@ -195,27 +198,27 @@ def test_the_command_says_the_same(client: TestClient) -> None:
     )
     words = command(page)
     assert words[:3] == ["loraworks", "sweep", "start"]
-    said = dict(zip(words[5::2], words[6::2], strict=True))
-    assert said["--name"] == "it's"
-    assert said["--train-size"] == "100"
+    options = dict(zip(words[5::2], words[6::2], strict=True))
+    assert options["--name"] == "it's"
+    assert options["--train-size"] == "100"
     over = [words[at + 1] for at, word in enumerate(words) if word == "--over"]
     assert over == ["r=2,4", "learning-rate=1e-3, 1e-4", "method.head=lora"]
-    named = [place_of(each.partition("=")[0]) for each in over]
+    named = [resolve_field(each.partition("=")[0]) for each in over]
     assert named == list(body(page)["space"])
     page = ask(client, **GRID, **{"job.result.train_figures": "true"})
-    assert "--file" in command(page)  # no option says that
+    assert "--file" in command(page)  # there is no option for it
 
 
-def test_a_preset_fills_the_form(client: TestClient) -> None:
+def test_preset_fills_the_form(client: TestClient) -> None:
     answer = client.get("/sweeps/new?preset=seed-grid")
-    assert "Cells 576" in plan(answer.text)
+    assert "Trials 576" in plan(answer.text)
     wanted = SweepCreate.model_validate(PRESETS["seed-grid"])
     sent = SweepCreate.model_validate(body(answer.text))
     assert sent == wanted
     assert list(sent.space) == list(wanted.space)
 
 
-def test_a_form_like_a_sweep_sends_the_same(client: TestClient) -> None:
+def test_duplicated_sweep_sends_the_same_request(client: TestClient) -> None:
     made: dict[str, Any] = {
         "job": {
             **JOB,
@@ -231,9 +234,9 @@ def test_a_form_like_a_sweep_sends_the_same(client: TestClient) -> None:
     sweep = client.post("/v1/sweeps", json=made)
     assert sweep.status_code == 202, sweep.text
     page = client.get(f"/sweeps/new?like={sweep.json()['id']}").text
-    assert faults(page) == {}
+    assert field_errors(page) == {}
     sent = body(page)
-    # What does not vary is sent as a field with one value, where the form has no other place.
+    # A constant setting without an input is sent as a field with one value.
     assert sent["space"].pop("method.targets") == [["query", "value"]]
     assert sent["space"].pop("optim.warmup") == [0.5]
     assert sent["space"].pop("data.text_column") == ["text"]
@@ -243,41 +246,41 @@ def test_a_form_like_a_sweep_sends_the_same(client: TestClient) -> None:
     assert sent["job"]["data"]["source"] == {"train": "imdb", "test": "imdb"}
 
 
-def test_more_cells_are_counted_before_they_are_added(client: TestClient) -> None:
+def test_extension_shows_the_number_of_added_trials(client: TestClient) -> None:
     sweep_id = client.post("/v1/sweeps", json={"job": JOB, "space": SPACE}).json()["id"]
     path = f"/sweeps/{sweep_id}/extend"
     page = ask(client, path)
     assert not can_start(page)
-    assert "There: 2, 4, 8" in page
+    assert "Current: 2, 4, 8" in page
     page = ask(client, path, **{"space.method.r": "8,16"})
-    assert "4 cells to the 12 that are there." in page
+    assert "Adds 4 trials to the existing 12." in page
     assert body(page) == {"space": {"method.r": [8, 16]}}
     assert command(page)[-2:] == ["--over", "r=8,16"]
     assert client.post(f"/v1{path}", json=body(page)).json()["cells"] == 16
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "expected"),
     [
-        ({"space.method.r": "2"}, "all of them are there"),
+        ({"space.method.r": "2"}, "the sweep has all of them"),
         ({"space.method.r": "2.."}, "a range is LOW..HIGH"),
         ({"space.method.r": "x"}, "could never run"),
-        ({"cells": "5"}, "a grid grows by values"),
-        ({"cells": "many"}, "whole number"),
+        ({"cells": "5"}, "a grid is extended by values"),
+        ({"cells": "many"}, "must be an integer"),
     ],
 )
-def test_an_extension_that_adds_nothing_is_told(
-    client: TestClient, typed: dict[str, str], told: str
+def test_invalid_extension_shows_an_error(
+    client: TestClient, typed: dict[str, str], expected: str
 ) -> None:
     sweep_id = client.post("/v1/sweeps", json={"job": JOB, "space": SPACE}).json()["id"]
     page = ask(client, f"/sweeps/{sweep_id}/extend", **typed)
     assert not can_start(page)
-    assert told in unescape(page)
+    assert expected in unescape(page)
 
 
-def test_cells_that_are_drawn_can_be_more(client: TestClient) -> None:
+def test_sampled_search_can_be_extended(client: TestClient) -> None:
     sent = {"job": JOB, "space": SPACE, "strategy": {"type": "random", "cells": 4}}
     sweep_id = client.post("/v1/sweeps", json=sent).json()["id"]
     page = ask(client, f"/sweeps/{sweep_id}/extend", cells="6")
-    assert "2 cells to the 4 that are there." in page
+    assert "Adds 2 trials to the existing 4." in page
     assert command(page)[-2:] == ["--cells", "6"]

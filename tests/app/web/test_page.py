@@ -1,4 +1,4 @@
-"""What every page has: the policy, the frame, no script or style inside, and errors as pages."""
+"""What all pages share: security headers, layout, no inline scripts or styles, error pages."""
 
 import re
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
 from app.web import routes
-from app.web.page import TEMPLATES
+from app.web.page import TEMPLATES_DIR
 
 PAGE = {"Accept": "text/html"}
 
 
 def pages(app: FastAPI) -> Iterator[str]:
-    """Addresses of pages that need no id."""
+    """Yield the paths of pages without path parameters."""
     for context in iter_route_contexts(app.router.routes):
         path = context.path or ""
         plain = not path.startswith(("/v1", "/static", "/docs", "/sign")) and "{" not in path
@@ -26,7 +26,7 @@ def pages(app: FastAPI) -> Iterator[str]:
 API = {"/livez", "/readyz", "/health", "/ping", "/info", "/metrics", "/openapi.json"}
 
 
-def test_every_page_has_the_policy_and_the_frame(app: FastAPI, client: TestClient) -> None:
+def test_every_page_has_security_headers_and_navigation(app: FastAPI, client: TestClient) -> None:
     addresses = list(pages(app))
     assert {"/", "/jobs/new"} <= set(addresses)
     for address in addresses:
@@ -34,15 +34,15 @@ def test_every_page_has_the_policy_and_the_frame(app: FastAPI, client: TestClien
         assert answer.status_code == 200, address
         assert "script-src" not in answer.headers["content-security-policy"]
         assert answer.headers["content-security-policy"].startswith("default-src 'self';")
-        assert answer.headers["referrer-policy"] == "same-origin"  # else forms have no origin
+        assert answer.headers["referrer-policy"] == "same-origin"  # otherwise forms send no origin
         assert 'aria-current="page"' in answer.text, address
         assert answer.text.count("<h1") == 1, address
 
 
-@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.html")), ids=lambda path: path.name)
-def test_no_template_holds_script_or_style(path: object) -> None:
-    """The policy would block them."""
-    assert isinstance(path, type(TEMPLATES))
+@pytest.mark.parametrize("path", sorted(TEMPLATES_DIR.glob("*.html")), ids=lambda path: path.name)
+def test_templates_have_no_inline_scripts_or_styles(path: object) -> None:
+    """The content security policy would block them."""
+    assert isinstance(path, type(TEMPLATES_DIR))
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|javascript:", text)
     assert "|safe" not in text
@@ -56,27 +56,25 @@ def test_no_template_holds_script_or_style(path: object) -> None:
         ("/?q=" + "a" * 300, 422, "validation_failed"),
     ],
 )
-def test_a_person_reads_an_error_as_a_page(
-    client: TestClient, address: str, status: int, code: str
-) -> None:
+def test_browsers_get_error_pages(client: TestClient, address: str, status: int, code: str) -> None:
     answer = client.get(address, headers=PAGE)
     assert answer.status_code == status
     assert answer.headers["content-type"].startswith("text/html")
     assert f"<code>{code}</code>" in answer.text
 
 
-def test_a_program_reads_it_as_before(client: TestClient) -> None:
+def test_api_clients_get_problem_json(client: TestClient) -> None:
     answer = client.get("/nothing")
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_an_error_page_repeats_no_markup(client: TestClient) -> None:
+def test_error_pages_escape_the_path(client: TestClient) -> None:
     answer = client.get("/jobs/<img src=x onerror=alert(1)>", headers=PAGE)
     assert answer.status_code == 404
     assert "<img" not in answer.text
 
 
-def test_all_pages_are_installed(app: FastAPI) -> None:
-    held = {context.path for context in iter_route_contexts(app.router.routes)}
-    for router in routes.PAGES:
-        assert {route.path for route in router.routes if hasattr(route, "path")} <= held
+def test_all_routers_are_included(app: FastAPI) -> None:
+    paths = {context.path for context in iter_route_contexts(app.router.routes)}
+    for router in routes.PAGE_ROUTERS:
+        assert {route.path for route in router.routes if hasattr(route, "path")} <= paths

@@ -1,4 +1,4 @@
-"""The pages of prediction runs. What the form's script does is tested in a browser."""
+"""Prediction run pages. The form's script is tested in tests/browser."""
 
 from uuid import uuid4
 
@@ -6,11 +6,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.queue import leases
-from app.queue.transitions import Failed
+from app.queue.transitions import PermanentFailure
 from app.resources import Resources
 from tests.app.predictions.conftest import Answer, answer, model, texts
-from tests.app.web.markup import elements, plain
-from tests.job_rows import take
+from tests.app.web.html_elements import elements, visible_text
+from tests.job_rows import claim_next
 
 __all__ = ["answer", "model", "texts"]
 
@@ -20,8 +20,8 @@ PAGE = {"Accept": "text/html"}
 def submit(client: TestClient, **fields: str) -> str:
     sent = client.post("/v1/predictions", json={"dataset": "texts", **fields})
     assert sent.status_code == 202, sent.text
-    made: str = sent.json()["id"]
-    return made
+    run_id: str = sent.json()["id"]
+    return run_id
 
 
 def text(client: TestClient, run_id: str = "") -> str:
@@ -30,58 +30,58 @@ def text(client: TestClient, run_id: str = "") -> str:
     return shown.text
 
 
-def test_the_first_visit_says_what_to_do(client: TestClient) -> None:
+def test_empty_state_explains_how_to_start(client: TestClient) -> None:
     page = text(client)
-    assert "No model yet" in page
+    assert "No models yet" in page
     assert "upload.js" not in page
 
 
 @pytest.mark.usefixtures("model")
-def test_the_form_offers_what_can_be_asked_and_says_how_much_it_takes(client: TestClient) -> None:
+def test_form_lists_models_and_the_upload_limit(client: TestClient) -> None:
     page = text(client)
     refs = [each["value"] for each in elements(page, "option")]
     assert refs == ["sentiment", "sentiment:1"]
     chosen = elements(client.get("/predictions?model=sentiment:1").text, "option")
     assert [each["value"] for each in chosen if each.get("selected") is not None] == refs[1:]
     most = client.app.state.settings.max_upload_bytes  # type: ignore[attr-defined]
-    assert f'data-most="{most}"' in page
+    assert f'data-max-bytes="{most}"' in page
 
 
 @pytest.mark.usefixtures("model", "texts")
-def test_a_run_is_followed_to_its_results(client: TestClient, answer: Answer) -> None:
+def test_run_from_queue_to_results(client: TestClient, answer: Answer) -> None:
     run_id = submit(client, name="<b>mine</b>")
     page = text(client, run_id)
     assert "<b>mine" not in page
-    assert "queued next in the queue" in plain(page)
-    assert f'data-call="POST /v1/predictions/{run_id}/cancel"' in page
+    assert "queued next in the queue" in visible_text(page)
+    assert f'data-request="POST /v1/predictions/{run_id}/cancel"' in page
     assert " data-live" in page
     assert "results?format" not in page
     answer()
     page = text(client, run_id)
-    assert "succeeded 3 rows, just now" in plain(page)
-    assert "good 1 50.0 % bad 1 50.0 %" in plain(page)
+    assert "succeeded 3 rows, just now" in visible_text(page)
+    assert "good 1 50.0 % bad 1 50.0 %" in visible_text(page)
     assert " data-live" not in page
-    assert f'data-call="DELETE /v1/predictions/{run_id}"' in page
+    assert f'data-request="DELETE /v1/predictions/{run_id}"' in page
     links = [each["href"] for each in elements(page, "a") if "/results?" in each["href"]]
     assert [client.get(link).status_code for link in links] == [200, 200]
     assert links[0] in [each["href"] for each in elements(text(client), "a")]
 
 
 @pytest.mark.usefixtures("model", "texts")
-def test_a_run_that_failed_says_why(client: TestClient, resources: Resources) -> None:
+def test_failed_run_shows_the_error(client: TestClient, resources: Resources) -> None:
     run_id = submit(client)
-    claimed = take(resources.database)
+    claimed = claim_next(resources.database)
     with resources.database.write() as session:
         assert leases.finish(
-            session, claimed.lease, Failed("x_code", "The model is gone.", {"n": 1})
+            session, claimed.lease, PermanentFailure("x_code", "The model is gone.", {"n": 1})
         )
         session.commit()
-    page = plain(text(client, run_id))
-    assert "Why it failed The model is gone. Code x_code · n 1" in page
-    assert "failed" in plain(text(client))
+    page = visible_text(text(client, run_id))
+    assert "Error The model is gone. Code x_code · n 1" in page
+    assert "failed" in visible_text(text(client))
 
 
-def test_a_run_that_is_not_there(client: TestClient) -> None:
+def test_unknown_run(client: TestClient) -> None:
     shown = client.get(f"/predictions/{uuid4()}", headers=PAGE)
     assert shown.status_code == 404
     assert "<code>prediction_not_found</code>" in shown.text

@@ -1,4 +1,4 @@
-"""The pages of models: what they show, and that what their buttons send does what they say."""
+"""Model pages, and the API calls of their buttons."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from app.resources import Resources
 from app.storage import repository as artifacts
 from lora_core import manifest
 from tests.app.serving.conftest import Publish, publish
-from tests.app.web.markup import Element, elements
+from tests.app.web.html_elements import HtmlElement, elements
 from tests.app.web.test_jobs import HOSTILE
 from tests.job_rows import SPEC, add_job
 
@@ -28,12 +28,12 @@ METRICS = {
     "linear": {"test": {"accuracy": 0.7163}},
 }
 HTML = {"Accept": "text/html"}
-WAIT = 20  # seconds after which a test that hangs fails
+WAIT = 20  # seconds
 
 
 @pytest.fixture
 def register(resources: Resources, tmp_path: Path) -> Callable[..., None]:
-    """Makes what cannot serve the next version of a model."""
+    """Register a version that cannot serve."""
 
     def make(job_id: UUID | None, name: str = "tickets") -> None:
         directory = tmp_path / uuid4().hex
@@ -41,9 +41,9 @@ def register(resources: Resources, tmp_path: Path) -> Callable[..., None]:
         manifest.write(directory, {"format": 1})
         ref = resources.store.put(directory, f"jobs/{new_id()}/a1")
         with resources.database.write() as session:
-            artifact = artifacts.add(session, job_id=job_id, kind="model", ref=ref)
+            artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
             facts = {"spec": SPEC, "metrics": METRICS}
-            service.register(session, name=name, artifact=artifact, facts=facts)
+            service.register(session, name=name, artifact=artifact, manifest=facts)
             session.commit()
 
     return make
@@ -55,7 +55,7 @@ def page(client: TestClient, path: str = "/models/sentiment") -> str:
     return answer.text
 
 
-def button(client: TestClient, starts: str, path: str = "/models/sentiment") -> Element | None:
+def button(client: TestClient, starts: str, path: str = "/models/sentiment") -> HtmlElement | None:
     found = [
         each for each in elements(page(client, path), "button") if each.text.startswith(starts)
     ]
@@ -63,38 +63,38 @@ def button(client: TestClient, starts: str, path: str = "/models/sentiment") -> 
 
 
 def press(client: TestClient, starts: str) -> None:
-    """Send what the button sends."""
+    """Send the API call of a button."""
     pressed = button(client, starts)
     assert pressed is not None, starts
     assert pressed["data-confirm"].endswith((".", "?"))
-    method, path = pressed["data-call"].split()
+    method, path = pressed["data-request"].split()
     body = pressed.get("data-body")
     answer = client.request(method, path, json=body and json.loads(body))
     assert answer.is_success, answer.text
 
 
-def test_the_first_visit_says_what_to_do(client: TestClient) -> None:
+def test_empty_state_explains_how_to_start(client: TestClient) -> None:
     shown = page(client, "/models")
-    assert "No model yet" in shown
+    assert "No models yet" in shown
     assert 'href="/jobs/new"' in shown
     assert "loraworks models register" in shown
 
 
-def test_models_are_listed_with_what_answers(
+def test_list_shows_aliases(
     client: TestClient, publish: Publish, register: Callable[..., None]
 ) -> None:
     publish()
     register(None)
     shown = page(client, "/models")
-    assert "No model yet" not in shown
+    assert "No models yet" not in shown
     rows = {row.get("id"): row.text for row in elements(shown, "tr")}
     assert "production → 1" in rows["model-sentiment"]
-    assert "nothing is promoted" in rows["model-tickets"]
+    assert "none" in rows["model-tickets"]
     assert "81.4 %" in rows["model-tickets"]
     assert [a["href"] for a in elements(shown, "a") if a.text == "tickets"] == ["/models/tickets"]
 
 
-def test_long_lists_have_pages(client: TestClient, register: Callable[..., None]) -> None:
+def test_pagination(client: TestClient, register: Callable[..., None]) -> None:
     for number in range(52):
         register(None, f"model-{number}")
     first = page(client, "/models")
@@ -107,7 +107,7 @@ def test_long_lists_have_pages(client: TestClient, register: Callable[..., None]
     assert client.get("/models?after=nonsense", headers=HTML).status_code == 422
 
 
-def test_a_version_leads_back_to_its_job_and_data(
+def test_version_links_to_its_job_and_data(
     client: TestClient, resources: Resources, register: Callable[..., None]
 ) -> None:
     dataset = new_id()
@@ -125,51 +125,51 @@ def test_a_version_leads_back_to_its_job_and_data(
     rows = {row.get("id"): row.text for row in elements(shown, "tr")}
     for figure in ("81.4 %", "84.2 %", "71.6 %", "imdb"):
         assert figure in rows["version-1"]
-    assert "a job that was deleted" in rows["version-2"]
-    assert "another installation" in rows["version-3"]
+    assert "deleted job" in rows["version-2"]
+    assert "imported" in rows["version-3"]
 
 
 def test_promote_and_roll_back(client: TestClient, publish: Publish) -> None:
     publish(promote=False)
-    publish(promote=False, favours="bad")
-    assert "answers nobody" in page(client)
+    publish(promote=False, top_label="bad")
+    assert "No version is in production" in page(client)
     press(client, "Promote version 1")
-    assert "answered by <strong>version 1</strong>" in page(client)
+    assert "In production: <strong>version 1</strong>" in page(client)
     assert button(client, "Roll") is None
     assert button(client, "Promote version 1") is None
     press(client, "Promote version 2")
-    assert "answered by <strong>version 2</strong>" in page(client)
+    assert "In production: <strong>version 2</strong>" in page(client)
     press(client, "Roll production back to 1")
-    assert "answered by <strong>version 1</strong>" in page(client)
-    press(client, "Take production away")
-    assert "answers nobody" in page(client)
+    assert "In production: <strong>version 1</strong>" in page(client)
+    press(client, "Remove production")
+    assert "No version is in production" in page(client)
 
 
-def test_what_an_alias_points_at_is_kept(client: TestClient, publish: Publish) -> None:
+def test_version_with_an_alias_cannot_be_deleted(client: TestClient, publish: Publish) -> None:
     publish()
     publish(promote=False)
     assert button(client, "Delete version 1") is None
     assert button(client, "Delete sentiment") is None
     press(client, "Delete version 2")
-    press(client, "Take production away")
+    press(client, "Remove production")
     last = button(client, "Delete version 1")
     assert last is not None
-    assert last["data-then"] == "/models"
+    assert last["data-redirect"] == "/models"
     press(client, "Delete sentiment")
     assert client.get("/models/sentiment", headers=HTML).status_code == 404
-    assert "No model yet" in page(client, "/models")
+    assert "No models yet" in page(client, "/models")
 
 
-def test_a_version_is_downloaded(client: TestClient, publish: Publish) -> None:
+def test_version_can_be_downloaded(client: TestClient, publish: Publish) -> None:
     publish()
     [link] = [each for each in elements(page(client), "a") if each.text.startswith("Download")]
     assert client.get(link["href"]).headers["content-type"] == "application/x-tar"
 
 
-def test_the_candidate_is_compared(client: TestClient, publish: Publish) -> None:
+def test_shadow_version_is_compared(client: TestClient, publish: Publish) -> None:
     publish()
-    publish(promote=False, favours="bad")
-    assert "How the candidate has done" not in page(client)
+    publish(promote=False, top_label="bad")
+    assert "How the shadow version compares" not in page(client)
     client.put("/v1/models/sentiment/aliases/shadow", json={"version": 2})
     deadline = time.monotonic() + WAIT
     while "sentiment:2</th>" not in page(client) or ">0.0 %<" not in page(client):
@@ -177,7 +177,7 @@ def test_the_candidate_is_compared(client: TestClient, publish: Publish) -> None
         client.post("/predict", json={"inputs": "a film"})
 
 
-def test_pages_stand_beside_the_questions_to_a_model(client: TestClient, publish: Publish) -> None:
+def test_pages_and_prediction_routes_share_paths(client: TestClient, publish: Publish) -> None:
     publish()
     page(client)
     for path in ("/models/sentiment", "/models/sentiment/predict"):
@@ -185,7 +185,7 @@ def test_pages_stand_beside_the_questions_to_a_model(client: TestClient, publish
     assert client.get("/models/sentiment/info", headers=HTML).json()["model_id"] == "sentiment:1"
 
 
-def test_a_model_that_is_not_there_is_a_page(client: TestClient) -> None:
+def test_unknown_model(client: TestClient) -> None:
     answer = client.get("/models/other", headers=HTML)
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
@@ -193,8 +193,8 @@ def test_a_model_that_is_not_there_is_a_page(client: TestClient) -> None:
     assert client.get("/models/%3Cb%3E", headers=HTML).status_code == 422
 
 
-def test_the_key_must_be_allowed_to_read_models(locked_client: TestClient, new_key: Any) -> None:
+def test_pages_need_the_models_read_scope(anonymous_client: TestClient, new_key: Any) -> None:
     for path in ("/models", "/models/sentiment"):
         headers = {"Authorization": f"Bearer {new_key('predict').text}"}
-        assert locked_client.get(path, headers=headers).json()["code"] == "scope_missing"
-        assert locked_client.get(path, headers=HTML, follow_redirects=False).status_code == 303
+        assert anonymous_client.get(path, headers=headers).json()["code"] == "scope_missing"
+        assert anonymous_client.get(path, headers=HTML, follow_redirects=False).status_code == 303

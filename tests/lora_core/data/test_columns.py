@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lora_core.data import contents, load
-from lora_core.data.columns import guess, look
-from lora_core.data.rows import Columns
+from lora_core.data.columns import guess_columns, inspect_columns
+from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
 
 NAMES = ["Nr", "Kommentar", "Bewertung", "Sprache"]
@@ -27,10 +27,10 @@ PARTS = [["x" * 9, "train"], ["y" * 9, "train"], ["z", "test"], ["a", "test"]]
         (["a"], [[""]], (None, None)),
     ],
 )
-def test_the_longest_texts_and_the_fewest_values(
+def test_guess_columns(
     names: list[str], rows: list[list[str]], guessed: tuple[str | None, str | None]
 ) -> None:
-    assert guess(names, rows) == guessed
+    assert guess_columns(names, rows) == guessed
 
 
 def csv_file(path: Path) -> Path:
@@ -53,24 +53,22 @@ def parquet_file(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [csv_file, jsonl_file, parquet_file])
-def test_every_kind_of_file_shows_its_columns_and_first_rows(
-    tmp_path: Path, make: Callable[[Path], Path]
-) -> None:
-    found = look(make(tmp_path))
+def test_inspect_columns_of_every_format(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    found = inspect_columns(make(tmp_path))
     assert found.columns == tuple(NAMES)
     assert found.rows == tuple(tuple(row) for row in ROWS[:5])
     assert (found.text_column, found.label_column) == ("Kommentar", "Bewertung")
 
 
-def test_a_missing_column_is_told_with_what_to_pass(tmp_path: Path) -> None:
+def test_missing_column_error_suggests_options(tmp_path: Path) -> None:
     path = csv_file(tmp_path)
     advice = "--text-column Kommentar --label-column Bewertung"
     with pytest.raises(MissingColumn, match=advice) as refused:
-        contents.read(path, Columns())
+        contents.read_contents(path, ColumnSelection())
     assert refused.value.detail["available"] == ", ".join(NAMES)
     with pytest.raises(MissingColumn, match=advice):
-        load.read_one(str(path), Columns())
+        load.read_single_source(str(path), ColumnSelection())
     with pytest.raises(MissingColumn, match=r"\(`--text-column Kommentar`\)"):
-        contents.read(path, Columns(label=None))
-    with pytest.raises(MissingColumn, match="Name yours by"):
-        contents.read(path, Columns("Kommentar", "Bewertung", "part"))
+        contents.read_contents(path, ColumnSelection(label=None))
+    with pytest.raises(MissingColumn, match="Name the right one with"):
+        contents.read_contents(path, ColumnSelection("Kommentar", "Bewertung", "part"))

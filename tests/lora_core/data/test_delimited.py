@@ -4,45 +4,45 @@ from pathlib import Path
 import pytest
 
 from lora_core.data import delimited, files
-from lora_core.data.rows import Columns, Row
+from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
-    BrokenRows,
     DataTooLarge,
     EmptyData,
-    EmptyText,
+    InvalidRow,
     MissingColumn,
     MissingLabel,
+    MissingText,
     NulByte,
     WrongEncoding,
 )
 
 
-def read(tmp_path: Path, content: bytes | str, name: str = "reviews.csv") -> list[Row]:
+def read(tmp_path: Path, content: bytes | str, name: str = "reviews.csv") -> list[TextRow]:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return files.read(path, Columns())
+    return files.read_rows(path, ColumnSelection())
 
 
 def test_quotes_line_breaks_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     content = '\ufefflabel,text\r\npos,"two\nlines, one ""cell"""\r\nneg, plain \r\n\r\n'
     assert read(tmp_path, content) == [
-        Row(1, 'two\nlines, one "cell"', "pos"),
-        Row(2, " plain ", "neg"),
+        TextRow(1, 'two\nlines, one "cell"', "pos"),
+        TextRow(2, " plain ", "neg"),
     ]
 
 
-def test_tabs_separate_the_cells_of_a_tsv(tmp_path: Path) -> None:
+def test_tsv_is_separated_by_tabs(tmp_path: Path) -> None:
     rows = read(tmp_path, 'text\tlabel\tsplit\na, "b"\t1\ttest\n"c\td"\t0\ttrain\n', "reviews.tsv")
-    assert rows == [Row(1, 'a, "b"', "1", "test"), Row(2, "c\td", "0", "train")]
+    assert rows == [TextRow(1, 'a, "b"', "1", "test"), TextRow(2, "c\td", "0", "train")]
 
 
-def test_labels_lose_white_space_and_share_one_form(tmp_path: Path) -> None:
+def test_labels_are_stripped_and_normalized(tmp_path: Path) -> None:
     rows = read(tmp_path, "text,label\na, e\u0301 \nb,\u00e9\n")
     assert {row.label for row in rows} == {"é"}
 
 
-def test_blank_lines_count_as_rows_as_in_a_spreadsheet(tmp_path: Path) -> None:
+def test_blank_lines_count_as_rows(tmp_path: Path) -> None:
     assert [row.number for row in read(tmp_path, "text,label\na,1\n\nb,0\n")] == [1, 3]
 
 
@@ -51,26 +51,26 @@ BAD: list[tuple[bytes, type[LoraCoreError], dict[str, object]]] = [
     (b"\n\n", EmptyData, {}),
     (b"text,label\n", EmptyData, {}),
     (b"text,sentiment\na,1\n", MissingColumn, {"column": "label", "available": "text, sentiment"}),
-    (b"text,label,text\na,1,b\n", BrokenRows, {"row": 0}),
-    (b"text,label\na,1\n,0\nb,1\n \t,0\n", EmptyText, {"count": 2, "rows": "2, 4"}),
+    (b"text,label,text\na,1,b\n", InvalidRow, {"row": 0}),
+    (b"text,label\na,1\n,0\nb,1\n \t,0\n", MissingText, {"count": 2, "rows": "2, 4"}),
     (b"text,label\na,1\nb,\nc, \n", MissingLabel, {"count": 2, "rows": "2, 3"}),
-    (b'text,label\na,1\n"b" c,0\n', BrokenRows, {"row": 2}),
-    (b'text,label\na,1\n"b,0\nc,1\n', BrokenRows, {"row": 2}),
-    (b"text,label\na,1\nb\n", BrokenRows, {"row": 2}),
-    (b"text,label\na,1\nb, with a comma,0\n", BrokenRows, {"row": 2}),
-    (b"text,label\ra,1\nb,0\r", BrokenRows, {"row": 0}),
+    (b'text,label\na,1\n"b" c,0\n', InvalidRow, {"row": 2}),
+    (b'text,label\na,1\n"b,0\nc,1\n', InvalidRow, {"row": 2}),
+    (b"text,label\na,1\nb\n", InvalidRow, {"row": 2}),
+    (b"text,label\na,1\nb, with a comma,0\n", InvalidRow, {"row": 2}),
+    (b"text,label\ra,1\nb,0\r", InvalidRow, {"row": 0}),
     (b"text,label\na,1\nb\x00,0\n", NulByte, {"row": 2}),
     (b"text,label\na,1\nb\xc3\xa9 \xe9,0\n", WrongEncoding, {"row": 2}),
     (b'text,label\na,1\n"two\nlines \x81",0\n', WrongEncoding, {"row": 2}),
     ("text,label\na,1\n".encode("utf-16-le"), NulByte, {"row": 0}),
     ("text,label\na,1\nb,0\n".encode("utf-16")[:-1], WrongEncoding, {"row": 2}),
     ("text,label\na,1\nb,0".encode("utf-16") + b"\x00\xdc\n\0", WrongEncoding, {"row": 2}),
-    (b"text;label\na;1\nb;with;0\nc;1\n", BrokenRows, {"row": 2}),
+    (b"text;label\na;1\nb;with;0\nc;1\n", InvalidRow, {"row": 2}),
 ]
 
 
 @pytest.mark.parametrize(("content", "error", "detail"), BAD)
-def test_a_damaged_file_is_refused_with_its_row(
+def test_damaged_file_is_refused_with_its_row(
     tmp_path: Path, content: bytes, error: type[LoraCoreError], detail: dict[str, object]
 ) -> None:
     with pytest.raises(error) as refused:
@@ -96,12 +96,12 @@ def test_every_size_has_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, what: str
 ) -> None:
     for place, name, limit in (
-        ("delimited", "MAX_CELL", 20),
-        ("lines", "MAX_LINE", 80),
+        ("delimited", "MAX_CELL_CHARACTERS", 20),
+        ("text_lines", "MAX_LINE_CHARACTERS", 80),
         ("rows", "MAX_ROWS", 3),
         ("rows", "MAX_COLUMNS", 3),
         ("rows", "MAX_LABELS", 2),
-        ("rows", "MAX_LABEL", 5),
+        ("rows", "MAX_LABEL_CHARACTERS", 5),
         ("rows", "MAX_BYTES", 30),
     ):
         monkeypatch.setattr(f"lora_core.data.{place}.{name}", limit)
@@ -111,7 +111,7 @@ def test_every_size_has_a_limit(
     csv.field_size_limit(before)
 
 
-def test_a_file_that_is_read_to_its_end_leaves_the_limit_to_others(tmp_path: Path) -> None:
+def test_csv_field_limit_is_not_reset_while_reading(tmp_path: Path) -> None:
     long = "x" * 500_000  # more than the parser takes unless it is told to
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for path in paths:
@@ -125,7 +125,7 @@ def test_a_file_that_is_read_to_its_end_leaves_the_limit_to_others(tmp_path: Pat
 GERMAN = ["Der Film war schön, „Spaß“", "Größe: 5 €, sehr übel", "gut; mit Semikolon\nund Zeile"]
 
 
-def written(tmp_path: Path, encoding: str, delimiter: str, end: str, first: str = "") -> Path:
+def write_csv(tmp_path: Path, encoding: str, delimiter: str, end: str, first: str = "") -> Path:
     """As a spreadsheet saves it; `end` ends the rows."""
     path = tmp_path / "reviews.csv"
     with path.open("w", encoding=encoding, newline="") as file:
@@ -137,30 +137,34 @@ def written(tmp_path: Path, encoding: str, delimiter: str, end: str, first: str 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-def test_what_spreadsheets_of_all_countries_write_is_read(
-    tmp_path: Path, encoding: str, delimiter: str
-) -> None:
-    path = written(tmp_path, encoding, delimiter, "\r\n")
-    rows, reading = files.read_opened(path, Columns())
-    assert rows == [Row(number, text, "ja") for number, text in enumerate(GERMAN, start=1)]
+def test_spreadsheet_dialects_are_read(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    path = write_csv(tmp_path, encoding, delimiter, "\r\n")
+    rows, reading = files.read_rows_and_info(path, ColumnSelection())
+    assert rows == [TextRow(number, text, "ja") for number, text in enumerate(GERMAN, start=1)]
     named = {"utf-16": "UTF-16", "cp1252": "Windows-1252"}.get(encoding, "UTF-8")
     assert (reading.encoding, reading.separator) == (named, delimiter)
     assert reading.blank_rows == 1
 
 
-def test_lines_may_end_as_those_of_an_old_mac(tmp_path: Path) -> None:
+def test_cr_line_endings(tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv"
     path.write_bytes(b'text;label\r"a\rb";1\rc;0\r')
-    assert files.read(path, Columns()) == [Row(1, "a\rb", "1"), Row(2, "c", "0")]
+    assert files.read_rows(path, ColumnSelection()) == [
+        TextRow(1, "a\rb", "1"),
+        TextRow(2, "c", "0"),
+    ]
 
 
 @pytest.mark.parametrize("first", ["sep=;\r\n", '"sep=;"\n', "sep=;\r"])
-def test_a_first_line_names_the_separator(tmp_path: Path, first: str) -> None:
+def test_sep_line_sets_the_separator(tmp_path: Path, first: str) -> None:
     end = first.lstrip('"sep=;')
     path = tmp_path / "reviews.csv"
     content = f'{first}text;label{end}a,b;"1;x"{end}c,d;0{end}'
     path.write_bytes(content.encode())
-    assert files.read(path, Columns()) == [Row(1, "a,b", "1;x"), Row(2, "c,d", "0")]
+    assert files.read_rows(path, ColumnSelection()) == [
+        TextRow(1, "a,b", "1;x"),
+        TextRow(2, "c,d", "0"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_a_first_line_names_the_separator(tmp_path: Path, first: str) -> None:
         ("text;label\n", ["text", "label"]),
     ],
 )
-def test_the_separator_is_what_header_and_rows_agree_on(
+def test_separator_is_detected_from_header_and_rows(
     tmp_path: Path, content: str, header: list[str]
 ) -> None:
     path = tmp_path / "reviews.csv"
@@ -194,19 +198,17 @@ def test_the_separator_is_what_header_and_rows_agree_on(
         ("utf-16-be", "good"),
     ],
 )
-def test_an_encoding_that_is_not_certain_is_refused(
-    tmp_path: Path, encoding: str, text: str
-) -> None:
+def test_ambiguous_encoding_is_refused(tmp_path: Path, encoding: str, text: str) -> None:
     path = tmp_path / "reviews.csv"
     rows = "".join(f"{text} number {i} of the films,{i % 2}\r\n" for i in range(20))
     path.write_bytes(f"text,label\r\n{rows}".encode(encoding))
     with pytest.raises((WrongEncoding, NulByte)):
-        files.read(path, Columns())
+        files.read_rows(path, ColumnSelection())
 
 
-def test_rows_with_nothing_in_them_are_skipped_and_keep_their_numbers(tmp_path: Path) -> None:
+def test_blank_rows_are_skipped_but_numbered(tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv"
     path.write_text("text,label,note\n,,\na,1,\n, ,\nb,0,\n,,\n,\n")
-    rows, reading = files.read_opened(path, Columns())
-    assert rows == [Row(2, "a", "1"), Row(4, "b", "0")]
+    rows, reading = files.read_rows_and_info(path, ColumnSelection())
+    assert rows == [TextRow(2, "a", "1"), TextRow(4, "b", "0")]
     assert reading.blank_rows == 4

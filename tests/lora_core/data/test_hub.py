@@ -1,4 +1,4 @@
-"""The hub is a stand-in on this machine; who talks to it is a process of its own (see there)."""
+"""The hub is a local fake; its clients are separate processes (see `tests.hub_stand_in`)."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from tests.hub_stand_in import HubStandIn
 
 READ = """
 import json, sys
-from lora_core.data.rows import Columns
-from lora_core.data.load import read
+from lora_core.data.rows import ColumnSelection
+from lora_core.data.load import read_source
 from lora_core.errors import LoraCoreError
 for name in sys.argv[1:]:
     try:
-        parts = read(f"hub:{name}", Columns())
-        cells = {p: [[r.number, r.text, r.label] for r in rows] for p, rows in parts.items()}
+        splits = read_source(f"hub:{name}", ColumnSelection())
+        cells = {p: [[r.number, r.text, r.label] for r in rows] for p, rows in splits.items()}
         print(json.dumps(cells))
     except LoraCoreError as error:
         print(json.dumps({"code": error.code, "message": str(error)}))
@@ -95,9 +95,7 @@ def ask(root: Path, environment: Mapping[str, str], *names: str) -> list[dict[st
 REVIEWS = {"train": [[1, "a", "neg"], [2, "b", "pos"], [3, "c", "pos"]], "test": [[1, "d", "neg"]]}
 
 
-def test_splits_and_class_names_of_the_hub_are_used_and_kept_for_later(
-    root: Path, tmp_path: Path
-) -> None:
+def test_hub_splits_and_class_names_are_used_and_cached(root: Path, tmp_path: Path) -> None:
     names = ["org/reviews", "org/one-file"]
     expected = [REVIEWS, {"train": [[1, "a", "7"], [2, "b", "8"]]}]
     with HubStandIn(root) as hub:
@@ -107,13 +105,13 @@ def test_splits_and_class_names_of_the_hub_are_used_and_kept_for_later(
     assert ask(root, {**environment, "HF_HUB_OFFLINE": "1"}, *names) == expected
 
 
-def test_what_is_no_plain_data_is_refused(root: Path, tmp_path: Path) -> None:
+def test_unsupported_hub_data_is_refused(root: Path, tmp_path: Path) -> None:
     expected = {
         "org/none": ("data_not_found", "the hub has no such data set"),
-        "org/no-train": ("missing_split", "no train part"),
-        "org/secret": ("missing_label", "[train]: no label in 1 of the rows, first in 2"),
+        "org/no-train": ("missing_split", "no train split"),
+        "org/secret": ("missing_label", "[train]: rows without a label: 1 (first: 2"),
         "org/scripted": ("data_not_found", "cannot read it"),
-        "org/poems": ("unsupported_format", "of the kind 'text'"),
+        "org/poems": ("unsupported_format", "its format is 'text'"),
         "org/elsewhere": ("data_not_found", "cannot read it"),
         "csv": ("data_not_found", "it has no owner"),
         "text": ("data_not_found", "the hub has no such data set"),
@@ -130,7 +128,7 @@ def test_what_is_no_plain_data_is_refused(root: Path, tmp_path: Path) -> None:
     assert not (root / "here" / "ran").exists()
 
 
-def test_a_hub_out_of_reach_is_said(root: Path, tmp_path: Path) -> None:
+def test_offline_hub_is_reported(root: Path, tmp_path: Path) -> None:
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     for answer in ask(root, environment, "org/reviews", "reviews"):
         assert answer["code"] == "data_not_found"
@@ -138,7 +136,7 @@ def test_a_hub_out_of_reach_is_said(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # the client tries again for half a minute
-def test_a_hub_in_trouble_may_be_well_later(root: Path, tmp_path: Path) -> None:
+def test_hub_outage_is_a_transient_error(root: Path, tmp_path: Path) -> None:
     with HubStandIn(root) as hub:
         environment = hub.environment(tmp_path)
         (broken,) = ask(root, environment, "org/broken")

@@ -3,50 +3,54 @@ from pathlib import Path
 import pytest
 
 from lora_core.data import files
-from lora_core.data.rows import Columns, Row
+from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
-    BrokenRows,
     EmptyData,
-    EmptyText,
+    InvalidRow,
     MissingColumn,
     MissingLabel,
+    MissingText,
     NulByte,
     WrongEncoding,
 )
 
 
-def read(tmp_path: Path, content: bytes | str) -> list[Row]:
+def read(tmp_path: Path, content: bytes | str) -> list[TextRow]:
     path = tmp_path / "reviews.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return files.read(path, Columns())
+    return files.read_rows(path, ColumnSelection())
 
 
-def test_labels_may_be_strings_whole_numbers_or_bools(tmp_path: Path) -> None:
+def test_labels_are_strings_integers_or_bools(tmp_path: Path) -> None:
     content = (
         '{"text": "a", "label": " x ", "n": 1}\n\n'
         '{"label": -7, "text": "b\\n\\u00e9"}\n'
         '{"text": "c", "label": true}'
     )
-    assert read(tmp_path, content) == [Row(1, "a", "x"), Row(3, "b\né", "-7"), Row(4, "c", "true")]
+    assert read(tmp_path, content) == [
+        TextRow(1, "a", "x"),
+        TextRow(3, "b\né", "-7"),
+        TextRow(4, "c", "true"),
+    ]
 
 
 FIRST = '{"text": "a", "label": 1}\n'
 BAD: list[tuple[str | bytes, type[LoraCoreError], dict[str, object]]] = [
     ("", EmptyData, {}),
     ("\n \n", EmptyData, {}),
-    (FIRST + '{"text": "b", "label"', BrokenRows, {"row": 2}),
-    (FIRST + "[1, 2]\n", BrokenRows, {"row": 2}),
-    (FIRST + '{"text": "b", "label": NaN}\n', BrokenRows, {"row": 2}),
-    (FIRST + '{"text": "b", "label": 1.5}\n', BrokenRows, {"row": 2}),
-    (FIRST + '{"text": "b", "label": [1]}\n', BrokenRows, {"row": 2}),
-    (FIRST + '{"text": 3, "label": 1}\n', BrokenRows, {"row": 2}),
-    (FIRST + '{"text": "b"}\n', BrokenRows, {"row": 2}),
-    (FIRST + '{"text": "\\ud800", "label": 1}\n', BrokenRows, {"row": 2}),
-    (FIRST + '{"text": "b", "label": ' + "9" * 5000 + "}\n", BrokenRows, {"row": 2}),
-    (FIRST + "[" * 100_000 + "\n", BrokenRows, {"row": 2}),
+    (FIRST + '{"text": "b", "label"', InvalidRow, {"row": 2}),
+    (FIRST + "[1, 2]\n", InvalidRow, {"row": 2}),
+    (FIRST + '{"text": "b", "label": NaN}\n', InvalidRow, {"row": 2}),
+    (FIRST + '{"text": "b", "label": 1.5}\n', InvalidRow, {"row": 2}),
+    (FIRST + '{"text": "b", "label": [1]}\n', InvalidRow, {"row": 2}),
+    (FIRST + '{"text": 3, "label": 1}\n', InvalidRow, {"row": 2}),
+    (FIRST + '{"text": "b"}\n', InvalidRow, {"row": 2}),
+    (FIRST + '{"text": "\\ud800", "label": 1}\n', InvalidRow, {"row": 2}),
+    (FIRST + '{"text": "b", "label": ' + "9" * 5000 + "}\n", InvalidRow, {"row": 2}),
+    (FIRST + "[" * 100_000 + "\n", InvalidRow, {"row": 2}),
     ('{"text": "a", "sentiment": 1}\n', MissingColumn, {"column": "label"}),
-    (FIRST + '{"text": null, "label": 1}\n', EmptyText, {"rows": "2"}),
+    (FIRST + '{"text": null, "label": 1}\n', MissingText, {"rows": "2"}),
     (FIRST + '{"text": "b", "label": null}\n', MissingLabel, {"rows": "2"}),
     (FIRST + '{"text": "b\\u0000", "label": 1}\n', NulByte, {"row": 2}),
     (FIRST.encode() + b'{"text": "\xff", "label": 1}\n', WrongEncoding, {"row": 2}),
@@ -54,7 +58,7 @@ BAD: list[tuple[str | bytes, type[LoraCoreError], dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("content", "error", "detail"), BAD)
-def test_a_damaged_file_is_refused_with_its_line(
+def test_invalid_line_is_reported(
     tmp_path: Path, content: str | bytes, error: type[LoraCoreError], detail: dict[str, object]
 ) -> None:
     with pytest.raises(error) as refused:

@@ -4,14 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_core.data.labels import check, label_names
-from lora_core.data.rows import Row
-from lora_core.errors.data import OneClass, UnseenLabel
+from lora_core.data.labels import check_labels, label_names
+from lora_core.data.rows import TextRow
+from lora_core.errors.data import SingleClass, UnseenLabel
 from lora_core.specs.data import Split
 
 
-def rows(labels: str) -> list[Row]:
-    return [Row(number, f"text {number}", label) for number, label in enumerate(labels, start=1)]
+def rows(labels: str) -> list[TextRow]:
+    return [
+        TextRow(number, f"text {number}", label) for number, label in enumerate(labels, start=1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -24,20 +26,18 @@ def rows(labels: str) -> list[Row]:
         (["01", "1", "0"], ("0", "01", "1")),
     ],
 )
-def test_whole_numbers_are_sorted_by_value_and_others_by_name(
-    labels: list[str], names: tuple[str, ...]
-) -> None:
+def test_integer_labels_are_sorted_by_value(labels: list[str], names: tuple[str, ...]) -> None:
     assert label_names(labels) == names
 
 
 @given(st.lists(st.sampled_from(["3", "20", "-4", "a", "B"]), min_size=1))
-def test_the_order_of_the_data_does_not_matter(labels: list[str]) -> None:
+def test_label_order_does_not_depend_on_the_data(labels: list[str]) -> None:
     assert label_names(labels) == label_names(labels[::-1]) == label_names(set(labels))
 
 
-def test_one_label_everywhere_is_nothing_to_learn() -> None:
-    with pytest.raises(OneClass, match="only the label 'a'"):
-        check("f.csv", {Split.TRAIN: rows("aa"), Split.TEST: rows("a")})
+def test_single_label_is_refused() -> None:
+    with pytest.raises(SingleClass, match="only the label 'a'"):
+        check_labels("f.csv", {Split.TRAIN: rows("aa"), Split.TEST: rows("a")})
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,15 @@ def test_one_label_everywhere_is_nothing_to_learn() -> None:
         {Split.TRAIN: rows("aaaa"), Split.TEST: rows("aacac")},
     ],
 )
-def test_a_label_that_train_never_shows_is_named_with_its_rows(
-    parts: Mapping[Split, list[Row]],
+def test_unseen_label_is_reported_with_its_rows(
+    parts: Mapping[Split, list[TextRow]],
 ) -> None:
-    with pytest.raises(UnseenLabel, match=r"'c' is in the test part \(rows 3, 5\)"):
-        check("f.csv", parts)
+    with pytest.raises(UnseenLabel, match=r"'c' occurs in the test split \(rows 3, 5\)"):
+        check_labels("f.csv", parts)
 
 
-def test_labels_of_train_alone_are_the_names() -> None:
-    assert check("f.csv", {Split.TRAIN: rows("cab"), Split.VALIDATION: rows("a")}) == (
+def test_label_names_come_from_train() -> None:
+    assert check_labels("f.csv", {Split.TRAIN: rows("cab"), Split.VALIDATION: rows("a")}) == (
         "a",
         "b",
         "c",

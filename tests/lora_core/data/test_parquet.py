@@ -10,15 +10,15 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from lora_core.data import files
-from lora_core.data.rows import Columns, Row
+from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
-    BrokenRows,
     DataTooLarge,
     EmptyData,
-    EmptyText,
+    InvalidRow,
     MissingColumn,
     MissingLabel,
+    MissingText,
     NulByte,
     UnsupportedFormat,
     WrongEncoding,
@@ -28,16 +28,15 @@ from lora_core.errors.data import (
 LIMITED = """
 import resource, sys, time
 from pathlib import Path
-from lora_core.data import contents, doctor
-from lora_core.data.profile import describe
-from lora_core.data.rows import Columns
+from lora_core.data import checks, contents
+from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 start = time.monotonic()
 try:
-    found = contents.read(Path(sys.argv[1]), Columns())
-    describe(found)
-    doctor.diagnose(found)
+    found = contents.read_contents(Path(sys.argv[1]), ColumnSelection())
+    contents.describe(found)
+    checks.check_data(found)
 except LoraCoreError as error:
     print(error.code, time.monotonic() - start < 10)
 """
@@ -49,7 +48,7 @@ def write(tmp_path: Path, columns: dict[str, Any], **options: Any) -> Path:
     return path
 
 
-def test_rows_of_all_groups_are_counted_through(tmp_path: Path) -> None:
+def test_row_numbers_continue_across_row_groups(tmp_path: Path) -> None:
     n = 700
     columns = {
         "other": list(range(n)),
@@ -57,14 +56,14 @@ def test_rows_of_all_groups_are_counted_through(tmp_path: Path) -> None:
         "text": pa.array([f"text {i}" for i in range(n)], pa.large_string()),
         "split": pa.array(["train", "test"] * (n // 2)).dictionary_encode(),
     }
-    rows = files.read(write(tmp_path, columns, row_group_size=300), Columns())
+    rows = files.read_rows(write(tmp_path, columns, row_group_size=300), ColumnSelection())
     assert len(rows) == n
-    assert rows[301] == Row(302, "text 301", "false", "test")
+    assert rows[301] == TextRow(302, "text 301", "false", "test")
 
 
-def test_whole_numbers_are_labels(tmp_path: Path) -> None:
+def test_integer_labels(tmp_path: Path) -> None:
     path = write(tmp_path, {"text": ["a", "b"], "label": pa.array([0, 12], pa.int8())})
-    assert [row.label for row in files.read(path, Columns())] == ["0", "12"]
+    assert [row.label for row in files.read_rows(path, ColumnSelection())] == ["0", "12"]
 
 
 NOT_UTF8 = pa.array([b"a", b"\xe9"], pa.binary()).view(pa.string())
@@ -72,11 +71,11 @@ NOT_UTF8 = pa.array([b"a", b"\xe9"], pa.binary()).view(pa.string())
 BAD: list[tuple[dict[str, Any], type[LoraCoreError], dict[str, object]]] = [
     ({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}, EmptyData, {}),
     ({"text": ["a"], "sentiment": [1]}, MissingColumn, {"available": "text, sentiment"}),
-    ({"text": [1, 2], "label": [0, 1]}, BrokenRows, {"row": 1}),
-    ({"text": [["a"], ["b"]], "label": [0, 1]}, BrokenRows, {"row": 1}),
-    ({"text": ["a", "b"], "label": [0.0, 1.0]}, BrokenRows, {"row": 1}),
-    ({"text": ["a", "b"], "label": [0, 1], "split": [1, 2]}, BrokenRows, {"row": 1}),
-    ({"text": ["a", None], "label": [0, 1]}, EmptyText, {"rows": "2"}),
+    ({"text": [1, 2], "label": [0, 1]}, InvalidRow, {"row": 1}),
+    ({"text": [["a"], ["b"]], "label": [0, 1]}, InvalidRow, {"row": 1}),
+    ({"text": ["a", "b"], "label": [0.0, 1.0]}, InvalidRow, {"row": 1}),
+    ({"text": ["a", "b"], "label": [0, 1], "split": [1, 2]}, InvalidRow, {"row": 1}),
+    ({"text": ["a", None], "label": [0, 1]}, MissingText, {"rows": "2"}),
     ({"text": ["a", "b"], "label": [None, 1]}, MissingLabel, {"rows": "1"}),
     ({"text": ["a", "b\0"], "label": [0, 1]}, NulByte, {"row": 2}),
     ({"text": NOT_UTF8, "label": [0, 1]}, WrongEncoding, {"row": 2}),
@@ -84,14 +83,14 @@ BAD: list[tuple[dict[str, Any], type[LoraCoreError], dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("columns", "error", "detail"), BAD)
-def test_unfit_content_is_refused_with_its_row(
+def test_invalid_row_is_reported(
     tmp_path: Path,
     columns: dict[str, Any],
     error: type[LoraCoreError],
     detail: dict[str, object],
 ) -> None:
     with pytest.raises(error) as refused:
-        files.read(write(tmp_path, columns), Columns())
+        files.read_rows(write(tmp_path, columns), ColumnSelection())
     assert refused.value.detail | detail == refused.value.detail
 
 
@@ -109,7 +108,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], byt
     path = write(tmp_path, {"text": ["a", "b"] * 50, "label": [0, 1] * 50})
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UnsupportedFormat, match=r"reviews\.parquet"):
-        files.read(path, Columns())
+        files.read_rows(path, ColumnSelection())
 
 
 class Keys(pe.KmsClient):  # type: ignore[misc]  # pyarrow has no types
@@ -131,23 +130,23 @@ def test_an_encrypted_file_is_refused(tmp_path: Path, plaintext_footer: bool) ->
     properties = pe.CryptoFactory(lambda _: Keys()).file_encryption_properties(connection, settings)
     path = write(tmp_path, {"text": ["a", "b"], "label": [0, 1]}, encryption_properties=properties)
     with pytest.raises(UnsupportedFormat, match="encrypted"):
-        files.read(path, Columns())
+        files.read_rows(path, ColumnSelection())
 
 
-def once(text: str, rows: int) -> pa.Array:
+def repeated_text(text: str, rows: int) -> pa.Array:
     """A text that the file holds once, whatever the number of rows."""
     return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text]))
 
 
 BOMBS: dict[str, Callable[[], pa.Array]] = {
-    "too many rows": lambda: once("x", 1_000_001),
-    "the same long text in many rows": lambda: once("x" * 900_000, 100_000),
+    "too many rows": lambda: repeated_text("x", 1_000_001),
+    "the same long text in many rows": lambda: repeated_text("x" * 900_000, 100_000),
     "one cell": lambda: pa.array(["x" * 20_000_000]),
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_small_file_that_decodes_to_very_much_is_refused(tmp_path: Path, bomb: str) -> None:
+def test_decompression_bomb_is_refused(tmp_path: Path, bomb: str) -> None:
     texts = BOMBS[bomb]()
     path = write(
         tmp_path,
@@ -163,17 +162,17 @@ def test_a_small_file_that_decodes_to_very_much_is_refused(tmp_path: Path, bomb:
     assert answer.stdout == "data_too_large True\n", answer.stderr
 
 
-def test_limits_hold_before_and_while_decoding(
+def test_limits_are_checked_before_and_while_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, {"text": ["a" * 100, "b" * 10] * 50, "label": [0, 1] * 50})
     for place, name, limit, what in (
-        ("parquet", "MAX_ROWS", 99, "the number of rows"),
-        ("parquet", "MAX_BYTES", 50, "its decoded size"),
-        ("arrow", "MAX_CELL", 20, "a cell in row 1"),
+        ("arrow", "MAX_ROWS", 99, "the number of rows"),
+        ("arrow", "MAX_BYTES", 50, "its decoded size"),
+        ("arrow", "MAX_CELL_CHARACTERS", 20, "a cell in row 1"),
         ("arrow", "MAX_BYTES", 5000, "the sum of cells"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(f"lora_core.data.{place}.{name}", limit)
             with pytest.raises(DataTooLarge, match=what):
-                files.read(path, Columns())
+                files.read_rows(path, ColumnSelection())

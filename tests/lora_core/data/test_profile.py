@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from lora_core.data import contents
-from lora_core.data.profile import Profile, describe
-from lora_core.data.rows import Columns
-from lora_core.errors.data import MissingColumn, MissingSplit, OneClass, UnseenLabel
+from lora_core.data.contents import DatasetProfile, describe
+from lora_core.data.rows import ColumnSelection
+from lora_core.errors.data import MissingColumn, MissingSplit, SingleClass, UnseenLabel
 from lora_core.specs.data import Split
 
 
 def inspect(
     path: Path, text: str = "text", label: str = "label", split: str | None = None
-) -> Profile:
-    return describe(contents.read(path, Columns(text, label, split)))
+) -> DatasetProfile:
+    return describe(contents.read_contents(path, ColumnSelection(text, label, split)))
 
 
 def write(tmp_path: Path, *rows: str, header: str = "text,label") -> Path:
@@ -23,7 +23,7 @@ def write(tmp_path: Path, *rows: str, header: str = "text,label") -> Path:
     return path
 
 
-def test_a_file_is_described(tmp_path: Path) -> None:
+def test_describe(tmp_path: Path) -> None:
     path = write(tmp_path, "good,10", "bad,9", " good ,10", "bad,10", "fine,9")
     profile = inspect(path)
     assert profile.model_dump() == {
@@ -47,7 +47,7 @@ def test_a_file_is_described(tmp_path: Path) -> None:
     assert list(profile.labels) == ["9", "10"]
 
 
-def test_labels_that_differ_in_case_or_white_space_only_are_found(tmp_path: Path) -> None:
+def test_similar_labels(tmp_path: Path) -> None:
     profile = inspect(
         write(tmp_path, "a,Lob", "b,lob", "c,LOB", "d,No go", "e,STRASSE", "f,Straße", "g,no  go")
     )
@@ -58,14 +58,14 @@ def test_labels_that_differ_in_case_or_white_space_only_are_found(tmp_path: Path
     )
 
 
-def test_texts_without_labels_are_described(tmp_path: Path) -> None:
+def test_describe_unlabeled_texts(tmp_path: Path) -> None:
     path = write(tmp_path, "1,good,train", "2,bad,x", "3, good ,", header="id,body,split")
-    profile = describe(contents.read(path, Columns("body", label=None)))
+    profile = describe(contents.read_contents(path, ColumnSelection("body", label=None)))
     assert (profile.rows, profile.duplicates, profile.max_characters) == (3, 1, 6)
     assert (profile.label_column, profile.split_column, profile.labels) == (None, None, {})
 
 
-def test_given_parts_are_counted_and_so_is_what_leaks(tmp_path: Path) -> None:
+def test_splits_and_leaked_rows_are_counted(tmp_path: Path) -> None:
     rows = ["a,1,train", "b,0,train", "a,1,test", "c,0,valid"]
     profile = inspect(write(tmp_path, *rows, header="text,label,split"))
     assert profile.split_column == "split"
@@ -73,7 +73,7 @@ def test_given_parts_are_counted_and_so_is_what_leaks(tmp_path: Path) -> None:
     assert profile.leaked == 1
 
 
-def test_columns_may_have_any_name(tmp_path: Path) -> None:
+def test_column_names_are_configurable(tmp_path: Path) -> None:
     path = write(tmp_path, "1,a,train", "0,b,train", header="stars,review,part")
     profile = inspect(path, "review", "stars", "part")
     assert (profile.text_column, profile.label_column, profile.split_column) == (
@@ -85,8 +85,8 @@ def test_columns_may_have_any_name(tmp_path: Path) -> None:
         inspect(path)
 
 
-def test_what_training_would_refuse_is_refused_here(tmp_path: Path) -> None:
-    with pytest.raises(OneClass):
+def test_data_that_training_refuses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SingleClass):
         inspect(write(tmp_path, "a,1", "b,1"))
     header = "text,label,split"
     with pytest.raises(UnseenLabel):
@@ -95,9 +95,9 @@ def test_what_training_would_refuse_is_refused_here(tmp_path: Path) -> None:
         inspect(write(tmp_path, "a,1,test", "b,0,test", header=header))
 
 
-def test_an_inspection_loads_neither_torch_nor_datasets() -> None:
+def test_inspection_does_not_import_torch_or_datasets() -> None:
     code = (
-        "import sys, lora_core.data.profile, lora_core.data.checks, lora_core.data.preview;"
+        "import sys, lora_core.data.contents, lora_core.data.checks, lora_core.data.contents;"
         "print(sorted({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

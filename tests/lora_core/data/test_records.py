@@ -10,12 +10,12 @@ def splits(*, train: str = "ab", test: str = "b", labels: tuple[str, ...] = ("x"
     return Splits(labels, made["train"], made["validation"], made["test"])
 
 
-def test_a_part_is_found_by_its_name() -> None:
+def test_examples_of_each_split() -> None:
     found = splits()
-    assert [found.part(split) for split in Split] == [found.train, found.validation, found.test]
+    assert [found.examples(split) for split in Split] == [found.train, found.validation, found.test]
 
 
-def test_the_digest_covers_texts_labels_order_and_parts() -> None:
+def test_digest_covers_texts_labels_order_and_splits() -> None:
     variants = [
         splits(),
         splits(train="bb"),
@@ -30,6 +30,6 @@ def test_the_digest_covers_texts_labels_order_and_parts() -> None:
     assert len(splits().digest) == 64
 
 
-def test_row_numbers_do_not_change_the_digest() -> None:
+def test_digest_ignores_row_numbers() -> None:
     one, two = (Splits(("x",), (Example(row, "a", 0),), (), ()) for row in (1, 2))
     assert one.digest == two.digest

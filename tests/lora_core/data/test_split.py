@@ -6,56 +6,64 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from lora_core.data.rows import Row
-from lora_core.data.split import Size, cap, draw, leaked, normalised
+from lora_core.data.rows import TextRow
+from lora_core.data.split import (
+    SplitSize,
+    count_leaked,
+    draw_splits,
+    normalize_text,
+    stratified_subset,
+)
 from lora_core.errors.data import TooFewRows
 from lora_core.specs.data import Split
 
-SIZES: dict[Split, Size] = {Split.VALIDATION: 0.1, Split.TEST: 0.2}
+SIZES: dict[Split, SplitSize] = {Split.VALIDATION: 0.1, Split.TEST: 0.2}
 
 
-def made(labels: str, texts: list[str] | None = None) -> list[Row]:
-    return [Row(i, texts[i] if texts else f"text {i}", label) for i, label in enumerate(labels)]
+def labeled_rows(labels: str, texts: list[str] | None = None) -> list[TextRow]:
+    return [TextRow(i, texts[i] if texts else f"text {i}", label) for i, label in enumerate(labels)]
 
 
 @st.composite
-def data_sets(draw_: st.DrawFn) -> list[Row]:
+def data_sets(draw_: st.DrawFn) -> list[TextRow]:
     """30 to 80 rows, three labels of unequal weight, many copies of the same texts."""
     n = draw_(st.integers(30, 80))
     variety = draw_(st.integers(20, 200))
     texts = st.integers(0, variety).map(lambda i: f" t\u00e9xt {i}" if i % 3 else f"te\u0301xt {i}")
     rows = draw_(st.lists(st.tuples(texts, st.sampled_from("aaaabbc")), min_size=n, max_size=n))
-    return [Row(i, text, label) for i, (text, label) in enumerate(rows, start=1)]
+    return [TextRow(i, text, label) for i, (text, label) in enumerate(rows, start=1)]
 
 
-def drawn(rows: list[Row], seed: int) -> dict[Split, list[Row]]:
+def draw_or_reject(rows: list[TextRow], seed: int) -> dict[Split, list[TextRow]]:
     """Parts of the usual sizes; data that is too small for them is passed over."""
     try:
-        return draw(rows, SIZES, seed)
+        return draw_splits(rows, SIZES, seed)
     except TooFewRows:
         reject()
 
 
 @given(data_sets(), st.integers(0, 2**32 - 1))
-def test_every_row_is_in_one_part_and_no_text_in_two(rows: list[Row], seed: int) -> None:
-    parts = drawn(rows, seed)
+def test_splits_partition_rows_without_leaks(rows: list[TextRow], seed: int) -> None:
+    parts = draw_or_reject(rows, seed)
     assert sorted(row.number for part in parts.values() for row in part) == [
         row.number for row in rows
     ]
-    texts = {part: {normalised(row.text) for row in of} for part, of in parts.items()}
+    texts = {part: {normalize_text(row.text) for row in of} for part, of in parts.items()}
     assert not texts[Split.TRAIN] & texts[Split.TEST]
     assert not texts[Split.TRAIN] & texts[Split.VALIDATION]
     assert not texts[Split.VALIDATION] & texts[Split.TEST]
-    assert leaked(parts) == 0
+    assert count_leaked(parts) == 0
 
 
 @given(data_sets(), st.integers(0, 9), st.randoms(use_true_random=False))
-def test_row_order_and_unicode_form_do_not_matter(
-    rows: list[Row], seed: int, random: Random
+def test_splits_ignore_row_order_and_unicode_form(
+    rows: list[TextRow], seed: int, random: Random
 ) -> None:
-    shuffled = [Row(row.number, unicodedata.normalize("NFC", row.text), row.label) for row in rows]
+    shuffled = [
+        TextRow(row.number, unicodedata.normalize("NFC", row.text), row.label) for row in rows
+    ]
     random.shuffle(shuffled)
-    parts, again = drawn(rows, seed), draw(shuffled, SIZES, seed)
+    parts, again = draw_or_reject(rows, seed), draw_splits(shuffled, SIZES, seed)
     for part in Split:
         numbers = sorted(row.number for row in parts[part])
         assert numbers == sorted(row.number for row in again[part])
@@ -67,11 +75,11 @@ def test_row_order_and_unicode_form_do_not_matter(
     st.integers(1, 5),
     st.integers(0, 9),
 )
-def test_counts_are_exact_and_labels_keep_their_share(
+def test_split_sizes_are_exact_and_stratified(
     labels: str, validation: int, test: int, seed: int
 ) -> None:
-    rows = made(labels)
-    parts = draw(rows, {Split.VALIDATION: validation, Split.TEST: test}, seed)
+    rows = labeled_rows(labels)
+    parts = draw_splits(rows, {Split.VALIDATION: validation, Split.TEST: test}, seed)
     assert (len(parts[Split.VALIDATION]), len(parts[Split.TEST])) == (validation, test)
     assert {row.label for row in parts[Split.TRAIN]} == set(labels)
     share = Counter(labels)
@@ -82,43 +90,43 @@ def test_counts_are_exact_and_labels_keep_their_share(
 
 
 @given(st.text("ab", min_size=40, max_size=80), st.integers(2, 9), st.integers(0, 9))
-def test_a_larger_training_set_contains_the_smaller_one(labels: str, size: int, seed: int) -> None:
-    rows = made(labels + "ab")
-    small = {row.number for row in cap(rows, size, of=len(rows), seed=seed)}
-    large = {row.number for row in cap(rows, size + 5, of=len(rows), seed=seed)}
+def test_larger_subset_contains_the_smaller_one(labels: str, size: int, seed: int) -> None:
+    rows = labeled_rows(labels + "ab")
+    small = {row.number for row in stratified_subset(rows, size, of=len(rows), seed=seed)}
+    large = {row.number for row in stratified_subset(rows, size + 5, of=len(rows), seed=seed)}
     assert len(small) == size
     assert small < large
 
 
 @settings(max_examples=25)
 @given(data_sets(), st.integers(3, 20))
-def test_a_capped_part_shows_every_label(rows: list[Row], size: int) -> None:
+def test_subset_contains_every_label(rows: list[TextRow], size: int) -> None:
     try:
-        kept = cap(rows, size, of=len(rows), seed=0)
+        kept = stratified_subset(rows, size, of=len(rows), seed=0)
     except TooFewRows:
         reject()
     assert len(kept) <= size
     by_text: dict[str, Counter[str]] = {}
     for row in rows:
-        by_text.setdefault(normalised(row.text), Counter())[row.label] += 1
+        by_text.setdefault(normalize_text(row.text), Counter())[row.label] += 1
     clear = {next(iter(labels)) for labels in by_text.values() if len(labels) == 1}
     assert clear <= {row.label for row in kept}
 
 
-def test_the_test_part_does_not_depend_on_the_size_of_validation() -> None:
-    rows = made("ab" * 100)
-    small = draw(rows, {Split.VALIDATION: 5, Split.TEST: 20}, 0)
-    large = draw(rows, {Split.VALIDATION: 50, Split.TEST: 20}, 0)
+def test_test_split_does_not_depend_on_validation_size() -> None:
+    rows = labeled_rows("ab" * 100)
+    small = draw_splits(rows, {Split.VALIDATION: 5, Split.TEST: 20}, 0)
+    large = draw_splits(rows, {Split.VALIDATION: 50, Split.TEST: 20}, 0)
     assert small[Split.TEST] == large[Split.TEST]
 
 
-def test_the_seed_decides() -> None:
-    rows = made("ab" * 100)
-    assert draw(rows, SIZES, 0)[Split.TEST] != draw(rows, SIZES, 1)[Split.TEST]
+def test_seed_changes_the_splits() -> None:
+    rows = labeled_rows("ab" * 100)
+    assert draw_splits(rows, SIZES, 0)[Split.TEST] != draw_splits(rows, SIZES, 1)[Split.TEST]
 
 
-def test_the_parts_are_the_same_on_every_machine() -> None:
-    parts = draw(made("ab" * 10), SIZES, 7)
+def test_splits_are_reproducible() -> None:
+    parts = draw_splits(labeled_rows("ab" * 10), SIZES, 7)
     assert {part.value: [row.number for row in of] for part, of in parts.items()} == {
         "test": [1, 6, 0, 5],
         "validation": [10, 7],
@@ -126,9 +134,9 @@ def test_the_parts_are_the_same_on_every_machine() -> None:
     }
 
 
-def test_copies_stay_together_whatever_their_labels() -> None:
+def test_duplicates_stay_together() -> None:
     texts = [f"text {i // 4}" for i in range(80)]
-    parts = draw(made("aabb" * 20, texts), SIZES, 0)
+    parts = draw_splits(labeled_rows("aabb" * 20, texts), SIZES, 0)
     for of in parts.values():
         assert len(of) % 4 == 0
         assert Counter(row.label for row in of)["a"] == len(of) / 2
@@ -143,21 +151,21 @@ def test_copies_stay_together_whatever_their_labels() -> None:
         ("ab" * 10, {Split.TEST: 0.99, Split.VALIDATION: 0.1}),
     ],
 )
-def test_too_few_rows_are_said_with_what_was_wanted(labels: str, sizes: dict[Split, Size]) -> None:
-    with pytest.raises(TooFewRows, match=r"distinct texts cannot give .* for test"):
-        draw(made(labels), sizes, 0)
+def test_too_few_rows_error_reports_the_request(labels: str, sizes: dict[Split, SplitSize]) -> None:
+    with pytest.raises(TooFewRows, match=r"distinct texts are not enough for .* for test"):
+        draw_splits(labeled_rows(labels), sizes, 0)
 
 
-def test_one_text_many_times_cannot_be_divided() -> None:
+def test_duplicates_of_one_text_cannot_be_split() -> None:
     with pytest.raises(TooFewRows, match="2 distinct texts"):
-        draw(made("ab" * 30, ["same a", "same b"] * 30), SIZES, 0)
+        draw_splits(labeled_rows("ab" * 30, ["same a", "same b"] * 30), SIZES, 0)
 
 
 @pytest.mark.parametrize("size", [1, 41, 0.9])
-def test_a_cap_must_be_within_what_there_is(size: Size) -> None:
+def test_subset_size_must_be_feasible(size: SplitSize) -> None:
     with pytest.raises(TooFewRows, match="for train"):
-        cap(made("ab" * 20), size, of=60, seed=0)
+        stratified_subset(labeled_rows("ab" * 20), size, of=60, seed=0)
 
 
-def test_a_share_may_round_up_over_what_is_left() -> None:
-    assert len(cap(made("ab" * 20), 0.7, of=59, seed=0)) == 40
+def test_share_may_round_up() -> None:
+    assert len(stratified_subset(labeled_rows("ab" * 20), 0.7, of=59, seed=0)) == 40

@@ -1,4 +1,4 @@
-"""Workbooks made by XlsxWriter, and by hand where nothing makes such."""
+"""Workbooks written by XlsxWriter, or by hand where it cannot write them."""
 
 import datetime
 import re
@@ -12,14 +12,14 @@ import pytest
 import xlsxwriter
 
 from lora_core.data import contents, files, load, table
-from lora_core.data.rows import Columns, Row
+from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
-    BrokenRows,
     DataTooLarge,
     EmptyData,
-    EmptyText,
+    InvalidRow,
     MissingSheet,
+    MissingText,
     UnsupportedFormat,
     WrongSeparator,
 )
@@ -39,8 +39,8 @@ def workbook(path: Path, sheets: Sheets, **options: Any) -> Path:
     return path
 
 
-def read(path: Path, sheet: str | None = None) -> list[Row]:
-    return files.read(path, Columns(sheet=sheet))
+def read(path: Path, sheet: str | None = None) -> list[TextRow]:
+    return files.read_rows(path, ColumnSelection(sheet=sheet))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def read(path: Path, sheet: str | None = None) -> list[Row]:
         (datetime.datetime(2026, 3, 31, 14, 30), "2026-03-31 14:30:00"),
     ],
 )
-def test_labels_are_written_as_people_see_them(tmp_path: Path, value: object, label: str) -> None:
+def test_labels_are_formatted_as_in_excel(tmp_path: Path, value: object, label: str) -> None:
     path = workbook(tmp_path / "a.xlsx", {"S": [["text", "label"], ["a", value], ["b", "y"]]})
     assert [row.label for row in read(path)] == [label, "y"]
 
@@ -74,23 +74,23 @@ def test_texts_may_be_numbers_and_have_several_lines(tmp_path: Path) -> None:
     assert [row.text for row in read(path)] == ["1917", "two\nlines, “ö”", "a\nb"]
 
 
-def test_rows_are_counted_as_the_program_shows_them(tmp_path: Path) -> None:
+def test_rows_are_numbered_as_in_excel(tmp_path: Path) -> None:
     sheet: list[list[Any]] = [[], ["text", "label"], ["a", "x"], [], ["b", "y"], [" ", None], []]
     path = workbook(tmp_path / "a.xlsx", {"S": sheet})
-    found, reading = files.read_opened(path, Columns())
-    assert found == [Row(1, "a", "x"), Row(3, "b", "y")]
+    found, reading = files.read_rows_and_info(path, ColumnSelection())
+    assert found == [TextRow(1, "a", "x"), TextRow(3, "b", "y")]
     assert reading.blank_rows == 2
     rows = [*sheet, ["c", None]]
-    with pytest.raises(LoraCoreError, match="no label in 1 of the rows, first in 6"):
+    with pytest.raises(LoraCoreError, match=r"rows without a label: 1 \(first: 6\)"):
         read(workbook(tmp_path / "a.xlsx", {"S": rows}))
 
 
-def test_the_first_sheet_with_rows_is_read_or_the_one_that_is_named(tmp_path: Path) -> None:
+def test_first_nonempty_or_named_sheet_is_read(tmp_path: Path) -> None:
     sheets: Sheets = {"Empty": [], "2025": ONE, "2026": [["text", "label"], ["c", 1], ["d", 2]]}
     path = workbook(tmp_path / "a.xlsx", sheets)
-    found = contents.read(path, Columns())
+    found = contents.read_contents(path, ColumnSelection())
     assert [row.text for row in found.rows] == ["a", "b"]
-    assert (found.reading.sheet, found.reading.sheets) == ("2025", ("Empty", "2025", "2026"))
+    assert (found.parse_info.sheet, found.parse_info.sheets) == ("2025", ("Empty", "2025", "2026"))
     assert [row.text for row in read(path, "2026")] == ["c", "d"]
     with pytest.raises(MissingSheet, match=r"no sheet '2024'. Sheets: Empty, 2025, 2026"):
         read(path, "2024")
@@ -98,20 +98,20 @@ def test_the_first_sheet_with_rows_is_read_or_the_one_that_is_named(tmp_path: Pa
         read(path, "Empty")
 
 
-def test_each_part_of_a_run_may_be_a_sheet(tmp_path: Path) -> None:
+def test_one_sheet_per_split(tmp_path: Path) -> None:
     sheets: Sheets = {"Train": ONE, "Test": [["text", "label"], ["c", "x"]]}
     path = workbook(tmp_path / "Reviews.XLSX", sheets)
     parts = {Split.TRAIN: f"{path}#Train", Split.TEST: f"{path}#Test"}
-    found = load.read(parts, Columns())
+    found = load.read_source(parts, ColumnSelection())
     assert {part: [row.text for row in rows] for part, rows in found.items()} == {
         Split.TRAIN: ["a", "b"],
         Split.TEST: ["c"],
     }
     with pytest.raises(MissingSheet, match=r"^Reviews\.XLSX has no sheet 'Dev'"):
-        load.read(f"{path}#Dev", Columns())
+        load.read_source(f"{path}#Dev", ColumnSelection())
 
 
-def test_a_hidden_sheet_is_read_only_by_its_name(tmp_path: Path) -> None:
+def test_hidden_sheet_is_read_by_name_only(tmp_path: Path) -> None:
     path = tmp_path / "a.xlsx"
     with xlsxwriter.Workbook(path) as made:
         made.add_worksheet("Shown")
@@ -124,14 +124,14 @@ def test_a_hidden_sheet_is_read_only_by_its_name(tmp_path: Path) -> None:
     assert len(read(path, "Hidden")) == 2
 
 
-def test_a_sheet_of_another_file_is_missing(tmp_path: Path) -> None:
+def test_sheet_of_a_csv_file_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\na,x\nb,y\n")
-    with pytest.raises(MissingSheet, match=r"only \.xlsx files have any"):
+    with pytest.raises(MissingSheet, match=r"only \.xlsx files have sheets"):
         read(path, "S")
 
 
-def test_formulas_give_what_was_computed_last(tmp_path: Path) -> None:
+def test_formulas_return_the_last_computed_value(tmp_path: Path) -> None:
     path = tmp_path / "a.xlsx"
     with xlsxwriter.Workbook(path) as made:
         sheet = made.add_worksheet()
@@ -140,19 +140,19 @@ def test_formulas_give_what_was_computed_last(tmp_path: Path) -> None:
         sheet.write_row(1, 1, ["x"])
         sheet.write_row(2, 0, ["b", "y"])
         sheet.write_formula(2, 2, "=1/0", None, "#DIV/0!")  # in a column that nobody reads
-    assert read(path) == [Row(1, "texts", "x"), Row(2, "b", "y")]
-    assert [record.cells["note"] for record in table.read(path, "text")] == ["", "#DIV/0!"]
+    assert read(path) == [TextRow(1, "texts", "x"), TextRow(2, "b", "y")]
+    assert [record.cells["note"] for record in table.read_records(path, "text")] == ["", "#DIV/0!"]
     with xlsxwriter.Workbook(path) as made:
         sheet = made.add_worksheet()
         sheet.write_row(0, 0, ["text", "label"])
         sheet.write_row(1, 0, ["a", "x"])
         sheet.write_row(2, 0, ["b"])
         sheet.write_formula(2, 1, "=VLOOKUP(1,D1:E2,2)", None, "#N/A")
-    with pytest.raises(BrokenRows, match="row 2: a formula gives the error #N/A"):
+    with pytest.raises(InvalidRow, match="row 2: a formula has the error #N/A"):
         read(path)
 
 
-def test_links_notes_and_what_the_library_would_lose_do_no_harm(tmp_path: Path) -> None:
+def test_links_comments_and_extensions_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.xlsx"
     with xlsxwriter.Workbook(path) as made:
         sheet = made.add_worksheet()
@@ -165,31 +165,31 @@ def test_links_notes_and_what_the_library_would_lose_do_no_harm(tmp_path: Path) 
         sheet.conditional_format(1, 0, 2, 0, {"type": "2_color_scale"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(BrokenRows, match="cell D2 is in a column without a name"):
+        with pytest.raises(InvalidRow, match="cell D2 is in a column without a name"):
             read(path)
 
 
-def test_one_column_with_all_cells_in_it_is_told(tmp_path: Path) -> None:
+def test_unsplit_column_is_reported(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", {"S": [["text;label"], ["a;x"], ["b;y"]]})
     with pytest.raises(WrongSeparator, match="seem to be separated by ';'"):
         read(path)
 
 
-def test_prediction_runs_get_whole_rows(tmp_path: Path) -> None:
+def test_read_records_returns_whole_rows(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", {"S": [["id", "text", "on"], [7, "a", True], [8, "b"]]})
-    assert [record.cells for record in table.read(path, "text")] == [
+    assert [record.cells for record in table.read_records(path, "text")] == [
         {"id": "7", "text": "a", "on": "true"},
         {"id": "8", "text": "b", "on": ""},
     ]
     workbook(path, {"S": [["id", "text"], [7, "a"], [8, None]]})
-    with pytest.raises(EmptyText):
-        list(table.read(path, "text"))
+    with pytest.raises(MissingText):
+        list(table.read_records(path, "text"))
 
 
 # -- hostile ones -----------------------------------------------------------------------------
 
 
-def rewritten(path: Path, part: str, change: Callable[[bytes], bytes]) -> Path:
+def rewrite_member(path: Path, part: str, change: Callable[[bytes], bytes]) -> Path:
     """The same archive with one part changed."""
     with zipfile.ZipFile(path) as archive:
         parts = {each.filename: archive.read(each) for each in archive.infolist()}
@@ -204,12 +204,12 @@ NAMES = (b"text", b"label")
 SHEET = "xl/worksheets/sheet1.xml"
 
 
-def in_rows(rows: bytes) -> Callable[[bytes], bytes]:
+def replace_rows(rows: bytes) -> Callable[[bytes], bytes]:
     data = b"<sheetData>" + rows + b"</sheetData>"
     return lambda xml: re.sub(b"<sheetData>.*</sheetData>", lambda _: data, xml, flags=re.DOTALL)
 
 
-def claimed(path: Path, size: int) -> None:
+def set_declared_size(path: Path, size: int) -> None:
     """The directory of the archive claims another size for the sheet."""
     content = bytearray(path.read_bytes())
     claim = content.rindex(SHEET.encode()) - 46 + 24
@@ -219,49 +219,49 @@ def claimed(path: Path, size: int) -> None:
 
 
 def unpacked_size(path: Path) -> None:
-    claimed(path, 501_000_000)
+    set_declared_size(path, 501_000_000)
 
 
 def more_than_it_claims(path: Path) -> None:
-    rewritten(path, SHEET, lambda xml: xml + b" " * 1_000_000)
-    claimed(path, 1_000)
+    rewrite_member(path, SHEET, lambda xml: xml + b" " * 1_000_000)
+    set_declared_size(path, 1_000)
 
 
-def columns(path: Path) -> None:
+def too_many_columns(path: Path) -> None:
     cells = b"".join(b'<c t="inlineStr"><is><t>c%d</t></is></c>' % i for i in range(20_000))
-    rewritten(path, SHEET, in_rows(b"<row>" + cells + b"</row>"))
+    rewrite_member(path, SHEET, replace_rows(b"<row>" + cells + b"</row>"))
 
 
-def far_row(path: Path) -> None:
+def distant_row(path: Path) -> None:
     cells = b"".join(b'<c t="inlineStr"><is><t>%b</t></is></c>' % name for name in NAMES)
     rows = b'<row r="1">%b</row><row r="9999999999">%b</row>' % (cells, cells)
-    rewritten(path, SHEET, in_rows(rows))
+    rewrite_member(path, SHEET, replace_rows(rows))
 
 
-def laughs(path: Path) -> None:
+def billion_laughs(path: Path) -> None:
     entities = b"".join(b'<!ENTITY e%d "%b">' % (i + 1, b"&e%d;" % i * 10) for i in range(12))
     doctype = b'<!DOCTYPE w [<!ENTITY e0 "ha">' + entities + b"]>"
     bomb = b'<row><c t="inlineStr"><is><t>&e12;</t></is></c></row>'
-    rewritten(path, SHEET, in_rows(bomb))
-    rewritten(path, SHEET, lambda xml: xml.replace(b"?>", b"?>" + doctype, 1))
+    rewrite_member(path, SHEET, replace_rows(bomb))
+    rewrite_member(path, SHEET, lambda xml: xml.replace(b"?>", b"?>" + doctype, 1))
 
 
-def outside(path: Path) -> None:
+def external_entity(path: Path) -> None:
     doctype = b'<!DOCTYPE w [<!ENTITY e SYSTEM "file:///etc/passwd">]>'
     row = b'<row><c t="inlineStr"><is><t>&e;</t></is></c></row>'
-    rewritten(path, SHEET, in_rows(row))
-    rewritten(path, SHEET, lambda xml: xml.replace(b"?>", b"?>" + doctype, 1))
+    rewrite_member(path, SHEET, replace_rows(row))
+    rewrite_member(path, SHEET, lambda xml: xml.replace(b"?>", b"?>" + doctype, 1))
 
 
-def no_strings(path: Path) -> None:
-    rewritten(path, "xl/sharedStrings.xml", lambda _: b"<sst/>")
+def no_shared_strings(path: Path) -> None:
+    rewrite_member(path, "xl/sharedStrings.xml", lambda _: b"<sst/>")
 
 
-def half(path: Path) -> None:
+def truncated_file(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
 
 
-def flipped(path: Path) -> None:
+def corrupt_sheet(path: Path) -> None:
     content = bytearray(path.read_bytes())
     at = content.index(SHEET.encode()) + 60
     content[at : at + 200] = bytes(200)
@@ -286,19 +286,19 @@ def password(path: Path) -> None:
     [
         (unpacked_size, DataTooLarge, "its unpacked size"),
         (more_than_it_claims, UnsupportedFormat, "damaged"),
-        (columns, DataTooLarge, "the number of columns"),
-        (far_row, DataTooLarge, "the number of rows"),
-        (laughs, UnsupportedFormat, "damaged"),
-        (outside, UnsupportedFormat, "damaged"),
-        (no_strings, UnsupportedFormat, "damaged"),
-        (half, UnsupportedFormat, "damaged"),
-        (flipped, UnsupportedFormat, "damaged"),
+        (too_many_columns, DataTooLarge, "the number of columns"),
+        (distant_row, DataTooLarge, "the number of rows"),
+        (billion_laughs, UnsupportedFormat, "damaged"),
+        (external_entity, UnsupportedFormat, "damaged"),
+        (no_shared_strings, UnsupportedFormat, "damaged"),
+        (truncated_file, UnsupportedFormat, "damaged"),
+        (corrupt_sheet, UnsupportedFormat, "damaged"),
         (other_archive, UnsupportedFormat, "damaged"),
         (no_archive, UnsupportedFormat, "not an Excel workbook"),
-        (password, UnsupportedFormat, "has a password, or is of an old kind; save it as .xlsx"),
+        (password, UnsupportedFormat, "has a password or an old format; save it as .xlsx"),
     ],
 )
-def test_a_workbook_that_is_none_or_would_fill_the_memory_is_refused(
+def test_damaged_or_huge_workbook_is_refused(
     tmp_path: Path, damage: Callable[[Path], None], error: type[LoraCoreError], message: str
 ) -> None:
     path = workbook(tmp_path / "a.xlsx", {"S": ONE})

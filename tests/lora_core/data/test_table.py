@@ -1,4 +1,4 @@
-"""Whole rows of a file, of each format."""
+"""Whole rows of files in each format."""
 
 import datetime
 import decimal
@@ -14,22 +14,22 @@ from lora_core.data import table
 from lora_core.data.table import Record
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
-    BrokenRows,
-    ColumnTaken,
     DataTooLarge,
     EmptyData,
-    EmptyText,
+    InvalidRow,
     MissingColumn,
+    MissingText,
+    ReservedColumn,
     WrongEncoding,
 )
 
 
 def read(path: Path, content: str | bytes, text_column: str = "text") -> list[Record]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(table.read(path, text_column))
+    return list(table.read_records(path, text_column))
 
 
-def test_a_row_of_csv_keeps_its_cells_and_their_order(tmp_path: Path) -> None:
+def test_csv_row_keeps_cells_in_order(tmp_path: Path) -> None:
     found = read(tmp_path / "a.csv", 'id,text,\n7,"a, ""b""\nc",x\n\n8,d,\n')
     assert found == [
         Record(1, 'a, "b"\nc', {"id": "7", "text": 'a, "b"\nc', "": "x"}),
@@ -38,21 +38,21 @@ def test_a_row_of_csv_keeps_its_cells_and_their_order(tmp_path: Path) -> None:
     assert list(found[0].cells) == ["id", "text", ""]
 
 
-def test_tsv_is_divided_by_tabs(tmp_path: Path) -> None:
+def test_tsv_cells_are_separated_by_tabs(tmp_path: Path) -> None:
     assert read(tmp_path / "a.tsv", "body\tn\na,b\t1\n", "body")[0].cells == {
         "body": "a,b",
         "n": "1",
     }
 
 
-def test_objects_of_jsonl_keep_what_they_have(tmp_path: Path) -> None:
+def test_jsonl_objects_are_kept_unchanged(tmp_path: Path) -> None:
     rows = [{"text": "a", "n": 1.5, "deep": {"x": [1, None]}}, {"other": True, "text": "b"}]
     found = read(tmp_path / "a.jsonl", "\n\n".join(map(json.dumps, rows)))
     assert [record.cells for record in found] == rows
     assert [record.number for record in found] == [1, 3]
 
 
-def test_cells_of_parquet_become_what_json_has(tmp_path: Path) -> None:
+def test_parquet_cells_are_converted_to_json(tmp_path: Path) -> None:
     moment = datetime.datetime(2026, 3, 1, 12, 30)
     columns: dict[str, Any] = {
         "text": pa.array(["a", "b", "c"]),
@@ -64,7 +64,7 @@ def test_cells_of_parquet_become_what_json_has(tmp_path: Path) -> None:
         "many": pa.array([[1, 2], [], None]),
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=2)
-    found = list(table.read(tmp_path / "a.parquet", "text"))
+    found = list(table.read_records(tmp_path / "a.parquet", "text"))
     assert [record.number for record in found] == [1, 2, 3]
     fixed = {"at": "2026-03-01 12:30:00", "price": "1.20"}
     assert [record.cells for record in found] == [
@@ -79,24 +79,24 @@ BAD: list[tuple[str, str | bytes, type[LoraCoreError], dict[str, object]]] = [
     ("a.csv", "\n", EmptyData, {}),
     ("a.jsonl", "\n", EmptyData, {}),
     ("a.csv", "body\na\n", MissingColumn, {"column": "text"}),
-    ("a.csv", "text,n,n\na,1,2\n", BrokenRows, {"row": 0}),
-    ("a.csv", "text,n\na\n", BrokenRows, {"row": 1}),
-    ("a.csv", "text,n\na,1\n ,2\n", EmptyText, {"rows": 2}),
+    ("a.csv", "text,n,n\na,1,2\n", InvalidRow, {"row": 0}),
+    ("a.csv", "text,n\na\n", InvalidRow, {"row": 1}),
+    ("a.csv", "text,n\na,1\n ,2\n", MissingText, {"rows": 2}),
     ("a.csv", b"text\na\n\x81\n", WrongEncoding, {"row": 2}),
-    ("a.csv", "text,predicted_label\na,b\n", ColumnTaken, {"column": "predicted_label"}),
-    ("a.csv", "text,predicted_scores.good\na,1\n", ColumnTaken, {}),
+    ("a.csv", "text,predicted_label\na,b\n", ReservedColumn, {"column": "predicted_label"}),
+    ("a.csv", "text,predicted_scores.good\na,1\n", ReservedColumn, {}),
     ("a.csv", ",".join(["text", *map(str, range(512))]) + "\n", DataTooLarge, {}),
-    ("a.jsonl", '{"text": "a"}\n{"n": 1}\n', BrokenRows, {"row": 2}),
-    ("a.jsonl", '{"text": "a"}\n{"text": null}\n', EmptyText, {"rows": 2}),
-    ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', BrokenRows, {"row": 2}),
-    ("a.jsonl", '{"text": "a", "n": 1e999}\n', BrokenRows, {"row": 1}),
-    ("a.jsonl", '{"text": "a", "n": "\\ud800"}\n', BrokenRows, {"row": 1}),
-    ("a.jsonl", '{"text": "a"}\n{"text": "b", "predicted_score": 1}\n', ColumnTaken, {}),
+    ("a.jsonl", '{"text": "a"}\n{"n": 1}\n', InvalidRow, {"row": 2}),
+    ("a.jsonl", '{"text": "a"}\n{"text": null}\n', MissingText, {"rows": 2}),
+    ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', InvalidRow, {"row": 2}),
+    ("a.jsonl", '{"text": "a", "n": 1e999}\n', InvalidRow, {"row": 1}),
+    ("a.jsonl", '{"text": "a", "n": "\\ud800"}\n', InvalidRow, {"row": 1}),
+    ("a.jsonl", '{"text": "a"}\n{"text": "b", "predicted_score": 1}\n', ReservedColumn, {}),
 ]
 
 
 @pytest.mark.parametrize(("name", "content", "error", "detail"), BAD)
-def test_what_cannot_be_answered_is_refused_with_its_row(
+def test_unpredictable_row_is_reported(
     tmp_path: Path,
     name: str,
     content: str | bytes,
@@ -108,14 +108,14 @@ def test_what_cannot_be_answered_is_refused_with_its_row(
     assert detail.items() <= refused.value.detail.items()
 
 
-def test_bytes_in_parquet_are_refused(tmp_path: Path) -> None:
+def test_binary_parquet_column_is_refused(tmp_path: Path) -> None:
     columns = {"text": pa.array(["a", "b"]), "image": pa.array([None, b"\xff"])}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    with pytest.raises(BrokenRows, match="row 2: a cell holds bytes"):
-        list(table.read(tmp_path / "a.parquet", "text"))
+    with pytest.raises(InvalidRow, match="row 2: a cell contains bytes"):
+        list(table.read_records(tmp_path / "a.parquet", "text"))
 
 
-def test_names_of_objects_are_counted_together(tmp_path: Path) -> None:
+def test_column_limit_counts_names_of_all_objects(tmp_path: Path) -> None:
     lines = [json.dumps({"text": "a", f"n{i}": i}) for i in range(513)]
     with pytest.raises(DataTooLarge, match="number of columns"):
         read(tmp_path / "a.jsonl", "\n".join(lines))

@@ -1,4 +1,4 @@
-"""Bases from the hub, against a stand-in on this machine."""
+"""Base models from the hub, against a local fake."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from tests.tiny_base import make_base, make_reviews
 
 LOCATE = """
 import sys
-from lora_core.encoders.load import locate
+from lora_core.encoders.load import resolve_base
 from lora_core.errors import LoraCoreError
 for base in sys.argv[1:]:
     try:
-        print(locate(base))
+        print(resolve_base(base))
     except LoraCoreError as error:
         print(f"{error.code}: {error}")
 """
@@ -55,7 +55,7 @@ def train(hub: HubStandIn, base: str, folder: Path) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
-def test_a_run_on_a_base_from_the_hub_fetches_no_pickle(hub: HubStandIn, tmp_path: Path) -> None:
+def test_no_pickle_is_downloaded_from_the_hub(hub: HubStandIn, tmp_path: Path) -> None:
     done = train(hub, "distilbert-base-uncased", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert manifest.verify(tmp_path / "out")["spec"]["base"] == "distilbert-base-uncased"
@@ -75,16 +75,16 @@ def locate(hub: HubStandIn, folder: Path, *bases: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_what_the_hub_does_not_give_is_said(hub: HubStandIn, tmp_path: Path) -> None:
+def test_hub_failures_are_reported(hub: HubStandIn, tmp_path: Path) -> None:
     nothing, pickled, broken = locate(hub, tmp_path, "org/nothing", "org/pickled", BROKEN)
     assert nothing.startswith("base_not_found: No base model 'org/nothing'")
     assert pickled.startswith("base_not_found: No base model 'org/pickled'")
     assert broken.startswith(f"hub_unavailable: The base '{BROKEN}' is not in the local cache")
-    assert "it answers 503" in broken
+    assert "it returned status 503" in broken
 
 
 @pytest.mark.slow
-def test_a_hub_that_is_gone_may_come_back(tmp_path: Path) -> None:
+def test_unreachable_hub_is_a_transient_error(tmp_path: Path) -> None:
     with HubStandIn(tmp_path) as hub:
         pass
     (gone,) = locate(hub, tmp_path, "org/base")

@@ -1,4 +1,4 @@
-"""Base models: what is loaded, and what is refused."""
+"""Base models: which are loaded, and which are refused."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_core.encoders.load import load_classifier, locate
-from lora_core.errors.base import (
+from lora_core.encoders.load import load_classifier, resolve_base
+from lora_core.errors.base_model import (
     BaseNotFound,
-    BrokenBase,
+    BaseNotLoadable,
     UnsafeWeights,
     UnsupportedEncoder,
     UntrustedCode,
@@ -26,9 +26,9 @@ def change_config(directory: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_weight_below_the_head_is_the_bases(tmp_path: Path, family: str) -> None:
+def test_encoder_weights_match_the_base_model(tmp_path: Path, family: str) -> None:
     directory = make_base(tmp_path / "base", family)
-    base = locate(str(directory))
+    base = resolve_base(str(directory))
     assert base.family.model_type == family
     model, _ = load_classifier(base, ["a", "b", "c"])
     stored = load_file(directory / "model.safetensors")
@@ -40,90 +40,90 @@ def test_every_weight_below_the_head_is_the_bases(tmp_path: Path, family: str) -
     assert model.config.label2id == {"a": 0, "b": 1, "c": 2}
 
 
-def test_a_head_with_the_same_labels_is_kept_and_any_other_is_drawn_anew(tmp_path: Path) -> None:
+def test_head_is_kept_only_with_the_same_labels(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base", id2label={0: "bad", 1: "good"},
                           label2id={"bad": 0, "good": 1})  # fmt: skip
     stored = load_file(directory / "model.safetensors")["classifier.weight"]
-    model, kept = load_classifier(locate(str(directory)), ["bad", "good"])
+    model, kept = load_classifier(resolve_base(str(directory)), ["bad", "good"])
     assert kept
     assert torch.equal(model.classifier.weight, stored)
-    model, kept = load_classifier(locate(str(directory)), ["good", "bad"])
+    model, kept = load_classifier(resolve_base(str(directory)), ["good", "bad"])
     assert not kept
     assert not torch.equal(model.classifier.weight, stored)
 
 
-def test_the_drawn_head_follows_the_seed(tmp_path: Path) -> None:
+def test_head_initialization_follows_the_seed(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        heads.append(load_classifier(locate(str(directory)), ["x", "y"])[0].classifier.weight)
+        heads.append(load_classifier(resolve_base(str(directory)), ["x", "y"])[0].classifier.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 
 
-def test_dropout_is_set_as_asked(tmp_path: Path) -> None:
-    base = locate(str(make_base(tmp_path / "base")))
+def test_dropout_is_applied(tmp_path: Path) -> None:
+    base = resolve_base(str(make_base(tmp_path / "base")))
     model, _ = load_classifier(base, ["x", "y"], encoder_dropout=0.25, head_dropout=0.5)
     rates = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert rates.pop("dropout") == 0.5
     assert set(rates.values()) == {0.25}
 
 
-def test_no_directory_no_base(tmp_path: Path) -> None:
-    with pytest.raises(BaseNotFound, match="no such directory"):
-        locate(str(tmp_path / "nothing"))
+def test_missing_directory(tmp_path: Path) -> None:
+    with pytest.raises(BaseNotFound, match="does not exist"):
+        resolve_base(str(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize("name", ["../x/../../etc", "file:///etc", "a/b/c", "C:\\base", "x y"])
-def test_what_is_no_name_is_no_base(name: str) -> None:
+def test_invalid_base_name(name: str) -> None:
     with pytest.raises(BaseNotFound):
-        locate(name)
+        resolve_base(name)
 
 
-def test_only_pickles_is_refused(tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
     with pytest.raises(UnsafeWeights, match=r"pytorch_model\.bin"):
-        locate(str(directory))
+        resolve_base(str(directory))
 
 
-def test_code_of_its_own_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_custom_code_is_refused_and_not_run(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
     marker = tmp_path / "ran"
     (directory / "modeling_x.py").write_text(f"open({str(marker)!r}, 'w')")
     change_config(directory, auto_map={"AutoModelForSequenceClassification": "modeling_x.X"})
     with pytest.raises(UntrustedCode):
-        locate(str(directory))
+        resolve_base(str(directory))
     assert not marker.exists()
 
 
-def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
+def test_unsupported_architecture_is_refused(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
     change_config(directory, model_type="gpt2")
     with pytest.raises(UnsupportedEncoder, match=r"'gpt2' model\. Supported: distilbert, bert"):
-        locate(str(directory))
+        resolve_base(str(directory))
 
 
-def test_a_missing_tensor_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_missing_tensor_is_reported(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
     tensors = load_file(directory / "model.safetensors")
     del tensors["distilbert.transformer.layer.1.ffn.lin1.weight"]
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BrokenBase, match=r"layer\.1\.ffn\.lin1\.weight"):
-        load_classifier(locate(str(directory)), ["x", "y"])
+    with pytest.raises(BaseNotLoadable, match=r"layer\.1\.ffn\.lin1\.weight"):
+        load_classifier(resolve_base(str(directory)), ["x", "y"])
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
-def test_a_broken_weight_file_is_an_error(tmp_path: Path, content: bytes) -> None:
+def test_damaged_weights_are_refused(tmp_path: Path, content: bytes) -> None:
     directory = make_base(tmp_path / "base")
     (directory / "model.safetensors").write_bytes(content)
-    with pytest.raises(BrokenBase):
-        load_classifier(locate(str(directory)), ["x", "y"])
+    with pytest.raises(BaseNotLoadable):
+        load_classifier(resolve_base(str(directory)), ["x", "y"])
 
 
-def test_a_config_that_is_no_json_is_an_error(tmp_path: Path) -> None:
+def test_invalid_config_is_refused(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
     (directory / "config.json").write_text("{")
-    with pytest.raises(BrokenBase, match="not JSON"):
-        locate(str(directory))
+    with pytest.raises(BaseNotLoadable, match="not JSON"):
+        resolve_base(str(directory))

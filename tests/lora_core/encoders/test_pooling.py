@@ -1,4 +1,4 @@
-"""The block that averages, against the mean itself and against stock transformers."""
+"""The mean pooling block, compared with the mean itself and with transformers."""
 
 import copy
 import json
@@ -11,13 +11,13 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import compatibility, methods
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.load import locate
+from lora_core.encoders.load import resolve_base
 from lora_core.encoders.modules import blocks
-from lora_core.encoders.pooling import pool
-from lora_core.errors.spec import LayerOutOfRange, PoolingFixed
+from lora_core.encoders.pooling import set_pooling
+from lora_core.errors.spec import LayerOutOfRange, PoolingNotChangeable
 from lora_core.fast import first_token
 from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, LoraSpec, ProbeSpec
-from lora_core.specs.pooling import FILE, Pooling
+from lora_core.specs.pooling import POOLING_FILE, Pooling
 from tests import tiny_base
 
 every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
@@ -25,10 +25,10 @@ IDS = torch.tensor([[2, 7, 9, 30, 3], [2, 8, 3, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
 
-def pooled(family: str, **changes: float) -> PreTrainedModel:
+def pooled_model(family: str, **changes: float) -> PreTrainedModel:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3, **changes)
-    pool(model, FAMILIES[family], Pooling.MEAN)
+    set_pooling(model, FAMILIES[family], Pooling.MEAN)
     return model
 
 
@@ -39,24 +39,24 @@ def first_states(model: PreTrainedModel) -> torch.Tensor:
 
 
 @every_family
-def test_the_first_token_becomes_the_normalized_mean(family: str) -> None:
+def test_first_token_is_the_normalized_mean(family: str) -> None:
     torch.manual_seed(0)
     plain = tiny_base.FAMILIES[family](labels=3)
     with torch.no_grad():
         states = plain.base_model(IDS, attention_mask=MASK).last_hidden_state
     mean = (states * MASK[..., None]).sum(dim=1) / MASK.sum(dim=1, keepdim=True)
-    found = first_states(pooled(family))
+    found = first_states(pooled_model(family))
     assert (F.cosine_similarity(found, F.layer_norm(mean, mean.shape[-1:])) > 0.9999).all()
-    alone = pooled(family).base_model(IDS[1:, :3]).last_hidden_state[0, 0]
+    alone = pooled_model(family).base_model(IDS[1:, :3]).last_hidden_state[0, 0]
     torch.testing.assert_close(found[1], alone, rtol=1e-4, atol=1e-5)
 
 
 @every_family
 @pytest.mark.parametrize("mask", [MASK, None], ids=["padded", "full"])
-def test_the_short_way_gives_what_the_block_gives(family: str, mask: torch.Tensor | None) -> None:
-    whole = pooled(family)
+def test_first_token_shortcut_matches_the_block(family: str, mask: torch.Tensor | None) -> None:
+    whole = pooled_model(family)
     short = copy.deepcopy(whole)
-    first_token.use(short, FAMILIES[family])
+    first_token.patch(short, FAMILIES[family])
     for model in (whole, short):
         model.zero_grad()
         model(IDS, attention_mask=mask).logits.square().sum().backward()
@@ -71,18 +71,18 @@ def test_the_short_way_gives_what_the_block_gives(family: str, mask: torch.Tenso
 
 
 @every_family
-def test_stock_transformers_reads_it_back(family: str, tmp_path: Path) -> None:
-    model = pooled(family)
+def test_transformers_loads_the_pooled_model(family: str, tmp_path: Path) -> None:
+    model = pooled_model(family)
     model.save_pretrained(tmp_path)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         found, kept = (m(IDS, attention_mask=MASK).logits for m in (again, model))
     torch.testing.assert_close(found, kept, rtol=0, atol=0)
-    pool(again, FAMILIES[family], Pooling.MEAN)  # has it already
+    set_pooling(again, FAMILIES[family], Pooling.MEAN)  # has it already
     assert len(blocks(again, FAMILIES[family])) == 3
     shape = compatibility.read_shape(json.loads((tmp_path / "config.json").read_text()), base="b")
     assert (shape.layers, shape.pooling) == (2, Pooling.MEAN)
-    with pytest.raises(PoolingFixed):
+    with pytest.raises(PoolingNotChangeable):
         compatibility.read_shape(again.config.to_dict(), base="b", pooling=Pooling.CLS)
 
 
@@ -92,29 +92,31 @@ def test_stock_transformers_reads_it_back(family: str, tmp_path: Path) -> None:
     [ProbeSpec(), BaselineSpec(blocks=1), LoraSpec(r=2), FullSpec()],
     ids=lambda method: method.type,
 )
-def test_it_never_trains_and_all_is_counted(family: str, method: EncoderMethod) -> None:
-    model = pooled(family)
+def test_pooling_block_is_frozen_and_counted(family: str, method: EncoderMethod) -> None:
+    model = pooled_model(family)
     shape = compatibility.read_shape(model.config.to_dict(), base="b")
-    built = methods.build(method)
+    built = methods.build_method(method)
     built.prepare(model, FAMILIES[family])
     assert not any(p.requires_grad for p in blocks(model, FAMILIES[family])[-1].parameters())
-    assert built.census(model) == compatibility.census(shape, method, n_labels=3)
+    assert built.count_parameters(model) == compatibility.count_parameters(
+        shape, method, n_labels=3
+    )
 
 
 @every_family
-def test_nothing_drops_out_in_it(family: str) -> None:
+def test_pooling_block_has_no_dropout(family: str) -> None:
     names = FAMILIES[family].dropouts
-    model = pooled(family, **dict.fromkeys(names, 0.5)).train()
+    model = pooled_model(family, **dict.fromkeys(names, 0.5)).train()
     block = blocks(model, FAMILIES[family])[-1]
     x = torch.randn(2, 5, 32)
     outs = [block(x, None) for _ in range(2)]
     torch.testing.assert_close(*(out[0] if isinstance(out, tuple) else out for out in outs))
 
 
-def test_a_layer_number_does_not_mean_it() -> None:
-    model = pooled("distilbert")
+def test_layer_numbers_exclude_the_pooling_block() -> None:
+    model = pooled_model("distilbert")
     with pytest.raises(LayerOutOfRange):
-        methods.build(LoraSpec(r=2, layers=(2,))).prepare(model, FAMILIES["distilbert"])
+        methods.build_method(LoraSpec(r=2, layers=(2,))).prepare(model, FAMILIES["distilbert"])
 
 
 @pytest.mark.parametrize(
@@ -127,11 +129,11 @@ def test_a_layer_number_does_not_mean_it() -> None:
         (None, Pooling.CLS),
     ],
 )
-def test_the_files_of_a_base_say_its_pooling(
+def test_pooling_is_read_from_the_base_model(
     tmp_path: Path, file: dict[str, object] | None, expected: Pooling
 ) -> None:
     base = tiny_base.make_base(tmp_path / "base")
     if file is not None:
-        (base / FILE).parent.mkdir()
-        (base / FILE).write_text(json.dumps(file))
-    assert compatibility.read_shape(locate(str(base)).config, base="b").pooling is expected
+        (base / POOLING_FILE).parent.mkdir()
+        (base / POOLING_FILE).write_text(json.dumps(file))
+    assert compatibility.read_shape(resolve_base(str(base)).config, base="b").pooling is expected

@@ -1,4 +1,4 @@
-"""The merged model in the hands of transformers, and what text-embeddings-inference asks of it."""
+"""Tests of the merged export with transformers, and for text-embeddings-inference."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from lora_core import manifest
 from lora_core.artifact import load_merged
-from lora_core.errors.export import OutExists
-from lora_core.export.merged import export
+from lora_core.errors.export import OutputExists
+from lora_core.export.merged import export_merged
 from lora_core.inference.predictor import Predictor
-from lora_core.specs.method import LoraSpec, Variant
+from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import FAMILIES
 
-# What its models read of a config; it stops where one is missing or null.
+# Config fields that text-embeddings-inference reads; it fails if one is missing or null.
 SIZES = {
     "distilbert": ("vocab_size", "dim", "n_layers", "n_heads", "hidden_dim"),
     "bert": (
@@ -47,30 +47,30 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_transformers_loads_it_strictly_and_answers_alike(family: str, tmp_path: Path) -> None:
-    artifact = make_lora_artifact(tmp_path, LoraSpec(variant=Variant.DORA, r=3), family=family)
+def test_transformers_loads_it_strictly_with_the_same_logits(family: str, tmp_path: Path) -> None:
+    artifact = make_lora_artifact(tmp_path, LoraSpec(variant=LoraVariant.DORA, r=3), family=family)
     out = tmp_path / "merged"
-    export(artifact, out)
+    export_merged(artifact, out)
     model, info = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
     assert not any(info.values()), info
     batch = AutoTokenizer.from_pretrained(out)(TEXTS, padding=True, return_tensors="pt")
     with torch.inference_mode():
         logits = model.eval()(**batch).logits
-    [kept, *_] = json.loads((artifact / "golden.json").read_text())
-    assert kept["text"] == TEXTS[0]
-    torch.testing.assert_close(logits[0], torch.tensor(kept["logits"]), rtol=1e-5, atol=1e-5)
-    answers = pipeline("text-classification", model=str(out), top_k=None)(TEXTS)
+    [reference, *_] = json.loads((artifact / "golden.json").read_text())
+    assert reference["text"] == TEXTS[0]
+    torch.testing.assert_close(logits[0], torch.tensor(reference["logits"]), rtol=1e-5, atol=1e-5)
+    predictions = pipeline("text-classification", model=str(out), top_k=None)(TEXTS)
     predicted = Predictor.load(artifact).predict(TEXTS)
-    for answer, expected in zip(answers, predicted, strict=True):
-        assert [each["label"] for each in answer] == [label for label, _ in expected]
+    for prediction, expected in zip(predictions, predicted, strict=True):
+        assert [each["label"] for each in prediction] == [label for label, _ in expected]
 
 
 @pytest.mark.parametrize("labels", [("bad", "good"), ("LABEL_0", "LABEL_1"), ("a", "b", "c")])
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_the_conditions_of_text_embeddings_inference(
+def test_requirements_of_text_embeddings_inference(
     family: str, labels: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Of `router/src/lib.rs` and of `bert.rs` and `distilbert.rs` in its candle backend."""
+    """Those of `router/src/lib.rs`, and of `bert.rs` and `distilbert.rs` in its candle backend."""
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), family=family, labels=labels)
     config = json.loads((artifact / "merged" / "config.json").read_text())
     assert config["architectures"] == [CLASSES[family]]
@@ -96,15 +96,15 @@ def test_the_conditions_of_text_embeddings_inference(
     assert not [name for name in names if not name.startswith((family, "pre_", "classifier"))]
 
 
-def test_a_text_is_not_cut_where_the_base_was(tmp_path: Path) -> None:
-    """The sample base cuts at 128 and pads to 128."""
+def test_tokenizer_does_not_truncate_like_the_base(tmp_path: Path) -> None:
+    """The sample base truncates at 128 tokens and pads to 128."""
     artifact = make_artifact(tmp_path / "made")
     tokens = AutoTokenizer.from_pretrained(artifact / "merged")(["film " * 300, "film"])
     assert [len(ids) for ids in tokens["input_ids"]] == [302, 3]
 
 
-def test_an_artifact_of_the_first_version_gets_its_labels_named(tmp_path: Path) -> None:
-    artifact = make_artifact(tmp_path / "made", labels=("LABEL_0", "LABEL_1"), favours="LABEL_1")
+def test_export_adds_labels_missing_in_version_0_1(tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "made", labels=("LABEL_0", "LABEL_1"), top_label="LABEL_1")
     path = artifact / "merged" / "config.json"
     config = json.loads(path.read_text())
     del config["id2label"], config["label2id"]
@@ -113,9 +113,9 @@ def test_an_artifact_of_the_first_version_gets_its_labels_named(tmp_path: Path) 
     facts.pop("files")
     (artifact / "manifest.json").unlink()
     manifest.write(artifact, facts)
-    export(artifact, tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert told["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}
+    export_merged(artifact, tmp_path / "out")
+    config_out = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config_out["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}
     assert load_merged(artifact).config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
-    with pytest.raises(OutExists):
-        export(artifact, tmp_path / "out")
+    with pytest.raises(OutputExists):
+        export_merged(artifact, tmp_path / "out")

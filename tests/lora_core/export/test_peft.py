@@ -1,4 +1,4 @@
-"""Our adapters in the hands of the real `peft` and of plain transformers."""
+"""Tests of exported adapters with `peft` and plain transformers."""
 
 import json
 import shutil
@@ -16,11 +16,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from lora_core import manifest
 from lora_core.artifact import load_merged
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.base import BaseNotFound
-from lora_core.errors.export import BaseDiffers, NoAdapter, OutExists
-from lora_core.export.peft import export
+from lora_core.errors.base_model import BaseNotFound
+from lora_core.errors.export import BaseMismatch, NoAdapter, OutputExists
+from lora_core.export.peft import export_adapter
 from lora_core.inference.predictor import Predictor
-from lora_core.specs.method import Head, LoraSpec, Role, Variant
+from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import FAMILIES, make_base
@@ -30,77 +30,77 @@ TEXTS = ["a good film", "not a very good story and it was boring", "dull", "the 
 
 
 def logits(model: PreTrainedModel, tokenizer: Path) -> Tensor:
-    """As somebody would compute them who knows nothing of loraworks."""
+    """Compute logits with plain transformers."""
     batch = AutoTokenizer.from_pretrained(tokenizer)(TEXTS, padding=True, return_tensors="pt")
     with torch.inference_mode():
         out: Tensor = model.eval()(**batch).logits
     return out
 
 
-def in_peft(out: Path) -> PreTrainedModel:
-    """Loaded by PEFT, which warns of what is missing."""
+def load_with_peft(out: Path) -> PreTrainedModel:
+    """Load an adapter with PEFT, which warns of missing tensors."""
     base = AutoModelForSequenceClassification.from_pretrained(out / "base")
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         wrapped = PeftModel.from_pretrained(base, out)
-    assert not [each for each in said if "missing" in str(each.message).lower()]
+    assert not [each for each in caught if "missing" in str(each.message).lower()]
     return wrapped
 
 
-def check(artifact: Path, out: Path) -> None:
+def check_logits(artifact: Path, out: Path) -> None:
     expected = logits(load_merged(artifact), artifact / manifest.MERGED)
-    torch.testing.assert_close(logits(in_peft(out), out), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits(load_with_peft(out), out), expected, rtol=1e-5, atol=1e-5)
     if json.loads((out / "adapter_config.json").read_text())["use_dora"]:
-        return  # transformers 5.24 says nothing and loads no magnitude, also of PEFT's own adapters
+        return  # transformers 5.24 silently loads no magnitude, not even of PEFT's own adapters
     direct = AutoModelForSequenceClassification.from_pretrained(out)
     torch.testing.assert_close(logits(direct, out), expected, rtol=1e-5, atol=1e-5)
     assert direct.config.id2label == {0: "bad", 1: "good"}
 
 
-# Each role with one variant and each variant on all roles; all with all at length.
+# Fast: each role with one variant, and each variant on all roles. Slow: all combinations.
 CASES = [
     pytest.param(
         *(family, targets, variant),
-        marks=() if variant is Variant.LORA or targets == tuple(Role) else pytest.mark.slow,
+        marks=() if variant is LoraVariant.LORA or targets == tuple(Role) else pytest.mark.slow,
         id="-".join((family, *targets, variant)),
     )
-    for family, targets, variant in product(FAMILIES, TARGETS, Variant)
+    for family, targets, variant in product(FAMILIES, TARGETS, LoraVariant)
 ]
 
 
 @pytest.mark.parametrize(("family", "targets", "variant"), CASES)
-def test_every_variant_on_every_target_gives_the_same_logits(
-    family: str, targets: tuple[Role, ...], variant: Variant, tmp_path: Path
+def test_variants_and_targets_give_the_same_logits(
+    family: str, targets: tuple[Role, ...], variant: LoraVariant, tmp_path: Path
 ) -> None:
     spec = LoraSpec(variant=variant, r=3, alpha=1.5, targets=targets)
     artifact = make_lora_artifact(tmp_path, spec, family=family)
-    export(artifact, tmp_path / "peft")
-    check(artifact, tmp_path / "peft")
+    export_adapter(artifact, tmp_path / "peft")
+    check_logits(artifact, tmp_path / "peft")
     adapters = [name for name in load_file(tmp_path / "peft/adapter_model.safetensors")
                 if name.endswith("lora_A.weight")]  # fmt: skip
     assert len(adapters) == 2 * sum(2 if role is Role.MLP else 1 for role in targets)
 
 
-@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("head", list(HeadMode))
 @pytest.mark.parametrize(
     "variant",
-    [pytest.param(v, marks=() if v is Variant.LORA else pytest.mark.slow) for v in Variant],
+    [pytest.param(v, marks=() if v is LoraVariant.LORA else pytest.mark.slow) for v in LoraVariant],
 )
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_whatever_happened_to_the_head(
-    family: str, variant: Variant, head: Head, tmp_path: Path
+def test_head_modes_give_the_same_logits(
+    family: str, variant: LoraVariant, head: HeadMode, tmp_path: Path
 ) -> None:
     spec = LoraSpec(variant=variant, r=3, alpha=2, targets=(Role.QUERY,), layers=(1,), head=head)
     artifact = make_lora_artifact(tmp_path, spec, family=family)
-    export(artifact, tmp_path / "peft")
-    check(artifact, tmp_path / "peft")
+    export_adapter(artifact, tmp_path / "peft")
+    check_logits(artifact, tmp_path / "peft")
 
 
-def test_the_folder_holds_what_others_expect(tmp_path: Path) -> None:
-    spec = LoraSpec(variant=Variant.UNSCALED, r=4, alpha=0.75, targets=(Role.MLP,))
+def test_exported_files(tmp_path: Path) -> None:
+    spec = LoraSpec(variant=LoraVariant.UNSCALED, r=4, alpha=0.75, targets=(Role.MLP,))
     artifact = make_lora_artifact(tmp_path, spec, family="bert")
     out = tmp_path / "peft"
-    export(artifact, out)
+    export_adapter(artifact, out)
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["lora_alpha"] == 3
     assert config["base_model_name_or_path"] == str(out / "base")
@@ -114,50 +114,50 @@ def test_the_folder_holds_what_others_expect(tmp_path: Path) -> None:
     assert not [name for name in tensors if "attention" in name or "modules_to_save" in name]
 
 
-def test_the_base_may_have_moved(tmp_path: Path) -> None:
+def test_moved_base(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
     (tmp_path / "base").rename(tmp_path / "moved")
     with pytest.raises(BaseNotFound):
-        export(artifact, tmp_path / "peft")
+        export_adapter(artifact, tmp_path / "peft")
     assert not (tmp_path / "peft").exists()
-    export(artifact, tmp_path / "peft", base=str(tmp_path / "moved"))
-    check(artifact, tmp_path / "peft")
+    export_adapter(artifact, tmp_path / "peft", base=str(tmp_path / "moved"))
+    check_logits(artifact, tmp_path / "peft")
 
 
-def test_another_base_is_refused(tmp_path: Path) -> None:
+def test_different_base_is_rejected(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
     other = make_base(tmp_path / "other", seed=1)
-    with pytest.raises(BaseDiffers, match="--base"):
-        export(artifact, tmp_path / "peft", base=str(other))
+    with pytest.raises(BaseMismatch, match="--base"):
+        export_adapter(artifact, tmp_path / "peft", base=str(other))
     assert not (tmp_path / "peft").exists()
     assert list(tmp_path.glob(".making-*")) == []
 
 
-def test_a_folder_with_something_in_it_stays_as_it_is(tmp_path: Path) -> None:
+def test_directory_with_content_is_not_changed(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
     (tmp_path / "peft").mkdir()
     (tmp_path / "peft" / "mine").touch()
-    with pytest.raises(OutExists):
-        export(artifact, tmp_path / "peft")
+    with pytest.raises(OutputExists):
+        export_adapter(artifact, tmp_path / "peft")
     assert [path.name for path in (tmp_path / "peft").iterdir()] == ["mine"]
 
 
-def test_a_model_without_an_adapter_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_model_without_adapter_or_corrupt_model_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(NoAdapter, match="transformers"):
-        export(make_artifact(tmp_path / "full"), tmp_path / "peft")
+        export_adapter(make_artifact(tmp_path / "full"), tmp_path / "peft")
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
     (artifact / "golden.json").write_text("[]")
     with pytest.raises(ArtifactCorrupt):
-        export(artifact, tmp_path / "peft")
+        export_adapter(artifact, tmp_path / "peft")
 
 
-def test_the_export_of_a_moved_folder_still_answers(tmp_path: Path) -> None:
+def test_moved_export_gives_the_same_logits(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
-    export(artifact, tmp_path / "peft")
+    export_adapter(artifact, tmp_path / "peft")
     moved = Path(shutil.move(tmp_path / "peft", tmp_path / "elsewhere"))
     expected = Predictor.load(artifact)
     torch.testing.assert_close(
-        logits(in_peft(moved), moved),
+        logits(load_with_peft(moved), moved),
         expected.forward(expected.encode(TEXTS)),
         rtol=1e-5,
         atol=1e-5,

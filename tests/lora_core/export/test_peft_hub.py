@@ -1,4 +1,4 @@
-"""An adapter on a base that the hub has: it is named, and not sent along."""
+"""Tests of exporting an adapter on a hub model, which is referenced and not copied."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import make_base
 
 
-def test_the_base_is_named_by_its_commit_and_found_again(tmp_path: Path) -> None:
+def test_export_names_the_commit_of_the_base(tmp_path: Path) -> None:
     base = make_base(tmp_path / "hub" / "models" / "org" / "tiny")
-    made = make_lora_artifact(tmp_path, LoraSpec(r=2), base=base)
-    facts = manifest.read(made)
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), base=base)
+    facts = manifest.read(artifact)
     facts["spec"]["base"] = "org/tiny"
     facts.pop("files")
-    (made / "manifest.json").unlink()
-    manifest.write(made, facts)
+    (artifact / "manifest.json").unlink()
+    manifest.write(artifact, facts)
     with HubStandIn(tmp_path / "hub") as hub:
         environment = {**os.environ, **hub.environment(tmp_path / "cache")}
         for command in (

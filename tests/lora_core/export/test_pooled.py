@@ -1,4 +1,4 @@
-"""A model whose head reads the mean, in the hands of PEFT, transformers and its pipeline."""
+"""Tests of exporting mean-pooled models to PEFT, transformers and its pipeline."""
 
 import json
 import math
@@ -15,14 +15,14 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
 from tests.listener import Listener
 from tests.lora_core.export.test_merged import SIZES
-from tests.lora_core.export.test_peft import in_peft
+from tests.lora_core.export.test_peft import load_with_peft
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
-CLOSE = 1e-4
+TOLERANCE = 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_everybody_gives_the_same_logits(family: str, tmp_path: Path) -> None:
+def test_exports_give_the_same_logits(family: str, tmp_path: Path) -> None:
     base = make_base(tmp_path / "a base", family)
     spec = TrainSpec.model_validate({
         "method": {"type": "lora", "r": 2},
@@ -33,33 +33,33 @@ def test_everybody_gives_the_same_logits(family: str, tmp_path: Path) -> None:
         "runtime": {"precision": "fp32", "threads": 1},
         "result": {"cross_validation": False},
     })  # fmt: skip
-    heard, artifact = Listener(), tmp_path / "artifact"
-    run(spec, out_dir=artifact, observer=heard, stop=heard)
+    listener, artifact = Listener(), tmp_path / "artifact"
+    run(spec, out_dir=artifact, observer=listener, stop=listener)
     texts, expected = load_golden(artifact)
-    merged.export(artifact, tmp_path / "merged")
-    peft.export(artifact, tmp_path / "peft")
+    merged.export_merged(artifact, tmp_path / "merged")
+    peft.export_adapter(artifact, tmp_path / "peft")
 
-    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    merged_model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     for model, folder in (
-        (plain, tmp_path / "merged"),
-        (in_peft(tmp_path / "peft").eval(), tmp_path / "peft"),
+        (merged_model, tmp_path / "merged"),
+        (load_with_peft(tmp_path / "peft").eval(), tmp_path / "peft"),
     ):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         batch = tokenizer(texts, padding=True, return_tensors="pt")
         with torch.inference_mode():
             logits = model(**batch).logits
-        torch.testing.assert_close(logits, torch.from_numpy(expected), rtol=0, atol=CLOSE)
+        torch.testing.assert_close(logits, torch.from_numpy(expected), rtol=0, atol=TOLERANCE)
 
-    answers = pipeline("text-classification", model=str(tmp_path / "merged"), top_k=None)(texts)
-    for answer, row in zip(answers, expected, strict=True):
-        score = max(each["score"] for each in answer)
+    predictions = pipeline("text-classification", model=str(tmp_path / "merged"), top_k=None)(texts)
+    for prediction, row in zip(predictions, expected, strict=True):
+        score = max(each["score"] for each in prediction)
         assert score == pytest.approx(max(1 / (1 + math.exp(row[1 - i] - row[i])) for i in (0, 1)),
-                                      abs=CLOSE)  # fmt: skip
+                                      abs=TOLERANCE)  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_block_that_averages_is_one_of_those_in_the_config(family: str, tmp_path: Path) -> None:
-    """text-embeddings-inference reads as many blocks as the config says, by their names."""
+def test_pooling_block_is_counted_in_the_config(family: str, tmp_path: Path) -> None:
+    """text-embeddings-inference loads as many blocks as the config says, by name."""
     base = make_base(tmp_path / "a base", family)
     spec = TrainSpec.model_validate({
         "method": {"type": "probe"},
@@ -68,12 +68,12 @@ def test_the_block_that_averages_is_one_of_those_in_the_config(family: str, tmp_
         "data": {"source": str(make_reviews(tmp_path / "texts.csv"))},
         "runtime": {"precision": "fp32", "threads": 1},
     })  # fmt: skip
-    heard = Listener()
-    run(spec, out_dir=tmp_path / "artifact", observer=heard, stop=heard)
+    listener = Listener()
+    run(spec, out_dir=tmp_path / "artifact", observer=listener, stop=listener)
     folder = tmp_path / "artifact" / "merged"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with safe_open(folder / "model.safetensors", "pt") as file:
         parts = {part for name in file.keys() for part in name.split(".") if part.isdigit()}  # noqa: SIM118
     layers = next(name for name in SIZES[family] if "layers" in name)
     assert parts == {str(number) for number in range(config[layers])}
-    assert config[layers] == 3  # two that learned, one that averages
+    assert config[layers] == 3  # two pretrained blocks, one pooling block

@@ -22,7 +22,7 @@ every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
 def lora(family: str, *targets: Role) -> torch.nn.Module:
     torch.manual_seed(0)
     model: torch.nn.Module = tiny_base.FAMILIES[family]()
-    methods.build(LoraSpec(r=2, targets=targets)).prepare(model, FAMILIES[family])
+    methods.build_method(LoraSpec(r=2, targets=targets)).prepare(model, FAMILIES[family])
     for name, parameter in model.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
@@ -42,7 +42,7 @@ def answers(model: torch.nn.Module, *, autocast: bool) -> list[Tensor]:
 def test_answers_and_gradients_are_the_same_bits(family: str, autocast: bool) -> None:
     model = lora(family, Role.QUERY, Role.VALUE)
     held = copy.deepcopy(model)
-    cast_weights.use(blocks(held, FAMILIES[family]), torch.bfloat16)
+    cast_weights.patch(blocks(held, FAMILIES[family]), torch.bfloat16)
     pairs = zip(answers(model, autocast=autocast), answers(held, autocast=autocast), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
@@ -57,7 +57,7 @@ def test_what_is_held_is_not_cast_again() -> None:
         return sum(event.name == "aten::_to_copy" for event in profile.events())
 
     before = casts()
-    cast_weights.use(blocks(model, FAMILIES["bert"]), torch.bfloat16)
+    cast_weights.patch(blocks(model, FAMILIES["bert"]), torch.bfloat16)
     # Weight and bias of key, attention output and both feed-forward layers, of two blocks.
     assert before - casts() == 2 * 4 * 2
 
@@ -65,7 +65,7 @@ def test_what_is_held_is_not_cast_again() -> None:
 @every_family
 def test_merging_changes_the_answer_of_a_held_model(family: str) -> None:
     model = lora(family, *Role)
-    cast_weights.use(blocks(model, FAMILIES[family]), torch.bfloat16)
+    cast_weights.patch(blocks(model, FAMILIES[family]), torch.bfloat16)
     expected = answers(model, autocast=False)[0]
     merge_adapters(model)
     for autocast, tolerance in ((False, 1e-5), (True, 0.05)):

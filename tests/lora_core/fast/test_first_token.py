@@ -25,12 +25,12 @@ def test_logits_and_gradients_are_those_of_the_whole_block(
 ) -> None:
     torch.manual_seed(0)
     whole = tiny_base.FAMILIES[family](labels=3)
-    methods.build(method).prepare(whole, FAMILIES[family])
+    methods.build_method(method).prepare(whole, FAMILIES[family])
     for name, parameter in whole.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
     short = copy.deepcopy(whole)
-    first_token.use(short, FAMILIES[family])
+    first_token.patch(short, FAMILIES[family])
 
     gradients = []
     for model in (whole, short):
@@ -57,13 +57,13 @@ def test_logits_and_gradients_are_those_of_the_whole_block(
 def test_an_adapter_with_dropout_sees_every_token(family: str, role: Role) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
-    methods.build(LoraSpec(r=2, dropout=0.5, targets=(role,), layers=(1,))).prepare(
+    methods.build_method(LoraSpec(r=2, dropout=0.5, targets=(role,), layers=(1,))).prepare(
         model, FAMILIES[family]
     )
     for name, parameter in model.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
-    first_token.use(model, FAMILIES[family])
+    first_token.patch(model, FAMILIES[family])
     model.eval()
     assert torch.equal(model(IDS).logits, model(IDS).logits)
     model.train()
@@ -74,7 +74,7 @@ def test_an_adapter_with_dropout_sees_every_token(family: str, role: Role) -> No
 def test_the_last_block_returns_one_token_and_keeps_its_names(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
     names = set(model.state_dict())
-    first_token.use(model, FAMILIES[family])
+    first_token.patch(model, FAMILIES[family])
     assert model.base_model(IDS).last_hidden_state.shape == (2, 1, 32)
     assert set(model.state_dict()) == names
 
@@ -87,7 +87,7 @@ def test_dropout_acts_in_training(family: str) -> None:
         else {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5}
     )
     model = tiny_base.FAMILIES[family](**rates)
-    first_token.use(model, FAMILIES[family])
+    first_token.patch(model, FAMILIES[family])
     assert torch.equal(model(IDS).logits, model(IDS).logits)
     model.train()
     assert not torch.equal(model(IDS).logits, model(IDS).logits)

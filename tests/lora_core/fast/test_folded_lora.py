@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lora_core.fast.folded_lora import TOKENS_PER_RANK, folded, pays
+from lora_core.fast.folded_lora import TOKENS_PER_RANK, folded_forward, is_faster
 from lora_core.layers.lora import LoraLinear
 
 
@@ -19,7 +19,7 @@ def trained(*, d_in: int = 96, d_out: int = 64, bias: bool = True) -> LoraLinear
 def test_the_gradients_are_those_of_the_function(bias: bool) -> None:
     layer = trained(d_in=6, d_out=5, bias=bias).double()
     x = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, *_: folded(layer, x), (x, layer.A, layer.B))
+    assert torch.autograd.gradcheck(lambda x, *_: folded_forward(layer, x), (x, layer.A, layer.B))
 
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 1e-2)])
@@ -29,7 +29,11 @@ def test_it_is_the_plain_way(bf16: bool, tolerance: float) -> None:
     for fast in (False, True):
         free = (x.clone().requires_grad_(), layer.A, layer.B)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            y = folded(layer, free[0]) if fast else layer.base(free[0]) + layer.low_rank(free[0])
+            y = (
+                folded_forward(layer, free[0])
+                if fast
+                else layer.base(free[0]) + layer.low_rank_update(free[0])
+            )
         results.append([y, *torch.autograd.grad(y, free, dy.to(y.dtype))])
     for plain, fast in zip(*results, strict=True):
         assert fast.dtype == plain.dtype
@@ -38,7 +42,7 @@ def test_it_is_the_plain_way(bf16: bool, tolerance: float) -> None:
 
 def test_the_lowest_layer_sends_no_gradient_below() -> None:
     layer, x = trained(), torch.randn(7, 96)
-    torch.autograd.backward(folded(layer, x).sum())
+    torch.autograd.backward(folded_forward(layer, x).sum())
     assert x.grad is None
     assert layer.A.grad is not None
 
@@ -54,7 +58,7 @@ def test_no_gradient_is_made_for_what_does_not_train(monkeypatch: pytest.MonkeyP
         return c
 
     monkeypatch.setattr(Tensor, "__matmul__", watched)
-    torch.autograd.backward(folded(layer, x).sum())
+    torch.autograd.backward(folded_forward(layer, x).sum())
     assert products == [(7, 96), (7, 4), (64, 4)]  # dX, x Aᵀ, dB
     assert layer.A.grad is None
 
@@ -62,8 +66,8 @@ def test_no_gradient_is_made_for_what_does_not_train(monkeypatch: pytest.MonkeyP
 def test_few_tokens_and_dropout_take_the_plain_way() -> None:
     layer = trained()
     enough = TOKENS_PER_RANK * layer.r
-    assert pays(layer, torch.randn(2, enough // 2, 96))
-    assert not pays(layer, torch.randn(enough - 1, 96))
+    assert is_faster(layer, torch.randn(2, enough // 2, 96))
+    assert not is_faster(layer, torch.randn(enough - 1, 96))
     layer.dropout.p = 0.1
-    assert not pays(layer, torch.randn(enough, 96))
-    assert pays(layer.eval(), torch.randn(enough, 96))
+    assert not is_faster(layer, torch.randn(enough, 96))
+    assert is_faster(layer.eval(), torch.randn(enough, 96))

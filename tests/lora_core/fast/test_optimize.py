@@ -7,32 +7,34 @@ import pytest
 import torch
 
 from lora_core import methods
-from lora_core.data.tokenized_split import Part
+from lora_core.data.tokenized_split import TokenizedSplit
 from lora_core.encoders import FAMILIES
 from lora_core.fast.optimize import optimize
 from lora_core.forward import Forward
 from lora_core.layers.lora import LoraLinear
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Variant
+from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, LoraVariant
 from tests import tiny_base
 from tests.listener import Listener
 
 LENGTHS = (3, 40, 17, 40)  # tokens
-PULSE = Pulse(Listener(), Listener())
+PULSE = ProgressReporter(Listener(), Listener())
 MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
-def texts() -> Part:
+def texts() -> TokenizedSplit:
     drawn = np.random.default_rng(0)
     ids = [drawn.integers(5, 60, n, dtype=np.int32) for n in LENGTHS]
-    return Part(Split.TRAIN, ids, np.array(LENGTHS), np.zeros(len(ids), dtype=np.int64), pad=0)
+    return TokenizedSplit(
+        Split.TRAIN, ids, np.array(LENGTHS), np.zeros(len(ids), dtype=np.int64), pad=0
+    )
 
 
 @pytest.mark.parametrize(
     "method",
-    [LoraSpec(r=2), LoraSpec(r=2, variant=Variant.DORA), FullSpec(), BaselineSpec(blocks=1)],
+    [LoraSpec(r=2), LoraSpec(r=2, variant=LoraVariant.DORA), FullSpec(), BaselineSpec(blocks=1)],
     ids=lambda method: f"{method.type}-{getattr(method, 'variant', '')}",
 )
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
@@ -41,14 +43,14 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
 ) -> None:
     torch.manual_seed(0)
     plain = tiny_base.FAMILIES[family](labels=3).eval()
-    methods.build(method).prepare(plain, FAMILIES[family])
+    methods.build_method(method).prepare(plain, FAMILIES[family])
     for name, parameter in plain.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
     fast, every = copy.deepcopy(plain), range(len(LENGTHS))
     forward = optimize(
         fast, FAMILIES[family], MACHINE, {Split.TRAIN: texts()},
-        encoder_dropout=0.0, micro_batch_tokens=100, pulse=PULSE, environment={},
+        encoder_dropout=0.0, micro_batch_tokens=100, progress=PULSE, environment={},
     )  # fmt: skip
     expected, found = Forward(plain, MACHINE)(texts(), every), forward(texts(), every)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -67,11 +69,11 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
 
 def test_lora_is_folded_only_in_an_optimized_model() -> None:
     model = tiny_base.distilbert()
-    methods.build(LoraSpec(r=2)).prepare(model, FAMILIES["distilbert"])
+    methods.build_method(LoraSpec(r=2)).prepare(model, FAMILIES["distilbert"])
     layers = [each for each in model.modules() if isinstance(each, LoraLinear)]
-    assert not any("adapted" in vars(layer) for layer in layers)
+    assert not any("forward_with_adapter" in vars(layer) for layer in layers)
     optimize(
         model, FAMILIES["distilbert"], MACHINE, {Split.TRAIN: texts()},
-        encoder_dropout=0.0, micro_batch_tokens=100, pulse=PULSE, environment={},
+        encoder_dropout=0.0, micro_batch_tokens=100, progress=PULSE, environment={},
     )  # fmt: skip
-    assert all("adapted" in vars(layer) for layer in layers)
+    assert all("forward_with_adapter" in vars(layer) for layer in layers)

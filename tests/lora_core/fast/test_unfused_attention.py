@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from lora_core import methods
 from lora_core.encoders import FAMILIES
 from lora_core.fast import unfused_attention
-from lora_core.specs.method import LoraSpec, Role, Variant
+from lora_core.specs.method import LoraSpec, LoraVariant, Role
 from tests import tiny_base
 
 TOKENS, HEADS, SIZE = 48, 3, 32
@@ -47,7 +47,7 @@ def test_answers_and_gradients_are_those_of_the_fused_kernel(
     counted = torch.ones(4, TOKENS) if lengths is None else mask(lengths)[:, 0, 0].float()
     dy = torch.randn(4, TOKENS, HEADS, SIZE) * counted[..., None, None]  # pads count nothing
     dy = dy.to(dtype)
-    ours, _ = unfused_attention.forward(nn.Identity(), *heads, seen)
+    ours, _ = unfused_attention.attention_forward(nn.Identity(), *heads, seen)
     q, k, v = (t.double() for t in heads)
     theirs = reference(q, k, v, seen)
     results = ([ours, *torch.autograd.grad(ours, heads, dy)],
@@ -61,10 +61,10 @@ def test_answers_and_gradients_are_those_of_the_fused_kernel(
 
 def test_what_is_hidden_is_not_seen_and_far_pads_are_not_computed() -> None:
     heads = drawn(torch.float32)
-    y, _ = unfused_attention.forward(nn.Identity(), *heads, mask(LENGTHS))
+    y, _ = unfused_attention.attention_forward(nn.Identity(), *heads, mask(LENGTHS))
     torch.autograd.backward(y.sum())
     for i, n in enumerate(LENGTHS):
-        computed = -(-n // unfused_attention.STEP) * unfused_attention.STEP
+        computed = -(-n // unfused_attention.LENGTH_STEP) * unfused_attention.LENGTH_STEP
         assert (y[i, computed:] == 0).all()
         for tensor, beyond in zip(heads, (computed, n, n), strict=True):
             assert tensor.grad is not None
@@ -93,9 +93,11 @@ def test_a_model_answers_the_same_either_way_and_says_nothing_of_it(
 
     calls: list[int] = []
     monkeypatch.setattr(
-        unfused_attention._Unfused, "apply", _counted(unfused_attention._Unfused.apply, calls)
+        unfused_attention._UnfusedAttention,
+        "apply",
+        _counted(unfused_attention._UnfusedAttention.apply, calls),
     )
-    unfused_attention.use(model)
+    unfused_attention.patch(model)
     found = answers_and_gradients(model, ids, seen)
     assert len(calls) == 4  # two blocks, twice
     for a, b in zip(found, expected, strict=True):
@@ -111,8 +113,8 @@ def test_under_autocast_it_is_as_near_as_the_fused_one(family: str) -> None:
     """DoRA answers in float32 there, a layer without an adapter in bf16."""
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
-    spec = LoraSpec(variant=Variant.DORA, r=2, targets=(Role.QUERY, Role.VALUE), layers=(0,))
-    methods.build(spec).prepare(model, FAMILIES[family])
+    spec = LoraSpec(variant=LoraVariant.DORA, r=2, targets=(Role.QUERY, Role.VALUE), layers=(0,))
+    methods.build_method(spec).prepare(model, FAMILIES[family])
     ids, seen = torch.randint(5, 60, (4, TOKENS)), mask(LENGTHS)[:, 0, 0].long()
     exact = model(ids, attention_mask=seen).logits
     errors = []
@@ -134,20 +136,22 @@ def _counted(apply: Callable[..., Tensor], calls: list[int]) -> Callable[..., Te
 
 
 def test_it_is_for_bf16_on_a_cpu() -> None:
-    assert unfused_attention.pays("cpu", "bf16")
-    assert not unfused_attention.pays("cpu", "fp32")
-    assert not unfused_attention.pays("cuda:0", "bf16")
+    assert unfused_attention.is_faster("cpu", "bf16")
+    assert not unfused_attention.is_faster("cpu", "fp32")
+    assert not unfused_attention.is_faster("cuda:0", "bf16")
 
 
 def test_all_else_goes_the_fused_way(monkeypatch: pytest.MonkeyPatch) -> None:
     query, _, _ = drawn(torch.float32)
     calls: list[int] = []
     monkeypatch.setattr(
-        unfused_attention._Unfused, "apply", _counted(unfused_attention._Unfused.apply, calls)
+        unfused_attention._UnfusedAttention,
+        "apply",
+        _counted(unfused_attention._UnfusedAttention.apply, calls),
     )
 
     def attend(dropout: float = 0.0) -> Tensor:
-        y, _ = unfused_attention.forward(
+        y, _ = unfused_attention.attention_forward(
             nn.Identity(), query, query, query, None, dropout, is_causal=False
         )
         return y
@@ -158,6 +162,6 @@ def test_all_else_goes_the_fused_way(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():  # an evaluation needs no probabilities
         torch.testing.assert_close(attend(), expected)
     assert not torch.allclose(attend(dropout=0.5), expected)
-    monkeypatch.setattr(unfused_attention, "KEPT_BYTES", 4 * HEADS * TOKENS**2 * 4 - 1)
+    monkeypatch.setattr(unfused_attention, "MAX_PROBABILITY_BYTES", 4 * HEADS * TOKENS**2 * 4 - 1)
     torch.testing.assert_close(attend(), expected)
     assert len(calls) == 1

@@ -1,4 +1,4 @@
-"""Archives that hold what no model holds."""
+"""Archives with entries that no model has."""
 
 import gzip
 import io
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.errors.artifact import ArchiveBroken, ArchiveUnsafe
+from lora_core.errors.artifact import InvalidArchive, UnsafeArchive
 from lora_core.imports import archive
-from lora_core.imports.archive import unpack
+from lora_core.imports.archive import unpack_archive
 
 
 @pytest.fixture
-def into(tmp_path: Path) -> Iterator[Path]:
+def target(tmp_path: Path) -> Iterator[Path]:
     """An empty folder, outside of which nothing may appear."""
     folder = tmp_path / "safe" / "into"
     folder.mkdir(parents=True)
@@ -32,7 +32,7 @@ def entry(name: str, content: bytes = b"{}", **facts: object) -> tuple[tarfile.T
     return info, content
 
 
-def packed(
+def write_tar(
     path: Path, *entries: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT
 ) -> Path:
     with tarfile.open(path, "w", format=form) as tar:
@@ -44,12 +44,14 @@ def packed(
 GOOD = entry("m/manifest.json")
 
 
-def test_plain_files_come_out_as_they_went_in(tmp_path: Path, into: Path) -> None:
+def test_regular_files_are_unpacked(tmp_path: Path, target: Path) -> None:
     folder = entry("m/merged", b"", type=tarfile.DIRTYPE)
-    file = packed(tmp_path / "x.tar", GOOD, folder, entry("m/merged/config.json", b"[1]"))
-    directory = unpack(file, into)
-    assert directory == into / "m"
-    found = {p.relative_to(into).as_posix(): p.read_bytes() for p in into.rglob("*") if p.is_file()}
+    file = write_tar(tmp_path / "x.tar", GOOD, folder, entry("m/merged/config.json", b"[1]"))
+    directory = unpack_archive(file, target)
+    assert directory == target / "m"
+    found = {
+        p.relative_to(target).as_posix(): p.read_bytes() for p in target.rglob("*") if p.is_file()
+    }
     assert found == {"m/manifest.json": b"{}", "m/merged/config.json": b"[1]"}
 
 
@@ -62,14 +64,14 @@ def test_plain_files_come_out_as_they_went_in(tmp_path: Path, into: Path) -> Non
         "m/\uff41.json", "C:/a.json", "m/a.json/",
     ],
 )  # fmt: skip
-def test_names_that_no_file_of_a_model_has(name: str, tmp_path: Path, into: Path) -> None:
-    file = packed(tmp_path / "x.tar", GOOD, entry(name))
-    with pytest.raises(ArchiveUnsafe):
-        unpack(file, into)
+def test_invalid_entry_name_is_refused(name: str, tmp_path: Path, target: Path) -> None:
+    file = write_tar(tmp_path / "x.tar", GOOD, entry(name))
+    with pytest.raises(UnsafeArchive):
+        unpack_archive(file, target)
 
 
 @pytest.mark.parametrize(
-    ("kind", "target"),
+    ("kind", "link_target"),
     [
         (tarfile.SYMTYPE, "/etc"),
         (tarfile.SYMTYPE, "manifest.json"),
@@ -82,13 +84,17 @@ def test_names_that_no_file_of_a_model_has(name: str, tmp_path: Path, into: Path
         (tarfile.GNUTYPE_SPARSE, ""),
     ],
 )
-def test_what_is_no_plain_file(kind: bytes, target: str, tmp_path: Path, into: Path) -> None:
-    file = packed(tmp_path / "x.tar", GOOD, entry("m/a.json", b"", type=kind, linkname=target))
-    with pytest.raises((ArchiveUnsafe, ArchiveBroken)):
-        unpack(file, into)
+def test_special_file_is_refused(
+    kind: bytes, link_target: str, tmp_path: Path, target: Path
+) -> None:
+    file = write_tar(
+        tmp_path / "x.tar", GOOD, entry("m/a.json", b"", type=kind, linkname=link_target)
+    )
+    with pytest.raises((UnsafeArchive, InvalidArchive)):
+        unpack_archive(file, target)
 
 
-def test_a_sparse_file_cannot_be_a_bomb(tmp_path: Path, into: Path) -> None:
+def test_sparse_file_is_refused(tmp_path: Path, target: Path) -> None:
     sparse = entry("m/a.json", b"1\n0\n512\n".ljust(512, b"\0") + bytes(512))
     sparse[0].pax_headers = {
         "GNU.sparse.major": "1",
@@ -96,30 +102,30 @@ def test_a_sparse_file_cannot_be_a_bomb(tmp_path: Path, into: Path) -> None:
         "GNU.sparse.name": "m/a.json",
         "GNU.sparse.realsize": str(10**15),
     }
-    with pytest.raises(ArchiveUnsafe, match="plain file"):
-        unpack(packed(tmp_path / "x.tar", GOOD, sparse), into)
+    with pytest.raises(UnsafeArchive, match="regular file"):
+        unpack_archive(write_tar(tmp_path / "x.tar", GOOD, sparse), target)
 
 
-def test_a_folder_that_a_link_pretends_to_be(tmp_path: Path, into: Path) -> None:
+def test_symlinked_folder_is_refused(tmp_path: Path, target: Path) -> None:
     link = entry("m/merged", b"", type=tarfile.SYMTYPE, linkname="/tmp")  # noqa: S108
-    file = packed(tmp_path / "x.tar", link, entry("m/merged/config.json"))
-    with pytest.raises(ArchiveUnsafe):
-        unpack(file, into)
+    file = write_tar(tmp_path / "x.tar", link, entry("m/merged/config.json"))
+    with pytest.raises(UnsafeArchive):
+        unpack_archive(file, target)
 
 
-def test_the_same_name_twice_or_a_file_where_a_folder_is(tmp_path: Path, into: Path) -> None:
-    with pytest.raises(ArchiveUnsafe, match="twice"):
-        unpack(packed(tmp_path / "x.tar", GOOD, GOOD), into)
+def test_duplicate_or_conflicting_entries_are_refused(tmp_path: Path, target: Path) -> None:
+    with pytest.raises(UnsafeArchive, match="duplicated"):
+        unpack_archive(write_tar(tmp_path / "x.tar", GOOD, GOOD), target)
     inside = entry("m/a.json/b.json")
-    with pytest.raises((ArchiveUnsafe, ArchiveBroken)):
-        unpack(packed(tmp_path / "x.tar", entry("m/a.json"), inside), into)
+    with pytest.raises((UnsafeArchive, InvalidArchive)):
+        unpack_archive(write_tar(tmp_path / "x.tar", entry("m/a.json"), inside), target)
 
 
-def test_too_many_files(tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "FILES", 3)
+def test_too_many_files(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_FILES", 3)
     many = [entry(f"m/{i}.json") for i in range(4)]
-    with pytest.raises(ArchiveUnsafe, match="3 files"):
-        unpack(packed(tmp_path / "x.tar", *many), into)
+    with pytest.raises(UnsafeArchive, match="3 files"):
+        unpack_archive(write_tar(tmp_path / "x.tar", *many), target)
 
 
 BROKEN: dict[str, Callable[[bytes], bytes]] = {
@@ -132,17 +138,17 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", list(BROKEN))
-def test_what_is_no_archive(damage: str, tmp_path: Path, into: Path) -> None:
-    file = packed(tmp_path / "x.tar", entry("m/a.json", b"12" * 900), form=tarfile.USTAR_FORMAT)
+def test_invalid_archive_is_refused(damage: str, tmp_path: Path, target: Path) -> None:
+    file = write_tar(tmp_path / "x.tar", entry("m/a.json", b"12" * 900), form=tarfile.USTAR_FORMAT)
     if damage == "a size beyond the end":
-        file = packed(tmp_path / "x.tar", GOOD, form=tarfile.USTAR_FORMAT)
+        file = write_tar(tmp_path / "x.tar", GOOD, form=tarfile.USTAR_FORMAT)
     file.write_bytes(BROKEN[damage](file.read_bytes()))
-    with pytest.raises(ArchiveBroken):
-        unpack(file, into)
+    with pytest.raises(InvalidArchive):
+        unpack_archive(file, target)
 
 
-def test_two_folders_or_none(tmp_path: Path, into: Path) -> None:
-    with pytest.raises(ArchiveBroken, match="2 folders"):
-        unpack(packed(tmp_path / "x.tar", GOOD, entry("n/a.json")), into)
-    with pytest.raises(ArchiveBroken, match="0 folders"):
-        unpack(packed(tmp_path / "x.tar"), into)
+def test_exactly_one_folder_is_required(tmp_path: Path, target: Path) -> None:
+    with pytest.raises(InvalidArchive, match="2 folders"):
+        unpack_archive(write_tar(tmp_path / "x.tar", GOOD, entry("n/a.json")), target)
+    with pytest.raises(InvalidArchive, match="0 folders"):
+        unpack_archive(write_tar(tmp_path / "x.tar"), target)

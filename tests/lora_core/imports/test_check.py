@@ -1,4 +1,4 @@
-"""A model from elsewhere is taken in only if it loads, fits and answers as it did."""
+"""An imported model must load, be consistent and match its golden predictions."""
 
 import json
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from lora_core import manifest
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import (
     ArtifactCorrupt,
-    ArtifactUnfit,
     GoldenMismatch,
     HeaderTooLarge,
-    TokenizerUnfit,
+    UnsupportedArtifact,
+    UnsupportedTokenizer,
 )
-from lora_core.errors.base import BrokenBase, UnsupportedEncoder, UntrustedCode
-from lora_core.imports.check import check
-from lora_core.specs.method import Head, LoraSpec, Variant
+from lora_core.errors.base_model import BaseNotLoadable, UnsupportedEncoder, UntrustedCode
+from lora_core.imports.check import check_import
+from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import FAMILIES
@@ -28,33 +28,33 @@ from tests.tiny_base import FAMILIES
 Json = dict[str, Any]
 
 
-def resealed(directory: Path, **facts: Any) -> Path:
+def reseal_manifest(directory: Path, **facts: Any) -> Path:
     """The same directory under a manifest that fits what is in it now."""
-    said = manifest.read(directory) | facts
-    said.pop("files")
+    content = manifest.read(directory) | facts
+    content.pop("files")
     (directory / "manifest.json").unlink()
-    manifest.write(directory, said)
+    manifest.write(directory, content)
     return directory
 
 
-def edited(path: Path, change: Callable[[Any], Any]) -> None:
-    said = json.loads(path.read_text())
-    changed = change(said)
-    path.write_text(json.dumps(said if changed is None else changed))
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+    content = json.loads(path.read_text())
+    changed = change(content)
+    path.write_text(json.dumps(content if changed is None else changed))
 
 
-@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("head", list(HeadMode))
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_a_model_of_ours_passes(family: str, head: Head, tmp_path: Path) -> None:
-    spec = LoraSpec(r=2, head=head, variant=Variant.DORA)
-    checked = check(make_lora_artifact(tmp_path, spec, family=family))
+def test_own_model_is_accepted(family: str, head: HeadMode, tmp_path: Path) -> None:
+    spec = LoraSpec(r=2, head=head, variant=LoraVariant.DORA)
+    checked = check_import(make_lora_artifact(tmp_path, spec, family=family))
     assert checked.facts.spec.method.type == "lora"
     assert checked.facts.metrics["labels"] == ["bad", "good"]
     assert checked.difference < 1e-5
 
 
-def test_a_model_without_an_adapter_passes(tmp_path: Path) -> None:
-    assert check(make_artifact(tmp_path / "made")).directory == "made"
+def test_model_without_adapter_is_accepted(tmp_path: Path) -> None:
+    assert check_import(make_artifact(tmp_path / "made")).directory == "made"
 
 
 def tensors(name: str, change: Callable[[Json], Any]) -> Callable[[Path], object]:
@@ -67,7 +67,7 @@ def tensors(name: str, change: Callable[[Json], Any]) -> Callable[[Path], object
 
 
 def text(name: str, change: Callable[[Any], Any]) -> Callable[[Path], object]:
-    return lambda directory: edited(directory / name, change)
+    return lambda directory: edit_json(directory / name, change)
 
 
 QUERY = "distilbert.transformer.layer.0.attention.q_lin"
@@ -76,45 +76,46 @@ WEIGHTS = "merged/model.safetensors"
 DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
     "other weights": (tensors(WEIGHTS, lambda t: t["classifier.bias"].add_(0.01)), GoldenMismatch),
     "weights that are no numbers": (
-        tensors(WEIGHTS, lambda t: t["classifier.bias"].fill_(torch.nan)), ArtifactUnfit),
-    "a tensor is missing": (tensors(WEIGHTS, lambda t: t.pop("classifier.bias")), ArtifactUnfit),
+        tensors(WEIGHTS, lambda t: t["classifier.bias"].fill_(torch.nan)), UnsupportedArtifact),
+    "a tensor is missing": (
+        tensors(WEIGHTS, lambda t: t.pop("classifier.bias")), UnsupportedArtifact),
     "a tensor too many": (
-        tensors(WEIGHTS, lambda t: t.update(more=torch.zeros(1))), ArtifactUnfit),
+        tensors(WEIGHTS, lambda t: t.update(more=torch.zeros(1))), UnsupportedArtifact),
     "no safetensors": (lambda d: (d / WEIGHTS).write_bytes(b"x" * 99), LoraCoreError),
     "a huge head": (
         lambda d: (d / WEIGHTS).write_bytes((2**40).to_bytes(8, "little")),
         HeaderTooLarge),
     "code of its own": (text(CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UntrustedCode),
-    "a kernel": (text(CONFIG, lambda c: c.update(attn_implementation="a/b")), ArtifactUnfit),
-    "quantized": (text(CONFIG, lambda c: c.update(quantization_config={})), ArtifactUnfit),
+    "a kernel": (text(CONFIG, lambda c: c.update(attn_implementation="a/b")), UnsupportedArtifact),
+    "quantized": (text(CONFIG, lambda c: c.update(quantization_config={})), UnsupportedArtifact),
     "another encoder": (text(CONFIG, lambda c: c.update(model_type="gpt2")), UnsupportedEncoder),
     "a giant": (text(CONFIG, lambda c: c.update(dim=10**9)), LoraCoreError),
-    "no config": (lambda d: (d / CONFIG).write_text("["), BrokenBase),
-    "one label": (text(CONFIG, lambda c: c.update(id2label={"0": "x"})), ArtifactUnfit),
+    "no config": (lambda d: (d / CONFIG).write_text("["), BaseNotLoadable),
+    "one label": (text(CONFIG, lambda c: c.update(id2label={"0": "x"})), UnsupportedArtifact),
     "the same label twice": (
-        text(CONFIG, lambda c: c.update(id2label={"0": "x", "1": "x"})), ArtifactUnfit),
-    "no tokenizer": (lambda d: (d / "merged/tokenizer.json").unlink(), TokenizerUnfit),
+        text(CONFIG, lambda c: c.update(id2label={"0": "x", "1": "x"})), UnsupportedArtifact),
+    "no tokenizer": (lambda d: (d / "merged/tokenizer.json").unlink(), UnsupportedTokenizer),
     "a larger vocabulary": (
         text("merged/tokenizer.json",
              lambda t: t["model"]["vocab"].update({f"x{i}": 900 + i for i in range(99)})),
-        ArtifactUnfit),
-    "no kept answers": (text(GOLDEN, lambda _: []), ArtifactUnfit),
-    "kept answers in no form": (text(GOLDEN, lambda _: {"a": 1}), ArtifactUnfit),
+        UnsupportedArtifact),
+    "no kept answers": (text(GOLDEN, lambda _: []), UnsupportedArtifact),
+    "kept answers in no form": (text(GOLDEN, lambda _: {"a": 1}), UnsupportedArtifact),
     "kept answers of three labels": (
         text(GOLDEN, lambda rows: [row["logits"].append(1.0) for row in rows] and rows),
-        ArtifactUnfit),
-    "no file of kept answers": (lambda d: (d / GOLDEN).unlink(), ArtifactUnfit),
+        UnsupportedArtifact),
+    "no file of kept answers": (lambda d: (d / GOLDEN).unlink(), UnsupportedArtifact),
     "an empty text": (text(GOLDEN, lambda rows: rows[0].update(text=" ")), LoraCoreError),
     "an adapter of another rank": (
-        text("adapter.json", lambda a: a["method"].update(r=3)), ArtifactUnfit),
+        text("adapter.json", lambda a: a["method"].update(r=3)), UnsupportedArtifact),
     "an adapter of another encoder": (
-        text("adapter.json", lambda a: a.update(encoder="bert")), ArtifactUnfit),
-    "an adapter in no form": (text("adapter.json", lambda _: []), ArtifactUnfit),
+        text("adapter.json", lambda a: a.update(encoder="bert")), UnsupportedArtifact),
+    "an adapter in no form": (text("adapter.json", lambda _: []), UnsupportedArtifact),
     "an adapter with a tensor less": (
-        tensors(ADAPTER, lambda t: t.pop(f"{QUERY}.A")), ArtifactUnfit),
+        tensors(ADAPTER, lambda t: t.pop(f"{QUERY}.A")), UnsupportedArtifact),
     "an adapter that is no number": (
-        tensors(ADAPTER, lambda t: t[f"{QUERY}.A"].fill_(torch.inf)), ArtifactUnfit),
-    "a description without tensors": (lambda d: (d / ADAPTER).unlink(), ArtifactUnfit),
+        tensors(ADAPTER, lambda t: t[f"{QUERY}.A"].fill_(torch.inf)), UnsupportedArtifact),
+    "a description without tensors": (lambda d: (d / ADAPTER).unlink(), UnsupportedArtifact),
 }  # fmt: skip
 
 
@@ -124,14 +125,14 @@ def test_a_damaged_or_hostile_model_is_refused(damage: str, tmp_path: Path) -> N
     apply, error = DAMAGES[damage]
     apply(directory)
     with pytest.raises(error):
-        check(resealed(directory))
+        check_import(reseal_manifest(directory))
 
 
-def test_files_that_the_manifest_does_not_know(tmp_path: Path) -> None:
+def test_file_missing_in_the_manifest_is_refused(tmp_path: Path) -> None:
     directory = make_artifact(tmp_path / "made")
     (directory / "more.json").touch()
     with pytest.raises(ArtifactCorrupt, match=r"more\.json"):
-        check(directory)
+        check_import(directory)
 
 
 @pytest.mark.parametrize(
@@ -148,18 +149,18 @@ def test_files_that_the_manifest_does_not_know(tmp_path: Path) -> None:
         {"metrics": {"x": "y" * 1_000_000}},
     ],
 )
-def test_a_manifest_that_says_something_else(facts: Json, tmp_path: Path) -> None:
+def test_inconsistent_manifest_is_refused(facts: Json, tmp_path: Path) -> None:
     directory = make_artifact(tmp_path / "made")
-    with pytest.raises(ArtifactUnfit):
-        check(resealed(directory, **facts))
+    with pytest.raises(UnsupportedArtifact):
+        check_import(reseal_manifest(directory, **facts))
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", r'"\u0000"', r'"\ud800"'])
-def test_figures_that_no_database_keeps(value: str, tmp_path: Path) -> None:
+def test_metrics_that_no_database_stores(value: str, tmp_path: Path) -> None:
     directory = make_artifact(tmp_path / "made")
     path = directory / "manifest.json"
-    said = json.loads(path.read_text())
-    said["metrics"] = {"labels": ["HERE", "good"]}
-    path.write_text(json.dumps(said).replace('"HERE"', value))
-    with pytest.raises(ArtifactUnfit, match="metrics"):
-        check(directory)
+    content = json.loads(path.read_text())
+    content["metrics"] = {"labels": ["HERE", "good"]}
+    path.write_text(json.dumps(content).replace('"HERE"', value))
+    with pytest.raises(UnsupportedArtifact, match="metrics"):
+        check_import(directory)

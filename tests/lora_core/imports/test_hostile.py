@@ -1,12 +1,12 @@
-"""Archives that were made to do harm are refused, each for what is wrong with it."""
+"""Malicious archives are refused, each for its own reason."""
 
 from pathlib import Path
 
 import pytest
 
-from lora_core.errors.artifact import ArtifactUnfit, TokenizerUnfit
-from lora_core.imports.archive import unpack
-from lora_core.imports.check import check
+from lora_core.errors.artifact import UnsupportedArtifact, UnsupportedTokenizer
+from lora_core.imports.archive import unpack_archive
+from lora_core.imports.check import check_import
 from lora_core.specs.method import LoraSpec
 from tests.hostile_archives import ATTACKS, hostile_archive, hostile_archives, packed
 from tests.lora_artifact import make_lora_artifact
@@ -23,27 +23,25 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def unpacked(archive: bytes, folder: Path) -> Path:
     (folder / "x.tar").write_bytes(archive)
     (folder / "into").mkdir()
-    return unpack(folder / "x.tar", folder / "into")
+    return unpack_archive(folder / "x.tar", folder / "into")
 
 
 @pytest.mark.parametrize("attack", sorted(ATTACKS.keys() - TAKEN_IN))
-def test_an_attack_is_refused(attack: str, honest: bytes, tmp_path: Path) -> None:
+def test_hostile_archive_is_refused(attack: str, honest: bytes, tmp_path: Path) -> None:
     directory = unpacked(hostile_archive(honest, attack), tmp_path)
-    with pytest.raises((ArtifactUnfit, TokenizerUnfit)) as refused:
-        check(directory)
+    with pytest.raises((UnsupportedArtifact, UnsupportedTokenizer)) as refused:
+        check_import(directory)
     assert len(str(refused.value)) < 700
     assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("claim", sorted(TAKEN_IN))
-def test_a_claim_about_the_base_cannot_be_seen(claim: str, honest: bytes, tmp_path: Path) -> None:
-    assert check(unpacked(hostile_archive(honest, claim), tmp_path)).difference < 1e-4
+def test_false_base_digest_is_not_detected(claim: str, honest: bytes, tmp_path: Path) -> None:
+    assert check_import(unpacked(hostile_archive(honest, claim), tmp_path)).difference < 1e-4
 
 
-def test_the_honest_one_is_taken_in_and_all_others_differ_from_it(
-    honest: bytes, tmp_path: Path
-) -> None:
-    checked = check(unpacked(honest, tmp_path))
+def test_valid_archive_is_imported_and_attacks_differ(honest: bytes, tmp_path: Path) -> None:
+    checked = check_import(unpacked(honest, tmp_path))
     assert checked.facts.metrics["validation"] == {"accuracy": 0.8, "macro_f1": 0.79}
     archives = hostile_archives(honest)
     assert archives.keys() == ATTACKS.keys()

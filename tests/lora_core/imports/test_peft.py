@@ -1,4 +1,4 @@
-"""Adapters that the real `peft` made, as artifacts."""
+"""Adapters trained by `peft`, imported as artifacts."""
 
 import json
 import re
@@ -15,22 +15,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lora_core.encoders.load import load_classifier, locate
+from lora_core.encoders.load import load_classifier, resolve_base
 from lora_core.errors.adapter import (
     AdapterBaseUnknown,
-    AdapterLabels,
+    AdapterLabelMismatch,
     AdapterNotFinite,
     AdapterNotFound,
-    AdapterSetting,
-    AdapterShape,
-    AdapterTensors,
+    AdapterShapeMismatch,
+    AdapterTensorMismatch,
+    UnsupportedAdapterSetting,
 )
 from lora_core.errors.artifact import HeaderTooLarge
-from lora_core.errors.base import BaseNotFound, UnsafeWeights
-from lora_core.errors.spec import LengthTooLarge
+from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
+from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.imports.peft import import_adapter
 from lora_core.inference.predictor import Predictor
-from lora_core.methods.lora import Lora
+from lora_core.methods import LoraMethod
 from lora_core.peft_format import DEFAULTS, AdapterConfig
 from lora_core.specs.method import LoraSpec
 from tests.tiny_base import FAMILIES, make_base, tokenizer
@@ -42,13 +42,13 @@ MLP["roberta"] = MLP["bert"]
 Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
 
-class Made:
+class TrainedAdapter:
     """An adapter of `peft` with the logits that it gives there."""
 
     def __init__(self, folder: Path, family: str, labels: int = 2, **settings: Any) -> None:
         self.base = make_base(folder / "base", family)
         self.directory = folder / "adapter"
-        model, _ = load_classifier(locate(str(self.base)), [str(i) for i in range(labels)])
+        model, _ = load_classifier(resolve_base(str(self.base)), [str(i) for i in range(labels)])
         wanted: dict[str, Any] = {
             "r": 3,
             "lora_alpha": 5,
@@ -66,7 +66,7 @@ class Made:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             wrapped.save_pretrained(self.directory)
-        self.logits = answers(wrapped, family)
+        self.logits = compute_logits(wrapped, family)
         path = self.directory / "adapter_config.json"
         config = json.loads(path.read_text())
         path.write_text(json.dumps(config | {"base_model_name_or_path": str(self.base)}))
@@ -81,28 +81,28 @@ class Made:
 
 
 @torch.inference_mode()
-def answers(model: PreTrainedModel, family: str) -> Tensor:
+def compute_logits(model: PreTrainedModel, family: str) -> Tensor:
     """One text at a time, so that nothing is padded."""
     ids = [torch.tensor([tokenizer(family).encode(text).ids]) for text in TEXTS]
     return torch.cat([model.eval()(one).logits for one in ids])
 
 
-def check_logits(made: Made, artifact: Path) -> None:
+def check_logits(adapter: TrainedAdapter, artifact: Path) -> None:
     predictor = Predictor.load(artifact)
     found = predictor.forward(predictor.encode(TEXTS))
-    torch.testing.assert_close(found, made.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, adapter.logits, rtol=1e-5, atol=1e-5)
 
 
-def check_adapter(made: Made, artifact: Path, family: str) -> None:
+def check_adapter(adapter: TrainedAdapter, artifact: Path, family: str) -> None:
     """`adapter.*` on the base gives the same, put in as a run would."""
-    said = json.loads((artifact / "adapter.json").read_text())
-    assert said["encoder"] == family
-    base = locate(str(made.base))
+    content = json.loads((artifact / "adapter.json").read_text())
+    assert content["encoder"] == family
+    base = resolve_base(str(adapter.base))
     model, _ = load_classifier(base, ["x", "y"])
-    method = Lora(LoraSpec.model_validate(said["method"]))
+    method = LoraMethod(LoraSpec.model_validate(content["method"]))
     method.prepare(model, base.family)
-    method.restore(model, load_file(artifact / "adapter.safetensors"))
-    torch.testing.assert_close(answers(model, family), made.logits, rtol=1e-5, atol=1e-5)
+    method.load_state_dict(model, load_file(artifact / "adapter.safetensors"))
+    torch.testing.assert_close(compute_logits(model, family), adapter.logits, rtol=1e-5, atol=1e-5)
 
 
 KINDS: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -130,54 +130,54 @@ MIXED: dict[str, Callable[[str], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_an_adapter_answers_as_it_did_in_peft(family: str, kind: str, tmp_path: Path) -> None:
-    made = Made(tmp_path, family, **KINDS[kind](family))
-    facts = import_adapter(made.directory, tmp_path / "artifact")
-    check_logits(made, tmp_path / "artifact")
-    check_adapter(made, tmp_path / "artifact", family)
+def test_imported_adapter_matches_peft(family: str, kind: str, tmp_path: Path) -> None:
+    adapter = TrainedAdapter(tmp_path, family, **KINDS[kind](family))
+    facts = import_adapter(adapter.directory, tmp_path / "artifact")
+    check_logits(adapter, tmp_path / "artifact")
+    check_adapter(adapter, tmp_path / "artifact", family)
     assert facts["spec"]["method"]["type"] == "lora"
-    assert facts["spec"]["base"] == str(made.base)
+    assert facts["spec"]["base"] == str(adapter.base)
     assert facts["labels"] == ["LABEL_0", "LABEL_1"]
     assert facts["max_length"] == 64
 
 
-def test_an_adapter_on_the_pooler_becomes_part_of_the_head(tmp_path: Path) -> None:
+def test_pooler_adapter_is_merged_into_the_head(tmp_path: Path) -> None:
     """`all-linear` puts one there. On DistilBERT, `peft` 0.21 cannot do it."""
-    made = Made(tmp_path, "bert", target_modules="all-linear")
-    keys = load_file(made.directory / "adapter_model.safetensors")
+    adapter = TrainedAdapter(tmp_path, "bert", target_modules="all-linear")
+    keys = load_file(adapter.directory / "adapter_model.safetensors")
     assert "base_model.model.bert.pooler.dense.lora_A.weight" in keys
-    facts = import_adapter(made.directory, tmp_path / "artifact")
-    check_logits(made, tmp_path / "artifact")
-    check_adapter(made, tmp_path / "artifact", "bert")
+    facts = import_adapter(adapter.directory, tmp_path / "artifact")
+    check_logits(adapter, tmp_path / "artifact")
+    check_adapter(adapter, tmp_path / "artifact", "bert")
     assert facts["spec"]["method"]["targets"] == ["query", "key", "value", "projection", "mlp"]
 
 
 @pytest.mark.parametrize("kind", list(MIXED))
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_what_no_spec_describes_is_merged_alone(family: str, kind: str, tmp_path: Path) -> None:
-    made = Made(tmp_path, family, **MIXED[kind](family))
-    facts = import_adapter(made.directory, tmp_path / "artifact")
-    check_logits(made, tmp_path / "artifact")
+def test_adapter_without_a_matching_spec_is_merged(family: str, kind: str, tmp_path: Path) -> None:
+    adapter = TrainedAdapter(tmp_path, family, **MIXED[kind](family))
+    facts = import_adapter(adapter.directory, tmp_path / "artifact")
+    check_logits(adapter, tmp_path / "artifact")
     assert facts["spec"]["method"] == {"type": "merged"}
     assert not list((tmp_path / "artifact").glob("adapter*"))
 
 
-def test_names_of_labels_come_from_beside_or_are_given(tmp_path: Path) -> None:
-    made = Made(tmp_path, "distilbert", labels=3)
-    (made.directory / "id2label.json").write_text('{"0": "bad", "1": "so-so", "2": "good"}')
-    beside = import_adapter(made.directory, tmp_path / "one", max_length=16)
+def test_label_names_from_sidecar_or_argument(tmp_path: Path) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert", labels=3)
+    (adapter.directory / "id2label.json").write_text('{"0": "bad", "1": "so-so", "2": "good"}')
+    beside = import_adapter(adapter.directory, tmp_path / "one", max_length=16)
     assert (beside["labels"], beside["max_length"]) == (["bad", "so-so", "good"], 16)
-    given = import_adapter(made.directory, tmp_path / "two", labels=["x", "y", "z"])
+    given = import_adapter(adapter.directory, tmp_path / "two", labels=["x", "y", "z"])
     assert given["labels"] == ["x", "y", "z"]
-    check_logits(made, tmp_path / "two")
+    check_logits(adapter, tmp_path / "two")
     for labels in (["x", "y"], ["x", "x", "y"]):
-        with pytest.raises(AdapterLabels):
-            import_adapter(made.directory, tmp_path / "three", labels=labels)
-    with pytest.raises(LengthTooLarge):
-        import_adapter(made.directory, tmp_path / "three", max_length=65)
+        with pytest.raises(AdapterLabelMismatch):
+            import_adapter(adapter.directory, tmp_path / "three", labels=labels)
+    with pytest.raises(MaxLengthTooLarge):
+        import_adapter(adapter.directory, tmp_path / "three", max_length=65)
 
 
-def test_our_table_of_defaults_is_that_of_peft() -> None:
+def test_defaults_match_peft() -> None:
     theirs = {
         each.name: each.default if each.default_factory is MISSING else each.default_factory()
         for each in fields(LoraConfig)
@@ -211,37 +211,37 @@ NOT_DEFAULT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", list(NOT_DEFAULT))
-def test_a_setting_that_is_not_read_is_refused_by_name(key: str, tmp_path: Path) -> None:
-    made = Made(tmp_path, "distilbert")
-    made.change(lambda config, _: config.update({key: NOT_DEFAULT[key]}))
-    with pytest.raises(AdapterSetting, match=f"has {key} = "):
-        import_adapter(made.directory, tmp_path / "artifact")
+def test_unsupported_setting_is_refused(key: str, tmp_path: Path) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert")
+    adapter.change(lambda config, _: config.update({key: NOT_DEFAULT[key]}))
+    with pytest.raises(UnsupportedAdapterSetting, match=f"has {key} = "):
+        import_adapter(adapter.directory, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
 
 
-def test_a_setting_of_tomorrow_that_is_off_is_no_hindrance(tmp_path: Path) -> None:
-    made = Made(tmp_path, "distilbert")
-    made.change(lambda config, _: config.update(tomorrow=None, peft_version="9.0"))
-    import_adapter(made.directory, tmp_path / "artifact")
+def test_unknown_setting_that_is_off_is_accepted(tmp_path: Path) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert")
+    adapter.change(lambda config, _: config.update(tomorrow=None, peft_version="9.0"))
+    import_adapter(adapter.directory, tmp_path / "artifact")
 
 
 FIRST = "base_model.model.distilbert.transformer.layer.0.attention.q_lin"
 DAMAGES: dict[str, tuple[Change, type[Exception], str]] = {
     "a tensor is missing": (
-        lambda _, t: t.pop(f"{FIRST}.lora_B.weight"), AdapterTensors, "missing"),
+        lambda _, t: t.pop(f"{FIRST}.lora_B.weight"), AdapterTensorMismatch, "missing"),
     "a tensor too many": (
-        lambda _, t: t.update({f"{FIRST}.lora_C.weight": torch.zeros(2)}), AdapterTensors,
+        lambda _, t: t.update({f"{FIRST}.lora_C.weight": torch.zeros(2)}), AdapterTensorMismatch,
         "unexpected"),
     "another prefix": (
-        lambda _, t: t.update({"model.x": torch.zeros(2)}), AdapterTensors, "unexpected"),
+        lambda _, t: t.update({"model.x": torch.zeros(2)}), AdapterTensorMismatch, "unexpected"),
     "an adapter that the config does not name": (
-        lambda c, _: c.update(target_modules=["k_lin"]), AdapterTensors, "k_lin"),
+        lambda c, _: c.update(target_modules=["k_lin"]), AdapterTensorMismatch, "k_lin"),
     "no classifier": (
         lambda _, t: [t.pop(f"base_model.model.classifier.{p}") for p in ("weight", "bias")],
-        AdapterTensors, "here and in the base"),
-    "another rank": (lambda c, _: c.update(r=2), AdapterShape, r"\[3, 32\].*\[2, 32\]"),
+        AdapterTensorMismatch, "here and in the base model"),
+    "another rank": (lambda c, _: c.update(r=2), AdapterShapeMismatch, r"\[3, 32\].*\[2, 32\]"),
     "another base": (
-        lambda _, t: t.update({f"{FIRST}.lora_A.weight": torch.zeros(3, 40)}), AdapterShape,
+        lambda _, t: t.update({f"{FIRST}.lora_A.weight": torch.zeros(3, 40)}), AdapterShapeMismatch,
         r"\[3, 40\]"),
     "not a number": (
         lambda _, t: t[f"{FIRST}.lora_A.weight"].fill_(torch.nan), AdapterNotFinite,
@@ -257,40 +257,40 @@ DAMAGES: dict[str, tuple[Change, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
-def test_each_damage_has_its_own_error(damage: str, tmp_path: Path) -> None:
-    made = Made(tmp_path, "distilbert")
+def test_each_damage_has_a_specific_error(damage: str, tmp_path: Path) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert")
     change, error, words = DAMAGES[damage]
-    made.change(change)
+    adapter.change(change)
     if damage == "no classifier":
-        file = made.base / "model.safetensors"
+        file = adapter.base / "model.safetensors"
         left = {n: t for n, t in load_file(file).items() if not n.startswith("classifier")}
         save_file(left, file, metadata={"format": "pt"})
     with pytest.raises(error, match=words):
-        import_adapter(made.directory, tmp_path / "artifact")
+        import_adapter(adapter.directory, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
 
 
-def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
-    made = Made(tmp_path, "distilbert")
-    weights = made.directory / "adapter_model.safetensors"
-    weights.rename(made.directory / "adapter_model.bin")
+def test_pickled_adapter_weights_are_refused(tmp_path: Path) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert")
+    weights = adapter.directory / "adapter_model.safetensors"
+    weights.rename(adapter.directory / "adapter_model.bin")
     with pytest.raises(UnsafeWeights, match=re.escape("adapter_model.bin")):
-        import_adapter(made.directory, tmp_path / "artifact")
+        import_adapter(adapter.directory, tmp_path / "artifact")
 
 
-def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
+def test_invalid_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterNotFound, match="no adapter_config"):
         import_adapter(tmp_path, tmp_path / "artifact")
-    made = Made(tmp_path / "made", "distilbert")
-    weights = made.directory / "adapter_model.safetensors"
+    adapter = TrainedAdapter(tmp_path / "made", "distilbert")
+    weights = adapter.directory / "adapter_model.safetensors"
     weights.write_bytes((2**40).to_bytes(8, "little"))
     with pytest.raises(HeaderTooLarge):
-        import_adapter(made.directory, tmp_path / "artifact")
+        import_adapter(adapter.directory, tmp_path / "artifact")
     weights.unlink()
     with pytest.raises(AdapterNotFound, match="there is no adapter_model"):
-        import_adapter(made.directory, tmp_path / "artifact")
+        import_adapter(adapter.directory, tmp_path / "artifact")
     for text in ("[]", "{", "\udc80"):
-        config = made.directory / "adapter_config.json"
+        config = adapter.directory / "adapter_config.json"
         config.write_text(text, errors="surrogateescape")
         with pytest.raises(AdapterNotFound):
-            import_adapter(made.directory, tmp_path / "artifact")
+            import_adapter(adapter.directory, tmp_path / "artifact")

@@ -1,4 +1,4 @@
-"""Which tokenizers may come in: those of common models, whatever wrote them."""
+"""Which tokenizers are accepted: those of common models, whichever version wrote them."""
 
 import base64
 import json
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from lora_core.errors.artifact import TokenizerUnfit
+from lora_core.errors.artifact import UnsupportedTokenizer
 from lora_core.imports import tokenizer
-from lora_core.imports.charsmap import growth
+from lora_core.imports.charsmap import max_expansion
 from lora_core.imports.tokenizer_components import KnownRegex
-from lora_core.imports.tokenizer_trial import try_out
+from lora_core.imports.tokenizer_trial import try_tokenizer
 from lora_core.samples import minilm
 from tests.hostile_archives import TRIGGER, charsmap
 from tests.tiny_base import FAMILIES
@@ -78,13 +78,13 @@ DECODERS = [
 ]
 
 
-def saved(made: Tokenizer, folder: Path) -> Path:
+def save_tokenizer(made: Tokenizer, folder: Path) -> Path:
     path = folder / "tokenizer.json"
     made.save(str(path))
     return path
 
 
-def built(name: str = "BPE", **parts: Any) -> Tokenizer:
+def build_tokenizer(name: str = "BPE", **parts: Any) -> Tokenizer:
     made = Tokenizer(MODELS[name])
     made.add_special_tokens(["<unk>", "<s>", "</s>"])
     for part, value in parts.items():
@@ -93,17 +93,17 @@ def built(name: str = "BPE", **parts: Any) -> Tokenizer:
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_those_of_the_families_pass(family: str, tmp_path: Path) -> None:
-    largest = tokenizer.check(saved(tiny(family), tmp_path))
+def test_family_tokenizers_are_accepted(family: str, tmp_path: Path) -> None:
+    largest = tokenizer.check_tokenizer(save_tokenizer(tiny(family), tmp_path))
     assert largest == max(tiny(family).get_vocab().values())
-    try_out(tiny(family))
+    try_tokenizer(tiny(family))
 
 
-def test_that_of_the_sample_base_passes_in_a_moment() -> None:
-    path = minilm.directory() / "tokenizer.json"
+def test_sample_tokenizer_is_accepted_quickly() -> None:
+    path = minilm.checkpoint_directory() / "tokenizer.json"
     began = time.process_time()
-    assert tokenizer.check(path) == 30_521
-    try_out(Tokenizer.from_file(str(path)))
+    assert tokenizer.check_tokenizer(path) == 30_521
+    try_tokenizer(Tokenizer.from_file(str(path)))
     assert time.process_time() - began < 20  # tenths of a second
 
 
@@ -117,30 +117,28 @@ def test_that_of_the_sample_base_passes_in_a_moment() -> None:
     ],
     ids=lambda parts: next(repr(value)[:60] for value in parts.values()),
 )
-def test_components_of_common_tokenizers_pass_as_the_library_writes_them(
-    parts: dict[str, Any], tmp_path: Path
-) -> None:
-    made = built(**parts)
-    assert tokenizer.check(saved(made, tmp_path)) == 5
-    try_out(made)
+def test_common_components_are_accepted(parts: dict[str, Any], tmp_path: Path) -> None:
+    made = build_tokenizer(**parts)
+    assert tokenizer.check_tokenizer(save_tokenizer(made, tmp_path)) == 5
+    try_tokenizer(made)
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_every_kind_of_model_passes_with_cutting_and_padding_on(name: str, tmp_path: Path) -> None:
-    made = built(name)
+def test_truncation_and_padding_settings_are_accepted(name: str, tmp_path: Path) -> None:
+    made = build_tokenizer(name)
     made.enable_truncation(8, stride=2)
     made.enable_padding(length=8, pad_to_multiple_of=8)
-    assert tokenizer.check(saved(made, tmp_path)) == 5
+    assert tokenizer.check_tokenizer(save_tokenizer(made, tmp_path)) == 5
 
 
-def test_what_older_versions_of_the_library_wrote_passes(tmp_path: Path) -> None:
-    path = saved(built(pre_tokenizer=pre_tokenizers.Metaspace()), tmp_path)
-    said = json.loads(path.read_text())
-    said["model"]["merges"] = ["a b"]
-    del said["model"]["ignore_merges"], said["pre_tokenizer"]["split"]
-    said["pre_tokenizer"] |= {"str_rep": "_", "add_prefix_space": True}
-    path.write_text(json.dumps(said))
-    tokenizer.check(path)
+def test_older_file_versions_are_accepted(tmp_path: Path) -> None:
+    path = save_tokenizer(build_tokenizer(pre_tokenizer=pre_tokenizers.Metaspace()), tmp_path)
+    content = json.loads(path.read_text())
+    content["model"]["merges"] = ["a b"]
+    del content["model"]["ignore_merges"], content["pre_tokenizer"]["split"]
+    content["pre_tokenizer"] |= {"str_rep": "_", "add_prefix_space": True}
+    path.write_text(json.dumps(content))
+    tokenizer.check_tokenizer(path)
 
 
 @pytest.mark.parametrize(
@@ -158,13 +156,13 @@ def test_what_older_versions_of_the_library_wrote_passes(tmp_path: Path) -> None
         ("cache_capacity", 10**12),
     ],
 )
-def test_a_model_with_something_else_is_refused(place: str, value: Any, tmp_path: Path) -> None:
-    path = saved(built(), tmp_path)
-    said = json.loads(path.read_text())
-    said["model"][place] = value
-    path.write_text(json.dumps(said))
-    with pytest.raises(TokenizerUnfit, match=place):
-        tokenizer.check(path)
+def test_invalid_model_setting_is_refused(place: str, value: Any, tmp_path: Path) -> None:
+    path = save_tokenizer(build_tokenizer(), tmp_path)
+    content = json.loads(path.read_text())
+    content["model"][place] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UnsupportedTokenizer, match=place):
+        tokenizer.check_tokenizer(path)
 
 
 LENGTHENING: dict[str, Any] = {
@@ -184,20 +182,22 @@ LENGTHENING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", list(LENGTHENING))
-def test_what_makes_more_and_more_of_a_text_is_refused(name: str, tmp_path: Path) -> None:
+def test_expanding_components_are_refused(name: str, tmp_path: Path) -> None:
     part = LENGTHENING[name]
     kind = "normalizer" if isinstance(part, normalizers.Normalizer) else "pre_tokenizer"
-    with pytest.raises(TokenizerUnfit, match=r"more (than|characters)|letters of|pattern|match"):
-        tokenizer.check(saved(built(**{kind: part}), tmp_path))
+    with pytest.raises(
+        UnsupportedTokenizer, match=r"more than|longer than|characters per byte|pattern|match"
+    ):
+        tokenizer.check_tokenizer(save_tokenizer(build_tokenizer(**{kind: part}), tmp_path))
 
 
-def test_growth_is_what_the_library_makes_of_a_letter() -> None:
+def test_max_expansion_matches_the_library() -> None:
     made = normalizers.Precompiled(base64.b64decode(charsmap("abcdefg")))
     assert made.normalize_str(f"x{TRIGGER}") == "xabcdefg"
-    assert growth(charsmap("abcdefg")) == 7
+    assert max_expansion(charsmap("abcdefg")) == 7
 
 
-def test_a_trie_that_leads_around_in_a_circle_or_beyond_its_end() -> None:
+def test_cyclic_or_dangling_trie_is_refused() -> None:
     circle = (0).to_bytes(4, "little") * 2
     for units in (
         [0, *((letter << 10) | letter for letter in range(1, 256))],  # each is below each
@@ -206,26 +206,26 @@ def test_a_trie_that_leads_around_in_a_circle_or_beyond_its_end() -> None:
     ):
         trie = b"".join(unit.to_bytes(4, "little") for unit in units)
         content = len(trie).to_bytes(4, "little") + trie + b"a\0"
-        with pytest.raises(TokenizerUnfit):
-            growth(base64.b64encode(content).decode())
+        with pytest.raises(UnsupportedTokenizer):
+            max_expansion(base64.b64encode(content).decode())
     for content in (b"", b"\0" * 3, circle, (2**31).to_bytes(4, "little") + b"a"):
-        with pytest.raises(TokenizerUnfit):
-            growth(base64.b64encode(content).decode())
-    with pytest.raises(TokenizerUnfit):
-        growth("not base 64")
+        with pytest.raises(UnsupportedTokenizer):
+            max_expansion(base64.b64encode(content).decode())
+    with pytest.raises(UnsupportedTokenizer):
+        max_expansion("not base 64")
 
 
 @pytest.mark.parametrize(
     ("normalizer", "problem"),
     [
         (normalizers.Replace(Regex("(?:a+a+)+$"), ""), "fails on a text"),
-        (normalizers.Replace("a", "b c " * 12), "tokens of"),
+        (normalizers.Replace("a", "b c " * 12), "tokens for"),
     ],
 )
-def test_the_trial_finds_what_the_rules_would_miss(
+def test_trial_detects_slow_or_expanding_tokenizers(
     normalizer: normalizers.Normalizer, problem: str
 ) -> None:
     made = tiny()
     made.normalizer = normalizer
-    with pytest.raises(TokenizerUnfit, match=problem):
-        try_out(made)
+    with pytest.raises(UnsupportedTokenizer, match=problem):
+        try_tokenizer(made)

@@ -1,4 +1,4 @@
-"""Texts in, labels out."""
+"""Tests of the predictor."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_core import manifest
-from lora_core.errors.artifact import EmptyInput, TextTooLong
+from lora_core.errors.artifact import EmptyInput, InputTooLong
 from lora_core.inference.predictor import Predictor
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import distilbert, tokenizer
@@ -23,23 +23,23 @@ def model() -> Any:
 
 @pytest.fixture
 def predictor(model: Any) -> Predictor:
-    return Predictor.of(model, tokenizer(), max_length=64)
+    return Predictor.from_model(model, tokenizer(), max_length=64)
 
 
-def test_a_batch_answers_like_each_text_alone(predictor: Predictor) -> None:
+def test_batch_matches_single_texts(predictor: Predictor) -> None:
     together = predictor.forward(predictor.encode(TEXTS))
     alone = torch.cat([predictor.forward(predictor.encode([text])) for text in TEXTS])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
-def test_logits_are_those_of_the_model(model: Any, predictor: Predictor) -> None:
+def test_logits_match_the_model(model: Any, predictor: Predictor) -> None:
     ids = torch.tensor([tokenizer().encode(TEXTS[2]).ids])
     with torch.no_grad():
         expected = model(ids).logits
     torch.testing.assert_close(predictor.forward(predictor.encode([TEXTS[2]])), expected)
 
 
-def test_a_long_text_is_cut_between_its_special_tokens(predictor: Predictor) -> None:
+def test_long_text_is_truncated_between_its_special_tokens(predictor: Predictor) -> None:
     [encoded] = predictor.encode([TEXTS[3]])
     assert encoded.truncated
     assert encoded.length == 64
@@ -47,26 +47,26 @@ def test_a_long_text_is_cut_between_its_special_tokens(predictor: Predictor) -> 
     assert not predictor.encode([TEXTS[0]])[0].truncated
 
 
-def test_a_long_text_is_refused_when_asked(predictor: Predictor) -> None:
-    with pytest.raises(TextTooLong, match="Input 1 has 102 tokens, more than the limit of 64"):
+def test_long_text_is_rejected_without_truncation(predictor: Predictor) -> None:
+    with pytest.raises(InputTooLong, match="Input 1 has 102 tokens; the limit is 64"):
         predictor.encode(["good", TEXTS[3]], truncate=False)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t"])
-def test_an_empty_text_is_refused(predictor: Predictor, text: str) -> None:
+def test_empty_text_is_rejected(predictor: Predictor, text: str) -> None:
     with pytest.raises(EmptyInput, match="Input 1"):
         predictor.encode(["good", text])
 
 
-def test_every_label_is_answered_highest_first(predictor: Predictor) -> None:
-    for answer in predictor.predict(TEXTS):
-        scores = [score for _, score in answer]
+def test_all_labels_are_sorted(predictor: Predictor) -> None:
+    for prediction in predictor.predict(TEXTS):
+        scores = [score for _, score in prediction]
         assert scores == sorted(scores, reverse=True)
         assert sum(scores) == pytest.approx(1)
-        assert {label for label, _ in answer} == {"LABEL_0", "LABEL_1", "LABEL_2"}
+        assert {label for label, _ in prediction} == {"LABEL_0", "LABEL_1", "LABEL_2"}
 
 
-def test_the_temperature_of_the_artifact_softens_and_an_older_artifact_has_none(
+def test_temperature_of_the_artifact_is_used_if_present(
     tmp_path: Path,
 ) -> None:
     directory = make_artifact(tmp_path / "artifact")

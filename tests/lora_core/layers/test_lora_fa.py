@@ -10,12 +10,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional as F
 
-from lora_core.adapters import adapters
+from lora_core.adapters import adapter_layers
 from lora_core.encoders import FAMILIES
 from lora_core.fast import folded_lora
 from lora_core.fast.folded_lora import TOKENS_PER_RANK
-from lora_core.methods.lora import Lora
-from lora_core.specs.method import Head, LoraSpec, Role, Variant
+from lora_core.methods import LoraMethod
+from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from tests import tiny_base
 
 R, ALPHA = 2, 3.0
@@ -42,16 +42,16 @@ def test_the_losses_are_those_of_peft_with_a_frozen_a(folds: bool) -> None:
     ids = torch.randint(5, 60, (4, 12 if folds else 6))
     assert (ids.numel() >= TOKENS_PER_RANK * R) == folds
 
-    spec = LoraSpec(variant=Variant.LORA_FA, r=R, alpha=ALPHA, targets=(Role.QUERY, Role.VALUE),
-                    head=Head.FROZEN)  # fmt: skip
-    Lora(spec).prepare(ours, FAMILIES["distilbert"])
-    folded_lora.use(ours)
+    spec = LoraSpec(variant=LoraVariant.LORA_FA, r=R, alpha=ALPHA, targets=(Role.QUERY, Role.VALUE),
+                    head=HeadMode.FROZEN)  # fmt: skip
+    LoraMethod(spec).prepare(ours, FAMILIES["distilbert"])
+    folded_lora.patch(ours)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = LoraConfig(r=R, lora_alpha=ALPHA, target_modules=["q_lin", "v_lin"])
         theirs = get_peft_model(theirs, config)
     drawn = {}
-    for name, adapter in adapters(ours).items():
+    for name, adapter in adapter_layers(ours).items():
         frozen = theirs.base_model.model.get_submodule(name).lora_A["default"].weight
         frozen.requires_grad_(False).copy_(adapter.A)
         drawn[name] = adapter.A.clone()
@@ -59,7 +59,7 @@ def test_the_losses_are_those_of_peft_with_a_frozen_a(folds: bool) -> None:
     found = losses(ours, ids)
     assert found == pytest.approx(losses(theirs, ids), rel=1e-4)
     assert found[-1] < 0.9 * found[0]
-    for name, adapter in adapters(ours).items():
+    for name, adapter in adapter_layers(ours).items():
         assert torch.equal(adapter.A, drawn[name])
         assert adapter.A.grad is None
         assert adapter.B.abs().sum() > 0

@@ -8,14 +8,14 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lora_core.layers import VARIANTS
-from lora_core.specs.method import Variant
+from lora_core.specs.method import LoraVariant
 
 SETTINGS = {
-    Variant.LORA: {},
-    Variant.RSLORA: {"use_rslora": True},
-    Variant.UNSCALED: {},  # PEFT has no such scale: alpha * r there is alpha here
-    Variant.DORA: {"use_dora": True},
-    Variant.LORA_FA: {},  # PEFT has it as an optimiser that leaves A alone
+    LoraVariant.LORA: {},
+    LoraVariant.RSLORA: {"use_rslora": True},
+    LoraVariant.UNSCALED: {},  # PEFT has no such scale: alpha * r there is alpha here
+    LoraVariant.DORA: {"use_dora": True},
+    LoraVariant.LORA_FA: {},  # PEFT has it as an optimiser that leaves A alone
 }
 R, ALPHA = 4, 6.0
 
@@ -30,8 +30,8 @@ class Plain(nn.Module):
         return y
 
 
-@pytest.mark.parametrize("variant", list(Variant))
-def test_outputs_and_gradients_equal_those_of_peft(variant: Variant) -> None:
+@pytest.mark.parametrize("variant", list(LoraVariant))
+def test_outputs_and_gradients_equal_those_of_peft(variant: LoraVariant) -> None:
     torch.manual_seed(1)
     plain = Plain()
     ours = VARIANTS[variant](nn.Linear(16, 10), r=R, alpha=ALPHA)
@@ -39,14 +39,14 @@ def test_outputs_and_gradients_equal_those_of_peft(variant: Variant) -> None:
     for _, parameter in ours.adapter_parameters():
         nn.init.normal_(parameter, std=0.5)
 
-    alpha = ALPHA * R if variant is Variant.UNSCALED else ALPHA
+    alpha = ALPHA * R if variant is LoraVariant.UNSCALED else ALPHA
     config = LoraConfig(r=R, lora_alpha=alpha, target_modules=["linear"], **SETTINGS[variant])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = get_peft_model(plain, config)
     layer = theirs.base_model.model.linear
     tensors = {"A": layer.lora_A["default"].weight, "B": layer.lora_B["default"].weight}
-    if variant is Variant.DORA:
+    if variant is LoraVariant.DORA:
         tensors["magnitude"] = layer.lora_magnitude_vector["default"].weight
     with torch.no_grad():
         for name, parameter in ours.adapter_parameters():
@@ -60,7 +60,7 @@ def test_outputs_and_gradients_equal_those_of_peft(variant: Variant) -> None:
     (y_ours * weights).sum().backward()
     (y_theirs * weights).sum().backward()
     for name, parameter in ours.adapter_parameters():
-        if name in variant.trained:
+        if name in variant.trained_parameters:
             torch.testing.assert_close(parameter.grad, tensors[name].grad, rtol=1e-4, atol=1e-5)
         else:
             assert parameter.grad is tensors[name].grad is None

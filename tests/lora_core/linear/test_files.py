@@ -1,4 +1,4 @@
-"""The files of a linear model give it back exactly, and nothing else is read."""
+"""Files of a linear model round-trip exactly, and nothing else is read."""
 
 import json
 import pickle
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from lora_core.errors.artifact import ArtifactUnfit
+from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, fit
 from lora_core.manifest import LINEAR
@@ -28,29 +28,31 @@ def made() -> LinearModel:
 
 @pytest.fixture
 def saved(made: LinearModel, tmp_path: Path) -> Path:
-    files.save(tmp_path, made.parameters)
+    files.save_parameters(tmp_path, made.parameters)
     return tmp_path
 
 
-def test_what_was_saved_comes_back_bit_by_bit(made: LinearModel, saved: Path) -> None:
-    again = LinearModel(files.read(saved, 2))
+def test_saved_model_round_trips_bit_for_bit(made: LinearModel, saved: Path) -> None:
+    again = LinearModel(files.read_parameters(saved, 2))
     asked = [*TEXTS, "unseen", "", "GRÖSSE"]
     assert (again.logits(asked) == made.logits(asked)).all()
     assert again.parameters.vectorizer == made.parameters.vectorizer
     assert {path.name for path in saved.iterdir()} == set(files.FILES)
 
 
-def test_a_model_without_terms_comes_back(tmp_path: Path) -> None:
+def test_model_without_terms_round_trips(tmp_path: Path) -> None:
     made = fit(["one", "two"], np.array([0, 1]), LinearSpec(min_df=2), classes=3)
-    files.save(tmp_path, made.parameters)
-    assert (LinearModel(files.read(tmp_path, 3)).logits(["x"]) == made.logits(["x"])).all()
+    files.save_parameters(tmp_path, made.parameters)
+    assert (
+        LinearModel(files.read_parameters(tmp_path, 3)).logits(["x"]) == made.logits(["x"])
+    ).all()
 
 
 def description(change: Callable[[Any], Any]) -> Callable[[Path], None]:
     def apply(directory: Path) -> None:
-        said = json.loads((directory / LINEAR).read_text())
-        change(said)
-        (directory / LINEAR).write_text(json.dumps(said))
+        content = json.loads((directory / LINEAR).read_text())
+        change(content)
+        (directory / LINEAR).write_text(json.dumps(content))
 
     return apply
 
@@ -65,10 +67,10 @@ def tensors(change: Callable[[Tensors], Any]) -> Callable[[Path], None]:
 
 
 def setting(name: str, value: Any) -> Callable[[Path], None]:
-    return description(lambda said: said["vectorizer"].update({name: value}))
+    return description(lambda content: content["vectorizer"].update({name: value}))
 
 
-def spoiled(name: str, value: float) -> Callable[[Path], None]:
+def with_value(name: str, value: float) -> Callable[[Path], None]:
     def change(found: Tensors) -> None:
         found[name] = found[name].copy()
         found[name].flat[0] = value
@@ -81,18 +83,21 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a term less": (description(lambda s: s["terms"].pop()), "larger than|does not fit"),
     "a term twice": (
         description(lambda s: s["terms"].__setitem__(0, s["terms"][1])),
-        "a term twice",
+        "a duplicate term",
     ),
-    "a number for a term": (description(lambda s: s["terms"].__setitem__(0, 7)), r"wrong terms\.0"),
-    "an empty term": (description(lambda s: s["terms"].__setitem__(0, "")), r"wrong terms\.0"),
+    "a number for a term": (
+        description(lambda s: s["terms"].__setitem__(0, 7)),
+        r"invalid terms\.0",
+    ),
+    "an empty term": (description(lambda s: s["terms"].__setitem__(0, "")), r"invalid terms\.0"),
     "a long term": (description(lambda s: s["terms"].__setitem__(0, "x" * 101)), r"terms\.0"),
-    "an expression without end": (setting("token_pattern", "(a+)+$"), "wrong vectorizer.token"),
-    "a function": (setting("analyzer", "char"), "wrong vectorizer.analyzer"),
-    "another law": (setting("sublinear_tf", False), "wrong vectorizer.sublinear_tf"),
-    "long terms": (setting("ngram_range", [1, 99]), "wrong vectorizer.ngram_range"),
-    "a setting more": (setting("tokenizer", "os.system"), "wrong vectorizer.tokenizer"),
-    "another format": (description(lambda s: s.update(format=2)), "wrong format"),
-    "no JSON": (lambda d: (d / LINEAR).write_text("{"), "linear.json has a wrong"),
+    "an expression without end": (setting("token_pattern", "(a+)+$"), "invalid vectorizer.token"),
+    "a function": (setting("analyzer", "char"), "invalid vectorizer.analyzer"),
+    "another law": (setting("sublinear_tf", False), "invalid vectorizer.sublinear_tf"),
+    "long terms": (setting("ngram_range", [1, 99]), "invalid vectorizer.ngram_range"),
+    "a setting more": (setting("tokenizer", "os.system"), "invalid vectorizer.tokenizer"),
+    "another format": (description(lambda s: s.update(format=2)), "invalid format"),
+    "no JSON": (lambda d: (d / LINEAR).write_text("{"), "linear.json has an invalid"),
     "no description": (lambda d: (d / LINEAR).unlink(), "linear.json cannot be read"),
     "a pickle": (
         lambda d: (d / files.WEIGHTS).write_bytes(pickle.dumps({"coef": [1.0]})),
@@ -106,29 +111,27 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         tensors(lambda t: t.update(coef=t["coef"].astype(np.float32))),
         "coef .* is not float64",
     ),
-    "no number": (spoiled("coef", float("nan")), "coef .* is not float64 with numbers"),
-    "infinity": (spoiled("idf", float("inf")), "idf .* is not float64 with numbers"),
-    "a huge number": (spoiled("intercept", 1e10), "intercept .* up to 1e"),
+    "no number": (with_value("coef", float("nan")), "coef .* is not float64 with numbers"),
+    "infinity": (with_value("idf", float("inf")), "idf .* is not float64 with numbers"),
+    "a huge number": (with_value("intercept", 1e10), "intercept .* up to 1e"),
     "a huge file": (tensors(lambda t: t.update(more=np.zeros(100_000))), "larger than"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_does_not_fit_is_refused(name: str, saved: Path) -> None:
+def test_invalid_model_is_refused(name: str, saved: Path) -> None:
     spoil, problem = WRONG[name]
     spoil(saved)
-    with pytest.raises(ArtifactUnfit, match=problem):
-        files.read(saved, 2)
+    with pytest.raises(UnsupportedArtifact, match=problem):
+        files.read_parameters(saved, 2)
 
 
-def test_more_terms_than_a_model_may_have_are_refused(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "most_terms", lambda _: 3)
-    with pytest.raises(ArtifactUnfit, match="more than 3 terms"):
-        files.read(saved, 2)
+def test_too_many_terms_are_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "max_terms", lambda _: 3)
+    with pytest.raises(UnsupportedArtifact, match="more than 3 terms"):
+        files.read_parameters(saved, 2)
 
 
-def test_the_number_of_labels_is_that_of_the_manifest(saved: Path) -> None:
-    with pytest.raises(ArtifactUnfit, match="does not fit the labels"):
-        files.read(saved, 3)
+def test_label_count_must_match_manifest(saved: Path) -> None:
+    with pytest.raises(UnsupportedArtifact, match="does not fit the labels"):
+        files.read_parameters(saved, 3)

@@ -1,4 +1,4 @@
-"""The linear model is scikit-learn's, to the last bits."""
+"""The linear model matches scikit-learn, to floating-point precision."""
 
 from itertools import pairwise
 
@@ -43,9 +43,7 @@ def labels(classes: int, count: int) -> NDArray[np.int64]:
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("ngrams", [(1, 1), (1, 2), (2, 3)])
 @pytest.mark.parametrize("classes", [2, 3, 7])
-def test_logits_are_those_of_scikit_learn(
-    classes: int, ngrams: tuple[int, int], balanced: bool
-) -> None:
+def test_logits_match_scikit_learn(classes: int, ngrams: tuple[int, int], balanced: bool) -> None:
     known = texts(200)
     truth = np.minimum(labels(classes + 2, 200), classes - 1)  # the last one more often
     spec = LinearSpec(C=2.5, ngram_range=ngrams, min_df=2)
@@ -67,9 +65,7 @@ def test_logits_are_those_of_scikit_learn(
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
 @pytest.mark.parametrize("classes", [2, 4])
-def test_contributions_add_up_to_the_change_of_the_probability(
-    classes: int, temperature: float
-) -> None:
+def test_contributions_sum_to_the_probability_difference(classes: int, temperature: float) -> None:
     found = fit(texts(200), labels(classes, 200), LinearSpec(C=50.0), classes=classes)
     for text in (*UNSEEN[:7], "great " * 300, *texts(5, seed=3)):
         for label in range(classes):
@@ -80,7 +76,7 @@ def test_contributions_add_up_to_the_change_of_the_probability(
             assert all(word.isalnum() for w, _ in words if (word := text[w.start : w.end]))
 
 
-def test_a_word_contributes_its_share_of_the_logit() -> None:
+def test_contribution_is_proportional_to_the_logit() -> None:
     """With two labels the shares of the probability are those of the logit, term by term."""
     known = ["good film", "good plot", "bad film", "bad plot"] * 5
     found = fit(known, np.array([1, 1, 0, 0] * 5), LinearSpec(ngram_range=(1, 1)), classes=2)
@@ -104,7 +100,7 @@ def test_a_word_contributes_its_share_of_the_logit() -> None:
     assert [score for _, score in named] == pytest.approx(expected, abs=1e-9)
 
 
-def test_without_a_term_it_knows_the_frequencies_alone() -> None:
+def test_model_without_terms_predicts_label_frequencies() -> None:
     known, truth = ["one", "two", "three", "four"], np.array([0, 1, 1, 1])
     found = fit(known, truth, LinearSpec(min_df=2), classes=2)
     assert found.parameters.terms == ()
@@ -116,7 +112,7 @@ def test_without_a_term_it_knows_the_frequencies_alone() -> None:
     assert start == pytest.approx(0.75)
 
 
-def test_a_label_that_does_not_occur_is_not_answered() -> None:
+def test_label_without_texts_is_never_predicted() -> None:
     known = ["good film", "bad film"] * 10
     for truth in ([1, 3] * 10, [3, 3] * 10):
         found = fit(known, np.array(truth), LinearSpec(), classes=5)
@@ -125,17 +121,17 @@ def test_a_label_that_does_not_occur_is_not_answered() -> None:
     assert found.logits(["x"]).argmax() == 3
 
 
-def test_rare_terms_count_while_there_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_min_df_depends_on_the_amount_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     known = [*["good film"] * 5, *["bad film"] * 5, "hapax"]
     truth = np.array([1] * 5 + [0] * 6)
     assert "hapax" in fit(known, truth, LinearSpec(), classes=2).parameters.terms
     monkeypatch.setattr(model, "FEW_CHARACTERS", 50)
     assert "hapax" not in fit(known, truth, LinearSpec(), classes=2).parameters.terms
-    assert model.settled(LinearSpec(min_df=3), known) == LinearSpec(min_df=3)
+    assert model.resolve_min_df(LinearSpec(min_df=3), known) == LinearSpec(min_df=3)
 
 
-def test_the_vocabulary_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "most_terms", lambda classes: 30 // classes)
+def test_vocabulary_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "max_terms", lambda classes: 30 // classes)
     known = [*texts(100), "y" * 101, "y" * 101]
     found = fit(known, labels(3, 102), LinearSpec(min_df=1), classes=3)
     top = TfidfVectorizer(ngram_range=(1, 2), max_features=10).fit(known)
@@ -145,12 +141,12 @@ def test_the_vocabulary_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, found.parameters.terms)) <= 100
 
 
-def test_a_fit_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_reports_missing_convergence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "MAX_ITER", 2)
     assert not fit(texts(100), labels(3, 100), LinearSpec(C=1e6), classes=3).converged
 
 
-def test_it_takes_the_memory_that_it_says() -> None:
+def test_nbytes_covers_the_terms() -> None:
     found = fit(texts(200), labels(2, 200), LinearSpec(min_df=1), classes=2)
     assert isinstance(found, LinearModel)
     assert found.nbytes > 150 * len(found.parameters.terms)

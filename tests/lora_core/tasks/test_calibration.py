@@ -16,12 +16,12 @@ from sklearn.metrics import brier_score_loss, log_loss
 from lora_core.errors.training import NonFiniteLogits
 from lora_core.inference.decoding import decode
 from lora_core.tasks.calibration import (
-    COLDEST,
-    HOTTEST,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
     brier_score,
     calibration_error,
-    compare,
-    fit,
+    compare_calibration,
+    fit_temperature,
 )
 
 Floats = NDArray[np.float32]
@@ -40,14 +40,14 @@ def answers(texts: int, classes: int, off: float, seed: int = 0) -> tuple[Floats
 @pytest.mark.parametrize("classes", [2, 3, 20])
 def test_it_is_the_best_of_a_grid_by_the_loss_of_scikit_learn(classes: int, off: float) -> None:
     logits, labels = answers(150, classes, off)
-    grid = np.geomspace(COLDEST, HOTTEST, 301)  # two percent apart
+    grid = np.geomspace(MIN_TEMPERATURE, MAX_TEMPERATURE, 301)  # two percent apart
 
     def loss(temperature: float) -> float:
         scaled = logits.astype(np.float64) / temperature
         return float(log_loss(labels, softmax(scaled, axis=1), labels=range(classes)))
 
     losses = [loss(temperature) for temperature in grid]
-    fitted = fit(logits, labels)
+    fitted = fit_temperature(logits, labels)
     assert fitted == pytest.approx(grid[np.argmin(losses)], rel=0.02)
     assert loss(fitted) <= min(losses)
 
@@ -71,14 +71,14 @@ def test_scikit_learn_scales_by_the_same_temperature() -> None:
     logits, labels = answers(400, 3, off=2.5)
     theirs = CalibratedClassifierCV(FrozenEstimator(Echo().fit(labels)), method="temperature")
     theirs.fit(logits, labels)
-    ours = softmax(logits / fit(logits, labels), axis=1)
+    ours = softmax(logits / fit_temperature(logits, labels), axis=1)
     np.testing.assert_allclose(ours, theirs.predict_proba(logits), atol=1e-5)
 
 
 def test_the_temperature_that_was_put_in_is_found_and_texts_never_seen_are_calibrated() -> None:
-    temperature = fit(*answers(20_000, 3, off=3.0))
+    temperature = fit_temperature(*answers(20_000, 3, off=3.0))
     assert temperature == pytest.approx(3.0, rel=0.03)
-    unseen = compare(*answers(20_000, 3, off=3.0, seed=1), temperature)
+    unseen = compare_calibration(*answers(20_000, 3, off=3.0, seed=1), temperature)
     assert unseen["texts"] == 20_000
     assert unseen["before"]["ece"] > 0.1
     assert unseen["after"]["ece"] < 0.015
@@ -119,7 +119,7 @@ def test_certainty_that_is_right_has_no_error_and_that_is_wrong_the_largest() ->
 @pytest.mark.parametrize("classes", [2, 3])
 def test_loss_and_brier_score_are_those_of_scikit_learn(classes: int) -> None:
     logits, labels = answers(200, classes, off=2.0)
-    figures = compare(logits, labels, 1.7)
+    figures = compare_calibration(logits, labels, 1.7)
     for which, temperature in (("before", 1.0), ("after", 1.7)):
         probabilities = softmax(logits.astype(np.float64) / temperature, axis=1)
         brier = brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False)
@@ -134,7 +134,7 @@ SOME_LOGITS = arrays.arrays(
 )
 
 
-@given(SOME_LOGITS, st.floats(COLDEST, HOTTEST))
+@given(SOME_LOGITS, st.floats(MIN_TEMPERATURE, MAX_TEMPERATURE))
 def test_no_temperature_changes_the_answer(logits: Floats, temperature: float) -> None:
     labels = [str(i) for i in range(logits.shape[1])]
     plain = decode(torch.from_numpy(logits), labels)
@@ -151,33 +151,33 @@ def test_no_temperature_changes_the_answer(logits: Floats, temperature: float) -
 def test_the_loss_on_validation_never_rises(logits: Floats, data: st.DataObject) -> None:
     texts, classes = logits.shape
     labels = data.draw(arrays.arrays(np.int64, texts, elements=st.integers(0, classes - 1)))
-    temperature = fit(logits, labels)
-    assert COLDEST <= temperature <= HOTTEST
-    figures = compare(logits, labels, temperature)
+    temperature = fit_temperature(logits, labels)
+    assert MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE
+    figures = compare_calibration(logits, labels, temperature)
     assert figures["after"]["loss"] <= figures["before"]["loss"] + 1e-12
 
 
 def test_without_a_wrong_answer_nothing_is_changed() -> None:
     logits, _ = answers(50, 3, off=1.0)
-    assert fit(logits, logits.argmax(axis=1)) == 1.0
-    assert fit(np.zeros((5, 2), dtype=np.float32), np.array([0, 1, 0, 1, 1])) == 1.0
+    assert fit_temperature(logits, logits.argmax(axis=1)) == 1.0
+    assert fit_temperature(np.zeros((5, 2), dtype=np.float32), np.array([0, 1, 0, 1, 1])) == 1.0
 
 
 def test_worse_than_chance_is_as_hot_as_it_gets() -> None:
     logits, _ = answers(50, 3, off=1.0)
-    assert fit(logits, logits.argmin(axis=1)) == HOTTEST
+    assert fit_temperature(logits, logits.argmin(axis=1)) == MAX_TEMPERATURE
 
 
 def test_hardly_an_opinion_but_a_good_one_is_as_cold_as_it_gets() -> None:
     right, wrong = [[0.001, 0.0]] * 99, [[0.0, 0.001]]
     logits = np.array(right + wrong, dtype=np.float32)
-    assert fit(logits, np.zeros(100, dtype=np.int64)) == COLDEST
+    assert fit_temperature(logits, np.zeros(100, dtype=np.int64)) == MIN_TEMPERATURE
 
 
 def test_one_class_and_two_texts_are_enough() -> None:
     """By hand: 1 / T where the sure answer still gains what the wrong one loses."""
     logits, labels = np.array([[0.0, 3.0], [1.0, 0.0]], dtype=np.float32), np.array([1, 1])
-    inverse = 1 / fit(logits, labels)
+    inverse = 1 / fit_temperature(logits, labels)
     gain, loss = 3 / (1 + np.exp(3 * inverse)), 1 / (1 + np.exp(-inverse))
     assert gain == pytest.approx(loss)
 
@@ -185,13 +185,15 @@ def test_one_class_and_two_texts_are_enough() -> None:
 def test_only_differences_of_logits_count() -> None:
     logits, labels = answers(100, 3, off=2.0)
     shifts = np.arange(100, dtype=np.float32)[:, None] * 16
-    assert fit(logits + shifts, labels) == pytest.approx(fit(logits, labels), rel=1e-3)
+    assert fit_temperature(logits + shifts, labels) == pytest.approx(
+        fit_temperature(logits, labels), rel=1e-3
+    )
 
 
 def test_extreme_logits_give_finite_figures() -> None:
     logits = np.array([[3e38, -3e38], [-3e38, 3e38], [1.0, 0.0]], dtype=np.float32)
-    temperature = fit(logits, np.array([0, 0, 0]))
-    figures = compare(logits, np.array([0, 0, 0]), temperature)
+    temperature = fit_temperature(logits, np.array([0, 0, 0]))
+    figures = compare_calibration(logits, np.array([0, 0, 0]), temperature)
     assert np.isfinite([*figures["before"].values(), *figures["after"].values()]).all()
 
 
@@ -200,6 +202,6 @@ def test_logits_that_are_no_numbers_are_refused(odd: float) -> None:
     logits = np.array([[0.0, 1.0], [odd, 0.0], [0.0, 1.0]], dtype=np.float32)
     labels = np.array([1, 1, 1])
     with pytest.raises(NonFiniteLogits, match="1 of 3 held-out texts"):
-        fit(logits, labels)
+        fit_temperature(logits, labels)
     with pytest.raises(NonFiniteLogits, match="1 of 3 held-out texts"):
-        compare(logits, labels, 1.0)
+        compare_calibration(logits, labels, 1.0)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, classification_report, f1_score, log_loss
 
-from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
-from lora_core.tasks.metrics import CURVES
+from lora_core.specs.train import ClassWeights, SequenceClassificationSpec
+from lora_core.tasks.metrics import CURVE_METRICS
 from lora_core.tasks.sequence_classification import SequenceClassification
 
 LABELS = ["bad", "fine", "good"]
@@ -30,7 +30,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
     balanced = balanced_accuracy_score(TRUE, LOGITS.argmax(1))
     assert report["balanced_accuracy"] == pytest.approx(balanced)
     assert balanced != pytest.approx(report["accuracy"], abs=1e-3)
-    assert task().metrics(LOGITS, TRUE) == {name: report[name] for name in CURVES}
+    assert task().metrics(LOGITS, TRUE) == {name: report[name] for name in CURVE_METRICS}
     for label in LABELS:
         assert report["per_class"][label]["precision"] == pytest.approx(theirs[label]["precision"])
         assert report["per_class"][label]["recall"] == pytest.approx(theirs[label]["recall"])
@@ -70,9 +70,9 @@ def test_balanced_accuracy_counts_each_class_that_has_a_text_alike() -> None:
 
 def test_balanced_weights_are_inverse_to_the_frequency() -> None:
     weighted = task(ClassWeights.BALANCED)
-    assert weighted.weight([0]) == pytest.approx(100 / (3 * 60))
-    assert weighted.weight([2]) == pytest.approx(100 / (3 * 10))
-    assert weighted.weight([0] * 60 + [1] * 30 + [2] * 10) == pytest.approx(100)
+    assert weighted.loss_normalizer([0]) == pytest.approx(100 / (3 * 60))
+    assert weighted.loss_normalizer([2]) == pytest.approx(100 / (3 * 10))
+    assert weighted.loss_normalizer([0] * 60 + [1] * 30 + [2] * 10) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("weights", list(ClassWeights))
@@ -80,5 +80,5 @@ def test_the_summed_loss_over_its_weight_is_torchs_mean(weights: ClassWeights) -
     problem = task(weights)
     logits, labels = torch.from_numpy(LOGITS), torch.from_numpy(TRUE)
     mean = torch.nn.functional.cross_entropy(logits, labels, weight=problem.class_weights)
-    ours = problem.loss(logits, labels) / problem.weight(TRUE.tolist())
+    ours = problem.loss(logits, labels) / problem.loss_normalizer(TRUE.tolist())
     torch.testing.assert_close(ours, mean)

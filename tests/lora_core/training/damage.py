@@ -1,4 +1,4 @@
-"""Ways in which the directory of a checkpoint can be wrong."""
+"""Ways in which a checkpoint can be damaged."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def flip(path: Path, at: float) -> None:
 
 
 def rewrite(directory: Path, **facts: Any) -> None:
-    """A manifest that fits whatever is there now."""
+    """Write a manifest that matches the current files."""
     (directory / "manifest.json").unlink(missing_ok=True)
     manifest.write(directory, {"kind": "checkpoint", "version": 1, **facts})
 

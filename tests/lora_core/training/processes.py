@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lora_core.__main__ import main
 from lora_core.events import Event, parse_event
-from lora_core.failpoints import VARIABLE
-from tests.lora_core.training.twins import stands
+from lora_core.failpoints import ENV_VARIABLE
+from tests.lora_core.training.twins import events_before
 from tests.waiting import wait_until
 
 FORKING = multiprocessing.get_context("forkserver")
@@ -49,7 +49,7 @@ class Attempts:
 
     spec: Path
     seconds: float = 0.0
-    told: list[Event] = field(default_factory=list)  # by all attempts, as far as it stands
+    told: list[Event] = field(default_factory=list)  # by all attempts, before the last checkpoint
     newest: Path | None = None
     count: int = 0
     command: str = "train"
@@ -77,7 +77,7 @@ class Attempts:
         if self.newest is not None:
             arguments += ["--resume", str(self.newest)]
         cache = str(self.spec.parent / "cache")
-        environment = {VARIABLE: fault, "LORAWORKS_CACHE": cache}
+        environment = {ENV_VARIABLE: fault, "LORAWORKS_CACHE": cache}
         return self.launch(arguments, environment)
 
     def launch(
@@ -96,7 +96,7 @@ class Attempts:
         if child.exitcode == 0:
             self.told += events
         elif saved:
-            self.told += stands(events, saved[-1])
+            self.told += events_before(events, saved[-1])
         return child.exitcode, events
 
     def attempt(self, fault: str = "") -> tuple[int, list[Event]]:

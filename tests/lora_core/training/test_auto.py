@@ -14,18 +14,18 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core import cross_validation, manifest
-from lora_core.cross_validation import learnable
+from lora_core.cross_validation import training_pool
 from lora_core.data import linear_baseline as comparison
-from lora_core.data.folds import fold_of
-from lora_core.data.load import load
+from lora_core.data.load import load_splits
 from lora_core.data.records import Example
-from lora_core.errors.training import CheckpointMismatch, Stopped
+from lora_core.data.split import assign_folds
+from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.linear.model import LinearModel
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
-from lora_core.training.checkpoint_schedule import SavePlan
+from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.run import run
 from tests.listener import Listener, StopDuringFit
 
@@ -62,10 +62,10 @@ def test_validation_figures_are_those_of_texts_that_were_held_out(
 ) -> None:
     described = spec(method=choosing(LINEAR))
     _, out = go(described)
-    splits = load(described.data)
-    examples = learnable(described, splits)
+    splits = load_splits(described.data)
+    examples = training_pool(described, splits)
     assert len(examples) == len(splits.train) + len(splits.validation)
-    folds = fold_of(examples, seed=0)
+    folds = assign_folds(examples, seed=0)
     texts, labels = [e.text for e in examples], np.array([e.label for e in examples])
     expected = np.empty(len(examples))
     for fold in range(5):
@@ -87,13 +87,15 @@ def test_the_chosen_method_learns_from_all_texts(
     """As if it had been named, with every text in the training part."""
     described = spec(method=choosing(PROBE), runtime={"precision": "fp32"})
     _, out = go(described)
-    splits = load(described.data)
+    splits = load_splits(described.data)
     given = tmp_path / "given.csv"
     with given.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "label", "split"])
         for part in ("train", "validation", "test"):
-            for each in learnable(described, splits) if part == "train" else getattr(splits, part):
+            for each in (
+                training_pool(described, splits) if part == "train" else getattr(splits, part)
+            ):
                 rows.writerow([each.text, splits.labels[each.label], part])
     named = spec(method=PROBE, data={"source": str(given)}, runtime={"precision": "fp32"})
     heard = Listener()
@@ -124,8 +126,8 @@ def test_a_resumed_run_ends_with_the_same_bits(
 ) -> None:
     described = spec(method=choosing(LORA, folds=2))
     whole, expected = go(described)
-    with pytest.raises(Stopped):
-        go(described, stop_at=4, plan=SavePlan(tmp_path / "kept", 0.0))
+    with pytest.raises(StopRequested):
+        go(described, stop_at=4, checkpoint_settings=CheckpointSettings(tmp_path / "kept", 0.0))
     newest = max((tmp_path / "kept").glob("step-*"), key=lambda each: int(each.name[5:]))
     again, out = go(described, resume=newest)
     assert not again.all("candidate")  # nothing is chosen again
@@ -175,11 +177,11 @@ def test_a_checkpoint_of_a_named_method_is_refused(
     spec: Make, go: Callable[..., tuple[Listener, Path]], tmp_path: Path
 ) -> None:
     heard = Listener(stop_at=2)
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         run(spec(), out_dir=tmp_path / "out", observer=heard, stop=heard,
-            plan=SavePlan(tmp_path / "kept", 0.0))  # fmt: skip
+            checkpoint_settings=CheckpointSettings(tmp_path / "kept", 0.0))  # fmt: skip
     newest = max((tmp_path / "kept").glob("step-*"))
-    with pytest.raises(CheckpointMismatch, match="the method was given there"):
+    with pytest.raises(CheckpointMismatch, match="its method was given by the spec"):
         go(spec(method=choosing(LORA)), resume=newest)
 
 
@@ -188,7 +190,7 @@ def test_a_stop_is_obeyed_while_a_linear_model_is_fitted(
 ) -> None:
     stop = StopDuringFit()
     monkeypatch.setattr(cross_validation, "fit_examples", stop.fit)
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         auto.run(spec(method=choosing(LINEAR)), out_dir=tmp_path, observer=stop, stop=stop)
     stop.left.set()
 
@@ -197,8 +199,8 @@ def test_of_many_characters_a_fold_learns_from_a_part(
     spec: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described = spec(method=choosing(LINEAR))
-    splits = load(described.data)
-    examples, learned_from = learnable(described, splits), []
+    splits = load_splits(described.data)
+    examples, learned_from = training_pool(described, splits), []
 
     def counted(train: list[Example], *rest: Any, **more: Any) -> LinearModel:
         learned_from.append(sum(len(example.text) for example in train))
@@ -207,10 +209,10 @@ def test_of_many_characters_a_fold_learns_from_a_part(
     monkeypatch.setattr(comparison, "MAX_CHARACTERS", 500)
     monkeypatch.setattr(cross_validation, "fit_examples", counted)
     heard = Listener()
-    tried = cross_validation.CrossValidation(
-        described, splits.labels, examples, Pulse(observer=heard, stop=heard)
+    tried = cross_validation.LinearCrossValidation(
+        described, splits.labels, examples, ProgressReporter(observer=heard, stop=heard)
     )
-    answers = tried.answers(LinearSpec())
+    answers = tried.predictions(LinearSpec())
     assert len(learned_from) == 5
     assert max(learned_from) < 700
     assert len(answers) == len(examples)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from lora_core.errors.training import DiskFull, NonFinite, OutOfHostMemory, OutOfMemory
+from lora_core.errors.training import DeviceOutOfMemory, DiskFull, HostOutOfMemory, NonFiniteLoss
 from lora_core.events import parse_event
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
@@ -39,15 +39,18 @@ def no_memory_for_a_file() -> None:
 @pytest.mark.parametrize("ask", [too_much_for_torch, too_much_for_python, no_memory_for_a_file])
 def test_memory_of_the_machine(ask: Callable[[], None]) -> None:
     with (
-        pytest.raises(OutOfHostMemory, match=r"held \d+ MB.*to 2048 \(now 4096\)"),
-        library_errors.known(SPEC),
+        pytest.raises(HostOutOfMemory, match=r"used \d+ MB.*to 2048 \(now 4096\)"),
+        library_errors.translate_errors(SPEC),
     ):
         ask()
 
 
 def test_memory_of_the_device() -> None:
-    words = r"cuda:0 .* held 0 MB .*to 2048 \(now 4096\)"
-    with pytest.raises(OutOfMemory, match=words) as caught, library_errors.known(SPEC):
+    words = r"cuda:0 .* used 0 MB .*to 2048 \(now 4096\)"
+    with (
+        pytest.raises(DeviceOutOfMemory, match=words) as caught,
+        library_errors.translate_errors(SPEC),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert caught.value.detail["suggested"] == 2048
 
@@ -56,7 +59,7 @@ def test_the_suggestion_is_one_that_a_spec_may_have() -> None:
     small = SPEC.model_copy(
         update={"optim": SPEC.optim.model_copy(update={"micro_batch_tokens": 20})}
     )
-    with pytest.raises(OutOfHostMemory, match="to 16 "), library_errors.known(small):
+    with pytest.raises(HostOutOfMemory, match="to 16 "), library_errors.translate_errors(small):
         raise MemoryError
 
 
@@ -67,24 +70,27 @@ def test_a_base_that_does_not_fit_is_not_broken(
         torch.empty(2**50)
 
     monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", load)
-    with pytest.raises(OutOfHostMemory):
+    with pytest.raises(HostOutOfMemory):
         run(spec(), out_dir=tmp_path, observer=Listener(), stop=Listener())
 
 
 def test_a_full_disk() -> None:
-    with pytest.raises(DiskFull), library_errors.known(SPEC):
+    with pytest.raises(DiskFull), library_errors.translate_errors(SPEC):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(errno.EIO, "broken")])
 def test_any_other_error_stays_what_it_is(error: Exception) -> None:
-    with pytest.raises(type(error), match=str(error.args[-1])), library_errors.known(SPEC):
+    with (
+        pytest.raises(type(error), match=str(error.args[-1])),
+        library_errors.translate_errors(SPEC),
+    ):
         raise error
 
 
-def fail(spec: TrainSpec, out: Path) -> tuple[NonFinite, Listener]:
+def fail(spec: TrainSpec, out: Path) -> tuple[NonFiniteLoss, Listener]:
     heard = Listener()
-    with pytest.raises(NonFinite) as caught:
+    with pytest.raises(NonFiniteLoss) as caught:
         run(spec, out_dir=out, observer=heard, stop=heard)
     for event in heard.events:
         assert parse_event(event.model_dump_json()) == event

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Stopped
+from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
-from lora_core.training.checkpoint_schedule import SavePlan
+from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.run import run
 from tests.listener import Listener
 from tests.lora_core.training.damage import DAMAGE, flip, rewrite
@@ -51,9 +51,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_base(place / "base")
     make_reviews(place / "reviews.csv")
     heard = Listener(stop_at=3)
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         run(describe(place), out_dir=place / "out", observer=heard, stop=heard,
-            plan=SavePlan(place, 300.0))  # fmt: skip
+            checkpoint_settings=CheckpointSettings(place, 300.0))  # fmt: skip
     return place
 
 
@@ -108,7 +108,7 @@ def test_a_flipped_byte_of_the_manifest_changes_nothing_or_is_noticed(
         after = checkpoint.read(directory)
     except (CheckpointCorrupt, CheckpointMismatch):
         return
-    assert after.figures == before.figures
+    assert after.trainer_state == before.trainer_state
     assert all(
         after.tensors[name].equal(before.tensors[name])
         for name in before.tensors
@@ -141,9 +141,9 @@ def test_another_base_of_the_same_name_is_refused(copy: Path) -> None:
         resume(copy, describe(copy))
 
 
-def test_a_later_form_is_refused_with_both_numbers(copy: Path) -> None:
+def test_a_later_format_version_is_refused_with_both_numbers(copy: Path) -> None:
     rewrite(copy / "step-3", version=2)
-    with pytest.raises(CheckpointMismatch, match="its form is 2, this program reads 1"):
+    with pytest.raises(CheckpointMismatch, match="its format version is 2, this program reads 1"):
         resume(copy, describe(copy))
 
 

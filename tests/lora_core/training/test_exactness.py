@@ -15,20 +15,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lora_core.errors.training import Stopped
+from lora_core.errors.training import StopRequested
 from lora_core.events import Event
 from lora_core.layers import VARIANTS
-from lora_core.specs.method import Variant
+from lora_core.specs.method import LoraVariant
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
-from lora_core.training.best_checkpoint import Best
-from lora_core.training.checkpoint_schedule import SavePlan
+from lora_core.training.best_checkpoint import BestCheckpoint
+from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.run import run
-from lora_core.training.throughput import Pace
-from lora_core.training.training_state import Progress
+from lora_core.training.throughput import Throughput
+from lora_core.training.training_state import TrainingState
 from tests.listener import Listener
-from tests.lora_core.methods.test_methods import FrozenA
-from tests.lora_core.training.twins import product, stands, story
+from tests.lora_core.test_methods import FrozenA
+from tests.lora_core.training.twins import events_before, product, story
 from tests.tiny_base import make_base, make_reviews
 
 Make = Callable[..., TrainSpec]
@@ -69,10 +69,17 @@ def attempt(tmp_path: Path) -> Attempt:
     ) -> tuple[Listener, Path]:
         heard = Listener(stop_at) if cut is None else CutOff(cut)
         out = tmp_path / f"out-{next(counter)}"
-        plan = SavePlan(tmp_path / "checkpoints", 0.0)
-        resume = None if at is None else plan.directory / f"step-{at}"
-        with suppress(Cut, Stopped):
-            run(spec, out_dir=out, observer=heard, stop=heard, plan=plan, resume=resume)
+        checkpoint_settings = CheckpointSettings(tmp_path / "checkpoints", 0.0)
+        resume = None if at is None else checkpoint_settings.directory / f"step-{at}"
+        with suppress(Cut, StopRequested):
+            run(
+                spec,
+                out_dir=out,
+                observer=heard,
+                stop=heard,
+                checkpoint_settings=checkpoint_settings,
+                resume=resume,
+            )
         return heard, out
 
     return go
@@ -105,7 +112,7 @@ def test_every_method_goes_on_with_the_same_bits(case: str, spec: Make, attempt:
     cut = total // 2 + 1  # within an epoch, an evaluation behind it
     first, _ = attempt(described, cut=cut)
     second, resumed = attempt(described, at=cut - 1)
-    assert story(stands(first.events, cut - 1)) + story(second.events) == story(whole.events)
+    assert story(events_before(first.events, cut - 1)) + story(second.events) == story(whole.events)
     assert product(resumed) == product(out)
     told = second.all("resumed")[0]
     assert (told.step, told.exact, told.differences) == (cut - 1, True, [])
@@ -116,7 +123,7 @@ def test_every_method_goes_on_with_the_same_bits(case: str, spec: Make, attempt:
 def test_what_an_adapter_does_not_train_goes_on_too(
     spec: Make, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(VARIANTS, Variant.LORA, FrozenA)
+    monkeypatch.setitem(VARIANTS, LoraVariant.LORA, FrozenA)
     described = spec(method=LORA, optim=RANDOM)
     _, out = attempt(described)
     attempt(described, cut=21)
@@ -140,7 +147,9 @@ def test_it_goes_on_from_every_step(short: TrainSpec, attempt: Attempt) -> None:
     whole, out = attempt(short)
     for step in range(1, whole.all("started")[0].total_steps + 1):
         second, resumed = attempt(short, at=step)
-        assert story(stands(whole.events, step)) + story(second.events) == story(whole.events)
+        assert story(events_before(whole.events, step)) + story(second.events) == story(
+            whole.events
+        )
         assert product(resumed) == product(out)
 
 
@@ -153,7 +162,7 @@ def test_a_stop_saves_and_the_next_attempt_ends_as_the_unbroken_run(
     at: int | None = None
     for step in (1, 3, 6, 7):
         part, _ = attempt(short, stop_at=step, at=at)
-        heard += stands(part.events, step)
+        heard += events_before(part.events, step)
         at = step
     last, resumed = attempt(short, at=at)
     assert story([*heard, *last.events]) == story(whole.events)
@@ -174,7 +183,7 @@ def test_the_best_weights_from_before_the_cut_are_the_ones_that_are_kept(
     cut = metrics["best_step"] + 3
     second, resumed = attempt(described, at=cut)
     assert product(resumed) == product(out)
-    assert story(stands(whole.events, cut)) + story(second.events) == story(whole.events)
+    assert story(events_before(whole.events, cut)) + story(second.events) == story(whole.events)
     last, again = attempt(described, at=metrics["steps"])  # patience is spent already
     assert product(again) == product(out)
     assert len(last.all("step")) == 0
@@ -203,11 +212,11 @@ def test_an_evaluation_that_draws_changes_nothing(
     assert story(noise.events) == story(plain.events)
 
 
-def without(kind: str) -> Callable[[Progress, Any, dict[str, Tensor]], None]:
-    """`Progress.restore`, but tensors of this kind are not those of the checkpoint."""
-    whole = Progress.restore
+def without(kind: str) -> Callable[[TrainingState, Any, dict[str, Tensor]], None]:
+    """`TrainingState.restore`, but tensors of this kind are not those of the checkpoint."""
+    whole = TrainingState.restore
 
-    def restore(self: Progress, figures: Any, tensors: dict[str, Tensor]) -> None:
+    def restore(self: TrainingState, figures: Any, tensors: dict[str, Tensor]) -> None:
         kept = {name: t for name, t in tensors.items() if not name.startswith(kind)}
         whole(self, figures, {**self.tensors(), **kept})
 
@@ -219,11 +228,11 @@ def nothing(*_: Any) -> None:
 
 
 PIECES: dict[str, tuple[Any, str, Any]] = {
-    "weights": (Progress, "restore", without("weights/")),
-    "optimizer": (Progress, "restore", without("optimizer/")),
-    "torch generator": (Progress, "restore", without("rng/torch")),
-    "best": (Best, "restore", nothing),
-    "pace": (Pace, "restore", nothing),
+    "weights": (TrainingState, "restore", without("weights/")),
+    "optimizer": (TrainingState, "restore", without("optimizer/")),
+    "torch generator": (TrainingState, "restore", without("rng/torch")),
+    "best": (BestCheckpoint, "restore", nothing),
+    "pace": (Throughput, "restore", nothing),
     "schedule": (torch.optim.lr_scheduler.LambdaLR, "load_state_dict", nothing),
 }
 
@@ -255,9 +264,9 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainSpec, Path, Lis
         }
     )
     heard, out = Listener(), place / "out"
-    plan = SavePlan(place / "checkpoints", 0.0)
-    run(spec, out_dir=out, observer=heard, stop=heard, plan=plan)
-    return spec, plan.directory, heard, out
+    checkpoint_settings = CheckpointSettings(place / "checkpoints", 0.0)
+    run(spec, out_dir=out, observer=heard, stop=heard, checkpoint_settings=checkpoint_settings)
+    return spec, checkpoint_settings.directory, heard, out
 
 
 @pytest.mark.parametrize("piece", ["none", *PIECES, "position in the epoch"])
@@ -275,5 +284,5 @@ def test_each_piece_is_needed(
         monkeypatch.setattr("lora_core.training.loop.islice", lambda updates, *_: updates)
     heard, resumed = Listener(), tmp_path / "out"
     run(spec, out_dir=resumed, observer=heard, stop=heard, resume=checkpoints / f"step-{at}")
-    same_story = story(stands(whole.events, at)) + story(heard.events) == story(whole.events)
+    same_story = story(events_before(whole.events, at)) + story(heard.events) == story(whole.events)
     assert (same_story and product(resumed) == product(out)) == (piece == "none")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_core.cache import cache_dir
-from lora_core.data.tokenized_split import Part
+from lora_core.data.tokenized_split import TokenizedSplit
 from lora_core.fast import feature_cache
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
@@ -32,48 +32,50 @@ def entry(name: str) -> Path:
 
 
 def test_what_was_computed_once_is_found_again() -> None:
-    made = feature_cache.kept("once", COUNTS, 2, compute)
-    found = feature_cache.kept("once", COUNTS, 2, never)
-    assert (made.found, found.found) == (False, True)
+    made = feature_cache.load_or_compute("once", COUNTS, 2, compute)
+    found = feature_cache.load_or_compute("once", COUNTS, 2, never)
+    assert (made.cache_hit, found.cache_hit) == (False, True)
     for each in (made, found):
-        first, second = each.of([2, 0])
+        first, second = each.get([2, 0])
         assert torch.equal(first, ROWS[3:])
         assert torch.equal(second, ROWS[:2])
 
 
 def test_who_changes_what_was_found_changes_nothing_for_others() -> None:
-    feature_cache.kept("shared", COUNTS, 2, compute)
-    feature_cache.kept("shared", COUNTS, 2, never).of([1])[0].zero_()
-    assert torch.equal(feature_cache.kept("shared", COUNTS, 2, never).of([1])[0], ROWS[2:3])
+    feature_cache.load_or_compute("shared", COUNTS, 2, compute)
+    feature_cache.load_or_compute("shared", COUNTS, 2, never).get([1])[0].zero_()
+    assert torch.equal(
+        feature_cache.load_or_compute("shared", COUNTS, 2, never).get([1])[0], ROWS[2:3]
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", None])
 def test_a_damaged_entry_is_made_anew(content: bytes | None) -> None:
-    feature_cache.kept("damaged", COUNTS, 2, compute)
+    feature_cache.load_or_compute("damaged", COUNTS, 2, compute)
     whole = entry("damaged").read_bytes()
     entry("damaged").write_bytes(whole[:-8] if content is None else content)
-    again = feature_cache.kept("damaged", COUNTS, 2, compute)
-    assert not again.found
+    again = feature_cache.load_or_compute("damaged", COUNTS, 2, compute)
+    assert not again.cache_hit
     assert entry("damaged").read_bytes() == whole
 
 
 def test_the_oldest_entries_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_cache, "LIMIT", 1)
+    monkeypatch.setattr(feature_cache, "MAX_BYTES", 1)
     for name in ("older", "newer"):
-        feature_cache.kept(name, COUNTS, 2, compute)
+        feature_cache.load_or_compute(name, COUNTS, 2, compute)
     assert [entry(name).exists() for name in ("older", "newer")] == [False, True]
 
 
-def part(*texts: list[int]) -> Part:
+def part(*texts: list[int]) -> TokenizedSplit:
     ids = [np.array(text, dtype=np.int32) for text in texts]
     lengths = np.array([len(text) for text in texts])
-    return Part(Split.TRAIN, ids, lengths, np.zeros(len(ids), dtype=np.int64), pad=0)
+    return TokenizedSplit(Split.TRAIN, ids, lengths, np.zeros(len(ids), dtype=np.int64), pad=0)
 
 
 def test_another_way_another_weight_or_another_text_is_another_entry() -> None:
     weight = torch.ones(3)
     names = {
-        feature_cache.key(feature_cache.origin(facts, [tensor]), texts)
+        feature_cache.entry_key(feature_cache.hash_encoder(facts, [tensor]), texts)
         for facts, tensor, texts in (
             (["threads=1"], weight, part([1, 2], [3])),
             (["threads=2"], weight, part([1, 2], [3])),

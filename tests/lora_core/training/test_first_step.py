@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from lora_core.data.batching import epoch_updates
-from lora_core.progress_reporter import Pulse
+from lora_core.data.batching import epoch_batches
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
 from tests.listener import Listener
 
@@ -37,13 +37,13 @@ def reviews(file: Path, lengths: list[int]) -> Path:
     return file
 
 
-def reference(prepared: Prepared) -> tuple[float, float]:
+def reference(prepared: PreparedRun) -> tuple[float, float]:
     """Mean loss of the first update and the norm of its gradient, of all parameters."""
     model = AutoModelForSequenceClassification.from_config(prepared.model.config)
     model.load_state_dict(prepared.model.state_dict())
-    part, spec = prepared.parts[Split.TRAIN], prepared.spec
+    part, spec = prepared.tokenized[Split.TRAIN], prepared.spec
     size, seed = spec.optim.batch_size or 0, spec.runtime.seed
-    updates = epoch_updates(part.lengths, batch_size=size, seed=seed, epoch=0)
+    updates = epoch_batches(part.lengths, batch_size=size, seed=seed, epoch=0)
     losses = [
         F.cross_entropy(
             model(torch.from_numpy(part.ids[i]).long()[None]).logits,
@@ -76,13 +76,15 @@ def test_any_lengths_batch_and_threads_give_the_same_update(
         runtime={"threads": threads, "precision": "fp32"},
     )
     heard = Listener()
-    pulse = Pulse(heard, heard)
-    prepared = prepare(described, heard, pulse)
-    trainer = build_trainer(prepared, observer=heard, pulse=pulse, plan=None, saved=None)
+    progress = ProgressReporter(heard, heard)
+    prepared = prepare_run(described, heard, progress)
+    trainer = build_trainer(
+        prepared, observer=heard, progress=progress, checkpoint_settings=None, saved=None
+    )
     loss, norm = reference(copy.deepcopy(prepared))
     trainer.train()
     first = heard.all("step")[0]
     assert first.step == 1
     assert first.loss == pytest.approx(loss, rel=1e-5)
     assert first.grad_norm == pytest.approx(norm, rel=1e-4)
-    assert heard.all("evaluated")[-1].step == -(-len(prepared.parts[Split.TRAIN]) // batch_size)
+    assert heard.all("evaluated")[-1].step == -(-len(prepared.tokenized[Split.TRAIN]) // batch_size)

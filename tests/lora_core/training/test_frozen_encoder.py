@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from lora_core import methods
-from lora_core.data.tokenized_split import Part
+from lora_core.data.tokenized_split import TokenizedSplit
 from lora_core.encoders import FAMILIES
 from lora_core.fast import first_token, frozen_encoder
-from lora_core.fast.frozen_encoder import FrozenEncoderForward, fastest_forward
+from lora_core.fast.frozen_encoder import FrozenEncoderForward, build_forward
 from lora_core.fast.unfused_attention import pad_multiple
 from lora_core.forward import BlockwiseForward, Forward
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
@@ -26,14 +26,14 @@ from tests.listener import Listener
 MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
-PULSE = Pulse(Listener(), Listener())
+PULSE = ProgressReporter(Listener(), Listener())
 
 
-def part() -> Part:
+def part() -> TokenizedSplit:
     draw = np.random.default_rng(0)
     ids = [draw.integers(5, 60, size=n, dtype=np.int32) for n in draw.integers(3, 40, size=30)]
     lengths = np.array([len(row) for row in ids])
-    return Part(Split.TRAIN, ids, lengths, np.zeros(30, dtype=np.int64), pad=0)
+    return TokenizedSplit(Split.TRAIN, ids, lengths, np.zeros(30, dtype=np.int64), pad=0)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(
 ) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
-    methods.build(method).prepare(model, FAMILIES[family])
-    first_token.use(model, FAMILIES[family])
+    methods.build_method(method).prepare(model, FAMILIES[family])
+    first_token.patch(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
     short = FrozenEncoderForward(
-        model, MACHINE, FAMILIES[family], parts, budget=100, pulse=PULSE, environment={}
+        model, MACHINE, FAMILIES[family], parts, budget=100, progress=PULSE, environment={}
     )
     whole = Forward(model, MACHINE)
     for indices in ([0], [29, 3, 7], list(range(30))):
@@ -81,9 +81,9 @@ def test_the_head_drops_out_what_that_of_transformers_does(family: str) -> None:
 
 def test_positions_up_to_that_of_padding_bound_a_padded_batch() -> None:
     way = Forward(tiny_base.roberta(), MACHINE, pad_multiple=16)
-    assert [way._padded(n) for n in (17, 49, 64)] == [32, 64, 64]
+    assert [way._padded_length(n) for n in (17, 49, 64)] == [32, 64, 64]
     way = Forward(tiny_base.roberta(max_position_embeddings=63), MACHINE, pad_multiple=16)
-    assert way._padded(50) == 61
+    assert way._padded_length(50) == 61
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,14 @@ def test_in_bf16_a_batch_has_one_of_few_lengths_and_never_more_than_the_base_has
     for trained in (model.bert.encoder.layer[1], model.classifier):
         trained.requires_grad_(True)
     ids = [np.full(n, 7, dtype=np.int32) for n in (longest, 5)]
-    texts = Part(Split.TRAIN, ids, np.array([longest, 5]), np.zeros(2, dtype=np.int64), pad=0)
+    texts = TokenizedSplit(
+        Split.TRAIN, ids, np.array([longest, 5]), np.zeros(2, dtype=np.int64), pad=0
+    )
     machine = replace(MACHINE, precision=precision)
     ways = (
         BlockwiseForward(model, machine, family, pad_multiple=pad_multiple("cpu", precision)),
         FrozenEncoderForward(
-            model, machine, family, {Split.TRAIN: texts}, budget=100, pulse=PULSE, environment={}
+            model, machine, family, {Split.TRAIN: texts}, budget=100, progress=PULSE, environment={}
         ),
     )
     seen: list[int] = []
@@ -136,18 +138,18 @@ def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
     expected: type,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(frozen_encoder, "MAX_BYTES", most)
+    monkeypatch.setattr(frozen_encoder, "MAX_RUN_BYTES", most)
     model, family = tiny_base.distilbert(), FAMILIES["distilbert"]
-    methods.build(method).prepare(model, family)
+    methods.build_method(method).prepare(model, family)
     parts = {Split.TRAIN: part()}
-    chosen = fastest_forward(
+    chosen = build_forward(
         model,
         MACHINE,
         family,
         parts,
         encoder_dropout=dropout,
         budget=100,
-        pulse=PULSE,
+        progress=PULSE,
         environment={},
     )
     assert type(chosen) is expected
@@ -161,7 +163,7 @@ def test_a_baseline_run_learns_the_same_either_way(
     fp32 = {"precision": "fp32"}  # in which the order of sums hardly shows
     run = spec(method={"type": "baseline"}, optim={"head_dropout": 0.3}, runtime=fp32)
     short, _ = train(run)
-    monkeypatch.setattr(frozen_encoder, "MAX_BYTES", 0)
+    monkeypatch.setattr(frozen_encoder, "MAX_RUN_BYTES", 0)
     whole, _ = train(run)
     losses = [[event.loss for event in heard.all("step")] for heard in (short, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

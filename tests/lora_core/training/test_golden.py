@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lora_core.specs.method import Head, Variant
+from lora_core.specs.method import HeadMode, LoraVariant
 from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
 from tests.listener import Listener
@@ -23,10 +23,10 @@ MOVED = (
 )
 LORA = {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}
 RUNS: dict[str, dict[str, Any]] = {
-    **{variant: {"method": {**LORA, "variant": variant}} for variant in Variant},
+    **{variant: {"method": {**LORA, "variant": variant}} for variant in LoraVariant},
     # At the usual rate of these runs it would be chaos, where the last bits soon are the first.
     "unscaled": {"method": {**LORA, "variant": "unscaled"}, "optim": {"learning_rate": 5e-5}},
-    **{f"head {head}": {"method": {**LORA, "head": head}} for head in Head},
+    **{f"head {head}": {"method": {**LORA, "head": head}} for head in HeadMode},
     "baseline": {"method": {"type": "baseline", "blocks": 1}},
     "full": {"method": {"type": "full"}},
     "every default": {

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training.prepare import prepare
+from lora_core.training.prepare import prepare_run
 from tests.listener import Listener
 
 Make = Callable[..., TrainSpec]
@@ -59,7 +59,7 @@ def test_less_is_kept_for_the_backward_pass(spec: Make, method: dict[str, Any]) 
 def kept(run: TrainSpec) -> int:
     """Elements that one forward pass of a training leaves for the backward one."""
     listener = Listener(None)
-    prepared = prepare(run, listener, Pulse(listener, listener))
+    prepared = prepare_run(run, listener, ProgressReporter(listener, listener))
     prepared.model.train()
     elements = 0
 
@@ -69,5 +69,5 @@ def kept(run: TrainSpec) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        prepared.forward(prepared.parts[Split.TRAIN], range(8))
+        prepared.forward(prepared.tokenized[Split.TRAIN], range(8))
     return elements

@@ -13,12 +13,12 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from lora_core.errors.training import NonFiniteStates
-from lora_core.progress_reporter import Pulse
+from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate, probe
-from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.probe import drawn
+from lora_core.training.prepare import PreparedRun, prepare_run
+from lora_core.training.probe import draw_balanced
 from lora_core.training.resume import build_trainer
 from tests.listener import Listener
 from tests.lora_core.training.test_probe import break_states, vectors
@@ -41,23 +41,23 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def started(spec: TrainSpec) -> Prepared:
+def started(spec: TrainSpec) -> PreparedRun:
     """A run before its first step."""
     heard = Listener()
-    pulse = Pulse(heard, heard)
-    prepared = prepare(spec, heard, pulse)
-    build_trainer(prepared, observer=heard, pulse=pulse, plan=None, saved=None)
+    progress = ProgressReporter(heard, heard)
+    prepared = prepare_run(spec, heard, progress)
+    build_trainer(prepared, observer=heard, progress=progress, checkpoint_settings=None, saved=None)
     return prepared
 
 
-def answers(prepared: Prepared) -> Any:
+def answers(prepared: PreparedRun) -> Any:
     """Probabilities (texts, labels) for the test part."""
-    heard, part = Listener(), prepared.parts[Split.TEST]
-    pulse = Pulse(heard, heard)
-    return softmax(evaluate.logits(prepared.forward, part, budget=512, pulse=pulse), axis=1)
+    heard, part = Listener(), prepared.tokenized[Split.TEST]
+    progress = ProgressReporter(heard, heard)
+    return softmax(evaluate.logits(prepared.forward, part, budget=512, progress=progress), axis=1)
 
 
-def expected(prepared: Prepared, base: Path, family: str, weights: str, which: Any) -> Any:
+def expected(prepared: PreparedRun, base: Path, family: str, weights: str, which: Any) -> Any:
     """Those of a regression on some of the training texts."""
     train, test = (
         ACTIVATIONS[family](vectors(base, [example.text for example in part]))
@@ -98,15 +98,15 @@ def test_the_first_step_finds_the_answers_of_a_regression(
     )
     reference = expected(prepared, base, family, weights, slice(None))
     np.testing.assert_allclose(answers(prepared), reference, atol=0.01)
-    assert prepared.forward.seconds > 0
+    assert prepared.forward.setup_seconds > 0
 
 
 def test_of_many_texts_some_are_enough(
     spec: Make, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "HEAD_INIT_TEXTS", 20)
+    monkeypatch.setattr(probe, "HEAD_INIT_MAX_TEXTS", 20)
     prepared = started(spec(pooling="mean", runtime={"precision": "fp32"}))
-    which = drawn(prepared.parts[Split.TRAIN].labels, 20)
+    which = draw_balanced(prepared.tokenized[Split.TRAIN].labels, 20)
     reference = expected(prepared, base, "distilbert", "none", which)
     np.testing.assert_allclose(answers(prepared), reference, atol=0.01)
 
@@ -114,7 +114,7 @@ def test_of_many_texts_some_are_enough(
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=60), st.integers(5, 70))
 def test_a_draw_keeps_the_balance_of_the_labels(labels: list[int], most: int) -> None:
     every = np.array([*labels, *range(5)])
-    which = drawn(every, most)
+    which = draw_balanced(every, most)
     assert len(which) == min(most, len(every))
     assert (np.diff(which) > 0).all()
     assert set(every[which]) == set(range(5))
@@ -130,7 +130,7 @@ def test_a_draw_keeps_the_balance_of_the_labels(labels: list[int], most: int) ->
 def test_all_other_heads_are_drawn(spec: Make, method: dict[str, Any]) -> None:
     described = spec(method=method)
     heard = Listener()
-    untouched = prepare(described, heard, Pulse(heard, heard))
+    untouched = prepare_run(described, heard, ProgressReporter(heard, heard))
     prepared = started(described)
     assert prepared.spec.head_init == "random"
     for name, weight in untouched.model.state_dict().items():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lora_core.data import learning_curve as curve
-from lora_core.errors.training import Stopped
+from lora_core.errors.training import StopRequested
 from lora_core.events import Phase
 from lora_core.specs.train import TrainSpec
 from lora_core.training import linear, probe_learning_curve
@@ -77,7 +77,7 @@ def test_the_training_is_the_same_with_and_without_it(
 ) -> None:
     described = spec(data={"source": str(many)}, optim={**SHORT, "encoder_dropout": 0.1})
     with_it, _ = train(described)
-    monkeypatch.setattr(probe_learning_curve, "of_run", lambda *_: None)
+    monkeypatch.setattr(probe_learning_curve, "learning_curve_of_run", lambda *_: None)
     without, _ = train(described)
     assert "more_labels" not in summary(without)
     losses = [[step.loss for step in heard.all("step")] for heard in (with_it, without)]
@@ -88,7 +88,7 @@ def test_it_is_measured_once_for_the_same_texts_and_base(
     spec: Spec, train: Train, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = train(spec(data={"source": str(many)}, optim=SHORT))
-    monkeypatch.setattr(curve, "measure", None)
+    monkeypatch.setattr(curve, "measure_curve", None)
     again, _ = train(spec(data={"source": str(many)}, optim={**SHORT, "learning_rate": 0.02}))
     assert summary(again)["more_labels"] == summary(first)["more_labels"]
 
@@ -123,5 +123,5 @@ def test_a_trial_does_without(spec: Spec, train: Train, many: Path) -> None:
 def test_a_stop_is_heard_meanwhile(spec: Spec, many: Path, method: str) -> None:
     described = spec(method={"type": method}, data={"source": str(many)})
     listener, go = StopIn(Phase.LEARNING_CURVE), linear.run if method == "linear" else run
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         go(described, out_dir=many.parent / "out", observer=listener, stop=listener)

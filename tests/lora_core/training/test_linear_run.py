@@ -13,13 +13,13 @@ from sklearn.metrics import accuracy_score
 
 from lora_core import manifest
 from lora_core.data import linear_baseline as comparison
-from lora_core.data.load import load
-from lora_core.errors.spec import NoPartialRun
-from lora_core.errors.training import DiskFull, FitOutOfMemory, Stopped
+from lora_core.data.load import load_splits
+from lora_core.errors.spec import MethodWithoutSteps
+from lora_core.errors.training import DiskFull, FitOutOfMemory, StopRequested
 from lora_core.events import Phase
-from lora_core.inference import golden
+from lora_core.inference import reference_logits
 from lora_core.inference.linear import LinearPredictor
-from lora_core.inference.load import load as load_model
+from lora_core.inference.load import load_predictor as load_model
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec, TrialSpec
 from lora_core.training import linear
@@ -60,10 +60,10 @@ def test_it_leaves_a_model_with_figures_and_kept_answers(reviews: Path, tmp_path
     assert listener.all("finished")[0].summary == summary
 
     predictor = LinearPredictor.load(tmp_path / "out")
-    assert golden.check(predictor, tmp_path / "out") < 1e-6
-    splits = load(spec.data)
+    assert reference_logits.check_reference_logits(predictor, tmp_path / "out") < 1e-6
+    splits = load_splits(spec.data)
     for split in Split:
-        examples = splits.part(split)
+        examples = splits.examples(split)
         answers = predictor.predict([example.text for example in examples])
         truth = [splits.labels[example.label] for example in examples]
         right = accuracy_score(truth, [answer[0][0] for answer in answers])
@@ -77,7 +77,7 @@ def test_it_leaves_a_model_with_figures_and_kept_answers(reviews: Path, tmp_path
 def test_it_is_the_model_that_other_runs_are_compared_with(reviews: Path, tmp_path: Path) -> None:
     spec = described(reviews)
     _, summary = run(spec, tmp_path / "out")
-    rival = comparison.fit(load(spec.data)).figures
+    rival = comparison.fit(load_splits(spec.data)).metrics
     for split in (Split.VALIDATION, Split.TEST):
         figures = getattr(rival, split)
         assert {name: summary[split][name] for name in figures} == pytest.approx(figures)
@@ -101,7 +101,7 @@ def test_a_run_without_a_model_leaves_figures_and_answers(reviews: Path, tmp_pat
     run(described(reviews, result={"model": False}), tmp_path / "out")
     facts = manifest.verify(tmp_path / "out")
     assert set(facts["files"]) == {"predictions/test.jsonl", "predictions/validation.jsonl"}
-    assert not manifest.holds_model(facts)
+    assert not manifest.has_model(facts)
 
 
 def test_the_same_description_gives_the_same_bytes(reviews: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_same_description_gives_the_same_bytes(reviews: Path, tmp_path: Path
 
 def test_a_part_of_a_run_is_refused(reviews: Path, tmp_path: Path) -> None:
     spec = described(reviews).model_copy(update={"trial": TrialSpec(share=0.5)})
-    with pytest.raises(NoPartialRun, match="grid, random or tpe"):
+    with pytest.raises(MethodWithoutSteps, match="grid, random or tpe"):
         run(spec, tmp_path / "out")
 
 
@@ -122,7 +122,7 @@ def test_it_stops_within_the_fit(
 ) -> None:
     stop = StopDuringFit()
     monkeypatch.setattr(linear, "fit_examples", stop.fit)
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         linear.run(described(reviews), out_dir=tmp_path / "out", observer=stop, stop=stop)
     stop.left.set()
     assert not (tmp_path / "out").exists()
@@ -198,7 +198,7 @@ def test_there_is_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     )
     failed = json.loads(done.stdout)
     assert (failed["event"], failed["code"]) == ("failed", "checkpoint_mismatch")
-    assert "the method linear saves none" in failed["message"]
+    assert "the method linear has no checkpoints" in failed["message"]
 
 
 def test_it_is_loaded_like_any_model(tmp_path: Path) -> None:

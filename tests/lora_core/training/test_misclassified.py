@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from lora_core.data.load import load
+from lora_core.data.load import load_splits
 from lora_core.data.records import Example
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
@@ -23,21 +23,24 @@ def test_the_surest_wrong_answers_come_first() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(scale=3, size=(200, 4)).astype(np.float32)
     labels = random.integers(0, 4, size=200)
-    found = misclassified.worst(logits, labels, temperature=2.5, most=30)
+    found = misclassified.most_confident_errors(logits, labels, temperature=2.5, limit=30)
     scores = softmax(logits.astype(np.float64) / 2.5, axis=1)
     wrong = [i for i in range(200) if scores[i].argmax() != labels[i]]
     expected = sorted(wrong, key=lambda i: -scores[i].max())[:30]
-    assert [each.place for each in found] == expected
+    assert [each.text_index for each in found] == expected
     for each in found:
-        assert each.predicted == scores[each.place].argmax()
-        assert each.score == pytest.approx(scores[each.place].max())
-        assert each.true_score == pytest.approx(scores[each.place, labels[each.place]])
+        assert each.predicted == scores[each.text_index].argmax()
+        assert each.score == pytest.approx(scores[each.text_index].max())
+        assert each.true_score == pytest.approx(scores[each.text_index, labels[each.text_index]])
 
 
 def test_where_nothing_is_wrong_there_is_nothing_to_tell(tmp_path: Path) -> None:
     logits = np.array([[800.0, -800.0], [0.0, 1e-3]], dtype=np.float32)
     examples = [Example(1, "a", 0), Example(2, "b", 1)]
-    assert misclassified.worst(logits, np.array([0, 1]), temperature=0.05, most=9) == []
+    assert (
+        misclassified.most_confident_errors(logits, np.array([0, 1]), temperature=0.05, limit=9)
+        == []
+    )
     misclassified.save(tmp_path, "test", examples, logits, ("no", "yes"), 0.05)
     assert (tmp_path / "mistakes" / "test.jsonl").read_bytes() == b""
 
@@ -58,7 +61,7 @@ def test_a_run_keeps_what_it_got_wrong(spec: Make, train: Train) -> None:
     described = spec(optim={"epochs": 1, "learning_rate": 1e-5})  # which learns nothing
     heard, out = train(described)
     labels = heard.all("finished")[0].summary["labels"]
-    splits = load(described.data)
+    splits = load_splits(described.data)
     for split in (Split.VALIDATION, Split.TEST):
         kept, answers = (
             list(map(json.loads, (out / folder / f"{split}.jsonl").read_text().splitlines()))
@@ -67,8 +70,8 @@ def test_a_run_keeps_what_it_got_wrong(spec: Make, train: Train) -> None:
         wrong = {each["row"] for each in answers if each["label"] != each["predicted"]}
         assert wrong
         assert {each["row"] for each in kept} <= wrong
-        assert len(kept) == len(wrong)  # fewer than `mistakes.KEPT`
-        texts = {each.row: (each.text, labels[each.label]) for each in splits.part(split)}
+        assert len(kept) == len(wrong)  # fewer than `mistakes.MAX_SAVED`
+        texts = {each.row: (each.text, labels[each.label]) for each in splits.examples(split)}
         assert [(each["text"], each["label"]) for each in kept] == [
             texts[each["row"]] for each in kept
         ]

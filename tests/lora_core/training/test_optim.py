@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lora_core.specs.train import OptimSpec
-from lora_core.training.optim import build_optimizer, build_schedule
+from lora_core.training.optim import build_lr_scheduler, build_optimizer
 
 
 def rates(
@@ -15,7 +15,7 @@ def rates(
 ) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     spec = OptimSpec(decay=decay, warmup=warmup)
-    schedule = build_schedule(optimizer, spec, steps)
+    schedule = build_lr_scheduler(optimizer, spec, steps)
     seen = []
     for _ in range(steps):
         seen.append(optimizer.param_groups[0]["lr"])

@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel
 
 from lora_core import manifest
-from lora_core.data.load import load
+from lora_core.data.load import load_splits
 from lora_core.data.tokens import load_tokenizer
 from lora_core.errors.training import NonFiniteStates
-from lora_core.inference.networks import Networks
+from lora_core.inference.engine_cache import EngineCache
 from lora_core.saved_predictions import load_golden
 from lora_core.specs.train import TrainSpec
 from tests.listener import Listener
@@ -60,7 +60,7 @@ def test_it_answers_as_scikit_learn(
         runtime={"precision": "fp32"},
     )
     heard, out = train(described)
-    splits = load(described.data)
+    splits = load_splits(described.data)
     x = vectors(base, [example.text for example in splits.train])
     norm = np.linalg.norm(x, axis=1).mean()
     model = LogisticRegression(
@@ -79,9 +79,9 @@ def test_it_answers_as_scikit_learn(
 
 
 def test_probes_share_the_network_of_their_base(spec: Make, train: Train) -> None:
-    networks = Networks()
+    engine_cache = EngineCache()
     outs = [train(spec(method={"type": "probe", "C": C}, pooling="mean"))[1] for C in (0.1, 10.0)]
-    first, second = (networks.open(out, "torch-fp32") for out in outs)
+    first, second = (engine_cache.load(out, "torch-fp32") for out in outs)
     assert first.engine is second.engine
     assert first.adapter is not second.adapter
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_core.__main__ import read_spec
 from lora_core.child_protocol import FAILED
-from lora_core.errors.training import NonFinite
+from lora_core.errors.training import NonFiniteLoss
 from tests.listener import Listener
 from tests.lora_core.training.pairs import LORA, PLAIN, Pair, failures, saved
 from tests.tiny_base import tokenizer
@@ -36,7 +36,7 @@ def test_no_number_in_one_process_stops_both_before_the_update(
     lines = [f"{row},{part}" for row, part in zip(rows, parts, strict=True)]
     reviews.write_text("\n".join([f"{header},split", *lines]))
     path = write(method=LORA, optim=PLAIN, head_init="random")
-    with pytest.raises(NonFinite) as alone:
+    with pytest.raises(NonFiniteLoss) as alone:
         train(read_spec(path))
     step = alone.value.detail["step"]
     assert step > 1

@@ -12,11 +12,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.base import NoSpecialTokens
-from lora_core.errors.spec import DeviceMissing, LengthTooLarge, PrecisionUnsupported
-from lora_core.errors.training import DiskFull, NonFinite, Stopped
+from lora_core.errors.base_model import NoSpecialTokens
+from lora_core.errors.spec import DeviceUnavailable, MaxLengthTooLarge, PrecisionUnsupported
+from lora_core.errors.training import DiskFull, NonFiniteLoss, StopRequested
 from lora_core.inference.predictor import Predictor
-from lora_core.runtime import _fast_bf16
+from lora_core.runtime import _has_fast_bf16
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
 from tests.listener import Listener
@@ -64,7 +64,7 @@ def test_every_method_leaves_a_model_that_plain_transformers_loads(
     assert heard.all("finished")[0].summary == facts["metrics"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", *(["bf16"] if _fast_bf16("cpu") else [])])
+@pytest.mark.parametrize("precision", ["fp32", *(["bf16"] if _has_fast_bf16("cpu") else [])])
 def test_a_roberta_learns_and_transformers_answers_like_it(
     spec: Make, train: Train, tmp_path: Path, precision: str
 ) -> None:
@@ -163,12 +163,12 @@ def test_a_version_of_ones_own_is_a_base_and_keeps_its_head(spec: Make, train: T
 
 
 def test_a_stop_request_is_heard_between_steps(spec: Make, train: Train) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         train(spec(), stop_at=5)
 
 
 def test_a_loss_that_is_no_number_stops_before_the_update(spec: Make, train: Train) -> None:
-    with pytest.raises(NonFinite, match="nothing was updated"):
+    with pytest.raises(NonFiniteLoss, match="the update was not applied"):
         train(spec(optim={"learning_rate": 1e9, "max_grad_norm": 1e6, "warmup": 0}))
 
 
@@ -193,16 +193,16 @@ def test_a_tokenizer_that_puts_nothing_around_a_text_is_refused(
 
 
 def test_more_tokens_than_positions_is_refused(spec: Make, train: Train) -> None:
-    with pytest.raises(LengthTooLarge, match="64 positions"):
+    with pytest.raises(MaxLengthTooLarge, match="64 positions"):
         train(spec(data={"max_length": 65}))
 
 
 def test_a_device_that_is_not_there_is_refused(spec: Make, train: Train) -> None:
-    with pytest.raises(DeviceMissing, match="cuda:7"):
+    with pytest.raises(DeviceUnavailable, match="cuda:7"):
         train(spec(runtime={"device": "cuda:7"}))
 
 
-@pytest.mark.parametrize("has_it", [_fast_bf16("cpu")])
+@pytest.mark.parametrize("has_it", [_has_fast_bf16("cpu")])
 def test_bf16_is_used_where_the_processor_has_it_and_refused_elsewhere(
     spec: Make, train: Train, has_it: bool
 ) -> None:

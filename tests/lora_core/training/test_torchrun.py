@@ -10,7 +10,7 @@ import pytest
 
 from lora_core import manifest
 from lora_core.events import parse_event
-from lora_core.failpoints import VARIABLE
+from lora_core.failpoints import ENV_VARIABLE
 from tests.lora_core.training.pairs import Pair
 from tests.lora_core.training.twins import product, story
 from tests.waiting import wait_until
@@ -44,7 +44,7 @@ def test_torchrun_passes_a_stop_on(random: Write, tmp_path: Path) -> None:
     child = subprocess.Popen(
         [*COMMAND, str(path), "--out", str(tmp_path / "out"),
          "--checkpoints", str(saves)],
-        stdout=subprocess.DEVNULL, env={**os.environ, VARIABLE: f"step@2:pause:{held}"},
+        stdout=subprocess.DEVNULL, env={**os.environ, ENV_VARIABLE: f"step@2:pause:{held}"},
     )  # fmt: skip
     with child:
         wait_until(held.with_name("held.reached").exists, seconds=60)

@@ -1,4 +1,4 @@
-"""What must be equal between an unbroken run and one that was resumed: all but times."""
+"""Compare an uninterrupted run with a resumed one: everything but times must be equal."""
 
 import json
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_core import manifest
-from lora_core.events import CheckpointSaved, Evaluated, Event, RivalFitted, StepLogged
+from lora_core.events import CheckpointSaved, Evaluated, Event, LinearModelFitted, StepLogged
 
 TIMES = {
     "train_seconds",
@@ -21,13 +21,15 @@ TIMES = {
 
 
 def story(events: Iterable[Event]) -> list[str]:
-    """Every figure that was told, to the last bit, in order."""
-    kept = (event for event in events if isinstance(event, StepLogged | Evaluated | RivalFitted))
+    """Return all numbers in events, to the last bit, in order."""
+    kept = (
+        event for event in events if isinstance(event, StepLogged | Evaluated | LinearModelFitted)
+    )
     return [json.dumps(_exact(event.model_dump(mode="json"))) for event in kept]
 
 
-def stands(events: list[Event], step: int) -> list[Event]:
-    """What was told before the checkpoint of this step: the rest is told again."""
+def events_before(events: list[Event], step: int) -> list[Event]:
+    """Return the events before the checkpoint of this step; a resume repeats the others."""
     saved = next(
         i for i, e in enumerate(events) if isinstance(e, CheckpointSaved) and e.step == step
     )
@@ -35,7 +37,7 @@ def stands(events: list[Event], step: int) -> list[Event]:
 
 
 def product(out: Path) -> dict[str, Any]:
-    """The digest of every file of an artifact, and the figures in its manifest."""
+    """Return the digest of every file of an artifact, and the metrics in its manifest."""
     facts = manifest.verify(out)
     files = {name: entry["sha256"] for name, entry in facts["files"].items()}
     return {"files": files, "metrics": _exact(facts["metrics"])}

@@ -1,0 +1,171 @@
+"""Inline SVG curves: training curves, and the learning curve by number of labels.
+
+Training curves are placeholders until Plotly draws them, and remain where scripts are off.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.jobs.results.curves import Curve
+from app.web.formats import count, number, percent
+from lora_core.data.more_labels import ExpectedAccuracy, MoreLabelsEstimate, describe_basis
+
+# Training curves
+
+WIDTH, HEIGHT = 1000, 300  # of the viewBox, which the browser stretches to the chart area
+SPLIT_NAMES = {"train": "training"}
+POINT_MARK = "h0"  # a zero-length line: makes a lone point between two gaps visible
+
+Points = list[tuple[int, float | None]]  # step, value
+
+
+@dataclass(frozen=True)
+class SvgCurve:
+    """One metric by step: an SVG path for each split on a shared scale, and a description."""
+
+    paths: dict[str, str]
+    description: str
+
+    @classmethod
+    def from_curves(cls, curves: Sequence[Curve], name: str) -> "SvgCurve":
+        """Draw the metric `name`. Curves without a finite value are left out."""
+        points_by_split: dict[str, Points] = {
+            curve.split: list(zip(curve.steps, curve.values, strict=True))
+            for curve in curves
+            if curve.name == name and any(value is not None for value in curve.values)
+        }
+        values = [
+            value for points in points_by_split.values() for _, value in points if value is not None
+        ]
+        low, high = min(values, default=0.0), max(values, default=0.0)
+        last_step = max((points[-1][0] for points in points_by_split.values()), default=0)
+        x_scale, y_scale = WIDTH / max(last_step, 1), HEIGHT / ((high - low) or 1)
+        format_value = percent if name == "accuracy" else number
+        return cls(
+            {
+                split: _svg_path(points, x_scale, y_scale, high)
+                for split, points in points_by_split.items()
+            },
+            "; ".join(
+                f"{SPLIT_NAMES.get(split, split)} {_describe(points, format_value)}"
+                for split, points in points_by_split.items()
+            ),
+        )
+
+
+def _svg_path(points: Points, x_scale: float, y_scale: float, high: float) -> str:
+    """Return SVG path data with the origin at the top left. Nonfinite values leave gaps."""
+    commands, drawing = [], False
+    for step, value in points:
+        if value is not None:
+            point = f"{step * x_scale:.1f} {(high - value) * y_scale:.1f}"
+            commands.append(f"L{point}" if drawing else f"M{point}{POINT_MARK}")
+        drawing = value is not None
+    return "".join(commands)
+
+
+def _describe(points: Points, format_value: Callable[[float], str]) -> str:
+    """Describe the first and last point: `from 0.69 at step 1 to 0.31 at step 94`."""
+    known = [
+        f"{format_value(value)} at step {count(step)}"
+        for step, value in points
+        if value is not None
+    ]
+    return known[0] if len(known) == 1 else f"from {known[0]} to {known[-1]}"
+
+
+# Learning curve: would more labels help?
+
+# The plot area within the 440 x 220 viewBox of learning_curve.html.
+LEFT, RIGHT, TOP, BOTTOM = 48, 420, 12, 180
+TICK = 0.05  # of accuracy: the y axis starts and ends at a multiple of it
+
+
+@dataclass(frozen=True)
+class AxisTick:
+    """A tick of an axis, in units of the viewBox."""
+
+    position: float
+    label: str
+
+
+@dataclass(frozen=True)
+class LearningCurvePlot:
+    """Accuracy by number of labeled texts, on a logarithmic x axis. Strings are path data."""
+
+    measured: str
+    points: list[tuple[float, float]]  # the measured ones
+    expected: str
+    band: str  # the outline of the range of `expected`
+    x_ticks: list[AxisTick]
+    y_ticks: list[AxisTick]
+
+
+@dataclass(frozen=True)
+class LearningCurveView:
+    """A job's or data set's learning curve as pages show it.
+
+    `rows` are (texts, accuracy, low, high); low and high are None where accuracy was measured.
+    """
+
+    message: str
+    basis: str | None
+    plot: LearningCurvePlot | None  # None: nothing was measured
+    rows: list[tuple[int, float, float | None, float | None]]
+
+    @classmethod
+    def from_estimate(
+        cls, estimate: MoreLabelsEstimate | Mapping[str, Any] | None
+    ) -> "LearningCurveView | None":
+        """Return the view, or None if there is no estimate."""
+        if estimate is None:
+            return None
+        result = MoreLabelsEstimate.model_validate(estimate)
+        measured = [(each.texts, each.accuracy, None, None) for each in result.measured]
+        expected = [(each.texts, each.accuracy, each.low, each.high) for each in result.expected]
+        plot = _plot(result) if result.measured else None
+        return cls(result.message, describe_basis(result), plot, [*measured, *expected])
+
+
+def _plot(result: MoreLabelsEstimate) -> LearningCurvePlot:
+    measured = [(each.texts, each.accuracy) for each in result.measured]
+    bounds = [accuracy for each in result.expected for accuracy in (each.low, each.high)]
+    accuracies = [accuracy for _, accuracy in measured] + bounds
+    low = math.floor(round(min(accuracies) / TICK, 6)) * TICK
+    high = max(math.ceil(round(max(accuracies) / TICK, 6)) * TICK, low + TICK)
+    counts = [texts for texts, _ in measured] + [each.texts for each in result.expected]
+    log_first, log_last = math.log(min(counts)), math.log(max(counts))
+
+    def x(texts: int) -> float:
+        fraction = (math.log(texts) - log_first) / ((log_last - log_first) or 1)
+        return round(LEFT + fraction * (RIGHT - LEFT), 1)
+
+    def y(accuracy: float) -> float:
+        return round(BOTTOM - (accuracy - low) / (high - low) * (BOTTOM - TOP), 1)
+
+    def polyline(points: list[tuple[float, float]]) -> str:
+        return "M" + "L".join(f"{px} {py}" for px, py in points) if points else ""
+
+    def range_at(each: ExpectedAccuracy) -> tuple[float, float, float]:
+        return x(each.texts), y(each.low), y(each.high)
+
+    expected = [(x(each.texts), y(each.accuracy)) for each in result.expected]
+    ranges = [range_at(each) for each in result.expected]
+    outline = [(px, top) for px, _, top in ranges]
+    outline += [(px, bottom) for px, bottom, _ in reversed(ranges)]
+    tick_counts = [measured[0][0], *(each.texts for each in result.expected)]
+    return LearningCurvePlot(
+        measured=polyline([(x(texts), y(accuracy)) for texts, accuracy in measured]),
+        points=[(x(texts), y(accuracy)) for texts, accuracy in measured],
+        expected=polyline(expected),
+        band=polyline(outline) + "Z" if outline else "",
+        x_ticks=[
+            AxisTick(x(texts), count(texts)) for texts in (tick_counts if expected else counts)
+        ],
+        y_ticks=[
+            AxisTick(y(accuracy), f"{round(100 * accuracy, 1):g} %")
+            for accuracy in (low, (low + high) / 2, high)
+        ],
+    )

@@ -1,0 +1,122 @@
+"""The module and config names of each supported encoder architecture. Does not import torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lora_core.specs.method import Role
+
+
+@dataclass(frozen=True)
+class ConfigField:
+    """A size in config.json: its possible keys, and its default if it is missing."""
+
+    names: tuple[str, ...]
+    default: int
+    minimum: int = 1
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """The names inside the sequence classifier of transformers for one architecture."""
+
+    model_type: str  # as in config.json
+    embeddings: str  # the module before the first block
+    block_list: str  # the module list of transformer blocks
+    roles: Mapping[Role, tuple[str, ...]]  # linear layers inside one block
+    activation: str  # inside a block: between the two layers of the feed-forward network
+    norms: tuple[str, str]  # inside a block: after attention, and after the feed-forward network
+    head: tuple[str, ...]  # linear layers after the last block, in order
+    head_activation: Literal["relu", "tanh"]  # between the two layers of the head
+    dropouts: tuple[str, ...]  # config keys of dropout inside the encoder
+    head_dropout: str  # config key of dropout in the head
+    head_dropout_layer: str  # dropout module before the last layer of the head
+    saved_modules: tuple[str, ...]  # the head in PEFT's `modules_to_save`
+    # layers, heads, width, feed_forward, vocabulary, positions; segments and padding where they
+    # exist
+    sizes: Mapping[str, ConfigField]
+    drops_head_input: bool = False  # whether the same dropout precedes the first layer of the head
+
+
+# BERT (Devlin et al. 2018, arXiv 1810.04805).
+
+BERT = EncoderFamily(
+    model_type="bert",
+    embeddings="bert.embeddings",
+    block_list="bert.encoder.layer",
+    roles={
+        Role.QUERY: ("attention.self.query",),
+        Role.KEY: ("attention.self.key",),
+        Role.VALUE: ("attention.self.value",),
+        Role.PROJECTION: ("attention.output.dense",),
+        Role.MLP: ("intermediate.dense", "output.dense"),
+    },
+    activation="intermediate.intermediate_act_fn",
+    norms=("attention.output.LayerNorm", "output.LayerNorm"),
+    head=("bert.pooler.dense", "classifier"),
+    head_activation="tanh",
+    dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    head_dropout="classifier_dropout",
+    head_dropout_layer="dropout",
+    saved_modules=("pooler", "classifier"),
+    sizes={
+        "layers": ConfigField(("num_hidden_layers",), 12),
+        "heads": ConfigField(("num_attention_heads",), 12),
+        "width": ConfigField(("hidden_size",), 768),
+        "feed_forward": ConfigField(("intermediate_size",), 3072),
+        "vocabulary": ConfigField(("vocab_size",), 30_522),
+        "positions": ConfigField(("max_position_embeddings",), 512),
+        "segments": ConfigField(("type_vocab_size",), 2),
+    },
+)
+
+
+# DistilBERT (Sanh et al. 2019, arXiv 1910.01108).
+
+DISTILBERT = EncoderFamily(
+    model_type="distilbert",
+    embeddings="distilbert.embeddings",
+    block_list="distilbert.transformer.layer",
+    roles={
+        Role.QUERY: ("attention.q_lin",),
+        Role.KEY: ("attention.k_lin",),
+        Role.VALUE: ("attention.v_lin",),
+        Role.PROJECTION: ("attention.out_lin",),
+        Role.MLP: ("ffn.lin1", "ffn.lin2"),
+    },
+    activation="ffn.activation",
+    norms=("sa_layer_norm", "output_layer_norm"),
+    head=("pre_classifier", "classifier"),
+    head_activation="relu",
+    dropouts=("dropout", "attention_dropout"),
+    head_dropout="seq_classif_dropout",
+    head_dropout_layer="dropout",
+    saved_modules=("pre_classifier", "classifier"),
+    sizes={  # DistilBertConfig also accepts the common names
+        "layers": ConfigField(("n_layers", "num_hidden_layers"), 6),
+        "heads": ConfigField(("n_heads", "num_attention_heads"), 12),
+        "width": ConfigField(("dim", "hidden_size"), 768),
+        "feed_forward": ConfigField(("hidden_dim",), 3072),
+        "vocabulary": ConfigField(("vocab_size",), 30_522),
+        "positions": ConfigField(("max_position_embeddings",), 512),
+    },
+)
+
+
+# RoBERTa (Liu et al. 2019, arXiv 1907.11692): BERT's blocks; positions start after padding.
+
+ROBERTA = replace(
+    BERT,
+    model_type="roberta",
+    embeddings="roberta.embeddings",
+    block_list="roberta.encoder.layer",
+    head=("classifier.dense", "classifier.out_proj"),
+    head_dropout_layer="classifier.dropout",
+    drops_head_input=True,
+    saved_modules=("classifier",),
+    sizes={
+        **BERT.sizes,
+        "vocabulary": ConfigField(("vocab_size",), 50_265),
+        "padding": ConfigField(("pad_token_id",), 1, minimum=0),
+    },
+)

@@ -1,0 +1,305 @@
+"""Encoders for inference on packed texts, in which each text may have its own adapter.
+
+The same function as the classifiers of transformers, without what inference does not need. The
+tokens of a batch are packed one text after the other, without padding. Query, key and value are
+one product. Attention is computed for one text at a time. The last block computes only the first
+token of each text, because the head reads no other.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from lora_core import compatibility
+from lora_core.data.batching import padded_length
+from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.modules import blocks, has_pooling_block, head_activation, pretrained_blocks
+from lora_core.encoders.pooling import SCALE
+from lora_core.fast.unfused_attention import LENGTH_STEP
+from lora_core.inference.adapter import FUSED_LAYERS, Adapter, LinearWeights
+
+T = TypeVar("T")
+RowKind = Literal["texts", "tokens"]  # what a row of a table holds
+
+MAX_UNFUSED_LENGTH = 1024  # tokens; for longer texts the probabilities would take much memory
+
+
+class BatchLayout:
+    """Row offsets of the texts of a batch, with the texts of each adapter next to each other.
+
+    Args:
+        lengths: Tokens of each text.
+        adapters: Adapter of each text.
+        step: The row counts of each adapter and of the whole table are multiples of `step`; the
+            surplus rows belong to no text. The table has at least `padded_length(length, step)`
+            rows from the start of each text on.
+    """
+
+    def __init__(self, lengths: Sequence[int], adapters: Sequence[Adapter], step: int = 1) -> None:
+        self.order = sorted(range(len(lengths)), key=lambda i: id(adapters[i]))
+        self.lengths = [lengths[i] for i in self.order]
+        self.starts: list[int] = []
+        self._text_slices: list[tuple[slice, Adapter]] = []
+        self._token_slices: list[tuple[slice, Adapter]] = []
+        row = first = 0
+        for adapter, group in groupby(adapters[i] for i in self.order):
+            end, first_row = first + len(list(group)), row
+            for length in self.lengths[first:end]:
+                self.starts.append(row)
+                row += length
+            row = padded_length(row, step)
+            self._text_slices.append((slice(first, end), adapter))
+            self._token_slices.append((slice(first_row, row), adapter))
+            first = end
+        self.rows = padded_length(self.starts[-1] + padded_length(self.lengths[-1], step), step)
+
+    def slices(self, kind: RowKind) -> list[tuple[slice, Adapter]]:
+        """Return the rows of each adapter."""
+        return self._text_slices if kind == "texts" else self._token_slices
+
+    def restore_order(self, rows: Sequence[T]) -> list[T]:
+        """Return one row per text in the order in which the texts were given."""
+        by_index = dict(zip(self.order, rows, strict=True))
+        return [by_index[i] for i in range(len(rows))]
+
+
+class UnfusedAttention(threading.local):
+    """softmax(s Q Kᵀ) V of one text, with the probabilities in a buffer per thread.
+
+    For bf16 on a CPU, where heads of size 32 make the fused kernel of torch slow
+    (docs/decisions/0019).
+    """
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, length: int) -> Tensor:
+        """Q, K, V (heads, rows, size) -> (heads, length, size).
+
+        Rows after `length` only round the shape up to one that oneDNN has a kernel for; they do not
+        change the result.
+        """
+        heads, rows, size = q.shape
+        if self._buffer.numel() < heads * rows * rows:
+            self._buffer = q.new_empty(heads * rows * rows)
+        p = self._buffer[: heads * rows * rows].view(heads, rows, rows)
+        torch.baddbmm(p, q, k.transpose(1, 2), beta=0, alpha=size**-0.5, out=p)
+        p[:, :, length:] = -torch.inf
+        torch.softmax(p, dim=-1, out=p)
+        return torch.bmm(p, v)[:, :length]
+
+
+_LayerNorms = tuple[Any, Any]  # after attention, and after the feed-forward network
+
+
+@dataclass(frozen=True, eq=False)
+class _EncoderBlock:
+    layers: dict[str, LinearWeights]  # by fused layer
+    norms: _LayerNorms
+    activation: Any
+
+
+class PackedEncoder:
+    """The encoder of a model, without its head. Thread-safe.
+
+    Products are computed in `dtype`; the residual stream stays in float32.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, family: EncoderFamily, dtype: torch.dtype, device: str = "cpu"
+    ) -> None:
+        self.dtype, self.device = dtype, device
+        unfused = (dtype, device) == (torch.bfloat16, "cpu")
+        self._unfused_attention = UnfusedAttention() if unfused else None
+        self._row_step = LENGTH_STEP if unfused else 1  # see `padded_length`
+        shape = compatibility.read_shape(model.config.to_dict(), base=family.model_type)
+        self._heads = shape.heads
+        self._padding_idx = shape.padding  # RoBERTa: id and position of padding; others: -1
+        self._head_activation = head_activation(family)
+        model.eval()
+        self._embeddings = model.get_submodule(family.embeddings).to(device)
+        self._blocks = [_fuse_block(block, family, dtype, device)
+                        for block in pretrained_blocks(model, family)]  # fmt: skip
+        self._pooling_norms = None  # of the block that averages
+        if has_pooling_block(model.config):
+            self._pooling_norms = _layer_norms(blocks(model, family)[-1], family, device)
+
+    @property
+    def name(self) -> str:
+        """The name of the engine, such as `torch-bf16`: backend and precision."""
+        backend = "torch" if self.device == "cpu" else self.device
+        return f"{backend}-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights in bytes."""
+        tensors = list(self._embeddings.parameters())
+        for block in self._blocks:
+            tensors += [t for layer in block.layers.values() for t in layer]
+        return sum(t.nbytes for t in tensors)
+
+    def prepare_adapter(self, adapter: Adapter) -> Adapter:
+        """Return the adapter in the precision and on the device of this encoder."""
+        return adapter.to(self.dtype, self.device)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Maximum tokens of a batch; more are not faster. One text keeps a core busy, not a GPU."""
+        return 1024 if self.device == "cpu" else 16_384
+
+    @torch.inference_mode()
+    def logits(
+        self,
+        texts: Sequence[Sequence[int]],
+        adapters: Sequence[Adapter],
+        *,
+        threads: int | None = None,
+    ) -> list[Tensor]:
+        """Return the logits (classes,) of each text by its own adapter, in float32 on the CPU.
+
+        Args:
+            texts: Token ids of each text.
+            adapters: Adapter of each text, prepared by `prepare_adapter`.
+            threads: Number of intra-op threads of the calling thread from now on; None keeps it.
+        """
+        if threads is not None and threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+        layout = BatchLayout([len(text) for text in texts], adapters, self._row_step)
+        x = self._embed([texts[i] for i in layout.order], layout)
+        for index, block in enumerate(self._blocks):
+            x = self._run_block(index, block, x, layout)
+        if self._pooling_norms is not None:
+            x = self._mean_pool(self._pooling_norms, x, layout)
+        return layout.restore_order([row for rows, adapter in layout.slices("texts")
+                                     for row in self._head(x[rows], adapter).cpu()])  # fmt: skip
+
+    def _embed(self, texts: Sequence[Sequence[int]], layout: BatchLayout) -> Tensor:
+        """Token ids -> packed embeddings (tokens, width)."""
+        ids, positions = np.zeros((2, layout.rows), dtype=np.int64)
+        for text, start, length in zip(texts, layout.starts, layout.lengths, strict=True):
+            ids[start : start + length] = text
+            mask = np.not_equal(text, self._padding_idx)  # a text may spell out the padding token
+            positions[start : start + length] = np.cumsum(mask) * mask + self._padding_idx
+        x: Tensor = self._embeddings(
+            input_ids=torch.from_numpy(ids)[None].to(self.device),
+            position_ids=torch.from_numpy(positions)[None].to(self.device),
+        )
+        return x[0]
+
+    def _run_block(
+        self, index: int, block: _EncoderBlock, x: Tensor, layout: BatchLayout
+    ) -> Tensor:
+        """(tokens, width) -> (tokens, width), or (texts, width) in the last block."""
+        last = self._pooling_norms is None and index == len(self._blocks) - 1
+        qkv = self._linear(block, (index, "qkv"), x, layout, "tokens")
+        kind: RowKind = "texts" if last else "tokens"
+        y = self._attention(qkv, layout, first_only=last)
+        y = self._linear(block, (index, "projection"), y, layout, kind)
+        x = self._add_norm(block.norms[0], y, x[layout.starts] if last else x)
+        y = self._linear(block, (index, "up"), x, layout, kind)
+        y = self._activate(block.activation, y)
+        y = self._linear(block, (index, "down"), y, layout, kind)
+        return self._add_norm(block.norms[1], y, x)
+
+    def _mean_pool(self, norms: _LayerNorms, x: Tensor, layout: BatchLayout) -> Tensor:
+        """(tokens, width) -> (texts, width): what the block of `encoders/pooling.py` computes."""
+        spans = zip(layout.starts, layout.lengths, strict=True)
+        means = torch.stack([x[start : start + length].mean(dim=0) for start, length in spans])
+        out: Tensor = norms[1](norms[0](SCALE * means + x[layout.starts]))
+        return out
+
+    def _add_norm(self, norm: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = norm(y + x)
+        return out
+
+    def _activate(self, activation: nn.Module, y: Tensor) -> Tensor:
+        out: Tensor = activation(y)
+        return out
+
+    def _linear(
+        self,
+        block: _EncoderBlock,
+        key: tuple[int, str],  # block index, fused layer
+        x: Tensor,
+        layout: BatchLayout,
+        kind: RowKind,
+    ) -> Tensor:
+        x = x.to(self.dtype)
+        y = F.linear(x, *block.layers[key[1]])
+        for rows, adapter in layout.slices(kind):
+            if (lora := adapter.lora.get(key)) is not None:
+                y[rows].addmm_(x[rows] @ lora.A.t(), lora.B.t())
+        return y
+
+    def _attention(self, qkv: Tensor, layout: BatchLayout, *, first_only: bool) -> Tensor:
+        """(tokens, 3 · width) -> (tokens, width), or (texts, width) of the first tokens only."""
+        rows = len(layout.lengths) if first_only else len(qkv)
+        out = qkv.new_zeros(rows, qkv.shape[1] // 3)
+        for i, (start, length) in enumerate(zip(layout.starts, layout.lengths, strict=True)):
+            if self._unfused_attention and not first_only and length <= MAX_UNFUSED_LENGTH:
+                end = start + padded_length(length, self._row_step)
+                q, k, v = self._split_heads(qkv[start:end])
+                y = self._unfused_attention(q, k, v, length)
+            else:
+                q, k, v = self._split_heads(qkv[start : start + length])
+                q = q[:, :1] if first_only else q
+                y = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+            target = slice(i, i + 1) if first_only else slice(start, start + length)
+            out[target] = y.transpose(0, 1).flatten(1)
+        return out
+
+    def _split_heads(self, qkv: Tensor) -> Tensor:
+        """(rows, 3 · width) -> query, key and value, each (heads, rows, size)."""
+        return qkv.view(len(qkv), 3, self._heads, -1).permute(1, 2, 0, 3)
+
+    def _head(self, x: Tensor, adapter: Adapter) -> Tensor:
+        """First tokens (texts, width) -> logits (texts, classes)."""
+        first, last = adapter.head
+        return F.linear(self._head_activation(F.linear(x.float(), *first)), *last)
+
+
+class CompiledEncoder(PackedEncoder):
+    """A `PackedEncoder` in which torch compiles the operations between the products.
+
+    Products and attention are kernels already, and attention depends on the lengths of the texts,
+    of which there are too many to compile for. Compiling happens at the first use, takes about ten
+    seconds and needs a C++ compiler.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, family: EncoderFamily, dtype: torch.dtype, device: str = "cpu"
+    ) -> None:
+        super().__init__(model, family, dtype, device)
+        self._add_norm = torch.compile(super()._add_norm, dynamic=True)  # type: ignore[method-assign]
+        self._activate = torch.compile(super()._activate, dynamic=True)  # type: ignore[method-assign]
+
+    @property
+    def name(self) -> str:
+        return super().name.replace("torch", "compiled")
+
+
+def _fuse_block(
+    block: nn.Module, family: EncoderFamily, dtype: torch.dtype, device: str
+) -> _EncoderBlock:
+    layers: dict[str, LinearWeights] = {}
+    for fused_layer, parts in FUSED_LAYERS.items():
+        # `weight` and `bias` of an `AdapterLinear` are the effective ones.
+        modules: list[Any] = [block.get_submodule(family.roles[role][i]) for role, i in parts]
+        weight = torch.cat([module.weight.detach() for module in modules])
+        bias = torch.cat([module.bias.detach() for module in modules])
+        layers[fused_layer] = weight.to(device, dtype), bias.to(device, dtype)
+    norms = _layer_norms(block, family, device)
+    return _EncoderBlock(layers, norms, block.get_submodule(family.activation))
+
+
+def _layer_norms(block: nn.Module, family: EncoderFamily, device: str) -> _LayerNorms:
+    first, second = (block.get_submodule(name).to(device) for name in family.norms)
+    return first, second

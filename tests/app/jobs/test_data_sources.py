@@ -1,0 +1,187 @@
+"""Which data a job may read, and what is known before it is read."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.database.clock import now
+from app.database.engines import Database
+from app.datasets import repository as datasets
+from app.datasets.tables import Dataset
+from app.jobs.data_sources import lock_uploads
+from app.queue.tables import Job
+from tests.job_rows import add_job
+from tests.waiting import wait_for_a_waiter
+
+Submit = Callable[..., dict[str, Any]]
+Upload = Callable[..., UUID]
+
+
+def refused(client: TestClient, **data: Any) -> dict[str, Any]:
+    answer = client.post("/v1/jobs", json={"method": {"type": "lora"}, "data": data})
+    assert answer.status_code == 422, answer.text
+    problem: dict[str, Any] = answer.json()
+    return problem
+
+
+def test_an_upload_is_accepted_by_name_version_and_id_and_is_pinned(
+    submit: Submit, upload: Upload, database: Database
+) -> None:
+    first, second = upload(version=1), upload(version=2)
+    for name, ref, dataset in [
+        ("mails", "mails:2", second),
+        ("mails:1", "mails:1", first),
+        (str(first), "mails:1", first),
+    ]:
+        job = submit(data={"source": name})
+        assert job["spec"]["data"]["source"] == ref
+        with database.read() as session:
+            row = session.get_one(Job, UUID(job["id"]))
+        assert row.dataset_ids == {"all": str(dataset)}
+
+
+def test_columns_and_labels_come_from_the_upload(submit: Submit, upload: Upload) -> None:
+    upload()
+    two = submit()["parameters"]
+    job = submit(data={"source": "mails"})
+    data = job["spec"]["data"]
+    assert (data["text_column"], data["label_column"], data["split_column"]) == (
+        "body",
+        "kind",
+        None,
+    )
+    assert (
+        job["parameters"]["trainable"] == two["trainable"] + 385
+    )  # one more row of the last layer
+    assert job["parameters"]["exact"] is True
+    assert submit(data=data)["spec"]["data"] == data
+
+
+def test_a_column_that_was_not_checked_is_rejected(client: TestClient, upload: Upload) -> None:
+    upload(split_column="part", splits={"train": 400, "test": 100})
+    for named in ({"text_column": "subject"}, {"label_column": "text"}, {"split_column": "fold"}):
+        problem = refused(client, source="mails", **named)
+        assert problem["code"] == "column_not_checked"
+        assert problem["errors"][0]["at"] == f"data.{next(iter(named))}"
+
+
+def test_splits_may_come_from_several_sources(
+    submit: Submit, upload: Upload, database: Database
+) -> None:
+    train, test = upload("mails"), upload("newer-mails")
+    job = submit(data={"source": {"train": "mails", "test": "newer-mails:1"}})
+    assert job["spec"]["data"]["source"] == {"train": "mails:1", "test": "newer-mails:1"}
+    with database.read() as session:
+        row = session.get_one(Job, UUID(job["id"]))
+    assert row.dataset_ids == {"train": str(train), "test": str(test)}
+
+
+def test_the_datasets_of_one_job_must_share_their_columns(
+    client: TestClient, upload: Upload
+) -> None:
+    upload("mails")
+    upload("others", text_column="text")
+    problem = refused(client, source={"train": "mails", "test": "others"})
+    assert problem["code"] == "columns_differ"
+    assert "'body' in mails:1, 'text' in others:1" in problem["detail"]
+
+
+def test_a_dataset_with_one_class_is_rejected(client: TestClient, upload: Upload) -> None:
+    upload(labels={"ham": 500})
+    problem = refused(client, source="mails")
+    assert (problem["code"], "'ham'" in problem["detail"]) == ("one_class", True)
+
+
+def test_more_texts_than_available_are_rejected(client: TestClient, upload: Upload) -> None:
+    upload()
+    problem = refused(client, source="mails", train_size=400, test_size=101)
+    assert problem["code"] == "too_few_rows"
+    assert "400 for train" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "profile", "fields"),
+    [
+        ({"ham": 2, "spam": 1}, {}, {}),
+        ({"ham": 50, "spam": 50}, {"duplicates": 97}, {}),  # three texts
+        ({"ham": 50, "spam": 50}, {}, {"train_size": 0.8}),
+        ({"ham": 50, "spam": 50}, {}, {"train_size": 1}),
+        ({"ham": 50, "spam": 50}, {"splits": {"train": 6, "test": 94}}, {"validation_size": 5}),
+    ],
+)
+def test_too_few_texts_for_the_splits_are_rejected_also_by_a_dry_run(
+    client: TestClient,
+    upload: Upload,
+    labels: dict[str, int],
+    profile: dict[str, Any],
+    fields: dict[str, Any],
+) -> None:
+    upload(labels=labels, **profile)
+    body = {"method": {"type": "lora"}, "data": {"source": "mails", **fields}}
+    for query in ("", "?dry_run=true"):
+        answer = client.post(f"/v1/jobs{query}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "too_few_rows")
+
+
+def test_splits_that_just_fit_are_accepted(submit: Submit, upload: Upload) -> None:
+    upload(labels={"ham": 2, "spam": 2})
+    submit(data={"source": "mails"})
+
+
+def test_a_deleted_upload_is_not_found(
+    client: TestClient, upload: Upload, database: Database
+) -> None:
+    dataset_id = upload()
+    with database.write() as session:
+        session.get_one(Dataset, dataset_id).deleted_at = now()
+        session.commit()
+    for source in ("mails", "mails:1", str(dataset_id)):
+        assert refused(client, source=source)["code"] == "data_not_found"
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+class TestAtTheSameMoment:
+    """On PostgreSQL, where creating a job and deleting its dataset may overlap."""
+
+    def test_a_delete_waits_for_a_job_that_is_being_stored(
+        self, client: TestClient, upload: Upload, database: Database
+    ) -> None:
+        dataset_id = upload()
+        with database.write() as session, ThreadPoolExecutor(1) as threads:
+            lock_uploads(session, {"all": str(dataset_id)})
+            delete = threads.submit(client.delete, f"/v1/datasets/{dataset_id}")
+            wait_for_a_waiter(database)
+            add_job(database, dataset_ids={"all": str(dataset_id)})
+            session.commit()
+            assert delete.result().json()["code"] == "dataset_in_use"
+
+    def test_a_job_waits_for_the_delete_of_its_data_and_is_rejected(
+        self, client: TestClient, upload: Upload, database: Database
+    ) -> None:
+        dataset_id = upload()
+        with database.write() as session, ThreadPoolExecutor(1) as threads:
+            datasets.mark_deleted(session, datasets.get(session, dataset_id, for_update=True))
+            submit = threads.submit(refused, client, source="mails")
+            wait_for_a_waiter(database)
+            session.commit()
+            assert submit.result()["code"] == "data_not_found"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["../../etc/passwd", "/etc/passwd", "./reviews.csv", "file:///etc/passwd", "https://host/x.csv",
+     "Mails", "mails:0", "mails:1:2", "01900000-0000-7000-8000-000000000000", "hub:", "hub:../x",
+     "hub:/etc/passwd"],
+)  # fmt: skip
+def test_paths_and_unknown_names_are_rejected(client: TestClient, source: str) -> None:
+    assert refused(client, source=source)["code"] == "data_not_found"
+
+
+def test_an_allowed_hub_dataset_is_accepted_with_assumed_labels(submit: Submit) -> None:
+    job = submit(data={"source": "hub:stanfordnlp/imdb"})
+    assert job["spec"]["data"]["source"] == "hub:stanfordnlp/imdb"
+    assert job["parameters"]["exact"] is False

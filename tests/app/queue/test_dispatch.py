@@ -1,0 +1,149 @@
+"""Messages reach a broker that is up, and cost no time when it is down."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.database.base import new_id
+from app.queue.dispatch import (
+    DEVICE_CLASSES,
+    BrokerUrlInvalid,
+    CeleryQueue,
+    PollOnlyQueue,
+    open_queue,
+)
+from app.settings import Settings
+from tests.proxy import Proxy
+from tests.servers import ValkeyServer, free_port
+from tests.waiting import wait_until
+
+MAX_SEND_SECONDS = 0.05  # seconds
+
+
+@pytest.fixture
+def broker(valkey: ValkeyServer) -> ValkeyServer:
+    """Return the shared broker, flushed."""
+    valkey.flush()
+    return valkey
+
+
+@pytest.fixture
+def private_broker() -> Iterator[ValkeyServer]:
+    """Start a broker that the test may stop."""
+    server = ValkeyServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+def pending_messages(broker: ValkeyServer, device_class: str) -> list[dict[str, Any]]:
+    with broker.client() as client:
+        found = client.lrange(f"loraworks.{device_class}", 0, -1)
+    assert isinstance(found, list)
+    return [json.loads(each) for each in found]
+
+
+def job_messages(broker: ValkeyServer, device_class: str) -> list[Any]:
+    """Return the job messages for the workers of a device class."""
+    messages = pending_messages(broker, device_class)
+    assert {each["content-type"] for each in messages} <= {"application/json"}
+    bodies = [json.loads(base64.b64decode(each["body"])) for each in messages]
+    return [arguments[0] for arguments, _, _ in bodies]
+
+
+def send(queue: CeleryQueue, device_class: str = "cpu") -> UUID:
+    job_id = new_id()
+    start = time.monotonic()
+    queue.send(job_id, device_class=device_class)
+    assert time.monotonic() - start < MAX_SEND_SECONDS
+    return job_id
+
+
+@pytest.mark.parametrize("device_class", DEVICE_CLASSES)
+def test_a_message_goes_to_the_list_of_its_device_class(
+    broker: ValkeyServer, device_class: str
+) -> None:
+    queue = CeleryQueue(broker.url())
+    job_id = send(queue, device_class)
+    queue.close()
+    expected = [{"v": 1, "job_id": str(job_id)}]
+    assert {each: job_messages(broker, each) for each in DEVICE_CLASSES} == {
+        each: expected if each == device_class else [] for each in DEVICE_CLASSES
+    }
+
+
+def test_a_message_arrives_after_the_broker_lost_its_data(private_broker: ValkeyServer) -> None:
+    queue = CeleryQueue(private_broker.url())
+    send(queue)
+    wait_until(lambda: pending_messages(private_broker, "cpu"))
+    private_broker.flush()
+    send(queue)
+    wait_until(lambda: pending_messages(private_broker, "cpu"), what="a message after a flush")
+    private_broker.restart()
+    send(queue)
+    wait_until(lambda: pending_messages(private_broker, "cpu"), what="a message after a restart")
+    queue.close()
+
+
+def test_sending_does_not_block_without_a_broker() -> None:
+    queue = CeleryQueue(f"redis://127.0.0.1:{free_port()}/0")
+    for _ in range(2000):
+        send(queue)
+    start = time.monotonic()
+    queue.close()
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "new"])
+def test_sending_does_not_block_on_a_hanging_broker(
+    private_broker: ValkeyServer, connected: bool
+) -> None:
+    with Proxy(private_broker.port) as proxy:
+        queue = CeleryQueue(private_broker.url(port=proxy.port))
+        if connected:
+            send(queue)
+            wait_until(lambda: pending_messages(private_broker, "cpu"))
+        proxy.blackhole()
+        for _ in range(2000):
+            send(queue)
+        queue.close()
+        assert "job-messages" not in {thread.name for thread in threading.enumerate()}, (
+            "the sender thread is still running"
+        )
+
+
+def test_sending_resumes_when_the_broker_recovers(private_broker: ValkeyServer) -> None:
+    queue = CeleryQueue(private_broker.url())
+    private_broker.freeze()
+    lost = send(queue)
+    time.sleep(1.5)  # longer than anybody waits for it
+    private_broker.thaw()
+
+    def is_delivered() -> bool:
+        sent = str(send(queue))
+        time.sleep(0.05)
+        return sent in {each["job_id"] for each in job_messages(private_broker, "cpu")} - {
+            str(lost)
+        }
+
+    wait_until(is_delivered, what="a message after the broker was frozen")
+    queue.close()
+
+
+def test_without_a_broker_url_workers_only_poll() -> None:
+    assert isinstance(open_queue(Settings()), PollOnlyQueue)
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://someone:secret@somewhere", "redis://:secret@somewhere:port/0", "somewhere"]
+)
+def test_an_invalid_broker_url_is_rejected_without_revealing_the_password(url: str) -> None:
+    with pytest.raises(BrokerUrlInvalid, match="LORAWORKS_BROKER_URL") as caught:
+        open_queue(Settings(broker_url=url))
+    assert "secret" not in str(caught.value)

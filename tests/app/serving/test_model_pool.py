@@ -1,0 +1,307 @@
+"""Tests of the model pool: shared loads, eviction and isolation of failures."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from app.registry.errors import ModelNotFound, NoModelPromoted
+from app.resources import Resources
+from app.serving import model_resolver
+from app.serving.errors import ModelCorrupt, ModelLoadFailed, ModelOutputMismatch, ModelTooLarge
+from app.serving.model_pool import ModelPool
+from lora_core.errors.artifact import ArtifactCorrupt, EngineMismatch
+from tests.app.serving.conftest import Publish, open_pool
+from tests.app.serving.stub import WAIT, StubEngine, StubLoader, StubPredictor
+
+Work = Callable[[ModelPool], Awaitable[None]]
+
+
+@pytest.fixture
+def loader() -> StubLoader:
+    return StubLoader()
+
+
+@pytest.fixture
+def run(resources: Resources, loader: StubLoader) -> Callable[..., None]:
+    """Runs a coroutine function with a pool of stubs."""
+
+    def run(work: Work, *, max_bytes: int = 1000) -> None:
+        async def main() -> None:
+            pool = open_pool(resources, loader, max_bytes=max_bytes)
+            try:
+                async with asyncio.timeout(WAIT):
+                    await work(pool)
+            finally:
+                pool.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+async def get_ref(pool: ModelPool, ref: str | None = None) -> str:
+    resolved, _ = await pool.get(ref)
+    return resolved.ref
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_concurrent_requests_share_one_load(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    publish()
+    loader.gate.clear()
+
+    async def work(pool: ModelPool) -> None:
+        refs = (None, "sentiment", "sentiment:1", "sentiment@production") * 10
+        requests = asyncio.gather(*(get_ref(pool, ref) for ref in refs))
+        await until(lambda: loader.loads)
+        loader.gate.set()
+        assert set(await requests) == {"sentiment:1"}
+        assert len(loader.loads) == 1
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (ArtifactCorrupt(path="x", problem="weights have changed"), ModelCorrupt),
+        (ValueError("the checkpoint does not fit its config"), ModelLoadFailed),
+        (MemoryError(), ModelLoadFailed),
+    ],
+)
+def test_failed_load_fails_all_waiting_requests_and_is_not_cached(
+    run: Callable[..., None],
+    loader: StubLoader,
+    publish: Publish,
+    cause: Exception,
+    expected: type[Exception],
+) -> None:
+    directory = publish()
+    loader.broken[directory] = cause
+    loader.gate.clear()
+
+    async def work(pool: ModelPool) -> None:
+        requests = asyncio.gather(*(get_ref(pool) for _ in range(5)), return_exceptions=True)
+        await until(lambda: loader.loads)
+        loader.gate.set()
+        assert {type(failure) for failure in await requests} == {expected}
+        assert len(loader.loads) == 1
+        loader.broken.clear()
+        assert await get_ref(pool) == "sentiment:1"
+        assert len(loader.loads) == 2
+
+    run(work)
+
+
+def test_least_recently_used_model_is_evicted(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    a, b, c = publish("a"), publish("b"), publish("c")
+
+    async def work(pool: ModelPool) -> None:
+        for ref in ("a", "b", "a", "c"):  # b is the least recently used when c is loaded
+            await get_ref(pool, ref)
+        assert loader.loads == [a, b, c]
+        await get_ref(pool, "a")
+        assert loader.loads == [a, b, c]
+        await get_ref(pool, "b")
+        assert loader.loads == [a, b, c, b]
+
+    run(work, max_bytes=2 * 11)
+
+
+def test_failed_load_evicts_nothing(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    good, bad = publish("good"), publish("bad")
+    loader.broken[bad] = ValueError()
+
+    async def work(pool: ModelPool) -> None:
+        await get_ref(pool, "good")
+        with pytest.raises(ModelLoadFailed):
+            await get_ref(pool, "bad")
+        await get_ref(pool, "good")
+        assert loader.loads == [good, bad]
+
+    run(work, max_bytes=11)
+
+
+def test_shared_engine_is_counted_once(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    shared = StubEngine()
+    for name in ("a", "b", "c"):
+        loader.stubs[publish(name)] = StubPredictor(shared)
+    own = publish("own")
+
+    async def work(pool: ModelPool) -> None:
+        for ref in ("a", "b", "c", "a"):
+            await get_ref(pool, ref)
+        assert len(loader.loads) == 3  # 10 + 3 · 1 bytes
+        await get_ref(pool, "own")  # 11 more: b and c are evicted, which frees 2
+        await get_ref(pool, "a")
+        assert loader.loads[3:] == [own]
+        await get_ref(pool, "b")
+        assert len(loader.loads) == 5
+
+    run(work, max_bytes=22)
+
+
+def test_model_over_the_memory_limit_is_rejected(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    loader.stubs[publish("large")] = StubPredictor(StubEngine(nbytes=30))
+    publish("small")
+
+    async def work(pool: ModelPool) -> None:
+        await get_ref(pool, "small")
+        with pytest.raises(ModelTooLarge, match=r"31 bytes.* 22"):
+            await get_ref(pool, "large")
+        await get_ref(pool, "small")
+        assert len(loader.loads) == 2
+
+    run(work, max_bytes=22)
+
+
+def test_old_version_serves_until_the_new_one_is_loaded(
+    run: Callable[..., None], loader: StubLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.0)
+    publish()
+
+    async def work(pool: ModelPool) -> None:
+        assert await get_ref(pool, "sentiment") == "sentiment:1"
+        loader.gate.clear()
+        await asyncio.to_thread(publish)
+        assert await get_ref(pool, "sentiment") == "sentiment:1"
+        await until(lambda: len(loader.loads) == 2)
+        assert await get_ref(pool, "sentiment") == "sentiment:1"
+        loader.gate.set()
+        while await get_ref(pool, "sentiment") == "sentiment:1":
+            await asyncio.sleep(0.005)
+        assert await get_ref(pool, "sentiment") == "sentiment:2"
+        assert await get_ref(pool, "sentiment:1") == "sentiment:1"
+        assert len(loader.loads) == 2
+
+    run(work)
+
+
+def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
+    run: Callable[..., None], loader: StubLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.0)
+    publish()
+
+    async def work(pool: ModelPool) -> None:
+        assert await get_ref(pool, "sentiment") == "sentiment:1"
+        directory = await asyncio.to_thread(publish)
+        loader.broken[directory] = EngineMismatch(engine="x", difference=1.0, tolerance=1e-4)
+        loader.gate.clear()
+        assert await get_ref(pool, "sentiment") == "sentiment:1"
+        await until(lambda: len(loader.loads) == 2)
+        monkeypatch.setattr(
+            model_resolver, "FRESH_SECONDS", WAIT
+        )  # from here on each call takes one step of the event loop
+        loader.gate.set()
+        end = (
+            time.monotonic() + 0.2
+        )  # a call in each step of the loop, during and after the failure
+        while time.monotonic() < end:
+            assert await get_ref(pool, "sentiment") == "sentiment:1"
+            await asyncio.sleep(0)
+        assert len(loader.loads) == 2  # not retried at once
+        with pytest.raises(ModelOutputMismatch):
+            await get_ref(pool, "sentiment:2")
+
+    run(work)
+
+
+def test_cancelled_request_does_not_cancel_the_load(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    publish()
+    loader.gate.clear()
+
+    async def work(pool: ModelPool) -> None:
+        first, second = asyncio.create_task(get_ref(pool)), asyncio.create_task(get_ref(pool))
+        await until(lambda: loader.loads)
+        first.cancel()
+        loader.gate.set()
+        assert await second == "sentiment:1"
+        assert first.cancelled()
+        assert len(loader.loads) == 1
+
+    run(work)
+
+
+def test_fresh_reference_needs_no_query(
+    run: Callable[..., None], publish: Publish, resources: Resources
+) -> None:
+    publish()
+    statements: list[str] = []
+    event.listen(
+        resources.database.read_engine,
+        "before_cursor_execute",
+        lambda *call: statements.append(call[2]),
+    )
+
+    async def work(pool: ModelPool) -> None:
+        assert await get_ref(pool) == "sentiment:1"
+        first = len(statements)
+        assert first > 0
+        await asyncio.gather(*(get_ref(pool) for _ in range(50)))
+        assert len(statements) in (first, 2 * first)  # a slow machine may see it grow stale once
+
+    run(work)
+
+
+def test_failed_query_is_not_cached(
+    run: Callable[..., None], publish: Publish, resources: Resources
+) -> None:
+    async def work(pool: ModelPool) -> None:
+        with pytest.raises(NoModelPromoted):
+            await get_ref(pool)
+        with pytest.raises(ModelNotFound):
+            await get_ref(pool, "sentiment:1")
+        await asyncio.to_thread(publish)
+        assert await get_ref(pool) == "sentiment:1"
+        assert await get_ref(pool, "sentiment:1") == "sentiment:1"
+
+    run(work)
+
+
+def test_replaced_manifest_is_not_loaded(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    manifest: Path = publish() / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("0.8", "0.9"))
+
+    async def work(pool: ModelPool) -> None:
+        with pytest.raises(ModelCorrupt, match=r"manifest\.json has changed"):
+            await get_ref(pool)
+        assert loader.loads == []
+
+    run(work)
+
+
+def test_missing_manifest_is_corrupt(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    (publish() / "manifest.json").unlink()
+
+    async def work(pool: ModelPool) -> None:
+        with pytest.raises(ModelCorrupt, match=r"no readable manifest\.json"):
+            await get_ref(pool)
+        assert loader.loads == []
+
+    run(work)

@@ -1,0 +1,101 @@
+"""Bases and data sets that a sweep names keep their meaning to its end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.settings import Settings
+from tests.app.conftest import settings as default_settings
+from tests.app.jobs.conftest import upload
+from tests.app.sweeps.conftest import GetSweep, StartSweep
+from tests.app.sweeps.fake_worker import FakeSweepWorker
+from tests.tiny_base import make_base
+
+__all__ = ["default_settings", "upload"]
+
+LORA = {"type": "lora", "targets": ["query"]}
+SPACE = {"method.r": [2, 4, 8], "method.alpha": [8, 16]}
+HALVING = {"type": "halving", "eta": 2, "first_share": 0.25, "keep": 1}
+Upload = Callable[..., UUID]
+
+
+@pytest.fixture
+def settings(default_settings: Settings, tmp_path: Path) -> Settings:
+    """Settings with a folder of bases."""
+    make_base(tmp_path / "bases" / "tiny")
+    return default_settings.model_copy(update={"base_dirs": (tmp_path / "bases",)})
+
+
+def run_to_end(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, **fields: Any
+) -> dict[str, Any]:
+    sweep = start_sweep(space=SPACE, strategy=HALVING, **fields)
+    worker.run_jobs()
+    after = get_sweep(sweep)
+    assert after["state"] == "finished", after
+    return after
+
+
+def test_a_base_directory(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker
+) -> None:
+    """A directory below the configured folder is stored by its full path."""
+    run_to_end(start_sweep, get_sweep, worker, job={"method": LORA, "base": "./tiny"})
+    assert {each.spec["base"].startswith("/") for each in worker.jobs_run} == {True}
+    assert len(worker.jobs_run) == 6 + 3 + 2
+
+
+def test_an_upload_with_other_column_names(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, upload: Upload
+) -> None:
+    upload("mails")
+    run_to_end(start_sweep, get_sweep, worker, job={"method": LORA, "data": {"source": "mails"}})
+    columns = {(e.spec["data"]["text_column"], e.spec["data"]["source"]) for e in worker.jobs_run}
+    assert columns == {("body", "mails:1")}
+
+
+def test_a_source_for_each_split(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, upload: Upload
+) -> None:
+    upload("mails")
+    upload("later")
+    sources_by_split = {"train": "mails", "test": "later"}
+    run_to_end(
+        start_sweep, get_sweep, worker, job={"method": LORA, "data": {"source": sources_by_split}}
+    )
+    sources = {str(each.spec["data"]["source"]) for each in worker.jobs_run}
+    assert sources == {str({"test": "later:1", "train": "mails:1"})} or len(sources) == 1
+
+
+def test_a_new_version_of_a_data_set_changes_no_trial(
+    start_sweep: StartSweep, worker: FakeSweepWorker, upload: Upload
+) -> None:
+    upload("mails")
+    start_sweep(space=SPACE, strategy=HALVING, job={"method": LORA, "data": {"source": "mails"}})
+    worker.run_jobs(6)
+    upload("mails", version=2)
+    worker.run_jobs()
+    assert {each.spec["data"]["source"] for each in worker.jobs_run} == {"mails:1"}
+
+
+def test_a_deleted_data_set_fails_the_remaining_trials(
+    start_sweep: StartSweep,
+    get_sweep: GetSweep,
+    worker: FakeSweepWorker,
+    upload: Upload,
+    client: TestClient,
+) -> None:
+    upload("mails")
+    sweep = start_sweep(space=SPACE, job={"method": LORA, "data": {"source": "mails"}})
+    claimed = worker.claim_next()
+    assert claimed is not None
+    client.post(f"/v1/sweeps/{sweep['id']}/pause")
+    worker.run_job(claimed)
+    assert client.delete("/v1/datasets/mails:1").status_code == 204
+    client.post(f"/v1/sweeps/{sweep['id']}/resume")
+    after = get_sweep(sweep)
+    assert (after["state"], after["counts"]["failed"]) == ("finished", 5)

@@ -1,0 +1,151 @@
+"""Work of disconnected clients is cancelled, and pending work is limited."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from app.auth import service
+from app.main import create_app
+from app.sandbox import process
+from app.sandbox.process import SandboxLimits
+from app.settings import Settings
+from tests.app.cli.conftest import serving
+from tests.waiting import wait_until
+
+REVIEWS = "text,label\n" + "good,pos\nbad,neg\n" * 20
+SLOW = "slow-child-of-this-test"
+
+
+@pytest.fixture
+def slow_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Commands in this list take a minute."""
+    commands: list[str] = []
+    usual = process._command
+
+    def command(arguments: Sequence[str], limits: SandboxLimits) -> list[str]:
+        if arguments[0] in commands:
+            return [sys.executable, "-c", "import time; time.sleep(60)", SLOW, str(os.getpid())]
+        return usual(arguments, limits)
+
+    monkeypatch.setattr(process, "_command", command)
+    return commands
+
+
+def count_slow_children() -> int:
+    """Return the number of slow child processes."""
+    count = 0
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = each.read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:  # the process has just ended
+            continue
+        count += words[-3:-1] == [SLOW, str(os.getpid())]
+    return count
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    limited = settings.model_copy(update={"key_reads": 100, "max_reads": 100})
+    with serving(create_app(limited)) as address:
+        yield address
+
+
+def upload(url: str, name: str = "a", timeout: float = 30) -> httpx2.Response:
+    file = {"file": (f"{name}.csv", REVIEWS + f"{name},pos\n")}
+    return httpx2.post(f"{url}/v1/datasets", files=file, timeout=timeout)
+
+
+def send_request(url: str, path: str, **headers: str) -> socket.socket:
+    address = urlsplit(url)
+    connection = socket.create_connection((address.hostname or "", address.port or 0))
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *(f"{k}: {v}" for k, v in headers.items())]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    return connection
+
+
+@pytest.mark.parametrize("path", ["/v1/datasets/a/rows", "/datasets/a/rows"])
+def test_reads_end_when_their_client_disconnects(
+    url: str, slow_commands: list[str], path: str
+) -> None:
+    assert upload(url).status_code == 201
+    slow_commands.append("preview")
+    connections = [send_request(url, path) for _ in range(60)]
+    wait_until(lambda: count_slow_children() == 2, what="two reads")
+    assert upload(url, "beside").status_code == 201  # while the reads are running
+    for each in connections:
+        each.close()
+    wait_until(lambda: count_slow_children() == 0, what="the cancelled reads to end")
+    slow_commands.clear()
+    assert len(httpx2.get(f"{url}/v1/datasets/a/rows").json()["data"]) == 20
+
+
+def test_upload_is_not_stored_if_its_client_disconnects(url: str, slow_commands: list[str]) -> None:
+    slow_commands.append("inspect")
+    with pytest.raises(httpx2.TimeoutException):
+        upload(url, timeout=2)
+    wait_until(lambda: count_slow_children() == 0, what="the check to end")
+    slow_commands.clear()
+    assert httpx2.get(f"{url}/v1/datasets").json()["data"] == []
+    assert upload(url).status_code == 201
+
+
+def test_reads_are_limited_per_key_and_in_total(
+    auth_settings: Settings, slow_commands: list[str], new_key: Callable[..., service.CreatedKey]
+) -> None:
+    limited = auth_settings.model_copy(update={"key_reads": 3, "max_reads": 4})
+    one, two, three = ({"Authorization": f"Bearer {new_key().text}"} for _ in range(3))
+    with serving(create_app(limited)) as url, ExitStack() as opened:
+        file = {"file": ("a.csv", REVIEWS)}
+        assert httpx2.post(f"{url}/v1/datasets", files=file, headers=one).status_code == 201
+        slow_commands.append("preview")
+        rows = "/v1/datasets/a/rows"
+
+        def rejection_code(headers: dict[str, str]) -> str:
+            with httpx2.Client(base_url=url, headers=headers, timeout=0.5) as client:
+                try:
+                    response = client.get(rows)
+                except httpx2.TimeoutException:
+                    return ""
+            assert response.status_code == 429
+            assert int(response.headers["Retry-After"]) > 0
+            return str(response.json()["code"])
+
+        for headers in (one, one, one, two):
+            opened.enter_context(send_request(url, rows, **headers))
+        wait_until(
+            lambda: rejection_code(one) == "key_queue_full", what="a rejection by the limit per key"
+        )
+        wait_until(
+            lambda: rejection_code(three) == "queue_full", what="a rejection by the total limit"
+        )
+        opened.close()
+        wait_until(lambda: rejection_code(one) == "", what="a free slot")
+
+
+def test_queued_request_never_starts_after_its_client_disconnects(
+    settings: Settings,
+) -> None:
+    app = create_app(settings)
+    started: list[int] = []
+
+    @app.get("/v1/slow")
+    def slow_commands() -> None:
+        started.append(1)
+        time.sleep(0.5)
+
+    with serving(app) as url:
+        connections = [send_request(url, "/v1/slow") for _ in range(100)]
+        wait_until(lambda: bool(started), what="the first request")
+        for each in connections:
+            each.close()
+        assert httpx2.get(f"{url}/v1/jobs", timeout=30).status_code == 200
+        # One per thread, and some that started before their disconnect was noticed.
+        assert len(started) < 90

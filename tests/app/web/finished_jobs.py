@@ -1,0 +1,97 @@
+"""Create finished jobs without training."""
+
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import numpy as np
+
+from app.jobs.results import comparison
+from app.queue.transitions import AttemptResult, Succeeded
+from app.registry import service as registry
+from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.tables import MODEL_KIND
+from lora_core import manifest
+from lora_core.data.more_labels import MoreLabelsEstimate
+from lora_core.data.records import Example
+from lora_core.saved_predictions import save_predictions
+from lora_core.training import misclassified
+from lora_core.training.correctness import encode_correctness
+from tests.app.jobs.fake_worker import FakeWorker
+from tests.job_rows import MANIFEST
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def add(client: httpx2.Client, **fields: Any) -> str:
+    """Submit a job; return its id."""
+    response = client.post("/v1/jobs", json={"method": {"type": "baseline"}, **fields})
+    assert response.status_code == 202, response.text
+    job_id: str = response.json()["id"]
+    return job_id
+
+
+def end(resources: Resources, ending: AttemptResult, *, step: int = 3) -> None:
+    """Run the next queued job to the given attempt result."""
+    worker = FakeWorker(resources.database)
+    lease = worker.claim().lease
+    worker.log(lease, step=step, points={"loss": 0.5})
+    worker.finish(lease, ending)
+
+
+def succeed(
+    client: httpx2.Client,
+    resources: Resources,
+    *,
+    right: int = 8,
+    of: int = 10,
+    labels: tuple[str, ...] = ("no", "yes"),
+    texts: str = "text",
+    model: str | None = None,
+    more_labels: MoreLabelsEstimate | None = None,
+    **fields: Any,
+) -> str:
+    """Submit a job and finish it; return its id.
+
+    The first `right` of its `of` test texts are predicted correctly.
+    """
+    job_id = add(client, **fields)
+    lease = FakeWorker(resources.database).claim().lease
+    directory = resources.settings.data_dir / f"made-{job_id}"
+    directory.mkdir()
+    examples = [Example(i + 1, f"{texts} {i} {HOSTILE}", i % len(labels)) for i in range(of)]
+    logits = np.zeros((of, len(labels)), dtype=np.float32)
+    for i, example in enumerate(examples):
+        logits[i, (example.label + (i >= right)) % len(labels)] = 2 + i / of
+    save_predictions(directory, "test", examples, logits)
+    misclassified.save(directory, "test", examples, logits, labels, 1.0)
+    manifest.write(directory, {**MANIFEST, "labels": labels})
+    ref = resources.store.put(directory, f"jobs/{job_id}/a1")
+    matrix = np.zeros((len(labels), len(labels)), dtype=int)
+    for example, row in zip(examples, logits, strict=True):
+        matrix[example.label, row.argmax()] += 1
+    metrics = {"accuracy": right / of, "macro_f1": 0.5, "balanced_accuracy": 0.6, "loss": 0.7}
+    label_metrics = {"precision": 0.25, "recall": 0.5, "f1": 0.75, "support": of}
+    part = {
+        **metrics,
+        "confusion_matrix": matrix.tolist(),
+        "per_class": dict.fromkeys(labels, label_metrics),
+    }
+    summary = {
+        "labels": list(labels), "trainable_parameters": 1234, "total_parameters": 5678,
+        "best_step": 2, "stopped_early": False, "train_seconds": 3.0, "test": part,
+        "linear": {"test": {"accuracy": 0.55}, "validation": {"accuracy": 0.45}},
+    }  # fmt: skip
+    if more_labels is not None:
+        summary["more_labels"] = more_labels.model_dump(mode="json")
+    with resources.database.write() as session:
+        artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind=MODEL_KIND, ref=ref)
+        comparison.store_correctness(
+            session, UUID(job_id), {"test": encode_correctness(examples, labels, logits)}
+        )
+        if model is not None:
+            registry.register(session, name=model, artifact=artifact, manifest=MANIFEST)
+        session.commit()
+    FakeWorker(resources.database).finish(lease, Succeeded(artifact.id, summary))
+    return job_id

@@ -1,0 +1,115 @@
+"""The learning curve on the page of a job: message, plot and table."""
+
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.cli.results import print_more_labels
+from app.resources import Resources
+from app.web.svg_curves import BOTTOM, LEFT, RIGHT, TOP, LearningCurveView
+from lora_core.data.more_labels import (
+    ExpectedAccuracy,
+    ExpectedGain,
+    MeasuredAccuracy,
+    MoreLabelsEstimate,
+)
+from tests.app.web.finished_jobs import HOSTILE, succeed
+from tests.app.web.html_elements import visible_text
+
+MEASURED = MoreLabelsEstimate(
+    code="measured",
+    message="With twice as many labels (2,000) expect +0.5 to +2.0 points.",
+    texts=1000,
+    basis="probe",
+    used=800,
+    measured=(MeasuredAccuracy(texts=40, accuracy=0.6), MeasuredAccuracy(texts=640, accuracy=0.72)),
+    expected=(
+        ExpectedAccuracy(texts=1000, accuracy=0.73, low=0.71, high=0.75),
+        ExpectedAccuracy(texts=2000, accuracy=0.74, low=0.72, high=0.77),
+        ExpectedAccuracy(texts=4000, accuracy=0.75, low=0.72, high=0.8),
+    ),
+    gains=(
+        ExpectedGain(texts=2000, low=0.005, high=0.02),
+        ExpectedGain(texts=4000, low=0.01, high=0.05),
+    ),
+)
+FEW = MoreLabelsEstimate(
+    code="too_few", message=f"64 labeled texts are too few {HOSTILE}", texts=64
+)
+
+
+def page(client: TestClient, job_id: str) -> str:
+    answer = client.get(f"/jobs/{job_id}", headers={"Accept": "text/html"})
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def test_job_page_shows_the_message_and_folds_the_curve(
+    client: TestClient, resources: Resources
+) -> None:
+    text = page(client, succeed(client, resources, more_labels=MEASURED))
+    section = text.partition('id="learning-curve"')[2].partition("</section>")[0]
+    before, _, fold = section.partition("<details")
+    assert MEASURED.message in before
+    assert "a probe (logistic regression on the frozen base model), measured on 800" in fold
+    assert fold.count("<circle") == 2
+    table = visible_text(fold)
+    assert "4,000 75.0 % 72.0 % to 80.0 %" in table
+    assert "40 60.0 % measured" in table
+
+
+def test_too_few_texts_show_a_message_and_no_curve(
+    client: TestClient, resources: Resources
+) -> None:
+    text = page(client, succeed(client, resources, more_labels=FEW))
+    section = text.partition('id="learning-curve"')[2].partition("</section>")[0]
+    assert "64 labeled texts are too few" in section
+    assert HOSTILE not in section
+    assert "<svg" not in section
+    without = page(client, succeed(client, resources))
+    assert "learning-curve" not in without
+
+
+def test_plot_stays_in_its_area_and_rises_with_accuracy() -> None:
+    view = LearningCurveView.from_estimate(MEASURED)
+    assert view is not None
+    assert view.plot is not None
+    outline = view.plot.measured + view.plot.expected + view.plot.band
+    points = [(float(x), float(y)) for x, y in re.findall(r"([\d.]+) ([\d.]+)", outline)]
+    assert len(points) == 2 + 3 + 6
+    assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in points)
+    assert [point[0] for point in view.plot.points] == sorted(
+        point[0] for point in view.plot.points
+    )
+    assert view.plot.points[0][1] > view.plot.points[1][1]  # y grows downward
+    assert [tick.label for tick in view.plot.x_ticks] == ["40", "1,000", "2,000", "4,000"]
+    assert [tick.label for tick in view.plot.y_ticks] == ["60 %", "70 %", "80 %"]
+
+
+def test_flat_curve() -> None:
+    flat = MEASURED.model_copy(
+        update={
+            "code": "not_above_majority",
+            "measured": (
+                MeasuredAccuracy(texts=40, accuracy=1.0),
+                MeasuredAccuracy(texts=80, accuracy=1.0),
+            ),
+            "expected": (),
+            "gains": (),
+        }
+    )
+    view = LearningCurveView.from_estimate(flat)
+    assert view is not None
+    assert view.plot is not None
+    assert view.plot.band == ""
+    assert view.plot.measured.startswith("M48.0 ")
+
+
+def test_command_line_output(capsys: pytest.CaptureFixture[str]) -> None:
+    print_more_labels(MEASURED.model_dump(mode="json"))
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.startswith("Would more labels help? With twice as many labels (2,000) expect")
+    assert output.endswith("a fine-tuned model usually lies above it.")
+    print_more_labels(None)
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,340 @@
+"""In any order of events, each job has one owner at a time and ends once."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import delete, select
+
+from app.database.base import new_id
+from app.database.clock import now
+from app.database.engines import Database
+from app.queue import checkpoints, dispatch, leases
+from app.queue.fencing import Lease, WorkerIdentity
+from app.queue.states import AttemptOutcome, DeviceClass, JobState
+from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
+from app.queue.transitions import (
+    AttemptResult,
+    Cancelled,
+    PermanentFailure,
+    Preempted,
+    ResourceUnavailable,
+    RetryableFailure,
+    Succeeded,
+)
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
+from app.storage.tables import Artifact
+from tests.job_rows import ALICE, BOB, add_job, update_job
+
+MAX_FAILURES = 3
+LOST = RetryableFailure("lost_worker", "Lost.", backoff_seconds=0)
+RESULTS: list[AttemptResult] = [
+    PermanentFailure("code", "PermanentFailure."),
+    Cancelled(),
+    Preempted(),
+    RetryableFailure("crashed", "Crashed.", backoff_seconds=0),
+    ResourceUnavailable("storage_unavailable", "The disk is full.", seconds=0),
+]
+
+
+@dataclass
+class ExpectedJob:
+    """The expected state of a job."""
+
+    priority: int
+    state: JobState = JobState.QUEUED
+    attempt: int = 0
+    owner: str | None = None
+    failures: int = 0
+    step: int = 0
+    furthest: int = 0  # step that an ended attempt reached
+    cancel: bool = False
+    lease_expired: bool = False
+    saved: list[int] = field(default_factory=list)  # steps of the checkpoints that count
+    points: list[int] = field(default_factory=list)  # steps on the curve
+    waits: bool = False  # for disk, storage or hub
+
+    def end(self, state: JobState) -> None:
+        self.state, self.owner, self.lease_expired = state, None, False
+        self.furthest = max(self.furthest, self.step)
+
+    def count_failure(self) -> None:
+        """Count a failure before the attempt ends. Progress resets the count."""
+        self.failures = 1 if self.step > self.furthest else self.failures + 1
+
+    def requeue(self) -> None:
+        self.end(JobState.CANCELLED if self.cancel else JobState.QUEUED)
+
+
+class LeaseMachine(RuleBasedStateMachine):
+    """Two workers and the service on one database; old leases are used long after they ended."""
+
+    database: Database
+    leases = Bundle("leases")
+
+    @initialize()
+    def empty(self) -> None:
+        self.jobs: dict[UUID, ExpectedJob] = {}
+        with self.database.write() as session:
+            session.execute(delete(Job))
+            session.execute(delete(Artifact))
+            session.commit()
+
+    def owned_job(self, lease: Lease) -> ExpectedJob | None:
+        """Return the expected job if the lease still owns it."""
+        expected = self.jobs[lease.job_id]
+        held = expected.attempt == lease.attempt and expected.owner == lease.worker
+        return expected if held else None
+
+    @rule(priority=st.integers(-1, 1))
+    def submit(self, priority: int) -> None:
+        dispatched = {"dispatched_at": now() - 1000}
+        self.jobs[add_job(self.database, priority=priority, **dispatched)] = ExpectedJob(priority)
+
+    @rule(target=leases, owner=st.sampled_from([ALICE, BOB]))
+    def claim(self, owner: WorkerIdentity) -> Any:
+        queued = [expected for expected in self.jobs.values() if expected.state is JobState.QUEUED]
+        with self.database.write() as session:
+            claimed = leases.claim(
+                session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=600
+            )
+            session.commit()
+        assert (claimed is None) == (not queued)
+        if claimed is None:
+            return multiple()
+        expected = self.jobs[claimed.lease.job_id]
+        assert expected.state is JobState.QUEUED
+        assert expected.priority == max(each.priority for each in queued)
+        expected.state, expected.owner, expected.attempt = (
+            JobState.RUNNING,
+            owner.id,
+            expected.attempt + 1,
+        )
+        assert (claimed.lease.attempt, claimed.failure_count) == (
+            expected.attempt,
+            expected.failures,
+        )
+        assert (claimed.waited_seconds is not None) == expected.waits
+        begins = claimed.checkpoint.step if claimed.checkpoint else 0
+        assert begins == (expected.saved[-1] if expected.saved else 0)
+        expected.points = [step for step in expected.points if step <= begins]
+        expected.step = begins
+        assert claimed.furthest_step == expected.furthest
+        return claimed.lease
+
+    @rule(lease=leases)
+    def log(self, lease: Lease) -> None:
+        """Make a step and log a point on the curve."""
+        expected = self.jobs[lease.job_id]
+        step = max([0, *expected.points, *expected.saved]) + 1
+        with self.database.write() as session:
+            renewal = leases.renew(session, lease, step=step, reserve=1)
+            if renewal is not None:
+                place = {"job_id": lease.job_id, "seq": renewal.first_seq, "attempt": lease.attempt}
+                curve = {"split": "train", "name": "loss", "step": step, "value": 0.5}
+                session.add(MetricPoint(**place, **curve))
+                session.commit()
+        assert (renewal is None) == (self.owned_job(lease) is None)
+        if renewal is not None:
+            expected.points.append(step)
+            expected.step, expected.lease_expired = step, False
+
+    @rule(lease=leases)
+    def save(self, lease: Lease) -> None:
+        """Store a checkpoint of the last step."""
+        expected = self.jobs[lease.job_id]
+        if not expected.points or expected.points[-1] in expected.saved:
+            return
+        step = expected.points[-1]
+        ref = ArtifactRef(f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}", "0" * 64, 1)
+        with self.database.write() as session:
+            renewal = leases.renew(session, lease, step=step, reserve=1)
+            if renewal is not None:
+                checkpoints.add(session, lease, step=step, ref=ref, seq=renewal.first_seq)
+                session.commit()
+        assert (renewal is None) == (self.owned_job(lease) is None)
+        if renewal is not None:
+            expected.saved = [*expected.saved, step][-checkpoints.MAX_CHECKPOINTS :]
+            expected.failures, expected.waits, expected.lease_expired = 0, False, False
+            expected.step = step
+
+    @rule(lease=leases)
+    def reject_checkpoint(self, lease: Lease) -> None:
+        """Reject the newest checkpoint; the run rewinds to the one before."""
+        expected = self.jobs[lease.job_id]
+        with self.database.write() as session:
+            newest = checkpoints.rewind(session, lease.job_id) if self.owned_job(lease) else None
+            if newest is None or newest.attempt == lease.attempt:  # it is read at the start alone
+                return
+            rewound = checkpoints.reject(session, lease, newest, "odd bytes")
+            session.commit()
+        assert rewound is not None
+        expected.saved.pop()
+        begins = expected.saved[-1] if expected.saved else 0
+        assert begins == (rewound.checkpoint.step if rewound.checkpoint else 0)
+        expected.points = [step for step in expected.points if step <= begins]
+        expected.step = begins
+
+    @rule()
+    def redispatch(self) -> None:
+        """Each waiting job is dispatched once, and then not again until its interval is over."""
+        waiting = {
+            each for each, expected in self.jobs.items() if expected.state is JobState.QUEUED
+        }
+        with self.database.write() as session:
+            dispatched = {
+                job_id
+                for job_id, _ in dispatch.take_due_for_dispatch(session, redispatch_seconds=600)
+            }
+            again = dispatch.take_due_for_dispatch(session, redispatch_seconds=600)
+            session.commit()
+        assert dispatched <= waiting
+        assert again == []
+
+    @rule(lease=leases, reserve=st.integers(0, 3))
+    def renew(self, lease: Lease, reserve: int) -> None:
+        expected = self.owned_job(lease)
+        with self.database.write() as session:
+            answer = leases.renew(session, lease, step=1, reserve=reserve)
+            session.commit()
+        assert (answer is None) == (expected is None)
+        if answer is not None and expected is not None:
+            expected.step, expected.lease_expired = 1, False
+            assert answer.cancel_requested == expected.cancel
+
+    @rule(lease=leases)
+    def pause(self, lease: Lease) -> None:
+        """The owner pauses past the end of its lease, and may continue later."""
+        if expected := self.owned_job(lease):
+            expected.lease_expired = True
+            update_job(self.database, lease.job_id, lease_expires_at=now() - 1)
+
+    @rule(lease=leases, known_dead=st.booleans())
+    def expire(self, lease: Lease, known_dead: bool) -> None:
+        expected = self.jobs[lease.job_id]
+        runs = expected.state is JobState.RUNNING and expected.attempt == lease.attempt
+        with self.database.write() as session:
+            expired = leases.expire(
+                session,
+                lease.job_id,
+                attempt=lease.attempt,
+                failure=LOST,
+                max_failures=MAX_FAILURES,
+                dead_worker=lease.worker if known_dead else None,
+            )
+            session.commit()
+        assert expired == (runs and (expected.lease_expired or known_dead))
+        if expired:
+            expected.count_failure()
+            expected.waits = False
+            expected.requeue()
+            if expected.failures >= MAX_FAILURES and not expected.cancel:
+                expected.end(JobState.FAILED)
+
+    @rule(data=st.data())
+    def request_cancel(self, data: st.DataObject) -> None:
+        running = [each for each, expected in self.jobs.items() if expected.owner]
+        if running:
+            job_id = data.draw(st.sampled_from(running))
+            self.jobs[job_id].cancel = True
+            update_job(self.database, job_id, cancel_requested_at=now())
+
+    @rule(lease=leases, result=st.sampled_from(RESULTS))
+    def fail(self, lease: Lease, result: AttemptResult) -> None:
+        expected = self.owned_job(lease)
+        with self.database.write() as session:
+            done = leases.finish(session, lease, result)
+            session.commit()
+        assert done == (expected is not None)
+        if expected is None:
+            return
+        if isinstance(result, PermanentFailure):
+            expected.end(JobState.FAILED)
+        elif isinstance(result, Cancelled):
+            expected.end(JobState.CANCELLED)
+        else:
+            if isinstance(result, RetryableFailure):
+                expected.count_failure()
+            expected.waits = isinstance(result, ResourceUnavailable)
+            expected.requeue()
+
+    @rule(lease=leases)
+    def succeed(self, lease: Lease) -> None:
+        expected = self.owned_job(lease)
+        ref = ArtifactRef(key=f"jobs/{new_id()}", manifest_sha256="0" * 64, bytes=1)
+        with self.database.write() as session:
+            artifact = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
+            done = leases.finish(session, lease, Succeeded(artifact.id, {}))
+            if done:
+                session.commit()
+        assert done == (expected is not None)
+        if expected is not None:
+            expected.end(JobState.SUCCEEDED)
+
+    @invariant()
+    def rows_are_as_expected(self) -> None:
+        with self.database.read() as session:
+            rows = session.scalars(select(Job)).all()
+            tried = session.scalars(select(Attempt)).all()
+            made = session.scalars(select(Artifact.job_id)).all()
+            events = session.execute(select(JobEvent.job_id, JobEvent.seq)).all()
+            curve = session.execute(select(MetricPoint.job_id, MetricPoint.step)).all()
+        assert len(rows) == len(self.jobs)
+        for row in rows:
+            expected = self.jobs[row.id]
+            assert (row.state, row.attempt, row.worker, row.failures_counted) == (
+                expected.state,
+                expected.attempt,
+                expected.owner,
+                expected.failures,
+            )
+            assert sorted(step for id_, step in curve if id_ == row.id) == expected.points
+            own = [attempt for attempt in tried if attempt.job_id == row.id]
+            assert sorted(each.attempt for each in own) == list(range(1, row.attempt + 1))
+            assert sum(attempt.ended_at is None for attempt in own) == (row.state == "running")
+            succeeded = sum(attempt.outcome == AttemptOutcome.SUCCEEDED for attempt in own)
+            assert succeeded == (row.state == JobState.SUCCEEDED) == made.count(row.id)
+            assert (row.artifact_id is not None) == bool(succeeded)
+            assert max((seq for id_, seq in events if id_ == row.id), default=0) <= row.stream_seq
+
+
+def run_machine(database: Database, *, examples: int) -> None:
+    if database.write_engine.name == "sqlite":
+        raw = database.write_engine.raw_connection()
+        raw.cursor().execute("PRAGMA synchronous=OFF")  # thousands of commits, none to survive
+        raw.close()
+    machine = type("Machine", (LeaseMachine,), {"database": database})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_invariants_hold_in_any_order_of_events(database: Database) -> None:
+    run_machine(database, examples=15)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_invariants_hold_in_very_many_orders_of_events(
+    database: Database, database_kind: str
+) -> None:
+    run_machine(database, examples=10_000 if database_kind == "sqlite" else 500)

@@ -1,0 +1,88 @@
+"""Waiting jobs are dispatched again, and time out in the end."""
+
+from app.database.clock import now
+from app.database.engines import Database
+from app.queue import dispatch, leases
+from app.queue.states import DeviceClass, JobState
+from app.queue.transitions import ResourceUnavailable
+from tests.job_rows import add_job, claim_next, events, get_job, preempt, update_job
+
+
+def due(database: Database) -> list[tuple[object, DeviceClass]]:
+    with database.write() as session:
+        found = dispatch.take_due_for_dispatch(session, redispatch_seconds=30)
+        session.commit()
+    return list(found)
+
+
+def test_the_interval_between_messages_doubles(database: Database) -> None:
+    job_id = add_job(database, lane=DeviceClass.ANY, dispatched_at=now())
+    assert due(database) == []
+    for count, pause in enumerate((30, 60, 120)):
+        update_job(database, job_id, dispatched_at=now() - pause + 5)
+        assert due(database) == [], count
+        update_job(database, job_id, dispatched_at=now() - pause - 1)
+        assert due(database) == [(job_id, DeviceClass.ANY)]
+    update_job(database, job_id, dispatch_count=60, dispatched_at=now() - 595)
+    assert due(database) == []
+    update_job(database, job_id, dispatched_at=now() - 601)
+    assert due(database) == [(job_id, DeviceClass.ANY)]
+
+
+def test_a_requeued_job_is_dispatched_once_it_is_due(database: Database) -> None:
+    job_id = add_job(database, dispatched_at=now(), dispatch_count=3)
+    lease = claim_next(database).lease
+    assert due(database) == []
+    preempt(database, lease)
+    update_job(database, job_id, run_after=now() + 60)
+    assert due(database) == []
+    update_job(database, job_id, run_after=now())
+    assert due(database) == [(job_id, DeviceClass.CPU)]
+
+
+def test_a_job_that_waited_too_long_fails(database: Database) -> None:
+    old = add_job(database, run_after=now() - 100)
+    young = add_job(database)
+    with database.write() as session:
+        assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == [old]
+        session.commit()
+    row = get_job(database, old)
+    assert (row.state, row.error_code) == (JobState.FAILED, "queue_timeout")
+    assert row.finished_at is not None
+    assert events(database, old)[-1].data == {"code": "queue_timeout"}
+    assert get_job(database, young).state == JobState.QUEUED
+
+
+def test_a_storage_outage_is_shown_and_does_not_count_as_queue_time(database: Database) -> None:
+    waits = add_job(database, run_after=now() - 100)
+    later, other = add_job(database, run_after=now() + 100), add_job(database, lane=DeviceClass.GPU)
+    with database.write() as session:
+        for message in ("The disk is full.", "The store is away."):  # the first one stays
+            dispatch.mark_waiting_for_storage(
+                session, [DeviceClass.CPU, DeviceClass.ANY], message=message
+            )
+        assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == []
+        session.commit()
+    row = get_job(database, waits)
+    assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
+    assert row.waiting_message == "The disk is full."
+    assert {get_job(database, each).waiting_code for each in (later, other)} == {None}
+    with database.write() as session:
+        dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU, DeviceClass.ANY])
+        assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == []
+        session.commit()
+    row = get_job(database, waits)
+    assert (row.waiting_code, row.waiting_since) == (None, None)
+    assert claim_next(database).lease.job_id == waits
+
+
+def test_an_outage_in_the_jobs_own_attempt_is_shown_until_progress(database: Database) -> None:
+    job_id = add_job(database)
+    lease = claim_next(database).lease
+    with database.write() as session:
+        assert leases.finish(
+            session, lease, ResourceUnavailable("storage_unavailable", "Full.", 10)
+        )
+        dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU])
+        session.commit()
+    assert get_job(database, job_id).waiting_message == "Full."

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+
+from lora_core.data import linear_baseline
+from lora_core.data.load import load_splits
+from lora_core.data.records import Example, Splits
+from lora_core.specs.data import DataSpec
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
+    return tmp_path / "linear"
+
+
+def examples(*texts: str) -> tuple[Example, ...]:
+    return tuple(Example(i, text, i % 2) for i, text in enumerate(texts))
+
+
+GOOD, BAD = "a truly good film", "a really bad film"
+TINY = Splits(
+    ("n", "p"), examples(*[GOOD, BAD] * 5), examples(GOOD, BAD), examples("good", "bad", "bad")
+)
+
+
+def test_accuracy_on_rotten_tomatoes() -> None:
+    splits = load_splits(DataSpec(train_size=4000, validation_size=500, test_size=2000))
+    baseline = linear_baseline.fit(splits).metrics
+    assert baseline.test["accuracy"] == pytest.approx(0.75, abs=0.015)
+    assert baseline.test["macro_f1"] == pytest.approx(baseline.test["accuracy"], abs=0.01)
+    assert baseline.validation["accuracy"] == pytest.approx(0.75, abs=0.04)
+    assert baseline.train_texts == 4000
+
+
+def test_metrics_of_each_split() -> None:
+    baseline = linear_baseline.fit(TINY).metrics
+    assert baseline.validation == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert baseline.test["accuracy"] == pytest.approx(2 / 3)
+    assert baseline.test["macro_f1"] == pytest.approx(2 / 3)
+
+
+def test_baseline_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = linear_baseline.fit(TINY).metrics
+    assert not first.cached
+    with monkeypatch.context() as patch:
+        patch.setattr(linear_baseline, "_fit", None)
+        again = linear_baseline.fit(TINY).metrics
+    assert again == first.model_copy(update={"cached": True})
+    other = Splits(TINY.labels, TINY.train, TINY.test, TINY.validation)
+    assert not linear_baseline.fit(other).metrics.cached
+
+
+def test_damaged_cache_entry_is_refitted(cache_folder: Path) -> None:
+    first = linear_baseline.fit(TINY).metrics
+    (entry,) = cache_folder.iterdir()
+    entry.write_text("{")
+    assert linear_baseline.fit(TINY).metrics.test == first.test
+
+
+def test_many_texts_are_subsampled_stratified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_baseline, "MAX_TEXTS", 10)
+    train = tuple(
+        Example(i, f"{GOOD if i >= 30 else BAD} number {i}", int(i >= 30)) for i in range(60)
+    )
+    baseline = linear_baseline.fit(Splits(TINY.labels, train, TINY.validation, TINY.test)).metrics
+    assert baseline.train_texts == 10
+    assert baseline.validation["accuracy"] == pytest.approx(0.0)
+
+
+def test_no_common_word_predicts_the_majority() -> None:
+    train = (Example(1, "one", 0), Example(2, "two", 1), Example(3, "three", 1))
+    baseline = linear_baseline.fit(
+        Splits(("n", "p"), train, examples("a", "b"), examples("a", "b", "c"))
+    ).metrics
+    assert baseline.validation == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
+    assert baseline.test["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_f1_of_classes_missing_in_a_split() -> None:
+    splits = Splits(("n", "p"), TINY.train, (Example(1, GOOD, 0),), (Example(1, BAD, 1),))
+    wrong = Splits(("n", "p"), TINY.train, (Example(1, GOOD, 0), Example(2, BAD, 0)), splits.test)
+    assert linear_baseline.fit(splits).metrics.validation == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert linear_baseline.fit(wrong).metrics.validation == {
+        "accuracy": 0.5,
+        "macro_f1": pytest.approx(1 / 3),
+    }

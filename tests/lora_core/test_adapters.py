@@ -1,0 +1,100 @@
+"""Which layers get an adapter."""
+
+import pytest
+import torch
+
+from lora_core.adapters import adapter_layers, inject_adapters, merge_adapters
+from lora_core.encoders import FAMILIES
+from lora_core.errors.spec import LayerOutOfRange, RankTooLarge, RoleNotFound
+from lora_core.specs.method import HeadMode, LoraSpec, Role
+from tests import tiny_base
+
+EXPECTED = {
+    ("distilbert", Role.QUERY): ["attention.q_lin"],
+    ("distilbert", Role.KEY): ["attention.k_lin"],
+    ("distilbert", Role.VALUE): ["attention.v_lin"],
+    ("distilbert", Role.PROJECTION): ["attention.out_lin"],
+    ("distilbert", Role.MLP): ["ffn.lin1", "ffn.lin2"],
+    ("bert", Role.QUERY): ["attention.self.query"],
+    ("bert", Role.KEY): ["attention.self.key"],
+    ("bert", Role.VALUE): ["attention.self.value"],
+    ("bert", Role.PROJECTION): ["attention.output.dense"],
+    ("bert", Role.MLP): ["intermediate.dense", "output.dense"],
+    ("roberta", Role.QUERY): ["attention.self.query"],
+    ("roberta", Role.KEY): ["attention.self.key"],
+    ("roberta", Role.VALUE): ["attention.self.value"],
+    ("roberta", Role.PROJECTION): ["attention.output.dense"],
+    ("roberta", Role.MLP): ["intermediate.dense", "output.dense"],
+}
+INPUT = torch.tensor([[2, 7, 9, 3]])
+
+
+@pytest.mark.parametrize(("family", "role"), EXPECTED)
+def test_a_role_reaches_its_layers_in_every_block(family: str, role: Role) -> None:
+    model = tiny_base.FAMILIES[family]()
+    names = inject_adapters(model, FAMILIES[family], LoraSpec(targets=(role,)))
+    prefix = FAMILIES[family].block_list
+    expected = [f"{prefix}.{i}.{path}" for i in (0, 1) for path in EXPECTED[family, role]]
+    assert names == expected
+    assert list(adapter_layers(model)) == expected
+
+
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+def test_only_the_layers_asked_for_are_adapted(family: str) -> None:
+    model = tiny_base.FAMILIES[family]()
+    names = inject_adapters(
+        model, FAMILIES[family], LoraSpec(targets=(Role.QUERY, Role.VALUE), layers=(1,))
+    )
+    assert [name.split(".")[-3 if family == "distilbert" else -4] for name in names] == ["1", "1"]
+
+
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+def test_a_head_adapter_has_at_most_one_rank_per_class(family: str) -> None:
+    model = tiny_base.FAMILIES[family](labels=3)
+    inject_adapters(model, FAMILIES[family], LoraSpec(head=HeadMode.LORA, r=8))
+    ranks = [adapter_layers(model)[name].r for name in FAMILIES[family].head]
+    assert ranks == [8, 3]
+
+
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+def test_injection_changes_no_answer_and_merging_gives_back_plain_layers(family: str) -> None:
+    torch.manual_seed(0)
+    model = tiny_base.FAMILIES[family]()
+    names = set(model.state_dict())
+    before = model(INPUT).logits
+    inject_adapters(model, FAMILIES[family], LoraSpec(targets=tuple(Role), head=HeadMode.LORA))
+    model.eval()
+    torch.testing.assert_close(model(INPUT).logits, before)
+    for adapter in adapter_layers(model).values():
+        torch.nn.init.normal_(adapter.B, std=0.1)
+    adapted = model(INPUT).logits
+    assert not torch.allclose(adapted, before, atol=1e-3)
+    merge_adapters(model)
+    torch.testing.assert_close(model(INPUT).logits, adapted, rtol=1e-4, atol=1e-5)
+    assert set(model.state_dict()) == names
+
+
+def test_a_role_without_a_match_lists_what_there_is() -> None:
+    model = tiny_base.distilbert()
+    for block in model.distilbert.transformer.layer:
+        block.ffn = torch.nn.Identity()
+    with pytest.raises(RoleNotFound) as caught:
+        inject_adapters(model, FAMILIES["distilbert"], LoraSpec(targets=(Role.QUERY, Role.MLP)))
+    assert str(caught.value) == (
+        "No module of distilbert has the role 'mlp'. Roles it has: query, key, value, projection."
+    )
+    assert not adapter_layers(model)
+
+
+def test_a_layer_that_is_not_there_is_refused_before_anything_changes() -> None:
+    model = tiny_base.distilbert()
+    with pytest.raises(LayerOutOfRange, match="numbered 0 to 1"):
+        inject_adapters(model, FAMILIES["distilbert"], LoraSpec(layers=(0, 2)))
+    assert not adapter_layers(model)
+
+
+def test_a_rank_above_the_smaller_side_is_refused_before_anything_changes() -> None:
+    model = tiny_base.distilbert()
+    with pytest.raises(RankTooLarge, match="at most 32"):
+        inject_adapters(model, FAMILIES["distilbert"], LoraSpec(r=33))
+    assert not adapter_layers(model)

@@ -1,0 +1,197 @@
+"""Counts and checks from config.json alone, held to the real models."""
+
+import itertools
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    PretrainedConfig,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from lora_core import compatibility, methods
+from lora_core.encoders import FAMILIES
+from lora_core.errors.base_model import BaseNotLoadable, UnsupportedEncoder
+from lora_core.errors.spec import LayerOutOfRange, MaxLengthTooLarge, RankTooLarge, RoleNotFound
+from lora_core.samples import minilm
+from lora_core.specs.data import DataSpec
+from lora_core.specs.method import (
+    BaselineSpec,
+    EncoderMethod,
+    FullSpec,
+    HeadMode,
+    LoraSpec,
+    LoraVariant,
+    Role,
+)
+from lora_core.specs.train import TrainSpec
+
+DISTILBERT = {"model_type": "distilbert"}  # every size at its default: distilbert-base
+CONFIGS: dict[str, PretrainedConfig] = {
+    "distilbert": DistilBertConfig(
+        vocab_size=50, max_position_embeddings=16, n_layers=3, n_heads=2, dim=8, hidden_dim=12
+    ),
+    "bert": BertConfig(
+        vocab_size=50,
+        max_position_embeddings=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        hidden_size=8,
+        intermediate_size=6,
+        type_vocab_size=3,
+    ),
+    "roberta": RobertaConfig(
+        vocab_size=50,
+        max_position_embeddings=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        hidden_size=8,
+        intermediate_size=6,
+        type_vocab_size=1,
+    ),
+}
+MODELS: dict[str, Any] = {
+    "distilbert": DistilBertForSequenceClassification,
+    "bert": BertForSequenceClassification,
+    "roberta": RobertaForSequenceClassification,
+}
+METHODS: list[EncoderMethod] = [
+    FullSpec(),
+    *(BaselineSpec(blocks=blocks) for blocks in (0, 1, 3)),
+    *(
+        LoraSpec(variant=variant, head=head, r=4, targets=targets, layers=layers)
+        for variant, head, targets, layers in itertools.product(
+            LoraVariant, HeadMode, [(Role.QUERY, Role.VALUE), tuple(Role)], [None, (0, 2)]
+        )
+    ),
+]
+
+
+def saved(config: PretrainedConfig) -> dict[str, Any]:
+    """What stands in the config.json that transformers writes."""
+    return {**json.loads(config.to_json_string(use_diff=False)), "model_type": config.model_type}
+
+
+def shape(config: dict[str, Any]) -> compatibility.EncoderShape:
+    return compatibility.read_shape(config, base="the base")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("n_labels", [2, 5])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_census_is_that_of_the_prepared_model(
+    family: str, n_labels: int, method: EncoderMethod
+) -> None:
+    config = CONFIGS[family]
+    config.num_labels = n_labels
+    model = MODELS[family](config)
+    prepared = methods.build_method(method)
+    prepared.prepare(model, FAMILIES[family])
+    counted = prepared.count_parameters(model)
+
+    census = compatibility.count_parameters(shape(saved(config)), method, n_labels)
+
+    assert (census.trainable, census.total) == (counted.trainable, counted.total)
+
+
+def test_the_census_of_distilbert_base_is_the_known_one() -> None:
+    assert compatibility.count_parameters(
+        shape(DISTILBERT), FullSpec(), 2
+    ) == compatibility.ParameterCounts(66_955_010, 66_955_010)
+    assert compatibility.count_parameters(
+        shape(DISTILBERT), BaselineSpec(), 2
+    ) == compatibility.ParameterCounts(592_130, 66_955_010)
+    frozen_head = LoraSpec(r=8, targets=(Role.QUERY, Role.VALUE), head=HeadMode.FROZEN)
+    assert compatibility.count_parameters(shape(DISTILBERT), frozen_head, 2).trainable == 147_456
+
+
+def test_a_size_may_have_its_common_name() -> None:
+    short = {**DISTILBERT, "dim": 8, "n_heads": 2, "n_layers": 3}
+    common = {**DISTILBERT, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 3}
+    assert shape(common) == shape(short)
+
+
+def spec(method: EncoderMethod, **data: Any) -> TrainSpec:
+    return TrainSpec(method=method, data=DataSpec(**data))
+
+
+@pytest.mark.parametrize(
+    "method", [FullSpec(), BaselineSpec(blocks=6), LoraSpec(layers=(5,)), LoraSpec(r=384)]
+)
+def test_what_fits_the_sample_base_passes(method: EncoderMethod) -> None:
+    compatibility.check_compatibility(shape(minilm.config()), spec(method))
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "said"),
+    [
+        (LoraSpec(r=385), RankTooLarge, "at most 384"),
+        (LoraSpec(r=385, targets=(Role.MLP,)), RankTooLarge, "384 x 1536"),
+        (LoraSpec(layers=(0, 6)), LayerOutOfRange, "numbered 0 to 5"),
+        (BaselineSpec(blocks=7), LayerOutOfRange, "has 6 layers"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_limit(
+    method: EncoderMethod, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        compatibility.check_compatibility(shape(minilm.config()), spec(method))
+
+
+def test_positions_up_to_that_of_padding_are_for_no_text() -> None:
+    roberta_base = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
+    assert compatibility.count_parameters(
+        shape(roberta_base), FullSpec(), 2
+    ) == compatibility.ParameterCounts(124_647_170, 124_647_170)
+    assert shape(roberta_base).max_tokens == shape(roberta_base).max_length(None) == 512
+    assert shape({**roberta_base, "pad_token_id": 0}).max_tokens == 513
+    compatibility.check_compatibility(
+        shape({**roberta_base, "max_position_embeddings": 514}), spec(FullSpec(), max_length=512)
+    )
+    with pytest.raises(MaxLengthTooLarge, match="512 positions"):
+        compatibility.check_compatibility(shape(roberta_base), spec(FullSpec(), max_length=513))
+    for padding in (None, -1, 513):
+        with pytest.raises(BaseNotLoadable):
+            shape({**roberta_base, "pad_token_id": padding})
+
+
+def test_more_tokens_than_positions_are_refused() -> None:
+    compatibility.check_compatibility(shape(minilm.config()), spec(FullSpec(), max_length=512))
+    compatibility.check_compatibility(
+        shape({**minilm.config(), "max_position_embeddings": 64}), spec(FullSpec())
+    )
+    with pytest.raises(MaxLengthTooLarge, match="512 positions"):
+        compatibility.check_compatibility(shape(minilm.config()), spec(FullSpec(), max_length=513))
+
+
+def test_a_role_that_an_encoder_lacks_is_refused_with_those_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only_query = replace(FAMILIES["distilbert"], roles={Role.QUERY: ("attention.q_lin",)})
+    monkeypatch.setattr(compatibility, "FAMILIES", {"distilbert": only_query})
+    with pytest.raises(RoleNotFound, match=r"role 'mlp'.*Available roles: query"):
+        compatibility.check_compatibility(shape(DISTILBERT), spec(LoraSpec(targets=(Role.MLP,))))
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", None, ["bert"], "b" * 1000])
+def test_another_architecture_is_refused(model_type: Any) -> None:
+    with pytest.raises(UnsupportedEncoder, match="Supported: distilbert, bert, roberta"):
+        shape({"model_type": model_type})
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "768", True, None, 10**9])
+def test_a_config_with_an_odd_size_is_refused(size: Any) -> None:
+    with pytest.raises(BaseNotLoadable, match=r"dim in config\.json is not a valid size"):
+        shape({**DISTILBERT, "dim": size})
+
+
+def test_a_width_that_the_attention_heads_cannot_share_is_refused() -> None:
+    with pytest.raises(BaseNotLoadable, match="12 heads"):
+        shape({**DISTILBERT, "dim": 770})

@@ -1,0 +1,170 @@
+"""One run in two processes is the run of one, and goes on exactly after a stop."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lora_core import distributed, manifest
+from lora_core.__main__ import read_spec
+from lora_core.child_protocol import FAILED, STOPPED
+from lora_core.events import Event, StepLogged
+from lora_core.progress_reporter import ProgressReporter
+from lora_core.training.prepare import prepare_run
+from lora_core.training.resume import build_trainer
+from lora_core.training.run import run
+from tests.listener import Listener
+from tests.lora_core.training.pairs import (
+    ODD,
+    PLAIN,
+    Pair,
+    environments,
+    failures,
+    open_store,
+    saved,
+)
+from tests.lora_core.training.processes import FORKING
+from tests.lora_core.training.twins import product, story
+
+pytestmark = pytest.mark.e2e
+
+Write = Callable[..., Path]
+Train = Callable[..., tuple[Listener, Path]]
+
+
+def curve(events: list[Event]) -> list[float]:
+    """Losses and norms."""
+    steps = [event for event in events if isinstance(event, StepLogged)]
+    return [figure or 0.0 for step in steps for figure in (step.loss, step.grad_norm)]
+
+
+def answers(out: Path) -> list[int]:
+    lines = (out / "predictions" / "test.jsonl").read_text().splitlines()
+    return [json.loads(line)["predicted"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "method", [{"type": "full"}, {"type": "baseline", "blocks": 1}], ids=lambda m: m["type"]
+)
+def test_two_processes_train_as_one(method: dict[str, Any], write: Write, train: Train) -> None:
+    """Also where an update has texts for one of them only, and on features that one has made."""
+    path = write(method=method, optim=PLAIN, data=ODD)
+    pair = Pair(path)
+    assert pair.both()[0] == [0, 0]
+    heard, alone = train(read_spec(path))
+    assert curve(pair.told) == pytest.approx(curve(heard.events), rel=1e-4)
+    ours, theirs = (manifest.verify(out)["metrics"]["test"] for out in (pair.out, alone))
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert ours["accuracy"] == theirs["accuracy"] > 0.9
+    assert answers(pair.out) == answers(alone)
+    found = [manifest.read(out)["metrics"]["features_found"] for out in (pair.out, alone)]
+    assert found == [False, method["type"] == "baseline"]
+
+
+def keep_weights(spec: Path, environment: dict[str, str], file: Path) -> None:
+    """Of one process at the end of its training, and whether it found the features it needed."""
+    os.environ.update(environment)
+    heard = Listener()
+    progress = ProgressReporter(heard, distributed.DistributedStopSignal(heard))
+    with distributed.process_group():
+        with distributed.main_process_first():
+            prepared = prepare_run(read_spec(spec), heard, progress=ProgressReporter(heard, heard))
+        build_trainer(
+            prepared, observer=heard, progress=progress, checkpoint_settings=None, saved=None
+        ).train()
+        found = torch.tensor(prepared.forward.cache_hit)
+        save_file({**prepared.method.state_dict(prepared.model), "found": found}, file)
+
+
+@pytest.mark.parametrize("method", ["lora", "baseline"])
+def test_both_have_the_same_weights_in_the_end(
+    method: str, write: Write, random: Write, tmp_path: Path
+) -> None:
+    """What the first has computed on the way is there for the other."""
+    path, store = random() if method == "lora" else write(method={"type": method}), open_store()
+    files = [tmp_path / f"weights-{i}" for i in range(2)]
+    children = [
+        FORKING.Process(target=keep_weights, args=(path, environment, file))
+        for environment, file in zip(environments(store), files, strict=True)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    first, second = (load_file(file) for file in files)
+    assert [bool(each.pop("found")) for each in (first, second)] == [False, method == "baseline"]
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def interrupt(*children: BaseProcess) -> None:
+    """Twice, as where a system stops every process of a group and `torchrun` passes that on."""
+    for _ in range(2):
+        for child in children:
+            child.terminate()
+        time.sleep(0.1)  # two signals at once count as one
+
+
+def test_a_stop_of_all_or_of_one_saves_once_and_the_run_goes_on_exactly(
+    random: Write, tmp_path: Path
+) -> None:
+    """All bits are those of the unbroken run in two processes."""
+    whole, held = Pair(random(), 300.0), tmp_path / "held"
+    assert whole.both()[0] == [0, 0]
+    broken = Pair(random(), 300.0)
+    moments: list[tuple[str, dict[str, object], slice, int]] = [
+        ("step@7", {"event": "step", "step": 7}, slice(2), 7),
+        ("evaluating", {"event": "tick", "phase": "evaluating"}, slice(1, 2), 9),
+    ]
+    for point, told, asked, step in moments:
+        held.touch()
+        broken.start(f"{point}:pause:{held}")
+        broken.wait_for(**told)
+        interrupt(*broken.children[asked])
+        held.unlink()
+        statuses, events = broken.left()
+        assert statuses == [STOPPED, STOPPED]
+        assert (saved(events), failures(events)) == ([step], [])
+    statuses, events = broken.both()
+    assert statuses == [0, 0]
+    assert [e.exact for e in events if e.event == "resumed"] == [True]
+    assert story(broken.told) == story(whole.told)
+    assert product(broken.out) == product(whole.out)
+
+
+@pytest.mark.parametrize("asked", [slice(2), slice(1, 2)], ids=["all", "one"])
+def test_a_stop_while_a_method_is_chosen_ends_both_and_the_next_attempt_chooses(
+    asked: slice, write: Write, tmp_path: Path
+) -> None:
+    candidates = [{"method": {"type": "probe"}}, {"method": {"type": "lora", "r": 2}, "folds": 1}]
+    described = {"method": {"type": "auto", "candidates": candidates}, "optim": PLAIN}
+    pair, held = Pair(write(**described)), tmp_path / "held"
+    held.touch()
+    pair.start(f"step@2:pause:{held}")
+    pair.wait_for(event="candidate", number=1)
+    interrupt(*pair.children[asked])
+    held.unlink()
+    statuses, events = pair.left()
+    assert statuses == [STOPPED, STOPPED]
+    assert failures(events) == []
+    statuses, events = pair.both()
+    assert statuses == [0, 0]
+    assert [event.number for event in events if event.event == "candidate"] == [1, 2]
+
+
+def test_another_number_of_processes_is_told_as_a_difference(random: Write, tmp_path: Path) -> None:
+    pair = Pair(random())
+    assert pair.both("checkpoint_written@2:enospc")[0] == [FAILED, FAILED]
+    assert pair.newest is not None
+    heard = Listener()
+    out = tmp_path / "out"
+    run(read_spec(pair.spec), out_dir=out, observer=heard, stop=heard, resume=pair.newest)
+    told = heard.all("resumed")[0]
+    assert (told.exact, told.differences) == (False, ["processes 2 → 1"])

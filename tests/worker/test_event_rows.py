@@ -1,0 +1,120 @@
+"""Events as metric values and messages."""
+
+import math
+
+import pytest
+
+from app.queue.transitions import EventContent
+from lora_core.events import (
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    LinearModelFitted,
+    Noted,
+    Phase,
+    Started,
+    StepLogged,
+    Tick,
+    parse_event,
+)
+from lora_core.specs.data import Split
+from worker.recorder import STEP_METRICS, describe_event, metric_values
+
+STEP = StepLogged(
+    step=3,
+    epoch=0.5,
+    loss=0.25,
+    learning_rate=0.001,
+    grad_norm=1.5,
+    reviews_per_second=10.0,
+    tokens_per_second=100.0,
+    peak_memory_mb=50.0,
+)
+
+
+def test_step_yields_a_value_per_metric() -> None:
+    found = list(metric_values(STEP))
+    assert [point.name for point in found] == list(STEP_METRICS)
+    assert {(point.split, point.step, point.epoch) for point in found} == {(Split.TRAIN, 3, 0.5)}
+    assert [point.value for point in found] == [0.25, 0.001, 1.5, 10.0, 100.0, 50.0]
+    assert describe_event(STEP) is None
+
+
+def test_evaluation_yields_values_and_a_message() -> None:
+    event = Evaluated(step=4, split=Split.TEST, metrics={"loss": 0.5, "accuracy": 0.75}, best=True)
+    assert [(p.split, p.name, p.step, p.value) for p in metric_values(event)] == [
+        (Split.TEST, "loss", 4, 0.5),
+        (Split.TEST, "accuracy", 4, 0.75),
+    ]
+    words = describe_event(event)
+    assert words is not None
+    assert (words.kind, words.message) == (
+        "evaluated",
+        "Test at step 4: loss 0.5000, accuracy 0.7500.",
+    )
+    assert words.data == {
+        "step": 4,
+        "split": "test",
+        "metrics": {"loss": 0.5, "accuracy": 0.75},
+        "best": True,
+    }
+
+
+@pytest.mark.parametrize("line", ["null", "NaN", "Infinity"])
+def test_nonfinite_metric_has_no_value(line: str) -> None:
+    event = parse_event(
+        f'{{"event": "evaluated", "step": 1, "split": "validation", "metrics": {{"loss": {line}}}}}'
+    )
+    (point,) = metric_values(event)
+    assert (point.value, point.nonfinite) == (None, True)
+    words = describe_event(event)
+    assert words is not None
+    assert words.data["metrics"] == {"loss": None}
+    assert "loss not finite" in words.message
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "part"),
+    [
+        (
+            Started(
+                total_steps=1200,
+                trainable_parameters=14_770,
+                total_parameters=22_000_000,
+                examples={Split.TRAIN: 8},
+                labels=["a", "b"],
+                device="cpu",
+                precision="fp32",
+                threads=2,
+                learning_rate=0.001,
+            ),
+            "training",
+            "14,770 of 22,000,000 parameters for 1,200 steps on cpu",
+        ),
+        (Noted(level="warning", code="cut", message="3 % cut."), "noted", "3 % cut."),
+        (
+            LinearModelFitted(
+                validation={"accuracy": 0.7},
+                test={"accuracy": 0.6},
+                train_texts=8,
+                seconds=1,
+                cached=False,
+            ),
+            "rival",
+            "accuracy 0.7000",
+        ),
+        (Finished(summary={"a": math.nan}), "trained", "storing the result"),
+    ],
+)
+def test_event_messages(event: Event, kind: str, part: str) -> None:
+    words = describe_event(event)
+    assert isinstance(words, EventContent)
+    assert words.kind == kind
+    assert part in words.message
+
+
+def test_ticks_and_failures_have_no_rows() -> None:
+    for event in (Tick(phase=Phase.LOADING), Failed(code="one_class", message="One.")):
+        assert describe_event(event) is None
+        assert list(metric_values(event)) == []
