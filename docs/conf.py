@@ -27,7 +27,14 @@ exclude_patterns = [".*", "build", "data", "dist", "**/.ipynb_checkpoints", "**/
 templates_path = ["_templates"]
 nitpicky = True
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml", "notebooks", "sources"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "mathml",
+    "notebooks",
+    "sources",
+]
 
 # Markdown
 myst_enable_extensions = ["dollarmath"]

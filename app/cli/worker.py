@@ -29,7 +29,7 @@ class WorkerProcess:
         self._stopping = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(
-            target=self._run_with_restarts, name="worker-keeper", daemon=True
+            target=self._run_with_restarts, name="worker-restarter", daemon=True
         )
 
     def start(self) -> None:

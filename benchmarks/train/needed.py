@@ -17,7 +17,8 @@ def flops_of_review(
     """FLOPs for one forward and backward pass over a review of the mean length.
 
     `lengths` are those of all texts, in tokens. Of the last block, which
-    `lora_core.cost_model` counts whole, only one row is needed (`fast/first_token.py`): 2 (4d² + 2df) and 4 L d less a token
+    `lora_core.cost_model` counts whole, only one row is needed (`fast/first_token.py`):
+    2 (4d² + 2df) and 4 L d less a token
     forward, and once, respectively 2.5 times, as much less backward.
     """
     shape = read_shape(config, base="the base")

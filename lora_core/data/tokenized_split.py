@@ -1,4 +1,4 @@
-"""One part of the data, tokenised."""
+"""One split of the data, tokenized."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -156,7 +156,7 @@ def test_only_our_own_side_gets_settings_of_ours(
 ) -> None:
     """Of threads and memory. A rival's process is as it would be without us."""
     made: list[str] = []
-    for name in ("wait_passively", "keep_freed_memory"):
+    for name in ("limit_openmp_spinning", "retain_freed_memory"):
         monkeypatch.setattr(cells, name, lambda name=name: made.append(name))
     for module, measure in (
         (ours, "rate"),
@@ -166,4 +166,4 @@ def test_only_our_own_side_gets_settings_of_ours(
     ):
         monkeypatch.setattr(module, measure, lambda *_: {})
     cells.run(cell, QUICK)
-    assert made == ["wait_passively", "keep_freed_memory"] * prepared
+    assert made == ["limit_openmp_spinning", "retain_freed_memory"] * prepared

@@ -104,7 +104,7 @@ def test_another_file_resets_the_column_picker(page: Page, browser_errors: Brows
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("text,label\nfine,a\n,b\n", "no text in 1 of the rows, first in 2"),
+        ("text,label\nfine,a\n,b\n", "rows without text: 1 (first: 2)"),
         ("", "has no rows"),
         ('text,label\n"never closed,a\n', "broken.csv"),
     ],

@@ -13,7 +13,7 @@ TREES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-CATCH_ALLS = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "core"}
+CATCH_ALL_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "core"}
 
 # Formats that can run code when read.
 BANNED_MODULES = {
@@ -115,7 +115,7 @@ def test_there_is_something_to_check() -> None:
 
 
 def test_files_are_named_after_one_concept() -> None:
-    assert [named(path) for path in TREES if CATCH_ALLS & set(path.stem.split("_"))] == []
+    assert [named(path) for path in TREES if CATCH_ALL_NAMES & set(path.stem.split("_"))] == []
 
 
 def test_nothing_can_run_foreign_code() -> None:

@@ -184,7 +184,8 @@ def test_a_schema_of_the_future_is_left_alone(settings: Settings) -> None:
 @pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
 def test_upgrades_at_the_same_time_take_turns(settings: Settings, by_metadata: Schema) -> None:
     program = (
-        "from app.database import migrate; from app.settings import Settings; migrate.upgrade({})"
+        "from app.database import migrations; from app.settings import Settings; "
+        "migrations.upgrade({})"
     )
     environ = os.environ | {"LORAWORKS_DATABASE_URL": settings.sqlalchemy_url}
     database = open_database(settings)

@@ -260,7 +260,7 @@ def test_without_a_method_the_best_one_is_chosen(url: str, folder: Path) -> None
     assert verdict["learned"]
     page = httpx2.get(f"{url}/jobs/{job['id']}").text
     assert verdict["headline"] in page
-    assert page.index("verdict-title") < page.index("figures-title")
+    assert page.index("verdict-title") < page.index("metrics-title")
 
 
 @pytest.mark.slow  # each step of it has a test of its own

@@ -81,7 +81,8 @@ def test_a_role_without_a_match_lists_what_there_is() -> None:
     with pytest.raises(RoleNotFound) as caught:
         inject_adapters(model, FAMILIES["distilbert"], LoraSpec(targets=(Role.QUERY, Role.MLP)))
     assert str(caught.value) == (
-        "No module of distilbert has the role 'mlp'. Roles it has: query, key, value, projection."
+        "No module of distilbert has the role 'mlp'. "
+        "Available roles: query, key, value, projection."
     )
     assert not adapter_layers(model)
 

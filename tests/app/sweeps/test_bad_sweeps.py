@@ -50,7 +50,7 @@ def _assert_nothing_is_started(database: Database) -> Iterator[None]:
         ({"strategy": {"type": "random"}}, "validation_failed", "strategy.cells"),
         ({"strategy": {"type": "random", "cells": 13}}, "space_too_small", "only 12"),
         ({"strategy": {"type": "halving", "eta": 1}}, "validation_failed", "at least 2"),
-        ({"strategy": {"type": "grid", "cells": 3}}, "validation_failed", "no such field"),
+        ({"strategy": {"type": "grid", "cells": 3}}, "validation_failed", "unknown field"),
         ({"job": {**JOB, "trial": {"share": 0.5}}}, "validation_failed", "only the strategy sets"),
         ({"job": {"method": {"type": "magic"}}}, "validation_failed", "job.method.type"),
         ({"job": {**JOB, "base": "nobody/knows-it"}}, "base_not_found", "nobody/knows-it"),

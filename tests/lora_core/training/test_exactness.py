@@ -231,8 +231,8 @@ PIECES: dict[str, tuple[Any, str, Any]] = {
     "weights": (TrainingState, "restore", without("weights/")),
     "optimizer": (TrainingState, "restore", without("optimizer/")),
     "torch generator": (TrainingState, "restore", without("rng/torch")),
-    "best": (BestCheckpoint, "restore", nothing),
-    "pace": (Throughput, "restore", nothing),
+    "best": (BestCheckpoint, "load_state", nothing),
+    "pace": (Throughput, "load_state", nothing),
     "schedule": (torch.optim.lr_scheduler.LambdaLR, "load_state_dict", nothing),
 }
 
