@@ -33,9 +33,9 @@ install: .venv/.runtime  ## An environment in .venv, with the sample model and r
 	@touch $@
 
 # Other servers, which need older libraries. Of torch the build that pip finds is good.
-.venv-rivals/.made: benchmarks/rivals.txt
-	$(PYTHON) -m venv .venv-rivals
-	.venv-rivals/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rivals.txt
+.venv-competitors/.made: benchmarks/competitors.txt
+	$(PYTHON) -m venv .venv-competitors
+	.venv-competitors/bin/pip install --quiet --disable-pip-version-check -r benchmarks/competitors.txt
 	@touch $@
 
 # SetFit beside libraries of its own choice.
@@ -65,7 +65,7 @@ chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES
 bench-train: .venv/.dev  ## Our training beside PEFT and the Trainer: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-bench-serve: .venv/.dev .venv-rivals/.made  ## Our answers beside LitServe, infinity and a pipeline: QUICK=1 FRESH=1
+bench-serve: .venv/.dev .venv-competitors/.made  ## Our answers beside LitServe, infinity and a pipeline: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.serve $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 bench-accuracy: .venv/.dev  ## The defaults beside full, linear and others: ONLY=imdb FRESH=1
@@ -118,4 +118,4 @@ lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin;
 	$(BIN)/python -m tests.contracts.image_lock
 
 clean:  ## Remove the environment and caches, keep data/
-	rm -rf .venv .venv-rivals .venv-setfit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-competitors .venv-setfit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -11,12 +11,12 @@
     ├── ServiceUnavailable    503  a dependency is down
     └── InsufficientStorage   507  the disk is full
 
-Each domain defines its own errors in its `errors.py`. A class has a stable `code` and a `message`
-template; `detail` keeps the values that filled the template. The classes carry an HTTP status code,
-but only `app.http.error_responses` builds responses.
+Each domain defines its own errors in its `errors.py`. A class has a stable `code`, a `title` (a
+sentence that is the same every time), and a `message` template; `detail` keeps the values that
+filled the template. The classes carry an HTTP status code, but only `app.http.error_responses`
+builds responses.
 """
 
-import inspect
 from typing import Any, ClassVar
 
 
@@ -27,17 +27,13 @@ class AppError(Exception):
     """
 
     code: ClassVar[str]
+    title: ClassVar[str]
     message: ClassVar[str]
     status: ClassVar[int]
 
     def __init__(self, **detail: Any) -> None:
         self.detail = detail
         super().__init__(self.message.format(**detail))
-
-    @property
-    def title(self) -> str:
-        """Return the first line of the class docstring: write it for the reader of the error."""
-        return (inspect.getdoc(type(self)) or self.code).splitlines()[0]
 
 
 class Unauthorized(AppError):
@@ -89,20 +85,18 @@ class ServiceUnavailable(AppError):
 
 
 class InsufficientStorage(AppError):
-    """The disk is full."""
-
     status = 507
-    code = "storage_full"
+    code = "disk_full"
+    title = "The disk is full."
     message = "There is no space left on the server's disk. Free some space and try again."
 
 
 # -- errors that belong to no domain ------------------------------------------------------------
 
 
-class DiskSpaceLow(InsufficientStorage):
-    """Free disk space is below the reserve."""
-
-    code = "disk_full"
+class InsufficientDiskSpace(InsufficientStorage):
+    code = "insufficient_disk_space"
+    title = "Free disk space is below the reserve."
     message = (
         "Only {free_mb:,} MB of disk space are free on {host}; {reserve_mb:,} MB are kept in "
         "reserve (LORAWORKS_MIN_FREE_BYTES). Free some space there."
@@ -110,9 +104,8 @@ class DiskSpaceLow(InsufficientStorage):
 
 
 class DataDirectoryUnusable(ServiceUnavailable):
-    """The data directory is not writable."""
-
     code = "data_folder_unusable"
+    title = "The data directory is not writable."
     message = (
         "The data directory cannot be used ({reason}). The operator should check "
         "LORAWORKS_DATA_DIR, its permissions, and its disk."
@@ -120,21 +113,19 @@ class DataDirectoryUnusable(ServiceUnavailable):
 
 
 class HostNotAllowed(AppError):
-    """Host not allowed."""
-
     status = 400
     code = "host_refused"
+    title = "Host not allowed."
     message = (
         "The Host header does not name this service. If it should, add the host to "
         "LORAWORKS_ALLOWED_HOSTS."
     )
 
 
-class AmbiguousBodyLength(AppError):
-    """Content-Length and Transfer-Encoding were both sent."""
-
+class AmbiguousContentLength(AppError):
     status = 400
-    code = "body_length_unclear"
+    code = "ambiguous_content_length"
+    title = "Content-Length and Transfer-Encoding were both sent."
     message = (
         "Send either Content-Length or Transfer-Encoding, not both: they may disagree on where "
         "the body ends."
@@ -142,9 +133,8 @@ class AmbiguousBodyLength(AppError):
 
 
 class OriginNotAllowed(Forbidden):
-    """Origin not allowed."""
-
     code = "origin_refused"
+    title = "Origin not allowed."
     message = (
         "Requests from web pages of other origins are rejected. To allow this origin, add it to "
         "LORAWORKS_ALLOWED_ORIGINS."
@@ -152,9 +142,8 @@ class OriginNotAllowed(Forbidden):
 
 
 class CrossSiteRequestBlocked(Forbidden):
-    """Cross-site request blocked."""
-
     code = "cross_site_refused"
+    title = "Cross-site request blocked."
     message = (
         "Pages of other sites may link to this service, but may not load anything from it or send "
         "anything to it. To allow this site, add its origin to LORAWORKS_ALLOWED_ORIGINS and use "
@@ -163,17 +152,15 @@ class CrossSiteRequestBlocked(Forbidden):
 
 
 class ClientDisconnected(AppError):
-    """The client disconnected before the response."""
-
     status = 499  # nginx's code for a request that the client closed
-    code = "client_left"
+    code = "client_disconnected"
+    title = "The client disconnected before the response."
     message = "The client closed the connection before the response was ready."
 
 
-class KeyQueueFull(TooManyRequests):
-    """This API key has too many requests in progress."""
-
-    code = "key_queue_full"
+class TooManyRequestsForKey(TooManyRequests):
+    code = "too_many_requests_for_key"
+    title = "This API key has too many requests in progress."
     message = (
         "This API key already has {limit} requests of this kind in progress. Wait for their "
         "responses, or try again in {retry_after} s."
@@ -181,35 +168,30 @@ class KeyQueueFull(TooManyRequests):
 
 
 class QueueFull(TooManyRequests):
-    """Too many requests in progress."""
-
     code = "queue_full"
+    title = "Too many requests in progress."
     message = "{limit} requests of this kind are already in progress. Try again in {retry_after} s."
 
 
 class InvalidCursor(UnprocessableContent):
-    """Invalid page cursor."""
-
     code = "invalid_cursor"
+    title = "Invalid page cursor."
     message = "`after` must be the unchanged `next` value of an earlier page."
 
 
 class ConcurrentUpdate(Conflict):
-    """Another request changed the same resource."""
-
-    code = "changed_meanwhile"
+    code = "concurrent_update"
+    title = "Another request changed the same resource."
     message = "Another request changed the same resource at the same time. Send this one again."
 
 
 class ShuttingDown(ServiceUnavailable):
-    """The service is shutting down."""
-
     code = "stopping"
+    title = "The service is shutting down."
     message = "The service is shutting down and accepts no new work. Try again shortly."
 
 
 class ReadinessCheckTimedOut(ServiceUnavailable):
-    """A readiness check timed out."""
-
-    code = "silent"
+    code = "readiness_timeout"
+    title = "A readiness check timed out."
     message = "There was no response within {seconds:g} s."

@@ -3,7 +3,7 @@
 Log lines go to standard error: one JSON object per line, or colored text if it is a terminal.
 
 Values may come from a caller. So control characters are escaped, long texts are truncated, and API
-keys and passwords in URLs are masked. Request bodies, headers and texts of data sets are never
+keys and passwords in URLs are masked. Request bodies, headers and texts of datasets are never
 logged.
 
 The audit log has one line (event `audit`) for each change to API keys, models and the notes of

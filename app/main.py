@@ -1,6 +1,5 @@
 """The FastAPI application: `uvicorn --factory app.main:create_app`."""
 
-import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
@@ -20,9 +19,9 @@ from app.database import migrations
 from app.datasets import routes as datasets
 from app.errors import AppError
 from app.http import error_responses, health, openapi
-from app.http.concurrency import ConcurrencyLimits
+from app.http.concurrency import CancelOnDisconnectMiddleware, ConcurrencyLimits
 from app.http.connections import raise_file_limit
-from app.http.disconnect import CancelOnDisconnectMiddleware
+from app.http.dependencies import AppState, get_app_state
 from app.http.middleware import (
     BodyLimitMiddleware,
     ErrorMiddleware,
@@ -33,20 +32,22 @@ from app.http.middleware import (
 )
 from app.idempotency import header as idempotency_header
 from app.jobs import routes as jobs
+from app.jobs.event_stream import EventStreams
 from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
-from app.metrics.routes import ServiceMetrics
+from app.metrics.routes import MetricsRegistry
 from app.predictions import routes as predictions
 from app.registry import routes as registry
 from app.resources import open_resources
-from app.serving import info, shadow_routes
 from app.serving import routes as serving
-from app.serving.load_shedding import LoadSheddingMiddleware
+from app.serving.admission import LoadSheddingMiddleware
 from app.serving.metrics import ServingMetrics
+from app.serving.service import InferenceService
 from app.settings import Settings
 from app.storage import routes as artifacts
 from app.storage.data_dir import make_process_private
 from app.sweeps import routes as sweeps
+from app.web import page
 from app.web import routes as web
 
 PUBLIC_ROUTES = (*health.router.routes, *web.PUBLIC_ROUTES)
@@ -59,7 +60,7 @@ log = structlog.get_logger()
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application. It opens no resources before startup."""
     settings = settings or Settings()
-    metrics = ServiceMetrics()
+    metrics = MetricsRegistry()
     app = FastAPI(
         title="loraworks",
         description=DESCRIPTION,
@@ -70,7 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         responses=error_responses.PROBLEM_RESPONSES,
-        routes=_router(settings).routes,
+        routes=_shared_router(settings.max_upload_bytes, settings.max_import_bytes).routes,
         middleware=[
             Middleware(RequestIdMiddleware),
             Middleware(RequestMetricsMiddleware, metrics=metrics.requests),
@@ -95,26 +96,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
         ],
     )
-    app.state.settings = settings
-    app.state.metrics = metrics
-    app.state.serving_metrics = ServingMetrics(metrics.registry)
-    app.state.readiness_checks = health.ReadinessChecks(
-        timeout_seconds=health.CHECK_TIMEOUT_SECONDS
+    app.state = AppState(  # type: ignore[assignment] # `get_app_state` returns it with its type
+        settings=settings,
+        metrics=metrics,
+        serving_metrics=ServingMetrics(metrics.registry),
+        readiness_checks=health.ReadinessChecks(timeout_seconds=health.CHECK_TIMEOUT_SECONDS),
+        render_problem=page.render_error,
     )
-    app.state.shutting_down = threading.Event()  # set when the process is asked to stop
     error_responses.install(app)
     idempotency_header.install(app)
-    web.install_error_pages(app)
     return app
-
-
-def _router(settings: Settings) -> APIRouter:
-    return _shared_router(settings.max_upload_bytes, settings.max_import_bytes)
 
 
 @cache
 def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
-    """Share one router among the apps of a process: routes cache work of their first request."""
+    """Share one router among the apps of a process: each route caches its setup."""
     router = APIRouter(responses=error_responses.PROBLEM_RESPONSES)
     include = router.include_router
     include(serving.router)  # first, because routes are matched in this order
@@ -122,8 +118,8 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(artifacts.router)
     include(registry.router)
-    include(info.router)
-    include(shadow_routes.router)
+    include(serving.info_router)
+    include(serving.shadow_router)
     include(registry.import_router, max_body_size=import_bytes + MULTIPART_OVERHEAD_BYTES)
     include(predictions.router)
     include(sweeps.router)
@@ -138,28 +134,35 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the resources. Startup fails if the database schema does not match this version."""
-    settings: Settings = app.state.settings
+    """Complete the `AppState`. Fails if the database schema does not match this version."""
+    state = get_app_state(app)
+    settings = state.settings
     logging.configure(settings.log_level)
     make_process_private()
     log.info("open_files", limit=raise_file_limit())
     with ExitStack() as exit_stack:
         try:
-            resources = open_resources(settings)
+            resources = state.resources = open_resources(settings)
             exit_stack.callback(resources.close)
             migrations.check(resources.database)
             if settings.auth == "on":
-                api_keys = app.state.api_key_cache = ApiKeyCache(
+                state.api_key_cache = ApiKeyCache(
                     resources.database,
                     load_pepper(settings),
                     session_seconds=settings.session_days * 86_400,
                     idle_seconds=settings.session_idle_days * 86_400,
                 )
-                exit_stack.callback(api_keys.close)
+                exit_stack.callback(state.api_key_cache.close)
         except AppError as error:
             log.error("not_started", code=error.code, reason=str(error))
             raise
-        app.state.resources = resources
-        app.state.concurrency_limits = ConcurrencyLimits(settings)
-        async with _router(settings).lifespan_context(app):  # including the included routers'
-            yield
+        state.concurrency_limits = ConcurrencyLimits(settings)
+        state.streams = EventStreams(
+            resources.database,
+            max_streams=settings.max_streams,
+            max_streams_per_key=settings.max_streams_per_key,
+        )
+        state.serving = InferenceService(resources, state.serving_metrics)
+        exit_stack.callback(state.serving.close)
+        state.check_servable = state.serving.pool.load
+        yield

@@ -128,11 +128,11 @@ class Settings(BaseSettings):
         DEFAULT_HUB_MODELS, description="Hub models that a job may fine-tune."
     )
     hub_datasets: StringList = Field(
-        DEFAULT_HUB_DATASETS, description="Hub data sets that a job may use."
+        DEFAULT_HUB_DATASETS, description="Hub datasets that a job may use."
     )
 
     max_upload_bytes: int = Field(200_000_000, ge=1, description="Maximum size of an upload.")
-    max_rows: int = Field(1_000_000, ge=1, description="Maximum rows of an uploaded data set.")
+    max_rows: int = Field(1_000_000, ge=1, description="Maximum rows of an uploaded dataset.")
     max_body_bytes: int = Field(
         2_000_000, ge=1, description="Maximum body size of any other request."
     )
@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         60, gt=0, description="A worker that has not renewed its lease for this long is lost."
     )
-    beat_seconds: float = Field(
+    heartbeat_seconds: float = Field(
         10, gt=0, description="Heartbeat interval: how often a worker renews its lease."
     )
     reconcile_seconds: float = Field(
@@ -180,22 +180,22 @@ class Settings(BaseSettings):
     retry_seconds: float = Field(
         10, ge=0, description="Delay before a failed job is retried; doubles up to 10 minutes."
     )
-    hint_seconds: float = Field(
+    redispatch_seconds: float = Field(
         30,
         gt=0,
         description="Delay before the broker message for a queued job is sent again; doubles up "
         "to 10 minutes.",
     )
-    patience_seconds: float = Field(
+    hub_timeout_seconds: float = Field(
         3600,
         ge=0,
         description="How long a job waits for an unreachable hub before it fails. It waits for "
         "database, broker, storage and disk without a limit.",
     )
-    queue_seconds: float | None = Field(
+    max_queue_seconds: float | None = Field(
         None, gt=0, description="Maximum time in the queue before a job fails; empty: no limit."
     )
-    run_seconds: float | None = Field(
+    time_limit_seconds: float | None = Field(
         None, gt=0, description="Maximum time of one job on a device; empty: no limit."
     )
     checkpoint_seconds: float = Field(
@@ -208,7 +208,9 @@ class Settings(BaseSettings):
         description="Devices of a worker: `cpu`, `cuda:0,cuda:1`, or `auto`: all GPUs, else the "
         "CPU.",
     )
-    slots: int = Field(1, ge=1, description="Number of jobs that a worker runs on the CPU at once.")
+    concurrency: int = Field(
+        1, ge=1, description="Number of jobs that a worker runs on the CPU at once."
+    )
     min_free_bytes: int = Field(
         1_000_000_000, ge=0, description="No training starts with less free disk space than this."
     )
@@ -252,7 +254,7 @@ class Settings(BaseSettings):
             "are those that would wait for more than half of their `X-Request-Timeout`."
         ),
     )
-    key_texts_per_second: float | None = Field(
+    max_texts_per_second_per_key: float | None = Field(
         None, gt=0, description="Texts per second that one API key may send; empty: no limit."
     )
     max_connections: int = Field(
@@ -264,9 +266,9 @@ class Settings(BaseSettings):
     max_reads: int = Field(
         32,
         ge=1,
-        description="Maximum reads of data set rows that run or wait; more are rejected (429).",
+        description="Maximum reads of dataset rows that run or wait; more are rejected (429).",
     )
-    key_reads: int = Field(8, ge=1, description="Maximum such reads of one API key.")
+    max_reads_per_key: int = Field(8, ge=1, description="Maximum such reads of one API key.")
     max_checks: int = Field(
         100,
         ge=1,
@@ -276,17 +278,19 @@ class Settings(BaseSettings):
     max_streams: int = Field(
         500, ge=1, description="Maximum open job event streams of one API process."
     )
-    key_streams: int = Field(100, ge=1, description="Maximum open event streams of one API key.")
-    key_jobs: int = Field(
+    max_streams_per_key: int = Field(
+        100, ge=1, description="Maximum open event streams of one API key."
+    )
+    max_jobs_per_key: int = Field(
         1000, ge=1, description="Maximum unfinished jobs and prediction runs of one API key."
     )
-    key_trials: int = Field(
+    max_trials_per_key: int = Field(
         10_000,
         ge=1,
         description="Maximum trials in the running and paused sweeps of one API key.",
     )
-    key_upload_bytes: int = Field(
-        50_000_000_000, ge=1, description="Maximum bytes of all data sets of one API key."
+    max_upload_bytes_per_key: int = Field(
+        50_000_000_000, ge=1, description="Maximum bytes of all datasets of one API key."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Minimum level of log lines, which go to standard error."
@@ -299,9 +303,9 @@ class Settings(BaseSettings):
                 f"LORAWORKS_HOST={self.host} is reachable from other machines, so it requires "
                 "LORAWORKS_AUTH=on; or set LORAWORKS_HOST=127.0.0.1"
             )
-        if self.beat_seconds * 2 > self.lease_seconds:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError(
-                "LORAWORKS_BEAT_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
+                "LORAWORKS_HEARTBEAT_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
                 "or healthy workers would be considered lost"
             )
         if self.orphan_seconds < 2 * self.lease_seconds:

@@ -69,7 +69,7 @@ def main() -> None:
         for length in LENGTHS:
             gains[name][length] = round(gain(length, dtype, arguments.seconds), 2)
             print(f"{name} {length:4} tokens {gains[name][length]:5.2f}x", flush=True)
-    print(json.dumps({**gains, "processor": machine.described()}))
+    print(json.dumps({**gains, "processor": machine.processor()}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How fast we train on GPUs, beside PEFT and the Trainer tuned: `python -m benchmarks.gpu`.
+"""Training speed on GPUs compared with a tuned PEFT and Trainer: `python -m benchmarks.gpu`.
 
-One GPU for ours and the rival in turn, then all that there are for ours alone. Every figure is
-measured in processes of its own and kept in `benchmarks/results/`: a run that was stopped goes on.
+First one GPU for ours and the competitor in turn, then all GPUs for ours. Every number is
+measured in its own processes and stored in `benchmarks/results/`: a stopped run continues.
 Ends with one JSON object.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import apart
-from benchmarks.kept import DIRECTORY, Kept
+from benchmarks import child_process
+from benchmarks.results_file import DIRECTORY, ResultsFile
 from benchmarks.train import cells, ours
 from benchmarks.train.plan import Place, Size
 from lora_core import distributed
@@ -33,7 +33,7 @@ SIZE = Size(20.0, 3200, 20, 0, 0, 0, 0.0, Place("cuda", batch=64, tokens=64 * 51
 
 
 def here(cell: str) -> dict[str, Any] | None:
-    """The figures of a cell, measured by this process; nothing from all but the first of several.
+    """Metrics of a cell, measured by this process; only the first of several reports them.
 
     Several get as much work each as one alone.
     """
@@ -43,12 +43,12 @@ def here(cell: str) -> dict[str, Any] | None:
     place = replace(SIZE.place, batch=SIZE.place.batch * several)
     size = replace(SIZE, rate_texts=SIZE.rate_texts * several, place=place)
     with distributed.process_group():
-        figures = ours.rate(cell.partition("-")[2], size) | {"processes": several}
-        return figures if distributed.destroy_process_group() else None
+        metrics = ours.rate(cell.partition("-")[2], size) | {"processes": several}
+        return metrics if distributed.destroy_process_group() else None
 
 
 def measure(cell: str, card: str, gpus: int) -> dict[str, Any]:
-    """The figures of a cell from new processes; their last line. Ends this one if they fail."""
+    """Metrics of a cell from the last line of new processes. Exits if they fail."""
     environment = dict(os.environ)
     words = ["benchmarks.gpu", "--cell", cell]
     if cell in ALL:
@@ -57,32 +57,32 @@ def measure(cell: str, card: str, gpus: int) -> dict[str, Any]:
     else:  # the Trainer takes every GPU that it sees
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
-    figures: dict[str, Any] = apart.last_line(cell, *words, environment=environment)
-    return figures | {"card": card}
+    metrics: dict[str, Any] = child_process.last_line(cell, *words, environment=environment)
+    return metrics | {"card": card}
 
 
-def kept(directory: Path, card: str) -> Kept:
-    """The cells that were measured on such a card today."""
+def kept(directory: Path, card: str) -> ResultsFile:
+    """Cells measured on this GPU model today."""
     name = re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
-    return Kept(directory / f"gpu-{name}-{datetime.now(UTC).date()}.jsonl")
+    return ResultsFile(directory / f"gpu-{name}-{datetime.now(UTC).date()}.jsonl")
 
 
-def summary(results: Kept, card: str) -> dict[str, Any]:
-    """What is told in the end: of each method the rates, their ratios and the peaks."""
-    told: dict[str, Any] = {"card": card}
+def summary(results: ResultsFile, card: str) -> dict[str, Any]:
+    """Throughput, ratios and peak memory of each method."""
+    report: dict[str, Any] = {"card": card}
     for name in NAMES:
-        mine, tuned = (results.figures(f"rate-{name}-{side}") for side in ("ours", "tuned"))
-        told[name] = {
+        mine, tuned = (results.metrics(f"rate-{name}-{side}") for side in ("ours", "tuned"))
+        report[name] = {
             "reviews_per_s": mine["reviews_per_s"],
             "vs_tuned": mine["reviews_per_s"] / tuned["reviews_per_s"],
             "peak_mb": mine["peak_mb"],
             "peak_mb_tuned": tuned["peak_mb"],
         }
         if (cell := f"together-{name}") in results.cells:
-            several = results.figures(cell)
-            told[name]["processes"] = several["processes"]
-            told[name]["vs_one_process"] = several["reviews_per_s"] / mine["reviews_per_s"]
-    return told
+            several = results.metrics(cell)
+            report[name]["processes"] = several["processes"]
+            report[name]["vs_one_process"] = several["reviews_per_s"] / mine["reviews_per_s"]
+    return report
 
 
 def main() -> None:
@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--cell", choices=(*ONE, *ALL), help="measure this one here, and print it")
     arguments = parser.parse_args()
     if arguments.cell:
-        if figures := here(arguments.cell):
-            print(json.dumps(figures))
+        if metrics := here(arguments.cell):
+            print(json.dumps(metrics))
         return
 
     if not torch.cuda.is_available():

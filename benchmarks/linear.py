@@ -1,7 +1,7 @@
-"""How many texts a second a linear version answers over HTTP: `python -m benchmarks.linear`.
+"""Texts per second of a linear model over HTTP: `python -m benchmarks.linear`.
 
-A model trained on Rotten Tomatoes, behind `loraworks up`; a process of its own sends its sentences,
-32 in a body, each connection as soon as it is answered. Ends with one JSON object.
+A model trained on Rotten Tomatoes, served by `loraworks up`; a separate process sends sentences,
+32 in a body, and each connection sends the next after a response. Ends with one JSON object.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from app.database import migrations
 from app.resources import open_resources
 from app.settings import Settings
 from benchmarks import machine
-from benchmarks.serve import put
+from benchmarks.serve import load_process
 from benchmarks.serve.installation import publish
 from benchmarks.serve.outcomes import percentile
-from benchmarks.serve.started import free_port, running
+from benchmarks.serve.server_process import free_port, running
 from benchmarks.serve.target import Target
 from lora_core.data.load import load_splits
 from lora_core.events import NullObserver
@@ -37,22 +37,22 @@ WARM_SECONDS = 3.0
 
 
 class Never:
-    """Nobody stops the training."""
+    """Never requests a stop."""
 
     def requested(self) -> bool:
         return False
 
 
 def bodies() -> list[list[str]]:
-    """All sentences of the test part, in bodies of `TEXTS`."""
+    """All sentences of the test split, in bodies of `TEXTS`."""
     texts = [example.text for example in load_splits(SPEC.data).test]
     return [texts[i : i + TEXTS] for i in range(0, len(texts) - TEXTS + 1, TEXTS)]
 
 
 def install(folder: Path) -> dict[str, Any]:
-    """Train the model and put it into production; its summary."""
+    """Train the model and promote it to production; returns its summary."""
     trained = folder / "trained"
-    summary = linear.run(SPEC, out_dir=trained, observer=NullObserver(), stop=Never())
+    summary = linear.train_linear(SPEC, out_dir=trained, observer=NullObserver(), stop=Never())
     settings = Settings(data_dir=folder / "data")
     settings.data_dir.mkdir()
     migrations.upgrade(settings)
@@ -64,17 +64,17 @@ def install(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def measure(folder: Path, asked: Sequence[Sequence[str]], seconds: float) -> dict[str, Any]:
-    """What `CONNECTIONS` are answered within so many seconds."""
+def measure(folder: Path, requests: Sequence[Sequence[str]], seconds: float) -> dict[str, Any]:
+    """What `CONNECTIONS` receive within `seconds`."""
     lines = folder / "bodies.jsonl"
-    lines.write_text("".join(json.dumps(texts) + "\n" for texts in asked), encoding="utf-8")
+    lines.write_text("".join(json.dumps(texts) + "\n" for texts in requests), encoding="utf-8")
     target = Target(free_port())
     words = [sys.executable, "-m", "app.cli.main", "up", "--port", str(target.port)]
     with running([*words, "--data-dir", str(folder / "data")], {}, folder) as server:
-        server.wait_until_it_answers(target, asked[0][0])
+        server.wait_until_it_answers(target, requests[0][0])
         spent = server.cpu_seconds()
-        seen = put.finish(
-            put.begin(
+        seen = load_process.finish(
+            load_process.begin(
                 {
                     "kind": "closed",
                     "target": asdict(target),
@@ -107,7 +107,7 @@ def main() -> None:
         measured = measure(Path(work), bodies(), arguments.seconds)
     about = {name: summary[name] for name in ("terms", "train_seconds", "total_seconds")}
     test = {"test_accuracy": summary["test"]["accuracy"]}
-    print(json.dumps({**measured, **about, **test, "processor": machine.described()}))
+    print(json.dumps({**measured, **about, **test, "processor": machine.processor()}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code: processor and versions."""
+"""Processor and library versions, which results depend on."""
 
 import platform
 from importlib.metadata import version
@@ -10,7 +10,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
-def described() -> str:
+def processor() -> str:
     """Such as "AMD EPYC, family 25, avx512_bf16": the last is the strongest of its instructions.
 
     Makers give one name to several generations; AMD's Zen 4 is of family 25, its Zen 5 of 26.
@@ -20,7 +20,7 @@ def described() -> str:
 
 
 def flags() -> list[str]:
-    """Those of `INSTRUCTIONS` that it has."""
+    """Those of `INSTRUCTIONS` that the processor supports."""
     there = instruction_sets()
     return [flag for flag in INSTRUCTIONS if flag in there]
 

@@ -1,6 +1,6 @@
-"""How much is computed on padding in an epoch of ours: `python -m benchmarks.padding`.
+"""Share of padding in an epoch: `python -m benchmarks.padding`.
 
-The samples at 512 tokens, by batch and budget of a micro-batch; beside each the same texts drawn
+The samples at 512 tokens, by batch size and micro-batch tokens, compared with the same texts drawn
 at random, as the Trainer does by default. Ends with one JSON object: padded tokens over useful.
 """
 
@@ -43,7 +43,7 @@ def at_random(lengths: NDArray[np.int64], size: int) -> Iterable[Sequence[int]]:
 
 
 def main() -> None:
-    told: dict[str, dict[str, float]] = {}
+    ratios: dict[str, dict[str, float]] = {}
     for source in SOURCES:
         data = DataSpec(source=source, train_size=TEXTS, validation_size=100, test_size=100)
         lengths = read(data, resolve_base(BASE))[1][Split.TRAIN].lengths
@@ -51,9 +51,9 @@ def main() -> None:
             ours = ratio(lengths, grouped(lengths, size, budget))
             random = ratio(lengths, at_random(lengths, size))
             name = f"{source}, {size} texts, {budget} tokens"
-            told[name] = {"ours": round(ours, 4), "at_random": round(random, 4)}
+            ratios[name] = {"ours": round(ours, 4), "at_random": round(random, 4)}
             print(f"{name:44} {ours:.3f}   at random {random:.3f}", flush=True)
-    print(json.dumps(told))
+    print(json.dumps(ratios))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How well a mean over seeds and texts is known."""
+"""Standard errors and intervals of means over seeds and texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from scipy.stats import t
 
 
 def bits(correct: Sequence[str]) -> NDArray[np.float64]:
-    """(seeds, texts): 1.0 where the answer was right."""
+    """(seeds, texts): 1.0 where the prediction was correct."""
     return np.array([[float(each) for each in line] for line in correct])
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a table (seeds, texts) of right answers, or of differences between two such tables.
+    """Spread of a table (seeds, texts) of correctness, or of the difference of two such tables.
 
-    Both answered the same texts, so their difference is known better than either of them.
+    Both predicted the same texts, so their difference has a smaller error than either of them.
     """
 
     table: NDArray[np.float64]

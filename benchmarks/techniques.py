@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import apart, machine
+from benchmarks import child_process, machine
 from benchmarks.train.plan import METHODS, rate_data, train_spec
 from lora_core.cpu import has_fast_bf16
 from lora_core.process import limit_openmp_spinning, retain_freed_memory
@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace, without: str) -> float:
     words = ["benchmarks.techniques", "--without", without]
     for name in ("method", "seconds", "texts"):
         words += [f"--{name}", str(getattr(arguments, name))]
-    return float(apart.last_line(f"without {without}", *words))
+    return float(child_process.last_line(f"without {without}", *words))
 
 
 def main() -> None:
@@ -126,7 +126,7 @@ def main() -> None:
         gains[technique] = round((before + after) / 2 / left_out, 3)
         print(f"{technique:28} {gains[technique]:5.2f}x", flush=True)
         before = after
-    print(json.dumps({"method": arguments.method, **gains, "processor": machine.described()}))
+    print(json.dumps({"method": arguments.method, **gains, "processor": machine.processor()}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from lora_core import child_protocol
 from lora_core.arguments import build_parser
-from lora_core.child_protocol import Lifeline
+from lora_core.atomic_files import check_new_directory
+from lora_core.child_protocol import ParentConnection
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.spec import InvalidSpec
@@ -32,8 +33,8 @@ from lora_core.process import (
 )
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import LabelProbability, PredictSpec, TextPrediction
+from lora_core.specs.problems import first_problem
 from lora_core.specs.train import TrainSpec
-from lora_core.specs.validation import first_problem
 
 if TYPE_CHECKING:
     from lora_core.training.checkpoint_schedule import CheckpointSettings
@@ -74,68 +75,71 @@ def main() -> int:
 
 def _train(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     retain_freed_memory()
-    lifeline = _start_lifeline(arguments)
+    parent = _connect_parent(arguments)
     with _process_group():
-        _train_one(arguments, writer, lifeline)
-    while arguments.more:
-        command = json.loads(lifeline.read_line())
+        _train_one(arguments, writer, parent)
+    while arguments.keep_alive:
+        command = json.loads(parent.read_line())
         next_arguments = build_parser(__doc__).parse_args(["train", *command])
-        reset_for_next_run(next_arguments.place)
-        _train_one(next_arguments, writer, lifeline)
+        reset_for_next_run(next_arguments.work_dir)
+        _train_one(next_arguments, writer, parent)
 
 
-def _train_one(arguments: argparse.Namespace, writer: JsonLinesWriter, lifeline: Lifeline) -> None:
+def _train_one(
+    arguments: argparse.Namespace, writer: JsonLinesWriter, parent: ParentConnection
+) -> None:
     spec = read_spec(arguments.spec)
+    check_new_directory(arguments.out)
     out, resume = arguments.out, arguments.resume
     if isinstance(spec.method, LinearSpec):
         if resume is not None:
             raise CheckpointMismatch(path=resume.name, what="the method linear has no checkpoints")
         if is_rank_zero():  # a linear model needs only one process
             with imports_without_gc():
-                from lora_core.training import linear
+                from lora_core.training.linear import train_linear
 
-            linear.run(spec, out_dir=out, observer=writer, stop=lifeline)
+            train_linear(spec, out_dir=out, observer=writer, stop=parent)
         return
     with imports_without_gc():
-        from lora_core.training import auto
-        from lora_core.training.run import run
+        from lora_core.training.auto import train_auto
+        from lora_core.training.run import train_encoder
 
     checkpoint_settings = _checkpoint_settings(arguments)
-    train = auto.run if isinstance(spec.method, AutoSpec) else run
+    train = train_auto if isinstance(spec.method, AutoSpec) else train_encoder
     train(
         spec,
         out_dir=out,
         observer=writer,
-        stop=lifeline,
+        stop=parent,
         checkpoint_settings=checkpoint_settings,
         resume=resume,
     )
 
 
 def _predict_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    lifeline = _start_lifeline(arguments)
+    parent = _connect_parent(arguments)
     spec = _read(arguments.spec, PredictSpec)
     with imports_without_gc():
-        from lora_core.prediction.run import run
+        from lora_core.prediction import predict_file
 
     checkpoint_settings = _checkpoint_settings(arguments)
     out, resume = arguments.out, arguments.resume
-    run(
+    predict_file(
         spec,
         out_dir=out,
         observer=writer,
-        stop=lifeline,
+        stop=parent,
         checkpoint_settings=checkpoint_settings,
         resume=resume,
     )
 
 
-def _start_lifeline(arguments: argparse.Namespace) -> Lifeline:
-    lifeline = Lifeline()
-    lifeline.install_signal_handlers()
-    if arguments.lifeline:
-        lifeline.exit_with_parent()
-    return lifeline
+def _connect_parent(arguments: argparse.Namespace) -> ParentConnection:
+    parent = ParentConnection()
+    parent.install_signal_handlers()
+    if arguments.exit_with_parent:
+        parent.exit_with_parent()
+    return parent
 
 
 def _checkpoint_settings(arguments: argparse.Namespace) -> "CheckpointSettings | None":
@@ -192,9 +196,9 @@ def _columns(arguments: argparse.Namespace) -> ColumnSelection:
 
 
 def _columns_command(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    from lora_core.data.columns import inspect_columns
+    from lora_core.data.contents import read_file_layout
 
-    writer.write(inspect_columns(arguments.file, arguments.sheet))
+    writer.write(read_file_layout(arguments.file, arguments.sheet))
 
 
 def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
@@ -209,13 +213,13 @@ def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
 
 def _export(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
     with imports_without_gc():
-        from lora_core.export import merged, peft
+        from lora_core import export
 
     if arguments.format == "transformers":
-        merged.export_merged(arguments.artifact, arguments.out)
+        export.export_merged(arguments.artifact, arguments.out)
     else:
         base = _absolute_directory(arguments.base)
-        peft.export_adapter(arguments.artifact, arguments.out, base=base)
+        export.export_adapter(arguments.artifact, arguments.out, base=base)
 
 
 def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:

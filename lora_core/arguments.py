@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from lora_core.child_protocol import EXIT_WITH_PARENT, KEEP_ALIVE, WORK_DIR
+
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of all commands. The name of the command is in `command`."""
@@ -12,12 +14,12 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train, evaluate and save a model")
     _add_run_arguments(train)
     train.add_argument(
-        "--more",
+        KEEP_ALIVE,
         action="store_true",
-        help="with --lifeline: then wait for further runs, one per line of standard input: a JSON "
-        "list of arguments, whose --place is their working directory",
+        help=f"with {EXIT_WITH_PARENT}: then wait for further runs, one per line of standard "
+        f"input: a JSON list of arguments with {WORK_DIR}",
     )
-    train.add_argument("--place", type=Path, help="working directory of a further run")
+    train.add_argument(WORK_DIR, type=Path, help="working directory of a further run")
 
     predict_file = commands.add_parser("predict-file", help="predict every row of a file")
     _add_run_arguments(predict_file)
@@ -81,7 +83,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every run that can be stopped and resumed."""
     parser.add_argument("spec", type=Path, help="JSON spec of the run")
     parser.add_argument("--out", type=Path, required=True, help="output directory")
-    parser.add_argument("--lifeline", action="store_true", help="exit when standard input ends")
+    parser.add_argument(EXIT_WITH_PARENT, action="store_true", help="exit at EOF of standard input")
     parser.add_argument("--checkpoints", type=Path, help="directory for checkpoints")
     parser.add_argument(
         "--checkpoint-seconds",

@@ -6,7 +6,7 @@ adapter.safetensors/.json the trained tensors and the spec, for LoRA runs
 head.safetensors          the head of such a run, for serving on a shared base
 golden.json               a few test texts with their logits
 predictions/*.jsonl       the prediction for every validation and test text
-mistakes/*.jsonl          misclassified texts, the most confident predictions first
+misclassified/*.jsonl     misclassified texts, the most confident predictions first
 
 A linear model has `linear.json` and `linear.safetensors` (`lora_core/linear/files.py`) instead of
 `merged/`, adapter and head.
@@ -24,16 +24,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from lora_core import manifest
+from lora_core.atomic_files import write_json
 from lora_core.data.tokens import find_special_tokens
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import silence_transformers
 from lora_core.errors.training import MergeMismatch
 from lora_core.manifest import MERGED
-from lora_core.saved_predictions import compare_logits, write_json
+from lora_core.saved_predictions import compare_logits
 from lora_core.specs.method import LoraSpec
 
-FORMAT = manifest.FORMAT
 HEAD_LAYERS = ("first", "last")  # names of the head's layers in head.safetensors
 
 

@@ -1,15 +1,18 @@
-"""Files that appear atomically and survive a power failure, and detection of a full disk."""
+"""Files that appear atomically and survive a power failure, JSON files, and full disks."""
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
+from lora_core.errors.export import OutputExists
 from lora_core.errors.training import DiskFull
 
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -22,6 +25,19 @@ def is_disk_full(error: BaseException | None) -> bool:
     if isinstance(error, shutil.Error):  # as has this one, for each file of a directory
         return any(f"[Errno {number}]" in str(error) for number in _DISK_FULL_ERRNOS)
     return isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS
+
+
+def check_new_directory(path: Path) -> None:
+    """Raise `OutputExists` unless the directory is missing or empty."""
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise OutputExists(path=path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, indented so that people can read it."""
+    path.write_text(
+        json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 def fsync(path: Path) -> None:

@@ -1,7 +1,7 @@
 """How `python -m lora_core` and its parent process communicate.
 
-The child reports through its exit status. The parent asks it to stop by SIGTERM or SIGINT, sends
-further commands as lines of standard input, and closes standard input when it is gone.
+The child reports through its exit status. The parent asks it to stop by SIGTERM or SIGINT, and
+sends further commands as lines of standard input. Standard input reaches EOF when the parent exits.
 """
 
 import os
@@ -16,8 +16,13 @@ from lora_core.process import torchrun_world_size
 FAILED = 65  # an error that a user can act on, reported by a `failed` event
 STOPPED = 75  # stopped on request
 
+# Options.
+EXIT_WITH_PARENT = "--exit-with-parent"
+KEEP_ALIVE = "--keep-alive"
+WORK_DIR = "--work-dir"
 
-class Lifeline:
+
+class ParentConnection:
     """The connection to the parent process: a stop signal, which the training loop polls."""
 
     def __init__(self) -> None:
@@ -37,8 +42,8 @@ class Lifeline:
             signal.signal(number, self._on_signal)
 
     def exit_with_parent(self) -> None:
-        """Exit at once when standard input ends: then there is no parent to take the result."""
-        threading.Thread(target=self._read_stdin, name="lifeline", daemon=True).start()
+        """Exit at once at EOF of standard input: then there is no parent to take the result."""
+        threading.Thread(target=self._read_stdin, name="parent-connection", daemon=True).start()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         alone = torchrun_world_size() == 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.encoders import FAMILIES
-from lora_core.errors.base_model import BaseNotLoadable, UnsupportedEncoder
+from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
 from lora_core.errors.spec import (
     LayerOutOfRange,
     MaxLengthTooLarge,
@@ -77,7 +77,7 @@ class EncoderShape:
         """The length of the longest possible text."""
         return self.positions - (self.padding + 1)
 
-    def max_length(self, requested: int | None) -> int:
+    def resolve_max_length(self, requested: int | None) -> int:
         """Return the number of tokens that texts are truncated to: as requested, or the default."""
         return requested or min(MAX_LENGTH, self.max_tokens)
 
@@ -100,12 +100,12 @@ class EncoderShape:
             yield name, d_in, d_out
 
 
-def read_shape(
+def read_encoder_shape(
     config: Mapping[str, Any], *, base: str, pooling: Pooling = Pooling.AUTO
 ) -> EncoderShape:
     """Read the sizes in the config of the base with the name `base`.
 
-    Raises `UnsupportedEncoder`, `BaseNotLoadable`, `PoolingNotChangeable`.
+    Raises `UnsupportedEncoder`, `UnreadableBase`, `PoolingNotChangeable`.
     """
     model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
@@ -117,25 +117,25 @@ def read_shape(
         key = next((key for key in field.names if key in config), field.names[0])
         size = config.get(key, field.default)
         if type(size) is not int or not field.minimum <= size <= _MAX_SIZE:
-            raise BaseNotLoadable(
+            raise UnreadableBase(
                 base=base, reason=f"{key} in config.json is not a valid size: {str(size)[:32]}"
             )
         sizes[name] = size
-    has_pooling_block = config.get(POOLING_BLOCK_KEY) is True
-    if has_pooling_block and pooling is Pooling.CLS:
+    has_mean_pooling_block = config.get(POOLING_BLOCK_KEY) is True
+    if has_mean_pooling_block and pooling is Pooling.CLS:
         raise PoolingNotChangeable(base=base)
     if pooling is Pooling.AUTO:
-        mean = has_pooling_block or config.get("pooling") == Pooling.MEAN
+        mean = has_mean_pooling_block or config.get("pooling") == Pooling.MEAN
         pooling = Pooling.MEAN if mean else Pooling.CLS
-    sizes["layers"] -= has_pooling_block
+    sizes["layers"] -= has_mean_pooling_block
     shape = EncoderShape(model_type=model_type, pooling=pooling, **sizes)
     if shape.width % shape.heads:
         reason = f"width {shape.width} is not divisible by {shape.heads} heads"
-        raise BaseNotLoadable(base=base, reason=reason)
+        raise UnreadableBase(base=base, reason=reason)
     if shape.layers < 1:
-        raise BaseNotLoadable(base=base, reason="its config has no block besides the pooling block")
+        raise UnreadableBase(base=base, reason="its config has no block besides the pooling block")
     if shape.max_tokens < 1:
-        raise BaseNotLoadable(base=base, reason="its config has no position for a text")
+        raise UnreadableBase(base=base, reason="its config has no position for a text")
     return shape
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from lora_core.data.linear_baseline import fit_examples, limit_characters
-from lora_core.data.records import Example, Splits
-from lora_core.data.split import assign_folds
-from lora_core.model_selection import CandidateScores, MethodSelection
-from lora_core.progress_reporter import NestedProgress, ProgressReporter, run_with_progress
+from lora_core.data.linear_baseline import fit_examples, subsample_to_max_characters
+from lora_core.data.split import Example, Splits, assign_folds
+from lora_core.model_selection import CandidateScores
+from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter, run_with_progress
+from lora_core.results import MethodSelection
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, LinearSpec, SingleMethod
 from lora_core.specs.train import TrainSpec
@@ -37,7 +37,7 @@ class LinearCrossValidation:
         progress: ProgressReporter,
     ) -> None:
         self._spec, self._labels, self._examples = spec, tuple(labels), tuple(examples)
-        self._progress = NestedProgress(progress)
+        self._progress = HeartbeatOnlyProgress(progress)
         self._folds: dict[int, Indices] = {}
         self.true_labels = np.array([example.label for example in examples])
 
@@ -82,7 +82,9 @@ class LinearCrossValidation:
             raise TypeError(
                 f"{method.type} is cross-validated by lora_core.training.cross_validation"
             )
-        examples = limit_characters([self._examples[i] for i in train], len(self._labels))
+        examples = subsample_to_max_characters(
+            [self._examples[i] for i in train], len(self._labels)
+        )
         texts = [self._examples[i].text for i in held_out]
 
         def fit_and_predict() -> NDArray[np.floating[Any]]:

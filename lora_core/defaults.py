@@ -99,7 +99,7 @@ def resolve_defaults(
     rate, head_rate = resolve_learning_rates(
         spec, shape.width, texts[Split.TRAIN] if texts else None
     )
-    max_length = shape.max_length(spec.data.max_length)
+    max_length = shape.resolve_max_length(spec.data.max_length)
     optim, stop = spec.optim, spec.stop
     if texts is not None:
         epochs, batch_size = epochs_and_batch_size(optim, texts[Split.TRAIN])

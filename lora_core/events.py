@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from lora_core.model_selection import CandidateResult
+from lora_core.results import CandidateResult
 from lora_core.specs.data import Split
 from lora_core.specs.method import SingleMethod
 
@@ -22,14 +22,14 @@ class Phase(StrEnum):
     """The current activity of a run."""
 
     LOADING = "loading"
-    TOKENIZING = "tokenising"
+    TOKENIZING = "tokenizing"
     FEATURES = "features"
     SELECTING = "selecting"
-    LINEAR_MODEL = "linear_rival"
+    LINEAR_MODEL = "linear_model"
     LEARNING_CURVE = "learning_curve"
     TRAINING = "training"
     EVALUATING = "evaluating"
-    VERDICT = "judging"
+    VERDICT = "verdict"
     SAVING = "saving"
     PREDICTING = "predicting"
 
@@ -117,7 +117,7 @@ class CheckpointSaved(_Event):
 class LinearModelFitted(_Event):
     """The linear model (TF-IDF + logistic regression) was evaluated on the same splits."""
 
-    event: Literal["rival"] = "rival"
+    event: Literal["linear_model"] = "linear_model"
     validation: dict[str, float]  # empty if it was trained on those texts
     test: dict[str, float]
     train_texts: int

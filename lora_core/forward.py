@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from lora_core import compatibility
 from lora_core.data.batching import Batch, collate, padded_length
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import modules
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.modules import blocks, head_activation
@@ -24,7 +24,7 @@ class Forward:
         self.cache_hit = False  # whether all features came from the cache
         self._runtime = runtime
         self._pad_multiple = pad_multiple
-        self._max_length = compatibility.read_shape(
+        self._max_length = compatibility.read_encoder_shape(
             model.config.to_dict(), base=model.config.model_type
         ).max_tokens
 
@@ -38,7 +38,7 @@ class Forward:
     def _batch(self, data: TokenizedSplit, indices: Sequence[int]) -> Batch:
         ids = [data.ids[i] for i in indices]
         length = self._padded_length(int(data.lengths[indices].max()))
-        return collate(ids, data.pad, length).to(self._runtime.device)
+        return collate(ids, data.pad_id, length).to(self._runtime.device)
 
     def _padded_length(self, longest: int) -> int:
         return min(padded_length(longest, self._pad_multiple), self._max_length)

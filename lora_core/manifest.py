@@ -29,15 +29,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write a manifest with every file of `directory` and these `facts`, atomically; return it."""
+def create(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest of all files in `directory`, with these `facts`; return it."""
     files = {
         path.relative_to(directory).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
         }
         for path in sorted(directory.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != directory / MANIFEST
     }
     manifest = {**facts, "files": files}
     save(directory, manifest)
@@ -71,13 +71,18 @@ def save(directory: Path, manifest: dict[str, Any]) -> None:
     temporary.rename(directory / MANIFEST)
 
 
-def read(directory: Path) -> dict[str, Any]:
+def read(directory: Path, *, digest: str | None = None) -> dict[str, Any]:
     """Read the manifest without checking the files. Raises `ArtifactCorrupt` if there is none.
+
+    With the SHA-256 `digest` that it must have, one with other content is not parsed either.
 
     A file that cannot be read is not treated as corrupt: its `OSError` propagates.
     """
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        content = (directory / MANIFEST).read_bytes()
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            raise ArtifactCorrupt(path=directory.name, problem=f"{MANIFEST} has changed")
+        manifest = json.loads(content.decode("utf-8"))
         _ = [facts["sha256"] for facts in manifest["files"].values()]
     except (*_MISSING_FILE_ERRORS, *_MALFORMED_ERRORS) as error:
         raise ArtifactCorrupt(path=directory.name, problem="no readable manifest.json") from error

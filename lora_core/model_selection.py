@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from lora_core.confidence_intervals import wilson_interval
-from lora_core.specs.fields import Float, FrozenModel, Int
 from lora_core.specs.method import (
     NUM_FOLDS,
     CandidateSpec,
@@ -41,32 +39,6 @@ NOISE_STANDARD_ERRORS = 0.75  # by which a later candidate must be better than a
 
 # Estimates the seconds that a method takes on a number of training texts.
 SecondsEstimator = Callable[[SingleMethod, int], float]
-
-
-class CandidateResult(FrozenModel):
-    """The cross-validation result of one method."""
-
-    method: SingleMethod = Field(discriminator="type")
-    folds: Int
-    repeats: Int
-    texts: Int
-    accuracy: Float
-    low: Float  # 95 % interval of the accuracy
-    high: Float
-    macro_f1: Float
-    seconds: Float
-
-
-class MethodSelection(FrozenModel):
-    """The candidates that were evaluated, and the index of the selected one."""
-
-    texts: Int  # that the selected method is trained on
-    chosen: Int
-    candidates: tuple[CandidateResult, ...]
-
-    @property
-    def method(self) -> SingleMethod:
-        return self.candidates[self.chosen].method
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +17,15 @@ _MAX_CACHED_KERNELS = "192"  # per thread
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether Python, the operating system or torch failed to allocate host memory.
+    """Return whether Python, the operating system or torch failed to allocate memory.
 
-    torch raises a plain RuntimeError, which only its message identifies.
+    For host memory torch raises a plain RuntimeError, which only its message identifies. Its
+    `OutOfMemoryError`, for the memory of a GPU, is recognized by name: torch may not be imported.
     """
     from_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    from_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    from_torch = isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in str(error) or type(error).__name__ == "OutOfMemoryError"
+    )
     return isinstance(error, MemoryError) or from_system or from_torch
 
 
@@ -74,13 +78,16 @@ def retain_freed_memory() -> None:
 def imports_without_gc() -> Iterator[None]:
     """Import torch and transformers without garbage collection, which takes a third of the time.
 
-    What is in memory afterwards is exempt from collection.
+    What is in memory afterwards is exempt from collection. Nothing is exempted if all modules have
+    been imported before: the models of a server that loads and evicts them must stay collectable.
     """
+    modules = len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if len(sys.modules) > modules:
+            gc.freeze()
         gc.enable()
 
 

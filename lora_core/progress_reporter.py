@@ -46,7 +46,7 @@ class ProgressReporter:
         self._observer.on_event(Tick(phase=self._phase, step=self._step))
 
 
-class NestedProgress(ProgressReporter):
+class HeartbeatOnlyProgress(ProgressReporter):
     """The progress of a fit within a run: reports the phase and step of the outer run only."""
 
     def __init__(self, outer: ProgressReporter) -> None:

@@ -1,16 +1,21 @@
-"""Device, precision, threads and seed of a run."""
+"""Device, precision, threads and seed of a run, and what it raises when memory or disk is full."""
 
 import random
 import resource
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from lora_core import cpu, distributed
+from lora_core.atomic_files import is_disk_full
 from lora_core.errors.spec import DeviceUnavailable, PrecisionUnsupported, TooFewDevices
-from lora_core.specs.train import RuntimeSpec
+from lora_core.errors.training import DeviceOutOfMemory, DiskFull, HostOutOfMemory
+from lora_core.process import is_out_of_memory
+from lora_core.specs.train import RuntimeSpec, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -83,3 +88,28 @@ def _has_fast_bf16(device: str) -> bool:
     if device == "cpu":
         return cpu.has_fast_bf16()
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+# -- Running out of memory or disk ----------------------------------------------------------------
+
+MIN_TOKENS = 16  # the lowest valid `optim.micro_batch_tokens`
+
+
+@contextmanager
+def translate_errors(spec: TrainSpec) -> Iterator[None]:
+    """Raise `DeviceOutOfMemory`, `HostOutOfMemory` or `DiskFull` for errors with that cause."""
+    tokens = spec.optim.micro_batch_tokens
+    advice = {"tokens": tokens, "suggested": max(MIN_TOKENS, tokens // 2)}
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        named, (local_rank, _) = spec.runtime.device, distributed.local_rank_and_size()
+        device = named if ":" in named else f"cuda:{local_rank}"  # `auto` and `cuda`
+        peak_mb = torch.cuda.max_memory_allocated(device) / 2**20
+        raise DeviceOutOfMemory(device=device, peak_mb=peak_mb, **advice) from error
+    except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise DiskFull(what="the model") from error
+        if is_out_of_memory(error):
+            raise HostOutOfMemory(peak_mb=peak_process_memory_mb(), **advice) from error
+        raise

@@ -1,14 +1,19 @@
-"""The predictions in an artifact: `golden.json` and `predictions/*.jsonl`. Needs no torch."""
+"""The predictions in an artifact: `golden.json` and `predictions/*.jsonl`. Needs no torch.
+
+Also checks that an engine reproduces those in `golden.json`.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.records import Example
+from lora_core.atomic_files import write_json
+from lora_core.data.split import Example
+from lora_core.errors.artifact import EngineMismatch
 
 GOLDEN_TEXTS = 16
 TOLERANCE = 1e-4  # for logits computed in float32; see `compare_logits`
@@ -58,8 +63,44 @@ def save_predictions(
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, indented so that people can read it."""
-    path.write_text(
-        json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"
-    )
+# -- Whether an engine reproduces the saved logits ------------------------------------------------
+
+
+# Maximum difference of a logit, however large it is, by the precision in the engine's name.
+ENGINE_TOLERANCES = {
+    "fp64": TOLERANCE,
+    "fp32": TOLERANCE,
+    "bf16": 1e-2,
+}
+
+
+class _HasName(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class SupportsForward(Protocol):
+    """The part of a predictor of either kind that the check uses."""
+
+    @property
+    def engine(self) -> _HasName: ...
+
+    def encode(self, texts: Sequence[str]) -> list[Any]: ...
+
+    def forward(self, items: Sequence[Any]) -> Any: ...
+
+
+def check_reference_logits(predictor: SupportsForward, directory: Path) -> float:
+    """Return the largest difference of a logit from the stored ones.
+
+    Raises `EngineMismatch` if it exceeds the tolerance or is NaN, or if a label differs.
+    """
+    texts, reference = load_golden(directory)
+    logits = np.asarray(predictor.forward(predictor.encode(texts)))
+    engine = predictor.engine.name
+    tolerance = ENGINE_TOLERANCES[engine.rpartition("-")[2]]
+    difference, _ = compare_logits(logits, reference)
+    same_labels = bool((logits.argmax(-1) == reference.argmax(-1)).all())
+    if not difference <= tolerance or not same_labels:
+        raise EngineMismatch(engine=engine, difference=difference, tolerance=tolerance)
+    return difference

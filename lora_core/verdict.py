@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core.confidence_intervals import paired_difference_interval, wilson_interval
-from lora_core.data.records import Example
-from lora_core.specs.fields import Float, FrozenModel, Int
+from lora_core.data.split import Example
+from lora_core.results import ReferenceComparison, Verdict
 
 CROSS_VALIDATION_MAX_TEXTS = 200  # with fewer texts, the metrics come from cross-validation
 WIDE_INTERVAL = 0.1  # width of a confidence interval that is too wide to conclude much
@@ -26,33 +26,6 @@ class ReferenceAnswers(NamedTuple):
 
     texts: NDArray[np.int64]  # indices
     answers: Labels
-
-
-class ReferenceComparison(FrozenModel):
-    """The model compared with a reference on the same texts."""
-
-    texts: Int
-    accuracy: Float  # of the reference
-    difference: Float  # accuracy of the model minus that of the reference
-    low: Float  # 95 % interval of the difference
-    high: Float
-
-
-class Verdict(FrozenModel):
-    """Whether a model is useful. Proportions are from 0 to 1, intervals are 95 %."""
-
-    measured_on: Literal["test", "cross_validation"]
-    texts: Int
-    accuracy: Float
-    low: Float
-    high: Float
-    majority_label: str  # the most frequent label of the training texts
-    majority: ReferenceComparison  # with always predicting that label
-    rivals: dict[str, ReferenceComparison]  # "linear", "probe"
-    learned: bool  # false: its predictions agree with the labels no more often than chance
-    never_answered: tuple[str, ...]  # labels that occur but are never predicted
-    headline: str
-    sentences: tuple[str, ...]
 
 
 def most_frequent_label(examples: Sequence[Example]) -> int:
@@ -86,9 +59,11 @@ def build_verdict(
         high=high,
         majority_label=labels[majority],
         majority=_compare(true_labels, predicted, always_majority),
-        rivals={name: _compare(true_labels, predicted, each) for name, each in references.items()},
+        references={
+            name: _compare(true_labels, predicted, each) for name, each in references.items()
+        },
         learned=_beats_chance(true_labels, predicted, len(labels)),
-        never_answered=tuple(labels[i] for i in np.setdiff1d(true_labels, predicted)),
+        never_predicted=tuple(labels[i] for i in np.setdiff1d(true_labels, predicted)),
         headline="",
         sentences=(),
     )
@@ -155,23 +130,23 @@ def _headline(verdict: Verdict) -> str:
 
 def _sentences(verdict: Verdict) -> tuple[str, ...]:
     sentences = []
-    for name, rival in verdict.rivals.items():
-        if rival.low > 0:
+    for name, reference in verdict.references.items():
+        if reference.low > 0:
             sentences.append(
-                f"{_points(rival.difference)} better than {name} ({_interval(rival)})."
+                f"{_points(reference.difference)} better than {name} ({_interval(reference)})."
             )
-        elif rival.high < 0:
+        elif reference.high < 0:
             sentences.append(
-                f"{_points(-rival.difference)} worse than {name} ({_interval(rival)}), which costs "
-                f"less: train with the method {name}."
+                f"{_points(-reference.difference)} worse than {name} ({_interval(reference)}), "
+                f"which costs less: train with the method {name}."
             )
         else:
             sentences.append(
-                f"Within noise of {name} on {rival.texts:,} texts ({_interval(rival)})."
+                f"Within noise of {name} on {reference.texts:,} texts ({_interval(reference)})."
             )
-    if verdict.never_answered:
-        names = ", ".join(verdict.never_answered[:5])
-        more = len(verdict.never_answered) - 5
+    if verdict.never_predicted:
+        names = ", ".join(verdict.never_predicted[:5])
+        more = len(verdict.never_predicted) - 5
         sentences.append(f"Never predicted: {names}{f' and {more} more' if more > 0 else ''}.")
     if verdict.high - verdict.low > WIDE_INTERVAL:
         sentences.append(

@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection it is given, or, for the `alembic` command, on its own."""
+"""Run the migrations on a given connection, or on a new one for the `alembic` command."""
 
 from typing import Any
 

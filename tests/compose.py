@@ -1,4 +1,4 @@
-"""The compose file as it is when the variables of the example are filled in."""
+"""The compose file with the variables of the example filled in."""
 
 import re
 import shlex

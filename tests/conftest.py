@@ -14,32 +14,32 @@ from tests.servers import postgres, valkey
 __all__ = ["postgres", "s3", "valkey"]
 
 limit_openmp_spinning()  # before any test loads torch
-gc.disable()  # until all is imported, of which it would look through every object again and again
+gc.disable()  # during imports, whose objects it would scan repeatedly
 
-# A shell starts what it runs in the background deaf to SIGINT, and so are all processes of the
-# tests, which are to stop at one. A process begins with the default of what is handled here.
+# A shell starts background jobs with SIGINT ignored, and so are all processes of the
+# tests, which must stop on it. A child gets the default of a signal that is handled here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Machines that run tests are often busy: time is no property of the code.
+# Machines that run tests are often busy, so Hypothesis has no deadline.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays, and is not looked at any more."""
+    """Exclude imported objects from garbage collection."""
     gc.freeze()
     gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes comes first, so that in the end no core waits for the last of it."""
+    """Run the longest tests first, so that no core is idle at the end."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
 @pytest.fixture(autouse=True)
 def _umask() -> Iterator[None]:
-    """A service sets one for its process, which in tests is that of all."""
+    """A service sets a thread count for its process, which all tests share."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -47,7 +47,7 @@ def _umask() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache for all tests, apart from that of the user."""
+    """One cache for all tests, separate from the user's."""
     directory = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORAWORKS_CACHE", str(directory))

@@ -1,4 +1,4 @@
-"""An installed package made in code, to stand before the real one."""
+"""A fake installed package that shadows the real one."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from app.storage.archive import tar_stream
+from app.storage.store import tar_stream
 from lora_core import manifest
 from lora_core.imports.archive import unpack_archive
 from lora_core.saved_predictions import load_golden
@@ -66,7 +66,7 @@ def reseal(directory: Path, **facts: Any) -> None:
     content = manifest.read(directory) | facts
     content.pop("files")
     (directory / manifest.MANIFEST).unlink()
-    manifest.write(directory, content)
+    manifest.create(directory, content)
 
 
 def _sealed(change: Attack) -> Attack:
@@ -97,12 +97,12 @@ def _model(**fields: Any) -> Attack:
     return _json(TOKENIZER, lambda content: content["model"].update(fields))
 
 
-def _says(**facts: Any) -> Attack:
+def _with_facts(**facts: Any) -> Attack:
     return lambda directory: reseal(directory, **facts)
 
 
-def _metrics(**figures: Any) -> Attack:
-    return _says(metrics=figures)
+def _metrics(**metrics: Any) -> Attack:
+    return _with_facts(metrics=metrics)
 
 
 def _raw(**facts: str) -> Attack:
@@ -256,7 +256,7 @@ ATTACKS: Mapping[str, Attack] = {
     "a map of SentencePiece that makes much of a letter": _tokenizer(
         normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap("a" * 100_000)}
     ),
-    "a map of SentencePiece that is none": _tokenizer(
+    "a malformed map of SentencePiece": _tokenizer(
         normalizer={
             "type": "Precompiled",
             "precompiled_charsmap": base64.b64encode(b"\xff" * 64).decode()}
@@ -312,18 +312,18 @@ ATTACKS: Mapping[str, Attack] = {
     "figures in deep nesting": _raw(metrics='{"x": ' * DEEP + "1" + "}" * DEEP),
     "fifty thousand figures": _metrics(**{f"figure {i}": i for i in range(50_000)}),
     # The calibration.
-    "a temperature below zero": _says(calibration={"temperature": -1.0}),
-    "a temperature of zero": _says(calibration={"temperature": 0}),
-    "a temperature that is a text": _says(calibration={"temperature": "x"}),
+    "a temperature below zero": _with_facts(calibration={"temperature": -1.0}),
+    "a temperature of zero": _with_facts(calibration={"temperature": 0}),
+    "a temperature that is a text": _with_facts(calibration={"temperature": "x"}),
     "a temperature that is no number": _raw(calibration='{"temperature": NaN}'),
-    "a temperature that no float holds": _says(calibration={"temperature": 10**400}),
-    "a temperature near zero": _says(calibration={"temperature": 1e-300}),
-    "a calibration that is a list": _says(calibration=[1.0]),
+    "a temperature that no float holds": _with_facts(calibration={"temperature": 10**400}),
+    "a temperature near zero": _with_facts(calibration={"temperature": 1e-300}),
+    "a calibration that is a list": _with_facts(calibration=[1.0]),
     # The labels.
     "a label with a control character": _labels("bad\x1b[2J", "good"),
     "a label that has no UTF-8": _labels("bad\ud800", "good"),
     "an empty label": _labels("", "good"),
-    "labels that the manifest calls otherwise": _says(labels=["up", "down"]),
+    "labels that the manifest calls otherwise": _with_facts(labels=["up", "down"]),
     "labels without a second number": _json(
         CONFIG, lambda c: c.update(id2label={"0": "bad", "7": "good"})
     ),
@@ -334,7 +334,7 @@ ATTACKS: Mapping[str, Attack] = {
     "a size that is a text": _sizes("x"),
     "a size below zero": _sizes(-(10**9)),
     "a size that no database holds": _sizes(10**30),
-    "a digest of the base that is a list": _says(base_sha256=["x"]),
-    "a digest of the base that is no digest": _says(base_sha256="../../x"),
+    "a digest of the base that is a list": _with_facts(base_sha256=["x"]),
+    "a digest of the base that is no digest": _with_facts(base_sha256="../../x"),
     "a manifest in deep nesting": _raw(created_by='{"x": ' * DEEP + "1" + "}" * DEEP),
 }  # fmt: skip

@@ -26,11 +26,11 @@ def add_job(database: Database, **changes: Any) -> UUID:
     values: dict[str, Any] = {
         "id": new_id(),
         "created_by": LOCAL_KEY_ID,
-        "labels": {},
+        "user_metadata": {},
         "method": "lora",
-        "lane": DeviceClass.CPU,
+        "device_class": DeviceClass.CPU,
         "spec": SPEC,
-        "spec_version": 1,
+        "spec_version": 2,
         "spec_sha256": "0" * 64,
         "dataset_ids": {},
         "base": "minilm-l6",
@@ -38,7 +38,6 @@ def add_job(database: Database, **changes: Any) -> UUID:
     }
     with database.write() as session:
         session.add(Job(**values))
-        session.commit()
     job_id: UUID = values["id"]
     return job_id
 
@@ -47,7 +46,6 @@ def update_job(database: Database, job_id: UUID, **values: Any) -> None:
     """Update the row as another process would."""
     with database.write() as session:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
-        session.commit()
 
 
 def claim_next(database: Database, owner: WorkerIdentity = ALICE) -> ClaimedJob:
@@ -56,7 +54,6 @@ def claim_next(database: Database, owner: WorkerIdentity = ALICE) -> ClaimedJob:
         claimed = leases.claim(
             session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
         )
-        session.commit()
     assert claimed is not None
     return claimed
 
@@ -64,8 +61,7 @@ def claim_next(database: Database, owner: WorkerIdentity = ALICE) -> ClaimedJob:
 def preempt(database: Database, lease: Lease) -> None:
     """End the attempt as a worker does when it shuts down."""
     with database.write() as session:
-        assert leases.finish(session, lease, Preempted())
-        session.commit()
+        leases.finish(session, lease, Preempted())
 
 
 def get_job(database: Database, job_id: UUID) -> Job:

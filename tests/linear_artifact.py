@@ -5,7 +5,7 @@ from typing import Any
 
 from lora_core.specs.train import TrainSpec
 from lora_core.training import linear
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_reviews
 
 LABELS = ("bad", "good")
@@ -17,7 +17,7 @@ def make_linear_artifact(
     """Train on texts whose second to last word is the label."""
     reviews = make_reviews(directory.with_name(f"{directory.name}.csv"), labels=labels)
     body = {"method": {"type": "linear", **method}, "data": {"source": str(reviews)}}
-    listener = Listener()
+    listener = RecordingObserver()
     spec = TrainSpec.model_validate(body)
-    linear.run(spec, out_dir=directory, observer=listener, stop=listener)
+    linear.train_linear(spec, out_dir=directory, observer=listener, stop=listener)
     return directory

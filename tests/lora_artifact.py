@@ -8,9 +8,10 @@ from torch import nn
 
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
-from lora_core.artifact import FORMAT, save_adapter, save_head, save_merged
-from lora_core.encoders.load import encoder_sha256, load_classifier, resolve_base
+from lora_core.artifact import save_adapter, save_head, save_merged
+from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
 from lora_core.inference.predictor import Predictor
+from lora_core.manifest import FORMAT
 from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec
@@ -35,7 +36,7 @@ def make_lora_artifact(
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model, _ = load_classifier(pretrained, labels)
-        base_sha256 = encoder_sha256(model, pretrained.family)
+        base_sha256 = encoder_weights_sha256(model, pretrained.family)
         method = LoraMethod(spec)
         method.prepare(model, pretrained.family)
         for name, parameter in model.named_parameters():
@@ -59,5 +60,5 @@ def make_lora_artifact(
         "max_length": max_length,
         "metrics": {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},
     }
-    manifest.write(out, facts)
+    manifest.create(out, facts)
     return out

@@ -1,4 +1,4 @@
-"""What takes long is made once for all processes of a run of pytest."""
+"""Share an expensive value between all processes of a pytest run."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 
 
 def once(folders: pytest.TempPathFactory, name: str, make: Callable[[Path], str]) -> str:
-    """The text that `make` gives, in whichever process that is; it gets an empty folder."""
+    """The text that `make` returns, called in one process only with an empty folder."""
     shared = folders.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent

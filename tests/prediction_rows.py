@@ -29,11 +29,10 @@ def add_model(resources: Resources, directory: Path, name: str = "sentiment") ->
     ref = resources.store.put(directory, f"jobs/{job_id}/a1")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=job_id, kind=MODEL_KIND, ref=ref)
-        version = registry.register(session, name=name, artifact=artifact, manifest=MANIFEST)
+        version = registry.add_version(session, name=name, artifact=artifact, manifest=MANIFEST)
         versions.move_alias(
             session, model_id=version.model_id, alias="production", version_id=version.id
         )
-        session.commit()
     return f"{name}:{version.number}"
 
 
@@ -51,7 +50,6 @@ def add_texts(
     resources.store.put_file(copy, files.store_key(dataset))
     with resources.database.write() as session:
         session.add(dataset)
-        session.commit()
     return dataset
 
 
@@ -59,7 +57,7 @@ def create_run(resources: Resources, **body: Any) -> UUID:
     """Create a prediction run."""
     with resources.database.write() as session:
         made = PredictionCreate.model_validate({"dataset": "texts", **body})
-        run = service.create(
-            session, body=made, settings=resources.settings, queue=resources.queue, call=CALL
+        run = service.create_run(
+            session, body=made, settings=resources.settings, notifier=resources.notifier, call=CALL
         )
     return run.id

@@ -1,4 +1,4 @@
-"""A TCP proxy that can go silent, as a network does that loses its packets."""
+"""A TCP proxy that can drop traffic, like a network that loses packets."""
 
 import socket
 import struct
@@ -8,11 +8,11 @@ from typing import Self
 
 from tests.servers import HOST
 
-RESET = struct.pack("ii", 1, 0)  # close without the usual farewell
+RESET = struct.pack("ii", 1, 0)  # close with RST instead of FIN
 
 
 class Proxy:
-    """Stands before the server on `target`; clients connect to `port`."""
+    """Forwards connections from `port` to the server on `target`."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -24,21 +24,21 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def blackhole(self) -> None:
-        """Connections stay open, and new ones are taken, but nothing arrives: not even an end."""
+        """Connections stay open and new ones are accepted, but nothing is forwarded."""
         self._flowing.clear()
 
     def open(self) -> None:
-        """Let everything flow again, also what was held back."""
+        """Resume forwarding, including what was held back."""
         self._flowing.set()
 
     def cut(self) -> None:
-        """Reset every connection. New ones are served."""
+        """Reset every connection. New ones are accepted."""
         connections, self._connections = self._connections, []
         for each in connections:
             _reset(each)
 
     def close(self) -> None:
-        """Be gone: connections are reset, new ones refused."""
+        """Go down: connections are reset, new ones refused."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -1,4 +1,4 @@
-"""A real server that speaks S3, as a process of its own. It keeps its objects in memory."""
+"""A real S3-compatible server in its own process, with objects in memory."""
 
 import os
 import re
@@ -53,7 +53,7 @@ class S3Server:
         }
 
     def start(self, **environment: str) -> None:
-        """Returns once it serves."""
+        """Start it; returns once it accepts connections."""
         self.process = subprocess.Popen(
             [str(PROGRAM), "-H", HOST, "-p", str(self.port)],
             stdin=subprocess.DEVNULL,
@@ -64,18 +64,18 @@ class S3Server:
         wait_until(self._answers, seconds=START_SECONDS, what="the start of the S3 server")
 
     def kill(self) -> None:
-        """Its objects are gone with it."""
+        """Stop it, which discards its objects."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
     def freeze(self) -> None:
-        """Connections are taken and nobody answers."""
+        """Connections are accepted but get no response."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on where it was frozen."""
+        """Continue after a freeze."""
         self._signal(signal.SIGCONT)
 
     def new_bucket(self) -> str:
@@ -85,15 +85,15 @@ class S3Server:
         return name
 
     def write(self, path: str, content: bytes) -> None:
-        """Put an object behind everybody's back; the bucket is part of the path."""
+        """Put an object directly; the bucket is part of the path."""
         self._call("PUT", f"/{path}", content=content, headers=self._signed("s3"))
 
     def remove(self, path: str) -> None:
-        """Take an object away behind everybody's back."""
+        """Delete an object directly."""
         self._call("DELETE", f"/{path}", headers=self._signed("s3"))
 
     def demand_credentials(self) -> None:
-        """From now on only one user may call, with the key that is in `environment` then."""
+        """Require credentials from now on; `environment` then contains them."""
 
         def ask(action: str, **fields: str) -> str:
             form = {"Action": action, "Version": "2010-05-08", "UserName": "loraworks", **fields}
@@ -118,7 +118,7 @@ class S3Server:
         return True
 
     def _signed(self, service: str) -> dict[str, str]:
-        """Enough for a server that does not look at credentials."""
+        """Enough for a server that does not check credentials."""
         credential = f"Credential={self.key}/20260101/{REGION}/{service}/aws4_request"
         return {"Authorization": f"AWS4-HMAC-SHA256 {credential}, SignedHeaders=, Signature="}
 
@@ -133,7 +133,7 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
-    """One server for all tests of this process, each with a bucket of its own."""
+    """One server for all tests of this process, with a new bucket for each."""
     server = S3Server()
     try:
         server.start()

@@ -1,6 +1,6 @@
 """Real PostgreSQL and Valkey servers, from wheels that carry the programs.
 
-Each has a process of its own, so that a test can kill, freeze and restart it. As root both run as
+Each has its own process, so that a test can kill, freeze and restart it. As root both run as
 `nobody`, since PostgreSQL refuses to run as root.
 """
 
@@ -59,7 +59,7 @@ class Server(ABC):
         """Whether it serves."""
 
     def start(self) -> None:
-        """Returns once it serves."""
+        """Start it; returns once it accepts connections."""
         log = self.directory.with_suffix(".log")
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -79,30 +79,30 @@ class Server(ABC):
         wait_until(up, seconds=START_SECONDS, what=f"the start of {type(self).__name__}")
 
     def stop(self, number: int = signal.SIGINT) -> None:
-        """An orderly end. Clients are thrown out."""
+        """Stop it cleanly, which disconnects clients."""
         if self.process is not None:
             self.process.send_signal(number)
             self.process.wait(START_SECONDS)
             self.process = None
 
     def kill(self) -> None:
-        """An end without any order, as of the machine."""
+        """Kill it, as in a crash of the machine."""
         if self.process is not None:
             self._signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
 
     def restart(self) -> None:
-        """The same port, the same data."""
+        """Start again with the same port and data."""
         self.stop()
         self.start()
 
     def freeze(self) -> None:
-        """Connections stay open and nobody answers."""
+        """Connections stay open but get no response."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on where it was frozen."""
+        """Continue after a freeze."""
         self._signal(signal.SIGCONT)
 
     def remove(self) -> None:
@@ -112,7 +112,7 @@ class Server(ABC):
         self.directory.with_suffix(".log").unlink(missing_ok=True)
 
     def _signal(self, number: int) -> None:
-        """Its helpers lead sessions of their own, which a signal to the group would not reach."""
+        """Its children have their own process groups, which a group signal does not reach."""
         assert self.process is not None, "it does not run"
         pid = self.process.pid
         helpers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -155,7 +155,7 @@ class PostgresServer(Server):
         return [str(self.program("postgres")), "-D", str(self.directory / "data"), *flags]
 
     def program(self, name: str) -> Path:
-        """One of those that come with the server, such as `pg_dump`."""
+        """A program that comes with the server, such as `pg_dump`."""
         return self._programs / "bin" / name
 
     def answers(self) -> bool:
@@ -181,17 +181,17 @@ class PostgresServer(Server):
         return self._create("template0")
 
     def drop(self, url: str) -> None:
-        """Remove a database, whoever uses it."""
+        """Drop a database, even while it is in use."""
         self.execute(f'DROP DATABASE "{make_url(url).database}" WITH (FORCE)')
 
     def execute(self, statement: str) -> None:
-        """Run a statement as the owner of everything."""
+        """Run a statement as superuser."""
         with self._connect() as connection:
             connection.execute(statement.encode())
 
     def _create(self, template: str | None) -> str:
         name = f"test{next(self._numbers)}"
-        # Of its two ways to copy, the one that writes no log costs half.
+        # The copy strategy that writes no WAL takes half the time.
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(name)
 
@@ -199,7 +199,7 @@ class PostgresServer(Server):
         return psycopg.connect(self.url(), autocommit=True, connect_timeout=5)
 
     def _open_to_all(self, installed: Path) -> Path:
-        """The programs, copied if they lie where `nobody` may not go."""
+        """The programs, copied if `nobody` cannot read their folder."""
         if not AS_ROOT or all(each.stat().st_mode & 0o001 for each in installed.parents):
             return installed
         for folder in (installed, installed.parent.with_suffix(".libs")):
@@ -237,14 +237,14 @@ class ValkeyServer(Server):
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """A free port."""
     with socket.create_server((HOST, 0)) as listener:
         number: int = listener.getsockname()[1]
         return number
 
 
 def _installed(package: str) -> Path:
-    """Where a package lies. It is not imported: that would set up folders of its own."""
+    """The folder of a package, without importing it, which would create folders."""
     spec = find_spec(package)
     assert spec is not None
     assert spec.submodule_search_locations
@@ -253,7 +253,7 @@ def _installed(package: str) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """One server for all tests of this process, each with a database of its own."""
+    """One server for all tests of this process, with a new database for each."""
     server = PostgresServer()
     try:
         server.start()

@@ -1,4 +1,4 @@
-"""A clock of the database that a test can move, for every process of an installation at once."""
+"""A database clock that a test can shift for all processes of an installation."""
 
 import os
 import time
@@ -11,7 +11,7 @@ VARIABLE = "SHIFTED_CLOCK"  # names the file with the seconds, for processes on 
 
 
 class ShiftedClock:
-    """Put in front of the clock of one database, before anyone else connects to it."""
+    """Installed before other connections to the database are opened."""
 
     def __init__(self, file: Path, database_url: str | None) -> None:
         self._file = file
@@ -23,7 +23,7 @@ class ShiftedClock:
             self._execute(*_OWN_CLOCK)
 
     def shift(self, seconds: float) -> None:
-        """From now on it is that much later, or earlier."""
+        """Shift the clock."""
         if self._url is None:
             self._file.write_text(str(seconds))
         else:
@@ -38,13 +38,13 @@ class ShiftedClock:
 
 
 def follow_if_asked() -> None:
-    """For processes that a test starts."""
+    """Environment for processes that a test starts."""
     if file := os.environ.get(VARIABLE):
         follow(Path(file))
 
 
 def follow(file: Path) -> None:
-    """Let SQLite tell the time of the machine plus the seconds in the file, in this process."""
+    """Make SQLite return the system time plus the seconds in the file, in this process."""
 
     def clock(*_: Any) -> float:
         return time.time() + float(file.read_text() or 0)
@@ -56,7 +56,7 @@ def follow(file: Path) -> None:
     event.listen(Engine, "connect", on_connect)
 
 
-# Names are looked up in `test` first, so that its clock stands before PostgreSQL's own.
+# `test` comes first in the search path, so that its clock shadows PostgreSQL's own.
 _OWN_CLOCK = (
     "CREATE SCHEMA test",
     "CREATE TABLE test.shift AS SELECT 0.0 AS seconds",

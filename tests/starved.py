@@ -1,4 +1,4 @@
-"""Refusals of the system that tell nothing about the files themselves."""
+"""Operating system errors that do not depend on the files."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ OPEN = 0o055  # to all others
 
 @contextmanager
 def unprivileged(*visible: Path) -> Iterator[None]:
-    """Rights count, which they do not for root. Folders that are `visible` may be read."""
+    """Enforce permissions, which root ignores. `visible` folders may be read."""
     for folder in {above for path in visible for above in (path, *path.parents)}:
         if (mode := folder.stat().st_mode) & OPEN != OPEN:
             folder.chmod(mode | OPEN)
@@ -26,7 +26,7 @@ def unprivileged(*visible: Path) -> Iterator[None]:
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """No file can be opened any more."""
+    """No file can be opened (EMFILE)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

@@ -24,28 +24,28 @@ def start(resources: Resources, **fields: Any) -> UUID:
         base_models.resolve_base, database=database, store=resources.store, settings=settings
     )
     plan = planning.plan_trials(body, find_base)
-    return service.start(
-        database, body=body, plan=plan, settings=settings, queue=resources.queue, call=CALL
+    return service.create_sweep(
+        database, body=body, plan=plan, settings=settings, notifier=resources.notifier, call=CALL
     ).id
 
 
 def stop(resources: Resources, sweep_id: UUID) -> None:
     with resources.database.write() as session:
-        service.stop(session, sweep_id=sweep_id)
+        service.stop_sweep(session, sweep_id=sweep_id)
 
 
 def resume(resources: Resources, sweep_id: UUID) -> None:
     with resources.database.write() as session:
-        service.resume(
-            session, sweep_id=sweep_id, settings=resources.settings, queue=resources.queue
+        service.resume_sweep(
+            session, sweep_id=sweep_id, settings=resources.settings, notifier=resources.notifier
         )
 
 
 def sweep_state(resources: Resources, sweep_id: UUID) -> SweepState:
     with resources.database.read() as session:
-        return SweepState(repository.get(session, sweep_id).state)
+        return SweepState(repository.get_sweep(session, sweep_id).state)
 
 
 def read_snapshot(resources: Resources, sweep_id: UUID) -> SweepSnapshot:
     with resources.database.read() as session:
-        return results.read_snapshot(session, repository.get(session, sweep_id))
+        return results.read_snapshot(session, repository.get_sweep(session, sweep_id))

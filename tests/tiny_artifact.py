@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from lora_core import manifest
-from lora_core.artifact import FORMAT, save_merged
+from lora_core.artifact import save_merged
 from lora_core.inference.predictor import Predictor
+from lora_core.manifest import FORMAT
 from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
@@ -39,7 +40,7 @@ def make_artifact(
     predictor = Predictor.from_model(model, tokenizer(), max_length)
     save_golden(directory, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     spec = TrainSpec(method=LoraSpec())
-    manifest.write(
+    manifest.create(
         directory,
         {
             "format": FORMAT,

@@ -28,7 +28,7 @@ def wait_until(
 
 
 def wait_for_a_waiter(database: Database) -> None:
-    """Until a transaction waits for another one, on PostgreSQL."""
+    """Wait until a transaction waits for another one, on PostgreSQL."""
 
     def waits() -> int:
         with database.read() as session:

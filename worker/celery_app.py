@@ -83,7 +83,7 @@ class WorkerStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._service.start()
 
     def stop(self, worker: Any) -> None:
-        if not self._service.wait():
+        if not self._service.drain_and_wait():
             worker.exitcode = EXIT_DRAIN_TIMEOUT
         self._service.close()
 
@@ -119,7 +119,7 @@ class WakeUpConsumer(Consumer):  # type: ignore[misc]
         except self.connection_errors:
             raise
         except Exception as error:
-            log.warning("malformed_hint", problem=repr(error)[:MAX_LOGGED_CHARS])
+            log.warning("malformed_message", problem=repr(error)[:MAX_LOGGED_CHARS])
             raise ConnectionResetError("the broker sent an undecodable message") from error
 
     def on_connection_error_after_connected(self, error: Exception) -> None:
@@ -144,7 +144,7 @@ class WakeUpConsumer(Consumer):  # type: ignore[misc]
             _validate_message(message)
         except Exception as error:
             body = repr(message.body)[:MAX_LOGGED_CHARS]
-            log.warning("malformed_hint", problem=repr(error)[:MAX_LOGGED_CHARS], message=body)
+            log.warning("malformed_message", problem=repr(error)[:MAX_LOGGED_CHARS], message=body)
         else:
             self.controller.service.wake()
 
@@ -157,7 +157,7 @@ def _validate_message(message: Message) -> None:
 
 
 def create_celery_app(settings: Settings) -> Celery:
-    """Create the Celery app. Raises `BrokerUrlInvalid`, `GpuMissing`, `GpuDriverFails`."""
+    """Create the Celery app. Raises `BrokerUrlInvalid`, `GpuMissing`, `GpuDriverFailed`."""
     if settings.broker_url is None:
         raise BrokerUrlInvalid(problem="none is set, so use `python -m worker`")
     app = Celery("loraworks", broker=validate_broker_url(settings.broker_url))

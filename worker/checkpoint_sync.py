@@ -14,7 +14,6 @@ from app.storage.store import CHECKPOINTS_PREFIX
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.events import CheckpointSaved
-from worker.failures import LeaseLost
 from worker.recorder import Recorder
 
 log = structlog.get_logger(__name__)
@@ -63,7 +62,7 @@ class CheckpointSync:
         while checkpoint is not None:
             try:
                 with self._recorder.renewing_lease():
-                    return checkpoint, self._resources.store.verified_path(checkpoint.ref)
+                    return checkpoint, self._resources.store.verified_directory(checkpoint.ref)
             except ArtifactCorrupt as error:
                 checkpoint = self.reject(checkpoint, error.detail["problem"])
         return None, None
@@ -72,8 +71,4 @@ class CheckpointSync:
         """Mark a checkpoint as unusable and return the previous one. Raises `LeaseLost`."""
         log.warning("unusable checkpoint", step=checkpoint.step, problem=problem)
         with self._resources.database.write() as session:
-            rewound = checkpoints.reject(session, self._lease, checkpoint, problem)
-            session.commit()
-        if rewound is None:
-            raise LeaseLost()
-        return rewound.checkpoint
+            return checkpoints.reject(session, self._lease, checkpoint, problem)

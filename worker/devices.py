@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.queue.states import DeviceClass
-from worker.failures import GpuDriverFails, GpuMissing
+from worker.failures import GpuDriverFailed, GpuMissing
 
 NVIDIA_SMI_COMMAND = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
 NVIDIA_SMI_SECONDS = 30  # without persistence mode the driver is loaded first
@@ -38,7 +38,7 @@ def select_devices(
 ) -> tuple[Device, ...]:
     """Return the devices named in the settings, without duplicates; `auto`: all GPUs, else the CPU.
 
-    Raises `GpuMissing`, and `GpuDriverFails` instead of falling back to the CPU.
+    Raises `GpuMissing`, and `GpuDriverFailed` instead of falling back to the CPU.
     """
     if names == ("cpu",):
         return (CPU,)
@@ -48,7 +48,7 @@ def select_devices(
     available = {**gpus, CPU.name: CPU}
     for name in names:
         if name not in available:
-            raise GpuMissing(name=name, there=", ".join(available))
+            raise GpuMissing(name=name, available=", ".join(available))
     return tuple(available[name] for name in dict.fromkeys(names))
 
 
@@ -88,10 +88,10 @@ def _list_gpus() -> list[Device]:
     except FileNotFoundError:
         return []
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise GpuDriverFails(reason=error) from error
+        raise GpuDriverFailed(reason=error) from error
     if completed.returncode != 0:
         output = (completed.stdout + completed.stderr).strip()
-        raise GpuDriverFails(reason=output or f"exit status {completed.returncode}")
+        raise GpuDriverFailed(reason=output or f"exit status {completed.returncode}")
     rows = (line.split(",") for line in completed.stdout.splitlines() if "," in line)
     return [Device(f"cuda:{index.strip()}", uuid.strip()) for index, uuid in rows]
 
@@ -109,12 +109,12 @@ class Slot(NamedTuple):
 
 
 class SlotPool:
-    """The slots of a worker: one per GPU, and `cpu_count` for the CPU if it is selected."""
+    """The slots of a worker: one per GPU, and `cpu_slots` for the CPU if it is selected."""
 
-    def __init__(self, devices: Sequence[Device], *, cpu_count: int, lock_dir: Path) -> None:
+    def __init__(self, devices: Sequence[Device], *, cpu_slots: int, lock_dir: Path) -> None:
         self._lock_dir = lock_dir
         self._capacity = {
-            each: cpu_count if each.device_class is DeviceClass.CPU else 1 for each in devices
+            each: cpu_slots if each.device_class is DeviceClass.CPU else 1 for each in devices
         }
         self._free = dict(self._capacity)
         self._changed = threading.Condition()
@@ -158,7 +158,9 @@ class SlotPool:
         lock_fd = os.open(self._lock_dir / f"{device.uuid}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             os.close(lock_fd)
-            return None
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
         return Slot(device.name, device.device_class, lock_fd)

@@ -31,22 +31,16 @@ from worker.supervisor import ChildResult, StopReason
 LEASE_LOST_MESSAGE = "lost the lease: another worker owns this job"
 
 
-class LeaseLost(Exception):
-    """Another worker owns the job, so nothing may be written."""
-
-
 class InputChanged(Conflict):
-    """A stored input has changed since the job was submitted."""
-
     code = "input_changed"
+    title = "A stored input has changed since the job was submitted."
     message = "The stored file of {name} is missing or has changed. Upload it again."
 
 
-class GpuDriverFails(AppError):
-    """The GPUs of this machine cannot be listed."""
-
+class GpuDriverFailed(AppError):
     status = 500
-    code = "gpu_driver_fails"
+    code = "gpu_driver_failed"
+    title = "The GPUs of this machine cannot be listed."
     message = (
         "`nvidia-smi` cannot list the GPUs: {reason}. "
         "Repair the driver, or set LORAWORKS_DEVICES=cpu to train on the CPU."
@@ -54,13 +48,12 @@ class GpuDriverFails(AppError):
 
 
 class GpuMissing(AppError):
-    """LORAWORKS_DEVICES names a device that is not available."""
-
     status = 500
     code = "gpu_missing"
+    title = "LORAWORKS_DEVICES names a device that is not available."
     message = (
         "LORAWORKS_DEVICES names {name}, which is not available to this worker. "
-        "Available: {there}. `nvidia-smi` lists the GPUs; CUDA_VISIBLE_DEVICES may hide some."
+        "Available: {available}. `nvidia-smi` lists the GPUs; CUDA_VISIBLE_DEVICES may hide some."
     )
 
 
@@ -95,16 +88,23 @@ WORKER_ERROR = FailureCause(
 
 NO_PROGRESS = "{message} No progress since the previous attempt, so the job is not retried."
 TIME_LIMIT_MESSAGE = "The job was stopped: it reached its time limit of {seconds:g} s."
-PATIENCE_EXCEEDED = "{message} This lasted over {seconds:g} s (LORAWORKS_PATIENCE_SECONDS)."
+HUB_TIMEOUT_EXCEEDED = "{message} This lasted over {seconds:g} s (LORAWORKS_HUB_TIMEOUT_SECONDS)."
 
 # Failures of disk, storage, and hub that may go away. An operator repairs permissions and
 # credentials; until then they must not fail every job that needs them.
 HUB_UNAVAILABLE = "hub_unavailable"
-TRANSIENT_CODES = frozenset({"disk_full", "storage_full", "data_folder_unusable"}) | {
-    *("storage_unavailable", "storage_refused", HUB_UNAVAILABLE),
-}
+TRANSIENT_CODES = frozenset(
+    {
+        "data_folder_unusable",
+        "disk_full",
+        HUB_UNAVAILABLE,
+        "insufficient_disk_space",
+        "storage_refused",
+        "storage_unavailable",
+    }
+)
 MISSING_INPUT_CODES = frozenset(
-    {"data_not_found", "base_not_found", "broken_base", "artifact_corrupt"}
+    {"data_not_found", "base_not_found", "unreadable_base", "artifact_corrupt"}
 )
 _DISK_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
 MAX_WAIT_SECONDS = 60.0  # between two attempts
@@ -124,7 +124,7 @@ def classify_result(
     | the same, but a verified input is  | yes     | requeued with backoff: the store was       |
     | missing                            |         | unreachable                                |
     | the same about disk or storage     | no      | waits for them and shows the reason        |
-    | the same about the hub             | no      | the same, up to the patience limit         |
+    | the same about the hub             | no      | the same, up to `hub_timeout_seconds`      |
     | the same about the host's memory;  | yes     | requeued once                              |
     | killed by the kernel for it        |         |                                            |
     | stopped by a cancel                | no      | cancelled                                  |
@@ -145,7 +145,7 @@ def classify_result(
                 result.failure.code, "{description}", result.failure.code, external=True
             )
             return _retry_or_fail(vanished, result.failure.message, claimed, settings)
-        return _classify_failure(result.failure, claimed, settings)
+        return _classify_reported_failure(result.failure, claimed, settings)
     if result.stop_reason is StopReason.CANCEL:
         return Cancelled()
     if result.stop_reason is StopReason.TIME_LIMIT:
@@ -228,15 +228,15 @@ def _will_repeat(cause: FailureCause, claimed: ClaimedJob, step: int) -> bool:
 def _wait_or_give_up(
     code: str, message: str, claimed: ClaimedJob, settings: Settings
 ) -> AttemptResult:
-    """Wait; for the hub only up to `patience_seconds`.
+    """Wait; for the hub only up to `hub_timeout_seconds`.
 
     The hub is not part of the installation, and a name that it never resolves may be wrong.
     """
     waited = claimed.waited_seconds if claimed.waiting_code == HUB_UNAVAILABLE else None
-    if code == HUB_UNAVAILABLE and (waited or 0.0) > settings.patience_seconds:
+    if code == HUB_UNAVAILABLE and (waited or 0.0) > settings.hub_timeout_seconds:
         return PermanentFailure(
             HUB_UNAVAILABLE,
-            PATIENCE_EXCEEDED.format(message=message, seconds=settings.patience_seconds),
+            HUB_TIMEOUT_EXCEEDED.format(message=message, seconds=settings.hub_timeout_seconds),
         )
     return _wait(
         message,
@@ -260,11 +260,13 @@ def time_limit_exceeded(
 ) -> PermanentFailure:
     """Return the failure of a job that reached its time limit."""
     last = claimed.checkpoint.step if saved_step is None and claimed.checkpoint else saved_step
-    message = TIME_LIMIT_MESSAGE.format(seconds=claimed.time_limit_seconds or settings.run_seconds)
+    message = TIME_LIMIT_MESSAGE.format(
+        seconds=claimed.time_limit_seconds or settings.time_limit_seconds
+    )
     return PermanentFailure("time_limit", message, {"checkpoint_step": last})
 
 
-def _classify_failure(
+def _classify_reported_failure(
     failed: events.Failed, claimed: ClaimedJob, settings: Settings
 ) -> AttemptResult:
     if failed.code in TRANSIENT_CODES:

@@ -13,7 +13,7 @@ from app import logging
 from app.database.base import JsonObject
 from app.jobs.results import comparison
 from app.queue import leases
-from app.queue.fencing import ClaimedJob, Lease
+from app.queue.fencing import ClaimedJob, Lease, LeaseLost
 from app.queue.transitions import AttemptResult, ExitStatus, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
@@ -65,7 +65,7 @@ def publish(
 
 def _succeed(
     session: Session, claimed: ClaimedJob, ref: ArtifactRef, manifest_data: JsonObject
-) -> bool:
+) -> None:
     lease = claimed.lease
     kind = JOB_KINDS[claimed.kind].artifact_kind
     if kind == MODEL_KIND and not manifest.has_model(manifest_data):
@@ -74,34 +74,38 @@ def _succeed(
     comparison.store_correctness(session, lease.job_id, manifest_data.get("graded", {}))
     summary = manifest_data["metrics"]
     if (name := claimed.register_as) is not None:
-        version = registry.register(session, name=name, artifact=artifact, manifest=manifest_data)
+        version = registry.add_version(
+            session, name=name, artifact=artifact, manifest=manifest_data
+        )
         if claimed.promote_to is not None:
             registry.promote(session, version, alias=claimed.promote_to)
         summary = {**summary, "model_version": f"{name}:{version.number}"}
-    return leases.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
+    leases.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
 
 
 def _commit_with_retry(
-    resources: Resources, lease: Lease, write: Callable[[Session], bool]
+    resources: Resources, lease: Lease, write: Callable[[Session], None]
 ) -> bool:
-    """Commit unless `write` returns False, retrying during outages. False: the lease is lost.
+    """Commit what `write` does, retrying during outages. Return False if it raises `LeaseLost`.
 
     While the database is unreachable, no other worker can claim the job.
     """
 
     def commit() -> bool:
-        with resources.database.write() as session:
-            if not write(session):
-                return _already_finished(session, lease)
-            session.commit()
-            return True
+        try:
+            with resources.database.write() as session:
+                write(session)
+        except LeaseLost:
+            return _already_finished(resources, lease)
+        return True
 
     return DatabaseRetry(log).retry(commit)
 
 
-def _already_finished(session: Session, lease: Lease) -> bool:
+def _already_finished(resources: Resources, lease: Lease) -> bool:
     """Return whether an earlier commit without a response had finished the attempt after all."""
-    if leases.ended_by_its_worker(session, lease):
-        return True
+    with resources.database.read() as session:
+        if leases.ended_by_its_worker(session, lease):
+            return True
     log.warning(LEASE_LOST_MESSAGE)
     return False

@@ -47,11 +47,11 @@ class HostHealth:
         self._store_error: AppError | None = None  # from the last check
 
     def suspect_store(self) -> None:
-        """Have the next `check` include the store, because a job has just had trouble."""
+        """Have the next `find_problem` check the store, because a job has just had trouble."""
         self._store_suspect = True
 
-    def check(self) -> AppError | None:
-        """Return the same as `problem`, after checking a suspected store, which may be slow."""
+    def find_problem(self) -> AppError | None:
+        """Return the same as `known_problem`, but check a suspected store first; may be slow."""
         if self._store_suspect:
             try:
                 self._resources.store.check()
@@ -59,8 +59,8 @@ class HostHealth:
                 self._store_error = error
             else:
                 self._store_suspect, self._store_error = False, None
-        return self.problem()
+        return self.known_problem()
 
-    def problem(self) -> AppError | None:
+    def known_problem(self) -> AppError | None:
         """Return why no job could run here now, as far as is known."""
         return workdir.find_problem(self._resources.settings) or self._store_error

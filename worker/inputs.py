@@ -20,8 +20,7 @@ from app.queue.fencing import ClaimedJob
 from app.queue.states import JobKind
 from app.registry import service as registry
 from app.settings import Settings
-from app.storage.archive import verify_artifact
-from app.storage.store import Store
+from app.storage.store import Store, verify_artifact
 from app.storage.tables import MODEL_KIND, RESULTS_KIND
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -108,7 +107,7 @@ def resolve_inputs(
     names: dict[str, str] = {}
     with database.read() as session:
         uploads = {
-            split: datasets.get(session, UUID(dataset_id))
+            split: datasets.get_dataset(session, UUID(dataset_id))
             for split, dataset_id in claimed.dataset_ids.items()
         }
         version = registry.resolve(session, model) if model and is_model_version(model) else None

@@ -20,7 +20,7 @@ from worker.db_retry import DatabaseRetry
 from worker.devices import Slot, SlotPool
 from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import ReusableChild
+from worker.spawn import IdleChildCache
 
 PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host problem keeps waiting
 
@@ -33,16 +33,16 @@ class Poller:
     def __init__(
         self,
         resources: Resources,
-        owner: WorkerIdentity,
+        identity: WorkerIdentity,
         runner: JobRunner,
         slots: SlotPool,
         *,
         draining: Flag,
-        host_health: HostHealth | None = None,
+        host_health: HostHealth,
     ) -> None:
         self._resources = resources
-        self._host_health = host_health or HostHealth(resources)
-        self._owner = owner
+        self._host_health = host_health
+        self._identity = identity
         self._runner = runner
         self._slots = slots
         self._draining = draining
@@ -101,7 +101,7 @@ class Poller:
 
         Jobs that no other worker could run either show the problem that they wait for.
         """
-        problem, previous = self._host_health.check(), self._problem
+        problem, previous = self._host_health.find_problem(), self._problem
         self._problem = problem.code if problem else None
         if problem is None:
             if previous is not None:
@@ -120,7 +120,6 @@ class Poller:
         if device_classes := self._unserved_classes(device_class):
             with self._resources.database.write() as session:
                 dispatch.mark_waiting_for_storage(session, device_classes, message=str(problem))
-                session.commit()
 
     def _unserved_classes(self, device_class: DeviceClass) -> list[DeviceClass]:
         """Return the device classes of this worker whose jobs no other worker could run."""
@@ -128,7 +127,7 @@ class Poller:
         with self._resources.database.read() as session:
             other_workers = {
                 each: heartbeats.has_other_worker(
-                    session, each, exclude=self._owner, lease_seconds=seconds
+                    session, each, exclude=self._identity, lease_seconds=seconds
                 )
                 for each in (DeviceClass.CPU, DeviceClass.GPU)
             }
@@ -138,15 +137,13 @@ class Poller:
 
     def _claim(self, slot: Slot) -> ClaimedJob | None:
         with self._db_retry.tracking_outage(), self._resources.database.write() as session:
-            claimed = leases.claim(
+            return leases.claim(
                 session,
-                owner=self._owner,
+                owner=self._identity,
                 device_class=slot.device_class,
                 device=slot.device,
                 lease_seconds=self._resources.settings.lease_seconds,
             )
-            session.commit()
-            return claimed
 
     def _run_in_thread(self, claimed: ClaimedJob, slot: Slot) -> None:
         """Run a job in a new thread. If none can be started, requeue the job."""
@@ -162,22 +159,19 @@ class Poller:
 
     def _run_jobs(self, claimed: ClaimedJob, slot: Slot) -> None:
         """Run a job, and further ones for as long as its process can be reused."""
-        reusable_child = ReusableChild()
+        child_cache = IdleChildCache()
         next_job: ClaimedJob | None = claimed
         try:
             while next_job is not None:
-                self._run(next_job, slot, reusable_child)
-                next_job = self._claim_next(slot) if reusable_child else None
+                try:
+                    self._runner.run(next_job, slot, child_cache)
+                except Exception:
+                    log.exception("failed to record the result of a job")
+                next_job = self._claim_next(slot) if child_cache.has_idle_child() else None
         finally:
-            reusable_child.close()
+            child_cache.close()
             self._slots.release(slot)
             self.wake()
-
-    def _run(self, claimed: ClaimedJob, slot: Slot, reusable_child: ReusableChild) -> None:
-        try:
-            self._runner.run(claimed, slot, reusable_child)
-        except Exception:
-            log.exception("failed to record the result of a job")
 
     def _claim_next(self, slot: Slot) -> ClaimedJob | None:
         """Claim the next job for this slot in queue order: trials of a sweep have no priority."""

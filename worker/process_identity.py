@@ -51,7 +51,7 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return stat is not None and stat.start == identity.start and stat.state not in "ZX"
 
 
-def current_owner() -> WorkerIdentity:
+def current_worker() -> WorkerIdentity:
     """Return the identity of this process as the owner of jobs."""
     identity = identify(os.getpid())
     host = socket.gethostname()

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app.database import clock
+from app.database.base import read_clock
 from app.database.errors import OUTAGE_ERRORS
 from app.queue import dispatch, heartbeats, leases
 from app.queue.fencing import RunningJob, WorkerIdentity
@@ -53,16 +53,16 @@ class Reconciler:
     def __init__(
         self,
         resources: Resources,
-        owner: WorkerIdentity,
+        identity: WorkerIdentity,
         *,
         draining: Flag,
         devices: Sequence[str],
-        host_health: HostHealth | None = None,
+        host_health: HostHealth,
     ) -> None:
         self._resources = resources
-        self._host_health = host_health or HostHealth(resources)
+        self._host_health = host_health
         self._settings = resources.settings
-        self._owner = owner
+        self._identity = identity
         self._draining = draining
         self._devices = devices
         self._stop_requested = Flag()
@@ -81,9 +81,8 @@ class Reconciler:
             self.run_once()
         with suppress(*OUTAGE_ERRORS), self._resources.database.write() as session:
             heartbeats.delete_stale_workers(
-                session, stale_after_seconds=DEAD_WORKER_SECONDS, stopped=self._owner
+                session, stale_after_seconds=DEAD_WORKER_SECONDS, stopped=self._identity
             )
-            session.commit()
 
     def stop(self) -> None:
         """End `run`."""
@@ -121,24 +120,23 @@ class Reconciler:
     def _redispatch(self) -> None:
         """Send messages for waiting jobs, and fail jobs that have waited too long."""
         uses_broker = self._settings.broker_url is not None  # without one, workers poll
-        if not uses_broker and self._settings.queue_seconds is None:
+        if not uses_broker and self._settings.max_queue_seconds is None:
             return
         with self._resources.database.write() as session:
             for job_id in self._fail_overdue(session):
                 log.warning("job timed out in the queue", job_id=str(job_id))
-            seconds = self._settings.hint_seconds
+            seconds = self._settings.redispatch_seconds
             due = (
                 dispatch.take_due_for_dispatch(session, redispatch_seconds=seconds)
                 if uses_broker
                 else []
             )
-            session.commit()
         for job_id, device_class in due:
-            self._resources.queue.send(job_id, device_class=device_class)
+            self._resources.notifier.notify(job_id, device_class=device_class)
 
     def _fail_overdue(self, session: Session) -> list[UUID]:
         """Fail jobs that exceed the queue limit. Time in a database outage is excluded."""
-        limit = self._settings.queue_seconds
+        limit = self._settings.max_queue_seconds
         if limit is None or time.monotonic() - self._last_outage_at < limit:
             return []
         return dispatch.fail_queue_timeouts(session, queue_seconds=limit)
@@ -151,28 +149,27 @@ class Reconciler:
         now = boot_clock()
         if (
             now - self._round_started_at
-            > self._settings.lease_seconds - self._settings.beat_seconds
+            > self._settings.lease_seconds - self._settings.heartbeat_seconds
         ):
             self._healthy_since = time.monotonic()
         self._round_started_at = now
 
     def _send_heartbeat(self) -> None:
-        devices = () if self._host_health.problem() else self._devices
+        devices = () if self._host_health.known_problem() else self._devices
         with self._resources.database.write() as session:
             heartbeats.record_heartbeat(
-                session, self._owner, draining=self._draining.is_set(), devices=devices
+                session, self._identity, draining=self._draining.is_set(), devices=devices
             )
             heartbeats.delete_stale_workers(session, stale_after_seconds=DEAD_WORKER_SECONDS)
             if devices and not self._draining.is_set():
                 dispatch.clear_waiting_for_storage(session, _device_classes(devices))
             read_at = boot_clock()
-            database_now = clock.read_clock(session)
+            database_now = read_clock(session)
             elapsed = boot_clock() - read_at
-            session.commit()
         if elapsed <= MAX_CLOCK_READ_SECONDS:
-            self._check_clock_offset(database_now - read_at)
+            self._detect_database_clock_jump(database_now - read_at)
 
-    def _check_clock_offset(self, offset: float) -> None:
+    def _detect_database_clock_jump(self, offset: float) -> None:
         if self._clock_offset is not None and abs(offset - self._clock_offset) > CLOCK_JUMP_SECONDS:
             log.warning("the database clock jumped", seconds=offset - self._clock_offset)
             self._healthy_since = time.monotonic()
@@ -182,7 +179,6 @@ class Reconciler:
     def _reset_waits(self) -> None:
         with self._resources.database.write() as session:
             dispatch.make_all_due(session)
-            session.commit()
 
     def _expire(self, job: RunningJob) -> bool:
         """Expire a job's lease: at once if its worker on this machine is dead, else when overdue.
@@ -206,7 +202,6 @@ class Reconciler:
                 max_failures=self._settings.max_failures,
                 dead_worker=job.owner.id if dead and job.owner else None,
             )
-            session.commit()
         if expired:
             log.warning(
                 "recovered the job of a lost worker", job_id=str(job.job_id), attempt=job.attempt

@@ -99,7 +99,7 @@ def describe_event(event: Event) -> EventContent | None:
                 "evaluated", "info", _describe_evaluation(event), _event_data(event)
             )
         case LinearModelFitted():
-            return EventContent("rival", "info", _describe_linear(event), _event_data(event))
+            return EventContent("linear_model", "info", _describe_linear(event), _event_data(event))
         case CandidateEvaluated():
             return EventContent("candidate", "info", _describe_candidate(event), _event_data(event))
         case MethodSelected():
@@ -177,7 +177,10 @@ def run_periodically(work: Callable[[], None], *, seconds: float) -> Iterator[No
 
     def repeat() -> None:
         while not stopped.wait(seconds):
-            work()
+            try:
+                work()
+            except Exception:  # the next call may succeed: a lease must not expire for this one
+                log.exception("a periodic call failed")
 
     thread = threading.Thread(target=repeat, name="periodic", daemon=True)
     thread.start()
@@ -214,7 +217,7 @@ class Recorder:
         self._heartbeat_seconds = heartbeat_seconds
         self._delete_artifact = delete_artifact
         self._db_retry = DatabaseRetry(log)
-        self._exact_resume = True
+        self._inexact_resume = False  # to be recorded with the next write
         self._total_steps: int | None = None
         self._rows: list[MetricValue | EventContent | CheckpointRow] = []
         # First sequence number and length of a batch whose commit may or may not have succeeded.
@@ -234,7 +237,7 @@ class Recorder:
         elif isinstance(event, Started):
             self._total_steps = event.total_steps
         elif isinstance(event, Resumed):
-            self.step, self._exact_resume = event.step, event.exact
+            self.step, self._inexact_resume = event.step, not event.exact
         for metric in metric_values(event):
             curve = (metric.split, metric.name)
             # Steps only increase: the final evaluation repeats the step of the best one.
@@ -294,7 +297,7 @@ class Recorder:
                 self.fenced = True
                 return
             self._resolve_uncertain_commit(session)
-            if not self._exact_resume:
+            if self._inexact_resume:
                 leases.mark_resume_inexact(session, self._lease)
             self._uncertain_batch = (heartbeat.first_seq, len(self._rows))
             superseded = [
@@ -302,7 +305,7 @@ class Recorder:
                 for seq, row in enumerate(self._rows, heartbeat.first_seq)
                 for key in self._insert_row(session, seq, row)
             ]
-            session.commit()
+        self._inexact_resume = False
         self._mark_written(len(self._rows))
         for key in superseded:
             self._delete_artifact(key)

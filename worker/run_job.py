@@ -15,7 +15,7 @@ import structlog
 from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
 from app.queue import leases
-from app.queue.fencing import ClaimedJob
+from app.queue.fencing import ClaimedJob, LeaseLost
 from app.queue.states import DeviceClass
 from app.queue.transitions import (
     AttemptResult,
@@ -34,7 +34,6 @@ from worker.checkpoint_sync import CheckpointSync
 from worker.devices import Slot
 from worker.failures import (
     LEASE_LOST_MESSAGE,
-    LeaseLost,
     classify_error,
     classify_result,
     is_disk_error,
@@ -43,7 +42,7 @@ from worker.failures import (
 from worker.host_health import HostHealth
 from worker.inputs import JOB_KINDS, LocalInputs
 from worker.recorder import Recorder
-from worker.spawn import ChildTask, ReusableChild
+from worker.spawn import ChildTask, IdleChildCache
 from worker.supervisor import ChildResult, StopReason, Supervisor
 
 LOG_TAIL_BYTES = 4_000
@@ -56,18 +55,16 @@ log = structlog.get_logger(__name__)
 class JobRunner:
     """Runs claimed jobs, each in the thread that calls `run`."""
 
-    def __init__(
-        self, resources: Resources, *, draining: Flag, host_health: HostHealth | None = None
-    ) -> None:
+    def __init__(self, resources: Resources, *, draining: Flag, host_health: HostHealth) -> None:
         self._resources = resources
         self._settings = resources.settings
         self._draining = draining
-        self._host_health = host_health or HostHealth(resources)
+        self._host_health = host_health
 
-    def run(self, claimed: ClaimedJob, slot: Slot, reusable_child: ReusableChild) -> None:
+    def run(self, claimed: ClaimedJob, slot: Slot, child_cache: IdleChildCache) -> None:
         """Run the attempt and record its outcome. An error in the worker is an outcome, too."""
         lease = claimed.lease
-        attempt = _AttemptContext(claimed, slot, self._resources, reusable_child)
+        attempt = _AttemptContext(claimed, slot, self._resources, child_cache)
         with structlog.contextvars.bound_contextvars(
             job_id=str(lease.job_id), attempt=lease.attempt
         ):
@@ -116,8 +113,8 @@ class JobRunner:
             return
         check_free_space(self._settings, host=socket.gethostname())
         self._pin_runtime(attempt)
-        self._check_store(attempt)
         with attempt.recorder.renewing_lease():
+            self._resources.store.check()  # cached: in object storage, each check is a paid request
             local_inputs = inputs.resolve_inputs(
                 self._resources.database,
                 attempt.claimed,
@@ -136,7 +133,7 @@ class JobRunner:
     ) -> None:
         claimed, attempt_dir = attempt.claimed, attempt.attempt_dir
         if result.stop_reason is StopReason.FENCED:
-            raise LeaseLost()
+            raise LeaseLost
         if result.exit_status.code == 0:
             with attempt.recorder.renewing_lease():
                 finalize.publish(self._resources, claimed, attempt_dir.out, local_inputs)
@@ -167,7 +164,7 @@ class JobRunner:
             checkpoint, resume_from = attempt.checkpoint_sync.fetch(checkpoint)
             attempt.recorder.start_at(checkpoint)
             child_task = attempt.child_task(resume_from)
-            child = attempt.reusable_child.acquire(child_task)
+            child = attempt.child_cache.acquire(child_task)
             supervisor = Supervisor(
                 child,
                 attempt.recorder,
@@ -178,7 +175,7 @@ class JobRunner:
             )
             result = supervisor.run()
             if supervisor.reusable:
-                attempt.reusable_child.release(child, child_task)
+                attempt.child_cache.release(child, child_task)
             checkpoint_refused = (
                 result.failure is not None and result.failure.code in UNUSABLE_CHECKPOINT_CODES
             )
@@ -188,7 +185,7 @@ class JobRunner:
             checkpoint = attempt.checkpoint_sync.reject(checkpoint, result.failure.message)
 
     def _check_store(self, attempt: "_AttemptContext") -> None:
-        """Raise the store's error if it is unreachable: it holds the inputs and the results."""
+        """Raise the store's error if it is unreachable now, and so may have caused a failure."""
         with attempt.recorder.renewing_lease():
             self._resources.store.now()
 
@@ -198,16 +195,15 @@ class JobRunner:
         runtime = claimed.spec.get("runtime", {})
         pinned = {
             **runtime,
-            "threads": runtime.get("threads") or max(1, available_cores() // self._settings.slots),
+            "threads": runtime.get("threads")
+            or max(1, available_cores() // self._settings.concurrency),
             "device": "cuda" if attempt.slot.device_class is DeviceClass.GPU else "cpu",
         }
         if pinned == runtime:
             return
         spec = {**claimed.spec, "runtime": pinned}
         with self._resources.database.write() as session:
-            if not leases.store_resolved_spec(session, claimed.lease, spec):
-                raise LeaseLost()
-            session.commit()
+            leases.store_resolved_spec(session, claimed.lease, spec)
         attempt.claimed = dataclasses.replace(claimed, spec=spec)
 
 
@@ -215,11 +211,11 @@ class _AttemptContext:
     """The state of one attempt while it runs."""
 
     def __init__(
-        self, claimed: ClaimedJob, slot: Slot, resources: Resources, reusable_child: ReusableChild
+        self, claimed: ClaimedJob, slot: Slot, resources: Resources, child_cache: IdleChildCache
     ) -> None:
         self.claimed = claimed
         self.slot = slot
-        self.reusable_child = reusable_child
+        self.child_cache = child_cache
         self._settings = resources.settings
         self.attempt_dir = workdir.attempt_dir(
             self._settings, claimed.lease.job_id, claimed.lease.attempt
@@ -228,7 +224,7 @@ class _AttemptContext:
         self.recorder = Recorder(
             resources.database,
             claimed.lease,
-            heartbeat_seconds=self._settings.beat_seconds,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
             delete_artifact=resources.store.delete_best_effort,
         )
         self.recorder.start_at(claimed.checkpoint)
@@ -238,7 +234,7 @@ class _AttemptContext:
 
     def seconds_left(self) -> float:
         """Return how much of the job's time limit is left, over all of its attempts."""
-        limit = self.claimed.time_limit_seconds or self._settings.run_seconds
+        limit = self.claimed.time_limit_seconds or self._settings.time_limit_seconds
         if limit is None:
             return float("inf")
         return limit - self.claimed.running_seconds - (time.monotonic() - self._started_at)
@@ -253,7 +249,7 @@ class _AttemptContext:
             device=self.slot.device,
             lock_fd=self.slot.lock_fd,
             from_hub=inputs.needs_hub(self.claimed.spec),
-            reusable=ReusableChild.can_share(self.claimed),
+            reusable=IdleChildCache.can_share(self.claimed),
         )
 
 

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from threading import Event as Flag
 from typing import TypeVar
 
 import structlog
@@ -11,13 +12,16 @@ from pydantic import ValidationError
 
 from app import logging
 from app.database import migrations
+from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
 from app.resources import Resources, open_resources
+from app.retention import service as retention
 from app.settings import Settings
 from app.storage.data_dir import make_process_private
 from worker import process_identity, workdir
+from worker.db_retry import first_line
 from worker.devices import Device, SlotPool, select_devices
-from worker.garbage_collector import GarbageCollector
+from worker.failures import is_disk_error
 from worker.host_health import HostHealth
 from worker.poller import Poller
 from worker.reconciler import Reconciler
@@ -25,6 +29,8 @@ from worker.run_job import JobRunner
 
 FINAL_WRITE_SECONDS = 30.0  # for the last transactions, after the stop grace of the trainings
 DEREGISTER_SECONDS = 5.0  # to remove the worker's own row
+FIRST_COLLECTION_SECONDS = 60.0  # until the first garbage collection, after the worker has started
+COLLECTION_INTERVAL_SECONDS = 3600.0  # between two of them
 EX_CONFIG = 78  # exit status from sysexits.h
 
 Opened = TypeVar("Opened")
@@ -38,17 +44,17 @@ class WorkerService:
     def __init__(self, resources: Resources, devices: Sequence[Device]) -> None:
         settings = resources.settings
         self._resources = resources
-        self._owner = process_identity.current_owner()
+        self._identity = process_identity.current_worker()
         self._draining = threading.Event()
         self._drain_requests = SimpleQueue[None]()
         self._slots = SlotPool(
-            devices, cpu_count=settings.slots, lock_dir=settings.work_dir / "devices"
+            devices, cpu_slots=settings.concurrency, lock_dir=settings.work_dir / "devices"
         )
         host_health = HostHealth(resources)
         device_names = self._slots.device_names()
         self._reconciler = Reconciler(
             resources,
-            self._owner,
+            self._identity,
             draining=self._draining,
             devices=device_names,
             host_health=host_health,
@@ -58,7 +64,7 @@ class WorkerService:
         runner = JobRunner(resources, draining=self._draining, host_health=host_health)
         self._poller = Poller(
             resources,
-            self._owner,
+            self._identity,
             runner,
             self._slots,
             draining=self._draining,
@@ -71,7 +77,7 @@ class WorkerService:
         self._reconciler_thread.start()
         for target in (self._poller.run, self._garbage_collector.run, self._drain_on_request):
             _daemon_thread(target).start()
-        log.info("worker ready", worker=self._owner.id, devices=self._slots.device_names())
+        log.info("worker ready", worker=self._identity.id, devices=self._slots.device_names())
 
     def wake(self) -> None:
         """Poll for a job now."""
@@ -84,7 +90,7 @@ class WorkerService:
         """
         self._drain_requests.put(None)  # `SimpleQueue.put` is reentrant
 
-    def wait(self) -> bool:
+    def drain_and_wait(self) -> bool:
         """Drain and wait. Return whether every job was requeued in time."""
         self.drain()
         grace = self._resources.settings.stop_grace_seconds
@@ -105,6 +111,33 @@ class WorkerService:
         log.info("draining")
         self._draining.set()
         self._poller.wake()
+
+
+class GarbageCollector:
+    """Runs garbage collection every hour, in a thread of its own: in a large bucket it takes long.
+
+    It is safe to interrupt by ending the process.
+    """
+
+    def __init__(self, resources: Resources, *, draining: Flag) -> None:
+        self._resources = resources
+        self._draining = draining
+
+    def run(self) -> None:
+        """Run until the worker drains."""
+        pause = FIRST_COLLECTION_SECONDS
+        while not self._draining.wait(pause):
+            self._collect()
+            pause = COLLECTION_INTERVAL_SECONDS
+
+    def _collect(self) -> None:
+        try:
+            retention.collect_garbage(self._resources)
+        except OUTAGE_ERRORS as error:
+            log.warning("the database is unreachable", error=first_line(error))
+        except Exception as error:
+            expected = isinstance(error, AppError) or is_disk_error(error)
+            log.error("garbage collection failed", error=str(error), exc_info=not expected)
 
 
 def start_or_exit(start: Callable[[Settings], Opened]) -> Opened:

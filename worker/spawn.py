@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from app.queue.fencing import ClaimedJob
 from app.queue.transitions import ExitStatus
+from lora_core.child_protocol import EXIT_WITH_PARENT, KEEP_ALIVE, WORK_DIR
 from lora_core.events import Event, parse_event
 from worker import process_identity
 from worker.workdir import AttemptDir
@@ -29,10 +30,26 @@ CHILD_EXEC = Path(__file__).with_name("child_exec.py")
 # Environment variables that a training process may see. This is an allowlist: the database URL, the
 # pepper, and hub or cloud tokens are not on it.
 _ALLOWED_ENV = {
-    *("PATH", "HOME", "USER", "LANG", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH"),
-    *("LORAWORKS_CACHE", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"),
-    *("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "LORAWORKS_FAULT"),
+    "HF_DATASETS_CACHE",
+    "HF_DATASETS_OFFLINE",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HOME",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "LORAWORKS_CACHE",
+    "LORAWORKS_FAULT",
+    "PATH",
+    "PYTHONPATH",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TZ",
+    "USER",
+    "VIRTUAL_ENV",
+    "XDG_CACHE_HOME",
 }
 # Only for processes that download from the hub: a proxy URL often contains a password.
 _PROXY_ENV = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
@@ -70,7 +87,7 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
     attempt_dir = task.attempt_dir
     attempt_dir.tmp.mkdir(exist_ok=True)
     launcher = [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid())]
-    flags = ["--lifeline", *(["--more"] if task.reusable else [])]
+    flags = [EXIT_WITH_PARENT, *([KEEP_ALIVE] if task.reusable else [])]
     with attempt_dir.log.open("ab") as stderr:
         process = subprocess.Popen(
             [*launcher, *LORA_CORE_COMMAND, task.command, *_command_arguments(task), *flags],
@@ -86,7 +103,7 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
     try:
         child.write_pid_file(attempt_dir)
     except BaseException:
-        child.wait()
+        child.kill_and_wait()
         raise
     return child
 
@@ -116,7 +133,7 @@ class ChildProcess:
         if self._process.stdin is None or self._has_exited():
             return False
         self.write_pid_file(task.attempt_dir)
-        line = json.dumps([*_command_arguments(task), "--place", str(task.attempt_dir.path)])
+        line = json.dumps([*_command_arguments(task), WORK_DIR, str(task.attempt_dir.path)])
         try:
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
@@ -141,7 +158,7 @@ class ChildProcess:
         """Send SIGTERM to the process alone: it stops its own children."""
         self._send_signal(signal.SIGTERM)
 
-    def abort(self) -> None:
+    def abort_with_traceback(self) -> None:
         """Send SIGABRT: faulthandler writes the stack traces to the log, then the process dies."""
         self._send_signal(signal.SIGABRT)
 
@@ -151,7 +168,7 @@ class ChildProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def wait(self) -> ExitStatus:
+    def kill_and_wait(self) -> ExitStatus:
         """Kill what is left of the group and return how the process exited. Call this last."""
         self.kill()
         code = self._process.wait()
@@ -197,13 +214,18 @@ class ChildProcess:
 
 def _command_arguments(task: ChildTask) -> list[str]:
     attempt_dir = task.attempt_dir
-    return [
+    arguments = [
         str(attempt_dir.spec),
-        *("--out", str(attempt_dir.out)),
-        *("--checkpoints", str(attempt_dir.checkpoints)),
-        *("--checkpoint-seconds", str(task.checkpoint_seconds)),
-        *([] if task.resume_from is None else ["--resume", str(task.resume_from)]),
+        "--out",
+        str(attempt_dir.out),
+        "--checkpoints",
+        str(attempt_dir.checkpoints),
+        "--checkpoint-seconds",
+        str(task.checkpoint_seconds),
     ]
+    if task.resume_from is not None:
+        arguments += ["--resume", str(task.resume_from)]
+    return arguments
 
 
 def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, str]:
@@ -224,7 +246,7 @@ def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, 
     }
 
 
-class ReusableChild:
+class IdleChildCache:
     """A process that is kept for the next trial of a sweep: startup dominates a short run.
 
     It belongs to one thread, because the kernel kills it when the thread that started it ends.
@@ -235,7 +257,7 @@ class ReusableChild:
         self._child: ChildProcess | None = None
         self._reuse_key: tuple[object, ...] = ()
 
-    def __bool__(self) -> bool:
+    def has_idle_child(self) -> bool:
         """Return whether a process waits for a task."""
         return self._child is not None
 
@@ -255,9 +277,9 @@ class ReusableChild:
                 if task.reusable and task.reuse_key == self._reuse_key and child.send_task(task):
                     return child
             except BaseException:
-                child.wait()
+                child.kill_and_wait()
                 raise
-            child.wait()
+            child.kill_and_wait()
         return spawn_child(task)
 
     def release(self, child: ChildProcess, task: ChildTask) -> None:
@@ -269,5 +291,5 @@ class ReusableChild:
     def close(self) -> None:
         """Stop the waiting process."""
         if self._child is not None:
-            self._child.wait()
+            self._child.kill_and_wait()
             self._child = None

@@ -90,7 +90,7 @@ class Supervisor:
             if self._stop_reason is not StopReason.FENCED:
                 self._recorder.flush()
         except BaseException:
-            self._child.wait()  # do not leave it running unsupervised
+            self._child.kill_and_wait()  # do not leave it running unsupervised
             raise
         stop_reason = StopReason.FENCED if self._recorder.fenced else self._stop_reason
         oom_killed = host_health.oom_kill_count() > kills_before
@@ -101,7 +101,7 @@ class Supervisor:
 
     def _exit_status(self) -> ExitStatus:
         """Return how the process exited. A finished task counts as exit code 0."""
-        exit_status = ExitStatus(code=0) if self.reusable else self._child.wait()
+        exit_status = ExitStatus(code=0) if self.reusable else self._child.kill_and_wait()
         return ExitStatus(code=0) if self._task_finished else exit_status
 
     def _watch(self) -> None:
@@ -148,7 +148,7 @@ class Supervisor:
             self._child.terminate()
             self._set_stop_reason(StopReason.TIME_LIMIT, within=self._settings.stop_grace_seconds)
         elif time.monotonic() - self._last_event_at > self._settings.stall_seconds:
-            self._child.abort()
+            self._child.abort_with_traceback()
             self._set_stop_reason(StopReason.STALL, within=ABORT_SECONDS)
 
     def _set_stop_reason(self, stop_reason: StopReason, *, within: float) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hmac import compare_digest
 from uuid import UUID
@@ -22,7 +22,7 @@ from app.auth import repository, service
 from app.auth.errors import KeyExpired, KeyNotRecognized, KeyRevoked, SessionEnded, SessionNotFound
 from app.auth.secrets import Token
 from app.auth.tables import ApiKey, BrowserSession
-from app.database.clock import read_clock
+from app.database.base import read_clock
 from app.database.engines import Database
 from app.database.single_flight import SingleFlight
 from app.errors import Unauthorized
@@ -150,7 +150,7 @@ class ApiKeyCache:
         key = session.get(ApiKey, key_id)
         if key is None or not compare_digest(key.secret_hmac or "", digest):
             raise KeyNotRecognized()
-        return self._check_usable(key, read_clock(session))
+        return self._to_caller(key, read_clock(session))
 
     def _read_session(self, session: Session, id_: UUID, digest: str) -> tuple[Caller, float]:
         row = session.get(BrowserSession, id_)
@@ -160,11 +160,11 @@ class ApiKeyCache:
         expires_in = min(row.expires_at, row.last_used_at + self._idle_seconds) - now
         if expires_in <= 0:
             raise SessionEnded()
-        caller, key_expires_in = self._check_usable(session.get_one(ApiKey, row.key_id), now)
-        return caller, min(expires_in, key_expires_in)
+        caller, key_expires_in = self._to_caller(session.get_one(ApiKey, row.key_id), now)
+        return replace(caller, signed_in=True), min(expires_in, key_expires_in)
 
     @staticmethod
-    def _check_usable(key: ApiKey, now: float) -> tuple[Caller, float]:
+    def _to_caller(key: ApiKey, now: float) -> tuple[Caller, float]:
         """Return the caller, and the seconds until the key expires."""
         if key.revoked_at is not None:
             raise KeyRevoked(name=key.name)
@@ -201,6 +201,5 @@ class ApiKeyCache:
         try:
             with self._database.write() as session:
                 record_use(session, id_)
-                session.commit()
         except SQLAlchemyError:
-            log.warning("key_use_not_noted", id=str(id_))
+            log.warning("key_use_not_recorded", id=str(id_))

@@ -19,11 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.auth import secrets
 from app.auth.api_key_cache import ApiKeyCache
 from app.auth.errors import CsrfTokenMissing, KeyMalformed, KeyMissing, ScopeMissing
-from app.auth.scopes import ALL_SCOPES
-from app.auth.scopes import Scope as KeyScope
-from app.auth.tables import LOCAL_KEY_ID
+from app.auth.tables import ALL_SCOPES, LOCAL_KEY_ID
+from app.auth.tables import Scope as KeyScope
 from app.errors import Unauthorized
-from app.http.dependencies import Caller
+from app.http.dependencies import Caller, get_app_state, get_caller
 
 SESSION_COOKIE = "loraworks_session"  # HttpOnly: no script can read it
 SECURE_SESSION_COOKIE = f"__Host-{SESSION_COOKIE}"  # no other host and no plain HTTP can set it
@@ -63,10 +62,10 @@ async def authenticate(request: HTTPConnection) -> Caller:
 
     Raises subclasses of `Unauthorized`.
     """
-    cache: ApiKeyCache = request.app.state.api_key_cache
+    cache = get_app_state(request.app).api_key_cache
     headers = request.headers.getlist("authorization")
     if not headers:
-        return await cache.authenticate_session(_authenticated_session(request, cache))
+        return await cache.authenticate_session(_csrf_checked_session(request, cache))
     scheme, _, text = headers[0].strip().partition(" ")
     if len(headers) > 1 or scheme.lower() != "bearer":
         raise KeyMalformed(problem="but the header has a different form")
@@ -79,7 +78,7 @@ def session_token(request: HTTPConnection) -> secrets.Token | None:
     return secrets.parse_session(cookie) if cookie else None
 
 
-def _authenticated_session(request: HTTPConnection, cache: ApiKeyCache) -> secrets.Token:
+def _csrf_checked_session(request: HTTPConnection, cache: ApiKeyCache) -> secrets.Token:
     """Return the browser's session, after checking its CSRF token unless the request only reads.
 
     Cookies ignore ports: the browser sends this cookie to every service on the same host name, and
@@ -96,7 +95,6 @@ def _authenticated_session(request: HTTPConnection, cache: ApiKeyCache) -> secre
         sent_token.encode(), cache.csrf_token(session).encode()
     ):
         raise CsrfTokenMissing()
-    request.state.signed_in = True
     return session
 
 
@@ -105,7 +103,7 @@ async def is_still_authenticated(request: Request) -> bool:
 
     Cheap enough to call often: most calls use the cache.
     """
-    if request.state.caller is LOCAL_CALLER:
+    if get_caller(request.scope) is LOCAL_CALLER:
         return True
     try:
         await authenticate(request)
@@ -118,11 +116,11 @@ async def _check_scopes(
     needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER_SCHEME)
 ) -> None:
     for scope in needed.scopes:
-        check_scope(request.state.caller, scope)
+        check_scope(get_caller(request.scope), scope)
 
 
 def check_scope(caller: Caller, scope: str) -> None:
-    """Check a scope that depends on the request body. Raises `ScopeMissing`."""
+    """Raise `ScopeMissing` unless the API key of the caller has this scope."""
     if scope not in caller.scopes:
         raise ScopeMissing(name=caller.name, scope=scope)
 

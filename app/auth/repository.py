@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.errors import KeyNotFound
 from app.auth.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
-from app.database.clock import now
+from app.database.base import now
 
 
 def get_key(session: Session, key_id: UUID) -> ApiKey:

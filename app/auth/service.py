@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -10,11 +11,9 @@ from sqlalchemy.orm import Session
 from app import logging
 from app.auth import repository, secrets
 from app.auth.errors import KeyNameInvalid, LocalKeyNotRevocable, SessionNotFound, UnknownScope
-from app.auth.scopes import ALL_SCOPES
-from app.auth.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
-from app.database.base import new_id
-from app.database.clock import read_clock
-from app.database.engines import acquire_transaction_lock
+from app.auth.tables import ALL_SCOPES, LOCAL_KEY_ID, ApiKey, BrowserSession
+from app.database.base import new_id, read_clock
+from app.database.engines import acquire_transaction_lock, after_commit
 
 MAX_NAME_LENGTH = 64  # characters
 
@@ -42,10 +41,7 @@ def create_key(
 
     Raises `KeyNameInvalid`, `UnknownScope`.
     """
-    created = _insert_key(session, pepper=pepper, name=name, scopes=scopes, days=days)
-    session.commit()
-    _audit("key_created", created.key)
-    return created
+    return _insert_key(session, pepper=pepper, name=name, scopes=scopes, days=days)
 
 
 def revoke_key(session: Session, *, key_id: UUID) -> ApiKey:
@@ -58,9 +54,8 @@ def revoke_key(session: Session, *, key_id: UUID) -> ApiKey:
     key = repository.get_key(session, key_id)
     repository.revoke_key(session, key_id)
     repository.delete_sessions(session, key_id)
-    session.commit()
     session.refresh(key)
-    _audit("key_revoked", key)
+    _audit(session, "key_revoked", key)
     return key
 
 
@@ -78,8 +73,10 @@ def start_session(
             expires_at=read_clock(session) + seconds,
         )
     )
-    session.commit()
-    logging.audit("session_started", session=str(token.id), key=str(key_id))
+    after_commit(
+        session,
+        partial(logging.audit, "session_started", session=str(token.id), key=str(key_id)),
+    )
     return token
 
 
@@ -89,10 +86,12 @@ def end_sessions(session: Session, *, id_: UUID) -> int:
     Returns the number of sessions. Raises `SessionNotFound`.
     """
     count = repository.delete_sessions(session, id_)
-    session.commit()
     if not count:
         raise SessionNotFound(session_id=id_)
-    logging.audit("sessions_ended", id=str(id_), count=count, uid=os.getuid())
+    after_commit(
+        session,
+        partial(logging.audit, "sessions_ended", id=str(id_), count=count, uid=os.getuid()),
+    )
     return count
 
 
@@ -104,15 +103,13 @@ def ensure_admin_key(session: Session, *, pepper: bytes) -> CreatedKey | None:
     acquire_transaction_lock(session, "admin key")
     if any("keys:admin" in key.scopes for key in repository.list_usable_keys(session)):
         return None
-    created = _insert_key(session, pepper=pepper, name="admin", scopes=ALL_SCOPES, days=None)
-    session.commit()
-    _audit("key_created", created.key)
-    return created
+    return _insert_key(session, pepper=pepper, name="admin", scopes=ALL_SCOPES, days=None)
 
 
-def _audit(action: str, key: ApiKey) -> None:
+def _audit(session: Session, action: str, key: ApiKey) -> None:
     """Log with the operating system's user: commands have no API caller."""
-    logging.audit(action, key=str(key.id), name=key.name, scopes=key.scopes, uid=os.getuid())
+    fields = {"key": str(key.id), "name": key.name, "scopes": key.scopes, "uid": os.getuid()}
+    after_commit(session, partial(logging.audit, action, **fields))
 
 
 def _insert_key(
@@ -133,4 +130,5 @@ def _insert_key(
     )
     session.add(key)
     session.flush()
+    _audit(session, "key_created", key)
     return CreatedKey(key=key, text=token.text)

@@ -1,13 +1,30 @@
-"""Tables of API keys, and of the browser sessions that were started with one."""
+"""API keys with their scopes, and the browser sessions that were started with one.
 
+Keys have scopes but own nothing: one installation serves one team.
+"""
+
+from typing import Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import JSON, Double, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.base import Base, new_id
-from app.database.clock import now
+from app.database.base import Base, new_id, now
 
+Scope = Literal[
+    "jobs:read",
+    "jobs:write",
+    "datasets:read",
+    "datasets:write",
+    "models:read",
+    "models:admin",
+    "predict",
+    "predictions:read",
+    "predictions:write",
+    "metrics:read",
+    "keys:admin",
+]
+ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)
 LOCAL_KEY_ID = UUID(int=0)  # the caller while auth is off; inserted by the first migration
 
 

@@ -21,8 +21,7 @@ from app.charts.style import (
     objective_text,
     tick_format,
 )
-from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot
-from app.sweeps.winner import WinnerSelection, select_winner
+from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest, select_winner
 
 MAX_CACHED_CHART_SETS = 8
 
@@ -301,7 +300,7 @@ MAX_LINES = 500  # more of them are one dark patch, and slow to draw
 LINE_SPREAD = 0.6  # share of a value's height that its lines spread over
 
 
-def parallel_coordinates(snapshot: SweepSnapshot, selection: WinnerSelection) -> Chart | None:
+def parallel_coordinates(snapshot: SweepSnapshot, selection: WinnerAndCheapest) -> Chart | None:
     """Show each trial as a line through the varied fields to its objective; None if none varies.
 
     The lines are a scatter plot. Plotly's own parallel coordinates need WebGL and code generated
@@ -393,7 +392,7 @@ COST_LABELS: dict[CostMeasure, str] = {
 
 
 def cost_chart(
-    snapshot: SweepSnapshot, selection: WinnerSelection, measure: CostMeasure
+    snapshot: SweepSnapshot, selection: WinnerAndCheapest, measure: CostMeasure
 ) -> Chart | None:
     """Show the objective against trainable parameters (on a log axis) or seconds.
 

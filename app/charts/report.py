@@ -19,8 +19,15 @@ from app.charts.fields import (
 )
 from app.charts.style import CHEAPEST_MARK, WINNER_MARK, mark_of, objective_label, objective_text
 from app.jobs.results.comparison import PairedComparison
-from app.sweeps.snapshot import FINAL_TRIAL_STATES, OPEN_SWEEP_STATES, SweepSnapshot, TrialSnapshot
-from app.sweeps.winner import SplitScore, WinnerSelection, select_winner
+from app.sweeps.snapshot import (
+    FINAL_TRIAL_STATES,
+    OPEN_SWEEP_STATES,
+    SplitScore,
+    SweepSnapshot,
+    TrialSnapshot,
+    WinnerAndCheapest,
+    select_winner,
+)
 
 # Tables
 
@@ -37,7 +44,9 @@ class ReportTable:
     marked: Sequence[bool]  # by row: whether it is highlighted
 
 
-def winner_table(snapshot: SweepSnapshot, selection: WinnerSelection | None) -> ReportTable | None:
+def winner_comparison_table(
+    snapshot: SweepSnapshot, selection: WinnerAndCheapest | None
+) -> ReportTable | None:
     """Return the winner side by side with the cheapest trial within noise of it."""
     if selection is None:
         return None
@@ -74,7 +83,7 @@ def trials_in_display_order(snapshot: SweepSnapshot) -> list[TrialSnapshot]:
 
 def trial_table(
     snapshot: SweepSnapshot,
-    selection: WinnerSelection | None,
+    selection: WinnerAndCheapest | None,
     trials: Sequence[TrialSnapshot] | None = None,
 ) -> ReportTable:
     """Return a row per trial; `trials` limits the rows, but the columns are always those of all."""
@@ -122,7 +131,7 @@ def trial_table(
     )
 
 
-def _mark_name(trial: TrialSnapshot, selection: WinnerSelection | None) -> str:
+def _mark_name(trial: TrialSnapshot, selection: WinnerAndCheapest | None) -> str:
     if selection is None or trial.number not in selection.within_noise:
         return ""
     return mark_of(trial, selection).name
@@ -163,12 +172,14 @@ def progress_sentence(snapshot: SweepSnapshot) -> str:
         return f"Not finished: {ended} of {len(trials)} trials have ended. Results may change."
     counts = Counter(trial.state for trial in trials)
     states = ", ".join(f"{counts[state]} {state}" for state in STATE_ORDER if counts[state])
-    partial = sum(trial.state == "succeeded" and not trial.is_complete for trial in trials)
+    partial = sum(
+        trial.state == "succeeded" and not trial.succeeded_at_full_budget for trial in trials
+    )
     suffix = f"; {partial} of those that succeeded did not run with the full budget"
     return f"{_plural(len(trials), 'trial')}: {states or 'none'}{suffix if partial else ''}."
 
 
-def findings(snapshot: SweepSnapshot, selection: WinnerSelection | None) -> list[str]:
+def findings(snapshot: SweepSnapshot, selection: WinnerAndCheapest | None) -> list[str]:
     """Describe the winner, its test results, the trials within noise and the cheapest of them."""
     if selection is None:
         return ["No trial is complete yet, so there is nothing to compare."]
@@ -193,7 +204,7 @@ def accuracy_with_interval(score: SplitScore) -> str:
 
 
 def _winner_sentence(
-    snapshot: SweepSnapshot, winner: TrialSnapshot, selection: WinnerSelection
+    snapshot: SweepSnapshot, winner: TrialSnapshot, selection: WinnerAndCheapest
 ) -> str:
     score = selection.winner_validation
     texts = f" on {_plural(score.texts, 'text')}" if score else ""
@@ -204,7 +215,7 @@ def _winner_sentence(
     )
 
 
-def _test_sentences(snapshot: SweepSnapshot, selection: WinnerSelection) -> list[str]:
+def _test_sentences(snapshot: SweepSnapshot, selection: WinnerAndCheapest) -> list[str]:
     score = selection.winner_test
     if score is None:
         return []
@@ -218,7 +229,7 @@ def _test_sentences(snapshot: SweepSnapshot, selection: WinnerSelection) -> list
     ]
 
 
-def _within_noise_sentence(selection: WinnerSelection) -> str:
+def _within_noise_sentence(selection: WinnerAndCheapest) -> str:
     others = len(selection.within_noise) - 1
     if selection.compared == 1:
         return "No other trial was evaluated on the same validation texts."
@@ -234,7 +245,7 @@ def _cheapest_sentence(
     snapshot: SweepSnapshot,
     winner: TrialSnapshot,
     cheapest: TrialSnapshot,
-    selection: WinnerSelection,
+    selection: WinnerAndCheapest,
 ) -> str:
     comparisons = (("validation", selection.validation), ("test", selection.test))
     differences = [
@@ -295,7 +306,7 @@ def render_report(snapshot: SweepSnapshot) -> str:
         running=snapshot.state in OPEN_SWEEP_STATES,
         progress=progress_sentence(snapshot),
         findings=findings(snapshot, selection),
-        winner_table=winner_table(snapshot, selection),
+        winner_comparison_table=winner_comparison_table(snapshot, selection),
         charts=charts,
         figures=[chart.figure.to_dict() for chart in charts],
         trial_table=trial_table(snapshot, selection),

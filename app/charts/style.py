@@ -10,8 +10,7 @@ from html import escape
 from typing import Any
 
 from app.charts.fields import METRIC_LABELS, format_score, setting_labels
-from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot
-from app.sweeps.winner import WinnerSelection
+from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest
 
 MAX_AXIS_LABEL_CHARACTERS = 28
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
@@ -87,7 +86,7 @@ CHEAPEST_MARK = TrialMark("cheapest within noise", "diamond", 13, 3, "#1b9e77")
 WINNER_MARK = TrialMark("winner", "star", 16, 3, "#e07b1a")
 
 
-def mark_of(trial: TrialSnapshot, selection: WinnerSelection) -> TrialMark:
+def mark_of(trial: TrialSnapshot, selection: WinnerAndCheapest) -> TrialMark:
     """Return the marker of a trial; a winner that is also the cheapest is marked as the winner."""
     if trial.number == selection.winner:
         return WINNER_MARK
@@ -97,7 +96,7 @@ def mark_of(trial: TrialSnapshot, selection: WinnerSelection) -> TrialMark:
 
 
 def group_by_mark(
-    trials: Sequence[TrialSnapshot], selection: WinnerSelection
+    trials: Sequence[TrialSnapshot], selection: WinnerAndCheapest
 ) -> Iterator[tuple[TrialMark, list[TrialSnapshot]]]:
     """Iterate over the non-empty groups of trials by marker, the winner last so it is on top."""
     for mark in (OTHER_MARK, WITHIN_NOISE_MARK, CHEAPEST_MARK, WINNER_MARK):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
+from uuid import UUID
 
 import httpx2
 
@@ -14,32 +15,29 @@ from app.cli.connection import (
     connection_errors,
     decode_json,
     drop_none,
+    parse_body,
     raise_for_status,
     resource_path,
 )
-from app.cli.responses import (
-    DatasetJson,
-    DatasetListItemJson,
-    DiagnosisJson,
-    JobEventJson,
-    JobJson,
-    JobListItemJson,
-    JobPlanJson,
-    Json,
-    LabelScoreJson,
-    MetricPointJson,
-    ModelJson,
-    ModelListItemJson,
-    ModelVersionJson,
-    PredictionRunJson,
-    SweepJson,
-    SweepListItemJson,
-    SweepPlanJson,
-    TrialJson,
+from app.cli.output import Json
+from app.datasets.schemas import DatasetListItem, DatasetView
+from app.jobs.schemas import (
+    EventView,
+    JobComparison,
+    JobListItem,
+    JobPlan,
+    JobView,
+    MisclassifiedText,
+    PointView,
+    StateView,
 )
+from app.predictions.schemas import PredictionListItem, PredictionView
+from app.registry.schemas import ModelListItem, ModelView, VersionView
+from app.serving.schemas import ExplanationView, LabelScore, ShadowView
+from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
+from lora_core.data.findings import DataReport
 
 SweepAction = Literal["pause", "stop", "resume", "retry"]
-
 
 # Timeouts in seconds.
 PROMOTE_TIMEOUT = 120  # the service loads and tries the model before it moves the alias
@@ -48,22 +46,34 @@ CHECK_TIMEOUT = 300  # a check may wait for others
 STREAM_TIMEOUT = 45  # the stream pings every 15 s; after three missed pings it is considered lost
 
 
+STREAM_BODIES: dict[str, type[PointView | EventView | StateView | JobView]] = {
+    "metric": PointView,
+    "event": EventView,
+    "state": StateView,
+    "end": JobView,
+}
+
+
 @dataclass(frozen=True)
 class StreamMessage:
-    """A server-sent event of a job's stream: `metric`, `event`, `state` or `end`."""
+    """A server-sent event of a job's stream."""
 
     event: str
     id: str
-    data: Json
+    body: PointView | EventView | StateView | JobView
 
 
 @dataclass(frozen=True)
 class LabeledPredictions:
     """Labels with scores for each text, and the model version that predicted them."""
 
-    labels: list[list[LabelScoreJson]]
+    labels: list[list[LabelScore]]
     version: str | None
     truncated: int
+
+
+class _CheckedDataset(DatasetView):
+    diagnosis: DataReport
 
 
 class Client(Connection):
@@ -71,64 +81,54 @@ class Client(Connection):
 
     # -- jobs ---------------------------------------------------------------------------------
 
-    def submit_job(self, body: Json) -> JobJson:
-        job: JobJson = self.post_idempotent("/v1/jobs", json=body)
-        return job
+    def create_job(self, body: Json) -> JobView:
+        return self.create(JobView, "/v1/jobs", json=body)
 
-    def plan_job(self, body: Json) -> JobPlanJson:
-        plan: JobPlanJson = self.request_json(
-            "POST", "/v1/jobs", json=body, params={"dry_run": "true"}
-        )
-        return plan
+    def plan_job(self, body: Json) -> JobPlan:
+        return self.fetch(JobPlan, "POST", "/v1/jobs", json=body, params={"dry_run": "true"})
 
-    def get_job(self, job_id: str) -> JobJson:
-        job: JobJson = self.request_json("GET", resource_path("jobs", job_id))
-        return job
+    def get_job(self, job_id: str) -> JobView:
+        return self.fetch(JobView, "GET", resource_path("jobs", job_id))
 
-    def list_jobs(self, limit: int, **filters: str | None) -> list[JobListItemJson]:
-        return list(self.iterate_pages("/v1/jobs", limit, **filters))
+    def list_jobs(self, limit: int, **filters: str | None) -> list[JobListItem]:
+        return self.fetch_pages(JobListItem, "/v1/jobs", limit, **filters)
 
-    def update_job(self, job_id: str, changes: Json) -> JobJson:
-        job: JobJson = self.request_json("PATCH", resource_path("jobs", job_id), json=changes)
-        return job
+    def update_job(self, job_id: str, changes: Json) -> JobView:
+        return self.fetch(JobView, "PATCH", resource_path("jobs", job_id), json=changes)
 
-    def list_misclassified(self, job_id: str, limit: int, split: str) -> list[Json]:
+    def list_misclassified(self, job_id: str, limit: int, split: str) -> list[MisclassifiedText]:
         """Return misclassified texts, the most confident first."""
-        path = f"{resource_path('jobs', job_id)}/mistakes"
-        result: list[Json] = self.request_json("GET", path, params={"split": split, "limit": limit})
-        return result
+        path = f"{resource_path('jobs', job_id)}/misclassified"
+        return self.fetch(
+            list[MisclassifiedText], "GET", path, params={"split": split, "limit": limit}
+        )
 
     def download_misclassified(self, job_id: str, split: str, format: str) -> ByteStream:
         """Stream all misclassified texts as a file."""
-        path = f"{resource_path('jobs', job_id)}/mistakes/download"
+        path = f"{resource_path('jobs', job_id)}/misclassified/download"
         return self.stream_bytes(path, split=split, format=format)
 
-    def cancel_job(self, job_id: str) -> JobJson:
-        job: JobJson = self.request_json("POST", f"{resource_path('jobs', job_id)}/cancel")
-        return job
+    def cancel_job(self, job_id: str) -> JobView:
+        return self.fetch(JobView, "POST", f"{resource_path('jobs', job_id)}/cancel")
 
-    def retry_job(self, job_id: str) -> JobJson:
-        job: JobJson = self.post_idempotent(f"{resource_path('jobs', job_id)}/retry")
-        return job
+    def retry_job(self, job_id: str) -> JobView:
+        return self.create(JobView, f"{resource_path('jobs', job_id)}/retry")
 
     def delete_job(self, job_id: str) -> None:
         self.request("DELETE", resource_path("jobs", job_id))
 
-    def compare_jobs(self, job_ids: list[str]) -> Json:
-        result: Json = self.request_json("GET", "/v1/jobs/compare", params={"job": job_ids})
-        return result
+    def compare_jobs(self, job_ids: list[str]) -> JobComparison:
+        return self.fetch(JobComparison, "GET", "/v1/jobs/compare", params={"job": job_ids})
 
-    def list_metric_points(
-        self, job_id: str, limit: int, **filters: str | None
-    ) -> list[MetricPointJson]:
-        return list(
-            self.iterate_pages(f"{resource_path('jobs', job_id)}/metrics", limit, **filters)
+    def list_metric_points(self, job_id: str, limit: int, **filters: str | None) -> list[PointView]:
+        return self.fetch_pages(
+            PointView, f"{resource_path('jobs', job_id)}/metrics", limit, **filters
         )
 
-    def list_job_events(self, job_id: str, limit: int) -> list[JobEventJson]:
-        return list(self.iterate_pages(f"{resource_path('jobs', job_id)}/events", limit))
+    def list_job_events(self, job_id: str, limit: int) -> list[EventView]:
+        return self.fetch_pages(EventView, f"{resource_path('jobs', job_id)}/events", limit)
 
-    def stream_job(self, job_id: str, after: str | None = None) -> Iterator[StreamMessage]:
+    def stream_job(self, job_id: str | UUID, after: str | None = None) -> Iterator[StreamMessage]:
         """Yield messages after the id `after`, until the job or the connection ends."""
         headers = {"Last-Event-ID": after} if after else None
         timeout = httpx2.Timeout(STREAM_TIMEOUT, connect=5)
@@ -139,91 +139,83 @@ class Client(Connection):
         ):
             raise_for_status(source.response)
             for message in source:
-                data = message.json()
-                yield StreamMessage(
-                    message.event, message.id, data if isinstance(data, dict) else {}
-                )
+                if body_type := STREAM_BODIES.get(message.event):
+                    body = parse_body(body_type, message.json())
+                    yield StreamMessage(message.event, message.id, body)
 
-    def download_artifact(self, artifact_id: str) -> ByteStream:
+    def download_artifact(self, artifact_id: UUID) -> ByteStream:
         """Stream the artifact as a tar file."""
         return self.stream_bytes(f"{resource_path('artifacts', artifact_id)}/archive")
 
     # -- datasets ----------------------------------------------------------------------------
 
-    def upload_dataset(self, file: Path, **fields: str | None) -> DatasetJson:
+    def upload_dataset(self, file: Path, **fields: str | None) -> DatasetView:
         with file.open("rb") as content:
-            dataset: DatasetJson = self.post_idempotent(
-                "/v1/datasets", data=drop_none(fields), files={"file": (file.name, content)}
+            return self.create(
+                DatasetView,
+                "/v1/datasets",
+                data=drop_none(fields),
+                files={"file": (file.name, content)},
             )
-        return dataset
 
     def download_dataset(self, ref: str) -> ByteStream:
         """Stream the file of a dataset."""
         return self.stream_bytes(f"{resource_path('datasets', ref)}/content")
 
-    def list_datasets(self, limit: int) -> list[DatasetListItemJson]:
-        return list(self.iterate_pages("/v1/datasets", limit))
+    def list_datasets(self, limit: int) -> list[DatasetListItem]:
+        return self.fetch_pages(DatasetListItem, "/v1/datasets", limit)
 
-    def get_dataset(self, ref: str) -> DatasetJson:
-        dataset: DatasetJson = self.request_json("GET", resource_path("datasets", ref))
-        return dataset
+    def get_dataset(self, ref: str) -> DatasetView:
+        return self.fetch(DatasetView, "GET", resource_path("datasets", ref))
 
-    def check_dataset(self, dataset_id: str) -> DiagnosisJson:
+    def check_dataset(self, dataset_id: UUID) -> DataReport:
         """Run the data checks of a dataset again."""
         path = f"{resource_path('datasets', dataset_id)}/check"
-        diagnosis: DiagnosisJson = self.request_json("POST", path, timeout=CHECK_TIMEOUT)[
-            "diagnosis"
-        ]
-        return diagnosis
+        return self.fetch(_CheckedDataset, "POST", path, timeout=CHECK_TIMEOUT).diagnosis
 
-    def delete_dataset(self, dataset_id: str) -> None:
+    def delete_dataset(self, dataset_id: UUID) -> None:
         self.request("DELETE", resource_path("datasets", dataset_id))
 
     # -- models -------------------------------------------------------------------------------
 
-    def list_models(self, limit: int) -> list[ModelListItemJson]:
-        return list(self.iterate_pages("/v1/models", limit))
+    def list_models(self, limit: int) -> list[ModelListItem]:
+        return self.fetch_pages(ModelListItem, "/v1/models", limit)
 
-    def get_model(self, name: str) -> ModelJson:
-        model: ModelJson = self.request_json("GET", resource_path("models", name))
-        return model
+    def get_model(self, name: str) -> ModelView:
+        return self.fetch(ModelView, "GET", resource_path("models", name))
 
-    def register_version(self, name: str, job_id: str) -> Json:
-        response: Json = self.post_idempotent(
-            f"{resource_path('models', name)}/versions", json={"job_id": job_id}
+    def register_version(self, name: str, job_id: str) -> VersionView:
+        return self.create(
+            VersionView, f"{resource_path('models', name)}/versions", json={"job_id": job_id}
         )
-        return response
 
-    def import_version(self, name: str, archive: Path) -> ModelVersionJson:
+    def import_version(self, name: str, archive: Path) -> VersionView:
         """Upload an exported model. The service loads it before it responds."""
         with archive.open("rb") as content:
-            version: ModelVersionJson = self.post_idempotent(
+            return self.create(
+                VersionView,
                 f"{resource_path('models', name)}/versions/import",
                 files={"file": (archive.name, content, "application/x-tar")},
                 timeout=httpx2.Timeout(IMPORT_TIMEOUT, connect=5),
             )
-        return version
 
-    def set_alias(self, name: str, version: int, alias: str) -> Json:
+    def move_alias(self, name: str, version: int, alias: str) -> ModelView:
         path = f"{resource_path('models', name)}/aliases/{quote(alias, safe='')}"
-        response: Json = self.request_json(
-            "PUT", path, json={"version": version}, timeout=PROMOTE_TIMEOUT
+        return self.fetch(
+            ModelView, "PUT", path, json={"version": version}, timeout=PROMOTE_TIMEOUT
         )
-        return response
 
-    def remove_alias(self, name: str, alias: str) -> None:
+    def delete_alias(self, name: str, alias: str) -> None:
         self.request("DELETE", f"{resource_path('models', name)}/aliases/{quote(alias, safe='')}")
 
-    def list_shadow_comparisons(self, name: str) -> list[Json]:
+    def list_shadow_comparisons(self, name: str) -> list[ShadowView]:
         """Compare shadow versions with the versions that serve."""
-        pairs: list[Json] = self.request_json("GET", f"{resource_path('models', name)}/shadow")
-        return pairs
+        return self.fetch(list[ShadowView], "GET", f"{resource_path('models', name)}/shadow")
 
-    def roll_back_alias(self, name: str, alias: str) -> Json:
+    def roll_back_alias(self, name: str, alias: str) -> ModelView:
         """Move an alias back to its previous version."""
         path = f"{resource_path('models', name)}/aliases/{quote(alias, safe='')}/rollback"
-        response: Json = self.request_json("POST", path, timeout=PROMOTE_TIMEOUT)
-        return response
+        return self.fetch(ModelView, "POST", path, timeout=PROMOTE_TIMEOUT)
 
     def delete_model(self, name: str, version: int | None = None) -> None:
         versions = "" if version is None else f"/versions/{version}"
@@ -233,87 +225,69 @@ class Client(Connection):
         body = {"inputs": texts, "truncate": truncate, **({"model": model} if model else {})}
         response = self.request("POST", "/predict", json=body)
         return LabeledPredictions(
-            labels=decode_json(response),
+            labels=parse_body(list[list[LabelScore]], decode_json(response)),
             version=response.headers.get("X-Model-Version"),
             truncated=int(response.headers.get("X-Truncated", "0")),
         )
 
-    def explain(self, text: str, model: str) -> Json:
+    def explain(self, text: str, model: str) -> ExplanationView:
         """Return the words that drove the prediction for a text."""
-        response: Json = self.request_json(
-            "POST", f"{resource_path('models', model)}/explain", json={"inputs": text}
+        return self.fetch(
+            ExplanationView,
+            "POST",
+            f"{resource_path('models', model)}/explain",
+            json={"inputs": text},
         )
-        return response
 
     # -- prediction runs ----------------------------------------------------------------------
 
-    def submit_prediction_run(self, body: Json) -> PredictionRunJson:
-        run: PredictionRunJson = self.post_idempotent("/v1/predictions", json=body)
-        return run
+    def create_prediction_run(self, body: Json) -> PredictionView:
+        return self.create(PredictionView, "/v1/predictions", json=body)
 
-    def get_prediction_run(self, run_id: str) -> PredictionRunJson:
-        run: PredictionRunJson = self.request_json("GET", resource_path("predictions", run_id))
-        return run
+    def get_prediction_run(self, run_id: str | UUID) -> PredictionView:
+        return self.fetch(PredictionView, "GET", resource_path("predictions", run_id))
 
-    def list_prediction_runs(self, limit: int, **filters: str | None) -> list[PredictionRunJson]:
-        return list(self.iterate_pages("/v1/predictions", limit, **filters))
+    def list_prediction_runs(self, limit: int, **filters: str | None) -> list[PredictionListItem]:
+        return self.fetch_pages(PredictionListItem, "/v1/predictions", limit, **filters)
 
-    def cancel_prediction_run(self, run_id: str) -> PredictionRunJson:
-        run: PredictionRunJson = self.request_json(
-            "POST", f"{resource_path('predictions', run_id)}/cancel"
-        )
-        return run
+    def cancel_prediction_run(self, run_id: str | UUID) -> PredictionView:
+        return self.fetch(PredictionView, "POST", f"{resource_path('predictions', run_id)}/cancel")
 
-    def delete_prediction_run(self, run_id: str) -> None:
+    def delete_prediction_run(self, run_id: str | UUID) -> None:
         self.request("DELETE", resource_path("predictions", run_id))
 
-    def download_predictions(self, run_id: str, format: str) -> ByteStream:
+    def download_predictions(self, run_id: str | UUID, format: str) -> ByteStream:
         """Stream the rows with their predictions as a file."""
         return self.stream_bytes(f"{resource_path('predictions', run_id)}/results", format=format)
 
     # -- sweeps -------------------------------------------------------------------------------
 
-    def start_sweep(self, body: Json) -> SweepJson:
-        sweep: SweepJson = self.post_idempotent("/v1/sweeps", json=body)
-        return sweep
+    def create_sweep(self, body: Json) -> SweepView:
+        return self.create(SweepView, "/v1/sweeps", json=body)
 
-    def plan_sweep(self, body: Json) -> SweepPlanJson:
-        plan: SweepPlanJson = self.request_json(
-            "POST", "/v1/sweeps", json=body, params={"dry_run": "true"}
+    def plan_sweep(self, body: Json) -> SweepPlan:
+        return self.fetch(SweepPlan, "POST", "/v1/sweeps", json=body, params={"dry_run": "true"})
+
+    def get_sweep(self, sweep_id: str | UUID) -> SweepView:
+        return self.fetch(SweepView, "GET", resource_path("sweeps", sweep_id))
+
+    def list_sweeps(self, limit: int, **filters: str | None) -> list[SweepListItem]:
+        return self.fetch_pages(SweepListItem, "/v1/sweeps", limit, **filters)
+
+    def list_trials(self, sweep_id: str) -> list[TrialView]:
+        return self.fetch(list[TrialView], "GET", f"{resource_path('sweeps', sweep_id)}/trials")
+
+    def send_sweep_action(self, sweep_id: str, action: SweepAction) -> SweepView:
+        return self.fetch(SweepView, "POST", f"{resource_path('sweeps', sweep_id)}/{action}")
+
+    def extend_sweep(self, sweep_id: str, body: Json) -> SweepView:
+        return self.fetch(
+            SweepView, "POST", f"{resource_path('sweeps', sweep_id)}/extend", json=body
         )
-        return plan
 
-    def get_sweep(self, sweep_id: str) -> SweepJson:
-        sweep: SweepJson = self.request_json("GET", resource_path("sweeps", sweep_id))
-        return sweep
-
-    def list_sweeps(self, limit: int, **filters: str | None) -> list[SweepListItemJson]:
-        return list(self.iterate_pages("/v1/sweeps", limit, **filters))
-
-    def list_trials(self, sweep_id: str) -> list[TrialJson]:
-        trials: list[TrialJson] = self.request_json(
-            "GET", f"{resource_path('sweeps', sweep_id)}/cells"
-        )
-        return trials
-
-    def send_sweep_action(self, sweep_id: str, action: SweepAction) -> SweepJson:
-        sweep: SweepJson = self.request_json(
-            "POST", f"{resource_path('sweeps', sweep_id)}/{action}"
-        )
-        return sweep
-
-    def extend_sweep(self, sweep_id: str, body: Json) -> SweepJson:
-        sweep: SweepJson = self.request_json(
-            "POST", f"{resource_path('sweeps', sweep_id)}/extend", json=body
-        )
-        return sweep
-
-    def promote_trial(self, sweep_id: str, body: Json) -> JobJson:
+    def promote_trial(self, sweep_id: str, body: Json) -> JobView:
         """Start the job that creates the model of a trial."""
-        job: JobJson = self.post_idempotent(
-            f"{resource_path('sweeps', sweep_id)}/promote", json=body
-        )
-        return job
+        return self.create(JobView, f"{resource_path('sweeps', sweep_id)}/promote", json=body)
 
     def delete_sweep(self, sweep_id: str) -> None:
         self.request("DELETE", resource_path("sweeps", sweep_id))

@@ -1,22 +1,34 @@
 """One HTTP connection to the service; every failure becomes an error with an exit code."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote, urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from app.cli.errors import ConnectionLost, RequestRejected, ServiceUnreachable, UsageError
-from app.cli.responses import Json
+from app.cli.errors import (
+    ConnectionLost,
+    RequestRejected,
+    ServiceUnreachable,
+    UnexpectedResponse,
+    UsageError,
+)
+from lora_core.specs.problems import field_problems
 
 PAGE_SIZE = 100
 TIMEOUT = httpx2.Timeout(120, connect=5)  # an upload is validated before the response
 
 ByteStream = AbstractContextManager[Iterator[bytes]]
+Body = TypeVar("Body")
+
+
+class _Page(BaseModel, Generic[Body]):
+    data: list[Body]
+    next: str | int | None
 
 
 class Connection:
@@ -49,31 +61,40 @@ class Connection:
     ) -> None:
         self.http.close()
 
-    def iterate_pages(self, path: str, limit: int, **filters: str | None) -> Iterator[Any]:
-        """Yield up to `limit` items of a list, fetching page by page."""
-        after = None
-        while limit > 0:
-            params = drop_none({**filters, "limit": str(min(limit, PAGE_SIZE)), "after": after})
-            page = self.request_json("GET", path, params=params)
-            yield from page["data"]
-            limit -= len(page["data"])
-            if page["next"] is None:
-                return
-            after = str(page["next"])
+    def fetch(self, body_type: type[Body], method: str, path: str, **arguments: Any) -> Body:
+        """Send a request and return its response. Raises `UnexpectedResponse`."""
+        return parse_body(body_type, self.request_json(method, path, **arguments))
 
-    def request_json(self, method: str, path: str, **arguments: Any) -> Any:
-        return decode_json(self.request(method, path, **arguments))
-
-    def post_idempotent(self, path: str, **arguments: Any) -> Any:
+    def create(self, body_type: type[Body], path: str, **arguments: Any) -> Body:
         """Create something with POST, and retry once if the connection is lost.
 
         Both requests have the same idempotency key, so nothing is created twice.
         """
         headers = {"Idempotency-Key": str(uuid4())}
         try:
-            return self.request_json("POST", path, headers=headers, **arguments)
+            return self.fetch(body_type, "POST", path, headers=headers, **arguments)
         except ConnectionLost:
-            return self.request_json("POST", path, headers=headers, **arguments)
+            return self.fetch(body_type, "POST", path, headers=headers, **arguments)
+
+    def fetch_pages(
+        self, item_type: type[Body], path: str, limit: int, **filters: str | None
+    ) -> list[Body]:
+        """Return up to `limit` items of a list, fetched page by page."""
+        page_type: type[_Page[Body]] = _Page[item_type]  # type: ignore[valid-type]
+        items: list[Body] = []
+        after = None
+        while len(items) < limit:
+            size = min(limit - len(items), PAGE_SIZE)
+            params = drop_none({**filters, "limit": str(size), "after": after})
+            page = self.fetch(page_type, "GET", path, params=params)
+            items += page.data
+            if page.next is None:
+                break
+            after = str(page.next)
+        return items
+
+    def request_json(self, method: str, path: str, **arguments: Any) -> Any:
+        return decode_json(self.request(method, path, **arguments))
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         with connection_errors(self.url):
@@ -89,9 +110,9 @@ class Connection:
             yield response.iter_bytes()
 
 
-def resource_path(collection: str, name: str) -> str:
+def resource_path(collection: str, name: str | UUID) -> str:
     """Return the URL path of one resource. The name is escaped, so it cannot be a path."""
-    return f"/v1/{collection}/{quote(name, safe='')}"
+    return f"/v1/{collection}/{quote(str(name), safe='')}"
 
 
 def drop_none(fields: Mapping[str, str | None]) -> dict[str, str]:
@@ -125,6 +146,23 @@ def decode_json(response: httpx2.Response) -> Any:
         ) from error
 
 
+def parse_body(body_type: type[Body], body: Any) -> Body:
+    """Validate a response. Fields that only a newer service knows are ignored.
+
+    Raises `UnexpectedResponse`.
+    """
+    try:
+        return TypeAdapter(body_type).validate_python(body, extra="ignore")
+    except ValidationError as error:
+        first = field_problems(error.errors(include_url=False), None)[0]
+        problem = f"{first.at} {first.message}".strip()
+        raise UnexpectedResponse(
+            f"cannot read the response: {problem}; install the version of "
+            "loraworks that the service runs",
+            "unexpected_response",
+        ) from error
+
+
 def raise_for_status(response: httpx2.Response) -> None:
     """Raise `RequestRejected` (4xx) or `ServiceUnreachable` with the service's error message."""
     if response.is_success:
@@ -132,7 +170,7 @@ def raise_for_status(response: httpx2.Response) -> None:
     response.read()
     try:
         body = response.json()
-        problem: Json = body if isinstance(body, dict) else {}
+        problem: dict[str, Any] = body if isinstance(body, dict) else {}
     except ValueError:
         problem = {}
     reason = f"{response.status_code} {response.reason_phrase} from {response.url}"
@@ -149,26 +187,3 @@ def raise_for_status(response: httpx2.Response) -> None:
             float(retry_after) if retry_after.isdecimal() else None,
         )
     raise ServiceUnreachable(detail, code)
-
-
-OUTAGE_TIMEOUT = 60.0  # seconds without a response until polling gives up
-
-T = TypeVar("T")
-
-
-def poll(fetch: Callable[[], T], *, interval: float) -> Iterator[T]:
-    """Yield the result of `fetch` now and every `interval` seconds.
-
-    An outage of less than a minute is waited out. Raises `ServiceUnreachable` after that.
-    """
-    last_success = monotonic()
-    while True:
-        try:
-            value = fetch()
-        except ServiceUnreachable:
-            if monotonic() - last_success > OUTAGE_TIMEOUT:
-                raise
-        else:
-            last_success = monotonic()
-            yield value
-        sleep(interval)

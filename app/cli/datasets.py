@@ -1,17 +1,17 @@
 """`loraworks datasets …`"""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli import uploads
-from app.cli.client import Client
+from app.cli import files
 from app.cli.errors import UsageError
+from app.cli.files import can_prompt, prompt_columns
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import (
+    Json,
     console,
     format_percent,
     format_time,
@@ -19,21 +19,18 @@ from app.cli.output import (
     print_fields,
     print_json,
     print_line,
+    print_more_labels,
     print_table,
     strip_control_characters,
 )
-from app.cli.responses import (
-    DatasetJson,
-    DatasetListItemJson,
-    DatasetProfileJson,
-    DiagnosisJson,
-    FindingExampleJson,
-    FindingJson,
-)
-from app.cli.results import print_more_labels
-from app.cli.uploads import can_prompt, prompt_columns
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.datasets.schemas import DatasetListItem, DatasetView
+    from lora_core.data.findings import DataReport, Finding, FindingExample
+
 
 app = typer.Typer(help="Upload, list, check and delete datasets.")
 
@@ -73,7 +70,7 @@ Sheet = Annotated[
 @app.command("upload")
 @with_client
 def upload(  # noqa: PLR0913 - one parameter per option
-    client: Client,
+    client: "Client",
     file: File,
     name: Name = None,
     purpose: Purpose = None,
@@ -84,7 +81,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
     as_json: AsJson = False,
 ) -> None:
     """Upload a file. Every row is validated before a job may use it."""
-    dataset = uploads.upload(
+    dataset = files.upload(
         client,
         file,
         name=name,
@@ -99,7 +96,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
 
 @app.command("list")
 @with_client
-def list_datasets(client: Client, limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_datasets(client: "Client", limit: Limit = 100, as_json: AsJson = False) -> None:
     """List datasets, newest first."""
     datasets = client.list_datasets(limit)
     if as_json:
@@ -109,11 +106,11 @@ def list_datasets(client: Client, limit: Limit = 100, as_json: AsJson = False) -
         ["dataset", ">rows", "labels", "file", "created"],
         [
             (
-                dataset["ref"],
-                dataset["rows"],
+                dataset.ref,
+                dataset.rows,
                 _label_list(dataset),
-                dataset["filename"],
-                format_time(dataset["created_at"]),
+                dataset.filename,
+                format_time(dataset.created_at),
             )
             for dataset in datasets
         ],
@@ -123,52 +120,50 @@ def list_datasets(client: Client, limit: Limit = 100, as_json: AsJson = False) -
 
 @app.command("show")
 @with_client
-def show_dataset(client: Client, ref: Ref, as_json: AsJson = False) -> None:
+def show_dataset(client: "Client", ref: Ref, as_json: AsJson = False) -> None:
     """Show a dataset."""
     _print_dataset(client.get_dataset(ref), as_json=as_json)
 
 
 @app.command("delete")
 @with_client
-def delete(client: Client, ref: Ref) -> None:
+def delete(client: "Client", ref: Ref) -> None:
     """Delete a dataset. Rejected while an unfinished job uses it."""
     dataset = client.get_dataset(ref)
-    client.delete_dataset(dataset["id"])
-    print_line(f"Deleted {dataset['ref']}.")
+    client.delete_dataset(dataset.id)
+    print_line(f"Deleted {dataset.ref}.")
 
 
-def _label_list(dataset: DatasetListItemJson) -> str:
+def _label_list(dataset: "DatasetListItem") -> str:
     """Return the most frequent labels and the number of the others."""
-    more = dataset["label_count"] - len(dataset["labels"])
-    return ", ".join(dataset["labels"]) + (f" and {more:,} more" if more else "")
+    more = dataset.label_count - len(dataset.labels)
+    return ", ".join(dataset.labels) + (f" and {more:,} more" if more else "")
 
 
-def _print_dataset(dataset: DatasetJson, *, as_json: bool) -> None:
+def _print_dataset(dataset: "DatasetView", *, as_json: bool) -> None:
     if as_json:
         print_json(dataset)
         return
-    counts = ", ".join(
-        f"{label} {format_value(count)}" for label, count in dataset["labels"].items()
-    )
+    counts = ", ".join(f"{label} {format_value(count)}" for label, count in dataset.labels.items())
     print_fields(
         [
-            ("dataset", dataset["ref"]),
-            ("title", dataset["title"] if dataset["title"] != dataset["name"] else None),
-            ("id", dataset["id"]),
-            ("file", dataset["filename"]),
-            ("format", _read_as(dataset["profile"])),
-            ("rows", dataset["rows"]),
-            ("texts", f"column {dataset['text_column']}"),
+            ("dataset", dataset.ref),
+            ("title", dataset.title if dataset.title != dataset.name else None),
+            ("id", dataset.id),
+            ("file", dataset.filename),
+            ("format", _read_as(dataset.profile)),
+            ("rows", dataset.rows),
+            ("texts", f"column {dataset.text_column}"),
             ("labels", counts),
-            ("warnings", _profile_warnings(dataset["profile"])),
+            ("warnings", _profile_warnings(dataset.profile)),
             ("check", _check_summary(dataset)),
-            ("bytes", dataset["bytes"]),
-            ("created", format_time(dataset["created_at"])),
+            ("bytes", dataset.bytes),
+            ("created", format_time(dataset.created_at)),
         ]
     )
 
 
-def _read_as(profile: DatasetProfileJson) -> str | None:
+def _read_as(profile: Json) -> str | None:
     """Return sheet, or encoding and separator; None if the file type implies them."""
     if sheet := profile.get("sheet"):
         return f"sheet {sheet}"
@@ -178,7 +173,7 @@ def _read_as(profile: DatasetProfileJson) -> str | None:
     return f"{encoding}, cells separated by {SEPARATORS.get(separator, separator)}"
 
 
-def _profile_warnings(profile: DatasetProfileJson) -> str:
+def _profile_warnings(profile: Json) -> str:
     """Return what to check in the data before training."""
     parts = []
     if count := profile["duplicates"]:
@@ -194,16 +189,16 @@ def _profile_warnings(profile: DatasetProfileJson) -> str:
     return "; ".join(parts) or "none"
 
 
-def _check_summary(dataset: DatasetJson) -> str | None:
+def _check_summary(dataset: "DatasetView") -> str | None:
     """Return the number of errors and warnings, and the command that shows them."""
-    diagnosis = dataset["diagnosis"]
-    levels = [finding["level"] for finding in diagnosis["findings"]] if diagnosis else []
+    diagnosis = dataset.diagnosis
+    levels = [str(finding.level) for finding in diagnosis.findings] if diagnosis else []
     parts = [
         f"{levels.count(level)} {level}(s)" for level in ("error", "warning") if level in levels
     ]
     if not parts:
         return None
-    return f"{', '.join(parts)}: loraworks datasets check {dataset['ref']}"
+    return f"{', '.join(parts)}: loraworks datasets check {dataset.ref}"
 
 
 # `loraworks datasets check`
@@ -216,7 +211,7 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="Dataset (name, name:2
 
 @with_client
 def check(  # noqa: PLR0913 - one parameter per option
-    client: Client,
+    client: "Client",
     data: Data,
     purpose: Purpose = None,
     text_column: TextColumn = None,
@@ -246,13 +241,13 @@ def check(  # noqa: PLR0913 - one parameter per option
         )
     else:
         dataset = client.get_dataset(data)
-        diagnosis = dataset["diagnosis"] or client.check_dataset(dataset["id"])
+        diagnosis = dataset.diagnosis or client.check_dataset(dataset.id)
     print_json(diagnosis) if as_json else _print_diagnosis(diagnosis)
-    if any(finding["level"] == "error" for finding in diagnosis["findings"]):
+    if any(finding.level == "error" for finding in diagnosis.findings):
         raise typer.Exit(EXIT_ERRORS_FOUND)
 
 
-def _check_file(path: Path, columns: ColumnSelection) -> DiagnosisJson:
+def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
     """Check a local file. Raises the `DataError` that makes the file unusable."""
     from lora_core.data import contents
     from lora_core.data.checks import check_data
@@ -270,61 +265,58 @@ def _check_file(path: Path, columns: ColumnSelection) -> DiagnosisJson:
         from lora_core.data.learning_curve import add_learning_curve
 
         diagnosis = add_learning_curve(diagnosis, data)
-    diagnosis_json: DiagnosisJson = json.loads(diagnosis.model_dump_json())
-    return diagnosis_json
+    return diagnosis
 
 
-def _print_diagnosis(diagnosis: DiagnosisJson) -> None:
-    balance, tokens = diagnosis["balance"], diagnosis["tokens"]
+def _print_diagnosis(diagnosis: "DataReport") -> None:
+    balance, tokens = diagnosis.balance, diagnosis.tokens
     print_fields(
         [
-            ("rows", diagnosis["rows"]),
+            ("rows", diagnosis.rows),
             ("labels", balance and ", ".join(
-                f"{label} {format_percent(frequency['share'])}"
-                for label, frequency in balance["labels"].items()
+                f"{label} {format_percent(frequency.share)}"
+                for label, frequency in balance.labels.items()
             )),
-            ("baseline", balance and f"{format_percent(balance['baseline'])} by always predicting "
-                                     f"{balance['majority']}"),
-            ("tokens", tokens and f"{tokens['percentiles']['50']:,} median, "
-                                  f"{tokens['percentiles']['95']:,} 95th percentile, "
-                                  f"{tokens['percentiles']['100']:,} maximum"),
+            ("baseline", balance and f"{format_percent(balance.baseline)} by always predicting "
+                                     f"{balance.majority}"),
+            ("tokens", tokens and f"{tokens.percentiles[50]:,} median, "
+                                  f"{tokens.percentiles[95]:,} 95th percentile, "
+                                  f"{tokens.percentiles[100]:,} maximum"),
             ("longer than", tokens and ", ".join(
-                f"{length} {format_percent(share)}" for length, share in tokens["truncated"].items()
+                f"{length} {format_percent(share)}" for length, share in tokens.truncated.items()
             )),
             ("unknown tokens", tokens and
-                f"{format_percent(tokens['unknown'])} ({tokens['tokenizer']})"),
+                f"{format_percent(tokens.unknown)} ({tokens.tokenizer})"),
         ]
     )  # fmt: skip
-    for finding in diagnosis["findings"]:
+    for finding in diagnosis.findings:
         _print_finding(finding)
-    if not diagnosis["findings"]:
+    if not diagnosis.findings:
         print_line("\nNo problems found.", style="green")
-    print_more_labels(diagnosis["more_labels"])
+    print_more_labels(diagnosis.more_labels)
 
 
-def _print_finding(finding: FindingJson) -> None:
-    level = finding["level"]
+def _print_finding(finding: "Finding") -> None:
+    level = finding.level
     print_line("")
     console().print(
-        f"{level}: {strip_control_characters(finding['message'])} ({finding['code']})",
+        f"{level}: {strip_control_characters(finding.message)} ({finding.code})",
         style=LEVEL_STYLES[level],
         soft_wrap=True,
     )
-    print_line(f"  {finding['advice']}")
-    for example in finding["examples"]:
+    print_line(f"  {finding.advice}")
+    for example in finding.examples:
         print_line(f"  {_format_example(example)}")
 
 
-def _format_example(example: FindingExampleJson) -> str:
+def _format_example(example: "FindingExample") -> str:
     """Return an example such as `rows 3 (neg, train) and 17 (pos, test): A film with …`."""
-    rows = example["rows"]
+    rows = example.rows
     parts = [
-        " ".join([f"{row['row']:,}", *([f"({', '.join(details)})"] if details else [])])
+        " ".join([f"{row.row:,}", *([f"({', '.join(details)})"] if details else [])])
         for row in rows
-        if (details := [each for each in (row["label"], row["split"]) if each]) is not None
+        if (details := [each for each in (row.label, row.split) if each]) is not None
     ]
-    similarity = (
-        f", {format_percent(example['similarity'])} similar" if example["similarity"] else ""
-    )
+    similarity = f", {format_percent(example.similarity)} similar" if example.similarity else ""
     noun = "row" if len(rows) == 1 else "rows"
-    return f"{noun} {' and '.join(parts)}{similarity}: {rows[0]['text']}"
+    return f"{noun} {' and '.join(parts)}{similarity}: {rows[0].text}"

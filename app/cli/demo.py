@@ -10,21 +10,32 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from app.cli.client import Client
 from app.cli.errors import ServiceUnreachable
 from app.cli.local import last_lines
 from app.cli.models import split_ref
-from app.cli.output import format_percent, print_json_line, print_line, print_table, print_warning
-from app.cli.responses import JobJson, Json
-from app.cli.results import RESULT_COLUMNS, print_verdict, result_rows
-from app.cli.watch import failure_of, open_display, watch_job
+from app.cli.output import (
+    RESULT_COLUMNS,
+    Json,
+    format_percent,
+    print_json_line,
+    print_line,
+    print_table,
+    print_verdict,
+    print_warning,
+    result_rows,
+)
+from app.cli.watch import open_display, run_failed_error, watch_job
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.jobs.schemas import JobView
+
 
 STOP_SECONDS = 90
 PR_SET_PDEATHSIG = 1
@@ -32,12 +43,12 @@ COMMAND = (sys.executable, "-P", "-m", "app.cli.main", "up", "--port", "0", "--j
 
 
 @contextmanager
-def temporary_service(directory: Path, *, slots: int = 1) -> Iterator[str]:
+def temporary_service(directory: Path, *, concurrency: int = 1) -> Iterator[str]:
     """Run a service during the block and yield its URL.
 
     It listens on a free port, has a fresh database, and ignores the settings of the environment.
-    `slots`: concurrent trainings on the CPU, which share its cores. The service is stopped at the
-    end in any case, even when this process is killed. Raises `ServiceUnreachable`.
+    `concurrency`: concurrent trainings on the CPU, which share its cores. The service is stopped at
+    the end in any case, even when this process is killed. Raises `ServiceUnreachable`.
     """
     log = directory / "service.log"
     with (
@@ -46,7 +57,7 @@ def temporary_service(directory: Path, *, slots: int = 1) -> Iterator[str]:
             [*COMMAND, "--data-dir", str(directory / "data")],
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=default_environment() | {"LORAWORKS_SLOTS": str(slots)},
+            env=default_environment() | {"LORAWORKS_CONCURRENCY": str(concurrency)},
             start_new_session=True,  # Ctrl-C reaches only this process, which stops the service
             preexec_fn=_stop_with_parent,
         ) as service,
@@ -118,6 +129,8 @@ def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
 
     The last line of output is one JSON object. Nothing keeps running.
     """
+    from app.cli.client import Client
+
     signal.signal(signal.SIGTERM, _on_sigterm)
     started = time.monotonic()
     reviews = [review, SAMPLE_REVIEWS[0]] if review.strip() else SAMPLE_REVIEWS
@@ -130,7 +143,8 @@ def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
             promote_best(client, jobs)
             answer = client.predict(reviews, None, truncate=True)
     predictions = [
-        {"text": text, **scores[0]} for text, scores in zip(reviews, answer.labels, strict=True)
+        {"text": text, **scores[0].model_dump()}
+        for text, scores in zip(reviews, answer.labels, strict=True)
     ]
     print_comparison(jobs, predictions, answer.version or MODEL)
     print_json_line(
@@ -145,13 +159,13 @@ def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
     )
 
 
-def train_all(client: Client, data: str) -> dict[str, JobJson]:
+def train_all(client: "Client", data: str) -> dict[str, "JobView"]:
     """Submit a job for each method on the same split, and follow each to its end.
 
     Raises `RunFailed` if one does not succeed.
     """
     submitted = {
-        method: client.submit_job(
+        method: client.create_job(
             {
                 "name": f"{method} on {data}",
                 "method": {"type": method},
@@ -165,33 +179,33 @@ def train_all(client: Client, data: str) -> dict[str, JobJson]:
     finished_jobs = {}
     for method, job in submitted.items():
         finished_jobs[method] = watch_job(client, job, open_display())
-        if finished_jobs[method]["state"] != "succeeded":
-            raise failure_of(finished_jobs[method])
+        if finished_jobs[method].state != "succeeded":
+            raise run_failed_error(finished_jobs[method])
     return finished_jobs
 
 
-def promote_best(client: Client, jobs: dict[str, JobJson]) -> None:
+def promote_best(client: "Client", jobs: dict[str, "JobView"]) -> None:
     """Promote the model with the best validation score. Test metrics play no role."""
     scores, best = validation_scores(jobs), best_method(jobs)
     ref = str(_summary(jobs[best])["model_version"])
     name, number = split_ref(ref)
-    client.set_alias(name, number or 1, "production")
+    client.move_alias(name, number or 1, "production")
     scores_text = ", ".join(f"{method} {format_percent(score)}" for method, score in scores.items())
     print_line(f"Promoted {ref} ({best}). Macro F1 on validation: {scores_text}.")
 
 
-def validation_scores(jobs: dict[str, JobJson]) -> dict[str, float]:
+def validation_scores(jobs: dict[str, "JobView"]) -> dict[str, float]:
     """Return the macro F1 of each method on the validation split."""
     return {method: _summary(job)["validation"]["macro_f1"] for method, job in jobs.items()}
 
 
-def best_method(jobs: dict[str, JobJson]) -> str:
+def best_method(jobs: dict[str, "JobView"]) -> str:
     """Return the method with the best validation score."""
     scores = validation_scores(jobs)
     return max(scores, key=lambda method: scores[method])
 
 
-def print_comparison(jobs: dict[str, JobJson], predictions: list[Json], version: str) -> None:
+def print_comparison(jobs: dict[str, "JobView"], predictions: list[Json], version: str) -> None:
     """Print a row per method, the verdict on the best one, and its predictions."""
     rows = [result_rows(method, _summary(job))[0] for method, job in jobs.items()]
     print_line("")
@@ -210,10 +224,10 @@ def print_comparison(jobs: dict[str, JobJson], predictions: list[Json], version:
     )
 
 
-def summary_for_scripts(jobs: dict[str, JobJson], predictions: list[Json]) -> Json:
+def summary_for_scripts(jobs: dict[str, "JobView"], predictions: list[Json]) -> Json:
     """Return the results as JSON. Accuracies are fractions."""
     return {
-        "jobs": [job["id"] for job in jobs.values()],
+        "jobs": [str(job.id) for job in jobs.values()],
         **{
             f"{name}_test_accuracy": _summary(job)["test"]["accuracy"] for name, job in jobs.items()
         },
@@ -222,15 +236,12 @@ def summary_for_scripts(jobs: dict[str, JobJson], predictions: list[Json]) -> Js
     }
 
 
-def _summary(job: JobJson) -> Json:
-    return job["summary"] or {}
+def _summary(job: "JobView") -> Json:
+    return job.summary or {}
 
 
-def _run_seconds(job: JobJson) -> float:
-    started, finished = (
-        datetime.fromisoformat(at) for at in (job["started_at"] or "", job["finished_at"] or "")
-    )
-    return round((finished - started).total_seconds(), 1)
+def _run_seconds(job: "JobView") -> float:
+    return round((job.finished_at or 0) - (job.started_at or 0), 1)
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:

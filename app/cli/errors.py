@@ -4,8 +4,9 @@ CliError
 ├── RunFailed            1  the job, prediction run or sweep failed
 ├── UsageError           2  invalid usage, file or setting
 ├── RequestRejected      3  the service rejected the request (4xx)
-└── ServiceUnreachable   4  the service did not respond, or failed (5xx)
-    └── ConnectionLost   4  the connection was lost before the response arrived
+├── ServiceUnreachable   4  the service did not respond, or failed (5xx)
+│   └── ConnectionLost   4  the connection was lost before the response arrived
+└── UnexpectedResponse   4  the response has another form: another version of the service
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ EXIT_CODES: dict[int, str] = {
     1: "the job, prediction run or sweep failed or was stopped; the data has errors",
     2: "invalid usage, file or setting; the port or the data directory is in use",
     3: "the service rejected the request (4xx)",
-    4: "the service is unreachable or failed (5xx)",
+    4: "the service is unreachable, failed (5xx), or sent an unexpected response",
     EXIT_INTERNAL_ERROR: "internal error",
     EXIT_INTERRUPTED: "interrupted with Ctrl-C",
 }
@@ -90,3 +91,9 @@ class ServiceUnreachable(CliError):
 
 class ConnectionLost(ServiceUnreachable):
     """The connection was lost before the response arrived; the request may have taken effect."""
+
+
+class UnexpectedResponse(CliError):
+    """The response does not have the expected form: another version of the service."""
+
+    exit_code = 4

@@ -6,15 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.client import Client, LabeledPredictions
 from app.cli.errors import RequestRejected, UsageError
 from app.cli.options import AsJson, with_client
 from app.cli.output import (
     MODEL_LOADING_MESSAGE,
+    Json,
     console,
     format_percent,
     format_value,
@@ -23,10 +23,13 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from app.cli.responses import Json, LabelScoreJson
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
 from lora_core.specs.data import SUFFIXES, DataSpec, Split, split_sheet
+
+if TYPE_CHECKING:
+    from app.cli.client import Client, LabeledPredictions
+    from app.serving.schemas import LabelScore
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class LabeledRows:
 
 
 def read_labeled_rows(
-    client: Client, data: str, columns: ColumnSelection, split: Split | None
+    client: "Client", data: str, columns: ColumnSelection, split: Split | None
 ) -> LabeledRows:
     """Return the rows that `data` denotes: a sample, a file, a hub dataset, or an uploaded one.
 
@@ -53,20 +56,20 @@ def read_labeled_rows(
     if sample or data.startswith(HUB_PREFIX) or looks_like_file(data):
         return _select_split(data, columns, split, sample=sample)
     dataset = client.get_dataset(data)
-    if dataset["label_column"] is None:
-        message = f"{dataset['ref']} has no labels: it was uploaded with purpose=predict"
+    if dataset.label_column is None:
+        message = f"{dataset.ref} has no labels: it was uploaded with purpose=predict"
         raise UsageError(message, "no_labels")
     dataset_columns = replace(
         columns,
-        text=dataset["text_column"],
-        label=dataset["label_column"],
-        split=dataset["split_column"],
+        text=dataset.text_column,
+        label=dataset.label_column,
+        split=dataset.split_column,
     )
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-        file = Path(work, Path(dataset["filename"]).name)
-        with client.download_dataset(dataset["ref"]) as chunks, file.open("xb") as opened:
+        file = Path(work, Path(dataset.filename).name)
+        with client.download_dataset(dataset.ref) as chunks, file.open("xb") as opened:
             opened.writelines(chunks)
-        source = f"{file}#{dataset['sheet']}" if dataset["sheet"] else str(file)
+        source = f"{file}#{dataset.sheet}" if dataset.sheet else str(file)
         return _select_split(source, dataset_columns, split, sample=False)
 
 
@@ -101,7 +104,7 @@ PER_CLASS_METRICS = ("precision", "recall", "f1", "support")
 
 
 def compute_metrics(
-    labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequence[LabelScoreJson]]
+    labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequence["LabelScore"]]
 ) -> Json:
     """Compute metrics for texts whose true labels are `truth`.
 
@@ -118,7 +121,7 @@ def compute_metrics(
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    predicted, names = [answer[0]["label"] for answer in answers], list(labels)
+    predicted, names = [answer[0].label for answer in answers], list(labels)
     matrix = confusion_matrix(truth, predicted, labels=names)
     per_class = precision_recall_fscore_support(truth, predicted, labels=names, zero_division=0.0)
     present = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
@@ -139,12 +142,10 @@ def compute_metrics(
     }
 
 
-def _cross_entropy(
-    truth: Sequence[str], answers: Sequence[Sequence[LabelScoreJson]]
-) -> float | None:
+def _cross_entropy(truth: Sequence[str], answers: Sequence[Sequence["LabelScore"]]) -> float | None:
     total = 0.0
     for label, answer in zip(truth, answers, strict=True):
-        probability = next(each["score"] for each in answer if each["label"] == label)
+        probability = next(each.score for each in answer if each.label == label)
         if probability <= 0:
             return None
         total -= math.log(probability)
@@ -184,14 +185,14 @@ SplitColumn = Annotated[
 class ModelOutputs:
     """The predictions of a version, in the order of the texts."""
 
-    labels: list[list[LabelScoreJson]]
+    labels: list[list["LabelScore"]]
     version: str
     truncated: int = 0
 
 
 @with_client
 def evaluate(  # noqa: PLR0913 - one parameter per option
-    client: Client,
+    client: "Client",
     model: Model,
     data: Data,
     split: SplitOption = None,
@@ -201,15 +202,15 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model version on labeled texts: accuracy, F1, loss, confusion matrix."""
-    from lora_core.data.labels import label_names
     from lora_core.data.rows import ColumnSelection
+    from lora_core.data.split import label_names
 
     labeled = read_labeled_rows(
         client, data, ColumnSelection(text_column, label_column, split_column), split
     )
     texts, truth = [row.text for row in labeled.rows], [row.label for row in labeled.rows]
     answers = _predict_all(client, model, texts, truth)
-    names = label_names([each["label"] for each in answers.labels[0]])
+    names = label_names([each.label for each in answers.labels[0]])
     report = {
         "model": answers.version,
         "data": data,
@@ -221,7 +222,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
 
 
 def _predict_all(
-    client: Client, model: str, texts: Sequence[str], truth: Sequence[str]
+    client: "Client", model: str, texts: Sequence[str], truth: Sequence[str]
 ) -> ModelOutputs:
     """Predict all texts with one version. Texts are sorted by length to reduce padding."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -240,7 +241,7 @@ def _predict_all(
     return answers
 
 
-def _predict_with_retry(client: Client, texts: list[str], model: str) -> LabeledPredictions:
+def _predict_with_retry(client: "Client", texts: list[str], model: str) -> "LabeledPredictions":
     """Predict a batch, retrying while the service is overloaded. Raises `RequestRejected`."""
     for left in reversed(range(MAX_TRIES)):
         try:
@@ -252,9 +253,9 @@ def _predict_with_retry(client: Client, texts: list[str], model: str) -> Labeled
     raise AssertionError("not reached")
 
 
-def _check_labels(truth: Sequence[str], answer: LabeledPredictions) -> None:
+def _check_labels(truth: Sequence[str], answer: "LabeledPredictions") -> None:
     """Raise `UsageError` for true labels that the model does not have."""
-    model_labels = sorted(each["label"] for each in answer.labels[0])
+    model_labels = sorted(each.label for each in answer.labels[0])
     unknown = [number for number, label in enumerate(truth, 1) if label not in model_labels]
     if unknown:
         rows = ", ".join(map(str, unknown[:MAX_SHOWN_ROWS]))

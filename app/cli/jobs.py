@@ -1,16 +1,16 @@
 """`loraworks jobs …`"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from app.charts.fields import display_value
-from app.cli.client import Client
-from app.cli.download import describe_model_folder, unpack_artifact, write_file
 from app.cli.errors import UsageError
+from app.cli.files import describe_model_folder, unpack_artifact, write_file
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
+    Json,
     format_duration,
     format_failure,
     format_percent,
@@ -18,14 +18,19 @@ from app.cli.output import (
     print_fields,
     print_json,
     print_line,
+    print_results,
     print_table,
 )
 from app.cli.predictions import FORMATS, check_output_file
-from app.cli.responses import Json, State
-from app.cli.results import print_results
 from app.cli.watch import finish_submission
 from app.jobs.tags import normalize
+from app.queue.states import JobState
 from lora_core.specs.method import MethodName
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.jobs.schemas import MisclassifiedText, SplitResultView
+
 
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="1 to 20 job ids.")]
 SPLITS = ("validation", "test")
@@ -36,14 +41,14 @@ UNPAIRED_REASONS = {
 
 
 @with_client
-def compare(client: Client, job: JobIds, as_json: AsJson = False) -> None:
+def compare(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
     """Compare jobs: accuracy, tests against the first job, and settings that differ."""
     comparison = client.compare_jobs(job)
     if as_json:
         print_json(comparison)
         return
-    names = [each["job"]["name"] or each["job"]["id"][-8:] for each in comparison["jobs"]]
-    for split in [each for each in SPLITS if any(job[each] for job in comparison["jobs"])]:
+    names = [each.job.name or str(each.job.id)[-8:] for each in comparison.jobs]
+    for split in [each for each in SPLITS if any(getattr(job, each) for job in comparison.jobs)]:
         print_table(
             [
                 "job",
@@ -55,36 +60,36 @@ def compare(client: Client, job: JobIds, as_json: AsJson = False) -> None:
                 ">p",
             ],
             [
-                (name, each["job"]["state"], *_accuracy_cells(each[split]))
-                for name, each in zip(names, comparison["jobs"], strict=True)
+                (name, each.job.state, *_accuracy_cells(getattr(each, split)))
+                for name, each in zip(names, comparison.jobs, strict=True)
             ],
             empty="",
         )
         print_line("")
     print_table(
         ["setting", *names],
-        [(field, *map(display_value, values)) for field, values in comparison["settings"].items()],
+        [(field, *map(display_value, values)) for field, values in comparison.settings.items()],
         empty="The settings are identical.",
     )
 
 
-def _accuracy_cells(metrics: Json | None) -> list[str]:
+def _accuracy_cells(metrics: "SplitResultView | None") -> list[str]:
     """Return accuracy, its interval, the difference, its interval, and p of McNemar's test."""
     if metrics is None:
         return ["-"] * 5
     accuracy = [
-        format_percent(metrics["accuracy"]),
-        f"{100 * metrics['low']:.1f} to {100 * metrics['high']:.1f}",
+        format_percent(metrics.accuracy),
+        f"{100 * metrics.low:.1f} to {100 * metrics.high:.1f}",
     ]
-    difference_test = metrics["against_first"]
+    difference_test = metrics.against_first
     if difference_test is None:
-        return [*accuracy, UNPAIRED_REASONS.get(metrics["unpaired"], "-"), "-", "-"]
-    difference, low, high = (100 * difference_test[name] for name in ("difference", "low", "high"))
+        reason = UNPAIRED_REASONS[metrics.unpaired] if metrics.unpaired else "-"
+        return [*accuracy, reason, "-", "-"]
     return [
         *accuracy,
-        f"{difference:+.1f}",
-        f"{low:+.1f} to {high:+.1f}",
-        f"{difference_test['p']:.2g}",
+        f"{100 * difference_test.difference:+.1f}",
+        f"{100 * difference_test.low:+.1f} to {100 * difference_test.high:+.1f}",
+        f"{difference_test.p:.2g}",
     ]
 
 
@@ -94,7 +99,7 @@ app = typer.Typer(
 
 MAX_EXCERPT_CHARS = 200  # of a text in a table
 
-StateFilter = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
+StateFilter = Annotated[JobState | None, typer.Option("--state", help="Only jobs in this state.")]
 MethodFilter = Annotated[
     MethodName | None, typer.Option("--method", help="Only jobs of this method.")
 ]
@@ -128,7 +133,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="New folder. Default: th
 @app.command("list")
 @with_client
 def list_jobs(
-    client: Client,
+    client: "Client",
     state: StateFilter = None,
     method: MethodFilter = None,
     tag: TagFilter = None,
@@ -144,15 +149,15 @@ def list_jobs(
         ["job", "name", "tags", "method", "state", ">step", ">accuracy", "model", "created"],
         [
             (
-                job["id"],
-                job["name"],
-                ", ".join(job["tags"]),
-                job["method"],
-                job["state"],
-                f"{job['step']}/{job['total_steps'] or '-'}",
-                format_percent(job["accuracy"]),
-                job["model_version"],
-                format_time(job["created_at"]),
+                job.id,
+                job.name,
+                ", ".join(job.tags),
+                job.method,
+                job.state,
+                f"{job.step}/{job.total_steps or '-'}",
+                format_percent(job.accuracy),
+                job.model_version,
+                format_time(job.created_at),
             )
             for job in jobs
         ],
@@ -162,39 +167,35 @@ def list_jobs(
 
 @app.command("show")
 @with_client
-def show_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
+def show_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
     """Show a job: its state, and its result once finished."""
-    job_json = client.get_job(job)
+    found = client.get_job(job)
     if as_json:
-        print_json(job_json)
+        print_json(found)
         return
-    parameters, error = job_json["parameters"], job_json["error"]
     print_fields(
         [
-            ("job", job_json["id"]),
-            ("name", job_json["name"]),
-            ("tags", ", ".join(job_json["tags"]) or None),
-            ("notes", job_json["notes"]),
-            ("state", job_json["state"]),
-            ("method", job_json["method"]),
-            ("base", job_json["base"]),
-            ("trainable parameters", parameters and parameters["trainable"]),
-            ("queue position", job_json["queue_position"]),
-            ("waiting for", format_failure(job_json["waiting"])),
-            (
-                "estimated time",
-                job_json["estimated_seconds"] and format_duration(job_json["estimated_seconds"]),
-            ),
-            ("step", f"{job_json['step']}/{job_json['total_steps'] or '-'}"),
-            ("created", format_time(job_json["created_at"])),
-            ("started", job_json["started_at"] and format_time(job_json["started_at"])),
-            ("finished", job_json["finished_at"] and format_time(job_json["finished_at"])),
-            ("error", format_failure(error)),
-            ("artifact", job_json["artifact_id"]),
+            ("job", found.id),
+            ("name", found.name),
+            ("tags", ", ".join(found.tags) or None),
+            ("notes", found.notes),
+            ("state", found.state),
+            ("method", found.method),
+            ("base", found.base),
+            ("trainable parameters", found.parameters.trainable),
+            ("queue position", found.queue_position),
+            ("waiting for", format_failure(found.waiting)),
+            ("estimated time", format_duration(found.estimated_seconds)),
+            ("step", f"{found.step}/{found.total_steps or '-'}"),
+            ("created", format_time(found.created_at)),
+            ("started", format_time(found.started_at)),
+            ("finished", format_time(found.finished_at)),
+            ("error", format_failure(found.error)),
+            ("artifact", found.artifact_id),
         ]
     )
-    if job_json["summary"]:
-        print_results(job_json["method"], job_json["summary"])
+    if found.summary:
+        print_results(found.method, found.summary)
 
 
 app.command("compare")(compare)
@@ -203,7 +204,7 @@ app.command("compare")(compare)
 @app.command("edit")
 @with_client
 def edit_job(
-    client: Client,
+    client: "Client",
     job: JobId,
     add_tag: AddTag = None,
     remove_tag: RemoveTag = None,
@@ -214,40 +215,40 @@ def edit_job(
     changes: Json = {} if notes is None else {"notes": notes}
     if add_tag or remove_tag:
         removed = {normalize(tag) for tag in remove_tag or ()}
-        remaining = [tag for tag in client.get_job(job)["tags"] if tag not in removed]
+        remaining = [tag for tag in client.get_job(job).tags if tag not in removed]
         changes["tags"] = remaining + (add_tag or [])
     if not changes:
         raise UsageError("give --add-tag, --remove-tag or --notes", "wrong_usage")
-    job_json = client.update_job(job, changes)
+    found = client.update_job(job, changes)
     if as_json:
-        print_json(job_json)
+        print_json(found)
     else:
         print_fields(
             [
-                ("job", job_json["id"]),
-                ("tags", ", ".join(job_json["tags"]) or "-"),
-                ("notes", job_json["notes"] or "-"),
+                ("job", found.id),
+                ("tags", ", ".join(found.tags) or "-"),
+                ("notes", found.notes or "-"),
             ]
         )
 
 
 @app.command("cancel")
 @with_client
-def cancel_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
+def cancel_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
     """Cancel a job. A running job stops at its next step; a finished job is unchanged."""
-    job_json = client.cancel_job(job)
+    found = client.cancel_job(job)
     if as_json:
-        print_json(job_json)
-    elif job_json["state"] == "running":
-        print_line(f"Stopping job {job_json['id']}.")
+        print_json(found)
+    elif found.state == "running":
+        print_line(f"Stopping job {found.id}.")
     else:
-        print_line(f"Job {job_json['id']} is {job_json['state']}.")
+        print_line(f"Job {found.id} is {found.state}.")
 
 
 @app.command("retry")
 @with_client
 def retry_job(
-    client: Client, job: JobId, wait: Wait = False, watch: Watch = False, as_json: AsJson = False
+    client: "Client", job: JobId, wait: Wait = False, watch: Watch = False, as_json: AsJson = False
 ) -> None:
     """Resume a failed or cancelled job from its last checkpoint, as a new job."""
     finish_submission(client, client.retry_job(job), live=watch, wait=wait, as_json=as_json)
@@ -255,7 +256,7 @@ def retry_job(
 
 @app.command("delete")
 @with_client
-def delete_job(client: Client, job: JobId) -> None:
+def delete_job(client: "Client", job: JobId) -> None:
     """Delete a finished job, its curves, and its files unless a model version needs them."""
     client.delete_job(job)
     print_line(f"Deleted job {job}.")
@@ -263,7 +264,7 @@ def delete_job(client: Client, job: JobId) -> None:
 
 @app.command("events")
 @with_client
-def events(client: Client, job: JobId, limit: Limit = 100, as_json: AsJson = False) -> None:
+def events(client: "Client", job: JobId, limit: Limit = 100, as_json: AsJson = False) -> None:
     """List the events of a job, oldest first."""
     notes = client.list_job_events(job, limit)
     if as_json:
@@ -271,7 +272,7 @@ def events(client: Client, job: JobId, limit: Limit = 100, as_json: AsJson = Fal
         return
     print_table(
         ["at", "kind", "message"],
-        [(format_time(note["at"]), note["kind"], note["message"]) for note in notes],
+        [(format_time(note.at), note.kind, note.message) for note in notes],
         empty="No events yet.",
     )
 
@@ -279,7 +280,7 @@ def events(client: Client, job: JobId, limit: Limit = 100, as_json: AsJson = Fal
 @app.command("metrics")
 @with_client
 def metrics(
-    client: Client,
+    client: "Client",
     job: JobId,
     split: SplitFilter = None,
     name: MetricFilter = None,
@@ -293,15 +294,15 @@ def metrics(
         return
     print_table(
         ["split", "name", ">step", ">value"],
-        [(point["split"], point["name"], point["step"], point["value"]) for point in points],
+        [(point.split, point.name, point.step, point.value) for point in points],
         empty="No points yet.",
     )
 
 
-@app.command("mistakes")
+@app.command("misclassified")
 @with_client
 def list_misclassified(
-    client: Client,
+    client: "Client",
     job: JobId,
     split: HeldOutSplit = "test",
     limit: Limit = 20,
@@ -323,10 +324,10 @@ def list_misclassified(
         [">row", "label", "predicted", ">probability", "text"],
         [
             (
-                each["row"],
-                each["label"],
-                each["predicted"],
-                format_percent(each["score"]),
+                each.row,
+                each.label,
+                each.predicted,
+                format_percent(each.score),
                 _excerpt(each),
             )
             for each in misclassified
@@ -335,8 +336,8 @@ def list_misclassified(
     )
 
 
-def _excerpt(misclassified: Json) -> str | None:
-    text: str | None = misclassified["text"]
+def _excerpt(misclassified: "MisclassifiedText") -> str | None:
+    text = misclassified.text
     return (
         text if text is None or len(text) <= MAX_EXCERPT_CHARS else f"{text[:MAX_EXCERPT_CHARS]}…"
     )
@@ -344,12 +345,12 @@ def _excerpt(misclassified: Json) -> str | None:
 
 @app.command("download")
 @with_client
-def download(client: Client, job: JobId, out: Out = None, as_json: AsJson = False) -> None:
+def download(client: "Client", job: JobId, out: Out = None, as_json: AsJson = False) -> None:
     """Download the model of a finished job and verify its files."""
-    artifact_id = client.get_job(job)["artifact_id"]
+    artifact_id = client.get_job(job).artifact_id
     if artifact_id is None:
         raise UsageError(f"job {job} has no model (yet)", "no_artifact")
-    directory = out or Path(artifact_id)
+    directory = out or Path(str(artifact_id))
     with client.download_artifact(artifact_id) as chunks:
         unpack_artifact(chunks, directory)
     if as_json:

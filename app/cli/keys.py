@@ -9,9 +9,8 @@ from uuid import UUID
 import typer
 
 from app.cli.options import AsJson, ExistingDataDir, injected
-from app.cli.output import format_time, print_json, print_line, print_table
+from app.cli.output import Json, format_time, print_json, print_line, print_table
 from app.cli.preflight import load_existing_settings, load_settings
-from app.cli.responses import Json
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -82,9 +81,9 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create an API key. Its secret is shown once and not stored."""
-    from app.auth.scopes import ALL_SCOPES
     from app.auth.secrets import load_pepper
     from app.auth.service import create_key as create_key
+    from app.auth.tables import ALL_SCOPES
     from app.database.engines import display_url
 
     created = create_key(
@@ -108,21 +107,23 @@ def list_api_keys(keys: _KeyDatabase, as_json: AsJson = False) -> None:
     """List API keys, without their secrets."""
     from app.auth.repository import list_keys
 
-    keys_json = [_key_view(key) for key in list_keys(keys.session)]
+    found = list_keys(keys.session)
     if as_json:
-        print_json(keys_json)
+        print_json([_key_view(key) for key in found])
         return
     print_table(
         ["key", "name", "scopes", "created", "expires", "revoked", "last used"],
         [
             (
-                key["id"],
-                key["name"],
-                ", ".join(key["scopes"]),
-                *(format_time(key[at]) for at in ("created_at", "expires_at", "revoked_at")),
-                format_time(key["last_used_at"]),
+                key.id,
+                key.name,
+                ", ".join(key.scopes),
+                format_time(key.created_at),
+                format_time(key.expires_at),
+                format_time(key.revoked_at),
+                format_time(key.last_used_at),
             )
-            for key in keys_json
+            for key in found
         ],
         empty="No keys.",
     )
@@ -145,27 +146,21 @@ def list_sessions(keys: _KeyDatabase, as_json: AsJson = False) -> None:
     from app.auth.repository import list_keys, list_sessions
 
     names = {key.id: key.name for key in list_keys(keys.session)}
-    sessions_json = [
-        {
-            "id": str(each.id),
-            "key_id": str(each.key_id),
-            "key_name": names[each.key_id],
-            **_timestamps(each, "created_at", "last_used_at", "expires_at"),
-        }
-        for each in list_sessions(keys.session)
-    ]
+    sessions = list_sessions(keys.session)
     if as_json:
-        print_json(sessions_json)
+        print_json([_session_view(each, names[each.key_id]) for each in sessions])
         return
     print_table(
         ["session", "key", "signed in", "last used", "expires"],
         [
             (
-                each["id"],
-                each["key_name"],
-                *(format_time(each[at]) for at in ("created_at", "last_used_at", "expires_at")),
+                each.id,
+                names[each.key_id],
+                format_time(each.created_at),
+                format_time(each.last_used_at),
+                format_time(each.expires_at),
             )
-            for each in sessions_json
+            for each in sessions
         ],
         empty="No browser is signed in.",
     )
@@ -187,6 +182,15 @@ def _key_view(key: "ApiKey") -> Json:
         "name": key.name,
         "scopes": key.scopes,
         **_timestamps(key, "created_at", "expires_at", "revoked_at", "last_used_at"),
+    }
+
+
+def _session_view(session: "BrowserSession", key_name: str) -> Json:
+    return {
+        "id": str(session.id),
+        "key_id": str(session.key_id),
+        "key_name": key_name,
+        **_timestamps(session, "created_at", "last_used_at", "expires_at"),
     }
 
 

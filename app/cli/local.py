@@ -10,11 +10,9 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from app.cli.download import describe_model_folder
 from app.cli.errors import CliError, RunFailed, UsageError
-from app.cli.output import format_percent, print_json, print_line
-from app.cli.responses import Json
-from app.cli.results import print_results
+from app.cli.files import describe_model_folder
+from app.cli.output import Json, format_percent, print_json, print_line, print_results
 from app.cli.watch import ProgressDisplay, RunProgress, open_display
 from lora_core.events import (
     CandidateEvaluated,
@@ -31,8 +29,8 @@ from lora_core.events import (
     parse_event,
 )
 from lora_core.specs.method import describe_method
+from lora_core.specs.problems import first_problem
 from lora_core.specs.train import TrainSpec
-from lora_core.specs.validation import first_problem
 
 PROGRAM = (sys.executable, "-P", "-m", "lora_core")
 LOG_TAIL = 5  # lines
@@ -68,7 +66,7 @@ def train_locally(body: Json, out: Path, *, as_json: bool) -> None:
     spec = _validate_spec(body)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
-            f"{out} already exists and is not empty; choose a new folder", "out_exists"
+            f"{out} already exists and is not empty; choose a new folder", "output_exists"
         )
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
         spec_file = Path(work) / "spec.json"
@@ -93,7 +91,7 @@ def _validate_spec(body: Json) -> TrainSpec:
 def _run_training(
     spec_file: Path, out: Path, spec: TrainSpec, log: IO[str], display: ProgressDisplay
 ) -> Finished:
-    command = [*PROGRAM, "train", str(spec_file), "--out", str(out), "--lifeline"]
+    command = [*PROGRAM, "train", str(spec_file), "--out", str(out), "--exit-with-parent"]
     progress = RunProgress(title=f"{spec.method.type} into {out.name}", state="running")
     last: Event | None = None
     # The child exits when its standard input closes, so it cannot outlive this process. In its own

@@ -4,13 +4,12 @@ import tempfile
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.client import Client
-from app.cli.download import save_archive, unpack_artifact
 from app.cli.errors import UsageError
+from app.cli.files import save_archive, unpack_artifact
 from app.cli.local import run_library
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
@@ -21,11 +20,13 @@ from app.cli.output import (
     print_line,
     print_table,
 )
-from app.cli.responses import ModelVersionJson
-from app.storage.archive import tar_stream
 from lora_core import manifest
 from lora_core.peft_format import CONFIG_FILE
 from lora_core.specs.fields import is_model_version
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.registry.schemas import VersionView
 
 
 class ExportFormat(StrEnum):
@@ -70,7 +71,7 @@ Labels = Annotated[
 
 @with_client
 def export_model(
-    client: Client,
+    client: "Client",
     model: ModelRef,
     out: Out = None,
     export_format: FormatOption = ExportFormat.LORAWORKS,
@@ -79,24 +80,24 @@ def export_model(
 ) -> None:
     """Export a model version for another installation or program."""
     version = resolve_version(client, model)
-    stem = version["ref"].replace(":", "-")
+    stem = version.ref.replace(":", "-")
     if export_format is ExportFormat.LORAWORKS:
         path = out or Path(f"{stem}.tar")
-        with client.download_artifact(version["artifact_id"]) as chunks:
+        with client.download_artifact(version.artifact_id) as chunks:
             save_archive(chunks, path)
     else:
         path = out or Path(f"{stem}-{export_format}")
         with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
             _convert(client, version, export_format, path, base, Path(work))
     if as_json:
-        print_json({"ref": version["ref"], "format": export_format, "path": str(path)})
+        print_json({"ref": version.ref, "format": export_format, "path": str(path)})
     else:
-        print_line(f"Exported {version['ref']} to {path}.")
+        print_line(f"Exported {version.ref} to {path}.")
 
 
 @with_client
 def import_model(
-    client: Client,
+    client: "Client",
     source: Source,
     name: NewName,
     base: Base = None,
@@ -111,31 +112,30 @@ def import_model(
         print_json(version)
     else:
         print_line(
-            f"Imported {version['ref']}. "
-            f"Deploy it with `loraworks models promote {version['ref']}`."
+            f"Imported {version.ref}. Deploy it with `loraworks models promote {version.ref}`."
         )
 
 
-def resolve_version(client: Client, ref: str) -> ModelVersionJson:
+def resolve_version(client: "Client", ref: str) -> "VersionView":
     """Return the version that a reference denotes now. Raises `UsageError`, `RequestRejected`."""
     name, colon, number = ref.partition(":")
     name, at, alias = name.partition("@")
     model = client.get_model(name)
     version_number = (
-        number if colon else str(model["aliases"].get(alias if at else PRODUCTION_ALIAS, ""))
+        number if colon else str(model.aliases.get(alias if at else PRODUCTION_ALIAS, ""))
     )
-    for version in model["versions"]:
-        if str(version["number"]) == version_number:
+    for version in model.versions:
+        if str(version.number) == version_number:
             return version
-    available = ", ".join(version["ref"] for version in model["versions"])
+    available = ", ".join(version.ref for version in model.versions)
     raise UsageError(
         f"{name} has no version {ref}; its versions are {available}", "model_not_found"
     )
 
 
 def _convert(
-    client: Client,
-    version: ModelVersionJson,
+    client: "Client",
+    version: "VersionView",
     export_format: ExportFormat,
     out: Path,
     base: str | None,
@@ -146,16 +146,16 @@ def _convert(
         run_library("export", str(artifact), "--format", export_format, "--out", str(out))
         return
     if (
-        base is None and version["base"] and is_model_version(version["base"])
+        base is None and version.base and is_model_version(version.base)
     ):  # registered at the service only
-        base_version = resolve_version(client, version["base"])
+        base_version = resolve_version(client, version.base)
         base = str(_download(client, base_version, work / "base") / manifest.MERGED)
     options = ["--base", base] if base else []
     run_library("export", str(artifact), "--format", export_format, "--out", str(out), *options)
 
 
-def _download(client: Client, version: ModelVersionJson, folder: Path) -> Path:
-    with client.download_artifact(version["artifact_id"]) as chunks:
+def _download(client: "Client", version: "VersionView", folder: Path) -> Path:
+    with client.download_artifact(version.artifact_id) as chunks:
         unpack_artifact(chunks, folder)
     return folder
 
@@ -173,6 +173,8 @@ def _pack(source: Path, work: Path, base: str | None, labels: str | None) -> Pat
             f"{source} is not a model: it contains neither {manifest.MANIFEST} nor {CONFIG_FILE}",
             "no_model",
         )
+    from app.storage.store import tar_stream  # slow, and only needed here
+
     names = [manifest.MANIFEST, *manifest.verify(source)["files"]]
     archive = work / "model.tar"
     with archive.open("xb") as file:
@@ -207,7 +209,7 @@ def split_ref(ref: str) -> tuple[str, int | None]:
 
 @app.command("list")
 @with_client
-def list_models(client: Client, limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_models(client: "Client", limit: Limit = 100, as_json: AsJson = False) -> None:
     """List models."""
     models = client.list_models(limit)
     if as_json:
@@ -217,10 +219,10 @@ def list_models(client: Client, limit: Limit = 100, as_json: AsJson = False) -> 
         ["model", ">versions", "aliases", "created"],
         [
             (
-                model["name"],
-                model["version_count"],
-                ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items()),
-                format_time(model["created_at"]),
+                model.name,
+                model.version_count,
+                ", ".join(f"{alias} → {number}" for alias, number in model.aliases.items()),
+                format_time(model.created_at),
             )
             for model in models
         ],
@@ -230,26 +232,26 @@ def list_models(client: Client, limit: Limit = 100, as_json: AsJson = False) -> 
 
 @app.command("show")
 @with_client
-def show_model(client: Client, name: Name, as_json: AsJson = False) -> None:
+def show_model(client: "Client", name: Name, as_json: AsJson = False) -> None:
     """Show a model and its versions."""
     model = client.get_model(name)
     if as_json:
         print_json(model)
         return
-    print_fields([("model", model["name"]), ("created", format_time(model["created_at"]))])
+    print_fields([("model", model.name), ("created", format_time(model.created_at))])
     print_table(
         ["version", "method", "base", ">validation F1", ">test acc", "aliases", "job"],
         [
             (
-                version["ref"],
-                version["method"],
-                version["base"],
-                format_percent((version["metrics"].get("validation") or {}).get("macro_f1")),
-                format_percent((version["metrics"].get("test") or {}).get("accuracy")),
-                ", ".join(a for a, n in model["aliases"].items() if n == version["number"]),
-                version["job_id"],
+                version.ref,
+                version.method,
+                version.base,
+                format_percent((version.metrics.get("validation") or {}).get("macro_f1")),
+                format_percent((version.metrics.get("test") or {}).get("accuracy")),
+                ", ".join(a for a, n in model.aliases.items() if n == version.number),
+                version.job_id,
             )
-            for version in model["versions"]
+            for version in model.versions
         ],
         empty="No versions.",
     )
@@ -257,33 +259,33 @@ def show_model(client: Client, name: Name, as_json: AsJson = False) -> None:
 
 @app.command("register")
 @with_client
-def register(client: Client, name: Name, job: JobId, as_json: AsJson = False) -> None:
+def register(client: "Client", name: Name, job: JobId, as_json: AsJson = False) -> None:
     """Register the result of a job as the next version of a model."""
     version = client.register_version(name, job)
-    print_json(version) if as_json else print_line(f"Registered {version['ref']}.")
+    print_json(version) if as_json else print_line(f"Registered {version.ref}.")
 
 
 @app.command("promote")
 @with_client
 def promote(
-    client: Client, version: VersionRef, alias: Alias = PRODUCTION_ALIAS, as_json: AsJson = False
+    client: "Client", version: VersionRef, alias: Alias = PRODUCTION_ALIAS, as_json: AsJson = False
 ) -> None:
     """Move an alias to a version. This deploys the version."""
     name, number = split_ref(version)
     if number is None:
         raise UsageError(f"missing version of {name}; write it like {name}:3", "invalid_model_ref")
-    answer = client.set_alias(name, number, alias)
+    answer = client.move_alias(name, number, alias)
     print_json(answer) if as_json else print_line(f"Moved alias {name}@{alias} to {version}.")
 
 
 @app.command("rollback")
 @with_client
 def roll_back(
-    client: Client, name: Name, alias: Alias = PRODUCTION_ALIAS, as_json: AsJson = False
+    client: "Client", name: Name, alias: Alias = PRODUCTION_ALIAS, as_json: AsJson = False
 ) -> None:
     """Move an alias back to its previous version."""
     answer = client.roll_back_alias(name, alias)
-    number = answer["aliases"][alias]
+    number = answer.aliases[alias]
     print_json(answer) if as_json else print_line(
         f"Moved alias {name}@{alias} back to {name}:{number}."
     )
@@ -291,7 +293,7 @@ def roll_back(
 
 @app.command("shadow")
 @with_client
-def shadow(client: Client, name: Name, as_json: AsJson = False) -> None:
+def shadow(client: "Client", name: Name, as_json: AsJson = False) -> None:
     """Compare NAME@shadow with the serving version. Start with `promote --alias shadow`."""
     pairs = client.list_shadow_comparisons(name)
     if as_json:
@@ -301,13 +303,13 @@ def shadow(client: Client, name: Name, as_json: AsJson = False) -> None:
         ["serving", "shadow", ">texts", ">agreement", ">difference", ">skipped", ">failed"],
         [
             (
-                pair["version"],
-                pair["shadow"],
-                pair["texts"],
-                format_percent(pair["agreement"]),
-                format_percent(pair["mean_difference"]),
-                pair["skipped"],
-                pair["failed"],
+                pair.version,
+                pair.shadow,
+                pair.texts,
+                format_percent(pair.agreement),
+                format_percent(pair.mean_difference),
+                pair.skipped,
+                pair.failed,
             )
             for pair in pairs
         ],
@@ -317,15 +319,15 @@ def shadow(client: Client, name: Name, as_json: AsJson = False) -> None:
 
 @app.command("demote")
 @with_client
-def demote(client: Client, name: Name, alias: Alias = PRODUCTION_ALIAS) -> None:
+def demote(client: "Client", name: Name, alias: Alias = PRODUCTION_ALIAS) -> None:
     """Remove an alias. The version is kept."""
-    client.remove_alias(name, alias)
+    client.delete_alias(name, alias)
     print_line(f"Removed alias {name}@{alias}.")
 
 
 @app.command("delete")
 @with_client
-def delete(client: Client, ref: Ref) -> None:
+def delete(client: "Client", ref: Ref) -> None:
     """Delete a version, or a model with all its versions. Rejected while an alias points to it."""
     client.delete_model(*split_ref(ref))
     print_line(f"Deleted {ref}.")

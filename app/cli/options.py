@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.client import Client
+if TYPE_CHECKING:
+    from app.cli.client import Client
+
 
 # The address where `loraworks up` listens in the same environment.
 DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('LORAWORKS_PORT', '8000')}"
@@ -63,6 +65,7 @@ def injected(
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for parameter in (*kept, *added.values())
         ]
+        run.__annotations__ = {p.name: p.annotation for p in named}
         run.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
         return run
 
@@ -70,8 +73,10 @@ def injected(
 
 
 @contextmanager
-def _client(ctx: typer.Context, url: Url = None, key: Key = None) -> Iterator[Client]:
+def _client(ctx: typer.Context, url: Url = None, key: Key = None) -> Iterator["Client"]:
     """Yield a client. Options after the command override those before it (`loraworks --url …`)."""
+    from app.cli.client import Client  # slow: it loads httpx2 and all response bodies
+
     before_url, before_key = ctx.obj or (None, None)
     with Client(url or before_url or DEFAULT_URL, key or before_key) as client:
         yield client

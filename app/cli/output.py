@@ -1,4 +1,4 @@
-"""The output of commands: tables for people, JSON for scripts."""
+"""The output of commands: tables for people, JSON for scripts, and the results of runs."""
 
 import json
 import sys
@@ -6,13 +6,22 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.responses import FailureJson
+from lora_core.data.more_labels import MoreLabelsEstimate, describe_basis
+from lora_core.results import CandidateResult
+from lora_core.specs.method import describe_method
+
+if TYPE_CHECKING:
+    from app.jobs.schemas import JobErrorSummary, JobWait
+
+
+Json = dict[str, Any]
 
 PIPE_WIDTH = 200  # columns when the output is not a terminal, so that no cell is cut
 SPINNER_DELAY_SECONDS = 1.0
@@ -69,18 +78,18 @@ def slow_spinner(text: str) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """Print a JSON value."""
+    """Print a JSON value, which may contain response bodies."""
     sys.stdout.write(format_json(value))
 
 
 def format_json(value: Any) -> str:
     """Return indented JSON that is safe to print."""
-    return _escape_control_characters(json.dumps(value, ensure_ascii=False, indent=2)) + "\n"
+    return _escape_control_characters(_to_json(value, indent=2)) + "\n"
 
 
 def print_json_line(value: Any) -> None:
     """Print a JSON value on one line, and flush."""
-    sys.stdout.write(_escape_control_characters(json.dumps(value, ensure_ascii=False)) + "\n")
+    sys.stdout.write(_escape_control_characters(_to_json(value)) + "\n")
     sys.stdout.flush()
 
 
@@ -94,6 +103,10 @@ def print_file(chunks: Iterable[bytes]) -> None:
         sys.stdout.write(f"{strip_control_characters(line)}\n")
 
 
+def _to_json(value: Any, *, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=to_jsonable_python)
+
+
 def _escape_control_characters(text: str) -> str:
     """Return the same JSON with terminal control characters escaped; U+009B (CSI) is one, too."""
     if text.isprintable():
@@ -104,9 +117,9 @@ def _escape_control_characters(text: str) -> str:
     )
 
 
-def format_failure(failure: FailureJson | None) -> str | None:
+def format_failure(failure: "JobErrorSummary | JobWait | None") -> str | None:
     """Return why something failed or waits: the message, and the code to search for."""
-    return failure and f"{failure['message']} ({failure['code']})"
+    return None if failure is None else f"{failure.message} ({failure.code})"
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
@@ -147,9 +160,9 @@ def format_percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}%"
 
 
-def format_time(at: str | None) -> str:
-    """Convert an RFC 3339 time in UTC to local time."""
-    return "-" if at is None else f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M:%S}"
+def format_time(at: float | None) -> str | None:
+    """Format seconds since 1970 as local time."""
+    return None if at is None else f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
 
 
 def format_duration(seconds: float | None) -> str:
@@ -161,3 +174,103 @@ def format_duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+# -- The result of a run: metrics next to those of the linear model, and calibration --------------
+
+
+LINEAR_MODEL = "linear (TF-IDF + logistic regression)"
+CANDIDATE_COLUMNS = ["", "method", ">accuracy", ">95% interval", ">texts", ">fits", ">time"]
+RESULT_COLUMNS = ["", ">validation acc", ">validation F1", ">test acc", ">test F1", ">trainable"]
+
+
+def result_rows(method: str, summary: Json) -> list[list[object]]:
+    """Return the row of the run, then that of the linear model if it was fitted."""
+    rows = [_result_row(method, summary, summary.get("trainable_parameters"))]
+    if linear := summary.get("linear"):
+        rows.append(_result_row(LINEAR_MODEL, linear, None))
+    return rows
+
+
+def print_results(method: str, summary: Json) -> None:
+    """Print the verdict, metrics, candidates, calibration, and registered version."""
+    if verdict := summary.get("verdict"):
+        print_verdict(verdict)
+    selection = summary.get("selection")
+    name = f"{method}: {selected_method(selection)}" if selection else method
+    print_table(RESULT_COLUMNS, result_rows(name, summary), empty="")
+    if selection:
+        print_line("Cross-validation:")
+        print_table(CANDIDATE_COLUMNS, candidate_rows(selection), empty="")
+    if calibration := summary.get("calibration"):
+        print_line(describe_calibration(calibration))
+    if estimate := summary.get("more_labels"):
+        print_more_labels(MoreLabelsEstimate.model_validate(estimate, extra="ignore"))
+    if version := summary.get("model_version"):
+        print_line(f"Registered {version}.")
+
+
+def print_verdict(verdict: Json) -> None:
+    """Print whether the model is useful; in red if it has learned nothing."""
+    print_line(verdict["headline"], style="bold" if verdict["learned"] else "bold red")
+    for sentence in verdict["sentences"]:
+        print_line(sentence)
+
+
+def selected_method(selection: Json) -> str:
+    """Return the selected method in a few words."""
+    return _method_name(selection["candidates"][selection["chosen"]])
+
+
+def candidate_rows(selection: Json) -> list[list[object]]:
+    """Return a row per candidate with its cross-validation result."""
+    return [
+        [
+            "chosen" if number == selection["chosen"] else "",
+            _method_name(each),
+            format_percent(each["accuracy"]),
+            f"{format_percent(each['low'])} to {format_percent(each['high'])}",
+            each["texts"],
+            f"{each['folds'] * each['repeats']}",
+            format_duration(each["seconds"]),
+        ]
+        for number, each in enumerate(selection["candidates"])
+    ]
+
+
+def print_more_labels(estimate: MoreLabelsEstimate | None) -> None:
+    """Print whether more labels would help, if that is known."""
+    if estimate is None:
+        return
+    sentences = [estimate.message, describe_basis(estimate)]
+    print_line(f"\nWould more labels help? {' '.join(filter(None, sentences))}")
+
+
+def describe_calibration(calibration: Json) -> str:
+    """Describe the temperature and its effect on the probabilities of the test split."""
+    before, after = calibration["test"]["before"], calibration["test"]["after"]
+    if not calibration.get("fitted", True):
+        return (
+            "There are too few validation texts to fit a temperature. "
+            f"Calibration error on the test split: {format_percent(before['ece'])}."
+        )
+    return (
+        f"Temperature {calibration['temperature']:.2f} changes the calibration error on the test "
+        f"split from {format_percent(before['ece'])} to {format_percent(after['ece'])}, "
+        f"and the loss from {before['loss']:.3f} to {after['loss']:.3f}."
+    )
+
+
+def _result_row(name: str, metrics: Json, trainable: object) -> list[object]:
+    cells: list[object] = [name]
+    for split in ("validation", "test"):
+        split_metrics = metrics.get(split) or {}
+        cells += [
+            format_percent(split_metrics.get("accuracy")),
+            format_percent(split_metrics.get("macro_f1")),
+        ]
+    return [*cells, format_value(trainable)]
+
+
+def _method_name(candidate: Json) -> str:
+    return describe_method(CandidateResult.model_validate(candidate, extra="ignore").method)

@@ -2,12 +2,11 @@
 
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import uploads
-from app.cli.client import Client
+from app.cli import files
 from app.cli.errors import UsageError
 from app.cli.options import AsJson, with_client
 from app.cli.output import (
@@ -20,7 +19,11 @@ from app.cli.output import (
     slow_spinner,
 )
 from app.cli.predictions import predict_file
-from app.cli.responses import Json, LabelScoreJson
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.serving.schemas import ExplanationView, LabelScore
+
 
 BATCH_SIZE = 32  # texts per request
 MAX_SHOWN_CHARS = 60  # of a text in the table
@@ -74,7 +77,7 @@ Resume = Annotated[
 
 @with_client
 def predict(  # noqa: PLR0913 - one parameter per option
-    client: Client,
+    client: "Client",
     texts: Texts = None,
     model: Model = None,
     no_truncate: NoTruncate = False,
@@ -109,16 +112,16 @@ def predict(  # noqa: PLR0913 - one parameter per option
         return
     if resume or text_column or sheet:
         raise UsageError("--resume, --text-column and --sheet need --out", "wrong_options")
-    if file and not uploads.is_text_file(file):
+    if file and not files.is_text_file(file):
         raise UsageError(
             f"{file} is a table: choose a file for the predictions with --out. Files with one text "
             "per line are .txt, or - for standard input",
             "out_needed",
         )
-    given = [*(texts or []), *(uploads.read_lines(file) if file else [])]
+    given = [*(texts or []), *(files.read_lines(file) if file else [])]
     if not given:
         raise UsageError("no text: pass texts as arguments or with --file", "no_text")
-    labels: list[list[LabelScoreJson]] = []
+    labels: list[list[LabelScore]] = []
     truncated = 0
     for start in range(0, len(given), BATCH_SIZE):
         with slow_spinner(MODEL_LOADING_MESSAGE):
@@ -139,7 +142,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     print_table(
         ["label", ">score", f"text ({model})"],
         [
-            (scores[0]["label"], format_percent(scores[0]["score"]), _truncate(text))
+            (scores[0].label, format_percent(scores[0].score), _truncate(text))
             for text, scores in zip(given, labels, strict=True)
         ],
         empty="",
@@ -152,13 +155,13 @@ def predict(  # noqa: PLR0913 - one parameter per option
         )
 
 
-def _print_explanation(text: str, why: Json) -> None:
+def _print_explanation(text: str, why: "ExplanationView") -> None:
     """Print the words with the largest absolute scores."""
-    strongest = sorted(why["words"], key=lambda word: -abs(word["score"]))
+    strongest = sorted(why.words, key=lambda word: -abs(word.score))
     print_line("")
     print_table(
-        [f">towards {why['label']}", f"words of: {_truncate(text)}"],
-        [(f"{100 * word['score']:+.1f}", word["text"]) for word in strongest[:MAX_EXPLAINED_WORDS]],
+        [f">towards {why.label}", f"words of: {_truncate(text)}"],
+        [(f"{100 * word.score:+.1f}", word.text) for word in strongest[:MAX_EXPLAINED_WORDS]],
         empty=f"No words in: {_truncate(text)}",
     )
 

@@ -2,15 +2,14 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
-from app.cli import uploads
-from app.cli.client import Client
-from app.cli.connection import poll
-from app.cli.download import check_new_file, write_file
+from app.cli import files
 from app.cli.errors import RunFailed, UsageError
+from app.cli.files import check_new_file, write_file
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import (
     format_failure,
@@ -21,8 +20,13 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from app.cli.responses import PredictionRunJson, State
-from app.cli.watch import RunProgress, open_display
+from app.cli.watch import RunProgress, open_display, poll
+from app.queue.states import JobState
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.predictions.schemas import PredictionView
+
 
 POLL_SECONDS = 0.5
 FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
@@ -36,7 +40,7 @@ def check_output_file(out: Path) -> None:
 
 
 def predict_file(  # noqa: PLR0913 - what a user may say about it
-    client: Client,
+    client: "Client",
     out: Path,
     *,
     file: Path | None,
@@ -58,56 +62,56 @@ def predict_file(  # noqa: PLR0913 - what a user may say about it
                 "wrong_options",
             )
         run = client.get_prediction_run(resume)
-    elif file is not None and (file.is_file() or file == uploads.STDIN):
+    elif file is not None and (file.is_file() or file == files.STDIN):
         run = _submit(client, file, text_column=text_column, sheet=sheet, model=model)
     else:
         raise UsageError(f"file {file} does not exist" if file else "--file is missing", "no_file")
     finished_run = _follow(client, run, out=out, quiet=as_json)
-    download_results(client, finished_run["id"], out)
+    download_results(client, finished_run.id, out)
     if as_json:
-        print_json({**finished_run, "out": str(out)})
+        print_json({**finished_run.model_dump(mode="json"), "out": str(out)})
         return
     print_run(finished_run)
     print_line(f"Saved the results to {out}.")
 
 
 def _submit(
-    client: Client, file: Path, *, text_column: str | None, sheet: str | None, model: str | None
-) -> PredictionRunJson:
-    if uploads.is_text_file(file):
+    client: "Client", file: Path, *, text_column: str | None, sheet: str | None, model: str | None
+) -> "PredictionView":
+    if files.is_text_file(file):
         if text_column or sheet:
             raise UsageError(
                 "--text-column and --sheet do not apply to a file with one text per line",
                 "wrong_options",
             )
-        with uploads.converted_to_table(file) as table:
+        with files.converted_to_table(file) as table:
             dataset = client.upload_dataset(table, purpose="predict")
     else:
-        dataset = uploads.upload(
+        dataset = files.upload(
             client, file, purpose="predict", text_column=text_column, sheet=sheet
         )
     model_field = {"model": model} if model else {}
-    return client.submit_prediction_run({"dataset": dataset["ref"], **model_field})
+    return client.create_prediction_run({"dataset": dataset.ref, **model_field})
 
 
-def _follow(client: Client, run: PredictionRunJson, *, out: Path, quiet: bool) -> PredictionRunJson:
+def _follow(client: "Client", run: "PredictionView", *, out: Path, quiet: bool) -> "PredictionView":
     """Follow a run until it succeeds. After Ctrl-C, print how to return to it."""
     try:
         finished_run = _watch(client, run, quiet=quiet)
     except KeyboardInterrupt:
-        run_id = run["id"]
+        run_id = run.id
         print_warning(
             "The run continues. Return to it with "
             f"`loraworks predict --resume {run_id} --out {out}`, or stop it with "
             f"`loraworks predictions cancel {run_id}`."
         )
         raise
-    if finished_run["state"] != "succeeded":
+    if finished_run.state != "succeeded":
         raise _failure_of(finished_run)
     return finished_run
 
 
-def download_results(client: Client, run_id: str, out: Path) -> None:
+def download_results(client: "Client", run_id: str | UUID, out: Path) -> None:
     """Write the results to `out` when complete.
 
     Raises `RequestRejected`, `ServiceUnreachable`.
@@ -116,57 +120,57 @@ def download_results(client: Client, run_id: str, out: Path) -> None:
         write_file(chunks, out)
 
 
-def print_run(run: PredictionRunJson) -> None:
+def print_run(run: "PredictionView") -> None:
     """Print all fields of a run."""
-    error, summary = run["error"], run["summary"] or {}
-    labels = summary.get("predicted", {})
+    summary = run.summary
+    labels = summary.predicted.items() if summary else ()
     print_fields(
         [
-            ("run", run["id"]),
-            ("name", run["name"]),
-            ("state", run["state"]),
-            ("dataset", run["dataset"]),
-            ("model", run["model"]),
-            ("rows", f"{run['rows_done']}/{run['rows']}"),
-            ("queue position", run["queue_position"]),
-            ("waiting for", format_failure(run["waiting"])),
-            ("created", format_time(run["created_at"])),
-            ("started", run["started_at"] and format_time(run["started_at"])),
-            ("finished", run["finished_at"] and format_time(run["finished_at"])),
-            ("predicted", ", ".join(f"{each} {n:,}" for each, n in labels.items()) or None),
-            ("truncated texts", summary.get("cut")),
-            ("error", format_failure(error)),
+            ("run", run.id),
+            ("name", run.name),
+            ("state", run.state),
+            ("dataset", run.dataset),
+            ("model", run.model),
+            ("rows", f"{run.rows_done}/{run.rows}"),
+            ("queue position", run.queue_position),
+            ("waiting for", format_failure(run.waiting)),
+            ("created", format_time(run.created_at)),
+            ("started", format_time(run.started_at)),
+            ("finished", format_time(run.finished_at)),
+            ("predicted", ", ".join(f"{each} {n:,}" for each, n in labels) or None),
+            ("truncated texts", summary and summary.cut),
+            ("error", format_failure(run.error)),
         ]
     )
 
 
-def _watch(client: Client, run: PredictionRunJson, *, quiet: bool) -> PredictionRunJson:
-    title = f"{run['dataset']} by {run['model']}"
-    progress = RunProgress(title=title, total=run["rows"], unit="row")
-    run_id = run["id"]
+def _watch(client: "Client", run: "PredictionView", *, quiet: bool) -> "PredictionView":
+    title = f"{run.dataset} by {run.model}"
+    progress = RunProgress(title=title, total=run.rows, unit="row")
+    run_id = run.id
     with open_display(quiet=quiet) as display:
         for run in poll(lambda: client.get_prediction_run(run_id), interval=POLL_SECONDS):
-            progress.state, progress.queue_position = run["state"], run["queue_position"]
-            if run["rows_done"] != progress.step:
-                progress.set_step(run["rows_done"], at=time.time())
+            progress.state, progress.queue_position = run.state, run.queue_position
+            if run.rows_done != progress.step:
+                progress.set_step(run.rows_done, at=time.time())
             display.update(progress)
-            if run["state"] not in ("queued", "running"):
-                display.update(progress, f"{title}: {run['state']}")
+            if run.state not in ("queued", "running"):
+                display.update(progress, f"{title}: {run.state}")
                 break
     return run
 
 
-def _failure_of(run: PredictionRunJson) -> RunFailed:
-    if error := run["error"]:
-        return RunFailed(f"prediction run {run['id']} failed: {error['message']}", error["code"])
-    return RunFailed(f"prediction run {run['id']} was {run['state']}", f"run_{run['state']}")
+def _failure_of(run: "PredictionView") -> RunFailed:
+    if error := run.error:
+        return RunFailed(f"prediction run {run.id} failed: {error.message}", error.code)
+    return RunFailed(f"prediction run {run.id} was {run.state}", f"run_{run.state}")
 
 
 # Commands
 
 app = typer.Typer(help="List, show, cancel and delete prediction runs; download their results.")
 
-StateFilter = Annotated[State | None, typer.Option("--state", help="Only runs in this state.")]
+StateFilter = Annotated[JobState | None, typer.Option("--state", help="Only runs in this state.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Prediction run id.")]
 Out = Annotated[Path, typer.Option("--out", help="New .csv or .jsonl file.")]
 
@@ -174,7 +178,7 @@ Out = Annotated[Path, typer.Option("--out", help="New .csv or .jsonl file.")]
 @app.command("list")
 @with_client
 def list_runs(
-    client: Client, state: StateFilter = None, limit: Limit = 20, as_json: AsJson = False
+    client: "Client", state: StateFilter = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
     """List the newest prediction runs."""
     runs = client.list_prediction_runs(limit, state=state)
@@ -185,12 +189,12 @@ def list_runs(
         ["run", "dataset", "model", "state", ">rows", "created"],
         [
             (
-                run["id"],
-                run["dataset"],
-                run["model"],
-                run["state"],
-                f"{run['rows_done']}/{run['rows']}",
-                format_time(run["created_at"]),
+                run.id,
+                run.dataset,
+                run.model,
+                run.state,
+                f"{run.rows_done}/{run.rows}",
+                format_time(run.created_at),
             )
             for run in runs
         ],
@@ -200,31 +204,31 @@ def list_runs(
 
 @app.command("show")
 @with_client
-def show_run(client: Client, run: RunId, as_json: AsJson = False) -> None:
+def show_run(client: "Client", run: RunId, as_json: AsJson = False) -> None:
     """Show a prediction run: its state, and its result once finished."""
-    run_json = client.get_prediction_run(run)
+    found = client.get_prediction_run(run)
     if as_json:
-        print_json(run_json)
+        print_json(found)
     else:
-        print_run(run_json)
+        print_run(found)
 
 
 @app.command("cancel")
 @with_client
-def cancel_run(client: Client, run: RunId, as_json: AsJson = False) -> None:
+def cancel_run(client: "Client", run: RunId, as_json: AsJson = False) -> None:
     """Cancel a prediction run. A finished run is unchanged."""
-    run_json = client.cancel_prediction_run(run)
+    found = client.cancel_prediction_run(run)
     if as_json:
-        print_json(run_json)
-    elif run_json["state"] == "running":
-        print_line(f"Stopping prediction run {run_json['id']}.")
+        print_json(found)
+    elif found.state == "running":
+        print_line(f"Stopping prediction run {found.id}.")
     else:
-        print_line(f"Prediction run {run_json['id']} is {run_json['state']}.")
+        print_line(f"Prediction run {found.id} is {found.state}.")
 
 
 @app.command("download")
 @with_client
-def download(client: Client, run: RunId, out: Out) -> None:
+def download(client: "Client", run: RunId, out: Out) -> None:
     """Download the results of a prediction run that succeeded."""
     check_output_file(out)
     download_results(client, run, out)
@@ -233,7 +237,7 @@ def download(client: Client, run: RunId, out: Out) -> None:
 
 @app.command("delete")
 @with_client
-def delete_run(client: Client, run: RunId) -> None:
+def delete_run(client: "Client", run: RunId) -> None:
     """Delete a finished prediction run and its results."""
     client.delete_prediction_run(run)
     print_line(f"Deleted prediction run {run}.")

@@ -24,6 +24,7 @@ from app.cli.preflight import export_settings, service_url
 from app.cli.worker import WorkerProcess
 from app.database import migrations
 from app.http.connections import build_protocol_class
+from app.http.dependencies import get_app_state
 from app.resources import open_resources
 from app.settings import Settings
 
@@ -55,7 +56,7 @@ def uvicorn_config(app: FastAPI) -> uvicorn.Config:
         app,
         lifespan="on",
         # h11 limits the size of request heads and is safe from request smuggling.
-        http=build_protocol_class(app.state.settings),
+        http=build_protocol_class(get_app_state(app).settings),
         log_config=None,
         access_log=False,  # the application logs requests itself
         server_header=False,
@@ -91,7 +92,7 @@ def run_service(
         if not stopping.is_set():
             stop_requested_at = now
             stopping.set()
-            app.state.shutting_down.set()
+            get_app_state(app).shutting_down.set()
             server.stops_at = now if worker or signum == signal.SIGINT else now + NOT_READY_SECONDS
             if worker:
                 worker.stop()

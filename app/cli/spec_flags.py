@@ -15,11 +15,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.cli.errors import UsageError
-from app.cli.responses import Json
+from app.cli.output import Json
 from lora_core.specs.method import HeadMode, LoraVariant, MethodName, Role
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.presets import Preset
-from lora_core.specs.train import ClassWeights, HeadInit, SelectBy
+from lora_core.specs.train import ClassWeights, HeadInit, Preset, SelectBy
 
 
 def _parse_size(text: str) -> int | float:

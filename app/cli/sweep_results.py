@@ -1,17 +1,17 @@
-"""The results of a sweep: summary, table of trials, files, and promotion of the winner."""
+"""The results of a sweep: live view, summary, table of trials, files, promotion of the winner."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
 
 import typer
 
 from app.charts.fields import METRIC_LABELS, display_value, field_labels, format_score
-from app.cli.client import Client
-from app.cli.connection import ByteStream
-from app.cli.download import check_new_file, write_file
-from app.cli.errors import UsageError
+from app.cli.errors import RunFailed, ServiceUnreachable, UsageError
+from app.cli.files import check_new_file, write_file
 from app.cli.options import AsJson, Limit, SweepId, with_client
 from app.cli.output import (
     format_json,
@@ -20,81 +20,92 @@ from app.cli.output import (
     print_fields,
     print_file,
     print_json,
+    print_json_line,
     print_line,
     print_table,
+    print_warning,
 )
-from app.cli.responses import (
-    AccuracyScoreJson,
-    JobJson,
-    Objective,
-    PairedDifferenceJson,
-    RankedTrialJson,
-    SweepJson,
-    SweepListItemJson,
-    SweepVerdictJson,
-    TrialJson,
+from app.cli.watch import (
+    ProgressDisplay,
+    RunProgress,
+    open_display,
+    poll,
+    run_failed_error,
+    watch_with_hint,
 )
-from app.cli.watch import failure_of, watch_with_hint
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.cli.connection import ByteStream
+    from app.jobs.schemas import JobView
+    from app.sweeps.schemas import (
+        ComparisonView,
+        RankedTrialView,
+        SplitScoreView,
+        SweepListItem,
+        SweepResultView,
+        SweepView,
+        TrialView,
+    )
+
 
 TRIAL_STATES = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")
-FINAL_STATES = ("succeeded", "failed", "cancelled")
 
 
-def print_sweep(sweep: SweepJson) -> None:
+def print_sweep(sweep: "SweepView") -> None:
     """Print the best trial, how many are within noise of it, and the cheapest of those."""
-    verdict = sweep["verdict"]
+    result = sweep.result
     print_fields(
         [
-            ("sweep", sweep["id"]),
-            ("name", sweep["name"]),
-            ("state", sweep["state"]),
-            ("strategy", sweep["strategy"]["type"]),
-            ("objective", f"validation {METRIC_LABELS[sweep['objective']]}"),
+            ("sweep", sweep.id),
+            ("name", sweep.name),
+            ("state", sweep.state),
+            ("strategy", sweep.strategy["type"]),
+            ("objective", f"validation {METRIC_LABELS[sweep.objective]}"),
             ("trials", format_counts(sweep)),
-            ("created", format_time(sweep["created_at"])),
-            ("finished", sweep["finished_at"] and format_time(sweep["finished_at"])),
-            *(_winner_fields(sweep, verdict["winner"]) if verdict else ()),
+            ("created", format_time(sweep.created_at)),
+            ("finished", format_time(sweep.finished_at)),
+            *(_winner_fields(sweep, result.winner) if result else ()),
         ]
     )
-    if verdict is None:
+    if result is None:
         print_line("No trial has run to its end yet.")
         return
-    print_line(describe_within_noise(verdict))
-    if verdict["cheapest"]["number"] != verdict["winner"]["number"]:
-        print_line(_describe_cheapest(verdict))
-    elif len(verdict["near"]) > 1:
+    print_line(describe_within_noise(result))
+    if result.cheapest.number != result.winner.number:
+        print_line(_describe_cheapest(result))
+    elif len(result.within_noise) > 1:
         print_line("None of them has fewer trainable parameters.")
 
 
-def format_counts(sweep: SweepJson) -> str:
+def format_counts(sweep: "SweepView") -> str:
     """Return the counts by state, such as `36: 34 succeeded, 2 failed`."""
-    parts = [f"{n:,} {state}" for state in TRIAL_STATES if (n := sweep["counts"].get(state, 0))]
-    return f"{sweep['cells']:,}: {', '.join(parts)}"
+    parts = [
+        f"{n:,} {state}" for state in TRIAL_STATES if (n := getattr(sweep.trial_counts, state))
+    ]
+    return f"{sweep.trial_count:,}: {', '.join(parts)}"
 
 
-def count_finished(sweep: SweepListItemJson) -> int:
+def count_finished(sweep: "SweepListItem") -> int:
     """Return how many trials have ended."""
-    return sum(sweep["counts"].get(state, 0) for state in FINAL_STATES)
+    counts = sweep.trial_counts
+    return counts.succeeded + counts.failed + counts.cancelled
 
 
-def describe_leader(sweep: SweepJson) -> str | None:
+def describe_leader(sweep: "SweepView") -> str | None:
     """Return a sentence about the best trial so far, or None."""
-    if sweep["verdict"] is None:
+    if sweep.result is None:
         return None
-    best = sweep["verdict"]["winner"]
-    value = best["validation"] and best["validation"]["objective"]
-    name = METRIC_LABELS[sweep["objective"]]
-    by = (
-        ""
-        if value is None
-        else f" with validation {name} {format_score(sweep['objective'], value)}"
-    )
+    best = sweep.result.winner
+    value = best.validation.objective if best.validation else None
+    name = METRIC_LABELS[sweep.objective]
+    by = "" if value is None else f" with validation {name} {format_score(sweep.objective, value)}"
     return f"{_trial_label(best)} leads{by}"
 
 
-def describe_within_noise(verdict: SweepVerdictJson) -> str:
+def describe_within_noise(result: "SweepResultView") -> str:
     """Return how many trials are statistically within noise of the winner."""
-    others, compared = len(verdict["near"]) - 1, verdict["compared"] - 1
+    others, compared = len(result.within_noise) - 1, result.compared - 1
     test = "exact McNemar test on the same validation texts"
     if compared == 0:
         return "No other trial was evaluated on the same validation texts."
@@ -112,54 +123,54 @@ def format_settings(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _winner_fields(sweep: SweepJson, winner: RankedTrialJson) -> list[tuple[str, object]]:
-    objective, validation = sweep["objective"], winner["validation"]
-    value = validation["objective"] if validation and objective != "accuracy" else None
+def _winner_fields(sweep: "SweepView", winner: "RankedTrialView") -> list[tuple[str, object]]:
+    objective, validation = sweep.objective, winner.validation
+    value = validation.objective if validation and objective != "accuracy" else None
     return [
-        ("winner" if sweep["state"] == "finished" else "best so far", _trial_label(winner)),
+        ("winner" if sweep.state == "finished" else "best so far", _trial_label(winner)),
         (f"validation {METRIC_LABELS[objective]}", value and format_score(objective, value)),
         ("validation accuracy", _format_interval(validation)),
-        ("test accuracy", _format_interval(winner["test"])),
-        ("trainable parameters", winner["trainable_parameters"]),
+        ("test accuracy", _format_interval(winner.test)),
+        ("trainable parameters", winner.trainable_parameters),
     ]
 
 
-def _trial_label(trial: RankedTrialJson) -> str:
-    return f"trial {trial['number']} ({format_settings(trial['settings'])})"
+def _trial_label(trial: "RankedTrialView") -> str:
+    return f"trial {trial.number} ({format_settings(trial.settings)})"
 
 
-def _format_interval(value: AccuracyScoreJson | None) -> str | None:
+def _format_interval(value: "SplitScoreView | None") -> str | None:
     if value is None:
         return None
-    low, high = f"{100 * value['low']:.1f}", f"{100 * value['high']:.1f}"
-    accuracy = format_percent(value["accuracy"])
-    return f"{accuracy} (95% interval {low} to {high}; {value['texts']:,} texts)"
+    low, high = f"{100 * value.low:.1f}", f"{100 * value.high:.1f}"
+    accuracy = format_percent(value.accuracy)
+    return f"{accuracy} (95% interval {low} to {high}; {value.texts:,} texts)"
 
 
-def _describe_cheapest(verdict: SweepVerdictJson) -> str:
-    winner, cheapest = verdict["winner"], verdict["cheapest"]
-    differences = (("validation", verdict["validation"]), ("test", verdict["test"]))
+def _describe_cheapest(result: "SweepResultView") -> str:
+    winner, cheapest = result.winner, result.cheapest
+    differences = (("validation", result.validation), ("test", result.test))
     descriptions = [
         _describe_difference(difference, split) for split, difference in differences if difference
     ]
     return (
         f"The cheapest of them is {_trial_label(cheapest)} with "
-        f"{cheapest['trainable_parameters']:,} trainable parameters instead of "
-        f"{winner['trainable_parameters']:,}; its accuracy is "
+        f"{cheapest.trainable_parameters:,} trainable parameters instead of "
+        f"{winner.trainable_parameters:,}; its accuracy is "
         f"{' and '.join(descriptions)}."
     )
 
 
-def _describe_difference(difference: PairedDifferenceJson, split: str) -> str:
-    points = 100 * difference["difference"]
+def _describe_difference(difference: "ComparisonView", split: str) -> str:
+    points = 100 * difference.difference
     # Negated, so that minus means a loss of the cheapest trial; + 0.0 turns -0.0 into 0.0.
-    low, high = (round(-100 * end, 1) + 0.0 for end in (difference["high"], difference["low"]))
+    low, high = (round(-100 * end, 1) + 0.0 for end in (difference.high, difference.low))
     way = "lower" if points > 0 else "higher"
     where = "the same" if points == 0 else f"{abs(points):.1f} points {way}"
-    return f"{where} on {split} (95% interval {low:+.1f} to {high:+.1f}, p = {difference['p']:.2g})"
+    return f"{where} on {split} (95% interval {low:+.1f} to {high:+.1f}, p = {difference.p:.2g})"
 
 
-# `loraworks sweep cells`
+# `loraworks sweep trials`
 
 METRIC_NAMES = {
     "accuracy": "acc",
@@ -170,54 +181,56 @@ METRIC_NAMES = {
 
 
 @with_client
-def list_trials(client: Client, sweep: SweepId, limit: Limit = 20, as_json: AsJson = False) -> None:
+def list_trials(
+    client: "Client", sweep: SweepId, limit: Limit = 20, as_json: AsJson = False
+) -> None:
     """List the trials of a sweep, best first."""
-    sweep_json = client.get_sweep(sweep)
-    objective = sweep_json["objective"]
+    found = client.get_sweep(sweep)
+    objective = found.objective
     ranked = sorted(client.list_trials(sweep), key=lambda trial: _sort_key(trial, objective))
     shown = ranked[:limit]
     if as_json:
         print_json(shown)
         return
-    show_budget = any(trial["share"] < 1 for trial in shown)
-    rows = [_trial_row(trial, sweep_json, show_budget=show_budget) for trial in shown]
+    show_budget = any(trial.budget < 1 for trial in shown)
+    rows = [_trial_row(trial, found, show_budget=show_budget) for trial in shown]
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     print_table(columns, [[row[name] for name in columns] for row in rows], empty="")
     if len(ranked) > limit:
         print_line(f"And {len(ranked) - limit:,} more; see --limit.")
 
 
-def _sort_key(trial: TrialJson, objective: Objective) -> tuple[float, bool, float, int, int]:
+def _sort_key(trial: "TrialView", objective: str) -> tuple[float, bool, float, int, int]:
     """Sort by budget, largest first; then by score, best first; then by fewest parameters."""
-    value = trial["figures"].get("validation", {}).get(objective)
+    value = trial.metrics.get("validation", {}).get(objective)
     score_key = 0.0 if value is None else value if objective == "loss" else -value
-    budget = 0.0 if value is None else trial["share"]
-    return (-budget, value is None, score_key, trial["trainable_parameters"], trial["number"])
+    budget = 0.0 if value is None else trial.budget
+    return (-budget, value is None, score_key, trial.trainable_parameters, trial.number)
 
 
-def _trial_row(trial: TrialJson, sweep: SweepJson, *, show_budget: bool) -> dict[str, object]:
+def _trial_row(trial: "TrialView", sweep: "SweepView", *, show_budget: bool) -> dict[str, object]:
     """Return the cells of a trial by column; columns without values are not shown."""
-    names = field_labels(list(sweep["space"]))
-    settings = {name: display_value(trial["settings"].get(field)) for field, name in names.items()}
+    names = field_labels(list(sweep.space))
+    settings = {name: display_value(trial.settings.get(field)) for field, name in names.items()}
     validation = {
         f">validation {METRIC_NAMES[name]}": _format_metric(trial, "validation", name)
-        for name in (sweep["objective"], "accuracy")
+        for name in (sweep.objective, "accuracy")
     }
     return {
-        ">trial": trial["number"],
+        ">trial": trial.number,
         **settings,
-        "state": f"{trial['state']}, reused" if trial["reused"] else trial["state"],
-        ">budget": format_percent(trial["share"]) if show_budget else None,
+        "state": f"{trial.state}, reused" if trial.reused else trial.state,
+        ">budget": format_percent(trial.budget) if show_budget else None,
         **validation,
         ">test acc": _format_metric(trial, "test", "accuracy"),
-        ">trainable": trial["trainable_parameters"],
-        ">seconds": trial["seconds"] and round(trial["seconds"]),
-        "error": trial["error"],
+        ">trainable": trial.trainable_parameters,
+        ">seconds": trial.seconds and round(trial.seconds),
+        "error": trial.error,
     }
 
 
-def _format_metric(trial: TrialJson, split: str, name: str) -> str | None:
-    value = trial["figures"].get(split, {}).get(name)
+def _format_metric(trial: "TrialView", split: str, name: str) -> str | None:
+    value = trial.metrics.get(split, {}).get(name)
     return None if value is None else format_score(name, value)
 
 
@@ -234,7 +247,7 @@ Format = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="New file. Required for html.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model to register the version in.")]
 TrialNumber = Annotated[
-    int | None, typer.Option("--cell", min=1, help="Number of the trial. Default: the winner.")
+    int | None, typer.Option("--trial", min=1, help="Number of the trial. Default: the winner.")
 ]
 Alias = Annotated[str, typer.Option("--alias", help="Alias to move to the version.")]
 NoAlias = Annotated[
@@ -246,7 +259,7 @@ NoWait = Annotated[
 
 
 @with_client
-def results(client: Client, sweep: SweepId, format: Format = "csv", out: Out = None) -> None:
+def results(client: "Client", sweep: SweepId, format: Format = "csv", out: Out = None) -> None:
     """Export the trials of a sweep as a file, even while it runs."""
     if out is not None:
         check_new_file(out)
@@ -262,10 +275,10 @@ def results(client: Client, sweep: SweepId, format: Format = "csv", out: Out = N
 
 @with_client
 def promote(  # noqa: PLR0913 - one parameter per option
-    client: Client,
+    client: "Client",
     sweep: SweepId,
     model: Model,
-    cell: TrialNumber = None,
+    trial: TrialNumber = None,
     alias: Alias = "production",
     no_alias: NoAlias = False,
     no_wait: NoWait = False,
@@ -276,18 +289,18 @@ def promote(  # noqa: PLR0913 - one parameter per option
     A job creates it, resuming from the trial's checkpoint. Ctrl-C does not stop the job.
     """
     target_alias = None if no_alias else alias
-    job = client.promote_trial(sweep, {"model": model, "cell": cell, "alias": target_alias})
+    job = client.promote_trial(sweep, {"model": model, "trial": trial, "alias": target_alias})
     if not no_wait:
         job = watch_with_hint(client, job)
     if as_json:
         print_json(job)
-    if job["state"] not in ("queued", "running", "succeeded"):
-        raise failure_of(job)
+    if job.state not in ("queued", "running", "succeeded"):
+        raise run_failed_error(job)
     if not as_json:
         _print_promotion(job, model, target_alias)
 
 
-def _open_results(client: Client, sweep_id: str, format: str) -> ByteStream:
+def _open_results(client: "Client", sweep_id: str, format: str) -> "ByteStream":
     match format:
         case "html":
             return client.download_sweep_report(sweep_id)
@@ -298,13 +311,96 @@ def _open_results(client: Client, sweep_id: str, format: str) -> ByteStream:
             return client.download_sweep_results(sweep_id, format)
 
 
-def _print_promotion(job: JobJson, model: str, alias: str | None) -> None:
-    version = job["model_version"]
+def _print_promotion(job: "JobView", model: str, alias: str | None) -> None:
+    version = job.model_version
     if version is None:
-        print_line(
-            f"Job {job['id']} creates the model. Follow it with `loraworks watch {job['id']}`."
-        )
+        print_line(f"Job {job.id} creates the model. Follow it with `loraworks watch {job.id}`.")
     elif alias is None:
         print_line(f"Registered {version}. Deploy it with `loraworks models promote {version}`.")
     else:
         print_line(f"Registered {version} and moved alias {model}@{alias} to it.")
+
+
+# -- Following a sweep until it starts no more trials ---------------------------------------------
+
+
+POLL_SECONDS = 2.0
+
+
+@with_client
+def watch_sweep(client: "Client", sweep: SweepId, as_json: AsJson = False) -> None:
+    """Follow a sweep live until it finishes, pauses or stops.
+
+    Ctrl-C stops watching; the sweep continues. --json prints one line per change.
+    """
+    if not as_json:
+        print_outcome(watch_sweep_with_hint(client, sweep))
+        return
+    last = None
+    for found in poll_sweep(client, sweep):
+        if found != last:
+            print_json_line(found)
+        last = found
+    if last is not None:
+        raise_unless_finished(last)
+
+
+def poll_sweep(client: "Client", sweep_id: str | UUID) -> Iterator["SweepView"]:
+    """Yield the sweep every two seconds, until it is not running any more."""
+    for sweep in poll(lambda: client.get_sweep(sweep_id), interval=POLL_SECONDS):
+        yield sweep
+        if sweep.state != "running":
+            return
+
+
+def watch_sweep_with_hint(client: "Client", sweep_id: str | UUID) -> "SweepView":
+    """Watch a sweep. After Ctrl-C or an outage, print how to return to it."""
+    try:
+        return _watch(client, sweep_id, open_display())
+    except (KeyboardInterrupt, ServiceUnreachable):
+        print_warning(
+            f"The sweep continues. Follow it with `loraworks sweep watch {sweep_id}`, "
+            f"or stop it with `loraworks sweep stop {sweep_id}`."
+        )
+        raise
+
+
+def print_outcome(sweep: "SweepView") -> None:
+    """Print the sweep. Raises `RunFailed` unless it finished with a winner."""
+    print_sweep(sweep)
+    raise_unless_finished(sweep)
+
+
+def raise_unless_finished(sweep: "SweepView") -> None:
+    """Raise `RunFailed` unless the sweep finished with a winner."""
+    state = sweep.state
+    if state != "finished":
+        raise RunFailed(f"sweep {sweep.id} was {state} before it finished", f"sweep_{state}")
+    if sweep.result is None:
+        command = f"`loraworks sweep trials {sweep.id}`"
+        raise RunFailed(f"no trial ran to its end; see {command} for the reasons", "no_winner")
+
+
+def _watch(client: "Client", sweep_id: str | UUID, display: ProgressDisplay) -> "SweepView":
+    progress, last_news = RunProgress(title=str(sweep_id), unit="trial"), ""
+    with display:
+        for sweep in poll_sweep(client, sweep_id):
+            _update_progress(progress, sweep)
+            news = describe_leader(sweep)
+            display.update(progress, news if news != last_news else None)
+            last_news = news or last_news
+        display.update(progress, f"{progress.title}: {progress.state}, {format_counts(sweep)}")
+    return sweep
+
+
+def _update_progress(progress: RunProgress, sweep: "SweepView") -> None:
+    """Update state and step. The notes below the bar are the counts and the leader."""
+    progress.title = f"{sweep.name or sweep.id} ({sweep.strategy['type']})"
+    progress.state = sweep.state
+    progress.total = sweep.trial_count
+    if (done := count_finished(sweep)) != progress.step:
+        progress.set_step(done, at=time.time())
+    progress.notes.clear()
+    progress.add_note(format_counts(sweep))
+    if ahead := describe_leader(sweep):
+        progress.add_note(ahead)

@@ -9,15 +9,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from app.cli.client import Client
 from app.cli.errors import UsageError
 from app.cli.options import AsJson, injected, with_client
-from app.cli.output import format_duration, format_percent, print_fields, print_json, print_line
-from app.cli.responses import Json, Objective, SweepJson, SweepPlanJson
+from app.cli.output import (
+    Json,
+    format_duration,
+    format_percent,
+    print_fields,
+    print_json,
+    print_line,
+)
 from app.cli.spec_flags import (
     SPEC_OPTIONS,
     apply_options,
@@ -26,10 +31,20 @@ from app.cli.spec_flags import (
     options_signature,
     read_json_object,
 )
-from app.cli.sweep_results import format_counts
-from app.cli.sweep_watch import print_outcome, raise_unless_finished, watch_with_hint
+from app.cli.sweep_results import (
+    format_counts,
+    print_outcome,
+    raise_unless_finished,
+    watch_sweep_with_hint,
+)
 from app.sweeps import search_space
-from app.sweeps.presets import PRESETS, PresetName
+from app.sweeps.search_space import PRESETS, PresetName
+from app.sweeps.states import Objective
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.sweeps.schemas import SweepPlan, SweepView
+
 
 Over = Annotated[
     list[str] | None,
@@ -85,18 +100,18 @@ def _option(annotation: Any, name: str, text: str, **extra: Any) -> Any:
 
 # field of the strategy → option
 STRATEGY_OPTIONS: dict[str, Any] = {
-    "cells": _option(
-        int, "--cells", "Number of trials: random, tpe; halving: sampled instead of the grid."
+    "trials": _option(
+        int, "--trials", "Number of trials: random, tpe; halving: sampled instead of the grid."
     ),
     "seed": _option(int, "--search-seed", "Seed of the search: random, halving, tpe."),
     "eta": _option(int, "--eta", "halving: one in ETA trials continues. Default: 3."),
-    "first_share": _option(
+    "min_budget": _option(
         float,
-        "--first-share",
+        "--min-budget",
         "halving: budget of the first rung, a fraction of the steps. Default: 1/9.",
     ),
-    "keep": _option(
-        int, "--keep", "halving: minimum number of trials that run to the end. Default: 3."
+    "min_full_runs": _option(
+        int, "--min-full-runs", "halving: minimum number of trials that run to the end. Default: 3."
     ),
     "validation_texts": _option(
         int, "--validation-texts", "halving: validation texts used to compare rungs."
@@ -108,7 +123,9 @@ SWEEP_OPTIONS: dict[str, Any] = {
     "objective": _option(
         Objective, "--objective", "Validation metric to optimize. Default: accuracy."
     ),
-    "parallel": _option(int, "--parallel", "Concurrent jobs. Default: the number of devices."),
+    "max_parallel_jobs": _option(
+        int, "--max-parallel-jobs", "Concurrent jobs. Default: the number of devices."
+    ),
     "name": _option(str, "--name", "Name of the sweep."),
     "priority": _option(int, "--priority", "Priority of its jobs, -100 to 100; higher runs first."),
 }
@@ -230,7 +247,7 @@ Watch = Annotated[
 @with_client
 @injected("body", body_from_file)
 def start(
-    client: Client,
+    client: "Client",
     body: Json,
     dry_run: DryRun = False,
     watch: Watch = False,
@@ -243,7 +260,7 @@ def start(
 @with_client
 @injected("body", body_from_preset)
 def preset(
-    client: Client,
+    client: "Client",
     body: Json,
     dry_run: DryRun = False,
     watch: Watch = False,
@@ -257,16 +274,16 @@ def preset(
     _submit(client, body, dry_run=dry_run, watch=watch, as_json=as_json)
 
 
-def _submit(client: Client, body: Json, *, dry_run: bool, watch: bool, as_json: bool) -> None:
+def _submit(client: "Client", body: Json, *, dry_run: bool, watch: bool, as_json: bool) -> None:
     if dry_run:
         plan = client.plan_sweep(body)
         print_json(plan) if as_json else _print_plan(plan)
         return
-    sweep = client.start_sweep(body)
+    sweep = client.create_sweep(body)
     if not watch:
         print_json(sweep) if as_json else _print_started(sweep)
         return
-    sweep = watch_with_hint(client, sweep["id"])
+    sweep = watch_sweep_with_hint(client, sweep.id)
     if not as_json:
         print_outcome(sweep)
         return
@@ -274,23 +291,21 @@ def _submit(client: Client, body: Json, *, dry_run: bool, watch: bool, as_json: 
     raise_unless_finished(sweep)
 
 
-def _print_plan(plan: SweepPlanJson) -> None:
-    smallest, largest = plan["trainable_parameters"]
-    rungs = [f"{each['cells']:,} to {format_percent(each['share'])}" for each in plan["rungs"]]
+def _print_plan(plan: "SweepPlan") -> None:
+    smallest, largest = plan.trainable_parameters
+    rungs = [f"{each.trials:,} to {format_percent(each.budget)}" for each in plan.rungs]
     print_fields(
         [
-            ("trials", plan["cells"]),
-            ("reused", plan["known"] or None),
+            ("trials", plan.trials),
+            ("reused", plan.reused or None),
             ("rungs", ", ".join(rungs) if len(rungs) > 1 else None),
             ("trainable parameters", f"{smallest:,} to {largest:,}"),
-            ("concurrent jobs", plan["workers"] or "none: no worker is running"),
-            ("estimated time", format_duration(plan["estimated_seconds"])),
+            ("concurrent jobs", plan.workers or "none: no worker is running"),
+            ("estimated time", format_duration(plan.estimated_seconds)),
         ]
     )
 
 
-def _print_started(sweep: SweepJson) -> None:
-    print_fields(
-        [("sweep", sweep["id"]), ("state", sweep["state"]), ("trials", format_counts(sweep))]
-    )
-    print_line(f"Follow it with `loraworks sweep watch {sweep['id']}`.")
+def _print_started(sweep: "SweepView") -> None:
+    print_fields([("sweep", sweep.id), ("state", sweep.state), ("trials", format_counts(sweep))])
+    print_line(f"Follow it with `loraworks sweep watch {sweep.id}`.")

@@ -1,14 +1,12 @@
 """`loraworks sweep …`"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.client import Client, SweepAction
 from app.cli.errors import UsageError
 from app.cli.options import AsJson, Limit, SweepId, with_client
-from app.cli.output import format_time, print_json, print_line, print_table
-from app.cli.responses import Json, SweepJson, SweepState
+from app.cli.output import Json, format_time, print_json, print_line, print_table
 from app.cli.sweep_results import (
     count_finished,
     format_counts,
@@ -16,17 +14,23 @@ from app.cli.sweep_results import (
     print_sweep,
     promote,
     results,
+    watch_sweep,
 )
 from app.cli.sweep_start import Over, parse_search_space, preset, start
-from app.cli.sweep_watch import watch_sweep
+from app.sweeps.states import SweepState
+
+if TYPE_CHECKING:
+    from app.cli.client import Client, SweepAction
+    from app.sweeps.schemas import SweepView
+
 
 app = typer.Typer(help="Run a job in many settings, compare the trials, and promote the winner.")
 
 StateFilter = Annotated[
     SweepState | None, typer.Option("--state", help="Only sweeps in this state.")
 ]
-Cells = Annotated[
-    int | None, typer.Option("--cells", help="Total number of trials. Not for grids.")
+TrialCount = Annotated[
+    int | None, typer.Option("--trials", help="Total number of trials. Not for grids.")
 ]
 
 app.command("start")(start)
@@ -36,7 +40,7 @@ app.command("preset")(preset)
 @app.command("list")
 @with_client
 def list_sweeps(
-    client: Client, state: StateFilter = None, limit: Limit = 20, as_json: AsJson = False
+    client: "Client", state: StateFilter = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
     """List the newest sweeps."""
     sweeps = client.list_sweeps(limit, state=state)
@@ -47,12 +51,12 @@ def list_sweeps(
         ["sweep", "name", "strategy", "state", ">trials", "created"],
         [
             (
-                sweep["id"],
-                sweep["name"],
-                sweep["strategy"]["type"],
-                sweep["state"],
-                f"{count_finished(sweep)}/{sweep['cells']}",
-                format_time(sweep["created_at"]),
+                sweep.id,
+                sweep.name,
+                sweep.strategy["type"],
+                sweep.state,
+                f"{count_finished(sweep)}/{sweep.trial_count}",
+                format_time(sweep.created_at),
             )
             for sweep in sweeps
         ],
@@ -62,40 +66,40 @@ def list_sweeps(
 
 @app.command("show")
 @with_client
-def show_sweep(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
+def show_sweep(client: "Client", sweep: SweepId, as_json: AsJson = False) -> None:
     """Show a sweep: its state, the best trial so far, and the cheapest within noise of it."""
-    sweep_json = client.get_sweep(sweep)
-    print_json(sweep_json) if as_json else print_sweep(sweep_json)
+    found = client.get_sweep(sweep)
+    print_json(found) if as_json else print_sweep(found)
 
 
-app.command("cells")(list_trials)
+app.command("trials")(list_trials)
 app.command("watch")(watch_sweep)
 
 
 @app.command("pause")
 @with_client
-def pause(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
+def pause(client: "Client", sweep: SweepId, as_json: AsJson = False) -> None:
     """Start no more trials. Running trials continue to their end."""
     _send_action(client, sweep, "pause", as_json=as_json)
 
 
 @app.command("stop")
 @with_client
-def stop(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
+def stop(client: "Client", sweep: SweepId, as_json: AsJson = False) -> None:
     """Start no more trials, and stop running ones. They keep their checkpoints."""
     _send_action(client, sweep, "stop", as_json=as_json)
 
 
 @app.command("resume")
 @with_client
-def resume(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
+def resume(client: "Client", sweep: SweepId, as_json: AsJson = False) -> None:
     """Resume a paused or stopped sweep."""
     _send_action(client, sweep, "resume", as_json=as_json)
 
 
 @app.command("retry")
 @with_client
-def retry(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
+def retry(client: "Client", sweep: SweepId, as_json: AsJson = False) -> None:
     """Run failed and cancelled trials again."""
     _send_action(client, sweep, "retry", as_json=as_json)
 
@@ -103,14 +107,18 @@ def retry(client: Client, sweep: SweepId, as_json: AsJson = False) -> None:
 @app.command("extend")
 @with_client
 def extend(
-    client: Client, sweep: SweepId, over: Over = None, cells: Cells = None, as_json: AsJson = False
+    client: "Client",
+    sweep: SweepId,
+    over: Over = None,
+    trials: TrialCount = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add values to the fields of a sweep, or trials, and run the new ones."""
     body: Json = {"space": parse_search_space(over)} if over else {}
-    if cells is not None:
-        body["cells"] = cells
+    if trials is not None:
+        body["trials"] = trials
     if not body:
-        raise UsageError("give --over or --cells", "wrong_usage")
+        raise UsageError("give --over or --trials", "wrong_usage")
     _print_state(client.extend_sweep(sweep, body), as_json=as_json)
 
 
@@ -120,18 +128,18 @@ app.command("promote")(promote)
 
 @app.command("delete")
 @with_client
-def delete(client: Client, sweep: SweepId) -> None:
+def delete(client: "Client", sweep: SweepId) -> None:
     """Delete a sweep that is not running, and its jobs that no other sweep uses."""
     client.delete_sweep(sweep)
     print_line(f"Deleted sweep {sweep}.")
 
 
-def _send_action(client: Client, sweep_id: str, order: SweepAction, *, as_json: bool) -> None:
+def _send_action(client: "Client", sweep_id: str, order: "SweepAction", *, as_json: bool) -> None:
     _print_state(client.send_sweep_action(sweep_id, order), as_json=as_json)
 
 
-def _print_state(sweep: SweepJson, *, as_json: bool) -> None:
+def _print_state(sweep: "SweepView", *, as_json: bool) -> None:
     if as_json:
         print_json(sweep)
     else:
-        print_line(f"Sweep {sweep['id']} is {sweep['state']}. Trials: {format_counts(sweep)}.")
+        print_line(f"Sweep {sweep.id} is {sweep.state}. Trials: {format_counts(sweep)}.")

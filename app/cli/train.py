@@ -3,20 +3,23 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.client import Client
 from app.cli.errors import UsageError
+from app.cli.files import prompt_for_missing_columns, upload_sources
 from app.cli.local import train_locally
 from app.cli.options import AsJson, injected, with_client
-from app.cli.output import format_duration, print_fields, print_json, print_line
-from app.cli.responses import JobPlanJson, Json
+from app.cli.output import Json, format_duration, print_fields, print_json, print_line
 from app.cli.spec_flags import spec_from_options
-from app.cli.uploads import prompt_for_missing_columns, upload_sources
 from app.cli.watch import finish_submission
 from lora_core.specs.data import split_sheet
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.jobs.schemas import JobPlan
+
 
 JOB_PANEL = "Job"
 File = Annotated[
@@ -77,7 +80,7 @@ Out = Annotated[
 @with_client
 @injected("body", spec_from_options)
 def train(  # noqa: PLR0913 - one parameter per option
-    client: Client,
+    client: "Client",
     body: Json,
     file: File = None,
     name: Name = None,
@@ -122,7 +125,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         print_json(plan) if as_json else _print_plan(plan)
         return
     upload_sources(client, body)
-    finish_submission(client, client.submit_job(body), live=watch, wait=wait, as_json=as_json)
+    finish_submission(client, client.create_job(body), live=watch, wait=wait, as_json=as_json)
 
 
 def _set_data_source(body: Json, file: str) -> None:
@@ -145,13 +148,13 @@ def _reject_local_files(body: Json) -> None:
             )
 
 
-def _print_plan(plan: JobPlanJson) -> None:
+def _print_plan(plan: "JobPlan") -> None:
     print_fields(
         [
-            ("trainable parameters", plan["parameters"]["trainable"]),
-            ("total parameters", plan["parameters"]["total"]),
-            ("estimated time", format_duration(plan["estimated_seconds"])),
-            ("queue position", plan["queue_position"]),
+            ("trainable parameters", plan.parameters.trainable),
+            ("total parameters", plan.parameters.total),
+            ("estimated time", format_duration(plan.estimated_seconds)),
+            ("queue position", plan.queue_position),
         ]
     )
-    print_line(json.dumps(plan["spec"]))
+    print_line(json.dumps(plan.spec))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.client import Client
 from app.cli.options import AsJson, DataDir, Host, Port
 from app.cli.output import print_fields, print_json_line, print_line
 from app.cli.preflight import (
@@ -133,6 +132,8 @@ def api(
 
 def _check_ready(url: str) -> None:
     """Raise an error with the reason if the API is not ready."""
+    from app.cli.client import Client
+
     with Client(url) as client:
         client.request("GET", "/readyz", timeout=PROBE_SECONDS)
     print_line("The API is ready.")

@@ -1,12 +1,12 @@
 """Follows a job live: `loraworks watch JOB`. Also the progress displays of other commands."""
 
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import pairwise
-from typing import Protocol, Self, cast
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from uuid import UUID
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -14,8 +14,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.client import Client, StreamMessage
-from app.cli.connection import OUTAGE_TIMEOUT
 from app.cli.errors import RunFailed, ServiceUnreachable
 from app.cli.options import AsJson, JobId, with_client
 from app.cli.output import (
@@ -27,11 +25,38 @@ from app.cli.output import (
     print_json,
     print_json_line,
     print_line,
+    print_results,
     print_warning,
     strip_control_characters,
 )
-from app.cli.responses import JobJson, Json, MetricPointJson
-from app.cli.results import print_results
+
+if TYPE_CHECKING:
+    from app.cli.client import Client, StreamMessage
+    from app.jobs.schemas import JobView, PointView, StateView
+
+
+OUTAGE_TIMEOUT = 60.0  # seconds without a response until polling gives up
+
+Polled = TypeVar("Polled")
+
+
+def poll(fetch: Callable[[], Polled], *, interval: float) -> Iterator[Polled]:
+    """Yield the result of `fetch` now and every `interval` seconds.
+
+    An outage of less than a minute is waited out. Raises `ServiceUnreachable` after that.
+    """
+    last_success = monotonic()
+    while True:
+        try:
+            value = fetch()
+        except ServiceUnreachable:
+            if monotonic() - last_success > OUTAGE_TIMEOUT:
+                raise
+        else:
+            last_success = monotonic()
+            yield value
+        sleep(interval)
+
 
 SeriesKey = tuple[str, str]  # split and metric, such as ("validation", "accuracy")
 
@@ -43,7 +68,7 @@ RATE_POINTS = 20  # points from which the rate is computed
 
 
 @dataclass
-class LiveCurve:
+class MetricSeries:
     """Values by step. A new attempt replaces the values of earlier ones from its step on."""
 
     attempt: int = 0
@@ -72,7 +97,7 @@ class RunProgress:
     step: int = 0
     total: int | None = None
     unit: str = "step"
-    curves: dict[SeriesKey, LiveCurve] = field(default_factory=dict)
+    curves: dict[SeriesKey, MetricSeries] = field(default_factory=dict)
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NOTES))
     _step_times: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
 
@@ -82,7 +107,7 @@ class RunProgress:
     def add_point(
         self, series: SeriesKey, step: int, value: float, *, at: float, attempt: int = 1
     ) -> None:
-        self.curves.setdefault(series, LiveCurve()).add(step, value, attempt)
+        self.curves.setdefault(series, MetricSeries()).add(step, value, attempt)
         if series == TRAIN_LOSS:
             self.set_step(step, at=at)
 
@@ -93,8 +118,8 @@ class RunProgress:
             self._step_times.clear()
         self._step_times.append((at, step))
 
-    def curve(self, series: SeriesKey) -> LiveCurve:
-        return self.curves.get(series, LiveCurve())
+    def curve(self, series: SeriesKey) -> MetricSeries:
+        return self.curves.get(series, MetricSeries())
 
     @property
     def rate(self) -> float | None:
@@ -177,8 +202,8 @@ class PlainTextDisplay(NullDisplay):
     def update(self, progress: RunProgress, news: str | None = None) -> None:
         if news is not None:
             self._console.print(strip_control_characters(news), soft_wrap=True)
-        elif progress.step and time.monotonic() - self._printed_at >= LINE_SECONDS:
-            self._printed_at = time.monotonic()
+        elif progress.step and monotonic() - self._printed_at >= LINE_SECONDS:
+            self._printed_at = monotonic()
             loss = progress.curve(TRAIN_LOSS).last()
             line = _format_position(progress) + ("" if loss is None else f", loss {loss:.4f}")
             self._console.print(line, soft_wrap=True)
@@ -246,75 +271,77 @@ def _format_position(progress: RunProgress) -> str:
 RETRY_SECONDS = 1.0
 
 
-def follow(client: Client, job_id: str) -> Iterator[StreamMessage]:
+def follow(client: "Client", job_id: str | UUID) -> Iterator["StreamMessage"]:
     """Yield the job's messages until its end, reconnecting as needed."""
     after: str | None = None
-    last_message_at = time.monotonic()
+    last_message_at = monotonic()
     while True:
         try:
             for message in client.stream_job(job_id, after):
-                last_message_at = time.monotonic()
+                last_message_at = monotonic()
                 after = message.id or after
                 yield message
                 if message.event == "end":
                     return
         except ServiceUnreachable:
-            if time.monotonic() - last_message_at > OUTAGE_TIMEOUT:
+            if monotonic() - last_message_at > OUTAGE_TIMEOUT:
                 raise
-        time.sleep(RETRY_SECONDS)
+        sleep(RETRY_SECONDS)
 
 
-def watch_job(client: Client, job: JobJson, display: ProgressDisplay) -> JobJson:
+def watch_job(client: "Client", job: "JobView", display: ProgressDisplay) -> "JobView":
     """Show the job's progress on `display` until it ends, and return the finished job."""
-    progress = RunProgress(title=f"{job['name'] or job['id']} ({job['method']})")
-    _apply_job(progress, cast(Json, job))
+    from app.jobs.schemas import JobView
+
+    progress = RunProgress(title=f"{job.name or job.id} ({job.method})")
+    _apply_state(progress, job)
     with display:
         display.update(progress)
-        for message in follow(client, job["id"]):
+        for message in follow(client, job.id):
             display.update(progress, _apply_message(progress, message))
-            if message.event == "end":
-                return cast(JobJson, message.data)
+            if isinstance(message.body, JobView):
+                return message.body
     raise ServiceUnreachable("the stream ended before the job finished", "stream_ended")
 
 
-def print_outcome(job: JobJson) -> None:
+def print_outcome(job: "JobView") -> None:
     """Print how the job ended. Raises `RunFailed` unless it succeeded."""
-    if job["state"] == "succeeded":
-        print_results(job["method"], job["summary"] or {})
+    if job.state == "succeeded":
+        print_results(job.method, job.summary or {})
     else:
-        raise failure_of(job)
+        raise run_failed_error(job)
 
 
-def failure_of(job: JobJson) -> RunFailed:
+def run_failed_error(job: "JobView") -> RunFailed:
     """Return the error of a job that did not succeed."""
-    if error := job["error"]:
-        return RunFailed(f"job {job['id']} {job['state']}: {error['message']}", error["code"])
-    return RunFailed(f"job {job['id']} was {job['state']}", f"job_{job['state']}")
+    if error := job.error:
+        return RunFailed(f"job {job.id} {job.state}: {error.message}", error.code)
+    return RunFailed(f"job {job.id} was {job.state}", f"job_{job.state}")
 
 
 @with_client
-def watch(client: Client, job: JobId, as_json: AsJson = False) -> None:
+def watch(client: "Client", job: JobId, as_json: AsJson = False) -> None:
     """Follow a job live: state, throughput, loss, accuracy, events, and the result.
 
     Ctrl-C stops watching; the job keeps running. --json prints one message per line.
     """
+    from app.jobs.schemas import JobView
+
     if as_json:
-        last: Json = {}
         for message in follow(client, job):
-            print_json_line({"event": message.event, "id": message.id, "data": message.data})
-            last = message.data
-        if last["state"] != "succeeded":
-            raise failure_of(cast(JobJson, last))
+            print_json_line({"event": message.event, "id": message.id, "data": message.body})
+            if isinstance(message.body, JobView) and message.body.state != "succeeded":
+                raise run_failed_error(message.body)
         return
     print_outcome(watch_with_hint(client, client.get_job(job)))
 
 
-def watch_with_hint(client: Client, job: JobJson, *, quiet: bool = False) -> JobJson:
+def watch_with_hint(client: "Client", job: "JobView", *, quiet: bool = False) -> "JobView":
     """Watch a job. After Ctrl-C or an outage, print how to return to it."""
     try:
         return watch_job(client, job, open_display(quiet=quiet))
     except (KeyboardInterrupt, ServiceUnreachable):
-        job_id = job["id"]
+        job_id = job.id
         print_warning(
             f"The job continues. Follow it with `loraworks watch {job_id}`, or stop it with "
             f"`loraworks jobs cancel {job_id}`."
@@ -323,7 +350,7 @@ def watch_with_hint(client: Client, job: JobJson, *, quiet: bool = False) -> Job
 
 
 def finish_submission(
-    client: Client, job: JobJson, *, live: bool, wait: bool, as_json: bool
+    client: "Client", job: "JobView", *, live: bool, wait: bool, as_json: bool
 ) -> None:
     """Print the submitted job, or follow it to its end. Raises `RunFailed` if it fails."""
     if not (live or wait):
@@ -334,52 +361,49 @@ def finish_submission(
         print_outcome(job)
         return
     print_json(job)
-    if job["state"] != "succeeded":
-        raise failure_of(job)
+    if job.state != "succeeded":
+        raise run_failed_error(job)
 
 
-def _print_submitted(job: JobJson) -> None:
-    parameters = job["parameters"]
+def _print_submitted(job: "JobView") -> None:
     print_fields(
         [
-            ("job", job["id"]),
-            ("state", job["state"]),
-            ("trainable parameters", parameters and parameters["trainable"]),
-            ("estimated time", format_duration(job["estimated_seconds"])),
-            ("queue position", job["queue_position"]),
+            ("job", job.id),
+            ("state", job.state),
+            ("trainable parameters", job.parameters.trainable),
+            ("estimated time", format_duration(job.estimated_seconds)),
+            ("queue position", job.queue_position),
         ]
     )
-    print_line(f"Follow it with `loraworks watch {job['id']}`.")
+    print_line(f"Follow it with `loraworks watch {job.id}`.")
 
 
-def _apply_message(progress: RunProgress, message: StreamMessage) -> str | None:
+def _apply_message(progress: RunProgress, message: "StreamMessage") -> str | None:
     """Apply a message to the progress. Return a sentence if it is worth showing."""
-    data = message.data
-    match message.event:
-        case "event":
-            news = str(data["message"])
-            progress.add_note(news)
-            return news
-        case "metric":
-            _apply_point(progress, cast(MetricPointJson, data))
-        case "state":
-            _apply_job(progress, data)
-        case "end":
-            _apply_job(progress, data)
+    from app.jobs.schemas import EventView, JobView, PointView
+
+    match message.body:
+        case EventView() as event:
+            progress.add_note(event.message)
+            return event.message
+        case PointView() as point:
+            _apply_point(progress, point)
+        case JobView() as job:
+            _apply_state(progress, job)
             return f"{progress.title}: {progress.state}"
+        case state:
+            _apply_state(progress, state)
     return None
 
 
-def _apply_point(progress: RunProgress, point: MetricPointJson) -> None:
-    if point["value"] is not None:
-        at = datetime.fromisoformat(point["at"]).timestamp()
-        series = (point["split"], point["name"])
-        progress.add_point(series, point["step"], point["value"], at=at, attempt=point["attempt"])
+def _apply_point(progress: RunProgress, point: "PointView") -> None:
+    if point.value is not None:
+        series = (point.split, point.name)
+        progress.add_point(series, point.step, point.value, at=point.at, attempt=point.attempt)
 
 
-def _apply_job(progress: RunProgress, data: Json) -> None:
-    """Apply the fields of a job or of a state message to the progress."""
-    progress.state = data["state"]
-    progress.queue_position = data["queue_position"]
-    progress.step = data["step"]
-    progress.total = data["total_steps"]
+def _apply_state(progress: RunProgress, job: "JobView | StateView") -> None:
+    progress.state = job.state
+    progress.queue_position = job.queue_position
+    progress.step = job.step
+    progress.total = job.total_steps

@@ -1,11 +1,17 @@
-"""Declarative base and column types that work on both SQLite and PostgreSQL."""
+"""Declarative base, column types and clock that work on both SQLite and PostgreSQL.
+
+The clock of the database is the only clock whose times are compared across processes. Times are
+stored as seconds since 1970 UTC in double precision, so that the same arithmetic works on both.
+"""
 
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Integer, MetaData, Uuid
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, Integer, MetaData, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
 from uuid_utils.compat import uuid7
 
 JsonObject = dict[str, Any]
@@ -43,3 +49,27 @@ def enum_check(column: str, values: tuple[str, ...], name: str) -> CheckConstrai
     """
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=name)
+
+
+class now(FunctionElement[float]):  # noqa: N801 - named like the SQL function
+    """The current time, not the start of the transaction."""
+
+    type = Double()
+    inherit_cache = True
+    name = "now"
+
+
+@compiles(now, "sqlite")
+def _compile_sqlite(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "unixepoch('subsec')"
+
+
+@compiles(now, "postgresql")
+def _compile_postgresql(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+def read_clock(session: Session) -> float:
+    """Return the current time in seconds since 1970."""
+    seconds: float = session.scalars(now().select()).one()
+    return seconds

@@ -1,6 +1,6 @@
 """The database: one engine for writing, one for reading, and transaction locks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Engine, make_url, text
@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 from app.database import postgresql, sqlite
 from app.database.errors import DatabaseUrlInvalid, UnsupportedDatabase
 from app.settings import Settings
+
+_AFTER_COMMIT = "after_commit"
 
 
 class Database:
@@ -21,9 +23,16 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """Yield a session that may write. Without a `commit()`, everything is rolled back."""
+        """Yield a session that may write.
+
+        Commits at the end of the block, and then runs what was registered with `after_commit`. If
+        the block raises, everything is rolled back.
+        """
         with Session(self.write_engine, expire_on_commit=False) as session:
             yield session
+            session.commit()
+        for call in session.info.get(_AFTER_COMMIT, ()):
+            call()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -77,6 +86,15 @@ def _parse_url(settings: Settings) -> URL:
     if url.drivername == "sqlite":
         return url
     raise UnsupportedDatabase(dialect=url.drivername, supported="sqlite, postgresql")
+
+
+def after_commit(session: Session, call: Callable[[], object]) -> None:
+    """Register a call for the end of the transaction, such as sending a message.
+
+    It runs once the transaction is committed and its connection released, and not at all after a
+    rollback.
+    """
+    session.info.setdefault(_AFTER_COMMIT, []).append(call)
 
 
 def acquire_transaction_lock(session: Session, name: str) -> None:

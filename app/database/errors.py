@@ -12,16 +12,14 @@ from app.errors import AppError, ConcurrentUpdate, InsufficientStorage, ServiceU
 
 
 class DatabaseUnavailable(ServiceUnavailable):
-    """The database is unavailable."""
-
     code = "database_unavailable"
+    title = "The database is unavailable."
     message = "The database does not respond at the moment. Try again shortly."
 
 
 class DatabaseUnreachable(ServiceUnavailable):
-    """Cannot connect to the database server."""
-
     code = "database_unreachable"
+    title = "Cannot connect to the database server."
     message = (
         "Cannot connect to the database {database!r} on {host}: {reason}. "
         "Start the server, or correct LORAWORKS_DATABASE_URL."
@@ -29,9 +27,8 @@ class DatabaseUnreachable(ServiceUnavailable):
 
 
 class DatabaseOperationRefused(ServiceUnavailable):
-    """The database rejected an operation."""
-
     code = "database_refused"
+    title = "The database rejected an operation."
     message = (
         "The database rejected an operation: {reason}. "
         "On PostgreSQL, the role in LORAWORKS_DATABASE_URL should own the database."
@@ -39,10 +36,9 @@ class DatabaseOperationRefused(ServiceUnavailable):
 
 
 class DatabaseUrlInvalid(AppError):
-    """Invalid database URL."""
-
     status = 500
     code = "database_url_invalid"
+    title = "Invalid database URL."
     message = (
         "LORAWORKS_DATABASE_URL is invalid: {problem}. Use postgresql://USER:PASSWORD@HOST/NAME, "
         "or leave it unset for SQLite in the data directory."
@@ -50,9 +46,8 @@ class DatabaseUrlInvalid(AppError):
 
 
 class SchemaOutdated(ServiceUnavailable):
-    """The database schema is older than this version of loraworks."""
-
     code = "schema_older"
+    title = "The database schema is older than this version of loraworks."
     message = (
         "The {database} has {found}; this version needs schema {expected}. Run `loraworks migrate` "
         "or `loraworks up` to upgrade it, or set LORAWORKS_DATABASE_URL to another database."
@@ -60,9 +55,8 @@ class SchemaOutdated(ServiceUnavailable):
 
 
 class SchemaTooNew(ServiceUnavailable):
-    """The database schema is newer than this version of loraworks."""
-
     code = "schema_newer"
+    title = "The database schema is newer than this version of loraworks."
     message = (
         "The {database} has schema {found}, which this version does not support (it needs "
         "{expected}). Install the version of loraworks that created it, or use another database."
@@ -70,10 +64,9 @@ class SchemaTooNew(ServiceUnavailable):
 
 
 class UnsupportedDatabase(AppError):
-    """Unsupported database."""
-
     status = 500
     code = "unsupported_database"
+    title = "Unsupported database."
     message = "LORAWORKS_DATABASE_URL has the dialect {dialect!r}. Supported: {supported}."
 
 

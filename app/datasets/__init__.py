@@ -1,1 +1,1 @@
-"""Uploaded data sets."""
+"""Uploaded datasets."""

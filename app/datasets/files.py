@@ -1,17 +1,31 @@
-"""Storage of uploaded files. Paths are made of ids and known suffixes, never of client input."""
+"""Uploaded files: where they are stored, and their inspection in a child process.
 
+Paths are made of ids and known suffixes, never of client input.
+"""
+
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import structlog
+
+from app.datasets.errors import DatasetUnreadable
 from app.datasets.tables import Dataset
 from app.errors import DataDirectoryUnusable
+from app.sandbox import process
+from app.sandbox.process import SandboxResult
 from app.settings import Settings
 from app.storage.store import Store
-from lora_core import manifest
+from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
 from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.data import DataError, DataTooLarge
 
 INCOMING_DIR = ".incoming"  # directory of files that are being received
+
+log = structlog.get_logger(__name__)
 
 
 def store_key(dataset: Dataset) -> str:
@@ -20,7 +34,7 @@ def store_key(dataset: Dataset) -> str:
 
 
 def legacy_path(settings: Settings, dataset: Dataset) -> Path:
-    """Return where version 0.1 stored the file of a data set; such files stay there."""
+    """Return where version 0.1 stored the file of a dataset; such files stay there."""
     return settings.datasets_dir / f"{dataset.id}{dataset.suffix}"
 
 
@@ -35,7 +49,7 @@ def local_path(settings: Settings, store: Store, dataset: Dataset) -> Path:
 
 
 def delete_file(settings: Settings, store: Store, dataset: Dataset) -> None:
-    """Delete the file of a data set that was deleted."""
+    """Delete the file of a dataset that was deleted."""
     legacy_path(settings, dataset).unlink(missing_ok=True)
     store.delete_best_effort(store_key(dataset))
 
@@ -50,3 +64,115 @@ def create_incoming_dir(settings: Settings) -> Path:
             raise
         raise DataDirectoryUnusable(reason=error.strerror) from error
     return directory
+
+
+# -- Inspection in a child process with resource limits -------------------------------------------
+
+
+_MAX_CHILD_OUTPUT_BYTES = 16_000_000  # of stdout, and of every file that the child writes
+
+
+@dataclass(frozen=True)
+class DatasetColumns:
+    """Names of the columns. `label` None: no labels. `sheet` None: the first one with cells."""
+
+    text: str
+    label: str | None
+    split: str | None
+    sheet: str | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Inspects one file in a child process. `filename` is the name that the client sent.
+
+    The methods raise the `DataError` that the parser found, with row numbers; `DataTooLarge`
+    if memory or time ran out; `DatasetUnreadable` if the parser crashed.
+    """
+
+    file: Path
+    filename: str
+    columns: DatasetColumns
+    settings: Settings
+
+    def profile(self) -> dict[str, Any]:
+        """Return the profile: rows, labels, splits, duplicates, and the `diagnosis`.
+
+        The diagnosis, or its `more_labels`, is None if memory or time did not suffice for it.
+        """
+        reports, result = self._inspect_columns("inspect")
+        if not reports:
+            raise self._error(result)
+        profile, *diagnoses = reports
+        if result.returncode != 0:
+            log.warning("diagnosis incomplete", cause=str(self._error(result)))
+        return {**profile, "diagnosis": diagnoses[-1] if diagnoses else None}
+
+    def diagnosis(self) -> dict[str, Any]:
+        """Return the diagnosis only."""
+        reports, result = self._inspect_columns("inspect")
+        if len(reports) < 2:
+            raise self._error(result)
+        return dict(reports[-1])
+
+    def rows(self, *, after: int, limit: int) -> list[dict[str, Any]]:
+        """Return up to `limit` rows with numbers above `after`."""
+        reports, result = self._inspect_columns("preview", f"--after={after}", f"--limit={limit}")
+        if not reports:
+            raise self._error(result)
+        return list(reports[0]["rows"])
+
+    def detect_columns(self) -> dict[str, Any]:
+        """Return the columns of the file with some rows; see `lora_core.data.contents`."""
+        reports, result = self._run("columns")
+        if not reports:
+            raise self._error(result)
+        return reports[0]
+
+    def _inspect_columns(
+        self, command: str, *options: str
+    ) -> tuple[list[dict[str, Any]], SandboxResult]:
+        """Run a command of the child on the selected columns."""
+        selection = [f"--text-column={self.columns.text}"]
+        label = self.columns.label
+        selection.append("--texts" if label is None else f"--label-column={label}")
+        if self.columns.split is not None:
+            selection.append(f"--split-column={self.columns.split}")
+        return self._run(command, *selection, *options)
+
+    def _run(self, command: str, *options: str) -> tuple[list[dict[str, Any]], SandboxResult]:
+        """Return the JSON lines that the child wrote, without its error, and how it ended."""
+        if self.columns.sheet is not None:
+            options = (*options, f"--sheet={self.columns.sheet}")
+        limits = process.SandboxLimits(
+            self.settings.inspect_memory_mb, self.settings.inspect_seconds, _MAX_CHILD_OUTPUT_BYTES
+        )
+        result = process.run_child(
+            [command, str(self.file), *options], limits=limits, cwd=self.file.parent
+        )
+        lines = result.stdout.split(b"\n")[:-1]  # without an incomplete line
+        if result.returncode == child_protocol.FAILED:
+            lines.pop()
+        return list(map(json.loads, lines)), result
+
+    def _error(self, result: SandboxResult) -> Exception:
+        """Return the error that explains why the child ended early."""
+        if result.returncode == child_protocol.FAILED:
+            return _with_filename(result.error(DataError), self.filename)
+        if result.timed_out:
+            limit = f"{self.settings.inspect_seconds:g} s"
+            return DataTooLarge(file=self.filename, what="the time needed to read it", limit=limit)
+        if result.out_of_memory:
+            limit = f"{self.settings.inspect_memory_mb} MB"
+            what = "the memory needed to read it"
+            return DataTooLarge(file=self.filename, what=what, limit=limit)
+        stderr = result.stderr[-2000:]
+        log.error("inspection crashed", returncode=result.returncode, stderr=stderr)
+        return DatasetUnreadable(file=self.filename)
+
+
+def _with_filename(error: DataError, filename: str) -> DataError:
+    """Return the error with the client's file name; the child only knows the path on the disk."""
+    if "file" not in error.detail:
+        return error
+    return type(error)(**{**error.detail, "file": filename})

@@ -1,4 +1,4 @@
-"""Queries on data sets."""
+"""Queries on datasets."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Select, String, cast, column, func, select, table
 from sqlalchemy.orm import Session, undefer
 
-from app.database.clock import now
+from app.database.base import now
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 
@@ -18,8 +18,8 @@ _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 _JOBS = table("jobs", column("state"), column("dataset_ids"))
 
 
-def get(session: Session, dataset_id: UUID, *, for_update: bool = False) -> Dataset:
-    """Return a data set; `for_update` locks its row exclusively. Raises `DatasetNotFound`."""
+def get_dataset(session: Session, dataset_id: UUID, *, for_update: bool = False) -> Dataset:
+    """Return a dataset; `for_update` locks its row exclusively. Raises `DatasetNotFound`."""
     statement = _not_deleted().where(Dataset.id == dataset_id)
     dataset = session.scalar(statement.with_for_update() if for_update else statement)
     if dataset is None:
@@ -28,13 +28,13 @@ def get(session: Session, dataset_id: UUID, *, for_update: bool = False) -> Data
 
 
 def lock_shared(session: Session, dataset_id: UUID) -> bool:
-    """Lock a data set against deletion until the transaction ends; return False if it is gone."""
+    """Lock a dataset against deletion until the transaction ends; return False if it is gone."""
     statement = _not_deleted().where(Dataset.id == dataset_id)
     return session.scalar(statement.with_for_update(read=True, key_share=True)) is not None
 
 
-def resolve(session: Session, ref: str) -> Dataset:
-    """Return the data set of a "name" (its newest version), a "name:2" or an id.
+def resolve_dataset(session: Session, ref: str) -> Dataset:
+    """Return the dataset of a "name" (its newest version), a "name:2" or an id.
 
     Raises `DatasetNotFound`.
     """
@@ -50,22 +50,22 @@ def resolve(session: Session, ref: str) -> Dataset:
     return dataset
 
 
-def page(session: Session, *, after: UUID | None, limit: int) -> Sequence[Dataset]:
-    """Return data sets, the newest first."""
+def list_datasets(session: Session, *, after: UUID | None, limit: int) -> Sequence[Dataset]:
+    """Return datasets, the newest first."""
     statement = _not_deleted().order_by(Dataset.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(Dataset.id < after)
     return session.scalars(statement).all()
 
 
-def versions(session: Session, name: str) -> Sequence[Dataset]:
+def list_versions(session: Session, name: str) -> Sequence[Dataset]:
     """Return all versions of a name, the newest first."""
     statement = _not_deleted().where(Dataset.name == name).order_by(Dataset.version.desc())
     return session.scalars(statement).all()
 
 
 def find_identical(session: Session, wanted: Dataset) -> Dataset | None:
-    """Return a data set, with its profile, of the same name, bytes, format and columns."""
+    """Return a dataset, with its profile, of the same name, bytes, format and columns."""
     return session.scalars(
         _not_deleted()
         .options(undefer(Dataset.profile))
@@ -83,14 +83,14 @@ def find_identical(session: Session, wanted: Dataset) -> Dataset | None:
 
 
 def stored_bytes(session: Session, caller_id: UUID) -> int:
-    """Return the total size of a caller's data sets, in bytes."""
+    """Return the total size of a caller's datasets, in bytes."""
     statement = select(func.sum(Dataset.bytes)).where(
         Dataset.created_by == caller_id, Dataset.deleted_at.is_(None)
     )
     return int(session.scalar(statement) or 0)
 
 
-def insert(session: Session, dataset: Dataset) -> None:
+def add_dataset(session: Session, dataset: Dataset) -> None:
     """Insert as the next version of its name. Numbers of deleted versions are not reused."""
     last = session.scalar(select(func.max(Dataset.version)).where(Dataset.name == dataset.name))
     dataset.version = (last or 0) + 1
@@ -99,7 +99,7 @@ def insert(session: Session, dataset: Dataset) -> None:
 
 
 def count_readers(session: Session, dataset_id: UUID) -> int:
-    """Return the number of queued or running jobs and prediction runs that read a data set."""
+    """Return the number of queued or running jobs and prediction runs that read a dataset."""
     reads_dataset = cast(_JOBS.c.dataset_ids, String).contains(str(dataset_id))
     # One query per state: each state has its own index.
     return sum(
@@ -110,8 +110,8 @@ def count_readers(session: Session, dataset_id: UUID) -> int:
     )
 
 
-def mark_deleted(session: Session, dataset: Dataset) -> None:
-    """Mark a data set as deleted. The caller deletes the file after its commit."""
+def delete_dataset(session: Session, dataset: Dataset) -> None:
+    """Mark a dataset as deleted. The caller deletes the file after its commit."""
     dataset.deleted_at = now()
     # The row is kept as a record, but not the example texts in its diagnosis.
     dataset.profile = {**dataset.profile, "diagnosis": None}

@@ -1,4 +1,4 @@
-"""Routes of data sets: upload, preview, list, download, rows, check, delete."""
+"""Routes of datasets: upload, preview, list, download, rows, check, delete."""
 
 import shutil
 from functools import partial
@@ -21,6 +21,7 @@ from app.datasets.schemas import (
     UploadFields,
 )
 from app.datasets.upload import receive_upload
+from app.datasets.views import dataset_list_item, dataset_view
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import FormValidationError
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
@@ -61,7 +62,7 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
         work = partial(
-            service.create,
+            service.create_dataset,
             database,
             store,
             settings=settings,
@@ -74,7 +75,7 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
         shutil.rmtree(directory, ignore_errors=True)
     if not is_new:
         response.status_code = status.HTTP_200_OK
-    return DatasetView.from_dataset(dataset)
+    return dataset_view(dataset)
 
 
 @router.post("/preview", dependencies=_WRITE, openapi_extra=UPLOAD_FORM)
@@ -87,7 +88,7 @@ async def preview_file(
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
-        work = partial(service.preview, upload, _parse_fields(upload.fields), settings)
+        work = partial(service.preview_file, upload, _parse_fields(upload.fields), settings)
         return FilePreview.model_validate(await executor.run_check(work))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -97,19 +98,19 @@ async def preview_file(
 def list_datasets(
     database: DatabaseDep, limit: PageLimit = 20, after: PageCursor = None
 ) -> Page[DatasetListItem]:
-    """List data sets, the newest first, without the fields that grow with the number of labels."""
+    """List datasets, the newest first, without the fields that grow with the number of labels."""
     with database.read() as session:
         rows, following = split_page(
-            repository.page(session, after=decode_cursor(after), limit=limit + 1), limit
+            repository.list_datasets(session, after=decode_cursor(after), limit=limit + 1), limit
         )
-    return Page(data=[DatasetListItem.from_dataset(row) for row in rows], next=following)
+    return Page(data=[dataset_list_item(row) for row in rows], next=following)
 
 
 @router.get("/{ref}", dependencies=_READ)
 def get_dataset(ref: DatasetRef, database: DatabaseDep) -> DatasetView:
-    """Get a data set by `name` (its newest version), `name:2` or id."""
+    """Get a dataset by `name` (its newest version), `name:2` or id."""
     with database.read() as session:
-        return DatasetView.from_dataset(repository.resolve(session, ref))
+        return dataset_view(repository.resolve_dataset(session, ref))
 
 
 @router.get("/{ref}/content", dependencies=_READ, response_class=FileResponse)
@@ -118,7 +119,7 @@ def download_dataset(
 ) -> FileResponse:
     """Download the file as it was uploaded."""
     with database.read() as session:
-        dataset = repository.resolve(session, ref)
+        dataset = repository.resolve_dataset(session, ref)
     return FileResponse(
         service.content_path(store, settings=settings, dataset=dataset),
         media_type="application/octet-stream",
@@ -138,7 +139,7 @@ async def list_rows(  # noqa: PLR0913 - FastAPI dependencies
 ) -> DatasetRows:
     """List rows as training reads them; long texts are truncated."""
     work = partial(
-        service.read_rows, database, store, settings=settings, ref=ref, after=after, limit=limit + 1
+        service.list_rows, database, store, settings=settings, ref=ref, after=after, limit=limit + 1
     )
     _, raw_rows = await executor.run_read(work)
     rows = [DatasetRowView(**row) for row in raw_rows]
@@ -154,17 +155,17 @@ async def check_dataset(
     store: StoreDep,
     executor: ExecutorDep,
 ) -> DatasetView:
-    """Diagnose a data set again, for instance if an older version stored it without a diagnosis."""
-    work = partial(service.diagnose, database, store, settings=settings, ref=ref)
-    return DatasetView.from_dataset(await executor.run_check(work))
+    """Diagnose a dataset again, for instance if an older version stored it without a diagnosis."""
+    work = partial(service.check_dataset, database, store, settings=settings, ref=ref)
+    return dataset_view(await executor.run_check(work))
 
 
 @router.delete("/{ref}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
 def delete_dataset(
     ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep
 ) -> None:
-    """Delete a data set that no queued or running job uses, by `name:2`, `name` or id."""
-    service.delete(database, store, settings=settings, ref=ref)
+    """Delete a dataset that no queued or running job uses, by `name:2`, `name` or id."""
+    service.delete_dataset(database, store, settings=settings, ref=ref)
 
 
 def _parse_fields(fields: dict[str, str]) -> UploadFields:

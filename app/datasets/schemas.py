@@ -1,14 +1,14 @@
-"""Request and response bodies of the data set routes."""
+"""Request and response bodies of the dataset routes."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from app.datasets.inspection import DatasetColumns
-from app.datasets.tables import MAX_LISTED_LABELS, Dataset
 from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, multipart_file_body
 from lora_core.data.findings import DataReport, Severity
+
+MAX_LISTED_LABELS = 10  # the most frequent labels that a list shows
 
 ColumnName = Annotated[str, CleanText(256)]
 # For the schema only: other values give 404.
@@ -25,7 +25,7 @@ DatasetRef = Annotated[
 class UploadFields(RequestModel):
     """Form fields sent with the file. By default the name is derived from the file name.
 
-    The name can be any text; a slug of it becomes the name of the data set. With
+    The name can be any text; a slug of it becomes the name of the dataset. With
     `purpose=predict` the file needs no labels, and can only be used for prediction runs.
     """
 
@@ -35,13 +35,6 @@ class UploadFields(RequestModel):
     label_column: ColumnName = "label"
     split_column: ColumnName | None = None
     sheet: ColumnName | None = None
-
-    @property
-    def columns(self) -> DatasetColumns:
-        """The columns to validate."""
-        if self.purpose == "predict":
-            return DatasetColumns(self.text_column, None, None, self.sheet)
-        return DatasetColumns(self.text_column, self.label_column, self.split_column, self.sheet)
 
 
 class DatasetListItem(ResponseModel):
@@ -69,33 +62,6 @@ class DatasetListItem(ResponseModel):
     )
     created_at: Timestamp
 
-    @classmethod
-    def from_dataset(cls, dataset: Dataset) -> Self:
-        return cls(**cls._fields(dataset))
-
-    @classmethod
-    def _fields(cls, dataset: Dataset) -> dict[str, Any]:
-        overview = dataset.overview
-        return {
-            **{name: getattr(dataset, name) for name in _COPIED_COLUMNS},
-            "ref": f"{dataset.name}:{dataset.version}",
-            "title": dataset.title or dataset.name,
-            "split_column": overview["split_column"],
-            "sheet": overview.get("sheet"),
-            "labels": overview["labels"],
-            "label_count": overview["label_count"],
-            "findings": overview["findings"],
-        }
-
-
-_COPIED_COLUMNS = (
-    frozenset(DatasetListItem.model_fields) & frozenset(Dataset.__mapper__.columns.keys())
-) - {
-    "split_column",  # the column holds the requested one
-    "sheet",
-    "title",
-}
-
 
 class DatasetView(DatasetListItem):
     """An uploaded file. Jobs take its `ref` as `data.source`, prediction runs as `dataset`."""
@@ -106,13 +72,6 @@ class DatasetView(DatasetListItem):
         description="Findings to look at before training. Null: not requested yet "
         "(`POST …/check`), or time or memory ran out at the upload."
     )
-
-    @classmethod
-    def _fields(cls, dataset: Dataset) -> dict[str, Any]:
-        profile = dict(dataset.profile)
-        diagnosis = profile.pop("diagnosis", None)  # missing in uploads of older versions
-        details = {"labels": profile["labels"], "profile": profile, "diagnosis": diagnosis}
-        return {**super()._fields(dataset), **details}
 
 
 class DatasetRowView(ResponseModel):

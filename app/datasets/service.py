@@ -1,4 +1,4 @@
-"""Operations on data sets: create, preview, diagnose, read rows, delete."""
+"""Operations on datasets: create, preview, diagnose, read rows, delete."""
 
 import hashlib
 import re
@@ -17,10 +17,11 @@ from app.datasets.errors import (
     DatasetNameRequired,
     UploadQuotaExceeded,
 )
-from app.datasets.inspection import DatasetColumns, Inspection
-from app.datasets.schemas import DatasetView, UploadFields
+from app.datasets.files import DatasetColumns, Inspection
+from app.datasets.schemas import UploadFields
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
+from app.datasets.views import dataset_view
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentCall
 from app.settings import Settings
@@ -32,7 +33,7 @@ from lora_core.specs.data import file_suffix
 PREDICT_SUFFIX = "-to-predict"
 
 
-def create(
+def create_dataset(
     database: Database,
     store: Store,
     *,
@@ -43,11 +44,11 @@ def create(
 ) -> tuple[Dataset, bool]:
     """Validate an upload and store it as the next version of its name.
 
-    Returns (data set, whether it is new): the same bytes with the same name, format and columns
+    Returns (dataset, whether it is new): the same bytes with the same name, format and columns
     are not stored twice, the existing version is returned. Raises the errors in the file,
     `UploadQuotaExceeded`, and what `idempotency.reserve` raises; nothing is stored then.
     """
-    file, columns = _with_original_suffix(upload), fields.columns
+    file, columns = _with_original_suffix(upload), _columns(fields)
     name, title = _name_and_title(upload.filename, fields)
     dataset = Dataset(
         id=new_id(),
@@ -81,29 +82,35 @@ def create(
     try:
         with database.write() as session:
             idempotency.reserve(session, call)
-            acquire_transaction_lock(session, f"data sets of {dataset.created_by}")
-            acquire_transaction_lock(session, f"data set {dataset.name}")
+            acquire_transaction_lock(session, f"datasets of {dataset.created_by}")
+            acquire_transaction_lock(session, f"dataset {dataset.name}")
             # Both checks again: other uploads may have been stored in the meantime.
-            if existing := repository.find_identical(session, dataset):
-                return existing, False
-            _check_quota(session, dataset, settings)
-            repository.insert(session, dataset)
-            idempotency.save_response(
-                session, call, status=201, body=DatasetView.from_dataset(dataset)
-            )
+            existing = repository.find_identical(session, dataset)
+            if existing is None:
+                _check_quota(session, dataset, settings)
+                repository.add_dataset(session, dataset)
+            view = dataset_view(existing or dataset)
+            idempotency.save_response(session, call, status=200 if existing else 201, body=view)
             # A commit that fails may still have succeeded; garbage collection then decides.
-            delete_file = False
-            session.commit()
+            delete_file = existing is not None
     finally:
         if delete_file:
             store.delete_best_effort(files.store_key(dataset))
-    return dataset, True
+    return existing or dataset, existing is None
 
 
-def preview(upload: Upload, fields: UploadFields, settings: Settings) -> dict[str, Any]:
+def preview_file(upload: Upload, fields: UploadFields, settings: Settings) -> dict[str, Any]:
     """Return the columns of a file and its first rows. Raises the errors in the file."""
     file = _with_original_suffix(upload)
-    return Inspection(file, upload.filename, fields.columns, settings).detect_columns()
+    return Inspection(file, upload.filename, _columns(fields), settings).detect_columns()
+
+
+def _columns(fields: UploadFields) -> DatasetColumns:
+    if fields.purpose == "predict":
+        return DatasetColumns(fields.text_column, None, None, fields.sheet)
+    return DatasetColumns(
+        fields.text_column, fields.label_column, fields.split_column, fields.sheet
+    )
 
 
 def _with_original_suffix(upload: Upload) -> Path:
@@ -116,8 +123,8 @@ def _with_original_suffix(upload: Upload) -> Path:
 
 def _check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:
     used = repository.stored_bytes(session, dataset.created_by)
-    if used + dataset.bytes > settings.key_upload_bytes:
-        raise UploadQuotaExceeded(used=f"{used:,}", limit=f"{settings.key_upload_bytes:,}")
+    if used + dataset.bytes > settings.max_upload_bytes_per_key:
+        raise UploadQuotaExceeded(used=f"{used:,}", limit=f"{settings.max_upload_bytes_per_key:,}")
 
 
 def content_path(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
@@ -129,27 +136,26 @@ def content_path(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
         raise DatasetDamaged(ref=f"{dataset.name}:{dataset.version}", problem=problem) from error
 
 
-def diagnose(database: Database, store: Store, *, settings: Settings, ref: str) -> Dataset:
-    """Diagnose a data set again. Raises what `content_path` and `Inspection.diagnosis` raise."""
+def check_dataset(database: Database, store: Store, *, settings: Settings, ref: str) -> Dataset:
+    """Diagnose a dataset again. Raises what `content_path` and `Inspection.diagnosis` raise."""
     with database.read() as session:
-        dataset = repository.resolve(session, ref)
+        dataset = repository.resolve_dataset(session, ref)
     diagnosis = _inspection(store, settings, dataset).diagnosis()
     with database.write() as session:
-        dataset = repository.get(session, dataset.id, for_update=True)
+        dataset = repository.get_dataset(session, dataset.id, for_update=True)
         dataset.profile = {**dataset.profile, "diagnosis": diagnosis}
-        session.commit()
     return dataset
 
 
-def read_rows(
+def list_rows(
     database: Database, store: Store, *, settings: Settings, ref: str, after: int, limit: int
 ) -> tuple[Dataset, list[dict[str, Any]]]:
-    """Return a data set, and up to `limit` rows with numbers above `after`.
+    """Return a dataset, and up to `limit` rows with numbers above `after`.
 
     Raises what `content_path` and `Inspection.rows` raise.
     """
     with database.read() as session:
-        dataset = repository.resolve(session, ref)
+        dataset = repository.resolve_dataset(session, ref)
     return dataset, _inspection(store, settings, dataset).rows(after=after, limit=limit)
 
 
@@ -164,21 +170,20 @@ def _inspection(store: Store, settings: Settings, dataset: Dataset) -> Inspectio
     return Inspection(file, dataset.filename, columns, settings)
 
 
-def delete(database: Database, store: Store, *, settings: Settings, ref: str) -> None:
+def delete_dataset(database: Database, store: Store, *, settings: Settings, ref: str) -> None:
     """Delete the file and mark the row as deleted. Raises `DatasetInUse`, `DatasetNotFound`."""
     with database.write() as session:
-        resolved = repository.resolve(session, ref)
-        # The lock excludes jobs that are being submitted for this data set.
-        dataset = repository.get(session, resolved.id, for_update=True)
+        resolved = repository.resolve_dataset(session, ref)
+        # The lock excludes jobs that are being submitted for this dataset.
+        dataset = repository.get_dataset(session, resolved.id, for_update=True)
         if count := repository.count_readers(session, dataset.id):
             raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
-        repository.mark_deleted(session, dataset)
-        session.commit()
+        repository.delete_dataset(session, dataset)
     files.delete_file(settings, store, dataset)
 
 
 def _name_and_title(filename: str, fields: UploadFields) -> tuple[str, str | None]:
-    """Return the name and the title of a data set; the title is None if it equals the name.
+    """Return the name and the title of a dataset; the title is None if it equals the name.
 
     By default, a file without labels gets a suffix. Otherwise the newest version of `my-reviews`
     could not be used for training. Raises `DatasetNameRequired`.

@@ -1,4 +1,4 @@
-"""Table of uploaded data sets."""
+"""Table of uploaded datasets."""
 
 from collections import Counter
 from uuid import UUID
@@ -6,10 +6,9 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKey, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, validates
 
-from app.database.base import Base, BigInt, JsonObject, new_id
-from app.database.clock import now
+from app.database.base import Base, BigInt, JsonObject, new_id, now
+from app.datasets.schemas import MAX_LISTED_LABELS
 
-MAX_LISTED_LABELS = 10  # the most frequent labels that a list shows
 _UNBOUNDED_KEYS = (
     "labels",
     "similar_labels",

@@ -132,7 +132,7 @@ class LimitedH11Protocol(H11Protocol):
         if time.monotonic() - type(self).logged_at > LOG_INTERVAL_SECONDS:
             type(self).logged_at = time.monotonic()
             idle = len(self.idle_connections)
-            log.warning("connections_full", limit=self.max_connections, idle=idle)
+            log.warning("connection_limit_reached", limit=self.max_connections, idle=idle)
         oldest = next(iter(self.idle_connections), None)
         if oldest is None:
             self._reject(b"503 Service Unavailable", b"Retry-After: 5\r\n")

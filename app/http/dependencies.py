@@ -1,20 +1,54 @@
-"""FastAPI dependencies shared by all routes.
+"""What middleware and routes share: `AppState`, the caller, and the FastAPI dependencies for both.
 
-They are coroutines because FastAPI runs plain functions in a thread, which costs more than they do.
+Types of the domains above this package are imported for the type checker only.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, cast
 from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
+from starlette.types import Scope
 
 from app.database.engines import Database
-from app.http.concurrency import RequestExecutor
-from app.queue.dispatch import JobQueue
-from app.resources import Resources
+from app.http.concurrency import ConcurrencyLimits, RequestExecutor
+from app.queue.dispatch import WorkerNotifier
 from app.settings import Settings
 from app.storage.store import Store
+
+if TYPE_CHECKING:
+    from app.auth.api_key_cache import ApiKeyCache
+    from app.http.error_responses import ProblemPageRenderer
+    from app.http.health import ReadinessChecks
+    from app.jobs.event_stream import EventStreams
+    from app.metrics.routes import MetricsRegistry
+    from app.registry.routes import ServableCheck
+    from app.resources import Resources
+    from app.serving.metrics import ServingMetrics
+    from app.serving.service import InferenceService
+
+
+@dataclass(kw_only=True)
+class AppState:
+    """The state of an application; `create_app` sets it in place of Starlette's `State`."""
+
+    settings: Settings
+    metrics: MetricsRegistry
+    serving_metrics: ServingMetrics
+    readiness_checks: ReadinessChecks
+    render_problem: ProblemPageRenderer
+    shutting_down: Event = field(default_factory=Event)  # set when the process is asked to stop
+
+    # Set at startup, before the first request.
+    resources: Resources = field(init=False)
+    api_key_cache: ApiKeyCache = field(init=False)  # only if authentication is on
+    concurrency_limits: ConcurrencyLimits = field(init=False)
+    streams: EventStreams = field(init=False)
+    serving: InferenceService = field(init=False)
+    check_servable: ServableCheck = field(init=False)  # for the registry, a layer below serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,41 +58,57 @@ class Caller:
     id: UUID
     name: str
     scopes: frozenset[str]
+    signed_in: bool = False  # by a browser session
 
 
-def _resources(request: Request) -> Resources:
-    resources: Resources = request.app.state.resources
-    return resources
+def get_app_state(app: FastAPI) -> AppState:
+    """Return the state of the application, which is `request.app` or `scope["app"]`."""
+    return cast("AppState", app.state)
 
 
-async def _settings(request: Request) -> Settings:
-    return _resources(request).settings
-
-
-async def _database(request: Request) -> Database:
-    return _resources(request).database
-
-
-async def _store(request: Request) -> Store:
-    return _resources(request).store
-
-
-async def _queue(request: Request) -> JobQueue:
-    return _resources(request).queue
-
-
-async def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller  # set before routing, see app.auth.middleware
+def get_caller(scope: Scope) -> Caller:
+    """Return the caller that `AuthMiddleware` set before routing. Public routes have none."""
+    caller: Caller = scope["state"]["caller"]
     return caller
 
 
+# The dependencies are coroutines because FastAPI runs plain functions in a thread, which costs more
+# than they do.
+
+
+async def _app_state(request: Request) -> AppState:
+    return get_app_state(request.app)
+
+
+async def _settings(request: Request) -> Settings:
+    return get_app_state(request.app).settings
+
+
+async def _database(request: Request) -> Database:
+    return get_app_state(request.app).resources.database
+
+
+async def _store(request: Request) -> Store:
+    return get_app_state(request.app).resources.store
+
+
+async def _notifier(request: Request) -> WorkerNotifier:
+    return get_app_state(request.app).resources.notifier
+
+
+async def _caller(request: Request) -> Caller:
+    return get_caller(request.scope)
+
+
 async def _executor(request: Request) -> RequestExecutor:
-    return RequestExecutor(request)
+    limits = get_app_state(request.app).concurrency_limits
+    return RequestExecutor(limits, get_caller(request.scope).id, request.receive)
 
 
+AppStateDep = Annotated[AppState, Depends(_app_state)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
 StoreDep = Annotated[Store, Depends(_store)]
-QueueDep = Annotated[JobQueue, Depends(_queue)]
+NotifierDep = Annotated[WorkerNotifier, Depends(_notifier)]
 CallerDep = Annotated[Caller, Depends(_caller)]
 ExecutorDep = Annotated[RequestExecutor, Depends(_executor)]

@@ -25,9 +25,10 @@ from starlette.types import Scope
 
 from app.database import errors as database_errors
 from app.errors import AppError, InsufficientStorage
+from app.http.dependencies import get_app_state
 from lora_core.atomic_files import is_disk_full
 from lora_core.errors import LoraCoreError
-from lora_core.specs.validation import FieldProblem, field_problems
+from lora_core.specs.problems import FieldProblem, field_problems
 
 INTERNAL_ERROR = "internal_error"
 RETRY_AFTER_SECONDS = 5  # the default for a 503
@@ -103,7 +104,7 @@ class ProblemDetails:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-ProblemPageRenderer = Callable[[Request, ProblemDetails], Response]  # set by `app.web`
+ProblemPageRenderer = Callable[[Request, ProblemDetails], Response]
 
 
 def install(app: FastAPI) -> None:
@@ -130,9 +131,8 @@ def error_response(scope: Scope, error: Exception) -> Response:
 def problem_response(scope: Scope, problem: ProblemDetails) -> Response:
     """Render the problem in the format of the path, or as a page if a browser navigates to it."""
     headers = dict(problem.headers)
-    page: ProblemPageRenderer | None = getattr(scope["app"].state, "problem_page", None)
-    if page and scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
-        return page(Request(scope), problem)
+    if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
+        return get_app_state(scope["app"]).render_problem(Request(scope), problem)
     path: str = scope["path"]
     if uses_predict_format(path):
         body: dict[str, Any] = {
@@ -167,7 +167,7 @@ def uses_predict_format(path: str) -> bool:
 def _error_type(problem: ProblemDetails) -> str:
     if problem.code == "empty_input":
         return "Empty"
-    if problem.code in ("key_overloaded", "quota_used"):
+    if problem.code in ("key_overloaded", "rate_limit_exceeded"):
         return "RateLimited"
     return ERROR_TYPES.get(problem.status, "Validation")
 
@@ -178,8 +178,7 @@ def problem_from_error(error: Exception, scope: Scope) -> ProblemDetails:
         case AppError():
             return _from_app_error(error)
         case LoraCoreError():
-            title = (type(error).__doc__ or error.code).splitlines()[0]
-            return ProblemDetails(422, error.code, title, str(error))
+            return ProblemDetails(422, error.code, error.title, str(error))
         case RequestValidationError():
             return _from_validation_error(error, scope)
         case HTTPException():

@@ -55,7 +55,7 @@ def normalize_text(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class CleanText:
-    """`Annotated[str, Text(200)]`: text in Unicode form NFC that can be stored."""
+    """`Annotated[str, CleanText(200)]`: text in Unicode form NFC that can be stored."""
 
     max_length: int
     min_length: int = 1
@@ -101,8 +101,14 @@ def format_rfc3339(seconds: float) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def parse_rfc3339(value: Any) -> Any:
+    """Return the seconds since 1970 of a time that `format_rfc3339` formatted."""
+    return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else value
+
+
 Timestamp = Annotated[
     float,
+    BeforeValidator(parse_rfc3339),
     PlainSerializer(format_rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]

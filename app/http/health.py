@@ -13,6 +13,7 @@ from starlette.types import Scope
 from app.database import migrations
 from app.database.single_flight import SingleFlight
 from app.errors import ReadinessCheckTimedOut, ShuttingDown
+from app.http.dependencies import AppStateDep
 from app.http.error_responses import (
     PREDICT_ERROR_RESPONSES,
     RETRY_AFTER_SECONDS,
@@ -35,22 +36,22 @@ router = APIRouter(tags=["health"])
 log = structlog.get_logger(__name__)
 
 
-class Health(ResponseModel):
+class Liveness(ResponseModel):
     """`status` is always `ok`: otherwise the response is an error."""
 
     status: Literal["ok"] = "ok"
 
 
-class Readiness(Health):
+class Readiness(Liveness):
     """The parts that the service depends on. It works without the broker, only more slowly."""
 
     parts: dict[str, Literal["ok", "down"]]
 
 
 @router.get("/livez", openapi_extra={"security": []})
-async def livez() -> Health:
+async def livez() -> Liveness:
     """Return 200 as long as the process responds."""
-    return Health()
+    return Liveness()
 
 
 @router.get("/readyz", openapi_extra={"security": []}, response_model=Readiness)
@@ -66,13 +67,12 @@ async def livez() -> Health:
     response_model=Readiness,
     responses=PREDICT_ERROR_RESPONSES,
 )
-async def readyz(request: Request) -> Readiness | Response:
+async def readyz(request: Request, state: AppStateDep) -> Readiness | Response:
     """Return 200 if the service can do its work.
 
     Database and store respond, the database schema matches this version, the data directory is
     writable and has free space, and the process is not shutting down.
     """
-    state = request.app.state
     if state.shutting_down.is_set():
         raise ShuttingDown()
     results = await _run_checks(state.resources, state.readiness_checks, request.scope)

@@ -10,8 +10,8 @@ From the outside in, the stack is:
 - Starlette's `CORSMiddleware`
 - `ErrorMiddleware` again
 - `app.auth.middleware.AuthMiddleware`
-- `app.serving.load_shedding.LoadSheddingMiddleware`
-- `app.http.disconnect.CancelOnDisconnectMiddleware`
+- `app.serving.admission.LoadSheddingMiddleware`
+- `app.http.concurrency.CancelOnDisconnectMiddleware`
 - `SlowBodyMiddleware`
 - `BodyLimitMiddleware`
 
@@ -31,7 +31,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import (
-    AmbiguousBodyLength,
+    AmbiguousContentLength,
     CrossSiteRequestBlocked,
     HostNotAllowed,
     OriginNotAllowed,
@@ -40,7 +40,7 @@ from app.http.error_responses import error_response
 from app.settings import Settings
 from lora_core.rust_panics import convert_panics
 
-BODY_GRACE_SECONDS = 30.0  # how long a body of any size may take
+BODY_GRACE_SECONDS = 30.0  # for any body, before the minimum rate applies
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
@@ -155,7 +155,7 @@ class HostOriginMiddleware:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             if "content-length" in headers and "transfer-encoding" in headers:
-                raise AmbiguousBodyLength()
+                raise AmbiguousContentLength()
             hosts = headers.getlist("host")
             match = _HOST_PATTERN.fullmatch(hosts[0]) if len(hosts) == 1 else None
             if match is None or match["name"].lower() not in self.hosts:

@@ -31,18 +31,18 @@ _DESCRIPTION = (
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """A creating request, before its body is known. See `with_body`."""
+    """A request that creates a resource, before its body is known. See `with_body`."""
 
     caller_id: UUID
     route: str
     path: str
     key: str | None
-    keep_seconds: float
+    retention_seconds: float
 
     def with_body(self, content: Any) -> IdempotentCall:
         """Return the call with the digest of its body. `content` is the body as canonical JSON."""
         digest = None if self.key is None else _digest([self.path, content])
-        return IdempotentCall(self.caller_id, self.route, self.key, digest, self.keep_seconds)
+        return IdempotentCall(self.caller_id, self.route, self.key, digest, self.retention_seconds)
 
 
 def _digest(content: Any) -> str:
@@ -64,7 +64,7 @@ async def _idempotent_request(
         route=f"{request.method} {request.scope['route'].path}",
         path=request.url.path,
         key=parse_header(request.headers.getlist(HEADER_NAME)),
-        keep_seconds=settings.idempotency_seconds,
+        retention_seconds=settings.idempotency_seconds,
     )
 
 

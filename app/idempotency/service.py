@@ -16,17 +16,15 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from app.database.base import JsonObject
-from app.database.clock import now
+from app.database.base import JsonObject, now
 from app.errors import Conflict, UnprocessableContent
 from app.http.fields import ResponseModel
 from app.idempotency.tables import IdempotencyKey
 
 
 class IdempotencyKeyInvalid(UnprocessableContent):
-    """Invalid Idempotency-Key."""
-
     code = "idempotency_key_invalid"
+    title = "Invalid Idempotency-Key."
     message = (
         "The header Idempotency-Key {problem}. Send one value of 1 to {max_length} printable ASCII "
         "characters, such as a UUID."
@@ -34,9 +32,8 @@ class IdempotencyKeyInvalid(UnprocessableContent):
 
 
 class IdempotencyKeyReused(UnprocessableContent):
-    """The Idempotency-Key was already used for a different request."""
-
     code = "idempotency_key_reused"
+    title = "The Idempotency-Key was already used for a different request."
     message = (
         "This Idempotency-Key was already sent with a different body or path. Use a new key for a "
         "new request; a retry must be identical to the first request."
@@ -44,9 +41,8 @@ class IdempotencyKeyReused(UnprocessableContent):
 
 
 class IdempotencyInFlight(Conflict):
-    """The first request with this Idempotency-Key is still in progress."""
-
     code = "idempotency_in_flight"
+    title = "The first request with this Idempotency-Key is still in progress."
     message = (
         "The first request with this Idempotency-Key is still in progress. Send it again, "
         "unchanged, in {retry_after} s."
@@ -55,13 +51,13 @@ class IdempotencyInFlight(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class IdempotentCall:
-    """A creating request. Without a key it has no digest, and idempotency does not apply."""
+    """A request that creates a resource. Without a key, idempotency does not apply."""
 
     caller_id: UUID
     route: str
     key: str | None
     body_sha256: str | None
-    keep_seconds: float
+    retention_seconds: float
 
 
 class ReplayedResponse(Exception):
@@ -84,7 +80,7 @@ _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's lock_not_available
 
 def find_response(session: Session, call: IdempotentCall) -> IdempotencyKey | None:
     """Return the stored response for the key, if it has not expired."""
-    not_expired = IdempotencyKey.created_at >= now() - call.keep_seconds
+    not_expired = IdempotencyKey.created_at >= now() - call.retention_seconds
     return session.scalar(
         select(IdempotencyKey).where(
             IdempotencyKey.api_key_id == call.caller_id,
@@ -120,13 +116,15 @@ def _insert_key(session: Session, call: IdempotentCall) -> IdempotencyKey | None
     session.execute(
         delete(IdempotencyKey)
         .filter_by(**primary_key)
-        .where(IdempotencyKey.created_at < now() - call.keep_seconds)
+        .where(IdempotencyKey.created_at < now() - call.retention_seconds)
         .execution_options(synchronize_session=False)
     )
     try:
         with session.begin_nested():
             session.add(
-                IdempotencyKey(**primary_key, body_sha256=call.body_sha256, status=0, answer={})
+                IdempotencyKey(
+                    **primary_key, body_sha256=call.body_sha256, status=0, response_body={}
+                )
             )
     except IntegrityError:
         return session.get_one(IdempotencyKey, primary_key)
@@ -142,7 +140,8 @@ def raise_if_replayed(session: Session, call: IdempotentCall) -> None:
 def reserve(session: Session, call: IdempotentCall) -> None:
     """Reserve the key. A concurrent request with the same key waits here for the first to finish.
 
-    Raises `ReplayedResponse`, `IdempotencyKeyReused`, `IdempotencyInFlight`. Create nothing then.
+    Raises `ReplayedResponse`, `IdempotencyKeyReused`, `IdempotencyInFlight`: the
+    caller must create nothing then.
     """
     if call.key is not None and (saved := _reserve_key(session, call)):
         raise _replay_error(saved, call)
@@ -161,11 +160,11 @@ def save_response(
         return
     row = session.get_one(IdempotencyKey, (call.caller_id, call.route, call.key))
     row.status, row.location = status, location
-    row.answer = json.loads(body.model_dump_json())
+    row.response_body = json.loads(body.model_dump_json())
     session.flush()
 
 
 def _replay_error(saved: IdempotencyKey, call: IdempotentCall) -> Exception:
     if saved.body_sha256 != call.body_sha256:
         return IdempotencyKeyReused()
-    return ReplayedResponse(saved.status, saved.answer, saved.location)
+    return ReplayedResponse(saved.status, saved.response_body, saved.location)

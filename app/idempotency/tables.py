@@ -5,8 +5,7 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.base import Base, JsonObject
-from app.database.clock import now
+from app.database.base import Base, JsonObject, now
 
 
 class IdempotencyKey(Base):
@@ -20,5 +19,5 @@ class IdempotencyKey(Base):
     body_sha256: Mapped[str] = mapped_column(String(64))
     status: Mapped[int]
     location: Mapped[str | None] = mapped_column(String(255))
-    answer: Mapped[JsonObject]
+    response_body: Mapped[JsonObject]
     created_at: Mapped[float] = mapped_column(Double, default=now(), index=True)

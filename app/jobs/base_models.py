@@ -29,8 +29,8 @@ from sqlalchemy.orm import Session
 
 from app.database.engines import Database
 from app.jobs.errors import (
-    BaseDirectoriesOff,
-    BaseOutsideDirectories,
+    BaseDirectoriesDisabled,
+    BaseDirectoryNotAllowed,
     InvalidBase,
     RevisionMismatch,
 )
@@ -76,7 +76,8 @@ class HubModel:
 def resolve_hub_model(name: str, revision: str | None) -> HubModel:
     """Return the commit that `revision`, or else the main branch, currently refers to.
 
-    Falls back to the local cache when the hub is unreachable. Raises `BaseNotFound`, `BrokenBase`.
+    Falls back to the local cache when the hub is unreachable. Raises `BaseNotFound`,
+    `UnreadableBase`.
     """
     try:
         return _query_hub(name, revision)
@@ -146,9 +147,9 @@ class ResolvedBase:
 
     name: str
     config: dict[str, Any]
-    content: str  # identifies the bytes: a commit or a hash
+    content_id: str  # identifies the bytes: a commit or a hash
     revision: str | None = None  # commit of a hub model
-    own: bool = False  # a version in the registry of this installation
+    from_registry: bool = False  # a version in the registry of this installation
 
 
 def resolve_base(
@@ -163,8 +164,8 @@ def resolve_base(
 
     Returns None if `name` is None: the method has no base.
 
-    Raises `InvalidBase`, `BaseDirectoriesOff`, `BaseOutsideDirectories`, `RevisionMismatch`, and
-    the subclasses of `lora_core.errors.base_model.BaseModelError`.
+    Raises `InvalidBase`, `BaseDirectoriesDisabled`, `BaseDirectoryNotAllowed`, `RevisionMismatch`,
+    and the subclasses of `lora_core.errors.base_model.BaseModelError`.
     """
     if name is None:
         return None
@@ -179,13 +180,13 @@ def resolve_base(
 
 def check_still_exists(session: Session, base: ResolvedBase | None) -> None:
     """Raise `BaseNotFound` if the version was deleted since it was looked up."""
-    if base is not None and base.own:
+    if base is not None and base.from_registry:
         _find_version(session, base.name)
 
 
 def check_name_exists(session: Session, name: str) -> None:
     """Raise `BaseNotFound` if the base that an earlier job names was deleted since."""
-    if _REGISTRY_NAME.fullmatch(name):
+    if ":" in name and _REGISTRY_NAME.fullmatch(name):  # only versions are stored with a number
         _find_version(session, name)
 
 
@@ -193,7 +194,7 @@ def _resolve_local(
     name: str, *, database: Database, store: Store, settings: Settings
 ) -> ResolvedBase | None:
     if name == minilm.NAME:
-        return ResolvedBase(name, minilm.config(), content=minilm.REVISION)
+        return ResolvedBase(name, minilm.config(), content_id=minilm.REVISION)
     if is_directory(name):
         return _resolve_directory(name, settings)
     if not _REGISTRY_NAME.fullmatch(name):
@@ -211,7 +212,7 @@ def _resolve_local(
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing or damaged") from error
     config, digest = parse_config(content, name), version.artifact.manifest_sha256
-    return ResolvedBase(version.ref, config, content=digest, own=True)
+    return ResolvedBase(version.ref, config, content_id=digest, from_registry=True)
 
 
 def _find_version(session: Session, name: str) -> registry.ResolvedModel | None:
@@ -234,7 +235,7 @@ def _find_version(session: Session, name: str) -> registry.ResolvedModel | None:
 def _resolve_directory(name: str, settings: Settings) -> ResolvedBase:
     """Resolve a directory inside one of the operator's folders; relative names start there."""
     if not settings.base_dirs:
-        raise BaseDirectoriesOff(base=name[:100], at="base")
+        raise BaseDirectoriesDisabled(base=name[:100], at="base")
     roots = [folder.resolve() for folder in settings.base_dirs]
     try:
         paths = [(root / name).resolve() for root in roots]  # follows every symbolic link
@@ -242,13 +243,13 @@ def _resolve_directory(name: str, settings: Settings) -> ResolvedBase:
             path for path, root in zip(paths, roots, strict=True) if path.is_relative_to(root)
         ]
         if not inside:
-            raise BaseOutsideDirectories(base=name[:100], at="base")
+            raise BaseDirectoryNotAllowed(base=name[:100], at="base")
         directory = next((path for path in inside if path.is_dir()), None)
         if directory is None:
             raise BaseNotFound(base=name, reason="there is no such directory")
         check_safetensors(name, (path.name for path in directory.iterdir()))
         config = read_config(directory, name)
-        return ResolvedBase(str(directory), config, content=_directory_fingerprint(directory))
+        return ResolvedBase(str(directory), config, content_id=_directory_fingerprint(directory))
     except (OSError, RuntimeError) as error:  # no permission, a loop of symbolic links
         raise BaseNotFound(base=name, reason="the directory cannot be read") from error
 
@@ -271,4 +272,4 @@ def _resolve_hub(name: str, revision: str | None, settings: Settings) -> Resolve
         raise BaseNotFound(base=name, reason=reason)
     model = resolve_hub_model(name, revision)
     check_safetensors(name, model.files)
-    return ResolvedBase(name, model.config, content=model.commit, revision=model.commit)
+    return ResolvedBase(name, model.config, content_id=model.commit, revision=model.commit)

@@ -26,7 +26,7 @@ _CHARACTERS_PER_TOKEN = 4.4  # English film reviews, WordPiece of 30,522 pieces
 
 
 @dataclass(frozen=True)
-class DataSource:
+class SourceSummary:
     """One resolved source. `rows` are per split if it has splits, else under `ALL_ROWS`."""
 
     name: str
@@ -95,23 +95,25 @@ def lock_uploads(session: Session, dataset_ids: Mapping[str, str]) -> None:
     """Lock uploads against deletion until the job is stored. Raises `DataNotFound`."""
     for dataset_id in dataset_ids.values():
         if not datasets.lock_shared(session, UUID(dataset_id)):
-            raise DataNotFound(source=dataset_id, reason="it was deleted just now")
+            raise DataNotFound(source=dataset_id, reason="it has just been deleted")
 
 
-def _resolve_source(session: Session, name: str, settings: Settings, max_length: int) -> DataSource:
+def _resolve_source(
+    session: Session, name: str, settings: Settings, max_length: int
+) -> SourceSummary:
     if name in reviews.SAMPLES:
         sample = reviews.sample_facts(name)
         tokens = sample.mean_tokens(max_length)
         fingerprint = f"{reviews.FILE.sha256} {name}"
-        return DataSource(name, {ALL_ROWS: sample.rows}, tokens, len(sample.labels), fingerprint)
+        return SourceSummary(name, {ALL_ROWS: sample.rows}, tokens, len(sample.labels), fingerprint)
     if name.startswith(HUB_PREFIX):
         if name.removeprefix(HUB_PREFIX) not in settings.hub_datasets:
             allowed = ", ".join(settings.hub_datasets) or "none"
             reason = f"hub datasets allowed here: {allowed} (LORAWORKS_HUB_DATASETS)"
             raise DataNotFound(source=name, reason=reason)
-        return DataSource(name, _HUB_ROWS, _mean_tokens(_HUB_CHARACTERS, max_length), None, name)
+        return SourceSummary(name, _HUB_ROWS, _mean_tokens(_HUB_CHARACTERS, max_length), None, name)
     try:
-        upload = datasets.resolve(session, name)
+        upload = datasets.resolve_dataset(session, name)
     except DatasetNotFound as error:
         samples = ", ".join(reviews.SAMPLES)
         reason = f"it is not an uploaded dataset, a sample ({samples}) or hub:NAME"
@@ -119,7 +121,7 @@ def _resolve_source(session: Session, name: str, settings: Settings, max_length:
     ref = f"{upload.name}:{upload.version}"
     if upload.label_column is None:
         raise DatasetHasNoLabels(ref=ref, at="data.source")
-    return DataSource(
+    return SourceSummary(
         name=ref,
         rows=upload.overview.get("splits") or {ALL_ROWS: upload.rows},
         mean_tokens=_mean_tokens(upload.overview["mean_characters"], max_length),
@@ -143,7 +145,7 @@ def _mean_tokens(characters: float, max_length: int) -> float:
     return min(characters / _CHARACTERS_PER_TOKEN + 2, 0.85 * max_length)
 
 
-def _resolve_column(data: DataSpec, uploads: list[DataSource], role: str) -> str | None:
+def _resolve_column(data: DataSpec, uploads: list[SourceSummary], role: str) -> str | None:
     """Return the column that the job names, else the one that all uploads were checked with."""
     field_name = f"{role}_column"
     named: str | None = getattr(data, field_name)
@@ -166,7 +168,7 @@ def _resolve_column(data: DataSpec, uploads: list[DataSource], role: str) -> str
     return next(iter(checked.values()), named)
 
 
-def _rows_per_split(sources: Mapping[str, DataSource]) -> dict[str, int]:
+def _rows_per_split(sources: Mapping[str, SourceSummary]) -> dict[str, int]:
     """Return the rows of each split, or all of them under `ALL_ROWS` if there are no splits."""
     if ALL_ROWS in sources:
         return dict(sources[ALL_ROWS].rows)
@@ -176,7 +178,7 @@ def _rows_per_split(sources: Mapping[str, DataSource]) -> dict[str, int]:
     }
 
 
-def _check_sizes(data: ResolvedData, train: DataSource) -> None:
+def _check_sizes(data: ResolvedData, train: SourceSummary) -> None:
     """Reject splits larger than the rows allow. A hub dataset is not known before it is read."""
     if train.label_count is None:
         return

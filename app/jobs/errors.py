@@ -7,26 +7,23 @@ from app.errors import Conflict, NotFound, TooManyRequests, UnprocessableContent
 
 
 class JobNotFound(NotFound):
-    """Job not found."""
-
     code = "job_not_found"
+    title = "Job not found."
     message = "There is no job {job_id}."
 
 
 class TooManyJobs(TooManyRequests):
-    """The API key has reached its limit of unfinished jobs."""
-
     code = "too_many_jobs"
+    title = "The API key has reached its limit of unfinished jobs."
     message = (
         "This key already has {limit} unfinished jobs and prediction runs, which is the limit "
-        "(LORAWORKS_KEY_JOBS). Wait for some to finish, or cancel them."
+        "(LORAWORKS_MAX_JOBS_PER_KEY). Wait for some to finish, or cancel them."
     )
 
 
-class KeyStreamsUsed(TooManyRequests):
-    """The API key has reached its limit of open streams."""
-
-    code = "key_streams_used"
+class TooManyStreamsForKey(TooManyRequests):
+    code = "too_many_streams_for_key"
+    title = "The API key has reached its limit of open streams."
     message = (
         "This key already has {limit} open streams. Close some, or poll "
         "`GET /v1/jobs/{{id}}/events?after=` instead. Try again in {retry_after} s."
@@ -34,9 +31,8 @@ class KeyStreamsUsed(TooManyRequests):
 
 
 class TooManyStreams(TooManyRequests):
-    """The service has reached its limit of open streams."""
-
     code = "too_many_streams"
+    title = "The service has reached its limit of open streams."
     message = (
         "This service already has {limit} open streams. Poll "
         "`GET /v1/jobs/{{id}}/events?after=` instead. Try again in {retry_after} s."
@@ -44,9 +40,8 @@ class TooManyStreams(TooManyRequests):
 
 
 class JobNotFinished(Conflict):
-    """The job has not finished."""
-
     code = "job_not_finished"
+    title = "The job has not finished."
     message = (
         "Job {job_id} is {state}. Only a finished job can be deleted or retried. "
         "Cancel it first, or wait."
@@ -54,16 +49,14 @@ class JobNotFinished(Conflict):
 
 
 class JobSucceeded(Conflict):
-    """The job succeeded, so it cannot be retried."""
-
     code = "job_succeeded"
+    title = "The job succeeded, so it cannot be retried."
     message = "Job {job_id} succeeded, so there is nothing to retry."
 
 
 class NoCheckpoint(Conflict):
-    """The job has no checkpoint to continue from."""
-
     code = "no_checkpoint"
+    title = "The job has no checkpoint to continue from."
     message = (
         "Job {job_id} has no checkpoint to continue from: it saved none, or its checkpoints were "
         "removed (LORAWORKS_KEEP_CHECKPOINT_DAYS). Send its spec again with POST /v1/jobs."
@@ -71,9 +64,8 @@ class NoCheckpoint(Conflict):
 
 
 class TrainingVersionChanged(Conflict):
-    """The checkpoint was written by an incompatible training version."""
-
     code = "training_version_changed"
+    title = "The checkpoint was written by an incompatible training version."
     message = (
         "The checkpoint of job {job_id} was written by training version {made}, and this "
         "installation has version {now}, so the result would match neither version. Send its spec "
@@ -82,9 +74,8 @@ class TrainingVersionChanged(Conflict):
 
 
 class TrialNotRetried(Conflict):
-    """A trial is retried through its sweep."""
-
     code = "trial_not_retried"
+    title = "A trial is retried through its sweep."
     message = (
         "Job {job_id} is a trial of sweep {sweep_id}. Retry the failed trials with "
         "POST /v1/sweeps/{sweep_id}/retry."
@@ -92,30 +83,26 @@ class TrialNotRetried(Conflict):
 
 
 class PredictionRunNotRetried(Conflict):
-    """A prediction run cannot be retried."""
-
     code = "prediction_run_not_retried"
+    title = "A prediction run cannot be retried."
     message = "{run_id} is a prediction run. Create it again with POST /v1/predictions."
 
 
 class AlreadyRetried(Conflict):
-    """An unfinished job already continues this one."""
-
     code = "already_retried"
+    title = "An unfinished job already continues this one."
     message = "Job {other} already continues job {job_id}. Wait for it, or cancel it first."
 
 
-class JobNamedTwice(UnprocessableContent):
-    """The same job was given twice."""
-
-    code = "job_named_twice"
+class DuplicateJob(UnprocessableContent):
+    code = "duplicate_job"
+    title = "The same job was given twice."
     message = "Job {job_id} was given twice. Give each job once."
 
 
-class NoPredictionsKept(NotFound):
-    """The job has no predictions for this split."""
-
-    code = "no_answers"
+class NoPredictions(NotFound):
+    code = "no_predictions"
+    title = "The job has no predictions for this split."
     message = (
         "Job {job_id} has no predictions for the {part} split: it has not succeeded, it was a "
         "trial, or its artifact was removed."
@@ -123,9 +110,8 @@ class NoPredictionsKept(NotFound):
 
 
 class InvalidBase(UnprocessableContent):
-    """Invalid base name."""
-
     code = "invalid_base"
+    title = "Invalid base name."
     message = (
         "{base!r} is not a valid base. Use minilm-l6, a model of this installation ('name', "
         "'name@alias' or 'name:3'), a hub model ('name' or 'owner/name'), or a directory "
@@ -133,34 +119,30 @@ class InvalidBase(UnprocessableContent):
     )
 
 
-class BaseDirectoriesOff(UnprocessableContent):
-    """Bases from directories are disabled."""
-
-    code = "base_directories_off"
+class BaseDirectoriesDisabled(UnprocessableContent):
+    code = "base_directories_disabled"
+    title = "Bases from directories are disabled."
     message = (
         "{base!r} is a directory, and this installation allows none. Its operator can list folders "
         "of base models in LORAWORKS_BASE_DIRS."
     )
 
 
-class BaseOutsideDirectories(UnprocessableContent):
-    """The directory is outside of the allowed folders."""
-
-    code = "base_outside"
+class BaseDirectoryNotAllowed(UnprocessableContent):
+    code = "base_directory_not_allowed"
+    title = "The directory is outside of the allowed folders."
     message = "{base!r} is not inside a folder listed in LORAWORKS_BASE_DIRS."
 
 
 class RevisionMismatch(UnprocessableContent):
-    """The base does not support revisions."""
-
     code = "revision_mismatch"
+    title = "The base does not support revisions."
     message = "{base!r} has no revision {revision}: only hub models have revisions. Leave it out."
 
 
 class ColumnNotChecked(UnprocessableContent):
-    """The dataset was checked with another column."""
-
     code = "column_not_checked"
+    title = "The dataset was checked with another column."
     message = (
         "{ref} was checked with the {what} column {checked!r}, not {column!r}. Leave it out, or "
         "upload the file again with {what}_column={column!r}."
@@ -168,9 +150,8 @@ class ColumnNotChecked(UnprocessableContent):
 
 
 class DatasetHasNoLabels(UnprocessableContent):
-    """The dataset has no labels."""
-
     code = "no_labels"
+    title = "The dataset has no labels."
     message = (
         "{ref} was uploaded with purpose=predict, so it has no labels to train on. "
         "Upload a file with labels."
@@ -178,9 +159,8 @@ class DatasetHasNoLabels(UnprocessableContent):
 
 
 class ColumnsDiffer(UnprocessableContent):
-    """The datasets of the job have different columns."""
-
     code = "columns_differ"
+    title = "The datasets of the job have different columns."
     message = (
         "The datasets of one job must use the same columns, but the {what} column is {columns}. "
         "Rename the columns and upload again."

@@ -74,7 +74,7 @@ def estimate_cost(
     frozen = forward * frozen_fraction
     if spec.runtime.gradient_checkpointing:
         training += forward - frozen
-    share = (spec.trial.share if spec.trial else 1.0) - completed_share
+    share = (spec.trial.budget if spec.trial else 1.0) - completed_share
     # A run that continues has its head in the checkpoint.
     fits_head = resolve_head_init(spec) is HeadInit.PROBE and not completed_share
     once = sum(texts.values()) * frozen
@@ -133,13 +133,13 @@ def _evaluated_texts(
 ) -> int:
     """Return how many texts the evaluations during and after the training classify."""
     evaluations = epochs * spec.stop.evaluations_per_epoch
-    end_share = spec.trial.share if spec.trial else 1.0
+    end_share = spec.trial.budget if spec.trial else 1.0
     during = int(end_share * evaluations) - int(completed_share * evaluations)
     validation = texts[Split.VALIDATION]
     if spec.trial is not None:
         final = min(validation, spec.trial.validation_texts or validation)
     else:
-        final = texts[Split.TEST] + spec.result.train_figures * texts[Split.TRAIN]
+        final = texts[Split.TEST] + spec.result.train_metrics * texts[Split.TRAIN]
     return during * validation + final
 
 

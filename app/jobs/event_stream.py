@@ -19,8 +19,9 @@ from starlette.concurrency import run_in_threadpool
 
 from app.database.engines import Database
 from app.jobs import repository
-from app.jobs.errors import KeyStreamsUsed, TooManyStreams
+from app.jobs.errors import TooManyStreams, TooManyStreamsForKey
 from app.jobs.schemas import EventView, JobView, PointView, StateView
+from app.jobs.views import job_view, state_view
 from app.queue.states import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 
@@ -58,9 +59,11 @@ class EventStreams:
 
     @contextmanager
     def reserve(self, caller: UUID) -> Iterator[None]:
-        """Reserve one stream of the limits. Raises `KeyStreamsUsed`, `TooManyStreams`."""
+        """Reserve one stream of the limits. Raises `TooManyStreamsForKey`, `TooManyStreams`."""
         if self._open[caller] >= self._max_streams_per_key:
-            raise KeyStreamsUsed(limit=self._max_streams_per_key, retry_after=RETRY_AFTER_SECONDS)
+            raise TooManyStreamsForKey(
+                limit=self._max_streams_per_key, retry_after=RETRY_AFTER_SECONDS
+            )
         if self._open.total() >= self._max_streams:
             raise TooManyStreams(limit=self._max_streams, retry_after=RETRY_AFTER_SECONDS)
         self._open[caller] += 1
@@ -149,14 +152,14 @@ def _snapshot(session: Session, job: Job, after: int, queue_position: int | None
     newest = job.stream_seq
     after = min(after, newest)  # a number that was never given counts as the newest one
     last_seq = min(after + MAX_ROWS_PER_POLL, newest)
-    state = StateView.from_job(job, queue_position)
+    state = state_view(job, queue_position)
     rows: Sequence[JobEvent | MetricPoint] = ()
     if after < last_seq:
         rows = repository.list_stream_rows(session, job.id, after=after, last_seq=last_seq)
     ended = None
     if last_seq == newest and state.state.final:
         session.refresh(job)  # load all columns
-        ended = JobView.from_job(job, None)
+        ended = job_view(job, None)
     return StreamSnapshot(
         rows=rows, last_seq=last_seq, has_more=last_seq < newest, state=state, ended=ended
     )

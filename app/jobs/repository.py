@@ -12,10 +12,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, String, and_, case, cast, delete, func, or_, select, update
 from sqlalchemy.orm import Session, defer, load_only
 
-from app.database.base import JsonObject
-from app.database.clock import now
+from app.database.base import JsonObject, now
 from app.jobs.errors import JobNotFinished, JobNotFound
-from app.jobs.summary import SPLIT_PREFERENCE, JobSummary
 from app.jobs.tags import json_text
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import DeviceClass, JobKind, JobState
@@ -49,6 +47,18 @@ class JobFilter:
     dataset: UUID | None = None  # an upload that the job reads
 
 
+SPLIT_PREFERENCE = ("test", "validation")  # the accuracy shown is that of the first available
+
+
+class JobSummary(NamedTuple):
+    """The few numbers of a job's summary that lists show. None: unknown, or not available yet."""
+
+    accuracy: float | None = None
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    model_version: str | None = None
+
+
 class JobPage(NamedTuple):
     """Jobs of one page, and the id after which the next page starts. None: this is the last."""
 
@@ -56,15 +66,15 @@ class JobPage(NamedTuple):
     next_after: UUID | None
 
 
-def get(session: Session, job_id: UUID) -> Job:
+def get_job(session: Session, job_id: UUID) -> Job:
     """Return a training job. Raises `JobNotFound`."""
-    job = find(session, job_id, kind=JobKind.TRAINING)
+    job = find_job(session, job_id, kind=JobKind.TRAINING)
     if job is None:
         raise JobNotFound(job_id=job_id)
     return job
 
 
-def find(session: Session, job_id: UUID, *, kind: JobKind) -> Job | None:
+def find_job(session: Session, job_id: UUID, *, kind: JobKind) -> Job | None:
     """Return the job if it is of that kind."""
     job = session.get(Job, job_id)
     return job if job is not None and job.kind == kind else None
@@ -79,7 +89,7 @@ def find_states(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
     return {job.id: job for job in session.scalars(statement.options(_STATE_COLUMNS))}
 
 
-def list_page(
+def list_jobs(
     session: Session,
     *,
     after: UUID | None,
@@ -178,7 +188,7 @@ def queue_positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, i
     order = (not_due, Job.priority.desc(), Job.created_at, Job.id)
     position = case(
         *(
-            (Job.lane == device_class, _running_position(device_class, order))
+            (Job.device_class == device_class, _running_position(device_class, order))
             for device_class in DeviceClass
         )
     ).label("position")
@@ -191,13 +201,13 @@ def next_queue_position(session: Session, *, device_class: DeviceClass, priority
     """Return the position a new job would get now: due, and the youngest of its priority."""
     moment = now().select().scalar_subquery()  # otherwise SQLite computes it for each row
     due = (Job.state == JobState.QUEUED, Job.run_after <= moment)
-    ahead = (Job.lane.in_(_competing_classes(device_class)), Job.priority >= priority)
+    ahead = (Job.device_class.in_(_competing_classes(device_class)), Job.priority >= priority)
     return 1 + session.scalars(select(func.count()).select_from(Job).where(*due, *ahead)).one()
 
 
 def _running_position(device_class: DeviceClass, order: tuple[Any, ...]) -> Any:
     """Return the number of jobs up to this row that compete with a job of `device_class`."""
-    one = case((Job.lane.in_(_competing_classes(device_class)), 1), else_=0)
+    one = case((Job.device_class.in_(_competing_classes(device_class)), 1), else_=0)
     return func.sum(one).over(order_by=order, rows=(None, 0))
 
 
@@ -221,7 +231,7 @@ def list_latest_succeeded(
     rows = [  # one query per device class: within each, the index is in this order
         row
         for competing in _competing_classes(device_class)
-        for row in session.execute(statement.where(Job.lane == competing))
+        for row in session.execute(statement.where(Job.device_class == competing))
     ]
     rows.sort(key=lambda row: row.finished_at, reverse=True)
     return [(row.plan, row.summary or {}) for row in rows[:limit]]
@@ -239,7 +249,7 @@ def find_active_continuation(session: Session, job_id: UUID) -> UUID | None:
     return session.scalars(active.limit(1)).first()
 
 
-def add(session: Session, job: Job) -> None:
+def add_job(session: Session, job: Job) -> None:
     """Insert a job with its first event.
 
     Its `stream_seq` is already set when it inherits metric points from the job it continues.
@@ -250,7 +260,7 @@ def add(session: Session, job: Job) -> None:
     append_event(session, job, EventContent("queued", "info", "The job was queued.", {}))
 
 
-def update_columns(session: Session, job_id: UUID, values: Mapping[str, Any]) -> Job:
+def update_job(session: Session, job_id: UUID, values: Mapping[str, Any]) -> Job:
     """Set columns that no worker writes. Raises `JobNotFound`.
 
     It is a single UPDATE, since the job may be deleted at the same time.
@@ -260,7 +270,7 @@ def update_columns(session: Session, job_id: UUID, values: Mapping[str, Any]) ->
         session.execute(
             update(Job).where(*conditions).values(values), execution_options=NO_SESSION_SYNC
         )
-    return get(session, job_id)
+    return get_job(session, job_id)
 
 
 def request_cancel(session: Session, job_id: UUID) -> None:
@@ -297,7 +307,7 @@ def delete_job(session: Session, job_id: UUID) -> list[UUID]:
     """
     artifact_ids = delete_finished(session, job_id, kind=JobKind.TRAINING)
     if artifact_ids is None:
-        raise JobNotFinished(job_id=job_id, state=get(session, job_id).state)
+        raise JobNotFinished(job_id=job_id, state=get_job(session, job_id).state)
     return artifact_ids
 
 

@@ -20,14 +20,17 @@ from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
 
-SPEED_SAMPLE_JOBS = 5  # latest jobs whose median speed an estimate uses
+SPEED_SAMPLE_JOBS = 5  # latest measured jobs whose median speed an estimate uses
+SPEED_CANDIDATES = 50  # latest jobs among which these are searched
 MIN_TRAIN_SECONDS = 10.0  # the speed of a shorter training is dominated by its warm-up
 UNLIMITED_LENGTH = 1_000_000  # tokens: a linear model does not truncate texts
 ASSUMED_LABEL_COUNT = 2  # of a hub dataset, which is not read before the job runs
 
-# Left out of `cell_sha256`: fields that are identified by their content instead, fields that do not
-# change the metrics, and the budget, because a trial at any budget is part of the same run.
+# Left out of `trial_sha256`: fields that are identified by their content instead, fields that do
+# not change the metrics, and the budget, because a trial at any budget is part of the same run.
 _EXCLUDED_FIELDS = {"base", "base_revision", "preset", "result", "trial"}
+# Version 2 renamed only excluded fields, so results of version 1 are still reused.
+_HASHED_SPEC_VERSION = 1
 # These change only the last bits of the metrics.
 _EXCLUDED_RUNTIME_FIELDS = ("device", "threads")
 
@@ -42,7 +45,7 @@ class ResolvedJob:
     device_class: DeviceClass
     parameters: ParameterCountsView
     cost: estimate.JobCost
-    cell_sha256: str  # of everything its metrics depend on; the same for every budget of one run
+    trial_sha256: str  # of everything its metrics depend on; the same for every budget of one run
 
     def columns(self) -> JsonObject:
         """Return the columns of `jobs` that the description determines.
@@ -51,12 +54,12 @@ class ResolvedJob:
         """
         return {
             "method": self.spec.method.type,
-            "lane": self.device_class.value,
+            "device_class": self.device_class.value,
             "spec": self.spec.model_dump(mode="json"),
             "spec_version": self.spec.spec_version,
             "dataset_ids": self.dataset_ids,
             "base": self.spec.base or "",
-            "cell_sha256": self.cell_sha256,
+            "trial_sha256": self.trial_sha256,
             "plan": {
                 "parameters": self.parameters.model_dump(),
                 "estimated_seconds": self.cost.seconds,
@@ -66,7 +69,7 @@ class ResolvedJob:
 
 
 class JobResolver:
-    """Resolves jobs within one transaction. Looks up once what several descriptions share."""
+    """Resolves jobs within one transaction. Looks up once what several specs share."""
 
     def __init__(self, session: Session, settings: Settings) -> None:
         self._session, self._settings = session, settings
@@ -87,11 +90,11 @@ class JobResolver:
             return self._resolve_linear(spec)
         base_models.check_still_exists(self._session, base)
         spec = spec.model_copy(update={"base": base.name, "base_revision": base.revision})
-        shape = compatibility.read_shape(base.config, base=base.name, pooling=spec.pooling)
+        shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
         if isinstance(spec.method, AutoSpec):
             return self._resolve_auto(spec, spec.method, base, shape)
         compatibility.check_compatibility(shape, spec)
-        data = self._resolve_data(spec, shape.max_length(spec.data.max_length))
+        data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
         spec = spec.model_copy(update={"data": data.spec})
         device_class = _device_class(spec.runtime.device)
         counts = compatibility.count_parameters(
@@ -113,7 +116,7 @@ class JobResolver:
                 speed=self._speed(device_class),
                 completed_share=completed_share,
             ),
-            cell_sha256=_cell_sha256(full_spec, base, data),
+            trial_sha256=_trial_sha256(full_spec, base, data),
         )
 
     def _resolve_auto(
@@ -121,7 +124,7 @@ class JobResolver:
     ) -> ResolvedJob:
         """Resolve the method `auto`; its candidates are stored so that a resume tries the same."""
         compatibility.check_partial_run(spec)
-        data = self._resolve_data(spec, shape.max_length(spec.data.max_length))
+        data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
         device_class = _device_class(spec.runtime.device)
         candidates, cost = estimate.plan_candidates(
             spec, auto, shape=shape, data=data, speed=self._speed(device_class)
@@ -148,7 +151,7 @@ class JobResolver:
                 exact=False,
             ),
             cost=cost,
-            cell_sha256=_cell_sha256(spec, base, data),
+            trial_sha256=_trial_sha256(spec, base, data),
         )
 
     def _resolve_linear(self, spec: TrainSpec) -> ResolvedJob:
@@ -165,7 +168,7 @@ class JobResolver:
             device_class=_device_class(spec.runtime.device),
             parameters=ParameterCountsView(trainable=count, total=count, exact=False),
             cost=estimate.linear_cost(data, labels),
-            cell_sha256=_cell_sha256(spec, None, data),
+            trial_sha256=_trial_sha256(spec, None, data),
         )
 
     def _resolve_data(self, spec: TrainSpec, max_length: int) -> ResolvedData:
@@ -180,7 +183,7 @@ class JobResolver:
         """Return the speed of the latest jobs in FLOP/s, each measured with its own spec."""
         if device_class not in self._speeds:
             jobs = repository.list_latest_succeeded(
-                self._session, device_class=device_class, limit=SPEED_SAMPLE_JOBS
+                self._session, device_class=device_class, limit=SPEED_CANDIDATES
             )
             speeds = [
                 plan["flops_per_token"] * summary["tokens_per_second"]
@@ -189,7 +192,9 @@ class JobResolver:
                 if summary.get("train_seconds", MIN_TRAIN_SECONDS) >= MIN_TRAIN_SECONDS
                 if not summary.get("features_found")
             ]
-            self._speeds[device_class] = estimate.median_speed(speeds, device_class)
+            self._speeds[device_class] = estimate.median_speed(
+                speeds[:SPEED_SAMPLE_JOBS], device_class
+            )
         return self._speeds[device_class]
 
 
@@ -201,12 +206,13 @@ def sha256_of_json(value: JsonObject) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _cell_sha256(spec: TrainSpec, base: ResolvedBase | None, data: ResolvedData) -> str:
+def _trial_sha256(spec: TrainSpec, base: ResolvedBase | None, data: ResolvedData) -> str:
     """Return the hash of everything the metrics of a run depend on.
 
     Names and locations of the base and of the data do not matter, only their content.
     """
     fields = spec.model_dump(mode="json", exclude=_EXCLUDED_FIELDS)
+    fields["spec_version"] = _HASHED_SPEC_VERSION
     fields["data"]["source"] = dict(data.fingerprints)
     fields["runtime"] = {
         name: value
@@ -214,7 +220,7 @@ def _cell_sha256(spec: TrainSpec, base: ResolvedBase | None, data: ResolvedData)
         if name not in _EXCLUDED_RUNTIME_FIELDS
     }
     return sha256_of_json(
-        {**fields, "base": base and base.content, "training_version": TRAINING_VERSION}
+        {**fields, "base": base and base.content_id, "training_version": TRAINING_VERSION}
     )
 
 

@@ -1,43 +1,50 @@
 """Routes of jobs: create, list, update, cancel, retry, delete, and their results and streams."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.auth.middleware import check_scope, is_still_authenticated, require_scope
 from app.database.engines import Database
-from app.http.dependencies import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.http.dependencies import (
+    AppStateDep,
+    CallerDep,
+    DatabaseDep,
+    NotifierDep,
+    SettingsDep,
+    StoreDep,
+)
 from app.http.fields import CleanText, uuid_or_raise
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
 from app.jobs import base_models, repository, service
-from app.jobs import retry as retries
-from app.jobs.errors import JobNotFound, NoPredictionsKept
+from app.jobs.errors import JobNotFound, NoPredictions
 from app.jobs.event_stream import EventStreams, stream_job
 from app.jobs.repository import JobFilter
+from app.jobs.resolve import JobResolver
 from app.jobs.results import comparison, curves, misclassified
-from app.jobs.results.comparison import JobComparison
-from app.jobs.results.curves import Curves
-from app.jobs.results.misclassified import MisclassifiedText
 from app.jobs.schemas import (
+    Curves,
     EventView,
+    JobComparison,
     JobCreate,
     JobListItem,
     JobPlan,
     JobUpdate,
     JobView,
+    MisclassifiedText,
     PointView,
     SequencePage,
 )
 from app.jobs.tags import Tag
+from app.jobs.views import job_list_items, job_view
 from app.queue.states import JobState
-from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store
 from lora_core.specs.method import MethodName
@@ -50,23 +57,7 @@ async def _bind_job_id(request: Request) -> None:
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
 
 
-@asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    settings: Settings = app.state.settings
-    app.state.streams = EventStreams(
-        app.state.resources.database,
-        max_streams=settings.max_streams,
-        max_streams_per_key=settings.key_streams,
-    )
-    yield
-
-
-router = APIRouter(
-    prefix=JobView.prefix,
-    tags=["jobs"],
-    dependencies=[Depends(_bind_job_id)],
-    lifespan=_lifespan,
-)
+router = APIRouter(prefix=JobView.prefix, tags=["jobs"], dependencies=[Depends(_bind_job_id)])
 
 READ = [require_scope("jobs:read")]
 WRITE = [require_scope("jobs:write")]
@@ -85,9 +76,7 @@ def _filter(
         Query(description="Substring of the name, the base or the data."),
     ] = None,
     tag: Annotated[Tag | None, Query(description="Only jobs with this tag.")] = None,
-    include_trials: Annotated[
-        bool, Query(alias="cells", description="Include jobs created by sweeps.")
-    ] = True,
+    include_trials: Annotated[bool, Query(description="Include jobs created by sweeps.")] = True,
 ) -> JobFilter:
     return JobFilter(
         state=state, method=method, search=search, tag=tag, include_trials=include_trials
@@ -111,7 +100,7 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    queue: QueueDep,
+    notifier: NotifierDep,
     dry_run: Annotated[bool, Query(description="Return only the plan; store nothing.")] = False,
 ) -> JobView | JobPlan:
     """Create a job, or return its plan with `dry_run`.
@@ -128,13 +117,13 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
         body.base, body.base_revision, database=database, store=store, settings=settings
     )
     with database.read() as session:
-        resolved = service.resolve(session, body=body, base=base, settings=settings)
+        resolved = JobResolver(session, settings).resolve(body.spec, base)
         if dry_run:
             response.status_code = status.HTTP_200_OK
-            return service.plan(session, body=body, resolved=resolved)
+            return service.plan_job(session, body=body, resolved=resolved)
     with database.write() as session:
-        job = service.create(
-            session, body=body, resolved=resolved, settings=settings, queue=queue, call=call
+        job = service.create_job(
+            session, body=body, resolved=resolved, settings=settings, notifier=notifier, call=call
         )
     response.headers["Location"] = job.location
     return job
@@ -150,10 +139,10 @@ def list_jobs(
     page may be empty and still have a `next`.
     """
     with database.read() as session:
-        jobs, next_after = repository.list_page(
+        jobs, next_after = repository.list_jobs(
             session, after=decode_cursor(after), limit=limit, job_filter=job_filter
         )
-        data = service.list_items(session, jobs)
+        data = job_list_items(session, jobs)
     return Page(data=data, next=encode_cursor(next_after))
 
 
@@ -171,15 +160,15 @@ def compare_jobs(
 def get_job(job_id: JobId, database: DatabaseDep) -> JobView:
     """Get a job."""
     with database.read() as session:
-        job = repository.get(session, job_id)
-        return JobView.from_job(job, repository.queue_positions(session, [job_id]).get(job_id))
+        job = repository.get_job(session, job_id)
+        return job_view(job, repository.queue_positions(session, [job_id]).get(job_id))
 
 
 @router.patch("/{job_id}", dependencies=WRITE)
 def update_job(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView:
     """Update the tags or notes of a job in any state."""
     with database.write() as session:
-        return service.update(session, job_id=job_id, body=body)
+        return service.update_job(session, job_id=job_id, body=body)
 
 
 @router.post(
@@ -190,10 +179,10 @@ def update_job(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView
 def cancel_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
     """Cancel a job. A finished job stays as it is."""
     with database.write() as session:
-        job = service.cancel(session, job_id=job_id)
+        job = service.cancel_job(session, job_id=job_id)
     if job.state == JobState.RUNNING:
         response.status_code = status.HTTP_202_ACCEPTED
-    return JobView.from_job(job, None)
+    return job_view(job, None)
 
 
 @router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED, dependencies=WRITE)
@@ -203,15 +192,19 @@ def retry_job(
     idempotent: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
-    queue: QueueDep,
+    notifier: NotifierDep,
 ) -> JobView:
     """Continue a failed or cancelled job from its last checkpoint, as a new job.
 
     The result is bit-for-bit identical to that of an uninterrupted run.
     """
     with database.write() as session:
-        job = retries.retry(
-            session, job_id=job_id, settings=settings, queue=queue, call=idempotent.with_body(None)
+        job = service.retry_job(
+            session,
+            job_id=job_id,
+            settings=settings,
+            notifier=notifier,
+            call=idempotent.with_body(None),
         )
     response.headers["Location"] = job.location
     return job
@@ -221,7 +214,7 @@ def retry_job(
 def delete_job(job_id: JobId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a finished job, its curves, and its artifact unless a model version uses it."""
     with database.write() as session:
-        service.delete(session, job_id=job_id, store=store)
+        service.delete_job(session, job_id=job_id, store=store)
 
 
 @router.get("/{job_id}/metrics", dependencies=READ)
@@ -235,7 +228,7 @@ def list_metric_points(
 ) -> SequencePage[PointView]:
     """List the metric points of a job: loss, accuracy and so on by step."""
     with database.read() as session:
-        repository.get(session, job_id)
+        repository.get_job(session, job_id)
         rows = repository.list_points(
             session, job_id, after=after, limit=limit + 1, split=split, name=name
         )
@@ -258,7 +251,7 @@ def get_curves(
 
 
 @router.get(
-    "/{job_id}/mistakes/download",
+    "/{job_id}/misclassified/download",
     dependencies=READ,
     response_class=Response,
     responses={200: {"content": {kind: {} for kind in ("text/csv", "application/jsonl")}}},
@@ -275,7 +268,7 @@ def download_misclassified(
         job_id, database, store, split=split, limit=misclassified.MAX_MISCLASSIFIED
     )
     write = misclassified.to_csv if format == "csv" else misclassified.to_jsonl
-    name = f"mistakes-{split}-{job_id}.{format}"
+    name = f"misclassified-{split}-{job_id}.{format}"
     return Response(
         write(texts),
         media_type=misclassified.MEDIA_TYPES[format],
@@ -283,7 +276,7 @@ def download_misclassified(
     )
 
 
-@router.get("/{job_id}/mistakes", dependencies=READ)
+@router.get("/{job_id}/misclassified", dependencies=READ)
 def list_misclassified(
     job_id: JobId,
     database: DatabaseDep,
@@ -304,9 +297,9 @@ def _list_misclassified(
     limit: int,
 ) -> list[MisclassifiedText]:
     with database.read() as session:
-        job = repository.get(session, job_id)
+        job = repository.get_job(session, job_id)
         if job.artifact_id is None:
-            raise NoPredictionsKept(job_id=job_id, part=split)
+            raise NoPredictions(job_id=job_id, part=split)
         ref = artifacts.get_artifact(session, job.artifact_id).ref
     return misclassified.list_misclassified(store, job, ref, split=split, limit=limit)
 
@@ -320,7 +313,7 @@ def list_events(
 ) -> SequencePage[EventView]:
     """List the events of a job, in order."""
     with database.read() as session:
-        repository.get(session, job_id)
+        repository.get_job(session, job_id)
         rows = repository.list_events(session, job_id, after=after, limit=limit + 1)
     views = [EventView.model_validate(row) for row in rows[:limit]]
     return SequencePage(data=views, next=views[-1].seq if len(rows) > limit else None)
@@ -329,20 +322,20 @@ def list_events(
 def _existing_job_id(job_id: JobId, database: DatabaseDep) -> UUID:
     """Return the id of a job that exists: once a stream has begun, it cannot respond with 404."""
     with database.read() as session:
-        return repository.get(session, job_id).id
+        return repository.get_job(session, job_id).id
 
 
-async def _streams(request: Request, caller: CallerDep) -> AsyncIterator[EventStreams]:
+async def _streams(state: AppStateDep, caller: CallerDep) -> AsyncIterator[EventStreams]:
     """Reserve a stream until the response has ended. Raises what `EventStreams.reserve` raises."""
-    streams: EventStreams = request.app.state.streams
-    with streams.reserve(caller.id):
-        yield streams
+    with state.streams.reserve(caller.id):
+        yield state.streams
 
 
 @router.get("/{job_id}/stream", dependencies=READ, response_class=EventSourceResponse)
 async def stream_events(
     job_id: Annotated[UUID, Depends(_existing_job_id)],
     request: Request,
+    state: AppStateDep,
     streams: Annotated[EventStreams, Depends(_streams)],
     after: Seq = 0,
     last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
@@ -354,9 +347,7 @@ async def stream_events(
     """
 
     async def may_continue() -> bool:
-        return not request.app.state.shutting_down.is_set() and await is_still_authenticated(
-            request
-        )
+        return not state.shutting_down.is_set() and await is_still_authenticated(request)
 
     first = after if last_event_id is None else last_event_id
     async for message in stream_job(streams, job_id, after=first, may_continue=may_continue):

@@ -1,26 +1,25 @@
 """Request and response bodies of the job routes."""
 
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, Slug, Timestamp
-from app.jobs.summary import JobSummary, from_summary
 from app.jobs.tags import Tags
 from app.queue.states import JobState
-from app.queue.tables import Job
+from lora_core.results import Verdict
 from lora_core.specs.fields import Float
 from lora_core.specs.train import TrainSpec
-from lora_core.verdict import Verdict
 
 Item = TypeVar("Item")
 Notes = Annotated[str, CleanText(4000, min_length=0)]
+UnpairedReason = Literal["other_texts", "first_has_none"]
 
 
 class JobCreate(TrainSpec):
-    """A training run. Only `method` has no default.
+    """A training run. All fields have defaults.
 
     `base` is `minilm-l6`, a model of this installation (`name`, `name@alias`, `name:3`), a hub
     model, or a directory that the operator allows. `data.source` is `rotten-tomatoes`, `imdb`,
@@ -31,21 +30,23 @@ class JobCreate(TrainSpec):
     tags: Tags = Field(default_factory=list, description="Short words to find the job by.")
     notes: Notes | None = None
     metadata: Metadata = Field(default_factory=dict)
-    priority: int = Field(default=0, ge=-100, le=100, description="Higher is sooner.")
+    priority: int = Field(
+        default=0, ge=-100, le=100, description="Jobs with a higher priority run first."
+    )
     register_as: Slug | None = Field(
         default=None, description="Register the result as a version of this model."
     )
     time_limit_seconds: Float | None = Field(
         default=None,
         gt=0,
-        description="Limit on the time on a device, all attempts together; then the job fails.",
+        description="Maximum total running time of all attempts; a job that exceeds it fails.",
     )
 
     @model_validator(mode="after")
-    def _leaves_a_model(self) -> "JobCreate":
+    def _register_as_needs_model(self) -> "JobCreate":
         if self.register_as is not None and (self.trial or not self.result.model):
             raise PydanticCustomError(
-                "no_model", "a run that stores no model cannot have `register_as`"
+                "no_model", "`register_as` requires a run that stores a model"
             )
         return self
 
@@ -83,14 +84,14 @@ class JobPlan(ResponseModel):
     spec: dict[str, Any] = Field(description="The complete spec, with all defaults.")
 
 
-class ErrorListItem(ResponseModel):
+class JobErrorSummary(ResponseModel):
     """Why a job failed."""
 
     code: str
     message: str
 
 
-class JobError(ErrorListItem):
+class JobError(JobErrorSummary):
     """Why a job failed, with details."""
 
     detail: dict[str, Any] | None
@@ -139,7 +140,7 @@ class JobListItem(QueuedResource):
     attempt: int
     failures_counted: int = Field(description="Consecutive failures without progress.")
     resume_exact: bool = Field(
-        description="False: after a resume, the numbers differ from those of an unbroken run."
+        description="False: after a resume, the numbers differ from those of an uninterrupted run."
     )
     step: int
     total_steps: int | None
@@ -155,14 +156,9 @@ class JobListItem(QueuedResource):
     accuracy: float | None = Field(
         description="On the test split, or else on the validation split."
     )
-    error: ErrorListItem | None
+    error: JobErrorSummary | None
     artifact_id: UUID | None
     model_version: str | None
-
-    @classmethod
-    def from_listed_job(cls, job: Job, queue_position: int | None, summary: JobSummary) -> Self:
-        """`queue_position` is not in the row: it depends on the other jobs."""
-        return cls(**_fields(job, queue_position, summary), error=error_list_item(job))
 
 
 class JobView(JobListItem):
@@ -172,37 +168,6 @@ class JobView(JobListItem):
     summary: dict[str, Any] | None
     verdict: Verdict | None = Field(description="An assessment of the model. Null: there is none.")
     error: JobError | None
-
-    @classmethod
-    def from_job(cls, job: Job, queue_position: int | None) -> "JobView":
-        """Build the view. `queue_position` is not in the row: it depends on the other jobs."""
-        fields = _fields(job, queue_position, from_summary(job.summary))
-        return cls(
-            **fields,
-            notes=job.notes,
-            summary=job.summary,
-            verdict=(job.summary or {}).get("verdict"),
-            error=job_error(job),
-        )
-
-
-def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[str, Any]:
-    return {
-        **{name: getattr(job, name) for name in _COPIED_COLUMNS},
-        "tags": job.tags or [],
-        "metadata": job.labels,
-        "base": job.base or None,
-        "progress": progress(job),
-        "queue_position": queue_position,
-        "waiting": job_wait(job),
-        "parameters": _parameter_counts(job, summary),
-        "estimated_seconds": job.plan["estimated_seconds"],
-        "accuracy": summary.accuracy,
-        "model_version": summary.model_version,
-    }
-
-
-_COPIED_COLUMNS = frozenset(JobListItem.model_fields) & frozenset(Job.__mapper__.columns.keys())
 
 
 class EventView(ResponseModel):
@@ -242,17 +207,28 @@ class StateView(ResponseModel):
     queue_position: int | None
     cancel_requested_at: Timestamp | None
 
-    @classmethod
-    def from_job(cls, job: Job, queue_position: int | None) -> "StateView":
-        return cls(
-            state=JobState(job.state),
-            attempt=job.attempt,
-            step=job.step,
-            total_steps=job.total_steps,
-            progress=progress(job),
-            queue_position=queue_position,
-            cancel_requested_at=job.cancel_requested_at,
-        )
+
+class Curve(ResponseModel):
+    """One metric of one split by step.
+
+    A curve with more points than requested is downsampled into bins of equally many steps: `values`
+    are their means, `low` and `high` their extremes, so that no peak is lost.
+    """
+
+    split: str
+    name: str
+    points: int = Field(description="Number of points before downsampling.")
+    steps: list[int] = Field(description="Of a bin, the last step.")
+    values: list[float | None] = Field(description="Null where a value is not finite.")
+    low: list[float | None] | None = Field(description="Null: the curve was not downsampled.")
+    high: list[float | None] | None
+
+
+class Curves(ResponseModel):
+    """The curves of a job. Its stream after `seq` continues from here."""
+
+    seq: int
+    data: list[Curve]
 
 
 class SequencePage(ResponseModel, Generic[Item]):
@@ -262,39 +238,57 @@ class SequencePage(ResponseModel, Generic[Item]):
     next: int | None = None
 
 
-def progress(job: Job) -> float | None:
-    """Return the share of the steps that are done; a run that stopped early is at 1."""
-    if job.state == JobState.SUCCEEDED:
-        return 1.0
-    return job.step / job.total_steps if job.total_steps else None
+class PairedComparisonView(ResponseModel):
+    """A job compared with the first one, on the texts that both classified."""
+
+    difference: float = Field(description="Accuracy of this job minus that of the first.")
+    low: float = Field(description="Lower end of its 95 % interval.")
+    high: float
+    p: float = Field(description="P value of the exact McNemar test.")
+    only_this: int = Field(description="Texts that only this job classified correctly.")
+    only_first: int
 
 
-def _parameter_counts(job: Job, summary: JobSummary) -> ParameterCountsView:
-    """Return the counts of the run once it has ended, and those of the plan until then."""
-    trainable, total = summary.trainable_parameters, summary.total_parameters
-    if trainable is not None and total is not None:
-        return ParameterCountsView(trainable=trainable, total=total, exact=True)
-    return ParameterCountsView.model_validate(job.plan["parameters"])
+class SplitResultView(ResponseModel):
+    """The result of a job on one split."""
 
-
-def job_wait(job: Job) -> JobWait | None:
-    """Return what a queued job waits for, other than its turn."""
-    if job.state != JobState.QUEUED or job.waiting_code is None or job.waiting_since is None:
-        return None
-    return JobWait(
-        code=job.waiting_code, message=job.waiting_message or "", since=job.waiting_since
+    accuracy: float
+    low: float = Field(description="Lower end of the 95 % interval of the accuracy (Wilson).")
+    high: float
+    texts: int
+    against_first: PairedComparisonView | None
+    unpaired: UnpairedReason | None = Field(
+        description="Why a job other than the first is not compared with it."
     )
 
 
-def error_list_item(job: Job) -> ErrorListItem | None:
-    """Return why a job failed, without details."""
-    if job.error_code is None:
-        return None
-    return ErrorListItem(code=job.error_code, message=job.error_message or "")
+class ComparedJob(ResponseModel):
+    """One of the compared jobs; a split without stored predictions is null."""
+
+    job: JobView
+    validation: SplitResultView | None
+    test: SplitResultView | None
 
 
-def job_error(job: Job) -> JobError | None:
-    """Return why a job failed, with details."""
-    if job.error_code is None:
-        return None
-    return JobError(code=job.error_code, message=job.error_message or "", detail=job.error_detail)
+class JobComparison(ResponseModel):
+    """Jobs in the requested order."""
+
+    jobs: list[ComparedJob]
+    settings: dict[str, list[Any]] = Field(
+        description="Settings that differ, such as `method.r`, with the value of each job; null: "
+        "the job does not have it."
+    )
+
+
+class MisclassifiedText(ResponseModel):
+    """One misclassified text."""
+
+    row: int = Field(description="Row in its file; 1 is the first row of data.")
+    text: str | None = Field(
+        description="The beginning of the text; null: the job stored no texts."
+    )
+    cut: bool = Field(description="Whether the text was truncated.")
+    label: str = Field(description="The true label.")
+    predicted: str
+    score: float = Field(description="Calibrated probability of `predicted`.")
+    true_score: float = Field(description="Probability of `label`.")

@@ -1,6 +1,7 @@
-"""Operations on jobs: resolve, plan, create, update, cancel, delete."""
+"""Operations on jobs: plan, create, update, cancel, retry, delete."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -8,50 +9,42 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app import logging
-from app.database.clock import now
-from app.database.engines import acquire_transaction_lock
+from app.database.base import now
+from app.database.engines import acquire_transaction_lock, after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentCall
 from app.jobs import base_models, data_sources, repository
-from app.jobs.base_models import ResolvedBase
-from app.jobs.errors import TooManyJobs
-from app.jobs.resolve import JobResolver, ResolvedJob, sha256_of_json
-from app.jobs.schemas import JobCreate, JobListItem, JobPlan, JobUpdate, JobView, QueuedResource
+from app.jobs.errors import (
+    AlreadyRetried,
+    JobNotFinished,
+    JobSucceeded,
+    NoCheckpoint,
+    PredictionRunNotRetried,
+    TooManyJobs,
+    TrainingVersionChanged,
+    TrialNotRetried,
+)
+from app.jobs.repository import FINAL_STATES
+from app.jobs.resolve import ResolvedJob, sha256_of_json
+from app.jobs.schemas import JobCreate, JobPlan, JobUpdate, JobView, QueuedResource
+from app.jobs.views import job_view
 from app.queue import checkpoints
-from app.queue.dispatch import JobQueue
-from app.queue.states import DeviceClass
+from app.queue.dispatch import WorkerNotifier
+from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Checkpoint, Job
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store
+from lora_core.specs.method import SKLEARN_METHODS
+from lora_core.training_version import TRAINING_VERSION
 
 ViewT = TypeVar("ViewT", bound=QueuedResource)
 
 log = structlog.get_logger(__name__)
 
 
-def resolve(
-    session: Session, *, body: JobCreate, base: ResolvedBase | None, settings: Settings
-) -> ResolvedJob:
-    """Resolve a description before any write, because resolving takes longer than storing.
-
-    `base` was looked up by `base_models.resolve_base`. Raises what `JobResolver.resolve` raises.
-    """
-    return JobResolver(session, settings).resolve(body.spec, base)
-
-
-def list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
-    """Return the list items of jobs."""
-    ids = [job.id for job in jobs]
-    positions = repository.queue_positions(session, ids)
-    summaries = repository.load_summaries(session, ids)
-    return [
-        JobListItem.from_listed_job(job, positions.get(job.id), summaries[job.id]) for job in jobs
-    ]
-
-
-def plan(session: Session, *, body: JobCreate, resolved: ResolvedJob) -> JobPlan:
-    """Return what `create` would store."""
+def plan_job(session: Session, *, body: JobCreate, resolved: ResolvedJob) -> JobPlan:
+    """Return what `create_job` would store."""
     return JobPlan(
         parameters=resolved.parameters,
         estimated_seconds=resolved.cost.seconds,
@@ -62,19 +55,20 @@ def plan(session: Session, *, body: JobCreate, resolved: ResolvedJob) -> JobPlan
     )
 
 
-def create(
+def create_job(
     session: Session,
     *,
     body: JobCreate,
     resolved: ResolvedJob,
     settings: Settings,
-    queue: JobQueue,
+    notifier: WorkerNotifier,
     call: IdempotentCall,
 ) -> JobView:
-    """Store a job, commit, then notify the workers.
+    """Store a job, and notify the workers after the commit.
 
-    `resolved` comes from `resolve`. Raises `BaseNotFound` and `DataNotFound` when base or data were
-    deleted since then, and what `idempotency.reserve` and `enqueue` raise.
+    `resolved` comes from `JobResolver.resolve`. Raises `BaseNotFound` and `DataNotFound` when base
+    or data were deleted since then, and what `idempotency.reserve` and `enqueue_with_response`
+    raise.
     """
     idempotency.reserve(session, call)
     base_models.check_still_exists(session, resolved.base)
@@ -84,83 +78,185 @@ def create(
         name=body.name,
         tags=body.tags or None,
         notes=body.notes or None,
-        labels=body.metadata,
+        user_metadata=body.metadata,
         priority=body.priority,
         register_as=body.register_as,
         time_limit_seconds=body.time_limit_seconds,
     )
-    view = enqueue(
-        session, job, view_of=JobView.from_job, settings=settings, queue=queue, call=call
+    view = enqueue_with_response(
+        session, job, view_of=job_view, settings=settings, notifier=notifier, call=call
     )
-    log.info("created job", job_id=str(job.id), device_class=resolved.device_class)
+    created = {"job_id": str(job.id), "device_class": resolved.device_class}
+    after_commit(session, partial(log.info, "created job", **created))
     return view
 
 
-def enqueue(  # noqa: PLR0913 - what creating a job touches
+def enqueue_with_response(  # noqa: PLR0913 - what creating a job touches
     session: Session,
     job: Job,
     *,
     view_of: Callable[[Job, int | None], ViewT],
     settings: Settings,
-    queue: JobQueue,
+    notifier: WorkerNotifier,
     call: IdempotentCall,
     start: Checkpoint | None = None,
 ) -> ViewT:
-    """Store a job and the response to its request, commit, then notify the workers.
+    """Store a job and the response to its request, and notify the workers after the commit.
 
     With the checkpoint `start`, the job inherits the curves up to there. Raises `TooManyJobs`.
     """
     acquire_transaction_lock(
         session, f"jobs of {call.caller_id}"
     )  # otherwise two concurrent requests could both pass the check
-    if repository.count_active(session, call.caller_id) >= settings.key_jobs:
-        raise TooManyJobs(limit=settings.key_jobs)
+    if repository.count_active(session, call.caller_id) >= settings.max_jobs_per_key:
+        raise TooManyJobs(limit=settings.max_jobs_per_key)
     position = repository.next_queue_position(
-        session, device_class=DeviceClass(job.lane), priority=job.priority
+        session, device_class=DeviceClass(job.device_class), priority=job.priority
     )
     job.stream_seq = start.seq if start else 0
-    insert(session, job, created_by=call.caller_id)
+    enqueue(session, job, created_by=call.caller_id, notifier=notifier)
     if start is not None:
         checkpoints.inherit_curves(session, job, start)
     view = view_of(job, position)
     idempotency.save_response(session, call, status=202, body=view, location=view.location)
-    session.commit()
-    queue.send(job.id, device_class=DeviceClass(job.lane))
     return view
 
 
-def insert(session: Session, job: Job, *, created_by: UUID) -> None:
-    """Put a job into the queue. The caller commits, and then sends the message to the workers."""
+def enqueue(session: Session, job: Job, *, created_by: UUID, notifier: WorkerNotifier) -> None:
+    """Put a job into the queue, and notify the workers after the commit."""
     job.created_by, job.spec_sha256 = created_by, sha256_of_json(job.spec)
     job.dispatched_at = now()
-    repository.add(session, job)
+    repository.add_job(session, job)
+    after_commit(
+        session, partial(notifier.notify, job.id, device_class=DeviceClass(job.device_class))
+    )
 
 
-def update(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
-    """Update the tags and notes that the body contains, and commit. Raises `JobNotFound`."""
+def update_job(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
+    """Update the tags and notes that the body contains. Raises `JobNotFound`."""
     fields = body.model_dump(exclude_unset=True)
     changes = {name: value or None for name, value in fields.items()}
-    job = repository.update_columns(session, job_id, changes)
-    view = JobView.from_job(job, repository.queue_positions(session, [job_id]).get(job_id))
-    session.commit()
-    logging.audit("job_updated", job=str(job_id), fields=sorted(changes))
+    job = repository.update_job(session, job_id, changes)
+    view = job_view(job, repository.queue_positions(session, [job_id]).get(job_id))
+    audit = partial(logging.audit, "job_updated", job=str(job_id), fields=sorted(changes))
+    after_commit(session, audit)
     return view
 
 
-def cancel(session: Session, *, job_id: UUID) -> Job:
+def cancel_job(session: Session, *, job_id: UUID) -> Job:
     """Cancel a queued job, or request that a running one stops. A finished job stays as it is.
 
     Raises `JobNotFound`.
     """
     repository.request_cancel(session, job_id)
-    job = repository.get(session, job_id)
-    session.commit()
-    return job
+    return repository.get_job(session, job_id)
 
 
-def delete(session: Session, *, job_id: UUID, store: Store) -> None:
+def delete_job(session: Session, *, job_id: UUID, store: Store) -> None:
     """Delete a finished job, and its artifact unless a model version uses it.
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
     artifacts.delete_unused_artifacts(session, store, repository.delete_job(session, job_id))
+
+
+# -- Retry: a new job that continues a failed or cancelled one from its last checkpoint -----------
+
+
+# A job has no checkpoint if its method is fitted in one step, or if `auto` has not selected a
+# method yet. Its retry starts from the beginning.
+
+RETRIED_COLUMNS = (
+    "name",
+    "tags",
+    "notes",
+    "user_metadata",
+    "method",
+    "device_class",
+    "priority",
+    "spec",
+    "spec_version",
+    "dataset_ids",
+    "base",
+    "register_as",
+    "promote_to",
+    "plan",
+    "trial_sha256",
+    "time_limit_seconds",
+)
+
+
+def retry_job(
+    session: Session,
+    *,
+    job_id: UUID,
+    settings: Settings,
+    notifier: WorkerNotifier,
+    call: IdempotentCall,
+) -> JobView:
+    """Store a job that continues this one, and notify the workers after the commit.
+
+    It has the spec as resolved by the first attempt, and the curves up to the checkpoint. Its
+    result is bit-for-bit identical to that of an uninterrupted run. The old job stays as it is.
+
+    Raises `JobNotFound`, what `find_start_checkpoint` raises, `AlreadyRetried`, `BaseNotFound`,
+    `DataNotFound`, and what `idempotency.reserve` and `enqueue_with_response` raise.
+    """
+    idempotency.reserve(session, call)
+    acquire_transaction_lock(session, f"retries of {job_id}")
+    old = _get_training_job(session, job_id)
+    start = find_start_checkpoint(session, old)
+    first = start.job_id if start else job_id
+    if (other := repository.find_active_continuation(session, first)) is not None:
+        raise AlreadyRetried(job_id=job_id, other=other)
+    base_models.check_name_exists(session, old.base)
+    data_sources.lock_uploads(session, old.dataset_ids)
+    job = Job(**{column: getattr(old, column) for column in RETRIED_COLUMNS}, continues=first)
+    view = enqueue_with_response(
+        session,
+        job,
+        view_of=job_view,
+        settings=settings,
+        notifier=notifier,
+        call=call,
+        start=start,
+    )
+    retried = {"job_id": str(job.id), "of": str(job_id), "step": start.step if start else 0}
+    after_commit(session, partial(log.info, "retried job", **retried))
+    return view
+
+
+def find_start_checkpoint(session: Session, job: Job) -> Checkpoint | None:
+    """Return the checkpoint that a retry starts from: the job's own, or the one it started from.
+
+    None: it starts from the beginning, since no checkpoint is expected.
+
+    Raises `JobNotFinished`, `JobSucceeded`, `TrialNotRetried`, `NoCheckpoint`,
+    `TrainingVersionChanged`.
+    """
+    if job.state not in FINAL_STATES:
+        raise JobNotFinished(job_id=job.id, state=job.state)
+    if job.state == JobState.SUCCEEDED:
+        raise JobSucceeded(job_id=job.id)
+    if job.sweep_id is not None:
+        raise TrialNotRetried(job_id=job.id, sweep_id=job.sweep_id)
+    if job.method in SKLEARN_METHODS:
+        return None
+    start = checkpoints.find_latest(session, job.id)
+    if start is None and job.continues is not None:
+        start = checkpoints.find_latest(session, job.continues)
+    if start is None and job.method == "auto":
+        return None
+    if start is None:
+        raise NoCheckpoint(job_id=job.id)
+    if start.training_version != TRAINING_VERSION:
+        raise TrainingVersionChanged(
+            job_id=job.id, made=start.training_version, now=TRAINING_VERSION
+        )
+    return start
+
+
+def _get_training_job(session: Session, job_id: UUID) -> Job:
+    if repository.find_job(session, job_id, kind=JobKind.PREDICTION) is not None:
+        raise PredictionRunNotRetried(run_id=job_id)
+    return repository.get_job(session, job_id)

@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import ColumnElement, Executable, and_, func, select
 from sqlalchemy.orm import Session
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
@@ -58,13 +58,17 @@ class DatabaseCounts:
 
     def queued(self) -> LabeledValues:
         """Queued jobs by device class."""
-        grouped = select(Job.lane, func.count()).where(_QUEUED).group_by(Job.lane)
+        grouped = select(Job.device_class, func.count()).where(_QUEUED).group_by(Job.device_class)
         return _with_zeros(_device_classes(), self._rows(grouped))
 
     def oldest_queued(self) -> LabeledValues:
         """Seconds since the oldest queued job could have been claimed, by device class."""
         age = func.max(now() - Job.run_after)
-        grouped = select(Job.lane, age).where(_QUEUED, Job.run_after <= now()).group_by(Job.lane)
+        grouped = (
+            select(Job.device_class, age)
+            .where(_QUEUED, Job.run_after <= now())
+            .group_by(Job.device_class)
+        )
         return _with_zeros(_device_classes(), self._rows(grouped))
 
     def redispatches(self) -> LabeledValues:
@@ -103,7 +107,7 @@ class DatabaseCounts:
         devices = select(Attempt.device).join(Job, is_current).where(Job.state == JobState.RUNNING)
         return _count_by_device_type(device for (device,) in self._rows(devices))
 
-    def slots(self) -> LabeledValues:
+    def worker_concurrency(self) -> LabeledValues:
         """Devices of live workers by device type."""
         lists = select(Worker.devices).where(self._alive)
         return _count_by_device_type(
@@ -136,7 +140,7 @@ class DatabaseCounts:
 
 
 def _device_classes() -> list[LabeledValue]:
-    return [(lane.value,) for lane in DeviceClass]
+    return [(device_class.value,) for device_class in DeviceClass]
 
 
 def _with_zeros(expected: Sequence[LabeledValue], values: LabeledValues) -> LabeledValues:
@@ -169,17 +173,17 @@ DATABASE_METRICS = (
     MetricDefinition(
         "loraworks_queued_jobs",
         "Queued jobs and prediction runs, by the device class that they need.",
-        ("lane",),
+        ("device_class",),
         DatabaseCounts.queued,
     ),
     MetricDefinition(
         "loraworks_oldest_queued_seconds",
         "How long the oldest of them has waited since it could have been claimed.",
-        ("lane",),
+        ("device_class",),
         DatabaseCounts.oldest_queued,
     ),
     MetricDefinition(
-        "loraworks_hints_resent",
+        "loraworks_messages_resent",
         "Broker messages that were sent again for jobs and runs that are queued now.",
         (),
         DatabaseCounts.redispatches,
@@ -204,10 +208,10 @@ DATABASE_METRICS = (
         DatabaseCounts.running_attempts,
     ),
     MetricDefinition(
-        "loraworks_slots",
+        "loraworks_worker_concurrency",
         "Jobs and prediction runs that the live workers can run at once.",
         ("device",),
-        DatabaseCounts.slots,
+        DatabaseCounts.worker_concurrency,
     ),
     MetricDefinition(
         "loraworks_workers",

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 
 from app.auth.middleware import require_scope
 from app.database.single_flight import SingleFlight
-from app.http.dependencies import DatabaseDep, SettingsDep
+from app.http.dependencies import AppStateDep, DatabaseDep, SettingsDep
 from app.metrics.database import UNAVAILABLE, DatabaseCollector, DatabaseMetrics, query_metrics
 from app.metrics.middleware import RequestMetrics
 
@@ -24,7 +24,7 @@ QUERY_TIMEOUT_SECONDS = 5.0  # Prometheus times out after 10 s
 router = APIRouter(tags=["health"], dependencies=[require_scope("metrics:read")])
 
 
-class ServiceMetrics:
+class MetricsRegistry:
     """The metrics of one application: process, requests and, per scrape, the database."""
 
     def __init__(self) -> None:
@@ -38,10 +38,10 @@ class ServiceMetrics:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def get_metrics(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
+async def get_metrics(state: AppStateDep, database: DatabaseDep, settings: SettingsDep) -> Response:
     """Return metrics of queue, attempts, workers, devices, storage, process and requests."""
-    metrics: ServiceMetrics = request.app.state.metrics
     query = partial(query_metrics, database, lease_seconds=settings.lease_seconds)
-    database_metrics = await metrics.database_queries.run(None, query, fallback=UNAVAILABLE)
-    text = generate_latest(DatabaseCollector(database_metrics)) + generate_latest(metrics.registry)
+    database_metrics = await state.metrics.database_queries.run(None, query, fallback=UNAVAILABLE)
+    text = generate_latest(DatabaseCollector(database_metrics))
+    text += generate_latest(state.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -10,19 +10,19 @@ from app.queue.states import JobKind, JobState
 from app.queue.tables import Job
 
 
-def get(session: Session, run_id: UUID) -> Job:
+def get_run(session: Session, run_id: UUID) -> Job:
     """Return a prediction run. Raises `PredictionNotFound`."""
-    run = jobs.find(session, run_id, kind=JobKind.PREDICTION)
+    run = jobs.find_job(session, run_id, kind=JobKind.PREDICTION)
     if run is None:
         raise PredictionNotFound(run_id=run_id)
     return run
 
 
-def list_page(
+def list_runs(
     session: Session, *, after: UUID | None, limit: int, state: JobState | None = None
 ) -> jobs.JobPage:
     """Return the newest runs first."""
-    return jobs.list_page(
+    return jobs.list_jobs(
         session,
         after=after,
         limit=limit,
@@ -38,5 +38,5 @@ def delete_run(session: Session, run_id: UUID) -> list[UUID]:
     """
     artifact_ids = jobs.delete_finished(session, run_id, kind=JobKind.PREDICTION)
     if artifact_ids is None:
-        raise PredictionNotFinished(run_id=run_id, state=get(session, run_id).state)
+        raise PredictionNotFinished(run_id=run_id, state=get_run(session, run_id).state)
     return artifact_ids

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response, status
 from fastapi.responses import StreamingResponse
 
 from app.auth.middleware import require_scope
-from app.http.dependencies import DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.http.dependencies import DatabaseDep, NotifierDep, SettingsDep, StoreDep
 from app.http.fields import uuid_or_raise
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
@@ -15,8 +15,9 @@ from app.idempotency.header import IdempotencyDep
 from app.jobs import repository as jobs
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFound
-from app.predictions.results import MEDIA_TYPES, ResultsFormat, iterate_csv, iterate_jsonl
 from app.predictions.schemas import PredictionCreate, PredictionListItem, PredictionView
+from app.predictions.service import MEDIA_TYPES, ResultsFormat, iterate_csv, iterate_jsonl
+from app.predictions.views import run_list_item, run_view
 from app.queue.states import JobState
 from lora_core.specs.predict import RESULTS
 
@@ -35,14 +36,16 @@ def create_prediction_run(
     idempotent: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
-    queue: QueueDep,
+    notifier: NotifierDep,
 ) -> PredictionView:
     """Create a prediction run: predictions for every row of an uploaded file."""
     call = idempotent.with_body(body.model_dump(mode="json", exclude_unset=True))
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
     with database.write() as session:
-        run = service.create(session, body=body, settings=settings, queue=queue, call=call)
+        run = service.create_run(
+            session, body=body, settings=settings, notifier=notifier, call=call
+        )
     response.headers["Location"] = run.location
     return run
 
@@ -56,11 +59,11 @@ def list_prediction_runs(
 ) -> Page[PredictionListItem]:
     """List prediction runs, the newest first, without their summaries."""
     with database.read() as session:
-        runs, next_after = repository.list_page(
+        runs, next_after = repository.list_runs(
             session, after=decode_cursor(after), limit=limit, state=state
         )
         positions = jobs.queue_positions(session, [run.id for run in runs])
-    data = [PredictionListItem.from_listed_run(run, positions.get(run.id)) for run in runs]
+    data = [run_list_item(run, positions.get(run.id)) for run in runs]
     return Page(data=data, next=encode_cursor(next_after))
 
 
@@ -68,8 +71,8 @@ def list_prediction_runs(
 def get_prediction_run(run_id: RunId, database: DatabaseDep) -> PredictionView:
     """Get a prediction run."""
     with database.read() as session:
-        run = repository.get(session, run_id)
-        return PredictionView.from_run(run, jobs.queue_positions(session, [run_id]).get(run_id))
+        run = repository.get_run(session, run_id)
+        return run_view(run, jobs.queue_positions(session, [run_id]).get(run_id))
 
 
 @router.post(
@@ -84,10 +87,10 @@ def cancel_prediction_run(
 ) -> PredictionView:
     """Cancel a prediction run. A finished run stays as it is."""
     with database.write() as session:
-        run = service.cancel(session, run_id=run_id)
+        run = service.cancel_run(session, run_id=run_id)
     if run.state == JobState.RUNNING:
         response.status_code = status.HTTP_202_ACCEPTED
-    return PredictionView.from_run(run, None)
+    return run_view(run, None)
 
 
 @router.get(
@@ -126,4 +129,4 @@ def download_results(
 def delete_prediction_run(run_id: RunId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a finished prediction run and its results."""
     with database.write() as session:
-        service.delete(session, run_id=run_id, store=store)
+        service.delete_run(session, run_id=run_id, store=store)

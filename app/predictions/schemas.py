@@ -1,22 +1,12 @@
 """Request and response bodies of the prediction run routes."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated
 
 from pydantic import Field
 
 from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, Timestamp
-from app.jobs.schemas import (
-    ErrorListItem,
-    JobError,
-    JobWait,
-    QueuedResource,
-    error_list_item,
-    job_error,
-    job_wait,
-    progress,
-)
+from app.jobs.schemas import JobError, JobErrorSummary, JobWait, QueuedResource
 from app.queue.states import JobState
-from app.queue.tables import Job
 
 
 class PredictionCreate(RequestModel):
@@ -67,13 +57,8 @@ class PredictionListItem(QueuedResource):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     cancel_requested_at: Timestamp | None
-    error: ErrorListItem | None
+    error: JobErrorSummary | None
     has_results: bool
-
-    @classmethod
-    def from_listed_run(cls, run: Job, queue_position: int | None) -> Self:
-        """Build the view. `queue_position` is not in the row: it depends on the other rows."""
-        return cls(**_fields(run, queue_position), error=error_list_item(run))
 
 
 class PredictionView(PredictionListItem):
@@ -81,31 +66,3 @@ class PredictionView(PredictionListItem):
 
     summary: PredictionSummary | None
     error: JobError | None
-
-    @classmethod
-    def from_run(cls, run: Job, queue_position: int | None) -> "PredictionView":
-        """Build the view, as `from_listed_run` does."""
-        fields = _fields(run, queue_position)
-        summary = None if run.summary is None else PredictionSummary.model_validate(run.summary)
-        return cls(**fields, summary=summary, error=job_error(run))
-
-
-def _fields(run: Job, queue_position: int | None) -> dict[str, Any]:
-    return {
-        **{name: getattr(run, name) for name in _COPIED_COLUMNS},
-        "metadata": run.labels,
-        "model": run.base,
-        "dataset": run.spec["data"]["source"],
-        "text_column": run.spec["data"]["text_column"],
-        "rows_done": run.step,
-        "rows": run.total_steps or 0,
-        "progress": progress(run) or 0.0,
-        "queue_position": queue_position,
-        "waiting": job_wait(run),
-        "has_results": run.artifact_id is not None,
-    }
-
-
-_COPIED_COLUMNS = frozenset(PredictionListItem.model_fields) & frozenset(
-    Job.__mapper__.columns.keys()
-)

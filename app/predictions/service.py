@@ -1,33 +1,40 @@
 """Operations on prediction runs: create, cancel, delete, open the results."""
 
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 from uuid import UUID
 
 import structlog
 from sqlalchemy.orm import Session
 
-from app.database.engines import Database
+from app.csv_cells import escape_formula
+from app.database.engines import Database, after_commit
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentCall
 from app.jobs import repository as jobs
-from app.jobs.service import enqueue
+from app.jobs.service import enqueue_with_response
 from app.predictions import repository
 from app.predictions.errors import NoResults, ResultsRemoved
 from app.predictions.schemas import PredictionCreate, PredictionView
-from app.queue.dispatch import JobQueue
+from app.predictions.views import run_view
+from app.queue.dispatch import WorkerNotifier
 from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job
 from app.registry import service as registry
 from app.settings import Settings
 from app.storage import repository as artifacts
-from app.storage.archive import verify_artifact
 from app.storage.repository import delete_unused_artifacts
-from app.storage.store import Store
+from app.storage.store import Store, verify_artifact
 from lora_core import manifest
-from lora_core.specs.predict import PredictDataSpec, PredictSpec
+from lora_core.specs.predict import LABEL, SCORE, SCORES, PredictDataSpec, PredictSpec
 
 METHOD = "predict"  # in the column that holds baseline, lora or full for a job
 DEVICE_CLASS = DeviceClass.ANY
@@ -35,22 +42,22 @@ DEVICE_CLASS = DeviceClass.ANY
 log = structlog.get_logger(__name__)
 
 
-def create(
+def create_run(
     session: Session,
     *,
     body: PredictionCreate,
     settings: Settings,
-    queue: JobQueue,
+    notifier: WorkerNotifier,
     call: IdempotentCall,
 ) -> PredictionView:
     """Store a run with the version `model` refers to now, commit, then notify the workers.
 
     Raises `DatasetNotFound`, and what `registry.resolve_or_default`, `idempotency.reserve` and
-    `enqueue` raise.
+    `enqueue_with_response` raise.
     """
     idempotency.reserve(session, call)
     model = registry.resolve_or_default(session, body.model)
-    upload = datasets.resolve(session, body.dataset)
+    upload = datasets.resolve_dataset(session, body.dataset)
     if not datasets.lock_shared(session, upload.id):
         raise DatasetNotFound(ref=repr(body.dataset))
     source = PredictDataSpec(
@@ -60,9 +67,9 @@ def create(
     run = Job(
         kind=JobKind.PREDICTION,
         name=body.name,
-        labels=body.metadata,
+        user_metadata=body.metadata,
         method=METHOD,
-        lane=DEVICE_CLASS,
+        device_class=DEVICE_CLASS,
         priority=body.priority,
         spec=spec.model_dump(mode="json"),
         spec_version=spec.spec_version,
@@ -70,25 +77,24 @@ def create(
         base=model.ref,
         total_steps=upload.rows,
     )
-    view = enqueue(
-        session, run, view_of=PredictionView.from_run, settings=settings, queue=queue, call=call
+    view = enqueue_with_response(
+        session, run, view_of=run_view, settings=settings, notifier=notifier, call=call
     )
-    log.info("created prediction run", job_id=str(run.id), model=model.ref)
+    created = {"job_id": str(run.id), "model": model.ref}
+    after_commit(session, partial(log.info, "created prediction run", **created))
     return view
 
 
-def cancel(session: Session, *, run_id: UUID) -> Job:
+def cancel_run(session: Session, *, run_id: UUID) -> Job:
     """Cancel a queued run, or request that a running one stops. A finished run stays as it is.
 
     Raises `PredictionNotFound`.
     """
     jobs.request_cancel(session, run_id)
-    run = repository.get(session, run_id)
-    session.commit()
-    return run
+    return repository.get_run(session, run_id)
 
 
-def delete(session: Session, *, run_id: UUID, store: Store) -> None:
+def delete_run(session: Session, *, run_id: UUID, store: Store) -> None:
     """Delete a finished run and its results.
 
     Raises `PredictionNotFound`, `PredictionNotFinished`.
@@ -102,7 +108,7 @@ def open_results(database: Database, store: Store, *, run_id: UUID) -> tuple[Pat
     Raises `PredictionNotFound`, `NoResults`, `ResultsRemoved`, `ArtifactDamaged`.
     """
     with database.read() as session:
-        run = repository.get(session, run_id)
+        run = repository.get_run(session, run_id)
         if run.state != JobState.SUCCEEDED:
             raise NoResults(run_id=run_id, state=run.state)
         if run.artifact_id is None:
@@ -110,3 +116,57 @@ def open_results(database: Database, store: Store, *, run_id: UUID) -> tuple[Pat
         ref = artifacts.get_artifact(session, run.artifact_id).ref
     directory = verify_artifact(store, ref, name=f"prediction run {run_id}")
     return directory, manifest.read(directory)
+
+
+# -- Results for download: the stored JSON lines, or CSV ------------------------------------------
+
+
+ResultsFormat = Literal["jsonl", "csv"]
+MEDIA_TYPES: dict[ResultsFormat, str] = {
+    "jsonl": "application/jsonl; charset=utf-8",
+    "csv": "text/csv; charset=utf-8; header=present",
+}
+CHUNK_BYTES = 1 << 18  # bytes
+ROWS_PER_CHUNK = 200  # converted to CSV at a time
+
+
+def iterate_jsonl(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the bytes of the file, and close it at the end."""
+    with file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def iterate_csv(
+    file: BinaryIO, *, columns: Sequence[str], labels: Sequence[str], spreadsheet: bool = False
+) -> Iterator[bytes]:
+    """Yield CSV: the columns are the file's `columns`, label, score, and the score of each label.
+
+    Lists, objects, true and false are written as JSON, null as an empty cell. With `spreadsheet`,
+    cells are escaped so that a spreadsheet does not run them as formulas.
+    """
+
+    def encode(rows: list[list[Any]]) -> bytes:
+        return _csv_bytes(
+            [[escape_formula(cell) for cell in row] for row in rows] if spreadsheet else rows
+        )
+
+    with file:
+        yield encode([[*columns, LABEL, SCORE, *(f"{SCORES}.{label}" for label in labels)]])
+        while lines := list(islice(file, ROWS_PER_CHUNK)):
+            yield encode([_csv_cells(json.loads(line), columns, labels) for line in lines])
+
+
+def _csv_cells(row: dict[str, Any], columns: Sequence[str], labels: Sequence[str]) -> list[Any]:
+    named = [_csv_cell(row.get(name)) for name in (*columns, LABEL, SCORE)]
+    return [*named, *(row[SCORES][label] for label in labels)]
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else value
+
+
+def _csv_bytes(rows: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

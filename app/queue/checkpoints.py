@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.queue.fencing import (
     NO_SESSION_SYNC,
     Lease,
-    RewindResult,
+    LeaseLost,
     StoredCheckpoint,
     append_event,
     owned_by,
@@ -93,8 +93,11 @@ def rewind(session: Session, job_id: UUID) -> StoredCheckpoint | None:
 
 def reject(
     session: Session, lease: Lease, checkpoint: StoredCheckpoint, problem: str
-) -> RewindResult | None:
-    """Mark a checkpoint as bad and rewind to the one before it. None: the lease was lost."""
+) -> StoredCheckpoint | None:
+    """Mark a checkpoint as bad and rewind to the one before it, or to the beginning (None).
+
+    Raises `LeaseLost`.
+    """
     row = session.execute(
         update(Job)
         .where(*owned_by(lease))
@@ -103,7 +106,7 @@ def reject(
         execution_options=NO_SESSION_SYNC,
     ).one_or_none()
     if row is None:
-        return None
+        raise LeaseLost
     session.execute(
         update(Checkpoint)
         .where(
@@ -126,7 +129,7 @@ def reject(
         update(Job).where(*owned_by(lease)).values(step=previous.step if previous else 0),
         execution_options=NO_SESSION_SYNC,
     )
-    return RewindResult(previous)
+    return previous
 
 
 def find_latest(session: Session, job_id: UUID) -> Checkpoint | None:

@@ -1,4 +1,4 @@
-"""Dispatch: messages that tell the workers about queued jobs, and re-dispatch of jobs that wait.
+"""Dispatch: messages that notify the workers of queued jobs, and re-dispatch of jobs that wait.
 
 The jobs table is the queue, and workers poll it anyway; a message only makes them look sooner. So a
 message may be lost, duplicated or late, and sending one never waits for the broker.
@@ -24,7 +24,7 @@ from redis.retry import Retry
 from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
-from app.database.clock import now
+from app.database.base import now
 from app.errors import AppError, ServiceUnavailable
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import DeviceClass, JobState
@@ -32,8 +32,8 @@ from app.queue.tables import Job
 from app.queue.transitions import CLEARED_WAIT, STORAGE_UNAVAILABLE, EventContent, backoff
 from app.settings import Settings
 
-TASK_NAME = "loraworks.hint"
-DEVICE_CLASSES = ("cpu", "gpu", "any")
+TASK_NAME = "loraworks.job_queued"
+DEVICE_CLASSES = tuple(DeviceClass)
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
 MAX_PENDING_MESSAGES = 1000  # more are dropped: each job is dispatched again later anyway
 FAILURE_PAUSE_SECONDS = 1.0  # after a failed send, messages are dropped for this long
@@ -44,10 +44,9 @@ log = structlog.get_logger(__name__)
 
 
 class BrokerUrlInvalid(AppError):
-    """Invalid broker URL."""
-
     status = 500
     code = "broker_url_invalid"
+    title = "Invalid broker URL."
     message = (
         "LORAWORKS_BROKER_URL is not valid: {problem}. Set it to "
         "redis://:PASSWORD@HOST:6379/0, or leave it unset: workers then only poll."
@@ -55,9 +54,8 @@ class BrokerUrlInvalid(AppError):
 
 
 class BrokerUnavailable(ServiceUnavailable):
-    """The broker is unavailable."""
-
     code = "broker_unavailable"
+    title = "The broker is unavailable."
     message = "The broker does not respond. Jobs still run, they only start a little later."
 
 
@@ -73,28 +71,28 @@ class JobMessage(BaseModel):
     job_id: UUID
 
 
-class JobQueue(Protocol):
+class WorkerNotifier(Protocol):
     """Sends the workers of a device class a message about a waiting job.
 
     Call `send` after the commit; it never raises.
     """
 
-    def send(self, job_id: UUID, *, device_class: str) -> None: ...
+    def notify(self, job_id: UUID, *, device_class: str) -> None: ...
 
     def close(self) -> None: ...
 
 
-class PollOnlyQueue:
-    """A queue without a broker: workers find the job at their next poll."""
+class PollOnlyNotifier:
+    """Without a broker: workers find the job at their next poll."""
 
-    def send(self, job_id: UUID, *, device_class: str) -> None:
+    def notify(self, job_id: UUID, *, device_class: str) -> None:
         """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
 
 
-class CeleryQueue:
+class CeleryNotifier:
     """Sends messages from its own thread, to the broker list of the device class."""
 
     def __init__(self, url: str) -> None:
@@ -103,16 +101,17 @@ class CeleryQueue:
         self._thread = threading.Thread(target=self._send_all, name="job-messages", daemon=True)
         self._thread.start()
 
-    def send(self, job_id: UUID, *, device_class: str) -> None:
+    def notify(self, job_id: UUID, *, device_class: str) -> None:
         """Queue the message and return at once, whatever state the broker is in."""
         with suppress(Full):
             self._pending.put_nowait((job_id, device_class))
 
     def close(self) -> None:
         """Send the pending messages, for at most `CLOSE_SECONDS`."""
+        deadline = time.monotonic() + CLOSE_SECONDS
         with suppress(Full):
             self._pending.put(None, timeout=CLOSE_SECONDS)
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         self._app.close()
 
     def _send_all(self) -> None:
@@ -133,11 +132,11 @@ class CeleryQueue:
         self._app.send_task(TASK_NAME, args=[body], queue=queue_name(device_class), retry=False)
 
 
-def open_queue(settings: Settings) -> JobQueue:
-    """Open the queue of this installation. Raises `BrokerUrlInvalid`."""
+def open_notifier(settings: Settings) -> WorkerNotifier:
+    """Open the notifier of this installation. Raises `BrokerUrlInvalid`."""
     if settings.broker_url is None:
-        return PollOnlyQueue()
-    return CeleryQueue(validate_broker_url(settings.broker_url))
+        return PollOnlyNotifier()
+    return CeleryNotifier(validate_broker_url(settings.broker_url))
 
 
 def validate_broker_url(url: str) -> str:
@@ -198,7 +197,7 @@ def _create_producer(url: str) -> Celery:
         task_serializer="json",
         task_ignore_result=True,
         broker_pool_limit=1,
-        # Limits what a hanging broker costs to a second.
+        # Short timeouts, so that a hanging broker blocks the sender only briefly.
         broker_pool_acquire_timeout=2,
         broker_transport_options={
             "socket_connect_timeout": 1,
@@ -226,10 +225,10 @@ def take_due_for_dispatch(
         .where(Job.state == JobState.QUEUED, Job.run_after <= now())
         .where(or_(Job.dispatched_at.is_(None), Job.dispatched_at + interval <= now()))
         .values(dispatched_at=now(), dispatch_count=Job.dispatch_count + 1)
-        .returning(Job.id, Job.lane),
+        .returning(Job.id, Job.device_class),
         execution_options=NO_SESSION_SYNC,
     )
-    return [(row.id, DeviceClass(row.lane)) for row in rows]
+    return [(row.id, DeviceClass(row.device_class)) for row in rows]
 
 
 def mark_waiting_for_storage(
@@ -241,7 +240,11 @@ def mark_waiting_for_storage(
     """
     session.execute(
         update(Job)
-        .where(Job.state == JobState.QUEUED, Job.lane.in_(device_classes), Job.run_after <= now())
+        .where(
+            Job.state == JobState.QUEUED,
+            Job.device_class.in_(device_classes),
+            Job.run_after <= now(),
+        )
         .where(Job.waiting_code.is_distinct_from(STORAGE_UNAVAILABLE))
         .values(waiting_since=now(), waiting_code=STORAGE_UNAVAILABLE, waiting_message=message),
         execution_options=NO_SESSION_SYNC,
@@ -257,7 +260,7 @@ def clear_waiting_for_storage(session: Session, device_classes: Collection[Devic
     marked = Job.waiting_since >= Job.run_after
     session.execute(
         update(Job)
-        .where(Job.state == JobState.QUEUED, Job.lane.in_(device_classes), marked)
+        .where(Job.state == JobState.QUEUED, Job.device_class.in_(device_classes), marked)
         .where(Job.waiting_code == STORAGE_UNAVAILABLE)
         .values(**CLEARED_WAIT, run_after=now()),
         execution_options=NO_SESSION_SYNC,

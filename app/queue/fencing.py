@@ -44,6 +44,10 @@ class Lease:
     seconds: float
 
 
+class LeaseLost(Exception):
+    """Another worker owns the job, so nothing may be written."""
+
+
 @dataclass(frozen=True)
 class StoredCheckpoint:
     """A checkpoint in the store from which a run can resume."""
@@ -81,13 +85,6 @@ class LeaseRenewal:
 
     cancel_requested: bool
     first_seq: int
-
-
-@dataclass(frozen=True)
-class RewindResult:
-    """Where the run resumes after a bad checkpoint was rejected. None: at its beginning."""
-
-    checkpoint: StoredCheckpoint | None
 
 
 @dataclass(frozen=True)

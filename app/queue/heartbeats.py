@@ -6,7 +6,7 @@ from math import inf
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.database.clock import now
+from app.database.base import now
 from app.queue.fencing import NO_SESSION_SYNC, RunningJob, WorkerIdentity
 from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job, Worker

@@ -2,8 +2,8 @@
 
 An attempt owns its job as long as (job, attempt, worker) match a running row. Each function repeats
 that condition inside its UPDATE (fencing), so a worker that lost the job changes nothing: it gets
-`None` or `False` and must not write any more. Only the database clock is compared. No function here
-commits.
+`None` or `LeaseLost` and must not write any more. Only the database clock is compared. No function
+here commits.
 """
 
 from signal import Signals
@@ -14,14 +14,14 @@ from sqlalchemy import ColumnElement, and_, bindparam, case, func, null, or_, se
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from app.database.base import JsonObject
-from app.database.clock import now
+from app.database.base import JsonObject, now
 from app.queue import checkpoints, transitions
 from app.queue.fencing import (
     NO_SESSION_SYNC,
     ClaimedJob,
     FenceConditions,
     Lease,
+    LeaseLost,
     LeaseRenewal,
     StoredCheckpoint,
     WorkerIdentity,
@@ -50,7 +50,7 @@ def _build_claim_statement() -> ReturningUpdate[Job, float]:
         select(Job.id)
         .where(Job.state == JobState.QUEUED)
         .where(
-            Job.lane.in_((bindparam("device_class"), DeviceClass.ANY)),
+            Job.device_class.in_((bindparam("claimed_class"), DeviceClass.ANY)),
             Job.run_after <= now(),
         )
         .order_by(Job.priority.desc(), Job.created_at, Job.id)
@@ -65,7 +65,7 @@ def _build_claim_statement() -> ReturningUpdate[Job, float]:
             state=JobState.RUNNING,
             attempt=Job.attempt + 1,
             worker=bindparam("owner"),
-            lane=bindparam("device_class"),
+            device_class=bindparam("claimed_class"),
             lease_expires_at=now() + bindparam("seconds"),
             started_at=func.coalesce(Job.started_at, now()),
             stream_seq=Job.stream_seq + 1,
@@ -92,7 +92,7 @@ def claim(
     A job of `DeviceClass.ANY` stays with the device class that claims it first, because another one
     gives different numbers.
     """
-    parameters = {"device_class": device_class, "owner": owner.id, "seconds": lease_seconds}
+    parameters = {"claimed_class": device_class, "owner": owner.id, "seconds": lease_seconds}
     row = session.execute(
         _CLAIM_STATEMENT, parameters, execution_options=NO_SESSION_SYNC
     ).one_or_none()
@@ -196,20 +196,21 @@ def renew(
 
 
 def mark_resume_inexact(session: Session, lease: Lease) -> None:
-    """Record that the run resumed where its numbers differ from those of an unbroken run."""
+    """Record that the run resumed where its numbers differ from those of an uninterrupted run."""
     session.execute(
         update(Job).where(*owned_by(lease)).values(resume_exact=False),
         execution_options=NO_SESSION_SYNC,
     )
 
 
-def store_resolved_spec(session: Session, lease: Lease, spec: JsonObject) -> bool:
+def store_resolved_spec(session: Session, lease: Lease, spec: JsonObject) -> None:
     """Store the settings that the first attempt resolved, such as threads and device.
 
-    Returns False if the lease was lost.
+    Raises `LeaseLost`.
     """
     statement = update(Job).where(*owned_by(lease)).values(spec=spec).returning(Job.id)
-    return session.scalar(statement, execution_options=NO_SESSION_SYNC) is not None
+    if session.scalar(statement, execution_options=NO_SESSION_SYNC) is None:
+        raise LeaseLost
 
 
 # Finish and expire
@@ -217,15 +218,16 @@ def store_resolved_spec(session: Session, lease: Lease, spec: JsonObject) -> boo
 
 def finish(
     session: Session, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
-) -> bool:
-    """End the attempt. Returns False, and writes nothing, if the lease was lost.
+) -> None:
+    """End the attempt. Raises `LeaseLost`.
 
     A job with a cancel request does not return to the queue. `Succeeded` ignores the request.
     """
     outcome, values = transitions.transition(result)
-    return _end_attempt(
+    if not _end_attempt(
         session, owned_by(lease), result, outcome, values, exit_status or ExitStatus()
-    )
+    ):
+        raise LeaseLost
 
 
 def ended_by_its_worker(session: Session, lease: Lease) -> bool:

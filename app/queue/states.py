@@ -44,7 +44,7 @@ class AttemptOutcome(StrEnum):
 
 
 class DeviceClass(StrEnum):
-    """The class of device a job needs; the column `lane` of its row."""
+    """The class of device a job needs; the column `device_class` of its row."""
 
     CPU = "cpu"
     GPU = "gpu"

@@ -21,8 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.base import Base, BigInt, JsonObject, enum_check, new_id
-from app.database.clock import now
+from app.database.base import Base, BigInt, JsonObject, enum_check, new_id, now
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from lora_core.training_version import TRAINING_VERSION
 
@@ -51,9 +50,9 @@ class Job(Base):
     # None instead of an empty list, so that the partial index holds only tagged jobs.
     tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     notes: Mapped[str | None] = mapped_column(Text)
-    labels: Mapped[JsonObject] = mapped_column("metadata")  # the caller's own key-value pairs
+    user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     method: Mapped[str] = mapped_column(String(32))
-    lane: Mapped[str] = mapped_column(String(8))
+    device_class: Mapped[str] = mapped_column(String(8))
     priority: Mapped[int] = mapped_column(default=0)
     spec: Mapped[JsonObject]
     spec_version: Mapped[int]
@@ -64,7 +63,7 @@ class Job(Base):
     plan: Mapped[JsonObject] = mapped_column(default=dict)  # estimated parameters and cost
     # Hash of everything its metrics depend on: a sweep reuses them from any job with the same hash.
     # None: the job is older than sweeps.
-    cell_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    trial_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     sweep_id: Mapped[UUID | None] = mapped_column(index=True)  # the sweep that created it
     continues: Mapped[UUID | None]  # the job whose last checkpoint it starts from
     promote_to: Mapped[str | None] = mapped_column(String(64))  # alias to move to the version
@@ -83,8 +82,10 @@ class Job(Base):
     waiting_since: Mapped[float | None] = mapped_column(Double)  # since disk, storage or hub failed
     waiting_code: Mapped[str | None] = mapped_column(String(64))
     waiting_message: Mapped[str | None] = mapped_column(Text)
-    resume_exact: Mapped[bool] = mapped_column(  # False: the numbers differ from an unbroken run
-        default=True, server_default=true()
+    resume_exact: Mapped[bool] = (
+        mapped_column(  # False: other numbers than without the interruption
+            default=True, server_default=true()
+        )
     )
     dispatched_at: Mapped[float | None] = mapped_column(Double)  # when the last message was sent
     dispatch_count: Mapped[int] = mapped_column(default=0, server_default=SERVER_DEFAULT_ZERO)
@@ -104,7 +105,7 @@ class Job(Base):
     __table_args__ = (
         enum_check("kind", tuple(JobKind), "kind"),
         enum_check("state", tuple(JobState), "state"),
-        enum_check("lane", tuple(DeviceClass), "lane"),
+        enum_check("device_class", tuple(DeviceClass), "device_class"),
         CheckConstraint("(worker IS NOT NULL) = (state = 'running')", name="worker"),
         CheckConstraint(
             "(finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled'))",
@@ -116,7 +117,7 @@ class Job(Base):
             text("priority DESC"),
             "created_at",
             "id",
-            "lane",
+            "device_class",
             "run_after",
             where="state = 'queued'",
         ),
@@ -128,7 +129,7 @@ class Job(Base):
         _partial_index(
             "ix_jobs_succeeded",
             "kind",
-            "lane",
+            "device_class",
             "finished_at",
             where="state = 'succeeded'",
         ),
@@ -209,7 +210,7 @@ class Checkpoint(Base):
 class CorrectnessRow(Base):
     """Which texts of a split a job classified correctly; used to compare jobs text by text."""
 
-    __tablename__ = "grades"
+    __tablename__ = "correctness"
 
     job_id: Mapped[UUID] = mapped_column(
         ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True

@@ -7,8 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, case, func, literal, null, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.database.base import JsonObject
-from app.database.clock import now
+from app.database.base import JsonObject, now
 from app.queue.states import AttemptOutcome, JobState
 from app.queue.tables import Attempt, Job
 
@@ -68,7 +67,7 @@ class Preempted:
 
 @dataclass(frozen=True)
 class RetryableFailure:
-    """A failure that may pass. It is counted, and each retry waits twice as long as the last."""
+    """A transient failure. It is counted, and each retry waits twice as long as the last."""
 
     code: str
     message: str
@@ -108,7 +107,7 @@ class EventContent(NamedTuple):
 
 def closing_event(result: AttemptResult, state: JobState, error_code: str | None) -> EventContent:
     """Return the event for a result that left the job in `state`; a failed job has `error_code`."""
-    code, cause, level = "preempted", "The worker stops.", "info"
+    code, cause, level = "preempted", "The worker is shutting down.", "info"
     if isinstance(result, PermanentFailure | RetryableFailure | ResourceUnavailable):
         code, cause, level = result.code, result.message, "warning"
     match state:
@@ -119,7 +118,8 @@ def closing_event(result: AttemptResult, state: JobState, error_code: str | None
         case JobState.FAILED:
             return EventContent("failed", "error", cause, {"code": error_code})
         case _:
-            return EventContent("requeued", level, f"{cause} The job waits again.", {"code": code})
+            message = f"{cause} The job is back in the queue."
+            return EventContent("requeued", level, message, {"code": code})
 
 
 # Columns written by a result

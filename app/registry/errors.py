@@ -4,9 +4,8 @@ from app.errors import Conflict, ContentTooLarge, NotFound, UnprocessableContent
 
 
 class InvalidModelRef(UnprocessableContent):
-    """Invalid model reference."""
-
     code = "invalid_model_ref"
+    title = "Invalid model reference."
     message = (
         "{ref!r} is not a valid model reference. Use 'name', 'name@alias' or 'name:3', with "
         "lower-case letters, digits and dashes."
@@ -14,16 +13,14 @@ class InvalidModelRef(UnprocessableContent):
 
 
 class ModelNotFound(NotFound):
-    """Model not found."""
-
     code = "model_not_found"
+    title = "Model not found."
     message = "Model {ref} does not exist."
 
 
 class NoModelPromoted(NotFound):
-    """No model in production."""
-
     code = "no_model_promoted"
+    title = "No model in production."
     message = (
         "No {what} is in production yet. Move the alias 'production' to a version (`loraworks "
         "models promote NAME:1`), or specify a version, such as 'sentiment:1'."
@@ -31,44 +28,38 @@ class NoModelPromoted(NotFound):
 
 
 class ModelAmbiguous(UnprocessableContent):
-    """Several models are in production."""
-
     code = "model_ambiguous"
+    title = "Several models are in production."
     message = "Several models are in production: {names}. Specify one with 'model'."
 
 
 class AliasNotFound(NotFound):
-    """Alias not found."""
-
     code = "alias_not_found"
+    title = "Alias not found."
     message = "Model {name} has no alias {alias!r}."
 
 
 class VersionInUse(Conflict):
-    """The version has an alias."""
-
     code = "version_in_use"
+    title = "The version has an alias."
     message = "{ref} is the target of {aliases}. Move or delete the alias first."
 
 
 class ModelInUse(Conflict):
-    """The model has aliases."""
-
     code = "model_in_use"
+    title = "The model has aliases."
     message = "Model {name} still has {aliases}. Delete the alias first."
 
 
 class JobWithoutModel(Conflict):
-    """The job has no model."""
-
-    code = "job_without_artifact"
+    code = "job_without_model"
+    title = "The job has no model."
     message = "Job {job_id} has no model: it did not succeed, or its model was deleted."
 
 
 class NothingToRollBack(Conflict):
-    """No previous version to roll back to."""
-
     code = "nothing_to_roll_back"
+    title = "No previous version to roll back to."
     message = (
         "{name}@{alias} has no previous version, or it was deleted. Move the alias to the version "
         "that you want."
@@ -76,9 +67,8 @@ class NothingToRollBack(Conflict):
 
 
 class ImportTooLarge(ContentTooLarge):
-    """The import exceeds a limit."""
-
     code = "import_too_large"
+    title = "The import exceeds a limit."
     message = (
         "The model was not imported: validating it needs more than {limit}. The operator can raise "
         "the limit with {setting}."
@@ -86,7 +76,6 @@ class ImportTooLarge(ContentTooLarge):
 
 
 class ImportCrashed(UnprocessableContent):
-    """The validation of the model crashed."""
-
     code = "import_crashed"
+    title = "The validation of the model crashed."
     message = "The model was not imported: its validation crashed. The archive may be damaged."

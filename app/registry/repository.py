@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import acquire_transaction_lock
 from app.errors import AppError
 from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted, NothingToRollBack
@@ -44,18 +44,18 @@ def list_models(session: Session, *, after: UUID | None, limit: int) -> Sequence
 def reserve_version_number(session: Session, name: str) -> tuple[RegisteredModel, int]:
     """Take the next version number of a model, which is created if it is new."""
     acquire_transaction_lock(session, f"model {name}")
-    owner = session.scalar(select(RegisteredModel).where(RegisteredModel.name == name))
-    if owner is None:
-        owner = RegisteredModel(name=name)
-        session.add(owner)
+    model = session.scalar(select(RegisteredModel).where(RegisteredModel.name == name))
+    if model is None:
+        model = RegisteredModel(name=name)
+        session.add(model)
         session.flush()
     number = session.execute(
         update(RegisteredModel)
-        .where(RegisteredModel.id == owner.id)
+        .where(RegisteredModel.id == model.id)
         .values(last_number=RegisteredModel.last_number + 1)
         .returning(RegisteredModel.last_number)
     ).scalar_one()
-    return owner, number
+    return model, number
 
 
 def get_version(session: Session, ref: ModelRef) -> ModelVersion:
@@ -92,7 +92,7 @@ def list_versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
     return session.scalars(statement.order_by(ModelVersion.number.desc())).all()
 
 
-def version_counts(session: Session, model_ids: Collection[UUID]) -> dict[UUID, tuple[int, int]]:
+def count_versions(session: Session, model_ids: Collection[UUID]) -> dict[UUID, tuple[int, int]]:
     """Return by model id the number of versions, and the number of the newest one."""
     rows = session.execute(
         select(ModelVersion.model_id, func.count(), func.max(ModelVersion.number))
@@ -102,7 +102,7 @@ def version_counts(session: Session, model_ids: Collection[UUID]) -> dict[UUID, 
     return {model_id: (count, newest) for model_id, count, newest in rows}
 
 
-def alias_numbers(session: Session, model_id: UUID) -> dict[str, int]:
+def get_aliases(session: Session, model_id: UUID) -> dict[str, int]:
     """Return the version number of each alias of a model, in alphabetical order."""
     statement = (
         select(ModelAlias.alias, ModelVersion.number)
@@ -113,7 +113,7 @@ def alias_numbers(session: Session, model_id: UUID) -> dict[str, int]:
     return {row.alias: row.number for row in session.execute(statement)}
 
 
-def alias_targets(session: Session, model_id: UUID) -> list[AliasTarget]:
+def list_alias_targets(session: Session, model_id: UUID) -> list[AliasTarget]:
     """Return the targets of all aliases of a model, in alphabetical order."""
     previous = aliased(ModelVersion)
     statement = (
@@ -126,7 +126,7 @@ def alias_targets(session: Session, model_id: UUID) -> list[AliasTarget]:
     return [AliasTarget(*row) for row in session.execute(statement)]
 
 
-def versions_of_job(session: Session, job_id: UUID) -> dict[tuple[str, int], list[str]]:
+def list_versions_of_job(session: Session, job_id: UUID) -> dict[tuple[str, int], list[str]]:
     """Return the versions made from a job: (name, number) with the aliases that point at it."""
     rows = session.execute(
         select(RegisteredModel.name, ModelVersion.number, ModelAlias.alias)
@@ -141,7 +141,7 @@ def versions_of_job(session: Session, job_id: UUID) -> dict[tuple[str, int], lis
     return versions
 
 
-def model_names_with_alias(session: Session, alias: str) -> Sequence[str]:
+def list_model_names_with_alias(session: Session, alias: str) -> Sequence[str]:
     """Return the names of the models that have this alias, sorted."""
     statement = (
         select(RegisteredModel.name)
@@ -168,29 +168,29 @@ def move_alias(
     session.flush()
 
 
-def previous_number(session: Session, *, owner: RegisteredModel, alias: str) -> int:
+def get_previous_version_number(session: Session, *, model: RegisteredModel, alias: str) -> int:
     """Return the number of the version that an alias pointed at before.
 
     Raises `AliasNotFound`, `NothingToRollBack`.
     """
-    row = session.get(ModelAlias, (owner.id, alias))
+    row = session.get(ModelAlias, (model.id, alias))
     if row is None:
-        raise AliasNotFound(name=owner.name, alias=alias)
+        raise AliasNotFound(name=model.name, alias=alias)
     previous = session.get(ModelVersion, row.previous_id) if row.previous_id else None
     if previous is None:
-        raise NothingToRollBack(name=owner.name, alias=alias)
+        raise NothingToRollBack(name=model.name, alias=alias)
     return previous.number
 
 
-def delete_alias(session: Session, *, owner: RegisteredModel, alias: str) -> None:
+def delete_alias(session: Session, *, model: RegisteredModel, alias: str) -> None:
     """Delete an alias. Raises `AliasNotFound`."""
     deleted = session.execute(
         delete(ModelAlias)
-        .where(ModelAlias.model_id == owner.id, ModelAlias.alias == alias)
+        .where(ModelAlias.model_id == model.id, ModelAlias.alias == alias)
         .returning(ModelAlias.alias)
     ).first()
     if deleted is None:
-        raise AliasNotFound(name=owner.name, alias=alias)
+        raise AliasNotFound(name=model.name, alias=alias)
 
 
 def delete_versions(

@@ -6,17 +6,16 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, status
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.auth.middleware import require_scope
 from app.datasets import files
 from app.datasets.upload import receive_upload
-from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
+from app.http.dependencies import AppStateDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.fields import Slug
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency.header import IdempotencyDep
-from app.registry import imports, repository, service
+from app.registry import repository, service
 from app.registry.schemas import (
     IMPORT_FORM,
     AliasMove,
@@ -26,19 +25,19 @@ from app.registry.schemas import (
     VersionView,
 )
 from app.registry.service import ResolvedModel
-from app.registry.tables import RegisteredModel
+from app.registry.views import model_view
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 import_router = APIRouter(prefix="/v1/models", tags=["models"])  # has its own body size limit
 
-ServeCheck = Callable[[ResolvedModel], Awaitable[object]]  # raises if the version cannot serve
+ServableCheck = Callable[[ResolvedModel], Awaitable[object]]  # raises if the version cannot serve
 
 
 class AliasMover:
     """Moves an alias after checking that the version can serve."""
 
-    def __init__(self, request: Request, database: DatabaseDep, store: StoreDep) -> None:
-        self._check_servable: ServeCheck = request.app.state.try_out  # set by `app.serving`
+    def __init__(self, state: AppStateDep, database: DatabaseDep, store: StoreDep) -> None:
+        self._check_servable = state.check_servable
         self._database = database
         self._store = store
 
@@ -71,12 +70,12 @@ def list_models(
     with database.read() as session:
         models = repository.list_models(session, after=decode_cursor(after), limit=limit + 1)
         rows, following = split_page(models, limit)
-        versions = repository.version_counts(session, [row.id for row in rows])
+        versions = repository.count_versions(session, [row.id for row in rows])
         data = [
             ModelListItem(
                 name=row.name,
                 created_at=row.created_at,
-                aliases=repository.alias_numbers(session, row.id),
+                aliases=repository.get_aliases(session, row.id),
                 version_count=versions[row.id][0],
                 newest=versions[row.id][1],
             )
@@ -89,7 +88,7 @@ def list_models(
 def get_model(name: Slug, database: DatabaseDep) -> ModelView:
     """Get a model with all its versions."""
     with database.read() as session:
-        return _model_view(session, repository.get_model(session, name))
+        return model_view(session, repository.get_model(session, name))
 
 
 @router.delete("/{name}", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT)
@@ -109,9 +108,7 @@ def register_version(
 ) -> VersionView:
     """Register the model of a job as the next version."""
     call = idempotent.with_body(body.model_dump(mode="json"))
-    return service.register_job_result(
-        database, name=name, job_id=body.job_id, store=store, call=call
-    )
+    return service.register_version(database, name=name, job_id=body.job_id, store=store, call=call)
 
 
 @import_router.post(
@@ -137,7 +134,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
         path = directory / "archive.tar"
         upload = await receive_upload(request, path=path, limit=settings.max_import_bytes)
         work = partial(
-            imports.import_model,
+            service.import_model,
             database,
             store,
             settings=settings,
@@ -179,7 +176,9 @@ async def roll_back_alias(
     name: Slug, alias: Slug, database: DatabaseDep, mover: AliasMoverDep
 ) -> ModelView:
     """Point an alias at its previous version. This can be done once."""
-    number = await run_in_threadpool(service.previous_number, database, name=name, alias=alias)
+    number = await run_in_threadpool(
+        service.get_previous_version_number, database, name=name, alias=alias
+    )
     await mover(name, alias, number, rollback=True)
     return await run_in_threadpool(get_model, name, database)
 
@@ -189,15 +188,3 @@ def delete_alias(name: Slug, alias: Slug, database: DatabaseDep) -> None:
     """Delete an alias."""
     with database.write() as session:
         service.delete_alias(session, name=name, alias=alias)
-
-
-def _model_view(session: Session, model: RegisteredModel) -> ModelView:
-    return ModelView(
-        name=model.name,
-        created_at=model.created_at,
-        aliases=repository.alias_numbers(session, model.id),
-        versions=[
-            VersionView.from_version(model.name, v)
-            for v in repository.list_versions(session, model.id)
-        ],
-    )

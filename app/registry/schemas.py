@@ -6,8 +6,6 @@ from uuid import UUID
 from pydantic import Field
 
 from app.http.fields import RequestModel, ResponseModel, Timestamp, multipart_file_body
-from app.registry.tables import ModelVersion
-from lora_core.imports.metadata import bounded_metrics
 
 
 class VersionCreate(RequestModel):
@@ -33,19 +31,6 @@ class VersionView(ResponseModel):
     method: str
     metrics: dict[str, Any]
     created_at: Timestamp
-
-    @classmethod
-    def from_version(cls, name: str, version: ModelVersion) -> "VersionView":
-        return cls(
-            number=version.number,
-            ref=f"{name}:{version.number}",
-            artifact_id=version.artifact_id,
-            job_id=version.job_id,
-            base=version.base or None,
-            method=version.method,
-            metrics=bounded_metrics(version.metrics) if version.imported else version.metrics,
-            created_at=version.created_at,
-        )
 
 
 class ModelListItem(ResponseModel):

@@ -1,18 +1,25 @@
-"""Operations on registered models. Promotion means moving an alias."""
+"""Operations on registered models, and import of archives. Promotion means moving an alias."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy.orm import Session
 
 from app import logging
-from app.database.engines import Database
+from app.database.base import new_id
+from app.database.engines import Database, after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentCall
 from app.registry import refs, repository
 from app.registry.errors import (
+    ImportCrashed,
+    ImportTooLarge,
     JobWithoutModel,
     ModelAmbiguous,
     ModelInUse,
@@ -22,11 +29,17 @@ from app.registry.errors import (
 from app.registry.refs import ModelRef
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, ModelVersion
+from app.registry.views import version_view
+from app.sandbox import process
+from app.settings import Settings
 from app.storage import repository as artifacts
-from app.storage.archive import read_manifest, verify_artifact
 from app.storage.repository import delete_unused_artifacts
-from app.storage.store import ArtifactRef, Store
-from app.storage.tables import Artifact
+from app.storage.store import ArtifactRef, Store, read_manifest, verify_artifact
+from app.storage.tables import MODEL_KIND, Artifact
+from lora_core import child_protocol
+from lora_core.errors import LoraCoreError
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,13 +57,13 @@ class ResolvedModel:
         return f"{self.name}:{self.number}"
 
 
-def register(
+def add_version(
     session: Session, *, name: str, artifact: Artifact, manifest: Mapping[str, Any]
 ) -> ModelVersion:
     """Create a new version of `name`; `manifest` is that of its artifact. Does not commit."""
-    owner, number = repository.reserve_version_number(session, name)
+    model, number = repository.reserve_version_number(session, name)
     version = ModelVersion(
-        model_id=owner.id,
+        model_id=model.id,
         number=number,
         artifact_id=artifact.id,
         job_id=artifact.job_id,
@@ -68,7 +81,7 @@ def promote(session: Session, version: ModelVersion, *, alias: str) -> None:
     repository.move_alias(session, model_id=version.model_id, alias=alias, version_id=version.id)
 
 
-def register_job_result(
+def register_version(
     database: Database, *, name: str, job_id: UUID, store: Store, call: IdempotentCall
 ) -> VersionView:
     """Register the model of a job as a new version of `name`.
@@ -78,16 +91,15 @@ def register_job_result(
     """
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
-        artifact = artifacts.find_model_of_job(session, job_id)
+        artifact = artifacts.find_model_artifact(session, job_id)
     if artifact is None:
         raise JobWithoutModel(job_id=job_id)
     manifest = read_manifest(store, artifact.ref, name=f"artifact {artifact.id}")
     with database.write() as session:
         idempotency.reserve(session, call)
-        version = register(session, name=name, artifact=artifact, manifest=manifest)
-        view = VersionView.from_version(name, version)
+        version = add_version(session, name=name, artifact=artifact, manifest=manifest)
+        view = version_view(name, version)
         idempotency.save_response(session, call, status=201, body=view)
-        session.commit()
     logging.audit("version_registered", model=view.ref, job_id=str(job_id))
     return view
 
@@ -100,9 +112,9 @@ def resolve(session: Session, ref: str) -> ResolvedModel:
     return ResolvedModel(parsed.name, version.number, artifact.ref, imported=version.imported)
 
 
-def resolve_alias(session: Session, alias: str) -> list[ResolvedModel]:
+def resolve_all_with_alias(session: Session, alias: str) -> list[ResolvedModel]:
     """Return every version that has this alias."""
-    names = repository.model_names_with_alias(session, alias)
+    names = repository.list_model_names_with_alias(session, alias)
     return [resolve(session, f"{name}@{alias}") for name in names]
 
 
@@ -113,7 +125,7 @@ def resolve_or_default(session: Session, ref: str | None) -> ResolvedModel:
     """
     if ref is not None:
         return resolve(session, ref)
-    names = repository.model_names_with_alias(session, PRODUCTION)
+    names = repository.list_model_names_with_alias(session, PRODUCTION)
     if not names:
         raise NoModelPromoted(what="model")
     if len(names) > 1:
@@ -132,14 +144,14 @@ def verify_version(database: Database, *, store: Store, name: str, number: int) 
     return target
 
 
-def previous_number(database: Database, *, name: str, alias: str) -> int:
+def get_previous_version_number(database: Database, *, name: str, alias: str) -> int:
     """Return the number of the version that an alias pointed at before.
 
     Raises `ModelNotFound`, `AliasNotFound`, `NothingToRollBack`.
     """
     with database.read() as session:
-        return repository.previous_number(
-            session, owner=repository.get_model(session, name), alias=alias
+        return repository.get_previous_version_number(
+            session, model=repository.get_model(session, name), alias=alias
         )
 
 
@@ -156,15 +168,13 @@ def move_alias(
             version_id=version.id,
             rollback=rollback,
         )
-        session.commit()
     logging.audit("alias_moved", model=f"{name}:{number}", alias=alias, back=rollback)
 
 
 def delete_alias(session: Session, *, name: str, alias: str) -> None:
     """Delete an alias. Raises `ModelNotFound`, `AliasNotFound`."""
-    repository.delete_alias(session, owner=repository.get_model(session, name), alias=alias)
-    session.commit()
-    logging.audit("alias_deleted", model=name, alias=alias)
+    repository.delete_alias(session, model=repository.get_model(session, name), alias=alias)
+    after_commit(session, partial(logging.audit, "alias_deleted", model=name, alias=alias))
 
 
 def delete_version(session: Session, *, name: str, number: int, store: Store) -> None:
@@ -175,13 +185,13 @@ def delete_version(session: Session, *, name: str, number: int, store: Store) ->
     version = repository.get_version(session, ModelRef(name, number=number))
     pointing = [
         alias
-        for alias, target in repository.alias_numbers(session, version.model_id).items()
+        for alias, target in repository.get_aliases(session, version.model_id).items()
         if target == number
     ]
     if pointing:
         raise VersionInUse(ref=f"{name}:{number}", aliases=_quote_aliases(pointing))
     _delete_versions(session, store, model_id=version.model_id, number=number)
-    logging.audit("version_deleted", model=f"{name}:{number}")
+    after_commit(session, partial(logging.audit, "version_deleted", model=f"{name}:{number}"))
 
 
 def delete_model(session: Session, *, name: str, store: Store) -> None:
@@ -190,10 +200,10 @@ def delete_model(session: Session, *, name: str, store: Store) -> None:
     Raises `ModelNotFound`, and `ModelInUse` while the model has an alias.
     """
     model = repository.get_model(session, name)
-    if aliases := repository.alias_numbers(session, model.id):
+    if aliases := repository.get_aliases(session, model.id):
         raise ModelInUse(name=name, aliases=_quote_aliases(aliases))
     _delete_versions(session, store, model_id=model.id)
-    logging.audit("model_deleted", model=name)
+    after_commit(session, partial(logging.audit, "model_deleted", model=name))
 
 
 def _delete_versions(
@@ -205,3 +215,66 @@ def _delete_versions(
 
 def _quote_aliases(aliases: Any) -> str:
     return ", ".join(f"the alias {alias!r}" for alias in aliases)
+
+
+# -- Import of a model archive from another installation ------------------------------------------
+
+
+def import_model(
+    database: Database,
+    store: Store,
+    *,
+    settings: Settings,
+    name: str,
+    archive: Path,
+    call: IdempotentCall,
+) -> VersionView:
+    """Unpack and validate an archive, and register it as the next version of `name`.
+
+    Raises the errors in the archive, `ImportTooLarge`, `ImportCrashed`, and the errors of
+    `idempotency.reserve` and of a store; nothing is stored then.
+    """
+    with database.read() as session:
+        idempotency.raise_if_replayed(session, call)
+    unpacked = archive.with_name("unpacked")
+    unpacked.mkdir()
+    report = _unpack_and_check(archive, unpacked, settings)
+    key = f"imports/{new_id()}"
+    # Before the transaction, so that other writers do not wait for the store.
+    ref = store.put(unpacked / report["directory"], key)
+    delete_files = True
+    try:
+        with database.write() as session:
+            idempotency.reserve(session, call)
+            artifact = artifacts.add_artifact(session, job_id=None, kind=MODEL_KIND, ref=ref)
+            version = add_version(session, name=name, artifact=artifact, manifest=report["facts"])
+            view = version_view(name, version)
+            idempotency.save_response(session, call, status=201, body=view)
+            # A commit that fails may still have succeeded; garbage collection then decides.
+            delete_files = False
+    finally:
+        if delete_files:
+            store.delete_best_effort(key)
+    logging.audit("version_imported", model=view.ref)
+    return view
+
+
+def _unpack_and_check(archive: Path, folder: Path, settings: Settings) -> dict[str, Any]:
+    """Run `python -m lora_core unpack` with resource limits, and return its report."""
+    limits = process.SandboxLimits(
+        settings.import_memory_mb, settings.import_seconds, settings.max_import_bytes
+    )
+    arguments = ["unpack", str(archive), "--into", str(folder)]
+    result = process.run_child(arguments, limits=limits, cwd=folder)
+    if result.returncode == 0:
+        return dict(json.loads(result.stdout))
+    if result.returncode == child_protocol.FAILED:
+        raise result.error(LoraCoreError)
+    if result.timed_out:
+        limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"
+        raise ImportTooLarge(limit=limit, setting=setting)
+    if result.out_of_memory:
+        limit, setting = f"{settings.import_memory_mb} MB", "LORAWORKS_IMPORT_MEMORY_MB"
+        raise ImportTooLarge(limit=limit, setting=setting)
+    log.error("import check crashed", returncode=result.returncode, stderr=result.stderr[-2000:])
+    raise ImportCrashed()

@@ -5,8 +5,7 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.base import Base, JsonObject, new_id
-from app.database.clock import now
+from app.database.base import Base, JsonObject, new_id, now
 
 PRODUCTION = "production"  # the alias that a model name without alias or version stands for
 

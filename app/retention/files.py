@@ -19,10 +19,9 @@ from app.storage.verified_cache import VerifiedCache, entry_name
 from lora_core.specs.data import SUFFIXES
 
 
-class StoreOwnedByOther(Conflict):
-    """The store belongs to another database."""
-
-    code = "store_of_another"
+class StoreBelongsToAnotherDatabase(Conflict):
+    code = "store_belongs_to_another_database"
+    title = "The store belongs to another database."
     message = (
         "The store belongs to another database ({owner}, not {name}), so nothing is deleted from "
         "it. Check LORAWORKS_DATABASE_URL and LORAWORKS_STORE_URL. Each installation needs a store "

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_, 
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, load_only
 
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
-from app.database.clock import now
+from app.database.base import now
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
@@ -45,7 +45,7 @@ _SIZE_QUERIES = {
 }
 
 
-def database_identity(session: Session) -> str:
+def get_database_identity(session: Session) -> str:
     """Return a unique name of the database, from its creation time to the microsecond."""
     created_at: float = session.scalars(
         select(ApiKey.created_at).where(ApiKey.id == LOCAL_KEY_ID)
@@ -53,35 +53,35 @@ def database_identity(session: Session) -> str:
     return f"database of {created_at!r}"
 
 
-def running_attempts(session: Session) -> frozenset[tuple[UUID, int]]:
+def list_running_attempts(session: Session) -> frozenset[tuple[UUID, int]]:
     """Return the attempts that may still add rows, as (job id, attempt number)."""
     rows = session.execute(select(Job.id, Job.attempt).where(Job.state == JobState.RUNNING))
     return frozenset((row.id, row.attempt) for row in rows)
 
 
-def artifact_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+def list_artifact_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
     """Return the keys of one page, and the id of its last row, or None after the last page."""
     page = _page(session, Artifact.id, after)
     return session.scalars(select(Artifact.key).where(*page.of(Artifact.id))).all(), page.last
 
 
-def checkpoint_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
-    """Like `artifact_keys`, for checkpoints."""
+def list_checkpoint_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+    """Like `list_artifact_keys`, for checkpoints."""
     page = _page(session, Checkpoint.job_id, after)
     keys = select(Checkpoint.key).where(*page.of(Checkpoint.job_id))
     return session.scalars(keys).all(), page.last
 
 
-def upload_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
-    """Like `artifact_keys`, for data sets that were not deleted."""
+def list_upload_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+    """Like `list_artifact_keys`, for datasets that were not deleted."""
     page = _page(session, Dataset.id, after)
     uploads = select(Dataset).options(load_only(Dataset.id, Dataset.suffix))
     found = session.scalars(uploads.where(*page.of(Dataset.id), Dataset.deleted_at.is_(None)))
     return [files.store_key(upload) for upload in found], page.last
 
 
-def existing_dataset_ids(session: Session) -> frozenset[str]:
-    """Return the ids of the data sets that were not deleted."""
+def list_dataset_ids(session: Session) -> frozenset[str]:
+    """Return the ids of the datasets that were not deleted."""
     ids = session.scalars(select(Dataset.id).where(Dataset.deleted_at.is_(None)))
     return frozenset(str(each) for each in ids)
 
@@ -99,7 +99,7 @@ class ExpiryRule(Protocol):
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         """Return the expired rows of the page after an id."""
 
-    def delete_expired(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         """Delete those of these rows that are still expired.
 
         The caller must commit, and then delete their files.
@@ -127,7 +127,7 @@ class CheckpointExpiry:
         )
         return ExpiredPage([(row.job_id, self._removal(*row[1:])) for row in rows], page.last)
 
-    def delete_expired(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         deleted = session.execute(
             delete(Checkpoint)
             .where(
@@ -170,7 +170,7 @@ class ArtifactExpiry:
         )
         return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], page.last)
 
-    def delete_expired(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         """Delete the artifacts. Rows that are locked by others are left for the next run."""
         rows = session.execute(
             select(

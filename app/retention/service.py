@@ -12,12 +12,11 @@ from math import inf
 import structlog
 
 from app.database.engines import Database
-from app.resources import Resources
+from app.resources import Resources, open_cache
 from app.retention import files, repository
-from app.retention.files import ReferencedKeys, Removal, StoreOwnedByOther, group_by_key
+from app.retention.files import ReferencedKeys, Removal, StoreBelongsToAnotherDatabase, group_by_key
 from app.retention.repository import BATCH_SIZE, ExpiryRule
 from app.settings import Settings
-from app.storage.opening import open_cache
 from app.sweeps import repository as sweeps
 from lora_core.atomic_files import is_disk_full
 
@@ -43,8 +42,8 @@ def collect_garbage(
     Any number of processes may run it at once. Files without a row must be old, unless `any_age` is
     set: then nothing else may be running.
 
-    Raises `StoreOwnedByOther`, `StorageUnavailable`, `StorageRefused`, and database errors. The
-    next run finds what is left then.
+    Raises `StoreBelongsToAnotherDatabase`, `StorageUnavailable`, `StorageRefused`, and database
+    errors. The next run finds what is left then.
     """
     settings, store, database = resources.settings, resources.store, resources.database
     cache = open_cache(settings)
@@ -61,7 +60,7 @@ def collect_garbage(
         _discard_unready_sweeps(database, settings)
     referenced = _referenced_keys(database)
     with database.read() as session:
-        uploads = repository.existing_dataset_ids(session)
+        uploads = repository.list_dataset_ids(session)
     expired_keys = {removal.key for removal in expired}
     unreferenced = [
         removal
@@ -119,8 +118,7 @@ def _delete_expired(database: Database, rule: ExpiryRule, *, dry_run: bool) -> I
             ids = list(dict.fromkeys(id_ for id_, _ in expired))
             for first in range(0, len(ids), BATCH_SIZE):
                 with database.write() as session:
-                    removals = rule.delete_expired(session, ids[first : first + BATCH_SIZE])
-                    session.commit()
+                    removals = rule.delete_expired_rows(session, ids[first : first + BATCH_SIZE])
                 yield from removals
                 time.sleep(PAUSE_SECONDS)
         if after is None:
@@ -136,7 +134,6 @@ def _delete_expired_responses(database: Database, settings: Settings, *, dry_run
     while True:
         with database.write() as session:
             batch = repository.delete_expired_responses(session, seconds=seconds)
-            session.commit()
         if not batch:
             return deleted
         deleted += batch
@@ -147,11 +144,10 @@ def _discard_unready_sweeps(database: Database, settings: Settings) -> None:
     """Delete sweeps whose process died before all their trials were stored."""
     while True:
         with database.write() as session:
-            left = sweeps.oldest_abandoned(session, seconds=settings.orphan_seconds)
+            left = sweeps.find_oldest_abandoned(session, seconds=settings.orphan_seconds)
             if left is None:
                 return
             sweeps.delete_unready(session, left)
-            session.commit()
         time.sleep(PAUSE_SECONDS)
 
 
@@ -162,9 +158,13 @@ def _referenced_keys(database: Database) -> ReferencedKeys:
     that has already ended are committed by then.
     """
     with database.read() as session:
-        running_attempts = repository.running_attempts(session)
+        running_attempts = repository.list_running_attempts(session)
     keys: set[str] = set()
-    for read_page in (repository.artifact_keys, repository.checkpoint_keys, repository.upload_keys):
+    for read_page in (
+        repository.list_artifact_keys,
+        repository.list_checkpoint_keys,
+        repository.list_upload_keys,
+    ):
         after = None
         while True:
             with database.read() as session:
@@ -182,15 +182,15 @@ def _owns_store(resources: Resources, *, claim: bool) -> bool:
     too full to be claimed may belong to another database, so orphans are kept then.
     """
     with resources.database.read() as session:
-        name = repository.database_identity(session)
+        name = repository.get_database_identity(session)
     try:
-        owner = resources.store.owner(name if claim else None)
+        owner = resources.store.get_or_set_owner(name if claim else None)
     except OSError as error:
         if not is_disk_full(error):
             raise
-        owner = resources.store.owner(None)
+        owner = resources.store.get_or_set_owner(None)
     if owner not in (name, None):
-        raise StoreOwnedByOther(owner=owner, name=name)
+        raise StoreBelongsToAnotherDatabase(owner=owner, name=name)
     return owner == name or not claim
 
 

@@ -1,22 +1,41 @@
-"""Admission control and rate limits: requests over capacity are rejected at once."""
+"""Timeouts, admission control and rate limits: requests over capacity are rejected at once."""
 
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.serving.errors import KeyOverloaded, RateLimitExceeded, ServerOverloaded
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.http.dependencies import get_app_state, get_caller
+from app.serving.errors import InvalidTimeout, KeyOverloaded, RateLimitExceeded, ServerOverloaded
+
+MAX_TIMEOUT_SECONDS = 30.0
 MIN_TOKEN_LIMIT = 32_768  # may wait however slow the machine is: 64 texts of 512 tokens
 BURST_SECONDS = 10.0  # of the rate limit that may be used at once
 _MAX_WAIT_SHARE = 0.5  # of a timeout; the throughput is only an estimate
 _MAX_RETRY_AFTER_SECONDS = 30
 _JITTER = 0.2  # of Retry-After, so that clients rejected together do not return together
 _MAX_BUCKETS = 10_000  # API keys
+
+
+def parse_timeout(header: str | None) -> float:
+    """Return the timeout in seconds from the header of a request. Raises `InvalidTimeout`."""
+    if header is None:
+        return MAX_TIMEOUT_SECONDS
+    try:
+        seconds = float(header)
+    except ValueError:
+        raise InvalidTimeout() from None
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InvalidTimeout()
+    return min(seconds, MAX_TIMEOUT_SECONDS)
 
 
 @dataclass
@@ -82,17 +101,17 @@ class AdmissionController:
         """Reserve capacity for the duration of the block. Raises what `check` raises."""
         self.check(key_id, texts=texts, tokens=tokens, timeout=timeout)
         reservation = Reservation(0, 0)
-        self._change(reservation, key_id, texts=texts, tokens=tokens)
+        self._adjust(reservation, key_id, texts=texts, tokens=tokens)
         try:
             yield reservation
         finally:
-            self._change(reservation, key_id, texts=-reservation.texts, tokens=-reservation.tokens)
+            self._adjust(reservation, key_id, texts=-reservation.texts, tokens=-reservation.tokens)
 
     def set_tokens(self, reservation: Reservation, key_id: UUID, tokens: int) -> None:
         """Replace the upper bound of a reservation by the actual number of tokens."""
-        self._change(reservation, key_id, texts=0, tokens=tokens - reservation.tokens)
+        self._adjust(reservation, key_id, texts=0, tokens=tokens - reservation.tokens)
 
-    def _change(self, reservation: Reservation, key_id: UUID, *, texts: int, tokens: int) -> None:
+    def _adjust(self, reservation: Reservation, key_id: UUID, *, texts: int, tokens: int) -> None:
         reservation.texts += texts
         reservation.tokens += tokens
         self.texts += texts
@@ -162,3 +181,32 @@ class KeyRateLimiter:
         for key_id, bucket in list(self._buckets.items()):
             if bucket.level + (now - bucket.updated_at) * self._rate >= capacity:
                 del self._buckets[key_id]
+
+
+class LoadSheddingMiddleware:
+    """Rejects predictions at capacity before they are routed and read.
+
+    Under overload most requests end here. Each of them takes the interpreter lock from the threads
+    that compute, so rejections must be cheap: after routing they take twice as long. `routes` are
+    those that run a model; they find the timeout of the client in `request.state.timeout`.
+    """
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
+        self.app = app
+        self.routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises `ServerOverloaded`, `KeyOverloaded` and `InvalidTimeout`."""
+        if scope["type"] == "http" and (route := self._matching_route(scope)) is not None:
+            service = get_app_state(scope["app"]).serving
+            scope["route"] = route  # labels a rejection in the request metrics
+            headers = Headers(scope=scope)
+            content_length = headers.get("content-length", "")
+            body_bytes = int(content_length) if content_length.isdecimal() else None
+            timeout = parse_timeout(headers.get("x-request-timeout"))
+            scope["state"]["timeout"] = timeout
+            service.check_capacity(get_caller(scope).id, body_bytes, timeout=timeout)
+        await self.app(scope, receive, send)
+
+    def _matching_route(self, scope: Scope) -> BaseRoute | None:
+        return next((r for r in self.routes if r.matches(scope)[0] is Match.FULL), None)

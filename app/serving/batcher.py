@@ -1,10 +1,10 @@
-"""Dynamic batching: one queue in front of the cores, from which batches are formed. Needs no torch.
+"""Dynamic batching of texts from concurrent requests. Needs no torch.
 
-There is a worker thread for each core, and each computes a batch of its own on that core, because
-cores that share one product wait for each other (docs/decisions/0019). A text that is alone gets
-all cores from the first worker, the only one that keeps an OpenMP thread pool for it. A batch is
-formed when a worker is idle, from what is queued then: nothing is delayed to fill a batch. The
-texts of a batch share an engine, which computes them; their adapters may differ.
+One queue feeds the CPU cores. Each core has a worker thread, which computes batches of its own,
+because cores that share one matrix multiplication wait for each other (docs/decisions/0019). A text
+that is alone gets all cores from the first worker, the only one that keeps an OpenMP thread pool
+for it. A batch is formed when a worker is idle, from what is queued then: nothing is delayed to
+fill a batch. The texts of a batch share an engine, which computes them; their adapters may differ.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,9 +22,9 @@ from app.serving.errors import DeadlineExceeded, InferenceFailed
 from app.serving.metrics import ServingMetrics
 from lora_core.process import is_out_of_memory
 
-# A worker starts one product after the other and needs the interpreter lock in between. The default
-# of 5 ms is longer than most products take.
-SWITCH_SECONDS = 0.0001
+# A worker starts one matrix multiplication after the other, and needs the interpreter lock in
+# between. The default of 5 ms is longer than most of them take.
+SWITCH_INTERVAL_SECONDS = 0.0001
 _NEWEST_BATCH_WEIGHT = 0.2  # in the moving average of the throughput
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class InferenceOutput:
 
 
 @dataclass(eq=False, slots=True)
-class QueuedText:
+class _QueuedText:
     """One text in the queue. It is skipped if `future` is cancelled."""
 
     engine: BatchEngine
@@ -70,30 +70,36 @@ class Batcher:
         self._metrics = metrics
         self._workers = workers
         self._idle = set(range(workers))
-        self._queue: deque[QueuedText] = deque()
+        self._queue: deque[_QueuedText] = deque()
         self._lock = threading.Lock()
         self._wakeups = [threading.Condition(self._lock) for _ in range(workers)]
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        sys.setswitchinterval(SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         for worker in range(workers):
             name = f"predict {worker}"
             threading.Thread(
                 target=self._run_worker, args=(worker,), name=name, daemon=True
             ).start()
 
-    async def compute(self, texts: Sequence[QueuedText]) -> list[InferenceOutput]:
-        """Return the outputs of texts, in the order given.
+    async def compute(
+        self, engine: BatchEngine, adapter: Any, texts: Iterable[Sequence[int]], *, deadline: float
+    ) -> list[InferenceOutput]:
+        """Return the outputs of texts (token ids), in the order given.
 
-        A cancelled caller's texts leave the queue. Raises `DeadlineExceeded`, `InferenceFailed`.
+        `deadline` is on the monotonic clock. A cancelled caller's texts leave the queue. Raises
+        `DeadlineExceeded`, `InferenceFailed`.
         """
+        queued = [
+            _QueuedText(engine, adapter, ids, deadline, self._loop.create_future()) for ids in texts
+        ]
         with self._lock:
-            self._queue.extend(texts)
+            self._queue.extend(queued)
             self._wake_next()
         try:
-            return await asyncio.gather(*(text.future for text in texts))
+            return await asyncio.gather(*(text.future for text in queued))
         finally:
-            for text in texts:
+            for text in queued:
                 text.future.cancel()
 
     def close(self) -> None:
@@ -136,13 +142,13 @@ class Batcher:
             self._deliver([(text, DeadlineExceeded()) for text in expired])
         return batch
 
-    def _form_batch(self, worker: int, now: float) -> "tuple[_Batch, list[QueuedText]]":
+    def _form_batch(self, worker: int, now: float) -> "tuple[_Batch, list[_QueuedText]]":
         """Take the oldest text and others for its engine, but leave a share for idle workers.
 
         Returns the batch and the expired texts.
         """
-        live: list[QueuedText] = []
-        expired: list[QueuedText] = []
+        live: list[_QueuedText] = []
+        expired: list[_QueuedText] = []
         for text in self._queue:
             if text.future.cancelled():
                 self._metrics.dropped.inc()
@@ -150,7 +156,7 @@ class Batcher:
                 (expired if text.deadline <= now else live).append(text)
         fair_share = sum(len(text.ids) for text in live) / len(self._idle)
         batch = _Batch()
-        # Texts of the same adapter first: each adapter in a batch costs products of its own.
+        # Texts of the same adapter first: every adapter in a batch adds matrix multiplications.
         for text in sorted(live, key=lambda text: text.adapter is not live[0].adapter):
             if batch.fits(text, fair_share):
                 batch.add(text)
@@ -161,18 +167,22 @@ class Batcher:
         batch.active_workers = self._workers - len(self._idle) + 1
         return batch, expired
 
-    def _compute_logits(self, texts: Sequence[QueuedText], threads: int) -> list[Any]:
-        """Return the logits, or one error for each text. Out of memory, halve the batch."""
+    def _compute_logits(self, texts: Sequence[_QueuedText], threads: int) -> list[Any]:
+        """Return the logits, or one error for each text.
+
+        On out-of-memory, split the batch in half and retry.
+        """
         ids, adapters = [text.ids for text in texts], [text.adapter for text in texts]
         try:
             return texts[0].engine.logits(ids, adapters, threads=threads)
         except Exception as error:
-            if is_out_of_memory(error) and len(texts) > 1:
-                half = len(texts) // 2
-                first = self._compute_logits(texts[:half], threads)
-                return [*first, *self._compute_logits(texts[half:], threads)]
-            log.exception("batch_failed", texts=len(texts))
-            return [InferenceFailed(kind=type(error).__name__)] * len(texts)
+            if not is_out_of_memory(error) or len(texts) == 1:
+                log.exception("batch_failed", texts=len(texts))
+                return [InferenceFailed(kind=type(error).__name__)] * len(texts)
+        # Outside of the handler, whose traceback keeps the tensors of the whole batch in memory.
+        half = len(texts) // 2
+        first = self._compute_logits(texts[:half], threads)
+        return [*first, *self._compute_logits(texts[half:], threads)]
 
     def _record_batch(self, batch: "_Batch", seconds: float) -> None:
         parallel = batch.active_workers if batch.threads == 1 else 1
@@ -189,19 +199,19 @@ class Batcher:
         try:
             self._loop.call_soon_threadsafe(_resolve_futures, outcomes)
         except RuntimeError:  # the loop is closed: no caller is waiting
-            log.info("answers_too_late", texts=len(outcomes))
+            log.info("results_discarded", texts=len(outcomes))
 
 
 @dataclass(slots=True)
 class _Batch:
     """The texts that one worker computes together."""
 
-    texts: list[QueuedText] = field(default_factory=list)
+    texts: list[_QueuedText] = field(default_factory=list)
     tokens: int = 0
     threads: int = 1
     active_workers: int = 1  # including this one
 
-    def fits(self, text: QueuedText, fair_share: float) -> bool:
+    def fits(self, text: _QueuedText, fair_share: float) -> bool:
         """Return whether the text has the batch's engine and fits in; a first text always fits."""
         if not self.texts:
             return True
@@ -209,16 +219,16 @@ class _Batch:
         engine = self.texts[0].engine
         return text.engine is engine and tokens <= min(engine.batch_tokens, fair_share)
 
-    def add(self, text: QueuedText) -> None:
+    def add(self, text: _QueuedText) -> None:
         self.texts.append(text)
         self.tokens += len(text.ids)
 
 
-TextOutcomes = Sequence[tuple[QueuedText, InferenceOutput | Exception]]
+TextOutcomes = Sequence[tuple[_QueuedText, InferenceOutput | Exception]]
 
 
 def _outcome(
-    text: QueuedText, row: Any, start: float, seconds: float
+    text: _QueuedText, row: Any, start: float, seconds: float
 ) -> InferenceOutput | Exception:
     if isinstance(row, Exception):
         return row

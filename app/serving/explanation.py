@@ -4,55 +4,64 @@ An encoder computes the text many times, with different words left out. For a li
 contributions are computed exactly.
 """
 
+import itertools
+import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
+from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 
-from app.serving.attribution import Coalition, coalitions, sample_permutations, shapley_values
+from app.http.fields import RequestModel, reject_unstorable_text
 from app.serving.errors import UnknownLabel
-from app.serving.linear import LoadedLinearModel
-from app.serving.loaded_model import (
-    SpanProtocol,
-    TokenizedBatch,
-    TokenizedTextProtocol,
-    TokenizedWordsProtocol,
-)
-from app.serving.service import USUAL_MAX_LENGTH, InferenceService
+from app.serving.loaded_model import LoadedLinearModel, TokenizedBatch
+from app.serving.schemas import ExplanationView, WordScore
+from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
+from lora_core.process import imports_without_gc
+
+if TYPE_CHECKING:
+    from lora_core.inference.tokenization import TokenizedText, TokenizedWords
+
 
 MAX_WORDS = 32  # left out one by one; of more, neighbors are merged
 MAX_LINEAR_WORDS = 1000  # in an explanation of a linear model
 CHUNK_TOKENS = 2048  # in the queue at a time, so that other requests wait for no more than these
 _MAX_LABELS_SHOWN = 20  # in an error message
 
+T = TypeVar("T")
+Permutation = Sequence[int]
+Coalition = tuple[bool, ...]  # which words are in the text
 
-@dataclass(frozen=True, slots=True)
-class WordGroup:
-    """Neighboring words, from character `start` to `end` of a text."""
 
-    start: int
-    end: int
+def _validate_text(value: Any) -> Any:
+    if isinstance(value, str):
+        reject_unstorable_text(value)
+    return value
+
+
+class ExplainBody(RequestModel):
+    """A text whose prediction is to be explained."""
+
+    inputs: Annotated[str, BeforeValidator(_validate_text)] = Field(description="One text.")
+    label: Annotated[str, BeforeValidator(_validate_text)] | None = Field(
+        None,
+        description="Explain the probability of this label. Default: the most probable label.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Contributions of words to the probability of `label`.
+    """An explanation, and what the headers of its response report."""
 
-    The scores of the words add up to `score` minus `empty_score`.
-    """
-
+    view: ExplanationView
     version: str
     engine: str
-    label: str
-    score: float
-    empty_score: float  # of the text without any of its words
-    words: Sequence[tuple[SpanProtocol, float]]
-    grouped: bool  # neighboring words count as one
-    truncated: bool  # `words` lacks those that the model did not read
-    texts: int  # computed by the model
+    truncated: bool  # the words lack those that the model did not read
 
 
 async def explain(
@@ -72,82 +81,82 @@ async def explain(
     """
     timeout = deadline - time.monotonic()
     service.admission.check(key_id, texts=1, tokens=1, timeout=timeout)
-    resolved, model = await service.get_model(ref, deadline)
+    resolved, model = await service.pool.get(ref, deadline=deadline)
     if label is not None and label not in (labels := model.predictor.labels):
         ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
         shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
         raise UnknownLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
     if isinstance(model, LoadedLinearModel):
         service.rate_limiter.acquire(key_id, 1)
-        tokens = min(len(text), USUAL_MAX_LENGTH)
+        tokens = min(len(text), ASSUMED_MAX_LENGTH)
         with service.admission.reserve(key_id, texts=1, tokens=tokens):
             return await _explain_linear(model, resolved.ref, text, label, deadline=deadline)
-    all_words = await model.tokenize_words(text)
+    all_words = await model.tokenize_into_words(text)
     words = all_words.grouped(MAX_WORDS)
     count = len(words.words)
     permutations = sample_permutations(count, len(words.ids))
     masks = coalitions(count, permutations)
     service.rate_limiter.acquire(key_id, len(masks))
     predictions: list[dict[str, float]] = []
-    for chunk in _chunks(words, masks):
+    for chunk in _split_into_chunks(words, masks):
         with service.admission.reserve(key_id, texts=len(chunk.items), tokens=chunk.tokens):
             outputs = await model.compute(chunk, deadline=deadline)
         predictions += [dict(scores) for scores in model.decode(outputs, None)]
     label = label or next(iter(predictions[0]))  # the most probable label with all words
     scores = {mask: each[label] for mask, each in zip(masks, predictions, strict=True)}
     values = await run_in_threadpool(shapley_values, scores, permutations) if count else []
-    return Explanation(
-        version=resolved.ref,
-        engine=model.predictor.engine.name,
+    view = ExplanationView(
         label=label,
         score=scores[masks[0]],
         empty_score=scores[(False,) * count],
-        words=list(zip(words.words, values, strict=True)),
+        words=[
+            _word_score(text, word.start, word.end, value)
+            for word, value in zip(words.words, values, strict=True)
+        ],
         grouped=count < len(all_words.words),
-        truncated=all_words.truncated,
         texts=len(masks),
     )
+    return Explanation(view, resolved.ref, model.predictor.engine.name, all_words.truncated)
 
 
 async def _explain_linear(
     model: LoadedLinearModel, ref: str, text: str, label: str | None, *, deadline: float
 ) -> Explanation:
-    batch = await model.tokenize([text], truncate=True, side="right")
+    batch = await model.prepare_batch([text], truncate=True, side="right")
     outputs = await model.compute(batch, deadline=deadline)
     [scores] = model.decode(outputs, None)
     label = label or scores[0][0]
     words, empty_score = await model.contributions(text, label)
-    return Explanation(
-        version=ref,
-        engine=model.predictor.engine.name,
+    view = ExplanationView(
         label=label,
         score=dict(scores)[label],
         empty_score=empty_score,
-        words=_group_words(words),
+        words=[
+            _word_score(text, group[0][0].start, group[-1][0].end, sum(value for _, value in group))
+            for group in _split_into_groups(words, MAX_LINEAR_WORDS)
+        ],
         grouped=len(words) > MAX_LINEAR_WORDS,
-        truncated=False,
         texts=1,
     )
+    return Explanation(view, ref, model.predictor.engine.name, truncated=False)
 
 
-def _group_words(
-    words: Sequence[tuple[SpanProtocol, float]],
-) -> Sequence[tuple[SpanProtocol, float]]:
-    """Return at most `MAX_LINEAR_WORDS` words: if there are more, neighbors are merged."""
-    count = len(words)
-    if count <= MAX_LINEAR_WORDS:
-        return words
-    bounds = [count * i // MAX_LINEAR_WORDS for i in range(MAX_LINEAR_WORDS + 1)]
-    groups = (words[first:last] for first, last in pairwise(bounds))
-    return [
-        (WordGroup(group[0][0].start, group[-1][0].end), sum(score for _, score in group))
-        for group in groups
-    ]
+def _word_score(text: str, start: int, end: int, score: float) -> WordScore:
+    return WordScore(text=text[start:end], start=start, end=end, score=score)
 
 
-def _chunks(words: TokenizedWordsProtocol, masks: Sequence[Coalition]) -> Iterator[TokenizedBatch]:
+def _split_into_groups(items: Sequence[T], max_groups: int) -> Iterator[Sequence[T]]:
+    """Split into groups of neighbors: one item each, or `max_groups` groups if there are more."""
+    count, groups = len(items), min(len(items), max_groups)
+    bounds = (count * i // groups for i in range(groups + 1)) if groups else ()
+    return (items[first:last] for first, last in pairwise(bounds))
+
+
+def _split_into_chunks(
+    words: "TokenizedWords", masks: Sequence[Coalition]
+) -> Iterator[TokenizedBatch]:
     """Yield the masked texts in chunks of at most `CHUNK_TOKENS` tokens."""
-    items: list[TokenizedTextProtocol] = []
+    items: list[TokenizedText] = []
     tokens = 0
     for mask in masks:
         item = words.masked(mask)
@@ -157,3 +166,71 @@ def _chunks(words: TokenizedWordsProtocol, masks: Sequence[Coalition]) -> Iterat
         items.append(item)
         tokens += len(item.ids)
     yield TokenizedBatch(items, 0.0)
+
+
+# -- Shapley values: what each word adds to a score. Computed by captum ---------------------------
+
+
+# The words join the text one after the other, in the order of a permutation, and each is credited
+# with the change of the score when it joins. Its Shapley value is the mean over permutations. Hence
+# the values of all words add up to the score of the whole text minus that of the empty text
+# (docs/decisions/0025).
+
+MAX_EXHAUSTIVE_WORDS = 5  # up to here all permutations are used: 120 of them, 32 texts
+MAX_PERMUTATION_PAIRS = 8  # for more words
+MAX_TOTAL_TOKENS = 8192  # in the texts of all permutations; one pair is used in any case
+
+
+def sample_permutations(words: int, tokens: int) -> list[Permutation]:
+    """Return the permutations for a text of `words` words and `tokens` tokens; deterministic.
+
+    Each permutation comes with its reverse (antithetic sampling), which halves the error or better:
+    a word that is early in one is late in the other.
+    """
+    if words <= MAX_EXHAUSTIVE_WORDS:
+        return list(itertools.permutations(range(words)))
+    rng = random.Random(0)  # noqa: S311
+    # Of a pair: after each word but the last, a text and its complement.
+    tokens_per_pair = (words - 1) * tokens
+    pairs = max(1, min(MAX_PERMUTATION_PAIRS, MAX_TOTAL_TOKENS // tokens_per_pair))
+    sampled = [rng.sample(range(words), words) for _ in range(pairs)]
+    return [each for permutation in sampled for each in (permutation, permutation[::-1])]
+
+
+def coalitions(words: int, permutations: Sequence[Permutation]) -> list[Coalition]:
+    """Return the distinct coalitions whose scores are needed: all words first, then no words."""
+    ordered = {(True,) * words: None, (False,) * words: None}  # a dict keeps the order
+    for permutation in permutations:
+        present = [False] * words
+        for word in permutation:
+            present[word] = True
+            ordered[tuple(present)] = None
+    return list(ordered)
+
+
+def shapley_values(
+    scores: Mapping[Coalition, float], permutations: Sequence[Permutation]
+) -> list[float]:
+    """Return the Shapley value of each word. Imports captum at the first call.
+
+    `scores` has the score of each of the `coalitions`.
+    """
+    torch, sampling_class = _import_captum()
+
+    def forward(masks: Any) -> Any:
+        """Masks (texts, words) of zeros and ones -> scores (texts,)."""
+        return torch.tensor([scores[tuple(row)] for row in masks.bool().tolist()])
+
+    words = len(permutations[0])
+    sampling = sampling_class(forward)
+    sampling.permutation_generator = lambda *_: permutations
+    values = sampling.attribute(torch.ones(1, words), perturbations_per_eval=words)
+    return list(values[0].tolist())
+
+
+@cache
+def _import_captum() -> tuple[Any, Any]:
+    with imports_without_gc():
+        import torch
+        from captum.attr import ShapleyValueSampling
+    return torch, ShapleyValueSampling

@@ -1,114 +1,53 @@
-"""Encoder models in memory, and the protocols of what `lora_core` loads."""
+"""Models in memory and their loading: encoders, which the batcher computes, and linear models."""
+
+from __future__ import annotations
 
 import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import structlog
 
-from app.serving.batcher import BatchEngine, Batcher, InferenceOutput, QueuedText
-from app.serving.errors import ModelTokenizerFailed, NonFiniteScore
+from app.serving.batcher import Batcher, InferenceOutput
+from app.serving.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelTokenizerFailed,
+    NonFiniteScore,
+)
 from lora_core.errors.artifact import TokenizerFailed
+from lora_core.process import (
+    freeze_gc,
+    imports_without_gc,
+    limit_kernel_cache,
+    limit_openmp_spinning,
+)
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 
-MAX_INLINE_CHARACTERS = 2048  # tokenized in less time than a switch to another thread takes
+if TYPE_CHECKING:  # torch and scikit-learn are loaded with the first model
+    from lora_core.inference.engines import EngineCache
+    from lora_core.inference.linear import LinearPredictor
+    from lora_core.inference.predictor import Predictor
+    from lora_core.inference.tokenization import TokenizedWords
+    from lora_core.linear.model import TextSpan
+
+
+MAX_INLINE_TOKENIZER_CHARACTERS = 2048  # takes less time than a switch to another thread
+# Computed in about two milliseconds: less than the cost of another thread that needs the
+# interpreter lock all the time.
+MAX_INLINE_LINEAR_CHARACTERS = 8192
+WORD_COST = 1 / 64  # upper bound of the cost of a linear model's word, in tokens of an encoder
 
 T = TypeVar("T")
-LabelScores = list[tuple[str, float]]  # highest first
+ScoredLabels = list[tuple[str, float]]  # highest first
 
 log = structlog.get_logger()
-
-
-class TokenizedTextProtocol(Protocol):
-    """The token ids of one text."""
-
-    @property
-    def ids(self) -> Sequence[int]: ...
-
-    @property
-    def length(self) -> int: ...
-
-    @property
-    def truncated(self) -> bool: ...
-
-
-class SpanProtocol(Protocol):
-    """Characters `start` to `end` of a text."""
-
-    @property
-    def start(self) -> int: ...
-
-    @property
-    def end(self) -> int: ...
-
-
-class TokenizedWordsProtocol(Protocol):
-    """The part of `lora_core.inference.word_spans.TokenizedWords` that explanations use."""
-
-    @property
-    def words(self) -> Sequence[SpanProtocol]: ...
-
-    @property
-    def ids(self) -> Sequence[int]: ...
-
-    @property
-    def truncated(self) -> bool: ...
-
-    def grouped(self, max_words: int) -> "TokenizedWordsProtocol": ...
-
-    def masked(self, mask: Sequence[bool]) -> TokenizedTextProtocol: ...
-
-
-class EncoderEngineProtocol(BatchEngine, Protocol):
-    """An engine with a name and a size."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def nbytes(self) -> int: ...
-
-
-class HasNbytes(Protocol):
-    """Anything that takes memory."""
-
-    @property
-    def nbytes(self) -> int: ...
-
-
-class BasePredictorProtocol(Protocol):
-    """What all predictors have in common."""
-
-    @property
-    def adapter(self) -> HasNbytes: ...
-
-    @property
-    def labels(self) -> Sequence[str]: ...
-
-    @property
-    def max_length(self) -> int: ...
-
-    @property
-    def engine_speeds(self) -> Mapping[str, float]: ...
-
-    def decode(self, logits: Any, function: ScoreFunction | None = None) -> list[LabelScores]: ...
-
-
-class EncoderPredictorProtocol(BasePredictorProtocol, Protocol):
-    """The part of `lora_core.inference.predictor.Predictor` that serving uses."""
-
-    @property
-    def engine(self) -> EncoderEngineProtocol: ...
-
-    def encode(
-        self, texts: Sequence[str], *, truncate: bool = True, side: TruncationSide = "right"
-    ) -> list[Any]: ...
-
-    def tokenize_words(self, text: str) -> TokenizedWordsProtocol: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +77,14 @@ class LoadedEncoder:
     """An encoder model in memory, with the batcher and the tokenizer threads that all share."""
 
     def __init__(
-        self,
-        ref: str,
-        predictor: EncoderPredictorProtocol,
-        batcher: Batcher,
-        tokenizer_executor: Executor,
+        self, ref: str, predictor: Predictor, batcher: Batcher, executor: Executor
     ) -> None:
         self.ref = ref
         self.predictor = predictor
         self._batcher = batcher
-        self._tokenizer_executor = tokenizer_executor
+        self._executor = executor
 
-    async def tokenize(
+    async def prepare_batch(
         self, texts: Sequence[str], *, truncate: bool, side: TruncationSide
     ) -> TokenizedBatch:
         """Tokenize the texts of a request.
@@ -164,17 +99,18 @@ class LoadedEncoder:
 
         return await self._run_tokenizer(encode, sum(map(len, texts)))
 
-    async def tokenize_words(self, text: str) -> TokenizedWordsProtocol:
+    async def tokenize_into_words(self, text: str) -> TokenizedWords:
         """Return the words that the model reads. Raises `EmptyInput`, `ModelTokenizerFailed`."""
-        return await self._run_tokenizer(lambda: self.predictor.tokenize_words(text), len(text))
+        return await self._run_tokenizer(
+            lambda: self.predictor.tokenize_into_words(text), len(text)
+        )
 
     async def _run_tokenizer(self, work: Callable[[], T], characters: int) -> T:
         """Run `work`, in another thread if there are many characters."""
         try:
-            if characters <= MAX_INLINE_CHARACTERS:
+            if characters <= MAX_INLINE_TOKENIZER_CHARACTERS:
                 return work()
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._tokenizer_executor, work)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         except TokenizerFailed as error:
             log.exception("tokenizer_failed", model=self.ref)
             raise ModelTokenizerFailed(ref=self.ref, **error.detail) from error
@@ -184,18 +120,165 @@ class LoadedEncoder:
 
         A cancelled caller's texts leave the queue. Raises `DeadlineExceeded`, `InferenceFailed`.
         """
-        loop = asyncio.get_running_loop()
+        ids = (item.ids for item in batch.items)
         engine, adapter = self.predictor.engine, self.predictor.adapter
-        return await self._batcher.compute(
-            [QueuedText(engine, adapter, item.ids, deadline, loop.create_future())
-             for item in batch.items]
-        )  # fmt: skip
+        return await self._batcher.compute(engine, adapter, ids, deadline=deadline)
 
     def decode(
         self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
-    ) -> list[LabelScores]:
+    ) -> list[ScoredLabels]:
         """Return the labels of each text, highest first. Raises `NonFiniteScore`."""
         scores = [self.predictor.decode(output.logits[None], function)[0] for output in outputs]
         if not all(math.isfinite(score) for row in scores for _, score in row):
             raise NonFiniteScore(ref=self.ref)
         return scores
+
+
+class LoadedLinearModel:
+    """A linear model in memory. The batcher would gain nothing for it."""
+
+    def __init__(self, ref: str, predictor: LinearPredictor, executor: Executor) -> None:
+        self.ref = ref
+        self.predictor = predictor
+        self._executor = executor
+
+    async def prepare_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        truncate: bool,  # noqa: ARG002 - no text is too long
+        side: TruncationSide,  # noqa: ARG002
+    ) -> TokenizedBatch:
+        """Wrap the texts of a request, without tokenizing them. Raises `EmptyInput`."""
+        return TokenizedBatch(self.predictor.encode(texts), 0.0, token_cost=WORD_COST)
+
+    async def compute(self, batch: TokenizedBatch, *, deadline: float) -> list[InferenceOutput]:
+        """Return the outputs in the order given. `deadline` is on the monotonic clock.
+
+        Raises `DeadlineExceeded`, `InferenceFailed`.
+        """
+        enqueued = time.monotonic()
+
+        def work() -> list[InferenceOutput]:
+            start = time.monotonic()
+            if start >= deadline:
+                raise DeadlineExceeded()
+            logits = self.predictor.forward(batch.items)
+            seconds = time.monotonic() - start
+            return [
+                InferenceOutput(row, queue_seconds=start - enqueued, inference_seconds=seconds)
+                for row in logits
+            ]
+
+        return await self._run(work, sum(len(item.text) for item in batch.items))
+
+    def decode(
+        self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
+    ) -> list[ScoredLabels]:
+        """Return the labels of each text, highest first."""
+        return self.predictor.decode([output.logits for output in outputs], function)
+
+    async def contributions(
+        self, text: str, label: str
+    ) -> tuple[list[tuple[TextSpan, float]], float]:
+        """Return what each word adds to the probability of a label, and that without any word.
+
+        Raises `InferenceFailed`.
+        """
+        return await self._run(lambda: self.predictor.contributions(text, label), len(text))
+
+    async def _run(self, work: Callable[[], T], characters: int) -> T:
+        """Run `work`, in another thread if there are many characters.
+
+        Raises `DeadlineExceeded`, and `InferenceFailed` for any other error.
+        """
+        try:
+            if characters <= MAX_INLINE_LINEAR_CHARACTERS:
+                return work()
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except DeadlineExceeded:
+            raise
+        except Exception as error:
+            log.exception("linear_failed", model=self.ref)
+            raise InferenceFailed(kind=type(error).__name__) from error
+
+
+LoadedModel: TypeAlias = LoadedEncoder | LoadedLinearModel
+
+
+# -- Loading: the place where the service imports torch -------------------------------------------
+
+
+AUTO = "auto"
+
+
+class EncoderLoader:
+    """Loads encoders on the configured engine; `auto` picks the fastest that reproduces the
+    reference logits.
+
+    `benchmark_dir` keeps the results of the engine benchmarks.
+    """
+
+    def __init__(self, engine: str, benchmark_dir: Path) -> None:
+        self._engine = engine
+        self._benchmark_dir = benchmark_dir
+        self._engine_cache: EngineCache | None = None
+        self._engine_cache_lock = Lock()
+
+    def __call__(self, directory: Path, *, imported: bool) -> Predictor:
+        """Load an artifact and check that it reproduces its reference logits.
+
+        An imported version gets an engine of its own: the base that its manifest names is only a
+        claim, and with a shared engine the first one loaded would compute the predictions of all
+        others.
+
+        Raises `ArtifactCorrupt`, `EngineMismatch`, `EngineUnavailable`.
+        """
+        limit_openmp_spinning()
+        limit_kernel_cache()
+        with imports_without_gc():
+            from lora_core.inference.engine_benchmark import benchmark_engines
+            from lora_core.inference.engines import EngineCache, auto_candidates, use_single_thread
+            from lora_core.inference.predictor import Predictor
+            from lora_core.saved_predictions import check_reference_logits
+
+        use_single_thread()
+        with self._engine_cache_lock:
+            self._engine_cache = self._engine_cache or EngineCache()
+        engine_cache = None if imported else self._engine_cache
+
+        def load(engine: str) -> Predictor:
+            return Predictor.load(directory, engine=engine, engine_cache=engine_cache)
+
+        speeds: Mapping[str, float] = {self._engine: 0.0}
+        if self._engine == AUTO:
+            speeds = benchmark_engines(
+                self._benchmark_dir, directory, auto_candidates(), load, shared=not imported
+            )
+        for engine in speeds:
+            try:
+                predictor = load(engine)
+                check_reference_logits(predictor, directory)
+            except Exception as error:
+                failure = error
+                log.warning(
+                    "engine_rejected", engine=engine, model=directory.name, reason=repr(error)
+                )
+            else:
+                freeze_gc()  # the permanent objects of torch and transformers exist by now
+                return replace(predictor, engine_speeds=speeds if self._engine == AUTO else {})
+        raise failure
+
+
+def load_linear(directory: Path) -> LinearPredictor:
+    """Load a linear model and check its reference logits, as for an encoder. Needs no torch.
+
+    Raises `ArtifactCorrupt`, `EngineMismatch`, `UnsupportedArtifact`.
+    """
+    with imports_without_gc():
+        from lora_core.inference.linear import LinearPredictor
+        from lora_core.saved_predictions import check_reference_logits
+
+    predictor = LinearPredictor.load(directory)
+    check_reference_logits(predictor, directory)
+    return predictor

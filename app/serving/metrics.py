@@ -51,7 +51,7 @@ class ServingMetrics:
         self.batch_tokens = histogram("te_batch_next_tokens", "Tokens per batch.", TOKEN_BUCKETS)
         self.texts_in_flight = Gauge("te_queue_size", "Texts in flight.", registry=registry)
         self.version_texts = counter(
-            "loraworks_answered_texts", "Texts with a prediction.", "version", "engine"
+            "loraworks_predicted_texts", "Texts with a prediction.", "version", "engine"
         )
         self.shadow_texts = counter(
             "loraworks_shadow_texts", "Texts sent to shadows.", "version", "shadow", "outcome"

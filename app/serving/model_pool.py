@@ -1,29 +1,40 @@
-"""The models in memory. All state is used on the event loop only."""
+"""From the reference of a model to the model in memory. Used on the event loop only."""
 
 import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
 
 import structlog
 from starlette.concurrency import run_in_threadpool
 
+from app.database.engines import Database
+from app.database.single_flight import SingleFlight
+from app.errors import AppError
+from app.registry import service as registry
 from app.registry.service import ResolvedModel
 from app.resources import Resources
+from app.serving.batcher import Batcher
 from app.serving.errors import (
     ImportedModelRejected,
     ModelCorrupt,
     ModelLoadFailed,
-    ModelOutputMismatch,
+    ModelLoading,
     ModelTooLarge,
+    ReferenceLogitsMismatch,
 )
-from app.serving.linear import AnyPredictor, LoadedModel
+from app.serving.loaded_model import (
+    EncoderLoader,
+    LoadedEncoder,
+    LoadedLinearModel,
+    LoadedModel,
+    load_linear,
+)
 from app.serving.metrics import ServingMetrics
-from app.serving.model_resolver import ModelResolver, OptionalRef
 from app.storage.errors import StorageRefused, StorageUnavailable
 from lora_core import manifest
 from lora_core.errors.artifact import (
@@ -32,20 +43,63 @@ from lora_core.errors.artifact import (
     UnsupportedArtifact,
     UnsupportedTokenizer,
 )
+from lora_core.imports.metadata import read_metadata
 from lora_core.rust_panics import convert_panics
 
-RETRY_SECONDS = 30.0  # before a new version that failed to load is tried again
+CACHE_TTL_SECONDS = 0.5  # a cached version is used without a query: promotions take effect soon
+STALE_IF_ERROR_SECONDS = 600.0  # a cached version is used while the database is unavailable
+DATABASE_TIMEOUT_SECONDS = 1.0
+MAX_CACHED_REFS = 1024
+FAILED_LOAD_RETRY_SECONDS = 30.0  # before a new version that failed to load is tried again
 
-T = TypeVar("T")
 LoadTask = asyncio.Task[LoadedModel]
 
 log = structlog.get_logger()
 
 
-class LoadPredictor(Protocol):
-    """The signature of `loader.ModelLoader`."""
+@dataclass(frozen=True, slots=True)
+class _CachedVersion:
+    resolved: ResolvedModel
+    read_at: float
 
-    def __call__(self, directory: Path, *, imported: bool) -> AnyPredictor: ...
+
+class ModelResolver:
+    """Resolves model references. Use on the event loop only."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._cache: dict[str | None, _CachedVersion] = {}
+        self._queries: SingleFlight[str | None, _CachedVersion] = SingleFlight(
+            timeout_seconds=DATABASE_TIMEOUT_SECONDS
+        )
+
+    async def resolve(self, ref: str | None) -> ResolvedModel:
+        """Return the version that `ref` names, or named last if the database is unavailable.
+
+        None stands for the only model in production.
+        Raises `ModelNotFound`, `InvalidModelRef`, `NoModelPromoted`, `ModelAmbiguous`.
+        """
+        cached = self._cache.get(ref)
+        age = self._clock() - cached.read_at if cached else 0.0
+        if cached and age < CACHE_TTL_SECONDS:
+            return cached.resolved
+        fallback = cached if age < STALE_IF_ERROR_SECONDS else None
+        try:
+            version = await self._queries.run(ref, lambda: self._query(ref), fallback=fallback)
+        except AppError:
+            self._cache.pop(ref, None)
+            raise
+        if version is not fallback:
+            if len(self._cache) >= MAX_CACHED_REFS:
+                self._cache.clear()
+            self._cache[ref] = version
+        return version.resolved
+
+    def _query(self, ref: str | None) -> _CachedVersion:
+        read_at = self._clock()
+        with self._database.read() as session:
+            return _CachedVersion(registry.resolve_or_default(session, ref), read_at)
 
 
 class ModelPool:
@@ -60,36 +114,46 @@ class ModelPool:
         self,
         *,
         resources: Resources,
-        load_predictor: LoadPredictor,
-        wrap: Callable[[str, AnyPredictor], LoadedModel],
+        load_encoder: EncoderLoader,
+        batcher: Batcher,
+        executor: Executor,
         metrics: ServingMetrics,
     ) -> None:
         self._resolver = ModelResolver(resources.database)
         self._store = resources.store
         self._max_bytes = resources.settings.max_loaded_bytes
-        self._load_predictor = load_predictor
-        self._wrap = wrap
+        self._load_encoder = load_encoder
+        self._batcher = batcher
+        self._executor = executor
         self._metrics = metrics
         self._load_tasks: OrderedDict[str, LoadTask] = OrderedDict()  # by artifact key, LRU first
-        self._last_served: dict[OptionalRef, ResolvedModel] = {}
+        self._last_served: dict[str | None, ResolvedModel] = {}
         self._failed_at: dict[str, float] = {}  # by artifact key, on the monotonic clock
 
-    async def get(self, ref: OptionalRef) -> tuple[ResolvedModel, LoadedModel]:
+    async def get(
+        self, ref: str | None, *, deadline: float = math.inf
+    ) -> tuple[ResolvedModel, LoadedModel]:
         """Return the model of a reference, loading it if needed; None: the only one in production.
 
-        It stays in memory for as long as the caller refers to it. Raises `ModelNotFound`,
-        `InvalidModelRef`, `NoModelPromoted`, `ModelAmbiguous`, and what `load` raises.
+        It stays in memory for as long as the caller refers to it. `deadline` is on the monotonic
+        clock; a load continues after it. Raises `ModelNotFound`, `InvalidModelRef`,
+        `NoModelPromoted`, `ModelAmbiguous`, what `load` raises, and `ModelLoading` at the deadline.
         """
-        resolved = self._select_version(ref, await self._resolver.resolve(ref))
-        model = await self.load(resolved)
+        seconds = None if deadline == math.inf else deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(seconds):
+                resolved = self._select_version(ref, await self._resolver.resolve(ref))
+                model = await self.load(resolved)
+        except TimeoutError:
+            raise ModelLoading() from None
         self._last_served[ref] = resolved
         return resolved, model
 
     async def load(self, resolved: ResolvedModel) -> LoadedModel:
         """Return this version, loading it if needed. The load continues if the caller leaves.
 
-        Raises `ModelCorrupt`, `ModelLoadFailed`, `ImportedModelRejected`, `ModelOutputMismatch`,
-        `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
+        Raises `ModelCorrupt`, `ModelLoadFailed`, `ImportedModelRejected`,
+        `ReferenceLogitsMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
         """
         return await asyncio.shield(self._get_or_start_load(resolved))
 
@@ -97,7 +161,7 @@ class ModelPool:
         """Release all models."""
         self._load_tasks.clear()
 
-    def _select_version(self, ref: OptionalRef, wanted: ResolvedModel) -> ResolvedModel:
+    def _select_version(self, ref: str | None, wanted: ResolvedModel) -> ResolvedModel:
         """Return the wanted version, or the last served one unless the wanted one is loaded."""
         served, key = self._last_served.get(ref), wanted.artifact.key
         if (
@@ -106,80 +170,85 @@ class ModelPool:
             or served.artifact.key == key
         ):
             return wanted
-        if time.monotonic() - self._failed_at.get(key, -math.inf) < RETRY_SECONDS:
+        if time.monotonic() - self._failed_at.get(key, -math.inf) < FAILED_LOAD_RETRY_SECONDS:
             return served
-        task = self._get_or_start_load(wanted)  # `_on_load_done` runs a moment after it is done
-        return wanted if task.done() and not _has_failed(task) else served
+        # The task may be done before its `_on_load_done` callback runs.
+        return wanted if _is_loaded(self._get_or_start_load(wanted)) else served
 
     def _get_or_start_load(self, resolved: ResolvedModel) -> LoadTask:
         key = resolved.artifact.key
         task = self._load_tasks.get(key)
         if task is None:
-            task = self._load_tasks[key] = _create_task(self._load(resolved))
+            task = self._load_tasks[key] = asyncio.create_task(self._load(resolved))
             task.add_done_callback(partial(self._on_load_done, key))
         self._load_tasks.move_to_end(key)
         return task
 
     async def _load(self, resolved: ResolvedModel) -> LoadedModel:
-        predictor = await run_in_threadpool(self._read_artifact, resolved)
-        needed = predictor.engine.nbytes + predictor.adapter.nbytes
+        model = await run_in_threadpool(self._read_artifact, resolved)
+        needed = model.predictor.engine.nbytes + model.predictor.adapter.nbytes
         if needed > self._max_bytes:
             raise ModelTooLarge(ref=resolved.ref, needed=needed, limit=self._max_bytes)
-        return self._wrap(resolved.ref, predictor)
+        return model
 
     def _on_load_done(self, key: str, task: LoadTask) -> None:
+        succeeded = _is_loaded(task)  # retrieves the exception even if every caller has left
         if self._load_tasks.get(key) is not task:
             return
-        if _has_failed(task):
+        if not succeeded:
             self._failed_at[key] = time.monotonic()
             del self._load_tasks[key]
             return
         self._failed_at.pop(key, None)
         self._load_tasks.move_to_end(key)
-        while (loaded := self._loaded_bytes()) > self._max_bytes:  # a failed load evicts nothing
-            del self._load_tasks[next(iter(self._load_tasks))]
-        self._metrics.loaded_models.set(len(self._load_tasks))
-        self._metrics.loaded_bytes.set(loaded)
+        loaded = {key: task.result() for key, task in self._load_tasks.items() if _is_loaded(task)}
+        while (used := _total_bytes(loaded.values())) > self._max_bytes:  # loads continue
+            oldest = next(iter(loaded))
+            del loaded[oldest], self._load_tasks[oldest]
+        self._metrics.loaded_models.set(len(loaded))
+        self._metrics.loaded_bytes.set(used)
 
-    def _loaded_bytes(self) -> int:
-        """Return the memory of all loaded models; versions with the same base share its engine."""
-        predictors = [task.result().predictor for task in self._load_tasks.values() if task.done()]
-        engines = {id(predictor.engine): predictor.engine for predictor in predictors}
-        return sum(engine.nbytes for engine in engines.values()) + sum(
-            predictor.adapter.nbytes for predictor in predictors
-        )
-
-    def _read_artifact(self, resolved: ResolvedModel) -> AnyPredictor:
+    def _read_artifact(self, resolved: ResolvedModel) -> LoadedModel:
         """Load a version and check that it reproduces its reference logits. Runs in a thread.
 
-        Every byte that is read is verified; a base that is in memory already is not read again.
+        Every byte that is read is verified; a base that is in memory already is not read again. An
+        imported version has to pass the import checks again, because it may have been imported
+        before they existed.
         """
+        ref = resolved.ref
         try:
             directory = self._store.path(resolved.artifact)
-            manifest.read(directory)  # raises if it is missing
-            if manifest.sha256(directory / manifest.MANIFEST) != resolved.artifact.manifest_sha256:
-                raise ArtifactCorrupt(path=directory.name, problem="manifest.json has changed")
+            digest = resolved.artifact.manifest_sha256
+            files = manifest.read(directory, digest=digest)["files"]
             with convert_panics():
-                return self._load_predictor(directory, imported=resolved.imported)
+                if resolved.imported:
+                    read_metadata(directory)
+                if manifest.is_linear(files):
+                    return LoadedLinearModel(ref, load_linear(directory), self._executor)
+                encoder = self._load_encoder(directory, imported=resolved.imported)
+                return LoadedEncoder(ref, encoder, self._batcher, self._executor)
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
-            raise ModelCorrupt(ref=resolved.ref, problem=problem) from error
-        except (UnsupportedArtifact, UnsupportedTokenizer) as error:
-            raise ImportedModelRejected(ref=resolved.ref, problem=str(error)) from error
+            raise ModelCorrupt(ref=ref, problem=problem) from error
         except EngineMismatch as error:
-            raise ModelOutputMismatch(ref=resolved.ref, problem=str(error)) from error
+            raise ReferenceLogitsMismatch(ref=ref, problem=str(error)) from error
         except (StorageUnavailable, StorageRefused):
             raise
         except Exception as error:
-            log.exception("model_unloadable", model=resolved.ref)
-            raise ModelLoadFailed(ref=resolved.ref, kind=type(error).__name__) from error
+            if resolved.imported and isinstance(error, (UnsupportedArtifact, UnsupportedTokenizer)):
+                raise ImportedModelRejected(ref=ref, problem=str(error)) from error
+            log.exception("model_unloadable", model=ref)
+            raise ModelLoadFailed(ref=ref, kind=type(error).__name__) from error
 
 
-def _create_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    task = asyncio.get_running_loop().create_task(work)
-    task.add_done_callback(_has_failed)  # retrieves the exception even if every caller has left
-    return task
+def _is_loaded(task: LoadTask) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
-def _has_failed(task: asyncio.Task[Any]) -> bool:
-    return task.cancelled() or task.exception() is not None
+def _total_bytes(models: Iterable[LoadedModel]) -> int:
+    """Return the memory of these models; versions with the same base share its engine."""
+    predictors = [model.predictor for model in models]
+    engines = {id(predictor.engine): predictor.engine for predictor in predictors}
+    return sum(engine.nbytes for engine in engines.values()) + sum(
+        predictor.adapter.nbytes for predictor in predictors
+    )

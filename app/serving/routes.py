@@ -1,113 +1,96 @@
-"""Predict and explain routes.
+"""Routes of models in memory: predict, explain, info, health, and statistics of shadow evaluation.
 
 The event loop makes no database calls, and computes nothing but the tokens of short texts.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive
 
+import lora_core
 from app.auth.middleware import require_scope
-from app.errors import ClientDisconnected
-from app.http.dependencies import Caller, CallerDep, SettingsDep
+from app.database.engines import Database
+from app.http.concurrency import cancel_on_disconnect
+from app.http.dependencies import AppStateDep, CallerDep, DatabaseDep
 from app.http.error_responses import PREDICT_ERROR_RESPONSES, PROBLEM_RESPONSES
+from app.http.fields import ResponseModel, Slug
+from app.registry import repository
 from app.registry.refs import ModelRefParam
-from app.serving.errors import BlankInput, TooManyInputs
-from app.serving.explanation import Explanation, explain
-from app.serving.request_formats import (
-    ExplainBody,
-    ExplanationView,
-    Labels,
+from app.registry.service import ResolvedModel
+from app.serving.client_formats import (
     ModelPredictBody,
     PredictBody,
-    PredictRequest,
     RequestFormat,
     VertexBody,
     VertexResponse,
-    WordScore,
     parse_request,
 )
-from app.serving.service import InferenceService, PredictResult, parse_timeout
+from app.serving.errors import BlankInput, TooManyInputs
+from app.serving.explanation import ExplainBody, explain
+from app.serving.loaded_model import LoadedModel
+from app.serving.schemas import ExplanationView, LabelScoreList, ShadowView
+from app.serving.service import (
+    MAX_TEXTS_IN_FLIGHT,
+    TOKENIZER_THREADS,
+    InferenceService,
+    PredictResult,
+)
+from app.serving.shadow import ShadowStats
 from app.settings import Settings
-
-T = TypeVar("T")
-
-
-@asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    service = InferenceService(app.state.resources, app.state.serving_metrics)
-    app.state.serving = service
-    app.state.try_out = service.pool.load
-    try:
-        yield
-    finally:
-        service.close()
-
-
-async def _service(request: Request) -> InferenceService:
-    service: InferenceService = request.app.state.serving
-    return service
-
 
 router = APIRouter(
     tags=["predict"],
     dependencies=[require_scope("predict")],
-    lifespan=_lifespan,
     responses=PREDICT_ERROR_RESPONSES,
 )
-ServingDep = Annotated[InferenceService, Depends(_service)]
+# Apart from `router`, whose requests are shed at capacity.
+info_router = APIRouter(
+    tags=["predict"], dependencies=[require_scope("predict")], responses=PREDICT_ERROR_RESPONSES
+)
+shadow_router = APIRouter(prefix="/v1/models", tags=["models"])
+
 RequestFormatQuery = Annotated[
     RequestFormat | None,
     Query(
-        alias="dialect",
+        alias="format",
         description="`hf`: the response is always nested; `tei`: flat for one text.",
     ),
 ]
-PredictResponse = Labels | list[Labels]
+PredictResponse = LabelScoreList | list[LabelScoreList]
 
 
+@dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The API key, the deadline and the service of one request."""
+    """What the routes need of a request besides its body."""
 
-    def __init__(
-        self, request: Request, service: InferenceService, settings: Settings, caller: Caller
-    ) -> None:
-        """Raises `InvalidTimeout`."""
-        self._request = request
-        self._service = service
-        self._max_inputs = settings.max_inputs
-        self._key_id = caller.id
-        timeout = parse_timeout(request.headers.get("x-request-timeout"))
-        self._deadline = time.monotonic() + timeout
+    service: InferenceService
+    max_inputs: int
+    key_id: UUID
+    deadline: float
+    receive: Receive
 
     async def predict(
         self, body: ModelPredictBody, ref: str | None, request_format: RequestFormat | None
-    ) -> tuple[PredictRequest, PredictResult]:
+    ) -> PredictResult:
         """Raises what `parse_request` and `InferenceService.predict` raise."""
-        parsed = parse_request(body, request_format, max_inputs=self._max_inputs)
-        work = self._service.predict(parsed, ref, key_id=self._key_id, deadline=self._deadline)
-        return parsed, await _cancel_on_disconnect(self._request, work)
-
-    async def explain(self, body: ExplainBody, ref: str) -> Explanation:
-        """Raises `BlankInput`, and what `explain` raises."""
-        text = body.inputs
-        if not text.strip():
-            raise BlankInput(what="The text", at="inputs")
-        work = explain(
-            self._service, text, body.label, ref, key_id=self._key_id, deadline=self._deadline
-        )
-        return await _cancel_on_disconnect(self._request, work)
+        request = parse_request(body, request_format, max_inputs=self.max_inputs)
+        return await self.service.predict(request, ref, key_id=self.key_id, deadline=self.deadline)
 
 
 async def _request_context(
-    request: Request, service: ServingDep, settings: SettingsDep, caller: CallerDep
+    request: Request, state: AppStateDep, caller: CallerDep
 ) -> RequestContext:
-    return RequestContext(request, service, settings, caller)
+    deadline = time.monotonic() + request.state.timeout
+    max_inputs = state.settings.max_inputs
+    return RequestContext(state.serving, max_inputs, caller.id, deadline, request.receive)
 
 
 RequestContextDep = Annotated[RequestContext, Depends(_request_context)]
@@ -125,7 +108,8 @@ async def predict(
     precision; `X-Truncated` counts truncated texts. `/` and `/invocations` are aliases for clients
     that use these paths.
     """
-    return _respond(*await context.predict(body, body.model, request_format))
+    async with cancel_on_disconnect(context.receive):
+        return _respond(await context.predict(body, body.model, request_format))
 
 
 @router.post("/models/{ref}/predict", response_model=PredictResponse)
@@ -137,20 +121,27 @@ async def predict_with_model(
     request_format: RequestFormatQuery = None,
 ) -> Response:
     """Predict with the model in the URL: `name`, `name@alias` or `name:3`."""
-    return _respond(*await context.predict(body, ref, request_format))
+    async with cancel_on_disconnect(context.receive):
+        return _respond(await context.predict(body, ref, request_format))
 
 
 @router.post("/vertex", response_model=VertexResponse)
-async def predict_vertex(
-    body: VertexBody, context: RequestContextDep, settings: SettingsDep
-) -> Response:
+async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Response:
     """Predict in the format of Vertex AI: one prediction for each instance."""
-    if len(body.instances) > settings.max_inputs:
-        raise TooManyInputs(count=len(body.instances), limit=settings.max_inputs)
-    work = (context.predict(instance, instance.model, None) for instance in body.instances)
-    predictions = await asyncio.gather(*work)
-    rows = [_to_json(request, result) for request, result in predictions]
-    return JSONResponse({"predictions": rows}, headers=_headers(predictions[-1][1]))
+    if len(body.instances) > context.max_inputs:
+        raise TooManyInputs(count=len(body.instances), limit=context.max_inputs)
+    async with cancel_on_disconnect(context.receive):
+        tasks = [
+            asyncio.create_task(context.predict(instance, instance.model, None))
+            for instance in body.instances
+        ]
+        try:
+            results = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # if one has failed, the others are of no use
+                task.cancel()
+    rows = [_to_json(result) for result in results]
+    return JSONResponse({"predictions": rows}, headers=_headers(*results))
 
 
 @router.post("/v1/models/{ref}/explain", responses=PROBLEM_RESPONSES)
@@ -162,73 +153,174 @@ async def explain_prediction(
     The model computes the text many times, each time without some of its words; each of these texts
     counts toward the rate limit. The same text gets the same scores.
     """
-    explanation = await context.explain(body, ref)
+    if not body.inputs.strip():
+        raise BlankInput(what="The text", at="inputs")
+    async with cancel_on_disconnect(context.receive):
+        explanation = await explain(
+            context.service,
+            body.inputs,
+            body.label,
+            ref,
+            key_id=context.key_id,
+            deadline=context.deadline,
+        )
     response.headers["X-Model-Version"] = explanation.version
     response.headers["X-Engine"] = explanation.engine
     if explanation.truncated:
         response.headers["X-Truncated"] = "1"
-    return ExplanationView(
-        label=explanation.label,
-        score=explanation.score,
-        empty_score=explanation.empty_score,
-        words=[
-            WordScore(
-                text=body.inputs[word.start : word.end],
-                start=word.start,
-                end=word.end,
-                score=score,
-            )
-            for word, score in explanation.words
-        ],
-        grouped=explanation.grouped,
-        texts=explanation.texts,
-    )
+    return explanation.view
 
 
-def _respond(request: PredictRequest, result: PredictResult) -> Response:
-    return JSONResponse(_to_json(request, result), headers=_headers(result))
+def _respond(result: PredictResult) -> Response:
+    return JSONResponse(_to_json(result), headers=_headers(result))
 
 
-def _to_json(request: PredictRequest, result: PredictResult) -> Any:
+def _to_json(result: PredictResult) -> Any:
     rows = [[{"label": label, "score": score} for label, score in row] for row in result.scores]
-    return rows if request.nested else rows[0]
+    return rows if result.nested else rows[0]
 
 
-def _headers(result: PredictResult) -> dict[str, str]:
-    """Return response headers, named as in text-embeddings-inference; times in milliseconds."""
+def _headers(*results: PredictResult) -> dict[str, str]:
+    """Return response headers, named as in text-embeddings-inference; times in milliseconds.
+
+    Of several results, counts are sums, times are the longest, and each version and engine is
+    listed once.
+    """
+    engines = ", ".join(dict.fromkeys(each.engine for each in results))
+    total_time = _max_milliseconds(each.total_seconds for each in results)
     headers = {
-        "X-Model-Version": result.version,
-        "X-Engine": result.engine,
-        "x-compute-type": result.engine,
-        "x-compute-time": _milliseconds(result.total_seconds),
-        "x-compute-characters": str(result.characters),
-        "x-compute-tokens": str(result.tokens),
-        "x-total-time": _milliseconds(result.total_seconds),
-        "x-tokenization-time": _milliseconds(result.tokenization_seconds),
-        "x-queue-time": _milliseconds(result.queue_seconds),
-        "x-inference-time": _milliseconds(result.inference_seconds),
+        "X-Model-Version": ", ".join(dict.fromkeys(each.version for each in results)),
+        "X-Engine": engines,
+        "x-compute-type": engines,
+        "x-compute-time": total_time,
+        "x-compute-characters": str(sum(each.characters for each in results)),
+        "x-compute-tokens": str(sum(each.tokens for each in results)),
+        "x-total-time": total_time,
+        "x-tokenization-time": _max_milliseconds(each.tokenization_seconds for each in results),
+        "x-queue-time": _max_milliseconds(each.queue_seconds for each in results),
+        "x-inference-time": _max_milliseconds(each.inference_seconds for each in results),
     }
-    if result.truncated:
-        headers["X-Truncated"] = str(result.truncated)
-    if result.abstained:
-        headers["X-Abstained"] = str(result.abstained)
+    if truncated := sum(each.truncated for each in results):
+        headers["X-Truncated"] = str(truncated)
+    if abstained := sum(each.abstained for each in results):
+        headers["X-Abstained"] = str(abstained)
     return headers
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f}"
+def _max_milliseconds(seconds: Iterable[float]) -> str:
+    """Return the maximum in milliseconds."""
+    return f"{max(seconds) * 1000:.0f}"
 
 
-async def _cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`, or cancel it and raise `ClientDisconnected`."""
-    task = asyncio.ensure_future(work)
-    # After the body, the only message to receive is that the client disconnected.
-    disconnect = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnected()
-        return task.result()
-    finally:
-        task.cancel()
-        disconnect.cancel()
+# -- Inspecting a model: `/info` and `/health` ----------------------------------------------------
+
+
+_DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16"}
+
+
+class ModelHealth(ResponseModel):
+    """The model is loaded."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ModelInfo(ResponseModel):
+    """The fields of text-embeddings-inference, and those of the engine."""
+
+    model_id: str
+    model_sha: str
+    model_dtype: str
+    served_model_name: str
+    model_type: dict[str, Any]
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None
+    docker_label: str | None
+    engine: str
+    engine_tokens_per_second: dict[str, float]  # of the engines that were benchmarked here
+
+
+@info_router.get("/info")
+async def get_info(state: AppStateDep, model: ModelRefParam | None = None) -> ModelInfo:
+    """Return the model that `/predict` would use, loading it if needed."""
+    return _build_info(*await state.serving.pool.get(model), state.settings)
+
+
+@info_router.get("/models/{ref}/info")
+@info_router.get("/models/{ref}/predict/info")
+async def get_model_info(ref: ModelRefParam, state: AppStateDep) -> ModelInfo:
+    """Return the model in the URL, loading it if needed."""
+    return _build_info(*await state.serving.pool.get(ref), state.settings)
+
+
+@info_router.get("/models/{ref}/health")
+@info_router.get("/models/{ref}/predict/health")
+async def get_model_health(ref: ModelRefParam, state: AppStateDep) -> ModelHealth:
+    """Return `ok` once the model is loaded and reproduces its reference logits."""
+    await state.serving.pool.get(ref)
+    return ModelHealth()
+
+
+def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings) -> ModelInfo:
+    predictor = model.predictor
+    labels = dict(enumerate(predictor.labels))
+    return ModelInfo(
+        model_id=resolved.ref,
+        model_sha=resolved.artifact.manifest_sha256,
+        model_dtype=_DTYPES[predictor.engine.name.rpartition("-")[2]],
+        served_model_name=resolved.ref,
+        model_type={
+            "classifier": {
+                "id2label": {str(i): label for i, label in labels.items()},
+                "label2id": {label: i for i, label in labels.items()},
+            }
+        },
+        max_concurrent_requests=MAX_TEXTS_IN_FLIGHT,
+        max_input_length=predictor.max_length,
+        max_batch_tokens=predictor.engine.batch_tokens,
+        max_batch_requests=None,
+        max_client_batch_size=settings.max_inputs,
+        auto_truncate=True,
+        tokenization_workers=TOKENIZER_THREADS,
+        version=lora_core.__version__,
+        sha=None,
+        docker_label=None,
+        engine=predictor.engine.name,
+        engine_tokens_per_second=dict(predictor.engine_speeds),
+    )
+
+
+# -- Statistics of shadow evaluation --------------------------------------------------------------
+
+
+def shadow_view(stats: ShadowStats) -> ShadowView:
+    texts = stats.agreed + stats.differed
+    return ShadowView(
+        version=stats.version,
+        shadow=stats.shadow,
+        since=stats.since,
+        texts=texts,
+        agreement=stats.agreed / texts if texts else None,
+        mean_difference=stats.total_difference / texts if texts else None,
+        skipped=stats.skipped,
+        failed=stats.failed,
+    )
+
+
+@shadow_router.get("/{name}/shadow", dependencies=[require_scope("models:read")])
+async def get_shadow(name: Slug, database: DatabaseDep, state: AppStateDep) -> list[ShadowView]:
+    """Compare the candidate `name@shadow` with production on the live texts, newest pair first."""
+    await run_in_threadpool(_check_model_exists, database, name)
+    return [shadow_view(stats) for stats in state.serving.shadow_evaluator.stats(name)]
+
+
+def _check_model_exists(database: Database, name: str) -> None:
+    """Raises `ModelNotFound`."""
+    with database.read() as session:
+        repository.get_model(session, name)

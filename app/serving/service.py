@@ -1,7 +1,5 @@
 """Online prediction, from a parsed request to its result: admit, tokenize, compute and decode."""
 
-import asyncio
-import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +13,10 @@ from app.registry.service import ResolvedModel
 from app.resources import Resources
 from app.serving.admission import AdmissionController, KeyRateLimiter
 from app.serving.batcher import Batcher, InferenceOutput
-from app.serving.errors import InvalidTimeout, ModelLoading
-from app.serving.linear import (
-    AnyPredictor,
-    LinearPredictorProtocol,
-    LoadedLinearModel,
-    LoadedModel,
-)
-from app.serving.loaded_model import LabelScores, LoadedEncoder, TokenizedBatch
-from app.serving.loader import ModelLoader
+from app.serving.client_formats import PredictRequest
+from app.serving.loaded_model import EncoderLoader, LoadedModel, ScoredLabels, TokenizedBatch
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
-from app.serving.request_formats import PredictRequest
 from app.serving.shadow import ShadowEvaluator
 from lora_core.errors.artifact import InputTooLong
 from lora_core.process import available_cores
@@ -34,30 +24,17 @@ from lora_core.process import available_cores
 MAX_TEXTS_IN_FLIGHT = 512
 KEY_SHARE = 0.5  # of the capacity, for one API key
 TOKENIZER_THREADS = 2
-SHADOW_MAX_TEXTS_IN_FLIGHT = 8  # shadows run only while there are no more
-MAX_TIMEOUT_SECONDS = 30.0
+SHADOW_PAUSE_THRESHOLD = 8  # shadows pause above this
 SPECIAL_TOKENS = 2  # per text
-USUAL_MAX_LENGTH = 512  # tokens that models read of a text, while the model is not known
-
-
-def parse_timeout(header: str | None) -> float:
-    """Return the timeout in seconds from the header of a request. Raises `InvalidTimeout`."""
-    if header is None:
-        return MAX_TIMEOUT_SECONDS
-    try:
-        seconds = float(header)
-    except ValueError:
-        raise InvalidTimeout() from None
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise InvalidTimeout()
-    return min(seconds, MAX_TIMEOUT_SECONDS)
+ASSUMED_MAX_LENGTH = 512  # tokens that models read of a text, while the model is not known
 
 
 @dataclass(frozen=True, slots=True)
 class PredictResult:
     """The labels of each text, highest first, with the version and the cost of the prediction."""
 
-    scores: list[LabelScores]
+    scores: list[ScoredLabels]
+    nested: bool  # whether the response is a nested list
     version: str
     engine: str
     truncated: int  # truncated texts
@@ -83,24 +60,25 @@ class InferenceService:
             key_share=KEY_SHARE if settings.auth == "on" else 1.0,
             tokens_per_second=lambda: self.batcher.tokens_per_second,
         )
-        self.rate_limiter = KeyRateLimiter(settings.key_texts_per_second)
+        self.rate_limiter = KeyRateLimiter(settings.max_texts_per_second_per_key)
         self._tokenizer_executor = ThreadPoolExecutor(
             TOKENIZER_THREADS, thread_name_prefix="tokenize"
         )
         self.pool = ModelPool(
             resources=resources,
-            load_predictor=ModelLoader(settings.engine, settings.data_dir / "engines"),
-            wrap=self._wrap_predictor,
+            load_encoder=EncoderLoader(settings.engine, settings.data_dir / "engines"),
+            batcher=self.batcher,
+            executor=self._tokenizer_executor,
             metrics=metrics,
         )
-        self.shadows = ShadowEvaluator(
+        self.shadow_evaluator = ShadowEvaluator(
             resources.database, self.pool, metrics, is_idle=self._is_idle
         )
         metrics.texts_in_flight.set_function(lambda: self.admission.texts)
 
     def close(self) -> None:
         """Stop the threads and release the models."""
-        self.shadows.close()
+        self.shadow_evaluator.close()
         self.batcher.close()
         self._tokenizer_executor.shutdown(wait=False)
         self.pool.close()
@@ -111,13 +89,13 @@ class InferenceService:
         The request counts as a single text here, the least it can be; `predict` checks again.
         `body_bytes` is None if unknown; `timeout` is the client's, in seconds.
         """
-        tokens = min(body_bytes or USUAL_MAX_LENGTH, USUAL_MAX_LENGTH)
+        tokens = min(body_bytes or ASSUMED_MAX_LENGTH, ASSUMED_MAX_LENGTH)
         try:
             self.admission.check(key_id, texts=1, tokens=tokens, timeout=timeout)
         except TooManyRequests as error:
             self.metrics.requests.labels("single").inc()
             self.metrics.texts.inc()
-            self.metrics.failures.labels(_failure_kind(error)).inc()
+            self.metrics.failures.labels(_tei_error_label(error)).inc()
             raise
 
     async def predict(
@@ -131,42 +109,24 @@ class InferenceService:
         """
         start, texts = time.perf_counter(), request.texts
         with self._count_request(request):
-            max_tokens = sum(min(len(text) + SPECIAL_TOKENS, USUAL_MAX_LENGTH) for text in texts)
+            max_tokens = sum(min(len(text) + SPECIAL_TOKENS, ASSUMED_MAX_LENGTH) for text in texts)
             with self.admission.reserve(
                 key_id, texts=len(texts), tokens=max_tokens, timeout=deadline - time.monotonic()
             ) as reservation:
                 self.rate_limiter.acquire(key_id, len(texts))  # only once the request is admitted
-                resolved, model = await self.get_model(ref, deadline)
-                batch = await model.tokenize(
+                resolved, model = await self.pool.get(ref, deadline=deadline)
+                batch = await model.prepare_batch(
                     texts, truncate=request.truncate, side=request.truncation_side
                 )
                 self.admission.set_tokens(reservation, key_id, batch.cost)
                 outputs = await model.compute(batch, deadline=deadline)
             result = _build_result(request, resolved, model, batch, outputs, start)
             self._record_result(result, batch)
-        self.shadows.mirror(request, resolved, lambda: model.decode(outputs, None))
+        self.shadow_evaluator.mirror(request, resolved, lambda: model.decode(outputs, None))
         return result
 
-    async def get_model(
-        self, ref: str | None, deadline: float
-    ) -> tuple[ResolvedModel, LoadedModel]:
-        """Return the model of a reference. After the deadline its load continues.
-
-        Raises what `ModelPool.get` raises, and `ModelLoading` at the deadline.
-        """
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.pool.get(ref)
-        except TimeoutError:
-            raise ModelLoading() from None
-
-    def _wrap_predictor(self, ref: str, predictor: AnyPredictor) -> LoadedModel:
-        if isinstance(predictor, LinearPredictorProtocol):
-            return LoadedLinearModel(ref, predictor, self._tokenizer_executor)
-        return LoadedEncoder(ref, predictor, self.batcher, self._tokenizer_executor)
-
     def _is_idle(self) -> bool:
-        return self.admission.texts <= SHADOW_MAX_TEXTS_IN_FLIGHT
+        return self.admission.texts <= SHADOW_PAUSE_THRESHOLD
 
     @contextmanager
     def _count_request(self, request: PredictRequest) -> Iterator[None]:
@@ -176,7 +136,7 @@ class InferenceService:
         try:
             yield
         except (AppError, InputTooLong) as error:
-            self.metrics.failures.labels(_failure_kind(error)).inc()
+            self.metrics.failures.labels(_tei_error_label(error)).inc()
             raise
         self.metrics.successes.labels(method).inc()
 
@@ -206,10 +166,15 @@ def _build_result(
     scores = model.decode(outputs, request.function)
     abstained = 0
     if (threshold := request.abstain_below) is not None:
-        scores = [row if row[0][1] >= threshold else [] for row in scores]
+        probabilities = model.decode(outputs, None)  # `scores` may be logits
+        scores = [
+            row if best[0][1] >= threshold else []
+            for row, best in zip(scores, probabilities, strict=True)
+        ]
         abstained = sum(not row for row in scores)
     return PredictResult(
         scores=[row[: request.top_k] for row in scores],
+        nested=request.nested,
         version=resolved.ref,
         engine=model.predictor.engine.name,
         truncated=batch.truncated,
@@ -223,7 +188,7 @@ def _build_result(
     )
 
 
-def _failure_kind(error: Exception) -> str:
+def _tei_error_label(error: Exception) -> str:
     """Return the `err` label that text-embeddings-inference uses for this error."""
     match error:
         case TooManyRequests():

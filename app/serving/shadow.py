@@ -12,15 +12,14 @@ from starlette.concurrency import run_in_threadpool
 from app.database.engines import Database
 from app.registry import service as registry
 from app.registry.service import ResolvedModel
-from app.serving.linear import LoadedModel
-from app.serving.loaded_model import LabelScores
+from app.serving.client_formats import PredictRequest
+from app.serving.loaded_model import LoadedModel, ScoredLabels
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
-from app.serving.request_formats import PredictRequest
 
 SHADOW_ALIAS = "shadow"
-FRESH_SECONDS = 1.0  # before the candidates are queried again
-MAX_SHADOW_TEXTS = 64  # in flight
+CANDIDATES_TTL_SECONDS = 1.0  # before the candidates are queried again
+MAX_SHADOW_TEXTS_IN_FLIGHT = 64  # in flight
 SHADOW_TIMEOUT_SECONDS = 30.0
 
 ShadowOutcome = Literal["agreed", "differed", "skipped", "failed"]
@@ -61,7 +60,7 @@ class ShadowEvaluator:
         self._metrics = metrics
         self._is_idle = is_idle
         self._candidates: dict[str, ResolvedModel] = {}  # by model name
-        self._read_at = -FRESH_SECONDS
+        self._read_at = -CANDIDATES_TTL_SECONDS
         self._stats: dict[tuple[str, str], ShadowStats] = {}  # by version and shadow
         self._texts_in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,22 +68,22 @@ class ShadowEvaluator:
     def mirror(
         self,
         request: PredictRequest,
-        production: ResolvedModel,
-        scores: Callable[[], Sequence[LabelScores]],
+        served: ResolvedModel,
+        scores: Callable[[], Sequence[ScoredLabels]],
     ) -> None:
-        """Mirror a request that production has answered to the shadow of the model, if it has one.
+        """Mirror a request that `served` has answered to the shadow of the model, if it has one.
 
-        `scores` returns the probabilities that production predicted.
+        `scores` returns the probabilities that it predicted.
         """
-        if time.monotonic() - self._read_at >= FRESH_SECONDS:
+        if time.monotonic() - self._read_at >= CANDIDATES_TTL_SECONDS:
             self._read_at = time.monotonic()
             self._create_task(self._refresh_candidates())
-        candidate = self._candidates.get(production.name)
-        if candidate is None or candidate.ref == production.ref:
+        candidate = self._candidates.get(served.name)
+        if candidate is None or candidate.ref == served.ref:
             return
-        stats = self._stats_of(production.ref, candidate.ref)
+        stats = self._stats_of(served.ref, candidate.ref)
         texts = len(request.texts)
-        if not self._is_idle() or self._texts_in_flight + texts > MAX_SHADOW_TEXTS:
+        if not self._is_idle() or self._texts_in_flight + texts > MAX_SHADOW_TEXTS_IN_FLIGHT:
             self._count(stats, "skipped", texts)
             return
         self._create_task(self._compare(request, candidate, scores(), stats))
@@ -103,18 +102,18 @@ class ShadowEvaluator:
         try:
             self._candidates = await run_in_threadpool(self._query_candidates)
         except Exception as error:  # keep the candidates of the last query
-            log.warning("candidates_unknown", reason=repr(error))
+            log.warning("shadow_candidates_query_failed", reason=repr(error))
 
     def _query_candidates(self) -> dict[str, ResolvedModel]:
         with self._database.read() as session:
-            candidates = registry.resolve_alias(session, SHADOW_ALIAS)
+            candidates = registry.resolve_all_with_alias(session, SHADOW_ALIAS)
         return {candidate.name: candidate for candidate in candidates}
 
     async def _compare(
         self,
         request: PredictRequest,
         candidate: ResolvedModel,
-        scores: Sequence[LabelScores],
+        scores: Sequence[ScoredLabels],
         stats: ShadowStats,
     ) -> None:
         texts = len(request.texts)
@@ -126,8 +125,8 @@ class ShadowEvaluator:
             log.warning("shadow_failed", shadow=candidate.ref, reason=repr(error))
             self._count(stats, "failed", texts)
         else:
-            for production, shadow in zip(scores, shadow_scores, strict=True):
-                label, score = production[0]
+            for served, shadow in zip(scores, shadow_scores, strict=True):
+                label, score = served[0]
                 stats.total_difference += abs(score - dict(shadow).get(label, 0.0))
                 self._count(stats, "agreed" if shadow[0][0] == label else "differed", 1)
         finally:
@@ -149,7 +148,7 @@ class ShadowEvaluator:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _predict(model: LoadedModel, request: PredictRequest) -> list[LabelScores]:
-    batch = await model.tokenize(request.texts, truncate=True, side=request.truncation_side)
+async def _predict(model: LoadedModel, request: PredictRequest) -> list[ScoredLabels]:
+    batch = await model.prepare_batch(request.texts, truncate=True, side=request.truncation_side)
     deadline = time.monotonic() + SHADOW_TIMEOUT_SECONDS
     return model.decode(await model.compute(batch, deadline=deadline), None)

@@ -20,7 +20,7 @@ from app.storage.store import (
     ArtifactRef,
     Store,
     StoredFile,
-    build_ref,
+    build_verified_ref,
     check_any_key,
     check_directory_key,
     check_file_key,
@@ -51,7 +51,7 @@ class LocalStore(Store):
     def put(self, directory: Path, key: str) -> ArtifactRef:
         target = self._resolve(check_directory_key(key))
         with _translate_os_errors():
-            ref = build_ref(directory, key)
+            ref = build_verified_ref(directory, key)
             if target.exists():
                 self._check_same_content(target, ref)
                 _remove(directory)
@@ -67,7 +67,7 @@ class LocalStore(Store):
                 raise self._missing_error(f"{ref.key}/{manifest.MANIFEST}")
             return path
 
-    def verified_path(self, ref: ArtifactRef) -> Path:
+    def verified_directory(self, ref: ArtifactRef) -> Path:
         with _translate_os_errors():
             directory = self.path(ref)
             verify_directory(directory, ref)
@@ -123,7 +123,7 @@ class LocalStore(Store):
                         path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime
                     )
 
-    def owner(self, candidate: str | None) -> str | None:
+    def get_or_set_owner(self, candidate: str | None) -> str | None:
         path = self._root / OWNER_NAME
         self._check_mounted()
         with _translate_os_errors():

@@ -1,12 +1,14 @@
 """Queries of artifacts, and deletion of those that are no longer referenced."""
 
 from collections.abc import Iterable
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.database.engines import after_commit
 from app.storage.errors import ArtifactNotFound
 from app.storage.store import ArtifactRef, Store
 from app.storage.tables import MODEL_KIND, Artifact
@@ -34,7 +36,7 @@ def get_artifact(session: Session, artifact_id: UUID) -> Artifact:
     return artifact
 
 
-def find_model_of_job(session: Session, job_id: UUID) -> Artifact | None:
+def find_model_artifact(session: Session, job_id: UUID) -> Artifact | None:
     """Return the newest model that the job made."""
     conditions = (Artifact.job_id == job_id, Artifact.kind == MODEL_KIND)
     statement = select(Artifact).where(*conditions).order_by(Artifact.id.desc())
@@ -56,10 +58,8 @@ def delete_if_unused(session: Session, artifact_id: UUID) -> str | None:
 
 
 def delete_unused_artifacts(session: Session, store: Store, artifact_ids: Iterable[UUID]) -> None:
-    """Delete those artifacts to which no job or model version refers, commit, and then delete their
-    files."""
-    keys = [delete_if_unused(session, artifact_id) for artifact_id in artifact_ids]
-    session.commit()
-    for key in keys:
-        if key is not None:
-            store.delete_best_effort(key)
+    """Delete the artifacts that no job or model version refers to, and their files after the
+    commit."""
+    for artifact_id in artifact_ids:
+        if (key := delete_if_unused(session, artifact_id)) is not None:
+            after_commit(session, partial(store.delete_best_effort, key))

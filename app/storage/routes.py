@@ -11,9 +11,8 @@ from app.auth.middleware import require_scope
 from app.database.engines import Database
 from app.http.dependencies import DatabaseDep, StoreDep
 from app.storage import repository
-from app.storage.archive import open_artifact, read_manifest, regular_file, tar_stream
 from app.storage.errors import ArtifactDamaged, ArtifactFileNotFound, ArtifactNotFound
-from app.storage.store import Store
+from app.storage.store import Store, find_regular_file, open_artifact, read_manifest, tar_stream
 from app.storage.tables import RESULTS_KIND, Artifact
 from lora_core.manifest import MANIFEST
 
@@ -35,7 +34,7 @@ def download_file(
 ) -> FileResponse:
     """Download one file, by its name in the manifest."""
     artifact, directory, manifest = _open_artifact(artifact_id, database, store)
-    path = regular_file(directory, name) if name in (MANIFEST, *manifest["files"]) else None
+    path = find_regular_file(directory, name) if name in (MANIFEST, *manifest["files"]) else None
     if path is None:
         raise ArtifactFileNotFound(artifact_id=artifact.id)
     return FileResponse(path, media_type="application/octet-stream", filename=path.name)
@@ -49,7 +48,7 @@ def download_archive(
     artifact, directory, manifest = _open_artifact(artifact_id, database, store)
     names = (MANIFEST, *manifest["files"])
     for name in names:
-        if regular_file(directory, name) is None:
+        if find_regular_file(directory, name) is None:
             raise ArtifactDamaged(name=f"artifact {artifact.id}", problem=f"{name} is missing")
     return StreamingResponse(
         tar_stream(directory, names, prefix=str(artifact.id), modified=artifact.created_at),

@@ -27,7 +27,7 @@ from app.storage.store import (
     ArtifactRef,
     Store,
     StoredFile,
-    build_ref,
+    build_verified_ref,
     check_any_key,
     check_directory_key,
     check_file_key,
@@ -93,7 +93,7 @@ class RemoteStore(Store):
         self._cache = cache
 
     def put(self, directory: Path, key: str) -> ArtifactRef:
-        ref = build_ref(directory, check_directory_key(key))
+        ref = build_verified_ref(directory, check_directory_key(key))
         self._claim(ref)
         with translate_s3_errors():
             for name in manifest.read(directory)["files"]:
@@ -113,7 +113,7 @@ class RemoteStore(Store):
             verify=partial(verify_directory, ref=ref),
         )
 
-    def verified_path(self, ref: ArtifactRef) -> Path:
+    def verified_directory(self, ref: ArtifactRef) -> Path:
         return self.path(ref)  # the cache verifies it
 
     def _read_file(self, name: str) -> bytes:
@@ -155,7 +155,7 @@ class RemoteStore(Store):
         with translate_s3_errors():
             yield from (file for file in self._list(None) if file.name not in INTERNAL_NAMES)
 
-    def owner(self, candidate: str | None) -> str | None:
+    def get_or_set_owner(self, candidate: str | None) -> str | None:
         with translate_s3_errors():
             if candidate is not None:
                 return self._create(OWNER_NAME, candidate.encode()).decode()

@@ -1,4 +1,4 @@
-"""Base class of the artifact store, which keeps files under keys that are made from ids.
+"""The artifact store, which keeps files under keys that are made from ids.
 
 A key identifies a directory with a manifest (a model, a checkpoint) or a single file (an upload).
 The content of a key is immutable, and either complete or absent.
@@ -6,24 +6,27 @@ The content of a key is immutable, and either complete or absent.
     jobs/<job>/a<attempt>                  model
     predictions/<run>/a<attempt>           results of a prediction run
     checkpoints/<job>/a<attempt>/step-<n>  checkpoint
-    uploads/<data set>/<file>              upload
+    uploads/<dataset>/<file>              upload
     imports/<id>                           imported model
 """
 
 import json
 import re
+import tarfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import structlog
 
 from app.errors import AppError
-from app.storage.errors import StorageRefused, StorageUnavailable
+from app.storage.errors import ArtifactDamaged, StorageRefused, StorageUnavailable
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 
@@ -87,7 +90,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def verified_path(self, ref: ArtifactRef) -> Path:
+    def verified_directory(self, ref: ArtifactRef) -> Path:
         """Return the directory like `path`, after verifying every byte."""
 
     def read(self, ref: ArtifactRef, name: str) -> bytes:
@@ -126,7 +129,7 @@ class Store(ABC):
         """Yield every file in the store, including unfinished ones."""
 
     @abstractmethod
-    def owner(self, candidate: str | None) -> str | None:
+    def get_or_set_owner(self, candidate: str | None) -> str | None:
         """Return the owner of the store. If it has none, `candidate` becomes the owner, unless it
         is None."""
 
@@ -184,7 +187,7 @@ def check_any_key(key: str) -> str:
     return check_directory_key(key)
 
 
-def build_ref(directory: Path, key: str) -> ArtifactRef:
+def build_verified_ref(directory: Path, key: str) -> ArtifactRef:
     """Verify every byte of `directory`, and return its reference. Raises `ArtifactCorrupt`."""
     for entry in directory.rglob("*"):
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
@@ -206,3 +209,78 @@ def verify_directory(directory: Path, ref: ArtifactRef) -> None:
     manifest.verify(directory)
     if manifest.sha256(directory / manifest.MANIFEST) != ref.manifest_sha256:
         raise ArtifactCorrupt(path=ref.key, problem="manifest.json has changed")
+
+
+# -- Reading artifacts: manifest, JSON files, whole directories, tar archives ---------------------
+
+
+_CHUNK_BYTES = 1 << 20  # bytes
+_TAR_BLOCK_BYTES = tarfile.BLOCKSIZE
+
+
+def tar_stream(
+    directory: Path, names: Iterable[str], *, prefix: str, modified: float
+) -> Iterator[bytes]:
+    """Yield a POSIX tar of the named files of `directory`, under `prefix`, chunk by chunk."""
+    for name in names:
+        path = directory / name
+        header = tarfile.TarInfo(f"{prefix}/{name}")
+        header.size = path.stat().st_size
+        header.mtime = int(modified)
+        yield header.tobuf(tarfile.PAX_FORMAT)
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+        yield bytes(-header.size % _TAR_BLOCK_BYTES)
+    yield bytes(2 * _TAR_BLOCK_BYTES)  # two empty blocks end an archive
+
+
+def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:
+    """Read only the manifest. Raises `ArtifactDamaged`, whose message has `name`."""
+    with _damage_reported_as(name):
+        return dict(json.loads(store.read(ref, manifest.MANIFEST)))
+
+
+def read_json_lines(
+    store: Store, ref: ArtifactRef, file: str, *, name: str, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Read a small JSON Lines file, or its first lines.
+
+    Raises `ArtifactDamaged`, whose message has `name`.
+    """
+    with _damage_reported_as(name):
+        return [json.loads(line) for line in store.read(ref, file).split(b"\n")[:limit] if line]
+
+
+def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str, Any]]:
+    """Return the directory and its manifest, without verifying files of a local store.
+
+    Raises `ArtifactDamaged`.
+    """
+    with _damage_reported_as(name):
+        directory = store.path(ref)
+        return directory, manifest.read(directory)
+
+
+def verify_artifact(store: Store, ref: ArtifactRef, *, name: str) -> Path:
+    """Return the directory after verifying every byte. Raises `ArtifactDamaged`."""
+    with _damage_reported_as(name):
+        return store.verified_directory(ref)
+
+
+def find_regular_file(directory: Path, name: str) -> Path | None:
+    """Return the path of a regular file in `directory`, or None.
+
+    Symbolic links do not count: a training process chose the names.
+    """
+    path = directory / name
+    inside = path.is_relative_to(directory) and path.resolve() == path
+    return path if inside and path.is_file() else None
+
+
+@contextmanager
+def _damage_reported_as(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ArtifactCorrupt as error:
+        raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error

@@ -5,13 +5,12 @@ from uuid import UUID
 from sqlalchemy import Double, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.base import Base, BigInt, new_id
-from app.database.clock import now
+from app.database.base import Base, BigInt, new_id, now
 from app.storage.store import ArtifactRef
 
 # Values of `artifacts.kind`.
 MODEL_KIND = "model"  # from a training job, with its model
-METRICS_KIND = "figures"  # from a training job that keeps its metrics but not its model
+METRICS_KIND = "metrics"  # from a training job that keeps its metrics but not its model
 RESULTS_KIND = "results"  # from a prediction run
 
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from lora_core.errors.artifact import ArtifactCorrupt
 
-GRACE_SECONDS = 3600.0  # entries used within this time are not evicted, as they may still be read
+EVICTION_GRACE_SECONDS = 3600.0  # an entry used within this time may still be read
 
 DirectoryStep = Callable[[Path], None]
 Signature = tuple[tuple[str, int, int], ...]
@@ -75,12 +75,13 @@ class VerifiedCache:
         """Remove the least recently used entries until the rest fits, but none in use."""
         with self._locked():
             for path in self.root.glob(".*"):  # left behind by a killed process
-                if path.is_dir() and self.idle_seconds(path.name) > GRACE_SECONDS:
+                if path.is_dir() and self.idle_seconds(path.name) > EVICTION_GRACE_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
             total = 0
             for name in sorted(self.names(), key=self.idle_seconds):
                 total += self.size_bytes(name)
-                if total > self._limit and name != keep and self.idle_seconds(name) > GRACE_SECONDS:
+                idle = self.idle_seconds(name) > EVICTION_GRACE_SECONDS
+                if total > self._limit and name != keep and idle:
                     self.remove(name)
 
     def _is_valid(self, entry: Path, digest: str, verify: DirectoryStep) -> bool:

@@ -14,7 +14,7 @@ from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue import heartbeats
 from app.settings import Settings
 from app.sweeps import search_space, strategies, trials
-from app.sweeps.errors import NothingToExtend, SearchSpaceTooLarge
+from app.sweeps.errors import NothingToExtend, TooManyTrialsInSweep
 from app.sweeps.schemas import RungPlan, SweepCreate, SweepExtend, SweepPlan
 from app.sweeps.search_space import SearchSpace, TrialSettings
 from app.sweeps.strategies import GridSearch, Strategy, TpeSearch
@@ -85,13 +85,13 @@ def plan_extension(  # noqa: PLR0913 - a sweep, and its extension
     Raises `NothingToExtend`, and what `plan_trials` raises.
     """
     new_space = search_space.extend_space(space, body.space or {})
-    new_strategy = _with_trial_count(strategy, body.cells)
+    new_strategy = _with_trial_count(strategy, body.trials)
     _validate_space(job, new_space)
     added = _new_settings(new_strategy, new_space, existing)
     if not added and new_strategy == strategy:
-        draws = not isinstance(new_strategy, GridSearch) and new_strategy.cells is not None
+        draws = not isinstance(new_strategy, GridSearch) and new_strategy.trials is not None
         raise NothingToExtend(
-            reason="set `cells` to a higher number" if draws else "the sweep has all of them"
+            reason="set `trials` to a higher number" if draws else "the sweep has all of them"
         )
     settings = [*added, *_probes(new_strategy, new_space)]
     return _candidate_plan(
@@ -122,22 +122,22 @@ def preview(
     """Return what starting the sweep would do. Raises what `resolve_trials` raises."""
     resolver, strategy = JobResolver(session, settings), plan.strategy
     resolved = resolve_trials(plan, resolver)
-    total = strategy.cells if isinstance(strategy, TpeSearch) else len(resolved)
+    total = strategy.trials if isinstance(strategy, TpeSearch) else len(resolved)
     counts = strategies.trials_per_rung(strategy, total)
-    known = sum(
-        trials.has_result(session, job.cell_sha256, job.columns())
+    reused = sum(
+        trials.has_result(session, job.trial_sha256, job.columns())
         for _, job in resolved[: plan.trial_count]
     )
     workers = heartbeats.count_slots(session, lease_seconds=settings.lease_seconds)
-    parallel = min(body.parallel or workers, workers) or 1
-    to_run = [counts[0] - known, *counts[1:]]
+    parallel = min(body.max_parallel_jobs or workers, workers) or 1
+    to_run = [counts[0] - reused, *counts[1:]]
     seconds = _estimated_seconds(plan, resolver, resolved, to_run)
     sizes = [job.parameters.trainable for _, job in resolved]
     return SweepPlan(
-        cells=total,
-        known=known,
+        trials=total,
+        reused=reused,
         rungs=[
-            RungPlan(share=budget, cells=count)
+            RungPlan(budget=budget, trials=count)
             for budget, count in zip(strategies.rung_budgets(strategy), counts, strict=True)
         ],
         workers=workers,
@@ -207,13 +207,13 @@ def _with_trial_count(strategy: Strategy, count: int | None) -> Strategy:
     """Return the strategy with a higher number of trials to draw."""
     if count is None:
         return strategy
-    if isinstance(strategy, GridSearch) or strategy.cells is None:
-        raise NothingToExtend(reason="a grid is extended by values of its fields, not by `cells`")
-    if count <= strategy.cells:
+    if isinstance(strategy, GridSearch) or strategy.trials is None:
+        raise NothingToExtend(reason="a grid is extended by values of its fields, not by `trials`")
+    if count <= strategy.trials:
         raise NothingToExtend(
-            reason=f"`cells` is the new total and must be more than {strategy.cells}"
+            reason=f"`trials` is the new total and must be more than {strategy.trials}"
         )
-    return strategy.model_copy(update={"cells": count})
+    return strategy.model_copy(update={"trials": count})
 
 
 def _new_settings(
@@ -222,8 +222,8 @@ def _new_settings(
     """Return the settings to add; none for a model-based search, which proposes its own later."""
     if isinstance(strategy, TpeSearch):
         return []
-    if not isinstance(strategy, GridSearch) and strategy.cells is not None:
-        count = strategy.cells - len(existing)
+    if not isinstance(strategy, GridSearch) and strategy.trials is not None:
+        count = strategy.trials - len(existing)
         return search_space.sample(space, count, seed=strategy.seed, exclude=existing)
     seen = {search_space.canonical_json(settings) for settings in existing}
     added = [
@@ -233,5 +233,5 @@ def _new_settings(
     ]
     total = len(existing) + len(added)
     if total > search_space.MAX_TRIALS:
-        raise SearchSpaceTooLarge(cells=total, limit=search_space.MAX_TRIALS, at="space")
+        raise TooManyTrialsInSweep(trials=total, limit=search_space.MAX_TRIALS, at="space")
     return added

@@ -8,8 +8,7 @@ from uuid import UUID
 from sqlalchemy import Row, and_, case, delete, false, func, insert, null, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
-from app.database.base import JsonObject
-from app.database.clock import now
+from app.database.base import JsonObject, now
 from app.jobs.repository import FINAL_STATES
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.states import JobState
@@ -49,7 +48,7 @@ class PendingTrial(NamedTuple):
     is_retry: bool  # it had a job that ended without a result, through no fault of the trial
 
 
-def get(session: Session, sweep_id: UUID) -> Sweep:
+def get_sweep(session: Session, sweep_id: UUID) -> Sweep:
     """Return a sweep. Raises `SweepNotFound`."""
     sweep = session.get(Sweep, sweep_id)
     if sweep is None or not sweep.ready:
@@ -57,13 +56,13 @@ def get(session: Session, sweep_id: UUID) -> Sweep:
     return sweep
 
 
-def page(
+def list_sweeps(
     session: Session,
     *,
     after: UUID | None,
     limit: int,
     state: SweepState | None = None,
-    without: Collection[InstrumentedAttribute[Any]] = (Sweep.pinned,),
+    without: Collection[InstrumentedAttribute[Any]] = (Sweep.resolved_inputs,),
 ) -> Sequence[Sweep]:
     """Return sweeps, the newest first. Reading a column in `without` raises an error."""
     deferred = (defer(column, raiseload=True) for column in without)
@@ -77,7 +76,7 @@ def page(
     return session.scalars(statement).all()
 
 
-def running_sweep_ids(session: Session) -> Sequence[UUID]:
+def list_running_sweep_ids(session: Session) -> Sequence[UUID]:
     """Return the running sweeps, the oldest first."""
     statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING, Sweep.ready)
     return session.scalars(statement.order_by(Sweep.id)).all()
@@ -100,12 +99,12 @@ def count_trials(session: Session, sweep_id: UUID) -> int:
     return session.scalars(select(func.count()).select_from(Trial).where(*first_rung)).one()
 
 
-def insert_trials(session: Session, rows: Sequence[JsonObject]) -> None:
+def add_trials(session: Session, rows: Sequence[JsonObject]) -> None:
     """Insert a batch of `scheduler.trial_row_batches`."""
     session.execute(insert(Trial), rows)
 
 
-def mark_ready(session: Session, sweep_id: UUID) -> Sweep:
+def publish_sweep(session: Session, sweep_id: UUID) -> Sweep:
     """Make a sweep visible after its trials have been stored."""
     sweep = session.get_one(Sweep, sweep_id)
     sweep.ready = True
@@ -113,7 +112,7 @@ def mark_ready(session: Session, sweep_id: UUID) -> Sweep:
     return sweep
 
 
-def oldest_abandoned(session: Session, *, seconds: float) -> UUID | None:
+def find_oldest_abandoned(session: Session, *, seconds: float) -> UUID | None:
     """Return a sweep that has been unready for so long that its process must have died."""
     abandoned = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)
     return session.scalars(select(Sweep.id).where(*abandoned).order_by(Sweep.id).limit(1)).first()
@@ -125,7 +124,7 @@ def delete_unready(session: Session, sweep_id: UUID) -> None:
     session.execute(delete(Sweep).where(*unready), execution_options=NO_SESSION_SYNC)
 
 
-def sweeps_waiting_for(session: Session, job_id: UUID) -> Sequence[UUID]:
+def list_sweeps_waiting_for(session: Session, job_id: UUID) -> Sequence[UUID]:
     """Return the running sweeps that use or created this job."""
     created = select(Job.sweep_id).where(Job.id == job_id)
     uses = select(Trial.sweep_id).where(Trial.job_id == job_id)
@@ -134,7 +133,7 @@ def sweeps_waiting_for(session: Session, job_id: UUID) -> Sequence[UUID]:
     return session.scalars(statement.where(either).order_by(Sweep.id)).all()
 
 
-def trial_statuses(session: Session, sweep_id: UUID) -> list[TrialStatus]:
+def list_trial_statuses(session: Session, sweep_id: UUID) -> list[TrialStatus]:
     """Return every trial at every rung, by rung and number, without its large columns."""
     rows = session.execute(
         select(
@@ -154,19 +153,19 @@ def trial_statuses(session: Session, sweep_id: UUID) -> list[TrialStatus]:
 # not cost a trial. There is a limit, since the trial may be what kills the workers. A shared job
 # that was cancelled by somebody else does not end the trial either.
 _NEEDS_NEW_JOB = or_(
-    and_(Job.error_code == LOST_WORKER_CODE, Trial.lost < MAX_LOST_JOBS),
+    and_(Job.error_code == LOST_WORKER_CODE, Trial.lost_jobs < MAX_LOST_JOBS),
     and_(Trial.reused, Job.state == JobState.CANCELLED),
 )
 
 
-def active_job_ids(session: Session, sweep_id: UUID) -> set[UUID]:
+def list_active_job_ids(session: Session, sweep_id: UUID) -> set[UUID]:
     """Return the jobs of a sweep's trials that have not ended."""
     statement = select(Job.id).join(Trial, Trial.job_id == Job.id)
     active = (Trial.sweep_id == sweep_id, Job.state.not_in(FINAL_STATES))
     return set(session.scalars(statement.where(*active)))
 
 
-def pending_trials(session: Session, sweep_id: UUID, *, limit: int) -> list[PendingTrial]:
+def list_pending_trials(session: Session, sweep_id: UUID, *, limit: int) -> list[PendingTrial]:
     """Return the first trials that need a job, by rung and number."""
     without_job = and_(Trial.job_id.is_(None), Trial.problem.is_(None))
     rows = session.execute(
@@ -179,7 +178,7 @@ def pending_trials(session: Session, sweep_id: UUID, *, limit: int) -> list[Pend
     return [PendingTrial(*row) for row in rows]
 
 
-def trial_summaries(
+def list_trial_summaries(
     session: Session, sweep_id: UUID
 ) -> Sequence[Row[tuple[int, int, JsonObject, JsonObject | None]]]:
     """Return (number, rung, settings, summary) of every trial at every rung.
@@ -200,7 +199,7 @@ def get_trial(session: Session, sweep_id: UUID, number: int, rung: int) -> Trial
     return session.get_one(Trial, (sweep_id, number, rung))
 
 
-def trials_with_jobs(
+def list_trials_with_jobs(
     session: Session, sweep_id: UUID, *, numbers: Collection[int] | None = None
 ) -> Sequence[tuple[Trial, Job | None]]:
     """Return the trials at every rung with their jobs, by number and rung.
@@ -219,13 +218,13 @@ def trials_with_jobs(
     return [row for row in rows if numbers is None or row[0].number in numbers]
 
 
-def reused_flags(session: Session, sweep_id: UUID) -> list[tuple[int, bool]]:
+def list_reused_flags(session: Session, sweep_id: UUID) -> list[tuple[int, bool]]:
     """Return (number, whether its results were reused) of every trial at every rung, by rung."""
     statement = select(Trial.number, Trial.reused).where(Trial.sweep_id == sweep_id)
     return [(row[0], row[1]) for row in session.execute(statement.order_by(Trial.rung))]
 
 
-def trial_settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
+def list_trial_settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
     """Return the settings of every trial, by number."""
     statement = select(Trial.settings).where(Trial.sweep_id == sweep_id, Trial.rung == 0)
     return list(session.scalars(statement.order_by(Trial.number)))
@@ -249,12 +248,12 @@ def reset_trials(session: Session, sweep_id: UUID, states: Collection[TrialState
     # A trial that never could have a job has no job columns: a retry would fail in the same way.
     resettable = or_(
         job_in_states,
-        and_(Trial.problem.is_not(None), Trial.cell_sha256 != ""),
+        and_(Trial.problem.is_not(None), Trial.trial_sha256 != ""),
     )
     session.execute(
         update(Trial)
         .where(in_sweep, resettable)
-        .values(job_id=None, reused=False, problem=None, lost=0),
+        .values(job_id=None, reused=False, problem=None, lost_jobs=0),
         execution_options=NO_SESSION_SYNC,
     )
 
@@ -293,3 +292,74 @@ def objective_score(summary: JsonObject | None, objective: str) -> float | None:
     if value is None:
         return None
     return -float(value) if objective == "loss" else float(value)
+
+
+# -- Progress, computed without loading the trials ------------------------------------------------
+
+
+class RunningTrial(NamedTuple):
+    """A trial whose job is running."""
+
+    number: int
+    job_id: UUID
+    step: int
+    total_steps: int | None
+
+
+def state_counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
+    """Return for each sweep the number of trials in each state, each at its last rung."""
+    # A window function, not a self-join: without statistics of new rows the planner would compare
+    # every row with every other.
+    newest_first = func.row_number().over(
+        partition_by=(Trial.sweep_id, Trial.number), order_by=Trial.rung.desc()
+    )
+    trials = (
+        select(Trial.sweep_id, TRIAL_STATE, newest_first.label("position"))
+        .outerjoin(Job, Job.id == Trial.job_id)
+        .where(Trial.sweep_id.in_(sweep_ids))
+        .subquery()
+    )
+    rows = session.execute(
+        select(trials.c.sweep_id, trials.c.state, func.count().label("trials"))
+        .where(trials.c.position == 1)
+        .group_by(trials.c.sweep_id, trials.c.state)
+    )
+    counts: dict[UUID, dict[str, int]] = {sweep_id: {} for sweep_id in sweep_ids}
+    for row in rows:
+        counts[row.sweep_id][row.state] = row.trials
+    return counts
+
+
+def finished_per_rung(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[int, int]]:
+    """Return for each sweep the number of ended trials at each rung."""
+    rows = session.execute(
+        select(Trial.sweep_id, Trial.rung, func.count().label("trials"))
+        .outerjoin(Job, Job.id == Trial.job_id)
+        .where(Trial.sweep_id.in_(sweep_ids))
+        .where(or_(Trial.problem.is_not(None), Job.state.in_(FINAL_STATES)))
+        .group_by(Trial.sweep_id, Trial.rung)
+    )
+    counts: dict[UUID, dict[int, int]] = {sweep_id: {} for sweep_id in sweep_ids}
+    for row in rows:
+        counts[row.sweep_id][row.rung] = row.trials
+    return counts
+
+
+def best_objective(session: Session, sweep: Sweep, *, rung: int) -> float | None:
+    """Return the best validation objective of the trials that succeeded at this rung."""
+    value = Job.summary["validation"][sweep.objective].as_float()
+    best = func.min(value) if sweep.objective == "loss" else func.max(value)
+    statement = select(best).join(Trial, Trial.job_id == Job.id)
+    at_rung = (Trial.sweep_id == sweep.id, Trial.rung == rung)
+    return session.scalar(statement.where(*at_rung, Job.state == JobState.SUCCEEDED))
+
+
+def running_trials(session: Session, sweep_id: UUID) -> list[RunningTrial]:
+    """Return the trials whose jobs are running, by number."""
+    statement = (
+        select(Trial.number, Job.id, Job.step, Job.total_steps)
+        .join(Job, Job.id == Trial.job_id)
+        .where(Trial.sweep_id == sweep_id, Job.state == JobState.RUNNING)
+        .order_by(Trial.number)
+    )
+    return [RunningTrial(*row) for row in session.execute(statement)]

@@ -1,12 +1,14 @@
-"""Snapshots of sweeps read from the database, and the response bodies made from them.
+"""Snapshots of sweeps read from the database, and their export.
 
 A page that shows a running sweep asks every two seconds, while most trials wait or have ended.
 Snapshots are cached, and only the trials whose status changed are loaded again.
 """
 
+import csv
+import io
+import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import groupby
 from threading import Lock
@@ -15,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.csv_cells import escape_formula
 from app.database.base import JsonObject
 from app.jobs.results import comparison
 from app.jobs.results.comparison import SplitCorrectness
@@ -22,18 +25,11 @@ from app.queue.states import JobState
 from app.queue.tables import Job
 from app.sweeps import repository
 from app.sweeps.repository import TrialStatus
-from app.sweeps.schemas import (
-    ComparisonView,
-    RankedTrialView,
-    SplitScoreView,
-    TrialView,
-    WinnerView,
-)
 from app.sweeps.search_space import SearchSpace
 from app.sweeps.snapshot import METRICS, SPLITS, SweepSnapshot, TrialSnapshot
 from app.sweeps.states import TrialState
 from app.sweeps.tables import Sweep, Trial
-from app.sweeps.winner import SplitScore, WinnerSelection, select_winner
+from lora_core.specs.method import HeadMode, LoraSpec, Role
 
 MAX_CACHED_SNAPSHOTS = 4
 
@@ -97,7 +93,7 @@ def cached_snapshot(session: Session, sweep: Sweep, read_trials: ReadTrials) -> 
 
 def _statuses_by_trial(session: Session, sweep_id: UUID) -> StatusesByTrial:
     statuses: defaultdict[int, list[TrialStatus]] = defaultdict(list)
-    for status in repository.trial_statuses(session, sweep_id):
+    for status in repository.list_trial_statuses(session, sweep_id):
         statuses[status.number].append(status)
     return dict(sorted(statuses.items()))
 
@@ -118,7 +114,7 @@ def _refresh(
 def _read_trials(
     session: Session, sweep: Sweep, numbers: Collection[int] | None
 ) -> Iterator[TrialSnapshot]:
-    rows = repository.trials_with_jobs(session, sweep.id, numbers=numbers)
+    rows = repository.list_trials_with_jobs(session, sweep.id, numbers=numbers)
     correctness = comparison.load_correctness(
         session, [job.id for _, job in rows if job is not None]
     )
@@ -136,14 +132,14 @@ def _trial_snapshot(
     # The results of a rung are shown until the next rung has ended.
     finished = next((each for _, each in reversed(rungs) if _succeeded(each)), None)
     seconds = [job.running_seconds for _, job in rungs if job is not None]
-    spec: JsonObject = trial.draft.get("spec", {})
+    spec: JsonObject = trial.job_columns.get("spec", {})
     budget = (spec if finished is None else finished.spec).get("trial")
     return TrialSnapshot(
         number=trial.number,
         settings={field: trial.settings[field] for field in fields},
         spec=spec,
         state=_state(trial, job),
-        budget=1.0 if budget is None else budget["share"],
+        budget=1.0 if budget is None else budget["budget"],
         trainable_parameters=_trainable_parameters(trial, job),
         seconds=sum(seconds) if any(seconds) else None,
         metrics=_metrics(finished),
@@ -166,7 +162,7 @@ def _state(trial: Trial, job: Job | None) -> str:
 def _trainable_parameters(trial: Trial, job: Job | None) -> int:
     """Return the count measured by the run, or the planned one until the run has ended."""
     summary: JsonObject = (job.summary if job is not None else None) or {}
-    planned = trial.draft.get("plan", {}).get("parameters", {}).get("trainable", 0)
+    planned = trial.job_columns.get("plan", {}).get("parameters", {}).get("trainable", 0)
     return int(summary.get("trainable_parameters", planned))
 
 
@@ -179,69 +175,85 @@ def _metrics(job: Job | None) -> dict[str, dict[str, float]]:
     }
 
 
-def winner_view(snapshot: SweepSnapshot) -> WinnerView | None:
-    """Return the winner and the trials within noise of it; None while no trial is complete."""
-    selection = select_winner(snapshot)
-    if selection is None:
-        return None
-    by_number = {trial.number: trial for trial in snapshot.trials}
-    return WinnerView(
-        winner=_ranked_trial_view(by_number[selection.winner], selection, "winner"),
-        cheapest=_ranked_trial_view(by_number[selection.cheapest], selection, "cheapest"),
-        near=list(selection.within_noise),
-        compared=selection.compared,
-        validation=_comparison_view(selection, "validation"),
-        test=_comparison_view(selection, "test"),
-    )
+# -- Export of the trials as CSV, and as the `results.txt` of "LoRA from scratch" -----------------
 
 
-def trial_views(
-    snapshot: SweepSnapshot, reused_flags: Sequence[tuple[int, bool]]
-) -> list[TrialView]:
-    """Return the response bodies of the trials; `reused_flags` as of the repository."""
-    reused = dict(reused_flags)
-    return [
-        TrialView(
-            number=trial.number,
-            settings=dict(trial.settings),
-            state=trial.state,
-            share=trial.budget,
-            trainable_parameters=trial.trainable_parameters,
-            seconds=trial.seconds,
-            figures={split: dict(metrics) for split, metrics in trial.metrics.items()},
-            reused=reused.get(trial.number, False),
-            job_id=UUID(trial.job_id) if trial.job_id else None,
-            error=trial.error,
-        )
-        for trial in snapshot.trials
+BLOCK_RULE = "-" * 48
+ACCURACY_LABELS = ("Train acc: ", "Val acc:   ", "Test acc:  ")  # in the order of SPLITS
+
+
+def as_csv(snapshot: SweepSnapshot) -> str:
+    """Return a CSV file with a header and a row per trial.
+
+    Columns: number, state, the fields of the space, budget, trainable_parameters, seconds, each
+    metric that any trial has (`validation_accuracy`), job_id, error. Unknown values are empty,
+    lists are written as `query+value`, booleans as in JSON. A text that a spreadsheet would
+    evaluate as a formula is prefixed with an apostrophe.
+    """
+    columns = [
+        (split, name)
+        for split in SPLITS
+        for name in METRICS
+        if any(trial.metric(split, name) is not None for trial in snapshot.trials)
     ]
-
-
-def _ranked_trial_view(
-    trial: TrialSnapshot, selection: WinnerSelection, which: str
-) -> RankedTrialView:
-    def view(split: str) -> SplitScoreView | None:
-        score: SplitScore | None = getattr(selection, f"{which}_{split}")
-        return None if score is None else SplitScoreView(**asdict(score))
-
-    return RankedTrialView(
-        number=trial.number,
-        settings=dict(trial.settings),
-        job_id=UUID(trial.job_id) if trial.job_id else None,
-        trainable_parameters=trial.trainable_parameters,
-        validation=view("validation"),
-        test=view("test"),
+    text = io.StringIO()
+    # Lines end in \r\n (RFC 4180). Python 3.11 quotes a lone \r in a value only with that setting.
+    writer = csv.writer(text)
+    writer.writerow(
+        [
+            *("number", "state", *snapshot.fields, "budget", "trainable_parameters", "seconds"),
+            *(f"{split}_{name}" for split, name in columns),
+            *("job_id", "error"),
+        ]
     )
+    for trial in snapshot.trials:
+        row = [
+            *(trial.number, trial.state),
+            *(trial.settings.get(field) for field in snapshot.fields),
+            *(trial.budget, trial.trainable_parameters, trial.seconds),
+            *(trial.metric(split, name) for split, name in columns),
+            *(trial.job_id, trial.error),
+        ]
+        writer.writerow([_csv_value(value) for value in row])
+    return text.getvalue()
 
 
-def _comparison_view(selection: WinnerSelection, split: str) -> ComparisonView | None:
-    compared = getattr(selection, split)
-    if compared is None:
-        return None
-    return ComparisonView(
-        difference=compared.difference,
-        low=compared.low,
-        high=compared.high,
-        p=compared.p,
-        texts=compared.texts,
-    )
+def as_results_txt(snapshot: SweepSnapshot) -> str:
+    """Return a block for each complete LoRA trial that has all three accuracies.
+
+    The format, including the 48 dashes, is that of `03_finetune-lora-script.py` by Sebastian
+    Raschka (Lightning AI, "LoRA from Scratch"), without its last two settings, `device` and
+    `verbose`.
+    """
+    return "".join(f"{line}\n" for trial in snapshot.trials for line in _results_block(trial))
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        value = "+".join(str(item) for item in value)
+    elif isinstance(value, bool | dict):
+        value = json.dumps(value, ensure_ascii=False)
+    return escape_formula(value)
+
+
+def _results_block(trial: TrialSnapshot) -> Iterator[str]:
+    method = trial.spec.get("method", {})
+    metrics = [trial.metric(split, "accuracy") for split in SPLITS]
+    accuracies = [value for value in metrics if value is not None]
+    is_lora = method.get("type") == "lora"
+    if not trial.succeeded_at_full_budget or not is_lora or len(accuracies) < len(SPLITS):
+        return
+    yield BLOCK_RULE
+    for name, value in _block_settings(LoraSpec.model_validate(method)):
+        yield f"{name}: {value}"
+    for name, accuracy in zip(ACCURACY_LABELS, accuracies, strict=True):
+        yield f"{name}{100 * accuracy:.2f}%"
+    yield BLOCK_RULE
+
+
+def _block_settings(method: LoraSpec) -> Iterator[tuple[str, object]]:
+    yield "lora_r", method.r
+    yield "lora_alpha", int(method.alpha) if method.alpha.is_integer() else method.alpha
+    for role in Role:
+        yield f"lora_{role.value}", role in method.targets
+    yield "lora_head", method.head is HeadMode.LORA

@@ -7,15 +7,14 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response, status
 
 from app.auth.middleware import require_scope
-from app.http.dependencies import DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.http.dependencies import DatabaseDep, NotifierDep, SettingsDep, StoreDep
 from app.http.fields import uuid_or_raise
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
 from app.jobs import base_models
 from app.jobs.schemas import JobView
-from app.sweeps import export, planning, repository, results, service
-from app.sweeps import promote as promotion
+from app.sweeps import planning, repository, results, service
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.schemas import (
     SweepCreate,
@@ -28,6 +27,7 @@ from app.sweeps.schemas import (
 )
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
+from app.sweeps.views import sweep_list_items, sweep_result_view, sweep_view, trial_views
 
 router = APIRouter(prefix=SweepView.prefix, tags=["sweeps"])
 
@@ -35,9 +35,9 @@ READ = [require_scope("jobs:read")]
 WRITE = [require_scope("jobs:write")]
 PROMOTE = [require_scope("jobs:write"), require_scope("models:admin")]
 MEDIA_TYPES = {"csv": "text/csv", "txt": "text/plain"}
-EXPORTERS = {"csv": export.as_csv, "txt": export.as_results_txt}
+EXPORTERS = {"csv": results.as_csv, "txt": results.as_results_txt}
 
-DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.pinned)
+DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.resolved_inputs)
 
 SweepId = Annotated[UUID, uuid_or_raise(lambda text: SweepNotFound(sweep_id=text))]
 ExportFormat = Annotated[
@@ -58,7 +58,7 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    queue: QueueDep,
+    notifier: NotifierDep,
     dry_run: Annotated[bool, Query(description="Only return the plan.")] = False,
 ) -> SweepView | SweepPlan:
     """Start a sweep, or with `dry_run` return its plan."""
@@ -72,7 +72,9 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
         response.status_code = status.HTTP_200_OK
         with database.read() as session:
             return planning.preview(session, body=body, plan=plan, settings=settings)
-    sweep = service.start(database, body=body, plan=plan, settings=settings, queue=queue, call=call)
+    sweep = service.create_sweep(
+        database, body=body, plan=plan, settings=settings, notifier=notifier, call=call
+    )
     response.headers["Location"] = sweep.location
     return sweep
 
@@ -86,7 +88,7 @@ def list_sweeps(
 ) -> Page[SweepListItem]:
     """List sweeps, the newest first, without their job descriptions and winners."""
     with database.read() as session:
-        sweeps = repository.page(
+        sweeps = repository.list_sweeps(
             session,
             after=decode_cursor(after),
             limit=limit + 1,
@@ -94,25 +96,25 @@ def list_sweeps(
             without=DEFERRED_COLUMNS,
         )
         shown, following = split_page(sweeps, limit)
-        return Page(data=service.list_items(session, shown), next=following)
+        return Page(data=sweep_list_items(session, shown), next=following)
 
 
 @router.get("/{sweep_id}", dependencies=READ)
 def get_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     """Get a sweep and its winner so far."""
     with database.read() as session:
-        sweep = repository.get(session, sweep_id)
-        winner = results.winner_view(results.read_snapshot(session, sweep))
-        return service.sweep_view(session, sweep, winner=winner)
+        sweep = repository.get_sweep(session, sweep_id)
+        result = sweep_result_view(results.read_snapshot(session, sweep))
+        return sweep_view(session, sweep, result=result)
 
 
-@router.get("/{sweep_id}/cells", dependencies=READ)
+@router.get("/{sweep_id}/trials", dependencies=READ)
 def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
     """List all trials of a sweep with their metrics, by number."""
     with database.read() as session:
-        sweep = repository.get(session, sweep_id)
-        reused_flags = repository.reused_flags(session, sweep_id)
-        return results.trial_views(results.read_snapshot(session, sweep), reused_flags)
+        sweep = repository.get_sweep(session, sweep_id)
+        reused_flags = repository.list_reused_flags(session, sweep_id)
+        return trial_views(results.read_snapshot(session, sweep), reused_flags)
 
 
 @router.get(
@@ -126,7 +128,7 @@ def export_results(
 ) -> Response:
     """Download the trials as a file, also while the sweep runs."""
     with database.read() as session:
-        snapshot = results.read_snapshot(session, repository.get(session, sweep_id))
+        snapshot = results.read_snapshot(session, repository.get_sweep(session, sweep_id))
     return Response(
         EXPORTERS[format](snapshot),
         media_type=MEDIA_TYPES[format],
@@ -138,7 +140,7 @@ def export_results(
 def pause_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     """Pause a sweep: no more trials start, and running trials continue to their end."""
     with database.write() as session:
-        service.pause(session, sweep_id=sweep_id)
+        service.pause_sweep(session, sweep_id=sweep_id)
     return get_sweep(sweep_id, database)
 
 
@@ -146,27 +148,27 @@ def pause_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
 def stop_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     """Stop a sweep and its running trials, which can be resumed from their checkpoints."""
     with database.write() as session:
-        service.stop(session, sweep_id=sweep_id)
+        service.stop_sweep(session, sweep_id=sweep_id)
     return get_sweep(sweep_id, database)
 
 
 @router.post("/{sweep_id}/resume", dependencies=WRITE)
 def resume_sweep(
-    sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, queue: QueueDep
+    sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
     """Resume a paused or stopped sweep."""
     with database.write() as session:
-        service.resume(session, sweep_id=sweep_id, settings=settings, queue=queue)
+        service.resume_sweep(session, sweep_id=sweep_id, settings=settings, notifier=notifier)
     return get_sweep(sweep_id, database)
 
 
 @router.post("/{sweep_id}/retry", dependencies=WRITE)
 def retry_sweep(
-    sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, queue: QueueDep
+    sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
     """Run only the failed and cancelled trials again."""
     with database.write() as session:
-        service.retry(session, sweep_id=sweep_id, settings=settings, queue=queue)
+        service.retry_sweep(session, sweep_id=sweep_id, settings=settings, notifier=notifier)
     return get_sweep(sweep_id, database)
 
 
@@ -177,12 +179,14 @@ def extend_sweep(
     database: DatabaseDep,
     store: StoreDep,
     settings: SettingsDep,
-    queue: QueueDep,
+    notifier: NotifierDep,
 ) -> SweepView:
     """Add trials to a sweep, and run them."""
     find_base = partial(base_models.resolve_base, database=database, store=store, settings=settings)
     plan = service.plan_extension(database, sweep_id=sweep_id, body=body, find_base=find_base)
-    service.extend(database, sweep_id=sweep_id, plan=plan, settings=settings, queue=queue)
+    service.extend_sweep(
+        database, sweep_id=sweep_id, plan=plan, settings=settings, notifier=notifier
+    )
     return get_sweep(sweep_id, database)
 
 
@@ -194,7 +198,7 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     idempotent: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
-    queue: QueueDep,
+    notifier: NotifierDep,
 ) -> JobView:
     """Make a model version from the winner or another trial, and promote it.
 
@@ -202,8 +206,8 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     """
     call = idempotent.with_body(body.model_dump(mode="json"))
     with database.write() as session:
-        job = promotion.promote(
-            session, sweep_id=sweep_id, body=body, settings=settings, queue=queue, call=call
+        job = service.promote_trial(
+            session, sweep_id=sweep_id, body=body, settings=settings, notifier=notifier, call=call
         )
     response.headers["Location"] = job.location
     return job
@@ -212,4 +216,4 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
 @router.delete("/{sweep_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
 def delete_sweep(sweep_id: SweepId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a sweep that is not running, and the jobs of its trials that no other sweep uses."""
-    service.delete(database, sweep_id=sweep_id, store=store)
+    service.delete_sweep(database, sweep_id=sweep_id, store=store)

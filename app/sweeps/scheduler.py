@@ -5,6 +5,7 @@ one transaction, and a lock lets only one run at a time, so that no trial gets t
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
@@ -13,15 +14,14 @@ import structlog
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from app.database.base import JsonObject
-from app.database.clock import now
-from app.database.engines import acquire_transaction_lock
+from app.database.base import JsonObject, now
+from app.database.engines import acquire_transaction_lock, after_commit
 from app.database.errors import OUTAGE_ERRORS
 from app.jobs import data_sources
 from app.jobs import service as jobs
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue import heartbeats
-from app.queue.states import DeviceClass
+from app.queue.dispatch import WorkerNotifier
 from app.queue.tables import Job
 from app.resources import Resources
 from app.settings import Settings
@@ -40,22 +40,13 @@ TRIALS_PER_TRANSACTION = 100  # trials that one transaction stores
 MAX_ASSIGNED_PER_TRANSACTION = 20  # waiting trials that one transaction looks at
 STRATEGY_ADAPTER: TypeAdapter[Strategy] = TypeAdapter(Strategy)
 
-QueuedJobs = list[tuple[UUID, DeviceClass]]
-
 log = structlog.get_logger(__name__)
-
-
-class AdvanceResult(NamedTuple):
-    """New jobs, and whether the caller should advance again at once."""
-
-    queued: QueuedJobs
-    more: bool
 
 
 def advance_after_job(resources: Resources, job_id: UUID) -> None:
     """Advance the sweeps that waited for this job, which has ended."""
     with resources.database.read() as session:
-        sweep_ids = repository.sweeps_waiting_for(session, job_id)
+        sweep_ids = repository.list_sweeps_waiting_for(session, job_id)
     _advance_each(resources, sweep_ids)
 
 
@@ -65,7 +56,7 @@ def advance_all(resources: Resources) -> None:
     This covers processes that died before they could advance one, and workers that were added.
     """
     with resources.database.read() as session:
-        sweep_ids = repository.running_sweep_ids(session)
+        sweep_ids = repository.list_running_sweep_ids(session)
     _advance_each(resources, sweep_ids)
 
 
@@ -84,37 +75,37 @@ def _advance_each(resources: Resources, sweep_ids: Sequence[UUID]) -> None:
 
 
 def advance_and_notify(resources: Resources, sweep_id: UUID) -> None:
-    """Advance a sweep in its own transactions, and notify the workers of the new jobs."""
+    """Advance a sweep in transactions of its own."""
     more = True
     while more:
         with resources.database.write() as session:
-            queued, more = advance(session, sweep_id, settings=resources.settings)
+            after_commit(session, partial(failpoint, "sweep_committed"))
+            more = advance(
+                session, sweep_id, settings=resources.settings, notifier=resources.notifier
+            )
             failpoint("sweep_advanced")
-            session.commit()
-        failpoint("sweep_committed")
-        for job_id, device_class in queued:
-            resources.queue.send(job_id, device_class=device_class)
 
 
-def advance(session: Session, sweep_id: UUID, *, settings: Settings) -> AdvanceResult:
+def advance(
+    session: Session, sweep_id: UUID, *, settings: Settings, notifier: WorkerNotifier
+) -> bool:
     """Give trials their jobs, as many as may run at a time, and add the trials that come next.
 
-    The caller commits, and then notifies the workers of the returned jobs.
+    Returns whether there is more to do, in another transaction.
     """
     acquire_transaction_lock(session, ADVANCE_LOCK)
     sweep = session.get(Sweep, sweep_id, populate_existing=True)
     if sweep is None or sweep.state != SweepState.RUNNING or not sweep.ready:
-        return AdvanceResult([], more=False)
-    queued: QueuedJobs = []
+        return False
     while True:
-        assignment = _assign_jobs(session, sweep, queued, settings)
+        assignment = _assign_jobs(session, sweep, notifier, settings)
         if assignment.in_progress or assignment.more:
-            return AdvanceResult(queued, assignment.more)
+            return assignment.more
         if not _add_next_trials(session, sweep, settings):
             sweep.state, sweep.finished_at = SweepState.FINISHED, now()
             session.flush()
-            log.info("sweep finished", sweep_id=str(sweep_id))
-            return AdvanceResult(queued, more=False)
+            after_commit(session, partial(log.info, "sweep finished", sweep_id=str(sweep_id)))
+            return False
 
 
 class _Assignment(NamedTuple):
@@ -123,15 +114,14 @@ class _Assignment(NamedTuple):
 
 
 def _assign_jobs(
-    session: Session, sweep: Sweep, queued: QueuedJobs, settings: Settings
+    session: Session, sweep: Sweep, notifier: WorkerNotifier, settings: Settings
 ) -> _Assignment:
-    """Give waiting trials an existing job, or a new one while fewer than the maximum run.
-
-    New jobs are appended to `queued`.
-    """
-    max_jobs = sweep.parallel or max(1, _worker_slots(session, settings))
-    active = repository.active_job_ids(session, sweep.id)
-    pending = repository.pending_trials(session, sweep.id, limit=MAX_ASSIGNED_PER_TRANSACTION + 1)
+    """Give waiting trials an existing job, or a new one while fewer than the maximum run."""
+    max_jobs = sweep.max_parallel_jobs or max(1, _worker_slots(session, settings))
+    active = repository.list_active_job_ids(session, sweep.id)
+    pending = repository.list_pending_trials(
+        session, sweep.id, limit=MAX_ASSIGNED_PER_TRANSACTION + 1
+    )
     stopping = 0  # jobs that are being cancelled: they still take a slot
     for index, candidate in enumerate(pending):
         if len(active) + stopping >= max_jobs:
@@ -140,17 +130,16 @@ def _assign_jobs(
             # If all of them wait for jobs that are being cancelled, another look changes nothing.
             return _Assignment(in_progress=True, more=stopping < index)
         trial = repository.get_trial(session, sweep.id, candidate.number, candidate.rung)
-        existing = trials.find_existing_job(session, trial.cell_sha256, trial.draft)
+        existing = trials.find_existing_job(session, trial.trial_sha256, trial.job_columns)
         if isinstance(existing, trials.ExistingJob):
             trial.job_id, trial.reused = existing.job_id, True
             if not existing.finished:
                 active.add(existing.job_id)
         elif existing.wait:
             stopping += 1
-        elif job := _queue_job(session, sweep, trial, existing.resume_from):
-            trial.lost += candidate.is_retry
+        elif job := _queue_job(session, sweep, trial, existing.resume_from, notifier):
+            trial.lost_jobs += candidate.is_retry
             active.add(job.id)
-            queued.append((job.id, DeviceClass(job.lane)))
     session.flush()
     return _Assignment(in_progress=bool(active) or stopping > 0, more=False)
 
@@ -160,23 +149,23 @@ def _worker_slots(session: Session, settings: Settings) -> int:
 
 
 def _queue_job(
-    session: Session, sweep: Sweep, trial: Trial, resume_from: UUID | None
+    session: Session, sweep: Sweep, trial: Trial, resume_from: UUID | None, notifier: WorkerNotifier
 ) -> Job | None:
-    """Create the job of a trial, or record as its problem that its data set was deleted."""
+    """Create the job of a trial, or record as its problem that its dataset was deleted."""
     try:
-        data_sources.lock_uploads(session, trial.draft["dataset_ids"])
+        data_sources.lock_uploads(session, trial.job_columns["dataset_ids"])
     except LoraCoreError as error:
         trial.problem = str(error)
         return None
     job = Job(
-        **trial.draft,
+        **trial.job_columns,
         name=f"{(sweep.name or 'sweep')[:190]} {trial.number}",
-        labels={},
+        user_metadata={},
         priority=sweep.priority,
         sweep_id=sweep.id,
         continues=resume_from,
     )
-    jobs.insert(session, job, created_by=sweep.created_by)
+    jobs.enqueue(session, job, created_by=sweep.created_by, notifier=notifier)
     trial.job_id, trial.reused = job.id, False
     return job
 
@@ -206,7 +195,7 @@ def _add_next_trials(session: Session, sweep: Sweep, settings: Settings) -> bool
             row.settings,
             repository.objective_score(row.summary, sweep.objective),
         )
-        for row in repository.trial_summaries(session, sweep.id)
+        for row in repository.list_trial_summaries(session, sweep.id)
     ]
     proposed = strategies.next_trials(strategy, space, results)
     factory = _TrialFactory(sweep, strategy, JobResolver(session, settings))
@@ -216,7 +205,7 @@ def _add_next_trials(session: Session, sweep: Sweep, settings: Settings) -> bool
             session.add(factory.create(number, rung, previous.settings))
     for number, trial_settings in enumerate(proposed.new, start=len(results) + 1):
         session.add(factory.create(number, 0, trial_settings))
-    sweep.pinned = factory.inputs.to_json()
+    sweep.resolved_inputs = factory.inputs.to_json()
     session.flush()
     return bool(proposed)
 
@@ -225,7 +214,7 @@ class _TrialFactory:
     """Creates the trials that a strategy proposes, at any rung."""
 
     def __init__(self, sweep: Sweep, strategy: Strategy, resolver: JobResolver) -> None:
-        self.inputs = ResolvedInputs.from_json(sweep.pinned)
+        self.inputs = ResolvedInputs.from_json(sweep.resolved_inputs)
         self._sweep, self._strategy, self._resolver = sweep, strategy, resolver
         self._job = TrainSpec.model_validate(sweep.job)
 
@@ -254,8 +243,8 @@ def _trial_columns(
         "number": number,
         "rung": rung,
         "settings": dict(settings),
-        "draft": columns,
-        "cell_sha256": columns["cell_sha256"],
+        "job_columns": columns,
+        "trial_sha256": columns["trial_sha256"],
     }
 
 
@@ -268,7 +257,7 @@ def _failed_trial(
         number=number,
         rung=rung,
         settings=dict(settings),
-        draft=no_columns,
-        cell_sha256="",
+        job_columns=no_columns,
+        trial_sha256="",
         problem=problem,
     )

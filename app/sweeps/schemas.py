@@ -1,6 +1,6 @@
 """Request and response bodies of the sweep routes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -9,12 +9,10 @@ from pydantic_core import PydanticCustomError
 from app.http.fields import CleanText, Metadata, ResponseModel, Slug, Timestamp
 from app.jobs.schemas import QueuedResource
 from app.sweeps.search_space import MAX_TRIALS, Dimensions, SearchSpace
-from app.sweeps.states import SweepState
+from app.sweeps.states import Objective, SweepState
 from app.sweeps.strategies import GridSearch, Strategy
 from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.train import TrainSpec
-
-Objective = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss"]
 
 
 class SweepCreate(FrozenModel):
@@ -28,7 +26,7 @@ class SweepCreate(FrozenModel):
     )
     name: Annotated[str, CleanText(200)] | None = None
     metadata: Metadata = Field(default_factory=dict)
-    parallel: Int | None = Field(
+    max_parallel_jobs: Int | None = Field(
         default=None,
         ge=1,
         le=1000,
@@ -51,7 +49,7 @@ class SweepExtend(FrozenModel):
     """More trials for a sweep: values for its fields, or a higher number of drawn trials."""
 
     space: Dimensions | None = None
-    cells: Int | None = Field(
+    trials: Int | None = Field(
         default=None, ge=1, le=MAX_TRIALS, description="New total number of trials."
     )
 
@@ -60,7 +58,7 @@ class SweepPromote(FrozenModel):
     """The trial to register as a version of a model."""
 
     model: Slug
-    cell: Int | None = Field(default=None, ge=1, description="Trial number. Default: the winner.")
+    trial: Int | None = Field(default=None, ge=1, description="Trial number. Default: the winner.")
     alias: Slug | None = Field(
         default="production",
         description="Alias that is moved to the new version. Null: the version is only registered.",
@@ -70,15 +68,15 @@ class SweepPromote(FrozenModel):
 class RungPlan(ResponseModel):
     """A rung of the search: the budget of its trials, and how many run."""
 
-    share: float = Field(description="Budget: the share of all training steps, 0 to 1.")
-    cells: int = Field(description="Trials of this rung.")
+    budget: float = Field(description="Share of all training steps, 0 to 1.")
+    trials: int = Field(description="Trials of this rung.")
 
 
 class SweepPlan(ResponseModel):
     """What starting the sweep would do."""
 
-    cells: int = Field(description="Number of trials.")
-    known: int = Field(description="Trials whose results exist already and are reused.")
+    trials: int = Field(description="Number of trials.")
+    reused: int = Field(description="Trials whose results exist already and are reused.")
     rungs: list[RungPlan]
     workers: int = Field(description="Jobs that the current workers can run at a time.")
     estimated_seconds: int = Field(
@@ -131,14 +129,14 @@ class RankedTrialView(ResponseModel):
     test: SplitScoreView | None
 
 
-class WinnerView(ResponseModel):
+class SweepResultView(ResponseModel):
     """The winner on validation, and the trials within noise of it."""
 
     winner: RankedTrialView
     cheapest: RankedTrialView = Field(
         description="The trial with the fewest trainable parameters within noise of the winner."
     )
-    near: list[int] = Field(
+    within_noise: list[int] = Field(
         description="Numbers of the trials within noise of the winner, including the winner: "
         "exact McNemar test, p >= 0.05."
     )
@@ -159,10 +157,10 @@ class SweepListItem(QueuedResource):
     state: SweepState
     strategy: dict[str, Any]
     objective: str
-    parallel: int | None
+    max_parallel_jobs: int | None
     priority: int
-    cells: int
-    counts: TrialCounts
+    trial_count: int
+    trial_counts: TrialCounts
     created_at: Timestamp
     finished_at: Timestamp | None
 
@@ -172,7 +170,7 @@ class SweepView(SweepListItem):
 
     job: dict[str, Any]
     space: dict[str, Any]
-    verdict: WinnerView | None
+    result: SweepResultView | None
 
 
 class TrialView(ResponseModel):
@@ -181,10 +179,10 @@ class TrialView(ResponseModel):
     number: int
     settings: dict[str, Any]
     state: str
-    share: float = Field(description="Budget: the share of all training steps that was run.")
+    budget: float = Field(description="Share of all training steps that was run.")
     trainable_parameters: int
     seconds: float | None = Field(description="Total running time of its jobs.")
-    figures: dict[str, dict[str, float]] = Field(description="Metrics by split.")
+    metrics: dict[str, dict[str, float]] = Field(description="Metrics by split.")
     reused: bool = Field(description="The results existed before the sweep asked for them.")
     job_id: UUID | None
     error: str | None

@@ -1,4 +1,4 @@
-"""Search space of a sweep: which fields of a job vary, and over which values."""
+"""Search space of a sweep: which fields of a job vary, and over which values; presets."""
 
 import itertools
 import json
@@ -6,7 +6,7 @@ import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, StrictBool
 from pydantic_core import PydanticCustomError
@@ -15,8 +15,8 @@ from app.sweeps.errors import (
     LogRangeNotPositive,
     RangeNeedsCount,
     RangeReversed,
-    SearchSpaceTooLarge,
     SearchSpaceTooSmall,
+    TooManyTrialsInSweep,
     UnknownField,
 )
 from lora_core.specs.fields import Float, FrozenModel, Int
@@ -124,14 +124,14 @@ def grid_size(space: SearchSpace) -> int | None:
 def grid(space: SearchSpace) -> Iterator[TrialSettings]:
     """Iterate over all combinations; the last field varies fastest.
 
-    Raises `RangeNeedsCount` and `SearchSpaceTooLarge`.
+    Raises `RangeNeedsCount` and `TooManyTrialsInSweep`.
     """
     for field, values in space.dimensions.items():
         if _value_count(values) is None:
             raise RangeNeedsCount(field=field, at="space")
     size = grid_size(space) or 0
     if size > MAX_TRIALS:
-        raise SearchSpaceTooLarge(cells=size, limit=MAX_TRIALS, at="space")
+        raise TooManyTrialsInSweep(trials=size, limit=MAX_TRIALS, at="space")
     return _all_settings(space)
 
 
@@ -153,7 +153,7 @@ def sample(
             seen.add(canonical_json(settings))
             drawn.append(settings)
     if len(drawn) < count:
-        raise SearchSpaceTooSmall(there=len(seen), asked=len(exclude) + count, at="strategy.cells")
+        raise SearchSpaceTooSmall(there=len(seen), asked=len(exclude) + count, at="strategy.trials")
     return drawn
 
 
@@ -322,3 +322,38 @@ def _parse_list_item(text: str) -> Any:
 
 def _parse_number(text: str) -> int | float:
     return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+
+
+# -- Predefined sweeps, as request bodies of POST /v1/sweeps --------------------------------------
+
+
+PresetName = Literal["seed-grid"]
+
+# `03_gridsearch.py` of the "LoRA from scratch" lessons, 576 trials; the last field varies fastest.
+SEED_GRID: Mapping[str, Any] = {
+    "job": {
+        "preset": "seed",
+        "method": {"type": "lora"},
+        "data": {"source": "imdb"},
+        "result": {"train_metrics": True},  # results.txt includes the training accuracy
+    },
+    "space": {
+        "method.alpha": [1, 4, 8, 16, 32, 64],
+        "method.r": [1, 2, 4, 8, 16, 32],
+        # Query and value are always adapted; key, projection and mlp are on or off.
+        "method.targets": [
+            ["query", "value"],
+            ["query", "value", "mlp"],
+            ["query", "value", "projection"],
+            ["query", "value", "projection", "mlp"],
+            ["query", "key", "value"],
+            ["query", "key", "value", "mlp"],
+            ["query", "key", "value", "projection"],
+            ["query", "key", "value", "projection", "mlp"],
+        ],
+        "method.head": ["frozen", "lora"],
+    },
+    "strategy": {"type": "grid"},
+}
+
+PRESETS: Mapping[PresetName, Mapping[str, Any]] = {"seed-grid": SEED_GRID}

@@ -1,10 +1,8 @@
-"""Operations on sweeps: start, pause, stop, resume, retry, extend, delete."""
+"""Operations on sweeps: start, pause, stop, resume, retry, extend, delete, promote."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -16,30 +14,35 @@ from app.database.errors import OUTAGE_ERRORS
 from app.errors import ConcurrentUpdate
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentCall
+from app.jobs import data_sources
 from app.jobs import repository as jobs
 from app.jobs.resolve import JobResolver
-from app.queue.dispatch import JobQueue
-from app.queue.states import JobKind
+from app.jobs.schemas import JobView
+from app.jobs.service import enqueue_with_response
+from app.jobs.views import job_view
+from app.queue.dispatch import WorkerNotifier
+from app.queue.states import JobKind, JobState
 from app.queue.tables import Job
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store
-from app.sweeps import planning, progress, repository, scheduler
-from app.sweeps.errors import IllegalSweepTransition, SweepNotFinished, TrialQuotaExceeded
+from app.sweeps import planning, repository, results, scheduler
+from app.sweeps.errors import (
+    InvalidSweepTransition,
+    NothingToPromote,
+    SweepNotFinished,
+    TrialNotFound,
+    TrialQuotaExceeded,
+)
 from app.sweeps.planning import CandidatePlan, SweepVersion
 from app.sweeps.repository import TrialStatus
-from app.sweeps.schemas import (
-    SweepCreate,
-    SweepExtend,
-    SweepListItem,
-    SweepView,
-    TrialCounts,
-    WinnerView,
-)
+from app.sweeps.schemas import SweepCreate, SweepExtend, SweepPromote, SweepView
 from app.sweeps.search_space import SearchSpace
+from app.sweeps.snapshot import select_winner
 from app.sweeps.states import SweepState, TrialState
-from app.sweeps.tables import Sweep
+from app.sweeps.tables import Sweep, Trial
 from app.sweeps.trials import FindBase, ResolvedInputs
+from app.sweeps.views import sweep_view
 from lora_core.specs.train import TrainSpec
 
 JOBS_PER_DELETE = 20  # jobs that one transaction deletes
@@ -47,13 +50,13 @@ JOBS_PER_DELETE = 20  # jobs that one transaction deletes
 log = structlog.get_logger(__name__)
 
 
-def start(
+def create_sweep(
     database: Database,
     *,
     body: SweepCreate,
     plan: CandidatePlan,
     settings: Settings,
-    queue: JobQueue,
+    notifier: WorkerNotifier,
     call: IdempotentCall,
 ) -> SweepView:
     """Store a sweep with its first trials, create their first jobs and notify the workers.
@@ -71,84 +74,81 @@ def start(
         id=new_id(),
         created_by=call.caller_id,
         name=body.name,
-        labels=body.metadata,
+        user_metadata=body.metadata,
         job=body.job.model_dump(mode="json", exclude_unset=True),
         space=plan.space.to_pairs(),
         strategy=plan.strategy.model_dump(mode="json"),
-        pinned=plan.inputs.to_json(),
+        resolved_inputs=plan.inputs.to_json(),
         objective=body.objective,
-        parallel=body.parallel,
+        max_parallel_jobs=body.max_parallel_jobs,
         priority=body.priority,
         ready=False,
     )
     try:
         with database.write() as session:
             session.add(sweep)
-            session.commit()
         first_trials = resolved[: plan.trial_count]
         for rows in scheduler.trial_row_batches(sweep.id, first_trials, first_number=1):
             with database.write() as session:
-                repository.insert_trials(session, rows)
-                session.commit()
+                repository.add_trials(session, rows)
         with database.write() as session:
             idempotency.reserve(session, call)
             acquire_transaction_lock(session, f"trials of {call.caller_id}")
             _check_trial_quota(session, call.caller_id, plan, settings)
-            sweep = repository.mark_ready(session, sweep.id)
-            queued, more = scheduler.advance(session, sweep.id, settings=settings)
-            view = sweep_view(session, sweep, winner=None)
+            sweep = repository.publish_sweep(session, sweep.id)
+            more = scheduler.advance(session, sweep.id, settings=settings, notifier=notifier)
+            view = sweep_view(session, sweep, result=None)
             idempotency.save_response(session, call, status=202, body=view, location=view.location)
-            session.commit()
     except Exception:
         with suppress(*OUTAGE_ERRORS), database.write() as session:
             repository.delete_unready(session, sweep.id)
-            session.commit()
         raise
-    _notify_workers(queue, queued)
     while more:
         with database.write() as session:
-            queued, more = scheduler.advance(session, sweep.id, settings=settings)
-            session.commit()
-        _notify_workers(queue, queued)
-    log.info("sweep started", sweep_id=str(sweep.id), cells=view.cells)
+            more = scheduler.advance(session, sweep.id, settings=settings, notifier=notifier)
+    log.info("sweep started", sweep_id=str(sweep.id), trials=view.trial_count)
     return view
 
 
-def pause(session: Session, *, sweep_id: UUID) -> Sweep:
+def pause_sweep(session: Session, *, sweep_id: UUID) -> Sweep:
     """Create no more jobs; running jobs continue.
 
-    Raises `SweepNotFound`, `IllegalSweepTransition`.
+    Raises `SweepNotFound`, `InvalidSweepTransition`.
     """
     return _stop_scheduling(
         session, sweep_id, SweepState.PAUSED, {TrialState.QUEUED}, not_from=SweepState.STOPPED
     )
 
 
-def stop(session: Session, *, sweep_id: UUID) -> Sweep:
+def stop_sweep(session: Session, *, sweep_id: UUID) -> Sweep:
     """Create no more jobs and cancel the running ones, which keep their checkpoints.
 
-    Raises `SweepNotFound`, `IllegalSweepTransition`.
+    Raises `SweepNotFound`, `InvalidSweepTransition`.
     """
     withdrawn = {TrialState.QUEUED, TrialState.RUNNING}
     return _stop_scheduling(session, sweep_id, SweepState.STOPPED, withdrawn)
 
 
-def resume(session: Session, *, sweep_id: UUID, settings: Settings, queue: JobQueue) -> Sweep:
-    """Continue after a pause or a stop. Raises `SweepNotFound`, `IllegalSweepTransition`."""
+def resume_sweep(
+    session: Session, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
+) -> Sweep:
+    """Continue after a pause or a stop. Raises `SweepNotFound`, `InvalidSweepTransition`."""
     sweep = _lock_sweep(session, sweep_id)
     if sweep.state == SweepState.FINISHED:
         hint = "retry it to run failed trials again, or extend it to add trials"
-        raise IllegalSweepTransition(
+        raise InvalidSweepTransition(
             sweep_id=sweep_id, state=sweep.state, wanted="resumed", hint=hint
         )
-    return _continue_running(session, sweep, settings, queue)
+    return _continue_running(session, sweep, settings, notifier)
 
 
-def retry(session: Session, *, sweep_id: UUID, settings: Settings, queue: JobQueue) -> Sweep:
+def retry_sweep(
+    session: Session, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
+) -> Sweep:
     """Run only the failed and cancelled trials again. Raises `SweepNotFound`."""
     sweep = _lock_sweep(session, sweep_id)
     repository.reset_trials(session, sweep_id, (TrialState.FAILED, TrialState.CANCELLED))
-    return _continue_running(session, sweep, settings, queue)
+    return _continue_running(session, sweep, settings, notifier)
 
 
 def plan_extension(
@@ -159,13 +159,13 @@ def plan_extension(
     Raises `SweepNotFound`, and what `planning.plan_extension` raises.
     """
     with database.read() as session:
-        sweep = repository.get(session, sweep_id)
-        existing = repository.trial_settings(session, sweep_id)
+        sweep = repository.get_sweep(session, sweep_id)
+        existing = repository.list_trial_settings(session, sweep_id)
     plan = planning.plan_extension(
         TrainSpec.model_validate(sweep.job),
         space=SearchSpace.from_pairs(sweep.space),
         strategy=scheduler.STRATEGY_ADAPTER.validate_python(sweep.strategy),
-        inputs=ResolvedInputs.from_json(sweep.pinned),
+        inputs=ResolvedInputs.from_json(sweep.resolved_inputs),
         existing=existing,
         body=body,
         find_base=find_base,
@@ -173,8 +173,13 @@ def plan_extension(
     return replace(plan, extends=SweepVersion(sweep.space, sweep.strategy, len(existing)))
 
 
-def extend(
-    database: Database, *, sweep_id: UUID, plan: CandidatePlan, settings: Settings, queue: JobQueue
+def extend_sweep(
+    database: Database,
+    *,
+    sweep_id: UUID,
+    plan: CandidatePlan,
+    settings: Settings,
+    notifier: WorkerNotifier,
 ) -> Sweep:
     """Store the trials of `plan_extension` in small transactions, and run them.
 
@@ -203,18 +208,17 @@ def extend(
     for rows in scheduler.trial_row_batches(sweep_id, added, first_number=stored + 1):
         with database.write() as session:
             lock_unchanged(session)
-            repository.insert_trials(session, rows)
-            session.commit()
+            repository.add_trials(session, rows)
         stored += len(rows)
     with database.write() as session:
         sweep = lock_unchanged(session)
         sweep.space = plan.space.to_pairs()
         sweep.strategy = plan.strategy.model_dump(mode="json")
-        sweep.pinned = plan.inputs.to_json()
-        return _continue_running(session, sweep, settings, queue)
+        sweep.resolved_inputs = plan.inputs.to_json()
+        return _continue_running(session, sweep, settings, notifier)
 
 
-def delete(database: Database, *, sweep_id: UUID, store: Store) -> None:
+def delete_sweep(database: Database, *, sweep_id: UUID, store: Store) -> None:
     """Delete a sweep and the jobs that it created, except those that other sweeps use.
 
     Jobs are deleted first, a few per transaction. If the process dies, the same call continues.
@@ -224,7 +228,6 @@ def delete(database: Database, *, sweep_id: UUID, store: Store) -> None:
     with database.write() as session:
         _require_ended(session, sweep_id)
         job_ids = repository.release_shared_jobs(session, sweep_id)
-        session.commit()
     for first in range(0, len(job_ids), JOBS_PER_DELETE):
         with database.write() as session:
             _require_ended(session, sweep_id)
@@ -236,38 +239,6 @@ def delete(database: Database, *, sweep_id: UUID, store: Store) -> None:
     with database.write() as session:
         _require_ended(session, sweep_id)
         repository.delete_sweep(session, sweep_id)
-        session.commit()
-
-
-def sweep_view(session: Session, sweep: Sweep, *, winner: WinnerView | None) -> SweepView:
-    """Return the response body of one sweep."""
-    counts = progress.state_counts(session, [sweep.id])[sweep.id]
-    return SweepView(
-        **_list_fields(sweep, counts), job=sweep.job, space=dict(sweep.space), verdict=winner
-    )
-
-
-def list_items(session: Session, sweeps: Sequence[Sweep]) -> list[SweepListItem]:
-    """Return the list items of these sweeps."""
-    counts = progress.state_counts(session, [sweep.id for sweep in sweeps])
-    return [SweepListItem(**_list_fields(sweep, counts[sweep.id])) for sweep in sweeps]
-
-
-def _list_fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
-    return {
-        "id": sweep.id,
-        "name": sweep.name,
-        "metadata": sweep.labels,
-        "state": SweepState(sweep.state),
-        "strategy": sweep.strategy,
-        "objective": sweep.objective,
-        "parallel": sweep.parallel,
-        "priority": sweep.priority,
-        "cells": sum(counts.values()),
-        "counts": TrialCounts(**counts),
-        "created_at": sweep.created_at,
-        "finished_at": sweep.finished_at,
-    }
 
 
 def _stop_scheduling(
@@ -282,14 +253,13 @@ def _stop_scheduling(
     sweep = _lock_sweep(session, sweep_id)
     if sweep.state in (SweepState.FINISHED, not_from):
         hint = "it creates no more jobs"
-        raise IllegalSweepTransition(
+        raise InvalidSweepTransition(
             sweep_id=sweep_id, state=sweep.state, wanted=state.value, hint=hint
         )
     sweep.state = state
-    for status in repository.trial_statuses(session, sweep_id):
+    for status in repository.list_trial_statuses(session, sweep_id):
         if status.state in withdrawn:
             _return_to_waiting(session, sweep_id, status)
-    session.commit()
     return sweep
 
 
@@ -306,12 +276,12 @@ def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) ->
     trial.job_id, trial.reused = None, False
 
 
-def _continue_running(session: Session, sweep: Sweep, settings: Settings, queue: JobQueue) -> Sweep:
+def _continue_running(
+    session: Session, sweep: Sweep, settings: Settings, notifier: WorkerNotifier
+) -> Sweep:
     sweep.state, sweep.finished_at = SweepState.RUNNING, None
     session.flush()
-    queued, _ = scheduler.advance(session, sweep.id, settings=settings)
-    session.commit()
-    _notify_workers(queue, queued)
+    scheduler.advance(session, sweep.id, settings=settings, notifier=notifier)
     return sweep
 
 
@@ -319,8 +289,8 @@ def _check_trial_quota(
     session: Session, caller_id: UUID, plan: CandidatePlan, settings: Settings
 ) -> None:
     existing, added = repository.count_open_trials(session, caller_id), plan.trial_count
-    if existing + added > settings.key_trials:
-        raise TrialQuotaExceeded(there=existing, added=added, limit=settings.key_trials)
+    if existing + added > settings.max_trials_per_key:
+        raise TrialQuotaExceeded(there=existing, added=added, limit=settings.max_trials_per_key)
 
 
 def _require_ended(session: Session, sweep_id: UUID) -> None:
@@ -334,11 +304,68 @@ def _require_ended(session: Session, sweep_id: UUID) -> None:
 def _lock_sweep(session: Session, sweep_id: UUID) -> Sweep:
     """Load the sweep while holding the scheduler lock, until the end of the transaction."""
     acquire_transaction_lock(session, scheduler.ADVANCE_LOCK)
-    sweep = repository.get(session, sweep_id)
+    sweep = repository.get_sweep(session, sweep_id)
     session.refresh(sweep)
     return sweep
 
 
-def _notify_workers(queue: JobQueue, queued: scheduler.QueuedJobs) -> None:
-    for job_id, device_class in queued:
-        queue.send(job_id, device_class=device_class)
+# -- Promotion of a trial: trials keep metrics only, so a job makes the model ---------------------
+
+
+def promote_trial(
+    session: Session,
+    *,
+    sweep_id: UUID,
+    body: SweepPromote,
+    settings: Settings,
+    notifier: WorkerNotifier,
+    call: IdempotentCall,
+) -> JobView:
+    """Queue the job that makes the model of a trial and registers it.
+
+    The job resumes from the last checkpoint of the trial, so it only evaluates and saves the model.
+    If the checkpoint is gone, the job trains again.
+
+    Raises `SweepNotFound`, `TrialNotFound`, `NothingToPromote`, `DataNotFound`, and what
+    `idempotency.reserve` and `enqueue_with_response` raise.
+    """
+    idempotency.reserve(session, call)
+    sweep = repository.get_sweep(session, sweep_id)
+    number = body.trial or _winner_number(session, sweep)
+    trial, last_job = _find_trial(session, sweep, number)
+    data_sources.lock_uploads(session, trial.job_columns["dataset_ids"])
+    columns = dict(trial.job_columns)
+    columns["spec"] = {**columns["spec"], "trial": None}
+    columns["spec"]["result"] = {**columns["spec"]["result"], "model": True}
+    job = Job(
+        **columns,
+        name=f"{(sweep.name or 'sweep')[:180]} {number}: model",
+        user_metadata={},
+        priority=sweep.priority,
+        register_as=body.model,
+        promote_to=body.alias,
+        continues=last_job.id if last_job is not None else None,
+    )
+    return enqueue_with_response(
+        session, job, view_of=job_view, settings=settings, notifier=notifier, call=call
+    )
+
+
+def _winner_number(session: Session, sweep: Sweep) -> int:
+    selection = select_winner(results.read_snapshot(session, sweep))
+    if selection is None:
+        raise NothingToPromote(sweep_id=sweep.id)
+    return selection.winner
+
+
+def _find_trial(session: Session, sweep: Sweep, number: int) -> tuple[Trial, Job | None]:
+    """Return the trial at its last rung, and its last job that succeeded."""
+    rungs = [
+        row
+        for row in repository.list_trials_with_jobs(session, sweep.id)
+        if row[0].number == number
+    ]
+    if not rungs or rungs[-1][0].problem is not None:
+        raise TrialNotFound(sweep_id=sweep.id, number=number)
+    succeeded = [job for _, job in rungs if job and job.state == JobState.SUCCEEDED]
+    return rungs[-1][0], succeeded[-1] if succeeded else None

@@ -1,12 +1,22 @@
-"""State of a sweep at one moment. Winner, exports and report read nothing else."""
+"""State of a sweep at one moment, and its winner. Exports and report read nothing else."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
-from app.jobs.results.comparison import SplitCorrectness
+from app.jobs.results.comparison import (
+    SIGNIFICANCE_LEVEL,
+    PairedComparison,
+    SplitCorrectness,
+    accuracy,
+    accuracy_interval,
+    compare_paired,
+    discordant_counts,
+    mcnemar_p_values,
+    same_texts,
+)
 
 SPLITS = ("train", "validation", "test")
 METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
@@ -31,7 +41,7 @@ class TrialSnapshot:
     job_id: str | None = None
 
     @property
-    def is_complete(self) -> bool:
+    def succeeded_at_full_budget(self) -> bool:
         """Whether the trial ran with its full budget. Only such trials are compared."""
         return self.state == "succeeded" and self.budget == 1.0
 
@@ -61,7 +71,7 @@ class SweepSnapshot:
         scored = [
             (score, trial)
             for trial in self.trials
-            if trial.is_complete and (score := self.score(trial)) is not None
+            if trial.succeeded_at_full_budget and (score := self.score(trial)) is not None
         ]
         sign = 1 if self.objective == "loss" else -1
         scored.sort(key=lambda each: (sign * each[0], each[1].trainable_parameters, each[1].number))
@@ -70,3 +80,113 @@ class SweepSnapshot:
     def score(self, trial: TrialSnapshot) -> float | None:
         """Return the objective of a trial, or None if it is unknown."""
         return trial.metric("validation", self.objective)
+
+
+# -- The winner, and the cheapest trial within noise of it ----------------------------------------
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """Results of a trial on one split."""
+
+    accuracy: float
+    low: float  # bounds of the 95 % confidence interval of the accuracy
+    high: float
+    texts: int
+    objective: float | None  # the objective of the sweep on this split; None: unknown
+
+
+@dataclass(frozen=True)
+class WinnerAndCheapest:
+    """The winner on validation, the trials within noise of it, and the cheapest of them.
+
+    Selection by validation results is optimistic, so the test split gives the final comparison.
+    """
+
+    winner: int  # trial number
+    cheapest: int  # trial number, possibly that of the winner
+    within_noise: tuple[int, ...]  # trial numbers in ascending order, the winner among them
+    compared: int  # trials evaluated on the winner's validation texts, the winner among them
+    winner_validation: SplitScore | None  # None: the correctness of each text is unknown
+    cheapest_validation: SplitScore | None
+    winner_test: SplitScore | None
+    cheapest_test: SplitScore | None
+    validation: PairedComparison | None  # winner minus cheapest; None if they are the same trial
+    test: PairedComparison | None
+
+
+@lru_cache(maxsize=8)
+def select_winner(snapshot: SweepSnapshot) -> WinnerAndCheapest | None:
+    """Select among the complete trials; return None if no objective is known.
+
+    The winner has the best objective; ties go to the fewest trainable parameters, then to the
+    lowest number. A trial is within noise of the winner if the exact McNemar test of their
+    accuracies on the same validation texts gives p >= 0.05. The cheapest of these has the fewest
+    trainable parameters; ties go to the better objective, then to the lowest number.
+    """
+    ranked = snapshot.ranked
+    if not ranked:
+        return None
+    winner = ranked[0]
+    comparable = [
+        trial
+        for trial in ranked
+        if trial is winner or _common_correctness(winner, trial, "validation")
+    ]
+    within_noise = _within_noise(winner, comparable)
+    # The list keeps the order of the ranking, and `min` returns the first of equals.
+    cheapest = min(within_noise, key=lambda trial: trial.trainable_parameters)
+    return WinnerAndCheapest(
+        winner=winner.number,
+        cheapest=cheapest.number,
+        within_noise=tuple(sorted(trial.number for trial in within_noise)),
+        compared=len(comparable),
+        winner_validation=_split_score(snapshot, winner, "validation"),
+        cheapest_validation=_split_score(snapshot, cheapest, "validation"),
+        winner_test=_split_score(snapshot, winner, "test"),
+        cheapest_test=_split_score(snapshot, cheapest, "test"),
+        validation=_compare_trials(winner, cheapest, "validation"),
+        test=_compare_trials(winner, cheapest, "test"),
+    )
+
+
+def _within_noise(winner: TrialSnapshot, comparable: list[TrialSnapshot]) -> list[TrialSnapshot]:
+    others = [trial for trial in comparable if trial is not winner]
+    if not others:
+        return [winner]
+    counts = discordant_counts(
+        winner.correctness["validation"], [trial.correctness["validation"] for trial in others]
+    )
+    insignificant = mcnemar_p_values(*counts) >= SIGNIFICANCE_LEVEL
+    return [winner, *(trial for trial, keep in zip(others, insignificant, strict=True) if keep)]
+
+
+def _common_correctness(
+    a: TrialSnapshot, b: TrialSnapshot, split: str
+) -> tuple[SplitCorrectness, SplitCorrectness] | None:
+    """Return the correctness of both trials on a split, or None unless the texts are the same."""
+    if split not in a.correctness or split not in b.correctness:
+        return None
+    of_a, of_b = a.correctness[split], b.correctness[split]
+    return (of_a, of_b) if same_texts(of_a, of_b) else None
+
+
+def _compare_trials(
+    winner: TrialSnapshot, cheapest: TrialSnapshot, split: str
+) -> PairedComparison | None:
+    pair = None if cheapest is winner else _common_correctness(winner, cheapest, split)
+    return compare_paired(*pair) if pair else None
+
+
+def _split_score(snapshot: SweepSnapshot, trial: TrialSnapshot, split: str) -> SplitScore | None:
+    correctness = trial.correctness.get(split)
+    if correctness is None or correctness.count == 0:
+        return None
+    low, high = accuracy_interval(correctness)
+    return SplitScore(
+        accuracy=accuracy(correctness),
+        low=low,
+        high=high,
+        texts=correctness.count,
+        objective=trial.metric(split, snapshot.objective),
+    )

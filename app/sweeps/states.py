@@ -1,4 +1,4 @@
-"""States of sweeps and of their trials.
+"""The objective of a sweep, and the states of sweeps and of their trials.
 
     running ──► paused | stopped ──► running ──► finished
                                        ▲             │
@@ -8,6 +8,9 @@ The job of a trial goes through the same states as any other job (`app.queue.sta
 """
 
 from enum import StrEnum
+from typing import Literal
+
+Objective = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss"]
 
 
 class SweepState(StrEnum):

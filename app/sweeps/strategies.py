@@ -30,30 +30,30 @@ class RandomSearch(FrozenModel):
     """Trials drawn at random, all different (Bergstra & Bengio 2012)."""
 
     type: Literal["random"] = "random"
-    cells: TrialCount
+    trials: TrialCount
     seed: Seed = 0
 
 
 class SuccessiveHalving(FrozenModel):
     """Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943), synchronous by rung.
 
-    All trials run `first_share` of their steps. The best of them, one in `eta`, continue from
+    All trials run `min_budget` of their steps. The best of them, one in `eta`, continue from
     their checkpoints with `eta` times that budget, and so on. The learning rate schedule is always
     that of a full run, so the trials of a rung are compared at the same point of their schedule.
     """
 
     type: Literal["halving"] = "halving"
     eta: Int = Field(default=3, ge=2, le=16)
-    first_share: Float = Field(
+    min_budget: Float = Field(
         default=1 / 9, ge=1e-4, lt=1, description="Share of all steps that the first rung runs."
     )
-    keep: Int = Field(
+    min_full_runs: Int = Field(
         default=3, ge=1, le=100, description="Minimum number of trials that run to the end."
     )
     validation_texts: Int | None = Field(
         default=None, ge=1, description="Validation texts used before the last rung. Null: all."
     )
-    cells: TrialCount | None = Field(
+    trials: TrialCount | None = Field(
         default=None, description="Number of trials drawn at random. Null: the whole grid."
     )
     seed: Seed = 0
@@ -61,8 +61,8 @@ class SuccessiveHalving(FrozenModel):
     @property
     def budgets(self) -> tuple[float, ...]:
         """Share of all training steps that a trial has run after each rung; the last one is 1."""
-        rungs = math.ceil(math.log(1 / self.first_share, self.eta) - 1e-9)
-        return (*(self.first_share * self.eta**rung for rung in range(rungs)), 1.0)
+        rungs = math.ceil(math.log(1 / self.min_budget, self.eta) - 1e-9)
+        return (*(self.min_budget * self.eta**rung for rung in range(rungs)), 1.0)
 
 
 class TpeSearch(FrozenModel):
@@ -72,7 +72,7 @@ class TpeSearch(FrozenModel):
     """
 
     type: Literal["tpe"] = "tpe"
-    cells: TrialCount
+    trials: TrialCount
     batch: Int = Field(default=4, ge=1, le=100)
     seed: Seed = 0
 
@@ -112,8 +112,8 @@ def initial_trials(strategy: Strategy, space: SearchSpace) -> list[TrialSettings
     """Return the first trials. Raises what `grid` and `sample` raise."""
     match strategy:
         case (
-            RandomSearch(cells=int(count), seed=seed)
-            | SuccessiveHalving(cells=int(count), seed=seed)
+            RandomSearch(trials=int(count), seed=seed)
+            | SuccessiveHalving(trials=int(count), seed=seed)
         ):
             return sample(space, count, seed=seed)
         case TpeSearch():
@@ -143,8 +143,23 @@ def trials_per_rung(strategy: Strategy, count: int) -> list[int]:
     return counts
 
 
+def completed_fraction(strategy: Strategy, trials: int, finished: Mapping[int, int]) -> float:
+    """Return the fraction of all training steps that is done, 0 to 1.
+
+    `finished` gives the number of ended trials by rung; running trials count as not started.
+    """
+    done = total = begin = 0.0
+    planned = trials_per_rung(strategy, trials)
+    budgets = rung_budgets(strategy)
+    for rung, (end, count) in enumerate(zip(budgets, planned, strict=True)):
+        done += (end - begin) * min(finished.get(rung, 0), count)
+        total += (end - begin) * count
+        begin = end
+    return done / total if total else 0.0
+
+
 def _promotion_count(strategy: SuccessiveHalving, count: int) -> int:
-    return min(count, max(strategy.keep, math.ceil(count / strategy.eta)))
+    return min(count, max(strategy.min_full_runs, math.ceil(count / strategy.eta)))
 
 
 def _promotions(
@@ -172,7 +187,7 @@ def _tpe_suggestions(
     strategy: TpeSearch, space: SearchSpace, results: Sequence[TrialResult]
 ) -> list[TrialSettings]:
     """Return the next batch. A repeated suggestion costs nothing: its result is reused."""
-    count = min(strategy.batch, strategy.cells - len(results))
+    count = min(strategy.batch, strategy.trials - len(results))
     if count <= 0:
         return []
     import optuna  # takes a third of a second

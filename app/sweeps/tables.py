@@ -6,8 +6,7 @@ from uuid import UUID
 from sqlalchemy import JSON, Double, ForeignKey, Index, String, Text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.base import Base, JsonObject, enum_check, new_id
-from app.database.clock import now
+from app.database.base import Base, JsonObject, enum_check, new_id, now
 from app.sweeps.states import SweepState
 
 
@@ -19,13 +18,13 @@ class Sweep(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))
     name: Mapped[str | None] = mapped_column(String(200))
-    labels: Mapped[JsonObject] = mapped_column("metadata")  # the caller's own key-value pairs
+    user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     job: Mapped[JsonObject]  # the description that the trials share, as the caller sent it
     space: Mapped[list[Any]] = mapped_column(JSON)  # [field, values or range], in order
     strategy: Mapped[JsonObject]
-    pinned: Mapped[JsonObject]  # bases and data sources as resolved at the start of the sweep
+    resolved_inputs: Mapped[JsonObject]  # bases and data sources, resolved when the sweep started
     objective: Mapped[str] = mapped_column(String(32))
-    parallel: Mapped[int | None]  # jobs at a time; None: one per device of the workers
+    max_parallel_jobs: Mapped[int | None]  # jobs at a time; None: one per device of the workers
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(16), default=SweepState.RUNNING)
     # False while its first trials are being stored. Until then the sweep is hidden, and garbage
@@ -43,7 +42,7 @@ class Sweep(Base):
 class Trial(Base):
     """One configuration at one rung. Its job may have been created by another sweep."""
 
-    __tablename__ = "sweep_cells"
+    __tablename__ = "trials"
 
     sweep_id: Mapped[UUID] = mapped_column(
         ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True
@@ -51,11 +50,11 @@ class Trial(Base):
     number: Mapped[int] = mapped_column(primary_key=True)  # from 1
     rung: Mapped[int] = mapped_column(primary_key=True)  # from 0
     settings: Mapped[JsonObject]
-    draft: Mapped[JsonObject]  # column values of its job
-    cell_sha256: Mapped[str] = mapped_column(String(64))
+    job_columns: Mapped[JsonObject]  # column values of its job
+    trial_sha256: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     reused: Mapped[bool] = mapped_column(default=False)  # the job existed before the trial
-    lost: Mapped[int] = mapped_column(default=0)  # jobs that failed because their worker was lost
+    lost_jobs: Mapped[int] = mapped_column(default=0)  # whose worker was lost
     problem: Mapped[str | None] = mapped_column(Text)  # why no job can be created
 
-    __table_args__ = (Index("ix_sweep_cells_job_id", "job_id"),)
+    __table_args__ = (Index("ix_trials_job_id", "job_id"),)

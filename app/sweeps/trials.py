@@ -26,13 +26,13 @@ from app.sweeps.search_space import (
 from app.sweeps.strategies import Strategy, SuccessiveHalving, rung_budgets
 from lora_core.errors import LoraCoreError
 from lora_core.specs.data import DataSpec
+from lora_core.specs.problems import field_problems, first_problem
 from lora_core.specs.train import TrainSpec, TrialSpec
-from lora_core.specs.validation import field_problems, first_problem
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 
-# Reuse of results. Jobs of the same trial have the same `cell_sha256`, whichever sweep or caller
+# Reuse of results. Jobs of the same trial have the same `trial_sha256`, whichever sweep or caller
 # created them.
 
 
@@ -65,7 +65,7 @@ def find_existing_job(
     queued for a device class that suits the trial, and must have no time limit.
     """
     spec = job_columns["spec"]
-    device_classes = (job_columns["lane"], DeviceClass.ANY)
+    device_classes = (job_columns["device_class"], DeviceClass.ANY)
     jobs = _jobs_of_trial(session, trial_sha256)
     matching = [job for job in jobs if _has_wanted_metrics(job, spec)]
     succeeded = [job for job in matching if job.state == JobState.SUCCEEDED]
@@ -76,7 +76,7 @@ def find_existing_job(
         for job in matching
         if job.time_limit_seconds is None
         if job.state == JobState.RUNNING
-        or (job.state == JobState.QUEUED and job.lane in device_classes)
+        or (job.state == JobState.QUEUED and job.device_class in device_classes)
     ]
     for job in unfinished:
         if job.cancel_requested_at is None:
@@ -97,7 +97,7 @@ def _jobs_of_trial(session: Session, trial_sha256: str) -> Sequence[Job]:
 
     Only training jobs have this hash.
     """
-    statement = select(Job).where(Job.cell_sha256 == trial_sha256).order_by(Job.id)
+    statement = select(Job).where(Job.trial_sha256 == trial_sha256).order_by(Job.id)
     return session.scalars(statement).all()
 
 
@@ -105,8 +105,8 @@ def _has_wanted_metrics(job: Job, spec: JsonObject) -> bool:
     """Return whether a job has the same budget and all metrics that the description asks for."""
     if _trial_spec(job.spec) != _trial_spec(spec):
         return False
-    wanted, measured = spec["result"]["train_figures"], job.spec.get("result", {})
-    return bool(not wanted or measured.get("train_figures"))
+    wanted, measured = spec["result"]["train_metrics"], job.spec.get("result", {})
+    return bool(not wanted or measured.get("train_metrics"))
 
 
 def _furthest_checkpoint_job(
@@ -138,7 +138,7 @@ def _trial_spec(spec: JsonObject) -> JsonObject | None:
 def _budget(spec: JsonObject) -> float:
     """Return the share of all training steps that the job runs, 0 to 1."""
     trial = _trial_spec(spec)
-    return 1.0 if trial is None else float(trial["share"])
+    return 1.0 if trial is None else float(trial["budget"])
 
 
 # Job descriptions of trials. Invalid ones are collected first and reported together.
@@ -246,7 +246,7 @@ def spec_at_rung(spec: TrainSpec, strategy: Strategy, rung: int) -> TrainSpec:
     """Return the description of the same run with the budget of a rung."""
     budget = rung_budgets(strategy)[rung]
     texts = strategy.validation_texts if isinstance(strategy, SuccessiveHalving) else None
-    trial = None if budget == 1.0 else TrialSpec(share=budget, validation_texts=texts)
+    trial = None if budget == 1.0 else TrialSpec(budget=budget, validation_texts=texts)
     # `model_copy` keeps the record of which fields were set and which are defaults.
     return spec.model_copy(update={"trial": trial})
 
@@ -272,7 +272,7 @@ def raise_invalid_trials(trials: Sequence[TrialSettings], outcomes: Sequence[obj
         count=len(invalid),
         total=len(trials),
         at="space",
-        cells=[
+        trials=[
             {
                 "number": number,
                 "settings": format_settings(settings),

@@ -1,7 +1,11 @@
-"""Options of form fields: data sources, base models and models to query."""
+"""Options of form fields: values of settings, data sources, base models and models to query."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import EnumType
+from typing import Any, Literal, get_args, get_origin
 
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.datasets import repository as datasets
@@ -23,9 +27,22 @@ class ModelOption:
     artifact_id: str
 
 
+def field_values(model: type[BaseModel], name: str) -> list[str]:
+    """List the values of a field that is an enum or a literal, without `auto`, the default."""
+    return [each for each in _values(model.model_fields[name].annotation) if each != "auto"]
+
+
+def _values(annotation: Any) -> Iterator[str]:
+    if isinstance(annotation, EnumType) or get_origin(annotation) is Literal:
+        yield from annotation if isinstance(annotation, EnumType) else get_args(annotation)
+    else:
+        for member in get_args(annotation):
+            yield from _values(member)
+
+
 def data_sources(session: Session, settings: Settings) -> list[str]:
-    """List sample data sets, uploads and configured Hugging Face data sets."""
-    uploads = datasets.page(session, after=None, limit=MAX_OPTIONS)
+    """List sample datasets, uploads and configured Hugging Face datasets."""
+    uploads = datasets.list_datasets(session, after=None, limit=MAX_OPTIONS)
     return [
         *reviews.SAMPLES,
         *dict.fromkeys(upload.name for upload in uploads),  # one entry for all versions of a name
@@ -56,7 +73,7 @@ def _options_of(session: Session, name: str) -> list[ModelOption]:
     def option(ref: str, description: str, number: int) -> ModelOption:
         return ModelOption(ref, description, str(versions[number].artifact_id))
 
-    aliases = registry.alias_numbers(session, row.id)
+    aliases = registry.get_aliases(session, row.id)
     return [
         *(
             option(name, f"{PRODUCTION}, now version {number}", number)

@@ -14,11 +14,11 @@ from app.http.dependencies import DatabaseDep
 from app.jobs import repository
 from app.jobs.repository import JobFilter
 from app.jobs.results import comparison
-from app.jobs.results.comparison import SIGNIFICANCE_LEVEL, ComparedJob, SplitResultView
+from app.jobs.results.comparison import SIGNIFICANCE_LEVEL
 from app.jobs.results.misclassified import EvaluatedSplit
 from app.jobs.routes import MAX_COMPARED, JobId
-from app.jobs.schemas import JobView
-from app.web import display_names
+from app.jobs.schemas import ComparedJob, JobView, SplitResultView
+from app.web import formats
 from app.web.page import render
 
 MAX_ADDABLE_JOBS = 50  # newest jobs offered for comparison
@@ -39,7 +39,7 @@ class JobComparisonRow:
 
     @property
     def method(self) -> str:
-        return display_names.method(self.job.spec)
+        return formats.method_name(self.job.spec)
 
     @property
     def difference(self) -> str | None:
@@ -58,7 +58,7 @@ def compare_page(
     """Compare jobs on the split `part`. Without jobs, offer a choice."""
     with database.read() as session:
         found = comparison.compare_jobs(session, job) if job else None
-        newest = repository.list_page(
+        newest = repository.list_jobs(
             session, after=None, limit=MAX_ADDABLE_JOBS, job_filter=JobFilter()
         )
         addable = [each for each in newest.jobs if each.id not in job]
@@ -76,7 +76,7 @@ def compare_page(
         },
         chart_data=[_chart_data(row) for row in rows],
         addable_jobs=[
-            (each, display_names.name(each), display_names.method(each.spec)) for each in addable
+            (each, formats.job_name(each), formats.method_name(each.spec)) for each in addable
         ],
         can_add=len(job) < MAX_COMPARED,
     )
@@ -90,12 +90,12 @@ def _row(
     evaluation: SplitResultView | None = getattr(compared, split)
     return JobComparisonRow(
         job=job,
-        name=display_names.name(job),
+        name=formats.job_name(job),
         evaluation=evaluation,
         summary=None
         if compared is first
         else comparison_summary(
-            display_names.name(job), display_names.name(first.job), evaluation, split
+            formats.job_name(job), formats.job_name(first.job), evaluation, split
         ),
         query_without=_query(others),
         query_as_first=_query([job.id, *others]),

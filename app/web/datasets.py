@@ -1,4 +1,4 @@
-"""Data set pages: upload, contents, and data checks."""
+"""Dataset pages: upload, contents, and data checks."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,12 +9,13 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.datasets import repository, service
-from app.datasets.schemas import DatasetListItem, DatasetView
+from app.datasets.schemas import DatasetView
+from app.datasets.views import dataset_list_item, dataset_view
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
 from app.jobs.repository import JobFilter
-from app.web import display_names
+from app.web import formats
 from app.web.page import ListQuery, render
 from app.web.svg_curves import LearningCurveView
 from lora_core.data.findings import Finding, Severity
@@ -32,7 +33,7 @@ router = APIRouter(include_in_schema=False, dependencies=[require_scope("dataset
 
 @dataclass(frozen=True)
 class DatasetDetails:
-    """A data set as its page shows it."""
+    """A dataset as its page shows it."""
 
     view: DatasetView
 
@@ -58,11 +59,13 @@ class DatasetDetails:
 def datasets_page(
     request: Request, database: DatabaseDep, query: Annotated[ListQuery, Query()]
 ) -> HTMLResponse:
-    """List data sets, newest first, with an upload form."""
+    """List datasets, newest first, with an upload form."""
     with database.read() as session:
-        found = repository.page(session, after=decode_cursor(query.after), limit=PAGE_SIZE + 1)
+        found = repository.list_datasets(
+            session, after=decode_cursor(query.after), limit=PAGE_SIZE + 1
+        )
         rows, next_cursor = split_page(found, PAGE_SIZE)
-        items = [DatasetListItem.from_dataset(row) for row in rows]
+        items = [dataset_list_item(row) for row in rows]
     return render(
         request,
         "datasets.html",
@@ -77,18 +80,17 @@ def datasets_page(
 
 @router.get("/datasets/{ref}")
 def dataset_page(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
-    """Show a data set: data checks, labels, lengths, rows, versions and jobs."""
+    """Show a dataset: data checks, labels, lengths, rows, versions and jobs."""
     with database.read() as session:
-        row = repository.resolve(session, ref)
+        row = repository.resolve_dataset(session, ref)
         versions = [
-            DatasetListItem.from_dataset(version)
-            for version in repository.versions(session, row.name)
+            dataset_list_item(version) for version in repository.list_versions(session, row.name)
         ]
-        dataset = DatasetDetails(DatasetView.from_dataset(row))
-        recent = jobs.list_page(
+        dataset = DatasetDetails(dataset_view(row))
+        recent = jobs.list_jobs(
             session, after=None, limit=MAX_JOBS, job_filter=JobFilter(dataset=row.id)
         )
-        recent_jobs = [(job.id, display_names.name(job), job.state) for job in recent.jobs]
+        recent_jobs = [(job.id, formats.job_name(job), job.state) for job in recent.jobs]
     is_newest = versions[0].version == row.version
     diagnosis = dataset.view.diagnosis
     return render(
@@ -118,9 +120,9 @@ async def dataset_rows_page(  # noqa: PLR0913 - parameters are the request's inp
     executor: ExecutorDep,
     after: Annotated[int, Query(ge=0)] = 0,
 ) -> HTMLResponse:
-    """Show rows of a data set. The data set's page loads this table as a fragment."""
+    """Show rows of a dataset. The dataset's page loads this table as a fragment."""
     read_rows = partial(
-        service.read_rows,
+        service.list_rows,
         database,
         store,
         settings=settings,

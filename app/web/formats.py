@@ -1,14 +1,21 @@
-"""Format numbers, times and ids for pages. All of these are Jinja2 filters."""
+"""Format numbers, times, ids and jobs for pages."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from markupsafe import Markup
+from pydantic import TypeAdapter
+
+from app.jobs.schemas import JobListItem
+from app.queue.tables import Job
+from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, describe_method
 
 UNKNOWN = "\N{EN DASH}"
+LINEAR_METHOD = LinearSpec().type
+_METHOD: TypeAdapter[MethodSpec] = TypeAdapter(MethodSpec)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -96,6 +103,31 @@ def short_id(identifier: UUID | str) -> str:
     return str(identifier)[-8:]
 
 
+def job_name(job: JobListItem | Job) -> str:
+    """Return the job's name, or a name made from the end of its id."""
+    return job.name or f"job {short_id(job.id)}"
+
+
+def data_name(spec: Mapping[str, Any]) -> str:
+    """Return `rotten-tomatoes`, or `reviews:2, more:1` for data given split by split."""
+    source = spec["data"]["source"]
+    return source if isinstance(source, str) else ", ".join(dict.fromkeys(source.values()))
+
+
+def method_name(spec: Mapping[str, Any]) -> str:
+    """Return the method with its variant, r and alpha, as papers write it."""
+    method: MethodSpec = _METHOD.validate_python(spec["method"])
+    return method.type if isinstance(method, AutoSpec) else describe_method(method)
+
+
+def job_seconds(job: JobListItem) -> float | None:
+    """Return the seconds from the job's start to its end, or to now while it runs."""
+    if job.started_at is None:
+        return None
+    return (job.finished_at or time.time()) - job.started_at
+
+
+# for Jinja2
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (

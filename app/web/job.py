@@ -15,21 +15,21 @@ from app.http.dependencies import DatabaseDep, StoreDep
 from app.jobs import repository
 from app.jobs.results import curves, misclassified
 from app.jobs.results.comparison import flatten
-from app.jobs.results.misclassified import EvaluatedSplit, MisclassifiedText
-from app.jobs.retry import find_start_checkpoint
+from app.jobs.results.misclassified import EvaluatedSplit
 from app.jobs.routes import JobId
-from app.jobs.schemas import JobView
+from app.jobs.schemas import JobView, MisclassifiedText
+from app.jobs.service import find_start_checkpoint
+from app.jobs.views import job_view
 from app.queue.tables import Job
 from app.registry import repository as registry
 from app.storage import repository as artifacts
-from app.storage.archive import read_manifest
-from app.storage.store import ArtifactRef, Store
+from app.storage.store import ArtifactRef, Store, read_manifest
 from app.storage.tables import MODEL_KIND
-from app.web import display_names
+from app.web import formats
 from app.web.confusion_matrix import ConfusionMatrix
 from app.web.page import render
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
-from lora_core.model_selection import CandidateResult
+from lora_core.results import CandidateResult
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
 
 MAX_EVENTS = 200  # newest first
@@ -130,13 +130,13 @@ def job_page(
 ) -> HTMLResponse:
     """Show a job. `part` is the split of the confusion matrix and the misclassified texts."""
     with database.read() as session:
-        row = repository.get(session, job_id)
-        job = JobView.from_job(row, repository.queue_positions(session, [job_id]).get(job_id))
+        row = repository.get_job(session, job_id)
+        job = job_view(row, repository.queue_positions(session, [job_id]).get(job_id))
         points = curves.list_curves(
             session, job_id, max_points=MAX_CURVE_POINTS, names=INLINE_CURVES
         ).data
         events = repository.list_latest_events(session, job_id, limit=MAX_EVENTS)
-        versions = registry.versions_of_job(session, job_id)
+        versions = registry.list_versions_of_job(session, job_id)
         retry_step = _retry_step(session, row)
         artifact_row = artifacts.get_artifact(session, row.artifact_id) if row.artifact_id else None
     summary = job.summary or {}
@@ -159,17 +159,17 @@ def job_page(
         request,
         "job.html",
         job=job,
-        name=display_names.name(job),
-        method=display_names.method(job.spec),
-        data=display_names.data(job.spec),
-        seconds=display_names.seconds(job),
+        name=formats.job_name(job),
+        method=formats.method_name(job.spec),
+        data=formats.data_name(job.spec),
+        seconds=formats.job_seconds(job),
         seconds_left=_seconds_left(job),
         uploads=row.dataset_ids,
         curve_size=(WIDTH, HEIGHT),
         inline_curves={name: SvgCurve.from_curves(points, name) for name in INLINE_CURVES},
         events=events,
         retry_step=retry_step,
-        is_linear=trained_method == display_names.LINEAR,
+        is_linear=trained_method == formats.LINEAR_METHOD,
         fitted_at_once=trained_method in SKLEARN_METHODS,
         candidates=candidates,
         chosen=selection["chosen"] if selection else None,
@@ -202,7 +202,7 @@ def _retry_step(session: Session, job: Job) -> int | None:
 def _applicable_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that apply to the job's method, with dotted names."""
     settings = flatten(spec)
-    if spec["method"]["type"] != display_names.LINEAR:
+    if spec["method"]["type"] != formats.LINEAR_METHOD:
         return settings
     return {name: v for name, v in settings.items() if not name.startswith(ENCODER_SETTINGS)}
 
@@ -225,7 +225,7 @@ def _read_artifact(
 
 def _seconds_left(job: JobView) -> float | None:
     """Estimate the remaining training time from the speed so far."""
-    elapsed = display_names.seconds(job)
+    elapsed = formats.job_seconds(job)
     if job.state != "running" or not elapsed or not job.progress:
         return None
     return elapsed * (1 - job.progress) / job.progress

@@ -1,25 +1,31 @@
-"""The list of jobs."""
+"""The list of jobs, and the form of a new one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.http.dependencies import DatabaseDep
-from app.http.fields import CleanText
+from app.http.dependencies import DatabaseDep, SettingsDep
+from app.http.fields import CleanText, uuid_or_raise
 from app.http.pagination import decode_cursor, encode_cursor
-from app.jobs import repository, service
+from app.jobs import repository
+from app.jobs.errors import JobNotFound
 from app.jobs.repository import JobFilter
 from app.jobs.results import curves
 from app.jobs.schemas import JobListItem
 from app.jobs.tags import normalize
+from app.jobs.views import job_list_items
 from app.queue.states import JobState
-from app.web import display_names
+from app.web import choices, formats
 from app.web.page import BlankAsNone, ListQuery, render
-from lora_core.specs.method import MethodName
+from lora_core.specs.data import Split
+from lora_core.specs.method import LoraSpec, MethodName, ProbeSpec, Role
+from lora_core.specs.train import RuntimeSpec, SequenceClassificationSpec, StopSpec, TrainSpec
 
 PAGE_SIZE = 50
 # What "Run the sample job" submits. It takes a few minutes on two cores.
@@ -45,7 +51,7 @@ class JobListQuery(ListQuery):
     state: Annotated[JobState | None, BlankAsNone] = None
     method: Annotated[MethodName | None, BlankAsNone] = None
     tag: Annotated[Annotated[str, CleanText(200)] | None, BlankAsNone] = None
-    cells: bool = False  # also list the trials of sweeps
+    include_trials: bool = False  # also list the trials of sweeps
 
 
 @dataclass(frozen=True)
@@ -57,19 +63,19 @@ class JobRow:
 
     @property
     def name(self) -> str:
-        return display_names.name(self.job)
+        return formats.job_name(self.job)
 
     @property
     def data(self) -> str:
-        return display_names.data(self.job.spec)
+        return formats.data_name(self.job.spec)
 
     @property
     def method(self) -> str:
-        return display_names.method(self.job.spec)
+        return formats.method_name(self.job.spec)
 
     @property
     def seconds(self) -> float | None:
-        return display_names.seconds(self.job)
+        return formats.job_seconds(self.job)
 
 
 @router.get("/", dependencies=[require_scope("jobs:read")])
@@ -78,7 +84,7 @@ def jobs_page(
 ) -> HTMLResponse:
     """List jobs, newest first. Without any job, show how to start one."""
     with database.read() as session:
-        counts = repository.count_by_state(session, include_trials=query.cells)
+        counts = repository.count_by_state(session, include_trials=query.include_trials)
         no_jobs = not (counts or repository.count_by_state(session))
         rows, next_cursor = _rows(session, query)
     return render(
@@ -99,14 +105,14 @@ def jobs_page(
 def _rows(session: Session, query: JobListQuery) -> tuple[list[JobRow], str | None]:
     # A partly typed tag that is not a valid tag matches no job, instead of failing.
     tag = normalize(query.tag or "") or None
-    only = JobFilter(query.state, query.method, query.q, tag, query.cells)
-    jobs, last = repository.list_page(
+    only = JobFilter(query.state, query.method, query.q, tag, query.include_trials)
+    jobs, last = repository.list_jobs(
         session, after=decode_cursor(query.after), limit=PAGE_SIZE, job_filter=only
     )
     loss_curves = curves.loss_sparklines(session, jobs)
     rows = [
         JobRow(item, _min_max_scaled(loss_curves.get(item.id, [])))
-        for item in service.list_items(session, jobs)
+        for item in job_list_items(session, jobs)
     ]
     return rows, encode_cursor(last)
 
@@ -115,3 +121,76 @@ def _min_max_scaled(values: list[float]) -> list[float]:
     """Scale to 0 (lowest) to 1 (highest); a constant curve becomes 0.5."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     return [(value - low) / (high - low) if high > low else 0.5 for value in values]
+
+
+# -- The form of a new job. The API plans and submits what it sends -------------------------------
+
+
+# Fields of the form with a fixed set of values
+FORM_OPTIONS = {
+    "method.variant": choices.field_values(LoraSpec, "variant"),
+    "method.class_weight": choices.field_values(ProbeSpec, "class_weight"),
+    "stop.select_by": choices.field_values(StopSpec, "select_by"),
+    "head_init": choices.field_values(TrainSpec, "head_init"),
+    "pooling": choices.field_values(TrainSpec, "pooling"),
+    "runtime.precision": choices.field_values(RuntimeSpec, "precision"),
+    "task.class_weights": choices.field_values(SequenceClassificationSpec, "class_weights"),
+}
+
+
+@router.get("/jobs/new", dependencies=[require_scope("jobs:write")])
+def new_job_page(
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    data: Annotated[Annotated[str, CleanText(1024)] | None, Query()] = None,
+    from_: Annotated[
+        Annotated[UUID, uuid_or_raise(lambda text: JobNotFound(job_id=text))] | None,
+        Query(alias="from"),
+    ] = None,
+) -> HTMLResponse:
+    """Show a form with defaults, with a dataset, or with the settings of another job."""
+    initial: dict[str, Any] = {"method": {"type": "auto"}}
+    with database.read() as session:
+        data_sources = choices.data_sources(session, settings)
+        base_models = choices.base_models(session, settings)
+        source_job = repository.get_job(session, from_) if from_ else None
+        if source_job:
+            initial = _explicit_settings(source_job.spec) | {"name": source_job.name}
+    if data:
+        initial["data"] = {**initial.get("data", {}), "source": data}
+    return render(
+        request,
+        "new_job.html",
+        initial={name: value for name, value in initial.items() if value},
+        values=_flatten(initial),
+        source_job=source_job,
+        source_job_name=formats.job_name(source_job) if source_job else None,
+        roles=list(Role),
+        options=FORM_OPTIONS,
+        data_sources=data_sources,
+        base_models=base_models,
+        # A source given split by split gets one field per split.
+        splits=list(Split) if isinstance(initial.get("data", {}).get("source"), Mapping) else [],
+    )
+
+
+def _explicit_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from the defaults. A trial becomes a whole run."""
+    settings = TrainSpec.model_validate(spec).model_dump(mode="json", exclude_defaults=True)
+    settings["method"]["type"] = spec["method"]["type"]
+    for name in ("trial", "result", "spec_version"):
+        settings.pop(name, None)
+    settings.get("runtime", {}).pop("threads", None)  # set by the worker that ran the job
+    return settings
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return `{"method": {"r": 8}}` as `{"method.r": 8}`."""
+    flattened: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flattened |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flattened[f"{prefix}{name}"] = value
+    return flattened

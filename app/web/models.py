@@ -1,4 +1,4 @@
-"""Model pages: versions, aliases, provenance, and shadow comparison."""
+"""Model pages: versions, aliases, provenance, shadow comparison, and "Try it"."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.database.engines import Database
-from app.http.dependencies import DatabaseDep
-from app.http.fields import Slug
+from app.http.dependencies import AppStateDep, DatabaseDep
+from app.http.fields import CleanText, Slug
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
 from app.queue.states import JobKind
@@ -21,10 +21,11 @@ from app.queue.tables import Job
 from app.registry import repository
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, RegisteredModel
-from app.serving.routes import ServingDep
+from app.registry.views import version_view
+from app.serving.routes import shadow_view
+from app.serving.schemas import ShadowView
 from app.serving.shadow import SHADOW_ALIAS
-from app.serving.shadow_routes import ShadowView
-from app.web import display_names
+from app.web import choices, formats
 from app.web.page import ListQuery, render
 
 PAGE_SIZE = 50
@@ -55,11 +56,11 @@ class VersionRow:
 
     @property
     def method(self) -> str:
-        return display_names.method(self.job.spec) if self.job else self.view.method
+        return formats.method_name(self.job.spec) if self.job else self.view.method
 
     @property
     def job_name(self) -> str | None:
-        return display_names.name(self.job) if self.job else None
+        return formats.job_name(self.job) if self.job else None
 
     @property
     def data(self) -> dict[str, UUID | None]:
@@ -105,10 +106,10 @@ def models_page(
 
 @router.get("/models/{name}")
 async def model_page(
-    request: Request, name: Slug, database: DatabaseDep, serving: ServingDep
+    request: Request, name: Slug, database: DatabaseDep, state: AppStateDep
 ) -> HTMLResponse:
     """Show a model: its versions, its aliases, and how the shadow version compares."""
-    shadows = [ShadowView.from_stats(stats) for stats in serving.shadows.stats(name)]
+    shadows = [shadow_view(stats) for stats in state.serving.shadow_evaluator.stats(name)]
     return await run_in_threadpool(_render_model, request, name, database, shadows)
 
 
@@ -129,13 +130,42 @@ def _render_model(
 
 
 def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
-    aliases = repository.alias_targets(session, row.id)
+    aliases = repository.list_alias_targets(session, row.id)
     versions = [
         VersionRow(
-            VersionView.from_version(row.name, version),
+            version_view(row.name, version),
             [alias.alias for alias in aliases if alias.number == version.number],
-            jobs.find(session, version.job_id, kind=JobKind.TRAINING) if version.job_id else None,
+            jobs.find_job(session, version.job_id, kind=JobKind.TRAINING)
+            if version.job_id
+            else None,
         )
         for version in repository.list_versions(session, row.id)
     ]
     return ModelDetails(row.name, row.created_at, aliases, versions)
+
+
+# -- The page "Try it", whose script requests predictions while typing ----------------------------
+
+
+ModelRefQuery = Annotated[Annotated[str, CleanText(200)] | None, Query()]
+
+
+@router.get("/try")
+def try_it_page(
+    request: Request,
+    database: DatabaseDep,
+    model: ModelRefQuery = None,
+    compare: ModelRefQuery = None,
+) -> HTMLResponse:
+    """Show one or two models side by side. Without any model, show how to get one."""
+    with database.read() as session:
+        options = choices.model_options(session)
+    refs = [option.ref for model_options in options.values() for option in model_options]
+    return render(
+        request,
+        "try_it.html",
+        model_options=options,
+        selected=model if model in refs else next(iter(refs), None),
+        compared=compare if compare in refs else None,
+        unknown_refs=[ref for ref in (model, compare) if ref and ref not in refs],
+    )

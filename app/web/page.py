@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import lora_core
+from app.http.dependencies import Caller
 from app.http.error_responses import ProblemDetails
 from app.http.pagination import PageCursor
 from app.web import assets, formats
@@ -28,14 +29,14 @@ TEMPLATES_DIR = Path(__file__).with_name("templates")
 
 def render(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
     """Render a template. `context` holds the template's variables."""
-    state = request.scope.get("state", {})
+    caller: Caller | None = request.scope.get("state", {}).get("caller")  # None: a public page
     html = (
         _environment()
         .get_template(template)
         .render(
             path=request.url.path,
-            caller=state.get("caller"),
-            signed_in=state.get("signed_in", False),  # also False while API keys are off
+            caller=caller,
+            signed_in=caller is not None and caller.signed_in,
             version=lora_core.__version__,
             **context,
         )

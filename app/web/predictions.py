@@ -12,7 +12,8 @@ from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository as jobs
 from app.predictions import repository
 from app.predictions.routes import RunId
-from app.predictions.schemas import PredictionListItem, PredictionView
+from app.predictions.schemas import PredictionListItem
+from app.predictions.views import run_list_item, run_view
 from app.web import choices
 from app.web.formats import short_id
 from app.web.page import BlankAsNone, ListQuery, render
@@ -39,11 +40,11 @@ def predictions_page(
     """Show the form that starts a run, and the runs, newest first."""
     with database.read() as session:
         options = choices.model_options(session)
-        runs, last = repository.list_page(
+        runs, last = repository.list_runs(
             session, after=decode_cursor(query.after), limit=PAGE_SIZE
         )
         positions = jobs.queue_positions(session, [run.id for run in runs])
-        items = [PredictionListItem.from_listed_run(run, positions.get(run.id)) for run in runs]
+        items = [run_list_item(run, positions.get(run.id)) for run in runs]
     return render(
         request,
         "predictions.html",
@@ -62,8 +63,8 @@ def predictions_page(
 def prediction_page(request: Request, run_id: RunId, database: DatabaseDep) -> HTMLResponse:
     """Show a run: its progress, and its results to download."""
     with database.read() as session:
-        row = repository.get(session, run_id)
-        run = PredictionView.from_run(row, jobs.queue_positions(session, [run_id]).get(run_id))
+        row = repository.get_run(session, run_id)
+        run = run_view(row, jobs.queue_positions(session, [run_id]).get(run_id))
     predicted = run.summary.predicted if run.summary else {}
     return render(
         request,

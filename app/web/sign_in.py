@@ -12,9 +12,9 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from app.auth import secrets
-from app.auth.api_key_cache import ApiKeyCache
 from app.auth.middleware import SECURE_SESSION_COOKIE, SESSION_COOKIE, session_token
 from app.errors import Unauthorized
+from app.http.dependencies import AppStateDep
 from app.web.page import render
 
 router = APIRouter(include_in_schema=False)
@@ -22,10 +22,10 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/sign-in")
 async def sign_in_page(
-    request: Request, next: Annotated[str, Query(max_length=2000)] = "/"
+    request: Request, state: AppStateDep, next: Annotated[str, Query(max_length=2000)] = "/"
 ) -> Response:
     """Show the form."""
-    if request.app.state.settings.auth == "off":
+    if state.settings.auth == "off":
         return RedirectResponse("/", 303)
     return render(request, "sign_in.html", next=_local_path(next), error=None)
 
@@ -33,13 +33,14 @@ async def sign_in_page(
 @router.post("/sign-in")
 async def sign_in(
     request: Request,
+    state: AppStateDep,
     key: Annotated[str, Form(max_length=200)],
     next: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
     """Check the key, start a session and redirect to `next`."""
-    if request.app.state.settings.auth == "off":
+    if state.settings.auth == "off":
         return RedirectResponse("/", 303)
-    cache: ApiKeyCache = request.app.state.api_key_cache
+    cache = state.api_key_cache
     try:
         token = await cache.sign_in(secrets.parse_key(key.strip()))
     except Unauthorized as error:
@@ -50,7 +51,7 @@ async def sign_in(
     response.set_cookie(
         SECURE_SESSION_COOKIE if tls else SESSION_COOKIE,
         token.text,
-        max_age=round(request.app.state.settings.session_days * 86_400),
+        max_age=round(state.settings.session_days * 86_400),
         secure=tls,
         httponly=True,
         samesite="strict",
@@ -61,12 +62,12 @@ async def sign_in(
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request) -> Response:
+async def sign_out(request: Request, state: AppStateDep) -> Response:
     """End the session. Works without a session, too, so that signing out never fails."""
-    if request.app.state.settings.auth == "on":
+    if state.settings.auth == "on":
         with suppress(Unauthorized):
             if token := session_token(request):
-                await request.app.state.api_key_cache.sign_out(token)
+                await state.api_key_cache.sign_out(token)
     response = RedirectResponse("/sign-in", 303)
     for name in (SESSION_COOKIE, SECURE_SESSION_COOKIE):
         response.delete_cookie(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.jobs.results.curves import Curve
+from app.jobs.schemas import Curve
 from app.web.formats import count, number, percent
 from lora_core.data.more_labels import ExpectedAccuracy, MoreLabelsEstimate, describe_basis
 
@@ -105,7 +105,7 @@ class LearningCurvePlot:
 
 @dataclass(frozen=True)
 class LearningCurveView:
-    """A job's or data set's learning curve as pages show it.
+    """A job's or dataset's learning curve as pages show it.
 
     `rows` are (texts, accuracy, low, high); low and high are None where accuracy was measured.
     """

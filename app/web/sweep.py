@@ -1,14 +1,17 @@
-"""The page of one sweep: progress, winner, a grid of trials by setting, charts, and all trials."""
+"""The page of one sweep, and the form that extends it.
+
+The page shows progress, winner, a grid of trials by setting, charts, and all trials.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
@@ -23,15 +26,19 @@ from app.charts.fields import (
     varied_axes,
 )
 from app.charts.figures import MAX_HEATMAP_VALUES, heatmap_fields, map_axes
-from app.http.dependencies import DatabaseDep
-from app.sweeps import progress, repository, results, search_space
+from app.database.base import JsonObject
+from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
+from app.jobs import base_models
+from app.jobs.resolve import JobResolver
+from app.sweeps import planning, repository, results, search_space, service
 from app.sweeps.routes import SweepId
+from app.sweeps.schemas import SweepExtend
 from app.sweeps.search_space import SearchSpace
-from app.sweeps.snapshot import FINAL_TRIAL_STATES, SweepSnapshot, TrialSnapshot
+from app.sweeps.snapshot import FINAL_TRIAL_STATES, SweepSnapshot, TrialSnapshot, select_winner
 from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep
-from app.sweeps.winner import select_winner
-from app.web import choices
+from app.sweeps.trials import RESOLVE_ERRORS
+from app.web import choices, sweep_form
 from app.web.page import BlankAsNone, render
 from app.web.sweeps import SweepProgress, job_settings, load_progress, sweep_name
 
@@ -79,7 +86,7 @@ class SweepGrid:
 
 
 @lru_cache(maxsize=8)
-def grid_axes(snapshot: SweepSnapshot) -> list[Axis]:
+def table_axes(snapshot: SweepSnapshot) -> list[Axis]:
     """Return the varying fields with few enough values for a table."""
     return [
         axis
@@ -94,7 +101,7 @@ def build_grid(snapshot: SweepSnapshot, x: str | None, y: str | None) -> SweepGr
 
     Returns None if no field varies, or if every field takes too many values.
     """
-    axes = {axis.field: axis for axis in grid_axes(snapshot)}
+    axes = {axis.field: axis for axis in table_axes(snapshot)}
     if not axes:
         return None
     if len(axes) == 1:
@@ -214,12 +221,12 @@ def sweep_page(
 ) -> HTMLResponse:
     """Show a sweep."""
     with database.read() as session:
-        sweep = repository.get(session, sweep_id)
+        sweep = repository.get_sweep(session, sweep_id)
         snapshot = results.read_snapshot(session, sweep)
         (sweep_progress,) = load_progress(session, [sweep])
         running = _running_trials(session, sweep, snapshot)
         model_names = choices.model_names(session)
-    verdict = select_winner(snapshot)
+    selection = select_winner(snapshot)
     grid = build_grid(snapshot, query.x, query.y)
     return render(
         request,
@@ -233,17 +240,17 @@ def sweep_page(
         running=running,
         seconds_left=_seconds_left(sweep, snapshot, sweep_progress, len(running)),
         trial_count=len(snapshot.trials),
-        has_partial_trials=not all(trial.is_complete for trial in snapshot.trials),
-        winner=verdict.winner if verdict else None,
-        cheapest=verdict.cheapest if verdict else None,
+        has_partial_trials=not all(trial.succeeded_at_full_budget for trial in snapshot.trials),
+        winner=selection.winner if selection else None,
+        cheapest=selection.cheapest if selection else None,
         progress_sentence=report.progress_sentence(snapshot),
-        findings=report.findings(snapshot, verdict),
-        winner_table=report.winner_table(snapshot, verdict),
+        findings=report.findings(snapshot, selection),
+        winner_comparison_table=report.winner_comparison_table(snapshot, selection),
         objective=style.objective_label(snapshot),
         grid=grid,
         # The heat map among the charts would repeat a grid over the same fields.
         with_heatmap=grid is None or grid.fields != heatmap_fields(snapshot),
-        axes=grid_axes(snapshot),
+        axes=table_axes(snapshot),
         tiles=[] if grid else build_tiles(snapshot),
         trials=_trial_table(snapshot, query),
         query=query,
@@ -278,7 +285,7 @@ def _running_trials(
             settings=", ".join(setting_labels(snapshot, trials[running.number])),
             progress=running.step / running.total_steps if running.total_steps else None,
         )
-        for running in progress.running_trials(session, sweep.id)
+        for running in repository.running_trials(session, sweep.id)
         if running.number in trials
     ]
 
@@ -307,3 +314,68 @@ def _trial_table(snapshot: SweepSnapshot, query: SweepPageQuery) -> TrialTablePa
     rows: list[TrialSnapshot] = trials[first : first + TABLE_PAGE_SIZE]
     table = report.trial_table(snapshot, select_winner(snapshot), rows)
     return TrialTablePage(table, [trial.job_id for trial in rows], first + 1, len(trials))
+
+
+# -- The form that adds values to the search space, or trials to a sampled search -----------------
+
+
+@router.get("/sweeps/{sweep_id}/extend", dependencies=[require_scope("jobs:write")])
+def extend_sweep_page(
+    request: Request,
+    sweep_id: SweepId,
+    database: DatabaseDep,
+    store: StoreDep,
+    settings: SettingsDep,
+) -> HTMLResponse:
+    """Show the form, and how many trials it would add. The query string holds the input."""
+    values = dict(request.query_params)
+    with database.read() as session:
+        sweep = repository.get_sweep(session, sweep_id)
+        trial_count = len(repository.list_trial_settings(session, sweep_id))
+    space = SearchSpace.from_pairs(sweep.space)
+    body, errors = _parse_extension(values, space.fields)
+    added = None
+    if body and not errors:
+        find = partial(base_models.resolve_base, database=database, store=store, settings=settings)
+        try:
+            extension = SweepExtend.model_validate(body)
+            plan = service.plan_extension(
+                database, sweep_id=sweep_id, body=extension, find_base=find
+            )
+            with database.read() as session:
+                planning.resolve_trials(plan, JobResolver(session, settings))
+            added = plan.trial_count
+        except ValidationError as error:
+            errors = sweep_form.validation_errors(error, SweepExtend)
+        except RESOLVE_ERRORS as error:
+            errors = {"": str(error)}
+    dimensions = space.model_dump(mode="json")["dimensions"]
+    return render(
+        request,
+        "extend_sweep.html",
+        sweep=sweep,
+        name=sweep_name(sweep),
+        trial_count=trial_count,
+        is_sampled=sweep.strategy.get("trials") is not None,
+        fields=[
+            (field, label, search_space.format_values(field, dimensions[field]).replace(",", ", "))
+            for field, label in field_labels(space.fields).items()
+        ],
+        values=values,
+        body=body,
+        errors=errors,
+        added=added,
+        curl=sweep_form.curl_command(request, "POST", f"/v1/sweeps/{sweep_id}/extend", body),
+        command=sweep_form.extend_command(request, sweep_id, values, space.fields),
+    )
+
+
+def _parse_extension(
+    values: dict[str, str], fields: tuple[str, ...]
+) -> tuple[JsonObject, dict[str, str]]:
+    """Return the request body, empty without input, and the errors by input."""
+    space, errors = sweep_form.parse_space(values, fields)
+    body: JsonObject = {"space": space} if space else {}
+    if trial_count := values.get("trials", "").strip():
+        body["trials"] = search_space.parse_value(trial_count)
+    return body, errors

@@ -1,12 +1,14 @@
-"""The form of a new sweep: convert form values to an API request body, and back.
+"""The form of a new sweep: convert form values to an API request body or a command, and back.
 
 An input is named by the path of its field in the body. The input `OTHER_FIELDS` has one line,
 FIELD=VALUES as `--over` takes it, for each job field that has no input of its own.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from shlex import quote
 from typing import Annotated, Any, get_args
 from urllib.parse import urlencode
 from uuid import UUID
@@ -16,32 +18,32 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from app.auth.middleware import require_scope
-from app.charts.fields import METRIC_LABELS
 from app.database.base import JsonObject
-from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
+from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, get_caller
 from app.http.fields import uuid_or_raise
 from app.jobs import base_models
 from app.sweeps import planning, repository, search_space
 from app.sweeps.errors import SweepNotFound
-from app.sweeps.presets import PRESETS, PresetName
 from app.sweeps.schemas import SweepCreate
+from app.sweeps.search_space import PRESETS, PresetName
+from app.sweeps.states import Objective
 from app.sweeps.strategies import Strategy
 from app.sweeps.tables import Sweep
 from app.sweeps.trials import RESOLVE_ERRORS
-from app.web import choices, snippets
+from app.web import choices
 from app.web.page import render
 from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
-from lora_core.specs.method import MethodName
-from lora_core.specs.presets import Preset
-from lora_core.specs.validation import field_problems
+from lora_core.specs.method import MethodName, Role
+from lora_core.specs.problems import field_problems
+from lora_core.specs.train import Preset
 
 FormValues = Mapping[str, str]  # input name -> text
 
 OTHER_FIELDS = "more"  # input name
 SPACE = "space."
 SOURCE = "job.data.source"
-TRAIN_METRICS = "job.result.train_figures"  # has no command-line option
+TRAIN_METRICS = "job.result.train_metrics"  # has no command-line option
 # Path in the body -> command-line option. Values of the first are text, of the second numbers.
 TEXT_OPTIONS = {
     SOURCE: "--data",
@@ -59,14 +61,14 @@ NUMBER_OPTIONS = {
     "job.data.max_length": "--max-length",
     "job.optim.epochs": "--epochs",
     "job.optim.batch_size": "--batch-size",
-    "strategy.cells": "--cells",
+    "strategy.trials": "--trials",
     "strategy.seed": "--search-seed",
     "strategy.eta": "--eta",
-    "strategy.first_share": "--first-share",
-    "strategy.keep": "--keep",
+    "strategy.min_budget": "--min-budget",
+    "strategy.min_full_runs": "--min-full-runs",
     "strategy.validation_texts": "--validation-texts",
     "strategy.batch": "--batch",
-    "parallel": "--parallel",
+    "max_parallel_jobs": "--max-parallel-jobs",
     "priority": "--priority",
 }
 OPTIONS = TEXT_OPTIONS | NUMBER_OPTIONS
@@ -113,7 +115,7 @@ def new_sweep_page(
         return _redirect_to_form(PRESETS[preset])
     if like is not None:
         with database.read() as session:
-            return _redirect_to_form(_request_body(repository.get(session, like)))
+            return _redirect_to_form(_request_body(repository.get_sweep(session, like)))
     values = dict(request.query_params)
     if "strategy.type" not in values:  # the form always sends it
         values = EXAMPLE | values
@@ -140,9 +142,10 @@ def new_sweep_page(
         body=form.body,
         plan=plan,
         errors=errors,
-        curl=snippets.curl(request, "POST", "/v1/sweeps", form.body),
-        command=snippets.sweep_start(request, values, form.body),
-        objectives=list(METRIC_LABELS),
+        curl=curl_command(request, "POST", "/v1/sweeps", form.body),
+        command=start_command(request, values, form.body),
+        objectives=get_args(Objective),
+        roles=list(Role),
         methods=get_args(MethodName),
         presets=list(Preset),
         data_sources=data_sources,
@@ -162,7 +165,7 @@ def _request_body(sweep: Sweep) -> Mapping[str, Any]:
         "strategy": sweep.strategy,
         "objective": sweep.objective,
         "name": sweep.name,
-        "parallel": sweep.parallel,
+        "max_parallel_jobs": sweep.max_parallel_jobs,
         "priority": sweep.priority or None,
     }
 
@@ -311,3 +314,63 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{path}.")
         else:
             yield path, value
+
+
+# -- Shell commands, curl and command line, that do what the form would do ------------------------
+
+
+DEFAULT_PORT = 8000  # the command line's default on 127.0.0.1
+
+
+def curl_command(request: Request, method: str, path: str, body: JsonObject) -> str:
+    """Return the API call as a curl command."""
+    lines = [f"curl -X {method} {quote(_base_url(request) + path)}"]
+    if get_caller(request.scope).signed_in:
+        lines.append('-H "Authorization: Bearer $LORAWORKS_API_KEY"')
+    data = json.dumps(body, ensure_ascii=False)
+    lines += ["-H 'Content-Type: application/json'", f"-d {quote(data)}"]
+    return " \\\n  ".join(lines)
+
+
+def start_command(request: Request, values: Mapping[str, str], body: JsonObject) -> str:
+    """Return `loraworks sweep start …`; with a file if an option is missing for some field."""
+    command = f"loraworks sweep start{_url_option(request)}"
+    source = body["job"].get("data", {}).get("source")
+    if "result" in body["job"] or isinstance(source, dict):
+        content = json.dumps(body, ensure_ascii=False)
+        return f"{command} --file sweep.json\n# sweep.json: {content}"
+    return " \\\n  ".join([command, *_start_options(values)])
+
+
+def extend_command(
+    request: Request, sweep_id: object, values: Mapping[str, str], fields: Sequence[str]
+) -> str:
+    """Return `loraworks sweep extend …`."""
+    options = list(_over_options(values, fields))
+    if trial_count := values.get("trials", "").strip():
+        options.append(f"--trials {quote(trial_count)}")
+    return " \\\n  ".join([f"loraworks sweep extend{_url_option(request)} {sweep_id}", *options])
+
+
+def _start_options(values: Mapping[str, str]) -> Iterator[str]:
+    for path, text in fixed_values(values).items():
+        if DEFAULTS.get(path) != text:
+            yield f"{OPTIONS[path]} {quote(text)}"
+    yield from _over_options(values, SPACE_FIELDS)
+
+
+def _over_options(values: Mapping[str, str], fields: Sequence[str]) -> Iterator[str]:
+    for name, text, _ in space_values(values, fields):
+        short = name.rpartition(".")[2].replace("_", "-")
+        option = short if name in SPACE_FIELDS else name
+        yield f"--over {quote(f'{option}={text}')}"
+
+
+def _base_url(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
+
+
+def _url_option(request: Request) -> str:
+    url = request.base_url
+    is_default = url.hostname == "127.0.0.1" and url.port == DEFAULT_PORT
+    return "" if is_default else f" --url {quote(_base_url(request))}"

@@ -12,12 +12,12 @@ from app.auth.middleware import require_scope
 from app.charts.fields import METRIC_LABELS, field_labels, format_score
 from app.http.dependencies import DatabaseDep
 from app.http.pagination import decode_cursor, split_page
-from app.sweeps import progress, repository, scheduler, strategies
+from app.sweeps import repository, scheduler, strategies
 from app.sweeps.search_space import SearchSpace
 from app.sweeps.snapshot import FINAL_TRIAL_STATES
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
-from app.web import display_names
+from app.web import formats
 from app.web.formats import short_id
 from app.web.page import BlankAsNone, ListQuery, render
 from lora_core.specs.train import TrainSpec
@@ -60,7 +60,7 @@ class SweepRow:
 
     @property
     def data(self) -> str:
-        return display_names.data(job_settings(self.sweep))
+        return formats.data_name(job_settings(self.sweep))
 
     @property
     def varied_fields(self) -> str:
@@ -82,12 +82,12 @@ def sweeps_page(
 ) -> HTMLResponse:
     """List sweeps, newest first. Without any sweep, show how to start one."""
     with database.read() as session:
-        found = repository.page(
+        found = repository.list_sweeps(
             session, after=decode_cursor(query.after), limit=PAGE_SIZE + 1, state=query.state
         )
         sweeps, next_cursor = split_page(found, PAGE_SIZE)
         rows = _rows(session, sweeps)
-        no_sweeps = not rows and not repository.page(session, after=None, limit=1)
+        no_sweeps = not rows and not repository.list_sweeps(session, after=None, limit=1)
     return render(
         request,
         "sweeps.html",
@@ -112,20 +112,20 @@ def job_settings(sweep: Sweep) -> dict[str, Any]:
 def load_progress(session: Session, sweeps: Sequence[Sweep]) -> list[SweepProgress]:
     """Return the progress of each sweep, in the same order."""
     ids = [sweep.id for sweep in sweeps]
-    counts = progress.state_counts(session, ids)
-    finished = progress.finished_per_rung(session, ids)
+    counts = repository.state_counts(session, ids)
+    finished = repository.finished_per_rung(session, ids)
     return [_progress(sweep, counts[sweep.id], finished[sweep.id]) for sweep in sweeps]
 
 
 def _progress(sweep: Sweep, counts: dict[str, int], finished: dict[int, int]) -> SweepProgress:
     strategy = scheduler.STRATEGY_ADAPTER.validate_python(sweep.strategy)
-    trials = max(sum(counts.values()), sweep.strategy.get("cells") or 0)
+    trials = max(sum(counts.values()), sweep.strategy.get("trials") or 0)
     is_finished = sweep.state == SweepState.FINISHED
     return SweepProgress(
         trials=trials,
         finished=sum(counts.get(state, 0) for state in FINAL_TRIAL_STATES),
         failed=counts.get("failed", 0),
-        fraction=1.0 if is_finished else progress.completed_fraction(strategy, trials, finished),
+        fraction=1.0 if is_finished else strategies.completed_fraction(strategy, trials, finished),
     )
 
 
@@ -134,7 +134,7 @@ def _rows(session: Session, sweeps: Sequence[Sweep]) -> list[SweepRow]:
         SweepRow(
             sweep,
             sweep_progress,
-            progress.best_objective(session, sweep, rung=_last_rung(sweep)),
+            repository.best_objective(session, sweep, rung=_last_rung(sweep)),
         )
         for sweep, sweep_progress in zip(sweeps, load_progress(session, sweeps), strict=True)
     ]

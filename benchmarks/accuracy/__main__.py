@@ -1,9 +1,9 @@
-"""Whether the defaults of LoRA are worth having: `python -m benchmarks.accuracy`.
+"""Accuracy of the LoRA defaults: `python -m benchmarks.accuracy`.
 
-Every cell is computed in a process of its own and kept in `benchmarks/results/`: a run that was
-stopped goes on, and a cell whose settings have changed since is computed anew. Prints a table of
+Every cell is computed in its own process and stored in `benchmarks/results/`: a run that was
+stopped continues, and a cell whose settings have changed is recomputed. Prints a table of
 test accuracies and ends with one JSON object. With `--try` it changes one default at a time and
-prints what that gains on validation; test has no say there.
+prints the gain on validation; the test split is not used.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import apart
+from benchmarks import child_process
 from benchmarks.accuracy import changes, contenders
 from benchmarks.accuracy.changes import CHANGES
 from benchmarks.accuracy.contenders import FULL, Cell, few
-from benchmarks.kept import DIRECTORY, Kept
+from benchmarks.results_file import DIRECTORY, ResultsFile
 from lora_core.process import limit_openmp_spinning, retain_freed_memory
 from lora_core.specs.data import DataSpec
 
@@ -34,19 +34,21 @@ def main(words: Sequence[str] | None = None) -> None:
 
     tries = arguments.tried is not None
     data = _data(tries=tries, quick=arguments.quick)
-    if strange := {*(arguments.data or ())} - data.keys():
-        raise SystemExit(f"there are no cells of {min(strange)} here, but of {', '.join(data)}")
+    if unknown := {*(arguments.data or ())} - data.keys():
+        raise SystemExit(f"there are no cells of {min(unknown)} here, but of {', '.join(data)}")
     data = {name: data[name] for name in arguments.data or data}
     cells = [*(changes.cells(arguments.tried, data) if tries else contenders.cells(data))]
     for name in filter(changes.is_default, arguments.tried or ()):
         print(f"{name}: the defaults have it")
     file = "changes.jsonl" if tries else "accuracy.jsonl"
-    results = Kept(arguments.results / ("quick-" * arguments.quick + file))
+    results = ResultsFile(arguments.results / ("quick-" * arguments.quick + file))
     chosen = [cell for cell in cells if arguments.only in cell.name]
     if arguments.fresh:
-        results.forget(cell.name for cell in chosen)
+        results.remove(cell.name for cell in chosen)
     for cell in chosen:
-        measure = partial(apart.measure, "benchmarks.accuracy", cell.name, quick=arguments.quick)
+        measure = partial(
+            child_process.measure, "benchmarks.accuracy", cell.name, quick=arguments.quick
+        )
         results.ensure(cell.name, measure, again=not is_kept(cell, results))
     tell(cells, results, tries=tries)
 
@@ -79,29 +81,29 @@ def _find(name: str, *, quick: bool) -> Cell:
     raise SystemExit(f"there is no cell {name}; one is imdb-8000/lora/0")
 
 
-def is_kept(cell: Cell, results: Kept) -> bool:
-    """Whether it was computed, and as it would be today."""
+def is_kept(cell: Cell, results: ResultsFile) -> bool:
+    """Whether it was computed with today's settings."""
     from benchmarks.accuracy import answers
 
     there = cell.name in results.cells
-    return there and results.figures(cell.name)["settings"] == answers.settings(cell)
+    return there and results.metrics(cell.name)["settings"] == answers.settings(cell)
 
 
-def tell(cells: Sequence[Cell], results: Kept, *, tries: bool) -> None:
-    """The table of what there is, and the same as JSON."""
+def tell(cells: Sequence[Cell], results: ResultsFile, *, tries: bool) -> None:
+    """Print the table of computed cells, then the same as JSON."""
     from benchmarks.accuracy import gains, standings
 
     found = [cell for cell in cells if is_kept(cell, results)]
-    told: dict[str, Any]
+    report: dict[str, Any]
     if tries:
-        told = gains.summary(found, results)
-        print(gains.table(told))
+        report = gains.summary(found, results)
+        print(gains.table(report))
     else:
-        told = standings.summary(found, results)
-        print(standings.table(told))
+        report = standings.summary(found, results)
+        print(standings.table(report))
     if len(found) < len(cells):
         print(f"{len(cells) - len(found)} of {len(cells)} cells are not computed yet")
-    print(json.dumps(told | results.where(cell.name for cell in found)))
+    print(json.dumps(report | results.where(cell.name for cell in found)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A cell for accuracy: which texts of its part it answers rightly."""
+"""Computes a cell: which texts of its split are predicted correctly."""
 
 import hashlib
 import json
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.contenders import Cell
-from benchmarks.quiet import quiet_progress
+from benchmarks.silent import silent_progress
 from benchmarks.train.ours import ready, trainer_of
 from lora_core import compatibility
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
-from lora_core.data.records import Splits
+from lora_core.data.split import Splits
 from lora_core.defaults import resolve_defaults
 from lora_core.encoders.load import resolve_base
 from lora_core.specs.data import DataSpec, Split
@@ -23,50 +23,51 @@ from lora_core.training import evaluate
 
 
 def run(cell: Cell) -> dict[str, Any]:
-    """The figures of a cell: a 1 or 0 for each text, and what it was computed from."""
-    told = {"settings": settings(cell)}
+    """Metrics of a cell: 1 or 0 for each text, and how it was computed."""
+    metrics = {"settings": settings(cell)}
     if isinstance(cell.spec, DataSpec):
-        return told | _fit(cell.spec, cell.judged_on)
-    return told | _train(cell.spec, cell.judged_on)
+        return metrics | _fit(cell.spec, cell.evaluated_on)
+    return metrics | _train(cell.spec, cell.evaluated_on)
 
 
 def settings(cell: Cell) -> str:
-    """sha256 of what the cell is told to do, today's defaults filled in.
+    """SHA-256 of the cell's settings, with today's defaults filled in.
 
-    Of where and how it is computed the seed alone counts; the cell tells the rest.
+    Of the runtime settings only the seed counts; the cell stores the rest.
     """
     if isinstance(cell.spec, DataSpec):
-        told = {
+        described = {
             "data": cell.spec.model_dump(mode="json"),
             "linear": linear_baseline.SPEC.model_dump(mode="json"),
         }
     else:
-        told = resolve_defaults(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
-        told["runtime"] = {"seed": cell.spec.runtime.seed}
-        del told["result"], told["trial"]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        described = resolve_defaults(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
+        described["runtime"] = {"seed": cell.spec.runtime.seed}
+        described["spec_version"] = 1  # of the kept cells; version 2 means the same
+        del described["result"], described["trial"]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 @cache
 def _shape(base: str) -> compatibility.EncoderShape:
-    return compatibility.read_shape(resolve_base(base).config, base=base)
+    return compatibility.read_encoder_shape(resolve_base(base).config, base=base)
 
 
-def _fit(data: DataSpec, judged_on: Split) -> dict[str, Any]:
+def _fit(data: DataSpec, evaluated_on: Split) -> dict[str, Any]:
     splits = load_splits(data)
-    (answers,) = linear_baseline.predict(splits.train, [splits.examples(judged_on)])
-    return _judged(answers, splits, judged_on)
+    (answers,) = linear_baseline.predict(splits.train, [splits.examples(evaluated_on)])
+    return _score(answers, splits, evaluated_on)
 
 
-def _train(spec: TrainSpec, judged_on: Split) -> dict[str, Any]:
+def _train(spec: TrainSpec, evaluated_on: Split) -> dict[str, Any]:
     prepared = ready(spec)
-    trained = trainer_of(prepared, quiet_progress()).train()
+    trained = trainer_of(prepared, silent_progress()).train()
     logits = trained.validation_logits
-    if judged_on is Split.TEST:
+    if evaluated_on is Split.TEST:
         part, budget = prepared.tokenized[Split.TEST], prepared.spec.optim.micro_batch_tokens
-        logits = evaluate.logits(prepared.forward, part, budget=budget, progress=quiet_progress())
+        logits = evaluate.logits(prepared.forward, part, budget=budget, progress=silent_progress())
     return {
-        **_judged(logits.argmax(axis=1), prepared.splits, judged_on),
+        **_score(logits.argmax(axis=1), prepared.splits, evaluated_on),
         "steps": trained.steps,
         "best_step": trained.best_step,
         "train_seconds": trained.throughput.seconds,
@@ -76,10 +77,10 @@ def _train(spec: TrainSpec, judged_on: Split) -> dict[str, Any]:
     }
 
 
-def _judged(answers: NDArray[np.int64], splits: Splits, part: Split) -> dict[str, Any]:
+def _score(answers: NDArray[np.int64], splits: Splits, part: Split) -> dict[str, Any]:
     right = answers == np.array([each.label for each in splits.examples(part)])
     return {
-        "judged_on": part.value,
+        "evaluated_on": part.value,
         "data": splits.digest,
         "accuracy": float(right.mean()),
         "correct": "".join(str(int(each)) for each in right),

@@ -1,4 +1,4 @@
-"""Changes of one thing, by which the defaults of LoRA are chosen, and the cells that try them."""
+"""Single changes of the LoRA defaults, and the cells that try them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,8 +19,8 @@ DATA: Mapping[str, DataSpec] = {
     ),
 }
 
-# Name → what it puts in the place of a default. What is the default today is left out of a run:
-# a change and its way back may both stand here.
+# Name → what it replaces. Changes that equal today's defaults are left out of a run,
+# so a change and its reverse may both be listed.
 CHANGES: Mapping[str, Description] = {
     "epochs-1": {"optim": {"epochs": 1}},
     "epochs-2": {"optim": {"epochs": 2}},
@@ -50,7 +50,7 @@ CHANGES: Mapping[str, Description] = {
     "head-dropout-0.1": {"optim": {"head_dropout": 0.1}},
     "batch-16": {"optim": {"batch_size": 16}},
     "batch-32": {"optim": {"batch_size": 32}},
-    # Twice the steps and noisier ones: a rate near the edge falls off it here.
+    # Twice the steps and noisier ones: a rate near the edge diverges here.
     "batch-16-rate-2e-3": {"optim": {"batch_size": 16, "learning_rate": 2e-3}},
     # Not for the defaults of LoRA: what it is measured against should be at its best as well.
     "full-rate-5e-5": {"method": {"type": "full"}, "optim": {"learning_rate": 5e-5}},
@@ -60,22 +60,22 @@ CHANGES: Mapping[str, Description] = {
 
 
 def changed(spec: TrainSpec, change: Description) -> TrainSpec:
-    """The same spec but for what the change puts there."""
-    told = spec.model_dump()
+    """The spec with the change applied."""
+    fields = spec.model_dump()
     for section, values in change.items():
-        same = values.get("type") in (None, told[section].get("type"))
-        told[section] = (told[section] if same else {}) | values
-    return TrainSpec.model_validate(told)
+        same = values.get("type") in (None, fields[section].get("type"))
+        fields[section] = (fields[section] if same else {}) | values
+    return TrainSpec.model_validate(fields)
 
 
 def is_default(name: str) -> bool:
-    """Whether the defaults have it already."""
+    """Whether the defaults already include it."""
     spec = described(CONTENDERS["lora"], DataSpec(), seed=0)
     return changed(spec, CHANGES[name]) == spec
 
 
 def cells(names: Sequence[str], data: Mapping[str, DataSpec]) -> Iterable[Cell]:
-    """The defaults and each change, or all, judged on validation: test has no say in them."""
+    """The defaults and each change, or all changes, evaluated on validation only."""
     tried = {name: CHANGES[name] for name in names or CHANGES if not is_default(name)}
     for where, texts in data.items():
         for name, change in {DEFAULTS: {}, **tried}.items():

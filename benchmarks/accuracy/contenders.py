@@ -1,4 +1,4 @@
-"""Who is compared for accuracy, on which data, and the cells of the table in their order."""
+"""The contenders, their datasets, and the cells of the table in order."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,13 +6,12 @@ from typing import Any
 
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import Role
-from lora_core.specs.presets import Preset
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import Preset, TrainSpec
 
 Description = dict[str, Any]
 
 SEEDS = (0, 1, 2)
-LINEAR = "linear"  # the rival in every run; it has no seed
+LINEAR = "linear"  # fitted in every run; has no seed
 
 # As many sentences for test as are left: differences of half a point drown in fewer.
 FULL: Mapping[str, DataSpec] = {
@@ -28,12 +27,12 @@ FULL: Mapping[str, DataSpec] = {
 }
 _FEW = {"train_size": 32, "validation_size": 16, "test_size": 24, "max_length": 32}
 
-# What a contender does not say are the defaults of the project on the day of the run.
+# Settings that a contender leaves out are the project's defaults on the day of the run.
 CONTENDERS: Mapping[str, Description] = {
     "lora": {"method": {"type": "lora"}},
     "full": {"method": {"type": "full"}},
     "seed": {"preset": Preset.SEED},
-    # A plain loop says everything, so that it stays what it is when the defaults change.
+    # A plain loop sets everything, so it does not follow later changes of the defaults.
     "plain": {
         "method": {
             "type": "lora",
@@ -66,13 +65,13 @@ _ON = {"seed": ("rotten-tomatoes-2000",), "plain": ("rotten-tomatoes-2000",)}
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, or one fit of the linear rival, and the part of the data that judges it."""
+    """One training, or one fit of the linear model, and the split it is evaluated on."""
 
     data: str
     contender: str
     seed: int | None
-    spec: TrainSpec | DataSpec  # the linear rival needs the data alone
-    judged_on: Split
+    spec: TrainSpec | DataSpec  # the linear model needs the data alone
+    evaluated_on: Split
 
     @property
     def name(self) -> str:
@@ -88,12 +87,12 @@ def few(data: Mapping[str, DataSpec]) -> Mapping[str, DataSpec]:
 
 def described(contender: Description, data: DataSpec, seed: int) -> TrainSpec:
     """The run of a contender."""
-    told = {**contender, "data": data.model_dump(), "runtime": {"seed": seed}}
-    return TrainSpec.model_validate(told)
+    fields = {**contender, "data": data.model_dump(), "runtime": {"seed": seed}}
+    return TrainSpec.model_validate(fields)
 
 
 def cells(data: Mapping[str, DataSpec]) -> Iterable[Cell]:
-    """Those of the table: the cheap one of each data set first."""
+    """Those of the table: the cheap one of each dataset first."""
     for name, each in data.items():
         yield Cell(name, LINEAR, None, each, Split.TEST)
         for contender, settings in CONTENDERS.items():

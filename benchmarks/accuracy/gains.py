@@ -1,4 +1,4 @@
-"""From the cells of the tries to what is told: what each change gains on validation."""
+"""Summarizes the tried changes: what each gains on validation."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,22 +7,22 @@ from typing import Any
 from benchmarks.accuracy.changes import DEFAULTS
 from benchmarks.accuracy.contenders import Cell
 from benchmarks.columns import aligned
-from benchmarks.kept import Kept
+from benchmarks.results_file import ResultsFile
 from benchmarks.spread import Spread, bits
 
 
-def summary(cells: Iterable[Cell], results: Kept) -> dict[str, Any]:
-    """Of these cells, which are kept: data set → change → accuracy and gain.
+def summary(cells: Iterable[Cell], results: ResultsFile) -> dict[str, Any]:
+    """Of these computed cells: dataset → change → accuracy and gain.
 
     A gain is over those seeds that were tried both with and without the change.
     """
     answers: dict[str, dict[str, dict[int | None, str]]] = defaultdict(lambda: {DEFAULTS: {}})
     for cell in cells:
-        correct = results.figures(cell.name)["correct"]
+        correct = results.metrics(cell.name)["correct"]
         answers[cell.data].setdefault(cell.contender, {})[cell.seed] = correct
     return {
         data: {
-            name: _figures(found[DEFAULTS], correct)
+            name: _metrics(found[DEFAULTS], correct)
             for name, correct in found.items()
             if found[DEFAULTS].keys() & correct.keys()
         }
@@ -30,7 +30,7 @@ def summary(cells: Iterable[Cell], results: Kept) -> dict[str, Any]:
     }
 
 
-def _figures(before: dict[int | None, str], after: dict[int | None, str]) -> dict[str, float]:
+def _metrics(before: dict[int | None, str], after: dict[int | None, str]) -> dict[str, float]:
     both = [seed for seed in after if seed in before]
     changed = bits([after[seed] for seed in both])
     gain = Spread(changed - bits([before[seed] for seed in both]))
@@ -42,13 +42,13 @@ def _figures(before: dict[int | None, str], after: dict[int | None, str]) -> dic
     }
 
 
-def table(told: dict[str, Any]) -> str:
-    """A line for each change on each data set, in per cent."""
+def table(report: dict[str, Any]) -> str:
+    """A line for each change on each dataset, in percent."""
     lines: list[Sequence[str]] = [("", "seeds", "validation", "gain", "se")]
-    for data, changes in told.items():
-        for name, figures in changes.items():
-            line = [f"{data} {name}", str(figures["seeds"]), f"{100 * figures['accuracy']:.1f}"]
+    for data, changes in report.items():
+        for name, metrics in changes.items():
+            line = [f"{data} {name}", str(metrics["seeds"]), f"{100 * metrics['accuracy']:.1f}"]
             if name != DEFAULTS:
-                line += [f"{100 * figures['gain']:+.1f}", f"{100 * figures['gain_se']:.1f}"]
+                line += [f"{100 * metrics['gain']:+.1f}", f"{100 * metrics['gain_se']:.1f}"]
             lines.append(line)
     return aligned(lines)

@@ -1,4 +1,4 @@
-"""From the cells of the final table to what is told: test accuracies and their differences."""
+"""Summarizes the cells of the table: test accuracies and their differences."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,38 +8,38 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.contenders import CONTENDERS, LINEAR, SEEDS, Cell
 from benchmarks.columns import aligned
-from benchmarks.kept import Kept
+from benchmarks.results_file import ResultsFile
 from benchmarks.spread import Spread, bits
 
 OURS = "lora"
 
 
-def summary(cells: Iterable[Cell], results: Kept) -> dict[str, Any]:
-    """Of these cells, which are kept: data set → figures of each contender with all its seeds."""
+def summary(cells: Iterable[Cell], results: ResultsFile) -> dict[str, Any]:
+    """Of these computed cells: dataset → metrics of each contender over all its seeds."""
     by_data: dict[str, dict[str, list[Cell]]] = {}
     for cell in cells:
         by_data.setdefault(cell.data, {}).setdefault(cell.contender, []).append(cell)
-    return {data: _figures(_tables(found, results)) for data, found in by_data.items()}
+    return {data: _metrics(_tables(found, results)) for data, found in by_data.items()}
 
 
-def _tables(found: dict[str, list[Cell]], results: Kept) -> dict[str, NDArray[np.float64]]:
+def _tables(found: dict[str, list[Cell]], results: ResultsFile) -> dict[str, NDArray[np.float64]]:
     """Contender → (seeds, texts)."""
-    whole = {
-        name: [results.figures(cell.name) for cell in cells]
+    complete = {
+        name: [results.metrics(cell.name) for cell in cells]
         for name, cells in found.items()
         if len(cells) == (1 if name == LINEAR else len(SEEDS))
     }
-    data = {each["data"] for figures in whole.values() for each in figures}
+    data = {each["data"] for metrics in complete.values() for each in metrics}
     assert len(data) <= 1, "the contenders saw other texts"
-    return {name: bits([each["correct"] for each in figures]) for name, figures in whole.items()}
+    return {name: bits([each["correct"] for each in metrics]) for name, metrics in complete.items()}
 
 
-def _figures(tables: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+def _metrics(tables: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     """All between 0 and 1: accuracy, its errors over seeds and over texts, paired differences."""
-    told: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, table in tables.items():
         spread = Spread(table)
-        told |= {
+        metrics |= {
             name: spread.mean,
             f"{name}_se": spread.over_seeds,
             f"{name}_texts_se": spread.over_texts,
@@ -50,32 +50,32 @@ def _figures(tables: dict[str, NDArray[np.float64]]) -> dict[str, float]:
         if one in tables and other in tables:
             difference = Spread(tables[one] - tables[other])
             name, (low, high) = f"{one}_minus_{other}", difference.interval()
-            told |= {name: difference.mean, f"{name}_low": low, f"{name}_high": high}
-    return {name: round(value, 4) for name, value in told.items()}
+            metrics |= {name: difference.mean, f"{name}_low": low, f"{name}_high": high}
+    return {name: round(value, 4) for name, value in metrics.items()}
 
 
-def table(told: dict[str, Any]) -> str:
-    """A line for each contender on each data set, in per cent."""
+def table(report: dict[str, Any]) -> str:
+    """A line for each contender on each dataset, in percent."""
     lines: list[Sequence[str]] = [
-        ("", "accuracy", "se of seeds", "se of texts", "less the linear rival", "LoRA less this")
+        ("", "accuracy", "se of seeds", "se of texts", "minus the linear model", "LoRA minus this")
     ]
-    for data, figures in told.items():
+    for data, metrics in report.items():
         for name in (LINEAR, *CONTENDERS):
-            if name in figures:
-                errors = [_percent(figures[f"{name}_{each}"]) for each in ("se", "texts_se")]
+            if name in metrics:
+                errors = [_percent(metrics[f"{name}_{each}"]) for each in ("se", "texts_se")]
                 differences = [
-                    _difference(figures, f"{name}_minus_{LINEAR}"),
-                    _difference(figures, f"{OURS}_minus_{name}"),
+                    _difference(metrics, f"{name}_minus_{LINEAR}"),
+                    _difference(metrics, f"{OURS}_minus_{name}"),
                 ]
-                lines.append((f"{data} {name}", _percent(figures[name]), *errors, *differences))
+                lines.append((f"{data} {name}", _percent(metrics[name]), *errors, *differences))
     return aligned(lines)
 
 
-def _difference(figures: dict[str, float], name: str) -> str:
+def _difference(metrics: dict[str, float], name: str) -> str:
     """With both ends of its interval; nothing if it was not measured."""
-    if name not in figures:
+    if name not in metrics:
         return ""
-    mean, low, high = (f"{100 * figures[name + end]:+.1f}" for end in ("", "_low", "_high"))
+    mean, low, high = (f"{100 * metrics[name + end]:+.1f}" for end in ("", "_low", "_high"))
     return f"{mean} [{low}, {high}]"
 
 

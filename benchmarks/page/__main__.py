@@ -1,17 +1,17 @@
-"""How soon pages show what is there, in a real Chromium: `python -m benchmarks.page`.
+"""Page load and update times in a real Chromium: `python -m benchmarks.page`.
 
-Every figure is measured in a process of its own, before a service of its own, and kept in
-`benchmarks/results/`: a run that was stopped goes on. Prints a table and ends with one JSON object.
+Every number is measured in its own process against its own service, and stored in
+`benchmarks/results/`: a stopped run continues. Prints a table and ends with one JSON object.
 """
 
 import json
 from functools import partial
 
-from benchmarks.apart import measure
-from benchmarks.kept import choose
+from benchmarks.child_process import measure
 from benchmarks.options import parser
 from benchmarks.page import cells, report
 from benchmarks.page.plan import CELLS, FULL, QUICK
+from benchmarks.results_file import choose
 
 
 def main() -> None:
@@ -23,9 +23,9 @@ def main() -> None:
     results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="page")
     for cell in CELLS:
         results.ensure(cell, partial(measure, "benchmarks.page", cell, quick=arguments.quick))
-    told = report.summary(results)
-    print(report.table(told))
-    print(json.dumps(told))
+    summary = report.summary(results)
+    print(report.table(summary))
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

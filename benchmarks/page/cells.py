@@ -1,4 +1,4 @@
-"""One cell of the benchmark: a service of its own, and a Chromium in front of it."""
+"""One cell of the benchmark: its own service and a Chromium."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,15 +23,15 @@ LAST_POINTS = 5000  # milliseconds from the end of the run
 
 
 def run(cell: str, size: Size) -> dict[str, Any]:
-    """The figures of a cell named in `plan.CELLS`, all in seconds."""
+    """Metrics of a cell named in `plan.CELLS`, all in seconds."""
     with (
         TemporaryDirectory(prefix="bench-page-", ignore_cleanup_errors=True) as folder,
         sync_playwright() as playwright,
         serving(Path(folder)) as service,
         playwright.chromium.launch(executable_path=locate()) as browser,
     ):
-        figures = MEASURES[cell](service, browser, size)
-        return {"chromium": browser.version, "cores": available_cores(), **figures}
+        metrics = MEASURES[cell](service, browser, size)
+        return {"chromium": browser.version, "cores": available_cores(), **metrics}
 
 
 @contextmanager
@@ -44,14 +44,14 @@ def serving(folder: Path) -> Iterator[Service]:
 
 
 def measure_list(service: Service, browser: Browser, size: Size) -> dict[str, Any]:
-    """First paint, and that of the largest thing, of the list of jobs."""
+    """First and largest contentful paint of the list of jobs."""
     stored.store_jobs(service.installation.database, jobs=size.jobs, steps=size.steps)
     seen = [visit(service, browser, "/", "paint.js") for _ in range(size.visits)]
     return spread("first_paint", seen) | spread("largest_paint", seen)
 
 
 def measure_curves(service: Service, browser: Browser, size: Size) -> dict[str, Any]:
-    """From the navigation to the curves of a long run: as the page has them, and as charts."""
+    """From navigation to the curves of a long run: as data, and as charts."""
     job_id = stored.store_long_job(service.installation.database, points=size.points)
     address = f"/jobs/{job_id}"
     seen = [visit(service, browser, address, "drawn.js") for _ in range(size.visits)]
@@ -59,8 +59,8 @@ def measure_curves(service: Service, browser: Browser, size: Size) -> dict[str, 
 
 
 def measure_live(service: Service, browser: Browser, size: Size) -> dict[str, Any]:
-    """From the step that a worker hears of to its point on the screen, for each of a run."""
-    notes = service.installation.folder / "heard"
+    """From the step that a worker receives to its point on the screen, for each step of a run."""
+    notes = service.installation.folder / "steps"
     command = [sys.executable, "-P", "-m", listening_worker.__name__, str(notes)]
     service.installation.start(command, service.installation.environment())
     job_id = service.submit(**size.live_job)
@@ -69,7 +69,9 @@ def measure_live(service: Service, browser: Browser, size: Size) -> dict[str, An
         service.wait_for_success(job_id)
         page.wait_for_timeout(LAST_POINTS)
         shown = page.evaluate("window.drawnAt")
-    late = delays(listening_worker.heard(notes), {int(step): at for step, at in shown.items()})
+    late = delays(
+        listening_worker.received_steps(notes), {int(step): at for step, at in shown.items()}
+    )
     return {"points": len(late)} | spread("point", [{"point": each} for each in late])
 
 
@@ -81,13 +83,13 @@ MEASURES: Mapping[str, Callable[[Service, Browser, Size], dict[str, Any]]] = {
 
 
 def visit(service: Service, browser: Browser, address: str, script: str) -> dict[str, float]:
-    """What the script tells of a visit with an empty cache; its times are those of the page."""
+    """Timings of a visit with an empty cache, measured in the page."""
     with opened(service, browser, script) as page:
         answer = page.goto(address)
         assert answer is not None
         assert answer.ok, f"{address} answered {answer.status}"
-        told = page.evaluate("window.timings")  # a promise
-    return {name: milliseconds / 1000 for name, milliseconds in told.items()}
+        timings = page.evaluate("window.timings")  # a promise
+    return {name: milliseconds / 1000 for name, milliseconds in timings.items()}
 
 
 @contextmanager
@@ -102,15 +104,15 @@ def opened(service: Service, browser: Browser, script: str) -> Iterator[Page]:
         context.close()
 
 
-def delays(heard: Mapping[int, float], shown: Mapping[int, float]) -> list[float]:
-    """Seconds for each step, in their order. Every one has to have come."""
-    missing = heard.keys() - shown.keys()
+def delays(received: Mapping[int, float], shown: Mapping[int, float]) -> list[float]:
+    """Seconds for each step in order. Fails if one is missing."""
+    missing = received.keys() - shown.keys()
     assert not missing, f"steps that were never on the screen: {sorted(missing)}"
-    return [shown[step] - at for step, at in sorted(heard.items())]
+    return [shown[step] - at for step, at in sorted(received.items())]
 
 
 def spread(name: str, seen: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The one in the middle, and the worst."""
+    """Median and maximum."""
     seconds = [each[name] for each in seen]
     return {
         f"{name}_median": round(median(seconds), 3), f"{name}_worst": round(max(seconds), 3)

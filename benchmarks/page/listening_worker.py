@@ -1,4 +1,4 @@
-"""A worker that notes when it hears of each step.
+"""A worker that records when it receives each step.
 
 `python -m benchmarks.page.listening_worker FILE`. A line of FILE: the step, and the time in seconds
 since 1970.
@@ -14,7 +14,7 @@ from worker.recorder import Recorder
 
 
 def listen(file: Path) -> None:
-    """From now on in this process."""
+    """Patch this process."""
     add = Recorder.add
 
     def noted(self: Recorder, event: Event) -> None:
@@ -26,8 +26,8 @@ def listen(file: Path) -> None:
     Recorder.add = noted  # type: ignore[method-assign]
 
 
-def heard(file: Path) -> dict[int, float]:
-    """Step → when it was heard of."""
+def received_steps(file: Path) -> dict[int, float]:
+    """Step → when it was received."""
     lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
     return {int(step): float(at) for step, at in lines}
 

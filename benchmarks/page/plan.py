@@ -1,10 +1,10 @@
-"""What is measured, how much of it, and the seconds that it is held to."""
+"""What is measured, how much of it, and the targets in seconds."""
 
 from dataclasses import dataclass
 from typing import Any
 
 CELLS = ("list", "curves", "live")
-# Cell → its figure that counts, and what it has to stay below, in seconds.
+# Cell → its metric and the upper limit in seconds.
 TARGETS = {
     "list": ("first_paint_median", 1.0),
     "curves": ("seen_median", 1.0),

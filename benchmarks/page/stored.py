@@ -24,35 +24,33 @@ METHODS: tuple[dict[str, Any], ...] = (
     {"type": "baseline"},
     {"type": "full"},
 )
-FIGURES = {"loss": 0.5, "accuracy": 0.8, "balanced_accuracy": 0.8, "macro_f1": 0.8}
+METRICS = {"loss": 0.5, "accuracy": 0.8, "balanced_accuracy": 0.8, "macro_f1": 0.8}
 SUMMARY: dict[str, Any] = {
     "labels": ["negative", "positive"], "trainable_parameters": 480_386,
     "total_parameters": 23_000_000, "examples": {"train": 8000, "validation": 1000, "test": 1000},
-    "stopped_early": False, "train_seconds": 60.0, "validation": FIGURES, "test": FIGURES,
-    "linear": {"validation": FIGURES, "test": FIGURES},
+    "stopped_early": False, "train_seconds": 60.0, "validation": METRICS, "test": METRICS,
+    "linear": {"validation": METRICS, "test": METRICS},
 }  # fmt: skip
 CURVES = ("loss", "learning_rate", "grad_norm", "reviews_per_second")  # of the training part
 CHUNK = 50_000  # rows of one statement
 
 
 def store_jobs(database: Database, *, jobs: int, steps: int) -> None:
-    """So many jobs that succeeded, each with a loss of so many steps."""
+    """Store succeeded jobs, each with a loss curve."""
     ids = []
     with database.write() as session:
         for number in range(jobs):
             method = METHODS[number % len(METHODS)]
             ids.append(_add(session, f"run {number}", method, steps=steps, points=steps))
-        session.commit()
     rows = (point for job_id in ids for point in _curves(job_id, steps, CURVES[:1]))
     _insert(database, rows)
 
 
 def store_long_job(database: Database, *, points: int) -> UUID:
-    """The id of a job with so many points, the same on each curve."""
+    """Store a job with `points` points, the same number on each curve; returns its ID."""
     steps = points // len(CURVES)
     with database.write() as session:
         job_id = _add(session, "long", METHODS[0], steps=steps, points=points)
-        session.commit()
     _insert(database, _curves(job_id, steps, CURVES))
     return job_id
 
@@ -64,11 +62,11 @@ def _add(session: Session, name: str, method: dict[str, Any], *, steps: int, poi
         id=new_id(),
         created_by=LOCAL_KEY_ID,
         name=name,
-        labels={},
+        user_metadata={},
         method=method["type"],
-        lane=DeviceClass.CPU,
+        device_class=DeviceClass.CPU,
         spec=spec,
-        spec_version=1,
+        spec_version=2,
         spec_sha256="0" * 64,
         dataset_ids={},
         base="minilm-l6",
@@ -83,7 +81,7 @@ def _add(session: Session, name: str, method: dict[str, Any], *, steps: int, poi
         finished_at=now,
         summary={**SUMMARY, "steps": steps, "best_step": steps},
     )
-    repository.add(session, job)
+    repository.add_job(session, job)
     job.stream_seq += points
     return job.id
 
@@ -102,10 +100,9 @@ def _insert(database: Database, rows: Iterator[dict[str, Any]]) -> None:
     for chunk in batched(rows, CHUNK):
         with database.write() as session:
             session.execute(insert(MetricPoint), chunk)
-            session.commit()
 
 
 def batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    """In lists of so many."""
+    """Split into chunks."""
     while chunk := list(islice(rows, size)):
         yield chunk

@@ -1,1 +1,1 @@
-"""The table of the "LoRA from scratch" lessons, measured with what this machine has."""
+"""The table of the "LoRA from scratch" lessons, measured on this machine."""

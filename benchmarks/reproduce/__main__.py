@@ -2,9 +2,9 @@
 
 With the base and the data of the lessons where there are a GPU and the hub, else with the packaged
 sample: 4,000 of its reviews for training, or 20,000 with `--share 1`. Every cell is computed in a
-process of its own and kept in `benchmarks/results/`: a run that was stopped goes on. Cells whose
+process of its own and stored in `benchmarks/results/`: a stopped run continues. Cells whose
 settings have changed since are forgotten. Prints the table, writes every setting of every
-row beside the results, and ends with one JSON object.
+row next to the results, and ends with one JSON object.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import apart
-from benchmarks.kept import Kept, choose
+from benchmarks import child_process
 from benchmarks.options import parser
 from benchmarks.reproduce import plan
 from benchmarks.reproduce.plan import Size
+from benchmarks.results_file import ResultsFile, choose
 from lora_core.errors import LoraCoreError
 from lora_core.process import limit_openmp_spinning, retain_freed_memory
 
@@ -39,13 +39,15 @@ def main(words: Sequence[str] | None = None) -> None:
             return
         size, why = place.chosen(arguments.on, whole=arguments.share == 1)
         size = plan.few(size) if quick else size
-        print(f"{size.told()}: {why}.", flush=True)
+        print(f"{size.description()}: {why}.", flush=True)
         results = choose(arguments.results, quick=quick, fresh=False, what="reproduce")
         wanted = [cell.name for cell in plan.cells(size, 1 if quick else arguments.seeds)]
         again = wanted if arguments.fresh else []
-        results.forget([*outdated(size, results, quick=quick), *again])
+        results.remove([*outdated(size, results, quick=quick), *again])
         for name in wanted:
-            results.ensure(name, partial(apart.measure, "benchmarks.reproduce", name, quick=quick))
+            results.ensure(
+                name, partial(child_process.measure, "benchmarks.reproduce", name, quick=quick)
+            )
         tell(size, results)
     except LoraCoreError as error:
         sys.exit(str(error))
@@ -62,45 +64,45 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def outdated(size: Size, results: Kept, *, quick: bool) -> list[str]:
-    """Kept cells of a size whose row is gone, or that would be computed otherwise today."""
+def outdated(size: Size, results: ResultsFile, *, quick: bool) -> list[str]:
+    """ResultsFile cells of a size whose row is gone, or that would be computed otherwise today."""
     from benchmarks.reproduce import cells, table
 
     return [
         name
         for name in table.of_size(results, size)
         if name.split("/")[1] not in plan.ROWS
-        or results.figures(name)["settings"] != cells.settings(plan.find(name, quick=quick))
+        or results.metrics(name)["settings"] != cells.settings(plan.find(name, quick=quick))
     ]
 
 
-def tell(size: Size, results: Kept) -> None:
-    """The table of every seed that is kept, its settings in a file, and the same as JSON."""
+def tell(size: Size, results: ResultsFile) -> None:
+    """Print the table of all stored seeds, write their settings to a file, and print JSON."""
     from benchmarks.reproduce import table  # scipy, which a cell does without
 
     names = table.of_size(results, size)
     rows = table.summary(names, results)
     print(table.table(rows))
     newest = table.newest(names, results)
-    devices = sorted({results.figures(name)["device"] for name in names})
+    devices = sorted({results.metrics(name)["device"] for name in names})
     versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
     print(f"{newest['processor']}; computed on {', '.join(devices)}; {versions}")
     path = _write_settings(results)
     print(f"Every setting of every row: {path}")
     where = {name: newest[name] for name in ("processor", "versions", "date")}
-    told = {"size": size.name, "rows": rows, "devices": devices, "settings": path.name}
-    print(json.dumps(told | where))
+    report = {"size": size.name, "rows": rows, "devices": devices, "settings": path.name}
+    print(json.dumps(report | where))
 
 
-def _write_settings(results: Kept) -> Path:
-    """Each cell that is kept, what it was told and where it was computed, beside the results."""
-    told: dict[str, Any] = {}
+def _write_settings(results: ResultsFile) -> Path:
+    """Write the settings and environment of every stored cell to a file with the results."""
+    settings: dict[str, Any] = {}
     for name in results.cells:
-        figures = results.figures(name)
-        where = {each: figures.get(each) for each in ("device", "precision", "threads", "data")}
-        told[name] = {**figures["settings"], "computed": where}
+        metrics = results.metrics(name)
+        where = {each: metrics.get(each) for each in ("device", "precision", "threads", "data")}
+        settings[name] = {**metrics["settings"], "computed": where}
     path = results.path.with_suffix(".json")
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     return path
 
 

@@ -1,4 +1,4 @@
-"""A cell: a run of the project, or a fit of the linear rival, and how right each part is."""
+"""A cell: a run or a fit of the linear model, and its accuracy on each split."""
 
 import base64
 import json
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.quiet import NoEnd
 from benchmarks.reproduce import imdb
 from benchmarks.reproduce.plan import LINEAR, Cell
+from benchmarks.silent import NeverStop
 from lora_core import compatibility, manifest
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
@@ -22,35 +22,36 @@ from lora_core.encoders.load import resolve_base
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.training.correctness import Correctness
-from lora_core.training.run import run as train
+from lora_core.training.run import train_encoder as train
 
 
 def run(cell: Cell) -> dict[str, Any]:
-    """The figures of a cell: accuracies from 0 to 1, and a 1 or 0 for each test text."""
-    figures = _fit(cell) if cell.row == LINEAR else _train(cell)
-    return {"settings": settings(cell), **figures}
+    """Metrics of a cell: accuracies from 0 to 1, and 1 or 0 for each test text."""
+    metrics = _fit(cell) if cell.row == LINEAR else _train(cell)
+    return {"settings": settings(cell), **metrics}
 
 
 def settings(cell: Cell) -> dict[str, Any]:
-    """All that a cell is told, today's defaults filled in, as JSON has it.
+    """All settings of a cell as JSON, with today's defaults filled in.
 
-    Of where and how it is computed the seed alone: the figures tell the rest.
+    Of the runtime settings only the seed is included; the metrics contain the rest.
     """
     if cell.row == LINEAR:
         data = cell.size.data.model_dump(mode="json")
-        told = {"data": data, "linear": linear_baseline.SPEC.model_dump(mode="json")}
+        described = {"data": data, "linear": linear_baseline.SPEC.model_dump(mode="json")}
     else:
-        told = resolve_defaults(cell.spec, _shape(cell.size.base))[0].model_dump(
+        described = resolve_defaults(cell.spec, _shape(cell.size.base))[0].model_dump(
             mode="json", exclude={"result", "trial"}
         )
-        told["runtime"] = {"seed": cell.seed}
-    found: dict[str, Any] = json.loads(json.dumps(told))
+        described["runtime"] = {"seed": cell.seed}
+        described["spec_version"] = 1  # of the kept cells; version 2 means the same
+    found: dict[str, Any] = json.loads(json.dumps(described))
     return found
 
 
 @cache
 def _shape(base: str) -> compatibility.EncoderShape:
-    return compatibility.read_shape(resolve_base(base).config, base=base)
+    return compatibility.read_encoder_shape(resolve_base(base).config, base=base)
 
 
 def _fit(cell: Cell) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def _fit(cell: Cell) -> dict[str, Any]:
 def _train(cell: Cell) -> dict[str, Any]:
     spec = cell.spec.model_copy(update={"data": imdb.here(cell.size.data)})
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
-        summary = train(spec, out_dir=Path(folder), observer=NullObserver(), stop=NoEnd())
+        summary = train(spec, out_dir=Path(folder), observer=NullObserver(), stop=NeverStop())
         made = manifest.read(Path(folder))
     runtime = made["spec"]["runtime"]
     device = runtime["device"]

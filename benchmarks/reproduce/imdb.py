@@ -1,4 +1,4 @@
-"""The 50,000 labelled reviews of the hub in one file.
+"""The 50,000 labeled reviews of the hub in one file.
 
 The hub has them in two halves, and parts that are given are kept; the lessons draw 35,000 for
 training, which is more than a half.
@@ -24,7 +24,7 @@ def here(data: DataSpec) -> DataSpec:
 
 
 def _file() -> Path:
-    """JSONL in the cache, fetched once. Raises what reading a hub data set raises."""
+    """JSONL in the cache, fetched once. Raises what reading a hub dataset raises."""
     path = cache_dir() / "reproduce" / "imdb.jsonl"
     if not path.exists():
         parts = read_source(f"{HUB_PREFIX}{DATA}", ColumnSelection())

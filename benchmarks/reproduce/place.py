@@ -1,4 +1,4 @@
-"""Which of the sizes is measured here, and why."""
+"""Which size is measured on this machine, and why."""
 
 import torch
 from httpx2 import HTTPError
@@ -9,23 +9,23 @@ from benchmarks.reproduce.plan import BASE, HUB, PART, SHARE, Size
 PATIENCE_SECONDS = 10.0
 
 
-def chosen(asked: str | None, *, whole: bool) -> tuple[Size, str]:
-    """`asked`: "hub", "sample", or nothing, then it is looked for; `whole`: all of the sample."""
-    if asked == "hub":
-        return HUB, "the hub was asked for"
+def chosen(requested: str | None, *, whole: bool) -> tuple[Size, str]:
+    """`requested`: "hub", "sample" or None, which means automatic; `whole`: the full sample."""
+    if requested == "hub":
+        return HUB, "the hub was requested"
     if whole:
-        return SHARE, "all of the sample was asked for"
-    if asked == "sample":
-        return PART, "the sample was asked for"
+        return SHARE, "all of the sample was requested"
+    if requested == "sample":
+        return PART, "the sample was requested"
     if not torch.cuda.is_available():
         return PART, "there is no GPU here"
-    if (trouble := hub_trouble()) is not None:
-        return PART, f"there is a GPU, but the hub does not give the base: {trouble}"
+    if (problem := hub_trouble()) is not None:
+        return PART, f"there is a GPU, but the hub does not give the base: {problem}"
     return HUB, "there is a GPU, and the hub answers"
 
 
 def hub_trouble() -> str | None:
-    """Why the hub does not tell of the base, if it does not."""
+    """Why the base cannot be read from the hub, or None."""
     try:
         HfApi().model_info(BASE, timeout=PATIENCE_SECONDS)
     except (HTTPError, ConnectionError) as error:

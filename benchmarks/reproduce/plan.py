@@ -6,8 +6,7 @@ from typing import Any
 
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import Role
-from lora_core.specs.presets import Preset
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import Preset, TrainSpec
 
 LINEAR = "linear"  # has no seed
 BASE, DATA = "distilbert-base-uncased", "stanfordnlp/imdb"  # of the lessons, on the hub
@@ -15,7 +14,7 @@ BASE, DATA = "distilbert-base-uncased", "stanfordnlp/imdb"  # of the lessons, on
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the lessons report, in per cent."""
+    """What the lessons report, in percent."""
 
     test: float
     validation: float | None = None
@@ -28,14 +27,14 @@ class Row:
     """A line of the table."""
 
     title: str
-    said: Mapping[str, Any] = field(default_factory=dict)  # of the run; the rest are defaults
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the rest are defaults
     lesson: Lesson | None = None
 
 
 LESSONS = {"preset": Preset.SEED}
 _BEST = {"type": "lora", "alpha": 1.0, "targets": (Role.QUERY, Role.VALUE, Role.MLP)}
 ROWS: Mapping[str, Row] = {
-    LINEAR: Row("linear rival (bag of words)", lesson=Lesson(88.85)),
+    LINEAR: Row("linear model (TF-IDF + logistic regression)", lesson=Lesson(88.85)),
     "last": Row(
         "last two layers",
         LESSONS | {"method": {"type": "baseline"}},
@@ -63,7 +62,7 @@ class Size:
     base: str
     data: DataSpec
 
-    def told(self) -> str:
+    def description(self) -> str:
         """In words."""
         data = self.data
         counts = f"{data.train_size:,}/{data.validation_size:,}/{data.test_size:,}"
@@ -84,14 +83,14 @@ def _size(name: str, base: str, source: str, counts: tuple[int, int, int], lengt
 
 PART = _size("sample-4000", "minilm-l6", "imdb", (4000, 1000, 4000), 256)
 SHARE = _size("sample-20000", "minilm-l6", "imdb", (20_000, 2500, 2500), 512)
-# Both halves of the data set are put together and drawn anew, as the lessons do it.
+# Both halves of the dataset are joined and split again, as in the lessons.
 HUB = _size("hub-35000", BASE, f"hub:{DATA}", (35_000, 5000, 10_000), 512)
 SIZES = (HUB, SHARE, PART)  # the largest first
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, or one fit of the linear rival."""
+    """One training, or one fit of the linear model."""
 
     size: Size
     row: str
@@ -105,14 +104,14 @@ class Cell:
 
     @property
     def spec(self) -> TrainSpec:
-        """The run; of the linear rival there is none."""
+        """The run; the linear model has none."""
         return TrainSpec.model_validate(
             {
-                **ROWS[self.row].said,
+                **ROWS[self.row].settings,
                 "base": self.size.base,
                 "data": self.size.data.model_dump(),
                 "runtime": {"seed": self.seed},
-                "result": {"train_figures": True, "model": False},
+                "result": {"train_metrics": True, "model": False},
             }
         )
 
@@ -124,7 +123,7 @@ def few(size: Size) -> Size:
 
 
 def cells(size: Size, seeds: int) -> Iterator[Cell]:
-    """The whole table with the first seed, then with the next: a stopped run has whole tables."""
+    """All rows with the first seed, then with the next, so that a stopped run has full tables."""
     yield Cell(size, LINEAR, None)
     for seed in range(seeds):
         for row in ROWS:
@@ -133,7 +132,7 @@ def cells(size: Size, seeds: int) -> Iterator[Cell]:
 
 
 def find(name: str, *, quick: bool = False) -> Cell:
-    """The cell of this name. Ends this process if there is none."""
+    """The cell with this name. Exits if there is none."""
     where, _, rest = name.partition("/")
     row, _, seed = rest.partition("/")
     for size in SIZES:

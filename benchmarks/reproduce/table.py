@@ -1,4 +1,4 @@
-"""From the cells to the table, also beside that of the lessons."""
+"""Builds the table of the cells, and a comparison with the table of the lessons."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.columns import aligned
-from benchmarks.kept import DIRECTORY, Kept
 from benchmarks.reproduce.plan import HUB, LINEAR, ROWS, SIZES, Lesson, Size
+from benchmarks.results_file import DIRECTORY, ResultsFile
 from benchmarks.spread import Spread, bits
 
 PARTS = ("train", "validation", "test")
-Figures = Mapping[str, Any]
+Metrics = Mapping[str, Any]
 
 
-def summary(cells: Iterable[str], results: Kept) -> dict[str, dict[str, Any]]:
+def summary(cells: Iterable[str], results: ResultsFile) -> dict[str, dict[str, Any]]:
     """Of these cells, all of one size: row → means over its seeds, and errors of test, 0 to 1."""
-    found: dict[str, list[Figures]] = {}
+    found: dict[str, list[Metrics]] = {}
     for cell in cells:
-        found.setdefault(cell.split("/")[1], []).append(results.figures(cell))
+        found.setdefault(cell.split("/")[1], []).append(results.metrics(cell))
     data = {each["data"] for seeds in found.values() for each in seeds}
     assert len(data) <= 1, "the rows saw other texts"
     return {row: _means(found[row]) for row in ROWS if row in found}
 
 
-def _means(seeds: Sequence[Figures]) -> dict[str, Any]:
+def _means(seeds: Sequence[Metrics]) -> dict[str, Any]:
     spread = Spread(bits([each["correct"] for each in seeds]))
     means = {part: sum(each[part] for each in seeds) / len(seeds) for part in PARTS}
     return {
@@ -39,92 +39,92 @@ def _means(seeds: Sequence[Figures]) -> dict[str, Any]:
     }
 
 
-def table(told: Mapping[str, Figures]) -> str:
-    """A line for each row: accuracies and errors in per cent, seconds of one training."""
+def table(report: Mapping[str, Metrics]) -> str:
+    """A line for each row: accuracies and errors in percent, seconds of one training."""
     lines = [
         ["", "trained", *PARTS, "se of seeds", "se of texts", "seeds", "seconds", "lessons' test"]
     ]
-    for row, figures in told.items():
+    for row, metrics in report.items():
         lesson = ROWS[row].lesson
         lines.append(
             [
                 ROWS[row].title,
-                _count(figures["parameters"]),
-                *(_percent(figures[part]) for part in PARTS),
-                _percent(figures["test_seeds_se"]),
-                _percent(figures["test_texts_se"]),
-                "" if row == LINEAR else str(figures["seeds"]),
-                f"{figures['seconds']:,.0f}",
+                _count(metrics["parameters"]),
+                *(_percent(metrics[part]) for part in PARTS),
+                _percent(metrics["test_seeds_se"]),
+                _percent(metrics["test_texts_se"]),
+                "" if row == LINEAR else str(metrics["seeds"]),
+                f"{metrics['seconds']:,.0f}",
                 f"{lesson.test:.2f}" if lesson else "",
             ]
         )
     return aligned(lines)
 
 
-def beside_lessons(directory: Path = DIRECTORY) -> str:
-    """Markdown: the table of the lessons beside ours, from the newest results that are kept.
+def lessons_comparison(directory: Path = DIRECTORY) -> str:
+    """Markdown: the table of the lessons and ours, from the newest stored results.
 
-    The largest size of which every row was measured, else the smallest with what there is.
+    Of the largest size with all rows measured, else of the smallest size.
     """
-    return beside(*_newest(directory))
+    return comparison(*_newest(directory))
 
 
-def beside(results: Kept, size: Size) -> str:
-    """The same of this file and size."""
+def comparison(results: ResultsFile, size: Size) -> str:
+    """The comparison for this file and size."""
     names = of_size(results, size)
-    told = summary(names, results)
+    report = summary(names, results)
     parts = " | ".join(PARTS)
     lines = [
         f"| | lessons: trained | {parts} | here: trained | {parts} |",
         "|---|" + "---:|" * 8,
-        *(_line(row, told.get(row)) for row in ROWS),
+        *(_line(row, report.get(row)) for row in ROWS),
         "",
-        f"Accuracies in per cent. The lessons: {HUB.told()}, one seed; the standard error of "
-        f"10,000 answers is about 0.3. Here: {size.told()}; ± is the standard error"
-        f"{_where(told, names, results)}.",
+        f"Accuracies in percent. The lessons: {HUB.description()}, one seed; the standard error "
+        f"of 10,000 predictions is about 0.3. Here: {size.description()}; ± is the standard error"
+        f"{_where(report, names, results)}.",
     ]
     return "\n".join(lines)
 
 
-def of_size(results: Kept, size: Size) -> list[str]:
-    """Names of the cells of a size that are kept."""
+def of_size(results: ResultsFile, size: Size) -> list[str]:
+    """Names of the stored cells of a size."""
     return [name for name in results.cells if name.startswith(f"{size.name}/")]
 
 
-def newest(names: Iterable[str], results: Kept) -> Mapping[str, Any]:
+def newest(names: Iterable[str], results: ResultsFile) -> Mapping[str, Any]:
     """The record of the cell that was computed last."""
     return max((results.cells[name] for name in names), key=itemgetter("date"))
 
 
-def _newest(directory: Path) -> tuple[Kept, Size]:
-    """What `beside_lessons` shows; nothing was kept where there is no file."""
-    found = [Kept(path) for path in directory.glob("reproduce-*.jsonl")]
+def _newest(directory: Path) -> tuple[ResultsFile, Size]:
+    """The results that `lessons_comparison` shows."""
+    found = [ResultsFile(path) for path in directory.glob("reproduce-*.jsonl")]
     for size in SIZES:
         date = partial(_date, size=size)
-        whole = [
+        complete = [
             results
             for results in found
             if {name.split("/")[1] for name in of_size(results, size)} >= ROWS.keys()
         ]
-        if whole:
-            return max(whole, key=date), size
-    # None is whole: of the last size, the smallest, what there is.
-    return max(found, key=date, default=Kept(directory / "reproduce.jsonl")), size
+        if complete:
+            return max(complete, key=date), size
+    # No size is complete: show what there is of the smallest.
+    return max(found, key=date, default=ResultsFile(directory / "reproduce.jsonl")), size
 
 
-def _date(results: Kept, size: Size) -> str:
+def _date(results: ResultsFile, size: Size) -> str:
     """Of the newest cell."""
     return max((results.cells[name]["date"] for name in of_size(results, size)), default="")
 
 
-def _line(row: str, figures: Figures | None) -> str:
+def _line(row: str, metrics: Metrics | None) -> str:
     lesson = ROWS[row].lesson
     there = ["", "", "", ""] if lesson is None else _lesson(lesson)
     here = ["", "", "", "not measured yet"]
-    if figures is not None:
-        accuracies = [_percent(figures[part]) for part in PARTS]
-        error = f" ± {_percent(figures['test_se'])}"
-        here = [_count(figures["parameters"]), *accuracies[:2], accuracies[2] + error]
+    if metrics is not None:
+        accuracies = [_percent(metrics[part]) for part in PARTS]
+        error = f" ± {_percent(metrics['test_se'])}"
+        here = [_count(metrics["parameters"]), *accuracies[:2], accuracies[2] + error]
     return "| " + " | ".join([ROWS[row].title, *there, *here]) + " |"
 
 
@@ -133,9 +133,9 @@ def _lesson(lesson: Lesson) -> list[str]:
     return [_count(lesson.parameters), *("" if a is None else f"{a:.2f}" for a in accuracies)]
 
 
-def _where(told: Mapping[str, Figures], names: Sequence[str], results: Kept) -> str:
+def _where(report: Mapping[str, Metrics], names: Sequence[str], results: ResultsFile) -> str:
     """Seeds, processor and day."""
-    seeds = {figures["seeds"] for row, figures in told.items() if row != LINEAR}
+    seeds = {metrics["seeds"] for row, metrics in report.items() if row != LINEAR}
     if not seeds:
         return ""
     record = newest(names, results)

@@ -1,1 +1,1 @@
-"""What an installation of 100,000 jobs costs those who use it."""
+"""Response times of an installation with 100,000 jobs."""

@@ -1,7 +1,7 @@
-"""What 100,000 jobs and a million points cost whoever submits, claims, lists and cleans up.
+"""Times to submit, claim, list and clean up with 100,000 jobs and a million points.
 
 `python -m benchmarks.scale` fills SQLite and PostgreSQL, measures each in a process of its own,
-removes both again, and keeps the figures in `benchmarks/results/`. Prints a table and ends with one
+removes both again, and stores the results in `benchmarks/results/`. Prints a table and finally one
 JSON object; the exit status is 1 if a bound is missed.
 """
 
@@ -9,9 +9,9 @@ import json
 import sys
 from functools import partial
 
-from benchmarks.apart import measure
-from benchmarks.kept import choose
+from benchmarks.child_process import measure
 from benchmarks.options import parser
+from benchmarks.results_file import choose
 from benchmarks.scale import cells, report
 from benchmarks.scale.plan import CELLS, FULL, QUICK
 
@@ -25,10 +25,10 @@ def main() -> None:
     results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="scale")
     for cell in CELLS:
         results.ensure(cell, partial(measure, "benchmarks.scale", cell, quick=arguments.quick))
-    told = report.summary(results)
-    print(report.table(told))
-    print(json.dumps(told))
-    sys.exit(0 if told["met"] else 1)
+    summary = report.summary(results)
+    print(report.table(summary))
+    print(json.dumps(summary))
+    sys.exit(0 if summary["met"] else 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The API with a clock on its writes: `python -m benchmarks.scale.api FILE PORT`.
+"""The API with timed writes: `python -m benchmarks.scale.api FILE PORT`.
 
-Whenever FILE is removed, it is written anew with the milliseconds of the longest write since then.
+Whenever FILE is removed, it is rewritten with the milliseconds of the longest write since then.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from app.cli.connection import Connection
 from app.cli.errors import ServiceUnreachable
 from app.settings import Settings
-from benchmarks.apart import ROOT
+from benchmarks.child_process import ROOT
 from benchmarks.scale.writes import WriteClock
 from tests.servers import HOST, free_port
 from tests.waiting import wait_until
@@ -41,7 +41,7 @@ class Api:
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[Api]:
-    """An API of its own."""
+    """Run an API for this database."""
     port, file = free_port(), settings.data_dir / "longest-write"
     file.touch()
     changes = {"DATA_DIR": str(settings.data_dir), "DATABASE_URL": settings.database_url}

@@ -1,4 +1,4 @@
-"""One cell of the benchmark: a database, empty and full, each behind an API of its own."""
+"""One cell of the benchmark: a database, empty and full, each with its own API."""
 
 import gc
 import threading
@@ -26,7 +26,7 @@ from benchmarks.scale.writes import WriteClock
 from tests.servers import PostgresServer
 
 WARM = 5  # requests that are not counted
-MOST_BESIDE = 300  # jobs submitted during garbage collection: a key may have 1,000
+MAX_DURING_GC = 300  # jobs submitted during garbage collection: a key may have 1,000
 BODY = {"method": {"type": "lora"}}
 LISTS = {
     "jobs": "/v1/jobs",
@@ -42,7 +42,7 @@ OWNER = WorkerIdentity(id="bench", host="here", boot_id="boot", pid=1, pid_start
 
 
 def run(cell: str, size: Size) -> dict[str, Any]:
-    """The figures of a cell named in `plan.CELLS`."""
+    """Metrics of a cell named in `plan.CELLS`."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))  # errors
     clock = WriteClock()
     with TemporaryDirectory(prefix="bench-scale-") as name, databases(cell) as urls:
@@ -55,18 +55,18 @@ def run(cell: str, size: Size) -> dict[str, Any]:
             stored.store_files(resources.store, resources.database, folder / "files")
             clock.longest_ms()
             gc.collect()
-            gc.freeze()  # or Python looks through all that filling has left here, in a transaction
+            gc.freeze()  # or the collector scans everything that filling left, in a transaction
             filled = time.perf_counter() - began
             with serving(empty) as beside, serving(full) as api:
-                figures = _submits(beside, api, size.requests)
-                figures |= _lists(api, size.lists)
-                figures |= _claims(resources, clock, size.requests)
-                figures |= _sweep(api, size.trials)
-                figures |= _collected(resources, clock, api)
+                metrics = _submits(beside, api, size.requests)
+                metrics |= _lists(api, size.lists)
+                metrics |= _claims(resources, clock, size.requests)
+                metrics |= _sweep(api, size.trials)
+                metrics |= _collected(resources, clock, api)
         finally:
             resources.close()
-    writes = {name: value for name, value in figures.items() if name.endswith("_write_ms")}
-    return {"fill_seconds": round(filled, 1), **figures, "longest_write_ms": max(writes.values())}
+    writes = {name: value for name, value in metrics.items() if name.endswith("_write_ms")}
+    return {"fill_seconds": round(filled, 1), **metrics, "longest_write_ms": max(writes.values())}
 
 
 @contextmanager
@@ -128,7 +128,6 @@ def _claims(resources: Resources, clock: WriteClock, claims: int) -> dict[str, f
             claimed = leases.claim(
                 session, owner=OWNER, device_class=DeviceClass.CPU, device="cpu", lease_seconds=3600
             )
-            session.commit()
         took.append(1000 * (time.perf_counter() - began))
         assert claimed is not None
     return {
@@ -152,11 +151,11 @@ def _sweep(api: Api, trials: int) -> dict[str, float]:
 
 
 def _collected(resources: Resources, clock: WriteClock, api: Api) -> dict[str, float]:
-    """Garbage collection, and jobs that are submitted meanwhile."""
+    """Garbage collection, and jobs that are submitted during it."""
     over, waited = threading.Event(), [0.0]
 
     def submit() -> None:
-        while not over.wait(0.05) and len(waited) < MOST_BESIDE:
+        while not over.wait(0.05) and len(waited) < MAX_DURING_GC:
             waited.append(_timed(lambda: api.connection.json("POST", "/v1/jobs", json=BODY)))
 
     beside = threading.Thread(target=submit)

@@ -1,4 +1,4 @@
-"""What is measured, how much of it, and the bounds that it is held to."""
+"""What is measured, how much of it, and the limits."""
 
 from dataclasses import dataclass
 

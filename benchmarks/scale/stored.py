@@ -20,7 +20,7 @@ from app.storage.store import Store
 from app.storage.tables import MODEL_KIND, RESULTS_KIND, Artifact
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep, Trial
-from benchmarks.page.stored import FIGURES, METHODS, batched
+from benchmarks.page.stored import METHODS, METRICS, batched
 from benchmarks.page.stored import SUMMARY as SHORT_RUN
 from benchmarks.scale.plan import Size
 from lora_core import manifest
@@ -35,7 +35,7 @@ SWEEPS = 20
 PER_SWEEP = 500  # trials
 VERSIONS = 500  # of registered models
 DATASETS = 50
-LABELS = 5000  # of each data set
+LABELS = 5000  # of each dataset
 ENDED = (JobState.SUCCEEDED,) * 8 + (JobState.FAILED, JobState.CANCELLED)
 SUMMARY = {**SHORT_RUN, "tokens_per_second": 9000.0, "steps": 200, "best_step": 200}
 PLAN = {
@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 
 def fill(database: Database, size: Size) -> None:
-    """Jobs in every state, of several keys and of sweeps, with attempts, events and curves."""
+    """Jobs in every state, of several keys and sweeps, with attempts, events and curves."""
     specs = [TrainSpec.model_validate({"method": each}).model_dump(mode="json") for each in METHODS]
     keys = [new_id() for _ in range(KEYS)]
     sweeps = [new_id() for _ in range(min(SWEEPS, size.jobs // (2 * PER_SWEEP)))]
@@ -77,7 +77,7 @@ def store_files(store: Store, database: Database, scratch: Path) -> None:
         folder = scratch / str(number)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
-        manifest.write(folder, {"format": 1})
+        manifest.create(folder, {"format": 1})
         store.put(folder, key)
 
 
@@ -104,16 +104,16 @@ def _jobs(
             "created_by": keys[number % len(keys)],
             "kind": JobKind.PREDICTION if prediction else JobKind.TRAINING,
             "name": f"run {number}",
-            "labels": {},
+            "user_metadata": {},
             "method": "predict" if prediction else spec["method"]["type"],
-            "lane": DeviceClass.ANY if state == JobState.QUEUED else DeviceClass.CPU,
+            "device_class": DeviceClass.ANY if state == JobState.QUEUED else DeviceClass.CPU,
             "spec": {"data": {"source": "texts:1", "text_column": "text"}} if prediction else spec,
-            "spec_version": 1,
+            "spec_version": 2,
             "spec_sha256": f"{number:064x}",
             "dataset_ids": {},
             "base": "sentiment:1" if prediction else "minilm-l6",
             "plan": {} if prediction else PLAN,
-            "cell_sha256": f"{number:064x}",
+            "trial_sha256": f"{number:064x}",
             "sweep_id": sweep,
             "state": state,
             "run_after": created,
@@ -222,11 +222,11 @@ def _sweep(sweep: UUID) -> Row:
         "id": sweep,
         "created_by": LOCAL_KEY_ID,
         "name": "sweep",
-        "labels": {},
+        "user_metadata": {},
         "job": {"method": {"type": "lora"}},
         "space": [["method.r", [2, 4]]],
         "strategy": {"type": "grid"},
-        "pinned": {"bases": {}, "sources": {}},
+        "resolved_inputs": {"bases": {}, "sources": {}},
         "objective": "accuracy",
         "state": SweepState.FINISHED,
         "finished_at": time.time(),
@@ -241,8 +241,8 @@ def _trials(jobs: Sequence[Row]) -> Iterator[Row]:
                 "number": number % PER_SWEEP + 1,
                 "rung": 0,
                 "settings": {"method.r": 2},
-                "draft": {},
-                "cell_sha256": job["cell_sha256"],
+                "job_columns": {},
+                "trial_sha256": job["trial_sha256"],
                 "job_id": job["id"],
             }
 
@@ -291,7 +291,7 @@ def _register(database: Database, jobs: Sequence[Row]) -> None:
                 "job_id": artifact["job_id"],
                 "base": "minilm-l6",
                 "method": "lora",
-                "metrics": FIGURES,
+                "metrics": METRICS,
             }
             for number, artifact in enumerate(artifacts, start=1)
         ),
@@ -302,7 +302,6 @@ def _write(database: Database, table: type[Base], rows: Any) -> None:
     with database.write() as session:
         for chunk in batched(iter(rows), CHUNK):
             session.execute(insert(table), chunk)
-        session.commit()
 
 
 def _analyze(database: Database) -> None:

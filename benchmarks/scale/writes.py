@@ -1,4 +1,4 @@
-"""How long transactions hold what other writers wait for."""
+"""How long write transactions block other writers."""
 
 import time
 from typing import Any
@@ -12,7 +12,7 @@ class WriteClock:
     """Times every transaction of this process that writes, until its connection is given back.
 
     On SQLite it begins when the one writer's lock is taken; on PostgreSQL with the first row that
-    is written, since nobody waits before. The commit is part of it.
+    is written, since no one waits before that. The commit is included.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class WriteClock:
         return round(1000 * longest, 1)
 
     def close(self) -> None:
-        """Time no more."""
+        """Stop timing."""
         event.remove(Engine, "before_cursor_execute", self._writes)
         event.remove(Engine, "after_cursor_execute", self._locked)
         event.remove(Pool, "checkin", self._checked_in)

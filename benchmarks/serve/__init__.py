@@ -1,1 +1,1 @@
-"""How fast we answer, under load that people make, beside other servers of the same checkpoint."""
+"""Serving speed under realistic load, compared with other servers of the same checkpoint."""

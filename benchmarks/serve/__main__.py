@@ -1,7 +1,7 @@
-"""How fast we answer, beside other servers of the same checkpoint: `python -m benchmarks.serve`.
+"""Serving speed compared with other servers of the same checkpoint: `python -m benchmarks.serve`.
 
 Every cell is measured in a process of its own, which starts its server and the load, one after the
-other, and is kept in `benchmarks/results/`: a run that was stopped goes on. Prints a table and ends
+other, and is kept in `benchmarks/results/`: a stopped run continues. Prints a table and ends
 with one JSON object.
 """
 
@@ -10,9 +10,9 @@ import signal
 import sys
 from functools import partial
 
-from benchmarks.apart import last_line
-from benchmarks.kept import Kept, choose
+from benchmarks.child_process import last_line
 from benchmarks.options import parser
+from benchmarks.results_file import ResultsFile, choose
 from benchmarks.serve import report
 from benchmarks.serve.plan import CELLS, FULL, QUICK, takes_share
 
@@ -24,8 +24,8 @@ def main() -> None:
     if arguments.cell:
         from benchmarks.serve import cells
 
-        # Told to end, it ends its server too, which has a process group of its own.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
+        # On SIGTERM, end the server too, which has its own process group.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
         size = QUICK if arguments.quick else FULL
         print(json.dumps(cells.run(arguments.cell, size, arguments.capacity)))
         return
@@ -35,15 +35,15 @@ def main() -> None:
     for cell in CELLS:
         words = _words(cell, results, quick=arguments.quick)
         results.ensure(cell, partial(last_line, cell, "benchmarks.serve", *words))
-    told = report.summary(results)
-    print(report.table(results, told))
-    print(json.dumps(told))
+    summary = report.summary(results)
+    print(report.table(results, summary))
+    print(json.dumps(summary))
 
 
-def _words(cell: str, results: Kept, *, quick: bool) -> list[str]:
+def _words(cell: str, results: ResultsFile, *, quick: bool) -> list[str]:
     words = ["--cell", cell, *["--quick"] * quick]
     if takes_share(cell):
-        words += ["--capacity", str(results.figures("closed-ours")["per_s"])]
+        words += ["--capacity", str(results.metrics("closed-ours")["per_s"])]
     return words
 
 

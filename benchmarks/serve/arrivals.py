@@ -1,4 +1,4 @@
-"""Who comes when: drawn before the run, so that no answer can delay the next question."""
+"""Arrival times, drawn before the run, so that no response can delay the next request."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from random import Random
 
 @dataclass(frozen=True)
 class Arrival:
-    """One question. Times in seconds."""
+    """One request. Times in seconds."""
 
     at: float  # from the start
-    key: int  # who asks
-    hangs_up: float | None  # so long after `at`; None: stays until its patience ends
+    key: int  # the client
+    hangs_up: float | None  # seconds after `at`; None: waits until its timeout
     draw: float  # 0 to 1, by which one of several addresses is taken
 
 
@@ -20,7 +20,7 @@ class Visitors:
     """What they are like: shares of all."""
 
     keys: int = 1
-    greedy: float = 0.0  # asked by the first key, beside what it has as one of all
+    greedy: float = 0.0  # extra share of the first key
     hang_ups: float = 0.0
     hang_up_seconds: float = 1.0  # at most
 
@@ -28,7 +28,7 @@ class Visitors:
 def arrivals(
     phases: Sequence[tuple[float, float]], visitors: Visitors, seed: int
 ) -> Iterator[Arrival]:
-    """A Poisson process; `phases` are pairs of a rate (a second) and seconds, one after the other.
+    """A Poisson process; `phases` are pairs of a rate per second and seconds.
 
     The same seed gives the same arrivals.
     """

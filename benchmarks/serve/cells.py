@@ -1,4 +1,4 @@
-"""One cell of the benchmark, in a process of its own. Torch is loaded where it is needed only."""
+"""One cell of the benchmark, in its own process. Torch is loaded where it is needed only."""
 
 import asyncio
 import json
@@ -8,37 +8,37 @@ from contextlib import AbstractContextManager
 from statistics import fmean
 from typing import Any
 
-from benchmarks.serve import checkpoint, outcomes, plan, put, sides, stage, swaps
+from benchmarks.serve import checkpoint, load_process, outcomes, plan, sides, stage, swaps
 from benchmarks.serve.arrivals import Visitors
 from benchmarks.serve.connection import Connection
 from benchmarks.serve.outcomes import percentile
 from benchmarks.serve.plan import Size
+from benchmarks.serve.server_process import Server
 from benchmarks.serve.sides import Side
-from benchmarks.serve.started import Server
 from benchmarks.serve.target import Target, scores
 from lora_core.process import available_cores
 
-KINDS = 8  # of adapters: so many have all ranks and all sets of roles among them
-BLOCK = 20  # texts asked in a row before the bare engine has its turn
+KINDS = 8  # of adapters: enough to cover all ranks and all sets of targets
+BLOCK = 20  # requests in a row before the engine alone has its turn
 VISITORS = Visitors(plan.KEYS, plan.GREEDY, plan.HANG_UPS, plan.HANG_UP_SECONDS)
 
 
 def run(cell: str, size: Size, capacity: float) -> dict[str, Any]:
-    """The figures of a cell named in `plan.CELLS`.
+    """Metrics of a cell named in `plan.CELLS`.
 
-    Capacity: answers a second of the closed loop, for the cells that take a share of it.
+    Capacity: responses per second of the closed loop, for the cells that take a share of it.
     """
-    return _figures(cell, size, capacity) | {"cores": available_cores()}
+    return _metrics(cell, size, capacity) | {"cores": available_cores()}
 
 
-def _figures(cell: str, size: Size, capacity: float) -> dict[str, Any]:
+def _metrics(cell: str, size: Size, capacity: float) -> dict[str, Any]:
     kind, _, name = cell.partition("-")
     match kind:
         case "closed":
             return _closed(name, size)
         case "plain":
             tuning = sides.plain(name)
-            staged = stage.rival(name, tuning)
+            staged = stage.competitor(name, tuning)
             return {"tuning": tuning, **_measured(staged, size, size.plain_seconds)}
         case "open":
             return _open(float(name), size, capacity)
@@ -61,20 +61,22 @@ def _offline(size: Size) -> dict[str, Any]:
 
 
 def _closed(name: str, size: Size) -> dict[str, Any]:
-    """Ours with its defaults, a rival with the best of its tunings."""
+    """Ours with its defaults, a competitor with its best settings."""
     if name == "ours":
         return _measured(stage.ours(), size, size.closed_seconds)
     tunings = sides.tunings(name)[: size.tunings]
     tried = {each: _tried(name, each, size) for each in tunings} if len(tunings) > 1 else {}
     best = max(tunings, key=lambda tuning: tried.get(tuning, 0.0))
-    measured = _measured(stage.rival(name, best), size, size.closed_seconds)
+    measured = _measured(stage.competitor(name, best), size, size.closed_seconds)
     return {"tried": tried, "tuning": best, **measured}
 
 
 def _tried(name: str, tuning: str, size: Size) -> float:
-    """Answers a second in a short window."""
-    with stage.rival(name, tuning) as (_, side):
-        found: float = put.closed(side.target, size.warm_seconds, size.try_seconds)["per_s"]
+    """Responses per second in a short window."""
+    with stage.competitor(name, tuning) as (_, side):
+        found: float = load_process.closed(side.target, size.warm_seconds, size.try_seconds)[
+            "per_s"
+        ]
     return found
 
 
@@ -83,7 +85,7 @@ def _measured(
 ) -> dict[str, Any]:
     with staged as (server, side):
         return {
-            **put.closed(side.target, size.warm_seconds, seconds),
+            **load_process.closed(side.target, size.warm_seconds, seconds),
             "agreement": _agreement(side.target),
             "engine": _loaded(side.target, side.target.paths[0]),
             "rss_mb": server.rss_mb(),
@@ -92,7 +94,7 @@ def _measured(
 
 
 def _single(size: Size) -> dict[str, Any]:
-    """One question at a time over HTTP, and the forward pass alone, in turns."""
+    """One request at a time over HTTP, and the forward pass alone, in turn."""
     from benchmarks.serve import engine
 
     texts = checkpoint.read_texts(size.single_texts)
@@ -119,9 +121,11 @@ def _open(rate: float, size: Size, capacity: float) -> dict[str, Any]:
     phases = [(rate * capacity, seconds)]
     phases += [(plan.CALM * capacity, size.recovery_seconds)] * top
     with stage.ours(keys=plan.KEYS) as (server, side):
-        put.closed(side.target, size.warm_seconds, 0.1)
+        load_process.closed(side.target, size.warm_seconds, 0.1)
         before = server.rss_mb()
-        seen = put.finish(put.begin(put.opened(side.target, phases, VISITORS)))
+        seen = load_process.finish(
+            load_process.begin(load_process.opened(side.target, phases, VISITORS))
+        )
         after = server.rss_mb()
     samples = [each for each in seen["samples"] if each[0] < seconds]
     waits = outcomes.waits(samples)
@@ -150,8 +154,10 @@ def _adapters(size: Size) -> dict[str, Any]:
         alone = []
         for path in paths[:KINDS]:
             one = Target(side.target.port, (path,))
-            alone.append(put.closed(one, size.warm_seconds, size.closed_seconds / KINDS)["per_s"])
-        mixed = put.closed(side.target, size.warm_seconds, size.closed_seconds)
+            alone.append(
+                load_process.closed(one, size.warm_seconds, size.closed_seconds / KINDS)["per_s"]
+            )
+        mixed = load_process.closed(side.target, size.warm_seconds, size.closed_seconds)
         rss = server.rss_mb()
     share = mixed["per_s"] / fmean(alone)
     engine = ", ".join(sorted(engines))

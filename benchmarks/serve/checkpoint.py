@@ -1,4 +1,4 @@
-"""The trained model that all servers serve, and the reviews that they are asked.
+"""The trained model that all servers serve, and the reviews that are sent.
 
 Both are made once and kept in the cache: `python -m benchmarks.serve.checkpoint` makes them.
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from benchmarks.apart import ROOT
+from benchmarks.child_process import ROOT
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
 from lora_core.data.load import load_splits
@@ -22,7 +22,7 @@ from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import OptimSpec, StopSpec, TrainSpec
 
 SPEC = TrainSpec(
-    pooling=Pooling.CLS,  # the mean would cost the rivals a whole layer, and us nothing
+    pooling=Pooling.CLS,  # the mean would cost the competitors a full layer, and us nothing
     method=LoraSpec(),
     data=DataSpec(
         source="imdb", train_size=2000, validation_size=200, test_size=200, max_length=512
@@ -54,7 +54,7 @@ def merged() -> Path:
 def texts() -> Path:
     """Reviews of natural length that it was not trained on, in a random order, a JSON text a line.
 
-    There are enough of them that no server is asked the same twice.
+    There are enough that no server gets the same text twice.
     """
     final = _place("reviews")
     if not final.is_file():

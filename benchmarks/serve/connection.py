@@ -1,4 +1,4 @@
-"""HTTP/1.1 over one kept connection, no more of it than load needs: it must not cost a core."""
+"""A minimal HTTP/1.1 client over one persistent connection, cheap enough for load generation."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `head` is in lower case."""
+    """A response. `head` is in lower case."""
 
     status: int
     head: bytes
@@ -22,19 +22,19 @@ class Answer:
         return rest.partition(b"\r\n")[0].strip().decode("latin-1") if found else None
 
 
-Heard = Callable[[Answer | None], None]
+OnResponse = Callable[[Answer | None], None]
 
 
 class Connection(asyncio.Protocol):
-    """One question at a time. Its answer is `None` if the connection was lost or left before.
+    """One request at a time. The response is `None` if the connection was lost or closed before.
 
-    By callbacks: a task for each question would double what the load costs.
+    Uses callbacks: a task for each request would double the cost of the load.
     """
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._heard: Heard | None = None
+        self._on_response: OnResponse | None = None
         self.open = False
         self.used_at = 0.0
 
@@ -44,24 +44,24 @@ class Connection(asyncio.Protocol):
         _, made = await asyncio.get_running_loop().create_connection(cls, host, port)
         return made
 
-    def send(self, request: bytes, heard: Heard) -> None:
-        """Ask; `heard` is told the answer."""
+    def send(self, request: bytes, on_response: OnResponse) -> None:
+        """Send a request; `on_response` gets the response."""
         assert self._transport is not None
-        assert self._heard is None, "one question at a time"
-        self._heard = heard
+        assert self._on_response is None, "one request at a time"
+        self._on_response = on_response
         if self.open:
             self._transport.write(request)
         else:
             self._finish(None)
 
     async def ask(self, request: bytes) -> Answer | None:
-        """The same for who can wait."""
+        """Send a request and wait for its response."""
         answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self.send(request, answer.set_result)
         return await answer
 
     def leave(self) -> None:
-        """Hang up, answered or not."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.abort()
         self.open = False
@@ -84,17 +84,17 @@ class Connection(asyncio.Protocol):
         answer = Answer(int(head[9:12]), head, b"")
         length = answer.header("content-length")
         assert length is not None, "an answer without its length"
-        whole = end + len(_END) + int(length)
-        if len(self._buffer) < whole:
+        total = end + len(_END) + int(length)
+        if len(self._buffer) < total:
             return
-        body = bytes(self._buffer[end + len(_END) : whole])
-        del self._buffer[:whole]
+        body = bytes(self._buffer[end + len(_END) : total])
+        del self._buffer[:total]
         if answer.header("connection") == "close":
             self.open = False
         self._finish(Answer(answer.status, head, body))
 
     def _finish(self, answer: Answer | None) -> None:
-        heard, self._heard = self._heard, None
+        on_response, self._on_response = self._on_response, None
         self.used_at = time.monotonic()
-        if heard is not None:
-            heard(answer)
+        if on_response is not None:
+            on_response(answer)

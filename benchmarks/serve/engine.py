@@ -1,4 +1,4 @@
-"""The engine without a server around it: what serving may cost is told beside this."""
+"""The engine without a server: the reference for the overhead of serving."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from app.serving.loader import ModelLoader
+from app.serving.loaded_model import EncoderLoader
 from lora_core.cache import cache_dir
 from lora_core.data.batching import length_sorted_batches
 from lora_core.process import available_cores
@@ -19,14 +19,14 @@ AT_ONCE = 256  # texts that are sorted by length together
 
 
 def load(directory: Path) -> Any:
-    """As the service loads a model: on the fastest engine that is true to it."""
-    return ModelLoader("auto", cache_dir() / "bench-serve" / "engines")(directory, imported=False)
+    """Load a model as the service does: on the fastest engine that reproduces its logits."""
+    return EncoderLoader("auto", cache_dir() / "bench-serve" / "engines")(directory, imported=False)
 
 
 def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, float]:
-    """Texts a second from their characters to logits, all of them there from the beginning.
+    """Offline throughput from texts to logits, in texts per second.
 
-    Rounds of `AT_ONCE` texts until the time is over; one before that warms up. As in the service,
+    Rounds of `AT_ONCE` texts until the time is over, after one to warm up. As in the service,
     each core computes batches of its own.
     """
     encoding = computing = 0.0
@@ -47,8 +47,8 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
                 computing += ended - encoded
             if encoding + computing >= seconds:
                 break
-    whole = encoding + computing
-    return {"per_s": done / whole, "encoding_share": encoding / whole, "texts": done}
+    total = encoding + computing
+    return {"per_s": done / total, "encoding_share": encoding / total, "texts": done}
 
 
 def _compute(predictor: Any, ids: Sequence[Sequence[int]]) -> None:

@@ -29,8 +29,8 @@ NAME = "reviews"  # version 1 is the trained model
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--adapters", type=int, default=0, help="models more, invented")
-    parser.add_argument("--second", action="store_true", help="an invented version 2")
+    parser.add_argument("--adapters", type=int, default=0, help="number of random adapters")
+    parser.add_argument("--second", action="store_true", help="a random version 2")
     parser.add_argument("--keys", type=int, default=0)
     arguments = parser.parse_args()
     settings = Settings(data_dir=arguments.folder)
@@ -43,13 +43,13 @@ def main() -> None:
         publish(resources, trained, NAME)
         names = [f"adapter-{number}" for number in range(arguments.adapters)]
         if names or arguments.second:
-            from benchmarks.serve import invented  # loads torch
+            from benchmarks.serve import random_adapters  # loads torch
 
             for number, name in enumerate(names):
-                invented.save(workshop / name, number)
+                random_adapters.save(workshop / name, number)
                 publish(resources, workshop / name, name)
             if arguments.second:
-                invented.save(workshop / "second", number=0)
+                random_adapters.save(workshop / "second", number=0)
                 publish(resources, workshop / "second", NAME, promote=False)
         print(json.dumps(make_keys(resources, arguments.keys)))
     finally:
@@ -57,20 +57,19 @@ def main() -> None:
 
 
 def publish(resources: Resources, directory: Path, name: str, *, promote: bool = True) -> None:
-    """Take it in as the next version of a name, and let the name mean it."""
+    """Register it as the next version of a name and promote it."""
     facts, job = manifest.read(directory), uuid4()
     ref = resources.store.put(directory, f"jobs/{job}/a1")
     with resources.database.write() as session:
         artifact = repository.add_artifact(session, job_id=job, kind=MODEL_KIND, ref=ref)
-        version = registry.register(session, name=name, artifact=artifact, manifest=facts)
+        version = registry.add_version(session, name=name, artifact=artifact, manifest=facts)
         number = version.number
-        session.commit()
     if promote:
         registry.move_alias(resources.database, name=name, alias=PRODUCTION, number=number)
 
 
 def make_keys(resources: Resources, count: int) -> list[str]:
-    """The texts of so many new keys."""
+    """Create API keys; returns their texts."""
     pepper, made = load_pepper(resources.settings), []
     for i in range(count):
         with resources.database.write() as session:
@@ -79,7 +78,7 @@ def make_keys(resources: Resources, count: int) -> list[str]:
 
 
 def _link(source: str, target: str) -> None:
-    """No copy where it lies on the same disk."""
+    """Hard-link on the same disk, else copy."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,7 +1,7 @@
-"""Load in a process of its own: `python -m benchmarks.serve.load < task.json`.
+"""Load generator in its own process: `python -m benchmarks.serve.load < task.json`.
 
-It prints what it saw as one line of JSON. Questions are written before the clock starts, and one
-that was due late counts from when it was due.
+Prints its results as one line of JSON. Requests are encoded before the clock starts, and one
+that is sent late counts from when it was due.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from benchmarks.serve.connection import Answer, Connection
 from benchmarks.serve.target import Target, scores
 
 STALE_SECONDS = 3.0  # a server may close a connection that was idle for longer
-LEFT, LATE, LOST = "left", "late", "lost"  # what stands for a status if there was no answer
+LEFT, LATE, LOST = "left", "late", "lost"  # in place of a status if there was no response
 
 
-class Crowd:
+class Connections:
     """Connections to one server."""
 
     def __init__(self, target: Target) -> None:
@@ -57,23 +57,23 @@ class Crowd:
 
 
 class Closed:
-    """So many ask without end, each as soon as it is answered."""
+    """Closed loop: each connection sends the next request after a response."""
 
     def __init__(self, target: Target, requests: Iterator[bytes]) -> None:
-        self._crowd = Crowd(target)
+        self._clients = Connections(target)
         self._requests = requests
         self.samples: list[tuple[float, float, int | str]] = []  # begun, milliseconds, status
 
     async def run(self, connections: int, seconds: float) -> None:
         end = time.monotonic() + seconds
         await asyncio.gather(*(self._one(end) for _ in range(connections)))
-        await self._crowd.close()
+        await self._clients.close()
 
     async def _one(self, end: float) -> None:
         while (began := time.monotonic()) < end:
-            connection = self._crowd.rested() or await self._crowd.new()
+            connection = self._clients.rested() or await self._clients.new()
             answer = await connection.ask(next(self._requests))
-            self._crowd.back(connection)
+            self._clients.back(connection)
             status = answer.status if answer else LOST
             self.samples.append((began, (time.monotonic() - began) * 1000, status))
             if answer and answer.status in (429, 503):
@@ -81,15 +81,15 @@ class Closed:
 
 
 class Open:
-    """Each comes when it comes, whatever became of the others."""
+    """Open loop: requests are sent at their arrival times, independent of other responses."""
 
-    def __init__(self, target: Target, patience: float, *, told: bool) -> None:
-        self._crowd = Crowd(target)
+    def __init__(self, target: Target, patience: float, *, with_labels: bool) -> None:
+        self._clients = Connections(target)
         self._patience = patience
-        self._told = told
+        self._with_labels = with_labels
         self._connecting: set[asyncio.Task[None]] = set()
         self.began = 0.0
-        self.samples: list[list[Any]] = []  # at, milliseconds, status, key, and what was told
+        self.samples: list[list[Any]] = []  # at, milliseconds, status, key, and version and labels
 
     async def run(self, plan: Sequence[tuple[Arrival, bytes]]) -> None:
         loop = asyncio.get_running_loop()
@@ -98,17 +98,17 @@ class Open:
         self._left, self._plan = len(plan), iter(plan)
         self._next()
         await self._done.wait()
-        await self._crowd.close()
+        await self._clients.close()
 
     def _next(self) -> None:
-        """Wait for the one who comes next."""
+        """Schedule the next arrival."""
         if (following := next(self._plan, None)) is not None:
             at = self.began + following[0].at
             asyncio.get_running_loop().call_at(at, self._come, *following)
 
     def _come(self, arrival: Arrival, request: bytes) -> None:
         self._next()
-        connection = self._crowd.rested()
+        connection = self._clients.rested()
         if connection is not None:
             self._ask(connection, arrival, request)
             return
@@ -118,7 +118,7 @@ class Open:
 
     async def _connect(self, arrival: Arrival, request: bytes) -> None:
         try:
-            connection = await self._crowd.new()
+            connection = await self._clients.new()
         except OSError:
             self._note(arrival, None)
         else:
@@ -128,18 +128,18 @@ class Open:
         until = self.began + arrival.at + self._stays(arrival)
         leaving = asyncio.get_running_loop().call_at(until, connection.leave)
 
-        def heard(answer: Answer | None) -> None:
+        def on_response(answer: Answer | None) -> None:
             leaving.cancel()
-            self._crowd.back(connection)
+            self._clients.back(connection)
             self._note(arrival, answer)
 
-        connection.send(request, heard)
+        connection.send(request, on_response)
 
     def _note(self, arrival: Arrival, answer: Answer | None) -> None:
         took = time.monotonic() - self.began - arrival.at
         status = answer.status if answer else self._why(arrival, took)
         sample = [round(arrival.at, 4), round(took * 1000, 2), status, arrival.key]
-        self.samples.append(sample + (_said(answer) if self._told else []))
+        self.samples.append(sample + (_version_and_labels(answer) if self._with_labels else []))
         self._left -= 1
         if not self._left:
             self._done.set()
@@ -153,23 +153,23 @@ class Open:
         return LATE if arrival.hangs_up is None else LEFT
 
 
-def _said(answer: Answer | None) -> list[Any]:
-    """Which version answered, and with which labels."""
+def _version_and_labels(answer: Answer | None) -> list[Any]:
+    """The version and labels of a response."""
     if answer is None or answer.status != 200:
         return [None, None]
     return [answer.header("x-model-version"), sorted(scores(json.loads(answer.body)))]
 
 
 def closed(target: Target, texts: Sequence[bytes], task: dict[str, Any]) -> dict[str, Any]:
-    """Questions answered a second, of those that were answered inside the window."""
+    """Run the closed loop; counts responses inside the window."""
     paths = Random(task["seed"]).choices(target.paths, k=len(texts))  # noqa: S311
     requests = cycle(map(target.request, texts, paths))
-    crowd = Closed(target, requests)
+    clients = Closed(target, requests)
     began, cpu = time.monotonic(), time.process_time()
-    asyncio.run(crowd.run(task["connections"], task["warm"] + task["seconds"]))
+    asyncio.run(clients.run(task["connections"], task["warm"] + task["seconds"]))
     spent = (time.process_time() - cpu) / (time.monotonic() - began)
     opens = began + task["warm"]
-    ends = [(at + ms / 1000 - opens, ms, status) for at, ms, status in crowd.samples]
+    ends = [(at + ms / 1000 - opens, ms, status) for at, ms, status in clients.samples]
     inside = [(ms, status) for end, ms, status in ends if 0 <= end < task["seconds"]]
     return {
         "answers_ms": [round(ms, 2) for ms, status in inside if status == 200],
@@ -180,29 +180,29 @@ def closed(target: Target, texts: Sequence[bytes], task: dict[str, Any]) -> dict
 
 
 def opened(target: Target, texts: Sequence[bytes], task: dict[str, Any]) -> dict[str, Any]:
-    """What became of every question."""
+    """Run the open loop; returns the outcome of every request."""
     drawn = arrivals(task["phases"], Visitors(**task["visitors"]), task["seed"])
     paths, texts_again = target.paths, cycle(texts)
     plan = [
         (each, target.request(next(texts_again), paths[int(each.draw * len(paths))], each.key))
         for each in drawn
     ]
-    crowd = Open(target, task["patience"], told=task["told"])
+    clients = Open(target, task["patience"], with_labels=task["with_labels"])
     began, cpu = time.monotonic(), time.process_time()
-    asyncio.run(crowd.run(plan))
+    asyncio.run(clients.run(plan))
     spent = (time.process_time() - cpu) / (time.monotonic() - began)
-    return {"samples": crowd.samples, "began": crowd.began, "client_share_of_core": spent}
+    return {"samples": clients.samples, "began": clients.began, "client_share_of_core": spent}
 
 
 def main() -> None:
     task = json.load(sys.stdin)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in task["target"].items()
     }
-    target = Target(**told)
+    target = Target(**fields)
     texts = Path(task["texts"]).read_bytes().splitlines()
-    gc.disable()  # nothing here goes round in circles, and a pause would count as the server's
+    gc.disable()  # there are no cycles here, and a pause would count as the server's
     kind = closed if task["kind"] == "closed" else opened
     print(json.dumps(kind(target, texts, task)))
 

@@ -1,27 +1,27 @@
-"""What is measured, in which order, for how long, and what the visitors are like."""
+"""What is measured, in which order, for how long, and how clients behave."""
 
 from dataclasses import dataclass
 
 SEED = 0
-CONNECTIONS = 64  # of the closed loop: each asks again as soon as it is answered
+CONNECTIONS = 64  # of the closed loop: each sends the next request after a response
 RATES = (0.5, 1, 2, 5)  # of the open loop, as shares of what the closed loop reached
 CALM = 0.5  # the rate at which alias moves are tried and recovery is watched
 
-PATIENCE_SECONDS = 5.0  # after which a visitor leaves: such an answer would come too late
-HANG_UPS = 0.1  # share of the visitors who leave before, after so many seconds at most:
+PATIENCE_SECONDS = 5.0  # client timeout: a later response is useless
+HANG_UPS = 0.1  # share of clients that disconnect early, at most after this many seconds:
 HANG_UP_SECONDS = 1.0
 KEYS = 10
-GREEDY = 0.8  # share of the questions that the first key asks beside its tenth of the rest
+GREEDY = 0.8  # share of requests of the first key, in addition to its tenth of the rest
 
 ADAPTERS = 32
 MOVES = 20  # of an alias, from one version to the other and back
 
-RIVALS = ("pipeline", "litserve", "infinity")
+COMPETITORS = ("pipeline", "litserve", "infinity")
 CELLS = (
     "offline",
     "closed-ours",
-    *(f"closed-{name}" for name in RIVALS),
-    *(f"plain-{name}" for name in RIVALS),
+    *(f"closed-{name}" for name in COMPETITORS),
+    *(f"plain-{name}" for name in COMPETITORS),
     "single",
     *(f"open-{rate}" for rate in RATES),
     "swaps",
@@ -40,8 +40,8 @@ class Size:
 
     warm_seconds: float  # before every window
     closed_seconds: float
-    plain_seconds: float  # the rivals as they start by themselves
-    tunings: int  # of each rival; if more than one, each is tried first
+    plain_seconds: float  # the competitors with default settings
+    tunings: int  # settings of each competitor; if more than one, each is tried first
     try_seconds: float
     offline_seconds: float
     single_texts: int

@@ -1,40 +1,40 @@
-"""From the cells to the figures that are told: one JSON object, and a table."""
+"""Summarizes the cells: one JSON object and a table."""
 
 from collections import Counter
 from typing import Any
 
 from benchmarks.columns import aligned
-from benchmarks.kept import Kept
+from benchmarks.results_file import ResultsFile
 from benchmarks.serve import outcomes
-from benchmarks.serve.plan import CALM, RATES, RIVALS
+from benchmarks.serve.plan import CALM, COMPETITORS, RATES
 
 LISTED = (
-    "vs_best_rival", "vs_plain", "share_of_offline", "overhead_ms_p50", "goodput_at_5x",
+    "vs_best_competitor", "vs_plain", "share_of_offline", "overhead_ms_p50", "goodput_at_5x",
     "refusal_ms_p99", "others_answered_at_5x", "seconds_to_normal", "rss_growth",
     "adapters_32_share", "swap_failures", "statuses", "client_share_of_core", "tunings", "engine",
     "processor",
 )  # fmt: skip
 
 
-def summary(results: Kept) -> dict[str, Any]:
+def summary(results: ResultsFile) -> dict[str, Any]:
     """Rates are reviews a second; shares and ratios are plain numbers."""
-    ours, offline, single = (results.figures(name) for name in ("closed-ours", "offline", "single"))
-    loops = {rate: results.figures(f"open-{rate}") for rate in RATES}
-    top, calm, swaps = loops[max(RATES)], loops[CALM], results.figures("swaps")
-    rivals = {name: results.figures(f"closed-{name}") for name in RIVALS}
-    plain = {name: results.figures(f"plain-{name}") for name in RIVALS}
+    ours, offline, single = (results.metrics(name) for name in ("closed-ours", "offline", "single"))
+    loops = {rate: results.metrics(f"open-{rate}") for rate in RATES}
+    top, calm, swaps = loops[max(RATES)], loops[CALM], results.metrics("swaps")
+    competitors = {name: results.metrics(f"closed-{name}") for name in COMPETITORS}
+    plain = {name: results.metrics(f"plain-{name}") for name in COMPETITORS}
     per_s = ours["per_s"]
     statuses: Counter[str] = Counter()
     for loop in loops.values():
         statuses.update(loop["statuses"])
-    tunings = {name: found["tuning"] for name, found in rivals.items()}
-    clients = [ours, swaps, *loops.values(), *rivals.values(), *plain.values()]
+    tunings = {name: found["tuning"] for name, found in competitors.items()}
+    clients = [ours, swaps, *loops.values(), *competitors.values(), *plain.values()]
     normal = outcomes.seconds_to_normal(top["recovery"], top["overload_seconds"], calm["p99_ms"])
     return {
         "per_s": round(per_s, 2),
-        "rivals": {name: round(found["per_s"], 2) for name, found in rivals.items()},
-        "vs_best_rival": round(per_s / max(found["per_s"] for found in rivals.values()), 3),
-        "rivals_plain": {name: round(found["per_s"], 2) for name, found in plain.items()},
+        "competitors": {name: round(found["per_s"], 2) for name, found in competitors.items()},
+        "vs_best_competitor": round(per_s / max(each["per_s"] for each in competitors.values()), 3),
+        "competitors_plain": {name: round(found["per_s"], 2) for name, found in plain.items()},
         "vs_plain": {name: round(per_s / found["per_s"], 2) for name, found in plain.items()},
         "share_of_offline": round(per_s / offline["per_s"], 4),
         "overhead_ms_p50": round(single["http_ms_p50"] - single["bare_ms_p50"], 2),
@@ -43,7 +43,7 @@ def summary(results: Kept) -> dict[str, Any]:
         "goodput_at_5x": round(top["goodput_per_s"] / per_s, 4),
         "refusal_ms_p99": _rounded(top["refusal_ms_p99"]),
         "statuses": dict(sorted(statuses.items())),
-        "adapters_32_share": round(results.figures("adapters")["share"], 4),
+        "adapters_32_share": round(results.metrics("adapters")["share"], 4),
         "others_answered_at_5x": _rounded(top["others_answered"], 4),
         "seconds_to_normal": _rounded(normal),
         "rss_growth": round(top["rss_after_mb"] / top["rss_before_mb"] - 1, 4),
@@ -55,23 +55,25 @@ def summary(results: Kept) -> dict[str, Any]:
         "processor": results.cells["closed-ours"]["processor"],
         "cores": ours["cores"],
         "versions": results.cells["closed-ours"]["versions"] | {
-            name: found["libraries"] for name, found in {"ours": ours, **rivals}.items()
+            name: found["libraries"] for name, found in {"ours": ours, **competitors}.items()
         },
     }  # fmt: skip
 
 
-def table(results: Kept, told: dict[str, Any]) -> str:
-    """The closed loop side by side, the open loop by its rates, and the other figures."""
+def table(results: ResultsFile, report: dict[str, Any]) -> str:
+    """The closed loop of each side, the open loop by rate, and the other metrics."""
     sides = [["", "reviews/s", "p50 ms", "p99 ms", "right", "MB"]]
-    rivals = [f"{how}-{name}" for how in ("closed", "plain") for name in RIVALS]
-    for cell in ("closed-ours", *rivals):
-        found = results.figures(cell)
+    competitors = [f"{how}-{name}" for how in ("closed", "plain") for name in COMPETITORS]
+    for cell in ("closed-ours", *competitors):
+        found = results.metrics(cell)
         numbers = (found["per_s"], found["p50_ms"], found["p99_ms"])
         right = f"{found['agreement']:.0%}"
         sides.append([cell, *(f"{each:.1f}" for each in numbers), right, f"{found['rss_mb']:.0f}"])
     rates = [["rate", "p50 ms", "p99 ms"]]
-    rates += [[rate, str(p50), str(told["p99_ms"][rate])] for rate, p50 in told["p50_ms"].items()]
-    facts = [f"{name}: {told[name]}" for name in LISTED]
+    rates += [
+        [rate, str(p50), str(report["p99_ms"][rate])] for rate, p50 in report["p50_ms"].items()
+    ]
+    facts = [f"{name}: {report[name]}" for name in LISTED]
     return "\n".join([aligned(sides), "", aligned(rates), "", *facts])
 
 

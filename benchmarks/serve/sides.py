@@ -1,4 +1,4 @@
-"""How each server is started and asked. All get the same checkpoint and all cores."""
+"""How each server is started and queried. All get the same checkpoint and all cores."""
 
 import json
 import subprocess
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.apart import ROOT
+from benchmarks.child_process import ROOT
 from benchmarks.serve import checkpoint
-from benchmarks.serve.started import free_port
+from benchmarks.serve.server_process import free_port
 from benchmarks.serve.target import Target
 from lora_core.cpu import has_fast_bf16
 from lora_core.process import available_cores
 
-BIN = ROOT / ".venv-rivals" / "bin"
-HERE = Path(__file__).parent / "rivals"
+BIN = ROOT / ".venv-competitors" / "bin"
+HERE = Path(__file__).parent / "competitors"
 LIBRARIES = (
     "litserve", "infinity-emb", "transformers", "torch", "fastapi", "uvicorn", "tokenizers",
 )  # fmt: skip
@@ -43,10 +43,10 @@ def ours(folder: Path, *, paths: Sequence[str] = ("/predict",), keys: Sequence[s
 
 
 def tunings(name: str) -> list[str]:
-    """Settings of a rival that are worth a try, the likeliest first, in bf16 where that is faster.
+    """Settings of a competitor worth trying, the most promising first, in bf16 where faster.
 
     A text on each core needs neither padding nor waiting for the other core; a batch on all cores
-    is what the guides say. What else was tried is told in docs/explanation/speed-of-serving.md.
+    is what the guides recommend. docs/explanation/speed-of-serving.md lists what else was tried.
     """
     n, precision = available_cores(), "bfloat16" if has_fast_bf16() else "float32"
     settings = {
@@ -61,7 +61,7 @@ def tunings(name: str) -> list[str]:
 
 
 def plain(name: str) -> str:
-    """The settings of a rival that is started without any."""
+    """The default settings of a competitor."""
     n = available_cores()
     return {
         "pipeline": f"--precision float32 --threads {n} --at-once 40",
@@ -70,8 +70,8 @@ def plain(name: str) -> str:
     }[name]
 
 
-def rival(name: str, tuning: str) -> Side:
-    """One of `plan.RIVALS` with settings of `tunings` or `plain`."""
+def competitor(name: str, tuning: str) -> Side:
+    """One of `plan.COMPETITORS` with settings of `tunings` or `plain`."""
     port, model = free_port(), str(checkpoint.merged())
     if name == "infinity":
         words = "v2 --engine torch --device cpu --no-bettertransformer --no-model-warmup"

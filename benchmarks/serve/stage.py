@@ -1,4 +1,4 @@
-"""A server that answers, in a temporary folder of its own, for as long as a block lasts."""
+"""Context managers that run a server in a temporary folder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,10 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.cli.demo import default_environment
-from benchmarks.apart import last_line
+from benchmarks.child_process import last_line
 from benchmarks.serve import checkpoint, sides
+from benchmarks.serve.server_process import Server, running
 from benchmarks.serve.sides import Side
-from benchmarks.serve.started import Server, running
 
 DEFAULT = ("/predict",)
 
@@ -18,9 +18,9 @@ DEFAULT = ("/predict",)
 def ours(
     *, paths: Sequence[str] = DEFAULT, keys: int = 0, adapters: int = 0, second: bool = False
 ) -> Iterator[tuple[Server, Side]]:
-    """Our service with the trained model in production, and what else is asked for.
+    """Our service with the trained model in production, and optional random adapters.
 
-    It is asked under `paths`. Without keys, it asks for none.
+    Requests go to `paths`. Without keys, authentication is off.
     """
     with TemporaryDirectory(prefix="bench-serve-") as temporary:
         data = Path(temporary) / "data"
@@ -35,9 +35,9 @@ def ours(
 
 
 @contextmanager
-def rival(name: str, tuning: str) -> Iterator[tuple[Server, Side]]:
-    """One of `plan.RIVALS` with one of its tunings."""
-    side = sides.rival(name, tuning)
+def competitor(name: str, tuning: str) -> Iterator[tuple[Server, Side]]:
+    """One of `plan.COMPETITORS` with one of its tunings."""
+    side = sides.competitor(name, tuning)
     with (
         TemporaryDirectory(prefix="bench-serve-") as temporary,
         _answering(side, Path(temporary)) as server,

@@ -1,37 +1,39 @@
-"""An alias that moves to and fro under load: visitors may notice it by nothing but the version."""
+"""An alias that moves back and forth under load: only the version in responses may change."""
 
 import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.serve import outcomes, plan, put, stage
+from benchmarks.serve import load_process, outcomes, plan, stage
 from benchmarks.serve.arrivals import Visitors
 from benchmarks.serve.plan import Size
 from benchmarks.serve.target import Target, scores
 
 NAME = "reviews"
 VERSIONS = (f"{NAME}:1", f"{NAME}:2")  # the first is in production when it begins
-SEEN_SECONDS = 1.0  # after a move, by when every question must mean the new version
+SEEN_SECONDS = 1.0  # after a move, by when every response must be of the new version
 
 
 class Move(NamedTuple):
     """Times on the monotonic clock, which is one for all processes."""
 
-    asked: float
+    requested: float
     done: float
-    ref: str  # what the alias meant from then on
+    ref: str  # the target of the alias from then on
 
 
 def run(size: Size, capacity: float) -> dict[str, Any]:
-    """Moves under load, and how many questions or moves went wrong."""
+    """Move the alias under load; counts failed requests and moves."""
     with stage.ours(paths=[f"/models/{NAME}/predict"], second=True) as (_, side):
         labels = {ref: _labels(side.target, ref) for ref in VERSIONS}
         seconds = (plan.MOVES + 2) * size.move_seconds
         phases = [(plan.CALM * capacity, seconds)]
-        load = put.begin(put.opened(side.target, phases, Visitors(), told=True))
+        load = load_process.begin(
+            load_process.opened(side.target, phases, Visitors(), with_labels=True)
+        )
         moves = list(_moves(side.target, size.move_seconds))
-        seen = put.finish(load)
+        seen = load_process.finish(load)
     samples, waits = seen["samples"], outcomes.waits(seen["samples"])
     wrong = failures(samples, seen["began"], moves, labels)
     return {
@@ -51,17 +53,17 @@ def failures(
     moves: Sequence[Move],
     labels: dict[str, list[str]],
 ) -> int:
-    """Questions without an answer, or with one of a version that the alias could not mean, or with
+    """Requests without a response, or with a version that is not current, or with
     labels that are not this version's.
     """
     ends = [*(move.done for move in moves), float("inf")]
-    begins = [float("-inf"), *(move.asked for move in moves)]
+    begins = [float("-inf"), *(move.requested for move in moves)]
     meant = list(zip([VERSIONS[0], *(move.ref for move in moves)], begins, ends, strict=True))
     wrong = 0
     for at, ms, status, _, version, found in samples:
         until = began + at + ms / 1000
-        asked = began + at - SEEN_SECONDS
-        allowed = {ref for ref, begin, end in meant if begin <= until and asked <= end}
+        requested = began + at - SEEN_SECONDS
+        allowed = {ref for ref, begin, end in meant if begin <= until and requested <= end}
         wrong += status != 200 or version not in allowed or found != labels[version]
     return wrong
 
@@ -71,11 +73,11 @@ def _moves(target: Target, pause: float) -> Iterable[Move]:
     for number in range(plan.MOVES):
         time.sleep(pause)
         version = 2 - number % 2
-        asked = time.monotonic()
+        requested = time.monotonic()
         path = f"/v1/models/{NAME}/aliases/production"
         status, _, _ = target.send("PUT", path, json.dumps({"version": version}).encode())
         if status == 200:
-            yield Move(asked, time.monotonic(), f"{NAME}:{version}")
+            yield Move(requested, time.monotonic(), f"{NAME}:{version}")
 
 
 def _labels(target: Target, ref: str) -> list[str]:

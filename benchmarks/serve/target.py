@@ -1,4 +1,4 @@
-"""Where a server listens, and how its questions and answers are written."""
+"""Where a server listens, and how requests and responses are encoded."""
 
 import json
 import urllib.error
@@ -10,18 +10,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Target:
-    """A question is `before`, the text as JSON, `after`."""
+    """A request body is `before`, the text as JSON, `after`."""
 
     port: int
     paths: tuple[str, ...] = ("/predict",)  # one of them, at random
     before: str = '{"inputs":'
     after: str = "}"
     keys: tuple[str, ...] = ()
-    patience: float | None = None  # seconds, told to the server
+    patience: float | None = None  # timeout in seconds, sent to the server
     host: str = "127.0.0.1"
 
     def request(self, text: bytes, path: str, key: int = 0) -> bytes:
-        """All bytes of a question; `text` is JSON."""
+        """All bytes of a request; `text` is JSON."""
         body = self.before.encode() + text + self.after.encode()
         lines = [
             f"POST {path} HTTP/1.1",
@@ -34,7 +34,7 @@ class Target:
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
     def ask(self, text: str, path: str | None = None) -> tuple[int, Message, Any]:
-        """One question without haste: status, headers, answer. Raises `OSError`."""
+        """Send one request: status, headers, body. Raises `OSError`."""
         body = f"{self.before}{json.dumps(text)}{self.after}".encode()
         return self.send("POST", path or self.paths[0], body)
 
@@ -54,7 +54,7 @@ class Target:
 
 
 def scores(answer: Any) -> dict[str, float]:
-    """Label → probability, from whatever nesting a server puts around its list of labels."""
+    """Label → probability, for any nesting of the list of labels."""
     while "label" not in (answer[0] if isinstance(answer, list) else answer):
         answer = answer["data"] if isinstance(answer, dict) else answer[0]
     return {each["label"]: each["score"] for each in answer}

@@ -1,1 +1,1 @@
-"""How good a model of 16 to 4,000 labeled texts is, beside simpler methods and SetFit."""
+"""Accuracy with 16 to 4,000 labeled texts, compared with simpler methods and SetFit."""

@@ -1,9 +1,9 @@
-"""How good a model of a few labeled texts is: `python -m benchmarks.small`.
+"""Accuracy with few labeled texts: `python -m benchmarks.small`.
 
-Every cell is computed in a process of its own and kept in `benchmarks/results/`: a run that was
-stopped goes on, and a cell whose settings or texts have changed since is computed again. Prints a
+Every cell is computed in its own process and stored in `benchmarks/results/`: a run that was
+stopped continues, and a cell whose settings or texts have changed is recomputed. Prints a
 table of test accuracies and ends with one JSON object. With `--choose` it computes the same on
-other data sets, by which settings may be chosen.
+other datasets, by which settings may be chosen.
 """
 
 import argparse
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import apart
+from benchmarks import child_process
 from benchmarks.columns import aligned
-from benchmarks.kept import DIRECTORY, Kept
+from benchmarks.results_file import DIRECTORY, ResultsFile
 from benchmarks.small import cells, plan, sets
 from benchmarks.small.plan import Cell
 
@@ -30,12 +30,14 @@ def main(words: Sequence[str] | None = None) -> None:
     names = sets.CHOICE if arguments.choose else QUICK_SETS if arguments.quick else sets.TABLE
     every = [*plan.cells([*names], quick=arguments.quick)]
     file = "small-choice.jsonl" if arguments.choose else "small.jsonl"
-    results = Kept(arguments.results / ("quick-" * arguments.quick + file))
+    results = ResultsFile(arguments.results / ("quick-" * arguments.quick + file))
     chosen = [cell for cell in every if all(part in cell.name for part in arguments.only)]
     if arguments.fresh:
-        results.forget(cell.name for cell in chosen)
+        results.remove(cell.name for cell in chosen)
     for cell in chosen:
-        measure = partial(apart.measure, "benchmarks.small", cell.name, quick=arguments.quick)
+        measure = partial(
+            child_process.measure, "benchmarks.small", cell.name, quick=arguments.quick
+        )
         results.ensure(cell.name, measure, again=not is_kept(cell, results))
     report(every, results)
 
@@ -55,13 +57,13 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def is_kept(cell: Cell, results: Kept) -> bool:
-    """Whether it was computed, and as it would be today."""
+def is_kept(cell: Cell, results: ResultsFile) -> bool:
+    """Whether it was computed with today's settings."""
     there = cell.name in results.cells
-    return there and results.figures(cell.name)["settings"] == cells.settings(cell)
+    return there and results.metrics(cell.name)["settings"] == cells.settings(cell)
 
 
-def report(every: Sequence[Cell], results: Kept) -> None:
+def report(every: Sequence[Cell], results: ResultsFile) -> None:
     """Print the table of the kept cells, then the same as one JSON object."""
     from benchmarks.small import summary
 

@@ -1,4 +1,4 @@
-"""A cell: a contender learns from each of its draws, and is scored on the test part."""
+"""A cell: a contender is trained on each draw and evaluated on the test split."""
 
 import hashlib
 import json
@@ -10,30 +10,30 @@ from sklearn.metrics import accuracy_score, f1_score
 from benchmarks.small import sets
 from benchmarks.small.plan import MAX_LENGTH, Cell
 
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
-def run(cell: Cell) -> Figures:
+def run(cell: Cell) -> Metrics:
     """Of each draw accuracy and macro F1 on test, from 0 to 1."""
     # Imported only now: the process of a cheap contender loads no torch.
     contender = import_module(f"benchmarks.small.{cell.definition.module}")
     texts = sets.load(cell.data, quick=cell.quick)
     truth = [row.label for row in texts.test]
-    figures: Figures = {"accuracy": [], "macro_f1": []}
+    metrics: Metrics = {"accuracy": [], "macro_f1": []}
     for number in cell.draws:
         train = texts.drawn(cell.size, number)
         answers = contender.answers(cell.definition.spec, texts, train, seed=number)
         f1 = f1_score(truth, answers, average="macro", zero_division=0.0)
-        figures["accuracy"].append(round(float(accuracy_score(truth, answers)), 5))
-        figures["macro_f1"].append(round(float(f1), 5))
+        metrics["accuracy"].append(round(float(accuracy_score(truth, answers)), 5))
+        metrics["macro_f1"].append(round(float(f1), 5))
     return {
-        "settings": settings(cell), "draws": cell.draws, "test_texts": len(texts.test), **figures
+        "settings": settings(cell), "draws": cell.draws, "test_texts": len(texts.test), **metrics
     }  # fmt: skip
 
 
 def settings(cell: Cell) -> str:
-    """sha256 of texts and description: another one means that the cell is computed again."""
-    described: Figures = {
+    """SHA-256 of texts and settings; a changed hash means that the cell is recomputed."""
+    described: Metrics = {
         "data": sets.load(cell.data, quick=cell.quick).digest,
         "draws": cell.draws,
         "max_length": MAX_LENGTH,

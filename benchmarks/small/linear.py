@@ -11,7 +11,7 @@ from lora_core.data.rows import TextRow
 
 
 def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:  # noqa: ARG001
-    """The label of each test text."""
+    """The predicted label of each test text."""
     terms = TfidfVectorizer(ngram_range=(1, spec["ngrams"]), sublinear_tf=True)
     x = terms.fit_transform([row.text for row in train])
     fitted = LogisticRegression(

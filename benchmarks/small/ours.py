@@ -1,4 +1,4 @@
-"""A run of this project, as its command takes it: a description in JSON, a file for each part."""
+"""A run of this project: a JSON spec and a file for each split."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quiet import NoEnd
+from benchmarks.silent import NeverStop
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
 from lora_core import compatibility, model_selection, training_version
@@ -19,11 +19,11 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
-from lora_core.training.run import run
+from lora_core.training.run import train_encoder
 
 
 def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:
-    """The label of each test text. What a run holds out it takes from the training part."""
+    """The predicted label of each test text. Validation texts are taken from the training split."""
     with tempfile.TemporaryDirectory(prefix="bench-small-") as folder:
         source = {
             Split.TRAIN: _written(Path(folder, "train.csv"), train),
@@ -31,16 +31,16 @@ def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> li
         }
         out = Path(folder, "out")
         described = _described(spec, source, seed)
-        go = auto.run if isinstance(described.method, AutoSpec) else run
-        summary = go(described, out_dir=out, observer=NullObserver(), stop=NoEnd())
+        go = auto.train_auto if isinstance(described.method, AutoSpec) else train_encoder
+        summary = go(described, out_dir=out, observer=NullObserver(), stop=NeverStop())
         lines = Path(out, "predictions", "test.jsonl").read_text(encoding="utf-8").splitlines()
     return [summary["labels"][json.loads(line)["predicted"]] for line in lines]
 
 
 def settings(spec: Spec) -> dict[str, Any]:
-    """The description of a run but for texts and seed, today's defaults filled in."""
+    """The settings of a run without texts and seed, with today's defaults filled in."""
     described = _described(spec, {Split.TRAIN: "train.csv", Split.TEST: "test.csv"}, seed=0)
-    shape = compatibility.read_shape(
+    shape = compatibility.read_encoder_shape(
         resolve_base(described.encoder_base).config, base=described.encoder_base
     )
     methods = [described.method]
@@ -56,10 +56,14 @@ def settings(spec: Spec) -> dict[str, Any]:
         else described.with_method(each)
         for each in methods
     ]
-    told = [each.model_dump(mode="json", exclude={"runtime", "result", "trial"}) for each in filled]
+    described_methods = [
+        each.model_dump(mode="json", exclude={"runtime", "result", "trial"}) for each in filled
+    ]
+    for description in described_methods:
+        description["spec_version"] = 1  # of the kept cells; version 2 means the same
     return {
         "version": training_version.TRAINING_VERSION,
-        "methods": told,
+        "methods": described_methods,
         "selection": [
             model_selection.LORA_MIN_TEXTS,
             model_selection.MIN_HELD_OUT_TEXTS,

@@ -1,4 +1,4 @@
-"""Who is compared on how many labeled texts, and the cells in their order."""
+"""The contenders, the numbers of labeled texts, and the cells in order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from benchmarks.small import sets
 
 Spec = Mapping[str, Any]
 
-SIZES = (16, 32, 64, 128, 256, 1000, 4000)  # labeled texts, those held out among them
+SIZES = (16, 32, 64, 128, 256, 1000, 4000)  # labeled texts, including validation texts
 FEW = 256  # texts: up to here ten draws, above five
 GROUP = 5  # draws of a cell
 # Draws of nearly the whole pool would be one draw, taken ten times.
 POOL_SHARE = 2 / 3
 MAX_LENGTH = 256  # tokens of a text, for all that read tokens
 
-OURS = ("auto", "lora")  # the first that is there is what the contenders are compared with
+OURS = ("auto", "lora")  # the first that was computed is compared with the contenders
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to a model: a module of this package, and its settings."""
+    """A method: a module of this package and its settings."""
 
     module: str
     spec: Spec
@@ -36,7 +36,7 @@ CONTENDERS: Mapping[str, Contender] = {
     "lora": Contender("ours", {"method": {"type": "lora"}}),
     "auto": Contender("ours", {"method": {"type": "auto"}}),
 }
-# On the sets for choosing: what has settings of ours, and variants of it.
+# On the datasets for choosing settings: our settings and variants of them.
 CHOOSING: Mapping[str, Contender] = {
     **{name: CONTENDERS[name] for name in ("linear", "probe", "lora", "auto")},
     "linear-C4": Contender("linear", {"C": 4.0, "ngrams": 1, "class_weight": "balanced"}),
@@ -52,7 +52,7 @@ CHOOSING: Mapping[str, Contender] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """Some draws of one size from one data set, and a contender."""
+    """Some draws of one size from one dataset, and a contender."""
 
     data: str
     size: int
@@ -72,12 +72,12 @@ class Cell:
 
 
 def contenders(data: str) -> Mapping[str, Contender]:
-    """Those that are compared on this data set."""
+    """The contenders on this dataset."""
     return CHOOSING if data in sets.CHOICE else CONTENDERS
 
 
 def sizes(data: str, *, quick: bool = False) -> Sequence[int]:
-    """Those of which the data set has texts enough, and one for each label."""
+    """Sizes that the dataset has enough texts for, with at least one text per label."""
     if quick:
         return (24,)
     texts = sets.load(data)
@@ -93,7 +93,7 @@ def draws(size: int, *, quick: bool = False) -> Sequence[tuple[int, ...]]:
 
 
 def cells(data: Sequence[str], *, quick: bool = False) -> Iterable[Cell]:
-    """All cells: the cheap contenders first, so that an unfinished table is of use."""
+    """All cells: the cheap contenders first, so that a partial table is useful."""
     for contender, definition in {**CONTENDERS, **CHOOSING}.items():
         for name in (name for name in data if contender in contenders(name)):
             for size in sizes(name, quick=quick):
@@ -103,7 +103,7 @@ def cells(data: Sequence[str], *, quick: bool = False) -> Iterable[Cell]:
 
 
 def find(name: str, *, quick: bool = False) -> Cell:
-    """The cell of that name. Ends this process if there is none."""
+    """The cell with this name. Exits if there is none."""
     data = name.partition("/")[0]
     if data in sets.TABLE or data in sets.CHOICE:
         for cell in cells([data], quick=quick):

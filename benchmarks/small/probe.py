@@ -11,7 +11,7 @@ from lora_core.data.rows import TextRow
 
 
 def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:  # noqa: ARG001
-    """The label of each test text."""
+    """The predicted label of each test text."""
     vectors = Vectors(texts)
     fitted = LogisticRegression(C=spec["C"], class_weight=spec["class_weight"], max_iter=1000)
     fitted.fit(vectors.of(train), [row.label for row in train])

@@ -1,6 +1,6 @@
-"""SetFit on the same base, with its own defaults, in an environment of its own.
+"""SetFit on the same base, with its own defaults, in its own environment.
 
-The script that it runs imports nothing of ours.
+Its script imports nothing of this project.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.apart import ROOT
+from benchmarks.child_process import ROOT
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
 from lora_core.data.rows import TextRow
@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).with_name("setfit_script.py")
 
 
 def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:  # noqa: ARG001
-    """The label of each test text. Ends this process if the script fails."""
+    """The predicted label of each test text. Exits if the script fails."""
     if not PYTHON.exists():
         sys.exit("SetFit's environment is missing: run `make bench-small`")
     task: dict[str, Any] = {

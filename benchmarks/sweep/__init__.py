@@ -1,1 +1,1 @@
-"""A sweep of 24 cells, by grid and by halving, beside a loop over PEFT and the Trainer."""
+"""A sweep of 24 trials, by grid and by halving, compared with a loop over PEFT and the Trainer."""

@@ -1,15 +1,15 @@
-"""A sweep of 24 cells beside a loop over PEFT and the Trainer: `python -m benchmarks.sweep`.
+"""A sweep of 24 trials compared with a loop over PEFT: `python -m benchmarks.sweep`.
 
-Every figure is measured in a process of its own, ours through a service of its own, and kept in
-`benchmarks/results/`: a run that was stopped goes on. Prints a table and ends with one JSON object.
+Every number is measured in its own process, ours through its own service, and stored in
+`benchmarks/results/`: a stopped run continues. Prints a table and ends with one JSON object.
 """
 
 import json
 from functools import partial
 
-from benchmarks.apart import measure
-from benchmarks.kept import choose
+from benchmarks.child_process import measure
 from benchmarks.options import parser
+from benchmarks.results_file import choose
 from benchmarks.sweep import cells
 from benchmarks.sweep.plan import CELLS, FULL, QUICK
 
@@ -27,9 +27,9 @@ def main() -> None:
 
     from benchmarks.sweep import report  # only now: a cell's imports are timed
 
-    told = report.summary(results, size)
-    print(report.table(results, told))
-    print(json.dumps(told))
+    summary = report.summary(results, size)
+    print(report.table(results, summary))
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

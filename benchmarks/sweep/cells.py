@@ -1,4 +1,4 @@
-"""One cell of the benchmark, in a process of its own; ours never loads torch."""
+"""One cell of the benchmark, in its own process; ours never loads torch."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from benchmarks.sweep.plan import Size
 
 
 def run(cell: str, size: Size) -> dict[str, Any]:
-    """The figures of a cell named in `plan.CELLS`."""
+    """Metrics of a cell named in `plan.CELLS`."""
     whose, _, rest = cell.partition("-")
     if whose == "ours":
         from benchmarks.sweep import ours
 
         return ours.measure(rest, size)
-    from benchmarks.sweep import rival
+    from benchmarks.sweep import competitor
 
     side, kind, rank = rest.split("-")
-    return rival.measure("tuned" if side == "tuned" else "default", kind, int(rank), size)
+    return competitor.measure("tuned" if side == "tuned" else "default", kind, int(rank), size)

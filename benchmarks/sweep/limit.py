@@ -1,4 +1,4 @@
-"""When a training that takes too long is told from its pace."""
+"""Extrapolates the time of a long training from its throughput."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 class Limit:
     """Lets a training end early if all of its steps would take more than `longest` seconds.
 
-    Its pace is that of at least `window` seconds after `warmup` steps, in whole passes of `a_pass`
+    Measures at least `window` seconds after `warmup` steps, in full passes of `a_pass`
     steps: steps of short and of long texts differ by far.
     """
 
@@ -19,7 +19,7 @@ class Limit:
     warm: float = field(default=0.0, init=False)  # seconds of the warm-up
 
     def over(self, steps: int, elapsed: float) -> bool:
-        """Whether to stop after so many steps and seconds."""
+        """Whether to stop after these steps and seconds."""
         if steps == self.warmup:
             self.warm = elapsed
         passes, rest = divmod(steps - self.warmup, self.a_pass)

@@ -1,6 +1,6 @@
 """The sweep through a service of our own: a fresh data folder, an empty cache, one worker.
 
-What the API of sweeps is asked and answers stands here alone.
+All requests to the API of sweeps are in this module.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from lora_core.process import available_cores
 
 FINISHED = "finished"
 WITHOUT_RESULT = ("failed", "cancelled")
-LOOK_SECONDS = 0.5  # between two looks at its state; the time is told that much too long at most
+LOOK_SECONDS = 0.5  # between polls of its state; the time is at most this much too long
 PATIENCE_SECONDS = 3600.0
 
 
 class Service(Protocol):
-    """What is asked of a service."""
+    """A client of the service."""
 
     def json(self, method: str, path: str, **arguments: Any) -> Any: ...
 
@@ -35,7 +35,7 @@ class Service(Protocol):
 def measure(strategy: str, size: Size) -> dict[str, Any]:
     """Seconds from the POST until the sweep is finished, its winner, and the answers of its cells.
 
-    The start of the service is told apart, as `start_seconds`.
+    The start of the service is reported separately as `start_seconds`.
     """
     slots = (
         available_cores() if strategy == "grid" else 1
@@ -43,7 +43,7 @@ def measure(strategy: str, size: Size) -> dict[str, Any]:
     with TemporaryDirectory(prefix="bench-sweep-", ignore_cleanup_errors=True) as folder:
         os.environ["LORAWORKS_CACHE"] = str(Path(folder) / "cache")
         began = time.monotonic()
-        with temporary_service(Path(folder), slots=slots) as url, Connection(url) as service:
+        with temporary_service(Path(folder), concurrency=slots) as url, Connection(url) as service:
             start_seconds = time.monotonic() - began
             found = sweep(service, body(strategy, size))
     return {"start_seconds": start_seconds, "cores": available_cores(), "slots": slots, **found}
@@ -55,12 +55,12 @@ def body(strategy: str, size: Size) -> dict[str, Any]:
     more = size.halving if strategy == "halving" else {}
     return {
         "name": "bench",
-        "objective": "loss",  # of so few texts it tells more than their accuracy
+        "objective": "loss",  # with few texts it is more informative than accuracy
         "job": {
             "method": {"type": "lora", "variant": "lora"},
             "base": BASE,
-            "pooling": "cls",  # as the rivals read it
-            "head_init": "random",  # as the rivals start it
+            "pooling": "cls",  # as the competitors read it
+            "head_init": "random",  # as the competitors start it
             "data": {
                 "source": data.source,
                 "train_size": data.train_size,
@@ -91,34 +91,34 @@ def sweep(service: Service, wanted: dict[str, Any]) -> dict[str, Any]:
     """Send it, wait for its end, and read what came out."""
     began = time.monotonic()
     path = f"/v1/sweeps/{service.json('POST', '/v1/sweeps', json=wanted)['id']}"
-    told = _finished(service, path)
+    finished = _finished(service, path)
     seconds = time.monotonic() - began
-    rows = service.json("GET", f"{path}/cells")
+    rows = service.json("GET", f"{path}/trials")
     return {
         "sweep_seconds": seconds,
-        "winner": told["verdict"]["winner"]["number"],
+        "winner": finished["result"]["winner"]["number"],
         "cells": [_cell(service, row) for row in rows],
     }
 
 
 def _finished(service: Service, path: str) -> dict[str, Any]:
-    """Its last view. Ends this process if there is no result."""
+    """Its final state. Exits if there is no result."""
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
-        told: dict[str, Any] = service.json("GET", path)
-        if told["state"] == FINISHED:
-            return told
-        if told["state"] in WITHOUT_RESULT or time.monotonic() > end:
-            sys.exit(f"no result of the sweep: {json.dumps(told)}")
+        view: dict[str, Any] = service.json("GET", path)
+        if view["state"] == FINISHED:
+            return view
+        if view["state"] in WITHOUT_RESULT or time.monotonic() > end:
+            sys.exit(f"no result of the sweep: {json.dumps(view)}")
         time.sleep(LOOK_SECONDS)
 
 
 def _cell(service: Service, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the results; of a cell that was trained to its end, also what it answered."""
-    kept = {name: row[name] for name in ("number", "settings", "state", "share", "seconds")}
-    figures = row["figures"] or {}
+    """A row of the results; with the predictions of trials that were trained to the end."""
+    kept = {name: row[name] for name in ("number", "settings", "state", "budget", "seconds")}
+    metrics = row["metrics"] or {}
     for split in ("validation", "test"):
-        kept[split] = (figures.get(split) or {}).get("accuracy")
+        kept[split] = (metrics.get(split) or {}).get("accuracy")
     if kept["test"] is not None:
         artifact = service.json("GET", f"/v1/jobs/{row['job_id']}")["artifact_id"]
         kept |= _answers(service, artifact)
@@ -126,7 +126,7 @@ def _cell(service: Service, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answers(service: Service, artifact: str) -> dict[str, str]:
-    """A 1 or 0 for each test text, as it was answered; which texts and which data they are of."""
+    """1 or 0 for each test text, and digests of the texts and the data."""
     path = f"/v1/artifacts/{artifact}"
     text = service.request("GET", f"{path}/files/predictions/test.jsonl").text
     lines = [json.loads(line) for line in text.splitlines()]

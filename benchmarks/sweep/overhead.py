@@ -1,4 +1,4 @@
-"""What a sweep costs by itself: `python -m benchmarks.sweep.overhead`.
+"""The overhead of a sweep: `python -m benchmarks.sweep.overhead`.
 
 576 cells whose trainings end at once, by one worker in a process of its own, over SQLite. Prints
 one JSON object of milliseconds a cell: `start_ms` to expand, check and store them; `cell_ms` for
@@ -26,7 +26,7 @@ from app.settings import Settings
 from app.sweeps import scheduler
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
-from benchmarks.machine import described
+from benchmarks.machine import processor
 from tests import sweep_rows
 
 ROOT = Path(__file__).parents[2]
@@ -51,14 +51,14 @@ def main() -> None:
         cells = _work(settings, lambda: _finished(resources, sweep_id))
         resources.close()
     per_cell = {"start_ms": started, "cell_ms": cells}
-    told = {name: round(1000 * seconds / CELLS, 2) for name, seconds in per_cell.items()}
+    milliseconds = {name: round(1000 * seconds / CELLS, 2) for name, seconds in per_cell.items()}
     print(
         json.dumps(
             {
                 "cells": CELLS,
-                **told,
+                **milliseconds,
                 "advance_ms": round(1000 * looked, 2),
-                "processor": described(),
+                "processor": processor(),
             }
         )
     )
@@ -105,8 +105,7 @@ def _finished(resources: Resources, sweep_id: UUID) -> bool:
 def _advance_alone(resources: Resources, sweep_id: UUID, times: int = 50) -> float:
     """Seconds of one look at a sweep whose slots are taken: what each end of a job costs."""
     with resources.database.write() as session:
-        session.execute(update(Sweep).values(parallel=1))
-        session.commit()
+        session.execute(update(Sweep).values(max_parallel_jobs=1))
     began = time.perf_counter()
     for _ in range(times):
         scheduler.advance_and_notify(resources, sweep_id)

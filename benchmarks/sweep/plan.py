@@ -1,4 +1,4 @@
-"""What is compared: the grid, its task, the two sizes of a run, and its cells in their order."""
+"""What is compared: the grid, its task, the two sizes of a run, and the cells in order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +14,19 @@ TARGETS: Mapping[str, tuple[Role, ...]] = {
 }
 LEARNING_RATE = RATES["lora_qv"]  # of every cell
 MAX_LENGTH = 128  # tokens
-ALPHA = 16.0  # of the rival's cells: no other alpha takes another time
-EVALUATION_BATCH = 64  # texts, of the tuned rival; the Trainer's default is 8
+ALPHA = 16.0  # of the competitor's cells: no other alpha takes another time
+EVALUATION_BATCH = 64  # texts, of the tuned competitor; the Trainer's default is 8
 
-# Half of the grid is of each kind of targets, so the whole is told from a few cells of each.
+# Half of the grid has each kind of targets, so the total is extrapolated from a few cells of each.
 SAMPLED = {
-    "default": ("rival-default-qv-8", "rival-default-qv_mlp-8"),
+    "default": ("competitor-default-qv-8", "competitor-default-qv_mlp-8"),
     "tuned": (
-        "rival-tuned-qv-4", "rival-tuned-qv_mlp-16", "rival-tuned-qv-16", "rival-tuned-qv_mlp-4",
+        "competitor-tuned-qv-4", "competitor-tuned-qv_mlp-16",
+        "competitor-tuned-qv-16", "competitor-tuned-qv_mlp-4",
     ),
 }  # fmt: skip
 OURS = ("ours-halving", "ours-grid")
-# Ours stand between the rival's, so that a machine that slows down in an hour favours neither.
+# Ours run between the competitor's, so that a machine that slows down favors neither.
 CELLS = (*SAMPLED["tuned"][:2], *OURS, *SAMPLED["tuned"][2:], *SAMPLED["default"])
 
 
@@ -39,7 +40,9 @@ class Size:
     alphas: tuple[float, ...]
     ranks: tuple[int, ...]
     halving: Mapping[str, Any]  # how cells are left out
-    longest: float = 360.0  # seconds: of a rival's training that takes longer, a part is measured
+    longest: float = (
+        360.0  # seconds: of a competitor's training that takes longer, a part is measured
+    )
     window: float = 60.0  # seconds of that part
 
     @property
@@ -61,11 +64,11 @@ class Size:
 
 FULL = Size(
     2000, 500, 2000, (4.0, 8.0, 16.0, 32.0), (4, 8, 16),
-    {"eta": 8, "first_share": 1 / 16, "keep": 1, "validation_texts": 100},
+    {"eta": 8, "min_budget": 1 / 16, "min_full_runs": 1, "validation_texts": 100},
 )  # fmt: skip
-QUICK = Size(32, 16, 32, (16.0,), (4, 16), {"eta": 2, "first_share": 0.5, "validation_texts": 8})
+QUICK = Size(32, 16, 32, (16.0,), (4, 16), {"eta": 2, "min_budget": 0.5, "validation_texts": 8})
 
 
 def method(kind: str, rank: int) -> LoraSpec:
-    """Of a rival's cell."""
+    """Of a competitor's cell."""
     return LoraSpec(r=rank, alpha=ALPHA, targets=TARGETS[kind])

@@ -1,16 +1,16 @@
 """How fast we train, side by side with PEFT and the Trainer: `python -m benchmarks.train`.
 
-Every figure is measured in a process of its own, ours and the rivals in turn, and kept in
-`benchmarks/results/`: a run that was stopped goes on. Prints a table, draws a picture, and ends
-with one JSON object. Fails if the tuned rival is slower in our harness than in a plain script.
+Every number is measured in its own process, ours and the competitors in turn, and stored in
+`benchmarks/results/`: a stopped run continues. Prints a table, draws a picture, and ends
+with one JSON object. Fails if the tuned competitor is slower in our harness than in a plain script.
 """
 
 import json
 from functools import partial
 
-from benchmarks.apart import measure
-from benchmarks.kept import choose
+from benchmarks.child_process import measure
 from benchmarks.options import parser
+from benchmarks.results_file import choose
 from benchmarks.train import cells
 from benchmarks.train.plan import CELLS, FULL, QUICK
 
@@ -28,12 +28,12 @@ def main() -> None:
 
     from benchmarks.train import report  # only now: matplotlib needs memory
 
-    told = report.summary(results)
+    summary = report.summary(results)
     report.draw(results, results.path.with_suffix(".png"))
-    print(report.table(told))
-    print(json.dumps(told))
+    print(report.table(summary))
+    print(json.dumps(summary))
     if not arguments.quick:  # windows of two steps decide nothing
-        report.check(told)
+        report.check(summary)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One cell of the benchmark, in a process of its own.
+"""One cell of the benchmark, in its own process.
 
-Imports stand in the functions: a process loads what its own side needs, since its peak is told.
+Imports are in the functions: a process loads only what its side needs, for its peak memory.
 """
 
 from typing import Any
@@ -10,14 +10,14 @@ from lora_core.process import limit_openmp_spinning, retain_freed_memory
 
 
 def run(cell: str, size: Size) -> dict[str, Any]:
-    """The figures of a cell named in `plan.CELLS`, and the threads it was computed with."""
-    figures = _figures(cell, size)
+    """Metrics of a cell named in `plan.CELLS`, and the threads it was computed with."""
+    metrics = _metrics(cell, size)
     import torch
 
-    return figures | {"threads": torch.get_num_threads()}
+    return metrics | {"threads": torch.get_num_threads()}
 
 
-def _figures(cell: str, size: Size) -> dict[str, Any]:
+def _metrics(cell: str, size: Size) -> dict[str, Any]:
     kind, _, rest = cell.partition("-")
     name, _, side = rest.partition("-")
     if kind == "pair":
@@ -25,18 +25,18 @@ def _figures(cell: str, size: Size) -> dict[str, Any]:
 
         return pairs.measure(int(name), size)
     if side in ("default", "tuned"):
-        return _rival(kind, name, side, size)
+        return _competitor(kind, name, side, size)
     limit_openmp_spinning()  # as `python -m lora_core train` begins
     retain_freed_memory()
     return _ours(kind, name, size) if side else _machine(kind, size)
 
 
-def _rival(kind: str, name: str, side: str, size: Size) -> dict[str, Any]:
-    from benchmarks.train import rival
+def _competitor(kind: str, name: str, side: str, size: Size) -> dict[str, Any]:
+    from benchmarks.train import competitor
 
     if kind == "accuracy":
-        return rival.accuracy(name, size)
-    return rival.rate(name, "tuned" if side == "tuned" else "default", size)
+        return competitor.accuracy(name, size)
+    return competitor.rate(name, "tuned" if side == "tuned" else "default", size)
 
 
 def _ours(kind: str, name: str, size: Size) -> dict[str, Any]:

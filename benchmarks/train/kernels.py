@@ -1,7 +1,7 @@
 """The kernels that a step of `lora_qv` needs, at their shapes, one after the other.
 
 Left out, so that their sum is rather too small: whatever the last block computes for its one row of
-a text, the head, the norms of gradients, the optimiser.
+a text, the head, the norms of gradients, the optimizer.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,17 +34,19 @@ def kernels(
     shape: EncoderShape, rank: int, texts: int, length: int, dtype: torch.dtype
 ) -> Iterator[Kernel]:
     """All of a step over `texts` texts of `length` tokens each, forward and backward."""
-    d, f, n, whole = shape.width, shape.feed_forward, texts * length, shape.layers - 1
+    d, f, n, full_blocks = shape.width, shape.feed_forward, texts * length, shape.layers - 1
     # Every block but the last has four d x d layers and both of the feed-forward network. No
     # gradient leaves query, key and value of the first.
-    square, square_back = 4 * whole, 4 * whole - 3
+    square, square_back = 4 * full_blocks, 4 * full_blocks - 3
     yield from _linear("d x d", (n, d, d), square, square_back, dtype)
-    yield from _linear("d x f", (n, d, f), whole, whole, dtype)
-    yield from _linear("f x d", (n, f, d), whole, whole, dtype)
-    yield from _adapters((n, d, rank), 2 * whole, dtype)
-    yield from _attention((texts, length, shape.heads, d // shape.heads), whole, dtype)
-    yield from _gelu((n, f), whole, dtype)
-    yield from _layer_norm((n, d), 2 * whole + 1, 2 * whole, dtype)  # embeddings: forward only
+    yield from _linear("d x f", (n, d, f), full_blocks, full_blocks, dtype)
+    yield from _linear("f x d", (n, f, d), full_blocks, full_blocks, dtype)
+    yield from _adapters((n, d, rank), 2 * full_blocks, dtype)
+    yield from _attention((texts, length, shape.heads, d // shape.heads), full_blocks, dtype)
+    yield from _gelu((n, f), full_blocks, dtype)
+    yield from _layer_norm(
+        (n, d), 2 * full_blocks + 1, 2 * full_blocks, dtype
+    )  # embeddings: forward only
 
 
 def _linear(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core import cost_model
-from lora_core.compatibility import read_shape
+from lora_core.compatibility import read_encoder_shape
 from lora_core.specs.method import LoraSpec
 
 
@@ -21,7 +21,7 @@ def flops_of_review(
     2 (4d² + 2df) and 4 L d less a token
     forward, and once, respectively 2.5 times, as much less backward.
     """
-    shape = read_shape(config, base="the base")
+    shape = read_encoder_shape(config, base="the base")
     d, f = shape.width, shape.feed_forward
     attended = float((lengths**2).sum() / lengths.sum())
     a_token = cost_model.training_flops(shape, method, length=attended)

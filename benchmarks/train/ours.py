@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.quiet import quiet_progress
+from benchmarks.silent import silent_progress
 from benchmarks.train.needed import flops_of_review
 from benchmarks.train.plan import (
     BASE,
@@ -20,7 +20,7 @@ from benchmarks.train.plan import (
 )
 from benchmarks.train.window import Window
 from lora_core import distributed
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders.load import resolve_base
 from lora_core.errors.training import StopRequested
 from lora_core.events import NullObserver
@@ -77,16 +77,16 @@ def job(name: str, size: Size) -> dict[str, float]:
     """Seconds of the training, features included, and of all from the spec to the last step."""
     began = time.monotonic()
     spec = train_spec(name, rate_data(size.job_texts), EPOCHS_OF_JOB)
-    trained = trainer_of(ready(spec), quiet_progress()).train()
+    trained = trainer_of(ready(spec), silent_progress()).train()
     return {"train_seconds": trained.throughput.seconds, "all_seconds": time.monotonic() - began}
 
 
 def accuracy(name: str, size: Size) -> dict[str, Any]:
-    """The answers after one epoch at 256 tokens, of each seed."""
+    """The predictions of each seed after one epoch at 256 tokens."""
     correct, seconds = [], 0.0
     for seed in SEEDS[name]:
         prepared = ready(train_spec(name, accuracy_data(size), epochs=1, seed=seed))
-        seconds += trainer_of(prepared, quiet_progress()).train().throughput.seconds
+        seconds += trainer_of(prepared, silent_progress()).train().throughput.seconds
         correct.append(right(prepared.forward, prepared.tokenized[Split.TEST]))
     return {
         "correct": correct,
@@ -97,15 +97,15 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
 
 
 def right(forward: Forward, part: TokenizedSplit) -> str:
-    """A 1 or 0 for each text, as it is answered."""
+    """1 or 0 for each text: whether it was predicted correctly."""
     budget = OptimSpec().micro_batch_tokens
-    logits = evaluate.logits(forward, part, budget=budget, progress=quiet_progress())
+    logits = evaluate.logits(forward, part, budget=budget, progress=silent_progress())
     return "".join(str(int(each)) for each in logits.argmax(axis=1) == part.labels)
 
 
 def ready(spec: TrainSpec) -> PreparedRun:
     """Data, model and features."""
-    return prepare_run(spec, NullObserver(), quiet_progress())
+    return prepare_run(spec, NullObserver(), silent_progress())
 
 
 def trainer_of(prepared: PreparedRun, progress: ProgressReporter) -> Trainer:
@@ -116,18 +116,18 @@ def trainer_of(prepared: PreparedRun, progress: ProgressReporter) -> Trainer:
 
 
 def steady(prepared: PreparedRun, window: Window) -> tuple[int, int, float]:
-    """Steps, reviews and seconds of a training that ends with the window; evaluation apart."""
+    """Steps, reviews and seconds of a training that ends with the window; without evaluation."""
     ending = Ending(window)
     trainer = ending.trainer = trainer_of(
         prepared, ProgressReporter(NullObserver(), distributed.DistributedStopSignal(ending))
     )
     with suppress(StopRequested):
         trainer.train()
-    return trainer.state.step, trainer.throughput.reviews, ending.elapsed(trainer)
+    return trainer.state.step, trainer.throughput.texts, ending.elapsed(trainer)
 
 
 class Ending:
-    """Asks a trainer to stop when the window is over."""
+    """Stops a trainer when the window is over."""
 
     def __init__(self, window: Window) -> None:
         self.window = window

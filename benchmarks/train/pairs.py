@@ -1,4 +1,4 @@
-"""The tuned rival in our harness and in a plain script: the same texts, order and number of steps.
+"""The tuned competitor in our harness and in a plain script, on the same texts in the same order.
 
 A pair is both sides in turn, each in a process of its own. `python -m benchmarks.train.pairs FILE`
 is the side of the harness.
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from benchmarks.apart import ROOT, last_line_of
-from benchmarks.train import rival
+from benchmarks.child_process import ROOT, last_line_of
+from benchmarks.train import competitor
 from benchmarks.train.plan import BASE, FULL, METHODS, PAIRED, QUICK, RATES, SEED, Size, rate_data
 from benchmarks.train.reviews import read
 from lora_core.cpu import has_fast_bf16
@@ -50,9 +50,11 @@ def measure(number: int, size: Size) -> dict[str, Any]:
 
 
 def in_order(base: PretrainedBase, size: Size) -> list[dict[str, Any]]:
-    """As many texts as both sides train, the warm-up too, in one pool of the Trainer's sampler."""
+    """The texts that both sides train on (and warm up) in one pool of the Trainer's sampler."""
     batch, steps = size.place.batch, size.warmup + size.pair_steps
-    texts = rival.dataset(read(rate_data(size.rate_texts), base)[1][Split.TRAIN])[: batch * steps]
+    texts = competitor.dataset(read(rate_data(size.rate_texts), base)[1][Split.TRAIN])[
+        : batch * steps
+    ]
     order = get_length_grouped_indices(
         [len(each["input_ids"]) for each in texts],
         batch,
@@ -63,7 +65,7 @@ def in_order(base: PretrainedBase, size: Size) -> list[dict[str, Any]]:
 
 
 def script_arguments(base: PretrainedBase, file: Path, size: Size) -> list[str]:
-    """What the script must be told to train as the harness does."""
+    """The arguments with which the script trains as the harness does."""
     method, family = METHODS[PAIRED], base.family
     assert isinstance(method, LoraSpec)
     options = {
@@ -90,7 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = json.loads(arguments.texts.read_text())
     size = QUICK if arguments.quick else FULL
-    print(json.dumps(rival.rate_in_order(PAIRED, texts, size)))
+    print(json.dumps(competitor.rate_in_order(PAIRED, texts, size)))
 
 
 if __name__ == "__main__":

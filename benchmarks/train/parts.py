@@ -19,8 +19,8 @@ from benchmarks.train.ours import ready, steady
 from benchmarks.train.plan import BASE, BATCH, FULL, METHODS, Size, rate_data, train_spec
 from benchmarks.train.reviews import read
 from benchmarks.train.window import Window
-from lora_core.compatibility import read_shape
-from lora_core.data.records import Example
+from lora_core.compatibility import read_encoder_shape
+from lora_core.data.split import Example
 from lora_core.encoders.load import resolve_base
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec
@@ -32,7 +32,7 @@ LENGTHS = 5  # batches, in the middle of as many equal shares of the texts, sort
 def measure(size: Size) -> dict[str, Any]:
     """Seconds of a mean step, before and after the kernels are timed, and of its kernels."""
     base = resolve_base(BASE)
-    method, shape = METHODS[METHOD], read_shape(base.config, base=BASE)
+    method, shape = METHODS[METHOD], read_encoder_shape(base.config, base=BASE)
     assert isinstance(method, LoraSpec)
     with tempfile.TemporaryDirectory() as folder:
         data, lengths = _batches(Path(folder))
@@ -57,7 +57,7 @@ def measure(size: Size) -> dict[str, Any]:
 
 
 def _batches(folder: Path) -> tuple[DataSpec, list[int]]:
-    """A data set of `LENGTHS` batches, and the mean length of each."""
+    """A dataset of `LENGTHS` batches, and the mean length of each."""
     splits, parts = read(rate_data(FULL.rate_texts), resolve_base(BASE))
     found = parts[Split.TRAIN].lengths
     shares = np.array_split(np.argsort(found, kind="stable"), LENGTHS)

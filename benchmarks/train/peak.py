@@ -21,7 +21,7 @@ def measure(seconds: float) -> dict[str, Any]:
 
 
 def best(dtype: torch.dtype, seconds: float) -> float:
-    """The highest of all shapes, each timed for so long."""
+    """The highest of all shapes."""
     return max(gflops(*shape, dtype, seconds) for shape in SHAPES)
 
 

@@ -1,4 +1,4 @@
-"""What is compared: the methods, the two sizes of a run, and its cells in their order."""
+"""What is compared: the methods, the two sizes of a run, and the cells in order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, StopSpec, Tr
 
 BASE, SOURCE = "minilm-l6", "imdb"
 SEED = 0
-BATCH = 16  # texts of one optimiser step
+BATCH = 16  # texts of one optimizer step
 EPOCHS_OF_JOB = 3  # of the baseline job
 
 METHODS: Mapping[str, LoraSpec | FullSpec | BaselineSpec] = {
@@ -20,13 +20,13 @@ METHODS: Mapping[str, LoraSpec | FullSpec | BaselineSpec] = {
     "baseline": BaselineSpec(),
 }
 RATES = {"lora_qv": 1e-3, "lora_all": 1e-3, "full": 1e-4, "baseline": 1e-3}
-# Of the trainings whose mean accuracy is told. Heads alone differ most from seed to seed.
+# Of the trainings whose mean accuracy is reported. Heads alone differ most between seeds.
 SEEDS = dict.fromkeys(METHODS, (SEED,)) | {"baseline": (0, 1, 2)}
 WARMUP, WEIGHT_DECAY = 0.06, 0.01  # share of the steps; per step and rate
 
-PAIRS = 5  # of the tuned rival in our harness and in a plain script, which take turns
+PAIRS = 5  # of the tuned competitor in our harness and in a plain script, which take turns
 PAIRED = "lora_qv"  # the method that both train
-BELIEVED = 0.93  # of the script's rate: below it the harness holds the rival back
+BELIEVED = 0.93  # of the script's rate: below it the harness slows the competitor down
 
 CELLS = (
     "peak",
@@ -43,7 +43,7 @@ class Place:
 
     device: str = "cpu"
     batch: int = BATCH
-    tokens: int = OptimSpec().micro_batch_tokens  # of ours; the rival computes a batch at once
+    tokens: int = OptimSpec().micro_batch_tokens  # of ours; the competitor computes a batch at once
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Size:
         return self.rate_texts // self.place.batch
 
 
-# Both samplers sort 50 batches together, if there are so many: 800 texts.
+# Both samplers sort 50 batches together if they have that many: 800 texts.
 # A pair's side is about 25 s on the fastest processor that we know: a second more or less of other
 # work is 4 % of it, and the median of five bears two such pairs.
 FULL = Size(60.0, 800, 2, 2000, 2000, 5000, 0.2, pair_steps=30)
@@ -96,8 +96,8 @@ def train_spec(
 ) -> TrainSpec:
     """A run of ours. The last weights are kept: there is one evaluation, at the end of an epoch."""
     return TrainSpec(
-        pooling=Pooling.CLS,  # as the rivals read it
-        head_init=HeadInit.RANDOM,  # as the rivals start it
+        pooling=Pooling.CLS,  # as the competitors read it
+        head_init=HeadInit.RANDOM,  # as the competitors start it
         method=METHODS[name],
         base=BASE,
         data=data,

@@ -1,9 +1,8 @@
-"""The reviews that both sides train on: the same texts, tokenised in the same way."""
+"""The reviews that both sides train on: the same texts, tokenized the same way."""
 
 from lora_core.data.load import load_splits
-from lora_core.data.records import Splits
-from lora_core.data.tokenized_split import TokenizedSplit
-from lora_core.data.tokens import load_tokenizer
+from lora_core.data.split import Splits
+from lora_core.data.tokens import TokenizedSplit, load_tokenizer
 from lora_core.encoders.load import PretrainedBase
 from lora_core.specs.data import MAX_LENGTH, DataSpec, Split
 from lora_core.training.prepare import tokenize_splits
@@ -13,5 +12,5 @@ def read(data: DataSpec, base: PretrainedBase) -> tuple[Splits, dict[Split, Toke
     """Texts, and their token ids cut at `max_length`."""
     splits = load_splits(data)
     tokenizer = load_tokenizer(base.directory / "tokenizer.json")
-    parts, _ = tokenize_splits(splits, tokenizer, data.max_length or MAX_LENGTH, pad=0)
+    parts, _ = tokenize_splits(splits, tokenizer, data.max_length or MAX_LENGTH, pad_id=0)
     return splits, parts

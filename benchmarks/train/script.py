@@ -1,7 +1,7 @@
 """LoRA on a sequence classifier with PEFT and the Trainer, written as a user would write it.
 
-It imports nothing of this project: the benchmark runs it beside its own harness of the tuned rival
-to show that the harness does not slow the rival down. Prints one JSON object.
+It imports nothing of this project: the benchmark compares it with its harness of the competitor
+to show that the harness does not slow the competitor down. Prints one JSON object.
 """
 
 import argparse

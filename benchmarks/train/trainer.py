@@ -122,7 +122,7 @@ class Ending(TrainerCallback):  # type: ignore[misc]  # transformers has no type
     def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
         steps = state.global_step - self.warmup
         if torch.cuda.is_available() and self.window and steps % self.window.a_pass == 0:
-            torch.cuda.synchronize()  # what is queued is not done
+            torch.cuda.synchronize()  # wait for queued kernels
         if steps <= 0:
             self.began = time.monotonic()
             return

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class End(Protocol):
-    """Says after each step whether it was the last; `a_pass`: so many steps belong together."""
+    """Decides after each step whether it was the last; `a_pass` steps belong together."""
 
     @property
     def a_pass(self) -> int: ...
@@ -15,15 +15,15 @@ class End(Protocol):
 
 @dataclass(frozen=True)
 class Window:
-    """Whole passes of `a_pass` steps, as many as come nearest to `seconds`; at least one.
+    """Full passes of `a_pass` steps, as many as come closest to `seconds`; at least one.
 
-    Steps of short and of long texts differ by far in time, so only whole passes compare.
+    Steps of short and long texts differ greatly in time, so only full passes are comparable.
     """
 
     seconds: float
     a_pass: int
 
     def over(self, steps: int, elapsed: float) -> bool:
-        """Whether to stop after so many steps and seconds."""
+        """Whether to stop after these steps and seconds."""
         passes, rest = divmod(steps, self.a_pass)
         return passes > 0 and rest == 0 and elapsed * (passes + 0.5) / passes >= self.seconds

@@ -10,7 +10,7 @@ from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.application import Sphinx
 
 Cell = dict[str, Any]
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class NotebookParser(MystParser):
@@ -58,7 +58,7 @@ def joined(text: str | list[str]) -> str:
 
 def fenced(info: str, text: str) -> str:
     """A block whose fence is longer than any that it holds."""
-    text = COLOURS.sub("", text)
+    text = COLORS.sub("", text)
     ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     kind, _, options = info.partition("\n")
     head = f"{options}\n\n" if options else ""

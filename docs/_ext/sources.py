@@ -1,7 +1,7 @@
 """Links to folders and files of the repository, as a code host would follow them.
 
 A folder with an `index.md` is that page. A file that people read, such as `lora_core/adapters.py`,
-becomes a page of its own with its lines in colour; any other file is a download.
+becomes a page of its own with its lines in color; any other file is a download.
 """
 
 from collections.abc import Iterator

@@ -37,7 +37,7 @@ class Photograph(NullDisplay):
 def main() -> None:
     PICTURE.unlink(missing_ok=True)
     with Client(sys.argv[1]) as client:
-        watch_job(client, client.submit_job(JOB), Photograph())
+        watch_job(client, client.create_job(JOB), Photograph())
 
 
 if __name__ == "__main__":

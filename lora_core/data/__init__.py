@@ -1,1 +1,1 @@
-"""Load texts and labels from a file, a hub data set or a sample, check, split and tokenize them."""
+"""Load texts and labels from a file, a hub dataset or a sample, check, split and tokenize them."""

@@ -1,4 +1,4 @@
-"""Arrow columns (hub data sets) and Parquet files.
+"""Arrow columns (hub datasets) and Parquet files.
 
 The sizes in a Parquet footer are checked before anything is decoded; batches are counted while they
 are decoded.
@@ -12,12 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lora_core.data.limits import MAX_BYTES, MAX_CELL_CHARACTERS, MAX_ROWS
-from lora_core.data.rows import ColumnSelection, NumberedCells
+from lora_core.data.rows import (
+    MAX_BYTES,
+    MAX_CELL_CHARACTERS,
+    MAX_ROWS,
+    ColumnSelection,
+    NumberedCells,
+)
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
-    InvalidRow,
+    MalformedRow,
     UnsupportedFormat,
     WrongEncoding,
 )
@@ -38,9 +43,9 @@ def is_string_type(arrow_type: pa.DataType) -> bool:
 
 
 def check_column_types(file: str, types: Sequence[pa.DataType]) -> None:
-    """Check the types of text, label and split, the last two if present. Raises `InvalidRow`."""
+    """Check the types of text, label and split, the last two if present. Raises `MalformedRow`."""
     if not is_string_type(types[0]):
-        raise InvalidRow(
+        raise MalformedRow(
             file=file, row=1, problem=f"the text column has type {types[0]}, not string"
         )
     if len(types) == 1:
@@ -49,14 +54,14 @@ def check_column_types(file: str, types: Sequence[pa.DataType]) -> None:
     is_integral = pa.types.is_integer(label) or pa.types.is_boolean(label)
     if not (is_string_type(label) or is_integral or pa.types.is_null(label)):
         problem = f"the label column has type {label}, not string, integer or bool"
-        raise InvalidRow(file=file, row=1, problem=problem)
+        raise MalformedRow(file=file, row=1, problem=problem)
     if len(types) > 2 and not is_string_type(types[2]):
-        raise InvalidRow(
+        raise MalformedRow(
             file=file, row=1, problem=f"the split column has type {types[2]}, not string"
         )
 
 
-class ArrowDecoder:
+class ArrowCellDecoder:
     """Decodes columns of at most `BATCH_ROWS` rows. `row`: number of rows decoded so far."""
 
     def __init__(self, file: str) -> None:
@@ -121,14 +126,14 @@ def iter_cells(path: Path, columns: ColumnSelection) -> NumberedCells:
     """Yield the selected columns, row group by row group.
 
     Raises `UnsupportedFormat` for a damaged or encrypted file, `EmptyData`, `MissingColumn`,
-    `WrongEncoding`, `InvalidRow`, `DataTooLarge`.
+    `WrongEncoding`, `MalformedRow`, `DataTooLarge`.
     """
     with open_parquet(path) as parquet:
         schema = parquet.schema_arrow
         positions = columns.find_positions(path.name, schema.names)
         check_column_types(path.name, [schema.field(i).type for i in positions])
         names = [schema.names[i] for i in positions]
-        decoder = ArrowDecoder(path.name)
+        decoder = ArrowCellDecoder(path.name)
         for batch in iter_batches(parquet, names):
             yield from decoder.decode_rows([batch.column(name) for name in names])
 

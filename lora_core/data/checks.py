@@ -1,29 +1,40 @@
-"""Data checks: find the problems of a data set before a model is trained on it."""
+"""Data checks: find the problems of a dataset before a model is trained on it."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 from random import Random
 
-from lora_core.data import class_balance, duplicates, near_duplicates, text_lines, token_counts
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_core.data import duplicates, text_files
 from lora_core.data.contents import FileContents
 from lora_core.data.findings import (
     EXCERPT_CHARACTERS,
     MAX_EXAMPLES,
+    ClassBalance,
     DataReport,
     Finding,
+    FindingExample,
+    LabelShare,
     Severity,
     TokenStatistics,
     example_of,
+    format_percent,
     join_names,
     pluralize,
     split_of,
 )
-from lora_core.data.more_labels import estimate_without_curve
+from lora_core.data.more_labels import ACCURACY_ERRORS, MIN_TEXTS, estimate_without_curve
 from lora_core.data.rows import TextRow
+from lora_core.data.split import similar_labels
+from lora_core.data.tokens import find_special_tokens, load_tokenizer
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
 from lora_core.samples.packages import locate_file
-from lora_core.specs.data import Split
+from lora_core.specs.data import MAX_LENGTH, Split
 
 # Limits of the slow checks as (rows, characters), so that a report takes about ten seconds on one
 # core. Tokenization is slowest; with a few thousand texts its shares are accurate to one percent.
@@ -42,13 +53,13 @@ def check_data(contents: FileContents) -> DataReport:
         row.label for row in distinct if split_of(row) in (None, Split.TRAIN) and row.label
     ]
     compared = sample_rows(rows, *COMPARISON_LIMITS)
-    balance = class_balance.measure_balance(rows, contents.labels) if contents.labels else None
+    balance = measure_balance(rows, contents.labels) if contents.labels else None
     tokens, token_findings = _count_tokens(sample_rows(rows, *TOKENIZATION_LIMITS))
     findings = [
         *_parsing_findings(contents),
-        *(class_balance.check_class_balance(balance, rows) if balance else ()),
+        *(check_class_balance(balance, rows) if balance else ()),
         *duplicates.check_duplicates(groups, len(rows)),
-        *near_duplicates.check_near_duplicates(compared),
+        *duplicates.check_near_duplicates(compared),
         *token_findings,
         *_not_compared(len(compared), len(rows)),
     ]
@@ -74,7 +85,7 @@ def sample_rows(rows: Sequence[TextRow], max_rows: int, max_characters: int) -> 
 def _count_tokens(rows: Sequence[TextRow]) -> tuple[TokenStatistics | None, list[Finding]]:
     """Count tokens with the sample base model, whose tokenizer package may not be installed."""
     try:
-        return token_counts.count_tokens(rows, locate_file(minilm.TOKENIZER), minilm.NAME)
+        return count_text_tokens(rows, locate_file(minilm.TOKENIZER), minilm.NAME)
     except LoraCoreError as error:
         missing = Finding(
             code="tokens_not_counted",
@@ -89,7 +100,7 @@ def _count_tokens(rows: Sequence[TextRow]) -> tuple[TokenStatistics | None, list
 def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
     """Yield what was assumed about the file, and what was skipped."""
     info = contents.parse_info
-    if info.encoding == text_lines.WINDOWS_1252.name:
+    if info.encoding == text_files.WINDOWS_1252.name:
         non_ascii = [row for row in contents.rows if not (row.text + row.label).isascii()]
         ordered = sorted(non_ascii, key=lambda row: row.text[:EXCERPT_CHARACTERS].isascii())
         yield Finding(
@@ -131,3 +142,229 @@ def _not_compared(compared: int, rows: int) -> Iterator[Finding]:
             "rows, so there are more than were counted.",
             advice="To find all of them, check smaller files.",
         )
+
+
+# -- Labels: balance, spelling, coverage of the splits --------------------------------------------
+
+DOMINANT_SHARE = 0.8  # share of one label from which accuracy is uninformative
+MIN_ROWS_PER_LABEL = 10  # with fewer, a label can hardly be learned or evaluated
+
+
+def measure_balance(rows: Sequence[TextRow], labels: Sequence[str]) -> ClassBalance:
+    """Return the rows per label, in total and in each split that the file defines."""
+    counts = Counter(row.label for row in rows)
+    splits = Counter((row.label, split_of(row)) for row in rows)
+    present = [split for split in Split if any((label, split) in splits for label in labels)]
+    majority = max(labels, key=lambda label: counts[label])
+    return ClassBalance(
+        labels={
+            label: LabelShare(
+                count=counts[label],
+                share=counts[label] / len(rows),
+                splits={split: splits[label, split] for split in present},
+            )
+            for label in labels
+        },
+        majority=majority,
+        baseline=counts[majority] / len(rows),
+    )
+
+
+def check_class_balance(balance: ClassBalance, rows: Sequence[TextRow]) -> Iterator[Finding]:
+    """Yield `few_rows`, `similar_labels`, `labels_missing`, `rare_labels`, `imbalanced`."""
+    yield from _few_rows(rows)
+    yield from _similar_labels(balance, rows)
+    yield from _missing_labels(balance)
+    rare = [
+        (label, share.count)
+        for label, share in balance.labels.items()
+        if share.count < MIN_ROWS_PER_LABEL
+    ]
+    if rare:
+        names = join_names([f"{label} ({count})" for label, count in rare])
+        yield Finding(
+            code="rare_labels",
+            level=Severity.WARNING,
+            count=len(rare),
+            message=f"{pluralize(len(rare), 'label')} with fewer than {MIN_ROWS_PER_LABEL} rows: "
+            f"{names}.",
+            advice="Collect more texts for them or merge them with other labels: with so few rows "
+            "they are hardly learned, and their metrics are mostly chance.",
+        )
+    if balance.baseline >= DOMINANT_SHARE:
+        yield Finding(
+            code="imbalanced",
+            level=Severity.WARNING,
+            count=balance.labels[balance.majority].count,
+            message=f"Always predicting {join_names([balance.majority])} would be correct for "
+            f"{format_percent(balance.baseline)} of the rows.",
+            advice="Compare models by macro F1 or balanced accuracy instead of accuracy, and try "
+            "balanced class weights (task.class_weights).",
+        )
+
+
+def _few_rows(rows: Sequence[TextRow]) -> Iterator[Finding]:
+    if len(rows) >= MIN_TEXTS:
+        return
+    holdout_error, cv_error = next(
+        (errors for texts, errors in reversed(ACCURACY_ERRORS.items()) if len(rows) >= texts),
+        next(iter(ACCURACY_ERRORS.values())),
+    )
+    yield Finding(
+        code="few_rows",
+        level=Severity.WARNING,
+        count=len(rows),
+        message=f"Only {pluralize(len(rows), 'row')}. Accuracy measured on a tenth of them is off "
+        f"by about {holdout_error} points on average, cross-validated accuracy by {cv_error}.",
+        advice="Expect a first draft, compare methods by cross-validation, and label more texts: "
+        "each doubling usually gains several points.",
+    )
+
+
+def _similar_labels(balance: ClassBalance, rows: Sequence[TextRow]) -> Iterator[Finding]:
+    groups = similar_labels(balance.labels)
+    if not groups:
+        return
+    labels = {label for spellings in groups[:MAX_EXAMPLES] for label in spellings}
+    first: dict[str, TextRow] = {}
+    for row in rows:
+        if row.label in labels:
+            first.setdefault(row.label, row)
+    yield Finding(
+        code="similar_labels",
+        level=Severity.ERROR,
+        count=len(groups),
+        message="Labels that differ in case or white space only: "
+        f"{join_names([' and '.join(spellings) for spellings in groups])}.",
+        advice="Use one spelling: each spelling is trained as a separate label.",
+        examples=tuple(
+            example_of(*(first[label] for label in spellings[:MAX_EXAMPLES]))
+            for spellings in groups[:MAX_EXAMPLES]
+        ),
+    )
+
+
+def _missing_labels(balance: ClassBalance) -> Iterator[Finding]:
+    missing = [
+        (split, label)
+        for label, share in balance.labels.items()
+        for split, count in share.splits.items()
+        if count == 0
+    ]
+    if missing:
+        yield Finding(
+            code="labels_missing",
+            level=Severity.WARNING,
+            count=len(missing),
+            message="Labels that are missing in a split: "
+            f"{join_names([f'{label} (in {split})' for split, label in missing])}.",
+            advice="Move some rows of each label into every split: the metrics of a split do not "
+            "cover a label that it lacks.",
+        )
+
+
+# -- Tokens: how many texts are truncated, and how many tokens are unknown ------------------------
+
+PERCENTILES = (50, 90, 95, 99, 100)
+# Values of max_length for which the share of longer texts is reported.
+REPORTED_LENGTHS = (64, 128, 256, MAX_LENGTH)
+TRUNCATED_WARNING_SHARE = 0.1  # of texts
+UNKNOWN_WARNING_SHARE = 0.05  # of tokens
+# Characters tokenized at a time: a token takes far more memory than its characters.
+CHUNK_CHARACTERS = 1_000_000
+
+
+def count_text_tokens(
+    rows: Sequence[TextRow], tokenizer: Path, base: str
+) -> tuple[TokenStatistics, list[Finding]]:
+    """Return statistics of all texts, and findings on truncation and unknown tokens.
+
+    Raises `UnreadableBase`.
+    """
+    lengths, unknown = _count_per_text(rows, tokenizer)
+    own_tokens = np.maximum(lengths - 2, 1)  # without the two special tokens
+    statistics = TokenStatistics(
+        tokenizer=base,
+        texts=len(rows),
+        percentiles={
+            percentile: int(np.percentile(lengths, percentile, method="lower"))
+            for percentile in PERCENTILES
+        },
+        truncated={length: float((lengths > length).mean()) for length in REPORTED_LENGTHS},
+        unknown=float(unknown.sum() / own_tokens.sum()),
+    )
+    return statistics, [
+        *_truncated_texts(statistics, rows, lengths),
+        *_unknown_tokens(statistics, rows, unknown / own_tokens),
+    ]
+
+
+def _count_per_text(
+    rows: Sequence[TextRow], file: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return tokens of each text, including special ones, and how many of them are unknown."""
+    tokenizer = load_tokenizer(file)
+    unknown_id = tokenizer.get_vocab()[find_special_tokens(tokenizer)["unk_token"]]
+    counts = [
+        (len(encoding), encoding.ids.count(unknown_id))
+        for texts in _text_chunks(row.text for row in rows)
+        for encoding in tokenizer.encode_batch_fast(texts)
+    ]
+    lengths, unknown = np.array(counts, dtype=np.int64).T
+    return lengths, unknown
+
+
+def _text_chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if size >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    yield chunk
+
+
+def _truncated_texts(
+    statistics: TokenStatistics, rows: Sequence[TextRow], lengths: NDArray[np.int64]
+) -> Iterator[Finding]:
+    truncated = int((lengths > MAX_LENGTH).sum())
+    share = statistics.truncated[MAX_LENGTH]
+    if truncated:
+        yield Finding(
+            code="truncated",
+            level=Severity.WARNING if share >= TRUNCATED_WARNING_SHARE else Severity.INFO,
+            count=truncated,
+            message=f"{truncated:,} of {pluralize(statistics.texts, 'text')} "
+            f"({format_percent(share)}) longer than {MAX_LENGTH} tokens, the default of "
+            "max_length. They are truncated.",
+            advice="No action is needed if the beginning of a text determines its label. Otherwise "
+            "move what matters to the beginning, or split long texts into several rows.",
+            examples=_top_examples(truncated, rows, lengths),
+        )
+
+
+def _unknown_tokens(
+    statistics: TokenStatistics, rows: Sequence[TextRow], shares: NDArray[np.float64]
+) -> Iterator[Finding]:
+    affected = int((shares > 0).sum())
+    if statistics.unknown >= UNKNOWN_WARNING_SHARE:
+        yield Finding(
+            code="unknown_tokens",
+            level=Severity.WARNING,
+            count=affected,
+            message=f"{format_percent(statistics.unknown)} of all tokens are unknown to "
+            f"{statistics.tokenizer}, in {affected:,} of {pluralize(statistics.texts, 'text')}.",
+            advice="The base model does not know this language or these characters. Choose a base "
+            "model that does, or replace the characters.",
+            examples=_top_examples(affected, rows, shares),
+        )
+
+
+def _top_examples(
+    count: int, rows: Sequence[TextRow], values: NDArray[np.int64] | NDArray[np.float64]
+) -> tuple[FindingExample, ...]:
+    """Return up to `count` rows as examples, those with the largest values first."""
+    order = np.argsort(-values, kind="stable")
+    return tuple(example_of(rows[i]) for i in order[: min(count, MAX_EXAMPLES)])

@@ -1,23 +1,33 @@
-"""Read a whole file as training reads it, and describe it: a profile and a preview of rows."""
+"""Read a whole file as training reads it, and describe it: profile, preview, columns."""
 
+import json
+import shlex
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from lora_core.data import files, table
-from lora_core.data.columns import suggest_columns
-from lora_core.data.labels import check_labels, similar_labels
-from lora_core.data.rows import SPLIT_COLUMN, ColumnSelection, TextRow, collect_rows
+from lora_core.data import files, text_files
+from lora_core.data.rows import (
+    MAX_COLUMNS,
+    SPLIT_COLUMN,
+    ColumnSelection,
+    ParseInfo,
+    TextRow,
+    collect_rows,
+)
 from lora_core.data.split import (
     RowsBySplit,
+    check_labels,
     count_leaked,
     normalize_text,
     require_train,
+    similar_labels,
     split_by_column,
 )
-from lora_core.data.tabular import ParseInfo
-from lora_core.errors.data import MissingColumn
+from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
 from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
 
@@ -46,7 +56,7 @@ class FileContents:
 def read_contents(path: Path, columns: ColumnSelection) -> FileContents:
     """Read a file for training, or for prediction if there is no label column.
 
-    Raises what reading raises (`files.read_rows`, `table.read_records`), `UnknownSplit`,
+    Raises what reading raises (`files.read_rows`, `files.read_records`), `InvalidSplitValue`,
     `MissingSplit`, `SingleClass`, `UnseenLabel`.
     """
     try:
@@ -55,7 +65,7 @@ def read_contents(path: Path, columns: ColumnSelection) -> FileContents:
         raise suggest_columns(path, columns, error) from error
     if columns.label is None:
         # Validate the cells that are copied to the results.
-        for _ in table.read_records(path, columns.text, columns.sheet):
+        for _ in files.read_records(path, columns.text, columns.sheet):
             pass
         return FileContents(rows, columns, (), None, info)
     named_splits = split_by_column(path.name, rows)
@@ -157,3 +167,133 @@ def preview_rows(path: Path, columns: ColumnSelection, *, after: int, limit: int
             for row in rows
         )
     )
+
+
+# -- Columns: the first rows of a file, and which columns hold texts and labels -------------------
+
+GUESS_ROWS = 200  # rows that a guess is based on
+HEAD_ROWS = 5
+HEAD_CHARACTERS = 200  # shown of a cell
+MIN_LABEL_REPEATS = 2  # minimum mean number of rows per label
+
+# column names, cells of the first rows, how they were parsed
+FileHead = tuple[list[str], list[list[str]], ParseInfo]
+
+
+class ColumnGuess(NamedTuple):
+    """The columns of texts and labels; None if unknown."""
+
+    text: str | None
+    label: str | None
+
+
+class FileLayout(FrozenModel):
+    """The columns of a file, and its first rows as strings."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]  # the first rows, long cells truncated
+    text_column: str | None  # a guess
+    label_column: str | None  # a guess
+    encoding: str | None
+    separator: str | None
+    sheet: str | None
+    sheets: tuple[str, ...]  # visible sheets of the workbook
+
+
+def read_file_layout(path: Path, sheet: str | None = None) -> FileLayout:
+    """Return the columns and first rows of a file. Raises what `files.read_rows` raises, except for
+    columns and labels."""
+    names, rows, info = _read_head(path, sheet)
+    guessed = guess_columns(names, rows)
+    return FileLayout(
+        columns=tuple(names),
+        rows=tuple(tuple(cell[:HEAD_CHARACTERS] for cell in row) for row in rows[:HEAD_ROWS]),
+        text_column=guessed.text,
+        label_column=guessed.label,
+        encoding=info.encoding,
+        separator=info.separator,
+        sheet=info.sheet,
+        sheets=info.sheets,
+    )
+
+
+def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnGuess:
+    """Guess by name (`text` and `label` in any case), else by content.
+
+    By content, texts are the column with the longest cells, and labels the one with the fewest
+    distinct values. Labels are repeated: a column of unique values or of a single value is no
+    label.
+    """
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(names) if name.strip()}
+    by_name = {name.strip().casefold(): name for name in columns}
+    text = by_name.get("text") or max(
+        (name for name, cells in columns.items() if any(cells)),
+        key=lambda name: sum(map(len, columns[name])),
+        default=None,
+    )
+    candidates = {}
+    for name, cells in columns.items():
+        filled = [cell for cell in cells if cell.strip()]
+        distinct = len(set(filled))
+        repeated = 2 <= distinct <= len(filled) / MIN_LABEL_REPEATS
+        if repeated and name != text and name.casefold() != SPLIT_COLUMN:
+            candidates[name] = distinct
+    label = by_name.get("label") or min(candidates, key=lambda name: candidates[name], default=None)
+    return ColumnGuess(text, label if label != text else None)
+
+
+def suggest_columns(path: Path, selected: ColumnSelection, error: MissingColumn) -> MissingColumn:
+    """Return the same error with a suggestion of columns, if the first rows can be read."""
+    try:
+        names, rows, _ = _read_head(path, selected.sheet)
+    except DataError:
+        return error
+    text, label = guess_columns(names, rows)
+    guessed = {"text_column": text, "label_column": selected.label and label}
+    suggested = {name: column for name, column in guessed.items() if column is not None}
+    if not suggested or error.detail["column"] == selected.split:
+        return error
+    options = [f"--{name.replace('_', '-')} {shlex.quote(suggested[name])}" for name in suggested]
+    fields = [f"`{name}` {column!r}" for name, column in suggested.items()]
+    advice = f"You probably want {' and '.join(fields)} (`{' '.join(options)}`)"
+    return MissingColumn(**{**error.detail, "advice": advice, **suggested})
+
+
+def _read_head(path: Path, sheet: str | None) -> FileHead:
+    suffix = files.check_file(path, sheet)
+    info = ParseInfo()
+    match suffix:
+        case ".parquet":
+            names, rows = _parquet_head(path)
+        case ".jsonl":
+            objects = [
+                record for _, record in islice(text_files.read_json_objects(path), GUESS_ROWS)
+            ]
+            names = list(dict.fromkeys(name for each in objects for name in each))
+            rows = [[_as_text(each.get(name)) for name in names] for each in objects]
+        case _:
+            table = files.open_table(path, suffix, sheet)
+            names, info = table.header, table.parse_info
+            rows = [cells for _, cells in islice(table.rows, GUESS_ROWS)]
+    if len(names) > MAX_COLUMNS:
+        raise DataTooLarge(file=path.name, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
+    return names, rows, info
+
+
+def _parquet_head(path: Path) -> tuple[list[str], list[list[str]]]:
+    from lora_core.data import arrow  # pyarrow is slow to import
+    from lora_core.data.arrow import ArrowCellDecoder
+
+    with arrow.open_parquet(path) as file:
+        names = list(file.schema_arrow.names)
+        decoder = ArrowCellDecoder(path.name)
+        batches = arrow.iter_batches(file, names[:MAX_COLUMNS])
+        values = (map(decoder.decode_column, batch.columns) for batch in batches)
+        rows = chain.from_iterable(zip(*each, strict=True) for each in values)
+        return names, [list(map(_as_text, row)) for row in islice(rows, GUESS_ROWS)]
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -4,8 +4,7 @@ from enum import StrEnum
 
 from lora_core.data.more_labels import MoreLabelsEstimate
 from lora_core.data.rows import TextRow
-from lora_core.data.split import parse_split_name
-from lora_core.specs.data import Split
+from lora_core.specs.data import Split, parse_split_name
 from lora_core.specs.fields import FrozenModel
 
 EXCERPT_CHARACTERS = 160

@@ -63,7 +63,7 @@ EXPONENTS = np.arange(-3, 11) / 10  # c; uniform prior
 MIN_EXTRAPOLATION_TEXTS_PER_LABEL = 2
 MIN_SHARES = 3
 # The standard deviation of accuracies around a smooth curve: a share of the standard error for that
-# many texts, and a constant. Chosen on data sets that are not in the reported results.
+# many texts, and a constant. Chosen on datasets that are not in the reported results.
 SAMPLING_NOISE, MODEL_NOISE = 0.35, 0.005
 SAMPLES_PER_EXPONENT = 400
 LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9  # quantiles
@@ -98,7 +98,7 @@ def estimate_from_rows(rows: Iterable[TextRow]) -> MoreLabelsEstimate:
     without_curve = estimate_without_curve([row.label for row in distinct])
     if without_curve is not None:
         return without_curve
-    used = sample_texts(distinct, MAX_TEXTS, characters=MAX_CHARACTERS)
+    used = limit_texts(distinct, MAX_TEXTS, characters=MAX_CHARACTERS)
     truth = encode_labels(used)
     return estimate(linear_learner(used, truth), truth, texts=len(distinct), basis="linear")
 
@@ -126,7 +126,7 @@ def cached_estimate(
     return result
 
 
-def sample_texts(
+def limit_texts(
     distinct: Sequence[TextRow], max_texts: int, *, characters: int | None = None
 ) -> list[TextRow]:
     """Return at most `max_texts` texts, stratified and in order, without rare labels."""
@@ -220,12 +220,12 @@ def estimate(learner: Learner, truth: Indices, *, texts: int, basis: Basis) -> M
     gains = [
         ExpectedGain(texts=count, low=low, high=high)
         for count, after in zip(counts[1:], errors.T[1:], strict=True)
-        for low, _, high in [_quantiles(errors[:, 0] - after, weights)]
+        for low, _, high in [_weighted_quantiles(errors[:, 0] - after, weights)]
     ]
     expected = [
         ExpectedAccuracy(texts=count, accuracy=middle, low=low, high=high)
         for count, error in zip(counts, errors.T, strict=True)
-        for low, middle, high in [_quantiles(1 - error, weights)]
+        for low, middle, high in [_weighted_quantiles(1 - error, weights)]
     ]
     return result.model_copy(
         update={
@@ -322,7 +322,7 @@ def _standard_error(errors: Floats, texts: Floats) -> Floats:
     return deviation
 
 
-def _quantiles(values: Floats, weights: Floats) -> tuple[float, float, float]:
+def _weighted_quantiles(values: Floats, weights: Floats) -> tuple[float, float, float]:
     order = np.argsort(values)
     cumulative = np.cumsum(weights[order])
     positions = np.searchsorted(cumulative, np.array([LOW, MIDDLE, HIGH]) * cumulative[-1])

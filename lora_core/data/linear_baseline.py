@@ -17,9 +17,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
-from lora_core.data.records import Example, Splits
 from lora_core.data.rows import TextRow
-from lora_core.data.split import stratified_subset
+from lora_core.data.split import Example, Splits, stratified_subset
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
@@ -62,7 +61,7 @@ def _cache_key(splits: Splits) -> str:
 
 def _fit(splits: Splits) -> LinearFit:
     start = time.perf_counter()
-    train = limit_characters(subsample(splits.train, MAX_TEXTS), len(splits.labels))
+    train = subsample_to_max_characters(subsample(splits.train, MAX_TEXTS), len(splits.labels))
     validation, test = predict(train, [splits.validation, splits.test])
     metrics = LinearModelFitted(
         validation=_metrics(splits.validation, validation),
@@ -92,14 +91,14 @@ def fit_examples(
 
 
 def subsample(train: Sequence[Example], max_texts: int) -> list[Example]:
-    """Return at most `most` of the texts, stratified."""
+    """Return at most `max_texts` of the texts, stratified."""
     if len(train) <= max_texts:
         return list(train)
     rows = [TextRow(i, example.text, str(example.label)) for i, example in enumerate(train)]
     return [train[row.number] for row in stratified_subset(rows, max_texts, of=len(rows), seed=0)]
 
 
-def limit_characters(train: Sequence[Example], labels: int) -> list[Example]:
+def subsample_to_max_characters(train: Sequence[Example], labels: int) -> list[Example]:
     """Return as many texts as have at most `MAX_CHARACTERS` in total, stratified."""
     characters = sum(len(example.text) for example in train)
     if characters <= MAX_CHARACTERS:

@@ -1,27 +1,46 @@
-"""Load the splits of a data description: from a sample, a hub data set, or files."""
+"""Load the splits of a data description: from a sample, a hub dataset, or files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
-from lora_core.data import files, hub
-from lora_core.data.columns import suggest_columns
-from lora_core.data.labels import check_labels
-from lora_core.data.records import Example, Splits
-from lora_core.data.rows import ColumnSelection, TextRow
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from lora_core.atomic_files import is_disk_full
+from lora_core.data import files
+from lora_core.data.arrow import BATCH_ROWS, ArrowCellDecoder, check_column_types
+from lora_core.data.contents import suggest_columns
+from lora_core.data.rows import MAX_BYTES, MAX_ROWS, ColumnSelection, TextRow, collect_rows
 from lora_core.data.split import (
+    Example,
     RowsBySplit,
+    Splits,
+    check_labels,
     count_leaked,
     draw_splits,
     require_train,
     split_by_column,
     stratified_subset,
 )
-from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit
-from lora_core.hub import HUB_PREFIX
+from lora_core.errors import LoraCoreError
+from lora_core.errors.data import (
+    DataNotFound,
+    DataTooLarge,
+    MalformedRow,
+    MissingColumn,
+    MissingSplit,
+    UnsupportedFormat,
+)
+from lora_core.errors.training import DiskFull, HubUnavailable
+from lora_core.hub import HUB_PREFIX, is_hub_name, transient_failure
 from lora_core.samples import reviews
-from lora_core.specs.data import DataSpec, Split, split_sheet
+from lora_core.specs.data import DataSpec, Split, parse_split_name, split_sheet
 
 
 def read_source(source: str | Mapping[Split, str], columns: ColumnSelection) -> RowsBySplit:
@@ -30,7 +49,7 @@ def read_source(source: str | Mapping[Split, str], columns: ColumnSelection) -> 
     With one source per split, a file belongs to its split as a whole, unless a split column is
     named.
 
-    Raises `DataNotFound`, `MissingSplit`, `UnknownSplit`, and what the readers raise.
+    Raises `DataNotFound`, `MissingSplit`, `InvalidSplitValue`, and what the readers raise.
     """
     if isinstance(source, str):
         if source in reviews.SAMPLES:
@@ -77,7 +96,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
             for number, (text, label) in enumerate(reviews.load_reviews(source), start=1)
         ]
     if source.startswith(HUB_PREFIX):
-        return hub.read_hub_dataset(source.removeprefix(HUB_PREFIX), columns)
+        return read_hub_dataset(source.removeprefix(HUB_PREFIX), columns)
     name, sheet = split_sheet(source)
     path, columns = Path(name), replace(columns, sheet=sheet)
     try:
@@ -107,7 +126,7 @@ def load_splits(spec: DataSpec) -> Splits:
 
     Given splits keep the order of their file; drawn ones are in hash order. The same description
     and data give the same splits on every machine. Raises `DataError` and, for a sample,
-    `SampleMissing` or `SampleChanged`.
+    `SampleMissing` or `SampleChecksumMismatch`.
 
     The last result is cached, because consecutive trials of a sweep use the same data.
     """
@@ -146,3 +165,108 @@ def _load_cached(description: str, _: tuple[object, ...]) -> Splits:
             for split in Split
         },
     )
+
+
+# -- Datasets of the hub --------------------------------------------------------------------------
+
+# Only the builders for Parquet, CSV and JSON are allowed. `datasets` 5 runs no code of a dataset,
+# and other builders (archives, media, pickles among them) are refused before anything is
+# downloaded.
+ALLOWED_BUILDERS = ("parquet", "csv", "json")
+
+
+def read_hub_dataset(name: str, columns: ColumnSelection) -> RowsBySplit:
+    """Return the train, validation and test splits of a hub dataset. Other splits are ignored.
+
+    Class names are used if the label column has them. Raises `DataNotFound`, `UnsupportedFormat`,
+    `MissingColumn`, `MissingText`, `MissingLabel`, `MalformedRow`, `DataTooLarge`, `DiskFull`,
+    `HubUnavailable`.
+    """
+    source = f"{HUB_PREFIX}{name}"
+    if not is_hub_name(name):
+        raise DataNotFound(source=source, reason="this is not the name of a hub dataset")
+    builder = _prepare_hub_dataset(source, name)
+    chosen: dict[Split, str] = {}
+    for hub_split in builder.info.splits or ():
+        split = parse_split_name(hub_split)
+        if split is not None and (split not in chosen or hub_split == split.value):
+            chosen[split] = hub_split
+    return {
+        split: _read_hub_split(
+            f"{source} [{hub_split}]", builder.as_dataset(split=hub_split), columns
+        )
+        for split, hub_split in chosen.items()
+    }
+
+
+def _prepare_hub_dataset(source: str, name: str) -> datasets.DatasetBuilder:
+    """Download the dataset and prepare it for reading."""
+    datasets.disable_progress_bars()
+    try:
+        # the prefix prevents loading a local folder of the same name
+        builder = datasets.load_dataset_builder(f"hf://datasets/{_with_owner(name)}")
+        if builder.info.builder_name not in ALLOWED_BUILDERS:
+            reason = f"its format is {builder.info.builder_name!r}"
+            raise UnsupportedFormat(file=source, reason=reason)
+        builder.download_and_prepare()
+    except (LoraCoreError, MemoryError):
+        raise
+    except (datasets.exceptions.DatasetNotFoundError, RepositoryNotFoundError) as error:
+        reason = "the hub has no such dataset, or it is private or gated"
+        raise DataNotFound(source=source, reason=reason) from error
+    except Exception as error:  # `datasets` passes on exceptions of many libraries
+        if is_disk_full(error) or is_disk_full(error.__cause__):
+            raise DiskFull(what=f"the dataset {name}") from error
+        if (problem := transient_failure(error)) is not None:
+            raise HubUnavailable(what=f"The dataset {name!r}", trouble=problem) from error
+        if isinstance(error, ConnectionError):
+            reason = "HF_HUB_OFFLINE is set and it is not in the local cache under OWNER/NAME"
+            raise DataNotFound(source=source, reason=reason) from error
+        reason = f"`datasets` cannot read it ({type(error).__name__})"
+        raise DataNotFound(source=source, reason=reason) from error
+    return builder
+
+
+def _with_owner(name: str) -> str:
+    """Return OWNER/NAME. Legacy names without an owner, such as `imdb`, have been moved to one.
+
+    A name without an owner is never loaded: `datasets` treats names such as `csv` as readers of
+    local files.
+    """
+    owned = name if "/" in name else HfApi().dataset_info(name).id
+    if "/" not in owned or owned.startswith("buckets/"):
+        raise DataNotFound(source=f"{HUB_PREFIX}{name}", reason="it has no owner on the hub")
+    return owned
+
+
+def _read_hub_split(file: str, data: datasets.Dataset, columns: ColumnSelection) -> list[TextRow]:
+    if data.num_rows > MAX_ROWS:
+        raise DataTooLarge(file=file, what="the number of rows", limit=f"{MAX_ROWS:,}")
+    available = data.column_names
+    plain = ColumnSelection(columns.text, columns.label, detect_split=False)
+    names = [available[i] for i in plain.find_positions(file, available)]
+    table = data.data.table.select(names)
+    if table.nbytes > 2 * MAX_BYTES:
+        raise DataTooLarge(file=file, what="its size", limit=f"{2 * MAX_BYTES:,} bytes")
+    check_column_types(file, table.schema.types)
+    feature = data.features[names[1]]
+    classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
+    decoder = ArrowCellDecoder(file)
+    batches = (batch.columns for batch in table.to_batches(max_chunksize=BATCH_ROWS))
+    rows = (
+        decoder.decode_rows(
+            [text, label if classes is None else _class_names(file, label, classes)]
+        )
+        for text, label in batches
+    )
+    return collect_rows(file, chain.from_iterable(rows))
+
+
+def _class_names(file: str, numbers: pa.Array, classes: Sequence[str]) -> pa.Array:
+    """Return class names for class ids; null for -1, which marks a hidden label."""
+    visible = pc.if_else(pc.less(numbers, 0), None, numbers)
+    try:
+        return pa.array(classes, pa.string()).take(visible)
+    except pa.ArrowIndexError as error:
+        problem = f"a label is not one of the {len(classes)} classes of the dataset"
+        raise MalformedRow(file=file, row=1, problem=problem) from error

@@ -91,7 +91,7 @@ def estimate_without_curve(labels: Sequence[str]) -> MoreLabelsEstimate | None:
         code="too_few",
         texts=texts,
         message=f"{which} too few to estimate the effect of more labels, which takes {MIN_TEXTS}. "
-        "On six data sets each doubling from 16 to 256 texts gained a linear model 0 to 14 points "
+        "On six datasets each doubling from 16 to 256 texts gained a linear model 0 to 14 points "
         "of accuracy, with a median of 5.",
     )
 

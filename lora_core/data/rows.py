@@ -1,27 +1,28 @@
-"""Rows of a data source, validated one by one."""
+"""Rows of a data source, validated one by one, and the limits on what is read."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lora_core.data.limits import (
-    MAX_BYTES,
-    MAX_CELL_CHARACTERS,
-    MAX_COLUMNS,
-    MAX_LABEL_CHARACTERS,
-    MAX_LABELS,
-    MAX_ROWS,
-)
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
-    InvalidRow,
+    MalformedRow,
     MissingColumn,
     MissingLabel,
     MissingText,
     NulByte,
     WrongSeparator,
 )
+
+# Limits on an untrusted file, checked before memory is allocated.
+MAX_ROWS = 1_000_000
+MAX_COLUMNS = 512
+MAX_CELL_CHARACTERS = 1_000_000  # the longest IMDB review has 13,704
+MAX_LINE_CHARACTERS = 16_000_000
+MAX_BYTES = 500_000_000  # of a file, and of the texts and labels read from it
+MAX_LABELS = 1_000
+MAX_LABEL_CHARACTERS = 256
 
 SPLIT_COLUMN = "split"  # read if it exists and no other split column is named
 MAX_ROWS_IN_ERROR = 10  # row numbers in an error message
@@ -57,7 +58,7 @@ class ColumnSelection:
     def find_positions(self, file: str, available: Sequence[str]) -> list[int]:
         """Return the positions of text, of label unless it is None, and of split if there is one.
 
-        Raises `MissingColumn`, `WrongSeparator`; `InvalidRow` if a selected column is duplicated;
+        Raises `MissingColumn`, `WrongSeparator`; `MalformedRow` if a selected column is duplicated;
         `DataTooLarge`.
         """
         if len(available) > MAX_COLUMNS:
@@ -74,7 +75,7 @@ class ColumnSelection:
                 names = ", ".join(name[:100] for name in available)
                 raise MissingColumn(file=file, column=column, available=names)
             if available.count(column) > 1:
-                raise InvalidRow(file=file, row=0, problem=f"column {column!r} is duplicated")
+                raise MalformedRow(file=file, row=0, problem=f"column {column!r} is duplicated")
         return [available.index(column) for column in selected]
 
 
@@ -92,7 +93,7 @@ class RowCollector:
     def add(self, number: int, cells: Sequence[object]) -> None:
         """Add a row: text, label unless only texts are read, and split if the source has one.
 
-        Raises `InvalidRow`, `NulByte`, `DataTooLarge`.
+        Raises `MalformedRow`, `NulByte`, `DataTooLarge`.
         """
         if len(self._rows) >= MAX_ROWS:
             raise DataTooLarge(file=self.file, what="the number of rows", limit=f"{MAX_ROWS:,}")
@@ -127,7 +128,7 @@ class RowCollector:
             return ""
         if not isinstance(text, str):
             problem = f"the text is a {type(text).__name__}, not a string"
-            raise InvalidRow(file=self.file, row=number, problem=problem)
+            raise MalformedRow(file=self.file, row=number, problem=problem)
         if len(text) > MAX_CELL_CHARACTERS:
             raise DataTooLarge(
                 file=self.file,
@@ -148,7 +149,7 @@ class RowCollector:
             return len(text.encode())
         except UnicodeEncodeError as error:  # JSON can escape a lone surrogate
             problem = "a lone surrogate, which is not a character"
-            raise InvalidRow(file=self.file, row=number, problem=problem) from error
+            raise MalformedRow(file=self.file, row=number, problem=problem) from error
 
     def _label(self, number: int, label: object) -> str:
         """Return the label as text: a string without surrounding white space, an integer, "true" or
@@ -166,7 +167,7 @@ class RowCollector:
             case _:
                 type_name = type(label).__name__
                 problem = f"the label is a {type_name}; it must be a string, an integer or a bool"
-                raise InvalidRow(file=self.file, row=number, problem=problem)
+                raise MalformedRow(file=self.file, row=number, problem=problem)
         if "\0" in name:
             raise NulByte(file=self.file, row=number)
         if len(name) > MAX_LABEL_CHARACTERS:
@@ -196,3 +197,72 @@ def _detect_separator(columns: Sequence[str]) -> str | None:
     if len(columns) > 1:
         return None
     return next((separator for separator in SEPARATORS if separator in columns[0]), None)
+
+
+# -- Tables of strings: what CSV, TSV and Excel files have in common ------------------------------
+
+# values of formulas that failed
+FORMULA_ERRORS = ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A")
+
+
+@dataclass
+class ParseInfo:
+    """How a file was parsed, where that had to be detected."""
+
+    encoding: str | None = None  # None: not a text table
+    separator: str | None = None
+    sheet: str | None = None
+    sheets: tuple[str, ...] = ()  # all visible sheets of the workbook
+    blank_rows: int = 0  # skipped so far; blank lines of a text file are not counted
+
+
+NumberedRows = Iterator[tuple[int, list[str]]]
+
+
+@dataclass(frozen=True)
+class StringTable:
+    """A header and the numbered rows below it; row 1 is the first below the header.
+
+    Each row has as many cells as the header.
+    """
+
+    file: str
+    parse_info: ParseInfo
+    header: list[str]
+    rows: NumberedRows
+
+    @classmethod
+    def from_rows(cls, file: str, info: ParseInfo, rows: NumberedRows) -> "StringTable":
+        """Create a table; `rows` begin with the header. Raises `EmptyData`, and what reading it
+        raises."""
+        non_blank = _skip_blank_rows(rows, info)
+        _, header = next(non_blank, (0, None))
+        if header is None:
+            raise EmptyData(file=file)
+        return cls(file, info, header, non_blank)
+
+    def iter_cells(self, columns: ColumnSelection) -> NumberedCells:
+        """Yield the selected columns. Raises what `ColumnSelection.find_positions` and the reader
+        raise; `MalformedRow`."""
+        positions = columns.find_positions(self.file, self.header)
+        for number, row_cells in self.rows:
+            selected = [row_cells[i] for i in positions]
+            self.check_formulas(number, selected)
+            yield number, selected
+
+    def check_formulas(self, number: int, cells: list[str]) -> None:
+        """Raise `MalformedRow` for the error value of a formula. Text files have no formulas."""
+        if self.parse_info.sheet is None:
+            return
+        if formula_error := next((cell for cell in cells if cell in FORMULA_ERRORS), None):
+            problem = f"a formula has the error {formula_error}; correct it or clear the cell"
+            raise MalformedRow(file=self.file, row=number, problem=problem)
+
+
+def _skip_blank_rows(rows: NumberedRows, info: ParseInfo) -> NumberedRows:
+    """Yield the rows with any non-blank cell. Spreadsheets also save rows without content."""
+    for number, cells in rows:
+        if any(cell.strip() for cell in cells):
+            yield number, cells
+        else:
+            info.blank_rows += 1

@@ -9,42 +9,97 @@ the same way, so that no text is scored by a model that was trained on a duplica
 
 import hashlib
 import itertools
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.records import Example
-from lora_core.data.rows import TextRow
-from lora_core.errors.data import MissingSplit, TooFewRows, UnknownSplit
-from lora_core.specs.data import DataSpec, Split, resolve_count
+from lora_core.data.rows import MAX_ROWS_IN_ERROR, TextRow
+from lora_core.errors.data import (
+    InvalidSplitValue,
+    MissingSplit,
+    SingleClass,
+    TooFewRows,
+    UnseenLabel,
+)
+from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_count
 from lora_core.specs.method import NUM_FOLDS
 
-SPLIT_NAMES = {
-    "train": Split.TRAIN,
-    "validation": Split.VALIDATION,
-    "valid": Split.VALIDATION,
-    "val": Split.VALIDATION,
-    "dev": Split.VALIDATION,
-    "test": Split.TEST,
-}
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text and its label, an index into `Splits.labels`."""
+
+    row: int  # row in the file; 1 is the first data row, without the header
+    text: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits and the names of the labels.
+
+    `digest` identifies the data: it covers label names, texts, labels and their order, split by
+    split.
+    """
+
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    # Validation and test texts that are also in train. Only given splits can leak.
+    leaked: int = 0
+    drawn: frozenset[Split] = frozenset()  # splits that the data does not define
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", _digest(self))
+
+    def examples(self, split: Split) -> tuple[Example, ...]:
+        """Return the examples of a split."""
+        by_split = {
+            Split.TRAIN: self.train,
+            Split.VALIDATION: self.validation,
+            Split.TEST: self.test,
+        }
+        return by_split[split]
+
+
+def _digest(splits: Splits) -> str:
+    digest = hashlib.sha256()
+    for line in _digest_content(splits):
+        encoded = line.encode()
+        # length prefix, so that concatenated texts differ
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def _digest_content(splits: Splits) -> Iterable[str]:
+    yield str(len(splits.labels))
+    yield from splits.labels
+    for split in Split:
+        examples = splits.examples(split)
+        yield str(len(examples))
+        for example in examples:
+            yield example.text
+            yield str(example.label)
+
+
+# -- Given splits ---------------------------------------------------------------------------------
 
 RowsBySplit = dict[Split, list[TextRow]]
-
-
-def parse_split_name(value: str) -> Split | None:
-    """Return the split for a name, ignoring case; None for unknown names."""
-    return SPLIT_NAMES.get(value.strip().lower())
 
 
 def split_by_column(file: str, rows: Iterable[TextRow]) -> RowsBySplit | None:
     """Group rows by the value of their split column; None if there is no such column.
 
-    Raises `UnknownSplit`.
+    Raises `InvalidSplitValue`.
     """
     splits: RowsBySplit = {}
     for row in rows:
@@ -52,7 +107,7 @@ def split_by_column(file: str, rows: Iterable[TextRow]) -> RowsBySplit | None:
             return None
         split = parse_split_name(row.split)
         if split is None:
-            raise UnknownSplit(file=file, row=row.number, value=row.split)
+            raise InvalidSplitValue(file=file, row=row.number, value=row.split)
         splits.setdefault(split, []).append(row)
     return splits
 
@@ -91,6 +146,13 @@ def count_leaked(splits: Mapping[Split, Sequence[TextRow]]) -> int:
     train = {normalize_text(row.text) for row in splits[Split.TRAIN]}
     held_out = [row for split, rows in splits.items() if split is not Split.TRAIN for row in rows]
     return sum(normalize_text(row.text) in train for row in held_out)
+
+
+def describe_leaked(count: int) -> str:
+    """Return the warning for `count_leaked` texts, at least 1."""
+    if count == 1:
+        return "1 validation or test text also occurs in the training split."
+    return f"{count:,} validation or test texts also occur in the training split."
 
 
 def draw_splits(
@@ -223,7 +285,7 @@ def _rows_in_hash_order(groups: GroupsByLabel) -> list[TextRow]:
 
 @dataclass(frozen=True)
 class DatasetSize:
-    """The size of a data set before anything is drawn from it."""
+    """The size of a dataset before anything is drawn from it."""
 
     rows: int
     labels: int
@@ -286,3 +348,43 @@ def assign_folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
             for row in group.rows:
                 folds[row.number] = fold
     return folds
+
+
+# -- Label names, in an order that does not depend on the order of the data -----------------------
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+
+
+def label_names(labels: Collection[str]) -> tuple[str, ...]:
+    """Return the distinct labels, sorted by value if all are integers, else by name."""
+    distinct = set(labels)
+    if all(_INTEGER.fullmatch(label) for label in distinct):
+        return tuple(sorted(distinct, key=lambda label: (int(label), label)))
+    return tuple(sorted(distinct))
+
+
+def similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return groups of labels that differ in case or white space only, such as Lob and lob."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        spellings[" ".join(label.casefold().split())].append(label)
+    return tuple(tuple(group) for group in spellings.values() if len(group) > 1)
+
+
+def check_labels(file: str, splits: Mapping[Split, Sequence[TextRow]]) -> tuple[str, ...]:
+    """Return the label names of the train split.
+
+    Raises `SingleClass`, and `UnseenLabel` if another split has a label that train does not have.
+    """
+    labels = {row.label for rows in splits.values() for row in rows}
+    if len(labels) == 1:
+        raise SingleClass(file=file, label=labels.pop())
+    seen = {row.label for row in splits[Split.TRAIN]}
+    for split, rows in splits.items():
+        if unseen := [row for row in rows if row.label not in seen]:
+            label = unseen[0].label
+            numbers = [str(row.number) for row in unseen if row.label == label]
+            raise UnseenLabel(
+                label=label, split=split.value, rows=", ".join(numbers[:MAX_ROWS_IN_ERROR])
+            )
+    return label_names(seen)

@@ -17,13 +17,12 @@ from openpyxl import load_workbook
 from openpyxl.utils import get_column_letter
 from openpyxl.workbook import Workbook
 
-from lora_core.data.limits import MAX_BYTES
-from lora_core.data.tabular import NumberedRows, ParseInfo, StringTable
+from lora_core.data.rows import MAX_BYTES, NumberedRows, ParseInfo, StringTable
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
-    InvalidRow,
+    MalformedRow,
     MissingSheet,
     UnsupportedFormat,
 )
@@ -38,7 +37,7 @@ def open_table(path: Path, sheet: str | None) -> StringTable:
     Rows are numbered as in Excel, but from 1 below the header.
 
     Raises, here or while rows are read, `UnsupportedFormat` for a damaged file, `MissingSheet`,
-    `EmptyData`, `InvalidRow`, `DataTooLarge`.
+    `EmptyData`, `MalformedRow`, `DataTooLarge`.
     """
     with _parsing(path.name):
         _check_size(path)
@@ -93,14 +92,14 @@ def _rows(file: str, workbook: Workbook, sheet: Any) -> NumberedRows:
 
 
 def _fit_to_width(file: str, row: int, sheet_row: int, cells: list[str], width: int) -> list[str]:
-    """Return as many cells as the header has. Raises `InvalidRow` if there are more non-blank
+    """Return as many cells as the header has. Raises `MalformedRow` if there are more non-blank
     cells."""
     non_blank = _strip_trailing_blanks(cells)
     if len(non_blank) > width:
         problem = (
             f"cell {get_column_letter(len(non_blank))}{sheet_row} is in a column without a name"
         )
-        raise InvalidRow(file=file, row=row, problem=problem)
+        raise MalformedRow(file=file, row=row, problem=problem)
     return (cells + [""] * width)[:width]
 
 

@@ -1,4 +1,4 @@
-"""Tokenize texts, with a cache on disk."""
+"""Tokenize texts, with a cache on disk; one split of the data, tokenized."""
 
 import hashlib
 import os
@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir, evict_least_recently_used
-from lora_core.errors.base_model import BaseNotLoadable, NoSpecialTokens
+from lora_core.errors.base_model import SpecialTokensNotAdded, UnreadableBase
 from lora_core.rust_panics import convert_panics
+from lora_core.specs.data import Split
 
 CACHE_VERSION = "1"  # increment if the same texts would give different ids
 MAX_CACHE_BYTES = 2_000_000_000  # of all cache entries
@@ -58,14 +59,14 @@ class TokenizedTexts(Sequence[NDArray[np.int32]]):
 
 
 def load_tokenizer(file: Path) -> Tokenizer:
-    """Load a `tokenizer.json`, with truncation and padding off. Raises `BaseNotLoadable`."""
+    """Load a `tokenizer.json`, with truncation and padding off. Raises `UnreadableBase`."""
     try:
         with convert_panics():
             tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BaseNotLoadable(base=file.parent.name, reason=f"it has no {file.name}") from error
+        raise UnreadableBase(base=file.parent.name, reason=f"it has no {file.name}") from error
     except Exception as error:  # `tokenizers` raises plain `Exception`
-        raise BaseNotLoadable(
+        raise UnreadableBase(
             base=file.parent.name, reason=f"{file.name} is not readable"
         ) from error
     tokenizer.no_truncation()
@@ -74,13 +75,13 @@ def load_tokenizer(file: Path) -> Tokenizer:
 
 
 def check_special_tokens(tokenizer: Tokenizer, base: str) -> None:
-    """Raise `NoSpecialTokens` unless the tokenizer adds one before and one after a text.
+    """Raise `SpecialTokensNotAdded` unless the tokenizer adds one before and one after a text.
 
     Without them the head would read the first word of a text, and `truncate_ids` would keep the
     last.
     """
     if len(tokenizer.encode("").ids) < 2:
-        raise NoSpecialTokens(base=base)
+        raise SpecialTokensNotAdded(base=base)
 
 
 def find_special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
@@ -150,3 +151,23 @@ def _read_cached(path: Path, texts: int) -> TokenizedTexts | None:
         return None
     consistent = len(offsets) == texts + 1 and offsets[-1] == len(ids)
     return TokenizedTexts(ids, offsets, truncated) if consistent else None
+
+
+@dataclass(frozen=True)
+class TokenizedSplit:
+    """Token ids and labels of the texts of one split, in a fixed order."""
+
+    split: Split
+    ids: Sequence[NDArray[np.int32]]
+    lengths: NDArray[np.int64]  # tokens of each text
+    labels: NDArray[np.int64]
+    pad_id: int  # id of the padding token
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def head(self, n: int) -> "TokenizedSplit":
+        """The first n texts."""
+        return TokenizedSplit(
+            self.split, self.ids[:n], self.lengths[:n], self.labels[:n], self.pad_id
+        )

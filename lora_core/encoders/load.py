@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.safety import check_no_custom_code, check_safetensors, read_config
-from lora_core.errors.base_model import BaseNotFound, BaseNotLoadable, UnsupportedEncoder
+from lora_core.errors.base_model import BaseNotFound, UnreadableBase, UnsupportedEncoder
 from lora_core.errors.training import HubUnavailable
 from lora_core.hub import transient_failure
 from lora_core.process import is_out_of_memory
@@ -53,7 +53,7 @@ def resolve_base(base: str, revision: str | None = None) -> PretrainedBase:
     """Return a base model on this host: a packaged sample, a directory, or a hub model.
 
     Raises `BaseNotFound`, `HubUnavailable`, `UnsafeWeights`, `UntrustedCode`, `SampleMissing`,
-    `SampleChanged`.
+    `SampleChecksumMismatch`.
     """
     if base == minilm.NAME:
         directory = minilm.checkpoint_directory()
@@ -106,7 +106,7 @@ def load_classifier(
 
     The head of a base model is kept if it has the same labels in the same order; otherwise it is
     initialized from torch's generator. All other weights must be in the file: raises
-    `BaseNotLoadable`.
+    `UnreadableBase`.
     """
     id2label = base.config.get("id2label", {})
     same_labels = [id2label.get(str(i)) for i in range(len(labels))] == list(labels)
@@ -128,7 +128,7 @@ def load_with_head(
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the model in float32 with the head in the file, and the head layers that are missing.
 
-    Raises `BaseNotLoadable` if anything else is missing.
+    Raises `UnreadableBase` if anything else is missing.
     """
     family = base.family
     id2label = dict(enumerate(labels))
@@ -156,7 +156,7 @@ def load_with_head(
         if is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0].replace(str(base.directory), base.name)[:200]
-        raise BaseNotLoadable(base=base.name, reason=reason) from error
+        raise UnreadableBase(base=base.name, reason=reason) from error
     not_loaded = {
         key if isinstance(key, str) else key[0]
         for key in [*info["missing_keys"], *info["mismatched_keys"]]
@@ -165,7 +165,7 @@ def load_with_head(
     return model, {key.rsplit(".", 1)[0] for key in not_loaded}
 
 
-def encoder_sha256(model: nn.Module, family: EncoderFamily) -> str:
+def encoder_weights_sha256(model: nn.Module, family: EncoderFamily) -> str:
     """Return the sha256 of the encoder weights. Models with the same one can share memory."""
     head = tuple(f"{name}." for name in family.head)
     digest = hashlib.sha256()
@@ -180,7 +180,7 @@ def _check_loaded(not_loaded: set[str], family: EncoderFamily, base: str) -> Non
     """Check that only weights of the head are missing or have a different shape."""
     head = tuple(f"{name}." for name in family.head)
     if problem := sorted(key for key in not_loaded if not key.startswith(head)):
-        raise BaseNotLoadable(
+        raise UnreadableBase(
             base=base, reason=f"{len(problem)} tensors are missing, first {problem[0]}"
         )
 

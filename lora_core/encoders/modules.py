@@ -1,10 +1,12 @@
 """Access the parts of an encoder by the names of its family, and run them one by one."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lora_core.encoders.families import EncoderFamily
 from lora_core.errors.spec import RoleNotFound
@@ -12,7 +14,7 @@ from lora_core.specs.method import Role
 from lora_core.specs.pooling import POOLING_BLOCK_KEY
 
 
-def has_pooling_block(config: Any) -> bool:
+def has_mean_pooling_block(config: Any) -> bool:
     """Return whether the last block of a model with this config is a mean pooling block."""
     return bool(getattr(config, POOLING_BLOCK_KEY, False))
 
@@ -33,7 +35,7 @@ def blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
 def pretrained_blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
     """Return the blocks that were pretrained: all except the mean pooling block, see `pooling`."""
     all_blocks = blocks(model, family)
-    return all_blocks[:-1] if has_pooling_block(model.config) else all_blocks
+    return all_blocks[:-1] if has_mean_pooling_block(model.config) else all_blocks
 
 
 def linear_layers(
@@ -88,3 +90,18 @@ def count_frozen_blocks(model: nn.Module, family: EncoderFamily) -> int:
             break
         frozen += 1
     return max(0, frozen - 1)
+
+
+# -- Gradient checkpointing -----------------------------------------------------------------------
+
+
+def enable_gradient_checkpointing(model: nn.Module, family: EncoderFamily) -> None:
+    """Store only the input of every block; recompute its activations in the backward pass.
+
+    The results are identical, for one more forward pass, with less memory (Chen et al. 2016, arXiv
+    1604.06174). Blocks without a backward pass are left as they are.
+    The last block is excluded: only one token of each text is computed in it (`first_token.py`).
+    """
+    all_blocks: list[Any] = list(blocks(model, family))
+    for block in all_blocks[count_frozen_blocks(model, family) : -1]:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)

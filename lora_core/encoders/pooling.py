@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.modules import blocks, has_pooling_block, linear_layer
+from lora_core.encoders.modules import blocks, has_mean_pooling_block, linear_layer
 from lora_core.specs.method import Role
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
 
@@ -33,10 +33,10 @@ def set_pooling(model: PreTrainedModel, family: EncoderFamily, pooling: Pooling)
 
     A model that already has the block keeps it.
     """
-    if pooling is Pooling.MEAN and not has_pooling_block(model.config):
+    if pooling is Pooling.MEAN and not has_mean_pooling_block(model.config):
         _append_pooling_block(model, family)
     model.config.pooling = pooling.value
-    if has_pooling_block(model.config):
+    if has_mean_pooling_block(model.config):
         for module in blocks(model, family)[-1].modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -44,7 +44,7 @@ def set_pooling(model: PreTrainedModel, family: EncoderFamily, pooling: Pooling)
 
 def freeze_pooling_block(model: nn.Module, family: EncoderFamily) -> None:
     """Freeze the pooling block, whatever else is trained."""
-    if has_pooling_block(model.config):
+    if has_mean_pooling_block(model.config):
         blocks(model, family)[-1].requires_grad_(False)
 
 

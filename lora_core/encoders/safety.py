@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_core.errors.base_model import BaseNotFound, BaseNotLoadable, UnsafeWeights, UntrustedCode
+from lora_core.errors.base_model import BaseNotFound, UnreadableBase, UnsafeWeights, UntrustedCode
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 from lora_core.specs.pooling import read_pooling
 
@@ -19,7 +19,7 @@ _MAX_FILES_IN_MESSAGE = 5  # untrusted models may have any number of files
 
 def read_config(directory: Path, base: str) -> dict[str, Any]:
     """Return the config of a base model, as `parse_config` does. Raises `BaseNotFound`,
-    `BaseNotLoadable`."""
+    `UnreadableBase`."""
     try:
         content = _read(directory / "config.json")
     # other errors are not about the base model
@@ -40,14 +40,14 @@ def _read(path: Path) -> bytes:
 def parse_config(content: bytes, base: str, *, pooling: bytes | None = None) -> dict[str, Any]:
     """Return the config in a config.json, with the pooling of a sentence encoder's `pooling` file.
 
-    Raises `BaseNotLoadable`.
+    Raises `UnreadableBase`.
     """
     try:
         config = json.loads(content) if len(content) <= MAX_CONFIG_BYTES else None
     except (ValueError, RecursionError) as error:
-        raise BaseNotLoadable(base=base, reason="config.json is not JSON") from error
+        raise UnreadableBase(base=base, reason="config.json is not JSON") from error
     if not isinstance(config, dict):
-        raise BaseNotLoadable(base=base, reason="config.json is not an object, or too large")
+        raise UnreadableBase(base=base, reason="config.json is not an object, or too large")
     if pooling is not None and (mode := read_pooling(pooling)) is not None:
         config.setdefault("pooling", mode.value)
     return config

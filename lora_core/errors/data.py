@@ -10,39 +10,34 @@ class DataError(LoraCoreError):
 
 
 class DataNotFound(DataError):
-    """Data not found."""
-
     code = "data_not_found"
+    title = "Data not found."
     message = "No data {source!r}: {reason}."
 
 
 class UnsupportedFormat(DataError):
-    """Unsupported file format."""
-
     code = "unsupported_format"
+    title = "Unsupported file format."
     message = (
         "{file} is not a supported file: {reason}. Supported: .csv, .tsv, .xlsx, .jsonl, .parquet."
     )
 
 
 class EmptyData(DataError):
-    """The file has no rows."""
-
     code = "empty_data"
+    title = "The file has no rows."
     message = "{file} has no rows."
 
 
-class InvalidRow(DataError):
-    """A row cannot be parsed."""
-
-    code = "broken_rows"
+class MalformedRow(DataError):
+    code = "malformed_row"
+    title = "A row cannot be parsed."
     message = "{file}, row {row}: {problem}."
 
 
 class WrongEncoding(DataError):
-    """The text encoding of the file cannot be determined."""
-
     code = "wrong_encoding"
+    title = "The text encoding of the file cannot be determined."
     message = (
         "{file}, row {row}: not valid UTF-8, and no other encoding fits. Save the file as "
         "UTF-8 (in Excel: CSV UTF-8) or as .xlsx."
@@ -50,16 +45,14 @@ class WrongEncoding(DataError):
 
 
 class NulByte(DataError):
-    """The file contains a NUL byte."""
-
     code = "nul_byte"
+    title = "The file contains a NUL byte."
     message = "{file}, row {row}: contains a NUL byte, not allowed in text files. Remove it."
 
 
 class MissingColumn(DataError):
-    """A required column is missing."""
-
     code = "missing_column"
+    title = "A required column is missing."
     message = "{file} has no column {column!r}. Columns: {available}. {advice}."
 
     def __init__(
@@ -73,16 +66,14 @@ class MissingColumn(DataError):
 
 
 class MissingSheet(DataError):
-    """The workbook does not have this sheet."""
-
     code = "missing_sheet"
+    title = "The workbook does not have this sheet."
     message = "{file} has no sheet {sheet!r}. Sheets: {available}."
 
 
 class WrongSeparator(DataError):
-    """All cells of a row are in one column."""
-
     code = "wrong_separator"
+    title = "All cells of a row are in one column."
     message = (
         "{file} has one column, {column!r}: its cells seem to be separated by {separator!r}. Save "
         "it as .csv, or split the column in the spreadsheet."
@@ -90,63 +81,54 @@ class WrongSeparator(DataError):
 
 
 class ReservedColumn(DataError):
-    """A column has a name that is reserved for predictions."""
-
-    code = "column_taken"
+    code = "reserved_column"
+    title = "A column has a name that is reserved for predictions."
     message = "{file} has a column {column!r}, a name that is reserved for predictions. Rename it."
 
 
 class MissingText(DataError):
-    """Some rows have no text."""
-
     code = "empty_text"
+    title = "Some rows have no text."
     message = "{file}: rows without text: {count} (first: {rows}). Fill in or remove them."
 
 
 class MissingLabel(DataError):
-    """Some rows have no label."""
-
     code = "missing_label"
+    title = "Some rows have no label."
     message = "{file}: rows without a label: {count} (first: {rows}). Fill in or remove them."
 
 
 class SingleClass(DataError):
-    """All rows have the same label."""
-
     code = "one_class"
+    title = "All rows have the same label."
     message = "{file} has only the label {label!r}; a classifier needs at least two."
 
 
 class UnseenLabel(DataError):
-    """A label of validation or test does not occur in training."""
-
     code = "unseen_label"
+    title = "A label of validation or test does not occur in training."
     message = "Label {label!r} occurs in the {split} split (rows {rows}) but not in training."
 
 
-class UnknownSplit(DataError):
-    """The split column has an unknown value."""
-
-    code = "unknown_split"
+class InvalidSplitValue(DataError):
+    code = "invalid_split_value"
+    title = "The split column has an unknown value."
     message = "{file}, row {row}: split {value!r} is not one of train, validation, test."
 
 
 class MissingSplit(DataError):
-    """A required split is missing."""
-
     code = "missing_split"
+    title = "A required split is missing."
     message = "{file} defines splits but has no {split} split."
 
 
 class TooFewRows(DataError):
-    """Not enough rows for the requested splits."""
-
     code = "too_few_rows"
+    title = "Not enough rows for the requested splits."
     message = "{available} distinct texts are not enough for {wanted}. Request fewer or add data."
 
 
 class DataTooLarge(DataError):
-    """The file exceeds a limit on rows, columns or sizes."""
-
     code = "data_too_large"
+    title = "The file exceeds a limit on rows, columns or sizes."
     message = "{file}: {what} exceeds the limit of {limit}."

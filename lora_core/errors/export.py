@@ -8,16 +8,14 @@ class ExportError(LoraCoreError):
 
 
 class OutputExists(ExportError):
-    """The output folder already exists."""
-
-    code = "out_exists"
+    code = "output_exists"
+    title = "The output folder already exists."
     message = "{path} already exists and is not an empty folder. Choose a new one."
 
 
 class NoEncoder(ExportError):
-    """A linear model has no encoder to export."""
-
     code = "no_encoder"
+    title = "A linear model has no encoder to export."
     message = (
         "{path} is a linear model without an encoder, so it cannot be exported to {program}. Its "
         "files linear.json and linear.safetensors contain the parameters of scikit-learn."
@@ -25,9 +23,8 @@ class NoEncoder(ExportError):
 
 
 class NoAdapter(ExportError):
-    """The model has no adapter to export."""
-
     code = "no_adapter"
+    title = "The model has no adapter to export."
     message = (
         "{path} has no adapter: its method is {method!r}. Export the merged model instead "
         "(format transformers)."
@@ -35,9 +32,8 @@ class NoAdapter(ExportError):
 
 
 class BaseMismatch(ExportError):
-    """The adapter was trained on a different base model."""
-
     code = "base_differs"
+    title = "The adapter was trained on a different base model."
     message = (
         "On {base!r} the adapter does not reproduce the model: logits differ by "
         "{difference:.2e}. Pass the base model that it was trained on with --base."

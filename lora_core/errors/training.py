@@ -8,9 +8,8 @@ class TrainingError(LoraCoreError):
 
 
 class NonFiniteLoss(TrainingError):
-    """The loss or a gradient is NaN or infinite."""
-
     code = "non_finite"
+    title = "The loss or a gradient is NaN or infinite."
     message = (
         "The {what} became {value} at step {step}; the update was not applied. "
         "Lower the learning rate (now {learning_rate:g}) or alpha."
@@ -18,9 +17,8 @@ class NonFiniteLoss(TrainingError):
 
 
 class MergeMismatch(TrainingError):
-    """The merged model does not reproduce the trained one."""
-
     code = "merge_mismatch"
+    title = "The merged model does not reproduce the trained one."
     message = (
         "Merged and unmerged logits differ by {difference:.2e}, more than {tolerance:.2e}; "
         "the model was not saved."
@@ -28,16 +26,14 @@ class MergeMismatch(TrainingError):
 
 
 class NonFiniteWeights(TrainingError):
-    """A merged weight is NaN or infinite."""
-
     code = "non_finite_weights"
+    title = "A merged weight is NaN or infinite."
     message = "The weight of {module} is not finite after merging; the model was not saved."
 
 
 class NonFiniteStates(TrainingError):
-    """The frozen encoder computes NaN or infinite states."""
-
     code = "non_finite_states"
+    title = "The frozen encoder computes NaN or infinite states."
     message = (
         "The base model computes NaN or infinite states for {texts} of {of} training texts. Set "
         "precision to fp32, or use another base model."
@@ -45,9 +41,8 @@ class NonFiniteStates(TrainingError):
 
 
 class NonFiniteLogits(TrainingError):
-    """The trained model computes NaN or infinite logits."""
-
     code = "non_finite_logits"
+    title = "The trained model computes NaN or infinite logits."
     message = (
         "The logits of {texts} of {of} held-out texts are not finite; the model was not saved. "
         "Lower the learning rate, or set precision to fp32."
@@ -55,23 +50,20 @@ class NonFiniteLogits(TrainingError):
 
 
 class DiskFull(TrainingError):
-    """No space left on the disk."""
-
     code = "disk_full"
+    title = "No space left on the disk."
     message = "No space left on the disk while writing {what}. Free space and run the job again."
 
 
 class HubUnavailable(TrainingError):
-    """The hub is unreachable, failing or rate limiting, and the local cache has no copy."""
-
     code = "hub_unavailable"
+    title = "The hub is unreachable, failing or rate limiting, and the local cache has no copy."
     message = "{what} is not in the local cache and cannot be downloaded from the hub: {trouble}."
 
 
 class DeviceOutOfMemory(TrainingError):
-    """The device ran out of memory."""
-
     code = "oom_device"
+    title = "The device ran out of memory."
     message = (
         "{device} ran out of memory; the run used {peak_mb:.0f} MB of it at its peak. Lower "
         "optim.micro_batch_tokens to {suggested} (now {tokens}), or lower data.max_length."
@@ -79,9 +71,8 @@ class DeviceOutOfMemory(TrainingError):
 
 
 class HostOutOfMemory(TrainingError):
-    """The host ran out of memory."""
-
     code = "oom_host"
+    title = "The host ran out of memory."
     message = (
         "The host ran out of memory, or this process reached its memory limit; the run used "
         "{peak_mb:.0f} MB at its peak. Lower optim.micro_batch_tokens to {suggested} (now "
@@ -90,9 +81,8 @@ class HostOutOfMemory(TrainingError):
 
 
 class FitOutOfMemory(TrainingError):
-    """The host ran out of memory while fitting a linear model."""
-
     code = "oom_fit"
+    title = "The host ran out of memory while fitting a linear model."
     message = (
         "The host ran out of memory, or this process reached its memory limit, while fitting the "
         "linear model. Lower data.train_size, or set method.ngram_range to [1, 1]."
@@ -100,23 +90,20 @@ class FitOutOfMemory(TrainingError):
 
 
 class CheckpointCorrupt(TrainingError):
-    """A file of the checkpoint is missing, unexpected or modified."""
-
     code = "checkpoint_corrupt"
+    title = "A file of the checkpoint is missing, unexpected or modified."
     message = "The checkpoint {path} cannot be used: {problem}. Resume from an earlier one."
 
 
 class CheckpointMismatch(TrainingError):
-    """The checkpoint belongs to another run or another program version."""
-
     code = "checkpoint_mismatch"
+    title = "The checkpoint belongs to another run or another program version."
     message = "The checkpoint {path} does not belong to this run: {what}."
 
 
 class ProcessLost(TrainingError):
-    """Another process of the distributed run exited or is unreachable."""
-
     code = "process_lost"
+    title = "Another process of the distributed run exited or is unreachable."
     message = (
         "Another process of this run cannot be reached ({reason}). If it exited, see its output or "
         "the output of torchrun for the cause."
@@ -124,7 +111,6 @@ class ProcessLost(TrainingError):
 
 
 class StopRequested(TrainingError):
-    """The run was stopped on request."""
-
     code = "stopped"
+    title = "The run was stopped on request."
     message = "The run was stopped on request at step {step}."

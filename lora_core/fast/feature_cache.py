@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir, evict_least_recently_used
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 
 FORMAT = "2"  # raise it when the same facts would give other features
 MAX_BYTES = 8 * 2**30  # bytes of all entries

@@ -21,14 +21,14 @@ from torch.nn import functional as F
 
 from lora_core.encoders import pooling
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.modules import blocks, has_pooling_block
+from lora_core.encoders.modules import blocks, has_mean_pooling_block
 from lora_core.layers.base import AdapterLinear
 
 
 def patch(model: nn.Module, family: EncoderFamily) -> None:
     """Let the last block return states (batch, 1, width). Names and weights stay the same."""
     last: Any = blocks(model, family)[-1]
-    if has_pooling_block(model.config):
+    if has_mean_pooling_block(model.config):
         last.forward = partial(_average_forward, last, family.norms)
         return
     last.forward = partial(_FORWARDS[family.model_type], last)

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from lora_core.data.batching import length_sorted_batches
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import modules
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.modules import blocks

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from transformers import PreTrainedModel
 
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.modules import blocks
 from lora_core.fast import cast_weights, first_token, folded_lora, frozen_encoder, unfused_attention

@@ -1,11 +1,15 @@
-"""Unpack the archive of an artifact: regular files with plain names, and nothing else."""
+"""Unpack the archive of an artifact: regular files with plain names, and nothing else.
 
+Also checks the headers of safetensors files before a library reads them.
+"""
+
+import json
 import re
 import shutil
 import tarfile
 from pathlib import Path
 
-from lora_core.errors.artifact import InvalidArchive, UnsafeArchive
+from lora_core.errors.artifact import HeaderTooLarge, InvalidArchive, UnsafeArchive
 
 MAX_FILES = 100  # far more than an artifact has
 ALLOWED_SUFFIXES = (".json", ".jsonl", ".safetensors")
@@ -58,3 +62,23 @@ def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:
             shutil.copyfileobj(source, file)
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise UnsafeArchive(entry=repr(entry.name), problem="which is duplicated") from error
+
+
+# -- Headers of safetensors files -----------------------------------------------------------------
+
+MAX_HEADER_BYTES = 10_000_000  # far more than any encoder needs; the header is held in memory
+MAX_TENSORS = 100_000
+
+
+def check_safetensors_header(path: Path) -> None:
+    """Raise `HeaderTooLarge` or `InvalidArchive`."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER_BYTES:
+            raise HeaderTooLarge(file=path.name, limit=MAX_HEADER_BYTES)
+        try:
+            tensors = len(json.loads(file.read(size)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InvalidArchive(problem=f"{path.name} is not a safetensors file") from error
+    if tensors > MAX_TENSORS:
+        raise HeaderTooLarge(file=path.name, limit=MAX_TENSORS)

@@ -17,10 +17,10 @@ from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import check_base as check_base
 from lora_core.errors import LoraCoreError
-from lora_core.errors.artifact import GoldenMismatch, UnsupportedArtifact
+from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
 from lora_core.imports import metadata
-from lora_core.imports.safetensors_header import check_header
-from lora_core.imports.tokenizer_trial import try_tokenizer
+from lora_core.imports.archive import check_safetensors_header
+from lora_core.imports.tokenizer import try_tokenizer
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
 from lora_core.methods import LoraMethod
@@ -32,24 +32,25 @@ from lora_core.saved_predictions import compare_logits, load_golden
 _FORBIDDEN_SETTING = re.compile("auto_map|custom|implementation|kernel|quantization")
 
 
-class ImportReport(BaseModel):
+class CheckedImport(BaseModel):
     """The result of `check_import`."""
 
     directory: str
-    facts: metadata.ImportedManifest
+    facts: metadata.UntrustedManifest
     difference: float
 
 
-def check_import(directory: Path) -> ImportReport:
+def check_import(directory: Path) -> CheckedImport:
     """Load the model of an artifact and recompute its golden predictions.
 
-    Raises `ArtifactCorrupt`, `UnsupportedArtifact`, `UnsupportedTokenizer`, `GoldenMismatch`,
-    `HeaderTooLarge`, and the kinds of `BaseModelError` that a base model can raise.
+    Raises `ArtifactCorrupt`, `UnsupportedArtifact`, `UnsupportedTokenizer`,
+    `GoldenPredictionsMismatch`, `HeaderTooLarge`, and the kinds of `BaseModelError` that a base
+    model can raise.
     """
     metadata.check_manifest_size(directory)
     listed = manifest.verify(directory)["files"]
     for file in directory.rglob("*.safetensors"):
-        check_header(file)
+        check_safetensors_header(file)
     if manifest.is_linear(listed):
         return _check_linear(directory)
     config = check_base(directory / manifest.MERGED, manifest.MERGED)
@@ -70,17 +71,17 @@ def check_import(directory: Path) -> ImportReport:
     difference = max(_compare_logits(each, golden) for each in (logits, served))
     if (directory / "adapter.json").exists() or (directory / "adapter.safetensors").exists():
         _check_adapter(directory, model, str(config["model_type"]))
-    return ImportReport(directory=directory.name, facts=facts, difference=difference)
+    return CheckedImport(directory=directory.name, facts=facts, difference=difference)
 
 
-def _check_linear(directory: Path) -> ImportReport:
+def _check_linear(directory: Path) -> CheckedImport:
     facts = metadata.read_metadata(directory)
     texts, golden = load_golden(directory)
     with _convert_errors("its linear model does not load or compute"):
         predictor = LinearPredictor.load(directory)
         logits = predictor.forward(predictor.encode(texts))
     difference = _compare_logits(logits.astype(np.float32), golden)
-    return ImportReport(directory=directory.name, facts=facts, difference=difference)
+    return CheckedImport(directory=directory.name, facts=facts, difference=difference)
 
 
 @contextmanager
@@ -98,14 +99,14 @@ def _convert_errors(problem: str) -> Iterator[None]:
 
 
 def _compare_logits(logits: NDArray[np.float32], golden: NDArray[np.float32]) -> float:
-    """Return the largest difference. Raises `GoldenMismatch`."""
+    """Return the largest difference. Raises `GoldenPredictionsMismatch`."""
     if not np.isfinite(logits).all():
         raise UnsupportedArtifact(problem="it computes NaN or infinite logits")
     if logits.shape != golden.shape:
         raise UnsupportedArtifact(problem="the number of labels differs from its config")
     difference, limit = compare_logits(logits, golden)
     if not difference <= limit:
-        raise GoldenMismatch(difference=difference, tolerance=limit)
+        raise GoldenPredictionsMismatch(difference=difference, tolerance=limit)
     return difference
 
 

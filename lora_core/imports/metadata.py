@@ -19,14 +19,14 @@ from pydantic import (
 )
 
 from lora_core import manifest
-from lora_core.compatibility import read_shape
-from lora_core.data.limits import MAX_LABEL_CHARACTERS, MAX_LABELS
+from lora_core.compatibility import read_encoder_shape
+from lora_core.data.rows import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.imports import tokenizer
 from lora_core.linear.files import FILES
 from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.fields import BaseName
-from lora_core.specs.validation import first_problem
+from lora_core.specs.problems import first_problem
 
 _MAX_VALUE = 1e12  # of any metric
 
@@ -49,65 +49,65 @@ NonNegative = Annotated[float, Field(ge=0, le=_MAX_VALUE)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 
 
-class ImportedData(BaseModel):
+class UntrustedData(BaseModel):
     """Base class for imported data. Unknown fields are dropped."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class ImportedLabelMetrics(ImportedData):
+class UntrustedLabelMetrics(UntrustedData):
     precision: Share | None = None
     recall: Share | None = None
     f1: Share | None = None
     support: Count | None = None
 
 
-class ImportedSplitMetrics(ImportedData):
+class UntrustedSplitMetrics(UntrustedData):
     """Metrics of one split, such as validation."""
 
     loss: NonNegative | None = None
     accuracy: Share | None = None
     balanced_accuracy: Share | None = None
     macro_f1: Share | None = None
-    per_class: Annotated[dict[Label, ImportedLabelMetrics], Field(max_length=MAX_LABELS)] | None = (
-        None
-    )
+    per_class: (
+        Annotated[dict[Label, UntrustedLabelMetrics], Field(max_length=MAX_LABELS)] | None
+    ) = None
     confusion_matrix: Annotated[
         list[Annotated[list[Count], Field(max_length=MAX_LABELS)]], Field(max_length=MAX_LABELS)
     ] | None = None  # fmt: skip
 
 
-class ImportedLinearMetrics(ImportedData):
+class UntrustedLinearMetrics(UntrustedData):
     """Metrics of the linear model."""
 
-    validation: ImportedSplitMetrics | None = None
-    test: ImportedSplitMetrics | None = None
+    validation: UntrustedSplitMetrics | None = None
+    test: UntrustedSplitMetrics | None = None
     train_texts: Count | None = None
     seconds: NonNegative | None = None
     cached: bool | None = None
 
 
-class ImportedConfidence(ImportedData):
+class UntrustedConfidence(UntrustedData):
     loss: NonNegative | None = None
     ece: Share | None = None
     brier: NonNegative | None = None
 
 
-class ImportedSplitCalibration(ImportedData):
+class UntrustedSplitCalibration(UntrustedData):
     texts: Count | None = None
-    before: ImportedConfidence | None = None
-    after: ImportedConfidence | None = None
+    before: UntrustedConfidence | None = None
+    after: UntrustedConfidence | None = None
 
 
-class ImportedCalibration(ImportedData):
+class UntrustedCalibration(UntrustedData):
     """Temperature scaling. Runs fit temperatures from 0.05 to 20."""
 
     temperature: float | None = Field(None, ge=0.01, le=100)
-    validation: ImportedSplitCalibration | None = None
-    test: ImportedSplitCalibration | None = None
+    validation: UntrustedSplitCalibration | None = None
+    test: UntrustedSplitCalibration | None = None
 
 
-class ImportedMetrics(ImportedData):
+class UntrustedMetrics(UntrustedData):
     """The `metrics` that a run writes to the manifest."""
 
     labels: Labels | None = None
@@ -127,11 +127,11 @@ class ImportedMetrics(ImportedData):
     reviews_per_second: NonNegative | None = None
     tokens_per_second: NonNegative | None = None
     peak_memory_mb: NonNegative | None = None
-    linear: ImportedLinearMetrics | None = None
-    calibration: ImportedCalibration | None = None
-    train: ImportedSplitMetrics | None = None
-    validation: ImportedSplitMetrics | None = None
-    test: ImportedSplitMetrics | None = None
+    linear: UntrustedLinearMetrics | None = None
+    calibration: UntrustedCalibration | None = None
+    train: UntrustedSplitMetrics | None = None
+    validation: UntrustedSplitMetrics | None = None
+    test: UntrustedSplitMetrics | None = None
     merge_difference: NonNegative | None = None
     total_seconds: NonNegative | None = None
 
@@ -139,7 +139,7 @@ class ImportedMetrics(ImportedData):
 def bounded_metrics(metrics: Any) -> dict[str, Any]:
     """Return the metrics of a version imported before metrics were checked; {} if invalid."""
     try:
-        return ImportedMetrics.model_validate(metrics).model_dump(exclude_unset=True)
+        return UntrustedMetrics.model_validate(metrics).model_dump(exclude_unset=True)
     except ValidationError:
         return {}
 
@@ -155,43 +155,43 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-class ImportedMethod(ImportedData):
+class UntrustedMethod(UntrustedData):
     """The training method."""
 
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
-class ImportedSpec(ImportedData):
+class UntrustedSpec(UntrustedData):
     """Base model and method."""
 
     base: Annotated[BaseName, AfterValidator(check_printable)] | None
-    method: ImportedMethod
+    method: UntrustedMethod
 
 
-class ImportedFile(ImportedData):
+class UntrustedFile(UntrustedData):
     bytes: Count
     sha256: Digest
 
 
-class ImportedManifest(ImportedData):
+class UntrustedManifest(UntrustedData):
     """The fields of the manifest that the service uses."""
 
     format: int = Field(ge=manifest.FORMAT, le=manifest.FORMAT)
-    spec: ImportedSpec
+    spec: UntrustedSpec
     max_length: int | None = Field(default=None, ge=8, le=8192)  # None: a linear model
     base_sha256: Digest | None = None
     labels: Labels | None = None
-    calibration: ImportedCalibration | None = None
+    calibration: UntrustedCalibration | None = None
     metrics: dict[str, Any]
-    files: Annotated[dict[str, ImportedFile], Field(max_length=100)]
+    files: Annotated[dict[str, UntrustedFile], Field(max_length=100)]
 
     @field_validator("metrics", mode="before")
     @classmethod
     def _bound_metrics(cls, metrics: Any) -> dict[str, Any]:
-        return ImportedMetrics.model_validate(metrics).model_dump(exclude_unset=True)
+        return UntrustedMetrics.model_validate(metrics).model_dump(exclude_unset=True)
 
 
-class ImportedGoldenRow(ImportedData):
+class UntrustedGoldenRow(UntrustedData):
     """A text and the float32 logits of the merged model."""
 
     text: Annotated[str, StringConstraints(min_length=1)]
@@ -200,8 +200,8 @@ class ImportedGoldenRow(ImportedData):
     ]  # fmt: skip
 
 
-class ImportedGolden(ImportedData):
-    rows: Annotated[list[ImportedGoldenRow], Field(min_length=1, max_length=MAX_GOLDEN_TEXTS)]
+class UntrustedGolden(UntrustedData):
+    rows: Annotated[list[UntrustedGoldenRow], Field(min_length=1, max_length=MAX_GOLDEN_TEXTS)]
 
 
 def check_manifest_size(directory: Path) -> None:
@@ -213,11 +213,11 @@ def check_manifest_size(directory: Path) -> None:
         )
 
 
-def read_metadata(directory: Path) -> ImportedManifest:
+def read_metadata(directory: Path) -> UntrustedManifest:
     """Read the metadata of a model directory and check its consistency, but not its digests.
 
     Does not import torch. Raises `UnsupportedArtifact`, `UnsupportedTokenizer`, `ArtifactCorrupt`
-    without a manifest, and what `read_shape` raises.
+    without a manifest, and what `read_encoder_shape` raises.
     """
     check_manifest_size(directory)
     content = manifest.read(directory)
@@ -225,7 +225,7 @@ def read_metadata(directory: Path) -> ImportedManifest:
         raise UnsupportedArtifact(
             problem=f"its manifest is nested more than {MAX_NESTING} levels deep"
         )
-    facts = _validate(ImportedManifest, content, "its manifest")
+    facts = _validate(UntrustedManifest, content, "its manifest")
     for name, file in facts.files.items():
         if (directory / name).is_file() and (directory / name).stat().st_size != file.bytes:
             raise UnsupportedArtifact(problem=f"its manifest has a wrong size of {name}")
@@ -236,7 +236,7 @@ def read_metadata(directory: Path) -> ImportedManifest:
     return facts
 
 
-def _check_linear(directory: Path, facts: ImportedManifest) -> None:
+def _check_linear(directory: Path, facts: UntrustedManifest) -> None:
     if facts.labels is None or len(set(facts.labels)) != len(facts.labels):
         raise UnsupportedArtifact(problem="its manifest has no labels, or duplicate ones")
     if odd := [name for name in facts.files if name not in FILES and name.endswith(_ENCODER_FILES)]:
@@ -245,7 +245,7 @@ def _check_linear(directory: Path, facts: ImportedManifest) -> None:
     read_linear(directory, len(facts.labels))
 
 
-def _check_encoder(directory: Path, facts: ImportedManifest) -> None:
+def _check_encoder(directory: Path, facts: UntrustedManifest) -> None:
     if facts.max_length is None or facts.spec.base is None:
         raise UnsupportedArtifact(problem="its manifest has no max_length, or no base")
     config = _read_json(directory, f"{manifest.MERGED}/config.json", MAX_MANIFEST_BYTES)
@@ -255,7 +255,7 @@ def _check_encoder(directory: Path, facts: ImportedManifest) -> None:
         raise UnsupportedArtifact(problem="its manifest and its config have different labels")
     _check_golden(directory, len(labels))
     largest_id = tokenizer.check_tokenizer(directory / manifest.MERGED / "tokenizer.json")
-    shape = read_shape(config, base=manifest.MERGED)
+    shape = read_encoder_shape(config, base=manifest.MERGED)
     if facts.max_length > shape.max_tokens:
         raise UnsupportedArtifact(problem="max_length exceeds the positions of its encoder")
     if largest_id >= shape.vocabulary:  # on a GPU an out-of-range id would crash all models
@@ -264,7 +264,7 @@ def _check_encoder(directory: Path, facts: ImportedManifest) -> None:
 
 def _check_golden(directory: Path, labels: int) -> None:
     answers = _read_json(directory, "golden.json", MAX_GOLDEN_BYTES)
-    golden = _validate(ImportedGolden, {"rows": answers}, "golden.json").rows
+    golden = _validate(UntrustedGolden, {"rows": answers}, "golden.json").rows
     if any(len(row.logits) != labels for row in golden):
         raise UnsupportedArtifact(
             problem="golden.json has a different number of labels than the model"
@@ -277,13 +277,13 @@ def _config_labels(config: dict[str, Any]) -> list[str]:
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
         raise UnsupportedArtifact(problem="its config does not number its labels from 0")
     labels = [names[str(i)] for i in range(len(names))]
-    validated = _validate(ImportedLabels, {"labels": labels}, "its config").labels
+    validated = _validate(UntrustedLabels, {"labels": labels}, "its config").labels
     if len(set(validated)) != len(validated):
         raise UnsupportedArtifact(problem="its labels are not two or more distinct names")
     return validated
 
 
-class ImportedLabels(ImportedData):
+class UntrustedLabels(UntrustedData):
     labels: Labels
 
 

@@ -17,10 +17,15 @@ from transformers import PreTrainedModel
 
 from lora_core import __version__, artifact, manifest, peft_format
 from lora_core.adapters import adapter_layers, merge_adapters
-from lora_core.compatibility import read_shape
+from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.load import PretrainedBase, encoder_sha256, load_with_head, resolve_base
+from lora_core.encoders.load import (
+    PretrainedBase,
+    encoder_weights_sha256,
+    load_with_head,
+    resolve_base,
+)
 from lora_core.encoders.modules import blocks
 from lora_core.errors.adapter import (
     AdapterBaseUnknown,
@@ -31,8 +36,8 @@ from lora_core.errors.adapter import (
     AdapterTensorMismatch,
 )
 from lora_core.errors.spec import MaxLengthTooLarge
-from lora_core.export.merged import atomic_directory
-from lora_core.imports.safetensors_header import check_header
+from lora_core.export import atomic_directory
+from lora_core.imports.archive import check_safetensors_header
 from lora_core.inference.predictor import Predictor
 from lora_core.layers import VARIANTS
 from lora_core.peft_format import MAGNITUDE, PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
@@ -67,7 +72,7 @@ def find_max_length(directory: Path, base: PretrainedBase, given: int | None) ->
 
     Raises `MaxLengthTooLarge`.
     """
-    longest = read_shape(base.config, base=base.name).max_tokens
+    longest = read_encoder_shape(base.config, base=base.name).max_tokens
     if given is not None:
         if not 8 <= given <= longest:
             raise MaxLengthTooLarge(max_length=given, limit=longest)
@@ -146,7 +151,7 @@ def describe_adapters(
 _PEFT_NAMES = {"A": A, "B": B, "magnitude": MAGNITUDE}
 
 
-def load_tensors(
+def load_into_model(
     model: nn.Module,
     family: EncoderFamily,
     config: AdapterConfig,
@@ -251,8 +256,8 @@ def import_adapter(
     tokenizer = load_tokenizer(find_tokenizer(directory, pretrained))
 
     model, missing = load_with_head(pretrained, names)
-    base_sha256 = encoder_sha256(model, pretrained.family)
-    is_adapter_only = load_tensors(model.eval(), pretrained.family, config, tensors, missing)
+    base_sha256 = encoder_weights_sha256(model, pretrained.family)
+    is_adapter_only = load_into_model(model.eval(), pretrained.family, config, tensors, missing)
     spec = (
         describe_adapters(model, pretrained.family, config.variant, config.lora_dropout)
         if is_adapter_only
@@ -266,7 +271,7 @@ def import_adapter(
         if spec is not None:
             artifact.save_head(folder, model, pretrained.family)
         facts = {
-            "format": artifact.FORMAT,
+            "format": manifest.FORMAT,
             "created_by": {"loraworks": __version__, "import": "peft"},
             "spec": {
                 "base": pretrained.name,
@@ -279,7 +284,7 @@ def import_adapter(
             "max_length": length,
             "metrics": {"labels": names, "merge_difference": difference},
         }
-        return manifest.write(folder, facts)
+        return manifest.create(folder, facts)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -287,7 +292,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises `HeaderTooLarge`, `AdapterNotFound`, `AdapterTensorMismatch`, `AdapterNotFinite`.
     """
-    check_header(path)
+    check_safetensors_header(path)
     try:
         stored = load_file(path)
     except SafetensorError as error:

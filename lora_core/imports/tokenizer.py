@@ -1,19 +1,24 @@
-"""Validate the tokenizer of an import.
+"""Validate the tokenizer of an import, and try it.
 
 The library compiles any regular expression, applies any replacement and outputs any id. Therefore
 no part of a `tokenizer.json` reaches it before `check_tokenizer` has validated all of it.
 """
 
+import binascii
 import json
+import time
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lora_core.errors.artifact import UnsupportedTokenizer
-from lora_core.imports import charsmap
-from lora_core.imports.tokenizer_components import (
+from lora_core.imports.tokenizer_schema import (
+    MAX_CHARSMAP_BYTES,
     MAX_COMPONENTS,
     DecoderSequence,
     NormalizerSequence,
@@ -24,7 +29,11 @@ from lora_core.imports.tokenizer_components import (
     TemplateProcessing,
     TokenizerFile,
 )
-from lora_core.specs.validation import first_problem
+from lora_core.rust_panics import convert_panics
+from lora_core.specs.problems import first_problem
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer  # slow to import, and workers only validate
 
 MAX_FILE_BYTES = 64_000_000  # XLM-R, with 250,000 pieces, has 17 MB
 MAX_EXPANSION = 6.0  # characters per byte of a character map; NFKC maps U+FDFA to 18 characters
@@ -93,7 +102,7 @@ def _check_expansion(file: TokenizerFile) -> None:
     for component in components:
         match component:
             case Precompiled(precompiled_charsmap=str(encoded)):
-                if (expansion := charsmap.max_expansion(encoded)) > MAX_EXPANSION:
+                if (expansion := max_expansion(encoded)) > MAX_EXPANSION:
                     problem = (
                         f"its character map produces up to {expansion:.3g} characters per byte"
                     )
@@ -110,3 +119,145 @@ def _token_ids(file: TokenizerFile) -> Iterator[int]:
                 yield from (sep[1], cls[1])
             case TemplateProcessing(special_tokens=tokens):
                 yield from (token_id for token in tokens.values() for token_id in token.ids)
+
+
+# -- The SentencePiece character map of a `Precompiled` normalizer --------------------------------
+
+# The map consists of four bytes of length, a trie over bytes, and the replacements, each terminated
+# by NUL. The trie is a double array (darts-clone) of four-byte units: 8 bits of label, a bit that
+# marks the end of a key, and an offset. The position of a child is the position of its parent xor
+# the parent's offset xor the child's label. The value of a key is where the child with label 0
+# would be.
+
+
+MAX_KEY_BYTES = 64
+_CHUNK_NODES = 4096  # nodes processed at a time
+_LEAF = 1 << 31
+_HAS_LEAF = 1 << 8
+
+Units = NDArray[np.uint32]
+Positions = NDArray[np.int64]
+
+
+def max_expansion(encoded: str) -> float:
+    """Return the maximum number of characters per input byte over all keys. Raises
+    `UnsupportedTokenizer`."""
+    try:
+        content = b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _invalid_charsmap() from error
+    size = int.from_bytes(content[:4], "little")
+    if len(content) > MAX_CHARSMAP_BYTES or size < 4 or size % 4 or 4 + size > len(content):
+        raise _invalid_charsmap()
+    units = np.frombuffer(content, "<u4", count=size // 4, offset=4)
+    replacements = content[4 + size :]
+    replacement_bytes = np.frombuffer(replacements, np.uint8)
+    ends = np.flatnonzero(replacement_bytes == 0)
+    is_character_start = (replacement_bytes & 0xC0) != 0x80
+    # Characters before each byte.
+    characters_before = np.cumsum(is_character_start) - is_character_start
+    largest = 0.0
+    for length, starts in _replacement_offsets(units):
+        end_indices = np.searchsorted(ends, starts)
+        if (end_indices == len(ends)).any() or ((replacement_bytes[starts] & 0xC0) == 0x80).any():
+            raise _invalid_charsmap()  # unterminated, or starting inside a character
+        counts = characters_before[ends[end_indices]] - characters_before[starts]
+        largest = max(largest, float(counts.max()) / length)
+    return largest
+
+
+def _replacement_offsets(units: Units) -> "list[tuple[int, Positions]]":
+    """Return, by key length, the offsets of the replacements of all keys."""
+    nodes: Positions = np.zeros(1, dtype=np.int64)
+    keys: list[tuple[int, Positions]] = []
+    remaining_nodes = 4 * len(units)  # `nmt_nfkc` has 44,800 units and 39,000 nodes
+    for length in range(1, MAX_KEY_BYTES + 1):
+        child_chunks = [
+            _child_nodes(units, nodes[i : i + _CHUNK_NODES])
+            for i in range(0, len(nodes), _CHUNK_NODES)
+        ]
+        nodes = np.unique(np.concatenate(child_chunks))
+        remaining_nodes -= len(nodes)
+        if not len(nodes):
+            return keys
+        if remaining_nodes < 0:
+            break
+        ending = nodes[(units[nodes] & _HAS_LEAF) != 0]
+        values = ending ^ _unit_offsets(units[ending])
+        if (values >= len(units)).any():
+            break
+        if len(values):
+            keys.append((length, (units[values] & ~np.uint32(_LEAF)).astype(np.int64)))
+    raise _invalid_charsmap()  # cyclic, or pointing outside of the trie
+
+
+def _child_nodes(units: Units, nodes: Positions) -> Positions:
+    labels = np.arange(1, 256)
+    positions = (nodes ^ _unit_offsets(units[nodes]))[:, None] ^ labels
+    inside = positions < len(units)
+    child_units = units[np.where(inside, positions, 0)]
+    children: Positions = positions[inside & ((child_units & (_LEAF | 0xFF)) == labels)]
+    return children
+
+
+def _unit_offsets(units: Units) -> Positions:
+    """Return the offsets. Bit 9 marks an offset in units of 256."""
+    units_64 = units.astype(np.int64)
+    return (units_64 >> 10) << ((units_64 & (1 << 9)) >> 6)
+
+
+def _invalid_charsmap() -> UnsupportedTokenizer:
+    return UnsupportedTokenizer(problem="its character map (precompiled_charsmap) is invalid")
+
+
+# -- A trial on difficult texts, with limits on time and output -----------------------------------
+
+TEXT_CHARACTERS = 4_000  # per text
+MAX_TRIAL_SECONDS = 10.0  # of CPU time over all cores and texts; BERT takes 0.2
+MAX_TOKENS_PER_BYTE = 16  # NFKC and bytes produce 11
+MAX_SPECIAL_TOKENS = 16  # per text
+TRIAL_SUFFIX = "\N{CURRENCY SIGN}"  # makes a regular expression that fails to match backtrack
+
+_REPEATED_PARTS = (
+    *map(chr, range(32, 127)),
+    *("a ", "a, ", "word ", "The ", "\t\r\n", "[CLS] ", "<s>", "##", "don't ", "1.5e-3 "),
+    *("\N{LATIN SMALL LETTER SHARP S}", "I\N{COMBINING DOT ABOVE}", "e\N{COMBINING ACUTE ACCENT}"),
+    *("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "\N{LATIN SMALL LIGATURE FFI}"),
+    *("\N{CJK UNIFIED IDEOGRAPH-4E2D}", "\N{HANGUL SYLLABLE GAG}", "\N{ARABIC LETTER ALEF}"),
+    *("\N{LOWER ONE EIGHTH BLOCK}", "\N{NO-BREAK SPACE}", "\N{ZERO WIDTH JOINER}"),
+    *("\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER}", "\N{REPLACEMENT CHARACTER}"),
+    "\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}",  # NFKC expands it most
+)
+
+
+def try_tokenizer(tokenizer: "Tokenizer") -> None:
+    """Raise `UnsupportedTokenizer` if it fails, is slow, or produces too many tokens."""
+    started = time.process_time()
+    for text in _trial_texts():
+        try:
+            with convert_panics():
+                [encoding] = tokenizer.encode_batch_fast([text])
+                tokenizer.encode(text)
+        except MemoryError:
+            raise
+        except Exception as error:
+            problem = f"it fails on a text ({type(error).__name__})"
+            raise UnsupportedTokenizer(problem=problem) from error
+        tokens, size = len(encoding.ids), len(text.encode())
+        if tokens > MAX_TOKENS_PER_BYTE * size + MAX_SPECIAL_TOKENS:
+            raise UnsupportedTokenizer(problem=f"it produces {tokens:,} tokens for {size:,} bytes")
+        if time.process_time() - started > MAX_TRIAL_SECONDS:
+            raise UnsupportedTokenizer(
+                problem=f"it takes more than {MAX_TRIAL_SECONDS:g} s for a few texts"
+            )
+
+
+def _trial_texts() -> Iterator[str]:
+    yield from ("", " ", "a")
+    for sequence in _REPEATED_PARTS:
+        yield sequence * (TEXT_CHARACTERS // len(sequence))
+        yield sequence * (TEXT_CHARACTERS // len(sequence)) + TRIAL_SUFFIX
+    # Some characters of every script, in order and mixed.
+    characters = [chr(i) for i in range(1, 0x11000, 17) if not 0xD800 <= i < 0xE000]
+    yield "".join(characters[:TEXT_CHARACTERS])
+    yield " ".join(characters[i * 7919 % len(characters)] for i in range(TEXT_CHARACTERS // 2))

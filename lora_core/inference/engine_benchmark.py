@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,16 +16,21 @@ from lora_core.saved_predictions import load_golden
 LIBRARIES = ("loraworks", "torch", "transformers")
 ROUNDS = 2  # after a warm-up round; the fastest counts
 
+log = logging.getLogger(__name__)
+
 
 def benchmark_engines(
     cache_dir: Path,
     directory: Path,
-    engine_names: Iterable[str],
+    engine_names: Sequence[str],
     load: Callable[[str], Predictor],
     *,
     shared: bool,
 ) -> Mapping[str, float]:
     """Return engine -> tokens per second on an artifact, fastest first.
+
+    Engines that fail are left out, and are tried again at the next call. If all fail, the error of
+    the last one is raised.
 
     Args:
         cache_dir: Folder that keeps the results.
@@ -38,15 +44,37 @@ def benchmark_engines(
     try:
         speeds: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))["tokens_per_second"]
     except (OSError, ValueError, KeyError):
-        texts, _ = load_golden(directory)
-        measured = {name: round(_tokens_per_second(load(name), texts), 1) for name in engine_names}
-        speeds = dict(sorted(measured.items(), key=lambda item: -item[1]))
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(f".{time.monotonic_ns()}")
-        content = {"processor": cpu.model_name(), "tokens_per_second": speeds}
+        speeds = _measure(directory, engine_names, load)
+        if len(speeds) == len(engine_names):
+            _save(file, speeds)
+    return speeds
+
+
+def _measure(
+    directory: Path, engine_names: Sequence[str], load: Callable[[str], Predictor]
+) -> dict[str, float]:
+    texts, _ = load_golden(directory)
+    speeds: dict[str, float] = {}
+    for name in engine_names:
+        try:
+            speeds[name] = round(_tokens_per_second(load(name), texts), 1)
+        except Exception:
+            if not speeds and name == engine_names[-1]:
+                raise
+            log.warning("Engine %s failed its benchmark.", name, exc_info=True)
+    return dict(sorted(speeds.items(), key=lambda item: -item[1]))
+
+
+def _save(file: Path, speeds: Mapping[str, float]) -> None:
+    """Save the results. Failure only means that the next process measures again."""
+    content = {"processor": cpu.model_name(), "tokens_per_second": speeds}
+    unfinished = file.with_suffix(f".{time.monotonic_ns()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(json.dumps(content), encoding="utf-8")
         unfinished.replace(file)
-    return speeds
+    except OSError as error:
+        log.warning("The benchmark of the engines was not saved: %s", error)
 
 
 def _tokens_per_second(predictor: Predictor, texts: list[str]) -> float:
@@ -63,7 +91,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _cache_key(directory: Path, engine_names: Iterable[str], *, shared: bool) -> str:
+def _cache_key(directory: Path, engine_names: Sequence[str], *, shared: bool) -> str:
     """Return a digest of all that the speeds depend on: encoder, engines, machine, versions."""
     base = manifest.read(directory).get("base_sha256") if shared else None
     encoder = base or manifest.sha256(directory / manifest.MANIFEST)

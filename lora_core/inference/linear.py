@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core import manifest
-from lora_core.data.limits import MAX_CELL_CHARACTERS
+from lora_core.data.rows import MAX_CELL_CHARACTERS
 from lora_core.errors.artifact import EmptyInput
 from lora_core.inference.decoding import decode
 from lora_core.linear import files

@@ -21,7 +21,12 @@ from transformers import PreTrainedModel
 from lora_core import compatibility
 from lora_core.data.batching import padded_length
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.modules import blocks, has_pooling_block, head_activation, pretrained_blocks
+from lora_core.encoders.modules import (
+    blocks,
+    has_mean_pooling_block,
+    head_activation,
+    pretrained_blocks,
+)
 from lora_core.encoders.pooling import SCALE
 from lora_core.fast.unfused_attention import LENGTH_STEP
 from lora_core.inference.adapter import FUSED_LAYERS, Adapter, LinearWeights
@@ -120,7 +125,7 @@ class PackedEncoder:
         unfused = (dtype, device) == (torch.bfloat16, "cpu")
         self._unfused_attention = UnfusedAttention() if unfused else None
         self._row_step = LENGTH_STEP if unfused else 1  # see `padded_length`
-        shape = compatibility.read_shape(model.config.to_dict(), base=family.model_type)
+        shape = compatibility.read_encoder_shape(model.config.to_dict(), base=family.model_type)
         self._heads = shape.heads
         self._padding_idx = shape.padding  # RoBERTa: id and position of padding; others: -1
         self._head_activation = head_activation(family)
@@ -129,7 +134,7 @@ class PackedEncoder:
         self._blocks = [_fuse_block(block, family, dtype, device)
                         for block in pretrained_blocks(model, family)]  # fmt: skip
         self._pooling_norms = None  # of the block that averages
-        if has_pooling_block(model.config):
+        if has_mean_pooling_block(model.config):
             self._pooling_norms = _layer_norms(blocks(model, family)[-1], family, device)
 
     @property

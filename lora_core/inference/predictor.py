@@ -16,10 +16,14 @@ from lora_core.data.batching import length_sorted_batches
 from lora_core.encoders import FAMILIES
 from lora_core.inference.adapter import Adapter, head_from_model
 from lora_core.inference.decoding import decode
-from lora_core.inference.engine_cache import EngineCache
+from lora_core.inference.engines import EngineCache
 from lora_core.inference.packed_encoder import PackedEncoder
-from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
-from lora_core.inference.word_spans import TokenizedWords, tokenize_words
+from lora_core.inference.tokenization import (
+    ModelTokenizer,
+    TokenizedText,
+    TokenizedWords,
+    tokenize_into_words,
+)
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 
 BATCH_TOKENS = 4096  # padded tokens that `forward` computes at once
@@ -75,12 +79,12 @@ class Predictor:
         """Tokenize texts, see `ModelTokenizer.encode`."""
         return self.tokenizer.encode(texts, truncate=truncate, side=side)
 
-    def tokenize_words(self, text: str) -> TokenizedWords:
+    def tokenize_into_words(self, text: str) -> TokenizedWords:
         """Return the words that the model reads of a text.
 
         Raises `EmptyInput`, `TokenizerFailed`.
         """
-        return tokenize_words(self.tokenizer.tokenizer, text, self.max_length)
+        return tokenize_into_words(self.tokenizer.tokenizer, text, self.max_length)
 
     def forward(self, items: Sequence[TokenizedText]) -> Tensor:
         """Return logits (items, classes) in float32, in the order given; computed by length."""

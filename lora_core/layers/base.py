@@ -74,7 +74,7 @@ class AdapterLinear(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """The weight (d_out, d_in) that `forward` multiplies by, apart from dropout."""
+        """The effective weight (d_out, d_in), by which `forward` multiplies, apart from dropout."""
         return self.base.weight if self.merged else self.effective_weight()
 
     @property

@@ -84,7 +84,9 @@ class LinearModel:
         if self._vectorizer is not None and words:
             row = self._vectorizer.transform([text])
             parts = _logits(row.data[:, None] * self._weights[row.indices])  # (found, labels)
-            gradient = _mean_gradient(_logits(intercept)[0], parts.sum(axis=0), label, temperature)
+            gradient = _path_averaged_gradient(
+                _logits(intercept)[0], parts.sum(axis=0), label, temperature
+            )
             shares = dict(zip(row.indices.tolist(), (parts @ gradient).tolist(), strict=True))
             self._distribute(text, shares, added)
         spans = [TextSpan(start, end) for start, end in words]
@@ -144,7 +146,7 @@ def fit(
     except ValueError:  # no term is frequent enough
         counts = None
     if counts is None:
-        return LinearModel(_label_frequencies(vectorizer, labels, classes, balanced=balanced))
+        return LinearModel(_label_frequency_model(vectorizer, labels, classes, balanced=balanced))
     terms = counter.get_feature_names_out()
     short = np.array([len(term) <= MAX_TERM_CHARACTERS for term in terms])
     if not short.all():
@@ -181,7 +183,7 @@ def _expand_to_all_labels(
     return expanded
 
 
-def _label_frequencies(
+def _label_frequency_model(
     vectorizer: VectorizerSettings, labels: NDArray[np.int64], classes: int, *, balanced: bool
 ) -> LinearParameters:
     """Return a model without terms, whose softmax is the label frequencies."""
@@ -199,7 +201,7 @@ def _logits(decision: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([-decision / 2, decision / 2], axis=-1)
 
 
-def _mean_gradient(
+def _path_averaged_gradient(
     start: NDArray[np.float64], change: NDArray[np.float64], label: int, temperature: float
 ) -> NDArray[np.float64]:
     """Return the mean gradient (labels,) of a label's probability along the path from `start`."""

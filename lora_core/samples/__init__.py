@@ -1,1 +1,1 @@
-"""Packaged samples: a base model and two data sets, built from files of pinned packages."""
+"""Packaged samples: a base model and two datasets, built from files of pinned packages."""

@@ -89,7 +89,7 @@ def config() -> dict[str, Any]:
 def checkpoint_directory() -> Path:
     """Return the checkpoint, built on first use: config, weights, tokenizer, manifest.
 
-    Raises `SampleMissing`, `SampleChanged`, `DiskFull`.
+    Raises `SampleMissing`, `SampleChecksumMismatch`, `DiskFull`.
     """
     content_hash = hashlib.sha256(f"{REVISION}{json.dumps(config())}".encode()).hexdigest()
     final = cache_dir() / "bases" / f"{NAME}-{content_hash[:12]}"
@@ -127,7 +127,7 @@ def _build_checkpoint(target: Path) -> None:
             "mask_token": "[MASK]",
         },
     )
-    manifest.write(target, {"base": NAME, "revision": REVISION})
+    manifest.create(target, {"base": NAME, "revision": REVISION})
 
 
 def bert_to_distilbert(bert: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

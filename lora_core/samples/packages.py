@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lora_core import manifest
-from lora_core.errors.base_model import SampleChanged, SampleMissing
+from lora_core.errors.base_model import SampleChecksumMismatch, SampleMissing
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class PackagedFile:
 def locate_file(file: PackagedFile) -> Path:
     """Return the path of the file on this host, after checking its content.
 
-    Raises `SampleMissing` if the package or the file is missing, `SampleChanged` if the content
-    differs.
+    Raises `SampleMissing` if the package or the file is missing, `SampleChecksumMismatch` if the
+    content differs.
     """
     try:
         files = distribution(file.package).files or []
@@ -38,7 +38,7 @@ def locate_file(file: PackagedFile) -> Path:
     stat = path.stat()
     sha256 = _sha256(os.fspath(path), stat.st_size, stat.st_mtime_ns)
     if sha256 != file.sha256:
-        raise SampleChanged(
+        raise SampleChecksumMismatch(
             file=file.path,
             found=sha256,
             expected=file.sha256,

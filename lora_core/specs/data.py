@@ -21,19 +21,34 @@ MAX_LENGTH = 512  # tokens per text, unless the spec or the base model sets less
 
 
 class Split(StrEnum):
-    """The three splits of a data set."""
+    """The three splits of a dataset."""
 
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
 
 
+SPLIT_NAMES = {
+    "train": Split.TRAIN,
+    "validation": Split.VALIDATION,
+    "valid": Split.VALIDATION,
+    "val": Split.VALIDATION,
+    "dev": Split.VALIDATION,
+    "test": Split.TEST,
+}
+
+
+def parse_split_name(value: str) -> Split | None:
+    """Return the split for a name, ignoring case; None for unknown names."""
+    return SPLIT_NAMES.get(value.strip().lower())
+
+
 class DataSpec(FrozenModel):
     """Texts, labels and splits.
 
-    `source` is a packaged sample (`rotten-tomatoes`, `imdb`), a hub data set (`hub:NAME`), a file
+    `source` is a packaged sample (`rotten-tomatoes`, `imdb`), a hub dataset (`hub:NAME`), a file
     (`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`; `reviews.xlsx#Sheet2` selects a sheet), or one
-    of these per split. A service also accepts the name of an uploaded data set and replaces it with
+    of these per split. A service also accepts the name of an uploaded dataset and replaces it with
     the file.
 
     Splits that are given, by file or by `split_column`, are kept. The others are drawn from the
@@ -44,9 +59,7 @@ class DataSpec(FrozenModel):
     source: SourceName | dict[Split, SourceName] = "rotten-tomatoes"
     text_column: ColumnName = "text"
     label_column: ColumnName = "label"
-    split_column: ColumnName | None = (  # None: use a column named "split" if there is one
-        None  # None: a column called "split" is used when there is one
-    )
+    split_column: ColumnName | None = None  # None: use a column named "split" if there is one
     train_size: SplitSize | None = None  # None: all remaining texts
     validation_size: SplitSize = 0.1
     test_size: SplitSize = 0.2

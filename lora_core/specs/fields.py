@@ -15,6 +15,12 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class StoredModel(FrozenModel):
+    """A model of stored data. The alias of a field is its stored name."""
+
+    model_config = ConfigDict(validate_by_name=True)
+
+
 NO_NUL = r"^[^\x00]+$"
 DEVICE = r"^(auto|cpu|cuda(:\d{1,2})?)$"
 REVISION = r"^[0-9a-f]{40,64}$"

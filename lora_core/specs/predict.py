@@ -36,7 +36,7 @@ class PredictSpec(FrozenModel):
     """Predict every row of a file with one model.
 
     `model` is the directory of an artifact. A service accepts one of its model versions instead,
-    and the name of an uploaded data set as `data.source`.
+    and the name of an uploaded dataset as `data.source`.
     """
 
     spec_version: Literal[1] = 1  # incremented when the meaning of a field changes

@@ -1,5 +1,6 @@
 """The description of a training run."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -18,7 +19,6 @@ from lora_core.specs.method import (
     SingleMethod,
 )
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.presets import Preset, apply_preset
 
 
 class ClassWeights(StrEnum):
@@ -114,7 +114,7 @@ class TrialSpec(FrozenModel):
     """
 
     # of all steps; the learning rate schedule is that of the complete run
-    share: Float = Field(gt=0, lt=1)
+    budget: Float = Field(gt=0, lt=1)
     # a random subset of this size; None: all
     validation_texts: Int | None = Field(default=None, ge=1)
 
@@ -122,15 +122,89 @@ class TrialSpec(FrozenModel):
 class ResultSpec(FrozenModel):
     """What a complete run produces besides the metrics on validation and test."""
 
-    train_figures: StrictBool = False  # also metrics of the best weights on the train split
-    # for the verdict, if there are few texts (`verdict.FEW_TEXTS`)
+    train_metrics: StrictBool = False  # also metrics of the best weights on the train split
+    # for the verdict, if there are few texts (`verdict.CROSS_VALIDATION_MAX_TEXTS`)
     cross_validation: StrictBool = True
     # False: only metrics and predictions; the last checkpoint has the weights
     model: StrictBool = True
 
 
+# -- Presets: many settings under one name; those in the spec itself override them ----------------
+
+SpecDict = dict[str, Any]
+
+
+class Preset(StrEnum):
+    """Named sets of settings."""
+
+    SEED = "seed"  # the "LoRA from scratch" lessons
+
+
+PRESETS: Mapping[Preset, SpecDict] = {
+    Preset.SEED: {
+        "pooling": "cls",
+        "head_init": "random",
+        "method": {
+            "type": "lora",
+            "variant": "unscaled",
+            "r": 8,
+            "alpha": 16.0,
+            "targets": ["query", "value"],
+            "head": "frozen",
+        },
+        "optim": {
+            "epochs": 3,
+            "learning_rate": 5e-5,
+            "batch_size": 12,
+            "warmup": 0.0,
+            "decay": "none",
+            "weight_decay": 0.0,
+            "max_grad_norm": 1e6,  # no clipping
+            "encoder_dropout": 0.1,  # as DistilBERT's config has it
+            "head_dropout": 0.2,
+        },
+        "stop": {"select_by": "accuracy", "evaluations_per_epoch": 1},
+    },
+}
+
+
+def apply_preset(spec: Mapping[str, Any]) -> SpecDict:
+    """Return the spec with the settings of its preset, unchanged without a known one."""
+    name = spec.get("preset")
+    if name not in list(Preset):
+        return dict(spec)
+    merged = dict(spec)
+    for section, settings in PRESETS[Preset(name)].items():
+        if not isinstance(settings, Mapping):
+            merged.setdefault(section, settings)
+            continue
+        explicit = merged.get(section, {})
+        if isinstance(explicit, Mapping) and explicit.get("type") in (None, settings.get("type")):
+            merged[section] = {**settings, **explicit}
+    return merged
+
+
+# -- The whole spec -------------------------------------------------------------------------------
+
+RENAMED_IN_VERSION_2 = {"result": ("train_figures", "train_metrics"), "trial": ("share", "budget")}
+
+
+def _upgrade(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the description with the field names of this version.
+
+    Artifacts, checkpoints and saved files of version 1 stay readable.
+    """
+    if spec.get("spec_version") != 1:
+        return spec
+    upgraded = {**spec, "spec_version": 2}
+    for part, (old, new) in RENAMED_IN_VERSION_2.items():
+        if isinstance(fields := spec.get(part), dict):
+            upgraded[part] = {new if name == old else name: fields[name] for name in fields}
+    return upgraded
+
+
 class TrainSpec(FrozenModel):
-    """A training run. Only the data has to be given.
+    """A training run. All fields have defaults.
 
     `preset` sets many fields at once; fields that are given explicitly override it.
 
@@ -140,7 +214,7 @@ class TrainSpec(FrozenModel):
     `head_init`, `optim`, `stop`, `data.max_length` and the precision are ignored.
     """
 
-    spec_version: Literal[1] = 1  # incremented when the meaning of a field changes
+    spec_version: Literal[2] = 2  # incremented when a field is renamed or changes its meaning
     preset: Preset | None = None
     method: MethodSpec = AutoSpec()
     base: BaseName | None = Field(default="minilm-l6", validate_default=True)
@@ -157,8 +231,8 @@ class TrainSpec(FrozenModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _apply_preset(cls, value: Any) -> Any:
-        return apply_preset(value) if isinstance(value, dict) else value
+    def _upgrade_and_apply_preset(cls, value: Any) -> Any:
+        return apply_preset(_upgrade(value)) if isinstance(value, dict) else value
 
     @field_validator("base", "base_revision", mode="before")
     @classmethod

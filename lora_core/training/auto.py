@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from lora_core import compatibility, distributed, model_selection
+from lora_core import compatibility, distributed, model_selection, runtime
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
 from lora_core.cross_validation import Logits, SelectedMethod, training_pool
 from lora_core.data.load import load_splits
-from lora_core.data.records import Example, Splits
-from lora_core.data.split import assign_folds
+from lora_core.data.split import Example, Splits, assign_folds
 from lora_core.encoders.load import resolve_base
 from lora_core.errors.training import CheckpointMismatch
 from lora_core.events import (
@@ -26,21 +25,22 @@ from lora_core.events import (
     Phase,
     StopSignal,
 )
-from lora_core.model_selection import CandidateResult, CandidateScores, MethodSelection
+from lora_core.model_selection import CandidateScores
 from lora_core.progress_reporter import ProgressReporter
+from lora_core.results import CandidateResult, MethodSelection
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, CandidateSpec, LinearSpec
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
-from lora_core.training import checkpoint, library_errors, linear, verdict
+from lora_core.training import checkpoint, linear, verdict
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import CrossValidation
-from lora_core.training.run import run as run_encoder
+from lora_core.training.run import train_encoder
 
 CHARACTERS_PER_TOKEN = 4.5  # an estimate, for planning before anything is tokenized
 
 
-def run(
+def train_auto(
     spec: TrainSpec,
     *,
     out_dir: Path,
@@ -49,13 +49,13 @@ def run(
     checkpoint_settings: CheckpointSettings | None = None,
     resume: Path | None = None,
 ) -> dict[str, Any]:
-    """Select a method, then train, evaluate and save as `training.run` does; return the summary.
+    """Select a method, then train, evaluate and save as `train_encoder` does; return the summary.
 
     Checkpoints are those of the selected method: a resume does not select again.
     """
     rank_observer = observer if distributed.is_main() else NullObserver()
     progress = ProgressReporter(rank_observer, stop)
-    with library_errors.translate_errors(spec):
+    with runtime.translate_errors(spec):
         splits = load_splits(spec.data)
         if resume is None:
             selected = _select_method(spec, splits, rank_observer, progress)
@@ -66,16 +66,16 @@ def run(
         if not distributed.destroy_process_group():
             return {}
         if spec.result.model:
-            with library_errors.translate_errors(spec):
+            with runtime.translate_errors(spec):
                 probe = verdict.probe_answers(spec, splits, ProgressReporter(rank_observer, stop))
             selected = replace(selected, probe=probe)
-        return linear.run(
+        return linear.train_linear(
             selected_spec, out_dir=out_dir, observer=observer, stop=stop, selected=selected
         )
     if selected.cross_validated is not None:
         stop_spec = StopSpec(select_by=SelectBy.LAST)
         selected_spec = selected_spec.model_copy(update={"stop": stop_spec})
-    return run_encoder(
+    return train_encoder(
         selected_spec,
         out_dir=out_dir,
         observer=observer,
@@ -149,7 +149,7 @@ def _plan_candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Cand
     if spec.method.candidates is not None:
         return spec.method.candidates
     base = resolve_base(spec.encoder_base, spec.base_revision)
-    shape = compatibility.read_shape(base.config, base=base.name, pooling=spec.pooling)
+    shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     characters = sum(len(each.text) for each in examples)
     device = "cuda" if spec.runtime.device.startswith("cuda") else "cpu"
     costs = CostModel(
@@ -157,7 +157,7 @@ def _plan_candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Cand
         optim=spec.optim,
         mean_tokens=min(
             characters / CHARACTERS_PER_TOKEN / len(examples),
-            shape.max_length(spec.data.max_length),
+            shape.resolve_max_length(spec.data.max_length),
         ),
         flops_per_second=DEFAULT_FLOPS_PER_SECOND[device],
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,11 +25,11 @@ from lora_core.cross_validation import SelectedMethod
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.failpoints import failpoint
-from lora_core.model_selection import MethodSelection
-from lora_core.specs.fields import FrozenModel
-from lora_core.specs.validation import first_problem
-from lora_core.training.run_identity import RunIdentity
-from lora_core.training.training_state import TrainerState, TrainingState
+from lora_core.results import MethodSelection
+from lora_core.specs.fields import StoredModel
+from lora_core.specs.problems import first_problem
+from lora_core.specs.train import TrainSpec
+from lora_core.training.training_state import TrainingProgress, TrainingState
 
 KIND = "checkpoint"
 FORMAT_VERSION = 1  # raise it when the content or its meaning changes
@@ -38,11 +38,20 @@ STATE_FILE, TENSORS_FILE = "state.json", "tensors.safetensors"
 TEMPORARY = ".unfinished"  # one at a time: the next write removes what a killed run left here
 
 
-class StateFile(FrozenModel):
+class RunIdentity(StoredModel):
+    """A run, identified by content: its data and base may be stored elsewhere the next time."""
+
+    spec: TrainSpec  # with every default filled in
+    data_sha256: str
+    frozen_weights_sha256: str = Field(alias="base_sha256")  # of the tokenizer, too
+    environment: dict[str, str]
+
+
+class StateFile(StoredModel):
     """The content of state.json."""
 
-    origin: RunIdentity
-    figures: TrainerState
+    identity: RunIdentity = Field(alias="origin")
+    progress: TrainingProgress = Field(alias="figures")
     selection: MethodSelection | None = None  # how the method was selected, if by `auto`
 
 
@@ -52,7 +61,7 @@ class SavedCheckpoint:
 
     name: str
     identity: RunIdentity
-    trainer_state: TrainerState
+    progress: TrainingProgress
     tensors: Mapping[str, Tensor]
     selection: MethodSelection | None = None
     cross_validated: Tensor | None = None  # validation logits by cross-validation
@@ -70,8 +79,8 @@ def write(
     try:
         temporary.mkdir(parents=True)
         selection = selected.selection if selected else None
-        content = StateFile(origin=identity, figures=state.trainer_state(), selection=selection)
-        text = json.dumps(content.model_dump(mode="json"), allow_nan=False)
+        content = StateFile(identity=identity, progress=state.progress(), selection=selection)
+        text = json.dumps(content.model_dump(mode="json", by_alias=True), allow_nan=False)
         (temporary / STATE_FILE).write_text(text, encoding="utf-8")
         tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
         if selected is not None and selected.cross_validated is not None:
@@ -80,7 +89,7 @@ def write(
         for name in (STATE_FILE, TENSORS_FILE):
             fsync(temporary / name)
         failpoint("checkpoint_files_written")
-        manifest.write(temporary, {"kind": KIND, "version": FORMAT_VERSION})
+        manifest.create(temporary, {"kind": KIND, "version": FORMAT_VERSION})
         fsync(temporary)
         failpoint("checkpoint_written")
         return _publish(temporary, parent / f"step-{state.step}")
@@ -115,7 +124,7 @@ def read(directory: Path) -> SavedCheckpoint:
     except (ValueError, SafetensorError) as error:
         raise CheckpointCorrupt(path=directory.name, problem=_describe_error(error)) from error
     return SavedCheckpoint(
-        directory.name, state.origin, state.figures, tensors, state.selection, cross_validated
+        directory.name, state.identity, state.progress, tensors, state.selection, cross_validated
     )
 
 

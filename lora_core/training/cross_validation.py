@@ -18,12 +18,12 @@ from lora_core import distributed
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.cross_validation import Indices, LinearCrossValidation, Logits
-from lora_core.data.records import Example, Splits
+from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec, ProbeSpec, SingleMethod
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
-from lora_core.training import probe, run_identity
+from lora_core.training import probe, resume
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
 
@@ -92,7 +92,7 @@ class CrossValidation(LinearCrossValidation):
 
 def _cached_logits(prepared: PreparedRun, compute: Callable[[], Logits]) -> Logits:
     """Return cached logits of an identical run, or compute and cache them. Raises `DiskFull`."""
-    name = run_identity.digest(run_identity.identify(prepared))
+    name = resume.run_digest(resume.identify_run(prepared))
     path = cache_dir() / "cross-validation" / f"{name}.npy"
     shape = (len(prepared.tokenized[Split.VALIDATION]), len(prepared.splits.labels))
     logits = _read(path, shape)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lora_core import distributed
 from lora_core.data.batching import length_sorted_batches
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.forward import BlockwiseForward, Forward
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lora_core import distributed
 from lora_core.data import linear_baseline
-from lora_core.data.records import Example
+from lora_core.data.split import Example
 from lora_core.events import Evaluated, Observer, Phase, finite_or_none
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
@@ -59,7 +59,7 @@ def evaluate_run(
         "calibration": calibrated,
         **_reports(prepared, logits),
     }
-    if prepared.spec.result.train_figures:
+    if prepared.spec.result.train_metrics:
         train = _logits(prepared, Split.TRAIN, progress)
         metrics |= _reports(prepared, {Split.TRAIN: train})
     test = finite_or_none({name: metrics[Split.TEST][name] for name in CURVE_METRICS})

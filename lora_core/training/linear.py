@@ -24,11 +24,11 @@ from lora_core.cross_validation import (
 )
 from lora_core.data import learning_curve as curve
 from lora_core.data.duplicates import group_duplicates
-from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, limit_characters
+from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, subsample_to_max_characters
 from lora_core.data.load import load_splits
 from lora_core.data.more_labels import MoreLabelsEstimate, estimate_without_curve
-from lora_core.data.records import Example, Splits
 from lora_core.data.rows import TextRow
+from lora_core.data.split import Example, Splits, describe_leaked
 from lora_core.errors.training import DiskFull, FitOutOfMemory
 from lora_core.events import (
     Evaluated,
@@ -46,22 +46,22 @@ from lora_core.linear import files
 from lora_core.linear.model import LinearModel, resolve_min_df
 from lora_core.process import available_cores, is_out_of_memory
 from lora_core.progress_reporter import ProgressReporter, run_with_progress
+from lora_core.results import Verdict
 from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks import calibration
 from lora_core.tasks.metrics import CURVE_METRICS, classification_report
-from lora_core.training import misclassified
-from lora_core.training.correctness import encode_correctness
-from lora_core.verdict import Verdict, build_verdict, most_frequent_label
+from lora_core.training.correctness import encode_correctness, save_misclassified
+from lora_core.verdict import build_verdict, most_frequent_label
 
 STEPS = 1
 
 SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, classes)
 
 
-def run(
+def train_linear(
     spec: TrainSpec,
     *,
     out_dir: Path,
@@ -77,7 +77,7 @@ def run(
     started = time.monotonic()
     method = spec.method
     if not isinstance(method, LinearSpec):
-        raise TypeError(f"{method.type} is trained by lora_core.training.run")
+        raise TypeError(f"{method.type} is trained by `train_encoder`")
     compatibility.check_partial_run(spec)
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
@@ -119,7 +119,7 @@ def run(
         if spec.result.model:
             _save_model(out_dir, splits, model, logits, metrics["calibration"]["temperature"])
         summary["total_seconds"] = round(time.monotonic() - started, 2)
-        manifest.write(out_dir, _manifest(spec, splits, summary, logits))
+        manifest.create(out_dir, _manifest(spec, splits, summary, logits))
     observer.on_event(Finished(summary=summary))
     return summary
 
@@ -169,9 +169,9 @@ def _with_resolved_settings(spec: TrainSpec, method: LinearSpec) -> TrainSpec:
 def _training_examples(splits: Splits, observer: Observer) -> list[Example]:
     """Return the training split, or a sample of it that fits in memory."""
     if splits.leaked:
-        text = f"{splits.leaked} validation or test texts also occur in the training split."
+        text = describe_leaked(splits.leaked)
         observer.on_event(Noted(level="warning", code="leaked", message=text))
-    train = limit_characters(splits.train, len(splits.labels))
+    train = subsample_to_max_characters(splits.train, len(splits.labels))
     if len(train) < len(splits.train):
         text = (
             f"The model is trained on {len(train):,} of the {len(splits.train):,} training texts, "
@@ -202,7 +202,7 @@ def _count_parameters(model: LinearModel) -> int:
 def _compute_logits(spec: TrainSpec, splits: Splits, model: LinearModel) -> SplitLogits:
     """Return logits of validation and test, and of the training split if the spec asks for it."""
     wanted = [Split.VALIDATION, Split.TEST]
-    wanted += [Split.TRAIN] if spec.result.train_figures else []
+    wanted += [Split.TRAIN] if spec.result.train_metrics else []
     return {
         split: model.logits([each.text for each in splits.examples(split)]).astype(np.float32)
         for split in wanted
@@ -238,19 +238,19 @@ def _verdict(
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""
     examples = training_pool(spec, splits)
-    rivals = {"probe": selected.probe} if selected and selected.probe else {}
+    references = {"probe": selected.probe} if selected and selected.probe else {}
     majority = most_frequent_label(examples)
     if not uses_cross_validation(spec, examples):
         true_labels = np.array([example.label for example in splits.test])
         predicted = test_logits.argmax(axis=1)
         return build_verdict(
-            true_labels, predicted, rivals, labels=splits.labels, majority=majority
+            true_labels, predicted, references, labels=splits.labels, majority=majority
         )
     cross_validation = LinearCrossValidation(spec, splits.labels, examples, progress)
     return build_verdict(
         cross_validation.true_labels,
         cross_validation.predictions(method),
-        rivals,
+        references,
         labels=splits.labels,
         majority=majority,
         measured_on="cross_validation",
@@ -263,7 +263,7 @@ def _save_model(
     files.save_parameters(out_dir, model.parameters)
     names = list(splits.labels)
     for split in (Split.VALIDATION, Split.TEST):
-        misclassified.save(
+        save_misclassified(
             out_dir, split, splits.examples(split), logits[split], names, temperature
         )
     save_golden(out_dir, [example.text for example in splits.test], logits[Split.TEST])

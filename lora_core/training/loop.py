@@ -20,7 +20,7 @@ from lora_core.methods import saved_parameters
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.training import evaluate, rng
-from lora_core.training.best_checkpoint import BestCheckpoint
+from lora_core.training.best_weights import BestWeights
 from lora_core.training.checkpoint_schedule import CheckpointSchedule
 from lora_core.training.optim import build_lr_scheduler, build_optimizer
 from lora_core.training.prepare import PreparedRun
@@ -62,14 +62,14 @@ class Trainer:
         self.epochs, self.batch_size = epochs_and_batch_size(optim, len(self.train_data))
         self.updates_per_epoch = math.ceil(len(self.train_data) / self.batch_size)
         self.total_steps = self.updates_per_epoch * self.epochs
-        share = 1.0 if self.spec.trial is None else self.spec.trial.share
+        share = 1.0 if self.spec.trial is None else self.spec.trial.budget
         self.last_step = max(1, round(self.total_steps * share))
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(
             self.model, optim, prepared.learning_rate, prepared.family.head
         )
         self.lr_scheduler = build_lr_scheduler(self.optimizer, optim, self.total_steps)
-        self.best = BestCheckpoint(self.spec.stop)
+        self.best = BestWeights(self.spec.stop)
         self.throughput = Throughput(
             log_every=max(1, self.total_steps // 100), seconds=self.forward.setup_seconds
         )
@@ -180,7 +180,7 @@ class Trainer:
                     loss=means.loss if math.isfinite(means.loss) else None,
                     grad_norm=means.norm if math.isfinite(means.norm) else None,
                     learning_rate=self.optimizer.param_groups[0]["lr"],
-                    reviews_per_second=means.reviews_per_second,
+                    reviews_per_second=means.texts_per_second,
                     tokens_per_second=means.tokens_per_second,
                     peak_memory_mb=self.runtime.peak_memory_mb(),
                 )
@@ -210,7 +210,7 @@ class Trainer:
             if better:
                 self.best.update(step, metrics, self.method.state_dict(self.model), logits)
             else:
-                self.best.evaluations_since += 1
+                self.best.count_evaluation()
             self.state.evaluation_pending = False
             self.observer.on_event(
                 Evaluated(

@@ -10,13 +10,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from lora_core import compatibility, defaults, environment, methods
+from lora_core.data.findings import pluralize
 from lora_core.data.load import load_splits
-from lora_core.data.records import Splits
-from lora_core.data.tokenized_split import TokenizedSplit
-from lora_core.data.tokens import check_special_tokens, load_tokenizer, tokenize
+from lora_core.data.split import Splits, describe_leaked
+from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer, tokenize
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.gradient_checkpointing import enable_gradient_checkpointing
-from lora_core.encoders.load import encoder_sha256, load_classifier, resolve_base
+from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
+from lora_core.encoders.modules import enable_gradient_checkpointing
 from lora_core.encoders.pooling import set_pooling
 from lora_core.events import Noted, Observer, Phase
 from lora_core.fast.optimize import optimize
@@ -66,7 +66,7 @@ def prepare_run(
     """
     runtime = setup_runtime(spec.runtime)
     base = resolve_base(spec.encoder_base, spec.base_revision)
-    shape = compatibility.read_shape(base.config, base=base.name, pooling=spec.pooling)
+    shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     compatibility.check_compatibility(shape, spec)
     splits = splits or load_splits(spec.data)
     counts = {split: len(splits.examples(split)) for split in Split}
@@ -88,7 +88,7 @@ def prepare_run(
     # drawn on the CPU, so that it is the same on every device. `optimize` copies weights on the
     # device. `enable_gradient_checkpointing` wraps the blocks as they are, so it comes last.
     set_pooling(model, family, spec.pooling)
-    base_sha256 = encoder_sha256(model, family)
+    base_sha256 = encoder_weights_sha256(model, family)
     method = methods.build_method(spec.encoder_method)
     method.prepare(model, family)
     model.to(runtime.device)
@@ -98,13 +98,14 @@ def prepare_run(
     tokenizer = load_tokenizer(tokenizer_file)
     check_special_tokens(tokenizer, base.name)
     if splits.leaked:
-        text = f"{splits.leaked} validation or test texts also occur in the training split."
-        _note(observer, "leaked", text, level="warning")
+        _note(observer, "leaked", describe_leaked(splits.leaked), level="warning")
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.
-    pad = model.config.pad_token_id or 0
-    tokenized, truncated_share = tokenize_splits(splits, tokenizer, max_length, pad)
+    pad_id = model.config.pad_token_id or 0
+    tokenized, truncated_share = tokenize_splits(splits, tokenizer, max_length, pad_id)
     if truncated_share:
-        text = f"{truncated_share:.1%} of the texts have over {max_length} tokens and were cut."
+        total = sum(counts.values())
+        truncated = f"{round(truncated_share * total):,} of {pluralize(total, 'text')}"
+        text = f"Truncated {truncated} to {max_length} tokens."
         _note(observer, "truncated", text)
     task = SequenceClassification(
         spec.task,
@@ -151,11 +152,11 @@ def _with_resolved_runtime(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
 
 
 def tokenize_splits(
-    splits: Splits, tokenizer: Tokenizer, max_length: int, pad: int
+    splits: Splits, tokenizer: Tokenizer, max_length: int, pad_id: int
 ) -> tuple[dict[Split, TokenizedSplit], float]:
     """Return every split as token ids, and the share of texts that were truncated.
 
-    `pad` is the id of the padding token.
+    `pad_id` is the id of the padding token.
     """
     tokenized: dict[Split, TokenizedSplit] = {}
     truncated = total = 0
@@ -163,7 +164,7 @@ def tokenize_splits(
         examples = splits.examples(split)
         tokens = tokenize(tokenizer, [e.text for e in examples], max_length)
         labels = np.array([e.label for e in examples], dtype=np.int64)
-        tokenized[split] = TokenizedSplit(split, tokens, tokens.lengths, labels, pad)
+        tokenized[split] = TokenizedSplit(split, tokens, tokens.lengths, labels, pad_id)
         truncated += tokens.truncated
         total += len(examples)
     return tokenized, truncated / total

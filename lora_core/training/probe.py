@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from lora_core import distributed
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.defaults import HEAD_INIT_MAX_TEXTS
 from lora_core.encoders.modules import head_activation, linear_layer
 from lora_core.errors.training import NonFiniteStates

@@ -36,7 +36,7 @@ def learning_curve_of_run(
     estimate = estimate_without_curve([row.label for row in distinct])
     if estimate is not None:
         return estimate
-    sample = curve.sample_texts(distinct, curve.MAX_TEXTS)
+    sample = curve.limit_texts(distinct, curve.MAX_TEXTS)
     if not _encoder_pass_is_cheap(prepared, sample):
         return learning_curve_of_splits(prepared.splits, progress)
     progress.enter_phase(Phase.LEARNING_CURVE)
@@ -65,7 +65,7 @@ def learning_curve_of_run(
 def _encoder_pass_is_cheap(prepared: PreparedRun, rows: list[TextRow]) -> bool:
     """Return whether a pass of the base over these texts takes at most some seconds."""
     lengths = prepared.tokenized[Split.TRAIN].lengths[[row.number for row in rows]].astype(float)
-    shape = compatibility.read_shape(
+    shape = compatibility.read_encoder_shape(
         prepared.model.config.to_dict(), base=prepared.family.model_type
     )
     per_token = cost_model.forward_flops(shape, length=(lengths**2).sum() / lengths.sum())

@@ -1,19 +1,22 @@
-"""Build the trainer of a prepared run, from scratch or from a checkpoint."""
+"""Build the trainer of a prepared run, from scratch or from the checkpoint of the same run."""
 
+import hashlib
+import json
 from functools import partial
 
-from lora_core import environment
+from lora_core import distributed, environment
 from lora_core.cross_validation import SelectedMethod
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
 from lora_core.progress_reporter import ProgressReporter
-from lora_core.specs.train import HeadInit
-from lora_core.training import checkpoint, probe, run_identity
-from lora_core.training.checkpoint import SavedCheckpoint
+from lora_core.specs.pooling import Pooling
+from lora_core.specs.train import HeadInit, TrainSpec
+from lora_core.training import checkpoint, probe
+from lora_core.training.checkpoint import RunIdentity, SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
 from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun
-from lora_core.training.run_identity import RunIdentity
+from lora_core.training.training_state import checkpoint_parameters
 
 
 def build_trainer(
@@ -35,8 +38,8 @@ def build_trainer(
         probe.init_head(prepared, progress)
     if checkpoint_settings is None and saved is None:
         return Trainer(prepared, observer=observer, progress=progress)
-    identity = run_identity.identify(prepared)
-    step = saved.trainer_state.step if saved is not None else 0
+    identity = identify_run(prepared)
+    step = saved.progress.step if saved is not None else 0
     checkpoints = None
     if checkpoint_settings is not None:
         write = partial(checkpoint.write, identity=identity, selected=selected)
@@ -48,12 +51,114 @@ def build_trainer(
 
 
 def _restore(trainer: Trainer, saved: SavedCheckpoint, current: RunIdentity) -> None:
-    if what := run_identity.first_difference(saved.identity, current):
+    if what := first_difference(saved.identity, current):
         raise CheckpointMismatch(path=saved.name, what=f"{what} differs")
-    if problem := trainer.state.find_mismatch(saved.trainer_state, saved.tensors):
+    if problem := trainer.state.find_mismatch(saved.progress, saved.tensors):
         raise CheckpointCorrupt(path=saved.name, problem=problem)
-    trainer.state.restore(saved.trainer_state, saved.tensors)
+    trainer.state.restore(saved.progress, saved.tensors)
     differences = environment.differences(saved.identity.environment, current.environment)
     trainer.observer.on_event(
-        Resumed(step=saved.trainer_state.step, exact=not differences, differences=differences)
+        Resumed(step=saved.progress.step, exact=not differences, differences=differences)
     )
+
+
+# -- Which run a checkpoint belongs to ------------------------------------------------------------
+
+
+def identify_run(prepared: PreparedRun) -> RunIdentity:
+    """Return the identity of a run, which goes into its checkpoints."""
+    budget = prepared.spec.optim.micro_batch_tokens
+    return RunIdentity(
+        spec=prepared.spec,
+        data_sha256=prepared.splits.digest,
+        frozen_weights_sha256=_frozen_weights_sha256(prepared),
+        environment=environment.describe(prepared.runtime, budget, distributed.world_size()),
+    )
+
+
+def first_difference(saved: RunIdentity, current: RunIdentity) -> str | None:
+    """Return the first thing that makes these different runs, or None if they are the same."""
+    before, after = _determinants(saved), _determinants(current)
+    return next((what for what in before if before[what] != after[what]), None)
+
+
+def run_digest(identity: RunIdentity) -> str:
+    """Return a hash of everything that results depend on, down to the last bits."""
+    facts = {name: str(value) for name, value in _determinants(identity).items()}
+    facts |= {"environment": str(sorted(identity.environment.items()))}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def with_resolved_settings(spec: TrainSpec, saved: TrainSpec) -> TrainSpec:
+    """Fill in what the spec leaves open as the saved spec resolved it.
+
+    Device and precision are taken over only where every machine supports them: CPU and fp32.
+    """
+    saved = _with_legacy_defaults(saved)
+    optim = spec.optim.model_copy(
+        update={
+            "epochs": spec.optim.epochs or saved.optim.epochs,
+            "learning_rate": spec.optim.learning_rate or saved.optim.learning_rate,
+            "head_learning_rate": spec.optim.head_learning_rate or saved.optim.head_learning_rate,
+            "batch_size": spec.optim.batch_size or saved.optim.batch_size,
+        }
+    )
+    stop = spec.stop.model_copy(update={"select_by": spec.stop.select_by or saved.stop.select_by})
+    pooling = saved.pooling if spec.pooling is Pooling.AUTO else spec.pooling
+    head_init = saved.head_init if spec.head_init is HeadInit.AUTO else spec.head_init
+    runtime: dict[str, object] = {}
+    if spec.runtime.threads is None:
+        runtime["threads"] = saved.runtime.threads
+    if (spec.runtime.device, saved.runtime.device) == ("auto", "cpu"):
+        runtime["device"] = "cpu"
+    if (spec.runtime.precision, saved.runtime.precision) == ("auto", "fp32"):
+        runtime["precision"] = "fp32"
+    update = {"optim": optim, "stop": stop, "pooling": pooling, "head_init": head_init}
+    return spec.model_copy(update={**update, "runtime": spec.runtime.model_copy(update=runtime)})
+
+
+def _determinants(identity: RunIdentity) -> dict[str, object]:
+    """Return everything that a result depends on, apart from its last bits.
+
+    The names of base and data are left out, since only their content matters. How the result is
+    computed is compared as the environment.
+    """
+    spec = _with_legacy_defaults(identity.spec)
+    return {
+        "method": spec.method,
+        "task": spec.task,
+        "head_init": spec.head_init,
+        "optim": spec.optim.model_copy(update={"micro_batch_tokens": 0}),
+        "stop": spec.stop,
+        "data.max_length": spec.data.max_length,
+        "runtime.seed": spec.runtime.seed,
+        "the data": identity.data_sha256,
+        "the base model": identity.frozen_weights_sha256,
+    }
+
+
+def _with_legacy_defaults(spec: TrainSpec) -> TrainSpec:
+    """Fill in settings that did not exist yet when an old checkpoint was written.
+
+    All runs then pooled the first token, drew the head at random, and trained it at the learning
+    rate of the encoder.
+    """
+    optim, update = spec.optim, dict[str, object]()
+    if spec.pooling is Pooling.AUTO:
+        update["pooling"] = Pooling.CLS
+    if spec.head_init is HeadInit.AUTO:
+        update["head_init"] = HeadInit.RANDOM
+    if optim.head_learning_rate is None:
+        update["optim"] = optim.model_copy(update={"head_learning_rate": optim.learning_rate})
+    return spec.model_copy(update=update)
+
+
+def _frozen_weights_sha256(prepared: PreparedRun) -> str:
+    """Return a hash of the tokenizer and of all base weights that checkpoints leave out."""
+    digest = hashlib.sha256(prepared.tokenizer_file.read_bytes())
+    in_checkpoint = checkpoint_parameters(prepared.model, prepared.family)
+    for name, parameter in prepared.model.named_parameters():
+        if name not in in_checkpoint:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from lora_core import artifact, distributed, manifest
+from lora_core import artifact, distributed, manifest, runtime
 from lora_core.adapters import merge_adapters
 from lora_core.cross_validation import SelectedMethod
 from lora_core.events import Finished, NullObserver, Observer, Phase, Started, StopSignal
@@ -24,23 +24,21 @@ from lora_core.training import (
     checkpoint,
     evaluate,
     final_evaluation,
-    library_errors,
-    misclassified,
     probe,
     probe_learning_curve,
-    run_identity,
     verdict,
 )
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
+from lora_core.training.correctness import save_misclassified
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.resume import build_trainer, with_resolved_settings
 
 MERGE_CHECK_TEXTS = 64  # on which the logits of the merged and the unmerged model are compared
 
 
-def run(  # noqa: PLR0913
+def train_encoder(  # noqa: PLR0913
     spec: TrainSpec,
     *,
     out_dir: Path,
@@ -70,7 +68,7 @@ def run(  # noqa: PLR0913
     # While loading and saving, a rank stops on its own; during training, all stop at the same step.
     local = ProgressReporter(observer, stop)
     shared = ProgressReporter(observer, distributed.DistributedStopSignal(stop))
-    with library_errors.translate_errors(spec):
+    with runtime.translate_errors(spec):
         local.enter_phase(Phase.LOADING)
         failpoint("loading")
         with distributed.main_process_first():
@@ -102,8 +100,8 @@ def run(  # noqa: PLR0913
             summary["more_labels"] = more_labels.model_dump(mode="json")
         if saves_model(prepared.spec):
             local.enter_phase(Phase.VERDICT, result.steps)
-            judged = verdict.verdict_of_run(prepared, logits[Split.TEST], selected, local)
-            summary["verdict"] = judged.model_dump(mode="json")
+            assessment = verdict.verdict_of_run(prepared, logits[Split.TEST], selected, local)
+            summary["verdict"] = assessment.model_dump(mode="json")
         local.enter_phase(Phase.SAVING, result.steps)
         failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -113,12 +111,12 @@ def run(  # noqa: PLR0913
             save_predictions(out_dir, split, examples, rows)
             if saves_model(prepared.spec):
                 temperature = metrics["calibration"]["temperature"]
-                misclassified.save(out_dir, split, examples, rows, summary["labels"], temperature)
+                save_misclassified(out_dir, split, examples, rows, summary["labels"], temperature)
         if saves_model(prepared.spec):
             # This merges the adapters: from here on, the model has none.
             summary["merge_difference"] = _save_model(out_dir, prepared, local)
         summary["total_seconds"] = round(time.monotonic() - started, 2)
-        manifest.write(out_dir, {**_manifest(prepared, summary), "graded": correctness})
+        manifest.create(out_dir, {**_manifest(prepared, summary), "graded": correctness})
     observer.on_event(Finished(summary=summary))
     return summary
 
@@ -133,7 +131,7 @@ def _prepare(
     """Prepare the run and read the checkpoint that it continues from."""
     saved = checkpoint.read(resume) if resume is not None else None
     if saved is not None:
-        spec = run_identity.with_resolved_settings(spec, saved.identity.spec)
+        spec = with_resolved_settings(spec, saved.identity.spec)
     if selected is None:
         return prepare_run(spec, observer, progress), saved
     prepared = prepare_run(spec, observer, progress, selected.splits, selected.cross_validated)
@@ -207,7 +205,7 @@ def _run_summary(prepared: PreparedRun, result: TrainingResult) -> dict[str, Any
         "stopped_early": result.stopped_early,
         "train_seconds": round(throughput.seconds, 2),
         "features_found": prepared.forward.cache_hit,
-        "reviews_per_second": round(throughput.reviews / throughput.seconds, 2),
+        "reviews_per_second": round(throughput.texts / throughput.seconds, 2),
         "tokens_per_second": round(throughput.tokens / throughput.seconds, 1),
         "peak_memory_mb": round(prepared.runtime.peak_memory_mb(), 1),
     }
@@ -216,7 +214,7 @@ def _run_summary(prepared: PreparedRun, result: TrainingResult) -> dict[str, Any
 def _manifest(prepared: PreparedRun, summary: dict[str, Any]) -> dict[str, Any]:
     temperature = summary.get("calibration", {}).get("temperature")
     return {
-        "format": artifact.FORMAT,
+        "format": manifest.FORMAT,
         "created_by": manifest.created_by(),
         "spec": prepared.spec.model_dump(mode="json"),
         "encoder": prepared.family.model_type,

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from lora_core.specs.fields import Float, FrozenModel, Int
+from pydantic import Field
+
+from lora_core.specs.fields import Float, Int, StoredModel
 
 
 @dataclass(frozen=True)
@@ -14,19 +16,19 @@ class StepMeans:
 
     loss: float
     norm: float  # of the gradient
-    reviews_per_second: float
+    texts_per_second: float
     tokens_per_second: float
 
 
-class ThroughputState(FrozenModel):
+class ThroughputState(StoredModel):
     """The state of a `Throughput` in state.json."""
 
     seconds: Float
-    reviews: Int
+    texts: Int = Field(alias="reviews")
     tokens: Int
     losses: list[Float]
     norms: list[Float]
-    told: tuple[Float, Int, Int]  # seconds, reviews and tokens at the last log line
+    logged: tuple[Float, Int, Int] = Field(alias="told")  # seconds, texts, tokens at the last log
 
 
 @dataclass
@@ -35,23 +37,21 @@ class Throughput:
 
     log_every: int  # steps
     seconds: float  # total time spent on training
-    reviews: int = 0
+    texts: int = 0
     tokens: int = 0
     _losses: list[float] = field(default_factory=list)
     _norms: list[float] = field(default_factory=list)
-    # Seconds, reviews and tokens at the last log line.
+    # Seconds, texts and tokens at the last log line.
     _logged: tuple[float, int, int] = field(init=False)
     _clock: float = field(default_factory=time.monotonic)  # up to here, time has been counted
 
     def __post_init__(self) -> None:
         self._logged = (self.seconds, 0, 0)
 
-    def add(self, loss: float, norm: float, reviews: int, tokens: int) -> None:
+    def add(self, loss: float, norm: float, texts: int, tokens: int) -> None:
         """Account for one step."""
-        now = time.monotonic()
-        self.seconds += now - self._clock
-        self._clock = now
-        self.reviews += reviews
+        self._count_time()
+        self.texts += texts
         self.tokens += tokens
         self._losses.append(loss)
         self._norms.append(norm)
@@ -61,15 +61,15 @@ class Throughput:
 
     def pop_means(self) -> StepMeans:
         """Return the means since the last call, and start new ones."""
-        seconds, reviews, tokens = self._logged
+        seconds, texts, tokens = self._logged
         elapsed = max(self.seconds - seconds, 1e-9)
         means = StepMeans(
             loss=sum(self._losses) / len(self._losses),
             norm=sum(self._norms) / len(self._norms),
-            reviews_per_second=(self.reviews - reviews) / elapsed,
+            texts_per_second=(self.texts - texts) / elapsed,
             tokens_per_second=(self.tokens - tokens) / elapsed,
         )
-        self._logged = (self.seconds, self.reviews, self.tokens)
+        self._logged = (self.seconds, self.texts, self.tokens)
         self._losses, self._norms = [], []
         return means
 
@@ -77,22 +77,30 @@ class Throughput:
         """Return all that the next log lines depend on, so that a resume does not change them."""
         return ThroughputState(
             seconds=self.seconds,
-            reviews=self.reviews,
+            texts=self.texts,
             tokens=self.tokens,
             losses=self._losses,
             norms=self._norms,
-            told=self._logged,
+            logged=self._logged,
         )
 
     def load_state(self, state: ThroughputState) -> None:
         """Continue from a saved state, as if no time had passed."""
-        self.seconds, self.reviews, self.tokens = state.seconds, state.reviews, state.tokens
+        self.seconds, self.texts, self.tokens = state.seconds, state.texts, state.tokens
         self._losses, self._norms = [*state.losses], [*state.norms]
-        self._logged = state.told
+        self._logged = state.logged
         self._clock = time.monotonic()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do not count the time spent inside."""
-        yield
-        self._clock = time.monotonic()
+        self._count_time()
+        try:
+            yield
+        finally:
+            self._clock = time.monotonic()
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now

@@ -4,15 +4,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from lora_core.encoders.families import EncoderFamily
 from lora_core.methods import saved_parameters
-from lora_core.specs.fields import Float, FrozenModel, Int
+from lora_core.specs.fields import Float, Int, StoredModel
 from lora_core.training import rng
-from lora_core.training.best_checkpoint import BestCheckpoint, BestCheckpointState
+from lora_core.training.best_weights import BestWeights, BestWeightsState
 from lora_core.training.throughput import Throughput, ThroughputState
 
 ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")  # per parameter
@@ -30,14 +31,16 @@ def checkpoint_parameters(model: PreTrainedModel, family: EncoderFamily) -> dict
     return {n: p for n, p in model.named_parameters() if n in saved or n.startswith(heads)}
 
 
-class TrainerState(FrozenModel):
+class TrainingProgress(StoredModel):
     """The part of a `TrainingState` that goes into state.json; the rest is tensors."""
 
     step: Int  # updates made; the epoch and the position within it follow
-    evaluation_owed: bool  # an evaluation is due after this step and has not been made
-    rates: list[Float]  # learning rate of each parameter group, for the next update
-    best: BestCheckpointState
-    pace: ThroughputState
+    # An evaluation is due after this step and has not been made.
+    evaluation_pending: bool = Field(alias="evaluation_owed")
+    # Of each parameter group, for the next update.
+    learning_rates: list[Float] = Field(alias="rates")
+    best: BestWeightsState
+    throughput: ThroughputState = Field(alias="pace")
 
 
 @dataclass
@@ -48,21 +51,21 @@ class TrainingState:
     best_parameters: Collection[str]  # names of those that the best weights include
     optimizer: torch.optim.AdamW
     lr_scheduler: LambdaLR
-    best: BestCheckpoint
+    best: BestWeights
     throughput: Throughput
     device: str
     logits_shape: tuple[int, int]  # validation texts, labels
     step: int = 0
     evaluation_pending: bool = False
 
-    def trainer_state(self) -> TrainerState:
+    def progress(self) -> TrainingProgress:
         """Return the part that is not tensors."""
-        return TrainerState(
+        return TrainingProgress(
             step=self.step,
-            evaluation_owed=self.evaluation_pending,
-            rates=[float(group["lr"]) for group in self.optimizer.param_groups],
+            evaluation_pending=self.evaluation_pending,
+            learning_rates=[float(group["lr"]) for group in self.optimizer.param_groups],
             best=self.best.state(),
-            pace=self.throughput.state(),
+            throughput=self.throughput.state(),
         )
 
     def tensors(self) -> Tensors:
@@ -77,23 +80,27 @@ class TrainingState:
         rng_states = rng.get_rng_states(self.device)
         return tensors | {f"rng/{name}": rng_state for name, rng_state in rng_states.items()}
 
-    def find_mismatch(self, state: TrainerState, tensors: Mapping[str, Tensor]) -> str | None:
+    def find_mismatch(
+        self, progress: TrainingProgress, tensors: Mapping[str, Tensor]
+    ) -> str | None:
         """Return the first way in which a checkpoint does not fit this run; None if it fits.
 
         A tensor may be missing, unknown, or of another shape or type.
         """
-        expected_tensors = self._expected_tensors(state, tensors)
+        expected_tensors = self._expected_tensors(progress, tensors)
         for name in sorted(expected_tensors.keys() | tensors.keys()):
             expected, found = expected_tensors.get(name), tensors.get(name)
             if expected is None or found is None:
                 return f"{name} is {'missing' if found is None else 'not part of this run'}"
             if expected.shape != found.shape or expected.dtype != found.dtype:
                 return f"{name} has another shape or type"
-        if len(state.rates) != len(self.optimizer.param_groups):
+        if len(progress.learning_rates) != len(self.optimizer.param_groups):
             return "the number of learning rates differs from this optimizer's parameter groups"
         return None
 
-    def _expected_tensors(self, state: TrainerState, tensors: Mapping[str, Tensor]) -> Tensors:
+    def _expected_tensors(
+        self, progress: TrainingProgress, tensors: Mapping[str, Tensor]
+    ) -> Tensors:
         """Return tensors with the names, shapes and types that a checkpoint must have."""
         expected: Tensors = {f"weights/{name}": p for name, p in self.parameters.items()}
         trained = {name: p for name, p in self.parameters.items() if p.requires_grad}
@@ -102,7 +109,7 @@ class TrainingState:
             if any(f"optimizer/{key}/{name}" in tensors for key in ADAMW_STATE):
                 expected |= {f"optimizer/{key}/{name}": parameter for key in ADAMW_STATE}
                 expected[f"optimizer/step/{name}"] = torch.zeros(())
-        if state.best.score is not None:
+        if progress.best.score is not None:
             expected |= {f"best/{name}": self.parameters[name] for name in self.best_parameters}
             expected["best_logits"] = torch.zeros(self.logits_shape)
         rng_states = rng.get_rng_states(self.device)
@@ -114,7 +121,7 @@ class TrainingState:
         return expected | {f"rng/{name}": rng_state for name, rng_state in rng_states.items()}
 
     @torch.no_grad()
-    def restore(self, state: TrainerState, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
         """Continue from a checkpoint. Call `find_mismatch` first."""
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"weights/{name}"])
@@ -123,15 +130,19 @@ class TrainingState:
             copies = {k: t.clone().to(self.device) for k, t in values.items() if t is not None}
             if copies:
                 self.optimizer.state[parameter] = copies
-        for group, rate in zip(self.optimizer.param_groups, state.rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, progress.learning_rates, strict=True):
             group["lr"] = rate
         self.lr_scheduler.load_state_dict(
-            {**self.lr_scheduler.state_dict(), "last_epoch": state.step, "_last_lr": state.rates}
+            {
+                **self.lr_scheduler.state_dict(),
+                "last_epoch": progress.step,
+                "_last_lr": progress.learning_rates,
+            }
         )
         logits = tensors.get("best_logits")
-        self.best.load_state(state.best, _strip_prefix("best/", tensors), logits)
-        self.throughput.load_state(state.pace)
-        self.step, self.evaluation_pending = state.step, state.evaluation_owed
+        self.best.load_state(progress.best, _strip_prefix("best/", tensors), logits)
+        self.throughput.load_state(progress.throughput)
+        self.step, self.evaluation_pending = progress.step, progress.evaluation_pending
         # Last, since nothing may draw random numbers after it.
         rng.set_rng_states(_strip_prefix("rng/", tensors), self.device)
 

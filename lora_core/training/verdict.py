@@ -5,17 +5,18 @@ from numpy.typing import NDArray
 
 from lora_core.cross_validation import SelectedMethod, training_pool, uses_cross_validation
 from lora_core.data import linear_baseline
-from lora_core.data.records import Example, Splits
+from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.model_selection import LINEAR_CANDIDATES, PROBE_CANDIDATES
-from lora_core.progress_reporter import NestedProgress, ProgressReporter
+from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter
+from lora_core.results import Verdict
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import probe
 from lora_core.training.cross_validation import CrossValidation
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.verdict import ReferenceAnswers, Verdict, build_verdict, most_frequent_label
+from lora_core.verdict import ReferenceAnswers, build_verdict, most_frequent_label
 
 # Limits for the probe that a run is compared with: each text costs a pass of the base.
 PROBE_TRAIN_TEXTS, PROBE_TEST_TEXTS = 1000, 1000
@@ -34,13 +35,13 @@ def verdict_of_run(
     examples = training_pool(spec, splits)
     if uses_cross_validation(spec, examples):
         return _cross_validated_verdict(prepared, examples, selected, progress)
-    rivals = {"linear": _answers_to_all(linear_baseline.fit(splits).test_predictions)}
+    references = {"linear": _answers_to_all(linear_baseline.fit(splits).test_predictions)}
     if not isinstance(spec.method, ProbeSpec):
-        rivals["probe"] = probe_answers(spec, splits, progress)
+        references["probe"] = probe_answers(spec, splits, progress)
     return build_verdict(
         prepared.tokenized[Split.TEST].labels,
         test_logits.argmax(axis=1),
-        rivals,
+        references,
         labels=splits.labels,
         majority=most_frequent_label(splits.train),
     )
@@ -66,7 +67,7 @@ def probe_answers(spec: TrainSpec, splits: Splits, progress: ProgressReporter) -
         validation=(),
         test=tuple(splits.test[i] for i in test),
     )
-    nested = NestedProgress(progress)
+    nested = HeartbeatOnlyProgress(progress)
     prepared = prepare_run(spec.with_method(method), NullObserver(), nested, sample)
     train_x, test_x = (
         probe.checked_pooled_states(prepared, data, np.arange(len(data)), nested)
@@ -96,13 +97,13 @@ def _cross_validated_verdict(
         logits = cross_validation.logits(CandidateSpec(method=spec.encoder_method))[0]
     else:
         logits = selected.cross_validated
-    rivals = {"linear": _answers_to_all(cross_validation.predictions(LINEAR_CANDIDATES[-1]))}
+    references = {"linear": _answers_to_all(cross_validation.predictions(LINEAR_CANDIDATES[-1]))}
     if not isinstance(spec.method, ProbeSpec):
-        rivals["probe"] = _answers_to_all(cross_validation.predictions(PROBE_CANDIDATES[0]))
+        references["probe"] = _answers_to_all(cross_validation.predictions(PROBE_CANDIDATES[0]))
     return build_verdict(
         cross_validation.true_labels,
         logits.argmax(axis=1),
-        rivals,
+        references,
         labels=splits.labels,
         majority=most_frequent_label(examples),
         measured_on="cross_validation",

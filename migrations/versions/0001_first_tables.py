@@ -1,4 +1,4 @@
-"""First tables: keys, data sets, jobs, artifacts, models; and the key row of the local caller."""
+"""First tables: keys, datasets, jobs, artifacts, models, and the key of the local user."""
 
 from uuid import UUID
 
@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.database.clock import now
+from app.database.base import now
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 revision = "0001"
@@ -254,7 +254,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model_id", "alias", name=op.f("pk_model_aliases")),
     )
 
-    # The caller while keys are off: everything made then belongs to this row.
+    # The user while API keys are off: owns everything created then.
     op.execute(api_keys.insert().values(id=UUID(int=0), name="local", scopes=[], created_at=now()))
 
 

@@ -1,4 +1,4 @@
-"""Where an alias pointed before: what a rollback goes back to."""
+"""The previous target of an alias, for rollbacks."""
 
 import sqlalchemy as sa
 from alembic import op

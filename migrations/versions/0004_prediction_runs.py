@@ -1,4 +1,4 @@
-"""Prediction runs beside jobs; data sets without labels."""
+"""Prediction runs, and datasets without labels."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Prediction runs are lost; their files go with the next sweep."""
+    """Prediction runs are lost; the next garbage collection deletes their files."""
     runs = "(SELECT id FROM jobs WHERE kind = 'prediction')"
     for table in ("metric_points", "job_events", "checkpoints", "attempts"):
         op.execute(f"DELETE FROM {table} WHERE job_id IN {runs}")  # noqa: S608 - our own names
@@ -52,7 +52,7 @@ def downgrade() -> None:
 
 
 def _change_scopes(change: Callable[[list[str]], list[str]]) -> None:
-    """A key that might do everything still may."""
+    """Full-access keys get the new scopes."""
     connection = op.get_bind()
     for key in connection.execute(sa.select(KEYS)).all():
         if (scopes := change(key.scopes)) != key.scopes:

@@ -1,4 +1,4 @@
-"""Sweeps, their cells, and which texts a job answered rightly."""
+"""Sweeps, their trials, and which texts a job predicted correctly."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -84,7 +84,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Sweeps are lost; the jobs of their cells stay."""
+    """Sweeps are lost; the jobs of their trials stay."""
     op.drop_table("sweep_cells")
     op.drop_table("sweeps")
     op.drop_table("grades")
@@ -98,7 +98,7 @@ def downgrade() -> None:
 
 
 def _is_sqlite() -> bool:
-    """A table that was not made anew keeps its new columns in another order of words."""
+    """SQLite writes columns added by ALTER TABLE differently, so the table is copied."""
     return op.get_bind().dialect.name == "sqlite"
 
 

@@ -1,4 +1,4 @@
-"""Sessions of browsers that signed in."""
+"""Browser sessions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,5 +30,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Everybody has to sign in again."""
+    """All users have to sign in again."""
     op.drop_table("sessions")

@@ -1,4 +1,4 @@
-"""Jobs have tags and notes, and an index leads to those that have tags."""
+"""Tags and notes of jobs, with an index of the jobs that have tags."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Made anew, so that SQLite writes the table as it writes a new one.
+    # Copy the table, so that SQLite writes it like a new one.
     recreate = "always" if op.get_bind().dialect.name == "sqlite" else "never"
     op.drop_index("ix_jobs_queue", "jobs")  # a copied table would lose its order
     with op.batch_alter_table("jobs", recreate=recreate) as jobs:  # type: ignore[arg-type]
@@ -39,6 +39,6 @@ _QUEUE: list[str | sa.TextClause] = [
 
 
 def _index(name: str, columns: list[str | sa.TextClause], where: str) -> None:
-    """Of some jobs."""
+    """Create a partial index of jobs."""
     there = sa.text(where)
     op.create_index(name, "jobs", columns, sqlite_where=there, postgresql_where=there)

@@ -11,7 +11,7 @@ from fastapi.security import SecurityScopes
 from starlette.testclient import TestClient
 
 from app.auth import service
-from app.auth.scopes import ALL_SCOPES
+from app.auth.tables import ALL_SCOPES
 from app.main import create_app
 from app.settings import Settings
 from app.web import assets, documentation

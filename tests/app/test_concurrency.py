@@ -53,7 +53,7 @@ def count_slow_children() -> int:
 
 @pytest.fixture
 def url(settings: Settings) -> Iterator[str]:
-    limited = settings.model_copy(update={"key_reads": 100, "max_reads": 100})
+    limited = settings.model_copy(update={"max_reads_per_key": 100, "max_reads": 100})
     with serving(create_app(limited)) as address:
         yield address
 
@@ -79,7 +79,7 @@ def test_reads_end_when_their_client_disconnects(
     slow_commands.append("preview")
     connections = [send_request(url, path) for _ in range(60)]
     wait_until(lambda: count_slow_children() == 2, what="two reads")
-    assert upload(url, "beside").status_code == 201  # while the reads are running
+    assert upload(url, "parallel").status_code == 201  # while the reads are running
     for each in connections:
         each.close()
     wait_until(lambda: count_slow_children() == 0, what="the cancelled reads to end")
@@ -100,7 +100,7 @@ def test_upload_is_not_stored_if_its_client_disconnects(url: str, slow_commands:
 def test_reads_are_limited_per_key_and_in_total(
     auth_settings: Settings, slow_commands: list[str], new_key: Callable[..., service.CreatedKey]
 ) -> None:
-    limited = auth_settings.model_copy(update={"key_reads": 3, "max_reads": 4})
+    limited = auth_settings.model_copy(update={"max_reads_per_key": 3, "max_reads": 4})
     one, two, three = ({"Authorization": f"Bearer {new_key().text}"} for _ in range(3))
     with serving(create_app(limited)) as url, ExitStack() as opened:
         file = {"file": ("a.csv", REVIEWS)}
@@ -121,7 +121,8 @@ def test_reads_are_limited_per_key_and_in_total(
         for headers in (one, one, one, two):
             opened.enter_context(send_request(url, rows, **headers))
         wait_until(
-            lambda: rejection_code(one) == "key_queue_full", what="a rejection by the limit per key"
+            lambda: rejection_code(one) == "too_many_requests_for_key",
+            what="a rejection by the limit per key",
         )
         wait_until(
             lambda: rejection_code(three) == "queue_full", what="a rejection by the total limit"

@@ -128,7 +128,7 @@ def test_new_connection_replaces_the_longest_idle_one(
         for each in (new, second, kept):
             each.sendall(HEAD + b"\r\n")
             assert status(each) == 200
-    assert "connections_full" in capfd.readouterr().err
+    assert "connection_limit_reached" in capfd.readouterr().err
 
 
 def test_new_connection_is_rejected_if_all_are_busy(settings: Settings) -> None:
@@ -242,4 +242,4 @@ def test_idle_connections_cause_no_outage(settings: Settings, tmp_path: Path) ->
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     by_event = {line["event"]: line for line in lines}
     assert by_event["open_files"]["limit"] == files
-    assert by_event["connections_full"]["limit"] == files * 3 // 4
+    assert by_event["connection_limit_reached"]["limit"] == files * 3 // 4

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from app.errors import ClientDisconnected
-from app.http.disconnect import CancelOnDisconnectMiddleware
+from app.http.concurrency import CancelOnDisconnectMiddleware
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
 LEFT = {"type": "http.disconnect"}

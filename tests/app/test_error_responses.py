@@ -28,9 +28,8 @@ from lora_core.specs.fields import PATTERN_DESCRIPTIONS
 
 
 class ShelfBusy(Conflict):
-    """The shelf is in use."""
-
     code = "shelf_busy"
+    title = "The shelf is in use."
     message = "Shelf {at} is in use."
 
 
@@ -60,7 +59,7 @@ def fail(kind: str, database: DatabaseDep) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", "/srv/secret/path")
         case "down":
             raise OperationalError("SELECT 1", {}, Exception("connection refused by 10.0.0.5"))
-        case "rival":
+        case "duplicate":
             raise IntegrityError("INSERT", {}, Exception("Key (name)=(canary) already exists"))
         case "sql":
             with database.read() as session:
@@ -116,7 +115,7 @@ def test_library_error_is_422_with_its_code(client: TestClient) -> None:
 
 def test_full_disk_is_reported(client: TestClient) -> None:
     response = client.get("/v1/fail/disk")
-    assert (response.status_code, response.json()["code"]) == (507, "storage_full")
+    assert (response.status_code, response.json()["code"]) == (507, "disk_full")
     assert "secret" not in response.text
 
 
@@ -150,8 +149,8 @@ def test_unavailable_database_is_503(
 
 
 def test_concurrent_update_is_409_with_retry_after(client: TestClient) -> None:
-    response = client.get("/v1/fail/rival")
-    assert (response.status_code, response.json()["code"]) == (409, "changed_meanwhile")
+    response = client.get("/v1/fail/duplicate")
+    assert (response.status_code, response.json()["code"]) == (409, "concurrent_update")
     assert int(response.headers["Retry-After"]) >= 1
     assert "canary" not in response.text
 

@@ -1,4 +1,4 @@
-"""Every error has a unique code and a message."""
+"""Every error has a unique code, a title and a message."""
 
 import importlib
 import pkgutil
@@ -39,12 +39,15 @@ def test_error_codes_are_unique(root: Cause) -> None:
     assert {code for code, count in times.items() if count > 1} <= MET_TWICE
 
 
-def test_codes_are_snake_case_and_messages_are_sentences() -> None:
+def test_codes_are_snake_case_and_titles_and_messages_are_sentences() -> None:
     for cause in import_all_error_modules():
         assert cause.code.replace("_", "").isalnum(), cause
         assert cause.code.islower(), cause
         assert cause.message.rstrip("`)").endswith("."), cause
-        assert cause.__doc__, cause
+        assert "title" in vars(cause), cause
+        assert cause.title.endswith("."), cause
+        assert "{" not in cause.title, cause  # the same for every occurrence
+        assert cause.title != cause.message, cause
 
 
 def test_status_matches_the_base_class() -> None:
@@ -55,9 +58,8 @@ def test_status_matches_the_base_class() -> None:
 
 def test_detail_fills_the_message_and_stays_available() -> None:
     class ShelfNotFound(NotFound):
-        """Shelf not found."""
-
         code = "shelf_not_found"
+        title = "Shelf not found."
         message = "There is no shelf {number}."
 
     error = ShelfNotFound(number=3)

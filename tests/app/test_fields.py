@@ -77,3 +77,15 @@ def test_response_model_serializes_times_as_utc_and_nan_as_null() -> None:
     shown = Seen(at=1_772_366_400.25, value=float("nan")).model_dump_json()
     assert shown == '{"at":"2026-03-01T12:00:00.250Z","value":null}'
     assert Seen.model_json_schema(mode="serialization")["properties"]["at"]["format"] == "date-time"
+
+
+@pytest.mark.parametrize("at", ["2026-03-01T12:00:00.250Z", "2026-03-01T12:00:00.999Z"])
+def test_timestamp_parses_what_it_serializes(at: str) -> None:
+    seen = Seen.model_validate({"at": at, "value": 1})
+    assert seen == Seen(at=seen.at, value=1)
+    assert seen.model_dump(mode="json")["at"] == at
+
+
+def test_timestamp_rejects_other_text() -> None:
+    with pytest.raises(ValidationError):
+        Seen.model_validate({"at": "soon", "value": 1})

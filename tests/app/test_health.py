@@ -63,7 +63,7 @@ def break_store(app: FastAPI) -> None:
     [
         ([break_database], {"database": "database_refused"}),
         ([break_store], {"store": "storage_unavailable"}),
-        ([fill_disk], {"disk": "disk_full"}),
+        ([fill_disk], {"disk": "insufficient_disk_space"}),
         ([remove_data_directory], {"disk": "data_folder_unusable"}),
         (
             [break_database, break_store],
@@ -89,7 +89,6 @@ def test_not_ready_if_a_part_fails(
 def test_not_ready_if_the_schema_changed(client: TestClient, database: Database) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
-        session.commit()
     assert client.get("/readyz").json()["code"] == "schema_newer"
     assert client.get("/health").json()["error_type"] == "Unhealthy"
 

@@ -1,6 +1,7 @@
 """Startup and shutdown."""
 
 import json
+from dataclasses import fields
 
 import pytest
 from sqlalchemy import text
@@ -9,6 +10,7 @@ from starlette.testclient import TestClient
 from app.database import postgresql
 from app.database.engines import Database
 from app.database.errors import DatabaseUnreachable, SchemaOutdated, SchemaTooNew
+from app.http.dependencies import AppState
 from app.main import create_app
 from app.settings import Settings
 from tests.servers import free_port
@@ -18,6 +20,12 @@ def test_app_opens_nothing_before_startup(settings: Settings) -> None:
     fresh = settings.model_copy(update={"data_dir": settings.data_dir / "none"})
     create_app(fresh)
     assert not fresh.data_dir.exists()
+
+
+def test_startup_sets_every_field_of_the_state(auth_settings: Settings) -> None:
+    app = create_app(auth_settings)
+    with TestClient(app):
+        assert vars(app.state).keys() == {field.name for field in fields(AppState)}
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
@@ -34,7 +42,6 @@ def test_startup_fails_without_schema(
 def test_startup_fails_with_a_newer_schema(settings: Settings, database: Database) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
-        session.commit()
     with pytest.raises(SchemaTooNew, match="ff99"), TestClient(create_app(settings)):
         pass
 

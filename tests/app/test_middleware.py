@@ -225,10 +225,10 @@ def test_own_and_allowed_origins_are_accepted(shared: TestClient) -> None:
 def test_page_of_allowed_origin_can_preflight_and_read(
     shared: TestClient, new_key: Callable[..., CreatedKey]
 ) -> None:
-    asked = shared.options("/v1/jobs", headers=LAB | PREFLIGHT)
-    assert asked.status_code == 200
-    assert "POST" in asked.headers["Access-Control-Allow-Methods"]
-    assert "authorization" in asked.headers["Access-Control-Allow-Headers"]
+    preflight = shared.options("/v1/jobs", headers=LAB | PREFLIGHT)
+    assert preflight.status_code == 200
+    assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    assert "authorization" in preflight.headers["Access-Control-Allow-Headers"]
     refused = shared.get(
         "/v1/jobs", headers=LAB
     )  # without a key, but the page can read the response
@@ -236,7 +236,7 @@ def test_page_of_allowed_origin_can_preflight_and_read(
         "/v1/jobs", headers=LAB | {"Authorization": f"Bearer {new_key('jobs:read').text}"}
     )
     assert (refused.status_code, read.status_code) == (401, 200)
-    for response in (asked, refused, read):
+    for response in (preflight, refused, read):
         assert response.headers["Access-Control-Allow-Origin"] == "https://lab.example"
         assert "Access-Control-Allow-Credentials" not in response.headers
     assert read.headers["Access-Control-Expose-Headers"] == "*"  # Retry-After and all others

@@ -125,9 +125,9 @@ def test_service_survives_a_database_outage(
             assert ready.status_code == 503
             assert [each["at"] for each in ready.json()["errors"]] == ["database"]
             assert timed(http, "GET", "/livez").status_code == 200
-            figures = timed(http, "GET", "/metrics")
-            assert figures.status_code == 200
-            assert "\nloraworks_database_up 0.0\n" in figures.text
+            metrics = timed(http, "GET", "/metrics")
+            assert metrics.status_code == 200
+            assert "\nloraworks_database_up 0.0\n" in metrics.text
         finally:
             server.start()
         assert http.get(f"/v1/jobs/{job}").json()["state"] == "queued"
@@ -155,7 +155,7 @@ def test_predict_waits_briefly_for_an_unresponsive_database(
         assert response.headers["X-Model-Version"] == "sentiment:1"
     assert time.monotonic() - began < SOON
     ready = timed(http, "GET", "/readyz")
-    assert (ready.status_code, ready.json()["code"]) == (503, "silent")
+    assert (ready.status_code, ready.json()["code"]) == (503, "readiness_timeout")
     assert "\nloraworks_database_up 0.0\n" in timed(http, "GET", "/metrics").text
     proxy.open()
     proxy.cut()

@@ -57,8 +57,8 @@ def test_settings_are_frozen() -> None:
 
 
 def test_lease_must_be_at_least_two_heartbeats() -> None:
-    with pytest.raises(ValidationError, match="LORAWORKS_BEAT_SECONDS"):
-        Settings(beat_seconds=40, lease_seconds=60)
+    with pytest.raises(ValidationError, match="LORAWORKS_HEARTBEAT_SECONDS"):
+        Settings(heartbeat_seconds=40, lease_seconds=60)
 
 
 def test_errors_and_repr_hide_the_pepper(monkeypatch: pytest.MonkeyPatch) -> None:

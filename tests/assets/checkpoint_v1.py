@@ -1,6 +1,6 @@
 """Made checkpoint-v1/ once, with the first form: `python -m tests.assets.checkpoint_v1`.
 
-It is not to be made again. A later program must still resume from it, or say why it cannot.
+Do not regenerate it. Later versions must resume from it, or report why they cannot.
 """
 
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 from lora_core.errors.training import StopRequested
 from lora_core.specs.train import TrainSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import run
-from tests.listener import Listener
+from lora_core.training.run import train_encoder
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_base, make_reviews
 
 PLACE = Path(__file__).parent / "checkpoint-v1"
@@ -29,21 +29,21 @@ SPEC = {
 
 
 def main() -> None:
-    """The base, the data, the run's description, its checkpoint, and the unbroken curve."""
+    """The base, the data, the spec, the checkpoint, and the losses of the uninterrupted run."""
     shutil.rmtree(PLACE, ignore_errors=True)
     PLACE.mkdir()
-    os.chdir(PLACE)  # so that no path of this machine is kept
+    os.chdir(PLACE)  # so that no absolute path is stored
     make_base(Path("base"), dim=16, hidden_dim=16, n_heads=2, max_position_embeddings=32)
     make_reviews(Path("reviews.csv"), rows=56)
     Path("spec.json").write_text(json.dumps(SPEC, indent=1) + "\n")
     spec = TrainSpec.model_validate(SPEC)
-    whole = Listener()
-    run(spec, out_dir=Path("out"), observer=whole, stop=whole)
-    losses = {event.step: event.loss for event in whole.all("step")}
+    uninterrupted = RecordingObserver()
+    train_encoder(spec, out_dir=Path("out"), observer=uninterrupted, stop=uninterrupted)
+    losses = {event.step: event.loss for event in uninterrupted.all("step")}
     Path("losses.json").write_text(json.dumps(losses, indent=1) + "\n")
-    stopped = Listener(stop_at=STEP)
+    stopped = RecordingObserver(stop_at=STEP)
     try:
-        run(
+        train_encoder(
             spec,
             out_dir=Path("out"),
             observer=stopped,

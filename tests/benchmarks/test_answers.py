@@ -1,4 +1,4 @@
-"""A cell answers as a run of the project does, and tries leave the test part alone."""
+"""A cell matches a run of the project, and tried changes do not use the test split."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.accuracy import answers
 from benchmarks.accuracy.contenders import FULL, Cell, few
-from benchmarks.quiet import NoEnd
+from benchmarks.silent import NeverStop
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
 from lora_core.events import NullObserver
@@ -15,7 +15,7 @@ from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LinearSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, ResultSpec, TrainSpec
 from lora_core.training import evaluate
-from lora_core.training.run import run
+from lora_core.training.run import train_encoder
 from tests.tiny_base import make_base, make_reviews
 
 
@@ -28,27 +28,33 @@ def spec(tmp_path: Path) -> TrainSpec:
     return TrainSpec(method=LoraSpec(), base=base, data=data, optim=optim, result=result)
 
 
-def cell(spec: TrainSpec | DataSpec, judged_on: Split) -> Cell:
-    return Cell("reviews", "lora", 0, spec, judged_on)
+def cell(spec: TrainSpec | DataSpec, evaluated_on: Split) -> Cell:
+    return Cell("reviews", "lora", 0, spec, evaluated_on)
 
 
-def test_it_is_as_right_as_a_run(spec: TrainSpec, tmp_path: Path) -> None:
-    figures = answers.run(cell(spec, Split.TEST))
-    summary = run(spec, out_dir=tmp_path / "model", observer=NullObserver(), stop=NoEnd())
-    assert figures["accuracy"] == summary["test"]["accuracy"]
-    assert figures["accuracy"] == np.mean([int(bit) for bit in figures["correct"]])
-    assert len(figures["correct"]) == 36
-    assert (figures["steps"], figures["best_step"]) == (summary["steps"], summary["best_step"])
+def test_cell_matches_a_run(spec: TrainSpec, tmp_path: Path) -> None:
+    metrics = answers.run(cell(spec, Split.TEST))
+    summary = train_encoder(
+        spec, out_dir=tmp_path / "model", observer=NullObserver(), stop=NeverStop()
+    )
+    assert metrics["accuracy"] == summary["test"]["accuracy"]
+    assert metrics["accuracy"] == np.mean([int(bit) for bit in metrics["correct"]])
+    assert len(metrics["correct"]) == 36
+    assert (metrics["steps"], metrics["best_step"]) == (summary["steps"], summary["best_step"])
 
 
-def test_the_linear_rival_is_that_of_every_run() -> None:
+def test_linear_model_matches_the_baseline_of_a_run() -> None:
     data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
-    rival = linear_baseline.fit(load_splits(data)).metrics
-    assert answers.run(cell(data, Split.TEST))["accuracy"] == rival.test["accuracy"]
-    assert answers.run(cell(data, Split.VALIDATION))["accuracy"] == rival.validation["accuracy"]
+    competitor = linear_baseline.fit(load_splits(data)).metrics
+    assert answers.run(cell(data, Split.TEST))["accuracy"] == competitor.test["accuracy"]
+    assert (
+        answers.run(cell(data, Split.VALIDATION))["accuracy"] == competitor.validation["accuracy"]
+    )
 
 
-def test_a_try_asks_for_no_answer_on_test(spec: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trying_a_change_does_not_use_the_test_split(
+    spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen, logits = set(), evaluate.logits
 
     def watched(forward, part, **kwargs):  # type: ignore[no-untyped-def]
@@ -56,11 +62,11 @@ def test_a_try_asks_for_no_answer_on_test(spec: TrainSpec, monkeypatch: pytest.M
         return logits(forward, part, **kwargs)
 
     monkeypatch.setattr(evaluate, "logits", watched)
-    figures = answers.run(cell(spec, Split.VALIDATION))
-    assert (seen, len(figures["correct"])) == ({Split.VALIDATION}, 12)
+    metrics = answers.run(cell(spec, Split.VALIDATION))
+    assert (seen, len(metrics["correct"])) == ({Split.VALIDATION}, 12)
 
 
-def test_settings_know_what_is_said_and_what_a_default_stands_for(
+def test_settings_hash_covers_explicit_and_default_values(
     spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def settings(**optim: float | None) -> str:

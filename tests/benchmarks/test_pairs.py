@@ -1,4 +1,4 @@
-"""The tuned rival trains as a plain script of PEFT and the Trainer would."""
+"""The tuned competitor trains like a plain script with PEFT and the Trainer."""
 
 import ast
 import json
@@ -13,10 +13,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from benchmarks.train import cells, ours, pairs, rival, script
-from benchmarks.train.plan import METHODS, PAIRED, QUICK, Size
-from benchmarks.train.trainer import arguments, train
-from benchmarks.train.window import Window
+from benchmarks.train import cells, competitor, ours, pairs, script
+from benchmarks.train.plan import PAIRED, QUICK, Size
 from lora_core import cpu
 from lora_core.encoders.load import PretrainedBase, resolve_base
 from lora_core.specs.data import DataSpec
@@ -40,11 +38,11 @@ class Seen:
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainedBase:
-    """A tiny base and reviews in the place of those of the benchmark, and bf16 wherever it runs."""
+    """A tiny base and tiny reviews instead of those of the benchmark, always in bf16."""
     directory = str(make_base(tmp_path / "base"))
     reviews = str(make_reviews(tmp_path / "reviews.csv"))
     data = DataSpec(source=reviews, train_size=32, validation_size=4, test_size=4, max_length=32)
-    for module in (rival, pairs):
+    for module in (competitor, pairs):
         monkeypatch.setattr(module, "BASE", directory)
         monkeypatch.setattr(module, "rate_data", lambda _: data)
     monkeypatch.setattr(cpu, "has_fast_bf16", lambda: True)
@@ -67,23 +65,14 @@ def seen() -> Iterator[Seen]:
 
 
 @pytest.mark.usefixtures("base")
-def test_every_step_of_the_tuned_rival_is_in_bf16(seen: Seen) -> None:
-    figures = rival.rate(PAIRED, "tuned", SIZE)
-    assert figures["precision"] == "bf16"
-    assert figures["steps"] == SIZE.a_pass
+def test_every_step_of_the_tuned_competitor_is_in_bf16(seen: Seen) -> None:
+    metrics = competitor.rate(PAIRED, "tuned", SIZE)
+    assert metrics["precision"] == "bf16"
+    assert metrics["steps"] == SIZE.a_pass
     assert seen.in_bf16 == [True] * (SIZE.warmup + SIZE.a_pass)
 
 
-def test_a_model_is_trained_once(base: PretrainedBase) -> None:
-    machine, texts = rival.start(), [{"input_ids": [1, 2], "labels": 0}] * 16
-    model = rival.build_model(base, METHODS[PAIRED], tuned=True, head=rival.initial_head(base))
-    settings = arguments(1e-3, "tuned", machine, epochs=2)
-    train(model, texts, base, settings, Window(0, 1))
-    with pytest.raises(ValueError, match="train a fresh one"):
-        train(model, texts, base, settings, Window(0, 1))
-
-
-def test_harness_and_script_train_the_same(
+def test_harness_and_script_train_on_the_same_batches(
     base: PretrainedBase,
     seen: Seen,
     tmp_path: Path,
@@ -91,7 +80,7 @@ def test_harness_and_script_train_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     texts = pairs.in_order(base, SIZE)
-    harness = rival.rate_in_order(PAIRED, texts, SIZE)
+    harness = competitor.rate_in_order(PAIRED, texts, SIZE)
     of_harness = Seen([*seen.ids], [*seen.in_bf16])
     seen.ids.clear()
     seen.in_bf16.clear()
@@ -110,7 +99,7 @@ def test_harness_and_script_train_the_same(
         assert side["reviews_per_s"] == pytest.approx(16 / side["steps_seconds"])
 
 
-def test_the_script_imports_none_of_our_code() -> None:
+def test_script_imports_nothing_of_this_project() -> None:
     found = set()
     for node in ast.walk(ast.parse(pairs.SCRIPT.read_text())):
         if isinstance(node, ast.Import):
@@ -119,26 +108,6 @@ def test_the_script_imports_none_of_our_code() -> None:
             assert node.level == 0
             found.add(str(node.module).partition(".")[0])
     assert found - sys.stdlib_module_names == {"torch", "peft", "transformers"}
-
-
-@pytest.mark.parametrize(("number", "first"), [(1, "harness"), (2, "script")])
-def test_sides_of_a_pair_take_turns(
-    number: int, first: str, base: PretrainedBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran = []
-
-    def run(what: str, *words: str) -> dict[str, Any]:
-        ran.append(what.partition(" ")[0])
-        isolated = words[:2] == ("-I", str(pairs.SCRIPT))
-        assert isolated == (ran[-1] == "script")
-        rate = 19.0 if ran[-1] == "harness" else 20.0
-        return {"reviews_per_s": rate, "steps_seconds": 1, "peak_mb": 1, "precision": "bf16"}
-
-    monkeypatch.setattr(pairs, "last_line_of", run)
-    figures = pairs.measure(number, SIZE)
-    assert ran[0] == figures["first"] == first
-    assert sorted(ran) == ["harness", "script"]
-    assert figures["harness_vs_script"] == pytest.approx(0.95)
 
 
 @pytest.mark.parametrize(
@@ -151,17 +120,17 @@ def test_sides_of_a_pair_take_turns(
         ("pair-1", False),
     ],
 )
-def test_only_our_own_side_gets_settings_of_ours(
+def test_process_settings_apply_to_our_side_only(
     cell: str, prepared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of threads and memory. A rival's process is as it would be without us."""
+    """Settings of threads and memory, which a competitor's process does not get."""
     made: list[str] = []
     for name in ("limit_openmp_spinning", "retain_freed_memory"):
         monkeypatch.setattr(cells, name, lambda name=name: made.append(name))
     for module, measure in (
         (ours, "rate"),
-        (rival, "rate"),
-        (rival, "accuracy"),
+        (competitor, "rate"),
+        (competitor, "accuracy"),
         (pairs, "measure"),
     ):
         monkeypatch.setattr(module, measure, lambda *_: {})

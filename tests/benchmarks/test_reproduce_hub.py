@@ -1,4 +1,4 @@
-"""With the base and data of the hub, against a stand-in on this machine."""
+"""The benchmark with base and data of the hub, against a local fake."""
 
 import json
 import os
@@ -22,7 +22,7 @@ print(json.dumps(place.hub_trouble()))
 """
 
 
-def test_both_halves_of_the_data_are_drawn_from(tmp_path: Path) -> None:
+def test_both_halves_of_the_hub_dataset_are_used(tmp_path: Path) -> None:
     make_base(tmp_path / "hub" / "models" / "distilbert-base-uncased")
     halves = tmp_path / "hub" / "datasets" / "stanfordnlp" / "imdb"
     halves.mkdir(parents=True)
@@ -43,10 +43,12 @@ def test_both_halves_of_the_data_are_drawn_from(tmp_path: Path) -> None:
 
     assert len((cache / "reproduce" / "imdb.jsonl").read_text().splitlines()) == 120
     assert best["settings"]["base"] == "distilbert-base-uncased"
-    for figures in (best, linear):
-        assert figures["settings"]["data"]["source"] == "hub:stanfordnlp/imdb"  # of no machine
-        assert len(figures["correct"]) == 24
-        assert figures["test"] == figures["correct"].count("1") / 24
+    for metrics in (best, linear):
+        assert (
+            metrics["settings"]["data"]["source"] == "hub:stanfordnlp/imdb"
+        )  # without a local path
+        assert len(metrics["correct"]) == 24
+        assert metrics["test"] == metrics["correct"].count("1") / 24
     assert best["data"] == linear["data"]
     # Two blocks of width 32: query and value, then both layers between 32 and 64, at rank 8.
     assert best["parameters"] == 2 * 8 * (2 * (32 + 32) + 2 * (32 + 64))

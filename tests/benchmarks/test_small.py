@@ -1,4 +1,4 @@
-"""Sets without copies, draws in balance, cells that are kept, and bounds that hold."""
+"""Datasets without duplicates, stratified draws, stored cells, and correct intervals."""
 
 import json
 import os
@@ -13,11 +13,10 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks import apart
-from benchmarks.kept import DIRECTORY, Kept
+from benchmarks import child_process
+from benchmarks.results_file import DIRECTORY, ResultsFile
 from benchmarks.small import cells, ours, plan, setfit_process, sets, summary, wheels
 from benchmarks.small.__main__ import main
-from benchmarks.small.plan import Cell
 from benchmarks.small.sets import Texts
 from benchmarks.small.summary import gap
 from benchmarks.small.vectors import Vectors
@@ -25,8 +24,8 @@ from benchmarks.small.wheels import Wheel
 from lora_core import manifest, training_version
 from lora_core.data.rows import TextRow
 
-Figures = dict[str, Any]
-Run = Callable[..., Figures]
+Metrics = dict[str, Any]
+Run = Callable[..., Metrics]
 REPOSITORY = Path(__file__).parents[2]
 START, END = "<!-- made by `UPDATE_DOCS=1 pytest tests/benchmarks` -->\n\n", "\n\n<!-- end -->"
 QUICK = [*plan.cells(["rotten-tomatoes", "imdb"], quick=True)]
@@ -36,7 +35,7 @@ def row(text: str, label: str) -> TextRow:
     return TextRow(1, text, label)
 
 
-def test_no_text_is_there_twice_or_in_both_parts() -> None:
+def test_datasets_have_no_duplicates_or_leaks() -> None:
     train, test = sets.clean(
         [("A b", "x"), ("a  B ", "x"), ("c", "x"), ("C", "y"), ("d", "y"), ("e", "x"), (" ", "x")],
         [("D", "y"), ("f", "x"), ("f", "x")],
@@ -46,7 +45,7 @@ def test_no_text_is_there_twice_or_in_both_parts() -> None:
 
 
 @pytest.mark.parametrize("name", ["rotten-tomatoes", "imdb"])
-def test_draws_are_in_balance_and_leave_the_test_part_alone(name: str) -> None:
+def test_draws_are_stratified_and_exclude_test_texts(name: str) -> None:
     texts = sets.load(name, quick=True)
     test = {row.text for row in texts.test}
     small, large, other = texts.drawn(16, 3), texts.drawn(32, 3), texts.drawn(16, 4)
@@ -63,21 +62,8 @@ def test_every_label_is_drawn() -> None:
     assert Counter(row.label for row in drawn) == {"a": 15, "b": 1}
 
 
-def test_what_settings_are_chosen_by_is_not_in_the_table() -> None:
-    assert not sets.TABLE.keys() & sets.CHOICE.keys()
-    assert len(sets.TABLE) >= 6
-    assert len(sets.CHOICE) >= 2
-
-
-def test_a_size_needs_half_as_many_texts_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = tuple(row(str(i), str(i % 20)) for i in range(200))
-    monkeypatch.setattr(sets, "load", lambda _: Texts(pool, ()))
-    assert plan.sizes("any") == [32, 64, 128]  # 16 are fewer than labels, 256 more than 133
-    assert [len(plan.draws(n)) * plan.GROUP for n in (256, 1000)] == [10, 5]
-
-
 def packed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel where downloaded ones are kept."""
+    """A wheel in the download cache."""
     monkeypatch.setenv("LORAWORKS_CACHE", str(folder))
     path = folder / "bench-small" / "wheels" / "few-1-py3-none-any.whl"
     path.parent.mkdir(parents=True)
@@ -86,7 +72,7 @@ def packed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_wheel_is_read_without_being_installed(
+def test_wheel_is_read_without_installing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = packed(tmp_path, monkeypatch)
@@ -94,7 +80,7 @@ def test_a_wheel_is_read_without_being_installed(
     assert wheels.archive(wheel).read("few/texts.csv") == b"text,label\n"
 
 
-def test_another_wheel_of_that_name_is_refused(
+def test_wheel_with_another_checksum_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = packed(tmp_path, monkeypatch)
@@ -102,13 +88,13 @@ def test_another_wheel_of_that_name_is_refused(
         wheels.archive(Wheel("few", "1", path.name, "0" * 64))
 
 
-def test_the_best_is_chosen_on_one_half_and_judged_on_the_other() -> None:
+def test_best_contender_is_chosen_and_compared_on_different_halves() -> None:
     mine = np.array([70.0, 70, 70, 70, 70, 70])
-    rivals = {  # in even draws the first is the better one, in odd draws the second
+    competitors = {  # in even draws the first is the better one, in odd draws the second
         "first": np.array([75.0, 60, 75, 60, 75, 60]),
         "second": np.array([71.0, 72, 71, 72, 71, 72]),
     }
-    found = gap(rivals, mine)
+    found = gap(competitors, mine)
     # even draws judge the second, odd ones the first: +1 and -10, three times each
     assert (found.chosen, found.mean) == (("first", "second"), -4.5)
     low, high = stats.t.interval(0.95, 5, loc=-4.5, scale=stats.sem([1, -10] * 3))
@@ -116,7 +102,7 @@ def test_the_best_is_chosen_on_one_half_and_judged_on_the_other() -> None:
     assert found.draws == 6
 
 
-def test_luck_makes_no_contender_better_than_an_equal() -> None:
+def test_comparison_is_unbiased_for_equal_contenders() -> None:
     draw, inside, means, lucky = np.random.default_rng(5), 0, [], []
     for _ in range(1500):
         scores = draw.normal(70, 2, (4, 10))
@@ -124,39 +110,41 @@ def test_luck_makes_no_contender_better_than_an_equal() -> None:
         inside += found.low <= 0 <= found.high
         means.append(found.mean)
         lucky.append(scores[:3].mean(axis=1).max() - scores[3].mean())
-    assert abs(np.mean(means)) < 0.1 < 0.4 < np.mean(lucky)  # the naive way: half a point for luck
+    assert (
+        abs(np.mean(means)) < 0.1 < 0.4 < np.mean(lucky)
+    )  # the naive comparison is biased by half a point
     assert 0.92 < inside / 1500 < 0.98
 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The cells that a process was started for; their figures are invented."""
+    """Names of the cells that were computed, with made-up results."""
     names: list[str] = []
     accuracy = {"linear": 0.6, "probe": 0.7, "setfit": 0.65, "lora": 0.75, "auto": 0.8}
 
-    def measure(_: str, name: str, *, quick: bool) -> Figures:
+    def measure(_: str, name: str, *, quick: bool) -> Metrics:
         names.append(name)
         cell = plan.find(name, quick=quick)
         scores = [accuracy[cell.contender] + 0.01 * number for number in cell.draws]
         return {"settings": cells.settings(cell), "draws": cell.draws, "accuracy": scores}
 
-    monkeypatch.setattr(apart, "measure", measure)
+    monkeypatch.setattr(child_process, "measure", measure)
     return names
 
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A small run; the JSON that it prints last."""
+    """A small run; returns the last line of output."""
 
-    def run(*words: str) -> Figures:
+    def run(*words: str) -> Metrics:
         main(["--quick", "--results", str(tmp_path), *words])
-        printed: Figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+        printed: Metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
         return printed
 
     return run
 
 
-def test_a_stopped_run_goes_on(computed: list[str], run: Run) -> None:
+def test_stopped_run_continues(computed: list[str], run: Run) -> None:
     run("--only", "imdb")
     assert computed == [f"imdb/24/{name}/0" for name in plan.CONTENDERS]
     run()
@@ -167,74 +155,58 @@ def test_a_stopped_run_goes_on(computed: list[str], run: Run) -> None:
     assert len(computed) == 12
 
 
-def test_changed_settings_are_computed_again(
+def test_changed_settings_are_recomputed(
     computed: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
     computed.clear()
     monkeypatch.setattr(training_version, "TRAINING_VERSION", training_version.TRAINING_VERSION + 1)
     printed = run("--only", "/linear/")
-    assert printed["compared"] == 0  # the figures of another program are not shown
+    assert printed["compared"] == 0  # results of another training version are not shown
     assert run()["compared"] == 2
     sets = ("rotten-tomatoes", "imdb")
     assert computed == [f"{data}/24/{name}/0" for name in ("lora", "auto") for data in sets]
 
 
-def test_the_json_has_gaps_and_null_for_what_lacks_cells(computed: list[str], run: Run) -> None:
+def test_missing_cells_are_null_in_the_json(computed: list[str], run: Run) -> None:
     assert run("--only", "/linear/")["worst_gap_low"] is None
     printed = run()
     assert (printed["ours"], printed["compared"]) == ("auto", 2)
     assert printed["mean_gain"] == printed["sets"]["imdb 24"]["gap"] * -1 == 5.0
-    assert printed["worst_gap_low"] == -5.0  # 75 and 76 % beside 80 and 81 %: no spread
+    assert printed["worst_gap_low"] == -5.0  # 75 and 76 % against 80 and 81 %: constant difference
     assert printed["sets"]["imdb 24"]["best"] == "lora"
     assert printed["lora_256_gain"] is printed["rt_1000"] is printed["rt_4000"] is None
 
 
-def test_the_json_has_the_goals_of_the_sentences(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "small.jsonl")
-    accuracies = {"lora": 0.76, "probe": 0.72, "auto": 0.81}
-    every = [
-        Cell("rotten-tomatoes", size, contender, group)
-        for size, names in ((256, ("lora", "probe")), (1000, ("lora", "auto")), (4000, ("auto",)))
-        for contender in names
-        for group in plan.draws(size)
-    ]
-    for cell in every:
-        scores = [accuracies[cell.contender]] * len(cell.draws)
-        kept.keep(cell.name, {"draws": cell.draws, "accuracy": scores}, 1.0)
-    printed = summary.summary(every, kept)
-    assert (printed["lora_256_gain"], printed["rt_1000"], printed["rt_4000"]) == (4.0, 81.0, 81.0)
-    assert printed["ours"] == "auto"
-    first = every[0]
-    assert summary.summary(every[1:], kept)["lora_256_gain"] is None, first  # half of its draws
-
-
-def test_the_page_has_what_is_kept() -> None:
+def test_page_matches_stored_results() -> None:
     page = REPOSITORY / "docs/explanation/few-labels.md"
-    text, table = page.read_text(encoding="utf-8"), summary.page(Kept(DIRECTORY / "small.jsonl"))
+    text, table = (
+        page.read_text(encoding="utf-8"),
+        summary.page(ResultsFile(DIRECTORY / "small.jsonl")),
+    )
     before, after = text.partition(START)[0], text.partition(END)[2]
-    whole = before + START + table + END + after
+    expected = before + START + table + END + after
     if os.environ.get("UPDATE_DOCS") == "1":
-        page.write_text(whole, encoding="utf-8")
+        page.write_text(expected, encoding="utf-8")
     else:
-        assert text == whole, "run `UPDATE_DOCS=1 pytest tests/benchmarks`"
+        assert text == expected, "run `UPDATE_DOCS=1 pytest tests/benchmarks`"
 
 
-def test_an_unknown_cell_is_refused(run: Run) -> None:
+def test_unknown_cell_is_refused(run: Run) -> None:
     with pytest.raises(SystemExit, match="no cell imdb/lora"):
         run("--cell", "imdb/lora")
     with pytest.raises(SystemExit, match="no cell x/24/lora/0"):
         run("--cell", "x/24/lora/0")
 
 
-def test_a_cell_scores_a_contender_on_each_draw() -> None:
-    figures = cells.run(plan.find("rotten-tomatoes/24/linear/0", quick=True))
-    assert [len(figures[name]) for name in ("accuracy", "macro_f1")] == [2, 2]
-    assert figures["test_texts"] == 60
-    assert min(figures["accuracy"]) > 0.3
+def test_cell_scores_a_contender_on_each_draw() -> None:
+    metrics = cells.run(plan.find("rotten-tomatoes/24/linear/0", quick=True))
+    assert [len(metrics[name]) for name in ("accuracy", "macro_f1")] == [2, 2]
+    assert metrics["test_texts"] == 60
+    assert min(metrics["accuracy"]) > 0.3
 
 
-def test_the_probe_reads_means_of_all_tokens() -> None:
+def test_probe_uses_mean_pooling() -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -260,7 +232,7 @@ def test_the_probe_reads_means_of_all_tokens() -> None:
     assert answers["accuracy"][0] == pytest.approx(right, abs=1e-5)
 
 
-def test_ours_answers_in_the_order_of_the_test_part() -> None:
+def test_predictions_are_in_the_order_of_the_test_split() -> None:
     texts = sets.load("rotten-tomatoes", quick=True)
     train = [*texts.drawn(24, 0)]
     answers = ours.answers({"method": {"type": "baseline"}}, texts, train, seed=0)
@@ -268,7 +240,7 @@ def test_ours_answers_in_the_order_of_the_test_part() -> None:
     assert {*answers} <= {"negative", "positive"}
 
 
-def test_without_its_environment_setfit_says_what_to_do(
+def test_missing_setfit_environment_error_shows_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(setfit_process, "PYTHON", tmp_path / "python")

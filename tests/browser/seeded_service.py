@@ -1,6 +1,6 @@
 """A service with real jobs, a sweep, models and predictions, on a two-layer encoder.
 
-One worker is paused in the middle of a job for the whole test session; another one runs the rest.
+One worker is paused in the middle of a job for the full test run; another one runs the rest.
 """
 
 import os
@@ -51,7 +51,7 @@ class SeededService:
         self.submit(CANCELLED, method={"type": "full"}, **base)
         self.service.post(f"/v1/jobs/{self.jobs[CANCELLED]}/cancel", {})
         self.sweep = self.start_sweep("ranks", **base)
-        self.service.installation.worker(slots=2)
+        self.service.installation.worker(concurrency=2)
         self.service.wait_for_success(*(self.jobs[name] for name in RUNS))
         for name in (BEST, SMALL):  # versions 1 and 2, in this order
             self.service.post(f"/v1/models/{MODEL}/versions", {"job_id": self.jobs[name]})

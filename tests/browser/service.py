@@ -16,7 +16,7 @@ API = (sys.executable, "-P", "-m", "app.cli.main", "api", "--port")
 # A browser, two API processes and training share two cores: slow heartbeats are not failures.
 RELAXED_TIMEOUTS: dict[str, Any] = {
     "lease_seconds": 60,
-    "beat_seconds": 10,
+    "heartbeat_seconds": 10,
     "checkpoint_seconds": 300,
 }
 END_SECONDS = 240  # generous, for busy machines; tests assert nothing about time
@@ -62,7 +62,7 @@ class Service:
         return str(self.post("/v1/jobs", body)["id"])
 
     def upload(self, file: Path, name: str, **fields: str) -> Json:
-        """Upload a file; return the data set."""
+        """Upload a file; return the dataset."""
         with file.open("rb") as content:
             form = {"data": {"name": name, **fields}, "files": {"file": (file.name, content)}}
             dataset: Json = self.client.request_json("POST", "/v1/datasets", **form)

@@ -43,7 +43,7 @@ PAGES = {
     "sweep": "/sweeps/{sweep}",
     "models": "/models",
     "model": "/models/sentiment",
-    "try": "/try?model=sentiment:1&beside=sentiment:2",
+    "try": "/try?model=sentiment:1&compare=sentiment:2",
     "predictions": "/predictions",
     "prediction": "/predictions/{prediction}",
     "datasets": "/datasets",

@@ -1,4 +1,4 @@
-"""Data sets: upload, column picker, upload errors, and data checks."""
+"""Datasets: upload, column picker, upload errors, and data checks."""
 
 import re
 from pathlib import Path

@@ -28,7 +28,7 @@ class HostileIds(NamedTuple):
 
 @pytest.fixture(scope="session")
 def hostile(seeded: SeededService, tmp_path_factory: pytest.TempPathFactory) -> HostileIds:
-    """A data set, jobs, a model and a sweep with markup in every free-text field."""
+    """A dataset, jobs, a model and a sweep with markup in every free-text field."""
     rows = [(f"{MARKUP} is {word} {i}", label) for i in range(20) for word, label in LABELS.items()]
     path = upload_files.write(
         tmp_path_factory.mktemp("hostile") / FILE_NAME, rows, upload_files.COLUMNS

@@ -185,7 +185,7 @@ def test_edit_tags_and_notes(
 
 def test_partial_run(page: Page, seeded: SeededService) -> None:
     """Like most trials of successive halving: no model, no test metrics, no linear model."""
-    job_id = seeded.submit("half of it", method={"type": "lora"}, trial={"share": 0.5})
+    job_id = seeded.submit("half of it", method={"type": "lora"}, trial={"budget": 0.5})
     page.goto(f"/jobs/{job_id}")
     status = page.locator("#status")
     expect(status).to_contain_text("succeeded", timeout=JOB_TIMEOUT)

@@ -67,13 +67,13 @@ def test_filters_apply_at_once_and_are_in_the_url(page: Page) -> None:
 def test_filters_changed_before_the_script_has_loaded_apply(page: Page) -> None:
     pending: list[Route] = []
     page.route("**/filters.js*", lambda route: pending.append(route))
-    page.goto("/?tag=x&cells=true", wait_until="commit")
+    page.goto("/?tag=x&include_trials=true", wait_until="commit")
     page.get_by_label("Tag").fill("")
     page.get_by_label("State").select_option("failed")
     [script] = pending
     script.continue_()
     expect(row(page, FAILED)).to_be_visible()
-    expect(page).to_have_url(re.compile(r"/\?state=failed&cells=true$"))
+    expect(page).to_have_url(re.compile(r"/\?state=failed&include_trials=true$"))
 
 
 def test_new_job_appears_without_a_reload(page: Page, seeded: SeededService) -> None:

@@ -13,7 +13,7 @@ from tests.browser.service import Service
 from tests.browser.test_accessibility import FIND_OVERFLOW, violations
 
 WIDTHS = (320, 390, 768, 1280, 1440, 1920)
-LONG = "browser_errors about the delivery of parcels that nobody has ordered"
+LONG = "complaints about the delivery of parcels that nobody has ordered"
 LABELS = {
     2: ("no", "yes"),
     3: ("negative", "neutral", "positive"),

@@ -16,5 +16,5 @@ def test_grid_updates_live_and_shows_the_winner(page: Page, seeded: SeededServic
             expect(scores.nth(number - 1)).to_be_visible(timeout=JOB_TIMEOUT)
         expect(page.get_by_text("4 of 4 trials finished")).to_be_visible()
         expect(page.get_by_role("heading", name="Results", exact=True)).to_be_visible()
-    winner = seeded.service.get(f"/v1/sweeps/{sweep}")["verdict"]["winner"]
+    winner = seeded.service.get(f"/v1/sweeps/{sweep}")["result"]["winner"]
     expect(page.get_by_text(f"Winner, trial {winner['number']}")).to_be_visible()

@@ -69,8 +69,8 @@ def test_error_is_shown_at_its_model(
     page.route(re.compile(r"%3A2/predict$"), lambda route: route.fulfill(status=409, json=damaged))
     page.get_by_label("Compare with").select_option(f"{MODEL}:2")
     box.fill(TEXT)
-    expect(page.locator("#answer-beside").get_by_role("alert")).to_have_text(damaged["error"])
-    expect(page.locator("#answer-beside").get_by_role("progressbar")).to_be_hidden()
+    expect(page.locator("#answer-compare").get_by_role("alert")).to_have_text(damaged["error"])
+    expect(page.locator("#answer-compare").get_by_role("progressbar")).to_be_hidden()
     expect(page.locator("#answer-model .verdict")).to_have_text(prediction(seeded, TEXT))
     expect(page.locator("#answer-model").get_by_role("alert")).to_be_hidden()
 
@@ -92,11 +92,13 @@ def test_explanation(box: Locator, page: Page) -> None:
 def test_two_models_side_by_side(box: Locator, page: Page, seeded: SeededService) -> None:
     box.fill(TEXT)
     page.get_by_label("Compare with").select_option(f"{MODEL}:2")
-    for panel, ref in (("model", MODEL), ("beside", f"{MODEL}:2")):
+    for panel, ref in (("model", MODEL), ("compare", f"{MODEL}:2")):
         expect(page.locator(f"#answer-{panel} .verdict")).to_have_text(
             prediction(seeded, TEXT, ref)
         )
-    first, second = (page.locator(f"#answer-{each}").bounding_box() for each in ("model", "beside"))
+    first, second = (
+        page.locator(f"#answer-{each}").bounding_box() for each in ("model", "compare")
+    )
     assert first is not None
     assert second is not None
     assert abs(first["y"] - second["y"]) < 1  # in one row on a desktop

@@ -1,4 +1,4 @@
-"""Break an installation at random and see that no job is lost, doubled or changed.
+"""Inject random faults and check that no job is lost, duplicated or changed.
 
     python -m tests.chaos [--faults 200] [--seed 0] [--minutes M] [--kind embedded|cluster|both]
 
@@ -6,7 +6,7 @@ Every run prints its seed; the same seed draws the same faults. The last line is
 Real processes, real trainings, real servers. A job counts as lost if it did not succeed, as doubled
 if it has more than one effect, as not identical if one number or one byte of its model differs from
 the run of its twin, to which nothing happened. A job that was cancelled or ran out of time is
-retried by the route, and its retry is judged in its place. Answers are changed if a model answers
+retried through the API, and its retry counts in its place. Answers are changed if a model answers
 otherwise after a hostile import than before.
 """
 
@@ -55,7 +55,7 @@ def run(
     seconds: float | None = None,
     jobs: Sequence[str] = tuple(BODIES),
 ) -> Counts:
-    """So many faults, or as many as fit into the time, on jobs of those kinds."""
+    """Inject `faults` faults, or as many as fit into the time."""
     draw = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="loraworks-chaos-"))
     with ExitStack() as stack:
@@ -91,7 +91,7 @@ def _scene(
             server.start()
         urls = {"database_url": postgres.new_database(), "broker_url": valkey.url()}
     # Limits that the outages outlast. Of `max_failures` the default holds.
-    changes = {"lease_seconds": LIMIT_SECONDS, "patience_seconds": 2, "checkpoint_seconds": 0}
+    changes = {"lease_seconds": LIMIT_SECONDS, "hub_timeout_seconds": 2, "checkpoint_seconds": 0}
     installation = Installation(folder, **urls, changes=changes)
     stack.callback(installation.close)
     return Scene(installation, draw, postgres, valkey, jobs)

@@ -1,4 +1,4 @@
-"""What can happen to an installation. Each says whether it found something to break."""
+"""Faults. Each returns whether it found something to break."""
 
 import os
 import shutil
@@ -24,17 +24,17 @@ Fault = Callable[[Scene], bool]
 
 
 def kill_worker(scene: Scene) -> bool:
-    """Its training goes with it."""
+    """Kill a worker with its training."""
     return _kill(scene)
 
 
 def kill_training(scene: Scene) -> bool:
-    """Whatever it has saved."""
+    """Kill a training."""
     return _kill_trainings(scene)
 
 
 def kill_before_the_first_checkpoint(scene: Scene) -> bool:
-    """The training, or its worker, of a job that has nothing to go on from."""
+    """Kill the training or worker of a job without a checkpoint."""
     try:
         wait_until(partial(_has_saved_nothing, scene), seconds=5, what="a job without a checkpoint")
     except AssertionError:
@@ -43,7 +43,7 @@ def kill_before_the_first_checkpoint(scene: Scene) -> bool:
 
 
 def kill_worker_and_training(scene: Scene) -> bool:
-    """As when the memory of the machine runs out."""
+    """Kill a training as the OOM killer does."""
     children = scene.installation.children()
     _kill(scene, all_of_them=True)
     for pid in children:
@@ -52,7 +52,7 @@ def kill_worker_and_training(scene: Scene) -> bool:
 
 
 def freeze_worker(scene: Scene) -> bool:
-    """Past its lease; others take its job, and it must not notice too late."""
+    """Freeze a worker past its lease; others claim its job, and it must notice in time."""
     victim = scene.draw.choice(scene.workers)
     _signal(victim.pid, signal.SIGSTOP)
     seconds = scene.draw.uniform(4.5, 8)
@@ -61,13 +61,13 @@ def freeze_worker(scene: Scene) -> bool:
 
 
 def drain_worker(scene: Scene) -> bool:
-    """It saves and gives its job back."""
+    """Stop a worker cleanly: it saves and releases its job."""
     _signal(scene.draw.choice(scene.workers).pid, signal.SIGTERM)
     return True
 
 
 def fill_disk(scene: Scene) -> bool:
-    """For trainings that save; for a while."""
+    """The disk is full for a while."""
     if scene.disk_full.exists():
         return False
     scene.disk_full.touch()
@@ -76,7 +76,7 @@ def fill_disk(scene: Scene) -> bool:
 
 
 def damage_checkpoint(scene: Scene) -> bool:
-    """The newest of a job that waits or runs."""
+    """Damage the newest checkpoint of an active job."""
     with scene.installation.database.read() as session:
         open_jobs = select(Job.id).where(Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
         newest = select(Checkpoint.key).where(Checkpoint.job_id.in_(open_jobs))
@@ -94,11 +94,11 @@ def damage_checkpoint(scene: Scene) -> bool:
 
 
 def outlast_store(scene: Scene) -> bool:
-    """Its folder is away for longer than every limit, as a disk that is not mounted."""
+    """The folder of the store is missing longer than every limit, like an unmounted disk."""
     root = scene.installation.settings.artifacts_dir
     away = root.rename(root.with_name("away"))
     _outlast(scene)
-    if root.exists():  # somebody looked before it went and wrote after it
+    if root.exists():  # a process created it again in between
         shutil.copytree(root, away, dirs_exist_ok=True)
         shutil.rmtree(root)
     away.rename(root)
@@ -106,29 +106,29 @@ def outlast_store(scene: Scene) -> bool:
 
 
 def remove_checkpoints(scene: Scene) -> bool:
-    """All of them: the jobs begin again."""
+    """Delete all checkpoints: the jobs start over."""
     shutil.rmtree(scene.installation.settings.artifacts_dir / "checkpoints", ignore_errors=True)
     return True
 
 
 def cancel_and_retry(scene: Scene) -> bool:
-    """A job that waits or runs; it goes on as another one."""
+    """Cancel an active job; another one continues it."""
     open_jobs = scene.open_jobs()
     return bool(open_jobs) and scene.retry(scene.draw.choice(open_jobs))
 
 
 def submit_with_too_little_time(scene: Scene) -> bool:
-    """Jobs that fail by their time limit, and are retried until they are done."""
+    """Submit jobs that exceed their time limit and are retried until they succeed."""
     return scene.submit(time_limit_seconds=round(scene.draw.uniform(4, 9), 1))
 
 
 def import_hostile_model(scene: Scene) -> bool:
-    """Whatever comes of it, other models answer as before."""
+    """Import a malicious model; other models must give the same predictions."""
     return scene.import_hostile(scene.draw.choice(sorted(ATTACKS)))
 
 
 def kill_api(scene: Scene) -> bool:
-    """Without mercy; callers send their jobs again with the same key."""
+    """Kill the API; clients retry with the same idempotency key."""
     if scene.api is None or not scene.api.alive():
         return False
     scene.api.kill()
@@ -136,7 +136,7 @@ def kill_api(scene: Scene) -> bool:
 
 
 def flush_broker(scene: Scene) -> bool:
-    """All hints are gone."""
+    """Delete all messages of the broker."""
     if scene.valkey is None or scene.valkey.process is None:
         return False
     scene.valkey.flush()
@@ -144,32 +144,32 @@ def flush_broker(scene: Scene) -> bool:
 
 
 def restart_broker(scene: Scene) -> bool:
-    """For a while nobody can be told of anything."""
+    """The broker is down for a while."""
     return _restart(scene, scene.valkey, most_seconds=3)
 
 
 def freeze_broker(scene: Scene) -> bool:
-    """Connections stay open and nobody answers."""
+    """Connections stay open but get no response."""
     return _freeze(scene, scene.valkey, most_seconds=3)
 
 
 def restart_database(scene: Scene) -> bool:
-    """Without an orderly end; for longer than a lease now and then."""
+    """Kill the database, sometimes for longer than a lease."""
     return _restart(scene, scene.postgres, most_seconds=6)
 
 
 def freeze_database(scene: Scene) -> bool:
-    """Half-open connections."""
+    """Drop the packets of a connection."""
     return _freeze(scene, scene.postgres, most_seconds=5)
 
 
 def outlast_database(scene: Scene) -> bool:
-    """Away for longer than every limit."""
+    """Down for longer than every limit."""
     return _outlast_server(scene, scene.postgres)
 
 
 def outlast_broker(scene: Scene) -> bool:
-    """The same."""
+    """The same for the other kind."""
     return _outlast_server(scene, scene.valkey)
 
 
@@ -235,7 +235,7 @@ def _kill_trainings(scene: Scene) -> bool:
 
 
 def _has_saved_nothing(scene: Scene) -> bool:
-    """Whether a job runs that has no checkpoint."""
+    """Whether a job without a checkpoint is running."""
     saved = select(Checkpoint.job_id).where(Checkpoint.job_id == Job.id).exists()
     runs = select(Job.id).where(Job.state == JobState.RUNNING, ~saved)
     with scene.installation.database.read() as session:

@@ -44,7 +44,7 @@ LONGEST_SECONDS = 300.0  # of the last jobs, once nothing is broken any more
 
 @dataclass(frozen=True)
 class Sent:
-    """A job as it was asked for."""
+    """A submitted job."""
 
     kind: str
     time_limit_seconds: float | None = None
@@ -52,7 +52,7 @@ class Sent:
 
 @dataclass
 class Counts:
-    """What came of it."""
+    """The result of a job."""
 
     faults: int = 0
     jobs: int = 0
@@ -94,12 +94,12 @@ class Scene:
         self._retried: dict[UUID, str] = {}  # the kind of each whose retry must succeed instead
         self._twins: dict[str, Outcome] = {}
         self._kinds = kinds
-        self._honest = b""  # the archive of a model
-        self._answer: Any = None  # what it answers
+        self._honest = b""  # the archive of a valid model
+        self._answer: Any = None  # its predictions
         self._answers_changed = 0
 
     def rehearse(self) -> None:
-        """Run a twin of each kind of job to which nothing happens."""
+        """Run a reference of each kind of job without faults."""
         self.keep_up(1)
         self._upload()
         for kind in self._kinds:
@@ -110,7 +110,7 @@ class Scene:
                 self._register(job_id)
 
     def keep_up(self, workers: int) -> None:
-        """Start what is missing. A worker that leaves may still be on its way out."""
+        """Start missing processes. A stopping worker may still be running."""
         self.workers = [worker for worker in self.workers if worker.alive()]
         while len(self.workers) < workers:
             fault = f"checkpoint_files_written:enospc:{self.disk_full}"
@@ -119,13 +119,13 @@ class Scene:
             self.api = self._start_api()
 
     def submit_up_to(self, count: int) -> None:
-        """Send jobs until so many wait or run; one that cannot be sent now is sent later."""
+        """Submit jobs until enough are active; a failed submission is repeated later."""
         while len(self._sent) - self._ended() < count:
             if not self.submit():
                 return
 
     def submit(self, *, time_limit_seconds: float | None = None) -> bool:
-        """Send a job. Whether it came through; if not, it is sent again later."""
+        """Submit a job; returns whether it was accepted. If not, it is sent again later."""
         key, sent = str(uuid4()), Sent(self.draw.choice(self._kinds), time_limit_seconds)
         self._sent[key] = sent
         try:
@@ -135,23 +135,23 @@ class Scene:
         return True
 
     def open_jobs(self) -> list[UUID]:
-        """Those that wait or run."""
+        """Active jobs."""
         with self.installation.database.read() as session:
             final = [state for state in JobState if state.final]
             rows = session.scalars(select(Job.id).where(Job.state.not_in(final)).order_by(Job.id))
             return [job_id for job_id in rows if job_id in self._jobs]
 
     def retry(self, job_id: UUID) -> bool:
-        """Cancel a job and let another one continue it, or begin anew if it has saved nothing."""
+        """Cancel a job and retry it, from its checkpoint if it has one."""
         path, kind = f"/v1/jobs/{job_id}", self._jobs[job_id]
         self._insist("POST", f"{path}/cancel")
         if self.installation.ended(job_id, seconds=LONGEST_SECONDS) is JobState.CANCELLED:
             self._replace(job_id, kind)
             return True
-        return False  # it was done before
+        return False  # it had already ended
 
     def import_hostile(self, name: str) -> bool:
-        """Send a model that was made to do harm, and compare what an honest one answers."""
+        """Import a malicious model, and compare the predictions of a valid one."""
         archive = hostile_archive(self._honest, name)
         files = {"file": ("model.tar", archive, "application/x-tar")}
         with suppress(httpx2.HTTPError):
@@ -159,27 +159,30 @@ class Scene:
             if answer.status_code == 201:
                 model = f"hostile:{answer.json()['number']}"
                 self._call("POST", "/predict", json={"inputs": TEXTS, "model": model})
-        self.keep_up(0)  # it may have ended the API, which is bad enough for callers
+        self.keep_up(0)  # it may have crashed the API
         if self._predict() != self._answer:
             self._answers_changed += 1
             sys.stderr.write(f"answers changed by: {name}\n")
         return True
 
     def heal(self, workers: int) -> None:
-        """Nothing is broken any more."""
+        """Repair everything."""
         self.disk_full.unlink(missing_ok=True)
         for server in (self.postgres, self.valkey):
             if server is not None and server.process is None:
                 server.start()
         self.keep_up(workers)
-        for key, sent in self._sent.items():  # the same key: whether it had come through or not
+        for (
+            key,
+            sent,
+        ) in self._sent.items():  # the same idempotency key, so nothing is created twice
             job_id = wait_until(partial(self._try, key, sent), seconds=60)
             assert job_id is not None
             if job_id not in self._retried:
                 self._jobs[job_id] = sent.kind
 
     def judge(self) -> Counts:
-        """Wait for every job and look at its effects."""
+        """Wait for every job and check its effects."""
         self._retry_what_ran_out_of_time()
         counts = Counts(jobs=len(self._jobs), answers_changed=self._answers_changed)
         for job_id, kind in self._jobs.items():
@@ -200,7 +203,7 @@ class Scene:
         return counts
 
     def _retry_what_ran_out_of_time(self) -> None:
-        """Until nothing does any more: each time goes further than the one before."""
+        """Retry until no job fails: each retry gets further."""
         waiting = list(self._jobs)
         while waiting:
             job_id = waiting.pop()
@@ -210,7 +213,7 @@ class Scene:
                 waiting.append(self._replace(job_id, self._jobs[job_id]))
 
     def _replace(self, job_id: UUID, kind: str) -> UUID:
-        """Let another job take its place: its retry, or without a checkpoint a new one."""
+        """Replace a job: by its retry, or without a checkpoint by a new one."""
         answer = self._insist("POST", f"/v1/jobs/{job_id}/retry")
         if answer.status_code == 202:
             new_id = UUID(answer.json()["id"])
@@ -223,7 +226,7 @@ class Scene:
         return new_id
 
     def _register(self, job_id: UUID) -> None:
-        """Keep the model of a job as an archive, and what it answers."""
+        """Export the model of a job, and store its predictions."""
         artifact_id = self._call("GET", f"/v1/jobs/{job_id}").json()["artifact_id"]
         self._honest = self._call("GET", f"/v1/artifacts/{artifact_id}/archive").content
         answer = self._call("POST", "/v1/models/honest/versions", json={"job_id": str(job_id)})
@@ -235,7 +238,7 @@ class Scene:
         return self._insist("POST", "/predict", json={"inputs": TEXTS, "model": "honest:1"}).json()
 
     def _insist(self, method: str, path: str, **sent: Any) -> httpx2.Response:
-        """The answer, over as many connections as it takes. One key, so nothing is made twice."""
+        """The response, with reconnects. One idempotency key, so nothing is created twice."""
         headers = {"Idempotency-Key": str(uuid4())}
 
         def ask() -> httpx2.Response | None:

@@ -19,22 +19,21 @@ from app.settings import Settings
 
 
 def claim(
-    database: Database, owner: WorkerIdentity, lane: DeviceClass = DeviceClass.CPU
+    database: Database, owner: WorkerIdentity, device_class: DeviceClass = DeviceClass.CPU
 ) -> ClaimedJob | None:
     """Claim as a worker does, retrying while the database is locked."""
     while True:
         with suppress(*OUTAGE_ERRORS), database.write() as session:
             claimed = leases.claim(
-                session, owner=owner, device_class=lane, device="cpu", lease_seconds=60
+                session, owner=owner, device_class=device_class, device="cpu", lease_seconds=60
             )
-            session.commit()
             return claimed
 
 
 def main(database_url: str, worker: str, max_claims: str) -> None:
     database = open_database(Settings(database_url=database_url))
     owner = WorkerIdentity(id=worker, host="here", boot_id="boot", pid=1, pid_start=1)
-    claim(database, owner, DeviceClass.GPU)  # finds nothing, as most do: a worker asks all the time
+    claim(database, owner, DeviceClass.GPU)  # finds nothing, like most claims
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()

@@ -43,15 +43,13 @@ def end(
 ) -> None:
     with database.write() as session:
         leases.renew(session, lease, step=4)
-        assert leases.finish(session, lease, result, exit_status)
-        session.commit()
+        leases.finish(session, lease, result, exit_status)
 
 
 def success_with_artifact(database: Database) -> Succeeded:
     artifact = Artifact(id=new_id(), kind="model", key="k", manifest_sha256="0" * 64, bytes=1)
     with database.write() as session:
         session.add(artifact)
-        session.commit()
     return Succeeded(artifact.id, {"accuracy": 0.8})
 
 

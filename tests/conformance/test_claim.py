@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue import leases
@@ -27,13 +27,12 @@ from tests.job_rows import (
 
 
 def claim(
-    database: Database, lane: DeviceClass = DeviceClass.CPU, owner: WorkerIdentity = ALICE
+    database: Database, device_class: DeviceClass = DeviceClass.CPU, owner: WorkerIdentity = ALICE
 ) -> ClaimedJob | None:
     with database.write() as session:
         claimed = leases.claim(
-            session, owner=owner, device_class=lane, device=lane, lease_seconds=60
+            session, owner=owner, device_class=device_class, device=device_class, lease_seconds=60
         )
-        session.commit()
         return claimed
 
 
@@ -82,17 +81,17 @@ def test_a_job_that_is_not_due_comes_after_all_that_are(database: Database) -> N
 
 
 def test_a_worker_claims_only_jobs_of_its_device_classes(database: Database) -> None:
-    add_job(database, lane=DeviceClass.GPU)
+    add_job(database, device_class=DeviceClass.GPU)
     assert claim(database, DeviceClass.CPU) is None
     assert claim(database, DeviceClass.GPU) is not None
 
 
 def test_a_job_for_any_device_stays_with_the_class_that_claimed_it(database: Database) -> None:
-    job_id = add_job(database, lane=DeviceClass.ANY)
+    job_id = add_job(database, device_class=DeviceClass.ANY)
     claimed = claim(database, DeviceClass.GPU)
     assert claimed is not None
     preempt(database, claimed.lease)
-    assert get_job(database, job_id).lane == DeviceClass.GPU
+    assert get_job(database, job_id).device_class == DeviceClass.GPU
     assert claim(database, DeviceClass.CPU) is None
     assert [attempt.device for attempt in attempts(database, job_id)] == ["gpu"]
 
@@ -127,7 +126,6 @@ def test_a_new_attempt_starts_without_the_points_of_the_one_before(database: Dat
         for each in (job_id, other):
             point = {"split": "train", "name": "loss", "step": 7, "value": 0.5}
             session.add(MetricPoint(job_id=each, seq=1, attempt=1, **point))
-        session.commit()
     claim(database)
     assert points(database, job_id) == []
     assert len(points(database, other)) == 1

@@ -3,10 +3,10 @@
 import pytest
 from sqlalchemy import update
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.queue import leases
-from app.queue.fencing import Lease
+from app.queue.fencing import Lease, LeaseLost
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import Attempt
 from app.queue.transitions import Preempted, RetryableFailure
@@ -39,7 +39,6 @@ def expire(
             max_failures=failures,
             dead_worker=dead_worker,
         )
-        session.commit()
         return expired
 
 
@@ -83,7 +82,6 @@ def test_only_the_time_under_the_lease_counts(
     update_job(database, job_id, lease_expires_at=now() + leased_until)
     with database.write() as session:
         session.execute(update(Attempt).values(started_at=now() + began))
-        session.commit()
     assert expire(database, lease, dead_worker="alice")
     assert get_job(database, job_id).running_seconds == pytest.approx(counted, abs=20)
 
@@ -116,7 +114,6 @@ def lose_at(database: Database, *steps: int) -> None:
         lease = claim_next(database).lease
         with database.write() as session:
             assert leases.renew(session, lease, step=step)
-            session.commit()
         assert expire(database, lease, dead_worker="alice", failures=3)
         update_job(database, lease.job_id, run_after=0.0)
 
@@ -157,15 +154,13 @@ def test_between_success_and_expiry_the_first_commit_wins(database: Database) ->
     result = success_with_artifact(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        assert leases.finish(session, lease, result)
-        session.commit()
+        leases.finish(session, lease, result)
     assert not expire(database, lease, dead_worker="alice")
     assert get_state(database, first) is JobState.SUCCEEDED
     lease = claim_next(database).lease
     assert expire(database, lease, dead_worker="alice")
-    with database.write() as session:
-        assert not leases.finish(session, lease, result)
-        session.commit()
+    with pytest.raises(LeaseLost), database.write() as session:
+        leases.finish(session, lease, result)
     row = get_job(database, second)
     assert (row.state, row.artifact_id) == (JobState.QUEUED, None)
 
@@ -181,7 +176,7 @@ def test_a_final_state_never_changes(database: Database, final: JobState) -> Non
         assert claimed is None
         lease = Lease(job_id, 1, "alice", 60)
         assert leases.renew(session, lease, step=1) is None
-        assert not leases.finish(session, lease, Preempted())
-        session.commit()
+        with pytest.raises(LeaseLost):
+            leases.finish(session, lease, Preempted())
     assert not expire(database, lease, dead_worker="alice")
     assert dump_tables(database) == before

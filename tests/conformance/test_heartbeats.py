@@ -6,7 +6,7 @@ from math import inf
 import pytest
 from sqlalchemy import select, update
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.queue import heartbeats
 from app.queue.fencing import RunningJob, WorkerIdentity
@@ -17,7 +17,6 @@ from tests.job_rows import ALICE, BOB, add_job, claim_next
 def beat(database: Database, owner: WorkerIdentity) -> None:
     with database.write() as session:
         heartbeats.record_heartbeat(session, owner, draining=False, devices=[])
-        session.commit()
 
 
 def running(database: Database) -> list[RunningJob]:
@@ -31,7 +30,6 @@ def test_a_running_job_shows_the_time_since_its_workers_heartbeat(database: Data
     beat(database, ALICE)
     with database.write() as session:
         session.execute(update(Worker).values(seen_at=now() - 100))
-        session.commit()
     (running_job,) = running(database)
     assert (
         running_job.job_id,
@@ -51,7 +49,6 @@ def test_a_stopped_worker_is_deleted_unless_it_owns_a_job(database: Database) ->
         beat(database, owner)
         with database.write() as session:
             heartbeats.delete_stale_workers(session, stale_after_seconds=60, stopped=owner)
-            session.commit()
     with database.read() as session:
         assert session.scalars(select(Worker.id)).all() == [ALICE.id]
 

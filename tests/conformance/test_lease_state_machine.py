@@ -1,5 +1,6 @@
 """In any order of events, each job has one owner at a time and ends once."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -18,11 +19,10 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, select
 
-from app.database.base import new_id
-from app.database.clock import now
+from app.database.base import new_id, now
 from app.database.engines import Database
 from app.queue import checkpoints, dispatch, leases
-from app.queue.fencing import Lease, WorkerIdentity
+from app.queue.fencing import Lease, LeaseLost, WorkerIdentity
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue.transitions import (
@@ -91,13 +91,12 @@ class LeaseMachine(RuleBasedStateMachine):
         with self.database.write() as session:
             session.execute(delete(Job))
             session.execute(delete(Artifact))
-            session.commit()
 
     def owned_job(self, lease: Lease) -> ExpectedJob | None:
         """Return the expected job if the lease still owns it."""
         expected = self.jobs[lease.job_id]
-        held = expected.attempt == lease.attempt and expected.owner == lease.worker
-        return expected if held else None
+        owns = expected.attempt == lease.attempt and expected.owner == lease.worker
+        return expected if owns else None
 
     @rule(priority=st.integers(-1, 1))
     def submit(self, priority: int) -> None:
@@ -111,7 +110,6 @@ class LeaseMachine(RuleBasedStateMachine):
             claimed = leases.claim(
                 session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=600
             )
-            session.commit()
         assert (claimed is None) == (not queued)
         if claimed is None:
             return multiple()
@@ -146,7 +144,6 @@ class LeaseMachine(RuleBasedStateMachine):
                 place = {"job_id": lease.job_id, "seq": renewal.first_seq, "attempt": lease.attempt}
                 curve = {"split": "train", "name": "loss", "step": step, "value": 0.5}
                 session.add(MetricPoint(**place, **curve))
-                session.commit()
         assert (renewal is None) == (self.owned_job(lease) is None)
         if renewal is not None:
             expected.points.append(step)
@@ -164,7 +161,6 @@ class LeaseMachine(RuleBasedStateMachine):
             renewal = leases.renew(session, lease, step=step, reserve=1)
             if renewal is not None:
                 checkpoints.add(session, lease, step=step, ref=ref, seq=renewal.first_seq)
-                session.commit()
         assert (renewal is None) == (self.owned_job(lease) is None)
         if renewal is not None:
             expected.saved = [*expected.saved, step][-checkpoints.MAX_CHECKPOINTS :]
@@ -177,14 +173,13 @@ class LeaseMachine(RuleBasedStateMachine):
         expected = self.jobs[lease.job_id]
         with self.database.write() as session:
             newest = checkpoints.rewind(session, lease.job_id) if self.owned_job(lease) else None
-            if newest is None or newest.attempt == lease.attempt:  # it is read at the start alone
+            if newest is None or newest.attempt == lease.attempt:  # read only at the start
+                session.rollback()
                 return
             rewound = checkpoints.reject(session, lease, newest, "odd bytes")
-            session.commit()
-        assert rewound is not None
         expected.saved.pop()
         begins = expected.saved[-1] if expected.saved else 0
-        assert begins == (rewound.checkpoint.step if rewound.checkpoint else 0)
+        assert begins == (rewound.step if rewound else 0)
         expected.points = [step for step in expected.points if step <= begins]
         expected.step = begins
 
@@ -200,7 +195,6 @@ class LeaseMachine(RuleBasedStateMachine):
                 for job_id, _ in dispatch.take_due_for_dispatch(session, redispatch_seconds=600)
             }
             again = dispatch.take_due_for_dispatch(session, redispatch_seconds=600)
-            session.commit()
         assert dispatched <= waiting
         assert again == []
 
@@ -209,7 +203,6 @@ class LeaseMachine(RuleBasedStateMachine):
         expected = self.owned_job(lease)
         with self.database.write() as session:
             answer = leases.renew(session, lease, step=1, reserve=reserve)
-            session.commit()
         assert (answer is None) == (expected is None)
         if answer is not None and expected is not None:
             expected.step, expected.lease_expired = 1, False
@@ -235,7 +228,6 @@ class LeaseMachine(RuleBasedStateMachine):
                 max_failures=MAX_FAILURES,
                 dead_worker=lease.worker if known_dead else None,
             )
-            session.commit()
         assert expired == (runs and (expected.lease_expired or known_dead))
         if expired:
             expected.count_failure()
@@ -255,10 +247,11 @@ class LeaseMachine(RuleBasedStateMachine):
     @rule(lease=leases, result=st.sampled_from(RESULTS))
     def fail(self, lease: Lease, result: AttemptResult) -> None:
         expected = self.owned_job(lease)
-        with self.database.write() as session:
-            done = leases.finish(session, lease, result)
-            session.commit()
-        assert done == (expected is not None)
+        with (
+            nullcontext() if expected else pytest.raises(LeaseLost),
+            self.database.write() as session,
+        ):
+            leases.finish(session, lease, result)
         if expected is None:
             return
         if isinstance(result, PermanentFailure):
@@ -275,12 +268,12 @@ class LeaseMachine(RuleBasedStateMachine):
     def succeed(self, lease: Lease) -> None:
         expected = self.owned_job(lease)
         ref = ArtifactRef(key=f"jobs/{new_id()}", manifest_sha256="0" * 64, bytes=1)
-        with self.database.write() as session:
+        with (
+            nullcontext() if expected else pytest.raises(LeaseLost),
+            self.database.write() as session,
+        ):
             artifact = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
-            done = leases.finish(session, lease, Succeeded(artifact.id, {}))
-            if done:
-                session.commit()
-        assert done == (expected is not None)
+            leases.finish(session, lease, Succeeded(artifact.id, {}))
         if expected is not None:
             expected.end(JobState.SUCCEEDED)
 

@@ -4,15 +4,14 @@ from uuid import UUID
 
 import pytest
 
-from app.database.base import new_id
-from app.database.clock import now
+from app.database.base import new_id, now
 from app.database.engines import Database
 from app.jobs import repository as jobs
 from app.jobs.errors import JobNotFound
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFinished, PredictionNotFound
 from app.queue import checkpoints, dispatch, heartbeats, leases
-from app.queue.fencing import ClaimedJob
+from app.queue.fencing import ClaimedJob, LeaseLost
 from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.transitions import PermanentFailure, RetryableFailure, Succeeded
 from app.resources import Resources
@@ -50,7 +49,6 @@ def add_run(database: Database, **changes: object) -> UUID:
 def renew(database: Database, claimed: ClaimedJob, step: int) -> bool:
     with database.write() as session:
         renewal = leases.renew(session, claimed.lease, step=step)
-        session.commit()
     return renewal is not None
 
 
@@ -61,17 +59,14 @@ def save(database: Database, claimed: ClaimedJob, step: int) -> None:
         assert renewal is not None
         ref = ArtifactRef(f"checkpoints/{claimed.lease.job_id}/a1/step-{step}", "ab", 9)
         checkpoints.add(session, claimed.lease, step=step, ref=ref, seq=renewal.first_seq)
-        session.commit()
 
 
-def succeed(database: Database, claimed: ClaimedJob) -> bool:
+def succeed(database: Database, claimed: ClaimedJob) -> None:
     with database.write() as session:
         run_id = claimed.lease.job_id
         ref = ArtifactRef(f"predictions/{run_id}/a{claimed.lease.attempt}", "cd", 9)
         made = artifacts.add_artifact(session, job_id=run_id, kind=RESULTS_KIND, ref=ref)
-        written = leases.finish(session, claimed.lease, Succeeded(made.id, SUMMARY))
-        session.commit() if written else session.rollback()
-    return written
+        leases.finish(session, claimed.lease, Succeeded(made.id, SUMMARY))
 
 
 def expire(database: Database, claimed: ClaimedJob) -> bool:
@@ -79,13 +74,12 @@ def expire(database: Database, claimed: ClaimedJob) -> bool:
     with database.write() as session:
         run_id, attempt = claimed.lease.job_id, claimed.lease.attempt
         expired = leases.expire(session, run_id, attempt=attempt, failure=LOST, max_failures=3)
-        session.commit()
     return expired
 
 
 def cancel(database: Database, run_id: UUID) -> JobState:
     with database.write() as session:
-        return JobState(service.cancel(session, run_id=run_id).state)
+        return JobState(service.cancel_run(session, run_id=run_id).state)
 
 
 def test_both_kinds_share_one_queue(database: Database) -> None:
@@ -117,10 +111,12 @@ def test_a_lost_run_resumes_and_the_old_worker_writes_nothing(
     assert (row.step, row.total_steps) == (256, 700)
     before = dump_tables(database)
     assert not renew(database, first, 500)
-    assert not succeed(database, first)
+    with pytest.raises(LeaseLost):
+        succeed(database, first)
     assert dump_tables(database) == before
-    assert succeed(database, second)
-    assert not succeed(database, second)
+    succeed(database, second)
+    with pytest.raises(LeaseLost):
+        succeed(database, second)
     row = get_job(database, run_id)
     assert (row.state, row.summary) == (JobState.SUCCEEDED, SUMMARY)
 
@@ -152,24 +148,23 @@ def test_a_queued_run_is_cancelled_and_a_running_one_is_requested_to_stop(
     assert cancel(database, run_id) is JobState.RUNNING
     with database.write() as session:
         renewal = leases.renew(session, claimed.lease, step=1)
-        session.commit()
     assert renewal is not None
     assert renewal.cancel_requested
-    assert expire(database, claimed)  # nobody is left to stop it
+    assert expire(database, claimed)  # there is no owner to stop it
     assert get_state(database, run_id) is JobState.CANCELLED
 
 
 def test_each_kind_is_found_only_by_its_own_functions(database: Database) -> None:
     run_id, job_id = add_run(database), add_job(database)
     with database.read() as session:
-        assert repository.get(session, run_id).id == run_id
+        assert repository.get_run(session, run_id).id == run_id
         with pytest.raises(PredictionNotFound):
-            repository.get(session, job_id)
+            repository.get_run(session, job_id)
         with pytest.raises(JobNotFound):
-            jobs.get(session, run_id)
-        runs = repository.list_page(session, after=None, limit=9).jobs
+            jobs.get_job(session, run_id)
+        runs = repository.list_runs(session, after=None, limit=9).jobs
         assert [each.id for each in runs] == [run_id]
-        assert [each.id for each in jobs.list_page(session, after=None, limit=9).jobs] == [job_id]
+        assert [each.id for each in jobs.list_jobs(session, after=None, limit=9).jobs] == [job_id]
         assert jobs.queue_positions(session, [run_id, job_id]) == {run_id: 1, job_id: 2}
     with pytest.raises(PredictionNotFound):
         cancel(database, job_id)
@@ -179,12 +174,12 @@ def test_each_kind_is_found_only_by_its_own_functions(database: Database) -> Non
 def test_only_a_finished_run_is_deleted(database: Database, resources: Resources) -> None:
     def delete(run_id: UUID) -> None:
         with database.write() as session:
-            service.delete(session, run_id=run_id, store=resources.store)
+            service.delete_run(session, run_id=run_id, store=resources.store)
 
     run_id = add_run(database)
     with pytest.raises(PredictionNotFinished, match="is queued"):
         delete(run_id)
-    assert succeed(database, claim_next(database))
+    succeed(database, claim_next(database))
     with database.write() as session, pytest.raises(JobNotFound):
         jobs.delete_job(session, run_id)
     delete(run_id)
@@ -195,12 +190,11 @@ def test_only_a_finished_run_is_deleted(database: Database, resources: Resources
 
 
 def test_runs_are_dispatched_and_owned_like_jobs(database: Database) -> None:
-    run_id = add_run(database, lane=DeviceClass.ANY)
+    run_id = add_run(database, device_class=DeviceClass.ANY)
     with database.write() as session:
         assert dispatch.take_due_for_dispatch(session, redispatch_seconds=30) == [
             (run_id, DeviceClass.ANY)
         ]
-        session.commit()
     claimed = claim_next(database)
     with database.read() as session:
         [running] = heartbeats.list_running_jobs(session)
@@ -209,7 +203,6 @@ def test_runs_are_dispatched_and_owned_like_jobs(database: Database) -> None:
     update_job(database, run_id, run_after=now() - 100)
     with database.write() as session:
         assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == [run_id]
-        session.commit()
     assert get_job(database, run_id).error_message == "Waited in the queue for over 50 s."
 
 
@@ -217,10 +210,9 @@ def test_a_failure_of_the_file_is_final(database: Database) -> None:
     run_id = add_run(database)
     claimed = claim_next(database)
     with database.write() as session:
-        result = PermanentFailure("column_taken", "texts.csv has a column.", {"column": "x"})
-        assert leases.finish(session, claimed.lease, result)
-        session.commit()
+        result = PermanentFailure("reserved_column", "texts.csv has a column.", {"column": "x"})
+        leases.finish(session, claimed.lease, result)
     row = get_job(database, run_id)
     assert (row.state, row.error_code, row.failures_counted) == (
-        JobState.FAILED, "column_taken", 0,
+        JobState.FAILED, "reserved_column", 0,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Waiting jobs are dispatched again, and time out in the end."""
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.queue import dispatch, leases
 from app.queue.states import DeviceClass, JobState
@@ -11,12 +11,11 @@ from tests.job_rows import add_job, claim_next, events, get_job, preempt, update
 def due(database: Database) -> list[tuple[object, DeviceClass]]:
     with database.write() as session:
         found = dispatch.take_due_for_dispatch(session, redispatch_seconds=30)
-        session.commit()
     return list(found)
 
 
 def test_the_interval_between_messages_doubles(database: Database) -> None:
-    job_id = add_job(database, lane=DeviceClass.ANY, dispatched_at=now())
+    job_id = add_job(database, device_class=DeviceClass.ANY, dispatched_at=now())
     assert due(database) == []
     for count, pause in enumerate((30, 60, 120)):
         update_job(database, job_id, dispatched_at=now() - pause + 5)
@@ -45,7 +44,6 @@ def test_a_job_that_waited_too_long_fails(database: Database) -> None:
     young = add_job(database)
     with database.write() as session:
         assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == [old]
-        session.commit()
     row = get_job(database, old)
     assert (row.state, row.error_code) == (JobState.FAILED, "queue_timeout")
     assert row.finished_at is not None
@@ -55,14 +53,16 @@ def test_a_job_that_waited_too_long_fails(database: Database) -> None:
 
 def test_a_storage_outage_is_shown_and_does_not_count_as_queue_time(database: Database) -> None:
     waits = add_job(database, run_after=now() - 100)
-    later, other = add_job(database, run_after=now() + 100), add_job(database, lane=DeviceClass.GPU)
+    later, other = (
+        add_job(database, run_after=now() + 100),
+        add_job(database, device_class=DeviceClass.GPU),
+    )
     with database.write() as session:
         for message in ("The disk is full.", "The store is away."):  # the first one stays
             dispatch.mark_waiting_for_storage(
                 session, [DeviceClass.CPU, DeviceClass.ANY], message=message
             )
         assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == []
-        session.commit()
     row = get_job(database, waits)
     assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
     assert row.waiting_message == "The disk is full."
@@ -70,7 +70,6 @@ def test_a_storage_outage_is_shown_and_does_not_count_as_queue_time(database: Da
     with database.write() as session:
         dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU, DeviceClass.ANY])
         assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == []
-        session.commit()
     row = get_job(database, waits)
     assert (row.waiting_code, row.waiting_since) == (None, None)
     assert claim_next(database).lease.job_id == waits
@@ -80,9 +79,6 @@ def test_an_outage_in_the_jobs_own_attempt_is_shown_until_progress(database: Dat
     job_id = add_job(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        assert leases.finish(
-            session, lease, ResourceUnavailable("storage_unavailable", "Full.", 10)
-        )
+        leases.finish(session, lease, ResourceUnavailable("storage_unavailable", "Full.", 10))
         dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU])
-        session.commit()
     assert get_job(database, job_id).waiting_message == "Full."

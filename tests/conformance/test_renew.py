@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from app.database.base import new_id
-from app.database.clock import now
+from app.database.base import new_id, now
 from app.database.engines import Database
 from app.queue import leases
-from app.queue.fencing import Lease, LeaseRenewal
+from app.queue.fencing import Lease, LeaseLost, LeaseRenewal
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
@@ -24,7 +23,6 @@ from tests.job_rows import BOB, add_job, claim_next, dump_tables, get_job, preem
 def renew(database: Database, lease: Lease, **values: int) -> LeaseRenewal | None:
     with database.write() as session:
         answer = leases.renew(session, lease, **{"step": 0, **values})
-        session.commit()
         return answer
 
 
@@ -80,8 +78,7 @@ def test_the_first_attempt_can_store_the_resolved_spec(database: Database) -> No
     job_id = add_job(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        assert leases.store_resolved_spec(session, lease, {"runtime": {"threads": 2}})
-        session.commit()
+        leases.store_resolved_spec(session, lease, {"runtime": {"threads": 2}})
     assert get_job(database, job_id).spec == {"runtime": {"threads": 2}}
 
 
@@ -122,7 +119,9 @@ def test_a_worker_without_the_lease_changes_nothing(
     before = dump_tables(database)
     assert renew(database, lost, step=99, reserve=5) is None
     with database.write() as session:
-        assert not any(leases.finish(session, lost, result) for result in RESULTS)
-        assert not leases.store_resolved_spec(session, lost, {})
-        session.commit()
+        for result in RESULTS:
+            with pytest.raises(LeaseLost):
+                leases.finish(session, lost, result)
+        with pytest.raises(LeaseLost):
+            leases.store_resolved_spec(session, lost, {})
     assert dump_tables(database) == before

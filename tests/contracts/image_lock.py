@@ -41,14 +41,14 @@ def samples() -> list[str]:
 
 
 def needed() -> set[str]:
-    """Names of all that these need on this machine, as the installed packages tell."""
+    """Names of their dependencies on this machine, from the installed metadata."""
     found: set[str] = set()
     waiting = [Requirement(each) for each in dependencies()]
-    asked: set[str] = set()
+    extras: set[str] = set()
     while waiting:
         one = waiting.pop()
-        if str(one) not in asked:
-            asked.add(str(one))
+        if str(one) not in extras:
+            extras.add(str(one))
             found.add(canonicalize_name(one.name))
             waiting.extend(_below(one))
     return found - LEFT_OUT
@@ -70,7 +70,7 @@ def locked() -> dict[str, tuple[str, str]]:
 
 
 def _resolve(*arguments: str) -> Iterator[tuple[str, str]]:
-    """(name==version, sha256) of what pip would install."""
+    """(name==version, sha256) of the packages that pip would install."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
         only = ["--only-binary", ":all:", "--report", report.name]

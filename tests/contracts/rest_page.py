@@ -1,4 +1,4 @@
-"""An OpenAPI description as one page of Markdown: every route, then every shape that they name."""
+"""Render an OpenAPI schema as one page of Markdown: every route, then every schema."""
 
 import json
 import re
@@ -9,15 +9,15 @@ from app.errors import AppError
 
 Schema = Mapping[str, Any]
 
-# By tag: its title, and the packages of `app` whose causes its routes raise.
+# By tag: the title, and the packages of `app` whose errors its routes raise.
 DOMAINS = {
     "jobs": ("Jobs", ("jobs",)),
     "sweeps": ("Sweeps", ("sweeps",)),
-    "datasets": ("Data sets", ("datasets",)),
+    "datasets": ("Datasets", ("datasets",)),
     "models": ("Models", ("registry",)),
-    "predict": ("Answers", ("serving",)),
+    "predict": ("Predictions", ("serving",)),
     "predictions": ("Prediction runs", ("predictions",)),
-    "artifacts": ("Artifacts", ("artifacts",)),
+    "artifacts": ("Artifacts", ("storage",)),
     "health": ("Health and metrics", ()),
 }
 LIMITS = {
@@ -44,7 +44,7 @@ def page(described: Schema) -> str:
         for tag, (title, packages) in DOMAINS.items()
     ]
     shapes = [shape(name, schema) for name, schema in described["components"]["schemas"].items()]
-    return "\n".join([*parts, "## Shapes\n", *shapes])
+    return "\n".join([*parts, "## Schemas\n", *shapes])
 
 
 def codes(packages: tuple[str, ...]) -> Iterator[str]:
@@ -67,14 +67,14 @@ def causes(kind: type[AppError]) -> Iterator[type[AppError]]:
 
 def route(title: str, way: Schema) -> str:
     scopes = [scope for need in way.get("security", ()) for scope in need["key"]]
-    key = f"Scope `{'`, `'.join(scopes)}`." if scopes else "Open without a key."
-    told = [f"### `{title}`\n", f"{way['description']}\n", f"{key}\n"]
+    key = f"Scope `{'`, `'.join(scopes)}`." if scopes else "No key required."
+    lines = [f"### `{title}`\n", f"{way['description']}\n", f"{key}\n"]
     if given := way.get("parameters"):
-        told.append(table("parameter", (parameter(each) for each in given)))
+        lines.append(table("parameter", (parameter(each) for each in given)))
     if body := way.get("requestBody"):
-        told += [contents("Body", body["content"]), ""]
-    told += answers(way["responses"])
-    return "\n".join(told)
+        lines += [contents("Body", body["content"]), ""]
+    lines += answers(way["responses"])
+    return "\n".join(lines)
 
 
 def parameter(given: Schema) -> tuple[str, Schema, bool]:
@@ -86,12 +86,12 @@ def parameter(given: Schema) -> tuple[str, Schema, bool]:
 
 
 def answers(responses: Schema) -> Iterator[str]:
-    """What comes when all is well; every refusal has the form of a problem."""
+    """The responses on success; errors are problem details."""
     for status, response in responses.items():
         if status.isdecimal():
-            told = response["description"].rstrip(".")
-            meaning = "" if told == "Successful Response" else f" {told}."
-            yield contents(f"Answer {status}", response.get("content", {})) + f"{meaning}\n"
+            description = response["description"].rstrip(".")
+            meaning = "" if description == "Successful Response" else f" {description}."
+            yield contents(f"Response {status}", response.get("content", {})) + f"{meaning}\n"
 
 
 def contents(title: str, content: Schema) -> str:
@@ -106,11 +106,11 @@ def contents(title: str, content: Schema) -> str:
 
 
 def shape(name: str, schema: Schema) -> str:
-    told = [f"### {name}\n"]
+    lines = [f"### {name}\n"]
     if description := schema.get("description"):
-        told.append(f"{description}\n")
-    told.append(fields(schema) if "properties" in schema else f"{kind(schema)}.\n")
-    return "\n".join(told)
+        lines.append(f"{description}\n")
+    lines.append(fields(schema) if "properties" in schema else f"{kind(schema)}.\n")
+    return "\n".join(lines)
 
 
 def fields(schema: Schema) -> str:
@@ -133,10 +133,10 @@ def cell(text: str) -> str:
 
 def default(schema: Schema, required: bool) -> str:
     if required:
-        return "needed"
+        return "required"
     value = schema.get("default")
     if isinstance(value, dict) and value:
-        return "its defaults"
+        return "see schema"
     return "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
@@ -167,7 +167,7 @@ def plain(schema: Schema) -> str:
             return f"string ({form})"
         case {"type": str(name)}:
             return name
-    return "anything"
+    return "any"
 
 
 def anchor(heading: str) -> str:

@@ -1,4 +1,4 @@
-"""docs/reference/cli.md has every command and option.
+"""docs/reference/cli.md lists every command and option.
 
 `UPDATE_DOCS=1 pytest tests/contracts` writes it.
 """
@@ -51,14 +51,14 @@ def reference() -> str:
     return "\n".join([exits, *(section(name, command) for name, command in commands())])
 
 
-def test_every_command_and_option_is_described() -> None:
+def test_every_command_and_option_has_help() -> None:
     for name, command in commands():
         assert command.help, name
         for parameter, meaning in parameters(command):
             assert meaning, f"{name} {parameter}"
 
 
-def test_the_document_is_what_the_commands_say() -> None:
+def test_document_matches_the_commands() -> None:
     document = DOCUMENT.read_text(encoding="utf-8")
     expected = f"{document.partition(MARK)[0]}{MARK}\n\n{reference()}"
     if os.environ.get("UPDATE_DOCS") == "1":

@@ -1,4 +1,4 @@
-"""docker-compose.yml: as its schema wants it, closed to the outside, and true to .env.example."""
+"""docker-compose.yml is valid, not reachable from outside, and consistent with .env.example."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def seconds(text: str) -> int:
     return int(number[1])
 
 
-def test_it_is_what_the_compose_schema_wants() -> None:
+def test_file_is_valid_for_compose() -> None:
     program = Path(sys.executable).with_name("check-jsonschema")
     done = subprocess.run(
         [program, "--builtin-schema", "vendor.compose-spec", "--no-cache", FILE],
@@ -36,14 +36,14 @@ def test_it_is_what_the_compose_schema_wants() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_services_are_those_of_a_cluster() -> None:
+def test_services_form_a_cluster() -> None:
     assert set(SERVICES) == {*OURS, "postgres", "valkey"}
     assert [SERVICES[name]["command"][0] for name in OURS] == ["migrate", "api", "worker", "worker"]
     assert [name for name in SERVICES if "profiles" in SERVICES[name]] == ["worker-gpu"]
 
 
 @every_service
-def test_a_service_can_do_no_more_than_it_must(service: Service) -> None:
+def test_services_have_minimal_privileges(service: Service) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -54,8 +54,8 @@ def test_a_service_can_do_no_more_than_it_must(service: Service) -> None:
 
 
 @every_service
-def test_a_service_writes_to_named_volumes_and_memory_only(service: Service) -> None:
-    """No folder of the machine, so no socket of Docker either."""
+def test_services_write_to_named_volumes_and_tmpfs_only(service: Service) -> None:
+    """No bind mounts, so no Docker socket either."""
     for volume in service.get("volumes", []):
         name, place = volume.split(":")
         assert re.fullmatch("[a-z]+", name), volume
@@ -63,7 +63,7 @@ def test_a_service_writes_to_named_volumes_and_memory_only(service: Service) -> 
     assert any(each.startswith("/tmp:") for each in service["tmpfs"])  # noqa: S108
 
 
-def test_only_the_api_can_be_reached_and_only_from_this_machine() -> None:
+def test_only_the_api_is_published_and_only_on_localhost() -> None:
     published = {name: each["ports"] for name, each in SERVICES.items() if "ports" in each}
     assert published == {"api": ["127.0.0.1:8000:8000"]}
     outside = {name for name, each in SERVICES.items() if "outside" in each["networks"]}
@@ -73,7 +73,7 @@ def test_only_the_api_can_be_reached_and_only_from_this_machine() -> None:
 
 
 @every_service
-def test_a_service_tells_whether_it_is_well_or_ends(service: Service) -> None:
+def test_services_have_a_health_check_or_run_once(service: Service) -> None:
     if service["restart"] == "no":
         assert "healthcheck" not in service
         return
@@ -82,7 +82,7 @@ def test_a_service_tells_whether_it_is_well_or_ends(service: Service) -> None:
     assert seconds(service["healthcheck"]["timeout"]) < seconds(service["healthcheck"]["interval"])
 
 
-def test_each_starts_after_what_it_needs() -> None:
+def test_services_start_after_their_dependencies() -> None:
     needs = {
         name: {other: how["condition"] for other, how in SERVICES[name]["depends_on"].items()}
         for name in OURS
@@ -94,7 +94,7 @@ def test_each_starts_after_what_it_needs() -> None:
     assert needs["worker"] == needs["worker-gpu"] == {**ready, "valkey": "service_healthy"}
 
 
-def test_each_gets_the_time_to_drain() -> None:
+def test_services_have_a_grace_period() -> None:
     requests = NOT_READY_SECONDS + API_GRACE_SECONDS
     assert seconds(SERVICES["api"]["stop_grace_period"]) > requests
     assert Settings.model_fields["stop_grace_seconds"].default < DRAIN_SECONDS
@@ -102,7 +102,7 @@ def test_each_gets_the_time_to_drain() -> None:
         assert seconds(SERVICES[name]["stop_grace_period"]) > DRAIN_SECONDS
 
 
-def test_the_gpu_worker_differs_in_its_devices_only() -> None:
+def test_gpu_worker_differs_in_devices_only() -> None:
     cpu, gpu = SERVICES["worker"], SERVICES["worker-gpu"]
     assert cpu["environment"]["LORAWORKS_DEVICES"] == "cpu"
     assert gpu["environment"] == cpu["environment"] | {"LORAWORKS_DEVICES": "auto"}
@@ -113,21 +113,21 @@ def test_the_gpu_worker_differs_in_its_devices_only() -> None:
     assert {name for name in gpu if gpu[name] != cpu.get(name)} == own
 
 
-def test_the_broker_refuses_to_forget_and_takes_no_scripts() -> None:
+def test_broker_never_evicts_and_disables_scripts() -> None:
     command = SERVICES["valkey"]["command"]
     for words in ("--maxmemory-policy noeviction", "--appendonly yes", "--user default off"):
         assert words in command
     assert "-@admin -@dangerous -@scripting" in command
 
 
-def test_no_secret_is_written_down() -> None:
+def test_file_contains_no_secret() -> None:
     assert [example()[name] for name in SECRETS] == ["", "", ""]
     for line in FILE.read_text("utf-8").splitlines():
         if re.search("password|pepper", line, re.IGNORECASE):
             assert "${" in line, line
 
 
-def test_the_example_names_every_variable_and_no_other() -> None:
+def test_example_lists_every_variable() -> None:
     used = set(re.findall(r"\$\{(\w+)", FILE.read_text("utf-8")))
     named = set(re.findall(r"^(?:# )?([A-Z_]+)=", EXAMPLE.read_text("utf-8"), re.MULTILINE))
     assert used <= named

@@ -1,15 +1,15 @@
-"""Every call that creates something can be sent again safely, and says so."""
+"""Every creating call can be retried safely with an idempotency key."""
 
 from app.main import create_app
 from app.settings import Settings
 
-# What changes or asks without creating: sent again, it does the same again.
+# Calls that change or read without creating: repeating them is harmless.
 HARMLESS = {
     *("/v1/jobs/{job_id}/cancel", "/v1/predictions/{run_id}/cancel"),
     "/v1/models/{name}/aliases/{alias}/rollback",
     *("/v1/datasets/{ref}/check", "/v1/datasets/preview"),
     *(f"/v1/sweeps/{{sweep_id}}/{verb}" for verb in ("pause", "stop", "resume", "retry")),
-    "/v1/sweeps/{sweep_id}/extend",  # the same cells are not added twice
+    "/v1/sweeps/{sweep_id}/extend",  # the same trials are not added twice
     *("/predict", "/", "/invocations", "/vertex", "/models/{ref}/predict", "/models/{ref}"),
     "/v1/models/{ref}/explain",
 }

@@ -1,4 +1,4 @@
-"""Dockerfile and .dockerignore: as the linter wants them, unprivileged, true to pyproject.toml."""
+"""Dockerfile and .dockerignore: linted, unprivileged, consistent with pyproject.toml."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ LINES = [line.strip() for line in TEXT.splitlines() if line.strip() and not line
 
 
 def arguments(instruction: str) -> list[str]:
-    """What stands after an instruction, each time it is used."""
+    """The arguments of an instruction, each time it is used."""
     return [line.partition(" ")[2] for line in LINES if line.split()[0] == instruction]
 
 
@@ -27,7 +27,7 @@ def environment() -> dict[str, str]:
     return dict(pair.split("=", 1) for line in arguments("ENV") for pair in line.split())
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+def test_dockerfile_passes_the_linter() -> None:
     program = Path(sys.executable).with_name("hadolint")
     done = subprocess.run(
         [program, "--failure-threshold", "style", FILE],
@@ -36,25 +36,25 @@ def test_the_linter_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_it_stands_on_a_full_version() -> None:
+def test_base_image_version_is_pinned() -> None:
     [base] = arguments("FROM")
     found = re.fullmatch(r"python:(3\.\d+)\.\d+-slim-trixie", base)
     assert found, base
     assert f">={found[1]}," in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
-def test_it_runs_as_nobody_in_particular() -> None:
+def test_image_runs_as_an_unprivileged_user() -> None:
     assert arguments("USER") == ["10001:10001"]
     assert arguments("STOPSIGNAL") == ["SIGTERM"]
 
 
-def test_nothing_is_written_outside_data_and_tmp() -> None:
+def test_only_data_and_tmp_are_written() -> None:
     given = environment()
     places = [given[name] for name in ("HOME", "HF_HOME", "LORAWORKS_CACHE", "LORAWORKS_DATA_DIR")]
     assert all(place.startswith(("/data", "/tmp")) for place in places), places  # noqa: S108
 
 
-def test_it_holds_no_secret_and_its_door_is_locked() -> None:
+def test_image_has_no_secret_and_authentication_is_on() -> None:
     given = environment() | dict(line.split("=", 1) for line in arguments("ARG"))
     assert not [name for name in given if re.search("KEY|TOKEN|SECRET|PASSWORD|PEPPER", name)]
     assert given["LORAWORKS_AUTH"] == "on"
@@ -64,23 +64,23 @@ def test_it_holds_no_secret_and_its_door_is_locked() -> None:
     assert {name for name in given if name.startswith(ENV_PREFIX)} <= settings
 
 
-def test_its_commands_are_commands() -> None:
-    known = get_command(app).commands  # type: ignore[attr-defined]
-    assert {"api", "worker", "migrate"} <= set(known)
+def test_commands_of_the_image_exist() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert {"api", "worker", "migrate"} <= set(commands)
     assert arguments("ENTRYPOINT") == ['["loraworks"]']
     assert arguments("CMD") == ['["api"]']
     [check] = arguments("HEALTHCHECK")
     assert check.endswith('CMD ["loraworks", "api", "--check"]')
 
 
-def test_torch_is_one_that_the_package_takes() -> None:
+def test_torch_version_is_allowed_by_the_package() -> None:
     [version] = re.findall(r"ARG TORCH_VERSION=(\S+)", TEXT)
     [wanted] = re.findall(r'"(torch>=[^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
     assert Version(version) in Requirement(wanted).specifier
     assert "ARG TORCH_INDEX=\n" in TEXT  # empty: the build that runs on CPUs and GPUs
 
 
-def test_only_what_is_installed_is_sent_to_the_builder() -> None:
+def test_build_context_contains_only_installed_files() -> None:
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"

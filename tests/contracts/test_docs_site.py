@@ -1,4 +1,4 @@
-"""The site of the documents builds without a warning, and no link in it leads nowhere."""
+"""The documentation site builds without warnings or broken links."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ FOLLOWED = {"a": "href", "link": "href", "img": "src", "script": "src"}
 
 
 class Page(HTMLParser):
-    """What a page of the site points at, and what in it can be pointed at."""
+    """The links and anchors of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class Site:
         return {path: Page(path) for path in sorted(self.folder.rglob("*.html"))}
 
     def dead(self) -> Iterator[tuple[str, str]]:
-        """Links within the site to a page, a file or a place in a page that is not there."""
+        """Internal links to a missing page, file or anchor."""
         for path, page in self.pages.items():
             for _, target in page.links:
                 parts = urlsplit(target)
-                if parts.scheme or parts.netloc:  # elsewhere, or a figure within the page
+                if parts.scheme or parts.netloc:  # external, or an inline image
                     continue
                 goal = (path.parent / unquote(parts.path)).resolve() if parts.path else path
                 there = goal.is_file() and (
@@ -59,7 +59,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Built as `make docs` builds it."""
+    """The site as `make docs` builds it."""
     folder = tmp_path_factory.mktemp("site")
     words = ("--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", "docs", ".", str(folder))
     built = subprocess.run(
@@ -70,14 +70,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 @pytest.mark.timeout(300)
-def test_it_builds_and_every_link_within_it_leads_somewhere(site: Site) -> None:
+def test_site_builds_without_broken_links(site: Site) -> None:
     pages = {path.relative_to(site.folder).with_suffix("") for path in site.pages}
     assert {path.relative_to(ROOT).with_suffix("") for path, _ in texts()} <= pages
     assert list(site.dead()) == []
 
 
 @pytest.mark.timeout(300)
-def test_it_fetches_nothing_from_elsewhere(site: Site) -> None:
+def test_site_loads_nothing_from_other_hosts(site: Site) -> None:
     fetched = {link for page in site.pages.values() for link in page.links if link[0] != "a"}
     assert [target for _, target in fetched if urlsplit(target).netloc] == []
 
@@ -93,7 +93,7 @@ def texts() -> Iterator[tuple[Path, str]]:
 
 
 def targets(text: str) -> Iterator[str]:
-    """Of links and pictures; what stands in code is none."""
+    """Targets of links and images, except in code."""
     for block in MarkdownIt("commonmark").enable("table").parse(text):
         for token in block.children or ():
             target = token.attrGet("href") or token.attrGet("src")
@@ -101,7 +101,7 @@ def targets(text: str) -> Iterator[str]:
                 yield target
 
 
-def test_a_link_names_the_file_itself_so_that_code_hosts_follow_it() -> None:
+def test_links_name_files_so_that_code_hosts_can_follow_them() -> None:
     gone = [
         (path.relative_to(ROOT).as_posix(), target)
         for path, text in texts()

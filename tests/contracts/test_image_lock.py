@@ -1,4 +1,4 @@
-"""requirements.lock holds all that the image needs, as it is pinned elsewhere."""
+"""requirements.lock contains everything that the image needs, at the pinned versions."""
 
 from tests.contracts.image_lock import LEFT_OUT, ROOT, locked, needed, samples
 from tests.contracts.test_versions import pins
@@ -6,12 +6,12 @@ from tests.contracts.test_versions import pins
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
-def test_the_lock_holds_what_is_needed_and_nothing_else() -> None:
+def test_lock_contains_exactly_the_dependencies() -> None:
     assert locked().keys() == needed() | {each.partition("==")[0] for each in samples()}
     assert not locked().keys() & LEFT_OUT
 
 
-def test_the_lock_has_the_versions_of_the_pins() -> None:
+def test_lock_has_the_pinned_versions() -> None:
     wanted = {name: str(version) for name, version in pins().items()}
     wanted |= dict(each.split("==", 1) for each in samples())
     assert locked().keys() - wanted.keys() <= {"setuptools"}  # of torch; a freeze leaves it out
@@ -19,7 +19,7 @@ def test_the_lock_has_the_versions_of_the_pins() -> None:
         assert version == wanted.get(name, version), name
 
 
-def test_the_image_installs_by_hash_all_but_torch_and_the_package_itself() -> None:
+def test_image_installs_dependencies_by_hash() -> None:
     installs = [
         line for line in DOCKERFILE.replace("\\\n", " ").splitlines() if "pip install" in line
     ]

@@ -1,4 +1,4 @@
-"""docs/reference/metrics.md holds every metric.
+"""docs/reference/metrics.md lists every metric.
 
 `UPDATE_DOCS=1 pytest tests/contracts` writes it.
 """
@@ -16,21 +16,21 @@ from app.serving.metrics import ServingMetrics
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 INTRODUCTION = """# Metrics
 
-`GET /metrics` answers in the text format of Prometheus, with a key of the scope `metrics:read`
-(keys off: without one). This page is made from the code by `UPDATE_DOCS=1 pytest tests/contracts`.
+`GET /metrics` returns the text format of Prometheus. With keys on it requires the scope
+`metrics:read`. This page is generated from the code by `UPDATE_DOCS=1 pytest tests/contracts`.
 
-What is counted in the tables is the same whichever API process is asked, so let one of them be
-scraped, or take the `max` over all. These are gauges, also where they only seem to grow: deleting a
-job takes its attempts along, so look at differences over time, such as
-`delta(loraworks_lease_losses[1h])`. Devices are in use at
-`loraworks_running_attempts / loraworks_slots`.
+These metrics come from the database and are the same in every API process, so scrape one of them
+or take the `max` over all. All are gauges, even those that look like counters, because deleting a
+job also deletes its attempts. Use differences over time, such as
+`delta(loraworks_lease_losses[1h])`. The utilization of the devices is
+`loraworks_running_attempts / loraworks_worker_concurrency`.
 
 | Metric | Labels | Meaning |
 |---|---|---|
 """
 OWN = """
-Each API process counts for itself, and besides these tells `process_…` and `python_…` of the usual
-Prometheus client. Names that begin with `te_` are those of text-embeddings-inference, so that its
+These are counted per API process, along with the standard `process_…` and `python_…` metrics of the
+Prometheus client. Names that start with `te_` are those of text-embeddings-inference, so that its
 dashboards work. Durations are in seconds.
 
 | Metric | Labels | Meaning |
@@ -55,18 +55,18 @@ def document() -> str:
 
 
 def described(metric: Any) -> str:
-    """Its row; the client ends the name of a counter in `_total`."""
+    """The row of a metric; the client appends `_total` to names of counters."""
     name = metric._name + ("_total" if metric._type == "counter" else "")
     return row(name, metric._labelnames, metric._documentation)
 
 
-def test_the_document_is_what_the_code_says() -> None:
+def test_document_matches_the_code() -> None:
     if os.environ.get("UPDATE_DOCS") == "1":
         DOCUMENT.write_text(document(), encoding="utf-8")
     assert DOCUMENT.read_text(encoding="utf-8") == document()
 
 
-def test_names_follow_the_conventions_of_prometheus() -> None:
+def test_names_follow_prometheus_conventions() -> None:
     for measure in DATABASE_METRICS:
         assert measure.name.startswith("loraworks_")
         assert not measure.name.endswith(("_total", "_count", "_sum", "_bucket")), measure.name

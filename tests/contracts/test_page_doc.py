@@ -1,4 +1,4 @@
-"""docs/reference/page.md tells of every page, and of no other."""
+"""docs/reference/page.md lists exactly the existing pages."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ FRAME = ("/static/", "/sign-")
 
 
 def addresses() -> set[str]:
-    """Of all pages, with ids as the document writes them."""
+    """Paths of all pages, with IDs as in the document."""
     found = set()
     for router in routes.PAGE_ROUTERS:
         for context in iter_route_contexts(router.routes):
@@ -22,16 +22,18 @@ def addresses() -> set[str]:
     return found
 
 
-def test_every_page_is_told_of_and_there_is_no_other() -> None:
+def test_documented_pages_match_the_routes() -> None:
     text = (ROOT / "docs" / "reference" / "page.md").read_text(encoding="utf-8")
     table = [
         line.partition("|")[2].partition("|")[0]
         for line in text.splitlines()
         if line.startswith("|")
     ]
-    told = {each.partition("?")[0] for cell in table for each in re.findall(r"`(/[^`]*)`", cell)}
-    assert addresses() <= told
-    assert told - addresses() <= PENDING
+    documented = {
+        each.partition("?")[0] for cell in table for each in re.findall(r"`(/[^`]*)`", cell)
+    }
+    assert addresses() <= documented
+    assert documented - addresses() <= PENDING
 
 
 PENDING: set[str] = set()

@@ -1,4 +1,4 @@
-"""docs/reference/settings.md holds every setting.
+"""docs/reference/settings.md lists every setting.
 
 `UPDATE_DOCS=1 pytest tests/contracts` writes it.
 """
@@ -11,8 +11,8 @@ from app.settings import ENV_PREFIX, Settings
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 INTRODUCTION = """# Settings
 
-Read from the environment when a process starts. Lists have commas between their entries. This
-table is made from `app/settings.py` by `UPDATE_DOCS=1 pytest tests/contracts`.
+Read from environment variables when a process starts. Separate list entries with commas. This
+table is generated from `app/settings.py` by `UPDATE_DOCS=1 pytest tests/contracts`.
 
 | Variable | Default | Meaning |
 |---|---|---|
@@ -35,7 +35,7 @@ def test_every_setting_is_described() -> None:
         assert field.description, name
 
 
-def test_the_document_is_what_the_code_says() -> None:
+def test_document_matches_the_code() -> None:
     if os.environ.get("UPDATE_DOCS") == "1":
         DOCUMENT.write_text(table(), encoding="utf-8")
     assert DOCUMENT.read_text(encoding="utf-8") == table()

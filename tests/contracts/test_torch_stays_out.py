@@ -1,10 +1,12 @@
-"""Only the training child and the serving pool load torch, and no worker loads the web: everything
-else starts fast.
+"""What stays out of a process: torch of all but the training child and the serving pool, the web of
+workers, and the database of clients.
 """
 
 import json
 import subprocess
 import sys
+
+import pytest
 
 HEAVY = (
     *("torch", "transformers", "datasets", "pyarrow", "sklearn", "pandas"),
@@ -24,7 +26,13 @@ LIGHT = {
     "lora_core.manifest": HEAVY,
     "lora_core.data.contents": HEAVY,
 }
-# One process for all, one after the other: what they do not load together, none loads alone.
+SCHEMAS = [f"app.{domain}.schemas" for domain in ("datasets", "jobs", "registry", "sweeps")]
+SERVER = (*HEAVY, "numpy", "sqlalchemy", "fastapi", "starlette", "pydantic_settings", "structlog")
+CLIENT = {
+    "app.cli.main": (*SERVER, "httpx2", *SCHEMAS),  # `loraworks --help`
+    "app.cli.client": SERVER,
+}
+# One process imports all of them: what they do not load together, none loads alone.
 PROGRAM = """
 import importlib, json, sys
 loaded = {}
@@ -35,8 +43,9 @@ print(json.dumps(loaded))
 """
 
 
-def test_importing_it_loads_nothing_heavy() -> None:
-    command = [sys.executable, "-c", PROGRAM, json.dumps(LIGHT)]
+@pytest.mark.parametrize("modules", [LIGHT, CLIENT], ids=["service", "client"])
+def test_import_loads_nothing_heavy(modules: dict[str, tuple[str, ...]]) -> None:
+    command = [sys.executable, "-c", PROGRAM, json.dumps(modules)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {name: [] for name in LIGHT}
+    assert json.loads(done.stdout) == {name: [] for name in modules}

@@ -1,4 +1,4 @@
-"""Versions below which a known hole or loss of data is open."""
+"""Minimum versions without known vulnerabilities or data loss."""
 
 import re
 from pathlib import Path
@@ -33,13 +33,13 @@ def requirements() -> dict[str, Requirement]:
 
 
 @pytest.mark.parametrize(("package", "floor"), FLOORS.items())
-def test_pins_and_requirements_are_above_the_floors(package: str, floor: str) -> None:
+def test_versions_are_above_the_minimum(package: str, floor: str) -> None:
     assert pins()[package] >= Version(floor)
     just_below = Version(f"{floor}.dev0")
     assert not requirements()[package].specifier.contains(just_below, prereleases=True)
 
 
-def test_torch_is_a_range_above_its_floor() -> None:
+def test_torch_range_is_above_the_minimum() -> None:
     assert "torch" not in pins()
     specifier = requirements()["torch"].specifier
     assert not specifier.contains("2.9.9")
@@ -47,11 +47,11 @@ def test_torch_is_a_range_above_its_floor() -> None:
     assert Version(torch.__version__) >= Version(TORCH)
 
 
-def test_every_requirement_but_torch_is_pinned_within_its_range() -> None:
+def test_requirements_except_torch_are_pinned_within_range() -> None:
     for name, requirement in requirements().items():
         if name != "torch":
             assert requirement.specifier.contains(pins()[name.lower()]), name
 
 
-def test_the_bundled_sqlite_is_above_its_floor() -> None:
+def test_bundled_sqlite_is_above_the_minimum() -> None:
     assert sqlite.sqlite_version_info >= (3, 51, 3)

@@ -1,4 +1,4 @@
-"""Whether what a document shows is what was printed, but for its figures."""
+"""Compare the output shown in a document with the real output, except for numbers."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from tests.docs.blocks import Block
 
 
 def differs(block: Block, output: str) -> str | None:
-    """Why it is not, if it is not.
+    """The difference, or None.
 
     Text: every line, whatever the numbers and widths. JSON: every field that is shown is there
     and of the same kind; more fields may be there.
@@ -17,8 +17,8 @@ def differs(block: Block, output: str) -> str | None:
     if block.language == "json":
         shown = json.loads(block.text)
         return None if any(has(real, shown) for real in values(output)) else "other fields or kinds"
-    told = {*map(outline, output.splitlines())}
-    missing = [line for line in map(outline, block.text.splitlines()) if line not in told]
+    printed = {*map(outline, output.splitlines())}
+    missing = [line for line in map(outline, block.text.splitlines()) if line not in printed]
     return f"no line {missing[0]!r}" if missing else None
 
 
@@ -28,7 +28,7 @@ def outline(line: str) -> str:
 
 
 def values(output: str) -> Iterator[Any]:
-    """Every JSON object and list in it."""
+    """Every JSON object and list in the output."""
     decoder, place = json.JSONDecoder(), 0
     while begin := re.compile(r"[\[{]").search(output, place):
         try:
@@ -39,7 +39,7 @@ def values(output: str) -> Iterator[Any]:
 
 
 def has(real: Any, shown: Any) -> bool:
-    """Whether all that is shown is in the real value, with values of the same kinds."""
+    """Whether the real value contains the shown one, with values of the same types."""
     match shown:
         case dict():
             return isinstance(real, dict) and all(

@@ -17,8 +17,8 @@ RUN = {"sh", "python"}
 PARSED = {"json", "yaml", "ini"}
 PRINTED = {"text"}
 SHOWN = {""}
-DIRECTIVE = re.compile(r"\{[\w:-]+\}")  # of the site, which `make docs` builds without a warning
-# What a machine that runs the tests need not have. The line before a block says: *Needs Docker.*
+DIRECTIVE = re.compile(r"\{[\w:-]+\}")  # directives of the documentation site
+# What the test machine may lack. The line before a block says so: *Needs Docker.*
 NEEDED = {"a GPU", "a hub", "Docker", "other machines", "the network"}
 MARK = re.compile(r"\*Needs ([^*]+)\.\*")
 
@@ -41,27 +41,27 @@ class Block:
 
 
 def by_hand(document: str) -> str:
-    """The text of a file, without what a test has written below it."""
+    """The hand-written text of a file, without its generated part."""
     return (ROOT / document).read_text(encoding="utf-8").partition("; do not edit below -->")[0]
 
 
 def blocks(document: str) -> list[Block]:
-    """All blocks of a file, whose name begins at the root."""
+    """All blocks of a file; its path is relative to the root."""
     return list(find((ROOT / document).read_text(encoding="utf-8"), document))
 
 
 def find(text: str, document: str) -> Iterator[Block]:
-    """All blocks of a text. Raises `ValueError` for one that no test would look at."""
-    spoken = ran = ""
+    """All blocks of a text. Raises `ValueError` for a block that no test covers."""
+    paragraph = ran = ""
     for token in MarkdownIt("commonmark").parse(text):
         if token.type == "heading_open":
             ran = ""
         elif token.type == "inline":
-            spoken = token.content
+            paragraph = token.content
         elif token.type in {"fence", "code_block"}:
             line = (token.map or [0])[0] + 2
             language = "" if DIRECTIVE.match(token.info) else token.info.strip()
-            block = _block(Block(document, line, language, token.content), spoken, ran)
+            block = _block(Block(document, line, language, token.content), paragraph, ran)
             if token.type == "code_block" or block.language not in RUN | PARSED | PRINTED | SHOWN:
                 raise ValueError(f"{block}: no test looks at {token.info or 'indented code'}")
             if block.needs and block.language != "sh":
@@ -69,13 +69,13 @@ def find(text: str, document: str) -> Iterator[Block]:
             if block.needs not in NEEDED | {None}:
                 raise ValueError(f"{block}: no test knows what {block.needs} is")
             yield block
-            spoken = ""
+            paragraph = ""
             if block.language in RUN:
                 ran = "" if block.needs else block.language
 
 
-def _block(bare: Block, spoken: str, ran: str) -> Block:
-    """The same with what is said of it in the line before, and whether it shows an answer."""
-    mark = MARK.search(spoken)
+def _block(bare: Block, paragraph: str, ran: str) -> Block:
+    """The block with its marker from the line before, and whether it shows output."""
+    mark = MARK.search(paragraph)
     answers = bool(ran) and bare.language in {"json", *PRINTED} and not mark
     return replace(bare, needs=mark[1] if mark else None, answers=answers)

@@ -1,4 +1,4 @@
-"""Command lines that are not run, looked up word by word: what they name is there."""
+"""Check commands that are not run: their names and options exist."""
 
 import re
 import shlex
@@ -18,11 +18,11 @@ from lora_core.arguments import build_parser
 from tests.compose import services
 from tests.docs.blocks import ROOT
 
-# Read elsewhere than in app/settings.py: by the command line, and by the library.
+# The last three are read by the command line and the library.
 SETTINGS = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {
     f"{ENV_PREFIX}{name}" for name in ("URL", "API_KEY", "CACHE")
 }
-# Programs of others, and what a shell knows itself.
+# Other programs, and shell builtins.
 OTHERS = {
     *(
         "aws",
@@ -42,7 +42,7 @@ COMPOSE = {"build", "exec", "logs", "run", "stop", "up"}
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of every command, without comments and where output goes."""
+    """The words of every command, without comments and redirections."""
     text = re.sub(r"(^|\s)#.*", r"\1", text, flags=re.MULTILINE).replace("\\\n", " ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&\n")
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
@@ -59,7 +59,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def look_up(words: list[str]) -> None:
-    """Raises `AssertionError` for what is not there."""
+    """Raises `AssertionError` if a name or option does not exist."""
     while words and (found := re.match(r"(\w+)=", words[0])):
         assert not found[1].startswith(ENV_PREFIX) or found[1] in SETTINGS, found[1]
         words = words[1:]
@@ -69,11 +69,11 @@ def look_up(words: list[str]) -> None:
     if name in OURS:
         OURS[name](rest)
     else:
-        assert name in OTHERS, f"no test knows {name}"
+        assert name in OTHERS, f"unknown program {name}"
 
 
 def loraworks(words: list[str]) -> None:
-    """As the command line itself reads them."""
+    """Parse as the command line does."""
     command: Any = root()
     try:
         context = command.make_context("loraworks", list(words))
@@ -86,7 +86,7 @@ def loraworks(words: list[str]) -> None:
 
 
 def mention(words: list[str]) -> None:
-    """Of `loraworks`, in the middle of a sentence, where arguments may be left out."""
+    """Check `loraworks …` in prose, where arguments may be missing."""
     command: Any = root()
     options = {option for each in command.params for option in each.opts}
     for word in words:
@@ -108,13 +108,13 @@ def curl(words: list[str]) -> None:
 
 def compose(words: list[str]) -> None:
     assert words.pop(0) == "compose"
-    known, bare, values = services({}), [], iter(words)
+    available, bare, values = services({}), [], iter(words)
     for word in values:
         if word == "--scale":
-            assert next(values).partition("=")[0] in known
+            assert next(values).partition("=")[0] in available
         elif word == "--profile":
             profile = next(values)
-            assert any(profile in service.get("profiles", []) for service in known.values())
+            assert any(profile in service.get("profiles", []) for service in available.values())
         elif word in WITH_VALUE:
             next(values)
         elif not word.startswith("-"):
@@ -122,13 +122,13 @@ def compose(words: list[str]) -> None:
     subcommand, *rest = bare
     assert subcommand in COMPOSE, subcommand
     if subcommand not in {"exec", "run"}:
-        assert set(rest) <= set(known), rest
+        assert set(rest) <= set(available), rest
         return
     service = rest[0]
-    assert service in known, service
+    assert service in available, service
     if subcommand == "run" and "--entrypoint" not in words:
         inside = words[words.index(service) + 1 :]
-        loraworks(inside or known[service]["command"])
+        loraworks(inside or available[service]["command"])
 
 
 def make(words: list[str]) -> None:
@@ -160,7 +160,7 @@ OURS: dict[str, Callable[[list[str]], None]] = {
 
 @cache
 def root() -> Any:
-    """The whole command line."""
+    """The root command."""
     return typer.main.get_command(app)
 
 

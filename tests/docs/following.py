@@ -1,4 +1,4 @@
-"""Documents are followed by the letter: some in a new clone, the rest after the tutorial."""
+"""Runs the code blocks of documents: some in a fresh clone, the rest after the tutorial."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,7 +20,7 @@ GUIDES = [
 
 
 def begin(document: str, folder: Path, *, full: bool) -> None:
-    """Follow one in a new clone, with a service of its own."""
+    """Run a document in a fresh clone, with its own service."""
     with closing(Session(folder / "home", full=full)) as session:
         session.run("git clone here loraworks; cd loraworks; . .venv/bin/activate")
         make_files(session.home / "loraworks")
@@ -29,13 +29,13 @@ def begin(document: str, folder: Path, *, full: bool) -> None:
 
 @dataclass
 class Followed:
-    """The tutorial, followed to its end, or up to an error. Its service still runs."""
+    """The tutorial, run to its end or to an error. Its service is still running."""
 
     session: Session
     error: AssertionError | None = None
 
     def go_on(self, document: str) -> None:
-        """Follow another one where the tutorial ended."""
+        """Run another document in the state after the tutorial."""
         folder = self.session.home / "loraworks"
         home = self.session.home.parent / document.replace("/", "-")
         with closing(Session(home, full=self.session.full, of=self.session)) as session:
@@ -45,7 +45,7 @@ class Followed:
 
 @contextmanager
 def followed(folder: Path, *, full: bool) -> Iterator[Followed]:
-    """In this folder, with all that later documents need."""
+    """Run the tutorial in a folder, and create the files that later documents need."""
     with closing(Session(folder / "tutorial", full=full)) as session:
         after = Followed(session)
         try:

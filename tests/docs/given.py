@@ -1,4 +1,4 @@
-"""What a reader has before a document begins."""
+"""Files that a reader has before a document starts."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ SPEC = {
 
 
 def make_checkout(folder: Path) -> Path:
-    """As much of a clone as documents use, made of links."""
+    """A clone made of symlinks, with the folders that documents use."""
     folder.mkdir()
     for name in CLONED:
         (folder / name).symlink_to(ROOT / name)
@@ -26,7 +26,7 @@ def make_checkout(folder: Path) -> Path:
 
 
 def make_files(folder: Path) -> None:
-    """The files of a reader's own that documents speak of without making them."""
+    """The reader's own files that documents mention without creating them."""
     tickets = (folder / "docs/tickets.csv").read_text(encoding="utf-8").replace(",B", ",b")
     files = {
         "reviews.csv": REVIEWS,
@@ -38,6 +38,6 @@ def make_files(folder: Path) -> None:
     for name, text in files.items():
         if not (folder / name).exists():
             (folder / name).write_text(text, encoding="utf-8")
-    for artifact in (folder / "data/artifacts/jobs").glob("*/a*"):  # of one job or another
+    for artifact in (folder / "data/artifacts/jobs").glob("*/a*"):  # of any job
         (folder / "model").symlink_to(artifact)
         return

@@ -1,4 +1,4 @@
-"""One bash, in which the blocks of a document run in order."""
+"""A bash process that runs the blocks of a document in order."""
 
 import json
 import os
@@ -20,9 +20,9 @@ PRELUDE = Path(__file__).with_name("shell.sh")
 DOCUMENTED = "127.0.0.1:8000"
 BLOCK_SECONDS = {False: 400, True: 1800}  # a busy machine is slow
 STOP_SECONDS = 60
-# What takes minutes in a document takes seconds in `make test`. Cells of a sweep are few, and one
-# of them is the training with the defaults, which is known where a document has run that before.
-# A job that a document does not wait for is only checked (in shell.sh, too).
+# What takes minutes in a document takes seconds in `make test`. Sweeps have few trials, and one
+# of them has the default settings, so that its result can be reused from an earlier block.
+# A job that a document does not wait for is only a dry run (in shell.sh, too).
 SIZES = {"train_size": 60, "validation_size": 20, "test_size": 30}
 SMALL_OPTIONS = " ".join(f"--{name.replace('_', '-')} {size}" for name, size in SIZES.items())
 SMALL_FIELDS = json.dumps(SIZES)[1:-1]
@@ -38,9 +38,9 @@ SMALL: list[tuple[str, str]] = [
 
 
 class Session:
-    """Begins in an empty home, or goes on `of` another one: in its checkout, with its service.
+    """Starts in an empty home directory, or continues session `of` with its checkout and service.
 
-    `full`: sizes are those of the document.
+    `full`: use the sizes of the document.
     """
 
     def __init__(
@@ -78,21 +78,21 @@ class Session:
         self.run(PRELUDE.read_text(encoding="utf-8"), name="the prelude")
 
     def follow(self, document: str) -> None:
-        """Do what a document says, and hold the answers that it shows against ours."""
+        """Run the blocks of a document, and compare the output that it shows."""
         output = ""
         for block in blocks(document):
             if block.needs is None and block.language in RUN:
                 output = self.block(block)
             elif block.answers:
                 why = differs(block, output)
-                assert not why, f"{block} shows what was not answered: {why}\n{output}"
+                assert not why, f"{block} shows different output: {why}\n{output}"
 
     def block(self, block: Block) -> str:
-        """What it prints."""
+        """Run a block; returns its output."""
         text = block.text.replace(DOCUMENTED, self.service.removeprefix("http://"))
         for pattern, small in [] if self.full else SMALL:
             text = re.sub(pattern, small, text)
-        text = text.replace(" && ", "\n")  # `set -e` overlooks the first of two
+        text = text.replace(" && ", "\n")  # `set -e` ignores the first of two
         if block.language == "python":
             script = self.home / f"{block.line}.py"
             script.write_text(text, encoding="utf-8")
@@ -100,7 +100,7 @@ class Session:
         return self.run(text, name=str(block))
 
     def run(self, text: str, *, name: str = "a command of the test") -> str:
-        """What bash prints. Any command that fails ends it, and the test."""
+        """Run commands; returns their output. A failing command fails the test."""
         self.files += 1
         script, output, done = (self.home / f"{self.files}.{kind}" for kind in ("sh", "out", "ok"))
         script.write_text(text, encoding="utf-8")
@@ -111,7 +111,7 @@ class Session:
             wait_until(
                 lambda: done.exists() or self.bash.poll() is not None,
                 seconds=BLOCK_SECONDS[self.full],
-                what="its end",
+                what="the end of the block",
             )
             assert done.exists(), f"bash left with {self.bash.poll()}"
         except AssertionError as error:
@@ -119,12 +119,12 @@ class Session:
         return output.read_text(encoding="utf-8")
 
     def close(self) -> None:
-        """Stop the service and all else that was started."""
+        """Stop the service and all other processes."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, AssertionError):
                 os.killpg(self.bash.pid, number)
                 wait_until(self._gone, seconds=STOP_SECONDS, what="the end of all processes")
-        self.bash.communicate()  # closes the pipe to it
+        self.bash.communicate()  # closes the pipe
 
     def _gone(self) -> bool:
         self.bash.poll()

@@ -1,4 +1,4 @@
-"""The tutorial and the guides that go on from it work: on few texts, and at length as they are."""
+"""The tutorial and the guides that build on it run: with few texts, or in full."""
 
 from collections.abc import Iterator
 
@@ -30,16 +30,12 @@ def tutorial(
         yield after
 
 
-def test_the_tutorial_comes_to_its_end(tutorial: Followed) -> None:
+def test_tutorial_runs_to_its_end(tutorial: Followed) -> None:
     assert tutorial.error is None, tutorial.error
-
-
-def test_the_long_ones_are_there() -> None:
-    assert set(GUIDES) >= LONG
 
 
 @pytest.mark.parametrize(
     "document", [pytest.param(d, marks=pytest.mark.slow if d in LONG else ()) for d in GUIDES]
 )
-def test_a_document_works_after_the_tutorial(document: str, tutorial: Followed) -> None:
+def test_document_runs_after_the_tutorial(document: str, tutorial: Followed) -> None:
     tutorial.go_on(document)

@@ -1,4 +1,4 @@
-"""Documents for a reader who has nothing yet: each in a new clone, with a service of its own."""
+"""Documents that start from a fresh clone, each with its own service."""
 
 from pathlib import Path
 
@@ -16,5 +16,5 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
         *(pytest.param(each, True, id=f"{each}-full", marks=pytest.mark.slow) for each in FRESH),
     ],
 )
-def test_a_document_works_in_a_new_clone(document: str, full: bool, tmp_path: Path) -> None:
+def test_document_runs_in_a_fresh_clone(document: str, full: bool, tmp_path: Path) -> None:
     begin(document, tmp_path, full=full)

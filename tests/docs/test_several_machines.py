@@ -1,4 +1,4 @@
-"""The guide for several machines, with real servers in the place of those that it names."""
+"""The guide for several machines, with real servers in place of its examples."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def the_block(document: str, holding: str) -> Block:
     return found
 
 
-def test_an_installation_of_several_programs_starts_as_the_guide_says(
+def test_guide_for_several_machines_works(
     tmp_path: Path, postgres: PostgresServer, valkey: ValkeyServer, s3: S3Server
 ) -> None:
     place = {
@@ -48,8 +48,8 @@ def test_an_installation_of_several_programs_starts_as_the_guide_says(
         session.run(
             f"git clone here loraworks; cd loraworks; . .venv/bin/activate; PATH={programs}:$PATH"
         )
-        told = session.run(placed(GUIDE, "loraworks migrate"))
-        (key,) = re.findall(r"lw_[\w-]+", told)
+        output = session.run(placed(GUIDE, "loraworks migrate"))
+        (key,) = re.findall(r"lw_[\w-]+", output)
         session.run(placed(GUIDE, "loraworks worker"))
         session.run(f"LORAWORKS_API_KEY={key} loraworks jobs list")
         parts = json.loads(session.run('curl -s "$SERVICE/readyz"'))["parts"]

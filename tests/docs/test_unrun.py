@@ -1,4 +1,4 @@
-"""What is not run is true as well: blocks that need other machines, JSON, settings, sentences."""
+"""Checks of what is not run: blocks that need other machines, JSON, settings, prose."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def of(language: str, found: list[Block] = ALL) -> pytest.MarkDecorator:
 
 
 @of("sh", MARKED)
-def test_what_a_command_names_is_there(
+def test_commands_name_existing_things(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subprocess.run(["/usr/bin/env", "bash", "-n"], input=block.text, text=True, check=True)
@@ -38,7 +38,7 @@ def test_what_a_command_names_is_there(
 
 
 @of("json")
-def test_json_is_valid_and_a_body_is_one(block: Block) -> None:
+def test_json_and_request_bodies_are_valid(block: Block) -> None:
     value = json.loads(block.text)
     if not block.answers and "method" in value:
         JobCreate.model_validate(value)
@@ -52,7 +52,7 @@ def test_yaml_is_valid(block: Block) -> None:
 
 
 @of("ini")
-def test_a_unit_starts_what_there_is(block: Block) -> None:
+def test_systemd_unit_starts_an_existing_command(block: Block) -> None:
     unit = ConfigParser(strict=False, interpolation=None)
     unit.read_string(block.text)
     program, *rest = unit["Service"]["ExecStart"].split()
@@ -60,45 +60,12 @@ def test_a_unit_starts_what_there_is(block: Block) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_setting_is_one(document: str) -> None:
+def test_every_setting_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     assert set(re.findall(rf"{ENV_PREFIX}[A-Z_]*[A-Z]", text)) <= SETTINGS
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_in_a_sentence_is_one(document: str) -> None:
+def test_every_command_in_prose_exists(document: str) -> None:
     for line in re.findall(r"`loraworks ([^`]+)`", by_hand(document)):
         mention(line.split())
-
-
-@pytest.mark.parametrize("line", ["jbos list", "jobs lizt", "train --rank 8"])
-def test_a_wrong_mention_is_noticed(line: str) -> None:
-    with pytest.raises(AssertionError):
-        mention(line.split())
-
-
-def test_a_command_after_a_hash_within_a_word_is_seen() -> None:
-    assert list(commands("a=${b##*/}; ls # all\n")) == [["a=${b##*/}"], ["ls"]]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "loraworks trane",
-        "loraworks train --rank 8",
-        "loraworks keys create",
-        "LORAWORKS_HOTS=0.0.0.0 loraworks api",
-        "curl -s http://127.0.0.1:8000/v1/jbos",
-        "docker compose up webserver",
-        "docker compose up --scale workers=3",
-        "docker compose run --rm api keys destroy admin",
-        "docker compose --profile cpu up",
-        "make tset",
-        "python -m lora_cor train",
-        "rm -rf /",
-    ],
-)
-def test_what_is_not_there_is_noticed(line: str) -> None:
-    (words,) = commands(line)
-    with pytest.raises(AssertionError):
-        look_up(words)

@@ -24,7 +24,7 @@ except redis.AuthenticationError:
     print("NOAUTH Authentication required.")
 """
 QUICK = {
-    "LORAWORKS_BEAT_SECONDS": "0.5",
+    "LORAWORKS_HEARTBEAT_SECONDS": "0.5",
     "LORAWORKS_LEASE_SECONDS": "4",
     "LORAWORKS_RECONCILE_SECONDS": "0.5",
     "LORAWORKS_RETRY_SECONDS": "0.1",
@@ -118,7 +118,7 @@ class Composed:
         return self.environment("api")["LORAWORKS_DATABASE_URL"]
 
     def log(self) -> str:
-        """The end of what the processes wrote."""
+        """The end of the processes' output."""
         return self._log.read_text(errors="replace")[-6000:]
 
     def close(self) -> None:

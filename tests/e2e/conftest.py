@@ -1,4 +1,4 @@
-"""Installations of both kinds: one folder and its worker; PostgreSQL, Valkey and Celery."""
+"""Installations of both kinds: embedded (one folder), and PostgreSQL, Valkey and Celery."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Install = Callable[..., Installation]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first."""
+    """Run the longest tests first."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
@@ -29,7 +29,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def install(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Install]:
-    """Makes an installation of the kind, with settings of its own."""
+    """Creates an installation of the kind, with the given settings."""
     made: list[Installation] = []
 
     def build(**changes: Any) -> Installation:
@@ -53,8 +53,8 @@ def installation(install: Install) -> Installation:
 
 
 @pytest.fixture(scope="session")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What the usual job gives when nothing happens to it."""
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The result of the usual job without faults."""
 
     def make(folder: Path) -> str:
         whole = Installation(folder)
@@ -66,4 +66,4 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         finally:
             whole.close()
 
-    return Outcome(**json.loads(once(tmp_path_factory, "unbroken", make)))
+    return Outcome(**json.loads(once(tmp_path_factory, "uninterrupted", make)))

@@ -1,4 +1,4 @@
-"""A whole installation of real processes, embedded or clustered, that a test may hurt."""
+"""A full installation of real processes, embedded or clustered, for fault injection."""
 
 import hashlib
 import os
@@ -31,11 +31,11 @@ EXACT = frozenset({"grad_norm", "learning_rate", *CURVE_METRICS})  # not speeds
 PLAN = {"parameters": {"trainable": 1, "total": 2, "exact": True}, "estimated_seconds": 9}
 QUICK: dict[str, Any] = {
     "poll_seconds": 0.2,
-    "beat_seconds": 0.3,
+    "heartbeat_seconds": 0.3,
     "lease_seconds": 4,
     "reconcile_seconds": 0.3,
     "retry_seconds": 0.1,
-    "hint_seconds": 2,
+    "redispatch_seconds": 2,
     "checkpoint_seconds": 0,
     "min_free_bytes": 0,
 }
@@ -43,7 +43,7 @@ QUICK: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run must give again, bit for bit."""
+    """What a repeated run must reproduce bitwise."""
 
     curves: dict[str, str]  # "split name step" → hex of the value
     files: dict[str, str]  # of the artifact: name → sha256
@@ -51,7 +51,7 @@ class Outcome:
 
 @dataclass
 class Installation:
-    """Where it lies, and every process of it that was started."""
+    """The folder of an installation and its processes."""
 
     folder: Path
     database_url: str | None = None
@@ -138,7 +138,7 @@ class Installation:
             assert state is JobState.SUCCEEDED, (row.error_code, row.error_message, self.tail())
 
     def runs(self, job_id: UUID, *, seconds: float = 60) -> None:
-        """Wait until a worker has it."""
+        """Wait until a worker has claimed it."""
         wait_until(
             lambda: get_job(self.database, job_id).state == JobState.RUNNING,
             seconds=seconds,
@@ -146,18 +146,18 @@ class Installation:
         )
 
     def saw(self, job_id: UUID, kind: str, *, count: int = 1, seconds: float = 60) -> None:
-        """Wait until so many events of a kind are told."""
+        """Wait for a number of events of a kind."""
 
-        def told() -> bool:
+        def seen() -> bool:
             return [e.kind for e in events(self.database, job_id)].count(kind) >= count
 
         try:
-            wait_until(told, seconds=seconds, what=f"{kind} of {job_id}")
+            wait_until(seen, seconds=seconds, what=f"{kind} of {job_id}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.tail()}") from error
 
     def outcome(self, job_id: UUID) -> Outcome:
-        """Curves and files of a job that succeeded. The table forbids a step to be there twice."""
+        """Metrics and files of a succeeded job. The table has a unique constraint on steps."""
         curves = {
             f"{p.split} {p.name} {p.step}": "nothing" if p.value is None else p.value.hex()
             for p in points(self.database, job_id)
@@ -177,7 +177,7 @@ class Installation:
         )
 
     def children(self) -> list[int]:
-        """Training processes of this installation, by the folder that they name."""
+        """Training processes of this installation, found by their folder."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -189,14 +189,14 @@ class Installation:
         return found
 
     def effective_overlaps(self, job_id: UUID) -> int:
-        """How many attempts that counted began before the one before them had ended."""
+        """Number of attempts that started before the previous one had ended."""
         rows = attempts(self.database, job_id)
         return sum(
             one.ended_at is None or two.started_at < one.ended_at for one, two in pairwise(rows)
         )
 
     def tail(self) -> str:
-        """The end of what the processes wrote."""
+        """The end of the processes' output."""
         return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""
 
     def close(self) -> None:
@@ -213,14 +213,14 @@ class Installation:
 
 
 class Process:
-    """A started process: the leader of its group."""
+    """A started process, the leader of its process group."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.popen = process
         self.pid = process.pid
 
     def kill(self) -> None:
-        """Without mercy."""
+        """Send SIGKILL."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.popen.wait()
@@ -232,7 +232,7 @@ class Process:
         os.kill(self.pid, signal.SIGCONT)
 
     def leave(self, *, seconds: float = 60) -> int:
-        """Ask it to leave; its exit status."""
+        """Send SIGTERM; returns the exit status."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
         return self.popen.wait(seconds)

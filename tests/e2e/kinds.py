@@ -1,4 +1,4 @@
-"""On which kind of installation a test that takes long runs first; on the other one at length."""
+"""Long tests run on one kind of installation by default, and on the other one with `slow`."""
 
 import pytest
 

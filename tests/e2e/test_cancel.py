@@ -1,4 +1,4 @@
-"""A job that is cancelled stops wherever it is, and leaves nothing."""
+"""A cancelled job stops in every state and leaves no files."""
 
 import random
 import time
@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from app.database.clock import now
+from app.database.base import now
 from app.jobs import repository
 from app.queue.states import AttemptOutcome as Ended
 from app.queue.states import JobState
@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 def cancel(installation: Installation, job_id: UUID) -> None:
     with installation.database.write() as session:
         repository.request_cancel(session, job_id)
-        session.commit()
 
 
 def made(installation: Installation, job_id: UUID) -> int:
@@ -45,7 +44,7 @@ def check_cancelled(installation: Installation, job_id: UUID, children: list[int
 
 
 @EMBEDDED_FIRST
-def test_a_queued_job_is_cancelled_before_anyone_takes_it(installation: Installation) -> None:
+def test_queued_job_is_cancelled_before_it_is_claimed(installation: Installation) -> None:
     job_id = add_job(installation.database, run_after=now() + 3600)
     cancel(installation, job_id)
     check_cancelled(installation, job_id, [])
@@ -54,9 +53,7 @@ def test_a_queued_job_is_cancelled_before_anyone_takes_it(installation: Installa
 @pytest.mark.slow  # the small form is in tests/worker/test_supervisor.py
 @pytest.mark.parametrize("point", ["loading", "step", "evaluating", "saving"])
 @pytest.mark.parametrize("kind", ["embedded"])
-def test_a_training_that_does_not_listen_is_killed(
-    install: Install, tmp_path: Path, point: str
-) -> None:
+def test_unresponsive_training_is_killed(install: Install, tmp_path: Path, point: str) -> None:
     installation = install(stop_grace_seconds=1)
     still = tmp_path / "still"
     still.touch()
@@ -71,7 +68,7 @@ def test_a_training_that_does_not_listen_is_killed(
 
 
 @pytest.mark.slow  # the small forms: tests/worker/test_supervisor.py, test_kill of lora_core
-def test_a_training_stops_at_its_next_step(installation: Installation) -> None:
+def test_training_stops_at_its_next_step(installation: Installation) -> None:
     job_id = installation.submit(spec={"optim": {"epochs": 500, "batch_size": 8}})
     installation.worker(checkpoint_seconds=3600)
     installation.saw(job_id, "evaluated")
@@ -82,7 +79,7 @@ def test_a_training_stops_at_its_next_step(installation: Installation) -> None:
 
 
 def race(installation: Installation, *, count: int) -> None:
-    """Cancels that come while jobs end: each job is one or the other, never both."""
+    """Cancellations while jobs end: each job has exactly one outcome."""
     draw = random.Random(5)
     installation.worker(*GOOD)
     for _ in range(count):
@@ -98,10 +95,10 @@ def race(installation: Installation, *, count: int) -> None:
 
 
 @EMBEDDED_FIRST
-def test_a_cancel_that_races_with_success_ends_in_one_of_them(installation: Installation) -> None:
+def test_cancel_racing_with_success_has_one_outcome(installation: Installation) -> None:
     race(installation, count=4)
 
 
 @pytest.mark.slow
-def test_many_cancels_that_race_with_success(installation: Installation) -> None:
+def test_many_cancels_racing_with_success(installation: Installation) -> None:
     race(installation, count=40)

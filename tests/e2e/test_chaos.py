@@ -1,4 +1,4 @@
-"""A few faults of each kind of installation; `make chaos` does many. Each has a test of its own."""
+"""A few random faults on each kind of installation; `make chaos` injects many."""
 
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_few_faults_lose_double_and_change_nothing(kind: str) -> None:
+def test_few_faults_lose_duplicate_or_change_nothing(kind: str) -> None:
     counts = run(kind, faults=2, seed=3, jobs=["lora"])
     assert counts == Counts(faults=2, jobs=counts.jobs)
     assert counts.jobs >= 1

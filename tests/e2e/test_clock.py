@@ -1,4 +1,4 @@
-"""Clocks that are wrong or jump: no lease is taken for lost, no job waits for hours."""
+"""Wrong or jumping clocks expire no lease and delay no job."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ HOUR = 3600.0
 def moved(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Installation, ShiftedClock]]:
-    """An installation with a clock that can be moved."""
+    """An installation with a clock that can be shifted."""
     installation = install(lease_seconds=3)
     file = tmp_path / "shift"
     clock = ShiftedClock(file, installation.database_url)
@@ -41,7 +41,7 @@ def moved(
         pytest.param("cluster", HOUR, marks=pytest.mark.slow),
     ],
 )
-def test_a_clock_of_the_database_that_jumps_ends_no_lease(
+def test_jumping_database_clock_ends_no_lease(
     moved: tuple[Installation, ShiftedClock], tmp_path: Path, jump: float
 ) -> None:
     installation, clock = moved
@@ -66,7 +66,7 @@ def test_a_clock_of_the_database_that_jumps_ends_no_lease(
 @pytest.mark.parametrize(
     ("kind", "skew"), [("cluster", -HOUR), pytest.param("embedded", HOUR, marks=pytest.mark.slow)]
 )
-def test_a_worker_whose_own_clock_is_wrong_works_like_any_other(
+def test_worker_clock_skew_has_no_effect(
     installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: float
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(

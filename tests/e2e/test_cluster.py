@@ -1,4 +1,4 @@
-"""What docker-compose.yml describes, run as real processes: jobs survive the death of a worker."""
+"""The services of docker-compose.yml as real processes: jobs survive a killed worker."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 STARTED = ("api", "worker", "postgres", "valkey")
-POLL = 0.3  # seconds: each look costs the API, or a process, something
+POLL = 0.3  # seconds
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Composed]:
 
 @pytest.fixture
 def database(cluster: Composed) -> Iterator[Database]:
-    """To look into."""
+    """The database of the cluster."""
     opened = open_database(Settings(database_url=cluster.database_url()))
     yield opened
     opened.close()
 
 
-def told(process: subprocess.Popen[str]) -> str:
-    """What a command printed, once it succeeded."""
+def output_of(process: subprocess.Popen[str]) -> str:
+    """The output of a command that succeeds."""
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0, printed
     return printed
@@ -74,16 +74,16 @@ def submit(client: httpx2.Client, base: Path) -> UUID:
 @pytest.mark.parametrize(
     "count",
     [
-        1,  # which the other worker goes on with
+        1,  # the other worker continues it
         pytest.param(2, marks=pytest.mark.slow),  # one for each; tests/worker/test_celery.py shares
     ],
 )
 def test_jobs_are_shared_and_survive_a_worker(
     cluster: Composed, database: Database, tmp_path: Path, count: int
 ) -> None:
-    assert "from none to" in told(cluster.start("migrate"))
-    assert "up to date" in told(cluster.start("migrate"))
-    key = json.loads(told(cluster.start("api", "keys", "create", "admin", "--json")))["key"]
+    assert "from none to" in output_of(cluster.start("migrate"))
+    assert "up to date" in output_of(cluster.start("migrate"))
+    key = json.loads(output_of(cluster.start("api", "keys", "create", "admin", "--json")))["key"]
     assert [name for name in STARTED if not cluster.is_well(name)] == ["api", "worker"]
 
     api = cluster.start("api")

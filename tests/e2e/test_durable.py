@@ -1,4 +1,4 @@
-"""An answer of 202 means that the job is kept, whatever happens to the API the moment after."""
+"""A 202 response means that the job is stored, even if the API crashes right after it."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def start_api(installation: Installation, port: int) -> Process:
 
 
 def submit_and_kill(port: int, api: Process) -> UUID:
-    """Send a job, and kill the API with the first bytes of its answer."""
+    """Submit a job, and kill the API at the first bytes of its response."""
     request = (
         f"POST /v1/jobs HTTP/1.1\r\nHost: {HOST}:{port}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(BODY)}\r\n\r\n{BODY}"
@@ -56,11 +56,11 @@ def kill_again_and_again(installation: Installation, *, times: int) -> None:
 
 
 @EMBEDDED_FIRST
-def test_an_accepted_job_survives_the_death_of_the_api(installation: Installation) -> None:
+def test_accepted_job_survives_an_api_crash(installation: Installation) -> None:
     kill_again_and_again(installation, times=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_accepted_jobs_survive_many_deaths_of_the_api(installation: Installation) -> None:
+def test_accepted_jobs_survive_many_api_crashes(installation: Installation) -> None:
     kill_again_and_again(installation, times=50)

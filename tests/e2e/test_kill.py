@@ -1,4 +1,4 @@
-"""A training that is drained or killed at any moment gives the same numbers in the end."""
+"""A training that is drained or killed at any time gives the same result."""
 
 import os
 import random
@@ -14,15 +14,15 @@ from tests.e2e.installation import Installation, Outcome
 from tests.e2e.kinds import CLUSTER_FIRST
 from tests.job_rows import attempts, get_job
 from tests.waiting import wait_until
-from tests.worker.test_predictions import heard_a_stop
+from tests.worker.test_predictions import sigterm_is_caught
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def check(installation: Installation, job_id: object, unbroken: Outcome) -> None:
+def check(installation: Installation, job_id: object, uninterrupted: Outcome) -> None:
     outcome = installation.outcome(job_id)  # type: ignore[arg-type]
-    assert outcome.curves == unbroken.curves
-    assert outcome.files == unbroken.files
+    assert outcome.curves == uninterrupted.curves
+    assert outcome.files == uninterrupted.files
 
 
 @pytest.mark.slow  # the small form is in tests/lora_core/training/test_kill.py
@@ -31,8 +31,8 @@ def check(installation: Installation, job_id: object, unbroken: Outcome) -> None
     ["step", "evaluating", "checkpoint_files_written", "checkpoint_written", "saving"],
 )
 @pytest.mark.parametrize("kind", ["embedded"])
-def test_a_training_killed_there_goes_on_and_gives_the_same_numbers(
-    installation: Installation, unbroken: Outcome, tmp_path: Path, point: str
+def test_killed_training_resumes_to_the_same_result(
+    installation: Installation, uninterrupted: Outcome, tmp_path: Path, point: str
 ) -> None:
     trigger = tmp_path / "trigger"
     job_id = installation.submit()
@@ -44,12 +44,12 @@ def test_a_training_killed_there_goes_on_and_gives_the_same_numbers(
     first, *_, last = attempts(installation.database, job_id)
     assert (first.outcome, first.signal, last.outcome) == (Ended.FAILED, 9, Ended.SUCCEEDED)
     assert last.first_step > 0
-    check(installation, job_id, unbroken)
+    check(installation, job_id, uninterrupted)
 
 
 @CLUSTER_FIRST  # killed workers of an embedded installation are in test_sweep.py
-def test_of_three_workers_one_is_killed_one_is_drained_and_the_numbers_are_the_same(
-    installation: Installation, unbroken: Outcome, tmp_path: Path
+def test_killed_and_drained_workers_give_the_same_result(
+    installation: Installation, uninterrupted: Outcome, tmp_path: Path
 ) -> None:
     killed, drained = tmp_path / "killed", tmp_path / "drained"
     killed.touch()
@@ -66,7 +66,7 @@ def test_of_three_workers_one_is_killed_one_is_drained_and_the_numbers_are_the_s
     wait_until(drained.with_name("drained.reached").exists, seconds=60, what="its second step")
     [child] = installation.children()
     os.kill(worker.pid, signal.SIGTERM)
-    wait_until(lambda: heard_a_stop(child), what="the word to the training")
+    wait_until(lambda: sigterm_is_caught(child), what="the word to the training")
     drained.unlink()
     began = time.monotonic()
     assert worker.leave() == 0
@@ -82,13 +82,13 @@ def test_of_three_workers_one_is_killed_one_is_drained_and_the_numbers_are_the_s
     assert legs[2].first_step == legs[1].last_step > legs[1].first_step > 0
     assert installation.effective_overlaps(job_id) == 0
     assert get_job(installation.database, job_id).resume_exact
-    check(installation, job_id, unbroken)
+    check(installation, job_id, uninterrupted)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_kills_at_random_moments_change_no_number(
-    installation: Installation, unbroken: Outcome
+def test_kills_at_random_moments_give_the_same_result(
+    installation: Installation, uninterrupted: Outcome
 ) -> None:
     draw = random.Random(7)
     workers = [installation.worker()]
@@ -104,4 +104,4 @@ def test_kills_at_random_moments_change_no_number(
             workers[-1].kill()
             workers.append(installation.worker())
         installation.succeeded(job_id)
-        check(installation, job_id, unbroken)
+        check(installation, job_id, uninterrupted)

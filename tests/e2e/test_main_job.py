@@ -1,4 +1,4 @@
-"""The whole main job with real processes: upload, train, watch, promote, predict."""
+"""The main workflow with real processes: upload, train, watch, promote, predict."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    """`loraworks up` with an API, a worker and an uploaded data set."""
+    """`loraworks up` with an API, a worker and an uploaded dataset."""
     with subprocess.Popen(
         [*("loraworks", "up", "--port", "0", "--json", "--data-dir"), str(folder / "data")],
         stdout=subprocess.PIPE,
@@ -99,13 +99,13 @@ def finished(url: str, job_id: str) -> dict[str, Any]:
 def check_as_planned(job: dict[str, Any], plan: dict[str, Any]) -> None:
     assert job["parameters"] == plan["parameters"]
     assert job["summary"]["trainable_parameters"] == plan["parameters"]["trainable"]
-    # The worker decides on device and threads; all else is the same, whichever door it came by.
+    # The worker chooses device and threads; everything else is the same for REST and CLI.
     assert job["spec"] | {"runtime": None} == plan["spec"] | {"runtime": None}
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """As a body, as a command, and what the service makes of it."""
+    """A lesson as request body and command, with the resolved plan."""
 
     row: str
     body: dict[str, Any]
@@ -132,17 +132,16 @@ def lesson(request: pytest.FixtureRequest, url: str, folder: Path) -> Lesson:
     return Lesson(row, body, command, httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json())
 
 
-def test_each_lesson_is_the_same_through_rest_and_through_the_command_line(
-    url: str, lesson: Lesson
-) -> None:
-    told = cli(url, *lesson.command, "--dry-run")
-    assert (told["spec"], told["parameters"]) == (lesson.plan["spec"], lesson.plan["parameters"])
+def test_each_lesson_is_planned_the_same_over_rest_and_cli(url: str, lesson: Lesson) -> None:
+    planned = cli(url, *lesson.command, "--dry-run")
+    assert (planned["spec"], planned["parameters"]) == (
+        lesson.plan["spec"],
+        lesson.plan["parameters"],
+    )
 
 
 @pytest.mark.slow  # the small forms are the tests before and after this one, and the tutorial
-def test_each_lesson_runs_through_rest_and_through_the_command_line(
-    url: str, lesson: Lesson
-) -> None:
+def test_each_lesson_runs_over_rest_and_cli(url: str, lesson: Lesson) -> None:
     job = cli(url, *lesson.command, "--watch")
     check_as_planned(job, lesson.plan)
     assert job["summary"]["model_version"].startswith(f"lesson-{lesson.row}:")
@@ -151,7 +150,7 @@ def test_each_lesson_runs_through_rest_and_through_the_command_line(
         assert again["summary"]["test"] == job["summary"]["test"]
 
 
-def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path: Path) -> None:
+def test_job_to_prediction_over_http(url: str, folder: Path, tmp_path: Path) -> None:
     body = {
         "method": {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
         "base": str(folder / "bases" / "tiny"),
@@ -197,9 +196,7 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
         assert served[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
 
 
-def test_a_linear_model_from_the_command_to_an_answer(
-    url: str, folder: Path, tmp_path: Path
-) -> None:
+def test_linear_model_from_the_cli_to_a_prediction(url: str, folder: Path, tmp_path: Path) -> None:
     job = cli(url, "train", "--method", "linear", "--data", "reviews",
               "--register-as", "words", "--watch")  # fmt: skip
     assert (job["state"], job["base"]) == ("succeeded", None)
@@ -207,14 +204,14 @@ def test_a_linear_model_from_the_command_to_an_answer(
     assert "linear" not in job["summary"]
     assert cli(url, "models", "promote", "words:1")
     texts = ["a good film", "the plot was bad", "nothing known"]
-    asked = {"inputs": texts, "model": "words"}
-    answers = httpx2.post(f"{url}/predict", json=asked, timeout=60).json()
+    body = {"inputs": texts, "model": "words"}
+    answers = httpx2.post(f"{url}/predict", json=body, timeout=60).json()
     assert [row[0]["label"] for row in answers[:2]] == ["good", "bad"]
     archive = tmp_path / "words.tar"
     cli(url, "models", "export", "words", "--out", str(archive))
     assert cli(url, "models", "import", str(archive), "--name", "words")["ref"] == "words:2"
     assert cli(url, "models", "promote", "words:2")
-    assert httpx2.post(f"{url}/predict", json=asked, timeout=60).json() == answers
+    assert httpx2.post(f"{url}/predict", json=body, timeout=60).json() == answers
     refused = subprocess.run(
         [Path(sys.executable).with_name("loraworks"), "--url", url, "models", "export", "words",
          "--format", "peft", "--out", str(tmp_path / "peft")],
@@ -234,7 +231,7 @@ def test_a_linear_model_from_the_command_to_an_answer(
     assert promoted["summary"]["model_version"] == "words:3"
 
 
-def test_without_a_method_the_best_one_is_chosen(url: str, folder: Path) -> None:
+def test_auto_chooses_the_best_method(url: str, folder: Path) -> None:
     body = {
         "base": str(folder / "bases" / "tiny"),
         "data": {"source": "reviews"},
@@ -264,7 +261,7 @@ def test_without_a_method_the_best_one_is_chosen(url: str, folder: Path) -> None
 
 
 @pytest.mark.slow  # each step of it has a test of its own
-def test_a_version_of_ones_own_is_a_base(url: str, folder: Path) -> None:
+def test_trained_version_can_be_a_base(url: str, folder: Path) -> None:
     body = {
         "method": {"type": "lora", "r": 2},
         "base": str(folder / "bases" / "tiny"),

@@ -1,4 +1,4 @@
-"""A run whose numbers explode is told as it is, in valid JSON.
+"""A run with non-finite metrics is reported in valid JSON.
 
 The small forms are in tests/lora_core/training/test_run.py, tests/worker/test_event_rows.py and
 tests/app/jobs/test_curves.py.
@@ -23,7 +23,7 @@ def refuse(constant: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loss_that_is_no_number_fails_the_run_and_is_null_on_its_curve(
+def test_nonfinite_loss_fails_the_run_and_is_null_in_metrics(
     installation: Installation,
 ) -> None:
     optim = {"epochs": 3, "batch_size": 8, "learning_rate": 1e9, "max_grad_norm": 1e6}
@@ -40,5 +40,5 @@ def test_a_loss_that_is_no_number_fails_the_run_and_is_null_on_its_curve(
             answer = client.get(f"/v1/jobs/{job_id}{path}")
             assert answer.status_code == 200
             json.loads(answer.text, parse_constant=refuse)
-        told = client.get(f"/v1/jobs/{job_id}/metrics").json()["data"]
-    assert any(p["nonfinite"] and p["value"] is None for p in told)
+        metrics = client.get(f"/v1/jobs/{job_id}/metrics").json()["data"]
+    assert any(p["nonfinite"] and p["value"] is None for p in metrics)

@@ -1,4 +1,4 @@
-"""Broker and database go away and come back: the jobs go on."""
+"""Outages of broker and database: jobs continue."""
 
 import signal
 import time
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 
-def test_a_broker_that_forgets_everything_loses_no_job(
+def test_broker_data_loss_loses_no_job(
     installation: Installation, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
@@ -41,18 +41,18 @@ def test_a_broker_that_forgets_everything_loses_no_job(
 
 
 @pytest.mark.slow  # the small forms are in tests/worker/test_recorder.py
-def test_a_training_goes_on_while_the_database_is_down_and_no_point_is_missing(
-    install: Install, postgres: PostgresServer, unbroken: Outcome
+def test_training_survives_a_database_outage_without_missing_points(
+    install: Install, postgres: PostgresServer, uninterrupted: Outcome
 ) -> None:
     installation = install(lease_seconds=5)
     job_id = installation.submit()
     installation.worker()
     installation.worker()
     installation.saw(job_id, "checkpoint", count=2)
-    postgres.stop(signal.SIGQUIT)  # at once, as when the machine dies
+    postgres.stop(signal.SIGQUIT)  # immediately, as in a crash
     time.sleep(8)  # longer than a lease
     postgres.start()
     installation.database.close()
     installation.succeeded(job_id)
     assert [each.outcome for each in attempts(installation.database, job_id)] == [Ended.SUCCEEDED]
-    check(installation, job_id, unbroken)
+    check(installation, job_id, uninterrupted)

@@ -1,4 +1,4 @@
-"""Several workers, some of them dead, frozen or late: each job has one effect."""
+"""Several workers, some killed, frozen or late: each job has exactly one effect."""
 
 import os
 import random
@@ -39,7 +39,7 @@ def check_each_once(installation: Installation, jobs: list[UUID]) -> None:
 def run_with_kills(
     installation: Installation, *, count: int, kills: int, workers: int, seed: int
 ) -> None:
-    """One of the workers is killed now and then; each job stays within its retries."""
+    """Workers are killed from time to time; each job stays within its retries."""
     draw = random.Random(seed)
     jobs = [add_job(installation.database) for _ in range(count)]
     alive = [installation.worker(*GOOD) for _ in range(workers)]
@@ -52,20 +52,18 @@ def run_with_kills(
 
 
 @EMBEDDED_FIRST
-def test_killed_workers_lose_and_double_no_job(install: Install) -> None:
+def test_killed_workers_lose_or_duplicate_no_job(install: Install) -> None:
     run_with_kills(install(max_failures=20), count=8, kills=2, workers=3, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_workers_lose_and_double_no_job_at_length(install: Install) -> None:
+def test_killed_workers_lose_or_duplicate_no_job_repeatedly(install: Install) -> None:
     run_with_kills(install(max_failures=20), count=200, kills=30, workers=4, seed=2)
 
 
 @pytest.mark.slow  # the small form is in tests/worker/test_process.py
-def test_a_worker_that_slept_past_its_lease_changes_nothing(
-    install: Install, tmp_path: Path
-) -> None:
+def test_worker_with_an_expired_lease_changes_nothing(install: Install, tmp_path: Path) -> None:
     installation = install(lease_seconds=2)
     job_id = add_job(installation.database)
     actions = ("started:5", f"first:{tmp_path / 'child'}", *GOOD)
@@ -87,20 +85,18 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing(
 
 
 @pytest.mark.slow  # the small form is in tests/worker/test_run_job.py
-def test_a_training_that_always_crashes_is_given_up(installation: Installation) -> None:
+def test_training_that_always_crashes_fails_after_its_attempts(installation: Installation) -> None:
     job_id = add_job(installation.database)
     installation.worker("started:5", "steps:3", "exit:139")
     assert installation.ended(job_id) is JobState.FAILED
     assert get_job(installation.database, job_id).error_code == "crash_loop"
     assert len(attempts(installation.database, job_id)) == 2
     healthy = add_job(installation.database)
-    assert installation.ended(healthy) is JobState.FAILED  # the worker went on to the next
+    assert installation.ended(healthy) is JobState.FAILED  # the worker continued with the next job
 
 
 @pytest.mark.slow  # tests/worker/test_process.py kills the worker, and the training ends with it
-def test_a_whole_group_that_is_killed_is_noticed(
-    installation: Installation, tmp_path: Path
-) -> None:
+def test_killed_process_group_is_detected(installation: Installation, tmp_path: Path) -> None:
     job_id = add_job(installation.database)
     actions = ("started:5", f"first:{tmp_path / 'child'}", *GOOD)
     worker = installation.worker(*actions)

@@ -1,4 +1,4 @@
-"""A prediction run with real processes, which are killed on the way."""
+"""A prediction run with real processes that are killed."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ from app.predictions import service
 from app.queue.states import AttemptOutcome
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from lora_core.prediction.run import CHUNK_ROWS
+from lora_core.prediction import CHUNK_ROWS
 from tests.e2e.installation import Installation
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import attempts
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def resources(installation: Installation, tmp_path: Path) -> Iterator[Resources]:
-    """With a model and a file of texts."""
+    """An installation with a model and a file of texts."""
     opened = open_resources(installation.settings)
     add_model(opened, make_artifact(tmp_path / "model"))
     make_texts(tmp_path / "texts.csv")
@@ -49,7 +49,7 @@ def results(resources: Resources, run_id: UUID) -> str:
 
 @pytest.mark.slow  # the small form is in tests/lora_core/prediction
 @EMBEDDED_FIRST
-def test_killed_processes_and_workers_change_no_row(
+def test_killed_processes_and_workers_change_no_prediction(
     installation: Installation, resources: Resources, tmp_path: Path
 ) -> None:
     trigger, hold = tmp_path / "trigger", tmp_path / "hold"
@@ -66,11 +66,11 @@ def test_killed_processes_and_workers_change_no_row(
     installation.saw(killed_worker, "checkpoint")
     worker.kill()
     hold.unlink()
-    unbroken = create_run(resources)
+    uninterrupted = create_run(resources)
     installation.worker()
-    installation.succeeded(killed_worker, unbroken)
+    installation.succeeded(killed_worker, uninterrupted)
 
-    expected = results(resources, unbroken)
+    expected = results(resources, uninterrupted)
     for run_id, outcome in (
         (killed_child, AttemptOutcome.FAILED),
         (killed_worker, AttemptOutcome.LOST),
@@ -110,11 +110,9 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow  # answers: tests/lora_core/prediction; the file: tests/app/cli/test_predict_file
-def test_a_file_goes_through_the_command_line_and_comes_back_labelled(
-    url: str, tmp_path: Path
-) -> None:
+def test_file_is_predicted_from_the_command_line(url: str, tmp_path: Path) -> None:
     texts = make_texts(tmp_path / "reviews.csv")
-    out = tmp_path / "labelled.csv"
+    out = tmp_path / "labeled.csv"
     run = cli(
         url, "predict", "--file", str(tmp_path / "reviews.csv"), "--text-column", "body",
         "--out", str(out),

@@ -1,4 +1,4 @@
-"""Disks that are full and checkpoints that are broken.
+"""Full disks and damaged checkpoints.
 
 The small forms are in tests/lora_core/training (test_kill, test_exactness, test_checkpoint) and
 tests/worker (test_failures, test_run_job).
@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
-    installation: Installation, unbroken: Outcome, tmp_path: Path
+def test_job_waits_for_disk_space_and_resumes_exactly(
+    installation: Installation, uninterrupted: Outcome, tmp_path: Path
 ) -> None:
     full = tmp_path / "full"
     job_id = installation.submit()
@@ -36,27 +36,27 @@ def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
     row = get_job(installation.database, job_id)
     assert row.failures_counted == 0
     assert "disk" in (row.waiting_message or "")
-    whole = list(installation.settings.artifacts_dir.rglob("step-*/manifest.json"))
-    assert whole, "the checkpoints before are intact"
+    manifests = list(installation.settings.artifacts_dir.rglob("step-*/manifest.json"))
+    assert manifests, "the checkpoints before are intact"
     full.unlink()
     installation.succeeded(job_id)
     assert get_job(installation.database, job_id).failures_counted == 0
-    check(installation, job_id, unbroken)
+    check(installation, job_id, uninterrupted)
 
 
 @pytest.mark.parametrize(
     ("kind", "harm"),
     [("cluster", "flip"), ("embedded", "truncate")],
 )
-def test_a_broken_checkpoint_is_passed_over_and_the_numbers_are_the_same(
-    installation: Installation, unbroken: Outcome, harm: str, tmp_path: Path
+def test_damaged_checkpoint_is_skipped_with_the_same_result(
+    installation: Installation, uninterrupted: Outcome, harm: str, tmp_path: Path
 ) -> None:
     hold = tmp_path / "hold"
     hold.touch()
     job_id = installation.submit()
     worker = installation.worker(fault=f"checkpoint_files_written@4:pause:{hold}")
     installation.saw(job_id, "checkpoint", count=3)
-    threading.Timer(3, hold.unlink).start()  # until it was told to leave, or it might be done first
+    threading.Timer(3, hold.unlink).start()  # keep it running until it was signalled
     worker.leave()
     saved = sorted(
         installation.settings.artifacts_dir.rglob("step-*/*.safetensors"),
@@ -68,11 +68,11 @@ def test_a_broken_checkpoint_is_passed_over_and_the_numbers_are_the_same(
     saved[-1].write_bytes(content if harm == "flip" else content[:-1])
     installation.worker()
     installation.succeeded(job_id)
-    told = [e for e in events(installation.database, job_id) if e.kind == "checkpoint_rejected"]
-    assert len(told) == 1
+    rejected = [e for e in events(installation.database, job_id) if e.kind == "checkpoint_rejected"]
+    assert len(rejected) == 1
     broken = int(saved[-1].parent.name.removeprefix("step-"))
     last = attempts(installation.database, job_id)[-1]
-    assert told[0].data["step"] == broken > 0
-    assert last.first_step == broken  # as it was claimed; the event says where it went on
+    assert rejected[0].data["step"] == broken > 0
+    assert last.first_step == broken  # from the claim; the event has the actual step
     assert get_job(installation.database, job_id).state == JobState.SUCCEEDED
-    check(installation, job_id, unbroken)
+    check(installation, job_id, uninterrupted)

@@ -1,4 +1,4 @@
-"""A sweep whose workers are killed gives what one gives that is left alone."""
+"""A sweep with killed workers gives the same result as an undisturbed one."""
 
 import itertools
 import random
@@ -13,22 +13,27 @@ from sqlalchemy import select
 
 from app.queue.tables import Attempt, Job
 from app.resources import Resources, open_resources
-from app.sweeps.snapshot import SweepSnapshot
+from app.sweeps.snapshot import SweepSnapshot, select_winner
 from app.sweeps.states import SweepState
-from app.sweeps.winner import select_winner
 from tests import sweep_rows
 from tests.e2e.installation import Installation
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-HALVING = {"type": "halving", "eta": 2, "first_share": 0.25, "keep": 2, "validation_texts": 8}
+HALVING = {
+    "type": "halving",
+    "eta": 2,
+    "min_budget": 0.25,
+    "min_full_runs": 2,
+    "validation_texts": 8,
+}
 SPACE = {"method.r": [2, 4, 8], "method.alpha": [4.0, 8.0, 16.0, 64.0]}
-RUNS = 12 + 6 + 3  # of cells at the three rungs
+RUNS = 12 + 6 + 3  # trials at the three rungs
 
 
 def start(installation: Installation) -> tuple[Resources, UUID]:
-    """Everything random that can be, so that a lost step would show."""
+    """All sources of randomness on, so that a lost step would be noticed."""
     settings = installation.settings.model_copy(
         update={"base_dirs": (installation.folder,), "broker_url": installation.broker_url}
     )
@@ -44,11 +49,11 @@ def start(installation: Installation) -> tuple[Resources, UUID]:
     return resources, sweep_rows.start(resources, job=job, space=SPACE, strategy=HALVING)
 
 
-def told(board: SweepSnapshot) -> list[tuple[Any, ...]]:
-    """All that must be equal, to the last bit."""
+def outcomes(snapshot: SweepSnapshot) -> list[tuple[Any, ...]]:
+    """All that must be bitwise equal."""
     return [
-        (cell.number, cell.budget, cell.state, cell.metrics, cell.correctness)
-        for cell in board.trials
+        (trial.number, trial.budget, trial.state, trial.metrics, trial.correctness)
+        for trial in snapshot.trials
     ]
 
 
@@ -58,7 +63,7 @@ def wait(installation: Installation, resources: Resources, sweep_id: UUID) -> Sw
             lambda: sweep_rows.sweep_state(resources, sweep_id) is SweepState.FINISHED,
             seconds=400,
             what="the end of the sweep",
-            pause=0.1,  # a look costs something, too
+            pause=0.1,  # seconds between polls
         )
     except AssertionError as error:
         raise AssertionError(f"{error}\n{installation.tail()}") from error
@@ -67,31 +72,33 @@ def wait(installation: Installation, resources: Resources, sweep_id: UUID) -> Sw
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> SweepSnapshot:
-    """What the sweep gives when nothing happens to it."""
-    whole = Installation(tmp_path_factory.mktemp("alone"))
-    resources, sweep_id = start(whole)
+    """The result of the sweep without faults."""
+    installation = Installation(tmp_path_factory.mktemp("alone"))
+    resources, sweep_id = start(installation)
     try:
-        whole.worker()
-        return wait(whole, resources, sweep_id)
+        installation.worker()
+        return wait(installation, resources, sweep_id)
     finally:
         resources.close()
-        whole.close()
+        installation.close()
 
 
-def check(resources: Resources, sweep_id: UUID, board: SweepSnapshot, alone: SweepSnapshot) -> None:
-    """Nothing lost, nothing run twice, the same figures, the same verdict."""
-    assert [cell.error for cell in board.trials] == [None] * len(board.trials)
-    assert told(board) == told(alone)
-    assert select_winner(board) == select_winner(alone)
+def check(
+    resources: Resources, sweep_id: UUID, snapshot: SweepSnapshot, alone: SweepSnapshot
+) -> None:
+    """Nothing lost, nothing run twice, the same metrics and verdict."""
+    assert [trial.error for trial in snapshot.trials] == [None] * len(snapshot.trials)
+    assert outcomes(snapshot) == outcomes(alone)
+    assert select_winner(snapshot) == select_winner(alone)
     with resources.database.read() as session:
         succeeded = select(Attempt.job_id).where(Attempt.outcome == "succeeded")
         runs = Counter(session.scalars(succeeded))
-        cells = Counter(
-            (job.cell_sha256, str(job.spec["trial"]))
+        trials = Counter(
+            (job.trial_sha256, str(job.spec["trial"]))
             for job in session.scalars(select(Job).where(Job.state == "succeeded"))
         )
-    assert len(runs) == len(cells) == RUNS
-    assert set(runs.values()) == set(cells.values()) == {1}
+    assert len(runs) == len(trials) == RUNS
+    assert set(runs.values()) == set(trials.values()) == {1}
 
 
 @pytest.mark.parametrize(
@@ -102,10 +109,10 @@ def check(resources: Resources, sweep_id: UUID, board: SweepSnapshot, alone: Swe
         pytest.param("cluster", 5, marks=pytest.mark.slow),
     ],
 )
-def test_workers_are_killed_some_of_them_as_they_go_on(
+def test_sweep_survives_killed_workers(
     installation: Installation, alone: SweepSnapshot, tmp_path: Path, kills: int
 ) -> None:
-    """Before the transaction that gives the next cells, after it, and at any other moment."""
+    """Kill before and after the transaction that adds trials, and at random times."""
     resources, sweep_id = start(installation)
     draw = random.Random(3)
     points = ["sweep_advanced", "sweep_committed", None, "sweep_advanced", None]
@@ -116,7 +123,7 @@ def test_workers_are_killed_some_of_them_as_they_go_on(
         wait_until(
             lambda before=before: done(resources, sweep_id) > before,  # type: ignore[misc]
             seconds=120,
-            what=f"another cell, worker {i}",
+            what=f"another trial, worker {i}",
         )
         if point is None:
             time.sleep(draw.uniform(0, 1.5))
@@ -126,8 +133,8 @@ def test_workers_are_killed_some_of_them_as_they_go_on(
             wait_until(lambda trigger=trigger: not trigger.exists(), seconds=60)  # type: ignore[misc]
         assert sweep_rows.sweep_state(resources, sweep_id) is SweepState.RUNNING
     installation.worker()
-    board = wait(installation, resources, sweep_id)
-    check(resources, sweep_id, board, alone)
+    snapshot = wait(installation, resources, sweep_id)
+    check(resources, sweep_id, snapshot, alone)
     resources.close()
 
 
@@ -139,7 +146,7 @@ def done(resources: Resources, sweep_id: UUID) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cluster"])
-def test_two_workers_are_killed_again_and_again(
+def test_sweep_survives_repeatedly_killed_workers(
     installation: Installation, alone: SweepSnapshot
 ) -> None:
     resources, sweep_id = start(installation)
@@ -151,6 +158,6 @@ def test_two_workers_are_killed_again_and_again(
         time.sleep(draw.uniform(1, 6))
         workers[i % 2].kill()
         workers[i % 2] = installation.worker()
-    board = wait(installation, resources, sweep_id)
-    check(resources, sweep_id, board, alone)
+    snapshot = wait(installation, resources, sweep_id)
+    check(resources, sweep_id, snapshot, alone)
     resources.close()

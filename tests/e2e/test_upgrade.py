@@ -1,4 +1,4 @@
-"""What an older version left is brought up to date, and its jobs go on."""
+"""Data of an older version is migrated, and its jobs continue."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from app.database import migrations
 from app.database.base import new_id
 from app.database.engines import open_database
 from app.queue.tables import Checkpoint
-from app.storage.opening import open_store
+from app.resources import open_store
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation
 from tests.e2e.kinds import EMBEDDED_FIRST
@@ -24,7 +24,7 @@ FIRST = "0001"
 
 
 def downgraded(installation: Installation, spec: dict[str, object]) -> UUID:
-    """A job that waits in a database of the first version; its id."""
+    """Create a queued job in a database of the first version; returns its ID."""
     migrations.downgrade(installation.settings, FIRST)
     job_id = new_id()
     old = open_database(installation.settings)
@@ -32,7 +32,6 @@ def downgraded(installation: Installation, spec: dict[str, object]) -> UUID:
     with old.write() as session:
         key = session.scalars(text("SELECT id FROM api_keys")).one()
         session.execute(_INSERT, values | {"key": key})
-        session.commit()
     old.close()
     return job_id
 
@@ -46,7 +45,7 @@ _INSERT = text(
 
 
 @EMBEDDED_FIRST
-def test_a_job_that_waited_in_the_first_version_runs_after_the_upgrade(install: Install) -> None:
+def test_job_queued_in_the_first_version_runs_after_the_upgrade(install: Install) -> None:
     installation = install()
     job_id = downgraded(installation, SPEC)
     migrations.upgrade(installation.settings)
@@ -55,9 +54,7 @@ def test_a_job_that_waited_in_the_first_version_runs_after_the_upgrade(install: 
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_an_older_version_is_gone_on_from(
-    installation: Installation, tmp_path: Path
-) -> None:
+def test_checkpoint_of_an_older_version_resumes(installation: Installation, tmp_path: Path) -> None:
     old = ASSETS / "checkpoint-v1"
     spec = json.loads((old / "spec.json").read_text())
     spec |= {"base": str(old / "base"), "data": spec["data"] | {"source": str(old / "reviews.csv")}}
@@ -70,10 +67,9 @@ def test_a_checkpoint_of_an_older_version_is_gone_on_from(
         session.add(
             Checkpoint(**place, key=ref.key, manifest_sha256=ref.manifest_sha256, bytes=ref.bytes)
         )
-        session.commit()
     installation.worker()
     installation.succeeded(job_id)
     assert [each.first_step for each in attempts(installation.database, job_id)] == [7]
-    told = [event for event in events(installation.database, job_id) if event.kind == "resumed"]
-    assert [event.data["step"] for event in told] == [7]
-    assert get_job(installation.database, job_id).resume_exact == told[0].data["exact"]
+    resumed = [event for event in events(installation.database, job_id) if event.kind == "resumed"]
+    assert [event.data["step"] for event in resumed] == [7]
+    assert get_job(installation.database, job_id).resume_exact == resumed[0].data["exact"]

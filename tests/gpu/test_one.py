@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_core import manifest
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES
 from lora_core.errors.training import DeviceOutOfMemory
 from lora_core.fast import first_token
@@ -17,45 +17,45 @@ from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from tests import tiny_base
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 
 # A GPU promises no equal bits: kernels that have no such form may say so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*determinis.*:UserWarning")
 
 Make = Callable[..., TrainSpec]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
 METHODS = [{"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}, {"type": "full"}]
 PLAIN = {"head_dropout": 0.0}  # each device draws its own numbers
 
 
-def losses(heard: Listener) -> list[float]:
-    return [event.loss for event in heard.all("step")]
+def losses(observer: RecordingObserver) -> list[float]:
+    return [event.loss for event in observer.all("step")]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m["type"])
 @pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("bf16", 5e-2)])
-def test_it_trains_as_the_cpu_does(
+def test_training_matches_the_cpu(
     spec: Make, train: Train, method: dict[str, object], precision: str, close: float
 ) -> None:
     runs = [
         train(spec(method=method, optim=PLAIN, runtime={"device": device, "precision": name}))
         for device, name in (("cuda", precision), ("cpu", "fp32"))
     ]
-    (heard, out), (expected, _) = runs
-    started = heard.all("started")[0]
+    (observer, out), (expected, _) = runs
+    started = observer.all("started")[0]
     assert (started.device, started.precision) == ("cuda:0", precision)
-    assert losses(heard)[:3] == pytest.approx(losses(expected)[:3], rel=close)
-    assert losses(heard)[-1] < losses(heard)[0] / 2
+    assert losses(observer)[:3] == pytest.approx(losses(expected)[:3], rel=close)
+    assert losses(observer)[-1] < losses(observer)[0] / 2
     metrics = manifest.verify(out)["metrics"]
     assert metrics["test"]["accuracy"] > 0.9
     assert metrics["merge_difference"] <= 1e-4
 
 
-def test_auto_is_bf16_where_the_gpu_has_it(spec: Make, train: Train) -> None:
-    heard, _ = train(spec())
+def test_auto_precision_is_bf16_if_supported(spec: Make, train: Train) -> None:
+    observer, _ = train(spec())
     has_it = torch.cuda.is_bf16_supported(including_emulation=False)
-    started = heard.all("started")[0]
+    started = observer.all("started")[0]
     assert (started.device, started.precision) == ("cuda:0", "bf16" if has_it else "fp32")
 
 
@@ -75,14 +75,14 @@ def test_the_same_seed_gives_the_same_curve(
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
 @pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("bf16", 5e-2)])
-def test_texts_of_many_lengths_are_answered_as_on_the_cpu(
+def test_predictions_match_the_cpu_for_many_lengths(
     family: str, precision: str, close: float
 ) -> None:
-    """Attention sees every token of a text and no padding, alone and beside a longer one."""
+    """Attention covers every token of a text and no padding, alone and with a longer text."""
     draw = np.random.default_rng(0)
     ids = [draw.integers(5, 60, size=n, dtype=np.int32) for n in (3, 64, 17, 17, 40)]
     lengths, labels = np.array([len(row) for row in ids]), np.zeros(len(ids), dtype=np.int64)
-    part = TokenizedSplit(Split.TEST, ids, lengths, labels, pad=0)
+    part = TokenizedSplit(Split.TEST, ids, lengths, labels, pad_id=0)
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
     first_token.patch(model, FAMILIES[family])
@@ -95,29 +95,29 @@ def test_texts_of_many_lengths_are_answered_as_on_the_cpu(
     torch.testing.assert_close(alone, expected, rtol=close, atol=close)
 
 
-def test_the_peak_is_that_of_the_device(spec: Make, train: Train) -> None:
+def test_peak_memory_is_that_of_the_device(spec: Make, train: Train) -> None:
     torch.cuda.reset_peak_memory_stats()
-    heard, out = train(spec(runtime={"device": "cuda"}))
+    observer, out = train(spec(runtime={"device": "cuda"}))
     peak = manifest.read(out)["metrics"]["peak_memory_mb"]
     assert 0 < peak <= torch.cuda.max_memory_allocated() / 2**20 + 0.1
-    assert heard.all("step")[-1].peak_memory_mb <= peak + 0.1
+    assert observer.all("step")[-1].peak_memory_mb <= peak + 0.1
 
 
-def test_gradient_checkpointing_takes_less_of_the_device(spec: Make, train: Train) -> None:
+def test_gradient_checkpointing_uses_less_device_memory(spec: Make, train: Train) -> None:
     data = {"source": "imdb", "train_size": 64, "validation_size": 16, "test_size": 16}
-    figures = {}
+    results = {}
     for wanted in (False, True):
         runtime = {"device": "cuda", "precision": "fp32", "gradient_checkpointing": wanted}
         run = spec(base="minilm-l6", method={"type": "full"}, data=data, optim=PLAIN,
                    runtime=runtime)  # fmt: skip
         torch.cuda.reset_peak_memory_stats()
-        heard, out = train(run)
-        figures[wanted] = losses(heard), manifest.read(out)["metrics"]["peak_memory_mb"]
-    assert figures[True][0] == pytest.approx(figures[False][0], rel=1e-3)
-    assert figures[True][1] < 0.8 * figures[False][1]
+        observer, out = train(run)
+        results[wanted] = losses(observer), manifest.read(out)["metrics"]["peak_memory_mb"]
+    assert results[True][0] == pytest.approx(results[False][0], rel=1e-3)
+    assert results[True][1] < 0.8 * results[False][1]
 
 
-def test_too_many_tokens_at_once_have_their_own_cause(spec: Make, train: Train) -> None:
+def test_out_of_device_memory_has_its_own_cause(spec: Make, train: Train) -> None:
     """Limit the memory to one gigabyte, so that the test is the same on every GPU."""
     absurd = {"epochs": 1, "batch_size": 1024, "micro_batch_tokens": 1_048_576}
     data = {"source": "imdb", "train_size": 1024, "validation_size": 16, "test_size": 16}
@@ -125,9 +125,9 @@ def test_too_many_tokens_at_once_have_their_own_cause(spec: Make, train: Train) 
         base="minilm-l6", method={"type": "full"}, data=data, optim=absurd,
         runtime={"device": "cuda", "precision": "fp32"},
     )  # fmt: skip
-    whole = torch.cuda.get_device_properties(0).total_memory
+    total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(2**30 / whole)
+    torch.cuda.set_per_process_memory_fraction(2**30 / total)
     try:
         with pytest.raises(DeviceOutOfMemory, match="cuda:0") as caught:
             train(run)

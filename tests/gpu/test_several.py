@@ -9,17 +9,17 @@ import torch
 from lora_core import child_protocol, manifest
 from lora_core.__main__ import read_spec
 from lora_core.specs.train import TrainSpec
-from tests.listener import Listener
 from tests.lora_core.training.pairs import Pair
+from tests.recording_observer import RecordingObserver
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*determinis.*:UserWarning")
 
 
 @pytest.mark.parametrize("method", [{"type": "lora"}, {"type": "full"}], ids=lambda m: m["type"])
-def test_two_gpus_train_as_one(
+def test_two_gpus_match_a_single_gpu(
     method: dict[str, object],
     spec: Callable[..., TrainSpec],
-    train: Callable[..., tuple[Listener, Path]],
+    train: Callable[..., tuple[RecordingObserver, Path]],
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "spec.json"
@@ -37,8 +37,8 @@ def test_two_gpus_train_as_one(
         assert [e.code for e in events if e.event == "failed"] == ["too_few_devices"]
         return
     assert statuses == [0, 0]
-    heard, out = train(read_spec(path))
+    observer, out = train(read_spec(path))
     losses = [event.loss for event in events if event.event == "step"]
-    assert losses == pytest.approx([event.loss for event in heard.all("step")], rel=1e-3)
+    assert losses == pytest.approx([event.loss for event in observer.all("step")], rel=1e-3)
     accuracies = [manifest.verify(o)["metrics"]["test"]["accuracy"] for o in (pair.out, out)]
     assert accuracies[0] == accuracies[1] > 0.9

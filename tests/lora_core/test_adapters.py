@@ -30,7 +30,7 @@ INPUT = torch.tensor([[2, 7, 9, 3]])
 
 
 @pytest.mark.parametrize(("family", "role"), EXPECTED)
-def test_a_role_reaches_its_layers_in_every_block(family: str, role: Role) -> None:
+def test_role_selects_its_layers_in_every_block(family: str, role: Role) -> None:
     model = tiny_base.FAMILIES[family]()
     names = inject_adapters(model, FAMILIES[family], LoraSpec(targets=(role,)))
     prefix = FAMILIES[family].block_list
@@ -40,7 +40,7 @@ def test_a_role_reaches_its_layers_in_every_block(family: str, role: Role) -> No
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_only_the_layers_asked_for_are_adapted(family: str) -> None:
+def test_only_requested_layers_are_adapted(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
     names = inject_adapters(
         model, FAMILIES[family], LoraSpec(targets=(Role.QUERY, Role.VALUE), layers=(1,))
@@ -49,7 +49,7 @@ def test_only_the_layers_asked_for_are_adapted(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_a_head_adapter_has_at_most_one_rank_per_class(family: str) -> None:
+def test_head_adapter_rank_is_at_most_the_number_of_classes(family: str) -> None:
     model = tiny_base.FAMILIES[family](labels=3)
     inject_adapters(model, FAMILIES[family], LoraSpec(head=HeadMode.LORA, r=8))
     ranks = [adapter_layers(model)[name].r for name in FAMILIES[family].head]
@@ -57,7 +57,7 @@ def test_a_head_adapter_has_at_most_one_rank_per_class(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_injection_changes_no_answer_and_merging_gives_back_plain_layers(family: str) -> None:
+def test_injection_keeps_logits_and_merge_restores_plain_layers(family: str) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
     names = set(model.state_dict())
@@ -74,7 +74,7 @@ def test_injection_changes_no_answer_and_merging_gives_back_plain_layers(family:
     assert set(model.state_dict()) == names
 
 
-def test_a_role_without_a_match_lists_what_there_is() -> None:
+def test_role_without_a_match_lists_available_roles() -> None:
     model = tiny_base.distilbert()
     for block in model.distilbert.transformer.layer:
         block.ffn = torch.nn.Identity()
@@ -87,14 +87,14 @@ def test_a_role_without_a_match_lists_what_there_is() -> None:
     assert not adapter_layers(model)
 
 
-def test_a_layer_that_is_not_there_is_refused_before_anything_changes() -> None:
+def test_missing_layer_is_refused_before_any_change() -> None:
     model = tiny_base.distilbert()
     with pytest.raises(LayerOutOfRange, match="numbered 0 to 1"):
         inject_adapters(model, FAMILIES["distilbert"], LoraSpec(layers=(0, 2)))
     assert not adapter_layers(model)
 
 
-def test_a_rank_above_the_smaller_side_is_refused_before_anything_changes() -> None:
+def test_rank_above_the_layer_size_is_refused_before_any_change() -> None:
     model = tiny_base.distilbert()
     with pytest.raises(RankTooLarge, match="at most 32"):
         inject_adapters(model, FAMILIES["distilbert"], LoraSpec(r=33))

@@ -1,4 +1,4 @@
-"""How near kept logits must be."""
+"""Tolerance of the reference logits."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from lora_core.saved_predictions import compare_logits
 
 
 @pytest.mark.parametrize(("largest", "limit"), [(0.5, 1e-4), (1.0, 1e-4), (3.0, 3e-4)])
-def test_the_limit_goes_with_the_largest_logit_and_has_a_floor(
+def test_tolerance_scales_with_the_largest_logit_above_a_floor(
     largest: float, limit: float
 ) -> None:
     kept = np.array([[0.1, -largest], [0.2, 0.0]], dtype=np.float32)
@@ -23,7 +23,7 @@ def test_the_limit_goes_with_the_largest_logit_and_has_a_floor(
         assert check_merge(kept, found) == pytest.approx(2e-4, rel=1e-3)
 
 
-def test_what_is_no_number_agrees_with_nothing() -> None:
+def test_nonfinite_logits_never_match() -> None:
     kept = np.zeros((1, 2), dtype=np.float32)
     with pytest.raises(MergeMismatch):
         check_merge(kept, np.full((1, 2), np.nan, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""A full disk is known as such, whichever library meets it."""
+"""A full disk is reported as such, whichever library raises it."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ except OSError as error:
 """
 
 
-def test_a_folder_that_finds_no_room_when_it_is_copied(tmp_path: Path) -> None:
+def test_full_disk_while_copying_a_folder(tmp_path: Path) -> None:
     source = tmp_path / "model"
     source.mkdir()
     (source / "weights").write_bytes(b"x" * 100)
@@ -25,7 +25,7 @@ def test_a_folder_that_finds_no_room_when_it_is_copied(tmp_path: Path) -> None:
     assert done.stdout == "Error True\n", done.stderr
 
 
-def test_a_folder_that_cannot_be_copied_for_another_reason(tmp_path: Path) -> None:
+def test_other_error_while_copying_a_folder(tmp_path: Path) -> None:
     source = tmp_path / "model"
     source.mkdir()
     (source / "nowhere").symlink_to(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""The few lines in the docstring of the library train a model."""
+"""The example in the docstring of the library trains a model."""
 
 import doctest
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests import tiny_base
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_they_train_merge_and_save(
+def test_layers_can_be_trained_merged_and_saved_by_hand(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,9 @@ from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.errors.training import DiskFull
 
 
-def test_the_environment_names_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_directory_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
     assert cache_dir() == tmp_path
     monkeypatch.setenv("LORAWORKS_CACHE", "")
@@ -17,7 +19,7 @@ def test_the_environment_names_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert cache_dir() == tmp_path / ".cache" / "loraworks"
 
 
-def test_an_entry_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_cache_entry_is_published_atomically(tmp_path: Path) -> None:
     final = tmp_path / "deep" / "entry"
     with atomic_entry(final) as unfinished:
         unfinished.write_text("whole")
@@ -26,7 +28,7 @@ def test_an_entry_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert list(final.parent.iterdir()) == [final]
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_build_leaves_no_files(tmp_path: Path) -> None:
     def fail() -> None:
         with atomic_entry(tmp_path / "entry") as unfinished:
             unfinished.write_text("half")
@@ -37,7 +39,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_makers_of_a_directory_the_first_wins(tmp_path: Path) -> None:
+def test_first_of_two_concurrent_builds_wins(tmp_path: Path) -> None:
     final = tmp_path / "entry"
     with atomic_entry(final) as slow:
         slow.mkdir()
@@ -49,7 +51,7 @@ def test_of_two_makers_of_a_directory_the_first_wins(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [final]
 
 
-def test_a_full_disk_has_an_error_of_its_own(tmp_path: Path) -> None:
+def test_full_disk_has_its_own_error(tmp_path: Path) -> None:
     with (
         pytest.raises(DiskFull, match="entry"),
         atomic_entry(tmp_path / "entry"),
@@ -60,7 +62,7 @@ def test_a_full_disk_has_an_error_of_its_own(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, "not a matter of room")
 
 
-def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
+def test_least_recently_used_files_are_evicted_first(tmp_path: Path) -> None:
     for age, name in enumerate(["new", "old", "oldest"]):
         (tmp_path / name).write_bytes(b"x" * 10)
         os.utime(tmp_path / name, (1000 - age, 1000 - age))

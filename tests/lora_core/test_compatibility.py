@@ -1,4 +1,4 @@
-"""Counts and checks from config.json alone, held to the real models."""
+"""Counts and checks from config.json alone, compared with the real models."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ from transformers import (
 
 from lora_core import compatibility, methods
 from lora_core.encoders import FAMILIES
-from lora_core.errors.base_model import BaseNotLoadable, UnsupportedEncoder
+from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
 from lora_core.errors.spec import LayerOutOfRange, MaxLengthTooLarge, RankTooLarge, RoleNotFound
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec
@@ -75,18 +75,18 @@ METHODS: list[EncoderMethod] = [
 
 
 def saved(config: PretrainedConfig) -> dict[str, Any]:
-    """What stands in the config.json that transformers writes."""
+    """The config.json that transformers writes."""
     return {**json.loads(config.to_json_string(use_diff=False)), "model_type": config.model_type}
 
 
 def shape(config: dict[str, Any]) -> compatibility.EncoderShape:
-    return compatibility.read_shape(config, base="the base")
+    return compatibility.read_encoder_shape(config, base="the base")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("n_labels", [2, 5])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_the_census_is_that_of_the_prepared_model(
+def test_parameter_count_matches_the_prepared_model(
     family: str, n_labels: int, method: EncoderMethod
 ) -> None:
     config = CONFIGS[family]
@@ -101,7 +101,7 @@ def test_the_census_is_that_of_the_prepared_model(
     assert (census.trainable, census.total) == (counted.trainable, counted.total)
 
 
-def test_the_census_of_distilbert_base_is_the_known_one() -> None:
+def test_parameter_count_of_distilbert_base() -> None:
     assert compatibility.count_parameters(
         shape(DISTILBERT), FullSpec(), 2
     ) == compatibility.ParameterCounts(66_955_010, 66_955_010)
@@ -112,7 +112,7 @@ def test_the_census_of_distilbert_base_is_the_known_one() -> None:
     assert compatibility.count_parameters(shape(DISTILBERT), frozen_head, 2).trainable == 147_456
 
 
-def test_a_size_may_have_its_common_name() -> None:
+def test_config_may_use_the_common_size_names() -> None:
     short = {**DISTILBERT, "dim": 8, "n_heads": 2, "n_layers": 3}
     common = {**DISTILBERT, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 3}
     assert shape(common) == shape(short)
@@ -125,12 +125,12 @@ def spec(method: EncoderMethod, **data: Any) -> TrainSpec:
 @pytest.mark.parametrize(
     "method", [FullSpec(), BaselineSpec(blocks=6), LoraSpec(layers=(5,)), LoraSpec(r=384)]
 )
-def test_what_fits_the_sample_base_passes(method: EncoderMethod) -> None:
+def test_valid_settings_for_the_sample_base_are_accepted(method: EncoderMethod) -> None:
     compatibility.check_compatibility(shape(minilm.config()), spec(method))
 
 
 @pytest.mark.parametrize(
-    ("method", "error", "said"),
+    ("method", "error", "message"),
     [
         (LoraSpec(r=385), RankTooLarge, "at most 384"),
         (LoraSpec(r=385, targets=(Role.MLP,)), RankTooLarge, "384 x 1536"),
@@ -138,19 +138,19 @@ def test_what_fits_the_sample_base_passes(method: EncoderMethod) -> None:
         (BaselineSpec(blocks=7), LayerOutOfRange, "has 6 layers"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_limit(
-    method: EncoderMethod, error: type[Exception], said: str
+def test_invalid_setting_is_refused_with_the_limit(
+    method: EncoderMethod, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         compatibility.check_compatibility(shape(minilm.config()), spec(method))
 
 
-def test_positions_up_to_that_of_padding_are_for_no_text() -> None:
+def test_positions_up_to_the_padding_id_are_reserved() -> None:
     roberta_base = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
     assert compatibility.count_parameters(
         shape(roberta_base), FullSpec(), 2
     ) == compatibility.ParameterCounts(124_647_170, 124_647_170)
-    assert shape(roberta_base).max_tokens == shape(roberta_base).max_length(None) == 512
+    assert shape(roberta_base).max_tokens == shape(roberta_base).resolve_max_length(None) == 512
     assert shape({**roberta_base, "pad_token_id": 0}).max_tokens == 513
     compatibility.check_compatibility(
         shape({**roberta_base, "max_position_embeddings": 514}), spec(FullSpec(), max_length=512)
@@ -158,11 +158,11 @@ def test_positions_up_to_that_of_padding_are_for_no_text() -> None:
     with pytest.raises(MaxLengthTooLarge, match="512 positions"):
         compatibility.check_compatibility(shape(roberta_base), spec(FullSpec(), max_length=513))
     for padding in (None, -1, 513):
-        with pytest.raises(BaseNotLoadable):
+        with pytest.raises(UnreadableBase):
             shape({**roberta_base, "pad_token_id": padding})
 
 
-def test_more_tokens_than_positions_are_refused() -> None:
+def test_max_length_above_the_positions_is_refused() -> None:
     compatibility.check_compatibility(shape(minilm.config()), spec(FullSpec(), max_length=512))
     compatibility.check_compatibility(
         shape({**minilm.config(), "max_position_embeddings": 64}), spec(FullSpec())
@@ -171,7 +171,7 @@ def test_more_tokens_than_positions_are_refused() -> None:
         compatibility.check_compatibility(shape(minilm.config()), spec(FullSpec(), max_length=513))
 
 
-def test_a_role_that_an_encoder_lacks_is_refused_with_those_it_has(
+def test_unknown_role_error_lists_available_roles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     only_query = replace(FAMILIES["distilbert"], roles={Role.QUERY: ("attention.q_lin",)})
@@ -181,17 +181,17 @@ def test_a_role_that_an_encoder_lacks_is_refused_with_those_it_has(
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", None, ["bert"], "b" * 1000])
-def test_another_architecture_is_refused(model_type: Any) -> None:
+def test_unsupported_architecture_is_refused(model_type: Any) -> None:
     with pytest.raises(UnsupportedEncoder, match="Supported: distilbert, bert, roberta"):
         shape({"model_type": model_type})
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "768", True, None, 10**9])
-def test_a_config_with_an_odd_size_is_refused(size: Any) -> None:
-    with pytest.raises(BaseNotLoadable, match=r"dim in config\.json is not a valid size"):
+def test_invalid_size_in_the_config_is_refused(size: Any) -> None:
+    with pytest.raises(UnreadableBase, match=r"dim in config\.json is not a valid size"):
         shape({**DISTILBERT, "dim": size})
 
 
-def test_a_width_that_the_attention_heads_cannot_share_is_refused() -> None:
-    with pytest.raises(BaseNotLoadable, match="12 heads"):
+def test_hidden_size_not_divisible_by_heads_is_refused() -> None:
+    with pytest.raises(UnreadableBase, match="12 heads"):
         shape({**DISTILBERT, "dim": 770})

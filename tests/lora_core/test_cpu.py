@@ -1,4 +1,4 @@
-"""The precision of a run hangs on what is read here."""
+"""CPU features, which determine the precision of a run."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ INTEL, AMD = "GenuineIntel", "AuthenticAMD"
     ("maker", "flags", "fast"),
     [
         (INTEL, "avx2 avx512f avx512_bf16 amx_bf16 amx_tile", True),
-        (INTEL, "avx2 avx512f avx512_bf16", False),  # its instructions are there, and slow
+        (INTEL, "avx2 avx512f avx512_bf16", False),  # supported, but slow
         (AMD, "avx2 avx512f avx512_bf16", True),
         (AMD, "avx2 avx512f", False),
         (AMD, "avx2", False),
     ],
 )
-def test_bf16_is_fast_where_it_was_measured_so(
+def test_bf16_is_fast_on_the_measured_cpus(
     maker: str, flags: str, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = (
@@ -33,7 +33,7 @@ def test_bf16_is_fast_where_it_was_measured_so(
     assert cpu.instruction_sets() == sorted(flags.split())
 
 
-def test_a_system_without_that_file_has_a_name_and_float32(
+def test_missing_cpuinfo_gives_a_name_and_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")

@@ -17,7 +17,7 @@ from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import OptimSpec, SelectBy, StopSpec, TrainSpec
 
 
-def test_the_rate_goes_by_method_and_width() -> None:
+def test_learning_rate_depends_on_method_and_width() -> None:
     assert default_learning_rate(LoraSpec(), 384) == 1.5e-3  # chosen on validation: decision 16
     for width in (384, 768):
         ratio = default_learning_rate(LoraSpec(), width) / default_learning_rate(FullSpec(), width)
@@ -25,13 +25,17 @@ def test_the_rate_goes_by_method_and_width() -> None:
     assert default_learning_rate(BaselineSpec(), 384) == 1e-3
 
 
-def test_what_is_said_stands_and_the_rest_is_decided() -> None:
-    shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
+def test_explicit_settings_are_kept_and_the_rest_is_resolved() -> None:
+    shape = compatibility.read_encoder_shape(minilm.config(), base=minilm.NAME)
     spec, rate, length = resolve_defaults(TrainSpec(method=LoraSpec()), shape)
     assert (rate, length) == (1.5e-3, 512)
     assert (spec.optim.learning_rate, spec.data.max_length) == (rate, length)
-    said = {"method": {"type": "full"}, "optim": {"learning_rate": 0.5}, "data": {"max_length": 64}}
-    assert resolve_defaults(TrainSpec.model_validate(said), shape)[1:] == (0.5, 64)
+    settings = {
+        "method": {"type": "full"},
+        "optim": {"learning_rate": 0.5},
+        "data": {"max_length": 64},
+    }
+    assert resolve_defaults(TrainSpec.model_validate(settings), shape)[1:] == (0.5, 64)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +50,14 @@ def test_what_is_said_stands_and_the_rest_is_decided() -> None:
         (6000, 2, 32),
     ],
 )
-def test_few_texts_still_get_their_updates(texts: int, epochs: int, batch_size: int) -> None:
+def test_few_texts_get_a_minimum_of_updates(texts: int, epochs: int, batch_size: int) -> None:
     assert epochs_and_batch_size(OptimSpec(), texts) == (epochs, batch_size)
     assert epochs * -(-max(1, texts) // batch_size) >= 60
     assert epochs_and_batch_size(OptimSpec(epochs=1), texts) == (1, batch_size)
     assert epochs_and_batch_size(OptimSpec(batch_size=600), texts)[1] == 600
 
 
-def test_few_validation_texts_choose_no_checkpoint() -> None:
+def test_few_validation_texts_do_not_select_a_checkpoint() -> None:
     assert resolve_stop(StopSpec(), 99).select_by is SelectBy.LAST
     assert resolve_stop(StopSpec(), 100).select_by is SelectBy.MACRO_F1
     assert resolve_stop(StopSpec(patience=2), 9).select_by is SelectBy.MACRO_F1
@@ -63,7 +67,7 @@ def test_few_validation_texts_choose_no_checkpoint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "head_init", "head_rate"),
+    ("settings", "head_init", "head_rate"),
     [
         ({"method": {"type": "lora"}}, "probe", 1e-4),
         ({"method": {"type": "lora", "variant": "unscaled"}}, "probe", 5e-5),
@@ -85,17 +89,17 @@ def test_few_validation_texts_choose_no_checkpoint() -> None:
         ({"preset": "seed", "method": {"type": "lora", "head": "train"}}, "random", 5e-5),
     ],
 )
-def test_the_head_of_lora_starts_from_the_probe(
-    said: dict[str, Any], head_init: str, head_rate: float
+def test_lora_head_is_initialized_from_the_probe(
+    settings: dict[str, Any], head_init: str, head_rate: float
 ) -> None:
-    shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
-    spec, _, _ = resolve_defaults(TrainSpec.model_validate(said), shape)
+    shape = compatibility.read_encoder_shape(minilm.config(), base=minilm.NAME)
+    spec, _, _ = resolve_defaults(TrainSpec.model_validate(settings), shape)
     assert spec.head_init == head_init
     assert spec.optim.head_learning_rate == pytest.approx(head_rate)
 
 
 @pytest.mark.parametrize(
-    ("said", "texts", "rate", "head_rate"),
+    ("settings", "texts", "rate", "head_rate"),
     [
         ({"method": {"type": "lora"}}, 256, 1.5e-3, 1e-4),
         ({"method": {"type": "lora"}}, 64, 7.5e-4, 1e-4),
@@ -106,23 +110,23 @@ def test_the_head_of_lora_starts_from_the_probe(
         ({"method": {"type": "full"}}, 64, 1e-4, 1e-4),
     ],
 )
-def test_adapters_on_few_texts_take_smaller_steps(
-    said: dict[str, Any], texts: int, rate: float, head_rate: float
+def test_adapters_on_few_texts_have_a_lower_learning_rate(
+    settings: dict[str, Any], texts: int, rate: float, head_rate: float
 ) -> None:
-    found = resolve_learning_rates(TrainSpec.model_validate(said), 384, texts)
+    found = resolve_learning_rates(TrainSpec.model_validate(settings), 384, texts)
     assert found == pytest.approx((rate, head_rate))
 
 
-def test_a_head_with_an_adapter_cannot_start_from_the_probe() -> None:
-    said = {"method": {"type": "lora", "head": "lora"}, "head_init": "probe"}
+def test_adapted_head_cannot_be_initialized_from_the_probe() -> None:
+    settings = {"method": {"type": "lora", "head": "lora"}, "head_init": "probe"}
     with pytest.raises(ValueError, match=r"train or freeze the head, or omit head_init"):
-        TrainSpec.model_validate(said)
+        TrainSpec.model_validate(settings)
     with pytest.raises(ValueError, match="Input should be 'auto', 'probe' or 'random'"):
         TrainSpec.model_validate({"method": {"type": "lora"}, "head_init": "zeros"})
 
 
-def test_the_number_of_texts_and_the_base_decide_what_is_left_open() -> None:
-    shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
+def test_defaults_depend_on_text_count_and_base() -> None:
+    shape = compatibility.read_encoder_shape(minilm.config(), base=minilm.NAME)
     texts = {Split.TRAIN: 100, Split.VALIDATION: 10, Split.TEST: 20}
     spec, _, _ = resolve_defaults(TrainSpec(method=LoraSpec()), shape, texts)
     assert (spec.optim.epochs, spec.optim.batch_size) == (9, 16)

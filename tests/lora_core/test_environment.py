@@ -1,4 +1,4 @@
-"""What is recorded of a place, and how two are told apart."""
+"""The recorded environment of a run, and differences between two."""
 
 import platform
 from dataclasses import replace
@@ -12,7 +12,7 @@ from lora_core.runtime import Runtime
 MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
-def test_a_place_is_itself() -> None:
+def test_identical_environments_have_no_differences() -> None:
     here = environment.describe(MACHINE, 4096)
     assert environment.differences(here, dict(here)) == []
     assert here["torch"] == torch.__version__
@@ -20,7 +20,7 @@ def test_a_place_is_itself() -> None:
     assert all(here.values()), "everything is known here"
 
 
-def test_threads_and_precision_make_a_difference() -> None:
+def test_different_threads_and_precision_are_listed() -> None:
     one = environment.describe(MACHINE, 4096)
     two = environment.describe(replace(MACHINE, threads=2, precision="bf16"), 2048)
     assert environment.differences(two, one) == [
@@ -41,14 +41,14 @@ def test_threads_and_precision_make_a_difference() -> None:
             ["instructions avx2 → none"],
         ),
         ({"device": "cpu"}, {"device": "NVIDIA H100"}, ["device cpu → NVIDIA H100"]),
-        ({}, {"driver": "NVRM 570"}, ["driver none → NVRM 570"]),  # not yet recorded then
+        ({}, {"driver": "NVRM 570"}, ["driver none → NVRM 570"]),  # not recorded by older versions
         ({"driver": "NVRM 570"}, {}, ["driver NVRM 570 → none"]),
         ({}, {"processes": "2"}, ["processes 1 → 2"]),
         ({"processes": "4"}, {"processes": "2"}, ["processes 4 → 2"]),
         ({}, {"training": "2"}, ["training 1 → 2"]),
     ],
 )
-def test_a_difference_is_told_in_a_few_words(
+def test_difference_is_described_briefly(
     then: dict[str, str], now: dict[str, str], expected: list[str]
 ) -> None:
     assert environment.differences(then, now) == expected

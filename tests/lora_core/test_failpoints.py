@@ -1,4 +1,4 @@
-"""Faults strike where and when they were asked to, and nowhere else."""
+"""Failpoints trigger where and when they are configured, and nowhere else."""
 
 import errno
 import subprocess
@@ -30,22 +30,24 @@ def struck(point: str) -> bool:
     return False
 
 
-def test_without_the_variable_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failpoint_is_off_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LORAWORKS_FAULT", raising=False)
     assert not struck("step")
 
 
-def test_a_full_disk_at_one_point(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failpoint_raises_disk_full(monkeypatch: pytest.MonkeyPatch) -> None:
     ask(monkeypatch, "saving:enospc")
     assert [struck(point) for point in ("step", "saving", "saving")] == [False, True, True]
 
 
-def test_at_the_nth_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failpoint_triggers_at_the_nth_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
     ask(monkeypatch, "step@3:enospc")
     assert [struck("step") for _ in range(4)] == [False, False, True, False]
 
 
-def test_while_a_file_exists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_failpoint_is_active_while_a_file_exists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "a:b"
     ask(monkeypatch, f"step:enospc:{file}")
     assert not struck("step")
@@ -54,7 +56,7 @@ def test_while_a_file_exists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert file.exists(), "a disk stays full until somebody makes room"
 
 
-def test_a_pause_lasts_as_long_as_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pause_lasts_as_long_as_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "held"
     file.touch()
     ask(monkeypatch, f"step:pause:{file}")
@@ -69,7 +71,7 @@ def test_a_pause_lasts_as_long_as_the_file(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize(("action", "status"), [("kill", -9), ("exit139", 139)])
-def test_the_end_comes_once(action: str, status: int, tmp_path: Path) -> None:
+def test_kill_happens_once(action: str, status: int, tmp_path: Path) -> None:
     file = tmp_path / "once"
     file.touch()
     program = "from lora_core.failpoints import failpoint; failpoint('step')"
@@ -81,7 +83,7 @@ def test_the_end_comes_once(action: str, status: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["step", "step:burn", "step@x:kill", "step@:", ":"])
-def test_a_fault_that_nobody_knows_is_an_error(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_failpoint_action_is_an_error(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(monkeypatch, fault)
     with pytest.raises(ValueError, match="LORAWORKS_FAULT"):
         failpoints.failpoint("saving")

@@ -1,4 +1,4 @@
-"""FLOPs a token, held to the published table of this encoder size and to a count by torch."""
+"""FLOPs per token, compared with the published table and a count by torch."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DistilBertConfig, DistilBertModel
 
 from lora_core import cost_model
-from lora_core.compatibility import EncoderShape, read_shape
+from lora_core.compatibility import EncoderShape, read_encoder_shape
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
 
 
 def shape(config: dict[str, Any]) -> EncoderShape:
-    return read_shape(config, base="the base")
+    return read_encoder_shape(config, base="the base")
 
 
 SAMPLE = shape({"model_type": "distilbert", "dim": 384, "hidden_dim": 1536})
@@ -26,7 +26,7 @@ BERT = shape({"model_type": "bert"})
     [(SAMPLE, 6.7, 20.6, 14.7, 14.9), (DISTILBERT, 25.2, 76.3, 52.2, 52.7),
      (BERT, 50.3, 152.7, 105.4, 106.4)],
 )  # fmt: skip
-def test_a_review_of_275_tokens_costs_what_was_derived(
+def test_flops_of_a_275_token_review(
     encoder: EncoderShape, forward: float, full: float, query_value: float, all_linears: float
 ) -> None:
     def gigaflops(a_token: float) -> float:
@@ -42,7 +42,7 @@ def test_a_review_of_275_tokens_costs_what_was_derived(
     ] == pytest.approx([forward, full, query_value, all_linears], rel=0.02)
 
 
-def test_the_forward_pass_costs_what_torch_counts() -> None:
+def test_forward_flops_match_the_torch_counter() -> None:
     config = DistilBertConfig(n_layers=2, n_heads=2, dim=32, hidden_dim=64, vocab_size=20)
     config._attn_implementation = "eager"
     model: Any = DistilBertModel(config)
@@ -55,7 +55,7 @@ def test_the_forward_pass_costs_what_torch_counts() -> None:
     assert counter.get_total_flops() == 30 * a_token
 
 
-def test_less_training_costs_less() -> None:
+def test_fewer_trained_parameters_need_fewer_flops() -> None:
     def cost(method: BaselineSpec | LoraSpec | FullSpec) -> float:
         return cost_model.training_flops(SAMPLE, method, length=100)
 

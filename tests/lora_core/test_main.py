@@ -1,4 +1,4 @@
-"""`python -m lora_core` as a person or a worker starts it: a real process."""
+"""`python -m lora_core` as a real process."""
 
 import json
 import os
@@ -51,7 +51,8 @@ def endless(spec_file: Path, environment: dict[str, str]) -> Iterator[subprocess
     spec["optim"]["epochs"] = 1000
     spec_file.write_text(json.dumps(spec))
     child = subprocess.Popen(
-        [*COMMAND, "train", str(spec_file), "--out", str(spec_file.parent / "out"), "--lifeline"],
+        [*COMMAND, "train", str(spec_file),
+         "--out", str(spec_file.parent / "out"), "--exit-with-parent"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     with child:
@@ -69,16 +70,16 @@ def run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedPro
     )
 
 
-def forked(*arguments: str, told: Path) -> str:
-    """What a command tells that ends well."""
-    told.unlink(missing_ok=True)
-    child = fork(list(arguments), {}, told)
+def forked(*arguments: str, output: Path) -> str:
+    """The output of a command that succeeds."""
+    output.unlink(missing_ok=True)
+    child = fork(list(arguments), {}, output)
     child.join(60)
     assert child.exitcode == 0
-    return told.read_text()
+    return output.read_text()
 
 
-def test_train_writes_events_and_an_artifact_and_predict_answers(
+def test_train_writes_events_and_an_artifact_for_predict(
     spec_file: Path, environment: dict[str, str]
 ) -> None:
     out = spec_file.parent / "out"
@@ -97,16 +98,16 @@ def test_train_writes_events_and_an_artifact_and_predict_answers(
 
 # Found before anything is loaded, as tests/lora_core/test_validation.py shows for every kind.
 OTHER_SPECS = [
-    # The one that is found with torch; tests/app/jobs/test_bad_bodies.py has it without a process.
+    # The one that needs torch; tests/app/jobs/test_bad_bodies.py covers it without a process.
     ('{"method": {"type": "lora", "r": 999}}', "rank_too_large", "at most 384"),
     ('{"method": {"type": "lora", "r": 0}}', "invalid_spec", "method.r"),
     ('{"method": {"type": "lora", "r": -1}}', "invalid_spec", "method.r"),
-    ('{"method": {"type": "lora", "r": true}}', "invalid_spec", "whole number"),
-    ('{"method": {"type": "lora", "r": "8"}}', "invalid_spec", "whole number"),
+    ('{"method": {"type": "lora", "r": true}}', "invalid_spec", "an integer"),
+    ('{"method": {"type": "lora", "r": "8"}}', "invalid_spec", "an integer"),
     ('{"method": {"type": "lora", "alpha": NaN}}', "invalid_spec", "method.alpha"),
     ('{"method": {"type": "lora", "targets": ["knee"]}}', "invalid_spec", "targets"),
     ('{"method": {"type": "magic"}}', "invalid_spec", "method"),
-    ('{"method": {"type": "full"}, "colour": 1}', "invalid_spec", "colour"),
+    ('{"method": {"type": "full"}, "color": 1}', "invalid_spec", "color"),
 ]
 
 
@@ -117,7 +118,7 @@ OTHER_SPECS = [
         *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHER_SPECS),
     ],
 )
-def test_bad_input_is_one_failed_event_and_no_trace(
+def test_bad_input_is_reported_without_a_traceback(
     tmp_path: Path, environment: dict[str, str], content: str, code: str, word: str
 ) -> None:
     path = tmp_path / "spec.json"
@@ -132,13 +133,25 @@ def test_bad_input_is_one_failed_event_and_no_trace(
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
+def test_train_refuses_an_output_directory_with_files(tmp_path: Path) -> None:
+    """Otherwise they would become files of the artifact."""
+    spec, out = tmp_path / "spec.json", tmp_path / "out"
+    spec.write_text('{"method": {"type": "linear"}, "data": {"source": "no.csv"}}')
+    out.mkdir()
+    (out / "manifest.json").write_text("{}")
+    child = fork(["train", str(spec), "--out", str(out)], {}, tmp_path / "output")
+    child.join(60)
+    assert child.exitcode == 65
+    assert json.loads((tmp_path / "output").read_text())["code"] == "output_exists"
+
+
 @pytest.mark.slow  # tests/lora_core/training/test_kill.py stops forked processes at every moment
 def test_sigterm_stops_at_the_next_step(endless: subprocess.Popen[str]) -> None:
     endless.send_signal(signal.SIGTERM)
     assert endless.wait(timeout=30) == 75
 
 
-def test_it_leaves_when_its_parent_is_gone(endless: subprocess.Popen[str]) -> None:
+def test_process_exits_when_its_parent_dies(endless: subprocess.Popen[str]) -> None:
     assert endless.stdin is not None
     endless.stdin.close()
     assert endless.wait(timeout=30) == 75
@@ -147,7 +160,7 @@ def test_it_leaves_when_its_parent_is_gone(endless: subprocess.Popen[str]) -> No
 @pytest.mark.parametrize(
     "seconds", ["nan", *(pytest.param(s, marks=pytest.mark.slow) for s in ("-1", "inf", "soon"))]
 )
-def test_a_time_between_checkpoints_that_is_none_is_refused(
+def test_invalid_checkpoint_interval_is_refused(
     tmp_path: Path, environment: dict[str, str], seconds: str
 ) -> None:
     arguments = ["train", "spec.json", "--out", str(tmp_path), "--checkpoint-seconds", seconds]
@@ -156,7 +169,7 @@ def test_a_time_between_checkpoints_that_is_none_is_refused(
     assert "--checkpoint-seconds" in done.stderr
 
 
-def test_inspect_describes_a_file_and_refuses_a_broken_one(
+def test_inspect_describes_a_file_and_refuses_a_damaged_one(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     reviews = make_reviews(tmp_path / "reviews.csv", rows=10)
@@ -171,10 +184,10 @@ def test_inspect_describes_a_file_and_refuses_a_broken_one(
     make_reviews(reviews, rows=260)
     done = run("inspect", str(reviews), environment=environment)
     assert done.returncode == 0, done.stderr
-    _, diagnosis, whole = map(json.loads, done.stdout.splitlines())
+    _, diagnosis, full = map(json.loads, done.stdout.splitlines())
     assert (diagnosis["more_labels"], diagnosis["findings"]) == (None, [])
-    assert whole["more_labels"]["code"] == "measured"
-    assert {**whole, "more_labels": None} == diagnosis
+    assert full["more_labels"]["code"] == "measured"
+    assert {**full, "more_labels": None} == diagnosis
 
     reviews.write_text("text,label\nfine,good\n,bad\n")
     done = run("inspect", str(reviews), environment=environment)
@@ -185,15 +198,16 @@ def test_inspect_describes_a_file_and_refuses_a_broken_one(
     done = run("inspect", str(reviews), environment=environment)
     profile, _ = map(json.loads, done.stdout.splitlines())
     assert profile["labels"] == {"bad": 1, "g\x9bood": 1}
-    assert done.stdout.isascii()  # nothing in it can steer a terminal
+    assert done.stdout.isascii()  # contains no terminal escape sequences
 
 
-def test_a_failure_is_told_while_the_lifeline_is_held(
+def test_failure_is_reported_while_the_parent_is_connected(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """The thread that waits for the parent must not get in the way of leaving."""
+    """The thread that waits for the parent must not block the exit."""
     child = subprocess.Popen(
-        [*COMMAND, "train", str(tmp_path / "no.json"), "--out", str(tmp_path), "--lifeline"],
+        [*COMMAND, "train", str(tmp_path / "no.json"),
+         "--out", str(tmp_path / "out"), "--exit-with-parent"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     with child:
@@ -202,15 +216,15 @@ def test_a_failure_is_told_while_the_lifeline_is_held(
         assert json.loads(child.stdout.readline())["code"] == "invalid_spec"
 
 
-def test_an_adapter_goes_out_and_comes_in_and_a_model_is_unpacked(tmp_path: Path) -> None:
+def test_export_import_and_unpack_commands(tmp_path: Path) -> None:
     made = make_lora_artifact(tmp_path, LoraSpec(r=2))
     for form in ("peft", "transformers"):
         out = ["--format", form, "--out", str(tmp_path / form)]
-        assert forked("export", str(made), *out, told=tmp_path / "told") == ""
+        assert forked("export", str(made), *out, output=tmp_path / "output") == ""
 
     wanted = ["--base", str(tmp_path / "base"), "--labels", "no", "yes", "--max-length", "32"]
     back = ["import-peft", str(tmp_path / "peft"), "--out", str(tmp_path / "back"), *wanted]
-    forked(*back, told=tmp_path / "told")
+    forked(*back, output=tmp_path / "output")
     facts = manifest.verify(tmp_path / "back")
     assert (facts["labels"], facts["max_length"]) == (["no", "yes"], 32)
 
@@ -218,16 +232,16 @@ def test_an_adapter_goes_out_and_comes_in_and_a_model_is_unpacked(tmp_path: Path
     into.mkdir()
     with tarfile.open(archive, "w") as tar:
         tar.add(tmp_path / "back", arcname="m")
-    told = forked("unpack", str(archive), "--into", str(into), told=tmp_path / "told")
-    assert json.loads(told)["facts"]["spec"]["method"]["type"] == "lora"
+    printed = forked("unpack", str(archive), "--into", str(into), output=tmp_path / "output")
+    assert json.loads(printed)["facts"]["spec"]["method"]["type"] == "lora"
     assert manifest.verify(into / "m") == facts
 
 
-@pytest.mark.slow  # cells share processes in tests/e2e/test_sweep.py, to the same bits
-def test_one_process_runs_one_order_after_the_other_to_the_same_bits(
+@pytest.mark.slow  # tests/e2e/test_sweep.py covers process reuse
+def test_reused_process_gives_bitwise_equal_results(
     spec_file: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Only figures of time and memory may tell a run of a new process from a later one."""
+    """Only time and memory metrics may differ between a new and a reused process."""
     places = [tmp_path / name for name in ("first", "second", "alone")]
     for place in places:
         (place / "tmp").mkdir(parents=True)
@@ -235,13 +249,14 @@ def test_one_process_runs_one_order_after_the_other_to_the_same_bits(
     other = tmp_path / "other.json"
     other.write_text(json.dumps({**spec, "runtime": {"threads": 2, "seed": 9}}))
     child = subprocess.Popen(
-        [*COMMAND, "train", str(other), "--out", str(places[0] / "out"), "--lifeline", "--more"],
+        [*COMMAND, "train", str(other),
+         "--out", str(places[0] / "out"), "--exit-with-parent", "--keep-alive"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     with child:
         assert child.stdin is not None
         assert child.stdout is not None
-        order = [str(spec_file), "--out", str(places[1] / "out"), "--place", str(places[1])]
+        order = [str(spec_file), "--out", str(places[1] / "out"), "--work-dir", str(places[1])]
         for line in child.stdout:
             if parse_event(line).event == "finished":
                 if (places[1] / "out").exists():

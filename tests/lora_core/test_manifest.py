@@ -1,4 +1,4 @@
-"""A manifest that verifies means: complete and unchanged."""
+"""A manifest that verifies means that the artifact is complete and unchanged."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ def directory(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "sub" / "b.txt").write_text("bb")
-    manifest.write(tmp_path, {"kind": "test"})
+    manifest.create(tmp_path, {"kind": "test"})
     return tmp_path
 
 
-def test_what_was_written_verifies(directory: Path) -> None:
+def test_written_artifact_verifies(directory: Path) -> None:
     facts = manifest.verify(directory)
     assert facts["kind"] == "test"
     assert {name: entry["bytes"] for name, entry in facts["files"].items()} == {
@@ -27,7 +27,12 @@ def test_what_was_written_verifies(directory: Path) -> None:
     }
 
 
-def test_a_changed_missing_or_extra_file_is_named(directory: Path) -> None:
+def test_manifest_does_not_list_an_older_manifest(directory: Path) -> None:
+    manifest.create(directory, {"kind": "new"})
+    assert manifest.verify(directory)["kind"] == "new"
+
+
+def test_changed_missing_or_extra_file_is_reported(directory: Path) -> None:
     (directory / "sub" / "b.txt").write_text("bc")
     with pytest.raises(ArtifactCorrupt, match=r"sub/b\.txt has changed"):
         manifest.verify(directory)
@@ -41,7 +46,7 @@ def test_a_changed_missing_or_extra_file_is_named(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"files": 3}', "\udcff", "[" * 100_000])
-def test_no_readable_manifest_no_artifact(directory: Path, content: str | None) -> None:
+def test_unreadable_manifest_is_refused(directory: Path, content: str | None) -> None:
     path = directory / "manifest.json"
     path.unlink()
     if content is not None:
@@ -50,7 +55,7 @@ def test_no_readable_manifest_no_artifact(directory: Path, content: str | None) 
         manifest.verify(directory)
 
 
-def test_files_that_cannot_be_read_are_not_damaged(directory: Path) -> None:
+def test_unreadable_file_is_not_reported_as_damaged(directory: Path) -> None:
     with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
         manifest.read(directory)
     (directory / "sub").chmod(0)
@@ -60,14 +65,14 @@ def test_files_that_cannot_be_read_are_not_damaged(directory: Path) -> None:
     manifest.verify(directory)
 
 
-def test_a_manifest_is_not_written_through_a_link(directory: Path) -> None:
+def test_manifest_is_not_written_through_a_symlink(directory: Path) -> None:
     (directory / ".manifest.json").symlink_to(directory / "a.txt")
     with pytest.raises(FileExistsError):
         manifest.save(directory, {"files": {}})
     assert (directory / "a.txt").read_text() == "a"
 
 
-def test_a_link_or_a_second_manifest_is_no_part_of_an_artifact(directory: Path) -> None:
+def test_symlink_or_second_manifest_is_refused(directory: Path) -> None:
     (directory / "sub" / "manifest.json").write_text("{}")
     with pytest.raises(ArtifactCorrupt, match=r"missing or extra: sub/manifest\.json"):
         manifest.verify(directory)

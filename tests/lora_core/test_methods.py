@@ -23,7 +23,7 @@ every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
 
 @every_family
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
-def test_only_what_trains_changes_and_restore_undoes_it(
+def test_only_trainable_parameters_change_and_restore_undoes_it(
     family: str, spec: BaselineSpec | LoraSpec | FullSpec
 ) -> None:
     torch.manual_seed(0)
@@ -46,7 +46,7 @@ def test_only_what_trains_changes_and_restore_undoes_it(
 
 
 @every_family
-def test_the_baseline_trains_the_head_and_the_last_blocks(family: str) -> None:
+def test_baseline_trains_the_head_and_the_last_blocks(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
     method = methods.build_method(BaselineSpec(blocks=1))
     method.prepare(model, FAMILIES[family])
@@ -65,7 +65,7 @@ def test_the_baseline_trains_the_head_and_the_last_blocks(family: str) -> None:
         (HeadMode.FROZEN, ()),
     ],
 )
-def test_the_head_of_a_lora_run_is_trained_adapted_or_left(
+def test_lora_head_is_trained_adapted_or_frozen(
     family: str, head: HeadMode, saved: tuple[str, ...]
 ) -> None:
     model = tiny_base.FAMILIES[family]()
@@ -83,7 +83,7 @@ class FrozenA(LoraLinear):
         self.A.requires_grad_(False)
 
 
-def test_what_a_variant_freezes_is_saved_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_frozen_by_a_variant_are_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(VARIANTS, LoraVariant.LORA, FrozenA)
     model = tiny_base.distilbert()
     method = methods.build_method(LoraSpec(r=2, head=HeadMode.FROZEN))
@@ -97,7 +97,7 @@ def test_what_a_variant_freezes_is_saved_all_the_same(monkeypatch: pytest.Monkey
     assert all(tensor.eq(1).all() for tensor in method.state_dict(model).values())
 
 
-def test_a_state_of_another_method_is_refused() -> None:
+def test_state_of_another_method_is_refused() -> None:
     model = tiny_base.distilbert()
     method = methods.build_method(LoraSpec())
     method.prepare(model, FAMILIES["distilbert"])
@@ -107,12 +107,12 @@ def test_a_state_of_another_method_is_refused() -> None:
         method.load_state_dict(model, state)
 
 
-def test_more_blocks_than_there_are_is_refused() -> None:
+def test_more_blocks_than_the_encoder_has_is_refused() -> None:
     with pytest.raises(LayerOutOfRange):
         methods.build_method(BaselineSpec(blocks=3)).prepare(tiny_base.bert(), FAMILIES["bert"])
 
 
-def test_the_parameter_counts_of_the_published_lessons() -> None:
+def test_parameter_counts_match_the_published_lessons() -> None:
     distilbert = tiny_base.distilbert(
         vocab_size=30522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072,
         max_position_embeddings=512,

@@ -17,7 +17,7 @@ from lora_core.specs.method import LinearSpec, SingleMethod
 
 
 def cost(method: SingleMethod, texts: int) -> float:
-    """Seconds of a machine on which LoRA takes a hundred times as long as anything else."""
+    """Seconds per method on a machine where LoRA takes a hundred times as long as the others."""
     return texts * (1e-2 if method.type == "lora" else 1e-4)
 
 
@@ -25,32 +25,30 @@ def scores(right: list[float]) -> CandidateScores:
     return CandidateScores(np.array(right))
 
 
-def test_few_texts_are_fitted_in_seconds_and_often() -> None:
+def test_few_texts_use_fast_methods_on_all_folds() -> None:
     candidates = plan_candidates(LORA_MIN_TEXTS - 1, budget=1e6, seconds_of=cost)
     assert [each.method for each in candidates] == [*PROBE_CANDIDATES, *LINEAR_CANDIDATES]
     assert {(each.folds, each.repeats) for each in candidates} == {(5, 5)}
 
 
-def test_with_more_texts_lora_is_tried_on_all_folds() -> None:
+def test_more_texts_include_lora_on_all_folds() -> None:
     candidates = plan_candidates(LORA_MIN_TEXTS, budget=1e6, seconds_of=cost)
     assert (candidates[-1].method, candidates[-1].folds) == (LORA_CANDIDATE, 5)
 
 
-def test_one_fold_of_many_texts_tells_enough() -> None:
+def test_many_texts_use_a_single_fold() -> None:
     assert {each.folds for each in plan_candidates(5_000, budget=1e6, seconds_of=cost)} == {1}
 
 
 @pytest.mark.parametrize("budget", [0.001, 0.2, 2.0, 12.0, 25.0, 60.0, 1e6])
 @pytest.mark.parametrize("texts", [1, 16, 128, 300, 1000, 20_000])
-def test_no_plan_costs_more_than_its_budget_unless_it_is_the_cheapest(
-    texts: int, budget: float
-) -> None:
+def test_plan_stays_within_its_budget_unless_it_is_the_cheapest(texts: int, budget: float) -> None:
     candidates = plan_candidates(texts, budget=budget, seconds_of=cost)
     cheapest = len(candidates) == 1 and isinstance(candidates[0].method, LinearSpec)
     assert cheapest or estimate_seconds(candidates, texts, cost) <= budget
 
 
-def test_a_smaller_budget_takes_folds_then_lora_then_the_probes_away() -> None:
+def test_smaller_budget_drops_folds_then_lora_then_probes() -> None:
     tried = [
         [
             (each.method.type, each.folds)
@@ -65,27 +63,27 @@ def test_a_smaller_budget_takes_folds_then_lora_then_the_probes_away() -> None:
     assert tried[-1] == [("linear", 1)]
 
 
-def test_one_that_is_clearly_better_is_chosen() -> None:
+def test_clearly_better_candidate_is_chosen() -> None:
     worse = scores([1.0, 0.0] * 50)
     better = scores([1.0] * 90 + [0.0] * 10)
     assert select_best([worse, better]) == 1
 
 
-def test_within_noise_the_earlier_one_is_chosen() -> None:
+def test_simpler_candidate_is_chosen_within_noise() -> None:
     first = scores([1.0] * 70 + [0.0] * 30)
     hardly_better = scores([1.0] * 60 + [0.0] * 10 + [1.0] * 12 + [0.0] * 18)
     assert hardly_better.accuracy > first.accuracy
     assert select_best([first, hardly_better]) == 0
 
 
-def test_they_are_compared_on_the_texts_that_all_answered() -> None:
+def test_candidates_are_compared_on_common_texts() -> None:
     missing = float("nan")
-    everywhere = scores([1.0] * 50 + [0.0] * 50)  # 100 % where the other one is
+    everywhere = scores([1.0] * 50 + [0.0] * 50)  # accuracy 1 where the other is
     easy_half = scores([1.0] * 45 + [0.0] * 5 + [missing] * 50)
     assert easy_half.accuracy > everywhere.accuracy
     assert select_best([everywhere, easy_half]) == 0
 
 
-def test_the_interval_counts_each_text_once() -> None:
+def test_interval_counts_each_text_once() -> None:
     low, high = scores([0.8] * 100).interval
     assert high - low == pytest.approx(0.156, abs=0.01)

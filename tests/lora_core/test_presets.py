@@ -1,4 +1,4 @@
-"""What a preset adds to a description, and what it leaves alone."""
+"""What a preset adds to a spec, and what it leaves unchanged."""
 
 from typing import Any
 
@@ -6,12 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
-from lora_core.specs.presets import PRESETS, Preset
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import PRESETS, Preset, TrainSpec
 
 
 @pytest.mark.parametrize("name", list(Preset))
-def test_every_preset_is_a_run_by_itself(name: Preset) -> None:
+def test_every_preset_is_a_valid_spec(name: Preset) -> None:
     spec = TrainSpec.model_validate({"preset": name})
     dumped = spec.model_dump(mode="json")
     for section, settings in PRESETS[name].items():
@@ -20,7 +19,7 @@ def test_every_preset_is_a_run_by_itself(name: Preset) -> None:
     assert TrainSpec.model_validate(dumped) == spec
 
 
-def test_the_seed_trains_adapters_of_query_and_value_alone() -> None:
+def test_seed_preset_adapts_query_and_value_only() -> None:
     spec = TrainSpec.model_validate({"preset": "seed"})
     assert spec.method == LoraSpec(
         variant=LoraVariant.UNSCALED,
@@ -32,22 +31,22 @@ def test_the_seed_trains_adapters_of_query_and_value_alone() -> None:
     assert (spec.optim.epochs, spec.optim.batch_size, spec.optim.learning_rate) == (3, 12, 5e-5)
 
 
-def test_what_is_said_wins_one_by_one() -> None:
-    said = {"preset": "seed", "method": {"type": "lora", "r": 4}, "optim": {"epochs": 1}}
-    spec = TrainSpec.model_validate(said)
+def test_explicit_settings_override_the_preset() -> None:
+    given = {"preset": "seed", "method": {"type": "lora", "r": 4}, "optim": {"epochs": 1}}
+    spec = TrainSpec.model_validate(given)
     assert isinstance(spec.method, LoraSpec)
     assert (spec.method.r, spec.method.variant) == (4, LoraVariant.UNSCALED)
     assert (spec.optim.epochs, spec.optim.batch_size) == (1, 12)
 
 
-def test_another_method_takes_the_rest() -> None:
+def test_other_method_keeps_the_other_preset_settings() -> None:
     spec = TrainSpec.model_validate({"preset": "seed", "method": {"type": "full"}})
     assert spec.method.type == "full"
     assert spec.optim.batch_size == 12
 
 
 @pytest.mark.parametrize(
-    ("said", "place"),
+    ("given", "place"),
     [
         ({"preset": "sead", "method": {"type": "full"}}, ("preset",)),
         ({"preset": ["seed"], "method": {"type": "full"}}, ("preset",)),
@@ -57,7 +56,9 @@ def test_another_method_takes_the_rest() -> None:
         ({"method": None}, ("method",)),
     ],
 )
-def test_nonsense_is_refused_where_it_stands(said: dict[str, Any], place: tuple[str, ...]) -> None:
+def test_invalid_setting_is_refused_at_its_path(
+    given: dict[str, Any], place: tuple[str, ...]
+) -> None:
     with pytest.raises(ValidationError) as refused:
-        TrainSpec.model_validate(said)
+        TrainSpec.model_validate(given)
     assert refused.value.errors()[0]["loc"] == place

@@ -1,17 +1,20 @@
-"""What a process that computes does about the machine it shares."""
+"""Process-wide settings for training."""
 
 import gc
+import sys
+from types import ModuleType
 
 import pytest
 
 from lora_core.process import freeze_gc, imports_without_gc
 
 
-def test_nothing_is_collected_while_libraries_are_imported() -> None:
+def test_garbage_collector_is_off_during_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[list[object]] = []
     try:
         with imports_without_gc():
             assert not gc.isenabled()
+            monkeypatch.setitem(sys.modules, "imported", ModuleType("imported"))
             made.append([])
         assert gc.isenabled()
         assert not any(each is made[0] for each in gc.get_objects())
@@ -20,7 +23,14 @@ def test_nothing_is_collected_while_libraries_are_imported() -> None:
     assert any(each is made[0] for each in gc.get_objects())
 
 
-def test_an_import_that_fails_leaves_the_collector_at_work() -> None:
+def test_repeated_import_freezes_nothing() -> None:
+    frozen = gc.get_freeze_count()
+    with imports_without_gc():
+        import gc as _  # noqa: F401
+    assert gc.get_freeze_count() <= frozen
+
+
+def test_failed_import_reenables_the_garbage_collector() -> None:
     try:
         with pytest.raises(ImportError), imports_without_gc():
             raise ImportError
@@ -29,7 +39,7 @@ def test_an_import_that_fails_leaves_the_collector_at_work() -> None:
         gc.unfreeze()
 
 
-def test_what_is_there_is_not_collected_any_more_and_what_comes_later_is() -> None:
+def test_imported_objects_are_frozen_and_later_ones_collected() -> None:
     class Knot:
         def __init__(self) -> None:
             self.self = self  # so that counting references does not free it

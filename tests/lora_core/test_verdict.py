@@ -1,10 +1,11 @@
-"""The verdict agrees with scipy's tests, and is right about models of known quality."""
+"""The verdict agrees with scipy and is correct for models of known quality."""
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from lora_core.verdict import SIGNIFICANCE_LEVEL, ReferenceAnswers, Verdict, build_verdict
+from lora_core.results import Verdict
+from lora_core.verdict import SIGNIFICANCE_LEVEL, ReferenceAnswers, build_verdict
 
 LABELS = ("bad", "good")
 
@@ -21,16 +22,16 @@ def verdict(true_labels: list[int], predicted: list[int], **references: list[int
     )
 
 
-def test_a_model_that_predicts_one_label_has_learned_nothing() -> None:
+def test_model_that_predicts_one_label_has_not_learned() -> None:
     found = verdict([0] * 80 + [1] * 20, [0] * 100)
     assert not found.learned
     assert found.headline.startswith("This model has learned nothing")
-    assert found.never_answered == ("good",)
+    assert found.never_predicted == ("good",)
     assert found.majority.difference == 0
     assert "Never predicted: good." in found.sentences
 
 
-def test_the_headline_of_a_good_model_has_its_interval() -> None:
+def test_headline_of_a_good_model_includes_the_interval() -> None:
     found = verdict([0, 1] * 100, [0, 1] * 90 + [1, 0] * 10)
     assert found.learned
     assert found.headline == (
@@ -39,7 +40,7 @@ def test_the_headline_of_a_good_model_has_its_interval() -> None:
     )
 
 
-def test_a_model_that_learned_may_be_no_better_than_the_majority_class() -> None:
+def test_model_that_learned_may_not_beat_the_majority_class() -> None:
     truth = [0] * 90 + [1] * 10
     answers = [0] * 84 + [1] * 6 + [1] * 7 + [0] * 3
     found = verdict(truth, answers)
@@ -56,17 +57,17 @@ def test_learned_agrees_with_the_binomial_test(right: int) -> None:
     assert verdict(truth, answers).learned is bool(p < SIGNIFICANCE_LEVEL)
 
 
-def test_three_texts_show_nothing() -> None:
+def test_three_texts_are_inconclusive() -> None:
     found = verdict([0, 1, 0], [0, 1, 0], linear=[1, 0, 1])
     assert not found.learned
     assert found.low < 0.5
-    assert found.rivals["linear"].low < 0.3 < found.rivals["linear"].high
+    assert found.references["linear"].low < 0.3 < found.references["linear"].high
 
 
-def test_a_better_reference_is_recommended() -> None:
+def test_better_reference_is_recommended() -> None:
     truth = [0, 1] * 100
     found = verdict(truth, [0, 1] * 70 + [1, 0] * 30, linear=[0, 1] * 95 + [1, 0] * 5)
-    assert found.rivals["linear"].difference == pytest.approx(-0.25)
+    assert found.references["linear"].difference == pytest.approx(-0.25)
     assert any("worse than linear" in each and "train with the method linear" in each
                for each in found.sentences)  # fmt: skip
 
@@ -79,8 +80,8 @@ def test_equal_models_are_within_noise() -> None:
     ).sentences  # fmt: skip
 
 
-def test_a_reference_may_cover_some_of_the_texts() -> None:
+def test_reference_may_cover_a_subset_of_the_texts() -> None:
     truth = np.array([0, 1] * 50)
-    rival = ReferenceAnswers(np.arange(0, 100, 2), np.ones(50, dtype=np.int64))
-    found = build_verdict(truth, truth, {"probe": rival}, labels=LABELS, majority=0)
-    assert (found.rivals["probe"].texts, found.rivals["probe"].difference) == (50, 1.0)
+    reference = ReferenceAnswers(np.arange(0, 100, 2), np.ones(50, dtype=np.int64))
+    found = build_verdict(truth, truth, {"probe": reference}, labels=LABELS, majority=0)
+    assert (found.references["probe"].texts, found.references["probe"].difference) == (50, 1.0)

@@ -50,7 +50,7 @@ def run(notebook: NotebookNode, *, seconds: int | None) -> None:
     """
     metadata = deepcopy(notebook.metadata)
     with TemporaryDirectory() as private, TemporaryDirectory() as folder:
-        # File sockets: nobody else can connect, and no port can be taken in the meantime.
+        # Unix sockets: no other user can connect, and there is no race for a port.
         kernel = AsyncKernelManager(
             kernel_name="python3", transport="ipc", connection_file=f"{private}/kernel.json"
         )

@@ -24,7 +24,7 @@ def test_notebooks_exist() -> None:
     assert [path.name[:3] for path in course.PATHS[:3]] == ["00-", "01-", "02-"]
 
 
-def test_format(notebook: NotebookNode) -> None:
+def test_notebook_format_is_valid(notebook: NotebookNode) -> None:
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
@@ -33,7 +33,7 @@ def test_format(notebook: NotebookNode) -> None:
     assert notebook.cells[0].source.startswith("# ")
 
 
-def test_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
+def test_notebook_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
     cells = course.code_cells(notebook)
     assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
     for cell in cells:
@@ -41,7 +41,7 @@ def test_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
             assert cell.outputs, f"no output of\n{cell.source}"
 
 
-def test_outputs_have_no_errors_paths_or_large_figures(notebook: NotebookNode) -> None:
+def test_outputs_have_no_errors_paths_or_large_images(notebook: NotebookNode) -> None:
     for output in (output for cell in course.code_cells(notebook) for output in cell.outputs):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text
@@ -63,7 +63,7 @@ def test_small_version_assigns_the_same_parameters(notebook: NotebookNode) -> No
     assert all(name.isupper() for name in names)
 
 
-def test_has_gpu_section(notebook: NotebookNode) -> None:
+def test_notebook_has_a_gpu_section(notebook: NotebookNode) -> None:
     [section] = [
         cell.source for cell in notebook.cells if re.search(rf"(?m)^#+ {GPU}$", cell.source)
     ]

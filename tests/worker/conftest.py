@@ -25,7 +25,7 @@ def settings(default_settings: Settings) -> Settings:
     """The default settings with short intervals."""
     quick = {
         "poll_seconds": 0.05,
-        "beat_seconds": 0.2,
+        "heartbeat_seconds": 0.2,
         "lease_seconds": 30,
         "reconcile_seconds": 0.1,
         "stop_grace_seconds": 10,

@@ -1,6 +1,6 @@
 """A training process that runs a script of actions, without training.
 
-    python scripted_child.py ACTION... train SPEC --out DIR --lifeline --checkpoints DIR …
+    python scripted_child.py ACTION... train SPEC --out DIR --exit-with-parent --checkpoints DIR …
 
 Like the real one it stops with 75 on SIGTERM and leaves when its standard input ends.
 """
@@ -67,7 +67,7 @@ def checkpoint(step: str) -> None:
     directory = checkpoints / f"step-{step}"
     directory.mkdir(parents=True)
     (directory / "state").write_text(step)
-    manifest.write(directory, {"step": int(step)})
+    manifest.create(directory, {"step": int(step)})
     tell("checkpoint", step=int(step), directory=directory.name)
 
 
@@ -102,7 +102,7 @@ def failed(code: str) -> None:
 def succeed(_: str) -> None:
     (out / "merged").mkdir(parents=True)
     (out / "merged" / "config.json").write_text("{}")
-    manifest.write(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
+    manifest.create(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
     tell("finished", summary=SUMMARY)
 
 
@@ -117,7 +117,7 @@ def trial(_: str) -> None:
     correct = base64.b64encode(bytes([bits])).decode()
     graded = {"texts_sha256": "0" * 64, "count": 8, "correct": correct}
     out.mkdir(parents=True)
-    manifest.write(
+    manifest.create(
         out,
         {"spec": described, "metrics": metrics, "graded": dict.fromkeys(parts[-2:], graded)},
     )
@@ -145,8 +145,8 @@ def ignore_term(_: str) -> None:
 
 def deaf(_: str) -> None:
     """Ignore the exit of the parent."""
-    global lifeline
-    lifeline = False
+    global exit_with_parent
+    exit_with_parent = False
 
 
 def helper(file: str) -> None:
@@ -219,9 +219,9 @@ ACTIONS = {
 
 
 def follow_parent() -> None:
-    while said := os.read(0, 4096):
-        tasks.put(json.loads(said))  # tasks come one at a time
-    if lifeline:
+    while order := os.read(0, 4096):
+        tasks.put(json.loads(order))  # tasks come one at a time
+    if exit_with_parent:
         os._exit(75)
 
 
@@ -231,13 +231,13 @@ def act() -> None:
         ACTIONS[name](value)  # type: ignore[no-untyped-call]
 
 
-lifeline = True
+exit_with_parent = True
 tasks: SimpleQueue[list[str]] = SimpleQueue()
 command = next(i for i, each in enumerate(sys.argv) if each in ("train", "predict-file"))
 actions, (_, spec, *options) = sys.argv[1:command], sys.argv[command:]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 threading.Thread(target=follow_parent, daemon=True).start()
-reusable = "--more" in options
+reusable = "--keep-alive" in options
 while True:
     out = Path(options[options.index("--out") + 1])
     checkpoints = Path(options[options.index("--checkpoints") + 1])

@@ -30,7 +30,7 @@ def test_worker_survives_a_refusing_broker(
 ) -> None:
     """The worker starts despite a refusal, and survives others."""
 
-    def told(problem: str) -> int:
+    def logged(problem: str) -> int:
         lines = log.read_text().splitlines()
         return sum("the broker refuses" in each and problem in each for each in lines)
 
@@ -40,12 +40,12 @@ def test_worker_survives_a_refusing_broker(
         for harm, cure, problem in REFUSALS:
             client.execute_command(harm)
             client.client_kill_filter(_type="normal", skipme=True)
-            wait_until(partial(told, problem), seconds=40, what=f"a word about {problem}")
+            wait_until(partial(logged, problem), seconds=40, what=f"a word about {problem}")
             job_id = add_job(database)
             wait_until(partial(succeeded, database, job_id), what="a job that was polled for")
             client.execute_command(cure)
             listen(broker)
-            assert told(problem) == 1
+            assert logged(problem) == 1
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
     lines = [json.loads(each) for each in log.read_text().splitlines()]

@@ -13,7 +13,7 @@ import pytest
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.queue.dispatch import CeleryQueue
+from app.queue.dispatch import CeleryNotifier
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, get_job, get_state
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 
 Start = Callable[..., subprocess.Popen[bytes]]
 BAD_SETTINGS = 78
-NEVER = 3600  # seconds between two looks: only a hint helps
+NEVER = 3600  # seconds between polls: only a message wakes it
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def broker() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
-def queue(broker: ValkeyServer) -> Iterator[CeleryQueue]:
-    made = CeleryQueue(broker.url())
+def notifier(broker: ValkeyServer) -> Iterator[CeleryNotifier]:
+    made = CeleryNotifier(broker.url())
     yield made
     made.close()
 
@@ -68,7 +68,7 @@ def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start
             "broker_url": broker.url(),
             "devices": "cpu",
             "poll_seconds": NEVER,
-            "beat_seconds": 0.2,
+            "heartbeat_seconds": 0.2,
             "lease_seconds": 30,
             "reconcile_seconds": 60,
             "retry_seconds": 0,
@@ -107,7 +107,7 @@ def succeeded(database: Database, *jobs: UUID) -> bool:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One GPU; the file has a line for each `nvidia-smi` call."""
     file = tmp_path / "asked"
     program = tmp_path / "bin" / "nvidia-smi"
@@ -120,38 +120,42 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_message_wakes_a_worker_of_its_device_class(
-    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start, asked: Path
+    database: Database,
+    broker: ValkeyServer,
+    notifier: CeleryNotifier,
+    start: Start,
+    store_requests: Path,
 ) -> None:
     worker = start(*GOOD, devices="auto")
     listen(broker)
-    queue.send(new_id(), device_class=DeviceClass.CPU)
-    for lane in (DeviceClass.GPU, DeviceClass.ANY):
-        job_id = add_job(database, lane=lane)
-        queue.send(job_id, device_class=lane)
+    notifier.notify(new_id(), device_class=DeviceClass.CPU)
+    for device_class in (DeviceClass.GPU, DeviceClass.ANY):
+        job_id = add_job(database, device_class=device_class)
+        notifier.notify(job_id, device_class=device_class)
         wait_until(partial(succeeded, database, job_id))
     with broker.client() as client:
         assert client.llen("loraworks.cpu") == 1
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
-    assert asked.read_text() == "\n"
+    assert store_requests.read_text() == "\n"
 
 
 def test_duplicate_messages_start_each_job_once(
-    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
+    database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start
 ) -> None:
     for _ in range(2):
-        start(*GOOD, slots=2)
+        start(*GOOD, concurrency=2)
     listen(broker, workers=2)
     jobs = [add_job(database) for _ in range(8)]
     for _ in range(5):
         for each in jobs:
-            queue.send(each, device_class="any")
+            notifier.notify(each, device_class="any")
     wait_until(lambda: succeeded(database, *jobs), seconds=60)
     assert [len(attempts(database, each)) for each in jobs] == [1] * len(jobs)
 
 
 def test_no_job_is_lost_by_a_broker_restart(
-    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
+    database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start
 ) -> None:
     start(*GOOD)
     listen(broker)
@@ -161,7 +165,7 @@ def test_no_job_is_lost_by_a_broker_restart(
             broker.start()
         listen(broker)
         job_id = add_job(database)
-        queue.send(job_id, device_class="cpu")
+        notifier.notify(job_id, device_class="cpu")
         wait_until(partial(succeeded, database, job_id), what="a job after a disturbance")
 
 

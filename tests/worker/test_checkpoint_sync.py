@@ -79,8 +79,8 @@ def test_store_outage_costs_no_checkpoint(
     assert (row.failures_counted, bad(database)) == (1, [False, False])
     run(resources, "resumed:exactly", "started:5", "steps:5", "succeed")
     assert get_state(database, job_id) is JobState.SUCCEEDED
-    told = {event.kind: event for event in events(database, job_id)}
-    assert told["resumed"].data["step"] == 3
+    by_kind = {event.kind: event for event in events(database, job_id)}
+    assert by_kind["resumed"].data["step"] == 3
 
 
 @pytest.mark.parametrize("code", ["checkpoint_corrupt", "data_not_found"])
@@ -114,10 +114,13 @@ def test_job_without_checkpoint_files_restarts(
     run(resources, "resumed:exactly", "started:5", "steps:5", "succeed")
     assert get_state(database, job_id) is JobState.SUCCEEDED
     assert bad(database) == [True, True]
-    told = [
+    messages = [
         each.message for each in events(database, job_id) if "damaged or missing" in each.message
     ]
-    assert [message.rpartition(" from ")[2] for message in told] == ["step 2.", "the beginning."]
+    assert [message.rpartition(" from ")[2] for message in messages] == [
+        "step 2.",
+        "the beginning.",
+    ]
     losses = [point.step for point in points(database, job_id) if point.name == "loss"]
     assert losses == [1, 2, 3, 4, 5]
 
@@ -144,7 +147,7 @@ def test_checkpoint_with_other_content_is_skipped(
     _, directory = kept.fetch(claimed.checkpoint)
     assert directory is not None
     (directory / manifest.MANIFEST).unlink()
-    manifest.write(directory, {"step": 9})
+    manifest.create(directory, {"step": 9})
     checkpoint, _ = kept.fetch(claimed.checkpoint)
     assert checkpoint is not None
     assert (checkpoint.step, bad(database)) == (2, [False, True])

@@ -8,7 +8,7 @@ import pytest
 from app.queue.states import DeviceClass
 from worker import devices
 from worker.devices import CPU, Device
-from worker.failures import GpuDriverFails, GpuMissing
+from worker.failures import GpuDriverFailed, GpuMissing
 
 FIRST = Device("cuda:0", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6")
 SECOND = Device("cuda:1", "GPU-8932aaaa-0000-4106-c12f-20bd9faed9f7")
@@ -55,7 +55,7 @@ def test_driver_failure_does_not_fall_back_to_the_cpu(
     driver: Driver, script: str, name: str
 ) -> None:
     driver(script)
-    with pytest.raises(GpuDriverFails, match=r"NVML mismatch\. .* LORAWORKS_DEVICES=cpu"):
+    with pytest.raises(GpuDriverFailed, match=r"NVML mismatch\. .* LORAWORKS_DEVICES=cpu"):
         devices.select_devices((name,), {})
     assert devices.select_devices(("cpu",), {}) == (CPU,)
 

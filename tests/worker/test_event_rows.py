@@ -101,7 +101,7 @@ def test_nonfinite_metric_has_no_value(line: str) -> None:
                 seconds=1,
                 cached=False,
             ),
-            "rival",
+            "linear_model",
             "accuracy 0.7000",
         ),
         (Finished(summary={"a": math.nan}), "trained", "storing the result"),

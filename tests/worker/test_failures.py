@@ -34,7 +34,7 @@ ONE_CLASS = events.Failed(code="one_class", message="Only one label.", detail={"
 
 
 def claimed(**values: Any) -> ClaimedJob:
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "lease": Lease(uuid4(), 1, "alice", 60),
         "kind": JobKind.TRAINING,
         "spec": {},
@@ -52,7 +52,7 @@ def claimed(**values: Any) -> ClaimedJob:
         "waited_seconds": None,
         **values,
     }
-    return ClaimedJob(**known)
+    return ClaimedJob(**fields)
 
 
 def classify(
@@ -255,11 +255,11 @@ def test_new_checkpoint_resets_the_waiting_time() -> None:
 
 def test_oom_killed_is_retried_once() -> None:
     event = events.Failed(code="oom_host", message="No memory.")
-    for known in ({"code": 65, "failed": event}, {"number": 9, "oom_killed": True}):
-        first = classify(**known)
+    for fields in ({"code": 65, "failed": event}, {"number": 9, "oom_killed": True}):
+        first = classify(**fields)
         assert isinstance(first, RetryableFailure)
         assert (first.code, "micro_batch_tokens" in first.message) == ("oom_host", True)
-        again = classify(**known, **failed_at(0))
+        again = classify(**fields, **failed_at(0))
         assert isinstance(again, PermanentFailure)
         assert again.code == "oom_host"
 
@@ -269,9 +269,9 @@ def test_time_limit_failure_names_the_checkpoint_step() -> None:
     assert isinstance(answer, PermanentFailure)
     assert (answer.code, answer.detail) == ("time_limit", {"checkpoint_step": 7})
     assert "60 s" in answer.message
-    known = StoredCheckpoint(uuid4(), 1, 4, ArtifactRef("k", "0" * 64, 1))
+    checkpoint = StoredCheckpoint(uuid4(), 1, 4, ArtifactRef("k", "0" * 64, 1))
     answer = classify(
-        code=75, stop_reason=StopReason.TIME_LIMIT, time_limit_seconds=60, checkpoint=known
+        code=75, stop_reason=StopReason.TIME_LIMIT, time_limit_seconds=60, checkpoint=checkpoint
     )
     assert isinstance(answer, PermanentFailure)
     assert answer.detail == {"checkpoint_step": 4}
@@ -281,7 +281,7 @@ def test_known_worker_error_keeps_code_and_detail() -> None:
     dataset_id = uuid4()
     answer = classify_error(DatasetNotFound(ref=dataset_id))
     assert answer == PermanentFailure(
-        "dataset_not_found", f"Data set {dataset_id} does not exist.", {"ref": str(dataset_id)}
+        "dataset_not_found", f"Dataset {dataset_id} does not exist.", {"ref": str(dataset_id)}
     )
 
 

@@ -21,8 +21,9 @@ from tests.job_rows import SPEC, add_job, claim_next, get_job, get_state, preemp
 from tests.worker.scripted import scripted
 from tests.worker.test_inputs import upload
 from tests.worker.test_run_job import CPU, GOOD, SUMMARY, run, stored
+from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import ReusableChild
+from worker.spawn import IdleChildCache
 
 
 @pytest.fixture
@@ -93,7 +94,9 @@ def test_late_success_publishes_nothing(
 
     monkeypatch.setattr(resources.store, "put", put)
     scripted(*GOOD)
-    JobRunner(resources, draining=threading.Event()).run(claimed, CPU, ReusableChild())
+    JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources)).run(
+        claimed, CPU, IdleChildCache()
+    )
     assert get_state(database, job_id) is JobState.QUEUED
     with database.read() as session:
         assert session.scalars(select(Artifact)).all() == []

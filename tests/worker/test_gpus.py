@@ -31,7 +31,7 @@ def _one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_jobs_on_one_gpu_run_sequentially(
     database: Database, settings: Settings, start: Start
 ) -> None:
-    jobs = [add_job(database, lane=DeviceClass.GPU) for _ in range(6)]
+    jobs = [add_job(database, device_class=DeviceClass.GPU) for _ in range(6)]
     for _ in range(2):
         start(*GOOD, devices="auto")
     wait_until(

@@ -8,8 +8,7 @@ from uuid import UUID
 import pytest
 
 from app.auth.tables import LOCAL_KEY_ID
-from app.database.base import new_id
-from app.database.clock import now
+from app.database.base import new_id, now
 from app.database.engines import Database
 from app.datasets import files
 from app.datasets.errors import DatasetNotFound
@@ -17,11 +16,10 @@ from app.datasets.tables import Dataset
 from app.queue.fencing import ClaimedJob, Lease
 from app.queue.states import JobKind, JobState
 from app.registry import service as registry
-from app.resources import Resources
+from app.resources import Resources, open_store
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.errors import StorageUnavailable
-from app.storage.opening import open_store
 from app.storage.store import ArtifactRef
 from lora_core import manifest
 from lora_core.errors.artifact import UnsupportedTokenizer
@@ -82,7 +80,6 @@ def upload(
         resources.store.put_file(file, files.store_key(dataset))
     with resources.database.write() as session:
         session.add(dataset)
-        session.commit()
     return dataset
 
 
@@ -93,12 +90,11 @@ def register(
     if not directory.exists():
         (directory / "merged").mkdir(parents=True)
         (directory / "merged" / "config.json").write_text("{}")
-        manifest.write(directory, {"spec": SPEC, "metrics": {}})
+        manifest.create(directory, {"spec": SPEC, "metrics": {}})
     ref = resources.store.put(directory, "jobs/earlier/a1")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
-        registry.register(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
-        session.commit()
+        registry.add_version(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
     return ref
 
 
@@ -155,13 +151,13 @@ def test_workbook_is_resolved_with_its_sheet(resources: Resources) -> None:
     source = found.spec["data"]["source"]
     file, sheet = split_sheet(source)
     assert (Path(file).name, sheet) == (f"{dataset.id}.xlsx", "März / 2026")
-    told = [source, f"{file} is damaged", f"{dataset.id}.xlsx, row 3"]
-    assert found.with_public_names(told) == [
+    messages = [source, f"{file} is damaged", f"{dataset.id}.xlsx, row 3"]
+    assert found.with_public_names(messages) == [
         "reviews:1",
         "reviews:1 is damaged",
         "reviews:1, row 3",
     ]
-    assert found.mentions_input(told[2])
+    assert found.mentions_input(messages[2])
     assert not found.mentions_input("a fault of 2026")
 
 
@@ -276,7 +272,7 @@ def test_errors_and_artifacts_do_not_contain_local_paths(
     good = add_job(database, spec=spec, dataset_ids=ids, run_after=now())
     run(resources, *GOOD)
     with database.read() as session:
-        artifact = artifacts.find_model_of_job(session, good)
+        artifact = artifacts.find_model_artifact(session, good)
     assert artifact is not None
     facts = manifest.verify(resources.store.path(artifact.ref))
     assert facts["spec"]["data"]["source"] == "reviews:1"

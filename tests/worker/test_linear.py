@@ -12,15 +12,16 @@ from app.database.engines import Database
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.resources import Resources
 from app.storage import repository as artifacts
-from app.storage.archive import read_manifest
+from app.storage.store import read_manifest
 from app.storage.tables import MODEL_KIND
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from tests.job_rows import add_job, attempts, claim_next, get_job, get_state
 from worker.devices import Slot
+from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import ReusableChild
+from worker.spawn import IdleChildCache
 
 CPU = Slot("cpu", DeviceClass.CPU)
 SPEC = TrainSpec(
@@ -35,14 +36,14 @@ def add(database: Database) -> UUID:
 
 def run(resources: Resources) -> None:
     """Claim the next job and run it to its end."""
-    runner = JobRunner(resources, draining=threading.Event())
-    runner.run(claim_next(resources.database), CPU, ReusableChild())
+    runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
+    runner.run(claim_next(resources.database), CPU, IdleChildCache())
 
 
 def made(resources: Resources, job_id: UUID) -> JsonObject:
     """The manifest of what a job made."""
     with resources.database.read() as session:
-        artifact = artifacts.find_model_of_job(session, job_id)
+        artifact = artifacts.find_model_artifact(session, job_id)
     assert artifact is not None
     assert artifact.kind == MODEL_KIND
     return read_manifest(resources.store, artifact.ref, name="it")
@@ -63,11 +64,11 @@ def test_restarted_linear_job_gives_the_same_result(
         (AttemptOutcome.FAILED, signal.SIGKILL, 0),
         (AttemptOutcome.SUCCEEDED, None, 0),
     ]
-    unbroken = add(database)
+    uninterrupted = add(database)
     run(resources)
-    first, second = made(resources, broken), made(resources, unbroken)
+    first, second = made(resources, broken), made(resources, uninterrupted)
     assert first["files"] == second["files"]
     assert first["spec"]["base"] is None
-    summary = get_job(database, unbroken).summary
+    summary = get_job(database, uninterrupted).summary
     assert summary is not None
     assert summary["model_version"] == "words:2"

@@ -9,7 +9,7 @@ import pytest
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.queue.dispatch import CeleryQueue
+from app.queue.dispatch import CeleryNotifier
 from tests.job_rows import add_job
 from tests.servers import ValkeyServer
 from tests.waiting import wait_until
@@ -19,13 +19,13 @@ from tests.worker.test_celery import (
     database_kind,
     listen,
     log,
-    queue,
+    notifier,
     start,
     succeeded,
 )
 from tests.worker.test_run_job import GOOD
 
-__all__ = ["broker", "database_kind", "log", "queue", "start"]
+__all__ = ["broker", "database_kind", "log", "notifier", "start"]
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ def envelope(body: bytes, **changes: Any) -> str:
         "body": base64.b64encode(body).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {"task": "loraworks.hint", "id": str(new_id()), "lang": "py"},
+        "headers": {"task": "loraworks.job_queued", "id": str(new_id()), "lang": "py"},
         "properties": {
             "delivery_info": {"exchange": "", "routing_key": "loraworks.cpu"},
             "delivery_tag": str(new_id()),
@@ -81,7 +81,7 @@ NO_HINTS = [
 
 
 def test_malformed_messages_are_logged_and_dropped(
-    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start, log: Path
+    database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start, log: Path
 ) -> None:
     worker = start(*GOOD)
     listen(broker)
@@ -96,13 +96,13 @@ def test_malformed_messages_are_logged_and_dropped(
     wait_until(empty, seconds=40, what="the end of the nonsense")
     listen(broker)
     job_id = add_job(database)
-    queue.send(job_id, device_class="cpu")
+    notifier.notify(job_id, device_class="cpu")
     wait_until(lambda: succeeded(database, job_id))
     assert worker.poll() is None
     lines = log.read_text().splitlines()
-    told = [line for line in lines if "malformed_hint" in line]
-    assert sum('"message"' in line for line in told) == len(NO_HINTS)
-    assert len(told) > len(NO_HINTS)
+    logged = [line for line in lines if "malformed_message" in line]
+    assert sum('"message"' in line for line in logged) == len(NO_HINTS)
+    assert len(logged) > len(NO_HINTS)
     assert max(map(len, lines)) < 30_000
     with broker.client() as client:
         assert client.exists("unacked") == 0, "it would come back"

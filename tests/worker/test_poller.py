@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from app.database import clock
+from app.database import base
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue import dispatch, heartbeats
@@ -27,7 +27,7 @@ from worker.devices import CPU, Device, Slot, SlotPool
 from worker.host_health import HostHealth
 from worker.poller import Poller
 from worker.run_job import JobRunner
-from worker.spawn import ReusableChild
+from worker.spawn import IdleChildCache
 
 GPU = Device("cuda:0", "GPU-1")
 NEVER = 3600.0  # seconds between two polls: only a wake-up helps
@@ -51,7 +51,7 @@ class Held(JobRunner):
 
     gate: threading.Event
 
-    def run(self, claimed: ClaimedJob, slot: Slot, reusable_child: ReusableChild) -> None:  # noqa: ARG002
+    def run(self, claimed: ClaimedJob, slot: Slot, child_cache: IdleChildCache) -> None:  # noqa: ARG002
         assert self.gate.wait(30)
 
 
@@ -64,25 +64,25 @@ def make(
 
     def start(
         *devices: Device,
-        cpu_count: int = 1,
+        cpu_slots: int = 1,
         poll_seconds: float = 0.05,
         gate: threading.Event | None = None,
         **settings: object,
     ) -> tuple[Poller, SlotPool]:
-        slots = SlotPool(devices or (CPU,), cpu_count=cpu_count, lock_dir=tmp_path / "devices")
+        slots = SlotPool(devices or (CPU,), cpu_slots=cpu_slots, lock_dir=tmp_path / "devices")
         settings |= {"poll_seconds": poll_seconds}
         patient = resources.settings.model_copy(update=settings)
         with_poll = Resources(
             settings=patient,
             database=resources.database,
             store=resources.store,
-            queue=resources.queue,
+            notifier=resources.notifier,
         )
         scripted(*GOOD)
         host = HostHealth(with_poll)
         runner = JobRunner(with_poll, draining=draining, host_health=host)
         if gate is not None:
-            runner = Held(resources, draining=draining)
+            runner = Held(resources, draining=draining, host_health=HostHealth(resources))
             runner.gate = gate
         poller = Poller(with_poll, ALICE, runner, slots, draining=draining, host_health=host)
         thread = threading.Thread(target=poller.run)
@@ -121,7 +121,7 @@ def test_wake_between_two_polls_is_not_lost(database: Database, make: Make) -> N
 
 def test_each_free_slot_gets_a_job(database: Database, make: Make, gate: threading.Event) -> None:
     jobs = [add_job(database) for _ in range(3)]
-    poller, _ = make(cpu_count=2, poll_seconds=NEVER, gate=gate)
+    poller, _ = make(cpu_slots=2, poll_seconds=NEVER, gate=gate)
     wait_until(lambda: len(running(database, *jobs)) == 2)
     poller.wake()
     time.sleep(0.2)
@@ -136,7 +136,6 @@ def test_full_disk_leaves_jobs_to_other_workers(database: Database, make: Make) 
             heartbeats.record_heartbeat(session, BOB, draining=draining, devices=devices)
             session.flush()
             session.execute(update(Worker).values(seen_at=seen_at))
-            session.commit()
 
     announce(NEVER + time.time(), ["cuda:0", "cpu"])
     job_id = add_job(database)
@@ -148,11 +147,10 @@ def test_full_disk_leaves_jobs_to_other_workers(database: Database, make: Make) 
         announce(NEVER + time.time(), ["cuda:0"])  # of no use for this one
         wait_until(lambda: get_job(database, job_id).waiting_code == "storage_unavailable")
     messages = [line for line in logs if line["event"] == "not claiming jobs"]
-    assert [line["code"] for line in messages] == ["disk_full"]
+    assert [line["code"] for line in messages] == ["insufficient_disk_space"]
     assert attempts(database, job_id) == []
     with database.write() as session:  # as the reconciler of a worker that has room
         dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU])
-        session.commit()
     wait_until(lambda: get_job(database, job_id).waiting_code == "storage_unavailable", what="anew")
 
 
@@ -164,11 +162,11 @@ def test_store_outage_costs_one_attempt(
 ) -> None:
     monkeypatch.setattr("app.storage.store.CHECK_TTL_SECONDS", 0.1)
     root = resources.settings.artifacts_dir
-    for _ in range(2):  # the folder is there, and known
+    for _ in range(2):  # the folder exists and was seen
         resources.store.now()
     away = root.rename(root.with_name("away"))
     first, second = add_job(database, priority=1), add_job(database)
-    make(retry_seconds=0, patience_seconds=0)
+    make(retry_seconds=0, hub_timeout_seconds=0)
     wait_until(lambda: get_job(database, second).waiting_code == "storage_unavailable")
     time.sleep(1)  # twenty looks
     assert (len(attempts(database, first)), attempts(database, second)) == (1, [])
@@ -191,7 +189,6 @@ def test_job_waiting_for_the_store_can_be_cancelled(
     wait_until(lambda: get_job(database, job_id).waiting_code == "storage_unavailable")
     with database.write() as session:
         repository.request_cancel(session, job_id)
-        session.commit()
     wait_until(lambda: get_state(database, job_id) is JobState.CANCELLED)
 
 
@@ -204,8 +201,7 @@ def test_other_workers_must_be_alive_and_not_draining(
     with database.write() as session:
         heartbeats.record_heartbeat(session, BOB, draining=draining, devices=["cpu"])
         session.flush()
-        session.execute(update(Worker).values(seen_at=clock.now() - age))
-        session.commit()
+        session.execute(update(Worker).values(seen_at=base.now() - age))
     with database.read() as session:
         found = heartbeats.has_other_worker(
             session, DeviceClass.CPU, exclude=ALICE, lease_seconds=60
@@ -219,8 +215,8 @@ def test_other_workers_must_be_alive_and_not_draining(
 def test_each_device_runs_jobs_of_its_class(
     database: Database, make: Make, gate: threading.Event
 ) -> None:
-    cpu = [add_job(database, lane=DeviceClass.CPU) for _ in range(2)]
-    gpu = add_job(database, lane=DeviceClass.GPU)
+    cpu = [add_job(database, device_class=DeviceClass.CPU) for _ in range(2)]
+    gpu = add_job(database, device_class=DeviceClass.GPU)
     make(CPU, GPU, gate=gate)
     wait_until(lambda: running(database, *cpu, gpu) == [cpu[0], gpu])
     assert [attempts(database, each)[0].device for each in (cpu[0], gpu)] == ["cpu", "cuda:0"]
@@ -230,10 +226,10 @@ def test_each_device_runs_jobs_of_its_class(
 def test_job_for_any_device_keeps_the_class_that_claimed_it(
     database: Database, make: Make, gate: threading.Event
 ) -> None:
-    job_id = add_job(database, lane=DeviceClass.ANY)
+    job_id = add_job(database, device_class=DeviceClass.ANY)
     make(GPU, gate=gate)
     wait_until(lambda: running(database, job_id))
-    assert get_job(database, job_id).lane == DeviceClass.GPU
+    assert get_job(database, job_id).device_class == DeviceClass.GPU
 
 
 def test_slot_freed_during_a_drain_claims_nothing(
@@ -248,10 +244,12 @@ def test_slot_freed_during_a_drain_claims_nothing(
             draining.set()
             return super().acquire(exclude=exclude)
 
-    slots = LastSlot((CPU,), cpu_count=1, lock_dir=tmp_path)
+    slots = LastSlot((CPU,), cpu_slots=1, lock_dir=tmp_path)
     scripted(*GOOD)
-    runner = JobRunner(resources, draining=draining)
-    Poller(resources, ALICE, runner, slots, draining=draining).run()
+    runner = JobRunner(resources, draining=draining, host_health=HostHealth(resources))
+    Poller(
+        resources, ALICE, runner, slots, draining=draining, host_health=HostHealth(resources)
+    ).run()
     assert slots.wait_idle(10)
     assert get_state(database, job_id) is JobState.QUEUED
     assert attempts(database, job_id) == []

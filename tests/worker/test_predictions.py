@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.predictions import service
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
@@ -17,7 +17,7 @@ from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.tables import RESULTS_KIND
-from lora_core.prediction.run import CHUNK_ROWS
+from lora_core.prediction import CHUNK_ROWS
 from tests.job_rows import attempts, claim_next, get_job, get_state, update_job
 from tests.lora_core.prediction.conftest import ROWS, make_texts
 from tests.prediction_rows import add_model, add_texts, create_run
@@ -25,8 +25,9 @@ from tests.tiny_artifact import make_artifact
 from tests.waiting import wait_until
 from worker import workdir
 from worker.devices import Slot
+from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import ReusableChild
+from worker.spawn import IdleChildCache
 
 CPU = Slot("cpu", DeviceClass.CPU)
 
@@ -50,8 +51,10 @@ def run_id(resources: Resources) -> UUID:
 
 def run(resources: Resources, draining: threading.Event | None = None) -> None:
     """Claim the next job and run it to its end."""
-    runner = JobRunner(resources, draining=draining or threading.Event())
-    runner.run(claim_next(resources.database), CPU, ReusableChild())
+    runner = JobRunner(
+        resources, draining=draining or threading.Event(), host_health=HostHealth(resources)
+    )
+    runner.run(claim_next(resources.database), CPU, IdleChildCache())
 
 
 def digest(resources: Resources, run_id: UUID) -> str:
@@ -59,15 +62,15 @@ def digest(resources: Resources, run_id: UUID) -> str:
     return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
 
 
-def heard_a_stop(pid: int) -> bool:
+def sigterm_is_caught(pid: int) -> bool:
     """Whether the process has answered a SIGTERM: it then catches no second one."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
     return not int(caught, 16) >> (signal.SIGTERM - 1) & 1
 
 
-def held(settings: Settings, hold: Path) -> int:
-    """Wait until the process stands at the fault; its number."""
+def wait_for_failpoint(settings: Settings, hold: Path) -> int:
+    """Wait until the process reaches the failpoint; returns its PID."""
     wait_until(hold.with_name(f"{hold.name}.reached").exists, seconds=60)
     [place] = workdir.list_attempt_dirs(settings)
     _, pid, _ = json.loads(place.pid_file.read_bytes())
@@ -94,9 +97,9 @@ def test_resumed_prediction_run_gives_the_same_results(
         (AttemptOutcome.FAILED, signal.SIGKILL, 0),
         (AttemptOutcome.SUCCEEDED, None, CHUNK_ROWS),
     ]
-    unbroken = create_run(resources)
+    uninterrupted = create_run(resources)
     run(resources)
-    assert digest(resources, run_id) == digest(resources, unbroken)
+    assert digest(resources, run_id) == digest(resources, uninterrupted)
 
 
 def test_drained_prediction_run_is_resumed(
@@ -112,9 +115,9 @@ def test_drained_prediction_run_is_resumed(
     monkeypatch.setenv("LORAWORKS_FAULT", f"answered@1:pause:{hold}")
     thread = threading.Thread(target=run, args=(resources, draining))
     thread.start()
-    pid = held(settings, hold)
+    pid = wait_for_failpoint(settings, hold)
     draining.set()
-    wait_until(lambda: heard_a_stop(pid))
+    wait_until(lambda: sigterm_is_caught(pid))
     hold.unlink()
     thread.join(60)
     row = get_job(database, run_id)
@@ -152,9 +155,9 @@ def test_a_cancel_ends_the_run_without_results(
     monkeypatch.setenv("LORAWORKS_FAULT", f"answered@1:pause:{hold}")
     thread = threading.Thread(target=run, args=(resources,))
     thread.start()
-    pid = held(settings, hold)
+    pid = wait_for_failpoint(settings, hold)
     update_job(database, run_id, cancel_requested_at=now())
-    wait_until(lambda: heard_a_stop(pid))
+    wait_until(lambda: sigterm_is_caught(pid))
     hold.unlink()
     thread.join(60)
     row = get_job(database, run_id)
@@ -175,12 +178,12 @@ def test_file_error_uses_the_public_name(
     resources: Resources, database: Database, tmp_path: Path
 ) -> None:
     """Such as in one that was uploaded to train on, where no other column is looked at."""
-    file = tmp_path / "labelled.csv"
+    file = tmp_path / "labeled.csv"
     file.write_text("body,predicted_label\na,b\n")
-    add_texts(resources, file, rows=1, name="labelled")
-    run_id = create_run(resources, dataset="labelled")
+    add_texts(resources, file, rows=1, name="labeled")
+    run_id = create_run(resources, dataset="labeled")
     run(resources)
     row = get_job(database, run_id)
-    assert (row.state, row.error_code) == (JobState.FAILED, "column_taken")
+    assert (row.state, row.error_code) == (JobState.FAILED, "reserved_column")
     assert row.error_message is not None
-    assert row.error_message.startswith("labelled:1 has a column 'predicted_label'")
+    assert row.error_message.startswith("labeled:1 has a column 'predicted_label'")

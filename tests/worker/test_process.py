@@ -32,7 +32,7 @@ def environment(settings: Settings, **changes: object) -> dict[str, str]:
         "data_dir": settings.data_dir,
         "database_url": settings.sqlalchemy_url,
         "poll_seconds": 0.05,
-        "beat_seconds": 0.2,
+        "heartbeat_seconds": 0.2,
         "lease_seconds": 30,
         "reconcile_seconds": 0.2,
         "retry_seconds": 0,
@@ -81,9 +81,9 @@ def test_worker_runs_queued_jobs_and_drains(
     database: Database, settings: Settings, start: Start
 ) -> None:
     jobs = [add_job(database) for _ in range(3)]
-    worker = start(*GOOD, slots=2)
+    worker = start(*GOOD, concurrency=2)
     wait_until(lambda: {get_state(database, each) for each in jobs} == {JobState.SUCCEEDED})
-    worker.send_signal(signal.SIGINT)  # all others are told by SIGTERM
+    worker.send_signal(signal.SIGINT)  # children get SIGTERM
     assert worker.wait(20) == 0
     assert list(workdir.list_attempt_dirs(settings)) == []
 
@@ -177,7 +177,7 @@ def test_suspended_worker_with_expired_lease_changes_nothing(
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [
-        ({"beat_seconds": 60}, "invalid_setting"),
+        ({"heartbeat_seconds": 60}, "invalid_setting"),
         ({"database_url": "empty"}, "schema_older"),
         ({"data_dir": __file__}, "data_folder_unusable"),
     ],

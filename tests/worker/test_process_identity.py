@@ -18,12 +18,12 @@ SLEEP = ["/bin/sleep", "300"]
 
 def test_a_running_process_is_alive_and_a_killed_one_is_not() -> None:
     child = subprocess.Popen(SLEEP)
-    known = process_identity.identify(child.pid)
-    assert process_identity.is_alive(known)
+    identity = process_identity.identify(child.pid)
+    assert process_identity.is_alive(identity)
     child.kill()
-    wait_until(lambda: not process_identity.is_alive(known))  # though nobody has reaped it yet
+    wait_until(lambda: not process_identity.is_alive(identity))  # although it has not been reaped
     child.wait()
-    assert not process_identity.is_alive(known)
+    assert not process_identity.is_alive(identity)
 
 
 def test_same_pid_with_other_start_time_is_another_process() -> None:
@@ -49,15 +49,15 @@ def test_there_is_no_process_zero() -> None:
         process_identity.identify(0)
 
 
-def test_current_owner_is_this_process() -> None:
-    owner = process_identity.current_owner()
+def test_current_worker_is_this_process() -> None:
+    owner = process_identity.current_worker()
     assert owner.pid == os.getpid()
     assert not process_identity.is_dead(owner, silent=True)
     assert len(owner.id) <= 128
 
 
 def test_worker_is_dead_only_if_visible_from_here() -> None:
-    me = process_identity.current_owner()
+    me = process_identity.current_worker()
     boot, container = me.boot_id.split("/")
     dead = replace(me, pid_start=me.pid_start - 1)
     assert process_identity.is_dead(dead, silent=False)
@@ -81,23 +81,25 @@ def test_group_is_killed_without_its_leader(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(file)]
     leader = subprocess.Popen(command, start_new_session=True)
-    known = process_identity.identify(leader.pid)
+    identity = process_identity.identify(leader.pid)
     leader.wait()
     member = process_identity.identify(int(file.read_text()))
     assert process_identity.is_alive(member)
-    process_identity.kill_group(known)
+    process_identity.kill_group(identity)
     wait_until(lambda: not process_identity.is_alive(member))
-    process_identity.kill_group(known)  # nobody is left: nothing happens
+    process_identity.kill_group(identity)  # no process is left: a no-op
 
 
 def test_unrelated_group_with_the_same_id_is_not_killed() -> None:
     child = subprocess.Popen(SLEEP, start_new_session=True)
-    known = process_identity.identify(child.pid)
+    identity = process_identity.identify(child.pid)
     try:
-        process_identity.kill_group(ProcessIdentity(known.boot_id, known.pid, known.start - 1))
-        process_identity.kill_group(ProcessIdentity("another boot", known.pid, known.start))
-        assert process_identity.is_alive(known)
-        process_identity.kill_group(known)
+        process_identity.kill_group(
+            ProcessIdentity(identity.boot_id, identity.pid, identity.start - 1)
+        )
+        process_identity.kill_group(ProcessIdentity("another boot", identity.pid, identity.start))
+        assert process_identity.is_alive(identity)
+        process_identity.kill_group(identity)
         assert child.wait(10) == -signal.SIGKILL
     finally:
         child.kill()

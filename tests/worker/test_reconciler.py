@@ -15,8 +15,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.database import clock as database_clock
-from app.database.clock import now
+import worker.reconciler
+from app.database.base import now
 from app.database.engines import Database
 from app.queue import heartbeats, leases
 from app.queue.fencing import ClaimedJob, WorkerIdentity
@@ -28,16 +28,19 @@ from tests.clock import Clock
 from tests.job_rows import add_job, attempts, get_job, get_state, update_job
 from tests.waiting import wait_until
 from worker import process_identity, workdir
+from worker.host_health import HostHealth
 from worker.reconciler import Reconciler
 
-ME = process_identity.current_owner()
+ME = process_identity.current_worker()
 DEAD = replace(ME, id="dead", pid_start=ME.pid_start - 1)  # our number, but another process
 ELSEWHERE = replace(DEAD, id="elsewhere", host="another-machine")
 
 
 @pytest.fixture
 def reconciler(resources: Resources) -> Reconciler:
-    return Reconciler(resources, ME, draining=threading.Event(), devices=[])
+    return Reconciler(
+        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+    )
 
 
 def claim(database: Database, owner: WorkerIdentity) -> ClaimedJob:
@@ -46,7 +49,6 @@ def claim(database: Database, owner: WorkerIdentity) -> ClaimedJob:
         claimed = leases.claim(
             session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
         )
-        session.commit()
     assert claimed is not None
     return claimed
 
@@ -85,7 +87,9 @@ def test_live_or_unknown_worker_keeps_its_job(
 def test_overdue_lease_expires_after_one_healthy_lease_period(
     resources: Resources, database: Database
 ) -> None:
-    patient = Reconciler(resources, ME, draining=threading.Event(), devices=[])
+    patient = Reconciler(
+        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+    )
     job_id = add_job(database)
     claim(database, ELSEWHERE)
     update_job(database, job_id, lease_expires_at=now() - 1)
@@ -101,10 +105,12 @@ def test_overdue_lease_expires_after_one_healthy_lease_period(
 def test_clock_jump_extends_all_leases(
     resources: Resources, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
+    reconciler = Reconciler(
+        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+    )
     reconciler.run_once()
     reconciler._healthy_since -= 1000
-    monkeypatch.setattr("worker.reconciler.clock.read_clock", lambda _: 1e12)
+    monkeypatch.setattr("worker.reconciler.read_clock", lambda _: 1e12)
     job_id = add_job(database)
     claim_late(database, job_id)
     reconciler.run_once()
@@ -122,7 +128,7 @@ def test_outage_is_logged_at_start_and_end(
         with monkeypatch.context() as patch:
             patch.setattr(Session, "commit", away)
             for _ in range(3):
-                reconciler.run_once()  # its second step asks nothing here, and so is no answer
+                reconciler.run_once()  # its second step does not reach the store
         reconciler.run_once()
         reconciler.run_once()
     lines = [line["event"] for line in logs]
@@ -134,13 +140,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Of this machine and, far ahead, of the database."""
     clock = Clock()
     monkeypatch.setattr("worker.reconciler.boot_clock", clock)
-    monkeypatch.setattr("worker.reconciler.clock.read_clock", lambda _: 1e9 + clock.now)
+    monkeypatch.setattr("worker.reconciler.read_clock", lambda _: 1e9 + clock.now)
     return clock
 
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(heartbeats, "record_heartbeat"), (database_clock, "read_clock"), (Session, "commit")],
+    [(heartbeats, "record_heartbeat"), (worker.reconciler, "read_clock"), (Session, "commit")],
 )
 def test_slow_database_is_not_a_clock_jump(
     resources: Resources,
@@ -150,7 +156,9 @@ def test_slow_database_is_not_a_clock_jump(
     where: object,
     name: str,
 ) -> None:
-    reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
+    reconciler = Reconciler(
+        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+    )
     reconciler.run_once()
     job_id = add_job(database, run_after=now() + 3000)
     due = get_job(database, job_id).run_after
@@ -170,7 +178,9 @@ def test_slow_database_is_not_a_clock_jump(
 def test_suspend_extends_leases_and_queue_timeouts(
     resources: Resources, database: Database, clock: Clock
 ) -> None:
-    reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
+    reconciler = Reconciler(
+        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+    )
     reconciler.run_once()
     reconciler._healthy_since -= 1000
     job_id = add_job(database)
@@ -187,7 +197,11 @@ def test_silent_worker_of_another_boot_is_dead(resources: Resources, database: D
     """It ran here before a restart; or it is on another machine of the same name, and alive."""
     settings = resources.settings.model_copy(update={"reconcile_seconds": 10})
     reconciler = Reconciler(
-        replace(resources, settings=settings), ME, draining=threading.Event(), devices=[]
+        replace(resources, settings=settings),
+        ME,
+        draining=threading.Event(),
+        devices=[],
+        host_health=HostHealth(resources),
     )
     job_id = add_job(database)
     owner = replace(ME, id="of another boot", boot_id="another/1")
@@ -197,8 +211,7 @@ def test_silent_worker_of_another_boot_is_dead(resources: Resources, database: D
     assert get_state(database, job_id) is JobState.RUNNING
     with database.write() as session:
         session.get_one(Worker, owner.id).seen_at -= 31
-        session.commit()
-    reconciler._healthy_since += 1000  # as after an outage, in which nobody could say a word
+    reconciler._healthy_since += 1000  # as after an outage without heartbeats
     reconciler.run_once()
     assert get_state(database, job_id) is JobState.RUNNING
     reconciler._healthy_since -= 31
@@ -209,7 +222,9 @@ def test_silent_worker_of_another_boot_is_dead(resources: Resources, database: D
 def test_draining_worker_is_alive_until_it_exits(resources: Resources, database: Database) -> None:
     draining = threading.Event()
     draining.set()
-    reconciler = Reconciler(resources, ME, draining=draining, devices=[])
+    reconciler = Reconciler(
+        resources, ME, draining=draining, devices=[], host_health=HostHealth(resources)
+    )
     thread = threading.Thread(target=reconciler.run)
     thread.start()
 
@@ -232,7 +247,6 @@ def claim_late(database: Database, job_id: UUID) -> None:
         leases.claim(
             session, owner=ELSEWHERE, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
         )
-        session.commit()
     update_job(database, job_id, lease_expires_at=now() - 1)
 
 
@@ -259,11 +273,11 @@ def test_directory_of_a_running_attempt_is_kept(
     (running / "child.json").write_text(json.dumps(process_identity.identify(os.getpid())))
     over = [place_of(settings, job_id, attempt=2), place_of(settings, UUID(int=5), attempt=1)]
     (over[0] / "child.json").write_text("half a")
-    strange = settings.work_dir / "jobs" / "notes-a1"
-    strange.mkdir(parents=True)
+    unrelated = settings.work_dir / "jobs" / "notes-a1"
+    unrelated.mkdir(parents=True)
     reconciler.run_once()
     assert running.is_dir()
-    assert strange.is_dir()
+    assert unrelated.is_dir()
     assert not any(directory.exists() for directory in over)
 
 
@@ -292,7 +306,6 @@ def test_workers_are_listed_and_deleted_when_stale(
     with database.write() as session:
         session.merge(_worker("silent"))
         session.merge(_worker("holding"))
-        session.commit()
     reconciler.run_once()
     with database.read() as session:
         assert set(session.scalars(select(Worker.id))) == {ME.id, "holding"}
@@ -317,9 +330,11 @@ def test_database_outage_does_not_count_as_queue_time(
 ) -> None:
     job_id = add_job(database, run_after=now() - 100)
     limited = replace(
-        resources, settings=resources.settings.model_copy(update={"queue_seconds": 50.0})
+        resources, settings=resources.settings.model_copy(update={"max_queue_seconds": 50.0})
     )
-    reconciler = Reconciler(limited, ME, draining=threading.Event(), devices=[])
+    reconciler = Reconciler(
+        limited, ME, draining=threading.Event(), devices=[], host_health=HostHealth(limited)
+    )
     real = Session.commit
 
     def away(_: Session) -> None:
@@ -330,5 +345,7 @@ def test_database_outage_does_not_count_as_queue_time(
     monkeypatch.setattr(Session, "commit", real)
     reconciler.run_once()
     assert get_state(database, job_id) is JobState.QUEUED
-    Reconciler(limited, ME, draining=threading.Event(), devices=[]).run_once()  # saw no outage
+    Reconciler(
+        limited, ME, draining=threading.Event(), devices=[], host_health=HostHealth(limited)
+    ).run_once()  # saw no outage
     assert get_state(database, job_id) is JobState.FAILED

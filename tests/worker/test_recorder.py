@@ -10,13 +10,14 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database, open_database
 from app.jobs import repository
+from app.queue import leases
 from app.queue.fencing import Lease
 from app.settings import Settings
 from app.storage.store import ArtifactRef
-from lora_core.events import Evaluated, Noted, Phase, Tick
+from lora_core.events import Evaluated, Noted, Phase, Resumed, Tick
 from lora_core.specs.data import Split
 from tests.job_rows import (
     add_job,
@@ -30,7 +31,7 @@ from tests.job_rows import (
 )
 from tests.waiting import wait_until
 from tests.worker.test_event_rows import STEP
-from worker.recorder import MAX_BATCH_ROWS, MAX_MESSAGE_CHARS, Recorder
+from worker.recorder import MAX_BATCH_ROWS, MAX_MESSAGE_CHARS, Recorder, run_periodically
 
 
 @pytest.fixture
@@ -119,6 +120,28 @@ def test_cancel_request_is_noticed(database: Database, job_id: UUID, recorder: R
     assert recorder.cancel_requested
 
 
+def test_inexact_resume_is_recorded_once(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked: list[Lease] = []
+    monkeypatch.setattr(leases, "mark_resume_inexact", lambda _, lease: marked.append(lease))
+    recorder.add_event(Resumed(step=1, exact=False))
+    recorder.write()
+    recorder.write()
+    assert len(marked) == 1
+
+
+def test_periodic_calls_go_on_after_an_error() -> None:
+    calls: list[int] = []
+
+    def fail() -> None:
+        calls.append(len(calls))
+        raise ValueError
+
+    with run_periodically(fail, seconds=0.01):
+        wait_until(lambda: len(calls) > 1)
+
+
 def test_lost_lease_writes_nothing(database: Database, lease: Lease, recorder: Recorder) -> None:
     preempt(database, lease)
     before = dump_tables(database)
@@ -165,10 +188,9 @@ def test_uncertain_commit_is_written_once(
         PARTS[part](recorder)
     lose_an_answer(monkeypatch, happened=happened)
     recorder.write()
-    assert (recorder.saved_step, recorder.cancel_requested) == (None, False)  # as far as is known
+    assert (recorder.saved_step, recorder.cancel_requested) == (None, False)  # not reported yet
     with database.write() as session:  # takes the next number, whichever this is
         repository.request_cancel(session, job_id)
-        session.commit()
     recorder.add_event(Noted(code="cut", message="Three more."))
     recorder.write()
     assert len(points(database, job_id)) == 6

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import MetricPoint
@@ -40,8 +40,9 @@ from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import inputs, workdir
 from worker.devices import Slot
+from worker.host_health import HostHealth
 from worker.run_job import LOG_TAIL_BYTES, JobRunner
-from worker.spawn import ReusableChild
+from worker.spawn import IdleChildCache
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
 CPU = Slot("cpu", DeviceClass.CPU)
@@ -56,8 +57,10 @@ def job_id(database: Database) -> UUID:
 def run(resources: Resources, *actions: str, draining: threading.Event | None = None) -> None:
     """Claim the next job and run it to its ending."""
     scripted(*actions)
-    runner = JobRunner(resources, draining=draining or threading.Event())
-    runner.run(claim_next(resources.database), CPU, ReusableChild())
+    runner = JobRunner(
+        resources, draining=draining or threading.Event(), host_health=HostHealth(resources)
+    )
+    runner.run(claim_next(resources.database), CPU, IdleChildCache())
 
 
 def in_background(
@@ -81,7 +84,7 @@ def test_successful_run_leaves_only_artifact_and_summary(
     row = get_job(database, job_id)
     assert (row.state, row.step, row.summary) == (JobState.SUCCEEDED, 5, SUMMARY)
     with database.read() as session:
-        artifact = artifacts.find_model_of_job(session, job_id)
+        artifact = artifacts.find_model_artifact(session, job_id)
         assert artifact is not None
         assert artifact.id == row.artifact_id
         directory = resources.store.path(artifact.ref)
@@ -104,12 +107,12 @@ def test_thread_count_is_pinned_at_the_first_attempt(
     run(resources, "started:1", "signal:11")
     threads = get_job(database, job_id).spec["runtime"]["threads"]
     assert threads >= 1
-    told = [event for event in events(database, job_id) if event.kind == "training"]
-    assert told[0].data["threads"] == threads
+    training = [event for event in events(database, job_id) if event.kind == "training"]
+    assert training[0].data["threads"] == threads
     update_job(database, job_id, spec={**SPEC, "runtime": {**SPEC["runtime"], "threads": 7}})
     run(resources, "started:1", "steps:1", "exit:1")
-    told = [event for event in events(database, job_id) if event.kind == "training"]
-    assert told[1].data["threads"] == 7
+    training = [event for event in events(database, job_id) if event.kind == "training"]
+    assert training[1].data["threads"] == 7
 
 
 def test_reported_failure_is_the_error_of_the_job(
@@ -177,7 +180,10 @@ def test_nothing_starts_on_a_full_disk(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
     short = resources.settings.model_copy(update={"min_free_bytes": 2**60})
-    run(Resources(short, database, resources.store, resources.queue), f"environment:{tmp_path}/ran")
+    run(
+        Resources(short, database, resources.store, resources.notifier),
+        f"environment:{tmp_path}/ran",
+    )
     row = get_job(database, job_id)
     assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
     assert row.waiting_message is not None
@@ -264,8 +270,8 @@ def test_finished_training_without_lease_publishes_nothing(
 ) -> None:
     claimed = claim_next(database)
     scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD)
-    runner = JobRunner(resources, draining=threading.Event())
-    thread = threading.Thread(target=runner.run, args=(claimed, CPU, ReusableChild()))
+    runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
+    thread = threading.Thread(target=runner.run, args=(claimed, CPU, IdleChildCache()))
     thread.start()
     wait_until(lambda: len(events(database, job_id)) == 2)
     preempt(database, claimed.lease)
@@ -290,17 +296,17 @@ def test_run_resumes_from_its_last_checkpoint(
     row = get_job(database, job_id)
     assert (row.state, row.resume_exact) == (JobState.SUCCEEDED, True)
     assert [each.first_step for each in attempts(database, job_id)] == [0, 2]
-    told = {event.kind: event for event in events(database, job_id)}
-    assert told["checkpoint"].data == {"step": 2}
-    assert told["resumed"].level == "info"
+    by_kind = {event.kind: event for event in events(database, job_id)}
+    assert by_kind["checkpoint"].data == {"step": 2}
+    assert by_kind["resumed"].level == "info"
 
 
 def test_inexact_resume_is_reported(resources: Resources, database: Database, job_id: UUID) -> None:
     run(resources, *SAVED, "signal:9")
     run(resources, "resumed:differently", *GOOD)
     assert not get_job(database, job_id).resume_exact
-    (told,) = [event for event in events(database, job_id) if event.kind == "resumed"]
-    assert (told.level, "threads 2 → 1" in told.message) == ("warning", True)
+    (resumed,) = [event for event in events(database, job_id) if event.kind == "resumed"]
+    assert (resumed.level, "threads 2 → 1" in resumed.message) == ("warning", True)
 
 
 @pytest.mark.parametrize(
@@ -349,14 +355,14 @@ def test_result_waits_for_the_database_without_limit(
     refused: list[bool] = []
 
     def commit(session: Session) -> None:
-        told = any(isinstance(row, MetricPoint) and row.step == 5 for row in session.new)
+        reported = any(isinstance(row, MetricPoint) and row.step == 5 for row in session.new)
         stored = (resources.settings.artifacts_dir / f"jobs/{job_id}/a1").exists()
-        if len(refused) < 4 and (told if ending == "the last rows" else stored):
+        if len(refused) < 4 and (reported if ending == "the last rows" else stored):
             refused.append(True)
             raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
         real(session)
 
-    impatient = resources.settings.model_copy(update={"patience_seconds": 0.0})
+    impatient = resources.settings.model_copy(update={"hub_timeout_seconds": 0.0})
     monkeypatch.setattr("worker.db_retry.MAX_DELAY_SECONDS", 0.1)
     monkeypatch.setattr(Session, "commit", commit)
     run(dataclasses.replace(resources, settings=impatient), *SAVED, "steps:5", "succeed")
@@ -392,9 +398,9 @@ def test_damaged_checkpoint_is_skipped(
         file.write_text("4" if harm == "flip" else "")
     run(resources, "resumed:exactly", "started:5", "steps:5", "succeed")
     assert get_state(database, job_id) is JobState.SUCCEEDED
-    told = {event.kind: event for event in events(database, job_id)}
-    assert told["checkpoint_rejected"].data["step"] == 3
-    assert told["resumed"].data["step"] == 2
+    by_kind = {event.kind: event for event in events(database, job_id)}
+    assert by_kind["checkpoint_rejected"].data["step"] == 3
+    assert by_kind["resumed"].data["step"] == 2
     assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
 
 
@@ -442,8 +448,8 @@ def test_gpu_job_sees_only_its_gpu(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
     scripted(f"environment:{tmp_path / 'seen'}")
-    runner = JobRunner(resources, draining=threading.Event())
-    runner.run(claim_next(database), Slot("cuda:1", DeviceClass.GPU), ReusableChild())
+    runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
+    runner.run(claim_next(database), Slot("cuda:1", DeviceClass.GPU), IdleChildCache())
     assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
     assert get_job(database, job_id).spec["runtime"]["device"] == "cuda"
 

@@ -32,7 +32,7 @@ def test_runs_until_drained_even_by_repeated_requests(
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
     for _ in range(3):
         service.drain()
-    assert service.wait()
+    assert service.drain_and_wait()
     waits = add_job(database)
     service.wake()
     service.close()
@@ -50,7 +50,7 @@ def test_draining_is_visible_in_the_worker_row(settings: Settings, database: Dat
     assert not worker_row(database).draining
     service.drain()
     wait_until(lambda: worker_row(database).draining)
-    assert service.wait()
+    assert service.drain_and_wait()
     service.close()
     with database.read() as session:
         assert session.scalars(select(Worker.id)).all() == []
@@ -65,9 +65,9 @@ def test_long_garbage_collection_blocks_nothing(
         sweeps.append(worker_row(database).seen_at)
         assert over.wait(30)
 
-    for name, value in {"FIRST_RUN_SECONDS": 0.01, "INTERVAL_SECONDS": 0.01}.items():
-        monkeypatch.setattr(f"worker.garbage_collector.{name}", value)
-    monkeypatch.setattr("worker.garbage_collector.retention.collect_garbage", sweep)
+    for name in ("FIRST_COLLECTION_SECONDS", "COLLECTION_INTERVAL_SECONDS"):
+        monkeypatch.setattr(f"worker.service.{name}", 0.01)
+    monkeypatch.setattr("worker.service.retention.collect_garbage", sweep)
     service = open_service(settings)
     service.start()
     for _ in range(2):
@@ -75,7 +75,7 @@ def test_long_garbage_collection_blocks_nothing(
         seen = worker_row(database).seen_at
         wait_until(partial(lambda seen: worker_row(database).seen_at > seen, seen))
     assert len(sweeps) == 1
-    assert service.wait()
+    assert service.drain_and_wait()
     over.set()
     service.close()
 

@@ -1,5 +1,7 @@
 """Slots: as many concurrent jobs as devices, and never two on one GPU."""
 
+import errno
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -13,8 +15,8 @@ GPU = Device("cuda:0", "GPU-1")
 OTHER = Device("cuda:1", "GPU-2")
 
 
-def slots(tmp_path: Path, *devices: Device, cpu_count: int = 1) -> SlotPool:
-    return SlotPool(devices or (CPU,), cpu_count=cpu_count, lock_dir=tmp_path / "devices")
+def slots(tmp_path: Path, *devices: Device, cpu_slots: int = 1) -> SlotPool:
+    return SlotPool(devices or (CPU,), cpu_slots=cpu_slots, lock_dir=tmp_path / "devices")
 
 
 def take(slots: SlotPool) -> Slot:
@@ -24,7 +26,7 @@ def take(slots: SlotPool) -> Slot:
 
 
 def test_slots_are_limited(tmp_path: Path) -> None:
-    two = slots(tmp_path, cpu_count=2)
+    two = slots(tmp_path, cpu_slots=2)
     taken = [take(two), take(two)]
     assert two.acquire() is None
     two.release(taken[0])
@@ -32,7 +34,7 @@ def test_slots_are_limited(tmp_path: Path) -> None:
 
 
 def test_each_gpu_has_one_slot(tmp_path: Path) -> None:
-    mixed = slots(tmp_path, GPU, OTHER, CPU, cpu_count=2)
+    mixed = slots(tmp_path, GPU, OTHER, CPU, cpu_slots=2)
     taken = [take(mixed) for _ in range(4)]
     assert [(each.device, each.device_class) for each in taken] == [
         ("cuda:0", DeviceClass.GPU),
@@ -51,6 +53,17 @@ def test_device_class_can_be_excluded(tmp_path: Path) -> None:
     assert found is not None
     assert found.device == "cpu"
     assert mixed.acquire(exclude={DeviceClass.GPU}) is None
+
+
+def test_failed_lock_leaves_no_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_fd: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("worker.devices.fcntl.flock", fail)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="no locks available"):
+        slots(tmp_path, GPU).acquire()
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_two_workers_never_share_a_gpu(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for child in children:
-        child.wait()
+        child.kill_and_wait()
 
 
 def make_task(directory: Path, device: str = "cpu") -> ChildTask:
@@ -67,7 +67,7 @@ def test_events_are_read_to_the_end(start: Start) -> None:
     assert [e.step for e in events if isinstance(e, StepLogged)] == list(range(1, 201))
     assert isinstance(events[-2], Evaluated)
     assert isinstance(events[-1], Finished)
-    assert child.wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ExitStatus(code=0)
 
 
 def test_lines_that_are_not_events_are_skipped(start: Start) -> None:
@@ -92,7 +92,7 @@ def test_line_is_assembled_from_chunks(start: Start) -> None:
 def test_exit_status_is_returned(start: Start, action: str, status: ExitStatus) -> None:
     child = start(action)
     read_all_events(child)
-    assert child.wait() == status
+    assert child.kill_and_wait() == status
 
 
 def test_process_exits_on_sigterm(start: Start) -> None:
@@ -100,7 +100,7 @@ def test_process_exits_on_sigterm(start: Start) -> None:
     wait_until(lambda: child.read_events(0.1))
     child.terminate()
     read_all_events(child)
-    assert child.wait() == ExitStatus(code=75)
+    assert child.kill_and_wait() == ExitStatus(code=75)
 
 
 def test_stopping_an_exited_process_changes_nothing(start: Start) -> None:
@@ -108,7 +108,7 @@ def test_stopping_an_exited_process_changes_nothing(start: Start) -> None:
     os.waitid(os.P_PID, child._process.pid, os.WEXITED | os.WNOWAIT)
     child.terminate()
     assert len(read_all_events(child)) == 2
-    assert child.wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ExitStatus(code=0)
 
 
 def test_process_ignoring_sigterm_is_killed(start: Start) -> None:
@@ -118,15 +118,15 @@ def test_process_ignoring_sigterm_is_killed(start: Start) -> None:
     assert child.read_events(0.2) == []
     child.kill()
     read_all_events(child)
-    assert child.wait() == ExitStatus(signal=signal.SIGKILL)
+    assert child.kill_and_wait() == ExitStatus(signal=signal.SIGKILL)
 
 
 def test_aborted_process_logs_its_stack_traces(start: Start, tmp_path: Path) -> None:
     child = start("steps:1", "hang")
     wait_until(lambda: child.read_events(0.1))
-    child.abort()
+    child.abort_with_traceback()
     read_all_events(child)
-    assert child.wait() == ExitStatus(signal=signal.SIGABRT)
+    assert child.kill_and_wait() == ExitStatus(signal=signal.SIGABRT)
     assert "scripted_child.py" in (tmp_path / "child.log").read_text()
 
 
@@ -135,7 +135,7 @@ def test_children_of_the_process_are_killed(start: Start, tmp_path: Path) -> Non
     child = start(f"helper:{file}", "steps:1", "exit:0")
     read_all_events(child)  # ends although the helper holds the pipe
     helper = int(file.read_text())
-    assert child.wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ExitStatus(code=0)
     wait_until(lambda: not _runs(helper))
 
 
@@ -222,7 +222,7 @@ def test_process_dies_with_its_parent_thread(start: Start, tmp_path: Path) -> No
     thread.start()
     thread.join()
     read_all_events(started[0])
-    assert started[0].wait() == ExitStatus(signal=signal.SIGKILL)
+    assert started[0].kill_and_wait() == ExitStatus(signal=signal.SIGKILL)
 
 
 def test_child_exec_notices_a_parent_that_has_exited() -> None:

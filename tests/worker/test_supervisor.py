@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.queue.transitions import ExitStatus
 from app.settings import Settings
@@ -60,7 +60,7 @@ class SupervisedRun:
         self.recorder = Recorder(
             database,
             self.lease,
-            heartbeat_seconds=settings.beat_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
             delete_artifact=lambda _: None,
         )
 

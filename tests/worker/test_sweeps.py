@@ -12,7 +12,7 @@ from sqlalchemy import select
 from app.queue.states import JobState
 from app.queue.tables import Attempt, Job
 from app.resources import Resources
-from app.sweeps.export import as_results_txt
+from app.sweeps.results import as_results_txt
 from app.sweeps.snapshot import SweepSnapshot
 from app.sweeps.states import SweepState
 from tests import sweep_rows
@@ -21,13 +21,14 @@ from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import process_identity
 from worker.devices import CPU, SlotPool
+from worker.host_health import HostHealth
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
 
 LORA = {"type": "lora", "targets": ["query", "value"]}
 SPACE = {"method.alpha": [1, 2, 4, 8], "method.r": [2, 4]}
-CELL = ("started:4", "steps:4", "trial")
+TRIAL = ("started:4", "steps:4", "trial")
 Work = Callable[..., Poller]
 
 
@@ -36,15 +37,23 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
     """Starts a worker of this process that ends by itself."""
     draining = threading.Event()
     made: list[tuple[Poller, threading.Thread, SlotPool]] = []
-    owner = process_identity.current_owner()
+    owner = process_identity.current_worker()
 
     def go(*actions: str, slots: int = 1) -> Poller:
         scripted(*actions)
-        room = SlotPool((CPU,), cpu_count=slots, lock_dir=tmp_path / "devices")
-        reconciler = Reconciler(resources, owner, draining=draining, devices=room.device_names())
+        room = SlotPool((CPU,), cpu_slots=slots, lock_dir=tmp_path / "devices")
+        reconciler = Reconciler(
+            resources,
+            owner,
+            draining=draining,
+            devices=room.device_names(),
+            host_health=HostHealth(resources),
+        )
         reconciler.run_once()
-        runner = JobRunner(resources, draining=draining)
-        poller = Poller(resources, owner, runner, room, draining=draining)
+        runner = JobRunner(resources, draining=draining, host_health=HostHealth(resources))
+        poller = Poller(
+            resources, owner, runner, room, draining=draining, host_health=HostHealth(resources)
+        )
         thread = threading.Thread(target=poller.run)
         thread.start()
         made.append((poller, thread, room))
@@ -72,12 +81,12 @@ def test_one_process_runs_all_trials_and_exits_after_the_last(
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
     work("started:4", f"note-pid:{tmp_path / 'pids'}", "trial")
-    board = finished(resources, sweep_id)
-    assert Counter(trial.state for trial in board.trials) == {"succeeded": 8}
+    snapshot = finished(resources, sweep_id)
+    assert Counter(trial.state for trial in snapshot.trials) == {"succeeded": 8}
     pid, *others = (tmp_path / "pids").read_text().split()
     assert others == [pid] * 7
     assert not list((resources.settings.work_dir / "jobs").iterdir())
-    assert {trial.correctness["test"].count for trial in board.trials} == {8}
+    assert {trial.correctness["test"].count for trial in snapshot.trials} == {8}
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the end of the process")
 
 
@@ -101,8 +110,8 @@ def test_process_that_dies_between_trials_is_replaced(
     work(
         "started:4", f"note-pid:{tmp_path / 'pids'}", "trial", "signal:9"
     )  # at once: no order more
-    board = finished(resources, sweep_id)
-    assert Counter(trial.state for trial in board.trials) == {"succeeded": 8}
+    snapshot = finished(resources, sweep_id)
+    assert Counter(trial.state for trial in snapshot.trials) == {"succeeded": 8}
     assert len(set((tmp_path / "pids").read_text().split())) == 8
 
 
@@ -111,19 +120,19 @@ def test_failed_process_does_not_affect_other_trials(
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
     work("started:4", f"fail-once:{tmp_path / 'failed'}", "trial")
-    board = finished(resources, sweep_id)
-    assert Counter(trial.state for trial in board.trials) == {"succeeded": 7, "failed": 1}
+    snapshot = finished(resources, sweep_id)
+    assert Counter(trial.state for trial in snapshot.trials) == {"succeeded": 7, "failed": 1}
 
 
 def test_stopped_trial_resumes_in_another_process(
     resources: Resources, work: Work, tmp_path: Path
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space={"method.r": [2, 4]})
-    held = tmp_path / "held"
-    work("started:4", "steps:2", f"first:{held}", "trial")
-    wait_until(held.exists, what="a trial under way")
+    hold_file = tmp_path / "held"
+    work("started:4", "steps:2", f"first:{hold_file}", "trial")
+    wait_until(hold_file.exists, what="a trial under way")
     sweep_rows.stop(resources, sweep_id)
-    pid = int(held.read_text())
+    pid = int(hold_file.read_text())
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the end of the process")
     assert sweep_rows.sweep_state(resources, sweep_id) is SweepState.STOPPED
     sweep_rows.resume(resources, sweep_id)
@@ -132,7 +141,10 @@ def test_stopped_trial_resumes_in_another_process(
 
 def test_two_workers_share_the_trials(resources: Resources, work: Work, tmp_path: Path) -> None:
     sweep_id = sweep_rows.start(
-        resources, job={"method": LORA}, space={**SPACE, "runtime.seed": [0, 1, 2]}, parallel=2
+        resources,
+        job={"method": LORA},
+        space={**SPACE, "runtime.seed": [0, 1, 2]},
+        max_parallel_jobs=2,
     )
     work("started:4", f"note-pid:{tmp_path / 'pids'}", "sleep:0.05", "trial", slots=2)
     finished(resources, sweep_id)
@@ -156,10 +168,10 @@ def roles() -> list[list[str]]:
 def test_the_whole_grid_of_the_seed_is_started_stopped_and_resumed(
     resources: Resources, work: Work, tmp_path: Path, sizes: int
 ) -> None:
-    cells = 16 * sizes**2
+    trials = 16 * sizes**2
     sweep_id = sweep_rows.start(
         resources,
-        job={"preset": "seed", "method": {"type": "lora"}, "result": {"train_figures": True}},
+        job={"preset": "seed", "method": {"type": "lora"}, "result": {"train_metrics": True}},
         space={
             "method.alpha": [1, 4, 8, 16, 32, 64][:sizes],
             "method.r": [1, 2, 4, 8, 16, 32][:sizes],
@@ -167,23 +179,23 @@ def test_the_whole_grid_of_the_seed_is_started_stopped_and_resumed(
             "method.head": ["frozen", "lora"],
         },
     )
-    board = sweep_rows.read_snapshot(resources, sweep_id)
-    assert len(board.trials) == cells
-    assert {trial.state for trial in board.trials} == {"waiting", "queued"}
+    snapshot = sweep_rows.read_snapshot(resources, sweep_id)
+    assert len(snapshot.trials) == trials
+    assert {trial.state for trial in snapshot.trials} == {"waiting", "queued"}
     work("started:4", f"note-pid:{tmp_path / 'pids'}", "trial")
-    wait_until(lambda: lines(tmp_path / "pids") > cells // 10, seconds=60)
+    wait_until(lambda: lines(tmp_path / "pids") > trials // 10, seconds=60)
     sweep_rows.stop(resources, sweep_id)
     done = len(as_results_txt(sweep_rows.read_snapshot(resources, sweep_id)).split("lora_r")) - 1
-    assert cells // 10 <= done < cells
+    assert trials // 10 <= done < trials
     sweep_rows.resume(resources, sweep_id)
-    board = finished(resources, sweep_id, seconds=200)
-    assert {trial.state for trial in board.trials} == {"succeeded"}
-    assert as_results_txt(board).count("Test acc:") == cells
+    snapshot = finished(resources, sweep_id, seconds=200)
+    assert {trial.state for trial in snapshot.trials} == {"succeeded"}
+    assert as_results_txt(snapshot).count("Test acc:") == trials
     with resources.database.read() as session:
         succeeded = select(Attempt.job_id).where(Attempt.outcome == "succeeded")
         runs = Counter(session.scalars(succeeded))
-        keys = Counter(session.scalars(select(Job.cell_sha256).where(Job.state == "succeeded")))
-    assert len(runs) == len(keys) == cells
+        keys = Counter(session.scalars(select(Job.trial_sha256).where(Job.state == "succeeded")))
+    assert len(runs) == len(keys) == trials
     assert set(runs.values()) == set(keys.values()) == {1}
 
 

@@ -8,19 +8,24 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.http.fields import ResponseModel
 from app.jobs import repository
-from app.jobs.errors import JobNamedTwice
-from app.jobs.schemas import JobView
+from app.jobs.errors import DuplicateJob
+from app.jobs.schemas import (
+    ComparedJob,
+    JobComparison,
+    PairedComparisonView,
+    SplitResultView,
+    UnpairedReason,
+)
+from app.jobs.views import job_view
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.tables import CorrectnessRow
 from lora_core.confidence_intervals import Interval, paired_difference_interval, wilson_interval
@@ -28,7 +33,7 @@ from lora_core.specs.data import Split
 
 Counts = NDArray[np.int64]
 CorrectnessBySplit = Mapping[str, "SplitCorrectness"]
-UnpairedReason = Literal["other_texts", "first_has_none"]
+
 
 SIGNIFICANCE_LEVEL = 0.05  # a p value below it is unlikely to be chance
 MAX_SQL_PARAMETERS = 500
@@ -108,7 +113,7 @@ class PairedComparison:
     only_b: int
 
 
-def compare(a: SplitCorrectness, b: SplitCorrectness) -> PairedComparison:
+def compare_paired(a: SplitCorrectness, b: SplitCorrectness) -> PairedComparison:
     """Compare two models on the texts they share.
 
     `p` decides; the interval tells how large the difference may be. Close to p = 0.05 one of them
@@ -167,61 +172,19 @@ def _paired_comparison(only_a: int, only_b: int, texts: int, p: float) -> Paired
 # Comparison of several jobs with the first
 
 
-class PairedComparisonView(ResponseModel):
-    """A job compared with the first one, on the texts that both classified."""
-
-    difference: float = Field(description="Accuracy of this job minus that of the first.")
-    low: float = Field(description="Lower end of its 95 % interval.")
-    high: float
-    p: float = Field(description="P value of the exact McNemar test.")
-    only_this: int = Field(description="Texts that only this job classified correctly.")
-    only_first: int
-
-
-class SplitResultView(ResponseModel):
-    """The result of a job on one split."""
-
-    accuracy: float
-    low: float = Field(description="Lower end of the 95 % interval of the accuracy (Wilson).")
-    high: float
-    texts: int
-    against_first: PairedComparisonView | None
-    unpaired: UnpairedReason | None = Field(
-        description="Why a job other than the first is not compared with it."
-    )
-
-
-class ComparedJob(ResponseModel):
-    """One of the compared jobs; a split without stored predictions is null."""
-
-    job: JobView
-    validation: SplitResultView | None
-    test: SplitResultView | None
-
-
-class JobComparison(ResponseModel):
-    """Jobs in the requested order."""
-
-    jobs: list[ComparedJob]
-    settings: dict[str, list[Any]] = Field(
-        description="Settings that differ, such as `method.r`, with the value of each job; null: "
-        "the job does not have it."
-    )
-
-
 def compare_jobs(session: Session, job_ids: Sequence[UUID]) -> JobComparison:
-    """Compare jobs with the first one. Raises `JobNamedTwice`, `JobNotFound`."""
+    """Compare jobs with the first one. Raises `DuplicateJob`, `JobNotFound`."""
     for i, job_id in enumerate(job_ids):
         if job_id in job_ids[:i]:
-            raise JobNamedTwice(job_id=job_id)
-    jobs = [repository.get(session, job_id) for job_id in job_ids]
+            raise DuplicateJob(job_id=job_id)
+    jobs = [repository.get_job(session, job_id) for job_id in job_ids]
     positions = repository.queue_positions(session, job_ids)
     by_job = load_correctness(session, job_ids)
     first = by_job[job_ids[0]]
     return JobComparison(
         jobs=[
             ComparedJob(
-                job=JobView.from_job(job, positions.get(job.id)),
+                job=job_view(job, positions.get(job.id)),
                 validation=_split_result(by_job[job.id], Split.VALIDATION, first),
                 test=_split_result(by_job[job.id], Split.TEST, first),
             )
@@ -280,7 +243,7 @@ def _split_result(
 def _compare_with_first(
     correctness: SplitCorrectness, first: SplitCorrectness
 ) -> PairedComparisonView:
-    comparison = compare(correctness, first)
+    comparison = compare_paired(correctness, first)
     return PairedComparisonView(
         difference=comparison.difference,
         low=comparison.low,

@@ -4,39 +4,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID
 
-from pydantic import Field
 from sqlalchemy import Row, func, literal, select, true
 from sqlalchemy.orm import Session
 
-from app.http.fields import ResponseModel
 from app.jobs import repository
+from app.jobs.schemas import Curve, Curves
 from app.queue.tables import Job, MetricPoint
 from lora_core.specs.data import Split
 
 SPARKLINE_POINTS = 40
-
-
-class Curve(ResponseModel):
-    """One metric of one split by step.
-
-    A curve with more points than requested is downsampled into bins of equally many steps: `values`
-    are their means, `low` and `high` their extremes, so that no peak is lost.
-    """
-
-    split: str
-    name: str
-    points: int = Field(description="Number of points before downsampling.")
-    steps: list[int] = Field(description="Of a bin, the last step.")
-    values: list[float | None] = Field(description="Null where a value is not finite.")
-    low: list[float | None] | None = Field(description="Null: the curve was not downsampled.")
-    high: list[float | None] | None
-
-
-class Curves(ResponseModel):
-    """The curves of a job. Its stream after `seq` continues from here."""
-
-    seq: int
-    data: list[Curve]
 
 
 def list_curves(
@@ -46,7 +22,7 @@ def list_curves(
 
     Raises `JobNotFound`.
     """
-    seq = repository.get(session, job_id).stream_seq
+    seq = repository.get_job(session, job_id).stream_seq
     curve = (MetricPoint.split, MetricPoint.name)
     extent = (func.count(), func.min(MetricPoint.step), func.max(MetricPoint.step))
     statement = select(*curve, *extent).where(MetricPoint.job_id == job_id).group_by(*curve)

@@ -6,51 +6,37 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from app.csv_cells import escape_formula
-from app.http.fields import ResponseModel
-from app.jobs.errors import NoPredictionsKept
+from app.jobs.errors import NoPredictions
+from app.jobs.schemas import MisclassifiedText
 from app.queue.tables import Job
-from app.storage.archive import read_json_lines, read_manifest
-from app.storage.store import ArtifactRef, Store
-from lora_core.training import misclassified
+from app.storage.store import ArtifactRef, Store, read_json_lines, read_manifest
+from lora_core.training import correctness
 
 EvaluatedSplit = Literal["validation", "test"]
 MisclassifiedFormat = Literal["csv", "jsonl"]
-MAX_MISCLASSIFIED = misclassified.MAX_SAVED
+MAX_MISCLASSIFIED = correctness.MAX_SAVED
+OLD_FOLDER = "mistakes"  # in artifacts of earlier versions; their manifests hash the name
 MEDIA_TYPES: dict[MisclassifiedFormat, str] = {
     "csv": "text/csv; charset=utf-8; header=present",
     "jsonl": "application/jsonl; charset=utf-8",
 }
 
 
-class MisclassifiedText(ResponseModel):
-    """One misclassified text."""
-
-    row: int = Field(description="Row in its file; 1 is the first row of data.")
-    text: str | None = Field(
-        description="The beginning of the text; null: the job stored no texts."
-    )
-    cut: bool = Field(description="Whether the text was truncated.")
-    label: str = Field(description="The true label.")
-    predicted: str
-    score: float = Field(description="Calibrated probability of `predicted`.")
-    true_score: float = Field(description="Probability of `label`.")
-
-
 def list_misclassified(
     store: Store, job: Job, ref: ArtifactRef, *, split: EvaluatedSplit, limit: int
 ) -> list[MisclassifiedText]:
-    """Return the most confident errors first. Raises `NoPredictionsKept`, `ArtifactDamaged`."""
+    """Return the most confident errors first. Raises `NoPredictions`, `ArtifactDamaged`."""
     name = f"job {job.id}"
     facts = read_manifest(store, ref, name=name)
-    stored, predictions = f"{misclassified.FOLDER}/{split}.jsonl", f"predictions/{split}.jsonl"
-    if stored in facts["files"]:
-        lines = read_json_lines(store, ref, stored, name=name, limit=limit)
-        return [MisclassifiedText(**line) for line in lines]
+    for folder in (correctness.MISCLASSIFIED_FOLDER, OLD_FOLDER):
+        if (stored := f"{folder}/{split}.jsonl") in facts["files"]:
+            lines = read_json_lines(store, ref, stored, name=name, limit=limit)
+            return [MisclassifiedText(**line) for line in lines]
+    predictions = f"predictions/{split}.jsonl"
     if predictions not in facts["files"]:
-        raise NoPredictionsKept(job_id=job.id, part=split)
+        raise NoPredictions(job_id=job.id, part=split)
     return _from_predictions(read_json_lines(store, ref, predictions, name=name), facts, limit)
 
 
@@ -88,7 +74,7 @@ def _from_predictions(
             score=error.score,
             true_score=error.true_score,
         )
-        for error in misclassified.most_confident_errors(
+        for error in correctness.most_confident_errors(
             logits, truth, temperature=temperature, limit=limit
         )
     ]

@@ -70,7 +70,7 @@ function follow(seq) {
   });
   stream.addEventListener("event", ({ data }) => {
     const event = JSON.parse(data);
-    if (event.kind === "rival") linearAccuracy = event.data.validation.accuracy;
+    if (event.kind === "linear_model") linearAccuracy = event.data.validation.accuracy;
     if (RESET_EVENTS.includes(event.kind)) load();
   });
   stream.addEventListener("state", ({ data }) => {

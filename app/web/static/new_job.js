@@ -52,7 +52,7 @@ function setPath(body, path, value) {
   if (value === undefined) {
     const parent = parents.reduce((node, key) => node?.[key], body);
     if (parent) delete parent[name];
-    // Keep an empty `data.source`: without it the API would use its sample data set.
+    // Keep an empty `data.source`: without it the API would use its sample dataset.
     if (parents.length === 1 && parent && !Object.keys(parent).length) delete body[parents[0]];
     return;
   }

@@ -78,14 +78,14 @@ function showErrors(problem) {
 }
 
 form.addEventListener("input", (event) => {
-  if (event.target.name === "cell") form.querySelector('[name="which"][value=""]').checked = true;
+  if (event.target.name === "trial") form.querySelector('[name="which"][value=""]').checked = true;
 });
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const values = Object.fromEntries(new FormData(form));
-  const body = { model: values.model.trim(), cell: Number(values.which || values.cell) || null, alias: values.alias.trim() || null };
-  if (!body.cell) return showErrors({ message: "Enter a trial number." });
+  const body = { model: values.model.trim(), trial: Number(values.which || values.trial) || null, alias: values.alias.trim() || null };
+  if (!body.trial) return showErrors({ message: "Enter a trial number." });
   const question = form.dataset[body.alias ? "confirmAlias" : "confirm"];
   if (!(await confirmed(fillTemplate(question, body), "Promote"))) return;
   try {

@@ -130,7 +130,7 @@ class ModelPanel {
   }
 }
 
-const modelPanels = [new ModelPanel("model"), new ModelPanel("beside")];
+const modelPanels = [new ModelPanel("model"), new ModelPanel("compare")];
 const updateAll = () => modelPanels.forEach((panel) => panel.update());
 
 /** Offers test texts of the first model, if the user may read its artifact. */

@@ -65,8 +65,8 @@ def test_wrong_secret_with_a_known_id_is_rejected(cache: ApiKeyCache, new_key: N
         look_up(cache, forged)
 
     async def both() -> list[Caller | BaseException]:
-        asked = (cache.authenticate_key(each) for each in (forged, token, forged, token))
-        return await asyncio.gather(*asked, return_exceptions=True)
+        results = (cache.authenticate_key(each) for each in (forged, token, forged, token))
+        return await asyncio.gather(*results, return_exceptions=True)
 
     assert [type(each) for each in asyncio.run(both())] == [KeyNotRecognized, Caller] * 2
 
@@ -98,7 +98,6 @@ def test_key_is_not_cached_after_it_expires(
     look_up(cache, token)
     with database.write() as session:
         session.get_one(ApiKey, made.key.id).expires_at = 1.0
-        session.commit()
     clock.now += 9
     look_up(cache, token)
     clock.now += 1
@@ -183,7 +182,6 @@ def change(database: Database, session: Token, **fields: float) -> None:
     with database.write() as rows:
         for name, moment in fields.items():
             setattr(rows.get_one(BrowserSession, session.id), name, moment)
-        rows.commit()
 
 
 def test_session_expires_even_if_cached(
@@ -240,7 +238,6 @@ def test_session_ends_with_its_key(
     read(cache, session)
     with database.write() as rows:
         rows.get_one(ApiKey, key.key.id).expires_at = 1.0
-        rows.commit()
     clock.now += 10
     with pytest.raises(KeyExpired):
         read(cache, session)
@@ -266,7 +263,6 @@ def test_session_use_is_recorded_for_session_and_key(
     session = sign_in(cache, key)
     with database.write() as rows:
         rows.get_one(BrowserSession, session.id).last_used_at -= 50
-        rows.commit()
     read(cache, session)
     cache.close()
     with database.read() as rows:

@@ -28,7 +28,11 @@ def calls(
     auth_settings: Settings, new_key: Callable[..., CreatedKey]
 ) -> Iterator[tuple[Call, Call]]:
     """Functions that send requests with two different API keys."""
-    limits = {"key_jobs": 3, "key_trials": 5, "key_upload_bytes": 2 * len(REVIEWS)}
+    limits = {
+        "max_jobs_per_key": 3,
+        "max_trials_per_key": 5,
+        "max_upload_bytes_per_key": 2 * len(REVIEWS),
+    }
     few = auth_settings.model_copy(update=limits)
 
     def caller() -> Call:
@@ -81,7 +85,7 @@ def test_limit_of_trials_in_active_sweeps(calls: tuple[Call, Call]) -> None:
     assert mine("POST", "/v1/sweeps", json=three).status_code == 202
 
 
-def test_limit_of_data_set_bytes(calls: tuple[Call, Call]) -> None:
+def test_limit_of_dataset_bytes(calls: tuple[Call, Call]) -> None:
     mine, other = calls
 
     def upload(call: Call, number: int, content: bytes = REVIEWS) -> httpx2.Response:
@@ -90,7 +94,7 @@ def test_limit_of_data_set_bytes(calls: tuple[Call, Call]) -> None:
     with ThreadPoolExecutor(4) as pool:
         responses = list(pool.map(lambda number: upload(mine, number), range(4)))
     refused = [response for response in responses if response.status_code != 201]
-    assert [refusal(response) for response in refused] == [(413, "key_bytes_used")] * 2
+    assert [refusal(response) for response in refused] == [(413, "key_upload_quota_exceeded")] * 2
     kept = next(response.json() for response in responses if response.status_code == 201)
     assert (
         upload(mine, int(kept["name"][-1])).status_code == 200

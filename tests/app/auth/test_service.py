@@ -7,8 +7,7 @@ import pytest
 
 from app.auth import repository, service
 from app.auth.errors import KeyNotFound, LocalKeyNotRevocable, UnknownScope
-from app.auth.scopes import ALL_SCOPES
-from app.auth.tables import LOCAL_KEY_ID, ApiKey
+from app.auth.tables import ALL_SCOPES, LOCAL_KEY_ID, ApiKey
 from app.database.engines import Database
 
 PEPPER = b"p" * 64

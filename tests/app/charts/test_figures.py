@@ -16,16 +16,15 @@ from app.charts.figures import (
     parallel_coordinates,
 )
 from app.charts.style import Chart
-from app.sweeps.snapshot import SweepSnapshot
-from app.sweeps.winner import WinnerSelection, select_winner
+from app.sweeps.snapshot import SweepSnapshot, WinnerAndCheapest, select_winner
 from tests.sweep_snapshots import FIELDS, grid_snapshot, make_snapshot, make_trial
 
 GRID = grid_snapshot()
-COMPLETE = [each for each in GRID.trials if each.is_complete]
+COMPLETE = [each for each in GRID.trials if each.succeeded_at_full_budget]
 Results = list[tuple[dict[str, Any], float]]
 
 
-def winner_of(snapshot: SweepSnapshot) -> WinnerSelection:
+def winner_of(snapshot: SweepSnapshot) -> WinnerAndCheapest:
     selection = select_winner(snapshot)
     assert selection is not None
     return selection
@@ -218,7 +217,7 @@ def test_incomplete_trials_are_not_drawn() -> None:
     shown = sum(
         len(trace["x"]) for trace in traces(cost_chart(snapshot, winner_of(snapshot), "seconds"))
     )
-    assert shown == sum(each.is_complete for each in half) < len(COMPLETE)
+    assert shown == sum(each.succeeded_at_full_budget for each in half) < len(COMPLETE)
 
 
 def test_values_are_escaped() -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from app.charts.report import render_report
-from app.sweeps.snapshot import SweepSnapshot
-from app.sweeps.winner import select_winner
+from app.sweeps.snapshot import SweepSnapshot, select_winner
 from tests.sweep_snapshots import FIELDS, grid_snapshot, make_snapshot, make_trial
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- & \" ' \u2028"
@@ -49,7 +48,7 @@ class ReportPage(HTMLParser):
     def texts(self, *tags: str) -> list[str]:
         return [text.strip() for _, text in self.all(*tags)]
 
-    def figures(self) -> list[dict[str, Any]]:
+    def charts_data(self) -> list[dict[str, Any]]:
         (data,) = (text for attrs, text in self.all("script") if attrs.get("id") == "figures")
         read: list[dict[str, Any]] = json.loads(data)
         return read
@@ -121,7 +120,7 @@ def test_charts_have_text_alternatives(page: ReportPage) -> None:
     charts = [attrs for attrs, _ in page.all("div") if attrs.get("role") == "img"]
     assert [attrs["id"] for attrs in charts] == [f"picture-{n}" for n in range(1, 6)]
     assert all(len(attrs["aria-label"] or "") > 30 for attrs in charts)
-    kinds = [figure["data"][0]["type"] for figure in page.figures()]
+    kinds = [figure["data"][0]["type"] for figure in page.charts_data()]
     assert kinds == ["heatmap", "bar", "scatter", "scatter", "scatter"]
 
 
@@ -170,7 +169,7 @@ def test_user_texts_are_escaped() -> None:
     assert len(page.all("script")) == 3
     assert page.texts("h1") == [HOSTILE.strip()]
     assert page.texts("td").count(HOSTILE.strip()) == 5
-    assert len(page.figures()) == 4
+    assert len(page.charts_data()) == 4
     assert not any(name.startswith("on") for _, attrs, _ in page.elements for name in attrs)
 
 

@@ -17,13 +17,13 @@ from tests.sweep_snapshots import grid_snapshot, make_snapshot, make_trial
 def test_charts_are_those_of_the_report(client: TestClient, resources: Resources) -> None:
     sweep_id = client.post("/v1/sweeps", json={"job": JOB, "space": SPACE}).json()["id"]
     address = f"/v1/sweeps/{sweep_id}"
-    assert client.get(f"{address}/pictures").json() == []  # no trial is complete
+    assert client.get(f"{address}/charts").json() == []  # no trial is complete
     FakeSweepWorker(resources).run_jobs()
-    found = client.get(f"{address}/pictures").json()
+    found = client.get(f"{address}/charts").json()
     kinds = [each["figure"]["data"][0]["type"] for each in found]
     assert kinds == ["heatmap", "bar", *["scatter"] * 3]
     assert [each["wide"] for each in found] == [False, False, True, False, False]
-    assert client.get(f"{address}/pictures?map=false").json() == found[1:]
+    assert client.get(f"{address}/charts?map=false").json() == found[1:]
     report = client.get(f"{address}/report").text
     for each in found:
         assert each["title"] in report
@@ -31,7 +31,7 @@ def test_charts_are_those_of_the_report(client: TestClient, resources: Resources
 
 
 def test_an_unknown_sweep_is_not_found(client: TestClient) -> None:
-    answer = client.get(f"/v1/sweeps/{uuid4()}/pictures")
+    answer = client.get(f"/v1/sweeps/{uuid4()}/charts")
     assert (answer.status_code, answer.json()["code"]) == (404, "sweep_not_found")
 
 

@@ -137,7 +137,6 @@ class FakeWorker:
                     device="cpu",
                     lease_seconds=60,
                 )
-                session.commit()
             if claimed is not None:
                 return claimed.lease
             time.sleep(0.01)
@@ -162,7 +161,6 @@ class FakeWorker:
                         **where, seq=seq + offset, split=split, name=name, step=step, value=value
                     )
                 )
-            session.commit()
 
     def save(self, lease: Lease, *, step: int) -> None:
         """Record a checkpoint without files."""
@@ -171,38 +169,32 @@ class FakeWorker:
             beat = leases.renew(session, lease, step=step, reserve=1)
             assert beat is not None
             checkpoints.add(session, lease, step=step, ref=ref, seq=beat.first_seq)
-            session.commit()
 
     def fail(self, lease: Lease) -> None:
         with self.database.write() as session:
-            assert leases.finish(
-                session, lease, PermanentFailure("one_class", "Only one label.", {})
-            )
-            session.commit()
+            leases.finish(session, lease, PermanentFailure("one_class", "Only one label.", {}))
 
     def wait(self, lease: Lease) -> None:
         why = ResourceUnavailable("storage_unavailable", "The disk of node-1 is full.", 60)
         with self.database.write() as session:
-            assert leases.finish(session, lease, why)
-            session.commit()
+            leases.finish(session, lease, why)
 
     def succeed(
-        self, lease: Lease, directory: Path, *, register_as: str | None = None, **figures: Any
+        self, lease: Lease, directory: Path, *, register_as: str | None = None, **metrics: Any
     ) -> UUID:
         """Store a small artifact and finish the job with it."""
-        summary = {**SUMMARY, **figures}
+        summary = {**SUMMARY, **metrics}
         make_artifact(directory, metrics=summary)
         ref = self.resources.store.put(directory, f"jobs/{lease.job_id}/a{lease.attempt}")
         with self.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as:
                 facts = {**MANIFEST, "metrics": summary}
-                version = registry.register(
+                version = registry.add_version(
                     session, name=register_as, artifact=artifact, manifest=facts
                 )
                 summary["model_version"] = f"{register_as}:{version.number}"
-            assert leases.finish(session, lease, Succeeded(artifact.id, summary))
-            session.commit()
+            leases.finish(session, lease, Succeeded(artifact.id, summary))
         return artifact.id
 
 

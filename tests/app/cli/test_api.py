@@ -50,17 +50,17 @@ def test_api_serves_without_worker_and_stops_cleanly(
     start: Start, run: Run, settings: Settings, tmp_path: Path
 ) -> None:
     def check() -> int:
-        return run("api", "--check", LORAWORKS_PORT=told["url"].rpartition(":")[2]).exit_code
+        return run("api", "--check", LORAWORKS_PORT=service["url"].rpartition(":")[2]).exit_code
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        process, told = start(LORAWORKS_AUTH="on")
+        process, service = start(LORAWORKS_AUTH="on")
         reminders = (tmp_path / "log").read_text().count("loraworks keys create NAME")
         assert reminders == 1  # the second start knows a key
         assert Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text() == ""
         made = answer(run("keys", "create", "ada", "--json", "--data-dir", str(settings.data_dir)))
         headers = {"Authorization": f"Bearer {made['key']}"}
-        assert httpx2.get(f"{told['url']}/v1/jobs", headers=headers).json()["data"] == []
-        assert httpx2.get(f"{told['url']}/v1/jobs").status_code == 401
+        assert httpx2.get(f"{service['url']}/v1/jobs", headers=headers).json()["data"] == []
+        assert httpx2.get(f"{service['url']}/v1/jobs").status_code == 401
         assert check() == 0
         process.send_signal(number)
         wait_until(lambda: check() == 4, pause=0.1)
@@ -79,7 +79,6 @@ def test_empty_database_is_rejected_and_unchanged(run: Run, tmp_path: Path) -> N
 def test_newer_schema_is_rejected(run: Run, settings: Settings, database: Database) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
-        session.commit()
     refused = run("api", "--port", "0", "--data-dir", str(settings.data_dir))
     assert refused.exit_code == 4
     assert refused.stderr.count("\n") == 1

@@ -22,11 +22,11 @@ SOUND = LEAKING.removesuffix("sentence0 word0 end0,neg,test\n")
 def test_a_file_is_checked_without_a_service(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, LEAKING))
     assert found.exit_code == 1, found.output
-    told = " ".join(found.stdout.split())
-    assert "error: Texts that occur in two splits: 1 row of test in train. (leaked)" in told
-    assert "rows 1 (neg, train) and 49 (neg, test): sentence0 word0 end0" in told
-    assert "labels neg 51.0%, pos 49.0%" in told
-    assert "warning: 1 row with the same text as an earlier row. (duplicates)" in told
+    output = " ".join(found.stdout.split())
+    assert "error: Texts that occur in two splits: 1 row of test in train. (leaked)" in output
+    assert "rows 1 (neg, train) and 49 (neg, test): sentence0 word0 end0" in output
+    assert "labels neg 51.0%, pos 49.0%" in output
+    assert "warning: 1 row with the same text as an earlier row. (duplicates)" in output
     assert found.stderr == ""
 
 
@@ -34,17 +34,17 @@ def test_clean_data_exits_with_0(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, MANY))
     assert found.exit_code == 0, found.output
     assert "No problems found" in found.stdout
-    told = " ".join(found.stdout.split())
-    assert "Would more labels help? With twice as many labels (600) expect" in told
-    assert "This is the curve of a linear model (TF-IDF + logistic regression)" in told
+    output = " ".join(found.stdout.split())
+    assert "Would more labels help? With twice as many labels (600) expect" in output
+    assert "This is the curve of a linear model (TF-IDF + logistic regression)" in output
 
 
 def test_few_rows_are_reported(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, SOUND))
     assert found.exit_code == 0, found.output
-    told = " ".join(found.stdout.split())
-    assert "warning: Only 48 rows. Accuracy measured on a tenth" in told
-    assert "Would more labels help? 24 labeled texts are too few to estimate" in told
+    output = " ".join(found.stdout.split())
+    assert "warning: Only 48 rows. Accuracy measured on a tenth" in output
+    assert "Would more labels help? 24 labeled texts are too few to estimate" in output
 
 
 def test_warnings_alone_exit_with_0(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import uploads
+from app.cli import files
 from tests.app.cli.conftest import Run, answer
 
 ROWS = "".join(f"Der Film {i} war lang;{('gut', 'schlecht')[i % 2]};de\n" for i in range(20))
@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def sitting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that a user is at the terminal."""
-    monkeypatch.setattr(uploads, "can_prompt", lambda: True)
+    monkeypatch.setattr(files, "can_prompt", lambda: True)
 
 
 @pytest.mark.e2e

@@ -12,10 +12,9 @@ from tests.app.cli.conftest import Run, answer
 
 def answered(database: Database, job_id: str, right: list[bool]) -> None:
     bits = base64.b64encode(np.packbits(right).tobytes()).decode()
-    told = {"texts_sha256": "a" * 64, "count": len(right), "correct": bits}
+    correctness = {"texts_sha256": "a" * 64, "count": len(right), "correct": bits}
     with database.write() as session:
-        comparison.store_correctness(session, UUID(job_id), {"test": told})
-        session.commit()
+        comparison.store_correctness(session, UUID(job_id), {"test": correctness})
 
 
 def test_jobs_are_compared(cli: Run, database: Database) -> None:
@@ -29,7 +28,7 @@ def test_jobs_are_compared(cli: Run, database: Database) -> None:
     assert "rank 4 queued 60.0% 50.2 to 69.1 - - -" in shown
     assert "rank 16 queued 80.0% 71.1 to 86.7 +20.0 +11.7 to +27.5 1.9e-06" in shown
     assert "method.r 4 16" in shown
-    assert "validation" not in shown  # of which no answers are known
+    assert "validation" not in shown  # without stored predictions
     found = answer(cli("jobs", "compare", second, first, "--json"))
     assert [each["job"]["id"] for each in found["jobs"]] == [second, first]
     assert found["jobs"][1]["test"]["against_first"]["only_first"] == 20

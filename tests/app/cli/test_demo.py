@@ -31,22 +31,22 @@ VERDICT = build_verdict(
 ).model_dump(mode="json")
 
 
-def figures(share: float) -> dict[str, Any]:
+def metrics(share: float) -> dict[str, Any]:
     """Return the summary of a run with this accuracy."""
     part = {"accuracy": share, "macro_f1": share}
     return {"validation": part, "test": part, "verdict": VERDICT}
 
 
 SHARES = {"linear": 0.74, "probe": 0.76, "baseline": 0.7, "lora": 0.83, "full": 0.82}
-ALL = [figures(share) for share in SHARES.values()]
+ALL = [metrics(share) for share in SHARES.values()]
 
 
 @contextmanager
-def working(worker: FakeWorker, folder: Path, *figures: dict[str, Any]) -> Iterator[None]:
+def working(worker: FakeWorker, folder: Path, *metrics: dict[str, Any]) -> Iterator[None]:
     """A worker that makes jobs succeed with these metrics, in order."""
 
     def work() -> None:
-        for number, each in enumerate(figures):
+        for number, each in enumerate(metrics):
             lease = worker.claim()
             worker.report(lease, 10, loss=0.5, accuracy=0.7)
             worker.succeed(lease, folder / str(number), register_as="sentiment", **each)
@@ -62,22 +62,22 @@ def test_all_jobs_use_the_same_split(
 ) -> None:
     with working(worker, tmp_path, *ALL), Client(url) as client:
         jobs = demo.train_all(client, "rotten-tomatoes")
-    assert [job["spec"]["method"]["type"] for job in jobs.values()] == [*SHARES]
-    method = jobs["lora"]["spec"]["method"]
+    assert [job.spec["method"]["type"] for job in jobs.values()] == [*SHARES]
+    method = jobs["lora"].spec["method"]
     assert (method["r"], method["alpha"]) == (8, 16)
     data = [
-        {name: job["spec"]["data"][name] for name in ("train_size", "validation_size", "test_size")}
+        {name: job.spec["data"][name] for name in ("train_size", "validation_size", "test_size")}
         for job in jobs.values()
     ]
     assert data == [{"train_size": 2000, "validation_size": 500, "test_size": 1000}] * 5
-    assert {job["register_as"] for job in jobs.values()} == {"sentiment"}
+    assert {job.register_as for job in jobs.values()} == {"sentiment"}
 
 
 @pytest.mark.parametrize("best", range(5))
 def test_best_model_on_validation_is_promoted(
     cli: Run, url: str, worker: FakeWorker, tmp_path: Path, best: int
 ) -> None:
-    found = [figures(0.9 if number == best else 0.8) for number in range(5)]
+    found = [metrics(0.9 if number == best else 0.8) for number in range(5)]
     with working(worker, tmp_path, *found), Client(url) as client:
         demo.promote_best(client, demo.train_all(client, "imdb"))
     aliases = answer(cli("models", "show", "sentiment", "--json"))["aliases"]
@@ -92,12 +92,12 @@ def test_table_lists_all_methods_and_json_has_fractions(
     capsys.readouterr()
     predictions = [{"text": "fine", "label": "pos", "score": 0.9}]
     demo.print_comparison(jobs, predictions, "sentiment:1")
-    told = capsys.readouterr().out
-    rows = [line.split()[0] for line in told.splitlines() if "%" in line]
+    output = capsys.readouterr().out
+    rows = [line.split()[0] for line in output.splitlines() if "%" in line]
     assert rows[:5] == [*SHARES]
-    assert VERDICT["headline"] in told
+    assert VERDICT["headline"] in output
     assert demo.summary_for_scripts(jobs, predictions) == {
-        "jobs": [job["id"] for job in jobs.values()],
+        "jobs": [str(job.id) for job in jobs.values()],
         **{f"{name}_test_accuracy": share for name, share in SHARES.items()},
         "promoted": "lora",
         "predictions": predictions,
@@ -139,15 +139,15 @@ def test_temporary_service_gets_slots_and_no_outer_settings(
     program = f"import json, os; print(json.dumps({{'url': json.dumps({ours})}}))"
     monkeypatch.setattr("app.cli.demo.COMMAND", (sys.executable, "-c", program))
     monkeypatch.setenv("LORAWORKS_AUTH", "on")
-    with temporary_service(tmp_path, slots=2) as told:
-        assert json.loads(told) == {"LORAWORKS_SLOTS": "2"}
+    with temporary_service(tmp_path, concurrency=2) as environment:
+        assert json.loads(environment) == {"LORAWORKS_CONCURRENCY": "2"}
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     ("number", "status"),
     [
-        # An exception as SIGTERM makes one; that it ends with 130 stands in test_local.py, too.
+        # The exception that SIGTERM raises; test_local.py also tests the exit status 130.
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         (signal.SIGTERM, 143),
         (signal.SIGKILL, -9),
@@ -184,7 +184,7 @@ def test_the_whole_demo_on_a_few_sentences(
     review = 'A "fine" film; it\'s $good'
     result = run("demo", "--review", review)
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout.splitlines()[-1])
-    assert set(told["seconds"]) == {"service", *demo.METHOD_SETTINGS, "total"}
-    assert [each["text"] for each in told["predictions"]] == [review, demo.SAMPLE_REVIEWS[0]]
-    assert 0 <= told["linear_test_accuracy"] <= 1
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert set(summary["seconds"]) == {"service", *demo.METHOD_SETTINGS, "total"}
+    assert [each["text"] for each in summary["predictions"]] == [review, demo.SAMPLE_REVIEWS[0]]
+    assert 0 <= summary["linear_test_accuracy"] <= 1

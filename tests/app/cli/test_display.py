@@ -38,7 +38,7 @@ def test_new_attempt_replaces_the_curve_from_its_first_step() -> None:
         progress.add_point(TRAIN_LOSS, step, 1.0, at=step)
     progress.add_point(TRAIN_LOSS, 20, 0.5, at=100, attempt=2)
     assert progress.curve(TRAIN_LOSS).in_order() == [1.0, 0.5]
-    assert progress.rate is None  # nothing is known of the pace of the new attempt
+    assert progress.rate is None  # the new attempt has no throughput yet
 
 
 def test_the_panel_shows_state_position_curves_and_notes() -> None:
@@ -75,15 +75,15 @@ def test_plain_output_prints_news_and_periodic_loss(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 0.0, 1.0, 6.0, 6.0])
-    monkeypatch.setattr("app.cli.watch.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("app.cli.watch.monotonic", lambda: next(clock))
     lines = PlainTextDisplay()
     progress = RunProgress("run", state="running", total=30)
     for step in (10, 20, 30):
         progress.add_point(TRAIN_LOSS, step, 0.5, at=step)
         lines.update(progress)
     lines.update(progress, "done")
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split(",")[0] for line in told] == ["step 10/30", "step 30/30", "done"]
+    printed = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in printed] == ["step 10/30", "step 30/30", "done"]
 
 
 def test_sparkline_spans_all_levels() -> None:

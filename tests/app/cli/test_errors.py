@@ -1,5 +1,6 @@
 """Every error is printed on one line and sets the exit code."""
 
+import json
 import os
 import pty
 import socket
@@ -15,7 +16,9 @@ import pytest
 
 import lora_core
 from app.cli.client import Client
+from app.cli.connection import parse_body
 from app.cli.errors import EXIT_CODES
+from lora_core.data.findings import DataReport
 from tests.app.cli.conftest import Run
 
 
@@ -52,8 +55,8 @@ def answering(
         server.server_close()
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(1.5, True), (0, False)])
-def test_terminal_shows_a_spinner_for_slow_responses(seconds: float, told: bool) -> None:
+@pytest.mark.parametrize(("seconds", "shown"), [(1.5, True), (0, False)])
+def test_terminal_shows_a_spinner_for_slow_responses(seconds: float, shown: bool) -> None:
     controller, terminal = pty.openpty()
     body = b'[[{"label": "good", "score": 1.0}]]'
     with answering(200, body, "application/json", seconds=seconds) as url:
@@ -66,7 +69,7 @@ def test_terminal_shows_a_spinner_for_slow_responses(seconds: float, told: bool)
     seen = os.read(controller, 100_000)
     os.close(terminal)
     os.close(controller)
-    assert (b"waiting for the response" in seen) is told
+    assert (b"waiting for the response" in seen) is shown
     assert b"good" in done.stdout
 
 
@@ -88,7 +91,7 @@ def test_server_error_exits_with_4(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "said"),
+    ("status", "code", "message"),
     [
         (200, 4, "is not JSON"),
         (404, 3, "(http_404)"),
@@ -96,11 +99,46 @@ def test_server_error_exits_with_4(run: Run) -> None:
         (302, 4, "(http_302)"),
     ],
 )
-def test_foreign_server_is_recognized(run: Run, status: int, code: int, said: str) -> None:
+def test_foreign_server_is_recognized(run: Run, status: int, code: int, message: str) -> None:
     with answering(status, b"<html>") as url:
         result = run("jobs", "list", LORAWORKS_URL=url)
     assert result.exit_code == code
-    assert said in result.stderr
+    assert message in result.stderr
+
+
+MODEL = {"name": "a", "created_at": "2026-03-01T12:00:00.125Z", "aliases": {}, "versions": []}
+
+
+def test_fields_of_a_newer_service_are_ignored(run: Run) -> None:
+    body = json.dumps({**MODEL, "stars": 5}).encode()
+    with answering(200, body, "application/json") as url:
+        result = run("models", "show", "a", "--json", LORAWORKS_URL=url)
+    assert json.loads(result.stdout) == MODEL
+
+
+def test_nested_fields_of_a_newer_service_are_ignored() -> None:
+    body = {"rows": 1, "compared": 1, "balance": None, "tokens": None, "new": 1}
+    finding = {"code": "x", "level": "info", "count": 1, "message": "m", "advice": "a", "new": 1}
+    report = parse_body(DataReport, {**body, "findings": [finding]})
+    assert report.findings[0].code == "x"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({key: value for key, value in MODEL.items() if key != "aliases"}, "aliases is required"),
+        ({**MODEL, "created_at": "soon"}, "created_at"),
+        ({**MODEL, "versions": [{}]}, "versions.0.number is required"),
+        ([], "must be an object, not a list"),
+    ],
+)
+def test_other_body_is_an_error_with_a_code(run: Run, body: object, problem: str) -> None:
+    with answering(200, json.dumps(body).encode(), "application/json") as url:
+        result = run("models", "show", "a", LORAWORKS_URL=url)
+    assert result.exit_code == 4
+    assert problem in result.stderr
+    assert "(unexpected_response)" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "localhost:8000", "http://[", "http://ho st:x"])
@@ -144,9 +182,9 @@ def test_ctrl_c_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_version_and_help_are_printed(run: Run) -> None:
     assert run("--version").stdout == f"loraworks {lora_core.__version__}\n"
-    told = " ".join(run("--help").stdout.split())
+    output = " ".join(run("--help").stdout.split())
     for code in EXIT_CODES:
-        assert f" {code} " in told
+        assert f" {code} " in output
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:

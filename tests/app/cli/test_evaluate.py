@@ -12,6 +12,7 @@ from app.cli import evaluate
 from app.cli.client import Client, LabeledPredictions
 from app.cli.errors import RequestRejected
 from app.resources import Resources
+from app.serving.schemas import LabelScore
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.inference.predictor import Predictor
@@ -48,15 +49,15 @@ def test_metrics_match_the_model(
     cli: Run, model: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "BATCH_SIZE", 2)
-    told = answer(cli("evaluate", "sentiment", "--data", str(reviews), "--json"))
-    assert (told["model"], told["split"], told["texts"]) == ("sentiment:1", None, 5)
+    response = answer(cli("evaluate", "sentiment", "--data", str(reviews), "--json"))
+    assert (response["model"], response["split"], response["texts"]) == ("sentiment:1", None, 5)
     predictor = Predictor.load(model)
     logits = predictor.forward(predictor.encode([text for text, _ in REVIEWS]))
     truth = torch.tensor([predictor.labels.index(label) for _, label in REVIEWS])
-    assert told["loss"] == pytest.approx(float(F.cross_entropy(logits, truth)), abs=1e-5)
-    assert told["accuracy"] == float((logits.argmax(1) == truth).double().mean())
-    assert told["labels"] == ["bad", "good"]
-    assert np.array(told["confusion_matrix"]).sum(axis=1).tolist() == [2, 3]
+    assert response["loss"] == pytest.approx(float(F.cross_entropy(logits, truth)), abs=1e-5)
+    assert response["accuracy"] == float((logits.argmax(1) == truth).double().mean())
+    assert response["labels"] == ["bad", "good"]
+    assert np.array(response["confusion_matrix"]).sum(axis=1).tolist() == [2, 3]
 
 
 def test_default_output_is_a_table(cli: Run, model: Path, reviews: Path) -> None:
@@ -75,8 +76,8 @@ def test_split_column_of_a_file(cli: Run, model: Path, tmp_path: Path) -> None:
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
     columns = ("--text-column", "review", "--label-column", "mood")
-    told = answer(cli("evaluate", "sentiment", "--data", str(file), *columns, "--json"))
-    assert (told["split"], told["texts"]) == ("test", 2)
+    response = answer(cli("evaluate", "sentiment", "--data", str(file), *columns, "--json"))
+    assert (response["split"], response["texts"]) == ("test", 2)
     more = answer(
         cli("evaluate", "sentiment", "--data", str(file), *columns, "--json", "--split", "train")
     )
@@ -92,8 +93,8 @@ def test_dataset_uses_its_own_columns(cli: Run, model: Path, tmp_path: Path) -> 
     file.write_text("review\tmood\n" + rows)
     columns = ("--text-column", "review", "--label-column", "mood")
     answer(cli("datasets", "upload", str(file), *columns, "--json"))
-    told = answer(cli("evaluate", "sentiment", "--data", "films:1", "--json"))
-    assert (told["texts"], told["split"], told["accuracy"]) == (40, None, 0.5)
+    response = answer(cli("evaluate", "sentiment", "--data", "films:1", "--json"))
+    assert (response["texts"], response["split"], response["accuracy"]) == (40, None, 0.5)
     drawn = answer(cli("evaluate", "sentiment", "--data", "films", "--split", "test", "--json"))
     assert drawn["texts"] == 8
 
@@ -183,8 +184,8 @@ class Busy(Client):
         if self.left:
             self.left -= 1
             raise RequestRejected("full", "overloaded", self.code, (), 0.001)
-        labels = [[{"label": "good", "score": 1.0}, {"label": "bad", "score": 0.0}] for _ in texts]
-        return LabeledPredictions(labels=labels, version="m:1", truncated=0)  # type: ignore[arg-type]
+        scores = [LabelScore(label="good", score=1.0), LabelScore(label="bad", score=0.0)]
+        return LabeledPredictions(labels=[scores] * len(texts), version="m:1", truncated=0)
 
 
 def test_only_overload_is_retried() -> None:

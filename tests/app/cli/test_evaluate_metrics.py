@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from app.cli.evaluate import compute_metrics
-from app.cli.responses import LabelScoreJson
+from app.serving.schemas import LabelScore
 from lora_core.inference.decoding import decode
 from lora_core.specs.train import SequenceClassificationSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
@@ -23,7 +23,7 @@ def test_metrics_match_those_of_a_run(rows: list[tuple[int, int]]) -> None:
     task = SequenceClassification(SequenceClassificationSpec(), NAMES, [1, 1, 1])
     expected = task.report(logits.astype(np.float32), truth)
     answers = [
-        [LabelScoreJson(label=name, score=score) for name, score in row]
+        [LabelScore(label=name, score=score) for name, score in row]
         for row in decode(torch.from_numpy(logits.astype(np.float32)), NAMES)
     ]
     found = compute_metrics(NAMES, [NAMES[i] for i in truth], answers)
@@ -36,7 +36,7 @@ def test_metrics_match_those_of_a_run(rows: list[tuple[int, int]]) -> None:
 
 
 def test_standard_error_is_binomial() -> None:
-    right = [LabelScoreJson(label="a", score=0.75), LabelScoreJson(label="b", score=0.25)]
+    right = [LabelScore(label="a", score=0.75), LabelScore(label="b", score=0.25)]
     found = compute_metrics(["a", "b"], ["a"] * 80 + ["b"] * 20, [right] * 100)
     assert found["accuracy"] == 0.8
     assert found["accuracy_standard_error"] == pytest.approx(0.04)
@@ -49,6 +49,6 @@ def test_standard_error_is_binomial() -> None:
 
 
 def test_zero_probability_has_no_loss() -> None:
-    sure = [LabelScoreJson(label="a", score=1.0), LabelScoreJson(label="b", score=0.0)]
+    sure = [LabelScore(label="a", score=1.0), LabelScore(label="b", score=0.0)]
     assert compute_metrics(["a", "b"], ["b"], [sure])["loss"] is None
     assert compute_metrics(["a", "b"], ["a"], [sure])["loss"] == 0

@@ -12,13 +12,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from app.cli.download import save_archive
 from app.cli.errors import ServiceUnreachable
+from app.cli.files import save_archive
 from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
-from app.storage.archive import tar_stream
+from app.storage.store import tar_stream
 from lora_core import manifest
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, LoraVariant
@@ -57,8 +57,8 @@ def test_exported_version_predicts_the_same_elsewhere(
     cli: Run, other: Run, version: str, artifact: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "s.tar"
-    told = answer(cli("models", "export", version, "--out", str(file), "--json"))
-    assert told == {"ref": "sentiment:1", "format": "loraworks", "path": str(file)}
+    response = answer(cli("models", "export", version, "--out", str(file), "--json"))
+    assert response == {"ref": "sentiment:1", "format": "loraworks", "path": str(file)}
     moved = answer(other("models", "import", str(file), "--name", "moved", "--json"))
     assert (moved["ref"], moved["job_id"], moved["method"]) == ("moved:1", None, "lora")
     assert moved["metrics"] == manifest.read(artifact)["metrics"]
@@ -82,7 +82,7 @@ def test_version_references(
     with tarfile.open("sentiment-1.tar") as tar:
         assert any(name.endswith("merged/model.safetensors") for name in tar.getnames())
     again = cli("models", "export", ref)
-    assert (again.exit_code, "(out_exists)" in again.stderr) == (2, True)
+    assert (again.exit_code, "(output_exists)" in again.stderr) == (2, True)
 
 
 def test_invalid_version_references(cli: Run, version: str) -> None:
@@ -103,7 +103,7 @@ def on_a_version(resources: Resources, tmp_path: Path) -> Path:
     facts["spec"]["base"] = "first:1"
     facts.pop("files")
     (trained / "manifest.json").unlink()
-    manifest.write(trained, facts)
+    manifest.create(trained, facts)
     add_version(resources, trained, tmp_path / "copied", name="second")
     return trained
 
@@ -137,9 +137,9 @@ def test_peft_and_transformers_exports_match_and_reimport(
     adapter = str(tmp_path / "peft")
     moved = answer(other("models", "import", adapter, "--name", "moved", *named, "--json"))
     assert (moved["method"], moved["metrics"]["labels"]) == ("lora", [*labels.values()])
-    told = answer(other("predict", *TEXTS, "--model", "moved:1", "--json"))
+    there = answer(other("predict", *TEXTS, "--model", "moved:1", "--json"))
     here = answer(cli("predict", *TEXTS, "--model", "second:1", "--json"))
-    for ours, theirs in zip(here["predictions"], told["predictions"], strict=True):
+    for ours, theirs in zip(here["predictions"], there["predictions"], strict=True):
         for a, b in zip(ours["labels"], theirs["labels"], strict=True):
             assert labels[a["label"]] == b["label"]
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
@@ -154,7 +154,7 @@ def test_unsupported_adapter_setting_is_rejected(other: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("program", "told"),
+    ("program", "message"),
     [
         (f"print({json.dumps(FAILED)!r}); raise SystemExit(65)", "Not so. (not_so)"),
         ("raise SystemExit('out of luck')", "status 1: out of luck (crashed)"),
@@ -162,12 +162,12 @@ def test_unsupported_adapter_setting_is_rejected(other: Run, tmp_path: Path) -> 
     ids=["a cause", "a crash"],
 )
 def test_library_failure_is_reported(
-    program: str, told: str, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: str, message: str, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.cli.local.PROGRAM", (sys.executable, "-c", program))
     (tmp_path / "adapter_config.json").touch()
     refused = other("models", "import", str(tmp_path), "--name", "moved")
-    assert (refused.exit_code, refused.stderr.endswith(f"{told}\n")) == (1, True), refused.stderr
+    assert (refused.exit_code, refused.stderr.endswith(f"{message}\n")) == (1, True), refused.stderr
 
 
 def test_folder_without_model_is_rejected(other: Run, tmp_path: Path) -> None:

@@ -34,11 +34,11 @@ def test_dry_run_lists_what_is_removed_later(
     place = orphan(resources, tmp_path)
     structlog.reset_defaults()  # as in a new process, where log lines would go to standard output
     here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
-    told = answer(run("gc", "--dry-run", "--json", **here))
-    [removal] = told["removed"]
+    report = answer(run("gc", "--dry-run", "--json", **here))
+    [removal] = report["removed"]
     assert (removal["kind"], removal["why"]) == ("model", "no database row refers to it")
     assert removal["key"] == place.relative_to(settings.artifacts_dir).as_posix()
-    assert told["freed_bytes"] == removal["bytes"] == told["disk_use"]["models"] > 0
+    assert report["freed_bytes"] == removal["bytes"] == report["disk_use"]["models"] > 0
     assert abs(removal["age_seconds"] - TWO_DAYS) < 600
     assert place.exists()
 
@@ -60,8 +60,8 @@ def test_kept_young_files_are_reported(
     run: Run, resources: Resources, settings: Settings, tmp_path: Path
 ) -> None:
     orphan(resources, tmp_path, age=0)
-    told = run("gc", "--data-dir", str(settings.data_dir))
-    assert "Kept 1 unreferenced files that are younger than " in told.stdout
+    result = run("gc", "--data-dir", str(settings.data_dir))
+    assert "Kept 1 unreferenced files that are younger than " in result.stdout
 
 
 def test_after_restore_works_with_any_lease(
@@ -77,7 +77,7 @@ def test_after_restore_works_with_any_lease(
             *command.split(),
             LORAWORKS_DATA_DIR=str(settings.data_dir),
             LORAWORKS_LEASE_SECONDS="43200",
-            LORAWORKS_BEAT_SECONDS="3600",
+            LORAWORKS_HEARTBEAT_SECONDS="3600",
         )
         assert result.exit_code == 0, result.stderr
         assert not place.exists()

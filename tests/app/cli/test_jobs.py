@@ -12,11 +12,12 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.cli.client import Client
-from app.cli.download import unpack_artifact
 from app.cli.errors import ServiceUnreachable
+from app.cli.files import unpack_artifact
 from app.resources import Resources
 from lora_core import manifest
-from lora_core.model_selection import PROBE_CANDIDATES, CandidateResult, MethodSelection
+from lora_core.model_selection import PROBE_CANDIDATES
+from lora_core.results import CandidateResult, MethodSelection
 from lora_core.verdict import ReferenceAnswers, build_verdict
 from tests.app.cli.conftest import FakeWorker, Run, answer
 from tests.app.web.finished_jobs import succeed
@@ -83,18 +84,18 @@ def test_misclassified_texts_are_listed_and_downloaded(
     cli: Run, app: FastAPI, resources: Resources, tmp_path: Path
 ) -> None:
     job_id = succeed(TestClient(app), resources, right=7, of=10)
-    shown = cli("jobs", "mistakes", job_id, "--limit", "2")
+    shown = cli("jobs", "misclassified", job_id, "--limit", "2")
     assert "text 9" in shown.stdout
     assert "text 7" not in shown.stdout
-    found = answer(cli("jobs", "mistakes", job_id, "--json"))
+    found = answer(cli("jobs", "misclassified", job_id, "--json"))
     assert [each["row"] for each in found] == [10, 9, 8]
     for name in ("all.csv", "all.jsonl"):
-        assert cli("jobs", "mistakes", job_id, "--out", str(tmp_path / name)).exit_code == 0
+        assert cli("jobs", "misclassified", job_id, "--out", str(tmp_path / name)).exit_code == 0
     lines = (tmp_path / "all.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == found
     assert (tmp_path / "all.csv").read_text().startswith("row,text,cut,label,predicted,score")
-    assert cli("jobs", "mistakes", job_id, "--out", str(tmp_path / "all.csv")).exit_code == 2
-    assert "no_answers" in cli("jobs", "mistakes", job_id, "--split", "validation").stderr
+    assert cli("jobs", "misclassified", job_id, "--out", str(tmp_path / "all.csv")).exit_code == 2
+    assert "no_predictions" in cli("jobs", "misclassified", job_id, "--split", "validation").stderr
 
 
 def test_all_means_every_linear_layer(cli: Run) -> None:
@@ -126,7 +127,7 @@ def test_spec_can_come_from_standard_input(cli: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "is not JSON"),
         ("[]", "does not contain a JSON object"),
@@ -136,13 +137,13 @@ def test_spec_can_come_from_standard_input(cli: Run) -> None:
     ],
 )
 def test_invalid_spec_file_is_a_usage_error(
-    run: Run, tmp_path: Path, content: str, said: str
+    run: Run, tmp_path: Path, content: str, message: str
 ) -> None:
     file = tmp_path / "run.json"
     file.write_text(content)
     result = run("train", "--spec", str(file), "--epochs", "1")
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -277,8 +278,8 @@ def test_result_is_shown_with_the_linear_model(
     job = submitted(cli)
     truth = np.array([0, 1] * 100)
     answers = np.where(np.arange(200) < 160, truth, 1 - truth)
-    rivals = {"linear": ReferenceAnswers(np.arange(200), np.zeros(200, dtype=np.int64))}
-    found = build_verdict(truth, answers, rivals, labels=["neg", "pos"], majority=0)
+    references = {"linear": ReferenceAnswers(np.arange(200), np.zeros(200, dtype=np.int64))}
+    found = build_verdict(truth, answers, references, labels=["neg", "pos"], majority=0)
     tried = CandidateResult(
         method=PROBE_CANDIDATES[0], folds=5, repeats=5, texts=90, accuracy=0.81, low=0.7, high=0.9,
         macro_f1=0.8, seconds=3.0,
@@ -296,8 +297,8 @@ def test_result_is_shown_with_the_linear_model(
     assert found.headline in shown
     assert "30.0 points better than linear" in shown
     assert re.search(r"chosen +probe C 3, balanced +81.0% +70.0% to 90.0%", shown)
-    told = "Temperature 1.40 changes the calibration error on the test split from 7.1% to 2.4%"
-    assert f"{told}, and the loss from 0.410 to 0.390." in " ".join(shown.split())
+    sentence = "Temperature 1.40 changes the calibration error on the test split from 7.1% to 2.4%"
+    assert f"{sentence}, and the loss from 0.410 to 0.390." in " ".join(shown.split())
 
 
 def test_model_is_downloaded_and_verified(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
@@ -311,7 +312,7 @@ def test_model_is_downloaded_and_verified(cli: Run, worker: FakeWorker, tmp_path
     assert manifest.verify(out)["metrics"]["test"]["accuracy"] == 0.823
     again = cli("jobs", "download", job, "--out", str(out))
     assert again.exit_code == 2
-    assert "(out_exists)" in again.stderr
+    assert "(output_exists)" in again.stderr
 
 
 def test_a_broken_download_leaves_nothing(
@@ -319,7 +320,7 @@ def test_a_broken_download_leaves_nothing(
 ) -> None:
     submitted(cli)
     artifact = worker.succeed(worker.claim(), tmp_path / "made")
-    with Client(url) as client, client.download_artifact(str(artifact)) as chunks:
+    with Client(url) as client, client.download_artifact(artifact) as chunks:
         half = b"".join(chunks)[:2000]
     folder = tmp_path / "out"
     with pytest.raises(ServiceUnreachable, match="incomplete"):

@@ -103,4 +103,4 @@ def test_invalid_input_is_reported_before_start(run: Run, tmp_path: Path) -> Non
     (tmp_path / "out" / "file").write_text(json.dumps({}))
     taken = run("train", "--local", "--out", out)
     assert taken.exit_code == 2
-    assert "(out_exists)" in taken.stderr
+    assert "(output_exists)" in taken.stderr

@@ -83,14 +83,14 @@ def count(database: Database, table: type[Any]) -> int:
 
 def test_job_is_created_once(forgetful: Forgetful, database: Database) -> None:
     with Client(forgetful.url) as client:
-        job = client.submit_job(LORA)
-        assert [each["id"] for each in client.list_jobs(10)] == [job["id"]]
+        job = client.create_job(LORA)
+        assert [each.id for each in client.list_jobs(10)] == [job.id]
     assert count(database, Job) == 1
 
 
 def test_each_job_has_its_own_idempotency_key(url: str, database: Database) -> None:
     with Client(url) as client:
-        client.submit_job(LORA), client.submit_job(LORA)
+        client.create_job(LORA), client.create_job(LORA)
     assert count(database, Job) == 2
 
 
@@ -100,7 +100,7 @@ def test_dataset_is_created_once_and_complete(
     file = tmp_path / "mails.csv"
     file.write_text(CSV)
     with Client(forgetful.url) as client:
-        assert client.upload_dataset(file, name="mails")["rows"] == 40
+        assert client.upload_dataset(file, name="mails").rows == 40
     assert count(database, Dataset) == 1
 
 
@@ -108,23 +108,23 @@ def test_version_is_created_once(
     forgetful: Forgetful, url: str, database: Database, worker: FakeWorker, tmp_path: Path
 ) -> None:
     with Client(url) as client:
-        job = client.submit_job(LORA)
+        job = client.create_job(LORA)
         worker.succeed(worker.claim(), tmp_path / "out")
     with Client(forgetful.url) as client:
-        assert client.register_version("sentiment", job["id"])["ref"] == "sentiment:1"
+        assert client.register_version("sentiment", str(job.id)).ref == "sentiment:1"
     assert count(database, ModelVersion) == 1
 
 
 def test_second_lost_connection_is_reported(url: str, database: Database) -> None:
     relay = Forgetful(url, lost=2)
     with Client(relay.url) as client, pytest.raises(ConnectionLost, match="lost the connection"):
-        client.submit_job(LORA)
+        client.create_job(LORA)
     relay.close()
     assert count(database, Job) == 1
 
 
 def test_connection_refused_is_reported_at_once() -> None:
     with Client(f"http://127.0.0.1:{free_port()}") as client:
-        with pytest.raises(ServiceUnreachable, match="cannot connect to") as told:
-            client.submit_job(LORA)
-        assert not isinstance(told.value, ConnectionLost)
+        with pytest.raises(ServiceUnreachable, match="cannot connect to") as raised:
+            client.create_job(LORA)
+        assert not isinstance(raised.value, ConnectionLost)

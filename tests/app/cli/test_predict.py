@@ -19,8 +19,7 @@ def promoted(resources: Resources, tmp_path: Path) -> str:
     ref = resources.store.put(make_artifact(tmp_path / "made"), "jobs/one/a1")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
-        registry.register(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
-        session.commit()
+        registry.add_version(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
     registry.move_alias(
         resources.database,
         name="sentiment",
@@ -43,16 +42,22 @@ def test_json_contains_all_labels_and_the_version(
     monkeypatch.setattr(predict, "BATCH_SIZE", 2)
     file = tmp_path / "texts"
     file.write_text("one\n\ntwo\nthree\n")
-    told = answer(cli("predict", "zero", "--file", str(file), "--model", "sentiment", "--json"))
-    assert told["model"] == promoted
-    assert [each["text"] for each in told["predictions"]] == ["zero", "one", "two", "three"]
-    assert [score["label"] for score in told["predictions"][0]["labels"]] == ["good", "bad"]
+    response = answer(cli("predict", "zero", "--file", str(file), "--model", "sentiment", "--json"))
+    assert response["model"] == promoted
+    assert [each["text"] for each in response["predictions"]] == ["zero", "one", "two", "three"]
+    assert [score["label"] for score in response["predictions"][0]["labels"]] == ["good", "bad"]
 
 
 def test_explanation_lists_words(cli: Run, promoted: str) -> None:
-    told = answer(cli("predict", "a good film", "fine", "--explain", "--json"))["predictions"]
-    assert [word["text"] for word in told[0]["explanation"]["words"]] == ["a", "good", "film"]
-    [only] = told[1]["explanation"]["words"]
+    predictions = answer(cli("predict", "a good film", "fine", "--explain", "--json"))[
+        "predictions"
+    ]
+    assert [word["text"] for word in predictions[0]["explanation"]["words"]] == [
+        "a",
+        "good",
+        "film",
+    ]
+    [only] = predictions[1]["explanation"]["words"]
     shown = cli("predict", "a good film", "fine", "--explain").stdout
     assert "words of: a good film" in shown
     assert f"{100 * only['score']:+.1f}  fine" in shown

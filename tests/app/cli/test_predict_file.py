@@ -60,7 +60,7 @@ def test_file_is_downloaded_with_predictions(
     cli: Run, served: Serve, file: Path, tmp_path: Path
 ) -> None:
     served()
-    out = tmp_path / "labelled.csv"
+    out = tmp_path / "labeled.csv"
     result = cli("predict", "--file", str(file), "--out", str(out), "--text-column", "body")
     assert result.exit_code == 0, result.output
     with out.open(newline="") as lines:
@@ -69,7 +69,7 @@ def test_file_is_downloaded_with_predictions(
     assert "reviews-to-predict:1 by sentiment:1: succeeded" in result.stderr
     assert "good 1, bad 1" in result.stdout
     assert f"Saved the results to {out}." in result.stdout
-    assert sorted(each.name for each in tmp_path.glob("*labelled*")) == ["labelled.csv"]
+    assert sorted(each.name for each in tmp_path.glob("*labeled*")) == ["labeled.csv"]
 
 
 @pytest.mark.parametrize("named", ["My Lines.txt", "-"])
@@ -83,7 +83,7 @@ def test_text_file_is_predicted_line_by_line(
     else:
         file.write_text(text)
     served()
-    out = tmp_path / "labelled.jsonl"
+    out = tmp_path / "labeled.jsonl"
     result = cli("predict", "--file", str(file), "--out", str(out), input=text)
     assert result.exit_code == 0, result.output
     assert f"{ref}:1 by sentiment:1: succeeded" in result.stderr
@@ -94,14 +94,18 @@ def test_text_file_is_predicted_line_by_line(
 
 def test_json_contains_run_and_file(cli: Run, served: Serve, file: Path, tmp_path: Path) -> None:
     served()
-    out = tmp_path / "labelled.jsonl"
-    told = answer(
+    out = tmp_path / "labeled.jsonl"
+    response = answer(
         cli(
             "predict", "--file", str(file), "--out", str(out), "--text-column", "body",
             "--model", "sentiment:1", "--json",
         )
     )  # fmt: skip
-    assert (told["state"], told["model"], told["out"]) == ("succeeded", "sentiment:1", str(out))
+    assert (response["state"], response["model"], response["out"]) == (
+        "succeeded",
+        "sentiment:1",
+        str(out),
+    )
     assert [json.loads(line) for line in out.read_text().splitlines()] == predicted_rows()
 
 
@@ -115,7 +119,7 @@ def test_run_continues_after_ctrl_c_and_can_be_resumed(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    out = tmp_path / "labelled.csv"
+    out = tmp_path / "labeled.csv"
     arguments = ("predict", "--file", str(file), "--out", str(out), "--text-column", "body")
     with monkeypatch.context() as patch:
         patch.setattr(predictions, "_watch", interrupt)
@@ -139,7 +143,7 @@ def test_failed_or_cancelled_run_exits_with_1(
             "--json")
     )  # fmt: skip
     assert dataset["labels"] == {}
-    out = tmp_path / "labelled.csv"
+    out = tmp_path / "labeled.csv"
     run = str(create_run(resources, dataset=dataset["ref"]))
     cancelled = answer(cli("predictions", "cancel", run, "--json"))
     assert cancelled["state"] == "cancelled"
@@ -147,11 +151,13 @@ def test_failed_or_cancelled_run_exits_with_1(
     assert (result.exit_code, "(run_cancelled)" in result.stderr) == (1, True)
     failed = create_run(resources, dataset=dataset["ref"])
     with resources.database.write() as session:
-        ending = PermanentFailure("column_taken", "reviews has a column.", {})
-        assert leases.finish(session, claim_next(resources.database).lease, ending)
-        session.commit()
+        ending = PermanentFailure("reserved_column", "reviews has a column.", {})
+        leases.finish(session, claim_next(resources.database).lease, ending)
     result = cli("predict", "--resume", str(failed), "--out", str(out))
-    assert (result.exit_code, "reviews has a column. (column_taken)" in result.stderr) == (1, True)
+    assert (result.exit_code, "reviews has a column. (reserved_column)" in result.stderr) == (
+        1,
+        True,
+    )
     assert not out.exists()
 
 
@@ -180,7 +186,7 @@ def test_runs_are_listed_shown_downloaded_and_deleted(
     ("arguments", "code"),
     [
         (("--out", "a.txt", "--file", "f.csv"), "out_format"),
-        (("--out", "there.csv", "--file", "f.csv"), "out_exists"),
+        (("--out", "there.csv", "--file", "f.csv"), "output_exists"),
         (("--out", "none/a.csv", "--file", "f.csv"), "no_folder"),
         (("--out", "a.csv", "--file", "none.csv"), "no_file"),
         (("--out", "a.csv"), "no_file"),

@@ -82,16 +82,16 @@ def test_dataset_is_uploaded_listed_used_and_deleted(cli: Run, tmp_path: Path) -
 def test_duplicate_rows_are_reported(cli: Run, tmp_path: Path) -> None:
     file = tmp_path / "films.csv"
     file.write_text("text,label\nfine,good\nfine,bad\ndull,bad\ndull,bad\n")
-    told = " ".join(cli("datasets", "upload", str(file)).stdout.split())
-    assert "2 rows repeat the text of an earlier one; 1 texts have conflicting labels" in told
+    output = " ".join(cli("datasets", "upload", str(file)).stdout.split())
+    assert "2 rows repeat the text of an earlier one; 1 texts have conflicting labels" in output
 
 
 def test_labels_differing_in_case_are_reported(cli: Run, tmp_path: Path) -> None:
     file = tmp_path / "reviews.csv"
     file.write_text("text,label\na,lob\nb,Lob\nc,tadel\n")
-    told = " ".join(cli("datasets", "upload", str(file)).stdout.split())
-    assert "warnings the labels Lob and lob differ only in case or whitespace" in told
-    assert "1 error(s), 2 warning(s): loraworks datasets check reviews:1" in told
+    output = " ".join(cli("datasets", "upload", str(file)).stdout.split())
+    assert "warnings the labels Lob and lob differ only in case or whitespace" in output
+    assert "1 error(s), 2 warning(s): loraworks datasets check reviews:1" in output
 
 
 def test_invalid_file_is_rejected_with_its_row(cli: Run, tmp_path: Path) -> None:

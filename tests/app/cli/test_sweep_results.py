@@ -19,7 +19,7 @@ def sweep(cli: Run, sweep_job_worker: SweepJobWorker) -> str:
     """A finished sweep over three ranks."""
     started = answer(
         cli("sweep", "start", "--spec", "-", "--over", "r=2,4,8", "--json",
-            input='{"method": {"type": "lora"}, "result": {"train_figures": true}}')
+            input='{"method": {"type": "lora"}, "result": {"train_metrics": true}}')
     )  # fmt: skip
     assert sweep_job_worker.run_jobs() == 3
     return str(started["id"])
@@ -37,22 +37,22 @@ def test_a_table_goes_to_standard_output(cli: Run, sweep: str) -> None:
 
 
 def test_results_txt_matches_the_lessons(cli: Run, sweep: str) -> None:
-    told = cli("sweep", "results", sweep, "--format", "txt").stdout
-    assert told.count("lora_r: ") == 3
-    assert "Val acc:   88.00%" in told
+    output = cli("sweep", "results", sweep, "--format", "txt").stdout
+    assert output.count("lora_r: ") == 3
+    assert "Val acc:   88.00%" in output
 
 
 def test_json_lists_trials_by_number(cli: Run, sweep: str) -> None:
-    cells = answer(cli("sweep", "results", sweep, "--format", "json"))
-    assert [cell["number"] for cell in cells] == [1, 2, 3]
-    assert cells[2]["figures"]["test"]["accuracy"] == 0.88
+    trials = answer(cli("sweep", "results", sweep, "--format", "json"))
+    assert [trial["number"] for trial in trials] == [1, 2, 3]
+    assert trials[2]["metrics"]["test"]["accuracy"] == 0.88
 
 
 @pytest.mark.parametrize("format", ["csv", "txt", "json"])
 def test_a_file_has_the_same_bytes(cli: Run, sweep: str, tmp_path: Path, format: str) -> None:
     out = tmp_path / f"results.{format}"
-    told = cli("sweep", "results", sweep, "--format", format, "--out", str(out))
-    assert told.stdout == f"Saved the results to {out}.\n"
+    result = cli("sweep", "results", sweep, "--format", format, "--out", str(out))
+    assert result.stdout == f"Saved the results to {out}.\n"
     printed = cli("sweep", "results", sweep, "--format", format).stdout_bytes
     assert out.read_bytes() == printed
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == [out.name]
@@ -72,7 +72,7 @@ def test_existing_file_is_not_overwritten(cli: Run, sweep: str, tmp_path: Path) 
     out.write_text("mine")
     refused = cli("sweep", "results", sweep, "--out", str(out))
     assert refused.exit_code == 2
-    assert "(out_exists)" in refused.stderr
+    assert "(output_exists)" in refused.stderr
     assert out.read_text() == "mine"
     nowhere = cli("sweep", "results", sweep, "--out", str(tmp_path / "no" / "results.csv"))
     assert nowhere.exit_code == 2
@@ -101,13 +101,13 @@ def test_winner_is_promoted(cli: Run, sweep: str, worker: FakeWorker, tmp_path: 
 
 
 def test_other_trial_and_alias_without_waiting(cli: Run, sweep: str, worker: FakeWorker) -> None:
-    options = ("--cell", "1", "--alias", "candidate", "--no-wait")
+    options = ("--trial", "1", "--alias", "candidate", "--no-wait")
     job = answer(cli("sweep", "promote", sweep, "sentiment", *options, "--json"))
     assert job["state"] == "queued"
     method, model, alias = promoted(worker, job["id"])
     assert (method["r"], model, alias) == (2, "sentiment", "candidate")
-    told = cli("sweep", "promote", sweep, "other", "--no-wait").stdout
-    assert "`loraworks watch " in told
+    output = cli("sweep", "promote", sweep, "other", "--no-wait").stdout
+    assert "`loraworks watch " in output
 
 
 def test_no_alias_only_registers_the_version(
@@ -147,10 +147,10 @@ def test_invalid_promotions_are_rejected(cli: Run, sweep: str) -> None:
     empty = answer(cli("sweep", "start", "--over", "r=16", "--json"))["id"]
     for arguments, code in (
         ([empty, "sentiment"], "nothing_to_promote"),
-        ([sweep, "sentiment", "--cell", "9"], "cell_not_found"),
+        ([sweep, "sentiment", "--trial", "9"], "trial_not_found"),
         ([sweep, "No Slug"], "validation_failed"),
     ):
         refused = cli("sweep", "promote", *arguments)
         assert refused.exit_code == 3
         assert f"({code})" in refused.stderr
-    assert cli("sweep", "promote", sweep, "sentiment", "--cell", "0").exit_code == 2
+    assert cli("sweep", "promote", sweep, "sentiment", "--trial", "0").exit_code == 2

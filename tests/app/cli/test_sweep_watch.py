@@ -5,17 +5,17 @@ from collections.abc import Callable
 
 import pytest
 
-from app.cli import connection, sweep_watch
+from app.cli import sweep_results, watch
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachable
-from app.cli.responses import SweepJson
+from app.sweeps.schemas import SweepView
 from tests.app.cli.conftest import Run, SweepJobWorker, answer
 
 
 @pytest.fixture(autouse=True)
 def _worked_between(monkeypatch: pytest.MonkeyPatch, sweep_job_worker: SweepJobWorker) -> None:
     """Finish one trial between two polls."""
-    monkeypatch.setattr(connection, "sleep", lambda _: sweep_job_worker.run_jobs(1))
+    monkeypatch.setattr(watch, "sleep", lambda _: sweep_job_worker.run_jobs(1))
 
 
 def started(cli: Run, *options: str) -> str:
@@ -37,12 +37,12 @@ def test_json_prints_one_line_per_change(
     cli: Run, sweep_job_worker: SweepJobWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = iter([0, 1, 0, 0, 1, 1])
-    monkeypatch.setattr(connection, "sleep", lambda _: sweep_job_worker.run_jobs(next(turns)))
+    monkeypatch.setattr(watch, "sleep", lambda _: sweep_job_worker.run_jobs(next(turns)))
     sweep = started(cli, "--over", "r=2,4,8")
     result = cli("sweep", "watch", sweep, "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0
-    assert [line["counts"]["succeeded"] for line in lines] == [0, 1, 2, 3]
+    assert [line["trial_counts"]["succeeded"] for line in lines] == [0, 1, 2, 3]
     assert [line["state"] for line in lines] == ["running"] * 3 + ["finished"]
 
 
@@ -70,7 +70,7 @@ def test_ctrl_c_keeps_the_sweep_running(cli: Run, monkeypatch: pytest.MonkeyPatc
     def interrupted(fetch: Callable[[], object], *, interval: float) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep_watch, "poll", interrupted)
+    monkeypatch.setattr(sweep_results, "poll", interrupted)
     sweep = started(cli, "--over", "r=2,4")
     result = cli("sweep", "watch", sweep)
     assert result.exit_code == 130
@@ -82,7 +82,7 @@ def test_short_outage_is_waited_out(cli: Run, monkeypatch: pytest.MonkeyPatch) -
     sweep = started(cli, "--over", "r=2,4")
     look, away = Client.get_sweep, iter([False, True, True, False, True, False])
 
-    def sometimes(client: Client, sweep_id: str) -> SweepJson:
+    def sometimes(client: Client, sweep_id: str) -> SweepView:
         if next(away):
             raise ServiceUnreachable("gone", "unreachable")
         return look(client, sweep_id)
@@ -93,7 +93,7 @@ def test_short_outage_is_waited_out(cli: Run, monkeypatch: pytest.MonkeyPatch) -
 
 def test_long_outage_ends_watching(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(0, 1000, 40))
-    monkeypatch.setattr(connection, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(watch, "monotonic", lambda: next(seconds))
     polls: list[str] = []
 
     def away(client: Client, sweep_id: str) -> None:

@@ -77,10 +77,10 @@ def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM
 
 def test_up_announces_restarts_worker_and_stops_cleanly(start: Start) -> None:
     """Stops at SIGINT; other tests use SIGTERM."""
-    process, told = start()
-    assert httpx2.get(f"{told['url']}/readyz").status_code == 200
-    assert httpx2.get(told["docs"]).status_code == 200
-    assert told["admin_key_file"] is None
+    process, service = start()
+    assert httpx2.get(f"{service['url']}/readyz").status_code == 200
+    assert httpx2.get(service["docs"]).status_code == 200
+    assert service["admin_key_file"] is None
     [worker] = children(process.pid)
     os.kill(worker, signal.SIGKILL)
     until(lambda: any(child != worker for child in children(process.pid)))
@@ -94,14 +94,14 @@ def test_up_announces_restarts_worker_and_stops_cleanly(start: Start) -> None:
 def test_admin_key_is_created_once_and_private(start: Start, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o755)  # made by an operator, open to all
-    first, told = start(LORAWORKS_AUTH="on")
-    with Client(told["url"]) as client, pytest.raises(RequestRejected, match="needs an API key"):
+    first, service = start(LORAWORKS_AUTH="on")
+    with Client(service["url"]) as client, pytest.raises(RequestRejected, match="needs an API key"):
         client.list_jobs(1)
-    file = Path(told["admin_key_file"])
+    file = Path(service["admin_key_file"])
     assert (file, stat.S_IMODE(file.stat().st_mode)) == (data / "admin-key", 0o600)
     key = file.read_text().strip()
-    assert key not in json.dumps(told)
-    with Client(told["url"], key=key) as client:
+    assert key not in json.dumps(service)
+    with Client(service["url"], key=key) as client:
         assert client.list_jobs(1) == []
         (tmp_path / "a.csv").write_text("text,label\ngood,1\nbad,0\n")
         client.upload_dataset(tmp_path / "a.csv")
@@ -117,8 +117,8 @@ def test_admin_key_is_created_once_and_private(start: Start, tmp_path: Path) -> 
     assert children(second.pid) == []
     assert again["admin_key_file"] is None
     with Client(again["url"], key) as client:
-        job = client.submit_job({"method": {"type": "baseline"}})
-        next(client.stream_job(job["id"]))  # a followed stream does not hold up the stop
+        job = client.create_job({"method": {"type": "baseline"}})
+        next(client.stream_job(job.id))  # a followed stream does not hold up the stop
         assert stop(second, signal.SIGINT) == 0
 
 
@@ -141,31 +141,31 @@ def test_terminal_shows_the_admin_key_without_storing_it(tmp_path: Path) -> None
 
 
 def test_sigterm_reports_not_ready_and_finishes_requests(start: Start) -> None:
-    process, told = start("--no-worker")
-    asked = threading.Event()
+    process, service = start("--no-worker")
+    requested = threading.Event()
 
     def parts() -> Iterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
         yield b"text,label\n"
         process.terminate()
-        asked.set()
-        until(lambda: httpx2.get(f"{told['url']}/readyz").status_code == 503)
-        assert httpx2.get(f"{told['url']}/livez").status_code == 200
-        until(lambda: not listens(told["url"]))
+        requested.set()
+        until(lambda: httpx2.get(f"{service['url']}/readyz").status_code == 503)
+        assert httpx2.get(f"{service['url']}/livez").status_code == 200
+        until(lambda: not listens(service["url"]))
         yield b"".join(b"text %d,%s\n" % (n, b"good bad".split()[n % 2]) for n in range(40))
         yield b"\r\n--x--\r\n"
 
-    with Client(told["url"]) as client:
-        job = client.submit_job({"method": {"type": "baseline"}})
-        stream = client.stream_job(job["id"])
+    with Client(service["url"]) as client:
+        job = client.create_job({"method": {"type": "baseline"}})
+        stream = client.stream_job(job.id)
         next(stream)
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         answer = httpx2.post(
-            f"{told['url']}/v1/datasets", content=parts(), headers=headers, timeout=PATIENCE
+            f"{service['url']}/v1/datasets", content=parts(), headers=headers, timeout=PATIENCE
         )
         assert "end" not in [message.event for message in stream]  # it ended without breaking
     assert (answer.status_code, answer.json()["rows"]) == (201, 40)
-    assert asked.is_set()
+    assert requested.is_set()
     assert process.wait(timeout=PATIENCE) == 0
 
 
@@ -189,18 +189,18 @@ def test_port_in_use_is_reported_before_anything_is_created(run: Run, tmp_path: 
 def test_second_up_is_rejected_until_the_first_is_killed(
     start: Start, run: Run, tmp_path: Path
 ) -> None:
-    first, told = start()
+    first, service = start()
     for more in ([], ["--no-worker"]):
         result = run("up", "--port", "0", "--data-dir", str(tmp_path / "data"), *more)
         assert result.exit_code == 2
-        assert f", at {told['url']};" in result.stderr
+        assert f", at {service['url']};" in result.stderr
         assert "(already_up)" in result.stderr
     [worker] = children(first.pid)
     first.kill()
     first.wait()
     until(lambda: not alive(worker))
     with pytest.raises(httpx2.ConnectError):
-        httpx2.get(told["url"])
+        httpx2.get(service["url"])
     second, _ = start()
     assert stop(second) == 0
 

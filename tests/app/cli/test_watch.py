@@ -12,6 +12,7 @@ from sqlalchemy import delete
 from app.cli import watch
 from app.cli.client import Client, StreamMessage
 from app.cli.errors import RequestRejected, ServiceUnreachable
+from app.jobs.schemas import PointView
 from app.main import create_app
 from app.queue.tables import Job
 from app.settings import Settings
@@ -110,7 +111,7 @@ def test_broken_stream_is_resumed(
         seen += messages
     numbers = [message.id for message in seen if message.event in ("event", "metric")]
     assert numbers == sorted(set(numbers), key=int)
-    steps = [message.data["step"] for message in seen if message.event == "metric"]
+    steps = [message.body.step for message in seen if isinstance(message.body, PointView)]
     assert steps == [10, 10, 20, 20]
     assert seen[-1].event == "end"
 
@@ -132,7 +133,6 @@ def test_deleted_job_ends_watching(
         next(messages)
         with app.state.resources.database.write() as session:
             session.execute(delete(Job))  # in one step: a cancelled job ends its stream
-            session.commit()
         with pytest.raises(RequestRejected, match="no job"):
             list(messages)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.queue.tables import Worker
 from app.settings import Settings
@@ -79,7 +79,6 @@ def test_silent_worker_is_unhealthy(run: Run, settings: Settings, database: Data
                     seen_at=now() - seconds, draining=False,
                 )
             )  # fmt: skip
-            session.commit()
 
     def check() -> tuple[int, str]:
         result = run("worker", "--check", "--data-dir", str(settings.data_dir))
@@ -88,8 +87,8 @@ def test_silent_worker_is_unhealthy(run: Run, settings: Settings, database: Data
     seen("another-machine", 1)
     assert check() == (4, "error: no worker on this host has reported in yet (no_worker)\n")
     seen(socket.gethostname(), 100)
-    code, told = check()
-    assert (code, "has reported in for 10" in told) == (4, True), told
+    code, output = check()
+    assert (code, "has reported in for 10" in output) == (4, True), output
 
 
 def test_invalid_setting_is_reported_before_start(run: Run) -> None:

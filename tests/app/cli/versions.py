@@ -16,8 +16,7 @@ def add_version(resources: Resources, artifact: Path, work: Path, name: str = "s
     ref = resources.store.put(Path(shutil.copytree(artifact, work)), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
         row = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
-        version = registry.register(session, name=name, artifact=row, manifest=facts)
+        version = registry.add_version(session, name=name, artifact=row, manifest=facts)
         number = version.number
-        session.commit()
     registry.move_alias(resources.database, name=name, alias="production", number=number)
     return f"{name}:{number}"

@@ -6,7 +6,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from app.database.engines import Database, open_database
+from app.auth.tables import BrowserSession
+from app.database.base import new_id
+from app.database.engines import Database, after_commit, open_database
 from app.database.errors import DatabaseUrlInvalid, UnsupportedDatabase
 from app.settings import Settings
 
@@ -17,12 +19,11 @@ on_all = pytest.mark.parametrize("database_kind", ["sqlite", "sqlite-truncate", 
 
 
 @on_all
-def test_only_committed_rows_persist(database: Database) -> None:
+def test_write_commits_at_the_end_of_the_block_and_rolls_back_on_an_error(
+    database: Database,
+) -> None:
     with database.write() as session:
         session.execute(RENAME, {"name": "kept"})
-        session.commit()
-    with database.write() as session:
-        session.execute(RENAME, {"name": "lost"})
 
     def fail_halfway() -> None:
         with database.write() as session:
@@ -33,6 +34,37 @@ def test_only_committed_rows_persist(database: Database) -> None:
         fail_halfway()
     with database.read() as session:
         assert session.scalar(NAME) == "kept"
+
+
+@on_all
+def test_after_commit_runs_once_the_rows_are_visible_and_the_connection_is_free(
+    database: Database,
+) -> None:
+    seen: list[str | None] = []
+
+    def record() -> None:
+        with database.write() as session:
+            seen.append(session.scalar(NAME))
+
+    with database.write() as session:
+        session.execute(RENAME, {"name": "kept"})
+        after_commit(session, record)
+        assert seen == []
+    assert seen == ["kept"]
+
+
+@on_all
+def test_after_commit_does_not_run_after_a_rollback(database: Database) -> None:
+    calls: list[str] = []
+
+    def fail_to_commit() -> None:
+        with database.write() as session:
+            after_commit(session, lambda: calls.append("sent"))
+            session.add(BrowserSession(key_id=new_id(), secret_hmac="0" * 64, expires_at=0))
+
+    with pytest.raises(IntegrityError):
+        fail_to_commit()
+    assert calls == []
 
 
 @on_all
@@ -47,7 +79,6 @@ def test_reader_sees_a_snapshot_and_does_not_block_the_writer(database: Database
         before = reader.scalar(NAME)
         with database.write() as writer:
             writer.execute(RENAME, {"name": "other"})
-            writer.commit()
         assert reader.scalar(NAME) == before
     with database.read() as reader:
         assert reader.scalar(NAME) == "other"

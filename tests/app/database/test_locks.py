@@ -39,7 +39,6 @@ def test_concurrent_version_numbers_do_not_collide(database: Database) -> None:
     def number() -> int:
         with database.write() as session:
             taken = repository.reserve_version_number(session, "sentiment")[1]
-            session.commit()
             return taken
 
     with ThreadPoolExecutor(8) as threads:

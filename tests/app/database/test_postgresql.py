@@ -128,7 +128,6 @@ def test_connections_recover_after_a_crash_without_data_loss(own: PostgresServer
     rename = text("UPDATE api_keys SET name = 'kept'")
     with database.write() as session:
         session.execute(rename)
-        session.commit()
     with database.read() as session:
         session.scalar(text("SELECT 1"))
     own.kill()
@@ -139,7 +138,6 @@ def test_connections_recover_after_a_crash_without_data_loss(own: PostgresServer
         assert session.scalar(text("SELECT name FROM api_keys")) == "kept"
     with database.write() as session:
         session.execute(rename)
-        session.commit()
     database.close()
 
 
@@ -157,6 +155,7 @@ def test_unresponsive_server_does_not_block_forever(
             with pytest.raises(OperationalError):
                 session.scalar(text("SELECT 2"))
             assert time.monotonic() - began < 5
+            session.rollback()
         proxy.open()
         with database.write() as session:
             assert session.scalar(text("SELECT 3")) == 3
@@ -176,6 +175,7 @@ def test_freeze_inside_a_transaction_is_an_outage(
         time.sleep(0.5)
         with pytest.raises(OUTAGE_ERRORS, match="idle-in-transaction"):
             session.scalar(text("SELECT 2"))
+        session.rollback()
     with getattr(database, engine)() as session:
         assert session.scalar(text("SELECT 3")) == 3
     database.close()
@@ -188,13 +188,12 @@ def test_read_only_server_is_an_outage_until_failover(
     rename = text("UPDATE api_keys SET name = 'kept'")
     postgres.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     database = open_database(settings)
-    with database.write() as session, pytest.raises(OUTAGE_ERRORS, match="read-only") as caught:
+    with pytest.raises(OUTAGE_ERRORS, match="read-only") as caught, database.write() as session:
         session.execute(rename)
     assert isinstance(to_app_error(caught.value), DatabaseUnavailable)
     postgres.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
     with database.write() as session:  # on a new connection: the old one is to the old server
         session.execute(rename)
-        session.commit()
     database.close()
 
 

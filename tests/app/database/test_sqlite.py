@@ -25,11 +25,9 @@ def test_concurrent_read_then_write_loses_no_update(database: Database, settings
         with (database if number % 2 else other).write() as session:
             seen = session.scalar(text("SELECT created_at FROM api_keys"))
             session.execute(text("UPDATE api_keys SET created_at = :n"), {"n": (seen or 0) + 1})
-            session.commit()
 
     with database.write() as session:
         session.execute(text("UPDATE api_keys SET created_at = 0"))
-        session.commit()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(count_up, range(80)))
     other.close()

@@ -1,4 +1,4 @@
-"""The diagnosis of a data set is stored with it, and can be requested later."""
+"""The diagnosis of a dataset is stored with it, and can be requested later."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.datasets import repository
-from app.datasets.inspection import DatasetColumns, Inspection
+from app.datasets.files import DatasetColumns, Inspection
 from app.datasets.tables import Dataset
 from app.sandbox import process
 from app.sandbox.process import SandboxResult
@@ -43,12 +43,11 @@ READING = (
 def remove_diagnosis(database: Database, ref: str) -> None:
     """Simulate an upload by an older version, without diagnosis and reading parameters."""
     with database.write() as session:
-        dataset = repository.resolve(session, ref)
+        dataset = repository.resolve_dataset(session, ref)
         profile = dict(dataset.profile)
         for name in ("diagnosis", *READING):
             del profile[name]
         dataset.profile = profile
-        session.commit()
 
 
 def codes(dataset: dict[str, Any]) -> list[str]:
@@ -135,7 +134,7 @@ def test_an_upload_of_an_older_version_is_diagnosed_on_request(
     assert client.get("/v1/datasets/films:1").json() == checked
 
 
-def test_example_texts_are_deleted_with_the_data_set(
+def test_example_texts_are_deleted_with_the_dataset(
     client: TestClient, upload: Upload, database: Database
 ) -> None:
     dataset = upload(LEAKING, "films.csv").json()
@@ -147,7 +146,7 @@ def test_example_texts_are_deleted_with_the_data_set(
         assert "sentence0" not in str(row.profile)
 
 
-def test_a_deleted_data_set_cannot_be_checked(client: TestClient, upload: Upload) -> None:
+def test_a_deleted_dataset_cannot_be_checked(client: TestClient, upload: Upload) -> None:
     dataset = upload().json()
     client.delete(f"/v1/datasets/{dataset['id']}")
     for call in (client.post("/v1/datasets/a/check"), client.get("/v1/datasets/a/rows")):

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from app.datasets.errors import DatasetUnreadable
-from app.datasets.inspection import DatasetColumns, Inspection
+from app.datasets.files import DatasetColumns, Inspection
 from app.settings import Settings
-from lora_core.errors.data import DataTooLarge, InvalidRow, MissingColumn
+from lora_core.errors.data import DataTooLarge, MalformedRow, MissingColumn
 from tests.waiting import wait_until
 
 COLUMNS = DatasetColumns("text", "label", None)
@@ -70,7 +70,7 @@ def test_the_network_is_unreachable_where_namespaces_are_allowed() -> None:
 def test_errors_have_the_file_name_of_the_client(tmp_path: Path, settings: Settings) -> None:
     file = tmp_path / "0197.csv"
     file.write_text('text,label\na,x\nb,y\n"c')
-    with pytest.raises(InvalidRow, match=r"films\.csv, row 3") as raised:
+    with pytest.raises(MalformedRow, match=r"films\.csv, row 3") as raised:
         Inspection(file, "films.csv", COLUMNS, settings).profile()
     assert raised.value.detail["row"] == 3
     with pytest.raises(MissingColumn, match="review"):

@@ -1,4 +1,4 @@
-"""Upload, retrieval and deletion of data sets."""
+"""Upload, retrieval and deletion of datasets."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ StoredFiles = Callable[[], list[str]]
 LABELS = {"neg": 10, "pos": 10}
 
 
-def test_an_upload_creates_a_data_set(
+def test_an_upload_creates_a_dataset(
     client: TestClient, upload: Upload, stored_files: StoredFiles
 ) -> None:
     response = upload(filename="My Reviews (1).csv")
@@ -150,7 +150,7 @@ def test_versions_count_per_name_and_are_never_reused(client: TestClient, upload
     assert refs == ["a:1", "a:2", "a:3"]
 
 
-def test_a_deleted_data_set_is_not_found(
+def test_a_deleted_dataset_is_not_found(
     client: TestClient, upload: Upload, stored_files: StoredFiles
 ) -> None:
     dataset = upload().json()
@@ -174,11 +174,11 @@ def _job(dataset_id: str, state: JobState) -> Job:
     running, final = state is JobState.RUNNING, state.final
     return Job(
         created_by=LOCAL_KEY_ID,
-        labels={},
+        user_metadata={},
         method="lora",
-        lane=DeviceClass.CPU,
+        device_class=DeviceClass.CPU,
         spec={},
-        spec_version=1,
+        spec_version=2,
         spec_sha256="0" * 64,
         dataset_ids={"all": dataset_id},
         base="minilm-l6",
@@ -188,7 +188,7 @@ def _job(dataset_id: str, state: JobState) -> Job:
     )
 
 
-def test_a_data_set_in_use_cannot_be_deleted(
+def test_a_dataset_in_use_cannot_be_deleted(
     client: TestClient, upload: Upload, database: Database, stored_files: StoredFiles
 ) -> None:
     dataset, other = upload().json(), upload(name="other").json()
@@ -198,7 +198,6 @@ def test_a_data_set_in_use_cannot_be_deleted(
         with database.write() as session:
             session.execute(delete(Job))
             session.add(_job(dataset["id"], state))
-            session.commit()
         refused = client.delete(url)
         assert (refused.status_code, refused.json()["code"]) == (409, "dataset_in_use"), state
     assert f"{dataset['id']}.csv" in stored_files()
@@ -206,11 +205,10 @@ def test_a_data_set_in_use_cannot_be_deleted(
     with database.write() as session:
         session.execute(delete(Job))
         session.add_all(_job(dataset["id"], state) for state in JobState if state.final)
-        session.commit()
     assert client.delete(url).status_code == 204
 
 
-def test_an_unknown_data_set_is_not_found(client: TestClient, upload: Upload) -> None:
+def test_an_unknown_dataset_is_not_found(client: TestClient, upload: Upload) -> None:
     upload()
     for ref in ("b", "a:0", "a:99", str(uuid4()), str(UUID(int=0)), "A", "%2e%2e%5cx", "a%00", "é"):
         response = client.get(f"/v1/datasets/{ref}")
@@ -241,8 +239,8 @@ BROKEN: dict[str, tuple[str | bytes, str, str]] = {
     "no label": (f"{REVIEWS}film,\n", "missing_label", "21"),
     "missing column": ("review,label\na,x\nb,y\n", "missing_column", "review"),
     "quoted semicolons": ('"text;label"\n"a;x"\n', "wrong_separator", "separated by ';'"),
-    "open quote": (f'{REVIEWS}"film,pos\n', "broken_rows", "row 21"),
-    "extra cell": (f"{REVIEWS}a,b,c\n", "broken_rows", "row 21"),
+    "open quote": (f'{REVIEWS}"film,pos\n', "malformed_row", "row 21"),
+    "extra cell": (f"{REVIEWS}a,b,c\n", "malformed_row", "row 21"),
     "Greek": (f"{REVIEWS}καλή,pos\n".encode("cp1253"), "wrong_encoding", "row 21"),
     "NUL": (f"{REVIEWS}a\0b,pos\n", "nul_byte", "row 21"),
     "empty": ("", "empty_data", "no rows"),
@@ -290,7 +288,7 @@ MORE_CASES: list[tuple[str | bytes, str, str]] = [
     ("body\na\n", "missing_column", "no column 'text'. Columns: body"),
     ('"text;n"\n"a;1"\n', "wrong_separator", "separated by ';'. Save it as .csv"),
     (b"text\na\n\x81\n", "wrong_encoding", "row 2: not valid UTF-8"),
-    ("text,n\na\n", "broken_rows", "row 1: the header has 2 cells, this row has 1"),
+    ("text,n\na\n", "malformed_row", "row 1: the header has 2 cells, this row has 1"),
 ]
 
 
@@ -298,7 +296,7 @@ MORE_CASES: list[tuple[str | bytes, str, str]] = [
     ("content", "code", "expected"),
     [
         ("text,n\na,1\n ,2\nb,3\n,4\n", "empty_text", "rows without text: 2 (first: 2, 4)"),
-        ("text,predicted_label\na,b\n", "column_taken", "column 'predicted_label'"),
+        ("text,predicted_label\na,b\n", "reserved_column", "column 'predicted_label'"),
         *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_CASES),
     ],
 )

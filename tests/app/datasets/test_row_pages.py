@@ -1,4 +1,4 @@
-"""Pages of a data set's rows."""
+"""Pages of a dataset's rows."""
 
 from pathlib import Path
 from typing import Any

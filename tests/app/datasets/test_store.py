@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 from app.database.engines import Database
 from app.datasets import files, repository
 from app.main import create_app
+from app.resources import open_store
 from app.settings import Settings
-from app.storage.opening import open_store
 from tests.app.datasets.conftest import REVIEWS, Upload
 from tests.app.storage.conftest import bucket
 from tests.servers import HOST, free_port
@@ -38,7 +38,7 @@ def test_an_upload_is_stored_in_the_bucket_only(
     assert [file.name for file in store.list_files()] == [f"uploads/{made['id']}/{made['id']}.csv"]
     assert stored_files() == []
     with database.read() as session:
-        dataset = repository.resolve(session, made["id"])
+        dataset = repository.resolve_dataset(session, made["id"])
     assert files.local_path(remote, store, dataset).read_text() == REVIEWS
 
 
@@ -64,7 +64,7 @@ def test_an_unreachable_store_rejects_the_upload(
     assert stored_files() == []
 
 
-def test_a_data_set_can_be_deleted_while_the_store_is_unreachable(
+def test_a_dataset_can_be_deleted_while_the_store_is_unreachable(
     remote: Settings, upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = upload().json()
@@ -89,7 +89,7 @@ def test_a_commit_with_unknown_outcome_keeps_the_file(
         patch.setattr(Session, "commit", broken)
         assert upload().status_code == 503
     with database.read() as session:
-        [dataset] = repository.page(session, after=None, limit=10)
+        [dataset] = repository.list_datasets(session, after=None, limit=10)
     assert files.local_path(remote, open_store(remote), dataset).read_text() == REVIEWS
 
 

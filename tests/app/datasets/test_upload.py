@@ -141,7 +141,7 @@ def test_an_invalid_field_is_reported_by_name(
         ("name", "a\0b"),
         ("text_column", "a\0b"),
         ("text_column", "x" * 257),
-        ("colour", "red"),
+        ("color", "red"),
     ):
         response = upload(**{field: value})
         assert (response.status_code, response.json()["code"]) == (422, "validation_failed"), value
@@ -172,7 +172,7 @@ def test_a_name_without_letters_and_digits_is_rejected(
     upload: Upload, stored_files: StoredFiles
 ) -> None:
     response = upload(name="$(/)")
-    assert (response.status_code, response.json()["code"]) == (422, "name_needed")
+    assert (response.status_code, response.json()["code"]) == (422, "name_required")
     assert stored_files() == []
 
 
@@ -183,7 +183,7 @@ def test_an_unusable_file_name_is_rejected(upload: Upload, stored_files: StoredF
         ("a.pkl", "unsupported_format"),
         ("csv", "unsupported_format"),
         ("../..", "unsupported_format"),
-        ("(-).csv", "name_needed"),
+        ("(-).csv", "name_required"),
     ):
         response = upload(filename=filename)
         assert (response.status_code, response.json()["code"]) == (422, code), filename
@@ -217,7 +217,7 @@ def test_a_full_disk_is_reported_and_leaves_no_files(
         response = upload("x" * 4_000_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (response.status_code, response.json()["code"]) == (507, "storage_full")
+    assert (response.status_code, response.json()["code"]) == (507, "disk_full")
     assert stored_files() == []
 
 

@@ -87,7 +87,7 @@ def test_only_one_of_two_bodies_with_one_key_is_accepted(
     assert count(database, Job) == 1
 
 
-def test_concurrent_uploads_with_one_key_create_one_data_set(
+def test_concurrent_uploads_with_one_key_create_one_dataset(
     http: httpx2.Client, database: Database
 ) -> None:
     responses = at_once(
@@ -137,13 +137,14 @@ class TestBehindAnOpenTransaction:
             session.add(
                 IdempotencyKey(
                     api_key_id=LOCAL_KEY_ID, route="POST /v1/jobs", key="k-1",
-                    body_sha256="0" * 64, status=0, answer={},
+                    body_sha256="0" * 64, status=0, response_body={},
                 )
             )  # fmt: skip
             session.flush()
             began = time.monotonic()
             response = http.post("/v1/jobs", json=LORA, headers=KEY)
             waited = time.monotonic() - began
+            session.rollback()
         assert (response.status_code, response.json()["code"]) == (409, "idempotency_in_flight")
         assert int(response.headers["Retry-After"]) >= 1
         assert (

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from app.auth import service
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
@@ -135,7 +135,6 @@ def test_expired_key_can_be_used_again(client: TestClient, database: Database) -
     first = submit(client, "k-1")
     with database.write() as session:
         session.execute(update(IdempotencyKey).values(created_at=now() - 86_401))
-        session.commit()
     second = submit(client, "k-1", {**LORA, "priority": 1})
     assert second.status_code == 202
     assert second.json()["id"] != first.json()["id"]

@@ -60,7 +60,6 @@ def upload(database: Database) -> Upload:
         )  # fmt: skip
         with database.write() as session:
             session.add(dataset)
-            session.commit()
         return dataset.id
 
     return add

@@ -24,7 +24,6 @@ class FakeWorker:
             claimed = leases.claim(
                 session, owner=self.owner, device_class=device_class, device="cpu", lease_seconds=60
             )
-            session.commit()
         assert claimed is not None
         return claimed
 
@@ -78,8 +77,7 @@ class FakeWorker:
 
     def finish(self, lease: Lease, result: AttemptResult) -> None:
         with self.database.write() as session:
-            assert leases.finish(session, lease, result)
-            session.commit()
+            leases.finish(session, lease, result)
 
     @contextmanager
     def _renewed(self, lease: Lease, *, step: int, reserve: int) -> Iterator[tuple[Session, int]]:
@@ -87,4 +85,3 @@ class FakeWorker:
             renewal = leases.renew(session, lease, step=step, total_steps=20, reserve=reserve)
             assert renewal is not None
             yield session, renewal.first_seq
-            session.commit()

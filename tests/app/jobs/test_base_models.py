@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.jobs import base_models
+from app.queue.transitions import PermanentFailure
 from app.registry import repository as registry_rows
 from app.registry import service as registry
 from app.resources import Resources
@@ -17,6 +18,7 @@ from app.settings import Settings
 from app.storage import repository as artifacts
 from lora_core import manifest
 from lora_core.errors.base_model import BaseNotFound
+from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import MANIFEST
 
 TINY = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
@@ -79,9 +81,9 @@ def test_a_directory_outside_the_folder_is_rejected(
     (folder / "link").symlink_to(tmp_path / "secret")
     (folder / "loop").symlink_to(folder / "loop")
     for name in (str(tmp_path / "secret"), "./../secret", "../secret", "./link", "/etc", "/"):
-        assert refused(client, name)[0] == "base_outside", name
+        assert refused(client, name)[0] == "base_directory_not_allowed", name
     assert refused(client, "./nothing-here")[0] == "base_not_found"
-    assert refused(client, "./loop")[0] in ("base_not_found", "base_outside")
+    assert refused(client, "./loop")[0] in ("base_not_found", "base_directory_not_allowed")
     assert refused(client, "./" + "x" * 300)[0] == "base_not_found"
 
 
@@ -93,11 +95,11 @@ def test_a_directory_outside_the_folder_is_rejected(
         (TINY, "README.md", "base_not_found", "no safetensors file"),
         ({**TINY, "auto_map": {}}, "model.safetensors", "untrusted_code", "auto_map"),
         ({"model_type": "gpt2"}, "model.safetensors", "unsupported_encoder", "bert, roberta"),
-        ({**TINY, "hidden_size": -1}, "model.safetensors", "broken_base", "hidden_size"),
-        ("{", "model.safetensors", "broken_base", "not JSON"),
-        ("[" * 100_000, "model.safetensors", "broken_base", "not JSON"),
-        ("[]", "model.safetensors", "broken_base", "not an object"),
-        ({**TINY, "x": "y" * 1_000_000}, "model.safetensors", "broken_base", "too large"),
+        ({**TINY, "hidden_size": -1}, "model.safetensors", "unreadable_base", "hidden_size"),
+        ("{", "model.safetensors", "unreadable_base", "not JSON"),
+        ("[" * 100_000, "model.safetensors", "unreadable_base", "not JSON"),
+        ("[]", "model.safetensors", "unreadable_base", "not an object"),
+        ({**TINY, "x": "y" * 1_000_000}, "model.safetensors", "unreadable_base", "too large"),
     ],
 )  # fmt: skip
 def test_unsafe_or_unsupported_bases_are_rejected(
@@ -150,7 +152,7 @@ class TestWithoutFolders:
         self, client: TestClient, name: str
     ) -> None:
         code, detail = refused(client, name)
-        assert code == "base_directories_off"
+        assert code == "base_directories_disabled"
         assert "LORAWORKS_BASE_DIRS" in detail
 
 
@@ -161,16 +163,15 @@ def version(resources: Resources, tmp_path: Path) -> Callable[..., str]:
     def register(name: str, *, production: bool = False) -> str:
         directory = tmp_path / "made"
         make(directory / "merged")
-        manifest.write(directory, {})
+        manifest.create(directory, {})
         with resources.database.write() as session:
             ref = resources.store.put(directory, f"made/{name}-{len(list_keys(resources))}")
             artifact = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
-            made = registry.register(session, name=name, artifact=artifact, manifest=MANIFEST)
+            made = registry.add_version(session, name=name, artifact=artifact, manifest=MANIFEST)
             if production:
                 registry_rows.move_alias(
                     session, model_id=made.model_id, alias="production", version_id=made.id
                 )
-            session.commit()
         return f"{name}:{made.number}"
 
     return register
@@ -215,3 +216,17 @@ def test_a_version_deleted_during_the_request_is_noticed(
         registry.delete_version(session, name="mails", number=1, store=resources.store)
     with database.read() as session, pytest.raises(BaseNotFound):
         base_models.check_still_exists(session, base)
+
+
+def test_a_model_named_like_the_sample_does_not_prevent_a_retry(
+    client: TestClient, version: Callable[..., str], worker: FakeWorker
+) -> None:
+    """A stored base without a number is the sample or a hub model, never a registered one."""
+    job_id = client.post("/v1/jobs", json={"method": {"type": "lora"}}).json()["id"]
+    version("minilm-l6")
+    lease = worker.claim().lease
+    worker.log(lease, step=1, points={"loss": 1.0})
+    worker.save(lease, step=1)
+    worker.finish(lease, PermanentFailure("non_finite", "The loss is NaN."))
+    response = client.post(f"/v1/jobs/{job_id}/retry")
+    assert response.status_code == 202, response.text

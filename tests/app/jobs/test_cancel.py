@@ -94,7 +94,6 @@ def test_success_before_the_cancel_wins(
         ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
         made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
         leases.finish(session, lease, Succeeded(made.id, {}))
-        session.commit()
     answer = client.post(f"/v1/jobs/{job_id}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
 
@@ -117,7 +116,6 @@ def test_concurrent_cancel_and_claim_leave_a_consistent_state(
                     device="cpu",
                     lease_seconds=60,
                 )
-                session.commit()
             if found is not None:
                 claimed.append(found.lease.job_id)
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
-from app.queue.dispatch import PollOnlyQueue
+from app.queue.dispatch import PollOnlyNotifier
 from app.queue.tables import Job, JobEvent
 from app.resources import Resources
 from tests.job_rows import update_job
@@ -119,7 +119,7 @@ def test_the_row_has_the_resolved_spec_and_its_first_event(
     assert job.spec == answer["spec"]
     canonical = json.dumps(job.spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert job.spec_sha256 == hashlib.sha256(canonical.encode()).hexdigest()
-    assert (job.lane, job.dataset_ids, job.attempt, job.spec_version) == ("any", {}, 0, 1)
+    assert (job.device_class, job.dataset_ids, job.attempt, job.spec_version) == ("any", {}, 0, 2)
     assert job.dispatched_at == pytest.approx(job.created_at, abs=1)
     assert job.dispatch_count == 0
     assert job.created_by == LOCAL_KEY_ID
@@ -137,15 +137,15 @@ def test_the_row_has_the_resolved_spec_and_its_first_event(
 def test_the_device_decides_the_device_class(
     submit: Submit, database: Database, device: str, device_class: str
 ) -> None:
-    assert stored(database, submit(runtime={"device": device})["id"]).lane == device_class
+    assert stored(database, submit(runtime={"device": device})["id"]).device_class == device_class
 
 
 def test_workers_are_notified_after_the_commit(app: FastAPI, resources: Resources) -> None:
     messages = []
 
-    class Checking(PollOnlyQueue):
-        def send(self, job_id: UUID, *, device_class: str) -> None:
-            assert stored(resources.database, str(job_id)).lane == device_class
+    class Checking(PollOnlyNotifier):
+        def notify(self, job_id: UUID, *, device_class: str) -> None:
+            assert stored(resources.database, str(job_id)).device_class == device_class
             messages.append((job_id, device_class))
 
     with TestClient(app) as client:

@@ -27,7 +27,7 @@ def test_a_sparkline_never_reads_all_points(database: Database) -> None:
             plans.extend(row[3] for row in rows if "metric_points" in row[3])
 
     with database.read() as session:
-        jobs = repository.list_page(session, after=None, limit=10).jobs
+        jobs = repository.list_jobs(session, after=None, limit=10).jobs
         event.listen(database.read_engine, "before_cursor_execute", explain)
         assert curves.loss_sparklines(session, jobs) == {}
     assert len(plans) == 2

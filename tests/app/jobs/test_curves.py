@@ -40,7 +40,6 @@ def draw(submit: Submit, database: Database) -> Callable[[Series], str]:
         with database.write() as session:
             if numbered:
                 session.execute(insert(MetricPoint), numbered)
-            session.commit()
         newest = max((step for points in series.values() for step, _ in points), default=0)
         update_job(database, UUID(job_id), step=newest, stream_seq=1 + len(rows))
         return job_id
@@ -155,7 +154,7 @@ def test_sparklines_show_the_first_and_the_newest_point_of_each_run(
         submit()["id"],
     ]
     with database.read() as session:
-        jobs = [repository.get(session, UUID(each)) for each in ids]
+        jobs = [repository.get_job(session, UUID(each)) for each in ids]
         found = curves.loss_sparklines(session, jobs)
     first, second, third, none = (found.get(UUID(each)) for each in ids)
     assert first is not None

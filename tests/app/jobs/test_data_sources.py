@@ -1,4 +1,4 @@
-"""Which data a job may read, and what is known before it is read."""
+"""Which data a job may read, and what is known before reading it."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
@@ -138,7 +138,6 @@ def test_a_deleted_upload_is_not_found(
     dataset_id = upload()
     with database.write() as session:
         session.get_one(Dataset, dataset_id).deleted_at = now()
-        session.commit()
     for source in ("mails", "mails:1", str(dataset_id)):
         assert refused(client, source=source)["code"] == "data_not_found"
 
@@ -164,7 +163,9 @@ class TestAtTheSameMoment:
     ) -> None:
         dataset_id = upload()
         with database.write() as session, ThreadPoolExecutor(1) as threads:
-            datasets.mark_deleted(session, datasets.get(session, dataset_id, for_update=True))
+            datasets.delete_dataset(
+                session, datasets.get_dataset(session, dataset_id, for_update=True)
+            )
             submit = threads.submit(refused, client, source="mails")
             wait_for_a_waiter(database)
             session.commit()

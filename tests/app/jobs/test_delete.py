@@ -32,13 +32,12 @@ def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed
         worker.log(lease, step=1, points={"loss": 1.0})
         directory = tmp_path / "out"
         directory.mkdir()
-        manifest.write(directory, {})
+        manifest.create(directory, {})
         ref = resources.store.put(directory, f"jobs/{lease.job_id}/a1")
         with resources.database.write() as session:
             made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as is not None:
-                registry.register(session, name=register_as, artifact=made, manifest=MANIFEST)
-            session.commit()
+                registry.add_version(session, name=register_as, artifact=made, manifest=MANIFEST)
         worker.finish(lease, Succeeded(made.id, {"model_version": "mails:1"}))
         return made, resources.store.path(ref)
 

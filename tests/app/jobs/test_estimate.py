@@ -9,11 +9,12 @@ import pytest
 from app.database.engines import Database
 from app.jobs import estimate
 from app.jobs.data_sources import ALL_ROWS, ResolvedData
+from app.jobs.resolve import SPEED_SAMPLE_JOBS
 from app.queue.states import DeviceClass
 from app.queue.transitions import Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
-from lora_core.compatibility import read_shape
+from lora_core.compatibility import read_encoder_shape
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import FullSpec, LoraSpec
@@ -21,7 +22,7 @@ from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, TrainSpec
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
-SHAPE = read_shape(minilm.config(), base=minilm.NAME)
+SHAPE = read_encoder_shape(minilm.config(), base=minilm.NAME)
 
 
 def data(rows: dict[str, int], **sizes: Any) -> ResolvedData:
@@ -49,8 +50,8 @@ def test_texts_are_counted_by_split(
 
 
 def seconds(spec: TrainSpec, speed: float, rows: int = 8530) -> int:
-    known = data({ALL_ROWS: rows})
-    return estimate.estimate_cost(spec, shape=SHAPE, data=known, speed=speed).seconds
+    sizes = data({ALL_ROWS: rows})
+    return estimate.estimate_cost(spec, shape=SHAPE, data=sizes, speed=speed).seconds
 
 
 def test_more_work_and_less_speed_take_longer() -> None:
@@ -100,7 +101,6 @@ def finish_next(
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
         made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
-        session.commit()
     summary = {"tokens_per_second": tokens_per_second, "train_seconds": train_seconds}
     worker.finish(lease, Succeeded(made.id, summary))
 
@@ -126,3 +126,15 @@ def test_a_very_short_run_does_not_count_for_the_speed(
     guessed = submit()["estimated_seconds"]
     finish_next(worker, database, tokens_per_second=100, train_seconds=2.0)
     assert submit()["estimated_seconds"] == guessed
+
+
+def test_recent_jobs_without_a_speed_do_not_hide_earlier_measurements(
+    submit: Submit, worker: FakeWorker, database: Database
+) -> None:
+    submit()
+    finish_next(worker, database, tokens_per_second=100_000)
+    learned = submit()["estimated_seconds"]
+    for _ in range(SPEED_SAMPLE_JOBS):
+        finish_next(worker, database, tokens_per_second=100, train_seconds=2.0)
+        submit()
+    assert submit()["estimated_seconds"] == learned

@@ -121,7 +121,6 @@ def test_a_job_is_followed_from_the_queue_to_its_end(
         with database.write() as session:
             ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
             made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
-            session.commit()
         await asyncio.to_thread(worker.finish, lease, Succeeded(made.id, {"steps": 5}))
         seen = await listener.until(lambda m: m.event == "end")
         assert seen[-1].data["state"] == "succeeded"
@@ -172,22 +171,22 @@ def test_the_stream_stops_when_its_client_disconnects(
             await asyncio.sleep(0.01)
         listener.disconnected.set()
 
-    listen(app, job_id, talk)  # would not come back while the stream goes on
+    listen(app, job_id, talk)  # returns only after the stream has ended
     assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "queued"
 
 
 def test_all_streams_are_polled_together(
     app: FastAPI, client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each stream used to poll by itself, with its own thread and count of the whole queue."""
+    """Each stream used to poll by itself, with its own thread and count of the full queue."""
     monkeypatch.setattr(event_stream, "POLL_SECONDS", 0.2)
     jobs = [submit()["id"] for _ in range(4)]
     polls: list[int] = []
     read_snapshots = event_stream._read_snapshots
 
-    def counted(database: Database, asked: Any) -> Any:
-        polls.append(len(asked))
-        return read_snapshots(database, asked)
+    def counted(database: Database, ids: Any) -> Any:
+        polls.append(len(ids))
+        return read_snapshots(database, ids)
 
     monkeypatch.setattr(event_stream, "_read_snapshots", counted)
 
@@ -207,7 +206,7 @@ def test_all_streams_are_polled_together(
 
     asyncio.run(main())
     assert len(polls) <= 60  # 40 streams looked 20 times: 800 polls, if each looked for itself
-    assert max(polls) == len(jobs)  # once for all who have heard the same of a job
+    assert max(polls) == len(jobs)  # once for all clients at the same position of a job
 
 
 def test_a_client_that_disconnects_does_not_affect_others(
@@ -234,14 +233,14 @@ def test_streams_are_limited_per_key_and_in_total(
 ) -> None:
     job_id = submit()["id"]
     keys = [new_key("jobs:read").text for _ in range(3)]
-    app = create_app(auth_settings.model_copy(update={"max_streams": 3, "key_streams": 2}))
+    app = create_app(auth_settings.model_copy(update={"max_streams": 3, "max_streams_per_key": 2}))
 
     async def main(client: TestClient) -> None:
         listeners = [StreamListener(app, job_id, key=key) for key in (keys[0], keys[0], keys[1])]
         running = [asyncio.create_task(each.run()) for each in listeners]
         for each in listeners:
             await each.until(lambda m: m.event == "state")
-        for key, code in ((keys[0], "key_streams_used"), (keys[2], "too_many_streams")):
+        for key, code in ((keys[0], "too_many_streams_for_key"), (keys[2], "too_many_streams")):
             headers = {"Authorization": f"Bearer {key}"}
             url = f"/v1/jobs/{job_id}/stream"
             refused = await asyncio.to_thread(client.get, url, headers=headers)
@@ -271,7 +270,6 @@ def test_the_stream_ends_when_its_job_is_deleted(
         with database.write() as session:  # both at once: the stream sees a job, then none
             repository.request_cancel(session, UUID(job_id))
             repository.delete_job(session, UUID(job_id))
-            session.commit()
         await listener.ended.wait()
         rest.extend(listener.drain())
 

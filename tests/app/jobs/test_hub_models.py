@@ -24,7 +24,7 @@ class Hub:
     files: list[str] = field(default_factory=lambda: ["config.json", "model.safetensors"])
     config: dict[str, Any] = field(default_factory=lambda: dict(BERT))
     status: int = 200
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     url: str = ""
 
 
@@ -34,8 +34,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path.startswith("/api/models/"):  # the client asks of itself for other things
-                hub.asked.append(self.path)
+            if self.path.startswith("/api/models/"):  # other requests of the client
+                hub.requested.append(self.path)
                 named = self.path.rpartition("/revision/")
                 commit = named[2] if named[1] else COMMIT
                 files = [{"rfilename": name} for name in hub.files]
@@ -76,18 +76,18 @@ def test_a_hub_model_is_pinned_to_the_current_commit(client: TestClient, hub: Hu
     assert job["base"] == "bert-base-uncased"
     assert job["spec"]["base_revision"] == COMMIT
     assert job["parameters"]["total"] < 20_000_000
-    assert hub.asked[0] == "/api/models/bert-base-uncased"
+    assert hub.requested[0] == "/api/models/bert-base-uncased"
 
 
 def test_a_given_revision_is_kept(client: TestClient, hub: Hub) -> None:
     assert post(client, base_revision=OLDER).json()["spec"]["base_revision"] == OLDER
-    assert hub.asked[0] == f"/api/models/bert-base-uncased/revision/{OLDER}"
+    assert hub.requested[0] == f"/api/models/bert-base-uncased/revision/{OLDER}"
 
 
 def test_a_model_that_is_not_allowed_is_never_requested(client: TestClient, hub: Hub) -> None:
     for name in ("someone/else", "bert-base-uncased/..", "bert-base-uncased/x/y"):
         assert post(client, base=name).status_code == 422
-    assert hub.asked == []
+    assert hub.requested == []
 
 
 @pytest.mark.parametrize(

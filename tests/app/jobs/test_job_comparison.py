@@ -41,7 +41,6 @@ def answer(submit: Submit, database: Database) -> Answer:
         }
         with database.write() as session:
             comparison.store_correctness(session, UUID(job_id), by_split)
-            session.commit()
         return job_id
 
     return make
@@ -136,5 +135,5 @@ def test_invalid_comparisons_are_rejected(
 def test_a_job_is_not_compared_with_itself(client: TestClient, submit: Submit) -> None:
     job_id = submit()["id"]
     answer = client.get(f"/v1/jobs/compare?job={job_id}&job={job_id}")
-    assert (answer.status_code, answer.json()["code"]) == (422, "job_named_twice")
+    assert (answer.status_code, answer.json()["code"]) == (422, "duplicate_job")
     assert job_id in answer.json()["detail"]

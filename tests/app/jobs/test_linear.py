@@ -78,7 +78,7 @@ def test_settings_of_other_methods_are_rejected(
 
 
 def test_a_partial_run_is_rejected(client: TestClient) -> None:
-    answer = client.post("/v1/jobs", json={"method": LINEAR, "trial": {"share": 0.5}})
+    answer = client.post("/v1/jobs", json={"method": LINEAR, "trial": {"budget": 0.5}})
     assert (answer.status_code, answer.json()["code"]) == (422, "no_partial_run")
 
 
@@ -122,8 +122,8 @@ def sweep(client: TestClient, **more: Any) -> Any:
 def test_a_sweep_over_its_settings_needs_no_base(client: TestClient) -> None:
     plan = sweep(client, space={"method.C": [1, 4], "method.ngram_range": [[1, 1], [1, 2]]})
     assert plan.status_code == 202, plan.text
-    cells = client.get(f"/v1/sweeps/{plan.json()['id']}/cells").json()
-    assert len(cells) == 4
+    trials = client.get(f"/v1/sweeps/{plan.json()['id']}/trials").json()
+    assert len(trials) == 4
 
 
 def test_a_sweep_may_mix_it_with_methods_that_have_a_base(client: TestClient) -> None:
@@ -133,6 +133,8 @@ def test_a_sweep_may_mix_it_with_methods_that_have_a_base(client: TestClient) ->
 
 
 def test_halving_cannot_run_it_partially(client: TestClient) -> None:
-    answer = sweep(client, strategy={"type": "halving", "eta": 2, "first_share": 0.5, "keep": 1})
+    answer = sweep(
+        client, strategy={"type": "halving", "eta": 2, "min_budget": 0.5, "min_full_runs": 1}
+    )
     assert answer.status_code == 422
     assert "grid, random or tpe" in answer.text

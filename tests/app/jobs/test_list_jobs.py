@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue.states import JobState

@@ -18,9 +18,9 @@ from app.queue.transitions import Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts
 from lora_core import manifest
-from lora_core.data.records import Example
+from lora_core.data.split import Example
 from lora_core.saved_predictions import save_predictions
-from lora_core.training import misclassified
+from lora_core.training import correctness
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
@@ -44,14 +44,13 @@ def finish(
         made.mkdir()
         save_predictions(made, "test", EXAMPLES, LOGITS)
         if texts:
-            misclassified.save(made, "test", EXAMPLES, LOGITS, LABELS, TEMPERATURE)
-        manifest.write(
+            correctness.save_misclassified(made, "test", EXAMPLES, LOGITS, LABELS, TEMPERATURE)
+        manifest.create(
             made, {"labels": LABELS, "calibration": {"temperature": TEMPERATURE}, "metrics": {}}
         )
         ref = resources.store.put(made, f"jobs/{job_id}/a1")
         with resources.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind="model", ref=ref)
-            session.commit()
         worker.finish(lease, Succeeded(artifact.id, {}))
         return job_id
 
@@ -61,7 +60,7 @@ def finish(
 def test_misclassified_texts_have_texts_and_probabilities(
     client: TestClient, finish: Callable[..., str]
 ) -> None:
-    found = client.get(f"/v1/jobs/{finish(texts=True)}/mistakes?limit=10").json()
+    found = client.get(f"/v1/jobs/{finish(texts=True)}/misclassified?limit=10").json()
     scores = softmax(LOGITS.astype(np.float64) / TEMPERATURE, axis=1)
     wrong = [i for i, example in enumerate(EXAMPLES) if scores[i].argmax() != example.label]
     worst = sorted(wrong, key=lambda i: -scores[i].max())[:10]
@@ -77,7 +76,7 @@ def test_an_older_job_returns_the_same_without_texts(
     client: TestClient, finish: Callable[..., str]
 ) -> None:
     with_texts, without = (
-        client.get(f"/v1/jobs/{finish(texts=texts)}/mistakes?limit=50").json()
+        client.get(f"/v1/jobs/{finish(texts=texts)}/misclassified?limit=50").json()
         for texts in (True, False)
     )
     assert [each["text"] for each in without] == [None] * len(with_texts)
@@ -85,31 +84,45 @@ def test_an_older_job_returns_the_same_without_texts(
         assert each | {"text": None} == pytest.approx(other)
 
 
+def test_artifacts_of_earlier_versions_have_another_folder(
+    client: TestClient, finish: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(correctness, "MISCLASSIFIED_FOLDER", "mistakes")
+        old = finish(texts=True)
+    found, expected = (
+        client.get(f"/v1/jobs/{job_id}/misclassified").json()
+        for job_id in (old, finish(texts=True))
+    )
+    assert found == expected
+    assert all(each["text"] for each in found)
+
+
 def test_a_split_without_predictions_is_not_found(
     client: TestClient, finish: Callable[..., str]
 ) -> None:
-    answer = client.get(f"/v1/jobs/{finish(texts=True)}/mistakes?split=validation")
-    assert (answer.status_code, answer.json()["code"]) == (404, "no_answers")
+    answer = client.get(f"/v1/jobs/{finish(texts=True)}/misclassified?split=validation")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_predictions")
     assert "validation" in answer.json()["detail"]
 
 
 def test_an_unfinished_job_has_none(client: TestClient, submit: Submit) -> None:
-    answer = client.get(f"/v1/jobs/{submit()['id']}/mistakes")
-    assert (answer.status_code, answer.json()["code"]) == (404, "no_answers")
+    answer = client.get(f"/v1/jobs/{submit()['id']}/misclassified")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_predictions")
 
 
 @pytest.mark.parametrize("query", ["split=train", "limit=0", "limit=10001", "limit=x"])
 def test_invalid_splits_and_limits_are_rejected(
     client: TestClient, submit: Submit, query: str
 ) -> None:
-    answer = client.get(f"/v1/jobs/{submit()['id']}/mistakes?{query}")
+    answer = client.get(f"/v1/jobs/{submit()['id']}/misclassified?{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
 
 
 def test_all_misclassified_texts_can_be_downloaded(
     client: TestClient, finish: Callable[..., str]
 ) -> None:
-    address = f"/v1/jobs/{finish(texts=True)}/mistakes"
+    address = f"/v1/jobs/{finish(texts=True)}/misclassified"
     listed = client.get(address, params={"limit": 1000}).json()
     assert len(listed) > 20
     answer = client.get(f"{address}/download?format=jsonl")
@@ -117,13 +130,15 @@ def test_all_misclassified_texts_can_be_downloaded(
     assert answer.headers["content-type"].startswith("application/jsonl")
     answer = client.get(f"{address}/download")
     assert answer.headers["content-type"].startswith("text/csv")
-    assert answer.headers["content-disposition"].startswith('attachment; filename="mistakes-test-')
+    assert answer.headers["content-disposition"].startswith(
+        'attachment; filename="misclassified-test-'
+    )
     rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
     assert [int(row["row"]) for row in rows] == [each["row"] for each in listed]
     assert [row["text"] for row in rows] == [each["text"] for each in listed]
     assert [float(row["true_score"]) for row in rows] == [each["true_score"] for each in listed]
     missing = client.get(f"{address}/download?split=validation")
-    assert (missing.status_code, missing.json()["code"]) == (404, "no_answers")
+    assert (missing.status_code, missing.json()["code"]) == (404, "no_predictions")
 
 
 def test_no_cell_of_the_csv_is_a_formula(
@@ -135,7 +150,7 @@ def test_no_cell_of_the_csv_is_a_formula(
     module = sys.modules[__name__]
     monkeypatch.setattr(module, "EXAMPLES", hostile)
     monkeypatch.setattr(module, "LABELS", labels)
-    address = f"/v1/jobs/{finish(texts=True)}/mistakes"
+    address = f"/v1/jobs/{finish(texts=True)}/misclassified"
     exact = [
         json.loads(line) for line in client.get(f"{address}/download?format=jsonl").iter_lines()
     ]
@@ -151,8 +166,8 @@ def test_a_damaged_file_is_reported(
     client: TestClient, finish: Callable[..., str], resources: Resources
 ) -> None:
     job_id = finish(texts=True)
-    file = next(resources.settings.data_dir.rglob("mistakes/test.jsonl"))
+    file = next(resources.settings.data_dir.rglob("misclassified/test.jsonl"))
     kept = json.loads(file.read_text().splitlines()[0])
     file.write_text(json.dumps(kept | {"text": "another"}))
-    answer = client.get(f"/v1/jobs/{job_id}/mistakes")
+    answer = client.get(f"/v1/jobs/{job_id}/misclassified")
     assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")

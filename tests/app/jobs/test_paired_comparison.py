@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, multinomial
 
-from app.jobs.results.comparison import accuracy, accuracy_interval, compare
+from app.jobs.results.comparison import accuracy, accuracy_interval, compare_paired
 from tests.sweep_snapshots import make_correctness
 
 
@@ -22,7 +22,7 @@ def right(only_a: int, only_b: int, both: int, neither: int) -> tuple[list[bool]
 def test_p_equals_the_binomial_test(pairs: list[tuple[bool, bool]]) -> None:
     only_a = sum(a and not b for a, b in pairs)
     only_b = sum(b and not a for a, b in pairs)
-    found = compare(
+    found = compare_paired(
         make_correctness([a for a, _ in pairs]), make_correctness([b for _, b in pairs])
     )
     assert (found.only_a, found.only_b, found.texts) == (only_a, only_b, len(pairs))
@@ -34,7 +34,7 @@ def test_p_equals_the_binomial_test(pairs: list[tuple[bool, bool]]) -> None:
 
 def test_the_interval_is_close_to_the_bootstrap() -> None:
     a, b = right(60, 35, 380, 25)
-    found = compare(make_correctness(a), make_correctness(b))
+    found = compare_paired(make_correctness(a), make_correctness(b))
     drawn = bootstrap(
         (a, b), lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis),
         paired=True, method="percentile", rng=np.random.default_rng(0),
@@ -53,7 +53,7 @@ def test_the_interval_covers_the_true_difference_95_percent_of_the_time(
         for second in range(61 - first):
             counts = (first, second, 60 - first - second)
             a, b = right(*counts, neither=0)
-            found = compare(make_correctness(a), make_correctness(b))
+            found = compare_paired(make_correctness(a), make_correctness(b))
             if found.low <= only_a - only_b <= found.high:
                 covered += multinomial.pmf(counts, 60, [only_a, only_b, 1 - only_a - only_b])
     assert 0.94 < covered < 1
@@ -64,7 +64,7 @@ def test_the_interval_exists_for_few_discordant_texts(counts: tuple[int, int, in
     a, b = right(*counts)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = compare(make_correctness(a), make_correctness(b))
+        found = compare_paired(make_correctness(a), make_correctness(b))
     assert -1 <= found.low < found.high <= 1
     assert found.low <= found.difference <= found.high
     assert found.p == 1
@@ -74,7 +74,7 @@ def test_the_interval_exists_for_few_discordant_texts(counts: tuple[int, int, in
 
 def test_swapping_the_models_negates_the_difference() -> None:
     a, b = (make_correctness(each) for each in right(9, 2, 30, 4))
-    ours, theirs = compare(a, b), compare(b, a)
+    ours, theirs = compare_paired(a, b), compare_paired(b, a)
     assert (ours.low, ours.high, ours.p) == (-theirs.high, -theirs.low, theirs.p)
     assert ours.difference > 0
 
@@ -89,12 +89,12 @@ def test_swapping_the_models_negates_the_difference() -> None:
 )
 def test_different_texts_are_rejected(other: object) -> None:
     with pytest.raises(ValueError, match="different texts"):
-        compare(make_correctness([True] * 3), other)  # type: ignore[arg-type]
+        compare_paired(make_correctness([True] * 3), other)  # type: ignore[arg-type]
 
 
 def test_empty_splits_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="different texts"):
-        compare(make_correctness([]), make_correctness([]))
+        compare_paired(make_correctness([]), make_correctness([]))
 
 
 @pytest.mark.parametrize(("right", "texts"), [(0, 7), (7, 7), (1, 1), (340, 400), (24_999, 25_000)])

@@ -1,4 +1,4 @@
-"""A failed or cancelled job is continued as a new one, or the error says why it cannot be."""
+"""A failed or cancelled job is continued as a new one, or the error gives the reason."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,21 +47,21 @@ def losses(client: TestClient, job_id: str) -> list[tuple[int, int]]:
 def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
     client: TestClient, ended: Ended, worker: FakeWorker, result: AttemptResult
 ) -> None:
-    asked = {
+    body = {
         "name": "first",
         "metadata": {"ticket": "T-1"},
         "priority": 3,
         "register_as": "mails",
         "time_limit_seconds": 60,
     }
-    old_id = ended(result, **asked)
+    old_id = ended(result, **body)
     old = client.get(f"/v1/jobs/{old_id}").json()
     answer = client.post(f"/v1/jobs/{old_id}/retry")
     assert answer.status_code == 202, answer.text
     new = answer.json()
     assert answer.headers["Location"] == f"/v1/jobs/{new['id']}"
     assert (new["state"], new["continues"], new["step"]) == ("queued", old_id, 0)
-    same = ("spec", "base", "method", "parameters", "estimated_seconds", *asked)
+    same = ("spec", "base", "method", "parameters", "estimated_seconds", *body)
     assert {name: new[name] for name in same} == {name: old[name] for name in same}
     assert client.get(f"/v1/jobs/{old_id}").json() == old
     assert losses(client, new["id"]) == [(1, 0), (2, 0)]
@@ -94,7 +94,6 @@ def test_a_retry_whose_checkpoint_is_missing_starts_from_the_beginning(
     new_id = client.post(f"/v1/jobs/{ended()}/retry").json()["id"]
     with database.write() as session:
         session.execute(update(Checkpoint).values(bad=True))
-        session.commit()
     assert worker.claim().checkpoint is None
     assert losses(client, new_id) == []
 
@@ -144,7 +143,7 @@ def test_jobs_that_cannot_be_retried_get_a_reason(
     database: Database,
 ) -> None:
     assert refusal(client, uuid4()) == (404, "job_not_found")
-    run = add_job(database, kind="prediction", lane="gpu")
+    run = add_job(database, kind="prediction", device_class="gpu")
     assert refusal(client, run) == (409, "prediction_run_not_retried")
     waits = submit()["id"]
     assert refusal(client, waits) == (409, "job_not_finished")
@@ -161,7 +160,6 @@ def test_jobs_that_cannot_be_retried_get_a_reason(
     old = ended()
     with database.write() as session:
         session.execute(update(Checkpoint).values(training_version=TRAINING_VERSION + 1))
-        session.commit()
     assert refusal(client, old) == (409, "training_version_changed")
 
 

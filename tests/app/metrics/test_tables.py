@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app.auth import service
 from app.auth.tables import LOCAL_KEY_ID
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.queue import heartbeats, leases
@@ -75,7 +75,7 @@ def test_jobs_are_counted_by_state_method_and_device_class(
 ) -> None:
     for method in ("lora", "lora", "full"):
         add_job(database, method=method)
-    add_job(database, lane=DeviceClass.GPU)
+    add_job(database, device_class=DeviceClass.GPU)
     claim_next(database)
     metrics = scrape()
     assert nonzero(metrics["loraworks_jobs"]) == {
@@ -100,17 +100,21 @@ def test_prediction_runs_are_counted_separately_but_share_the_queue(
 
 
 def test_queue_age_starts_when_a_job_is_due(scrape: Scrape, database: Database) -> None:
-    for wait, lane in ((100, DeviceClass.CPU), (50, DeviceClass.CPU), (-100, DeviceClass.GPU)):
-        add_job(database, lane=lane, run_after=now() - wait, dispatch_count=2)
+    for wait, device_class in (
+        (100, DeviceClass.CPU),
+        (50, DeviceClass.CPU),
+        (-100, DeviceClass.GPU),
+    ):
+        add_job(database, device_class=device_class, run_after=now() - wait, dispatch_count=2)
     running = add_job(
-        database, lane=DeviceClass.ANY, run_after=now() - 900, priority=9, dispatch_count=7
+        database, device_class=DeviceClass.ANY, run_after=now() - 900, priority=9, dispatch_count=7
     )
     assert claim_next(database).lease.job_id == running
     metrics = scrape()
     ages = metrics["loraworks_oldest_queued_seconds"]
     assert ages == {("cpu",): pytest.approx(100, abs=30), ("gpu",): 0, ("any",): 0}
     assert ages["cpu",] >= 100
-    assert metrics["loraworks_hints_resent"] == {(): 6}
+    assert metrics["loraworks_messages_resent"] == {(): 6}
 
 
 def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Database) -> None:
@@ -118,21 +122,16 @@ def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Data
         job_id = add_job(database)
         claimed = claim_next(database)
         with database.write() as session:
-            assert leases.finish(
-                session, claimed.lease, PermanentFailure("one_class", "One label.", {})
-            )
-            session.commit()
+            leases.finish(session, claimed.lease, PermanentFailure("one_class", "One label.", {}))
     job_id = add_job(database)
     claimed = claim_next(database)
     with database.write() as session:
-        assert leases.finish(session, claimed.lease, RetryableFailure("crashed", "It crashed.", 0))
-        session.commit()
+        leases.finish(session, claimed.lease, RetryableFailure("crashed", "It crashed.", 0))
     claimed = claim_next(database)
     assert claimed.lease.job_id == job_id
     update_job(database, job_id, lease_expires_at=1.0)
     with database.write() as session:
         assert leases.expire(session, job_id, attempt=2, failure=LOST, max_failures=9)
-        session.commit()
     metrics = scrape()
     assert nonzero(metrics["loraworks_attempts"]) == {
         ("one_class", "failed"): 2,
@@ -152,17 +151,15 @@ def test_devices_are_counted_by_type(scrape: Scrape, database: Database) -> None
                 seen_at=now() - 3600,
             )
         )  # fmt: skip
-        session.commit()
     add_job(database), add_job(database)
     claim_next(database), claim_next(database)
     with database.write() as session:
         session.execute(update(Attempt).values(device="cuda:1"))
-        session.commit()
     ended = add_job(database)
     claim_next(database)
     update_job(database, ended, state=JobState.CANCELLED, worker=None, finished_at=now())
     metrics = scrape()
-    assert metrics["loraworks_slots"] == {("cuda",): 2, ("cpu",): 1}
+    assert metrics["loraworks_worker_concurrency"] == {("cuda",): 2, ("cpu",): 1}
     assert metrics["loraworks_running_attempts"] == {("cuda",): 2, ("cpu",): 0}
     assert metrics["loraworks_workers"] == {("active",): 1, ("draining",): 1}
 
@@ -190,7 +187,6 @@ def test_stored_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> 
             )  # fmt: skip
         ref = ArtifactRef(f"predictions/{job_id}/a1", "0" * 64, 7)
         artifacts.add_artifact(session, job_id=job_id, kind="results", ref=ref)
-        session.commit()
     assert scrape()["loraworks_stored_bytes"] == {
         ("artifacts",): 2 * large,
         ("results",): 7,

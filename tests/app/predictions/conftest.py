@@ -47,13 +47,12 @@ def store_results(resources: Resources, directory: Path) -> UUID:
     lines = "".join(json.dumps(row) + "\n" for row in predicted_rows())
     (directory / "results.jsonl").write_text(lines, encoding="utf-8")
     facts = {"columns": ["id", "body", "share", "seen", "tags"], "labels": ["bad", "good"]}
-    manifest.write(directory, {"format": 1, "metrics": SUMMARY, **facts})
+    manifest.create(directory, {"format": 1, "metrics": SUMMARY, **facts})
     run_id = claimed.lease.job_id
     ref = resources.store.put(directory, f"predictions/{run_id}/a{claimed.lease.attempt}")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=run_id, kind=RESULTS_KIND, ref=ref)
-        assert leases.finish(session, claimed.lease, Succeeded(artifact.id, SUMMARY))
-        session.commit()
+        leases.finish(session, claimed.lease, Succeeded(artifact.id, SUMMARY))
     return run_id
 
 
@@ -62,7 +61,7 @@ def model(resources: Resources, tmp_path: Path) -> str:
     """Create a version in production; its files are never read."""
     directory = tmp_path / "model"
     directory.mkdir()
-    manifest.write(directory, {"format": 1})
+    manifest.create(directory, {"format": 1})
     return add_model(resources, directory)
 
 

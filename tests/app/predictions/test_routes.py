@@ -51,7 +51,7 @@ def test_the_version_is_pinned_when_the_run_is_created(
 ) -> None:
     before = submit(client, model="sentiment@production")
     (tmp_path / "next").mkdir()
-    manifest.write(tmp_path / "next", {"format": 1, "second": True})
+    manifest.create(tmp_path / "next", {"format": 1, "second": True})
     assert add_model(resources, tmp_path / "next") == "sentiment:2"
     assert client.get(f"{URL}/{before['id']}").json()["model"] == "sentiment:1"
     assert claim_next(resources.database).spec["model"] == "sentiment:1"
@@ -150,12 +150,9 @@ def test_only_a_run_that_succeeded_has_results(
     if state == "failed":
         claimed = claim_next(database)
         with database.write() as session:
-            assert leases.finish(
-                session, claimed.lease, PermanentFailure("column_taken", "No.", {})
-            )
-            session.commit()
+            leases.finish(session, claimed.lease, PermanentFailure("reserved_column", "No.", {}))
         shown = client.get(f"{URL}/{run['id']}").json()
-        assert shown["error"] == {"code": "column_taken", "message": "No.", "detail": {}}
+        assert shown["error"] == {"code": "reserved_column", "message": "No.", "detail": {}}
     got = client.get(f"{URL}/{run['id']}/results")
     assert (got.status_code, got.json()["code"]) == (409, "no_results")
     assert state in got.json()["detail"]
@@ -239,7 +236,7 @@ def test_a_run_is_not_a_job(client: TestClient, answer: Answer, database: Databa
     artifact_id = get_job(database, answer()).artifact_id
     assert client.get(f"/v1/artifacts/{artifact_id}").status_code == 404
     made = client.post("/v1/models/odd/versions", json={"job_id": run_id})
-    assert (made.status_code, made.json()["code"]) == (409, "job_without_artifact")
+    assert (made.status_code, made.json()["code"]) == (409, "job_without_model")
 
 
 def test_a_run_shows_that_it_waits_for_the_store(client: TestClient, database: Database) -> None:

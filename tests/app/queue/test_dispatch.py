@@ -14,9 +14,9 @@ from app.database.base import new_id
 from app.queue.dispatch import (
     DEVICE_CLASSES,
     BrokerUrlInvalid,
-    CeleryQueue,
-    PollOnlyQueue,
-    open_queue,
+    CeleryNotifier,
+    PollOnlyNotifier,
+    open_notifier,
 )
 from app.settings import Settings
 from tests.proxy import Proxy
@@ -57,10 +57,10 @@ def job_messages(broker: ValkeyServer, device_class: str) -> list[Any]:
     return [arguments[0] for arguments, _, _ in bodies]
 
 
-def send(queue: CeleryQueue, device_class: str = "cpu") -> UUID:
+def send(notifier: CeleryNotifier, device_class: str = "cpu") -> UUID:
     job_id = new_id()
     start = time.monotonic()
-    queue.send(job_id, device_class=device_class)
+    notifier.notify(job_id, device_class=device_class)
     assert time.monotonic() - start < MAX_SEND_SECONDS
     return job_id
 
@@ -69,9 +69,9 @@ def send(queue: CeleryQueue, device_class: str = "cpu") -> UUID:
 def test_a_message_goes_to_the_list_of_its_device_class(
     broker: ValkeyServer, device_class: str
 ) -> None:
-    queue = CeleryQueue(broker.url())
-    job_id = send(queue, device_class)
-    queue.close()
+    notifier = CeleryNotifier(broker.url())
+    job_id = send(notifier, device_class)
+    notifier.close()
     expected = [{"v": 1, "job_id": str(job_id)}]
     assert {each: job_messages(broker, each) for each in DEVICE_CLASSES} == {
         each: expected if each == device_class else [] for each in DEVICE_CLASSES
@@ -79,24 +79,24 @@ def test_a_message_goes_to_the_list_of_its_device_class(
 
 
 def test_a_message_arrives_after_the_broker_lost_its_data(private_broker: ValkeyServer) -> None:
-    queue = CeleryQueue(private_broker.url())
-    send(queue)
+    notifier = CeleryNotifier(private_broker.url())
+    send(notifier)
     wait_until(lambda: pending_messages(private_broker, "cpu"))
     private_broker.flush()
-    send(queue)
+    send(notifier)
     wait_until(lambda: pending_messages(private_broker, "cpu"), what="a message after a flush")
     private_broker.restart()
-    send(queue)
+    send(notifier)
     wait_until(lambda: pending_messages(private_broker, "cpu"), what="a message after a restart")
-    queue.close()
+    notifier.close()
 
 
 def test_sending_does_not_block_without_a_broker() -> None:
-    queue = CeleryQueue(f"redis://127.0.0.1:{free_port()}/0")
+    notifier = CeleryNotifier(f"redis://127.0.0.1:{free_port()}/0")
     for _ in range(2000):
-        send(queue)
+        send(notifier)
     start = time.monotonic()
-    queue.close()
+    notifier.close()
     assert time.monotonic() - start < 5
 
 
@@ -105,39 +105,39 @@ def test_sending_does_not_block_on_a_hanging_broker(
     private_broker: ValkeyServer, connected: bool
 ) -> None:
     with Proxy(private_broker.port) as proxy:
-        queue = CeleryQueue(private_broker.url(port=proxy.port))
+        notifier = CeleryNotifier(private_broker.url(port=proxy.port))
         if connected:
-            send(queue)
+            send(notifier)
             wait_until(lambda: pending_messages(private_broker, "cpu"))
         proxy.blackhole()
         for _ in range(2000):
-            send(queue)
-        queue.close()
+            send(notifier)
+        notifier.close()
         assert "job-messages" not in {thread.name for thread in threading.enumerate()}, (
             "the sender thread is still running"
         )
 
 
 def test_sending_resumes_when_the_broker_recovers(private_broker: ValkeyServer) -> None:
-    queue = CeleryQueue(private_broker.url())
+    notifier = CeleryNotifier(private_broker.url())
     private_broker.freeze()
-    lost = send(queue)
+    lost = send(notifier)
     time.sleep(1.5)  # longer than anybody waits for it
     private_broker.thaw()
 
     def is_delivered() -> bool:
-        sent = str(send(queue))
+        sent = str(send(notifier))
         time.sleep(0.05)
         return sent in {each["job_id"] for each in job_messages(private_broker, "cpu")} - {
             str(lost)
         }
 
     wait_until(is_delivered, what="a message after the broker was frozen")
-    queue.close()
+    notifier.close()
 
 
 def test_without_a_broker_url_workers_only_poll() -> None:
-    assert isinstance(open_queue(Settings()), PollOnlyQueue)
+    assert isinstance(open_notifier(Settings()), PollOnlyNotifier)
 
 
 @pytest.mark.parametrize(
@@ -145,5 +145,5 @@ def test_without_a_broker_url_workers_only_poll() -> None:
 )
 def test_an_invalid_broker_url_is_rejected_without_revealing_the_password(url: str) -> None:
     with pytest.raises(BrokerUrlInvalid, match="LORAWORKS_BROKER_URL") as caught:
-        open_queue(Settings(broker_url=url))
+        open_notifier(Settings(broker_url=url))
     assert "secret" not in str(caught.value)

@@ -26,7 +26,7 @@ def client(app: FastAPI, client: TestClient) -> TestClient:
     async def accept(_: ResolvedModel) -> None:
         pass
 
-    app.state.try_out = accept
+    app.state.check_servable = accept
     return client
 
 
@@ -40,11 +40,10 @@ def finished(resources: Resources, tmp_path: Path) -> Callable[[], Artifact]:
         directory.mkdir()
         (directory / "weights").write_text(job.hex)
         spec = TrainSpec(method=LoraSpec()).model_dump(mode="json")
-        manifest.write(directory, {"format": 1, "spec": spec, "metrics": METRICS})
+        manifest.create(directory, {"format": 1, "spec": spec, "metrics": METRICS})
         ref = resources.store.put(directory, f"jobs/{job}/a1")
         with resources.database.write() as session:
             artifact = repository.add_artifact(session, job_id=job, kind="model", ref=ref)
-            session.commit()
         return artifact
 
     return make

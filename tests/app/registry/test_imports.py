@@ -106,16 +106,19 @@ def kernel(directory: Path) -> bytes:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "responses that do not come out": (golden, "golden_mismatch"),
+    "responses that do not come out": (golden, "golden_predictions_mismatch"),
     "a file that was changed": (altered, "artifact_corrupt"),
     "a way out": (outside, "archive_unsafe"),
-    "a kernel of its own": (kernel, "artifact_unfit"),
+    "a kernel of its own": (kernel, "unsupported_artifact"),
     "no archive": (lambda _: b"x" * 3000, "archive_broken"),
     "half an archive": (lambda d: packed(d)[:5000], "archive_broken"),
     "an empty file": (lambda _: b"", "archive_broken"),
-    "a letter that becomes 200,000": (attacked("a letter becomes 200,000"), "tokenizer_unfit"),
-    "a temperature below zero": (attacked("a temperature below zero"), "artifact_unfit"),
-    "a size that is a text": (attacked("a size that is a text"), "artifact_unfit"),
+    "a letter that becomes 200,000": (
+        attacked("a letter becomes 200,000"),
+        "unsupported_tokenizer",
+    ),
+    "a temperature below zero": (attacked("a temperature below zero"), "unsupported_artifact"),
+    "a size that is a text": (attacked("a size that is a text"), "unsupported_artifact"),
 }
 
 

@@ -86,7 +86,7 @@ def test_version_numbers_are_never_reused(client: TestClient, register: Register
 
 def test_a_job_without_an_artifact_cannot_be_registered(client: TestClient) -> None:
     response = client.post(f"{MODEL}/versions", json={"job_id": str(uuid4())})
-    assert (response.status_code, response.json()["code"]) == (409, "job_without_artifact")
+    assert (response.status_code, response.json()["code"]) == (409, "job_without_model")
     assert client.get(MODEL).status_code == 404
 
 

@@ -16,8 +16,7 @@ Finished = Callable[[], Artifact]
 
 def add(database: Database, artifact: Artifact, name: str = "sentiment") -> int:
     with database.write() as session:
-        version = service.register(session, name=name, artifact=artifact, manifest=MANIFEST)
-        session.commit()
+        version = service.add_version(session, name=name, artifact=artifact, manifest=MANIFEST)
     return version.number
 
 
@@ -25,10 +24,11 @@ def promote(resources: Resources, number: int, name: str = "sentiment") -> None:
     service.move_alias(resources.database, name=name, alias="production", number=number)
 
 
-def test_register_does_not_commit(database: Database, finished: Finished) -> None:
+def test_register_is_part_of_the_transaction(database: Database, finished: Finished) -> None:
     artifact = finished()
     with database.write() as session:
-        service.register(session, name="lost", artifact=artifact, manifest=MANIFEST)
+        service.add_version(session, name="lost", artifact=artifact, manifest=MANIFEST)
+        session.rollback()
     with database.read() as session, pytest.raises(ModelNotFound):
         service.resolve(session, "lost:1")
     assert add(database, artifact, "lost") == 1

@@ -56,7 +56,6 @@ class World:
         ref = self.files(f"jobs/{job_id}/a1", days=days)
         with self.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
-            session.commit()
         update_job(self.database, job_id, artifact_id=artifact.id)
         return artifact
 
@@ -66,15 +65,13 @@ class World:
         ref = self.files(f"predictions/{run_id}/a1", days=days)
         with self.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=run_id, kind="results", ref=ref)
-            session.commit()
         update_job(self.database, run_id, artifact_id=artifact.id, kind=JobKind.PREDICTION)
         return run_id
 
     def version(self, artifact: Artifact) -> None:
         """Register the artifact as a version."""
         with self.database.write() as session:
-            registry.register(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
-            session.commit()
+            registry.add_version(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
 
     def checkpoint(self, job_id: UUID, *, step: int = 1, days: float = 2.0) -> str:
         """Store a checkpoint with its row, and return its key."""
@@ -90,7 +87,6 @@ class World:
         )
         with self.database.write() as session:
             session.add(row)
-            session.commit()
         return ref.key
 
     def age(self, key: str, days: float) -> None:
@@ -124,6 +120,6 @@ def keeping(world: World) -> Callable[..., Resources]:
 
     def make(**changes: Any) -> Resources:
         settings: Settings = base.settings.model_copy(update=changes)
-        return Resources(settings, base.database, base.store, base.queue)
+        return Resources(settings, base.database, base.store, base.notifier)
 
     return make

@@ -13,8 +13,7 @@ import pytest
 from sqlalchemy import event, select, update
 
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
-from app.database.base import new_id
-from app.database.clock import now
+from app.database.base import new_id, now
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
@@ -24,7 +23,7 @@ from app.queue.states import JobState
 from app.queue.tables import Checkpoint
 from app.resources import Resources
 from app.retention import repository, service
-from app.retention.files import FileKind, StoreOwnedByOther
+from app.retention.files import FileKind, StoreBelongsToAnotherDatabase
 from app.retention.service import collect_garbage, disk_use
 from app.storage import repository as artifacts
 from app.storage.errors import StorageUnavailable
@@ -37,7 +36,7 @@ Keeping = Callable[..., Resources]
 
 
 def upload(world: World, *, deleted: bool, days: float = 2.0) -> Dataset:
-    """Create a data set with its file, which stays if the row is deleted."""
+    """Create a dataset with its file, which stays if the row is deleted."""
     dataset = Dataset(
         id=new_id(),
         created_by=LOCAL_KEY_ID,
@@ -60,7 +59,6 @@ def upload(world: World, *, deleted: bool, days: float = 2.0) -> Dataset:
     world.age(files.store_key(dataset), days)
     with world.database.write() as session:
         session.add(dataset)
-        session.commit()
     return dataset
 
 
@@ -105,7 +103,6 @@ def test_imported_model_is_kept_while_it_is_referenced(world: World) -> None:
     ref = world.files(kept)
     with world.database.write() as session:
         artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
-        session.commit()
     world.files(gone)
     [removal] = collect_garbage(world.resources).removals
     assert (removal.kind, removal.key) == (FileKind.IMPORT, gone)
@@ -129,7 +126,7 @@ def test_foreign_files_are_kept(world: World) -> None:
     assert world.left() == {"made/by-hand"}
 
 
-def test_file_of_a_deleted_data_set_is_deleted(world: World) -> None:
+def test_file_of_a_deleted_dataset_is_deleted(world: World) -> None:
     kept, young = upload(world, deleted=False), upload(world, deleted=True, days=0.5)
     upload(world, deleted=True)
     collect_garbage(world.resources)
@@ -245,11 +242,10 @@ def test_expired_idempotent_responses_are_deleted(world: World) -> None:
                     key=str(hours),
                     body_sha256="",
                     status=202,
-                    answer={},
+                    response_body={},
                     created_at=now() - hours * 3600,
                 )
             )
-        session.commit()
     assert collect_garbage(world.resources).expired_responses == 1
     with world.database.read() as session:
         assert list(session.scalars(select(IdempotencyKey.key))) == ["23"]
@@ -363,9 +359,8 @@ def test_another_database_deletes_nothing(world: World) -> None:
     world.files(f"jobs/{new_id()}/a1")
     with world.database.write() as session:
         session.execute(update(ApiKey).values(created_at=ApiKey.created_at + 1))
-        session.commit()
     for _ in range(2):
-        with pytest.raises(StoreOwnedByOther):
+        with pytest.raises(StoreBelongsToAnotherDatabase):
             collect_garbage(world.resources)
     assert len(world.left()) == 1
     (world.settings.artifacts_dir / ".owner").unlink()
@@ -380,14 +375,14 @@ def test_full_store_without_owner_loses_only_expired_files(
     unknown = f"jobs/{new_id()}/a1"
     world.files(unknown)
     store = world.resources.store
-    find_expired = store.owner
+    get_or_set_owner = store.get_or_set_owner
 
     def full(candidate: str | None) -> str | None:
         if candidate is None:
-            return find_expired(None)
+            return get_or_set_owner(None)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "owner", full)
+    monkeypatch.setattr(store, "get_or_set_owner", full)
     assert [each.kind for each in collect_garbage(world.resources).removals] == [
         FileKind.CHECKPOINT
     ]

@@ -62,7 +62,6 @@ def test_referenced_files_are_kept(resources: Resources, tmp_path: Path) -> None
     ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
         artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
-        session.commit()
     before = names(resources)
     assert collect_garbage(resources).removals == ()
     assert names(resources) == before
@@ -85,7 +84,6 @@ def test_cached_copy_of_a_referenced_artifact_is_kept(resources: Resources, tmp_
     ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
         artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
-        session.commit()
     copy = resources.store.path(ref)
     os.utime(copy, (time.time() - 2 * DAY,) * 2)
     collect_garbage(resources)

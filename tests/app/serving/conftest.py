@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from app.registry import service
 from app.resources import Resources
-from app.serving.loaded_model import LoadedEncoder
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
 from app.storage import repository
@@ -27,8 +26,9 @@ def open_pool(resources: Resources, loader: StubLoader, *, max_bytes: int) -> Mo
     settings = resources.settings.model_copy(update={"max_loaded_bytes": max_bytes})
     return ModelPool(
         resources=replace(resources, settings=settings),
-        load_predictor=loader,
-        wrap=lambda ref, predictor: LoadedEncoder(ref, predictor, None, None),  # type: ignore[arg-type]
+        load_encoder=loader,  # type: ignore[arg-type]
+        batcher=None,  # type: ignore[arg-type]
+        executor=None,  # type: ignore[arg-type]
         metrics=ServingMetrics(CollectorRegistry()),
     )
 
@@ -61,10 +61,9 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
             stored = repository.add_artifact(
                 session, job_id=None if imported else job, kind="model", ref=ref
             )
-            version = service.register(
+            version = service.add_version(
                 session, name=name, artifact=stored, manifest=manifest or MANIFEST
             )
-            session.commit()
         if promote:
             service.move_alias(
                 resources.database,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_core.inference.word_spans import TokenizedWords, WordSpan
+from lora_core.inference.tokenization import TokenizedWords, WordSpan
 
 WAIT = 20  # seconds after which a test that hangs fails
 
@@ -81,7 +81,7 @@ class StubPredictor:
     def encode(self, texts: Sequence[str], **_: Any) -> list[StubTokens]:
         return [StubTokens(range(len(text))) for text in texts]
 
-    def tokenize_words(self, text: str) -> TokenizedWords:
+    def tokenize_into_words(self, text: str) -> TokenizedWords:
         words = [WordSpan(m.start(), m.end(), m.start() + 1) for m in re.finditer(r"\S+", text)]
         return TokenizedWords(text, words, range(len(text) + 2), False)
 
@@ -98,10 +98,11 @@ class StubLoader:
         self.broken: dict[Path, Exception] = {}
         self.gate = threading.Event()
         self.gate.set()
+        self.gates: dict[Path, threading.Event] = {}  # by directory, in place of `gate`
 
     def __call__(self, directory: Path, *, imported: bool) -> StubPredictor:  # noqa: ARG002
         self.loads.append(directory)
-        assert self.gate.wait(WAIT)
+        assert self.gates.get(directory, self.gate).wait(WAIT)
         if directory in self.broken:
             raise self.broken[directory]
         return self.stubs.setdefault(directory, StubPredictor())

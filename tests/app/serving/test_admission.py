@@ -149,7 +149,7 @@ def test_overload_response_has_predict_format(
     stub, serving = StubPredictor(), app.state.serving
     stub.engine.gate.clear()
     serving.admission = make_controller(texts=2)
-    serving.pool._load_predictor = lambda *_, **__: stub
+    serving.pool._load_encoder = lambda *_, **__: stub
 
     def predict() -> int:
         return client.post("/predict", json={"inputs": "a film"}).status_code
@@ -174,7 +174,7 @@ def test_rejected_request_does_not_count_toward_rate_limit(
 ) -> None:
     publish()
     serving = app.state.serving
-    serving.pool._load_predictor = lambda *_, **__: StubPredictor()
+    serving.pool._load_encoder = lambda *_, **__: StubPredictor()
     serving.rate_limiter = KeyRateLimiter(
         2 / BURST_SECONDS, clock=lambda: 0.0
     )  # two texts, and no refill
@@ -187,5 +187,5 @@ def test_rejected_request_does_not_count_toward_rate_limit(
     serving.admission.texts = 1
     assert predict() == "overloaded"
     serving.admission.texts = 0
-    assert [predict(), predict()] == ["ok", "quota_used"]
+    assert [predict(), predict()] == ["ok", "rate_limit_exceeded"]
     assert serving.admission.texts == 0

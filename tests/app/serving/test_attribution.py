@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.serving.attribution import (
+from app.serving.explanation import (
     MAX_EXHAUSTIVE_WORDS,
     MAX_PERMUTATION_PAIRS,
     Coalition,

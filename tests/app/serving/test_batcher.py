@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 from prometheus_client import CollectorRegistry
 
-from app.serving.batcher import Batcher, InferenceOutput, QueuedText
+from app.serving.batcher import Batcher, InferenceOutput
 from app.serving.errors import DeadlineExceeded, InferenceFailed
 from app.serving.metrics import ServingMetrics
 from tests.app.serving.stub import WAIT, StubEngine
@@ -34,13 +35,9 @@ def call(
     adapter: Any = None,
     seconds: float = WAIT,
 ) -> asyncio.Task[list[InferenceOutput]]:
-    loop = asyncio.get_running_loop()
     deadline = time.monotonic() + seconds
-    texts = [
-        QueuedText(engine, adapter, range(length), deadline, loop.create_future())
-        for length in lengths
-    ]
-    return asyncio.create_task(batcher.compute(texts))
+    texts = [range(length) for length in lengths]
+    return asyncio.create_task(batcher.compute(engine, adapter, texts, deadline=deadline))
 
 
 async def start_blocked_batch(
@@ -146,14 +143,15 @@ def test_failed_batch_fails_only_its_own_texts() -> None:
     run(work)
 
 
-def test_batch_is_halved_when_out_of_memory() -> None:
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_batch_is_halved_when_out_of_memory(error: Exception) -> None:
     engine = StubEngine()
 
     async def work(batcher: Batcher) -> None:
         first = await start_blocked_batch(batcher, engine)
         calls = [call(batcher, engine, [length]) for length in (5, 6, 7)]
         await asyncio.sleep(0)
-        engine.failures = [None, MemoryError(), MemoryError()]
+        engine.failures = [None, error, error]
         engine.gate.set()
         await first
         results = await asyncio.gather(*calls, return_exceptions=True)

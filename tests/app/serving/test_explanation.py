@@ -14,9 +14,8 @@ from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.serving.admission import BURST_SECONDS, KeyRateLimiter
-from app.serving.attribution import sample_permutations
-from app.serving.explanation import CHUNK_TOKENS, MAX_WORDS
-from app.serving.request_formats import ModelPredictBody, parse_request
+from app.serving.client_formats import ModelPredictBody, parse_request
+from app.serving.explanation import CHUNK_TOKENS, MAX_WORDS, sample_permutations
 from app.serving.service import MAX_TEXTS_IN_FLIGHT, InferenceService, PredictResult
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubPredictor
@@ -193,7 +192,7 @@ def test_explain_requires_the_predict_scope(anonymous_client: TestClient, new_ke
     assert others("predict") == (404, "model_not_found")
 
 
-Compute = Callable[[Any], Awaitable[Any]]
+Compute = Callable[..., Awaitable[Any]]
 Before = Callable[[list[int]], Awaitable[None]]
 MANY_TOKENS = "twelve char " * 16  # for the stub, whose tokens are characters
 
@@ -202,16 +201,17 @@ MANY_TOKENS = "twelve char " * 16  # for the stub, whose tokens are characters
 def record_chunks(app: FastAPI, client: TestClient, publish: Publish) -> Callable[..., list[int]]:
     """Serve a stub; record the tokens of each queued chunk, and call `before` for each."""
     publish()
-    app.state.serving.pool._load_predictor = lambda *_, **__: StubPredictor()
+    app.state.serving.pool._load_encoder = lambda *_, **__: StubPredictor()
     batcher, tokens = app.state.serving.batcher, list[int]()
     compute: Compute = batcher.compute
 
     def record(before: Before | None = None) -> list[int]:
-        async def recording(texts: Any) -> Any:
-            tokens.append(sum(len(text.ids) for text in texts))
+        async def recording(engine: Any, adapter: Any, texts: Any, *, deadline: float) -> Any:
+            texts = list(texts)
+            tokens.append(sum(map(len, texts)))
             if before is not None:
                 await before(tokens)
-            return await compute(texts)
+            return await compute(engine, adapter, texts, deadline=deadline)
 
         batcher.compute = recording
         return tokens
@@ -295,4 +295,4 @@ def test_each_text_counts_toward_the_rate_limit(
     explanation = explain(client, "a good film")
     assert limiter._buckets[LOCAL_KEY_ID].level == BURST_SECONDS - explanation["texts"] == 2
     response = client.post("/v1/models/sentiment/explain", json={"inputs": "a good film"})
-    assert (response.status_code, response.json()["code"]) == (429, "quota_used")
+    assert (response.status_code, response.json()["code"]) == (429, "rate_limit_exceeded")

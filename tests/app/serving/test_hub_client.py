@@ -89,7 +89,7 @@ def test_info_and_health(url: str) -> None:
 def test_slow_response_is_a_timeout(app: FastAPI, url: str) -> None:
     stub = StubPredictor()
     stub.engine.gate.clear()
-    app.state.serving.pool._load_predictor = lambda *_, **__: stub
+    app.state.serving.pool._load_encoder = lambda *_, **__: stub
     with pytest.raises(InferenceTimeoutError):
         InferenceClient(timeout=0.3).text_classification(TEXT, model=f"{url}/predict")
     stub.engine.gate.set()

@@ -102,7 +102,7 @@ def test_tokenizer_panic_fails_only_its_request(
 
 
 def test_tokenizer_panic_while_loading(client: TestClient, publish: Publish) -> None:
-    publish("broken", modify=ATTACKS["a map of SentencePiece that is none"])
+    publish("broken", modify=ATTACKS["a malformed map of SentencePiece"])
     response = predict(client, "broken")
     assert (response.status_code, response.json()["code"]) == (424, "model_unloadable")
 

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from app.serving import explanation, shadow
 from app.serving.errors import DeadlineExceeded, InferenceFailed
-from app.serving.linear import MAX_INLINE_CHARACTERS, LoadedLinearModel
+from app.serving.loaded_model import MAX_INLINE_LINEAR_CHARACTERS, LoadedLinearModel
 from app.serving.service import InferenceService
 from lora_core.inference.linear import LinearPredictor
 from tests.app.serving.conftest import Publish
@@ -90,7 +90,10 @@ def test_long_texts_are_computed_in_another_thread(
         return forward(self, items)
 
     monkeypatch.setattr(LinearPredictor, "forward", recording)
-    long = ["good film " * (MAX_INLINE_CHARACTERS // 20), "bad " * MAX_INLINE_CHARACTERS]
+    long = [
+        "good film " * (MAX_INLINE_LINEAR_CHARACTERS // 20),
+        "bad " * MAX_INLINE_LINEAR_CHARACTERS,
+    ]
     predictions = predict(client, long).json()
     assert [row[0]["label"] for row in predictions] == ["good", "bad"]
     assert [len(row) for row in predictions] == [3, 3]
@@ -105,7 +108,7 @@ async def test_expired_or_failed_batch_raises(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = LoadedLinearModel("words:1", LinearPredictor.load(artifact), None)  # type: ignore[arg-type]
-    batch = await model.tokenize(TEXTS, truncate=True, side="right")
+    batch = await model.prepare_batch(TEXTS, truncate=True, side="right")
     assert batch.tokens == sum(len(text.split()) for text in TEXTS)
     with pytest.raises(DeadlineExceeded):
         await model.compute(batch, deadline=time.monotonic() - 1)
@@ -164,7 +167,7 @@ def test_encoder_can_shadow_a_linear_model(
     publish: Publish,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shadow, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(shadow, "CANDIDATES_TTL_SECONDS", 0.0)
     publish(promote=False)
     client.put("/v1/models/sentiment/aliases/shadow", json={"version": 2})
 
@@ -191,10 +194,14 @@ def reverse_terms(directory: Path) -> None:
     reseal(directory)
 
 
-@pytest.mark.parametrize("imported", [False, True])
 @pytest.mark.parametrize(
-    ("corrupt", "code"),
-    [(set_invalid_pattern, "model_refused"), (reverse_terms, "model_disagrees")],
+    ("corrupt", "imported", "code"),
+    [
+        (set_invalid_pattern, True, "model_refused"),
+        (set_invalid_pattern, False, "model_unloadable"),  # not the fault of an import
+        (reverse_terms, True, "reference_logits_mismatch"),
+        (reverse_terms, False, "reference_logits_mismatch"),
+    ],
 )
 def test_invalid_linear_model_is_not_served(
     client: TestClient, artifact: Path, publish: Publish, corrupt: Any, code: str, imported: bool
@@ -212,4 +219,5 @@ def test_linear_model_does_not_use_the_batcher(
     predict(client, TEXTS)
     serving: InferenceService = app.state.serving
     assert serving.batcher.tokens_per_second is None  # the throughput of encoders
-    assert serving.pool._loaded_bytes() > 0
+    [metric] = serving.metrics.loaded_bytes.collect()
+    assert metric.samples[0].value > 0

@@ -15,7 +15,7 @@ PATHS = ("/predict", "/", "/invocations", "/vertex", "/models/sentiment", "/mode
 def overloaded_client(app: FastAPI, client: TestClient, publish: Publish) -> TestClient:
     """A client of a service with capacity for ten more tokens."""
     publish()
-    app.state.serving.pool._load_predictor = lambda *_, **__: StubPredictor()
+    app.state.serving.pool._load_encoder = lambda *_, **__: StubPredictor()
     app.state.serving.admission.texts = 1
     app.state.serving.admission.tokens = MIN_TOKEN_LIMIT - 10
     return client

@@ -1,6 +1,7 @@
 """Tests of the model pool: shared loads, eviction and isolation of failures."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,10 +12,10 @@ from sqlalchemy import event
 
 from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.resources import Resources
-from app.serving import model_resolver
-from app.serving.errors import ModelCorrupt, ModelLoadFailed, ModelOutputMismatch, ModelTooLarge
+from app.serving import model_pool
+from app.serving.errors import ModelCorrupt, ModelLoadFailed, ModelTooLarge, ReferenceLogitsMismatch
 from app.serving.model_pool import ModelPool
-from lora_core.errors.artifact import ArtifactCorrupt, EngineMismatch
+from lora_core.errors.artifact import ArtifactCorrupt, EngineMismatch, UnsupportedArtifact
 from tests.app.serving.conftest import Publish, open_pool
 from tests.app.serving.stub import WAIT, StubEngine, StubLoader, StubPredictor
 
@@ -77,6 +78,7 @@ def test_concurrent_requests_share_one_load(
         (ArtifactCorrupt(path="x", problem="weights have changed"), ModelCorrupt),
         (ValueError("the checkpoint does not fit its config"), ModelLoadFailed),
         (MemoryError(), ModelLoadFailed),
+        (UnsupportedArtifact(problem="too many terms"), ModelLoadFailed),  # not imported
     ],
 )
 def test_failed_load_fails_all_waiting_requests_and_is_not_cached(
@@ -136,6 +138,47 @@ def test_failed_load_evicts_nothing(
     run(work, max_bytes=11)
 
 
+def test_load_in_progress_is_neither_evicted_nor_counted(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    loading, first, second = publish("loading"), publish("first"), publish("second")
+    loader.gates[loading] = threading.Event()
+
+    async def work(pool: ModelPool) -> None:
+        request = asyncio.create_task(get_ref(pool, "loading"))
+        await until(lambda: loader.loads)
+        await get_ref(pool, "first")
+        await get_ref(pool, "second")  # evicts the first, although the load is older
+        assert loaded_models(pool) == 1
+        loader.gates[loading].set()
+        await request
+        await get_ref(pool, "loading")
+        assert loader.loads == [loading, first, second]
+
+    run(work, max_bytes=11)
+
+
+def test_failed_load_whose_callback_is_pending_does_not_matter(
+    run: Callable[..., None], publish: Publish
+) -> None:
+    publish()
+
+    async def work(pool: ModelPool) -> None:
+        failed = asyncio.get_running_loop().create_future()
+        failed.set_exception(ModelLoadFailed(ref="other:1", kind="ValueError"))
+        pool._load_tasks["other"] = failed  # type: ignore[assignment]
+        await get_ref(pool)
+        await asyncio.sleep(0)
+        assert loaded_models(pool) == 1
+
+    run(work)
+
+
+def loaded_models(pool: ModelPool) -> float:
+    [metric] = pool._metrics.loaded_models.collect()
+    return metric.samples[0].value
+
+
 def test_shared_engine_is_counted_once(
     run: Callable[..., None], loader: StubLoader, publish: Publish
 ) -> None:
@@ -176,7 +219,7 @@ def test_model_over_the_memory_limit_is_rejected(
 def test_old_version_serves_until_the_new_one_is_loaded(
     run: Callable[..., None], loader: StubLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(model_pool, "CACHE_TTL_SECONDS", 0.0)
     publish()
 
     async def work(pool: ModelPool) -> None:
@@ -199,7 +242,7 @@ def test_old_version_serves_until_the_new_one_is_loaded(
 def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
     run: Callable[..., None], loader: StubLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(model_pool, "CACHE_TTL_SECONDS", 0.0)
     publish()
 
     async def work(pool: ModelPool) -> None:
@@ -210,7 +253,7 @@ def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
         assert await get_ref(pool, "sentiment") == "sentiment:1"
         await until(lambda: len(loader.loads) == 2)
         monkeypatch.setattr(
-            model_resolver, "FRESH_SECONDS", WAIT
+            model_pool, "CACHE_TTL_SECONDS", WAIT
         )  # from here on each call takes one step of the event loop
         loader.gate.set()
         end = (
@@ -220,7 +263,7 @@ def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
             assert await get_ref(pool, "sentiment") == "sentiment:1"
             await asyncio.sleep(0)
         assert len(loader.loads) == 2  # not retried at once
-        with pytest.raises(ModelOutputMismatch):
+        with pytest.raises(ReferenceLogitsMismatch):
             await get_ref(pool, "sentiment:2")
 
     run(work)

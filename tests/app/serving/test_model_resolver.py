@@ -10,7 +10,7 @@ from app.database.engines import Database
 from app.registry import service
 from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.resources import Resources
-from app.serving.model_resolver import FRESH_SECONDS, STALE_SECONDS, ModelResolver
+from app.serving.model_pool import CACHE_TTL_SECONDS, STALE_IF_ERROR_SECONDS, ModelResolver
 from app.settings import Settings
 from tests.app.serving.conftest import Publish
 from tests.clock import Clock
@@ -38,8 +38,8 @@ def test_promotion_takes_effect_within_a_second(
     assert resolve("sentiment") == resolve(None) == "sentiment:1"
     publish()
     assert resolve("sentiment") == resolve(None) == "sentiment:1"
-    clock.now += FRESH_SECONDS
-    assert FRESH_SECONDS < 1
+    clock.now += CACHE_TTL_SECONDS
+    assert CACHE_TTL_SECONDS < 1
     assert resolve("sentiment") == resolve(None) == "sentiment:2"
 
 
@@ -52,7 +52,7 @@ def test_cached_version_is_used_for_ten_minutes_without_the_database(
     assert resolve("sentiment") == "sentiment:1"
     database.close()
     settings.sqlite_path.write_bytes(b"no database any more" * 100)
-    clock.now += STALE_SECONDS - 1
+    clock.now += STALE_IF_ERROR_SECONDS - 1
     assert resolve("sentiment") == "sentiment:1"
     with pytest.raises(SQLAlchemyError):
         resolve("other:1")  # it is not cached
@@ -69,7 +69,7 @@ def test_removed_reference_is_evicted(
     assert resolve("sentiment") == "sentiment:1"
     with resources.database.write() as session:
         service.delete_alias(session, name="sentiment", alias="production")
-    clock.now += FRESH_SECONDS
+    clock.now += CACHE_TTL_SECONDS
     for ref in ("sentiment", None):
         with pytest.raises(NoModelPromoted):
             resolve(ref)

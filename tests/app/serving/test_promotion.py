@@ -44,11 +44,11 @@ def test_version_that_does_not_reproduce_its_reference_logits_is_rejected(
         facts = manifest.read(directory)
         del facts["files"]
         (directory / "manifest.json").unlink()
-        manifest.write(directory, facts)
+        manifest.create(directory, facts)
 
     publish(promote=False, modify=change_reference_logits)
     rejected = promote(client, 2)
-    assert (rejected.status_code, rejected.json()["code"]) == (424, "model_disagrees")
+    assert (rejected.status_code, rejected.json()["code"]) == (424, "reference_logits_mismatch")
     assert "sentiment:2" in rejected.json()["detail"]
     assert served_version(client) == "sentiment:1"
     # Without the check, the old version keeps serving all the same.

@@ -1,13 +1,17 @@
 """Tests of the request and response formats of text-embeddings-inference and the hub."""
 
+import asyncio
 from typing import Any
 
 import pytest
 import torch
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from app.registry.errors import ModelNotFound
 from tests.app.serving.conftest import Publish
+from tests.app.serving.stub import WAIT
 
 TEXT, OTHER = "a good film", "a dull plot"
 
@@ -41,10 +45,10 @@ def test_response_follows_request_format(client: TestClient, publish: Publish) -
     for nested in (
         predict(client, inputs=TEXT, parameters={}),
         predict(client, inputs=TEXT, parameters=None),
-        predict(client, "/predict?dialect=hf", inputs=TEXT),
+        predict(client, "/predict?format=hf", inputs=TEXT),
     ):
         assert nested == [flat]
-    assert predict(client, "/predict?dialect=tei", inputs=TEXT, parameters={}) == flat
+    assert predict(client, "/predict?format=tei", inputs=TEXT, parameters={}) == flat
     assert predict(client, inputs=TEXT, options={"wait_for_model": True}, other=1) == flat
 
 
@@ -65,6 +69,38 @@ def test_vertex_wraps_request_and_response(client: TestClient, publish: Publish)
         assert row == [{**each, "score": pytest.approx(each["score"], abs=1e-6)} for each in alone]
     too_many = client.post("/vertex", json={"instances": [{"inputs": TEXT}] * 65})
     assert (too_many.status_code, too_many.json()["code"]) == (422, "too_many_inputs")
+
+
+def test_vertex_headers_cover_all_instances(client: TestClient, publish: Publish) -> None:
+    publish("a", promote=False)
+    publish("b", promote=False)
+    long = "good " * 80
+    texts = {"a:1": [long, TEXT, long], "b:1": [TEXT]}
+    instances = [{"inputs": each, "model": ref} for ref, sent in texts.items() for each in sent]
+    headers = client.post("/vertex", json={"instances": instances}).headers
+    assert headers["X-Model-Version"] == "a:1, b:1"
+    assert headers["X-Truncated"] == "2"
+    assert headers["x-compute-characters"] == str(2 * len(long) + 2 * len(TEXT))
+
+
+def test_failed_vertex_instance_cancels_the_others(
+    app: FastAPI, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[str] = []
+
+    async def predict(_: Any, ref: str, **__: Any) -> None:
+        if ref == "missing":
+            raise ModelNotFound(ref=ref)
+        try:
+            await asyncio.sleep(WAIT)
+        except asyncio.CancelledError:
+            cancelled.append(ref)
+            raise
+
+    monkeypatch.setattr(app.state.serving, "predict", predict)
+    instances = [{"inputs": TEXT, "model": ref} for ref in ("slow", "missing")]
+    assert client.post("/vertex", json={"instances": instances}).status_code == 404
+    assert cancelled == ["slow"]
 
 
 def test_score_functions_and_raw_scores(client: TestClient, publish: Publish) -> None:
@@ -102,6 +138,17 @@ def test_abstain_below_returns_no_labels(client: TestClient, publish: Publish) -
     assert "x-abstained" not in sure.headers
     assert unsure.json() == [[], []]
     assert unsure.headers["x-abstained"] == "2"
+
+
+def test_abstain_below_compares_probabilities_of_raw_scores_too(
+    client: TestClient, publish: Publish
+) -> None:
+    publish()
+    best = predict(client, inputs=TEXT)[0]["score"]
+    raw = predict(client, inputs=[TEXT], raw_scores=True)
+    for threshold, expected in ((best - 1e-6, raw), (best + 1e-6, [[]])):
+        body = {"inputs": [TEXT], "raw_scores": True, "abstain_below": threshold}
+        assert predict(client, **body) == expected
 
 
 def test_truncation_direction(client: TestClient, publish: Publish) -> None:

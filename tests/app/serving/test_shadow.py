@@ -17,7 +17,7 @@ SHADOW = "/v1/models/sentiment/aliases/shadow"
 
 @pytest.fixture(autouse=True)
 def _query_candidates_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shadow, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(shadow, "CANDIDATES_TTL_SECONDS", 0.0)
 
 
 def predict(client: TestClient, inputs: Any = "a good film") -> Any:
@@ -58,7 +58,8 @@ def test_candidate_is_compared_with_production(client: TestClient, publish: Publ
     text = client.get("/metrics").text
     assert 'loraworks_shadow_texts_total{outcome="differed",shadow="sentiment:2"' in text
     client.delete(SHADOW)
-    wait_until(lambda: predict(client) and not client.app.state.serving.shadows._candidates)  # type: ignore[attr-defined]
+    evaluator = client.app.state.serving.shadow_evaluator  # type: ignore[attr-defined]
+    wait_until(lambda: predict(client) and not evaluator._candidates)
 
 
 def test_agreement_is_counted(client: TestClient, publish: Publish) -> None:
@@ -82,9 +83,9 @@ def test_requests_do_not_wait_for_a_candidate(
     publish()
     slow = publish(promote=False)
     predict(client)
-    load, stub = app.state.serving.pool._load_predictor, StubPredictor(adapter=StubAdapter())
+    load, stub = app.state.serving.pool._load_encoder, StubPredictor(adapter=StubAdapter())
     stub.engine.gate.clear()
-    app.state.serving.pool._load_predictor = lambda path, **how: (
+    app.state.serving.pool._load_encoder = lambda path, **how: (
         stub if path == slow else load(path, **how)
     )
     client.put(SHADOW, json={"version": 2})

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from app.serving import model_resolver
+from app.serving import model_pool
 from lora_core.process import available_cores
 from tests.app.cli.conftest import serving
 from tests.app.serving.conftest import Publish
@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 def test_texts_of_disconnected_clients_are_not_computed(app: FastAPI, url: str) -> None:
     stub, admission = StubPredictor(), app.state.serving.admission
-    app.state.serving.pool._load_predictor = lambda *_, **__: stub
+    app.state.serving.pool._load_encoder = lambda *_, **__: stub
     stub.engine.gate.clear()
     host, _, port = url.removeprefix("http://").partition(":")
     body = json.dumps({"inputs": "a film"}).encode()
@@ -66,7 +66,7 @@ def test_texts_of_disconnected_clients_are_not_computed(app: FastAPI, url: str) 
 def test_moving_an_alias_fails_no_request(
     url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.01)
+    monkeypatch.setattr(model_pool, "CACHE_TTL_SECONDS", 0.01)
     publish(promote=False, top_label="bad")
     stop = threading.Event()
     expected = {"sentiment:1": "good", "sentiment:2": "bad"}
@@ -105,7 +105,7 @@ def _move_alias(admin: httpx2.Client, number: int) -> None:
 
 def test_slow_load_does_not_hold_requests_past_their_deadline(app: FastAPI, url: str) -> None:
     loader = StubLoader()
-    app.state.serving.pool._load_predictor = loader
+    app.state.serving.pool._load_encoder = loader
     loader.gate.clear()
 
     def send(**headers: str) -> httpx2.Response:
@@ -124,7 +124,7 @@ def test_slow_load_does_not_hold_requests_past_their_deadline(app: FastAPI, url:
 
 def test_deadlines_over_http(app: FastAPI, url: str) -> None:
     stub = StubPredictor()
-    app.state.serving.pool._load_predictor = lambda *_, **__: stub
+    app.state.serving.pool._load_encoder = lambda *_, **__: stub
     stub.engine.gate.clear()
 
     async def send() -> tuple[Any, Any]:
@@ -153,7 +153,7 @@ def test_deadlines_over_http(app: FastAPI, url: str) -> None:
 async def request_concurrently(
     url: str, connections: int, send: Callable[[httpx2.AsyncClient], Any]
 ) -> Any:
-    """Return what each client gets; each has a connection of its own."""
+    """Return what each client gets; each has its own connection."""
     limits = httpx2.Limits(max_connections=connections)
     async with httpx2.AsyncClient(base_url=url, timeout=WAIT, limits=limits) as client:
         return await asyncio.gather(*(send(client) for _ in range(connections)))
@@ -176,7 +176,7 @@ def test_flood_is_rejected_before_anything_is_computed(
 ) -> None:
     """Admitted requests are served: six seconds of work if the client waits for twelve."""
     stub, flood = StubPredictor(), 5 * 64
-    app.state.serving.pool._load_predictor = lambda *_, **__: stub
+    app.state.serving.pool._load_encoder = lambda *_, **__: stub
     app.state.serving.batcher.tokens_per_second = 5000.0
     stub.engine.gate.clear()
     rejected: list[httpx2.Response] = []

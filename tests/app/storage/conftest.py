@@ -5,10 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from app.resources import Resources
+from app.resources import Resources, open_store
 from app.settings import Settings
 from app.storage import repository
-from app.storage.opening import open_store
 from app.storage.store import Store
 from app.storage.tables import Artifact
 from lora_core import manifest
@@ -28,11 +27,10 @@ def artifact(resources: Resources, tmp_path: Path) -> Artifact:
     for name, content in FILES.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)
-    manifest.write(directory, {"format": 1, "metrics": {"accuracy": 0.8}})
+    manifest.create(directory, {"format": 1, "metrics": {"accuracy": 0.8}})
     ref = resources.store.put(directory, f"jobs/{JOB}/a1")
     with resources.database.write() as session:
         made = repository.add_artifact(session, job_id=JOB, kind="model", ref=ref)
-        session.commit()
     return made
 
 

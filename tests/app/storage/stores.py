@@ -16,7 +16,7 @@ PUT = """
 import sys
 from pathlib import Path
 from app.storage.errors import ArtifactExists
-from app.storage.opening import open_store
+from app.resources import open_store
 from app.settings import Settings
 store = open_store(Settings())
 print("ready", flush=True)
@@ -33,7 +33,7 @@ def made(directory: Path, text: str = "weights") -> Path:
     for name in (WEIGHTS, "a file, 100% + é.json"):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)
-    manifest.write(directory, {"format": 1})
+    manifest.create(directory, {"format": 1})
     return directory
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.resources import open_store
 from app.settings import Settings
 from app.storage.errors import ArtifactExists, StorageUnavailable
-from app.storage.opening import open_store
 from app.storage.store import Store
 from lora_core import manifest
 from tests.app.storage.stores import KEY, WEIGHTS, made
@@ -136,8 +136,8 @@ def test_faster_write_of_other_content_keeps_the_key(
 def test_rejected_owner_write_is_retried(store: Store, bucket: Bucket) -> None:
     bucket.conflicts[".owner"] = ALWAYS
     with pytest.raises(StorageUnavailable):
-        store.owner("one")
+        store.get_or_set_owner("one")
     bucket.conflicts[".owner"] = 1
-    assert store.owner("one") == "one"
+    assert store.get_or_set_owner("one") == "one"
     bucket.conflicts[".owner"] = ALWAYS
-    assert store.owner("two") == "one"
+    assert store.get_or_set_owner("two") == "one"

@@ -71,14 +71,14 @@ def test_missing_checkpoint_directory_means_deleted(
     ref = store.put(made(tmp_path / "checkpoint"), "checkpoints/x/a1/step-1")
     shutil.rmtree(root / "checkpoints")
     with pytest.raises(StorageUnavailable, match="mounted"):
-        store.verified_path(ref)
+        store.verified_directory(ref)
     model = store.put(made(tmp_path / "model"), "jobs/x/a1")
     with pytest.raises(ArtifactCorrupt, match="missing"):
-        store.verified_path(ref)
+        store.verified_directory(ref)
     shutil.rmtree(root / "jobs")
     (root / "uploads").mkdir()
     with pytest.raises(StorageUnavailable, match="no directory jobs"):
-        store.verified_path(model)
+        store.verified_directory(model)
 
 
 @pytest.mark.parametrize("has_directory", [True, False], ids=["an-empty-directory", "no-directory"])
@@ -168,26 +168,26 @@ def test_store_without_write_permission_is_refused(
 
 def test_verified_path_checks_every_byte(store: LocalStore, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
-    assert store.verified_path(ref) == store.path(ref)
+    assert store.verified_directory(ref) == store.path(ref)
     (store.path(ref) / WEIGHTS).write_text("WEIGHTS")
     with pytest.raises(ArtifactCorrupt, match="has changed"):
-        store.verified_path(ref)
+        store.verified_directory(ref)
     (store.path(ref) / manifest.MANIFEST).unlink()
-    manifest.write(store.path(ref), {"format": 1})  # a valid manifest, but a different one
+    manifest.create(store.path(ref), {"format": 1})  # a valid manifest, but a different one
     with pytest.raises(ArtifactCorrupt, match=r"manifest\.json has changed"):
-        store.verified_path(ref)
+        store.verified_directory(ref)
 
 
 def test_unreadable_file_is_not_reported_as_damaged(store: LocalStore, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
     with no_descriptors(), pytest.raises(StorageUnavailable, match="Too many open files"):
-        store.verified_path(ref)
+        store.verified_directory(ref)
     place = store.path(ref)
     place.parent.chmod(0)
     with unprivileged(tmp_path), pytest.raises(StorageRefused, match="Permission"):
         store.path(ref)
     place.parent.chmod(0o755)
-    store.verified_path(ref)
+    store.verified_directory(ref)
 
 
 def test_unmounted_disk_is_not_reported_as_damage(
@@ -196,10 +196,10 @@ def test_unmounted_disk_is_not_reported_as_damage(
     ref = store.put(made(tmp_path / "out"), KEY)
     root.rename(tmp_path / "away")
     store.check()  # this creates an empty directory
-    store.owner("somebody")
+    store.get_or_set_owner("somebody")
     for use in (
         lambda: store.path(ref),
-        lambda: store.verified_path(ref),
+        lambda: store.verified_directory(ref),
         lambda: store.read(ref, WEIGHTS),
         lambda: store.file_path("uploads/x/y.csv", "0" * 64),
     ):
@@ -215,7 +215,7 @@ def test_only_one_of_many_candidates_owns_the_store(root: Path) -> None:
 
         def ask(name: str, place: Path, start: threading.Barrier) -> None:
             start.wait()
-            owners.append(LocalStore(place).owner(name))
+            owners.append(LocalStore(place).get_or_set_owner(name))
 
         place = root / str(round_)
         threads = [threading.Thread(target=ask, args=(name, place, start)) for name in "abcd"]
@@ -224,7 +224,7 @@ def test_only_one_of_many_candidates_owns_the_store(root: Path) -> None:
         for thread in threads:
             thread.join()
         assert len(owners) == 4
-        assert set(owners) == {LocalStore(place).owner("e")}
+        assert set(owners) == {LocalStore(place).get_or_set_owner("e")}
         assert [file.name for file in LocalStore(place).list_files()] == []
 
 
@@ -239,7 +239,7 @@ def test_nothing_is_written_to_an_empty_mount_point(
     for use in (
         lambda: store.put(later, f"{KEY}1"),
         lambda: store.path(ref),
-        lambda: store.owner("me"),
+        lambda: store.get_or_set_owner("me"),
         lambda: list(store.list_files()),
         store.now,
     ):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from app.resources import open_store
 from app.settings import Settings
 from app.storage.errors import StoreUrlInvalid
 from app.storage.local import LocalStore
-from app.storage.opening import open_store
 from app.storage.s3 import RemoteStore
 from tests.app.storage.stores import KEY, made
 

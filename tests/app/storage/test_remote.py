@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from app.resources import open_store
 from app.settings import Settings
 from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
-from app.storage.opening import open_store
 from app.storage.store import ArtifactRef, Store
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt

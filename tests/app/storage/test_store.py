@@ -47,7 +47,7 @@ def test_large_file_is_stored_unchanged(store: Store, tmp_path: Path) -> None:
     source.mkdir()
     content = os.urandom(2**20) * 20  # several parts of an upload
     (source / "model").write_bytes(content)
-    manifest.write(source, {})
+    manifest.create(source, {})
     assert (store.path(store.put(source, KEY)) / "model").read_bytes() == content
 
 
@@ -97,7 +97,7 @@ def test_killed_put_leaves_no_directory(store: Store, tmp_path: Path) -> None:
 
 
 def test_incomplete_directory_does_not_exist(store: Store, tmp_path: Path) -> None:
-    store.put(made(tmp_path / "beside"), f"{KEY}0")
+    store.put(made(tmp_path / "parallel"), f"{KEY}0")
     source, pause = made(tmp_path / "out"), tmp_path / "pause"
     ref = ref_of(source)
     pause.touch()
@@ -171,7 +171,7 @@ def test_invalid_keys_are_rejected(store: Store, tmp_path: Path, key: str) -> No
 
 
 def test_delete_is_idempotent(store: Store, tmp_path: Path) -> None:
-    store.put(made(tmp_path / "beside"), f"{KEY}0")
+    store.put(made(tmp_path / "parallel"), f"{KEY}0")
     ref = store.put(made(tmp_path / "out"), KEY)
     store.delete(KEY)
     assert {file.name.rsplit("/", 1)[0] for file in store.list_files()} == {
@@ -219,9 +219,9 @@ def test_list_files_has_sizes_and_times(store: Store, tmp_path: Path) -> None:
 
 
 def test_first_candidate_owns_the_store(store: Store) -> None:
-    assert store.owner(None) is None  # reading does not claim it
-    assert store.owner("one") == "one"
-    assert [store.owner("two"), store.owner(None)] == ["one", "one"]
+    assert store.get_or_set_owner(None) is None  # reading does not claim it
+    assert store.get_or_set_owner("one") == "one"
+    assert [store.get_or_set_owner("two"), store.get_or_set_owner(None)] == ["one", "one"]
 
 
 def test_working_store_passes_its_check(store: Store) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from app.storage.verified_cache import GRACE_SECONDS, VerifiedCache
+from app.storage.verified_cache import EVICTION_GRACE_SECONDS, VerifiedCache
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.storage.stores import bytes_of
 
 SIZE = 1000
-LONG_AGO = time.time() - 10 * GRACE_SECONDS
+LONG_AGO = time.time() - 10 * EVICTION_GRACE_SECONDS
 
 
 class Origin:

@@ -51,7 +51,7 @@ def get_trials(client: TestClient) -> GetTrials:
     """Return the current trials of a sweep."""
 
     def get(sweep: dict[str, Any]) -> list[dict[str, Any]]:
-        body: list[dict[str, Any]] = client.get(f"/v1/sweeps/{sweep['id']}/cells").json()
+        body: list[dict[str, Any]] = client.get(f"/v1/sweeps/{sweep['id']}/trials").json()
         return body
 
     return get

@@ -49,7 +49,6 @@ class FakeSweepWorker(FakeWorker):
                 device="cpu",
                 lease_seconds=60,
             )
-            session.commit()
         return claimed
 
     def run_jobs(self, limit: int = 10_000) -> int:
@@ -91,7 +90,7 @@ class FakeSweepWorker(FakeWorker):
         accuracy = self.accuracy_of(claimed.spec)
         metrics = dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy"), accuracy)
         splits = ["validation"] if claimed.spec["trial"] else ["validation", "test"]
-        if claimed.spec["result"]["train_figures"] and not claimed.spec["trial"]:
+        if claimed.spec["result"]["train_metrics"] and not claimed.spec["trial"]:
             splits.append("train")
         summary = {split: {**metrics, "loss": 1 - accuracy} for split in splits}
         with self.database.write() as session:
@@ -100,8 +99,7 @@ class FakeSweepWorker(FakeWorker):
             )
             for split in splits:
                 _add_correctness(session, claimed.lease.job_id, split, accuracy)
-            assert leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
-            session.commit()
+            leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
 
     def _save(self, claimed: ClaimedJob, *, step: int) -> None:
         with self._renewed(claimed.lease, step=step, reserve=1) as (session, seq):
@@ -109,7 +107,7 @@ class FakeSweepWorker(FakeWorker):
 
 
 def budget_of(spec: dict[str, Any]) -> float:
-    return 1.0 if spec["trial"] is None else float(spec["trial"]["share"])
+    return 1.0 if spec["trial"] is None else float(spec["trial"]["budget"])
 
 
 def _add_correctness(session: Any, job_id: UUID, split: str, accuracy: float) -> None:

@@ -34,28 +34,28 @@ def _assert_nothing_is_started(database: Database) -> Iterator[None]:
         ({"space": {"optimizer.lr": [4]}}, "unknown_field", "did you mean optim?"),
         ({"space": {"method.r.x": [4]}}, "unknown_field", "'method.r.x'"),
         ({"space": {"": [4]}}, "unknown_field", "looks like `method.r`"),
-        ({"space": {"trial.share": [0.5]}}, "unknown_field", "sets it itself"),
+        ({"space": {"trial.budget": [0.5]}}, "unknown_field", "sets it itself"),
         ({"space": {"name": ["a"]}}, "unknown_field", "'name'"),
-        ({"space": {RATE: {"low": 1, "high": 0.1}}}, "range_upside_down", "from 1 to 0.1"),
+        ({"space": {RATE: {"low": 1, "high": 0.1}}}, "range_reversed", "from 1 to 0.1"),
         ({"space": {RATE: {"low": 0, "high": 1.0, "log": True}}}, "range_not_positive", "not 0"),
         ({"space": {RATE: {"low": 0.1, "high": 1.0}}}, "range_needs_count", "`count`"),
         ({"space": {"runtime.seed": list(range(5001))}}, "validation_failed", "at most 5000"),
         (
             {"space": {"runtime.seed": {"low": 0, "high": 9_999_999}}},
-            "too_many_cells",
+            "too_many_trials_in_sweep",
             "10,000,000 trials",
         ),
         ({"objective": "f1"}, "validation_failed", "objective: must be 'accuracy'"),
         ({"strategy": {"type": "bayes"}}, "validation_failed", "strategy"),
-        ({"strategy": {"type": "random"}}, "validation_failed", "strategy.cells"),
-        ({"strategy": {"type": "random", "cells": 13}}, "space_too_small", "only 12"),
+        ({"strategy": {"type": "random"}}, "validation_failed", "strategy.trials"),
+        ({"strategy": {"type": "random", "trials": 13}}, "space_too_small", "only 12"),
         ({"strategy": {"type": "halving", "eta": 1}}, "validation_failed", "at least 2"),
-        ({"strategy": {"type": "grid", "cells": 3}}, "validation_failed", "unknown field"),
-        ({"job": {**JOB, "trial": {"share": 0.5}}}, "validation_failed", "only the strategy sets"),
+        ({"strategy": {"type": "grid", "trials": 3}}, "validation_failed", "unknown field"),
+        ({"job": {**JOB, "trial": {"budget": 0.5}}}, "validation_failed", "only the strategy sets"),
         ({"job": {"method": {"type": "magic"}}}, "validation_failed", "job.method.type"),
         ({"job": {**JOB, "base": "nobody/knows-it"}}, "base_not_found", "nobody/knows-it"),
         ({"job": {**JOB, "data": {"source": "mine"}}}, "data_not_found", "mine"),
-        ({"parallel": 0}, "validation_failed", "parallel"),
+        ({"max_parallel_jobs": 0}, "validation_failed", "max_parallel_jobs"),
     ],
 )  # fmt: skip
 def test_invalid_sweep_is_rejected(
@@ -82,7 +82,7 @@ def test_trials_that_could_never_run_are_listed_before_any_runs(
     space: dict[str, Any], count: int, first: int, reason: str, client: TestClient
 ) -> None:
     response = client.post("/v1/sweeps", json={"job": JOB, "space": space}).json()
-    assert response["code"] == "invalid_cells"
+    assert response["code"] == "invalid_trials"
     total = len(next(iter(space.values())))
     assert response["detail"].startswith(f"{count} of {total} trials could never run")
     assert f"Trial {first} (" in response["detail"]
@@ -93,17 +93,17 @@ def test_a_model_based_search_validates_the_bounds_first(client: TestClient) -> 
     body = {
         "job": JOB,
         "space": {"method.r": {"low": 1, "high": 4000}},
-        "strategy": {"type": "tpe", "cells": 10},
+        "strategy": {"type": "tpe", "trials": 10},
     }
     response = client.post("/v1/sweeps", json=body).json()
-    assert response["code"] == "invalid_cells"
+    assert response["code"] == "invalid_trials"
     assert "Trial 1 (method.r=" in response["detail"]
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("get", ""), ("get", "/cells"), ("get", "/results"), ("get", "/report"), ("delete", ""),
+        ("get", ""), ("get", "/trials"), ("get", "/results"), ("get", "/report"), ("delete", ""),
         ("post", "/pause"), ("post", "/stop"), ("post", "/resume"), ("post", "/retry"),
     ],
 )  # fmt: skip

@@ -23,28 +23,28 @@ def test_a_proposed_trial_that_cannot_run_does_not_prevent_a_retry(
     """Each bound of the space fits the base, both together do not."""
     space = {"method.r": [4, 385], "method.targets": [["query"], ["mlp"]]}
     rejected = client.post("/v1/sweeps", json={"job": JOB, "space": space}).json()
-    assert rejected["code"] == "invalid_cells"
+    assert rejected["code"] == "invalid_trials"
     blocks = {"method.layers": [[0], [1]], "base": ["minilm-l6"], "method.r": [2, 4]}
-    sweep = start_sweep(space=blocks, strategy={"type": "tpe", "cells": 6, "batch": 2})
+    sweep = start_sweep(space=blocks, strategy={"type": "tpe", "trials": 6, "batch": 2})
     worker.should_fail = lambda spec: spec["method"]["r"] == 4
     worker.run_jobs()
     worker.should_fail = lambda _: False
     again = client.post(f"/v1/sweeps/{sweep['id']}/retry")
     assert again.status_code == 200
     worker.run_jobs()
-    assert get_sweep(sweep)["counts"]["failed"] == 0
+    assert get_sweep(sweep)["trial_counts"]["failed"] == 0
 
 
 def test_a_search_continues_in_a_changed_space(
     start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
-    sweep = start_sweep(space=RATES, strategy={"type": "tpe", "cells": 4, "batch": 2})
+    sweep = start_sweep(space=RATES, strategy={"type": "tpe", "trials": 4, "batch": 2})
     worker.run_jobs()
     narrower = {"optim.learning_rate": {"low": 2e-4, "high": 3e-4}}
-    body = {"space": narrower, "cells": 8}
+    body = {"space": narrower, "trials": 8}
     assert client.post(f"/v1/sweeps/{sweep['id']}/extend", json=body).status_code == 200
     worker.run_jobs()
-    assert (get_sweep(sweep)["state"], get_sweep(sweep)["cells"]) == ("finished", 8)
+    assert (get_sweep(sweep)["state"], get_sweep(sweep)["trial_count"]) == ("finished", 8)
     later = [each.spec["optim"]["learning_rate"] for each in worker.jobs_run[4:]]
     assert all(2e-4 <= rate <= 3e-4 for rate in later)
 
@@ -53,11 +53,11 @@ def test_an_extension_of_a_search_validates_the_bounds(
     start_sweep: StartSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
     space = {"method.r": {"low": 1, "high": 8}}
-    sweep = start_sweep(space=space, strategy={"type": "tpe", "cells": 2, "batch": 2})
+    sweep = start_sweep(space=space, strategy={"type": "tpe", "trials": 2, "batch": 2})
     worker.run_jobs()
-    body = {"space": {"method.r": {"low": 1, "high": 4000}}, "cells": 4}
+    body = {"space": {"method.r": {"low": 1, "high": 4000}}, "trials": 4}
     response = client.post(f"/v1/sweeps/{sweep['id']}/extend", json=body)
-    assert (response.status_code, response.json()["code"]) == (422, "invalid_cells")
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_trials")
 
 
 def test_a_broken_sweep_does_not_hold_up_the_others(
@@ -68,7 +68,6 @@ def test_a_broken_sweep_does_not_hold_up_the_others(
     other = start_sweep(space={"method.alpha": [16, 32]}, name="other")
     with resources.database.write() as session:
         session.get_one(Sweep, UUID(broken["id"])).strategy = {"type": "magic"}
-        session.commit()
     with monkeypatch.context() as patch:
         patch.setattr(scheduler, "advance_after_job", lambda *_: None)
         worker.run_jobs(2)
@@ -89,7 +88,7 @@ def test_stop_keeps_a_job_that_a_paused_sweep_uses(
     with worker.database.write() as session:
         assert session.get_one(Job, claimed.lease.job_id).cancel_requested_at is None
     worker.run_job(claimed)
-    assert get_sweep(two)["counts"]["succeeded"] == 1
+    assert get_sweep(two)["trial_counts"]["succeeded"] == 1
 
 
 def test_a_shared_job_that_is_cancelled_does_not_end_the_trial(
@@ -97,15 +96,17 @@ def test_a_shared_job_that_is_cancelled_does_not_end_the_trial(
 ) -> None:
     single = client.post("/v1/jobs", json={**JOB, "method": {**JOB["method"], "alpha": 8}}).json()  # type: ignore[dict-item]
     sweep = start_sweep(space=ONE)
-    assert sweep["counts"]["queued"] == 1
+    assert sweep["trial_counts"]["queued"] == 1
     client.post(f"/v1/jobs/{single['id']}/cancel")
     scheduler.advance_all(worker.resources)
     assert worker.run_jobs() == 1
-    assert get_sweep(sweep)["counts"]["succeeded"] == 1
+    assert get_sweep(sweep)["trial_counts"]["succeeded"] == 1
 
 
 @pytest.mark.parametrize(
-    "other", [{"runtime": {"device": "cuda"}}, {"time_limit_seconds": 1.0}], ids=["lane", "limit"]
+    "other",
+    [{"runtime": {"device": "cuda"}}, {"time_limit_seconds": 1.0}],
+    ids=["device_class", "limit"],
 )
 def test_a_job_that_may_never_succeed_is_not_shared(
     other: dict[str, Any],
@@ -140,8 +141,8 @@ def test_a_shared_job_is_deleted_with_the_last_sweep(
     [
         {"space": {"runtime.seed": {"low": 1, "high": 10**400}}},
         {"space": {"runtime.seed": {"low": 10**400, "high": 1}}},
-        {"strategy": {"type": "halving", "first_share": 1e-320}},
-        {"strategy": {"type": "halving", "first_share": 1e-300}},
+        {"strategy": {"type": "halving", "min_budget": 1e-320}},
+        {"strategy": {"type": "halving", "min_budget": 1e-300}},
     ],
 )
 def test_numbers_out_of_range_are_rejected(body: dict[str, Any], client: TestClient) -> None:
@@ -155,7 +156,7 @@ def test_rounding_stays_within_bounds_with_many_digits(
 ) -> None:
     bounds = {"low": 0.3333333333, "high": 0.3333333334}
     start_sweep(
-        space={"optim.head_dropout": bounds}, strategy={"type": "tpe", "cells": 6, "batch": 2}
+        space={"optim.head_dropout": bounds}, strategy={"type": "tpe", "trials": 6, "batch": 2}
     )
     worker.run_jobs()
     drawn = [each.spec["optim"]["head_dropout"] for each in worker.jobs_run]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.sweeps.export import as_csv, as_results_txt
+from app.sweeps.results import as_csv, as_results_txt
 from tests.sweep_snapshots import grid_snapshot, make_snapshot, make_trial
 
 ACCURACIES = {
@@ -71,7 +71,7 @@ def test_csv_has_a_row_per_trial() -> None:
     done = make_trial(1, settings=SETTINGS, metrics=ACCURACIES, seconds=12.5, job_id="j1")
     waiting = make_trial(2, settings={"method.r": 4}, state="waiting", budget=0.0, seconds=None)
     assert as_csv(make_snapshot(done, waiting)) == (
-        "number,state,method.r,method.alpha,method.targets,share,trainable_parameters,seconds,"
+        "number,state,method.r,method.alpha,method.targets,budget,trainable_parameters,seconds,"
         "train_accuracy,validation_accuracy,test_accuracy,test_loss,job_id,error\r\n"
         "1,succeeded,8,16.0,query+value,1.0,1000,12.5,0.92149,0.8998,0.89444,0.25,j1,\r\n"
         "2,waiting,4,,,0.0,1000,,,,,,,\r\n"

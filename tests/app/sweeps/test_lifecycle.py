@@ -43,17 +43,17 @@ def test_a_grid_runs_every_trial_once_and_finishes(
     resources: Resources,
 ) -> None:
     sweep = start_sweep(name="first")
-    assert (sweep["state"], sweep["cells"]) == ("running", 12)
-    assert sweep["counts"]["queued"] == 1  # one per slot, so that other jobs get their turn
+    assert (sweep["state"], sweep["trial_count"]) == ("running", 12)
+    assert sweep["trial_counts"]["queued"] == 1  # one per slot, so that other jobs get their turn
     assert worker.run_jobs() == 12
     sweep_after = get_sweep(sweep)
     assert sweep_after["state"] == "finished"
-    assert sweep_after["counts"] == {"waiting": 0, "queued": 0, "running": 0, "succeeded": 12,
+    assert sweep_after["trial_counts"] == {"waiting": 0, "queued": 0, "running": 0, "succeeded": 12,
                                "failed": 0, "cancelled": 0}  # fmt: skip
     assert len(set(settings_run_by(worker))) == 12
     assert [trial["number"] for trial in get_trials(sweep)] == list(range(1, 13))
     assert [list(trial["settings"]) for trial in get_trials(sweep)] == [list(SPACE)] * 12
-    assert {trial["share"] for trial in get_trials(sweep)} == {1.0}
+    assert {trial["budget"] for trial in get_trials(sweep)} == {1.0}
     assert count_jobs(resources) == 12
 
 
@@ -61,13 +61,13 @@ def test_the_winner_is_selected_on_validation_and_shown_with_its_test_results(
     start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker
 ) -> None:
     sweep = start_sweep()
-    assert get_sweep(sweep)["verdict"] is None
+    assert get_sweep(sweep)["result"] is None
     worker.run_jobs()
-    verdict = get_sweep(sweep)["verdict"]
+    verdict = get_sweep(sweep)["result"]
     assert verdict["winner"]["settings"] == {"method.alpha": 16, "method.r": 8}
     assert verdict["winner"]["test"]["texts"] == 200
     # r=2 and r=4 are wrong on one text of 200 more, which is within noise.
-    assert verdict["near"] == [7, 8, 9]
+    assert verdict["within_noise"] == [7, 8, 9]
     assert verdict["cheapest"]["settings"] == {"method.alpha": 16, "method.r": 2}
     assert verdict["test"]["low"] < 0.0 < verdict["test"]["high"]
 
@@ -75,7 +75,7 @@ def test_the_winner_is_selected_on_validation_and_shown_with_its_test_results(
 def test_halving_resumes_from_checkpoints_and_completes_a_few_trials(
     start_sweep: StartSweep, get_sweep: GetSweep, get_trials: GetTrials, worker: FakeSweepWorker
 ) -> None:
-    halving = {"type": "halving", "eta": 3, "keep": 2, "validation_texts": 50}
+    halving = {"type": "halving", "eta": 3, "min_full_runs": 2, "validation_texts": 50}
     sweep = start_sweep(strategy=halving)
     worker.run_jobs()
     assert get_sweep(sweep)["state"] == "finished"
@@ -88,10 +88,10 @@ def test_halving_resumes_from_checkpoints_and_completes_a_few_trials(
         assert budget_of(before.spec) < budget_of(each.spec)
         assert before.spec["method"] == each.spec["method"]
     assert worker.jobs_run[0].spec["trial"] == {
-        "share": pytest.approx(1 / 9),
+        "budget": pytest.approx(1 / 9),
         "validation_texts": 50,
     }
-    complete = [trial for trial in get_trials(sweep) if trial["share"] == 1.0]
+    complete = [trial for trial in get_trials(sweep) if trial["budget"] == 1.0]
     assert [trial["settings"]["method.alpha"] for trial in complete] == [16, 16]
     assert {trial["state"] for trial in get_trials(sweep)} == {"succeeded"}
 
@@ -116,14 +116,14 @@ def test_existing_results_are_reused(
     third = start_sweep(space={"method.alpha": [4, 8, 16], "method.r": [4]})
     assert third["state"] == "finished"
     plan = client.post("/v1/sweeps?dry_run=true", json={"job": JOB, "space": SPACE}).json()
-    assert (plan["cells"], plan["known"]) == (12, 3)
+    assert (plan["trials"], plan["reused"]) == (12, 3)
 
 
 @on_sqlite_only
 def test_a_grid_after_halving_resumes_from_its_checkpoints(
     start_sweep: StartSweep, worker: FakeSweepWorker
 ) -> None:
-    start_sweep(strategy={"type": "halving", "eta": 3, "keep": 1})
+    start_sweep(strategy={"type": "halving", "eta": 3, "min_full_runs": 1})
     worker.run_jobs()
     ran = len(worker.jobs_run)
     start_sweep()
@@ -137,7 +137,7 @@ def test_results_without_training_metrics_are_not_reused_if_those_are_wanted(
 ) -> None:
     start_sweep()
     worker.run_jobs()
-    start_sweep(job={**JOB, "result": {"train_figures": True}})
+    start_sweep(job={**JOB, "result": {"train_metrics": True}})
     assert worker.run_jobs() == 12
 
 
@@ -163,27 +163,27 @@ def test_only_failed_trials_are_retried(
     sweep = start_sweep()
     worker.run_jobs()
     sweep_after = get_sweep(sweep)
-    assert (sweep_after["state"], sweep_after["counts"]["failed"]) == ("finished", 3)
+    assert (sweep_after["state"], sweep_after["trial_counts"]["failed"]) == ("finished", 3)
     assert [trial["error"] for trial in get_trials(sweep)][-1] == "The loss is NaN."
     worker.should_fail = lambda _: False
     retried = client.post(f"/v1/sweeps/{sweep['id']}/retry").json()
-    assert (retried["state"], retried["counts"]["succeeded"]) == ("running", 9)
+    assert (retried["state"], retried["trial_counts"]["succeeded"]) == ("running", 9)
     assert worker.run_jobs() == 3
-    assert get_sweep(sweep)["counts"]["succeeded"] == 12
+    assert get_sweep(sweep)["trial_counts"]["succeeded"] == 12
 
 
 def test_a_paused_sweep_finishes_its_running_trials_only(
     start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
-    sweep = start_sweep(parallel=3)
+    sweep = start_sweep(max_parallel_jobs=3)
     claimed = worker.claim_next()
     assert claimed is not None
     paused = client.post(f"/v1/sweeps/{sweep['id']}/pause").json()
-    assert paused["counts"] == {"waiting": 11, "queued": 0, "running": 1, "succeeded": 0,
+    assert paused["trial_counts"] == {"waiting": 11, "queued": 0, "running": 1, "succeeded": 0,
                                 "failed": 0, "cancelled": 0}  # fmt: skip
     worker.run_job(claimed)
     assert worker.run_jobs() == 0
-    assert get_sweep(sweep)["counts"]["succeeded"] == 1
+    assert get_sweep(sweep)["trial_counts"]["succeeded"] == 1
     client.post(f"/v1/sweeps/{sweep['id']}/resume")
     assert worker.run_jobs() == 11
     assert get_sweep(sweep)["state"] == "finished"
@@ -196,9 +196,9 @@ def test_a_stopped_trial_resumes_from_its_checkpoint(
     claimed = worker.claim_next()
     assert claimed is not None
     stopped = client.post(f"/v1/sweeps/{sweep['id']}/stop").json()
-    assert stopped["counts"]["waiting"] == 12
+    assert stopped["trial_counts"]["waiting"] == 12
     resumed = client.post(f"/v1/sweeps/{sweep['id']}/resume").json()
-    assert resumed["counts"]["waiting"] == 12  # it waits for the job that is being cancelled
+    assert resumed["trial_counts"]["waiting"] == 12  # it waits for the job that is being cancelled
     worker.cancel_job(claimed)
     again = worker.claim_next()
     assert again is not None
@@ -218,15 +218,15 @@ def test_a_grid_is_extended_by_values_and_a_sample_by_count(
     worker.run_jobs()
     body = {"space": {"method.r": [8, 16]}}
     extended = client.post(f"/v1/sweeps/{grid['id']}/extend", json=body).json()
-    assert (extended["state"], extended["cells"]) == ("running", 16)
+    assert (extended["state"], extended["trial_count"]) == ("running", 16)
     assert worker.run_jobs() == 4
     sample = start_sweep(
-        strategy={"type": "random", "cells": 5}, space={"optim.epochs": {"low": 3, "high": 99}}
+        strategy={"type": "random", "trials": 5}, space={"optim.epochs": {"low": 3, "high": 99}}
     )
     worker.run_jobs()
-    assert client.post(f"/v1/sweeps/{sample['id']}/extend", json={"cells": 8}).status_code == 200
+    assert client.post(f"/v1/sweeps/{sample['id']}/extend", json={"trials": 8}).status_code == 200
     assert worker.run_jobs() == 3
-    assert get_sweep(sample)["counts"]["succeeded"] == 8
+    assert get_sweep(sample)["trial_counts"]["succeeded"] == 8
 
 
 @on_sqlite_only
@@ -234,15 +234,17 @@ def test_a_model_based_search_proceeds_in_batches(
     start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
     space = {"method.alpha": {"low": 1.0, "high": 64.0, "log": True}, "method.r": [2, 4]}
-    sweep = start_sweep(strategy={"type": "tpe", "cells": 7, "batch": 3}, space=space, parallel=9)
-    assert sweep["cells"] == 3
+    sweep = start_sweep(
+        strategy={"type": "tpe", "trials": 7, "batch": 3}, space=space, max_parallel_jobs=9
+    )
+    assert sweep["trial_count"] == 3
     worker.run_jobs(2)
-    assert get_sweep(sweep)["cells"] == 3  # the batch has not ended
+    assert get_sweep(sweep)["trial_count"] == 3  # the batch has not ended
     worker.run_jobs()
-    assert (get_sweep(sweep)["state"], get_sweep(sweep)["cells"]) == ("finished", 7)
-    client.post(f"/v1/sweeps/{sweep['id']}/extend", json={"cells": 9})
+    assert (get_sweep(sweep)["state"], get_sweep(sweep)["trial_count"]) == ("finished", 7)
+    client.post(f"/v1/sweeps/{sweep['id']}/extend", json={"trials": 9})
     worker.run_jobs()
-    assert get_sweep(sweep)["cells"] == 9
+    assert get_sweep(sweep)["trial_count"] == 9
 
 
 def test_another_process_advances_a_sweep_whose_worker_died(
@@ -255,7 +257,7 @@ def test_another_process_advances_a_sweep_whose_worker_died(
     sweep = start_sweep()
     with monkeypatch.context() as patch:
         patch.setattr(scheduler, "advance_after_job", lambda *_: None)
-        assert worker.run_jobs() == 1  # nobody advanced the sweep
+        assert worker.run_jobs() == 1  # the sweep was not advanced
     scheduler.advance_all(resources)
     assert worker.run_jobs() == 11
     assert get_sweep(sweep)["state"] == "finished"
@@ -291,7 +293,7 @@ def test_delete_removes_the_jobs_that_no_other_sweep_uses(
 def test_promotion_resumes_from_the_last_checkpoint_of_the_trial(
     start_sweep: StartSweep, worker: FakeSweepWorker, client: TestClient, resources: Resources
 ) -> None:
-    sweep = start_sweep(strategy={"type": "halving", "eta": 3, "keep": 1})
+    sweep = start_sweep(strategy={"type": "halving", "eta": 3, "min_full_runs": 1})
     nothing = client.post(f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best"})
     assert (nothing.status_code, nothing.json()["code"]) == (409, "nothing_to_promote")
     worker.run_jobs()
@@ -305,11 +307,11 @@ def test_promotion_resumes_from_the_last_checkpoint_of_the_trial(
     assert claimed.checkpoint is not None
     assert claimed.checkpoint.job_id == UUID(made.json()["continues"])
     by_number = client.post(
-        f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best", "cell": 1, "alias": None}
+        f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best", "trial": 1, "alias": None}
     )
     assert by_number.json()["spec"]["method"]["alpha"] == 4
-    gone = client.post(f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best", "cell": 99})
-    assert (gone.status_code, gone.json()["code"]) == (404, "cell_not_found")
+    gone = client.post(f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best", "trial": 99})
+    assert (gone.status_code, gone.json()["code"]) == (404, "trial_not_found")
 
 
 def test_a_finished_sweep_cannot_be_paused_stopped_or_resumed(
@@ -319,7 +321,9 @@ def test_a_finished_sweep_cannot_be_paused_stopped_or_resumed(
     worker.run_jobs()
     for verb in ("pause", "stop", "resume"):
         refused = client.post(f"/v1/sweeps/{sweep['id']}/{verb}")
-        assert (refused.status_code, refused.json()["code"]) == (409, "illegal_sweep_move"), verb
+        assert (refused.status_code, refused.json()["code"]) == (409, "invalid_sweep_transition"), (
+            verb
+        )
 
 
 def test_list_filter_and_downloads(
@@ -372,7 +376,10 @@ def test_a_trial_survives_lost_workers_a_limited_number_of_times(
         worker.fail_as_lost()
         assert get_sweep(sweep)["state"] == "running"
     worker.fail_as_lost()
-    assert (get_sweep(sweep)["state"], get_sweep(sweep)["counts"]["failed"]) == ("finished", 1)
+    assert (get_sweep(sweep)["state"], get_sweep(sweep)["trial_counts"]["failed"]) == (
+        "finished",
+        1,
+    )
 
 
 @on_sqlite_only
@@ -380,15 +387,15 @@ def test_the_metrics_of_a_rung_are_shown_until_the_next_one_has_ended(
     start_sweep: StartSweep, get_trials: GetTrials, worker: FakeSweepWorker
 ) -> None:
     sweep = start_sweep(
-        strategy={"type": "halving", "eta": 3, "keep": 1}, space={"method.r": [2, 4, 8]}
+        strategy={"type": "halving", "eta": 3, "min_full_runs": 1}, space={"method.r": [2, 4, 8]}
     )
     worker.run_jobs(3)
     by_number = {trial["number"]: trial for trial in get_trials(sweep)}
-    assert (by_number[3]["state"], by_number[3]["figures"]["validation"]["accuracy"]) == (
+    assert (by_number[3]["state"], by_number[3]["metrics"]["validation"]["accuracy"]) == (
         "queued",
         0.908,
     )
-    assert "test" not in by_number[3]["figures"]
+    assert "test" not in by_number[3]["metrics"]
 
 
 @on_sqlite_only
@@ -398,4 +405,4 @@ def test_a_stopped_sweep_cannot_be_paused(start_sweep: StartSweep, client: TestC
     assert client.post(f"/v1/sweeps/{sweep['id']}/pause").status_code == 200
     assert client.post(f"/v1/sweeps/{sweep['id']}/stop").json()["state"] == "stopped"
     refused = client.post(f"/v1/sweeps/{sweep['id']}/pause")
-    assert (refused.status_code, refused.json()["code"]) == (409, "illegal_sweep_move")
+    assert (refused.status_code, refused.json()["code"]) == (409, "invalid_sweep_transition")

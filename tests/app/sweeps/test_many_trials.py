@@ -8,7 +8,7 @@ from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
-from app.database.clock import now
+from app.database.base import now
 from app.database.engines import Database
 from app.queue.states import JobState
 from app.queue.tables import Job
@@ -34,7 +34,7 @@ def commits(database: Database) -> list[int]:
 
     def inserted(_: Any, __: Any, statement: str, given: Any, *___: Any) -> None:
         nonlocal pending
-        if statement.startswith("INSERT INTO sweep_cells"):
+        if statement.startswith("INSERT INTO trials"):
             pending += len(given) if isinstance(given, list) else 1
 
     def committed(_: Any) -> None:
@@ -54,14 +54,14 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fail_at_batch(monkeypatch: pytest.MonkeyPatch, batch: int, error: BaseException) -> None:
-    insert, batches = repository.insert_trials, iter(range(1, 100))
+    insert, batches = repository.add_trials, iter(range(1, 100))
 
     def insert_or_raise(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         if next(batches) == batch:
             raise error
         insert(session, rows)
 
-    monkeypatch.setattr(repository, "insert_trials", insert_or_raise)
+    monkeypatch.setattr(repository, "add_trials", insert_or_raise)
 
 
 def count_rows(database: Database) -> int:
@@ -93,7 +93,7 @@ def test_a_partially_stored_sweep_is_hidden_and_collected(
             sweep_rows.start(resources, **BODY)
     assert count_rows(resources.database) == 1 + 5
     with resources.database.read() as session:
-        assert repository.running_sweep_ids(session) == []
+        assert repository.list_running_sweep_ids(session) == []
         left = session.scalars(select(Sweep.id)).one()
     assert client.get("/v1/sweeps").json()["data"] == []
     assert client.get(f"/v1/sweeps/{left}").status_code == 404
@@ -103,7 +103,6 @@ def test_a_partially_stored_sweep_is_hidden_and_collected(
     assert count_rows(resources.database) == 1 + 5  # the process may still be storing it
     with resources.database.write() as session:
         session.execute(update(Sweep).values(created_at=now() - 90_000))
-        session.commit()
     collect_garbage(resources)
     assert count_rows(resources.database) == 0
 
@@ -125,18 +124,18 @@ def test_a_partially_stored_extension_is_completed_by_the_same_call(
     with monkeypatch.context() as patch:
         fail_at_batch(patch, 2, ValueError("no"))
         assert client.post(f"/v1/sweeps/{sweep}/extend", json=more).status_code == 500
-    assert client.get(f"/v1/sweeps/{sweep}").json()["cells"] == 12 + 5
+    assert client.get(f"/v1/sweeps/{sweep}").json()["trial_count"] == 12 + 5
     extended = client.post(f"/v1/sweeps/{sweep}/extend", json=more).json()
-    assert extended["cells"] == 4 * 5
+    assert extended["trial_count"] == 4 * 5
     assert extended["space"]["method.r"] == [2, 4, 8, 16, 32]
-    numbers = [trial["number"] for trial in client.get(f"/v1/sweeps/{sweep}/cells").json()]
+    numbers = [trial["number"] for trial in client.get(f"/v1/sweeps/{sweep}/trials").json()]
     assert numbers == list(range(1, 21))
 
 
 def test_a_sweep_and_its_jobs_are_deleted_in_batches(
     client: TestClient, database: Database
 ) -> None:
-    sweep = client.post("/v1/sweeps", json={**BODY, "parallel": 7}).json()["id"]
+    sweep = client.post("/v1/sweeps", json={**BODY, "max_parallel_jobs": 7}).json()["id"]
     client.post(f"/v1/sweeps/{sweep}/stop")
     assert client.delete(f"/v1/sweeps/{sweep}").status_code == 204
     assert count_rows(database) == 0
@@ -148,12 +147,11 @@ def test_many_existing_results_are_assigned_in_batches(
     client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.sweeps.scheduler.MAX_ASSIGNED_PER_TRANSACTION", 5)
-    first = client.post("/v1/sweeps", json={**BODY, "parallel": 12}).json()["id"]
+    first = client.post("/v1/sweeps", json={**BODY, "max_parallel_jobs": 12}).json()["id"]
     with database.write() as session:
         ended = {"state": JobState.SUCCEEDED, "finished_at": now(), "summary": {}}
         session.execute(update(Job).values(**ended))
-        session.commit()
-    assert client.get(f"/v1/sweeps/{first}").json()["counts"]["succeeded"] == 12
+    assert client.get(f"/v1/sweeps/{first}").json()["trial_counts"]["succeeded"] == 12
     second = client.post("/v1/sweeps", json=BODY).json()["id"]
     found = client.get(f"/v1/sweeps/{second}").json()
-    assert (found["state"], found["counts"]["succeeded"]) == ("finished", 12)
+    assert (found["state"], found["trial_counts"]["succeeded"]) == ("finished", 12)

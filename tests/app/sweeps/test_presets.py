@@ -3,8 +3,8 @@
 from typing import get_args
 
 from app.sweeps import search_space, trials
-from app.sweeps.presets import PRESETS, SEED_GRID, PresetName
 from app.sweeps.schemas import SweepCreate
+from app.sweeps.search_space import PRESETS, SEED_GRID, PresetName
 from lora_core.specs.method import LoraSpec
 
 
@@ -43,4 +43,4 @@ def test_its_trials_have_the_settings_of_the_lessons() -> None:
     assert isinstance(spec.method, LoraSpec)
     assert (spec.method.variant, spec.method.r, spec.method.alpha) == ("unscaled", 32, 64.0)
     assert (spec.optim.learning_rate, spec.optim.epochs, spec.optim.batch_size) == (5e-5, 3, 12)
-    assert (spec.result.train_figures, spec.result.model) == (True, False)
+    assert (spec.result.train_metrics, spec.result.model) == (True, False)

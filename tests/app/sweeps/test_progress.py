@@ -2,11 +2,10 @@
 
 import pytest
 
-from app.sweeps.progress import completed_fraction
-from app.sweeps.strategies import GridSearch, SuccessiveHalving
+from app.sweeps.strategies import GridSearch, SuccessiveHalving, completed_fraction
 
 HALVING = SuccessiveHalving(
-    eta=3, keep=1, first_share=1 / 9
+    eta=3, min_full_runs=1, min_budget=1 / 9
 )  # budgets: 9 trials 1/9, 3 trials 1/3, 1 trial 1
 
 

@@ -1,4 +1,4 @@
-"""Bases and data sets that a sweep names keep their meaning to its end."""
+"""Bases and datasets of a sweep are resolved once and stay the same to its end."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ __all__ = ["default_settings", "upload"]
 
 LORA = {"type": "lora", "targets": ["query"]}
 SPACE = {"method.r": [2, 4, 8], "method.alpha": [8, 16]}
-HALVING = {"type": "halving", "eta": 2, "first_share": 0.25, "keep": 1}
+HALVING = {"type": "halving", "eta": 2, "min_budget": 0.25, "min_full_runs": 1}
 Upload = Callable[..., UUID]
 
 
@@ -71,7 +71,7 @@ def test_a_source_for_each_split(
     assert sources == {str({"test": "later:1", "train": "mails:1"})} or len(sources) == 1
 
 
-def test_a_new_version_of_a_data_set_changes_no_trial(
+def test_a_new_version_of_a_dataset_changes_no_trial(
     start_sweep: StartSweep, worker: FakeSweepWorker, upload: Upload
 ) -> None:
     upload("mails")
@@ -82,7 +82,7 @@ def test_a_new_version_of_a_data_set_changes_no_trial(
     assert {each.spec["data"]["source"] for each in worker.jobs_run} == {"mails:1"}
 
 
-def test_a_deleted_data_set_fails_the_remaining_trials(
+def test_a_deleted_dataset_fails_the_remaining_trials(
     start_sweep: StartSweep,
     get_sweep: GetSweep,
     worker: FakeSweepWorker,
@@ -98,4 +98,4 @@ def test_a_deleted_data_set_fails_the_remaining_trials(
     assert client.delete("/v1/datasets/mails:1").status_code == 204
     client.post(f"/v1/sweeps/{sweep['id']}/resume")
     after = get_sweep(sweep)
-    assert (after["state"], after["counts"]["failed"]) == ("finished", 5)
+    assert (after["state"], after["trial_counts"]["failed"]) == ("finished", 5)

@@ -11,8 +11,8 @@ from app.sweeps.errors import (
     LogRangeNotPositive,
     RangeNeedsCount,
     RangeReversed,
-    SearchSpaceTooLarge,
     SearchSpaceTooSmall,
+    TooManyTrialsInSweep,
     UnknownField,
 )
 from app.sweeps.search_space import Range, SearchSpace
@@ -76,7 +76,7 @@ def test_a_sample_is_at_most_the_whole_space() -> None:
 def test_a_grid_of_ten_million_trials_is_rejected_at_once() -> None:
     many = list(range(100))
     with pytest.raises(
-        SearchSpaceTooLarge, match="10,000,000 trials, and the limit for a sweep is 5,000"
+        TooManyTrialsInSweep, match="10,000,000 trials, and the limit for a sweep is 5,000"
     ):
         search_space.grid(make_space(a=many, b=many, c=many, d=list(range(10))))
 

@@ -9,8 +9,7 @@ from starlette.testclient import TestClient
 
 from app.resources import Resources
 from app.sweeps import repository, results
-from app.sweeps.snapshot import SweepSnapshot
-from app.sweeps.winner import select_winner
+from app.sweeps.snapshot import SweepSnapshot, select_winner
 from tests.app.sweeps.conftest import StartSweep
 from tests.app.sweeps.fake_worker import FakeSweepWorker
 
@@ -25,7 +24,7 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 def read_snapshot(resources: Resources) -> Callable[[str], SweepSnapshot]:
     def read(sweep_id: str) -> SweepSnapshot:
         with resources.database.read() as session:
-            return results.read_snapshot(session, repository.get(session, UUID(sweep_id)))
+            return results.read_snapshot(session, repository.get_sweep(session, UUID(sweep_id)))
 
     return read
 
@@ -46,7 +45,7 @@ def test_a_cached_snapshot_is_always_current(
     client: TestClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sweep_id = start_sweep(strategy={"type": "halving", "keep": 2})["id"]
+    sweep_id = start_sweep(strategy={"type": "halving", "min_full_runs": 2})["id"]
     address = f"/v1/sweeps/{sweep_id}"
 
     def claim() -> None:
@@ -101,7 +100,7 @@ def test_only_changed_trials_are_reread(
     worker.run_jobs(1)
     with resources.database.read() as session:
         event.listen(session, "loaded_as_persistent", count)
-        after = results.read_snapshot(session, repository.get(session, UUID(sweep_id)))
+        after = results.read_snapshot(session, repository.get_sweep(session, UUID(sweep_id)))
     changed = [a.number for a, b in zip(before.trials, after.trials, strict=True) if a is not b]
     assert changed == [6, 7]  # one has ended, the next one is queued
     assert 0 < rows < 12  # of sweeps, trials, jobs and correctness

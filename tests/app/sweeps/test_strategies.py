@@ -35,15 +35,15 @@ def results_of(scores: Mapping[int, float | None], rung: int = 0) -> list[TrialR
 
 def test_grid_and_random_search_have_a_single_batch() -> None:
     assert len(strategies.initial_trials(GridSearch(), SPACE)) == 27
-    assert len(strategies.initial_trials(RandomSearch(cells=5), SPACE)) == 5
-    for each in (GridSearch(), RandomSearch(cells=5)):
+    assert len(strategies.initial_trials(RandomSearch(trials=5), SPACE)) == 5
+    for each in (GridSearch(), RandomSearch(trials=5)):
         assert not strategies.next_trials(each, SPACE, results_of({1: 0.5}))
     with pytest.raises(SearchSpaceTooSmall):
-        strategies.initial_trials(RandomSearch(cells=28), SPACE)
+        strategies.initial_trials(RandomSearch(trials=28), SPACE)
 
 
 @pytest.mark.parametrize(
-    ("eta", "first_share", "budgets"),
+    ("eta", "min_budget", "budgets"),
     [
         (3, 1 / 9, (1 / 9, 1 / 3, 1.0)),
         (3, 1 / 27, (1 / 27, 1 / 9, 1 / 3, 1.0)),
@@ -52,12 +52,12 @@ def test_grid_and_random_search_have_a_single_batch() -> None:
         (3, 0.5, (0.5, 1.0)),
     ],
 )
-def test_the_budgets_of_halving(eta: int, first_share: float, budgets: tuple[float, ...]) -> None:
-    assert SuccessiveHalving(eta=eta, first_share=first_share).budgets == pytest.approx(budgets)
+def test_the_budgets_of_halving(eta: int, min_budget: float, budgets: tuple[float, ...]) -> None:
+    assert SuccessiveHalving(eta=eta, min_budget=min_budget).budgets == pytest.approx(budgets)
 
 
 def test_halving_promotes_one_in_eta_and_at_least_keep() -> None:
-    strategy = SuccessiveHalving(eta=3, first_share=1 / 9, keep=2)
+    strategy = SuccessiveHalving(eta=3, min_budget=1 / 9, min_full_runs=2)
     first = {n: n / 100 for n in range(1, 13)}
     proposed = strategies.next_trials(strategy, SPACE, results_of(first))
     assert proposed.promoted == {1: [9, 10, 11, 12]}
@@ -71,7 +71,7 @@ def test_halving_promotes_one_in_eta_and_at_least_keep() -> None:
 def test_failed_trials_are_never_promoted() -> None:
     scores: dict[int, float | None] = {1: None, 2: 0.1, 3: None, 4: 0.2}
     proposed = strategies.next_trials(
-        SuccessiveHalving(eta=2, keep=3, first_share=0.5), SPACE, results_of(scores)
+        SuccessiveHalving(eta=2, min_full_runs=3, min_budget=0.5), SPACE, results_of(scores)
     )
     assert proposed.promoted == {1: [2, 4]}
     none = results_of(dict.fromkeys((1, 2, 3)))
@@ -80,7 +80,7 @@ def test_failed_trials_are_never_promoted() -> None:
 
 def test_ties_go_to_the_lower_number() -> None:
     proposed = strategies.next_trials(
-        SuccessiveHalving(eta=3, keep=1, first_share=1 / 3),
+        SuccessiveHalving(eta=3, min_full_runs=1, min_budget=1 / 3),
         SPACE,
         results_of(dict.fromkeys(range(1, 7), 0.5)),
     )
@@ -88,7 +88,7 @@ def test_ties_go_to_the_lower_number() -> None:
 
 
 def test_trials_added_later_join_those_already_promoted() -> None:
-    strategy = SuccessiveHalving(eta=2, keep=1, first_share=0.5)
+    strategy = SuccessiveHalving(eta=2, min_full_runs=1, min_budget=0.5)
     before = results_of({1: 0.1, 2: 0.2}) + results_of({2: 0.2}, rung=1)
     assert not strategies.next_trials(strategy, SPACE, before)
     later = results_of({1: 0.1, 2: 0.2, 3: 0.9, 4: 0.0}) + results_of({2: 0.2}, rung=1)
@@ -97,7 +97,7 @@ def test_trials_added_later_join_those_already_promoted() -> None:
 
 def proposals(count: int) -> list[dict[str, Any]]:
     """All trials of a search, each batch from the scores of the previous ones."""
-    strategy, trials = TpeSearch(cells=count, batch=4, seed=1), []
+    strategy, trials = TpeSearch(trials=count, batch=4, seed=1), []
     trials += strategies.initial_trials(strategy, RANGES)
     while True:
         results = [

@@ -9,8 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from app.sweeps.snapshot import TrialSnapshot
-from app.sweeps.winner import select_winner
+from app.sweeps.snapshot import TrialSnapshot, select_winner
 from tests.sweep_snapshots import grid_snapshot, make_correctness, make_snapshot, make_trial
 
 TEXT_COUNT = 400
@@ -164,18 +163,18 @@ def test_different_test_texts_are_not_compared() -> None:
 
 
 def test_within_noise_agrees_with_the_binomial_test() -> None:
-    complete = [each for each in grid_snapshot().trials if each.is_complete]
+    complete = [each for each in grid_snapshot().trials if each.succeeded_at_full_budget]
     selection = select_winner(grid_snapshot())
     assert selection is not None
     right = {each.number: unpack_correctness(each) for each in complete}
     winner = max(complete, key=lambda each: right[each.number].mean()).number
-    near = []
+    within_noise = []
     for number, each in right.items():
         only_a, only_b = int((right[winner] & ~each).sum()), int((each & ~right[winner]).sum())
         if only_a + only_b == 0 or binomtest(only_a, only_a + only_b).pvalue >= 0.05:
-            near.append(number)
-    assert 1 < len(near) < len(complete)
-    assert (selection.winner, selection.within_noise) == (winner, tuple(near))
+            within_noise.append(number)
+    assert 1 < len(within_noise) < len(complete)
+    assert (selection.winner, selection.within_noise) == (winner, tuple(within_noise))
 
 
 def test_the_winner_of_many_trials_is_found_in_a_second() -> None:

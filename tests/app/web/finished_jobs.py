@@ -14,10 +14,9 @@ from app.storage import repository as artifacts
 from app.storage.tables import MODEL_KIND
 from lora_core import manifest
 from lora_core.data.more_labels import MoreLabelsEstimate
-from lora_core.data.records import Example
+from lora_core.data.split import Example
 from lora_core.saved_predictions import save_predictions
-from lora_core.training import misclassified
-from lora_core.training.correctness import encode_correctness
+from lora_core.training.correctness import encode_correctness, save_misclassified
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import MANIFEST
 
@@ -65,8 +64,8 @@ def succeed(
     for i, example in enumerate(examples):
         logits[i, (example.label + (i >= right)) % len(labels)] = 2 + i / of
     save_predictions(directory, "test", examples, logits)
-    misclassified.save(directory, "test", examples, logits, labels, 1.0)
-    manifest.write(directory, {**MANIFEST, "labels": labels})
+    save_misclassified(directory, "test", examples, logits, labels, 1.0)
+    manifest.create(directory, {**MANIFEST, "labels": labels})
     ref = resources.store.put(directory, f"jobs/{job_id}/a1")
     matrix = np.zeros((len(labels), len(labels)), dtype=int)
     for example, row in zip(examples, logits, strict=True):
@@ -91,7 +90,6 @@ def succeed(
             session, UUID(job_id), {"test": encode_correctness(examples, labels, logits)}
         )
         if model is not None:
-            registry.register(session, name=model, artifact=artifact, manifest=MANIFEST)
-        session.commit()
+            registry.add_version(session, name=model, artifact=artifact, manifest=MANIFEST)
     FakeWorker(resources.database).finish(lease, Succeeded(artifact.id, summary))
     return job_id

@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs.results.comparison import PairedComparisonView, SplitResultView, UnpairedReason
+from app.jobs.schemas import PairedComparisonView, SplitResultView, UnpairedReason
 from app.resources import Resources
 from app.web import compare
 from tests.app.web.finished_jobs import HOSTILE, add, succeed
@@ -94,7 +94,7 @@ def test_one_job_alone_can_be_extended(client: TestClient, resources: Resources)
     ("query", "status", "code"),
     [
         ("job=x", 404, "job_not_found"),
-        ("job={0}&job={0}", 422, "job_named_twice"),
+        ("job={0}&job={0}", 422, "duplicate_job"),
         ("job={0}&part=train", 422, "validation_failed"),
         ("&".join(["job={0}"] * 21), 422, "validation_failed"),
     ],

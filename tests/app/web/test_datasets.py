@@ -1,4 +1,4 @@
-"""Data set pages: contents, data checks, and escaping of user input."""
+"""Dataset pages: contents, data checks, and escaping of user input."""
 
 from collections.abc import Callable
 from html import unescape
@@ -78,9 +78,8 @@ def test_learning_curve_is_shown(client: TestClient, database: Database) -> None
     assert 'class="range"' in text
     assert "a linear model (TF-IDF + logistic regression)" in text
     with database.write() as session:
-        row = repository.resolve(session, "many")
+        row = repository.resolve_dataset(session, "many")
         row.profile = {**row.profile, "diagnosis": {**many["diagnosis"], "more_labels": None}}
-        session.commit()
     text = html_from(page(client, address), "learning-curve").partition("</section>")[0]
     assert f'data-request="POST /v1/datasets/{many["id"]}/check"' in text
 

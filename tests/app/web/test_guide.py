@@ -50,8 +50,8 @@ def test_all_documents_are_listed_and_links_resolve(client: TestClient) -> None:
 
 def test_documents_are_rendered(client: TestClient) -> None:
     page = client.get("/guide/reference/page.md")
-    assert "<title>The page · loraworks</title>" in page.text
-    assert "How soon." in visible_text(page.text)
+    assert "<title>The web page · loraworks</title>" in page.text
+    assert "Load times." in visible_text(page.text)
     assert "<table>" in page.text
     assert "{toctree}" not in client.get("/guide/tutorial.md").text
     assert (

@@ -98,8 +98,8 @@ def test_failed_job_with_a_checkpoint_can_be_retried(
 
 def test_waiting_job_shows_the_reason(client: TestClient, resources: Resources) -> None:
     job_id = add(client)
-    end(resources, ResourceUnavailable("disk_full", "Too little disk is free.", 60))
-    assert "Too little disk is free. disk_full" in visible_text(text(client, job_id))
+    end(resources, ResourceUnavailable("insufficient_disk_space", "Too little disk is free.", 60))
+    assert "Too little disk is free. insufficient_disk_space" in visible_text(text(client, job_id))
 
 
 def test_preempted_job_shows_its_attempt(client: TestClient, resources: Resources) -> None:
@@ -148,7 +148,7 @@ def test_more_misclassified_texts_are_folded_and_all_can_be_downloaded(
     assert 'start="4"' in folded
     assert "text 15 " in folded
     assert "<summary>2 more</summary>" in folded
-    links = re.findall(r'href="(/v1/jobs/[^"]+/mistakes/download[^"]+)"', page)
+    links = re.findall(r'href="(/v1/jobs/[^"]+/misclassified/download[^"]+)"', page)
     csv, jsonl = (client.get(unescape(link)) for link in links)
     assert len(jsonl.text.splitlines()) == 5
     assert len(csv.text.splitlines()) == 6
@@ -206,9 +206,9 @@ def test_split_can_be_selected(client: TestClient, resources: Resources) -> None
 
 def test_damaged_files_do_not_break_the_page(client: TestClient, resources: Resources) -> None:
     job_id = succeed(client, resources)
-    next(resources.settings.data_dir.rglob("mistakes/test.jsonl")).write_text("{}")
+    next(resources.settings.data_dir.rglob("misclassified/test.jsonl")).write_text("{}")
     read = visible_text(text(client, job_id))
-    assert "are damaged: mistakes/test.jsonl has changed" in read
+    assert "are damaged: misclassified/test.jsonl has changed" in read
     assert "Accuracy 80.0 %" in read
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from html import unescape
+from typing import get_args
 from uuid import uuid4
 
 from starlette.testclient import TestClient
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 from app.cli.spec_flags import SPEC_OPTIONS, option_names
 from app.cli.train import train
 from app.jobs.schemas import JobCreate
+from lora_core.specs.method import MethodName
 
 PAGE = {"Accept": "text/html"}
 FIELD = re.compile(
@@ -48,6 +50,11 @@ def test_fields_and_options_exist_in_api_and_command_line(client: TestClient) ->
             assert path in train.__signature__.parameters  # type: ignore[attr-defined]
         else:
             assert flag in option_names(SPEC_OPTIONS[path]), path
+
+
+def test_form_offers_every_method(client: TestClient) -> None:
+    offered = re.findall(r'name="method.type" value="(\w+)"', client.get("/jobs/new").text)
+    assert sorted(offered) == sorted(get_args(MethodName))
 
 
 def test_an_empty_form_sends_the_defaults(client: TestClient) -> None:
@@ -89,7 +96,7 @@ def test_source_by_split_has_one_field_per_split(client: TestClient) -> None:
     assert again["spec"] == client.get(f"/v1/jobs/{job_id}").json()["spec"]
 
 
-def test_form_is_filled_with_a_data_set(client: TestClient) -> None:
+def test_form_is_filled_with_a_dataset(client: TestClient) -> None:
     page = client.get("/jobs/new", params={"data": "reviews<i>"}).text
     assert value(page, "data.source") == "reviews<i>"
     assert "reviews<i>" not in page

@@ -11,9 +11,8 @@ from starlette.testclient import TestClient
 
 from app.cli.spec_flags import SPEC_OPTIONS, option_names
 from app.cli.sweep_start import STRATEGY_OPTIONS, SWEEP_OPTIONS, Strategy, resolve_field
-from app.sweeps.presets import PRESETS
 from app.sweeps.schemas import SweepCreate
-from app.sweeps.search_space import ALL_ROLES
+from app.sweeps.search_space import ALL_ROLES, PRESETS
 from app.web import sweep_form
 from tests.app.sweeps.conftest import JOB, SPACE
 
@@ -65,7 +64,7 @@ def test_empty_form_shows_an_example_that_can_be_started(client: TestClient) -> 
     assert "no worker is running" in plan(page)
     started = client.post("/v1/sweeps", json=body(page))
     assert started.status_code == 202
-    assert started.json()["cells"] == 9
+    assert started.json()["trial_count"] == 9
 
 
 def test_form_values_become_the_request_body(client: TestClient) -> None:
@@ -75,16 +74,16 @@ def test_form_values_become_the_request_body(client: TestClient) -> None:
             "job.data.source": "imdb",
             "job.data.train_size": "0.5",
             "job.optim.epochs": "3",
-            "job.result.train_figures": "true",
+            "job.result.train_metrics": "true",
             "space.method.targets": "query+value, all",
             "space.optim.learning_rate": "log:1e-4..1e-2x3",
             "more": "method.dropout=0.0..0.3\n\n method.head = train,lora ",
             "strategy.type": "random",
-            "strategy.cells": "7",
+            "strategy.trials": "7",
             "strategy.eta": "4",  # of another strategy
             "name": "123",
             "objective": "macro_f1",
-            "parallel": "",
+            "max_parallel_jobs": "",
         },
     )
     assert body(page) == {
@@ -92,7 +91,7 @@ def test_form_values_become_the_request_body(client: TestClient) -> None:
             "method": {"type": "lora"},
             "data": {"source": "imdb", "train_size": 0.5},
             "optim": {"epochs": 3},
-            "result": {"train_figures": True},
+            "result": {"train_metrics": True},
         },
         "space": {
             "method.targets": [["query", "value"], ALL_ROLES],
@@ -100,7 +99,7 @@ def test_form_values_become_the_request_body(client: TestClient) -> None:
             "method.dropout": {"low": 0.0, "high": 0.3},
             "method.head": ["train", "lora"],
         },
-        "strategy": {"type": "random", "cells": 7},
+        "strategy": {"type": "random", "trials": 7},
         "name": "123",
         "objective": "macro_f1",
     }
@@ -122,8 +121,8 @@ def test_form_values_become_the_request_body(client: TestClient) -> None:
         ({"more": "method.r=8"}, "more", "method.r is given twice"),
         ({"job.optim.epochs": "two"}, "job-optim-epochs", "must be an integer, not a string"),
         ({"job.data.source": "nothing"}, "job-data-source", "nothing"),
-        ({"strategy.type": "tpe"}, "strategy-cells", "is required"),
-        ({"strategy.type": "random", "strategy.cells": "99"}, "strategy-cells", "only 2"),
+        ({"strategy.type": "tpe"}, "strategy-trials", "is required"),
+        ({"strategy.type": "random", "strategy.trials": "99"}, "strategy-trials", "only 2"),
         ({"strategy.type": "halving", "strategy.eta": "1"}, "strategy-eta", "at least 2"),
         ({"job.base": "nothing"}, "job-base", "No base model"),
         ({"space.method.r": ""}, "", "No field varies"),
@@ -160,17 +159,17 @@ def test_input_is_kept_and_escaped(client: TestClient) -> None:
     assert 'value="&#34;&gt;&lt;script&gt;"' in page
 
 
-@pytest.mark.parametrize("strange", ["NaN", "1e999", "[[[[", "\x00", "9" * 5000, "{}"])
-def test_malformed_values_are_rejected_with_a_message(client: TestClient, strange: str) -> None:
+@pytest.mark.parametrize("malformed", ["NaN", "1e999", "[[[[", "\x00", "9" * 5000, "{}"])
+def test_malformed_values_are_rejected_with_a_message(client: TestClient, malformed: str) -> None:
     for place in ("space.optim.learning_rate", "job.optim.epochs", "job.data.source", "job.base"):
-        page = ask(client, **{**GRID, place: strange})
+        page = ask(client, **{**GRID, place: malformed})
         assert not can_start(page), place
         assert field_errors(page) or "could never run" in page, place
 
 
 def test_halving_plan_shows_its_rungs(client: TestClient) -> None:
     typed = {**GRID, "space.method.alpha": "4,8,16,32", "strategy.type": "halving"}
-    page = ask(client, **{**typed, "strategy.keep": "1"})
+    page = ask(client, **{**typed, "strategy.min_full_runs": "1"})
     assert "Rungs 8 at 11 % of the steps, 3 at 33 % of the steps, 1 at 100 % of the steps" in plan(
         page
     )
@@ -186,8 +185,8 @@ def test_options_exist_on_the_command_line() -> None:
             flag = STRATEGY_OPTIONS[of_strategy]
         else:
             flag = SWEEP_OPTIONS[place] if place in SWEEP_OPTIONS else SPEC_OPTIONS[inside]
-        known = flag if hasattr(flag, "__metadata__") else get_args(flag)[0]
-        assert option in option_names(known), place
+        declared = flag if hasattr(flag, "__metadata__") else get_args(flag)[0]
+        assert option in option_names(declared), place
 
 
 def test_command_snippet_matches_the_request_body(client: TestClient) -> None:
@@ -205,7 +204,7 @@ def test_command_snippet_matches_the_request_body(client: TestClient) -> None:
     assert over == ["r=2,4", "learning-rate=1e-3, 1e-4", "method.head=lora"]
     named = [resolve_field(each.partition("=")[0]) for each in over]
     assert named == list(body(page)["space"])
-    page = ask(client, **GRID, **{"job.result.train_figures": "true"})
+    page = ask(client, **GRID, **{"job.result.train_metrics": "true"})
     assert "--file" in command(page)  # there is no option for it
 
 
@@ -226,7 +225,7 @@ def test_duplicated_sweep_sends_the_same_request(client: TestClient) -> None:
             "data": {"source": {"train": "imdb", "test": "imdb"}, "text_column": "text"},
         },
         "space": {**SPACE, "optim.learning_rate": {"low": 1e-4, "high": 0.01, "log": True}},
-        "strategy": {"type": "halving", "cells": 5, "keep": 2},
+        "strategy": {"type": "halving", "trials": 5, "min_full_runs": 2},
         "objective": "loss",
         "name": "first, of many",
         "priority": 3,
@@ -241,7 +240,7 @@ def test_duplicated_sweep_sends_the_same_request(client: TestClient) -> None:
     assert sent["space"].pop("optim.warmup") == [0.5]
     assert sent["space"].pop("data.text_column") == ["text"]
     assert sent["space"] == made["space"]
-    assert sent["strategy"].items() >= {"type": "halving", "cells": 5, "keep": 2}.items()
+    assert sent["strategy"].items() >= {"type": "halving", "trials": 5, "min_full_runs": 2}.items()
     assert (sent["objective"], sent["name"], sent["priority"]) == ("loss", "first, of many", 3)
     assert sent["job"]["data"]["source"] == {"train": "imdb", "test": "imdb"}
 
@@ -256,7 +255,7 @@ def test_extension_shows_the_number_of_added_trials(client: TestClient) -> None:
     assert "Adds 4 trials to the existing 12." in page
     assert body(page) == {"space": {"method.r": [8, 16]}}
     assert command(page)[-2:] == ["--over", "r=8,16"]
-    assert client.post(f"/v1{path}", json=body(page)).json()["cells"] == 16
+    assert client.post(f"/v1{path}", json=body(page)).json()["trial_count"] == 16
 
 
 @pytest.mark.parametrize(
@@ -265,8 +264,8 @@ def test_extension_shows_the_number_of_added_trials(client: TestClient) -> None:
         ({"space.method.r": "2"}, "the sweep has all of them"),
         ({"space.method.r": "2.."}, "a range is LOW..HIGH"),
         ({"space.method.r": "x"}, "could never run"),
-        ({"cells": "5"}, "a grid is extended by values"),
-        ({"cells": "many"}, "must be an integer"),
+        ({"trials": "5"}, "a grid is extended by values"),
+        ({"trials": "many"}, "must be an integer"),
     ],
 )
 def test_invalid_extension_shows_an_error(
@@ -279,8 +278,13 @@ def test_invalid_extension_shows_an_error(
 
 
 def test_sampled_search_can_be_extended(client: TestClient) -> None:
-    sent = {"job": JOB, "space": SPACE, "strategy": {"type": "random", "cells": 4}}
+    sent = {"job": JOB, "space": SPACE, "strategy": {"type": "random", "trials": 4}}
     sweep_id = client.post("/v1/sweeps", json=sent).json()["id"]
-    page = ask(client, f"/sweeps/{sweep_id}/extend", cells="6")
+    page = ask(client, f"/sweeps/{sweep_id}/extend", trials="6")
     assert "Adds 2 trials to the existing 4." in page
-    assert command(page)[-2:] == ["--cells", "6"]
+    assert command(page)[-2:] == ["--trials", "6"]
+
+
+def test_form_offers_every_strategy(client: TestClient) -> None:
+    offered = re.findall(r'name="strategy.type" value="(\w+)"', ask(client))
+    assert offered == list(sweep_form.STRATEGY_FIELDS)

@@ -72,10 +72,9 @@ def test_failed_run_shows_the_error(client: TestClient, resources: Resources) ->
     run_id = submit(client)
     claimed = claim_next(resources.database)
     with resources.database.write() as session:
-        assert leases.finish(
+        leases.finish(
             session, claimed.lease, PermanentFailure("x_code", "The model is gone.", {"n": 1})
         )
-        session.commit()
     page = visible_text(text(client, run_id))
     assert "Error The model is gone. Code x_code · n 1" in page
     assert "failed" in visible_text(text(client))

@@ -38,13 +38,12 @@ def register(resources: Resources, tmp_path: Path) -> Callable[..., None]:
     def make(job_id: UUID | None, name: str = "tickets") -> None:
         directory = tmp_path / uuid4().hex
         directory.mkdir()
-        manifest.write(directory, {"format": 1})
+        manifest.create(directory, {"format": 1})
         ref = resources.store.put(directory, f"jobs/{new_id()}/a1")
         with resources.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
             facts = {"spec": SPEC, "metrics": METRICS}
-            service.register(session, name=name, artifact=artifact, manifest=facts)
-            session.commit()
+            service.add_version(session, name=name, artifact=artifact, manifest=facts)
 
     return make
 

@@ -1,6 +1,6 @@
 """Inline SVG curves: shared scale, gaps, and descriptions."""
 
-from app.jobs.results.curves import Curve
+from app.jobs.schemas import Curve
 from app.web.svg_curves import SvgCurve
 
 

@@ -91,7 +91,7 @@ def test_list_shows_progress_and_the_best_score(
 
 
 def test_sampled_search_counts_trials_to_come(client: TestClient, worker: FakeSweepWorker) -> None:
-    start(client, strategy={"type": "tpe", "cells": 6, "batch": 2})
+    start(client, strategy={"type": "tpe", "trials": 6, "batch": 2})
     worker.run_jobs(2)
     assert "2 of 6" in client.get("/sweeps").text
 
@@ -161,7 +161,7 @@ def test_continuous_ranges_show_one_tile_per_trial(
         "method.alpha": {"low": 1.0, "high": 64.0},
         "method.dropout": {"low": 0.0, "high": 0.5},
     }
-    sweep_id = start(client, space=space, strategy={"type": "random", "cells": 20})
+    sweep_id = start(client, space=space, strategy={"type": "random", "trials": 20})
     worker.run_jobs(2)
     page = get_page(client, sweep_id)
     assert len(re.findall(r'id="tile-\d+"', page)) == 20
@@ -169,7 +169,7 @@ def test_continuous_ranges_show_one_tile_per_trial(
 
 
 def test_partial_runs_show_their_budget(client: TestClient, worker: FakeSweepWorker) -> None:
-    sweep_id = start(client, strategy={"type": "halving", "keep": 1})
+    sweep_id = start(client, strategy={"type": "halving", "min_full_runs": 1})
     worker.run_jobs(12)
     assert grid_cells(get_page(client, sweep_id)).count("70.2 % after 11.1 %") == 1
     worker.run_jobs()
@@ -196,7 +196,7 @@ def test_winner_is_shown_with_its_reasons(client: TestClient, worker: FakeSweepW
 def test_heatmap_is_omitted_if_the_grid_shows_the_same(client: TestClient) -> None:
     space = {"method.r": [2, 4], "method.alpha": [8, 16], "runtime.seed": [1, 2]}
     sweep_id = start(client, space=space)
-    without = f'data-url="/v1/sweeps/{sweep_id}/pictures?map=false"'
+    without = f'data-url="/v1/sweeps/{sweep_id}/charts?map=false"'
     assert without in get_page(client, sweep_id)
     assert without in get_page(client, sweep_id, "?x=method.alpha&y=method.r")
     assert without not in get_page(client, sweep_id, "?x=runtime.seed")
@@ -236,10 +236,10 @@ def test_trials_are_listed_by_state_and_link_to_their_jobs(
     page = get_page(client, sweep_id, "?state=failed")
     assert sorted(trial_numbers(page)) == ["1", "10", "4", "7"]
     assert "The loss is NaN." in page
-    cells = client.get(f"/v1/sweeps/{sweep_id}/cells").json()
-    for cell in cells:
-        assert (f'href="/jobs/{cell["job_id"]}"' in html_of(page, "trials")) == (
-            cell["state"] == "failed"
+    trials = client.get(f"/v1/sweeps/{sweep_id}/trials").json()
+    for trial in trials:
+        assert (f'href="/jobs/{trial["job_id"]}"' in html_of(page, "trials")) == (
+            trial["state"] == "failed"
         )
     assert "No waiting trials" in get_page(client, sweep_id, "?state=waiting")
 
@@ -310,7 +310,7 @@ def test_promote_form(client: TestClient, worker: FakeSweepWorker) -> None:
     page = get_page(client, sweep_id)
     found = re.search(r'data-request="POST ([^"]*)" data-redirect="([^"]*)"', page)
     assert found
-    answer = client.post(found[1], json={"model": "ranks", "cell": 7, "alias": None})
+    answer = client.post(found[1], json={"model": "ranks", "trial": 7, "alias": None})
     assert answer.status_code == 202
     assert json.loads(answer.text)["register_as"] == "ranks"
     assert found[2] == "/jobs/{id}"

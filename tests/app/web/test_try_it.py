@@ -43,13 +43,13 @@ def test_query_string_selects_models(client: TestClient, publish: Publish) -> No
     publish()
     publish(promote=False)
     assert selected(client.get("/try").text) == ["sentiment"]
-    query = {"model": "sentiment:2", "beside": "sentiment:1"}
+    query = {"model": "sentiment:2", "compare": "sentiment:1"}
     assert selected(client.get("/try", params=query).text) == ["sentiment:2", "sentiment:1"]
 
 
 def test_unknown_model(client: TestClient, publish: Publish) -> None:
     publish()
-    shown = client.get("/try", params={"model": "<b>other", "beside": "sentiment:7"}).text
+    shown = client.get("/try", params={"model": "<b>other", "compare": "sentiment:7"}).text
     assert "Model &lt;b&gt;other does not exist." in shown
     assert "Model sentiment:7 does not exist." in shown
     assert selected(shown) == ["sentiment"]

@@ -40,7 +40,7 @@ def split_rows() -> list[Cells]:
 
 @pytest.fixture(params=["csv", "jsonl", "parquet"])
 def check_rows(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., DataReport]:
-    """Writes rows to a file of a format and diagnoses it."""
+    """Write rows to a file of a format and check it."""
 
     def run(rows: Sequence[Cells]) -> DataReport:
         path = tmp_path / f"data.{request.param}"
@@ -66,7 +66,7 @@ CheckRows = Callable[[Sequence[Cells]], DataReport]
 
 
 def findings_except_few_rows(report: DataReport) -> list[Finding]:
-    """All findings but `few_rows`, which is there exactly where there are few labeled rows."""
+    """All findings except `few_rows`, which depends on the number of labeled rows only."""
     few = report.balance is not None and report.rows < 250
     assert ("few_rows" in {each.code for each in report.findings}) == few
     return [each for each in report.findings if each.code != "few_rows"]
@@ -89,7 +89,7 @@ def severity_by_code(report: DataReport) -> dict[str, Severity]:
 
 def test_assumed_encoding_is_reported_with_examples(tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv"
-    rows = [f"film {i} was sch\xf6n long as told,{('gut', 'schlecht')[i % 2]}" for i in range(40)]
+    rows = [f"film {i} was sch\xf6n long as given,{('gut', 'schlecht')[i % 2]}" for i in range(40)]
     path.write_bytes("\n".join(["text,label", *rows, ",", ""]).encode("cp1252"))
     found = {
         each.code: each
@@ -97,7 +97,7 @@ def test_assumed_encoding_is_reported_with_examples(tmp_path: Path) -> None:
     }
     assumed = found["encoding_assumed"]
     assert (assumed.level, assumed.count) == (Severity.WARNING, 40)
-    assert assumed.examples[0].rows[0].text == "film 0 was schön long as told"
+    assert assumed.examples[0].rows[0].text == "film 0 was schön long as given"
     assert found["blank_rows"].count == 1
 
 
@@ -136,7 +136,7 @@ def test_few_rows_are_reported_with_the_expected_error(
 def test_250_rows_are_not_few(check_rows: CheckRows) -> None:
     report = check_rows(valid_rows(250))
     assert report.findings == ()
-    assert report.more_labels is None  # there is a curve to be measured
+    assert report.more_labels is None  # a curve has to be measured first
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -156,9 +156,9 @@ def test_learning_curve_uses_the_train_split_only(tmp_path: Path) -> None:
     rows += [(*rows[0][:2], "train")]  # a copy
     path.write_text("\n".join(["text,label,split", *(",".join(row) for row in rows)]))
     found = contents.read_contents(path, ColumnSelection())
-    whole = add_learning_curve(check_data(found), found)
-    assert whole.more_labels is not None
-    assert whole.more_labels.texts == 260
+    report = add_learning_curve(check_data(found), found)
+    assert report.more_labels is not None
+    assert report.more_labels.texts == 260
     path.write_text("\n".join(["text,label,split", *(",".join(row) for row in rows[20:])]))
     answer = check_data(contents.read_contents(path, ColumnSelection())).more_labels
     assert answer is not None
@@ -245,7 +245,7 @@ def test_leaked_text_is_an_error(check_rows: CheckRows) -> None:
 
 
 def near_duplicate_text(i: int) -> str:
-    """Nearly sentence `i` in three copies: one word of eighteen is another."""
+    """Three near duplicates of sentence `i`: one word of eighteen differs."""
     return f"{long_text(i)} end"
 
 

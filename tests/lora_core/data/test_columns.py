@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lora_core.data import contents, load
-from lora_core.data.columns import guess_columns, inspect_columns
+from lora_core.data.contents import guess_columns, read_file_layout
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
 
@@ -54,7 +54,7 @@ def parquet_file(path: Path) -> Path:
 
 @pytest.mark.parametrize("make", [csv_file, jsonl_file, parquet_file])
 def test_inspect_columns_of_every_format(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    found = inspect_columns(make(tmp_path))
+    found = read_file_layout(make(tmp_path))
     assert found.columns == tuple(NAMES)
     assert found.rows == tuple(tuple(row) for row in ROWS[:5])
     assert (found.text_column, found.label_column) == ("Kommentar", "Bewertung")

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.data import delimited, files
+from lora_core.data import files, text_files
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
-    InvalidRow,
+    MalformedRow,
     MissingColumn,
     MissingLabel,
     MissingText,
@@ -51,21 +51,21 @@ BAD: list[tuple[bytes, type[LoraCoreError], dict[str, object]]] = [
     (b"\n\n", EmptyData, {}),
     (b"text,label\n", EmptyData, {}),
     (b"text,sentiment\na,1\n", MissingColumn, {"column": "label", "available": "text, sentiment"}),
-    (b"text,label,text\na,1,b\n", InvalidRow, {"row": 0}),
+    (b"text,label,text\na,1,b\n", MalformedRow, {"row": 0}),
     (b"text,label\na,1\n,0\nb,1\n \t,0\n", MissingText, {"count": 2, "rows": "2, 4"}),
     (b"text,label\na,1\nb,\nc, \n", MissingLabel, {"count": 2, "rows": "2, 3"}),
-    (b'text,label\na,1\n"b" c,0\n', InvalidRow, {"row": 2}),
-    (b'text,label\na,1\n"b,0\nc,1\n', InvalidRow, {"row": 2}),
-    (b"text,label\na,1\nb\n", InvalidRow, {"row": 2}),
-    (b"text,label\na,1\nb, with a comma,0\n", InvalidRow, {"row": 2}),
-    (b"text,label\ra,1\nb,0\r", InvalidRow, {"row": 0}),
+    (b'text,label\na,1\n"b" c,0\n', MalformedRow, {"row": 2}),
+    (b'text,label\na,1\n"b,0\nc,1\n', MalformedRow, {"row": 2}),
+    (b"text,label\na,1\nb\n", MalformedRow, {"row": 2}),
+    (b"text,label\na,1\nb, with a comma,0\n", MalformedRow, {"row": 2}),
+    (b"text,label\ra,1\nb,0\r", MalformedRow, {"row": 0}),
     (b"text,label\na,1\nb\x00,0\n", NulByte, {"row": 2}),
     (b"text,label\na,1\nb\xc3\xa9 \xe9,0\n", WrongEncoding, {"row": 2}),
     (b'text,label\na,1\n"two\nlines \x81",0\n', WrongEncoding, {"row": 2}),
     ("text,label\na,1\n".encode("utf-16-le"), NulByte, {"row": 0}),
     ("text,label\na,1\nb,0\n".encode("utf-16")[:-1], WrongEncoding, {"row": 2}),
     ("text,label\na,1\nb,0".encode("utf-16") + b"\x00\xdc\n\0", WrongEncoding, {"row": 2}),
-    (b"text;label\na;1\nb;with;0\nc;1\n", InvalidRow, {"row": 2}),
+    (b"text;label\na;1\nb;with;0\nc;1\n", MalformedRow, {"row": 2}),
 ]
 
 
@@ -96,8 +96,8 @@ def test_every_size_has_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, what: str
 ) -> None:
     for place, name, limit in (
-        ("delimited", "MAX_CELL_CHARACTERS", 20),
-        ("text_lines", "MAX_LINE_CHARACTERS", 80),
+        ("text_files", "MAX_CELL_CHARACTERS", 20),
+        ("text_files", "MAX_LINE_CHARACTERS", 80),
         ("rows", "MAX_ROWS", 3),
         ("rows", "MAX_COLUMNS", 3),
         ("rows", "MAX_LABELS", 2),
@@ -112,12 +112,12 @@ def test_every_size_has_a_limit(
 
 
 def test_csv_field_limit_is_not_reset_while_reading(tmp_path: Path) -> None:
-    long = "x" * 500_000  # more than the parser takes unless it is told to
+    long = "x" * 500_000  # more than the parser accepts by default
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for path in paths:
         path.write_text(f"text,label\n{long},1\n", encoding="utf-8")
     csv.field_size_limit(131_072)
-    first, second = (delimited.open_table(path, ",") for path in paths)
+    first, second = (text_files.open_delimited(path, ",") for path in paths)
     assert first.header == second.header == ["text", "label"]
     assert list(first.rows) == list(second.rows) == [(1, [long, "1"])]
 
@@ -170,7 +170,7 @@ def test_sep_line_sets_the_separator(tmp_path: Path, first: str) -> None:
 @pytest.mark.parametrize(
     ("content", "header"),
     [
-        ("text;label, as told\na;1\nb, c;0\n", ["text", "label, as told"]),
+        ("text;label, as given\na;1\nb, c;0\n", ["text", "label, as given"]),
         ("text,label;old\na;b,1\nb;c;d,0\n", ["text", "label;old"]),
         ("text | note\nb, c\n", ["text | note"]),
         ('"text;note",label\na,1\n', ["text;note", "label"]),
@@ -183,7 +183,7 @@ def test_separator_is_detected_from_header_and_rows(
 ) -> None:
     path = tmp_path / "reviews.csv"
     path.write_text(content)
-    assert delimited.open_table(path, ",").header == header
+    assert text_files.open_delimited(path, ",").header == header
 
 
 @pytest.mark.parametrize(

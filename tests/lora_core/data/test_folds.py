@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_core.data.records import Example
-from lora_core.data.split import assign_folds
+from lora_core.data.split import Example, assign_folds
 from lora_core.specs.method import NUM_FOLDS
 
 

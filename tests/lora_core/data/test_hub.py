@@ -45,7 +45,7 @@ def csv(path: Path, *rows: str) -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Repositories good and bad, and a working folder that tries to be taken for them."""
+    """Valid and invalid repositories, and a local folder with the same names."""
     root = tmp_path_factory.mktemp("hub")
     repositories = root / "datasets"
     folder = repositories / "org/reviews/plain"
@@ -79,7 +79,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(root: Path, environment: Mapping[str, str], *names: str) -> list[dict[str, Any]]:
-    """What a fresh process reads under each name."""
+    """What a new process reads for each name."""
     answer = subprocess.run(
         [sys.executable, "-c", READ, *names],
         env={**os.environ, **environment},
@@ -107,18 +107,18 @@ def test_hub_splits_and_class_names_are_used_and_cached(root: Path, tmp_path: Pa
 
 def test_unsupported_hub_data_is_refused(root: Path, tmp_path: Path) -> None:
     expected = {
-        "org/none": ("data_not_found", "the hub has no such data set"),
+        "org/none": ("data_not_found", "the hub has no such dataset"),
         "org/no-train": ("missing_split", "no train split"),
         "org/secret": ("missing_label", "[train]: rows without a label: 1 (first: 2"),
         "org/scripted": ("data_not_found", "cannot read it"),
         "org/poems": ("unsupported_format", "its format is 'text'"),
         "org/elsewhere": ("data_not_found", "cannot read it"),
         "csv": ("data_not_found", "it has no owner"),
-        "text": ("data_not_found", "the hub has no such data set"),
+        "text": ("data_not_found", "the hub has no such dataset"),
         "buckets/org": ("data_not_found", "it has no owner"),
-        "../here": ("data_not_found", "not the name of a hub data set"),
-        "org/reviews/plain": ("data_not_found", "not the name of a hub data set"),
-        "http://127.0.0.1:9/x": ("data_not_found", "not the name of a hub data set"),
+        "../here": ("data_not_found", "not the name of a hub dataset"),
+        "org/reviews/plain": ("data_not_found", "not the name of a hub dataset"),
+        "http://127.0.0.1:9/x": ("data_not_found", "not the name of a hub dataset"),
     }
     with HubStandIn(root) as hub:
         answers = ask(root, hub.environment(tmp_path), *expected)
@@ -135,12 +135,12 @@ def test_offline_hub_is_reported(root: Path, tmp_path: Path) -> None:
         assert "not in the local cache" in answer["message"]
 
 
-@pytest.mark.slow  # the client tries again for half a minute
+@pytest.mark.slow  # the client retries for half a minute
 def test_hub_outage_is_a_transient_error(root: Path, tmp_path: Path) -> None:
     with HubStandIn(root) as hub:
         environment = hub.environment(tmp_path)
         (broken,) = ask(root, environment, "org/broken")
     (gone,) = ask(root, environment, "org/reviews")
     assert (broken["code"], gone["code"]) == ("hub_unavailable", "hub_unavailable")
-    assert "answers 503" in broken["message"]
+    assert "returned status 503" in broken["message"]
     assert "cannot be reached" in gone["message"]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_core.data.labels import check_labels, label_names
 from lora_core.data.rows import TextRow
+from lora_core.data.split import check_labels, label_names
 from lora_core.errors.data import SingleClass, UnseenLabel
 from lora_core.specs.data import Split
 

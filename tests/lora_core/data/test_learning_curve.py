@@ -29,7 +29,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rows_labeled(*labels: str) -> list[TextRow]:
-    """Texts that have no word in common, but for one that gives the label away."""
+    """Texts with no common word except one that reveals the label."""
     return [TextRow(i, f"word{i} other{i} sign{label}", label) for i, label in enumerate(labels)]
 
 
@@ -38,7 +38,7 @@ def rows_with_labels(count: int, labels: int = 2) -> list[TextRow]:
 
 
 def law_learner(truth: curve.Indices, error: Callable[[float], float]) -> curve.Learner:
-    """Answers wrongly at random, as often as the law says for so many texts."""
+    """Predicts wrongly at random, at the error rate of the curve."""
     rng = np.random.default_rng(1)
 
     def learn(train: curve.Indices, held_out: curve.Indices) -> curve.Indices:
@@ -159,7 +159,7 @@ def test_interval_covers_the_accuracy_with_twice_as_many_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "code", "says"),
+    ("rows", "code", "message"),
     [
         ([], "no_labels", "nothing to learn from"),
         (rows_with_labels(400, labels=1), "one_label", "at least two"),
@@ -175,10 +175,10 @@ def test_interval_covers_the_accuracy_with_twice_as_many_texts() -> None:
         ),
     ],
 )  # fmt: skip
-def test_missing_curve_is_explained(rows: list[TextRow], code: str, says: str) -> None:
+def test_missing_curve_is_explained(rows: list[TextRow], code: str, message: str) -> None:
     found = curve.estimate_from_rows(rows)
     assert (found.code, found.basis, found.measured, found.gains) == (code, None, (), ())
-    assert says in found.message
+    assert message in found.message
     assert describe_basis(found) is None
     assert MoreLabelsEstimate.model_validate_json(found.model_dump_json()) == found
 
@@ -201,15 +201,15 @@ def test_duplicates_count_once() -> None:
     rows = [TextRow(i, f"text number {i // 3}", str(i // 3 % 2)) for i in range(900)]
     found = curve.estimate_from_rows(rows)
     assert (found.texts, found.used) == (300, 300)
-    assert found.code == "not_above_majority"  # there is nothing to learn but the copies
+    assert found.code == "not_above_majority"  # only the copies can be learned
 
 
 def test_many_texts_are_subsampled_stratified() -> None:
     rows = rows_with_labels(900, labels=3)
-    used = curve.sample_texts(rows, 300)
+    used = curve.limit_texts(rows, 300)
     assert [row.number for row in used] == sorted(row.number for row in used)
     assert np.bincount(curve.encode_labels(used)).tolist() == [100, 100, 100]
-    short = curve.sample_texts(rows, 300, characters=sum(len(row.text) for row in rows) // 9)
+    short = curve.limit_texts(rows, 300, characters=sum(len(row.text) for row in rows) // 9)
     assert len(short) == pytest.approx(100, abs=1)
     found = curve.estimate(
         law_learner(np.arange(300) % 2, lambda n: 1.5 * n**-0.4),

@@ -4,7 +4,7 @@ import pytest
 
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
-from lora_core.data.records import Example, Splits
+from lora_core.data.split import Example, Splits
 from lora_core.specs.data import DataSpec
 
 

@@ -15,7 +15,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
-    InvalidRow,
+    MalformedRow,
     MissingColumn,
     MissingLabel,
     MissingText,
@@ -71,10 +71,10 @@ NOT_UTF8 = pa.array([b"a", b"\xe9"], pa.binary()).view(pa.string())
 BAD: list[tuple[dict[str, Any], type[LoraCoreError], dict[str, object]]] = [
     ({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}, EmptyData, {}),
     ({"text": ["a"], "sentiment": [1]}, MissingColumn, {"available": "text, sentiment"}),
-    ({"text": [1, 2], "label": [0, 1]}, InvalidRow, {"row": 1}),
-    ({"text": [["a"], ["b"]], "label": [0, 1]}, InvalidRow, {"row": 1}),
-    ({"text": ["a", "b"], "label": [0.0, 1.0]}, InvalidRow, {"row": 1}),
-    ({"text": ["a", "b"], "label": [0, 1], "split": [1, 2]}, InvalidRow, {"row": 1}),
+    ({"text": [1, 2], "label": [0, 1]}, MalformedRow, {"row": 1}),
+    ({"text": [["a"], ["b"]], "label": [0, 1]}, MalformedRow, {"row": 1}),
+    ({"text": ["a", "b"], "label": [0.0, 1.0]}, MalformedRow, {"row": 1}),
+    ({"text": ["a", "b"], "label": [0, 1], "split": [1, 2]}, MalformedRow, {"row": 1}),
     ({"text": ["a", None], "label": [0, 1]}, MissingText, {"rows": "2"}),
     ({"text": ["a", "b"], "label": [None, 1]}, MissingLabel, {"rows": "1"}),
     ({"text": ["a", "b\0"], "label": [0, 1]}, NulByte, {"row": 2}),
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], byt
 
 
 class Keys(pe.KmsClient):  # type: ignore[misc]  # pyarrow has no types
-    """A key service that keeps nothing secret."""
+    """A key service that stores nothing safely."""
 
     def wrap_key(self, key_bytes: bytes, _: str) -> bytes:
         return key_bytes.hex().encode()

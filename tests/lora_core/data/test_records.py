@@ -1,4 +1,4 @@
-from lora_core.data.records import Example, Splits
+from lora_core.data.split import Example, Splits
 from lora_core.specs.data import Split
 
 

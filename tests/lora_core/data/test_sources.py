@@ -5,7 +5,7 @@ import pytest
 
 from lora_core.data.load import read_source
 from lora_core.data.rows import ColumnSelection
-from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, UnknownSplit
+from lora_core.errors.data import DataNotFound, InvalidSplitValue, MissingColumn, MissingSplit
 from lora_core.specs.data import Split
 
 
@@ -46,7 +46,7 @@ def test_split_column_name_is_configurable(tmp_path: Path) -> None:
     path = write(tmp_path / "f.csv", "a,1,train,x", "b,0,test,y", header="text,label,part,split")
     columns = ColumnSelection(split="part")
     assert texts(path, columns) == {"train": ["a"], "test": ["b"]}
-    with pytest.raises(UnknownSplit, match="row 1: split 'x'"):
+    with pytest.raises(InvalidSplitValue, match="row 1: split 'x'"):
         read_source(path, ColumnSelection())
     with pytest.raises(MissingColumn, match="'fold'"):
         read_source(path, ColumnSelection(split="fold"))
@@ -55,7 +55,7 @@ def test_split_column_name_is_configurable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["", "holdout", "training set"])
 def test_unknown_split_value_is_refused(tmp_path: Path, value: str) -> None:
     path = write(tmp_path / "f.csv", "a,1,train", f"b,0,{value}", header="text,label,split")
-    with pytest.raises(UnknownSplit, match=f"row 2: split '{value}'"):
+    with pytest.raises(InvalidSplitValue, match=f"row 2: split '{value}'"):
         read_source(path, ColumnSelection())
 
 

@@ -35,7 +35,7 @@ def data_sets(draw_: st.DrawFn) -> list[TextRow]:
 
 
 def draw_or_reject(rows: list[TextRow], seed: int) -> dict[Split, list[TextRow]]:
-    """Parts of the usual sizes; data that is too small for them is passed over."""
+    """Splits of the usual sizes; data that is too small is skipped."""
     try:
         return draw_splits(rows, SIZES, seed)
     except TooFewRows:

@@ -26,13 +26,13 @@ def random_spec(draw: random.Random, path: Path) -> DataSpec:
 
 
 def is_refused_by_size(path: Path, spec: DataSpec) -> bool:
-    """Whether the profile of the file is enough to refuse the description."""
+    """Whether the profile of the file is enough to refuse the spec."""
     profile = describe(contents.read_contents(path, ColumnSelection()))
-    known = DatasetSize(
+    predicted = DatasetSize(
         profile.rows, len(profile.labels), profile.duplicates, profile.conflicting_duplicates
     )
     try:
-        check_split_sizes(spec, [Split.VALIDATION, Split.TEST], known)
+        check_split_sizes(spec, [Split.VALIDATION, Split.TEST], predicted)
     except TooFewRows:
         return True
     return False
@@ -43,7 +43,7 @@ def is_refused(spec: DataSpec) -> bool:
         load_splits(spec)
     except TooFewRows:
         return True
-    except DataError:  # what else the parts may lack
+    except DataError:  # other reasons
         return False
     return False
 
@@ -58,11 +58,11 @@ def test_feasible_sizes_are_never_refused(tmp_path: Path, texts: int) -> None:
         rows = [f"text {n},{draw.choice('aab')}" for n in numbers] + ["one,a", "two,b"]
         path.write_text("\n".join(["text,label", *rows]) + "\n")
         spec = random_spec(draw, path)
-        known = is_refused_by_size(path, spec)
-        refused += known
-        assert not known or is_refused(spec), (rows, spec)
+        predicted = is_refused_by_size(path, spec)
+        refused += predicted
+        assert not predicted or is_refused(spec), (rows, spec)
         if len(set(numbers)) == len(numbers):
-            assert known == is_refused(spec), (rows, spec)
+            assert predicted == is_refused(spec), (rows, spec)
     assert 30 < refused < 270
 
 

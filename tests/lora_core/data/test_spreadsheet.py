@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import xlsxwriter
 
-from lora_core.data import contents, files, load, table
+from lora_core.data import contents, files, load
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
-    InvalidRow,
+    MalformedRow,
     MissingSheet,
     MissingText,
     UnsupportedFormat,
@@ -139,16 +139,16 @@ def test_formulas_return_the_last_computed_value(tmp_path: Path) -> None:
         sheet.write_formula(1, 0, '=A1&"s"', None, "texts")
         sheet.write_row(1, 1, ["x"])
         sheet.write_row(2, 0, ["b", "y"])
-        sheet.write_formula(2, 2, "=1/0", None, "#DIV/0!")  # in a column that nobody reads
+        sheet.write_formula(2, 2, "=1/0", None, "#DIV/0!")  # in an unused column
     assert read(path) == [TextRow(1, "texts", "x"), TextRow(2, "b", "y")]
-    assert [record.cells["note"] for record in table.read_records(path, "text")] == ["", "#DIV/0!"]
+    assert [record.cells["note"] for record in files.read_records(path, "text")] == ["", "#DIV/0!"]
     with xlsxwriter.Workbook(path) as made:
         sheet = made.add_worksheet()
         sheet.write_row(0, 0, ["text", "label"])
         sheet.write_row(1, 0, ["a", "x"])
         sheet.write_row(2, 0, ["b"])
         sheet.write_formula(2, 1, "=VLOOKUP(1,D1:E2,2)", None, "#N/A")
-    with pytest.raises(InvalidRow, match="row 2: a formula has the error #N/A"):
+    with pytest.raises(MalformedRow, match="row 2: a formula has the error #N/A"):
         read(path)
 
 
@@ -165,7 +165,7 @@ def test_links_comments_and_extensions_are_ignored(tmp_path: Path) -> None:
         sheet.conditional_format(1, 0, 2, 0, {"type": "2_color_scale"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(InvalidRow, match="cell D2 is in a column without a name"):
+        with pytest.raises(MalformedRow, match="cell D2 is in a column without a name"):
             read(path)
 
 
@@ -177,16 +177,16 @@ def test_unsplit_column_is_reported(tmp_path: Path) -> None:
 
 def test_read_records_returns_whole_rows(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", {"S": [["id", "text", "on"], [7, "a", True], [8, "b"]]})
-    assert [record.cells for record in table.read_records(path, "text")] == [
+    assert [record.cells for record in files.read_records(path, "text")] == [
         {"id": "7", "text": "a", "on": "true"},
         {"id": "8", "text": "b", "on": ""},
     ]
     workbook(path, {"S": [["id", "text"], [7, "a"], [8, None]]})
     with pytest.raises(MissingText):
-        list(table.read_records(path, "text"))
+        list(files.read_records(path, "text"))
 
 
-# -- hostile ones -----------------------------------------------------------------------------
+# -- hostile workbooks -----------------------------------------------------------------------------
 
 
 def rewrite_member(path: Path, part: str, change: Callable[[bytes], bytes]) -> Path:

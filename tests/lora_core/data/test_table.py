@@ -1,4 +1,4 @@
-"""Whole rows of files in each format."""
+"""Full rows of files in each format."""
 
 import datetime
 import decimal
@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lora_core.data import table
-from lora_core.data.table import Record
+from lora_core.data import files
+from lora_core.data.files import Record
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
-    InvalidRow,
+    MalformedRow,
     MissingColumn,
     MissingText,
     ReservedColumn,
@@ -26,7 +26,7 @@ from lora_core.errors.data import (
 
 def read(path: Path, content: str | bytes, text_column: str = "text") -> list[Record]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(table.read_records(path, text_column))
+    return list(files.read_records(path, text_column))
 
 
 def test_csv_row_keeps_cells_in_order(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_parquet_cells_are_converted_to_json(tmp_path: Path) -> None:
         "many": pa.array([[1, 2], [], None]),
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=2)
-    found = list(table.read_records(tmp_path / "a.parquet", "text"))
+    found = list(files.read_records(tmp_path / "a.parquet", "text"))
     assert [record.number for record in found] == [1, 2, 3]
     fixed = {"at": "2026-03-01 12:30:00", "price": "1.20"}
     assert [record.cells for record in found] == [
@@ -79,18 +79,18 @@ BAD: list[tuple[str, str | bytes, type[LoraCoreError], dict[str, object]]] = [
     ("a.csv", "\n", EmptyData, {}),
     ("a.jsonl", "\n", EmptyData, {}),
     ("a.csv", "body\na\n", MissingColumn, {"column": "text"}),
-    ("a.csv", "text,n,n\na,1,2\n", InvalidRow, {"row": 0}),
-    ("a.csv", "text,n\na\n", InvalidRow, {"row": 1}),
+    ("a.csv", "text,n,n\na,1,2\n", MalformedRow, {"row": 0}),
+    ("a.csv", "text,n\na\n", MalformedRow, {"row": 1}),
     ("a.csv", "text,n\na,1\n ,2\n", MissingText, {"rows": 2}),
     ("a.csv", b"text\na\n\x81\n", WrongEncoding, {"row": 2}),
     ("a.csv", "text,predicted_label\na,b\n", ReservedColumn, {"column": "predicted_label"}),
     ("a.csv", "text,predicted_scores.good\na,1\n", ReservedColumn, {}),
     ("a.csv", ",".join(["text", *map(str, range(512))]) + "\n", DataTooLarge, {}),
-    ("a.jsonl", '{"text": "a"}\n{"n": 1}\n', InvalidRow, {"row": 2}),
+    ("a.jsonl", '{"text": "a"}\n{"n": 1}\n', MalformedRow, {"row": 2}),
     ("a.jsonl", '{"text": "a"}\n{"text": null}\n', MissingText, {"rows": 2}),
-    ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', InvalidRow, {"row": 2}),
-    ("a.jsonl", '{"text": "a", "n": 1e999}\n', InvalidRow, {"row": 1}),
-    ("a.jsonl", '{"text": "a", "n": "\\ud800"}\n', InvalidRow, {"row": 1}),
+    ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', MalformedRow, {"row": 2}),
+    ("a.jsonl", '{"text": "a", "n": 1e999}\n', MalformedRow, {"row": 1}),
+    ("a.jsonl", '{"text": "a", "n": "\\ud800"}\n', MalformedRow, {"row": 1}),
     ("a.jsonl", '{"text": "a"}\n{"text": "b", "predicted_score": 1}\n', ReservedColumn, {}),
 ]
 
@@ -111,8 +111,8 @@ def test_unpredictable_row_is_reported(
 def test_binary_parquet_column_is_refused(tmp_path: Path) -> None:
     columns = {"text": pa.array(["a", "b"]), "image": pa.array([None, b"\xff"])}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    with pytest.raises(InvalidRow, match="row 2: a cell contains bytes"):
-        list(table.read_records(tmp_path / "a.parquet", "text"))
+    with pytest.raises(MalformedRow, match="row 2: a cell contains bytes"):
+        list(files.read_records(tmp_path / "a.parquet", "text"))
 
 
 def test_column_limit_counts_names_of_all_objects(tmp_path: Path) -> None:

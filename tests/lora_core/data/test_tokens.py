@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lora_core.data import tokens
 from lora_core.data.tokens import load_tokenizer, tokenize, truncate_ids
-from lora_core.errors.base_model import BaseNotLoadable
+from lora_core.errors.base_model import UnreadableBase
 
 TEXTS = [
     "A film.",
@@ -134,5 +134,5 @@ def test_cache_size_is_limited(
 def test_missing_or_invalid_tokenizer_is_refused(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(BaseNotLoadable, match=r"tokenizer\.json"):
+    with pytest.raises(UnreadableBase, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path / "tokenizer.json")

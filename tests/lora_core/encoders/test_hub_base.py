@@ -59,13 +59,15 @@ def test_no_pickle_is_downloaded_from_the_hub(hub: HubStandIn, tmp_path: Path) -
     done = train(hub, "distilbert-base-uncased", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert manifest.verify(tmp_path / "out")["spec"]["base"] == "distilbert-base-uncased"
-    asked = [request for request in hub.requests if "distilbert-base-uncased/resolve" in request]
-    assert any(request.endswith("model.safetensors") for request in asked)
-    assert not any(request.endswith(".bin") for request in asked)
+    downloaded = [
+        request for request in hub.requests if "distilbert-base-uncased/resolve" in request
+    ]
+    assert any(request.endswith("model.safetensors") for request in downloaded)
+    assert not any(request.endswith(".bin") for request in downloaded)
 
 
 def locate(hub: HubStandIn, folder: Path, *bases: str) -> list[str]:
-    """The failures of looking for bases."""
+    """Failures of resolving bases."""
     done = subprocess.run(
         [sys.executable, "-c", LOCATE, *bases],
         capture_output=True, text=True, timeout=100,

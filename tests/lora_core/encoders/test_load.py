@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from lora_core.encoders.load import load_classifier, resolve_base
 from lora_core.errors.base_model import (
     BaseNotFound,
-    BaseNotLoadable,
+    UnreadableBase,
     UnsafeWeights,
     UnsupportedEncoder,
     UntrustedCode,
@@ -110,7 +110,7 @@ def test_missing_tensor_is_reported(tmp_path: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     del tensors["distilbert.transformer.layer.1.ffn.lin1.weight"]
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BaseNotLoadable, match=r"layer\.1\.ffn\.lin1\.weight"):
+    with pytest.raises(UnreadableBase, match=r"layer\.1\.ffn\.lin1\.weight"):
         load_classifier(resolve_base(str(directory)), ["x", "y"])
 
 
@@ -118,12 +118,12 @@ def test_missing_tensor_is_reported(tmp_path: Path) -> None:
 def test_damaged_weights_are_refused(tmp_path: Path, content: bytes) -> None:
     directory = make_base(tmp_path / "base")
     (directory / "model.safetensors").write_bytes(content)
-    with pytest.raises(BaseNotLoadable):
+    with pytest.raises(UnreadableBase):
         load_classifier(resolve_base(str(directory)), ["x", "y"])
 
 
 def test_invalid_config_is_refused(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
     (directory / "config.json").write_text("{")
-    with pytest.raises(BaseNotLoadable, match="not JSON"):
+    with pytest.raises(UnreadableBase, match="not JSON"):
         resolve_base(str(directory))

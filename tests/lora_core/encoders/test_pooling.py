@@ -54,18 +54,16 @@ def test_first_token_is_the_normalized_mean(family: str) -> None:
 @every_family
 @pytest.mark.parametrize("mask", [MASK, None], ids=["padded", "full"])
 def test_first_token_shortcut_matches_the_block(family: str, mask: torch.Tensor | None) -> None:
-    whole = pooled_model(family)
-    short = copy.deepcopy(whole)
+    full = pooled_model(family)
+    short = copy.deepcopy(full)
     first_token.patch(short, FAMILIES[family])
-    for model in (whole, short):
+    for model in (full, short):
         model.zero_grad()
         model(IDS, attention_mask=mask).logits.square().sum().backward()
     torch.testing.assert_close(
-        short(IDS, attention_mask=mask).logits, whole(IDS, attention_mask=mask).logits
+        short(IDS, attention_mask=mask).logits, full(IDS, attention_mask=mask).logits
     )
-    below = [
-        dict(blocks(model, FAMILIES[family])[0].named_parameters()) for model in (whole, short)
-    ]
+    below = [dict(blocks(model, FAMILIES[family])[0].named_parameters()) for model in (full, short)]
     for name, parameter in below[0].items():
         torch.testing.assert_close(below[1][name].grad, parameter.grad, rtol=1e-3, atol=1e-5)
 
@@ -80,10 +78,12 @@ def test_transformers_loads_the_pooled_model(family: str, tmp_path: Path) -> Non
     torch.testing.assert_close(found, kept, rtol=0, atol=0)
     set_pooling(again, FAMILIES[family], Pooling.MEAN)  # has it already
     assert len(blocks(again, FAMILIES[family])) == 3
-    shape = compatibility.read_shape(json.loads((tmp_path / "config.json").read_text()), base="b")
+    shape = compatibility.read_encoder_shape(
+        json.loads((tmp_path / "config.json").read_text()), base="b"
+    )
     assert (shape.layers, shape.pooling) == (2, Pooling.MEAN)
     with pytest.raises(PoolingNotChangeable):
-        compatibility.read_shape(again.config.to_dict(), base="b", pooling=Pooling.CLS)
+        compatibility.read_encoder_shape(again.config.to_dict(), base="b", pooling=Pooling.CLS)
 
 
 @every_family
@@ -94,7 +94,7 @@ def test_transformers_loads_the_pooled_model(family: str, tmp_path: Path) -> Non
 )
 def test_pooling_block_is_frozen_and_counted(family: str, method: EncoderMethod) -> None:
     model = pooled_model(family)
-    shape = compatibility.read_shape(model.config.to_dict(), base="b")
+    shape = compatibility.read_encoder_shape(model.config.to_dict(), base="b")
     built = methods.build_method(method)
     built.prepare(model, FAMILIES[family])
     assert not any(p.requires_grad for p in blocks(model, FAMILIES[family])[-1].parameters())
@@ -136,4 +136,7 @@ def test_pooling_is_read_from_the_base_model(
     if file is not None:
         (base / POOLING_FILE).parent.mkdir()
         (base / POOLING_FILE).write_text(json.dumps(file))
-    assert compatibility.read_shape(resolve_base(str(base)).config, base="b").pooling is expected
+    assert (
+        compatibility.read_encoder_shape(resolve_base(str(base)).config, base="b").pooling
+        is expected
+    )

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from lora_core import manifest
 from lora_core.artifact import load_merged
 from lora_core.errors.export import OutputExists
-from lora_core.export.merged import export_merged
+from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
@@ -112,7 +112,7 @@ def test_export_adds_labels_missing_in_version_0_1(tmp_path: Path) -> None:
     facts = manifest.read(artifact)
     facts.pop("files")
     (artifact / "manifest.json").unlink()
-    manifest.write(artifact, facts)
+    manifest.create(artifact, facts)
     export_merged(artifact, tmp_path / "out")
     config_out = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config_out["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}

@@ -18,7 +18,7 @@ from lora_core.artifact import load_merged
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound
 from lora_core.errors.export import BaseMismatch, NoAdapter, OutputExists
-from lora_core.export.peft import export_adapter
+from lora_core.export import export_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from tests.lora_artifact import make_lora_artifact

@@ -20,7 +20,7 @@ def test_export_names_the_commit_of_the_base(tmp_path: Path) -> None:
     facts["spec"]["base"] = "org/tiny"
     facts.pop("files")
     (artifact / "manifest.json").unlink()
-    manifest.write(artifact, facts)
+    manifest.create(artifact, facts)
     with HubStandIn(tmp_path / "hub") as hub:
         environment = {**os.environ, **hub.environment(tmp_path / "cache")}
         for command in (

@@ -9,13 +9,13 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from lora_core.export import merged, peft
+from lora_core import export
 from lora_core.saved_predictions import load_golden
 from lora_core.specs.train import TrainSpec
-from lora_core.training.run import run
-from tests.listener import Listener
+from lora_core.training.run import train_encoder
 from tests.lora_core.export.test_merged import SIZES
 from tests.lora_core.export.test_peft import load_with_peft
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
 TOLERANCE = 1e-4
@@ -33,11 +33,11 @@ def test_exports_give_the_same_logits(family: str, tmp_path: Path) -> None:
         "runtime": {"precision": "fp32", "threads": 1},
         "result": {"cross_validation": False},
     })  # fmt: skip
-    listener, artifact = Listener(), tmp_path / "artifact"
-    run(spec, out_dir=artifact, observer=listener, stop=listener)
+    listener, artifact = RecordingObserver(), tmp_path / "artifact"
+    train_encoder(spec, out_dir=artifact, observer=listener, stop=listener)
     texts, expected = load_golden(artifact)
-    merged.export_merged(artifact, tmp_path / "merged")
-    peft.export_adapter(artifact, tmp_path / "peft")
+    export.export_merged(artifact, tmp_path / "merged")
+    export.export_adapter(artifact, tmp_path / "peft")
 
     merged_model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     for model, folder in (
@@ -68,8 +68,8 @@ def test_pooling_block_is_counted_in_the_config(family: str, tmp_path: Path) -> 
         "data": {"source": str(make_reviews(tmp_path / "texts.csv"))},
         "runtime": {"precision": "fp32", "threads": 1},
     })  # fmt: skip
-    listener = Listener()
-    run(spec, out_dir=tmp_path / "artifact", observer=listener, stop=listener)
+    listener = RecordingObserver()
+    train_encoder(spec, out_dir=tmp_path / "artifact", observer=listener, stop=listener)
     folder = tmp_path / "artifact" / "merged"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with safe_open(folder / "model.safetensors", "pt") as file:

@@ -1,4 +1,4 @@
-"""Held weights answer as autocast does by itself."""
+"""Cast weights compute the same as autocast."""
 
 import copy
 
@@ -39,15 +39,15 @@ def answers(model: torch.nn.Module, *, autocast: bool) -> list[Tensor]:
 
 @every_family
 @pytest.mark.parametrize("autocast", [True, False])
-def test_answers_and_gradients_are_the_same_bits(family: str, autocast: bool) -> None:
+def test_logits_and_gradients_are_bitwise_equal(family: str, autocast: bool) -> None:
     model = lora(family, Role.QUERY, Role.VALUE)
-    held = copy.deepcopy(model)
-    cast_weights.patch(blocks(held, FAMILIES[family]), torch.bfloat16)
-    pairs = zip(answers(model, autocast=autocast), answers(held, autocast=autocast), strict=True)
+    cast = copy.deepcopy(model)
+    cast_weights.patch(blocks(cast, FAMILIES[family]), torch.bfloat16)
+    pairs = zip(answers(model, autocast=autocast), answers(cast, autocast=autocast), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
-def test_what_is_held_is_not_cast_again() -> None:
+def test_cast_weights_are_not_cast_again() -> None:
     model = lora("bert", Role.QUERY, Role.VALUE)
 
     def casts() -> int:
@@ -63,7 +63,7 @@ def test_what_is_held_is_not_cast_again() -> None:
 
 
 @every_family
-def test_merging_changes_the_answer_of_a_held_model(family: str) -> None:
+def test_merge_updates_cast_weights(family: str) -> None:
     model = lora(family, *Role)
     cast_weights.patch(blocks(model, FAMILIES[family]), torch.bfloat16)
     expected = answers(model, autocast=False)[0]

@@ -1,4 +1,4 @@
-"""The shortened last block against the whole one."""
+"""The shortened last block against the full block."""
 
 import copy
 from typing import Any
@@ -20,23 +20,23 @@ MASKS = [torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]), torch.ones_like(IDS),
 @every_family
 @pytest.mark.parametrize("method", [FullSpec(), LoraSpec(r=2, targets=tuple(Role))])
 @pytest.mark.parametrize("mask", MASKS, ids=["padded", "full", "none"])
-def test_logits_and_gradients_are_those_of_the_whole_block(
+def test_logits_and_gradients_match_the_full_block(
     family: str, method: FullSpec | LoraSpec, mask: torch.Tensor | None
 ) -> None:
     torch.manual_seed(0)
-    whole = tiny_base.FAMILIES[family](labels=3)
-    methods.build_method(method).prepare(whole, FAMILIES[family])
-    for name, parameter in whole.named_parameters():
+    full = tiny_base.FAMILIES[family](labels=3)
+    methods.build_method(method).prepare(full, FAMILIES[family])
+    for name, parameter in full.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
-    short = copy.deepcopy(whole)
+    short = copy.deepcopy(full)
     first_token.patch(short, FAMILIES[family])
 
     gradients = []
-    for model in (whole, short):
+    for model in (full, short):
         logits = model(IDS, attention_mask=mask).logits
         logits.square().sum().backward()
-        # The bias of the last keys changes nothing: rounding alone, or no gradient at all.
+        # The bias of the last keys has no effect: its gradient is rounding error or absent.
         gradients.append(
             {
                 name: torch.zeros_like(p) if p.grad is None else p.grad
@@ -45,7 +45,7 @@ def test_logits_and_gradients_are_those_of_the_whole_block(
             }
         )
     torch.testing.assert_close(
-        short(IDS, attention_mask=mask).logits, whole(IDS, attention_mask=mask).logits
+        short(IDS, attention_mask=mask).logits, full(IDS, attention_mask=mask).logits
     )
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -54,7 +54,7 @@ def test_logits_and_gradients_are_those_of_the_whole_block(
 
 @every_family
 @pytest.mark.parametrize("role", [Role.KEY, Role.VALUE])
-def test_an_adapter_with_dropout_sees_every_token(family: str, role: Role) -> None:
+def test_adapter_dropout_is_drawn_for_every_token(family: str, role: Role) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
     methods.build_method(LoraSpec(r=2, dropout=0.5, targets=(role,), layers=(1,))).prepare(
@@ -71,7 +71,7 @@ def test_an_adapter_with_dropout_sees_every_token(family: str, role: Role) -> No
 
 
 @every_family
-def test_the_last_block_returns_one_token_and_keeps_its_names(family: str) -> None:
+def test_last_block_returns_one_token_and_keeps_parameter_names(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
     names = set(model.state_dict())
     first_token.patch(model, FAMILIES[family])
@@ -80,7 +80,7 @@ def test_the_last_block_returns_one_token_and_keeps_its_names(family: str) -> No
 
 
 @every_family
-def test_dropout_acts_in_training(family: str) -> None:
+def test_dropout_is_active_in_training(family: str) -> None:
     rates: dict[str, Any] = (
         {"dropout": 0.5, "attention_dropout": 0.5}
         if family == "distilbert"

@@ -1,4 +1,4 @@
-"""The folded product is the plain one: same answers, same gradients."""
+"""The folded product equals the plain one: same outputs, same gradients."""
 
 import pytest
 import torch
@@ -16,14 +16,14 @@ def trained(*, d_in: int = 96, d_out: int = 64, bias: bool = True) -> LoraLinear
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_gradients_are_those_of_the_function(bias: bool) -> None:
+def test_gradients_match_numerical_gradients(bias: bool) -> None:
     layer = trained(d_in=6, d_out=5, bias=bias).double()
     x = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, *_: folded_forward(layer, x), (x, layer.A, layer.B))
 
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 1e-2)])
-def test_it_is_the_plain_way(bf16: bool, tolerance: float) -> None:
+def test_folded_forward_matches_plain_lora(bf16: bool, tolerance: float) -> None:
     layer, x, dy = trained(), torch.randn(7, 50, 96), torch.randn(7, 50, 64)
     results: list[list[Tensor]] = []
     for fast in (False, True):
@@ -40,14 +40,14 @@ def test_it_is_the_plain_way(bf16: bool, tolerance: float) -> None:
         assert torch.linalg.vector_norm(fast - plain) <= tolerance * torch.linalg.vector_norm(plain)
 
 
-def test_the_lowest_layer_sends_no_gradient_below() -> None:
+def test_lowest_layer_computes_no_input_gradient() -> None:
     layer, x = trained(), torch.randn(7, 96)
     torch.autograd.backward(folded_forward(layer, x).sum())
     assert x.grad is None
     assert layer.A.grad is not None
 
 
-def test_no_gradient_is_made_for_what_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_parameters_get_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = trained(), torch.randn(7, 96, requires_grad=True)
     layer.A.requires_grad_(False)
     products: list[torch.Size] = []
@@ -63,7 +63,7 @@ def test_no_gradient_is_made_for_what_does_not_train(monkeypatch: pytest.MonkeyP
     assert layer.A.grad is None
 
 
-def test_few_tokens_and_dropout_take_the_plain_way() -> None:
+def test_few_tokens_and_dropout_are_not_folded() -> None:
     layer = trained()
     enough = TOKENS_PER_RANK * layer.r
     assert is_faster(layer, torch.randn(2, enough // 2, 96))

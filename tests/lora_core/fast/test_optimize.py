@@ -1,4 +1,4 @@
-"""An optimized model computes what it computed before."""
+"""An optimized model computes the same as the plain one."""
 
 import copy
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_core import methods
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES
 from lora_core.fast.optimize import optimize
 from lora_core.forward import Forward
@@ -17,10 +17,10 @@ from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, LoraVariant
 from tests import tiny_base
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 
 LENGTHS = (3, 40, 17, 40)  # tokens
-PULSE = ProgressReporter(Listener(), Listener())
+PROGRESS = ProgressReporter(RecordingObserver(), RecordingObserver())
 MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
@@ -28,7 +28,7 @@ def texts() -> TokenizedSplit:
     drawn = np.random.default_rng(0)
     ids = [drawn.integers(5, 60, n, dtype=np.int32) for n in LENGTHS]
     return TokenizedSplit(
-        Split.TRAIN, ids, np.array(LENGTHS), np.zeros(len(ids), dtype=np.int64), pad=0
+        Split.TRAIN, ids, np.array(LENGTHS), np.zeros(len(ids), dtype=np.int64), pad_id=0
     )
 
 
@@ -38,7 +38,7 @@ def texts() -> TokenizedSplit:
     ids=lambda method: f"{method.type}-{getattr(method, 'variant', '')}",
 )
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_logits_and_gradients_are_those_of_the_plain_model(
+def test_logits_and_gradients_match_the_plain_model(
     family: str, method: LoraSpec | FullSpec | BaselineSpec
 ) -> None:
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
     fast, every = copy.deepcopy(plain), range(len(LENGTHS))
     forward = optimize(
         fast, FAMILIES[family], MACHINE, {Split.TRAIN: texts()},
-        encoder_dropout=0.0, micro_batch_tokens=100, progress=PULSE, environment={},
+        encoder_dropout=0.0, micro_batch_tokens=100, progress=PROGRESS, environment={},
     )  # fmt: skip
     expected, found = Forward(plain, MACHINE)(texts(), every), forward(texts(), every)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -61,7 +61,7 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
     trained = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
     for name, parameter in fast.named_parameters():
         if name in trained:
-            # Softmax does not see the bias of keys: its gradient is zero, or is not computed.
+            # Softmax does not depend on the bias of keys: its gradient is zero or absent.
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             torch.testing.assert_close(gradient, trained[name], rtol=1e-3, atol=1e-5)
     assert trained
@@ -74,6 +74,6 @@ def test_lora_is_folded_only_in_an_optimized_model() -> None:
     assert not any("forward_with_adapter" in vars(layer) for layer in layers)
     optimize(
         model, FAMILIES["distilbert"], MACHINE, {Split.TRAIN: texts()},
-        encoder_dropout=0.0, micro_batch_tokens=100, progress=PULSE, environment={},
+        encoder_dropout=0.0, micro_batch_tokens=100, progress=PROGRESS, environment={},
     )  # fmt: skip
     assert all("forward_with_adapter" in vars(layer) for layer in layers)

@@ -21,7 +21,7 @@ LENGTHS = [48, 1, 31, 48]
 
 
 def drawn(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Q, K, V as an encoder makes them: (batch, heads, length, size), heads beside each other."""
+    """Q, K, V as an encoder makes them: (batch, heads, length, size), heads contiguous."""
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 4, TOKENS, HEADS, SIZE, dtype=dtype).transpose(2, 3)
     return q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
@@ -39,13 +39,13 @@ def reference(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
 )
-def test_answers_and_gradients_are_those_of_the_fused_kernel(
+def test_outputs_and_gradients_match_the_fused_kernel(
     lengths: list[int] | None, dtype: torch.dtype, tolerance: float
 ) -> None:
     heads = drawn(dtype)
     seen = None if lengths is None else mask(lengths)
     counted = torch.ones(4, TOKENS) if lengths is None else mask(lengths)[:, 0, 0].float()
-    dy = torch.randn(4, TOKENS, HEADS, SIZE) * counted[..., None, None]  # pads count nothing
+    dy = torch.randn(4, TOKENS, HEADS, SIZE) * counted[..., None, None]  # padding is ignored
     dy = dy.to(dtype)
     ours, _ = unfused_attention.attention_forward(nn.Identity(), *heads, seen)
     q, k, v = (t.double() for t in heads)
@@ -59,7 +59,7 @@ def test_answers_and_gradients_are_those_of_the_fused_kernel(
         assert torch.linalg.vector_norm(a - b) <= tolerance * torch.linalg.vector_norm(b)
 
 
-def test_what_is_hidden_is_not_seen_and_far_pads_are_not_computed() -> None:
+def test_masked_tokens_are_ignored_and_padding_is_trimmed() -> None:
     heads = drawn(torch.float32)
     y, _ = unfused_attention.attention_forward(nn.Identity(), *heads, mask(LENGTHS))
     torch.autograd.backward(y.sum())
@@ -81,7 +81,7 @@ def answers_and_gradients(model: PreTrainedModel, ids: Tensor, seen: Tensor) -> 
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_a_model_answers_the_same_either_way_and_says_nothing_of_it(
+def test_model_logits_match_without_warnings(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -109,8 +109,8 @@ def test_a_model_answers_the_same_either_way_and_says_nothing_of_it(
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_under_autocast_it_is_as_near_as_the_fused_one(family: str) -> None:
-    """DoRA answers in float32 there, a layer without an adapter in bf16."""
+def test_autocast_error_is_no_larger_than_fused(family: str) -> None:
+    """DoRA computes in float32 there, a layer without an adapter in bf16."""
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
     spec = LoraSpec(variant=LoraVariant.DORA, r=2, targets=(Role.QUERY, Role.VALUE), layers=(0,))
@@ -135,13 +135,13 @@ def _counted(apply: Callable[..., Tensor], calls: list[int]) -> Callable[..., Te
     return counting
 
 
-def test_it_is_for_bf16_on_a_cpu() -> None:
+def test_unfused_attention_is_used_for_bf16_on_cpu() -> None:
     assert unfused_attention.is_faster("cpu", "bf16")
     assert not unfused_attention.is_faster("cpu", "fp32")
     assert not unfused_attention.is_faster("cuda:0", "bf16")
 
 
-def test_all_else_goes_the_fused_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_attention_is_used_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     query, _, _ = drawn(torch.float32)
     calls: list[int] = []
     monkeypatch.setattr(

@@ -13,12 +13,12 @@ from lora_core import manifest
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import (
     ArtifactCorrupt,
-    GoldenMismatch,
+    GoldenPredictionsMismatch,
     HeaderTooLarge,
     UnsupportedArtifact,
     UnsupportedTokenizer,
 )
-from lora_core.errors.base_model import BaseNotLoadable, UnsupportedEncoder, UntrustedCode
+from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder, UntrustedCode
 from lora_core.imports.check import check_import
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
@@ -33,7 +33,7 @@ def reseal_manifest(directory: Path, **facts: Any) -> Path:
     content = manifest.read(directory) | facts
     content.pop("files")
     (directory / "manifest.json").unlink()
-    manifest.write(directory, content)
+    manifest.create(directory, content)
     return directory
 
 
@@ -74,7 +74,8 @@ QUERY = "distilbert.transformer.layer.0.attention.q_lin"
 CONFIG, GOLDEN, ADAPTER = "merged/config.json", "golden.json", "adapter.safetensors"
 WEIGHTS = "merged/model.safetensors"
 DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
-    "other weights": (tensors(WEIGHTS, lambda t: t["classifier.bias"].add_(0.01)), GoldenMismatch),
+    "other weights": (
+        tensors(WEIGHTS, lambda t: t["classifier.bias"].add_(0.01)), GoldenPredictionsMismatch),
     "weights that are no numbers": (
         tensors(WEIGHTS, lambda t: t["classifier.bias"].fill_(torch.nan)), UnsupportedArtifact),
     "a tensor is missing": (
@@ -90,7 +91,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
     "quantized": (text(CONFIG, lambda c: c.update(quantization_config={})), UnsupportedArtifact),
     "another encoder": (text(CONFIG, lambda c: c.update(model_type="gpt2")), UnsupportedEncoder),
     "a giant": (text(CONFIG, lambda c: c.update(dim=10**9)), LoraCoreError),
-    "no config": (lambda d: (d / CONFIG).write_text("["), BaseNotLoadable),
+    "no config": (lambda d: (d / CONFIG).write_text("["), UnreadableBase),
     "one label": (text(CONFIG, lambda c: c.update(id2label={"0": "x"})), UnsupportedArtifact),
     "the same label twice": (
         text(CONFIG, lambda c: c.update(id2label={"0": "x", "1": "x"})), UnsupportedArtifact),

@@ -11,7 +11,7 @@ from lora_core.specs.method import LoraSpec
 from tests.hostile_archives import ATTACKS, hostile_archive, hostile_archives, packed
 from tests.lora_artifact import make_lora_artifact
 
-# They compute what they say; see tests/app/serving/test_imported.py.
+# Their predictions are consistent; see tests/app/serving/test_imported.py.
 TAKEN_IN = {name for name in ATTACKS if "under the digest of the base" in name}
 
 

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lora_core.errors import LoraCoreError
-from lora_core.errors.artifact import GoldenMismatch, UnsupportedArtifact
+from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
 from lora_core.errors.export import NoEncoder
-from lora_core.export import merged, peft
+from lora_core.export import export_adapter, export_merged
 from lora_core.imports import metadata
 from lora_core.imports.check import check_import
 from tests.hostile_archives import reseal
@@ -51,7 +51,7 @@ def then_reseal(change: Callable[[Path], object]) -> Callable[[Path], None]:
 
 
 def change_weights(directory: Path) -> None:
-    """Other weights: it would give other answers."""
+    """Other weights give other predictions."""
     tensors = load_file(directory / "linear.safetensors")
     tensors["intercept"] = tensors["intercept"] + np.array([0.5, 0.0, 0.0])
     save_file(tensors, directory / "linear.safetensors")
@@ -63,7 +63,7 @@ def two_models(directory: Path) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
-    "other weights": (then_reseal(change_weights), GoldenMismatch, "differ by"),
+    "other weights": (then_reseal(change_weights), GoldenPredictionsMismatch, "differ by"),
     "an expression": (
         edit_json("linear.json", lambda s: s["vectorizer"].update(token_pattern="(a|a)*$")),
         UnsupportedArtifact,
@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
     ),
     "terms exchanged": (
         edit_json("linear.json", lambda s: s["terms"].reverse()),
-        GoldenMismatch,
+        GoldenPredictionsMismatch,
         "differ by",
     ),
     "no labels": (lambda d: reseal(d, labels=None), UnsupportedArtifact, "no labels"),
@@ -110,8 +110,8 @@ def test_encoder_requires_max_length_and_base(artifact_dir: Path) -> None:
         metadata.read_metadata(artifact_dir)
 
 
-@pytest.mark.parametrize(("export", "program"), [(merged.export_merged, "transformers"),
-                                                 (peft.export_adapter, "PEFT")])  # fmt: skip
+@pytest.mark.parametrize(("export", "program"), [(export_merged, "transformers"),
+                                                 (export_adapter, "PEFT")])  # fmt: skip
 def test_linear_model_cannot_be_exported_as_an_encoder(
     export: Callable[[Path, Path], None], program: str, artifact_dir: Path, tmp_path: Path
 ) -> None:

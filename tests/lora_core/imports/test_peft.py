@@ -43,7 +43,7 @@ Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
 
 class TrainedAdapter:
-    """An adapter of `peft` with the logits that it gives there."""
+    """An adapter of `peft` and its logits in PEFT."""
 
     def __init__(self, folder: Path, family: str, labels: int = 2, **settings: Any) -> None:
         self.base = make_base(folder / "base", family)
@@ -142,7 +142,7 @@ def test_imported_adapter_matches_peft(family: str, kind: str, tmp_path: Path) -
 
 
 def test_pooler_adapter_is_merged_into_the_head(tmp_path: Path) -> None:
-    """`all-linear` puts one there. On DistilBERT, `peft` 0.21 cannot do it."""
+    """`all-linear` adapts it. On DistilBERT, `peft` 0.21 cannot do it."""
     adapter = TrainedAdapter(tmp_path, "bert", target_modules="all-linear")
     keys = load_file(adapter.directory / "adapter_model.safetensors")
     assert "base_model.model.bert.pooler.dense.lora_A.weight" in keys
@@ -165,8 +165,8 @@ def test_adapter_without_a_matching_spec_is_merged(family: str, kind: str, tmp_p
 def test_label_names_from_sidecar_or_argument(tmp_path: Path) -> None:
     adapter = TrainedAdapter(tmp_path, "distilbert", labels=3)
     (adapter.directory / "id2label.json").write_text('{"0": "bad", "1": "so-so", "2": "good"}')
-    beside = import_adapter(adapter.directory, tmp_path / "one", max_length=16)
-    assert (beside["labels"], beside["max_length"]) == (["bad", "so-so", "good"], 16)
+    sidecar = import_adapter(adapter.directory, tmp_path / "one", max_length=16)
+    assert (sidecar["labels"], sidecar["max_length"]) == (["bad", "so-so", "good"], 16)
     given = import_adapter(adapter.directory, tmp_path / "two", labels=["x", "y", "z"])
     assert given["labels"] == ["x", "y", "z"]
     check_logits(adapter, tmp_path / "two")

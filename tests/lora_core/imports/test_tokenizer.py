@@ -11,9 +11,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from lora_core.errors.artifact import UnsupportedTokenizer
 from lora_core.imports import tokenizer
-from lora_core.imports.charsmap import max_expansion
-from lora_core.imports.tokenizer_components import KnownRegex
-from lora_core.imports.tokenizer_trial import try_tokenizer
+from lora_core.imports.tokenizer import max_expansion, try_tokenizer
+from lora_core.imports.tokenizer_schema import KnownRegex
 from lora_core.samples import minilm
 from tests.hostile_archives import TRIGGER, charsmap
 from tests.tiny_base import FAMILIES

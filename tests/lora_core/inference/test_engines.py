@@ -3,13 +3,15 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from lora_core import manifest
+from app.serving.loaded_model import EncoderLoader
+from lora_core import manifest, saved_predictions
 from lora_core.errors.artifact import EngineMismatch, EngineUnavailable
-from lora_core.inference import engines, reference_logits
+from lora_core.inference import engine_benchmark, engines
 from lora_core.inference.engine_benchmark import benchmark_engines
 from lora_core.inference.predictor import Predictor
 from tests.tiny_artifact import make_artifact
@@ -36,8 +38,8 @@ def test_engine_reproduces_the_reference_logits(artifact: Path, name: str) -> No
     assert predictor.engine.name == name
     assert predictor.engine.nbytes > 0
     assert (
-        reference_logits.check_reference_logits(predictor, artifact)
-        <= reference_logits.TOLERANCES[name.rpartition("-")[2]]
+        saved_predictions.check_reference_logits(predictor, artifact)
+        <= saved_predictions.ENGINE_TOLERANCES[name.rpartition("-")[2]]
     )
 
 
@@ -49,11 +51,11 @@ def test_engine_mismatch_is_detected(artifact: Path, tmp_path: Path) -> None:
     (other / "golden.json").write_text(json.dumps(rows))
     predictor = Predictor.load(artifact)
     with pytest.raises(EngineMismatch, match=r"torch-fp32 differ .* by 2\.0\de-04"):
-        reference_logits.check_reference_logits(predictor, other)
+        saved_predictions.check_reference_logits(predictor, other)
     rows[1]["logits"] = [float("nan")] * 3
     (other / "golden.json").write_text(json.dumps(rows))
     with pytest.raises(EngineMismatch):
-        reference_logits.check_reference_logits(predictor, other)
+        saved_predictions.check_reference_logits(predictor, other)
 
 
 def test_unavailable_engine_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,3 +88,48 @@ def test_engines_are_benchmarked_once(artifact: Path, tmp_path: Path) -> None:
     benchmark_engines(tmp_path, artifact, names, load, shared=True)
     assert loads == names * 2
     assert manifest.read(artifact)
+
+
+def test_benchmark_needs_no_writable_cache(artifact: Path, tmp_path: Path) -> None:
+    cache_dir = tmp_path / "file"
+    cache_dir.touch()
+    speeds = benchmark_engines(
+        cache_dir, artifact, ["torch-fp32"], lambda _: Predictor.load(artifact), shared=True
+    )
+    assert list(speeds) == ["torch-fp32"]
+
+
+def test_failed_engine_is_left_out_and_its_absence_not_cached(
+    artifact: Path, tmp_path: Path
+) -> None:
+    broken = {"torch-fp32"}
+
+    def load(name: str) -> Predictor:
+        if name in broken:
+            raise RuntimeError(name)
+        return Predictor.load(artifact, engine=name)
+
+    names = ["torch-fp32", "torch-bf16"]
+    assert list(benchmark_engines(tmp_path, artifact, names, load, shared=True)) == ["torch-bf16"]
+    broken.add("torch-bf16")
+    with pytest.raises(RuntimeError, match="torch-bf16"):
+        benchmark_engines(tmp_path, artifact, names, load, shared=True)
+    broken.clear()
+    assert set(benchmark_engines(tmp_path, artifact, names, load, shared=True)) == set(names)
+
+
+def test_auto_skips_an_engine_that_does_not_load(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Predictor.load
+
+    def failing(directory: Path, *, engine: str, **more: Any) -> Predictor:
+        if engine == "torch-bf16":
+            raise RuntimeError
+        return load(directory, engine=engine, **more)
+
+    monkeypatch.setattr(Predictor, "load", failing)
+    speeds = {"torch-bf16": 2.0, "torch-fp32": 1.0}
+    monkeypatch.setattr(engine_benchmark, "benchmark_engines", lambda *_, **__: speeds)
+    predictor = EncoderLoader("auto", tmp_path)(artifact, imported=False)
+    assert (predictor.engine.name, predictor.engine_speeds) == ("torch-fp32", speeds)

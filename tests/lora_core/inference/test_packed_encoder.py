@@ -15,10 +15,10 @@ from lora_core import manifest
 from lora_core.adapters import merge_adapters
 from lora_core.artifact import save_adapter, save_head, save_merged
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.load import encoder_sha256
+from lora_core.encoders.load import encoder_weights_sha256
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.inference import packed_encoder
-from lora_core.inference.engine_cache import EngineCache
+from lora_core.inference.engines import EngineCache
 from lora_core.inference.packed_encoder import UnfusedAttention
 from lora_core.inference.predictor import Predictor
 from lora_core.methods import LoraMethod
@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Make:
     def make(family: str, spec: LoraSpec, *, labels: int, seed: int) -> Path:
         torch.manual_seed(0)
         model = TINY[family](labels=labels)
-        sha256 = encoder_sha256(model, FAMILIES[family])
+        sha256 = encoder_weights_sha256(model, FAMILIES[family])
         torch.manual_seed(seed)
         method = LoraMethod(spec)
         method.prepare(model, FAMILIES[family])
@@ -53,7 +53,7 @@ def make(tmp_path: Path) -> Make:
         save_merged(directory, model, tokenizer(family), 64)
         save_head(directory, model, FAMILIES[family])
         facts = {"encoder": family, "max_length": 64, "base_sha256": sha256}
-        manifest.write(directory, facts)
+        manifest.create(directory, facts)
         return directory
 
     return make
@@ -143,7 +143,7 @@ def test_different_encoder_config_is_not_shared(
     facts = manifest.read(directories[1])
     del facts["files"]
     (directories[1] / manifest.MANIFEST).unlink()
-    manifest.write(directories[1], facts)
+    manifest.create(directories[1], facts)
     engine_cache = EngineCache()
     first, second = (Predictor.load(each, engine_cache=engine_cache) for each in directories)
     assert (first.engine is second.engine) == shares

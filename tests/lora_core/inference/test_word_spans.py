@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_core.errors.artifact import EmptyInput
-from lora_core.inference.tokenization import ModelTokenizer
-from lora_core.inference.word_spans import TokenizedWords, tokenize_words
+from lora_core.inference.tokenization import ModelTokenizer, TokenizedWords, tokenize_into_words
 from tests.tiny_base import tokenizer
 
 FAMILIES = {family: tokenizer(family) for family in ("distilbert", "roberta")}
@@ -14,7 +13,7 @@ TEXTS = st.text(st.sampled_from("a film'-.,  \n\u00a0é😀电。[]<>/s")).filte
 
 
 def split(text: str, family: str = "distilbert", max_length: int = 64) -> TokenizedWords:
-    return tokenize_words(FAMILIES[family], text, max_length)
+    return tokenize_into_words(FAMILIES[family], text, max_length)
 
 
 def word_texts(words_of_text: TokenizedWords) -> list[str]:

@@ -1,4 +1,4 @@
-"""The law of adapter layers, over every variant in the table."""
+"""Invariants of adapter layers, for every variant."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def make(
 @every_variant
 @given(shape=shapes)
 @settings(max_examples=40, deadline=None)
-def test_forward_is_a_linear_layer_with_the_effective_weight(
+def test_forward_equals_a_linear_layer_with_the_effective_weight(
     variant: LoraVariant, shape: dict[str, Any]
 ) -> None:
     layer, x = make(variant, trained=True, **shape)
@@ -53,7 +53,7 @@ def test_forward_is_a_linear_layer_with_the_effective_weight(
 @every_variant
 @given(shape=shapes)
 @settings(max_examples=40, deadline=None)
-def test_the_first_forward_equals_the_base(variant: LoraVariant, shape: dict[str, Any]) -> None:
+def test_initial_forward_equals_the_base(variant: LoraVariant, shape: dict[str, Any]) -> None:
     layer, x = make(variant, trained=False, **shape)
     torch.testing.assert_close(layer(x), layer.base(x), rtol=1e-6, atol=1e-6)
 
@@ -61,7 +61,7 @@ def test_the_first_forward_equals_the_base(variant: LoraVariant, shape: dict[str
 @every_variant
 @given(shape=shapes)
 @settings(max_examples=40, deadline=None)
-def test_merged_it_answers_the_same_and_unmerge_is_bitwise(
+def test_merge_keeps_outputs_and_unmerge_is_bitwise(
     variant: LoraVariant, shape: dict[str, Any]
 ) -> None:
     layer, x = make(variant, trained=True, **shape)
@@ -93,7 +93,7 @@ def test_only_declared_parameters_receive_gradients(variant: LoraVariant) -> Non
 
 
 @every_variant
-def test_a_low_precision_base_is_merged_in_float32_and_cast_once(variant: LoraVariant) -> None:
+def test_low_precision_base_is_merged_in_float32_and_cast_once(variant: LoraVariant) -> None:
     layer, _ = make(variant, trained=True)
     exact = layer.effective_weight()
     layer.base.to(torch.bfloat16)
@@ -105,7 +105,7 @@ def test_a_low_precision_base_is_merged_in_float32_and_cast_once(variant: LoraVa
 
 
 @every_variant
-def test_weights_that_are_no_numbers_are_not_merged(variant: LoraVariant) -> None:
+def test_nonfinite_weights_are_not_merged(variant: LoraVariant) -> None:
     layer, _ = make(variant, trained=True)
     weight = layer.base.weight.detach().clone()
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_weights_that_are_no_numbers_are_not_merged(variant: LoraVariant) -> Non
 
 
 @every_variant
-def test_dropout_acts_in_training_only(variant: LoraVariant) -> None:
+def test_dropout_is_active_in_training_only(variant: LoraVariant) -> None:
     layer, x = make(variant, trained=True, dropout=0.5)
     assert torch.equal(layer(x), layer(x))
     layer.train()
@@ -134,11 +134,11 @@ def test_dropout_acts_in_training_only(variant: LoraVariant) -> None:
         (LoraVariant.LORA_FA, 4),
     ],
 )
-def test_scales_are_those_of_the_papers(variant: LoraVariant, scale: float) -> None:
+def test_scales_match_the_papers(variant: LoraVariant, scale: float) -> None:
     layer, _ = make(variant, trained=False, r=4, alpha=16)
     assert layer.scale == scale
 
 
-def test_the_unscaled_start_has_variance_one_over_r() -> None:
+def test_unscaled_init_has_variance_one_over_r() -> None:
     layer, _ = make(LoraVariant.UNSCALED, trained=False, d_in=4000, r=4)
     assert layer.A.var().item() == pytest.approx(1 / 4, rel=0.05)

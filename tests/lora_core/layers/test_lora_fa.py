@@ -35,7 +35,7 @@ def losses(model: nn.Module, ids: torch.Tensor) -> list[float]:
 
 
 @pytest.mark.parametrize("folds", [True, False])
-def test_the_losses_are_those_of_peft_with_a_frozen_a(folds: bool) -> None:
+def test_losses_match_peft_with_a_frozen_a(folds: bool) -> None:
     torch.manual_seed(0)
     ours = tiny_base.distilbert()
     theirs: Any = copy.deepcopy(ours)

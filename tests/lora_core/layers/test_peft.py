@@ -15,7 +15,7 @@ SETTINGS = {
     LoraVariant.RSLORA: {"use_rslora": True},
     LoraVariant.UNSCALED: {},  # PEFT has no such scale: alpha * r there is alpha here
     LoraVariant.DORA: {"use_dora": True},
-    LoraVariant.LORA_FA: {},  # PEFT has it as an optimiser that leaves A alone
+    LoraVariant.LORA_FA: {},  # in PEFT an optimizer that freezes A
 }
 R, ALPHA = 4, 6.0
 
@@ -31,7 +31,7 @@ class Plain(nn.Module):
 
 
 @pytest.mark.parametrize("variant", list(LoraVariant))
-def test_outputs_and_gradients_equal_those_of_peft(variant: LoraVariant) -> None:
+def test_outputs_and_gradients_match_peft(variant: LoraVariant) -> None:
     torch.manual_seed(1)
     plain = Plain()
     ours = VARIANTS[variant](nn.Linear(16, 10), r=R, alpha=ALPHA)

@@ -34,8 +34,8 @@ def saved(made: LinearModel, tmp_path: Path) -> Path:
 
 def test_saved_model_round_trips_bit_for_bit(made: LinearModel, saved: Path) -> None:
     again = LinearModel(files.read_parameters(saved, 2))
-    asked = [*TEXTS, "unseen", "", "GRÖSSE"]
-    assert (again.logits(asked) == made.logits(asked)).all()
+    test_texts = [*TEXTS, "unseen", "", "GRÖSSE"]
+    assert (again.logits(test_texts) == made.logits(test_texts)).all()
     assert again.parameters.vectorizer == made.parameters.vectorizer
     assert {path.name for path in saved.iterdir()} == set(files.FILES)
 

@@ -44,22 +44,22 @@ def labels(classes: int, count: int) -> NDArray[np.int64]:
 @pytest.mark.parametrize("ngrams", [(1, 1), (1, 2), (2, 3)])
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_logits_match_scikit_learn(classes: int, ngrams: tuple[int, int], balanced: bool) -> None:
-    known = texts(200)
+    train_texts = texts(200)
     truth = np.minimum(labels(classes + 2, 200), classes - 1)  # the last one more often
     spec = LinearSpec(C=2.5, ngram_range=ngrams, min_df=2)
-    found = fit(known, truth, spec, classes=classes, balanced=balanced)
+    found = fit(train_texts, truth, spec, classes=classes, balanced=balanced)
     vectorizer = TfidfVectorizer(ngram_range=ngrams, sublinear_tf=True, min_df=2)
     regression = LogisticRegression(
         C=2.5, max_iter=1000, class_weight="balanced" if balanced else None
-    ).fit(vectorizer.fit_transform(known), truth)
-    asked = [*UNSEEN, *texts(50, seed=2)]
-    terms = vectorizer.transform(asked)
-    logits = found.logits(asked)
+    ).fit(vectorizer.fit_transform(train_texts), truth)
+    test_texts = [*UNSEEN, *texts(50, seed=2)]
+    terms = vectorizer.transform(test_texts)
+    logits = found.logits(test_texts)
     decision = regression.decision_function(terms)
     mine = logits[:, 1] - logits[:, 0] if classes == 2 else logits
     assert np.abs(mine - decision).max() < 1e-6
     assert softmax(logits, axis=1) == pytest.approx(regression.predict_proba(terms), abs=1e-9)
-    assert logits.shape == (len(asked), classes)
+    assert logits.shape == (len(test_texts), classes)
     assert found.converged
 
 
@@ -78,8 +78,8 @@ def test_contributions_sum_to_the_probability_difference(classes: int, temperatu
 
 def test_contribution_is_proportional_to_the_logit() -> None:
     """With two labels the shares of the probability are those of the logit, term by term."""
-    known = ["good film", "good plot", "bad film", "bad plot"] * 5
-    found = fit(known, np.array([1, 1, 0, 0] * 5), LinearSpec(ngram_range=(1, 1)), classes=2)
+    train_texts = ["good film", "good plot", "bad film", "bad plot"] * 5
+    found = fit(train_texts, np.array([1, 1, 0, 0] * 5), LinearSpec(ngram_range=(1, 1)), classes=2)
     text = "a good, good but BAD film"
     words, start = found.contributions(text, 1)
     named = [(text[word.start : word.end], score) for word, score in words]
@@ -101,11 +101,11 @@ def test_contribution_is_proportional_to_the_logit() -> None:
 
 
 def test_model_without_terms_predicts_label_frequencies() -> None:
-    known, truth = ["one", "two", "three", "four"], np.array([0, 1, 1, 1])
-    found = fit(known, truth, LinearSpec(min_df=2), classes=2)
+    texts_seen, truth = ["one", "two", "three", "four"], np.array([0, 1, 1, 1])
+    found = fit(texts_seen, truth, LinearSpec(min_df=2), classes=2)
     assert found.parameters.terms == ()
     assert softmax(found.logits(["one", ""]), axis=1) == pytest.approx(np.array([[0.25, 0.75]] * 2))
-    even = fit(known, truth, LinearSpec(min_df=2), classes=2, balanced=True)
+    even = fit(texts_seen, truth, LinearSpec(min_df=2), classes=2, balanced=True)
     assert softmax(even.logits(["one"])) == pytest.approx(0.5)
     words, start = found.contributions("one two", 1)
     assert [score for _, score in words] == [0.0, 0.0]
@@ -113,31 +113,31 @@ def test_model_without_terms_predicts_label_frequencies() -> None:
 
 
 def test_label_without_texts_is_never_predicted() -> None:
-    known = ["good film", "bad film"] * 10
+    train_texts = ["good film", "bad film"] * 10
     for truth in ([1, 3] * 10, [3, 3] * 10):
-        found = fit(known, np.array(truth), LinearSpec(), classes=5)
+        found = fit(train_texts, np.array(truth), LinearSpec(), classes=5)
         answers = softmax(found.logits(["good film", "bad film", ""]), axis=1)
         assert answers[:, sorted(set(truth))].sum(axis=1) == pytest.approx(1.0, abs=1e-9)
     assert found.logits(["x"]).argmax() == 3
 
 
 def test_min_df_depends_on_the_amount_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = [*["good film"] * 5, *["bad film"] * 5, "hapax"]
+    train_texts = [*["good film"] * 5, *["bad film"] * 5, "hapax"]
     truth = np.array([1] * 5 + [0] * 6)
-    assert "hapax" in fit(known, truth, LinearSpec(), classes=2).parameters.terms
+    assert "hapax" in fit(train_texts, truth, LinearSpec(), classes=2).parameters.terms
     monkeypatch.setattr(model, "FEW_CHARACTERS", 50)
-    assert "hapax" not in fit(known, truth, LinearSpec(), classes=2).parameters.terms
-    assert model.resolve_min_df(LinearSpec(min_df=3), known) == LinearSpec(min_df=3)
+    assert "hapax" not in fit(train_texts, truth, LinearSpec(), classes=2).parameters.terms
+    assert model.resolve_min_df(LinearSpec(min_df=3), train_texts) == LinearSpec(min_df=3)
 
 
 def test_vocabulary_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "max_terms", lambda classes: 30 // classes)
-    known = [*texts(100), "y" * 101, "y" * 101]
-    found = fit(known, labels(3, 102), LinearSpec(min_df=1), classes=3)
-    top = TfidfVectorizer(ngram_range=(1, 2), max_features=10).fit(known)
+    train_texts = [*texts(100), "y" * 101, "y" * 101]
+    found = fit(train_texts, labels(3, 102), LinearSpec(min_df=1), classes=3)
+    top = TfidfVectorizer(ngram_range=(1, 2), max_features=10).fit(train_texts)
     assert list(found.parameters.terms) == list(top.get_feature_names_out())
     monkeypatch.undo()
-    found = fit(known, labels(3, 102), LinearSpec(min_df=2), classes=3)
+    found = fit(train_texts, labels(3, 102), LinearSpec(min_df=2), classes=3)
     assert max(map(len, found.parameters.terms)) <= 100
 
 

@@ -18,19 +18,19 @@ from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Sto
 from lora_core.events import Failed
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
-from lora_core.prediction.run import CHUNK_ROWS, run
+from lora_core.prediction import CHUNK_ROWS, predict_file
 from lora_core.specs.predict import RESULTS, PredictSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from tests.linear_artifact import make_linear_artifact
-from tests.listener import Listener
 from tests.lora_core.prediction.conftest import LABELS, ROWS
 from tests.lora_core.training.processes import Attempts
+from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import make_artifact
 
 KILLED = -signal.SIGKILL
 
 
-class StoppingListener(Listener):
+class StoppingListener(RecordingObserver):
     """Requests a stop once `stop_at` rows are saved."""
 
     def requested(self) -> bool:
@@ -50,7 +50,7 @@ def digest(out: Path) -> str:
 def uninterrupted(spec: PredictSpec, tmp_path: Path) -> Path:
     """The results of an uninterrupted run."""
     listener = StoppingListener()
-    run(spec, out_dir=tmp_path / "uninterrupted", observer=listener, stop=listener)
+    predict_file(spec, out_dir=tmp_path / "uninterrupted", observer=listener, stop=listener)
     return tmp_path / "uninterrupted"
 
 
@@ -83,7 +83,7 @@ def test_finished_run_reports_its_counts(
     spec: PredictSpec, texts: list[str], tmp_path: Path, model: Path
 ) -> None:
     listener, out = StoppingListener(), tmp_path / "out"
-    summary = run(spec, out_dir=out, observer=listener, stop=listener)
+    summary = predict_file(spec, out_dir=out, observer=listener, stop=listener)
     assert manifest.verify(out)["metrics"] == summary
     assert manifest.read(out)["columns"] == ["id", "body"]
     assert manifest.read(out)["labels"] == list(LABELS)
@@ -105,14 +105,16 @@ def test_stopped_run_resumes_with_the_same_bytes(
     for leg, stop_at in enumerate((CHUNK_ROWS, 2 * CHUNK_ROWS)):
         listener = StoppingListener(stop_at)
         with pytest.raises(StopRequested):
-            run(
+            predict_file(
                 spec, out_dir=tmp_path / f"leg{leg}", observer=listener, stop=listener,
                 checkpoint_settings=CheckpointSettings(checkpoints, 0.0), resume=resume,
             )  # fmt: skip
         resume = checkpoints / f"step-{stop_at}"
         assert resume.is_dir()
     listener = StoppingListener()
-    summary = run(spec, out_dir=tmp_path / "last", observer=listener, stop=listener, resume=resume)
+    summary = predict_file(
+        spec, out_dir=tmp_path / "last", observer=listener, stop=listener, resume=resume
+    )
     assert digest(tmp_path / "last") == digest(uninterrupted)
     assert summary == manifest.read(uninterrupted)["metrics"]
 
@@ -123,14 +125,14 @@ def test_linear_model_resumes_with_the_same_bytes(
     artifact = make_linear_artifact(tmp_path / "words", labels=LABELS)
     spec = spec.model_copy(update={"model": str(artifact)})
     listener = StoppingListener()
-    run(spec, out_dir=tmp_path / "uninterrupted", observer=listener, stop=listener)
+    predict_file(spec, out_dir=tmp_path / "uninterrupted", observer=listener, stop=listener)
     expected = LinearPredictor.load(artifact).predict(texts)
     for row, scored in zip(rows(tmp_path / "uninterrupted"), expected, strict=True):
         assert row["predicted_scores"] == pytest.approx(dict(scored), abs=1e-6)
     listener = StoppingListener(CHUNK_ROWS)
     checkpoint_settings = CheckpointSettings(tmp_path / "checkpoints", 0.0)
     with pytest.raises(StopRequested):
-        run(
+        predict_file(
             spec,
             out_dir=tmp_path / "leg",
             observer=listener,
@@ -139,7 +141,7 @@ def test_linear_model_resumes_with_the_same_bytes(
         )
     listener = StoppingListener()
     resume = tmp_path / "checkpoints" / f"step-{CHUNK_ROWS}"
-    run(spec, out_dir=tmp_path / "last", observer=listener, stop=listener, resume=resume)
+    predict_file(spec, out_dir=tmp_path / "last", observer=listener, stop=listener, resume=resume)
     assert digest(tmp_path / "last") == digest(tmp_path / "uninterrupted")
 
 
@@ -157,7 +159,7 @@ def test_stop_between_checkpoints_loses_only_the_current_chunk(
 
     listener = StopDuringChunk()
     with pytest.raises(StopRequested):
-        run(
+        predict_file(
             spec, out_dir=tmp_path / "out", observer=listener, stop=listener,
             checkpoint_settings=CheckpointSettings(tmp_path / "checkpoints", 300.0),
         )  # fmt: skip
@@ -202,7 +204,7 @@ def saved(spec: PredictSpec, tmp_path: Path) -> Path:
     """A checkpoint after two chunks."""
     listener = StoppingListener(2 * CHUNK_ROWS)
     with pytest.raises(StopRequested):
-        run(
+        predict_file(
             spec, out_dir=tmp_path / "begun", observer=listener, stop=listener,
             checkpoint_settings=CheckpointSettings(tmp_path / "checkpoints", 0.0),
         )  # fmt: skip
@@ -214,7 +216,7 @@ def test_checkpoint_with_more_rows_than_the_file_is_rejected(
 ) -> None:
     Path(spec.data.source).write_text("body\ngood\n")
     with pytest.raises(CheckpointMismatch, match="the file has 1 rows, not the 512"):
-        run(
+        predict_file(
             spec,
             out_dir=tmp_path / "out",
             observer=StoppingListener(),
@@ -229,7 +231,7 @@ def test_checkpoint_with_other_labels_is_rejected(
     other = make_artifact(tmp_path / "other", labels=("no", "yes", "so"), top_label="so")
     changed = spec.model_copy(update={"model": str(other)})
     with pytest.raises(CheckpointMismatch, match="other labels"):
-        run(
+        predict_file(
             changed,
             out_dir=tmp_path / "out",
             observer=StoppingListener(),
@@ -241,7 +243,7 @@ def test_checkpoint_with_other_labels_is_rejected(
 def test_corrupt_checkpoint_is_rejected(spec: PredictSpec, saved: Path, tmp_path: Path) -> None:
     (saved / "logits.safetensors").write_bytes(b"?")
     with pytest.raises(CheckpointCorrupt, match=r"logits\.safetensors has changed"):
-        run(
+        predict_file(
             spec,
             out_dir=tmp_path / "out",
             observer=StoppingListener(),
@@ -255,5 +257,7 @@ def test_corrupt_model_is_rejected(spec: PredictSpec, tmp_path: Path) -> None:
     (model / "golden.json").write_text("[]")
     changed = spec.model_copy(update={"model": str(model)})
     with pytest.raises(ArtifactCorrupt):
-        run(changed, out_dir=tmp_path / "out", observer=StoppingListener(), stop=StoppingListener())
+        predict_file(
+            changed, out_dir=tmp_path / "out", observer=StoppingListener(), stop=StoppingListener()
+        )
     assert not (tmp_path / "out" / manifest.MANIFEST).exists()

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel
 
 from lora_core import manifest
-from lora_core.errors.base_model import SampleChanged, SampleMissing
+from lora_core.errors.base_model import SampleChecksumMismatch, SampleMissing
 from lora_core.samples import minilm
 from lora_core.samples.packages import locate_file
 from tests.fake_distribution import install
@@ -32,10 +32,10 @@ def test_hidden_states_match_bert_bit_for_bit(attention: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(minilm.checkpoint_directory())
     for batch in BATCHES:
         inputs = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
-        known = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+        arguments = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         with torch.inference_mode():
-            theirs = original(**known, output_hidden_states=True).hidden_states
-            made = ours(**known, output_hidden_states=True).hidden_states
+            theirs = original(**arguments, output_hidden_states=True).hidden_states
+            made = ours(**arguments, output_hidden_states=True).hidden_states
         assert len(made) == len(theirs) == minilm.LAYERS + 1
         for layer, (a, b) in enumerate(zip(made, theirs, strict=True)):
             assert torch.equal(a, b), f"layer {layer} of a batch of {len(batch)}"
@@ -91,7 +91,7 @@ def test_tampered_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     install(tmp_path / "site", minilm.WEIGHTS.package, minilm.WEIGHTS.version, files)
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(SampleChanged, match=r"config\.json has sha256"):
+    with pytest.raises(SampleChecksumMismatch, match=r"config\.json has sha256"):
         minilm.checkpoint_directory()
     assert list((tmp_path / "cache" / "bases").iterdir()) == []
 
@@ -110,7 +110,7 @@ def test_missing_package_error_shows_the_install_command(
 
 def test_samples_do_not_import_torch_or_pandas() -> None:
     code = (
-        "import sys, lora_core.samples.minilm, lora_core.samples.reviews, lora_core.data.records;"
+        "import sys, lora_core.samples.minilm, lora_core.samples.reviews, lora_core.data.split;"
         "print(sorted({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.errors.base_model import SampleChanged, SampleMissing
+from lora_core.errors.base_model import SampleChecksumMismatch, SampleMissing
 from lora_core.samples.packages import PackagedFile, locate_file
 from tests.fake_distribution import install
 
@@ -41,7 +41,7 @@ def test_package_without_the_file_is_missing(site: Path) -> None:
 def test_changed_content_is_detected_after_a_valid_read(site: Path) -> None:
     locate_file(FILE)
     (site / FILE.path).write_bytes(CONTENT + b", changed")
-    with pytest.raises(SampleChanged) as refused:
+    with pytest.raises(SampleChecksumMismatch) as refused:
         locate_file(FILE)
     assert refused.value.detail["expected"] == FILE.sha256
     assert str(site) not in str(refused.value)

@@ -38,7 +38,7 @@ def answers(texts: int, classes: int, off: float, seed: int = 0) -> tuple[Floats
 
 @pytest.mark.parametrize("off", [0.3, 1.0, 4.0])
 @pytest.mark.parametrize("classes", [2, 3, 20])
-def test_it_is_the_best_of_a_grid_by_the_loss_of_scikit_learn(classes: int, off: float) -> None:
+def test_temperature_minimizes_scikit_learn_log_loss_on_a_grid(classes: int, off: float) -> None:
     logits, labels = answers(150, classes, off)
     grid = np.geomspace(MIN_TEMPERATURE, MAX_TEMPERATURE, 301)  # two percent apart
 
@@ -53,7 +53,7 @@ def test_it_is_the_best_of_a_grid_by_the_loss_of_scikit_learn(classes: int, off:
 
 
 class Echo(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # they have no types
-    """Answers with the logits that it is given."""
+    """Returns the given logits."""
 
     def fit(self, labels: Whole) -> "Echo":
         self.classes_ = np.unique(labels)
@@ -67,7 +67,7 @@ class Echo(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # they have n
         return predicted
 
 
-def test_scikit_learn_scales_by_the_same_temperature() -> None:
+def test_temperature_matches_scikit_learn() -> None:
     logits, labels = answers(400, 3, off=2.5)
     theirs = CalibratedClassifierCV(FrozenEstimator(Echo().fit(labels)), method="temperature")
     theirs.fit(logits, labels)
@@ -75,7 +75,7 @@ def test_scikit_learn_scales_by_the_same_temperature() -> None:
     np.testing.assert_allclose(ours, theirs.predict_proba(logits), atol=1e-5)
 
 
-def test_the_temperature_that_was_put_in_is_found_and_texts_never_seen_are_calibrated() -> None:
+def test_known_temperature_is_recovered_and_unseen_texts_are_calibrated() -> None:
     temperature = fit_temperature(*answers(20_000, 3, off=3.0))
     assert temperature == pytest.approx(3.0, rel=0.03)
     unseen = compare_calibration(*answers(20_000, 3, off=3.0, seed=1), temperature)
@@ -86,17 +86,17 @@ def test_the_temperature_that_was_put_in_is_found_and_texts_never_seen_are_calib
         assert unseen["after"][figure] < unseen["before"][figure]
 
 
-def test_the_calibration_error_by_hand() -> None:
+def test_calibration_error_of_a_worked_example() -> None:
     confidence = np.array([0.95, 0.96, 0.62, 0.55])
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     right, wrong = 0, 1
-    # The first two share a bin: half of them right, 0.955 sure. The others are alone.
+    # The first two share a bin: half are correct at a confidence of 0.955. The others are alone.
     expected = (2 * (0.955 - 0.5) + (1 - 0.62) + 0.55) / 4
     labels = np.array([right, wrong, right, wrong])
     assert calibration_error(probabilities, labels) == pytest.approx(expected)
 
 
-def test_the_calibration_error_is_the_formula_of_the_paper() -> None:
+def test_calibration_error_matches_the_formula_of_the_paper() -> None:
     logits, labels = answers(500, 4, off=2.0)
     probabilities = softmax(logits.astype(np.float64), axis=1)
     confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
@@ -109,7 +109,7 @@ def test_the_calibration_error_is_the_formula_of_the_paper() -> None:
     assert calibration_error(probabilities, labels) == pytest.approx(expected)
 
 
-def test_certainty_that_is_right_has_no_error_and_that_is_wrong_the_largest() -> None:
+def test_certain_predictions_have_the_smallest_or_largest_error() -> None:
     sure = np.eye(3)
     assert calibration_error(sure, np.arange(3)) == brier_score(sure, np.arange(3)) == 0
     assert calibration_error(sure, np.array([1, 2, 0])) == 1
@@ -117,14 +117,14 @@ def test_certainty_that_is_right_has_no_error_and_that_is_wrong_the_largest() ->
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_loss_and_brier_score_are_those_of_scikit_learn(classes: int) -> None:
+def test_loss_and_brier_score_match_scikit_learn(classes: int) -> None:
     logits, labels = answers(200, classes, off=2.0)
-    figures = compare_calibration(logits, labels, 1.7)
+    metrics = compare_calibration(logits, labels, 1.7)
     for which, temperature in (("before", 1.0), ("after", 1.7)):
         probabilities = softmax(logits.astype(np.float64) / temperature, axis=1)
         brier = brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False)
-        assert figures[which]["brier"] == pytest.approx(brier)
-        assert figures[which]["loss"] == pytest.approx(log_loss(labels, probabilities))
+        assert metrics[which]["brier"] == pytest.approx(brier)
+        assert metrics[which]["loss"] == pytest.approx(log_loss(labels, probabilities))
 
 
 SOME_LOGITS = arrays.arrays(
@@ -135,7 +135,7 @@ SOME_LOGITS = arrays.arrays(
 
 
 @given(SOME_LOGITS, st.floats(MIN_TEMPERATURE, MAX_TEMPERATURE))
-def test_no_temperature_changes_the_answer(logits: Floats, temperature: float) -> None:
+def test_temperature_does_not_change_predictions(logits: Floats, temperature: float) -> None:
     labels = [str(i) for i in range(logits.shape[1])]
     plain = decode(torch.from_numpy(logits), labels)
     scaled = decode(torch.from_numpy(logits), labels, temperature=temperature)
@@ -148,41 +148,41 @@ def test_no_temperature_changes_the_answer(logits: Floats, temperature: float) -
 
 
 @given(SOME_LOGITS, st.data())
-def test_the_loss_on_validation_never_rises(logits: Floats, data: st.DataObject) -> None:
+def test_validation_loss_never_rises(logits: Floats, data: st.DataObject) -> None:
     texts, classes = logits.shape
     labels = data.draw(arrays.arrays(np.int64, texts, elements=st.integers(0, classes - 1)))
     temperature = fit_temperature(logits, labels)
     assert MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE
-    figures = compare_calibration(logits, labels, temperature)
-    assert figures["after"]["loss"] <= figures["before"]["loss"] + 1e-12
+    metrics = compare_calibration(logits, labels, temperature)
+    assert metrics["after"]["loss"] <= metrics["before"]["loss"] + 1e-12
 
 
-def test_without_a_wrong_answer_nothing_is_changed() -> None:
+def test_without_errors_the_temperature_is_one() -> None:
     logits, _ = answers(50, 3, off=1.0)
     assert fit_temperature(logits, logits.argmax(axis=1)) == 1.0
     assert fit_temperature(np.zeros((5, 2), dtype=np.float32), np.array([0, 1, 0, 1, 1])) == 1.0
 
 
-def test_worse_than_chance_is_as_hot_as_it_gets() -> None:
+def test_worse_than_chance_gives_the_maximum_temperature() -> None:
     logits, _ = answers(50, 3, off=1.0)
     assert fit_temperature(logits, logits.argmin(axis=1)) == MAX_TEMPERATURE
 
 
-def test_hardly_an_opinion_but_a_good_one_is_as_cold_as_it_gets() -> None:
+def test_underconfident_logits_give_the_minimum_temperature() -> None:
     right, wrong = [[0.001, 0.0]] * 99, [[0.0, 0.001]]
     logits = np.array(right + wrong, dtype=np.float32)
     assert fit_temperature(logits, np.zeros(100, dtype=np.int64)) == MIN_TEMPERATURE
 
 
-def test_one_class_and_two_texts_are_enough() -> None:
-    """By hand: 1 / T where the sure answer still gains what the wrong one loses."""
+def test_one_class_or_two_texts_can_be_fitted() -> None:
+    """By hand: the 1 / T at which the gain of correct predictions equals the loss of the wrong."""
     logits, labels = np.array([[0.0, 3.0], [1.0, 0.0]], dtype=np.float32), np.array([1, 1])
     inverse = 1 / fit_temperature(logits, labels)
     gain, loss = 3 / (1 + np.exp(3 * inverse)), 1 / (1 + np.exp(-inverse))
     assert gain == pytest.approx(loss)
 
 
-def test_only_differences_of_logits_count() -> None:
+def test_constant_shift_of_logits_changes_nothing() -> None:
     logits, labels = answers(100, 3, off=2.0)
     shifts = np.arange(100, dtype=np.float32)[:, None] * 16
     assert fit_temperature(logits + shifts, labels) == pytest.approx(
@@ -190,15 +190,15 @@ def test_only_differences_of_logits_count() -> None:
     )
 
 
-def test_extreme_logits_give_finite_figures() -> None:
+def test_extreme_logits_give_finite_metrics() -> None:
     logits = np.array([[3e38, -3e38], [-3e38, 3e38], [1.0, 0.0]], dtype=np.float32)
     temperature = fit_temperature(logits, np.array([0, 0, 0]))
-    figures = compare_calibration(logits, np.array([0, 0, 0]), temperature)
-    assert np.isfinite([*figures["before"].values(), *figures["after"].values()]).all()
+    metrics = compare_calibration(logits, np.array([0, 0, 0]), temperature)
+    assert np.isfinite([*metrics["before"].values(), *metrics["after"].values()]).all()
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_no_numbers_are_refused(odd: float) -> None:
+def test_nonfinite_logits_are_refused(odd: float) -> None:
     logits = np.array([[0.0, 1.0], [odd, 0.0], [0.0, 1.0]], dtype=np.float32)
     labels = np.array([1, 1, 1])
     with pytest.raises(NonFiniteLogits, match="1 of 3 held-out texts"):

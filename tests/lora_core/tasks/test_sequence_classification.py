@@ -1,4 +1,4 @@
-"""Loss and figures against scikit-learn and the formulas."""
+"""Loss and metrics against scikit-learn and the formulas."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def task(weights: ClassWeights = ClassWeights.NONE) -> SequenceClassification:
     return SequenceClassification(spec, LABELS, counts=[60, 30, 10])
 
 
-def test_figures_are_those_of_scikit_learn() -> None:
+def test_metrics_match_scikit_learn() -> None:
     report = task().report(LOGITS, TRUE)
     theirs = classification_report(
         TRUE, LOGITS.argmax(1), target_names=LABELS, output_dict=True, zero_division=0
@@ -39,7 +39,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
     assert report["loss"] == pytest.approx(log_loss(TRUE, probabilities), rel=1e-5)
 
 
-def test_the_confusion_matrix_has_true_labels_as_rows() -> None:
+def test_confusion_matrix_has_true_labels_as_rows() -> None:
     logits = np.array([[9, 0, 0], [9, 0, 0], [0, 0, 9]], dtype=np.float32)
     report = task().report(logits, np.array([0, 1, 2]))
     assert report["confusion_matrix"] == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
@@ -48,12 +48,12 @@ def test_the_confusion_matrix_has_true_labels_as_rows() -> None:
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ([0, 1], 1.0),  # nobody has or gets the third class
-        ([0, 2], 1 / 3),  # it is answered once, and has no text
-        ([0, 0], 1 / 3),  # the second has a text, and is never answered
+        ([0, 1], 1.0),  # the third class has no text and no prediction
+        ([0, 2], 1 / 3),  # predicted once, has no text
+        ([0, 0], 1 / 3),  # the second has a text and is never predicted
     ],
 )
-def test_macro_f1_is_of_the_classes_that_occur(answers: list[int], expected: float) -> None:
+def test_macro_f1_averages_classes_that_occur(answers: list[int], expected: float) -> None:
     labels = np.array([0, 1])
     logits = 9 * np.eye(3, dtype=np.float32)[answers]
     found = task().report(logits, labels)["macro_f1"]
@@ -61,14 +61,14 @@ def test_macro_f1_is_of_the_classes_that_occur(answers: list[int], expected: flo
     assert found == pytest.approx(f1_score(labels, answers, average="macro", zero_division=0))
 
 
-def test_balanced_accuracy_counts_each_class_that_has_a_text_alike() -> None:
+def test_balanced_accuracy_averages_recall_of_classes_that_occur() -> None:
     logits = np.array([[9, 0, 0]] * 9 + [[0, 0, 9]], dtype=np.float32)
     report = task().report(logits, np.array([0] * 8 + [1, 1]))
     assert report["accuracy"] == pytest.approx(0.8)
     assert report["balanced_accuracy"] == pytest.approx(0.5)  # 8 of 8 and none of 2
 
 
-def test_balanced_weights_are_inverse_to_the_frequency() -> None:
+def test_balanced_weights_are_inverse_frequencies() -> None:
     weighted = task(ClassWeights.BALANCED)
     assert weighted.loss_normalizer([0]) == pytest.approx(100 / (3 * 60))
     assert weighted.loss_normalizer([2]) == pytest.approx(100 / (3 * 10))
@@ -76,7 +76,7 @@ def test_balanced_weights_are_inverse_to_the_frequency() -> None:
 
 
 @pytest.mark.parametrize("weights", list(ClassWeights))
-def test_the_summed_loss_over_its_weight_is_torchs_mean(weights: ClassWeights) -> None:
+def test_summed_loss_over_its_weight_matches_torch_mean(weights: ClassWeights) -> None:
     problem = task(weights)
     logits, labels = torch.from_numpy(LOGITS), torch.from_numpy(TRUE)
     mean = torch.nn.functional.cross_entropy(logits, labels, weight=problem.class_weights)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lora_core.specs.train import TrainSpec
-from lora_core.training.run import run
-from tests.listener import Listener
+from lora_core.training.run import train_encoder
 from tests.lora_core.training.pairs import LORA, ODD, RANDOM
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_base, make_reviews
 
 
@@ -21,7 +21,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """A run sets them for the whole process."""
+    """A run sets them for the process."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -39,7 +39,7 @@ def reviews(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spec(base: Path, reviews: Path) -> Callable[..., TrainSpec]:
-    """A description of a run of a second; keywords replace its parts."""
+    """The spec of a run that takes a second; keyword arguments replace sections."""
 
     def make(**changes: Any) -> TrainSpec:
         body: dict[str, Any] = {
@@ -48,7 +48,7 @@ def spec(base: Path, reviews: Path) -> Callable[..., TrainSpec]:
             "data": {"source": str(reviews)},
             "optim": {"epochs": 3, "learning_rate": 0.01, "batch_size": 8},
             "runtime": {"threads": 1, "seed": 3},
-            "result": {"cross_validation": False},  # else each run makes five more fits
+            "result": {"cross_validation": False},  # otherwise each run does five more fits
         }
         for name, value in changes.items():
             both = isinstance(value, dict) and name != "method"
@@ -59,13 +59,13 @@ def spec(base: Path, reviews: Path) -> Callable[..., TrainSpec]:
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> Callable[..., tuple[Listener, Path]]:
-    """Run a spec; gives what was heard and the artifact."""
+def train(tmp_path: Path) -> Callable[..., tuple[RecordingObserver, Path]]:
+    """Run a spec; returns its observer and the artifact."""
     counter = iter(range(100))
 
-    def go(spec: TrainSpec, stop_at: int | None = None) -> tuple[Listener, Path]:
-        listener, out = Listener(stop_at), tmp_path / f"artifact-{next(counter)}"
-        run(spec, out_dir=out, observer=listener, stop=listener)
+    def go(spec: TrainSpec, stop_at: int | None = None) -> tuple[RecordingObserver, Path]:
+        listener, out = RecordingObserver(stop_at), tmp_path / f"artifact-{next(counter)}"
+        train_encoder(spec, out_dir=out, observer=listener, stop=listener)
         return listener, out
 
     return go
@@ -87,7 +87,7 @@ def write(spec: Callable[..., TrainSpec], tmp_path: Path) -> Callable[..., Path]
 
 @pytest.fixture
 def random(write: Callable[..., Path]) -> Callable[..., Path]:
-    """The same of a run of two epochs of six updates, everything random that can be."""
+    """The same for two epochs of six updates, with all sources of randomness."""
 
     def make(**optim: int) -> Path:
         method, stop = {**LORA, "dropout": 0.1}, {"select_by": "loss"}

@@ -18,12 +18,12 @@ ODD = {"train_size": 81}  # in updates of 16: the last of an epoch is one text, 
 
 
 def open_store() -> TCPStore:
-    """Where processes find each other, as long as it lives; at a port that the system chooses."""
+    """The rendezvous of the processes, on a free port."""
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def environments(store: TCPStore) -> list[dict[str, str]]:
-    """Of the two that meet there."""
+    """The environments of the two processes."""
     return [
         {
             "RANK": str(rank), "WORLD_SIZE": "2",
@@ -37,37 +37,37 @@ def environments(store: TCPStore) -> list[dict[str, str]]:
 
 @dataclass
 class Pair(Attempts):
-    """Both write what they tell into one file."""
+    """A run in two processes, which write their events to one file."""
 
     children: list[BaseProcess] = field(default_factory=list)
     store: TCPStore = field(default_factory=open_store)
 
     def launch(self, arguments: list[str], environment: dict[str, str]) -> BaseProcess:
-        """The first of the two."""
+        """Start both; returns the first."""
         self.store = open_store()
         launch = super().launch
         self.children = [launch(arguments, environment | each) for each in environments(self.store)]
         return self.children[0]
 
     def both(self, fault: str = "") -> tuple[list[int | None], list[Event]]:
-        """An attempt to its end: the exit status of each, and what was told."""
+        """Run an attempt to its end; returns exit statuses and events."""
         self.start(fault)
         return self.left()
 
     def left(self) -> tuple[list[int | None], list[Event]]:
-        """The same of one that has begun."""
+        """The same for a started attempt."""
         for child in self.children:
             child.join(60)
-            child.kill()  # who waits for nobody would wait for ever
+            child.kill()  # otherwise a waiting process would wait forever
         _, events = self.end(self.children[0])
         return [child.exitcode for child in self.children], events
 
 
 def saved(events: list[Event]) -> list[int]:
-    """The steps of the checkpoints."""
+    """Steps of the checkpoints."""
     return [event.step for event in events if event.event == "checkpoint"]
 
 
 def failures(events: list[Event]) -> list[str]:
-    """Their codes."""
+    """Codes of the failures."""
     return [event.code for event in events if event.event == "failed"]

@@ -19,37 +19,37 @@ from tests.waiting import wait_until
 
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(
-    ["lora_core.__main__", "lora_core.training.run", "lora_core.prediction.run"]
+    ["lora_core.__main__", "lora_core.training.run", "lora_core.prediction"]
 )
 
 
 def fork(
-    arguments: list[str], environment: dict[str, str], told: Path
+    arguments: list[str], environment: dict[str, str], output: Path
 ) -> multiprocessing.process.BaseProcess:
     """Start a command in a process that need not load torch itself.
 
-    What it tells is added to a file.
+    Its output is appended to a file.
     """
-    child = FORKING.Process(target=_run, args=(arguments, environment, told))
+    child = FORKING.Process(target=_run, args=(arguments, environment, output))
     child.start()
     return child
 
 
-def _run(arguments: list[str], environment: dict[str, str], told: Path) -> None:
+def _run(arguments: list[str], environment: dict[str, str], output: Path) -> None:
     os.environ.update(environment)
     sys.argv = ["lora_core", *arguments]
-    with told.open("ab") as file:  # which the processes of one run share
+    with output.open("ab") as file:  # shared by the processes of one run
         os.dup2(file.fileno(), 1)
     sys.exit(main())
 
 
 @dataclass
 class Attempts:
-    """One run in as many processes as it takes. What a checkpoint makes stand is kept."""
+    """The attempts of one run. Events before the last checkpoint are kept."""
 
     spec: Path
     seconds: float = 0.0
-    told: list[Event] = field(default_factory=list)  # by all attempts, before the last checkpoint
+    events: list[Event] = field(default_factory=list)  # of all attempts, before the last checkpoint
     newest: Path | None = None
     count: int = 0
     command: str = "train"
@@ -65,11 +65,11 @@ class Attempts:
 
     @property
     def lines(self) -> Path:
-        """What the last attempt told."""
-        return self.spec.parent / f"{self.spec.stem}-told-{self.count}"
+        """The output file of the last attempt."""
+        return self.spec.parent / f"{self.spec.stem}-output-{self.count}"
 
     def start(self, fault: str = "") -> multiprocessing.process.BaseProcess:
-        """Another attempt, from the newest checkpoint that was told."""
+        """Start another attempt from the newest reported checkpoint."""
         self.count += 1
         arguments = [str(self.spec), "--out", str(self.out)]
         arguments += ["--checkpoints", str(self.checkpoints)]
@@ -86,31 +86,33 @@ class Attempts:
         return fork([self.command, *arguments], environment, self.lines)
 
     def end(self, child: multiprocessing.process.BaseProcess) -> tuple[int, list[Event]]:
-        """Its exit status (a signal is negative) and what it told."""
+        """Wait for its end; returns exit status (negative for a signal) and events."""
         child.join(60)
         assert child.exitcode is not None, "it should have left"
-        events = self.heard()
+        events = self.read_events()
         saved = [event.step for event in events if event.event == "checkpoint"]
         if saved:
             self.newest = self.checkpoints / f"step-{saved[-1]}"
         if child.exitcode == 0:
-            self.told += events
+            self.events += events
         elif saved:
-            self.told += events_before(events, saved[-1])
+            self.events += events_before(events, saved[-1])
         return child.exitcode, events
 
     def attempt(self, fault: str = "") -> tuple[int, list[Event]]:
         """Start, and wait for its end."""
         return self.end(self.start(fault))
 
-    def heard(self) -> list[Event]:
-        """What the attempt has told so far."""
-        whole = self.lines.read_bytes().rpartition(b"\n")[0] if self.lines.exists() else b""
-        return [parse_event(line) for line in whole.splitlines()]
+    def read_events(self) -> list[Event]:
+        """The events reported so far."""
+        complete = self.lines.read_bytes().rpartition(b"\n")[0] if self.lines.exists() else b""
+        return [parse_event(line) for line in complete.splitlines()]
 
     def wait_for(self, **wanted: object) -> None:
-        """Until an event was told that has these values."""
+        """Wait for an event with these values."""
         wait_until(
-            lambda: any(wanted.items() <= event.model_dump().items() for event in self.heard()),
+            lambda: any(
+                wanted.items() <= event.model_dump().items() for event in self.read_events()
+            ),
             what=str(wanted),
         )

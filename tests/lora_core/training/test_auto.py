@@ -1,4 +1,4 @@
-"""The method `auto`: what it chooses by, and that the chosen run is one like any other."""
+"""The method `auto`: how it chooses, and that the chosen run equals an explicit one."""
 
 import csv
 import json
@@ -17,8 +17,7 @@ from lora_core import cross_validation, manifest
 from lora_core.cross_validation import training_pool
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
-from lora_core.data.records import Example
-from lora_core.data.split import assign_folds
+from lora_core.data.split import Example, assign_folds
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.linear.model import LinearModel
 from lora_core.progress_reporter import ProgressReporter
@@ -26,8 +25,8 @@ from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import run
-from tests.listener import Listener, StopDuringFit
+from lora_core.training.run import train_encoder
+from tests.recording_observer import RecordingObserver, StopDuringFit
 
 Make = Callable[..., TrainSpec]
 
@@ -41,13 +40,16 @@ def choosing(*methods: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def go(tmp_path: Path) -> Callable[..., tuple[Listener, Path]]:
+def go(tmp_path: Path) -> Callable[..., tuple[RecordingObserver, Path]]:
     counter = iter(range(100))
 
-    def train(spec: TrainSpec, **more: Any) -> tuple[Listener, Path]:
-        heard, out = Listener(more.pop("stop_at", None)), tmp_path / f"auto-{next(counter)}"
-        auto.run(spec, out_dir=out, observer=heard, stop=heard, **more)
-        return heard, out
+    def train(spec: TrainSpec, **more: Any) -> tuple[RecordingObserver, Path]:
+        observer, out = (
+            RecordingObserver(more.pop("stop_at", None)),
+            tmp_path / f"auto-{next(counter)}",
+        )
+        auto.train_auto(spec, out_dir=out, observer=observer, stop=observer, **more)
+        return observer, out
 
     return train
 
@@ -57,8 +59,8 @@ def answered(out: Path, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def test_validation_figures_are_those_of_texts_that_were_held_out(
-    spec: Make, go: Callable[..., tuple[Listener, Path]]
+def test_validation_metrics_come_from_held_out_folds(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]]
 ) -> None:
     described = spec(method=choosing(LINEAR))
     _, out = go(described)
@@ -73,18 +75,18 @@ def test_validation_figures_are_those_of_texts_that_were_held_out(
         terms = TfidfVectorizer(sublinear_tf=True)
         model = LogisticRegression(C=30.0, max_iter=1000)
         model.fit(terms.fit_transform(learned), labels[folds != fold])
-        held = [text for text, each in zip(texts, folds, strict=True) if each == fold]
-        expected[folds == fold] = model.decision_function(terms.transform(held))
+        held_out = [text for text, each in zip(texts, folds, strict=True) if each == fold]
+        expected[folds == fold] = model.decision_function(terms.transform(held_out))
     found = answered(out, "validation")
     assert [line["row"] for line in found] == [example.row for example in examples]
     logits = np.array([line["logits"] for line in found])
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, atol=1e-4)
 
 
-def test_the_chosen_method_learns_from_all_texts(
-    spec: Make, go: Callable[..., tuple[Listener, Path]], tmp_path: Path
+def test_chosen_method_trains_on_all_texts(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], tmp_path: Path
 ) -> None:
-    """As if it had been named, with every text in the training part."""
+    """As if it had been requested explicitly, with all texts in the training split."""
     described = spec(method=choosing(PROBE), runtime={"precision": "fp32"})
     _, out = go(described)
     splits = load_splits(described.data)
@@ -98,8 +100,8 @@ def test_the_chosen_method_learns_from_all_texts(
             ):
                 rows.writerow([each.text, splits.labels[each.label], part])
     named = spec(method=PROBE, data={"source": str(given)}, runtime={"precision": "fp32"})
-    heard = Listener()
-    run(named, out_dir=tmp_path / "named", observer=heard, stop=heard)
+    observer = RecordingObserver()
+    train_encoder(named, out_dir=tmp_path / "named", observer=observer, stop=observer)
     ours, theirs = (
         load_file(each / "merged" / "model.safetensors") for each in (out, tmp_path / "named")
     )
@@ -107,25 +109,25 @@ def test_the_chosen_method_learns_from_all_texts(
         np.testing.assert_allclose(tensor, theirs[name], atol=1e-4, err_msg=name)
 
 
-def test_it_tells_what_it_tried_and_keeps_the_chosen_method(
-    spec: Make, go: Callable[..., tuple[Listener, Path]]
+def test_candidates_are_reported_and_the_chosen_method_is_stored(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]]
 ) -> None:
-    heard, out = go(spec(method=choosing(PROBE, LINEAR)))
-    told = [each.result.method.type for each in heard.all("candidate")]
-    assert told == ["probe", "linear"]
+    observer, out = go(spec(method=choosing(PROBE, LINEAR)))
+    types = [each.result.method.type for each in observer.all("candidate")]
+    assert types == ["probe", "linear"]
     facts = manifest.verify(out)
     selection = facts["metrics"]["selection"]
     chosen = selection["candidates"][selection["chosen"]]["method"]["type"]
-    assert facts["spec"]["method"]["type"] == chosen == heard.all("selected")[0].method.type
+    assert facts["spec"]["method"]["type"] == chosen == observer.all("selected")[0].method.type
     best = max(selection["candidates"], key=lambda each: each["accuracy"])
     assert best["low"] < best["accuracy"] <= best["high"]
 
 
-def test_a_resumed_run_ends_with_the_same_bits(
-    spec: Make, go: Callable[..., tuple[Listener, Path]], tmp_path: Path
+def test_resumed_auto_run_is_bitwise_equal(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], tmp_path: Path
 ) -> None:
     described = spec(method=choosing(LORA, folds=2))
-    whole, expected = go(described)
+    uninterrupted, expected = go(described)
     with pytest.raises(StopRequested):
         go(described, stop_at=4, checkpoint_settings=CheckpointSettings(tmp_path / "kept", 0.0))
     newest = max((tmp_path / "kept").glob("step-*"), key=lambda each: int(each.name[5:]))
@@ -136,23 +138,23 @@ def test_a_resumed_run_ends_with_the_same_bits(
     for name in names:
         assert before["files"][name] == after["files"][name], name
     assert before["metrics"]["selection"]["chosen"] == after["metrics"]["selection"]["chosen"]
-    assert whole.all("step")[-1].loss == again.all("step")[-1].loss
+    assert uninterrupted.all("step")[-1].loss == again.all("step")[-1].loss
 
 
-def test_fits_that_were_made_are_not_made_again(
-    spec: Make, go: Callable[..., tuple[Listener, Path]]
+def test_cached_fits_are_not_repeated(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]]
 ) -> None:
     described = spec(method=choosing(LORA, folds=2), optim={"epochs": 20})
     slow, first = go(described)
     quick, second = go(described)
-    seconds = [heard.all("candidate")[0].result.seconds for heard in (slow, quick)]
+    seconds = [observer.all("candidate")[0].result.seconds for observer in (slow, quick)]
     assert seconds[1] < seconds[0]
     logits = [answered(out, "validation") for out in (first, second)]
     assert logits[0] == logits[1]
 
 
-def test_a_validation_part_that_is_named_stays_out_of_training(
-    spec: Make, go: Callable[..., tuple[Listener, Path]], reviews: Path, tmp_path: Path
+def test_given_validation_split_is_not_trained_on(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], reviews: Path, tmp_path: Path
 ) -> None:
     lines = reviews.read_text(encoding="utf-8").splitlines()
     named = tmp_path / "named.csv"
@@ -166,36 +168,36 @@ def test_a_validation_part_that_is_named_stays_out_of_training(
     assert summary["best_step"] % 10 == 0  # it was evaluated on the way
 
 
-def test_a_train_size_is_a_limit_for_it_too(
-    spec: Make, go: Callable[..., tuple[Listener, Path]]
+def test_train_size_limits_auto(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]]
 ) -> None:
     _, out = go(spec(method=choosing(LINEAR), data={"train_size": 30}))
     assert manifest.verify(out)["metrics"]["selection"]["texts"] == 30
 
 
-def test_a_checkpoint_of_a_named_method_is_refused(
-    spec: Make, go: Callable[..., tuple[Listener, Path]], tmp_path: Path
+def test_checkpoint_of_an_explicit_method_is_refused(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], tmp_path: Path
 ) -> None:
-    heard = Listener(stop_at=2)
+    observer = RecordingObserver(stop_at=2)
     with pytest.raises(StopRequested):
-        run(spec(), out_dir=tmp_path / "out", observer=heard, stop=heard,
+        train_encoder(spec(), out_dir=tmp_path / "out", observer=observer, stop=observer,
             checkpoint_settings=CheckpointSettings(tmp_path / "kept", 0.0))  # fmt: skip
     newest = max((tmp_path / "kept").glob("step-*"))
     with pytest.raises(CheckpointMismatch, match="its method was given by the spec"):
         go(spec(method=choosing(LORA)), resume=newest)
 
 
-def test_a_stop_is_obeyed_while_a_linear_model_is_fitted(
+def test_stop_request_interrupts_a_linear_fit(
     spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = StopDuringFit()
     monkeypatch.setattr(cross_validation, "fit_examples", stop.fit)
     with pytest.raises(StopRequested):
-        auto.run(spec(method=choosing(LINEAR)), out_dir=tmp_path, observer=stop, stop=stop)
+        auto.train_auto(spec(method=choosing(LINEAR)), out_dir=tmp_path, observer=stop, stop=stop)
     stop.left.set()
 
 
-def test_of_many_characters_a_fold_learns_from_a_part(
+def test_fold_with_many_characters_is_subsampled(
     spec: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described = spec(method=choosing(LINEAR))
@@ -208,9 +210,9 @@ def test_of_many_characters_a_fold_learns_from_a_part(
 
     monkeypatch.setattr(comparison, "MAX_CHARACTERS", 500)
     monkeypatch.setattr(cross_validation, "fit_examples", counted)
-    heard = Listener()
+    observer = RecordingObserver()
     tried = cross_validation.LinearCrossValidation(
-        described, splits.labels, examples, ProgressReporter(observer=heard, stop=heard)
+        described, splits.labels, examples, ProgressReporter(observer=observer, stop=observer)
     )
     answers = tried.predictions(LinearSpec())
     assert len(learned_from) == 5
@@ -218,13 +220,13 @@ def test_of_many_characters_a_fold_learns_from_a_part(
     assert len(answers) == len(examples)
 
 
-def test_how_to_stop_is_refused_with_it(spec: Make) -> None:
+def test_early_stopping_settings_are_refused_with_auto(spec: Make) -> None:
     with pytest.raises(ValidationError, match="selects by cross-validation"):
         spec(method={"type": "auto"}, stop={"patience": 2})
 
 
-def test_a_label_of_one_text_breaks_nothing(
-    spec: Make, go: Callable[..., tuple[Listener, Path]], reviews: Path
+def test_label_with_one_text_is_supported(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], reviews: Path
 ) -> None:
     with reviews.open("a", encoding="utf-8") as file:
         file.write("a film of its own kind,odd\n")

@@ -1,4 +1,4 @@
-"""What a run fits, tells, keeps and leaves alone."""
+"""Calibration of a run: fitted on validation, reported and stored."""
 
 import csv
 import json
@@ -17,18 +17,18 @@ from lora_core.errors.training import NonFiniteLogits
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_reviews
 
 Make = Callable[..., TrainSpec]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
-UNSURE = {"epochs": 1, "learning_rate": 0.0002}  # so little that some answers are wrong
+UNSURE = {"epochs": 1, "learning_rate": 0.0002}  # so short that some predictions are wrong
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> str:
-    """Texts enough to fit a temperature on a tenth of them."""
+    """Enough texts to fit a temperature on a tenth of them."""
     return str(make_reviews(tmp_path / "many.csv", rows=1_000))
 
 
@@ -39,37 +39,37 @@ def kept(out: Path, split: str) -> tuple[NDArray[np.float64], list[int]]:
     return np.array([row["logits"] for row in rows]), [row["label"] for row in rows]
 
 
-def test_the_temperature_is_the_best_for_the_stored_logits_of_validation(
+def test_temperature_is_optimal_for_the_stored_validation_logits(
     spec: Make, train: Train, many: str
 ) -> None:
     _, out = train(spec(optim=UNSURE, data={"source": many}))
     facts = manifest.read(out)
-    told = facts["metrics"]["calibration"]
-    temperature = told["temperature"]
+    calibration = facts["metrics"]["calibration"]
+    temperature = calibration["temperature"]
     assert facts["calibration"] == {"temperature": temperature}
     assert temperature != 1
-    assert told["fitted"]
+    assert calibration["fitted"]
     logits, labels = kept(out, "validation")
     losses = {t: log_loss(labels, softmax(logits / t, axis=1)) for t in np.geomspace(0.05, 20, 601)}
     assert temperature == pytest.approx(min(losses, key=lambda t: losses[t]), rel=0.01)
     for split in ("validation", "test"):
         logits, labels = kept(out, split)
-        assert told[split]["texts"] == len(labels)
-        assert told[split]["before"]["loss"] == pytest.approx(facts["metrics"][split]["loss"])
+        assert calibration[split]["texts"] == len(labels)
+        assert calibration[split]["before"]["loss"] == pytest.approx(
+            facts["metrics"][split]["loss"]
+        )
         after = log_loss(labels, softmax(logits / temperature, axis=1))
-        assert told[split]["after"]["loss"] == pytest.approx(after, rel=1e-4)
-    assert told["validation"]["after"]["loss"] <= told["validation"]["before"]["loss"]
+        assert calibration[split]["after"]["loss"] == pytest.approx(after, rel=1e-4)
+    assert calibration["validation"]["after"]["loss"] <= calibration["validation"]["before"]["loss"]
 
 
 def test_few_texts_fit_no_temperature(spec: Make, train: Train) -> None:
-    told = manifest.read(train(spec(optim=UNSURE))[1])["metrics"]["calibration"]
-    assert (told["temperature"], told["fitted"]) == (1.0, False)
-    assert told["test"]["before"] == told["test"]["after"]
+    calibration = manifest.read(train(spec(optim=UNSURE))[1])["metrics"]["calibration"]
+    assert (calibration["temperature"], calibration["fitted"]) == (1.0, False)
+    assert calibration["test"]["before"] == calibration["test"]["after"]
 
 
-def test_probabilities_are_calibrated_where_they_are_made(
-    spec: Make, train: Train, many: str
-) -> None:
+def test_predictor_applies_the_temperature(spec: Make, train: Train, many: str) -> None:
     _, out = train(spec(optim=UNSURE, data={"source": many}))
     golden = json.loads((out / "golden.json").read_text())
     temperature = manifest.read(out)["calibration"]["temperature"]
@@ -80,7 +80,9 @@ def test_probabilities_are_calibrated_where_they_are_made(
         assert [score for _, score in answer] == pytest.approx(sorted(row, reverse=True), abs=1e-4)
 
 
-def test_the_test_part_has_no_say(spec: Make, train: Train, tmp_path: Path) -> None:
+def test_test_split_does_not_affect_the_temperature(
+    spec: Make, train: Train, tmp_path: Path
+) -> None:
     with make_reviews(tmp_path / "all.csv", rows=300).open(newline="") as file:
         head, *rows = csv.reader(file)
 
@@ -91,23 +93,23 @@ def test_the_test_part_has_no_say(spec: Make, train: Train, tmp_path: Path) -> N
 
     given = {"train": part("train.csv", rows[:80]), "validation": part("val.csv", rows[80:200])}
     wrong = [[text, "good" if label == "bad" else "bad"] for text, label in rows[200:]]
-    told = []
+    calibrations = []
     for test in (part("test.csv", rows[200:]), part("wrong.csv", wrong)):
         _, out = train(spec(optim=UNSURE, data={"source": {**given, "test": test}}))
-        told.append(manifest.read(out)["metrics"]["calibration"])
-    assert told[0]["temperature"] == told[1]["temperature"]
-    assert told[0]["validation"] == told[1]["validation"]
-    assert told[0]["test"] != told[1]["test"]
+        calibrations.append(manifest.read(out)["metrics"]["calibration"])
+    assert calibrations[0]["temperature"] == calibrations[1]["temperature"]
+    assert calibrations[0]["validation"] == calibrations[1]["validation"]
+    assert calibrations[0]["test"] != calibrations[1]["test"]
 
 
-def test_held_out_answers_that_are_no_numbers_end_the_run(
+def test_nonfinite_validation_logits_fail_the_run(
     spec: Make, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One text of the test part overflows; the loss of validation was finite."""
-    whole = evaluate.logits
+    """One test text overflows; the validation loss was finite."""
+    original = evaluate.logits
 
     def overflowing(forward: Any, part: Any, **more: Any) -> NDArray[np.float32]:
-        rows = whole(forward, part, **more)
+        rows = original(forward, part, **more)
         if len(part) == 24:
             rows[3] = np.inf
         return rows

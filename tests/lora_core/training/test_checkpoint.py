@@ -1,4 +1,4 @@
-"""A checkpoint is whole and of this run, or it is refused."""
+"""A checkpoint is complete and belongs to the run, or it is refused."""
 
 import shutil
 import sys
@@ -14,14 +14,14 @@ from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Sto
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import run
-from tests.listener import Listener
+from lora_core.training.run import train_encoder
 from tests.lora_core.training.damage import DAMAGE, flip, rewrite
+from tests.recording_observer import RecordingObserver
 from tests.starved import no_descriptors
 from tests.tiny_base import make_base, make_reviews
 
 MARKER = "hostile pickle was loaded"
-OPENED: list[str] = []  # while somebody looks
+OPENED: list[str] = []  # while the hook is active
 LOOKING: list[bool] = []
 
 
@@ -30,12 +30,12 @@ def note(event: str, arguments: tuple[Any, ...]) -> None:
         OPENED.append(f"{event} {arguments[0]}")
 
 
-sys.addaudithook(note)  # for ever: there is no way to take one back
+sys.addaudithook(note)  # audit hooks cannot be removed
 
 
 @contextmanager
 def looking() -> Iterator[list[str]]:
-    """Every file that is opened inside."""
+    """Collects every file that is opened in the block."""
     OPENED.clear()
     LOOKING.append(True)
     try:
@@ -46,13 +46,13 @@ def looking() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with base, data, and `step-3`, the checkpoint of a run that was stopped."""
+    """A directory with base, data and `step-3`, the checkpoint of a stopped run."""
     place = tmp_path_factory.mktemp("made")
     make_base(place / "base")
     make_reviews(place / "reviews.csv")
-    heard = Listener(stop_at=3)
+    observer = RecordingObserver(stop_at=3)
     with pytest.raises(StopRequested):
-        run(describe(place), out_dir=place / "out", observer=heard, stop=heard,
+        train_encoder(describe(place), out_dir=place / "out", observer=observer, stop=observer,
             checkpoint_settings=CheckpointSettings(place, 300.0))  # fmt: skip
     return place
 
@@ -73,34 +73,36 @@ def describe(place: Path, **changes: Any) -> TrainSpec:
 
 @pytest.fixture
 def copy(made: Path, tmp_path: Path) -> Path:
-    """All of it, to be changed. The same run may go on from another place."""
+    """A copy to modify. The same run may resume from another directory."""
     return shutil.copytree(made, tmp_path / "copy")
 
 
-def resume(place: Path, spec: TrainSpec, step: str = "step-3") -> Listener:
-    heard = Listener()
-    run(spec, out_dir=place / "resumed", observer=heard, stop=heard, resume=place / step)
-    return heard
+def resume(place: Path, spec: TrainSpec, step: str = "step-3") -> RecordingObserver:
+    observer = RecordingObserver()
+    train_encoder(
+        spec, out_dir=place / "resumed", observer=observer, stop=observer, resume=place / step
+    )
+    return observer
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_refused(damage: str, copy: Path) -> None:
+def test_damaged_checkpoint_is_refused(damage: str, copy: Path) -> None:
     DAMAGE[damage](copy / "step-3")
     with pytest.raises(CheckpointCorrupt, match="step-3 cannot be used"):
         resume(copy, describe(copy))
 
 
-def test_one_that_cannot_be_read_is_not_damaged(made: Path) -> None:
+def test_unreadable_checkpoint_is_not_reported_as_damaged(made: Path) -> None:
     with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
         checkpoint.read(made / "step-3")
     checkpoint.read(made / "step-3")
 
 
 @pytest.mark.parametrize("at", [i / 40 for i in range(40)])
-def test_a_flipped_byte_of_the_manifest_changes_nothing_or_is_noticed(
+def test_flipped_manifest_byte_is_harmless_or_detected(
     at: float, made: Path, tmp_path: Path
 ) -> None:
-    """White space and sizes do not matter; what does is noticed."""
+    """White space and sizes do not matter; other changes are detected."""
     directory = shutil.copytree(made / "step-3", tmp_path / "step-3")
     before = checkpoint.read(directory)
     flip(directory / "manifest.json", at)
@@ -108,7 +110,7 @@ def test_a_flipped_byte_of_the_manifest_changes_nothing_or_is_noticed(
         after = checkpoint.read(directory)
     except (CheckpointCorrupt, CheckpointMismatch):
         return
-    assert after.trainer_state == before.trainer_state
+    assert after.progress == before.progress
     assert all(
         after.tensors[name].equal(before.tensors[name])
         for name in before.tensors
@@ -129,27 +131,27 @@ OTHER_RUNS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", OTHER_RUNS)
-def test_a_checkpoint_of_another_run_is_refused(what: str, copy: Path) -> None:
+def test_checkpoint_of_another_run_is_refused(what: str, copy: Path) -> None:
     with pytest.raises(CheckpointMismatch, match=f"{what} differs"):
         resume(copy, describe(copy, **OTHER_RUNS[what]))
 
 
-def test_another_base_of_the_same_name_is_refused(copy: Path) -> None:
+def test_different_base_with_the_same_name_is_refused(copy: Path) -> None:
     shutil.rmtree(copy / "base")
     make_base(copy / "base", seed=1)
     with pytest.raises(CheckpointMismatch, match="the base model differs"):
         resume(copy, describe(copy))
 
 
-def test_a_later_format_version_is_refused_with_both_numbers(copy: Path) -> None:
+def test_newer_format_version_is_refused_with_both_numbers(copy: Path) -> None:
     rewrite(copy / "step-3", version=2)
     with pytest.raises(CheckpointMismatch, match="its format version is 2, this program reads 1"):
         resume(copy, describe(copy))
 
 
-def test_elsewhere_it_is_the_same_run(copy: Path) -> None:
-    told = resume(copy, describe(copy)).all("resumed")[0]
-    assert (told.exact, told.differences) == (True, [])
+def test_run_resumes_from_another_directory(copy: Path) -> None:
+    resumed = resume(copy, describe(copy)).all("resumed")[0]
+    assert (resumed.exact, resumed.differences) == (True, [])
 
 
 @pytest.mark.parametrize(
@@ -159,23 +161,23 @@ def test_elsewhere_it_is_the_same_run(copy: Path) -> None:
         ({"optim": {"micro_batch_tokens": 64}}, "micro_batch_tokens 4096 → 64"),
     ],
 )
-def test_computed_in_another_way_it_goes_on_and_says_so(
+def test_changed_runtime_resumes_inexactly_and_reports_it(
     changes: dict[str, Any], difference: str, copy: Path
 ) -> None:
-    told = resume(copy, describe(copy, **changes)).all("resumed")[0]
-    assert (told.exact, told.differences) == (False, [difference])
+    resumed = resume(copy, describe(copy, **changes)).all("resumed")[0]
+    assert (resumed.exact, resumed.differences) == (False, [difference])
 
 
-def test_what_the_spec_leaves_open_is_done_as_the_first_time(copy: Path) -> None:
-    torch.set_num_threads(2)  # what this machine would take
-    heard = resume(copy, describe(copy, runtime={"threads": None}))
-    assert heard.all("started")[0].threads == 1
-    assert heard.all("resumed")[0].exact
+def test_unset_runtime_settings_are_taken_from_the_checkpoint(copy: Path) -> None:
+    torch.set_num_threads(2)  # the default of this machine
+    observer = resume(copy, describe(copy, runtime={"threads": None}))
+    assert observer.all("started")[0].threads == 1
+    assert observer.all("resumed")[0].exact
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_a_pickle_in_a_checkpoint_is_never_opened(copy: Path, listed: bool) -> None:
-    """Not even to see whether its digest is right."""
+def test_pickle_in_a_checkpoint_is_never_opened(copy: Path, listed: bool) -> None:
+    """Not even to check its digest."""
     hostile = b"cbuiltins\nprint\n(V" + MARKER.encode() + b"\ntR."
     (copy / "step-3" / "rng_state.pth").write_bytes(hostile)
     if listed:
@@ -186,7 +188,7 @@ def test_a_pickle_in_a_checkpoint_is_never_opened(copy: Path, listed: bool) -> N
     assert not any("rng_state" in each or "find_class" in each for each in opened)
 
 
-def test_reading_a_good_one_opens_its_three_files_alone_and_no_pickle(made: Path) -> None:
+def test_reading_a_checkpoint_opens_only_its_three_files(made: Path) -> None:
     with looking() as opened:
         checkpoint.read(made / "step-3")
     assert not any("find_class" in each for each in opened)

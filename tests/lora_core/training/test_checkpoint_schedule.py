@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 
 Move = Callable[[float], None]
 
@@ -21,7 +21,7 @@ class At:
 
 @pytest.fixture
 def move(monkeypatch: pytest.MonkeyPatch) -> Move:
-    """Move a clock that otherwise stands still."""
+    """Advance a frozen clock."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -35,12 +35,16 @@ def move(monkeypatch: pytest.MonkeyPatch) -> Move:
 def open_saves(move: Move) -> Callable[..., CheckpointSchedule[At]]:
     """Make schedules whose saves take some seconds and write nothing."""
 
-    def make(every: float, takes: float, heard: Listener, step: int = 0) -> CheckpointSchedule[At]:
+    def make(
+        every: float, takes: float, observer: RecordingObserver, step: int = 0
+    ) -> CheckpointSchedule[At]:
         def write(parent: Path, progress: At) -> Path:
             move(takes)
             return parent / f"step-{progress.step}"
 
-        return CheckpointSchedule(CheckpointSettings(Path("here"), every), write, heard, step=step)
+        return CheckpointSchedule(
+            CheckpointSettings(Path("here"), every), write, observer, step=step
+        )
 
     return make
 
@@ -49,11 +53,11 @@ def save(saves: CheckpointSchedule[At], step: int) -> None:
     saves.save(At(step))
 
 
-def test_it_is_due_after_the_time_and_told_when_done(
+def test_save_is_due_after_the_interval_and_reported(
     move: Move, open_saves: Callable[..., CheckpointSchedule[At]]
 ) -> None:
-    heard = Listener()
-    saves = open_saves(300, 1, heard)
+    observer = RecordingObserver()
+    saves = open_saves(300, 1, observer)
     move(29)
     assert not saves.is_due()
     move(1)
@@ -65,36 +69,36 @@ def test_it_is_due_after_the_time_and_told_when_done(
     assert saves.is_due()
     save(saves, 7)
     assert not saves.is_due()
-    assert [(event.step, event.directory) for event in heard.all("checkpoint")] == [
+    assert [(event.step, event.directory) for event in observer.all("checkpoint")] == [
         (3, "step-3"),
         (7, "step-7"),
     ]
 
 
-def test_a_slow_disk_makes_saves_rarer(
+def test_slow_disk_makes_saves_less_frequent(
     move: Move, open_saves: Callable[..., CheckpointSchedule[At]]
 ) -> None:
-    saves = open_saves(300, 60, Listener())
+    saves = open_saves(300, 60, RecordingObserver())
     save(saves, 1)
     move(300)
     assert not saves.is_due()
     move(900)
-    assert saves.is_due()  # 60 s in 1,200: five of a hundred
+    assert saves.is_due()  # 60 s in 1,200 s: five percent
 
 
-def test_zero_is_every_step_however_long_it_takes(
+def test_zero_interval_saves_at_every_step(
     move: Move, open_saves: Callable[..., CheckpointSchedule[At]]
 ) -> None:
-    saves = open_saves(0, 60, Listener())
+    saves = open_saves(0, 60, RecordingObserver())
     save(saves, 1)
     assert saves.is_due()
 
 
-def test_without_a_step_since_the_last_one_there_is_nothing_to_save(
+def test_nothing_is_saved_without_a_new_step(
     open_saves: Callable[..., CheckpointSchedule[At]],
 ) -> None:
-    heard = Listener()
-    saves = open_saves(0, 0, heard, step=4)
+    observer = RecordingObserver()
+    saves = open_saves(0, 0, observer, step=4)
     for step in (4, 5, 5):
         save(saves, step)
-    assert [event.step for event in heard.all("checkpoint")] == [5]
+    assert [event.step for event in observer.all("checkpoint")] == [5]

@@ -1,4 +1,4 @@
-"""One run in two processes is the run of one, and goes on exactly after a stop."""
+"""A run in two processes matches a single process, and resumes exactly."""
 
 import json
 import os
@@ -19,8 +19,7 @@ from lora_core.events import Event, StepLogged
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.training.prepare import prepare_run
 from lora_core.training.resume import build_trainer
-from lora_core.training.run import run
-from tests.listener import Listener
+from lora_core.training.run import train_encoder
 from tests.lora_core.training.pairs import (
     ODD,
     PLAIN,
@@ -32,11 +31,12 @@ from tests.lora_core.training.pairs import (
 )
 from tests.lora_core.training.processes import FORKING
 from tests.lora_core.training.twins import product, story
+from tests.recording_observer import RecordingObserver
 
 pytestmark = pytest.mark.e2e
 
 Write = Callable[..., Path]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
 
 def curve(events: list[Event]) -> list[float]:
@@ -53,13 +53,15 @@ def answers(out: Path) -> list[int]:
 @pytest.mark.parametrize(
     "method", [{"type": "full"}, {"type": "baseline", "blocks": 1}], ids=lambda m: m["type"]
 )
-def test_two_processes_train_as_one(method: dict[str, Any], write: Write, train: Train) -> None:
-    """Also where an update has texts for one of them only, and on features that one has made."""
+def test_two_processes_match_a_single_process(
+    method: dict[str, Any], write: Write, train: Train
+) -> None:
+    """Also if an update has texts for only one process, and with cached features."""
     path = write(method=method, optim=PLAIN, data=ODD)
     pair = Pair(path)
     assert pair.both()[0] == [0, 0]
-    heard, alone = train(read_spec(path))
-    assert curve(pair.told) == pytest.approx(curve(heard.events), rel=1e-4)
+    observer, alone = train(read_spec(path))
+    assert curve(pair.events) == pytest.approx(curve(observer.events), rel=1e-4)
     ours, theirs = (manifest.verify(out)["metrics"]["test"] for out in (pair.out, alone))
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     assert ours["accuracy"] == theirs["accuracy"] > 0.9
@@ -69,25 +71,27 @@ def test_two_processes_train_as_one(method: dict[str, Any], write: Write, train:
 
 
 def keep_weights(spec: Path, environment: dict[str, str], file: Path) -> None:
-    """Of one process at the end of its training, and whether it found the features it needed."""
+    """Store the final weights of one process, and whether it found cached features."""
     os.environ.update(environment)
-    heard = Listener()
-    progress = ProgressReporter(heard, distributed.DistributedStopSignal(heard))
+    observer = RecordingObserver()
+    progress = ProgressReporter(observer, distributed.DistributedStopSignal(observer))
     with distributed.process_group():
         with distributed.main_process_first():
-            prepared = prepare_run(read_spec(spec), heard, progress=ProgressReporter(heard, heard))
+            prepared = prepare_run(
+                read_spec(spec), observer, progress=ProgressReporter(observer, observer)
+            )
         build_trainer(
-            prepared, observer=heard, progress=progress, checkpoint_settings=None, saved=None
+            prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
         ).train()
         found = torch.tensor(prepared.forward.cache_hit)
         save_file({**prepared.method.state_dict(prepared.model), "found": found}, file)
 
 
 @pytest.mark.parametrize("method", ["lora", "baseline"])
-def test_both_have_the_same_weights_in_the_end(
+def test_both_processes_end_with_the_same_weights(
     method: str, write: Write, random: Write, tmp_path: Path
 ) -> None:
-    """What the first has computed on the way is there for the other."""
+    """Features computed by the first process are used by the other."""
     path, store = random() if method == "lora" else write(method={"type": method}), open_store()
     files = [tmp_path / f"weights-{i}" for i in range(2)]
     children = [
@@ -105,52 +109,52 @@ def test_both_have_the_same_weights_in_the_end(
 
 
 def interrupt(*children: BaseProcess) -> None:
-    """Twice, as where a system stops every process of a group and `torchrun` passes that on."""
+    """Signal twice, as when a system signals the process group and `torchrun` forwards it."""
     for _ in range(2):
         for child in children:
             child.terminate()
-        time.sleep(0.1)  # two signals at once count as one
+        time.sleep(0.1)  # two signals at once may be merged
 
 
-def test_a_stop_of_all_or_of_one_saves_once_and_the_run_goes_on_exactly(
+def test_stop_in_one_or_all_processes_saves_once_and_resumes_exactly(
     random: Write, tmp_path: Path
 ) -> None:
-    """All bits are those of the unbroken run in two processes."""
-    whole, held = Pair(random(), 300.0), tmp_path / "held"
-    assert whole.both()[0] == [0, 0]
+    """Bitwise equal to the uninterrupted run in two processes."""
+    uninterrupted, hold_file = Pair(random(), 300.0), tmp_path / "held"
+    assert uninterrupted.both()[0] == [0, 0]
     broken = Pair(random(), 300.0)
     moments: list[tuple[str, dict[str, object], slice, int]] = [
         ("step@7", {"event": "step", "step": 7}, slice(2), 7),
         ("evaluating", {"event": "tick", "phase": "evaluating"}, slice(1, 2), 9),
     ]
-    for point, told, asked, step in moments:
-        held.touch()
-        broken.start(f"{point}:pause:{held}")
-        broken.wait_for(**told)
-        interrupt(*broken.children[asked])
-        held.unlink()
+    for point, event, signalled, step in moments:
+        hold_file.touch()
+        broken.start(f"{point}:pause:{hold_file}")
+        broken.wait_for(**event)
+        interrupt(*broken.children[signalled])
+        hold_file.unlink()
         statuses, events = broken.left()
         assert statuses == [STOPPED, STOPPED]
         assert (saved(events), failures(events)) == ([step], [])
     statuses, events = broken.both()
     assert statuses == [0, 0]
     assert [e.exact for e in events if e.event == "resumed"] == [True]
-    assert story(broken.told) == story(whole.told)
-    assert product(broken.out) == product(whole.out)
+    assert story(broken.events) == story(uninterrupted.events)
+    assert product(broken.out) == product(uninterrupted.out)
 
 
-@pytest.mark.parametrize("asked", [slice(2), slice(1, 2)], ids=["all", "one"])
-def test_a_stop_while_a_method_is_chosen_ends_both_and_the_next_attempt_chooses(
-    asked: slice, write: Write, tmp_path: Path
+@pytest.mark.parametrize("signalled", [slice(2), slice(1, 2)], ids=["all", "one"])
+def test_stop_during_method_selection_ends_both_processes(
+    signalled: slice, write: Write, tmp_path: Path
 ) -> None:
     candidates = [{"method": {"type": "probe"}}, {"method": {"type": "lora", "r": 2}, "folds": 1}]
     described = {"method": {"type": "auto", "candidates": candidates}, "optim": PLAIN}
-    pair, held = Pair(write(**described)), tmp_path / "held"
-    held.touch()
-    pair.start(f"step@2:pause:{held}")
+    pair, hold_file = Pair(write(**described)), tmp_path / "held"
+    hold_file.touch()
+    pair.start(f"step@2:pause:{hold_file}")
     pair.wait_for(event="candidate", number=1)
-    interrupt(*pair.children[asked])
-    held.unlink()
+    interrupt(*pair.children[signalled])
+    hold_file.unlink()
     statuses, events = pair.left()
     assert statuses == [STOPPED, STOPPED]
     assert failures(events) == []
@@ -159,12 +163,14 @@ def test_a_stop_while_a_method_is_chosen_ends_both_and_the_next_attempt_chooses(
     assert [event.number for event in events if event.event == "candidate"] == [1, 2]
 
 
-def test_another_number_of_processes_is_told_as_a_difference(random: Write, tmp_path: Path) -> None:
+def test_different_process_count_is_reported(random: Write, tmp_path: Path) -> None:
     pair = Pair(random())
     assert pair.both("checkpoint_written@2:enospc")[0] == [FAILED, FAILED]
     assert pair.newest is not None
-    heard = Listener()
+    observer = RecordingObserver()
     out = tmp_path / "out"
-    run(read_spec(pair.spec), out_dir=out, observer=heard, stop=heard, resume=pair.newest)
-    told = heard.all("resumed")[0]
-    assert (told.exact, told.differences) == (False, ["processes 2 → 1"])
+    train_encoder(
+        read_spec(pair.spec), out_dir=out, observer=observer, stop=observer, resume=pair.newest
+    )
+    resumed = observer.all("resumed")[0]
+    assert (resumed.exact, resumed.differences) == (False, ["processes 2 → 1"])

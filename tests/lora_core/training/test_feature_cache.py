@@ -1,4 +1,4 @@
-"""Features of a frozen trunk on the disk: shared, and never those of something else."""
+"""Cached features of a frozen encoder: shared, and never mixed up."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from lora_core.cache import cache_dir
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.fast import feature_cache
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 COUNTS = np.array([2, 1, 3])
 ROWS = torch.arange(12.0).reshape(6, 2)
 
@@ -31,7 +31,7 @@ def entry(name: str) -> Path:
     return cache_dir() / "features" / f"{name}.npy"
 
 
-def test_what_was_computed_once_is_found_again() -> None:
+def test_stored_features_are_reused() -> None:
     made = feature_cache.load_or_compute("once", COUNTS, 2, compute)
     found = feature_cache.load_or_compute("once", COUNTS, 2, never)
     assert (made.cache_hit, found.cache_hit) == (False, True)
@@ -41,7 +41,7 @@ def test_what_was_computed_once_is_found_again() -> None:
         assert torch.equal(second, ROWS[:2])
 
 
-def test_who_changes_what_was_found_changes_nothing_for_others() -> None:
+def test_modified_result_does_not_change_the_cache() -> None:
     feature_cache.load_or_compute("shared", COUNTS, 2, compute)
     feature_cache.load_or_compute("shared", COUNTS, 2, never).get([1])[0].zero_()
     assert torch.equal(
@@ -50,16 +50,16 @@ def test_who_changes_what_was_found_changes_nothing_for_others() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", None])
-def test_a_damaged_entry_is_made_anew(content: bytes | None) -> None:
+def test_damaged_entry_is_recomputed(content: bytes | None) -> None:
     feature_cache.load_or_compute("damaged", COUNTS, 2, compute)
-    whole = entry("damaged").read_bytes()
-    entry("damaged").write_bytes(whole[:-8] if content is None else content)
+    intact = entry("damaged").read_bytes()
+    entry("damaged").write_bytes(intact[:-8] if content is None else content)
     again = feature_cache.load_or_compute("damaged", COUNTS, 2, compute)
     assert not again.cache_hit
-    assert entry("damaged").read_bytes() == whole
+    assert entry("damaged").read_bytes() == intact
 
 
-def test_the_oldest_entries_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_entries_are_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_cache, "MAX_BYTES", 1)
     for name in ("older", "newer"):
         feature_cache.load_or_compute(name, COUNTS, 2, compute)
@@ -69,10 +69,10 @@ def test_the_oldest_entries_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def part(*texts: list[int]) -> TokenizedSplit:
     ids = [np.array(text, dtype=np.int32) for text in texts]
     lengths = np.array([len(text) for text in texts])
-    return TokenizedSplit(Split.TRAIN, ids, lengths, np.zeros(len(ids), dtype=np.int64), pad=0)
+    return TokenizedSplit(Split.TRAIN, ids, lengths, np.zeros(len(ids), dtype=np.int64), pad_id=0)
 
 
-def test_another_way_another_weight_or_another_text_is_another_entry() -> None:
+def test_cache_key_covers_settings_weights_and_texts() -> None:
     weight = torch.ones(3)
     names = {
         feature_cache.entry_key(feature_cache.hash_encoder(facts, [tensor]), texts)
@@ -88,13 +88,13 @@ def test_another_way_another_weight_or_another_text_is_another_entry() -> None:
 
 
 @pytest.mark.parametrize("method", [{"type": "baseline"}, {"type": "lora", "layers": [1]}])
-def test_a_second_run_computes_nothing_below_and_gives_the_same_numbers(
+def test_second_run_uses_the_cache_with_equal_results(
     spec: Callable[..., TrainSpec], train: Train, method: dict[str, object]
 ) -> None:
     run = spec(method=method, optim={"epochs": 2})
-    heard = [train(run)[0] for _ in range(2)]
-    ends = [each.all("finished")[0].summary for each in heard]
+    observer = [train(run)[0] for _ in range(2)]
+    ends = [each.all("finished")[0].summary for each in observer]
     assert [end["features_found"] for end in ends] == [False, True]
-    losses = [[event.loss for event in each.all("step")] for each in heard]
+    losses = [[event.loss for event in each.all("step")] for each in observer]
     assert losses[0] == losses[1]
     assert ends[0]["test"] == ends[1]["test"]

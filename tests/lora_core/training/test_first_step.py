@@ -1,6 +1,6 @@
-"""The first update of a run, whatever its texts look like, against plain transformers.
+"""The first update of a run against plain transformers.
 
-The reference answers the texts of the update one by one, unpadded, in the unchanged model.
+The reference computes the texts of the update one by one, unpadded, with the plain model.
 """
 
 import copy
@@ -18,7 +18,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 
 Make = Callable[..., TrainSpec]
 
@@ -61,7 +61,7 @@ def reference(prepared: PreparedRun) -> tuple[float, float]:
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("budget", [16, 4096])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_any_lengths_batch_and_threads_give_the_same_update(
+def test_first_update_does_not_depend_on_lengths_batching_or_threads(
     spec: Make, tmp_path: Path, lengths: list[int], batch_size: int, budget: int, threads: int
 ) -> None:
     described = spec(
@@ -75,16 +75,18 @@ def test_any_lengths_batch_and_threads_give_the_same_update(
         },
         runtime={"threads": threads, "precision": "fp32"},
     )
-    heard = Listener()
-    progress = ProgressReporter(heard, heard)
-    prepared = prepare_run(described, heard, progress)
+    observer = RecordingObserver()
+    progress = ProgressReporter(observer, observer)
+    prepared = prepare_run(described, observer, progress)
     trainer = build_trainer(
-        prepared, observer=heard, progress=progress, checkpoint_settings=None, saved=None
+        prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
     )
     loss, norm = reference(copy.deepcopy(prepared))
     trainer.train()
-    first = heard.all("step")[0]
+    first = observer.all("step")[0]
     assert first.step == 1
     assert first.loss == pytest.approx(loss, rel=1e-5)
     assert first.grad_norm == pytest.approx(norm, rel=1e-4)
-    assert heard.all("evaluated")[-1].step == -(-len(prepared.tokenized[Split.TRAIN]) // batch_size)
+    assert observer.all("evaluated")[-1].step == -(
+        -len(prepared.tokenized[Split.TRAIN]) // batch_size
+    )

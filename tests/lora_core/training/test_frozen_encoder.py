@@ -1,4 +1,4 @@
-"""The short ways to logits against the whole model."""
+"""The shortcuts to logits against the full model."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lora_core import methods
-from lora_core.data.tokenized_split import TokenizedSplit
+from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES
 from lora_core.fast import first_token, frozen_encoder
 from lora_core.fast.frozen_encoder import FrozenEncoderForward, build_forward
@@ -21,26 +21,26 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import TrainSpec
 from tests import tiny_base
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 
 MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
-PULSE = ProgressReporter(Listener(), Listener())
+PROGRESS = ProgressReporter(RecordingObserver(), RecordingObserver())
 
 
 def part() -> TokenizedSplit:
     draw = np.random.default_rng(0)
     ids = [draw.integers(5, 60, size=n, dtype=np.int32) for n in draw.integers(3, 40, size=30)]
     lengths = np.array([len(row) for row in ids])
-    return TokenizedSplit(Split.TRAIN, ids, lengths, np.zeros(30, dtype=np.int64), pad=0)
+    return TokenizedSplit(Split.TRAIN, ids, lengths, np.zeros(30, dtype=np.int64), pad_id=0)
 
 
 @pytest.mark.parametrize(
     "method", [BaselineSpec(), BaselineSpec(blocks=1), LoraSpec(layers=(1,))], ids=str
 )
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(
+def test_frozen_encoder_logits_match_the_full_model(
     family: str, method: BaselineSpec | LoraSpec
 ) -> None:
     torch.manual_seed(0)
@@ -49,28 +49,28 @@ def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(
     first_token.patch(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
     short = FrozenEncoderForward(
-        model, MACHINE, FAMILIES[family], parts, budget=100, progress=PULSE, environment={}
+        model, MACHINE, FAMILIES[family], parts, budget=100, progress=PROGRESS, environment={}
     )
-    whole = Forward(model, MACHINE)
+    full = Forward(model, MACHINE)
     for indices in ([0], [29, 3, 7], list(range(30))):
         torch.testing.assert_close(
-            short(part(), indices), whole(part(), indices), rtol=1e-5, atol=1e-5
+            short(part(), indices), full(part(), indices), rtol=1e-5, atol=1e-5
         )
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_block_by_block_the_logits_are_those_of_the_whole_model(family: str) -> None:
+def test_partially_frozen_encoder_logits_match_the_full_model(family: str) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
-    whole, every = Forward(model, MACHINE), BlockwiseForward(model, MACHINE, FAMILIES[family])
+    full, every = Forward(model, MACHINE), BlockwiseForward(model, MACHINE, FAMILIES[family])
     for indices in ([0], [29, 3, 7], list(range(30))):
         torch.testing.assert_close(
-            every(part(), indices), whole(part(), indices), rtol=1e-5, atol=1e-5
+            every(part(), indices), full(part(), indices), rtol=1e-5, atol=1e-5
         )
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_the_head_drops_out_what_that_of_transformers_does(family: str) -> None:
+def test_head_dropout_matches_transformers(family: str) -> None:
     model = tiny_base.FAMILIES[family](labels=3, **{FAMILIES[family].head_dropout: 0.5}).train()
     found = []
     for way in (Forward(model, MACHINE), BlockwiseForward(model, MACHINE, FAMILIES[family])):
@@ -79,7 +79,7 @@ def test_the_head_drops_out_what_that_of_transformers_does(family: str) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
-def test_positions_up_to_that_of_padding_bound_a_padded_batch() -> None:
+def test_padded_batch_stays_within_the_positions() -> None:
     way = Forward(tiny_base.roberta(), MACHINE, pad_multiple=16)
     assert [way._padded_length(n) for n in (17, 49, 64)] == [32, 64, 64]
     way = Forward(tiny_base.roberta(max_position_embeddings=63), MACHINE, pad_multiple=16)
@@ -90,7 +90,7 @@ def test_positions_up_to_that_of_padding_bound_a_padded_batch() -> None:
     ("longest", "positions", "precision", "expected"),
     [(17, 64, "bf16", 32), (32, 64, "bf16", 32), (39, 40, "bf16", 40), (17, 64, "fp32", 17)],
 )
-def test_in_bf16_a_batch_has_one_of_few_lengths_and_never_more_than_the_base_has_positions(
+def test_bf16_batch_lengths_are_bucketed_within_the_positions(
     longest: int, positions: int, precision: str, expected: int
 ) -> None:
     model = tiny_base.bert(max_position_embeddings=positions)
@@ -100,13 +100,19 @@ def test_in_bf16_a_batch_has_one_of_few_lengths_and_never_more_than_the_base_has
         trained.requires_grad_(True)
     ids = [np.full(n, 7, dtype=np.int32) for n in (longest, 5)]
     texts = TokenizedSplit(
-        Split.TRAIN, ids, np.array([longest, 5]), np.zeros(2, dtype=np.int64), pad=0
+        Split.TRAIN, ids, np.array([longest, 5]), np.zeros(2, dtype=np.int64), pad_id=0
     )
     machine = replace(MACHINE, precision=precision)
     ways = (
         BlockwiseForward(model, machine, family, pad_multiple=pad_multiple("cpu", precision)),
         FrozenEncoderForward(
-            model, machine, family, {Split.TRAIN: texts}, budget=100, progress=PULSE, environment={}
+            model,
+            machine,
+            family,
+            {Split.TRAIN: texts},
+            budget=100,
+            progress=PROGRESS,
+            environment={},
         ),
     )
     seen: list[int] = []
@@ -131,7 +137,7 @@ def test_in_bf16_a_batch_has_one_of_few_lengths_and_never_more_than_the_base_has
         (FullSpec(), 0.0, 2**30, BlockwiseForward),
     ],
 )
-def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
+def test_frozen_encoder_is_skipped_only_if_nothing_in_it_changes(
     method: BaselineSpec | LoraSpec | FullSpec,
     dropout: float,
     most: int,
@@ -149,21 +155,21 @@ def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
         parts,
         encoder_dropout=dropout,
         budget=100,
-        progress=PULSE,
+        progress=PROGRESS,
         environment={},
     )
     assert type(chosen) is expected
 
 
-def test_a_baseline_run_learns_the_same_either_way(
+def test_baseline_run_is_equal_with_and_without_cached_features(
     spec: Callable[..., TrainSpec],
-    train: Callable[..., tuple[Listener, Path]],
+    train: Callable[..., tuple[RecordingObserver, Path]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fp32 = {"precision": "fp32"}  # in which the order of sums hardly shows
+    fp32 = {"precision": "fp32"}  # where summation order hardly matters
     run = spec(method={"type": "baseline"}, optim={"head_dropout": 0.3}, runtime=fp32)
     short, _ = train(run)
     monkeypatch.setattr(frozen_encoder, "MAX_RUN_BYTES", 0)
-    whole, _ = train(run)
-    losses = [[event.loss for event in heard.all("step")] for heard in (short, whole)]
+    full, _ = train(run)
+    losses = [[event.loss for event in observer.all("step")] for observer in (short, full)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -1,4 +1,4 @@
-"""Losses that a change of the code must not move, unless it raises `TRAINING_VERSION`.
+"""Losses that a code change must not alter unless it raises `TRAINING_VERSION`.
 
 `UPDATE_GOLDEN=1 pytest tests/lora_core/training/test_golden.py` writes those of a new version.
 """
@@ -14,7 +14,7 @@ import pytest
 from lora_core.specs.method import HeadMode, LoraVariant
 from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 
 FILE = Path("tests/assets/golden_losses.json")
 MOVED = (
@@ -24,7 +24,7 @@ MOVED = (
 LORA = {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}
 RUNS: dict[str, dict[str, Any]] = {
     **{variant: {"method": {**LORA, "variant": variant}} for variant in LoraVariant},
-    # At the usual rate of these runs it would be chaos, where the last bits soon are the first.
+    # The usual rate of these runs would be chaotic: rounding errors would soon dominate.
     "unscaled": {"method": {**LORA, "variant": "unscaled"}, "optim": {"learning_rate": 5e-5}},
     **{f"head {head}": {"method": {**LORA, "head": head}} for head in HeadMode},
     "baseline": {"method": {"type": "baseline", "blocks": 1}},
@@ -46,21 +46,21 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_losses_stand_as_long_as_the_version_does(
+def test_losses_match_the_golden_file(
     name: str,
     spec: Callable[..., TrainSpec],
-    train: Callable[..., tuple[Listener, Path]],
+    train: Callable[..., tuple[RecordingObserver, Path]],
 ) -> None:
-    asked = {"runtime": {"precision": "fp32", "device": "cpu"}, **RUNS[name]}
-    heard, _ = train(spec(**asked))
-    losses = [event.loss for event in heard.all("step")]
-    losses += [event.metrics["loss"] for event in heard.all("evaluated")]
+    settings = {"runtime": {"precision": "fp32", "device": "cpu"}, **RUNS[name]}
+    observer, _ = train(spec(**settings))
+    losses = [event.loss for event in observer.all("step")]
+    losses += [event.metrics["loss"] for event in observer.all("evaluated")]
     if os.environ.get("UPDATE_GOLDEN"):
         _write(name, losses)
     found = json.loads(FILE.read_text())
     moved = MOVED.format(name=name, version=found["training_version"])
     assert found["training_version"] == TRAINING_VERSION, "write the losses: UPDATE_GOLDEN=1"
-    # Processors add up in other orders: the last bits grow over the steps.
+    # Processors sum in different orders, and rounding errors grow over the steps.
     assert losses == pytest.approx(found["losses"][name], rel=1e-3, abs=1e-4), moved
 
 

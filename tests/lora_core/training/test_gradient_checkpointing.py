@@ -1,4 +1,4 @@
-"""States that are computed again instead of kept: the same numbers, in less memory."""
+"""Gradient checkpointing: the same numbers in less memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import prepare_run
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 
 Make = Callable[..., TrainSpec]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
 METHODS: list[dict[str, Any]] = [
     {"type": "lora", "r": 2, "dropout": 0.1},
@@ -29,7 +29,7 @@ def again(*, wanted: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("method", METHODS, ids=["lora", "blocks", "full"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_the_curve_is_the_same_to_the_last_bit(
+def test_losses_are_bitwise_equal(
     spec: Make, train: Train, method: dict[str, Any], dropout: float
 ) -> None:
     optim = {"epochs": 1, "encoder_dropout": dropout}
@@ -45,20 +45,20 @@ def test_the_curve_is_the_same_to_the_last_bit(
     assert curves[0] == curves[1]
 
 
-def test_frozen_blocks_stay_as_they_are(spec: Make) -> None:
-    """With dropout they are computed at every step, and keep nothing for the backward pass."""
+def test_frozen_blocks_are_not_checkpointed(spec: Make) -> None:
+    """With dropout they are computed at every step and save nothing for the backward pass."""
     changes = {"method": {"type": "lora", "layers": [1]}, "optim": {"encoder_dropout": 0.1}}
     assert kept(spec(**changes, **again(wanted=True))) == kept(spec(**changes))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=["lora", "blocks", "full"])
-def test_less_is_kept_for_the_backward_pass(spec: Make, method: dict[str, Any]) -> None:
+def test_less_memory_is_kept_for_the_backward_pass(spec: Make, method: dict[str, Any]) -> None:
     assert kept(spec(method=method, **again(wanted=True))) < 0.6 * kept(spec(method=method))
 
 
 def kept(run: TrainSpec) -> int:
-    """Elements that one forward pass of a training leaves for the backward one."""
-    listener = Listener(None)
+    """Number of elements that a forward pass saves for the backward pass."""
+    listener = RecordingObserver(None)
     prepared = prepare_run(run, listener, ProgressReporter(listener, listener))
     prepared.model.train()
     elements = 0

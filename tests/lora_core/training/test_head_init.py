@@ -1,4 +1,4 @@
-"""What a head starts from, against scikit-learn on the vectors of transformers."""
+"""Initialization of the head, against scikit-learn on vectors of transformers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +20,12 @@ from lora_core.training import evaluate, probe
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.probe import draw_balanced
 from lora_core.training.resume import build_trainer
-from tests.listener import Listener
 from tests.lora_core.training.test_probe import break_states, vectors
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
 Make = Callable[..., TrainSpec]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "distilbert": lambda x: np.maximum(x + 2, 0),
@@ -43,22 +43,24 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def started(spec: TrainSpec) -> PreparedRun:
     """A run before its first step."""
-    heard = Listener()
-    progress = ProgressReporter(heard, heard)
-    prepared = prepare_run(spec, heard, progress)
-    build_trainer(prepared, observer=heard, progress=progress, checkpoint_settings=None, saved=None)
+    observer = RecordingObserver()
+    progress = ProgressReporter(observer, observer)
+    prepared = prepare_run(spec, observer, progress)
+    build_trainer(
+        prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
+    )
     return prepared
 
 
 def answers(prepared: PreparedRun) -> Any:
-    """Probabilities (texts, labels) for the test part."""
-    heard, part = Listener(), prepared.tokenized[Split.TEST]
-    progress = ProgressReporter(heard, heard)
+    """Probabilities (texts, labels) for the test split."""
+    observer, part = RecordingObserver(), prepared.tokenized[Split.TEST]
+    progress = ProgressReporter(observer, observer)
     return softmax(evaluate.logits(prepared.forward, part, budget=512, progress=progress), axis=1)
 
 
 def expected(prepared: PreparedRun, base: Path, family: str, weights: str, which: Any) -> Any:
-    """Those of a regression on some of the training texts."""
+    """Probabilities of a regression on some of the training texts."""
     train, test = (
         ACTIVATIONS[family](vectors(base, [example.text for example in part]))
         for part in (prepared.splits.train, prepared.splits.test)
@@ -79,7 +81,7 @@ def expected(prepared: PreparedRun, base: Path, family: str, weights: str, which
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("weights", ["none", "balanced"])
-def test_the_first_step_finds_the_answers_of_a_regression(
+def test_initial_head_matches_logistic_regression(
     spec: Make, tmp_path: Path, family: str, method: str, weights: str
 ) -> None:
     labels = ("bad", "good") if method == "lora" else ("bad", "bad", "good", "fine")
@@ -101,7 +103,7 @@ def test_the_first_step_finds_the_answers_of_a_regression(
     assert prepared.forward.setup_seconds > 0
 
 
-def test_of_many_texts_some_are_enough(
+def test_many_texts_are_subsampled(
     spec: Make, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "HEAD_INIT_MAX_TEXTS", 20)
@@ -112,14 +114,14 @@ def test_of_many_texts_some_are_enough(
 
 
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=60), st.integers(5, 70))
-def test_a_draw_keeps_the_balance_of_the_labels(labels: list[int], most: int) -> None:
+def test_subsample_is_stratified(labels: list[int], most: int) -> None:
     every = np.array([*labels, *range(5)])
     which = draw_balanced(every, most)
     assert len(which) == min(most, len(every))
     assert (np.diff(which) > 0).all()
     assert set(every[which]) == set(range(5))
     shares = np.bincount(every[which]) - len(which) * np.bincount(every) / len(every)
-    assert np.abs(shares).max() <= 3  # five labels have one text at least
+    assert np.abs(shares).max() <= 3  # five labels with at least one text
 
 
 @pytest.mark.parametrize(
@@ -127,24 +129,24 @@ def test_a_draw_keeps_the_balance_of_the_labels(labels: list[int], most: int) ->
     [{**LORA, "head": "frozen"}, {**LORA, "head": "lora"}, {"type": "baseline"}, {"type": "full"}],
     ids=["frozen", "adapter", "alone", "full"],
 )
-def test_all_other_heads_are_drawn(spec: Make, method: dict[str, Any]) -> None:
+def test_other_heads_are_initialized_randomly(spec: Make, method: dict[str, Any]) -> None:
     described = spec(method=method)
-    heard = Listener()
-    untouched = prepare_run(described, heard, ProgressReporter(heard, heard))
+    observer = RecordingObserver()
+    untouched = prepare_run(described, observer, ProgressReporter(observer, observer))
     prepared = started(described)
     assert prepared.spec.head_init == "random"
     for name, weight in untouched.model.state_dict().items():
         assert torch.equal(weight, prepared.model.state_dict()[name])
 
 
-def test_a_frozen_head_can_be_that_of_the_probe(spec: Make) -> None:
+def test_frozen_head_can_be_initialized_from_the_probe(spec: Make) -> None:
     prepared = started(spec(method={**LORA, "head": "frozen"}, head_init="probe"))
     trained = [name for name, p in prepared.model.named_parameters() if p.requires_grad]
     assert not [name for name in trained if "classifier" in name]
     assert torch.equal(prepared.model.pre_classifier.bias, torch.full((32,), 2.0))
 
 
-def test_the_head_of_the_base_is_kept_unless_the_probe_is_asked_for(
+def test_head_of_the_base_is_kept_unless_the_probe_is_requested(
     spec: Make, train: Train, tmp_path: Path
 ) -> None:
     trained = str(train(spec())[1] / "merged")
@@ -157,7 +159,7 @@ def test_the_head_of_the_base_is_kept_unless_the_probe_is_asked_for(
     assert not torch.equal(*heads)
 
 
-def test_states_that_are_not_finite_end_the_run(spec: Make, tmp_path: Path) -> None:
+def test_nonfinite_hidden_states_fail_the_run(spec: Make, tmp_path: Path) -> None:
     base = break_states(make_base(tmp_path / "broken"))
     with pytest.raises(NonFiniteStates):
         started(spec(base=str(base)))

@@ -1,4 +1,4 @@
-"""Processes that are killed, stopped or out of disk, and what the next ones make of it."""
+"""Processes that are killed, stopped or out of disk space, and their next attempts."""
 
 import json
 import random
@@ -26,9 +26,9 @@ FAULTS = [
     ("loading:kill", KILLED, None),
     ("step@2:kill", KILLED, 1),  # within an epoch
     ("evaluating:kill", KILLED, 3),  # before the evaluation's result
-    ("checkpoint_files_written:kill", KILLED, None),  # that evaluation was told; it is made again
+    ("checkpoint_files_written:kill", KILLED, None),  # that evaluation was reported; it is repeated
     ("checkpoint_written@2:kill", KILLED, 4),
-    ("checkpoint_published@2:kill", KILLED, 5),  # in its place, but nobody was told
+    ("checkpoint_published@2:kill", KILLED, 5),  # published, but not reported
     ("step@2:kill", KILLED, 6),  # after the end of an epoch and its evaluation
     ("step@6:exit139", 139, 11),
     ("saving:kill", KILLED, 12),  # with the training done
@@ -37,7 +37,7 @@ FAULTS = [
 
 @pytest.fixture
 def runs(spec: Make, tmp_path: Path) -> Runs:
-    """A run of two epochs of six steps, everything random that can be."""
+    """A run of two epochs of six steps, with all sources of randomness."""
     counter = iter(range(100))
 
     def make(seconds: float = 0.0, **changes: Any) -> Attempts:
@@ -60,19 +60,21 @@ def runs(spec: Make, tmp_path: Path) -> Runs:
 
 
 @pytest.fixture
-def whole(runs: Runs) -> Attempts:
-    """The unbroken run."""
+def uninterrupted(runs: Runs) -> Attempts:
+    """The uninterrupted run."""
     run = runs(300.0)
     assert run.attempt()[0] == 0
     return run
 
 
-def same(run: Attempts, whole: Attempts) -> bool:
-    return story(run.told) == story(whole.told) and product(run.out) == product(whole.out)
+def same(run: Attempts, uninterrupted: Attempts) -> bool:
+    return story(run.events) == story(uninterrupted.events) and product(run.out) == product(
+        uninterrupted.out
+    )
 
 
-def test_killed_at_every_kind_of_moment_it_ends_as_the_unbroken_run(
-    runs: Runs, whole: Attempts
+def test_run_killed_at_each_failpoint_resumes_to_the_same_result(
+    runs: Runs, uninterrupted: Attempts
 ) -> None:
     run = runs()
     for fault, status, step in FAULTS:
@@ -81,50 +83,52 @@ def test_killed_at_every_kind_of_moment_it_ends_as_the_unbroken_run(
         saved = [event.step for event in events if event.event == "checkpoint"]
         assert saved[-1:] == ([] if step is None else [step]), fault
         for path in run.checkpoints.glob("step-*"):
-            manifest.verify(path)  # what can be seen is whole
+            manifest.verify(path)  # visible checkpoints are complete
     left, events = run.attempt()
     assert left == 0
-    assert next(e.step for e in events if e.event == "evaluated") == 12  # owed, made once
-    assert same(run, whole)
+    assert (
+        next(e.step for e in events if e.event == "evaluated") == 12
+    )  # pending evaluation, done once
+    assert same(run, uninterrupted)
 
 
-def test_two_threads_on_both_legs_give_the_same_bits(runs: Runs) -> None:
-    whole, run = (runs(runtime={"threads": 2}) for _ in range(2))
-    assert whole.attempt()[0] == 0
+def test_two_threads_resume_bitwise(runs: Runs) -> None:
+    uninterrupted, run = (runs(runtime={"threads": 2}) for _ in range(2))
+    assert uninterrupted.attempt()[0] == 0
     assert run.attempt("step@5:kill")[0] == KILLED
     left, events = run.attempt()
     assert left == 0
     assert [(e.step, e.exact) for e in events if e.event == "resumed"] == [(4, True)]
-    assert same(run, whole)
+    assert same(run, uninterrupted)
 
 
-def test_a_stop_saves_at_the_next_step_and_leaves_with_its_own_status(
-    runs: Runs, whole: Attempts, tmp_path: Path
+def test_stop_saves_at_the_next_step_and_exits_with_its_own_status(
+    runs: Runs, uninterrupted: Attempts, tmp_path: Path
 ) -> None:
-    """Within an epoch, in an evaluation, before a step was made, with only the model to write."""
-    run, held = runs(300.0), tmp_path / "held"
+    """Within an epoch, during an evaluation, before the first step, and while saving the model."""
+    run, hold_file = runs(300.0), tmp_path / "held"
     moments: list[tuple[str, dict[str, object], int | None]] = [
         ("step@2", {"event": "step", "step": 2}, 2),
         ("evaluating", {"event": "tick", "phase": "evaluating"}, 3),
         ("loading", {"event": "tick", "phase": "loading"}, None),
-        ("saving", {"event": "tick", "phase": "saving"}, 12),  # of the end of the training
+        ("saving", {"event": "tick", "phase": "saving"}, 12),  # at the end of the training
     ]
-    for point, told, step in moments:
-        held.touch()
-        child = run.start(f"{point}:pause:{held}")
-        run.wait_for(**told)
+    for point, awaited, step in moments:
+        hold_file.touch()
+        child = run.start(f"{point}:pause:{hold_file}")
+        run.wait_for(**awaited)
         child.terminate()
-        held.unlink()
+        hold_file.unlink()
         left, events = run.end(child)
         assert left == child_protocol.STOPPED
         saved = [event.step for event in events if event.event == "checkpoint"]
         assert saved == ([] if step is None else [step])
     assert run.attempt()[0] == 0
-    assert same(run, whole)
+    assert same(run, uninterrupted)
 
 
-def test_a_full_disk_in_a_save_leaves_the_older_checkpoints_and_no_rest(
-    runs: Runs, whole: Attempts
+def test_full_disk_during_a_save_keeps_older_checkpoints(
+    runs: Runs, uninterrupted: Attempts
 ) -> None:
     run = runs()
     for point in ("checkpoint_files_written", "checkpoint_written"):
@@ -137,10 +141,10 @@ def test_a_full_disk_in_a_save_leaves_the_older_checkpoints_and_no_rest(
     for path in run.checkpoints.iterdir():
         manifest.verify(path)
     assert run.attempt()[0] == 0
-    assert same(run, whole)
+    assert same(run, uninterrupted)
 
 
-def test_a_damaged_or_foreign_checkpoint_fails_with_its_own_code(runs: Runs) -> None:
+def test_damaged_or_foreign_checkpoint_has_its_own_error_code(runs: Runs) -> None:
     run = runs()
     assert run.attempt("step@3:kill")[0] == KILLED
     other = json.loads(run.spec.read_text())
@@ -158,15 +162,17 @@ def test_a_damaged_or_foreign_checkpoint_fails_with_its_own_code(runs: Runs) -> 
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_as_the_unbroken_run(runs: Runs, whole: Attempts) -> None:
+def test_run_killed_at_random_moments_resumes_to_the_same_result(
+    runs: Runs, uninterrupted: Attempts
+) -> None:
     began = time.monotonic()
     assert runs().attempt()[0] == 0
     length = time.monotonic() - began
     for _ in range(20):
         run, moment = runs(), random.uniform(0, length)
         child = run.start()
-        time.sleep(moment)  # the moment itself is what is tested
+        time.sleep(moment)  # the time of the kill is what is tested
         child.kill()
         if run.end(child)[0] == KILLED:
             assert run.attempt()[0] == 0, moment
-        assert same(run, whole), moment
+        assert same(run, uninterrupted), moment

@@ -1,4 +1,4 @@
-"""Whether more labels would help is told with the result of a run."""
+"""The learning curve in the result of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,23 +11,23 @@ from lora_core.errors.training import StopRequested
 from lora_core.events import Phase
 from lora_core.specs.train import TrainSpec
 from lora_core.training import linear, probe_learning_curve
-from lora_core.training.run import run
-from tests.listener import Listener
+from lora_core.training.run import train_encoder
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_reviews
 
 Spec = Callable[..., TrainSpec]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 SHORT = {"epochs": 1, "batch_size": 64}
 PROBE = {"type": "probe"}
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Of which 280 are left to train on."""
+    """A dataset with 280 training texts."""
     return make_reviews(tmp_path / "many.csv", rows=400)
 
 
-class StopIn(Listener):
+class StopIn(RecordingObserver):
     """A stop signal that is given as soon as a phase begins."""
 
     def __init__(self, phase: Phase) -> None:
@@ -38,41 +38,43 @@ class StopIn(Listener):
         return any(tick.phase is self.phase for tick in self.all("tick"))
 
 
-def summary(listener: Listener) -> dict[str, Any]:
+def summary(listener: RecordingObserver) -> dict[str, Any]:
     found: dict[str, Any] = listener.all("finished")[0].summary
     return found
 
 
-def phases(listener: Listener) -> set[Phase]:
+def phases(listener: RecordingObserver) -> set[Phase]:
     return {tick.phase for tick in listener.all("tick")}
 
 
-def test_a_run_on_a_base_tells_the_curve_of_the_probe(spec: Spec, train: Train, many: Path) -> None:
+def test_encoder_run_reports_the_learning_curve_of_the_probe(
+    spec: Spec, train: Train, many: Path
+) -> None:
     data = {"source": str(many)}
-    heard, _ = train(spec(data=data, optim=SHORT))
-    found = summary(heard)["more_labels"]
+    observer, _ = train(spec(data=data, optim=SHORT))
+    found = summary(observer)["more_labels"]
     assert (found["code"], found["basis"]) == ("measured", "probe")
     assert (found["texts"], found["used"]) == (280, 280)
     assert [each["texts"] for each in found["gains"]] == [560, 1120]
-    assert Phase.LEARNING_CURVE in phases(heard)
+    assert Phase.LEARNING_CURVE in phases(observer)
 
 
-def test_it_is_the_same_whatever_trains_on_the_base(
+def test_learning_curve_does_not_depend_on_the_method(
     spec: Spec, train: Train, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = []
     for name, method in (("lora", {"type": "lora", "r": 4}), ("full", {"type": "full"}),
                          ("probe", PROBE)):  # fmt: skip
-        monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / name))  # each measures for itself
-        heard, _ = train(spec(method=method, data={"source": str(many)}, optim=SHORT))
-        answers.append(summary(heard)["more_labels"])
+        monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / name))  # separate caches
+        observer, _ = train(spec(method=method, data={"source": str(many)}, optim=SHORT))
+        answers.append(summary(observer)["more_labels"])
     assert answers[0]["code"] == "measured"
     for answer in answers[1:]:
         for one, other in zip(answer["measured"], answers[0]["measured"], strict=True):
             assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.02)
 
 
-def test_the_training_is_the_same_with_and_without_it(
+def test_learning_curve_does_not_affect_training(
     spec: Spec, train: Train, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described = spec(data={"source": str(many)}, optim={**SHORT, "encoder_dropout": 0.1})
@@ -80,11 +82,11 @@ def test_the_training_is_the_same_with_and_without_it(
     monkeypatch.setattr(probe_learning_curve, "learning_curve_of_run", lambda *_: None)
     without, _ = train(described)
     assert "more_labels" not in summary(without)
-    losses = [[step.loss for step in heard.all("step")] for heard in (with_it, without)]
+    losses = [[step.loss for step in observer.all("step")] for observer in (with_it, without)]
     assert losses[0] == losses[1]
 
 
-def test_it_is_measured_once_for_the_same_texts_and_base(
+def test_learning_curve_is_cached_by_texts_and_base(
     spec: Spec, train: Train, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = train(spec(data={"source": str(many)}, optim=SHORT))
@@ -93,35 +95,40 @@ def test_it_is_measured_once_for_the_same_texts_and_base(
     assert summary(again)["more_labels"] == summary(first)["more_labels"]
 
 
-def test_where_a_pass_of_the_base_costs_much_it_is_that_of_the_linear_model(
+def test_expensive_base_uses_the_linear_learning_curve(
     spec: Spec, train: Train, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe_learning_curve, "PASS_FLOPS", {"cpu": 1.0, "cuda": 1.0})
-    heard, _ = train(spec(data={"source": str(many)}, optim=SHORT))
-    found = summary(heard)["more_labels"]
+    observer, _ = train(spec(data={"source": str(many)}, optim=SHORT))
+    found = summary(observer)["more_labels"]
     assert found["basis"] == "linear"
     described = spec(method={"type": "linear"}, data={"source": str(many)})
-    listener = Listener()
-    alone = linear.run(described, out_dir=many.parent / "out", observer=listener, stop=listener)
+    listener = RecordingObserver()
+    alone = linear.train_linear(
+        described, out_dir=many.parent / "out", observer=listener, stop=listener
+    )
     assert alone["more_labels"] == found
 
 
-def test_few_texts_cost_nothing_and_a_sentence_says_so(spec: Spec, train: Train) -> None:
-    heard, _ = train(spec(optim=SHORT))
-    found = summary(heard)["more_labels"]
+def test_few_texts_skip_the_learning_curve_with_a_message(spec: Spec, train: Train) -> None:
+    observer, _ = train(spec(optim=SHORT))
+    found = summary(observer)["more_labels"]
     assert (found["code"], found["texts"], found["measured"]) == ("too_few", 84, [])
-    assert Phase.LEARNING_CURVE not in phases(heard)
+    assert Phase.LEARNING_CURVE not in phases(observer)
 
 
-def test_a_trial_does_without(spec: Spec, train: Train, many: Path) -> None:
-    heard, _ = train(spec(data={"source": str(many)}, optim=SHORT, trial={"share": 0.5}))
-    assert "more_labels" not in summary(heard)
-    assert Phase.LEARNING_CURVE not in phases(heard)
+def test_trial_has_no_learning_curve(spec: Spec, train: Train, many: Path) -> None:
+    observer, _ = train(spec(data={"source": str(many)}, optim=SHORT, trial={"budget": 0.5}))
+    assert "more_labels" not in summary(observer)
+    assert Phase.LEARNING_CURVE not in phases(observer)
 
 
 @pytest.mark.parametrize("method", ["lora", "linear"])
-def test_a_stop_is_heard_meanwhile(spec: Spec, many: Path, method: str) -> None:
+def test_stop_request_interrupts_the_learning_curve(spec: Spec, many: Path, method: str) -> None:
     described = spec(method={"type": method}, data={"source": str(many)})
-    listener, go = StopIn(Phase.LEARNING_CURVE), linear.run if method == "linear" else run
+    listener, go = (
+        StopIn(Phase.LEARNING_CURVE),
+        linear.train_linear if method == "linear" else train_encoder,
+    )
     with pytest.raises(StopRequested):
         go(described, out_dir=many.parent / "out", observer=listener, stop=listener)

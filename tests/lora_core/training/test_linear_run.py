@@ -1,4 +1,4 @@
-"""A run of the method `linear`, from its description to the artifact."""
+"""A run of the method `linear`, from spec to artifact."""
 
 import json
 import subprocess
@@ -11,20 +11,19 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
-from lora_core import manifest
+from lora_core import manifest, saved_predictions
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
 from lora_core.errors.spec import MethodWithoutSteps
 from lora_core.errors.training import DiskFull, FitOutOfMemory, StopRequested
 from lora_core.events import Phase
-from lora_core.inference import reference_logits
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_predictor as load_model
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec, TrialSpec
 from lora_core.training import linear
 from tests.linear_artifact import make_linear_artifact
-from tests.listener import Listener, StopDuringFit
+from tests.recording_observer import RecordingObserver, StopDuringFit
 from tests.tiny_base import make_reviews
 
 
@@ -33,18 +32,18 @@ def described(source: Path, **changes: Any) -> TrainSpec:
     return TrainSpec.model_validate(body | changes)
 
 
-def run(spec: TrainSpec, out: Path) -> tuple[Listener, dict[str, Any]]:
-    listener = Listener()
-    return listener, linear.run(spec, out_dir=out, observer=listener, stop=listener)
+def run(spec: TrainSpec, out: Path) -> tuple[RecordingObserver, dict[str, Any]]:
+    listener = RecordingObserver()
+    return listener, linear.train_linear(spec, out_dir=out, observer=listener, stop=listener)
 
 
-def test_it_leaves_a_model_with_figures_and_kept_answers(reviews: Path, tmp_path: Path) -> None:
-    spec = described(reviews, result={"train_figures": True})
+def test_linear_run_writes_a_model_metrics_and_predictions(reviews: Path, tmp_path: Path) -> None:
+    spec = described(reviews, result={"train_metrics": True})
     listener, summary = run(spec, tmp_path / "out")
     facts = manifest.verify(tmp_path / "out")
     assert set(facts["files"]) == {
         *("golden.json", "linear.json", "linear.safetensors"),
-        *(f"{kind}/{part}.jsonl" for kind in ("mistakes", "predictions")
+        *(f"{kind}/{part}.jsonl" for kind in ("misclassified", "predictions")
           for part in ("validation", "test")),
     }  # fmt: skip
     assert facts["metrics"] == summary
@@ -60,7 +59,7 @@ def test_it_leaves_a_model_with_figures_and_kept_answers(reviews: Path, tmp_path
     assert listener.all("finished")[0].summary == summary
 
     predictor = LinearPredictor.load(tmp_path / "out")
-    assert reference_logits.check_reference_logits(predictor, tmp_path / "out") < 1e-6
+    assert saved_predictions.check_reference_logits(predictor, tmp_path / "out") < 1e-6
     splits = load_splits(spec.data)
     for split in Split:
         examples = splits.examples(split)
@@ -74,16 +73,16 @@ def test_it_leaves_a_model_with_figures_and_kept_answers(reviews: Path, tmp_path
     assert predictor.temperature == summary["calibration"]["temperature"]
 
 
-def test_it_is_the_model_that_other_runs_are_compared_with(reviews: Path, tmp_path: Path) -> None:
+def test_linear_run_matches_the_linear_baseline(reviews: Path, tmp_path: Path) -> None:
     spec = described(reviews)
     _, summary = run(spec, tmp_path / "out")
-    rival = comparison.fit(load_splits(spec.data)).metrics
+    baseline = comparison.fit(load_splits(spec.data)).metrics
     for split in (Split.VALIDATION, Split.TEST):
-        figures = getattr(rival, split)
-        assert {name: summary[split][name] for name in figures} == pytest.approx(figures)
+        metrics = getattr(baseline, split)
+        assert {name: summary[split][name] for name in metrics} == pytest.approx(metrics)
 
 
-def test_class_weights_are_honored(tmp_path: Path) -> None:
+def test_class_weights_are_used(tmp_path: Path) -> None:
     rows = ["text,label", *(f"film {i:03},{'rare' if i % 10 == 0 else 'usual'}"
                             for i in range(200))]  # fmt: skip
     (tmp_path / "reviews.csv").write_text("\n".join(rows))
@@ -97,38 +96,38 @@ def test_class_weights_are_honored(tmp_path: Path) -> None:
     assert means["balanced"] > 2 * means["none"]
 
 
-def test_a_run_without_a_model_leaves_figures_and_answers(reviews: Path, tmp_path: Path) -> None:
+def test_run_without_a_model_writes_metrics_and_predictions(reviews: Path, tmp_path: Path) -> None:
     run(described(reviews, result={"model": False}), tmp_path / "out")
     facts = manifest.verify(tmp_path / "out")
     assert set(facts["files"]) == {"predictions/test.jsonl", "predictions/validation.jsonl"}
     assert not manifest.has_model(facts)
 
 
-def test_the_same_description_gives_the_same_bytes(reviews: Path, tmp_path: Path) -> None:
+def test_same_spec_gives_the_same_bytes(reviews: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         run(described(reviews), tmp_path / name)
     files = [manifest.read(tmp_path / name)["files"] for name in ("a", "b")]
     assert files[0] == files[1]
 
 
-def test_a_part_of_a_run_is_refused(reviews: Path, tmp_path: Path) -> None:
-    spec = described(reviews).model_copy(update={"trial": TrialSpec(share=0.5)})
+def test_partial_linear_run_is_refused(reviews: Path, tmp_path: Path) -> None:
+    spec = described(reviews).model_copy(update={"trial": TrialSpec(budget=0.5)})
     with pytest.raises(MethodWithoutSteps, match="grid, random or tpe"):
         run(spec, tmp_path / "out")
 
 
-def test_it_stops_within_the_fit(
+def test_stop_request_interrupts_the_fit(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = StopDuringFit()
     monkeypatch.setattr(linear, "fit_examples", stop.fit)
     with pytest.raises(StopRequested):
-        linear.run(described(reviews), out_dir=tmp_path / "out", observer=stop, stop=stop)
+        linear.train_linear(described(reviews), out_dir=tmp_path / "out", observer=stop, stop=stop)
     stop.left.set()
     assert not (tmp_path / "out").exists()
 
 
-def test_of_many_characters_a_balanced_part_is_learned(
+def test_many_characters_are_subsampled_stratified(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "MAX_CHARACTERS", 1000)
@@ -142,7 +141,7 @@ def test_of_many_characters_a_balanced_part_is_learned(
     ("error", "cause"),
     [(MemoryError(), FitOutOfMemory), (OSError(28, "No space left on device"), DiskFull)],
 )
-def test_what_the_machine_lacks_is_named(
+def test_missing_resource_is_reported(
     error: Exception,
     cause: type[Exception],
     reviews: Path,
@@ -157,7 +156,7 @@ def test_what_the_machine_lacks_is_named(
         run(described(reviews), tmp_path / "out")
 
 
-def test_a_base_is_null_whatever_is_given(reviews: Path) -> None:
+def test_base_of_a_linear_model_is_null(reviews: Path) -> None:
     spec = described(reviews, base="no/such-base", base_revision="0" * 40)
     assert (spec.base, spec.base_revision) == (None, None)
     assert TrainSpec.model_validate_json(spec.model_dump_json()) == spec
@@ -165,8 +164,8 @@ def test_a_base_is_null_whatever_is_given(reviews: Path) -> None:
         _ = spec.encoder_base
 
 
-def test_neither_training_nor_answering_loads_torch(tmp_path: Path) -> None:
-    """In a process of its own, where nobody else has loaded it."""
+def test_linear_training_and_prediction_do_not_import_torch(tmp_path: Path) -> None:
+    """In a separate process, where nothing else has imported it."""
     make_reviews(tmp_path / "reviews.csv")
     (tmp_path / "spec.json").write_text(described(tmp_path / "reviews.csv").model_dump_json())
     job = {"model": str(tmp_path / "out"), "data": {"source": str(tmp_path / "reviews.csv")}}
@@ -190,7 +189,7 @@ assert "transformers" not in sys.modules
     assert np.mean([row["label"] == row["predicted_label"] for row in rows]) > 0.9
 
 
-def test_there_is_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+def test_resuming_a_linear_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(described(tmp_path / "reviews.csv").model_dump_json())
     words = ["train", "spec.json", "--out", "out", "--resume", "step-3"]
     done = subprocess.run(
@@ -201,7 +200,7 @@ def test_there_is_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     assert "the method linear has no checkpoints" in failed["message"]
 
 
-def test_it_is_loaded_like_any_model(tmp_path: Path) -> None:
+def test_linear_model_is_loaded_like_any_model(tmp_path: Path) -> None:
     made = make_linear_artifact(tmp_path / "made", labels=("bad", "fine", "good"))
     predictor = load_model(made)
     assert isinstance(predictor, LinearPredictor)

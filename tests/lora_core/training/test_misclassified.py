@@ -1,4 +1,4 @@
-"""The most wrong answers: found as by hand, kept with the beginnings of their texts."""
+"""Misclassified texts: sorted by confidence and stored with the start of each text."""
 
 import json
 from collections.abc import Callable
@@ -9,21 +9,21 @@ import pytest
 from scipy.special import softmax
 
 from lora_core.data.load import load_splits
-from lora_core.data.records import Example
+from lora_core.data.split import Example
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training import misclassified
-from tests.listener import Listener
+from lora_core.training import correctness
+from tests.recording_observer import RecordingObserver
 
 Make = Callable[..., TrainSpec]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
 
-def test_the_surest_wrong_answers_come_first() -> None:
+def test_misclassified_texts_are_sorted_by_confidence() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(scale=3, size=(200, 4)).astype(np.float32)
     labels = random.integers(0, 4, size=200)
-    found = misclassified.most_confident_errors(logits, labels, temperature=2.5, limit=30)
+    found = correctness.most_confident_errors(logits, labels, temperature=2.5, limit=30)
     scores = softmax(logits.astype(np.float64) / 2.5, axis=1)
     wrong = [i for i in range(200) if scores[i].argmax() != labels[i]]
     expected = sorted(wrong, key=lambda i: -scores[i].max())[:30]
@@ -34,22 +34,21 @@ def test_the_surest_wrong_answers_come_first() -> None:
         assert each.true_score == pytest.approx(scores[each.text_index, labels[each.text_index]])
 
 
-def test_where_nothing_is_wrong_there_is_nothing_to_tell(tmp_path: Path) -> None:
+def test_without_errors_nothing_is_listed(tmp_path: Path) -> None:
     logits = np.array([[800.0, -800.0], [0.0, 1e-3]], dtype=np.float32)
     examples = [Example(1, "a", 0), Example(2, "b", 1)]
     assert (
-        misclassified.most_confident_errors(logits, np.array([0, 1]), temperature=0.05, limit=9)
-        == []
+        correctness.most_confident_errors(logits, np.array([0, 1]), temperature=0.05, limit=9) == []
     )
-    misclassified.save(tmp_path, "test", examples, logits, ("no", "yes"), 0.05)
-    assert (tmp_path / "mistakes" / "test.jsonl").read_bytes() == b""
+    correctness.save_misclassified(tmp_path, "test", examples, logits, ("no", "yes"), 0.05)
+    assert (tmp_path / "misclassified" / "test.jsonl").read_bytes() == b""
 
 
-def test_a_long_text_is_kept_by_its_beginning(tmp_path: Path) -> None:
+def test_long_text_is_truncated(tmp_path: Path) -> None:
     examples = [Example(7, "\u2028é" * 1001, 0), Example(9, "short", 1)]
     logits = np.array([[0, 5], [2, 0]], dtype=np.float32)
-    misclassified.save(tmp_path, "test", examples, logits, ("no", "yes"), 1.0)
-    lines = (tmp_path / "mistakes" / "test.jsonl").read_text().splitlines()
+    correctness.save_misclassified(tmp_path, "test", examples, logits, ("no", "yes"), 1.0)
+    lines = (tmp_path / "misclassified" / "test.jsonl").read_text().splitlines()
     first, second = map(json.loads, lines)
     assert (first["row"], first["text"], first["cut"]) == (7, "\u2028é" * 1000, True)
     assert (first["label"], first["predicted"]) == ("no", "yes")
@@ -57,26 +56,26 @@ def test_a_long_text_is_kept_by_its_beginning(tmp_path: Path) -> None:
     assert (second["row"], second["text"], second["cut"]) == (9, "short", False)
 
 
-def test_a_run_keeps_what_it_got_wrong(spec: Make, train: Train) -> None:
+def test_run_stores_misclassified_texts(spec: Make, train: Train) -> None:
     described = spec(optim={"epochs": 1, "learning_rate": 1e-5})  # which learns nothing
-    heard, out = train(described)
-    labels = heard.all("finished")[0].summary["labels"]
+    observer, out = train(described)
+    labels = observer.all("finished")[0].summary["labels"]
     splits = load_splits(described.data)
     for split in (Split.VALIDATION, Split.TEST):
         kept, answers = (
             list(map(json.loads, (out / folder / f"{split}.jsonl").read_text().splitlines()))
-            for folder in ("mistakes", "predictions")
+            for folder in ("misclassified", "predictions")
         )
         wrong = {each["row"] for each in answers if each["label"] != each["predicted"]}
         assert wrong
         assert {each["row"] for each in kept} <= wrong
-        assert len(kept) == len(wrong)  # fewer than `mistakes.MAX_SAVED`
+        assert len(kept) == len(wrong)  # fewer than `misclassified.MAX_SAVED`
         texts = {each.row: (each.text, labels[each.label]) for each in splits.examples(split)}
         assert [(each["text"], each["label"]) for each in kept] == [
             texts[each["row"]] for each in kept
         ]
 
 
-def test_a_run_that_leaves_no_model_keeps_no_texts(spec: Make, train: Train) -> None:
+def test_run_without_a_model_stores_no_texts(spec: Make, train: Train) -> None:
     _, out = train(spec(result={"model": False}))
-    assert not (out / "mistakes").exists()
+    assert not (out / "misclassified").exists()

@@ -24,7 +24,7 @@ def rates(
     return seen
 
 
-def test_warm_up_rises_to_the_full_rate_and_linear_decay_ends_near_zero() -> None:
+def test_linear_schedule_with_warmup() -> None:
     seen = rates("linear", 0.1)
     assert seen[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert max(seen) == pytest.approx(1.0)
@@ -32,16 +32,16 @@ def test_warm_up_rises_to_the_full_rate_and_linear_decay_ends_near_zero() -> Non
     assert 0 < seen[-1] < 0.02
 
 
-def test_cosine_and_no_decay() -> None:
+def test_cosine_and_constant_schedules() -> None:
     assert rates("cosine", 0.0)[50] == pytest.approx(0.5)
     assert rates("none", 0.0) == [1.0] * 100
 
 
-def test_one_step_of_warm_up_at_most_in_a_one_step_run() -> None:
+def test_warmup_is_at_most_the_run() -> None:
     assert rates("linear", 0.06, steps=1) == [1.0]
 
 
-def test_weight_decay_spares_biases_and_norms() -> None:
+def test_weight_decay_excludes_biases_and_norms() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     optimizer = build_optimizer(model, OptimSpec(weight_decay=0.1), rate=0.5)
     decays = {
@@ -54,7 +54,7 @@ def test_weight_decay_spares_biases_and_norms() -> None:
 
 
 @pytest.mark.parametrize(("head_rate", "groups"), [(None, 2), (0.5, 2), (0.1, 4)])
-def test_the_head_has_its_own_rate(head_rate: float | None, groups: int) -> None:
+def test_head_has_its_own_learning_rate(head_rate: float | None, groups: int) -> None:
     model = nn.ModuleDict({"body": nn.Linear(3, 3), "last": nn.Linear(3, 2)})
     spec = OptimSpec(head_learning_rate=head_rate, weight_decay=0.1)
     optimizer = build_optimizer(model, spec, rate=0.5, head=("last",))

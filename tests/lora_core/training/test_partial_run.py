@@ -15,9 +15,9 @@ from lora_core.errors.training import NonFiniteLoss
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import run
-from tests.listener import Listener
+from lora_core.training.run import train_encoder
 from tests.lora_core.training.twins import product, story
+from tests.recording_observer import RecordingObserver
 
 Make = Callable[..., TrainSpec]
 
@@ -31,18 +31,18 @@ EVERYTHING_RANDOM = {
 }  # fmt: skip
 
 
-def perform(spec: TrainSpec, place: Path, resume: Path | None = None) -> Listener:
-    heard = Listener()
+def perform(spec: TrainSpec, place: Path, resume: Path | None = None) -> RecordingObserver:
+    observer = RecordingObserver()
     checkpoint_settings = CheckpointSettings(place / "checkpoints", 300.0)
-    run(
+    train_encoder(
         spec,
         out_dir=place / "out",
-        observer=heard,
-        stop=heard,
+        observer=observer,
+        stop=observer,
         checkpoint_settings=checkpoint_settings,
         resume=resume,
     )
-    return heard
+    return observer
 
 
 def last(place: Path) -> Path:
@@ -53,53 +53,58 @@ def facts(place: Path) -> dict[str, Any]:
     return manifest.verify(place / "out")
 
 
-def test_through_its_trials_a_run_gives_what_it_gives_at_once(spec: Make, tmp_path: Path) -> None:
+def test_consecutive_trials_equal_one_full_run(spec: Make, tmp_path: Path) -> None:
     shares = [0.2, 0.5, None]
-    heard: list[Any] = []
+    observer: list[Any] = []
     resume = None
     for i, share in enumerate(shares):
-        trial = None if share is None else {"share": share, "validation_texts": 7}
+        trial = None if share is None else {"budget": share, "validation_texts": 7}
         place = tmp_path / str(i)
-        heard += perform(spec(**EVERYTHING_RANDOM, trial=trial), place, resume).events
+        observer += perform(spec(**EVERYTHING_RANDOM, trial=trial), place, resume).events
         resume = last(place) if share else None
     perform(spec(**EVERYTHING_RANDOM), tmp_path / "at once")
-    unbroken = Listener()
-    run(spec(**EVERYTHING_RANDOM), out_dir=tmp_path / "o", observer=unbroken, stop=unbroken)
-    assert story(heard) == story(unbroken.events)
+    uninterrupted = RecordingObserver()
+    train_encoder(
+        spec(**EVERYTHING_RANDOM),
+        out_dir=tmp_path / "o",
+        observer=uninterrupted,
+        stop=uninterrupted,
+    )
+    assert story(observer) == story(uninterrupted.events)
     assert product(tmp_path / "2" / "out") == product(tmp_path / "o")
 
 
-def test_a_trial_leaves_figures_of_its_last_weights_and_no_model(
+def test_trial_reports_metrics_of_its_last_weights_without_a_model(
     spec: Make, tmp_path: Path
 ) -> None:
-    heard = perform(spec(trial={"share": 0.5, "validation_texts": 7}), tmp_path)
+    observer = perform(spec(trial={"budget": 0.5, "validation_texts": 7}), tmp_path)
     made = facts(tmp_path)
-    (started,) = heard.all("started")
+    (started,) = observer.all("started")
     metrics = made["metrics"]
-    assert metrics["steps"] == started.total_steps == last_step(heard)
+    assert metrics["steps"] == started.total_steps == last_step(observer)
     assert set(made["files"]) == {"predictions/validation.jsonl"}
     assert np.sum(metrics["validation"]["confusion_matrix"]) == 7
     assert not {"test", "linear", "calibration"} & metrics.keys()
 
 
-def last_step(heard: Listener) -> int:
-    return int(heard.all("step")[-1].step)
+def last_step(observer: RecordingObserver) -> int:
+    return int(observer.all("step")[-1].step)
 
 
-def test_a_trial_takes_one_step_at_least(spec: Make, tmp_path: Path) -> None:
-    assert last_step(perform(spec(trial={"share": 1e-6}), tmp_path)) == 1
+def test_trial_takes_at_least_one_step(spec: Make, tmp_path: Path) -> None:
+    assert last_step(perform(spec(trial={"budget": 1e-6}), tmp_path)) == 1
 
 
-def test_more_texts_than_there_are_mean_all_of_them(spec: Make, tmp_path: Path) -> None:
-    described = spec(trial={"share": 0.5, "validation_texts": 10_000})
+def test_validation_texts_above_the_available_use_all(spec: Make, tmp_path: Path) -> None:
+    described = spec(trial={"budget": 0.5, "validation_texts": 10_000})
     perform(described, tmp_path)
     graded = facts(tmp_path)["graded"]["validation"]
     assert graded["count"] == len(load_splits(described.data).validation)
 
 
-def test_a_trial_is_judged_by_texts_of_every_label(spec: Make, tmp_path: Path) -> None:
+def test_trial_validation_subset_has_every_label(spec: Make, tmp_path: Path) -> None:
     """A split that was drawn is sorted by label."""
-    described = spec(trial={"share": 0.5, "validation_texts": 6}, data={"validation_size": 20})
+    described = spec(trial={"budget": 0.5, "validation_texts": 6}, data={"validation_size": 20})
     assert len({example.label for example in load_splits(described.data).validation[:6]}) == 1
     perform(described, tmp_path)
     truth = np.sum(facts(tmp_path)["metrics"]["validation"]["confusion_matrix"], axis=1)
@@ -107,12 +112,10 @@ def test_a_trial_is_judged_by_texts_of_every_label(spec: Make, tmp_path: Path) -
     assert (truth > 0).all()
 
 
-def test_trials_of_a_frozen_trunk_read_the_features_of_their_texts(
-    spec: Make, tmp_path: Path
-) -> None:
-    few = {"share": 0.5, "validation_texts": 7}
+def test_trials_with_a_frozen_encoder_use_cached_features(spec: Make, tmp_path: Path) -> None:
+    few = {"budget": 0.5, "validation_texts": 7}
     perform(spec(method={"type": "baseline"}, trial=few), tmp_path / "few")
-    perform(spec(method={"type": "baseline"}, trial={"share": 0.5}), tmp_path / "all")
+    perform(spec(method={"type": "baseline"}, trial={"budget": 0.5}), tmp_path / "all")
     lines = [
         {line["row"]: line["logits"] for line in map(json.loads, file.read_text().splitlines())}
         for file in sorted(tmp_path.glob("*/out/predictions/validation.jsonl"), reverse=True)
@@ -122,28 +125,28 @@ def test_trials_of_a_frozen_trunk_read_the_features_of_their_texts(
         assert logits == pytest.approx(lines[1][row], abs=1e-5)
 
 
-def test_a_trial_whose_loss_is_no_number_fails(spec: Make, tmp_path: Path) -> None:
+def test_trial_with_nonfinite_loss_fails(spec: Make, tmp_path: Path) -> None:
     wild = spec(
-        optim={"learning_rate": 1e10, "max_grad_norm": 1e6, "warmup": 0.0}, trial={"share": 0.2}
+        optim={"learning_rate": 1e10, "max_grad_norm": 1e6, "warmup": 0.0}, trial={"budget": 0.2}
     )
     with pytest.raises(NonFiniteLoss):
         perform(wild, tmp_path)
 
 
-def test_figures_alone_and_those_of_the_training_part(spec: Make, tmp_path: Path) -> None:
-    described = spec(result={"model": False, "train_figures": True})
+def test_metrics_only_result_and_train_metrics(spec: Make, tmp_path: Path) -> None:
+    described = spec(result={"model": False, "train_metrics": True})
     perform(described, tmp_path / "alone")
     perform(spec(), tmp_path / "all")
-    alone, whole = facts(tmp_path / "alone"), facts(tmp_path / "all")
+    alone, full = facts(tmp_path / "alone"), facts(tmp_path / "all")
     assert set(alone["files"]) == {"predictions/validation.jsonl", "predictions/test.jsonl"}
     for part in ("validation", "test"):
-        assert alone["metrics"][part] == whole["metrics"][part]
-    assert "train" not in whole["metrics"]
+        assert alone["metrics"][part] == full["metrics"][part]
+    assert "train" not in full["metrics"]
     train = alone["metrics"]["train"]
     assert np.sum(train["confusion_matrix"]) == len(load_splits(described.data).train)
 
 
-def test_what_was_answered_rightly_is_in_the_manifest(spec: Make, tmp_path: Path) -> None:
+def test_manifest_contains_correctness(spec: Make, tmp_path: Path) -> None:
     described = spec()
     perform(described, tmp_path)
     made = facts(tmp_path)
@@ -158,10 +161,10 @@ def test_what_was_answered_rightly_is_in_the_manifest(spec: Make, tmp_path: Path
     assert parts[0] != parts[1]
 
 
-def test_a_finished_run_goes_on_to_its_model(spec: Make, tmp_path: Path) -> None:
+def test_finished_trial_resumes_to_a_model(spec: Make, tmp_path: Path) -> None:
     """This is how the winner of a sweep gets its model: its trials keep metrics only."""
     perform(spec(result={"model": False}), tmp_path / "cell")
-    heard = perform(spec(), tmp_path / "model", resume=last(tmp_path / "cell"))
+    observer = perform(spec(), tmp_path / "model", resume=last(tmp_path / "cell"))
     perform(spec(), tmp_path / "at once")
-    assert not heard.all("step")
+    assert not observer.all("step")
     assert product(tmp_path / "model" / "out") == product(tmp_path / "at once" / "out")

@@ -16,14 +16,14 @@ from lora_core import manifest
 from lora_core.data.load import load_splits
 from lora_core.data.tokens import load_tokenizer
 from lora_core.errors.training import NonFiniteStates
-from lora_core.inference.engine_cache import EngineCache
+from lora_core.inference.engines import EngineCache
 from lora_core.saved_predictions import load_golden
 from lora_core.specs.train import TrainSpec
-from tests.listener import Listener
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
 Make = Callable[..., TrainSpec]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def vectors(base: Path, texts: list[str]) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("labels", [("bad", "good"), ("bad", "fine", "good")], ids=len)
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
-def test_it_answers_as_scikit_learn(
+def test_probe_matches_scikit_learn(
     spec: Make,
     train: Train,
     tmp_path: Path,
@@ -59,7 +59,7 @@ def test_it_answers_as_scikit_learn(
         task={"class_weights": class_weights},
         runtime={"precision": "fp32"},
     )
-    heard, out = train(described)
+    observer, out = train(described)
     splits = load_splits(described.data)
     x = vectors(base, [example.text for example in splits.train])
     norm = np.linalg.norm(x, axis=1).mean()
@@ -70,15 +70,15 @@ def test_it_answers_as_scikit_learn(
         class_weight=None if class_weights == "none" else "balanced",
     )
     model.fit(x / norm, [example.label for example in splits.train])
-    asked, logits = load_golden(out)
-    expected = model.predict_proba(vectors(base, asked) / norm)
+    golden_texts, logits = load_golden(out)
+    expected = model.predict_proba(vectors(base, golden_texts) / norm)
     np.testing.assert_allclose(softmax(logits, axis=1), expected, atol=5e-3)
-    started = heard.all("started")[0]
+    started = observer.all("started")[0]
     assert (started.total_steps, started.learning_rate) == (1, None)
     assert manifest.verify(out)["metrics"]["trainable_parameters"] == len(labels) * 33
 
 
-def test_probes_share_the_network_of_their_base(spec: Make, train: Train) -> None:
+def test_probes_share_the_encoder_of_their_base(spec: Make, train: Train) -> None:
     engine_cache = EngineCache()
     outs = [train(spec(method={"type": "probe", "C": C}, pooling="mean"))[1] for C in (0.1, 10.0)]
     first, second = (engine_cache.load(out, "torch-fp32") for out in outs)
@@ -87,7 +87,7 @@ def test_probes_share_the_network_of_their_base(spec: Make, train: Train) -> Non
 
 
 def break_states(base: Path) -> Path:
-    """A base whose last block gives no numbers."""
+    """A base whose last block returns NaN."""
     weights = load_file(base / "model.safetensors")
     name = next(n for n in weights if n.endswith("layer.1.output_layer_norm.bias"))
     weights[name].fill_(float("nan"))
@@ -95,7 +95,7 @@ def break_states(base: Path) -> Path:
     return base
 
 
-def test_states_that_are_not_finite_end_the_run(spec: Make, train: Train, tmp_path: Path) -> None:
+def test_nonfinite_hidden_states_fail_the_run(spec: Make, train: Train, tmp_path: Path) -> None:
     base = break_states(make_base(tmp_path / "broken"))
     with pytest.raises(NonFiniteStates):
         train(spec(method={"type": "probe"}, base=str(base)))

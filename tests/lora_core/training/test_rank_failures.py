@@ -1,4 +1,4 @@
-"""What befalls one of two processes, or both: one of them tells it, and neither stays."""
+"""Failures of one or both of two processes: reported once, and both exit."""
 
 import json
 import signal
@@ -13,20 +13,20 @@ from safetensors.torch import load_file, save_file
 from lora_core.__main__ import read_spec
 from lora_core.child_protocol import FAILED
 from lora_core.errors.training import NonFiniteLoss
-from tests.listener import Listener
 from tests.lora_core.training.pairs import LORA, PLAIN, Pair, failures, saved
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import tokenizer
 
 pytestmark = pytest.mark.e2e
 
 Write = Callable[..., Path]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
 
-def test_no_number_in_one_process_stops_both_before_the_update(
+def test_nonfinite_loss_in_one_process_stops_both_before_the_update(
     write: Write, base: Path, reviews: Path, train: Train
 ) -> None:
-    """One text has a letter for which the base has no numbers."""
+    """One text contains a letter whose embedding is NaN."""
     weights = load_file(base / "model.safetensors")
     weights["distilbert.embeddings.word_embeddings.weight"][tokenizer().token_to_id("q")] = nan
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
@@ -46,7 +46,7 @@ def test_no_number_in_one_process_stops_both_before_the_update(
     assert saved(events) == list(range(1, step))
 
 
-def test_what_befalls_one_ends_both_and_is_told_once(random: Write) -> None:
+def test_failure_of_one_process_ends_both_and_is_reported_once(random: Write) -> None:
     pair = Pair(random())
     statuses, events = pair.both("checkpoint_written@2:enospc")
     assert statuses == [FAILED, FAILED]
@@ -55,14 +55,14 @@ def test_what_befalls_one_ends_both_and_is_told_once(random: Write) -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_who_is_left_alone_says_so(victim: int, random: Write, tmp_path: Path) -> None:
-    pair, held = Pair(random()), tmp_path / "held"
-    held.touch()
-    pair.start(f"step@2:pause:{held}")
+def test_process_that_lost_its_peer_reports_it(victim: int, random: Write, tmp_path: Path) -> None:
+    pair, hold_file = Pair(random()), tmp_path / "held"
+    hold_file.touch()
+    pair.start(f"step@2:pause:{hold_file}")
     pair.wait_for(event="step", step=2)
     pair.children[victim].kill()
     pair.children[victim].join(60)
-    held.unlink()
+    hold_file.unlink()
     statuses, events = pair.left()
     assert {*statuses} == {FAILED, -signal.SIGKILL}
     assert failures(events) == ["process_lost"]
@@ -76,7 +76,7 @@ def test_who_is_left_alone_says_so(victim: int, random: Write, tmp_path: Path) -
         ({"method": {"type": "magic"}}, "invalid_spec"),
     ],
 )
-def test_what_is_wrong_for_both_is_told_once(
+def test_failure_of_both_processes_is_reported_once(
     changes: dict[str, Any], code: str, write: Write
 ) -> None:
     path = write()

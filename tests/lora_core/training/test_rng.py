@@ -1,4 +1,4 @@
-"""Every generator goes on as it would have."""
+"""Random number generators are saved and restored."""
 
 import random
 
@@ -10,7 +10,7 @@ from lora_core.training import rng
 
 
 def draws() -> list[float]:
-    """From every generator, normal numbers too: of those, each second one comes from a store."""
+    """Draw from every generator, including normal numbers, of which every second one is cached."""
     return [
         random.random(), random.gauss(), np.random.random(), np.random.normal(),
         torch.rand(()).item(), torch.randn(()).item(),
@@ -18,7 +18,7 @@ def draws() -> list[float]:
 
 
 @pytest.mark.parametrize("odd", [0, 1])
-def test_after_a_put_the_same_numbers_come(odd: int) -> None:
+def test_restored_state_repeats_the_same_numbers(odd: int) -> None:
     for _ in range(odd):
         draws()
     states = {name: state.clone() for name, state in rng.get_rng_states("cpu").items()}
@@ -28,7 +28,7 @@ def test_after_a_put_the_same_numbers_come(odd: int) -> None:
 
 
 @pytest.mark.parametrize("left_out", ["python", "numpy", "torch"])
-def test_each_generator_is_needed(left_out: str) -> None:
+def test_each_generator_is_saved(left_out: str) -> None:
     states = rng.get_rng_states("cpu")
     expected = draws()
     later = rng.get_rng_states("cpu")
@@ -36,14 +36,14 @@ def test_each_generator_is_needed(left_out: str) -> None:
     assert draws() != expected
 
 
-def test_a_state_of_a_gpu_is_nothing_to_a_cpu() -> None:
+def test_cuda_state_is_ignored_on_a_cpu() -> None:
     states = rng.get_rng_states("cpu")
     expected = draws()
     rng.set_rng_states({**states, "device": torch.zeros(16, dtype=torch.uint8)}, "cpu")
     assert draws() == expected
 
 
-def test_what_is_drawn_inside_is_not_missed_outside() -> None:
+def test_isolated_draws_do_not_affect_the_outer_state() -> None:
     states = rng.get_rng_states("cpu")
     expected = draws()
     rng.set_rng_states(states, "cpu")
@@ -52,7 +52,7 @@ def test_what_is_drawn_inside_is_not_missed_outside() -> None:
     assert draws() == expected
 
 
-def test_every_process_draws_its_own_numbers_and_the_first_goes_on() -> None:
+def test_processes_draw_different_numbers_and_the_first_is_unchanged() -> None:
     def drawn(rank: int, step: int) -> float:
         rng.seed_update(3, rank, step)
         return torch.rand(()).item()

@@ -1,4 +1,4 @@
-"""Whole runs on a tiny base: what they say, what they leave, and how they fail."""
+"""Full runs on a tiny base: events, artifacts and failures."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.base_model import NoSpecialTokens
+from lora_core.errors.base_model import SpecialTokensNotAdded
 from lora_core.errors.spec import DeviceUnavailable, MaxLengthTooLarge, PrecisionUnsupported
 from lora_core.errors.training import DiskFull, NonFiniteLoss, StopRequested
 from lora_core.inference.predictor import Predictor
 from lora_core.runtime import _has_fast_bf16
 from lora_core.specs.train import TrainSpec
-from lora_core.training.run import run
-from tests.listener import Listener
+from lora_core.training.run import train_encoder
+from tests.recording_observer import RecordingObserver
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
 Make = Callable[..., TrainSpec]
-Train = Callable[..., tuple[Listener, Path]]
+Train = Callable[..., tuple[RecordingObserver, Path]]
 
 METHODS = [
     {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
@@ -40,10 +40,10 @@ METHODS = [
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values()))[:40])
-def test_every_method_leaves_a_model_that_plain_transformers_loads(
+def test_every_method_exports_a_model_for_transformers(
     spec: Make, train: Train, method: dict[str, object], pooling: str
 ) -> None:
-    heard, out = train(spec(method=method, pooling=pooling))
+    observer, out = train(spec(method=method, pooling=pooling))
     facts = manifest.verify(out)
     merged = out / "merged"
     model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -61,17 +61,17 @@ def test_every_method_leaves_a_model_that_plain_transformers_loads(
     logits = model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
     expected = torch.tensor([row["logits"] for row in golden])
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    assert heard.all("finished")[0].summary == facts["metrics"]
+    assert observer.all("finished")[0].summary == facts["metrics"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", *(["bf16"] if _has_fast_bf16("cpu") else [])])
-def test_a_roberta_learns_and_transformers_answers_like_it(
+def test_roberta_learns_and_matches_transformers(
     spec: Make, train: Train, tmp_path: Path, precision: str
 ) -> None:
     base = make_base(tmp_path / "roberta", "roberta")
-    heard, out = train(spec(base=str(base), runtime={"precision": precision}))
-    assert heard.all("finished")[0].summary["test"]["accuracy"] > 0.9
-    assert not heard.all("noted")  # no text was cut
+    observer, out = train(spec(base=str(base), runtime={"precision": precision}))
+    assert observer.all("finished")[0].summary["test"]["accuracy"] > 0.9
+    assert not observer.all("noted")  # no text was truncated
     golden = json.loads((out / "golden.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(out / "merged")
     assert (tokenizer.pad_token_id, tokenizer.cls_token) == (1, "<s>")
@@ -82,29 +82,29 @@ def test_a_roberta_learns_and_transformers_answers_like_it(
     torch.testing.assert_close(model(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_it_learns_and_says_so(spec: Make, train: Train) -> None:
-    heard, out = train(spec())
-    started = heard.all("started")[0]
+def test_run_learns_and_reports_metrics(spec: Make, train: Train) -> None:
+    observer, out = train(spec())
+    started = observer.all("started")[0]
     assert started.total_steps == 3 * -(-started.examples["train"] // 8)
-    losses = [event.loss for event in heard.all("step")]
+    losses = [event.loss for event in observer.all("step")]
     assert losses[-1] < losses[0] / 2
     test = manifest.read(out)["metrics"]["test"]
     assert test["accuracy"] > 0.9
     assert set(test["per_class"]) == {"bad", "good"}
     assert sum(map(sum, test["confusion_matrix"])) == started.examples["test"]
-    rival = heard.all("rival")[0]
-    assert 0 <= rival.test["accuracy"] <= 1
-    events = [event.event for event in heard.events]
+    baseline = observer.all("linear_model")[0]
+    assert 0 <= baseline.test["accuracy"] <= 1
+    events = [event.event for event in observer.events]
     assert events[-1] == "finished"
-    assert events.index("started") < events.index("step") < events.index("rival")
+    assert events.index("started") < events.index("step") < events.index("linear_model")
 
 
-def test_the_same_seed_and_threads_give_the_same_bits(spec: Make, train: Train) -> None:
+def test_same_seed_and_threads_are_bitwise_reproducible(spec: Make, train: Train) -> None:
     def curve(seed: int) -> tuple[list[str], dict[str, torch.Tensor]]:
-        heard, out = train(
+        observer, out = train(
             spec(runtime={"seed": seed}, optim={"encoder_dropout": 0.1, "head_dropout": 0.1})
         )
-        losses = [event.loss.hex() for event in heard.all("step")]
+        losses = [event.loss.hex() for event in observer.all("step")]
         return losses, load_file(out / "merged" / "model.safetensors")
 
     (losses, weights), (again, same), (other, _) = curve(1), curve(1), curve(2)
@@ -113,18 +113,18 @@ def test_the_same_seed_and_threads_give_the_same_bits(spec: Make, train: Train) 
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
-def test_micro_batches_add_up_to_the_whole_batch(spec: Make, train: Train) -> None:
-    """The budget decides how an update is computed, not what it is."""
-    fp32 = {"precision": "fp32"}  # in which the order of sums hardly shows
-    whole, _ = train(spec(optim={"micro_batch_tokens": 4096}, runtime=fp32))
+def test_micro_batches_add_up_to_the_full_batch(spec: Make, train: Train) -> None:
+    """The micro-batch size affects how an update is computed, not its result."""
+    fp32 = {"precision": "fp32"}  # where summation order hardly matters
+    full_batch, _ = train(spec(optim={"micro_batch_tokens": 4096}, runtime=fp32))
     parts, _ = train(spec(optim={"micro_batch_tokens": 32}, runtime=fp32))
-    for a, b in zip(whole.all("step"), parts.all("step"), strict=True):
+    for a, b in zip(full_batch.all("step"), parts.all("step"), strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-3, abs=1e-4)
 
 
-def test_predictions_of_every_held_out_text_are_kept(spec: Make, train: Train) -> None:
-    heard, out = train(spec())
-    examples = heard.all("started")[0].examples
+def test_predictions_of_held_out_texts_are_stored(spec: Make, train: Train) -> None:
+    observer, out = train(spec())
+    examples = observer.all("started")[0].examples
     for split in ("validation", "test"):
         lines = (out / "predictions" / f"{split}.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
@@ -133,17 +133,17 @@ def test_predictions_of_every_held_out_text_are_kept(spec: Make, train: Train) -
         assert right == pytest.approx(manifest.read(out)["metrics"][split]["accuracy"])
 
 
-def test_the_best_evaluation_is_the_one_that_is_saved(spec: Make, train: Train) -> None:
-    heard, out = train(spec(stop={"select_by": "loss", "evaluations_per_epoch": 3}))
-    seen = [e for e in heard.all("evaluated") if e.split == "validation"]
+def test_best_evaluation_is_saved(spec: Make, train: Train) -> None:
+    observer, out = train(spec(stop={"select_by": "loss", "evaluations_per_epoch": 3}))
+    seen = [e for e in observer.all("evaluated") if e.split == "validation"]
     best = min(seen, key=lambda e: e.metrics["loss"])
     metrics = manifest.read(out)["metrics"]
     assert metrics["best_step"] == best.step
     assert metrics["validation"]["loss"] == pytest.approx(best.metrics["loss"], rel=1e-4)
 
 
-def test_patience_ends_the_run_early(spec: Make, train: Train) -> None:
-    heard, out = train(
+def test_patience_stops_the_run_early(spec: Make, train: Train) -> None:
+    observer, out = train(
         spec(
             optim={"epochs": 50, "learning_rate": 0.02},
             stop={"patience": 2, "evaluations_per_epoch": 1, "select_by": "accuracy"},
@@ -151,76 +151,76 @@ def test_patience_ends_the_run_early(spec: Make, train: Train) -> None:
     )
     metrics = manifest.read(out)["metrics"]
     assert metrics["stopped_early"]
-    assert metrics["steps"] < heard.all("started")[0].total_steps
+    assert metrics["steps"] < observer.all("started")[0].total_steps
 
 
-def test_a_version_of_ones_own_is_a_base_and_keeps_its_head(spec: Make, train: Train) -> None:
+def test_trained_model_as_base_keeps_its_head(spec: Make, train: Train) -> None:
     _, first = train(spec())
-    heard, second = train(spec(base=str(first / "merged"), optim={"learning_rate": 1e-6}))
-    assert [event.code for event in heard.all("noted")] == ["head_kept"]
+    observer, second = train(spec(base=str(first / "merged"), optim={"learning_rate": 1e-6}))
+    assert [event.code for event in observer.all("noted")] == ["head_kept"]
     accuracies = [manifest.read(out)["metrics"]["test"]["accuracy"] for out in (first, second)]
     assert accuracies[0] == accuracies[1] > 0.9
 
 
-def test_a_stop_request_is_heard_between_steps(spec: Make, train: Train) -> None:
+def test_stop_request_is_checked_between_steps(spec: Make, train: Train) -> None:
     with pytest.raises(StopRequested):
         train(spec(), stop_at=5)
 
 
-def test_a_loss_that_is_no_number_stops_before_the_update(spec: Make, train: Train) -> None:
+def test_nonfinite_loss_stops_before_the_update(spec: Make, train: Train) -> None:
     with pytest.raises(NonFiniteLoss, match="the update was not applied"):
         train(spec(optim={"learning_rate": 1e9, "max_grad_norm": 1e6, "warmup": 0}))
 
 
-def test_a_full_disk_has_its_own_cause(spec: Make, tmp_path: Path) -> None:
+def test_full_disk_has_its_own_cause(spec: Make, tmp_path: Path) -> None:
     out = tmp_path / "full"
     out.mkdir()
     os.symlink("/dev/full", out / "golden.json")  # every write to it fails with ENOSPC
     with pytest.raises(DiskFull):
-        run(spec(), out_dir=out, observer=Listener(), stop=Listener())
+        train_encoder(spec(), out_dir=out, observer=RecordingObserver(), stop=RecordingObserver())
     assert not (out / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_tokenizer_that_puts_nothing_around_a_text_is_refused(
+def test_tokenizer_without_special_tokens_is_refused(
     spec: Make, train: Train, tmp_path: Path, family: str
 ) -> None:
     base = make_base(tmp_path / family, family)
     path = base / "tokenizer.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
-    with pytest.raises(NoSpecialTokens, match=f"{family}.*post-processor"):
+    with pytest.raises(SpecialTokensNotAdded, match=f"{family}.*post-processor"):
         train(spec(base=str(base)))
 
 
-def test_more_tokens_than_positions_is_refused(spec: Make, train: Train) -> None:
+def test_max_length_above_the_positions_is_refused(spec: Make, train: Train) -> None:
     with pytest.raises(MaxLengthTooLarge, match="64 positions"):
         train(spec(data={"max_length": 65}))
 
 
-def test_a_device_that_is_not_there_is_refused(spec: Make, train: Train) -> None:
+def test_unavailable_device_is_refused(spec: Make, train: Train) -> None:
     with pytest.raises(DeviceUnavailable, match="cuda:7"):
         train(spec(runtime={"device": "cuda:7"}))
 
 
 @pytest.mark.parametrize("has_it", [_has_fast_bf16("cpu")])
-def test_bf16_is_used_where_the_processor_has_it_and_refused_elsewhere(
+def test_bf16_is_used_if_supported_and_refused_otherwise(
     spec: Make, train: Train, has_it: bool
 ) -> None:
     if has_it:
-        heard, _ = train(spec(runtime={"precision": "bf16"}))
-        assert heard.all("started")[0].precision == "bf16"
+        observer, _ = train(spec(runtime={"precision": "bf16"}))
+        assert observer.all("started")[0].precision == "bf16"
     else:
         with pytest.raises(PrecisionUnsupported):
             train(spec(runtime={"precision": "bf16"}))
 
 
-def test_texts_are_cut_and_the_share_is_told(spec: Make, train: Train) -> None:
-    heard, out = train(spec(data={"max_length": 8}))
-    assert [event.code for event in heard.all("noted")] == ["truncated"]
+def test_truncated_share_is_reported(spec: Make, train: Train) -> None:
+    observer, out = train(spec(data={"max_length": 8}))
+    assert [event.code for event in observer.all("noted")] == ["truncated"]
     assert manifest.read(out)["metrics"]["truncated_share"] > 0.5
 
 
-def test_a_changed_file_is_noticed_at_load(spec: Make, train: Train) -> None:
+def test_changed_file_is_detected_at_load(spec: Make, train: Train) -> None:
     _, out = train(spec())
     path = out / "merged" / "config.json"
     path.write_text(path.read_text() + " ")
@@ -228,10 +228,10 @@ def test_a_changed_file_is_noticed_at_load(spec: Make, train: Train) -> None:
         Predictor.load(out)
 
 
-def test_a_pipeline_gives_the_same_answer_as_the_predictor(
+def test_transformers_pipeline_matches_the_predictor(
     spec: Make, train: Train, tmp_path: Path
 ) -> None:
-    """Its logits, divided by the temperature of the manifest: `merged/` knows none."""
+    """Its logits divided by the temperature of the manifest, which `merged/` does not contain."""
     many = str(make_reviews(tmp_path / "many.csv", rows=1_000))
     _, out = train(spec(optim={"epochs": 1, "learning_rate": 0.0002}, data={"source": many}))
     temperature = manifest.read(out)["calibration"]["temperature"]
@@ -245,11 +245,11 @@ def test_a_pipeline_gives_the_same_answer_as_the_predictor(
         assert [score for _, score in mine] == pytest.approx(scores.softmax(0).tolist(), abs=1e-5)
 
 
-def test_the_rate_that_is_logged_is_the_one_that_was_used(spec: Make, train: Train) -> None:
-    heard, _ = train(spec(optim={"epochs": 1, "warmup": 0.5, "learning_rate": 0.02}))
-    steps = heard.all("started")[0].total_steps
+def test_logged_learning_rate_is_the_one_used(spec: Make, train: Train) -> None:
+    observer, _ = train(spec(optim={"epochs": 1, "warmup": 0.5, "learning_rate": 0.02}))
+    steps = observer.all("started")[0].total_steps
     warmup = -(-steps // 2)
-    rates = {event.step: event.learning_rate for event in heard.all("step")}
+    rates = {event.step: event.learning_rate for event in observer.all("step")}
     assert rates[1] == pytest.approx(0.02 / warmup)
     assert rates[warmup] == pytest.approx(0.02)
     assert rates[steps] > 0

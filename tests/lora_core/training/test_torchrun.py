@@ -1,4 +1,4 @@
-"""Two processes as a person starts them. With the same environment, but forked: test_ranks."""
+"""Two processes started by torchrun."""
 
 import os
 import subprocess
@@ -23,8 +23,8 @@ LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 COMMAND = [*LAUNCHER, "-m", "lora_core", "train"]
 
 
-def test_torchrun_starts_it(random: Write, tmp_path: Path) -> None:
-    """What it tells and makes is what it does without `torchrun`."""
+def test_torchrun_starts_a_run(random: Write, tmp_path: Path) -> None:
+    """Events and artifact equal those without `torchrun`."""
     path, out = random(), tmp_path / "out"
     done = subprocess.run(
         [*COMMAND, str(path), "--out", str(out)],
@@ -34,22 +34,22 @@ def test_torchrun_starts_it(random: Write, tmp_path: Path) -> None:
     events = [parse_event(line) for line in done.stdout.splitlines()]
     pair = Pair(path, 300.0)
     assert pair.both()[0] == [0, 0]
-    assert story(events) == story(pair.told)
+    assert story(events) == story(pair.events)
     assert product(out) == product(pair.out)
 
 
-def test_torchrun_passes_a_stop_on(random: Write, tmp_path: Path) -> None:
-    path, held, saves = random(epochs=1000), tmp_path / "held", tmp_path / "saves"
-    held.touch()
+def test_torchrun_forwards_a_stop(random: Write, tmp_path: Path) -> None:
+    path, hold_file, saves = random(epochs=1000), tmp_path / "held", tmp_path / "saves"
+    hold_file.touch()
     child = subprocess.Popen(
         [*COMMAND, str(path), "--out", str(tmp_path / "out"),
          "--checkpoints", str(saves)],
-        stdout=subprocess.DEVNULL, env={**os.environ, ENV_VARIABLE: f"step@2:pause:{held}"},
+        stdout=subprocess.DEVNULL, env={**os.environ, ENV_VARIABLE: f"step@2:pause:{hold_file}"},
     )  # fmt: skip
     with child:
-        wait_until(held.with_name("held.reached").exists, seconds=60)
+        wait_until(hold_file.with_name("held.reached").exists, seconds=60)
         child.terminate()
-        held.unlink()
+        hold_file.unlink()
         assert child.wait(60) == 1
     (only,) = saves.iterdir()
     manifest.verify(only)

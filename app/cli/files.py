@@ -1,0 +1,235 @@
+"""Files that commands upload and download. On a terminal, asks for the text and label columns."""
+
+import json
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from app.cli.errors import RequestRejected, ServiceUnreachable, UsageError
+from app.cli.output import Json, console, strip_control_characters
+from lora_core import manifest
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.specs.data import SUFFIXES, split_sheet
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.datasets.schemas import DatasetView
+
+
+MAX_EXAMPLE_CHARS = 60  # of the cells shown for a column
+
+ColumnNames = dict[str, str]  # text_column, label_column
+
+
+def upload(client: "Client", file: Path, **fields: str | None) -> "DatasetView":
+    """Upload a file. If it lacks the named columns, ask for them and upload it again.
+
+    Raises the errors of `Client.upload_dataset`.
+    """
+    try:
+        return client.upload_dataset(file, **fields)
+    except RequestRejected as error:
+        if error.code != "missing_column" or not can_prompt():
+            raise
+    labels = fields.get("purpose") != "predict"
+    return client.upload_dataset(
+        file, **{**fields, **prompt_columns(file, fields.get("sheet"), labels=labels)}
+    )
+
+
+def upload_sources(client: "Client", body: Json) -> None:
+    """Upload the files that a spec names as its data, and replace them with the datasets.
+
+    Raises the errors of `upload`.
+    """
+    data = body.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or source is None:
+        return
+    column_fields = {
+        f"{role}_column": data.get(f"{role}_column") for role in ("text", "label", "split")
+    }
+
+    def upload_if_file(source_item: str) -> str:
+        file, sheet = split_sheet(source_item)
+        if not Path(file).is_file():
+            return source_item
+        dataset = upload(client, Path(file), sheet=sheet, **column_fields)
+        console(stderr=True).print(
+            strip_control_characters(f"Uploaded {file} as {dataset.ref}."), soft_wrap=True
+        )
+        return dataset.ref
+
+    if isinstance(source, dict):
+        data["source"] = {split: upload_if_file(each) for split, each in source.items()}
+    else:
+        data["source"] = upload_if_file(source)
+
+
+def prompt_for_missing_columns(body: Json) -> None:
+    """Ask for the columns that a spec's local file lacks. Used for training without a service."""
+    from lora_core.data.contents import read_file_layout
+
+    data = body.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(source, str) or not can_prompt():
+        return
+    file, sheet = split_sheet(source)
+    if Path(file).is_file():
+        expected = {data.get("text_column", "text"), data.get("label_column", "label")}
+        if not expected <= set(read_file_layout(Path(file), sheet).columns):
+            data |= prompt_columns(Path(file), sheet, labels=True)
+
+
+def can_prompt() -> bool:
+    """Return whether input and output are a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def prompt_columns(file: Path, sheet: str | None, *, labels: bool) -> ColumnNames:
+    """Show the columns of a file with example cells, and ask which hold texts and labels."""
+    from lora_core.data.contents import read_file_layout
+
+    inspection = read_file_layout(file, sheet)
+    stderr = console(stderr=True)
+    stderr.print(strip_control_characters(f"{file.name} has these columns:"), soft_wrap=True)
+    for number, (name, *cells) in enumerate(
+        zip(inspection.columns, *inspection.rows, strict=True), start=1
+    ):
+        example = strip_control_characters(
+            " | ".join(dict.fromkeys(cell for cell in cells if cell.strip()))
+        )
+        if len(example) > MAX_EXAMPLE_CHARS:
+            example = f"{example[: MAX_EXAMPLE_CHARS - 1]}…"
+        stderr.print(f"{number:>3}  {strip_control_characters(name)}: {example}", soft_wrap=True)
+    answers = {"text_column": _prompt_column("text", inspection.columns, inspection.text_column)}
+    if labels:
+        answers["label_column"] = _prompt_column(
+            "label", inspection.columns, inspection.label_column
+        )
+    return answers
+
+
+def _prompt_column(role: str, columns: tuple[str, ...], guess: str | None) -> str:
+    """Ask for a column by name or number. Raises `UsageError` at the end of the input."""
+    default = "" if guess is None else f" [{strip_control_characters(guess)}]"
+    while True:
+        sys.stderr.write(f"{role.capitalize()} column{default}: ")  # standard output may be JSON
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            raise UsageError(f"no {role} column was given", "missing_column")
+        reply = line.strip() or guess
+        if reply in columns:
+            return reply
+        if reply is not None and reply.isdecimal() and 0 < int(reply) <= len(columns):
+            return columns[int(reply) - 1]
+        sys.stderr.write("No such column. Enter its name or number.\n")
+
+
+# Files with one text per line
+
+STDIN = Path("-")
+
+
+def is_text_file(file: Path) -> bool:
+    """Return whether a file has one text per line: standard input, or no table suffix."""
+    return file.suffix.lower() not in SUFFIXES
+
+
+def read_lines(file: Path) -> list[str]:
+    """Return the lines that are not empty. Raises `UsageError`."""
+    try:
+        text = sys.stdin.read() if file == STDIN else file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not UTF-8: {error}", "wrong_encoding") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+@contextmanager
+def converted_to_table(file: Path) -> Iterator[Path]:
+    """Yield a temporary table with a row for each line. Raises `UsageError`."""
+    texts = read_lines(file)
+    if not texts:
+        raise UsageError(f"{file} contains no text", "no_text")
+    with TemporaryDirectory(prefix="loraworks-") as folder:
+        table = Path(folder, "stdin.jsonl" if file == STDIN else f"{file.stem}.jsonl")
+        rows = (json.dumps({"text": text}) + "\n" for text in texts)
+        table.write_text("".join(rows), encoding="utf-8")
+        yield table
+
+
+# -- Downloads, which appear only when they are complete ------------------------------------------
+
+
+def check_new_file(file: Path) -> None:
+    """Raise `UsageError` if the file cannot be created. Call this before any request."""
+    if file.exists():
+        raise UsageError(f"{file} already exists; choose another file with --out", "output_exists")
+    if not file.parent.is_dir():
+        raise UsageError(f"folder {file.parent} does not exist", "no_folder")
+
+
+def write_file(chunks: Iterator[bytes], file: Path) -> None:
+    """Write chunks to a temporary file, and rename it when it is complete."""
+    temporary = file.with_name(f".{file.name}.unfinished")
+    try:
+        with temporary.open("wb") as opened:
+            opened.writelines(chunks)
+        temporary.rename(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_archive(chunks: Iterator[bytes], file: Path) -> None:
+    """Write the archive once it is complete and verified.
+
+    Raises `UsageError`, `ServiceUnreachable`.
+    """
+    if file.exists():
+        raise UsageError(f"{file} already exists; choose another file with --out", "output_exists")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".loraworks-", dir=file.parent) as work:
+        archive, _ = _receive_archive(chunks, Path(work))
+        archive.rename(file)
+
+
+def unpack_artifact(chunks: Iterator[bytes], directory: Path) -> None:
+    """Unpack an artifact and verify it. Raises `UsageError`, `ServiceUnreachable`."""
+    if directory.exists():
+        raise UsageError(
+            f"{directory} already exists; choose another folder with --out", "output_exists"
+        )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".loraworks-", dir=directory.parent) as work:
+        _, artifact_dir = _receive_archive(chunks, Path(work))
+        artifact_dir.rename(directory)
+
+
+def _receive_archive(chunks: Iterator[bytes], work: Path) -> tuple[Path, Path]:
+    """Return the received archive and its verified folder. Raises `ServiceUnreachable`."""
+    archive, unpacked = work / "archive.tar", work / "unpacked"
+    with archive.open("xb") as file:
+        file.writelines(chunks)
+    try:
+        with tarfile.open(archive, "r:") as opened:
+            opened.extractall(unpacked, filter="data")
+        [artifact_dir] = unpacked.iterdir()
+        manifest.verify(artifact_dir)
+    except (tarfile.TarError, ArtifactCorrupt, ValueError) as error:
+        raise ServiceUnreachable(
+            f"the download is incomplete: {error}", "broken_archive"
+        ) from error
+    return archive, artifact_dir
+
+
+def describe_model_folder(directory: Path) -> str:
+    """Return a sentence about the folder of a model."""
+    if manifest.is_linear(manifest.read(directory)["files"]):
+        return f"Saved the model to {directory}. Run it with `python -m lora_core predict`."
+    return f"Saved the model to {directory}. Its merged/ is a plain transformers checkpoint."

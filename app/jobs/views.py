@@ -1,0 +1,125 @@
+"""Response bodies of jobs, made from their rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.database.base import JsonObject
+from app.jobs import repository
+from app.jobs.repository import SPLIT_PREFERENCE, JobSummary
+from app.jobs.schemas import (
+    JobError,
+    JobErrorSummary,
+    JobListItem,
+    JobView,
+    JobWait,
+    ParameterCountsView,
+    StateView,
+)
+from app.queue.states import JobState
+from app.queue.tables import Job
+
+
+def job_list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
+    ids = [job.id for job in jobs]
+    positions = repository.queue_positions(session, ids)
+    summaries = repository.load_summaries(session, ids)
+    return [
+        JobListItem(
+            **_fields(job, positions.get(job.id), summaries[job.id]), error=job_error_summary(job)
+        )
+        for job in jobs
+    ]
+
+
+def job_view(job: Job, queue_position: int | None) -> JobView:
+    """Return the response body of a job. Its queue position depends on the other jobs."""
+    fields = _fields(job, queue_position, _extract_summary(job.summary))
+    return JobView(
+        **fields,
+        notes=job.notes,
+        summary=job.summary,
+        verdict=(job.summary or {}).get("verdict"),
+        error=job_error(job),
+    )
+
+
+def state_view(job: Job, queue_position: int | None) -> StateView:
+    return StateView(
+        state=JobState(job.state),
+        attempt=job.attempt,
+        step=job.step,
+        total_steps=job.total_steps,
+        progress=progress(job),
+        queue_position=queue_position,
+        cancel_requested_at=job.cancel_requested_at,
+    )
+
+
+def progress(job: Job) -> float | None:
+    """Return the share of the steps that are done; a run that stopped early is at 1."""
+    if job.state == JobState.SUCCEEDED:
+        return 1.0
+    return job.step / job.total_steps if job.total_steps else None
+
+
+def job_wait(job: Job) -> JobWait | None:
+    """Return what a queued job waits for, other than its turn."""
+    if job.state != JobState.QUEUED or job.waiting_code is None or job.waiting_since is None:
+        return None
+    return JobWait(
+        code=job.waiting_code, message=job.waiting_message or "", since=job.waiting_since
+    )
+
+
+def job_error_summary(job: Job) -> JobErrorSummary | None:
+    """Return why a job failed, without details."""
+    if job.error_code is None:
+        return None
+    return JobErrorSummary(code=job.error_code, message=job.error_message or "")
+
+
+def job_error(job: Job) -> JobError | None:
+    """Return why a job failed, with details."""
+    if job.error_code is None:
+        return None
+    return JobError(code=job.error_code, message=job.error_message or "", detail=job.error_detail)
+
+
+def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[str, Any]:
+    return {
+        **{name: getattr(job, name) for name in _COPIED_COLUMNS},
+        "tags": job.tags or [],
+        "metadata": job.user_metadata,
+        "base": job.base or None,
+        "progress": progress(job),
+        "queue_position": queue_position,
+        "waiting": job_wait(job),
+        "parameters": _parameter_counts(job, summary),
+        "estimated_seconds": job.plan["estimated_seconds"],
+        "accuracy": summary.accuracy,
+        "model_version": summary.model_version,
+    }
+
+
+_COPIED_COLUMNS = frozenset(JobListItem.model_fields) & frozenset(Job.__mapper__.columns.keys())
+
+
+def _extract_summary(summary: JsonObject | None) -> JobSummary:
+    fields: dict[str, Any] = summary or {}
+    accuracies = ((fields.get(split) or {}).get("accuracy") for split in SPLIT_PREFERENCE)
+    return JobSummary(
+        next((accuracy for accuracy in accuracies if accuracy is not None), None),
+        fields.get("trainable_parameters"),
+        fields.get("total_parameters"),
+        fields.get("model_version"),
+    )
+
+
+def _parameter_counts(job: Job, summary: JobSummary) -> ParameterCountsView:
+    """Return the counts of the run once it has ended, and those of the plan until then."""
+    trainable, total = summary.trainable_parameters, summary.total_parameters
+    if trainable is not None and total is not None:
+        return ParameterCountsView(trainable=trainable, total=total, exact=True)
+    return ParameterCountsView.model_validate(job.plan["parameters"])

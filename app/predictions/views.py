@@ -1,0 +1,39 @@
+"""Response bodies of prediction runs, made from their rows."""
+
+from typing import Any
+
+from app.jobs.views import job_error, job_error_summary, job_wait, progress
+from app.predictions.schemas import PredictionListItem, PredictionSummary, PredictionView
+from app.queue.tables import Job
+
+
+def run_list_item(run: Job, queue_position: int | None) -> PredictionListItem:
+    """`queue_position` is not in the row: it depends on the other rows."""
+    return PredictionListItem(**_fields(run, queue_position), error=job_error_summary(run))
+
+
+def run_view(run: Job, queue_position: int | None) -> PredictionView:
+    """`queue_position` is not in the row: it depends on the other rows."""
+    summary = None if run.summary is None else PredictionSummary.model_validate(run.summary)
+    return PredictionView(**_fields(run, queue_position), summary=summary, error=job_error(run))
+
+
+def _fields(run: Job, queue_position: int | None) -> dict[str, Any]:
+    return {
+        **{name: getattr(run, name) for name in _COPIED_COLUMNS},
+        "metadata": run.user_metadata,
+        "model": run.base,
+        "dataset": run.spec["data"]["source"],
+        "text_column": run.spec["data"]["text_column"],
+        "rows_done": run.step,
+        "rows": run.total_steps or 0,
+        "progress": progress(run) or 0.0,
+        "queue_position": queue_position,
+        "waiting": job_wait(run),
+        "has_results": run.artifact_id is not None,
+    }
+
+
+_COPIED_COLUMNS = frozenset(PredictionListItem.model_fields) & frozenset(
+    Job.__mapper__.columns.keys()
+)

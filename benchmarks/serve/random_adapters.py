@@ -1,0 +1,71 @@
+"""Random adapters of one base, each with its own ranks, targets and labels."""
+
+from pathlib import Path
+
+import torch
+
+from benchmarks.serve.checkpoint import SPEC
+from lora_core import __version__, artifact, manifest, methods
+from lora_core.adapters import adapter_layers, merge_adapters
+from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
+from lora_core.inference.predictor import Predictor
+from lora_core.saved_predictions import save_golden
+from lora_core.specs.method import LoraSpec, Role
+
+ROLES = (
+    (Role.QUERY, Role.VALUE),
+    tuple(Role),
+    (Role.QUERY, Role.KEY, Role.VALUE, Role.PROJECTION),
+    (Role.MLP,),
+)
+TEXTS = ("a good film", "a dull plot", "the story was fine")
+
+
+def labels(number: int) -> tuple[str, ...]:
+    """Two to eight of them."""
+    return tuple(f"label-{number}-{i}" for i in range(2 + number % 7))
+
+
+def method(number: int) -> LoraSpec:
+    """Ranks from 4 to 32."""
+    r = 4 * (1 + number % 8)
+    return LoraSpec(r=r, alpha=2.0 * r, targets=ROLES[number % len(ROLES)])
+
+
+def save(directory: Path, number: int) -> None:
+    """A finished artifact, as a run saves it."""
+    torch.manual_seed(number)
+    spec = SPEC.model_copy(update={"method": method(number)})
+    base, length = resolve_base(spec.base), spec.data.max_length or 0
+    model, _ = load_classifier(base, labels(number))
+    encoder = encoder_weights_sha256(model, base.family)
+    trained = methods.build_method(spec.method)
+    trained.prepare(model, base.family)
+    with torch.no_grad():
+        for adapter in adapter_layers(model).values():
+            adapter.B.normal_(std=0.01)
+    tokenizer = load_tokenizer(base.directory / "tokenizer.json")
+    directory.mkdir(parents=True)
+    artifact.save_adapter(directory, spec.method, trained.state_dict(model), base.family.model_type)
+    merge_adapters(model)
+    artifact.save_merged(directory, model, tokenizer, length)
+    artifact.save_head(directory, model, base.family)
+    merged = artifact.load_merged(directory)
+    predictor = Predictor.from_model(merged, tokenizer, length)
+    logits = predictor.forward(predictor.encode(TEXTS)).numpy()
+    save_golden(directory, TEXTS, logits)
+    manifest.create(
+        directory,
+        {
+            "format": manifest.FORMAT,
+            "created_by": {"loraworks": __version__},
+            "spec": spec.model_dump(mode="json"),
+            "encoder": base.family.model_type,
+            "base_sha256": encoder,
+            "labels": list(labels(number)),
+            "max_length": length,
+            "data_sha256": "0" * 64,
+            "metrics": {"labels": list(labels(number))},
+        },
+    )

@@ -1,0 +1,214 @@
+"""Export a model in the formats of `transformers` and `peft`.
+
+The merged model is a checkpoint as transformers and text-embeddings-inference load it. An adapter
+is a folder as PEFT loads it:
+
+adapter_config.json        `lora_alpha` such that PEFT computes the same scale; one pattern that
+                           matches the adapted layers
+adapter_model.safetensors  A, B and magnitude of each layer, and the whole head
+id2label.json              names of the labels, for which the config has no field
+tokenizer.json, tokenizer_config.json
+base/                      the frozen model, unless the hub has exactly this model
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lora_core import manifest, peft_format
+from lora_core.adapters import adapter_layers
+from lora_core.artifact import (
+    SavedAdapter,
+    label_names,
+    load_adapter,
+    load_merged,
+    save_classifier,
+)
+from lora_core.atomic_files import check_new_directory, write_json
+from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.load import PretrainedBase, load_with_head, resolve_base
+from lora_core.encoders.modules import has_mean_pooling_block
+from lora_core.encoders.pooling import set_pooling
+from lora_core.errors.export import BaseMismatch, NoAdapter, NoEncoder
+from lora_core.inference.predictor import Predictor
+from lora_core.methods import LoraMethod
+from lora_core.saved_predictions import compare_logits, load_golden
+from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
+from lora_core.specs.pooling import Pooling
+
+
+def export_merged(artifact: Path, out: Path) -> None:
+    """Write the merged model of an artifact as a transformers checkpoint into the directory `out`.
+
+    Writes the config anew, because artifacts of version 0.1 may lack the names of their labels.
+    Raises `ArtifactCorrupt`, `NoEncoder`, `OutputExists`.
+    """
+    if manifest.is_linear(manifest.verify(artifact)["files"]):
+        raise NoEncoder(path=artifact.name, program="transformers")
+    with atomic_directory(out) as directory:
+        save_classifier(directory, load_merged(artifact))
+        copy_tokenizer(artifact, directory)
+
+
+@contextmanager
+def atomic_directory(out: Path) -> Iterator[Path]:
+    """Yield a directory to fill; it becomes `out` if the block succeeds, else it is removed.
+
+    Raises `OutputExists` unless `out` is missing or an empty directory.
+    """
+    check_new_directory(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=out.parent))
+    try:
+        unfinished = temporary / "made"
+        unfinished.mkdir()
+        yield unfinished
+        unfinished.rename(out)  # replaces an empty directory, never one with content
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_tokenizer(artifact: Path, directory: Path) -> None:
+    """Copy the tokenizer of an artifact's merged model."""
+    for file in (artifact / manifest.MERGED).glob("tokenizer*.json"):
+        shutil.copyfile(file, directory / file.name)
+
+
+# -- Adapters -------------------------------------------------------------------------------------
+
+BASE_FOLDER = "base"
+
+
+def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> None:
+    """Write the adapter of a LoRA run into the directory `out`.
+
+    Args:
+        artifact: Directory of the artifact.
+        out: Directory to write.
+        base: Folder or hub name of the base model, if it is not where the artifact says. It must
+            be the model that the adapter was trained on: it has to reproduce the logits that are
+            stored in the artifact.
+
+    Raises `NoEncoder`, `NoAdapter`, `BaseMismatch`, `ArtifactCorrupt`, `OutputExists`, and what
+    `resolve_base` raises.
+    """
+    manifest_data = manifest.verify(artifact)
+    if manifest.is_linear(manifest_data["files"]):
+        raise NoEncoder(path=artifact.name, program="PEFT")
+    if not (artifact / "adapter.safetensors").is_file():
+        raise NoAdapter(path=artifact.name, method=manifest_data["spec"]["method"]["type"])
+    adapter = load_adapter(artifact)
+    revision = None if base else manifest_data["spec"].get("base_revision")
+    pretrained = resolve_base(base or manifest_data["spec"]["base"], revision)
+    merged = load_merged(artifact)
+    with atomic_directory(out) as directory:
+        model = _with_merged_head(merged, pretrained)
+        source = {"base_model_name_or_path": pretrained.name, "revision": pretrained.commit}
+        if pretrained.commit is None or has_mean_pooling_block(
+            model.config
+        ):  # the hub does not have it
+            save_classifier(directory / BASE_FOLDER, model)
+            copy_tokenizer(artifact, directory / BASE_FOLDER)
+            source = {"base_model_name_or_path": str(out.absolute() / BASE_FOLDER)}
+        _inject_adapter(model, pretrained.family, adapter)
+        _check_base(artifact, model, pretrained, manifest_data["max_length"])
+        config = source | _adapter_config(adapter.spec, pretrained.family, model)
+        _write_adapter(directory, model, pretrained.family, config)
+        copy_tokenizer(artifact, directory)
+
+
+def _with_merged_head(merged: PreTrainedModel, base: PretrainedBase) -> PreTrainedModel:
+    """Return the base with the final head, in which an adapter is merged: PEFT supports none."""
+    model, _ = load_with_head(base, label_names(merged))
+    set_pooling(model, base.family, Pooling(getattr(merged.config, "pooling", Pooling.CLS)))
+    for name in base.family.head:
+        model.set_submodule(name, merged.get_submodule(name))
+    return model.eval()
+
+
+def _inject_adapter(model: PreTrainedModel, family: EncoderFamily, adapter: SavedAdapter) -> None:
+    method = LoraMethod(adapter.spec.model_copy(update={"head": HeadMode.FROZEN}))
+    method.prepare(model, family)
+    head = tuple(f"{name}." for name in family.head)
+    tensors = {name: t for name, t in adapter.tensors.items() if not name.startswith(head)}
+    method.load_state_dict(model, tensors)
+
+
+def _check_base(
+    artifact: Path, model: PreTrainedModel, base: PretrainedBase, max_length: int
+) -> None:
+    """Raise `BaseMismatch` unless the model reproduces the stored logits."""
+    texts, reference = load_golden(artifact)
+    tokenizer = load_tokenizer(artifact / manifest.MERGED / "tokenizer.json")
+    predictor = Predictor.from_model(model, tokenizer, max_length)
+    logits = predictor.forward(predictor.encode(texts)).numpy()
+    difference, tolerance = compare_logits(logits, reference)
+    if not difference <= tolerance:
+        raise BaseMismatch(base=base.name, difference=difference)
+
+
+def _adapter_config(
+    spec: LoraSpec, family: EncoderFamily, model: PreTrainedModel
+) -> dict[str, Any]:
+    alpha = spec.alpha * spec.r if spec.variant is LoraVariant.UNSCALED else spec.alpha
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "inference_mode": True,
+        "r": spec.r,
+        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "lora_dropout": spec.dropout,
+        "use_rslora": spec.variant is LoraVariant.RSLORA,
+        "use_dora": spec.variant is LoraVariant.DORA,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "target_modules": _target_pattern(family, adapter_layers(model)),
+        "modules_to_save": list(family.saved_modules),
+    }
+
+
+def _target_pattern(family: EncoderFamily, names: Iterable[str]) -> str:
+    """Return a regular expression that matches exactly these layers.
+
+    PEFT matches a list by the ends of module names, which are ambiguous in BERT.
+    """
+    blocks, paths = set(), set()
+    for name in names:
+        block, path = name.removeprefix(f"{family.block_list}.").split(".", 1)
+        blocks.add(int(block))
+        paths.add(path)
+    block_numbers = "|".join(map(str, sorted(blocks)))
+    layer_paths = "|".join(map(re.escape, sorted(paths)))
+    return rf"{re.escape(family.block_list)}\.({block_numbers})\.({layer_paths})"
+
+
+def _write_adapter(
+    directory: Path, model: PreTrainedModel, family: EncoderFamily, config: dict[str, Any]
+) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, adapter in adapter_layers(model).items():
+        tensors[f"{name}.{peft_format.A}"] = adapter.A
+        tensors[f"{name}.{peft_format.B}"] = adapter.B
+        if config["use_dora"]:
+            tensors[f"{name}.{peft_format.MAGNITUDE}"] = adapter.get_parameter("magnitude")
+    for name in family.head:
+        for part, parameter in model.get_submodule(name).named_parameters():
+            tensors[f"{name}.{part}"] = parameter
+    prefixed = {
+        f"{peft_format.PREFIX}{n}": t.detach().to(torch.float32) for n, t in tensors.items()
+    }
+    save_file(prefixed, directory / peft_format.WEIGHTS_FILE, metadata={"format": "pt"})
+    write_json(directory / peft_format.CONFIG_FILE, config)
+    labels = {str(i): label for i, label in enumerate(label_names(model))}
+    write_json(directory / "id2label.json", labels)

@@ -1,1 +1,0 @@
-"""Exports of models in the formats of other programs."""

@@ -1,0 +1,256 @@
+"""A batch prediction run: from its spec to the finished results."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from lora_core import manifest
+from lora_core.atomic_files import atomic_entry, is_disk_full
+from lora_core.data import files
+from lora_core.data.files import Record
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
+from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
+from lora_core.failpoints import failpoint
+from lora_core.inference.load import load_predictor
+from lora_core.progress_reporter import ProgressReporter
+from lora_core.specs.data import split_sheet
+from lora_core.specs.predict import LABEL, RESULTS, SCORE, SCORES, PredictSpec
+from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
+
+if TYPE_CHECKING:
+    from lora_core.inference.linear import LinearPredictor
+    from lora_core.inference.predictor import Predictor
+
+    AnyPredictor = Predictor | LinearPredictor
+
+FORMAT = 1  # of the manifest
+# Rows that are read, computed and written together. The chunk boundaries decide which texts share a
+# batch, and so the last bits of the results; a resumed run keeps them.
+CHUNK_ROWS = 256
+BATCH_ROWS = 32  # rows computed between two checks for a stop request
+
+Summary = dict[str, Any]
+ScoredLabels = Sequence[tuple[str, float]]  # all labels, highest first
+Logits = NDArray[np.float32]  # (rows, labels)
+
+
+@dataclass
+class PredictedLogits:
+    """The logits of all rows so far, in chunks."""
+
+    labels: Sequence[str]
+    chunks: list[Logits] = field(default_factory=list)
+    truncated: int = 0  # texts that were longer than the model reads
+
+    @property
+    def step(self) -> int:
+        """Number of predicted rows."""
+        return sum(map(len, self.chunks))
+
+    def append(self, logits: Logits, *, truncated: int) -> None:
+        """Add the logits of the next rows."""
+        self.chunks.append(logits)
+        self.truncated += truncated
+
+    def logits(self) -> Logits:
+        """Return all logits so far, (rows, labels)."""
+        empty = np.empty((0, len(self.labels)), dtype=np.float32)
+        return np.concatenate([empty, *self.chunks])
+
+
+def predict_file(
+    spec: PredictSpec,
+    *,
+    out_dir: Path,
+    observer: Observer,
+    stop: StopSignal,
+    checkpoint_settings: CheckpointSettings | None = None,
+    resume: Path | None = None,
+) -> Summary:
+    """Predict every row, write a directory with `results.jsonl`, and return the counts.
+
+    The same file, model and threads give the same bytes, however often the run was interrupted.
+    `resume` is the checkpoint to continue from. Raises `StopRequested`, `DiskFull`,
+    `ArtifactCorrupt`, `CheckpointCorrupt`, `CheckpointMismatch`, and what `files.read_records`
+    raises.
+    """
+    progress = ProgressReporter(observer, stop)
+    progress.enter_phase(Phase.LOADING)
+    predictor = load_predictor(Path(spec.model), threads=spec.runtime.threads)
+    labels = predictor.labels
+    state = read_checkpoint(resume, labels) if resume else PredictedLogits(labels)
+    schedule = None
+    if checkpoint_settings is not None:
+        schedule = CheckpointSchedule(
+            checkpoint_settings, write_checkpoint, observer, step=state.step
+        )
+    progress.enter_phase(Phase.PREDICTING, state.step)
+    source, sheet = split_sheet(spec.data.source)
+    records = files.read_records(Path(source), spec.data.text_column, sheet)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with (out_dir / RESULTS).open("w", encoding="utf-8", newline="") as file:
+            results = ResultsWriter(file)
+            _PredictionLoop(predictor, state, schedule, progress).run(records, results)
+            file.flush()
+            os.fsync(file.fileno())
+        progress.enter_phase(Phase.SAVING, results.rows)
+        summary = _summarize(results, state, observer)
+        manifest.create(out_dir, _manifest(spec, results, summary, predictor))
+    except StopRequested:
+        if schedule is not None:
+            schedule.save(state)
+        raise
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFull(what="the results") from error
+        raise
+    observer.on_event(Finished(summary=summary))
+    return summary
+
+
+class ResultsWriter:
+    """Writes rows with their predictions, one JSON object per line, and counts the labels.
+
+    Adds to the cells of a row `predicted_label`, its probability `predicted_score`, and
+    `predicted_scores`, the probability of every label.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.rows = 0
+        self.columns: dict[str, None] = {}  # of all rows, in order of first occurrence
+        self.label_counts: Counter[str] = Counter()
+
+    def write(self, records: Sequence[Record], predictions: Sequence[ScoredLabels]) -> None:
+        """Write the next rows with their predictions."""
+        for record, scores in zip(records, predictions, strict=True):
+            label, score = scores[0]
+            prediction = {LABEL: label, SCORE: score, SCORES: dict(scores)}
+            line = json.dumps({**record.cells, **prediction}, ensure_ascii=False, allow_nan=False)
+            self._file.write(line + "\n")
+            self.columns.update(dict.fromkeys(record.cells))
+            self.label_counts[label] += 1
+        self.rows += len(records)
+
+
+@dataclass
+class _PredictionLoop:
+    """Predicts a file chunk by chunk. Rows that `state` holds already are not computed again."""
+
+    predictor: "AnyPredictor"
+    state: PredictedLogits
+    schedule: CheckpointSchedule[PredictedLogits] | None
+    progress: ProgressReporter
+
+    def run(self, records: Iterator[Record], results: ResultsWriter) -> None:
+        """Predict and write all rows, from the first."""
+        resumed_rows, saved_logits = self.state.step, self.state.logits()
+        while chunk := list(islice(records, _chunk_rows(resumed_rows - results.rows))):
+            self.progress.tick(self.state.step)
+            if results.rows < resumed_rows:
+                logits = saved_logits[results.rows : results.rows + len(chunk)]
+            else:
+                logits = self._compute(chunk)
+            results.write(chunk, self.predictor.decode(logits))
+        if results.rows < resumed_rows:
+            what = f"the file has {results.rows:,} rows, not the {resumed_rows:,} that it holds"
+            raise CheckpointMismatch(path="to resume from", what=what)
+
+    def _compute(self, chunk: list[Record]) -> Logits:
+        """Compute the logits (rows, labels) of the next rows and add them to the state."""
+        items = self.predictor.encode([record.text for record in chunk])
+        logits = np.empty((len(chunk), len(self.state.labels)), dtype=np.float32)
+        order = np.argsort([item.length for item in items], kind="stable")
+        for indices in np.array_split(order, range(BATCH_ROWS, len(order), BATCH_ROWS)):
+            self.progress.tick()
+            logits[indices] = self.predictor.forward([items[i] for i in indices])
+        failpoint("answered")
+        self.state.append(logits, truncated=sum(item.truncated for item in items))
+        if self.schedule is not None and self.schedule.is_due():
+            self.schedule.save(self.state)
+        return logits
+
+
+def _chunk_rows(resumed_rows_left: int) -> int:
+    """Return the size of the next chunk. No chunk mixes resumed rows with others."""
+    return min(resumed_rows_left, CHUNK_ROWS) if resumed_rows_left > 0 else CHUNK_ROWS
+
+
+def _summarize(results: ResultsWriter, state: PredictedLogits, observer: Observer) -> Summary:
+    if state.truncated:
+        share = f"{state.truncated:,} of {results.rows:,} texts"
+        message = f"{share} were longer than the model reads and were truncated."
+        observer.on_event(Noted(level="warning", code="truncated", message=message))
+    return {"rows": results.rows, "cut": state.truncated, "predicted": dict(results.label_counts)}
+
+
+def _manifest(
+    spec: PredictSpec, results: ResultsWriter, summary: Summary, predictor: "AnyPredictor"
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "created_by": manifest.created_by(),
+        "spec": spec.model_dump(mode="json"),
+        "columns": list(results.columns),
+        "labels": predictor.labels,
+        "metrics": summary,
+    }
+
+
+# -- Checkpoints: the logits of the first rows of a file ------------------------------------------
+
+# logits.safetensors   (rows, labels) in float32, in the order of the rows
+# manifest.json        number of truncated texts, labels, sha256 of the other file; written last
+CHECKPOINT_KIND = "answers"
+LOGITS_FILE = "logits.safetensors"
+
+
+def write_checkpoint(parent: Path, state: PredictedLogits) -> Path:
+    """Publish a new directory `step-<rows>` in `parent` and return it. Raises `DiskFull`."""
+    directory = parent / f"step-{state.step}"
+    with atomic_entry(directory) as unfinished:
+        unfinished.mkdir()
+        save_file({"logits": state.logits()}, unfinished / LOGITS_FILE)
+        manifest_data = {
+            "kind": CHECKPOINT_KIND,
+            "labels": list(state.labels),
+            "cut": state.truncated,
+        }
+        manifest.create(unfinished, manifest_data)
+    failpoint("answers_published")
+    return directory
+
+
+def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictedLogits:
+    """Read a checkpoint of a model with these labels.
+
+    Raises `CheckpointCorrupt`, and `CheckpointMismatch` if the checkpoint has other labels.
+    """
+    try:
+        manifest_data = manifest.verify(directory)
+        if manifest_data.get("kind") != CHECKPOINT_KIND or manifest_data["files"].keys() != {
+            LOGITS_FILE
+        }:
+            raise CheckpointCorrupt(path=directory.name, problem="it lists other files")
+        logits = load_file(directory / LOGITS_FILE)["logits"]
+        truncated, saved_labels = manifest_data["cut"], manifest_data["labels"]
+    except ArtifactCorrupt as error:
+        raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error
+    except (KeyError, SafetensorError) as error:
+        problem = f"{type(error).__name__} while reading it"
+        raise CheckpointCorrupt(path=directory.name, problem=problem) from error
+    if saved_labels != list(labels) or logits.shape[1:] != (len(labels),):
+        raise CheckpointMismatch(path=directory.name, what="the model has other labels")
+    return PredictedLogits(labels, [logits], int(truncated))

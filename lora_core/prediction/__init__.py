@@ -1,1 +1,0 @@
-"""Batch prediction: predict every row of a file."""
