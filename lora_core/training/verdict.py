@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from lora_core.cross_validation import SelectedMethod, training_pool, uses_cross_validation
 from lora_core.data import linear_baseline
-from lora_core.data.split import Example, Splits
+from lora_core.data.split import Example, Splits, assign_folds
 from lora_core.events import NullObserver
 from lora_core.model_selection import LINEAR_CANDIDATES, PROBE_CANDIDATES
 from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter
@@ -95,13 +95,17 @@ def _cross_validated_verdict(
     cross_validation = CrossValidation(spec, splits.labels, examples, progress)
     if selected is None or selected.cross_validated is None:
         logits = cross_validation.logits(CandidateSpec(method=spec.encoder_method))[0]
-    else:
+        evaluated = np.ones(len(examples), dtype=bool)
+    else:  # of the folds that the candidate was limited to
         logits = selected.cross_validated
-    references = {"linear": _answers_to_all(cross_validation.predictions(LINEAR_CANDIDATES[-1]))}
+        chosen = selected.selection.candidates[selected.selection.chosen]
+        evaluated = assign_folds(examples, seed=0) < chosen.folds
+    predictions = {"linear": cross_validation.predictions(LINEAR_CANDIDATES[-1])}
     if not isinstance(spec.method, ProbeSpec):
-        references["probe"] = _answers_to_all(cross_validation.predictions(PROBE_CANDIDATES[0]))
+        predictions["probe"] = cross_validation.predictions(PROBE_CANDIDATES[0])
+    references = {name: _answers_to_all(each[evaluated]) for name, each in predictions.items()}
     return build_verdict(
-        cross_validation.true_labels,
+        cross_validation.true_labels[evaluated],
         logits.argmax(axis=1),
         references,
         labels=splits.labels,

@@ -232,3 +232,17 @@ def test_label_with_one_text_is_supported(
         file.write("a film of its own kind,odd\n")
     _, out = go(spec(method=choosing(PROBE, LINEAR, LORA)))
     assert manifest.verify(out)["metrics"]["labels"] == ["bad", "good", "odd"]
+
+
+@pytest.mark.parametrize("method", [PROBE, LORA], ids=["probe", "lora"])
+def test_the_verdict_on_few_folds_covers_their_texts(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], method: dict[str, Any]
+) -> None:
+    described = spec(method=choosing(method, folds=2), result={"cross_validation": True})
+    _, out = go(described)
+    examples = training_pool(described, load_splits(described.data))
+    verdict = manifest.read(out)["metrics"]["verdict"]
+    assert verdict["measured_on"] == "cross_validation"
+    texts = int((assign_folds(examples, seed=0) < 2).sum())
+    assert verdict["texts"] == texts < len(examples)
+    assert {each["texts"] for each in verdict["references"].values()} == {texts}
