@@ -116,6 +116,14 @@ class SelectedMethod:
         return {"selection": self.selection.model_dump(mode="json")}
 
 
+def in_first_folds(examples: Sequence[Example], folds: int) -> NDArray[np.bool_]:
+    """Return for each text (texts,) whether it is in the first `folds` folds of the first repeat.
+
+    A candidate that is limited to these folds predicts only these texts.
+    """
+    return assign_folds(examples, seed=0) < folds
+
+
 def uses_cross_validation(spec: TrainSpec, examples: Sequence[Example]) -> bool:
     """Return whether the verdict on a run comes from cross-validation, not from its test split."""
     return len(examples) < CROSS_VALIDATION_MAX_TEXTS and spec.result.cross_validation

@@ -12,9 +12,9 @@ from sklearn.metrics import f1_score
 
 from lora_core import compatibility, distributed, model_selection, runtime
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
-from lora_core.cross_validation import Logits, SelectedMethod, training_pool
+from lora_core.cross_validation import Logits, SelectedMethod, in_first_folds, training_pool
 from lora_core.data.load import load_splits
-from lora_core.data.split import Example, Splits, assign_folds
+from lora_core.data.split import Example, Splits
 from lora_core.encoders.load import resolve_base
 from lora_core.errors.training import CheckpointMismatch
 from lora_core.events import (
@@ -112,8 +112,8 @@ def _select_method(
     if Split.VALIDATION not in splits.drawn:
         return SelectedMethod(selection, splits, None)
     splits = _with_cross_validated_split(splits, examples, candidates[best])
-    first_repeat = all_logits[best][0]
-    return SelectedMethod(selection, splits, first_repeat[~np.isnan(first_repeat[:, 0])])
+    predicted = in_first_folds(examples, candidates[best].folds)
+    return SelectedMethod(selection, splits, all_logits[best][0, predicted])
 
 
 def _selection_from_checkpoint(
@@ -135,7 +135,7 @@ def _with_cross_validated_split(
     splits: Splits, examples: tuple[Example, ...], candidate: CandidateSpec
 ) -> Splits:
     """Use all examples for training, and those that the candidate predicted for validation."""
-    predicted = assign_folds(examples, seed=0) < candidate.folds
+    predicted = in_first_folds(examples, candidate.folds)
     validation = tuple(each for each, keep in zip(examples, predicted, strict=True) if keep)
     # The validation texts are now in the training split as well, so they do not count as drawn.
     drawn = splits.drawn - {Split.VALIDATION}

@@ -3,9 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.cross_validation import SelectedMethod, training_pool, uses_cross_validation
+from lora_core.cross_validation import (
+    SelectedMethod,
+    in_first_folds,
+    training_pool,
+    uses_cross_validation,
+)
 from lora_core.data import linear_baseline
-from lora_core.data.split import Example, Splits, assign_folds
+from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.model_selection import LINEAR_CANDIDATES, PROBE_CANDIDATES
 from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter
@@ -94,12 +99,12 @@ def _cross_validated_verdict(
     spec, splits = prepared.spec, prepared.splits
     cross_validation = CrossValidation(spec, splits.labels, examples, progress)
     if selected is None or selected.cross_validated is None:
-        logits = cross_validation.logits(CandidateSpec(method=spec.encoder_method))[0]
-        evaluated = np.ones(len(examples), dtype=bool)
-    else:  # of the folds that the candidate was limited to
-        logits = selected.cross_validated
+        candidate = CandidateSpec(method=spec.encoder_method)
+        folds, logits = candidate.folds, cross_validation.logits(candidate)[0]
+    else:
         chosen = selected.selection.candidates[selected.selection.chosen]
-        evaluated = assign_folds(examples, seed=0) < chosen.folds
+        folds, logits = chosen.folds, selected.cross_validated
+    evaluated = in_first_folds(examples, folds)
     predictions = {"linear": cross_validation.predictions(LINEAR_CANDIDATES[-1])}
     if not isinstance(spec.method, ProbeSpec):
         predictions["probe"] = cross_validation.predictions(PROBE_CANDIDATES[0])
