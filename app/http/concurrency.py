@@ -7,15 +7,16 @@ the client disconnects, its work is cancelled: queued work never starts, and
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import ClientDisconnected, QueueFull, TooManyRequestsForKey
+from app.errors import ClientDisconnected, QueueFull, TooManyRequests, TooManyRequestsForKey
 from app.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -105,6 +106,33 @@ RETRY_AFTER_SECONDS = 5
 ResultT = TypeVar("ResultT")
 
 
+@dataclass
+class KeyedLimit:
+    """A limit on what is in progress, in total and per API key. Use it on one event loop only."""
+
+    total: int
+    per_key: int
+    error: type[TooManyRequests]
+    error_for_key: type[TooManyRequests]
+    retry_after: int  # seconds
+    _in_progress: Counter[UUID] = field(default_factory=Counter, init=False)  # by API key
+
+    @contextmanager
+    def reserve(self, caller: UUID) -> Iterator[None]:
+        """Count one more during the block. Raises `error_for_key` or `error` at a limit."""
+        if self._in_progress[caller] >= self.per_key:
+            raise self.error_for_key(limit=self.per_key, retry_after=self.retry_after)
+        if self._in_progress.total() >= self.total:
+            raise self.error(limit=self.total, retry_after=self.retry_after)
+        self._in_progress[caller] += 1
+        try:
+            yield
+        finally:
+            self._in_progress[caller] -= 1
+            if not self._in_progress[caller]:
+                del self._in_progress[caller]
+
+
 class ConcurrencyLimiter:
     """Limits how much work runs at once, and how much may run or wait, in total and per API key.
 
@@ -113,33 +141,21 @@ class ConcurrencyLimiter:
 
     def __init__(self, *, max_pending: int, max_pending_per_key: int) -> None:
         self._limiter = anyio.CapacityLimiter(MAX_RUNNING)
-        self._max_pending = max_pending
-        self._max_pending_per_key = max_pending_per_key
-        self._pending: Counter[UUID] = Counter()  # by API key
+        self._pending = KeyedLimit(
+            total=max_pending,
+            per_key=max_pending_per_key,
+            error=QueueFull,
+            error_for_key=TooManyRequestsForKey,
+            retry_after=RETRY_AFTER_SECONDS,
+        )
 
     async def run(self, caller: UUID, work: Callable[[], ResultT]) -> ResultT:
         """Run `work` in a thread and return its result.
 
         Raises `TooManyRequestsForKey`, `QueueFull`, and whatever `work` raises.
         """
-        async with self._pending_slot(caller):
+        with self._pending.reserve(caller):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
-
-    @asynccontextmanager
-    async def _pending_slot(self, caller: UUID) -> AsyncIterator[None]:
-        if self._pending[caller] >= self._max_pending_per_key:
-            raise TooManyRequestsForKey(
-                limit=self._max_pending_per_key, retry_after=RETRY_AFTER_SECONDS
-            )
-        if self._pending.total() >= self._max_pending:
-            raise QueueFull(limit=self._max_pending, retry_after=RETRY_AFTER_SECONDS)
-        self._pending[caller] += 1
-        try:
-            yield
-        finally:
-            self._pending[caller] -= 1
-            if not self._pending[caller]:
-                del self._pending[caller]
 
 
 class ConcurrencyLimits:

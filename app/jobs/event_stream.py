@@ -6,9 +6,7 @@ transaction on one thread answers all of them. Nothing is held between polls.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -18,6 +16,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.database.engines import Database
+from app.http.concurrency import KeyedLimit
 from app.jobs import repository
 from app.jobs.errors import TooManyStreams, TooManyStreamsForKey
 from app.jobs.schemas import EventView, JobView, PointView, StateView
@@ -51,28 +50,15 @@ class EventStreams:
 
     def __init__(self, database: Database, *, max_streams: int, max_streams_per_key: int) -> None:
         self._database = database
-        self._max_streams = max_streams
-        self._max_streams_per_key = max_streams_per_key
-        self._open: Counter[UUID] = Counter()  # by API key
+        self.limit = KeyedLimit(
+            total=max_streams,
+            per_key=max_streams_per_key,
+            error=TooManyStreams,
+            error_for_key=TooManyStreamsForKey,
+            retry_after=RETRY_AFTER_SECONDS,
+        )
         self._requested: dict[StreamPosition, asyncio.Future[StreamSnapshot | None]] = {}
         self._poll_task: asyncio.Task[None] | None = None
-
-    @contextmanager
-    def reserve(self, caller: UUID) -> Iterator[None]:
-        """Reserve one stream of the limits. Raises `TooManyStreamsForKey`, `TooManyStreams`."""
-        if self._open[caller] >= self._max_streams_per_key:
-            raise TooManyStreamsForKey(
-                limit=self._max_streams_per_key, retry_after=RETRY_AFTER_SECONDS
-            )
-        if self._open.total() >= self._max_streams:
-            raise TooManyStreams(limit=self._max_streams, retry_after=RETRY_AFTER_SECONDS)
-        self._open[caller] += 1
-        try:
-            yield
-        finally:
-            self._open[caller] -= 1
-            if not self._open[caller]:
-                del self._open[caller]
 
     async def poll(self, job_id: UUID, after: int) -> StreamSnapshot | None:
         """Return what came after a sequence number. None: there is no such job."""

@@ -327,7 +327,7 @@ def _existing_job_id(job_id: JobId, database: DatabaseDep) -> UUID:
 
 async def _streams(state: AppStateDep, caller: CallerDep) -> AsyncIterator[EventStreams]:
     """Reserve a stream until the response has ended. Raises what `EventStreams.reserve` raises."""
-    with state.streams.reserve(caller.id):
+    with state.streams.limit.reserve(caller.id):
         yield state.streams
 
 
