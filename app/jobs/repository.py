@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, String, and_, case, cast, delete, func, or_, select, update
 from sqlalchemy.orm import Session, defer, load_only
 
-from app.database.base import JsonObject, now
+from app.database.base import now
 from app.jobs.errors import JobNotFinished, JobNotFound
 from app.jobs.tags import json_text
 from app.queue.fencing import NO_SESSION_SYNC, append_event
@@ -218,23 +218,39 @@ def _competing_classes(device_class: DeviceClass) -> tuple[DeviceClass, ...]:
     return (device_class, DeviceClass.ANY)
 
 
-def list_latest_succeeded(
+class MeasuredSpeed(NamedTuple):
+    """What a job that succeeded measured. None: it has no such number, as with a linear model."""
+
+    finished_at: float
+    flops_per_token: float | None
+    tokens_per_second: float | None
+    train_seconds: float | None
+    features_found: bool | None
+
+
+def list_latest_speeds(
     session: Session, *, device_class: DeviceClass, limit: int
-) -> Sequence[tuple[JsonObject, JsonObject]]:
-    """Return plan and summary of the jobs that succeeded last."""
+) -> list[MeasuredSpeed]:
+    """Return the speeds of the jobs that succeeded last, as `load_summaries` reads them."""
     statement = (
-        select(Job.plan, Job.summary, Job.finished_at)
+        select(
+            Job.finished_at,
+            Job.plan["flops_per_token"].as_float(),
+            Job.summary["tokens_per_second"].as_float(),
+            Job.summary["train_seconds"].as_float(),
+            Job.summary["features_found"].as_boolean(),
+        )
         .where(Job.kind == JobKind.TRAINING, Job.state == JobState.SUCCEEDED)
         .order_by(Job.finished_at.desc())
         .limit(limit)
     )
-    rows = [  # one query per device class: within each, the index is in this order
-        row
+    speeds = [  # one query per device class: within each, the index is in this order
+        MeasuredSpeed(*row)
         for competing in _competing_classes(device_class)
         for row in session.execute(statement.where(Job.device_class == competing))
     ]
-    rows.sort(key=lambda row: row.finished_at, reverse=True)
-    return [(row.plan, row.summary or {}) for row in rows[:limit]]
+    speeds.sort(key=lambda speed: speed.finished_at, reverse=True)
+    return speeds[:limit]
 
 
 def count_active(session: Session, caller_id: UUID) -> int:

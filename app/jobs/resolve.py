@@ -182,15 +182,15 @@ class JobResolver:
     def _speed(self, device_class: DeviceClass) -> float:
         """Return the speed of the latest jobs in FLOP/s, each measured with its own spec."""
         if device_class not in self._speeds:
-            jobs = repository.list_latest_succeeded(
+            latest = repository.list_latest_speeds(
                 self._session, device_class=device_class, limit=SPEED_CANDIDATES
             )
             speeds = [
-                plan["flops_per_token"] * summary["tokens_per_second"]
-                for plan, summary in jobs
-                if summary.get("tokens_per_second") and "flops_per_token" in plan
-                if summary.get("train_seconds", MIN_TRAIN_SECONDS) >= MIN_TRAIN_SECONDS
-                if not summary.get("features_found")
+                each.flops_per_token * each.tokens_per_second
+                for each in latest
+                if each.flops_per_token is not None and each.tokens_per_second
+                if each.train_seconds is None or each.train_seconds >= MIN_TRAIN_SECONDS
+                if not each.features_found
             ]
             self._speeds[device_class] = estimate.median_speed(
                 speeds[:SPEED_SAMPLE_JOBS], device_class

@@ -128,6 +128,7 @@ def test_a_very_short_run_does_not_count_for_the_speed(
     assert submit()["estimated_seconds"] == guessed
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
 def test_recent_jobs_without_a_speed_do_not_hide_earlier_measurements(
     submit: Submit, worker: FakeWorker, database: Database
 ) -> None:
