@@ -28,6 +28,7 @@ from app.sweeps.snapshot import (
     WinnerAndCheapest,
     select_winner,
 )
+from lora_core.data.findings import pluralize
 
 # Tables
 
@@ -176,7 +177,7 @@ def progress_sentence(snapshot: SweepSnapshot) -> str:
         trial.state == "succeeded" and not trial.succeeded_at_full_budget for trial in trials
     )
     suffix = f"; {partial} of those that succeeded did not run with the full budget"
-    return f"{_plural(len(trials), 'trial')}: {states or 'none'}{suffix if partial else ''}."
+    return f"{pluralize(len(trials), 'trial')}: {states or 'none'}{suffix if partial else ''}."
 
 
 def findings(snapshot: SweepSnapshot, selection: WinnerAndCheapest | None) -> list[str]:
@@ -207,7 +208,7 @@ def _winner_sentence(
     snapshot: SweepSnapshot, winner: TrialSnapshot, selection: WinnerAndCheapest
 ) -> str:
     score = selection.winner_validation
-    texts = f" on {_plural(score.texts, 'text')}" if score else ""
+    texts = f" on {pluralize(score.texts, 'text')}" if score else ""
     return (
         f"Trial {winner.number} has the best {objective_label(snapshot)}, "
         f"{objective_text(snapshot, winner)}{texts}: "
@@ -224,7 +225,7 @@ def _test_sentences(snapshot: SweepSnapshot, selection: WinnerAndCheapest) -> li
         value = format_score(snapshot.objective, score.objective)
         objective = f", its {METRIC_LABELS[snapshot.objective]} {value}"
     return [
-        f"On {_plural(score.texts, 'test text')}, which were not used for the selection, its "
+        f"On {pluralize(score.texts, 'test text')}, which were not used for the selection, its "
         f"accuracy is {accuracy_with_interval(score)}{objective}."
     ]
 
@@ -236,7 +237,7 @@ def _within_noise_sentence(selection: WinnerAndCheapest) -> str:
     test = "exact McNemar test of the accuracy on the same validation texts, p"
     if others == 0:
         return f"No other trial is within noise of the winner ({test} < 0.05)."
-    compared = _plural(selection.compared - 1, "other trial")
+    compared = pluralize(selection.compared - 1, "other trial")
     verb = "is" if others == 1 else "are"
     return f"{others} of {compared} {verb} within noise of the winner ({test} ≥ 0.05)."
 
@@ -269,10 +270,6 @@ def _difference_text(comparison: PairedComparison, split: str) -> str:
         else f"{abs(points):.1f} points {'lower' if points > 0 else 'higher'} on {split}"
     )
     return f"{text} (95 % interval {low:+.1f} to {high:+.1f})"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 # HTML page

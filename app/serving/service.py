@@ -166,7 +166,7 @@ def _build_result(
     scores = model.decode(outputs, request.function)
     abstained = 0
     if (threshold := request.abstain_below) is not None:
-        probabilities = model.decode(outputs, None)  # `scores` may be logits
+        probabilities = scores if request.function is None else model.decode(outputs, None)
         scores = [
             row if best[0][1] >= threshold else []
             for row, best in zip(scores, probabilities, strict=True)

@@ -17,6 +17,7 @@ from app.jobs import repository
 from app.jobs.errors import JobNotFound
 from app.jobs.repository import JobFilter
 from app.jobs.results import curves
+from app.jobs.results.comparison import flatten
 from app.jobs.schemas import JobListItem
 from app.jobs.tags import normalize
 from app.jobs.views import job_list_items
@@ -163,7 +164,7 @@ def new_job_page(
         request,
         "new_job.html",
         initial={name: value for name, value in initial.items() if value},
-        values=_flatten(initial),
+        values=flatten(initial),
         source_job=source_job,
         source_job_name=formats.job_name(source_job) if source_job else None,
         roles=list(Role),
@@ -183,14 +184,3 @@ def _explicit_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
         settings.pop(name, None)
     settings.get("runtime", {}).pop("threads", None)  # set by the worker that ran the job
     return settings
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return `{"method": {"r": 8}}` as `{"method.r": 8}`."""
-    flattened: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flattened |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flattened[f"{prefix}{name}"] = value
-    return flattened

@@ -96,7 +96,7 @@ def test_train_writes_events_and_an_artifact_for_predict(
         assert sum(row["score"] for row in answer["labels"]) == pytest.approx(1)
 
 
-# Found before anything is loaded, as tests/lora_core/test_validation.py shows for every kind.
+# Found before anything is loaded, as tests/lora_core/test_problems.py shows for every kind.
 OTHER_SPECS = [
     # The one that needs torch; tests/app/jobs/test_bad_bodies.py covers it without a process.
     ('{"method": {"type": "lora", "r": 999}}', "rank_too_large", "at most 384"),
