@@ -147,7 +147,7 @@ def _inject_adapter(model: PreTrainedModel, family: EncoderFamily, adapter: Save
 def _check_base(
     artifact: Path, model: PreTrainedModel, base: PretrainedBase, max_length: int
 ) -> None:
-    """Raise `BaseMismatch` unless the model reproduces the stored logits."""
+    """Raise `BaseMismatch` unless the model reproduces its golden predictions."""
     texts, reference = load_golden(artifact)
     tokenizer = load_tokenizer(artifact / manifest.MERGED / "tokenizer.json")
     predictor = Predictor.from_model(model, tokenizer, max_length)

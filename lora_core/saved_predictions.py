@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lora_core.atomic_files import write_json
 from lora_core.data.split import Example
-from lora_core.errors.artifact import EngineMismatch
+from lora_core.errors.artifact import EngineOutputMismatch
 
 GOLDEN_TEXTS = 16
 TOLERANCE = 1e-4  # for logits computed in float32; see `compare_logits`
@@ -90,10 +90,10 @@ class SupportsForward(Protocol):
     def forward(self, items: Sequence[Any]) -> Any: ...
 
 
-def check_reference_logits(predictor: SupportsForward, directory: Path) -> float:
+def check_golden_predictions(predictor: SupportsForward, directory: Path) -> float:
     """Return the largest difference of a logit from the stored ones.
 
-    Raises `EngineMismatch` if it exceeds the tolerance or is NaN, or if a label differs.
+    Raises `EngineOutputMismatch` if it exceeds the tolerance or is NaN, or if a label differs.
     """
     texts, reference = load_golden(directory)
     logits = np.asarray(predictor.forward(predictor.encode(texts)))
@@ -102,5 +102,5 @@ def check_reference_logits(predictor: SupportsForward, directory: Path) -> float
     difference, _ = compare_logits(logits, reference)
     same_labels = bool((logits.argmax(-1) == reference.argmax(-1)).all())
     if not difference <= tolerance or not same_labels:
-        raise EngineMismatch(engine=engine, difference=difference, tolerance=tolerance)
+        raise EngineOutputMismatch(engine=engine, difference=difference, tolerance=tolerance)
     return difference

@@ -99,7 +99,7 @@ def resolve_inputs(
     """Find the inputs of a job and check that their bytes have not changed.
 
     Files are read after the database session is closed, so that no writer waits for the disk.
-    Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, any error of the
+    Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `StoredArtifactCorrupt`, any error of the
     store, and for an imported version `ArtifactUnfit` and `TokenizerUnfit`.
     """
     spec, kind = dict(claimed.spec), JOB_KINDS[claimed.kind]

@@ -105,7 +105,7 @@ def delete_run(session: Session, *, run_id: UUID, store: Store) -> None:
 def open_results(database: Database, store: Store, *, run_id: UUID) -> tuple[Path, dict[str, Any]]:
     """Return the verified directory of the results, and its manifest.
 
-    Raises `PredictionNotFound`, `NoResults`, `ResultsRemoved`, `ArtifactDamaged`.
+    Raises `PredictionNotFound`, `NoResults`, `ResultsRemoved`, `StoredArtifactCorrupt`.
     """
     with database.read() as session:
         run = repository.get_run(session, run_id)

@@ -87,7 +87,7 @@ def register_version(
     """Register the model of a job as a new version of `name`.
 
     The manifest is fetched between two short transactions. Raises `JobWithoutModel`,
-    `ArtifactDamaged`, and what `idempotency.reserve` raises.
+    `StoredArtifactCorrupt`, and what `idempotency.reserve` raises.
     """
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
@@ -134,7 +134,7 @@ def resolve_or_default(session: Session, ref: str | None) -> ResolvedModel:
 
 
 def verify_version(database: Database, *, store: Store, name: str, number: int) -> ResolvedModel:
-    """Return a version after verifying its files. Raises `ModelNotFound`, `ArtifactDamaged`.
+    """Return a version after verifying its files. Raises `ModelNotFound`, `StoredArtifactCorrupt`.
 
     No transaction is open while files are hashed, so that no writer waits for the disk.
     """

@@ -81,7 +81,7 @@ class InferenceFailed(AppError):
     message = "Inference failed ({kind}). See the server log."
 
 
-class ModelCorrupt(AppError):
+class ModelArtifactCorrupt(AppError):
     status = 424
     code = "artifact_corrupt"
     title = "The files of the model are damaged."
@@ -95,11 +95,11 @@ class ModelLoadFailed(AppError):
     message = "{ref} could not be loaded ({kind}). See the server log."
 
 
-class ReferenceLogitsMismatch(AppError):
+class ModelOutputMismatch(AppError):
     status = 424
-    code = "reference_logits_mismatch"
-    title = "The model does not reproduce its stored reference logits."
-    message = "{ref} does not reproduce its reference logits: {problem} Promote another version."
+    code = "model_output_mismatch"
+    title = "The model does not reproduce its golden predictions."
+    message = "{ref} does not reproduce its golden predictions: {problem} Promote another version."
 
 
 class ImportedModelRejected(AppError):

@@ -214,7 +214,7 @@ AUTO = "auto"
 
 class EncoderLoader:
     """Loads encoders on the configured engine; `auto` picks the fastest that reproduces the
-    reference logits.
+    golden predictions.
 
     `benchmark_dir` keeps the results of the engine benchmarks.
     """
@@ -226,13 +226,13 @@ class EncoderLoader:
         self._engine_cache_lock = Lock()
 
     def __call__(self, directory: Path, *, imported: bool) -> Predictor:
-        """Load an artifact and check that it reproduces its reference logits.
+        """Load an artifact and check that it reproduces its golden predictions.
 
         An imported version gets an engine of its own: the base that its manifest names is only a
         claim, and with a shared engine the first one loaded would compute the predictions of all
         others.
 
-        Raises `ArtifactCorrupt`, `EngineMismatch`, `EngineUnavailable`.
+        Raises `ArtifactCorrupt`, `EngineOutputMismatch`, `EngineUnavailable`.
         """
         limit_openmp_spinning()
         limit_kernel_cache()
@@ -240,7 +240,7 @@ class EncoderLoader:
             from lora_core.inference.engine_benchmark import benchmark_engines
             from lora_core.inference.engines import EngineCache, auto_candidates, use_single_thread
             from lora_core.inference.predictor import Predictor
-            from lora_core.saved_predictions import check_reference_logits
+            from lora_core.saved_predictions import check_golden_predictions
 
         use_single_thread()
         with self._engine_cache_lock:
@@ -258,7 +258,7 @@ class EncoderLoader:
         for engine in speeds:
             try:
                 predictor = load(engine)
-                check_reference_logits(predictor, directory)
+                check_golden_predictions(predictor, directory)
             except Exception as error:
                 failure = error
                 log.warning(
@@ -271,14 +271,14 @@ class EncoderLoader:
 
 
 def load_linear(directory: Path) -> LinearPredictor:
-    """Load a linear model and check its reference logits, as for an encoder. Needs no torch.
+    """Load a linear model and check its golden predictions, as for an encoder. Needs no torch.
 
-    Raises `ArtifactCorrupt`, `EngineMismatch`, `UnsupportedArtifact`.
+    Raises `ArtifactCorrupt`, `EngineOutputMismatch`, `UnsupportedArtifact`.
     """
     with imports_without_gc():
         from lora_core.inference.linear import LinearPredictor
-        from lora_core.saved_predictions import check_reference_logits
+        from lora_core.saved_predictions import check_golden_predictions
 
     predictor = LinearPredictor.load(directory)
-    check_reference_logits(predictor, directory)
+    check_golden_predictions(predictor, directory)
     return predictor

@@ -21,11 +21,11 @@ from app.resources import Resources
 from app.serving.batcher import Batcher
 from app.serving.errors import (
     ImportedModelRejected,
-    ModelCorrupt,
+    ModelArtifactCorrupt,
     ModelLoadFailed,
     ModelLoading,
+    ModelOutputMismatch,
     ModelTooLarge,
-    ReferenceLogitsMismatch,
 )
 from app.serving.loaded_model import (
     EncoderLoader,
@@ -39,7 +39,7 @@ from app.storage.errors import StorageRefused, StorageUnavailable
 from lora_core import manifest
 from lora_core.errors.artifact import (
     ArtifactCorrupt,
-    EngineMismatch,
+    EngineOutputMismatch,
     UnsupportedArtifact,
     UnsupportedTokenizer,
 )
@@ -152,8 +152,8 @@ class ModelPool:
     async def load(self, resolved: ResolvedModel) -> LoadedModel:
         """Return this version, loading it if needed. The load continues if the caller leaves.
 
-        Raises `ModelCorrupt`, `ModelLoadFailed`, `ImportedModelRejected`,
-        `ReferenceLogitsMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
+        Raises `ModelArtifactCorrupt`, `ModelLoadFailed`, `ImportedModelRejected`,
+        `ModelOutputMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
         """
         return await asyncio.shield(self._get_or_start_load(resolved))
 
@@ -209,7 +209,7 @@ class ModelPool:
         self._metrics.loaded_bytes.set(used)
 
     def _read_artifact(self, resolved: ResolvedModel) -> LoadedModel:
-        """Load a version and check that it reproduces its reference logits. Runs in a thread.
+        """Load a version and check that it reproduces its golden predictions. Runs in a thread.
 
         Every byte that is read is verified; a base that is in memory already is not read again. An
         imported version has to pass the import checks again, because it may have been imported
@@ -229,9 +229,9 @@ class ModelPool:
                 return LoadedEncoder(ref, encoder, self._batcher, self._executor)
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
-            raise ModelCorrupt(ref=ref, problem=problem) from error
-        except EngineMismatch as error:
-            raise ReferenceLogitsMismatch(ref=ref, problem=str(error)) from error
+            raise ModelArtifactCorrupt(ref=ref, problem=problem) from error
+        except EngineOutputMismatch as error:
+            raise ModelOutputMismatch(ref=ref, problem=str(error)) from error
         except (StorageUnavailable, StorageRefused):
             raise
         except Exception as error:

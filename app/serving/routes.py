@@ -262,7 +262,7 @@ async def get_model_info(ref: ModelRefParam, state: AppStateDep) -> ModelInfo:
 @info_router.get("/models/{ref}/health")
 @info_router.get("/models/{ref}/predict/health")
 async def get_model_health(ref: ModelRefParam, state: AppStateDep) -> ModelHealth:
-    """Return `ok` once the model is loaded and reproduces its reference logits."""
+    """Return `ok` once the model is loaded and reproduces its golden predictions."""
     await state.serving.pool.get(ref)
     return ModelHealth()
 

@@ -21,7 +21,7 @@ class ArtifactExists(Conflict):
     message = "The store already contains {key}. Artifacts are immutable; use another key."
 
 
-class ArtifactDamaged(Conflict):
+class StoredArtifactCorrupt(Conflict):
     code = "artifact_corrupt"
     title = "The stored files do not match their manifest."
     message = "The stored files of {name} are damaged: {problem}. Run the job that made them again."

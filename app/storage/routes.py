@@ -11,7 +11,7 @@ from app.auth.middleware import require_scope
 from app.database.engines import Database
 from app.http.dependencies import DatabaseDep, StoreDep
 from app.storage import repository
-from app.storage.errors import ArtifactDamaged, ArtifactFileNotFound, ArtifactNotFound
+from app.storage.errors import ArtifactFileNotFound, ArtifactNotFound, StoredArtifactCorrupt
 from app.storage.store import Store, find_regular_file, open_artifact, read_manifest, tar_stream
 from app.storage.tables import RESULTS_KIND, Artifact
 from lora_core.manifest import MANIFEST
@@ -49,7 +49,9 @@ def download_archive(
     names = (MANIFEST, *manifest["files"])
     for name in names:
         if find_regular_file(directory, name) is None:
-            raise ArtifactDamaged(name=f"artifact {artifact.id}", problem=f"{name} is missing")
+            raise StoredArtifactCorrupt(
+                name=f"artifact {artifact.id}", problem=f"{name} is missing"
+            )
     return StreamingResponse(
         tar_stream(directory, names, prefix=str(artifact.id), modified=artifact.created_at),
         media_type="application/x-tar",

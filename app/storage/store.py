@@ -26,7 +26,7 @@ from typing import Any
 import structlog
 
 from app.errors import AppError
-from app.storage.errors import ArtifactDamaged, StorageRefused, StorageUnavailable
+from app.storage.errors import StorageRefused, StorageUnavailable, StoredArtifactCorrupt
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 
@@ -236,7 +236,7 @@ def tar_stream(
 
 
 def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:
-    """Read only the manifest. Raises `ArtifactDamaged`, whose message has `name`."""
+    """Read only the manifest. Raises `StoredArtifactCorrupt`, whose message has `name`."""
     with _damage_reported_as(name):
         return dict(json.loads(store.read(ref, manifest.MANIFEST)))
 
@@ -246,7 +246,7 @@ def read_json_lines(
 ) -> list[dict[str, Any]]:
     """Read a small JSON Lines file, or its first lines.
 
-    Raises `ArtifactDamaged`, whose message has `name`.
+    Raises `StoredArtifactCorrupt`, whose message has `name`.
     """
     with _damage_reported_as(name):
         return [json.loads(line) for line in store.read(ref, file).split(b"\n")[:limit] if line]
@@ -255,7 +255,7 @@ def read_json_lines(
 def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str, Any]]:
     """Return the directory and its manifest, without verifying files of a local store.
 
-    Raises `ArtifactDamaged`.
+    Raises `StoredArtifactCorrupt`.
     """
     with _damage_reported_as(name):
         directory = store.path(ref)
@@ -263,7 +263,7 @@ def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, d
 
 
 def verify_artifact(store: Store, ref: ArtifactRef, *, name: str) -> Path:
-    """Return the directory after verifying every byte. Raises `ArtifactDamaged`."""
+    """Return the directory after verifying every byte. Raises `StoredArtifactCorrupt`."""
     with _damage_reported_as(name):
         return store.verified_directory(ref)
 
@@ -283,4 +283,4 @@ def _damage_reported_as(name: str) -> Iterator[None]:
     try:
         yield
     except ArtifactCorrupt as error:
-        raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error
+        raise StoredArtifactCorrupt(name=name, problem=error.detail["problem"]) from error

@@ -19,8 +19,8 @@ class EngineUnavailable(ArtifactError):
     message = "Inference engine {engine} requires {needs}."
 
 
-class EngineMismatch(ArtifactError):
-    code = "engine_mismatch"
+class EngineOutputMismatch(ArtifactError):
+    code = "engine_output_mismatch"
     title = "The inference engine does not reproduce the logits stored with the model."
     message = (
         "Logits of {engine} differ from the stored ones by {difference:.2e}. At most "

@@ -1,4 +1,4 @@
-"""Tolerance of the reference logits."""
+"""Tolerance of the golden predictions."""
 
 import numpy as np
 import pytest

@@ -27,7 +27,7 @@ MEDIA_TYPES: dict[MisclassifiedFormat, str] = {
 def list_misclassified(
     store: Store, job: Job, ref: ArtifactRef, *, split: EvaluatedSplit, limit: int
 ) -> list[MisclassifiedText]:
-    """Return the most confident errors first. Raises `NoPredictions`, `ArtifactDamaged`."""
+    """Return the most confident errors first. Raises `NoPredictions`, `StoredArtifactCorrupt`."""
     name = f"job {job.id}"
     facts = read_manifest(store, ref, name=name)
     for folder in (correctness.MISCLASSIFIED_FOLDER, OLD_FOLDER):

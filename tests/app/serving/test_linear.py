@@ -199,8 +199,8 @@ def reverse_terms(directory: Path) -> None:
     [
         (set_invalid_pattern, True, "model_refused"),
         (set_invalid_pattern, False, "model_unloadable"),  # not the fault of an import
-        (reverse_terms, True, "reference_logits_mismatch"),
-        (reverse_terms, False, "reference_logits_mismatch"),
+        (reverse_terms, True, "model_output_mismatch"),
+        (reverse_terms, False, "model_output_mismatch"),
     ],
 )
 def test_invalid_linear_model_is_not_served(

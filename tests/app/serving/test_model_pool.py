@@ -13,9 +13,14 @@ from sqlalchemy import event
 from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.resources import Resources
 from app.serving import model_pool
-from app.serving.errors import ModelCorrupt, ModelLoadFailed, ModelTooLarge, ReferenceLogitsMismatch
+from app.serving.errors import (
+    ModelArtifactCorrupt,
+    ModelLoadFailed,
+    ModelOutputMismatch,
+    ModelTooLarge,
+)
 from app.serving.model_pool import ModelPool
-from lora_core.errors.artifact import ArtifactCorrupt, EngineMismatch, UnsupportedArtifact
+from lora_core.errors.artifact import ArtifactCorrupt, EngineOutputMismatch, UnsupportedArtifact
 from tests.app.serving.conftest import Publish, open_pool
 from tests.app.serving.stub import WAIT, StubEngine, StubLoader, StubPredictor
 
@@ -75,7 +80,7 @@ def test_concurrent_requests_share_one_load(
 @pytest.mark.parametrize(
     ("cause", "expected"),
     [
-        (ArtifactCorrupt(path="x", problem="weights have changed"), ModelCorrupt),
+        (ArtifactCorrupt(path="x", problem="weights have changed"), ModelArtifactCorrupt),
         (ValueError("the checkpoint does not fit its config"), ModelLoadFailed),
         (MemoryError(), ModelLoadFailed),
         (UnsupportedArtifact(problem="too many terms"), ModelLoadFailed),  # not imported
@@ -248,7 +253,7 @@ def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
     async def work(pool: ModelPool) -> None:
         assert await get_ref(pool, "sentiment") == "sentiment:1"
         directory = await asyncio.to_thread(publish)
-        loader.broken[directory] = EngineMismatch(engine="x", difference=1.0, tolerance=1e-4)
+        loader.broken[directory] = EngineOutputMismatch(engine="x", difference=1.0, tolerance=1e-4)
         loader.gate.clear()
         assert await get_ref(pool, "sentiment") == "sentiment:1"
         await until(lambda: len(loader.loads) == 2)
@@ -263,7 +268,7 @@ def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
             assert await get_ref(pool, "sentiment") == "sentiment:1"
             await asyncio.sleep(0)
         assert len(loader.loads) == 2  # not retried at once
-        with pytest.raises(ReferenceLogitsMismatch):
+        with pytest.raises(ModelOutputMismatch):
             await get_ref(pool, "sentiment:2")
 
     run(work)
@@ -330,7 +335,7 @@ def test_replaced_manifest_is_not_loaded(
     manifest.write_text(manifest.read_text().replace("0.8", "0.9"))
 
     async def work(pool: ModelPool) -> None:
-        with pytest.raises(ModelCorrupt, match=r"manifest\.json has changed"):
+        with pytest.raises(ModelArtifactCorrupt, match=r"manifest\.json has changed"):
             await get_ref(pool)
         assert loader.loads == []
 
@@ -343,7 +348,7 @@ def test_missing_manifest_is_corrupt(
     (publish() / "manifest.json").unlink()
 
     async def work(pool: ModelPool) -> None:
-        with pytest.raises(ModelCorrupt, match=r"no readable manifest\.json"):
+        with pytest.raises(ModelArtifactCorrupt, match=r"no readable manifest\.json"):
             await get_ref(pool)
         assert loader.loads == []
 

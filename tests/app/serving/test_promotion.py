@@ -32,12 +32,12 @@ def test_promotion_loads_the_version(app: FastAPI, client: TestClient, publish: 
     assert served_version(client) == "sentiment:1"
 
 
-def test_version_that_does_not_reproduce_its_reference_logits_is_rejected(
+def test_version_that_does_not_reproduce_its_golden_predictions_is_rejected(
     client: TestClient, publish: Publish, resources: Resources
 ) -> None:
     publish()
 
-    def change_reference_logits(directory: Path) -> None:
+    def change_golden_predictions(directory: Path) -> None:
         rows = json.loads((directory / "golden.json").read_text())
         rows[0]["logits"][0] += 0.01
         (directory / "golden.json").write_text(json.dumps(rows))
@@ -46,9 +46,9 @@ def test_version_that_does_not_reproduce_its_reference_logits_is_rejected(
         (directory / "manifest.json").unlink()
         manifest.create(directory, facts)
 
-    publish(promote=False, modify=change_reference_logits)
+    publish(promote=False, modify=change_golden_predictions)
     rejected = promote(client, 2)
-    assert (rejected.status_code, rejected.json()["code"]) == (424, "reference_logits_mismatch")
+    assert (rejected.status_code, rejected.json()["code"]) == (424, "model_output_mismatch")
     assert "sentiment:2" in rejected.json()["detail"]
     assert served_version(client) == "sentiment:1"
     # Without the check, the old version keeps serving all the same.

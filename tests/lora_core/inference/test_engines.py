@@ -10,7 +10,7 @@ import torch
 
 from app.serving.loaded_model import EncoderLoader
 from lora_core import manifest, saved_predictions
-from lora_core.errors.artifact import EngineMismatch, EngineUnavailable
+from lora_core.errors.artifact import EngineOutputMismatch, EngineUnavailable
 from lora_core.inference import engine_benchmark, engines
 from lora_core.inference.engine_benchmark import benchmark_engines
 from lora_core.inference.predictor import Predictor
@@ -33,29 +33,29 @@ def test_compiled_engines_are_tested_if_there_is_a_compiler() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's compiler uses it
 @pytest.mark.parametrize("name", AVAILABLE_ENGINES)
-def test_engine_reproduces_the_reference_logits(artifact: Path, name: str) -> None:
+def test_engine_reproduces_the_golden_predictions(artifact: Path, name: str) -> None:
     predictor = Predictor.load(artifact, engine=name)
     assert predictor.engine.name == name
     assert predictor.engine.nbytes > 0
     assert (
-        saved_predictions.check_reference_logits(predictor, artifact)
+        saved_predictions.check_golden_predictions(predictor, artifact)
         <= saved_predictions.ENGINE_TOLERANCES[name.rpartition("-")[2]]
     )
 
 
-def test_engine_mismatch_is_detected(artifact: Path, tmp_path: Path) -> None:
+def test_engine_output_mismatch_is_detected(artifact: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(artifact, other)
     rows = json.loads((other / "golden.json").read_text())
     rows[1]["logits"][0] += 2e-4
     (other / "golden.json").write_text(json.dumps(rows))
     predictor = Predictor.load(artifact)
-    with pytest.raises(EngineMismatch, match=r"torch-fp32 differ .* by 2\.0\de-04"):
-        saved_predictions.check_reference_logits(predictor, other)
+    with pytest.raises(EngineOutputMismatch, match=r"torch-fp32 differ .* by 2\.0\de-04"):
+        saved_predictions.check_golden_predictions(predictor, other)
     rows[1]["logits"] = [float("nan")] * 3
     (other / "golden.json").write_text(json.dumps(rows))
-    with pytest.raises(EngineMismatch):
-        saved_predictions.check_reference_logits(predictor, other)
+    with pytest.raises(EngineOutputMismatch):
+        saved_predictions.check_golden_predictions(predictor, other)
 
 
 def test_unavailable_engine_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_linear_run_writes_a_model_metrics_and_predictions(reviews: Path, tmp_pa
     assert listener.all("finished")[0].summary == summary
 
     predictor = LinearPredictor.load(tmp_path / "out")
-    assert saved_predictions.check_reference_logits(predictor, tmp_path / "out") < 1e-6
+    assert saved_predictions.check_golden_predictions(predictor, tmp_path / "out") < 1e-6
     splits = load_splits(spec.data)
     for split in Split:
         examples = splits.examples(split)
