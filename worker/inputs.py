@@ -99,8 +99,8 @@ def resolve_inputs(
     """Find the inputs of a job and check that their bytes have not changed.
 
     Files are read after the database session is closed, so that no writer waits for the disk.
-    Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `StoredArtifactCorrupt`, any error of the
-    store, and for an imported version `ArtifactUnfit` and `TokenizerUnfit`.
+    Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `StoredArtifactCorrupt`, any error of
+    the store, and for an imported version `UnsupportedArtifact` and `UnsupportedTokenizer`.
     """
     spec, kind = dict(claimed.spec), JOB_KINDS[claimed.kind]
     model = spec[kind.model_field]

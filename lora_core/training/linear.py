@@ -127,7 +127,7 @@ def train_linear(
 def learning_curve_of_splits(splits: Splits, progress: ProgressReporter) -> MoreLabelsEstimate:
     """Return the learning curve of a linear model on the training split, cached.
 
-    It answers whether more labels would help. Raises `DiskFull`, `Stopped`.
+    It answers whether more labels would help. Raises `DiskFull`, `StopRequested`.
     """
     distinct = distinct_texts(splits)
     estimate = estimate_without_curve([row.label for row in distinct])

@@ -28,7 +28,7 @@ def learning_curve_of_run(
 ) -> MoreLabelsEstimate | None:
     """Return the learning curve of a run before it is trained, while its base is unchanged.
 
-    Return None for a partial run, and on all ranks but 0. Raises `DiskFull`, `Stopped`.
+    Return None for a partial run, and on all ranks but 0. Raises `DiskFull`, `StopRequested`.
     """
     if prepared.spec.trial is not None or not distributed.is_main():
         return None
