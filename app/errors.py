@@ -167,7 +167,7 @@ class TooManyRequestsForKey(TooManyRequests):
     )
 
 
-class QueueFull(TooManyRequests):
+class ConcurrencyLimitReached(TooManyRequests):
     code = "queue_full"
     title = "Too many requests in progress."
     message = "{limit} requests of this kind are already in progress. Try again in {retry_after} s."

@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import lora_core
 from app import logging
-from app.auth.api_key_cache import ApiKeyCache
+from app.auth.authenticator import Authenticator
 from app.auth.middleware import AuthMiddleware
 from app.auth.secrets import load_pepper
 from app.charts import routes as charts
@@ -19,7 +19,7 @@ from app.database import migrations
 from app.datasets import routes as datasets
 from app.errors import AppError
 from app.http import error_responses, health, openapi
-from app.http.concurrency import CancelOnDisconnectMiddleware, ConcurrencyLimits
+from app.http.concurrency import CancelOnDisconnectMiddleware, ConcurrencyLimiters
 from app.http.connections import raise_file_limit
 from app.http.dependencies import AppState, get_app_state
 from app.http.middleware import (
@@ -103,8 +103,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         readiness_checks=health.ReadinessChecks(timeout_seconds=health.CHECK_TIMEOUT_SECONDS),
         render_problem=page.render_error,
     )
-    error_responses.install(app)
-    idempotency_header.install(app)
+    error_responses.add_exception_handlers(app)
+    idempotency_header.add_exception_handlers(app)
     return app
 
 
@@ -146,17 +146,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             exit_stack.callback(resources.close)
             migrations.check(resources.database)
             if settings.auth == "on":
-                state.api_key_cache = ApiKeyCache(
+                state.authenticator = Authenticator(
                     resources.database,
                     load_pepper(settings),
                     session_seconds=settings.session_days * 86_400,
                     idle_seconds=settings.session_idle_days * 86_400,
                 )
-                exit_stack.callback(state.api_key_cache.close)
+                exit_stack.callback(state.authenticator.close)
         except AppError as error:
             log.error("not_started", code=error.code, reason=str(error))
             raise
-        state.concurrency_limits = ConcurrencyLimits(settings)
+        state.concurrency_limits = ConcurrencyLimiters(settings)
         state.streams = EventStreams(
             resources.database,
             max_streams=settings.max_streams,

@@ -34,7 +34,7 @@ class Resources:
 
 
 @contextmanager
-def data_dir_errors(settings: Settings) -> Iterator[None]:
+def convert_data_dir_errors(settings: Settings) -> Iterator[None]:
     """Raise any `OSError` of the block as `DataDirectoryUnusable`."""
     try:
         yield
@@ -49,7 +49,7 @@ def open_resources(settings: Settings) -> Resources:
     Raises `DataDirectoryUnusable` and the errors of `open_database`, `open_store` and
     `open_notifier`.
     """
-    with data_dir_errors(settings):
+    with convert_data_dir_errors(settings):
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = open_database(settings)
     try:

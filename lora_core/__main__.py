@@ -162,10 +162,10 @@ def _process_group() -> AbstractContextManager[None]:
 
 def _inspect(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     from lora_core.data import contents
-    from lora_core.data.contents import describe
+    from lora_core.data.contents import build_profile
 
     data = contents.read_contents(arguments.file, _columns(arguments))
-    writer.write(describe(data))  # first, in case the checks run out of time or memory
+    writer.write(build_profile(data))  # first, in case the checks run out of time or memory
     from lora_core.data.checks import check_data
 
     report = check_data(data)

@@ -1,7 +1,7 @@
 """Cross-validation: predict each text with a model that was not trained on it.
 
 This module does it for linear models and needs no torch; `training.cross_validation` does it for
-all methods. It also holds `SelectedMethod`, the outcome of the method `auto`.
+all methods. It also holds `AutoOutcome`, the outcome of the method `auto`.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from lora_core.results import MethodSelection
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, LinearSpec, SingleMethod
 from lora_core.specs.train import TrainSpec
-from lora_core.verdict import CROSS_VALIDATION_MAX_TEXTS, ReferenceAnswers
+from lora_core.verdict import CROSS_VALIDATION_MAX_TEXTS, ReferencePredictions
 
 Logits = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -98,7 +98,7 @@ class LinearCrossValidation:
 
 
 @dataclass(frozen=True)
-class SelectedMethod:
+class AutoOutcome:
     """The method that cross-validation selected, with the splits it is trained and evaluated on.
 
     Where the data define no validation split, it is trained on all texts that are not for testing,
@@ -109,7 +109,7 @@ class SelectedMethod:
     selection: MethodSelection
     splits: Splits
     cross_validated: NDArray[np.float32] | None
-    probe: ReferenceAnswers | None = None  # of a probe, if the run of the method cannot fit one
+    probe: ReferencePredictions | None = None  # of a probe, if the run of the method cannot fit one
 
     def summary(self) -> dict[str, Any]:
         """Return what this adds to the summary of the run."""

@@ -19,7 +19,7 @@ from lora_core.specs.train import HeadInit, OptimSpec, SelectBy, StopSpec, Train
 MIN_UPDATES = 60  # per run: with fewer, a model learns little from a few hundred texts
 SMALL_BATCH_MAX_TEXTS = 500  # up to this many training texts, the batch size is 16 instead of 32
 FULL_RATE_MIN_TEXTS = 256  # from this many training texts on, LoRA trains at its full rate
-HEAD_INIT_MAX_TEXTS = 4000  # in the balanced sample that the initial head is fitted on
+HEAD_INIT_MAX_TEXTS = 4000  # in the stratified sample that the initial head is fitted on
 BEST_CHECKPOINT_MIN_TEXTS = 100  # with fewer validation texts, the best checkpoint is mostly luck
 
 
@@ -68,7 +68,7 @@ def epochs_and_batch_size(optim: OptimSpec, texts: int) -> tuple[int, int]:
     return epochs, batch_size
 
 
-def resolve_stop(stop: StopSpec, texts: int) -> StopSpec:
+def resolve_select_by(stop: StopSpec, texts: int) -> StopSpec:
     """Choose how to select the checkpoint, given the number of validation texts."""
     too_few = texts < BEST_CHECKPOINT_MIN_TEXTS and stop.patience is None
     select_by = stop.select_by or (SelectBy.LAST if too_few else SelectBy.MACRO_F1)
@@ -104,7 +104,7 @@ def resolve_defaults(
     if texts is not None:
         epochs, batch_size = epochs_and_batch_size(optim, texts[Split.TRAIN])
         optim = optim.model_copy(update={"epochs": epochs, "batch_size": batch_size})
-        stop = resolve_stop(stop, texts[Split.VALIDATION])
+        stop = resolve_select_by(stop, texts[Split.VALIDATION])
     update = {
         "pooling": shape.pooling,
         "head_init": resolve_head_init(spec),

@@ -53,7 +53,7 @@ def process_group() -> Iterator[None]:
 
 def destroy_process_group() -> bool:
     """End the distributed part of a run; return whether this process (rank 0) continues alone."""
-    continues = is_main()
+    continues = is_main_process()
     if dist.is_initialized():
         dist.destroy_process_group()
     return continues
@@ -69,7 +69,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Return whether this is rank 0, which reports events and writes files."""
     return rank() == 0
 
@@ -84,10 +84,10 @@ def local_rank_and_size() -> tuple[int, int]:
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """Run the block on rank 0 first, then on the others, which find its results on disk."""
-    if not is_main():
+    if not is_main_process():
         all_reduce(0.0)  # waits until rank 0 makes its call
     yield
-    if is_main():
+    if is_main_process():
         all_reduce(0.0)
 
 

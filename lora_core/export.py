@@ -36,7 +36,7 @@ from lora_core.artifact import (
 from lora_core.atomic_files import check_new_directory, write_json
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.load import PretrainedBase, load_with_head, resolve_base
+from lora_core.encoders.load import BaseCheckpoint, load_with_head, resolve_base
 from lora_core.encoders.modules import has_mean_pooling_block
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.export import BaseMismatch, NoAdapter, NoEncoder
@@ -127,7 +127,7 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         copy_tokenizer(artifact, directory)
 
 
-def _with_merged_head(merged: PreTrainedModel, base: PretrainedBase) -> PreTrainedModel:
+def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrainedModel:
     """Return the base with the final head, in which an adapter is merged: PEFT supports none."""
     model, _ = load_with_head(base, label_names(merged))
     set_pooling(model, base.family, Pooling(getattr(merged.config, "pooling", Pooling.CLS)))
@@ -145,7 +145,7 @@ def _inject_adapter(model: PreTrainedModel, family: EncoderFamily, adapter: Save
 
 
 def _check_base(
-    artifact: Path, model: PreTrainedModel, base: PretrainedBase, max_length: int
+    artifact: Path, model: PreTrainedModel, base: BaseCheckpoint, max_length: int
 ) -> None:
     """Raise `BaseMismatch` unless the model reproduces its golden predictions."""
     texts, reference = load_golden(artifact)

@@ -16,7 +16,7 @@ def is_hub_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and ".." not in text
 
 
-def transient_failure(error: BaseException | None) -> str | None:
+def describe_transient_failure(error: BaseException | None) -> str | None:
     """Describe the transient failure of the hub that caused `error`; None if there is none.
 
     Also None if `HF_HUB_OFFLINE` disables the hub.

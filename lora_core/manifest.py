@@ -54,7 +54,7 @@ def is_linear(files: Collection[str]) -> bool:
     return LINEAR in files
 
 
-def created_by() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Return the versions of this program and of the libraries it computes with."""
     names = ("torch", "transformers", "tokenizers", "scikit-learn")
     libraries = {name: version(name) for name in names}

@@ -94,7 +94,7 @@ def estimate_seconds(
     has_probe = any(isinstance(each.method, ProbeSpec) for each in candidates)
     encoder_pass = has_probe * seconds_of(ProbeSpec(), texts)  # shared by all probes
     fits = (
-        each.fits
+        each.n_fits
         * (train * PROBE_SECONDS if each.method.type == "probe" else seconds_of(each.method, train))
         for each in candidates
     )

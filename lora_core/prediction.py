@@ -24,7 +24,7 @@ from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
 from lora_core.failpoints import failpoint
 from lora_core.inference.load import load_predictor
 from lora_core.progress_reporter import ProgressReporter
-from lora_core.specs.data import split_sheet
+from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.predict import LABEL, RESULTS, SCORE, SCORES, PredictSpec
 from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
 
@@ -96,7 +96,7 @@ def predict_file(
             checkpoint_settings, write_checkpoint, observer, step=state.step
         )
     progress.enter_phase(Phase.PREDICTING, state.step)
-    source, sheet = split_sheet(spec.data.source)
+    source, sheet = parse_sheet_suffix(spec.data.source)
     records = files.read_records(Path(source), spec.data.text_column, sheet)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def _manifest(
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "created_by": manifest.created_by(),
+        "created_by": manifest.library_versions(),
         "spec": spec.model_dump(mode="json"),
         "columns": list(results.columns),
         "labels": predictor.labels,

@@ -21,7 +21,7 @@ SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the labels is no
 Labels = NDArray[np.int64]  # one per text
 
 
-class ReferenceAnswers(NamedTuple):
+class ReferencePredictions(NamedTuple):
     """Predictions of another method for some of the texts."""
 
     texts: NDArray[np.int64]  # indices
@@ -36,7 +36,7 @@ def most_frequent_label(examples: Sequence[Example]) -> int:
 def build_verdict(
     true_labels: Labels,
     predicted: Labels,
-    references: Mapping[str, ReferenceAnswers],
+    references: Mapping[str, ReferencePredictions],
     *,
     labels: Sequence[str],
     majority: int,
@@ -48,7 +48,7 @@ def build_verdict(
     """
     correct = predicted == true_labels
     low, high = wilson_interval(float(correct.mean()), len(true_labels))
-    always_majority = ReferenceAnswers(
+    always_majority = ReferencePredictions(
         np.arange(len(true_labels)), np.full(len(true_labels), majority)
     )
     verdict = Verdict(
@@ -73,7 +73,7 @@ def build_verdict(
 
 
 def _compare(
-    true_labels: Labels, predicted: Labels, reference: ReferenceAnswers
+    true_labels: Labels, predicted: Labels, reference: ReferencePredictions
 ) -> ReferenceComparison:
     truth = true_labels[reference.texts]
     ours, theirs = predicted[reference.texts] == truth, reference.answers == truth

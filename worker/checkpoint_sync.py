@@ -44,7 +44,7 @@ class CheckpointSync:
             log.warning("cannot store a checkpoint", step=event.step, error=str(error))
             reason = error.strerror if isinstance(error, OSError) else str(error)
             message = f"Cannot store the checkpoint of step {event.step:,}: {reason}"
-            self._recorder.add_entry(
+            self._recorder.add_worker_event(
                 EventContent("checkpoint_lost", "warning", message, {"step": event.step})
             )
         else:

@@ -15,10 +15,10 @@ from app.queue.transitions import (
     STORAGE_UNAVAILABLE,
     AttemptResult,
     Cancelled,
+    DependencyUnavailable,
     ExitStatus,
     PermanentFailure,
     Preempted,
-    ResourceUnavailable,
     RetryableFailure,
 )
 from app.settings import Settings
@@ -149,7 +149,7 @@ def classify_result(
     if result.stop_reason is StopReason.CANCEL:
         return Cancelled()
     if result.stop_reason is StopReason.TIME_LIMIT:
-        return time_limit_exceeded(claimed, settings, saved_step=result.saved_step)
+        return time_limit_failure(claimed, settings, saved_step=result.saved_step)
     if result.stop_reason is StopReason.DRAIN or result.exit_status.code == child_protocol.STOPPED:
         return Preempted()
     if result.stop_reason is StopReason.STALL:
@@ -248,14 +248,14 @@ def _wait_or_give_up(
 
 def _wait(
     message: str, claimed: ClaimedJob, settings: Settings, *, code: str = STORAGE_UNAVAILABLE
-) -> ResourceUnavailable:
+) -> DependencyUnavailable:
     """Wait a quarter of the time waited so far, up to `MAX_WAIT_SECONDS`, without a limit."""
     waited = claimed.waited_seconds if claimed.waiting_code == code else None
     seconds = max(settings.retry_seconds, min(MAX_WAIT_SECONDS, (waited or 0.0) / 4))
-    return ResourceUnavailable(code, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+    return DependencyUnavailable(code, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
 
-def time_limit_exceeded(
+def time_limit_failure(
     claimed: ClaimedJob, settings: Settings, *, saved_step: int | None
 ) -> PermanentFailure:
     """Return the failure of a job that reached its time limit."""
@@ -276,7 +276,7 @@ def _classify_reported_failure(
     return PermanentFailure(failed.code, failed.message, failed.detail)
 
 
-def lost_worker(settings: Settings) -> RetryableFailure:
+def worker_lost_failure(settings: Settings) -> RetryableFailure:
     """Return the failure of a job whose worker is gone."""
     return RetryableFailure(LOST_WORKER.code, LOST_WORKER.message, settings.retry_seconds)
 

@@ -46,7 +46,7 @@ class HostHealth:
         self._store_suspect = False
         self._store_error: AppError | None = None  # from the last check
 
-    def suspect_store(self) -> None:
+    def request_store_check(self) -> None:
         """Have the next `find_problem` check the store, because a job has just had trouble."""
         self._store_suspect = True
 
@@ -63,4 +63,4 @@ class HostHealth:
 
     def known_problem(self) -> AppError | None:
         """Return why no job could run here now, as far as is known."""
-        return workdir.find_problem(self._resources.settings) or self._store_error
+        return workdir.find_disk_problem(self._resources.settings) or self._store_error

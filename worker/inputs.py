@@ -26,7 +26,7 @@ from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hub import HUB_PREFIX
 from lora_core.imports import metadata
-from lora_core.specs.data import split_sheet
+from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.fields import is_model_version
 from worker.failures import InputChanged
 
@@ -71,7 +71,7 @@ class LocalInputs:
 
     def mentions_input(self, text: str) -> bool:
         """Return whether a text names an input as the process does: by its path or file name."""
-        return any(Path(split_sheet(local)[0]).name in text for local in self.names)
+        return any(Path(parse_sheet_suffix(local)[0]).name in text for local in self.names)
 
     def with_public_names(self, value: Any) -> Any:
         """Return the same JSON value with public names in place of local paths."""
@@ -134,6 +134,6 @@ def resolve_inputs(
 
 def _find_file(upload: Dataset, name: str, settings: Settings, store: Store) -> Path:
     try:
-        return files.local_path(settings, store, upload)
+        return files.fetch_file(settings, store, upload)
     except ArtifactCorrupt as error:
         raise InputChanged(name=name) from error

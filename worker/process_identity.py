@@ -61,7 +61,7 @@ def current_worker() -> WorkerIdentity:
     )
 
 
-def is_dead(owner: WorkerIdentity, *, silent: bool) -> bool:
+def is_known_dead(owner: WorkerIdentity, *, silent: bool) -> bool:
     """Return whether a worker is known to be dead.
 
     False for a worker in another container, even one with this host's name: it cannot be seen here.

@@ -20,7 +20,7 @@ from app.resources import Resources
 from app.sweeps import scheduler
 from worker import process_identity, workdir
 from worker.db_retry import DatabaseRetry
-from worker.failures import lost_worker
+from worker.failures import worker_lost_failure
 from worker.host_health import HostHealth
 
 DEAD_WORKER_SECONDS = 24 * 3600.0
@@ -190,7 +190,7 @@ class Reconciler:
         silent = min(job.seconds_since_heartbeat, healthy) > (
             SILENT_ROUNDS * self._settings.reconcile_seconds
         )
-        dead = job.owner is not None and process_identity.is_dead(job.owner, silent=silent)
+        dead = job.owner is not None and process_identity.is_known_dead(job.owner, silent=silent)
         if not dead and (healthy < self._settings.lease_seconds or not job.lease_expired):
             return False
         with self._resources.database.write() as session:
@@ -198,7 +198,7 @@ class Reconciler:
                 session,
                 job.job_id,
                 attempt=job.attempt,
-                failure=lost_worker(self._settings),
+                failure=worker_lost_failure(self._settings),
                 max_failures=self._settings.max_failures,
                 dead_worker=job.owner.id if dead and job.owner else None,
             )

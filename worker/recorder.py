@@ -57,7 +57,7 @@ class CheckpointRow(NamedTuple):
     step: int
     ref: ArtifactRef
 
-    def to_event(self) -> EventContent:
+    def to_event_content(self) -> EventContent:
         return EventContent(
             "checkpoint", "info", f"Saved at step {self.step:,}.", {"step": self.step}
         )
@@ -84,7 +84,7 @@ def metric_values(event: Event) -> Iterator[MetricValue]:
             yield _metric_value(event.split, name, event.step, None, value)
 
 
-def describe_event(event: Event) -> EventContent | None:
+def event_content(event: Event) -> EventContent | None:
     """Return the row of an event, if it has one. A failure has none: the final event reports it."""
     match event:
         case Started():
@@ -245,7 +245,7 @@ class Recorder:
             if is_new and len(self._rows) < MAX_BUFFERED_ROWS:
                 self._last_steps[curve] = metric.step
                 self._rows.append(metric)
-        if (entry := describe_event(event)) is not None:
+        if (entry := event_content(event)) is not None:
             message = self.to_public(entry.message)[:MAX_MESSAGE_CHARS]
             self._rows.append(entry._replace(message=message, data=self.to_public(entry.data)))
 
@@ -253,7 +253,7 @@ class Recorder:
         """Buffer the row of a stored checkpoint, in order with the events around it."""
         self._rows.append(CheckpointRow(step, ref))
 
-    def add_entry(self, entry: EventContent) -> None:
+    def add_worker_event(self, entry: EventContent) -> None:
         """Buffer a message of the worker itself."""
         self._rows.append(entry)
 
@@ -331,7 +331,7 @@ class Recorder:
         key = (self._lease.job_id, seq)
         if isinstance(row, MetricValue):
             return session.get(MetricPoint, key) is not None
-        entry = row.to_event() if isinstance(row, CheckpointRow) else row
+        entry = row.to_event_content() if isinstance(row, CheckpointRow) else row
         event = session.get(JobEvent, key)
         return event is not None and (event.kind, event.message) == (entry.kind, entry.message)
 
@@ -354,5 +354,5 @@ class Recorder:
         if isinstance(row, EventContent):
             session.add(JobEvent(**columns, **row._asdict()))
             return []
-        session.add(JobEvent(**columns, **row.to_event()._asdict()))
+        session.add(JobEvent(**columns, **row.to_event_content()._asdict()))
         return checkpoints.add(session, self._lease, step=row.step, ref=row.ref, seq=seq)

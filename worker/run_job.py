@@ -19,9 +19,9 @@ from app.queue.fencing import ClaimedJob, LeaseLost
 from app.queue.states import DeviceClass
 from app.queue.transitions import (
     AttemptResult,
+    DependencyUnavailable,
     PermanentFailure,
     Preempted,
-    ResourceUnavailable,
     RetryableFailure,
 )
 from app.resources import Resources
@@ -37,7 +37,7 @@ from worker.failures import (
     classify_error,
     classify_result,
     is_disk_error,
-    time_limit_exceeded,
+    time_limit_failure,
 )
 from worker.host_health import HostHealth
 from worker.inputs import JOB_KINDS, LocalInputs
@@ -86,8 +86,8 @@ class JobRunner:
                     saved_step=recorder.saved_step,
                     step=recorder.step,
                 )
-                if isinstance(outcome, ResourceUnavailable):
-                    self._host_health.suspect_store()
+                if isinstance(outcome, DependencyUnavailable):
+                    self._host_health.request_store_check()
                 finalize.finish(self._resources, lease, outcome)
             finally:
                 workdir.remove(attempt.attempt_dir.path)
@@ -108,7 +108,7 @@ class JobRunner:
             finalize.finish(self._resources, lease, Preempted())
             return
         if attempt.seconds_left() <= 0:
-            outcome = time_limit_exceeded(attempt.claimed, self._settings, saved_step=None)
+            outcome = time_limit_failure(attempt.claimed, self._settings, saved_step=None)
             finalize.finish(self._resources, lease, outcome)
             return
         check_free_space(self._settings, host=socket.gethostname())
@@ -260,7 +260,7 @@ def _with_public_names(outcome: AttemptResult, local_inputs: LocalInputs) -> Att
             local_inputs.with_public_names(outcome.message),
             local_inputs.with_public_names(outcome.detail),
         )
-    if isinstance(outcome, ResourceUnavailable | RetryableFailure):
+    if isinstance(outcome, DependencyUnavailable | RetryableFailure):
         return dataclasses.replace(outcome, message=local_inputs.with_public_names(outcome.message))
     return outcome
 

@@ -83,7 +83,7 @@ def check_writable(settings: Settings) -> None:
         raise DataDirectoryUnusable(reason=f"{error.strerror}: {settings.work_dir}") from error
 
 
-def find_problem(settings: Settings) -> AppError | None:
+def find_disk_problem(settings: Settings) -> AppError | None:
     """Return why no attempt could run here now, or None."""
     try:
         check_writable(settings)

@@ -12,7 +12,7 @@ class KeyMissing(Unauthorized):
     )
 
 
-class CsrfTokenMissing(Unauthorized):
+class CsrfTokenInvalid(Unauthorized):
     code = "page_token_missing"
     title = "CSRF token missing or invalid."
     message = (
@@ -21,7 +21,7 @@ class CsrfTokenMissing(Unauthorized):
     )
 
 
-class SessionEnded(Unauthorized):
+class SessionInvalid(Unauthorized):
     code = "session_ended"
     title = "The browser session has ended."
     message = (

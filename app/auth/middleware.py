@@ -17,8 +17,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth import secrets
-from app.auth.api_key_cache import ApiKeyCache
-from app.auth.errors import CsrfTokenMissing, KeyMalformed, KeyMissing, ScopeMissing
+from app.auth.authenticator import Authenticator
+from app.auth.errors import CsrfTokenInvalid, KeyMalformed, KeyMissing, ScopeMissing
 from app.auth.tables import ALL_SCOPES, LOCAL_KEY_ID
 from app.auth.tables import Scope as KeyScope
 from app.errors import Unauthorized
@@ -62,7 +62,7 @@ async def authenticate(request: HTTPConnection) -> Caller:
 
     Raises subclasses of `Unauthorized`.
     """
-    cache = get_app_state(request.app).api_key_cache
+    cache = get_app_state(request.app).authenticator
     headers = request.headers.getlist("authorization")
     if not headers:
         return await cache.authenticate_session(_csrf_checked_session(request, cache))
@@ -73,19 +73,19 @@ async def authenticate(request: HTTPConnection) -> Caller:
 
 
 def session_token(request: HTTPConnection) -> secrets.Token | None:
-    """Return the session token of the cookie, if there is one. Raises `SessionEnded`."""
+    """Return the session token of the cookie, if there is one. Raises `SessionInvalid`."""
     cookie = request.cookies.get(SECURE_SESSION_COOKIE) or request.cookies.get(SESSION_COOKIE)
     return secrets.parse_session(cookie) if cookie else None
 
 
-def _csrf_checked_session(request: HTTPConnection, cache: ApiKeyCache) -> secrets.Token:
+def _csrf_checked_session(request: HTTPConnection, cache: Authenticator) -> secrets.Token:
     """Return the browser's session, after checking its CSRF token unless the request only reads.
 
     Cookies ignore ports: the browser sends this cookie to every service on the same host name, and
     pages elsewhere can make the browser send requests with it. So every other method requires a
     token that only the sign-in response contains.
 
-    Raises `KeyMissing`, `SessionEnded`, `CsrfTokenMissing`.
+    Raises `KeyMissing`, `SessionInvalid`, `CsrfTokenInvalid`.
     """
     session = session_token(request)
     if session is None:
@@ -94,7 +94,7 @@ def _csrf_checked_session(request: HTTPConnection, cache: ApiKeyCache) -> secret
     if request.scope.get("method") not in SAFE_METHODS and not compare_digest(
         sent_token.encode(), cache.csrf_token(session).encode()
     ):
-        raise CsrfTokenMissing()
+        raise CsrfTokenInvalid()
     return session
 
 

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.auth.errors import HuggingFaceTokenSent, KeyMalformed, PepperFileInvalid, SessionEnded
+from app.auth.errors import HuggingFaceTokenSent, KeyMalformed, PepperFileInvalid, SessionInvalid
 from app.settings import Settings
 
 _PEPPER_LENGTH = 64  # hex digits
@@ -47,13 +47,13 @@ def new_session_token(session_id: UUID) -> Token:
 
 
 def parse_session(text: str) -> Token:
-    """Parse a session token. Raises `SessionEnded`, which does not repeat the text."""
+    """Parse a session token. Raises `SessionInvalid`, which does not repeat the text."""
     if not text.startswith("lws_"):
-        raise SessionEnded()
+        raise SessionInvalid()
     try:
         return Token(id=parse_key(text.replace("lws_", "lw_", 1)).id, text=text)
     except KeyMalformed as error:
-        raise SessionEnded() from error
+        raise SessionInvalid() from error
 
 
 def parse_key(text: str) -> Token:

@@ -26,7 +26,7 @@ class CreatedKey:
     text: str
 
     def __repr__(self) -> str:
-        return f"NewKey({self.key.id})"
+        return f"CreatedKey({self.key.id})"
 
 
 def create_key(
@@ -41,7 +41,23 @@ def create_key(
 
     Raises `KeyNameInvalid`, `UnknownScope`.
     """
-    return _insert_key(session, pepper=pepper, name=name, scopes=scopes, days=days)
+    if not (name.strip() and name.isprintable() and len(name) <= MAX_NAME_LENGTH):
+        raise KeyNameInvalid(max_length=MAX_NAME_LENGTH)
+    for scope in scopes:
+        if scope not in ALL_SCOPES:
+            raise UnknownScope(scope=scope, available=", ".join(ALL_SCOPES))
+    token = secrets.new_key_token(new_id())
+    key = ApiKey(
+        id=token.id,
+        name=name,
+        secret_hmac=token.digest(pepper),
+        scopes=list(dict.fromkeys(scopes)),
+        expires_at=None if days is None else read_clock(session) + days * 86_400,
+    )
+    session.add(key)
+    session.flush()
+    _audit(session, "key_created", key)
+    return CreatedKey(key=key, text=token.text)
 
 
 def revoke_key(session: Session, *, key_id: UUID) -> ApiKey:
@@ -103,32 +119,10 @@ def ensure_admin_key(session: Session, *, pepper: bytes) -> CreatedKey | None:
     acquire_transaction_lock(session, "admin key")
     if any("keys:admin" in key.scopes for key in repository.list_usable_keys(session)):
         return None
-    return _insert_key(session, pepper=pepper, name="admin", scopes=ALL_SCOPES, days=None)
+    return create_key(session, pepper=pepper, name="admin")
 
 
 def _audit(session: Session, action: str, key: ApiKey) -> None:
     """Log with the operating system's user: commands have no API caller."""
     fields = {"key": str(key.id), "name": key.name, "scopes": key.scopes, "uid": os.getuid()}
     after_commit(session, partial(logging.audit, action, **fields))
-
-
-def _insert_key(
-    session: Session, *, pepper: bytes, name: str, scopes: Sequence[str], days: float | None
-) -> CreatedKey:
-    if not (name.strip() and name.isprintable() and len(name) <= MAX_NAME_LENGTH):
-        raise KeyNameInvalid(max_length=MAX_NAME_LENGTH)
-    for scope in scopes:
-        if scope not in ALL_SCOPES:
-            raise UnknownScope(scope=scope, available=", ".join(ALL_SCOPES))
-    token = secrets.new_key_token(new_id())
-    key = ApiKey(
-        id=token.id,
-        name=name,
-        secret_hmac=token.digest(pepper),
-        scopes=list(dict.fromkeys(scopes)),
-        expires_at=None if days is None else read_clock(session) + days * 86_400,
-    )
-    session.add(key)
-    session.flush()
-    _audit(session, "key_created", key)
-    return CreatedKey(key=key, text=token.text)

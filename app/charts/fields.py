@@ -65,7 +65,7 @@ def varied_axes(snapshot: "SweepSnapshot", trials: "Sequence[TrialSnapshot]") ->
     return [axis for axis in axes if len(axis.tick_labels) > 1]
 
 
-def setting_labels(snapshot: "SweepSnapshot", trial: "TrialSnapshot") -> list[str]:
+def format_setting_list(snapshot: "SweepSnapshot", trial: "TrialSnapshot") -> list[str]:
     """Format the settings of a trial: `r = 8`, `alpha = 16`."""
     labels = field_labels(snapshot.fields)
     return [

@@ -13,12 +13,12 @@ from app.charts.style import (
     LEGEND,
     WITHIN_NOISE_MARK,
     Chart,
-    axis_text,
     color_axis,
+    escape_label,
+    format_objective,
     group_by_mark,
     hover_text,
     objective_label,
-    objective_text,
     tick_format,
 )
 from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest, select_winner
@@ -34,7 +34,7 @@ def sweep_charts(snapshot: SweepSnapshot) -> list[Chart]:
 
     Charts are drawn once for the same results.
     """
-    version = charts_version(snapshot)
+    version = charts_digest(snapshot)
     with _draw_lock:
         if version not in _chart_cache:
             _chart_cache[version] = _draw_charts(snapshot)
@@ -45,12 +45,12 @@ def sweep_charts(snapshot: SweepSnapshot) -> list[Chart]:
 
 
 @lru_cache(maxsize=8)
-def charts_version(snapshot: SweepSnapshot) -> str:
+def charts_digest(snapshot: SweepSnapshot) -> str:
     """Return a hash of everything that the charts show."""
     trials = [
         (
             trial.number,
-            snapshot.score(trial),
+            snapshot.objective_value(trial),
             trial.trainable_parameters,
             trial.seconds,
             trial.settings,
@@ -105,7 +105,7 @@ def objective_map(snapshot: SweepSnapshot) -> Chart | None:
         if is_heatmap
         else "Each point is a trial.",
         alt=f"Map of {title}, best trial at each place. The best of all, "
-        f"{objective_text(snapshot, best)}, is at {x.label} = {x.tick_labels[x.position(best)]}, "
+        f"{format_objective(snapshot, best)}, is at {x.label} = {x.tick_labels[x.position(best)]}, "
         f"{y.label} = {y.tick_labels[y.position(best)]}.",
         figure=figure,
         map=True,
@@ -151,7 +151,7 @@ def _heatmap(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
     annotated = max(len(x.tick_labels), len(y.tick_labels)) <= MAX_ANNOTATED_VALUES
     figure = go.Figure(
         go.Heatmap(
-            z=rows(SweepSnapshot.score, missing=None), text=rows(objective_text),
+            z=rows(SweepSnapshot.objective_value, missing=None), text=rows(format_objective),
             hovertext=rows(hover_text), texttemplate="%{text}" if annotated else None,
             hoverinfo="text", hoverongaps=False, xgap=3, ygap=3, coloraxis="coloraxis",
         )
@@ -163,8 +163,8 @@ def _heatmap(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
     )
     for axis, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
         update(
-            title=axis_text(axis.label), tickvals=list(range(len(axis.tick_labels))),
-            ticktext=[axis_text(label) for label in axis.tick_labels], showgrid=False,
+            title=escape_label(axis.label), tickvals=list(range(len(axis.tick_labels))),
+            ticktext=[escape_label(label) for label in axis.tick_labels], showgrid=False,
             zeroline=False,
         )  # fmt: skip
     return figure
@@ -174,7 +174,7 @@ def _scatter(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
     import plotly.graph_objects as go
 
     drawn = trials[::-1]  # the best are on top
-    scores = [snapshot.score(trial) for trial in drawn]
+    scores = [snapshot.objective_value(trial) for trial in drawn]
     figure = go.Figure(
         go.Scatter(
             x=[_axis_coordinate(x, trial) for trial in drawn],
@@ -189,8 +189,8 @@ def _scatter(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
         height=420, margin={"t": 10, "b": 50},
         coloraxis={**color_axis(snapshot), "showscale": True, "colorbar": bar},
     )  # fmt: skip
-    figure.update_xaxes(title=axis_text(x.label), **_axis_options(x))
-    figure.update_yaxes(title=axis_text(y.label), **_axis_options(y))
+    figure.update_xaxes(title=escape_label(x.label), **_axis_options(x))
+    figure.update_yaxes(title=escape_label(y.label), **_axis_options(y))
     return figure
 
 
@@ -204,7 +204,7 @@ def _axis_options(axis: Axis) -> dict[str, Any]:
         positions = list(range(len(axis.tick_labels)))
         return {
             "tickvals": positions,
-            "ticktext": [axis_text(label) for label in axis.tick_labels],
+            "ticktext": [escape_label(label) for label in axis.tick_labels],
         }
     low, *_, high = axis.numeric_values
     return {"type": "log" if low > 0 and high / low >= LOG_AXIS_RATIO else "linear"}
@@ -229,7 +229,7 @@ def importance_chart(snapshot: SweepSnapshot) -> Chart | None:
     percentages = {labels[field]: f"{100 * share:.0f} %" for field, share in shares.items()}
     figure = go.Figure(
         go.Bar(
-            x=list(shares.values()), y=[axis_text(label) for label in percentages],
+            x=list(shares.values()), y=[escape_label(label) for label in percentages],
             text=list(percentages.values()), orientation="h",
             marker_color=WITHIN_NOISE_MARK.color, hoverinfo="skip", textposition="outside",
             cliponaxis=False,
@@ -260,7 +260,7 @@ def importance_shares(snapshot: SweepSnapshot) -> dict[str, float] | None:
     equal.
     """
     axes = varied_axes(snapshot, snapshot.ranked)
-    scores = {snapshot.score(trial) for trial in snapshot.ranked}
+    scores = {snapshot.objective_value(trial) for trial in snapshot.ranked}
     if len(snapshot.ranked) < MIN_TRIALS or len(axes) < 2 or len(scores) < 2:
         return None
     return _fanova_importance(snapshot, {axis.field: axis for axis in axes})
@@ -283,7 +283,7 @@ def _fanova_importance(snapshot: SweepSnapshot, axes: dict[str, Axis]) -> dict[s
         optuna.trial.create_trial(
             params={field: axis.position(trial) for field, axis in axes.items()},
             distributions=distributions,
-            value=snapshot.score(trial),
+            value=snapshot.objective_value(trial),
         )
         for trial in snapshot.ranked
     )
@@ -331,7 +331,7 @@ def parallel_coordinates(snapshot: SweepSnapshot, selection: WinnerAndCheapest) 
         for index in range(0, count, -(-count // MAX_TICKS)):
             _annotate(figure, at, (index + 0.5) / count, axis.tick_labels[index])
     for height, trial in ((1, trials[0]), (0, trials[-1])):
-        value = format_score(snapshot.objective, snapshot.score(trial) or 0.0)
+        value = format_score(snapshot.objective, snapshot.objective_value(trial) or 0.0)
         _annotate(figure, len(axes), height, value)
     for at in range(len(axes) + 1):
         figure.add_shape(type="line", x0=at, x1=at, y0=0, y1=1, line_width=1, layer="below")
@@ -343,7 +343,7 @@ def parallel_coordinates(snapshot: SweepSnapshot, selection: WinnerAndCheapest) 
     )
     names = [*(axis.label for axis in axes), objective_label(snapshot)]
     figure.update_xaxes(
-        tickvals=list(range(len(names))), ticktext=[axis_text(name) for name in names],
+        tickvals=list(range(len(names))), ticktext=[escape_label(name) for name in names],
         side="top", showgrid=False, range=[-0.35, len(axes) + 0.1], ticks="",
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=[-0.04, 1.04])
@@ -366,7 +366,7 @@ def _line_heights(
     Lines through the same value are spread, the better ones above. On the last axis the height is
     the objective, with the best at 1.
     """
-    scores = [snapshot.score(trial) or 0.0 for trial in trials]
+    scores = [snapshot.objective_value(trial) or 0.0 for trial in trials]
     span = scores[0] - scores[-1]
     heights = {}
     for rank, (trial, score) in enumerate(zip(trials, scores, strict=True)):
@@ -378,7 +378,7 @@ def _line_heights(
 
 def _annotate(figure: Any, at: int, height: float, text: str) -> None:
     figure.add_annotation(
-        x=at, y=height, text=axis_text(text), showarrow=False, xanchor="right", xshift=-8
+        x=at, y=height, text=escape_label(text), showarrow=False, xanchor="right", xshift=-8
     )
 
 
@@ -411,7 +411,7 @@ def cost_chart(
             name=mark.name, mode="markers", hoverinfo="text",
             marker={"symbol": mark.symbol, "size": mark.size, "color": mark.color},
             x=[costs[trial.number] for trial in marked],
-            y=[snapshot.score(trial) for trial in marked],
+            y=[snapshot.objective_value(trial) for trial in marked],
             hovertext=[
                 f"{hover_text(snapshot, trial)}<br>{costs[trial.number]:,.0f} {label}"
                 for trial in marked

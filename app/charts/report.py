@@ -14,10 +14,10 @@ from app.charts.fields import (
     field_labels,
     format_percent,
     format_score,
+    format_setting_list,
     is_numeric_field,
-    setting_labels,
 )
-from app.charts.style import CHEAPEST_MARK, WINNER_MARK, mark_of, objective_label, objective_text
+from app.charts.style import CHEAPEST_MARK, WINNER_MARK, format_objective, mark_of, objective_label
 from app.jobs.results.comparison import PairedComparison
 from app.sweeps.snapshot import (
     FINAL_TRIAL_STATES,
@@ -211,8 +211,8 @@ def _winner_sentence(
     texts = f" on {pluralize(score.texts, 'text')}" if score else ""
     return (
         f"Trial {winner.number} has the best {objective_label(snapshot)}, "
-        f"{objective_text(snapshot, winner)}{texts}: "
-        f"{', '.join(setting_labels(snapshot, winner))}."
+        f"{format_objective(snapshot, winner)}{texts}: "
+        f"{', '.join(format_setting_list(snapshot, winner))}."
     )
 
 
@@ -252,7 +252,7 @@ def _cheapest_sentence(
     differences = [
         _difference_text(comparison, split) for split, comparison in comparisons if comparison
     ]
-    settings = ", ".join(setting_labels(snapshot, cheapest))
+    settings = ", ".join(format_setting_list(snapshot, cheapest))
     return (
         f"The cheapest within noise is trial {cheapest.number} ({settings}) with "
         f"{cheapest.trainable_parameters:,} trainable parameters instead of "

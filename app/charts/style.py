@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from app.charts.fields import METRIC_LABELS, format_score, setting_labels
+from app.charts.fields import METRIC_LABELS, format_score, format_setting_list
 from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest
 
 MAX_AXIS_LABEL_CHARACTERS = 28
@@ -33,13 +33,13 @@ def objective_label(snapshot: SweepSnapshot) -> str:
     return f"validation {METRIC_LABELS[snapshot.objective]}"
 
 
-def objective_text(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
+def format_objective(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
     """Format the objective of a trial: `90.3 %`."""
-    value = snapshot.score(trial)
+    value = snapshot.objective_value(trial)
     return "unknown" if value is None else format_score(snapshot.objective, value)
 
 
-def axis_text(text: str) -> str:
+def escape_label(text: str) -> str:
     """Shorten and escape a label on an axis: Plotly interprets `<b>` and similar markup."""
     if len(text) > MAX_AXIS_LABEL_CHARACTERS:
         text = f"{text[: MAX_AXIS_LABEL_CHARACTERS - 1]}…"
@@ -48,8 +48,8 @@ def axis_text(text: str) -> str:
 
 def hover_text(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
     """Return the hover label of a trial: its number, objective and settings."""
-    settings = [escape(label, quote=False) for label in setting_labels(snapshot, trial)]
-    heading = f"<b>trial {trial.number}: {objective_text(snapshot, trial)}</b>"
+    settings = [escape(label, quote=False) for label in format_setting_list(snapshot, trial)]
+    heading = f"<b>trial {trial.number}: {format_objective(snapshot, trial)}</b>"
     return "<br>".join([heading, *settings])
 
 

@@ -12,7 +12,7 @@ import httpx2
 from app.cli.connection import (
     ByteStream,
     Connection,
-    connection_errors,
+    convert_http_errors,
     decode_json,
     drop_none,
     parse_body,
@@ -134,7 +134,7 @@ class Client(Connection):
         timeout = httpx2.Timeout(STREAM_TIMEOUT, connect=5)
         path = f"{resource_path('jobs', job_id)}/stream"
         with (
-            connection_errors(self.url),
+            convert_http_errors(self.url),
             self.http.sse(path, headers=headers, timeout=timeout) as source,
         ):
             raise_for_status(source.response)

@@ -97,7 +97,7 @@ class Connection:
         return decode_json(self.request(method, path, **arguments))
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
-        with connection_errors(self.url):
+        with convert_http_errors(self.url):
             response = self.http.request(method, path, **arguments)
         raise_for_status(response)
         return response
@@ -105,7 +105,10 @@ class Connection:
     @contextmanager
     def stream_bytes(self, path: str, **params: str) -> Iterator[Iterator[bytes]]:
         """Yield the chunks of a response body as they arrive."""
-        with connection_errors(self.url), self.http.stream("GET", path, params=params) as response:
+        with (
+            convert_http_errors(self.url),
+            self.http.stream("GET", path, params=params) as response,
+        ):
             raise_for_status(response)
             yield response.iter_bytes()
 
@@ -120,7 +123,7 @@ def drop_none(fields: Mapping[str, str | None]) -> dict[str, str]:
 
 
 @contextmanager
-def connection_errors(url: str) -> Iterator[None]:
+def convert_http_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.LocalProtocolError) as error:

@@ -18,8 +18,8 @@ from app.cli.output import (
     format_value,
     print_fields,
     print_json,
+    print_learning_curve_estimate,
     print_line,
-    print_more_labels,
     print_table,
     strip_control_characters,
 )
@@ -293,7 +293,7 @@ def _print_diagnosis(diagnosis: "DataReport") -> None:
         _print_finding(finding)
     if not diagnosis.findings:
         print_line("\nNo problems found.", style="green")
-    print_more_labels(diagnosis.more_labels)
+    print_learning_curve_estimate(diagnosis.more_labels)
 
 
 def _print_finding(finding: "Finding") -> None:

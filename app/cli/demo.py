@@ -57,7 +57,7 @@ def temporary_service(directory: Path, *, concurrency: int = 1) -> Iterator[str]
             [*COMMAND, "--data-dir", str(directory / "data")],
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=default_environment() | {"LORAWORKS_CONCURRENCY": str(concurrency)},
+            env=environment_without_settings() | {"LORAWORKS_CONCURRENCY": str(concurrency)},
             start_new_session=True,  # Ctrl-C reaches only this process, which stops the service
             preexec_fn=_stop_with_parent,
         ) as service,
@@ -72,7 +72,7 @@ def temporary_service(directory: Path, *, concurrency: int = 1) -> Iterator[str]
             _stop(service)
 
 
-def default_environment() -> dict[str, str]:
+def environment_without_settings() -> dict[str, str]:
     """Return the environment without LORAWORKS_ settings, except the cache."""
     settings_names = {name for name in os.environ if name.startswith("LORAWORKS_")} - {
         "LORAWORKS_CACHE"

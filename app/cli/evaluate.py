@@ -25,7 +25,7 @@ from app.cli.output import (
 )
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
-from lora_core.specs.data import SUFFIXES, DataSpec, Split, split_sheet
+from lora_core.specs.data import SUFFIXES, DataSpec, Split, parse_sheet_suffix
 
 if TYPE_CHECKING:
     from app.cli.client import Client, LabeledPredictions
@@ -75,7 +75,7 @@ def read_labeled_rows(
 
 def looks_like_file(data: str) -> bool:
     """Return whether `data` is a file rather than the name of a dataset."""
-    file, _ = split_sheet(data)
+    file, _ = parse_sheet_suffix(data)
     return "/" in data or file.lower().endswith(SUFFIXES) or Path(file).is_file()
 
 
@@ -181,15 +181,6 @@ SplitColumn = Annotated[
 ]
 
 
-@dataclass
-class ModelOutputs:
-    """The predictions of a version, in the order of the texts."""
-
-    labels: list[list["LabelScore"]]
-    version: str
-    truncated: int = 0
-
-
 @with_client
 def evaluate(  # noqa: PLR0913 - one parameter per option
     client: "Client",
@@ -223,22 +214,23 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
 
 def _predict_all(
     client: "Client", model: str, texts: Sequence[str], truth: Sequence[str]
-) -> ModelOutputs:
+) -> "LabeledPredictions":
     """Predict all texts with one version. Texts are sorted by length to reduce padding."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    answers = ModelOutputs([[] for _ in texts], model)
+    by_text: list[list[LabelScore]] = [[] for _ in texts]
+    version, truncated = model, 0
     with console(stderr=True).status(MODEL_LOADING_MESSAGE) as status:
         for start in range(0, len(order), BATCH_SIZE):
             indices = order[start : start + BATCH_SIZE]
-            answer = _predict_with_retry(client, [texts[i] for i in indices], answers.version)
-            answers.version = answer.version or model  # a promotion must not mix two versions
-            answers.truncated += answer.truncated
+            answer = _predict_with_retry(client, [texts[i] for i in indices], version)
+            version = answer.version or model  # a promotion must not mix two versions
+            truncated += answer.truncated
             if start == 0:
                 _check_labels(truth, answer)
             for i, labels in zip(indices, answer.labels, strict=True):
-                answers.labels[i] = labels
+                by_text[i] = labels
             status.update(f"{start + len(indices):,} of {len(texts):,} texts")
-    return answers
+    return replace(answer, labels=by_text, truncated=truncated)
 
 
 def _predict_with_retry(client: "Client", texts: list[str], model: str) -> "LabeledPredictions":

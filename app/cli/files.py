@@ -14,7 +14,7 @@ from app.cli.errors import RequestRejected, ServiceUnreachable, UsageError
 from app.cli.output import Json, console, strip_control_characters
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.specs.data import SUFFIXES, split_sheet
+from lora_core.specs.data import SUFFIXES, parse_sheet_suffix
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -56,7 +56,7 @@ def upload_sources(client: "Client", body: Json) -> None:
     }
 
     def upload_if_file(source_item: str) -> str:
-        file, sheet = split_sheet(source_item)
+        file, sheet = parse_sheet_suffix(source_item)
         if not Path(file).is_file():
             return source_item
         dataset = upload(client, Path(file), sheet=sheet, **column_fields)
@@ -79,7 +79,7 @@ def prompt_for_missing_columns(body: Json) -> None:
     source = data.get("source") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(source, str) or not can_prompt():
         return
-    file, sheet = split_sheet(source)
+    file, sheet = parse_sheet_suffix(source)
     if Path(file).is_file():
         expected = {data.get("text_column", "text"), data.get("label_column", "label")}
         if not expected <= set(read_file_layout(Path(file), sheet).columns):
@@ -137,7 +137,7 @@ def _prompt_column(role: str, columns: tuple[str, ...], guess: str | None) -> st
 STDIN = Path("-")
 
 
-def is_text_file(file: Path) -> bool:
+def has_one_text_per_line(file: Path) -> bool:
     """Return whether a file has one text per line: standard input, or no table suffix."""
     return file.suffix.lower() not in SUFFIXES
 

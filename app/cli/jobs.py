@@ -22,7 +22,7 @@ from app.cli.output import (
     print_table,
 )
 from app.cli.predictions import FORMATS, check_output_file
-from app.cli.watch import finish_submission
+from app.cli.watch import report_or_watch
 from app.jobs.tags import normalize
 from app.queue.states import JobState
 from lora_core.specs.method import MethodName
@@ -251,7 +251,7 @@ def retry_job(
     client: "Client", job: JobId, wait: Wait = False, watch: Watch = False, as_json: AsJson = False
 ) -> None:
     """Resume a failed or cancelled job from its last checkpoint, as a new job."""
-    finish_submission(client, client.retry_job(job), live=watch, wait=wait, as_json=as_json)
+    report_or_watch(client, client.retry_job(job), live=watch, wait=wait, as_json=as_json)
 
 
 @app.command("delete")

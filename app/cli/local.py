@@ -36,7 +36,7 @@ PROGRAM = (sys.executable, "-P", "-m", "lora_core")
 LOG_TAIL = 5  # lines
 
 
-def run_library(*arguments: str) -> None:
+def run_lora_core(*arguments: str) -> None:
     """Run `python -m lora_core` with these arguments. Raises `RunFailed`."""
     completed = subprocess.run(
         [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False

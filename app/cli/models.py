@@ -10,7 +10,7 @@ import typer
 
 from app.cli.errors import UsageError
 from app.cli.files import save_archive, unpack_artifact
-from app.cli.local import run_library
+from app.cli.local import run_lora_core
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     format_percent,
@@ -143,7 +143,7 @@ def _convert(
 ) -> None:
     artifact = _download(client, version, work / "artifact")
     if export_format is ExportFormat.TRANSFORMERS:
-        run_library("export", str(artifact), "--format", export_format, "--out", str(out))
+        run_lora_core("export", str(artifact), "--format", export_format, "--out", str(out))
         return
     if (
         base is None and version.base and is_model_version(version.base)
@@ -151,7 +151,7 @@ def _convert(
         base_version = resolve_version(client, version.base)
         base = str(_download(client, base_version, work / "base") / manifest.MERGED)
     options = ["--base", base] if base else []
-    run_library("export", str(artifact), "--format", export_format, "--out", str(out), *options)
+    run_lora_core("export", str(artifact), "--format", export_format, "--out", str(out), *options)
 
 
 def _download(client: "Client", version: "VersionView", folder: Path) -> Path:
@@ -166,7 +166,7 @@ def _pack(source: Path, work: Path, base: str | None, labels: str | None) -> Pat
         model_dir = work / "model"
         options = ["--base", base] if base else []
         options += ["--labels", *labels.split(",")] if labels else []
-        run_library("import-peft", str(source), "--out", str(model_dir), *options)
+        run_lora_core("import-peft", str(source), "--out", str(model_dir), *options)
         source = model_dir
     elif not (source / manifest.MANIFEST).is_file():
         raise UsageError(

@@ -18,7 +18,7 @@ from lora_core.results import CandidateResult
 from lora_core.specs.method import describe_method
 
 if TYPE_CHECKING:
-    from app.jobs.schemas import JobErrorSummary, JobWait
+    from app.jobs.schemas import JobErrorSummaryView, JobWait
 
 
 Json = dict[str, Any]
@@ -60,7 +60,7 @@ def print_warning(text: str) -> None:
 
 
 @contextmanager
-def slow_spinner(text: str) -> Iterator[None]:
+def delayed_spinner(text: str) -> Iterator[None]:
     """On a terminal, show a spinner while the block runs, after the first second."""
     stderr = console(stderr=True)
     if not stderr.is_terminal:
@@ -117,7 +117,7 @@ def _escape_control_characters(text: str) -> str:
     )
 
 
-def format_failure(failure: "JobErrorSummary | JobWait | None") -> str | None:
+def format_failure(failure: "JobErrorSummaryView | JobWait | None") -> str | None:
     """Return why something failed or waits: the message, and the code to search for."""
     return None if failure is None else f"{failure.message} ({failure.code})"
 
@@ -205,7 +205,7 @@ def print_results(method: str, summary: Json) -> None:
     if calibration := summary.get("calibration"):
         print_line(describe_calibration(calibration))
     if estimate := summary.get("more_labels"):
-        print_more_labels(MoreLabelsEstimate.model_validate(estimate, extra="ignore"))
+        print_learning_curve_estimate(MoreLabelsEstimate.model_validate(estimate, extra="ignore"))
     if version := summary.get("model_version"):
         print_line(f"Registered {version}.")
 
@@ -238,7 +238,7 @@ def candidate_rows(selection: Json) -> list[list[object]]:
     ]
 
 
-def print_more_labels(estimate: MoreLabelsEstimate | None) -> None:
+def print_learning_curve_estimate(estimate: MoreLabelsEstimate | None) -> None:
     """Print whether more labels would help, if that is known."""
     if estimate is None:
         return

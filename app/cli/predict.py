@@ -11,12 +11,12 @@ from app.cli.errors import UsageError
 from app.cli.options import AsJson, with_client
 from app.cli.output import (
     MODEL_LOADING_MESSAGE,
+    delayed_spinner,
     format_percent,
     print_json,
     print_line,
     print_table,
     print_warning,
-    slow_spinner,
 )
 from app.cli.predictions import predict_file
 
@@ -112,7 +112,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
         return
     if resume or text_column or sheet:
         raise UsageError("--resume, --text-column and --sheet need --out", "wrong_options")
-    if file and not files.is_text_file(file):
+    if file and not files.has_one_text_per_line(file):
         raise UsageError(
             f"{file} is a table: choose a file for the predictions with --out. Files with one text "
             "per line are .txt, or - for standard input",
@@ -124,7 +124,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     labels: list[list[LabelScore]] = []
     truncated = 0
     for start in range(0, len(given), BATCH_SIZE):
-        with slow_spinner(MODEL_LOADING_MESSAGE):
+        with delayed_spinner(MODEL_LOADING_MESSAGE):
             answer = client.predict(
                 given[start : start + BATCH_SIZE], model, truncate=not no_truncate
             )

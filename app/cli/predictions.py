@@ -78,7 +78,7 @@ def predict_file(  # noqa: PLR0913 - what a user may say about it
 def _submit(
     client: "Client", file: Path, *, text_column: str | None, sheet: str | None, model: str | None
 ) -> "PredictionView":
-    if files.is_text_file(file):
+    if files.has_one_text_per_line(file):
         if text_column or sheet:
             raise UsageError(
                 "--text-column and --sheet do not apply to a file with one text per line",

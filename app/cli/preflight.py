@@ -83,9 +83,9 @@ def data_dir_lock(settings: "Settings") -> Iterator[None]:
 
     The lock ends with the process. Raises `UsageError`, `DataDirectoryUnusable`.
     """
-    from app.resources import data_dir_errors
+    from app.resources import convert_data_dir_errors
 
-    with data_dir_errors(settings):
+    with convert_data_dir_errors(settings):
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (settings.data_dir / "up.lock").open("a+", encoding="utf-8")
     with lock:

@@ -23,7 +23,7 @@ from app.cli.output import (
     print_json,
     print_line,
 )
-from app.cli.spec_flags import (
+from app.cli.spec_options import (
     SPEC_OPTIONS,
     apply_options,
     check_finite,
@@ -149,7 +149,7 @@ PresetArgument = Annotated[PresetName, typer.Argument(metavar="PRESET", help="Pr
 
 
 @contextmanager
-def body_from_file(file: Path | None, spec: Path | None, **values: Any) -> Iterator[Json]:
+def body_from_options(file: Path | None, spec: Path | None, **values: Any) -> Iterator[Json]:
     """Yield the body from a sweep's file or a job's, with options applied.
 
     Raises `UsageError`.
@@ -166,7 +166,7 @@ def body_from_preset(which: PresetName, **values: Any) -> Iterator[Json]:
     yield _apply_sweep_options(deepcopy(dict(PRESETS[which])), values)
 
 
-body_from_file.__signature__ = options_signature(  # type: ignore[attr-defined]
+body_from_options.__signature__ = options_signature(  # type: ignore[attr-defined]
     **ALL_OPTIONS, file=SweepFile, spec=JobFile
 )
 body_from_preset.__signature__ = options_signature(  # type: ignore[attr-defined]
@@ -245,7 +245,7 @@ Watch = Annotated[
 
 
 @with_client
-@injected("body", body_from_file)
+@injected("body", body_from_options)
 def start(
     client: "Client",
     body: Json,

@@ -12,9 +12,9 @@ from app.cli.files import prompt_for_missing_columns, upload_sources
 from app.cli.local import train_locally
 from app.cli.options import AsJson, injected, with_client
 from app.cli.output import Json, format_duration, print_fields, print_json, print_line
-from app.cli.spec_flags import spec_from_options
-from app.cli.watch import finish_submission
-from lora_core.specs.data import split_sheet
+from app.cli.spec_options import spec_from_options
+from app.cli.watch import report_or_watch
+from lora_core.specs.data import parse_sheet_suffix
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -125,7 +125,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         print_json(plan) if as_json else _print_plan(plan)
         return
     upload_sources(client, body)
-    finish_submission(client, client.create_job(body), live=watch, wait=wait, as_json=as_json)
+    report_or_watch(client, client.create_job(body), live=watch, wait=wait, as_json=as_json)
 
 
 def _set_data_source(body: Json, file: str) -> None:
@@ -140,10 +140,10 @@ def _reject_local_files(body: Json) -> None:
     data = body.get("data")
     source = data.get("source") if isinstance(data, dict) else None
     for each in source.values() if isinstance(source, dict) else [source]:
-        if isinstance(each, str) and Path(split_sheet(each)[0]).is_file():
+        if isinstance(each, str) and Path(parse_sheet_suffix(each)[0]).is_file():
             raise UsageError(
                 f"a dry run uploads no files; upload {each} with `loraworks datasets upload "
-                f"{shlex.quote(split_sheet(each)[0])}` and pass the name of the dataset",
+                f"{shlex.quote(parse_sheet_suffix(each)[0])}` and pass the name of the dataset",
                 "file_not_uploaded",
             )
 

@@ -53,10 +53,10 @@ def ready_announcement(
 
 
 def _write_admin_key(settings: "Settings", admin_key: str) -> Path:
-    from app.resources import data_dir_errors
+    from app.resources import convert_data_dir_errors
 
     file = settings.data_dir.absolute() / "admin-key"
-    with data_dir_errors(settings):
+    with convert_data_dir_errors(settings):
         file.unlink(missing_ok=True)  # of a key that was revoked
         mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with open(os.open(file, mode, 0o600), "w", encoding="utf-8") as opened:

@@ -349,7 +349,7 @@ def watch_with_hint(client: "Client", job: "JobView", *, quiet: bool = False) ->
         raise
 
 
-def finish_submission(
+def report_or_watch(
     client: "Client", job: "JobView", *, live: bool, wait: bool, as_json: bool
 ) -> None:
     """Print the submitted job, or follow it to its end. Raises `RunFailed` if it fails."""

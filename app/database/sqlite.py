@@ -38,7 +38,7 @@ def create_migration_engine(url: URL, data_dir: Path) -> Engine:
     return _create_write_engine(url, data_dir, foreign_keys=False)
 
 
-def wal_is_safe(version: tuple[int, int, int]) -> bool:
+def has_wal_fix(version: tuple[int, int, int]) -> bool:
     """Return whether this SQLite version has the fix for the WAL bug that can lose commits."""
     major, minor, _ = version
     first_fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}.get((major, minor), (3, 51, 3))
@@ -86,7 +86,7 @@ def _journal_mode(url: URL) -> str:
     requested = url.query.get("journal_mode", "wal")
     if requested not in ("wal", "truncate"):
         raise DatabaseUrlInvalid(problem="journal_mode must be wal or truncate")
-    return "WAL" if requested == "wal" and wal_is_safe(sqlite.sqlite_version_info) else "TRUNCATE"
+    return "WAL" if requested == "wal" and has_wal_fix(sqlite.sqlite_version_info) else "TRUNCATE"
 
 
 def _set_pragmas(*pragmas: str) -> Any:

@@ -38,11 +38,11 @@ def legacy_path(settings: Settings, dataset: Dataset) -> Path:
     return settings.datasets_dir / f"{dataset.id}{dataset.suffix}"
 
 
-def local_path(settings: Settings, store: Store, dataset: Dataset) -> Path:
+def fetch_file(settings: Settings, store: Store, dataset: Dataset) -> Path:
     """Return a read-only file on this machine. Raises `ArtifactCorrupt` if its hash differs."""
     path = legacy_path(settings, dataset)
     if not path.is_file():
-        return store.file_path(store_key(dataset), dataset.sha256)
+        return store.local_file(store_key(dataset), dataset.sha256)
     if manifest.sha256(path) != dataset.sha256:
         raise ArtifactCorrupt(path=path.name, problem="the file has changed")
     return path
@@ -66,7 +66,7 @@ def create_incoming_dir(settings: Settings) -> Path:
     return directory
 
 
-# -- Inspection in a child process with resource limits -------------------------------------------
+# -- Inspection in a child process with resource limits ------------------------------------------
 
 
 _MAX_CHILD_OUTPUT_BYTES = 16_000_000  # of stdout, and of every file that the child writes
@@ -83,7 +83,7 @@ class DatasetColumns:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class FileInspector:
     """Inspects one file in a child process. `filename` is the name that the client sent.
 
     The methods raise the `DataError` that the parser found, with row numbers; `DataTooLarge`

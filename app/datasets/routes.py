@@ -70,7 +70,7 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
             fields=_parse_fields(upload.fields),
             call=idempotent.with_body([upload.sha256, upload.filename, upload.fields]),
         )
-        dataset, is_new = await executor.run_check(work)
+        dataset, is_new = await executor.run_upload_check(work)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if not is_new:
@@ -89,7 +89,7 @@ async def preview_file(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
         work = partial(service.preview_file, upload, _parse_fields(upload.fields), settings)
-        return FilePreview.model_validate(await executor.run_check(work))
+        return FilePreview.model_validate(await executor.run_upload_check(work))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -121,7 +121,7 @@ def download_dataset(
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
     return FileResponse(
-        service.content_path(store, settings=settings, dataset=dataset),
+        service.fetch_dataset_file(store, settings=settings, dataset=dataset),
         media_type="application/octet-stream",
         filename=dataset.filename,
     )
@@ -141,7 +141,7 @@ async def list_rows(  # noqa: PLR0913 - FastAPI dependencies
     work = partial(
         service.list_rows, database, store, settings=settings, ref=ref, after=after, limit=limit + 1
     )
-    _, raw_rows = await executor.run_read(work)
+    _, raw_rows = await executor.run_dataset_read(work)
     rows = [DatasetRowView(**row) for row in raw_rows]
     following = rows[limit - 1].row if len(rows) > limit else None
     return DatasetRows(data=rows[:limit], next=following)
@@ -157,7 +157,7 @@ async def check_dataset(
 ) -> DatasetView:
     """Diagnose a dataset again, for instance if an older version stored it without a diagnosis."""
     work = partial(service.check_dataset, database, store, settings=settings, ref=ref)
-    return dataset_view(await executor.run_check(work))
+    return dataset_view(await executor.run_upload_check(work))
 
 
 @router.delete("/{ref}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)

@@ -17,7 +17,7 @@ from app.datasets.errors import (
     DatasetNameRequired,
     UploadQuotaExceeded,
 )
-from app.datasets.files import DatasetColumns, Inspection
+from app.datasets.files import DatasetColumns, FileInspector
 from app.datasets.schemas import UploadFields
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
@@ -70,7 +70,7 @@ def create_dataset(
             return existing, False
         _check_quota(session, dataset, settings)
 
-    dataset.profile = Inspection(file, upload.filename, columns, settings).profile()
+    dataset.profile = FileInspector(file, upload.filename, columns, settings).profile()
     dataset.rows = dataset.profile["rows"]
     if dataset.rows > settings.max_rows:
         limit = f"{settings.max_rows:,}"
@@ -102,7 +102,7 @@ def create_dataset(
 def preview_file(upload: Upload, fields: UploadFields, settings: Settings) -> dict[str, Any]:
     """Return the columns of a file and its first rows. Raises the errors in the file."""
     file = _with_original_suffix(upload)
-    return Inspection(file, upload.filename, _columns(fields), settings).detect_columns()
+    return FileInspector(file, upload.filename, _columns(fields), settings).detect_columns()
 
 
 def _columns(fields: UploadFields) -> DatasetColumns:
@@ -127,17 +127,20 @@ def _check_quota(session: Session, dataset: Dataset, settings: Settings) -> None
         raise UploadQuotaExceeded(used=f"{used:,}", limit=f"{settings.max_upload_bytes_per_key:,}")
 
 
-def content_path(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
+def fetch_dataset_file(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
     """Return the file, read-only. Raises `DatasetDamaged`, and the errors of a store."""
     try:
-        return files.local_path(settings, store, dataset)
+        return files.fetch_file(settings, store, dataset)
     except ArtifactCorrupt as error:
         problem = error.detail["problem"]
         raise DatasetDamaged(ref=f"{dataset.name}:{dataset.version}", problem=problem) from error
 
 
 def check_dataset(database: Database, store: Store, *, settings: Settings, ref: str) -> Dataset:
-    """Diagnose a dataset again. Raises what `content_path` and `Inspection.diagnosis` raise."""
+    """Diagnose a dataset again.
+
+    Raises what `fetch_dataset_file` and `FileInspector.diagnosis` raise.
+    """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
     diagnosis = _inspection(store, settings, dataset).diagnosis()
@@ -152,22 +155,22 @@ def list_rows(
 ) -> tuple[Dataset, list[dict[str, Any]]]:
     """Return a dataset, and up to `limit` rows with numbers above `after`.
 
-    Raises what `content_path` and `Inspection.rows` raise.
+    Raises what `fetch_dataset_file` and `FileInspector.rows` raise.
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
     return dataset, _inspection(store, settings, dataset).rows(after=after, limit=limit)
 
 
-def _inspection(store: Store, settings: Settings, dataset: Dataset) -> Inspection:
-    file = content_path(store, settings=settings, dataset=dataset)
+def _inspection(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
+    file = fetch_dataset_file(store, settings=settings, dataset=dataset)
     columns = DatasetColumns(
         dataset.text_column,
         dataset.label_column,
         dataset.split_column,
         dataset.overview.get("sheet"),
     )
-    return Inspection(file, dataset.filename, columns, settings)
+    return FileInspector(file, dataset.filename, columns, settings)
 
 
 def delete_dataset(database: Database, store: Store, *, settings: Settings, ref: str) -> None:

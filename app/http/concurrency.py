@@ -16,7 +16,12 @@ from uuid import UUID
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import ClientDisconnected, QueueFull, TooManyRequests, TooManyRequestsForKey
+from app.errors import (
+    ClientDisconnected,
+    ConcurrencyLimitReached,
+    TooManyRequests,
+    TooManyRequestsForKey,
+)
 from app.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -144,7 +149,7 @@ class ConcurrencyLimiter:
         self._pending = KeyedLimit(
             total=max_pending,
             per_key=max_pending_per_key,
-            error=QueueFull,
+            error=ConcurrencyLimitReached,
             error_for_key=TooManyRequestsForKey,
             retry_after=RETRY_AFTER_SECONDS,
         )
@@ -152,13 +157,13 @@ class ConcurrencyLimiter:
     async def run(self, caller: UUID, work: Callable[[], ResultT]) -> ResultT:
         """Run `work` in a thread and return its result.
 
-        Raises `TooManyRequestsForKey`, `QueueFull`, and whatever `work` raises.
+        Raises `TooManyRequestsForKey`, `ConcurrencyLimitReached`, and whatever `work` raises.
         """
         with self._pending.reserve(caller):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
 
-class ConcurrencyLimits:
+class ConcurrencyLimiters:
     """The concurrency limiters of a process. Create it on the event loop."""
 
     def __init__(self, settings: Settings) -> None:
@@ -173,16 +178,16 @@ class ConcurrencyLimits:
 class RequestExecutor:
     """Runs the blocking work of one request within the limits of the process."""
 
-    def __init__(self, limits: ConcurrencyLimits, caller: UUID, receive: Receive) -> None:
+    def __init__(self, limits: ConcurrencyLimiters, caller: UUID, receive: Receive) -> None:
         self._limits = limits
         self._caller = caller
         self._receive = receive
 
-    async def run_read(self, work: Callable[[], ResultT]) -> ResultT:
+    async def run_dataset_read(self, work: Callable[[], ResultT]) -> ResultT:
         """Read an uploaded file. Middleware already cancels a GET when its client disconnects."""
         return await self._limits.reads.run(self._caller, work)
 
-    async def run_check(self, work: Callable[[], ResultT]) -> ResultT:
+    async def run_upload_check(self, work: Callable[[], ResultT]) -> ResultT:
         """Check an upload or import. Nothing is stored if the client disconnects before the end."""
         async with cancel_on_disconnect(self._receive):
             return await self._limits.checks.run(self._caller, work)

@@ -14,13 +14,13 @@ from fastapi import Depends, FastAPI, Request
 from starlette.types import Scope
 
 from app.database.engines import Database
-from app.http.concurrency import ConcurrencyLimits, RequestExecutor
+from app.http.concurrency import ConcurrencyLimiters, RequestExecutor
 from app.queue.dispatch import WorkerNotifier
 from app.settings import Settings
 from app.storage.store import Store
 
 if TYPE_CHECKING:
-    from app.auth.api_key_cache import ApiKeyCache
+    from app.auth.authenticator import Authenticator
     from app.http.error_responses import ProblemPageRenderer
     from app.http.health import ReadinessChecks
     from app.jobs.event_stream import EventStreams
@@ -44,8 +44,8 @@ class AppState:
 
     # Set at startup, before the first request.
     resources: Resources = field(init=False)
-    api_key_cache: ApiKeyCache = field(init=False)  # only if authentication is on
-    concurrency_limits: ConcurrencyLimits = field(init=False)
+    authenticator: Authenticator = field(init=False)  # only if authentication is on
+    concurrency_limits: ConcurrencyLimiters = field(init=False)
     streams: EventStreams = field(init=False)
     serving: InferenceService = field(init=False)
     check_servable: ServableCheck = field(init=False)  # for the registry, a layer below serving

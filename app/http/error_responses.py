@@ -107,7 +107,7 @@ class ProblemDetails:
 ProblemPageRenderer = Callable[[Request, ProblemDetails], Response]
 
 
-def install(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI) -> None:
     """Register handlers for expected errors. `ErrorMiddleware` responds to all others."""
     expected = (AppError, LoraCoreError, RequestValidationError, HTTPException, SQLAlchemyError)
     for error_class in expected:

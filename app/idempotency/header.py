@@ -99,7 +99,7 @@ def _invalid(problem: str) -> IdempotencyKeyInvalid:
     return IdempotencyKeyInvalid(problem=problem, max_length=MAX_KEY_LENGTH)
 
 
-def install(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI) -> None:
     """Register the handler of `ReplayedResponse`."""
     app.add_exception_handler(ReplayedResponse, _replay_response)
 

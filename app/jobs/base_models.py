@@ -32,7 +32,7 @@ from app.jobs.errors import (
     BaseDirectoriesDisabled,
     BaseDirectoryNotAllowed,
     InvalidBase,
-    RevisionMismatch,
+    RevisionNotSupported,
 )
 from app.registry import service as registry
 from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
@@ -49,7 +49,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound
 from lora_core.hub import is_hub_name
 from lora_core.samples import minilm
-from lora_core.specs.fields import is_directory
+from lora_core.specs.fields import looks_like_path
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 
 HUB_TIMEOUT_SECONDS = 5
@@ -164,8 +164,8 @@ def resolve_base(
 
     Returns None if `name` is None: the method has no base.
 
-    Raises `InvalidBase`, `BaseDirectoriesDisabled`, `BaseDirectoryNotAllowed`, `RevisionMismatch`,
-    and the subclasses of `lora_core.errors.base_model.BaseModelError`.
+    Raises `InvalidBase`, `BaseDirectoriesDisabled`, `BaseDirectoryNotAllowed`,
+    `RevisionNotSupported`, and the subclasses of `lora_core.errors.base_model.BaseModelError`.
     """
     if name is None:
         return None
@@ -173,18 +173,18 @@ def resolve_base(
     if base is None:
         base = _resolve_hub(name, revision, settings)
     elif revision is not None:
-        raise RevisionMismatch(base=base.name, revision=revision, at="base_revision")
+        raise RevisionNotSupported(base=base.name, revision=revision, at="base_revision")
     check_no_custom_code(base.name, base.config)
     return base
 
 
-def check_still_exists(session: Session, base: ResolvedBase | None) -> None:
+def check_base_not_deleted(session: Session, base: ResolvedBase | None) -> None:
     """Raise `BaseNotFound` if the version was deleted since it was looked up."""
     if base is not None and base.from_registry:
         _find_version(session, base.name)
 
 
-def check_name_exists(session: Session, name: str) -> None:
+def check_version_not_deleted(session: Session, name: str) -> None:
     """Raise `BaseNotFound` if the base that an earlier job names was deleted since."""
     if ":" in name and _REGISTRY_NAME.fullmatch(name):  # only versions are stored with a number
         _find_version(session, name)
@@ -195,7 +195,7 @@ def _resolve_local(
 ) -> ResolvedBase | None:
     if name == minilm.NAME:
         return ResolvedBase(name, minilm.config(), content_id=minilm.REVISION)
-    if is_directory(name):
+    if looks_like_path(name):
         return _resolve_directory(name, settings)
     if not _REGISTRY_NAME.fullmatch(name):
         return None

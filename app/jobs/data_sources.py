@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.jobs.errors import ColumnNotChecked, ColumnsDiffer, DatasetHasNoLabels
+from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels
 from app.settings import Settings
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
@@ -57,7 +57,7 @@ def resolve(
 
     A column that the job leaves out is the one that the upload was checked with.
 
-    Raises `DatasetHasNoLabels`, `ColumnNotChecked`, `ColumnsDiffer` and the subclasses of
+    Raises `DatasetHasNoLabels`, `ColumnMismatch`, `ColumnsDiffer` and the subclasses of
     `lora_core.errors.data.DataError`.
     """
     if isinstance(data.source, str):
@@ -91,7 +91,7 @@ def resolve(
     return resolved
 
 
-def lock_uploads(session: Session, dataset_ids: Mapping[str, str]) -> None:
+def lock_datasets(session: Session, dataset_ids: Mapping[str, str]) -> None:
     """Lock uploads against deletion until the job is stored. Raises `DataNotFound`."""
     for dataset_id in dataset_ids.values():
         if not datasets.lock_shared(session, UUID(dataset_id)):
@@ -158,7 +158,7 @@ def _resolve_column(data: DataSpec, uploads: list[SourceSummary], role: str) -> 
     if field_name in data.model_fields_set and named is not None:
         for ref, column in checked.items():
             if column != named:
-                raise ColumnNotChecked(
+                raise ColumnMismatch(
                     ref=ref, what=role, column=named, checked=column, at=f"data.{field_name}"
                 )
         return named

@@ -134,13 +134,13 @@ class BaseDirectoryNotAllowed(UnprocessableContent):
     message = "{base!r} is not inside a folder listed in LORAWORKS_BASE_DIRS."
 
 
-class RevisionMismatch(UnprocessableContent):
+class RevisionNotSupported(UnprocessableContent):
     code = "revision_mismatch"
     title = "The base does not support revisions."
     message = "{base!r} has no revision {revision}: only hub models have revisions. Leave it out."
 
 
-class ColumnNotChecked(UnprocessableContent):
+class ColumnMismatch(UnprocessableContent):
     code = "column_not_checked"
     title = "The dataset was checked with another column."
     message = (

@@ -47,7 +47,7 @@ class JobCost:
     startup_seconds: float = STARTUP_SECONDS  # included in `seconds`; before anything is computed
 
 
-def estimate_cost(
+def estimate_encoder_cost(
     spec: TrainSpec,
     *,
     shape: EncoderShape,
@@ -92,7 +92,7 @@ def estimate_cost(
     return JobCost(seconds=round(seconds), flops_per_token=per_token)
 
 
-def plan_candidates(
+def plan_auto(
     spec: TrainSpec, auto: AutoSpec, *, shape: EncoderShape, data: ResolvedData, speed: float
 ) -> tuple[tuple[CandidateSpec, ...], JobCost]:
     """Return the candidates to cross-validate, and the cost of all of it.
@@ -121,7 +121,7 @@ def linear_parameter_count(data: ResolvedData, labels: int) -> int:
     return (terms + 1) * weight_rows(labels)
 
 
-def linear_cost(data: ResolvedData, labels: int) -> JobCost:
+def estimate_linear_cost(data: ResolvedData, labels: int) -> JobCost:
     """Estimate the cost of a linear model, which is fitted in one step."""
     tokens = sum(split_sizes(data).values()) * data.mean_tokens
     seconds = tokens * LINEAR_SECONDS_PER_TOKEN * max(1.0, weight_rows(labels) / 2)

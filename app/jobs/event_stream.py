@@ -124,7 +124,7 @@ def _read_snapshots(
 ) -> dict[StreamPosition, StreamSnapshot]:
     """Read all snapshots in one transaction. Jobs that do not exist are left out."""
     with database.read() as session:
-        jobs = repository.find_states(session, {job_id for job_id, _ in positions})
+        jobs = repository.load_state_columns(session, {job_id for job_id, _ in positions})
         queued = [job.id for job in jobs.values() if job.state == JobState.QUEUED]
         queue_positions = repository.queue_positions(session, queued) if queued else {}
         return {

@@ -80,7 +80,7 @@ def find_job(session: Session, job_id: UUID, *, kind: JobKind) -> Job | None:
     return job if job is not None and job.kind == kind else None
 
 
-def find_states(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
+def load_state_columns(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
     """Return those of the jobs that exist, with the columns of a `StateView`.
 
     Other columns are loaded on access.

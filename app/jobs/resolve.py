@@ -81,14 +81,14 @@ class JobResolver:
     ) -> ResolvedJob:
         """Resolve a spec whose base was looked up by `base_models.resolve_base`.
 
-        `completed_share` is passed to `estimate.estimate_cost`.
+        `completed_share` is passed to `estimate.estimate_encoder_cost`.
 
         Raises `BaseNotFound` when the base was deleted since then, the subclasses of `SpecError`
         when the spec does not fit it, and what `data_sources.resolve` raises.
         """
         if base is None:
             return self._resolve_linear(spec)
-        base_models.check_still_exists(self._session, base)
+        base_models.check_base_not_deleted(self._session, base)
         spec = spec.model_copy(update={"base": base.name, "base_revision": base.revision})
         shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
         if isinstance(spec.method, AutoSpec):
@@ -109,7 +109,7 @@ class JobResolver:
             parameters=ParameterCountsView(
                 trainable=counts.trainable, total=counts.total, exact=data.label_count is not None
             ),
-            cost=estimate.estimate_cost(
+            cost=estimate.estimate_encoder_cost(
                 spec,
                 shape=shape,
                 data=data,
@@ -126,7 +126,7 @@ class JobResolver:
         compatibility.check_partial_run(spec)
         data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
         device_class = _device_class(spec.runtime.device)
-        candidates, cost = estimate.plan_candidates(
+        candidates, cost = estimate.plan_auto(
             spec, auto, shape=shape, data=data, speed=self._speed(device_class)
         )
         for candidate in candidates:
@@ -167,7 +167,7 @@ class JobResolver:
             dataset_ids=data.dataset_ids,
             device_class=_device_class(spec.runtime.device),
             parameters=ParameterCountsView(trainable=count, total=count, exact=False),
-            cost=estimate.linear_cost(data, labels),
+            cost=estimate.estimate_linear_cost(data, labels),
             trial_sha256=_trial_sha256(spec, None, data),
         )
 

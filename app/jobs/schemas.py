@@ -84,14 +84,14 @@ class JobPlan(ResponseModel):
     spec: dict[str, Any] = Field(description="The complete spec, with all defaults.")
 
 
-class JobErrorSummary(ResponseModel):
+class JobErrorSummaryView(ResponseModel):
     """Why a job failed."""
 
     code: str
     message: str
 
 
-class JobError(JobErrorSummary):
+class JobErrorView(JobErrorSummaryView):
     """Why a job failed, with details."""
 
     detail: dict[str, Any] | None
@@ -105,7 +105,7 @@ class JobWait(ResponseModel):
     since: Timestamp
 
 
-class QueuedResource(ResponseModel):
+class LocatedResource(ResponseModel):
     """A queued resource with a URL."""
 
     prefix: ClassVar[str]
@@ -117,7 +117,7 @@ class QueuedResource(ResponseModel):
         return f"{self.prefix}/{self.id}"
 
 
-class JobListItem(QueuedResource):
+class JobListItem(LocatedResource):
     """A job in a list."""
 
     prefix = "/v1/jobs"
@@ -156,7 +156,7 @@ class JobListItem(QueuedResource):
     accuracy: float | None = Field(
         description="On the test split, or else on the validation split."
     )
-    error: JobErrorSummary | None
+    error: JobErrorSummaryView | None
     artifact_id: UUID | None
     model_version: str | None
 
@@ -167,7 +167,7 @@ class JobView(JobListItem):
     notes: str | None
     summary: dict[str, Any] | None
     verdict: Verdict | None = Field(description="An assessment of the model. Null: there is none.")
-    error: JobError | None
+    error: JobErrorView | None
 
 
 class EventView(ResponseModel):

@@ -26,7 +26,7 @@ from app.jobs.errors import (
 )
 from app.jobs.repository import FINAL_STATES
 from app.jobs.resolve import ResolvedJob, sha256_of_json
-from app.jobs.schemas import JobCreate, JobPlan, JobUpdate, JobView, QueuedResource
+from app.jobs.schemas import JobCreate, JobPlan, JobUpdate, JobView, LocatedResource
 from app.jobs.views import job_view
 from app.queue import checkpoints
 from app.queue.dispatch import WorkerNotifier
@@ -38,7 +38,7 @@ from app.storage.store import Store
 from lora_core.specs.method import SKLEARN_METHODS
 from lora_core.training_version import TRAINING_VERSION
 
-ViewT = TypeVar("ViewT", bound=QueuedResource)
+ViewT = TypeVar("ViewT", bound=LocatedResource)
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +71,8 @@ def create_job(
     raise.
     """
     idempotency.reserve(session, call)
-    base_models.check_still_exists(session, resolved.base)
-    data_sources.lock_uploads(session, resolved.dataset_ids)
+    base_models.check_base_not_deleted(session, resolved.base)
+    data_sources.lock_datasets(session, resolved.dataset_ids)
     job = Job(
         **resolved.columns(),
         name=body.name,
@@ -199,18 +199,18 @@ def retry_job(
     It has the spec as resolved by the first attempt, and the curves up to the checkpoint. Its
     result is bit-for-bit identical to that of an uninterrupted run. The old job stays as it is.
 
-    Raises `JobNotFound`, what `find_start_checkpoint` raises, `AlreadyRetried`, `BaseNotFound`,
+    Raises `JobNotFound`, what `find_retry_checkpoint` raises, `AlreadyRetried`, `BaseNotFound`,
     `DataNotFound`, and what `idempotency.reserve` and `enqueue_with_response` raise.
     """
     idempotency.reserve(session, call)
     acquire_transaction_lock(session, f"retries of {job_id}")
     old = _get_training_job(session, job_id)
-    start = find_start_checkpoint(session, old)
+    start = find_retry_checkpoint(session, old)
     first = start.job_id if start else job_id
     if (other := repository.find_active_continuation(session, first)) is not None:
         raise AlreadyRetried(job_id=job_id, other=other)
-    base_models.check_name_exists(session, old.base)
-    data_sources.lock_uploads(session, old.dataset_ids)
+    base_models.check_version_not_deleted(session, old.base)
+    data_sources.lock_datasets(session, old.dataset_ids)
     job = Job(**{column: getattr(old, column) for column in RETRIED_COLUMNS}, continues=first)
     view = enqueue_with_response(
         session,
@@ -226,7 +226,7 @@ def retry_job(
     return view
 
 
-def find_start_checkpoint(session: Session, job: Job) -> Checkpoint | None:
+def find_retry_checkpoint(session: Session, job: Job) -> Checkpoint | None:
     """Return the checkpoint that a retry starts from: the job's own, or the one it started from.
 
     None: it starts from the beginning, since no checkpoint is expected.

@@ -9,8 +9,8 @@ from app.database.base import JsonObject
 from app.jobs import repository
 from app.jobs.repository import SPLIT_PREFERENCE, JobSummary
 from app.jobs.schemas import (
-    JobError,
-    JobErrorSummary,
+    JobErrorSummaryView,
+    JobErrorView,
     JobListItem,
     JobView,
     JobWait,
@@ -73,18 +73,20 @@ def job_wait(job: Job) -> JobWait | None:
     )
 
 
-def job_error_summary(job: Job) -> JobErrorSummary | None:
+def job_error_summary(job: Job) -> JobErrorSummaryView | None:
     """Return why a job failed, without details."""
     if job.error_code is None:
         return None
-    return JobErrorSummary(code=job.error_code, message=job.error_message or "")
+    return JobErrorSummaryView(code=job.error_code, message=job.error_message or "")
 
 
-def job_error(job: Job) -> JobError | None:
+def job_error(job: Job) -> JobErrorView | None:
     """Return why a job failed, with details."""
     if job.error_code is None:
         return None
-    return JobError(code=job.error_code, message=job.error_message or "", detail=job.error_detail)
+    return JobErrorView(
+        code=job.error_code, message=job.error_message or "", detail=job.error_detail
+    )
 
 
 def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[str, Any]:

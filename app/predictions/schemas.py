@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, Timestamp
-from app.jobs.schemas import JobError, JobErrorSummary, JobWait, QueuedResource
+from app.jobs.schemas import JobErrorSummaryView, JobErrorView, JobWait, LocatedResource
 from app.queue.states import JobState
 
 
@@ -34,7 +34,7 @@ class PredictionSummary(ResponseModel):
     predicted: dict[str, int] = Field(description="Rows by predicted label.")
 
 
-class PredictionListItem(QueuedResource):
+class PredictionListItem(LocatedResource):
     """A prediction run in a list."""
 
     prefix = "/v1/predictions"
@@ -57,7 +57,7 @@ class PredictionListItem(QueuedResource):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     cancel_requested_at: Timestamp | None
-    error: JobErrorSummary | None
+    error: JobErrorSummaryView | None
     has_results: bool
 
 
@@ -65,4 +65,4 @@ class PredictionView(PredictionListItem):
     """A prediction run."""
 
     summary: PredictionSummary | None
-    error: JobError | None
+    error: JobErrorView | None

@@ -74,7 +74,7 @@ class JobMessage(BaseModel):
 class WorkerNotifier(Protocol):
     """Sends the workers of a device class a message about a waiting job.
 
-    Call `send` after the commit; it never raises.
+    Call `notify` after the commit; it never raises.
     """
 
     def notify(self, job_id: UUID, *, device_class: str) -> None: ...

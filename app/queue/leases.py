@@ -223,7 +223,7 @@ def finish(
 
     A job with a cancel request does not return to the queue. `Succeeded` ignores the request.
     """
-    outcome, values = transitions.transition(result)
+    outcome, values = transitions.outcome_and_columns(result)
     if not _end_attempt(
         session, owned_by(lease), result, outcome, values, exit_status or ExitStatus()
     ):
@@ -267,7 +267,7 @@ def expire(
     held_until = case((expired, Job.lease_expires_at), else_=now())
     failed = and_(~transitions.CANCEL_REQUESTED, exhausted)
     values = {
-        **transitions.count_failure(failure),
+        **transitions.failure_columns(failure),
         # The time after the lease expired does not count: the host may have been off.
         "running_seconds": _total_running_seconds(held_until),
         "state": case(

@@ -75,7 +75,7 @@ class RetryableFailure:
 
 
 @dataclass(frozen=True)
-class ResourceUnavailable:
+class DependencyUnavailable:
     """Disk, storage or hub failed. The job waits for it and shows why; no failure is counted."""
 
     code: str
@@ -84,7 +84,7 @@ class ResourceUnavailable:
 
 
 AttemptResult = (
-    Succeeded | PermanentFailure | Cancelled | Preempted | RetryableFailure | ResourceUnavailable
+    Succeeded | PermanentFailure | Cancelled | Preempted | RetryableFailure | DependencyUnavailable
 )
 
 
@@ -108,7 +108,7 @@ class EventContent(NamedTuple):
 def closing_event(result: AttemptResult, state: JobState, error_code: str | None) -> EventContent:
     """Return the event for a result that left the job in `state`; a failed job has `error_code`."""
     code, cause, level = "preempted", "The worker is shutting down.", "info"
-    if isinstance(result, PermanentFailure | RetryableFailure | ResourceUnavailable):
+    if isinstance(result, PermanentFailure | RetryableFailure | DependencyUnavailable):
         code, cause, level = result.code, result.message, "warning"
     match state:
         case JobState.SUCCEEDED:
@@ -125,7 +125,7 @@ def closing_event(result: AttemptResult, state: JobState, error_code: str | None
 # Columns written by a result
 
 
-def transition(result: AttemptResult) -> tuple[AttemptOutcome, dict[str, Any]]:
+def outcome_and_columns(result: AttemptResult) -> tuple[AttemptOutcome, dict[str, Any]]:
     """Return the outcome of the attempt and the new column values of its job."""
     requeued = {
         "state": case((CANCEL_REQUESTED, JobState.CANCELLED), else_=JobState.QUEUED),
@@ -143,8 +143,8 @@ def transition(result: AttemptResult) -> tuple[AttemptOutcome, dict[str, Any]]:
         case Preempted():
             return AttemptOutcome.PREEMPTED, {**requeued, "run_after": now()}
         case RetryableFailure():
-            return AttemptOutcome.FAILED, {**requeued, **count_failure(result)}
-        case ResourceUnavailable(code, message, seconds):
+            return AttemptOutcome.FAILED, {**requeued, **failure_columns(result)}
+        case DependencyUnavailable(code, message, seconds):
             reason = {"waiting_code": code, "waiting_message": message}
             since = case((Job.waiting_code == code, Job.waiting_since), else_=now())
             schedule = {"waiting_since": since, "run_after": now() + seconds}
@@ -155,7 +155,7 @@ def _final_state(state: JobState) -> dict[str, Any]:
     return {"state": state, "finished_at": now()}
 
 
-def count_failure(failure: RetryableFailure) -> dict[str, Any]:
+def failure_columns(failure: RetryableFailure) -> dict[str, Any]:
     """Return the columns that count one more consecutive failure and delay the next attempt."""
     count = prior_failures()
     return {

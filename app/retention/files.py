@@ -65,7 +65,7 @@ _KEY_PATTERNS = {
 
 
 @dataclass(frozen=True)
-class StoredUnit:
+class StoreEntry:
     """The files of one key, which are stored and deleted together."""
 
     kind: FileKind
@@ -94,7 +94,7 @@ class Removal:
     reason: str
 
 
-def group_by_key(files: Iterable[StoredFile]) -> list[StoredUnit]:
+def group_by_key(files: Iterable[StoredFile]) -> list[StoreEntry]:
     """Group the files of the store by the key that they belong to."""
     grouped: defaultdict[tuple[FileKind, str], list[StoredFile]] = defaultdict(list)
     attempts: dict[str, tuple[UUID, int]] = {}
@@ -104,7 +104,7 @@ def group_by_key(files: Iterable[StoredFile]) -> list[StoredUnit]:
         if attempt is not None:
             attempts[key] = attempt
     return [
-        StoredUnit(
+        StoreEntry(
             kind,
             key,
             bytes=sum(part.bytes for part in parts),
@@ -116,7 +116,7 @@ def group_by_key(files: Iterable[StoredFile]) -> list[StoredUnit]:
 
 
 def find_orphans(
-    stored: Iterable[StoredUnit], referenced: ReferencedKeys, *, now: float
+    stored: Iterable[StoreEntry], referenced: ReferencedKeys, *, now: float
 ) -> list[Removal]:
     """Return what no database row refers to. `now` is the time on the clock of the store.
 

@@ -72,7 +72,7 @@ def list_checkpoint_keys(session: Session, after: UUID | None) -> tuple[Sequence
     return session.scalars(keys).all(), page.last
 
 
-def list_upload_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+def list_dataset_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
     """Like `list_artifact_keys`, for datasets that were not deleted."""
     page = _page(session, Dataset.id, after)
     uploads = select(Dataset).options(load_only(Dataset.id, Dataset.suffix))

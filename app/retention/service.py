@@ -163,7 +163,7 @@ def _referenced_keys(database: Database) -> ReferencedKeys:
     for read_page in (
         repository.list_artifact_keys,
         repository.list_checkpoint_keys,
-        repository.list_upload_keys,
+        repository.list_dataset_keys,
     ):
         after = None
         while True:

@@ -159,7 +159,7 @@ def _split_into_chunks(
     items: list[TokenizedText] = []
     tokens = 0
     for mask in masks:
-        item = words.masked(mask)
+        item = words.keep_words(mask)
         if items and tokens + len(item.ids) > CHUNK_TOKENS:
             yield TokenizedBatch(items, 0.0)
             items, tokens = [], 0

@@ -217,7 +217,7 @@ class ModelPool:
         """
         ref = resolved.ref
         try:
-            directory = self._store.path(resolved.artifact)
+            directory = self._store.local_directory(resolved.artifact)
             digest = resolved.artifact.manifest_sha256
             files = manifest.read(directory, digest=digest)["files"]
             with convert_panics():

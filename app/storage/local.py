@@ -60,7 +60,7 @@ class LocalStore(Store):
             self._move_in(directory, target, key)
         return ref
 
-    def path(self, ref: ArtifactRef) -> Path:
+    def local_directory(self, ref: ArtifactRef) -> Path:
         with _translate_os_errors():
             path = self._resolve(check_directory_key(ref.key))
             if not path.is_dir():
@@ -69,7 +69,7 @@ class LocalStore(Store):
 
     def verified_directory(self, ref: ArtifactRef) -> Path:
         with _translate_os_errors():
-            directory = self.path(ref)
+            directory = self.local_directory(ref)
             verify_directory(directory, ref)
             return directory
 
@@ -88,7 +88,7 @@ class LocalStore(Store):
             os.utime(path)
             self._move_in(path, target, key)
 
-    def file_path(self, key: str, sha256: str) -> Path:
+    def local_file(self, key: str, sha256: str) -> Path:
         path = self._resolve(check_file_key(key))
         with _translate_os_errors():
             if not path.is_file():

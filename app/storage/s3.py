@@ -105,7 +105,7 @@ class RemoteStore(Store):
         shutil.rmtree(directory, ignore_errors=True)
         return ref
 
-    def path(self, ref: ArtifactRef) -> Path:
+    def local_directory(self, ref: ArtifactRef) -> Path:
         return self._cache.get(
             check_directory_key(ref.key),
             ref.manifest_sha256,
@@ -114,7 +114,7 @@ class RemoteStore(Store):
         )
 
     def verified_directory(self, ref: ArtifactRef) -> Path:
-        return self.path(ref)  # the cache verifies it
+        return self.local_directory(ref)  # the cache verifies it
 
     def _read_file(self, name: str) -> bytes:
         with translate_s3_errors():
@@ -130,7 +130,7 @@ class RemoteStore(Store):
             self._upload(path, key)
         path.unlink(missing_ok=True)
 
-    def file_path(self, key: str, sha256: str) -> Path:
+    def local_file(self, key: str, sha256: str) -> Path:
         name = PurePosixPath(check_file_key(key)).name
 
         def fetch(directory: Path) -> None:

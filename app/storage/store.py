@@ -83,7 +83,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def path(self, ref: ArtifactRef) -> Path:
+    def local_directory(self, ref: ArtifactRef) -> Path:
         """Return the directory, for reading only. A cached copy of a remote store is verified.
 
         Raises `ArtifactCorrupt` if it is missing or has changed.
@@ -117,7 +117,7 @@ class Store(ABC):
         """Move the file at `path` into the store, under a new key."""
 
     @abstractmethod
-    def file_path(self, key: str, sha256: str) -> Path:
+    def local_file(self, key: str, sha256: str) -> Path:
         """Return the path of a file, for reading only. Raises `ArtifactCorrupt` if it changed."""
 
     @abstractmethod
@@ -258,7 +258,7 @@ def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, d
     Raises `StoredArtifactCorrupt`.
     """
     with _damage_reported_as(name):
-        directory = store.path(ref)
+        directory = store.local_directory(ref)
         return directory, manifest.read(directory)
 
 

@@ -28,7 +28,7 @@ ResolvedTrials = list[tuple[TrialSettings, ResolvedJob]]
 
 
 @dataclass(frozen=True)
-class SweepVersion:
+class ExpectedSweep:
     """A sweep as stored when its extension was planned."""
 
     space: list[Any]
@@ -37,7 +37,7 @@ class SweepVersion:
 
 
 @dataclass(frozen=True)
-class CandidatePlan:
+class UnresolvedPlan:
     """The part of a plan that needs no transaction.
 
     `settings` and `specs` hold the `trial_count` trials to run, followed by probes: settings of a
@@ -50,10 +50,10 @@ class CandidatePlan:
     specs: Sequence[TrainSpec]
     inputs: ResolvedInputs
     trial_count: int
-    extends: SweepVersion | None = None
+    extends: ExpectedSweep | None = None
 
 
-def plan_trials(body: SweepCreate, find_base: FindBase) -> CandidatePlan:
+def plan_trials(body: SweepCreate, find_base: FindBase) -> UnresolvedPlan:
     """Plan the first trials of a sweep.
 
     Call this outside of a transaction, since `find_base` may query the Hugging Face Hub.
@@ -79,7 +79,7 @@ def plan_extension(  # noqa: PLR0913 - a sweep, and its extension
     existing: Sequence[TrialSettings],
     body: SweepExtend,
     find_base: FindBase,
-) -> CandidatePlan:
+) -> UnresolvedPlan:
     """Plan more trials for a sweep that has the `existing` ones.
 
     Raises `NothingToExtend`, and what `plan_trials` raises.
@@ -99,7 +99,7 @@ def plan_extension(  # noqa: PLR0913 - a sweep, and its extension
     )
 
 
-def resolve_trials(plan: CandidatePlan, resolver: JobResolver) -> ResolvedTrials:
+def resolve_trials(plan: UnresolvedPlan, resolver: JobResolver) -> ResolvedTrials:
     """Resolve the jobs of all trials and probes.
 
     Raises `InvalidTrials`, and what `JobResolver.resolve` raises.
@@ -111,13 +111,13 @@ def resolve_trials(plan: CandidatePlan, resolver: JobResolver) -> ResolvedTrials
             outcomes.append(plan.inputs.resolve_job(resolver, first_rung))
         except trials.RESOLVE_ERRORS as error:
             outcomes.append(error)
-    trials.raise_invalid_trials(plan.settings, outcomes)
+    trials.raise_if_invalid(plan.settings, outcomes)
     resolved = (outcome for outcome in outcomes if isinstance(outcome, ResolvedJob))
     return list(zip(plan.settings, resolved, strict=True))
 
 
-def preview(
-    session: Session, *, body: SweepCreate, plan: CandidatePlan, settings: Settings
+def plan_sweep(
+    session: Session, *, body: SweepCreate, plan: UnresolvedPlan, settings: Settings
 ) -> SweepPlan:
     """Return what starting the sweep would do. Raises what `resolve_trials` raises."""
     resolver, strategy = JobResolver(session, settings), plan.strategy
@@ -150,7 +150,7 @@ def _probes(strategy: Strategy, space: SearchSpace) -> list[TrialSettings]:
     """Return settings to validate for a model-based search, whose later trials are unknown."""
     if not isinstance(strategy, TpeSearch):
         return []
-    return list(islice(search_space.boundary_settings(space), MAX_PROBES))
+    return list(islice(search_space.one_at_a_time_settings(space), MAX_PROBES))
 
 
 def _validate_space(job: TrainSpec, space: SearchSpace) -> None:
@@ -158,7 +158,7 @@ def _validate_space(job: TrainSpec, space: SearchSpace) -> None:
     trials.validate_fields(job, space)
 
 
-def _candidate_plan(  # noqa: PLR0913 - the fields of a `CandidatePlan`
+def _candidate_plan(  # noqa: PLR0913 - the fields of a `UnresolvedPlan`
     job: TrainSpec,
     space: SearchSpace,
     strategy: Strategy,
@@ -167,19 +167,19 @@ def _candidate_plan(  # noqa: PLR0913 - the fields of a `CandidatePlan`
     inputs: ResolvedInputs,
     *,
     trial_count: int,
-) -> CandidatePlan:
+) -> UnresolvedPlan:
     outcomes = trials.trial_specs(job, settings)
-    trials.raise_invalid_trials(settings, outcomes)
+    trials.raise_if_invalid(settings, outcomes)
     specs = [outcome for outcome in outcomes if isinstance(outcome, TrainSpec)]
     base_errors = inputs.resolve_bases(specs, find_base)
-    trials.raise_invalid_trials(
+    trials.raise_if_invalid(
         settings, [base_errors.get(trials.base_key(spec), spec) for spec in specs]
     )
-    return CandidatePlan(space, strategy, settings, specs, inputs, trial_count)
+    return UnresolvedPlan(space, strategy, settings, specs, inputs, trial_count)
 
 
 def _estimated_seconds(
-    plan: CandidatePlan, resolver: JobResolver, resolved: ResolvedTrials, counts: Sequence[int]
+    plan: UnresolvedPlan, resolver: JobResolver, resolved: ResolvedTrials, counts: Sequence[int]
 ) -> float:
     """Return the seconds for `counts` trials at each rung, one after the other in warm processes.
 

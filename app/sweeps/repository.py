@@ -258,7 +258,7 @@ def reset_trials(session: Session, sweep_id: UUID, states: Collection[TrialState
     )
 
 
-def release_shared_jobs(session: Session, sweep_id: UUID) -> Sequence[UUID]:
+def hand_over_shared_jobs(session: Session, sweep_id: UUID) -> Sequence[UUID]:
     """Hand jobs that another sweep uses over to that sweep; return the jobs that remain."""
     other_sweep = (
         select(Trial.sweep_id)

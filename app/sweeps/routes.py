@@ -71,7 +71,7 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     if dry_run:
         response.status_code = status.HTTP_200_OK
         with database.read() as session:
-            return planning.preview(session, body=body, plan=plan, settings=settings)
+            return planning.plan_sweep(session, body=body, plan=plan, settings=settings)
     sweep = service.create_sweep(
         database, body=body, plan=plan, settings=settings, notifier=notifier, call=call
     )

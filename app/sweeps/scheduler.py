@@ -153,7 +153,7 @@ def _queue_job(
 ) -> Job | None:
     """Create the job of a trial, or record as its problem that its dataset was deleted."""
     try:
-        data_sources.lock_uploads(session, trial.job_columns["dataset_ids"])
+        data_sources.lock_datasets(session, trial.job_columns["dataset_ids"])
     except LoraCoreError as error:
         trial.problem = str(error)
         return None

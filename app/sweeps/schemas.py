@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, Metadata, ResponseModel, Slug, Timestamp
-from app.jobs.schemas import QueuedResource
+from app.jobs.schemas import LocatedResource
 from app.sweeps.search_space import MAX_TRIALS, Dimensions, SearchSpace
 from app.sweeps.states import Objective, SweepState
 from app.sweeps.strategies import GridSearch, Strategy
@@ -147,7 +147,7 @@ class SweepResultView(ResponseModel):
     test: ComparisonView | None
 
 
-class SweepListItem(QueuedResource):
+class SweepListItem(LocatedResource):
     """A sweep in a list."""
 
     prefix = "/v1/sweeps"

@@ -157,7 +157,7 @@ def sample(
     return drawn
 
 
-def boundary_settings(space: SearchSpace) -> Iterator[TrialSettings]:
+def one_at_a_time_settings(space: SearchSpace) -> Iterator[TrialSettings]:
     """Iterate over settings in which one field takes each of its values or bounds in turn.
 
     The other fields keep their first value. These settings are validated before a search whose

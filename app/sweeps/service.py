@@ -34,7 +34,7 @@ from app.sweeps.errors import (
     TrialNotFound,
     TrialQuotaExceeded,
 )
-from app.sweeps.planning import CandidatePlan, SweepVersion
+from app.sweeps.planning import ExpectedSweep, UnresolvedPlan
 from app.sweeps.repository import TrialStatus
 from app.sweeps.schemas import SweepCreate, SweepExtend, SweepPromote, SweepView
 from app.sweeps.search_space import SearchSpace
@@ -54,7 +54,7 @@ def create_sweep(
     database: Database,
     *,
     body: SweepCreate,
-    plan: CandidatePlan,
+    plan: UnresolvedPlan,
     settings: Settings,
     notifier: WorkerNotifier,
     call: IdempotentCall,
@@ -153,7 +153,7 @@ def retry_sweep(
 
 def plan_extension(
     database: Database, *, sweep_id: UUID, body: SweepExtend, find_base: FindBase
-) -> CandidatePlan:
+) -> UnresolvedPlan:
     """Plan the trials that an extension adds. Bases are resolved outside of a transaction.
 
     Raises `SweepNotFound`, and what `planning.plan_extension` raises.
@@ -170,14 +170,14 @@ def plan_extension(
         body=body,
         find_base=find_base,
     )
-    return replace(plan, extends=SweepVersion(sweep.space, sweep.strategy, len(existing)))
+    return replace(plan, extends=ExpectedSweep(sweep.space, sweep.strategy, len(existing)))
 
 
 def extend_sweep(
     database: Database,
     *,
     sweep_id: UUID,
-    plan: CandidatePlan,
+    plan: UnresolvedPlan,
     settings: Settings,
     notifier: WorkerNotifier,
 ) -> Sweep:
@@ -227,7 +227,7 @@ def delete_sweep(database: Database, *, sweep_id: UUID, store: Store) -> None:
     """
     with database.write() as session:
         _require_ended(session, sweep_id)
-        job_ids = repository.release_shared_jobs(session, sweep_id)
+        job_ids = repository.hand_over_shared_jobs(session, sweep_id)
     for first in range(0, len(job_ids), JOBS_PER_DELETE):
         with database.write() as session:
             _require_ended(session, sweep_id)
@@ -286,7 +286,7 @@ def _continue_running(
 
 
 def _check_trial_quota(
-    session: Session, caller_id: UUID, plan: CandidatePlan, settings: Settings
+    session: Session, caller_id: UUID, plan: UnresolvedPlan, settings: Settings
 ) -> None:
     existing, added = repository.count_open_trials(session, caller_id), plan.trial_count
     if existing + added > settings.max_trials_per_key:
@@ -333,7 +333,7 @@ def promote_trial(
     sweep = repository.get_sweep(session, sweep_id)
     number = body.trial or _winner_number(session, sweep)
     trial, last_job = _find_trial(session, sweep, number)
-    data_sources.lock_uploads(session, trial.job_columns["dataset_ids"])
+    data_sources.lock_datasets(session, trial.job_columns["dataset_ids"])
     columns = dict(trial.job_columns)
     columns["spec"] = {**columns["spec"], "trial": None}
     columns["spec"]["result"] = {**columns["spec"]["result"], "model": True}

@@ -71,13 +71,13 @@ class SweepSnapshot:
         scored = [
             (score, trial)
             for trial in self.trials
-            if trial.succeeded_at_full_budget and (score := self.score(trial)) is not None
+            if trial.succeeded_at_full_budget and (score := self.objective_value(trial)) is not None
         ]
         sign = 1 if self.objective == "loss" else -1
         scored.sort(key=lambda each: (sign * each[0], each[1].trainable_parameters, each[1].number))
         return [trial for _, trial in scored]
 
-    def score(self, trial: TrialSnapshot) -> float | None:
+    def objective_value(self, trial: TrialSnapshot) -> float | None:
         """Return the objective of a trial, or None if it is unknown."""
         return trial.metric("validation", self.objective)
 

@@ -20,8 +20,8 @@ from app.sweeps.search_space import (
     SearchSpace,
     TrialSettings,
     apply_settings,
-    boundary_settings,
     canonical_json,
+    one_at_a_time_settings,
 )
 from app.sweeps.strategies import Strategy, SuccessiveHalving, rung_budgets
 from lora_core.errors import LoraCoreError
@@ -45,7 +45,7 @@ class ExistingJob:
 
 
 @dataclass(frozen=True)
-class MissingResult:
+class NeedsJob:
     """The trial needs a job of its own.
 
     `resume_from` is a job whose checkpoint is on the way to the trial's budget. `wait`: a job of
@@ -58,7 +58,7 @@ class MissingResult:
 
 def find_existing_job(
     session: Session, trial_sha256: str, job_columns: JsonObject
-) -> ExistingJob | MissingResult:
+) -> ExistingJob | NeedsJob:
     """Look for a job with the results of a trial whose job would have these columns.
 
     A job that has not ended is shared only if it is certain to end: it must run already or be
@@ -81,7 +81,7 @@ def find_existing_job(
     for job in unfinished:
         if job.cancel_requested_at is None:
             return ExistingJob(job.id, finished=False)
-    return MissingResult(
+    return NeedsJob(
         resume_from=_furthest_checkpoint_job(session, jobs, spec), wait=bool(unfinished)
     )
 
@@ -209,7 +209,7 @@ class ResolvedInputs:
 def validate_fields(job: TrainSpec, space: SearchSpace) -> None:
     """Raise `UnknownField` for the first field of the space that a job does not have."""
     description = job.model_dump(mode="json", exclude_unset=True)
-    first = next(boundary_settings(space))
+    first = next(one_at_a_time_settings(space))
     for name in space.fields:
         shown = name[:MAX_SHOWN_CHARACTERS]
         if name.partition(".")[0] in RESERVED_FIELDS:
@@ -251,7 +251,7 @@ def spec_at_rung(spec: TrainSpec, strategy: Strategy, rung: int) -> TrainSpec:
     return spec.model_copy(update={"trial": trial})
 
 
-def raise_invalid_trials(trials: Sequence[TrialSettings], outcomes: Sequence[object]) -> None:
+def raise_if_invalid(trials: Sequence[TrialSettings], outcomes: Sequence[object]) -> None:
     """Raise `InvalidTrials` if some outcomes are errors.
 
     If all trials have the same error, raise that one: it lies in the job, not in the space.

@@ -130,7 +130,7 @@ async def dataset_rows_page(  # noqa: PLR0913 - parameters are the request's inp
         after=after,
         limit=ROWS_PER_PAGE + 1,
     )
-    dataset, rows = await executor.run_read(read_rows)
+    dataset, rows = await executor.run_dataset_read(read_rows)
     return render(
         request,
         "dataset_rows.html",

@@ -18,7 +18,7 @@ from app.jobs.results.comparison import flatten
 from app.jobs.results.misclassified import EvaluatedSplit
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView, MisclassifiedText
-from app.jobs.service import find_start_checkpoint
+from app.jobs.service import find_retry_checkpoint
 from app.jobs.views import job_view
 from app.queue.tables import Job
 from app.registry import repository as registry
@@ -193,7 +193,7 @@ def job_page(
 def _retry_step(session: Session, job: Job) -> int | None:
     """Return the step a retry starts from (0: the beginning), or None if retry is impossible."""
     try:
-        start = find_start_checkpoint(session, job)
+        start = find_retry_checkpoint(session, job)
     except AppError:
         return None
     return start.step if start else 0

@@ -1,6 +1,6 @@
 """Browser sign-in with an API key.
 
-The key is exchanged for a session (`app.auth.api_key_cache`). Its token is stored in a cookie that
+The key is exchanged for a session (`app.auth.authenticator`). Its token is stored in a cookie that
 is HttpOnly, SameSite=Strict and read-only: requests that change something also need the CSRF token,
 which only the sign-in response contains.
 """
@@ -40,7 +40,7 @@ async def sign_in(
     """Check the key, start a session and redirect to `next`."""
     if state.settings.auth == "off":
         return RedirectResponse("/", 303)
-    cache = state.api_key_cache
+    cache = state.authenticator
     try:
         token = await cache.sign_in(secrets.parse_key(key.strip()))
     except Unauthorized as error:
@@ -67,7 +67,7 @@ async def sign_out(request: Request, state: AppStateDep) -> Response:
     if state.settings.auth == "on":
         with suppress(Unauthorized):
             if token := session_token(request):
-                await state.api_key_cache.sign_out(token)
+                await state.authenticator.sign_out(token)
     response = RedirectResponse("/sign-in", 303)
     for name in (SESSION_COOKIE, SECURE_SESSION_COOKIE):
         response.delete_cookie(

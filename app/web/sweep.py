@@ -22,7 +22,7 @@ from app.charts.fields import (
     field_labels,
     format_percent,
     format_score,
-    setting_labels,
+    format_setting_list,
     varied_axes,
 )
 from app.charts.figures import MAX_HEATMAP_VALUES, heatmap_fields, map_axes
@@ -40,7 +40,7 @@ from app.sweeps.tables import Sweep
 from app.sweeps.trials import RESOLVE_ERRORS
 from app.web import choices, sweep_form
 from app.web.page import BlankAsNone, render
-from app.web.sweeps import SweepProgress, job_settings, load_progress, sweep_name
+from app.web.sweeps import SweepProgress, base_spec, load_progress, sweep_name
 
 SCORE_LEVELS = 8  # shading levels, from the worst score to the best
 MAX_TILES = 400  # trials shown one by one
@@ -86,7 +86,7 @@ class SweepGrid:
 
 
 @lru_cache(maxsize=8)
-def table_axes(snapshot: SweepSnapshot) -> list[Axis]:
+def grid_axes(snapshot: SweepSnapshot) -> list[Axis]:
     """Return the varying fields with few enough values for a table."""
     return [
         axis
@@ -101,7 +101,7 @@ def build_grid(snapshot: SweepSnapshot, x: str | None, y: str | None) -> SweepGr
 
     Returns None if no field varies, or if every field takes too many values.
     """
-    axes = {axis.field: axis for axis in table_axes(snapshot)}
+    axes = {axis.field: axis for axis in grid_axes(snapshot)}
     if not axes:
         return None
     if len(axes) == 1:
@@ -128,7 +128,9 @@ class _ScoreScale:
     def __init__(self, snapshot: SweepSnapshot) -> None:
         self.sign = -1 if snapshot.objective == "loss" else 1
         scores = [
-            score for trial in snapshot.trials if (score := snapshot.score(trial)) is not None
+            score
+            for trial in snapshot.trials
+            if (score := snapshot.objective_value(trial)) is not None
         ]
         self.low, self.high = min(scores, default=0.0), max(scores, default=0.0)
 
@@ -157,7 +159,9 @@ def _grid_rows(
 def _grid_cell(
     snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], scale: _ScoreScale
 ) -> SweepGridCell:
-    scored = [(score, trial) for trial in trials if (score := snapshot.score(trial)) is not None]
+    scored = [
+        (score, trial) for trial in trials if (score := snapshot.objective_value(trial)) is not None
+    ]
     score, best = None, trials[0]
     if scored:  # compare the trials with the largest budget; ties go to the first one
         score, best = max(scored, key=lambda item: (item[1].budget, scale.sign * item[0]))
@@ -170,7 +174,7 @@ def _grid_cell(
         score="" if score is None else format_score(snapshot.objective, score),
         budget="" if score is None or best.budget == 1.0 else format_percent(best.budget),
         level=None if score is None else scale.level(score),
-        settings=", ".join(setting_labels(snapshot, best)),
+        settings=", ".join(format_setting_list(snapshot, best)),
     )
 
 
@@ -182,7 +186,7 @@ class SweepPageQuery(BaseModel):
     state: Annotated[TrialState | None, BlankAsNone] = None
     page: int = Field(default=1, ge=1, le=1000)
 
-    def replace(self, **changes: Any) -> str:
+    def query_string_with(self, **changes: Any) -> str:
         """Return the query string with some parameters changed."""
         parameters = self.model_dump(mode="json", exclude_defaults=True) | changes
         return urlencode({name: value for name, value in parameters.items() if value})
@@ -233,7 +237,7 @@ def sweep_page(
         "sweep.html",
         sweep=sweep,
         name=sweep_name(sweep),
-        job=job_settings(sweep),
+        job=base_spec(sweep),
         search_space=_search_space(sweep),
         state_counts=_state_counts(snapshot),
         progress=sweep_progress,
@@ -250,11 +254,11 @@ def sweep_page(
         grid=grid,
         # The heat map among the charts would repeat a grid over the same fields.
         with_heatmap=grid is None or grid.fields != heatmap_fields(snapshot),
-        axes=table_axes(snapshot),
+        axes=grid_axes(snapshot),
         tiles=[] if grid else build_tiles(snapshot),
         trials=_trial_table(snapshot, query),
         query=query,
-        charts_version=figures.charts_version(snapshot),
+        charts_digest=figures.charts_digest(snapshot),
         model_names=model_names,
     )
 
@@ -282,7 +286,7 @@ def _running_trials(
         RunningTrialRow(
             number=running.number,
             job_id=str(running.job_id),
-            settings=", ".join(setting_labels(snapshot, trials[running.number])),
+            settings=", ".join(format_setting_list(snapshot, trials[running.number])),
             progress=running.step / running.total_steps if running.total_steps else None,
         )
         for running in repository.running_trials(session, sweep.id)

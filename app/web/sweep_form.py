@@ -127,11 +127,11 @@ def new_sweep_page(
         if not errors:
             trials = planning.plan_trials(sweep, find)
             with database.read() as session:
-                plan = planning.preview(session, body=sweep, plan=trials, settings=settings)
+                plan = planning.plan_sweep(session, body=sweep, plan=trials, settings=settings)
     except ValidationError as error:
         errors = validation_errors(error, SweepCreate) | errors
     except RESOLVE_ERRORS as error:
-        errors = resolve_errors(error)
+        errors = planning_errors(error)
     with database.read() as session:
         data_sources = choices.data_sources(session, settings)
         base_model_names = choices.base_models(session, settings)
@@ -251,7 +251,7 @@ def validation_errors(error: ValidationError, model: type[BaseModel]) -> dict[st
     return errors
 
 
-def resolve_errors(error: Exception) -> dict[str, str]:
+def planning_errors(error: Exception) -> dict[str, str]:
     """Return why a valid body cannot run, by input name."""
     detail: Mapping[str, Any] = getattr(error, "detail", {})
     path = str(detail.get("at", ""))

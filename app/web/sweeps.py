@@ -60,7 +60,7 @@ class SweepRow:
 
     @property
     def data(self) -> str:
-        return formats.data_name(job_settings(self.sweep))
+        return formats.data_name(base_spec(self.sweep))
 
     @property
     def varied_fields(self) -> str:
@@ -104,7 +104,7 @@ def sweep_name(sweep: Sweep) -> str:
     return sweep.name or f"sweep {short_id(sweep.id)}"
 
 
-def job_settings(sweep: Sweep) -> dict[str, Any]:
+def base_spec(sweep: Sweep) -> dict[str, Any]:
     """Return the settings that all trials share, with defaults filled in."""
     return TrainSpec.model_validate(sweep.job).model_dump(mode="json")
 

@@ -55,7 +55,7 @@ def _shape(base: str) -> compatibility.EncoderShape:
 
 def _fit(data: DataSpec, evaluated_on: Split) -> dict[str, Any]:
     splits = load_splits(data)
-    (answers,) = linear_baseline.predict(splits.train, [splits.examples(evaluated_on)])
+    (answers,) = linear_baseline.fit_predict(splits.train, [splits.examples(evaluated_on)])
     return _score(answers, splits, evaluated_on)
 
 

@@ -57,7 +57,7 @@ def _shape(base: str) -> compatibility.EncoderShape:
 def _fit(cell: Cell) -> dict[str, Any]:
     splits = load_splits(imdb.here(cell.size.data))
     began = time.monotonic()
-    answers = linear_baseline.predict(splits.train, [splits.examples(split) for split in Split])
+    answers = linear_baseline.fit_predict(splits.train, [splits.examples(split) for split in Split])
     right = {
         split: answer == [each.label for each in splits.examples(split)]
         for split, answer in zip(Split, answers, strict=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.cli.demo import default_environment
+from app.cli.demo import environment_without_settings
 from benchmarks.child_process import ROOT
 from benchmarks.serve.target import Target
 
@@ -71,7 +71,7 @@ def running(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
         process = subprocess.Popen(
             words,
             cwd=ROOT,
-            env={**default_environment(), **environment},
+            env={**environment_without_settings(), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

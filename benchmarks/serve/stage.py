@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.cli.demo import default_environment
+from app.cli.demo import environment_without_settings
 from benchmarks.child_process import last_line
 from benchmarks.serve import checkpoint, sides
 from benchmarks.serve.server_process import Server, running
@@ -27,7 +27,7 @@ def ours(
         words = ["--keys", str(keys), "--adapters", str(adapters), *["--second"] * second]
         made = last_line(
             "the installation", "benchmarks.serve.installation", str(data), *words,
-            environment=default_environment(),
+            environment=environment_without_settings(),
         )  # fmt: skip
         side = sides.ours(data, paths=paths, keys=made)
         with _answering(side, Path(temporary)) as server:

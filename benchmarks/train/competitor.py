@@ -25,7 +25,7 @@ from benchmarks.train.window import Window
 from lora_core import environment, runtime
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders.load import (
-    PretrainedBase,
+    BaseCheckpoint,
     load_classifier,
     resolve_base,
     silence_transformers,
@@ -106,7 +106,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     }
 
 
-def answering(model: Any, machine: Runtime, base: PretrainedBase, test: TokenizedSplit) -> Forward:
+def answering(model: Any, machine: Runtime, base: BaseCheckpoint, test: TokenizedSplit) -> Forward:
     """Computes logits the way ours does."""
     return build_forward(
         model,
@@ -128,7 +128,7 @@ def start(place: Place = Place()) -> Runtime:
     return machine
 
 
-def initial_head(base: PretrainedBase, seed: int = SEED) -> dict[str, Any]:
+def initial_head(base: BaseCheckpoint, seed: int = SEED) -> dict[str, Any]:
     """The weights of the head that ours begins with, by module."""
     torch.manual_seed(seed)
     ours, _ = load_classifier(base, LABELS)
@@ -136,7 +136,7 @@ def initial_head(base: PretrainedBase, seed: int = SEED) -> dict[str, Any]:
 
 
 def build_model(
-    base: PretrainedBase,
+    base: BaseCheckpoint,
     method: LoraSpec | FullSpec | BaselineSpec,
     *,
     tuned: bool,

@@ -18,7 +18,7 @@ from benchmarks.train import competitor
 from benchmarks.train.plan import BASE, FULL, METHODS, PAIRED, QUICK, RATES, SEED, Size, rate_data
 from benchmarks.train.reviews import read
 from lora_core.cpu import has_fast_bf16
-from lora_core.encoders.load import PretrainedBase, resolve_base
+from lora_core.encoders.load import BaseCheckpoint, resolve_base
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 
@@ -49,7 +49,7 @@ def measure(number: int, size: Size) -> dict[str, Any]:
     }
 
 
-def in_order(base: PretrainedBase, size: Size) -> list[dict[str, Any]]:
+def in_order(base: BaseCheckpoint, size: Size) -> list[dict[str, Any]]:
     """The texts that both sides train on (and warm up) in one pool of the Trainer's sampler."""
     batch, steps = size.place.batch, size.warmup + size.pair_steps
     texts = competitor.dataset(read(rate_data(size.rate_texts), base)[1][Split.TRAIN])[
@@ -64,7 +64,7 @@ def in_order(base: PretrainedBase, size: Size) -> list[dict[str, Any]]:
     return [texts[i] for i in order]
 
 
-def script_arguments(base: PretrainedBase, file: Path, size: Size) -> list[str]:
+def script_arguments(base: BaseCheckpoint, file: Path, size: Size) -> list[str]:
     """The arguments with which the script trains as the harness does."""
     method, family = METHODS[PAIRED], base.family
     assert isinstance(method, LoraSpec)

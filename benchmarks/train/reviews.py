@@ -3,12 +3,12 @@
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits
 from lora_core.data.tokens import TokenizedSplit, load_tokenizer
-from lora_core.encoders.load import PretrainedBase
+from lora_core.encoders.load import BaseCheckpoint
 from lora_core.specs.data import MAX_LENGTH, DataSpec, Split
 from lora_core.training.prepare import tokenize_splits
 
 
-def read(data: DataSpec, base: PretrainedBase) -> tuple[Splits, dict[Split, TokenizedSplit]]:
+def read(data: DataSpec, base: BaseCheckpoint) -> tuple[Splits, dict[Split, TokenizedSplit]]:
     """Texts, and their token ids cut at `max_length`."""
     splits = load_splits(data)
     tokenizer = load_tokenizer(base.directory / "tokenizer.json")

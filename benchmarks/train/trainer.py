@@ -15,7 +15,7 @@ from transformers import (
 
 from benchmarks.train.plan import BATCH, SEED, WARMUP, WEIGHT_DECAY
 from benchmarks.train.window import End, Window
-from lora_core.encoders.load import PretrainedBase
+from lora_core.encoders.load import BaseCheckpoint
 from lora_core.runtime import Runtime
 
 Side = Literal["default", "tuned"]
@@ -64,7 +64,7 @@ def arguments(
 def train(
     model: Any,
     texts: list[dict[str, Any]],
-    base: PretrainedBase,
+    base: BaseCheckpoint,
     settings: Any,
     window: Window | None = None,
     *,
@@ -83,7 +83,7 @@ def train(
 def build_trainer(
     model: Any,
     texts: list[dict[str, Any]],
-    base: PretrainedBase,
+    base: BaseCheckpoint,
     settings: Any,
     ending: "Ending",
     **more: Any,

@@ -20,12 +20,12 @@ from lora_core.data.rows import (
 )
 from lora_core.data.split import (
     RowsBySplit,
-    check_labels,
     count_leaked,
     normalize_text,
     require_train,
     similar_labels,
     split_by_column,
+    validated_labels,
 )
 from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
 from lora_core.specs.data import Split
@@ -62,7 +62,7 @@ def read_contents(path: Path, columns: ColumnSelection) -> FileContents:
     try:
         rows, info = files.read_rows_and_info(path, columns)
     except MissingColumn as error:
-        raise suggest_columns(path, columns, error) from error
+        raise with_suggested_columns(path, columns, error) from error
     if columns.label is None:
         # Validate the cells that are copied to the results.
         for _ in files.read_records(path, columns.text, columns.sheet):
@@ -70,7 +70,7 @@ def read_contents(path: Path, columns: ColumnSelection) -> FileContents:
         return FileContents(rows, columns, (), None, info)
     named_splits = split_by_column(path.name, rows)
     splits = require_train(path.name, {Split.TRAIN: rows} if named_splits is None else named_splits)
-    return FileContents(rows, columns, check_labels(path.name, splits), named_splits, info)
+    return FileContents(rows, columns, validated_labels(path.name, splits), named_splits, info)
 
 
 # -- Profile --------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class DatasetProfile(FrozenModel):
     blank_rows: int = 0  # skipped
 
 
-def describe(contents: FileContents) -> DatasetProfile:
+def build_profile(contents: FileContents) -> DatasetProfile:
     """Return the profile of a file that was read."""
     counts = Counter(row.label for row in contents.rows)
     by_text: dict[str, set[str]] = defaultdict(set)
@@ -152,7 +152,7 @@ class Preview(FrozenModel):
 def preview_rows(path: Path, columns: ColumnSelection, *, after: int, limit: int) -> Preview:
     """Return up to `limit` rows with numbers greater than `after`. Raises what `files.read_rows`
     raises."""
-    following = (row for row in files.iter_cells(path, columns) if row[0] > after)
+    following = (row for row in files.iter_rows(path, columns) if row[0] > after)
     cells = list(islice(following, limit))
     rows = collect_rows(path.name, iter(cells)) if cells else []
     return Preview(
@@ -242,7 +242,9 @@ def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Column
     return ColumnGuess(text, label if label != text else None)
 
 
-def suggest_columns(path: Path, selected: ColumnSelection, error: MissingColumn) -> MissingColumn:
+def with_suggested_columns(
+    path: Path, selected: ColumnSelection, error: MissingColumn
+) -> MissingColumn:
     """Return the same error with a suggestion of columns, if the first rows can be read."""
     try:
         names, rows, _ = _read_head(path, selected.sheet)
@@ -260,7 +262,7 @@ def suggest_columns(path: Path, selected: ColumnSelection, error: MissingColumn)
 
 
 def _read_head(path: Path, sheet: str | None) -> FileHead:
-    suffix = files.check_file(path, sheet)
+    suffix = files.detect_suffix(path, sheet)
     info = ParseInfo()
     match suffix:
         case ".parquet":

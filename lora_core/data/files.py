@@ -76,7 +76,7 @@ def read_rows_and_info(path: Path, columns: ColumnSelection) -> tuple[list[TextR
         ) from error
 
 
-def iter_cells(path: Path, columns: ColumnSelection) -> NumberedCells:
+def iter_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
     """Yield the cells of the selected columns, row by row, without holding all rows in memory.
 
     Raises what `read_rows` raises, except for missing texts and labels.
@@ -85,19 +85,19 @@ def iter_cells(path: Path, columns: ColumnSelection) -> NumberedCells:
 
 
 def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
-    """Open a file to read the selected columns. Raises what `iter_cells` raises, here or while
+    """Open a file to read the selected columns. Raises what `iter_rows` raises, here or while
     reading."""
-    match check_file(path, columns.sheet):
+    match detect_suffix(path, columns.sheet):
         case ".parquet":
             # pyarrow is slow to import, and most files do not need it
             from lora_core.data import arrow
 
-            return OpenedFile(arrow.iter_cells(path, columns), ParseInfo())
+            return OpenedFile(arrow.iter_rows(path, columns), ParseInfo())
         case ".jsonl":
-            return OpenedFile(text_files.iter_json_cells(path, columns), ParseInfo())
+            return OpenedFile(text_files.iter_json_rows(path, columns), ParseInfo())
         case suffix:
             table = open_table(path, suffix, columns.sheet)
-            return OpenedFile(table.iter_cells(columns), table.parse_info)
+            return OpenedFile(table.iter_rows(columns), table.parse_info)
 
 
 def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
@@ -109,7 +109,7 @@ def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
     return text_files.open_delimited(path, "," if suffix == ".csv" else "\t")
 
 
-def check_file(path: Path, sheet: str | None = None) -> str:
+def detect_suffix(path: Path, sheet: str | None = None) -> str:
     """Return the suffix of a file whose size and first bytes are plausible for it.
 
     Raises `DataNotFound`, `UnsupportedFormat`, `EmptyData`, `DataTooLarge`, and `MissingSheet` if a
@@ -169,7 +169,7 @@ def read_records(path: Path, text_column: str, sheet: str | None = None) -> Iter
 
     Raises what `read_rows` raises, and `ReservedColumn`.
     """
-    suffix = check_file(path, sheet)
+    suffix = detect_suffix(path, sheet)
     match suffix:
         case ".parquet":
             rows = _parquet_records(path, text_column)

@@ -32,14 +32,14 @@ SPEC = LinearSpec()
 METRICS_VERSION = "macro F1 of the classes that occur, answers"
 
 
-class LinearFit(FrozenModel):
+class LinearBaselineResult(FrozenModel):
     """The cached result: its metrics, and the predicted label of each test text."""
 
     metrics: LinearModelFitted
     test_predictions: tuple[Int, ...]
 
 
-def fit(splits: Splits) -> LinearFit:
+def evaluate(splits: Splits) -> LinearBaselineResult:
     """Return the baseline for these splits, from the cache if they have been seen before.
 
     `seconds` is the time of the original fit. Raises `DiskFull`.
@@ -47,7 +47,7 @@ def fit(splits: Splits) -> LinearFit:
     path = cache_dir() / "linear" / f"{_cache_key(splits)}.json"
     result = _read_cached(path)
     if result is None:
-        result = _fit(splits)
+        result = _evaluate(splits)
         with atomic_entry(path) as unfinished:
             unfinished.write_text(result.model_dump_json(), encoding="utf-8")
     return result
@@ -59,10 +59,10 @@ def _cache_key(splits: Splits) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
-def _fit(splits: Splits) -> LinearFit:
+def _evaluate(splits: Splits) -> LinearBaselineResult:
     start = time.perf_counter()
     train = subsample_to_max_characters(subsample(splits.train, MAX_TEXTS), len(splits.labels))
-    validation, test = predict(train, [splits.validation, splits.test])
+    validation, test = fit_predict(train, [splits.validation, splits.test])
     metrics = LinearModelFitted(
         validation=_metrics(splits.validation, validation),
         test=_metrics(splits.test, test),
@@ -70,10 +70,10 @@ def _fit(splits: Splits) -> LinearFit:
         seconds=round(time.perf_counter() - start, 3),
         cached=False,
     )
-    return LinearFit(metrics=metrics, test_predictions=tuple(test.tolist()))
+    return LinearBaselineResult(metrics=metrics, test_predictions=tuple(test.tolist()))
 
 
-def predict(
+def fit_predict(
     train: Sequence[Example], parts: Sequence[Sequence[Example]]
 ) -> list[NDArray[np.int64]]:
     """Return label indices for the texts of each split."""
@@ -112,9 +112,9 @@ def _metrics(part: Sequence[Example], predicted: NDArray[np.int64]) -> dict[str,
     return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(macro_f1)}
 
 
-def _read_cached(path: Path) -> LinearFit | None:
+def _read_cached(path: Path) -> LinearBaselineResult | None:
     try:
-        cached = LinearFit.model_validate_json(path.read_bytes())
+        cached = LinearBaselineResult.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
     return cached.model_copy(update={"metrics": cached.metrics.model_copy(update={"cached": True})})

@@ -15,18 +15,18 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from lora_core.atomic_files import is_disk_full
 from lora_core.data import files
 from lora_core.data.arrow import BATCH_ROWS, ArrowCellDecoder, check_column_types
-from lora_core.data.contents import suggest_columns
+from lora_core.data.contents import with_suggested_columns
 from lora_core.data.rows import MAX_BYTES, MAX_ROWS, ColumnSelection, TextRow, collect_rows
 from lora_core.data.split import (
     Example,
     RowsBySplit,
     Splits,
-    check_labels,
     count_leaked,
     draw_splits,
     require_train,
     split_by_column,
     stratified_subset,
+    validated_labels,
 )
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -38,9 +38,9 @@ from lora_core.errors.data import (
     UnsupportedFormat,
 )
 from lora_core.errors.training import DiskFull, HubUnavailable
-from lora_core.hub import HUB_PREFIX, is_hub_name, transient_failure
+from lora_core.hub import HUB_PREFIX, describe_transient_failure, is_hub_name
 from lora_core.samples import reviews
-from lora_core.specs.data import DataSpec, Split, parse_split_name, split_sheet
+from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
 
 
 def read_source(source: str | Mapping[Split, str], columns: ColumnSelection) -> RowsBySplit:
@@ -74,7 +74,7 @@ def display_name(source: str | Mapping[Split, str]) -> str:
     if not isinstance(source, str):
         return "The source"
     is_public = source in reviews.SAMPLES or source.startswith(HUB_PREFIX)
-    return source if is_public else Path(split_sheet(source)[0]).name
+    return source if is_public else Path(parse_sheet_suffix(source)[0]).name
 
 
 def _read_split(split: Split, source: str, columns: ColumnSelection) -> list[TextRow]:
@@ -97,12 +97,12 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
         ]
     if source.startswith(HUB_PREFIX):
         return read_hub_dataset(source.removeprefix(HUB_PREFIX), columns)
-    name, sheet = split_sheet(source)
+    name, sheet = parse_sheet_suffix(source)
     path, columns = Path(name), replace(columns, sheet=sheet)
     try:
         rows = files.read_rows(path, columns)
     except MissingColumn as error:
-        raise suggest_columns(path, columns, error) from error
+        raise with_suggested_columns(path, columns, error) from error
     except DataNotFound as error:
         reason = f"{error.detail['reason']}; samples are {', '.join(reviews.SAMPLES)}"
         raise DataNotFound(source=path.name, reason=reason) from error
@@ -114,7 +114,7 @@ def file_stamps(source: str | Mapping[Split, str]) -> tuple[object, ...]:
     stamps: list[object] = []
     for name in [source] if isinstance(source, str) else source.values():
         try:
-            stat = Path(split_sheet(name)[0]).stat()
+            stat = Path(parse_sheet_suffix(name)[0]).stat()
         except OSError:  # not a file, or not readable
             continue
         stamps.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ino))
@@ -126,7 +126,7 @@ def load_splits(spec: DataSpec) -> Splits:
 
     Given splits keep the order of their file; drawn ones are in hash order. The same description
     and data give the same splits on every machine. Raises `DataError` and, for a sample,
-    `SampleMissing` or `SampleChecksumMismatch`.
+    `SamplePackageMissing` or `SampleChecksumMismatch`.
 
     The last result is cached, because consecutive trials of a sweep use the same data.
     """
@@ -139,7 +139,7 @@ def _load_cached(description: str, _: tuple[object, ...]) -> Splits:
     given_splits = read_source(
         spec.source, ColumnSelection(spec.text_column, spec.label_column, spec.split_column)
     )
-    check_labels(display_name(spec.source), given_splits)
+    validated_labels(display_name(spec.source), given_splits)
     sizes = {Split.VALIDATION: spec.validation_size, Split.TEST: spec.test_size}
     missing = {split: size for split, size in sizes.items() if split not in given_splits}
     splits = dict(given_splits)
@@ -152,7 +152,7 @@ def _load_cached(description: str, _: tuple[object, ...]) -> Splits:
             of=len(given_splits[Split.TRAIN]),
             seed=spec.split_seed,
         )
-    labels = check_labels(display_name(spec.source), splits)
+    labels = validated_labels(display_name(spec.source), splits)
     indices = {label: i for i, label in enumerate(labels)}
     return Splits(
         labels=labels,
@@ -217,7 +217,7 @@ def _prepare_hub_dataset(source: str, name: str) -> datasets.DatasetBuilder:
     except Exception as error:  # `datasets` passes on exceptions of many libraries
         if is_disk_full(error) or is_disk_full(error.__cause__):
             raise DiskFull(what=f"the dataset {name}") from error
-        if (problem := transient_failure(error)) is not None:
+        if (problem := describe_transient_failure(error)) is not None:
             raise HubUnavailable(what=f"The dataset {name!r}", trouble=problem) from error
         if isinstance(error, ConnectionError):
             reason = "HF_HUB_OFFLINE is set and it is not in the local cache under OWNER/NAME"

@@ -371,7 +371,7 @@ def similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in spellings.values() if len(group) > 1)
 
 
-def check_labels(file: str, splits: Mapping[Split, Sequence[TextRow]]) -> tuple[str, ...]:
+def validated_labels(file: str, splits: Mapping[Split, Sequence[TextRow]]) -> tuple[str, ...]:
     """Return the label names of the train split.
 
     Raises `SingleClass`, and `UnseenLabel` if another split has a label that train does not have.

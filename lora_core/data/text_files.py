@@ -275,7 +275,7 @@ def _cell_count_problem(actual: int, expected: int) -> str:
 # -- JSON Lines -----------------------------------------------------------------------------------
 
 
-def iter_json_cells(path: Path, columns: ColumnSelection) -> NumberedCells:
+def iter_json_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
     """Yield the selected columns. Row numbers are line numbers; the first object defines the
     columns.
 

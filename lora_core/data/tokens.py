@@ -32,7 +32,7 @@ SPECIAL_TOKEN_NAMES = {  # role in transformers -> names in WordPiece and BPE vo
 
 
 @dataclass(frozen=True)
-class TokenizedTexts(Sequence[NDArray[np.int32]]):
+class RaggedTokenIds(Sequence[NDArray[np.int32]]):
     """Token ids of texts, concatenated in one array."""
 
     ids: NDArray[np.int32]
@@ -98,7 +98,7 @@ def truncate_ids(ids: Sequence[int], max_length: int) -> Sequence[int]:
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> TokenizedTexts:
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> RaggedTokenIds:
     """Return the ids of texts, including [CLS] and [SEP].
 
     The result is cached by tokenizer, texts and length. Raises `DiskFull`.
@@ -126,7 +126,7 @@ def _cache_key(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> s
     return digest.hexdigest()
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> TokenizedTexts:
+def _encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> RaggedTokenIds:
     encoded_texts: list[NDArray[np.int32]] = []
     truncated = 0
     for start in range(0, len(texts), CHUNK_TEXTS):
@@ -137,10 +137,10 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Toke
     offsets = np.zeros(len(encoded_texts) + 1, dtype=np.int64)
     np.cumsum([len(part) for part in encoded_texts], out=offsets[1:])
     ids = np.concatenate(encoded_texts) if encoded_texts else np.zeros(0, dtype=np.int32)
-    return TokenizedTexts(ids, offsets, truncated)
+    return RaggedTokenIds(ids, offsets, truncated)
 
 
-def _read_cached(path: Path, texts: int) -> TokenizedTexts | None:
+def _read_cached(path: Path, texts: int) -> RaggedTokenIds | None:
     """Return a cache entry and update its access time; None if it is missing or damaged."""
     try:
         with safe_open(path, framework="np") as file:
@@ -150,7 +150,7 @@ def _read_cached(path: Path, texts: int) -> TokenizedTexts | None:
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     consistent = len(offsets) == texts + 1 and offsets[-1] == len(ids)
-    return TokenizedTexts(ids, offsets, truncated) if consistent else None
+    return RaggedTokenIds(ids, offsets, truncated) if consistent else None
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class TokenizedSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def head(self, n: int) -> "TokenizedSplit":
+    def take(self, n: int) -> "TokenizedSplit":
         """The first n texts."""
         return TokenizedSplit(
             self.split, self.ids[:n], self.lengths[:n], self.labels[:n], self.pad_id

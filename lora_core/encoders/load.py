@@ -20,10 +20,10 @@ from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.safety import check_no_custom_code, check_safetensors, read_config
 from lora_core.errors.base_model import BaseNotFound, UnreadableBase, UnsupportedEncoder
 from lora_core.errors.training import HubUnavailable
-from lora_core.hub import transient_failure
+from lora_core.hub import describe_transient_failure
 from lora_core.process import is_out_of_memory
 from lora_core.samples import minilm
-from lora_core.specs.fields import is_directory
+from lora_core.specs.fields import looks_like_path
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 
 ALLOWED_FILES = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",
@@ -31,7 +31,7 @@ ALLOWED_FILES = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensor
 
 
 @dataclass(frozen=True)
-class PretrainedBase:
+class BaseCheckpoint:
     """A base model that is safe to load."""
 
     name: str  # as given by the user
@@ -45,25 +45,25 @@ class PretrainedBase:
     @property
     def commit(self) -> str | None:
         """The commit of a hub model, which names its folder in the cache; None for other models."""
-        is_local = self.name == minilm.NAME or is_directory(self.name)
+        is_local = self.name == minilm.NAME or looks_like_path(self.name)
         return None if is_local else self.directory.name
 
 
-def resolve_base(base: str, revision: str | None = None) -> PretrainedBase:
+def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
     """Return a base model on this host: a packaged sample, a directory, or a hub model.
 
-    Raises `BaseNotFound`, `HubUnavailable`, `UnsafeWeights`, `UntrustedCode`, `SampleMissing`,
-    `SampleChecksumMismatch`.
+    Raises `BaseNotFound`, `HubUnavailable`, `UnsafeWeights`, `UntrustedCode`,
+    `SamplePackageMissing`, `SampleChecksumMismatch`.
     """
     if base == minilm.NAME:
         directory = minilm.checkpoint_directory()
-    elif is_directory(base):
+    elif looks_like_path(base):
         directory = Path(base)
         if not directory.is_dir():
             raise BaseNotFound(base=base, reason="the directory does not exist")
     else:
         directory = _download(base, revision)
-    return PretrainedBase(base, directory, check_base(directory, base))
+    return BaseCheckpoint(base, directory, read_base_config(directory, base))
 
 
 def _download(base: str, revision: str | None) -> Path:
@@ -72,14 +72,14 @@ def _download(base: str, revision: str | None) -> Path:
     except HFValidationError as error:
         raise BaseNotFound(base=base, reason="not a sample, directory or hub name") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
-        if (problem := transient_failure(error)) is not None:
+        if (problem := describe_transient_failure(error)) is not None:
             raise HubUnavailable(what=f"The base {base!r}", trouble=problem) from error
         kind = type(error).__name__
         reason = f"it is in neither the local cache nor the hub, or access is denied ({kind})"
         raise BaseNotFound(base=base, reason=reason) from error
 
 
-def check_base(directory: Path, base: str) -> dict[str, Any]:
+def read_base_config(directory: Path, base: str) -> dict[str, Any]:
     """Return the config of a base model that is safe to load. Nothing is loaded."""
     config = read_config(directory, base)
     check_no_custom_code(base, config)
@@ -96,7 +96,7 @@ def silence_transformers() -> None:
 
 
 def load_classifier(
-    base: PretrainedBase,
+    base: BaseCheckpoint,
     labels: Sequence[str],
     *,
     encoder_dropout: float = 0.0,
@@ -120,7 +120,7 @@ def load_classifier(
 
 
 def load_with_head(
-    base: PretrainedBase,
+    base: BaseCheckpoint,
     labels: Sequence[str],
     *,
     encoder_dropout: float = 0.0,

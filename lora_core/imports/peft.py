@@ -21,7 +21,7 @@ from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import (
-    PretrainedBase,
+    BaseCheckpoint,
     encoder_weights_sha256,
     load_with_head,
     resolve_base,
@@ -47,7 +47,7 @@ from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 
 
 def find_labels(
-    directory: Path, base: PretrainedBase, tensors: Mapping[str, Tensor], given: Sequence[str]
+    directory: Path, base: BaseCheckpoint, tensors: Mapping[str, Tensor], given: Sequence[str]
 ) -> list[str]:
     """Return the label names: as given, else from files next to the adapter, the base model, or
     `LABEL_0`…
@@ -67,7 +67,7 @@ def find_labels(
     return [f"LABEL_{i}" for i in range(count)]
 
 
-def find_max_length(directory: Path, base: PretrainedBase, given: int | None) -> int:
+def find_max_length(directory: Path, base: BaseCheckpoint, given: int | None) -> int:
     """Return the maximum tokens per text: as given, else as in the tokenizer config of the adapter.
 
     Raises `MaxLengthTooLarge`.
@@ -81,7 +81,7 @@ def find_max_length(directory: Path, base: PretrainedBase, given: int | None) ->
     return min(tokens if isinstance(tokens, int) and tokens >= 8 else MAX_LENGTH, longest)
 
 
-def find_tokenizer(directory: Path, base: PretrainedBase) -> Path:
+def find_tokenizer(directory: Path, base: BaseCheckpoint) -> Path:
     """Return the `tokenizer.json` of the adapter, else that of the base model."""
     adapter_tokenizer = directory / "tokenizer.json"
     return adapter_tokenizer if adapter_tokenizer.is_file() else base.directory / "tokenizer.json"
@@ -109,7 +109,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 # -- Adapters of a model as a LoraSpec ------------------------------------------------------------
 
 
-def describe_adapters(
+def infer_lora_spec(
     model: nn.Module, family: EncoderFamily, variant: LoraVariant, dropout: float
 ) -> LoraSpec | None:
     """Return the spec that produces exactly the adapters of this model.
@@ -259,7 +259,7 @@ def import_adapter(
     base_sha256 = encoder_weights_sha256(model, pretrained.family)
     is_adapter_only = load_into_model(model.eval(), pretrained.family, config, tensors, missing)
     spec = (
-        describe_adapters(model, pretrained.family, config.variant, config.lora_dropout)
+        infer_lora_spec(model, pretrained.family, config.variant, config.lora_dropout)
         if is_adapter_only
         else None
     )

@@ -40,12 +40,12 @@ class TokenizerComponent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class SplitPattern(TokenizerComponent):
+class TextPattern(TokenizerComponent):
     String: Annotated[str, Field(min_length=1, max_length=MAX_AFFIX_CHARACTERS)] | None = None
     Regex: KnownRegex | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "SplitPattern":
+    def _one(self) -> "TextPattern":
         if (self.String is None) == (self.Regex is None):
             raise ValueError("must have either String or Regex")
         return self
@@ -55,7 +55,7 @@ class Replace(TokenizerComponent):
     """A replacement by no more characters, and by none that another normalizer expands."""
 
     type: Literal["Replace"]
-    pattern: SplitPattern
+    pattern: TextPattern
     content: Inserted
 
     @model_validator(mode="after")
@@ -144,9 +144,9 @@ class Digits(TokenizerComponent):
     individual_digits: bool
 
 
-class PatternSplit(TokenizerComponent):
+class SplitPreTokenizer(TokenizerComponent):
     type: Literal["Split"]
-    pattern: SplitPattern
+    pattern: TextPattern
     behavior: Behavior
     invert: bool
 
@@ -172,7 +172,7 @@ PreTokenizer = Annotated[
     | Metaspace
     | Punctuation
     | Digits
-    | PatternSplit
+    | SplitPreTokenizer
     | CharDelimiterSplit
     | FixedLength
     | PreTokenizerSequence,

@@ -113,8 +113,8 @@ class TokenizedWords:
         ]
         return TokenizedWords(self.text, groups, self.ids, self.truncated)
 
-    def masked(self, mask: Sequence[bool]) -> TokenizedText:
-        """Return the token ids of the words for which `mask` is true.
+    def keep_words(self, kept: Sequence[bool]) -> TokenizedText:
+        """Return the token ids of the words for which `kept` is true.
 
         Special tokens before and after the words are always kept.
         """
@@ -122,7 +122,7 @@ class TokenizedWords:
             return TokenizedText(self.ids, self.truncated)
         starts = [word.first_token for word in self.words]
         ids = list(self.ids[: starts[0]])
-        for keep, start, end in zip(mask, starts, [*starts[1:], len(self.ids) - 1], strict=True):
+        for keep, start, end in zip(kept, starts, [*starts[1:], len(self.ids) - 1], strict=True):
             ids += self.ids[start:end] if keep else ()
         return TokenizedText([*ids, self.ids[-1]], self.truncated)
 

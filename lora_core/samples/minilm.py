@@ -89,7 +89,7 @@ def config() -> dict[str, Any]:
 def checkpoint_directory() -> Path:
     """Return the checkpoint, built on first use: config, weights, tokenizer, manifest.
 
-    Raises `SampleMissing`, `SampleChecksumMismatch`, `DiskFull`.
+    Raises `SamplePackageMissing`, `SampleChecksumMismatch`, `DiskFull`.
     """
     content_hash = hashlib.sha256(f"{REVISION}{json.dumps(config())}".encode()).hexdigest()
     final = cache_dir() / "bases" / f"{NAME}-{content_hash[:12]}"

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lora_core import manifest
-from lora_core.errors.base_model import SampleChecksumMismatch, SampleMissing
+from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class PackagedFile:
 def locate_file(file: PackagedFile) -> Path:
     """Return the path of the file on this host, after checking its content.
 
-    Raises `SampleMissing` if the package or the file is missing, `SampleChecksumMismatch` if the
-    content differs.
+    Raises `SamplePackageMissing` if the package or the file is missing, `SampleChecksumMismatch`
+    if the content differs.
     """
     try:
         files = distribution(file.package).files or []
     except PackageNotFoundError as error:
-        raise SampleMissing(package=file.package, version=file.version) from error
+        raise SamplePackageMissing(package=file.package, version=file.version) from error
     path = next(
         (Path(str(entry.locate())) for entry in files if entry.as_posix() == file.path), None
     )
     if path is None or not path.is_file():
-        raise SampleMissing(package=file.package, version=file.version)
+        raise SamplePackageMissing(package=file.package, version=file.version)
     stat = path.stat()
     sha256 = _sha256(os.fspath(path), stat.st_size, stat.st_mtime_ns)
     if sha256 != file.sha256:

@@ -62,7 +62,7 @@ def load_reviews(name: str) -> Sequence[tuple[str, str]]:
     IMDB marks line breaks as `<br />`, up to dozens per review. They are replaced by line breaks:
     as markup they take 5 % of all tokens and carry no information.
 
-    Raises `SampleMissing`, `SampleChecksumMismatch`.
+    Raises `SamplePackageMissing`, `SampleChecksumMismatch`.
     """
     sample = sample_facts(name)
     with locate_file(FILE).open(encoding="utf-8", newline="") as file:

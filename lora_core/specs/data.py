@@ -69,7 +69,7 @@ class DataSpec(FrozenModel):
     max_length: Int | None = Field(default=None, ge=8, le=8192)
 
 
-def split_sheet(source: str) -> tuple[str, str | None]:
+def parse_sheet_suffix(source: str) -> tuple[str, str | None]:
     """Split `reviews.xlsx#Sheet2` into file and sheet; the sheet is None if none is named."""
     named = _SHEET.fullmatch(source)
     return (named[1], named[2]) if named else (source, None)

@@ -37,7 +37,7 @@ PATTERN_DESCRIPTIONS = {
 BaseName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL)]
 
 
-def is_directory(base: str) -> bool:
+def looks_like_path(base: str) -> bool:
     """Return whether a base name is a path to a directory."""
     return base.startswith(("./", "../", "/"))
 
@@ -45,4 +45,4 @@ def is_directory(base: str) -> bool:
 def is_model_version(base: str) -> bool:
     """Return whether a base name is a model version of a service, such as `name:3`. Names on the
     hub never contain a colon."""
-    return ":" in base and not is_directory(base)
+    return ":" in base and not looks_like_path(base)

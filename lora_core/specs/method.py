@@ -133,7 +133,7 @@ class CandidateSpec(FrozenModel):
     repeats: Int = Field(default=1, ge=1, le=10)  # each repeat assigns the folds anew
 
     @property
-    def fits(self) -> int:
+    def n_fits(self) -> int:
         """The number of models to fit."""
         return self.folds * self.repeats
 

@@ -82,7 +82,7 @@ class OptimSpec(FrozenModel):
 class StopSpec(FrozenModel):
     """Which checkpoint to keep, and when to stop early."""
 
-    select_by: SelectBy | None = None  # None: by number of validation texts (`defaults.select_by`)
+    select_by: SelectBy | None = None  # None: by number of validation texts (`resolve_select_by`)
     evaluations_per_epoch: Int = Field(default=2, ge=1, le=100)
     patience: Int | None = Field(default=None, ge=1, le=1000)  # evaluations without improvement
 

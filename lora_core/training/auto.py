@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from lora_core import compatibility, distributed, model_selection, runtime
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
-from lora_core.cross_validation import Logits, SelectedMethod, in_first_folds, training_pool
+from lora_core.cross_validation import AutoOutcome, Logits, in_first_folds, training_pool
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
 from lora_core.encoders.load import resolve_base
@@ -53,7 +53,7 @@ def train_auto(
 
     Checkpoints are those of the selected method: a resume does not select again.
     """
-    rank_observer = observer if distributed.is_main() else NullObserver()
+    rank_observer = observer if distributed.is_main_process() else NullObserver()
     progress = ProgressReporter(rank_observer, stop)
     with runtime.translate_errors(spec):
         splits = load_splits(spec.data)
@@ -67,7 +67,9 @@ def train_auto(
             return {}
         if spec.result.model:
             with runtime.translate_errors(spec):
-                probe = verdict.probe_answers(spec, splits, ProgressReporter(rank_observer, stop))
+                probe = verdict.predict_with_probe(
+                    spec, splits, ProgressReporter(rank_observer, stop)
+                )
             selected = replace(selected, probe=probe)
         return linear.train_linear(
             selected_spec, out_dir=out_dir, observer=observer, stop=stop, selected=selected
@@ -88,7 +90,7 @@ def train_auto(
 
 def _select_method(
     spec: TrainSpec, splits: Splits, observer: Observer, progress: ProgressReporter
-) -> SelectedMethod:
+) -> AutoOutcome:
     examples = training_pool(spec, splits)
     candidates = _plan_candidates(spec, examples)
     cross_validation = CrossValidation(spec, splits.labels, examples, progress)
@@ -110,25 +112,25 @@ def _select_method(
     selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
     observer.on_event(MethodSelected(number=best + 1, method=selection.method, texts=len(examples)))
     if Split.VALIDATION not in splits.drawn:
-        return SelectedMethod(selection, splits, None)
+        return AutoOutcome(selection, splits, None)
     splits = _with_cross_validated_split(splits, examples, candidates[best])
     predicted = in_first_folds(examples, candidates[best].folds)
-    return SelectedMethod(selection, splits, all_logits[best][0, predicted])
+    return AutoOutcome(selection, splits, all_logits[best][0, predicted])
 
 
 def _selection_from_checkpoint(
     spec: TrainSpec, splits: Splits, saved: SavedCheckpoint
-) -> SelectedMethod:
+) -> AutoOutcome:
     """Return the selection that was made when the run began. Raises `CheckpointMismatch`."""
     if saved.selection is None:
         what = "its method was given by the spec, not selected by auto"
         raise CheckpointMismatch(path=saved.name, what=what)
     if saved.cross_validated is None:
-        return SelectedMethod(saved.selection, splits, None)
+        return AutoOutcome(saved.selection, splits, None)
     result = saved.selection.candidates[saved.selection.chosen]
     candidate = CandidateSpec(method=result.method, folds=result.folds, repeats=result.repeats)
     splits = _with_cross_validated_split(splits, training_pool(spec, splits), candidate)
-    return SelectedMethod(saved.selection, splits, saved.cross_validated.numpy())
+    return AutoOutcome(saved.selection, splits, saved.cross_validated.numpy())
 
 
 def _with_cross_validated_split(

@@ -98,7 +98,7 @@ def _cached_logits(prepared: PreparedRun, compute: Callable[[], Logits]) -> Logi
     logits = _read(path, shape)
     if logits is None:
         logits = compute()
-        if distributed.is_main():
+        if distributed.is_main_process():
             with atomic_entry(path) as temporary:
                 np.save(temporary, logits)
             evict_least_recently_used(path.parent, MAX_CACHE_BYTES)

@@ -39,7 +39,7 @@ def evaluate_run(
     """
     progress.enter_phase(Phase.LINEAR_MODEL)
     with distributed.main_process_first():
-        linear = linear_baseline.fit(prepared.splits).metrics
+        linear = linear_baseline.evaluate(prepared.splits).metrics
     if prepared.cross_validated is not None:  # it was trained on the validation texts
         linear = linear.model_copy(update={"validation": {}})
     observer.on_event(linear)

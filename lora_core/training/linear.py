@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from lora_core import compatibility, manifest
 from lora_core.atomic_files import is_disk_full
 from lora_core.cross_validation import (
+    AutoOutcome,
     LinearCrossValidation,
-    SelectedMethod,
     training_pool,
     uses_cross_validation,
 )
@@ -29,7 +29,7 @@ from lora_core.data.load import load_splits
 from lora_core.data.more_labels import MoreLabelsEstimate, estimate_without_curve
 from lora_core.data.rows import TextRow
 from lora_core.data.split import Example, Splits, describe_leaked
-from lora_core.errors.training import DiskFull, FitOutOfMemory
+from lora_core.errors.training import DiskFull, LinearFitOutOfMemory
 from lora_core.events import (
     Evaluated,
     Finished,
@@ -67,7 +67,7 @@ def train_linear(
     out_dir: Path,
     observer: Observer,
     stop: StopSignal,
-    selected: SelectedMethod | None = None,
+    selected: AutoOutcome | None = None,
 ) -> dict[str, Any]:
     """Fit, evaluate and save a linear model; return the summary.
 
@@ -149,14 +149,14 @@ def distinct_texts(splits: Splits) -> list[TextRow]:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Raise `DiskFull` or `FitOutOfMemory` in place of errors with that cause."""
+    """Raise `DiskFull` or `LinearFitOutOfMemory` in place of errors with that cause."""
     try:
         yield
     except (MemoryError, OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise DiskFull(what="the model") from error
         if is_out_of_memory(error):
-            raise FitOutOfMemory() from error
+            raise LinearFitOutOfMemory() from error
         raise
 
 
@@ -233,7 +233,7 @@ def _verdict(
     method: LinearSpec,
     splits: Splits,
     test_logits: NDArray[np.float32],
-    selected: SelectedMethod | None,
+    selected: AutoOutcome | None,
     progress: ProgressReporter,
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""
@@ -291,7 +291,7 @@ def _manifest(
 ) -> dict[str, Any]:
     return {
         "format": manifest.FORMAT,
-        "created_by": manifest.created_by(),
+        "created_by": manifest.library_versions(),
         "spec": spec.model_dump(mode="json"),
         "labels": list(splits.labels),
         "data_sha256": splits.digest,

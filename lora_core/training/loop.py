@@ -127,7 +127,7 @@ class Trainer:
     def _update(self, texts: list[int]) -> None:
         """Make one optimizer step. Raises `NonFiniteLoss` after reporting loss and norm."""
         step = self.state.step + 1
-        rng.seed_update(self.spec.runtime.seed, distributed.rank(), step)
+        rng.reseed_rank(self.spec.runtime.seed, distributed.rank(), step)
         loss, norm = self._compute_gradients(texts)
         self._log_step(step, loss, norm, texts)
         self._check_finite("loss", loss, step)

@@ -90,7 +90,7 @@ def init_head(prepared: PreparedRun, progress: ProgressReporter) -> None:
     """
     started = time.monotonic()
     progress.enter_phase(Phase.FEATURES)
-    indices = draw_balanced(prepared.tokenized[Split.TRAIN].labels, HEAD_INIT_MAX_TEXTS)
+    indices = draw_stratified(prepared.tokenized[Split.TRAIN].labels, HEAD_INIT_MAX_TEXTS)
     affine = _FOR_TRAINING[prepared.family.head_activation]
     wanted = _TEXTS_PER_LABEL * prepared.model.config.num_labels
     spec = ProbeSpec(C=min(max(1.0, wanted / len(indices)), 10.0))
@@ -98,7 +98,7 @@ def init_head(prepared: PreparedRun, progress: ProgressReporter) -> None:
     prepared.forward.setup_seconds += time.monotonic() - started
 
 
-def draw_balanced(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+def draw_stratified(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """Return ascending indices of at most `limit` texts, stratified, at least one of each label.
 
     The draw is the same in every run.
@@ -124,7 +124,7 @@ def _fit_head(
     x = checked_pooled_states(prepared, data, indices, progress)
     size, classes, width = mean_scale(x), model.config.num_labels, x.shape[1]
     solution = np.zeros((classes, width + 1), dtype=np.float32)
-    if distributed.is_main():  # so that all processes get the same bits
+    if distributed.is_main_process():  # so that all processes get the same bits
         balanced = prepared.spec.with_method(spec).balanced
         z = probe_inputs(prepared, x, size, affine)
         weight, bias = fit_logistic_regression(

@@ -30,7 +30,7 @@ def learning_curve_of_run(
 
     Return None for a partial run, and on all ranks but 0. Raises `DiskFull`, `StopRequested`.
     """
-    if prepared.spec.trial is not None or not distributed.is_main():
+    if prepared.spec.trial is not None or not distributed.is_main_process():
         return None
     distinct = distinct_texts(prepared.splits)
     estimate = estimate_without_curve([row.label for row in distinct])

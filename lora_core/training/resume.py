@@ -5,7 +5,7 @@ import json
 from functools import partial
 
 from lora_core import distributed, environment
-from lora_core.cross_validation import SelectedMethod
+from lora_core.cross_validation import AutoOutcome
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
 from lora_core.progress_reporter import ProgressReporter
@@ -26,7 +26,7 @@ def build_trainer(
     progress: ProgressReporter,
     checkpoint_settings: CheckpointSettings | None,
     saved: SavedCheckpoint | None,
-    selected: SelectedMethod | None = None,
+    selected: AutoOutcome | None = None,
 ) -> Trainer:
     """Return a trainer at its first step, or at the step of the checkpoint `saved`.
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from lora_core import artifact, distributed, manifest, runtime
 from lora_core.adapters import merge_adapters
-from lora_core.cross_validation import SelectedMethod
+from lora_core.cross_validation import AutoOutcome
 from lora_core.events import Finished, NullObserver, Observer, Phase, Started, StopSignal
 from lora_core.failpoints import failpoint
 from lora_core.forward import Forward
@@ -46,7 +46,7 @@ def train_encoder(  # noqa: PLR0913
     stop: StopSignal,
     checkpoint_settings: CheckpointSettings | None = None,
     resume: Path | None = None,
-    selected: SelectedMethod | None = None,
+    selected: AutoOutcome | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and save a model; return the summary.
 
@@ -63,7 +63,7 @@ def train_encoder(  # noqa: PLR0913
     returns a summary. Raises a `LoraCoreError` for every known cause.
     """
     started = time.monotonic()
-    if not distributed.is_main():
+    if not distributed.is_main_process():
         observer, checkpoint_settings = NullObserver(), None
     # While loading and saving, a rank stops on its own; during training, all stop at the same step.
     local = ProgressReporter(observer, stop)
@@ -124,7 +124,7 @@ def train_encoder(  # noqa: PLR0913
 def _prepare(
     spec: TrainSpec,
     resume: Path | None,
-    selected: SelectedMethod | None,
+    selected: AutoOutcome | None,
     observer: Observer,
     progress: ProgressReporter,
 ) -> tuple[PreparedRun, SavedCheckpoint | None]:
@@ -167,7 +167,7 @@ def _save_model(out_dir: Path, prepared: PreparedRun, progress: ProgressReporter
     Returns how far merging moved the logits. Raises `NonFiniteWeights`, `MergeMismatch`.
     """
     model, spec = prepared.model, prepared.spec
-    test = prepared.tokenized[Split.TEST].head(MERGE_CHECK_TEXTS)
+    test = prepared.tokenized[Split.TEST].take(MERGE_CHECK_TEXTS)
     texts = [example.text for example in prepared.splits.test[:MERGE_CHECK_TEXTS]]
     fp32 = replace(prepared.runtime, precision="fp32")
 
@@ -215,7 +215,7 @@ def _manifest(prepared: PreparedRun, summary: dict[str, Any]) -> dict[str, Any]:
     temperature = summary.get("calibration", {}).get("temperature")
     return {
         "format": manifest.FORMAT,
-        "created_by": manifest.created_by(),
+        "created_by": manifest.library_versions(),
         "spec": prepared.spec.model_dump(mode="json"),
         "encoder": prepared.family.model_type,
         "base_sha256": prepared.base_sha256,

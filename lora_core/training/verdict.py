@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core.cross_validation import (
-    SelectedMethod,
+    AutoOutcome,
     in_first_folds,
     training_pool,
     uses_cross_validation,
@@ -21,7 +21,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training import probe
 from lora_core.training.cross_validation import CrossValidation
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.verdict import ReferenceAnswers, build_verdict, most_frequent_label
+from lora_core.verdict import ReferencePredictions, build_verdict, most_frequent_label
 
 # Limits for the probe that a run is compared with: each text costs a pass of the base.
 PROBE_TRAIN_TEXTS, PROBE_TEST_TEXTS = 1000, 1000
@@ -32,7 +32,7 @@ Logits = NDArray[np.float32]
 def verdict_of_run(
     prepared: PreparedRun,
     test_logits: Logits,
-    selected: SelectedMethod | None,
+    selected: AutoOutcome | None,
     progress: ProgressReporter,
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""
@@ -40,9 +40,9 @@ def verdict_of_run(
     examples = training_pool(spec, splits)
     if uses_cross_validation(spec, examples):
         return _cross_validated_verdict(prepared, examples, selected, progress)
-    references = {"linear": _answers_to_all(linear_baseline.fit(splits).test_predictions)}
+    references = {"linear": _answers_to_all(linear_baseline.evaluate(splits).test_predictions)}
     if not isinstance(spec.method, ProbeSpec):
-        references["probe"] = probe_answers(spec, splits, progress)
+        references["probe"] = predict_with_probe(spec, splits, progress)
     return build_verdict(
         prepared.tokenized[Split.TEST].labels,
         test_logits.argmax(axis=1),
@@ -52,7 +52,9 @@ def verdict_of_run(
     )
 
 
-def probe_answers(spec: TrainSpec, splits: Splits, progress: ProgressReporter) -> ReferenceAnswers:
+def predict_with_probe(
+    spec: TrainSpec, splits: Splits, progress: ProgressReporter
+) -> ReferencePredictions:
     """Return the predictions of a probe on the same base.
 
     With few texts they come from cross-validation. Otherwise the probe is fitted on at most
@@ -64,7 +66,7 @@ def probe_answers(spec: TrainSpec, splits: Splits, progress: ProgressReporter) -
         cross_validation = CrossValidation(spec, splits.labels, examples, progress)
         return _answers_to_all(cross_validation.predictions(method))
     labels = np.array([example.label for example in splits.train])
-    train = probe.draw_balanced(labels, PROBE_TRAIN_TEXTS)
+    train = probe.draw_stratified(labels, PROBE_TRAIN_TEXTS)
     test = np.sort(np.random.default_rng(0).permutation(len(splits.test))[:PROBE_TEST_TEXTS])
     sample = Splits(
         labels=splits.labels,
@@ -87,13 +89,13 @@ def probe_answers(spec: TrainSpec, splits: Splits, progress: ProgressReporter) -
         balanced=prepared.spec.balanced,
     )
     logits = probe.probe_inputs(prepared, test_x, size) @ weight.T + bias
-    return ReferenceAnswers(test, logits.argmax(axis=1))
+    return ReferencePredictions(test, logits.argmax(axis=1))
 
 
 def _cross_validated_verdict(
     prepared: PreparedRun,
     examples: tuple[Example, ...],
-    selected: SelectedMethod | None,
+    selected: AutoOutcome | None,
     progress: ProgressReporter,
 ) -> Verdict:
     spec, splits = prepared.spec, prepared.splits
@@ -119,5 +121,5 @@ def _cross_validated_verdict(
     )
 
 
-def _answers_to_all(answers: "NDArray[np.int64] | tuple[int, ...]") -> ReferenceAnswers:
-    return ReferenceAnswers(np.arange(len(answers)), np.asarray(answers, dtype=np.int64))
+def _answers_to_all(answers: "NDArray[np.int64] | tuple[int, ...]") -> ReferencePredictions:
+    return ReferencePredictions(np.arange(len(answers)), np.asarray(answers, dtype=np.int64))

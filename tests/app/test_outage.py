@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-import app.auth.api_key_cache
+import app.auth.authenticator
 import app.database.sqlite
 from app.auth import secrets, service
 from app.main import create_app
@@ -85,7 +85,7 @@ def http(settings: Settings, resources: Resources) -> Iterator[httpx2.Client]:
             base_url=url, timeout=60, headers={"Authorization": f"Bearer {key}"}
         ) as client,
     ):
-        patch.setattr(app.auth.api_key_cache, "TTL_SECONDS", 0)
+        patch.setattr(app.auth.authenticator, "TTL_SECONDS", 0)
         yield client
 
 

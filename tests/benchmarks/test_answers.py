@@ -45,7 +45,7 @@ def test_cell_matches_a_run(spec: TrainSpec, tmp_path: Path) -> None:
 
 def test_linear_model_matches_the_baseline_of_a_run() -> None:
     data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
-    competitor = linear_baseline.fit(load_splits(data)).metrics
+    competitor = linear_baseline.evaluate(load_splits(data)).metrics
     assert answers.run(cell(data, Split.TEST))["accuracy"] == competitor.test["accuracy"]
     assert (
         answers.run(cell(data, Split.VALIDATION))["accuracy"] == competitor.validation["accuracy"]

@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from benchmarks.train import cells, competitor, ours, pairs, script
 from benchmarks.train.plan import PAIRED, QUICK, Size
 from lora_core import cpu
-from lora_core.encoders.load import PretrainedBase, resolve_base
+from lora_core.encoders.load import BaseCheckpoint, resolve_base
 from lora_core.specs.data import DataSpec
 from tests.tiny_base import make_base, make_reviews
 
@@ -37,7 +37,7 @@ class Seen:
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainedBase:
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseCheckpoint:
     """A tiny base and tiny reviews instead of those of the benchmark, always in bf16."""
     directory = str(make_base(tmp_path / "base"))
     reviews = str(make_reviews(tmp_path / "reviews.csv"))
@@ -73,7 +73,7 @@ def test_every_step_of_the_tuned_competitor_is_in_bf16(seen: Seen) -> None:
 
 
 def test_harness_and_script_train_on_the_same_batches(
-    base: PretrainedBase,
+    base: BaseCheckpoint,
     seen: Seen,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -10,10 +10,10 @@ from app.queue.states import AttemptOutcome, JobState
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
+    DependencyUnavailable,
     ExitStatus,
     PermanentFailure,
     Preempted,
-    ResourceUnavailable,
     RetryableFailure,
     Succeeded,
 )
@@ -160,7 +160,7 @@ def test_a_kill_is_not_a_failed_step(database: Database) -> None:
 
 def test_a_job_waits_for_the_disk_without_a_failure_and_shows_why(database: Database) -> None:
     job_id = add_job(database)
-    wait = ResourceUnavailable("storage_unavailable", "The disk is full.", seconds=0)
+    wait = DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0)
     finish(database, wait)
     row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)

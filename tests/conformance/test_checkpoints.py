@@ -6,7 +6,7 @@ from app.database.engines import Database
 from app.queue import checkpoints, leases
 from app.queue.fencing import Lease, LeaseLost, StoredCheckpoint
 from app.queue.tables import MetricPoint
-from app.queue.transitions import AttemptResult, Preempted, ResourceUnavailable, RetryableFailure
+from app.queue.transitions import AttemptResult, DependencyUnavailable, Preempted, RetryableFailure
 from app.storage.store import ArtifactRef
 from tests.job_rows import add_job, claim_next, events, get_job, points, preempt
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_resets_failures_and_ends_the_wait(database: Database) -> N
     end(
         database,
         claimed.lease,
-        ResourceUnavailable("storage_unavailable", "The disk is full.", seconds=0),
+        DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0),
     )
     lease = claim_next(database).lease
     save(database, lease, 5)

@@ -28,9 +28,9 @@ from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
+    DependencyUnavailable,
     PermanentFailure,
     Preempted,
-    ResourceUnavailable,
     RetryableFailure,
     Succeeded,
 )
@@ -46,7 +46,7 @@ RESULTS: list[AttemptResult] = [
     Cancelled(),
     Preempted(),
     RetryableFailure("crashed", "Crashed.", backoff_seconds=0),
-    ResourceUnavailable("storage_unavailable", "The disk is full.", seconds=0),
+    DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0),
 ]
 
 
@@ -71,7 +71,7 @@ class ExpectedJob:
         self.state, self.owner, self.lease_expired = state, None, False
         self.furthest = max(self.furthest, self.step)
 
-    def count_failure(self) -> None:
+    def failure_columns(self) -> None:
         """Count a failure before the attempt ends. Progress resets the count."""
         self.failures = 1 if self.step > self.furthest else self.failures + 1
 
@@ -230,7 +230,7 @@ class LeaseMachine(RuleBasedStateMachine):
             )
         assert expired == (runs and (expected.lease_expired or known_dead))
         if expired:
-            expected.count_failure()
+            expected.failure_columns()
             expected.waits = False
             expected.requeue()
             if expected.failures >= MAX_FAILURES and not expected.cancel:
@@ -260,8 +260,8 @@ class LeaseMachine(RuleBasedStateMachine):
             expected.end(JobState.CANCELLED)
         else:
             if isinstance(result, RetryableFailure):
-                expected.count_failure()
-            expected.waits = isinstance(result, ResourceUnavailable)
+                expected.failure_columns()
+            expected.waits = isinstance(result, DependencyUnavailable)
             expected.requeue()
 
     @rule(lease=leases)

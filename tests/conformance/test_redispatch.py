@@ -4,7 +4,7 @@ from app.database.base import now
 from app.database.engines import Database
 from app.queue import dispatch, leases
 from app.queue.states import DeviceClass, JobState
-from app.queue.transitions import ResourceUnavailable
+from app.queue.transitions import DependencyUnavailable
 from tests.job_rows import add_job, claim_next, events, get_job, preempt, update_job
 
 
@@ -79,6 +79,6 @@ def test_an_outage_in_the_jobs_own_attempt_is_shown_until_progress(database: Dat
     job_id = add_job(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        leases.finish(session, lease, ResourceUnavailable("storage_unavailable", "Full.", 10))
+        leases.finish(session, lease, DependencyUnavailable("storage_unavailable", "Full.", 10))
         dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU])
     assert get_job(database, job_id).waiting_message == "Full."

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from app.cli.demo import default_environment
+from app.cli.demo import environment_without_settings
 from tests.docs.answers import differs
 from tests.docs.blocks import RUN, Block, blocks
 from tests.docs.given import make_checkout
@@ -71,7 +71,7 @@ class Session:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=home,
-            env=default_environment() | own | dict(environment or {}),
+            env=environment_without_settings() | own | dict(environment or {}),
             start_new_session=True,
         )
         self.files = 0

@@ -8,7 +8,7 @@ from lora_core.defaults import (
     epochs_and_batch_size,
     resolve_defaults,
     resolve_learning_rates,
-    resolve_stop,
+    resolve_select_by,
 )
 from lora_core.samples import minilm
 from lora_core.specs.data import Split
@@ -58,10 +58,10 @@ def test_few_texts_get_a_minimum_of_updates(texts: int, epochs: int, batch_size:
 
 
 def test_few_validation_texts_do_not_select_a_checkpoint() -> None:
-    assert resolve_stop(StopSpec(), 99).select_by is SelectBy.LAST
-    assert resolve_stop(StopSpec(), 100).select_by is SelectBy.MACRO_F1
-    assert resolve_stop(StopSpec(patience=2), 9).select_by is SelectBy.MACRO_F1
-    assert resolve_stop(StopSpec(select_by=SelectBy.LOSS), 9).select_by is SelectBy.LOSS
+    assert resolve_select_by(StopSpec(), 99).select_by is SelectBy.LAST
+    assert resolve_select_by(StopSpec(), 100).select_by is SelectBy.MACRO_F1
+    assert resolve_select_by(StopSpec(patience=2), 9).select_by is SelectBy.MACRO_F1
+    assert resolve_select_by(StopSpec(select_by=SelectBy.LOSS), 9).select_by is SelectBy.LOSS
     with pytest.raises(ValueError, match="patience has no meaning with select_by 'last'"):
         StopSpec(select_by=SelectBy.LAST, patience=2)
 

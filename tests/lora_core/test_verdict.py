@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from lora_core.results import Verdict
-from lora_core.verdict import SIGNIFICANCE_LEVEL, ReferenceAnswers, build_verdict
+from lora_core.verdict import SIGNIFICANCE_LEVEL, ReferencePredictions, build_verdict
 
 LABELS = ("bad", "good")
 
@@ -16,7 +16,7 @@ def verdict(true_labels: list[int], predicted: list[int], **references: list[int
     return build_verdict(
         np.array(true_labels),
         np.array(predicted),
-        {name: ReferenceAnswers(every, np.array(each)) for name, each in references.items()},
+        {name: ReferencePredictions(every, np.array(each)) for name, each in references.items()},
         labels=LABELS,
         majority=majority,
     )
@@ -82,6 +82,6 @@ def test_equal_models_are_within_noise() -> None:
 
 def test_reference_may_cover_a_subset_of_the_texts() -> None:
     truth = np.array([0, 1] * 50)
-    reference = ReferenceAnswers(np.arange(0, 100, 2), np.ones(50, dtype=np.int64))
+    reference = ReferencePredictions(np.arange(0, 100, 2), np.ones(50, dtype=np.int64))
     found = build_verdict(truth, truth, {"probe": reference}, labels=LABELS, majority=0)
     assert (found.references["probe"].texts, found.references["probe"].difference) == (50, 1.0)

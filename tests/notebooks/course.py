@@ -10,7 +10,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from app.cli.demo import default_environment
+from app.cli.demo import environment_without_settings
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -64,7 +64,7 @@ def run(notebook: NotebookNode, *, seconds: int | None) -> None:
         )
         environment = {
             "LORAWORKS_CACHE": private,  # starts empty, as for a new user
-            **default_environment(),
+            **environment_without_settings(),
             "IPYTHONDIR": private,  # not the settings and history of the user
             "PYTHONWARNINGS": "ignore:IProgress not found",  # from tqdm; its bars are off
         }

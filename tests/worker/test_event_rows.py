@@ -19,7 +19,7 @@ from lora_core.events import (
     parse_event,
 )
 from lora_core.specs.data import Split
-from worker.recorder import STEP_METRICS, describe_event, metric_values
+from worker.recorder import STEP_METRICS, event_content, metric_values
 
 STEP = StepLogged(
     step=3,
@@ -38,7 +38,7 @@ def test_step_yields_a_value_per_metric() -> None:
     assert [point.name for point in found] == list(STEP_METRICS)
     assert {(point.split, point.step, point.epoch) for point in found} == {(Split.TRAIN, 3, 0.5)}
     assert [point.value for point in found] == [0.25, 0.001, 1.5, 10.0, 100.0, 50.0]
-    assert describe_event(STEP) is None
+    assert event_content(STEP) is None
 
 
 def test_evaluation_yields_values_and_a_message() -> None:
@@ -47,7 +47,7 @@ def test_evaluation_yields_values_and_a_message() -> None:
         (Split.TEST, "loss", 4, 0.5),
         (Split.TEST, "accuracy", 4, 0.75),
     ]
-    words = describe_event(event)
+    words = event_content(event)
     assert words is not None
     assert (words.kind, words.message) == (
         "evaluated",
@@ -68,7 +68,7 @@ def test_nonfinite_metric_has_no_value(line: str) -> None:
     )
     (point,) = metric_values(event)
     assert (point.value, point.nonfinite) == (None, True)
-    words = describe_event(event)
+    words = event_content(event)
     assert words is not None
     assert words.data["metrics"] == {"loss": None}
     assert "loss not finite" in words.message
@@ -108,7 +108,7 @@ def test_nonfinite_metric_has_no_value(line: str) -> None:
     ],
 )
 def test_event_messages(event: Event, kind: str, part: str) -> None:
-    words = describe_event(event)
+    words = event_content(event)
     assert isinstance(words, EventContent)
     assert words.kind == kind
     assert part in words.message
@@ -116,5 +116,5 @@ def test_event_messages(event: Event, kind: str, part: str) -> None:
 
 def test_ticks_and_failures_have_no_rows() -> None:
     for event in (Tick(phase=Phase.LOADING), Failed(code="one_class", message="One.")):
-        assert describe_event(event) is None
+        assert event_content(event) is None
         assert list(metric_values(event)) == []

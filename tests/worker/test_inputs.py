@@ -23,7 +23,7 @@ from app.storage.errors import StorageUnavailable
 from app.storage.store import ArtifactRef
 from lora_core import manifest
 from lora_core.errors.artifact import UnsupportedTokenizer
-from lora_core.specs.data import split_sheet
+from lora_core.specs.data import parse_sheet_suffix
 from tests.hostile_archives import ATTACKS
 from tests.job_rows import MANIFEST, SPEC, add_job, get_job
 from tests.s3_server import S3Server
@@ -149,7 +149,7 @@ def test_workbook_is_resolved_with_its_sheet(resources: Resources) -> None:
     dataset = upload(resources, "reviews", sheet="März / 2026")
     found = locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
     source = found.spec["data"]["source"]
-    file, sheet = split_sheet(source)
+    file, sheet = parse_sheet_suffix(source)
     assert (Path(file).name, sheet) == (f"{dataset.id}.xlsx", "März / 2026")
     messages = [source, f"{file} is damaged", f"{dataset.id}.xlsx, row 3"]
     assert found.with_public_names(messages) == [
@@ -169,7 +169,7 @@ def test_uploads_per_split_are_resolved_next_to_a_sample(resources: Resources) -
         ids={"train": str(dataset.id)},
     )
     assert found.spec["data"]["source"] == {
-        "train": str(files.local_path(resources.settings, resources.store, dataset)),
+        "train": str(files.fetch_file(resources.settings, resources.store, dataset)),
         "test": "rotten-tomatoes",
     }
 
@@ -179,7 +179,7 @@ def test_model_version_is_resolved_to_its_merged_checkpoint(
 ) -> None:
     ref = register(resources, tmp_path / "made")
     found = locate(resources, base="sentiment:1")
-    assert found.spec["base"] == str(resources.store.path(ref) / "merged")
+    assert found.spec["base"] == str(resources.store.local_directory(ref) / "merged")
     assert found.with_public_names(found.spec["base"]) == "sentiment:1"
 
 
@@ -219,7 +219,7 @@ def test_no_transaction_is_open_while_files_are_read(
 @pytest.mark.parametrize("first_place", [False, True])
 def test_changed_file_is_rejected(resources: Resources, first_place: bool) -> None:
     dataset = upload(resources, "reviews", first_place=first_place)
-    file = files.local_path(resources.settings, resources.store, dataset)
+    file = files.fetch_file(resources.settings, resources.store, dataset)
     file.write_text(file.read_text().replace("good", "nice"))
     with pytest.raises(InputChanged, match="reviews:1"):
         locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
@@ -274,7 +274,7 @@ def test_errors_and_artifacts_do_not_contain_local_paths(
     with database.read() as session:
         artifact = artifacts.find_model_artifact(session, good)
     assert artifact is not None
-    facts = manifest.verify(resources.store.path(artifact.ref))
+    facts = manifest.verify(resources.store.local_directory(artifact.ref))
     assert facts["spec"]["data"]["source"] == "reviews:1"
     assert str(resources.settings.data_dir) not in json.dumps(facts)
     assert get_job(database, failed).state == JobState.FAILED

@@ -87,7 +87,7 @@ def test_successful_run_leaves_only_artifact_and_summary(
         artifact = artifacts.find_model_artifact(session, job_id)
         assert artifact is not None
         assert artifact.id == row.artifact_id
-        directory = resources.store.path(artifact.ref)
+        directory = resources.store.local_directory(artifact.ref)
     assert manifest.verify(directory)["metrics"] == SUMMARY
     assert stored(resources) == [directory]
     assert [event.kind for event in events(database, job_id)] == [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httpx2
 
 from app.auth import service
-from app.auth.api_key_cache import TTL_SECONDS
+from app.auth.authenticator import TTL_SECONDS
 from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.main import create_app
@@ -39,7 +39,7 @@ def test_revoked_key_is_rejected_within_a_minute(
 ) -> None:
     app, clock, key = create_app(auth_settings), Clock(), new_key("jobs:read")
     with serving(app) as url:
-        app.state.api_key_cache._clock = clock
+        app.state.authenticator._clock = clock
         assert error_code(url, key) is None
         with database.write() as session:
             service.revoke_key(session, key_id=key.key.id)

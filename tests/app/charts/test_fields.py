@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.charts.fields import display_value, field_labels, setting_labels, varied_axes
+from app.charts.fields import display_value, field_labels, format_setting_list, varied_axes
 from tests.sweep_snapshots import make_snapshot, make_trial
 
 
@@ -38,4 +38,4 @@ def test_a_field_missing_in_a_trial_is_not_numeric() -> None:
     trials = [make_trial(1, settings={"method.r": 8}), make_trial(2)]
     (axis,) = varied_axes(make_snapshot(*trials), trials)
     assert (axis.tick_labels, axis.numeric_values) == (("8", "-"), None)
-    assert setting_labels(make_snapshot(fields=("method.r",)), trials[1]) == ["r = -"]
+    assert format_setting_list(make_snapshot(fields=("method.r",)), trials[1]) == ["r = -"]

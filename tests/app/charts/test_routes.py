@@ -56,4 +56,4 @@ def test_another_score_gives_another_version() -> None:
         make_snapshot(make_trial(1, metrics={"validation": {"accuracy": each}}))
         for each in (0.5, 0.6)
     )
-    assert figures.charts_version(one) != figures.charts_version(two)
+    assert figures.charts_digest(one) != figures.charts_digest(two)

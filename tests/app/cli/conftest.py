@@ -22,7 +22,7 @@ from app.queue import checkpoints, leases
 from app.queue.fencing import Lease, WorkerIdentity
 from app.queue.states import DeviceClass
 from app.queue.tables import JobEvent, MetricPoint
-from app.queue.transitions import PermanentFailure, ResourceUnavailable, Succeeded
+from app.queue.transitions import DependencyUnavailable, PermanentFailure, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
@@ -175,7 +175,7 @@ class FakeWorker:
             leases.finish(session, lease, PermanentFailure("one_class", "Only one label.", {}))
 
     def wait(self, lease: Lease) -> None:
-        why = ResourceUnavailable("storage_unavailable", "The disk of node-1 is full.", 60)
+        why = DependencyUnavailable("storage_unavailable", "The disk of node-1 is full.", 60)
         with self.database.write() as session:
             leases.finish(session, lease, why)
 

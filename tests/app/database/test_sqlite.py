@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database, open_database
-from app.database.sqlite import wal_is_safe
+from app.database.sqlite import has_wal_fix
 from app.settings import Settings
 
 
@@ -84,8 +84,8 @@ def test_connections_have_safe_pragmas(database: Database, journal: str) -> None
     ],
 )
 def test_wal_requires_the_fix(version: tuple[int, int, int], safe: bool) -> None:
-    assert wal_is_safe(version) is safe
+    assert has_wal_fix(version) is safe
 
 
 def test_the_bundled_sqlite_has_the_fix() -> None:
-    assert wal_is_safe(sqlite.sqlite_version_info)
+    assert has_wal_fix(sqlite.sqlite_version_info)

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.datasets import repository
-from app.datasets.files import DatasetColumns, Inspection
+from app.datasets.files import DatasetColumns, FileInspector
 from app.datasets.tables import Dataset
 from app.sandbox import process
 from app.sandbox.process import SandboxResult
@@ -184,9 +184,9 @@ PROFILE = b'{"rows": 2}\n'
 
 
 @pytest.fixture
-def inspection(settings: Settings) -> Inspection:
+def inspection(settings: Settings) -> FileInspector:
     """An inspection whose child process is replaced."""
-    return Inspection(
+    return FileInspector(
         settings.data_dir / "x.csv", "a.csv", DatasetColumns("text", "label", None), settings
     )
 
@@ -201,14 +201,14 @@ def inspection(settings: Settings) -> Inspection:
     ],
 )
 def test_a_profile_without_diagnosis_if_only_the_diagnosis_exceeded_limits(
-    inspection: Inspection, monkeypatch: pytest.MonkeyPatch, ended: SandboxResult
+    inspection: FileInspector, monkeypatch: pytest.MonkeyPatch, ended: SandboxResult
 ) -> None:
     monkeypatch.setattr(process, "run_child", lambda *_, **__: ended)
     assert inspection.profile() == {"rows": 2, "diagnosis": None}
 
 
 def test_a_requested_diagnosis_that_exceeds_limits_is_an_error(
-    inspection: Inspection, monkeypatch: pytest.MonkeyPatch
+    inspection: FileInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "run_child", lambda *_, **__: SandboxResult(None, PROFILE, ""))
     with pytest.raises(DataTooLarge, match=r"a\.csv.*time needed"):
@@ -216,7 +216,7 @@ def test_a_requested_diagnosis_that_exceeds_limits_is_an_error(
 
 
 def test_an_unreadable_file_is_an_error(
-    inspection: Inspection, monkeypatch: pytest.MonkeyPatch
+    inspection: FileInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = (
         b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.datasets.errors import DatasetUnreadable
-from app.datasets.files import DatasetColumns, Inspection
+from app.datasets.files import DatasetColumns, FileInspector
 from app.settings import Settings
 from lora_core.errors.data import DataTooLarge, MalformedRow, MissingColumn
 from tests.waiting import wait_until
@@ -71,10 +71,12 @@ def test_errors_have_the_file_name_of_the_client(tmp_path: Path, settings: Setti
     file = tmp_path / "0197.csv"
     file.write_text('text,label\na,x\nb,y\n"c')
     with pytest.raises(MalformedRow, match=r"films\.csv, row 3") as raised:
-        Inspection(file, "films.csv", COLUMNS, settings).profile()
+        FileInspector(file, "films.csv", COLUMNS, settings).profile()
     assert raised.value.detail["row"] == 3
     with pytest.raises(MissingColumn, match="review"):
-        Inspection(file, "films.csv", DatasetColumns("review", "label", None), settings).profile()
+        FileInspector(
+            file, "films.csv", DatasetColumns("review", "label", None), settings
+        ).profile()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_a_slow_parser_is_killed_with_its_children(large: Path, settings: Settin
     short_timeout = settings.model_copy(update={"inspect_seconds": 0.3})
     before, started = _children(), time.monotonic()
     with pytest.raises(DataTooLarge, match=r"time needed to read it exceeds the limit of 0\.3 s"):
-        Inspection(large, "a.csv", COLUMNS, short_timeout).profile()
+        FileInspector(large, "a.csv", COLUMNS, short_timeout).profile()
     assert time.monotonic() - started < 5
     assert _children() == before
 
@@ -127,7 +129,7 @@ def test_a_slow_parser_is_killed_with_its_children(large: Path, settings: Settin
 def test_out_of_memory_is_reported(large: Path, settings: Settings) -> None:
     low_memory = settings.model_copy(update={"inspect_memory_mb": 256})
     with pytest.raises(DataTooLarge, match="exceeds the limit of"):
-        Inspection(large, "a.csv", COLUMNS, low_memory).profile()
+        FileInspector(large, "a.csv", COLUMNS, low_memory).profile()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_a_killed_parser_is_reported(
 ) -> None:
     def work() -> None:
         with pytest.raises(error, match=r"a\.csv"):
-            Inspection(large, "a.csv", COLUMNS, settings).profile()
+            FileInspector(large, "a.csv", COLUMNS, settings).profile()
 
     with child_of(work) as pid:
         os.kill(pid, end)
@@ -153,7 +155,7 @@ def test_the_parser_has_no_secrets_in_its_environment(
 
     def work() -> None:
         with pytest.raises((DataTooLarge, DatasetUnreadable)):
-            Inspection(large, "a.csv", COLUMNS, short_timeout).profile()
+            FileInspector(large, "a.csv", COLUMNS, short_timeout).profile()
         stop.set()
 
     with child_of(work) as pid:

@@ -39,7 +39,7 @@ def test_an_upload_is_stored_in_the_bucket_only(
     assert stored_files() == []
     with database.read() as session:
         dataset = repository.resolve_dataset(session, made["id"])
-    assert files.local_path(remote, store, dataset).read_text() == REVIEWS
+    assert files.fetch_file(remote, store, dataset).read_text() == REVIEWS
 
 
 def test_delete_removes_the_file_from_the_bucket(
@@ -90,7 +90,7 @@ def test_a_commit_with_unknown_outcome_keeps_the_file(
         assert upload().status_code == 503
     with database.read() as session:
         [dataset] = repository.list_datasets(session, after=None, limit=10)
-    assert files.local_path(remote, open_store(remote), dataset).read_text() == REVIEWS
+    assert files.fetch_file(remote, open_store(remote), dataset).read_text() == REVIEWS
 
 
 def test_a_concurrent_upload_of_the_same_file_is_stored_once(

@@ -212,10 +212,10 @@ def test_a_version_deleted_during_the_request_is_noticed(
         "mails:1", None, database=database, store=resources.store, settings=resources.settings
     )
     with database.write() as session:
-        base_models.check_still_exists(session, base)
+        base_models.check_base_not_deleted(session, base)
         registry.delete_version(session, name="mails", number=1, store=resources.store)
     with database.read() as session, pytest.raises(BaseNotFound):
-        base_models.check_still_exists(session, base)
+        base_models.check_base_not_deleted(session, base)
 
 
 def test_a_model_named_like_the_sample_does_not_prevent_a_retry(

@@ -12,7 +12,7 @@ from app.database.base import now
 from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
-from app.jobs.data_sources import lock_uploads
+from app.jobs.data_sources import lock_datasets
 from app.queue.tables import Job
 from tests.job_rows import add_job
 from tests.waiting import wait_for_a_waiter
@@ -151,7 +151,7 @@ class TestAtTheSameMoment:
     ) -> None:
         dataset_id = upload()
         with database.write() as session, ThreadPoolExecutor(1) as threads:
-            lock_uploads(session, {"all": str(dataset_id)})
+            lock_datasets(session, {"all": str(dataset_id)})
             delete = threads.submit(client.delete, f"/v1/datasets/{dataset_id}")
             wait_for_a_waiter(database)
             add_job(database, dataset_ids={"all": str(dataset_id)})

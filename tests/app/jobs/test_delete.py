@@ -39,7 +39,7 @@ def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed
             if register_as is not None:
                 registry.add_version(session, name=register_as, artifact=made, manifest=MANIFEST)
         worker.finish(lease, Succeeded(made.id, {"model_version": "mails:1"}))
-        return made, resources.store.path(ref)
+        return made, resources.store.local_directory(ref)
 
     return finish
 

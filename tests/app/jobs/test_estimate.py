@@ -51,7 +51,7 @@ def test_texts_are_counted_by_split(
 
 def seconds(spec: TrainSpec, speed: float, rows: int = 8530) -> int:
     sizes = data({ALL_ROWS: rows})
-    return estimate.estimate_cost(spec, shape=SHAPE, data=sizes, speed=speed).seconds
+    return estimate.estimate_encoder_cost(spec, shape=SHAPE, data=sizes, speed=speed).seconds
 
 
 def test_more_work_and_less_speed_take_longer() -> None:
@@ -76,7 +76,7 @@ def test_fitting_the_head_costs_a_pass_over_some_texts() -> None:
     assert 0 < few < many
     assert more == pytest.approx(many, abs=1)
     going_on = [
-        estimate.estimate_cost(
+        estimate.estimate_encoder_cost(
             spec, shape=SHAPE, data=data({ALL_ROWS: 1000}), speed=1e9, completed_share=0.5
         )
         for spec in (random, TrainSpec(method=LoraSpec()))

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI, routing
 from starlette.testclient import TestClient
 
-from app.auth import api_key_cache, service
+from app.auth import authenticator, service
 from app.database.engines import Database
 from app.jobs import event_stream, repository
 from app.main import create_app
@@ -286,7 +286,7 @@ def test_the_stream_ends_when_its_key_is_revoked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        api_key_cache, "TTL_SECONDS", 0
+        authenticator, "TTL_SECONDS", 0
     )  # no waiting until a key is looked up again
     job_id, key = submit()["id"], new_key("jobs:read")
 

@@ -116,7 +116,7 @@ def test_a_damaged_version_is_not_promoted(
     promote(client, 1)
     artifact = finished()
     client.post(f"{MODEL}/versions", json={"job_id": str(artifact.job_id)})
-    _damage(resources.store.path(artifact.ref), damage)
+    _damage(resources.store.local_directory(artifact.ref), damage)
     response = promote(client, 2)
     assert (response.status_code, response.json()["code"]) == (409, "artifact_corrupt")
     assert "sentiment:2" in response.json()["detail"]
@@ -155,7 +155,7 @@ def test_an_artifact_is_kept_while_a_version_needs_it(
     client: TestClient, finished: Finished, resources: Resources
 ) -> None:
     artifact = finished()  # its job has no row
-    files = resources.store.path(artifact.ref)
+    files = resources.store.local_directory(artifact.ref)
     for name in ("sentiment", "other"):
         client.post(f"/v1/models/{name}/versions", json={"job_id": str(artifact.job_id)})
     assert client.delete(f"{MODEL}/versions/1").status_code == 204

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from app.retention.files import FileKind, ReferencedKeys, StoredUnit, find_orphans, group_by_key
+from app.retention.files import FileKind, ReferencedKeys, StoreEntry, find_orphans, group_by_key
 from app.storage.store import StoredFile
 
 JOB = UUID("0197c5d2-7a3e-7000-8000-000000000001")
@@ -26,11 +26,11 @@ def test_files_of_a_key_are_grouped() -> None:
         ]
     )
     assert sorted(found, key=lambda unit: unit.bytes) == [
-        StoredUnit(FileKind.UNFINISHED, UNFINISHED, 5, 9.0),
-        StoredUnit(FileKind.UNFINISHED, UNFINISHED[:-1] + "e", 6, 9.0),
-        StoredUnit(FileKind.MODEL, MODEL, 21, 10.0, (JOB, 12)),
-        StoredUnit(FileKind.CHECKPOINT, CHECKPOINT, 300, 7.0, (JOB, 3)),
-        StoredUnit(FileKind.UPLOAD, UPLOAD, 4000, 8.0),
+        StoreEntry(FileKind.UNFINISHED, UNFINISHED, 5, 9.0),
+        StoreEntry(FileKind.UNFINISHED, UNFINISHED[:-1] + "e", 6, 9.0),
+        StoreEntry(FileKind.MODEL, MODEL, 21, 10.0, (JOB, 12)),
+        StoreEntry(FileKind.CHECKPOINT, CHECKPOINT, 300, 7.0, (JOB, 3)),
+        StoreEntry(FileKind.UPLOAD, UPLOAD, 4000, 8.0),
     ]
 
 
@@ -60,7 +60,7 @@ def test_foreign_files_are_never_orphans(name: str) -> None:
 def test_orphan_has_no_row_and_no_running_attempt(
     key: str, running: tuple[tuple[UUID, int], ...], is_one: bool
 ) -> None:
-    unit = StoredUnit(FileKind.MODEL, MODEL, 5, 899.0, (JOB, 12))
+    unit = StoreEntry(FileKind.MODEL, MODEL, 5, 899.0, (JOB, 12))
     referenced = ReferencedKeys(frozenset({key}), frozenset(running))
     found = find_orphans([unit], referenced, now=1000.0)
     assert [(each.key, each.age_seconds) for each in found] == ([(MODEL, 101)] if is_one else [])

@@ -72,7 +72,7 @@ def test_cached_copy_of_a_deleted_artifact_is_deleted(resources: Resources, tmp_
     key = f"jobs/{new_id()}/a1"
     ref = ref_of(made(tmp_path / "out"), key)
     resources.store.put(tmp_path / "out", key)
-    copy = resources.store.path(ref)
+    copy = resources.store.local_directory(ref)
     os.utime(copy, (time.time() - 2 * DAY,) * 2)
     assert disk_use(resources)["copies"] == ref.bytes
     result = collect_garbage(resources)
@@ -84,7 +84,7 @@ def test_cached_copy_of_a_referenced_artifact_is_kept(resources: Resources, tmp_
     ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
         artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
-    copy = resources.store.path(ref)
+    copy = resources.store.local_directory(ref)
     os.utime(copy, (time.time() - 2 * DAY,) * 2)
     collect_garbage(resources)
     assert copy.is_dir()

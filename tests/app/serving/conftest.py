@@ -71,6 +71,6 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
                 alias="production",
                 number=version.number,
             )
-        return resources.store.path(ref)
+        return resources.store.local_directory(ref)
 
     return publish

@@ -98,7 +98,7 @@ def test_rejected_write_is_retried(store: Store, bucket: Bucket, tmp_path: Path,
     bucket.conflicts[name] = 1
     ref = store.put(made(tmp_path / "out"), KEY)
     assert bucket.conflicts[name] == 0
-    assert (store.path(ref) / WEIGHTS).read_text() == "weights"
+    assert (store.local_directory(ref) / WEIGHTS).read_text() == "weights"
 
 
 @pytest.mark.parametrize("name", [".claim", "manifest.json"])
@@ -118,7 +118,7 @@ def test_faster_write_of_the_same_content_is_accepted(
     source = made(tmp_path / "out")
     bucket.other = (source / manifest.MANIFEST).read_bytes()
     bucket.conflicts["manifest.json"] = ALWAYS
-    assert (store.path(store.put(source, KEY)) / WEIGHTS).read_text() == "weights"
+    assert (store.local_directory(store.put(source, KEY)) / WEIGHTS).read_text() == "weights"
 
 
 @pytest.mark.parametrize("name", [".claim", "manifest.json"])

@@ -40,7 +40,7 @@ def test_directory_from_another_disk_is_copied_then_renamed(
 ) -> None:
     ref = store.put(made(other_disk), KEY)
     assert not other_disk.exists()
-    manifest.verify(store.path(ref))
+    manifest.verify(store.local_directory(ref))
     assert list((root / ".unfinished").iterdir()) == []
 
 
@@ -94,7 +94,7 @@ def test_disk_mounted_after_start_is_detected(
     root.rename(tmp_path / "below")  # the disk is mounted
     disk_of_ours.rename(root)
     begun_too_early.now()
-    manifest.verify(begun_too_early.path(ref))
+    manifest.verify(begun_too_early.local_directory(ref))
     root.rename(disk_of_ours)  # and unmounted again
     (tmp_path / "below").rename(root)
     with pytest.raises(StorageUnavailable, match="mounted"):
@@ -123,7 +123,7 @@ def test_symlink_in_the_store_is_not_followed(
     root.mkdir()
     (root / "jobs").symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(ValueError, match="leads outside of the store"):
-        store.path(ref_of(outside, "jobs/outside"))
+        store.local_directory(ref_of(outside, "jobs/outside"))
     with pytest.raises(ValueError, match="leads outside of the store"):
         store.delete("jobs/outside")
     assert outside.exists()
@@ -139,7 +139,7 @@ def test_empty_directory_of_a_deleted_job_is_removed(
         for key in keys:
             store.put(made(tmp_path / "out"), key)
         store.delete(keys[0])
-        assert store.path(ArtifactRef(keys[1], "", 0)).is_dir()
+        assert store.local_directory(ArtifactRef(keys[1], "", 0)).is_dir()
         store.delete(keys[1])
         assert list((root / kind).iterdir()) == []
 
@@ -168,12 +168,14 @@ def test_store_without_write_permission_is_refused(
 
 def test_verified_path_checks_every_byte(store: LocalStore, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
-    assert store.verified_directory(ref) == store.path(ref)
-    (store.path(ref) / WEIGHTS).write_text("WEIGHTS")
+    assert store.verified_directory(ref) == store.local_directory(ref)
+    (store.local_directory(ref) / WEIGHTS).write_text("WEIGHTS")
     with pytest.raises(ArtifactCorrupt, match="has changed"):
         store.verified_directory(ref)
-    (store.path(ref) / manifest.MANIFEST).unlink()
-    manifest.create(store.path(ref), {"format": 1})  # a valid manifest, but a different one
+    (store.local_directory(ref) / manifest.MANIFEST).unlink()
+    manifest.create(
+        store.local_directory(ref), {"format": 1}
+    )  # a valid manifest, but a different one
     with pytest.raises(ArtifactCorrupt, match=r"manifest\.json has changed"):
         store.verified_directory(ref)
 
@@ -182,10 +184,10 @@ def test_unreadable_file_is_not_reported_as_damaged(store: LocalStore, tmp_path:
     ref = store.put(made(tmp_path / "out"), KEY)
     with no_descriptors(), pytest.raises(StorageUnavailable, match="Too many open files"):
         store.verified_directory(ref)
-    place = store.path(ref)
+    place = store.local_directory(ref)
     place.parent.chmod(0)
     with unprivileged(tmp_path), pytest.raises(StorageRefused, match="Permission"):
-        store.path(ref)
+        store.local_directory(ref)
     place.parent.chmod(0o755)
     store.verified_directory(ref)
 
@@ -198,10 +200,10 @@ def test_unmounted_disk_is_not_reported_as_damage(
     store.check()  # this creates an empty directory
     store.get_or_set_owner("somebody")
     for use in (
-        lambda: store.path(ref),
+        lambda: store.local_directory(ref),
         lambda: store.verified_directory(ref),
         lambda: store.read(ref, WEIGHTS),
-        lambda: store.file_path("uploads/x/y.csv", "0" * 64),
+        lambda: store.local_file("uploads/x/y.csv", "0" * 64),
     ):
         with pytest.raises(StorageUnavailable, match="mounted"):
             use()
@@ -238,7 +240,7 @@ def test_nothing_is_written_to_an_empty_mount_point(
     later = made(tmp_path / "later")
     for use in (
         lambda: store.put(later, f"{KEY}1"),
-        lambda: store.path(ref),
+        lambda: store.local_directory(ref),
         lambda: store.get_or_set_owner("me"),
         lambda: list(store.list_files()),
         store.now,
@@ -252,4 +254,4 @@ def test_nothing_is_written_to_an_empty_mount_point(
     assert not root.exists()
     away.rename(root)
     assert store.put(later, f"{KEY}1").key == f"{KEY}1"
-    manifest.verify(store.path(ref))
+    manifest.verify(store.local_directory(ref))

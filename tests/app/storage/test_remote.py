@@ -45,7 +45,7 @@ def put(store: Store, tmp_path: Path) -> object:
 
 
 def get(store: Store, _: Path) -> object:
-    return store.path(ArtifactRef(KEY, "0" * 64, 1))
+    return store.local_directory(ArtifactRef(KEY, "0" * 64, 1))
 
 
 def put_file(store: Store, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def put_file(store: Store, tmp_path: Path) -> None:
 
 
 def get_file(store: Store, _: Path) -> object:
-    return store.file_path("uploads/x/y.csv", "0" * 64)
+    return store.local_file("uploads/x/y.csv", "0" * 64)
 
 
 def look(store: Store, _: Path) -> object:
@@ -85,15 +85,15 @@ def expect(kind: type[Exception], use: Use, store: Store, tmp_path: Path, match:
 
 def test_another_host_gets_a_verified_copy(store: Store, elsewhere: Store, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
-    assert elsewhere.path(ref).is_relative_to(tmp_path / "elsewhere")
-    manifest.verify(elsewhere.path(ref))
+    assert elsewhere.local_directory(ref).is_relative_to(tmp_path / "elsewhere")
+    manifest.verify(elsewhere.local_directory(ref))
 
 
 def test_damaged_copy_is_fetched_again(store: Store, settings: Settings, tmp_path: Path) -> None:
     ref = store.put(made(tmp_path / "out"), KEY)
     for anew in (store, open_store(settings)):
-        (store.path(ref) / WEIGHTS).write_text("WEIGHTS")
-        assert (anew.path(ref) / WEIGHTS).read_text() == "weights"
+        (store.local_directory(ref) / WEIGHTS).write_text("WEIGHTS")
+        assert (anew.local_directory(ref) / WEIGHTS).read_text() == "weights"
 
 
 def test_damaged_original_is_reported(
@@ -102,7 +102,7 @@ def test_damaged_original_is_reported(
     ref = store.put(made(tmp_path / "out"), KEY)
     s3.write(f"{bucket}/prefix/{KEY}/{WEIGHTS}", b"WEIGHTS")
     with pytest.raises(ArtifactCorrupt, match="has changed"):
-        elsewhere.path(ref)
+        elsewhere.local_directory(ref)
     with pytest.raises(ArtifactCorrupt, match="has changed"):
         elsewhere.read(ref, WEIGHTS)
     assert not list((tmp_path / "elsewhere").rglob("*.safetensors"))
@@ -115,7 +115,7 @@ def test_missing_original_is_reported(
     ref = store.put(made(tmp_path / "out"), KEY)
     s3.remove(f"{bucket}/prefix/{KEY}/{name}")
     with pytest.raises(ArtifactCorrupt, match="is missing"):
-        elsewhere.path(ref)
+        elsewhere.local_directory(ref)
 
 
 def test_manifest_with_outside_files_writes_none(
@@ -126,7 +126,7 @@ def test_manifest_with_outside_files_writes_none(
         listing = f'{{"files": {{"{name}": {{"bytes": 1, "sha256": "0"}}}}}}'.encode()
         s3.write(f"{bucket}/prefix/{KEY}/manifest.json", listing)
         with pytest.raises(ArtifactCorrupt, match="outside"):
-            elsewhere.path(ArtifactRef(KEY, "0" * 64, 1))
+            elsewhere.local_directory(ArtifactRef(KEY, "0" * 64, 1))
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -142,7 +142,7 @@ def test_key_claimed_by_another_writer_exists(
         store.put(source, KEY)
     assert [file.name for file in store.list_files()] == [f"{KEY}/.claim"]
     with pytest.raises(ArtifactCorrupt):
-        store.path(ref_of(source))
+        store.local_directory(ref_of(source))
 
 
 def test_delete_removes_the_claim(store: Store, tmp_path: Path) -> None:

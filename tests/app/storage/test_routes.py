@@ -89,7 +89,7 @@ def test_unlisted_file_is_not_found(client: TestClient, url: str) -> None:
 def test_symlink_is_not_followed(
     client: TestClient, url: str, artifact: Artifact, resources: Resources, target: str
 ) -> None:
-    directory = resources.store.path(artifact.ref)
+    directory = resources.store.local_directory(artifact.ref)
     secret = directory.parent / "secret" if target == "outside" else directory / "golden.json"
     secret.write_text("secret")
     (directory / "merged" / "config.json").unlink()
@@ -103,7 +103,7 @@ def test_symlink_is_not_followed(
 def test_manifest_with_outside_files_opens_none(
     client: TestClient, url: str, artifact: Artifact, resources: Resources, name: str
 ) -> None:
-    directory = resources.store.path(artifact.ref)
+    directory = resources.store.local_directory(artifact.ref)
     (directory.parent / "secret").write_text("secret")
     listed = directory / "manifest.json"
     facts = json.loads(listed.read_text())

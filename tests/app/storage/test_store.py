@@ -23,8 +23,8 @@ def test_put_stores_a_directory(store: Store, tmp_path: Path) -> None:
     assert ref == expected
     assert ref.bytes == total
     assert not source.exists()
-    assert (store.path(ref) / WEIGHTS).read_text() == "weights"
-    manifest.verify(store.path(ref))
+    assert (store.local_directory(ref) / WEIGHTS).read_text() == "weights"
+    manifest.verify(store.local_directory(ref))
 
 
 def test_read_returns_one_file(store: Store, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_large_file_is_stored_unchanged(store: Store, tmp_path: Path) -> None:
     content = os.urandom(2**20) * 20  # several parts of an upload
     (source / "model").write_bytes(content)
     manifest.create(source, {})
-    assert (store.path(store.put(source, KEY)) / "model").read_bytes() == content
+    assert (store.local_directory(store.put(source, KEY)) / "model").read_bytes() == content
 
 
 def test_key_can_be_used_only_once(store: Store, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_key_can_be_used_only_once(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ArtifactExists):
         store.put(second, KEY)
     assert (second / WEIGHTS).read_text() == "second"
-    assert (store.path(ref) / WEIGHTS).read_text() == "first"
+    assert (store.local_directory(ref) / WEIGHTS).read_text() == "first"
 
 
 def test_putting_the_same_bytes_again_succeeds(store: Store, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_putting_the_same_bytes_again_succeeds(store: Store, tmp_path: Path) -> 
     again = made(tmp_path / "two")
     assert store.put(again, KEY) == ref
     assert not again.exists()
-    manifest.verify(store.path(ref))
+    manifest.verify(store.local_directory(ref))
 
 
 def test_only_one_of_two_processes_gets_the_key(store: Store, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_only_one_of_two_processes_gets_the_key(store: Store, tmp_path: Path) ->
         outputs = [process.communicate()[0].strip() for process in processes]
         assert sorted(output == "taken" for output in outputs) == [False, True]
         winner = next(ref for ref, output in zip(refs, outputs, strict=True) if output != "taken")
-        manifest.verify(store.path(winner))
+        manifest.verify(store.local_directory(winner))
 
 
 def test_killed_put_leaves_no_directory(store: Store, tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_killed_put_leaves_no_directory(store: Store, tmp_path: Path) -> None:
     process.communicate("go\n")
     assert process.returncode == -9
     with pytest.raises(ArtifactCorrupt):
-        store.path(ref)
+        store.local_directory(ref)
     assert store.put(source, KEY) == ref  # it can be repeated
-    manifest.verify(store.path(ref))
+    manifest.verify(store.local_directory(ref))
 
 
 def test_incomplete_directory_does_not_exist(store: Store, tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_incomplete_directory_does_not_exist(store: Store, tmp_path: Path) -> No
     process.stdin.flush()
     try:
         with pytest.raises(ArtifactCorrupt):
-            store.path(ref)
+            store.local_directory(ref)
     finally:
         pause.unlink()
     wait_until(lambda: process.poll() is not None, what="the put")
-    manifest.verify(store.path(ref))
+    manifest.verify(store.local_directory(ref))
     process.communicate()
 
 
@@ -135,7 +135,7 @@ def test_directory_that_fails_verification_is_rejected(store: Store, tmp_path: P
     assert list(store.list_files()) == []
     store.put(made(tmp_path / "other"), f"{KEY}0")
     with pytest.raises(ArtifactCorrupt, match="missing"):
-        store.path(ref)
+        store.local_directory(ref)
 
 
 def test_directory_with_a_symlink_is_rejected(store: Store, tmp_path: Path) -> None:
@@ -160,10 +160,10 @@ def test_invalid_keys_are_rejected(store: Store, tmp_path: Path, key: str) -> No
     ref = ref_of(source, key)
     for use in (
         lambda: store.put(source, key),
-        lambda: store.path(ref),
+        lambda: store.local_directory(ref),
         lambda: store.delete(key),
         lambda: store.put_file(source / WEIGHTS, key),
-        lambda: store.file_path(key, "0" * 64),
+        lambda: store.local_file(key, "0" * 64),
     ):
         with pytest.raises(ValueError, match="not a store key"):
             use()
@@ -189,17 +189,17 @@ def test_file_round_trip(store: Store, tmp_path: Path) -> None:
     digest = manifest.sha256(upload)
     store.put_file(upload, FILE)
     assert not upload.exists()
-    stored = store.file_path(FILE, digest)
+    stored = store.local_file(FILE, digest)
     assert (stored.name, stored.read_text()) == ("reviews.csv", "text,label\n")
     upload.write_text("other")
     with pytest.raises(ArtifactExists):
         store.put_file(upload, FILE)
     with pytest.raises(ArtifactCorrupt):
-        store.file_path(FILE, "0" * 64)
+        store.local_file(FILE, "0" * 64)
     store.delete(FILE)
     assert list(store.list_files()) == []
     with pytest.raises(ArtifactCorrupt):
-        store.file_path(FILE.replace("2/", "3/"), digest)
+        store.local_file(FILE.replace("2/", "3/"), digest)
 
 
 def test_list_files_has_sizes_and_times(store: Store, tmp_path: Path) -> None:

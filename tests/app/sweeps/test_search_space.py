@@ -120,7 +120,7 @@ def test_settings_are_applied_outer_fields_first() -> None:
 
 def test_boundary_settings_vary_one_field_at_a_time() -> None:
     settings = list(
-        search_space.boundary_settings(make_space(a=[1, 2, 3], b={"low": 0.5, "high": 2.0}))
+        search_space.one_at_a_time_settings(make_space(a=[1, 2, 3], b={"low": 0.5, "high": 2.0}))
     )
     assert settings == [
         {"a": 1, "b": 0.5}, {"a": 2, "b": 0.5}, {"a": 3, "b": 0.5}, {"a": 1, "b": 2.0},

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from app.queue.transitions import PermanentFailure, Preempted, ResourceUnavailable
+from app.queue.transitions import DependencyUnavailable, PermanentFailure, Preempted
 from app.resources import Resources
 from app.web.confusion_matrix import ConfusionMatrix
 from tests.app.jobs.fake_worker import FakeWorker
@@ -98,7 +98,7 @@ def test_failed_job_with_a_checkpoint_can_be_retried(
 
 def test_waiting_job_shows_the_reason(client: TestClient, resources: Resources) -> None:
     job_id = add(client)
-    end(resources, ResourceUnavailable("insufficient_disk_space", "Too little disk is free.", 60))
+    end(resources, DependencyUnavailable("insufficient_disk_space", "Too little disk is free.", 60))
     assert "Too little disk is free. insufficient_disk_space" in visible_text(text(client, job_id))
 
 

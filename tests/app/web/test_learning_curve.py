@@ -5,7 +5,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from app.cli.output import print_more_labels
+from app.cli.output import print_learning_curve_estimate
 from app.resources import Resources
 from app.web.svg_curves import BOTTOM, LEFT, RIGHT, TOP, LearningCurveView
 from lora_core.data.more_labels import (
@@ -107,9 +107,9 @@ def test_flat_curve() -> None:
 
 
 def test_command_line_output(capsys: pytest.CaptureFixture[str]) -> None:
-    print_more_labels(MEASURED)
+    print_learning_curve_estimate(MEASURED)
     output = " ".join(capsys.readouterr().out.split())
     assert output.startswith("Would more labels help? With twice as many labels (2,000) expect")
     assert output.endswith("a fine-tuned model usually lies above it.")
-    print_more_labels(None)
+    print_learning_curve_estimate(None)
     assert capsys.readouterr().out == ""

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from starlette.testclient import TestClient
 
-from app.cli.spec_flags import SPEC_OPTIONS, option_names
+from app.cli.spec_options import SPEC_OPTIONS, option_names
 from app.cli.train import train
 from app.jobs.schemas import JobCreate
 from lora_core.specs.method import MethodName

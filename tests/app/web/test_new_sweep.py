@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 from starlette.testclient import TestClient
 
-from app.cli.spec_flags import SPEC_OPTIONS, option_names
+from app.cli.spec_options import SPEC_OPTIONS, option_names
 from app.cli.sweep_start import STRATEGY_OPTIONS, SWEEP_OPTIONS, Strategy, resolve_field
 from app.sweeps.schemas import SweepCreate
 from app.sweeps.search_space import ALL_ROLES, PRESETS

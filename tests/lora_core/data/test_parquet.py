@@ -35,7 +35,7 @@ resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 start = time.monotonic()
 try:
     found = contents.read_contents(Path(sys.argv[1]), ColumnSelection())
-    contents.describe(found)
+    contents.build_profile(found)
     checks.check_data(found)
 except LoraCoreError as error:
     print(error.code, time.monotonic() - start < 10)

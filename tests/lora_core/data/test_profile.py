@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lora_core.data import contents
-from lora_core.data.contents import DatasetProfile, describe
+from lora_core.data.contents import DatasetProfile, build_profile
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn, MissingSplit, SingleClass, UnseenLabel
 from lora_core.specs.data import Split
@@ -14,7 +14,7 @@ from lora_core.specs.data import Split
 def inspect(
     path: Path, text: str = "text", label: str = "label", split: str | None = None
 ) -> DatasetProfile:
-    return describe(contents.read_contents(path, ColumnSelection(text, label, split)))
+    return build_profile(contents.read_contents(path, ColumnSelection(text, label, split)))
 
 
 def write(tmp_path: Path, *rows: str, header: str = "text,label") -> Path:
@@ -58,9 +58,9 @@ def test_similar_labels(tmp_path: Path) -> None:
     )
 
 
-def test_describe_unlabeled_texts(tmp_path: Path) -> None:
+def test_profile_of_unlabeled_texts(tmp_path: Path) -> None:
     path = write(tmp_path, "1,good,train", "2,bad,x", "3, good ,", header="id,body,split")
-    profile = describe(contents.read_contents(path, ColumnSelection("body", label=None)))
+    profile = build_profile(contents.read_contents(path, ColumnSelection("body", label=None)))
     assert (profile.rows, profile.duplicates, profile.max_characters) == (3, 1, 6)
     assert (profile.label_column, profile.split_column, profile.labels) == (None, None, {})
 

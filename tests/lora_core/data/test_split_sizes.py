@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_core.data import contents
-from lora_core.data.contents import describe
+from lora_core.data.contents import build_profile
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.data.split import DatasetSize, check_split_sizes
@@ -27,7 +27,7 @@ def random_spec(draw: random.Random, path: Path) -> DataSpec:
 
 def is_refused_by_size(path: Path, spec: DataSpec) -> bool:
     """Whether the profile of the file is enough to refuse the spec."""
-    profile = describe(contents.read_contents(path, ColumnSelection()))
+    profile = build_profile(contents.read_contents(path, ColumnSelection()))
     predicted = DatasetSize(
         profile.rows, len(profile.labels), profile.duplicates, profile.conflicting_duplicates
     )

@@ -46,7 +46,7 @@ def test_script_without_spaces_uses_the_words_of_the_tokenizer() -> None:
 def test_all_words_have_the_token_ids_of_the_text(family: str, text: str, max_length: int) -> None:
     words_of_text = split(text, family, max_length)
     [encoded] = ModelTokenizer(FAMILIES[family], max_length).encode([text])
-    everything = words_of_text.masked([True] * len(words_of_text.words))
+    everything = words_of_text.keep_words([True] * len(words_of_text.words))
     assert list(everything.ids) == list(encoded.ids) == list(words_of_text.ids)
     assert everything.truncated == encoded.truncated == words_of_text.truncated
     ends = [0, *(position for word in words_of_text.words for position in (word.start, word.end))]
@@ -59,11 +59,11 @@ def test_all_words_have_the_token_ids_of_the_text(family: str, text: str, max_le
 def test_every_token_belongs_to_one_word(family: str, text: str) -> None:
     words_of_text = split(text, family)
     count = len(words_of_text.words)
-    alone = [words_of_text.masked([i == j for j in range(count)]).ids for i in range(count)]
+    alone = [words_of_text.keep_words([i == j for j in range(count)]).ids for i in range(count)]
     if count:
         first, *_, last = words_of_text.ids
         assert [first, *(i for ids in alone for i in ids[1:-1]), last] == list(words_of_text.ids)
-        assert list(words_of_text.masked([False] * count).ids) == [first, last]
+        assert list(words_of_text.keep_words([False] * count).ids) == [first, last]
 
 
 def test_truncated_words_are_left_out() -> None:
@@ -77,11 +77,11 @@ def test_neighbors_are_merged() -> None:
     assert words_of_text.grouped(6) is words_of_text
     assert word_texts(words_of_text.grouped(3)) == ["the film", "was not", "very good"]
     assert word_texts(words_of_text.grouped(4)) == ["the", "film was", "not", "very good"]
-    assert words_of_text.grouped(4).masked([True] * 4).ids == list(words_of_text.ids)
+    assert words_of_text.grouped(4).keep_words([True] * 4).ids == list(words_of_text.ids)
 
 
 def test_text_without_words() -> None:
     with pytest.raises(EmptyInput):
         split(" \n")
     assert split("\u200b").words == []  # the tokenizer drops it
-    assert list(split("\u200b").masked([]).ids) == list(split("\u200b").ids)
+    assert list(split("\u200b").keep_words([]).ids) == list(split("\u200b").ids)

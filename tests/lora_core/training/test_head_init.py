@@ -18,7 +18,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate, probe
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.probe import draw_balanced
+from lora_core.training.probe import draw_stratified
 from lora_core.training.resume import build_trainer
 from tests.lora_core.training.test_probe import break_states, vectors
 from tests.recording_observer import RecordingObserver
@@ -108,7 +108,7 @@ def test_many_texts_are_subsampled(
 ) -> None:
     monkeypatch.setattr(probe, "HEAD_INIT_MAX_TEXTS", 20)
     prepared = started(spec(pooling="mean", runtime={"precision": "fp32"}))
-    which = draw_balanced(prepared.tokenized[Split.TRAIN].labels, 20)
+    which = draw_stratified(prepared.tokenized[Split.TRAIN].labels, 20)
     reference = expected(prepared, base, "distilbert", "none", which)
     np.testing.assert_allclose(answers(prepared), reference, atol=0.01)
 
@@ -116,7 +116,7 @@ def test_many_texts_are_subsampled(
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=60), st.integers(5, 70))
 def test_subsample_is_stratified(labels: list[int], most: int) -> None:
     every = np.array([*labels, *range(5)])
-    which = draw_balanced(every, most)
+    which = draw_stratified(every, most)
     assert len(which) == min(most, len(every))
     assert (np.diff(which) > 0).all()
     assert set(every[which]) == set(range(5))

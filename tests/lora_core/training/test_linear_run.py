@@ -15,7 +15,7 @@ from lora_core import manifest, saved_predictions
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
 from lora_core.errors.spec import MethodWithoutSteps
-from lora_core.errors.training import DiskFull, FitOutOfMemory, StopRequested
+from lora_core.errors.training import DiskFull, LinearFitOutOfMemory, StopRequested
 from lora_core.events import Phase
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_predictor as load_model
@@ -76,7 +76,7 @@ def test_linear_run_writes_a_model_metrics_and_predictions(reviews: Path, tmp_pa
 def test_linear_run_matches_the_linear_baseline(reviews: Path, tmp_path: Path) -> None:
     spec = described(reviews)
     _, summary = run(spec, tmp_path / "out")
-    baseline = comparison.fit(load_splits(spec.data)).metrics
+    baseline = comparison.evaluate(load_splits(spec.data)).metrics
     for split in (Split.VALIDATION, Split.TEST):
         metrics = getattr(baseline, split)
         assert {name: summary[split][name] for name in metrics} == pytest.approx(metrics)
@@ -139,7 +139,7 @@ def test_many_characters_are_subsampled_stratified(
 
 @pytest.mark.parametrize(
     ("error", "cause"),
-    [(MemoryError(), FitOutOfMemory), (OSError(28, "No space left on device"), DiskFull)],
+    [(MemoryError(), LinearFitOutOfMemory), (OSError(28, "No space left on device"), DiskFull)],
 )
 def test_missing_resource_is_reported(
     error: Exception,

@@ -19,7 +19,13 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.auth import repository, service
-from app.auth.errors import KeyExpired, KeyNotRecognized, KeyRevoked, SessionEnded, SessionNotFound
+from app.auth.errors import (
+    KeyExpired,
+    KeyNotRecognized,
+    KeyRevoked,
+    SessionInvalid,
+    SessionNotFound,
+)
 from app.auth.secrets import Token
 from app.auth.tables import ApiKey, BrowserSession
 from app.database.base import read_clock
@@ -49,7 +55,7 @@ class _CacheEntry:
     loaded_at: float
 
 
-class ApiKeyCache:
+class Authenticator:
     """Authenticates API keys and sessions, and caches the valid ones. Use it on the event loop.
 
     A session expires `session_seconds` after its start, or after `idle_seconds` without use.
@@ -92,7 +98,7 @@ class ApiKeyCache:
     async def sign_out(self, token: Token) -> None:
         """End the session, if it has not ended yet. Raises a subclass of `Unauthorized` if the
         secret is wrong."""
-        with suppress(SessionEnded):
+        with suppress(SessionInvalid):
             await self.authenticate_session(token)
             await run_in_threadpool(self._end_session, token.id)
         self._entries.pop(token.id, None)
@@ -155,11 +161,11 @@ class ApiKeyCache:
     def _read_session(self, session: Session, id_: UUID, digest: str) -> tuple[Caller, float]:
         row = session.get(BrowserSession, id_)
         if row is None or not compare_digest(row.secret_hmac, digest):
-            raise SessionEnded()
+            raise SessionInvalid()
         now = read_clock(session)
         expires_in = min(row.expires_at, row.last_used_at + self._idle_seconds) - now
         if expires_in <= 0:
-            raise SessionEnded()
+            raise SessionInvalid()
         caller, key_expires_in = self._to_caller(session.get_one(ApiKey, row.key_id), now)
         return replace(caller, signed_in=True), min(expires_in, key_expires_in)
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.auth import repository, secrets, service
-from app.auth.api_key_cache import STALE_IF_ERROR_SECONDS, TTL_SECONDS, ApiKeyCache
-from app.auth.errors import KeyExpired, KeyMalformed, KeyNotRecognized, KeyRevoked, SessionEnded
+from app.auth.authenticator import STALE_IF_ERROR_SECONDS, TTL_SECONDS, Authenticator
+from app.auth.errors import KeyExpired, KeyMalformed, KeyNotRecognized, KeyRevoked, SessionInvalid
 from app.auth.secrets import Token
 from app.auth.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
 from app.database.engines import Database
@@ -26,8 +26,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def cache(database: Database, auth_settings: Settings, clock: Clock) -> Iterator[ApiKeyCache]:
-    made = ApiKeyCache(
+def cache(database: Database, auth_settings: Settings, clock: Clock) -> Iterator[Authenticator]:
+    made = Authenticator(
         database,
         secrets.load_pepper(auth_settings),
         session_seconds=SESSION_SECONDS,
@@ -41,12 +41,12 @@ def cache(database: Database, auth_settings: Settings, clock: Clock) -> Iterator
 NewKey = Callable[..., service.CreatedKey]
 
 
-def look_up(cache: ApiKeyCache, token: Token) -> Caller:
+def look_up(cache: Authenticator, token: Token) -> Caller:
     return asyncio.run(cache.authenticate_key(token))
 
 
 def test_valid_key_returns_its_caller_and_is_cached(
-    cache: ApiKeyCache, new_key: NewKey, database: Database
+    cache: Authenticator, new_key: NewKey, database: Database
 ) -> None:
     made = new_key("predict", name="shop")
     token = secrets.parse_key(made.text)
@@ -57,7 +57,7 @@ def test_valid_key_returns_its_caller_and_is_cached(
     assert look_up(cache, token) == caller  # from the cache
 
 
-def test_wrong_secret_with_a_known_id_is_rejected(cache: ApiKeyCache, new_key: NewKey) -> None:
+def test_wrong_secret_with_a_known_id_is_rejected(cache: Authenticator, new_key: NewKey) -> None:
     made = new_key()
     token, forged = secrets.parse_key(made.text), secrets.new_key_token(made.key.id)
     look_up(cache, token)
@@ -71,13 +71,13 @@ def test_wrong_secret_with_a_known_id_is_rejected(cache: ApiKeyCache, new_key: N
     assert [type(each) for each in asyncio.run(both())] == [KeyNotRecognized, Caller] * 2
 
 
-def test_local_key_authenticates_nobody(cache: ApiKeyCache) -> None:
+def test_local_key_authenticates_nobody(cache: Authenticator) -> None:
     with pytest.raises(KeyNotRecognized):
         look_up(cache, secrets.new_key_token(LOCAL_KEY_ID))
 
 
 def test_revoked_key_is_rejected_within_a_minute(
-    cache: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
+    cache: Authenticator, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     made = new_key(name="gone")
     token = secrets.parse_key(made.text)
@@ -91,7 +91,7 @@ def test_revoked_key_is_rejected_within_a_minute(
 
 
 def test_key_is_not_cached_after_it_expires(
-    cache: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
+    cache: Authenticator, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     made = new_key(days=10 / 86_400)
     token = secrets.parse_key(made.text)
@@ -105,7 +105,7 @@ def test_key_is_not_cached_after_it_expires(
         look_up(cache, token)
 
 
-def test_expired_key_is_rejected(cache: ApiKeyCache, new_key: NewKey) -> None:
+def test_expired_key_is_rejected(cache: Authenticator, new_key: NewKey) -> None:
     made = new_key(days=-1)
     with pytest.raises(KeyExpired):
         look_up(cache, secrets.parse_key(made.text))
@@ -113,7 +113,7 @@ def test_expired_key_is_rejected(cache: ApiKeyCache, new_key: NewKey) -> None:
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_cached_key_is_valid_for_ten_minutes_during_an_outage(
-    cache: ApiKeyCache, new_key: NewKey, database: Database, settings: Settings, clock: Clock
+    cache: Authenticator, new_key: NewKey, database: Database, settings: Settings, clock: Clock
 ) -> None:
     token = secrets.parse_key(new_key().text)
     unseen = secrets.parse_key(new_key().text)
@@ -131,7 +131,7 @@ def test_cached_key_is_valid_for_ten_minutes_during_an_outage(
 
 
 def test_last_use_is_recorded_in_the_background(
-    cache: ApiKeyCache, new_key: NewKey, database: Database
+    cache: Authenticator, new_key: NewKey, database: Database
 ) -> None:
     made = new_key()
     look_up(cache, secrets.parse_key(made.text))
@@ -142,16 +142,16 @@ def test_last_use_is_recorded_in_the_background(
         assert row.last_used_at is not None
 
 
-def sign_in(cache: ApiKeyCache, key: service.CreatedKey) -> Token:
+def sign_in(cache: Authenticator, key: service.CreatedKey) -> Token:
     return asyncio.run(cache.sign_in(secrets.parse_key(key.text)))
 
 
-def read(cache: ApiKeyCache, session: Token) -> Caller:
+def read(cache: Authenticator, session: Token) -> Caller:
     return asyncio.run(cache.authenticate_session(session))
 
 
 def test_session_has_the_caller_of_its_key_and_is_stored_as_an_hmac(
-    cache: ApiKeyCache, new_key: NewKey, database: Database
+    cache: Authenticator, new_key: NewKey, database: Database
 ) -> None:
     key = new_key("jobs:read", name="ada")
     session = sign_in(cache, key)
@@ -165,16 +165,16 @@ def test_session_has_the_caller_of_its_key_and_is_stored_as_an_hmac(
     assert key.text not in session.text
 
 
-def test_session_and_key_are_not_interchangeable(cache: ApiKeyCache, new_key: NewKey) -> None:
+def test_session_and_key_are_not_interchangeable(cache: Authenticator, new_key: NewKey) -> None:
     key = new_key()
     session = sign_in(cache, key)
     with pytest.raises(KeyMalformed):
         secrets.parse_key(session.text)
     with pytest.raises(KeyNotRecognized):
         look_up(cache, session)
-    with pytest.raises(SessionEnded):
+    with pytest.raises(SessionInvalid):
         secrets.parse_session(key.text)
-    with pytest.raises(SessionEnded):
+    with pytest.raises(SessionInvalid):
         read(cache, secrets.new_session_token(session.id))
 
 
@@ -185,7 +185,7 @@ def change(database: Database, session: Token, **fields: float) -> None:
 
 
 def test_session_expires_even_if_cached(
-    cache: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
+    cache: Authenticator, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     session = sign_in(cache, new_key())
     with database.read() as rows:
@@ -197,18 +197,18 @@ def test_session_expires_even_if_cached(
     clock.now += 1
     read(cache, session)
     clock.now += 20
-    with pytest.raises(SessionEnded):
+    with pytest.raises(SessionInvalid):
         read(cache, session)
 
 
 def test_idle_session_expires_and_is_deleted_at_the_next_sign_in(
-    cache: ApiKeyCache, new_key: NewKey, database: Database
+    cache: Authenticator, new_key: NewKey, database: Database
 ) -> None:
     session = sign_in(cache, new_key())
     with database.read() as rows:
         begun = rows.get_one(BrowserSession, session.id).created_at
     change(database, session, last_used_at=begun - IDLE_SECONDS)
-    with pytest.raises(SessionEnded):
+    with pytest.raises(SessionInvalid):
         read(cache, session)
     fresh = sign_in(cache, new_key())
     with database.read() as rows:
@@ -216,7 +216,7 @@ def test_idle_session_expires_and_is_deleted_at_the_next_sign_in(
 
 
 def test_revoking_a_key_ends_its_sessions_within_a_minute(
-    cache: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
+    cache: Authenticator, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     key, other = new_key(), new_key()
     session, stays = sign_in(cache, key), sign_in(cache, other)
@@ -225,13 +225,13 @@ def test_revoking_a_key_ends_its_sessions_within_a_minute(
         service.revoke_key(rows, key_id=key.key.id)
         assert [row.id for row in repository.list_sessions(rows)] == [stays.id]
     clock.now += TTL_SECONDS
-    with pytest.raises(SessionEnded):
+    with pytest.raises(SessionInvalid):
         read(cache, session)
     assert read(cache, stays).id == other.key.id
 
 
 def test_session_ends_with_its_key(
-    cache: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
+    cache: Authenticator, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     key = new_key(days=10 / 86_400)
     session = sign_in(cache, key)
@@ -243,7 +243,7 @@ def test_session_ends_with_its_key(
         read(cache, session)
 
 
-def test_session_is_rejected_right_after_sign_out(cache: ApiKeyCache, new_key: NewKey) -> None:
+def test_session_is_rejected_right_after_sign_out(cache: Authenticator, new_key: NewKey) -> None:
     key = new_key()
     session, other = sign_in(cache, key), sign_in(cache, key)
     forged = secrets.new_session_token(session.id)
@@ -251,13 +251,13 @@ def test_session_is_rejected_right_after_sign_out(cache: ApiKeyCache, new_key: N
     assert read(cache, session).id == key.key.id
     asyncio.run(cache.sign_out(session))
     asyncio.run(cache.sign_out(session))  # signing out again is no error
-    with pytest.raises(SessionEnded):
+    with pytest.raises(SessionInvalid):
         read(cache, session)
     assert read(cache, other).id == key.key.id
 
 
 def test_session_use_is_recorded_for_session_and_key(
-    cache: ApiKeyCache, new_key: NewKey, database: Database
+    cache: Authenticator, new_key: NewKey, database: Database
 ) -> None:
     key = new_key()
     session = sign_in(cache, key)
