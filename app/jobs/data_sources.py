@@ -102,7 +102,7 @@ def _resolve_source(
     session: Session, name: str, settings: Settings, max_length: int
 ) -> SourceSummary:
     if name in reviews.SAMPLES:
-        sample = reviews.sample_facts(name)
+        sample = reviews.SAMPLES[name]
         tokens = sample.mean_tokens(max_length)
         fingerprint = f"{reviews.FILE.sha256} {name}"
         return SourceSummary(name, {ALL_ROWS: sample.rows}, tokens, len(sample.labels), fingerprint)

@@ -68,12 +68,10 @@ _cache = _SnapshotCache()
 
 
 def read_snapshot(session: Session, sweep: Sweep) -> SweepSnapshot:
-    """Return the sweep with every trial at its last rung: the same object while nothing changes."""
-    return cached_snapshot(session, sweep, partial(_read_trials, session, sweep))
+    """Return the sweep with every trial at its last rung: the same object while nothing changes.
 
-
-def cached_snapshot(session: Session, sweep: Sweep, read_trials: ReadTrials) -> SweepSnapshot:
-    """Return the cached snapshot if it is current, else one in which changed trials are reread."""
+    If trials have changed since, only those are read again.
+    """
     fingerprint = (sweep.name, sweep.state, sweep.strategy["type"], sweep.objective)
     statuses = _statuses_by_trial(session, sweep.id)
     cached = _cache.get(sweep.id)
@@ -85,7 +83,7 @@ def cached_snapshot(session: Session, sweep: Sweep, read_trials: ReadTrials) -> 
         strategy=sweep.strategy["type"],
         objective=sweep.objective,
         fields=SearchSpace.from_pairs(sweep.space).fields,
-        trials=tuple(_refresh(statuses, cached, read_trials)),
+        trials=tuple(_refresh(statuses, cached, partial(_read_trials, session, sweep))),
     )
     _cache.put(sweep.id, _CachedSnapshot(fingerprint, statuses, snapshot))
     return snapshot

@@ -141,7 +141,9 @@ def _sweep(api: Api, trials: int) -> dict[str, float]:
     side = trials // 50 or 1
     space = {"method.r": list(range(1, 51)), "data.split_seed": list(range(side))}
     milliseconds = _timed(
-        lambda: api.connection.request_json("POST", "/v1/sweeps", json={"job": BODY, "space": space})
+        lambda: api.connection.request_json(
+            "POST", "/v1/sweeps", json={"job": BODY, "space": space}
+        )
     )
     return {
         "trials": 50 * side,
@@ -156,7 +158,9 @@ def _collected(resources: Resources, clock: WriteClock, api: Api) -> dict[str, f
 
     def submit() -> None:
         while not over.wait(0.05) and len(waited) < MAX_DURING_GC:
-            waited.append(_timed(lambda: api.connection.request_json("POST", "/v1/jobs", json=BODY)))
+            waited.append(
+                _timed(lambda: api.connection.request_json("POST", "/v1/jobs", json=BODY))
+            )
 
     beside = threading.Thread(target=submit)
     beside.start()

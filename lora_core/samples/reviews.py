@@ -51,11 +51,6 @@ SAMPLES: Mapping[str, SampleFacts] = {
 # fmt: on
 
 
-def sample_facts(name: str) -> SampleFacts:
-    """Return the facts of a sample. Raises `KeyError` if the name is unknown."""
-    return SAMPLES[name]
-
-
 def load_reviews(name: str) -> Sequence[tuple[str, str]]:
     """Return texts and labels of a sample, in file order.
 
@@ -64,7 +59,7 @@ def load_reviews(name: str) -> Sequence[tuple[str, str]]:
 
     Raises `SamplePackageMissing`, `SampleChecksumMismatch`.
     """
-    sample = sample_facts(name)
+    sample = SAMPLES[name]
     with locate_file(FILE).open(encoding="utf-8", newline="") as file:
         return [
             (row["text"].replace("<br />", "\n"), LABELS[row["label"]])
