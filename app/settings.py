@@ -334,8 +334,8 @@ class Settings(BaseSettings):
         return self.data_dir / "artifacts"
 
     @property
-    def datasets_dir(self) -> Path:
-        """Directory of uploads in progress."""
+    def uploads_dir(self) -> Path:
+        """Directory of uploads in progress, and of the files that version 0.1 stored."""
         return self.data_dir / "datasets"
 
     @property

@@ -196,7 +196,7 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
         case LoraSpec():
             adapters = [
                 _adapter_parameters(method, *sides)
-                for sides in adapted_layers(shape, method, n_labels)
+                for sides in adapted_layer_dims(shape, method, n_labels)
             ]
             return ParameterCounts(
                 trainable=sum(each.trainable for each in adapters)
@@ -205,7 +205,9 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
             )
 
 
-def adapted_layers(shape: EncoderShape, lora: LoraSpec, n_labels: int) -> Iterator[tuple[int, int]]:
+def adapted_layer_dims(
+    shape: EncoderShape, lora: LoraSpec, n_labels: int
+) -> Iterator[tuple[int, int]]:
     """Yield (d_in, d_out) of every layer that gets an adapter."""
     for _ in range(shape.layers) if lora.layers is None else lora.layers:
         for role in lora.targets:
@@ -220,7 +222,7 @@ def _linear_parameters(d_in: int, d_out: int) -> int:
 
 
 def _adapter_parameters(lora: LoraSpec, d_in: int, d_out: int) -> ParameterCounts:
-    r, trained = min(lora.r, d_in, d_out), lora.variant.trained_parameters
+    r, trained = min(lora.r, d_in, d_out), lora.variant.trained_parameter_names
     sizes = {"A": r * d_in, "B": d_out * r, "magnitude": d_out}
     return ParameterCounts(
         trainable=sum(sizes[part] for part in trained),

@@ -16,7 +16,7 @@ classifier needs less of it (`fast/first_token.py`).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lora_core.compatibility import EncoderShape, adapted_layers
+from lora_core.compatibility import EncoderShape, adapted_layer_dims
 from lora_core.defaults import epochs_and_batch_size
 from lora_core.specs.method import (
     BaselineSpec,
@@ -57,7 +57,7 @@ def training_flops(shape: EncoderShape, method: EncoderMethod, *, length: float)
             backward = (1 - frozen_fraction(shape, method)) * (linears + 2.5 * attention)
             low_rank = sum(
                 min(method.r, d_in, d_out) * (d_in + d_out)
-                for d_in, d_out in adapted_layers(shape, method, n_labels=2)
+                for d_in, d_out in adapted_layer_dims(shape, method, n_labels=2)
             )
             return linears + attention + backward + 6 * low_rank - not_needed
 

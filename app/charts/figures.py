@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from threading import Lock
@@ -12,7 +13,6 @@ from app.charts.fields import Axis, format_score, varied_axes
 from app.charts.style import (
     LEGEND,
     WITHIN_NOISE_MARK,
-    Chart,
     color_axis,
     escape_label,
     format_objective,
@@ -24,6 +24,19 @@ from app.charts.style import (
 from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest, select_winner
 
 MAX_CACHED_CHART_SETS = 8
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A Plotly figure with a title, a caption and a text alternative."""
+
+    title: str
+    caption: str
+    alt: str
+    figure: Any  # plotly.graph_objects.Figure
+    wide: bool = False  # takes the full width of the page
+    map: bool = False  # shows the objective over two fields
+
 
 _chart_cache: OrderedDict[str, list[Chart]] = OrderedDict()
 _draw_lock = Lock()  # drawing keeps a core busy, and threads that wait use the cached result

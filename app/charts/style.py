@@ -16,18 +16,6 @@ MAX_AXIS_LABEL_CHARACTERS = 28
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A Plotly figure with a title, a caption and a text alternative."""
-
-    title: str
-    caption: str
-    alt: str
-    figure: Any  # plotly.graph_objects.Figure
-    wide: bool = False  # takes the full width of the page
-    map: bool = False  # shows the objective over two fields
-
-
 def objective_label(snapshot: SweepSnapshot) -> str:
     """Return the name of the objective: `validation accuracy`."""
     return f"validation {METRIC_LABELS[snapshot.objective]}"

@@ -35,7 +35,7 @@ def store_key(dataset: Dataset) -> str:
 
 def legacy_path(settings: Settings, dataset: Dataset) -> Path:
     """Return where version 0.1 stored the file of a dataset; such files stay there."""
-    return settings.datasets_dir / f"{dataset.id}{dataset.suffix}"
+    return settings.uploads_dir / f"{dataset.id}{dataset.suffix}"
 
 
 def fetch_file(settings: Settings, store: Store, dataset: Dataset) -> Path:
@@ -56,7 +56,7 @@ def delete_file(settings: Settings, store: Store, dataset: Dataset) -> None:
 
 def create_incoming_dir(settings: Settings) -> Path:
     """Create an empty directory for a file to receive. Raises `DataDirectoryUnusable`."""
-    directory = settings.datasets_dir / INCOMING_DIR / uuid4().hex
+    directory = settings.uploads_dir / INCOMING_DIR / uuid4().hex
     try:
         directory.mkdir(parents=True)
     except OSError as error:

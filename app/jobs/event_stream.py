@@ -60,7 +60,7 @@ class EventStreams:
         self._requested: dict[StreamPosition, asyncio.Future[StreamSnapshot | None]] = {}
         self._poll_task: asyncio.Task[None] | None = None
 
-    async def poll(self, job_id: UUID, after: int) -> StreamSnapshot | None:
+    async def read_after(self, job_id: UUID, after: int) -> StreamSnapshot | None:
         """Return what came after a sequence number. None: there is no such job."""
         position = (job_id, after)
         future = self._requested.get(position)
@@ -102,7 +102,7 @@ async def stream_job(
     """
     last_state: StateView | None = None
     while await may_continue():
-        snapshot = await streams.poll(job_id, after)
+        snapshot = await streams.read_after(job_id, after)
         if snapshot is None:
             return
         for row in snapshot.rows:

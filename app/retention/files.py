@@ -178,12 +178,12 @@ def directory_bytes(path: Path) -> int:
 
 
 def _unfinished_uploads(settings: Settings) -> Iterator[Removal]:
-    for folder in (settings.datasets_dir / INCOMING_DIR).glob("*"):
+    for folder in (settings.uploads_dir / INCOMING_DIR).glob("*"):
         yield _removal(settings, FileKind.UNFINISHED, folder, "the upload was interrupted")
 
 
 def _legacy_uploads(settings: Settings, uploads: frozenset[str]) -> Iterator[Removal]:
-    for path in settings.datasets_dir.glob("*"):
+    for path in settings.uploads_dir.glob("*"):
         if path.suffix in SUFFIXES and _is_uuid(path.stem) and path.stem not in uploads:
             yield _removal(settings, FileKind.UPLOAD, path, NO_ROW)
 

@@ -49,7 +49,7 @@ def collect_garbage(
     cache = open_cache(settings)
     owns_store = _owns_store(resources, claim=not dry_run)
     stored = group_by_key(store.list_files())  # before reading the rows, see `find_orphans`
-    now = store.now()
+    now = store.probe_clock()
     expired = [
         removal
         for rule in _expiry_rules(settings)

@@ -137,7 +137,7 @@ class LocalStore(Store):
                 atomic_files.fsync(self._root)
             return path.read_text(encoding="utf-8") if path.exists() else None
 
-    def now(self) -> float:
+    def probe_clock(self) -> float:
         self._check_mounted()
         with _translate_os_errors():
             self._root.mkdir(parents=True, exist_ok=True)

@@ -162,7 +162,7 @@ class RemoteStore(Store):
             owner = self._read(OWNER_NAME)
             return None if owner is None else owner.decode()
 
-    def now(self) -> float:
+    def probe_clock(self) -> float:
         with translate_s3_errors():
             obstore.put(self._metadata_client, PROBE_NAME, b"")
             return obstore.head(self._metadata_client, PROBE_NAME)["last_modified"].timestamp()

@@ -134,7 +134,7 @@ class Store(ABC):
         is None."""
 
     @abstractmethod
-    def now(self) -> float:
+    def probe_clock(self) -> float:
         """Return the time on the clock of the store, by writing a probe to it."""
 
     def check(self) -> None:
@@ -148,7 +148,7 @@ class Store(ABC):
 
     def _find_problem(self) -> AppError | None:
         try:
-            self.now()
+            self.probe_clock()
         except (StorageUnavailable, StorageRefused) as error:
             return error
         except OSError as error:  # the disk is full

@@ -29,7 +29,7 @@ class LoraVariant(StrEnum):
     LORA_FA = "lora_fa"  # A is frozen at its initial value (Zhang et al. 2023, arXiv 2308.03303)
 
     @property
-    def trained_parameters(self) -> frozenset[str]:
+    def trained_parameter_names(self) -> frozenset[str]:
         """The names of the trained parameters. An adapter always has A and B."""
         return _TRAINED_PARAMETERS.get(self, frozenset("AB"))
 

@@ -115,7 +115,7 @@ def test_slow_body_is_rejected(
         assert response.startswith(b"HTTP/1.1 408 ")
         assert b"connection: close" in response.lower()
         assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == "body_too_slow"
-        assert [path.name for path in settings.datasets_dir.rglob("*")] in (
+        assert [path.name for path in settings.uploads_dir.rglob("*")] in (
             [],
             [files.INCOMING_DIR],
         )

@@ -11,7 +11,7 @@ from app.settings import Settings
 def test_all_paths_are_in_the_data_directory(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     assert settings.sqlalchemy_url == f"sqlite:///{tmp_path}/loraworks.sqlite3"
-    for path in (settings.artifacts_dir, settings.datasets_dir, settings.work_dir):
+    for path in (settings.artifacts_dir, settings.uploads_dir, settings.work_dir):
         assert path.parent == tmp_path
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.charts.figures import (
     MAX_LINES,
+    Chart,
     CostMeasure,
     cost_chart,
     importance_chart,
@@ -15,7 +16,6 @@ from app.charts.figures import (
     objective_map,
     parallel_coordinates,
 )
-from app.charts.style import Chart
 from app.sweeps.snapshot import SweepSnapshot, WinnerAndCheapest, select_winner
 from tests.sweep_snapshots import FIELDS, grid_snapshot, make_snapshot, make_trial
 

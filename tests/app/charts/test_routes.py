@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.charts import figures
-from app.charts.style import Chart
+from app.charts.figures import Chart
 from app.resources import Resources
 from app.sweeps.snapshot import SweepSnapshot
 from tests.app.sweeps.conftest import JOB, SPACE

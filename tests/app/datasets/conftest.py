@@ -31,7 +31,7 @@ def upload(client: TestClient) -> Upload:
 @pytest.fixture
 def stored_files(settings: Settings) -> Callable[[], list[str]]:
     """Names of all files in the upload directory and in the store."""
-    folders = (settings.datasets_dir, settings.artifacts_dir)
+    folders = (settings.uploads_dir, settings.artifacts_dir)
 
     def names() -> list[str]:
         files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]

@@ -36,7 +36,7 @@ def send(client: TestClient, body: str | bytes | Iterator[bytes], content_type: 
 
 
 def test_an_unwritable_directory_is_reported(client: TestClient, settings: Settings) -> None:
-    settings.datasets_dir.touch()  # not a directory
+    settings.uploads_dir.touch()  # not a directory
     response = send(client, FILE + END)
     assert (response.status_code, response.json()["code"]) == (503, "data_folder_unusable")
     assert str(settings.data_dir) not in response.text

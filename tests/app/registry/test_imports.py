@@ -47,7 +47,7 @@ def assert_nothing_stored(database: Database, settings: Settings) -> Callable[[]
             assert not session.scalar(select(func.count()).select_from(Artifact))
             assert not session.scalar(select(func.count()).select_from(ModelVersion))
         assert list(settings.data_dir.rglob("*.safetensors")) == []
-        assert list((settings.datasets_dir / ".incoming").glob("*")) == []
+        assert list((settings.uploads_dir / ".incoming").glob("*")) == []
 
     return check
 

@@ -134,7 +134,7 @@ def test_file_of_a_deleted_dataset_is_deleted(world: World) -> None:
 
 
 def test_uploads_of_version_0_1_are_collected(world: World) -> None:
-    folder = world.settings.datasets_dir
+    folder = world.settings.uploads_dir
     kept, gone = upload(world, deleted=False), upload(world, deleted=True)
     names = [f"{kept.id}.csv", f"{gone.id}.csv", "notes.csv", f"{gone.id}.txt"]
     (folder / ".incoming" / "broken").mkdir(parents=True)
@@ -254,7 +254,7 @@ def test_expired_idempotent_responses_are_deleted(world: World) -> None:
 def test_files_that_disappear_meanwhile_are_no_error(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    incoming = world.settings.datasets_dir / ".incoming" / "upload" / "gone"
+    incoming = world.settings.uploads_dir / ".incoming" / "upload" / "gone"
     worked = world.settings.work_dir / "jobs" / "gone"
     for folder in (incoming, worked):
         folder.mkdir(parents=True)

@@ -84,8 +84,8 @@ def test_only_declared_parameters_receive_gradients(variant: LoraVariant) -> Non
     declared = {name for name, part in parts.items() if part.requires_grad}
     with_gradient = {name for name, p in layer.named_parameters() if p.grad is not None}
     assert with_gradient == declared
-    assert declared == variant.trained_parameters
-    assert parts.keys() == variant.trained_parameters | {"A", "B"}
+    assert declared == variant.trained_parameter_names
+    assert parts.keys() == variant.trained_parameter_names | {"A", "B"}
     for name in declared:
         gradient = parts[name].grad
         assert gradient is not None

@@ -60,7 +60,7 @@ def test_outputs_and_gradients_match_peft(variant: LoraVariant) -> None:
     (y_ours * weights).sum().backward()
     (y_theirs * weights).sum().backward()
     for name, parameter in ours.adapter_parameters():
-        if name in variant.trained_parameters:
+        if name in variant.trained_parameter_names:
             torch.testing.assert_close(parameter.grad, tensors[name].grad, rtol=1e-4, atol=1e-5)
         else:
             assert parameter.grad is tensors[name].grad is None
