@@ -11,6 +11,7 @@ from functools import partial
 
 from sqlalchemy import select
 
+from app.database import migrations
 from app.queue.states import JobState
 from app.queue.tables import Checkpoint, Job
 from tests.chaos.scene import Scene
@@ -20,6 +21,7 @@ from tests.servers import Server
 from tests.waiting import wait_until
 
 LIMIT_SECONDS = 4  # the longest limit of the settings for which an outage may matter
+OLDER_REVISION = "0010"  # before migration 0011 renamed columns, states and specs
 Fault = Callable[[Scene], bool]
 
 
@@ -135,6 +137,15 @@ def kill_api(scene: Scene) -> bool:
     return True
 
 
+def roll_back_and_upgrade(scene: Scene) -> bool:
+    """Stop everything in the middle of its work, and migrate the database down and up again."""
+    kill_api(scene)
+    kill_worker_and_training(scene)
+    migrations.downgrade(scene.installation.settings, OLDER_REVISION)
+    migrations.upgrade(scene.installation.settings)
+    return True
+
+
 def flush_broker(scene: Scene) -> bool:
     """Delete all messages of the broker."""
     if scene.valkey is None or scene.valkey.process is None:
@@ -190,6 +201,7 @@ EVERYWHERE: list[Fault] = [
     submit_with_too_little_time,
     import_hostile_model,
     kill_api,
+    roll_back_and_upgrade,
 ]
 CLUSTER: list[Fault] = [
     flush_broker,
