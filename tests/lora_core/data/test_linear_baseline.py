@@ -44,7 +44,7 @@ def test_baseline_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     first = linear_baseline.evaluate(TINY).metrics
     assert not first.cached
     with monkeypatch.context() as patch:
-        patch.setattr(linear_baseline, "_fit", None)
+        patch.setattr(linear_baseline, "_evaluate", None)
         again = linear_baseline.evaluate(TINY).metrics
     assert again == first.model_copy(update={"cached": True})
     other = Splits(TINY.labels, TINY.train, TINY.test, TINY.validation)
