@@ -4,7 +4,6 @@ Events go to standard output, one JSON object per line; everything else to stand
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -27,7 +26,6 @@ from lora_core.process import (
     imports_without_gc,
     is_rank_zero,
     limit_openmp_spinning,
-    reset_for_next_run,
     retain_freed_memory,
     torchrun_world_size,
 )
@@ -78,11 +76,6 @@ def _train(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     parent = _connect_parent(arguments)
     with _process_group():
         _train_one(arguments, writer, parent)
-    while arguments.keep_alive:
-        command = json.loads(parent.read_line())
-        next_arguments = build_parser(__doc__).parse_args(["train", *command])
-        reset_for_next_run(next_arguments.work_dir)
-        _train_one(next_arguments, writer, parent)
 
 
 def _train_one(

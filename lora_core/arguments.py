@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lora_core.child_protocol import EXIT_WITH_PARENT, KEEP_ALIVE, WORK_DIR
+from lora_core.child_protocol import EXIT_WITH_PARENT
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
@@ -13,13 +13,6 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train, evaluate and save a model")
     _add_run_arguments(train)
-    train.add_argument(
-        KEEP_ALIVE,
-        action="store_true",
-        help=f"with {EXIT_WITH_PARENT}: then wait for further runs, one per line of standard "
-        f"input: a JSON list of arguments with {WORK_DIR}",
-    )
-    train.add_argument(WORK_DIR, type=Path, help="working directory of a further run")
 
     predict_file = commands.add_parser("predict-file", help="predict every row of a file")
     _add_run_arguments(predict_file)

@@ -1,13 +1,12 @@
 """How `python -m lora_core` and its parent process communicate.
 
-The child reports through its exit status. The parent asks it to stop by SIGTERM or SIGINT, and
-sends further commands as lines of standard input. Standard input reaches EOF when the parent exits.
+The child reports through its exit status. The parent asks it to stop by SIGTERM or SIGINT. Standard
+input reaches EOF when the parent exits.
 """
 
 import os
 import signal
 import threading
-from queue import SimpleQueue
 from types import FrameType
 
 from lora_core.process import torchrun_world_size
@@ -16,10 +15,8 @@ from lora_core.process import torchrun_world_size
 FAILED = 65  # an error that a user can act on, reported by a `failed` event
 STOPPED = 75  # stopped on request
 
-# Options.
+# Option.
 EXIT_WITH_PARENT = "--exit-with-parent"
-KEEP_ALIVE = "--keep-alive"
-WORK_DIR = "--work-dir"
 
 
 class ParentConnection:
@@ -27,7 +24,6 @@ class ParentConnection:
 
     def __init__(self) -> None:
         self._requested = False
-        self._lines = SimpleQueue[bytes]()
 
     def requested(self) -> bool:
         return self._requested
@@ -50,15 +46,8 @@ class ParentConnection:
         signal.signal(number, signal.SIG_DFL if alone else signal.SIG_IGN)
         self._requested = True
 
-    def read_line(self) -> bytes:
-        """Wait for the next line from the parent. Works only after `exit_with_parent`."""
-        return self._lines.get()
-
     def _read_stdin(self) -> None:
         # Not through `sys.stdin`: a thread that holds its lock makes the interpreter abort at exit.
-        rest = b""
-        while chunk := os.read(0, 4096):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._lines.put(line)
+        while os.read(0, 4096):
+            pass
         os._exit(STOPPED)

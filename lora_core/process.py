@@ -5,11 +5,9 @@ import errno
 import gc
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 _RETAINED_BYTES = 2**30
@@ -100,20 +98,3 @@ def freeze_gc() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def reset_for_next_run(directory: Path) -> None:
-    """Reset a reused process for another run, in this directory.
-
-    This resets its peak memory and its directory for temporary files, and redirects its output to
-    `child.log`.
-    """
-    gc.collect()  # what the previous run has left
-    with suppress(OSError):  # not supported by every kernel; the peak is then that of all runs
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    os.chdir(directory)
-    os.environ["TMPDIR"] = str(directory / "tmp")
-    tempfile.tempdir = None
-    with (directory / "child.log").open("ab") as log:
-        for stream in (1, 2):  # standard output too: prints go to the log
-            os.dup2(log.fileno(), stream)

@@ -20,7 +20,6 @@ from worker.db_retry import DatabaseRetry
 from worker.devices import Slot, SlotPool
 from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import IdleChildCache
 
 PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host problem keeps waiting
 
@@ -149,7 +148,7 @@ class Poller:
         """Run a job in a new thread. If none can be started, requeue the job."""
         name = f"job-{claimed.lease.job_id}"
         thread = threading.Thread(
-            target=self._run_jobs, args=(claimed, slot), name=name, daemon=True
+            target=self._run_job, args=(claimed, slot), name=name, daemon=True
         )
         try:
             thread.start()
@@ -157,24 +156,11 @@ class Poller:
             finalize.finish(self._resources, claimed.lease, Preempted())
             raise
 
-    def _run_jobs(self, claimed: ClaimedJob, slot: Slot) -> None:
-        """Run a job, and further ones for as long as its process can be reused."""
-        child_cache = IdleChildCache()
-        next_job: ClaimedJob | None = claimed
+    def _run_job(self, claimed: ClaimedJob, slot: Slot) -> None:
         try:
-            while next_job is not None:
-                try:
-                    self._runner.run(next_job, slot, child_cache)
-                except Exception:
-                    log.exception("failed to record the result of a job")
-                next_job = self._claim_next(slot) if child_cache.has_idle_child() else None
+            self._runner.run(claimed, slot)
+        except Exception:
+            log.exception("failed to record the result of a job")
         finally:
-            child_cache.close()
             self._slots.release(slot)
             self.wake()
-
-    def _claim_next(self, slot: Slot) -> ClaimedJob | None:
-        """Claim the next job for this slot in queue order: trials of a sweep have no priority."""
-        with suppress(*OUTAGE_ERRORS):
-            return self._claim_if_able(slot)
-        return None

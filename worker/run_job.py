@@ -42,7 +42,7 @@ from worker.failures import (
 from worker.host_health import HostHealth
 from worker.inputs import JOB_KINDS, LocalInputs
 from worker.recorder import Recorder
-from worker.spawn import ChildTask, IdleChildCache
+from worker.spawn import ChildTask, spawn_child
 from worker.supervisor import ChildResult, StopReason, Supervisor
 
 LOG_TAIL_BYTES = 4_000
@@ -61,10 +61,10 @@ class JobRunner:
         self._draining = draining
         self._host_health = host_health
 
-    def run(self, claimed: ClaimedJob, slot: Slot, child_cache: IdleChildCache) -> None:
+    def run(self, claimed: ClaimedJob, slot: Slot) -> None:
         """Run the attempt and record its outcome. An error in the worker is an outcome, too."""
         lease = claimed.lease
-        attempt = _AttemptContext(claimed, slot, self._resources, child_cache)
+        attempt = _AttemptContext(claimed, slot, self._resources)
         with structlog.contextvars.bound_contextvars(
             job_id=str(lease.job_id), attempt=lease.attempt
         ):
@@ -163,10 +163,8 @@ class JobRunner:
         while True:
             checkpoint, resume_from = attempt.checkpoint_sync.fetch(checkpoint)
             attempt.recorder.start_at(checkpoint)
-            child_task = attempt.child_task(resume_from)
-            child = attempt.child_cache.acquire(child_task)
             supervisor = Supervisor(
-                child,
+                spawn_child(attempt.child_task(resume_from)),
                 attempt.recorder,
                 settings=self._settings,
                 draining=self._draining,
@@ -174,8 +172,6 @@ class JobRunner:
                 time_limit_seconds=attempt.seconds_left(),
             )
             result = supervisor.run()
-            if supervisor.reusable:
-                attempt.child_cache.release(child, child_task)
             checkpoint_refused = (
                 result.failure is not None and result.failure.code in UNUSABLE_CHECKPOINT_CODES
             )
@@ -210,12 +206,9 @@ class JobRunner:
 class _AttemptContext:
     """The state of one attempt while it runs."""
 
-    def __init__(
-        self, claimed: ClaimedJob, slot: Slot, resources: Resources, child_cache: IdleChildCache
-    ) -> None:
+    def __init__(self, claimed: ClaimedJob, slot: Slot, resources: Resources) -> None:
         self.claimed = claimed
         self.slot = slot
-        self.child_cache = child_cache
         self._settings = resources.settings
         self.attempt_dir = workdir.attempt_dir(
             self._settings, claimed.lease.job_id, claimed.lease.attempt
@@ -249,7 +242,6 @@ class _AttemptContext:
             device=self.slot.device,
             lock_fd=self.slot.lock_fd,
             from_hub=inputs.needs_hub(self.claimed.spec),
-            reusable=IdleChildCache.can_share(self.claimed),
         )
 
 

@@ -1,4 +1,4 @@
-"""The training process: starting it, reading its events, stopping it, reusing it."""
+"""The training process: starting it, reading its events, stopping it."""
 
 import json
 import os
@@ -15,9 +15,8 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from app.queue.fencing import ClaimedJob
 from app.queue.transitions import ExitStatus
-from lora_core.child_protocol import EXIT_WITH_PARENT, KEEP_ALIVE, WORK_DIR
+from lora_core.child_protocol import EXIT_WITH_PARENT
 from lora_core.events import Event, parse_event
 from worker import process_identity
 from worker.workdir import AttemptDir
@@ -71,12 +70,6 @@ class ChildTask:
     device: str  # "cpu" or "cuda:1": the only device visible to the process
     lock_fd: int | None = None  # locks the device for as long as the process lives
     from_hub: bool = False  # the process downloads its base or its data
-    reusable: bool = False  # when done, the process waits for another task
-
-    @property
-    def reuse_key(self) -> tuple[object, ...]:
-        """Return what a process was started with. It can take other tasks with an equal key."""
-        return self.command, self.threads, self.device, self.lock_fd, self.from_hub
 
 
 def spawn_child(task: ChildTask) -> "ChildProcess":
@@ -87,10 +80,9 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
     attempt_dir = task.attempt_dir
     attempt_dir.tmp.mkdir(exist_ok=True)
     launcher = [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid())]
-    flags = [EXIT_WITH_PARENT, *([KEEP_ALIVE] if task.reusable else [])]
     with attempt_dir.log.open("ab") as stderr:
         process = subprocess.Popen(
-            [*launcher, *LORA_CORE_COMMAND, task.command, *_command_arguments(task), *flags],
+            [*launcher, *LORA_CORE_COMMAND, task.command, *_command_arguments(task)],
             stdin=subprocess.PIPE,  # the child exits at its end, so it cannot outlive us
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -99,7 +91,7 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
             start_new_session=True,
             pass_fds=() if task.lock_fd is None else (task.lock_fd,),
         )
-    child = ChildProcess(process, reusable=task.reusable)
+    child = ChildProcess(process)
     try:
         child.write_pid_file(attempt_dir)
     except BaseException:
@@ -111,8 +103,7 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
 class ChildProcess:
     """A training process and the pipe to which it writes its events."""
 
-    def __init__(self, process: subprocess.Popen[bytes], *, reusable: bool = False) -> None:
-        self.reusable = reusable
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         if process.stdout is None:
             raise ValueError("the process needs a pipe for its events")
         self._process = process
@@ -126,20 +117,6 @@ class ChildProcess:
         """Record the process in its attempt's directory, for the cleanup by a later worker."""
         identity = process_identity.identify(self._process.pid)  # not reaped yet, so it exists
         attempt_dir.pid_file.write_text(json.dumps(identity), encoding="utf-8")
-
-    def send_task(self, task: ChildTask) -> bool:
-        """Give another task to a process that has finished one. False if it has exited."""
-        task.attempt_dir.tmp.mkdir(exist_ok=True)
-        if self._process.stdin is None or self._has_exited():
-            return False
-        self.write_pid_file(task.attempt_dir)
-        line = json.dumps([*_command_arguments(task), WORK_DIR, str(task.attempt_dir.path)])
-        try:
-            self._process.stdin.write(f"{line}\n".encode())
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return False
-        return True
 
     def read_events(self, timeout: float) -> list[Event] | None:
         """Return the events received within `timeout`; `None` once it has exited and all are read.
@@ -222,6 +199,7 @@ def _command_arguments(task: ChildTask) -> list[str]:
         str(attempt_dir.checkpoints),
         "--checkpoint-seconds",
         str(task.checkpoint_seconds),
+        EXIT_WITH_PARENT,
     ]
     if task.resume_from is not None:
         arguments += ["--resume", str(task.resume_from)]
@@ -244,52 +222,3 @@ def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, 
         "PYTHONFAULTHANDLER": "1",
         "TMPDIR": str(task.attempt_dir.tmp),
     }
-
-
-class IdleChildCache:
-    """A process that is kept for the next trial of a sweep: startup dominates a short run.
-
-    It belongs to one thread, because the kernel kills it when the thread that started it ends.
-    Only trials of sweeps share a process; every other job gets its own.
-    """
-
-    def __init__(self) -> None:
-        self._child: ChildProcess | None = None
-        self._reuse_key: tuple[object, ...] = ()
-
-    def has_idle_child(self) -> bool:
-        """Return whether a process waits for a task."""
-        return self._child is not None
-
-    @staticmethod
-    def can_share(claimed: ClaimedJob) -> bool:
-        """Return whether a job may share its process."""
-        return claimed.sweep_id is not None
-
-    def acquire(self, task: ChildTask) -> ChildProcess:
-        """Return a process that runs `task`: the waiting one if it fits, else a new one.
-
-        As with `spawn_child`, the calling thread must wait for it.
-        """
-        child, self._child = self._child, None
-        if child is not None:
-            try:
-                if task.reusable and task.reuse_key == self._reuse_key and child.send_task(task):
-                    return child
-            except BaseException:
-                child.kill_and_wait()
-                raise
-            child.kill_and_wait()
-        return spawn_child(task)
-
-    def release(self, child: ChildProcess, task: ChildTask) -> None:
-        """Keep a process that has finished its task and waits for another one."""
-        self._child, self._reuse_key = child, task.reuse_key
-        # It no longer runs for this attempt, so the cleanup must not kill it as a leftover.
-        task.attempt_dir.pid_file.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Stop the waiting process."""
-        if self._child is not None:
-            self._child.kill_and_wait()
-            self._child = None

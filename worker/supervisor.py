@@ -8,7 +8,7 @@ from threading import Event as Flag
 
 from app.queue.transitions import ExitStatus
 from app.settings import Settings
-from lora_core.events import CheckpointSaved, Failed, Finished
+from lora_core.events import CheckpointSaved, Failed
 from worker import host_health
 from worker.recorder import Recorder, run_periodically
 from worker.spawn import ChildProcess
@@ -71,22 +71,13 @@ class Supervisor:
         self._failure: Failed | None = None
         self._last_event_at = time.monotonic()
         self._kill_at = float("inf")
-        self._task_finished = False  # a reusable process has completed its task
-
-    @property
-    def reusable(self) -> bool:
-        """Return whether the process waits for another task."""
-        return self._task_finished and self._stop_reason is None
 
     def run(self) -> ChildResult:
-        """Block until the process and all its children are gone and its events are written.
-
-        A reusable process need not exit: finishing its task is enough.
-        """
+        """Block until the process and all its children are gone and its events are written."""
         kills_before = host_health.oom_kill_count()
         try:
             self._watch()
-            exit_status = self._exit_status()
+            exit_status = self._child.kill_and_wait()
             if self._stop_reason is not StopReason.FENCED:
                 self._recorder.flush()
         except BaseException:
@@ -99,21 +90,11 @@ class Supervisor:
             exit_status, stop_reason, self._failure, recorder.saved_step, oom_killed, recorder.step
         )
 
-    def _exit_status(self) -> ExitStatus:
-        """Return how the process exited. A finished task counts as exit code 0."""
-        exit_status = ExitStatus(code=0) if self.reusable else self._child.kill_and_wait()
-        return ExitStatus(code=0) if self._task_finished else exit_status
-
     def _watch(self) -> None:
-        while (
-            not self._task_finished
-            and (events := self._child.read_events(POLL_SECONDS)) is not None
-        ):
+        while (events := self._child.read_events(POLL_SECONDS)) is not None:
             for event in events:
                 self._last_event_at = time.monotonic()
                 self._failure = event if isinstance(event, Failed) else None
-                if isinstance(event, Finished) and self._child.reusable:
-                    self._task_finished = True
                 self._recorder.add_event(event)
                 if (
                     isinstance(event, CheckpointSaved)

@@ -16,7 +16,6 @@ from lora_core.events import parse_event
 from lora_core.specs.method import LoraSpec
 from tests.lora_artifact import make_lora_artifact
 from tests.lora_core.training.processes import fork
-from tests.lora_core.training.twins import product
 from tests.tiny_base import make_base, make_reviews
 
 pytestmark = pytest.mark.e2e
@@ -235,38 +234,3 @@ def test_export_import_and_unpack_commands(tmp_path: Path) -> None:
     printed = forked("unpack", str(archive), "--into", str(into), output=tmp_path / "output")
     assert json.loads(printed)["facts"]["spec"]["method"]["type"] == "lora"
     assert manifest.verify(into / "m") == facts
-
-
-@pytest.mark.slow  # tests/e2e/test_sweep.py covers process reuse
-def test_reused_process_gives_bitwise_equal_results(
-    spec_file: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
-    """Only time and memory metrics may differ between a new and a reused process."""
-    places = [tmp_path / name for name in ("first", "second", "alone")]
-    for place in places:
-        (place / "tmp").mkdir(parents=True)
-    spec = json.loads(spec_file.read_text())
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps({**spec, "runtime": {"threads": 2, "seed": 9}}))
-    child = subprocess.Popen(
-        [*COMMAND, "train", str(other),
-         "--out", str(places[0] / "out"), "--exit-with-parent", "--keep-alive"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    with child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        order = [str(spec_file), "--out", str(places[1] / "out"), "--work-dir", str(places[1])]
-        for line in child.stdout:
-            if parse_event(line).event == "finished":
-                if (places[1] / "out").exists():
-                    break
-                child.stdin.write(json.dumps(order) + "\n")
-                child.stdin.flush()
-        assert Path(f"/proc/{child.pid}/cwd").readlink() == places[1]
-        assert Path(f"/proc/{child.pid}/fd/2").readlink() == places[1] / "child.log"
-        child.stdin.close()
-        assert child.wait(30) == 75
-    done = run("train", str(spec_file), "--out", str(places[2] / "out"), environment=environment)
-    assert done.returncode == 0, done.stderr
-    assert product(places[1] / "out") == product(places[2] / "out")

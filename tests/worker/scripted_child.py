@@ -15,7 +15,6 @@ import threading
 import time
 import zlib
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from lora_core import manifest
@@ -172,7 +171,7 @@ def first(file: str) -> None:
 
 
 def note_pid(file: str) -> None:
-    """Append the pid, once per task."""
+    """Append the pid."""
     with Path(file).open("a") as pids:
         pids.write(f"{os.getpid()}\n")
 
@@ -219,30 +218,20 @@ ACTIONS = {
 
 
 def follow_parent() -> None:
-    while order := os.read(0, 4096):
-        tasks.put(json.loads(order))  # tasks come one at a time
+    while os.read(0, 4096):
+        pass
     if exit_with_parent:
         os._exit(75)
 
 
-def act() -> None:
-    for action in actions:
-        name, _, value = action.partition(":")
-        ACTIONS[name](value)  # type: ignore[no-untyped-call]
-
-
 exit_with_parent = True
-tasks: SimpleQueue[list[str]] = SimpleQueue()
 command = next(i for i, each in enumerate(sys.argv) if each in ("train", "predict-file"))
 actions, (_, spec, *options) = sys.argv[1:command], sys.argv[command:]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 threading.Thread(target=follow_parent, daemon=True).start()
-reusable = "--keep-alive" in options
-while True:
-    out = Path(options[options.index("--out") + 1])
-    checkpoints = Path(options[options.index("--checkpoints") + 1])
-    resume = Path(options[options.index("--resume") + 1]) if "--resume" in options else None
-    act()
-    if not reusable:
-        break
-    spec, *options = tasks.get()
+out = Path(options[options.index("--out") + 1])
+checkpoints = Path(options[options.index("--checkpoints") + 1])
+resume = Path(options[options.index("--resume") + 1]) if "--resume" in options else None
+for action in actions:
+    name, _, value = action.partition(":")
+    ACTIONS[name](value)  # type: ignore[no-untyped-call]

@@ -23,7 +23,6 @@ from tests.worker.test_inputs import upload
 from tests.worker.test_run_job import CPU, GOOD, SUMMARY, run, stored
 from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import IdleChildCache
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_late_success_publishes_nothing(
     monkeypatch.setattr(resources.store, "put", put)
     scripted(*GOOD)
     JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources)).run(
-        claimed, CPU, IdleChildCache()
+        claimed, CPU
     )
     assert get_state(database, job_id) is JobState.QUEUED
     with database.read() as session:

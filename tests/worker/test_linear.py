@@ -21,7 +21,6 @@ from tests.job_rows import add_job, attempts, claim_next, get_job, get_state
 from worker.devices import Slot
 from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import IdleChildCache
 
 CPU = Slot("cpu", DeviceClass.CPU)
 SPEC = TrainSpec(
@@ -37,7 +36,7 @@ def add(database: Database) -> UUID:
 def run(resources: Resources) -> None:
     """Claim the next job and run it to its end."""
     runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
-    runner.run(claim_next(resources.database), CPU, IdleChildCache())
+    runner.run(claim_next(resources.database), CPU)
 
 
 def made(resources: Resources, job_id: UUID) -> JsonObject:

@@ -27,7 +27,6 @@ from worker.devices import CPU, Device, Slot, SlotPool
 from worker.host_health import HostHealth
 from worker.poller import Poller
 from worker.run_job import JobRunner
-from worker.spawn import IdleChildCache
 
 GPU = Device("cuda:0", "GPU-1")
 NEVER = 3600.0  # seconds between two polls: only a wake-up helps
@@ -51,7 +50,7 @@ class Held(JobRunner):
 
     gate: threading.Event
 
-    def run(self, claimed: ClaimedJob, slot: Slot, child_cache: IdleChildCache) -> None:  # noqa: ARG002
+    def run(self, claimed: ClaimedJob, slot: Slot) -> None:  # noqa: ARG002
         assert self.gate.wait(30)
 
 

@@ -27,7 +27,6 @@ from worker import workdir
 from worker.devices import Slot
 from worker.host_health import HostHealth
 from worker.run_job import JobRunner
-from worker.spawn import IdleChildCache
 
 CPU = Slot("cpu", DeviceClass.CPU)
 
@@ -54,7 +53,7 @@ def run(resources: Resources, draining: threading.Event | None = None) -> None:
     runner = JobRunner(
         resources, draining=draining or threading.Event(), host_health=HostHealth(resources)
     )
-    runner.run(claim_next(resources.database), CPU, IdleChildCache())
+    runner.run(claim_next(resources.database), CPU)
 
 
 def digest(resources: Resources, run_id: UUID) -> str:

@@ -42,7 +42,6 @@ from worker import inputs, workdir
 from worker.devices import Slot
 from worker.host_health import HostHealth
 from worker.run_job import LOG_TAIL_BYTES, JobRunner
-from worker.spawn import IdleChildCache
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
 CPU = Slot("cpu", DeviceClass.CPU)
@@ -60,7 +59,7 @@ def run(resources: Resources, *actions: str, draining: threading.Event | None = 
     runner = JobRunner(
         resources, draining=draining or threading.Event(), host_health=HostHealth(resources)
     )
-    runner.run(claim_next(resources.database), CPU, IdleChildCache())
+    runner.run(claim_next(resources.database), CPU)
 
 
 def in_background(
@@ -271,7 +270,7 @@ def test_finished_training_without_lease_publishes_nothing(
     claimed = claim_next(database)
     scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD)
     runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
-    thread = threading.Thread(target=runner.run, args=(claimed, CPU, IdleChildCache()))
+    thread = threading.Thread(target=runner.run, args=(claimed, CPU))
     thread.start()
     wait_until(lambda: len(events(database, job_id)) == 2)
     preempt(database, claimed.lease)
@@ -449,7 +448,7 @@ def test_gpu_job_sees_only_its_gpu(
 ) -> None:
     scripted(f"environment:{tmp_path / 'seen'}")
     runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
-    runner.run(claim_next(database), Slot("cuda:1", DeviceClass.GPU), IdleChildCache())
+    runner.run(claim_next(database), Slot("cuda:1", DeviceClass.GPU))
     assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
     assert get_job(database, job_id).spec["runtime"]["device"] == "cuda"
 
