@@ -6,10 +6,10 @@ Events go to standard output, one JSON object per line; everything else to stand
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -55,9 +55,9 @@ class JsonLinesWriter:
         self.write(event)
 
 
-def main() -> int:
-    """Run one command; return its exit status."""
-    arguments = build_parser(__doc__).parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, by default that of `sys.argv`; return its exit status."""
+    arguments = build_parser(__doc__).parse_args(argv)
     limit_openmp_spinning()
     writer = JsonLinesWriter()
     try:
@@ -265,10 +265,10 @@ def _json_ready(detail: dict[str, object]) -> dict[str, object]:
     return {k: v if isinstance(v, str | int | float | list) else str(v) for k, v in detail.items()}
 
 
-def _main_and_exit() -> None:
+def main_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
     """Exit without tearing down torch, which takes a second and sometimes aborts the process."""
     try:
-        status = main()
+        status = main(argv)
     except SystemExit as error:  # exit without a message
         status = int(error.code or 0)
     sys.stdout.flush()
@@ -290,4 +290,4 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] =
 
 
 if __name__ == "__main__":
-    _main_and_exit()
+    main_and_exit()

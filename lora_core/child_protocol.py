@@ -9,14 +9,27 @@ import signal
 import threading
 from types import FrameType
 
+from pydantic import BaseModel
+
 from lora_core.process import torchrun_world_size
 
 # Exit statuses.
 FAILED = 65  # an error that a user can act on, reported by a `failed` event
 STOPPED = 75  # stopped on request
 
+READY = b"ready"  # from a fork server, once it accepts requests
+
 # Option.
 EXIT_WITH_PARENT = "--exit-with-parent"
+
+
+class ForkRequest(BaseModel):
+    """What a worker sends to its fork server for each process; see `fork_server`."""
+
+    arguments: list[str]  # of `python -m lora_core`
+    directory: str  # the working directory
+    environment: dict[str, str]  # the whole environment of the process
+    parent: int  # pid of the worker, which becomes the parent of the process
 
 
 class ParentConnection:

@@ -4,11 +4,13 @@ import ctypes
 import errno
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 _RETAINED_BYTES = 2**30
 _MAX_CACHED_KERNELS = "192"  # per thread
@@ -40,6 +42,23 @@ def torchrun_world_size() -> int:
 def is_rank_zero() -> bool:
     """Return whether this is the process of its run that reports events and writes files."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when the thread that is its parent ends.
+
+    Raises `OSError`, and `ProcessLookupError` if the process `parent` is not the parent any more.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:
+        raise ProcessLookupError(errno.ESRCH, "the parent exited before the death signal was set")
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Set whether other processes of this user can read and change the memory of this one."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def limit_openmp_spinning() -> None:

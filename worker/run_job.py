@@ -7,6 +7,7 @@ import dataclasses
 import json
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event as Flag
 
@@ -42,7 +43,7 @@ from worker.failures import (
 from worker.host_health import HostHealth
 from worker.inputs import JOB_KINDS, LocalInputs
 from worker.recorder import Recorder
-from worker.spawn import ChildTask, spawn_child
+from worker.spawn import ChildProcess, ChildTask, spawn_child
 from worker.supervisor import ChildResult, StopReason, Supervisor
 
 LOG_TAIL_BYTES = 4_000
@@ -55,8 +56,16 @@ log = structlog.get_logger(__name__)
 class JobRunner:
     """Runs claimed jobs, each in the thread that calls `run`."""
 
-    def __init__(self, resources: Resources, *, draining: Flag, host_health: HostHealth) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        *,
+        draining: Flag,
+        host_health: HostHealth,
+        spawn: Callable[[ChildTask], ChildProcess] = spawn_child,
+    ) -> None:
         self._resources = resources
+        self._spawn = spawn
         self._settings = resources.settings
         self._draining = draining
         self._host_health = host_health
@@ -163,8 +172,10 @@ class JobRunner:
         while True:
             checkpoint, resume_from = attempt.checkpoint_sync.fetch(checkpoint)
             attempt.recorder.start_at(checkpoint)
+            with attempt.recorder.renewing_lease():  # it may wait for the fork server
+                child = self._spawn(attempt.child_task(resume_from))
             supervisor = Supervisor(
-                spawn_child(attempt.child_task(resume_from)),
+                child,
                 attempt.recorder,
                 settings=self._settings,
                 draining=self._draining,

@@ -20,12 +20,14 @@ from app.settings import Settings
 from app.storage.data_dir import make_process_private
 from worker import process_identity, workdir
 from worker.db_retry import first_line
-from worker.devices import Device, SlotPool, select_devices
+from worker.devices import CPU, Device, SlotPool, select_devices
 from worker.failures import is_disk_error
+from worker.fork_server import ForkServer
 from worker.host_health import HostHealth
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
+from worker.spawn import spawn_child
 
 FINAL_WRITE_SECONDS = 30.0  # for the last transactions, after the stop grace of the trainings
 DEREGISTER_SECONDS = 5.0  # to remove the worker's own row
@@ -61,7 +63,13 @@ class WorkerService:
         )
         self._reconciler_thread = _daemon_thread(self._reconciler.run)
         self._garbage_collector = GarbageCollector(resources, draining=self._draining)
-        runner = JobRunner(resources, draining=self._draining, host_health=host_health)
+        self._fork_server = ForkServer()
+        self._background = [self._garbage_collector.run, self._drain_on_request]
+        spawn = spawn_child
+        if settings.fork_server and CPU in devices:
+            spawn = self._fork_server.spawn
+            self._background.append(self._fork_server.run)
+        runner = JobRunner(resources, draining=self._draining, host_health=host_health, spawn=spawn)
         self._poller = Poller(
             resources,
             self._identity,
@@ -75,7 +83,7 @@ class WorkerService:
         """Start the threads, after killing what a dead worker left running."""
         self._reconciler.run_once()
         self._reconciler_thread.start()
-        for target in (self._poller.run, self._garbage_collector.run, self._drain_on_request):
+        for target in (self._poller.run, *self._background):
             _daemon_thread(target).start()
         log.info("worker ready", worker=self._identity.id, devices=self._slots.device_names())
 
@@ -103,7 +111,8 @@ class WorkerService:
         return idle
 
     def close(self) -> None:
-        """Close the database and the other resources."""
+        """End the fork server, and close the database and the other resources."""
+        self._fork_server.close()
         self._resources.close()
 
     def _drain_on_request(self) -> None:

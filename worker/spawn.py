@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import structlog
 from pydantic import ValidationError
@@ -79,10 +80,9 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
     """
     attempt_dir = task.attempt_dir
     attempt_dir.tmp.mkdir(exist_ok=True)
-    launcher = [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid())]
     with attempt_dir.log.open("ab") as stderr:
         process = subprocess.Popen(
-            [*launcher, *LORA_CORE_COMMAND, task.command, *_command_arguments(task)],
+            [*launcher(), *LORA_CORE_COMMAND, task.command, *child_arguments(task)],
             stdin=subprocess.PIPE,  # the child exits at its end, so it cannot outlive us
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -91,9 +91,44 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
             start_new_session=True,
             pass_fds=() if task.lock_fd is None else (task.lock_fd,),
         )
+    return attach(process, task)
+
+
+def launcher() -> list[str]:
+    """Return the start of a command line, so that the process ends with the calling thread."""
+    return [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid())]
+
+
+class ForkedProcess:
+    """A process that a fork server has forked: a child of this process, which has adopted it.
+
+    It has what `ChildProcess` uses of `Popen`.
+    """
+
+    def __init__(self, pid: int, *, stdin: IO[bytes], stdout: IO[bytes]) -> None:
+        self.pid = pid
+        self.stdin = stdin
+        self.stdout = stdout
+        self.returncode: int | None = None
+
+    def start(self) -> None:
+        """Let it run. Until then it waits, and ends if the pipe is closed."""
+        with suppress(BrokenPipeError):  # it has been killed
+            self.stdin.write(b"\n")
+
+    def wait(self) -> int:
+        """Wait until it has exited; return its exit status, or minus the signal."""
+        if self.returncode is None:
+            _, status = os.waitpid(self.pid, 0)
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+def attach(process: subprocess.Popen[bytes] | ForkedProcess, task: ChildTask) -> "ChildProcess":
+    """Return the child process, once the file that identifies it is written."""
     child = ChildProcess(process)
     try:
-        child.write_pid_file(attempt_dir)
+        child.write_pid_file(task.attempt_dir)
     except BaseException:
         child.kill_and_wait()
         raise
@@ -103,7 +138,7 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
 class ChildProcess:
     """A training process and the pipe to which it writes its events."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess) -> None:
         if process.stdout is None:
             raise ValueError("the process needs a pipe for its events")
         self._process = process
@@ -189,7 +224,8 @@ class ChildProcess:
         return events
 
 
-def _command_arguments(task: ChildTask) -> list[str]:
+def child_arguments(task: ChildTask) -> list[str]:
+    """Return the arguments of the command of a task."""
     attempt_dir = task.attempt_dir
     arguments = [
         str(attempt_dir.spec),
@@ -209,16 +245,33 @@ def _command_arguments(task: ChildTask) -> list[str]:
 def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, str]:
     """Return the environment of a training process: programs and caches, but no secrets."""
     names = _ALLOWED_ENV | _PROXY_ENV if task.from_hub else _ALLOWED_ENV
-    allowed = {
-        name: value
-        for name, value in environ.items()
-        if name in names or name.startswith(_ALLOWED_ENV_PREFIXES)
-    }
-    return allowed | {
+    return _select(environ, names) | {
         "OMP_NUM_THREADS": str(task.threads),
         "RAYON_NUM_THREADS": str(task.threads),  # the tokenizer
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # number GPUs as nvidia-smi and `devices` do
         "CUDA_VISIBLE_DEVICES": task.device.partition(":")[2],
         "PYTHONFAULTHANDLER": "1",
         "TMPDIR": str(task.attempt_dir.tmp),
+    }
+
+
+def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a fork server: that of a training without its own variables.
+
+    No library may start a thread when it is loaded. Each process sets its own number of threads.
+    """
+    return _select(environ, _ALLOWED_ENV) | {
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONFAULTHANDLER": "1",
+    }
+
+
+def _select(environ: Mapping[str, str], names: Set[str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in names or name.startswith(_ALLOWED_ENV_PREFIXES)
     }

@@ -53,6 +53,21 @@ def kill_worker_and_training(scene: Scene) -> bool:
     return True
 
 
+def kill_fork_server(scene: Scene) -> bool:
+    """Kill a fork server, idle or not: trainings go on, and another one starts."""
+    return _signal_fork_server(scene, signal.SIGKILL)
+
+
+def freeze_fork_server(scene: Scene) -> bool:
+    """Freeze a fork server for good: the worker must replace it when the next job comes."""
+    return _signal_fork_server(scene, signal.SIGSTOP)
+
+
+def kill_fork_server_and_training(scene: Scene) -> bool:
+    """Kill both, as the OOM killer may do."""
+    return kill_fork_server(scene) and _kill_trainings(scene)
+
+
 def freeze_worker(scene: Scene) -> bool:
     """Freeze a worker past its lease; others claim its job, and it must notice in time."""
     victim = scene.draw.choice(scene.workers)
@@ -189,6 +204,9 @@ EVERYWHERE: list[Fault] = [
     kill_worker,
     kill_training,
     kill_worker_and_training,
+    kill_fork_server,
+    freeze_fork_server,
+    kill_fork_server_and_training,
     freeze_worker,
     drain_worker,
     fill_disk,
@@ -244,6 +262,13 @@ def _kill_trainings(scene: Scene) -> bool:
     for pid in children:
         _signal(pid, signal.SIGKILL)
     return bool(children)
+
+
+def _signal_fork_server(scene: Scene, number: int) -> bool:
+    servers = scene.installation.fork_servers()
+    if servers:
+        _signal(scene.draw.choice(servers), number)
+    return bool(servers)
 
 
 def _has_saved_nothing(scene: Scene) -> bool:

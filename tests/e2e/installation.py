@@ -177,15 +177,25 @@ class Installation:
         )
 
     def children(self) -> list[int]:
-        """Training processes of this installation, found by their folder."""
+        """Training processes of this installation, found by their working directory."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                line = (entry / "cmdline").read_bytes().split(b"\0")
-                if {b"train", b"predict-file"} & set(line) and any(
-                    str(self.settings.work_dir).encode() in part for part in line
-                ):
+                if (entry / "cwd").readlink().is_relative_to(self.settings.work_dir / "jobs"):
                     found.append(int(entry.name))
+        return found
+
+    def fork_servers(self) -> list[int]:
+        """Processes from which the workers of this installation fork their trainings."""
+        workers, trainings = {process.pid for process in self.processes}, self.children()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                line = (entry / "cmdline").read_bytes().split(b"\0")
+                pid = int(entry.name)
+                if parent in workers and pid not in trainings and b"lora_core.fork_server" in line:
+                    found.append(pid)
         return found
 
     def effective_overlaps(self, job_id: UUID) -> int:

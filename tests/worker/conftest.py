@@ -9,15 +9,16 @@ from app.resources import Resources, open_resources
 from app.settings import Settings
 from tests.app.conftest import database_kind, migrated
 from tests.app.conftest import settings as default_settings
-from worker import spawn
+from worker import fork_server, spawn
 
 __all__ = ["database_kind", "default_settings", "migrated"]
 
 
 @pytest.fixture(autouse=True)
 def _program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore the command after tests that replace it with a script."""
+    """Restore the commands after tests that replace them with a script."""
     monkeypatch.setattr(spawn, "LORA_CORE_COMMAND", spawn.LORA_CORE_COMMAND)
+    monkeypatch.setattr(fork_server, "FORK_SERVER_COMMAND", fork_server.FORK_SERVER_COMMAND)
 
 
 @pytest.fixture

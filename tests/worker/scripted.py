@@ -3,11 +3,13 @@
 import sys
 from pathlib import Path
 
-from worker import spawn
+from worker import fork_server, spawn
 
 SCRIPT = Path(__file__).with_name("scripted_child.py")
+SERVER = "tests.worker.scripted_fork_server"
 
 
 def scripted(*actions: str) -> None:
-    """Make trainings run `actions` in order; see `scripted_child.py`."""
+    """Make trainings run `actions` in order, forked or not; see `scripted_child.py`."""
     spawn.LORA_CORE_COMMAND = (sys.executable, str(SCRIPT), *actions)
+    fork_server.FORK_SERVER_COMMAND = (sys.executable, "-m", SERVER, *actions)

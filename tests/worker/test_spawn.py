@@ -19,26 +19,44 @@ from tests.job_rows import SPEC
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import process_identity, spawn
-from worker.spawn import CHILD_EXEC, ChildProcess, ChildTask, child_environment
+from worker.fork_server import ForkServer
+from worker.spawn import CHILD_EXEC, ChildProcess, ChildTask, ForkedProcess, child_environment
 from worker.workdir import AttemptDir
 
 Start = Callable[..., ChildProcess]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+@pytest.fixture(params=["fresh", "forked"])
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Starts a scripted process, in a fresh interpreter or by a fork server."""
     children = []
+    servers: list[ForkServer] = []
 
     def begin(*actions: str) -> ChildProcess:
         (tmp_path / "spec.json").write_text(json.dumps(SPEC))
         scripted(*actions)
-        child = spawn.spawn_child(make_task(tmp_path))
+        if request.param == "fresh":
+            child = spawn.spawn_child(make_task(tmp_path))
+        else:
+            servers.append(running_server())
+            child = servers[-1].spawn(make_task(tmp_path))
+            assert isinstance(child._process, ForkedProcess)
         children.append(child)
         return child
 
     yield begin
     for child in children:
         child.kill_and_wait()
+    for server in servers:
+        server.close()
+
+
+def running_server() -> ForkServer:
+    """A fork server that accepts requests."""
+    server = ForkServer()
+    threading.Thread(target=server.run, daemon=True).start()
+    wait_until(lambda: server.pid is not None, what="the fork server")
+    return server
 
 
 def make_task(directory: Path, device: str = "cpu") -> ChildTask:
@@ -48,7 +66,7 @@ def make_task(directory: Path, device: str = "cpu") -> ChildTask:
     )
 
 
-def read_all_events(child: ChildProcess) -> list[Event]:
+def read_all_events(child: ChildProcess, *, seconds: float = 20) -> list[Event]:
     """Return all events until the process has exited."""
     events: list[Event] = []
 
@@ -57,7 +75,7 @@ def read_all_events(child: ChildProcess) -> list[Event]:
         events.extend(more or [])
         return more is None
 
-    wait_until(ended)
+    wait_until(ended, seconds=seconds)
     return events
 
 
@@ -210,11 +228,12 @@ def test_environment_keeps_programs_and_caches() -> None:
     assert seen["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_process_dies_with_its_parent_thread(start: Start, tmp_path: Path) -> None:
+def test_fresh_process_dies_with_its_parent_thread(tmp_path: Path) -> None:
     started: list[ChildProcess] = []
+    scripted("deaf", "ignore-term", "steps:1", "hang")
 
     def begin_and_leave() -> None:
-        child = start("deaf", "ignore-term", "steps:1", "hang")
+        child = spawn.spawn_child(make_task(tmp_path))
         wait_until(lambda: child.read_events(0.1))
         started.append(child)
 

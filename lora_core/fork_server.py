@@ -1,0 +1,139 @@
+"""A process that has imported what a run needs, and forks a process for each run on a CPU.
+
+    python -P -m lora_core.fork_server
+
+Imports take most of the time before the first step of a short run. This process does nothing else:
+it runs no torch operation, starts no thread and uses no GPU, so a forked process gives the same
+bits as a fresh interpreter.
+
+Standard input is a Unix socket, which the worker holds. The server sends `READY` after the imports.
+A request is one packet: a `ForkRequest` with three file descriptors, the standard input, output and
+error of the process. The process answers with its pid, and starts to run when it receives a byte on
+its standard input. EOF, or having grown too much, ends the server.
+
+The process is forked twice, so that its parent exits and the worker, a subreaper at that moment,
+adopts it. So the worker waits for it and kills it like any child, and the end of the server does
+not affect it.
+"""
+
+import importlib
+import os
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from lora_core.__main__ import main_and_exit
+from lora_core.child_protocol import READY, STOPPED, ForkRequest
+from lora_core.encoders import FAMILIES
+from lora_core.process import (
+    available_cores,
+    die_with_parent,
+    imports_without_gc,
+    limit_openmp_spinning,
+    set_dumpable,
+)
+
+MAX_REQUEST_BYTES = 2**17
+MAX_GROWTH_BYTES = 2**28  # of resident memory, after the imports
+ADOPTION_POLL_SECONDS = 0.0005
+_MODULES = (
+    "lora_core.prediction",
+    "lora_core.training.auto",
+    "lora_core.training.linear",
+    "lora_core.training.run",
+)
+
+
+def main() -> None:
+    """Import, then fork until the worker closes the connection."""
+    set_dumpable(False)  # a run must not change the runs that come after it
+    limit_openmp_spinning()
+    import_modules()
+    with socket.socket(fileno=os.dup(0)) as connection:
+        request = serve(connection)
+    if request is not None:
+        main_and_exit(request.arguments)
+
+
+def import_modules() -> None:
+    """Import what runs need. Exits if that has started a thread: a fork would not copy it."""
+    with imports_without_gc():
+        for name in _MODULES:
+            importlib.import_module(name)
+        for model_type in FAMILIES:  # transformers imports these when it loads a model
+            importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads > 1:
+        sys.exit(f"cannot fork: the imports have started {threads - 1} threads")
+
+
+def serve(
+    connection: socket.socket, *, max_growth_bytes: int = MAX_GROWTH_BYTES
+) -> ForkRequest | None:
+    """Fork a process for each request.
+
+    Returns the request in each forked process, once it may run. Returns None in the server when
+    the connection ends or its memory has grown by more than `max_growth_bytes`.
+    """
+    limit = _resident_bytes() + max_growth_bytes
+    connection.send(READY)
+    while _resident_bytes() <= limit:
+        message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 3)
+        if not message:
+            break
+        intermediate = os.fork()
+        if intermediate == 0:
+            intermediate = os.getpid()
+            if os.fork() != 0:
+                os._exit(0)
+            request = ForkRequest.model_validate_json(message)
+            _become_child(request, fds, connection, forked_by=intermediate)
+            return request
+        os.waitpid(intermediate, 0)
+        for fd in fds:
+            os.close(fd)
+    return None
+
+
+def _become_child(
+    request: ForkRequest, fds: list[int], connection: socket.socket, *, forked_by: int
+) -> None:
+    """Make this process what a fresh interpreter would be, and wait for the byte that starts it."""
+    os.setsid()
+    while os.getppid() == forked_by:
+        time.sleep(ADOPTION_POLL_SECONDS)
+    die_with_parent(request.parent)
+    set_dumpable(True)
+    for stream, fd in enumerate(fds):
+        os.dup2(fd, stream)
+        os.close(fd)
+    connection.send(str(os.getpid()).encode())
+    connection.close()
+    os.chdir(request.directory)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    tempfile.tempdir = None  # another TMPDIR
+    _set_threads(request.environment)
+    if not os.read(0, 1):
+        os._exit(STOPPED)  # the worker has given up this process
+
+
+def _set_threads(environment: dict[str, str]) -> None:
+    """Set the numbers of threads that OpenMP and OpenBLAS read when they were loaded."""
+    threads = int(environment["OMP_NUM_THREADS"])
+    threadpool_limits(threads, user_api="openmp")
+    of_blas = int(environment.get("OPENBLAS_NUM_THREADS", threads))
+    threadpool_limits(min(of_blas, available_cores()), user_api="blas")
+
+
+def _resident_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""A fork server whose processes run a script of actions, without importing torch.
+
+    python scripted_fork_server.py ACTION...
+
+The worker starts it in place of `python -m lora_core.fork_server`.
+"""
+
+import os
+import runpy
+import socket
+import sys
+
+from lora_core import fork_server
+from tests.worker.scripted import SCRIPT
+
+if __name__ == "__main__":
+    with socket.socket(fileno=os.dup(0)) as connection:
+        request = fork_server.serve(connection)
+    if request is not None:
+        sys.argv = [str(SCRIPT), *sys.argv[1:], *request.arguments]
+        runpy.run_path(str(SCRIPT), run_name="__main__")
