@@ -1,8 +1,9 @@
 """Load the splits of a data description: from a sample, a hub dataset, or files."""
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
+from pydantic import TypeAdapter, ValidationError
 
-from lora_core.atomic_files import is_disk_full
+from lora_core.atomic_files import atomic_entry, is_disk_full
+from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data import files
 from lora_core.data.arrow import BATCH_ROWS, ArrowCellDecoder, check_column_types
 from lora_core.data.contents import with_suggested_columns
@@ -41,6 +44,10 @@ from lora_core.errors.training import DiskFull, HubUnavailable
 from lora_core.hub import HUB_PREFIX, describe_transient_failure, is_hub_name
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
+
+CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
+MAX_CACHE_BYTES = 500_000_000  # of all cache entries
+_SPLITS = TypeAdapter(Splits)
 
 
 def read_source(source: str | Mapping[Split, str], columns: ColumnSelection) -> RowsBySplit:
@@ -109,18 +116,6 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     return split_by_column(path.name, rows) or rows
 
 
-def file_stamps(source: str | Mapping[Split, str]) -> tuple[object, ...]:
-    """Return size, modification time and inode of each file, which change when it is rewritten."""
-    stamps: list[object] = []
-    for name in [source] if isinstance(source, str) else source.values():
-        try:
-            stat = Path(parse_sheet_suffix(name)[0]).stat()
-        except OSError:  # not a file, or not readable
-            continue
-        stamps.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ino))
-    return tuple(stamps)
-
-
 def load_splits(spec: DataSpec) -> Splits:
     """Return texts and labels in three splits: given splits unchanged, the others drawn from train.
 
@@ -128,14 +123,30 @@ def load_splits(spec: DataSpec) -> Splits:
     and data give the same splits on every machine. Raises `DataError` and, for a sample,
     `SamplePackageMissing` or `SampleChecksumMismatch`.
 
-    The last result is cached, because consecutive trials of a sweep use the same data.
+    The splits of a sample are cached on disk: finding its rows takes half a second. Texts of users
+    are not, since they would outlive their dataset.
     """
-    return _load_cached(spec.model_dump_json(), file_stamps(spec.source))
+    if isinstance(spec.source, str) and spec.source in reviews.SAMPLES:
+        return _load_sample(spec)
+    return _load(spec)
 
 
-@lru_cache(maxsize=1)
-def _load_cached(description: str, _: tuple[object, ...]) -> Splits:
-    spec = DataSpec.model_validate_json(description)
+def _load_sample(spec: DataSpec) -> Splits:
+    key = f"{CACHE_VERSION}\0{reviews.FILE.sha256}\0{spec.model_dump_json()}"
+    name = hashlib.sha256(key.encode()).hexdigest()
+    path = cache_dir() / "splits" / f"{name}.json"
+    try:
+        splits = _SPLITS.validate_json(path.read_bytes())
+        os.utime(path)
+    except (FileNotFoundError, ValidationError):
+        splits = _load(spec)
+        with atomic_entry(path) as unfinished:
+            unfinished.write_bytes(_SPLITS.dump_json(splits, exclude={"digest"}))
+        evict_least_recently_used(path.parent, MAX_CACHE_BYTES)
+    return splits
+
+
+def _load(spec: DataSpec) -> Splits:
     given_splits = read_source(
         spec.source, ColumnSelection(spec.text_column, spec.label_column, spec.split_column)
     )

@@ -166,6 +166,13 @@ class TokenizedSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def select(self, indices: NDArray[np.int64]) -> "TokenizedSplit":
+        """The texts with these indices."""
+        ids = [self.ids[i] for i in indices]
+        return TokenizedSplit(
+            self.split, ids, self.lengths[indices], self.labels[indices], self.pad_id
+        )
+
     def take(self, n: int) -> "TokenizedSplit":
         """The first n texts."""
         return TokenizedSplit(

@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from lora_core import distributed
+from lora_core import distributed, environment
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.defaults import HEAD_INIT_MAX_TEXTS
 from lora_core.encoders.modules import head_activation, linear_layer
 from lora_core.errors.training import NonFiniteStates
 from lora_core.events import Evaluated, Observer, Phase, finite_or_none
+from lora_core.fast import feature_cache
+from lora_core.fast.frozen_encoder import FrozenEncoderForward
 from lora_core.linear.model import UNSEEN_LABEL_LOGIT
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
@@ -63,7 +65,9 @@ def fit(
     data = prepared.tokenized[Split.TRAIN]
     throughput = Throughput(log_every=1, seconds=prepared.forward.setup_seconds)
     affine = _NEAR_LINEAR[prepared.family.head_activation]
-    _fit_head(prepared, spec, affine, np.arange(len(data)), progress)
+    indices = np.arange(len(data))
+    x = checked_pooled_states(prepared, data, indices, progress)
+    _fit_head(prepared, spec, affine, indices, x)
     throughput.add(0.0, 0.0, len(data), int(data.lengths.sum()))
     progress.enter_phase(Phase.EVALUATING, 1)
     validation = prepared.tokenized[Split.VALIDATION]
@@ -94,7 +98,7 @@ def init_head(prepared: PreparedRun, progress: ProgressReporter) -> None:
     affine = _FOR_TRAINING[prepared.family.head_activation]
     wanted = _TEXTS_PER_LABEL * prepared.model.config.num_labels
     spec = ProbeSpec(C=min(max(1.0, wanted / len(indices)), 10.0))
-    _fit_head(prepared, spec, affine, indices, progress)
+    _fit_head(prepared, spec, affine, indices, _initial_states(prepared, indices, progress))
     prepared.forward.setup_seconds += time.monotonic() - started
 
 
@@ -117,11 +121,10 @@ def _fit_head(
     spec: ProbeSpec,
     affine: _Affine,
     indices: NDArray[np.int64],
-    progress: ProgressReporter,
+    x: NDArray[np.float32],
 ) -> None:
-    """Write the regression on these training texts into the head. Raises `NonFiniteStates`."""
+    """Write the regression on these training texts into the head. x: their pooled states."""
     data, model = prepared.tokenized[Split.TRAIN], prepared.model
-    x = checked_pooled_states(prepared, data, indices, progress)
     size, classes, width = mean_scale(x), model.config.num_labels, x.shape[1]
     solution = np.zeros((classes, width + 1), dtype=np.float32)
     if distributed.is_main_process():  # so that all processes get the same bits
@@ -138,6 +141,40 @@ def _fit_head(
     first.bias.fill_(affine.shift)
     last.weight.copy_(torch.from_numpy(solution[:, :-1]))
     last.bias.copy_(torch.from_numpy(solution[:, -1]))
+
+
+def _initial_states(
+    prepared: PreparedRun, indices: NDArray[np.int64], progress: ProgressReporter
+) -> NDArray[np.float32]:
+    """Return the pooled states of these training texts before the first step, cached on disk.
+
+    Raises `NonFiniteStates`, `DiskFull`.
+    """
+    data = prepared.tokenized[Split.TRAIN]
+
+    def compute() -> NDArray[np.float32]:
+        return checked_pooled_states(prepared, data, indices, progress)
+
+    if distributed.world_size() > 1 or isinstance(prepared.forward, FrozenEncoderForward):
+        return compute()  # by all processes, or from cached features
+    budget = prepared.spec.optim.micro_batch_tokens
+    facts = {
+        "states": "pooled",
+        "base": prepared.base_sha256,
+        "encoder": prepared.family.model_type,
+        "pooling": str(prepared.spec.pooling),
+        "method": prepared.spec.method.model_dump_json(),  # adapters change nothing yet but bits
+        **environment.describe(prepared.runtime, budget),
+    }
+    digest = feature_cache.hash_encoder((f"{name}={fact}" for name, fact in facts.items()), ())
+    states = feature_cache.load_or_compute(
+        feature_cache.entry_key(digest, data.select(indices)),
+        np.ones_like(indices),
+        prepared.model.config.hidden_size,
+        lambda: enumerate(torch.from_numpy(compute())),
+    )
+    x: NDArray[np.float32] = torch.cat(states.get(range(len(indices)))).numpy()
+    return x
 
 
 def checked_pooled_states(

@@ -18,4 +18,10 @@ if __name__ == "__main__":
         request = fork_server.serve(connection)
     if request is not None:
         sys.argv = [str(SCRIPT), *sys.argv[1:], *request.arguments]
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+        status = 0
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as error:
+            status = int(error.code or 0)
+        sys.stdout.flush()
+        os._exit(status)  # like `lora_core.__main__`

@@ -17,8 +17,10 @@ from app.sweeps.states import SweepState
 from tests import sweep_rows
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
+from tests.worker.test_spawn import running_server
 from worker import process_identity
 from worker.devices import CPU, SlotPool
+from worker.fork_server import ForkServer
 from worker.host_health import HostHealth
 from worker.poller import Poller
 from worker.reconciler import Reconciler
@@ -36,6 +38,7 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
     draining = threading.Event()
     made: list[tuple[Poller, threading.Thread, SlotPool]] = []
     owner = process_identity.current_worker()
+    servers: list[ForkServer] = []
 
     def go(*actions: str, slots: int = 1) -> Poller:
         scripted(*actions)
@@ -48,7 +51,13 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
             host_health=HostHealth(resources),
         )
         reconciler.run_once()
-        runner = JobRunner(resources, draining=draining, host_health=HostHealth(resources))
+        servers.append(running_server())
+        runner = JobRunner(
+            resources,
+            draining=draining,
+            host_health=HostHealth(resources),
+            spawn=servers[-1].spawn,
+        )
         poller = Poller(
             resources, owner, runner, room, draining=draining, host_health=HostHealth(resources)
         )
@@ -63,6 +72,8 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
         poller.wake()
         thread.join(10)
         assert room.wait_idle(20)
+    for server in servers:
+        server.close()
 
 
 def finished(resources: Resources, sweep_id: object, seconds: float = 60) -> SweepSnapshot:

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from lora_core.cache import cache_dir
 from lora_core.data.load import load_splits
 from lora_core.errors.data import SingleClass, TooFewRows, UnseenLabel
+from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec, Split
 
 
@@ -30,6 +32,29 @@ def test_default_data_is_split_as_specified() -> None:
     assert splits.leaked == 0
     assert load_splits(spec).digest == splits.digest
     assert load_splits(spec.model_copy(update={"split_seed": 1})).digest != splits.digest
+
+
+def test_splits_of_a_sample_are_read_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = DataSpec(train_size=300, validation_size=50, test_size=100)
+    splits = load_splits(spec)
+    directory = cache_dir() / "splits"
+    for entry in directory.iterdir():
+        entry.write_bytes(entry.read_bytes()[:-10])  # a damaged entry is replaced
+    assert load_splits(spec) == splits
+
+    def fail(_: str) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(reviews, "load_reviews", fail)
+    assert load_splits(spec) == splits
+    with pytest.raises(AssertionError):
+        load_splits(spec.model_copy(update={"split_seed": 1}))
+
+
+def test_texts_of_users_are_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
+    load_splits(DataSpec(source=write(tmp_path / "f.csv", *numbered(100))))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_shares_refer_to_all_texts(tmp_path: Path) -> None:

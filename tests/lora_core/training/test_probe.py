@@ -1,5 +1,6 @@
 """The probe against scikit-learn on the same vectors."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lora_core.errors.training import NonFiniteStates
 from lora_core.inference.engines import EngineCache
 from lora_core.saved_predictions import load_golden
 from lora_core.specs.train import TrainSpec
+from tests.lora_core.training.twins import product
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
@@ -99,3 +101,17 @@ def test_nonfinite_hidden_states_fail_the_run(spec: Make, train: Train, tmp_path
     base = break_states(make_base(tmp_path / "broken"))
     with pytest.raises(NonFiniteStates):
         train(spec(method={"type": "probe"}, base=str(base)))
+
+
+def test_states_for_the_initial_head_are_read_from_the_cache(
+    spec: Make, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
+    described = spec(head_init="probe", trial={"budget": 0.5})  # without a verdict
+    computed = product(train(described)[1])
+    (entry,) = (tmp_path / "cache" / "features").iterdir()
+    os.utime(entry, (0, 0))
+    assert product(train(described)[1]) == computed
+    assert entry.stat().st_mtime > 0  # it was used
+    train(spec(head_init="probe", trial={"budget": 0.5}, pooling="mean"))
+    assert len(list(entry.parent.iterdir())) == 2
