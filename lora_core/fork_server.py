@@ -62,13 +62,12 @@ def main() -> None:
 def import_modules() -> None:
     """Import what runs need. Exits if that has started a thread: a fork would not copy it."""
     with imports_without_gc():
-        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
         for name in _MODULES:
             importlib.import_module(name)
+        conversions = importlib.import_module("transformers.conversion_mapping")
         for model_type in FAMILIES:  # transformers imports and computes these to load a model
             importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-            get_checkpoint_conversion_mapping(model_type)
+            conversions.get_checkpoint_conversion_mapping(model_type)
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         sys.exit(f"cannot fork: the imports have started {threads - 1} threads")

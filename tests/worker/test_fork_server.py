@@ -188,6 +188,7 @@ def test_process_that_is_not_started_ends_with_the_pipe(
     assert isinstance(child._process, ForkedProcess)
     child._process.stdin.close()
     assert child._process.wait() == 75
+    child.kill_and_wait()  # closes the pipes
 
 
 def test_environment_is_that_of_a_fresh_interpreter(
