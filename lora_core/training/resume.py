@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from functools import partial
+from functools import cache
+from pathlib import Path
 
 from lora_core import distributed, environment
 from lora_core.cross_validation import AutoOutcome
@@ -16,7 +17,7 @@ from lora_core.training.checkpoint import RunIdentity, SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
 from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun
-from lora_core.training.training_state import checkpoint_parameters
+from lora_core.training.training_state import TrainingState, checkpoint_parameters
 
 
 def build_trainer(
@@ -38,15 +39,22 @@ def build_trainer(
         probe.init_head(prepared, progress)
     if checkpoint_settings is None and saved is None:
         return Trainer(prepared, observer=observer, progress=progress)
-    identity = identify_run(prepared)
+
+    @cache
+    def identity() -> RunIdentity:
+        """Read all weights only for the first checkpoint: those that it leaves out never change."""
+        return identify_run(prepared)
+
+    def write(parent: Path, state: TrainingState) -> Path:
+        return checkpoint.write(parent, state, identity(), selected)
+
     step = saved.progress.step if saved is not None else 0
     checkpoints = None
     if checkpoint_settings is not None:
-        write = partial(checkpoint.write, identity=identity, selected=selected)
         checkpoints = CheckpointSchedule(checkpoint_settings, write, observer, step=step)
     trainer = Trainer(prepared, observer=observer, progress=progress, checkpoints=checkpoints)
     if saved is not None:
-        _restore(trainer, saved, identity)
+        _restore(trainer, saved, identity())
     return trainer
 
 
