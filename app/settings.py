@@ -75,8 +75,13 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(
         None,
         repr=False,
-        description="Redis or Valkey URL for waking workers, `redis://host:6379/0`; empty: workers "
-        "only poll.",
+        description="Redis or Valkey URL for the Celery tasks of queued jobs, "
+        "`redis://host:6379/0`; empty: workers only poll.",
+    )
+    remote_control: Literal["off", "on"] = Field(
+        "on",
+        description="`off`: workers ignore `celery inspect`, `celery control` and Flower, so that "
+        "access to the broker does not allow stopping them.",
     )
     store_url: str | None = Field(
         None,
@@ -183,8 +188,8 @@ class Settings(BaseSettings):
     redispatch_seconds: float = Field(
         30,
         gt=0,
-        description="Delay before the broker message for a queued job is sent again; doubles up "
-        "to 10 minutes.",
+        description="Delay before the Celery task of a queued job is sent again; doubles up to a "
+        "day.",
     )
     hub_timeout_seconds: float = Field(
         3600,

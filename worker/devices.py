@@ -8,7 +8,7 @@ import fcntl
 import os
 import subprocess
 import threading
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +96,15 @@ def _list_gpus() -> list[Device]:
     return [Device(f"cuda:{index.strip()}", uuid.strip()) for index, uuid in rows]
 
 
+def count_slots(devices: Iterable[Device], *, cpu_slots: int) -> int:
+    """Return how many jobs the devices run at once: one per GPU, and `cpu_slots` on the CPU."""
+    return sum(_slots_of(each, cpu_slots) for each in devices)
+
+
+def _slots_of(device: Device, cpu_slots: int) -> int:
+    return cpu_slots if device.device_class is DeviceClass.CPU else 1
+
+
 class Slot(NamedTuple):
     """Room for one job on a device.
 
@@ -113,9 +122,7 @@ class SlotPool:
 
     def __init__(self, devices: Sequence[Device], *, cpu_slots: int, lock_dir: Path) -> None:
         self._lock_dir = lock_dir
-        self._capacity = {
-            each: cpu_slots if each.device_class is DeviceClass.CPU else 1 for each in devices
-        }
+        self._capacity = {each: _slots_of(each, cpu_slots) for each in devices}
         self._free = dict(self._capacity)
         self._changed = threading.Condition()
 

@@ -1,10 +1,11 @@
-"""Polls for jobs whenever a slot is free."""
+"""Runs jobs in the slots of a worker: those that Celery delivers, and those found by polling."""
 
 import threading
 import time
 from contextlib import suppress
 from math import inf
 from threading import Event as Flag
+from uuid import UUID
 
 import structlog
 
@@ -22,12 +23,19 @@ from worker.host_health import HostHealth
 from worker.run_job import JobRunner
 
 PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host problem keeps waiting
+# With a broker, a free slot waits this long for a task before a job is polled for: jobs that were
+# found by polling run as well, but Celery does not show them.
+TASK_HEAD_START_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
 
 class Poller:
-    """Claims jobs for the devices of this worker, and runs each in its own thread."""
+    """Claims jobs for the devices of this worker.
+
+    A job that was polled for runs in a thread of its own, one that Celery delivered in the thread
+    of its task. Both take slots from the same pool.
+    """
 
     def __init__(
         self,
@@ -48,17 +56,20 @@ class Poller:
         self._wake_event = threading.Event()
         settings = resources.settings
         self._poll_seconds = settings.poll_seconds or (15.0 if settings.broker_url else 1.0)
+        self._head_start_seconds = (
+            min(TASK_HEAD_START_SECONDS, self._poll_seconds) if settings.broker_url else 0.0
+        )
         self._db_retry = DatabaseRetry(log)
         self._problem: str | None = None  # code of this host's problem at the last check
         self._shown_at: dict[DeviceClass, float] = {}  # when it was last written to jobs
 
     def wake(self) -> None:
-        """Poll now: a job waits, or a slot has become free."""
+        """Poll now: a slot has become free, or the worker drains."""
         self._wake_event.set()
 
     def run(self) -> None:
-        """Run until the worker drains. After an outage of the database, poll again later."""
-        while not self._draining.is_set():
+        """Poll until the worker drains. After an outage of the database, poll again later."""
+        while not self._draining.wait(self._head_start_seconds):
             self._wake_event.clear()
             try:
                 with suppress(*OUTAGE_ERRORS):
@@ -66,6 +77,24 @@ class Poller:
             except Exception:
                 log.exception("failed to claim a job")
             self._wake_event.wait(self._poll_seconds)
+
+    def run_job(self, job_id: UUID) -> None:
+        """Run this job in the calling thread, if it is due and a slot of its class is free.
+
+        Raises `OUTAGE_ERRORS` if the database is unreachable before the job has started.
+        """
+        unfit: set[DeviceClass] = set()  # device classes for which it cannot be claimed
+        while (slot := self._slots.acquire(exclude=unfit)) is not None:
+            claimed = None
+            try:
+                claimed = self._claim_if_able(slot, job_id)
+            finally:
+                if claimed is None:
+                    self._slots.release(slot)
+            if claimed is not None:
+                self._run_claimed(claimed, slot)
+                return
+            unfit.add(slot.device_class)
 
     def _fill_slots(self) -> None:
         """Start jobs until no slot is free or no job is queued for the free slots."""
@@ -87,13 +116,13 @@ class Poller:
                 self._slots.release(slot)
         return started
 
-    def _claim_if_able(self, slot: Slot) -> ClaimedJob | None:
+    def _claim_if_able(self, slot: Slot, job_id: UUID | None = None) -> ClaimedJob | None:
         """Claim a job for this slot, unless the worker drains or the host has a problem.
 
         The slot must be held: `wait_idle` must not return while another job is being claimed.
         """
         skip = self._draining.is_set() or self._must_skip(slot.device_class)
-        return None if skip else self._claim(slot)
+        return None if skip else self._claim(slot, job_id)
 
     def _must_skip(self, device_class: DeviceClass) -> bool:
         """Return whether no job could run on this host now.
@@ -134,7 +163,7 @@ class Poller:
             return []
         return [device_class] if any(other_workers.values()) else [device_class, DeviceClass.ANY]
 
-    def _claim(self, slot: Slot) -> ClaimedJob | None:
+    def _claim(self, slot: Slot, job_id: UUID | None) -> ClaimedJob | None:
         with self._db_retry.tracking_outage(), self._resources.database.write() as session:
             return leases.claim(
                 session,
@@ -142,13 +171,14 @@ class Poller:
                 device_class=slot.device_class,
                 device=slot.device,
                 lease_seconds=self._resources.settings.lease_seconds,
+                job_id=job_id,
             )
 
     def _run_in_thread(self, claimed: ClaimedJob, slot: Slot) -> None:
         """Run a job in a new thread. If none can be started, requeue the job."""
         name = f"job-{claimed.lease.job_id}"
         thread = threading.Thread(
-            target=self._run_job, args=(claimed, slot), name=name, daemon=True
+            target=self._run_claimed, args=(claimed, slot), name=name, daemon=True
         )
         try:
             thread.start()
@@ -156,7 +186,7 @@ class Poller:
             finalize.finish(self._resources, claimed.lease, Preempted())
             raise
 
-    def _run_job(self, claimed: ClaimedJob, slot: Slot) -> None:
+    def _run_claimed(self, claimed: ClaimedJob, slot: Slot) -> None:
         try:
             self._runner.run(claimed, slot)
         except Exception:

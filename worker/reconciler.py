@@ -79,10 +79,12 @@ class Reconciler:
         self.run_once()  # announces the drain
         while not self._stop_requested.wait(self._settings.reconcile_seconds):
             self.run_once()
-        with suppress(*OUTAGE_ERRORS), self._resources.database.write() as session:
-            heartbeats.delete_stale_workers(
-                session, stale_after_seconds=DEAD_WORKER_SECONDS, stopped=self._identity
-            )
+        with suppress(*OUTAGE_ERRORS):
+            with self._resources.database.write() as session:
+                heartbeats.delete_stale_workers(
+                    session, stale_after_seconds=DEAD_WORKER_SECONDS, stopped=self._identity
+                )
+            self._redispatch()  # the jobs that this worker requeued
 
     def stop(self) -> None:
         """End `run`."""
@@ -118,7 +120,7 @@ class Reconciler:
         scheduler.advance_all(self._resources)
 
     def _redispatch(self) -> None:
-        """Send messages for waiting jobs, and fail jobs that have waited too long."""
+        """Send the tasks of waiting jobs, and fail jobs that have waited too long."""
         uses_broker = self._settings.broker_url is not None  # without one, workers poll
         if not uses_broker and self._settings.max_queue_seconds is None:
             return
@@ -131,8 +133,8 @@ class Reconciler:
                 if uses_broker
                 else []
             )
-        for job_id, device_class in due:
-            self._resources.notifier.notify(job_id, device_class=device_class)
+        for task in due:
+            self._resources.notifier.notify(task)
 
     def _fail_overdue(self, session: Session) -> list[UUID]:
         """Fail jobs that exceed the queue limit. Time in a database outage is excluded."""

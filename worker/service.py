@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Event as Flag
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from app import logging
 from app.database import migrations
 from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
+from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.retention import service as retention
 from app.settings import Settings
@@ -87,9 +89,15 @@ class WorkerService:
             _daemon_thread(target).start()
         log.info("worker ready", worker=self._identity.id, devices=self._slots.device_names())
 
-    def wake(self) -> None:
-        """Poll for a job now."""
-        self._poller.wake()
+    def run_job(self, job_id: UUID) -> Job | None:
+        """Run a job to the end of its attempt, if this worker can claim it now.
+
+        Return the row of the job afterwards, whether it ran or not; `None`: there is no such job.
+        Raises `OUTAGE_ERRORS`.
+        """
+        self._poller.run_job(job_id)
+        with self._resources.database.read() as session:
+            return session.get(Job, job_id)
 
     def drain(self) -> None:
         """Stop the trainings and requeue their jobs.

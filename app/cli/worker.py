@@ -102,7 +102,7 @@ CheckOnly = Annotated[
 
 
 def worker(data_dir: DataDir = None, check_only: CheckOnly = False) -> None:
-    """Start a worker. It listens to the broker if one is set, else it polls the database.
+    """Start a worker. With a broker it is a Celery worker, which also polls the database.
 
     SIGTERM drains it: trainings save a checkpoint and their jobs are requeued.
     """

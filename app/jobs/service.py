@@ -29,7 +29,7 @@ from app.jobs.resolve import ResolvedJob, sha256_of_json
 from app.jobs.schemas import JobCreate, JobPlan, JobUpdate, JobView, LocatedResource
 from app.jobs.views import job_view
 from app.queue import checkpoints
-from app.queue.dispatch import WorkerNotifier
+from app.queue.dispatch import JobTask, WorkerNotifier, message_priority
 from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Checkpoint, Job
 from app.settings import Settings
@@ -127,9 +127,8 @@ def enqueue(session: Session, job: Job, *, created_by: UUID, notifier: WorkerNot
     job.created_by, job.spec_sha256 = created_by, sha256_of_json(job.spec)
     job.dispatched_at = now()
     repository.add_job(session, job)
-    after_commit(
-        session, partial(notifier.notify, job.id, device_class=DeviceClass(job.device_class))
-    )
+    task = JobTask(job.id, job.device_class, message_priority(job.priority, attempt=0))
+    after_commit(session, partial(notifier.notify, task))
 
 
 def update_job(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:

@@ -171,7 +171,7 @@ DATABASE_METRICS = (
         "loraworks_predictions", "Prediction runs.", ("state",), DatabaseCounts.predictions
     ),
     MetricDefinition(
-        "loraworks_queued_jobs",
+        "loraworks_jobs_queued",
         "Queued jobs and prediction runs, by the device class that they need.",
         ("device_class",),
         DatabaseCounts.queued,
@@ -184,7 +184,7 @@ DATABASE_METRICS = (
     ),
     MetricDefinition(
         "loraworks_messages_resent",
-        "Broker messages that were sent again for jobs and runs that are queued now.",
+        "Celery tasks that were sent again for jobs and runs that are queued now.",
         (),
         DatabaseCounts.redispatches,
     ),

@@ -1,7 +1,8 @@
-"""Dispatch: messages that notify the workers of queued jobs, and re-dispatch of jobs that wait.
+"""Dispatch: the Celery task of each queued job, and re-dispatch of jobs that wait.
 
-The jobs table is the queue, and workers poll it anyway; a message only makes them look sooner. So a
-message may be lost, duplicated or late, and sending one never waits for the broker.
+The jobs table is the queue. A task names a job by its own id, and the worker that receives it runs
+the job only if it can claim it; workers also poll the table. So a task may be lost, duplicated or
+late, and sending one never waits for the broker.
 """
 
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from queue import Full, Queue
-from typing import Literal, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -18,7 +19,6 @@ import structlog
 from celery import Celery
 from kombu import Exchange
 from kombu import Queue as BrokerQueue
-from pydantic import BaseModel, ConfigDict
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import or_, update
@@ -29,14 +29,20 @@ from app.errors import AppError, ServiceUnavailable
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job
-from app.queue.transitions import CLEARED_WAIT, STORAGE_UNAVAILABLE, EventContent, backoff
+from app.queue.transitions import (
+    CLEARED_WAIT,
+    STORAGE_UNAVAILABLE,
+    EventContent,
+    backoff,
+)
 from app.settings import Settings
 
-TASK_NAME = "loraworks.job_queued"
+TASK_NAME = "loraworks.run_job"
 DEVICE_CLASSES = tuple(DeviceClass)
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
-MAX_PENDING_MESSAGES = 1000  # more are dropped: each job is dispatched again later anyway
-FAILURE_PAUSE_SECONDS = 1.0  # after a failed send, messages are dropped for this long
+MAX_PENDING_TASKS = 1000  # more are dropped: each job is dispatched again later anyway
+FAILURE_PAUSE_SECONDS = 1.0  # after a failed send, tasks are dropped for this long
+MAX_REDISPATCH_SECONDS = 86_400.0  # between two tasks of one job
 CLOSE_SECONDS = 3.0
 CHECK_TIMEOUT_SECONDS = 1.0
 
@@ -59,25 +65,37 @@ class BrokerUnavailable(ServiceUnavailable):
     message = "The broker does not respond. Jobs still run, they only start a little later."
 
 
-# Messages to the workers
+# Tasks for the workers
 
 
-class JobMessage(BaseModel):
-    """The message that a job is waiting."""
+class JobTask(NamedTuple):
+    """A Celery task that runs a job: it has the job's id and no arguments."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    v: Literal[1]  # version
     job_id: UUID
+    device_class: str
+    priority: int = 6  # of the message, see `message_priority`
+
+
+def message_priority(job_priority: int, *, attempt: int) -> int:
+    """Return the priority of the message: 0, 3, 6 or 9, and 0 is delivered first.
+
+    The broker delivers messages of one priority in the order in which they were sent. That is the
+    order of the jobs table, except for a job that was interrupted and is dispatched again, which
+    would lose its place before the jobs that have never run. Of a job priority only the sign
+    counts, because Redis keeps a list for each message priority.
+    """
+    if job_priority != 0:
+        return 0 if job_priority > 0 else 9
+    return 3 if attempt > 0 else 6
 
 
 class WorkerNotifier(Protocol):
-    """Sends the workers of a device class a message about a waiting job.
+    """Sends the workers the task that runs a job.
 
     Call `notify` after the commit; it never raises.
     """
 
-    def notify(self, job_id: UUID, *, device_class: str) -> None: ...
+    def notify(self, task: JobTask) -> None: ...
 
     def close(self) -> None: ...
 
@@ -85,7 +103,7 @@ class WorkerNotifier(Protocol):
 class PollOnlyNotifier:
     """Without a broker: workers find the job at their next poll."""
 
-    def notify(self, job_id: UUID, *, device_class: str) -> None:
+    def notify(self, task: JobTask) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -93,21 +111,21 @@ class PollOnlyNotifier:
 
 
 class CeleryNotifier:
-    """Sends messages from its own thread, to the broker list of the device class."""
+    """Sends tasks from its own thread, to the queue of the device class."""
 
     def __init__(self, url: str) -> None:
         self._app = _create_producer(url)
-        self._pending: Queue[tuple[UUID, str] | None] = Queue(MAX_PENDING_MESSAGES)
-        self._thread = threading.Thread(target=self._send_all, name="job-messages", daemon=True)
+        self._pending: Queue[JobTask | None] = Queue(MAX_PENDING_TASKS)
+        self._thread = threading.Thread(target=self._send_all, name="job-tasks", daemon=True)
         self._thread.start()
 
-    def notify(self, job_id: UUID, *, device_class: str) -> None:
-        """Queue the message and return at once, whatever state the broker is in."""
+    def notify(self, task: JobTask) -> None:
+        """Queue the task and return at once, whatever state the broker is in."""
         with suppress(Full):
-            self._pending.put_nowait((job_id, device_class))
+            self._pending.put_nowait(task)
 
     def close(self) -> None:
-        """Send the pending messages, for at most `CLOSE_SECONDS`."""
+        """Send the pending tasks, for at most `CLOSE_SECONDS`."""
         deadline = time.monotonic() + CLOSE_SECONDS
         with suppress(Full):
             self._pending.put(None, timeout=CLOSE_SECONDS)
@@ -116,20 +134,23 @@ class CeleryNotifier:
 
     def _send_all(self) -> None:
         paused_until = 0.0
-        while (pending := self._pending.get()) is not None:
+        while (task := self._pending.get()) is not None:
             if time.monotonic() < paused_until:
                 continue
             try:
-                self._send_task(*pending)
+                self._send(task)
             except Exception as error:
-                log.warning(
-                    "could not send a job message", job_id=str(pending[0]), error=str(error)
-                )
+                log.warning("could not send a task", job_id=str(task.job_id), error=str(error))
                 paused_until = time.monotonic() + FAILURE_PAUSE_SECONDS
 
-    def _send_task(self, job_id: UUID, device_class: str) -> None:
-        body = JobMessage(v=1, job_id=job_id).model_dump(mode="json")
-        self._app.send_task(TASK_NAME, args=[body], queue=queue_name(device_class), retry=False)
+    def _send(self, task: JobTask) -> None:
+        self._app.send_task(
+            TASK_NAME,
+            task_id=str(task.job_id),
+            queue=queue_name(task.device_class),
+            priority=task.priority,
+            retry=False,
+        )
 
 
 def open_notifier(settings: Settings) -> WorkerNotifier:
@@ -153,23 +174,20 @@ def validate_broker_url(url: str) -> str:
 
 
 def queue_name(device_class: str) -> str:
-    """Return the name of the broker list of a device class.
-
-    Every worker consumes the list of `any`, whatever devices it has, because a list without a
-    consumer grows forever.
-    """
+    """Return the name of the Celery queue of a device class."""
     return f"loraworks.{device_class}"
 
 
 def broker_queues(device_classes: Iterable[str]) -> list[BrokerQueue]:
-    """Return the broker queues of these device classes, bound to the default exchange.
+    """Return the Celery queues of these device classes, bound to the default exchange.
 
-    With a named exchange, a broker that was flushed accepts messages and drops them, since it has
-    lost the bindings.
+    Their aliases are the device classes, for `celery worker -Q gpu`. With a named exchange, a
+    broker that was flushed accepts messages and drops them, since it has lost the bindings.
     """
     return [
-        BrokerQueue(queue_name(device_class), Exchange(""), queue_name(device_class))
+        BrokerQueue(name, Exchange(""), routing_key=name, alias=str(device_class))
         for device_class in device_classes
+        for name in (queue_name(device_class),)
     ]
 
 
@@ -211,24 +229,26 @@ def _create_producer(url: str) -> Celery:
 # Jobs that wait: re-dispatch and queue timeout
 
 
-def take_due_for_dispatch(
-    session: Session, *, redispatch_seconds: float
-) -> list[tuple[UUID, DeviceClass]]:
-    """Return the due jobs whose workers the caller now notifies, and mark them as dispatched.
+def take_due_for_dispatch(session: Session, *, redispatch_seconds: float) -> list[JobTask]:
+    """Return tasks of due jobs, for the caller to send, and mark the jobs as dispatched.
 
-    A requeued job is dispatched once it is due. Since a message may be lost with its broker, it is
-    sent again after `redispatch_seconds`, with the interval doubling each time.
+    A requeued job is dispatched once it is due. Since a task may be lost with its broker, it is
+    sent again after `redispatch_seconds`. The interval doubles each time, up to a day, because the
+    broker keeps every copy until a worker is free.
     """
-    interval = backoff(redispatch_seconds, Job.dispatch_count)
+    interval = backoff(redispatch_seconds, Job.dispatch_count, max_seconds=MAX_REDISPATCH_SECONDS)
     rows = session.execute(
         update(Job)
         .where(Job.state == JobState.QUEUED, Job.run_after <= now())
         .where(or_(Job.dispatched_at.is_(None), Job.dispatched_at + interval <= now()))
         .values(dispatched_at=now(), dispatch_count=Job.dispatch_count + 1)
-        .returning(Job.id, Job.device_class),
+        .returning(Job.id, Job.device_class, Job.priority, Job.attempt),
         execution_options=NO_SESSION_SYNC,
     )
-    return [(row.id, DeviceClass(row.device_class)) for row in rows]
+    return [
+        JobTask(row.id, row.device_class, message_priority(row.priority, attempt=row.attempt))
+        for row in rows
+    ]
 
 
 def mark_waiting_for_storage(

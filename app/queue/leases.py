@@ -45,10 +45,10 @@ SIGKILL = Signals.SIGKILL.value
 # Claim
 
 
-def _build_claim_statement() -> ReturningUpdate[Job, float]:
+def _build_claim_statement(*conditions: ColumnElement[bool]) -> ReturningUpdate[Job, float]:
     best = (
         select(Job.id)
-        .where(Job.state == JobState.QUEUED)
+        .where(Job.state == JobState.QUEUED, *conditions)
         .where(
             Job.device_class.in_((bindparam("claimed_class"), DeviceClass.ANY)),
             Job.run_after <= now(),
@@ -74,7 +74,9 @@ def _build_claim_statement() -> ReturningUpdate[Job, float]:
     )
 
 
-_CLAIM_STATEMENT = _build_claim_statement()  # built once: building takes as long as running it
+# Built once: building takes as long as running.
+_CLAIM_BEST = _build_claim_statement()
+_CLAIM_BY_ID = _build_claim_statement(Job.id == bindparam("job_id"))
 
 
 def claim(
@@ -84,18 +86,26 @@ def claim(
     device_class: DeviceClass,
     device: str,
     lease_seconds: float,
+    job_id: UUID | None = None,
 ) -> ClaimedJob | None:
     """Claim the best due job: highest priority, then the oldest. None: no job is due.
+
+    With `job_id`, claim that job; None: it is not due, or not for this device class.
 
     `run_after` only decides whether a job is due, so an interrupted job keeps its place.
 
     A job of `DeviceClass.ANY` stays with the device class that claims it first, because another one
     gives different numbers.
     """
-    parameters = {"claimed_class": device_class, "owner": owner.id, "seconds": lease_seconds}
-    row = session.execute(
-        _CLAIM_STATEMENT, parameters, execution_options=NO_SESSION_SYNC
-    ).one_or_none()
+    statement = _CLAIM_BEST if job_id is None else _CLAIM_BY_ID
+    parameters: dict[str, Any] = {
+        "claimed_class": device_class,
+        "owner": owner.id,
+        "seconds": lease_seconds,
+    }
+    if job_id is not None:
+        parameters["job_id"] = job_id
+    row = session.execute(statement, parameters, execution_options=NO_SESSION_SYNC).one_or_none()
     if row is None:
         return None
     job, waited = row

@@ -182,13 +182,16 @@ def furthest_step() -> ColumnElement[int]:
 
 
 def backoff(
-    seconds: float, count: ColumnElement[int] | InstrumentedAttribute[int]
+    seconds: float,
+    count: ColumnElement[int] | InstrumentedAttribute[int],
+    *,
+    max_seconds: float = MAX_BACKOFF_SECONDS,
 ) -> ColumnElement[float]:
     """Return a delay that doubles with `count`.
 
-    It is at most `MAX_BACKOFF_SECONDS`, or `seconds` if that is longer.
+    It is at most `max_seconds`, or `seconds` if that is longer.
     """
-    longest = max(MAX_BACKOFF_SECONDS, seconds)
+    longest = max(max_seconds, seconds)
     doublings = case((count < _MAX_DOUBLINGS, count), else_=_MAX_DOUBLINGS)
     delay = seconds * literal(1).bitwise_lshift(doublings)
     return case((delay < longest, delay), else_=longest)

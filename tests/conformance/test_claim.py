@@ -1,8 +1,11 @@
 """Which worker claims which job."""
 
+from typing import Any
+from uuid import UUID
+
 import pytest
 
-from app.database.base import now
+from app.database.base import new_id, now
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue import leases
@@ -27,13 +30,20 @@ from tests.job_rows import (
 
 
 def claim(
-    database: Database, device_class: DeviceClass = DeviceClass.CPU, owner: WorkerIdentity = ALICE
+    database: Database,
+    device_class: DeviceClass = DeviceClass.CPU,
+    owner: WorkerIdentity = ALICE,
+    job_id: UUID | None = None,
 ) -> ClaimedJob | None:
     with database.write() as session:
-        claimed = leases.claim(
-            session, owner=owner, device_class=device_class, device=device_class, lease_seconds=60
+        return leases.claim(
+            session,
+            owner=owner,
+            device_class=device_class,
+            device=device_class,
+            lease_seconds=60,
+            job_id=job_id,
         )
-        return claimed
 
 
 def test_the_highest_priority_comes_first_and_then_the_oldest(database: Database) -> None:
@@ -145,6 +155,41 @@ def test_concurrent_processes_claim_each_job_once(
     assert len({claim.process for claim in claims}) > processes // 2, "there was no race"
     assert sorted(claim.job_id for claim in claims) == sorted(ids)
     assert {claim.attempt for claim in claims} == {1}
+
+
+def test_a_named_job_is_claimed_before_better_ones(database: Database) -> None:
+    urgent, named = add_job(database, priority=9), add_job(database)
+    claimed = claim(database, job_id=named)
+    assert claimed is not None
+    assert claimed.lease.job_id == named
+    assert [(a.attempt, a.worker) for a in attempts(database, named)] == [(1, "alice")]
+    assert get_job(database, urgent).state == JobState.QUEUED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"run_after": now() + 60},
+        {"device_class": DeviceClass.GPU},
+        {"state": JobState.SUCCEEDED, "finished_at": now()},
+    ],
+    ids=["not due", "other device", "ended"],
+)
+def test_a_named_job_is_claimed_only_if_it_could_be_anyway(
+    database: Database, changes: dict[str, Any]
+) -> None:
+    named, other = add_job(database, **changes), add_job(database)
+    assert claim(database, job_id=named) is None
+    assert claim(database, job_id=new_id()) is None
+    assert attempts(database, named) == []
+    assert get_job(database, other).state == JobState.QUEUED
+
+
+def test_a_named_job_is_claimed_once(database: Database) -> None:
+    named = add_job(database)
+    assert claim(database, job_id=named) is not None
+    assert claim(database, job_id=named, owner=BOB) is None
+    assert [attempt.worker for attempt in attempts(database, named)] == ["alice"]
 
 
 def test_a_running_job_is_not_claimed(database: Database) -> None:

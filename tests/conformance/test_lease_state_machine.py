@@ -192,7 +192,7 @@ class LeaseMachine(RuleBasedStateMachine):
         with self.database.write() as session:
             dispatched = {
                 job_id
-                for job_id, _ in dispatch.take_due_for_dispatch(session, redispatch_seconds=600)
+                for job_id, *_ in dispatch.take_due_for_dispatch(session, redispatch_seconds=600)
             }
             again = dispatch.take_due_for_dispatch(session, redispatch_seconds=600)
         assert dispatched <= waiting

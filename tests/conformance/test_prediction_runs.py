@@ -193,7 +193,7 @@ def test_runs_are_dispatched_and_owned_like_jobs(database: Database) -> None:
     run_id = add_run(database, device_class=DeviceClass.ANY)
     with database.write() as session:
         assert dispatch.take_due_for_dispatch(session, redispatch_seconds=30) == [
-            (run_id, DeviceClass.ANY)
+            dispatch.JobTask(run_id, DeviceClass.ANY)
         ]
     claimed = claim_next(database)
     with database.read() as session:

@@ -3,29 +3,31 @@
 from app.database.base import now
 from app.database.engines import Database
 from app.queue import dispatch, leases
+from app.queue.dispatch import JobTask
 from app.queue.states import DeviceClass, JobState
 from app.queue.transitions import DependencyUnavailable
 from tests.job_rows import add_job, claim_next, events, get_job, preempt, update_job
 
+DAY = 24 * 3600
 
-def due(database: Database) -> list[tuple[object, DeviceClass]]:
+
+def due(database: Database) -> list[JobTask]:
     with database.write() as session:
-        found = dispatch.take_due_for_dispatch(session, redispatch_seconds=30)
-    return list(found)
+        return dispatch.take_due_for_dispatch(session, redispatch_seconds=30)
 
 
-def test_the_interval_between_messages_doubles(database: Database) -> None:
+def test_the_interval_between_tasks_doubles(database: Database) -> None:
     job_id = add_job(database, device_class=DeviceClass.ANY, dispatched_at=now())
     assert due(database) == []
     for count, pause in enumerate((30, 60, 120)):
         update_job(database, job_id, dispatched_at=now() - pause + 5)
         assert due(database) == [], count
         update_job(database, job_id, dispatched_at=now() - pause - 1)
-        assert due(database) == [(job_id, DeviceClass.ANY)]
-    update_job(database, job_id, dispatch_count=60, dispatched_at=now() - 595)
+        assert due(database) == [JobTask(job_id, DeviceClass.ANY, 6)]
+    update_job(database, job_id, dispatch_count=60, dispatched_at=now() - DAY + 5)
     assert due(database) == []
-    update_job(database, job_id, dispatched_at=now() - 601)
-    assert due(database) == [(job_id, DeviceClass.ANY)]
+    update_job(database, job_id, dispatched_at=now() - DAY - 1)
+    assert due(database) == [JobTask(job_id, DeviceClass.ANY, 6)]
 
 
 def test_a_requeued_job_is_dispatched_once_it_is_due(database: Database) -> None:
@@ -36,7 +38,7 @@ def test_a_requeued_job_is_dispatched_once_it_is_due(database: Database) -> None
     update_job(database, job_id, run_after=now() + 60)
     assert due(database) == []
     update_job(database, job_id, run_after=now())
-    assert due(database) == [(job_id, DeviceClass.CPU)]
+    assert due(database) == [JobTask(job_id, DeviceClass.CPU, 3)], "before the others"
 
 
 def test_a_job_that_waited_too_long_fails(database: Database) -> None:

@@ -1,5 +1,6 @@
-"""Workers woken by a real broker that loses messages, restarts, and hangs."""
+"""Jobs as Celery tasks, with a real broker that loses messages, restarts, and hangs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,10 +11,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from celery import Celery
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.queue.dispatch import CeleryNotifier
+from app.queue.dispatch import CeleryNotifier, JobTask
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, get_job, get_state
@@ -27,7 +29,9 @@ pytestmark = pytest.mark.e2e
 
 Start = Callable[..., subprocess.Popen[bytes]]
 BAD_SETTINGS = 78
-NEVER = 3600  # seconds between polls: only a message wakes it
+# Lists of the broker: message priorities other than 0 have their own.
+NEW, INTERRUPTED = "loraworks.cpu\x06\x166", "loraworks.cpu\x06\x163"
+NEVER = 3600  # seconds between polls: only tasks start jobs
 
 
 @pytest.fixture
@@ -76,6 +80,7 @@ def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start
             **changes,
         }
         named = {f"LORAWORKS_{name.upper()}": str(each) for name, each in values.items() if each}
+        named["TASK_HEAD_START_SECONDS"] = str(NEVER)  # but no longer than `poll_seconds`
         with log.open("ab") as output:
             worker = subprocess.Popen(
                 [sys.executable, str(script), *actions],
@@ -93,7 +98,7 @@ def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start
 
 
 def listen(broker: ValkeyServer, workers: int = 1) -> None:
-    """Wait until this many workers listen. They have polled before."""
+    """Wait until this many workers listen."""
 
     def listening() -> bool:
         with broker.client() as client:
@@ -119,7 +124,7 @@ def store_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_message_wakes_a_worker_of_its_device_class(
+def test_task_runs_its_job_on_a_worker_of_its_device_class(
     database: Database,
     broker: ValkeyServer,
     notifier: CeleryNotifier,
@@ -128,11 +133,13 @@ def test_message_wakes_a_worker_of_its_device_class(
 ) -> None:
     worker = start(*GOOD, devices="auto")
     listen(broker)
-    notifier.notify(new_id(), device_class=DeviceClass.CPU)
+    notifier.notify(JobTask(new_id(), DeviceClass.CPU, priority=0))
     for device_class in (DeviceClass.GPU, DeviceClass.ANY):
+        without_task = add_job(database, device_class=device_class, priority=9)
         job_id = add_job(database, device_class=device_class)
-        notifier.notify(job_id, device_class=device_class)
+        notifier.notify(JobTask(job_id, device_class))
         wait_until(partial(succeeded, database, job_id))
+        assert get_state(database, without_task) is JobState.QUEUED
     with broker.client() as client:
         assert client.llen("loraworks.cpu") == 1
     worker.send_signal(signal.SIGTERM)
@@ -140,7 +147,7 @@ def test_message_wakes_a_worker_of_its_device_class(
     assert store_requests.read_text() == "\n"
 
 
-def test_duplicate_messages_start_each_job_once(
+def test_duplicate_tasks_run_each_job_once(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start
 ) -> None:
     for _ in range(2):
@@ -149,7 +156,7 @@ def test_duplicate_messages_start_each_job_once(
     jobs = [add_job(database) for _ in range(8)]
     for _ in range(5):
         for each in jobs:
-            notifier.notify(each, device_class="any")
+            notifier.notify(JobTask(each, "any"))
     wait_until(lambda: succeeded(database, *jobs), seconds=60)
     assert [len(attempts(database, each)) for each in jobs] == [1] * len(jobs)
 
@@ -165,7 +172,7 @@ def test_no_job_is_lost_by_a_broker_restart(
             broker.start()
         listen(broker)
         job_id = add_job(database)
-        notifier.notify(job_id, device_class="cpu")
+        notifier.notify(JobTask(job_id, "cpu"))
         wait_until(partial(succeeded, database, job_id), what="a job after a disturbance")
 
 
@@ -183,21 +190,117 @@ def test_without_broker_jobs_are_found_by_polling(
         assert worker.wait(30) == 0
 
 
+def shut_down(_: subprocess.Popen[bytes], broker: ValkeyServer) -> None:
+    with Celery(broker=broker.url(), set_as_current=False) as client:
+        client.control.shutdown()
+
+
+def terminate(worker: subprocess.Popen[bytes], _: ValkeyServer) -> None:
+    worker.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("stop", [terminate, shut_down])
+@pytest.mark.parametrize("found_by", ["task", "poll"])
 def test_draining_worker_requeues_its_job(
-    database: Database, broker: ValkeyServer, start: Start, tmp_path: Path
+    database: Database,
+    broker: ValkeyServer,
+    notifier: CeleryNotifier,
+    start: Start,
+    tmp_path: Path,
+    stop: Callable[[subprocess.Popen[bytes], ValkeyServer], None],
+    found_by: str,
 ) -> None:
-    job_id = add_job(database)
     file = tmp_path / "child"
-    worker = start("started:5", f"first:{file}", *GOOD)
+    worker = start(
+        "started:5",
+        f"first:{file}",
+        *GOOD,
+        poll_seconds=NEVER if found_by == "task" else 0.2,
+    )
+    listen(broker)
+    job_id = add_job(database)
+    if found_by == "task":
+        notifier.notify(JobTask(job_id, "cpu"))
     number = wait_until(lambda: file.exists() and file.read_text(), seconds=40)
     child = process_identity.identify(int(number))
-    listen(broker)
-    worker.send_signal(signal.SIGTERM)
+    stop(worker, broker)
     assert worker.wait(20) == 0
     assert not process_identity.is_alive(child)
     row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
+    with broker.client() as client:
+        assert client.llen(INTERRUPTED) == 1, "its next task was sent"
+
+
+def test_sigquit_ends_a_busy_worker_at_once(
+    database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "child"
+    worker = start("started:5", f"first:{file}")
+    listen(broker)
+    job_id = add_job(database)
+    notifier.notify(JobTask(job_id, "cpu"))
+    number = wait_until(lambda: file.exists() and file.read_text(), seconds=40)
+    child = process_identity.identify(int(number))
+    worker.send_signal(signal.SIGQUIT)
+    assert worker.wait(10) != 0
+    wait_until(lambda: not process_identity.is_alive(child))
+    assert get_state(database, job_id) is JobState.RUNNING, "its lease expires"
+
+
+def test_slots_limit_the_tasks_of_a_worker(
+    database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start, tmp_path: Path
+) -> None:
+    """The third task waits in the broker, where another worker could take it."""
+    start("started:5", "hang", concurrency=2)
+    listen(broker)
+    jobs = [add_job(database) for _ in range(3)]
+    for each in jobs:
+        notifier.notify(JobTask(each, "cpu"))
+    expected = [JobState.RUNNING, JobState.RUNNING, JobState.QUEUED]
+    wait_until(lambda: [get_state(database, each) for each in jobs] == expected)
+    with broker.client() as client:
+        assert client.llen(NEW) == 1
+    start(*GOOD)
+    wait_until(partial(succeeded, database, jobs[2]), seconds=40)
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--concurrency=3", "LORAWORKS_CONCURRENCY"),
+        ("--autoscale=3,1", "LORAWORKS_CONCURRENCY"),
+        ("--pool=solo", "thread"),
+    ],
+)
+def test_options_that_do_not_fit_the_slots_are_rejected(
+    start: Start, log: Path, option: str, hint: str
+) -> None:
+    worker = start(*GOOD, "--", option)
+    assert worker.wait(60) == BAD_SETTINGS
+    line = json.loads(log.read_text().splitlines()[-1])
+    assert line["code"] == "celery_option_invalid"
+    assert option.partition("=")[0] in line["error"]
+    assert hint in line["error"]
+
+
+def test_selected_queue_limits_the_devices(
+    database: Database,
+    broker: ValkeyServer,
+    notifier: CeleryNotifier,
+    start: Start,
+    store_requests: Path,
+) -> None:
+    """`-Q gpu` on a machine whose worker could use the CPU, too."""
+    start(*GOOD, "--", "-Q", "gpu", devices="cpu,cuda:0", poll_seconds=0.2)
+    listen(broker)
+    on_cpu = add_job(database, device_class=DeviceClass.CPU)
+    notifier.notify(JobTask(on_cpu, "cpu"))
+    on_gpu, anywhere = (add_job(database, device_class=each) for each in ("gpu", "any"))
+    notifier.notify(JobTask(on_gpu, "gpu"))
+    wait_until(lambda: succeeded(database, on_gpu, anywhere), seconds=40)
+    assert get_state(database, on_cpu) is JobState.QUEUED
 
 
 def test_startup_error_is_reported(start: Start, log: Path) -> None:

@@ -118,6 +118,39 @@ def test_wake_between_two_polls_is_not_lost(database: Database, make: Make) -> N
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
 
 
+def test_job_run_by_id_shares_the_slots(
+    database: Database, make: Make, gate: threading.Event
+) -> None:
+    older = add_job(database)
+    poller, slots = make(CPU, GPU, cpu_slots=1, poll_seconds=NEVER, gate=gate)
+    wait_until(lambda: running(database, older))
+    named = add_job(database)
+    poller.run_job(named)
+    assert get_state(database, named) is JobState.QUEUED, "there was no free slot for it"
+    on_gpu = add_job(database, device_class=DeviceClass.GPU)
+    thread = threading.Thread(target=poller.run_job, args=[on_gpu])
+    thread.start()
+    wait_until(lambda: running(database, on_gpu))
+    assert slots.acquire() is None
+    gate.set()
+    thread.join(10)
+    wait_until(lambda: running(database, named), what="the job whose task found no slot")
+
+
+def test_with_a_broker_a_free_slot_waits_for_a_task_first(
+    database: Database, make: Make, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.poller.TASK_HEAD_START_SECONDS", 3600)
+    oldest, named = add_job(database), add_job(database)
+    poller, _ = make(poll_seconds=NEVER, gate=gate, broker_url="redis://not-used")
+    thread = threading.Thread(target=poller.run_job, args=[named])
+    thread.start()
+    wait_until(lambda: running(database, named))
+    gate.set()
+    thread.join(10)
+    assert get_state(database, oldest) is JobState.QUEUED
+
+
 def test_each_free_slot_gets_a_job(database: Database, make: Make, gate: threading.Event) -> None:
     jobs = [add_job(database) for _ in range(3)]
     poller, _ = make(cpu_slots=2, poll_seconds=NEVER, gate=gate)

@@ -6,13 +6,14 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 
+from app.database.base import new_id
 from app.database.engines import Database
 from app.errors import DataDirectoryUnusable
 from app.queue.states import JobState
 from app.queue.tables import Worker
 from app.resources import Resources
 from app.settings import Settings
-from tests.job_rows import add_job, get_state
+from tests.job_rows import add_job, attempts, get_state
 from tests.starved import unprivileged
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
@@ -28,15 +29,32 @@ def test_runs_until_drained_even_by_repeated_requests(
     service = open_service(settings)
     service.start()
     job_id = add_job(database)
-    service.wake()
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
     for _ in range(3):
         service.drain()
     assert service.drain_and_wait()
     waits = add_job(database)
-    service.wake()
     service.close()
     assert get_state(database, waits) is JobState.QUEUED
+
+
+def test_job_run_by_id_returns_its_row(settings: Settings, database: Database) -> None:
+    scripted(*GOOD)
+    service = open_service(settings.model_copy(update={"poll_seconds": 3600}))
+    service.start()
+    assert service.run_job(new_id()) is None
+    job_id = add_job(database)
+    for _ in range(2):  # the second finds it done
+        row = service.run_job(job_id)
+        assert row is not None
+        assert row.state == JobState.SUCCEEDED
+    assert len(attempts(database, job_id)) == 1
+    assert service.drain_and_wait()
+    waits = add_job(database)
+    row = service.run_job(waits)
+    assert row is not None
+    assert row.state == JobState.QUEUED
+    service.close()
 
 
 def worker_row(database: Database) -> Worker:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import Connection, event, select, update
 from starlette.testclient import TestClient
 
+from app.database.base import now
 from app.database.engines import Database
 from app.jobs import repository
 from app.main import create_app
@@ -127,6 +128,21 @@ def test_claim_reads_few_rows(no_full_scans: Database) -> None:
     with no_full_scans.write() as session:
         claimed = leases.claim(
             session, owner=ALICE, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
+        )
+    assert claimed is not None
+
+
+def test_claim_of_a_named_job_reads_few_rows(no_full_scans: Database) -> None:
+    with no_full_scans.write() as session:
+        queued = select(Job.id).where(Job.state == JobState.QUEUED, Job.run_after <= now())
+        job_id = session.scalars(queued.order_by(Job.id.desc()).limit(1)).one()
+        claimed = leases.claim(
+            session,
+            owner=ALICE,
+            device_class=DeviceClass.CPU,
+            device="cpu",
+            lease_seconds=60,
+            job_id=job_id,
         )
     assert claimed is not None
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
-from app.queue.dispatch import PollOnlyNotifier
+from app.queue.dispatch import JobTask, PollOnlyNotifier
 from app.queue.tables import Job, JobEvent
 from app.resources import Resources
 from tests.job_rows import update_job
@@ -144,9 +144,9 @@ def test_workers_are_notified_after_the_commit(app: FastAPI, resources: Resource
     messages = []
 
     class Checking(PollOnlyNotifier):
-        def notify(self, job_id: UUID, *, device_class: str) -> None:
-            assert stored(resources.database, str(job_id)).device_class == device_class
-            messages.append((job_id, device_class))
+        def notify(self, task: JobTask) -> None:
+            assert stored(resources.database, str(task.job_id)).device_class == task.device_class
+            messages.append((task.job_id, task.device_class))
 
     with TestClient(app) as client:
         opened: Resources = app.state.resources

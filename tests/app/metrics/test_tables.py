@@ -66,7 +66,7 @@ def test_empty_service_has_zeros(scrape: Scrape) -> None:
             assert series, name
             assert set(series.values()) == {0}, name
     assert len(metrics["loraworks_jobs"]) == len(JobState) * len(get_args(MethodName))
-    assert metrics["loraworks_queued_jobs"].keys() == {("cpu",), ("gpu",), ("any",)}
+    assert metrics["loraworks_jobs_queued"].keys() == {("cpu",), ("gpu",), ("any",)}
     assert metrics["process_resident_memory_bytes"][()] > 1e7
 
 
@@ -83,7 +83,7 @@ def test_jobs_are_counted_by_state_method_and_device_class(
         ("full", "queued"): 1,
         ("lora", "running"): 1,
     }
-    assert nonzero(metrics["loraworks_queued_jobs"]) == {("cpu",): 2, ("gpu",): 1}
+    assert nonzero(metrics["loraworks_jobs_queued"]) == {("cpu",): 2, ("gpu",): 1}
 
 
 def test_prediction_runs_are_counted_separately_but_share_the_queue(
@@ -96,7 +96,7 @@ def test_prediction_runs_are_counted_separately_but_share_the_queue(
     assert nonzero(metrics["loraworks_predictions"]) == {("queued",): 1, ("running",): 1}
     assert len(metrics["loraworks_predictions"]) == len(JobState)
     assert nonzero(metrics["loraworks_jobs"]) == {("lora", "queued"): 1}
-    assert nonzero(metrics["loraworks_queued_jobs"]) == {("cpu",): 2}
+    assert nonzero(metrics["loraworks_jobs_queued"]) == {("cpu",): 2}
 
 
 def test_queue_age_starts_when_a_job_is_due(scrape: Scrape, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Messages reach a broker that is up, and cost no time when it is down."""
+"""Tasks reach a broker that is up, and cost no time when it is down."""
 
 import base64
 import json
@@ -13,9 +13,12 @@ import pytest
 from app.database.base import new_id
 from app.queue.dispatch import (
     DEVICE_CLASSES,
+    TASK_NAME,
     BrokerUrlInvalid,
     CeleryNotifier,
+    JobTask,
     PollOnlyNotifier,
+    message_priority,
     open_notifier,
 )
 from app.settings import Settings
@@ -43,39 +46,61 @@ def private_broker() -> Iterator[ValkeyServer]:
 
 
 def pending_messages(broker: ValkeyServer, device_class: str) -> list[dict[str, Any]]:
-    with broker.client() as client:
-        found = client.lrange(f"loraworks.{device_class}", 0, -1)
-    assert isinstance(found, list)
-    return [json.loads(each) for each in found]
+    """Return the messages of a queue, in the order of their delivery."""
+    name = f"loraworks.{device_class}"
+    with broker.client() as client:  # a list for each priority
+        lists = [
+            client.lrange(key, 0, -1) for key in (name, *(f"{name}\x06\x16{n}" for n in (3, 6, 9)))
+        ]
+    return [json.loads(message) for each in lists for message in reversed(each)]
 
 
-def job_messages(broker: ValkeyServer, device_class: str) -> list[Any]:
-    """Return the job messages for the workers of a device class."""
+def queued_tasks(broker: ValkeyServer, device_class: str) -> list[str]:
+    """Return the ids of the tasks for the workers of a device class."""
     messages = pending_messages(broker, device_class)
     assert {each["content-type"] for each in messages} <= {"application/json"}
+    assert {each["headers"]["task"] for each in messages} <= {TASK_NAME}
     bodies = [json.loads(base64.b64decode(each["body"])) for each in messages]
-    return [arguments[0] for arguments, _, _ in bodies]
+    assert [body[:2] for body in bodies] == [[[], {}]] * len(bodies), "they have no arguments"
+    return [each["headers"]["id"] for each in messages]
 
 
 def send(notifier: CeleryNotifier, device_class: str = "cpu") -> UUID:
     job_id = new_id()
     start = time.monotonic()
-    notifier.notify(job_id, device_class=device_class)
+    notifier.notify(JobTask(job_id, device_class))
     assert time.monotonic() - start < MAX_SEND_SECONDS
     return job_id
 
 
 @pytest.mark.parametrize("device_class", DEVICE_CLASSES)
-def test_a_message_goes_to_the_list_of_its_device_class(
+def test_a_task_goes_to_the_queue_of_its_device_class(
     broker: ValkeyServer, device_class: str
 ) -> None:
     notifier = CeleryNotifier(broker.url())
     job_id = send(notifier, device_class)
     notifier.close()
-    expected = [{"v": 1, "job_id": str(job_id)}]
-    assert {each: job_messages(broker, each) for each in DEVICE_CLASSES} == {
-        each: expected if each == device_class else [] for each in DEVICE_CLASSES
+    assert {each: queued_tasks(broker, each) for each in DEVICE_CLASSES} == {
+        each: [str(job_id)] if each == device_class else [] for each in DEVICE_CLASSES
     }
+
+
+def test_tasks_are_delivered_in_the_order_of_the_queue(broker: ValkeyServer) -> None:
+    """Higher priorities first, then interrupted jobs, then in the order of dispatch."""
+    jobs = {
+        "low": (-1, 0),
+        "first": (0, 0),
+        "second": (0, 0),
+        "interrupted": (0, 1),
+        "high": (5, 0),
+    }
+    ids = {name: new_id() for name in jobs}
+    notifier = CeleryNotifier(broker.url())
+    for name, (priority, attempt) in jobs.items():
+        notifier.notify(JobTask(ids[name], "cpu", message_priority(priority, attempt=attempt)))
+    notifier.close()
+    order = ["high", "interrupted", "first", "second", "low"]
+    assert queued_tasks(broker, "cpu") == [str(ids[name]) for name in order]
 
 
 def test_a_message_arrives_after_the_broker_lost_its_data(private_broker: ValkeyServer) -> None:
@@ -113,7 +138,7 @@ def test_sending_does_not_block_on_a_hanging_broker(
         for _ in range(2000):
             send(notifier)
         notifier.close()
-        assert "job-messages" not in {thread.name for thread in threading.enumerate()}, (
+        assert "job-tasks" not in {thread.name for thread in threading.enumerate()}, (
             "the sender thread is still running"
         )
 
@@ -128,9 +153,7 @@ def test_sending_resumes_when_the_broker_recovers(private_broker: ValkeyServer) 
     def is_delivered() -> bool:
         sent = str(send(notifier))
         time.sleep(0.05)
-        return sent in {each["job_id"] for each in job_messages(private_broker, "cpu")} - {
-            str(lost)
-        }
+        return sent in set(queued_tasks(private_broker, "cpu")) - {str(lost)}
 
     wait_until(is_delivered, what="a message after the broker was frozen")
     notifier.close()
