@@ -28,7 +28,6 @@ from pydantic import BaseModel
 from redis import ResponseError
 
 from app.database.errors import OUTAGE_ERRORS
-from app.errors import AppError
 from app.queue.dispatch import (
     TASK_NAME,
     BrokerUrlInvalid,
@@ -38,6 +37,7 @@ from app.queue.dispatch import (
 from app.queue.states import DeviceClass, JobState
 from app.settings import Settings
 from worker.devices import Device, count_slots, select_devices
+from worker.failures import CeleryOptionInvalid
 from worker.service import WorkerService, open_service, start_or_exit
 
 EXIT_DRAIN_TIMEOUT = 1
@@ -46,13 +46,6 @@ MAX_LOGGED_CHARS = 200  # of a malformed message
 REFUSAL_DELAY_SECONDS = 2.0  # between two tries at a broker that refuses commands
 
 log = structlog.get_logger(__name__)
-
-
-class CeleryOptionInvalid(AppError):
-    status = 500
-    code = "celery_option_invalid"
-    title = "An option of `celery worker` cannot be used here."
-    message = "{option} cannot be used: {reason}"
 
 
 # The task
@@ -178,12 +171,13 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer, which survives malformed messages and a broker that refuses commands.
 
     Celery's own handling of messages ends the process for many malformed ones, such as invalid JSON
-    or a list as the task name. Workers do not talk to each other.
+    or a list as the task name.
     """
 
     connection: Any
 
     def __init__(self, *args: Any, worker_options: Any = None, **kwargs: Any) -> None:
+        # With gossip each worker reads the events of all, and mingle takes a second of each start.
         disabled = {"without_gossip": True, "without_mingle": True}
         super().__init__(*args, worker_options={**(worker_options or {}), **disabled}, **kwargs)
         self._last_refusal = ""  # logged last; reset once the broker works again

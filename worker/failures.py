@@ -37,6 +37,13 @@ class InputChanged(Conflict):
     message = "The stored file of {name} is missing or has changed. Upload it again."
 
 
+class CeleryOptionInvalid(AppError):
+    status = 500
+    code = "celery_option_invalid"
+    title = "An option of `celery worker` cannot be used here."
+    message = "{option} cannot be used: {reason}"
+
+
 class GpuDriverFailed(AppError):
     status = 500
     code = "gpu_driver_failed"

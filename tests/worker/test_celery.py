@@ -12,11 +12,13 @@ from uuid import UUID
 
 import pytest
 from celery import Celery
+from sqlalchemy import update
 
 from app.database.base import new_id
 from app.database.engines import Database
 from app.queue.dispatch import CeleryNotifier, JobTask
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
+from app.queue.tables import Job
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, get_job, get_state
 from tests.proxy import Proxy
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.e2e
 
 Start = Callable[..., subprocess.Popen[bytes]]
 BAD_SETTINGS = 78
+NOT_IN_TIME = 1
 # Lists of the broker: message priorities other than 0 have their own.
 NEW, INTERRUPTED = "loraworks.cpu\x06\x166", "loraworks.cpu\x06\x163"
 NEVER = 3600  # seconds between polls: only tasks start jobs
@@ -231,6 +234,29 @@ def test_draining_worker_requeues_its_job(
     assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
     with broker.client() as client:
         assert client.llen(INTERRUPTED) == 1, "its next task was sent"
+
+
+def test_drain_timeout_is_reported(
+    database: Database,
+    broker: ValkeyServer,
+    notifier: CeleryNotifier,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Although the pool of threads has a task that does not end."""
+    monkeypatch.setenv("FINAL_WRITE_SECONDS", "0.3")
+    file = tmp_path / "child"
+    worker = start("started:5", f"first:{file}", stop_grace_seconds=0.3)
+    listen(broker)
+    job_id = add_job(database)
+    notifier.notify(JobTask(job_id, "cpu"))
+    wait_until(file.exists, seconds=40)
+    with database.write() as session:  # no one else can write to the job
+        session.execute(update(Job).where(Job.id == job_id).values(priority=1))
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == NOT_IN_TIME
+    assert get_state(database, job_id) is JobState.RUNNING, "until its lease is over"
 
 
 def test_sigquit_ends_a_busy_worker_at_once(
