@@ -9,7 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import typer
+from celery.bin.celery import celery as celery_command
+from celery.worker.control import Panel
 from fastapi.routing import iter_route_contexts
+from flower.options import options as flower_options
 
 from app.cli.main import app
 from app.main import create_app
@@ -131,6 +134,18 @@ def compose(words: list[str]) -> None:
         loraworks(inside or available[service]["command"])
 
 
+def celery(words: list[str]) -> None:
+    application, module, subcommand, *rest = words
+    assert (application, module) == ("-A", "worker.celery_app")
+    command = celery_command.commands[subcommand]
+    options = {option for each in command.params for option in each.opts}
+    if subcommand == "flower":  # which parses its own
+        options = {f"--{name}" for name in flower_options.as_dict()}
+    assert {word.partition("=")[0] for word in rest if word.startswith("-")} <= options, rest
+    if subcommand in {"inspect", "control"}:
+        assert rest[0] in Panel.meta, rest[0]
+
+
 def make(words: list[str]) -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     for word in words:
@@ -150,6 +165,7 @@ def python(words: list[str]) -> None:
 
 
 OURS: dict[str, Callable[[list[str]], None]] = {
+    "celery": celery,
     "curl": curl,
     "docker": compose,
     "loraworks": loraworks,
