@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -24,7 +24,6 @@ from celery.worker.loops import asynloop
 from celery.worker.state import maybe_shutdown
 from kombu import Message
 from kombu.common import ignore_errors
-from pydantic import BaseModel
 from redis import ResponseError
 
 from app.database.errors import OUTAGE_ERRORS
@@ -154,17 +153,10 @@ def _select_queues(app: Celery) -> Sequence[Device]:
     devices = [each for each in app.devices if each.device_class in selected]
     if not devices:
         available = ", ".join(sorted({each.device_class for each in app.devices}))
-        reason = f"this worker has no device for them. Queues of its devices: {available}."
+        reason = f"LORAWORKS_DEVICES selects no device for that. It selects: {available}."
         raise CeleryOptionInvalid(option=f"-Q {','.join(sorted(selected))}", reason=reason)
     queues.select_add(queues[DeviceClass.ANY])
     return devices
-
-
-class _TaskHeaders(BaseModel):
-    """What counts of a message."""
-
-    task: Literal["loraworks.run_job"]
-    id: UUID
 
 
 class JobConsumer(Consumer):  # type: ignore[misc]
@@ -233,12 +225,11 @@ def _normalize_message(message: Message) -> None:
     The task takes no arguments. A header of another type than Celery expects, such as a number as
     the time limit, would occupy a slot of Celery's pool forever.
     """
-    headers = _TaskHeaders.model_validate(message.headers)
-    message.headers = headers.model_dump(mode="json")
-    message.body, message.content_type, message.content_encoding = _NO_ARGUMENTS
-
-
-_NO_ARGUMENTS = ("[[], {}, {}]", "application/json", "utf-8")
+    if message.headers["task"] != TASK_NAME:
+        raise LookupError(f"there is no task {message.headers['task']!r}")
+    message.headers = {"task": TASK_NAME, "id": str(UUID(message.headers["id"]))}
+    message.body, message.content_type = "[[], {}, {}]", "application/json"
+    message.content_encoding = "utf-8"
 
 
 def create_celery_app(settings: Settings) -> Celery:
@@ -248,7 +239,7 @@ def create_celery_app(settings: Settings) -> Celery:
     app = Celery("loraworks", broker=validate_broker_url(settings.broker_url))
     app.devices = select_devices(settings.devices)  # `WorkerStep` reuses them: listing is slow
     app.conf.update(
-        task_queues=broker_queues({DeviceClass.ANY, *(each.device_class for each in app.devices)}),
+        task_queues=broker_queues(DeviceClass),
         task_create_missing_queues=False,
         task_ignore_result=True,
         accept_content=["json"],
@@ -278,6 +269,8 @@ def create_celery_app(settings: Settings) -> Celery:
             "socket_keepalive": True,
         },
     )
+    # The queues without `-Q`.
+    app.amqp.queues.select([DeviceClass.ANY, *{each.device_class for each in app.devices}])
     app.task(name=TASK_NAME, bind=True, throws=(JobFailed, Terminated))(run_job)
     app.steps["worker"].add(WorkerStep)
     return app

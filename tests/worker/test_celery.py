@@ -16,7 +16,7 @@ from sqlalchemy import update
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.queue.dispatch import CeleryNotifier, JobTask
+from app.queue.dispatch import CeleryNotifier, JobTask, message_priority
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import Job
 from app.settings import Settings
@@ -298,17 +298,39 @@ def test_slots_limit_the_tasks_of_a_worker(
         ("--concurrency=3", "LORAWORKS_CONCURRENCY"),
         ("--autoscale=3,1", "LORAWORKS_CONCURRENCY"),
         ("--pool=solo", "thread"),
+        ("-Q=gpu", "LORAWORKS_DEVICES"),
     ],
 )
 def test_options_that_do_not_fit_the_slots_are_rejected(
     start: Start, log: Path, option: str, hint: str
 ) -> None:
-    worker = start(*GOOD, "--", option)
+    worker = start(*GOOD, "--", *option.split("="))
     assert worker.wait(60) == BAD_SETTINGS
     line = json.loads(log.read_text().splitlines()[-1])
     assert line["code"] == "celery_option_invalid"
     assert option.partition("=")[0] in line["error"]
     assert hint in line["error"]
+
+
+def test_tasks_run_in_the_order_of_the_queue(
+    database: Database, notifier: CeleryNotifier, start: Start
+) -> None:
+    rows = {
+        "low": {"priority": -1},
+        "first": {},
+        "second": {},
+        "interrupted": {"attempt": 1},
+        "high": {"priority": 1},
+    }
+    ids = {name: add_job(database, **changes) for name, changes in rows.items()}
+    for name, changes in rows.items():
+        priority = message_priority(changes.get("priority", 0), attempt=changes.get("attempt", 0))
+        notifier.notify(JobTask(ids[name], "cpu", priority))
+    start(*GOOD)
+    wait_until(lambda: succeeded(database, *ids.values()), seconds=60)
+    started = {name: attempts(database, job_id)[-1].started_at for name, job_id in ids.items()}
+    order = ["high", "interrupted", "first", "second", "low"]
+    assert sorted(started, key=started.__getitem__) == order
 
 
 def test_selected_queue_limits_the_devices(

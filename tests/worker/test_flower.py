@@ -131,6 +131,7 @@ def test_tools_of_celery_show_a_running_job(
     notifier.notify(JobTask(job_id, "cpu"))
     wait_for_state(flower, job_id, "STARTED")
     assert active_jobs(environment) == {str(job_id)}
+    assert list(flower.get("/api/workers?status=true").json().values()) == [True]
     notifier.notify(JobTask(job_id, "cpu"))  # a copy changes nothing
     (tmp_path / "go").touch()
     wait_for_state(flower, job_id, "SUCCESS")
