@@ -1,15 +1,24 @@
 """An artifact: a finished model as an immutable directory.
 
 manifest.json             metadata, and sha256 of every file; written last
-merged/                   plain transformers checkpoint and tokenizer
-adapter.safetensors/.json the trained tensors and the spec, for LoRA runs
-head.safetensors          the head of such a run, for serving on a shared base
 golden.json               a few test texts with their logits
 predictions/*.jsonl       the prediction for every validation and test text
 misclassified/*.jsonl     misclassified texts, the most confident predictions first
 
-A linear model has `linear.json` and `linear.safetensors` (`lora_core/linear/files.py`) instead of
-`merged/`, adapter and head.
+If the run froze the encoder (LoRA, probe, baseline without blocks):
+
+base/                     weights and config of the encoder, and the tokenizer; byte for byte the
+                          same for all runs on it, so that a store can keep it once (`base_files`)
+classifier.json           the rest of the config: labels, dropout rates
+head.safetensors          the layers after the encoder
+adapter.safetensors/.json the trained tensors and the spec, for LoRA
+
+If it trained the encoder:
+
+merged/                   plain transformers checkpoint and tokenizer
+
+Artifacts in format 1 always have `merged/`, and no `base/` or `classifier.json`. A linear model has
+`linear.json` and `linear.safetensors` (`lora_core/linear/files.py`) instead.
 """
 
 import json
@@ -24,20 +33,32 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.atomic_files import write_json
+from lora_core.base_files import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    join_config,
+    split_config,
+)
 from lora_core.data.tokens import find_special_tokens
+from lora_core.encoders import FAMILIES
+from lora_core.encoders import load as encoders
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.load import silence_transformers
+from lora_core.encoders.load import BaseCheckpoint, read_base_config, silence_transformers
 from lora_core.errors.training import MergeMismatch
-from lora_core.manifest import MERGED
+from lora_core.manifest import BASE, CLASSIFIER, MANIFEST, MERGED
+from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import compare_logits
-from lora_core.specs.method import LoraSpec
+from lora_core.specs.fields import looks_like_path
+from lora_core.specs.method import HeadMode, LoraSpec
 
 HEAD_LAYERS = ("first", "last")  # names of the head's layers in head.safetensors
 
 
 class SavedAdapter(NamedTuple):
-    """The adapter of a LoRA run, saved next to the merged model."""
+    """The adapter of a LoRA run."""
 
     spec: LoraSpec
     tensors: dict[str, Tensor]  # float32
@@ -56,17 +77,72 @@ def load_adapter(directory: Path) -> SavedAdapter:
     """Load the adapter that `save_adapter` wrote.
 
     Each adapted layer has the tensors `<path>.A` (r, d_in) and `<path>.B` (d_out, r), with DoRA
-    also `<path>.magnitude` (d_out,). A head that was trained in full has `<path>.weight`
-    (d_out, d_in) and `<path>.bias` (d_out,). `<path>` is the path of the layer in the model of
-    transformers.
+    also `<path>.magnitude` (d_out,). In format 1, a head that was trained in full has
+    `<path>.weight` (d_out, d_in) and `<path>.bias` (d_out,). `<path>` is the path of the layer in
+    the model of transformers.
     """
     facts = json.loads((directory / "adapter.json").read_text(encoding="utf-8"))
     spec = LoraSpec.model_validate(facts["method"])
     return SavedAdapter(spec, load_file(directory / "adapter.safetensors"), facts["encoder"])
 
 
+def save_on_base(
+    directory: Path,
+    model: PreTrainedModel,
+    family: EncoderFamily,
+    tokenizer: Tokenizer,
+    spec: LoraSpec | None = None,
+) -> None:
+    """Save a model whose encoder is frozen as base, adapter and head. This merges its adapters.
+
+    With the `spec` of its adapters, they are saved. Raises `NonFiniteWeights`.
+    """
+    if spec is not None:
+        state = {
+            f"{name}.{part}": parameter.detach()
+            for name, adapter in adapter_layers(model).items()
+            for part, parameter in adapter.adapter_parameters()
+        }
+        save_adapter(directory, spec, state, family.model_type)
+    _save_base(directory, model, family, tokenizer)
+    merge_adapters(model)
+    save_head(directory, model, family)
+
+
+def _save_base(
+    directory: Path, model: PreTrainedModel, family: EncoderFamily, tokenizer: Tokenizer
+) -> None:
+    """Save the frozen encoder of a model, without its adapters, and the config of its classifier.
+
+    Call it before the adapters are merged. The files in `base/` have the same bytes for every run
+    with the same encoder and tokenizer, whatever its labels, dropout and maximum length.
+    """
+    base = directory / BASE
+    base.mkdir()
+    save_file(_encoder_weights(model, family), base / WEIGHTS_FILE, metadata={"format": "pt"})
+    config, classifier = split_config({**model.config.to_diff_dict(), **_label_maps(model)})
+    write_json(base / CONFIG_FILE, config)
+    write_json(directory / CLASSIFIER, classifier)
+    tokenizer.save(str(base / TOKENIZER_FILE))
+
+
+def _encoder_weights(model: PreTrainedModel, family: EncoderFamily) -> dict[str, Tensor]:
+    """Return the weights before the head in float32, by their names in a model without adapters."""
+    adapters = adapter_layers(model)
+    head = tuple(f"{name}." for name in family.head)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        layer, _, part = name.rpartition(".")
+        if name.startswith(head) or layer in adapters:
+            continue
+        if (path := layer.removesuffix(".base")) in adapters:
+            name = f"{path}.{part}"
+        weights[name] = tensor.detach().float().cpu().contiguous()
+    return weights
+
+
 def save_head(directory: Path, model: PreTrainedModel, family: EncoderFamily) -> None:
-    """Save the merged layers after the encoder, which serving needs besides adapter and base."""
+    """Save the layers after the encoder, merged."""
     tensors = head_tensors(model, family)
     save_file(tensors, directory / "head.safetensors", metadata={"format": "pt"})
 
@@ -91,11 +167,15 @@ def save_merged(
     directory: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
 ) -> None:
     """Save a model without adapters, as `AutoModelForSequenceClassification` loads it."""
-    merged = directory / MERGED
-    save_classifier(merged, model)
-    tokenizer.save(str(merged / "tokenizer.json"))
+    save_classifier(directory / MERGED, model)
+    save_tokenizer(directory / MERGED, tokenizer, max_length)
+
+
+def save_tokenizer(directory: Path, tokenizer: Tokenizer, max_length: int) -> None:
+    """Save a tokenizer as `AutoTokenizer` loads it."""
+    tokenizer.save(str(directory / TOKENIZER_FILE))
     write_json(
-        merged / "tokenizer_config.json",
+        directory / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_length,
@@ -112,13 +192,17 @@ def save_classifier(directory: Path, model: PreTrainedModel) -> None:
     load a classifier without both maps.
     """
     model.save_pretrained(directory)
-    path = directory / "config.json"
+    path = directory / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**config, **_label_maps(model), "architectures": [type(model).__name__]})
+
+
+def _label_maps(model: PreTrainedModel) -> dict[str, Any]:
     labels = label_names(model)
-    config["id2label"] = {str(i): label for i, label in enumerate(labels)}
-    config["label2id"] = {label: i for i, label in enumerate(labels)}
-    config["architectures"] = [type(model).__name__]
-    write_json(path, config)
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
 
 
 def label_names(model: PreTrainedModel) -> list[str]:
@@ -126,11 +210,31 @@ def label_names(model: PreTrainedModel) -> list[str]:
     return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 
-def load_merged(directory: Path) -> PreTrainedModel:
+# -- Loading. `base` is the directory of the base, if it is not in the artifact -------------------
+
+
+def has_merged(directory: Path) -> bool:
+    """Return whether an artifact has a merged checkpoint, and not a base with adapter and head."""
+    return (directory / MERGED).is_dir()
+
+
+def checkpoint_directory(directory: Path, base: Path | None = None) -> Path:
+    """Return where the weights of the encoder, its config and the tokenizer are."""
+    return directory / MERGED if has_merged(directory) else base or directory / BASE
+
+
+def load_merged(directory: Path, base: Path | None = None) -> PreTrainedModel:
     """Load the merged model in float32, in evaluation mode.
 
-    Raises `ValueError` if a tensor is missing, unexpected, or of another shape.
+    It has the same bits on every processor. Raises `ValueError` if a tensor is missing, unexpected,
+    or of another shape, and `NonFiniteWeights`.
     """
+    if not has_merged(directory):
+        model = load_unmerged(directory, base)
+        if (directory / "adapter.json").is_file():
+            inject_adapter(model, load_adapter(directory))
+            merge_adapters(model)
+        return model.eval()
     silence_transformers()
     model, info = AutoModelForSequenceClassification.from_pretrained(
         directory / MERGED,
@@ -140,23 +244,75 @@ def load_merged(directory: Path) -> PreTrainedModel:
         trust_remote_code=False,
         output_loading_info=True,
     )
+    return _checked(model, info)
+
+
+def load_unmerged(directory: Path, base: Path | None = None) -> PreTrainedModel:
+    """Load the encoder of an artifact with a base, and its head, without its adapter, in float32.
+
+    Raises `ValueError` as `load_merged` does.
+    """
+    config = read_config(directory, base)
+    weights = load_file(checkpoint_directory(directory, base) / WEIGHTS_FILE)
+    head = load_file(directory / "head.safetensors")
+    for name, path in zip(HEAD_LAYERS, FAMILIES[config["model_type"]].head, strict=True):
+        weights |= {f"{path}.{part}": head[f"{name}.{part}"] for part in ("weight", "bias")}
+    return _checked(*encoders.classifier_from_weights(config, weights))
+
+
+def _checked(model: PreTrainedModel, info: dict[str, Any]) -> PreTrainedModel:
     if unmatched := [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]:
         raise ValueError(f"the checkpoint does not fit its config: {unmatched[0]}")
     return model.eval()
 
 
-def read_model_type(directory: Path) -> str:
-    """Return the architecture of the merged model, such as `distilbert`."""
-    return str(_config(directory)["model_type"])
+def inject_adapter(model: PreTrainedModel, adapter: SavedAdapter) -> None:
+    """Add an adapter to the encoder of a model, whose head is the final one."""
+    family = FAMILIES[adapter.family]
+    method = LoraMethod(adapter.spec.model_copy(update={"head": HeadMode.FROZEN}))
+    with torch.random.fork_rng(devices=()):  # A is drawn before it is overwritten
+        method.prepare(model, family)
+    head = tuple(f"{name}." for name in family.head)
+    tensors = {name: t for name, t in adapter.tensors.items() if not name.startswith(head)}
+    method.load_state_dict(model, tensors)
+
+
+def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
+    """Return a base model, as `encoders.load.resolve_base` does, or the model of an artifact.
+
+    Raises what `encoders.load.resolve_base` raises.
+    """
+    directory = Path(base)
+    if not looks_like_path(base) or not (directory / MANIFEST).is_file():
+        return encoders.resolve_base(base, revision)
+    files = checkpoint_directory(directory)
+    config = read_base_config(files, base)
+    if has_merged(directory):
+        return BaseCheckpoint(base, files, config)
+    config = join_config(config, _read_json(directory / CLASSIFIER))
+    return BaseCheckpoint(base, files, config, lambda: load_merged(directory).state_dict())
+
+
+def read_model_type(directory: Path, base: Path | None = None) -> str:
+    """Return the architecture of the model, such as `distilbert`."""
+    return str(read_config(directory, base)["model_type"])
 
 
 def read_labels(directory: Path) -> list[str]:
-    """Return the labels of the merged model, in the order of its logits."""
-    config = _config(directory)
-    names = config.get(
+    """Return the labels of the model, in the order of its logits."""
+    file = f"{MERGED}/{CONFIG_FILE}" if has_merged(directory) else CLASSIFIER
+    names = _read_json(directory / file).get(
         "id2label", {"0": "LABEL_0", "1": "LABEL_1"}
     )  # which transformers leaves out
     return [names[str(i)] for i in range(len(names))]
+
+
+def read_config(directory: Path, base: Path | None = None) -> dict[str, Any]:
+    """Return the config of the merged model. Raises `ArtifactCorrupt`, see `join_config`."""
+    config = _read_json(checkpoint_directory(directory, base) / CONFIG_FILE)
+    if has_merged(directory):
+        return config
+    return join_config(config, _read_json(directory / CLASSIFIER))
 
 
 def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
@@ -167,6 +323,6 @@ def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> f
     return difference
 
 
-def _config(directory: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((directory / MERGED / "config.json").read_text("utf-8"))
-    return config
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

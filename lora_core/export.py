@@ -27,37 +27,48 @@ from transformers import PreTrainedModel
 from lora_core import manifest, peft_format
 from lora_core.adapters import adapter_layers
 from lora_core.artifact import (
-    SavedAdapter,
+    checkpoint_directory,
+    inject_adapter,
     label_names,
     load_adapter,
     load_merged,
+    resolve_base,
     save_classifier,
+    save_tokenizer,
 )
 from lora_core.atomic_files import check_new_directory, write_json
+from lora_core.base_files import TOKENIZER_FILE, has_base
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.load import BaseCheckpoint, load_with_head, resolve_base
+from lora_core.encoders.load import BaseCheckpoint, load_with_head, weights_sha256
 from lora_core.encoders.modules import has_mean_pooling_block
 from lora_core.encoders.pooling import set_pooling
-from lora_core.errors.export import BaseMismatch, NoAdapter, NoEncoder
+from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapter, NoEncoder
+from lora_core.hub import is_hub_name
 from lora_core.inference.predictor import Predictor
-from lora_core.methods import LoraMethod
+from lora_core.samples import minilm
 from lora_core.saved_predictions import compare_logits, load_golden
-from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
+from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
 
 
 def export_merged(artifact: Path, out: Path) -> None:
     """Write the merged model of an artifact as a transformers checkpoint into the directory `out`.
 
-    Writes the config anew, because artifacts of version 0.1 may lack the names of their labels.
-    Raises `ArtifactCorrupt`, `NoEncoder`, `OutputExists`.
+    The weights have the bits that they had at the end of the run. The config is written anew,
+    because artifacts of version 0.1 may lack the names of their labels. Raises `ArtifactCorrupt`,
+    `NoEncoder`, `MergedWeightsChanged`, `OutputExists`.
     """
-    if manifest.is_linear(manifest.verify(artifact)["files"]):
+    manifest_data = manifest.verify(artifact)
+    if manifest.is_linear(manifest_data["files"]):
         raise NoEncoder(path=artifact.name, program="transformers")
+    model = load_merged(artifact)
+    expected = manifest_data.get("merged_sha256")  # artifacts in format 1 have none
+    if expected is not None and weights_sha256(model.state_dict()) != expected:
+        raise MergedWeightsChanged(path=artifact.name)
     with atomic_directory(out) as directory:
-        save_classifier(directory, load_merged(artifact))
-        copy_tokenizer(artifact, directory)
+        save_classifier(directory, model)
+        _save_tokenizer(artifact, directory, manifest_data["max_length"])
 
 
 @contextmanager
@@ -78,15 +89,12 @@ def atomic_directory(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def copy_tokenizer(artifact: Path, directory: Path) -> None:
-    """Copy the tokenizer of an artifact's merged model."""
-    for file in (artifact / manifest.MERGED).glob("tokenizer*.json"):
-        shutil.copyfile(file, directory / file.name)
+def _save_tokenizer(artifact: Path, directory: Path, max_length: int) -> None:
+    tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
+    save_tokenizer(directory, tokenizer, max_length)
 
 
 # -- Adapters -------------------------------------------------------------------------------------
-
-BASE_FOLDER = "base"
 
 
 def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> None:
@@ -107,9 +115,8 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         raise NoEncoder(path=artifact.name, program="PEFT")
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=manifest_data["spec"]["method"]["type"])
-    adapter = load_adapter(artifact)
-    revision = None if base else manifest_data["spec"].get("base_revision")
-    pretrained = resolve_base(base or manifest_data["spec"]["base"], revision)
+    adapter, length = load_adapter(artifact), manifest_data["max_length"]
+    pretrained = _find_base(artifact, manifest_data, base)
     merged = load_merged(artifact)
     with atomic_directory(out) as directory:
         model = _with_merged_head(merged, pretrained)
@@ -117,14 +124,25 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         if pretrained.commit is None or has_mean_pooling_block(
             model.config
         ):  # the hub does not have it
-            save_classifier(directory / BASE_FOLDER, model)
-            copy_tokenizer(artifact, directory / BASE_FOLDER)
-            source = {"base_model_name_or_path": str(out.absolute() / BASE_FOLDER)}
-        _inject_adapter(model, pretrained.family, adapter)
-        _check_base(artifact, model, pretrained, manifest_data["max_length"])
+            save_classifier(directory / manifest.BASE, model)
+            _save_tokenizer(artifact, directory / manifest.BASE, length)
+            source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE)}
+        inject_adapter(model, adapter)
+        _check_base(artifact, model, pretrained, length)
         config = source | _adapter_config(adapter.spec, pretrained.family, model)
         _write_adapter(directory, model, pretrained.family, config)
-        copy_tokenizer(artifact, directory)
+        _save_tokenizer(artifact, directory, length)
+
+
+def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None) -> BaseCheckpoint:
+    """Return the base that is given, the one on the hub, or the one in the artifact."""
+    if given is not None:
+        return resolve_base(given)
+    spec = manifest_data["spec"]
+    on_hub = is_hub_name(spec["base"]) and spec["base"] != minilm.NAME
+    if has_base(manifest_data["files"]) and not on_hub:
+        return resolve_base(str(artifact.absolute() / manifest.BASE))
+    return resolve_base(spec["base"], spec.get("base_revision"))
 
 
 def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrainedModel:
@@ -136,20 +154,12 @@ def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrain
     return model.eval()
 
 
-def _inject_adapter(model: PreTrainedModel, family: EncoderFamily, adapter: SavedAdapter) -> None:
-    method = LoraMethod(adapter.spec.model_copy(update={"head": HeadMode.FROZEN}))
-    method.prepare(model, family)
-    head = tuple(f"{name}." for name in family.head)
-    tensors = {name: t for name, t in adapter.tensors.items() if not name.startswith(head)}
-    method.load_state_dict(model, tensors)
-
-
 def _check_base(
     artifact: Path, model: PreTrainedModel, base: BaseCheckpoint, max_length: int
 ) -> None:
     """Raise `BaseMismatch` unless the model reproduces its golden predictions."""
     texts, reference = load_golden(artifact)
-    tokenizer = load_tokenizer(artifact / manifest.MERGED / "tokenizer.json")
+    tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
     predictor = Predictor.from_model(model, tokenizer, max_length)
     logits = predictor.forward(predictor.encode(texts)).numpy()
     difference, tolerance = compare_logits(logits, reference)

@@ -15,8 +15,10 @@ from lora_core import __version__
 from lora_core.errors.artifact import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # format version of an artifact
+FORMAT = 2  # format version of an artifact; 1: always with a merged checkpoint
 MERGED = "merged"  # directory of the plain transformers checkpoint in an artifact
+BASE = "base"  # directory of the frozen encoder in an artifact that has no merged checkpoint
+CLASSIFIER = "classifier.json"  # next to `BASE`: what the config says about this version
 LINEAR = "linear.json"  # a linear model has this and linear.safetensors instead
 # No such file. Any other error says nothing about what was written.
 _MISSING_FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -46,7 +48,7 @@ def create(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 def has_model(manifest: Mapping[str, Any]) -> bool:
     """Return whether the directory has a model, not only metrics and predictions."""
-    return any(name in manifest["files"] for name in (f"{MERGED}/config.json", LINEAR))
+    return any(name in manifest["files"] for name in (f"{MERGED}/config.json", CLASSIFIER, LINEAR))
 
 
 def is_linear(files: Collection[str]) -> bool:
@@ -61,11 +63,16 @@ def library_versions() -> dict[str, str]:
     return {"loraworks": __version__, **libraries}
 
 
+def serialize(manifest: Mapping[str, Any]) -> bytes:
+    """Return the content of the manifest's file."""
+    return json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False).encode("utf-8")
+
+
 def save(directory: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest itself, atomically. Its list of files must be correct."""
     temporary = directory / f".{MANIFEST}"
-    with temporary.open("x", encoding="utf-8") as file:  # "x" never follows an existing link
-        json.dump(manifest, file, indent=1, allow_nan=False, ensure_ascii=False)
+    with temporary.open("xb") as file:  # "x" never follows an existing link
+        file.write(serialize(manifest))
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(directory / MANIFEST)

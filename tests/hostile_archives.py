@@ -58,7 +58,8 @@ def hostile_archive(valid: bytes, name: str) -> bytes:
 def packed(directory: Path) -> bytes:
     """Return the archive of a model directory."""
     names = ["manifest.json", *manifest.read(directory)["files"]]
-    return b"".join(tar_stream(directory, names, prefix="m", modified=0))
+    entries = ((name, directory / name) for name in names)
+    return b"".join(tar_stream(entries, prefix="m", modified=0))
 
 
 def reseal(directory: Path, **facts: Any) -> None:
@@ -198,7 +199,7 @@ def another_width(directory: Path) -> None:
     claim = facts.get("base_sha256", "0" * 64)
     with tempfile.TemporaryDirectory() as folder:
         base = make_base(Path(folder, "base"), dim=16, hidden_dim=32)
-        made = make_lora_artifact(Path(folder), LoraSpec(r=2), base=base)
+        made = make_lora_artifact(Path(folder), LoraSpec(r=2), base=base, in_format_1=True)
         shutil.rmtree(directory)
         shutil.move(made, directory)
     reseal(directory, base_sha256=claim, spec=facts["spec"])

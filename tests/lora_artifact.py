@@ -8,8 +8,8 @@ from torch import nn
 
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
-from lora_core.artifact import save_adapter, save_head, save_merged
-from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
+from lora_core.artifact import resolve_base, save_adapter, save_head, save_merged, save_on_base
+from lora_core.encoders.load import encoder_weights_sha256, load_classifier, weights_sha256
 from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT
 from lora_core.methods import LoraMethod
@@ -30,11 +30,16 @@ def make_lora_artifact(
     labels: tuple[str, ...] = LABELS,
     max_length: int = 64,
     base: Path | None = None,
+    in_format_1: bool = False,
+    seed: int = 5,
 ) -> Path:
-    """Make `directory/artifact` on `base`, or on a new base in `directory/base`."""
+    """Make `directory/artifact` on `base`, or on a new base in `directory/base`.
+
+    In format 1 it has a merged checkpoint instead of a base.
+    """
     pretrained = resolve_base(str(base or make_base(directory / "base", family)))
     with torch.random.fork_rng():
-        torch.manual_seed(5)
+        torch.manual_seed(seed)
         model, _ = load_classifier(pretrained, labels)
         base_sha256 = encoder_weights_sha256(model, pretrained.family)
         method = LoraMethod(spec)
@@ -44,18 +49,22 @@ def make_lora_artifact(
                 nn.init.normal_(parameter, mean=float(name.endswith("magnitude")), std=0.1)
     out = directory / "artifact"
     out.mkdir(parents=True)
-    save_adapter(out, spec, method.state_dict(model), family)
-    merge_adapters(model)
-    save_merged(out, model, tokenizer(family), max_length)
-    save_head(out, model, pretrained.family)
+    if in_format_1:
+        save_adapter(out, spec, method.state_dict(model), family)
+        merge_adapters(model)
+        save_merged(out, model, tokenizer(family), max_length)
+        save_head(out, model, pretrained.family)
+    else:
+        save_on_base(out, model, pretrained.family, tokenizer(family), spec)
     predictor = Predictor.from_model(model, tokenizer(family), max_length)
     save_golden(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     facts: dict[str, Any] = {
-        "format": FORMAT,
+        "format": 1 if in_format_1 else FORMAT,
         "created_by": {"loraworks": "0"},
         "spec": TrainSpec(method=spec, base=pretrained.name).model_dump(mode="json"),
         "encoder": family,
         "base_sha256": base_sha256,
+        **({} if in_format_1 else {"merged_sha256": weights_sha256(model.state_dict())}),
         "labels": list(labels),
         "max_length": max_length,
         "metrics": {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},

@@ -17,8 +17,7 @@ from app.queue.fencing import ClaimedJob, Lease, LeaseLost
 from app.queue.transitions import AttemptResult, ExitStatus, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
-from app.storage import repository as artifacts
-from app.storage.store import ArtifactRef
+from app.storage.new_artifact import NewArtifact
 from app.storage.tables import METRICS_KIND, MODEL_KIND
 from lora_core import manifest
 from worker.db_retry import DatabaseRetry
@@ -43,20 +42,22 @@ def publish(
 ) -> None:
     """Store the output and finish the attempt. If its lease is lost, nothing is published.
 
-    Files are stored first; then one transaction writes artifact, version, and result. Files without
-    a row do not count. They are removed later by garbage collection, not here: after a connection
-    lost during the commit, it is unknown whether the row exists.
-    Raises `ArtifactCorrupt` if the directory does not match its manifest.
+    Files are stored first, those of a base only if it is new; then one transaction writes artifact,
+    version, and result. Files without a row do not count. They are removed later by garbage
+    collection, not here: after a connection lost during the commit, it is unknown whether the row
+    exists. Raises `ArtifactCorrupt` if the directory does not match its manifest.
     """
     lease = claimed.lease
     manifest_data = manifest.read(output_dir)
     if inputs.names:  # do not publish paths of this machine
         manifest_data = {**inputs.with_public_names(manifest_data), "files": manifest_data["files"]}
         manifest.save(output_dir, manifest_data)
-    key_prefix = JOB_KINDS[claimed.kind].key_prefix
-    ref = resources.store.put(output_dir, f"{key_prefix}/{lease.job_id}/a{lease.attempt}")
-    if _commit_with_retry(
-        resources, lease, lambda session: _succeed(session, claimed, ref, manifest_data)
+    key = f"{JOB_KINDS[claimed.kind].key_prefix}/{lease.job_id}/a{lease.attempt}"
+    artifact = NewArtifact(resources.store, output_dir, key)
+    if artifact.commit(
+        lambda: _commit_with_retry(
+            resources, lease, lambda session: _succeed(session, claimed, artifact, manifest_data)
+        )
     ):
         log.info("attempt succeeded")
         if claimed.promote_to is not None:
@@ -64,13 +65,13 @@ def publish(
 
 
 def _succeed(
-    session: Session, claimed: ClaimedJob, ref: ArtifactRef, manifest_data: JsonObject
+    session: Session, claimed: ClaimedJob, new: NewArtifact, manifest_data: JsonObject
 ) -> None:
     lease = claimed.lease
     kind = JOB_KINDS[claimed.kind].artifact_kind
     if kind == MODEL_KIND and not manifest.has_model(manifest_data):
         kind = METRICS_KIND
-    artifact = artifacts.add_artifact(session, job_id=lease.job_id, kind=kind, ref=ref)
+    artifact = new.add_row(session, job_id=lease.job_id, kind=kind)
     comparison.store_correctness(session, lease.job_id, manifest_data.get("graded", {}))
     summary = manifest_data["metrics"]
     if (name := claimed.register_as) is not None:

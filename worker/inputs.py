@@ -20,9 +20,8 @@ from app.queue.fencing import ClaimedJob
 from app.queue.states import JobKind
 from app.registry import service as registry
 from app.settings import Settings
-from app.storage.store import Store, verify_artifact
+from app.storage.store import Store, restore_artifact
 from app.storage.tables import MODEL_KIND, RESULTS_KIND
-from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hub import HUB_PREFIX
 from lora_core.imports import metadata
@@ -39,25 +38,14 @@ class JobKindSettings(NamedTuple):
 
     command: str  # subcommand of `python -m lora_core`
     model_field: str  # field of the spec that names the model to start from
-    reads_merged: bool  # needs only the merged checkpoint, not the whole artifact
     artifact_kind: str  # kind of the resulting artifact
     key_prefix: str  # first part of the result's storage key
 
-    def model_path(self, artifact: Path) -> Path:
-        """Return what the job reads of a model version."""
-        return artifact / manifest.MERGED if self.reads_merged else artifact
-
 
 JOB_KINDS = {
-    JobKind.TRAINING: JobKindSettings(
-        "train", "base", reads_merged=True, artifact_kind=MODEL_KIND, key_prefix="jobs"
-    ),
+    JobKind.TRAINING: JobKindSettings("train", "base", artifact_kind=MODEL_KIND, key_prefix="jobs"),
     JobKind.PREDICTION: JobKindSettings(
-        "predict-file",
-        "model",
-        reads_merged=False,
-        artifact_kind=RESULTS_KIND,
-        key_prefix="predictions",
+        "predict-file", "model", artifact_kind=RESULTS_KIND, key_prefix="predictions"
     ),
 }
 
@@ -94,11 +82,12 @@ def needs_hub(spec: JsonObject) -> bool:
 
 
 def resolve_inputs(
-    database: Database, claimed: ClaimedJob, *, settings: Settings, store: Store
+    database: Database, claimed: ClaimedJob, *, settings: Settings, store: Store, model_dir: Path
 ) -> LocalInputs:
     """Find the inputs of a job and check that their bytes have not changed.
 
-    Files are read after the database session is closed, so that no writer waits for the disk.
+    A model whose base is stored elsewhere is put together in `model_dir`, a new directory. Files
+    are read after the database session is closed, so that no writer waits for the disk.
     Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `StoredArtifactCorrupt`, any error of
     the store, and for an imported version `UnsupportedArtifact` and `UnsupportedTokenizer`.
     """
@@ -124,10 +113,11 @@ def resolve_inputs(
             source = {**spec["data"]["source"], **sources}
         spec["data"] = {**spec["data"], "source": source}
     if version is not None:
-        artifact_dir = verify_artifact(store, version.artifact, name=f"model {version.ref}")
+        name = f"model {version.ref}"
+        artifact_dir = restore_artifact(store, version.artifact, model_dir, name=name)
         if version.imported:
             metadata.read_metadata(artifact_dir)  # may have been imported before these checks
-        spec[kind.model_field] = str(kind.model_path(artifact_dir))
+        spec[kind.model_field] = str(artifact_dir)
         names[spec[kind.model_field]] = version.ref
     return LocalInputs(spec, names)
 

@@ -122,6 +122,7 @@ class JobRunner:
             return
         check_free_space(self._settings, host=socket.gethostname())
         self._pin_runtime(attempt)
+        attempt_dir.path.mkdir(parents=True)
         with attempt.recorder.renewing_lease():
             self._resources.store.check()  # cached: in object storage, each check is a paid request
             local_inputs = inputs.resolve_inputs(
@@ -129,9 +130,9 @@ class JobRunner:
                 attempt.claimed,
                 settings=self._settings,
                 store=self._resources.store,
+                model_dir=attempt_dir.model,
             )
         attempt.recorder.to_public = local_inputs.with_public_names
-        attempt_dir.path.mkdir(parents=True)
         attempt_dir.spec.write_text(
             json.dumps(local_inputs.spec, allow_nan=False), encoding="utf-8"
         )

@@ -31,6 +31,11 @@ class AttemptDir(NamedTuple):
         return self.path / "spec.json"
 
     @property
+    def model(self) -> Path:
+        """The model that the process starts from, if its base is stored elsewhere."""
+        return self.path / "model"
+
+    @property
     def out(self) -> Path:
         """The artifact that the process writes."""
         return self.path / "out"

@@ -230,6 +230,7 @@ def _receive_archive(chunks: Iterator[bytes], work: Path) -> tuple[Path, Path]:
 
 def describe_model_folder(directory: Path) -> str:
     """Return a sentence about the folder of a model."""
-    if manifest.is_linear(manifest.read(directory)["files"]):
-        return f"Saved the model to {directory}. Run it with `python -m lora_core predict`."
-    return f"Saved the model to {directory}. Its merged/ is a plain transformers checkpoint."
+    files = manifest.read(directory)["files"]
+    if any(name.startswith(f"{manifest.MERGED}/") for name in files):
+        return f"Saved the model to {directory}. Its merged/ is a plain transformers checkpoint."
+    return f"Saved the model to {directory}. Run it with `python -m lora_core predict`."

@@ -149,7 +149,7 @@ def _convert(
         base is None and version.base and is_model_version(version.base)
     ):  # registered at the service only
         base_version = resolve_version(client, version.base)
-        base = str(_download(client, base_version, work / "base") / manifest.MERGED)
+        base = str(_download(client, base_version, work / "base"))
     options = ["--base", base] if base else []
     run_lora_core("export", str(artifact), "--format", export_format, "--out", str(out), *options)
 
@@ -176,9 +176,10 @@ def _pack(source: Path, work: Path, base: str | None, labels: str | None) -> Pat
     from app.storage.store import tar_stream  # slow, and only needed here
 
     names = [manifest.MANIFEST, *manifest.verify(source)["files"]]
+    entries = ((name, source / name) for name in names)
     archive = work / "model.tar"
     with archive.open("xb") as file:
-        file.writelines(tar_stream(source, names, prefix="model", modified=time.time()))
+        file.writelines(tar_stream(entries, prefix="model", modified=time.time()))
     return archive
 
 

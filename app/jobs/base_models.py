@@ -38,7 +38,7 @@ from app.registry import service as registry
 from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
 from app.storage.store import Store
-from lora_core import manifest
+from lora_core import base_files, manifest
 from lora_core.encoders.safety import (
     check_no_custom_code,
     check_safetensors,
@@ -208,11 +208,20 @@ def _resolve_local(
         if manifest.is_linear(listing["files"]):
             reason = "it is a linear model, which has no encoder to train"
             raise BaseNotFound(base=name, reason=reason)
-        content = store.read(version.artifact, f"{manifest.MERGED}/config.json")
+        config = _read_config(store, version)
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing or damaged") from error
-    config, digest = parse_config(content, name), version.artifact.manifest_sha256
+    digest = version.artifact.manifest_sha256
     return ResolvedBase(version.ref, config, content_id=digest, from_registry=True)
+
+
+def _read_config(store: Store, version: registry.ResolvedModel) -> dict[str, Any]:
+    """Return the config of a version, with its labels."""
+    ref = version.artifact
+    if ref.base is None:
+        return parse_config(store.read(ref, f"{manifest.MERGED}/config.json"), version.ref)
+    config = parse_config(store.read(ref.base, base_files.CONFIG_FILE), version.ref)
+    return base_files.join_config(config, json.loads(store.read(ref, manifest.CLASSIFIER)))
 
 
 def _find_version(session: Session, name: str) -> registry.ResolvedModel | None:

@@ -33,6 +33,7 @@ from app.registry.views import version_view
 from app.sandbox import process
 from app.settings import Settings
 from app.storage import repository as artifacts
+from app.storage.new_artifact import NewArtifact
 from app.storage.repository import delete_unused_artifacts
 from app.storage.store import ArtifactRef, Store, read_manifest, verify_artifact
 from app.storage.tables import MODEL_KIND, Artifact
@@ -239,22 +240,27 @@ def import_model(
     unpacked = archive.with_name("unpacked")
     unpacked.mkdir()
     report = _unpack_and_check(archive, unpacked, settings)
-    key = f"imports/{new_id()}"
     # Before the transaction, so that other writers do not wait for the store.
-    ref = store.put(unpacked / report["directory"], key)
+    new = NewArtifact(store, unpacked / report["directory"], f"imports/{new_id()}")
     delete_files = True
-    try:
+
+    def register() -> VersionView:
+        nonlocal delete_files
         with database.write() as session:
+            artifact = new.add_row(session, job_id=None, kind=MODEL_KIND)
             idempotency.reserve(session, call)
-            artifact = artifacts.add_artifact(session, job_id=None, kind=MODEL_KIND, ref=ref)
             version = add_version(session, name=name, artifact=artifact, manifest=report["facts"])
             view = version_view(name, version)
             idempotency.save_response(session, call, status=201, body=view)
             # A commit that fails may still have succeeded; garbage collection then decides.
             delete_files = False
+        return view
+
+    try:
+        view = new.commit(register)
     finally:
         if delete_files:
-            store.delete_best_effort(key)
+            new.delete_files()
     logging.audit("version_imported", model=view.ref)
     return view
 

@@ -37,6 +37,7 @@ class FileKind(StrEnum):
     CHECKPOINT = "checkpoint"
     UPLOAD = "upload"
     IMPORT = "import"  # an imported model
+    BASE = "base"  # of models
     UNFINISHED = "unfinished"  # left behind by a killed process
     COPY = "copy"  # cached on this host from a remote store
     OTHER = "other"  # not from loraworks: never deleted
@@ -49,6 +50,7 @@ STORED_KINDS = (
     FileKind.CHECKPOINT,
     FileKind.UPLOAD,
     FileKind.IMPORT,
+    FileKind.BASE,
 )
 
 _ID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -60,6 +62,8 @@ _KEY_PATTERNS = {
     ),
     FileKind.UPLOAD: re.compile(rf"(uploads/{_ID_PATTERN}/[^/]+)"),
     FileKind.IMPORT: re.compile(rf"(imports/{_ID_PATTERN})/.+"),
+    # Of a job, or of an import.
+    FileKind.BASE: re.compile(rf"(bases/({_ID_PATTERN})(?:/a([0-9]{{1,9}}))?)/[^/]+"),
     FileKind.UNFINISHED: re.compile(r"(\.unfinished/[0-9a-f]{32})(?:/.+)?"),
 }
 
@@ -122,8 +126,8 @@ def find_orphans(
 
     The files must be listed before the rows are read. Then a file without a row, whose attempt is
     not running, cannot get a row later, because only running attempts write rows. The exceptions
-    are uploads and imports, whose row is inserted later in the same request. So the caller must
-    keep young files, which also is a second safeguard for the others.
+    are uploads and imports (with their bases), whose row is inserted later in the same request. So
+    the caller must keep young files, which also is a second safeguard for the others.
     """
     return [
         Removal(unit.kind, unit.key, unit.bytes, now - unit.modified, NO_ROW)
@@ -138,7 +142,8 @@ def _parse_name(name: str) -> tuple[FileKind, str, tuple[UUID, int] | None]:
     for kind, pattern in _KEY_PATTERNS.items():
         if match := pattern.fullmatch(name):
             key, *attempt = match.groups()
-            return kind, key, (UUID(attempt[0]), int(attempt[1])) if attempt else None
+            is_of_attempt = attempt and attempt[1] is not None
+            return kind, key, (UUID(attempt[0]), int(attempt[1])) if is_of_attempt else None
     return FileKind.OTHER, name, None
 
 

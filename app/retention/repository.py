@@ -25,7 +25,7 @@ from app.queue.tables import Checkpoint, Job
 from app.queue.transitions import EventContent
 from app.registry.tables import ModelVersion
 from app.retention.files import FileKind, Removal
-from app.storage.tables import MODEL_KIND, RESULTS_KIND, Artifact
+from app.storage.tables import BASE_KIND, MODEL_KIND, RESULTS_KIND, Artifact
 
 DAY_SECONDS = 86_400.0
 PAGE_SIZE = 500  # rows per query
@@ -224,6 +224,41 @@ def result_expiry(*, days: float) -> ArtifactExpiry:
     condition = and_(_ended_before(days), Artifact.kind == RESULTS_KIND)
     reason = f"its prediction run ended over {days:g} days ago"
     return ArtifactExpiry(FileKind.RESULT, condition, reason, RESULTS_REMOVED)
+
+
+class UnusedBases:
+    """Bases to which no model refers any more. The ids are artifact ids."""
+
+    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
+        page = _page(session, Artifact.id, after)
+        rows = session.execute(
+            select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
+            .where(*page.of(Artifact.id), Artifact.kind == BASE_KIND, ~_is_base_of_a_model())
+            .order_by(Artifact.id)
+        )
+        return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], page.last)
+
+    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        """Delete the bases. Rows that are locked by others are left for the next run."""
+        locked = session.scalars(
+            select(Artifact.id).where(Artifact.id.in_(keys)).with_for_update(skip_locked=True)
+        ).all()
+        # Checked after locking them, because no model can start to refer to them any more.
+        deleted = session.execute(
+            delete(Artifact)
+            .where(Artifact.id.in_(locked), ~_is_base_of_a_model())
+            .returning(Artifact.key, Artifact.bytes, _age(Artifact.created_at)),
+            execution_options=NO_SESSION_SYNC,
+        )
+        return [self._removal(*row) for row in deleted]
+
+    def _removal(self, key: str, size: int, age: float) -> Removal:
+        return Removal(FileKind.BASE, key, size, age, "no model uses it")
+
+
+def _is_base_of_a_model() -> ColumnElement[bool]:
+    model = aliased(Artifact)
+    return select(model.id).where(model.base_id == Artifact.id).correlate(Artifact).exists()
 
 
 def count_expired_responses(session: Session, *, seconds: float) -> int:

@@ -104,6 +104,7 @@ def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
     if settings.keep_artifact_days is not None:
         yield repository.model_expiry(days=settings.keep_artifact_days)
     yield repository.result_expiry(days=settings.keep_prediction_days)
+    yield repository.UnusedBases()
 
 
 def _delete_expired(database: Database, rule: ExpiryRule, *, dry_run: bool) -> Iterator[Removal]:

@@ -225,12 +225,12 @@ class EncoderLoader:
         self._engine_cache: EngineCache | None = None
         self._engine_cache_lock = Lock()
 
-    def __call__(self, directory: Path, *, imported: bool) -> Predictor:
-        """Load an artifact and check that it reproduces its golden predictions.
+    def __call__(self, directory: Path, *, base: Path | None = None, imported: bool) -> Predictor:
+        """Load an artifact, with its `base` if that is elsewhere, and check its golden predictions.
 
-        An imported version gets an engine of its own: the base that its manifest names is only a
-        claim, and with a shared engine the first one loaded would compute the predictions of all
-        others.
+        An imported version without such a base gets an engine of its own: the base that its
+        manifest names is only a claim, and with a shared engine the first one loaded would compute
+        the predictions of all others. The digest of a base that is stored here is ours.
 
         Raises `ArtifactCorrupt`, `EngineOutputMismatch`, `EngineUnavailable`.
         """
@@ -245,15 +245,16 @@ class EncoderLoader:
         use_single_thread()
         with self._engine_cache_lock:
             self._engine_cache = self._engine_cache or EngineCache()
-        engine_cache = None if imported else self._engine_cache
+        shared = base is not None or not imported
+        engine_cache = self._engine_cache if shared else None
 
         def load(engine: str) -> Predictor:
-            return Predictor.load(directory, engine=engine, engine_cache=engine_cache)
+            return Predictor.load(directory, base=base, engine=engine, engine_cache=engine_cache)
 
         speeds: Mapping[str, float] = {self._engine: 0.0}
         if self._engine == AUTO:
             speeds = benchmark_engines(
-                self._benchmark_dir, directory, auto_candidates(), load, shared=not imported
+                self._benchmark_dir, directory, auto_candidates(), load, shared=shared
             )
         for engine in speeds:
             try:

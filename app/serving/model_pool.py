@@ -217,15 +217,17 @@ class ModelPool:
         """
         ref = resolved.ref
         try:
+            ref_of_base = resolved.artifact.base
             directory = self._store.local_directory(resolved.artifact)
+            base = self._store.local_directory(ref_of_base) if ref_of_base is not None else None
             digest = resolved.artifact.manifest_sha256
             files = manifest.read(directory, digest=digest)["files"]
             with convert_panics():
                 if resolved.imported:
-                    read_metadata(directory)
+                    read_metadata(directory, base)
                 if manifest.is_linear(files):
                     return LoadedLinearModel(ref, load_linear(directory), self._executor)
-                encoder = self._load_encoder(directory, imported=resolved.imported)
+                encoder = self._load_encoder(directory, base=base, imported=resolved.imported)
                 return LoadedEncoder(ref, encoder, self._batcher, self._executor)
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]

@@ -6,15 +6,22 @@ from uuid import UUID
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
-from app.database.engines import after_commit
+from app.database.engines import acquire_transaction_lock, after_commit
 from app.storage.errors import ArtifactNotFound
 from app.storage.store import ArtifactRef, Store
-from app.storage.tables import MODEL_KIND, Artifact
+from app.storage.tables import BASE_KIND, MODEL_KIND, Artifact
 
 
-def add_artifact(session: Session, *, job_id: UUID | None, kind: str, ref: ArtifactRef) -> Artifact:
+def add_artifact(
+    session: Session,
+    *,
+    job_id: UUID | None,
+    kind: str,
+    ref: ArtifactRef,
+    base: Artifact | None = None,
+) -> Artifact:
     """Insert the row of a stored directory. Only a directory with a row is in use."""
     artifact = Artifact(
         job_id=job_id,
@@ -22,10 +29,25 @@ def add_artifact(session: Session, *, job_id: UUID | None, kind: str, ref: Artif
         key=ref.key,
         manifest_sha256=ref.manifest_sha256,
         bytes=ref.bytes,
+        base=base,
     )
     session.add(artifact)
     session.flush()
     return artifact
+
+
+def find_base(session: Session, digest: str) -> Artifact | None:
+    """Return the base with this digest, which cannot be deleted before the transaction ends."""
+    bases = select(Artifact).options(lazyload(Artifact.base))
+    found = bases.where(Artifact.kind == BASE_KIND, Artifact.manifest_sha256 == digest)
+    return session.scalar(found.with_for_update(read=True, key_share=True))
+
+
+def find_or_add_base(session: Session, ref: ArtifactRef) -> Artifact:
+    """Return the base with this digest; insert its row if there is none."""
+    acquire_transaction_lock(session, f"base {ref.manifest_sha256}")
+    found = find_base(session, ref.manifest_sha256)
+    return found or add_artifact(session, job_id=None, kind=BASE_KIND, ref=ref)
 
 
 def get_artifact(session: Session, artifact_id: UUID) -> Artifact:

@@ -1,10 +1,10 @@
 """Routes for downloading artifacts."""
 
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from app.auth.middleware import require_scope
@@ -12,13 +12,22 @@ from app.database.engines import Database
 from app.http.dependencies import DatabaseDep, StoreDep
 from app.storage import repository
 from app.storage.errors import ArtifactFileNotFound, ArtifactNotFound, StoredArtifactCorrupt
-from app.storage.store import Store, find_regular_file, open_artifact, read_manifest, tar_stream
-from app.storage.tables import RESULTS_KIND, Artifact
+from app.storage.store import (
+    CompleteArtifact,
+    Content,
+    Store,
+    open_artifact,
+    read_manifest,
+    tar_stream,
+)
+from app.storage.tables import METRICS_KIND, MODEL_KIND, Artifact
 from lora_core.manifest import MANIFEST
 
 router = APIRouter(
     prefix="/v1/artifacts", tags=["artifacts"], dependencies=[require_scope("jobs:read")]
 )
+
+_BINARY = "application/octet-stream"
 
 
 @router.get("/{artifact_id}")
@@ -29,50 +38,57 @@ def get_manifest(artifact_id: UUID, database: DatabaseDep, store: StoreDep) -> d
 
 
 @router.get("/{artifact_id}/files/{name:path}", response_class=FileResponse)
-def download_file(
-    artifact_id: UUID, name: str, database: DatabaseDep, store: StoreDep
-) -> FileResponse:
+def download_file(artifact_id: UUID, name: str, database: DatabaseDep, store: StoreDep) -> Response:
     """Download one file, by its name in the manifest."""
-    artifact, directory, manifest = _open_artifact(artifact_id, database, store)
-    path = find_regular_file(directory, name) if name in (MANIFEST, *manifest["files"]) else None
-    if path is None:
+    artifact, complete = _open_artifact(artifact_id, database, store)
+    content = complete.find_file(name)
+    if content is None:
         raise ArtifactFileNotFound(artifact_id=artifact.id)
-    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+    filename = PurePosixPath(name).name
+    if isinstance(content, bytes):
+        return Response(content, media_type=_BINARY, headers=_attachment(filename))
+    return FileResponse(content, media_type=_BINARY, filename=filename)
 
 
 @router.get("/{artifact_id}/archive", response_class=StreamingResponse)
 def download_archive(
     artifact_id: UUID, database: DatabaseDep, store: StoreDep
 ) -> StreamingResponse:
-    """Download the whole directory as a tar archive."""
-    artifact, directory, manifest = _open_artifact(artifact_id, database, store)
-    names = (MANIFEST, *manifest["files"])
-    for name in names:
-        if find_regular_file(directory, name) is None:
+    """Download all files as a tar archive."""
+    artifact, complete = _open_artifact(artifact_id, database, store)
+    entries: list[tuple[str, Content]] = []
+    for name in (MANIFEST, *complete.manifest["files"]):
+        if (content := complete.find_file(name)) is None:
             raise StoredArtifactCorrupt(
                 name=f"artifact {artifact.id}", problem=f"{name} is missing"
             )
+        entries.append((name, content))
     return StreamingResponse(
-        tar_stream(directory, names, prefix=str(artifact.id), modified=artifact.created_at),
+        tar_stream(entries, prefix=str(artifact.id), modified=artifact.created_at),
         media_type="application/x-tar",
-        headers={"Content-Disposition": f'attachment; filename="{artifact.id}.tar"'},
+        headers=_attachment(f"{artifact.id}.tar"),
     )
+
+
+def _attachment(filename: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{filename}"'}
 
 
 def _open_artifact(
     artifact_id: UUID, database: Database, store: Store
-) -> tuple[Artifact, Path, dict[str, Any]]:
+) -> tuple[Artifact, CompleteArtifact]:
     artifact = _get_artifact(artifact_id, database)
-    return artifact, *open_artifact(store, artifact.ref, name=f"artifact {artifact.id}")
+    return artifact, open_artifact(store, artifact.ref, name=f"artifact {artifact.id}")
 
 
 def _get_artifact(artifact_id: UUID, database: Database) -> Artifact:
-    """Return an artifact of a training job.
+    """Return a model, or the metrics of a training job.
 
-    Results of prediction runs have routes of their own, which require another scope.
+    Results of prediction runs have routes of their own, which require another scope. A base is part
+    of its models.
     """
     with database.read() as session:
         artifact = repository.get_artifact(session, artifact_id)
-    if artifact.kind == RESULTS_KIND:
+    if artifact.kind not in (MODEL_KIND, METRICS_KIND):
         raise ArtifactNotFound(artifact_id=artifact_id)
     return artifact

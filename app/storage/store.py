@@ -8,6 +8,9 @@ The content of a key is immutable, and either complete or absent.
     checkpoints/<job>/a<attempt>/step-<n>  checkpoint
     uploads/<dataset>/<file>              upload
     imports/<id>                           imported model
+    bases/<job>/a<attempt>, bases/<id>     base of models: of the first one that needed it
+
+Keys are never used again, so that the deletion of a directory cannot hit a newer one.
 """
 
 import json
@@ -19,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -27,7 +31,7 @@ import structlog
 
 from app.errors import AppError
 from app.storage.errors import StorageRefused, StorageUnavailable, StoredArtifactCorrupt
-from lora_core import manifest
+from lora_core import base_files, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 
 CHECK_TTL_SECONDS = 5.0  # a check result is cached this long, to bound the cost
@@ -47,11 +51,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """A reference to a stored directory: its key, the digest of its manifest, and its size."""
+    """A reference to a stored directory: its key, the digest of its manifest, and its size.
+
+    A model whose base is stored once for several models also refers to that directory.
+    """
 
     key: str
     manifest_sha256: str
     bytes: int
+    base: "ArtifactRef | None" = None
 
 
 @dataclass(frozen=True)
@@ -218,17 +226,41 @@ _CHUNK_BYTES = 1 << 20  # bytes
 _TAR_BLOCK_BYTES = tarfile.BLOCKSIZE
 
 
+Content = Path | bytes  # of a file: where it is, or its bytes
+
+
+class CompleteArtifact:
+    """A stored artifact as its readers see it: its base is part of it, wherever that is stored."""
+
+    def __init__(self, directory: Path, base: Path | None) -> None:
+        self._directory = directory
+        self._base = base
+        self.manifest = manifest.read(directory)
+        if base is not None:
+            self.manifest = base_files.join_manifests(self.manifest, manifest.read(base))
+
+    def find_file(self, name: str) -> Content | None:
+        """Return the manifest, or a file that it lists; None if that is not a regular file."""
+        if name == manifest.MANIFEST and self._base is not None:
+            return manifest.serialize(self.manifest)
+        if name not in (manifest.MANIFEST, *self.manifest["files"]):
+            return None
+        base_prefix = f"{manifest.BASE}/"
+        if self._base is not None and name.startswith(base_prefix):
+            return find_regular_file(self._base, name.removeprefix(base_prefix))
+        return find_regular_file(self._directory, name)
+
+
 def tar_stream(
-    directory: Path, names: Iterable[str], *, prefix: str, modified: float
+    entries: Iterable[tuple[str, Content]], *, prefix: str, modified: float
 ) -> Iterator[bytes]:
-    """Yield a POSIX tar of the named files of `directory`, under `prefix`, chunk by chunk."""
-    for name in names:
-        path = directory / name
+    """Yield a POSIX tar of files or contents by their names, under `prefix`, chunk by chunk."""
+    for name, content in entries:
         header = tarfile.TarInfo(f"{prefix}/{name}")
-        header.size = path.stat().st_size
+        header.size = content.stat().st_size if isinstance(content, Path) else len(content)
         header.mtime = int(modified)
         yield header.tobuf(tarfile.PAX_FORMAT)
-        with path.open("rb") as file:
+        with content.open("rb") if isinstance(content, Path) else BytesIO(content) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
         yield bytes(-header.size % _TAR_BLOCK_BYTES)
@@ -236,9 +268,17 @@ def tar_stream(
 
 
 def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:
-    """Read only the manifest. Raises `StoredArtifactCorrupt`, whose message has `name`."""
+    """Read only the manifest, which also lists the files of the base.
+
+    Raises `StoredArtifactCorrupt`, whose message has `name`.
+    """
     with _damage_reported_as(name):
-        return dict(json.loads(store.read(ref, manifest.MANIFEST)))
+        content: dict[str, Any] = json.loads(store.read(ref, manifest.MANIFEST))
+        if ref.base is None:
+            return content
+        return base_files.join_manifests(
+            content, json.loads(store.read(ref.base, manifest.MANIFEST))
+        )
 
 
 def read_json_lines(
@@ -252,20 +292,40 @@ def read_json_lines(
         return [json.loads(line) for line in store.read(ref, file).split(b"\n")[:limit] if line]
 
 
-def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str, Any]]:
-    """Return the directory and its manifest, without verifying files of a local store.
+def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> CompleteArtifact:
+    """Return the artifact with its base, without verifying files of a local store.
 
     Raises `StoredArtifactCorrupt`.
     """
     with _damage_reported_as(name):
-        directory = store.local_directory(ref)
-        return directory, manifest.read(directory)
+        return CompleteArtifact(
+            store.local_directory(ref), store.local_directory(ref.base) if ref.base else None
+        )
 
 
 def verify_artifact(store: Store, ref: ArtifactRef, *, name: str) -> Path:
-    """Return the directory after verifying every byte. Raises `StoredArtifactCorrupt`."""
+    """Return the directory after verifying every byte, its base included.
+
+    Raises `StoredArtifactCorrupt`.
+    """
     with _damage_reported_as(name):
+        if ref.base is not None:
+            store.verified_directory(ref.base)
         return store.verified_directory(ref)
+
+
+def restore_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: str) -> Path:
+    """Return a directory with the complete artifact after verifying every byte.
+
+    It is `target` if its base is stored elsewhere, otherwise the stored directory itself. Raises
+    `StoredArtifactCorrupt`.
+    """
+    directory = verify_artifact(store, ref, name=name)
+    if ref.base is None:
+        return directory
+    target.mkdir(parents=True)
+    base_files.restore(directory, store.local_directory(ref.base), target)
+    return target
 
 
 def find_regular_file(directory: Path, name: str) -> Path | None:

@@ -113,8 +113,9 @@ class CandidateRow:
 class JobArtifact:
     """The artifact of a job, or the error that prevented reading it."""
 
-    files: Mapping[str, int]  # bytes by file name
-    bytes: int
+    files: Mapping[str, int]  # bytes by file name, those of its base included
+    bytes: int  # on disk, without its base
+    base_bytes: int | None  # of the base, which is stored once
     is_model: bool
     misclassified: list[MisclassifiedText]
     error: str | None = None
@@ -210,6 +211,7 @@ def _applicable_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _read_artifact(
     store: Store, job: Job, ref: ArtifactRef, *, is_model: bool, split: EvaluatedSplit | None
 ) -> JobArtifact:
+    base_bytes = ref.base.bytes if ref.base is not None else None
     try:
         facts = read_manifest(store, ref, name=f"job {job.id}")
         wrong = (
@@ -218,9 +220,9 @@ def _read_artifact(
             else []
         )
     except AppError as error:  # the rest of the page does not need the artifact
-        return JobArtifact({}, ref.bytes, is_model, [], error=str(error))
+        return JobArtifact({}, ref.bytes, base_bytes, is_model, [], error=str(error))
     sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}
-    return JobArtifact(sizes, ref.bytes, is_model, wrong)
+    return JobArtifact(sizes, ref.bytes, base_bytes, is_model, wrong)
 
 
 def _seconds_left(job: JobView) -> float | None:

@@ -14,7 +14,6 @@ from benchmarks.child_process import ROOT
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
 from lora_core.data.load import load_splits
-from lora_core.manifest import MERGED
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
@@ -39,16 +38,24 @@ def artifact() -> Path:
         with atomic_entry(final) as unfinished:
             spec = unfinished.with_suffix(".json")
             spec.write_text(SPEC.model_dump_json())
-            subprocess.run(
-                [sys.executable, "-m", "lora_core", "train", str(spec), "--out", str(unfinished)],
-                cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+            _lora_core("train", str(spec), "--out", str(unfinished))
     return final
 
 
 def merged() -> Path:
     """The same as a plain transformers checkpoint."""
-    return artifact() / MERGED
+    final = _place("merged")
+    if not final.is_dir():
+        with atomic_entry(final) as unfinished:
+            options = ("--format", "transformers", "--out", str(unfinished))
+            _lora_core("export", str(artifact()), *options)
+    return final
+
+
+def _lora_core(*arguments: str) -> None:
+    """Run a command of the library."""
+    command = [sys.executable, "-m", "lora_core", *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def texts() -> Path:

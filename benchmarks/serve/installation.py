@@ -18,7 +18,7 @@ from app.registry import service as registry
 from app.registry.tables import PRODUCTION
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from app.storage import repository
+from app.storage.new_artifact import NewArtifact
 from app.storage.tables import MODEL_KIND
 from benchmarks.serve import checkpoint
 from lora_core import manifest
@@ -59,11 +59,16 @@ def main() -> None:
 def publish(resources: Resources, directory: Path, name: str, *, promote: bool = True) -> None:
     """Register it as the next version of a name and promote it."""
     facts, job = manifest.read(directory), uuid4()
-    ref = resources.store.put(directory, f"jobs/{job}/a1")
-    with resources.database.write() as session:
-        artifact = repository.add_artifact(session, job_id=job, kind=MODEL_KIND, ref=ref)
-        version = registry.add_version(session, name=name, artifact=artifact, manifest=facts)
-        number = version.number
+    new = NewArtifact(resources.store, directory, f"jobs/{job}/a1")
+
+    def register() -> int:
+        with resources.database.write() as session:
+            artifact = new.add_row(session, job_id=job, kind=MODEL_KIND)
+            return registry.add_version(
+                session, name=name, artifact=artifact, manifest=facts
+            ).number
+
+    number = new.commit(register)
     if promote:
         registry.move_alias(resources.database, name=name, alias=PRODUCTION, number=number)
 

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.serve.checkpoint import SPEC
 from lora_core import __version__, artifact, manifest, methods
-from lora_core.adapters import adapter_layers, merge_adapters
+from lora_core.adapters import adapter_layers
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
 from lora_core.inference.predictor import Predictor
@@ -47,10 +47,7 @@ def save(directory: Path, number: int) -> None:
             adapter.B.normal_(std=0.01)
     tokenizer = load_tokenizer(base.directory / "tokenizer.json")
     directory.mkdir(parents=True)
-    artifact.save_adapter(directory, spec.method, trained.state_dict(model), base.family.model_type)
-    merge_adapters(model)
-    artifact.save_merged(directory, model, tokenizer, length)
-    artifact.save_head(directory, model, base.family)
+    artifact.save_on_base(directory, model, base.family, tokenizer, spec.method)
     merged = artifact.load_merged(directory)
     predictor = Predictor.from_model(merged, tokenizer, length)
     logits = predictor.forward(predictor.encode(TEXTS)).numpy()

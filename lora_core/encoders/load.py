@@ -1,7 +1,7 @@
 """Find a base model by name and load it with a classification head, safely and strictly."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,13 @@ from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from torch import Tensor, nn
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from lora_core.encoders import FAMILIES
@@ -37,6 +42,7 @@ class BaseCheckpoint:
     name: str  # as given by the user
     directory: Path
     config: dict[str, Any]
+    load_weights: Callable[[], Mapping[str, Tensor]] | None = None  # None: from the directory
 
     @property
     def family(self) -> EncoderFamily:
@@ -131,27 +137,29 @@ def load_with_head(
     Raises `UnreadableBase` if anything else is missing.
     """
     family = base.family
-    id2label = dict(enumerate(labels))
-    dropouts = {
+    settings = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
         **dict.fromkeys(family.dropouts, encoder_dropout),
         family.head_dropout: head_dropout,
     }
     silence_transformers()
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            base.directory,
-            num_labels=len(labels),
-            id2label=id2label,
-            label2id={label: i for i, label in id2label.items()},
-            problem_type="single_label_classification",
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # a head with a different number of labels; checked below
-            output_loading_info=True,
-            **dropouts,
-        )
+        if base.load_weights is not None:
+            model, info = classifier_from_weights({**base.config, **settings}, base.load_weights())
+        else:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                base.directory,
+                num_labels=len(labels),
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # a head with other labels; checked below
+                output_loading_info=True,
+                **settings,
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise
@@ -165,15 +173,36 @@ def load_with_head(
     return model, {key.rsplit(".", 1)[0] for key in not_loaded}
 
 
+def classifier_from_weights(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return the classifier with these weights in float32, and which tensors did not match."""
+    silence_transformers()
+    settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    model, info = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(settings)].from_pretrained(
+        None,
+        config=settings,
+        state_dict=dict(weights),
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # reported in `info`
+        output_loading_info=True,
+    )
+    return model, info
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of names, shapes and values in float32."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name}\0{tuple(weight.shape)}\0".encode())
+        digest.update(weight.detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
 def encoder_weights_sha256(model: nn.Module, family: EncoderFamily) -> str:
     """Return the sha256 of the encoder weights. Models with the same one can share memory."""
     head = tuple(f"{name}." for name in family.head)
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        if not name.startswith(head):
-            digest.update(f"{name}\0{tuple(weight.shape)}\0".encode())
-            digest.update(weight.detach().cpu().float().contiguous().numpy().data)
-    return digest.hexdigest()
+    return weights_sha256({n: w for n, w in model.state_dict().items() if not n.startswith(head)})
 
 
 def _check_loaded(not_loaded: set[str], family: EncoderFamily, base: str) -> None:

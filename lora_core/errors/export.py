@@ -31,6 +31,15 @@ class NoAdapter(ExportError):
     )
 
 
+class MergedWeightsChanged(ExportError):
+    code = "merged_weights_changed"
+    title = "Merging again does not give the weights of the run."
+    message = (
+        "The merged weights of {path} are not those that its run recorded. Nothing was exported. "
+        "Please report this, with your processor and the versions of torch and loraworks."
+    )
+
+
 class BaseMismatch(ExportError):
     code = "base_differs"
     title = "The adapter was trained on a different base model."

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import head_tensors, load_adapter, load_merged
+from lora_core.artifact import checkpoint_directory, head_tensors, load_adapter, load_merged
+from lora_core.base_files import TOKENIZER_FILE
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import read_base_config as read_base_config
@@ -53,15 +54,17 @@ def check_import(directory: Path) -> CheckedImport:
         check_safetensors_header(file)
     if manifest.is_linear(listed):
         return _check_linear(directory)
-    config = read_base_config(directory / manifest.MERGED, manifest.MERGED)
+    checkpoint = checkpoint_directory(directory)
+    config = read_base_config(checkpoint, checkpoint.name)
     if forbidden := [key for key in config if _FORBIDDEN_SETTING.search(key)]:
-        raise UnsupportedArtifact(problem=f"merged/config.json sets {forbidden[0][:100]!r}")
+        problem = f"{checkpoint.name}/config.json sets {forbidden[0][:100]!r}"
+        raise UnsupportedArtifact(problem=problem)
     facts = metadata.read_metadata(directory)
     with _convert_errors("its tokenizer does not load"):
-        tokenizer = load_tokenizer(directory / manifest.MERGED / "tokenizer.json")
+        tokenizer = load_tokenizer(checkpoint / TOKENIZER_FILE)
     try_tokenizer(tokenizer)
     texts, golden = load_golden(directory)
-    with _convert_errors("merged/ does not load or compute"):
+    with _convert_errors(f"{checkpoint.name}/ does not load or compute"):
         model = load_merged(directory)
         predictor = Predictor.from_model(model, tokenizer, facts.max_length or 0)
         items = predictor.encode(texts)
@@ -115,16 +118,20 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
 
     Adds adapters to the model.
     """
+    family = FAMILIES[model_type]
     with _convert_errors("its adapter cannot be read"):
         adapter = load_adapter(directory)
         head = load_file(directory / "head.safetensors")
-        expected_head = head_tensors(model, FAMILIES[model_type])
+        expected_head = head_tensors(model, family)
         method = LoraMethod(adapter.spec)
-        method.prepare(model, FAMILIES[model_type])
+        method.prepare(model, family)
     if {n: t.shape for n, t in head.items()} != {n: t.shape for n, t in expected_head.items()}:
         raise UnsupportedArtifact(problem="its head does not match its encoder and labels")
-    expected = {name: tensor.shape for name, tensor in method.state_dict(model).items()}
-    shapes = {name: tensor.shape for name, tensor in adapter.tensors.items()}
+    full_head = {f"{name}.{part}" for name in family.head for part in ("weight", "bias")}
+    expected, shapes = (  # a head that was trained in full is in head.safetensors
+        {name: tensor.shape for name, tensor in tensors.items() if name not in full_head}
+        for tensors in (method.state_dict(model), adapter.tensors)
+    )
     if adapter.family != model_type or shapes != expected:
         raise UnsupportedArtifact(problem="its adapter does not match its model")
     if not all(bool(tensor.isfinite().all()) for tensor in adapter.tensors.values()):

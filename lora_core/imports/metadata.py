@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from lora_core import manifest
+from lora_core.base_files import BASE_FILES, CONFIG_FILE, TOKENIZER_FILE, join_config
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.rows import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors.artifact import UnsupportedArtifact
@@ -176,7 +177,7 @@ class UntrustedFile(UntrustedData):
 class UntrustedManifest(UntrustedData):
     """The fields of the manifest that the service uses."""
 
-    format: int = Field(ge=manifest.FORMAT, le=manifest.FORMAT)
+    format: int = Field(ge=1, le=manifest.FORMAT)
     spec: UntrustedSpec
     max_length: int | None = Field(default=None, ge=8, le=8192)  # None: a linear model
     base_sha256: Digest | None = None
@@ -213,11 +214,12 @@ def check_manifest_size(directory: Path) -> None:
         )
 
 
-def read_metadata(directory: Path) -> UntrustedManifest:
+def read_metadata(directory: Path, base: Path | None = None) -> UntrustedManifest:
     """Read the metadata of a model directory and check its consistency, but not its digests.
 
-    Does not import torch. Raises `UnsupportedArtifact`, `UnsupportedTokenizer`, `ArtifactCorrupt`
-    without a manifest, and what `read_encoder_shape` raises.
+    `base` is the directory of its base, if that is elsewhere. Does not import torch. Raises
+    `UnsupportedArtifact`, `UnsupportedTokenizer`, `ArtifactCorrupt` without a manifest or with a
+    config that does not fit its base, and what `read_encoder_shape` raises.
     """
     check_manifest_size(directory)
     content = manifest.read(directory)
@@ -232,7 +234,7 @@ def read_metadata(directory: Path) -> UntrustedManifest:
     if manifest.is_linear(facts.files):
         _check_linear(directory, facts)
     else:
-        _check_encoder(directory, facts)
+        _check_encoder(directory, facts, base)
     return facts
 
 
@@ -245,17 +247,27 @@ def _check_linear(directory: Path, facts: UntrustedManifest) -> None:
     read_linear(directory, len(facts.labels))
 
 
-def _check_encoder(directory: Path, facts: UntrustedManifest) -> None:
+def _check_encoder(directory: Path, facts: UntrustedManifest, base: Path | None) -> None:
     if facts.max_length is None or facts.spec.base is None:
         raise UnsupportedArtifact(problem="its manifest has no max_length, or no base")
-    config = _read_json(directory, f"{manifest.MERGED}/config.json", MAX_MANIFEST_BYTES)
-    if not isinstance(config, dict):
-        raise UnsupportedArtifact(problem="its config is not an object")
+    folders = {name.partition("/")[0] for name in facts.files if "/" in name}
+    if folders >= {manifest.MERGED, manifest.BASE}:
+        raise UnsupportedArtifact(problem="it has both a merged checkpoint and a base")
+    in_base = {name for name in facts.files if name.startswith(f"{manifest.BASE}/")}
+    if others := sorted(in_base - {f"{manifest.BASE}/{name}" for name in BASE_FILES}):
+        raise UnsupportedArtifact(problem=f"it has {others[0]}")
+    if manifest.MERGED in folders:
+        checkpoint = directory / manifest.MERGED
+        config = _read_object(checkpoint, CONFIG_FILE)
+    else:
+        checkpoint = base or directory / manifest.BASE
+        config = _read_object(checkpoint, CONFIG_FILE)
+        config = join_config(config, _read_object(directory, manifest.CLASSIFIER))
     if facts.labels not in (None, labels := _config_labels(config)):
         raise UnsupportedArtifact(problem="its manifest and its config have different labels")
     _check_golden(directory, len(labels))
-    largest_id = tokenizer.check_tokenizer(directory / manifest.MERGED / "tokenizer.json")
-    shape = read_encoder_shape(config, base=manifest.MERGED)
+    largest_id = tokenizer.check_tokenizer(checkpoint / TOKENIZER_FILE)
+    shape = read_encoder_shape(config, base=checkpoint.name)
     if facts.max_length > shape.max_tokens:
         raise UnsupportedArtifact(problem="max_length exceeds the positions of its encoder")
     if largest_id >= shape.vocabulary:  # on a GPU an out-of-range id would crash all models
@@ -285,6 +297,13 @@ def _config_labels(config: dict[str, Any]) -> list[str]:
 
 class UntrustedLabels(UntrustedData):
     labels: Labels
+
+
+def _read_object(directory: Path, name: str) -> dict[str, Any]:
+    content = _read_json(directory, name, MAX_MANIFEST_BYTES)
+    if not isinstance(content, dict):
+        raise UnsupportedArtifact(problem=f"{name} is not an object")
+    return content
 
 
 def _read_json(directory: Path, name: str, max_bytes: int) -> Any:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from lora_core import __version__, artifact, manifest, peft_format
 from lora_core.adapters import adapter_layers, merge_adapters
+from lora_core.artifact import resolve_base
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.families import EncoderFamily
@@ -24,7 +25,7 @@ from lora_core.encoders.load import (
     BaseCheckpoint,
     encoder_weights_sha256,
     load_with_head,
-    resolve_base,
+    weights_sha256,
 )
 from lora_core.encoders.modules import blocks
 from lora_core.errors.adapter import (
@@ -264,12 +265,16 @@ def import_adapter(
         else None
     )
     with atomic_directory(out) as folder:
+        unmerged = _predict(model, tokenizer, length)
         if spec is not None:
-            state = _trained_state(model, pretrained.family)
-            artifact.save_adapter(folder, spec, state, pretrained.family.model_type)
-        difference = _merge_and_save(folder, model, tokenizer, length)
-        if spec is not None:
-            artifact.save_head(folder, model, pretrained.family)
+            artifact.save_on_base(folder, model, pretrained.family, tokenizer, spec)
+        else:
+            merge_adapters(model)
+            artifact.save_merged(folder, model, tokenizer, length)
+        loaded = artifact.load_merged(folder)  # from the files, so that this checks them too
+        merged = _predict(loaded, tokenizer, length)
+        save_golden(folder, GOLDEN_TEXTS, merged)
+        difference = artifact.check_merge(unmerged, merged)
         facts = {
             "format": manifest.FORMAT,
             "created_by": {"loraworks": __version__, "import": "peft"},
@@ -280,6 +285,7 @@ def import_adapter(
             },
             "encoder": pretrained.family.model_type,
             "base_sha256": base_sha256,
+            "merged_sha256": weights_sha256(loaded.state_dict()),
             "labels": names,
             "max_length": length,
             "metrics": {"labels": names, "merge_difference": difference},
@@ -306,31 +312,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix(PREFIX): tensor.float() for key, tensor in stored.items()}
 
 
-def _trained_state(model: PreTrainedModel, family: EncoderFamily) -> dict[str, Tensor]:
-    """Return the state that a run with a trained head would have saved."""
-    trained = {**adapter_layers(model), **{name: model.get_submodule(name) for name in family.head}}
-    return {
-        f"{name}.{part}": parameter.detach().clone()
-        for name, module in trained.items()
-        for part, parameter in module.named_parameters(recurse=False)
-    }
-
-
-def _merge_and_save(
-    folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
-) -> float:
-    """Merge the model and save it with golden predictions. Return the difference of logits."""
-
-    def predict(model: PreTrainedModel) -> NDArray[np.float32]:
-        predictor = Predictor.from_model(model, tokenizer, max_length)
-        return predictor.forward(predictor.encode(GOLDEN_TEXTS)).numpy()
-
-    unmerged = predict(model)
-    merge_adapters(model)
-    artifact.save_merged(folder, model, tokenizer, max_length)
-    merged = predict(artifact.load_merged(folder))
-    save_golden(folder, GOLDEN_TEXTS, merged)
-    return artifact.check_merge(unmerged, merged)
+def _predict(model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> NDArray[np.float32]:
+    """Return the logits (texts, labels) of the golden texts."""
+    predictor = Predictor.from_model(model, tokenizer, max_length)
+    return predictor.forward(predictor.encode(GOLDEN_TEXTS)).numpy()
 
 
 def _method(spec: LoraSpec | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lora_core import cpu, manifest
+from lora_core.base_files import BASE_DIGEST
 from lora_core.inference.predictor import Predictor
 from lora_core.process import available_cores
 from lora_core.saved_predictions import load_golden
@@ -37,8 +38,8 @@ def benchmark_engines(
         directory: The artifact.
         engine_names: The engines to benchmark.
         load: Loads the artifact on an engine.
-        shared: Whether versions with the same base digest share an encoder, and so the results:
-            it is the encoder that takes the time.
+        shared: Whether versions with the same base share an encoder, and so the results: it is the
+            encoder that takes the time.
     """
     file = cache_dir / f"{_cache_key(directory, engine_names, shared=shared)}.json"
     try:
@@ -93,7 +94,8 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _cache_key(directory: Path, engine_names: Sequence[str], *, shared: bool) -> str:
     """Return a digest of all that the speeds depend on: encoder, engines, machine, versions."""
-    base = manifest.read(directory).get("base_sha256") if shared else None
+    manifest_data = manifest.read(directory)
+    base = manifest_data.get(BASE_DIGEST) or manifest_data.get("base_sha256") if shared else None
     encoder = base or manifest.sha256(directory / manifest.MANIFEST)
     machine = [cpu.model_name(), *cpu.instruction_sets(), str(available_cores())]
     libraries = (version(name) for name in LIBRARIES)

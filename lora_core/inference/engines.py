@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,22 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import load_adapter, load_merged, read_model_type
+from lora_core.artifact import (
+    checkpoint_directory,
+    has_merged,
+    load_adapter,
+    load_merged,
+    load_unmerged,
+    read_config,
+    read_model_type,
+)
+from lora_core.base_files import BASE_DIGEST, TOKENIZER_FILE, base_digest, has_base, split_config
 from lora_core.cpu import has_fast_bf16
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.modules import blocks, linear_layer
-from lora_core.errors.artifact import EngineUnavailable
+from lora_core.errors.artifact import ArtifactCorrupt, EngineUnavailable
 from lora_core.inference.adapter import (
     FUSED_LAYERS,
     Adapter,
@@ -109,17 +118,9 @@ def get_engine(name: str) -> EngineSpec:
 
 # -- Encoders and tokenizers in memory, shared by versions with the same base ---------------------
 
-# Versions share an encoder by what their manifests claim about their base, so one `EngineCache` may
-# only serve artifacts whose manifests this installation wrote (docs/decisions/0030).
-
-
-TOKENIZER_FILE = f"{manifest.MERGED}/tokenizer.json"
-# All files that are read for a version whose base is in memory.
+# All files that are read of a version whose encoder is in memory, except for its tokenizer.
 ADAPTER_FILES = ("adapter.json", "adapter.safetensors", "head.safetensors", "golden.json",
-                 TOKENIZER_FILE, f"{manifest.MERGED}/config.json")  # fmt: skip
-# Fields of a config, besides the dropout rates, that do not change what the encoder computes.
-_NON_ENCODER_FIELDS = {"architectures", "dtype", "id2label", "label2id", "num_labels",
-                       "problem_type", "transformers_version"}  # fmt: skip
+                 manifest.CLASSIFIER)  # fmt: skip
 
 
 class LoadedArtifact(NamedTuple):
@@ -135,34 +136,69 @@ class EngineCache:
     """Each encoder and tokenizer is cached for as long as a loaded version refers to it."""
 
     def __init__(self) -> None:
-        self._engines: WeakValueDictionary[tuple[str, str, str], PackedEncoder] = (
-            WeakValueDictionary()
-        )
+        self._engines: WeakValueDictionary[tuple[str, ...], PackedEncoder] = WeakValueDictionary()
         self._tokenizers: WeakValueDictionary[tuple[str, int], ModelTokenizer] = (
             WeakValueDictionary()
         )
         self._load_lock = Lock()
 
-    def load(self, directory: Path, engine_name: str) -> LoadedArtifact:
-        """Load an artifact on the engine of this name.
+    def load(self, directory: Path, engine_name: str, base: Path | None = None) -> LoadedArtifact:
+        """Load an artifact on the engine of this name; `base` is its base, if it is elsewhere.
 
         Raises `ArtifactCorrupt` if the digest of a file that is read does not match.
         """
-        manifest_data = manifest.verify(directory, only=ADAPTER_FILES)
         with self._load_lock:
-            engine, adapter = self._load_engine(directory, manifest_data, engine_name)
-            return LoadedArtifact(
-                engine, adapter, self._load_tokenizer(directory, manifest_data), manifest_data
-            )
+            if has_merged(directory):
+                return self._load_merged(directory, engine_name)
+            return self._load_on_base(directory, base, engine_name)
 
-    def _load_engine(
+    def _load_on_base(self, directory: Path, base: Path | None, engine_name: str) -> LoadedArtifact:
+        """Load an artifact with a base. Those with the same base, byte for byte, share its encoder.
+
+        A base that is elsewhere is only read if it is not in memory. DoRA also scales the rows of
+        the base weights, so it gets a merged encoder of its own.
+        """
+        engine_spec = get_engine(engine_name)
+        manifest_data, digest = _verify_files(directory, base)
+        saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None
+        is_dora = saved is not None and saved.spec.variant is LoraVariant.DORA
+        engine = None if is_dora else self._engines.get((digest, engine_name))
+        if engine is None:
+            _verify_base(base, digest)
+            model = load_merged(directory, base) if is_dora else load_unmerged(directory, base)
+            engine = engine_spec.build(model, FAMILIES[model.config.model_type])
+            if not is_dora:
+                self._engines[digest, engine_name] = engine
+        lora: LoraByLayer = {}
+        if saved is not None and not is_dora:
+            lora = build_lora_weights(saved.spec, saved.tensors, FAMILIES[saved.family])
+        adapter = engine.prepare_adapter(Adapter(lora, load_head(directory)))
+        key = digest, manifest_data["max_length"]
+        if (tokenizer := self._tokenizers.get(key)) is None:
+            _verify_base(base, digest, only=(TOKENIZER_FILE,))
+            file = checkpoint_directory(directory, base) / TOKENIZER_FILE
+            tokenizer = self._tokenizers[key] = ModelTokenizer(load_tokenizer(file), key[1])
+        return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
+
+    # -- Artifacts with a merged checkpoint: of a run that trained the encoder, or in format 1 ----
+
+    # The latter share an encoder by what their manifests claim about their base, so one
+    # `EngineCache` may only serve those whose manifests this installation wrote
+    # (docs/decisions/0030).
+
+    def _load_merged(self, directory: Path, engine_name: str) -> LoadedArtifact:
+        """Load on a shared encoder if the run froze the base or trained an adapter beside it."""
+        manifest_data = manifest.verify(directory, only=(*ADAPTER_FILES, *_MERGED_ADAPTER_FILES))
+        engine, adapter = self._merged_engine(directory, manifest_data, engine_name)
+        key = manifest_data["files"][_MERGED_TOKENIZER]["sha256"], manifest_data["max_length"]
+        if (tokenizer := self._tokenizers.get(key)) is None:
+            loaded = load_tokenizer(directory / _MERGED_TOKENIZER)
+            tokenizer = self._tokenizers[key] = ModelTokenizer(loaded, key[1])
+        return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
+
+    def _merged_engine(
         self, directory: Path, manifest_data: Mapping[str, Any], engine_name: str
     ) -> tuple[PackedEncoder, Adapter]:
-        """Return a shared encoder for a run that froze the base or trained an adapter beside it.
-
-        DoRA also scales the rows of the base weights, so it gets an encoder of its own, like full
-        fine-tuning and artifacts whose manifest does not name their base.
-        """
         family, engine_spec = FAMILIES[read_model_type(directory)], get_engine(engine_name)
         base = manifest_data.get("base_sha256")
         saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None
@@ -172,7 +208,7 @@ class EngineCache:
             engine = engine_spec.build(model, family)
             return engine, engine.prepare_adapter(Adapter({}, head_from_model(model, family)))
         lora = {} if saved is None else build_lora_weights(saved.spec, saved.tensors, family)
-        key = base, _encoder_config(directory, family), engine_name
+        key = base, json.dumps(split_config(read_config(directory))[0]), engine_name
         shared = self._engines.get(key)
         if shared is None:
             model = _load_verified(directory)
@@ -180,22 +216,28 @@ class EngineCache:
             shared = self._engines[key] = engine_spec.build(model, family)
         return shared, shared.prepare_adapter(Adapter(lora, load_head(directory)))
 
-    def _load_tokenizer(self, directory: Path, manifest_data: Mapping[str, Any]) -> ModelTokenizer:
-        key = manifest_data["files"][TOKENIZER_FILE]["sha256"], manifest_data["max_length"]
-        tokenizer = self._tokenizers.get(key)
-        if tokenizer is None:
-            tokenizer = ModelTokenizer(
-                load_tokenizer(directory / TOKENIZER_FILE), manifest_data["max_length"]
-            )
-            self._tokenizers[key] = tokenizer
-        return tokenizer
+
+_MERGED_TOKENIZER = f"{manifest.MERGED}/{TOKENIZER_FILE}"
+_MERGED_ADAPTER_FILES = (_MERGED_TOKENIZER, f"{manifest.MERGED}/config.json")
 
 
-def _encoder_config(directory: Path, family: EncoderFamily) -> str:
-    """Return the config fields that change what the encoder computes from the same weights."""
-    config = json.loads((directory / manifest.MERGED / "config.json").read_text(encoding="utf-8"))
-    ignored = {*_NON_ENCODER_FIELDS, *family.dropouts, family.head_dropout}
-    return json.dumps({name: config[name] for name in sorted(config.keys() - ignored)})
+def _verify_files(directory: Path, base: Path | None) -> tuple[dict[str, Any], str]:
+    """Verify an artifact with a base, and return its manifest and the digest of the base."""
+    manifest_data = manifest.verify(directory, only=None if base is None else ADAPTER_FILES)
+    if base is None:
+        if not has_base(manifest_data["files"]):
+            raise ArtifactCorrupt(path=directory.name, problem=f"it has no {manifest.BASE}/")
+        return manifest_data, base_digest(manifest_data)
+    if (digest := manifest_data.get(BASE_DIGEST)) is None:
+        raise ArtifactCorrupt(path=directory.name, problem="it does not refer to a base")
+    return manifest_data, digest
+
+
+def _verify_base(base: Path | None, digest: str, only: Collection[str] | None = None) -> None:
+    """Verify a base that is elsewhere; one in the artifact has been verified with it."""
+    if base is not None:
+        manifest.read(base, digest=digest)
+        manifest.verify(base, only=only)
 
 
 def _load_verified(directory: Path) -> PreTrainedModel:

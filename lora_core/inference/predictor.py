@@ -55,14 +55,21 @@ class Predictor:
         cls,
         directory: Path,
         *,
+        base: Path | None = None,
         engine: str = "torch-fp32",
         engine_cache: EngineCache | None = None,
     ) -> "Predictor":
-        """Load an artifact directory, checking every digest. Raises `ArtifactCorrupt`.
+        """Load an artifact directory, checking every digest that is read.
 
-        `engine_cache` holds the encoders and tokenizers in memory that may be shared.
+        Args:
+            directory: The artifact.
+            base: The directory of its base, if it is not in the artifact (`base_files.split`).
+            engine: Name of an engine.
+            engine_cache: Encoders and tokenizers in memory that may be shared.
+
+        Raises `ArtifactCorrupt`, `EngineUnavailable`.
         """
-        loaded = (engine_cache or EngineCache()).load(directory, engine)
+        loaded = (engine_cache or EngineCache()).load(directory, engine, base)
         # Older artifacts have no temperature.
         temperature = loaded.manifest.get("calibration", {}).get("temperature", 1.0)
         labels = read_labels(directory)

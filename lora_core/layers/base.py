@@ -53,6 +53,15 @@ class AdapterLinear(nn.Module, ABC):
         """
 
     @abstractmethod
+    def merged_weight(self) -> Tensor:
+        """Return the effective weight (d_out, d_in) in float32, on the CPU, for merging.
+
+        It has the same bits on every processor, because it consists of elementwise operations in a
+        fixed order, each of which IEEE 754 rounds exactly. The sums inside a matrix product are in
+        an order that depends on the processor.
+        """
+
+    @abstractmethod
     def forward_with_adapter(self, x: Tensor) -> Tensor:
         """Return the output (…, d_out) of the base layer and the adapter, not merged."""
 
@@ -99,11 +108,11 @@ class AdapterLinear(nn.Module, ABC):
         """
         if self.merged:
             return
-        weight = self.effective_weight()
+        weight = self.merged_weight()
         if not torch.isfinite(weight).all():
             raise NonFiniteWeights(module=type(self).__name__)
         self._original = self.base.weight.data
-        self.base.weight.data = weight.to(self._original.dtype)
+        self.base.weight.data = weight.to(self._original)
 
     def unmerge(self) -> None:
         """Restore the original base weight, bit for bit."""

@@ -35,6 +35,13 @@ class LoraLinear(AdapterLinear):
     def effective_weight(self) -> Tensor:
         return self.original_weight.float() + self.scale * (self.B @ self.A)
 
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        update = torch.zeros(self.base.weight.shape)
+        for column, row in zip(self.B.cpu().t(), self.A.cpu(), strict=True):
+            update += torch.outer(column, row)
+        return self.original_weight.float().cpu() + self.scale * update
+
 
 class RsLoraLinear(LoraLinear):
     """Rank-stabilized LoRA: scale = alpha / sqrt(r)  (Kalajdzievski 2023, arXiv 2312.03732)."""
@@ -91,3 +98,21 @@ class DoraLinear(LoraLinear):
 
     def effective_weight(self) -> Tensor:
         return self.row_scale()[:, None] * super().effective_weight()
+
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        direction = super().merged_weight()
+        return (self.magnitude.cpu() / _row_norms(direction))[:, None] * direction
+
+
+def _row_norms(weight: Tensor) -> Tensor:
+    """Return the norms (rows,) of the rows, with the same bits on every processor.
+
+    The squares of float32 numbers are exact in float64. They are added in pairs, half to half.
+    """
+    squares = weight.double().square()
+    while (width := squares.shape[1]) > 1:
+        half = width // 2
+        odd = squares[:, 2 * half :]  # the last column, if the width is odd
+        squares = torch.cat([squares[:, :half] + squares[:, half : 2 * half], odd], dim=1)
+    return squares[:, 0].sqrt().float()

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from lora_core import compatibility, distributed, model_selection, runtime
+from lora_core.artifact import resolve_base
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
 from lora_core.cross_validation import AutoOutcome, Logits, in_first_folds, training_pool
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
-from lora_core.encoders.load import resolve_base
 from lora_core.errors.training import CheckpointMismatch
 from lora_core.events import (
     CandidateEvaluated,

@@ -10,12 +10,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from lora_core import compatibility, defaults, environment, methods
+from lora_core.artifact import resolve_base
 from lora_core.data.findings import pluralize
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, describe_leaked
 from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer, tokenize
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
+from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.encoders.modules import enable_gradient_checkpointing
 from lora_core.encoders.pooling import set_pooling
 from lora_core.events import Noted, Observer, Phase

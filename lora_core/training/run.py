@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lora_core import artifact, distributed, manifest, runtime
-from lora_core.adapters import merge_adapters
 from lora_core.cross_validation import AutoOutcome
+from lora_core.encoders.load import weights_sha256
 from lora_core.events import Finished, NullObserver, Observer, Phase, Started, StopSignal
 from lora_core.failpoints import failpoint
 from lora_core.forward import Forward
@@ -105,7 +105,7 @@ def train_encoder(  # noqa: PLR0913
         local.enter_phase(Phase.SAVING, result.steps)
         failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
-        correctness = final_evaluation.correctness_by_split(prepared, logits)
+        facts: dict[str, Any] = {"graded": final_evaluation.correctness_by_split(prepared, logits)}
         for split, rows in logits.items():
             examples = final_evaluation.evaluated_examples(prepared, split)
             save_predictions(out_dir, split, examples, rows)
@@ -114,9 +114,10 @@ def train_encoder(  # noqa: PLR0913
                 save_misclassified(out_dir, split, examples, rows, summary["labels"], temperature)
         if saves_model(prepared.spec):
             # This merges the adapters: from here on, the model has none.
-            summary["merge_difference"] = _save_model(out_dir, prepared, local)
+            summary["merge_difference"], merged_sha256 = _save_model(out_dir, prepared, local)
+            facts["merged_sha256"] = merged_sha256
         summary["total_seconds"] = round(time.monotonic() - started, 2)
-        manifest.create(out_dir, {**_manifest(prepared, summary), "graded": correctness})
+        manifest.create(out_dir, {**_manifest(prepared, summary), **facts})
     observer.on_event(Finished(summary=summary))
     return summary
 
@@ -161,10 +162,18 @@ def saves_model(spec: TrainSpec) -> bool:
     return spec.trial is None and spec.result.model
 
 
-def _save_model(out_dir: Path, prepared: PreparedRun, progress: ProgressReporter) -> float:
+def freezes_encoder(spec: TrainSpec) -> bool:
+    """Return whether a run leaves the encoder as it is, except for adapters beside it."""
+    return isinstance(spec.method, LoraSpec | ProbeSpec) or spec.method == BaselineSpec(blocks=0)
+
+
+def _save_model(
+    out_dir: Path, prepared: PreparedRun, progress: ProgressReporter
+) -> tuple[float, str]:
     """Write the files of the model, and merge its adapters on the way.
 
-    Returns how far merging moved the logits. Raises `NonFiniteWeights`, `MergeMismatch`.
+    Returns how far merging moved the logits, and the sha256 of the merged weights. Raises
+    `NonFiniteWeights`, `MergeMismatch`.
     """
     model, spec = prepared.model, prepared.spec
     test = prepared.tokenized[Split.TEST].take(MERGE_CHECK_TEXTS)
@@ -176,18 +185,18 @@ def _save_model(out_dir: Path, prepared: PreparedRun, progress: ProgressReporter
         return evaluate.logits(Forward(model, fp32), test, budget=budget, progress=progress)
 
     unmerged = compute_logits(model)
-    if isinstance(spec.method, LoraSpec):
-        state = prepared.method.state_dict(model)
-        artifact.save_adapter(out_dir, spec.method, state, prepared.family.model_type)
-    merge_adapters(model)
-    artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length)
-    if isinstance(spec.method, LoraSpec | ProbeSpec) or spec.method == BaselineSpec(blocks=0):
-        artifact.save_head(out_dir, model, prepared.family)
+    if freezes_encoder(spec):
+        adapters = spec.method if isinstance(spec.method, LoraSpec) else None
+        artifact.save_on_base(out_dir, model, prepared.family, prepared.tokenizer, adapters)
+    else:
+        artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length)
     # The merged model is loaded back, so that this checks the files too.
-    merged = compute_logits(artifact.load_merged(out_dir).to(fp32.device))
+    loaded = artifact.load_merged(out_dir)
+    merged_sha256 = weights_sha256(loaded.state_dict())
+    merged = compute_logits(loaded.to(fp32.device))
     difference = artifact.check_merge(unmerged, merged)
     save_golden(out_dir, texts, merged)
-    return difference
+    return difference, merged_sha256
 
 
 def _run_summary(prepared: PreparedRun, result: TrainingResult) -> dict[str, Any]:

@@ -135,3 +135,25 @@ def test_downgrade_removes_only_prediction_runs(settings: Settings) -> None:
         assert {row.id for row in connection.execute(select(jobs))} == {
             row.id for row in before[1:]
         }
+
+
+def test_models_find_their_base_again_after_a_downgrade(settings: Settings) -> None:
+    migrations.upgrade(settings)
+    named = ("kind", "key", "manifest_sha256", "bytes", "created_at")
+    artifacts = table(
+        "artifacts", column("id", Uuid()), column("base_id", Uuid()), *map(column, named)
+    )
+    base, model = uuid4(), uuid4()
+    with connected(settings) as connection:
+        for id_, kind, base_id in ((base, "base", None), (model, "model", base)):
+            values = dict(zip(named, (kind, str(id_), "0" * 64, 1, 1.0), strict=True))
+            connection.execute(artifacts.insert().values(id=id_, base_id=base_id, **values))
+    for _ in range(2):
+        migrations.downgrade(settings, "0010")
+        migrations.upgrade(settings)
+        with connected(settings) as connection:
+            rows = connection.execute(select(artifacts.c.id, artifacts.c.base_id)).all()
+        assert dict(row._tuple() for row in rows if row.id in (base, model)) == {
+            base: None,
+            model: base,
+        }

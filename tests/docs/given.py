@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from lora_core import manifest
+from lora_core.base_files import BASE_DIGEST, restore
 from tests.docs.blocks import ROOT
 
 CLONED = (".venv", "Makefile", "benchmarks", "constraints.txt", "docs", "pyproject.toml", "tests")
@@ -38,6 +40,12 @@ def make_files(folder: Path) -> None:
     for name, text in files.items():
         if not (folder / name).exists():
             (folder / name).write_text(text, encoding="utf-8")
-    for artifact in (folder / "data/artifacts/jobs").glob("*/a*"):  # of any job
-        (folder / "model").symlink_to(artifact)
+    store = folder / "data/artifacts"
+    bases = {manifest.sha256(each / manifest.MANIFEST): each for each in store.glob("bases/*/a*")}
+    for artifact in store.glob("jobs/*/a*"):  # of any job
+        base = bases.get(manifest.read(artifact).get(BASE_DIGEST, ""))
+        if base is None:
+            (folder / "model").symlink_to(artifact)
+        else:
+            restore(artifact, base, folder / "model")
         return

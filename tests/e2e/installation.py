@@ -20,6 +20,8 @@ from app.database.engines import Database, open_database
 from app.queue.states import JobState
 from app.settings import Settings
 from app.storage.tables import Artifact
+from lora_core import manifest
+from lora_core.base_files import BASE_DIGEST
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metrics import CURVE_METRICS
 from tests.job_rows import add_job, attempts, events, get_job, points
@@ -168,12 +170,14 @@ class Installation:
         directory = self.settings.artifacts_dir / key
         told_time = directory / "manifest.json"  # it has seconds in it
         files = [each for each in directory.rglob("*") if each.is_file() and each != told_time]
+        facts = manifest.read(directory)
         return Outcome(
             curves,
             {
                 str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
                 for file in files
-            },
+            }
+            | {name: facts[name] for name in ("merged_sha256", BASE_DIGEST) if name in facts},
         )
 
     def children(self) -> list[int]:

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from transformers import pipeline
 
+from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_base import make_base, make_reviews
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -186,7 +187,7 @@ def test_job_to_prediction_over_http(url: str, folder: Path, tmp_path: Path) -> 
     (tmp_path / "model.tar").write_bytes(archive.content)
     with tarfile.open(tmp_path / "model.tar") as tar:
         tar.extractall(tmp_path, filter="data")
-    [merged] = tmp_path.rglob("merged")
+    merged = plain_checkpoint(tmp_path / job["artifact_id"])
     classify = pipeline("text-classification", model=str(merged), top_k=None)
     # Logits, because probabilities are calibrated here and not in the file.
     as_logits: dict[str, Any] = {"inputs": texts, "model": "films", "raw_scores": True}

@@ -105,6 +105,15 @@ def succeed(_: str) -> None:
     tell("finished", summary=SUMMARY)
 
 
+def adapter(base: str) -> None:
+    """Write the output of a LoRA training on a base with this content."""
+    (out / "base").mkdir(parents=True)
+    (out / "base" / "model.safetensors").write_text(base)
+    (out / "classifier.json").write_text("{}")
+    manifest.create(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
+    tell("finished", summary=SUMMARY)
+
+
 def trial(_: str) -> None:
     """Write the output of a trial: metrics computed from its settings, and no model."""
     described = json.loads(Path(spec).read_text())
@@ -197,6 +206,7 @@ ACTIONS = {
     "long": long,
     "failed": failed,
     "succeed": succeed,
+    "adapter": adapter,
     "trial": trial,
     "damage": damage,
     "hang": hang,

@@ -41,6 +41,42 @@ def test_job_with_register_as_creates_a_version(resources: Resources, database: 
         assert version.artifact.key == f"jobs/{job_id}/a1"
 
 
+def test_base_is_stored_once_for_all_jobs(resources: Resources, database: Database) -> None:
+    jobs = [add_job(database, register_as="sentiment") for _ in range(3)]
+    for content in ("one", "one", "other"):
+        run(resources, *GOOD[:-1], f"adapter:{content}")
+    with database.read() as session:
+        refs = [registry.resolve(session, f"sentiment:{i}").artifact for i in (1, 2, 3)]
+    bases = [ref.base.key for ref in refs if ref.base is not None]
+    assert bases == [f"bases/{jobs[i]}/a1" for i in (0, 0, 2)]
+    assert [ref.key for ref in refs] == [f"jobs/{job_id}/a1" for job_id in jobs]
+    assert len(stored(resources)) == 5
+    assert all(get_state(database, job_id) is JobState.SUCCEEDED for job_id in jobs)
+
+
+def test_late_success_adds_no_base(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is lost while the base is stored."""
+    claimed = claim_next(database)
+    real = resources.store.put
+
+    def put(directory: Path, key: str) -> Any:
+        ref = real(directory, key)
+        if key.startswith("bases/"):
+            preempt(database, claimed.lease)
+        return ref
+
+    monkeypatch.setattr(resources.store, "put", put)
+    scripted(*GOOD[:-1], "adapter:one")
+    JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources)).run(
+        claimed, CPU, IdleChildCache()
+    )
+    assert get_state(database, job_id) is JobState.QUEUED
+    with database.read() as session:
+        assert session.scalars(select(Artifact)).all() == []
+
+
 @pytest.mark.parametrize("uploaded", [False, True])
 def test_artifact_not_matching_its_manifest_is_rejected(
     resources: Resources, database: Database, uploaded: bool

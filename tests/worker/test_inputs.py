@@ -24,10 +24,13 @@ from app.storage.store import ArtifactRef
 from lora_core import manifest
 from lora_core.errors.artifact import UnsupportedTokenizer
 from lora_core.specs.data import parse_sheet_suffix
+from lora_core.specs.method import LoraSpec
 from tests.hostile_archives import ATTACKS
 from tests.job_rows import MANIFEST, SPEC, add_job, get_job
+from tests.lora_artifact import make_lora_artifact
 from tests.s3_server import S3Server
 from tests.servers import HOST, free_port
+from tests.stored_artifact import store_artifact
 from tests.tiny_artifact import make_artifact
 from tests.worker.test_run_job import GOOD, run
 from worker import inputs
@@ -125,7 +128,11 @@ def locate(
         waited_seconds=None,
     )
     return inputs.resolve_inputs(
-        resources.database, claimed, settings=resources.settings, store=resources.store
+        resources.database,
+        claimed,
+        settings=resources.settings,
+        store=resources.store,
+        model_dir=resources.settings.work_dir / "model",
     )
 
 
@@ -174,12 +181,25 @@ def test_uploads_per_split_are_resolved_next_to_a_sample(resources: Resources) -
     }
 
 
-def test_model_version_is_resolved_to_its_merged_checkpoint(
-    resources: Resources, tmp_path: Path
-) -> None:
+def test_model_version_is_resolved_to_its_artifact(resources: Resources, tmp_path: Path) -> None:
     ref = register(resources, tmp_path / "made")
     found = locate(resources, base="sentiment:1")
-    assert found.spec["base"] == str(resources.store.local_directory(ref) / "merged")
+    assert found.spec["base"] == str(resources.store.local_directory(ref))
+    assert found.with_public_names(found.spec["base"]) == "sentiment:1"
+
+
+def test_model_version_with_a_shared_base_is_put_together(
+    resources: Resources, tmp_path: Path
+) -> None:
+    made = make_lora_artifact(tmp_path, LoraSpec(r=2))
+    facts = manifest.read(made)
+    row = store_artifact(resources, made, f"jobs/{UUID(int=2)}/a1", job_id=UUID(int=2))
+    with resources.database.write() as session:
+        registry.add_version(session, name="sentiment", artifact=row, manifest=facts)
+    found = locate(resources, base="sentiment:1")
+    directory = resources.settings.work_dir / "model"
+    assert found.spec["base"] == str(directory)
+    assert manifest.verify(directory) == facts
     assert found.with_public_names(found.spec["base"]) == "sentiment:1"
 
 

@@ -18,12 +18,12 @@ from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
-from app.storage.store import tar_stream
 from lora_core import manifest
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.app.cli.conftest import Run, answer, serving
 from tests.app.cli.versions import add_version
+from tests.hostile_archives import packed
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import TEXTS, make_artifact
 
@@ -80,7 +80,7 @@ def test_version_references(
     monkeypatch.chdir(tmp_path)
     assert "Exported sentiment:1 to sentiment-1.tar." in cli("models", "export", ref).stdout
     with tarfile.open("sentiment-1.tar") as tar:
-        assert any(name.endswith("merged/model.safetensors") for name in tar.getnames())
+        assert any(name.endswith("base/model.safetensors") for name in tar.getnames())
     again = cli("models", "export", ref)
     assert (again.exit_code, "(output_exists)" in again.stderr) == (2, True)
 
@@ -186,8 +186,7 @@ def test_damaged_file_is_rejected(other: Run, tmp_path: Path) -> None:
 
 def test_incomplete_download_leaves_no_file(tmp_path: Path) -> None:
     made = make_artifact(tmp_path / "made")
-    names = [manifest.MANIFEST, *manifest.read(made)["files"]]
-    whole = b"".join(tar_stream(made, names, prefix="m", modified=0))
+    whole = packed(made)
     out = tmp_path / "out"
     for content in (whole[: len(whole) // 2], whole.replace(b"logits", b"LOGITS"), b""):
         with pytest.raises(ServiceUnreachable, match="incomplete"):

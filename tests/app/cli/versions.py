@@ -6,16 +6,16 @@ from pathlib import Path
 from app.database.base import new_id
 from app.registry import service as registry
 from app.resources import Resources
-from app.storage import repository as artifacts
 from lora_core import manifest
+from tests.stored_artifact import store_artifact
 
 
 def add_version(resources: Resources, artifact: Path, work: Path, name: str = "sentiment") -> str:
     """Register a copy of an artifact, promote it, and return its name."""
     facts = manifest.read(artifact)
-    ref = resources.store.put(Path(shutil.copytree(artifact, work)), f"jobs/{new_id()}/a1")
+    copy = Path(shutil.copytree(artifact, work))
+    row = store_artifact(resources, copy, f"jobs/{new_id()}/a1", job_id=None)
     with resources.database.write() as session:
-        row = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
         version = registry.add_version(session, name=name, artifact=row, manifest=facts)
         number = version.number
     registry.move_alias(resources.database, name=name, alias="production", number=number)

@@ -18,8 +18,10 @@ from app.main import create_app
 from app.registry.tables import ModelVersion
 from app.settings import Settings
 from app.storage.tables import Artifact
+from lora_core.specs.method import LoraSpec
 from tests.app.test_audit import AuditLines, audit_lines
 from tests.hostile_archives import hostile_archive, packed, reseal
+from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import TEXTS, make_artifact
 
 __all__ = ["audit_lines"]
@@ -72,6 +74,41 @@ def test_an_imported_version_can_be_served_and_exported_again(
     again = send(client, archive).json()
     assert again["ref"] == "sentiment:2"
     assert again["metrics"] == version["metrics"]
+
+
+def test_imported_base_is_stored_once(
+    client: TestClient, database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    made = make_lora_artifact(tmp_path / "run", LoraSpec(r=2))
+    for number in (1, 2):
+        response = send(client, packed(made))
+        assert response.status_code == 201, response.text
+        url = f"/v1/artifacts/{response.json()['artifact_id']}"
+        assert client.get(url).json() == json.loads((made / "manifest.json").read_text())
+        archive = client.get(f"{url}/archive").content
+        assert send(client, archive).json()["ref"] == f"sentiment:{2 * number}"
+    with database.read() as session:
+        bases = session.scalars(select(Artifact).where(Artifact.kind == "base")).all()
+        assert len(bases) == 1
+    weights = [path.parent for path in settings.data_dir.rglob("model.safetensors")]
+    assert weights == [settings.artifacts_dir / bases[0].key]
+
+
+def test_failed_import_leaves_no_base(
+    client: TestClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_nothing_stored: Callable[[], None],
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("app.registry.service.add_version", fail)
+    made = make_lora_artifact(tmp_path / "run", LoraSpec(r=2))
+    assert send(client, packed(made)).status_code == 500
+    for path in (tmp_path / "run").rglob("*.safetensors"):
+        path.unlink()
+    assert_nothing_stored()
 
 
 def attacked(name: str) -> Callable[[Path], bytes]:

@@ -21,6 +21,8 @@ def test_files_of_a_key_are_grouped() -> None:
             StoredFile(f"{MODEL}/merged/model.safetensors", 20, 5.0),
             StoredFile(f"{CHECKPOINT}/state.json", 300, 7.0),
             StoredFile(UPLOAD, 4000, 8.0),
+            StoredFile(f"bases/{JOB}/a12/manifest.json", 50_000, 6.0),
+            StoredFile(f"bases/{JOB}/manifest.json", 60_000, 6.0),
             StoredFile(f"{UNFINISHED}/merged/config.json", 5, 9.0),
             StoredFile(UNFINISHED[:-1] + "e", 6, 9.0),
         ]
@@ -31,6 +33,8 @@ def test_files_of_a_key_are_grouped() -> None:
         StoreEntry(FileKind.MODEL, MODEL, 21, 10.0, (JOB, 12)),
         StoreEntry(FileKind.CHECKPOINT, CHECKPOINT, 300, 7.0, (JOB, 3)),
         StoreEntry(FileKind.UPLOAD, UPLOAD, 4000, 8.0),
+        StoreEntry(FileKind.BASE, f"bases/{JOB}/a12", 50_000, 6.0, (JOB, 12)),
+        StoreEntry(FileKind.BASE, f"bases/{JOB}", 60_000, 6.0),  # of an import
     ]
 
 

@@ -13,9 +13,10 @@ from app.registry import service
 from app.resources import Resources
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
-from app.storage import repository
+from app.storage.store import restore_artifact
 from tests.app.serving.stub import StubLoader
 from tests.job_rows import MANIFEST
+from tests.stored_artifact import store_artifact
 from tests.tiny_artifact import make_artifact
 
 Publish = Callable[..., Path]
@@ -35,7 +36,8 @@ def open_pool(resources: Resources, loader: StubLoader, *, max_bytes: int) -> Mo
 
 @pytest.fixture
 def publish(resources: Resources, tmp_path: Path) -> Publish:
-    """Makes a model, registers it as the next version and promotes it; returns its directory.
+    """Makes a model, registers it as the next version and promotes it; returns its directory, or a
+    complete copy if its base is apart.
 
     `modify` changes the artifact before it is stored. `imported`: without a job and without the
     import checks, like a version that was imported before the checks existed.
@@ -56,11 +58,8 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
         if modify is not None:
             modify(directory)
         key = f"imports/{job}" if imported else f"jobs/{job}/a1"
-        ref = resources.store.put(directory, key)
+        stored = store_artifact(resources, directory, key, job_id=None if imported else job)
         with resources.database.write() as session:
-            stored = repository.add_artifact(
-                session, job_id=None if imported else job, kind="model", ref=ref
-            )
             version = service.add_version(
                 session, name=name, artifact=stored, manifest=manifest or MANIFEST
             )
@@ -71,6 +70,7 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
                 alias="production",
                 number=version.number,
             )
-        return resources.store.local_directory(ref)
+        complete = tmp_path / f"{job.hex}-complete"
+        return restore_artifact(resources.store, stored.ref, complete, name=name)
 
     return publish

@@ -100,7 +100,7 @@ class StubLoader:
         self.gate.set()
         self.gates: dict[Path, threading.Event] = {}  # by directory, in place of `gate`
 
-    def __call__(self, directory: Path, *, imported: bool) -> StubPredictor:  # noqa: ARG002
+    def __call__(self, directory: Path, **_: object) -> StubPredictor:
         self.loads.append(directory)
         assert self.gates.get(directory, self.gate).wait(WAIT)
         if directory in self.broken:

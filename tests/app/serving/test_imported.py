@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from lora_core import manifest
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec
 from tests.app.serving.conftest import Publish
@@ -24,14 +25,16 @@ CLAIMS = [name for name in ATTACKS if "under the digest of the base" in name]
 
 @pytest.fixture
 def lora(tmp_path: Path) -> Callable[..., Path]:
-    """Makes artifacts of LoRA runs on the same base."""
+    """Makes artifacts of LoRA runs on the same base, with merged checkpoints."""
     base = make_base(tmp_path / "base")
     count = 0
 
     def make(**changes: Any) -> Path:
         nonlocal count
         count += 1
-        return make_lora_artifact(tmp_path / f"run-{count}", LoraSpec(r=2), base=base, **changes)
+        return make_lora_artifact(
+            tmp_path / f"run-{count}", LoraSpec(r=2), base=base, **{"in_format_1": True, **changes}
+        )
 
     return make
 
@@ -68,6 +71,30 @@ def test_only_versions_trained_here_share_an_engine(
     one, two, three, four = (predictor.engine for predictor in loaded)
     assert one is two
     assert len({id(one), id(three), id(four)}) == 3
+
+
+def test_versions_with_the_same_stored_base_share_an_engine(
+    app: FastAPI, client: TestClient, publish: Publish, lora: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Imported or not: the digest of a base is computed here, from the files that are stored."""
+
+    def claim(directory: Path) -> None:
+        """Claim the digests of the base of the others."""
+        known = manifest.read(first)
+        names = ("base_sha256", "base_manifest_sha256")
+        reseal(directory, **{name: known.get(name, "0" * 64) for name in names})
+
+    first = publish("one", artifact=lora(in_format_1=False))
+    publish("two", artifact=lora(in_format_1=False), imported=True)
+    other = make_base(tmp_path / "other", seed=1)
+    foreign = make_lora_artifact(tmp_path / "foreign", LoraSpec(r=2), base=other)
+    publish("three", artifact=foreign, imported=True, modify=claim)
+    for name in ("one", "two", "three"):
+        response = predict(client, name)
+        assert response.status_code == 200, response.text
+    loaded = [task.result().predictor for task in app.state.serving.pool._load_tasks.values()]
+    one, two, three = (predictor.engine for predictor in loaded)
+    assert one is two is not three
 
 
 def break_tokenizer(directory: Path) -> None:

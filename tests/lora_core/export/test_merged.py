@@ -15,6 +15,7 @@ from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
+from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import FAMILIES
 
@@ -72,7 +73,8 @@ def test_requirements_of_text_embeddings_inference(
 ) -> None:
     """Those of `router/src/lib.rs`, and of `bert.rs` and `distilbert.rs` in its candle backend."""
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), family=family, labels=labels)
-    config = json.loads((artifact / "merged" / "config.json").read_text())
+    checkpoint = plain_checkpoint(artifact)
+    config = json.loads((checkpoint / "config.json").read_text())
     assert config["architectures"] == [CLASSES[family]]
     assert config["model_type"] == family
     assert config["id2label"] == {str(i): label for i, label in enumerate(labels)}
@@ -85,11 +87,11 @@ def test_requirements_of_text_embeddings_inference(
         assert config["layer_norm_eps"] == 1e-12
         assert config["hidden_dropout_prob"] == 0
         assert config["initializer_range"] == 0.1
-    tokenizer = json.loads((artifact / "merged" / "tokenizer.json").read_text())
+    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
     assert tokenizer["truncation"] is None
     assert tokenizer["padding"] is None
-    assert not (artifact / "merged" / "sentence_bert_config.json").exists()
-    with safe_open(artifact / "merged" / "model.safetensors", "pt") as file:
+    assert not (checkpoint / "sentence_bert_config.json").exists()
+    with safe_open(checkpoint / "model.safetensors", "pt") as file:
         names = set(file.keys())
         assert {str(file.get_tensor(name).dtype) for name in names} == {"torch.float32"}
     assert names >= HEAD[family]

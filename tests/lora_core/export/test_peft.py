@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from lora_core import manifest
 from lora_core.artifact import load_merged
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound
@@ -22,6 +21,7 @@ from lora_core.export import export_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from tests.lora_artifact import make_lora_artifact
+from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import FAMILIES, make_base
 
@@ -48,7 +48,7 @@ def load_with_peft(out: Path) -> PreTrainedModel:
 
 
 def check_logits(artifact: Path, out: Path) -> None:
-    expected = logits(load_merged(artifact), artifact / manifest.MERGED)
+    expected = logits(load_merged(artifact), plain_checkpoint(artifact))
     torch.testing.assert_close(logits(load_with_peft(out), out), expected, rtol=1e-5, atol=1e-5)
     if json.loads((out / "adapter_config.json").read_text())["use_dora"]:
         return  # transformers 5.24 silently loads no magnitude, not even of PEFT's own adapters
@@ -114,8 +114,15 @@ def test_exported_files(tmp_path: Path) -> None:
     assert not [name for name in tensors if "attention" in name or "modules_to_save" in name]
 
 
-def test_moved_base(tmp_path: Path) -> None:
+def test_base_in_the_artifact_is_enough(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
+    shutil.rmtree(tmp_path / "base")
+    export_adapter(artifact, tmp_path / "peft")
+    check_logits(artifact, tmp_path / "peft")
+
+
+def test_moved_base_in_format_1(tmp_path: Path) -> None:
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), in_format_1=True)
     (tmp_path / "base").rename(tmp_path / "moved")
     with pytest.raises(BaseNotFound):
         export_adapter(artifact, tmp_path / "peft")

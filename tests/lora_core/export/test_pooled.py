@@ -70,7 +70,7 @@ def test_pooling_block_is_counted_in_the_config(family: str, tmp_path: Path) -> 
     })  # fmt: skip
     listener = RecordingObserver()
     train_encoder(spec, out_dir=tmp_path / "artifact", observer=listener, stop=listener)
-    folder = tmp_path / "artifact" / "merged"
+    folder = tmp_path / "artifact" / "base"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with safe_open(folder / "model.safetensors", "pt") as file:
         parts = {part for name in file.keys() for part in name.split(".") if part.isdigit()}  # noqa: SIM118

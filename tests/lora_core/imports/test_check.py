@@ -1,6 +1,7 @@
 """An imported model must load, be consistent and match its golden predictions."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,72 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
 def test_a_damaged_or_hostile_model_is_refused(damage: str, tmp_path: Path) -> None:
-    directory = make_lora_artifact(tmp_path, LoraSpec(r=2))
+    directory = make_lora_artifact(tmp_path, LoraSpec(r=2), in_format_1=True)
     apply, error = DAMAGES[damage]
+    apply(directory)
+    with pytest.raises(error):
+        check_import(reseal_manifest(directory))
+
+
+def two_checkpoints(directory: Path) -> None:
+    (directory / "merged").mkdir()
+    for path in (directory / "base").iterdir():
+        (directory / "merged" / path.name).write_bytes(path.read_bytes())
+
+
+BASE_CONFIG, BASE_WEIGHTS = "base/config.json", "base/model.safetensors"
+CLASSIFIER = "classifier.json"
+BASE_DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
+    "other weights": (
+        tensors(BASE_WEIGHTS, lambda t: t["distilbert.transformer.layer.0.ffn.lin1.weight"].neg_()),
+        GoldenPredictionsMismatch),
+    "a tensor is missing": (
+        tensors(BASE_WEIGHTS, lambda t: t.pop(f"{QUERY}.weight")), UnsupportedArtifact),
+    "a tensor too many": (
+        tensors(BASE_WEIGHTS, lambda t: t.update(more=torch.zeros(1))), UnsupportedArtifact),
+    "a huge head": (
+        lambda d: (d / BASE_WEIGHTS).write_bytes((2**40).to_bytes(8, "little")),
+        HeaderTooLarge),
+    "code of its own": (
+        text(BASE_CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UntrustedCode),
+    "quantized": (
+        text(BASE_CONFIG, lambda c: c.update(quantization_config={})), UnsupportedArtifact),
+    "another encoder": (
+        text(BASE_CONFIG, lambda c: c.update(model_type="gpt2")), UnsupportedEncoder),
+    "a classifier that changes the encoder": (
+        text(CLASSIFIER, lambda c: c.update(activation="relu")), ArtifactCorrupt),
+    "a classifier with code": (
+        text(CLASSIFIER, lambda c: c.update(auto_map={"A": "b.C"})), ArtifactCorrupt),
+    "one label": (text(CLASSIFIER, lambda c: c.update(id2label={"0": "x"})), UnsupportedArtifact),
+    "three labels": (
+        text(CLASSIFIER, lambda c: c["id2label"].update({"2": "x"})), UnsupportedArtifact),
+    "a dropout that is no number": (
+        text(CLASSIFIER, lambda c: c.update(dropout="x")), UnsupportedArtifact),
+    "no classifier": (lambda d: (d / CLASSIFIER).unlink(), UnsupportedArtifact),
+    "a classifier in no form": (lambda d: (d / CLASSIFIER).write_text("[]"), UnsupportedArtifact),
+    "no head": (lambda d: (d / "head.safetensors").unlink(), UnsupportedArtifact),
+    "another head": (
+        tensors("head.safetensors", lambda t: t["last.bias"].add_(1)), GoldenPredictionsMismatch),
+    "no tokenizer": (lambda d: (d / "base/tokenizer.json").unlink(), UnsupportedTokenizer),
+    "a larger vocabulary": (
+        text("base/tokenizer.json",
+             lambda t: t["model"]["vocab"].update({f"x{i}": 900 + i for i in range(99)})),
+        UnsupportedArtifact),
+    "an adapter with a tensor less": (
+        tensors(ADAPTER, lambda t: t.pop(f"{QUERY}.A")), UnsupportedArtifact),
+    "an adapter that is no number": (
+        tensors(ADAPTER, lambda t: t[f"{QUERY}.A"].fill_(torch.inf)), LoraCoreError),
+    "another file in the base": (
+        lambda d: (d / "base" / "more.json").write_text("{}"), UnsupportedArtifact),
+    "a merged checkpoint as well": (two_checkpoints, UnsupportedArtifact),
+    "no base": (lambda d: shutil.rmtree(d / "base"), LoraCoreError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", list(BASE_DAMAGES))
+def test_a_damaged_or_hostile_model_on_a_base_is_refused(damage: str, tmp_path: Path) -> None:
+    directory = make_lora_artifact(tmp_path, LoraSpec(r=2))
+    apply, error = BASE_DAMAGES[damage]
     apply(directory)
     with pytest.raises(error):
         check_import(reseal_manifest(directory))
@@ -139,7 +204,8 @@ def test_file_missing_in_the_manifest_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"format": 2},
+        {"format": 3},
+        {"format": 0},
         {"max_length": 65},
         {"max_length": "64"},
         {"spec": {"base": "x"}},

@@ -17,7 +17,8 @@ TAKEN_IN = {name for name in ATTACKS if "under the digest of the base" in name}
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return packed(make_lora_artifact(tmp_path_factory.mktemp("honest"), LoraSpec(r=2)))
+    folder = tmp_path_factory.mktemp("honest")
+    return packed(make_lora_artifact(folder, LoraSpec(r=2), in_format_1=True))
 
 
 def unpacked(archive: bytes, folder: Path) -> Path:

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lora_core.encoders.load import load_classifier, resolve_base
+from lora_core import manifest
+from lora_core.artifact import inject_adapter, load_adapter, load_unmerged, resolve_base
+from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.errors.adapter import (
     AdapterBaseUnknown,
     AdapterLabelMismatch,
@@ -30,9 +32,7 @@ from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
 from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.imports.peft import import_adapter
 from lora_core.inference.predictor import Predictor
-from lora_core.methods import LoraMethod
 from lora_core.peft_format import DEFAULTS, AdapterConfig
-from lora_core.specs.method import LoraSpec
 from tests.tiny_base import FAMILIES, make_base, tokenizer
 
 TEXTS = ["a good film", "not a very good story and it was boring", "dull"]
@@ -94,14 +94,15 @@ def check_logits(adapter: TrainedAdapter, artifact: Path) -> None:
 
 
 def check_adapter(adapter: TrainedAdapter, artifact: Path, family: str) -> None:
-    """`adapter.*` on the base gives the same, put in as a run would."""
+    """`adapter.*` on the base, with the head of the artifact, gives the same without merging."""
     content = json.loads((artifact / "adapter.json").read_text())
     assert content["encoder"] == family
     base = resolve_base(str(adapter.base))
-    model, _ = load_classifier(base, ["x", "y"])
-    method = LoraMethod(LoraSpec.model_validate(content["method"]))
-    method.prepare(model, base.family)
-    method.load_state_dict(model, load_file(artifact / "adapter.safetensors"))
+    model = load_unmerged(artifact)
+    original, _ = load_classifier(base, ["x", "y"])
+    digests = [encoder_weights_sha256(each, base.family) for each in (model, original)]
+    assert digests[0] == digests[1] == manifest.read(artifact)["base_sha256"]
+    inject_adapter(model, load_adapter(artifact))
     torch.testing.assert_close(compute_logits(model, family), adapter.logits, rtol=1e-5, atol=1e-5)
 
 

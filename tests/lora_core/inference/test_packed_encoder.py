@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
-from lora_core.artifact import save_adapter, save_head, save_merged
+from lora_core.artifact import save_adapter, save_head, save_merged, save_on_base
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import encoder_weights_sha256
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -23,6 +23,7 @@ from lora_core.inference.packed_encoder import UnfusedAttention
 from lora_core.inference.predictor import Predictor
 from lora_core.methods import LoraMethod
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
+from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_base import FAMILIES as TINY
 from tests.tiny_base import tokenizer
 
@@ -31,8 +32,14 @@ TEXTS = ["good", "a very dull film and it was awful", "the plot is fine", "bad "
 Make = Callable[..., Path]
 
 
+@pytest.fixture(params=["base", "merged"])
+def form(request: pytest.FixtureRequest) -> str:
+    """Artifacts have a base, or a merged checkpoint as in format 1."""
+    return str(request.param)
+
+
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
+def make(tmp_path: Path, form: str) -> Make:
     """Saves a LoRA run with random adapters, on the same base for each family."""
 
     def make(family: str, spec: LoraSpec, *, labels: int, seed: int) -> Path:
@@ -48,10 +55,13 @@ def make(tmp_path: Path) -> Make:
                     parameter.add_(0.1 * torch.randn_like(parameter))
         directory = tmp_path / f"{family}-{seed}"
         directory.mkdir()
-        save_adapter(directory, spec, method.state_dict(model), family)
-        merge_adapters(model)
-        save_merged(directory, model, tokenizer(family), 64)
-        save_head(directory, model, FAMILIES[family])
+        if form == "base":
+            save_on_base(directory, model, FAMILIES[family], tokenizer(family), spec)
+        else:
+            save_adapter(directory, spec, method.state_dict(model), family)
+            merge_adapters(model)
+            save_merged(directory, model, tokenizer(family), 64)
+            save_head(directory, model, FAMILIES[family])
         facts = {"encoder": family, "max_length": 64, "base_sha256": sha256}
         manifest.create(directory, facts)
         return directory
@@ -61,7 +71,8 @@ def make(tmp_path: Path) -> Make:
 
 @cache
 def load_merged_model(directory: Path) -> PreTrainedModel:
-    return AutoModelForSequenceClassification.from_pretrained(directory / "merged").eval()
+    checkpoint = plain_checkpoint(directory)
+    return AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
 
 
 def merged_logits(directory: Path, text: str) -> torch.Tensor:
@@ -126,6 +137,7 @@ def test_adapter_memory(make: Make) -> None:
     assert first.adapter.nbytes == 4 * (2 * (2 * 4 * 32 + 3 * 32 * 8) + 32 * 32 + 32 + 2 * 32 + 2)
 
 
+@pytest.mark.parametrize("form", ["merged"], indirect=True)
 @pytest.mark.parametrize(
     ("change", "shares"),
     [
@@ -162,10 +174,12 @@ def test_base_is_released_with_its_last_version(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["adapter.safetensors", "head.safetensors", "merged/model.safetensors"]
+    "name",
+    ["adapter.safetensors", "head.safetensors", "FORM/model.safetensors", "FORM/tokenizer.json"],
 )
-def test_files_that_are_read_are_verified(make: Make, name: str) -> None:
+def test_files_that_are_read_are_verified(make: Make, form: str, name: str) -> None:
     directory = make("distilbert", SPECS[0], labels=2, seed=0)
+    name = name.replace("FORM", form)
     content = (directory / name).read_bytes()
     (directory / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ArtifactCorrupt, match=name):

@@ -95,9 +95,9 @@ def test_only_declared_parameters_receive_gradients(variant: LoraVariant) -> Non
 @every_variant
 def test_low_precision_base_is_merged_in_float32_and_cast_once(variant: LoraVariant) -> None:
     layer, _ = make(variant, trained=True)
-    exact = layer.effective_weight()
+    exact = layer.merged_weight()
     layer.base.to(torch.bfloat16)
-    expected = layer.effective_weight()
+    expected = layer.merged_weight()
     layer.merge()
     assert layer.base.weight.dtype is torch.bfloat16
     assert torch.equal(layer.base.weight, expected.to(torch.bfloat16))

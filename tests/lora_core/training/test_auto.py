@@ -102,9 +102,7 @@ def test_chosen_method_trains_on_all_texts(
     named = spec(method=PROBE, data={"source": str(given)}, runtime={"precision": "fp32"})
     observer = RecordingObserver()
     train_encoder(named, out_dir=tmp_path / "named", observer=observer, stop=observer)
-    ours, theirs = (
-        load_file(each / "merged" / "model.safetensors") for each in (out, tmp_path / "named")
-    )
+    ours, theirs = (load_file(each / "head.safetensors") for each in (out, tmp_path / "named"))
     for name, tensor in ours.items():
         np.testing.assert_allclose(tensor, theirs[name], atol=1e-4, err_msg=name)
 

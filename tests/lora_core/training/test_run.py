@@ -19,6 +19,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.runtime import _has_fast_bf16
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import train_encoder
+from tests.plain_checkpoint import plain_checkpoint
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
@@ -45,7 +46,7 @@ def test_every_method_exports_a_model_for_transformers(
 ) -> None:
     observer, out = train(spec(method=method, pooling=pooling))
     facts = manifest.verify(out)
-    merged = out / "merged"
+    merged = plain_checkpoint(out)
     model, info = AutoModelForSequenceClassification.from_pretrained(
         merged, output_loading_info=True
     )
@@ -54,6 +55,9 @@ def test_every_method_exports_a_model_for_transformers(
     assert model.config.label2id == {"bad": 0, "good": 1}
     assert facts["metrics"]["merge_difference"] <= 1e-4
     assert (out / "adapter.safetensors").exists() == (method["type"] == "lora")
+    trains_encoder = method["type"] == "full" or method.get("blocks") == 1
+    assert (out / "merged").exists() == trains_encoder
+    assert (out / "base").exists() != trains_encoder
 
     golden = json.loads((out / "golden.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(merged)
@@ -73,11 +77,11 @@ def test_roberta_learns_and_matches_transformers(
     assert observer.all("finished")[0].summary["test"]["accuracy"] > 0.9
     assert not observer.all("noted")  # no text was truncated
     golden = json.loads((out / "golden.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(out / "merged")
+    tokenizer = AutoTokenizer.from_pretrained(plain_checkpoint(out))
     assert (tokenizer.pad_token_id, tokenizer.cls_token) == (1, "<s>")
     inputs = tokenizer([row["text"] for row in golden], padding=True, return_tensors="pt")
     assert (inputs["input_ids"] == 1).any()
-    model = AutoModelForSequenceClassification.from_pretrained(out / "merged")
+    model = AutoModelForSequenceClassification.from_pretrained(plain_checkpoint(out))
     expected = torch.tensor([row["logits"] for row in golden])
     torch.testing.assert_close(model(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
 
@@ -105,7 +109,7 @@ def test_same_seed_and_threads_are_bitwise_reproducible(spec: Make, train: Train
             spec(runtime={"seed": seed}, optim={"encoder_dropout": 0.1, "head_dropout": 0.1})
         )
         losses = [event.loss.hex() for event in observer.all("step")]
-        return losses, load_file(out / "merged" / "model.safetensors")
+        return losses, load_file(plain_checkpoint(out) / "model.safetensors")
 
     (losses, weights), (again, same), (other, _) = curve(1), curve(1), curve(2)
     assert losses == again
@@ -154,9 +158,12 @@ def test_patience_stops_the_run_early(spec: Make, train: Train) -> None:
     assert metrics["steps"] < observer.all("started")[0].total_steps
 
 
-def test_trained_model_as_base_keeps_its_head(spec: Make, train: Train) -> None:
-    _, first = train(spec())
-    observer, second = train(spec(base=str(first / "merged"), optim={"learning_rate": 1e-6}))
+@pytest.mark.parametrize(("method", "folder"), [("lora", "."), ("full", "."), ("full", "merged")])
+def test_trained_model_as_base_keeps_its_head(
+    spec: Make, train: Train, method: str, folder: str
+) -> None:
+    _, first = train(spec(method={"type": method}))
+    observer, second = train(spec(base=str(first / folder), optim={"learning_rate": 1e-6}))
     assert [event.code for event in observer.all("noted")] == ["head_kept"]
     accuracies = [manifest.read(out)["metrics"]["test"]["accuracy"] for out in (first, second)]
     assert accuracies[0] == accuracies[1] > 0.9
@@ -222,23 +229,23 @@ def test_truncated_share_is_reported(spec: Make, train: Train) -> None:
 
 def test_changed_file_is_detected_at_load(spec: Make, train: Train) -> None:
     _, out = train(spec())
-    path = out / "merged" / "config.json"
+    path = out / "base" / "config.json"
     path.write_text(path.read_text() + " ")
-    with pytest.raises(ArtifactCorrupt, match=r"merged/config\.json has changed"):
+    with pytest.raises(ArtifactCorrupt, match=r"base/config\.json has changed"):
         Predictor.load(out)
 
 
 def test_transformers_pipeline_matches_the_predictor(
     spec: Make, train: Train, tmp_path: Path
 ) -> None:
-    """Its logits divided by the temperature of the manifest, which `merged/` does not contain."""
+    """Its logits divided by the temperature of the manifest, which no checkpoint contains."""
     many = str(make_reviews(tmp_path / "many.csv", rows=1_000))
     _, out = train(spec(optim={"epochs": 1, "learning_rate": 0.0002}, data={"source": many}))
     temperature = manifest.read(out)["calibration"]["temperature"]
     assert temperature != 1
     texts = ["a good film", "a very dull plot and it was bad"]
     ours = Predictor.load(out).predict(texts)
-    classify = pipeline("text-classification", model=str(out / "merged"), top_k=None)
+    classify = pipeline("text-classification", model=str(plain_checkpoint(out)), top_k=None)
     for mine, theirs in zip(ours, classify(texts, function_to_apply="none"), strict=True):
         assert [label for label, _ in mine] == [row["label"] for row in theirs]
         scores = torch.tensor([row["score"] for row in theirs]) / temperature
