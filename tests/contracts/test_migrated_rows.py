@@ -153,7 +153,5 @@ def test_models_find_their_base_again_after_a_downgrade(settings: Settings) -> N
         migrations.upgrade(settings)
         with connected(settings) as connection:
             rows = connection.execute(select(artifacts.c.id, artifacts.c.base_id)).all()
-        assert dict(row._tuple() for row in rows if row.id in (base, model)) == {
-            base: None,
-            model: base,
-        }
+        found = {row.id: row.base_id for row in rows if row.id in (base, model)}
+        assert found == {base: None, model: base}
