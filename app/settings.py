@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+FOREVER = "forever"  # as a value of a retention setting: nothing is deleted
 _ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\s]+")
 
 
@@ -19,6 +20,10 @@ def _split_commas(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(part for part in (part.strip() for part in value.split(",")) if part)
     return value
+
+
+def _parse_forever(value: Any) -> Any:
+    return None if value == FOREVER else value
 
 
 def _make_absolute(path: Path) -> Path:
@@ -38,6 +43,7 @@ Origin = Annotated[str, AfterValidator(_normalize_origin)]
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 PathList = Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split_commas)]
 OriginList = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split_commas)]
+RetentionDays = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_parse_forever)]
 
 
 ENV_PREFIX = "LORAWORKS_"
@@ -225,16 +231,27 @@ class Settings(BaseSettings):
         1_000_000_000, ge=0, description="No training starts with less free disk space than this."
     )
 
-    keep_checkpoint_days: float = Field(
-        7, ge=0, description="How long checkpoints are kept after their job ends."
+    keep_checkpoint_days: RetentionDays = Field(
+        7, description="How long checkpoints are kept after their job ends, or `forever`."
     )
-    keep_artifact_days: float | None = Field(
-        None,
-        ge=0,
-        description="How long models without a registered version are kept; empty: forever.",
+    keep_artifact_days: RetentionDays = Field(
+        90,
+        description="How long models without a registered version are kept after their job ends, "
+        "or `forever`.",
     )
-    keep_prediction_days: float = Field(
-        30, ge=0, description="How long prediction results are kept."
+    keep_prediction_days: RetentionDays = Field(
+        30, description="How long the results of prediction runs are kept, or `forever`."
+    )
+    keep_job_days: RetentionDays = Field(
+        400,
+        description="How long ended jobs, prediction runs and sweeps are kept, or `forever`. Jobs "
+        "with a model, tags or notes are always kept.",
+    )
+    keep_curve_points: Annotated[
+        Annotated[int, Field(ge=10)] | None, BeforeValidator(_parse_forever)
+    ] = Field(
+        100,
+        description="Points that each curve of an ended job keeps; `forever`: all points.",
     )
     orphan_seconds: float = Field(
         86_400, ge=0, description="Age at which files without a database row are deleted."

@@ -17,6 +17,7 @@ from app.queue import dispatch, heartbeats, leases
 from app.queue.fencing import RunningJob, WorkerIdentity
 from app.queue.states import DeviceClass
 from app.resources import Resources
+from app.retention.thinning import thin_page
 from app.sweeps import scheduler
 from worker import process_identity, workdir
 from worker.db_retry import DatabaseRetry
@@ -45,7 +46,8 @@ def boot_clock() -> float:
 
 
 class Reconciler:
-    """Sends heartbeats, expires leases of dead workers, advances sweeps, and redispatches jobs.
+    """Sends heartbeats, expires leases of dead workers, advances sweeps, redispatches jobs, and
+    thins the curves of those that ended.
 
     Each write repeats its condition in the database, so a stale read does no harm.
     """
@@ -94,7 +96,12 @@ class Reconciler:
         """Run one round. Errors are only logged, so that the rounds go on."""
         self._detect_pause()
         outage = None
-        for step in (self._recover_attempts, self._advance_sweeps, self._redispatch):
+        for step in (
+            self._recover_attempts,
+            self._advance_sweeps,
+            self._redispatch,
+            self._thin_curves,
+        ):
             try:
                 step()
             except OUTAGE_ERRORS as error:
@@ -135,6 +142,10 @@ class Reconciler:
             )
         for task in due:
             self._resources.notifier.notify(task)
+
+    def _thin_curves(self) -> None:
+        """Thin the curves of jobs that have ended, one page per round. `gc` thins all of them."""
+        thin_page(self._resources.database, max_points=self._settings.keep_curve_points)
 
     def _fail_overdue(self, session: Session) -> list[UUID]:
         """Fail jobs that exceed the queue limit. Time in a database outage is excluded."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.options import AsJson, DataDir, Host, Port
-from app.cli.output import print_fields, print_json_line, print_line
+from app.cli.output import Json, print_fields, print_json_line, print_line
 from app.cli.preflight import (
     create_first_admin_key,
     data_dir_lock,
@@ -21,6 +21,16 @@ from app.cli.preflight import (
 
 if TYPE_CHECKING:
     from app.settings import Settings
+
+
+# Retention settings, with what they keep and the unit of their values.
+RETENTION = {
+    "keep_checkpoint_days": ("checkpoints", "days"),
+    "keep_prediction_days": ("prediction results", "days"),
+    "keep_artifact_days": ("unregistered models", "days"),
+    "keep_job_days": ("other jobs", "days"),
+    "keep_curve_points": ("curves of ended jobs", "points"),
+}
 
 
 def ready_announcement(
@@ -34,14 +44,21 @@ def ready_announcement(
     is_terminal = sys.stdout.isatty() and not as_json
     file = _write_admin_key(settings, admin_key) if admin_key and not is_terminal else None
     url = service_url(settings.host, settings.port)
-    service_info = {"url": url, "docs": f"{url}/docs", "data_dir": str(settings.data_dir)}
+    service_info: Json = {"url": url, "docs": f"{url}/docs", "data_dir": str(settings.data_dir)}
 
     def announce() -> None:
         if as_json:
-            print_json_line({**service_info, "admin_key_file": str(file) if file else None})
+            retention = {name: getattr(settings, name) for name in RETENTION}
+            key_file = str(file) if file else None
+            print_json_line({**service_info, "admin_key_file": key_file, "retention": retention})
             return
         print_fields(
-            [("API", url), ("docs", service_info["docs"]), ("data", service_info["data_dir"])]
+            [
+                ("API", url),
+                ("docs", service_info["docs"]),
+                ("data", service_info["data_dir"]),
+                ("kept", _describe_retention(settings)),
+            ]
         )
         if file:
             print_line(f"The admin key is in {file}. Save the key and delete the file.")
@@ -50,6 +67,15 @@ def ready_announcement(
         print_line("Ready. Press Ctrl-C to stop.")
 
     return announce
+
+
+def _describe_retention(settings: "Settings") -> str:
+    """Return what is deleted, and when, so that nobody is surprised."""
+    limits = []
+    for name, (what, unit) in RETENTION.items():
+        limit = getattr(settings, name)
+        limits.append(f"{what} forever" if limit is None else f"{what} {limit:g} {unit}")
+    return f"{', '.join(limits)} (LORAWORKS_KEEP_…, see `loraworks gc --dry-run`)"
 
 
 def _write_admin_key(settings: "Settings", admin_key: str) -> Path:
@@ -76,7 +102,7 @@ def up(
 ) -> None:
     """Start the service: the API and one worker. Ctrl-C stops both.
 
-    Once ready, --json prints one line with url, docs, data_dir and admin_key_file.
+    Once ready, --json prints one line with url, docs, data_dir, admin_key_file and retention.
     """
     from app.cli.serve import run_service
     from app.database.migrations import upgrade
@@ -113,7 +139,7 @@ def api(
 ) -> None:
     """Start the API without a worker. Run `loraworks migrate` first.
 
-    Once ready, --json prints one line with url, docs, data_dir and admin_key_file.
+    Once ready, --json prints one line with url, docs, data_dir, admin_key_file and retention.
     """
     options = {"host": host, "port": port, "data_dir": data_dir}
     settings = load_settings(options)

@@ -42,6 +42,11 @@ def new_id() -> UUID:
     return uuid7()
 
 
+def first_id_at(seconds: float) -> UUID:
+    """Return the smallest UUIDv7 of a time since 1970: ids of earlier rows are lower."""
+    return UUID(int=int(seconds * 1000) << 80 | 0x7 << 76 | 0x2 << 62)
+
+
 def enum_check(column: str, values: tuple[str, ...], name: str) -> CheckConstraint:
     """Return a CHECK constraint for an enumeration that is stored as a string.
 

@@ -40,6 +40,26 @@ class Database:
         with Session(self.read_engine, expire_on_commit=False) as session:
             yield session
 
+    def give_back_space(self, *, dry_run: bool = False) -> int:
+        """Give free space back to the disk; return the bytes, in a dry run those there are.
+
+        PostgreSQL does so by itself (autovacuum): 0.
+        """
+        if self.write_engine.dialect.name != "sqlite":
+            return 0
+        give_back = sqlite.free_bytes if dry_run else sqlite.give_back_space
+        return give_back(self.write_engine)
+
+    def rebuild(self) -> int:
+        """Rebuild a SQLite file that cannot give space back; return the bytes by which it shrank.
+
+        Such a file was created by an early version. Writers wait for seconds per 100 MB. Raises
+        `NotEnoughMemoryToRebuild`.
+        """
+        if self.write_engine.dialect.name != "sqlite":
+            return 0
+        return sqlite.rebuild(self.write_engine)
+
     def close(self) -> None:
         """Close all connections."""
         self.write_engine.dispose()

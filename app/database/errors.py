@@ -35,6 +35,16 @@ class DatabaseOperationRefused(ServiceUnavailable):
     )
 
 
+class NotEnoughMemoryToRebuild(AppError):
+    status = 500
+    code = "not_enough_memory_to_rebuild"
+    title = "Not enough memory to rebuild the SQLite file."
+    message = (
+        "The SQLite file cannot become smaller until it is rebuilt once, which takes {needed_mb:,} "
+        "MB of memory; {available_mb:,} MB are available. Run `loraworks gc` again when more is."
+    )
+
+
 class DatabaseUrlInvalid(AppError):
     status = 500
     code = "database_url_invalid"

@@ -8,19 +8,27 @@ used.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pysqlite3.dbapi2 as sqlite
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
-from app.database.errors import DatabaseUrlInvalid
+from app.database.errors import DatabaseUrlInvalid, NotEnoughMemoryToRebuild
 
 BUSY_TIMEOUT_SECONDS = 10
 MAX_RETRY_SECONDS = 0.01
 MIN_RETRY_SECONDS = 0.001
 
 READ_POOL_SIZE = 16
+MB = 10**6
+INCREMENTAL = 2  # value of the pragma `auto_vacuum`
+MAX_WAL_BYTES = 64_000_000  # of a WAL that a checkpoint has emptied
+VACUUM_PAGES = 250  # pages that one transaction gives back, in about 10 ms
+VACUUM_PAUSE_SECONDS = 0.01  # between two of them, so that others can write
 
 
 def create_engines(url: URL, data_dir: Path) -> tuple[Engine, Engine]:
@@ -45,11 +53,90 @@ def has_wal_fix(version: tuple[int, int, int]) -> bool:
     return version >= first_fixed
 
 
+def free_bytes(engine: Engine) -> int:
+    """Return the bytes of the file that no row uses."""
+    with _driver_connection(engine) as connection:
+        return _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
+
+
+def give_back_space(engine: Engine) -> int:
+    """Shorten the file by its free pages, and return their bytes.
+
+    Others can read and write meanwhile. Does nothing to a file of before `auto_vacuum` was on:
+    `rebuild` turns it on.
+    """
+    given_back = 0
+    while True:
+        with _driver_connection(engine) as connection:
+            before = _pragma(connection, "freelist_count")
+            if not before or _pragma(connection, "auto_vacuum") != INCREMENTAL:
+                break
+            # Each row that is fetched moves one page.
+            connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            freed = before - _pragma(connection, "freelist_count")
+            given_back += freed * _pragma(connection, "page_size")
+        if freed <= 0:
+            break
+        time.sleep(VACUUM_PAUSE_SECONDS)
+    with _driver_connection(engine) as connection:  # the file is shortened by a checkpoint
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    return given_back
+
+
+def rebuild(engine: Engine) -> int:
+    """Rewrite a file that was created without `auto_vacuum`, and turn it on; return the bytes by
+    which the file shrank.
+
+    Writers wait until the end. The new file is built in memory and then written to the WAL, so this
+    takes as much memory and free disk space as the rows. Raises `NotEnoughMemoryToRebuild`.
+    """
+    with _driver_connection(engine) as connection:
+        if _pragma(connection, "auto_vacuum") == INCREMENTAL:
+            return 0
+        free, page_size = (_pragma(connection, name) for name in ("freelist_count", "page_size"))
+        needed = (_pragma(connection, "page_count") - free) * page_size
+        if needed > (available := _available_memory()):
+            raise NotEnoughMemoryToRebuild(needed_mb=needed // MB, available_mb=available // MB)
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect with the next line
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    return free * page_size
+
+
+@contextmanager
+def _driver_connection(engine: Engine) -> Iterator[Any]:
+    """Yield a connection of the driver that is not in a transaction."""
+    connection = engine.raw_connection()
+    try:
+        yield connection.driver_connection
+    except sqlite.Error as error:
+        raise DBAPIError.instance(None, None, error, sqlite.Error) from error
+    finally:
+        connection.close()
+
+
+def _available_memory() -> int:
+    """Return the bytes that programs can use without swapping."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+
+
+def _pragma(connection: Any, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
 def _create_write_engine(url: URL, data_dir: Path, *, foreign_keys: bool) -> Engine:
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = _create_engine(url, connections=1)
     keys = "ON" if foreign_keys else "OFF"
-    pragmas = (f"foreign_keys={keys}", "synchronous=FULL", f"journal_mode={_journal_mode(url)}")
+    pragmas = (
+        f"foreign_keys={keys}",
+        "synchronous=FULL",
+        f"journal_mode={_journal_mode(url)}",
+        f"journal_size_limit={MAX_WAL_BYTES}",
+    )
+    event.listen(engine, "connect", _set_auto_vacuum)
     event.listen(engine, "connect", _set_pragmas(*pragmas))
     event.listen(engine, "connect", _set_busy_handler)
     event.listen(engine, "begin", _begin_immediate)
@@ -87,6 +174,12 @@ def _journal_mode(url: URL) -> str:
     if requested not in ("wal", "truncate"):
         raise DatabaseUrlInvalid(problem="journal_mode must be wal or truncate")
     return "WAL" if requested == "wal" and has_wal_fix(sqlite.sqlite_version_info) else "TRUNCATE"
+
+
+def _set_auto_vacuum(connection: Any, _record: Any) -> None:
+    """Let a new file become shorter. In a file with tables, the pragma would only take the lock."""
+    if not _pragma(connection, "page_count"):
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
 
 
 def _set_pragmas(*pragmas: str) -> Any:

@@ -1,12 +1,17 @@
-"""Prometheus metrics from the database, queried on each scrape.
+"""Prometheus metrics from the database.
+
+What is queued or running is queried on each scrape. Counts of what has ended read an index entry of
+every job, so they are queried once in `HISTORY_SECONDS` for all scrapes of a process.
 
 docs/reference/metrics.md is generated from `DATABASE_METRICS`. All of them are gauges, even those
 that look like counters: deleting a job deletes its attempts.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, get_args
 
 from prometheus_client import Metric
@@ -17,6 +22,7 @@ from sqlalchemy.orm import Session
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
+from app.jobs.repository import ACTIVE_STATES, FINAL_STATES
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
 from app.storage.tables import RESULTS_KIND, Artifact
@@ -28,6 +34,8 @@ DatabaseMetrics = Mapping[str, LabeledValues]  # by metric name
 UNAVAILABLE: DatabaseMetrics = {}  # the database did not respond
 UP = "loraworks_database_up"
 UP_HELP = "1 if the database could be queried; otherwise the metrics from it are missing."
+
+HISTORY_SECONDS = 60.0  # how old the counts of what has ended may be
 
 _QUEUED = Job.state == JobState.QUEUED
 _METHODS = get_args(MethodName)
@@ -44,17 +52,21 @@ class DatabaseCounts:
         self._session = session
         self._alive = Worker.seen_at >= now() - lease_seconds
 
-    def jobs(self) -> LabeledValues:
-        """Training jobs by state and method."""
-        counts = select(Job.state, Job.method, func.count()).where(Job.kind == JobKind.TRAINING)
-        expected = [(state.value, method) for state in JobState for method in _METHODS]
-        return _with_zeros(expected, self._rows(counts.group_by(Job.state, Job.method)))
+    def active_jobs(self) -> LabeledValues:
+        """Queued and running training jobs by state and method."""
+        return self._jobs(ACTIVE_STATES)
 
-    def predictions(self) -> LabeledValues:
-        """Prediction runs by state."""
-        counts = select(Job.state, func.count()).where(Job.kind == JobKind.PREDICTION)
-        expected = [(state.value,) for state in JobState]
-        return _with_zeros(expected, self._rows(counts.group_by(Job.state)))
+    def ended_jobs(self) -> LabeledValues:
+        """Ended training jobs by state and method."""
+        return self._jobs(FINAL_STATES)
+
+    def active_predictions(self) -> LabeledValues:
+        """Queued and running prediction runs by state."""
+        return self._predictions(ACTIVE_STATES)
+
+    def ended_predictions(self) -> LabeledValues:
+        """Ended prediction runs by state."""
+        return self._predictions(FINAL_STATES)
 
     def queued(self) -> LabeledValues:
         """Queued jobs by device class."""
@@ -132,6 +144,18 @@ class DatabaseCounts:
         }
         return [(kind, total) for kind, [(total,)] in kinds.items()]
 
+    def _jobs(self, states: Sequence[JobState]) -> LabeledValues:
+        conditions = (Job.kind == JobKind.TRAINING, Job.state.in_(states))
+        counts = select(Job.state, Job.method, func.count()).where(*conditions)
+        expected = [(state.value, method) for state in states for method in _METHODS]
+        return _with_zeros(expected, self._rows(counts.group_by(Job.state, Job.method)))
+
+    def _predictions(self, states: Sequence[JobState]) -> LabeledValues:
+        conditions = (Job.kind == JobKind.PREDICTION, Job.state.in_(states))
+        counts = select(Job.state, func.count()).where(*conditions)
+        expected = [(state.value,) for state in states]
+        return _with_zeros(expected, self._rows(counts.group_by(Job.state)))
+
     def _rows(self, statement: Executable) -> LabeledValues:
         return [tuple(row) for row in self._session.execute(statement)]
 
@@ -157,18 +181,32 @@ def _count_by_device_type(devices: Iterable[str | None]) -> LabeledValues:
 
 @dataclass(frozen=True, slots=True)
 class MetricDefinition:
-    """Name, help text and labels of a metric, and the query that reads it."""
+    """Name, help text and labels of a metric, and the queries that read it.
+
+    `read` queries on each scrape, `read_history` once in `HISTORY_SECONDS`; a metric may have both.
+    """
 
     name: str
     help: str
     labels: tuple[str, ...]
-    read: Callable[[DatabaseCounts], LabeledValues]
+    read: Callable[[DatabaseCounts], LabeledValues] | None = None
+    read_history: Callable[[DatabaseCounts], LabeledValues] | None = None
 
 
 DATABASE_METRICS = (
-    MetricDefinition("loraworks_jobs", "Jobs.", ("state", "method"), DatabaseCounts.jobs),
     MetricDefinition(
-        "loraworks_predictions", "Prediction runs.", ("state",), DatabaseCounts.predictions
+        "loraworks_jobs",
+        f"Jobs. The number of ended ones may be {HISTORY_SECONDS:g} s old.",
+        ("state", "method"),
+        DatabaseCounts.active_jobs,
+        DatabaseCounts.ended_jobs,
+    ),
+    MetricDefinition(
+        "loraworks_predictions",
+        f"Prediction runs. The number of ended ones may be {HISTORY_SECONDS:g} s old.",
+        ("state",),
+        DatabaseCounts.active_predictions,
+        DatabaseCounts.ended_predictions,
     ),
     MetricDefinition(
         "loraworks_jobs_queued",
@@ -191,9 +229,9 @@ DATABASE_METRICS = (
     MetricDefinition(
         "loraworks_attempts",
         "Ended attempts of jobs and prediction runs. The last attempt of a failed job or run has "
-        "its error code.",
+        f"its error code. Up to {HISTORY_SECONDS:g} s old.",
         ("outcome", "code"),
-        DatabaseCounts.attempts,
+        read_history=DatabaseCounts.attempts,
     ),
     MetricDefinition(
         "loraworks_lease_losses",
@@ -221,18 +259,36 @@ DATABASE_METRICS = (
     ),
     MetricDefinition(
         "loraworks_stored_bytes",
-        "Bytes stored, according to the database.",
+        f"Bytes stored, according to the database. Up to {HISTORY_SECONDS:g} s old.",
         ("kind",),
-        DatabaseCounts.stored_bytes,
+        read_history=DatabaseCounts.stored_bytes,
     ),
 )
 
 
-def query_metrics(database: Database, *, lease_seconds: float) -> DatabaseMetrics:
-    """Query all metrics in one short transaction."""
-    with database.read() as session:
-        counts = DatabaseCounts(session, lease_seconds=lease_seconds)
-        return {metric.name: metric.read(counts) for metric in DATABASE_METRICS}
+class MetricsQuery:
+    """Queries the metrics of one process. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._history: DatabaseMetrics = {}
+        self._history_read_at = -inf
+
+    def run(self, database: Database, *, lease_seconds: float) -> DatabaseMetrics:
+        """Return all metrics, read in one transaction, except for counts that are recent."""
+        with database.read() as session:
+            counts = DatabaseCounts(session, lease_seconds=lease_seconds)
+            live = {metric.name: metric.read(counts) for metric in DATABASE_METRICS if metric.read}
+            if time.monotonic() - self._history_read_at > HISTORY_SECONDS:
+                self._history = {
+                    metric.name: metric.read_history(counts)
+                    for metric in DATABASE_METRICS
+                    if metric.read_history
+                }
+                self._history_read_at = time.monotonic()
+        return {
+            metric.name: [*live.get(metric.name, ()), *self._history.get(metric.name, ())]
+            for metric in DATABASE_METRICS
+        }
 
 
 class DatabaseCollector:

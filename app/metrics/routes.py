@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from app.auth.middleware import require_scope
 from app.database.single_flight import SingleFlight
 from app.http.dependencies import AppStateDep, DatabaseDep, SettingsDep
-from app.metrics.database import UNAVAILABLE, DatabaseCollector, DatabaseMetrics, query_metrics
+from app.metrics.database import UNAVAILABLE, DatabaseCollector, DatabaseMetrics, MetricsQuery
 from app.metrics.middleware import RequestMetrics
 
 QUERY_TIMEOUT_SECONDS = 5.0  # Prometheus times out after 10 s
@@ -30,7 +30,8 @@ class MetricsRegistry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestMetrics(self.registry)
-        self.database_queries: SingleFlight[None, DatabaseMetrics] = SingleFlight(
+        self.query = MetricsQuery()  # runs in `single_flight` only
+        self.single_flight: SingleFlight[None, DatabaseMetrics] = SingleFlight(
             timeout_seconds=QUERY_TIMEOUT_SECONDS
         )
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -40,8 +41,9 @@ class MetricsRegistry:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def get_metrics(state: AppStateDep, database: DatabaseDep, settings: SettingsDep) -> Response:
     """Return metrics of queue, attempts, workers, devices, storage, process and requests."""
-    query = partial(query_metrics, database, lease_seconds=settings.lease_seconds)
-    database_metrics = await state.metrics.database_queries.run(None, query, fallback=UNAVAILABLE)
+    metrics = state.metrics
+    query = partial(metrics.query.run, database, lease_seconds=settings.lease_seconds)
+    database_metrics = await metrics.single_flight.run(None, query, fallback=UNAVAILABLE)
     text = generate_latest(DatabaseCollector(database_metrics))
     text += generate_latest(state.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

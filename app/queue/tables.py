@@ -101,6 +101,7 @@ class Job(Base):
     created_at: Mapped[float] = mapped_column(Double, default=now())
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
+    thinned_at: Mapped[float | None] = mapped_column(Double)  # see `app.retention.thinning`
 
     __table_args__ = (
         enum_check("kind", tuple(JobKind), "kind"),
@@ -147,6 +148,11 @@ class Job(Base):
             "ix_jobs_waiting",
             "waiting_code",
             where="waiting_code IS NOT NULL",
+        ),
+        _partial_index(
+            "ix_jobs_unthinned",
+            "id",
+            where="finished_at IS NOT NULL AND thinned_at IS NULL",
         ),
         _partial_index(
             "ix_jobs_lease",

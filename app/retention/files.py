@@ -29,8 +29,11 @@ class StoreBelongsToAnotherDatabase(Conflict):
     )
 
 
-class FileKind(StrEnum):
-    """Kinds of files that use disk space."""
+class DataKind(StrEnum):
+    """Kinds of files and rows that use disk space."""
+
+    JOB = "job"  # the rows of a job or prediction run
+    SWEEP = "sweep"  # the rows of a sweep and its trials
 
     MODEL = "model"
     RESULT = "result"  # of a prediction run
@@ -44,27 +47,28 @@ class FileKind(StrEnum):
 
 
 NO_ROW = "no database row refers to it"
+ROW_KINDS = (DataKind.JOB, DataKind.SWEEP)
 STORED_KINDS = (
-    FileKind.MODEL,
-    FileKind.RESULT,
-    FileKind.CHECKPOINT,
-    FileKind.UPLOAD,
-    FileKind.IMPORT,
-    FileKind.BASE,
+    DataKind.MODEL,
+    DataKind.RESULT,
+    DataKind.CHECKPOINT,
+    DataKind.UPLOAD,
+    DataKind.IMPORT,
+    DataKind.BASE,
 )
 
 _ID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _KEY_PATTERNS = {
-    FileKind.MODEL: re.compile(rf"(jobs/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
-    FileKind.RESULT: re.compile(rf"(predictions/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
-    FileKind.CHECKPOINT: re.compile(
+    DataKind.MODEL: re.compile(rf"(jobs/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
+    DataKind.RESULT: re.compile(rf"(predictions/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
+    DataKind.CHECKPOINT: re.compile(
         rf"(checkpoints/({_ID_PATTERN})/a([0-9]{{1,9}})/step-[0-9]+)/.+"
     ),
-    FileKind.UPLOAD: re.compile(rf"(uploads/{_ID_PATTERN}/[^/]+)"),
-    FileKind.IMPORT: re.compile(rf"(imports/{_ID_PATTERN})/.+"),
+    DataKind.UPLOAD: re.compile(rf"(uploads/{_ID_PATTERN}/[^/]+)"),
+    DataKind.IMPORT: re.compile(rf"(imports/{_ID_PATTERN})/.+"),
     # Of a job, or of an import.
-    FileKind.BASE: re.compile(rf"(bases/({_ID_PATTERN})(?:/a([0-9]{{1,9}}))?)/[^/]+"),
-    FileKind.UNFINISHED: re.compile(r"(\.unfinished/[0-9a-f]{32})(?:/.+)?"),
+    DataKind.BASE: re.compile(rf"(bases/({_ID_PATTERN})(?:/a([0-9]{{1,9}}))?)/[^/]+"),
+    DataKind.UNFINISHED: re.compile(r"(\.unfinished/[0-9a-f]{32})(?:/.+)?"),
 }
 
 
@@ -72,7 +76,7 @@ _KEY_PATTERNS = {
 class StoreEntry:
     """The files of one key, which are stored and deleted together."""
 
-    kind: FileKind
+    kind: DataKind
     key: str
     bytes: int
     modified: float  # of its newest file, on the clock of the store
@@ -89,9 +93,9 @@ class ReferencedKeys:
 
 @dataclass(frozen=True)
 class Removal:
-    """Something to delete, and why."""
+    """Something to delete, and why. The key of a job or sweep is its id."""
 
-    kind: FileKind
+    kind: DataKind
     key: str
     bytes: int
     age_seconds: float
@@ -100,7 +104,7 @@ class Removal:
 
 def group_by_key(files: Iterable[StoredFile]) -> list[StoreEntry]:
     """Group the files of the store by the key that they belong to."""
-    grouped: defaultdict[tuple[FileKind, str], list[StoredFile]] = defaultdict(list)
+    grouped: defaultdict[tuple[DataKind, str], list[StoredFile]] = defaultdict(list)
     attempts: dict[str, tuple[UUID, int]] = {}
     for file in files:
         kind, key, attempt = _parse_name(file.name)
@@ -132,19 +136,19 @@ def find_orphans(
     return [
         Removal(unit.kind, unit.key, unit.bytes, now - unit.modified, NO_ROW)
         for unit in stored
-        if unit.kind is not FileKind.OTHER
+        if unit.kind is not DataKind.OTHER
         and unit.key not in referenced.keys
         and unit.attempt not in referenced.running_attempts
     ]
 
 
-def _parse_name(name: str) -> tuple[FileKind, str, tuple[UUID, int] | None]:
+def _parse_name(name: str) -> tuple[DataKind, str, tuple[UUID, int] | None]:
     for kind, pattern in _KEY_PATTERNS.items():
         if match := pattern.fullmatch(name):
             key, *attempt = match.groups()
             is_of_attempt = attempt and attempt[1] is not None
             return kind, key, (UUID(attempt[0]), int(attempt[1])) if is_of_attempt else None
-    return FileKind.OTHER, name, None
+    return DataKind.OTHER, name, None
 
 
 # -- files on this host, outside of the store ---------------------------------------------------
@@ -169,7 +173,7 @@ def find_local_leftovers(
 def delete_local(settings: Settings, cache: VerifiedCache, removal: Removal) -> None:
     """Delete a file or directory, if it still exists."""
     path = settings.data_dir / removal.key
-    if removal.kind is FileKind.COPY:
+    if removal.kind is DataKind.COPY:
         cache.remove(path.name)
     elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -184,13 +188,13 @@ def directory_bytes(path: Path) -> int:
 
 def _unfinished_uploads(settings: Settings) -> Iterator[Removal]:
     for folder in (settings.uploads_dir / INCOMING_DIR).glob("*"):
-        yield _removal(settings, FileKind.UNFINISHED, folder, "the upload was interrupted")
+        yield _removal(settings, DataKind.UNFINISHED, folder, "the upload was interrupted")
 
 
 def _legacy_uploads(settings: Settings, uploads: frozenset[str]) -> Iterator[Removal]:
     for path in settings.uploads_dir.glob("*"):
         if path.suffix in SUFFIXES and _is_uuid(path.stem) and path.stem not in uploads:
-            yield _removal(settings, FileKind.UPLOAD, path, NO_ROW)
+            yield _removal(settings, DataKind.UPLOAD, path, NO_ROW)
 
 
 def _unused_cache_entries(
@@ -201,7 +205,7 @@ def _unused_cache_entries(
         if name not in wanted:
             key = (cache.root / name).relative_to(settings.data_dir).as_posix()
             yield Removal(
-                FileKind.COPY,
+                DataKind.COPY,
                 key,
                 cache.size_bytes(name),
                 cache.idle_seconds(name),
@@ -209,7 +213,7 @@ def _unused_cache_entries(
             )
 
 
-def _removal(settings: Settings, kind: FileKind, path: Path, reason: str) -> Removal:
+def _removal(settings: Settings, kind: DataKind, path: Path, reason: str) -> Removal:
     times = [_modified(each) for each in (path, *_walk(path))]
     key = path.relative_to(settings.data_dir).as_posix()
     size = _size(path) + directory_bytes(path)

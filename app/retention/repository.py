@@ -5,29 +5,38 @@ that other writers never wait for long. Each batch checks its condition again, s
 workers may run this at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, load_only
 
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
-from app.database.base import now
+from app.database.base import first_id_at, now, read_clock
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.repository import ACTIVE_STATES
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import JobState
-from app.queue.tables import Checkpoint, Job
+from app.queue.tables import Checkpoint, Job, MetricPoint
 from app.queue.transitions import EventContent
 from app.registry.tables import ModelVersion
-from app.retention.files import FileKind, Removal
+from app.retention.files import DataKind, Removal
+from app.storage import repository as artifacts
 from app.storage.tables import BASE_KIND, MODEL_KIND, RESULTS_KIND, Artifact
+from app.sweeps.states import SweepState
+from app.sweeps.tables import Sweep, Trial
 
+STREAM_SECONDS = 5.0  # from the end of a job until every event stream has sent its last points
 DAY_SECONDS = 86_400.0
+# Estimates, measured on SQLite, with indexes; of a job with an attempt and twelve events.
+JOB_BYTES = 9_000
+TRIAL_BYTES = 1_000
+POINT_BYTES = 200
+RESPONSE_BYTES = 3_000
 PAGE_SIZE = 500  # rows per query
 BATCH_SIZE = 25  # rows that one transaction deletes
 MODEL_REMOVED = EventContent(
@@ -96,6 +105,10 @@ class ExpiredPage(NamedTuple):
 class ExpiryRule(Protocol):
     """A rule that expires rows of one kind after some days."""
 
+    @property
+    def batch_size(self) -> int:
+        """How many rows one transaction deletes."""
+
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         """Return the expired rows of the page after an id."""
 
@@ -114,6 +127,7 @@ class CheckpointExpiry:
     """
 
     days: float
+    batch_size = BATCH_SIZE
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         page = _page(session, Checkpoint.job_id, after)
@@ -143,7 +157,7 @@ class CheckpointExpiry:
 
     def _removal(self, key: str, size: int, age: float) -> Removal:
         return Removal(
-            FileKind.CHECKPOINT, key, size, age, f"its job ended over {self.days:g} days ago"
+            DataKind.CHECKPOINT, key, size, age, f"its job ended over {self.days:g} days ago"
         )
 
 
@@ -154,10 +168,11 @@ class ArtifactExpiry:
     The ids are artifact ids.
     """
 
-    kind: FileKind
+    kind: DataKind
     condition: ColumnElement[bool]
     reason: str
     event: EventContent
+    batch_size = BATCH_SIZE
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         page = _page(session, Artifact.id, after)
@@ -216,14 +231,180 @@ def model_expiry(*, days: float) -> ArtifactExpiry:
     """Expire models that are not registered as a version."""
     condition = and_(_ended_before(days), Artifact.kind == MODEL_KIND)
     reason = f"it is not registered, and its job ended over {days:g} days ago"
-    return ArtifactExpiry(FileKind.MODEL, condition, reason, MODEL_REMOVED)
+    return ArtifactExpiry(DataKind.MODEL, condition, reason, MODEL_REMOVED)
 
 
 def result_expiry(*, days: float) -> ArtifactExpiry:
     """Expire results of prediction runs."""
     condition = and_(_ended_before(days), Artifact.kind == RESULTS_KIND)
     reason = f"its prediction run ended over {days:g} days ago"
-    return ArtifactExpiry(FileKind.RESULT, condition, reason, RESULTS_REMOVED)
+    return ArtifactExpiry(DataKind.RESULT, condition, reason, RESULTS_REMOVED)
+
+
+@dataclass(frozen=True)
+class SweepExpiry:
+    """Expires sweeps that finished `days` ago. Their jobs then expire like others.
+
+    The ids are sweep ids.
+    """
+
+    days: float
+    batch_size = 1  # a sweep has thousands of trials
+
+    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
+        page = _page(session, Sweep.id, after)
+        sweeps = self._select(_finished_before(self.days), *page.of(Sweep.id))
+        rows = session.execute(sweeps.order_by(Sweep.id))
+        return ExpiredPage([(row.id, self._removal(*row)) for row in rows], page.last)
+
+    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        sweeps = self._select(_finished_before(self.days), Sweep.id.in_(keys))
+        rows = session.execute(sweeps.with_for_update(of=Sweep, skip_locked=True)).all()
+        ids = [row.id for row in rows]
+        session.execute(delete(Sweep).where(Sweep.id.in_(ids)), execution_options=NO_SESSION_SYNC)
+        return [self._removal(*row) for row in rows]
+
+    def _select(self, *conditions: ColumnElement[bool]) -> Select[UUID, float, int]:
+        trials = select(func.count()).where(Trial.sweep_id == Sweep.id).scalar_subquery()
+        return select(Sweep.id, _age(Sweep.finished_at), trials).where(*conditions)
+
+    def _removal(self, sweep_id: UUID, age: float, trials: int) -> Removal:
+        reason = f"it finished over {self.days:g} days ago"
+        return Removal(DataKind.SWEEP, str(sweep_id), trials * TRIAL_BYTES, age, reason)
+
+
+@dataclass(frozen=True)
+class JobExpiry:
+    """Expires jobs and prediction runs that ended `days` ago, with all their rows and files.
+
+    Those with a model, registered or not, with tags or with notes are kept, and so are the jobs of
+    sweeps that are kept. The ids are job ids.
+    """
+
+    days: float
+    batch_size = 5  # a job has hundreds of points
+
+    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
+        # Ids are in the order of creation, so that younger jobs are not read.
+        old = Job.id < first_id_at(read_clock(session) - self.days * DAY_SECONDS)
+        page = _page(session, Job.id, after, old)
+        jobs = session.execute(
+            select(Job.id, _age(Job.finished_at), Artifact.key, Artifact.bytes)
+            .outerjoin(Artifact, Artifact.id == Job.artifact_id)
+            .where(*page.of(Job.id), old, *self._conditions())
+            .order_by(Job.id)
+        )
+        expired = [(job.id, removal) for job in jobs for removal in self._removals(*job)]
+        return ExpiredPage(expired, page.last)
+
+    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        deleted = session.execute(
+            delete(Job)
+            .where(Job.id.in_(keys), *self._conditions())
+            .returning(Job.id, _age(Job.finished_at), Job.artifact_id),
+            execution_options=NO_SESSION_SYNC,
+        ).all()
+        removals: list[Removal] = []
+        for job_id, age, artifact_id in deleted:
+            artifact = session.get(Artifact, artifact_id) if artifact_id else None
+            key, size = (artifact.key, artifact.bytes) if artifact else (None, None)
+            if artifact and artifacts.delete_if_unused(session, artifact.id) is None:
+                key = None
+            removals.extend(self._removals(job_id, age, key, size))
+        return removals
+
+    def _conditions(self) -> tuple[ColumnElement[bool], ...]:
+        later = aliased(Job)
+        kept = (
+            select(ModelVersion.id).where(ModelVersion.job_id == Job.id),
+            select(Artifact.id).where(Artifact.id == Job.artifact_id, Artifact.kind == MODEL_KIND),
+            select(Trial.number)
+            .join(Sweep, Sweep.id == Trial.sweep_id)
+            .where(Trial.job_id == Job.id, ~_finished_before(self.days)),
+            select(later.id).where(later.continues == Job.id, later.state.in_(ACTIVE_STATES)),
+        )
+        unused = [~each.correlate(Job).exists() for each in kept]
+        return (_ended_before(self.days), Job.tags.is_(None), Job.notes.is_(None), *unused)
+
+    def _removals(
+        self, job_id: UUID, age: float, key: str | None, size: int | None
+    ) -> Iterator[Removal]:
+        """Yield the removal of the rows, and that of the files of the job's artifact, if any."""
+        reason = f"it ended over {self.days:g} days ago"
+        yield Removal(DataKind.JOB, str(job_id), JOB_BYTES, age, reason)
+        if key is not None and size is not None:
+            kind = DataKind.RESULT if key.startswith("predictions/") else DataKind.MODEL
+            yield Removal(kind, key, size, age, f"its job {reason}")
+
+
+# -- Curves of ended jobs: see `app.retention.thinning` -------------------------------------------
+
+
+class CurvePoint(NamedTuple):
+    """A metric point. The value is None if it is not finite."""
+
+    seq: int
+    step: int
+    value: float | None
+
+
+class UnthinnedJob(NamedTuple):
+    """An ended job whose curves have not been thinned."""
+
+    id: UUID
+    state: JobState
+
+
+Curves = dict[tuple[str, str], list[CurvePoint]]  # by split and name; points by step
+
+
+def list_unthinned(session: Session, *, after: UUID | None, limit: int) -> list[UnthinnedJob]:
+    """Return ended jobs whose curves have not been thinned, by id.
+
+    A job that can be retried is left out, because the retry copies its curves.
+    """
+    has_checkpoint = select(Checkpoint.job_id).where(Checkpoint.job_id == Job.id).exists()
+    statement = (
+        select(Job.id, Job.state)
+        .where(Job.thinned_at.is_(None), Job.finished_at < now() - STREAM_SECONDS)
+        .where(or_(Job.state == JobState.SUCCEEDED, ~has_checkpoint))
+        .order_by(Job.id)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(Job.id > after)
+    return [UnthinnedJob(job.id, JobState(job.state)) for job in session.execute(statement)]
+
+
+def read_curves(session: Session, job_id: UUID) -> Curves:
+    """Return the curves of a job."""
+    point = (MetricPoint.seq, MetricPoint.step, MetricPoint.value)
+    rows = session.execute(
+        select(MetricPoint.split, MetricPoint.name, *point)
+        .where(MetricPoint.job_id == job_id)
+        .order_by(MetricPoint.split, MetricPoint.name, MetricPoint.step)
+    )
+    curves: Curves = {}
+    for split, name, seq, step, value in rows:
+        curves.setdefault((split, name), []).append(CurvePoint(seq, step, value))
+    return curves
+
+
+def delete_points(session: Session, job_id: UUID, numbers: Sequence[int]) -> None:
+    """Delete the points with these sequence numbers."""
+    points = (MetricPoint.job_id == job_id, MetricPoint.seq.in_(numbers))
+    session.execute(delete(MetricPoint).where(*points), execution_options=NO_SESSION_SYNC)
+
+
+def mark_thinned(session: Session, job_ids: Sequence[UUID]) -> None:
+    """Record that the curves of these jobs have been thinned."""
+    session.execute(
+        update(Job).where(Job.id.in_(job_ids)).values(thinned_at=now()),
+        execution_options=NO_SESSION_SYNC,
+    )
+
+
+# -- Responses of an `Idempotency-Key`, and the database itself -----------------------------------
 
 
 class UnusedBases:
@@ -253,7 +434,7 @@ class UnusedBases:
         return [self._removal(*row) for row in deleted]
 
     def _removal(self, key: str, size: int, age: float) -> Removal:
-        return Removal(FileKind.BASE, key, size, age, "no model uses it")
+        return Removal(DataKind.BASE, key, size, age, "no model uses it")
 
 
 def _is_base_of_a_model() -> ColumnElement[bool]:
@@ -303,13 +484,18 @@ class _Page(NamedTuple):
         return after + ([column <= self.last for column in columns] if self.last else [])
 
 
-def _page(session: Session, key: InstrumentedAttribute[UUID], after: UUID | None) -> _Page:
-    """Return the next page by this column."""
-    keys = select(key).where(*_Page(after, None).of(key)).order_by(key)
+def _page(
+    session: Session,
+    key: InstrumentedAttribute[UUID],
+    after: UUID | None,
+    *conditions: ColumnElement[bool],
+) -> _Page:
+    """Return the next page by this column, of the rows that meet the conditions."""
+    keys = select(key).where(*_Page(after, None).of(key), *conditions).order_by(key)
     return _Page(after, session.scalars(keys.offset(PAGE_SIZE - 1).limit(1)).one_or_none())
 
 
-def _age(since: InstrumentedAttribute[float]) -> ColumnElement[float]:
+def _age(since: InstrumentedAttribute[Any]) -> ColumnElement[float]:
     return (now() - since).label("age")
 
 
@@ -322,6 +508,12 @@ def _is_resumed_from() -> ColumnElement[bool]:
         .correlate(Checkpoint)
         .exists()
     )
+
+
+def _finished_before(days: float) -> ColumnElement[bool]:
+    """Whether the sweep finished more than `days` ago."""
+    finished = Sweep.finished_at < now() - days * DAY_SECONDS
+    return and_(Sweep.state == SweepState.FINISHED, finished)
 
 
 def _ended_before(days: float) -> ColumnElement[bool]:

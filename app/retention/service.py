@@ -13,9 +13,9 @@ import structlog
 
 from app.database.engines import Database
 from app.resources import Resources, open_cache
-from app.retention import files, repository
+from app.retention import files, repository, thinning
 from app.retention.files import ReferencedKeys, Removal, StoreBelongsToAnotherDatabase, group_by_key
-from app.retention.repository import BATCH_SIZE, ExpiryRule
+from app.retention.repository import ExpiryRule
 from app.settings import Settings
 from app.sweeps import repository as sweeps
 from lora_core.atomic_files import is_disk_full
@@ -26,12 +26,43 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
+class KindTotal:
+    """How many items of one kind there are, and their size."""
+
+    kind: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class GarbageCollectionResult:
     """What was deleted, or what a dry run would delete."""
 
     removals: Sequence[Removal]
     too_young: int  # files without a row that are kept for now, because a row may follow
+    thinned_points: int  # of the curves of ended jobs
     expired_responses: int  # stored responses of an `Idempotency-Key`
+    # SQLite: bytes that the database gave back to the disk, in a dry run those that it could now.
+    database_bytes: int
+
+    def freed_bytes(self) -> int:
+        """Return the bytes of the files."""
+        return sum(each.bytes for each in self.removals if each.kind not in files.ROW_KINDS)
+
+    def totals(self) -> list[KindTotal]:
+        """Return how much there is of each kind, the largest first. Bytes of rows are estimates."""
+        totals = {
+            "curve point": (self.thinned_points, self.thinned_points * repository.POINT_BYTES),
+            "response": (
+                self.expired_responses,
+                self.expired_responses * repository.RESPONSE_BYTES,
+            ),
+        }
+        for removal in self.removals:
+            count, size = totals.get(removal.kind, (0, 0))
+            totals[removal.kind.value] = (count + 1, size + removal.bytes)
+        found = (KindTotal(kind, *total) for kind, total in totals.items() if total[0])
+        return sorted(found, key=lambda total: total.bytes, reverse=True)
 
 
 def collect_garbage(
@@ -50,11 +81,14 @@ def collect_garbage(
     owns_store = _owns_store(resources, claim=not dry_run)
     stored = group_by_key(store.list_files())  # before reading the rows, see `find_orphans`
     now = store.probe_clock()
-    expired = [
-        removal
-        for rule in _expiry_rules(settings)
-        for removal in _delete_expired(database, rule, dry_run=dry_run)
-    ]
+    thinned_points = _thin_curves(database, settings, dry_run=dry_run)
+    expired = list(
+        {  # a dry run may find the results of a prediction run with the run and by themselves
+            removal.key: removal
+            for rule in _expiry_rules(settings)
+            for removal in _delete_expired(database, rule, dry_run=dry_run)
+        }.values()
+    )
     expired_responses = _delete_expired_responses(database, settings, dry_run=dry_run)
     if not dry_run:
         _discard_unready_sweeps(database, settings)
@@ -72,7 +106,8 @@ def collect_garbage(
     leftovers = files.find_local_leftovers(settings, cache, referenced, uploads)
     if not dry_run:
         for removal in (*expired, *orphans):
-            store.delete(removal.key)
+            if removal.kind not in files.ROW_KINDS:
+                store.delete(removal.key)
             _log_removal(removal)
         for removal in leftovers:
             files.delete_local(settings, cache, removal)
@@ -80,7 +115,9 @@ def collect_garbage(
     return GarbageCollectionResult(
         removals=(*expired, *orphans, *leftovers),
         too_young=len(unreferenced) - len(orphans),
+        thinned_points=thinned_points,
         expired_responses=expired_responses,
+        database_bytes=database.give_back_space(dry_run=dry_run),
     )
 
 
@@ -100,11 +137,30 @@ def disk_use(resources: Resources) -> dict[str, int]:
 
 
 def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
-    yield repository.CheckpointExpiry(settings.keep_checkpoint_days)
+    """Yield the rules. Sweeps come before their jobs, and jobs before models, since a job that has
+    a model is kept."""
+    if settings.keep_job_days is not None:
+        yield repository.SweepExpiry(settings.keep_job_days)
+        yield repository.JobExpiry(settings.keep_job_days)
+    if settings.keep_checkpoint_days is not None:
+        yield repository.CheckpointExpiry(settings.keep_checkpoint_days)
     if settings.keep_artifact_days is not None:
         yield repository.model_expiry(days=settings.keep_artifact_days)
-    yield repository.result_expiry(days=settings.keep_prediction_days)
+    if settings.keep_prediction_days is not None:
+        yield repository.result_expiry(days=settings.keep_prediction_days)
     yield repository.UnusedBases()
+
+
+def _thin_curves(database: Database, settings: Settings, *, dry_run: bool) -> int:
+    """Thin the curves of all ended jobs; return the number of points."""
+    points, after = 0, None
+    while True:
+        page = thinning.thin_page(
+            database, max_points=settings.keep_curve_points, after=after, dry_run=dry_run
+        )
+        points, after = points + page.points, page.last
+        if after is None:
+            return points
 
 
 def _delete_expired(database: Database, rule: ExpiryRule, *, dry_run: bool) -> Iterator[Removal]:
@@ -117,9 +173,10 @@ def _delete_expired(database: Database, rule: ExpiryRule, *, dry_run: bool) -> I
             yield from (removal for _, removal in expired)
         else:
             ids = list(dict.fromkeys(id_ for id_, _ in expired))
-            for first in range(0, len(ids), BATCH_SIZE):
+            for first in range(0, len(ids), rule.batch_size):
+                batch = ids[first : first + rule.batch_size]
                 with database.write() as session:
-                    removals = rule.delete_expired_rows(session, ids[first : first + BATCH_SIZE])
+                    removals = rule.delete_expired_rows(session, batch)
                 yield from removals
                 time.sleep(PAUSE_SECONDS)
         if after is None:

@@ -347,7 +347,7 @@ def finished_per_rung(session: Session, sweep_ids: Collection[UUID]) -> dict[UUI
 
 def best_objective(session: Session, sweep: Sweep, *, rung: int) -> float | None:
     """Return the best validation objective of the trials that succeeded at this rung."""
-    value = Job.summary["validation"][sweep.objective].as_float()
+    value = Job.summary[("validation", sweep.objective)].as_float()
     best = func.min(value) if sweep.objective == "loss" else func.max(value)
     statement = select(best).join(Trial, Trial.job_id == Job.id)
     at_rung = (Trial.sweep_id == sweep.id, Trial.rung == rung)

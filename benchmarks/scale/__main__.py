@@ -1,4 +1,5 @@
-"""Times to submit, claim, list and clean up with 100,000 jobs and a million points.
+"""Times to submit, claim, list, watch and clean up with 100,000 jobs and a million points, and the
+bytes of one more LoRA version.
 
 `python -m benchmarks.scale` fills SQLite and PostgreSQL, measures each in a process of its own,
 removes both again, and stores the results in `benchmarks/results/`. Prints a table and finally one
@@ -9,11 +10,11 @@ import json
 import sys
 from functools import partial
 
-from benchmarks.child_process import measure
+from benchmarks.child_process import last_line, measure
 from benchmarks.options import parser
 from benchmarks.results_file import choose
 from benchmarks.scale import cells, report
-from benchmarks.scale.plan import CELLS, FULL, QUICK
+from benchmarks.scale.plan import CELLS, FULL, MODEL, QUICK
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="scale")
     for cell in CELLS:
         results.ensure(cell, partial(measure, "benchmarks.scale", cell, quick=arguments.quick))
+    results.ensure(MODEL, partial(last_line, "the size of a model", "benchmarks.scale.model_bytes"))
     summary = report.summary(results)
     print(report.table(summary))
     print(json.dumps(summary))

@@ -27,8 +27,8 @@ START_SECONDS = 60
 class Api:
     """A process that serves one installation."""
 
-    def __init__(self, file: Path, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, file: Path, connection: Connection, *, url: str, pid: int) -> None:
+        self.connection, self.url, self.pid = connection, url, pid
         self._file = file
         self.longest_write_ms()  # what the start wrote is of no interest
 
@@ -44,7 +44,11 @@ def serving(settings: Settings) -> Iterator[Api]:
     """Run an API for this database."""
     port, file = free_port(), settings.data_dir / "longest-write"
     file.touch()
-    changes = {"DATA_DIR": str(settings.data_dir), "DATABASE_URL": settings.database_url}
+    changes = {
+        "DATA_DIR": str(settings.data_dir),
+        "DATABASE_URL": settings.database_url,
+        "MAX_STREAMS_PER_KEY": str(settings.max_streams_per_key),
+    }
     environment = {f"LORAWORKS_{name}": value for name, value in changes.items() if value}
     log = settings.data_dir / "api.log"
     with log.open("wb") as output:
@@ -56,7 +60,8 @@ def serving(settings: Settings) -> Iterator[Api]:
             stderr=output,
         )
     try:
-        with Connection(f"http://{HOST}:{port}") as connection:
+        url = f"http://{HOST}:{port}"
+        with Connection(url) as connection:
 
             def ready() -> bool:
                 assert process.poll() is None, log.read_text()
@@ -65,7 +70,7 @@ def serving(settings: Settings) -> Iterator[Api]:
                 return False
 
             wait_until(ready, seconds=START_SECONDS, what="the start of the API")
-            yield Api(file, connection)
+            yield Api(file, connection, url=url, pid=process.pid)
     finally:
         process.kill()
         process.wait()

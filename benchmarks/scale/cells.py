@@ -19,9 +19,9 @@ from app.queue.states import DeviceClass
 from app.resources import Resources, open_resources
 from app.retention.service import collect_garbage
 from app.settings import Settings
-from benchmarks.scale import stored
+from benchmarks.scale import stored, streams
 from benchmarks.scale.api import Api, serving
-from benchmarks.scale.plan import Size
+from benchmarks.scale.plan import FULL, Size
 from benchmarks.scale.writes import WriteClock
 from tests.servers import PostgresServer
 
@@ -60,6 +60,7 @@ def run(cell: str, size: Size) -> dict[str, Any]:
             with serving(empty) as beside, serving(full) as api:
                 metrics = _submits(beside, api, size.requests)
                 metrics |= _lists(api, size.lists)
+                metrics |= streams.measure(api, streams=size.streams)
                 metrics |= _claims(resources, clock, size.requests)
                 metrics |= _sweep(api, size.trials)
                 metrics |= _collected(resources, clock, api)
@@ -84,7 +85,12 @@ def databases(cell: str) -> Iterator[Callable[[], str | None]]:
 
 
 def _installation(folder: Path, url: str | None) -> Settings:
-    settings = Settings(data_dir=folder, database_url=url, keep_artifact_days=stored.OLD_DAYS / 2)
+    settings = Settings(
+        data_dir=folder,
+        database_url=url,
+        keep_artifact_days=stored.OLD_DAYS / 2,
+        max_streams_per_key=FULL.streams,
+    )
     folder.mkdir()
     upgrade(settings)
     return settings

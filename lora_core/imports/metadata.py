@@ -123,6 +123,7 @@ class UntrustedMetrics(UntrustedData):
     best_step: Count | None = None
     epochs_run: NonNegative | None = None
     stopped_early: bool | None = None
+    learning_rate: NonNegative | None = None
     train_seconds: NonNegative | None = None
     features_found: bool | None = None
     reviews_per_second: NonNegative | None = None

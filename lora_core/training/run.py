@@ -141,7 +141,6 @@ def _prepare(
 
 def _report_started(steps: int, prepared: PreparedRun, observer: Observer) -> None:
     counts = prepared.method.count_parameters(prepared.model)
-    is_probe = isinstance(prepared.spec.method, ProbeSpec)
     observer.on_event(
         Started(
             total_steps=steps,
@@ -152,9 +151,14 @@ def _report_started(steps: int, prepared: PreparedRun, observer: Observer) -> No
             device=prepared.runtime.device,
             precision=prepared.runtime.precision,
             threads=prepared.runtime.threads,
-            learning_rate=None if is_probe else prepared.learning_rate,
+            learning_rate=_peak_learning_rate(prepared),
         )
     )
+
+
+def _peak_learning_rate(prepared: PreparedRun) -> float | None:
+    """Return the highest learning rate of the schedule. A probe has none."""
+    return None if isinstance(prepared.spec.method, ProbeSpec) else prepared.learning_rate
 
 
 def saves_model(spec: TrainSpec) -> bool:
@@ -212,6 +216,7 @@ def _run_summary(prepared: PreparedRun, result: TrainingResult) -> dict[str, Any
         "best_step": result.best_step,
         "epochs_run": result.epochs_run,
         "stopped_early": result.stopped_early,
+        "learning_rate": _peak_learning_rate(prepared),
         "train_seconds": round(throughput.seconds, 2),
         "features_found": prepared.forward.cache_hit,
         "reviews_per_second": round(throughput.texts / throughput.seconds, 2),

@@ -68,3 +68,18 @@ def test_errors_and_repr_hide_the_pepper(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "short-secret" not in str(caught.value)
     monkeypatch.setenv("LORAWORKS_PEPPER", "long-secret" * 4)
     assert "long-secret" not in repr(Settings())
+
+
+@pytest.mark.parametrize(
+    "name", ["KEEP_CHECKPOINT_DAYS", "KEEP_ARTIFACT_DAYS", "KEEP_JOB_DAYS", "KEEP_CURVE_POINTS"]
+)
+def test_retention_has_a_limit_by_default_and_none_on_request(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = name.lower()
+    assert getattr(Settings(), field) > 0
+    monkeypatch.setenv(f"LORAWORKS_{name}", "forever")
+    assert getattr(Settings(), field) is None
+    monkeypatch.setenv(f"LORAWORKS_{name}", "-1")
+    with pytest.raises(ValidationError, match="greater than or equal"):
+        Settings()

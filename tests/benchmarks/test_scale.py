@@ -13,7 +13,7 @@ from app.queue.tables import Attempt, Job, MetricPoint
 from app.sweeps.tables import Trial
 from benchmarks.results_file import ResultsFile, choose
 from benchmarks.scale import report, stored
-from benchmarks.scale.plan import CELLS, QUICK
+from benchmarks.scale.plan import CELLS, MODEL, QUICK
 from tests.app.conftest import database, database_kind, migrated, resources, settings
 
 __all__ = ["database", "database_kind", "migrated", "resources", "settings"]
@@ -22,7 +22,9 @@ __all__ = ["database", "database_kind", "migrated", "resources", "settings"]
 def metrics(**changes: float) -> dict[str, Any]:
     """Made-up metrics of a cell."""
     met = {"post_ratio": 1.5, "longest_write_ms": 40.0, "claim_ms_p50": 2.0, "list_ms_p50": 9.0}
-    return {**met, "gc_seconds": 8.0, **changes}
+    pages = {"page_ms_p50": 30.0, "metrics_ms_p50": 5.0}
+    streams = {"streams_core_share": 0.05, "streams_get_ms_p50": 4.0}
+    return {**met, **pages, **streams, "gc_seconds": 8.0, **changes}
 
 
 @pytest.fixture
@@ -30,11 +32,13 @@ def results(tmp_path: Path) -> ResultsFile:
     made = choose(tmp_path, quick=False, fresh=False, what="scale")
     for cell in CELLS:
         made.add(cell, metrics(), seconds=1.0)
+    made.add(MODEL, {"model_bytes": 1_000_000}, seconds=1.0)
     return made
 
 
 def test_worse_database_is_reported(results: ResultsFile) -> None:
-    results.add("postgresql", metrics(post_ratio=3.0, claim_ms_p50=4.0), seconds=1.0)
+    changes = {"post_ratio": 3.0, "claim_ms_p50": 4.0, "page_ms_p50": 31.0}
+    results.add("postgresql", metrics(**changes), seconds=1.0)
     summary = report.summary(results)
     assert summary["met"]
     assert (summary["post_ratio_100k"], summary["longest_write_ms"], summary["claim_ms_p50"]) == (
@@ -42,11 +46,24 @@ def test_worse_database_is_reported(results: ResultsFile) -> None:
         40,
         4,
     )
+    assert (summary["page_ms"], summary["metrics_ms"], summary["list_ms"]) == (31, 5, 9)
+    assert (summary["streams_200_core_share"], summary["model_bytes"]) == (0.05, 1_000_000)
     assert json.loads(json.dumps(summary)) == summary
     assert "<= 100" in report.table(summary)
 
 
-@pytest.mark.parametrize("missed", [{"post_ratio": 3.01}, {"longest_write_ms": 100.1}])
+@pytest.mark.parametrize(
+    "missed",
+    [
+        {"post_ratio": 3.01},
+        {"longest_write_ms": 100.1},
+        {"page_ms_p50": 60.1},
+        {"metrics_ms_p50": 60.1},
+        {"list_ms_p50": 60.1},
+        {"streams_core_share": 0.151},
+        {"streams_get_ms_p50": 60.1},
+    ],
+)
 def test_limit_missed_by_one_database_is_missed(
     results: ResultsFile, missed: dict[str, float]
 ) -> None:

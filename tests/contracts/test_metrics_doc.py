@@ -21,7 +21,8 @@ INTRODUCTION = """# Metrics
 
 These metrics come from the database and are the same in every API process, so scrape one of them
 or take the `max` over all. All are gauges, even those that look like counters, because deleting a
-job also deletes its attempts. Use differences over time, such as
+job also deletes its attempts. What is queued or running is current; other counts are queried once a
+minute at most. Use differences over time, such as
 `delta(loraworks_lease_losses[1h])`. The utilization of the devices is
 `loraworks_running_attempts / loraworks_worker_concurrency`.
 

@@ -21,11 +21,11 @@ from app.database.engines import Database
 from app.queue import heartbeats, leases
 from app.queue.fencing import ClaimedJob, WorkerIdentity
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
-from app.queue.tables import Worker
+from app.queue.tables import MetricPoint, Worker
 from app.resources import Resources
 from app.settings import Settings
 from tests.clock import Clock
-from tests.job_rows import add_job, attempts, get_job, get_state, update_job
+from tests.job_rows import add_job, attempts, get_job, get_state, points, update_job
 from tests.waiting import wait_until
 from worker import process_identity, workdir
 from worker.host_health import HostHealth
@@ -72,6 +72,28 @@ def test_cancel_of_a_dead_workers_job_is_completed(
     update_job(database, job_id, cancel_requested_at=now())
     reconciler.run_once()
     assert get_state(database, job_id) is JobState.CANCELLED
+
+
+def test_curves_are_thinned_shortly_after_the_end_of_a_job(
+    database: Database, reconciler: Reconciler
+) -> None:
+    point = {"attempt": 1, "split": "train", "value": 1.0}
+    ended, just_ended, running = (
+        add_job(database, **changes)
+        for changes in (
+            {"state": JobState.SUCCEEDED, "finished_at": now() - 10},
+            {"state": JobState.SUCCEEDED, "finished_at": now()},
+            {"state": JobState.RUNNING, "worker": "w", "lease_expires_at": now() + 60},
+        )
+    )
+    with database.write() as session:
+        for job_id in (ended, just_ended, running):
+            for seq, name in enumerate(("loss", "reviews_per_second"), start=1):
+                session.add(MetricPoint(job_id=job_id, seq=seq, name=name, step=1, **point))
+    reconciler.run_once()
+    assert [each.name for each in points(database, ended)] == ["loss"]
+    for job_id in (just_ended, running):  # its event streams may not have sent all of them yet
+        assert len(points(database, job_id)) == 2
 
 
 @pytest.mark.parametrize("owner", [ME, ELSEWHERE])

@@ -5,7 +5,10 @@ import re
 import time
 from pathlib import Path
 
+import pysqlite3.dbapi2 as sqlite
+import pytest
 import structlog
+from sqlalchemy import text
 
 from app.database.base import new_id
 from app.resources import Resources
@@ -38,6 +41,7 @@ def test_dry_run_lists_what_is_removed_later(
     [removal] = report["removed"]
     assert (removal["kind"], removal["why"]) == ("model", "no database row refers to it")
     assert removal["key"] == place.relative_to(settings.artifacts_dir).as_posix()
+    assert report["totals"] == [{"kind": "model", "count": 1, "bytes": removal["bytes"]}]
     assert report["freed_bytes"] == removal["bytes"] == report["disk_use"]["models"] > 0
     assert abs(removal["age_seconds"] - TWO_DAYS) < 600
     assert place.exists()
@@ -45,6 +49,7 @@ def test_dry_run_lists_what_is_removed_later(
     shown = run("gc", "--dry-run", "--data-dir", str(settings.data_dir))
     assert removal["key"] in shown.stdout
     assert "Would free" in shown.stdout
+    assert re.search(rf"^model +1 +{removal['bytes']:,}$", shown.stdout, re.M)
 
     done = answer(run("gc", "--json", **here))
     assert done["removed"][0]["key"] == removal["key"]
@@ -54,6 +59,42 @@ def test_dry_run_lists_what_is_removed_later(
     assert "Nothing to remove." in last.stdout
     assert "unreferenced" not in last.stdout
     assert "database" in last.stdout
+
+
+def test_database_file_becomes_smaller(
+    run: Run, resources: Resources, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it was made by a version whose files never did."""
+    with resources.database.write() as session:
+        session.execute(text("CREATE TABLE filler (content TEXT)"))
+        rows = [{"content": "x" * 1000}] * 2000
+        session.execute(text("INSERT INTO filler VALUES (:content)"), rows)
+    with resources.database.write() as session:
+        session.execute(text("DELETE FROM filler"))
+    resources.close()
+    old = sqlite.connect(settings.sqlite_path)
+    old.execute("PRAGMA journal_mode=DELETE")
+    old.execute("PRAGMA auto_vacuum=NONE")
+    old.execute("CREATE TABLE more AS SELECT hex(zeroblob(500000)) AS content")
+    old.execute("VACUUM")  # turns it off
+    old.execute("DROP TABLE more")
+    old.close()
+    here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
+    before = settings.sqlite_path.stat().st_size
+    planned = answer(run("gc", "--dry-run", "--json", **here))
+    assert planned["database_bytes"] > 900_000
+    assert settings.sqlite_path.stat().st_size == before
+
+    monkeypatch.setattr("app.database.sqlite._available_memory", lambda: 0)
+    refused = run("gc", "--json", **here)
+    assert "(not_enough_memory_to_rebuild)" not in refused.stderr  # a warning, not a failure
+    assert "rebuilt once" in refused.stderr
+    assert answer(refused)["database_bytes"] == 0
+    monkeypatch.undo()
+
+    assert answer(run("gc", "--json", **here))["database_bytes"] == planned["database_bytes"]
+    assert settings.sqlite_path.stat().st_size < before - 900_000
+    assert "free space" not in run("gc", **here).stdout
 
 
 def test_kept_young_files_are_reported(

@@ -18,7 +18,7 @@ from tests.app.cli.conftest import Run, answer
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_until
 
-HEAD = "0012"
+HEAD = "0013"
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ import pytest
 
 from app.cli.client import Client
 from app.cli.errors import RequestRejected
+from app.cli.up import ready_announcement
+from app.settings import Settings
 from tests.app.cli.conftest import Run
 
 pytestmark = pytest.mark.e2e
@@ -81,6 +83,7 @@ def test_up_announces_restarts_worker_and_stops_cleanly(start: Start) -> None:
     assert httpx2.get(f"{service['url']}/readyz").status_code == 200
     assert httpx2.get(service["docs"]).status_code == 200
     assert service["admin_key_file"] is None
+    assert service["retention"]["keep_checkpoint_days"] == 7
     [worker] = children(process.pid)
     os.kill(worker, signal.SIGKILL)
     until(lambda: any(child != worker for child in children(process.pid)))
@@ -210,3 +213,14 @@ def test_public_address_needs_authentication(run: Run) -> None:
     assert result.exit_code == 2
     assert "LORAWORKS_AUTH=on" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_limits_of_retention_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAWORKS_KEEP_ARTIFACT_DAYS", "12.5")
+    monkeypatch.setenv("LORAWORKS_KEEP_JOB_DAYS", "forever")
+    ready_announcement(Settings())()
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("kept")]
+    for limit in ("checkpoints 7 days", "unregistered models 12.5 days", "other jobs forever"):
+        assert limit in line

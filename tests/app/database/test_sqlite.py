@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database, open_database
+from app.database.errors import NotEnoughMemoryToRebuild
 from app.database.sqlite import has_wal_fix
 from app.settings import Settings
 
@@ -89,3 +90,100 @@ def test_wal_requires_the_fix(version: tuple[int, int, int], safe: bool) -> None
 
 def test_the_bundled_sqlite_has_the_fix() -> None:
     assert has_wal_fix(sqlite.sqlite_version_info)
+
+
+ROWS = 3000
+
+
+def fill_and_empty(database: Database) -> None:
+    """Leave a file of which most pages are free."""
+    with database.write() as session:
+        session.execute(text("CREATE TABLE filler (number INTEGER PRIMARY KEY, content TEXT)"))
+        rows = [{"number": number, "content": "x" * 1000} for number in range(ROWS)]
+        session.execute(text("INSERT INTO filler VALUES (:number, :content)"), rows)
+    with database.write() as session:
+        session.execute(text("DELETE FROM filler WHERE number % 10 > 0"))
+        session.execute(text("DELETE FROM filler WHERE number < 1000"))
+
+
+def contents(database: Database) -> int:
+    with database.read() as session:
+        assert session.scalar(text("PRAGMA integrity_check")) == "ok"
+        count: int = session.execute(text("SELECT count(*) FROM filler")).scalar_one()
+        return count
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "sqlite-truncate"])
+def test_free_space_is_given_back(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.sqlite.VACUUM_PAGES", 50)  # in several transactions
+    fill_and_empty(database)
+    free = database.give_back_space(dry_run=True)
+    before = settings.sqlite_path.stat().st_size
+    assert free > before / 3
+    other = open_database(settings)
+    assert other.give_back_space() == free
+    other.close()
+    assert settings.sqlite_path.stat().st_size <= before - free
+    assert database.give_back_space(dry_run=True) == 0
+    assert contents(database) == ROWS * 2 / 30
+    assert database.rebuild() == 0
+
+
+def test_others_write_while_space_is_given_back(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.sqlite.VACUUM_PAGES", 5)
+    fill_and_empty(database)
+    other = open_database(settings)
+    with ThreadPoolExecutor(1) as pool:
+        giving = pool.submit(other.give_back_space)
+        writes = 0
+        while not giving.done():
+            with database.write() as session:
+                session.execute(text("UPDATE api_keys SET created_at = created_at + 1"))
+            writes += 1
+    assert giving.result() > 0
+    assert writes > 1
+    other.close()
+
+
+@pytest.fixture
+def old_file(settings: Settings) -> Settings:
+    """A database of a version that did not let the file become shorter."""
+    settings.sqlite_path.unlink()
+    connection = sqlite.connect(settings.sqlite_path)
+    connection.execute("CREATE TABLE api_keys (created_at FLOAT)")
+    connection.commit()
+    connection.close()
+    return settings
+
+
+def test_old_file_is_rebuilt_once(old_file: Settings) -> None:
+    database = open_database(old_file)
+    fill_and_empty(database)
+    before = old_file.sqlite_path.stat().st_size
+    assert database.give_back_space() == 0
+    freed = database.rebuild()
+    assert freed > before / 3
+    assert old_file.sqlite_path.stat().st_size <= before - freed + 16_384  # the map of the pages
+    assert database.rebuild() == 0
+    with database.write() as session:
+        session.execute(text("DELETE FROM filler"))
+    assert database.give_back_space() > 0
+    assert contents(database) == 0
+    database.close()
+
+
+def test_rebuild_without_enough_memory_changes_nothing(
+    old_file: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.sqlite._available_memory", lambda: 1)
+    database = open_database(old_file)
+    fill_and_empty(database)
+    with pytest.raises(NotEnoughMemoryToRebuild, match="0 MB are available"):
+        database.rebuild()
+    assert contents(database) == ROWS * 2 / 30
+    assert database.give_back_space() == 0
+    database.close()

@@ -53,6 +53,11 @@ def scrape(client: TestClient) -> Callable[[], dict[str, Series]]:
 Scrape = Callable[[], dict[str, Series]]
 
 
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.metrics.database.HISTORY_SECONDS", -1.0)
+
+
 def nonzero(series: Series) -> Series:
     return {labels: number for labels, number in series.items() if number}
 
@@ -84,6 +89,23 @@ def test_jobs_are_counted_by_state_method_and_device_class(
         ("lora", "running"): 1,
     }
     assert nonzero(metrics["loraworks_jobs_queued"]) == {("cpu",): 2, ("gpu",): 1}
+
+
+def test_counts_of_what_has_ended_are_shared_by_scrapes(
+    scrape: Scrape, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is always current."""
+    monkeypatch.setattr("app.metrics.database.HISTORY_SECONDS", 60.0)
+    add_job(database, state=JobState.SUCCEEDED, finished_at=now())
+    for queued in (1, 2):
+        add_job(database)
+        add_job(database, state=JobState.SUCCEEDED, finished_at=now())
+        assert nonzero(scrape()["loraworks_jobs"]) == {
+            ("lora", "queued"): queued,
+            ("lora", "succeeded"): 2,
+        }
+    monkeypatch.setattr("app.metrics.database.HISTORY_SECONDS", 0.0)
+    assert scrape()["loraworks_jobs"]["lora", "succeeded"] == 3
 
 
 def test_prediction_runs_are_counted_separately_but_share_the_queue(

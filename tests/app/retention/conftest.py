@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app.database.base import first_id_at
 from app.queue.states import JobKind, JobState
 from app.queue.tables import Checkpoint, Job
 from app.registry import service as registry
@@ -39,11 +40,17 @@ class World:
         self.settings = resources.settings
         self.scratch = scratch
 
-    def job(self, state: JobState = JobState.SUCCEEDED, *, days: float = 0.0) -> UUID:
+    def job(
+        self, state: JobState = JobState.SUCCEEDED, *, days: float = 0.0, **changes: Any
+    ) -> UUID:
         """Create a job that ended this many days ago, or is running or queued."""
-        times = {"finished_at": time.time() - days * DAY} if state.final else {}
+        at = time.time() - days * DAY
+        times = {"finished_at": at} if state.final else {}
         running = {"worker": "w"} if state == JobState.RUNNING else {}
-        return add_job(self.database, state=state, attempt=1, **times, **running)
+        job_id = UUID(int=first_id_at(at - 60).int | uuid4().int & 0xFFFF_FFFF)
+        return add_job(
+            self.database, id=job_id, state=state, attempt=1, **times, **running, **changes
+        )
 
     def files(self, key: str, *, days: float = 2.0) -> ArtifactRef:
         """Store a directory without a row."""

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from app.retention.files import FileKind, ReferencedKeys, StoreEntry, find_orphans, group_by_key
+from app.retention.files import DataKind, ReferencedKeys, StoreEntry, find_orphans, group_by_key
 from app.storage.store import StoredFile
 
 JOB = UUID("0197c5d2-7a3e-7000-8000-000000000001")
@@ -28,13 +28,13 @@ def test_files_of_a_key_are_grouped() -> None:
         ]
     )
     assert sorted(found, key=lambda unit: unit.bytes) == [
-        StoreEntry(FileKind.UNFINISHED, UNFINISHED, 5, 9.0),
-        StoreEntry(FileKind.UNFINISHED, UNFINISHED[:-1] + "e", 6, 9.0),
-        StoreEntry(FileKind.MODEL, MODEL, 21, 10.0, (JOB, 12)),
-        StoreEntry(FileKind.CHECKPOINT, CHECKPOINT, 300, 7.0, (JOB, 3)),
-        StoreEntry(FileKind.UPLOAD, UPLOAD, 4000, 8.0),
-        StoreEntry(FileKind.BASE, f"bases/{JOB}/a12", 50_000, 6.0, (JOB, 12)),
-        StoreEntry(FileKind.BASE, f"bases/{JOB}", 60_000, 6.0),  # of an import
+        StoreEntry(DataKind.UNFINISHED, UNFINISHED, 5, 9.0),
+        StoreEntry(DataKind.UNFINISHED, UNFINISHED[:-1] + "e", 6, 9.0),
+        StoreEntry(DataKind.MODEL, MODEL, 21, 10.0, (JOB, 12)),
+        StoreEntry(DataKind.CHECKPOINT, CHECKPOINT, 300, 7.0, (JOB, 3)),
+        StoreEntry(DataKind.UPLOAD, UPLOAD, 4000, 8.0),
+        StoreEntry(DataKind.BASE, f"bases/{JOB}/a12", 50_000, 6.0, (JOB, 12)),
+        StoreEntry(DataKind.BASE, f"bases/{JOB}", 60_000, 6.0),  # of an import
     ]
 
 
@@ -46,7 +46,7 @@ def test_files_of_a_key_are_grouped() -> None:
 )  # fmt: skip
 def test_foreign_files_are_never_orphans(name: str) -> None:
     [unit] = group_by_key([StoredFile(name, 1, 0.0)])
-    assert unit.kind is FileKind.OTHER
+    assert unit.kind is DataKind.OTHER
     nothing = ReferencedKeys(frozenset(), frozenset())
     assert find_orphans([unit], nothing, now=1e9) == []
 
@@ -64,7 +64,7 @@ def test_foreign_files_are_never_orphans(name: str) -> None:
 def test_orphan_has_no_row_and_no_running_attempt(
     key: str, running: tuple[tuple[UUID, int], ...], is_one: bool
 ) -> None:
-    unit = StoreEntry(FileKind.MODEL, MODEL, 5, 899.0, (JOB, 12))
+    unit = StoreEntry(DataKind.MODEL, MODEL, 5, 899.0, (JOB, 12))
     referenced = ReferencedKeys(frozenset({key}), frozenset(running))
     found = find_orphans([unit], referenced, now=1000.0)
     assert [(each.key, each.age_seconds) for each in found] == ([(MODEL, 101)] if is_one else [])

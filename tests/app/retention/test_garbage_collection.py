@@ -22,8 +22,8 @@ from app.predictions.errors import ResultsRemoved
 from app.queue.states import JobState
 from app.queue.tables import Checkpoint
 from app.resources import Resources
-from app.retention import repository, service
-from app.retention.files import FileKind, StoreBelongsToAnotherDatabase
+from app.retention import repository
+from app.retention.files import DataKind, StoreBelongsToAnotherDatabase
 from app.retention.service import collect_garbage, disk_use
 from app.storage import repository as artifacts
 from app.storage.errors import StorageUnavailable
@@ -105,7 +105,7 @@ def test_imported_model_is_kept_while_it_is_referenced(world: World) -> None:
         artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
     world.files(gone)
     [removal] = collect_garbage(world.resources).removals
-    assert (removal.kind, removal.key) == (FileKind.IMPORT, gone)
+    assert (removal.kind, removal.key) == (DataKind.IMPORT, gone)
     assert world.left() == {kept}
 
 
@@ -116,7 +116,7 @@ def test_leftovers_of_a_killed_copy_are_deleted(world: World) -> None:
     left.parent.mkdir()
     (world.settings.artifacts_dir / key).rename(left)
     [removal] = collect_garbage(world.resources).removals
-    assert (removal.kind, removal.key) == (FileKind.UNFINISHED, f".unfinished/{left.name}")
+    assert (removal.kind, removal.key) == (DataKind.UNFINISHED, f".unfinished/{left.name}")
     assert not left.exists()
 
 
@@ -164,7 +164,7 @@ def test_checkpoints_of_old_jobs_are_deleted(world: World) -> None:
         world.checkpoint(world.job(JobState.RUNNING)),
     }
     result = collect_garbage(world.resources)
-    assert [removal.kind for removal in result.removals] == [FileKind.CHECKPOINT] * 3
+    assert [removal.kind for removal in result.removals] == [DataKind.CHECKPOINT] * 3
     assert world.left() == kept
     with world.database.read() as session:
         assert set(session.scalars(select(Checkpoint.key))) == kept
@@ -183,9 +183,13 @@ def test_checkpoint_is_kept_while_a_job_resumes_from_it(world: World) -> None:
     assert world.left() == set()
 
 
-def test_models_are_kept_forever_by_default(world: World) -> None:
-    world.model(world.job(days=10_000))
-    assert collect_garbage(world.resources).removals == ()
+def test_models_are_kept_for_90_days_by_default_and_forever_on_request(
+    world: World, keeping: Keeping
+) -> None:
+    old, new = (world.model(world.job(days=days)) for days in (91, 89))
+    assert collect_garbage(keeping(keep_artifact_days=None)).removals == ()
+    assert [each.key for each in collect_garbage(world.resources).removals] == [old.key]
+    assert world.left() == {new.key}
 
 
 def test_unregistered_models_expire(world: World, keeping: Keeping) -> None:
@@ -193,7 +197,7 @@ def test_unregistered_models_expire(world: World, keeping: Keeping) -> None:
     made = {job_id: world.model(job_id) for job_id in (unused, recent, registered)}
     world.version(made[registered])
     [removal] = collect_garbage(keeping(keep_artifact_days=30)).removals
-    assert (removal.kind, removal.key) == (FileKind.MODEL, f"jobs/{unused}/a1")
+    assert (removal.kind, removal.key) == (DataKind.MODEL, f"jobs/{unused}/a1")
     assert world.left() == {f"jobs/{recent}/a1", f"jobs/{registered}/a1"}
     with world.database.read() as session:
         assert set(session.scalars(select(Artifact.id))) == {
@@ -216,7 +220,7 @@ def test_prediction_results_expire_and_the_runs_stay(world: World, keeping: Keep
     assert world.left() == {f"predictions/{old}/a1", f"predictions/{new}/a1"}
     result = collect_garbage(keeping(keep_prediction_days=3))
     [removal] = result.removals
-    assert (removal.kind, removal.key) == (FileKind.RESULT, f"predictions/{old}/a1")
+    assert (removal.kind, removal.key) == (DataKind.RESULT, f"predictions/{old}/a1")
     assert world.left() == {f"predictions/{new}/a1"}
     assert world.row(old).artifact_id is None
     assert [event.kind for event in events(world.database, old)] == ["results_removed"]
@@ -276,7 +280,8 @@ def test_rows_are_deleted_in_small_transactions(
     world: World, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repository, "PAGE_SIZE", 4)
-    monkeypatch.setattr(service, "BATCH_SIZE", 3)
+    monkeypatch.setattr(repository.CheckpointExpiry, "batch_size", 3)
+    monkeypatch.setattr(repository.ArtifactExpiry, "batch_size", 3)
     resources = keeping(keep_artifact_days=30)
     for days in (31, 29) * 5:
         world.model(world.job(days=days))
@@ -384,7 +389,7 @@ def test_full_store_without_owner_loses_only_expired_files(
 
     monkeypatch.setattr(store, "get_or_set_owner", full)
     assert [each.kind for each in collect_garbage(world.resources).removals] == [
-        FileKind.CHECKPOINT
+        DataKind.CHECKPOINT
     ]
     assert world.left() == {unknown}
     monkeypatch.undo()

@@ -9,7 +9,7 @@ import pytest
 
 from app.database.base import new_id
 from app.resources import Resources, open_resources
-from app.retention.files import FileKind
+from app.retention.files import DataKind
 from app.retention.service import collect_garbage, disk_use
 from app.settings import Settings
 from app.storage import repository as artifacts
@@ -54,7 +54,7 @@ def test_files_of_a_killed_worker_are_deleted(
     assert (f"{key}/manifest.json" in names(resources)) is (fault == "")
     assert f"{key}/.claim" in names(resources)
     [removal] = collect_garbage(resources).removals
-    assert (removal.kind, removal.key) == (FileKind.MODEL, key)
+    assert (removal.kind, removal.key) == (DataKind.MODEL, key)
     assert names(resources) == []
 
 
@@ -76,7 +76,7 @@ def test_cached_copy_of_a_deleted_artifact_is_deleted(resources: Resources, tmp_
     os.utime(copy, (time.time() - 2 * DAY,) * 2)
     assert disk_use(resources)["copies"] == ref.bytes
     result = collect_garbage(resources)
-    assert {removal.kind for removal in result.removals} == {FileKind.MODEL, FileKind.COPY}
+    assert {removal.kind for removal in result.removals} == {DataKind.MODEL, DataKind.COPY}
     assert not copy.exists()
 
 
