@@ -241,6 +241,43 @@ def result_expiry(*, days: float) -> ArtifactExpiry:
     return ArtifactExpiry(DataKind.RESULT, condition, reason, RESULTS_REMOVED)
 
 
+class UnusedBases:
+    """Bases to which no model refers any more. The ids are artifact ids."""
+
+    batch_size = BATCH_SIZE
+
+    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
+        page = _page(session, Artifact.id, after)
+        rows = session.execute(
+            select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
+            .where(*page.of(Artifact.id), Artifact.kind == BASE_KIND, ~_is_base_of_a_model())
+            .order_by(Artifact.id)
+        )
+        return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], page.last)
+
+    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        """Delete the bases. Rows that are locked by others are left for the next run."""
+        locked = session.scalars(
+            select(Artifact.id).where(Artifact.id.in_(keys)).with_for_update(skip_locked=True)
+        ).all()
+        # Checked after locking them, because no model can start to refer to them any more.
+        deleted = session.execute(
+            delete(Artifact)
+            .where(Artifact.id.in_(locked), ~_is_base_of_a_model())
+            .returning(Artifact.key, Artifact.bytes, _age(Artifact.created_at)),
+            execution_options=NO_SESSION_SYNC,
+        )
+        return [self._removal(*row) for row in deleted]
+
+    def _removal(self, key: str, size: int, age: float) -> Removal:
+        return Removal(DataKind.BASE, key, size, age, "no model uses it")
+
+
+def _is_base_of_a_model() -> ColumnElement[bool]:
+    model = aliased(Artifact)
+    return select(model.id).where(model.base_id == Artifact.id).correlate(Artifact).exists()
+
+
 @dataclass(frozen=True)
 class SweepExpiry:
     """Expires sweeps that finished `days` ago. Their jobs then expire like others.
@@ -405,41 +442,6 @@ def mark_thinned(session: Session, job_ids: Sequence[UUID]) -> None:
 
 
 # -- Responses of an `Idempotency-Key`, and the database itself -----------------------------------
-
-
-class UnusedBases:
-    """Bases to which no model refers any more. The ids are artifact ids."""
-
-    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
-        page = _page(session, Artifact.id, after)
-        rows = session.execute(
-            select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
-            .where(*page.of(Artifact.id), Artifact.kind == BASE_KIND, ~_is_base_of_a_model())
-            .order_by(Artifact.id)
-        )
-        return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], page.last)
-
-    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
-        """Delete the bases. Rows that are locked by others are left for the next run."""
-        locked = session.scalars(
-            select(Artifact.id).where(Artifact.id.in_(keys)).with_for_update(skip_locked=True)
-        ).all()
-        # Checked after locking them, because no model can start to refer to them any more.
-        deleted = session.execute(
-            delete(Artifact)
-            .where(Artifact.id.in_(locked), ~_is_base_of_a_model())
-            .returning(Artifact.key, Artifact.bytes, _age(Artifact.created_at)),
-            execution_options=NO_SESSION_SYNC,
-        )
-        return [self._removal(*row) for row in deleted]
-
-    def _removal(self, key: str, size: int, age: float) -> Removal:
-        return Removal(DataKind.BASE, key, size, age, "no model uses it")
-
-
-def _is_base_of_a_model() -> ColumnElement[bool]:
-    model = aliased(Artifact)
-    return select(model.id).where(model.base_id == Artifact.id).correlate(Artifact).exists()
 
 
 def count_expired_responses(session: Session, *, seconds: float) -> int:

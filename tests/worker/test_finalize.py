@@ -70,7 +70,7 @@ def test_late_success_adds_no_base(
     monkeypatch.setattr(resources.store, "put", put)
     scripted(*GOOD[:-1], "adapter:one")
     JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources)).run(
-        claimed, CPU, IdleChildCache()
+        claimed, CPU
     )
     assert get_state(database, job_id) is JobState.QUEUED
     with database.read() as session:
