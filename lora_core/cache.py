@@ -1,4 +1,4 @@
-"""The cache directory: the sample base, token ids, features, linear fits.
+"""The cache directory: the sample base, splits of samples, token ids, features, linear fits.
 
 Entries are written atomically (`atomic_files.atomic_entry`), so two processes may write the same
 one at once.
