@@ -98,6 +98,7 @@ def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start
     for worker in started:
         worker.kill()
         worker.wait()
+    sys.stderr.write(log.read_text() if log.exists() else "")  # shown if the test has failed
 
 
 def listen(broker: ValkeyServer, workers: int = 1) -> None:
