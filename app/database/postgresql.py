@@ -47,6 +47,7 @@ _TIMEOUT_PARAMETERS = {
     "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_TIMEOUT_SECONDS}s",
 }
+_PLANNER_PARAMETERS = {"jit": "off"}  # compiling a query takes 0.2 s, longer than any of ours runs
 _READ_ONLY_PARAMETERS = {"default_transaction_read_only": "on"}
 _NO_TIMEOUT_PARAMETERS = dict.fromkeys(_TIMEOUT_PARAMETERS, "0")
 
@@ -84,8 +85,9 @@ def create_engines(url: URL) -> tuple[Engine, Engine]:
 
     Raises `DatabaseUrlInvalid`, `DatabaseUnreachable`.
     """
-    write_parameters = _DURABLE_PARAMETERS | _TIMEOUT_PARAMETERS
-    read_parameters = _READ_ONLY_PARAMETERS | _TIMEOUT_PARAMETERS
+    parameters = _TIMEOUT_PARAMETERS | _PLANNER_PARAMETERS
+    write_parameters = _DURABLE_PARAMETERS | parameters
+    read_parameters = _READ_ONLY_PARAMETERS | parameters
     write = _create_engine(url, write_parameters, isolation_level="READ COMMITTED")
     read = _create_engine(url, read_parameters, isolation_level="REPEATABLE READ")
     for engine, connection_class in ((write, _WriteConnection), (read, _ReadConnection)):
