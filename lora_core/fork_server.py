@@ -35,6 +35,7 @@ from lora_core.process import (
     imports_without_gc,
     limit_openmp_spinning,
     set_dumpable,
+    set_name,
 )
 
 MAX_REQUEST_BYTES = 2**17
@@ -110,6 +111,7 @@ def _become_child(
         time.sleep(ADOPTION_POLL_SECONDS)
     die_with_parent(request.parent)
     set_dumpable(True)
+    set_name(f"lora_core {request.arguments[0]}")  # its command line is that of the server
     for stream, fd in enumerate(fds):
         os.dup2(fd, stream)
         os.close(fd)

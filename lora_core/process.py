@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 _RETAINED_BYTES = 2**30
 _MAX_CACHED_KERNELS = "192"  # per thread
@@ -59,6 +59,11 @@ def die_with_parent(parent: int) -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Set whether other processes of this user can read and change the memory of this one."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Set the name of this process in `top` and `ps -o comm`, which show 15 characters."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def limit_openmp_spinning() -> None:

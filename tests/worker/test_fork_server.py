@@ -90,6 +90,7 @@ def test_process_outlives_the_server(make: Make, tmp_path: Path) -> None:
     server = make("steps:1", f"until:{tmp_path / 'end'}", "exit:7")
     child = server.spawn(make_task(tmp_path))
     wait_until(lambda: child.read_events(0.1))
+    assert Path(f"/proc/{child._process.pid}/comm").read_text() == "lora_core train\n"
     pid = server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
