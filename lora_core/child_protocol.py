@@ -23,6 +23,9 @@ READY = b"ready"  # from a fork server, once it accepts requests
 EXIT_WITH_PARENT = "--exit-with-parent"
 
 
+MAX_REQUEST_BYTES = 2**17  # of a `ForkRequest` as JSON
+
+
 class ForkRequest(BaseModel):
     """What a worker sends to its fork server for each process; see `fork_server`."""
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from lora_core.__main__ import main_and_exit
-from lora_core.child_protocol import READY, STOPPED, ForkRequest
+from lora_core.child_protocol import MAX_REQUEST_BYTES, READY, STOPPED, ForkRequest
 from lora_core.encoders import FAMILIES
 from lora_core.process import (
     available_cores,
@@ -38,7 +38,6 @@ from lora_core.process import (
     set_name,
 )
 
-MAX_REQUEST_BYTES = 2**17
 MAX_GROWTH_BYTES = 2**28  # of resident memory, after the imports
 ADOPTION_POLL_SECONDS = 0.0005
 _MODULES = (
@@ -130,7 +129,8 @@ def _set_threads(environment: dict[str, str]) -> None:
     """Set the numbers of threads that OpenMP and OpenBLAS read when they were loaded."""
     threads = int(environment["OMP_NUM_THREADS"])
     threadpool_limits(threads, user_api="openmp")
-    of_blas = int(environment.get("OPENBLAS_NUM_THREADS", threads))
+    chosen = environment.get("OPENBLAS_NUM_THREADS", "")
+    of_blas = int(chosen) if chosen.isdecimal() and int(chosen) else threads  # as OpenBLAS reads it
     threadpool_limits(min(of_blas, available_cores()), user_api="blas")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-from app.database.engines import open_database
+from app.database.engines import create_migration_engine
 from app.metadata import metadata
 from app.settings import Settings
 
@@ -23,12 +23,12 @@ def _migrate(connection: Connection) -> None:
 
 
 def _connect_and_migrate() -> None:
-    database = open_database(Settings())
+    engine = create_migration_engine(Settings())  # no foreign keys while a table is copied
     try:
-        with database.write_engine.begin() as connection:
+        with engine.begin() as connection:
             _migrate(connection)
     finally:
-        database.close()
+        engine.dispose()
 
 
 given: Any = context.config.attributes.get("connection")

@@ -130,6 +130,10 @@ class SlotPool:
         """Return the device name of each slot."""
         return [device.name for device, capacity in self._capacity.items() for _ in range(capacity)]
 
+    def device_classes(self) -> set[DeviceClass]:
+        """Return the device classes of the slots."""
+        return {device.device_class for device in self._capacity}
+
     def acquire(self, *, exclude: Container[DeviceClass] = ()) -> Slot | None:
         """Return a free slot or `None`, without waiting. `exclude` lists device classes to skip."""
         with self._changed:
@@ -151,6 +155,11 @@ class SlotPool:
             device = next(each for each in self._free if each.name == slot.device)
             self._free[device] += 1
             self._changed.notify_all()
+
+    def wait_for_release(self, timeout: float) -> None:
+        """Wait until a slot is released, at most `timeout` seconds."""
+        with self._changed:
+            self._changed.wait(timeout)
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all slots are free, and return whether they are."""

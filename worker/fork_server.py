@@ -15,8 +15,9 @@ from contextlib import ExitStack, contextmanager
 
 import structlog
 
-from lora_core.child_protocol import READY, ForkRequest
+from lora_core.child_protocol import MAX_REQUEST_BYTES, READY, ForkRequest
 from worker.spawn import (
+    PROXY_ENV,
     ChildProcess,
     ChildTask,
     ForkedProcess,
@@ -74,12 +75,12 @@ class ForkServer:
 
         The calling thread must wait for the process, as with `spawn_child`.
         """
-        if task.device != "cpu" or (server := self._wait_ready()) is None:
+        if task.device != "cpu" or _has_proxy(task) or (server := self._wait_ready()) is None:
             return spawn_child(task)
         task.attempt_dir.tmp.mkdir(exist_ok=True)
         process = server.fork(task)
         if process is None:
-            log.warning("the fork server does not answer; starting a fresh interpreter")
+            log.warning("the fork server has not started the process; starting a fresh interpreter")
             return spawn_child(task)
         child = attach(process, task)
         process.start()
@@ -144,7 +145,10 @@ class _ServerProcess:
         return False
 
     def fork(self, task: ChildTask) -> ForkedProcess | None:
-        """Return a process that waits for its start; None, and kill the server, if it fails."""
+        """Return a process that waits for its start; None if the server cannot fork it.
+
+        A server that does not answer is killed.
+        """
         with self._lock, ExitStack() as ours, ExitStack() as theirs:
             stdin, child_stdin = _pipe(theirs, ours)
             child_stdout, stdout = _pipe(ours, theirs)
@@ -181,12 +185,16 @@ class _ServerProcess:
         try:
             with _adopting_orphans():
                 message = request.model_dump_json().encode()
+                if len(message) > MAX_REQUEST_BYTES:
+                    return None
                 socket.send_fds(self._connection, [message], fds)
                 if reply := self._receive():
                     return int(reply)
                 self.kill()
-                reply = self._receive()  # it may just have forked
-                return int(reply) if reply else None
+                if reply := self._receive():  # it may just have forked
+                    return int(reply)
+                self._connection.close()  # a late answer must not be taken for that of another task
+                return None
         except OSError:  # it has ended
             return None
 
@@ -196,6 +204,11 @@ class _ServerProcess:
             return self._connection.recv(64)
         except (TimeoutError, ConnectionResetError):
             return b""
+
+
+def _has_proxy(task: ChildTask) -> bool:
+    """Return whether the task sees a proxy, whose password the server would keep in its memory."""
+    return not child_environment(os.environ, task).keys().isdisjoint(PROXY_ENV)
 
 
 def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:

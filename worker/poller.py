@@ -26,6 +26,7 @@ PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host proble
 # With a broker, a free slot waits this long for a task before a job is polled for: jobs that were
 # found by polling run as well, but Celery does not show them.
 TASK_HEAD_START_SECONDS = 1.0
+SLOT_WAIT_SECONDS = 1.0  # between two looks of a waiting task, at the draining worker among others
 
 log = structlog.get_logger(__name__)
 
@@ -79,22 +80,33 @@ class Poller:
             self._wake_event.wait(self._poll_seconds)
 
     def run_job(self, job_id: UUID) -> None:
-        """Run this job in the calling thread, if it is due and a slot of its class is free.
+        """Run this job in the calling thread once a slot of its class is free, if it is due then.
 
-        Raises `OUTAGE_ERRORS` if the database is unreachable before the job has started.
+        Waits while all slots are busy or no job can run on this host, so that further tasks stay in
+        the broker for other workers. Returns when the worker drains. Raises `OUTAGE_ERRORS` if the
+        database is unreachable before the job has started.
         """
         unfit: set[DeviceClass] = set()  # device classes for which it cannot be claimed
-        while (slot := self._slots.acquire(exclude=unfit)) is not None:
+        while unfit != self._slots.device_classes() and not self._draining.is_set():
+            slot = self._slots.acquire(exclude=unfit)
+            if slot is None:
+                self._slots.wait_for_release(SLOT_WAIT_SECONDS)
+                continue
             claimed = None
             try:
-                claimed = self._claim_if_able(slot, job_id)
+                skip = self._must_skip(slot.device_class)
+                if not skip and not self._draining.is_set():  # checked with the slot held
+                    claimed = self._claim(slot, job_id)
             finally:
                 if claimed is None:
                     self._slots.release(slot)
             if claimed is not None:
                 self._run_claimed(claimed, slot)
                 return
-            unfit.add(slot.device_class)
+            if skip:
+                self._draining.wait(SLOT_WAIT_SECONDS)
+            else:
+                unfit.add(slot.device_class)
 
     def _fill_slots(self) -> None:
         """Start jobs until no slot is free or no job is queued for the free slots."""
@@ -116,13 +128,13 @@ class Poller:
                 self._slots.release(slot)
         return started
 
-    def _claim_if_able(self, slot: Slot, job_id: UUID | None = None) -> ClaimedJob | None:
+    def _claim_if_able(self, slot: Slot) -> ClaimedJob | None:
         """Claim a job for this slot, unless the worker drains or the host has a problem.
 
         The slot must be held: `wait_idle` must not return while another job is being claimed.
         """
         skip = self._draining.is_set() or self._must_skip(slot.device_class)
-        return None if skip else self._claim(slot, job_id)
+        return None if skip else self._claim(slot)
 
     def _must_skip(self, device_class: DeviceClass) -> bool:
         """Return whether no job could run on this host now.
@@ -163,7 +175,7 @@ class Poller:
             return []
         return [device_class] if any(other_workers.values()) else [device_class, DeviceClass.ANY]
 
-    def _claim(self, slot: Slot, job_id: UUID | None) -> ClaimedJob | None:
+    def _claim(self, slot: Slot, job_id: UUID | None = None) -> ClaimedJob | None:
         with self._db_retry.tracking_outage(), self._resources.database.write() as session:
             return leases.claim(
                 session,

@@ -52,7 +52,7 @@ _ALLOWED_ENV = {
     "XDG_CACHE_HOME",
 }
 # Only for processes that download from the hub: a proxy URL often contains a password.
-_PROXY_ENV = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+PROXY_ENV = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
 # OPENBLAS_ selects the kernels, and so the exact bits of the result.
 _ALLOWED_ENV_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OPENBLAS_")
 
@@ -244,7 +244,7 @@ def child_arguments(task: ChildTask) -> list[str]:
 
 def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, str]:
     """Return the environment of a training process: programs and caches, but no secrets."""
-    names = _ALLOWED_ENV | _PROXY_ENV if task.from_hub else _ALLOWED_ENV
+    names = _ALLOWED_ENV | PROXY_ENV if task.from_hub else _ALLOWED_ENV
     return _select(environ, names) | {
         "OMP_NUM_THREADS": str(task.threads),
         "RAYON_NUM_THREADS": str(task.threads),  # the tokenizer

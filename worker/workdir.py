@@ -33,7 +33,7 @@ class AttemptDir(NamedTuple):
     @property
     def model(self) -> Path:
         """The model that the process starts from, if its base is stored elsewhere."""
-        return self.path / "model"
+        return self.path / f"model-{self.job_id}"  # no word that an error message may contain
 
     @property
     def out(self) -> Path:

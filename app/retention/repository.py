@@ -27,6 +27,7 @@ from app.registry.tables import ModelVersion
 from app.retention.files import DataKind, Removal
 from app.storage import repository as artifacts
 from app.storage.tables import BASE_KIND, MODEL_KIND, RESULTS_KIND, Artifact
+from app.sweeps import repository as sweeps_repository
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep, Trial
 
@@ -228,8 +229,9 @@ class ArtifactExpiry:
 
 
 def model_expiry(*, days: float) -> ArtifactExpiry:
-    """Expire models that are not registered as a version."""
-    condition = and_(_ended_before(days), Artifact.kind == MODEL_KIND)
+    """Expire models that are not registered as a version, of jobs without tags and notes."""
+    unmarked = and_(Job.tags.is_(None), Job.notes.is_(None))
+    condition = and_(_ended_before(days), Artifact.kind == MODEL_KIND, unmarked)
     reason = f"it is not registered, and its job ended over {days:g} days ago"
     return ArtifactExpiry(DataKind.MODEL, condition, reason, MODEL_REMOVED)
 
@@ -280,7 +282,7 @@ def _is_base_of_a_model() -> ColumnElement[bool]:
 
 @dataclass(frozen=True)
 class SweepExpiry:
-    """Expires sweeps that finished `days` ago. Their jobs then expire like others.
+    """Expires sweeps that finished `days` ago. Their jobs then are, and expire, like others.
 
     The ids are sweep ids.
     """
@@ -298,6 +300,12 @@ class SweepExpiry:
         sweeps = self._select(_finished_before(self.days), Sweep.id.in_(keys))
         rows = session.execute(sweeps.with_for_update(of=Sweep, skip_locked=True)).all()
         ids = [row.id for row in rows]
+        for sweep_id in ids:
+            remaining = sweeps_repository.hand_over_shared_jobs(session, sweep_id)
+            session.execute(
+                update(Job).where(Job.id.in_(remaining)).values(sweep_id=None),
+                execution_options=NO_SESSION_SYNC,
+            )
         session.execute(delete(Sweep).where(Sweep.id.in_(ids)), execution_options=NO_SESSION_SYNC)
         return [self._removal(*row) for row in rows]
 

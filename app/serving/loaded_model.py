@@ -254,7 +254,12 @@ class EncoderLoader:
         speeds: Mapping[str, float] = {self._engine: 0.0}
         if self._engine == AUTO:
             speeds = benchmark_engines(
-                self._benchmark_dir, directory, auto_candidates(), load, shared=shared
+                # The texts and the adapter of an import must not choose the engine of others.
+                self._benchmark_dir,
+                directory,
+                auto_candidates(),
+                load,
+                shared=not imported,
             )
         for engine in speeds:
             try:

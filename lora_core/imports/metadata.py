@@ -242,10 +242,16 @@ def read_metadata(directory: Path, base: Path | None = None) -> UntrustedManifes
 def _check_linear(directory: Path, facts: UntrustedManifest) -> None:
     if facts.labels is None or len(set(facts.labels)) != len(facts.labels):
         raise UnsupportedArtifact(problem="its manifest has no labels, or duplicate ones")
-    if odd := [name for name in facts.files if name not in FILES and name.endswith(_ENCODER_FILES)]:
+    if odd := [name for name in facts.files if name not in FILES and _is_of_encoder(name)]:
         raise UnsupportedArtifact(problem=f"it is a linear model, but has {odd[0]}")
     _check_golden(directory, len(facts.labels))
     read_linear(directory, len(facts.labels))
+
+
+def _is_of_encoder(name: str) -> bool:
+    return name.endswith(_ENCODER_FILES) or name.startswith(
+        (f"{manifest.BASE}/", f"{manifest.MERGED}/")
+    )
 
 
 def _check_encoder(directory: Path, facts: UntrustedManifest, base: Path | None) -> None:

@@ -43,9 +43,10 @@ class BatchLayout:
     Args:
         lengths: Tokens of each text.
         adapters: Adapter of each text.
-        step: The row counts of each adapter and of the whole table are multiples of `step`; the
-            surplus rows belong to no text. The table has at least `padded_length(length, step)`
-            rows from the start of each text on.
+        step: The row count of each adapter is a multiple of `step`, and it has at least
+            `padded_length(length, step)` rows from the start of each of its texts on. The surplus
+            rows belong to no text. Attention reads those rows, so they must not be those of another
+            adapter: a value that is not finite there would spread.
     """
 
     def __init__(self, lengths: Sequence[int], adapters: Sequence[Adapter], step: int = 1) -> None:
@@ -60,11 +61,11 @@ class BatchLayout:
             for length in self.lengths[first:end]:
                 self.starts.append(row)
                 row += length
-            row = padded_length(row, step)
+            row = padded_length(row - length + padded_length(length, step), step)
             self._text_slices.append((slice(first, end), adapter))
             self._token_slices.append((slice(first_row, row), adapter))
             first = end
-        self.rows = padded_length(self.starts[-1] + padded_length(self.lengths[-1], step), step)
+        self.rows = row
 
     def slices(self, kind: RowKind) -> list[tuple[slice, Adapter]]:
         """Return the rows of each adapter."""

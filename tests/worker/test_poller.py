@@ -125,16 +125,42 @@ def test_job_run_by_id_shares_the_slots(
     poller, slots = make(CPU, GPU, cpu_slots=1, poll_seconds=NEVER, gate=gate)
     wait_until(lambda: running(database, older))
     named = add_job(database)
-    poller.run_job(named)
-    assert get_state(database, named) is JobState.QUEUED, "there was no free slot for it"
     on_gpu = add_job(database, device_class=DeviceClass.GPU)
-    thread = threading.Thread(target=poller.run_job, args=[on_gpu])
-    thread.start()
+    tasks = [threading.Thread(target=poller.run_job, args=[each]) for each in (named, on_gpu)]
+    for task in tasks:
+        task.start()
     wait_until(lambda: running(database, on_gpu))
     assert slots.acquire() is None
+    assert tasks[0].is_alive(), "it keeps its thread, so that no further task is received"
+    assert get_state(database, named) is JobState.QUEUED
     gate.set()
-    thread.join(10)
-    wait_until(lambda: running(database, named), what="the job whose task found no slot")
+    for task in tasks:
+        task.join(10)
+    assert [each.outcome for each in attempts(database, named)], "the waiting task has run it"
+
+
+def test_task_of_a_job_that_has_ended_returns(database: Database, make: Make) -> None:
+    job_id = add_job(database)
+    poller, _ = make()
+    wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
+    poller.run_job(job_id)
+    assert len(attempts(database, job_id)) == 1
+
+
+def test_waiting_task_returns_when_the_worker_drains(
+    database: Database, make: Make, gate: threading.Event, draining: threading.Event
+) -> None:
+    older = add_job(database)
+    poller, _ = make(poll_seconds=NEVER, gate=gate)
+    wait_until(lambda: running(database, older))
+    named = add_job(database)
+    task = threading.Thread(target=poller.run_job, args=[named])
+    task.start()
+    draining.set()
+    task.join(10)
+    assert not task.is_alive()
+    assert attempts(database, named) == []
+    gate.set()
 
 
 def test_with_a_broker_a_free_slot_waits_for_a_task_first(

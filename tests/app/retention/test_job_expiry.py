@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.auth.tables import LOCAL_KEY_ID
@@ -83,6 +83,26 @@ def test_jobs_that_somebody_may_miss_are_kept(world: World, keeping: Keeping) ->
     result = collect_garbage(keeping(keep_artifact_days=None))
     assert [each.key for each in result.removals] == [str(gone)]
     assert ids(world, Job.id) == kept
+
+
+def test_models_of_jobs_with_tags_or_notes_are_kept(world: World) -> None:
+    marked = [world.job(days=OLD, tags=["best"]), world.job(days=OLD, notes="the good one")]
+    for each in marked:
+        world.model(each)
+    assert collect_garbage(world.resources).removals == ()
+    assert ids(world, Job.id) == set(marked)
+
+
+def test_kept_job_of_an_expired_sweep_is_an_ordinary_job(world: World) -> None:
+    in_both, tagged = world.job(days=OLD), world.job(days=OLD, tags=["paper"])
+    old = add_sweep(world, in_both, tagged, days=OLD)
+    new = add_sweep(world, in_both, days=NEW)
+    with world.database.write() as session:
+        session.execute(update(Job).values(sweep_id=old))
+    collect_garbage(world.resources)
+    with world.database.read() as session:
+        owners = {job.id: job.sweep_id for job in session.scalars(select(Job))}
+    assert owners == {in_both: new, tagged: None}
 
 
 def test_trials_are_kept_as_long_as_their_sweep(world: World) -> None:

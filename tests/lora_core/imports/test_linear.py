@@ -62,6 +62,11 @@ def two_models(directory: Path) -> None:
     (directory / "merged" / "config.json").write_text("{}")
 
 
+def make_base_file(base: Path) -> None:
+    base.mkdir()
+    (base / "vocabulary").write_text("good")
+
+
 WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
     "other weights": (then_reseal(change_weights), GoldenPredictionsMismatch, "differ by"),
     "an expression": (
@@ -86,6 +91,11 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
         "golden.json",
     ),
     "two models": (then_reseal(two_models), UnsupportedArtifact, r"but has merged/config\.json"),
+    "a base": (
+        then_reseal(lambda d: make_base_file(d / "base")),
+        UnsupportedArtifact,
+        "but has base/vocabulary",
+    ),
     "no kept answers": (edit_json("golden.json", lambda _: []), UnsupportedArtifact, "golden.json"),
     "a cold temperature": (
         lambda d: reseal(d, calibration={"temperature": 0}),

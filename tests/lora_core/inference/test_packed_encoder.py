@@ -14,12 +14,14 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
 from lora_core.artifact import save_adapter, save_head, save_merged, save_on_base
+from lora_core.data.batching import padded_length
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import encoder_weights_sha256
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.inference import packed_encoder
+from lora_core.inference.adapter import Adapter
 from lora_core.inference.engines import EngineCache
-from lora_core.inference.packed_encoder import UnfusedAttention
+from lora_core.inference.packed_encoder import BatchLayout, UnfusedAttention
 from lora_core.inference.predictor import Predictor
 from lora_core.methods import LoraMethod
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
@@ -219,6 +221,19 @@ def test_long_text_uses_fused_attention(make: Make, monkeypatch: pytest.MonkeyPa
     for row, again in zip(expected, predictor.engine.logits(ids, adapters), strict=True):
         torch.testing.assert_close(again, row, rtol=0, atol=5e-3)
     assert {len(text) for text in ids if len(text) <= 6} == set(seen) < {len(text) for text in ids}
+
+
+@pytest.mark.parametrize("lengths", [[12, 4, 3], [16, 1, 33], [1, 1, 1], [40, 15, 17]])
+def test_rows_that_a_text_reads_are_those_of_its_adapter(lengths: list[int]) -> None:
+    """Otherwise a value of another version that is not finite would reach it, as 0 * inf."""
+    one, other = (Adapter({}, ((torch.empty(0),) * 2,) * 2) for _ in range(2))
+    layout = BatchLayout(lengths, [one, one, other], step=16)
+    by_text = [adapter for texts, adapter in layout.slices("texts") for _ in layout.lengths[texts]]
+    rows_of = {id(adapter): rows for rows, adapter in layout.slices("tokens")}
+    for start, length, adapter in zip(layout.starts, layout.lengths, by_text, strict=True):
+        rows = rows_of[id(adapter)]
+        assert rows.start <= start
+        assert start + padded_length(length, 16) <= rows.stop <= layout.rows
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 37])
