@@ -6,6 +6,7 @@ from benchmarks import start
 from benchmarks.start import KINDS
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_both_kinds_of_worker_reach_the_first_step() -> None:
     found = start.measure(runs=1)
