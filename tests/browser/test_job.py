@@ -66,6 +66,7 @@ def test_cancel_needs_confirmation(page: Page, seeded: SeededService) -> None:
     job_id = seeded.submit_slow("cancelled half way")
     page.goto(f"/jobs/{job_id}")
     wait_for(page, partial(has_more_points, page, 0), "the first point")
+    expect(page.locator("#status")).to_contain_text("running")
     with no_reload(page):
         page.get_by_role("button", name="Cancel job").click()
         expect(page.get_by_role("dialog")).to_contain_text("Cancel this running job?")
@@ -133,12 +134,12 @@ def test_settings_and_provenance(page: Page, seeded: SeededService) -> None:
 def test_folded_curves_are_drawn_when_opened(page: Page, seeded: SeededService) -> None:
     page.goto(f"/jobs/{seeded.jobs[BEST]}")
     expect(page.locator("#loss .main-svg").first).to_be_visible()
-    throughput = page.locator("#throughput .main-svg")
-    expect(throughput).to_have_count(0)
+    gradient_norm = page.locator("#gradient-norm .main-svg")
+    expect(gradient_norm).to_have_count(0)
     page.get_by_text("More curves").click()
-    expect(throughput.first).to_be_visible()
-    width = page.locator("#throughput").bounding_box()
-    picture = throughput.first.bounding_box()
+    expect(gradient_norm.first).to_be_visible()
+    width = page.locator("#gradient-norm").bounding_box()
+    picture = gradient_norm.first.bounding_box()
     assert width is not None
     assert picture is not None
     assert abs(width["width"] - picture["width"]) < 2
