@@ -18,6 +18,8 @@ from tokenizers import Tokenizer
 
 from app.storage.store import tar_stream
 from lora_core import manifest
+from lora_core.artifact import load_merged, save_merged
+from lora_core.data.tokens import load_tokenizer
 from lora_core.imports.archive import unpack_archive
 from lora_core.saved_predictions import load_golden
 from lora_core.specs.method import LoraSpec
@@ -51,8 +53,21 @@ def hostile_archive(valid: bytes, name: str) -> bytes:
         into = Path(folder, "unpacked")
         into.mkdir()
         directory = unpack_archive(archive, into)
+        if (directory / manifest.BASE).is_dir():
+            _replace_base_by_merged(directory)
         ATTACKS[name](directory)
         return packed(directory)
+
+
+def _replace_base_by_merged(directory: Path) -> None:
+    """Turn a model on a base into one in format 1, whose files the attacks change."""
+    tokenizer = load_tokenizer(directory / manifest.BASE / "tokenizer.json")
+    save_merged(
+        directory, load_merged(directory), tokenizer, manifest.read(directory)["max_length"]
+    )
+    shutil.rmtree(directory / manifest.BASE)
+    (directory / manifest.CLASSIFIER).unlink()
+    reseal(directory, format=1)
 
 
 def packed(directory: Path) -> bytes:
