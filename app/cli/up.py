@@ -70,7 +70,7 @@ def ready_announcement(
 
 
 def _describe_retention(settings: "Settings") -> str:
-    """Return what is deleted, and when, so that nobody is surprised."""
+    """Return the retention limits in one line."""
     limits = []
     for name, (what, unit) in RETENTION.items():
         limit = getattr(settings, name)

@@ -43,7 +43,7 @@ class Database:
     def give_back_space(self, *, dry_run: bool = False) -> int:
         """Give free space back to the disk; return the bytes, in a dry run those there are.
 
-        PostgreSQL does so by itself (autovacuum): 0.
+        Returns 0 for PostgreSQL, whose autovacuum takes care of it.
         """
         if self.write_engine.dialect.name != "sqlite":
             return 0

@@ -13,9 +13,9 @@ import structlog
 
 from app.database.engines import Database
 from app.resources import Resources, open_cache
-from app.retention import files, repository, thinning
+from app.retention import expiry, files, repository, thinning
+from app.retention.expiry import ExpiryRule
 from app.retention.files import ReferencedKeys, Removal, StoreBelongsToAnotherDatabase, group_by_key
-from app.retention.repository import ExpiryRule
 from app.settings import Settings
 from app.sweeps import repository as sweeps
 from lora_core.atomic_files import is_disk_full
@@ -140,15 +140,15 @@ def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
     """Yield the rules. Sweeps come before their jobs, and jobs before models, since a job that has
     a model is kept."""
     if settings.keep_job_days is not None:
-        yield repository.SweepExpiry(settings.keep_job_days)
-        yield repository.JobExpiry(settings.keep_job_days)
+        yield expiry.SweepExpiry(settings.keep_job_days)
+        yield expiry.JobExpiry(settings.keep_job_days)
     if settings.keep_checkpoint_days is not None:
-        yield repository.CheckpointExpiry(settings.keep_checkpoint_days)
+        yield expiry.CheckpointExpiry(settings.keep_checkpoint_days)
     if settings.keep_artifact_days is not None:
-        yield repository.model_expiry(days=settings.keep_artifact_days)
+        yield expiry.model_expiry(days=settings.keep_artifact_days)
     if settings.keep_prediction_days is not None:
-        yield repository.result_expiry(days=settings.keep_prediction_days)
-    yield repository.UnusedBases()
+        yield expiry.result_expiry(days=settings.keep_prediction_days)
+    yield expiry.UnusedBases()
 
 
 def _thin_curves(database: Database, settings: Settings, *, dry_run: bool) -> int:

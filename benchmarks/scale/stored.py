@@ -305,7 +305,7 @@ def _write(database: Database, table: type[Base], rows: Any) -> None:
 
 
 def _analyze(database: Database) -> None:
-    """What PostgreSQL does by itself in an installation in use; SQLite has no such thing.
+    """Do what PostgreSQL's autovacuum does in an installation in use; SQLite has none.
 
     VACUUM marks the pages that an index-only scan need not visit.
     """

@@ -22,7 +22,7 @@ from app.predictions.errors import ResultsRemoved
 from app.queue.states import JobState
 from app.queue.tables import Checkpoint
 from app.resources import Resources
-from app.retention import repository
+from app.retention import expiry, repository
 from app.retention.files import DataKind, StoreBelongsToAnotherDatabase
 from app.retention.service import collect_garbage, disk_use
 from app.storage import repository as artifacts
@@ -280,8 +280,8 @@ def test_rows_are_deleted_in_small_transactions(
     world: World, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repository, "PAGE_SIZE", 4)
-    monkeypatch.setattr(repository.CheckpointExpiry, "batch_size", 3)
-    monkeypatch.setattr(repository.ArtifactExpiry, "batch_size", 3)
+    monkeypatch.setattr(expiry.CheckpointExpiry, "batch_size", 3)
+    monkeypatch.setattr(expiry.ArtifactExpiry, "batch_size", 3)
     resources = keeping(keep_artifact_days=30)
     for days in (31, 29) * 5:
         world.model(world.job(days=days))
@@ -303,15 +303,15 @@ def test_model_registered_at_the_last_moment_is_kept(
     resources = keeping(keep_artifact_days=30)
     jobs = [world.job(days=31) for _ in range(2)]
     registered, unused = (world.model(job_id) for job_id in jobs)
-    find_expired = repository.ArtifactExpiry.find_expired
+    find_expired = expiry.ArtifactExpiry.find_expired
 
-    def find_and_register(*arguments: Any) -> repository.ExpiredPage:
+    def find_and_register(*arguments: Any) -> expiry.ExpiredPage:
         found = find_expired(*arguments)
         if found.expired:
             world.version(registered)
         return found
 
-    monkeypatch.setattr(repository.ArtifactExpiry, "find_expired", find_and_register)
+    monkeypatch.setattr(expiry.ArtifactExpiry, "find_expired", find_and_register)
     assert [removal.key for removal in collect_garbage(resources).removals] == [unused.key]
     assert world.left() == {registered.key}
     assert [world.row(job_id).artifact_id for job_id in jobs] == [registered.id, None]

@@ -11,7 +11,7 @@ from app.database.base import now
 from app.queue.states import JobState
 from app.queue.tables import Attempt, Job
 from app.resources import Resources
-from app.retention import repository
+from app.retention import expiry
 from app.retention.files import DataKind
 from app.retention.service import collect_garbage
 from app.sweeps.states import SweepState
@@ -131,7 +131,7 @@ def test_jobs_are_kept_forever_on_request(world: World, keeping: Keeping) -> Non
 
 def test_job_tagged_at_the_last_moment_is_kept(world: World) -> None:
     tagged, other = world.job(days=OLD), world.job(days=OLD)
-    rule = repository.JobExpiry(400)
+    rule = expiry.JobExpiry(400)
     with world.database.read() as session:
         found = [job_id for job_id, _ in rule.find_expired(session, None).expired]
     assert set(found) == {tagged, other}

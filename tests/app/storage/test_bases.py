@@ -14,7 +14,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.resources import Resources
-from app.retention.repository import UnusedBases
+from app.retention.expiry import UnusedBases
 from app.retention.service import collect_garbage
 from app.storage.new_artifact import NewArtifact
 from app.storage.repository import delete_unused_artifacts
