@@ -75,10 +75,12 @@ class ForkServer:
 
         The calling thread must wait for the process, as with `spawn_child`.
         """
-        if task.device != "cpu" or _has_proxy(task) or (server := self._wait_ready()) is None:
+        environment = child_environment(os.environ, task)
+        has_proxy = not PROXY_ENV.isdisjoint(environment)  # its password would stay in the server
+        if task.device != "cpu" or has_proxy or (server := self._wait_ready()) is None:
             return spawn_child(task)
         task.attempt_dir.tmp.mkdir(exist_ok=True)
-        process = server.fork(task)
+        process = server.fork(task, environment)
         if process is None:
             log.warning("the fork server has not started the process; starting a fresh interpreter")
             return spawn_child(task)
@@ -144,7 +146,7 @@ class _ServerProcess:
         self.kill()
         return False
 
-    def fork(self, task: ChildTask) -> ForkedProcess | None:
+    def fork(self, task: ChildTask, environment: dict[str, str]) -> ForkedProcess | None:
         """Return a process that waits for its start; None if the server cannot fork it.
 
         A server that does not answer is killed.
@@ -157,7 +159,7 @@ class _ServerProcess:
             request = ForkRequest(
                 arguments=[task.command, *child_arguments(task)],
                 directory=str(task.attempt_dir.path),
-                environment=child_environment(os.environ, task),
+                environment=environment,
                 parent=os.getpid(),
             )
             pid = self._send(request, [stdin, stdout, log_fd])
@@ -204,11 +206,6 @@ class _ServerProcess:
             return self._connection.recv(64)
         except (TimeoutError, ConnectionResetError):
             return b""
-
-
-def _has_proxy(task: ChildTask) -> bool:
-    """Return whether the task sees a proxy, whose password the server would keep in its memory."""
-    return not child_environment(os.environ, task).keys().isdisjoint(PROXY_ENV)
 
 
 def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:

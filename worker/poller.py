@@ -94,19 +94,18 @@ class Poller:
                 continue
             claimed = None
             try:
-                skip = self._must_skip(slot.device_class)
-                if not skip and not self._draining.is_set():  # checked with the slot held
-                    claimed = self._claim(slot, job_id)
+                able = self._is_able(slot)
+                claimed = self._claim(slot, job_id) if able else None
             finally:
                 if claimed is None:
                     self._slots.release(slot)
             if claimed is not None:
                 self._run_claimed(claimed, slot)
                 return
-            if skip:
-                self._draining.wait(SLOT_WAIT_SECONDS)
-            else:
+            if able:
                 unfit.add(slot.device_class)
+            else:
+                self._draining.wait(SLOT_WAIT_SECONDS)
 
     def _fill_slots(self) -> None:
         """Start jobs until no slot is free or no job is queued for the free slots."""
@@ -119,7 +118,7 @@ class Poller:
         """Start a job in the slot, or release the slot. Return whether there was a job."""
         started = False
         try:
-            claimed = self._claim_if_able(slot)
+            claimed = self._claim(slot) if self._is_able(slot) else None
             if claimed is not None:
                 self._run_in_thread(claimed, slot)
                 started = True
@@ -128,13 +127,12 @@ class Poller:
                 self._slots.release(slot)
         return started
 
-    def _claim_if_able(self, slot: Slot) -> ClaimedJob | None:
-        """Claim a job for this slot, unless the worker drains or the host has a problem.
+    def _is_able(self, slot: Slot) -> bool:
+        """Return whether the slot may claim a job: not if the worker drains or the host is unfit.
 
         The slot must be held: `wait_idle` must not return while another job is being claimed.
         """
-        skip = self._draining.is_set() or self._must_skip(slot.device_class)
-        return None if skip else self._claim(slot)
+        return not self._draining.is_set() and not self._must_skip(slot.device_class)
 
     def _must_skip(self, device_class: DeviceClass) -> bool:
         """Return whether no job could run on this host now.

@@ -54,29 +54,6 @@ def test_base_is_stored_once_for_all_jobs(resources: Resources, database: Databa
     assert all(get_state(database, job_id) is JobState.SUCCEEDED for job_id in jobs)
 
 
-def test_late_success_adds_no_base(
-    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The lease is lost while the base is stored."""
-    claimed = claim_next(database)
-    real = resources.store.put
-
-    def put(directory: Path, key: str) -> Any:
-        ref = real(directory, key)
-        if key.startswith("bases/"):
-            preempt(database, claimed.lease)
-        return ref
-
-    monkeypatch.setattr(resources.store, "put", put)
-    scripted(*GOOD[:-1], "adapter:one")
-    JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources)).run(
-        claimed, CPU
-    )
-    assert get_state(database, job_id) is JobState.QUEUED
-    with database.read() as session:
-        assert session.scalars(select(Artifact)).all() == []
-
-
 @pytest.mark.parametrize("uploaded", [False, True])
 def test_artifact_not_matching_its_manifest_is_rejected(
     resources: Resources, database: Database, uploaded: bool
@@ -115,8 +92,18 @@ def test_full_store_makes_the_job_wait(
     assert row.waiting_code == "storage_unavailable"
 
 
+@pytest.mark.parametrize(
+    ("actions", "stored_last"),
+    [(GOOD, "jobs/"), ((*GOOD[:-1], "adapter:one"), "bases/")],
+    ids=["model", "base"],
+)
 def test_late_success_publishes_nothing(
-    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+    resources: Resources,
+    database: Database,
+    job_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    actions: tuple[str, ...],
+    stored_last: str,
 ) -> None:
     """The lease is lost between the end of the training and the last transaction."""
     claimed = claim_next(database)
@@ -124,11 +111,12 @@ def test_late_success_publishes_nothing(
 
     def put(directory: Path, key: str) -> Any:
         ref = real(directory, key)
-        preempt(database, claimed.lease)
+        if key.startswith(stored_last):
+            preempt(database, claimed.lease)
         return ref
 
     monkeypatch.setattr(resources.store, "put", put)
-    scripted(*GOOD)
+    scripted(*actions)
     JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources)).run(
         claimed, CPU
     )

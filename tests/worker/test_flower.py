@@ -24,9 +24,9 @@ from tests import compose
 from tests.job_rows import add_job, get_state
 from tests.servers import HOST, ValkeyServer, free_port
 from tests.waiting import wait_until
-from tests.worker.test_celery import Start, database_kind, listen, log, start
+from tests.worker.test_celery import Start, database_kind, listen, log, notifier, start
 
-__all__ = ["database_kind", "log", "start"]
+__all__ = ["database_kind", "log", "notifier", "start"]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -53,13 +53,6 @@ def broker() -> Iterator[ValkeyServer]:
     server.start()
     yield server
     server.remove()
-
-
-@pytest.fixture
-def notifier(broker: ValkeyServer) -> Iterator[CeleryNotifier]:
-    made = CeleryNotifier(broker.url())
-    yield made
-    made.close()
 
 
 @pytest.fixture
