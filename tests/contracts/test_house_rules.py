@@ -57,6 +57,7 @@ SQL_HOMES = (
     "app/idempotency/service.py",
     "app/jobs/results/",
     "app/metrics/database.py",
+    "app/retention/expiry.py",
     "app/sweeps/trials.py",
     "migrations/",
 )
