@@ -1,0 +1,53 @@
+"""Ids of the OpenAI API, each made from the id of a row."""
+
+from uuid import UUID
+
+ORGANIZATION = "loraworks"  # a part of every model name
+_FILE, _RESULT_FILE, _JOB, _MODEL = "file-", "file-result-", "ftjob-", "ft:"
+
+
+def file_id(dataset_id: UUID) -> str:
+    return _FILE + dataset_id.hex
+
+
+def parse_file_id(text: str) -> UUID | None:
+    """Return the dataset of a file; None if this is no such id."""
+    return _parse(text, _FILE)
+
+
+def result_file_id(job_id: UUID) -> str:
+    return _RESULT_FILE + job_id.hex
+
+
+def parse_result_file_id(text: str) -> UUID | None:
+    """Return the job of a result file; None if this is no such id."""
+    return _parse(text, _RESULT_FILE)
+
+
+def job_id(job: UUID) -> str:
+    return _JOB + job.hex
+
+
+def parse_job_id(text: str) -> UUID | None:
+    """Return the job; None if this is no such id."""
+    return _parse(text, _JOB)
+
+
+def model_name(job: UUID, *, base: str, suffix: str | None) -> str:
+    """Return the name of the model that a job trains, such as `ft:minilm-l6:loraworks:spam:5f…`."""
+    return f"{_MODEL}{base.replace(':', '-')}:{ORGANIZATION}:{suffix or ''}:{job.hex}"
+
+
+def parse_model_name(text: str) -> UUID | None:
+    """Return the job that trained the model; None if this is no such name."""
+    return _parse(text.rpartition(":")[2], "") if text.startswith(_MODEL) else None
+
+
+def _parse(text: str, prefix: str) -> UUID | None:
+    hexadecimal = text.removeprefix(prefix)
+    if not text.startswith(prefix) or len(hexadecimal) != 32:
+        return None
+    try:
+        return UUID(hex=hexadecimal)
+    except ValueError:
+        return None
