@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.seeded_service import SMALL, SeededService
@@ -123,6 +123,22 @@ def test_duplicate_a_job(page: Page, seeded: SeededService) -> None:
     assert again["spec"]["method"] == {**before["spec"]["method"], "r": 1}
     assert again["spec"]["data"] == before["spec"]["data"]
     seeded.service.post(f"/v1/jobs/{again['id']}/cancel", {})
+
+
+def test_form_submitted_before_its_script_has_loaded_is_sent(
+    page: Page, seeded: SeededService
+) -> None:
+    pending: list[Route] = []
+    page.route("**/new_job.js*", lambda route: pending.append(route))
+    page.goto("/jobs/new?data=reviews", wait_until="commit")
+    page.get_by_role("radio", name=re.compile(r"^linear\b")).check()
+    fill(page, Name="early")
+    page.get_by_role("button", name="Start job").click()
+    [script] = pending
+    script.continue_()
+    expect(page.get_by_role("heading", name="early")).to_be_visible()
+    job = seeded.service.get(f"/v1/jobs/{page.url.rpartition('/')[2]}")
+    assert job["spec"]["method"]["type"] == "linear"
 
 
 def test_source_by_split_is_kept(
