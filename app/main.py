@@ -70,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
         responses=error_responses.PROBLEM_RESPONSES,
         routes=_shared_router(settings.max_upload_bytes, settings.max_import_bytes).routes,
         middleware=[
@@ -111,7 +112,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @cache
 def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     """Share one router among the apps of a process: each route caches its setup."""
-    router = APIRouter(responses=error_responses.PROBLEM_RESPONSES)
+    router = APIRouter(
+        responses=error_responses.PROBLEM_RESPONSES,
+        generate_unique_id_function=openapi.operation_id,
+    )
     include = router.include_router
     include(serving.router)  # first, because routes are matched in this order
     include(jobs.router)

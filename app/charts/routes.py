@@ -29,7 +29,7 @@ class ChartView(ResponseModel):
 
 
 @router.get("/{sweep_id}/charts", dependencies=[require_scope("jobs:read")])
-def list_charts(
+def list_sweep_charts(
     sweep_id: SweepId,
     database: DatabaseDep,
     map: Annotated[bool, Query(description="Include the map over two fields.")] = True,
@@ -45,7 +45,7 @@ def list_charts(
 
 
 @router.get("/{sweep_id}/report", dependencies=[require_scope("jobs:read")])
-def get_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLResponse:
+def download_sweep_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLResponse:
     """Get a self-contained page with winner, charts and all trials, also while the sweep runs."""
     with database.read() as session:
         snapshot = results.read_snapshot(session, repository.get_sweep(session, sweep_id))

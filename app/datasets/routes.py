@@ -128,7 +128,7 @@ def download_dataset(
 
 
 @router.get("/{ref}/rows", dependencies=_READ)
-async def list_rows(  # noqa: PLR0913 - FastAPI dependencies
+async def list_dataset_rows(  # noqa: PLR0913 - FastAPI dependencies
     ref: DatasetRef,
     settings: SettingsDep,
     database: DatabaseDep,

@@ -15,7 +15,6 @@ from app.database.single_flight import SingleFlight
 from app.errors import ReadinessCheckTimedOut, ShuttingDown
 from app.http.dependencies import AppStateDep
 from app.http.error_responses import (
-    PREDICT_ERROR_RESPONSES,
     RETRY_AFTER_SECONDS,
     ProblemDetails,
     problem_from_error,
@@ -49,29 +48,20 @@ class Readiness(Liveness):
 
 
 @router.get("/livez", openapi_extra={"security": []})
-async def livez() -> Liveness:
+async def check_liveness() -> Liveness:
     """Return 200 as long as the process responds."""
     return Liveness()
 
 
 @router.get("/readyz", openapi_extra={"security": []}, response_model=Readiness)
-@router.get(
-    "/health",
-    openapi_extra={"security": []},
-    response_model=Readiness,
-    responses=PREDICT_ERROR_RESPONSES,
-)
-@router.get(
-    "/ping",
-    openapi_extra={"security": []},
-    response_model=Readiness,
-    responses=PREDICT_ERROR_RESPONSES,
-)
-async def readyz(request: Request, state: AppStateDep) -> Readiness | Response:
+@router.get("/health", response_model=Readiness, include_in_schema=False)
+@router.get("/ping", response_model=Readiness, include_in_schema=False)
+async def check_readiness(request: Request, state: AppStateDep) -> Readiness | Response:
     """Return 200 if the service can do its work.
 
     Database and store respond, the database schema matches this version, the data directory is
-    writable and has free space, and the process is not shutting down.
+    writable and has free space, and the process is not shutting down. `/health` and `/ping` are
+    aliases for clients that use these paths.
     """
     if state.shutting_down.is_set():
         raise ShuttingDown()

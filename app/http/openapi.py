@@ -9,6 +9,7 @@ from typing import Any
 
 import fastapi_swagger
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -43,6 +44,14 @@ ASSET_MEDIA_TYPES = {
     "swagger-ui-bundle.js": "text/javascript",
     "favicon-32x32.png": "image/png",
 }
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of the route's function, as which generated clients have a function too.
+
+    So the names of route functions are part of the API: verbs, unique among all domains.
+    """
+    return route.name
 
 
 @router.get("/openapi.json")

@@ -237,7 +237,7 @@ def list_metric_points(
 
 
 @router.get("/{job_id}/curves", dependencies=READ)
-def get_curves(
+def get_job_curves(
     job_id: JobId,
     database: DatabaseDep,
     points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="Per curve.")] = 1000,
@@ -305,7 +305,7 @@ def _list_misclassified(
 
 
 @router.get("/{job_id}/events", dependencies=READ)
-def list_events(
+def list_job_events(
     job_id: JobId,
     database: DatabaseDep,
     after: Seq = 0,
@@ -332,7 +332,7 @@ async def _streams(state: AppStateDep, caller: CallerDep) -> AsyncIterator[Event
 
 
 @router.get("/{job_id}/stream", dependencies=READ, response_class=EventSourceResponse)
-async def stream_events(
+async def stream_job_events(
     job_id: Annotated[UUID, Depends(_existing_job_id)],
     request: Request,
     state: AppStateDep,

@@ -99,7 +99,7 @@ def cancel_prediction_run(
     response_class=StreamingResponse,
     responses={200: {"content": {kind: {} for kind in ("application/jsonl", "text/csv")}}},
 )
-def download_results(
+def download_predictions(
     run_id: RunId,
     database: DatabaseDep,
     store: StoreDep,

@@ -97,8 +97,8 @@ RequestContextDep = Annotated[RequestContext, Depends(_request_context)]
 
 
 @router.post("/predict", response_model=PredictResponse)
-@router.post("/", response_model=PredictResponse)
-@router.post("/invocations", response_model=PredictResponse)
+@router.post("/", response_model=PredictResponse, include_in_schema=False)
+@router.post("/invocations", response_model=PredictResponse, include_in_schema=False)
 async def predict(
     body: PredictBody, context: RequestContextDep, request_format: RequestFormatQuery = None
 ) -> Response:
@@ -113,14 +113,17 @@ async def predict(
 
 
 @router.post("/models/{ref}/predict", response_model=PredictResponse)
-@router.post("/models/{ref}", response_model=PredictResponse)
+@router.post("/models/{ref}", response_model=PredictResponse, include_in_schema=False)
 async def predict_with_model(
     ref: ModelRefParam,
     body: ModelPredictBody,
     context: RequestContextDep,
     request_format: RequestFormatQuery = None,
 ) -> Response:
-    """Predict with the model in the URL: `name`, `name@alias` or `name:3`."""
+    """Predict with the model in the URL: `name`, `name@alias` or `name:3`.
+
+    `/models/{ref}` is an alias of this route.
+    """
     async with cancel_on_disconnect(context.receive):
         return _respond(await context.predict(body, ref, request_format))
 
@@ -253,16 +256,22 @@ async def get_info(state: AppStateDep, model: ModelRefParam | None = None) -> Mo
 
 
 @info_router.get("/models/{ref}/info")
-@info_router.get("/models/{ref}/predict/info")
+@info_router.get("/models/{ref}/predict/info", include_in_schema=False)
 async def get_model_info(ref: ModelRefParam, state: AppStateDep) -> ModelInfo:
-    """Return the model in the URL, loading it if needed."""
+    """Return the model in the URL, loading it if needed.
+
+    `/models/{ref}/predict/info` is an alias of this route.
+    """
     return _build_info(*await state.serving.pool.get(ref), state.settings)
 
 
 @info_router.get("/models/{ref}/health")
-@info_router.get("/models/{ref}/predict/health")
+@info_router.get("/models/{ref}/predict/health", include_in_schema=False)
 async def get_model_health(ref: ModelRefParam, state: AppStateDep) -> ModelHealth:
-    """Return `ok` once the model is loaded and reproduces its golden predictions."""
+    """Return `ok` once the model is loaded and reproduces its golden predictions.
+
+    `/models/{ref}/predict/health` is an alias of this route.
+    """
     await state.serving.pool.get(ref)
     return ModelHealth()
 
@@ -314,7 +323,9 @@ def shadow_view(stats: ShadowStats) -> ShadowView:
 
 
 @shadow_router.get("/{name}/shadow", dependencies=[require_scope("models:read")])
-async def get_shadow(name: Slug, database: DatabaseDep, state: AppStateDep) -> list[ShadowView]:
+async def list_shadow_comparisons(
+    name: Slug, database: DatabaseDep, state: AppStateDep
+) -> list[ShadowView]:
     """Compare the candidate `name@shadow` with production on the live texts, newest pair first."""
     await run_in_threadpool(_check_model_exists, database, name)
     return [shadow_view(stats) for stats in state.serving.shadow_evaluator.stats(name)]

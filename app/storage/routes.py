@@ -31,14 +31,18 @@ _BINARY = "application/octet-stream"
 
 
 @router.get("/{artifact_id}")
-def get_manifest(artifact_id: UUID, database: DatabaseDep, store: StoreDep) -> dict[str, Any]:
+def get_artifact_manifest(
+    artifact_id: UUID, database: DatabaseDep, store: StoreDep
+) -> dict[str, Any]:
     """Return the manifest: spec, metrics, labels, library versions, and each file's sha256."""
     artifact = _get_artifact(artifact_id, database)
     return read_manifest(store, artifact.ref, name=f"artifact {artifact.id}")
 
 
 @router.get("/{artifact_id}/files/{name:path}", response_class=FileResponse)
-def download_file(artifact_id: UUID, name: str, database: DatabaseDep, store: StoreDep) -> Response:
+def download_artifact_file(
+    artifact_id: UUID, name: str, database: DatabaseDep, store: StoreDep
+) -> Response:
     """Download one file, by its name in the manifest."""
     artifact, complete = _open_artifact(artifact_id, database, store)
     content = complete.find_file(name)
@@ -51,7 +55,7 @@ def download_file(artifact_id: UUID, name: str, database: DatabaseDep, store: St
 
 
 @router.get("/{artifact_id}/archive", response_class=StreamingResponse)
-def download_archive(
+def download_artifact(
     artifact_id: UUID, database: DatabaseDep, store: StoreDep
 ) -> StreamingResponse:
     """Download all files as a tar archive."""

@@ -123,7 +123,7 @@ def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
     response_class=Response,
     responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}},
 )
-def export_results(
+def download_sweep_results(
     sweep_id: SweepId, database: DatabaseDep, format: ExportFormat = "csv"
 ) -> Response:
     """Download the trials as a file, also while the sweep runs."""

@@ -10,7 +10,7 @@ HARMLESS = {
     *("/v1/datasets/{ref}/check", "/v1/datasets/preview"),
     *(f"/v1/sweeps/{{sweep_id}}/{verb}" for verb in ("pause", "stop", "resume", "retry")),
     "/v1/sweeps/{sweep_id}/extend",  # the same trials are not added twice
-    *("/predict", "/", "/invocations", "/vertex", "/models/{ref}/predict", "/models/{ref}"),
+    *("/predict", "/vertex", "/models/{ref}/predict"),
     "/v1/models/{ref}/explain",
 }
 
