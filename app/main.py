@@ -36,6 +36,7 @@ from app.jobs.event_stream import EventStreams
 from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
+from app.openai import models as openai_models
 from app.predictions import routes as predictions
 from app.registry import routes as registry
 from app.resources import open_resources
@@ -128,6 +129,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(predictions.router)
     include(sweeps.router)
     include(charts.router)
+    include(openai_models.router)
     include(health.router)
     include(metrics_routes.router)
     include(openapi.router)

@@ -2,9 +2,10 @@
 
 Native routes respond with `application/problem+json` (RFC 9457) and a stable `code`. Routes of the
 predict format respond with `{"error": …, "error_type": …, "code": …}`, which clients of
-text-embeddings-inference and of the Hugging Face Hub understand. No response contains a traceback,
-SQL, or the caller's input. FastAPI's own validation response repeats the input, and so fails on
-NaN, on numbers that are too large and on lone surrogates.
+text-embeddings-inference and of the Hugging Face Hub understand. Routes of the OpenAI API respond
+with `{"error": {"message", "type", "param", "code"}}`. No response contains a traceback, SQL, or
+the caller's input. FastAPI's own validation response repeats the input, and so fails on NaN, on
+numbers that are too large and on lone surrogates.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,6 +34,9 @@ from lora_core.specs.problems import FieldProblem, field_problems
 INTERNAL_ERROR = "internal_error"
 RETRY_AFTER_SECONDS = 5  # the default for a 503
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+OPENAI_PREFIX = "/openai/"
+# Clients of OpenAI know no other status of a rejected body, and read 424 as a client error.
+OPENAI_STATUS = {422: 400, 424: 500}
 PREDICT_PATHS = ("/", "/predict", "/invocations", "/vertex", "/info", "/health", "/ping")
 ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
     424: "Backend",
@@ -67,7 +71,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         },
     },
 }
-PREDICT_ERROR_SCHEMA = {
+PREDICT_ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error", "error_type", "code"],
     "properties": {
@@ -75,6 +79,25 @@ PREDICT_ERROR_SCHEMA = {
         "error_type": {"type": "string", "enum": sorted(ERROR_TYPE_NAMES)},
         "code": PROBLEM_SCHEMA["properties"]["code"],
         "errors": PROBLEM_SCHEMA["properties"]["errors"],
+    },
+}
+OPENAI_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": PREDICT_ERROR_SCHEMA["properties"]["error"],
+                "type": {
+                    "type": "string",
+                    "enum": ["invalid_request_error", "requests", "server_error"],
+                },
+                "param": {"type": ["string", "null"], "description": "The field that is wrong."},
+                "code": PROBLEM_SCHEMA["properties"]["code"],
+            },
+        }
     },
 }
 
@@ -85,8 +108,9 @@ def _error_responses(media_type: str, schema: dict[str, Any]) -> dict[int | str,
 
 
 PROBLEM_RESPONSES = _error_responses("application/problem+json", PROBLEM_SCHEMA)
-# For the paths of `uses_predict_format`.
+# For the paths of `uses_predict_format` and of `uses_openai_format`.
 PREDICT_ERROR_RESPONSES = _error_responses("application/json", PREDICT_ERROR_SCHEMA)
+OPENAI_ERROR_RESPONSES = _error_responses("application/json", OPENAI_ERROR_SCHEMA)
 
 
 log = structlog.get_logger()
@@ -130,20 +154,14 @@ def error_response(scope: Scope, error: Exception) -> Response:
 
 def problem_response(scope: Scope, problem: ProblemDetails) -> Response:
     """Render the problem in the format of the path, or as a page if a browser navigates to it."""
-    headers = dict(problem.headers)
+    path: str = scope["path"]
+    if uses_openai_format(path):
+        return _openai_error_response(problem)
     if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
         return get_app_state(scope["app"]).render_problem(Request(scope), problem)
-    path: str = scope["path"]
     if uses_predict_format(path):
-        body: dict[str, Any] = {
-            "error": problem.detail,
-            "error_type": _error_type(problem),
-            "code": problem.code,
-        }
-        if problem.errors:
-            body["errors"] = problem.errors
-        return JSONResponse(_replace_surrogates(body), problem.status, headers)
-    body = {
+        return _predict_error_response(problem)
+    body: dict[str, Any] = {
         "type": f"urn:loraworks:problem:{problem.code}",
         "title": problem.title,
         "status": problem.status,
@@ -155,13 +173,57 @@ def problem_response(scope: Scope, problem: ProblemDetails) -> Response:
     if problem.errors:
         body["errors"] = problem.errors
     return JSONResponse(
-        _replace_surrogates(body), problem.status, headers, "application/problem+json"
+        _replace_surrogates(body),
+        problem.status,
+        dict(problem.headers),
+        "application/problem+json",
     )
+
+
+def _predict_error_response(problem: ProblemDetails) -> Response:
+    body: dict[str, Any] = {
+        "error": problem.detail,
+        "error_type": _error_type(problem),
+        "code": problem.code,
+    }
+    if problem.errors:
+        body["errors"] = problem.errors
+    return JSONResponse(_replace_surrogates(body), problem.status, dict(problem.headers))
+
+
+def _openai_error_response(problem: ProblemDetails) -> Response:
+    """Render the problem for clients of OpenAI.
+
+    These repeat a request after 408, 409, 429 and 5xx, unless `x-should-retry` says that this is of
+    no use. It is of use exactly when the problem says how long to wait.
+    """
+    status = OPENAI_STATUS.get(problem.status, problem.status)
+    headers = dict(problem.headers)
+    if status in (408, 409, 429) or status >= 500:
+        headers["x-should-retry"] = "true" if "Retry-After" in headers else "false"
+    error = {
+        "message": problem.detail,
+        "type": _openai_error_type(status),
+        "param": problem.errors[0]["at"].removeprefix("query.") if problem.errors else None,
+        "code": problem.code,
+    }
+    return JSONResponse(_replace_surrogates({"error": error}), status, headers)
+
+
+def _openai_error_type(status: int) -> str:
+    if status >= 500:
+        return "server_error"
+    return "requests" if status == 429 else "invalid_request_error"
 
 
 def uses_predict_format(path: str) -> bool:
     """Return whether errors of this path have the predict format."""
     return path in PREDICT_PATHS or path.startswith("/models/")
+
+
+def uses_openai_format(path: str) -> bool:
+    """Return whether errors of this path have the format of the OpenAI API."""
+    return path.startswith(OPENAI_PREFIX)
 
 
 def _error_type(problem: ProblemDetails) -> str:

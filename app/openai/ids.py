@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+from app.registry.refs import parse_model_name as parse_model_name
+
 ORGANIZATION = "loraworks"  # a part of every model name
 _FILE, _RESULT_FILE, _JOB, _MODEL = "file-", "file-result-", "ftjob-", "ft:"
 
@@ -36,11 +38,6 @@ def parse_job_id(text: str) -> UUID | None:
 def model_name(job: UUID, *, base: str, suffix: str | None) -> str:
     """Return the name of the model that a job trains, such as `ft:minilm-l6:loraworks:spam:5f…`."""
     return f"{_MODEL}{base.replace(':', '-')}:{ORGANIZATION}:{suffix or ''}:{job.hex}"
-
-
-def parse_model_name(text: str) -> UUID | None:
-    """Return the job that trained the model; None if this is no such name."""
-    return _parse(text.rpartition(":")[2], "") if text.startswith(_MODEL) else None
 
 
 def _parse(text: str, prefix: str) -> UUID | None:

@@ -1,8 +1,12 @@
-"""Model references: "name" (its production version), "name@alias", "name:3"."""
+"""Model references: "name" (its production version), "name@alias", "name:3".
+
+The OpenAI API names a model after the job that trained it: "ft:minilm-l6:loraworks:spam:5f…".
+"""
 
 import re
 from dataclasses import dataclass
 from typing import Annotated
+from uuid import UUID
 
 from pydantic import Field
 
@@ -11,6 +15,7 @@ from app.registry.tables import PRODUCTION
 
 _SLUG = r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
 _REF = re.compile(rf"({_SLUG})(?:@({_SLUG})|:([1-9][0-9]{{0,8}}))?")
+_FINE_TUNED = re.compile(r"ft:.*:([0-9a-f]{32})")
 
 MODEL_REF_PATTERN = f"^{_REF.pattern}$"  # for the schema; other values raise `InvalidModelRef`
 ModelRefParam = Annotated[
@@ -43,3 +48,9 @@ def parse_ref(text: str) -> ModelRef:
     if number is not None:
         return ModelRef(name, number=int(number))
     return ModelRef(name, alias=alias or PRODUCTION)
+
+
+def parse_model_name(text: str) -> UUID | None:
+    """Return the job after which the OpenAI API names the model; None if this is no such name."""
+    match = _FINE_TUNED.fullmatch(text)
+    return UUID(hex=match[1]) if match else None

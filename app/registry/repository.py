@@ -41,6 +41,17 @@ def list_models(session: Session, *, after: UUID | None, limit: int) -> Sequence
     return session.scalars(statement).all()
 
 
+def list_newest_versions(session: Session) -> list[tuple[RegisteredModel, int]]:
+    """Return all models with the number of their newest version, the newest model first."""
+    rows = session.execute(
+        select(RegisteredModel, func.max(ModelVersion.number))
+        .join(ModelVersion, ModelVersion.model_id == RegisteredModel.id)
+        .group_by(RegisteredModel.id)
+        .order_by(RegisteredModel.id.desc())
+    )
+    return [(model, number) for model, number in rows]
+
+
 def reserve_version_number(session: Session, name: str) -> tuple[RegisteredModel, int]:
     """Take the next version number of a model, which is created if it is new."""
     acquire_transaction_lock(session, f"model {name}")
@@ -139,6 +150,20 @@ def list_versions_of_job(session: Session, job_id: UUID) -> dict[tuple[str, int]
     for name, number, alias in rows:
         versions.setdefault((name, number), []).extend([alias] if alias else [])
     return versions
+
+
+def get_version_of_job(session: Session, job_id: UUID, *, ref: str) -> ModelRef:
+    """Return the first version that was made from a job. Raises `ModelNotFound` for `ref`."""
+    row = session.execute(
+        select(RegisteredModel.name, ModelVersion.number)
+        .join(ModelVersion, ModelVersion.model_id == RegisteredModel.id)
+        .where(ModelVersion.job_id == job_id)
+        .order_by(ModelVersion.id)
+        .limit(1)
+    ).first()
+    if row is None:
+        raise ModelNotFound(ref=ref[:100])
+    return ModelRef(row.name, number=row.number)
 
 
 def list_model_names_with_alias(session: Session, alias: str) -> Sequence[str]:

@@ -105,9 +105,20 @@ def register_version(
     return view
 
 
+def parse_ref(session: Session, text: str) -> ModelRef:
+    """Parse a reference; the name of the OpenAI API stands for the first version of its job.
+
+    Raises `InvalidModelRef`, `ModelNotFound`.
+    """
+    job_id = refs.parse_model_name(text)
+    if job_id is not None:
+        return repository.get_version_of_job(session, job_id, ref=text)
+    return refs.parse_ref(text)
+
+
 def resolve(session: Session, ref: str) -> ResolvedModel:
     """Resolve a reference. Raises `InvalidModelRef`, `ModelNotFound`, `NoModelPromoted`."""
-    parsed = refs.parse_ref(ref)
+    parsed = parse_ref(session, ref)
     version = repository.get_version(session, parsed)
     artifact = artifacts.get_artifact(session, version.artifact_id)
     return ResolvedModel(parsed.name, version.number, artifact.ref, imported=version.imported)

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from app.datasets.schemas import DATASET_REF_PATTERN
 from app.errors import Conflict
 from app.http.dependencies import DatabaseDep
-from app.http.error_responses import uses_predict_format
+from app.http.error_responses import uses_openai_format, uses_predict_format
 from app.http.fields import CleanText, RequestModel
 from app.http.pagination import CURSOR_PATTERN, encode_cursor
 from app.idempotency.header import KEY_PATTERN as IDEMPOTENCY_KEY
@@ -288,7 +288,8 @@ def test_openapi_has_the_error_format_of_each_route(settings: Settings) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/predict", "/models/{ref}/predict", "/info", "/v1/jobs"} <= paths.keys()
     for path, operations in paths.items():
-        kind = "application/json" if uses_predict_format(path) else "application/problem+json"
+        plain = uses_predict_format(path) or uses_openai_format(path)
+        kind = "application/json" if plain else "application/problem+json"
         for method, operation in operations.items():
             shown = operation["responses"]["4XX"]["content"]
             assert list(shown) == [kind], (method, path)

@@ -17,6 +17,7 @@ DOMAINS = {
     "models": ("Models", ("registry",)),
     "predict": ("Predictions", ("serving",)),
     "predictions": ("Prediction runs", ("predictions",)),
+    "openai": ("OpenAI API", ("openai",)),
     "artifacts": ("Artifacts", ("storage",)),
     "health": ("Health and metrics", ()),
 }

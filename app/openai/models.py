@@ -1,0 +1,93 @@
+"""Routes of models in the OpenAI API: the versions of the registry, by names that can be called."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+
+from app.auth.middleware import require_scope
+from app.http.dependencies import DatabaseDep, StoreDep
+from app.http.error_responses import OPENAI_ERROR_RESPONSES
+from app.http.fields import ResponseModel
+from app.openai.ids import ORGANIZATION
+from app.registry import refs, repository, service
+from app.registry.errors import InvalidModelRef, ModelNotFound
+from app.registry.tables import PRODUCTION
+
+router = APIRouter(prefix="/openai/v1/models", tags=["openai"], responses=OPENAI_ERROR_RESPONSES)
+
+
+class OpenAIModel(ResponseModel):
+    """A model that can be called."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = ORGANIZATION
+
+
+class OpenAIModelList(ResponseModel):
+    """All models; this list has no pages."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAIModel]
+
+
+class OpenAIModelDeleted(ResponseModel):
+    """The deleted model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: bool = True
+
+
+def model_ref(name: str) -> str:
+    """Return the name if it may be one of our models. Raises `ModelNotFound` for all others.
+
+    Scripts that move here may still name a model of OpenAI, such as `gpt-4.1`.
+    """
+    if refs.parse_model_name(name) is None:
+        try:
+            refs.parse_ref(name)
+        except InvalidModelRef as error:
+            raise ModelNotFound(ref=repr(name[:100])) from error
+    return name
+
+
+@router.get("", dependencies=[require_scope("models:read")])
+def list_openai_models(database: DatabaseDep) -> OpenAIModelList:
+    """List models: each registered model by its name, or by its newest version if none is in
+    production."""
+    with database.read() as session:
+        promoted = set(repository.list_model_names_with_alias(session, PRODUCTION))
+        return OpenAIModelList(
+            data=[
+                OpenAIModel(
+                    id=model.name if model.name in promoted else f"{model.name}:{newest}",
+                    created=int(model.created_at),
+                )
+                for model, newest in repository.list_newest_versions(session)
+            ]
+        )
+
+
+@router.get("/{model_id:path}", dependencies=[require_scope("models:read")])
+def get_openai_model(model_id: str, database: DatabaseDep) -> OpenAIModel:
+    """Get a model by any name that can be called: `name`, `name@alias`, `name:3` or `ft:…`."""
+    with database.read() as session:
+        version = repository.get_version(session, service.parse_ref(session, model_ref(model_id)))
+        return OpenAIModel(id=model_id, created=int(version.created_at))
+
+
+@router.delete("/{model_id:path}", dependencies=[require_scope("models:admin")])
+def delete_openai_model(
+    model_id: str, database: DatabaseDep, store: StoreDep
+) -> OpenAIModelDeleted:
+    """Delete a version, or with a `name` alone all versions of a model. It must have no alias."""
+    with database.write() as session:
+        ref = service.parse_ref(session, model_ref(model_id))
+        if ref.name == model_id:
+            service.delete_model(session, name=model_id, store=store)
+        else:
+            number = repository.get_version(session, ref).number
+            service.delete_version(session, name=ref.name, number=number, store=store)
+    return OpenAIModelDeleted(id=model_id)
