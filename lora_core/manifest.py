@@ -11,8 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lora_core import __version__
 from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.specs.chat import PromptFormat
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # format version of an artifact; 1: always with a merged checkpoint
@@ -54,6 +57,19 @@ def has_model(manifest: Mapping[str, Any]) -> bool:
 def is_linear(files: Collection[str]) -> bool:
     """Return whether these file names are those of a linear model."""
     return LINEAR in files
+
+
+def prompt_format(manifest: Mapping[str, Any]) -> PromptFormat | None:
+    """Return the format of the prompts that a model was trained on; None if they had none.
+
+    Raises `ArtifactCorrupt`.
+    """
+    stored = manifest["spec"].get("data", {}).get("prompt_format")
+    try:
+        return None if stored is None else PromptFormat.model_validate(stored)
+    except ValidationError as error:
+        problem = "its manifest has an invalid prompt_format"
+        raise ArtifactCorrupt(path=MANIFEST, problem=problem) from error
 
 
 def library_versions() -> dict[str, str]:

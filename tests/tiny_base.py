@@ -129,3 +129,19 @@ def make_reviews(path: Path, rows: int = 120, labels: tuple[str, ...] = ("bad", 
         lines.append(f"{' '.join(filler)} {label} {i},{label}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def make_chat_examples(path: Path, rows: int = 120) -> Path:
+    """Write a file in chat form with the sentences of `make_reviews`, an instruction and JSON."""
+    reviews = make_reviews(path.with_suffix(".csv"), rows).read_text(encoding="utf-8")
+    lines = []
+    for line in reviews.splitlines()[1:]:
+        text, label = line.rsplit(",", 1)
+        messages = [
+            {"role": "system", "content": "You rate reviews."},
+            {"role": "user", "content": f"Sort the review: {text}\n\n###\n\n"},
+            {"role": "assistant", "content": json.dumps({"mood": label})},
+        ]
+        lines.append(json.dumps({"messages": messages}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -15,6 +15,7 @@ from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
 from lora_core.hub import HUB_PREFIX
 from lora_core.samples import reviews
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split
 
 ALL_ROWS = "all"  # key of a source that is not divided into splits
@@ -55,7 +56,8 @@ def resolve(
 ) -> ResolvedData:
     """Resolve the sources and columns of a job.
 
-    A column that the job leaves out is the one that the upload was checked with.
+    A column that the job leaves out is the one that the upload was checked with. So is the format
+    of prompts, which is that of the training data for all splits.
 
     Raises `DatasetHasNoLabels`, `ColumnMismatch`, `ColumnsDiffer` and the subclasses of
     `lora_core.errors.data.DataError`.
@@ -77,8 +79,12 @@ def resolve(
     names = {key: source.name for key, source in sources.items()}
     changes = {f"{role}_column": column for role, column in columns.items()}
     source = names.get(ALL_ROWS) or {Split(split): name for split, name in names.items()}
+    prompt_format = data.prompt_format
+    if prompt_format is None and train.upload is not None:
+        stored = train.upload.overview.get("prompt_format")
+        prompt_format = stored and PromptFormat.model_validate(stored)
     resolved = ResolvedData(
-        spec=data.model_copy(update={"source": source, **changes}),
+        spec=data.model_copy(update={"source": source, "prompt_format": prompt_format, **changes}),
         dataset_ids={
             key: str(source.upload.id) for key, source in sources.items() if source.upload
         },

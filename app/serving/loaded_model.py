@@ -28,6 +28,7 @@ from lora_core.process import (
     limit_kernel_cache,
     limit_openmp_spinning,
 )
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 
 if TYPE_CHECKING:  # torch and scikit-learn are loaded with the first model
@@ -83,6 +84,11 @@ class LoadedEncoder:
         self.predictor = predictor
         self._batcher = batcher
         self._executor = executor
+
+    @property
+    def prompt_format(self) -> PromptFormat | None:
+        """The format of the prompts it was trained on; None if they were plain texts."""
+        return self.predictor.prompt_format
 
     async def prepare_batch(
         self, texts: Sequence[str], *, truncate: bool, side: TruncationSide
@@ -141,6 +147,11 @@ class LoadedLinearModel:
         self.ref = ref
         self.predictor = predictor
         self._executor = executor
+
+    @property
+    def prompt_format(self) -> PromptFormat | None:
+        """The format of the prompts it was trained on; None if they were plain texts."""
+        return self.predictor.prompt_format
 
     async def prepare_batch(
         self,

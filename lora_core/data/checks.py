@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data import duplicates, text_files
+from lora_core.data import chat, duplicates, text_files
 from lora_core.data.contents import FileContents
 from lora_core.data.findings import (
     EXCERPT_CHARACTERS,
@@ -121,6 +121,14 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             count=len(other_sheets),
             message=f"Only the sheet {info.sheet} was read, not {join_names(other_sheets)}.",
             advice="To read another sheet, load the file again and name the sheet.",
+        )
+    if info.prompt_format is not None:
+        yield Finding(
+            code="prompt_format",
+            level=Severity.INFO,
+            count=len(contents.rows),
+            message=chat.describe_prompt_format(info.prompt_format),
+            advice="Look at some rows. No action is needed if they are the texts to classify.",
         )
     if info.blank_rows:
         yield Finding(

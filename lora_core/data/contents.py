@@ -9,7 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_core.data import files, text_files
+from pydantic import Field
+
+from lora_core.data import chat, files
 from lora_core.data.rows import (
     MAX_COLUMNS,
     SPLIT_COLUMN,
@@ -28,6 +30,7 @@ from lora_core.data.split import (
     validated_labels,
 )
 from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
 
@@ -95,6 +98,8 @@ class DatasetProfile(FrozenModel):
     separator: str | None = None  # of the cells of a text table
     sheet: str | None = None  # the sheet of a workbook that was read
     blank_rows: int = 0  # skipped
+    # of a file in chat form, and left out for others
+    prompt_format: PromptFormat | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 def build_profile(contents: FileContents) -> DatasetProfile:
@@ -125,6 +130,7 @@ def build_profile(contents: FileContents) -> DatasetProfile:
         separator=contents.parse_info.separator,
         sheet=contents.parse_info.sheet,
         blank_rows=contents.parse_info.blank_rows,
+        prompt_format=contents.parse_info.prompt_format,
     )
 
 
@@ -268,9 +274,8 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
         case ".parquet":
             names, rows = _parquet_head(path)
         case ".jsonl":
-            objects = [
-                record for _, record in islice(text_files.read_json_objects(path), GUESS_ROWS)
-            ]
+            numbered, info.prompt_format = chat.read_objects(path, ColumnSelection())
+            objects = [record for _, record in islice(numbered, GUESS_ROWS)]
             names = list(dict.fromkeys(name for each in objects for name in each))
             rows = [[_as_text(each.get(name)) for name in names] for each in objects]
         case _:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_core.data import text_files
+from lora_core.data import chat, text_files
 from lora_core.data.rows import (
     MAX_BYTES,
     MAX_COLUMNS,
@@ -30,6 +30,7 @@ from lora_core.errors.data import (
     ReservedColumn,
     UnsupportedFormat,
 )
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import file_suffix
 from lora_core.specs.predict import LABEL, SCORE, SCORES
 
@@ -94,10 +95,22 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
 
             return OpenedFile(arrow.iter_rows(path, columns), ParseInfo())
         case ".jsonl":
-            return OpenedFile(text_files.iter_json_rows(path, columns), ParseInfo())
+            objects, prompt_format = chat.read_objects(path, columns)
+            rows = text_files.iter_json_rows(path.name, objects, columns)
+            return OpenedFile(rows, ParseInfo(prompt_format=prompt_format))
         case suffix:
             table = open_table(path, suffix, columns.sheet)
             return OpenedFile(table.iter_rows(columns), table.parse_info)
+
+
+def detect_prompt_format(path: Path, columns: ColumnSelection) -> PromptFormat | None:
+    """Return the prompt format of a file in chat form; None for other files.
+
+    Raises what `read_rows` raises.
+    """
+    if detect_suffix(path, columns.sheet) != ".jsonl":
+        return None
+    return chat.read_objects(path, columns)[1]
 
 
 def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:

@@ -43,6 +43,7 @@ from lora_core.errors.data import (
 from lora_core.errors.training import DiskFull, HubUnavailable
 from lora_core.hub import HUB_PREFIX, describe_transient_failure, is_hub_name
 from lora_core.samples import reviews
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
 
 CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
@@ -147,9 +148,9 @@ def _load_sample(spec: DataSpec) -> Splits:
 
 
 def _load(spec: DataSpec) -> Splits:
-    given_splits = read_source(
-        spec.source, ColumnSelection(spec.text_column, spec.label_column, spec.split_column)
-    )
+    columns = ColumnSelection(spec.text_column, spec.label_column, spec.split_column)
+    prompt_format = spec.prompt_format or detect_prompt_format(spec.source, columns)
+    given_splits = read_source(spec.source, replace(columns, prompt_format=prompt_format))
     validated_labels(display_name(spec.source), given_splits)
     sizes = {Split.VALIDATION: spec.validation_size, Split.TEST: spec.test_size}
     missing = {split: size for split, size in sizes.items() if split not in given_splits}
@@ -169,6 +170,7 @@ def _load(spec: DataSpec) -> Splits:
         labels=labels,
         leaked=count_leaked(given_splits),
         drawn=frozenset(missing),
+        prompt_format=prompt_format,
         **{
             split.value: tuple(
                 Example(row.number, row.text, indices[row.label]) for row in splits[split]
@@ -176,6 +178,20 @@ def _load(spec: DataSpec) -> Splits:
             for split in Split
         },
     )
+
+
+def detect_prompt_format(
+    source: str | Mapping[Split, str], columns: ColumnSelection
+) -> PromptFormat | None:
+    """Return the prompt format of the training file, in which all files are read.
+
+    None: it is not a file in chat form. Raises what the reader of `.jsonl` files raises.
+    """
+    train = source if isinstance(source, str) else source.get(Split.TRAIN, "")
+    path = Path(train)
+    if path.suffix.lower() != ".jsonl" or not path.is_file():
+        return None
+    return files.detect_prompt_format(path, columns)
 
 
 # -- Datasets of the hub --------------------------------------------------------------------------

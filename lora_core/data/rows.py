@@ -14,6 +14,7 @@ from lora_core.errors.data import (
     NulByte,
     WrongSeparator,
 )
+from lora_core.specs.chat import PromptFormat
 
 # Limits on an untrusted file, checked before memory is allocated.
 MAX_ROWS = 1_000_000
@@ -54,6 +55,7 @@ class ColumnSelection:
     split: str | None = None
     detect_split: bool = True  # if `split` is None, read `SPLIT_COLUMN` if it exists
     sheet: str | None = None  # of a workbook
+    prompt_format: PromptFormat | None = None  # of examples in chat form; None: detect it
 
     def find_positions(self, file: str, available: Sequence[str]) -> list[int]:
         """Return the positions of text, of label unless it is None, and of split if there is one.
@@ -214,6 +216,7 @@ class ParseInfo:
     sheet: str | None = None
     sheets: tuple[str, ...] = ()  # all visible sheets of the workbook
     blank_rows: int = 0  # skipped so far; blank lines of a text file are not counted
+    prompt_format: PromptFormat | None = None  # of examples in chat form
 
 
 NumberedRows = Iterator[tuple[int, list[str]]]

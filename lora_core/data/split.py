@@ -27,6 +27,7 @@ from lora_core.errors.data import (
     TooFewRows,
     UnseenLabel,
 )
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_count
 from lora_core.specs.method import NUM_FOLDS
 
@@ -55,6 +56,7 @@ class Splits:
     # Validation and test texts that are also in train. Only given splits can leak.
     leaked: int = 0
     drawn: frozenset[Split] = frozenset()  # splits that the data does not define
+    prompt_format: PromptFormat | None = None  # of a training file in chat form
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -275,18 +275,20 @@ def _cell_count_problem(actual: int, expected: int) -> str:
 # -- JSON Lines -----------------------------------------------------------------------------------
 
 
-def iter_json_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
-    """Yield the selected columns. Row numbers are line numbers; the first object defines the
-    columns.
+def iter_json_rows(
+    file: str, objects: Iterable[tuple[int, dict[str, Any]]], columns: ColumnSelection
+) -> NumberedCells:
+    """Yield the selected columns of objects with their line numbers, which become row numbers. The
+    first object defines the columns.
 
-    Raises `MalformedRow`, `WrongEncoding`, `NulByte`, `MissingColumn`, `DataTooLarge`.
+    Raises `MalformedRow`, `MissingColumn`, `DataTooLarge`, and what reading the objects raises.
     """
     names: list[str] = []
-    for number, record in read_json_objects(path):
+    for number, record in objects:
         if not names:
             available = list(record)
-            names = [available[i] for i in columns.find_positions(path.name, available)]
-        yield number, [get_json_field(path.name, number, record, name) for name in names]
+            names = [available[i] for i in columns.find_positions(file, available)]
+        yield number, [get_json_field(file, number, record, name) for name in names]
 
 
 def read_json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -98,6 +98,16 @@ class MissingLabel(DataError):
     message = "{file}: rows without a label: {count} (first: {rows}). Fill in or remove them."
 
 
+class FreeTextAnswers(DataError):
+    code = "free_text_answers"
+    title = "The answers are free text, not labels."
+    message = (
+        "{file}: {count} of {of} answers are {reason} (first rows: {rows}), so they are free text "
+        "and not labels. A classifier learns which of a few labels a text has: use a file whose "
+        "answers are labels."
+    )
+
+
 class SingleClass(DataError):
     code = "one_class"
     title = "All rows have the same label."

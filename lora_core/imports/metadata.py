@@ -26,6 +26,7 @@ from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.imports import tokenizer
 from lora_core.linear.files import FILES
 from lora_core.linear.files import read_parameters as read_linear
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.fields import BaseName
 from lora_core.specs.problems import first_problem
 
@@ -163,11 +164,18 @@ class UntrustedMethod(UntrustedData):
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
+class UntrustedDataSpec(UntrustedData):
+    """The format of prompts. `PromptFormat` bounds its phrases."""
+
+    prompt_format: PromptFormat | None = None
+
+
 class UntrustedSpec(UntrustedData):
-    """Base model and method."""
+    """Base model, method and data."""
 
     base: Annotated[BaseName, AfterValidator(check_printable)] | None
     method: UntrustedMethod
+    data: UntrustedDataSpec = UntrustedDataSpec()
 
 
 class UntrustedFile(UntrustedData):

@@ -14,6 +14,7 @@ from lora_core.errors.artifact import EmptyInput
 from lora_core.inference.decoding import decode
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, TextSpan
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 
 
@@ -52,6 +53,7 @@ class LinearPredictor:
     temperature: float = 1.0  # of the softmax
     max_length: int = MAX_CELL_CHARACTERS  # no limit of its own: that of a cell in a file
     engine_speeds: Mapping[str, float] = field(default_factory=dict)  # empty: there is one engine
+    prompt_format: PromptFormat | None = None  # of the examples in chat form it was trained on
 
     @classmethod
     def load(cls, directory: Path) -> "LinearPredictor":
@@ -62,7 +64,9 @@ class LinearPredictor:
         manifest_data = manifest.verify(directory, only=(*files.FILES, "golden.json"))
         labels = manifest_data["labels"]
         model = LinearModel(files.read_parameters(directory, len(labels)))
-        return cls(model, labels, manifest_data.get("calibration", {}).get("temperature", 1.0))
+        temperature = manifest_data.get("calibration", {}).get("temperature", 1.0)
+        prompt_format = manifest.prompt_format(manifest_data)
+        return cls(model, labels, temperature, prompt_format=prompt_format)
 
     @property
     def engine(self) -> LinearEngine:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lora_core import manifest
 from lora_core.artifact import label_names, read_labels
 from lora_core.data.batching import length_sorted_batches
 from lora_core.encoders import FAMILIES
@@ -24,6 +25,7 @@ from lora_core.inference.tokenization import (
     TokenizedWords,
     tokenize_into_words,
 )
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 
 BATCH_TOKENS = 4096  # padded tokens that `forward` computes at once
@@ -39,6 +41,7 @@ class Predictor:
     labels: Sequence[str]
     temperature: float = 1.0  # of the softmax
     engine_speeds: Mapping[str, float] = field(default_factory=dict)  # tokens/s, if benchmarked
+    prompt_format: PromptFormat | None = None  # of the examples in chat form it was trained on
 
     @classmethod
     def from_model(
@@ -73,7 +76,14 @@ class Predictor:
         # Older artifacts have no temperature.
         temperature = loaded.manifest.get("calibration", {}).get("temperature", 1.0)
         labels = read_labels(directory)
-        return cls(loaded.engine, loaded.adapter, loaded.tokenizer, labels, temperature)
+        return cls(
+            loaded.engine,
+            loaded.adapter,
+            loaded.tokenizer,
+            labels,
+            temperature,
+            prompt_format=manifest.prompt_format(loaded.manifest),
+        )
 
     @property
     def max_length(self) -> int:

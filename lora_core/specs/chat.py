@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints
 
 from lora_core.specs.fields import FrozenModel
 
 SYSTEM_ROLES = frozenset({"system", "developer"})
-_Phrase = Annotated[str, StringConstraints(max_length=100_000)]
+MAX_PHRASE_CHARACTERS = 100_000
 
 
 class ChatMessage(NamedTuple):
@@ -19,24 +19,47 @@ class ChatMessage(NamedTuple):
     text: str
 
 
+def join_parts(texts: Sequence[str]) -> str:
+    """Return the text of a message whose content is a list of text parts."""
+    return "\n".join(texts)
+
+
+def _reject_nul(phrase: str) -> str:
+    if "\0" in phrase:
+        raise ValueError("must not contain a NUL character")
+    return phrase
+
+
+_Phrase = Annotated[
+    str, StringConstraints(max_length=MAX_PHRASE_CHARACTERS), AfterValidator(_reject_nul)
+]
+
+
 class PromptFormat(FrozenModel):
     """What all prompts of a training file have in common, which their texts leave out.
 
     Prompts and answers at prediction time are read and written in the same format.
     """
 
-    prefix: _Phrase = ""  # of the last user message, without surrounding white space
-    suffix: _Phrase = ""
-    system_in_text: bool = False  # system messages differ, so they are part of the text
-    answer_prefix: _Phrase = ""  # white space before each label
-    answer_key: _Phrase | None = None  # answers are JSON objects with this single key
+    prefix: _Phrase = Field(
+        default="", description="The beginning of every last user message, in whole words."
+    )
+    suffix: _Phrase = Field(default="", description="Its end, such as a separator.")
+    system_in_text: StrictBool = Field(
+        default=False, description="System messages differ, so they are part of the text."
+    )
+    answer_prefix: _Phrase = Field(default="", description="White space before each label.")
+    answer_key: _Phrase | None = Field(
+        default=None, description="Answers are JSON objects with this single key."
+    )
+    answer_quoted: StrictBool = Field(
+        default=True, description="The value of that key is a string, not a number or boolean."
+    )
 
     def text_of_prompt(self, prompt: str) -> str:
         """Return the text of a prompt."""
-        text = prompt.strip().removeprefix(self.prefix)
-        while self.suffix and text.endswith(self.suffix):
-            text = text.removesuffix(self.suffix).rstrip()
-        return text.strip()
+        text = _without_first_words(prompt.strip(), self.prefix)
+        return _without_first_words(text[::-1], self.suffix[::-1])[::-1].strip()
 
     def text_of_messages(self, messages: Sequence[ChatMessage]) -> str:
         """Return the text of the messages before an answer, one message per line."""
@@ -48,8 +71,42 @@ class PromptFormat(FrozenModel):
         ]
         return "\n".join(text for text in texts if text)
 
+    def label_of_answer(self, answer: str) -> str:
+        """Return the label that an answer names.
+
+        A JSON object other than that of the format is a label as a whole, in canonical form.
+        """
+        fields = parse_json_object(answer)
+        if fields is None:
+            return answer.strip()
+        if self.answer_key is not None and list(fields) == [self.answer_key]:
+            value = fields[self.answer_key]
+            if isinstance(value, str) is self.answer_quoted:
+                return value.strip() if self.answer_quoted else json.dumps(value)
+        return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
     def answer_of(self, label: str) -> str:
         """Return a label as the training file wrote it."""
-        if self.answer_key is not None:
-            return json.dumps({self.answer_key: label}, ensure_ascii=False)
-        return self.answer_prefix + label
+        if self.answer_key is None:
+            return self.answer_prefix + label
+        key = json.dumps(self.answer_key, ensure_ascii=False)
+        value = json.dumps(label, ensure_ascii=False) if self.answer_quoted else label
+        return f"{self.answer_prefix}{{{key}: {value}}}"
+
+
+def _without_first_words(text: str, words: str) -> str:
+    """Return the text without these words at its start, unless a longer word begins there."""
+    rest = text.removeprefix(words)
+    return rest if not rest or rest[0].isspace() else text
+
+
+def parse_json_object(answer: str) -> dict[str, Any] | None:
+    """Return the fields of an answer that is a JSON object; None for any other text."""
+    if not answer.lstrip().startswith("{"):
+        return None
+    try:
+        fields = json.loads(answer)
+        json.dumps(fields, allow_nan=False)  # Python also reads NaN and infinity
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None

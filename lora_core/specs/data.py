@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from lora_core.errors.data import UnsupportedFormat
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.fields import NO_NUL, Float, FrozenModel, Int
 
 SourceName = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=NO_NUL)]
@@ -67,6 +68,9 @@ class DataSpec(FrozenModel):
     # In tokens, including [CLS] and [SEP]. None: MAX_LENGTH, or the positions of a base model with
     # fewer.
     max_length: Int | None = Field(default=None, ge=8, le=8192)
+    # Of files in chat form. None: that of the training file, if it is one. It is left out of stored
+    # specs then, which are the same as before the field existed.
+    prompt_format: PromptFormat | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 def parse_sheet_suffix(source: str) -> tuple[str, str | None]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec
 from lora_core.specs.fields import DEVICE, REVISION, BaseName, Float, FrozenModel, Int
 from lora_core.specs.method import (
@@ -282,6 +283,11 @@ class TrainSpec(FrozenModel):
         """Whether labels are weighted inversely to their frequency."""
         class_weight = getattr(self.method, "class_weight", None)
         return class_weight is not None or self.task.class_weights is ClassWeights.BALANCED
+
+    def with_prompt_format(self, prompt_format: PromptFormat | None) -> "TrainSpec":
+        """Return the same run with the format that its prompts have."""
+        data = self.data.model_copy(update={"prompt_format": prompt_format})
+        return self.model_copy(update={"data": data})
 
     def with_method(self, method: SingleMethod) -> "TrainSpec":
         """Return the same run with another method."""

@@ -23,6 +23,7 @@ from lora_core.cross_validation import (
     uses_cross_validation,
 )
 from lora_core.data import learning_curve as curve
+from lora_core.data.chat import describe_prompt_format
 from lora_core.data.duplicates import group_duplicates
 from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, subsample_to_max_characters
 from lora_core.data.load import load_splits
@@ -84,6 +85,7 @@ def train_linear(
     with _translate_errors():
         failpoint("loading")
         splits = selected.splits if selected else load_splits(spec.data)
+        spec = spec.with_prompt_format(splits.prompt_format)
         train = _training_examples(splits, observer)
         method = resolve_min_df(method, [example.text for example in train])
         spec = _with_resolved_settings(spec, method)
@@ -168,6 +170,9 @@ def _with_resolved_settings(spec: TrainSpec, method: LinearSpec) -> TrainSpec:
 
 def _training_examples(splits: Splits, observer: Observer) -> list[Example]:
     """Return the training split, or a sample of it that fits in memory."""
+    if splits.prompt_format is not None:
+        text = describe_prompt_format(splits.prompt_format)
+        observer.on_event(Noted(code="prompt_format", message=text))
     if splits.leaked:
         text = describe_leaked(splits.leaked)
         observer.on_event(Noted(level="warning", code="leaked", message=text))

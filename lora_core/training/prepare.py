@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from lora_core import compatibility, defaults, environment, methods
 from lora_core.artifact import resolve_base
+from lora_core.data.chat import describe_prompt_format
 from lora_core.data.findings import pluralize
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, describe_leaked
@@ -70,6 +71,7 @@ def prepare_run(
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     compatibility.check_compatibility(shape, spec)
     splits = splits or load_splits(spec.data)
+    spec = spec.with_prompt_format(splits.prompt_format)
     counts = {split: len(splits.examples(split)) for split in Split}
     family = base.family
     model, head_kept = load_classifier(
@@ -98,6 +100,8 @@ def prepare_run(
     tokenizer_file = base.directory / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_file)
     check_special_tokens(tokenizer, base.name)
+    if splits.prompt_format is not None:
+        _note(observer, "prompt_format", describe_prompt_format(splits.prompt_format))
     if splits.leaked:
         _note(observer, "leaked", describe_leaked(splits.leaked), level="warning")
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.

@@ -1,7 +1,9 @@
 """Upload, retrieval and deletion of datasets."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,7 +19,9 @@ from app.main import create_app
 from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job
 from app.settings import Settings
+from lora_core.specs.chat import PromptFormat
 from tests.app.datasets.conftest import REVIEWS, Upload
+from tests.tiny_base import make_chat_examples
 
 StoredFiles = Callable[[], list[str]]
 LABELS = {"neg": 10, "pos": 10}
@@ -315,3 +319,29 @@ def test_an_unlabeled_file_cannot_be_used_for_training(client: TestClient, uploa
     refused = client.post("/v1/jobs", json=body)
     assert (refused.status_code, refused.json()["code"]) == (422, "no_labels")
     assert [error["at"] for error in refused.json()["errors"]] == ["data.source"]
+
+
+def test_a_file_in_chat_form_is_read_as_text_and_label(
+    client: TestClient, upload: Upload, tmp_path: Path
+) -> None:
+    file = make_chat_examples(tmp_path / "job.jsonl", rows=20)
+    dataset = upload(file, filename="job.jsonl").json()
+    assert dataset["labels"] == {"bad": 10, "good": 10}
+    expected = PromptFormat(prefix="Sort the review:", suffix="###", answer_key="mood")
+    assert dataset["profile"]["prompt_format"] == expected.model_dump()
+    findings = {each["code"]: each for each in dataset["diagnosis"]["findings"]}
+    assert "'Sort the review:'" in findings["prompt_format"]["message"]
+    [row] = client.get("/v1/datasets/job/rows", params={"limit": 1}).json()["data"]
+    assert (row["label"], row["text"].endswith("bad 0")) == ("bad", True)
+    assert not row["text"].startswith("Sort")
+
+
+def test_free_text_answers_are_refused_with_their_rows(upload: Upload) -> None:
+    content = "".join(
+        json.dumps({"prompt": f"question {i}", "completion": f"answer {i}"}) + "\n"
+        for i in range(12)
+    )
+    response = upload(content, filename="chat.jsonl")
+    assert (response.status_code, response.json()["code"]) == (422, "free_text_answers")
+    assert "first rows: 1, 2, 3" in response.json()["detail"]
+    assert "chat.jsonl" in response.json()["detail"]

@@ -14,6 +14,7 @@ from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
 from app.jobs.data_sources import lock_datasets
 from app.queue.tables import Job
+from lora_core.specs.chat import PromptFormat
 from tests.job_rows import add_job
 from tests.waiting import wait_for_a_waiter
 
@@ -186,3 +187,28 @@ def test_an_allowed_hub_dataset_is_accepted_with_assumed_labels(submit: Submit) 
     job = submit(data={"source": "hub:stanfordnlp/imdb"})
     assert job["spec"]["data"]["source"] == "hub:stanfordnlp/imdb"
     assert job["parameters"]["exact"] is False
+
+
+def test_the_prompt_format_of_the_training_data_is_that_of_the_job(
+    submit: Submit, upload: Upload
+) -> None:
+    plain = submit(data={"source": "rotten-tomatoes"})
+    assert "prompt_format" not in plain["spec"]["data"]
+    stored = {"prefix": "Sort:", "answer_key": "kind"}
+    upload("chats", prompt_format=stored)
+    upload("others", prompt_format={"prefix": "Other:"})
+    expected = PromptFormat.model_validate(stored).model_dump()
+    for source in ("chats", {"train": "chats", "validation": "others"}):
+        assert submit(data={"source": source})["spec"]["data"]["prompt_format"] == expected
+    own = submit(data={"source": "chats", "prompt_format": {"suffix": "###"}})
+    assert own["spec"]["data"]["prompt_format"] == PromptFormat(suffix="###").model_dump()
+
+
+@pytest.mark.parametrize(
+    "prompt_format",
+    [{"prefix": "a\0"}, {"suffix": 1}, {"end": "x"}, {"prefix": "x" * 100_001}, "x"],
+)
+def test_an_invalid_prompt_format_is_rejected(client: TestClient, prompt_format: object) -> None:
+    problem = refused(client, source="imdb", prompt_format=prompt_format)
+    assert problem["code"] == "validation_failed"
+    assert problem["errors"][0]["at"].startswith("data.prompt_format")

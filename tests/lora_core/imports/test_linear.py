@@ -97,6 +97,13 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
         "but has base/vocabulary",
     ),
     "no kept answers": (edit_json("golden.json", lambda _: []), UnsupportedArtifact, "golden.json"),
+    "a prompt format": (
+        edit_json(
+            "manifest.json", lambda m: m["spec"]["data"].update(prompt_format={"prefix": "\0"})
+        ),
+        UnsupportedArtifact,
+        "spec.data.prompt_format.prefix",
+    ),
     "a cold temperature": (
         lambda d: reseal(d, calibration={"temperature": 0}),
         UnsupportedArtifact,

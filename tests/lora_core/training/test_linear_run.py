@@ -19,12 +19,13 @@ from lora_core.errors.training import DiskFull, LinearFitOutOfMemory, StopReques
 from lora_core.events import Phase
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_predictor as load_model
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec, TrialSpec
 from lora_core.training import linear
 from tests.linear_artifact import make_linear_artifact
 from tests.recording_observer import RecordingObserver, StopDuringFit
-from tests.tiny_base import make_reviews
+from tests.tiny_base import make_chat_examples, make_reviews
 
 
 def described(source: Path, **changes: Any) -> TrainSpec:
@@ -207,3 +208,16 @@ def test_linear_model_is_loaded_like_any_model(tmp_path: Path) -> None:
     [answer] = predictor.predict(["so good good"])
     assert answer[0][0] == "good"
     assert sum(score for _, score in answer) == pytest.approx(1.0)
+
+
+def test_a_model_of_chat_examples_knows_their_format(tmp_path: Path) -> None:
+    file = make_chat_examples(tmp_path / "job.jsonl")
+    listener, _ = run(described(file), tmp_path / "out")
+    [note] = [each for each in listener.all("noted") if each.code == "prompt_format"]
+    assert "'Sort the review:'" in note.message
+    predictor = LinearPredictor.load(tmp_path / "out")
+    expected = PromptFormat(prefix="Sort the review:", suffix="###", answer_key="mood")
+    assert predictor.prompt_format == expected
+    assert list(predictor.labels) == ["bad", "good"]
+    again, _ = run(described(file).with_prompt_format(expected), tmp_path / "again")
+    assert [each.message for each in again.all("noted") if each.code == "prompt_format"]

@@ -17,11 +17,12 @@ from lora_core.errors.spec import DeviceUnavailable, MaxLengthTooLarge, Precisio
 from lora_core.errors.training import DiskFull, NonFiniteLoss, StopRequested
 from lora_core.inference.predictor import Predictor
 from lora_core.runtime import _has_fast_bf16
+from lora_core.specs.chat import PromptFormat
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import train_encoder
 from tests.plain_checkpoint import plain_checkpoint
 from tests.recording_observer import RecordingObserver
-from tests.tiny_base import FAMILIES, make_base, make_reviews
+from tests.tiny_base import FAMILIES, make_base, make_chat_examples, make_reviews
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
@@ -260,3 +261,14 @@ def test_logged_learning_rate_is_the_one_used(spec: Make, train: Train) -> None:
     assert rates[1] == pytest.approx(0.02 / warmup)
     assert rates[warmup] == pytest.approx(0.02)
     assert rates[steps] > 0
+
+
+def test_a_model_of_chat_examples_knows_their_format(
+    spec: Make, train: Train, tmp_path: Path
+) -> None:
+    source = str(make_chat_examples(tmp_path / "job.jsonl"))
+    observer, out = train(spec(data={"source": source}))
+    [note] = [each for each in observer.all("noted") if each.code == "prompt_format"]
+    assert "'Sort the review:'" in note.message
+    expected = PromptFormat(prefix="Sort the review:", suffix="###", answer_key="mood")
+    assert Predictor.load(out).prompt_format == expected
