@@ -44,7 +44,9 @@ def list_sweep_charts(
     ]
 
 
-@router.get("/{sweep_id}/report", dependencies=[require_scope("jobs:read")])
+@router.get(
+    "/{sweep_id}/report", dependencies=[require_scope("jobs:read")], response_class=HTMLResponse
+)
 def download_sweep_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLResponse:
     """Get a self-contained page with winner, charts and all trials, also while the sweep runs."""
     with database.read() as session:

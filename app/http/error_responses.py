@@ -47,6 +47,8 @@ ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Con
 }
 ERROR_TYPE_NAMES = {*ERROR_TYPES.values(), "Empty", "RateLimited", "Validation"}
 PROBLEM_SCHEMA: dict[str, Any] = {
+    "title": "Problem",
+    "description": "Why a request failed, as in RFC 9457.",
     "type": "object",
     "required": ["type", "title", "status", "code", "detail", "instance", "request_id"],
     "properties": {
@@ -72,6 +74,8 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     },
 }
 PREDICT_ERROR_SCHEMA: dict[str, Any] = {
+    "title": "PredictError",
+    "description": "Why a request failed, for clients of text-embeddings-inference and the hub.",
     "type": "object",
     "required": ["error", "error_type", "code"],
     "properties": {
@@ -82,6 +86,8 @@ PREDICT_ERROR_SCHEMA: dict[str, Any] = {
     },
 }
 OPENAI_ERROR_SCHEMA: dict[str, Any] = {
+    "title": "OpenAIError",
+    "description": "Why a request failed, for clients of OpenAI.",
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -103,8 +109,17 @@ OPENAI_ERROR_SCHEMA: dict[str, Any] = {
 
 
 def _error_responses(media_type: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    description = "Request rejected; `code` identifies the cause."
-    return {"4XX": {"description": description, "content": {media_type: {"schema": schema}}}}
+    content = {media_type: {"schema": schema}}
+    return {
+        "4XX": {
+            "description": "Request rejected; `code` identifies the cause.",
+            "content": content,
+        },
+        "5XX": {
+            "description": "The service failed or is busy; `Retry-After`, if set, is in seconds.",
+            "content": content,
+        },
+    }
 
 
 PROBLEM_RESPONSES = _error_responses("application/problem+json", PROBLEM_SCHEMA)

@@ -114,9 +114,34 @@ Timestamp = Annotated[
 ]
 
 
+_BINARY = {"type": "string", "format": "binary"}
+
+
+def file_response(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of a route that responds with a file in one of these types."""
+    return {
+        200: {
+            "description": "The file.",
+            "content": {
+                media_type: {"schema": _BINARY if "octet" in media_type else {"type": "string"}}
+                for media_type in media_types
+            },
+        }
+    }
+
+
 def multipart_file_body(description: str, **other_fields: Any) -> dict[str, Any]:
     """Return the OpenAPI description of a multipart form with one `file` and other fields."""
-    file = {"type": "string", "format": "binary", "description": description}
-    schema = {"type": "object", "required": ["file"], "properties": {"file": file, **other_fields}}
+    fields = {name: _without_null(schema) for name, schema in other_fields.items()}
+    file = {**_BINARY, "description": description}
+    schema = {"type": "object", "required": ["file"], "properties": {"file": file, **fields}}
     form = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": form}}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a form field, which is text or omitted, and never null."""
+    if "anyOf" not in schema:
+        return schema
+    (option,) = [each for each in schema["anyOf"] if each != {"type": "null"}]
+    return {**option, **{name: schema[name] for name in schema.keys() - {"anyOf", "default"}}}

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 import fastapi_swagger
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -44,6 +44,34 @@ ASSET_MEDIA_TYPES = {
     "swagger-ui-bundle.js": "text/javascript",
     "favicon-32x32.png": "image/png",
 }
+
+
+class DescribedApplication(FastAPI):
+    """FastAPI, with error schemas in its description as components.
+
+    Generators would otherwise make a class of them for each route, since FastAPI has a component
+    only for what responds with `application/json`.
+    """
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI description, with titled schemas of responses as components."""
+        description = super().openapi()
+        components: dict[str, Any] = description["components"]["schemas"]
+        for methods in description["paths"].values():
+            for operation in methods.values():
+                for response in operation["responses"].values():
+                    for content in response.get("content", {}).values():
+                        _use_component(content, components)
+        description["components"]["schemas"] = dict(sorted(components.items()))
+        return description
+
+
+def _use_component(content: dict[str, Any], components: dict[str, Any]) -> None:
+    """Move the schema of an object that has a title to the components."""
+    schema = content.get("schema", {})
+    if schema.get("type") == "object" and "properties" in schema and "title" in schema:
+        components[schema["title"]] = schema
+        content["schema"] = {"$ref": f"#/components/schemas/{schema['title']}"}
 
 
 def operation_id(route: APIRoute) -> str:

@@ -19,7 +19,7 @@ from app.http.dependencies import (
     SettingsDep,
     StoreDep,
 )
-from app.http.fields import CleanText, uuid_or_raise
+from app.http.fields import CleanText, file_response, uuid_or_raise
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -65,12 +65,15 @@ MAX_POINTS = 10_000
 MAX_COMPARED = 20
 
 JobId = Annotated[UUID, uuid_or_raise(lambda text: JobNotFound(job_id=text))]
+SplitParam = Annotated[
+    misclassified.EvaluatedSplit, Query(description="Split that the texts are from.")
+]
 Seq = Annotated[int, Query(ge=0, lt=2**31, description="Return only items with a greater `seq`.")]
 
 
 def _filter(
-    state: JobState | None = None,
-    method: MethodName | None = None,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    method: Annotated[MethodName | None, Query(description="Only jobs with this method.")] = None,
     search: Annotated[
         Annotated[str, CleanText(200)] | None,
         Query(description="Substring of the name, the base or the data."),
@@ -90,6 +93,7 @@ FilterDep = Annotated[JobFilter, Depends(_filter)]
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=WRITE,
+    response_model=JobView,
     responses={200: {"model": JobPlan, "description": "The plan; nothing was stored."}},
 )
 def create_job(  # noqa: PLR0913 - what creating a job touches
@@ -102,7 +106,7 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     store: StoreDep,
     notifier: NotifierDep,
     dry_run: Annotated[bool, Query(description="Return only the plan; store nothing.")] = False,
-) -> JobView | JobPlan:
+) -> JobView | Response:
     """Create a job, or return its plan with `dry_run`.
 
     `register_as` also requires the scope `models:admin`.
@@ -119,8 +123,8 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     with database.read() as session:
         resolved = JobResolver(session, settings).resolve(body.spec, base)
         if dry_run:
-            response.status_code = status.HTTP_200_OK
-            return service.plan_job(session, body=body, resolved=resolved)
+            plan = service.plan_job(session, body=body, resolved=resolved)
+            return Response(plan.model_dump_json(), media_type="application/json")
     with database.write() as session:
         job = service.create_job(
             session, body=body, resolved=resolved, settings=settings, notifier=notifier, call=call
@@ -148,7 +152,10 @@ def list_jobs(
 
 @router.get("/compare", dependencies=READ)
 def compare_jobs(
-    job: Annotated[list[JobId], Query(min_length=1, max_length=MAX_COMPARED)],
+    job: Annotated[
+        list[JobId],
+        Query(min_length=1, max_length=MAX_COMPARED, description="One for each job, in order."),
+    ],
     database: DatabaseDep,
 ) -> JobComparison:
     """Compare jobs: accuracies, settings that differ, and a test of each job against the first."""
@@ -221,10 +228,16 @@ def delete_job(job_id: JobId, database: DatabaseDep, store: StoreDep) -> None:
 def list_metric_points(
     job_id: JobId,
     database: DatabaseDep,
-    split: Annotated[str, CleanText(16)] | None = None,
-    name: Annotated[str, CleanText(64)] | None = None,
+    split: Annotated[
+        Annotated[str, CleanText(16)] | None, Query(description="Only points of this split.")
+    ] = None,
+    name: Annotated[
+        Annotated[str, CleanText(64)] | None, Query(description="Only points of this metric.")
+    ] = None,
     after: Seq = 0,
-    limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = MAX_POINTS,
+    limit: Annotated[
+        int, Query(ge=1, le=MAX_POINTS, description="Maximum number of points.")
+    ] = MAX_POINTS,
 ) -> SequencePage[PointView]:
     """List the metric points of a job: loss, accuracy and so on by step."""
     with database.read() as session:
@@ -254,14 +267,16 @@ def get_job_curves(
     "/{job_id}/misclassified/download",
     dependencies=READ,
     response_class=Response,
-    responses={200: {"content": {kind: {} for kind in ("text/csv", "application/jsonl")}}},
+    responses=file_response("text/csv", "application/jsonl"),
 )
 def download_misclassified(
     job_id: JobId,
     database: DatabaseDep,
     store: StoreDep,
-    split: misclassified.EvaluatedSplit = "test",
-    format: misclassified.MisclassifiedFormat = "csv",
+    split: SplitParam = "test",
+    format: Annotated[
+        misclassified.MisclassifiedFormat, Query(description="Format of the file.")
+    ] = "csv",
 ) -> Response:
     """Download the misclassified texts. In CSV, cells that look like formulas get an apostrophe."""
     texts = _list_misclassified(
@@ -281,8 +296,10 @@ def list_misclassified(
     job_id: JobId,
     database: DatabaseDep,
     store: StoreDep,
-    split: misclassified.EvaluatedSplit = "test",
-    limit: Annotated[int, Query(ge=1, le=misclassified.MAX_MISCLASSIFIED)] = 20,
+    split: SplitParam = "test",
+    limit: Annotated[
+        int, Query(ge=1, le=misclassified.MAX_MISCLASSIFIED, description="Maximum number of texts.")
+    ] = 20,
 ) -> list[MisclassifiedText]:
     """List the misclassified texts, the most confident errors first."""
     return _list_misclassified(job_id, database, store, split=split, limit=limit)
@@ -309,7 +326,7 @@ def list_job_events(
     job_id: JobId,
     database: DatabaseDep,
     after: Seq = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of events.")] = 100,
 ) -> SequencePage[EventView]:
     """List the events of a job, in order."""
     with database.read() as session:
@@ -338,7 +355,10 @@ async def stream_job_events(
     state: AppStateDep,
     streams: Annotated[EventStreams, Depends(_streams)],
     after: Seq = 0,
-    last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
+    last_event_id: Annotated[
+        int | None,
+        Header(ge=0, lt=2**63, description="Id of the last message that the client received."),
+    ] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream events and metric points as they happen, and `end` at last.
 

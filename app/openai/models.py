@@ -1,8 +1,9 @@
 """Routes of models in the OpenAI API: the versions of the registry, by names that can be called."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, StoreDep
@@ -13,6 +14,13 @@ from app.registry import refs, repository, service
 from app.registry.errors import InvalidModelRef, ModelNotFound
 from app.registry.tables import PRODUCTION
 
+OpenAIModelId = Annotated[
+    str,
+    Field(
+        description="`name`, `name@alias`, `name:3` or `ft:…`.",
+        json_schema_extra={"maxLength": 1024},  # of the names there are; others give 404
+    ),
+]
 router = APIRouter(prefix="/openai/v1/models", tags=["openai"], responses=OPENAI_ERROR_RESPONSES)
 
 
@@ -71,7 +79,7 @@ def list_openai_models(database: DatabaseDep) -> OpenAIModelList:
 
 
 @router.get("/{model_id:path}", dependencies=[require_scope("models:read")])
-def get_openai_model(model_id: str, database: DatabaseDep) -> OpenAIModel:
+def get_openai_model(model_id: OpenAIModelId, database: DatabaseDep) -> OpenAIModel:
     """Get a model by any name that can be called: `name`, `name@alias`, `name:3` or `ft:…`."""
     with database.read() as session:
         version = repository.get_version(session, service.parse_ref(session, model_ref(model_id)))
@@ -80,7 +88,7 @@ def get_openai_model(model_id: str, database: DatabaseDep) -> OpenAIModel:
 
 @router.delete("/{model_id:path}", dependencies=[require_scope("models:admin")])
 def delete_openai_model(
-    model_id: str, database: DatabaseDep, store: StoreDep
+    model_id: OpenAIModelId, database: DatabaseDep, store: StoreDep
 ) -> OpenAIModelDeleted:
     """Delete a version, or with a `name` alone all versions of a model. It must have no alias."""
     with database.write() as session:

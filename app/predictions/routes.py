@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, NotifierDep, SettingsDep, StoreDep
-from app.http.fields import uuid_or_raise
+from app.http.fields import file_response, uuid_or_raise
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -55,7 +55,7 @@ def list_prediction_runs(
     database: DatabaseDep,
     limit: PageLimit = 20,
     after: PageCursor = None,
-    state: JobState | None = None,
+    state: Annotated[JobState | None, Query(description="Only runs in this state.")] = None,
 ) -> Page[PredictionListItem]:
     """List prediction runs, the newest first, without their summaries."""
     with database.read() as session:
@@ -97,13 +97,13 @@ def cancel_prediction_run(
     "/{run_id}/results",
     dependencies=READ,
     response_class=StreamingResponse,
-    responses={200: {"content": {kind: {} for kind in ("application/jsonl", "text/csv")}}},
+    responses=file_response("application/jsonl", "text/csv"),
 )
 def download_predictions(
     run_id: RunId,
     database: DatabaseDep,
     store: StoreDep,
-    format: ResultsFormat = "jsonl",
+    format: Annotated[ResultsFormat, Query(description="Format of the file.")] = "jsonl",
     spreadsheet: Annotated[
         bool,
         Query(description="In CSV, put an apostrophe before cells that a spreadsheet would run."),

@@ -46,6 +46,14 @@ def _validate_inputs(value: Any) -> Any:
     return value
 
 
+def _lower_side(value: Any) -> Any:
+    """Return the side of `Left` and `Right`, which text-embeddings-inference accepts too.
+
+    They are not in the schema: generators cannot make two constants of one name.
+    """
+    return value.lower() if value in ("Left", "Right") else value
+
+
 class _LenientBody(BaseModel):
     """Ignores unknown fields, as these clients expect."""
 
@@ -81,14 +89,14 @@ class ModelPredictBody(_LenientBody):
         description="Truncate texts that are too long for the model (the default); "
         "false: reject them.",
     )
-    truncation_direction: Literal["left", "Left", "right", "Right"] = Field(
+    truncation_direction: Annotated[TruncationSide, BeforeValidator(_lower_side)] = Field(
         "right", description="The side at which texts are truncated."
     )
     raw_scores: StrictBool = Field(False, description="Return logits instead of probabilities.")
     top_k: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="Number of labels to return. Default: all."
     )
-    abstain_below: Annotated[StrictFloat | StrictInt, Field(gt=0, le=1)] | None = Field(
+    abstain_below: Annotated[StrictFloat, Field(gt=0, le=1)] | None = Field(
         None,
         description="Return no labels for texts whose highest probability is lower; "
         "`X-Abstained` counts them.",
@@ -152,7 +160,7 @@ def parse_request(
         texts=_flatten_inputs(body.inputs, max_inputs=max_inputs),
         nested=from_hub or isinstance(body.inputs, list),
         truncate=body.truncate is not False,
-        truncation_side="left" if body.truncation_direction.lower() == "left" else "right",
+        truncation_side=body.truncation_direction,
         function="none" if body.raw_scores else function,
         top_k=(parameters.top_k if parameters else None) or body.top_k,
         abstain_below=body.abstain_below,

@@ -227,6 +227,19 @@ class ModelHealth(ResponseModel):
     status: Literal["ok"] = "ok"
 
 
+class ClassifierLabels(ResponseModel):
+    """The labels of a classifier, in both directions."""
+
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(ResponseModel):
+    """The kind of the model. Here all are classifiers."""
+
+    classifier: ClassifierLabels
+
+
 class ModelInfo(ResponseModel):
     """The fields of text-embeddings-inference, and those of the engine."""
 
@@ -234,7 +247,7 @@ class ModelInfo(ResponseModel):
     model_sha: str
     model_dtype: str
     served_model_name: str
-    model_type: dict[str, Any]
+    model_type: ModelType
     max_concurrent_requests: int
     max_input_length: int
     max_batch_tokens: int
@@ -250,7 +263,12 @@ class ModelInfo(ResponseModel):
 
 
 @info_router.get("/info")
-async def get_info(state: AppStateDep, model: ModelRefParam | None = None) -> ModelInfo:
+async def get_info(
+    state: AppStateDep,
+    model: Annotated[
+        ModelRefParam | None, Query(description="Default: the only model in production.")
+    ] = None,
+) -> ModelInfo:
     """Return the model that `/predict` would use, loading it if needed."""
     return _build_info(*await state.serving.pool.get(model), state.settings)
 
@@ -284,12 +302,12 @@ def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings)
         model_sha=resolved.artifact.manifest_sha256,
         model_dtype=_DTYPES[predictor.engine.name.rpartition("-")[2]],
         served_model_name=resolved.ref,
-        model_type={
-            "classifier": {
-                "id2label": {str(i): label for i, label in labels.items()},
-                "label2id": {label: i for i, label in labels.items()},
-            }
-        },
+        model_type=ModelType(
+            classifier=ClassifierLabels(
+                id2label={str(i): label for i, label in labels.items()},
+                label2id={label: i for i, label in labels.items()},
+            )
+        ),
         max_concurrent_requests=MAX_TEXTS_IN_FLIGHT,
         max_input_length=predictor.max_length,
         max_batch_tokens=predictor.engine.batch_tokens,

@@ -1,15 +1,17 @@
 """Routes for downloading artifacts."""
 
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import Field
 
 from app.auth.middleware import require_scope
 from app.database.engines import Database
 from app.http.dependencies import DatabaseDep, StoreDep
+from app.http.fields import file_response
 from app.storage import repository
 from app.storage.errors import ArtifactFileNotFound, ArtifactNotFound, StoredArtifactCorrupt
 from app.storage.store import (
@@ -28,6 +30,14 @@ router = APIRouter(
 )
 
 _BINARY = "application/octet-stream"
+# For the schema only: other names give 404.
+FileName = Annotated[
+    str,
+    Field(
+        description="Name in the manifest, such as `adapter.safetensors`.",
+        json_schema_extra={"maxLength": 512},
+    ),
+]
 
 
 @router.get("/{artifact_id}")
@@ -39,9 +49,13 @@ def get_artifact_manifest(
     return read_manifest(store, artifact.ref, name=f"artifact {artifact.id}")
 
 
-@router.get("/{artifact_id}/files/{name:path}", response_class=FileResponse)
+@router.get(
+    "/{artifact_id}/files/{name:path}",
+    response_class=FileResponse,
+    responses=file_response(_BINARY),
+)
 def download_artifact_file(
-    artifact_id: UUID, name: str, database: DatabaseDep, store: StoreDep
+    artifact_id: UUID, name: FileName, database: DatabaseDep, store: StoreDep
 ) -> Response:
     """Download one file, by its name in the manifest."""
     artifact, complete = _open_artifact(artifact_id, database, store)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response, status
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, NotifierDep, SettingsDep, StoreDep
-from app.http.fields import uuid_or_raise
+from app.http.fields import file_response, uuid_or_raise
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -49,6 +49,7 @@ ExportFormat = Annotated[
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=WRITE,
+    response_model=SweepView,
     responses={200: {"model": SweepPlan, "description": "Plan of a dry run; nothing was stored."}},
 )
 def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
@@ -60,7 +61,7 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     store: StoreDep,
     notifier: NotifierDep,
     dry_run: Annotated[bool, Query(description="Only return the plan.")] = False,
-) -> SweepView | SweepPlan:
+) -> SweepView | Response:
     """Start a sweep, or with `dry_run` return its plan."""
     call = idempotent.with_body(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
@@ -69,9 +70,9 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     find_base = partial(base_models.resolve_base, database=database, store=store, settings=settings)
     plan = planning.plan_trials(body, find_base)
     if dry_run:
-        response.status_code = status.HTTP_200_OK
         with database.read() as session:
-            return planning.plan_sweep(session, body=body, plan=plan, settings=settings)
+            outline = planning.plan_sweep(session, body=body, plan=plan, settings=settings)
+        return Response(outline.model_dump_json(), media_type="application/json")
     sweep = service.create_sweep(
         database, body=body, plan=plan, settings=settings, notifier=notifier, call=call
     )
@@ -84,7 +85,7 @@ def list_sweeps(
     database: DatabaseDep,
     limit: PageLimit = 20,
     after: PageCursor = None,
-    state: SweepState | None = None,
+    state: Annotated[SweepState | None, Query(description="Only sweeps in this state.")] = None,
 ) -> Page[SweepListItem]:
     """List sweeps, the newest first, without their job descriptions and winners."""
     with database.read() as session:
@@ -121,7 +122,7 @@ def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
     "/{sweep_id}/results",
     dependencies=READ,
     response_class=Response,
-    responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}},
+    responses=file_response(*MEDIA_TYPES.values()),
 )
 def download_sweep_results(
     sweep_id: SweepId, database: DatabaseDep, format: ExportFormat = "csv"

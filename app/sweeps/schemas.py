@@ -20,7 +20,9 @@ class SweepCreate(FrozenModel):
 
     job: TrainSpec
     space: Dimensions
-    strategy: Strategy = GridSearch()
+    strategy: Strategy = Field(
+        default_factory=GridSearch, description="How trials are chosen. Default: all of them."
+    )
     objective: Objective = Field(
         default="accuracy", description="Validation metric that ranks the trials."
     )

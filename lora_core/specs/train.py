@@ -217,7 +217,7 @@ class TrainSpec(FrozenModel):
 
     spec_version: Literal[2] = 2  # incremented when a field is renamed or changes its meaning
     preset: Preset | None = None
-    method: MethodSpec = AutoSpec()
+    method: MethodSpec = Field(default_factory=AutoSpec, description="Default: `auto`.")
     base: BaseName | None = Field(default="minilm-l6", validate_default=True)
     base_revision: str | None = Field(default=None, pattern=REVISION)
     pooling: Pooling = Pooling.AUTO

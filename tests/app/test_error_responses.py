@@ -285,17 +285,19 @@ def test_patterns_match_what_is_accepted() -> None:
 
 def test_openapi_has_the_error_format_of_each_route(settings: Settings) -> None:
     client = TestClient(create_app(settings))
-    paths = client.get("/openapi.json").json()["paths"]
+    described = client.get("/openapi.json").json()
+    paths, components = described["paths"], described["components"]["schemas"]
     assert {"/predict", "/models/{ref}/predict", "/info", "/v1/jobs"} <= paths.keys()
     for path, operations in paths.items():
         plain = uses_predict_format(path) or uses_openai_format(path)
         kind = "application/json" if plain else "application/problem+json"
         for method, operation in operations.items():
             shown = operation["responses"]["4XX"]["content"]
+            assert shown == operation["responses"]["5XX"]["content"]
             assert list(shown) == [kind], (method, path)
             response = client.request("POST" if method == "get" else "PATCH", path)  # 405
             assert response.headers["content-type"] == kind
-            schema = shown[kind]["schema"]
+            schema = components[shown[kind]["schema"]["$ref"].rpartition("/")[2]]
             assert set(schema["required"]) <= response.json().keys() <= schema["properties"].keys()
             if uses_predict_format(path):
                 assert response.json()["error_type"] in schema["properties"]["error_type"]["enum"]
