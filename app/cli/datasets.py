@@ -290,13 +290,14 @@ def _print_diagnosis(diagnosis: "DataReport") -> None:
         ]
     )  # fmt: skip
     for finding in diagnosis.findings:
-        _print_finding(finding)
+        print_finding(finding)
     if not diagnosis.findings:
         print_line("\nNo problems found.", style="green")
     print_learning_curve_estimate(diagnosis.more_labels)
 
 
-def _print_finding(finding: "Finding") -> None:
+def print_finding(finding: "Finding") -> None:
+    """Print the message, advice and examples of a finding."""
     level = finding.level
     print_line("")
     console().print(

@@ -29,6 +29,7 @@ from lora_core.specs.data import SUFFIXES, DataSpec, Split, parse_sheet_suffix
 
 if TYPE_CHECKING:
     from app.cli.client import Client, LabeledPredictions
+    from app.datasets.schemas import DatasetView
     from app.serving.schemas import LabelScore
 
 
@@ -66,11 +67,16 @@ def read_labeled_rows(
         split=dataset.split_column,
     )
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-        file = Path(work, Path(dataset.filename).name)
-        with client.download_dataset(dataset.ref) as chunks, file.open("xb") as opened:
-            opened.writelines(chunks)
-        source = f"{file}#{dataset.sheet}" if dataset.sheet else str(file)
+        source = download_source(client, dataset, Path(work))
         return _select_split(source, dataset_columns, split, sample=False)
+
+
+def download_source(client: "Client", dataset: "DatasetView", folder: Path) -> str:
+    """Download the file of a dataset to a folder, and return it as the source of a spec."""
+    file = folder / Path(dataset.filename).name
+    with client.download_dataset(dataset.ref) as chunks, file.open("xb") as opened:
+        opened.writelines(chunks)
+    return f"{file}#{dataset.sheet}" if dataset.sheet else str(file)
 
 
 def looks_like_file(data: str) -> bool:
@@ -200,7 +206,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         client, data, ColumnSelection(text_column, label_column, split_column), split
     )
     texts, truth = [row.text for row in labeled.rows], [row.label for row in labeled.rows]
-    answers = _predict_all(client, model, texts, truth)
+    answers = predict_all(client, model, texts, truth)
     names = label_names([each.label for each in answers.labels[0]])
     report = {
         "model": answers.version,
@@ -212,10 +218,13 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     print_json(report) if as_json else _print_report(report)
 
 
-def _predict_all(
-    client: "Client", model: str, texts: Sequence[str], truth: Sequence[str]
+def predict_all(
+    client: "Client", model: str, texts: Sequence[str], truth: Sequence[str] = ()
 ) -> "LabeledPredictions":
-    """Predict all texts with one version. Texts are sorted by length to reduce padding."""
+    """Predict all texts with one version. Texts are sorted by length to reduce padding.
+
+    Raises `UsageError` for true labels that the model does not have, and `RequestRejected`.
+    """
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     by_text: list[list[LabelScore]] = [[] for _ in texts]
     version, truncated = model, 0

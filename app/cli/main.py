@@ -15,6 +15,7 @@ from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, EXIT_INTERNAL_ERROR, CliError
 from app.cli.evaluate import evaluate
 from app.cli.gc import gc
+from app.cli.import_openai import import_openai
 from app.cli.migrate import migrate
 from app.cli.models import export_model, import_model
 from app.cli.options import DEFAULT_URL
@@ -124,6 +125,7 @@ app.command()(train)
 app.command()(watch)
 app.command()(predict)
 app.command()(evaluate)
+app.command()(import_openai)
 app.command()(demo)
 app.command()(gc)
 datasets.app.command("check")(check)
