@@ -13,7 +13,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-small bench-linear notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-linear notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ bench-scale: .venv/.dev  ## 100,000 jobs and a million points, on SQLite and Pos
 
 bench-start: .venv/.dev  ## From the claim to the end of the first step, forked and fresh: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.start $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+bench-doors: .venv/.dev  ## A chat completion of the OpenAI API beside /predict: QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.doors $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 bench-small: .venv/.dev .venv-setfit/.made  ## Models of 16 to 4,000 labeled texts beside simpler ones and SetFit: ONLY=imdb CHOOSE=1 QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.small $(if $(ONLY),--only $(ONLY)) $(if $(CHOOSE),--choose) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)

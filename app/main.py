@@ -36,6 +36,7 @@ from app.jobs.event_stream import EventStreams
 from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
+from app.openai import completions as openai_completions
 from app.openai import models as openai_models
 from app.predictions import routes as predictions
 from app.registry import routes as registry
@@ -51,6 +52,7 @@ from app.sweeps import routes as sweeps
 from app.web import page
 from app.web import routes as web
 
+MODEL_ROUTES = (*serving.router.routes, *openai_completions.router.routes)  # they run a model
 PUBLIC_ROUTES = (*health.router.routes, *web.PUBLIC_ROUTES)
 DESCRIPTION = "Fine-tune text classifiers with LoRA, monitor their training, and serve them."
 MULTIPART_OVERHEAD_BYTES = 65_536  # of a multipart form, on top of its file
@@ -92,7 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(
                 AuthMiddleware, keys_required=settings.auth == "on", public_routes=PUBLIC_ROUTES
             ),
-            Middleware(LoadSheddingMiddleware, routes=tuple(serving.router.routes)),
+            Middleware(LoadSheddingMiddleware, routes=MODEL_ROUTES),
             Middleware(CancelOnDisconnectMiddleware),
             Middleware(SlowBodyMiddleware, bytes_per_second=settings.min_body_bytes_per_second),
             Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
@@ -119,6 +121,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     )
     include = router.include_router
     include(serving.router)  # first, because routes are matched in this order
+    include(openai_completions.router)
     include(jobs.router)
     include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(artifacts.router)

@@ -42,11 +42,11 @@ myst_dmath_allow_space = False
 myst_dmath_allow_digits = False  # $5 and $6 are amounts
 myst_heading_anchors = 4
 
-# Docstrings. Only names of the library itself have to lead somewhere: no inventory is fetched.
+# Docstrings. Only public names of the library have to lead somewhere: no inventory is fetched.
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-nitpick_ignore_regex = [("py:.*", r"(?!lora_core\b).*")]
+nitpick_ignore_regex = [("py:.*", r"(?!lora_core\b).*|.*\._\w+")]
 
 # Looks
 html_theme = "furo"

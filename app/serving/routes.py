@@ -144,7 +144,7 @@ async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Respon
             for task in tasks:  # if one has failed, the others are of no use
                 task.cancel()
     rows = [_to_json(result) for result in results]
-    return JSONResponse({"predictions": rows}, headers=_headers(*results))
+    return JSONResponse({"predictions": rows}, headers=response_headers(*results))
 
 
 @router.post("/v1/models/{ref}/explain", responses=PROBLEM_RESPONSES)
@@ -175,7 +175,7 @@ async def explain_prediction(
 
 
 def _respond(result: PredictResult) -> Response:
-    return JSONResponse(_to_json(result), headers=_headers(result))
+    return JSONResponse(_to_json(result), headers=response_headers(result))
 
 
 def _to_json(result: PredictResult) -> Any:
@@ -183,7 +183,7 @@ def _to_json(result: PredictResult) -> Any:
     return rows if result.nested else rows[0]
 
 
-def _headers(*results: PredictResult) -> dict[str, str]:
+def response_headers(*results: PredictResult) -> dict[str, str]:
     """Return response headers, named as in text-embeddings-inference; times in milliseconds.
 
     Of several results, counts are sums, times are the longest, and each version and engine is

@@ -1,10 +1,10 @@
 """Online prediction, from a parsed request to its result: admit, tokenize, compute and decode."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from app.serving.model_pool import ModelPool
 from app.serving.shadow import ShadowEvaluator
 from lora_core.errors.artifact import InputTooLong
 from lora_core.process import available_cores
+from lora_core.specs.chat import PromptFormat
 
 MAX_TEXTS_IN_FLIGHT = 512
 KEY_SHARE = 0.5  # of the capacity, for one API key
@@ -37,6 +38,7 @@ class PredictResult:
     nested: bool  # whether the response is a nested list
     version: str
     engine: str
+    prompt_format: PromptFormat  # of the training file, in which prompts are answered
     truncated: int  # truncated texts
     abstained: int  # texts without labels, because no label was probable enough
     tokens: int
@@ -99,13 +101,20 @@ class InferenceService:
             raise
 
     async def predict(
-        self, request: PredictRequest, ref: str | None, *, key_id: UUID, deadline: float
+        self,
+        request: PredictRequest,
+        ref: str | None,
+        *,
+        key_id: UUID,
+        deadline: float,
+        texts_of_prompts: Callable[[PromptFormat], list[str]] | None = None,
     ) -> PredictResult:
         """Predict with the model of a reference; None: the only model in production.
 
-        `deadline` is on the monotonic clock. Cancelling releases the capacity and takes the texts
-        out of the queue. Raises the errors of `app.serving.errors`, what `ModelPool.get` raises,
-        and `InputTooLong`.
+        `deadline` is on the monotonic clock. `texts_of_prompts` returns the texts if those of the
+        request are whole prompts: none may be longer than its prompt. Cancelling releases the
+        capacity and takes the texts out of the queue. Raises the errors of `app.serving.errors`,
+        what `ModelPool.get` and `texts_of_prompts` raise, and `InputTooLong`.
         """
         start, texts = time.perf_counter(), request.texts
         with self._count_request(request):
@@ -115,8 +124,10 @@ class InferenceService:
             ) as reservation:
                 self.rate_limiter.acquire(key_id, len(texts))  # only once the request is admitted
                 resolved, model = await self.pool.get(ref, deadline=deadline)
+                if texts_of_prompts is not None:
+                    request = replace(request, texts=texts_of_prompts(_prompt_format(model)))
                 batch = await model.prepare_batch(
-                    texts, truncate=request.truncate, side=request.truncation_side
+                    request.texts, truncate=request.truncate, side=request.truncation_side
                 )
                 self.admission.set_tokens(reservation, key_id, batch.cost)
                 outputs = await model.compute(batch, deadline=deadline)
@@ -177,6 +188,7 @@ def _build_result(
         nested=request.nested,
         version=resolved.ref,
         engine=model.predictor.engine.name,
+        prompt_format=_prompt_format(model),
         truncated=batch.truncated,
         abstained=abstained,
         tokens=batch.tokens,
@@ -186,6 +198,11 @@ def _build_result(
         inference_seconds=fmean(output.inference_seconds for output in outputs),
         total_seconds=time.perf_counter() - start,
     )
+
+
+def _prompt_format(model: LoadedModel) -> PromptFormat:
+    """Return the format of the training file; without one, prompts are texts, answers labels."""
+    return model.predictor.prompt_format or PromptFormat()
 
 
 def _tei_error_label(error: Exception) -> str:

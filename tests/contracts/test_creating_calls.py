@@ -11,6 +11,7 @@ HARMLESS = {
     *(f"/v1/sweeps/{{sweep_id}}/{verb}" for verb in ("pause", "stop", "resume", "retry")),
     "/v1/sweeps/{sweep_id}/extend",  # the same trials are not added twice
     *("/predict", "/vertex", "/models/{ref}/predict"),
+    *("/openai/v1/chat/completions", "/openai/v1/completions"),
     "/v1/models/{ref}/explain",
 }
 

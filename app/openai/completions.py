@@ -1,0 +1,255 @@
+"""Routes of completions in the OpenAI API: the label of a text as the answer to a prompt.
+
+They predict as `/predict` does, with its limits and its headers.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from app.auth.middleware import require_scope
+from app.http.concurrency import cancel_on_disconnect
+from app.http.error_responses import OPENAI_ERROR_RESPONSES
+from app.openai.completion_formats import (
+    ChatCompletion,
+    ChatCompletionCreate,
+    Completion,
+    CompletionCreate,
+    CompletionOptions,
+)
+from app.openai.errors import AnswerNotJson
+from app.openai.models import model_ref
+from app.serving.client_formats import PredictRequest
+from app.serving.errors import BlankInput, TooManyInputs
+from app.serving.loaded_model import ScoredLabels
+from app.serving.routes import RequestContext, RequestContextDep, response_headers
+from app.serving.service import PredictResult
+from lora_core.specs.chat import PromptFormat, parse_json_object
+
+IMPOSSIBLE_LOGPROB = -9999.0  # of a probability of 0, as OpenAI writes it
+
+router = APIRouter(
+    prefix="/openai/v1",
+    tags=["openai"],
+    dependencies=[require_scope("predict")],
+    responses=OPENAI_ERROR_RESPONSES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model answers to a prompt: its most probable label, or nothing if it abstains."""
+
+    text: str | None
+    tokens: list[tuple[str, float]]  # all labels with their log probabilities, highest first
+
+
+@router.post("/chat/completions", response_model=ChatCompletion)
+async def create_chat_completion(
+    body: ChatCompletionCreate, context: RequestContextDep
+) -> Response:
+    """Label a conversation; the answer is the label, as the training file wrote it.
+
+    `exp(logprob)` is the calibrated probability that `/predict` returns. Headers are those of
+    `/predict`.
+    """
+    conversation = body.conversation
+
+    def text_of_conversation(prompt_format: PromptFormat) -> list[str]:
+        return [_not_blank(prompt_format.text_of_messages(conversation), "The conversation")]
+
+    prompt = "\n".join(message.text for message in conversation)
+    result = await _predict(context, body, [prompt], text_of_conversation)
+    (answer,) = _answers(result, body)
+    if body.response_format is not None and body.response_format.type != "text":
+        _check_json(answer, result.version)
+    logprobs = _chat_logprobs(answer, body.top_logprobs or 0) if body.logprobs else None
+    head = _head("chatcmpl", body, result)
+    usage = _usage(result, body.choices if answer.text is not None else 0)
+    refusal = None if answer.text is not None else f"No label reached {body.abstain_below}."
+    if body.stream:
+        head["object"] = "chat.completion.chunk"
+        deltas = (
+            {"role": "assistant", "content": "", "refusal": None},
+            {"content": answer.text} if refusal is None else {"refusal": refusal},
+        )
+        choices = [
+            {"index": index, "delta": delta, "logprobs": shown, "finish_reason": reason}
+            for index in range(body.choices)
+            for delta, shown, reason in (
+                (deltas[0], None, None),
+                (deltas[1], logprobs, None),
+                ({}, None, "stop"),
+            )
+        ]
+        return _stream(head, choices, usage, body, result)
+    message = {"role": "assistant", "content": answer.text, "refusal": refusal}
+    head["object"] = "chat.completion"
+    head["choices"] = [
+        {"index": index, "message": message, "logprobs": logprobs, "finish_reason": "stop"}
+        for index in range(body.choices)
+    ]
+    return JSONResponse(head | {"usage": usage}, headers=response_headers(result))
+
+
+@router.post("/completions", response_model=Completion)
+async def create_completion(body: CompletionCreate, context: RequestContextDep) -> Response:
+    """Label prompts; each answer is the label, as the training file wrote it.
+
+    `exp(logprob)` is the calibrated probability that `/predict` returns. Headers are those of
+    `/predict`.
+    """
+    prompts = body.prompts
+    if len(prompts) > context.max_inputs:
+        raise TooManyInputs(count=len(prompts), limit=context.max_inputs)
+
+    def texts_of_prompts(prompt_format: PromptFormat) -> list[str]:
+        return [
+            _not_blank(prompt_format.text_of_prompt(prompt), f"Prompt {index}")
+            for index, prompt in enumerate(prompts)
+        ]
+
+    result = await _predict(context, body, prompts, texts_of_prompts)
+    answers = [each for each in _answers(result, body) for _ in range(body.choices)]
+    offsets = [len(prompt) for prompt in prompts for _ in range(body.choices)]
+    choices = [
+        {
+            "index": index,
+            "text": answer.text or "",
+            "logprobs": None
+            if body.logprobs is None
+            else _text_logprobs(answer, body.logprobs, offset),
+            "finish_reason": "content_filter" if answer.text is None else "stop",
+        }
+        for index, (answer, offset) in enumerate(zip(answers, offsets, strict=True))
+    ]
+    head = _head("cmpl", body, result) | {"object": "text_completion"}
+    usage = _usage(result, sum(answer.text is not None for answer in answers))
+    if body.stream:
+        return _stream(head, choices, usage, body, result)
+    return JSONResponse(
+        head | {"choices": choices, "usage": usage}, headers=response_headers(result)
+    )
+
+
+async def _predict(
+    context: RequestContext,
+    body: CompletionOptions,
+    prompts: list[str],
+    texts_of_prompts: Callable[[PromptFormat], list[str]],
+) -> PredictResult:
+    request = PredictRequest(
+        texts=prompts,
+        nested=len(prompts) > 1,
+        truncate=True,
+        truncation_side="right",
+        function=None,
+        top_k=None,
+        abstain_below=body.abstain_below,
+    )
+    async with cancel_on_disconnect(context.receive):
+        return await context.service.predict(
+            request,
+            model_ref(body.model),
+            key_id=context.key_id,
+            deadline=context.deadline,
+            texts_of_prompts=texts_of_prompts,
+        )
+
+
+def _not_blank(text: str, what: str) -> str:
+    if not text:
+        raise BlankInput(what=f"{what}, without what all prompts of the training file share,")
+    return text
+
+
+def _answers(result: PredictResult, body: CompletionOptions) -> Iterator[Answer]:
+    """Yield the answer to each prompt, in the format of the training file."""
+    for row in result.scores:
+        tokens = _tokens(row, result.prompt_format)
+        yield Answer(_cut(tokens[0][0], body.stop_sequences) if tokens else None, tokens)
+
+
+def _tokens(row: ScoredLabels, prompt_format: PromptFormat) -> list[tuple[str, float]]:
+    return [
+        (prompt_format.answer_of(label), math.log(score) if score > 0 else IMPOSSIBLE_LOGPROB)
+        for label, score in row
+    ]
+
+
+def _cut(answer: str, stop_sequences: Iterable[str]) -> str:
+    """Return the answer up to the first stop sequence in it."""
+    for sequence in filter(None, stop_sequences):
+        answer = answer.partition(sequence)[0]
+    return answer
+
+
+def _check_json(answer: Answer, ref: str) -> None:
+    """Raise `AnswerNotJson` if there is an answer that is not a JSON object."""
+    if answer.text is not None and parse_json_object(answer.text) is None:
+        raise AnswerNotJson(ref=ref, at="response_format")
+
+
+def _chat_logprobs(answer: Answer, top: int) -> dict[str, Any]:
+    labels = [
+        {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+        for token, logprob in answer.tokens[: max(top, 1)]
+    ]
+    content = [labels[0] | {"top_logprobs": labels[:top]}] if labels else None
+    return {"content": content, "refusal": None}
+
+
+def _text_logprobs(answer: Answer, top: int, offset: int) -> dict[str, Any]:
+    chosen = answer.tokens[:1]
+    return {
+        "tokens": [token for token, _ in chosen],
+        "token_logprobs": [logprob for _, logprob in chosen],
+        "top_logprobs": [dict(answer.tokens[:top]) for _ in chosen] if top else None,
+        "text_offset": [offset for _ in chosen],
+    }
+
+
+def _head(prefix: str, body: CompletionOptions, result: PredictResult) -> dict[str, Any]:
+    return {
+        "id": f"{prefix}-{uuid4().hex}",
+        "created": int(time.time()),
+        "model": body.model,
+        "system_fingerprint": result.version,
+    }
+
+
+def _usage(result: PredictResult, answers: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": result.tokens,
+        "completion_tokens": answers,
+        "total_tokens": result.tokens + answers,
+    }
+
+
+def _stream(
+    head: Mapping[str, Any],
+    choices: Sequence[Mapping[str, Any]],
+    usage: Mapping[str, int],
+    body: CompletionOptions,
+    result: PredictResult,
+) -> Response:
+    """Return server-sent events, one for each choice. They are known at once."""
+    chunks = [{**head, "choices": [choice]} for choice in choices]
+    if body.include_usage:
+        chunks = [
+            *(chunk | {"usage": None} for chunk in chunks),
+            {**head, "choices": [], "usage": usage},
+        ]
+    events = [json.dumps(chunk, ensure_ascii=False) for chunk in chunks] + ["[DONE]"]
+    return Response(
+        "".join(f"data: {event}\n\n" for event in events),
+        media_type="text/event-stream",
+        headers=response_headers(result),
+    )
