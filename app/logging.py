@@ -35,6 +35,7 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|[\ud800-\udf
 _SECRET_PATTERNS = (
     (re.compile(r"(lws?_[0-9a-f]{32}_)[\w-]+", re.IGNORECASE), r"\1***"),
     (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
+    (re.compile(r"\bwhsec_[A-Za-z0-9+/=]{8,}"), "whsec_***"),
     (re.compile(r"(://[^/\s:@]*:)[^/\s]+@"), r"\1***@"),
 )
 

@@ -51,6 +51,7 @@ from app.storage.data_dir import make_process_private
 from app.sweeps import routes as sweeps
 from app.web import page
 from app.web import routes as web
+from app.webhooks import routes as webhooks
 
 MODEL_ROUTES = (*serving.router.routes, *openai_completions.router.routes)  # they run a model
 PUBLIC_ROUTES = (*health.router.routes, *web.PUBLIC_ROUTES)
@@ -133,6 +134,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(sweeps.router)
     include(charts.router)
     include(openai_models.router)
+    include(webhooks.router)
     include(health.router)
     include(metrics_routes.router)
     include(openapi.router)

@@ -4,6 +4,7 @@ from app.auth import tables as keys
 from app.database.base import Base
 from app.datasets import tables as datasets
 from app.idempotency import tables as idempotency
+from app.outbox import tables as outbox
 from app.queue import tables as jobs
 from app.registry import tables as registry
 from app.storage import tables as artifacts
@@ -11,4 +12,14 @@ from app.sweeps import tables as sweeps
 
 metadata = Base.metadata
 
-__all__ = ["artifacts", "datasets", "idempotency", "jobs", "keys", "metadata", "registry", "sweeps"]
+__all__ = [
+    "artifacts",
+    "datasets",
+    "idempotency",
+    "jobs",
+    "keys",
+    "metadata",
+    "outbox",
+    "registry",
+    "sweeps",
+]

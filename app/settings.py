@@ -5,7 +5,7 @@ docs/reference/settings.md is generated from the descriptions in this module: ru
 """
 
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 FOREVER = "forever"  # as a value of a retention setting: nothing is deleted
+_HOST_NAME_PATTERN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\s]+")
 
 
@@ -30,6 +31,16 @@ def _make_absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
+def _normalize_host(text: str) -> str:
+    """Lowercase a host name; check an address or a network."""
+    host = text.lower()
+    if "/" in host or ":" in host or host.replace(".", "").isdigit():
+        return str(ip_network(host))
+    if not _HOST_NAME_PATTERN.fullmatch(host):
+        raise ValueError("a host is a name, an address or a network, such as 10.0.0.0/8")
+    return host
+
+
 def _normalize_origin(text: str) -> str:
     """Lowercase the origin, as browsers send it."""
     origin = text.lower()
@@ -39,9 +50,11 @@ def _normalize_origin(text: str) -> str:
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_make_absolute)]
+Host = Annotated[str, AfterValidator(_normalize_host)]
 Origin = Annotated[str, AfterValidator(_normalize_origin)]
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 PathList = Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split_commas)]
+HostList = Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split_commas)]
 OriginList = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split_commas)]
 RetentionDays = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_parse_forever)]
 
@@ -165,6 +178,13 @@ class Settings(BaseSettings):
         300, gt=0, description="Time limit for checking an imported model."
     )
 
+    webhook_allowed_hosts: HostList = Field(
+        (),
+        description="Hosts in private networks to which webhooks may be sent, and those to which "
+        "they may be sent by plain http: names, addresses, and networks such as `10.0.0.0/8`. "
+        "All others must be public and use https.",
+    )
+
     poll_seconds: float | None = Field(
         None,
         gt=0,
@@ -246,6 +266,9 @@ class Settings(BaseSettings):
         400,
         description="How long ended jobs, prediction runs and sweeps are kept, or `forever`. Jobs "
         "with a model, tags or notes are always kept.",
+    )
+    keep_delivery_days: RetentionDays = Field(
+        30, description="How long ended webhook deliveries are kept, or `forever`."
     )
     keep_curve_points: Annotated[
         Annotated[int, Field(ge=10)] | None, BeforeValidator(_parse_forever)

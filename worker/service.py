@@ -1,4 +1,4 @@
-"""A worker: poller, reconciler, and garbage collector in threads, until it drains."""
+"""A worker: poller, reconciler, webhooks and garbage collector in threads, until it drains."""
 
 import sys
 import threading
@@ -30,6 +30,7 @@ from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
 from worker.spawn import spawn_child
+from worker.webhooks import WebhookDeliverer
 
 FINAL_WRITE_SECONDS = 30.0  # for the last transactions, after the stop grace of the trainings
 DEREGISTER_SECONDS = 5.0  # to remove the worker's own row
@@ -66,7 +67,12 @@ class WorkerService:
         self._reconciler_thread = _daemon_thread(self._reconciler.run)
         self._garbage_collector = GarbageCollector(resources, draining=self._draining)
         self._fork_server = ForkServer()
-        self._background = [self._garbage_collector.run, self._drain_on_request]
+        self._webhook_deliverer = WebhookDeliverer(resources, draining=self._draining)
+        self._background = [
+            self._garbage_collector.run,
+            self._webhook_deliverer.run,
+            self._drain_on_request,
+        ]
         spawn = spawn_child
         if settings.fork_server and CPU in devices:
             spawn = self._fork_server.spawn

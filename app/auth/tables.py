@@ -22,6 +22,7 @@ Scope = Literal[
     "predictions:read",
     "predictions:write",
     "metrics:read",
+    "webhooks:admin",
     "keys:admin",
 ]
 ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)

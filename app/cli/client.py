@@ -35,6 +35,7 @@ from app.predictions.schemas import PredictionListItem, PredictionView
 from app.registry.schemas import ModelListItem, ModelView, VersionView
 from app.serving.schemas import ExplanationView, LabelScore, ShadowView
 from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
+from app.webhooks.schemas import DeliveryView, WebhookView
 from lora_core.data.findings import DataReport
 
 SweepAction = Literal["pause", "stop", "resume", "retry"]
@@ -299,6 +300,36 @@ class Client(Connection):
     def download_sweep_report(self, sweep_id: str) -> ByteStream:
         """Stream the HTML report."""
         return self.stream_bytes(f"{resource_path('sweeps', sweep_id)}/report")
+
+    # -- webhooks -----------------------------------------------------------------------------
+
+    def create_webhook(self, body: Json) -> WebhookView:
+        return self.create(WebhookView, "/v1/webhooks", json=body)
+
+    def get_webhook(self, webhook_id: str) -> WebhookView:
+        return self.fetch(WebhookView, "GET", resource_path("webhooks", webhook_id))
+
+    def list_webhooks(self, limit: int) -> list[WebhookView]:
+        return self.fetch_pages(WebhookView, "/v1/webhooks", limit)
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        self.request("DELETE", resource_path("webhooks", webhook_id))
+
+    def rotate_webhook_secret(self, webhook_id: str) -> WebhookView:
+        return self.fetch(WebhookView, "POST", f"{resource_path('webhooks', webhook_id)}/rotate")
+
+    def send_test_event(self, webhook_id: str) -> DeliveryView:
+        return self.fetch(DeliveryView, "POST", f"{resource_path('webhooks', webhook_id)}/test")
+
+    def list_deliveries(
+        self, webhook_id: str, limit: int, **filters: str | None
+    ) -> list[DeliveryView]:
+        path = f"{resource_path('webhooks', webhook_id)}/deliveries"
+        return self.fetch_pages(DeliveryView, path, limit, **filters)
+
+    def replay_delivery(self, webhook_id: str, delivery_id: str) -> DeliveryView:
+        path = f"{resource_path('webhooks', webhook_id)}/deliveries/{quote(delivery_id, safe='')}"
+        return self.fetch(DeliveryView, "POST", f"{path}/replay")
 
     # -- health -------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 from app.queue.transitions import EventContent
+from app.queue.webhook_events import publish_job_ended
 
 FINAL_STATES = tuple(state for state in JobState if state.final)
 ACTIVE_STATES = tuple(state for state in JobState if not state.final)
@@ -328,6 +329,8 @@ def request_cancel(session: Session, job_id: UUID) -> None:
     if row.state == JobState.CANCELLED:
         kind, message = "cancelled", "The job was cancelled before it ran."
     append_event(session, row, EventContent(kind, "info", message, {}))
+    if row.state == JobState.CANCELLED:
+        publish_job_ended(session, row.id)
 
 
 def delete_job(session: Session, job_id: UUID) -> list[UUID]:

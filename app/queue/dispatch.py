@@ -35,6 +35,7 @@ from app.queue.transitions import (
     EventContent,
     backoff,
 )
+from app.queue.webhook_events import publish_job_ended
 from app.settings import Settings
 
 TASK_NAME = "loraworks.run_job"
@@ -321,4 +322,5 @@ def fail_queue_timeouts(session: Session, *, queue_seconds: float) -> list[UUID]
         append_event(
             session, row, EventContent("failed", "error", message, {"code": "queue_timeout"})
         )
+        publish_job_ended(session, row.id)
     return [row.id for row in rows]

@@ -39,6 +39,7 @@ from app.queue.transitions import (
     RetryableFailure,
     closing_event,
 )
+from app.queue.webhook_events import publish_job_ended
 
 SIGKILL = Signals.SIGKILL.value
 
@@ -334,7 +335,10 @@ def _end_attempt(
         ),
         execution_options=NO_SESSION_SYNC,
     )
-    append_event(session, row, closing_event(result, JobState(row.state), row.error_code))
+    state = JobState(row.state)
+    append_event(session, row, closing_event(result, state, row.error_code))
+    if state.final:
+        publish_job_ended(session, row.id)
     return True
 
 

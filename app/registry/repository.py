@@ -179,18 +179,21 @@ def list_model_names_with_alias(session: Session, alias: str) -> Sequence[str]:
 
 def move_alias(
     session: Session, *, model_id: UUID, alias: str, version_id: UUID, rollback: bool = False
-) -> None:
-    """Point an alias at a version; create the alias if it is new.
+) -> bool:
+    """Point an alias at a version; create the alias if it is new. Return whether it moved.
 
     A `rollback` clears the previous version, so that a repeated call does not undo it.
     """
     row = session.get(ModelAlias, (model_id, alias))
+    if row is not None and row.version_id == version_id:
+        return False
     if row is None:
         session.add(ModelAlias(model_id=model_id, alias=alias, version_id=version_id))
-    elif row.version_id != version_id:
+    else:
         row.previous_id = None if rollback else row.version_id
         row.version_id, row.moved_at = version_id, now()
     session.flush()
+    return True
 
 
 def get_previous_version_number(session: Session, *, model: RegisteredModel, alias: str) -> int:

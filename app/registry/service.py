@@ -16,6 +16,8 @@ from app.database.base import new_id
 from app.database.engines import Database, after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentCall
+from app.outbox import repository as outbox
+from app.outbox.events import EventType
 from app.registry import refs, repository
 from app.registry.errors import (
     ImportCrashed,
@@ -28,7 +30,7 @@ from app.registry.errors import (
 )
 from app.registry.refs import ModelRef
 from app.registry.schemas import VersionView
-from app.registry.tables import PRODUCTION, ModelVersion
+from app.registry.tables import PRODUCTION, ModelVersion, RegisteredModel
 from app.registry.views import version_view
 from app.sandbox import process
 from app.settings import Settings
@@ -79,7 +81,7 @@ def add_version(
 
 def promote(session: Session, version: ModelVersion, *, alias: str) -> None:
     """Point `alias` at a version that was just created and validated. Does not commit."""
-    repository.move_alias(session, model_id=version.model_id, alias=alias, version_id=version.id)
+    _point_alias(session, version, alias=alias)
 
 
 def register_version(
@@ -173,14 +175,30 @@ def move_alias(
     """Point `alias` at a version; `rollback`: at its previous one. Raises `ModelNotFound`."""
     with database.write() as session:
         version = repository.get_version(session, ModelRef(name, number=number))
-        repository.move_alias(
-            session,
-            model_id=version.model_id,
-            alias=alias,
-            version_id=version.id,
-            rollback=rollback,
-        )
+        _point_alias(session, version, alias=alias, rollback=rollback)
     logging.audit("alias_moved", model=f"{name}:{number}", alias=alias, back=rollback)
+
+
+def _point_alias(
+    session: Session, version: ModelVersion, *, alias: str, rollback: bool = False
+) -> None:
+    """Point an alias at a version. A version that is new in production is an event."""
+    moved = repository.move_alias(
+        session,
+        model_id=version.model_id,
+        alias=alias,
+        version_id=version.id,
+        rollback=rollback,
+    )
+    if moved and alias == PRODUCTION:
+        name = session.get_one(RegisteredModel, version.model_id).name
+        data = {
+            "id": f"{name}:{version.number}",
+            "name": name,
+            "version": version.number,
+            "job_id": None if version.job_id is None else str(version.job_id),
+        }
+        outbox.publish(session, EventType.MODEL_PROMOTED, data)
 
 
 def delete_alias(session: Session, *, name: str, alias: str) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.database.base import first_id_at, now, read_clock
 from app.jobs.repository import ACTIVE_STATES
+from app.outbox.tables import WebhookDelivery
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.tables import Checkpoint, Job
 from app.queue.transitions import EventContent
@@ -31,6 +32,7 @@ DAY_SECONDS = 86_400.0
 # Estimates, measured on SQLite, with indexes; of a job with an attempt and twelve events.
 JOB_BYTES = 9_000
 TRIAL_BYTES = 1_000
+DELIVERY_BYTES = 1_000
 MODEL_REMOVED = EventContent(
     "model_removed",
     "info",
@@ -327,6 +329,41 @@ class JobExpiry:
         if key is not None and size is not None:
             kind = DataKind.RESULT if key.startswith("predictions/") else DataKind.MODEL
             yield Removal(kind, key, size, age, f"its job {reason}")
+
+
+@dataclass(frozen=True)
+class DeliveryExpiry:
+    """Expires webhook deliveries that ended `days` ago. The ids are delivery ids."""
+
+    days: float
+    batch_size = BATCH_SIZE
+
+    def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
+        # Ids are in the order of creation, so that younger deliveries are not read.
+        old = WebhookDelivery.id < first_id_at(read_clock(session) - self.days * DAY_SECONDS)
+        page = next_page(session, WebhookDelivery.id, after, old)
+        rows = session.execute(
+            select(WebhookDelivery.id, _age(WebhookDelivery.finished_at))
+            .where(*page.of(WebhookDelivery.id), old, self._ended())
+            .order_by(WebhookDelivery.id)
+        )
+        return ExpiredPage([(row.id, self._removal(*row)) for row in rows], page.last)
+
+    def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        deleted = session.execute(
+            delete(WebhookDelivery)
+            .where(WebhookDelivery.id.in_(keys), self._ended())
+            .returning(WebhookDelivery.id, _age(WebhookDelivery.finished_at)),
+            execution_options=NO_SESSION_SYNC,
+        )
+        return [self._removal(*row) for row in deleted]
+
+    def _ended(self) -> ColumnElement[bool]:
+        return WebhookDelivery.finished_at < now() - self.days * DAY_SECONDS
+
+    def _removal(self, delivery_id: UUID, age: float) -> Removal:
+        reason = f"it ended over {self.days:g} days ago"
+        return Removal(DataKind.DELIVERY, str(delivery_id), DELIVERY_BYTES, age, reason)
 
 
 def _age(since: InstrumentedAttribute[Any]) -> ColumnElement[float]:

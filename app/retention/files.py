@@ -34,6 +34,7 @@ class DataKind(StrEnum):
 
     JOB = "job"  # the rows of a job or prediction run
     SWEEP = "sweep"  # the rows of a sweep and its trials
+    DELIVERY = "webhook delivery"
 
     MODEL = "model"
     RESULT = "result"  # of a prediction run
@@ -47,7 +48,7 @@ class DataKind(StrEnum):
 
 
 NO_ROW = "no database row refers to it"
-ROW_KINDS = (DataKind.JOB, DataKind.SWEEP)
+ROW_KINDS = (DataKind.JOB, DataKind.SWEEP, DataKind.DELIVERY)
 STORED_KINDS = (
     DataKind.MODEL,
     DataKind.RESULT,

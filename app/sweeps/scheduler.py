@@ -20,6 +20,8 @@ from app.database.errors import OUTAGE_ERRORS
 from app.jobs import data_sources
 from app.jobs import service as jobs
 from app.jobs.resolve import JobResolver, ResolvedJob
+from app.outbox import repository as outbox
+from app.outbox.events import EventType
 from app.queue import heartbeats
 from app.queue.dispatch import WorkerNotifier
 from app.queue.tables import Job
@@ -104,6 +106,8 @@ def advance(
         if not _add_next_trials(session, sweep, settings):
             sweep.state, sweep.finished_at = SweepState.FINISHED, now()
             session.flush()
+            data = {"id": str(sweep_id), "name": sweep.name, "state": sweep.state}
+            outbox.publish(session, EventType.SWEEP_FINISHED, data)
             after_commit(session, partial(log.info, "sweep finished", sweep_id=str(sweep_id)))
             return False
 

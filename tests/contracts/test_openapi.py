@@ -19,8 +19,8 @@ NO_KEYWORDS = {"gt", "ge", "lt", "le", "min_length", "max_length", "multiple_of"
 OPERATION_ID = re.compile(r"([a-z]+)(_[a-z0-9]+)*")
 VERBS = {
     *("cancel", "check", "compare", "create", "delete", "download", "explain", "extend", "get"),
-    *("import", "list", "move", "pause", "predict", "preview", "promote", "register", "resume"),
-    *("retry", "roll", "stop", "stream", "update", "upload"),
+    *("import", "list", "move", "pause", "predict", "preview", "promote", "register", "replay"),
+    *("resume", "retry", "roll", "rotate", "send", "stop", "stream", "update", "upload"),
 }
 
 

@@ -1,0 +1,1 @@
+"""The transactional outbox: events are stored as webhook deliveries with the change they report."""

@@ -1,0 +1,81 @@
+"""Sends one request to a receiver, with limits on time and on the size of the response."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from functools import cache
+
+import httpx2
+
+import lora_core
+from app.webhooks.addresses import AllowedHosts, Resolver, Target, parse_url, resolve_target
+from app.webhooks.errors import NoWebhookResponse
+
+SEND_SECONDS = 10.0  # to connect, send the request and read the response
+MAX_RESPONSE_BYTES = 65_536  # the rest of a response is not read
+
+
+def post(
+    url: str, body: bytes, headers: Mapping[str, str], *, allowed: AllowedHosts, resolve: Resolver
+) -> int:
+    """Send the request and return the status of the response. Redirects are not followed.
+
+    Raises `NoWebhookResponse`, and what `parse_url` and `resolve_target` raise.
+    """
+    target = parse_url(url, allowed)
+    addresses = resolve_target(target, allowed, resolve)
+    try:
+        return asyncio.run(_post(target, [target.at(each) for each in addresses], body, headers))
+    except TimeoutError as error:
+        raise NoWebhookResponse(reason=f"timed out after {SEND_SECONDS:g} s") from error
+    except (httpx2.HTTPError, OSError) as error:
+        raise NoWebhookResponse(reason=str(error) or type(error).__name__) from error
+
+
+async def _post(
+    target: Target, urls: list[httpx2.URL], body: bytes, headers: Mapping[str, str]
+) -> int:
+    """Send it to the first address that accepts a connection."""
+    headers = {
+        **headers,
+        "Host": target.url.netloc.decode("ascii"),
+        "Content-Type": "application/json",
+        "User-Agent": f"loraworks/{lora_core.__version__}",
+    }
+    # A client's own limits are for each read; this one is for all of them together.
+    async with (
+        asyncio.timeout(SEND_SECONDS),
+        httpx2.AsyncClient(verify=_ssl_context(), trust_env=False, timeout=SEND_SECONDS) as client,
+    ):
+        for url in urls[:-1]:
+            try:
+                return await _status(client, url, target.host, body, headers)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                continue
+        return await _status(client, urls[-1], target.host, body, headers)
+
+
+async def _status(
+    client: httpx2.AsyncClient,
+    url: httpx2.URL,
+    host: str,
+    body: bytes,
+    headers: Mapping[str, str],
+) -> int:
+    # The certificate must be that of the host, although the URL has its address.
+    extensions = {"sni_hostname": host}
+    async with client.stream(
+        "POST", url, content=body, headers=headers, extensions=extensions
+    ) as response:
+        size = 0
+        async for chunk in response.aiter_raw():
+            size += len(chunk)
+            if size > MAX_RESPONSE_BYTES:
+                break
+        return response.status_code
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """Create it once: reading the certificates takes longer than a delivery."""
+    return httpx2.create_ssl_context()
