@@ -13,6 +13,7 @@ from app.web import (
     sweep,
     sweep_form,
     sweeps,
+    webhooks,
 )
 
 # Routes that need no API key.
@@ -25,5 +26,5 @@ PAGE_ROUTERS = (
     *(assets.router, documentation.router, sign_in.router),
     *(jobs.router, job.router, compare.router),
     *(sweeps.router, sweep_form.router, sweep.router),
-    *(models.router, datasets.router, predictions.router),
+    *(models.router, datasets.router, predictions.router, webhooks.router),
 )

@@ -18,6 +18,7 @@ DOMAINS = {
     "predict": ("Predictions", ("serving",)),
     "predictions": ("Prediction runs", ("predictions",)),
     "openai": ("OpenAI API", ("openai",)),
+    "webhooks": ("Webhooks", ("webhooks",)),
     "artifacts": ("Artifacts", ("storage",)),
     "health": ("Health and metrics", ()),
 }

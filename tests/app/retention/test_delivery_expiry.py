@@ -17,7 +17,7 @@ from tests.webhook_rows import create_webhook, deliveries, send_test_event
 
 
 def add_delivery(world: World, *, created: float, ended: float | None) -> WebhookDelivery:
-    """Create a delivery of this age in days, which ended so many days ago, or is pending."""
+    """Create a delivery of this age in days, which ended `ended` days ago or is pending."""
     at = time.time()
     webhook = create_webhook(world.resources, "https://example.com/")
     id_ = send_test_event(world.database, webhook.id).id
