@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Query, Response, status
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, SettingsDep
@@ -99,7 +99,9 @@ def list_deliveries(
     database: DatabaseDep,
     limit: PageLimit = 20,
     after: PageCursor = None,
-    state: DeliveryState | None = None,
+    state: Annotated[
+        DeliveryState | None, Query(description="Only deliveries in this state.")
+    ] = None,
 ) -> Page[DeliveryView]:
     """List the deliveries to a webhook, the newest first."""
     with database.read() as session:
