@@ -113,12 +113,12 @@ class CompletionOptions(_LenientBody):
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="Changes nothing: an answer is one token."
     )
-    temperature: Annotated[StrictFloat | StrictInt, Field(ge=0, le=2)] | None = Field(
+    temperature: Annotated[StrictFloat, Field(ge=0, le=2)] | None = Field(
         None, description="Changes nothing: the answer is the most probable label."
     )
     stream: StrictBool | None = Field(None, description="Send the answer as server-sent events.")
     stream_options: StreamOptions | None = None
-    abstain_below: Annotated[StrictFloat | StrictInt, Field(gt=0, le=1)] | None = Field(
+    abstain_below: Annotated[StrictFloat, Field(gt=0, le=1)] | None = Field(
         None,
         description="An extension: if the highest probability is lower, there is no answer.",
     )
