@@ -58,7 +58,7 @@ def run_job(task: Task) -> str:
     """Run the job that has the id of this task.
 
     The task ends in the state of its job: SUCCESS, FAILURE or REVOKED (cancelled); RETRY if the job
-    is back in the queue, or still there. It sends no event if another worker runs the job.
+    is back in the queue, still there, or paused. It sends no event if another worker runs the job.
     """
     service: WorkerService = task.app.service
     try:
@@ -77,7 +77,7 @@ def run_job(task: Task) -> str:
         case JobState.RUNNING:
             raise Ignore("Another worker runs the job.")
         case JobState.QUEUED:
-            raise Retry("The job is queued.")
+            raise Retry("The job is paused." if job.paused else "The job is queued.")
         case _:
             raise Terminated("The job was cancelled.")
 

@@ -17,6 +17,7 @@ from app.queue.transitions import (
     Cancelled,
     DependencyUnavailable,
     ExitStatus,
+    Paused,
     PermanentFailure,
     Preempted,
     RetryableFailure,
@@ -135,6 +136,7 @@ def classify_result(
     | the same about the host's memory;  | yes     | requeued once                              |
     | killed by the kernel for it        |         |                                            |
     | stopped by a cancel                | no      | cancelled                                  |
+    | stopped by a pause                 | no      | requeued as paused                         |
     | stopped at its time limit          | no      | failed; its checkpoint is kept             |
     | stopped by a drain; exit 75        | no      | requeued                                   |
     | stalled                            | yes     | requeued once                              |
@@ -155,6 +157,8 @@ def classify_result(
         return _classify_reported_failure(result.failure, claimed, settings)
     if result.stop_reason is StopReason.CANCEL:
         return Cancelled()
+    if result.stop_reason is StopReason.PAUSE:
+        return Paused()
     if result.stop_reason is StopReason.TIME_LIMIT:
         return time_limit_failure(claimed, settings, saved_step=result.saved_step)
     if result.stop_reason is StopReason.DRAIN or result.exit_status.code == child_protocol.STOPPED:

@@ -211,6 +211,7 @@ class Recorder:
         self.step = 0
         self.saved_step: int | None = None  # of this attempt's last checkpoint that is recorded
         self.cancel_requested = False
+        self.pause_requested = False
         self.fenced = False
         self._database = database
         self._lease = lease
@@ -268,7 +269,10 @@ class Recorder:
         )
 
     def write(self) -> None:
-        """Renew the lease and write the buffered rows. Sets `fenced` and `cancel_requested`."""
+        """Renew the lease and write the buffered rows.
+
+        Sets `fenced`, `cancel_requested` and `pause_requested`.
+        """
         with suppress(*OUTAGE_ERRORS), self._db_retry.tracking_outage():
             self._write()
 
@@ -311,6 +315,7 @@ class Recorder:
             self._delete_artifact(key)
         self._written_step = self.step
         self.cancel_requested = heartbeat.cancel_requested
+        self.pause_requested = heartbeat.pause_requested
 
     def _resolve_uncertain_commit(self, session: Session) -> None:
         """Find out whether a batch was written whose connection broke during the commit.

@@ -21,6 +21,7 @@ class StopReason(StrEnum):
     """Why the worker stopped the process."""
 
     CANCEL = "cancel"
+    PAUSE = "pause"
     DRAIN = "drain"
     STALL = "stall"
     FENCED = "fenced"
@@ -42,7 +43,8 @@ class ChildResult:
 class Supervisor:
     """Reads events, renews the lease, and stops the process when it must.
 
-    Reasons to stop: a cancel request, a drain, a stall, the time limit, or a lost lease.
+    Reasons to stop: a request to cancel or to pause, a drain, a stall, the time limit, or a lost
+    lease.
     """
 
     def __init__(
@@ -122,6 +124,9 @@ class Supervisor:
         elif self._recorder.cancel_requested:
             self._child.terminate()
             self._set_stop_reason(StopReason.CANCEL, within=self._settings.stop_grace_seconds)
+        elif self._recorder.pause_requested:
+            self._child.terminate()
+            self._set_stop_reason(StopReason.PAUSE, within=self._settings.stop_grace_seconds)
         elif self._draining.is_set():
             self._child.terminate()
             self._set_stop_reason(StopReason.DRAIN, within=self._settings.stop_grace_seconds)

@@ -112,6 +112,12 @@ class Client(Connection):
     def cancel_job(self, job_id: str) -> JobView:
         return self.fetch(JobView, "POST", f"{resource_path('jobs', job_id)}/cancel")
 
+    def pause_job(self, job_id: str) -> JobView:
+        return self.fetch(JobView, "POST", f"{resource_path('jobs', job_id)}/pause")
+
+    def resume_job(self, job_id: str) -> JobView:
+        return self.fetch(JobView, "POST", f"{resource_path('jobs', job_id)}/resume")
+
     def retry_job(self, job_id: str) -> JobView:
         return self.create(JobView, f"{resource_path('jobs', job_id)}/retry")
 

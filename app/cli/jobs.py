@@ -11,6 +11,7 @@ from app.cli.files import describe_model_folder, unpack_artifact, write_file
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     Json,
+    display_state,
     format_duration,
     format_failure,
     format_percent,
@@ -60,7 +61,7 @@ def compare(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
                 ">p",
             ],
             [
-                (name, each.job.state, *_accuracy_cells(getattr(each, split)))
+                (name, display_state(each.job), *_accuracy_cells(getattr(each, split)))
                 for name, each in zip(names, comparison.jobs, strict=True)
             ],
             empty="",
@@ -94,7 +95,8 @@ def _accuracy_cells(metrics: "SplitResultView | None") -> list[str]:
 
 
 app = typer.Typer(
-    help="List, show, compare, tag, cancel, retry and delete jobs; download their models."
+    help="List, show, compare, tag, cancel, pause, resume, retry and delete jobs; download their "
+    "models."
 )
 
 MAX_EXCERPT_CHARS = 200  # of a text in a table
@@ -153,7 +155,7 @@ def list_jobs(
                 job.name,
                 ", ".join(job.tags),
                 job.method,
-                job.state,
+                display_state(job),
                 f"{job.step}/{job.total_steps or '-'}",
                 format_percent(job.accuracy),
                 job.model_version,
@@ -179,7 +181,7 @@ def show_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
             ("name", found.name),
             ("tags", ", ".join(found.tags) or None),
             ("notes", found.notes),
-            ("state", found.state),
+            ("state", display_state(found)),
             ("method", found.method),
             ("base", found.base),
             ("trainable parameters", found.parameters.trainable),
@@ -243,6 +245,30 @@ def cancel_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
         print_line(f"Stopping job {found.id}.")
     else:
         print_line(f"Job {found.id} is {found.state}.")
+
+
+@app.command("pause")
+@with_client
+def pause_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
+    """Pause a job. A running job saves a checkpoint and stops; resume it at any time."""
+    found = client.pause_job(job)
+    if as_json:
+        print_json(found)
+    elif found.state == "running":
+        print_line(f"Pausing job {found.id}.")
+    else:
+        print_line(f"Job {found.id} is {display_state(found)}.")
+
+
+@app.command("resume")
+@with_client
+def resume_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
+    """Resume a paused job from its last checkpoint."""
+    found = client.resume_job(job)
+    if as_json:
+        print_json(found)
+    else:
+        print_line(f"Job {found.id} is {display_state(found)}.")
 
 
 @app.command("retry")

@@ -18,7 +18,7 @@ from lora_core.results import CandidateResult
 from lora_core.specs.method import describe_method
 
 if TYPE_CHECKING:
-    from app.jobs.schemas import JobErrorSummaryView, JobWait
+    from app.jobs.schemas import JobErrorSummaryView, JobListItem, JobWait, StateView
 
 
 Json = dict[str, Any]
@@ -37,6 +37,11 @@ STATE_STYLE = {
     "paused": "yellow",
     "stopped": "magenta",
 }
+
+
+def display_state(job: "JobListItem | StateView") -> str:
+    """Return the state of a job as users know it: a paused job is queued for the API."""
+    return "paused" if job.paused else job.state
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -19,6 +19,7 @@ from app.cli.options import AsJson, JobId, with_client
 from app.cli.output import (
     STATE_STYLE,
     console,
+    display_state,
     format_duration,
     format_percent,
     print_fields,
@@ -369,7 +370,7 @@ def _print_submitted(job: "JobView") -> None:
     print_fields(
         [
             ("job", job.id),
-            ("state", job.state),
+            ("state", display_state(job)),
             ("trainable parameters", job.parameters.trainable),
             ("estimated time", format_duration(job.estimated_seconds)),
             ("queue position", job.queue_position),
@@ -403,7 +404,7 @@ def _apply_point(progress: RunProgress, point: "PointView") -> None:
 
 
 def _apply_state(progress: RunProgress, job: "JobView | StateView") -> None:
-    progress.state = job.state
+    progress.state = display_state(job)
     progress.queue_position = job.queue_position
     progress.step = job.step
     progress.total = job.total_steps

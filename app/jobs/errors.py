@@ -48,6 +48,39 @@ class JobNotFinished(Conflict):
     )
 
 
+class JobFinished(Conflict):
+    code = "job_finished"
+    title = "The job has finished."
+    message = "Job {job_id} is {state}. Only an unfinished job can be paused or resumed."
+
+
+class JobCancelling(Conflict):
+    code = "job_cancelling"
+    title = "The job is being cancelled."
+    message = (
+        "A cancel of job {job_id} was requested, so it cannot be paused or resumed. Once it has "
+        "stopped, continue it as a new job with POST /v1/jobs/{job_id}/retry."
+    )
+
+
+class TrialNotPaused(Conflict):
+    code = "trial_not_paused"
+    title = "A trial is paused through its sweep."
+    message = (
+        "Job {job_id} is a trial of sweep {sweep_id}, which waits for it. Pause or resume the "
+        "sweep with POST /v1/sweeps/{sweep_id}/pause or /resume."
+    )
+
+
+class PredictionRunNotPaused(Conflict):
+    code = "prediction_run_not_paused"
+    title = "A prediction run cannot be paused."
+    message = (
+        "{run_id} is a prediction run, and only a training can be paused. Cancel it with "
+        "POST /v1/predictions/{run_id}/cancel."
+    )
+
+
 class JobSucceeded(Conflict):
     code = "job_succeeded"
     title = "The job succeeded, so it cannot be retried."

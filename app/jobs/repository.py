@@ -18,6 +18,7 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    null,
     or_,
     select,
     update,
@@ -30,7 +31,13 @@ from app.jobs.tags import json_text
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
-from app.queue.transitions import EventContent
+from app.queue.transitions import (
+    CANCEL_REQUESTED,
+    CLAIMABLE,
+    CLEARED_WAIT,
+    PAUSE_REQUESTED,
+    EventContent,
+)
 from app.queue.webhook_events import publish_job_ended
 
 FINAL_STATES = tuple(state for state in JobState if state.final)
@@ -44,6 +51,7 @@ _STATE_COLUMNS = load_only(
     Job.step,
     Job.total_steps,
     Job.cancel_requested_at,
+    Job.pause_requested_at,
     Job.stream_seq,
 )
 
@@ -197,7 +205,8 @@ def count_by_state(session: Session, *, include_trials: bool = True) -> dict[Job
 def queue_positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:
     """Return the queue positions of the queued jobs, from 1, among all that compete for a device.
 
-    They follow the claim order; jobs that are not due yet come after all that are.
+    They follow the claim order; jobs that are not due yet come after all that are. Paused jobs have
+    no position.
     """
     not_due = case((Job.run_after > now().select().scalar_subquery(), 1), else_=0)
     order = (not_due, Job.priority.desc(), Job.created_at, Job.id)
@@ -207,7 +216,7 @@ def queue_positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, i
             for device_class in DeviceClass
         )
     ).label("position")
-    queue = select(Job.id, position).where(Job.state == JobState.QUEUED).subquery()
+    queue = select(Job.id, position).where(CLAIMABLE).subquery()
     rows = session.execute(select(queue.c.id, queue.c.position).where(queue.c.id.in_(job_ids)))
     return {row.id: row.position for row in rows}
 
@@ -215,7 +224,7 @@ def queue_positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, i
 def next_queue_position(session: Session, *, device_class: DeviceClass, priority: int) -> int:
     """Return the position a new job would get now: due, and the youngest of its priority."""
     moment = now().select().scalar_subquery()  # otherwise SQLite computes it for each row
-    due = (Job.state == JobState.QUEUED, Job.run_after <= moment)
+    due = (CLAIMABLE, Job.run_after <= moment)
     ahead = (Job.device_class.in_(_competing_classes(device_class)), Job.priority >= priority)
     return 1 + session.scalars(select(func.count()).select_from(Job).where(*due, *ahead)).one()
 
@@ -331,6 +340,59 @@ def request_cancel(session: Session, job_id: UUID) -> None:
     append_event(session, row, EventContent(kind, "info", message, {}))
     if row.state == JobState.CANCELLED:
         publish_job_ended(session, row.id)
+
+
+def request_pause(session: Session, job_id: UUID) -> None:
+    """Pause a queued job, request that a running one stops, leave any other as it is.
+
+    It is a single UPDATE, like `request_cancel`.
+    """
+    row = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state.in_(ACTIVE_STATES), ~CANCEL_REQUESTED, ~PAUSE_REQUESTED)
+        .values(pause_requested_at=now(), stream_seq=Job.stream_seq + 1)
+        .returning(Job.id, Job.state, Job.attempt, Job.stream_seq),
+        execution_options=NO_SESSION_SYNC,
+    ).one_or_none()
+    if row is None:
+        return
+    kind, message = "pause_requested", "A pause was requested."
+    if row.state == JobState.QUEUED:
+        kind, message = "paused", "The job was paused in the queue."
+    append_event(session, row, EventContent(kind, "info", message, {}))
+
+
+def request_resume(session: Session, job_id: UUID) -> bool:
+    """Withdraw the pause of an unfinished job. Return whether that made it claimable.
+
+    The time until now counts neither as time in the queue nor as time that it waited for a
+    resource. A delay after a failure stays. A running job goes on, unless it has already been
+    stopped for the pause; then it returns to the queue.
+    """
+    queued = Job.state == JobState.QUEUED
+    due_in_future = or_(Job.state != JobState.QUEUED, Job.run_after > now())
+    changed_if_queued = {**CLEARED_WAIT, "dispatched_at": now(), "dispatch_count": 0}
+    row = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state.in_(ACTIVE_STATES), PAUSE_REQUESTED)
+        .values(
+            pause_requested_at=null(),
+            run_after=case((due_in_future, Job.run_after), else_=now()),
+            stream_seq=Job.stream_seq + 1,
+            **{
+                name: case((queued, value), else_=getattr(Job, name))
+                for name, value in changed_if_queued.items()
+            },
+        )
+        .returning(Job.id, Job.state, Job.attempt, Job.stream_seq),
+        execution_options=NO_SESSION_SYNC,
+    ).one_or_none()
+    if row is None:
+        return False
+    resumed: bool = row.state == JobState.QUEUED
+    message = "The job is back in the queue." if resumed else "The pause was withdrawn."
+    append_event(session, row, EventContent("resume_requested", "info", message, {}))
+    return resumed
 
 
 def delete_job(session: Session, job_id: UUID) -> list[UUID]:

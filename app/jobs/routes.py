@@ -1,4 +1,7 @@
-"""Routes of jobs: create, list, update, cancel, retry, delete, and their results and streams."""
+"""Routes of jobs: create, list, update, cancel, pause, resume, retry, delete.
+
+Also their results and streams.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -190,6 +193,33 @@ def cancel_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobV
     if job.state == JobState.RUNNING:
         response.status_code = status.HTTP_202_ACCEPTED
     return job_view(job, None)
+
+
+@router.post(
+    "/{job_id}/pause",
+    dependencies=WRITE,
+    responses={
+        202: {"model": JobView, "description": "The job is running; a pause was requested."}
+    },
+)
+def pause_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
+    """Pause a job. A running one saves a checkpoint and stops; a paused one stays as it is."""
+    with database.write() as session:
+        job = service.pause_job(session, job_id=job_id)
+    if job.state == JobState.RUNNING:
+        response.status_code = status.HTTP_202_ACCEPTED
+    return job_view(job, None)
+
+
+@router.post("/{job_id}/resume", dependencies=WRITE)
+def resume_job(job_id: JobId, database: DatabaseDep, notifier: NotifierDep) -> JobView:
+    """Resume a paused job from its last checkpoint. A job that is not paused stays as it is.
+
+    The result is bit-for-bit identical to that of an uninterrupted run.
+    """
+    with database.write() as session:
+        job = service.resume_job(session, job_id=job_id, notifier=notifier)
+        return job_view(job, repository.queue_positions(session, [job_id]).get(job_id))
 
 
 @router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED, dependencies=WRITE)

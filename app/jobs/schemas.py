@@ -98,7 +98,7 @@ class JobErrorView(JobErrorSummaryView):
 
 
 class JobWait(ResponseModel):
-    """The unavailable resource a queued job waits for: disk, storage, database or hub."""
+    """What a queued job waits for: an unavailable disk, storage, database or hub, or its resume."""
 
     code: str
     message: str
@@ -145,6 +145,7 @@ class JobListItem(LocatedResource):
     step: int
     total_steps: int | None
     progress: float | None
+    paused: bool = Field(description="No worker claims the job until it is resumed.")
     queue_position: int | None
     waiting: JobWait | None
     parameters: ParameterCountsView
@@ -153,6 +154,9 @@ class JobListItem(LocatedResource):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     cancel_requested_at: Timestamp | None
+    pause_requested_at: Timestamp | None = Field(
+        description="A running job with it stops at its next step, and is then paused."
+    )
     accuracy: float | None = Field(
         description="On the test split, or else on the validation split."
     )
@@ -204,8 +208,10 @@ class StateView(ResponseModel):
     step: int
     total_steps: int | None
     progress: float | None
+    paused: bool
     queue_position: int | None
     cancel_requested_at: Timestamp | None
+    pause_requested_at: Timestamp | None
 
 
 class Curve(ResponseModel):

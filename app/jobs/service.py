@@ -1,4 +1,4 @@
-"""Operations on jobs: plan, create, update, cancel, retry, delete."""
+"""Operations on jobs: plan, create, update, cancel, pause, resume, retry, delete."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,12 +16,16 @@ from app.idempotency.service import IdempotentCall
 from app.jobs import base_models, data_sources, repository
 from app.jobs.errors import (
     AlreadyRetried,
+    JobCancelling,
+    JobFinished,
     JobNotFinished,
     JobSucceeded,
     NoCheckpoint,
+    PredictionRunNotPaused,
     PredictionRunNotRetried,
     TooManyJobs,
     TrainingVersionChanged,
+    TrialNotPaused,
     TrialNotRetried,
 )
 from app.jobs.repository import FINAL_STATES
@@ -149,6 +153,47 @@ def cancel_job(session: Session, *, job_id: UUID) -> Job:
     """
     repository.request_cancel(session, job_id)
     return repository.get_job(session, job_id)
+
+
+def pause_job(session: Session, *, job_id: UUID) -> Job:
+    """Pause a queued job, or request that a running one saves a checkpoint and stops.
+
+    A paused job keeps its id, and no worker claims it until it is resumed. A second pause changes
+    nothing.
+
+    Raises `JobNotFound`, `PredictionRunNotPaused`, `TrialNotPaused`, `JobFinished`,
+    `JobCancelling`.
+    """
+    repository.request_pause(session, job_id)  # an error below rolls it back
+    return _get_pausable_job(session, job_id)
+
+
+def resume_job(session: Session, *, job_id: UUID, notifier: WorkerNotifier) -> Job:
+    """Put a paused job back into the queue, and notify the workers after the commit.
+
+    It continues from its last checkpoint. On a job that is not paused this changes nothing; a pause
+    that was only requested is withdrawn. Raises what `pause_job` raises.
+    """
+    resumed = repository.request_resume(session, job_id)
+    job = _get_pausable_job(session, job_id)
+    if resumed:
+        priority = message_priority(job.priority, attempt=job.attempt)
+        task = JobTask(job.id, job.device_class, priority)
+        after_commit(session, partial(notifier.notify, task))
+    return job
+
+
+def _get_pausable_job(session: Session, job_id: UUID) -> Job:
+    if repository.find_job(session, job_id, kind=JobKind.PREDICTION) is not None:
+        raise PredictionRunNotPaused(run_id=job_id)
+    job = repository.get_job(session, job_id)
+    if job.sweep_id is not None:
+        raise TrialNotPaused(job_id=job_id, sweep_id=job.sweep_id)
+    if job.state in FINAL_STATES:
+        raise JobFinished(job_id=job_id, state=job.state)
+    if job.cancel_requested_at is not None:
+        raise JobCancelling(job_id=job_id)
+    return job
 
 
 def delete_job(session: Session, *, job_id: UUID, store: Store) -> None:

@@ -20,6 +20,9 @@ from app.jobs.schemas import (
 from app.queue.states import JobState
 from app.queue.tables import Job
 
+PAUSED_CODE = "paused"
+PAUSED_MESSAGE = "The job is paused until it is resumed."
+
 
 def job_list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
     ids = [job.id for job in jobs]
@@ -53,7 +56,9 @@ def state_view(job: Job, queue_position: int | None) -> StateView:
         total_steps=job.total_steps,
         progress=progress(job),
         queue_position=queue_position,
+        paused=job.paused,
         cancel_requested_at=job.cancel_requested_at,
+        pause_requested_at=job.pause_requested_at,
     )
 
 
@@ -66,6 +71,8 @@ def progress(job: Job) -> float | None:
 
 def job_wait(job: Job) -> JobWait | None:
     """Return what a queued job waits for, other than its turn."""
+    if job.paused and job.pause_requested_at is not None:
+        return JobWait(code=PAUSED_CODE, message=PAUSED_MESSAGE, since=job.pause_requested_at)
     if job.state != JobState.QUEUED or job.waiting_code is None or job.waiting_since is None:
         return None
     return JobWait(
@@ -96,6 +103,7 @@ def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[s
         "metadata": job.user_metadata,
         "base": job.base or None,
         "progress": progress(job),
+        "paused": job.paused,
         "queue_position": queue_position,
         "waiting": job_wait(job),
         "parameters": _parameter_counts(job, summary),

@@ -25,6 +25,7 @@ from app.datasets.tables import Dataset
 from app.jobs.repository import ACTIVE_STATES, FINAL_STATES
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
+from app.queue.transitions import CLAIMABLE
 from app.storage.tables import RESULTS_KIND, Artifact
 from lora_core.specs.method import MethodName
 
@@ -37,7 +38,6 @@ UP_HELP = "1 if the database could be queried; otherwise the metrics from it are
 
 HISTORY_SECONDS = 60.0  # how old the counts of what has ended may be
 
-_QUEUED = Job.state == JobState.QUEUED
 _METHODS = get_args(MethodName)
 _DEVICES = ("cpu", "cuda")
 
@@ -69,8 +69,8 @@ class DatabaseCounts:
         return self._predictions(FINAL_STATES)
 
     def queued(self) -> LabeledValues:
-        """Queued jobs by device class."""
-        grouped = select(Job.device_class, func.count()).where(_QUEUED).group_by(Job.device_class)
+        """Queued jobs by device class, without those that are paused."""
+        grouped = select(Job.device_class, func.count()).where(CLAIMABLE).group_by(Job.device_class)
         return _with_zeros(_device_classes(), self._rows(grouped))
 
     def oldest_queued(self) -> LabeledValues:
@@ -78,13 +78,13 @@ class DatabaseCounts:
         age = func.max(now() - Job.run_after)
         grouped = (
             select(Job.device_class, age)
-            .where(_QUEUED, Job.run_after <= now())
+            .where(CLAIMABLE, Job.run_after <= now())
             .group_by(Job.device_class)
         )
         return _with_zeros(_device_classes(), self._rows(grouped))
 
     def redispatches(self) -> LabeledValues:
-        return self._sum(Job.dispatch_count, _QUEUED)
+        return self._sum(Job.dispatch_count, CLAIMABLE)
 
     def attempts(self) -> LabeledValues:
         """Ended attempts by outcome and error code.
@@ -210,7 +210,7 @@ DATABASE_METRICS = (
     ),
     MetricDefinition(
         "loraworks_jobs_queued",
-        "Queued jobs and prediction runs, by the device class that they need.",
+        "Queued jobs and prediction runs that are not paused, by the device class that they need.",
         ("device_class",),
         DatabaseCounts.queued,
     ),

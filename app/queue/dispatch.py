@@ -30,6 +30,7 @@ from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job
 from app.queue.transitions import (
+    CLAIMABLE,
     CLEARED_WAIT,
     STORAGE_UNAVAILABLE,
     EventContent,
@@ -240,7 +241,7 @@ def take_due_for_dispatch(session: Session, *, redispatch_seconds: float) -> lis
     interval = backoff(redispatch_seconds, Job.dispatch_count, max_seconds=MAX_REDISPATCH_SECONDS)
     rows = session.execute(
         update(Job)
-        .where(Job.state == JobState.QUEUED, Job.run_after <= now())
+        .where(CLAIMABLE, Job.run_after <= now())
         .where(or_(Job.dispatched_at.is_(None), Job.dispatched_at + interval <= now()))
         .values(dispatched_at=now(), dispatch_count=Job.dispatch_count + 1)
         .returning(Job.id, Job.device_class, Job.priority, Job.attempt),
@@ -262,7 +263,7 @@ def mark_waiting_for_storage(
     session.execute(
         update(Job)
         .where(
-            Job.state == JobState.QUEUED,
+            CLAIMABLE,
             Job.device_class.in_(device_classes),
             Job.run_after <= now(),
         )
@@ -301,12 +302,12 @@ def make_all_due(session: Session) -> None:
 def fail_queue_timeouts(session: Session, *, queue_seconds: float) -> list[UUID]:
     """Fail the jobs that have been due for longer than `queue_seconds`, and return their ids.
 
-    Jobs that wait for unavailable storage are spared.
+    Jobs that wait for unavailable storage are spared, and paused ones are not due.
     """
     message = f"Waited in the queue for over {queue_seconds:g} s."
     rows = session.execute(
         update(Job)
-        .where(Job.state == JobState.QUEUED, Job.run_after <= now() - queue_seconds)
+        .where(CLAIMABLE, Job.run_after <= now() - queue_seconds)
         .where(Job.waiting_code.is_distinct_from(STORAGE_UNAVAILABLE))
         .values(
             state=JobState.FAILED,

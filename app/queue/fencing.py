@@ -84,6 +84,7 @@ class LeaseRenewal:
     """A renewed lease. `first_seq` is the first of the reserved sequence numbers."""
 
     cancel_requested: bool
+    pause_requested: bool
     first_seq: int
 
 

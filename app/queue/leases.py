@@ -49,7 +49,7 @@ SIGKILL = Signals.SIGKILL.value
 def _build_claim_statement(*conditions: ColumnElement[bool]) -> ReturningUpdate[Job, float]:
     best = (
         select(Job.id)
-        .where(Job.state == JobState.QUEUED, *conditions)
+        .where(transitions.CLAIMABLE, *conditions)
         .where(
             Job.device_class.in_((bindparam("claimed_class"), DeviceClass.ANY)),
             Job.run_after <= now(),
@@ -61,7 +61,7 @@ def _build_claim_statement(*conditions: ColumnElement[bool]) -> ReturningUpdate[
     )
     return (
         update(Job)
-        .where(Job.id == best.c.id, Job.state == JobState.QUEUED)
+        .where(Job.id == best.c.id, transitions.CLAIMABLE)
         .values(
             state=JobState.RUNNING,
             attempt=Job.attempt + 1,
@@ -196,13 +196,19 @@ def renew(
             total_steps=func.coalesce(total_steps, Job.total_steps),
             stream_seq=Job.stream_seq + reserve,
         )
-        .returning(transitions.CANCEL_REQUESTED.label("cancel_requested"), Job.stream_seq),
+        .returning(
+            transitions.CANCEL_REQUESTED.label("cancel_requested"),
+            transitions.PAUSE_REQUESTED.label("pause_requested"),
+            Job.stream_seq,
+        ),
         execution_options=NO_SESSION_SYNC,
     ).one_or_none()
     if row is None:
         return None
     return LeaseRenewal(
-        cancel_requested=bool(row.cancel_requested), first_seq=row.stream_seq - reserve + 1
+        cancel_requested=bool(row.cancel_requested),
+        pause_requested=bool(row.pause_requested),
+        first_seq=row.stream_seq - reserve + 1,
     )
 
 
@@ -232,7 +238,8 @@ def finish(
 ) -> None:
     """End the attempt. Raises `LeaseLost`.
 
-    A job with a cancel request does not return to the queue. `Succeeded` ignores the request.
+    A job with a cancel request does not return to the queue, and one with a request to pause
+    returns to it as paused. `Succeeded` ignores both requests.
     """
     outcome, values = transitions.outcome_and_columns(result)
     if not _end_attempt(
@@ -262,8 +269,8 @@ def expire(
     """End an attempt whose lease expired, or whose worker is known to be dead (`dead_worker`).
 
     The job is requeued, fails with the `max_failures`-th consecutive failure without progress, or
-    is cancelled if that was requested. A job that fails at the step it never got beyond gets the
-    code `crash_loop`: it may be what kills its workers.
+    is paused or cancelled if that was requested. A job that fails at the step it never got beyond
+    gets the code `crash_loop`: it may be what kills its workers.
 
     Returns False if that attempt is not running any more or its lease is still valid.
     """
@@ -318,7 +325,15 @@ def _end_attempt(
                 **values,
             }
         )
-        .returning(Job.id, Job.attempt, Job.state, Job.step, Job.stream_seq, Job.error_code),
+        .returning(
+            Job.id,
+            Job.attempt,
+            Job.state,
+            Job.step,
+            Job.stream_seq,
+            Job.error_code,
+            Job.pause_requested_at,
+        ),
         execution_options=NO_SESSION_SYNC,
     ).one_or_none()
     if row is None:
@@ -336,7 +351,8 @@ def _end_attempt(
         execution_options=NO_SESSION_SYNC,
     )
     state = JobState(row.state)
-    append_event(session, row, closing_event(result, state, row.error_code))
+    paused = row.pause_requested_at is not None
+    append_event(session, row, closing_event(result, state, row.error_code, pause_requested=paused))
     if state.final:
         publish_job_ended(session, row.id)
     return True

@@ -2,10 +2,11 @@
 
     queued ──► running ──► succeeded | failed | cancelled
       ▲           │
-      └───────────┘  retried after a failure, or the worker was asked to stop
+      └───────────┘  retried after a failure, the worker was asked to stop, or paused
 
-Cancelling is not a state but a request (`cancel_requested_at`); "preempted" is the outcome of an
-attempt.
+Cancelling and pausing are not states but requests (`cancel_requested_at`, `pause_requested_at`): a
+queued job with a request to pause is paused, and no worker claims it until it is resumed.
+"Preempted" is the outcome of an attempt.
 """
 
 from enum import StrEnum
@@ -39,7 +40,8 @@ class AttemptOutcome(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    PREEMPTED = "preempted"  # the worker was asked to stop; requeued without counting a failure
+    # The worker was asked to stop, or the job to pause; requeued without counting a failure.
+    PREEMPTED = "preempted"
     LOST = "lost"  # the lease expired
 
 

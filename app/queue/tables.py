@@ -74,6 +74,7 @@ class Job(Base):
     worker: Mapped[str | None] = mapped_column(String(128))
     lease_expires_at: Mapped[float | None] = mapped_column(Double)
     cancel_requested_at: Mapped[float | None] = mapped_column(Double)
+    pause_requested_at: Mapped[float | None] = mapped_column(Double)  # queued with it: paused
     failures_counted: Mapped[int] = mapped_column(default=0)
     time_limit_seconds: Mapped[float | None] = mapped_column(Double)
     running_seconds: Mapped[float] = mapped_column(  # of ended attempts
@@ -112,7 +113,7 @@ class Job(Base):
             "(finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled'))",
             name="finished_at",
         ),
-        # In claim order; the last two columns filter without reading the row.
+        # In claim order; the last three columns filter without reading the row.
         _partial_index(
             "ix_jobs_queue",
             text("priority DESC"),
@@ -120,6 +121,7 @@ class Job(Base):
             "id",
             "device_class",
             "run_after",
+            "pause_requested_at",
             where="state = 'queued'",
         ),
         # Lists by id; the other columns filter without reading the rows.
@@ -160,6 +162,11 @@ class Job(Base):
             where="state = 'running'",
         ),
     )
+
+    @property
+    def paused(self) -> bool:
+        """Whether no worker claims the job until it is resumed."""
+        return self.state == JobState.QUEUED and self.pause_requested_at is not None
 
 
 class Attempt(Base):

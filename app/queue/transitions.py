@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, literal, null, select
+from sqlalchemy import ColumnElement, and_, case, func, literal, null, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.database.base import JsonObject, now
@@ -21,6 +21,9 @@ MAX_BACKOFF_SECONDS = 600.0
 _MAX_DOUBLINGS = 20
 
 CANCEL_REQUESTED = Job.cancel_requested_at.is_not(None)
+PAUSE_REQUESTED = Job.pause_requested_at.is_not(None)
+PAUSED = and_(Job.state == JobState.QUEUED, PAUSE_REQUESTED)
+CLAIMABLE = and_(Job.state == JobState.QUEUED, ~PAUSE_REQUESTED)  # queued and not paused
 CLEARED_WAIT: dict[str, Any] = {
     "waiting_since": null(),
     "waiting_code": null(),
@@ -66,6 +69,14 @@ class Preempted:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Stopped because a pause was requested. The job is requeued, and no failure is counted.
+
+    It is not claimed again before it is resumed, which may have happened already.
+    """
+
+
+@dataclass(frozen=True)
 class RetryableFailure:
     """A transient failure. It is counted, and each retry waits twice as long as the last."""
 
@@ -84,7 +95,13 @@ class DependencyUnavailable:
 
 
 AttemptResult = (
-    Succeeded | PermanentFailure | Cancelled | Preempted | RetryableFailure | DependencyUnavailable
+    Succeeded
+    | PermanentFailure
+    | Cancelled
+    | Preempted
+    | Paused
+    | RetryableFailure
+    | DependencyUnavailable
 )
 
 
@@ -105,9 +122,13 @@ class EventContent(NamedTuple):
     data: JsonObject
 
 
-def closing_event(result: AttemptResult, state: JobState, error_code: str | None) -> EventContent:
+def closing_event(
+    result: AttemptResult, state: JobState, error_code: str | None, *, pause_requested: bool
+) -> EventContent:
     """Return the event for a result that left the job in `state`; a failed job has `error_code`."""
     code, cause, level = "preempted", "The worker is shutting down.", "info"
+    if isinstance(result, Paused):
+        code, cause = "pause_requested", "A pause was requested."
     if isinstance(result, PermanentFailure | RetryableFailure | DependencyUnavailable):
         code, cause, level = result.code, result.message, "warning"
     match state:
@@ -117,6 +138,8 @@ def closing_event(result: AttemptResult, state: JobState, error_code: str | None
             return EventContent("cancelled", "info", "Cancelled.", {})
         case JobState.FAILED:
             return EventContent("failed", "error", cause, {"code": error_code})
+        case _ if pause_requested:
+            return EventContent("paused", level, f"{cause} The job is paused.", {"code": code})
         case _:
             message = f"{cause} The job is back in the queue."
             return EventContent("requeued", level, message, {"code": code})
@@ -140,7 +163,7 @@ def outcome_and_columns(result: AttemptResult) -> tuple[AttemptOutcome, dict[str
             return AttemptOutcome.FAILED, _final_state(JobState.FAILED) | error
         case Cancelled():
             return AttemptOutcome.CANCELLED, _final_state(JobState.CANCELLED)
-        case Preempted():
+        case Preempted() | Paused():
             return AttemptOutcome.PREEMPTED, {**requeued, "run_after": now()}
         case RetryableFailure():
             return AttemptOutcome.FAILED, {**requeued, **failure_columns(result)}

@@ -13,6 +13,7 @@ from app.jobs.repository import FINAL_STATES
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.states import JobState
 from app.queue.tables import Job
+from app.queue.transitions import PAUSED
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep, Trial
@@ -151,17 +152,17 @@ def list_trial_statuses(session: Session, sweep_id: UUID) -> list[TrialStatus]:
 
 # A job that was given up because its workers were lost does not end the trial: a killed worker must
 # not cost a trial. There is a limit, since the trial may be what kills the workers. A shared job
-# that was cancelled by somebody else does not end the trial either.
+# that somebody else cancelled does not end the trial either, and one that is paused may never end.
 _NEEDS_NEW_JOB = or_(
     and_(Job.error_code == LOST_WORKER_CODE, Trial.lost_jobs < MAX_LOST_JOBS),
-    and_(Trial.reused, Job.state == JobState.CANCELLED),
+    and_(Trial.reused, or_(Job.state == JobState.CANCELLED, PAUSED)),
 )
 
 
 def list_active_job_ids(session: Session, sweep_id: UUID) -> set[UUID]:
-    """Return the jobs of a sweep's trials that have not ended."""
+    """Return the jobs of a sweep's trials that have not ended and are not paused."""
     statement = select(Job.id).join(Trial, Trial.job_id == Job.id)
-    active = (Trial.sweep_id == sweep_id, Job.state.not_in(FINAL_STATES))
+    active = (Trial.sweep_id == sweep_id, Job.state.not_in(FINAL_STATES), ~PAUSED)
     return set(session.scalars(statement.where(*active)))
 
 

@@ -62,7 +62,7 @@ def find_existing_job(
     """Look for a job with the results of a trial whose job would have these columns.
 
     A job that has not ended is shared only if it is certain to end: it must run already or be
-    queued for a device class that suits the trial, and must have no time limit.
+    queued for a device class that suits the trial, must have no time limit, and must not be paused.
     """
     spec = job_columns["spec"]
     device_classes = (job_columns["device_class"], DeviceClass.ANY)
@@ -74,7 +74,7 @@ def find_existing_job(
     unfinished = [
         job
         for job in matching
-        if job.time_limit_seconds is None
+        if job.time_limit_seconds is None and job.pause_requested_at is None
         if job.state == JobState.RUNNING
         or (job.state == JobState.QUEUED and job.device_class in device_classes)
     ]

@@ -21,6 +21,7 @@ from sqlalchemy import delete, select
 
 from app.database.base import new_id, now
 from app.database.engines import Database
+from app.jobs import repository
 from app.queue import checkpoints, dispatch, leases
 from app.queue.fencing import Lease, LeaseLost, WorkerIdentity
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
@@ -29,6 +30,7 @@ from app.queue.transitions import (
     AttemptResult,
     Cancelled,
     DependencyUnavailable,
+    Paused,
     PermanentFailure,
     Preempted,
     RetryableFailure,
@@ -45,6 +47,7 @@ RESULTS: list[AttemptResult] = [
     PermanentFailure("code", "PermanentFailure."),
     Cancelled(),
     Preempted(),
+    Paused(),
     RetryableFailure("crashed", "Crashed.", backoff_seconds=0),
     DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0),
 ]
@@ -62,10 +65,16 @@ class ExpectedJob:
     step: int = 0
     furthest: int = 0  # step that an ended attempt reached
     cancel: bool = False
+    pause: bool = False  # requested; a queued job with it is paused
     lease_expired: bool = False
     saved: list[int] = field(default_factory=list)  # steps of the checkpoints that count
     points: list[int] = field(default_factory=list)  # steps on the curve
     waits: bool = False  # for disk, storage or hub
+
+    @property
+    def in_line(self) -> bool:
+        """Whether a worker may claim it."""
+        return self.state is JobState.QUEUED and not self.pause
 
     def end(self, state: JobState) -> None:
         self.state, self.owner, self.lease_expired = state, None, False
@@ -105,7 +114,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @rule(target=leases, owner=st.sampled_from([ALICE, BOB]))
     def claim(self, owner: WorkerIdentity) -> Any:
-        queued = [expected for expected in self.jobs.values() if expected.state is JobState.QUEUED]
+        queued = [expected for expected in self.jobs.values() if expected.in_line]
         with self.database.write() as session:
             claimed = leases.claim(
                 session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=600
@@ -114,7 +123,7 @@ class LeaseMachine(RuleBasedStateMachine):
         if claimed is None:
             return multiple()
         expected = self.jobs[claimed.lease.job_id]
-        assert expected.state is JobState.QUEUED
+        assert expected.in_line
         assert expected.priority == max(each.priority for each in queued)
         expected.state, expected.owner, expected.attempt = (
             JobState.RUNNING,
@@ -186,9 +195,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @rule()
     def redispatch(self) -> None:
         """Each waiting job is dispatched once, and then not again until its interval is over."""
-        waiting = {
-            each for each, expected in self.jobs.items() if expected.state is JobState.QUEUED
-        }
+        waiting = {each for each, expected in self.jobs.items() if expected.in_line}
         with self.database.write() as session:
             dispatched = {
                 job_id
@@ -207,10 +214,11 @@ class LeaseMachine(RuleBasedStateMachine):
         if answer is not None and expected is not None:
             expected.step, expected.lease_expired = 1, False
             assert answer.cancel_requested == expected.cancel
+            assert answer.pause_requested == expected.pause
 
     @rule(lease=leases)
-    def pause(self, lease: Lease) -> None:
-        """The owner pauses past the end of its lease, and may continue later."""
+    def freeze(self, lease: Lease) -> None:
+        """The owner freezes past the end of its lease, and may continue later."""
         if expected := self.owned_job(lease):
             expected.lease_expired = True
             update_job(self.database, lease.job_id, lease_expires_at=now() - 1)
@@ -243,6 +251,29 @@ class LeaseMachine(RuleBasedStateMachine):
             job_id = data.draw(st.sampled_from(running))
             self.jobs[job_id].cancel = True
             update_job(self.database, job_id, cancel_requested_at=now())
+
+    @rule(data=st.data())
+    def request_pause(self, data: st.DataObject) -> None:
+        if self.jobs:
+            job_id = data.draw(st.sampled_from(list(self.jobs)))
+            with self.database.write() as session:
+                repository.request_pause(session, job_id)
+            expected = self.jobs[job_id]
+            if not expected.state.final and not expected.cancel:
+                expected.pause = True
+
+    @rule(data=st.data())
+    def request_resume(self, data: st.DataObject) -> None:
+        if self.jobs:
+            job_id = data.draw(st.sampled_from(list(self.jobs)))
+            expected = self.jobs[job_id]
+            was_paused = expected.state is JobState.QUEUED and expected.pause
+            with self.database.write() as session:
+                assert repository.request_resume(session, job_id) == was_paused
+            if not expected.state.final:
+                expected.pause = False
+            if was_paused:
+                expected.waits = False
 
     @rule(lease=leases, result=st.sampled_from(RESULTS))
     def fail(self, lease: Lease, result: AttemptResult) -> None:
@@ -294,6 +325,7 @@ class LeaseMachine(RuleBasedStateMachine):
                 expected.owner,
                 expected.failures,
             )
+            assert row.paused == (expected.state is JobState.QUEUED and expected.pause)
             assert sorted(step for id_, step in curve if id_ == row.id) == expected.points
             own = [attempt for attempt in tried if attempt.job_id == row.id]
             assert sorted(each.attempt for each in own) == list(range(1, row.attempt + 1))

@@ -30,7 +30,7 @@ def test_a_renewal_extends_the_lease_and_stores_the_step(database: Database) -> 
     job_id = add_job(database)
     lease = claim_next(database).lease
     update_job(database, job_id, lease_expires_at=now() + 1)
-    assert renew(database, lease, step=4, total_steps=9) == LeaseRenewal(False, first_seq=2)
+    assert renew(database, lease, step=4, total_steps=9) == LeaseRenewal(False, False, first_seq=2)
     row = get_job(database, job_id)
     assert (row.step, row.total_steps) == (4, 9)
     assert row.lease_expires_at is not None
@@ -53,8 +53,8 @@ def test_total_steps_are_kept_until_the_next_attempt_reports_them(database: Data
 def test_a_renewal_reserves_unique_sequence_numbers(database: Database) -> None:
     job_id = add_job(database)
     lease = claim_next(database).lease  # 1 is the event of the claim
-    assert renew(database, lease, reserve=3) == LeaseRenewal(False, first_seq=2)
-    assert renew(database, lease, reserve=2) == LeaseRenewal(False, first_seq=5)
+    assert renew(database, lease, reserve=3) == LeaseRenewal(False, False, first_seq=2)
+    assert renew(database, lease, reserve=2) == LeaseRenewal(False, False, first_seq=5)
     assert get_job(database, job_id).stream_seq == 6
 
 
@@ -65,6 +65,14 @@ def test_a_renewal_returns_a_cancel_request(database: Database) -> None:
     answer = renew(database, lease)
     assert answer is not None
     assert answer.cancel_requested
+
+
+def test_a_renewal_returns_a_request_to_pause(database: Database) -> None:
+    job_id = add_job(database)
+    lease = claim_next(database).lease
+    assert renew(database, lease) == LeaseRenewal(False, False, first_seq=2)
+    update_job(database, job_id, pause_requested_at=now())
+    assert renew(database, lease) == LeaseRenewal(False, True, first_seq=2)
 
 
 def test_a_late_renewal_keeps_a_job_that_nobody_expired(database: Database) -> None:

@@ -5,7 +5,8 @@ from app.settings import Settings
 
 # Calls that change or read without creating: repeating them is harmless.
 HARMLESS = {
-    *("/v1/jobs/{job_id}/cancel", "/v1/predictions/{run_id}/cancel"),
+    *(f"/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "pause", "resume")),
+    "/v1/predictions/{run_id}/cancel",
     "/v1/models/{name}/aliases/{alias}/rollback",
     *("/v1/datasets/{ref}/check", "/v1/datasets/preview"),
     *(f"/v1/sweeps/{{sweep_id}}/{verb}" for verb in ("pause", "stop", "resume", "retry")),

@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from app.database.base import new_id
 from app.database.engines import Database
+from app.jobs.service import pause_job, resume_job
 from app.queue.dispatch import CeleryNotifier, JobTask, message_priority
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import Job
@@ -235,6 +236,32 @@ def test_draining_worker_requeues_its_job(
     assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
     with broker.client() as client:
         assert client.llen(INTERRUPTED) == 1, "its next task was sent"
+
+
+def test_task_of_a_paused_job_frees_its_slot_and_the_resume_sends_another(
+    database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    start("started:5", f"until:{go}", *GOOD[1:], concurrency=1)
+    listen(broker)
+    job_id, other = add_job(database), add_job(database)
+    notifier.notify(JobTask(job_id, "cpu"))
+    wait_until(lambda: get_state(database, job_id) is JobState.RUNNING)
+    with database.write() as session:
+        pause_job(session, job_id=job_id)
+    wait_until(lambda: get_job(database, job_id).paused, what="the pause")
+    notifier.notify(JobTask(job_id, "cpu"))  # a late copy changes nothing
+    go.touch()
+    notifier.notify(JobTask(other, "cpu"))
+    wait_until(partial(succeeded, database, other), what="a job in the same slot")
+    assert (get_job(database, job_id).paused, len(attempts(database, job_id))) == (True, 1)
+    with database.write() as session:
+        resume_job(session, job_id=job_id, notifier=notifier)
+    wait_until(partial(succeeded, database, job_id))
+    assert [each.outcome for each in attempts(database, job_id)] == [
+        AttemptOutcome.PREEMPTED,
+        AttemptOutcome.SUCCEEDED,
+    ]
 
 
 def test_drain_timeout_is_reported(

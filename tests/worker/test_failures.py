@@ -16,6 +16,7 @@ from app.queue.transitions import (
     Cancelled,
     DependencyUnavailable,
     ExitStatus,
+    Paused,
     PermanentFailure,
     Preempted,
     RetryableFailure,
@@ -127,6 +128,7 @@ def test_exit_code_without_failure_event_is_a_crash() -> None:
 def test_requested_stop_is_not_a_failure(code: int | None, number: int | None) -> None:
     assert classify(stop_reason=StopReason.CANCEL, code=code, number=number) == Cancelled()
     assert classify(stop_reason=StopReason.DRAIN, code=code, number=number) == Preempted()
+    assert classify(stop_reason=StopReason.PAUSE, code=code, number=number) == Paused()
 
 
 def test_voluntary_stop_requeues_the_job() -> None:

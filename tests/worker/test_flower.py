@@ -144,6 +144,11 @@ def cancel(database: Database, job_id: UUID, _: subprocess.Popen[bytes]) -> None
         repository.request_cancel(session, job_id)
 
 
+def pause(database: Database, job_id: UUID, _: subprocess.Popen[bytes]) -> None:
+    with database.write() as session:
+        repository.request_pause(session, job_id)
+
+
 def terminate(_database: Database, _: UUID, worker: subprocess.Popen[bytes]) -> None:
     worker.send_signal(signal.SIGTERM)
 
@@ -158,6 +163,7 @@ def fail(*_: object) -> None:
         (fail, ("failed:one_class", "exit:65"), "FAILURE"),
         (cancel, ("hang",), "REVOKED"),
         (terminate, ("hang",), "RETRY"),
+        (pause, ("hang",), "RETRY"),
     ],
 )
 def test_task_ends_in_the_state_of_its_job(

@@ -120,6 +120,15 @@ def test_cancel_request_is_noticed(database: Database, job_id: UUID, recorder: R
     assert recorder.cancel_requested
 
 
+def test_pause_request_is_noticed_and_so_is_its_withdrawal(
+    database: Database, job_id: UUID, recorder: Recorder
+) -> None:
+    for requested_at in (None, now(), None):
+        update_job(database, job_id, pause_requested_at=requested_at)
+        recorder.write()
+        assert recorder.pause_requested is (requested_at is not None)
+
+
 def test_inexact_resume_is_recorded_once(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import now
 from app.database.engines import Database
+from app.jobs import repository
 from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import MetricPoint
 from app.resources import Resources
@@ -235,6 +236,50 @@ def test_drain_requeues_without_counting_a_failure(
     row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
+
+
+@pytest.mark.parametrize(
+    ("actions", "exit_status"),
+    [(("started:5", "hang"), (75, None)), (("ignore-term", "started:5", "hang"), (None, 9))],
+)
+def test_pause_requeues_without_counting_a_failure(
+    resources: Resources,
+    database: Database,
+    job_id: UUID,
+    actions: tuple[str, ...],
+    exit_status: tuple[int | None, int | None],
+) -> None:
+    quick = resources.settings.model_copy(update={"stop_grace_seconds": 0.3})
+    thread = in_background(dataclasses.replace(resources, settings=quick), *actions)
+    wait_until(lambda: len(events(database, job_id)) == 2)
+    request_pause(database, job_id)
+    thread.join(30)
+    row = get_job(database, job_id)
+    assert (row.paused, row.failures_counted) == (True, 0)
+    (attempt,) = attempts(database, job_id)
+    assert attempt.outcome == AttemptOutcome.PREEMPTED
+    assert (attempt.exit_code, attempt.signal) == exit_status
+    assert events(database, job_id)[-1].message == "A pause was requested. The job is paused."
+
+
+def test_job_that_ends_in_spite_of_a_pause_has_succeeded(
+    resources: Resources, database: Database, job_id: UUID, tmp_path: Path
+) -> None:
+    thread = in_background(resources, "ignore-term", f"until:{tmp_path / 'go'}", *GOOD)
+    wait_until(lambda: get_state(database, job_id) is JobState.RUNNING)
+    request_pause(database, job_id)
+    update_job(database, job_id, lease_expires_at=1.0)
+    wait_until(lambda: (get_job(database, job_id).lease_expires_at or 0) > 1.0, what="a heartbeat")
+    (tmp_path / "go").touch()
+    thread.join(30)
+    row = get_job(database, job_id)
+    assert (row.state, row.paused) == (JobState.SUCCEEDED, False)
+    assert len(stored(resources)) == 1
+
+
+def request_pause(database: Database, job_id: UUID) -> None:
+    with database.write() as session:
+        repository.request_pause(session, job_id)
 
 
 def test_draining_worker_starts_nothing(

@@ -157,6 +157,23 @@ def test_cancel_stops_the_process(watched: SupervisedRun, database: Database, jo
     assert (result.stop_reason, result.exit_status) == (StopReason.CANCEL, ExitStatus(code=75))
 
 
+def test_pause_stops_the_process(watched: SupervisedRun, database: Database, job_id: UUID) -> None:
+    watched.start("started:5", "hang")
+    wait_until(lambda: has_started(database, job_id))
+    update_job(database, job_id, pause_requested_at=now())
+    result = watched.end()
+    assert (result.stop_reason, result.exit_status) == (StopReason.PAUSE, ExitStatus(code=75))
+
+
+def test_cancel_is_the_reason_if_both_were_requested(
+    watched: SupervisedRun, database: Database, job_id: UUID
+) -> None:
+    watched.start("started:5", "hang")
+    wait_until(lambda: has_started(database, job_id))
+    update_job(database, job_id, pause_requested_at=now(), cancel_requested_at=now())
+    assert watched.end().stop_reason is StopReason.CANCEL
+
+
 def test_process_is_killed_after_stop_grace(
     settings: Settings, database: Database, tmp_path: Path, job_id: UUID
 ) -> None:

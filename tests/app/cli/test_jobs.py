@@ -14,6 +14,8 @@ from starlette.testclient import TestClient
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachable
 from app.cli.files import unpack_artifact
+from app.queue import leases
+from app.queue.transitions import Paused
 from app.resources import Resources
 from lora_core import manifest
 from lora_core.model_selection import PROBE_CANDIDATES
@@ -252,6 +254,37 @@ def test_running_job_is_stopped_and_cannot_be_deleted(cli: Run, worker: FakeWork
     assert "(job_not_finished)" in refused.stderr
 
 
+def test_queued_job_is_paused_and_resumed(cli: Run) -> None:
+    job = submitted(cli)
+    assert cli("jobs", "pause", job).stdout == f"Job {job} is paused.\n"
+    shown = cli("jobs", "show", job).stdout
+    assert "The job is paused until it is resumed. (paused)" in shown
+    assert "paused" in cli("jobs", "list").stdout
+    assert answer(cli("jobs", "pause", job, "--json"))["paused"] is True
+    assert cli("jobs", "resume", job).stdout == f"Job {job} is queued.\n"
+    assert answer(cli("jobs", "resume", job, "--json"))["paused"] is False
+
+
+def test_running_job_is_paused_at_its_next_step(cli: Run, worker: FakeWorker) -> None:
+    job = submitted(cli)
+    lease = worker.claim()
+    assert cli("jobs", "pause", job).stdout == f"Pausing job {job}.\n"
+    assert cli("jobs", "resume", job).stdout == f"Job {job} is running.\n"
+    cli("jobs", "pause", job)
+    with worker.database.write() as session:
+        leases.finish(session, lease, Paused())
+    assert cli("jobs", "pause", job).stdout == f"Job {job} is paused.\n"
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_a_finished_job_is_not_paused(cli: Run, command: str) -> None:
+    job = submitted(cli)
+    cli("jobs", "cancel", job)
+    refused = cli("jobs", command, job)
+    assert refused.exit_code == 3
+    assert "(job_finished)" in refused.stderr
+
+
 def test_a_finished_job_is_deleted(cli: Run) -> None:
     job = submitted(cli)
     cli("jobs", "cancel", job)
@@ -328,7 +361,10 @@ def test_a_broken_download_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [["jobs", "show"], ["jobs", "cancel"], ["watch"]])
+@pytest.mark.parametrize(
+    "command",
+    [["jobs", "show"], ["jobs", "cancel"], ["jobs", "pause"], ["jobs", "resume"], ["watch"]],
+)
 def test_unknown_job_is_rejected(cli: Run, command: list[str]) -> None:
     result = cli(*command, str(uuid4()))
     assert result.exit_code == 3

@@ -75,6 +75,14 @@ def test_empty_service_has_zeros(scrape: Scrape) -> None:
     assert metrics["process_resident_memory_bytes"][()] > 1e7
 
 
+def test_paused_jobs_wait_for_no_worker(scrape: Scrape, database: Database) -> None:
+    add_job(database, run_after=now() - 100, pause_requested_at=now(), dispatch_count=3)
+    metrics = scrape()
+    assert nonzero(metrics["loraworks_jobs"]) == {("lora", "queued"): 1}
+    for name in ("jobs_queued", "oldest_queued_seconds", "messages_resent"):
+        assert nonzero(metrics[f"loraworks_{name}"]) == {}
+
+
 def test_jobs_are_counted_by_state_method_and_device_class(
     scrape: Scrape, database: Database
 ) -> None:

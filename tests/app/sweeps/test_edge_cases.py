@@ -103,6 +103,29 @@ def test_a_shared_job_that_is_cancelled_does_not_end_the_trial(
     assert get_sweep(sweep)["trial_counts"]["succeeded"] == 1
 
 
+def test_a_shared_job_that_is_paused_does_not_hold_up_the_trial(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
+) -> None:
+    single = client.post("/v1/jobs", json={**JOB, "method": {**JOB["method"], "alpha": 8}}).json()  # type: ignore[dict-item]
+    sweep = start_sweep(space=ONE)
+    assert sweep["trial_counts"]["queued"] == 1
+    client.post(f"/v1/jobs/{single['id']}/pause")
+    scheduler.advance_all(worker.resources)
+    assert worker.run_jobs() == 1
+    assert get_sweep(sweep)["trial_counts"]["succeeded"] == 1
+    assert client.get(f"/v1/jobs/{single['id']}").json()["paused"]
+
+
+def test_a_paused_job_is_not_shared(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
+) -> None:
+    single = client.post("/v1/jobs", json={**JOB, "method": {**JOB["method"], "alpha": 8}}).json()  # type: ignore[dict-item]
+    client.post(f"/v1/jobs/{single['id']}/pause")
+    sweep = start_sweep(space=ONE)
+    assert worker.run_jobs() == 1
+    assert get_sweep(sweep)["state"] == "finished"
+
+
 @pytest.mark.parametrize(
     "other",
     [{"runtime": {"device": "cuda"}}, {"time_limit_seconds": 1.0}],

@@ -2,12 +2,12 @@
 
 import re
 from html import unescape
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from starlette.testclient import TestClient
 
-from app.queue.transitions import DependencyUnavailable, PermanentFailure, Preempted
+from app.queue.transitions import DependencyUnavailable, Paused, PermanentFailure, Preempted
 from app.resources import Resources
 from app.web.confusion_matrix import ConfusionMatrix
 from tests.app.jobs.fake_worker import FakeWorker
@@ -60,6 +60,48 @@ def test_running_job(client: TestClient, resources: Resources) -> None:
     page = text(client, job_id)
     assert 'class="state stopping"' in page
     assert re.search(r"/cancel\"[^>]* disabled>", page)
+
+
+def test_queued_job_is_paused_and_resumed(client: TestClient) -> None:
+    job_id = add(client)
+    assert re.search(rf'data-request="POST /v1/jobs/{job_id}/pause">', text(client, job_id))
+    client.post(f"/v1/jobs/{job_id}/pause")
+    page = text(client, job_id)
+    assert 'class="state paused"' in page
+    assert "It starts again once you resume it." in visible_text(page)
+    assert "Waiting since" not in visible_text(page)
+    assert "/pause" not in page
+    assert f'data-request="POST /v1/jobs/{job_id}/resume"' in page
+    assert 'class="state paused"' in client.get("/").text
+    client.post(f"/v1/jobs/{job_id}/resume")
+    assert "next in the queue" in visible_text(text(client, job_id))
+
+
+def test_running_job_is_paused(client: TestClient, resources: Resources) -> None:
+    job_id = add(client)
+    worker = FakeWorker(resources.database)
+    lease = worker.claim().lease
+    assert "Pause this running job? It saves a checkpoint" in text(client, job_id)
+    client.post(f"/v1/jobs/{job_id}/pause")
+    page = text(client, job_id)
+    assert 'class="state pausing"' in page
+    assert f"/v1/jobs/{job_id}/resume" in page
+    worker.renew(lease, step=7)
+    worker.finish(lease, Paused())
+    assert re.search(r"Paused .* at step 7\.", visible_text(text(client, job_id)))
+    client.post(f"/v1/jobs/{job_id}/resume")
+    worker.claim()
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    page = text(client, job_id)
+    assert 'class="state stopping"' in page
+    assert "/pause" not in page
+    assert "/resume" not in page
+
+
+def test_trial_has_no_button_to_pause(client: TestClient, resources: Resources) -> None:
+    job_id = add(client)
+    update_job(resources.database, UUID(job_id), sweep_id=uuid4())
+    assert "/pause" not in text(client, job_id)
 
 
 def test_failed_job_shows_the_error(client: TestClient, resources: Resources) -> None:
