@@ -1,6 +1,7 @@
 """Inject random faults and check that no job is lost, duplicated or changed.
 
     python -m tests.chaos [--faults 200] [--seed 0] [--minutes M] [--kind embedded|cluster|both]
+        [--only FAULT...]
 
 Every run prints its seed; the same seed draws the same faults. The last line is one JSON object.
 Real processes, real trainings, real servers. A job counts as lost if it did not succeed, as doubled
@@ -41,7 +42,8 @@ def main() -> int:
         faults = arguments.faults // len(kinds)
         seconds = None if arguments.minutes is None else arguments.minutes * 60 / len(kinds)
         _say(f"{kind}: seed {arguments.seed}")
-        total += run(kind, faults=faults, seed=arguments.seed + number, seconds=seconds)
+        seed = arguments.seed + number
+        total += run(kind, faults=faults, seed=seed, seconds=seconds, only=arguments.only)
     seconds = round(time.monotonic() - began, 1)
     sys.stdout.write(json.dumps(asdict(total) | {"seconds": seconds}) + "\n")
     return 0 if total.clean else 1
@@ -54,8 +56,9 @@ def run(
     seed: int,
     seconds: float | None = None,
     jobs: Sequence[str] = tuple(BODIES),
+    only: Sequence[str] = (),
 ) -> Counts:
-    """Inject `faults` faults, or as many as fit into the time."""
+    """Inject `faults` faults, or as many as fit into the time. `only` names those to draw from."""
     draw = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="loraworks-chaos-"))
     with ExitStack() as stack:
@@ -63,6 +66,7 @@ def run(
         scene = _scene(kind, folder, draw, stack, jobs)
         scene.rehearse()
         menu: list[Fault] = [*EVERYWHERE, *(CLUSTER if scene.postgres else [])]
+        menu = [fault for fault in menu if not only or fault.__name__ in only]
         until = time.monotonic() + (seconds or float("inf"))
         done = 0
         while (done < faults or seconds is not None) and time.monotonic() < until:
@@ -108,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="go on for so long instead")
     parser.add_argument("--kind", choices=["embedded", "cluster", "both"], default="both")
+    names = sorted({fault.__name__ for fault in (*EVERYWHERE, *CLUSTER)})
+    parser.add_argument("--only", nargs="+", choices=names, default=(), metavar="FAULT")
     return parser
 
 

@@ -134,6 +134,14 @@ def cancel_and_retry(scene: Scene) -> bool:
     return bool(open_jobs) and scene.retry(scene.draw.choice(open_jobs))
 
 
+def pause_and_resume(scene: Scene) -> bool:
+    """Resume what is paused, or else pause an active job until this fault comes again."""
+    if scene.resume_paused():
+        return True
+    open_jobs = scene.open_jobs()
+    return bool(open_jobs) and scene.pause(scene.draw.choice(open_jobs))
+
+
 def submit_with_too_little_time(scene: Scene) -> bool:
     """Submit jobs that exceed their time limit and are retried until they succeed."""
     return scene.submit(time_limit_seconds=round(scene.draw.uniform(4, 9), 1))
@@ -216,6 +224,8 @@ EVERYWHERE: list[Fault] = [
     outlast_store,
     cancel_and_retry,
     cancel_and_retry,
+    pause_and_resume,
+    pause_and_resume,
     submit_with_too_little_time,
     import_hostile_model,
     kill_api,

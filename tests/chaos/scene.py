@@ -92,6 +92,7 @@ class Scene:
         self._sent: dict[str, Sent] = {}  # by idempotency key
         self._jobs: dict[UUID, str] = {}  # the kind of each that must succeed
         self._retried: dict[UUID, str] = {}  # the kind of each whose retry must succeed instead
+        self._paused: set[UUID] = set()
         self._twins: dict[str, Outcome] = {}
         self._kinds = kinds
         self._honest = b""  # the archive of a valid model
@@ -150,6 +151,20 @@ class Scene:
             return True
         return False  # it had already ended
 
+    def pause(self, job_id: UUID) -> bool:
+        """Pause a job; returns whether it had not ended yet."""
+        if self._insist("POST", f"/v1/jobs/{job_id}/pause").status_code == 409:
+            return False
+        self._paused.add(job_id)
+        return True
+
+    def resume_paused(self) -> bool:
+        """Resume every job that was paused; returns whether there was one."""
+        resumed = bool(self._paused)
+        while self._paused:
+            self._insist("POST", f"/v1/jobs/{self._paused.pop()}/resume")
+        return resumed
+
     def import_hostile(self, name: str) -> bool:
         """Import a malicious model, and compare the predictions of a valid one."""
         archive = hostile_archive(self._honest, name)
@@ -180,6 +195,7 @@ class Scene:
             assert job_id is not None
             if job_id not in self._retried:
                 self._jobs[job_id] = sent.kind
+        self.resume_paused()
 
     def judge(self) -> Counts:
         """Wait for every job and check its effects."""
