@@ -33,6 +33,7 @@ OTHERS = {
         "createuser",
         "git",
         "jupyter",
+        "npx",
         "nvidia-smi",
         "pg_dump",
         "pg_restore",
