@@ -37,6 +37,8 @@ from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
 from app.openai import completions as openai_completions
+from app.openai import files as openai_files
+from app.openai import fine_tuning
 from app.openai import models as openai_models
 from app.predictions import routes as predictions
 from app.registry import routes as registry
@@ -135,6 +137,8 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(charts.router)
     include(openai_models.router)
     include(webhooks.router)
+    include(openai_files.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
+    include(fine_tuning.router)
     include(health.router)
     include(metrics_routes.router)
     include(openapi.router)

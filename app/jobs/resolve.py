@@ -15,7 +15,8 @@ from app.queue.states import DeviceClass
 from app.settings import Settings
 from lora_core import compatibility
 from lora_core.compatibility import EncoderShape
-from lora_core.defaults import resolve_defaults
+from lora_core.defaults import resolve_defaults, resolve_learning_rates
+from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
@@ -118,6 +119,17 @@ class JobResolver:
             ),
             trial_sha256=_trial_sha256(full_spec, base, data),
         )
+
+    def default_learning_rates(self, spec: TrainSpec, base: ResolvedBase) -> dict[str, float]:
+        """Return the learning rates that the run has by default, as fields of its `optim`.
+
+        Raises what `resolve` raises.
+        """
+        shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
+        data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
+        texts = estimate.split_sizes(data)[Split.TRAIN]
+        rate, head_rate = resolve_learning_rates(spec, shape.width, texts)
+        return {"learning_rate": rate, "head_learning_rate": head_rate}
 
     def _resolve_auto(
         self, spec: TrainSpec, auto: AutoSpec, base: ResolvedBase, shape: EncoderShape

@@ -6,6 +6,7 @@ from app.registry.refs import parse_model_name as parse_model_name
 
 ORGANIZATION = "loraworks"  # a part of every model name
 _FILE, _RESULT_FILE, _JOB, _MODEL = "file-", "file-result-", "ftjob-", "ft:"
+_EVENT, _CHECKPOINT = "ftevent-", "ftckpt-"
 
 
 def file_id(dataset_id: UUID) -> str:
@@ -33,6 +34,22 @@ def job_id(job: UUID) -> str:
 def parse_job_id(text: str) -> UUID | None:
     """Return the job; None if this is no such id."""
     return _parse(text, _JOB)
+
+
+def event_id(job: UUID, seq: int) -> str:
+    return f"{_EVENT}{job.hex}-{seq}"
+
+
+def parse_event_id(text: str, job: UUID) -> int | None:
+    """Return the sequence number of an event of this job; None if this is no such id."""
+    prefix = f"{_EVENT}{job.hex}-"
+    number = text.removeprefix(prefix)
+    valid = text.startswith(prefix) and number.isascii() and number.isdigit() and len(number) < 10
+    return int(number) if valid else None
+
+
+def checkpoint_id(job: UUID) -> str:
+    return _CHECKPOINT + job.hex
 
 
 def model_name(job: UUID, *, base: str, suffix: str | None) -> str:

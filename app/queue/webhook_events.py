@@ -2,16 +2,22 @@
 
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Uuid, column, select, table
 from sqlalchemy.orm import Session
 
 from app.outbox import repository as outbox
 from app.queue.states import JobKind
 from app.queue.tables import Job
 
+# The OpenAI API is a higher layer and cannot be imported here: its table is used by name.
+_OPENAI_JOBS = table("openai_jobs", column("job_id", Uuid()))
+
 
 def publish_job_ended(session: Session, job_id: UUID) -> None:
-    """Add the event of a job that has just ended to the outbox. Prediction runs have none."""
+    """Add the event of a job that has just ended to the outbox. Prediction runs have none.
+
+    A job of the OpenAI API has a second one, in its form.
+    """
     if not outbox.has_endpoints(session):
         return
     job = session.execute(
@@ -31,3 +37,6 @@ def publish_job_ended(session: Session, job_id: UUID) -> None:
         "sweep_id": None if job.sweep_id is None else str(job.sweep_id),
     }
     outbox.publish(session, f"job.{job.state}", data)
+    from_openai = select(_OPENAI_JOBS.c.job_id).where(_OPENAI_JOBS.c.job_id == job_id)
+    if session.scalars(from_openai).first() is not None:
+        outbox.publish(session, f"fine_tuning.job.{job.state}", {"id": f"ftjob-{job_id.hex}"})

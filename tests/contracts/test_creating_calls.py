@@ -13,6 +13,10 @@ HARMLESS = {
     "/v1/sweeps/{sweep_id}/extend",  # the same trials are not added twice
     *("/predict", "/vertex", "/models/{ref}/predict"),
     *("/openai/v1/chat/completions", "/openai/v1/completions"),
+    *(
+        f"/openai/v1/fine_tuning/jobs/{{fine_tuning_job_id}}/{verb}"
+        for verb in ("cancel", "pause", "resume")
+    ),
     "/v1/models/{ref}/explain",
     # The last secret counts, and receivers may get an event more than once.
     *(f"/v1/webhooks/{{webhook_id}}/{verb}" for verb in ("rotate", "test")),

@@ -1,0 +1,129 @@
+"""Queries on the files and fine-tuning jobs of the OpenAI API."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, String, cast, exists, func, literal, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.datasets.tables import Dataset
+from app.openai.tables import OpenAIJob
+from app.queue.fencing import append_event
+from app.queue.states import JobState
+from app.queue.tables import Job, JobEvent, MetricPoint
+from app.queue.transitions import EventContent
+
+Order = Literal["asc", "desc"]
+
+
+class FineTuning(NamedTuple):
+    """A job, and what the client asked for."""
+
+    job: Job
+    asked: OpenAIJob
+
+
+def list_datasets(
+    session: Session, *, after: UUID | None, limit: int, order: Order
+) -> Sequence[Dataset]:
+    """Return datasets with labels, by their ids."""
+    statement = select(Dataset).where(
+        Dataset.deleted_at.is_(None),
+        Dataset.label_column.is_not(None),
+        _beyond(Dataset.id, after, order),
+    )
+    ids = Dataset.id.asc() if order == "asc" else Dataset.id.desc()
+    return session.scalars(statement.order_by(ids).limit(limit)).all()
+
+
+def list_succeeded(
+    session: Session, *, after: UUID | None, limit: int, order: Order
+) -> list[FineTuning]:
+    """Return the jobs that have a file of results, by their ids."""
+    statement = (
+        select(Job, OpenAIJob)
+        .join(OpenAIJob, OpenAIJob.job_id == Job.id)
+        .where(Job.state == JobState.SUCCEEDED, _beyond(Job.id, after, order))
+    )
+    ids = Job.id.asc() if order == "asc" else Job.id.desc()
+    return _pairs(session.execute(statement.order_by(ids).limit(limit)).all())
+
+
+def _beyond(
+    column: InstrumentedAttribute[UUID], after: UUID | None, order: Order
+) -> ColumnElement[bool]:
+    if after is None:
+        return literal(True)
+    return column > after if order == "asc" else column < after
+
+
+def add_job(
+    session: Session, job_id: UUID, *, request: Mapping[str, object], events: Sequence[EventContent]
+) -> FineTuning:
+    """Store what the client asked for, and tell it events about a job that was just created."""
+    job = session.get_one(Job, job_id)
+    for content in events:
+        job.stream_seq += 1
+        append_event(session, job, content)
+    asked = OpenAIJob(job_id=job_id, request=dict(request))
+    session.add(asked)
+    session.flush()
+    return FineTuning(job, asked)
+
+
+def find_job(session: Session, job_id: UUID) -> FineTuning | None:
+    """Return a job if it was created through this API."""
+    asked = session.get(OpenAIJob, job_id)
+    return None if asked is None else FineTuning(session.get_one(Job, job_id), asked)
+
+
+def list_jobs(
+    session: Session,
+    *,
+    after: UUID | None,
+    limit: int,
+    metadata: Mapping[str, str] | None,
+) -> list[FineTuning]:
+    """Return the newest jobs that have all of these pairs; without any metadata if it is None."""
+    statement = select(Job, OpenAIJob).join(OpenAIJob, OpenAIJob.job_id == Job.id)
+    if after is not None:
+        statement = statement.where(Job.id < after)
+    if metadata is None:
+        statement = statement.where(cast(Job.user_metadata, String) == "{}")
+    for key, value in (metadata or {}).items():
+        statement = statement.where(_has_pair(session, key, value))
+    return _pairs(session.execute(statement.order_by(Job.id.desc()).limit(limit)).all())
+
+
+def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:
+    """Return whether the metadata of a job has a pair. A JSON path could not name every key."""
+    sqlite = session.get_bind().dialect.name == "sqlite"
+    each = func.json_each if sqlite else func.jsonb_each_text
+    pairs = each(Job.user_metadata).table_valued("key", "value")
+    return exists(
+        select(literal(1)).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value)
+    )
+
+
+def _pairs(rows: Sequence[Row[Job, OpenAIJob]]) -> list[FineTuning]:
+    return [FineTuning(job, asked) for job, asked in rows]
+
+
+def list_newest_events(
+    session: Session, job_id: UUID, *, before: int | None, limit: int
+) -> Sequence[JobEvent]:
+    """Return events, the newest first."""
+    statement = select(JobEvent).where(JobEvent.job_id == job_id)
+    if before is not None:
+        statement = statement.where(JobEvent.seq < before)
+    return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
+
+
+def list_points(session: Session, job_id: UUID) -> Sequence[MetricPoint]:
+    """Return losses and accuracies by step."""
+    return session.scalars(
+        select(MetricPoint)
+        .where(MetricPoint.job_id == job_id, MetricPoint.name.in_(("loss", "accuracy")))
+        .order_by(MetricPoint.step, MetricPoint.seq)
+    ).all()

@@ -1,0 +1,205 @@
+"""Response bodies of files and fine-tuning jobs, made from their rows."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from app.database.base import JsonObject
+from app.datasets.tables import Dataset
+from app.openai import ids
+from app.openai.repository import FineTuning
+from app.openai.schemas import (
+    CheckpointMetrics,
+    FineTuningCheckpoint,
+    FineTuningError,
+    FineTuningEvent,
+    FineTuningJob,
+    OpenAIFile,
+)
+from app.queue.states import JobState
+from app.queue.tables import Job, JobEvent, MetricPoint
+from lora_core.errors import LoraCoreError
+from lora_core.errors.data import DataError
+from lora_core.specs.data import Split
+
+_LEVELS = {"info": "info", "warning": "warn", "error": "error"}
+_COLUMN_OF_POINT = {
+    (Split.TRAIN, "loss"): "train_loss",
+    (Split.TRAIN, "accuracy"): "train_accuracy",
+    (Split.VALIDATION, "loss"): "valid_loss",
+    (Split.VALIDATION, "accuracy"): "valid_mean_token_accuracy",
+}
+_RESULT_COLUMNS = ("step", *_COLUMN_OF_POINT.values())
+
+# -- Files ----------------------------------------------------------------------------------------
+
+
+def dataset_file(dataset: Dataset) -> OpenAIFile:
+    return OpenAIFile(
+        id=ids.file_id(dataset.id),
+        bytes=dataset.bytes,
+        created_at=int(dataset.created_at),
+        filename=dataset.filename,
+        purpose="fine-tune",
+    )
+
+
+def result_file(tuning: FineTuning, points: Sequence[MetricPoint]) -> OpenAIFile:
+    return OpenAIFile(
+        id=ids.result_file_id(tuning.job.id),
+        bytes=len(result_csv(tuning.job, points)),
+        created_at=int(tuning.job.finished_at or 0),
+        filename="step_metrics.csv",
+        purpose="fine-tune-results",
+    )
+
+
+def result_csv(job: Job, points: Sequence[MetricPoint]) -> bytes:
+    """Return the metrics of a job by step. Only the step of the model it kept has all of them."""
+    rows: dict[int, dict[str, Any]] = {}
+    for point in points:
+        column = _COLUMN_OF_POINT.get((Split(point.split), point.name))
+        if column is not None:
+            rows.setdefault(point.step, {})[column] = point.value
+    kept = _kept_metrics(job)
+    rows[kept.step] = {
+        "train_loss": kept.train_loss,
+        "train_accuracy": kept.train_mean_token_accuracy,
+        "valid_loss": kept.valid_loss,
+        "valid_mean_token_accuracy": kept.valid_mean_token_accuracy,
+    }
+    file = io.StringIO()
+    writer = csv.DictWriter(file, _RESULT_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"step": step, **rows[step]} for step in sorted(rows))
+    return file.getvalue().encode()
+
+
+# -- Jobs -----------------------------------------------------------------------------------------
+
+
+def fine_tuning_job(tuning: FineTuning) -> FineTuningJob:
+    job, asked = tuning.job, tuning.asked.request
+    succeeded = job.state == JobState.SUCCEEDED
+    hyperparameters = _hyperparameters(asked)
+    return FineTuningJob.model_validate(
+        {
+            "id": ids.job_id(job.id),
+            "created_at": int(job.created_at),
+            "model": base_name(job),
+            "status": job.state,
+            "error": _error(job),
+            "fine_tuned_model": model_name(tuning) if succeeded else None,
+            "finished_at": None if job.finished_at is None else int(job.finished_at),
+            "estimated_finish": _estimated_finish(job),
+            "hyperparameters": hyperparameters,
+            "method": asked.get("method")
+            or {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            "seed": job.spec["runtime"]["seed"],
+            "training_file": asked["training_file"],
+            "validation_file": asked.get("validation_file"),
+            "result_files": [ids.result_file_id(job.id)] if succeeded else [],
+            "trained_tokens": _trained_tokens(job),
+            "metadata": job.user_metadata or None,
+            "organization_id": ids.ORGANIZATION,
+        }
+    )
+
+
+def base_name(job: Job) -> str:
+    """Return the name of what a job trains: its base or, if it needs none, its method."""
+    return job.base or job.method
+
+
+def model_name(tuning: FineTuning) -> str:
+    """Return the name by which the model of a job can be called."""
+    job = tuning.job
+    suffix = job.register_as if "suffix" in tuning.asked.request else None
+    return ids.model_name(job.id, base=base_name(job), suffix=suffix)
+
+
+def _hyperparameters(asked: JsonObject) -> JsonObject:
+    supervised = (asked.get("method") or {}).get("supervised") or {}
+    automatic = dict.fromkeys(("batch_size", "learning_rate_multiplier", "n_epochs"), "auto")
+    return automatic | (asked.get("hyperparameters") or supervised.get("hyperparameters") or {})
+
+
+def _error(job: Job) -> FineTuningError | None:
+    if job.error_code is None:
+        return None
+    in_data = job.error_code in {error.code for error in _subclasses(DataError)}
+    return FineTuningError(
+        code=job.error_code,
+        message=job.error_message or "",
+        param="training_file" if in_data else None,
+    )
+
+
+def _subclasses(error: type[LoraCoreError]) -> list[type[LoraCoreError]]:
+    return [each for child in error.__subclasses__() for each in (child, *_subclasses(child))]
+
+
+def _estimated_finish(job: Job) -> int | None:
+    if job.state != JobState.RUNNING or job.started_at is None:
+        return None
+    return int(job.started_at + job.plan["estimated_seconds"])
+
+
+def _trained_tokens(job: Job) -> int | None:
+    summary = job.summary or {}
+    if not summary.get("tokens_per_second") or not summary.get("train_seconds"):
+        return None
+    return int(summary["tokens_per_second"] * summary["train_seconds"])
+
+
+# -- Events and checkpoints -----------------------------------------------------------------------
+
+
+def fine_tuning_event(event: JobEvent) -> FineTuningEvent:
+    metrics = event.kind == "evaluated" and event.data.get("split") == Split.VALIDATION
+    return FineTuningEvent.model_validate(
+        {
+            "id": ids.event_id(event.job_id, event.seq),
+            "created_at": int(event.at),
+            "level": _LEVELS[event.level],
+            "message": event.message,
+            "type": "metrics" if metrics else "message",
+            "data": _event_metrics(event.data) if metrics else event.data,
+        }
+    )
+
+
+def _event_metrics(data: JsonObject) -> JsonObject:
+    return {
+        "step": data["step"],
+        "valid_loss": data["metrics"].get("loss"),
+        "valid_mean_token_accuracy": data["metrics"].get("accuracy"),
+    }
+
+
+def fine_tuning_checkpoint(tuning: FineTuning) -> FineTuningCheckpoint:
+    """Return the checkpoint of a job that succeeded."""
+    metrics = _kept_metrics(tuning.job)
+    return FineTuningCheckpoint(
+        id=ids.checkpoint_id(tuning.job.id),
+        created_at=int(tuning.job.finished_at or 0),
+        fine_tuned_model_checkpoint=model_name(tuning),
+        fine_tuning_job_id=ids.job_id(tuning.job.id),
+        step_number=metrics.step,
+        metrics=metrics,
+    )
+
+
+def _kept_metrics(job: Job) -> CheckpointMetrics:
+    summary: JsonObject = job.summary or {}
+    train, valid = (summary.get(split) or {} for split in (Split.TRAIN, Split.VALIDATION))
+    return CheckpointMetrics(
+        step=summary.get("best_step") or summary.get("steps") or 0,
+        train_loss=train.get("loss"),
+        train_mean_token_accuracy=train.get("accuracy"),
+        valid_loss=valid.get("loss"),
+        valid_mean_token_accuracy=valid.get("accuracy"),
+        full_valid_loss=valid.get("loss"),
+        full_valid_mean_token_accuracy=valid.get("accuracy"),
+    )
