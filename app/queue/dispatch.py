@@ -21,7 +21,7 @@ from kombu import Exchange
 from kombu import Queue as BrokerQueue
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from sqlalchemy import or_, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from app.database.base import now
@@ -43,6 +43,7 @@ TASK_NAME = "loraworks.run_job"
 DEVICE_CLASSES = tuple(DeviceClass)
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
 MAX_PENDING_TASKS = 1000  # more are dropped: each job is dispatched again later anyway
+MAX_DISPATCHED = MAX_PENDING_TASKS // 2  # in one round
 FAILURE_PAUSE_SECONDS = 1.0  # after a failed send, tasks are dropped for this long
 MAX_REDISPATCH_SECONDS = 86_400.0  # between two tasks of one job
 CLOSE_SECONDS = 3.0
@@ -234,15 +235,24 @@ def _create_producer(url: str) -> Celery:
 def take_due_for_dispatch(session: Session, *, redispatch_seconds: float) -> list[JobTask]:
     """Return tasks of due jobs, for the caller to send, and mark the jobs as dispatched.
 
+    These are at most `MAX_DISPATCHED` jobs, the first in claim order, so that the notifier has room
+    for them; the others follow in the next round.
+
     A requeued job is dispatched once it is due. Since a task may be lost with its broker, it is
     sent again after `redispatch_seconds`. The interval doubles each time, up to a day, because the
     broker keeps every copy until a worker is free.
     """
     interval = backoff(redispatch_seconds, Job.dispatch_count, max_seconds=MAX_REDISPATCH_SECONDS)
+    overdue = or_(Job.dispatched_at.is_(None), Job.dispatched_at + interval <= now())
+    first = (
+        select(Job.id)
+        .where(CLAIMABLE, Job.run_after <= now(), overdue)
+        .order_by(Job.priority.desc(), Job.created_at, Job.id)
+        .limit(MAX_DISPATCHED)
+    )
     rows = session.execute(
         update(Job)
-        .where(CLAIMABLE, Job.run_after <= now())
-        .where(or_(Job.dispatched_at.is_(None), Job.dispatched_at + interval <= now()))
+        .where(Job.id.in_(first), CLAIMABLE, overdue)
         .values(dispatched_at=now(), dispatch_count=Job.dispatch_count + 1)
         .returning(Job.id, Job.device_class, Job.priority, Job.attempt),
         execution_options=NO_SESSION_SYNC,

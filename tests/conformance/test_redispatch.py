@@ -1,5 +1,7 @@
 """Waiting jobs are dispatched again, and time out in the end."""
 
+import pytest
+
 from app.database.base import now
 from app.database.engines import Database
 from app.queue import dispatch, leases
@@ -39,6 +41,16 @@ def test_a_requeued_job_is_dispatched_once_it_is_due(database: Database) -> None
     assert due(database) == []
     update_job(database, job_id, run_after=now())
     assert due(database) == [JobTask(job_id, DeviceClass.CPU, 3)], "before the others"
+
+
+def test_a_round_dispatches_only_what_the_notifier_can_hold(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_DISPATCHED", 2)
+    old, young, urgent = (add_job(database, priority=priority) for priority in (0, 0, 1))
+    assert {task.job_id for task in due(database)} == {urgent, old}
+    assert [task.job_id for task in due(database)] == [young]
+    assert due(database) == []
 
 
 def test_a_job_that_waited_too_long_fails(database: Database) -> None:
