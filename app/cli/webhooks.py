@@ -128,7 +128,7 @@ def list_deliveries(
         print_json(deliveries)
         return
     print_table(
-        ["delivery", "event", "state", ">attempts", "created", "next attempt", "last problem"],
+        ["delivery", "event", "state", ">attempts", "created", "next attempt", "last response"],
         [
             (
                 each.id,
@@ -137,7 +137,7 @@ def list_deliveries(
                 each.attempts,
                 format_time(each.created_at),
                 format_time(each.next_attempt_at),
-                each.last_error,
+                each.last_error or (each.last_status and f"status {each.last_status}"),
             )
             for each in deliveries
         ],

@@ -1,7 +1,5 @@
 """Delivers events: one attempt of one delivery, from the claim to its result."""
 
-import random
-from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -11,10 +9,8 @@ from app.errors import AppError
 from app.settings import Settings
 from app.webhooks import repository, sender, service
 from app.webhooks.addresses import AllowedHosts, Resolver, resolve_host
-from app.webhooks.errors import WebhookNotFound
+from app.webhooks.repository import ClaimedDelivery
 from app.webhooks.signing import signed_headers
-
-GONE = 410  # the receiver wants no more events
 
 log = structlog.get_logger(__name__)
 
@@ -31,31 +27,33 @@ def deliver_next(
         claimed = repository.claim(session, endpoint_id)
     if claimed is None:
         return False
+    status, error = _send(claimed, settings, resolve)
+    with database.write() as session:
+        if error is None:
+            repository.record_success(session, claimed, status=status)
+        else:
+            service.record_failure(session, claimed, status=status, error=error)
+    fields = {"webhook_id": str(endpoint_id), "event_id": claimed.event_id}
+    if error is None:
+        log.info("webhook delivered", **fields)
+    else:
+        log.warning("webhook not delivered", **fields, error=error)
+    return True
+
+
+def _send(
+    claimed: ClaimedDelivery, settings: Settings, resolve: Resolver
+) -> tuple[int | None, str | None]:
+    """Return the status of the response, if there was one, and what went wrong, if anything."""
     body = claimed.body.encode()
     headers = signed_headers(
         body, event_id=claimed.event_id, timestamp=claimed.timestamp, secrets=claimed.secrets
     )
-    status, error = None, ""
+    allowed = AllowedHosts(settings.webhook_allowed_hosts)
     try:
-        allowed = AllowedHosts(settings.webhook_allowed_hosts)
         status = sender.post(claimed.url, body, headers, allowed=allowed, resolve=resolve)
-    except AppError as problem:
-        error = str(problem)
-    fields = {"webhook_id": str(endpoint_id), "event_id": claimed.event_id, "status": status}
-    with database.write() as session:
-        if status is not None and 200 <= status < 300:
-            repository.record_success(session, claimed, status=status)
-            log.info("webhook delivered", **fields)
-            return True
-        if status == GONE:
-            with suppress(WebhookNotFound):  # deleted in the meantime, with its deliveries
-                service.disable_gone(session, endpoint_id)
-        repository.record_failure(
-            session,
-            claimed,
-            status=status,
-            error=error or f"The receiver answered with status {status}.",
-            jitter=random.uniform(0.75, 1.25),  # noqa: S311 - spreads retries, hides nothing
-        )
-    log.warning("webhook not delivered", **fields, error=error)
-    return True
+    except AppError as error:
+        return None, str(error)
+    if 200 <= status < 300:
+        return status, None
+    return status, f"The receiver answered with status {status}."

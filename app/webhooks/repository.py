@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, delete, func, literal, null, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, literal, null, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.database.base import now, read_clock
@@ -23,8 +23,7 @@ from app.webhooks.errors import DeliveryNotFound, WebhookNotFound
 
 FIRST_RETRY_SECONDS = 5.0  # doubles with each failure
 MAX_RETRY_SECONDS = 10_800.0
-# Longer than resolving a name and sending a request can take.
-LEASE_SECONDS = 120.0
+LEASE_SECONDS = 120.0  # longer than resolving a name and sending a request can take
 
 
 @dataclass(frozen=True)
@@ -198,12 +197,12 @@ def claim(session: Session, endpoint_id: UUID) -> ClaimedDelivery | None:
     )
 
 
-def record_success(session: Session, claimed: ClaimedDelivery, *, status: int) -> None:
-    """Record that the receiver accepted the event."""
-    _record(
-        session,
-        claimed,
-        {**_ended(DeliveryState.DELIVERED), "last_status": status, "last_error": null()},
+def record_success(session: Session, claimed: ClaimedDelivery, *, status: int | None) -> None:
+    """Record that the receiver accepted the event, even if the webhook was disabled meanwhile."""
+    values = {**_ended(DeliveryState.DELIVERED), "last_status": status, "last_error": null()}
+    session.execute(
+        update(WebhookDelivery).where(*_of_attempt(claimed)).values(values),
+        execution_options=NO_SESSION_SYNC,
     )
 
 
@@ -224,33 +223,25 @@ def record_failure(
     ) * literal(jitter)
     next_attempt_at = now() + delay
     given_up = next_attempt_at > WebhookDelivery.retry_until
-    _record(
-        session,
-        claimed,
-        {
-            "state": case((given_up, DeliveryState.FAILED), else_=DeliveryState.PENDING),
-            "next_attempt_at": case((given_up, null()), else_=next_attempt_at),
-            "finished_at": case((given_up, now()), else_=null()),
-            "lease_expires_at": null(),
-            "failures": WebhookDelivery.failures + 1,
-            "last_status": status,
-            "last_error": error,
-        },
-    )
-
-
-def _record(session: Session, claimed: ClaimedDelivery, values: dict[str, Any]) -> None:
-    """Write the result of an attempt, unless its lease ran out and another one followed."""
     session.execute(
         update(WebhookDelivery)
-        .where(
-            WebhookDelivery.id == claimed.id,
-            WebhookDelivery.attempts == claimed.attempt,
-            WebhookDelivery.state == DeliveryState.PENDING,
-        )
-        .values(values),
+        .where(*_of_attempt(claimed), WebhookDelivery.state == DeliveryState.PENDING)
+        .values(
+            state=case((given_up, DeliveryState.FAILED), else_=DeliveryState.PENDING),
+            next_attempt_at=case((given_up, null()), else_=next_attempt_at),
+            finished_at=case((given_up, now()), else_=null()),
+            lease_expires_at=null(),
+            failures=WebhookDelivery.failures + 1,
+            last_status=status,
+            last_error=error,
+        ),
         execution_options=NO_SESSION_SYNC,
     )
+
+
+def _of_attempt(claimed: ClaimedDelivery) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions under which no other attempt has followed."""
+    return (WebhookDelivery.id == claimed.id, WebhookDelivery.attempts == claimed.attempt)
 
 
 def _ended(state: DeliveryState) -> dict[str, Any]:

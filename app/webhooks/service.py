@@ -1,5 +1,6 @@
 """Operations on webhooks and their deliveries."""
 
+import random
 from functools import partial
 from uuid import UUID
 
@@ -16,13 +17,15 @@ from app.outbox.tables import WebhookEndpoint
 from app.settings import Settings
 from app.webhooks import repository
 from app.webhooks.addresses import AllowedHosts, parse_url
-from app.webhooks.errors import TooManyWebhooks, WebhookDisabled
+from app.webhooks.errors import TooManyWebhooks, WebhookDisabled, WebhookNotFound
+from app.webhooks.repository import ClaimedDelivery
 from app.webhooks.schemas import DeliveryView, WebhookCreate, WebhookUpdate, WebhookView
 from app.webhooks.signing import new_secret
 from app.webhooks.views import delivery_view, webhook_view
 
 MAX_WEBHOOKS = 32  # a worker has a thread for each that has something due
 ROTATION_SECONDS = 86_400.0  # how long the secret before a rotation signs as well
+GONE = 410  # the receiver wants no more events
 GONE_REASON = "The receiver answered with status 410 (Gone)."
 DISABLED_ERROR = "The webhook was disabled."
 
@@ -115,16 +118,23 @@ def replay_delivery(session: Session, *, webhook_id: UUID, delivery_id: UUID) ->
     return delivery_view(repository.get_delivery(session, webhook_id, delivery_id))
 
 
-def disable_gone(session: Session, webhook_id: UUID) -> None:
-    """Disable a webhook whose receiver answered that it is gone.
-
-    Raises `WebhookNotFound`.
-    """
-    endpoint = repository.lock_endpoint(session, webhook_id)
-    endpoint.enabled, endpoint.disabled_reason = False, GONE_REASON
-    session.flush()
-    repository.fail_pending(session, webhook_id, error=GONE_REASON)
-    _audit(session, "webhook_disabled", webhook_id)
+def record_failure(
+    session: Session, claimed: ClaimedDelivery, *, status: int | None, error: str
+) -> None:
+    """Record a failed attempt, and disable a webhook whose receiver answered that it is gone."""
+    jitter = random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, hides nothing
+    try:
+        # Before its deliveries, as a deletion does: otherwise each could wait for the other.
+        endpoint = (
+            repository.lock_endpoint(session, claimed.endpoint_id) if status == GONE else None
+        )
+    except WebhookNotFound:  # deleted in the meantime, with its deliveries
+        return
+    repository.record_failure(session, claimed, status=status, error=error, jitter=jitter)
+    if endpoint is not None:
+        endpoint.enabled, endpoint.disabled_reason = False, GONE_REASON
+        repository.fail_pending(session, endpoint.id, error=GONE_REASON)
+        _audit(session, "webhook_disabled", endpoint.id)
 
 
 def location(webhook_id: UUID) -> str:

@@ -48,6 +48,7 @@ PAGES = {
     "prediction": "/predictions/{prediction}",
     "datasets": "/datasets",
     "dataset": "/datasets/tickets",
+    "webhooks": "/webhooks",
     "guide": "/guide",
     "document": "/guide/how-to/own-data.md",
     "missing": "/nothing",

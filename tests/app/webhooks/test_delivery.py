@@ -20,6 +20,7 @@ from app.resources import Resources
 from app.settings import Settings
 from app.webhooks import repository, sender, service
 from app.webhooks.delivery import deliver_next
+from app.webhooks.schemas import WebhookUpdate
 from app.webhooks.signing import new_secret, signed_headers
 from tests.servers import free_port
 from tests.webhook_receiver import Received, Receiver
@@ -177,7 +178,7 @@ def test_retries_wait_longer_each_time_and_end_after_a_day(
 ) -> None:
     webhook = create_webhook(resources, receiver.url)
     send_test_event(resources.database, webhook.id)
-    monkeypatch.setattr("app.webhooks.delivery.random.uniform", lambda _, high: high)
+    monkeypatch.setattr("app.webhooks.service.random.uniform", lambda _, high: high)
     receiver.statuses = [503] * 100
     delays: list[float] = []
     while True:
@@ -276,7 +277,34 @@ def test_gone_receivers_are_disabled(
     assert (gone.enabled, gone.disabled_reason) == (False, service.GONE_REASON)
     sent, unsent = deliveries(resources.database)
     assert (sent.attempts, unsent.attempts) == (1, 0)
+    assert (sent.last_status, unsent.last_status) == (410, None)
     assert unsent.last_error == service.GONE_REASON
+
+
+@pytest.mark.parametrize(("status", "state"), [(204, "delivered"), (500, "failed")])
+def test_an_endpoint_that_is_disabled_while_it_is_sent_to(
+    status: int,
+    state: str,
+    resources: Resources,
+    settings: Settings,
+    receiver: Receiver,
+    deliver: Deliver,
+) -> None:
+    webhook = create_webhook(resources, receiver.url)
+    send_test_event(resources.database, webhook.id)
+    receiver.respond.clear()
+    receiver.statuses = [status]
+    sending = threading.Thread(target=deliver, args=(webhook.id,))
+    sending.start()
+    receiver.wait(1)
+    body = WebhookUpdate(enabled=False)
+    with resources.database.write() as session:
+        service.update_webhook(session, webhook_id=webhook.id, body=body, settings=settings)
+    receiver.respond.set()
+    sending.join()
+    (delivery,) = deliveries(resources.database)
+    assert delivery.state == state
+    assert delivery.next_attempt_at is None
 
 
 def test_an_endpoint_that_is_deleted_while_it_is_sent_to(
