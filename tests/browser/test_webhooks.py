@@ -50,13 +50,19 @@ def create(page: Page, url: str, *events: str, description: str = "") -> str:
     return page.locator("#secret").inner_text()
 
 
+def follow(page: Page, name: str) -> None:
+    """Open the page of a webhook, and wait until its scripts are there."""
+    page.get_by_role("row", name=name).get_by_role("link").click()
+    page.wait_for_url("**/webhooks/*-*")
+
+
 def test_from_creation_to_replay(page: Page, receiver: Receiver) -> None:
     secret = create(page, receiver.url, "job.failed", "sweep.finished", description="chat")
     expect(page.locator("#new-secret")).to_be_focused()
     row = page.get_by_role("row", name=receiver.url)
     expect(row).to_contain_text("job.failed, sweep.finished")
     expect(page.get_by_label("URL")).to_have_value("")
-    row.get_by_role("link").click()
+    follow(page, receiver.url)
     expect(page.get_by_role("heading", name="chat")).to_be_visible()
     expect(page.locator("#new-secret")).to_be_hidden()
     receiver.statuses = [500]
@@ -74,7 +80,7 @@ def test_from_creation_to_replay(page: Page, receiver: Receiver) -> None:
 
 def test_rotate_disable_and_delete(page: Page, receiver: Receiver) -> None:
     secret = create(page, receiver.url, description="to rotate")
-    page.get_by_role("row", name="to rotate").get_by_role("link").click()
+    follow(page, "to rotate")
     page.get_by_role("button", name="Rotate secret").click()
     page.locator("#confirm-yes").click()
     expect(page.locator("#secret")).to_have_text(SECRET)
@@ -113,7 +119,7 @@ def test_pages_are_accessible_and_fit_a_phone(page: Page, receiver: Receiver) ->
     create(page, receiver.url, description="to look at")
     for name in ("list", "webhook"):
         if name == "webhook":
-            page.get_by_role("row", name="to look at").get_by_role("link").click()
+            follow(page, "to look at")
             page.get_by_role("button", name="Send test event").click()
             expect(page.locator("#deliveries")).to_contain_text("status 500")
         for scheme in SCHEMES:
