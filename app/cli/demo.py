@@ -30,6 +30,7 @@ from app.cli.output import (
     print_warning,
     result_rows,
 )
+from app.cli.samples import fetch_packages
 from app.cli.watch import open_display, run_failed_error, watch_job
 
 if TYPE_CHECKING:
@@ -127,11 +128,15 @@ Review = Annotated[str, typer.Option("--review", help="Your own review to classi
 def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
     """Start a service, train with each method on real reviews, and try the best one.
 
-    The last line of output is one JSON object. Nothing keeps running.
+    If the samples are missing, they are fetched first, as by `loraworks samples fetch`. The last
+    line of output is one JSON object. Nothing keeps running.
     """
     from app.cli.client import Client
+    from lora_core.samples.fetch import missing_samples
 
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if missing := missing_samples():
+        fetch_packages(missing)
     started = time.monotonic()
     reviews = [review, SAMPLE_REVIEWS[0]] if review.strip() else SAMPLE_REVIEWS
     with tempfile.TemporaryDirectory(prefix="loraworks-", ignore_cleanup_errors=True) as directory:

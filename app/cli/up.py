@@ -59,6 +59,7 @@ def ready_announcement(
                 ("docs", service_info["docs"]),
                 ("data", service_info["data_dir"]),
                 ("kept", _describe_retention(settings)),
+                ("samples", _describe_missing_samples()),
             ]
         )
         if file:
@@ -77,6 +78,15 @@ def _describe_retention(settings: "Settings") -> str:
         limit = getattr(settings, name)
         limits.append(f"{what} forever" if limit is None else f"{what} {limit:g} {unit}")
     return f"{', '.join(limits)} (LORAWORKS_KEEP_…, see `loraworks gc --dry-run`)"
+
+
+def _describe_missing_samples() -> str | None:
+    """Return what to type if the samples are missing; None if they are there."""
+    from lora_core.samples import minilm, reviews
+
+    if minilm.is_available() and reviews.is_available():
+        return None
+    return "not on this host: run `loraworks samples fetch` for the sample base and reviews"
 
 
 def _write_admin_key(settings: "Settings", admin_key: str) -> Path:

@@ -194,6 +194,7 @@ def _resolve_local(
     name: str, *, database: Database, store: Store, settings: Settings
 ) -> ResolvedBase | None:
     if name == minilm.NAME:
+        minilm.check_available()
         return ResolvedBase(name, minilm.config(), content_id=minilm.REVISION)
     if looks_like_path(name):
         return _resolve_directory(name, settings)

@@ -108,6 +108,7 @@ def _resolve_source(
     session: Session, name: str, settings: Settings, max_length: int
 ) -> SourceSummary:
     if name in reviews.SAMPLES:
+        reviews.check_available()
         sample = reviews.SAMPLES[name]
         tokens = sample.mean_tokens(max_length)
         fingerprint = f"{reviews.FILE.sha256} {name}"

@@ -1,6 +1,6 @@
 """Options of form fields: values of settings, data sources, base models and models to query."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import EnumType
 from typing import Any, Literal, get_args, get_origin
@@ -14,6 +14,7 @@ from app.registry.tables import PRODUCTION
 from app.settings import Settings
 from lora_core.hub import HUB_PREFIX
 from lora_core.samples import minilm, reviews
+from lora_core.samples.reviews import SampleFacts
 
 MAX_OPTIONS = 100  # uploads or models listed, newest first
 
@@ -40,11 +41,21 @@ def _values(annotation: Any) -> Iterator[str]:
             yield from _values(member)
 
 
+def can_run_sample_job() -> bool:
+    """Return whether the sample base model and the sample datasets are on this host."""
+    return minilm.is_available() and reviews.is_available()
+
+
+def sample_datasets() -> Mapping[str, SampleFacts]:
+    """Return the sample datasets that jobs can train on, by name."""
+    return reviews.SAMPLES if reviews.is_available() else {}
+
+
 def data_sources(session: Session, settings: Settings) -> list[str]:
     """List sample datasets, uploads and configured Hugging Face datasets."""
     uploads = datasets.list_datasets(session, after=None, limit=MAX_OPTIONS)
     return [
-        *reviews.SAMPLES,
+        *sample_datasets(),
         *dict.fromkeys(upload.name for upload in uploads),  # one entry for all versions of a name
         *(f"{HUB_PREFIX}{name}" for name in settings.hub_datasets),
     ]
@@ -52,7 +63,8 @@ def data_sources(session: Session, settings: Settings) -> list[str]:
 
 def base_models(session: Session, settings: Settings) -> list[str]:
     """List the sample base model, registered models and configured Hugging Face models."""
-    return [minilm.NAME, *model_names(session), *settings.hub_models]
+    samples = [minilm.NAME] if minilm.is_available() else []
+    return [*samples, *model_names(session), *settings.hub_models]
 
 
 def model_names(session: Session) -> list[str]:

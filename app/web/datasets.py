@@ -15,11 +15,10 @@ from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDe
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
 from app.jobs.repository import JobFilter
-from app.web import formats
+from app.web import choices, formats
 from app.web.page import ListQuery, render
 from app.web.svg_curves import LearningCurveView
 from lora_core.data.findings import Finding, Severity
-from lora_core.samples import reviews
 from lora_core.specs.data import MAX_LENGTH, SUFFIXES
 
 PAGE_SIZE = 50
@@ -73,7 +72,7 @@ def datasets_page(
         next=next_cursor,
         query=query,
         file_extensions=SUFFIXES,
-        samples=reviews.SAMPLES,
+        samples=choices.sample_datasets(),
         levels=list(Severity),
     )
 

@@ -92,7 +92,7 @@ def jobs_page(
         request,
         "jobs.html",
         no_jobs=no_jobs,
-        sample_job=SAMPLE_JOB,
+        sample_job=SAMPLE_JOB if choices.can_run_sample_job() else None,
         counts=counts,
         max_count=repository.MAX_COUNTED,
         rows=rows,

@@ -83,7 +83,7 @@ def sample_rows(rows: Sequence[TextRow], max_rows: int, max_characters: int) -> 
 
 
 def _count_tokens(rows: Sequence[TextRow]) -> tuple[TokenStatistics | None, list[Finding]]:
-    """Count tokens with the sample base model, whose tokenizer package may not be installed."""
+    """Count tokens with the sample base model, which may not be on this host."""
     try:
         return count_text_tokens(rows, locate_file(minilm.TOKENIZER), minilm.NAME)
     except LoraCoreError as error:
@@ -92,7 +92,7 @@ def _count_tokens(rows: Sequence[TextRow]) -> tuple[TokenStatistics | None, list
             level=Severity.INFO,
             count=len(rows),
             message=f"Tokens were not counted: {error}",
-            advice="Install the package and run the data checks again.",
+            advice="Fetch the samples and run the data checks again.",
         )
         return None, [missing]
 

