@@ -9,6 +9,8 @@ adapter_model.safetensors  A, B and magnitude of each layer, and the whole head
 id2label.json              names of the labels, for which the config has no field
 tokenizer.json, tokenizer_config.json
 base/                      the frozen model, unless the hub has exactly this model
+
+Both have a model card, `README.md` (`lora_core/model_card.py`).
 """
 
 import re
@@ -46,6 +48,7 @@ from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapter, NoEncoder
 from lora_core.hub import is_hub_name
 from lora_core.inference.predictor import Predictor
+from lora_core.model_card import CardFormat, model_card
 from lora_core.samples import minilm
 from lora_core.saved_predictions import compare_logits, load_golden
 from lora_core.specs.method import LoraSpec, LoraVariant
@@ -69,6 +72,7 @@ def export_merged(artifact: Path, out: Path) -> None:
     with atomic_directory(out) as directory:
         save_classifier(directory, model)
         _save_tokenizer(artifact, directory, manifest_data["max_length"])
+        _write_card(directory, manifest_data, CardFormat.TRANSFORMERS, out)
 
 
 @contextmanager
@@ -84,9 +88,25 @@ def atomic_directory(out: Path) -> Iterator[Path]:
         unfinished = temporary / "made"
         unfinished.mkdir()
         yield unfinished
+        _set_ordinary_modes(unfinished)
         unfinished.rename(out)  # replaces an empty directory, never one with content
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _set_ordinary_modes(directory: Path) -> None:
+    """Give every file the mode that the umask gives to a new one: safetensors makes them 0600."""
+    mode = directory.stat().st_mode & 0o666
+    for path in directory.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
+def _write_card(
+    directory: Path, manifest_data: dict[str, Any], card_format: CardFormat, out: Path
+) -> None:
+    card = model_card(manifest_data, card_format, name=out.absolute().name)
+    (directory / manifest.MODEL_CARD).write_text(card, encoding="utf-8")
 
 
 def _save_tokenizer(artifact: Path, directory: Path, max_length: int) -> None:
@@ -132,6 +152,7 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         config = source | _adapter_config(adapter.spec, pretrained.family, model)
         _write_adapter(directory, model, pretrained.family, config)
         _save_tokenizer(artifact, directory, length)
+        _write_card(directory, manifest_data, CardFormat.PEFT, out)
 
 
 def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None) -> BaseCheckpoint:

@@ -19,6 +19,7 @@ from lora_core.specs.chat import PromptFormat
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # format version of an artifact; 1: always with a merged checkpoint
+MODEL_CARD = "README.md"  # written on export; it may be edited, so no manifest lists it
 MERGED = "merged"  # directory of the plain transformers checkpoint in an artifact
 BASE = "base"  # directory of the frozen encoder in an artifact that has no merged checkpoint
 CLASSIFIER = "classifier.json"  # next to `BASE`: what the config says about this version
@@ -115,10 +116,11 @@ def read(directory: Path, *, digest: str | None = None) -> dict[str, Any]:
 def verify(directory: Path, only: Collection[str] | None = None) -> dict[str, Any]:
     """Check every file, or those in `only`, against the manifest; return the manifest.
 
-    In either case no file may be missing or extra. Raises `ArtifactCorrupt`.
+    In either case no file may be missing or extra, except for a model card. Raises
+    `ArtifactCorrupt`.
     """
     manifest = read(directory)
-    names = _list_files(directory) - {MANIFEST}
+    names = _list_files(directory) - {MANIFEST, MODEL_CARD}
     if mismatched := names.symmetric_difference(manifest["files"]):
         problem = f"missing or extra: {sorted(mismatched)[0]}"
         raise ArtifactCorrupt(path=directory.name, problem=problem)

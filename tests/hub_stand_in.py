@@ -5,11 +5,12 @@
 
 `root/models/NAME/…` and `root/datasets/NAME/…` are the repositories. NAME may contain one slash; a
 symlink is a repository that has moved to its target. Requests for `org/broken` are answered with
-503.
+503. Models can be uploaded (`hf upload`); every file is taken as a regular one, not by LFS.
 
 The libraries read their settings at import, so the client must be a separate process.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -25,7 +26,7 @@ BROKEN = "org/broken"
 FILE = re.compile(r"/(?P<kind>datasets/)?(?P<name>.+?)/resolve/[^/]+/(?P<path>.+)")
 API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+(/[^/]+)??)"
-    r"(/revision/[^/]+|/(?P<what>tree|paths-info)/[^/]+(/(?P<path>.+))?)?"
+    r"(/revision/[^/]+|/(?P<what>tree|paths-info|preupload|commit)/[^/]+(/(?P<path>.+))?)?"
 )
 
 
@@ -95,7 +96,7 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
             if BROKEN in path:
                 status, headers, content = 503, dict[str, str](), b""
             else:
-                status, headers, content = respond(hub.root, path, parse_qs(url.query), body)
+                status, headers, content = respond(hub, path, parse_qs(url.query), body)
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -148,13 +149,20 @@ class Repository:
 HubResponse = tuple[int, dict[str, str], bytes]
 
 
-def respond(root: Path, path: str, query: dict[str, list[str]], body: str) -> HubResponse:
+def respond(hub: HubStandIn, path: str, query: dict[str, list[str]], body: str) -> HubResponse:
     """Return status, headers and content for a request."""
+    if path == "/api/repos/create":
+        facts = json.loads(body)
+        name = f"{facts['organization']}/{facts['name']}"
+        (hub.root / "models" / name).mkdir(parents=True)
+        return _json({"url": f"{hub.url}/{name}", "name": name})
+    if path == "/api/validate-yaml":
+        return _json({"errors": [], "warnings": []})
     if match := FILE.fullmatch(path):
         kind = "datasets" if match["kind"] else "models"
-        return _file(Repository(root / kind / match["name"]), match["path"])
+        return _file(Repository(hub.root / kind / match["name"]), match["path"])
     if match := API.fullmatch(path):
-        return _api(root, match, query, body)
+        return _api(hub, match, query, body)
     return _missing("EntryNotFound")
 
 
@@ -169,8 +177,10 @@ def _file(repository: Repository, name: str) -> HubResponse:
     return 200, headers | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}, content
 
 
-def _api(root: Path, match: re.Match[str], query: dict[str, list[str]], body: str) -> HubResponse:
-    repository = Repository(root / match["kind"] / match["name"])
+def _api(
+    hub: HubStandIn, match: re.Match[str], query: dict[str, list[str]], body: str
+) -> HubResponse:
+    repository = Repository(hub.root / match["kind"] / match["name"])
     if not repository.folder.is_dir():
         return _missing("RepoNotFound")
     folder = f"{match['path']}/" if match["path"] else ""
@@ -181,11 +191,28 @@ def _api(root: Path, match: re.Match[str], query: dict[str, list[str]], body: st
         case "paths-info":
             paths = parse_qs(body).get("paths", [])
             return _json([repository.entry(name) for name in paths if name in repository.files])
+        case "preupload":
+            files = [each["path"] for each in json.loads(body)["files"]]
+            mode = {"uploadMode": "regular", "shouldIgnore": False}
+            return _json({"files": [{"path": each, **mode} for each in files]})
+        case "commit":
+            _commit(repository, body)
+            url = f"{hub.url}/{match['name']}/commit/{repository.commit}"
+            return _json({"commitUrl": url, "commitOid": repository.commit})
         case _:
             siblings = [{"rfilename": name} for name in repository.files]
-            resolved = repository.folder.resolve().relative_to(root.resolve() / match["kind"])
+            resolved = repository.folder.resolve().relative_to(hub.root.resolve() / match["kind"])
             info = {"id": resolved.as_posix(), "sha": repository.commit, "siblings": siblings}
             return _json({**info, "tags": [], "private": False, "downloads": 0, "likes": 0})
+
+
+def _commit(repository: Repository, body: str) -> None:
+    """Write the files of a commit, which is a line of JSON for each."""
+    for line in map(json.loads, body.splitlines()):
+        if line["key"] == "file":
+            path = repository.folder / line["value"]["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(line["value"]["content"]))
 
 
 def _json(content: object) -> HubResponse:

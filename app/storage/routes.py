@@ -23,7 +23,8 @@ from app.storage.store import (
     tar_stream,
 )
 from app.storage.tables import METRICS_KIND, MODEL_KIND, Artifact
-from lora_core.manifest import MANIFEST
+from lora_core.manifest import MANIFEST, MODEL_CARD, has_model
+from lora_core.model_card import CardFormat, model_card
 
 router = APIRouter(
     prefix="/v1/artifacts", tags=["artifacts"], dependencies=[require_scope("jobs:read")]
@@ -72,7 +73,7 @@ def download_artifact_file(
 def download_artifact(
     artifact_id: UUID, database: DatabaseDep, store: StoreDep
 ) -> StreamingResponse:
-    """Download all files as a tar archive."""
+    """Download all files as a tar archive, with a model card, `README.md`."""
     artifact, complete = _open_artifact(artifact_id, database, store)
     entries: list[tuple[str, Content]] = []
     for name in (MANIFEST, *complete.manifest["files"]):
@@ -81,6 +82,9 @@ def download_artifact(
                 name=f"artifact {artifact.id}", problem=f"{name} is missing"
             )
         entries.append((name, content))
+    if has_model(complete.manifest):
+        card = model_card(complete.manifest, CardFormat.LORAWORKS, name=str(artifact.id))
+        entries.append((MODEL_CARD, card.encode()))
     return StreamingResponse(
         tar_stream(entries, prefix=str(artifact.id), modified=artifact.created_at),
         media_type="application/x-tar",

@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 from lora_core.errors.artifact import HeaderTooLarge, InvalidArchive, UnsafeArchive
+from lora_core.manifest import MODEL_CARD
 
 MAX_FILES = 100  # far more than an artifact has
 ALLOWED_SUFFIXES = (".json", ".jsonl", ".safetensors")
@@ -29,6 +30,8 @@ def unpack_archive(archive: Path, directory: Path) -> Path:
                 if entry.isdir():
                     continue
                 folder = _check_entry(entry, count)
+                if entry.name == f"{folder}/{MODEL_CARD}":
+                    continue  # it describes the model to people, and is not part of it
                 folders.add(folder)
                 _write(tar, entry, directory / entry.name)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
@@ -47,9 +50,11 @@ def _check_entry(entry: tarfile.TarInfo, count: int) -> str:
         )
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
         raise UnsafeArchive(entry=entry_name, problem="which is not a regular file")
-    if not _ENTRY_NAME.fullmatch(entry.name) or not entry.name.endswith(ALLOWED_SUFFIXES):
+    folder, _, name = entry.name.partition("/")
+    is_allowed = name == MODEL_CARD or name.endswith(ALLOWED_SUFFIXES)
+    if not _ENTRY_NAME.fullmatch(entry.name) or not is_allowed:
         raise UnsafeArchive(entry=entry_name, problem="which is not a valid file name of a model")
-    return entry.name.partition("/")[0]
+    return folder
 
 
 def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:

@@ -28,6 +28,7 @@ from lora_core.samples.packages import (
 )
 
 NAME = "minilm-l6"
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"  # the model in the package
 LAYERS = 6
 
 PACKAGE = SamplePackage(

@@ -45,6 +45,15 @@ def test_changed_missing_or_extra_file_is_reported(directory: Path) -> None:
         manifest.verify(directory)
 
 
+def test_model_card_may_be_added_and_edited(directory: Path) -> None:
+    for text in ("# A model", "# My model"):
+        (directory / "README.md").write_text(text)
+        assert "README.md" not in manifest.verify(directory)["files"]
+    (directory / "sub" / "README.md").write_text("# Other")
+    with pytest.raises(ArtifactCorrupt, match=r"missing or extra: sub/README\.md"):
+        manifest.verify(directory)
+
+
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"files": 3}', "\udcff", "[" * 100_000])
 def test_unreadable_manifest_is_refused(directory: Path, content: str | None) -> None:
     path = directory / "manifest.json"

@@ -81,6 +81,11 @@ def test_version_references(
     assert "Exported sentiment:1 to sentiment-1.tar." in cli("models", "export", ref).stdout
     with tarfile.open("sentiment-1.tar") as tar:
         assert any(name.endswith("base/model.safetensors") for name in tar.getnames())
+        tar.extractall("unpacked", filter="data")
+    [folder] = Path("unpacked").iterdir()
+    assert "python -m lora_core predict" in (folder / "README.md").read_text()
+    imported = cli("models", "import", str(folder), "--name", "unpacked", "--json")
+    assert answer(imported)["ref"] == "unpacked:1"
     again = cli("models", "export", ref)
     assert (again.exit_code, "(output_exists)" in again.stderr) == (2, True)
 

@@ -26,5 +26,5 @@ def test_file_and_archive_download_from_a_bucket(
     for name, content in FILES.items():
         assert client.get(f"{url}/files/{name}").content == content
     with tarfile.open(fileobj=io.BytesIO(client.get(f"{url}/archive").content)) as archive:
-        assert len(archive.getnames()) == len(FILES) + 1
+        assert len(archive.getnames()) == len(FILES) + 2  # the manifest, and a model card
     assert not settings.artifacts_dir.exists()

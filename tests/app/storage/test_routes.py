@@ -47,6 +47,8 @@ def test_archive_contains_every_file(client: TestClient, url: str, artifact: Art
             if (file := archive.extractfile(member)) is not None
         }
     assert json.loads(files.pop(f"{artifact.id}/manifest.json")) == client.get(url).json()
+    card = files.pop(f"{artifact.id}/README.md", b"").decode()
+    assert f"# {artifact.id}" in card
     assert files == {f"{artifact.id}/{name}": content for name, content in FILES.items()}
 
 

@@ -44,6 +44,29 @@ def write_tar(
 GOOD = entry("m/manifest.json")
 
 
+def test_model_card_is_not_unpacked(tmp_path: Path, target: Path) -> None:
+    file = write_tar(tmp_path / "x.tar", GOOD, entry("m/README.md", b"# A model"))
+    assert [path.name for path in unpack_archive(file, target).iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        entry("m/README.md", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        entry("m/merged/README.md"),
+        entry("README.md"),
+        entry("../README.md"),
+        entry("m/OTHER.md"),
+    ],
+    ids=lambda card: f"{card[0].name} {card[0].type!r}",
+)
+def test_other_markdown_file_is_refused(
+    tmp_path: Path, target: Path, card: tuple[tarfile.TarInfo, bytes]
+) -> None:
+    with pytest.raises(UnsafeArchive):
+        unpack_archive(write_tar(tmp_path / "x.tar", GOOD, card), target)
+
+
 def test_regular_files_are_unpacked(tmp_path: Path, target: Path) -> None:
     folder = entry("m/merged", b"", type=tarfile.DIRTYPE)
     file = write_tar(tmp_path / "x.tar", GOOD, folder, entry("m/merged/config.json", b"[1]"))

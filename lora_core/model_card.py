@@ -1,0 +1,384 @@
+"""The model card of an export: `README.md`, as the Hugging Face Hub shows it.
+
+It is made from the manifest alone. That may be the manifest of an import, so each value in it is
+left out if it has another form, and is escaped if it is text.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from pydantic import ValidationError
+
+from lora_core import manifest
+from lora_core.confidence_intervals import wilson_interval
+from lora_core.hub import HUB_PREFIX, is_hub_name
+from lora_core.samples import minilm, reviews
+from lora_core.specs.fields import is_model_version, looks_like_path
+from lora_core.specs.method import LoraSpec, describe_method
+from lora_core.specs.train import TrainSpec
+
+FILE = manifest.MODEL_CARD
+_TOO_LARGE = 1e15  # for any count of texts, tokens or parameters
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&$])")
+
+
+class CardFormat(StrEnum):
+    """What the card describes: an export for another program, or an archive of an artifact."""
+
+    TRANSFORMERS = "transformers"
+    PEFT = "peft"
+    LORAWORKS = "loraworks"
+
+
+def model_card(manifest_data: Mapping[str, Any], card_format: CardFormat, *, name: str) -> str:
+    """Return the card of an artifact with this manifest, exported as `name`."""
+    spec = _read_spec(manifest_data)
+    base, hub_base = _describe_base(manifest_data)
+    data = _describe_data(spec)
+    facts = ModelCardData(
+        base_model=hub_base,
+        base_model_relation=_relation(hub_base, card_format),
+        datasets=_hub_datasets(spec) or None,
+        eval_results=list(_eval_results(manifest_data, data)),
+        library_name=card_format.value,
+        metrics=["accuracy", "f1"],
+        model_name=name,
+        pipeline_tag="text-classification",
+        tags=["loraworks", "text-classification"],
+    )
+    sections = [
+        f"# {_escape(name)}",
+        _introduction(manifest_data, spec, base),
+        "## How to use it",
+        _usage(manifest_data, card_format, name),
+        "## Labels",
+        "In the order of the outputs:",
+        f"```json\n{json.dumps(_labels(manifest_data), ensure_ascii=False)}\n```",
+        *_results(manifest_data),
+        "## Training",
+        _table(("", ""), _training(manifest_data, spec, base, data)),
+        *_calibration(manifest_data, card_format),
+        "## What is left out",
+        _LEFT_OUT[card_format],
+        "## License",
+        "None is set. Before you publish this model, add a `license` to the metadata of this file "
+        "that the licenses of the base model and of the data allow.",
+    ]
+    text = "\n\n".join(sections)
+    return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{text}\n"))
+
+
+# -- Facts ----------------------------------------------------------------------------------------
+
+
+def _read_spec(manifest_data: Mapping[str, Any]) -> TrainSpec | None:
+    """Return the spec of the run; None if there was none, as for an imported adapter."""
+    try:
+        return TrainSpec.model_validate(manifest_data.get("spec"))
+    except ValidationError:
+        return None
+
+
+def _describe_base(manifest_data: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the base model in words, and its name on the hub. Paths of this host stay private."""
+    base = _get(manifest_data, "spec", "base")
+    if not isinstance(base, str) or manifest.is_linear(manifest_data["files"]):
+        return None, None
+    if base == minilm.NAME:
+        return f"{base} ({minilm.HUB_NAME}, as a DistilBERT)", minilm.HUB_NAME
+    if looks_like_path(base):
+        return "a model in a folder", None
+    if is_model_version(base):
+        return f"the model version {base}", None
+    return base, base if is_hub_name(base) else None
+
+
+def _relation(hub_base: str | None, card_format: CardFormat) -> str | None:
+    if hub_base is None:
+        return None
+    return "adapter" if card_format is CardFormat.PEFT else "finetune"
+
+
+def _sources(spec: TrainSpec | None) -> list[str]:
+    """Return the names of the data. Paths of files are left out."""
+    if spec is None:
+        return []
+    source = spec.data.source
+    names = [source] if isinstance(source, str) else list(dict.fromkeys(source.values()))
+    return [name for name in names if is_hub_name(name.removeprefix(HUB_PREFIX).split(":")[0])]
+
+
+def _describe_data(spec: TrainSpec | None) -> str:
+    return ", ".join(_sources(spec)) or "private data"
+
+
+def _hub_datasets(spec: TrainSpec | None) -> list[str]:
+    names = []
+    for source in _sources(spec):
+        if source in reviews.SAMPLES:
+            names.append(reviews.SAMPLES[source].hub_name)
+        elif source.startswith(HUB_PREFIX):
+            names.append(source.removeprefix(HUB_PREFIX))
+    return names
+
+
+def _labels(manifest_data: Mapping[str, Any]) -> list[str]:
+    labels = manifest_data.get("labels") or _get(manifest_data, "metrics", "labels")
+    return [str(label) for label in labels] if isinstance(labels, list) else []
+
+
+def _eval_results(manifest_data: Mapping[str, Any], data: str) -> Iterator[EvalResult]:
+    """Yield the metrics on the test split, for the `model-index` of the hub."""
+    texts = _number(manifest_data, "metrics", "examples", "test")
+    kinds = (("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro F1"))
+    for metric, metric_type, title in kinds:
+        value = _number(manifest_data, "metrics", "test", metric)
+        if value is None or value > 1:
+            continue
+        arguments: dict[str, Any] = {} if texts is None else {"texts": int(texts)}
+        if metric == "accuracy" and texts:
+            low, high = wilson_interval(value, texts)
+            arguments |= {"interval": "95% Wilson score", "low": round(low, 4)}
+            arguments |= {"high": round(high, 4)}
+        if metric == "macro_f1":
+            arguments["average"] = "macro"
+        yield EvalResult(
+            task_type="text-classification",
+            task_name="Text classification",
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split="test",
+            metric_type=metric_type,
+            metric_name=title,
+            metric_value=round(value, 4),
+            metric_args=arguments,
+        )
+
+
+_LEFT_OUT = {
+    CardFormat.TRANSFORMERS: (
+        "This folder has the merged weights alone. The adapter, the temperature, the stored "
+        "predictions and all texts of the data stay with the artifact."
+    ),
+    CardFormat.PEFT: (
+        "This folder has the adapter and the head. The base model is in `base/`, unless the Hub "
+        "has exactly this model. The temperature, the stored predictions and all texts of the data "
+        "stay with the artifact."
+    ),
+    CardFormat.LORAWORKS: (
+        "The training texts. But `golden.json` and `misclassified/` contain texts of the test and "
+        "validation splits: publish an export for transformers or PEFT if they are confidential."
+    ),
+}
+
+
+# -- Sections -------------------------------------------------------------------------------------
+
+
+def _introduction(
+    manifest_data: Mapping[str, Any], spec: TrainSpec | None, base: str | None
+) -> str:
+    count = len(_labels(manifest_data))
+    origin = f", fine-tuned from {_escape(base)}" if base else ""
+    if spec is not None and spec.method.type == "probe":
+        origin = f": a probe on the frozen encoder of {_escape(base or '')}"
+    if manifest.is_linear(manifest_data["files"]):
+        origin = ": TF-IDF and logistic regression"
+    return f"A text classifier with {count} labels{origin}. It was made with loraworks."
+
+
+def _usage(manifest_data: Mapping[str, Any], card_format: CardFormat, name: str) -> str:
+    folder = re.sub(r"[^A-Za-z0-9._-]", "-", name)  # goes into code
+    if card_format is CardFormat.TRANSFORMERS:
+        return _TRANSFORMERS_USAGE.replace("FOLDER", folder)
+    if card_format is CardFormat.PEFT:
+        count = len(_labels(manifest_data))
+        return _PEFT_USAGE.replace("FOLDER", folder).replace("COUNT", str(count))
+    linear = manifest.is_linear(manifest_data["files"])
+    return (_LORAWORKS_USAGE + (_LINEAR_USAGE if linear else "")).replace("FOLDER", folder)
+
+
+_TRANSFORMERS_USAGE = """\
+With transformers, where `FOLDER` is this folder or its name on the Hub:
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="FOLDER")
+print(classify("A text to classify.", truncation=True))
+```
+
+With text-embeddings-inference:
+
+```sh
+text-embeddings-router --model-id FOLDER --port 8080
+curl http://127.0.0.1:8080/predict -H 'Content-Type: application/json' \\
+  -d '{"inputs": "A text to classify."}'
+```"""
+_PEFT_USAGE = """\
+With PEFT, where `FOLDER` is this folder:
+
+```python
+import json
+from pathlib import Path
+
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+config = PeftConfig.from_pretrained("FOLDER")
+bundled = Path("FOLDER/base")
+base = AutoModelForSequenceClassification.from_pretrained(
+    bundled if bundled.is_dir() else config.base_model_name_or_path,
+    revision=None if bundled.is_dir() else config.revision,
+    num_labels=COUNT,
+)
+model = PeftModel.from_pretrained(base, "FOLDER").eval()
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+labels = json.loads(Path("FOLDER/id2label.json").read_text())
+
+batch = tokenizer("A text to classify.", truncation=True, return_tensors="pt")
+print(labels[str(int(model(**batch).logits.argmax()))])
+```"""
+_LORAWORKS_USAGE = """\
+Import it into a loraworks service, as the archive or as the unpacked folder, or use it without one:
+
+```sh
+loraworks models import FOLDER --name my-model
+python -m lora_core predict FOLDER "A text to classify."
+```"""
+_LINEAR_USAGE = """
+
+With scikit-learn and safetensors alone:
+
+```python
+import json
+from pathlib import Path
+
+from safetensors.numpy import load_file
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+described = json.loads(Path("FOLDER/linear.json").read_text())
+settings = described["vectorizer"] | {"ngram_range": tuple(described["vectorizer"]["ngram_range"])}
+tensors = load_file("FOLDER/linear.safetensors")
+vectorizer = TfidfVectorizer(vocabulary=described["terms"], **settings)
+vectorizer.idf_ = tensors["idf"]
+decision = vectorizer.transform(["A text to classify."]) @ tensors["coef"].T + tensors["intercept"]
+```"""
+
+
+def _results(manifest_data: Mapping[str, Any]) -> Iterator[str]:
+    rows = []
+    for split in ("validation", "test"):
+        accuracy = _number(manifest_data, "metrics", split, "accuracy")
+        if accuracy is None or accuracy > 1:
+            continue
+        texts = _number(manifest_data, "metrics", "examples", split)
+        interval = ""
+        if texts:
+            low, high = wilson_interval(accuracy, texts)
+            interval = f"{low:.1%} to {high:.1%}"
+        macro_f1 = _number(manifest_data, "metrics", split, "macro_f1")
+        count = "" if texts is None else f"{int(texts):,}"
+        shown_f1 = "" if macro_f1 is None else f"{macro_f1:.3f}"
+        rows.append((split, count, f"{accuracy:.1%}", interval, shown_f1))
+    if not rows:
+        return
+    yield "## Results"
+    yield _table(("split", "texts", "accuracy", "95% interval", "macro F1"), rows)
+    verdict = _get(manifest_data, "metrics", "verdict")
+    if isinstance(verdict, Mapping):
+        sentences = verdict.get("sentences")
+        said = [verdict.get("headline"), *(sentences if isinstance(sentences, list) else [])]
+        yield _escape(" ".join(each for each in said if isinstance(each, str)))
+
+
+def _training(
+    manifest_data: Mapping[str, Any], spec: TrainSpec | None, base: str | None, data: str
+) -> Iterator[tuple[str, str]]:
+    method = _get(manifest_data, "spec", "method", "type")
+    if spec is None:
+        yield "method", _escape(str(method))
+    else:
+        yield from _method_rows(spec)
+    if base is not None:
+        yield "base model", _escape(base)
+    examples = _get(manifest_data, "metrics", "examples")
+    if isinstance(examples, Mapping):
+        counts = ", ".join(f"{_escape(str(n))} {count}" for n, count in examples.items())
+        yield "data", f"{_escape(data)} (texts: {counts})"
+    if (length := _number(manifest_data, "max_length")) is not None:
+        yield "maximum length", f"{int(length)} tokens"
+    trained = _number(manifest_data, "metrics", "trainable_parameters")
+    total = _number(manifest_data, "metrics", "total_parameters")
+    if trained is not None and total is not None:
+        yield "trained parameters", f"{int(trained):,} of {int(total):,}"
+    versions = manifest_data.get("created_by")
+    if isinstance(versions, Mapping):
+        yield "made with", _escape(", ".join(f"{name} {each}" for name, each in versions.items()))
+
+
+def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
+    method = spec.method
+    if method.type == "auto":
+        yield "method", "auto"
+        return
+    yield "method", _escape(describe_method(method))
+    if isinstance(method, LoraSpec):
+        layers = "all" if method.layers is None else ", ".join(map(str, method.layers))
+        yield "rank, alpha", f"{method.r}, {method.alpha:g}"
+        yield "adapted layers", f"{', '.join(method.targets)}; blocks: {layers}"
+    if method.type in ("baseline", "lora", "full"):
+        optim = spec.optim
+        yield "epochs, batch size", f"{optim.epochs}, {optim.batch_size}"
+        if optim.learning_rate is not None:
+            yield "learning rate", f"{optim.learning_rate:.3g}"
+
+
+def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> Iterator[str]:
+    temperature = _number(manifest_data, "calibration", "temperature")
+    if temperature is None:
+        return
+    yield "## Calibration"
+    fitted = f"On the validation split, the temperature {temperature:.4g} fits best"
+    if card_format is CardFormat.LORAWORKS:
+        yield f"{fitted}. loraworks divides the logits by it, so that its scores are probabilities."
+    else:
+        yield (
+            f"{fitted}: divide the logits by it before the softmax to get calibrated "
+            "probabilities. Programs that only load these files do not, so their scores differ "
+            "from those of loraworks; the labels are the same."
+        )
+
+
+# -- Values and text ------------------------------------------------------------------------------
+
+
+def _get(value: Any, *keys: str) -> Any:
+    """Return a nested value; None if there is none."""
+    for key in keys:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
+def _number(manifest_data: Mapping[str, Any], *keys: str) -> float | None:
+    """Return a nested number that is finite and not negative; else None."""
+    value = _get(manifest_data, *keys)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < _TOO_LARGE else None
+
+
+def _escape(text: str) -> str:
+    """Return text on one line, without a meaning in Markdown or HTML."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,242 @@
+"""Model cards: what the hub reads from them, and that their instructions work."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from transformers import pipeline
+
+from lora_core import manifest
+from lora_core.confidence_intervals import wilson_interval
+from lora_core.export import export_adapter, export_merged
+from lora_core.model_card import CardFormat, model_card
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import TrainSpec
+from tests.hub_stand_in import HubStandIn
+from tests.linear_artifact import make_linear_artifact
+from tests.lora_artifact import make_lora_artifact
+
+METRICS = {
+    "labels": ["bad", "good"],
+    "trainable_parameters": 480_386,
+    "total_parameters": 24_819_458,
+    "examples": {"train": 800, "validation": 100, "test": 200},
+    "validation": {"accuracy": 0.8, "macro_f1": 0.79, "loss": 0.4},
+    "test": {"accuracy": 0.85, "macro_f1": 0.84, "loss": 0.4},
+    "verdict": {"headline": "85.0% of 200 test texts are right.", "sentences": ["Within noise."]},
+}
+ENCODER_FILES = {"merged/config.json": {"bytes": 1, "sha256": ""}}
+
+
+def make_manifest(**changes: Any) -> dict[str, Any]:
+    """Return the manifest of a LoRA run on the sample base."""
+    spec = TrainSpec.model_validate(
+        {"method": {"type": "lora", "r": 4, "alpha": 8, "targets": ["query"]}}
+    )
+    return {
+        "created_by": {"loraworks": "0.1.0", "torch": "2.13.0"},
+        "spec": spec.model_dump(mode="json"),
+        "labels": ["bad", "good"],
+        "max_length": 512,
+        "calibration": {"temperature": 1.4},
+        "metrics": METRICS,
+        "files": ENCODER_FILES,
+        **changes,
+    }
+
+
+def metadata(card: str) -> dict[str, Any]:
+    """Return the metadata as huggingface_hub reads it; it raises on a malformed `model-index`."""
+    read = ModelCard(card, ignore_metadata_errors=False)
+    assert read.text.strip()
+    values: dict[str, Any] = read.data.to_dict()  # type: ignore[no-untyped-call]
+    return values
+
+
+def run_code(card: str, folder: Path) -> str:
+    """Run the Python of a card beside the export, without the hub; return the output."""
+    [code] = re.findall(r"```python\n(.+?)```", card, flags=re.DOTALL)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=100,
+        check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("card_format", "relation"),
+    [
+        (CardFormat.TRANSFORMERS, "finetune"),
+        (CardFormat.PEFT, "adapter"),
+        (CardFormat.LORAWORKS, "finetune"),
+    ],
+)
+def test_metadata_describes_the_model(card_format: CardFormat, relation: str) -> None:
+    card = model_card(make_manifest(), card_format, name="sentiment-1")
+    facts = metadata(card)
+    [model] = facts.pop("model-index")
+    assert facts == {
+        "library_name": card_format,
+        "pipeline_tag": "text-classification",
+        "base_model": "sentence-transformers/all-MiniLM-L6-v2",
+        "base_model_relation": relation,
+        "datasets": ["cornell-movie-review-data/rotten_tomatoes"],
+        "metrics": ["accuracy", "f1"],
+        "tags": ["loraworks", "text-classification"],
+    }
+    assert model["name"] == "sentiment-1"
+    [result] = model["results"]
+    assert result["dataset"]["split"] == "test"
+    accuracy, f1 = result["metrics"]
+    low, high = wilson_interval(0.85, 200)
+    assert (accuracy["type"], accuracy["value"], accuracy["args"]["texts"]) == (
+        *("accuracy", 0.85, 200),
+    )
+    assert accuracy["args"]["low"] == pytest.approx(low, abs=1e-4)
+    assert accuracy["args"]["high"] == pytest.approx(high, abs=1e-4)
+    assert (f1["type"], f1["value"], f1["args"]["average"]) == ("f1", 0.84, "macro")
+
+
+def test_text_describes_training_results_and_calibration() -> None:
+    card = model_card(make_manifest(), CardFormat.TRANSFORMERS, name="sentiment-1")
+    assert "| test | 200 | 85.0% | 79.4% to 89.3% | 0.840 |" in card
+    assert "| rank, alpha | 4, 8 |" in card
+    assert "| adapted layers | query; blocks: all |" in card
+    assert "| data | rotten-tomatoes (texts: train 800, validation 100, test 200) |" in card
+    assert "| made with | loraworks 0.1.0, torch 2.13.0 |" in card
+    assert "85.0% of 200 test texts are right. Within noise." in card
+    assert '["bad", "good"]' in card
+    assert "the temperature 1.4 fits best: divide the logits" in card
+    archive = model_card(make_manifest(), CardFormat.LORAWORKS, name="sentiment-1")
+    assert "loraworks divides the logits by it" in archive
+    assert "`misclassified/` contain texts" in archive
+
+
+@pytest.mark.parametrize(
+    ("base", "hub_base", "shown"),
+    [
+        ("/srv/secret/bases/tiny", None, "a model in a folder"),
+        ("tickets:3", None, "the model version tickets:3"),
+        ("org/base_model", "org/base_model", r"org/base\_model"),
+    ],
+)
+def test_paths_of_the_host_stay_private(base: str, hub_base: str | None, shown: str) -> None:
+    spec = make_manifest()["spec"] | {"base": base}
+    spec["data"] = {"source": {"train": "/srv/secret/train.csv", "test": "hub:org/reviews"}}
+    card = model_card(make_manifest(spec=spec), CardFormat.TRANSFORMERS, name="m")
+    assert "secret" not in card
+    assert metadata(card).get("base_model") == hub_base
+    assert metadata(card)["datasets"] == ["org/reviews"]
+    assert f"| base model | {shown} |" in card
+    upload = make_manifest(spec=spec | {"data": {"source": "tickets:2"}})
+    facts = metadata(model_card(upload, CardFormat.TRANSFORMERS, name="m"))
+    assert "datasets" not in facts
+    assert facts["model-index"][0]["results"][0]["dataset"]["name"] == "tickets:2"
+
+
+HOSTILE = "---\nx: y\n```\n# <img src=x onerror=alert(1)> | [a](b) `c`"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec": {"base": None, "method": {"type": "merged"}}},
+        {"spec": 3, "labels": None, "metrics": [], "created_by": [], "calibration": "x"},
+        {"metrics": {"test": {"accuracy": 2, "macro_f1": -1}, "examples": {"test": 10**400}}},
+        {"metrics": {"test": {"accuracy": 0.5}, "examples": {"test": 0}, "verdict": {}}},
+        {"metrics": {"test": {"accuracy": float("nan"), "macro_f1": True}, "verdict": 1}},
+        {"max_length": 1e300, "calibration": {"temperature": float("inf")}},
+        {
+            "labels": [HOSTILE, "b"],
+            "created_by": {HOSTILE: HOSTILE},
+            "spec": {"base": HOSTILE, "method": {"type": HOSTILE}},
+            "metrics": {"verdict": {"headline": HOSTILE, "sentences": [HOSTILE, 3]}},
+        },
+    ],
+)
+def test_card_of_any_manifest_is_valid(changes: dict[str, Any]) -> None:
+    """An import chooses what its manifest says."""
+    for card_format in CardFormat:
+        card = model_card(make_manifest(**changes), card_format, name="m")
+        assert metadata(card)["pipeline_tag"] == "text-classification"
+        page = MarkdownIt("commonmark").enable("table").render(ModelCard(card).text)
+        assert "<img" not in page
+        assert page.count("<h1>") == 1
+        assert page.count('<a href="') == 0
+
+
+def test_merged_export_has_a_card_whose_code_runs(tmp_path: Path) -> None:
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
+    out = tmp_path / "my model"
+    export_merged(artifact, out)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert metadata(card)["library_name"] == "transformers"
+    out.rename(tmp_path / "my-model")  # a name in code has no spaces
+    assert "'label': '" in run_code(card, tmp_path)
+
+
+def test_peft_export_has_a_card_whose_code_runs(tmp_path: Path) -> None:
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), labels=("a", "b", "c"))
+    out = tmp_path / "adapter"
+    export_adapter(artifact, out)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert metadata(card)["library_name"] == "peft"
+    assert run_code(card, tmp_path).strip() in ("a", "b", "c")
+
+
+def test_linear_card_describes_scikit_learn(tmp_path: Path) -> None:
+    artifact = make_linear_artifact(tmp_path / "words")
+    card = model_card(manifest.read(artifact), CardFormat.LORAWORKS, name="words")
+    assert "base_model" not in metadata(card)
+    assert "TF-IDF and logistic regression" in card
+    run_code(card + "print(decision.shape)\n", tmp_path)
+
+
+def test_exported_files_have_ordinary_modes(tmp_path: Path) -> None:
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
+    export_merged(artifact, tmp_path / "merged")
+    export_adapter(artifact, tmp_path / "adapter")
+    for out in (tmp_path / "merged", tmp_path / "adapter"):
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (out, *out.rglob("*"))}
+        directories = {out.name, "base"}
+        assert modes == {name: 0o755 if name in directories else 0o644 for name in modes}
+
+
+def test_modes_follow_the_umask(tmp_path: Path) -> None:
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2))
+    before = os.umask(0o027)
+    try:
+        export_merged(artifact, tmp_path / "merged")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "merged").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "merged" / "model.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_export_can_be_uploaded_and_loaded(tmp_path: Path) -> None:
+    """`hf upload`, as docs/how-to/exchange.md shows it."""
+    export_merged(make_lora_artifact(tmp_path, LoraSpec(r=2)), tmp_path / "tickets-1-transformers")
+    (tmp_path / "hub" / "models").mkdir(parents=True)
+    with HubStandIn(tmp_path / "hub") as hub:
+        hf = str(Path(sys.executable).with_name("hf"))
+        environment = {**os.environ, **hub.environment(tmp_path / "cache"), "HF_TOKEN": "hf_x"}
+        done = subprocess.run(
+            [hf, "upload", "org/tickets", "tickets-1-transformers", "--private"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    uploaded = tmp_path / "hub" / "models" / "org" / "tickets"
+    sent = {path.name: path.read_bytes() for path in uploaded.iterdir()}
+    exported = (tmp_path / "tickets-1-transformers").iterdir()
+    assert sent == {path.name: path.read_bytes() for path in exported}
+    assert pipeline("text-classification", model=str(uploaded))("a good film")
+    assert json.loads(sent["config.json"])["id2label"] == {"0": "bad", "1": "good"}
