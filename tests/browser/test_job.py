@@ -80,7 +80,24 @@ def test_cancel_needs_confirmation(page: Page, seeded: SeededService) -> None:
     assert seeded.service.get(f"/v1/jobs/{job_id}")["state"] == "cancelled"
 
 
-def test_paused_job_shows_its_step(page: Page, seeded: SeededService) -> None:
+def test_running_job_is_paused_and_resumed(page: Page, seeded: SeededService) -> None:
+    job_id = seeded.submit_slow("paused half way")
+    page.goto(f"/jobs/{job_id}")
+    wait_for(page, partial(has_more_points, page, 0), "the first point")
+    with no_reload(page):
+        page.get_by_role("button", name="Pause", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("Pause this running job?")
+        dialog.get_by_role("button", name="Pause", exact=True).click()
+        status = page.get_by_role("status")
+        expect(status).to_contain_text("paused", timeout=JOB_TIMEOUT)
+        assert seeded.service.get(f"/v1/jobs/{job_id}")["paused"]
+        page.get_by_role("button", name="Resume", exact=True).click()
+        expect(status).to_contain_text("succeeded", timeout=JOB_TIMEOUT)
+    assert seeded.service.get(f"/v1/jobs/{job_id}")["attempt"] == 2
+
+
+def test_job_that_makes_no_progress_shows_its_step(page: Page, seeded: SeededService) -> None:
     job_id = seeded.jobs[RUNNING]
     points = points_from_api(seeded.service, job_id)
     page.goto(f"/jobs/{job_id}")

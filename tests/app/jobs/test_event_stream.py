@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -91,6 +92,31 @@ def test_a_long_history_comes_in_order_and_in_several_polls(
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "POLL_SECONDS", 0.02)
+
+
+def test_pauses_are_streamed_and_do_not_end_the_stream(
+    app: FastAPI, client: TestClient, submit: Submit
+) -> None:
+    job_id = submit()["id"]
+
+    async def talk(listener: StreamListener) -> None:
+        for verb, kind in (("pause", "paused"), ("resume", "resume_requested")):
+            seen = await listener.until(lambda m: m.event == "state")
+            assert (seen[-1].data["paused"], seen[-1].data["queue_position"]) == (
+                (False, 1) if verb == "pause" else (True, None)
+            )
+            await asyncio.to_thread(client.post, f"/v1/jobs/{job_id}/{verb}")
+            await listener.until(partial(_is_event, kind))
+        seen = await listener.until(lambda m: m.event == "state")
+        assert (seen[-1].data["paused"], seen[-1].data["queue_position"]) == (False, 1)
+        await asyncio.to_thread(client.post, f"/v1/jobs/{job_id}/cancel")
+        await listener.until(lambda m: m.event == "end")
+
+    listen(app, job_id, talk)
+
+
+def _is_event(kind: str, message: ReceivedMessage) -> bool:
+    return message.event == "event" and message.data["kind"] == kind
 
 
 def test_a_job_is_followed_from_the_queue_to_its_end(
