@@ -1,7 +1,6 @@
 """The main workflow with real processes: upload, train, watch, promote, predict."""
 
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -15,6 +14,7 @@ import httpx2
 import pytest
 from transformers import pipeline
 
+from tests.e2e.up import loraworks_up
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_base import make_base, make_reviews
 
@@ -56,25 +56,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
     """`loraworks up` with an API, a worker and an uploaded dataset."""
-    with subprocess.Popen(
-        [*("loraworks", "up", "--port", "0", "--json", "--data-dir"), str(folder / "data")],
-        stdout=subprocess.PIPE,
-        text=True,
-        executable=str(Path(sys.executable).with_name("loraworks")),
-        env={
-            **os.environ,
-            "LORAWORKS_BASE_DIRS": str(folder / "bases"),
-            "LORAWORKS_ENGINE": "torch-fp32",
-        },
-    ) as service:
-        assert service.stdout is not None
-        url = json.loads(service.stdout.readline())["url"]
+    environment = {
+        "LORAWORKS_BASE_DIRS": str(folder / "bases"),
+        "LORAWORKS_ENGINE": "torch-fp32",
+    }
+    with loraworks_up(folder / "data", **environment) as url:
         with (folder / "reviews.csv").open("rb") as file:
             sent = httpx2.post(f"{url}/v1/datasets", files={"file": ("reviews.csv", file)})
         assert sent.status_code == 201, sent.text
         yield url
-        service.terminate()
-        assert service.wait(timeout=60) == 0
 
 
 def cli(url: str, *arguments: str) -> Any:
