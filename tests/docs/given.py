@@ -1,5 +1,6 @@
 """Files that a reader has before a document starts."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -27,6 +28,34 @@ def make_checkout(folder: Path) -> Path:
     return folder
 
 
+def chat_row(text: str, answer: str, **fields: str) -> str:
+    """A line of a file for fine-tuning at OpenAI."""
+    question = f"Which topic is this message about? {text}"
+    messages = [
+        {"role": "system", "content": "You sort the mail of a shop."},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+    return json.dumps({"messages": messages, **fields}) + "\n"
+
+
+def chat_files(docs: Path) -> dict[str, str]:
+    """A training file, and answers of the old model, every seventh of which is wrong."""
+    with (docs / "tickets.csv").open(encoding="utf-8") as file:
+        training = [(row["text"], row["label"].lower()) for row in csv.DictReader(file)][::2]
+    with (docs / "more-tickets.csv").open(encoding="utf-8") as file:
+        others = [(row["text"], row["label"]) for row in csv.DictReader(file)]
+    wrong = {"billing": "shipping", "shipping": "technical", "technical": "billing"}
+    answers = [wrong[label] if i % 7 == 0 else label for i, (_, label) in enumerate(others)]
+    return {
+        "train.jsonl": "".join(chat_row(*each) for each in training),
+        "answers.jsonl": "".join(
+            chat_row(text, answer, label=label)
+            for (text, label), answer in zip(others, answers, strict=True)
+        ),
+    }
+
+
 def make_files(folder: Path) -> None:
     """The reader's own files that documents mention without creating them."""
     tickets = (folder / "docs/tickets.csv").read_text(encoding="utf-8").replace(",B", ",b")
@@ -36,6 +65,7 @@ def make_files(folder: Path) -> None:
         "inbox.csv": tickets,
         "run.json": json.dumps(SPEC),
         "spec.json": json.dumps(SPEC),
+        **chat_files(folder / "docs"),
     }
     for name, text in files.items():
         if not (folder / name).exists():

@@ -10,19 +10,22 @@ from typing import Any
 
 import pytest
 
+from app.auth.service import CreatedKey
 from app.cli import old_answers
 from app.cli.client import LabeledPredictions
 from app.cli.errors import UsageError
 from app.cli.old_answers import AnswerFile, Comparison, OldAnswer, OldAnswers, Share
 from app.jobs.results.comparison import PairedComparison
+from app.main import create_app
 from app.openai import ids
 from app.resources import Resources
 from app.serving.schemas import LabelScore
+from app.settings import Settings
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits
 from lora_core.specs.data import DataSpec
-from tests.app.cli.conftest import FakeWorker, Run, answer
+from tests.app.cli.conftest import FakeWorker, Run, answer, serving
 from tests.app.cli.versions import add_version
 from tests.tiny_artifact import make_artifact
 
@@ -268,6 +271,34 @@ def test_models_that_were_not_trained_here_cannot_be_compared(
     add_version(resources, make_artifact(tmp_path / "made"), tmp_path / "copy")
     refused = cli("import-openai", "--model", "sentiment:1", "--answers", str(fresh_answers))
     assert (refused.exit_code, "(no_training_job)" in refused.stderr) == (2, True), refused.output
+
+
+SCOPES = ("datasets:read", "datasets:write", "jobs:read", "jobs:write", "models:admin")
+
+
+@pytest.mark.parametrize("scopes", [SCOPES, (*SCOPES, "predict")], ids=["training", "answers"])
+def test_documented_scopes_are_enough(
+    scopes: tuple[str, ...],
+    run: Run,
+    auth_settings: Settings,
+    new_key: Callable[..., CreatedKey],
+    trains: Callable[[], None],
+    training_file: Path,
+    fresh_answers: Path,
+) -> None:
+    guide = Path(__file__).parents[3] / "docs/how-to/move-in-from-openai.md"
+    lines = guide.read_text("utf-8").splitlines()
+    (line,) = [each for each in lines if "| `import-openai`" in each]
+    assert set(re.findall(r"`(\w+:?\w*)`", line)) == {*SCOPES, "predict", "models:read"}
+    answers = ("--answers", str(fresh_answers)) if "predict" in scopes else ()
+    app = create_app(auth_settings.model_copy(update={"log_level": "ERROR"}))
+    with serving(app) as url:
+        trains()
+        result = run(
+            "import-openai", str(training_file), *answers,
+            LORAWORKS_URL=url, LORAWORKS_API_KEY=new_key(*scopes).text,
+        )  # fmt: skip
+    assert result.exit_code == 0, result.output
 
 
 def test_failed_training_exits_with_1(cli: Run, worker: FakeWorker, training_file: Path) -> None:
