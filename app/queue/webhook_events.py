@@ -9,21 +9,24 @@ from app.outbox import repository as outbox
 from app.queue.states import JobKind
 from app.queue.tables import Job
 
-# The OpenAI API is a higher layer and cannot be imported here: its table is used by name.
-_OPENAI_JOBS = table("openai_jobs", column("job_id", Uuid()))
+# What `app.openai`, a layer above, knows as the table and the id of a job that it created.
+OPENAI_JOBS = table("openai_jobs", column("job_id", Uuid()))
+OPENAI_JOB_PREFIX = "ftjob-"
 
 
 def publish_job_ended(session: Session, job_id: UUID) -> None:
     """Add the event of a job that has just ended to the outbox. Prediction runs have none.
 
-    A job of the OpenAI API has a second one, in its form.
+    A job that was created through the OpenAI API has a second one, in the form of that API.
     """
     if not outbox.has_endpoints(session):
         return
+    created_by_openai = select(OPENAI_JOBS.c.job_id).where(OPENAI_JOBS.c.job_id == Job.id).exists()
     job = session.execute(
         select(
             *(Job.id, Job.name, Job.state, Job.sweep_id, Job.error_code),
             Job.summary["model_version"].as_string().label("model_version"),
+            created_by_openai.label("created_by_openai"),
         ).where(Job.id == job_id, Job.kind == JobKind.TRAINING)
     ).one_or_none()
     if job is None:
@@ -37,6 +40,6 @@ def publish_job_ended(session: Session, job_id: UUID) -> None:
         "sweep_id": None if job.sweep_id is None else str(job.sweep_id),
     }
     outbox.publish(session, f"job.{job.state}", data)
-    from_openai = select(_OPENAI_JOBS.c.job_id).where(_OPENAI_JOBS.c.job_id == job_id)
-    if session.scalars(from_openai).first() is not None:
-        outbox.publish(session, f"fine_tuning.job.{job.state}", {"id": f"ftjob-{job_id.hex}"})
+    if job.created_by_openai:
+        data = {"id": OPENAI_JOB_PREFIX + job.id.hex}
+        outbox.publish(session, f"fine_tuning.job.{job.state}", data)

@@ -11,17 +11,30 @@ import openai
 import pytest
 import standardwebhooks
 from openai import OpenAI
+from openai.types.webhooks import (
+    FineTuningJobCancelledWebhookEvent,
+    FineTuningJobFailedWebhookEvent,
+    FineTuningJobSucceededWebhookEvent,
+)
 
 from app.database.base import read_clock
 from app.database.engines import Database
+from app.openai import ids
+from app.openai.tables import OpenAIJob
 from app.outbox.events import DeliveryState
 from app.outbox.repository import RETRY_SECONDS
+from app.queue import leases
+from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure, Succeeded
 from app.resources import Resources
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
+from app.storage.tables import MODEL_KIND
 from app.webhooks import repository, sender, service
 from app.webhooks.delivery import deliver_next
 from app.webhooks.schemas import WebhookUpdate
 from app.webhooks.signing import new_secret, signed_headers
+from tests.job_rows import add_job, claim_next, get_state
 from tests.servers import free_port
 from tests.webhook_receiver import Received, Receiver
 from tests.webhook_rows import (
@@ -360,3 +373,38 @@ def test_the_body_is_the_same_in_every_attempt(
     assert first.body == second.body
     assert json.loads(first.body)["data"]["description"] == text
     assert deliveries(resources.database)[0].state == DeliveryState.DELIVERED
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (None, FineTuningJobSucceededWebhookEvent),
+        (PermanentFailure("one_class", "Only one label."), FineTuningJobFailedWebhookEvent),
+        (Cancelled(), FineTuningJobCancelledWebhookEvent),
+    ],
+)
+def test_jobs_of_the_openai_api_end_with_an_event_of_that_api(
+    result: AttemptResult | None,
+    kind: type,
+    resources: Resources,
+    receiver: Receiver,
+    deliver: Deliver,
+) -> None:
+    database = resources.database
+    webhook = create_webhook(resources, receiver.url)
+    job_id = add_job(database)
+    with database.write() as session:
+        session.add(OpenAIJob(job_id=job_id, request={}))
+    lease = claim_next(database).lease
+    with database.write() as session:
+        ref = ArtifactRef(f"jobs/{job_id}/a1", "0" * 64, bytes=1)
+        artifact = artifacts.add_artifact(session, job_id=job_id, kind=MODEL_KIND, ref=ref)
+        leases.finish(session, lease, result or Succeeded(artifact.id, {}))
+    while deliver(webhook.id):
+        pass
+    assert webhook.secret is not None
+    events = [by_openai(webhook.secret, each) for each in receiver.requests]
+    (event,) = (each for each in events if isinstance(each, kind))
+    assert event.data.id == ids.job_id(job_id)  # type: ignore[attr-defined]
+    state = get_state(database, job_id)
+    assert {each.type for each in events} == {f"job.{state}", f"fine_tuning.job.{state}"}
