@@ -55,13 +55,14 @@ def test_secrets_are_masked(stream: io.StringIO) -> None:
     key = f"lw_{'0' * 32}_{'s' * 43}"
     structlog.get_logger("app.test").info(
         "connect", url="postgresql://user:passw0rd@db/lora", key=key, token="hf_AbCdEfGhIjKl",
-        path=f"/{key.upper()}", other="amqp://user:p@ssw0rd@db/",
+        path=f"/{key.upper()}", other="amqp://user:p@ssw0rd@db/", secret="whsec_tUvWxYz+/0123=",
     )  # fmt: skip
     raw = stream.getvalue()
     assert "passw0rd" not in raw
     assert "ssss" not in raw.lower()
     assert "ssw0rd" not in raw
     assert "AbCdEf" not in raw
+    assert "tUvWx" not in raw
     assert lines(stream)[0]["url"] == "postgresql://user:***@db/lora"
 
 

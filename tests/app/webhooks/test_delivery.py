@@ -258,6 +258,29 @@ def test_no_other_worker_sends_what_is_being_sent(
     assert deliveries(resources.database)[0].state == "delivered"
 
 
+def test_workers_that_claim_at_the_same_time_share_the_deliveries(resources: Resources) -> None:
+    database = resources.database
+    webhook = create_webhook(resources, "https://example.com/")
+    for _ in range(20):
+        send_test_event(database, webhook.id)
+    claims: list[UUID] = []
+
+    def claim_all() -> None:
+        while True:
+            with database.write() as session:
+                claimed = repository.claim(session, webhook.id)
+            if claimed is None:
+                return
+            claims.append(claimed.id)
+
+    workers = [threading.Thread(target=claim_all) for _ in range(4)]
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join()
+    assert sorted(claims) == [each.id for each in deliveries(database)]
+
+
 def test_a_result_after_the_lease_ran_out_changes_nothing(
     resources: Resources, receiver: Receiver, deliver: Deliver
 ) -> None:
