@@ -131,7 +131,7 @@ def download_openai_file(
             check_scope(caller, "jobs:read")
             tuning = _get_result(session, file_id)
             points = repository.list_points(session, tuning.job.id)
-            return Response(views.result_csv(tuning.job, points), media_type="text/csv")
+            return Response(views.result_csv(tuning.measured, points), media_type="text/csv")
         dataset = service.get_file(session, file_id)
     return FileResponse(
         datasets.fetch_dataset_file(store, settings=settings, dataset=dataset),

@@ -1,11 +1,11 @@
 """Queries on the files and fine-tuning jobs of the OpenAI API."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, String, cast, exists, func, literal, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Select, String, cast, exists, func, literal, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from app.datasets.tables import Dataset
 from app.openai.tables import OpenAIJob
@@ -13,8 +13,38 @@ from app.queue.fencing import append_event
 from app.queue.states import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 from app.queue.transitions import EventContent
+from lora_core.specs.data import Split
 
 Order = Literal["asc", "desc"]
+
+
+class Measured(NamedTuple):
+    """Numbers in the summary of a job that succeeded; whole summaries grow with the labels."""
+
+    best_step: int | None = None
+    steps: int | None = None
+    train_seconds: float | None = None
+    tokens_per_second: float | None = None
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_accuracy: float | None = None
+
+
+_MEASURED = (
+    Job.summary["best_step"].as_integer(),
+    Job.summary["steps"].as_integer(),
+    Job.summary["train_seconds"].as_float(),
+    Job.summary["tokens_per_second"].as_float(),
+    *(
+        Job.summary[(split, name)].as_float()
+        for split in (Split.TRAIN.value, Split.VALIDATION.value)
+        for name in ("loss", "accuracy")
+    ),
+)
+_DEFERRED = tuple(
+    defer(column, raiseload=True) for column in (Job.summary, Job.error_detail, Job.notes)
+)
 
 
 class FineTuning(NamedTuple):
@@ -22,6 +52,19 @@ class FineTuning(NamedTuple):
 
     job: Job
     asked: OpenAIJob
+    measured: Measured = Measured()
+
+
+_JOBS: Select[Any] = (
+    select(Job, OpenAIJob, *_MEASURED)
+    .join(OpenAIJob, OpenAIJob.job_id == Job.id)
+    .options(*_DEFERRED)
+)
+
+
+def _load(session: Session, statement: Select[Any]) -> list[FineTuning]:
+    rows = session.execute(statement)
+    return [FineTuning(job, asked, Measured(*numbers)) for job, asked, *numbers in rows]
 
 
 def list_datasets(
@@ -41,13 +84,9 @@ def list_succeeded(
     session: Session, *, after: UUID | None, limit: int, order: Order
 ) -> list[FineTuning]:
     """Return the jobs that have a file of results, by their ids."""
-    statement = (
-        select(Job, OpenAIJob)
-        .join(OpenAIJob, OpenAIJob.job_id == Job.id)
-        .where(Job.state == JobState.SUCCEEDED, _beyond(Job.id, after, order))
-    )
+    succeeded = (Job.state == JobState.SUCCEEDED, _beyond(Job.id, after, order))
     ids = Job.id.asc() if order == "asc" else Job.id.desc()
-    return _pairs(session.execute(statement.order_by(ids).limit(limit)).all())
+    return _load(session, _JOBS.where(*succeeded).order_by(ids).limit(limit))
 
 
 def _beyond(
@@ -74,8 +113,7 @@ def add_job(
 
 def find_job(session: Session, job_id: UUID) -> FineTuning | None:
     """Return a job if it was created through this API."""
-    asked = session.get(OpenAIJob, job_id)
-    return None if asked is None else FineTuning(session.get_one(Job, job_id), asked)
+    return next(iter(_load(session, _JOBS.where(Job.id == job_id))), None)
 
 
 def list_jobs(
@@ -86,14 +124,12 @@ def list_jobs(
     metadata: Mapping[str, str] | None,
 ) -> list[FineTuning]:
     """Return the newest jobs that have all of these pairs; without any metadata if it is None."""
-    statement = select(Job, OpenAIJob).join(OpenAIJob, OpenAIJob.job_id == Job.id)
-    if after is not None:
-        statement = statement.where(Job.id < after)
+    statement = _JOBS.where(_beyond(Job.id, after, "desc"))
     if metadata is None:
         statement = statement.where(cast(Job.user_metadata, String) == "{}")
     for key, value in (metadata or {}).items():
         statement = statement.where(_has_pair(session, key, value))
-    return _pairs(session.execute(statement.order_by(Job.id.desc()).limit(limit)).all())
+    return _load(session, statement.order_by(Job.id.desc()).limit(limit))
 
 
 def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:
@@ -104,10 +140,6 @@ def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:
     return exists(
         select(literal(1)).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value)
     )
-
-
-def _pairs(rows: Sequence[Row[Job, OpenAIJob]]) -> list[FineTuning]:
-    return [FineTuning(job, asked) for job, asked in rows]
 
 
 def list_newest_events(

@@ -8,7 +8,7 @@ from typing import Any
 from app.database.base import JsonObject
 from app.datasets.tables import Dataset
 from app.openai import ids
-from app.openai.repository import FineTuning
+from app.openai.repository import FineTuning, Measured
 from app.openai.schemas import (
     CheckpointMetrics,
     FineTuningCheckpoint,
@@ -48,21 +48,21 @@ def dataset_file(dataset: Dataset) -> OpenAIFile:
 def result_file(tuning: FineTuning, points: Sequence[MetricPoint]) -> OpenAIFile:
     return OpenAIFile(
         id=ids.result_file_id(tuning.job.id),
-        bytes=len(result_csv(tuning.job, points)),
+        bytes=len(result_csv(tuning.measured, points)),
         created_at=int(tuning.job.finished_at or 0),
         filename="step_metrics.csv",
         purpose="fine-tune-results",
     )
 
 
-def result_csv(job: Job, points: Sequence[MetricPoint]) -> bytes:
+def result_csv(measured: Measured, points: Sequence[MetricPoint]) -> bytes:
     """Return the metrics of a job by step. Only the step of the model it kept has all of them."""
     rows: dict[int, dict[str, Any]] = {}
     for point in points:
         column = _COLUMN_OF_POINT.get((Split(point.split), point.name))
         if column is not None:
             rows.setdefault(point.step, {})[column] = point.value
-    kept = _kept_metrics(job)
+    kept = _kept_metrics(measured)
     rows[kept.step] = {
         "train_loss": kept.train_loss,
         "train_accuracy": kept.train_mean_token_accuracy,
@@ -100,7 +100,7 @@ def fine_tuning_job(tuning: FineTuning) -> FineTuningJob:
             "training_file": asked["training_file"],
             "validation_file": asked.get("validation_file"),
             "result_files": [ids.result_file_id(job.id)] if succeeded else [],
-            "trained_tokens": _trained_tokens(job),
+            "trained_tokens": _trained_tokens(tuning.measured),
             "metadata": job.user_metadata or None,
             "organization_id": ids.ORGANIZATION,
         }
@@ -146,11 +146,10 @@ def _estimated_finish(job: Job) -> int | None:
     return int(job.started_at + job.plan["estimated_seconds"])
 
 
-def _trained_tokens(job: Job) -> int | None:
-    summary = job.summary or {}
-    if not summary.get("tokens_per_second") or not summary.get("train_seconds"):
+def _trained_tokens(measured: Measured) -> int | None:
+    if measured.tokens_per_second is None or measured.train_seconds is None:
         return None
-    return int(summary["tokens_per_second"] * summary["train_seconds"])
+    return int(measured.tokens_per_second * measured.train_seconds)
 
 
 # -- Events and checkpoints -----------------------------------------------------------------------
@@ -180,7 +179,7 @@ def _event_metrics(data: JsonObject) -> JsonObject:
 
 def fine_tuning_checkpoint(tuning: FineTuning) -> FineTuningCheckpoint:
     """Return the checkpoint of a job that succeeded."""
-    metrics = _kept_metrics(tuning.job)
+    metrics = _kept_metrics(tuning.measured)
     return FineTuningCheckpoint(
         id=ids.checkpoint_id(tuning.job.id),
         created_at=int(tuning.job.finished_at or 0),
@@ -191,15 +190,13 @@ def fine_tuning_checkpoint(tuning: FineTuning) -> FineTuningCheckpoint:
     )
 
 
-def _kept_metrics(job: Job) -> CheckpointMetrics:
-    summary: JsonObject = job.summary or {}
-    train, valid = (summary.get(split) or {} for split in (Split.TRAIN, Split.VALIDATION))
+def _kept_metrics(measured: Measured) -> CheckpointMetrics:
     return CheckpointMetrics(
-        step=summary.get("best_step") or summary.get("steps") or 0,
-        train_loss=train.get("loss"),
-        train_mean_token_accuracy=train.get("accuracy"),
-        valid_loss=valid.get("loss"),
-        valid_mean_token_accuracy=valid.get("accuracy"),
-        full_valid_loss=valid.get("loss"),
-        full_valid_mean_token_accuracy=valid.get("accuracy"),
+        step=measured.best_step or measured.steps or 0,
+        train_loss=measured.train_loss,
+        train_mean_token_accuracy=measured.train_accuracy,
+        valid_loss=measured.valid_loss,
+        valid_mean_token_accuracy=measured.valid_accuracy,
+        full_valid_loss=measured.valid_loss,
+        full_valid_mean_token_accuracy=measured.valid_accuracy,
     )

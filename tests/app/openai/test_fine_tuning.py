@@ -372,6 +372,21 @@ def test_cancel(create: Create, sdk: OpenAI, database: Database) -> None:
     assert get_job(database, row_id(running.id)).cancel_requested_at is not None
 
 
+def test_a_deleted_job_is_gone(create: Create, sdk: OpenAI, client: TestClient) -> None:
+    kept, deleted = create(), create()
+    sdk.fine_tuning.jobs.cancel(deleted.id)
+    assert client.delete(f"/v1/jobs/{row_id(deleted.id)}").status_code == 204
+    assert [job.id for job in sdk.fine_tuning.jobs.list()] == [kept.id]
+    with pytest.raises(NotFoundError):
+        sdk.fine_tuning.jobs.retrieve(deleted.id)
+
+
+def test_a_job_outlives_its_file(create: Create, sdk: OpenAI, file: str) -> None:
+    job = sdk.fine_tuning.jobs.cancel(create().id)
+    sdk.files.delete(file)
+    assert sdk.fine_tuning.jobs.retrieve(job.id).training_file == file
+
+
 def test_pause_and_resume(
     create: Create, sdk: OpenAI, database: Database, counter: RequestCounter
 ) -> None:
