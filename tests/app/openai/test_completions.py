@@ -267,6 +267,15 @@ class TestChat:
                 pass
             assert stream.get_final_completion().choices[0].message.content == "good"
 
+    def test_streaming_response_of_the_client(self, sdk: OpenAI, publish: Publish) -> None:
+        publish()
+        with sdk.chat.completions.with_streaming_response.create(
+            model="sentiment", messages=MESSAGES, stream=True
+        ) as response:
+            lines = [line for line in response.iter_lines() if line]
+        assert lines[-1] == "data: [DONE]"
+        assert [line.startswith("data: {") for line in lines] == [True] * (len(lines) - 1) + [False]
+
     def test_async_client(self, publish: Publish, url: str) -> None:
         publish()
 
