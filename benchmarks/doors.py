@@ -27,7 +27,7 @@ from benchmarks.serve.server_process import running
 from lora_core.data.load import load_splits
 from lora_core.specs.data import DataSpec
 
-PAIRS, QUICK_PAIRS = 2000, 200
+PAIRS, QUICK_PAIRS = 500, 100
 WARM_PAIRS = 50  # not counted
 NAME = "reviews"
 HEADERS = {"Content-Type": "application/json"}

@@ -1,6 +1,6 @@
 """Routes of models in the OpenAI API: the versions of the registry, by names that can be called."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -8,8 +8,10 @@ from pydantic import Field
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES
-from app.http.fields import ResponseModel
+from app.openai import repository as openai_repository
+from app.openai import views
 from app.openai.ids import ORGANIZATION
+from app.openai.schemas import OpenAIModel, OpenAIModelDeleted, OpenAIModelList
 from app.registry import refs, repository, service
 from app.registry.errors import InvalidModelRef, ModelNotFound
 from app.registry.tables import PRODUCTION
@@ -22,30 +24,6 @@ OpenAIModelId = Annotated[
     ),
 ]
 router = APIRouter(prefix="/openai/v1/models", tags=["openai"], responses=OPENAI_ERROR_RESPONSES)
-
-
-class OpenAIModel(ResponseModel):
-    """A model that can be called."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = ORGANIZATION
-
-
-class OpenAIModelList(ResponseModel):
-    """All models; this list has no pages."""
-
-    object: Literal["list"] = "list"
-    data: list[OpenAIModel]
-
-
-class OpenAIModelDeleted(ResponseModel):
-    """The deleted model."""
-
-    id: str
-    object: Literal["model"] = "model"
-    deleted: bool = True
 
 
 def model_ref(name: str) -> str:
@@ -61,21 +39,26 @@ def model_ref(name: str) -> str:
     return name
 
 
+def _model_view(name: str, created_at: float) -> OpenAIModel:
+    return OpenAIModel(id=name, created=int(created_at), owned_by=ORGANIZATION)
+
+
 @router.get("", dependencies=[require_scope("models:read")])
 def list_openai_models(database: DatabaseDep) -> OpenAIModelList:
-    """List models: each registered model by its name, or by its newest version if none is in
-    production."""
+    """List models: those of fine-tuning jobs, and each registered model by its name, or by its
+    newest version if none is in production."""
     with database.read() as session:
         promoted = set(repository.list_model_names_with_alias(session, PRODUCTION))
-        return OpenAIModelList(
-            data=[
-                OpenAIModel(
-                    id=model.name if model.name in promoted else f"{model.name}:{newest}",
-                    created=int(model.created_at),
-                )
-                for model, newest in repository.list_newest_versions(session)
-            ]
-        )
+        names = {
+            views.model_name(tuning): created_at
+            for tuning, created_at in openai_repository.list_models(session)
+        } | {
+            model.name if model.name in promoted else f"{model.name}:{newest}": model.created_at
+            for model, newest in repository.list_newest_versions(session)
+        }
+    return OpenAIModelList(
+        data=[_model_view(name, created_at) for name, created_at in names.items()]
+    )
 
 
 @router.get("/{model_id:path}", dependencies=[require_scope("models:read")])
@@ -83,7 +66,7 @@ def get_openai_model(model_id: OpenAIModelId, database: DatabaseDep) -> OpenAIMo
     """Get a model by any name that can be called: `name`, `name@alias`, `name:3` or `ft:…`."""
     with database.read() as session:
         version = repository.get_version(session, service.parse_ref(session, model_ref(model_id)))
-        return OpenAIModel(id=model_id, created=int(version.created_at))
+        return _model_view(model_id, version.created_at)
 
 
 @router.delete("/{model_id:path}", dependencies=[require_scope("models:admin")])

@@ -13,6 +13,7 @@ from app.queue.fencing import append_event
 from app.queue.states import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 from app.queue.transitions import EventContent
+from app.registry.tables import ModelVersion
 from lora_core.specs.data import Split
 
 Order = Literal["asc", "desc"]
@@ -130,6 +131,19 @@ def list_jobs(
     for key, value in (metadata or {}).items():
         statement = statement.where(_has_pair(session, key, value))
     return _load(session, statement.order_by(Job.id.desc()).limit(limit))
+
+
+def list_models(session: Session) -> list[tuple[FineTuning, float]]:
+    """Return the jobs whose models are registered, with the time of it, the newest job first."""
+    rows = session.execute(
+        select(Job, OpenAIJob, func.min(ModelVersion.created_at))
+        .join(OpenAIJob, OpenAIJob.job_id == Job.id)
+        .join(ModelVersion, ModelVersion.job_id == Job.id)
+        .options(*_DEFERRED)
+        .group_by(Job.id, OpenAIJob.job_id)
+        .order_by(Job.id.desc())
+    )
+    return [(FineTuning(job, asked), created_at) for job, asked, created_at in rows]
 
 
 def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Request and response bodies of files and fine-tuning jobs in the OpenAI API."""
+"""Request and response bodies of files, fine-tuning jobs and models in the OpenAI API."""
 
 from typing import Annotated, Any, Literal
 
@@ -306,3 +306,30 @@ class FineTuningCheckpointList(ResponseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool = False
+
+
+# -- Models ----------------------------------------------------------------------------------------
+
+
+class OpenAIModel(ResponseModel):
+    """A model that can be called."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+
+class OpenAIModelList(ResponseModel):
+    """All models; this list has no pages."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAIModel]
+
+
+class OpenAIModelDeleted(ResponseModel):
+    """The deleted model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: bool = True

@@ -9,6 +9,7 @@ from app.database.engines import Database
 from app.openai import ids
 from app.registry import service
 from tests.app.openai.conftest import RequestCounter, job_of
+from tests.app.openai.fine_tunings import finish, upload_examples
 from tests.app.serving.conftest import Publish
 
 
@@ -32,6 +33,27 @@ def test_every_listed_model_can_be_called_by_its_name(sdk: OpenAI, publish: Publ
         assert (got.id, got.object, got.owned_by) == (model.id, "model", "loraworks")
         assert type(got.created) is int
         assert got.created > 1_700_000_000
+
+
+def test_models_of_jobs_are_listed_by_the_names_that_their_jobs_give(
+    sdk: OpenAI, database: Database
+) -> None:
+    file = upload_examples(sdk)
+    jobs = [
+        sdk.fine_tuning.jobs.create(model="gpt-4o-mini", training_file=file, suffix=suffix)
+        for suffix in ("mails", None)
+    ]
+    assert listed(sdk) == []
+    for job in jobs:
+        finish(database, job.id)
+    names = [sdk.fine_tuning.jobs.retrieve(job.id).fine_tuned_model for job in jobs]
+    assert listed(sdk) == [*reversed(names), "films:2"]
+    for name in names:
+        assert name is not None
+        assert sdk.models.retrieve(name).id == name
+    assert names[0] is not None
+    sdk.models.delete(names[0])
+    assert listed(sdk) == [names[1], "films:2"]
 
 
 @pytest.mark.parametrize("suffix", ["spam", None])
