@@ -54,7 +54,7 @@ demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="
 test: .venv/.dev  ## Every check once, small
 	$(BIN)/python -m pytest -n 4 $(SHARED) -m "not slow"
 
-test-long: .venv/.dev  ## Every check, the repeated and slow forms too
+test-long: .venv/.dev test-typescript  ## Every check, the repeated and slow forms too
 	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 3600
 
 chromium:  ## Where Chromium is; as root on Debian it is installed
