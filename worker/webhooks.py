@@ -59,7 +59,7 @@ class WebhookDeliverer:
             try:
                 thread.start()
             except Exception:
-                self._busy.discard(endpoint_id)
+                self._release(endpoint_id)
                 raise
 
     def _deliver_due(self, endpoint_id: UUID) -> None:
@@ -73,5 +73,8 @@ class WebhookDeliverer:
         except Exception:
             log.exception("failed to deliver a webhook", webhook_id=str(endpoint_id))
         finally:
-            with self._lock:
-                self._busy.discard(endpoint_id)
+            self._release(endpoint_id)
+
+    def _release(self, endpoint_id: UUID) -> None:
+        with self._lock:
+            self._busy.discard(endpoint_id)

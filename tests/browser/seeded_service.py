@@ -37,6 +37,7 @@ class SeededService:
     jobs: dict[str, str] = field(default_factory=dict)  # name → id
     sweep: str = ""
     prediction: str = ""
+    webhook: str = ""
 
     def seed(self) -> None:
         """Create what every test can rely on."""
@@ -58,6 +59,10 @@ class SeededService:
         self.promote(1)
         self.prediction = self.service.post("/v1/predictions", {"dataset": "tickets"})["id"]
         self.wait_for_sweep(self.sweep)
+        events = ["job.failed", "model.promoted", "sweep.finished"]
+        webhook = {"url": "https://chat.example/hooks", "description": "chat", "events": events}
+        self.webhook = self.service.post("/v1/webhooks", webhook)["id"]
+        self.service.post(f"/v1/webhooks/{self.webhook}/test", {})
         path = f"/v1/predictions/{self.prediction}"
         self.service.wait(
             "the end of the prediction run",

@@ -49,6 +49,7 @@ PAGES = {
     "datasets": "/datasets",
     "dataset": "/datasets/tickets",
     "webhooks": "/webhooks",
+    "webhook": "/webhooks/{webhook}",
     "guide": "/guide",
     "document": "/guide/how-to/own-data.md",
     "missing": "/nothing",
@@ -96,7 +97,8 @@ def show_page(
 def page_path(name: str, seeded: SeededService) -> str:
     jobs = {"best": BEST, "small": SMALL, "last": LAST, "running": RUNNING, "failed": FAILED}
     ids = {key: seeded.jobs[job] for key, job in jobs.items()}
-    return PAGES[name].format(**ids, sweep=seeded.sweep, prediction=seeded.prediction)
+    others = {name: getattr(seeded, name) for name in ("sweep", "prediction", "webhook")}
+    return PAGES[name].format(**ids, **others)
 
 
 def violations(page: Page) -> list[str]:
