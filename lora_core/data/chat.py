@@ -169,11 +169,13 @@ class _Answers:
         self._value_types: set[type] = set()
 
     def add(self, number: int, answer: str) -> None:
-        white_space = answer[: len(answer) - len(answer.lstrip())]
+        white_space = answer[: len(answer) - len(answer.lstrip())][:MAX_PHRASE_CHARACTERS]
         self.prefix = _common_start(self.prefix, white_space) if self._rows else white_space
         self._rows += 1
         fields = parse_json_object(answer)
         key = next(iter(fields)) if fields is not None and len(fields) == 1 else None
+        if key is not None and (len(key) > MAX_ANSWER_CHARACTERS or not key.isprintable()):
+            key = None  # such as a NUL character, which a format cannot have
         value = fields[key] if fields is not None and key is not None else None
         self._keys.add(key if isinstance(value, str | int | float) else None)
         self._value_types.add(str if isinstance(value, str) else float)

@@ -58,7 +58,13 @@ class PromptFormat(FrozenModel):
 
     def text_of_prompt(self, prompt: str) -> str:
         """Return the text of a prompt."""
-        text = _without_first_words(prompt.strip(), self.prefix)
+        text = self._without_suffix(_without_first_words(prompt.strip(), self.prefix).strip())
+        # Scripts that add the separator may add it to a prompt that has it, as OpenAI's cookbook.
+        while (rest := self._without_suffix(text)) not in ("", text):
+            text = rest
+        return text
+
+    def _without_suffix(self, text: str) -> str:
         return _without_first_words(text[::-1], self.suffix[::-1])[::-1].strip()
 
     def text_of_messages(self, messages: Sequence[ChatMessage]) -> str:
