@@ -1,5 +1,6 @@
 """Ids of the OpenAI API, each made from the id of a row."""
 
+from pathlib import PurePosixPath
 from uuid import UUID
 
 from app.registry.refs import parse_model_name as parse_model_name
@@ -53,8 +54,12 @@ def checkpoint_id(job: UUID) -> str:
 
 
 def model_name(job: UUID, *, base: str, suffix: str | None) -> str:
-    """Return the name of the model that a job trains, such as `ft:minilm-l6:loraworks:spam:5f…`."""
-    return f"{_MODEL}{base.replace(':', '-')}:{ORGANIZATION}:{suffix or ''}:{job.hex}"
+    """Return the name of the model that a job trains, such as `ft:minilm-l6:loraworks:spam:5f…`.
+
+    Of a base such as `FacebookAI/roberta-base` it has the last part, so that it fits into a path.
+    """
+    short = PurePosixPath(base).name.replace(":", "-")[:64]
+    return f"{_MODEL}{short}:{ORGANIZATION}:{suffix or ''}:{job.hex}"
 
 
 def _parse(text: str, prefix: str) -> UUID | None:

@@ -319,7 +319,8 @@ class TestChat:
         publish(promote=False, top_label="bad")
         publish()
         registry.move_alias(database, name="sentiment", alias="beta", number=1)
-        name = ids.model_name(job_of(database), base="minilm-l6", suffix="spam")
+        base = "/bases/" + "owner/" * 80 + "roberta-" * 20
+        name = ids.model_name(job_of(database), base=base, suffix="s" * 64)
         answers = {"sentiment": "good", "sentiment:1": "bad", "sentiment@beta": "bad", name: "bad"}
         for model, label in answers.items():
             completion = sdk.chat.completions.create(model=model, messages=MESSAGES)
