@@ -63,6 +63,6 @@ class InvalidMetadataFilter(UnprocessableContent):
     code = "invalid_metadata_filter"
     title = "The filter by metadata is not valid."
     message = (
-        "Filter by `metadata[key]=value` with at most 16 keys, or by `metadata=null` for jobs "
-        "without metadata, not by both."
+        "Filter by `metadata[key]=value` with at most 16 keys, each with at most 64 characters and "
+        "a value with at most 512, or by `metadata=null` for jobs without metadata, not by both."
     )

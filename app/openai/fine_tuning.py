@@ -3,11 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import TypeAdapter, ValidationError
 
 from app.auth.middleware import check_scope, require_scope
 from app.http.dependencies import CallerDep, DatabaseDep, NotifierDep, SettingsDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES
-from app.http.fields import CleanText
+from app.http.fields import CleanText, Metadata
 from app.idempotency.header import IdempotencyDep
 from app.jobs import service as jobs
 from app.openai import ids, repository, service, views
@@ -26,10 +27,9 @@ router = APIRouter(
     prefix="/openai/v1/fine_tuning/jobs", tags=["openai"], responses=OPENAI_ERROR_RESPONSES
 )
 
-MAX_PAIRS = 16
-
 _READ = [require_scope("jobs:read")]
 _WRITE = [require_scope("jobs:write")]
+_METADATA: TypeAdapter[Metadata] = TypeAdapter(Metadata)
 ItemLimit = Annotated[int, Query(ge=1, le=100, description="Maximum number of items on a page.")]
 
 
@@ -160,6 +160,9 @@ def _metadata_filter(request: Request, metadata: str | None) -> dict[str, str] |
         for name, value in request.query_params.multi_items()
         if name.startswith("metadata[") and name.endswith("]")
     }
-    if len(pairs) > MAX_PAIRS or metadata not in (None, "null") or (metadata and pairs):
+    if metadata not in (None, "null") or (metadata and pairs):
         raise InvalidMetadataFilter(at="metadata")
-    return None if metadata == "null" else pairs
+    try:
+        return None if metadata == "null" else _METADATA.validate_python(pairs)
+    except ValidationError as error:
+        raise InvalidMetadataFilter(at="metadata") from error

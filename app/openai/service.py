@@ -216,7 +216,7 @@ def _method(body: FineTuningJobCreate) -> MethodSpec:
 
 
 def _hyperparameters(body: FineTuningJobCreate) -> Hyperparameters:
-    if body.hyperparameters is not None:
+    if body.hyperparameters is not None and not body.hyperparameters.automatic:
         return body.hyperparameters
     supervised = body.method.supervised if body.method is not None else None
     return supervised.hyperparameters if supervised is not None else Hyperparameters()

@@ -121,8 +121,10 @@ def model_name(tuning: FineTuning) -> str:
 
 def _hyperparameters(asked: JsonObject) -> JsonObject:
     supervised = (asked.get("method") or {}).get("supervised") or {}
-    automatic = dict.fromkeys(("batch_size", "learning_rate_multiplier", "n_epochs"), "auto")
-    return automatic | (asked.get("hyperparameters") or supervised.get("hyperparameters") or {})
+    settings = dict.fromkeys(("batch_size", "learning_rate_multiplier", "n_epochs"), "auto")
+    for fields in (supervised.get("hyperparameters"), asked.get("hyperparameters")):
+        settings |= {name: value for name, value in (fields or {}).items() if value != "auto"}
+    return settings
 
 
 def _error(job: Job) -> FineTuningError | None:

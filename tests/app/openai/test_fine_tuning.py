@@ -162,6 +162,16 @@ def test_methods(
     assert job.model == ("linear" if spec["type"] == "linear" else "minilm-l6")
 
 
+@pytest.mark.parametrize("deprecated", [{}, {"n_epochs": "auto"}])
+def test_auto_in_the_deprecated_field_keeps_the_numbers_of_the_method(
+    create: Create, database: Database, deprecated: dict[str, Any]
+) -> None:
+    job = create(method=supervised(n_epochs=3), hyperparameters=deprecated)
+    spec = spec_of(database, job)
+    assert (spec["method"]["type"], spec["optim"]["epochs"]) == ("lora", 3)
+    assert job.hyperparameters.model_dump() == AUTO | {"n_epochs": 3}
+
+
 def test_numbers_with_a_method_of_ours(create: Create, database: Database) -> None:
     job = create(method={"type": "full"}, hyperparameters={"n_epochs": 2})
     spec = spec_of(database, job)
@@ -439,13 +449,23 @@ def test_jobs_by_metadata(create: Create, sdk: OpenAI) -> None:
     assert found(**odd) == found(key="Value") == found(**{'a "b" \\ c': "ä"}) == [tagged]
     assert found(key="value", empty="") == [other]
     assert found(key="x") == found(value="key") == found(missing="") == []
+    assert found(**{'a "b" \\ c': "a\u0308"}) == [tagged]  # stored in the form NFC
     none = jobs.list(extra_query={"metadata": "null"})
     assert [job.id for job in none] == [plain]
 
 
 @pytest.mark.parametrize(
     "query",
-    [{"metadata": "all"}, {"metadata": "null", "metadata[a]": "b"}, {"metadata": PAIRS}],
+    [
+        {"metadata": "all"},
+        {"metadata": "null", "metadata[a]": "b"},
+        {"metadata": PAIRS},
+        {"metadata[a]": "b\0"},
+        {"metadata[a\0]": "b"},
+        {"metadata[]": "b"},
+        {f"metadata[{'a' * 65}]": "b"},
+        {"metadata[a]": "b" * 513},
+    ],
 )
 def test_a_filter_that_is_refused(sdk: OpenAI, query: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError) as raised:
