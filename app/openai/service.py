@@ -60,6 +60,8 @@ def create_file(
     database: Database, store: Store, *, settings: Settings, upload: Upload, call: IdempotentCall
 ) -> OpenAIFile:
     """Store a file as a dataset. Raises what `app.datasets.service.create_dataset` raises."""
+    if "." not in upload.filename:  # such as `upload`, as the SDK names bytes
+        upload = replace(upload, filename=f"{upload.filename[:249]}.jsonl")  # the column has 255
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
     dataset, _ = create_dataset(

@@ -17,7 +17,7 @@ from app.openai import ids
 from app.settings import Settings
 from tests.app.cli.conftest import serving
 from tests.app.openai.conftest import RequestCounter
-from tests.app.openai.fine_tunings import finish, upload_examples
+from tests.app.openai.fine_tunings import examples, finish, upload_examples
 from tests.tiny_base import make_chat_examples
 
 CSV = b"text,label\n" + b"".join(
@@ -46,6 +46,17 @@ def test_a_file_is_a_dataset(sdk: OpenAI, client: TestClient) -> None:
     dataset = client.get("/v1/datasets/mails").json()
     assert dataset["id"].replace("-", "") == file.id.removeprefix("file-")
     assert dataset["labels"] == {"bad": 10, "good": 10}
+
+
+def test_bytes_without_a_name_are_json_lines(sdk: OpenAI) -> None:
+    file = sdk.files.create(file=examples(), purpose="fine-tune")
+    assert file.filename == "upload.jsonl"
+    assert sdk.files.content(file.id).read() == examples()
+    stream = sdk.files.create(file=io.BytesIO(examples()), purpose="fine-tune")
+    assert stream.id == file.id
+    with pytest.raises(BadRequestError) as raised:
+        sdk.files.create(file=CSV, purpose="fine-tune")
+    assert raised.value.code == "malformed_row"
 
 
 def test_delete(sdk: OpenAI) -> None:
