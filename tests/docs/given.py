@@ -40,7 +40,7 @@ def chat_row(text: str, answer: str, **fields: str) -> str:
 
 
 def chat_files(docs: Path) -> dict[str, str]:
-    """A training file, and answers of the old model, every seventh of which is wrong."""
+    """A training file, texts, and answers of the old model, every seventh of which is wrong."""
     with (docs / "tickets.csv").open(encoding="utf-8") as file:
         training = [(row["text"], row["label"].lower()) for row in csv.DictReader(file)][::2]
     with (docs / "more-tickets.csv").open(encoding="utf-8") as file:
@@ -49,6 +49,7 @@ def chat_files(docs: Path) -> dict[str, str]:
     answers = [wrong[label] if i % 7 == 0 else label for i, (_, label) in enumerate(others)]
     return {
         "train.jsonl": "".join(chat_row(*each) for each in training),
+        "texts.txt": "".join(f"{text}\n" for text, _ in others[:5]),
         "answers.jsonl": "".join(
             chat_row(text, answer, label=label)
             for (text, label), answer in zip(others, answers, strict=True)
