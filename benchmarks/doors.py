@@ -1,9 +1,10 @@
 """What a chat completion costs beside `/predict`: `python -m benchmarks.doors`.
 
-A LoRA version of the sample base with random adapters, served by `loraworks api`. Each sentence of
-a film review goes to both routes, over a connection each, one request at a time; which route is
-first alternates, so that both find caches equally warm. A chat completion returns the probabilities
-of all labels, as `/predict` does. Prints the medians, and as its last line one JSON object.
+A linear model, whose own time is short, so that it hides nothing, served by `loraworks api`. Each
+sentence of a film review goes to both routes, over a connection each, one request at a time; which
+route is first alternates, so that both find caches equally warm. A chat completion returns the
+probabilities of all labels, as `/predict` does. Prints the medians, and as its last line one JSON
+object.
 """
 
 import json
@@ -16,20 +17,15 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from app.database import migrations
-from app.resources import open_resources
-from app.settings import Settings
+from benchmarks import linear
 from benchmarks.options import parser
 from benchmarks.results_file import choose
-from benchmarks.serve import random_adapters, sides
-from benchmarks.serve.installation import publish
+from benchmarks.serve import sides
 from benchmarks.serve.server_process import running
 from lora_core.data.load import load_splits
-from lora_core.specs.data import DataSpec
 
-PAIRS, QUICK_PAIRS = 500, 100
+PAIRS, QUICK_PAIRS = 5000, 500
 WARM_PAIRS = 50  # not counted
-NAME = "reviews"
 HEADERS = {"Content-Type": "application/json"}
 ROUTES = {"predict": "/predict", "chat": "/openai/v1/chat/completions"}
 
@@ -37,18 +33,18 @@ ROUTES = {"predict": "/predict", "chat": "/openai/v1/chat/completions"}
 def bodies(text: str) -> dict[str, bytes]:
     """The same question for both routes."""
     chat = {
-        "model": NAME,
+        "model": linear.NAME,
         "messages": [{"role": "user", "content": text}],
         "logprobs": True,
         "top_logprobs": 20,
     }
-    predict = {"model": NAME, "inputs": text}
+    predict = {"model": linear.NAME, "inputs": text}
     return {"predict": json.dumps(predict).encode(), "chat": json.dumps(chat).encode()}
 
 
 def texts(count: int) -> list[str]:
     """Different sentences."""
-    splits = load_splits(DataSpec(source="rotten-tomatoes"))
+    splits = load_splits(linear.SPEC.data)
     found = [example.text for example in (*splits.train, *splits.test)]
     assert len(found) >= count
     return found[:count]
@@ -57,16 +53,8 @@ def texts(count: int) -> list[str]:
 @contextmanager
 def running_service(folder: Path) -> Iterator[int]:
     """The port of a service with one model in production."""
-    settings = Settings(data_dir=folder / "data")
-    settings.data_dir.mkdir()
-    migrations.upgrade(settings)
-    resources = open_resources(settings)
-    try:
-        random_adapters.save(folder / "adapter", number=0)
-        publish(resources, folder / "adapter", NAME)
-    finally:
-        resources.close()
-    side = sides.ours(settings.data_dir)
+    linear.install(folder)
+    side = sides.ours(folder / "data")
     with running(side.words, side.environment, folder) as server:
         server.wait_until_it_answers(side.target, "a good film")
         yield side.target.port
