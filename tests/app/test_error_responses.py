@@ -21,6 +21,8 @@ from app.http.fields import CleanText, RequestModel
 from app.http.pagination import CURSOR_PATTERN, encode_cursor
 from app.idempotency.header import KEY_PATTERN as IDEMPOTENCY_KEY
 from app.main import create_app
+from app.openai import ids
+from app.openai.parameters import AFTER_PATTERN, FILE_ID_PATTERN, JOB_ID_PATTERN
 from app.registry.refs import MODEL_REF_PATTERN
 from app.settings import Settings
 from lora_core.errors.data import SingleClass
@@ -217,6 +219,7 @@ def test_every_api_pattern_has_a_description(client: TestClient) -> None:
         DATASET_REF_PATTERN,
         MODEL_REF_PATTERN,
         IDEMPOTENCY_KEY,
+        *(FILE_ID_PATTERN, JOB_ID_PATTERN, AFTER_PATTERN),
     }  # they raise no validation error
     assert {json.loads(pattern) for pattern in patterns} - own_errors <= PATTERN_DESCRIPTIONS.keys()
 
@@ -277,6 +280,16 @@ def test_patterns_match_what_is_accepted() -> None:
         (CURSOR_PATTERN, cursors, ["", "x", cursors[0] + "A", cursors[0][:-1] + "B"]),
         (MODEL_REF_PATTERN, ["a", "a-b@c", "a:3"], ["", "A", "a@", "a:0", "a:b", "-a", "a@b:3"]),
         (DATASET_REF_PATTERN, ["a", "a:2", str(uuid4())], ["", "a:0", "a b", "a@b"]),
+        (FILE_ID_PATTERN, [ids.file_id(uuid4()), ids.result_file_id(uuid4())], ["", "file-1"]),
+        (JOB_ID_PATTERN, [ids.job_id(uuid4())], ["", ids.file_id(uuid4())]),
+        (
+            AFTER_PATTERN,
+            [
+                *(ids.file_id(uuid4()), ids.result_file_id(uuid4()), ids.job_id(uuid4())),
+                *(ids.event_id(uuid4(), 12), ids.checkpoint_id(uuid4())),
+            ],
+            ["", "file-1", str(uuid4())],
+        ),
         (IDEMPOTENCY_KEY, ["a", str(uuid4()), '"a b"'], ["", "\u00e9", "x" * 256]),
     ):
         assert all(re.search(pattern, text) for text in good)
