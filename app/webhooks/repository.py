@@ -239,6 +239,29 @@ def record_failure(
     )
 
 
+def fail_overdue(session: Session, claimed: ClaimedDelivery, *, error: str) -> None:
+    """Fail the other deliveries to the endpoint of a failed attempt that were due for a day.
+
+    Each of them would take as long as this attempt. Without a limit, a receiver that is down for
+    good would have more of them every day.
+    """
+    overdue = (
+        select(WebhookDelivery.id)
+        .where(
+            WebhookDelivery.endpoint_id == claimed.endpoint_id,
+            WebhookDelivery.retry_until < now(),
+            _IS_DUE,
+        )
+        .with_for_update(skip_locked=True)  # no effect on SQLite, which has a single writer
+    )
+    session.execute(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.id.in_(overdue))
+        .values(**_ended(DeliveryState.FAILED), last_error=error),
+        execution_options=NO_SESSION_SYNC,
+    )
+
+
 def _of_attempt(claimed: ClaimedDelivery) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions under which no other attempt has followed."""
     return (WebhookDelivery.id == claimed.id, WebhookDelivery.attempts == claimed.attempt)

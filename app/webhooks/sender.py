@@ -28,6 +28,8 @@ def post(
         return asyncio.run(_post(target, [target.at(each) for each in addresses], body, headers))
     except TimeoutError as error:
         raise NoWebhookResponse(reason=f"timed out after {SEND_SECONDS:g} s") from error
+    except httpx2.RemoteProtocolError as error:  # its text quotes what the receiver sent
+        raise NoWebhookResponse(reason="it sent no valid HTTP response") from error
     except (httpx2.HTTPError, OSError) as error:
         raise NoWebhookResponse(reason=str(error) or type(error).__name__) from error
 
@@ -42,10 +44,12 @@ async def _post(
         "Content-Type": "application/json",
         "User-Agent": f"loraworks/{lora_core.__version__}",
     }
-    # A client's own limits are for each read; this one is for all of them together.
+    # An address that does not react leaves time for the others.
+    limits = httpx2.Timeout(SEND_SECONDS, connect=SEND_SECONDS / (len(urls) + 1))
+    # A client's own limits are for each read; the outer one is for all of them together.
     async with (
         asyncio.timeout(SEND_SECONDS),
-        httpx2.AsyncClient(verify=_ssl_context(), trust_env=False, timeout=SEND_SECONDS) as client,
+        httpx2.AsyncClient(verify=_ssl_context(), trust_env=False, timeout=limits) as client,
     ):
         for url in urls[:-1]:
             try:

@@ -121,7 +121,11 @@ def replay_delivery(session: Session, *, webhook_id: UUID, delivery_id: UUID) ->
 def record_failure(
     session: Session, claimed: ClaimedDelivery, *, status: int | None, error: str
 ) -> None:
-    """Record a failed attempt, and disable a webhook whose receiver answered that it is gone."""
+    """Record a failed attempt, and end what is not retried any more.
+
+    These are the deliveries that are over a day old, and all those to a receiver that answered that
+    it is gone, whose webhook is disabled.
+    """
     jitter = random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, hides nothing
     try:
         # Before its deliveries, as a deletion does: otherwise each could wait for the other.
@@ -131,6 +135,7 @@ def record_failure(
     except WebhookNotFound:  # deleted in the meantime, with its deliveries
         return
     repository.record_failure(session, claimed, status=status, error=error, jitter=jitter)
+    repository.fail_overdue(session, claimed, error=error)
     if endpoint is not None:
         endpoint.enabled, endpoint.disabled_reason = False, GONE_REASON
         repository.fail_pending(session, endpoint.id, error=GONE_REASON)

@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -186,6 +186,41 @@ def test_proxies_of_the_environment_are_ignored(
 def test_unknown_names_are_reported() -> None:
     with pytest.raises(WebhookHostNotFound, match=r"nowhere\.invalid"):
         send("https://nowhere.invalid/")
+
+
+@pytest.mark.parametrize("answer", [b"secret" * 9999, b"HTTP/1.1 200 \x00secret\r\n\r\n", b""])
+def test_answers_that_are_not_http_are_not_quoted(answer: bytes) -> None:
+    with (
+        endless(start=answer + b"\r\n\r\n", then=b"x", pause=0.02) as url,
+        pytest.raises(NoWebhookResponse) as refused,
+    ):
+        send(url, allowed=["127.0.0.1/32"])
+    assert str(refused.value) == "The receiver did not respond: it sent no valid HTTP response."
+
+
+def test_an_address_that_does_not_react_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as an IPv6 address on a host whose IPv6 packets are dropped on their way."""
+    monkeypatch.setattr(sender, "SEND_SECONDS", 6.0)
+    with receiving() as receiver, socket.socket(socket.AF_INET6) as silent, ExitStack() as stack:
+        silent.bind(("::1", receiver.port))
+        silent.listen(0)
+        fill_queue(silent, stack)
+        url = f"http://hooks.example:{receiver.port}/"
+        assert send(url, "::1", "127.0.0.1", allowed=["hooks.example"]) == 204
+
+
+def fill_queue(listening: socket.socket, stack: ExitStack) -> None:
+    """Connect until the kernel no longer accepts connections to this socket."""
+    connected = True
+    while connected:
+        waiting = stack.enter_context(socket.socket(listening.family))
+        waiting.settimeout(0.5)
+        try:
+            waiting.connect(listening.getsockname())
+        except TimeoutError:
+            connected = False
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from openai.types.webhooks import (
     FineTuningJobSucceededWebhookEvent,
 )
 
-from app.database.base import read_clock
+from app.database.base import now, read_clock
 from app.database.engines import Database
 from app.openai import ids
 from app.openai.tables import OpenAIJob
@@ -216,6 +216,28 @@ def test_retries_wait_longer_each_time_and_end_after_a_day(
     assert delivery.finished_at is not None
     make_due(resources.database)
     assert not deliver(webhook.id)
+
+
+def test_an_attempt_that_fails_ends_what_is_overdue(
+    resources: Resources, receiver: Receiver, deliver: Deliver
+) -> None:
+    """A receiver that is down for good does not have more deliveries to retry every day."""
+    webhook, other = (create_webhook(resources, receiver.url) for _ in range(2))
+    for _ in range(3):
+        send_test_event(resources.database, webhook.id)
+    send_test_event(resources.database, other.id)
+    update_delivery(resources.database, retry_until=now() - 1)
+    send_test_event(resources.database, webhook.id)
+    receiver.statuses = [200, 500]
+    for _ in range(2):  # after an outage of the workers, the first attempt succeeds
+        assert deliver(webhook.id)
+    delivered, failed, overdue, of_other, young = deliveries(resources.database)
+    assert [each.state for each in (delivered, failed, overdue)] == [
+        *("delivered", "failed", "failed")
+    ]
+    assert (overdue.attempts, overdue.last_error) == (0, failed.last_error)
+    assert overdue.finished_at is not None
+    assert (of_other.state, young.state) == ("pending", "pending")
 
 
 def test_a_replay_sends_the_same_event_again(
