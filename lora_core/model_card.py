@@ -69,7 +69,8 @@ def model_card(manifest_data: Mapping[str, Any], card_format: CardFormat, *, nam
         "that the licenses of the base model and of the data allow.",
     ]
     text = "\n\n".join(sections)
-    return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{text}\n"))
+    card = str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{text}\n"))
+    return card.encode(errors="backslashreplace").decode()  # JSON may have lone surrogates
 
 
 # -- Facts ----------------------------------------------------------------------------------------
@@ -308,7 +309,11 @@ def _training(
         yield "base model", _escape(base)
     examples = _get(manifest_data, "metrics", "examples")
     if isinstance(examples, Mapping):
-        counts = ", ".join(f"{_escape(str(n))} {count}" for n, count in examples.items())
+        counts = ", ".join(
+            f"{_escape(split)} {int(count):,}"
+            for split in examples
+            if (count := _number(examples, split)) is not None
+        )
         yield "data", f"{_escape(data)} (texts: {counts})"
     if (length := _number(manifest_data, "max_length")) is not None:
         yield "maximum length", f"{int(length)} tokens"

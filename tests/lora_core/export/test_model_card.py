@@ -161,12 +161,15 @@ HOSTILE = "---\nx: y\n```\n# <img src=x onerror=alert(1)> | [a](b) `c`"
             "spec": {"base": HOSTILE, "method": {"type": HOSTILE}},
             "metrics": {"verdict": {"headline": HOSTILE, "sentences": [HOSTILE, 3]}},
         },
+        {"metrics": {"examples": {HOSTILE: 3, "train": "<img src=x>", "test": {"a": HOSTILE}}}},
+        {"labels": ["\ud800", "b"], "created_by": {"\ud800": "1"}},
     ],
 )
 def test_card_of_any_manifest_is_valid(changes: dict[str, Any]) -> None:
     """An import chooses what its manifest says."""
     for card_format in CardFormat:
         card = model_card(make_manifest(**changes), card_format, name="m")
+        assert card.encode().decode() == card
         assert metadata(card)["pipeline_tag"] == "text-classification"
         page = MarkdownIt("commonmark").enable("table").render(ModelCard(card).text)
         assert "<img" not in page
