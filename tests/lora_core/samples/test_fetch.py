@@ -174,13 +174,24 @@ def test_password_is_not_sent_to_another_host() -> None:
             fetch.fetch_sample(PACKAGE, f"http://reader:none%20of%20yours@{index.host}/simple")
 
 
-@pytest.mark.parametrize("page", [b"[]", b'{"files": 1}', b"{", b'{"files": [{}]}'])
+@pytest.mark.parametrize("page", [b"[]", b'{"files": 1}', b"{", b'{"files": [{}]}', b"[" * 100_000])
 def test_other_json_is_no_index(page: bytes) -> None:
     with (
         PackageIndex({}, page=(JSON, page)) as index,
         pytest.raises(SampleNotOnIndex, match="does not list this file"),
     ):
         fetch.fetch_sample(PACKAGE, index.url)
+
+
+def test_links_that_are_no_addresses_are_passed_over(cache: Path) -> None:
+    links = '<a href="http://[">other</a><a href="http://[::1/FILE">this</a>'
+    page = ("text/html", links.replace("FILE", NAME).encode())
+    with (
+        PackageIndex({}, page=page) as index,
+        pytest.raises(SampleDownloadFailed, match="Invalid port"),
+    ):
+        fetch.fetch_sample(PACKAGE, index.url)
+    assert not stored(cache)
 
 
 @pytest.mark.parametrize(
