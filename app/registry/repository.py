@@ -182,9 +182,10 @@ def move_alias(
 ) -> bool:
     """Point an alias at a version; create the alias if it is new. Return whether it moved.
 
-    A `rollback` clears the previous version, so that a repeated call does not undo it.
+    A `rollback` clears the previous version, so that a repeated call does not undo it. The alias is
+    locked, so that of two calls at the same time the later one sees what the earlier one did.
     """
-    row = session.get(ModelAlias, (model_id, alias))
+    row = session.get(ModelAlias, (model_id, alias), with_for_update=True)
     if row is not None and row.version_id == version_id:
         return False
     if row is None:

@@ -23,7 +23,9 @@ from app.queue.transitions import (
     RetryableFailure,
     Succeeded,
 )
+from app.registry import repository as registry_repository
 from app.registry import service as registry
+from app.registry.refs import ModelRef
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
@@ -191,6 +193,25 @@ def test_versions_that_are_new_in_production(database: Database) -> None:
     assert [data["id"] for _, data in events] == ["sentiment:1", "sentiment:2", "sentiment:1"]
     assert events[1][1].keys() == {"id", "name", "version", "job_id"}
     assert (events[1][1]["name"], events[1][1]["version"]) == ("sentiment", 2)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_version_that_two_promote_at_the_same_time(database: Database) -> None:
+    for _ in range(2):
+        add_version(database)
+    registry.move_alias(database, name="sentiment", alias="production", number=1)
+
+    def promote(number: int) -> None:
+        registry.move_alias(database, name="sentiment", alias="production", number=number)
+
+    second = threading.Thread(target=promote, args=(2,))
+    with database.write() as session:
+        version = registry_repository.get_version(session, ModelRef("sentiment", number=2))
+        registry.promote(session, version, alias="production")
+        second.start()
+        wait_for_a_waiter(database)
+    second.join()
+    assert [data["id"] for _, data in published(database)] == ["sentiment:1", "sentiment:2"]
 
 
 def test_versions_that_a_job_promotes(database: Database) -> None:
