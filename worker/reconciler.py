@@ -19,6 +19,7 @@ from app.queue.states import DeviceClass
 from app.resources import Resources
 from app.retention.thinning import thin_page
 from app.sweeps import scheduler
+from app.webhooks import repository as webhooks
 from worker import process_identity, workdir
 from worker.db_retry import DatabaseRetry
 from worker.failures import worker_lost_failure
@@ -192,6 +193,7 @@ class Reconciler:
     def _reset_waits(self) -> None:
         with self._resources.database.write() as session:
             dispatch.make_all_due(session)
+            webhooks.make_all_due(session)
 
     def _expire(self, job: RunningJob) -> bool:
         """Expire a job's lease: at once if its worker on this machine is dead, else when overdue.

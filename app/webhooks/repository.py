@@ -152,6 +152,18 @@ def replay(session: Session, delivery_id: UUID) -> None:
     )
 
 
+def make_all_due(session: Session) -> None:
+    """Make every delivery due now that waits: after a clock step it might wait for hours."""
+    session.execute(
+        update(WebhookDelivery)
+        .where(
+            WebhookDelivery.state == DeliveryState.PENDING, WebhookDelivery.next_attempt_at > now()
+        )
+        .values(next_attempt_at=now()),
+        execution_options=NO_SESSION_SYNC,
+    )
+
+
 def list_due_endpoints(session: Session) -> Sequence[UUID]:
     """Return the endpoints with a delivery that is due."""
     due = select(WebhookDelivery.endpoint_id).where(_IS_DUE).distinct()

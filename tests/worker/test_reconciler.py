@@ -24,9 +24,11 @@ from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import MetricPoint, Worker
 from app.resources import Resources
 from app.settings import Settings
+from app.webhooks.repository import list_due_endpoints
 from tests.clock import Clock
 from tests.job_rows import add_job, attempts, get_job, get_state, points, update_job
 from tests.waiting import wait_until
+from tests.webhook_rows import create_webhook, send_test_event, update_delivery
 from worker import process_identity, workdir
 from worker.host_health import HostHealth
 from worker.reconciler import Reconciler
@@ -137,6 +139,25 @@ def test_clock_jump_extends_all_leases(
     claim_late(database, job_id)
     reconciler.run_once()
     assert get_state(database, job_id) is JobState.RUNNING
+
+
+def test_clock_jump_makes_waiting_webhook_deliveries_due(
+    resources: Resources, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were to be sent at a time that may be hours away on the corrected clock."""
+    reconciler = Reconciler(
+        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+    )
+    reconciler.run_once()
+    send_test_event(database, create_webhook(resources, "https://example.com/").id)
+    update_delivery(database, next_attempt_at=now() + 3000)
+    reconciler.run_once()
+    with database.read() as session:
+        assert not list_due_endpoints(session)
+    monkeypatch.setattr("worker.reconciler.read_clock", lambda _: 1e9 + clock.now - 3600)
+    reconciler.run_once()
+    with database.read() as session:
+        assert list_due_endpoints(session)
 
 
 def test_outage_is_logged_at_start_and_end(
