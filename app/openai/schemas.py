@@ -217,7 +217,7 @@ class FineTuningError(ResponseModel):
 
     code: str
     message: str
-    param: Literal["training_file"] | None
+    param: Literal["training_file", "validation_file"] | None
 
 
 class FineTuningJob(ResponseModel):

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from app.database.base import JsonObject
 from app.datasets.tables import Dataset
@@ -20,7 +20,7 @@ from app.openai.schemas import (
 from app.queue.states import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 from lora_core.errors import LoraCoreError
-from lora_core.errors.data import DataError
+from lora_core.errors.data import DataError, UnseenLabel
 from lora_core.specs.data import Split
 
 _LEVELS = {"info": "info", "warning": "warn", "error": "error"}
@@ -89,7 +89,7 @@ def fine_tuning_job(tuning: FineTuning) -> FineTuningJob:
             "created_at": int(job.created_at),
             "model": base_name(job),
             "status": job.state,
-            "error": _error(job),
+            "error": _error(job, asked),
             "fine_tuned_model": model_name(tuning) if succeeded else None,
             "finished_at": None if job.finished_at is None else int(job.finished_at),
             "estimated_finish": _estimated_finish(job),
@@ -127,15 +127,15 @@ def _hyperparameters(asked: JsonObject) -> JsonObject:
     return settings
 
 
-def _error(job: Job) -> FineTuningError | None:
+def _error(job: Job, asked: JsonObject) -> FineTuningError | None:
     if job.error_code is None:
         return None
-    in_data = job.error_code in {error.code for error in _subclasses(DataError)}
-    return FineTuningError(
-        code=job.error_code,
-        message=job.error_message or "",
-        param="training_file" if in_data else None,
-    )
+    param: Literal["training_file", "validation_file"] | None = None
+    if job.error_code == UnseenLabel.code and asked.get("validation_file") is not None:
+        param = "validation_file"
+    elif job.error_code in {error.code for error in _subclasses(DataError)}:
+        param = "training_file"
+    return FineTuningError(code=job.error_code, message=job.error_message or "", param=param)
 
 
 def _subclasses(error: type[LoraCoreError]) -> list[type[LoraCoreError]]:

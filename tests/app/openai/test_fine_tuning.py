@@ -354,12 +354,24 @@ def test_a_job_that_runs(create: Create, sdk: OpenAI, database: Database) -> Non
 
 
 @pytest.mark.parametrize(
-    ("code", "param"), [("unseen_label", "training_file"), ("nonfinite_loss", None)]
+    ("code", "fields", "param"),
+    [
+        ("unseen_label", [], "training_file"),
+        ("unseen_label", ["validation_file"], "validation_file"),
+        ("missing_label", ["validation_file"], "training_file"),
+        ("nonfinite_loss", ["validation_file"], None),
+    ],
 )
 def test_a_job_that_fails(
-    create: Create, sdk: OpenAI, database: Database, code: str, param: str | None
+    create: Create,
+    sdk: OpenAI,
+    database: Database,
+    file: str,
+    code: str,
+    fields: list[str],
+    param: str | None,
 ) -> None:
-    job = create()
+    job = create(**dict.fromkeys(fields, file))
     worker = FakeWorker(database)
     worker.finish(worker.claim(DeviceClass.CPU).lease, PermanentFailure(code, "It failed.", {}))
     failed = sdk.fine_tuning.jobs.retrieve(job.id)
