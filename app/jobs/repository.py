@@ -336,7 +336,8 @@ def request_cancel(session: Session, job_id: UUID) -> None:
         return
     kind, message = "cancel_requested", "A cancel was requested."
     if row.state == JobState.CANCELLED:
-        kind, message = "cancelled", "The job was cancelled before it ran."
+        when = "in the queue" if row.attempt else "before it ran"
+        kind, message = "cancelled", f"The job was cancelled {when}."
     append_event(session, row, EventContent(kind, "info", message, {}))
     if row.state == JobState.CANCELLED:
         publish_job_ended(session, row.id)

