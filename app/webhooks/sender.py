@@ -26,12 +26,14 @@ def post(
     addresses = resolve_target(target, allowed, resolve)
     try:
         return asyncio.run(_post(target, [target.at(each) for each in addresses], body, headers))
+    except httpx2.ConnectTimeout as error:
+        raise NoWebhookResponse(reason="there was no connection in time") from error
     except TimeoutError as error:
         raise NoWebhookResponse(reason=f"timed out after {SEND_SECONDS:g} s") from error
     except httpx2.RemoteProtocolError as error:  # its text quotes what the receiver sent
         raise NoWebhookResponse(reason="it sent no valid HTTP response") from error
     except (httpx2.HTTPError, OSError) as error:
-        raise NoWebhookResponse(reason=str(error) or type(error).__name__) from error
+        raise NoWebhookResponse(reason=str(error) or "the connection broke") from error
 
 
 async def _post(
@@ -44,7 +46,8 @@ async def _post(
         "Content-Type": "application/json",
         "User-Agent": f"loraworks/{lora_core.__version__}",
     }
-    # An address that does not react leaves time for the others.
+    # An address that does not react leaves time for the others, and the client itself gives up a
+    # TLS handshake that hangs: it closes the connection, which it does not when it is cancelled.
     limits = httpx2.Timeout(SEND_SECONDS, connect=SEND_SECONDS / (len(urls) + 1))
     # A client's own limits are for each read; the outer one is for all of them together.
     async with (

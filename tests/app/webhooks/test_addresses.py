@@ -198,6 +198,27 @@ def test_answers_that_are_not_http_are_not_quoted(answer: bytes) -> None:
     assert str(refused.value) == "The receiver did not respond: it sent no valid HTTP response."
 
 
+def test_a_connection_that_ends_in_the_handshake_is_reported() -> None:
+    def hang_up() -> None:
+        listening.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(NoWebhookResponse, match=r"respond: the connection broke\.$"):
+            send(f"https://127.0.0.1:{port_of(listening)}/", allowed=["127.0.0.1/32"])
+        thread.join()
+
+
+def test_a_handshake_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "SEND_SECONDS", 0.4)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(NoWebhookResponse, match="there was no connection in time"),
+    ):
+        send(f"https://127.0.0.1:{port_of(silent)}/", allowed=["127.0.0.1/32"])
+
+
 def test_an_address_that_does_not_react_leaves_time_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
