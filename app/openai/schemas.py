@@ -93,7 +93,7 @@ class Hyperparameters(RequestModel):
     """Settings of the training; `auto` leaves them to loraworks."""
 
     batch_size: _Auto | Annotated[Int, Field(ge=1, le=4096)] = "auto"
-    learning_rate_multiplier: _Auto | Annotated[Float, Field(gt=0, le=1e6)] = Field(
+    learning_rate_multiplier: _Auto | Annotated[Float, Field(ge=1e-6, le=1e6)] = Field(
         default="auto", description="Of the default learning rate of the method."
     )
     n_epochs: _Auto | Annotated[Int, Field(ge=1, le=1000)] = "auto"

@@ -208,7 +208,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (
         {"method": supervised(learning_rate_multiplier=-1)},
         "method.supervised.hyperparameters.learning_rate_multiplier",
-        "greater than 0",
+        "must be 'auto' or at least",
+    ),
+    (  # times the default rate, this is 0
+        {"method": supervised(learning_rate_multiplier=5e-324)},
+        "method.supervised.hyperparameters.learning_rate_multiplier",
+        "must be 'auto' or at least",
     ),
     (
         {"method": {"type": "linear"}, "hyperparameters": {"n_epochs": 1}},
