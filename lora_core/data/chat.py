@@ -27,6 +27,7 @@ from lora_core.specs.chat import (
 
 TEXT, LABEL = "text", "label"  # the columns that the examples are read as
 _MESSAGES, _PROMPT, _COMPLETION = "messages", "prompt", "completion"
+_PREFERRED = "preferred_output"  # of OpenAI's method dpo
 _ROLES = SYSTEM_ROLES | {"user", "assistant"}
 _WHOLE_WORDS_AT_START = re.compile(r"(.*\S)\s", re.DOTALL)
 _WHOLE_WORDS_AT_END = re.compile(r"\s(\S.*)", re.DOTALL)
@@ -61,6 +62,13 @@ def read_objects(
     """
     objects = text_files.read_json_objects(path)
     first = next(objects, None)
+    if (
+        first is not None
+        and first[1].keys().isdisjoint({columns.text, _MESSAGES})
+        and _PREFERRED in first[1]
+    ):
+        problem = "two answers of which one is preferred; a classifier learns from one, the label"
+        raise MalformedRow(file=path.name, row=first[0], problem=problem)
     if first is None or not _has_chat_form(first[1], columns):
         return (objects if first is None else chain([first], objects)), None
     prompt_format = columns.prompt_format or detect_prompt_format(path.name, read_examples(path))
@@ -201,7 +209,7 @@ class _Answers:
             raise self._error(file, reason, self._long_rows)
         single = [self._first_rows[each] for each, n in self._rows_by_answer.items() if n == 1]
         if self._rows >= MIN_COUNTED_ROWS and len(single) > MAX_SINGLE_SHARE * self._rows:
-            raise self._error(file, "occurring in a single row each", single)
+            raise self._error(file, "found in a single row each", single)
 
     def _error(self, file: str, reason: str, rows: list[int]) -> FreeTextAnswers:
         first = ", ".join(map(str, rows[:MAX_ROWS_IN_ERROR]))
@@ -319,4 +327,14 @@ class _Line(NamedTuple):
 
 
 def _json_type(value: object) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case list():
+            return "a list"
+        case _:
+            return "an object"

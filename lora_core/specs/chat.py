@@ -59,9 +59,10 @@ class PromptFormat(FrozenModel):
     def text_of_prompt(self, prompt: str) -> str:
         """Return the text of a prompt."""
         text = self._without_suffix(_without_first_words(prompt.strip(), self.prefix).strip())
-        # Scripts that add the separator may add it to a prompt that has it, as OpenAI's cookbook.
-        while (rest := self._without_suffix(text)) not in ("", text):
-            text = rest
+        if not any(character.isalnum() for character in self.suffix):
+            # Scripts that add a separator may add it to a prompt that has it: OpenAI's cookbook.
+            while (rest := self._without_suffix(text)) not in ("", text):
+                text = rest
         return text
 
     def _without_suffix(self, text: str) -> str:

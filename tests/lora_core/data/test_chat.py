@@ -15,7 +15,6 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     FreeTextAnswers,
     MalformedRow,
-    MissingColumn,
     MissingText,
     NulByte,
     UnseenLabel,
@@ -244,13 +243,17 @@ def test_a_bad_line_is_named(
 def test_a_prompt_without_completion_is_named(tmp_path: Path) -> None:
     with pytest.raises(MalformedRow, match="row 2: no field 'completion'"):
         read(tmp_path, [completion("a", "b"), {"prompt": "c"}])
-    with pytest.raises(MalformedRow, match="row 2: prompt is a int, not a string"):
-        read(tmp_path, [completion("a", "b"), {"prompt": 1, "completion": "b"}])
+    for value, kind in (
+        (1, "a number"), (0.5, "a number"), (True, "true or false"), (None, "null"),
+        ([], "a list"), ({}, "an object"),
+    ):  # fmt: skip
+        with pytest.raises(MalformedRow, match=f"row 2: prompt is {kind}, not a string"):
+            read(tmp_path, [completion("a", "b"), {"prompt": value, "completion": "b"}])
 
 
-def test_other_fine_tuning_formats_have_no_text_column(tmp_path: Path) -> None:
+def test_examples_of_preferences_are_refused(tmp_path: Path) -> None:
     record = {"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}
-    with pytest.raises(MissingColumn):
+    with pytest.raises(MalformedRow, match="row 1: two answers of which one is preferred"):
         read(tmp_path, [record])
 
 
@@ -337,7 +340,11 @@ def test_a_text_loses_only_what_all_prompts_share(texts: list[str]) -> None:
     for prompt in texts:
         text = prompt_format.text_of_prompt(prompt)
         assert text
-        assert [*prefix, *text.split(), *suffix] == prompt.split()
+        left = prompt.split()[len(prefix) : -len(suffix) or None]
+        while suffix == ["###"] == left[-1:] and len(left) > 1:  # a separator may be repeated
+            left.pop()
+        assume(len(suffix) < 2 or set(suffix) != {"###"} or left[-len(suffix) :] != suffix)
+        assert text.split() == left
     if len({each.strip() for each in texts}) == 1:
         assert prompt_format == PromptFormat()
 
@@ -396,6 +403,7 @@ def test_a_separator_may_be_repeated() -> None:
     for prompt in ("Text: hi\n\n###\n\n\n\n###\n\n", "hi ### ### ###", "Text: hi"):
         assert prompt_format.text_of_prompt(prompt) == "hi"
     assert prompt_format.text_of_prompt("Text: ###\n\n###") == "###"
+    assert PromptFormat(suffix="very").text_of_prompt("very very very") == "very very"
     assert prompt_format.text_of_prompt("hi####\n\n###") == "hi####"
 
 
