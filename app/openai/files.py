@@ -91,7 +91,10 @@ def list_openai_files(
             found += [(row.id, views.dataset_file(row)) for row in rows]
         if purpose in (None, "fine-tune-results") and "jobs:read" in caller.scopes:
             tunings = repository.list_succeeded(session, after=start, limit=limit + 1, order=order)
-            found += [(each.job.id, _result_file(session, each)) for each in tunings]
+            points = repository.list_points(session, [each.job.id for each in tunings])
+            found += [
+                (each.job.id, views.result_file(each, points[each.job.id])) for each in tunings
+            ]
     found.sort(key=lambda item: item[0], reverse=order == "desc")
     data = [file for _, file in found[:limit]]
     return OpenAIFileList(
@@ -109,7 +112,9 @@ def get_openai_file(file_id: FileIdParam, database: DatabaseDep, caller: CallerD
         if ids.parse_result_file_id(file_id) is None:
             return views.dataset_file(service.get_file(session, file_id))
         check_scope(caller, "jobs:read")
-        return _result_file(session, _get_result(session, file_id))
+        tuning = _get_result(session, file_id)
+        points = repository.list_points(session, [tuning.job.id])
+        return views.result_file(tuning, points[tuning.job.id])
 
 
 @router.get(
@@ -130,8 +135,9 @@ def download_openai_file(
         if ids.parse_result_file_id(file_id) is not None:
             check_scope(caller, "jobs:read")
             tuning = _get_result(session, file_id)
-            points = repository.list_points(session, tuning.job.id)
-            return Response(views.result_csv(tuning.measured, points), media_type="text/csv")
+            points = repository.list_points(session, [tuning.job.id])
+            csv = views.result_csv(tuning.measured, points[tuning.job.id])
+            return Response(csv, media_type="text/csv")
         dataset = service.get_file(session, file_id)
     return FileResponse(
         datasets.fetch_dataset_file(store, settings=settings, dataset=dataset),
@@ -175,7 +181,3 @@ def _get_result(session: Session, file_id: FileIdParam) -> FineTuning:
     if tuning is None or tuning.job.state != JobState.SUCCEEDED:
         raise FileNotFound(file_id=repr(file_id[:64]))
     return tuning
-
-
-def _result_file(session: Session, tuning: FineTuning) -> OpenAIFile:
-    return views.result_file(tuning, repository.list_points(session, tuning.job.id))

@@ -166,10 +166,14 @@ def list_newest_events(
     return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
 
 
-def list_points(session: Session, job_id: UUID) -> Sequence[MetricPoint]:
-    """Return losses and accuracies by step."""
-    return session.scalars(
+def list_points(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[MetricPoint]]:
+    """Return the losses and accuracies of each job, by step."""
+    points = session.scalars(
         select(MetricPoint)
-        .where(MetricPoint.job_id == job_id, MetricPoint.name.in_(("loss", "accuracy")))
+        .where(MetricPoint.job_id.in_(job_ids), MetricPoint.name.in_(("loss", "accuracy")))
         .order_by(MetricPoint.step, MetricPoint.seq)
-    ).all()
+    )
+    points_by_job: dict[UUID, list[MetricPoint]] = {job_id: [] for job_id in job_ids}
+    for point in points:
+        points_by_job[point.job_id].append(point)
+    return points_by_job
