@@ -50,7 +50,7 @@ class TooFewExamples(UnprocessableContent):
 class FilesNotUsable(UnprocessableContent):
     code = "files_not_usable"
     title = "The files cannot be used for this job."
-    message = "The files cannot be used for this job: {problem}"
+    message = "{problem} So the files cannot be used for this job."
 
 
 class InvalidAfter(UnprocessableContent):

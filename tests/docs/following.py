@@ -5,6 +5,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
+
 from tests.docs.blocks import DOCUMENTS, RUN, blocks
 from tests.docs.given import make_files
 from tests.docs.session import Session
@@ -40,7 +42,17 @@ class Followed:
         home = self.session.home.parent / document.replace("/", "-")
         with closing(Session(home, full=self.session.full, of=self.session)) as session:
             session.run(f"cd {folder}; . .venv/bin/activate")
+            before = _in_production(session)
             session.follow(document)
+            # Several models in production would make a question without a model ambiguous.
+            for name in _in_production(session) - before:
+                url = f"{session.service}/v1/models/{name}/aliases/production"
+                httpx2.delete(url).raise_for_status()
+
+
+def _in_production(session: Session) -> set[str]:
+    models = httpx2.get(f"{session.service}/v1/models").raise_for_status().json()["data"]
+    return {each["name"] for each in models if "production" in each["aliases"]}
 
 
 @contextmanager

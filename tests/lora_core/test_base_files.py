@@ -194,9 +194,12 @@ def test_classifier_may_not_change_the_encoder(pair: list[Path]) -> None:
 @pytest.mark.parametrize("variant", [LoraVariant.LORA, LoraVariant.DORA])
 def test_merging_again_is_checked_at_export(variant: LoraVariant, tmp_path: Path) -> None:
     directory = make_lora_artifact(tmp_path, LoraSpec(r=2, variant=variant))
-    export_merged(directory, tmp_path / "one")
-    export_merged(directory, tmp_path / "two")
-    assert files(tmp_path / "one") == files(tmp_path / "two")
+    # Of the same name, which is on the model card.
+    first, second = (tmp_path / folder / "model" for folder in ("one", "two"))
+    for path in (first, second):
+        path.parent.mkdir()
+        export_merged(directory, path)
+    assert files(first) == files(second)
     reseal(directory, merged_sha256="0" * 64)
     with pytest.raises(MergedWeightsChanged):
         export_merged(directory, tmp_path / "three")

@@ -265,8 +265,10 @@ def test_pause_requeues_without_counting_a_failure(
 def test_job_that_ends_in_spite_of_a_pause_has_succeeded(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
-    thread = in_background(resources, "ignore-term", f"until:{tmp_path / 'go'}", *GOOD)
-    wait_until(lambda: get_state(database, job_id) is JobState.RUNNING)
+    started, *others = GOOD
+    until = f"until:{tmp_path / 'go'}"
+    thread = in_background(resources, "ignore-term", started, until, *others)
+    wait_until(lambda: len(events(database, job_id)) == 2)
     request_pause(database, job_id)
     update_job(database, job_id, lease_expires_at=1.0)
     wait_until(lambda: (get_job(database, job_id).lease_expires_at or 0) > 1.0, what="a heartbeat")

@@ -18,7 +18,8 @@ from tests.app.cli.conftest import Run, answer
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_until
 
-HEAD = "0013"
+VERSIONS = Path(__file__).parents[3] / "migrations/versions"
+HEAD = max(path.name[:4] for path in VERSIONS.glob("0*.py"))
 
 
 @pytest.fixture

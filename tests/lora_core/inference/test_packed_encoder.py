@@ -64,7 +64,7 @@ def make(tmp_path: Path, form: str) -> Make:
             merge_adapters(model)
             save_merged(directory, model, tokenizer(family), 64)
             save_head(directory, model, FAMILIES[family])
-        facts = {"encoder": family, "max_length": 64, "base_sha256": sha256}
+        facts = {"encoder": family, "max_length": 64, "base_sha256": sha256, "spec": {}}
         manifest.create(directory, facts)
         return directory
 
