@@ -15,12 +15,12 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.local_server import LocalServer
 
 BROKEN = "org/broken"
 FILE = re.compile(r"/(?P<kind>datasets/)?(?P<name>.+?)/resolve/[^/]+/(?P<path>.+)")
@@ -30,18 +30,17 @@ API = re.compile(
 )
 
 
-class HubStandIn:
+class HubStandIn(LocalServer):
     """Listens on a free port of 127.0.0.1 inside a `with` block."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.requests: list[str] = []  # "GET /path" in request order
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        super().__init__(_handler(self))
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://{self.host}"
 
     def environment(self, cache: Path) -> dict[str, str]:
         """Return environment variables for a process that uses this hub and caches in `cache`."""
@@ -55,20 +54,6 @@ class HubStandIn:
             "HF_TOKEN": "",
             "NO_PROXY": "127.0.0.1",
         }
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:

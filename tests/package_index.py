@@ -10,15 +10,14 @@ want it, of the user `reader`.
 import base64
 import json
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import TracebackType
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from tests.local_server import LocalServer
 
 JSON = "application/vnd.pypi.simple.v1+json"
 
 
-class PackageIndex:
+class PackageIndex(LocalServer):
     """Listens on a free port of 127.0.0.1 inside a `with` block."""
 
     def __init__(
@@ -39,30 +38,11 @@ class PackageIndex:
             credentials = base64.b64encode(f"reader:{password}".encode()).decode()
             self.authorization = f"Basic {credentials}"
         self.requests: list[str] = []  # paths in request order
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_handler(self))
 
     @property
     def url(self) -> str:
         return f"http://{self.host}/simple"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def respond(self, path: str, authorization: str | None) -> tuple[int, str, bytes]:
         """Return status, content type and content for a request."""
