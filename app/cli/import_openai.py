@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from lora_core.data.split import Splits
 
 
-MIN_ROWS = 10  # of a training file, as OpenAI requires
 OPENAI_PATH = "/openai/v1"
 
 File = Annotated[
@@ -135,12 +134,13 @@ def _check_options(
 
 
 def _check_training_file(file: Path) -> None:
+    from app.openai.schemas import MIN_EXAMPLES
     from lora_core.data import chat
 
-    rows = sum(1 for _ in islice(chat.read_examples(file), MIN_ROWS))
-    if rows < MIN_ROWS:
+    rows = sum(1 for _ in islice(chat.read_examples(file), MIN_EXAMPLES))
+    if rows < MIN_EXAMPLES:
         raise UsageError(
-            f"{file.name} has {rows} rows; a training file needs at least {MIN_ROWS}",
+            f"{file.name} has {rows} rows; a training file needs at least {MIN_EXAMPLES}",
             "too_few_rows",
         )
 

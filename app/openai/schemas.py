@@ -19,6 +19,8 @@ from lora_core.specs.method import (
     ProbeSpec,
 )
 
+MIN_EXAMPLES = 10  # of a training file, as at OpenAI
+
 FileId = Annotated[str, CleanText(64)]
 
 # -- Files ----------------------------------------------------------------------------------------

@@ -35,7 +35,13 @@ from app.openai.errors import (
     TooFewExamples,
 )
 from app.openai.repository import FineTuning
-from app.openai.schemas import FineTuningJob, FineTuningJobCreate, Hyperparameters, OpenAIFile
+from app.openai.schemas import (
+    MIN_EXAMPLES,
+    FineTuningJob,
+    FineTuningJobCreate,
+    Hyperparameters,
+    OpenAIFile,
+)
 from app.openai.views import dataset_file, fine_tuning_job
 from app.queue.dispatch import WorkerNotifier
 from app.queue.transitions import EventContent
@@ -50,7 +56,6 @@ from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, LinearSpec, LoraSpec, MethodSpec
 from lora_core.specs.train import OptimSpec, ResultSpec, RuntimeSpec
 
-MIN_EXAMPLES = 10  # as at OpenAI
 MAX_SLUG = 64
 # In place of these the default base is trained, so that a script runs as it is.
 _OPENAI_MODELS = re.compile(r"(?:gpt-|chatgpt-|o\d|ft:).*|(?:babbage|davinci)-002", re.DOTALL)
