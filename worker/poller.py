@@ -71,13 +71,13 @@ class Poller:
     def run(self) -> None:
         """Poll until the worker drains. After an outage of the database, poll again later."""
         while not self._draining.wait(self._head_start_seconds):
-            self._wake_event.clear()
             try:
                 with suppress(*OUTAGE_ERRORS):
                     self._fill_slots()
             except Exception:
                 log.exception("failed to claim a job")
             self._wake_event.wait(self._poll_seconds)
+            self._wake_event.clear()  # before the check above, or a drain could go unnoticed
 
     def run_job(self, job_id: UUID) -> None:
         """Run this job in the calling thread once a slot of its class is free, if it is due then.

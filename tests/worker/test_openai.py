@@ -28,6 +28,7 @@ def client(settings: Settings) -> Iterator[OpenAI]:
         OpenAI(base_url=f"{address}/openai/v1", api_key="none") as client,
     ):
         yield client
+    assert worker.drain_and_wait()
     worker.close()
 
 

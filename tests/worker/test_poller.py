@@ -84,7 +84,7 @@ def make(
             runner = Held(resources, draining=draining, host_health=HostHealth(resources))
             runner.gate = gate
         poller = Poller(with_poll, ALICE, runner, slots, draining=draining, host_health=host)
-        thread = threading.Thread(target=poller.run)
+        thread = threading.Thread(target=poller.run, name="poller")
         thread.start()
         made.append((poller, thread, slots))
         return poller, slots
@@ -94,6 +94,7 @@ def make(
     for poller, thread, slots in made:
         poller.wake()
         thread.join(10)
+        assert not thread.is_alive()
         assert slots.wait_idle(20)
 
 
@@ -116,6 +117,29 @@ def test_wake_between_two_polls_is_not_lost(database: Database, make: Make) -> N
     job_id = add_job(database)
     poller.wake()
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
+
+
+def test_drain_right_after_the_check_is_noticed(
+    make: Make, draining: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poller: Poller | None = None
+    check = draining.wait
+
+    def drained_next(timeout: float | None = None) -> bool:
+        if poller is None:
+            return check(timeout)
+        draining.set()
+        poller.wake()
+        return False
+
+    monkeypatch.setattr(draining, "wait", drained_next)
+    poller, _ = make(poll_seconds=NEVER)
+    poller.wake()
+    wait_until(draining.is_set)
+    monkeypatch.undo()
+    poller_thread = next(each for each in threading.enumerate() if each.name == "poller")
+    poller_thread.join(10)
+    assert not poller_thread.is_alive()
 
 
 def test_job_run_by_id_shares_the_slots(
