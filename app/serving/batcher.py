@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +30,13 @@ _NEWEST_BATCH_WEIGHT = 0.2  # in the moving average of the throughput
 log = structlog.get_logger()
 
 
+class TokenizedText(Protocol):
+    """The part of `lora_core.inference.tokenization.TokenizedText` that the batcher uses."""
+
+    @property
+    def length(self) -> int: ...
+
+
 class BatchEngine(Protocol):
     """The part of `lora_core.inference.packed_encoder.PackedEncoder` that the batcher uses."""
 
@@ -37,7 +44,7 @@ class BatchEngine(Protocol):
     def batch_tokens(self) -> int: ...
 
     def logits(
-        self, texts: Sequence[Sequence[int]], adapters: Sequence[Any], *, threads: int | None = None
+        self, texts: Sequence[Any], adapters: Sequence[Any], *, threads: int | None = None
     ) -> list[Any]: ...
 
 
@@ -56,7 +63,7 @@ class _QueuedText:
 
     engine: BatchEngine
     adapter: Any
-    ids: Sequence[int]
+    item: TokenizedText
     deadline: float  # on the monotonic clock
     future: "asyncio.Future[InferenceOutput]"
     enqueued_at: float = field(default_factory=time.monotonic)
@@ -83,15 +90,16 @@ class Batcher:
             ).start()
 
     async def compute(
-        self, engine: BatchEngine, adapter: Any, texts: Iterable[Sequence[int]], *, deadline: float
+        self, engine: BatchEngine, adapter: Any, texts: Sequence[TokenizedText], *, deadline: float
     ) -> list[InferenceOutput]:
-        """Return the outputs of texts (token ids), in the order given.
+        """Return the outputs of texts, in the order given.
 
         `deadline` is on the monotonic clock. A cancelled caller's texts leave the queue. Raises
         `DeadlineExceeded`, `InferenceFailed`.
         """
         queued = [
-            _QueuedText(engine, adapter, ids, deadline, self._loop.create_future()) for ids in texts
+            _QueuedText(engine, adapter, item, deadline, self._loop.create_future())
+            for item in texts
         ]
         with self._lock:
             self._queue.extend(queued)
@@ -154,7 +162,7 @@ class Batcher:
                 self._metrics.dropped.inc()
             else:
                 (expired if text.deadline <= now else live).append(text)
-        fair_share = sum(len(text.ids) for text in live) / len(self._idle)
+        fair_share = sum(text.item.length for text in live) / len(self._idle)
         batch = _Batch()
         # Texts of the same adapter first: every adapter in a batch adds matrix multiplications.
         for text in sorted(live, key=lambda text: text.adapter is not live[0].adapter):
@@ -172,9 +180,9 @@ class Batcher:
 
         On out-of-memory, split the batch in half and retry.
         """
-        ids, adapters = [text.ids for text in texts], [text.adapter for text in texts]
+        items, adapters = [text.item for text in texts], [text.adapter for text in texts]
         try:
-            return texts[0].engine.logits(ids, adapters, threads=threads)
+            return texts[0].engine.logits(items, adapters, threads=threads)
         except Exception as error:
             if not is_out_of_memory(error) or len(texts) == 1:
                 log.exception("batch_failed", texts=len(texts))
@@ -215,13 +223,13 @@ class _Batch:
         """Return whether the text has the batch's engine and fits in; a first text always fits."""
         if not self.texts:
             return True
-        tokens = self.tokens + len(text.ids)
+        tokens = self.tokens + text.item.length
         engine = self.texts[0].engine
         return text.engine is engine and tokens <= min(engine.batch_tokens, fair_share)
 
     def add(self, text: _QueuedText) -> None:
         self.texts.append(text)
-        self.tokens += len(text.ids)
+        self.tokens += text.item.length
 
 
 TextOutcomes = Sequence[tuple[_QueuedText, InferenceOutput | Exception]]

@@ -126,9 +126,8 @@ class LoadedEncoder:
 
         A cancelled caller's texts leave the queue. Raises `DeadlineExceeded`, `InferenceFailed`.
         """
-        ids = (item.ids for item in batch.items)
         engine, adapter = self.predictor.engine, self.predictor.adapter
-        return await self._batcher.compute(engine, adapter, ids, deadline=deadline)
+        return await self._batcher.compute(engine, adapter, batch.items, deadline=deadline)
 
     def decode(
         self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None

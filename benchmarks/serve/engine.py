@@ -38,7 +38,7 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
             encoded = time.perf_counter()
             lengths = np.array([item.length for item in items])
             batches = length_sorted_batches(lengths, predictor.engine.batch_tokens)
-            texts_of = ([items[i].ids for i in batch] for batch in batches)
+            texts_of = ([items[i] for i in batch] for batch in batches)
             list(workers.map(partial(_compute, predictor), texts_of))
             ended = time.perf_counter()
             done += AT_ONCE
@@ -51,8 +51,8 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
     return {"per_s": done / total, "encoding_share": encoding / total, "texts": done}
 
 
-def _compute(predictor: Any, ids: Sequence[Sequence[int]]) -> None:
-    predictor.engine.logits(ids, [predictor.adapter] * len(ids), threads=1)
+def _compute(predictor: Any, items: Sequence[Any]) -> None:
+    predictor.engine.logits(items, [predictor.adapter] * len(items), threads=1)
 
 
 def one_by_one(predictor: Any, texts: Sequence[str]) -> list[float]:
@@ -61,6 +61,6 @@ def one_by_one(predictor: Any, texts: Sequence[str]) -> list[float]:
     for text in texts:
         (item,) = predictor.encode([text])
         began = time.perf_counter()
-        predictor.engine.logits([item.ids], [predictor.adapter], threads=available_cores())
+        predictor.engine.logits([item], [predictor.adapter], threads=available_cores())
         took.append((time.perf_counter() - began) * 1000)
     return took

@@ -30,6 +30,7 @@ from lora_core.encoders.modules import (
 from lora_core.encoders.pooling import SCALE
 from lora_core.fast.unfused_attention import LENGTH_STEP
 from lora_core.inference.adapter import FUSED_LAYERS, Adapter, LinearWeights
+from lora_core.inference.tokenization import TokenizedText
 
 T = TypeVar("T")
 RowKind = Literal["texts", "tokens"]  # what a row of a table holds
@@ -128,6 +129,7 @@ class PackedEncoder:
         self._row_step = LENGTH_STEP if unfused else 1  # see `padded_length`
         shape = compatibility.read_encoder_shape(model.config.to_dict(), base=family.model_type)
         self._heads = shape.heads
+        self._has_segments = shape.segments > 1
         self._padding_idx = shape.padding  # RoBERTa: id and position of padding; others: -1
         self._head_activation = head_activation(family)
         model.eval()
@@ -164,7 +166,7 @@ class PackedEncoder:
     @torch.inference_mode()
     def logits(
         self,
-        texts: Sequence[Sequence[int]],
+        texts: Sequence[TokenizedText],
         adapters: Sequence[Adapter],
         *,
         threads: int | None = None,
@@ -172,13 +174,13 @@ class PackedEncoder:
         """Return the logits (classes,) of each text by its own adapter, in float32 on the CPU.
 
         Args:
-            texts: Token ids of each text.
+            texts: Tokens of each text.
             adapters: Adapter of each text, prepared by `prepare_adapter`.
             threads: Number of intra-op threads of the calling thread from now on; None keeps it.
         """
         if threads is not None and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        layout = BatchLayout([len(text) for text in texts], adapters, self._row_step)
+        layout = BatchLayout([text.length for text in texts], adapters, self._row_step)
         x = self._embed([texts[i] for i in layout.order], layout)
         for index, block in enumerate(self._blocks):
             x = self._run_block(index, block, x, layout)
@@ -187,16 +189,22 @@ class PackedEncoder:
         return layout.restore_order([row for rows, adapter in layout.slices("texts")
                                      for row in self._head(x[rows], adapter).cpu()])  # fmt: skip
 
-    def _embed(self, texts: Sequence[Sequence[int]], layout: BatchLayout) -> Tensor:
+    def _embed(self, texts: Sequence[TokenizedText], layout: BatchLayout) -> Tensor:
         """Token ids -> packed embeddings (tokens, width)."""
-        ids, positions = np.zeros((2, layout.rows), dtype=np.int64)
+        ids, positions, types = np.zeros((3, layout.rows), dtype=np.int64)
         for text, start, length in zip(texts, layout.starts, layout.lengths, strict=True):
-            ids[start : start + length] = text
-            mask = np.not_equal(text, self._padding_idx)  # a text may spell out the padding token
+            ids[start : start + length] = text.ids
+            mask = np.not_equal(
+                text.ids, self._padding_idx
+            )  # a text may spell out the padding token
             positions[start : start + length] = np.cumsum(mask) * mask + self._padding_idx
+            if text.segment_start is not None:
+                types[start + text.segment_start : start + length] = 1
+        inputs = {"input_ids": ids, "position_ids": positions}
+        if self._has_segments:
+            inputs["token_type_ids"] = types
         x: Tensor = self._embeddings(
-            input_ids=torch.from_numpy(ids)[None].to(self.device),
-            position_ids=torch.from_numpy(positions)[None].to(self.device),
+            **{name: torch.from_numpy(each)[None].to(self.device) for name, each in inputs.items()}
         )
         return x[0]
 

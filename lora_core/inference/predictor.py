@@ -108,7 +108,7 @@ class Predictor:
         logits = torch.empty(len(items), len(self.labels))
         lengths = np.array([item.length for item in items])
         for indices in length_sorted_batches(lengths, BATCH_TOKENS):
-            texts = [items[i].ids for i in indices]
+            texts = [items[i] for i in indices]
             logits[indices] = torch.stack(self.engine.logits(texts, [self.adapter] * len(texts)))
         return logits
 

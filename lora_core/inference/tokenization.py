@@ -17,10 +17,12 @@ from lora_core.specs.predict import TruncationSide
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """The token ids of one text; its length is its cost."""
+    """The token ids of one text, or of a pair of texts; their number is its cost."""
 
     ids: Sequence[int]
     truncated: bool
+    # Index of the first token of the second segment (token type 1); None: there is none.
+    segment_start: int | None = None
 
     @property
     def length(self) -> int:

@@ -49,12 +49,12 @@ class StubEngine:
     batch_tokens = 100
 
     def logits(
-        self, texts: Sequence[Sequence[int]], adapters: Sequence[Any], *, threads: int | None = None
+        self, texts: Sequence[StubTokens], adapters: Sequence[Any], *, threads: int | None = None
     ) -> list[list[float]]:
         self.threads.append(threads)
         self.workers.append(threading.current_thread().name)
         self.adapters.append(list(adapters))
-        self.batches.append([len(text) for text in texts])
+        self.batches.append([text.length for text in texts])
         self.busy.set()
         assert self.gate.wait(WAIT)
         self.busy.clear()

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from app.serving.batcher import Batcher, InferenceOutput
 from app.serving.errors import DeadlineExceeded, InferenceFailed
 from app.serving.metrics import ServingMetrics
-from tests.app.serving.stub import WAIT, StubEngine
+from tests.app.serving.stub import WAIT, StubEngine, StubTokens
 
 
 def run(work: Callable[[Batcher], Awaitable[None]], *, workers: int = 1) -> None:
@@ -36,7 +36,7 @@ def call(
     seconds: float = WAIT,
 ) -> asyncio.Task[list[InferenceOutput]]:
     deadline = time.monotonic() + seconds
-    texts = [range(length) for length in lengths]
+    texts = [StubTokens(range(length)) for length in lengths]
     return asyncio.create_task(batcher.compute(engine, adapter, texts, deadline=deadline))
 
 

@@ -207,8 +207,7 @@ def record_chunks(app: FastAPI, client: TestClient, publish: Publish) -> Callabl
 
     def record(before: Before | None = None) -> list[int]:
         async def recording(engine: Any, adapter: Any, texts: Any, *, deadline: float) -> Any:
-            texts = list(texts)
-            tokens.append(sum(map(len, texts)))
+            tokens.append(sum(text.length for text in texts))
             if before is not None:
                 await before(tokens)
             return await compute(engine, adapter, texts, deadline=deadline)

@@ -108,8 +108,8 @@ def test_texts_of_one_batch_may_have_different_adapters(make: Make, family: str)
         of = [i for i, each in enumerate(loaded) if each.engine is one.engine]
         order = [of[i % len(of)] for i in range(len(TEXTS) * len(of))]
         texts = [TEXTS[i % len(TEXTS)] for i in range(len(order))]
-        ids = [one.encode([text])[0].ids for text in texts]
-        rows = one.engine.logits(ids, [loaded[i].adapter for i in order])
+        items = [one.encode([text])[0] for text in texts]
+        rows = one.engine.logits(items, [loaded[i].adapter for i in order])
         for i, text, row in zip(order, texts, rows, strict=True):
             assert row.shape == (2 + i,)
             torch.testing.assert_close(
@@ -198,18 +198,18 @@ def test_bf16_is_close_to_fp32(make: Make) -> None:
 
 def test_batching_changes_bf16_logits_only_by_rounding(make: Make) -> None:
     predictor = Predictor.load(make("bert", SPECS[0], labels=3, seed=1), engine="torch-bf16")
-    ids = [item.ids for item in predictor.encode(TEXTS)]
-    together = predictor.engine.logits(ids, [predictor.adapter] * len(ids))
-    for text, row in zip(ids, together, strict=True):
+    items = predictor.encode(TEXTS)
+    together = predictor.engine.logits(items, [predictor.adapter] * len(items))
+    for text, row in zip(items, together, strict=True):
         [alone] = predictor.engine.logits([text], [predictor.adapter])
         torch.testing.assert_close(alone, row, rtol=0, atol=5e-3)
 
 
 def test_long_text_uses_fused_attention(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor.load(make("bert", SPECS[0], labels=3, seed=1), engine="torch-bf16")
-    ids = [item.ids for item in predictor.encode(TEXTS)]
-    adapters = [predictor.adapter] * len(ids)
-    expected = predictor.engine.logits(ids, adapters)
+    items = predictor.encode(TEXTS)
+    adapters = [predictor.adapter] * len(items)
+    expected = predictor.engine.logits(items, adapters)
     seen, attend = [], UnfusedAttention.__call__
 
     def recording(self: UnfusedAttention, *arguments: Any) -> torch.Tensor:
@@ -218,9 +218,10 @@ def test_long_text_uses_fused_attention(make: Make, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(UnfusedAttention, "__call__", recording)
     monkeypatch.setattr(packed_encoder, "MAX_UNFUSED_LENGTH", 6)
-    for row, again in zip(expected, predictor.engine.logits(ids, adapters), strict=True):
+    for row, again in zip(expected, predictor.engine.logits(items, adapters), strict=True):
         torch.testing.assert_close(again, row, rtol=0, atol=5e-3)
-    assert {len(text) for text in ids if len(text) <= 6} == set(seen) < {len(text) for text in ids}
+    lengths = {item.length for item in items}
+    assert {length for length in lengths if length <= 6} == set(seen) < lengths
 
 
 @pytest.mark.parametrize("lengths", [[12, 4, 3], [16, 1, 33], [1, 1, 1], [40, 15, 17]])
