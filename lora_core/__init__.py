@@ -18,12 +18,12 @@ and attention masks (texts, length) and labels (texts,):
 >>> from torch.nn.functional import cross_entropy
 >>> from torch.optim import AdamW
 >>> from lora_core import methods
->>> from lora_core.encoders import FAMILIES
+>>> from lora_core.encoders import get_family
 >>> from lora_core.adapters import merge_adapters
 >>> from lora_core.specs.method import LoraSpec
 
 >>> lora = methods.build_method(LoraSpec(r=8, alpha=16.0))
->>> lora.prepare(model, FAMILIES[model.config.model_type])
+>>> lora.prepare(model, get_family(model.config.to_dict()))
 >>> optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1.5e-3)
 >>> for input_ids, mask, labels in batches:
 ...     loss = cross_entropy(model(input_ids, attention_mask=mask).logits, labels)

@@ -43,10 +43,11 @@ from lora_core.base_files import (
     split_config,
 )
 from lora_core.data.tokens import find_special_tokens
-from lora_core.encoders import FAMILIES
+from lora_core.encoders import get_family
 from lora_core.encoders import load as encoders
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, read_base_config, silence_transformers
+from lora_core.encoders.modules import family_of
 from lora_core.errors.training import MergeMismatch
 from lora_core.manifest import BASE, CLASSIFIER, MANIFEST, MERGED
 from lora_core.methods import LoraMethod
@@ -255,7 +256,7 @@ def load_unmerged(directory: Path, base: Path | None = None) -> PreTrainedModel:
     config = read_config(directory, base)
     weights = load_file(checkpoint_directory(directory, base) / WEIGHTS_FILE)
     head = load_file(directory / "head.safetensors")
-    for name, path in zip(HEAD_LAYERS, FAMILIES[config["model_type"]].head, strict=True):
+    for name, path in zip(HEAD_LAYERS, get_family(config).head, strict=True):
         weights |= {f"{path}.{part}": head[f"{name}.{part}"] for part in ("weight", "bias")}
     return _checked(*encoders.classifier_from_weights(config, weights))
 
@@ -268,7 +269,7 @@ def _checked(model: PreTrainedModel, info: dict[str, Any]) -> PreTrainedModel:
 
 def inject_adapter(model: PreTrainedModel, adapter: SavedAdapter) -> None:
     """Add an adapter to the encoder of a model, whose head is the final one."""
-    family = FAMILIES[adapter.family]
+    family = family_of(model)
     method = LoraMethod(adapter.spec.model_copy(update={"head": HeadMode.FROZEN}))
     with torch.random.fork_rng(devices=()):  # A is drawn before it is overwritten
         method.prepare(model, family)
@@ -291,11 +292,6 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
         return BaseCheckpoint(base, files, config)
     config = join_config(config, _read_json(directory / CLASSIFIER))
     return BaseCheckpoint(base, files, config, lambda: load_merged(directory).state_dict())
-
-
-def read_model_type(directory: Path, base: Path | None = None) -> str:
-    """Return the architecture of the model, such as `distilbert`."""
-    return str(read_config(directory, base)["model_type"])
 
 
 def read_labels(directory: Path) -> list[str]:

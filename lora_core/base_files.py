@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_core import manifest
-from lora_core.encoders import FAMILIES
+from lora_core.encoders import get_family
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.manifest import BASE, CLASSIFIER, MANIFEST
 
@@ -101,7 +101,7 @@ def split_config(config: Json) -> tuple[Json, Json]:
 
 def _classifier_fields(config: Json) -> frozenset[str]:
     """Return the fields of a version's config that are not part of its base."""
-    family = FAMILIES[config["model_type"]]
+    family = get_family(config)
     return _LABEL_FIELDS | {*family.dropouts, family.head_dropout}
 
 

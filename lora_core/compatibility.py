@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_core.encoders import FAMILIES
-from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
+from lora_core.encoders import get_family
+from lora_core.encoders.families import EncoderFamily
+from lora_core.errors.base_model import UnreadableBase
 from lora_core.errors.spec import (
     LayerOutOfRange,
     MaxLengthTooLarge,
@@ -46,7 +47,7 @@ class ParameterCounts:
 class EncoderShape:
     """The sizes that determine every parameter of an encoder with a classification head."""
 
-    model_type: str
+    family: EncoderFamily
     layers: int  # without a pooling block
     heads: int
     width: int
@@ -90,10 +91,10 @@ class EncoderShape:
 
         Raises `RoleNotFound`.
         """
-        roles = FAMILIES[self.model_type].roles
+        roles = self.family.roles
         if role not in roles:
             available = ", ".join(roles)
-            raise RoleNotFound(role=str(role), encoder=self.model_type, available=available)
+            raise RoleNotFound(role=str(role), encoder=self.family.model_type, available=available)
         d, f = self.width, self.feed_forward
         sizes = ((d, f), (f, d)) if role is Role.MLP else ((d, d),)
         for name, (d_in, d_out) in zip(roles[role], sizes, strict=True):
@@ -107,13 +108,9 @@ def read_encoder_shape(
 
     Raises `UnsupportedEncoder`, `UnreadableBase`, `PoolingNotChangeable`.
     """
-    model_type = str(config.get("model_type"))
-    if model_type not in FAMILIES:
-        raise UnsupportedEncoder(
-            base=base, model_type=model_type[:64], supported=", ".join(FAMILIES)
-        )
+    family = get_family(config, base=base)
     sizes: dict[str, int] = {}
-    for name, field in FAMILIES[model_type].sizes.items():
+    for name, field in family.sizes.items():
         key = next((key for key in field.names if key in config), field.names[0])
         size = config.get(key, field.default)
         if type(size) is not int or not field.minimum <= size <= _MAX_SIZE:
@@ -128,7 +125,7 @@ def read_encoder_shape(
         mean = has_mean_pooling_block or config.get("pooling") == Pooling.MEAN
         pooling = Pooling.MEAN if mean else Pooling.CLS
     sizes["layers"] -= has_mean_pooling_block
-    shape = EncoderShape(model_type=model_type, pooling=pooling, **sizes)
+    shape = EncoderShape(family=family, pooling=pooling, **sizes)
     if shape.width % shape.heads:
         reason = f"width {shape.width} is not divisible by {shape.heads} heads"
         raise UnreadableBase(base=base, reason=reason)

@@ -9,7 +9,7 @@ from lora_core import compatibility
 from lora_core.data.batching import Batch, collate, padded_length
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import modules
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import blocks, head_activation
 from lora_core.runtime import Runtime
 
@@ -55,7 +55,7 @@ class BlockwiseForward(Forward):
         self,
         model: PreTrainedModel,
         runtime: Runtime,
-        family: EncoderFamily,
+        family: FastFamily,
         *,
         pad_multiple: int = 1,
     ) -> None:
@@ -76,7 +76,7 @@ class BlockwiseForward(Forward):
             return x[:, 0]
 
 
-def apply_head(model: PreTrainedModel, family: EncoderFamily, x: Tensor) -> Tensor:
+def apply_head(model: PreTrainedModel, family: FastFamily, x: Tensor) -> Tensor:
     """Return logits (batch, classes) from the state of the first token, x (batch, width).
 
     This is the head that the classifiers of transformers have.

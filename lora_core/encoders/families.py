@@ -16,31 +16,41 @@ class ConfigField:
     minimum: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderFamily:
-    """The names inside the sequence classifier of transformers for one architecture."""
+    """The names inside the sequence classifier of transformers for one architecture.
+
+    This is what every encoder has. It is enough to train and serve it on padded batches, by the
+    forward pass of transformers ("general").
+    """
 
     model_type: str  # as in config.json
-    embeddings: str  # the module before the first block
     block_list: str  # the module list of transformer blocks
     roles: Mapping[Role, tuple[str, ...]]  # linear layers inside one block
-    activation: str  # inside a block: between the two layers of the feed-forward network
-    norms: tuple[str, str]  # inside a block: after attention, and after the feed-forward network
     head: tuple[str, ...]  # linear layers after the last block, in order
     head_activation: Literal["relu", "tanh"]  # between the two layers of the head
     dropouts: tuple[str, ...]  # config keys of dropout inside the encoder
     head_dropout: str  # config key of dropout in the head
-    head_dropout_layer: str  # dropout module before the last layer of the head
     saved_modules: tuple[str, ...]  # the head in PEFT's `modules_to_save`
     # layers, heads, width, feed_forward, vocabulary, positions; segments and padding where they
     # exist
     sizes: Mapping[str, ConfigField]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastFamily(EncoderFamily):
+    """An architecture whose parts this library also runs itself, block by block ("fast")."""
+
+    embeddings: str  # the module before the first block
+    activation: str  # inside a block: between the two layers of the feed-forward network
+    norms: tuple[str, str]  # inside a block: after attention, and after the feed-forward network
+    head_dropout_layer: str  # dropout module before the last layer of the head
     drops_head_input: bool = False  # whether the same dropout precedes the first layer of the head
 
 
 # BERT (Devlin et al. 2018, arXiv 1810.04805).
 
-BERT = EncoderFamily(
+BERT = FastFamily(
     model_type="bert",
     embeddings="bert.embeddings",
     block_list="bert.encoder.layer",
@@ -73,7 +83,7 @@ BERT = EncoderFamily(
 
 # DistilBERT (Sanh et al. 2019, arXiv 1910.01108).
 
-DISTILBERT = EncoderFamily(
+DISTILBERT = FastFamily(
     model_type="distilbert",
     embeddings="distilbert.embeddings",
     block_list="distilbert.transformer.layer",

@@ -20,10 +20,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lora_core.encoders import FAMILIES
+from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.safety import check_no_custom_code, check_safetensors, read_config
-from lora_core.errors.base_model import BaseNotFound, UnreadableBase, UnsupportedEncoder
+from lora_core.errors.base_model import BaseNotFound, UnreadableBase
 from lora_core.errors.training import HubUnavailable
 from lora_core.hub import describe_transient_failure
 from lora_core.process import is_out_of_memory
@@ -46,7 +46,7 @@ class BaseCheckpoint:
 
     @property
     def family(self) -> EncoderFamily:
-        return FAMILIES[self.config["model_type"]]
+        return get_family(self.config, base=self.name)
 
     @property
     def commit(self) -> str | None:
@@ -89,8 +89,7 @@ def read_base_config(directory: Path, base: str) -> dict[str, Any]:
     """Return the config of a base model that is safe to load. Nothing is loaded."""
     config = read_config(directory, base)
     check_no_custom_code(base, config)
-    if (model_type := config.get("model_type")) not in FAMILIES:
-        raise UnsupportedEncoder(base=base, model_type=model_type, supported=", ".join(FAMILIES))
+    get_family(config, base=base)
     check_safetensors(base, (path.name for path in directory.iterdir()))
     return config
 

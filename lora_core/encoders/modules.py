@@ -8,10 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders import get_family
+from lora_core.encoders.families import EncoderFamily, FastFamily
 from lora_core.errors.spec import RoleNotFound
 from lora_core.specs.method import Role
 from lora_core.specs.pooling import POOLING_BLOCK_KEY
+
+
+def family_of(model: Any) -> EncoderFamily:
+    """Return the family of a classifier of transformers. Raises `UnsupportedEncoder`."""
+    return get_family(model.config.to_dict())
 
 
 def has_mean_pooling_block(config: Any) -> bool:
@@ -62,7 +68,7 @@ def linear_layer(module: nn.Module, path: str) -> nn.Linear:
 # -- Running parts of an encoder ------------------------------------------------------------------
 
 
-def embed(model: nn.Module, family: EncoderFamily, input_ids: Tensor) -> Tensor:
+def embed(model: nn.Module, family: FastFamily, input_ids: Tensor) -> Tensor:
     """Return states (batch, length, width) before the first block for token ids (batch, length)."""
     x: Tensor = model.get_submodule(family.embeddings)(input_ids=input_ids)
     return x
@@ -81,7 +87,7 @@ def run_blocks(blocks_to_run: Iterable[nn.Module], x: Tensor, mask: Tensor | Non
     return x
 
 
-def count_frozen_blocks(model: nn.Module, family: EncoderFamily) -> int:
+def count_frozen_blocks(model: nn.Module, family: FastFamily) -> int:
     """Return the number of leading blocks without trained parameters in or below them."""
     pieces = [model.get_submodule(family.embeddings), *blocks(model, family)]
     frozen = 0
@@ -95,7 +101,7 @@ def count_frozen_blocks(model: nn.Module, family: EncoderFamily) -> int:
 # -- Gradient checkpointing -----------------------------------------------------------------------
 
 
-def enable_gradient_checkpointing(model: nn.Module, family: EncoderFamily) -> None:
+def enable_gradient_checkpointing(model: nn.Module, family: FastFamily) -> None:
     """Store only the input of every block; recompute its activations in the backward pass.
 
     The results are identical, for one more forward pass, with less memory (Chen et al. 2016, arXiv

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.families import EncoderFamily, FastFamily
 from lora_core.encoders.modules import blocks, has_mean_pooling_block, linear_layer
 from lora_core.specs.method import Role
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
@@ -33,7 +33,11 @@ def set_pooling(model: PreTrainedModel, family: EncoderFamily, pooling: Pooling)
 
     A model that already has the block keeps it.
     """
-    if pooling is Pooling.MEAN and not has_mean_pooling_block(model.config):
+    if (
+        pooling is Pooling.MEAN
+        and isinstance(family, FastFamily)
+        and not has_mean_pooling_block(model.config)
+    ):
         _append_pooling_block(model, family)
     model.config.pooling = pooling.value
     if has_mean_pooling_block(model.config):
@@ -66,7 +70,7 @@ def mean_pool(block: Any, norms: tuple[str, str], x: Tensor, mask: Tensor | None
 
 
 @torch.no_grad()
-def _append_pooling_block(model: PreTrainedModel, family: EncoderFamily) -> None:
+def _append_pooling_block(model: PreTrainedModel, family: FastFamily) -> None:
     """Append the block, and count it in the config."""
     block_list = model.get_submodule(family.block_list)
     if not isinstance(block_list, nn.ModuleList):

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_core.encoders import pooling
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import blocks, has_mean_pooling_block
 from lora_core.layers.base import AdapterLinear
 
 
-def patch(model: nn.Module, family: EncoderFamily) -> None:
+def patch(model: nn.Module, family: FastFamily) -> None:
     """Let the last block return states (batch, 1, width). Names and weights stay the same."""
     last: Any = blocks(model, family)[-1]
     if has_mean_pooling_block(model.config):

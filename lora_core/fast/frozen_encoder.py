@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from lora_core.data.batching import length_sorted_batches
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import modules
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
 from lora_core.fast import feature_cache, unfused_attention
@@ -38,7 +38,7 @@ class FrozenEncoderForward(BlockwiseForward):
         self,
         model: PreTrainedModel,
         runtime: Runtime,
-        family: EncoderFamily,
+        family: FastFamily,
         data: Mapping[Split, TokenizedSplit],
         *,
         budget: int,
@@ -107,7 +107,7 @@ def cached_row_counts(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int
 def build_forward(  # noqa: PLR0913 - everything that the choice depends on
     model: PreTrainedModel,
     runtime: Runtime,
-    family: EncoderFamily,
+    family: FastFamily,
     data: Mapping[Split, TokenizedSplit],
     *,
     encoder_dropout: float,

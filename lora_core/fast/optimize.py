@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import blocks
 from lora_core.fast import cast_weights, first_token, folded_lora, frozen_encoder, unfused_attention
 from lora_core.forward import BlockwiseForward
@@ -17,7 +17,7 @@ from lora_core.specs.data import Split
 
 def optimize(  # noqa: PLR0913 - everything that decides which optimizations are exact
     model: PreTrainedModel,
-    family: EncoderFamily,
+    family: FastFamily,
     runtime: Runtime,
     data: Mapping[Split, TokenizedSplit],
     *,

@@ -15,8 +15,8 @@ from lora_core import manifest
 from lora_core.artifact import checkpoint_directory, head_tensors, load_adapter, load_merged
 from lora_core.base_files import TOKENIZER_FILE
 from lora_core.data.tokens import load_tokenizer
-from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import read_base_config as read_base_config
+from lora_core.encoders.modules import family_of
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
 from lora_core.imports import metadata
@@ -118,7 +118,7 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
 
     Adds adapters to the model.
     """
-    family = FAMILIES[model_type]
+    family = family_of(model)
     with _convert_errors("its adapter cannot be read"):
         adapter = load_adapter(directory)
         head = load_file(directory / "head.safetensors")

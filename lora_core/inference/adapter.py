@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lora_core.artifact import HEAD_LAYERS, head_tensors
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.families import FastFamily
 from lora_core.layers import VARIANTS
 from lora_core.specs.method import LoraSpec, Role
 
@@ -66,7 +66,7 @@ class Adapter:
 
 
 def build_lora_weights(
-    spec: LoraSpec, tensors: Mapping[str, Tensor], family: EncoderFamily
+    spec: LoraSpec, tensors: Mapping[str, Tensor], family: FastFamily
 ) -> LoraByLayer:
     """Build the fused LoRA weights, in float32, from the tensors of `artifact.load_adapter`.
 
@@ -90,7 +90,7 @@ def load_head(directory: Path) -> HeadWeights:
     return _head_weights(load_file(directory / "head.safetensors"))
 
 
-def head_from_model(model: nn.Module, family: EncoderFamily) -> HeadWeights:
+def head_from_model(model: nn.Module, family: FastFamily) -> HeadWeights:
     """Return the classification head of a model."""
     return _head_weights(head_tensors(model, family))
 

@@ -22,13 +22,12 @@ from lora_core.artifact import (
     load_merged,
     load_unmerged,
     read_config,
-    read_model_type,
 )
 from lora_core.base_files import BASE_DIGEST, TOKENIZER_FILE, base_digest, has_base, split_config
 from lora_core.cpu import has_fast_bf16
 from lora_core.data.tokens import load_tokenizer
-from lora_core.encoders import FAMILIES
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders import get_fast_family
+from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import blocks, linear_layer
 from lora_core.errors.artifact import ArtifactCorrupt, EngineUnavailable
 from lora_core.inference.adapter import (
@@ -50,7 +49,7 @@ FP32, BF16 = torch.float32, torch.bfloat16
 class EngineSpec:
     """How to build the encoder of an engine, and when to use it."""
 
-    build: Callable[[PreTrainedModel, EncoderFamily], PackedEncoder]
+    build: Callable[[PreTrainedModel, FastFamily], PackedEncoder]
     is_available: Callable[[], bool]
     is_auto_candidate: Callable[[], bool]  # whether `auto` benchmarks it
 
@@ -166,12 +165,12 @@ class EngineCache:
         if engine is None:
             _verify_base(base, digest)
             model = load_merged(directory, base) if is_dora else load_unmerged(directory, base)
-            engine = engine_spec.build(model, FAMILIES[model.config.model_type])
+            engine = engine_spec.build(model, get_fast_family(model.config.to_dict()))
             if not is_dora:
                 self._engines[digest, engine_name] = engine
         lora: LoraByLayer = {}
         if saved is not None and not is_dora:
-            lora = build_lora_weights(saved.spec, saved.tensors, FAMILIES[saved.family])
+            lora = build_lora_weights(saved.spec, saved.tensors, engine.family)
         adapter = engine.prepare_adapter(Adapter(lora, load_head(directory)))
         key = digest, manifest_data["max_length"]
         if (tokenizer := self._tokenizers.get(key)) is None:
@@ -199,7 +198,8 @@ class EngineCache:
     def _merged_engine(
         self, directory: Path, manifest_data: Mapping[str, Any], engine_name: str
     ) -> tuple[PackedEncoder, Adapter]:
-        family, engine_spec = FAMILIES[read_model_type(directory)], get_engine(engine_name)
+        config, engine_spec = read_config(directory), get_engine(engine_name)
+        family = get_fast_family(config)
         base = manifest_data.get("base_sha256")
         saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None
         is_dora = saved is not None and saved.spec.variant is LoraVariant.DORA
@@ -208,7 +208,7 @@ class EngineCache:
             engine = engine_spec.build(model, family)
             return engine, engine.prepare_adapter(Adapter({}, head_from_model(model, family)))
         lora = {} if saved is None else build_lora_weights(saved.spec, saved.tensors, family)
-        key = base, json.dumps(split_config(read_config(directory))[0]), engine_name
+        key = base, json.dumps(split_config(config)[0]), engine_name
         shared = self._engines.get(key)
         if shared is None:
             model = _load_verified(directory)
@@ -246,7 +246,7 @@ def _load_verified(directory: Path) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _unmerge(model: PreTrainedModel, family: EncoderFamily, lora: LoraByLayer) -> None:
+def _unmerge(model: PreTrainedModel, family: FastFamily, lora: LoraByLayer) -> None:
     """Restore the base weights from the merged ones, up to rounding: W = (W + B A) - B A.
 
     The base itself may be elsewhere or missing on this machine; the merged model is part of the

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from lora_core import compatibility
 from lora_core.data.batching import padded_length
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import (
     blocks,
     has_mean_pooling_block,
@@ -121,9 +121,9 @@ class PackedEncoder:
     """
 
     def __init__(
-        self, model: PreTrainedModel, family: EncoderFamily, dtype: torch.dtype, device: str = "cpu"
+        self, model: PreTrainedModel, family: FastFamily, dtype: torch.dtype, device: str = "cpu"
     ) -> None:
-        self.dtype, self.device = dtype, device
+        self.family, self.dtype, self.device = family, dtype, device
         unfused = (dtype, device) == (torch.bfloat16, "cpu")
         self._unfused_attention = UnfusedAttention() if unfused else None
         self._row_step = LENGTH_STEP if unfused else 1  # see `padded_length`
@@ -289,7 +289,7 @@ class CompiledEncoder(PackedEncoder):
     """
 
     def __init__(
-        self, model: PreTrainedModel, family: EncoderFamily, dtype: torch.dtype, device: str = "cpu"
+        self, model: PreTrainedModel, family: FastFamily, dtype: torch.dtype, device: str = "cpu"
     ) -> None:
         super().__init__(model, family, dtype, device)
         self._add_norm = torch.compile(super()._add_norm, dynamic=True)  # type: ignore[method-assign]
@@ -301,7 +301,7 @@ class CompiledEncoder(PackedEncoder):
 
 
 def _fuse_block(
-    block: nn.Module, family: EncoderFamily, dtype: torch.dtype, device: str
+    block: nn.Module, family: FastFamily, dtype: torch.dtype, device: str
 ) -> _EncoderBlock:
     layers: dict[str, LinearWeights] = {}
     for fused_layer, parts in FUSED_LAYERS.items():
@@ -314,6 +314,6 @@ def _fuse_block(
     return _EncoderBlock(layers, norms, block.get_submodule(family.activation))
 
 
-def _layer_norms(block: nn.Module, family: EncoderFamily, device: str) -> _LayerNorms:
+def _layer_norms(block: nn.Module, family: FastFamily, device: str) -> _LayerNorms:
     first, second = (block.get_submodule(name).to(device) for name in family.norms)
     return first, second

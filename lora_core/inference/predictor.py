@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from lora_core import manifest
 from lora_core.artifact import label_names, read_labels
 from lora_core.data.batching import length_sorted_batches
-from lora_core.encoders import FAMILIES
+from lora_core.encoders import get_fast_family
 from lora_core.inference.adapter import Adapter, head_from_model
 from lora_core.inference.decoding import decode
 from lora_core.inference.engines import EngineCache
@@ -48,7 +48,7 @@ class Predictor:
         cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
     ) -> "Predictor":
         """Build a predictor in float32 of a model in memory, with its adapters if it has any."""
-        family = FAMILIES[model.config.model_type]
+        family = get_fast_family(model.config.to_dict())
         engine = PackedEncoder(model, family, torch.float32)
         adapter = Adapter({}, head_from_model(model, family))
         return cls(engine, adapter, ModelTokenizer(tokenizer, max_length), label_names(model))

@@ -16,7 +16,8 @@ from lora_core.data.findings import pluralize
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, describe_leaked
 from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer, tokenize
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders import get_fast_family
+from lora_core.encoders.families import FastFamily
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.encoders.modules import enable_gradient_checkpointing
 from lora_core.encoders.pooling import set_pooling
@@ -44,7 +45,7 @@ class PreparedRun:
     tokenized: dict[Split, TokenizedSplit]
     truncated_share: float  # of the texts
     model: PreTrainedModel
-    family: EncoderFamily
+    family: FastFamily
     method: FineTuningMethod
     task: SequenceClassification
     forward: BlockwiseForward
@@ -73,7 +74,7 @@ def prepare_run(
     splits = splits or load_splits(spec.data)
     spec = spec.with_prompt_format(splits.prompt_format)
     counts = {split: len(splits.examples(split)) for split in Split}
-    family = base.family
+    family = get_fast_family(base.config)
     model, head_kept = load_classifier(
         base,
         splits.labels,
