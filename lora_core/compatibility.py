@@ -55,6 +55,7 @@ class EncoderShape:
     vocabulary: int
     positions: int
     segments: int = 0
+    embedding_width: int = 0  # 0: that of the blocks; another one has a projection to it
     padding: int = -1  # position of padding, if there is one: texts start at the next position
     pooling: Pooling = Pooling.CLS
 
@@ -71,7 +72,9 @@ class EncoderShape:
 
     @property
     def embedding_parameters(self) -> int:
-        return (self.vocabulary + self.positions + self.segments + 2) * self.width
+        width = self.embedding_width or self.width
+        projection = 0 if width == self.width else _linear_parameters(width, self.width)
+        return (self.vocabulary + self.positions + self.segments + 2) * width + projection
 
     @property
     def max_tokens(self) -> int:

@@ -66,7 +66,8 @@ def import_modules() -> None:
             importlib.import_module(name)
         conversions = importlib.import_module("transformers.conversion_mapping")
         for model_type in FAMILIES:  # transformers imports and computes these to load a model
-            importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+            name = model_type.replace("-", "_")
+            importlib.import_module(f"transformers.models.{name}.modeling_{name}")
             conversions.get_checkpoint_conversion_mapping(model_type)
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:

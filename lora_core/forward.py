@@ -61,6 +61,7 @@ class BlockwiseForward(Forward):
     ) -> None:
         super().__init__(model, runtime, pad_multiple=pad_multiple)
         self._family = family
+        self._embeddings = modules.embedding_modules(model, family)
         self._blocks = blocks(model, family)
 
     def __call__(self, data: TokenizedSplit, indices: Sequence[int]) -> Tensor:
@@ -71,7 +72,7 @@ class BlockwiseForward(Forward):
         """Return the input of the head for these texts, (len(indices), width)."""
         batch = self._batch(data, indices)
         with self._runtime.autocast():
-            x = modules.embed(self.model, self._family, batch.input_ids)
+            x = modules.embed(self._embeddings, input_ids=batch.input_ids)
             x = modules.run_blocks(self._blocks, x, modules.expand_mask(batch.attention_mask))
             return x[:, 0]
 

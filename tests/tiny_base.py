@@ -1,21 +1,28 @@
 """Two-layer encoders and small tokenizers, built in code: fast enough for every test."""
 
 import json
+import string
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
-from tokenizers.models import BPE, WordPiece
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
+from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    CamembertConfig,
+    CamembertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
 )
 
 from lora_core.data.tokens import find_special_tokens
@@ -40,32 +47,69 @@ def distilbert(labels: int = 2, **changes: Any) -> PreTrainedModel:
 
 def bert(labels: int = 2, **changes: Any) -> PreTrainedModel:
     """Return a BERT of the same size."""
-    config: dict[str, Any] = {
+    return BertForSequenceClassification(BertConfig(**{**_bert_config(labels), **changes})).eval()
+
+
+def _bert_config(labels: int) -> dict[str, Any]:
+    return {
         "vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 64, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0, "num_labels": labels,
-        "initializer_range": 0.1, **changes,
+        "initializer_range": 0.1,
     }  # fmt: skip
-    return BertForSequenceClassification(BertConfig(**config)).eval()
 
 
 def roberta(labels: int = 2, **changes: Any) -> PreTrainedModel:
     """Return a RoBERTa of the same size, with as many positions after the padding index."""
-    config: dict[str, Any] = {
-        "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 64, "max_position_embeddings": 66, "type_vocab_size": 1,
-        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0,
-        "num_labels": labels, "initializer_range": 0.1, **changes,
-    }  # fmt: skip
-    return RobertaForSequenceClassification(RobertaConfig(**config)).eval()
+    config = RobertaConfig(**{**_roberta_config(labels), **changes})
+    return RobertaForSequenceClassification(config).eval()
 
 
-FAMILIES = {"distilbert": distilbert, "bert": bert, "roberta": roberta}
+def _roberta_config(labels: int) -> dict[str, Any]:
+    sizes = {"vocab_size": 400, "max_position_embeddings": 66, "type_vocab_size": 1}
+    return {**_bert_config(labels), **sizes}
+
+
+def xlm_roberta(labels: int = 2, **changes: Any) -> PreTrainedModel:
+    """Return an XLM-RoBERTa, which is like the RoBERTa."""
+    config = XLMRobertaConfig(**{**_roberta_config(labels), **changes})
+    return XLMRobertaForSequenceClassification(config).eval()
+
+
+def camembert(labels: int = 2, **changes: Any) -> PreTrainedModel:
+    """Return a CamemBERT, which is like the RoBERTa."""
+    config = CamembertConfig(**{**_roberta_config(labels), **changes})
+    return CamembertForSequenceClassification(config).eval()
+
+
+def electra(labels: int = 2, **changes: Any) -> PreTrainedModel:
+    """Return an ELECTRA of the same size as the BERT, with narrower embeddings."""
+    config = ElectraConfig(**{**_bert_config(labels), "embedding_size": 16, **changes})
+    return ElectraForSequenceClassification(config).eval()
+
+
+FAMILIES = {
+    "distilbert": distilbert,
+    "bert": bert,
+    "roberta": roberta,
+    "xlm-roberta": xlm_roberta,
+    "camembert": camembert,
+    "electra": electra,
+}
 
 
 def tokenizer(family: str = "distilbert") -> Tokenizer:
     """Return a tokenizer of the family's type over `WORDS` and single letters or bytes."""
-    return _byte_level() if family == "roberta" else _word_piece()
+    match family:
+        case "roberta":
+            return _byte_level()
+        case "xlm-roberta":
+            return _unigram(["<s>", "<pad>", "</s>", "<unk>"])
+        case "camembert":  # whose special tokens are not where its config says
+            unused = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"]
+            return _unigram([*unused, "<s>", "</s>"])
+        case _:
+            return _word_piece()
 
 
 def _byte_level() -> Tokenizer:
@@ -83,6 +127,27 @@ def _byte_level() -> Tokenizer:
         ),
     )
     tokenizer_.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer_
+
+
+def _unigram(special: list[str]) -> Tokenizer:
+    """Return a case-sensitive tokenizer as converted from a SentencePiece model."""
+    words = [word.removeprefix("##") if "##" in word else f"\u2581{word}" for word in WORDS]
+    letters = ["\u2581", *string.ascii_lowercase, *string.digits, *"ACW'-.,<>/[]"]
+    pieces = [*((each, 0.0) for each in special), *((word, -3.0) for word in words)]
+    pieces += [*((each, -6.0) for each in letters if each not in words), ("<mask>", 0.0)]
+    tokenizer_ = Tokenizer(Unigram(pieces, unk_id=special.index("<unk>")))
+    tokenizer_.normalizer = normalizers.Sequence(
+        [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer_.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer_.decoder = decoders.Metaspace()
+    tokenizer_.add_special_tokens([*special, "<mask>"])
+    tokenizer_.post_processor = TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[(each, special.index(each)) for each in ("<s>", "</s>")],
+    )
     return tokenizer_
 
 

@@ -3,11 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lora_core.encoders.families import BERT, DISTILBERT, ROBERTA, EncoderFamily, FastFamily
+from lora_core.encoders.families import (
+    BERT,
+    CAMEMBERT,
+    DISTILBERT,
+    ELECTRA,
+    ROBERTA,
+    XLM_ROBERTA,
+    EncoderFamily,
+    FastFamily,
+)
 from lora_core.errors.base_model import UnsupportedEncoder
 
 FAMILIES: Mapping[str, FastFamily] = {
-    family.model_type: family for family in (DISTILBERT, BERT, ROBERTA)
+    family.model_type: family
+    for family in (DISTILBERT, BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA)
 }
 
 

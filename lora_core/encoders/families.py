@@ -28,12 +28,12 @@ class EncoderFamily:
     block_list: str  # the module list of transformer blocks
     roles: Mapping[Role, tuple[str, ...]]  # linear layers inside one block
     head: tuple[str, ...]  # linear layers after the last block, in order
-    head_activation: Literal["relu", "tanh"]  # between the two layers of the head
+    head_activation: Literal["relu", "tanh", "gelu"]  # between the two layers of the head
     dropouts: tuple[str, ...]  # config keys of dropout inside the encoder
     head_dropout: str  # config key of dropout in the head
     saved_modules: tuple[str, ...]  # the head in PEFT's `modules_to_save`
-    # layers, heads, width, feed_forward, vocabulary, positions; segments and padding where they
-    # exist
+    # layers, heads, width, feed_forward, vocabulary, positions; segments, padding and
+    # embedding_width where they exist
     sizes: Mapping[str, ConfigField]
 
 
@@ -46,6 +46,8 @@ class FastFamily(EncoderFamily):
     norms: tuple[str, str]  # inside a block: after attention, and after the feed-forward network
     head_dropout_layer: str  # dropout module before the last layer of the head
     drops_head_input: bool = False  # whether the same dropout precedes the first layer of the head
+    # The linear layer between embeddings and blocks, in models where their widths differ.
+    embedding_projection: str | None = None
 
 
 # BERT (Devlin et al. 2018, arXiv 1810.04805).
@@ -128,5 +130,40 @@ ROBERTA = replace(
         **BERT.sizes,
         "vocabulary": ConfigField(("vocab_size",), 50_265),
         "padding": ConfigField(("pad_token_id",), 1, minimum=0),
+    },
+)
+
+
+# XLM-RoBERTa (Conneau et al. 2019, arXiv 1911.02116) and CamemBERT (Martin et al. 2019, arXiv
+# 1911.03894) are RoBERTa on other texts, down to the names of the modules.
+
+XLM_ROBERTA = replace(
+    ROBERTA,
+    model_type="xlm-roberta",
+    sizes={**ROBERTA.sizes, "vocabulary": ConfigField(("vocab_size",), 30_522)},
+)
+CAMEMBERT = replace(XLM_ROBERTA, model_type="camembert")
+
+
+# ELECTRA (Clark et al. 2020, arXiv 2003.10555): BERT's blocks, in small models on narrower
+# embeddings.
+
+ELECTRA = replace(
+    BERT,
+    model_type="electra",
+    embeddings="electra.embeddings",
+    embedding_projection="electra.embeddings_project",
+    block_list="electra.encoder.layer",
+    head=("classifier.dense", "classifier.out_proj"),
+    head_activation="gelu",
+    head_dropout_layer="classifier.dropout",
+    drops_head_input=True,
+    saved_modules=("classifier",),
+    sizes={
+        **BERT.sizes,
+        "heads": ConfigField(("num_attention_heads",), 4),
+        "width": ConfigField(("hidden_size",), 256),
+        "feed_forward": ConfigField(("intermediate_size",), 1024),
+        "embedding_width": ConfigField(("embedding_size",), 128),
     },
 )

@@ -1,11 +1,12 @@
 """Access the parts of an encoder by the names of its family, and run them one by one."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lora_core.encoders import get_family
@@ -13,6 +14,12 @@ from lora_core.encoders.families import EncoderFamily, FastFamily
 from lora_core.errors.spec import RoleNotFound
 from lora_core.specs.method import Role
 from lora_core.specs.pooling import POOLING_BLOCK_KEY
+
+_HEAD_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+}
 
 
 def family_of(model: Any) -> EncoderFamily:
@@ -27,7 +34,7 @@ def has_mean_pooling_block(config: Any) -> bool:
 
 def head_activation(family: EncoderFamily) -> Callable[[Tensor], Tensor]:
     """Return the activation between the two layers of the head."""
-    return torch.relu if family.head_activation == "relu" else torch.tanh
+    return _HEAD_ACTIVATIONS[family.head_activation]
 
 
 def blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
@@ -68,9 +75,25 @@ def linear_layer(module: nn.Module, path: str) -> nn.Linear:
 # -- Running parts of an encoder ------------------------------------------------------------------
 
 
-def embed(model: nn.Module, family: FastFamily, input_ids: Tensor) -> Tensor:
-    """Return states (batch, length, width) before the first block for token ids (batch, length)."""
-    x: Tensor = model.get_submodule(family.embeddings)(input_ids=input_ids)
+def embedding_modules(model: nn.Module, family: FastFamily) -> Sequence[nn.Module]:
+    """Return the modules before the first block, in order."""
+    modules = [model.get_submodule(family.embeddings)]
+    if family.embedding_projection is not None:
+        parent, _, name = family.embedding_projection.rpartition(".")
+        if hasattr(encoder := model.get_submodule(parent), name):
+            modules.append(getattr(encoder, name))
+    return modules
+
+
+def embed(embeddings: Sequence[nn.Module], **inputs: Tensor) -> Tensor:
+    """Return states (batch, length, width) before the first block, from `embedding_modules`.
+
+    `inputs` are arguments of the embeddings, such as `input_ids` (batch, length).
+    """
+    first, *projection = embeddings
+    x: Tensor = first(**inputs)
+    for layer in projection:
+        x = layer(x)
     return x
 
 
@@ -89,13 +112,14 @@ def run_blocks(blocks_to_run: Iterable[nn.Module], x: Tensor, mask: Tensor | Non
 
 def count_frozen_blocks(model: nn.Module, family: FastFamily) -> int:
     """Return the number of leading blocks without trained parameters in or below them."""
-    pieces = [model.get_submodule(family.embeddings), *blocks(model, family)]
+    if any(p.requires_grad for each in embedding_modules(model, family) for p in each.parameters()):
+        return 0
     frozen = 0
-    for piece in pieces:
-        if any(parameter.requires_grad for parameter in piece.parameters()):
+    for block in blocks(model, family):
+        if any(parameter.requires_grad for parameter in block.parameters()):
             break
         frozen += 1
-    return max(0, frozen - 1)
+    return frozen
 
 
 # -- Gradient checkpointing -----------------------------------------------------------------------

@@ -62,8 +62,7 @@ def _bert_forward(
 
 _FORWARDS: Mapping[str, Callable[..., Tensor]] = {
     "distilbert": _distilbert_forward,
-    "bert": _bert_forward,
-    "roberta": _bert_forward,
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _bert_forward),
 }
 
 

@@ -57,7 +57,7 @@ class FrozenEncoderForward(BlockwiseForward):
         frozen = modules.count_frozen_blocks(model, family)
         self._below, self._above = every[:frozen], every[frozen:]
         started = time.monotonic()
-        below = [model.get_submodule(family.embeddings), *self._below]
+        below = [*self._embeddings, *self._below]
         self._encoder_hash = feature_cache.hash_encoder(
             (f"{name}={value}" for name, value in environment.items()),
             chain.from_iterable(module.parameters() for module in below),
@@ -92,7 +92,7 @@ class FrozenEncoderForward(BlockwiseForward):
         for indices in length_sorted_batches(data.lengths, self._budget):
             batch = self._batch(data, indices)
             with self._runtime.autocast():
-                x = modules.embed(self.model, self._family, batch.input_ids)
+                x = modules.embed(self._embeddings, input_ids=batch.input_ids)
                 x = modules.run_blocks(self._below, x, modules.expand_mask(batch.attention_mask))
             for i, states in zip(indices, x, strict=True):
                 yield i, states[: counts[i]]

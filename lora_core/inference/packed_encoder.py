@@ -23,6 +23,8 @@ from lora_core.data.batching import padded_length
 from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import (
     blocks,
+    embed,
+    embedding_modules,
     has_mean_pooling_block,
     head_activation,
     pretrained_blocks,
@@ -133,7 +135,7 @@ class PackedEncoder:
         self._padding_idx = shape.padding  # RoBERTa: id and position of padding; others: -1
         self._head_activation = head_activation(family)
         model.eval()
-        self._embeddings = model.get_submodule(family.embeddings).to(device)
+        self._embeddings = [module.to(device) for module in embedding_modules(model, family)]
         self._blocks = [_fuse_block(block, family, dtype, device)
                         for block in pretrained_blocks(model, family)]  # fmt: skip
         self._pooling_norms = None  # of the block that averages
@@ -149,7 +151,7 @@ class PackedEncoder:
     @property
     def nbytes(self) -> int:
         """Memory of the weights in bytes."""
-        tensors = list(self._embeddings.parameters())
+        tensors: list[Tensor] = [p for each in self._embeddings for p in each.parameters()]
         for block in self._blocks:
             tensors += [t for layer in block.layers.values() for t in layer]
         return sum(t.nbytes for t in tensors)
@@ -203,8 +205,9 @@ class PackedEncoder:
         inputs = {"input_ids": ids, "position_ids": positions}
         if self._has_segments:
             inputs["token_type_ids"] = types
-        x: Tensor = self._embeddings(
-            **{name: torch.from_numpy(each)[None].to(self.device) for name, each in inputs.items()}
+        x: Tensor = embed(
+            self._embeddings,
+            **{name: torch.from_numpy(each)[None].to(self.device) for name, each in inputs.items()},
         )
         return x[0]
 

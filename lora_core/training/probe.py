@@ -50,8 +50,12 @@ class _Affine(NamedTuple):
 
 # In the first range the activation is nearly linear: that is logistic regression, but a training
 # step there moves the logits too far. In the second one it is slightly curved.
-_NEAR_LINEAR = {"relu": _Affine(1.0, 8.0), "tanh": _Affine(0.01, 0.0)}
-_FOR_TRAINING = {"relu": _Affine(1.0, 2.0), "tanh": _Affine(0.3, 0.0)}
+_NEAR_LINEAR = {
+    "relu": _Affine(1.0, 8.0),
+    "gelu": _Affine(1.0, 8.0),
+    "tanh": _Affine(0.01, 0.0),
+}
+_FOR_TRAINING = {"relu": _Affine(1.0, 2.0), "gelu": _Affine(1.0, 2.0), "tanh": _Affine(0.3, 0.0)}
 # scikit-learn's C weighs the sum over texts, so with few texts per label C = 1 hardly separates
 # them. An initial head has C = 1 from this number of texts per label on, and up to 10 below.
 _TEXTS_PER_LABEL = 80

@@ -15,17 +15,16 @@ EXPECTED = {
     ("distilbert", Role.VALUE): ["attention.v_lin"],
     ("distilbert", Role.PROJECTION): ["attention.out_lin"],
     ("distilbert", Role.MLP): ["ffn.lin1", "ffn.lin2"],
-    ("bert", Role.QUERY): ["attention.self.query"],
-    ("bert", Role.KEY): ["attention.self.key"],
-    ("bert", Role.VALUE): ["attention.self.value"],
-    ("bert", Role.PROJECTION): ["attention.output.dense"],
-    ("bert", Role.MLP): ["intermediate.dense", "output.dense"],
-    ("roberta", Role.QUERY): ["attention.self.query"],
-    ("roberta", Role.KEY): ["attention.self.key"],
-    ("roberta", Role.VALUE): ["attention.self.value"],
-    ("roberta", Role.PROJECTION): ["attention.output.dense"],
-    ("roberta", Role.MLP): ["intermediate.dense", "output.dense"],
 }
+BERT = {
+    Role.QUERY: ["attention.self.query"],
+    Role.KEY: ["attention.self.key"],
+    Role.VALUE: ["attention.self.value"],
+    Role.PROJECTION: ["attention.output.dense"],
+    Role.MLP: ["intermediate.dense", "output.dense"],
+}
+for family_ in ("bert", "roberta", "xlm-roberta", "camembert", "electra"):
+    EXPECTED |= {(family_, role): paths for role, paths in BERT.items()}
 INPUT = torch.tensor([[2, 7, 9, 3]])
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
     BertConfig,
-    BertForSequenceClassification,
+    CamembertConfig,
     DistilBertConfig,
-    DistilBertForSequenceClassification,
+    ElectraConfig,
     PretrainedConfig,
     RobertaConfig,
-    RobertaForSequenceClassification,
+    XLMRobertaConfig,
 )
 
 from lora_core import compatibility, methods
@@ -34,33 +36,24 @@ from lora_core.specs.method import (
 from lora_core.specs.train import TrainSpec
 
 DISTILBERT = {"model_type": "distilbert"}  # every size at its default: distilbert-base
+SIZES = {
+    "vocab_size": 50,
+    "max_position_embeddings": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "hidden_size": 8,
+    "intermediate_size": 6,
+}
 CONFIGS: dict[str, PretrainedConfig] = {
     "distilbert": DistilBertConfig(
         vocab_size=50, max_position_embeddings=16, n_layers=3, n_heads=2, dim=8, hidden_dim=12
     ),
-    "bert": BertConfig(
-        vocab_size=50,
-        max_position_embeddings=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        hidden_size=8,
-        intermediate_size=6,
-        type_vocab_size=3,
-    ),
-    "roberta": RobertaConfig(
-        vocab_size=50,
-        max_position_embeddings=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        hidden_size=8,
-        intermediate_size=6,
-        type_vocab_size=1,
-    ),
-}
-MODELS: dict[str, Any] = {
-    "distilbert": DistilBertForSequenceClassification,
-    "bert": BertForSequenceClassification,
-    "roberta": RobertaForSequenceClassification,
+    "bert": BertConfig(**SIZES, type_vocab_size=3),
+    "roberta": RobertaConfig(**SIZES, type_vocab_size=1),
+    "xlm-roberta": XLMRobertaConfig(**SIZES, type_vocab_size=1),
+    "camembert": CamembertConfig(**SIZES),
+    "electra": ElectraConfig(**SIZES, embedding_size=8),
+    "electra-small": ElectraConfig(**SIZES, embedding_size=4),
 }
 METHODS: list[EncoderMethod] = [
     FullSpec(),
@@ -91,9 +84,9 @@ def test_parameter_count_matches_the_prepared_model(
 ) -> None:
     config = CONFIGS[family]
     config.num_labels = n_labels
-    model = MODELS[family](config)
+    model = AutoModelForSequenceClassification.from_config(config)
     prepared = methods.build_method(method)
-    prepared.prepare(model, FAMILIES[family])
+    prepared.prepare(model, FAMILIES[config.model_type])
     counted = prepared.count_parameters(model)
 
     census = compatibility.count_parameters(shape(saved(config)), method, n_labels)
@@ -110,6 +103,12 @@ def test_parameter_count_of_distilbert_base() -> None:
     ) == compatibility.ParameterCounts(592_130, 66_955_010)
     frozen_head = LoraSpec(r=8, targets=(Role.QUERY, Role.VALUE), head=HeadMode.FROZEN)
     assert compatibility.count_parameters(shape(DISTILBERT), frozen_head, 2).trainable == 147_456
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_missing_sizes_have_the_defaults_of_transformers(model_type: str) -> None:
+    complete = saved(AutoConfig.for_model(model_type))
+    assert shape({"model_type": model_type}) == shape(complete)
 
 
 def test_config_may_use_the_common_size_names() -> None:

@@ -27,23 +27,25 @@ SIZES = {
         "intermediate_size", "type_vocab_size",
     ),
 }  # fmt: skip
-SIZES["roberta"] = SIZES["bert"]
-ACTIVATION = {"distilbert": "activation", "bert": "hidden_act", "roberta": "hidden_act"}
-PADDING = {"distilbert": 0, "bert": 0, "roberta": 1}
+SIZES |= dict.fromkeys(("roberta", "xlm-roberta", "camembert", "electra"), SIZES["bert"])
+PADDING = {"distilbert": 0, "bert": 0, "electra": 0}
 HEAD = {
     "distilbert": {"pre_classifier.weight", "classifier.weight", "classifier.bias"},
     "bert": {"bert.pooler.dense.weight", "classifier.weight", "classifier.bias"},
-    "roberta": {
-        "classifier.dense.weight",
-        "classifier.out_proj.weight",
-        "classifier.out_proj.bias",
-    },
+}
+ROBERTA_HEAD = {
+    "classifier.dense.weight",
+    "classifier.out_proj.weight",
+    "classifier.out_proj.bias",
 }
 TEXTS = ["a good film", "not a very good story and it was boring"]
 CLASSES = {
     "distilbert": "DistilBertForSequenceClassification",
     "bert": "BertForSequenceClassification",
     "roberta": "RobertaForSequenceClassification",
+    "xlm-roberta": "XLMRobertaForSequenceClassification",
+    "camembert": "CamembertForSequenceClassification",
+    "electra": "ElectraForSequenceClassification",
 }
 
 
@@ -79,10 +81,10 @@ def test_requirements_of_text_embeddings_inference(
     assert config["model_type"] == family
     assert config["id2label"] == {str(i): label for i, label in enumerate(labels)}
     assert config["label2id"] == {label: i for i, label in enumerate(labels)}
-    assert config["max_position_embeddings"] == (66 if family == "roberta" else 64)
-    assert config["pad_token_id"] == PADDING[family]
+    assert config["max_position_embeddings"] == (64 if family in PADDING else 66)
+    assert config["pad_token_id"] == PADDING.get(family, 1)
     assert all(isinstance(config[name], int) for name in SIZES[family])
-    assert config[ACTIVATION[family]] == "gelu"
+    assert config["activation" if family == "distilbert" else "hidden_act"] == "gelu"
     if family != "distilbert":
         assert config["layer_norm_eps"] == 1e-12
         assert config["hidden_dropout_prob"] == 0
@@ -94,8 +96,9 @@ def test_requirements_of_text_embeddings_inference(
     with safe_open(checkpoint / "model.safetensors", "pt") as file:
         names = set(file.keys())
         assert {str(file.get_tensor(name).dtype) for name in names} == {"torch.float32"}
-    assert names >= HEAD[family]
-    assert not [name for name in names if not name.startswith((family, "pre_", "classifier"))]
+    assert names >= HEAD.get(family, ROBERTA_HEAD)
+    encoder = family if family in PADDING else "roberta"
+    assert not [name for name in names if not name.startswith((encoder, "pre_", "classifier"))]
 
 
 def test_tokenizer_does_not_truncate_like_the_base(tmp_path: Path) -> None:

@@ -36,9 +36,8 @@ from lora_core.peft_format import DEFAULTS, AdapterConfig
 from tests.tiny_base import FAMILIES, make_base, tokenizer
 
 TEXTS = ["a good film", "not a very good story and it was boring", "dull"]
-QUERY = {"distilbert": "q_lin", "bert": "query", "roberta": "query"}
-MLP = {"distilbert": "lin1", "bert": "intermediate.dense"}
-MLP["roberta"] = MLP["bert"]
+QUERY = dict.fromkeys(FAMILIES, "query") | {"distilbert": "q_lin"}
+MLP = dict.fromkeys(FAMILIES, "intermediate.dense") | {"distilbert": "lin1"}
 Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
 
