@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lora_core.data.linear_baseline import fit_examples, subsample_to_max_characters
-from lora_core.data.split import Example, Splits, assign_folds
+from lora_core.data.split import Example, Splits, assign_folds, label_indices
 from lora_core.model_selection import CandidateScores
 from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter, run_with_progress
 from lora_core.results import MethodSelection
@@ -39,7 +39,7 @@ class LinearCrossValidation:
         self._spec, self._labels, self._examples = spec, tuple(labels), tuple(examples)
         self._progress = HeartbeatOnlyProgress(progress)
         self._folds: dict[int, Indices] = {}
-        self.true_labels = np.array([example.label for example in examples])
+        self.true_labels = label_indices(examples)
 
     def logits(self, candidate: CandidateSpec) -> Logits:
         """Return held-out logits (repeats, texts, classes).

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core.confidence_intervals import paired_difference_interval, wilson_interval
-from lora_core.data.split import Example
+from lora_core.data.split import Example, label_indices
 from lora_core.results import ReferenceComparison, Verdict
 
 CROSS_VALIDATION_MAX_TEXTS = 200  # with fewer texts, the metrics come from cross-validation
@@ -30,7 +30,7 @@ class ReferencePredictions(NamedTuple):
 
 def most_frequent_label(examples: Sequence[Example]) -> int:
     """Return the most frequent label, the first of several."""
-    return int(np.bincount([example.label for example in examples]).argmax())
+    return int(np.bincount(label_indices(examples)).argmax())
 
 
 def build_verdict(

@@ -18,7 +18,8 @@ from app.cli.errors import UsageError
 from app.cli.output import Json
 from lora_core.specs.method import HeadMode, LoraVariant, MethodName, Role
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.train import ClassWeights, HeadInit, Preset, SelectBy
+from lora_core.specs.task import ClassWeights
+from lora_core.specs.train import HeadInit, Preset, SelectBy
 
 
 def _parse_size(text: str) -> int | float:

@@ -26,7 +26,8 @@ from app.web import choices, formats
 from app.web.page import BlankAsNone, ListQuery, render
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec, MethodName, ProbeSpec, Role
-from lora_core.specs.train import RuntimeSpec, SequenceClassificationSpec, StopSpec, TrainSpec
+from lora_core.specs.task import SingleLabelSpec
+from lora_core.specs.train import RuntimeSpec, StopSpec, TrainSpec
 
 PAGE_SIZE = 50
 # What "Run the sample job" submits. It takes a few minutes on two cores.
@@ -135,7 +136,7 @@ FORM_OPTIONS = {
     "head_init": choices.field_values(TrainSpec, "head_init"),
     "pooling": choices.field_values(TrainSpec, "pooling"),
     "runtime.precision": choices.field_values(RuntimeSpec, "precision"),
-    "task.class_weights": choices.field_values(SequenceClassificationSpec, "class_weights"),
+    "task.class_weights": choices.field_values(SingleLabelSpec, "class_weights"),
 }
 
 

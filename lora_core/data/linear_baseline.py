@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
 from lora_core.data.rows import TextRow
-from lora_core.data.split import Example, Splits, stratified_subset
+from lora_core.data.split import Example, Splits, label_indices, stratified_subset
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
@@ -77,7 +77,7 @@ def fit_predict(
     train: Sequence[Example], parts: Sequence[Sequence[Example]]
 ) -> list[NDArray[np.int64]]:
     """Return label indices for the texts of each split."""
-    model = fit_examples(train, SPEC, classes=1 + max(example.label for example in train))
+    model = fit_examples(train, SPEC, classes=1 + int(label_indices(train).max()))
     return [model.logits([e.text for e in part]).argmax(axis=1) for part in parts]
 
 
@@ -86,7 +86,7 @@ def fit_examples(
 ) -> linear.LinearModel:
     """Fit a model on examples, as `lora_core.linear.model.fit` does on texts."""
     texts = [example.text for example in train]
-    labels = np.array([example.label for example in train])
+    labels = label_indices(train)
     return linear.fit(texts, labels, spec, classes=classes, balanced=balanced)
 
 
@@ -107,7 +107,7 @@ def subsample_to_max_characters(train: Sequence[Example], labels: int) -> list[E
 
 
 def _metrics(part: Sequence[Example], predicted: NDArray[np.int64]) -> dict[str, float]:
-    truth = [example.label for example in part]
+    truth = label_indices(part)
     macro_f1 = f1_score(truth, predicted, average="macro", zero_division=0.0)
     return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(macro_f1)}
 

@@ -45,9 +45,11 @@ from lora_core.hub import HUB_PREFIX, describe_transient_failure, is_hub_name
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
+from lora_core.specs.task import SingleLabelSpec, TaskSpec
 
 CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
 MAX_CACHE_BYTES = 500_000_000  # of all cache entries
+SINGLE_LABEL = SingleLabelSpec()
 _SPLITS = TypeAdapter(Splits)
 
 
@@ -117,7 +119,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     return split_by_column(path.name, rows) or rows
 
 
-def load_splits(spec: DataSpec) -> Splits:
+def load_splits(spec: DataSpec, task: TaskSpec = SINGLE_LABEL) -> Splits:
     """Return texts and labels in three splits: given splits unchanged, the others drawn from train.
 
     Given splits keep the order of their file; drawn ones are in hash order. The same description

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core.data.rows import MAX_ROWS_IN_ERROR, TextRow
+from lora_core.data.targets import Target
 from lora_core.errors.data import (
     InvalidSplitValue,
     MissingSplit,
@@ -34,16 +35,21 @@ from lora_core.specs.method import NUM_FOLDS
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text and its label, an index into `Splits.labels`."""
+    """A text and its label; indices refer to `Splits.labels`."""
 
     row: int  # row in the file; 1 is the first data row, without the header
     text: str
-    label: int
+    label: Target
+
+
+def label_indices(examples: Iterable[Example]) -> NDArray[np.int64]:
+    """Return the index of the label (texts,) of each text of a single-label task."""
+    return np.array([example.label for example in examples], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits and the names of the labels.
+    """The three splits and the names of the labels, which a regression does not have.
 
     `digest` identifies the data: it covers label names, texts, labels and their order, split by
     split.

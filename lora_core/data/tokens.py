@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.data.targets import Targets
 from lora_core.errors.base_model import SpecialTokensNotAdded, UnreadableBase
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.data import Split
@@ -155,26 +156,26 @@ def _read_cached(path: Path, texts: int) -> RaggedTokenIds | None:
 
 @dataclass(frozen=True)
 class TokenizedSplit:
-    """Token ids and labels of the texts of one split, in a fixed order."""
+    """Token ids and targets of the texts of one split, in a fixed order."""
 
     split: Split
     ids: Sequence[NDArray[np.int32]]
     lengths: NDArray[np.int64]  # tokens of each text
-    labels: NDArray[np.int64]
+    targets: Targets
     pad_id: int  # id of the padding token
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.lengths)
 
     def select(self, indices: NDArray[np.int64]) -> "TokenizedSplit":
         """The texts with these indices."""
         ids = [self.ids[i] for i in indices]
         return TokenizedSplit(
-            self.split, ids, self.lengths[indices], self.labels[indices], self.pad_id
+            self.split, ids, self.lengths[indices], self.targets[indices], self.pad_id
         )
 
     def take(self, n: int) -> "TokenizedSplit":
         """The first n texts."""
         return TokenizedSplit(
-            self.split, self.ids[:n], self.lengths[:n], self.labels[:n], self.pad_id
+            self.split, self.ids[:n], self.lengths[:n], self.targets[:n], self.pad_id
         )

@@ -103,20 +103,22 @@ def silence_transformers() -> None:
 def load_classifier(
     base: BaseCheckpoint,
     labels: Sequence[str],
+    problem_type: str = "single_label_classification",
     *,
     encoder_dropout: float = 0.0,
     head_dropout: float = 0.0,
 ) -> tuple[PreTrainedModel, bool]:
     """Return the model in float32, and whether its head came with the base model.
 
-    The head of a base model is kept if it has the same labels in the same order; otherwise it is
-    initialized from torch's generator. All other weights must be in the file: raises
-    `UnreadableBase`.
+    The head of a base model is kept if it is a classifier of the same kind with the same labels in
+    the same order; otherwise it is initialized from torch's generator. All other weights must be in
+    the file: raises `UnreadableBase`.
     """
     id2label = base.config.get("id2label", {})
     same_labels = [id2label.get(str(i)) for i in range(len(labels))] == list(labels)
+    same_labels &= problem_type == base.config.get("problem_type", problem_type) != "regression"
     model, missing = load_with_head(
-        base, labels, encoder_dropout=encoder_dropout, head_dropout=head_dropout
+        base, labels, problem_type, encoder_dropout=encoder_dropout, head_dropout=head_dropout
     )
     head_kept = same_labels and not missing
     if not head_kept:
@@ -127,6 +129,7 @@ def load_classifier(
 def load_with_head(
     base: BaseCheckpoint,
     labels: Sequence[str],
+    problem_type: str = "single_label_classification",
     *,
     encoder_dropout: float = 0.0,
     head_dropout: float = 0.0,
@@ -139,7 +142,7 @@ def load_with_head(
     settings = {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: i for i, label in enumerate(labels)},
-        "problem_type": "single_label_classification",
+        "problem_type": problem_type,
         **dict.fromkeys(family.dropouts, encoder_dropout),
         family.head_dropout: head_dropout,
     }

@@ -60,6 +60,14 @@ class DataSpec(FrozenModel):
     source: SourceName | dict[Split, SourceName] = "rotten-tomatoes"
     text_column: ColumnName = "text"
     label_column: ColumnName = "label"
+    # Of a multi-label task whose labels are text in one cell, or 0 and 1 in one column each. They
+    # are left out of stored specs if unused, like `prompt_format`.
+    label_separator: Annotated[str, StringConstraints(min_length=1, max_length=8)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    label_columns: tuple[ColumnName, ...] | None = Field(
+        default=None, min_length=1, max_length=512, exclude_if=lambda value: value is None
+    )
     split_column: ColumnName | None = None  # None: use a column named "split" if there is one
     train_size: SplitSize | None = None  # None: all remaining texts
     validation_size: SplitSize = 0.1

@@ -20,23 +20,13 @@ from lora_core.specs.method import (
     SingleMethod,
 )
 from lora_core.specs.pooling import Pooling
-
-
-class ClassWeights(StrEnum):
-    """How the classes are weighted in the loss."""
-
-    NONE = "none"
-    BALANCED = "balanced"  # inversely to the frequency of the class in the train split
-
-
-class SequenceClassificationSpec(FrozenModel):
-    """Single-label text classification with two or more labels."""
-
-    type: Literal["sequence_classification"] = "sequence_classification"
-    class_weights: ClassWeights = ClassWeights.NONE
-
-
-TaskSpec = SequenceClassificationSpec  # becomes a union tagged by `type` with the second task
+from lora_core.specs.task import (
+    ClassWeights,
+    MultiLabelSpec,
+    RegressionSpec,
+    SingleLabelSpec,
+    TaskSpec,
+)
 
 
 class SelectBy(StrEnum):
@@ -44,8 +34,16 @@ class SelectBy(StrEnum):
 
     LAST = "last"
     MACRO_F1 = "macro_f1"
-    ACCURACY = "accuracy"
+    ACCURACY = "accuracy"  # of a multi-label task: the share of texts with exactly the right labels
+    RMSE = "rmse"  # of a regression
     LOSS = "loss"
+
+
+SELECTABLE: Mapping[str, tuple[SelectBy, ...]] = {
+    "single_label": (SelectBy.LAST, SelectBy.MACRO_F1, SelectBy.ACCURACY, SelectBy.LOSS),
+    "multi_label": (SelectBy.LAST, SelectBy.MACRO_F1, SelectBy.ACCURACY, SelectBy.LOSS),
+    "regression": (SelectBy.LAST, SelectBy.RMSE, SelectBy.LOSS),
+}
 
 
 class HeadInit(StrEnum):
@@ -223,7 +221,7 @@ class TrainSpec(FrozenModel):
     pooling: Pooling = Pooling.AUTO
     head_init: HeadInit = HeadInit.AUTO
     data: DataSpec = DataSpec()
-    task: TaskSpec = SequenceClassificationSpec()
+    task: TaskSpec = SingleLabelSpec()
     optim: OptimSpec = OptimSpec()
     stop: StopSpec = StopSpec()
     runtime: RuntimeSpec = RuntimeSpec()
@@ -254,6 +252,32 @@ class TrainSpec(FrozenModel):
             raise ValueError("the method auto selects by cross-validation: omit stop")
         return value
 
+    @field_validator("task")
+    @classmethod
+    def _labels_in_several_forms(cls, value: TaskSpec, info: ValidationInfo) -> TaskSpec:
+        data = info.data.get("data", DataSpec())
+        if not isinstance(value, MultiLabelSpec) and (data.label_separator or data.label_columns):
+            raise ValueError("data.label_separator and data.label_columns need type 'multi_label'")
+        return value
+
+    @field_validator("task")
+    @classmethod
+    def _no_class_weight_for_numbers(cls, value: TaskSpec, info: ValidationInfo) -> TaskSpec:
+        if isinstance(value, RegressionSpec) and getattr(
+            info.data.get("method"), "class_weight", None
+        ):
+            raise ValueError("a regression has no labels to weight: omit method.class_weight")
+        return value
+
+    @field_validator("stop")
+    @classmethod
+    def _selects_by_metric_of_task(cls, value: StopSpec, info: ValidationInfo) -> StopSpec:
+        task = info.data.get("task", SingleLabelSpec())
+        if value.select_by is not None and value.select_by not in SELECTABLE[task.type]:
+            names = ", ".join(SELECTABLE[task.type])
+            raise ValueError(f"select_by of a {task.type} task is one of {names}")
+        return value
+
     @model_validator(mode="after")
     def _probe_needs_trained_head(self) -> "TrainSpec":
         lora = isinstance(self.method, LoraSpec) and self.method.head is HeadMode.LORA
@@ -282,7 +306,8 @@ class TrainSpec(FrozenModel):
     def balanced(self) -> bool:
         """Whether labels are weighted inversely to their frequency."""
         class_weight = getattr(self.method, "class_weight", None)
-        return class_weight is not None or self.task.class_weights is ClassWeights.BALANCED
+        weights = getattr(self.task, "class_weights", ClassWeights.NONE)
+        return class_weight is not None or weights is ClassWeights.BALANCED
 
     def with_prompt_format(self, prompt_format: PromptFormat | None) -> "TrainSpec":
         """Return the same run with the format that its prompts have."""

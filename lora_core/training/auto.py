@@ -56,7 +56,7 @@ def train_auto(
     rank_observer = observer if distributed.is_main_process() else NullObserver()
     progress = ProgressReporter(rank_observer, stop)
     with runtime.translate_errors(spec):
-        splits = load_splits(spec.data)
+        splits = load_splits(spec.data, spec.task)
         if resume is None:
             selected = _select_method(spec, splits, rank_observer, progress)
         else:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.split import Example
+from lora_core.data.split import Example, label_indices
 
 
 class Correctness(TypedDict):
@@ -28,7 +28,7 @@ def encode_correctness(
     examples: Sequence[Example], labels: Sequence[str], logits: NDArray[np.float32]
 ) -> Correctness:
     """Compare `logits` (texts, classes) with the labels of these examples, in their order."""
-    truth = np.array([example.label for example in examples])
+    truth = label_indices(examples)
     correct = np.packbits(logits.argmax(axis=1) == truth)
     digest = hashlib.sha256()
     for example in examples:
@@ -86,7 +86,7 @@ def save_misclassified(
 
     The file can be read after the data are deleted. `names` are the names of the labels.
     """
-    truth = np.array([example.label for example in examples])
+    truth = label_indices(examples)
     lines = []
     for error in most_confident_errors(logits, truth, temperature=temperature, limit=MAX_SAVED):
         example = examples[error.text_index]

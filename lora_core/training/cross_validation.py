@@ -94,7 +94,7 @@ def _cached_logits(prepared: PreparedRun, compute: Callable[[], Logits]) -> Logi
     """Return cached logits of an identical run, or compute and cache them. Raises `DiskFull`."""
     name = resume.run_digest(resume.identify_run(prepared))
     path = cache_dir() / "cross-validation" / f"{name}.npy"
-    shape = (len(prepared.tokenized[Split.VALIDATION]), len(prepared.splits.labels))
+    shape = (len(prepared.tokenized[Split.VALIDATION]), len(prepared.task.labels))
     logits = _read(path, shape)
     if logits is None:
         logits = compute()

@@ -11,8 +11,8 @@ from lora_core.data.split import Example
 from lora_core.events import Evaluated, Observer, Phase, finite_or_none
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
-from lora_core.tasks import calibration
-from lora_core.tasks.metrics import CURVE_METRICS
+from lora_core.tasks.base import Calibration
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import evaluate
 from lora_core.training.correctness import encode_correctness
 from lora_core.training.loop import TrainingResult
@@ -38,31 +38,34 @@ def evaluate_run(
     calibration. The temperature is fitted on validation alone, and is 1 if it has too few texts.
     """
     progress.enter_phase(Phase.LINEAR_MODEL)
-    with distributed.main_process_first():
-        linear = linear_baseline.evaluate(prepared.splits).metrics
-    if prepared.cross_validated is not None:  # it was trained on the validation texts
-        linear = linear.model_copy(update={"validation": {}})
-    observer.on_event(linear)
+    linear: dict[str, Any] = {}
+    if isinstance(prepared.task, SingleLabel):
+        with distributed.main_process_first():
+            fitted = linear_baseline.evaluate(prepared.splits).metrics
+        if prepared.cross_validated is not None:  # it was trained on the validation texts
+            fitted = fitted.model_copy(update={"validation": {}})
+        observer.on_event(fitted)
+        linear = {"linear": fitted.model_dump(mode="json", exclude={"event"})}
     progress.enter_phase(Phase.EVALUATING)
     logits: SplitLogits = {
         Split.VALIDATION: result.validation_logits,
         Split.TEST: _logits(prepared, Split.TEST, progress),
     }
-    validation_labels = prepared.tokenized[Split.VALIDATION].labels
-    calibrated = calibration.calibrate(result.validation_logits, validation_labels)
-    temperature = calibrated["temperature"]
-    for split, rows in logits.items():
-        labels = prepared.tokenized[split].labels
-        calibrated[split] = calibration.compare_calibration(rows, labels, temperature)
+    task, targets = prepared.task, {split: prepared.tokenized[split].targets for split in Split}
+    calibration = task.calibrate(result.validation_logits, targets[Split.VALIDATION])
+    compared = {
+        split: task.compare_calibration(rows, targets[split], calibration)
+        for split, rows in logits.items()
+    }
     metrics = {
-        "linear": linear.model_dump(mode="json", exclude={"event"}),
-        "calibration": calibrated,
-        **_reports(prepared, logits),
+        **linear,
+        "calibration": calibration.model_dump(mode="json") | compared,
+        **_reports(prepared, logits, calibration),
     }
     if prepared.spec.result.train_metrics:
         train = _logits(prepared, Split.TRAIN, progress)
-        metrics |= _reports(prepared, {Split.TRAIN: train})
-    test = finite_or_none({name: metrics[Split.TEST][name] for name in CURVE_METRICS})
+        metrics |= _reports(prepared, {Split.TRAIN: train}, calibration)
+    test = finite_or_none({name: metrics[Split.TEST][name] for name in task.curve_metrics})
     observer.on_event(Evaluated(step=result.best_step, split=Split.TEST, metrics=test))
     return metrics, logits
 
@@ -86,10 +89,12 @@ def _logits(prepared: PreparedRun, split: Split, progress: ProgressReporter) -> 
     return evaluate.logits(prepared.forward, data, budget=budget, progress=progress)
 
 
-def _reports(prepared: PreparedRun, logits: SplitLogits) -> dict[str, Any]:
+def _reports(
+    prepared: PreparedRun, logits: SplitLogits, calibration: Calibration | None = None
+) -> dict[str, Any]:
     reports = {}
     for split, rows in logits.items():
         data = prepared.tokenized[split]
         indices = evaluate.eval_indices(prepared.spec, split, len(data))
-        reports[split.value] = prepared.task.report(rows, data.labels[indices])
+        reports[split.value] = prepared.task.report(rows, data.targets[indices], calibration)
     return reports

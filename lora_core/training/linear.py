@@ -29,7 +29,7 @@ from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, subsamp
 from lora_core.data.load import load_splits
 from lora_core.data.more_labels import MoreLabelsEstimate, estimate_without_curve
 from lora_core.data.rows import TextRow
-from lora_core.data.split import Example, Splits, describe_leaked
+from lora_core.data.split import Example, Splits, describe_leaked, label_indices
 from lora_core.errors.training import DiskFull, LinearFitOutOfMemory
 from lora_core.events import (
     Evaluated,
@@ -52,7 +52,7 @@ from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks import calibration
+from lora_core.tasks import temperature_scaling
 from lora_core.tasks.metrics import CURVE_METRICS, classification_report
 from lora_core.training.correctness import encode_correctness, save_misclassified
 from lora_core.verdict import build_verdict, most_frequent_label
@@ -84,7 +84,7 @@ def train_linear(
     progress.enter_phase(Phase.LOADING)
     with _translate_errors():
         failpoint("loading")
-        splits = selected.splits if selected else load_splits(spec.data)
+        splits = selected.splits if selected else load_splits(spec.data, spec.task)
         spec = spec.with_prompt_format(splits.prompt_format)
         train = _training_examples(splits, observer)
         method = resolve_min_df(method, [example.text for example in train])
@@ -216,17 +216,17 @@ def _compute_logits(spec: TrainSpec, splits: Splits, model: LinearModel) -> Spli
 
 def _compute_metrics(splits: Splits, logits: SplitLogits, observer: Observer) -> dict[str, Any]:
     """Return the metrics of each split. The temperature is fitted on validation alone."""
-    labels = {
-        split: np.array([example.label for example in splits.examples(split)]) for split in logits
-    }
-    calibrated = calibration.calibrate(logits[Split.VALIDATION], labels[Split.VALIDATION])
+    labels = {split: label_indices(splits.examples(split)) for split in logits}
+    calibrated = temperature_scaling.calibrate(logits[Split.VALIDATION], labels[Split.VALIDATION])
     temperature = calibrated["temperature"]
     metrics: dict[str, Any] = {"calibration": calibrated}
     for split, rows in logits.items():
         report = classification_report(rows, labels[split], splits.labels)
         metrics[split.value] = report
         if split is not Split.TRAIN:
-            calibrated[split] = calibration.compare_calibration(rows, labels[split], temperature)
+            calibrated[split] = temperature_scaling.compare_calibration(
+                rows, labels[split], temperature
+            )
             best = split is Split.VALIDATION
             curve_metrics = finite_or_none({name: report[name] for name in CURVE_METRICS})
             observer.on_event(Evaluated(step=STEPS, split=split, metrics=curve_metrics, best=best))
@@ -246,7 +246,7 @@ def _verdict(
     references = {"probe": selected.probe} if selected and selected.probe else {}
     majority = most_frequent_label(examples)
     if not uses_cross_validation(spec, examples):
-        true_labels = np.array([example.label for example in splits.test])
+        true_labels = label_indices(splits.test)
         predicted = test_logits.argmax(axis=1)
         return build_verdict(
             true_labels, predicted, references, labels=splits.labels, majority=majority

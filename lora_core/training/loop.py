@@ -51,7 +51,8 @@ class Trainer:
         progress: ProgressReporter,
         checkpoints: CheckpointSchedule[TrainingState] | None = None,
     ) -> None:
-        self.model, self.method, self.task = prepared.model, prepared.method, prepared.task
+        self.model, self.method = prepared.model, prepared.method
+        self.task, self.loss = prepared.task, prepared.loss
         self.spec, self.runtime = prepared.spec, prepared.runtime
         self.forward = prepared.forward
         self.cross_validated = prepared.cross_validated
@@ -81,7 +82,7 @@ class Trainer:
             best=self.best,
             throughput=self.throughput,
             device=self.runtime.device,
-            logits_shape=(len(self.validation_data), len(prepared.splits.labels)),
+            logits_shape=(len(self.validation_data), len(self.task.labels)),
         )
 
     def train(self) -> TrainingResult:
@@ -146,12 +147,12 @@ class Trainer:
         computes some of its terms, and their gradients add up to exactly that of L.
         """
         data, budget = self.train_data, self.spec.optim.micro_batch_tokens
-        normalizer = self.task.loss_normalizer(data.labels[texts].tolist())  # Σ wᵢ
+        normalizer = self.loss.normalizer(data.targets[texts])  # Σ wᵢ
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = 0.0
         for indices in micro_batches(data.lengths, distributed.shard(texts), budget):
-            labels = torch.from_numpy(data.labels[indices]).to(self.runtime.device)
-            loss = self.task.loss(self.forward(data, indices), labels) / normalizer
+            targets = torch.from_numpy(data.targets[indices]).to(self.runtime.device)
+            loss = self.loss(self.forward(data, indices), targets) / normalizer
             loss_sum += loss.item()
             if not math.isfinite(loss_sum):
                 break
@@ -205,7 +206,7 @@ class Trainer:
             failpoint("evaluating")
             data, budget = self.validation_data, self.spec.optim.micro_batch_tokens
             logits = evaluate.logits(self.forward, data, budget=budget, progress=self.progress)
-            metrics = self.task.metrics(logits, data.labels)
+            metrics = self.task.metrics(logits, data.targets)
             better = math.isfinite(metrics["loss"]) and self.best.is_better(metrics)
             if better:
                 self.best.update(step, metrics, self.method.state_dict(self.model), logits)
@@ -265,6 +266,6 @@ class Trainer:
         logits = evaluate.logits(
             self.forward, data, budget=budget, progress=self.progress, only=indices
         )
-        loss = self.task.metrics(logits, data.labels[indices])["loss"]
+        loss = self.task.metrics(logits, data.targets[indices])["loss"]
         self._check_finite("validation loss", loss, self.state.step)
         return self.state.step, logits

@@ -30,7 +30,9 @@ from lora_core.runtime import Runtime, setup_runtime
 from lora_core.specs.data import Split
 from lora_core.specs.method import ProbeSpec
 from lora_core.specs.train import HeadInit, TrainSpec
-from lora_core.tasks.sequence_classification import SequenceClassification
+from lora_core.tasks.base import Task
+from lora_core.tasks.build import build_task
+from lora_core.tasks.loss import Loss, build_loss
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class PreparedRun:
     model: PreTrainedModel
     family: FastFamily
     method: FineTuningMethod
-    task: SequenceClassification
+    task: Task
+    loss: Loss
     forward: BlockwiseForward
     tokenizer: Tokenizer
     tokenizer_file: Path  # that it was loaded from
@@ -71,13 +74,15 @@ def prepare_run(
     base = resolve_base(spec.encoder_base, spec.base_revision)
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     compatibility.check_compatibility(shape, spec)
-    splits = splits or load_splits(spec.data)
+    splits = splits or load_splits(spec.data, spec.task)
     spec = spec.with_prompt_format(splits.prompt_format)
     counts = {split: len(splits.examples(split)) for split in Split}
     family = get_fast_family(base.config)
+    task = build_task(spec.task, splits.labels, [each.label for each in splits.train])
     model, head_kept = load_classifier(
         base,
-        splits.labels,
+        task.labels,
+        task.problem_type,
         encoder_dropout=spec.optim.encoder_dropout,
         head_dropout=spec.optim.head_dropout,
     )
@@ -107,17 +112,12 @@ def prepare_run(
         _note(observer, "leaked", describe_leaked(splits.leaked), level="warning")
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.
     pad_id = model.config.pad_token_id or 0
-    tokenized, truncated_share = tokenize_splits(splits, tokenizer, max_length, pad_id)
+    tokenized, truncated_share = tokenize_splits(splits, task, tokenizer, max_length, pad_id)
     if truncated_share:
         total = sum(counts.values())
         truncated = f"{round(truncated_share * total):,} of {pluralize(total, 'text')}"
         text = f"Truncated {truncated} to {max_length} tokens."
         _note(observer, "truncated", text)
-    task = SequenceClassification(
-        spec.task,
-        splits.labels,
-        np.bincount(tokenized[Split.TRAIN].labels, minlength=len(splits.labels)).tolist(),
-    )
     forwarded = set(Split) if cross_validated is None else {Split.TRAIN, Split.TEST}
     forward = optimize(
         model,
@@ -143,6 +143,7 @@ def prepare_run(
         family=family,
         method=method,
         task=task,
+        loss=build_loss(spec.task, task, tokenized[Split.TRAIN].targets),
         forward=forward,
         tokenizer=tokenizer,
         tokenizer_file=tokenizer_file,
@@ -158,7 +159,7 @@ def _with_resolved_runtime(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
 
 
 def tokenize_splits(
-    splits: Splits, tokenizer: Tokenizer, max_length: int, pad_id: int
+    splits: Splits, task: Task, tokenizer: Tokenizer, max_length: int, pad_id: int
 ) -> tuple[dict[Split, TokenizedSplit], float]:
     """Return every split as token ids, and the share of texts that were truncated.
 
@@ -169,8 +170,8 @@ def tokenize_splits(
     for split in Split:
         examples = splits.examples(split)
         tokens = tokenize(tokenizer, [e.text for e in examples], max_length)
-        labels = np.array([e.label for e in examples], dtype=np.int64)
-        tokenized[split] = TokenizedSplit(split, tokens, tokens.lengths, labels, pad_id)
+        targets = task.targets([e.label for e in examples])
+        tokenized[split] = TokenizedSplit(split, tokens, tokens.lengths, targets, pad_id)
         truncated += tokens.truncated
         total += len(examples)
     return tokenized, truncated / total

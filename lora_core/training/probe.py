@@ -79,7 +79,7 @@ def fit(
     if logits is None:
         budget = prepared.spec.optim.micro_batch_tokens
         logits = evaluate.logits(prepared.forward, validation, budget=budget, progress=progress)
-    metrics = finite_or_none(prepared.task.metrics(logits, validation.labels))
+    metrics = finite_or_none(prepared.task.metrics(logits, validation.targets))
     observer.on_event(Evaluated(step=1, split=Split.VALIDATION, metrics=metrics, best=True))
     return TrainingResult(
         steps=1,
@@ -98,7 +98,7 @@ def init_head(prepared: PreparedRun, progress: ProgressReporter) -> None:
     """
     started = time.monotonic()
     progress.enter_phase(Phase.FEATURES)
-    indices = draw_stratified(prepared.tokenized[Split.TRAIN].labels, HEAD_INIT_MAX_TEXTS)
+    indices = draw_stratified(prepared.tokenized[Split.TRAIN].targets, HEAD_INIT_MAX_TEXTS)
     affine = _FOR_TRAINING[prepared.family.head_activation]
     wanted = _TEXTS_PER_LABEL * prepared.model.config.num_labels
     spec = ProbeSpec(C=min(max(1.0, wanted / len(indices)), 10.0))
@@ -135,7 +135,7 @@ def _fit_head(
         balanced = prepared.spec.with_method(spec).balanced
         z = probe_inputs(prepared, x, size, affine)
         weight, bias = fit_logistic_regression(
-            z, data.labels[indices], spec, classes=classes, balanced=balanced
+            z, data.targets[indices], spec, classes=classes, balanced=balanced
         )
         weight /= affine.scale * math.sqrt(width)
         solution[:, :-1], solution[:, -1] = weight, bias - affine.shift * weight.sum(axis=1)

@@ -20,6 +20,7 @@ from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import (
     checkpoint,
     evaluate,
@@ -98,18 +99,20 @@ def train_encoder(  # noqa: PLR0913
         summary |= selected.summary() if selected else {}
         if more_labels is not None:
             summary["more_labels"] = more_labels.model_dump(mode="json")
-        if saves_model(prepared.spec):
+        if saves_model(prepared.spec) and isinstance(prepared.task, SingleLabel):
             local.enter_phase(Phase.VERDICT, result.steps)
             assessment = verdict.verdict_of_run(prepared, logits[Split.TEST], selected, local)
             summary["verdict"] = assessment.model_dump(mode="json")
         local.enter_phase(Phase.SAVING, result.steps)
         failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
-        facts: dict[str, Any] = {"graded": final_evaluation.correctness_by_split(prepared, logits)}
+        facts: dict[str, Any] = {}
+        if isinstance(prepared.task, SingleLabel):
+            facts["graded"] = final_evaluation.correctness_by_split(prepared, logits)
         for split, rows in logits.items():
             examples = final_evaluation.evaluated_examples(prepared, split)
             save_predictions(out_dir, split, examples, rows)
-            if saves_model(prepared.spec):
+            if saves_model(prepared.spec) and isinstance(prepared.task, SingleLabel):
                 temperature = metrics["calibration"]["temperature"]
                 save_misclassified(out_dir, split, examples, rows, summary["labels"], temperature)
         if saves_model(prepared.spec):
@@ -226,7 +229,8 @@ def _run_summary(prepared: PreparedRun, result: TrainingResult) -> dict[str, Any
 
 
 def _manifest(prepared: PreparedRun, summary: dict[str, Any]) -> dict[str, Any]:
-    temperature = summary.get("calibration", {}).get("temperature")
+    fitted = summary.get("calibration", {})
+    calibration = {name: value for name, value in fitted.items() if name not in {"fitted", *Split}}
     return {
         "format": manifest.FORMAT,
         "created_by": manifest.library_versions(),
@@ -236,6 +240,6 @@ def _manifest(prepared: PreparedRun, summary: dict[str, Any]) -> dict[str, Any]:
         "labels": list(prepared.splits.labels),
         "max_length": prepared.max_length,
         "data_sha256": prepared.splits.digest,
-        **({"calibration": {"temperature": temperature}} if temperature else {}),
+        **({"calibration": calibration} if calibration else {}),
         "metrics": summary,
     }

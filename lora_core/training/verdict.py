@@ -10,7 +10,7 @@ from lora_core.cross_validation import (
     uses_cross_validation,
 )
 from lora_core.data import linear_baseline
-from lora_core.data.split import Example, Splits
+from lora_core.data.split import Example, Splits, label_indices
 from lora_core.events import NullObserver
 from lora_core.model_selection import LINEAR_CANDIDATES, PROBE_CANDIDATES
 from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter
@@ -44,7 +44,7 @@ def verdict_of_run(
     if not isinstance(spec.method, ProbeSpec):
         references["probe"] = predict_with_probe(spec, splits, progress)
     return build_verdict(
-        prepared.tokenized[Split.TEST].labels,
+        label_indices(splits.test),
         test_logits.argmax(axis=1),
         references,
         labels=splits.labels,
@@ -65,7 +65,7 @@ def predict_with_probe(
     if uses_cross_validation(spec, examples):
         cross_validation = CrossValidation(spec, splits.labels, examples, progress)
         return _answers_to_all(cross_validation.predictions(method))
-    labels = np.array([example.label for example in splits.train])
+    labels = label_indices(splits.train)
     train = probe.draw_stratified(labels, PROBE_TRAIN_TEXTS)
     test = np.sort(np.random.default_rng(0).permutation(len(splits.test))[:PROBE_TEST_TEXTS])
     sample = Splits(
@@ -83,7 +83,7 @@ def predict_with_probe(
     size = probe.mean_scale(train_x)
     weight, bias = probe.fit_logistic_regression(
         probe.probe_inputs(prepared, train_x, size),
-        prepared.tokenized[Split.TRAIN].labels,
+        label_indices(sample.train),
         method,
         classes=len(splits.labels),
         balanced=prepared.spec.balanced,

@@ -10,8 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from app.cli.evaluate import compute_metrics
 from app.serving.schemas import LabelScore
 from lora_core.inference.decoding import decode
-from lora_core.specs.train import SequenceClassificationSpec
-from lora_core.tasks.sequence_classification import SequenceClassification
+from lora_core.tasks.single_label import SingleLabel
 
 NAMES = ["a", "b", "c"]
 
@@ -20,7 +19,7 @@ NAMES = ["a", "b", "c"]
 def test_metrics_match_those_of_a_run(rows: list[tuple[int, int]]) -> None:
     truth = np.array([label for label, _ in rows], dtype=np.int64)
     logits = np.stack([np.random.default_rng(seed).normal(size=3) for _, seed in rows])
-    task = SequenceClassification(SequenceClassificationSpec(), NAMES, [1, 1, 1])
+    task = SingleLabel(NAMES)
     expected = task.report(logits.astype(np.float32), truth)
     answers = [
         [LabelScore(label=name, score=score) for name, score in row]

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSingleLabel
 
 from lora_core import runtime
 from lora_core.errors.training import DeviceOutOfMemory, DiskFull, HostOutOfMemory, NonFiniteLoss
 from lora_core.events import parse_event
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.sequence_classification import SequenceClassification
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.run import train_encoder
 from tests.recording_observer import RecordingObserver
 
@@ -69,7 +69,7 @@ def test_out_of_memory_while_loading_is_not_a_damaged_base(
     def load(*_: Any, **__: Any) -> None:
         torch.empty(2**50)
 
-    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", load)
+    monkeypatch.setattr(AutoModelForSingleLabel, "from_pretrained", load)
     with pytest.raises(HostOutOfMemory):
         train_encoder(
             spec(), out_dir=tmp_path, observer=RecordingObserver(), stop=RecordingObserver()
@@ -129,7 +129,7 @@ def test_nonfinite_validation_loss_is_reported_and_never_the_best(
     spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = {"loss": float("nan"), "accuracy": 1.0, "macro_f1": 1.0}
-    monkeypatch.setattr(SequenceClassification, "metrics", lambda *_: metrics)
+    monkeypatch.setattr(SingleLabel, "metrics", lambda *_: metrics)
     error, observer = fail(spec(), tmp_path)
     assert error.detail["what"] == "validation loss"
     last = observer.all("evaluated")[-1]

@@ -47,7 +47,7 @@ def reference(prepared: PreparedRun) -> tuple[float, float]:
     losses = [
         F.cross_entropy(
             model(torch.from_numpy(part.ids[i]).long()[None]).logits,
-            torch.tensor([part.labels[i]]),
+            torch.tensor([part.targets[i]]),
         )
         for i in next(updates)
     ]

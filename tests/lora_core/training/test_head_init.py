@@ -117,7 +117,7 @@ def test_many_texts_are_subsampled(
 ) -> None:
     monkeypatch.setattr(probe, "HEAD_INIT_MAX_TEXTS", 20)
     prepared = started(spec(pooling="mean", runtime={"precision": "fp32"}))
-    which = draw_stratified(prepared.tokenized[Split.TRAIN].labels, 20)
+    which = draw_stratified(prepared.tokenized[Split.TRAIN].targets, 20)
     reference = expected(prepared, base, "distilbert", "none", which)
     np.testing.assert_allclose(answers(prepared), reference, atol=0.01)
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, classification_report, f1_score, log_loss
 
-from lora_core.specs.train import ClassWeights, SequenceClassificationSpec
+from lora_core.specs.task import ClassWeights, SingleLabelSpec
+from lora_core.tasks.loss import CrossEntropy, build_loss
 from lora_core.tasks.metrics import CURVE_METRICS
-from lora_core.tasks.sequence_classification import SequenceClassification
+from lora_core.tasks.single_label import SingleLabel
 
 LABELS = ["bad", "fine", "good"]
 GENERATOR = np.random.default_rng(0)
@@ -15,9 +16,17 @@ LOGITS = GENERATOR.normal(size=(50, 3)).astype(np.float32)
 TRUE = GENERATOR.integers(0, 3, size=50)
 
 
-def task(weights: ClassWeights = ClassWeights.NONE) -> SequenceClassification:
-    spec = SequenceClassificationSpec(class_weights=weights)
-    return SequenceClassification(spec, LABELS, counts=[60, 30, 10])
+TRAINING_TARGETS = np.repeat([0, 1, 2], [60, 30, 10])
+
+
+def task() -> SingleLabel:
+    return SingleLabel(LABELS)
+
+
+def loss_of(weights: ClassWeights) -> CrossEntropy:
+    loss = build_loss(SingleLabelSpec(class_weights=weights), task(), TRAINING_TARGETS)
+    assert isinstance(loss, CrossEntropy)
+    return loss
 
 
 def test_metrics_match_scikit_learn() -> None:
@@ -69,16 +78,16 @@ def test_balanced_accuracy_averages_recall_of_classes_that_occur() -> None:
 
 
 def test_balanced_weights_are_inverse_frequencies() -> None:
-    weighted = task(ClassWeights.BALANCED)
-    assert weighted.loss_normalizer([0]) == pytest.approx(100 / (3 * 60))
-    assert weighted.loss_normalizer([2]) == pytest.approx(100 / (3 * 10))
-    assert weighted.loss_normalizer([0] * 60 + [1] * 30 + [2] * 10) == pytest.approx(100)
+    weighted = loss_of(ClassWeights.BALANCED)
+    assert weighted.normalizer(np.array([0])) == pytest.approx(100 / (3 * 60))
+    assert weighted.normalizer(np.array([2])) == pytest.approx(100 / (3 * 10))
+    assert weighted.normalizer(TRAINING_TARGETS) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("weights", list(ClassWeights))
 def test_summed_loss_over_its_weight_matches_torch_mean(weights: ClassWeights) -> None:
-    problem = task(weights)
+    loss = loss_of(weights)
     logits, labels = torch.from_numpy(LOGITS), torch.from_numpy(TRUE)
-    mean = torch.nn.functional.cross_entropy(logits, labels, weight=problem.class_weights)
-    ours = problem.loss(logits, labels) / problem.loss_normalizer(TRUE.tolist())
+    mean = torch.nn.functional.cross_entropy(logits, labels, weight=loss.class_weights)
+    ours = loss(logits, labels) / loss.normalizer(TRUE)
     torch.testing.assert_close(ours, mean)

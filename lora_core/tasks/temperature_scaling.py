@@ -29,7 +29,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     It is between `MIN_TEMPERATURE` and `MAX_TEMPERATURE`. It is 1 if no prediction is wrong: then
     lower is always better, and no error shows how confident to be. Raises `NonFiniteLogits`.
     """
-    z = _check_finite(logits)
+    z = check_finite(logits)
     z -= z.max(axis=1, keepdims=True)
     true = z[np.arange(len(z)), labels]
     if not true.any():
@@ -58,7 +58,7 @@ def compare_calibration(logits: Logits, labels: Labels, temperature: float) -> d
 
     Raises `NonFiniteLogits`.
     """
-    z = _check_finite(logits)
+    z = check_finite(logits)
     return {
         "texts": len(z),
         "before": _metrics(z, labels),
@@ -94,7 +94,12 @@ def _metrics(z: NDArray[np.float64], labels: Labels) -> dict[str, float]:
     }
 
 
-def _check_finite(logits: Logits) -> NDArray[np.float64]:
+def clip_slope(slope: float) -> float:
+    """Return the inverse of a temperature within its limits."""
+    return min(max(slope, 1 / MAX_TEMPERATURE), 1 / MIN_TEMPERATURE)
+
+
+def check_finite(logits: Logits) -> NDArray[np.float64]:
     """Return a copy in float64. Raises `NonFiniteLogits`."""
     finite = np.isfinite(logits).all(axis=1)
     if not finite.all():

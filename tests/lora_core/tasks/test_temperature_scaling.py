@@ -15,7 +15,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from lora_core.errors.training import NonFiniteLogits
 from lora_core.inference.decoding import decode
-from lora_core.tasks.calibration import (
+from lora_core.tasks.temperature_scaling import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     brier_score,

@@ -1,0 +1,78 @@
+"""The interface of a task: everything that depends on what a model predicts. Needs no torch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lora_core.data.targets import Target, Targets
+from lora_core.specs.fields import Float, FrozenModel
+
+Logits = NDArray[np.float32]  # (texts, outputs), as the head computes them
+Numbers = Annotated[tuple[Float, ...], Field(exclude_if=lambda value: not value)]  # one per output
+
+
+class Calibration(FrozenModel):
+    """What turns the logits z of a model into scores.
+
+    Single-label: softmax(z / temperature). Multi-label: sigmoid(scale z + offset), for each label.
+    Regression: scale z + offset.
+    """
+
+    temperature: Float | None = Field(default=None, exclude_if=lambda value: value is None)
+    fitted: bool = True  # on validation; false if it has too few texts
+    scale: Numbers = ()
+    offset: Numbers = ()
+    # Multi-label: a label is predicted if its score is at least its threshold.
+    thresholds: Numbers = ()
+    # Regression: 90 % of numbers like those of validation are at most this far from the prediction.
+    # None: validation has too few texts.
+    half_width: Float | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class Task(ABC):
+    """What a model predicts, how good a prediction is, and how certain.
+
+    The targets of several texts are an array: (texts,) int64 indices of labels, (texts, labels)
+    float32 of 0 and 1, or (texts,) float32 numbers.
+    """
+
+    problem_type: ClassVar[str]  # as in the config of transformers
+    curve_metrics: ClassVar[tuple[str, ...]]  # the metrics of a report that are logged in training
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)  # the names of the outputs
+
+    @abstractmethod
+    def targets(self, values: Sequence[Target]) -> Targets:
+        """Return the targets of texts as an array."""
+
+    @abstractmethod
+    def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
+        """Fit the calibration on validation. Raises `NonFiniteLogits`."""
+
+    @abstractmethod
+    def report(
+        self, logits: Logits, targets: Targets, calibration: Calibration | None = None
+    ) -> dict[str, Any]:
+        """Return all metrics of these predictions; without a `calibration`, with one of their own.
+
+        Metrics are NaN or infinite if logits are.
+        """
+
+    @abstractmethod
+    def compare_calibration(
+        self, logits: Logits, targets: Targets, calibration: Calibration
+    ) -> dict[str, Any]:
+        """Return `texts`, and metrics of the scores `before` and `after` calibration.
+
+        Raises `NonFiniteLogits`.
+        """
+
+    def metrics(self, logits: Logits, targets: Targets) -> dict[str, float]:
+        """Return the `curve_metrics`, without class weights."""
+        report = self.report(logits, targets)
+        return {name: report[name] for name in self.curve_metrics}

@@ -1,0 +1,105 @@
+"""The loss of each task, in torch."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_core.data.targets import Targets
+from lora_core.specs.task import ClassWeights, TaskSpec
+from lora_core.tasks.base import Task
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.single_label import SingleLabel
+
+
+class Loss(ABC):
+    """A sum over texts, divided by the `normalizer` of all texts of an update."""
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the summed loss in float32 of logits (batch, outputs) and their targets."""
+
+    def normalizer(self, targets: Targets) -> float:
+        """Return the divisor of a summed loss: the number or the total weight of the texts."""
+        return float(len(targets))
+
+
+class CrossEntropy(Loss):
+    """Softmax cross-entropy, wᵢ ℓᵢ with the weight of the class.
+
+    Of ranks, the target is softmax(-d²) over all labels, with d the distance to the true rank
+    (soft labels for ordinal regression, Díaz & Marathe 2019): it peaks at the true rank with 0.56
+    and more, and a wrong rank nearby costs less than a distant one.
+    """
+
+    def __init__(self, class_weights: Tensor | None, ordered_labels: int | None = None) -> None:
+        """`class_weights` (classes,); `ordered_labels`: the number of ranks, if labels are."""
+        self.class_weights = class_weights
+        self.soft_targets: Tensor | None = None  # (classes, classes), by true label
+        if ordered_labels is not None:
+            ranks = torch.arange(ordered_labels, dtype=torch.float32)
+            self.soft_targets = torch.softmax(-((ranks[:, None] - ranks) ** 2), dim=1)
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        device = logits.device
+        weights = None if self.class_weights is None else self.class_weights.to(device)
+        if self.soft_targets is None:
+            return F.cross_entropy(logits.float(), targets, weight=weights, reduction="sum")
+        soft = self.soft_targets.to(device)[targets]
+        losses = F.cross_entropy(logits.float(), soft, reduction="none")
+        return losses.sum() if weights is None else (losses * weights[targets]).sum()
+
+    def normalizer(self, targets: Targets) -> float:
+        if self.class_weights is None:
+            return float(len(targets))
+        return float(self.class_weights[targets.tolist()].sum())
+
+
+class BinaryCrossEntropy(Loss):
+    """Sigmoid cross-entropy, the mean over labels."""
+
+    def __init__(self, positive_weights: Tensor | None) -> None:
+        """`positive_weights` (labels,): of the term of the texts that have a label."""
+        self.positive_weights = positive_weights
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = self.positive_weights
+        losses = F.binary_cross_entropy_with_logits(
+            logits.float(),
+            targets,
+            pos_weight=None if weights is None else weights.to(logits.device),
+            reduction="sum",
+        )
+        return losses / logits.shape[1]
+
+
+class SquaredError(Loss):
+    """The squared error of the standardized number."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        standardized = (targets - self.mean) / self.std
+        return F.mse_loss(logits.float()[:, 0], standardized, reduction="sum")
+
+
+def build_loss(spec: TaskSpec, task: Task, targets: Targets) -> Loss:
+    """Return the loss of a task. `targets`: of the training texts, for balanced weights."""
+    balanced = getattr(spec, "class_weights", ClassWeights.NONE) is ClassWeights.BALANCED
+    match task:
+        case SingleLabel():
+            counts = torch.from_numpy(np.bincount(targets, minlength=len(task.labels))).float()
+            weights = counts.sum() / (len(counts) * counts) if balanced else None
+            return CrossEntropy(weights, len(task.labels) if task.ordered else None)
+        case MultiLabel():
+            positives = torch.from_numpy(targets.sum(axis=0)).float()
+            weights = (len(targets) - positives) / positives if balanced else None
+            return BinaryCrossEntropy(weights)
+        case Regression():
+            return SquaredError(task.mean, task.std)
+        case _:
+            raise TypeError(f"no loss for {type(task).__name__}")

@@ -1,0 +1,155 @@
+"""Multi-label classification: each text has any number of labels, none included."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+from lora_core.data.targets import Target, Targets, indicator
+from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_slope
+
+MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on
+THRESHOLD = 0.5  # unless it is fitted
+
+
+class MultiLabel(Task):
+    """Independent labels: a model computes one logit for each."""
+
+    problem_type = "multi_label_classification"
+    curve_metrics = ("loss", "accuracy", "micro_f1", "macro_f1", "map")
+
+    def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
+        return indicator(values, len(self.labels))
+
+    def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
+        """Fit scale and offset of each label (Platt 1999), and the threshold with the best F1.
+
+        A label with fewer than `MIN_POSITIVES` texts keeps its scores and `THRESHOLD`.
+        """
+        z, size = check_finite(logits), len(self.labels)
+        scale, offset, thresholds = np.ones(size), np.zeros(size), np.full(size, THRESHOLD)
+        positives = targets.sum(axis=0)
+        enough = np.minimum(positives, len(z) - positives) >= MIN_POSITIVES
+        fitted = len(z) >= MIN_TEXTS and bool(enough.any())
+        for i in np.flatnonzero(enough) if fitted else ():
+            scale[i], offset[i] = fit_platt(z[:, i], targets[:, i])
+            scores = expit(scale[i] * z[:, i] + offset[i])
+            thresholds[i] = best_threshold(scores, targets[:, i])
+        return Calibration(
+            fitted=fitted,
+            scale=tuple(scale.tolist()),
+            offset=tuple(offset.tolist()),
+            thresholds=tuple(thresholds.tolist()),
+        )
+
+    def scores(self, logits: Logits, calibration: Calibration) -> NDArray[np.float64]:
+        """Return the calibrated probability (texts, labels) of each label."""
+        scores: NDArray[np.float64] = expit(
+            np.asarray(logits, np.float64) * calibration.scale + np.asarray(calibration.offset)
+        )
+        return scores
+
+    def report(
+        self, logits: Logits, targets: Targets, calibration: Calibration | None = None
+    ) -> dict[str, Any]:
+        """Return the metrics of the labels above their thresholds.
+
+        `accuracy` is the share of texts with exactly the right labels; `map` the mean average
+        precision of the labels that occur. `macro_f1` is the mean over the labels that occur among
+        true or predicted ones.
+        """
+        finite = bool(np.isfinite(logits).all())
+        if calibration is None:
+            calibration = self.calibrate(logits if finite else np.zeros_like(logits), targets)
+        scores = self.scores(logits, calibration)
+        truth, predicted = targets > 0, scores >= calibration.thresholds
+        by_label = precision_recall_fscore_support(truth, predicted, zero_division=0.0)
+        micro = precision_recall_fscore_support(
+            truth, predicted, average="micro", zero_division=0.0
+        )
+        occurring = truth.any(axis=0)
+        precision, recall, f1, support = by_label
+        average_precision = (
+            average_precision_score(truth[:, occurring], scores[:, occurring], average=None)
+            if finite and occurring.any()
+            else np.full(int(occurring.sum()), np.nan)
+        )
+        return {
+            "loss": binary_cross_entropy(np.asarray(logits, np.float64), targets),
+            "accuracy": float((truth == predicted).all(axis=1).mean()),
+            "micro_f1": float(micro[2]),
+            "macro_f1": _mean(f1[occurring | predicted.any(axis=0)]),
+            "map": _mean(np.atleast_1d(average_precision)),
+            "hamming_loss": float((truth != predicted).mean()),
+            "per_class": {
+                label: {
+                    "precision": float(precision[i]),
+                    "recall": float(recall[i]),
+                    "f1": float(f1[i]),
+                    "support": int(support[i]),
+                    "threshold": calibration.thresholds[i],
+                }
+                for i, label in enumerate(self.labels)
+            },
+        }
+
+    def compare_calibration(
+        self, logits: Logits, targets: Targets, calibration: Calibration
+    ) -> dict[str, Any]:
+        """Return `loss` and `brier`, the mean squared distance to 0 or 1, of all labels."""
+        z = check_finite(logits)
+        calibrated = z * calibration.scale + np.asarray(calibration.offset)
+        return {
+            "texts": len(z),
+            "before": _calibration_metrics(z, targets),
+            "after": _calibration_metrics(calibrated, targets),
+        }
+
+
+def fit_platt(z: NDArray[np.float64], targets: NDArray[Any]) -> tuple[float, float]:
+    """Return scale and offset that give the logits of one label the best likelihood (Platt 1999).
+
+    A penalty keeps the scale of a label without an error finite. The scale is never negative.
+    """
+    spread = float(z.std()) or 1.0
+    model = LogisticRegression(C=1.0, max_iter=1000)
+    model.fit((z / spread)[:, None], targets > 0)
+    return clip_slope(float(model.coef_[0, 0]) / spread), float(model.intercept_[0])
+
+
+def best_threshold(scores: NDArray[np.float64], targets: NDArray[Any]) -> float:
+    """Return the threshold of one label with the highest F1, in the middle between two scores.
+
+    On a tie the one nearest to `THRESHOLD`.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], (targets[order] > 0).cumsum()
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1])
+    below = np.append(ranked[1:], 0.0)
+    cuts = (ranked + below) / 2
+    f1 = np.where(ranked > below, f1, -1.0)  # equal scores cannot be separated
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    return float(cuts[best[np.abs(cuts[best] - THRESHOLD).argmin()]])
+
+
+def binary_cross_entropy(z: NDArray[np.float64], targets: NDArray[Any]) -> float:
+    """Return the mean over texts and labels; logits z and targets are (texts, labels)."""
+    with np.errstate(invalid="ignore", over="ignore"):  # a NaN loss ends the run
+        return float((np.logaddexp(0.0, z) - targets * z).mean())
+
+
+def _calibration_metrics(z: NDArray[np.float64], targets: Targets) -> dict[str, float]:
+    return {
+        "loss": binary_cross_entropy(z, targets),
+        "brier": float(((expit(z) - targets) ** 2).mean()),
+    }
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else math.nan

@@ -1,0 +1,101 @@
+"""Regression: a number for each text."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.metrics import r2_score
+
+from lora_core.data.targets import Target, Targets
+from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.temperature_scaling import check_finite
+
+OUTPUT = "value"  # name of the one output
+COVERAGE = 0.9  # of the interval around a prediction
+
+
+class Regression(Task):
+    """A number y. A model predicts z = (y - mean) / std, with those of the training texts."""
+
+    problem_type = "regression"
+    curve_metrics = ("loss", "rmse", "mae", "r2", "spearman")
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__((OUTPUT,))
+        self.mean, self.std = mean, std
+
+    @classmethod
+    def of_training_targets(cls, values: Sequence[Target]) -> "Regression":
+        """Create the task for these training targets. If all are equal, `std` is 1."""
+        numbers = np.array(values, dtype=np.float64)
+        return cls(float(numbers.mean()), float(numbers.std()) or 1.0)
+
+    def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
+        return np.array(values, dtype=np.float32)
+
+    def predict(self, logits: Logits) -> NDArray[np.float64]:
+        """Return the predicted number (texts,) of each text."""
+        return self.mean + self.std * np.asarray(logits, np.float64)[:, 0]
+
+    def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
+        """Return the scale of the numbers, and the half width of an interval around a prediction.
+
+        By split conformal prediction (Papadopoulos et al. 2002; Angelopoulos & Bates 2021, arXiv
+        2107.07511): the ⌈(n + 1) 0.9⌉-th smallest absolute error of n texts.
+        """
+        check_finite(logits)
+        errors = np.sort(np.abs(self.predict(logits) - targets))
+        rank = math.ceil((len(errors) + 1) * COVERAGE)
+        enough = rank <= len(errors)
+        return Calibration(
+            fitted=enough,
+            scale=(self.std,),
+            offset=(self.mean,),
+            half_width=float(errors[rank - 1]) if enough else None,
+        )
+
+    def report(
+        self,
+        logits: Logits,
+        targets: Targets,
+        calibration: Calibration | None = None,  # noqa: ARG002 - it changes no prediction
+    ) -> dict[str, Any]:
+        """Return `rmse` and `mae` in the unit of the numbers, `r2`, and `spearman`.
+
+        The loss is the mean squared error of z. A correlation with a constant is 0.
+        """
+        predicted, truth = self.predict(logits), targets.astype(np.float64)
+        errors = predicted - truth
+        mse = float((errors**2).mean())
+        finite = math.isfinite(mse)
+        return {
+            "loss": mse / self.std**2,
+            "rmse": math.sqrt(mse) if finite else mse,
+            "mae": float(np.abs(errors).mean()),
+            "r2": _r2(truth, predicted) if finite else math.nan,
+            "spearman": _spearman(truth, predicted) if finite else math.nan,
+        }
+
+    def compare_calibration(
+        self, logits: Logits, targets: Targets, calibration: Calibration
+    ) -> dict[str, Any]:
+        """Return the share of texts whose number is within the interval: `coverage`."""
+        check_finite(logits)
+        if calibration.half_width is None:
+            return {"texts": len(targets)}
+        within = np.abs(self.predict(logits) - targets) <= calibration.half_width
+        return {"texts": len(targets), "coverage": float(within.mean())}
+
+
+def _r2(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
+    """R² needs two texts, and says nothing about equal numbers: then it is 0."""
+    return float(r2_score(truth, predicted)) if len(truth) > 1 and np.ptp(truth) else 0.0
+
+
+def _spearman(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
+    if len(truth) < 2 or not np.ptp(truth) or not np.ptp(predicted):
+        return 0.0
+    return float(spearmanr(truth, predicted).statistic)
