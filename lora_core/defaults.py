@@ -14,6 +14,7 @@ from lora_core.specs.method import (
     LoraVariant,
     ProbeSpec,
 )
+from lora_core.specs.task import TaskSpec
 from lora_core.specs.train import HeadInit, OptimSpec, SelectBy, StopSpec, TrainSpec
 
 MIN_UPDATES = 60  # per run: with fewer, a model learns little from a few hundred texts
@@ -68,10 +69,17 @@ def epochs_and_batch_size(optim: OptimSpec, texts: int) -> tuple[int, int]:
     return epochs, batch_size
 
 
-def resolve_select_by(stop: StopSpec, texts: int) -> StopSpec:
+SELECT_BY = {  # with enough validation texts
+    "single_label": SelectBy.MACRO_F1,
+    "multi_label": SelectBy.MACRO_F1,
+    "regression": SelectBy.RMSE,
+}
+
+
+def resolve_select_by(stop: StopSpec, texts: int, task: TaskSpec) -> StopSpec:
     """Choose how to select the checkpoint, given the number of validation texts."""
     too_few = texts < BEST_CHECKPOINT_MIN_TEXTS and stop.patience is None
-    select_by = stop.select_by or (SelectBy.LAST if too_few else SelectBy.MACRO_F1)
+    select_by = stop.select_by or (SelectBy.LAST if too_few else SELECT_BY[task.type])
     return stop.model_copy(update={"select_by": select_by})
 
 
@@ -104,7 +112,7 @@ def resolve_defaults(
     if texts is not None:
         epochs, batch_size = epochs_and_batch_size(optim, texts[Split.TRAIN])
         optim = optim.model_copy(update={"epochs": epochs, "batch_size": batch_size})
-        stop = resolve_select_by(stop, texts[Split.VALIDATION])
+        stop = resolve_select_by(stop, texts[Split.VALIDATION], spec.task)
     update = {
         "pooling": shape.pooling,
         "head_init": resolve_head_init(spec),

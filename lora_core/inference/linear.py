@@ -16,6 +16,8 @@ from lora_core.linear import files
 from lora_core.linear.model import LinearModel, TextSpan
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
+from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
+from lora_core.tasks.build import read_task
 
 
 class LinearInput(NamedTuple):
@@ -49,8 +51,8 @@ class LinearPredictor:
     """A linear version that is ready to predict, with the methods of `Predictor`."""
 
     model: LinearModel
-    labels: Sequence[str]
-    temperature: float = 1.0  # of the softmax
+    task: Task
+    calibration: Calibration = UNCALIBRATED
     max_length: int = MAX_CELL_CHARACTERS  # no limit of its own: that of a cell in a file
     engine_speeds: Mapping[str, float] = field(default_factory=dict)  # empty: there is one engine
     prompt_format: PromptFormat | None = None  # of the examples in chat form it was trained on
@@ -64,9 +66,14 @@ class LinearPredictor:
         manifest_data = manifest.verify(directory, only=(*files.FILES, "golden.json"))
         labels = manifest_data["labels"]
         model = LinearModel(files.read_parameters(directory, len(labels)))
-        temperature = manifest_data.get("calibration", {}).get("temperature", 1.0)
+        task, calibration = read_task(manifest_data, labels)
         prompt_format = manifest.prompt_format(manifest_data)
-        return cls(model, labels, temperature, prompt_format=prompt_format)
+        return cls(model, task, calibration, prompt_format=prompt_format)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The names of the outputs."""
+        return self.task.labels
 
     @property
     def engine(self) -> LinearEngine:
@@ -97,8 +104,8 @@ class LinearPredictor:
     def decode(
         self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return all labels with scores, highest first; by default calibrated probabilities."""
-        return decode(logits, self.labels, function, self.temperature)
+        """Return all outputs with their scores, highest first; see `decoding.decode`."""
+        return decode(logits, self.task, self.calibration, function)
 
     def predict(self, texts: Sequence[str]) -> list[list[tuple[str, float]]]:
         """Encode, forward and decode."""
@@ -106,4 +113,5 @@ class LinearPredictor:
 
     def contributions(self, text: str, label: str) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return `LinearModel.contributions` to the calibrated probability of a label."""
-        return self.model.contributions(text, list(self.labels).index(label), self.temperature)
+        temperature = self.calibration.temperature or 1.0
+        return self.model.contributions(text, list(self.labels).index(label), temperature)

@@ -27,6 +27,9 @@ from lora_core.inference.tokenization import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
+from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
+from lora_core.tasks.build import read_task
+from lora_core.tasks.single_label import SingleLabel
 
 BATCH_TOKENS = 4096  # padded tokens that `forward` computes at once
 
@@ -38,8 +41,8 @@ class Predictor:
     engine: PackedEncoder
     adapter: Adapter
     tokenizer: ModelTokenizer
-    labels: Sequence[str]
-    temperature: float = 1.0  # of the softmax
+    task: Task
+    calibration: Calibration = UNCALIBRATED
     engine_speeds: Mapping[str, float] = field(default_factory=dict)  # tokens/s, if benchmarked
     prompt_format: PromptFormat | None = None  # of the examples in chat form it was trained on
 
@@ -51,7 +54,8 @@ class Predictor:
         family = get_fast_family(model.config.to_dict())
         engine = PackedEncoder(model, family, torch.float32)
         adapter = Adapter({}, head_from_model(model, family))
-        return cls(engine, adapter, ModelTokenizer(tokenizer, max_length), label_names(model))
+        task = SingleLabel(label_names(model))
+        return cls(engine, adapter, ModelTokenizer(tokenizer, max_length), task)
 
     @classmethod
     def load(
@@ -73,17 +77,20 @@ class Predictor:
         Raises `ArtifactCorrupt`, `EngineUnavailable`.
         """
         loaded = (engine_cache or EngineCache()).load(directory, engine, base)
-        # Older artifacts have no temperature.
-        temperature = loaded.manifest.get("calibration", {}).get("temperature", 1.0)
-        labels = read_labels(directory)
+        task, calibration = read_task(loaded.manifest, read_labels(directory))
         return cls(
             loaded.engine,
             loaded.adapter,
             loaded.tokenizer,
-            labels,
-            temperature,
+            task,
+            calibration,
             prompt_format=manifest.prompt_format(loaded.manifest),
         )
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The names of the outputs."""
+        return self.task.labels
 
     @property
     def max_length(self) -> int:
@@ -115,11 +122,11 @@ class Predictor:
     def decode(
         self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return all labels with their scores, highest first; by default calibrated probabilities.
+        """Return all outputs with their scores, highest first; see `decoding.decode`.
 
         `logits` (items, classes) is a tensor or an array.
         """
-        return decode(logits, self.labels, function, self.temperature)
+        return decode(logits, self.task, self.calibration, function)
 
     def predict(
         self, texts: Sequence[str], *, truncate: bool = True

@@ -10,8 +10,10 @@ from pydantic import Field
 
 from lora_core.data.targets import Target, Targets
 from lora_core.specs.fields import Float, FrozenModel
+from lora_core.specs.predict import ScoreFunction
 
 Logits = NDArray[np.float32]  # (texts, outputs), as the head computes them
+AnyLogits = NDArray[np.floating[Any]]
 Numbers = Annotated[tuple[Float, ...], Field(exclude_if=lambda value: not value)]  # one per output
 
 
@@ -33,6 +35,9 @@ class Calibration(FrozenModel):
     half_width: Float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
+UNCALIBRATED = Calibration()
+
+
 class Task(ABC):
     """What a model predicts, how good a prediction is, and how certain.
 
@@ -41,10 +46,15 @@ class Task(ABC):
     """
 
     problem_type: ClassVar[str]  # as in the config of transformers
+    score_function: ClassVar[ScoreFunction]  # from calibrated logits to scores
     curve_metrics: ClassVar[tuple[str, ...]]  # the metrics of a report that are logged in training
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)  # the names of the outputs
+
+    @abstractmethod
+    def calibrated(self, logits: AnyLogits, calibration: Calibration) -> NDArray[np.float64]:
+        """Return calibrated logits (texts, outputs); of a regression, numbers."""
 
     @abstractmethod
     def targets(self, values: Sequence[Target]) -> Targets:

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from lora_core.data.targets import Target, Targets, indicator
-from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.base import AnyLogits, Calibration, Logits, Task
 from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_slope
 
 MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on
@@ -22,7 +22,13 @@ class MultiLabel(Task):
     """Independent labels: a model computes one logit for each."""
 
     problem_type = "multi_label_classification"
+    score_function = "sigmoid"
     curve_metrics = ("loss", "accuracy", "micro_f1", "macro_f1", "map")
+
+    def calibrated(self, logits: AnyLogits, calibration: Calibration) -> NDArray[np.float64]:
+        scale, offset = (np.array(each) for each in (calibration.scale, calibration.offset))
+        calibrated: NDArray[np.float64] = scale * np.asarray(logits, np.float64) + offset
+        return calibrated
 
     def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
         return indicator(values, len(self.labels))
@@ -48,13 +54,6 @@ class MultiLabel(Task):
             thresholds=tuple(thresholds.tolist()),
         )
 
-    def scores(self, logits: Logits, calibration: Calibration) -> NDArray[np.float64]:
-        """Return the calibrated probability (texts, labels) of each label."""
-        scores: NDArray[np.float64] = expit(
-            np.asarray(logits, np.float64) * calibration.scale + np.asarray(calibration.offset)
-        )
-        return scores
-
     def report(
         self, logits: Logits, targets: Targets, calibration: Calibration | None = None
     ) -> dict[str, Any]:
@@ -67,7 +66,7 @@ class MultiLabel(Task):
         finite = bool(np.isfinite(logits).all())
         if calibration is None:
             calibration = self.calibrate(logits if finite else np.zeros_like(logits), targets)
-        scores = self.scores(logits, calibration)
+        scores = expit(self.calibrated(logits, calibration))
         truth, predicted = targets > 0, scores >= calibration.thresholds
         by_label = precision_recall_fscore_support(truth, predicted, zero_division=0.0)
         micro = precision_recall_fscore_support(
@@ -104,11 +103,10 @@ class MultiLabel(Task):
     ) -> dict[str, Any]:
         """Return `loss` and `brier`, the mean squared distance to 0 or 1, of all labels."""
         z = check_finite(logits)
-        calibrated = z * calibration.scale + np.asarray(calibration.offset)
         return {
             "texts": len(z),
             "before": _calibration_metrics(z, targets),
-            "after": _calibration_metrics(calibrated, targets),
+            "after": _calibration_metrics(self.calibrated(z, calibration), targets),
         }
 
 

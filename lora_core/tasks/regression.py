@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
 
 from lora_core.data.targets import Target, Targets
-from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.base import AnyLogits, Calibration, Logits, Task
 from lora_core.tasks.temperature_scaling import check_finite
 
 OUTPUT = "value"  # name of the one output
@@ -21,6 +21,7 @@ class Regression(Task):
     """A number y. A model predicts z = (y - mean) / std, with those of the training texts."""
 
     problem_type = "regression"
+    score_function = "none"
     curve_metrics = ("loss", "rmse", "mae", "r2", "spearman")
 
     def __init__(self, mean: float, std: float) -> None:
@@ -32,6 +33,13 @@ class Regression(Task):
         """Create the task for these training targets. If all are equal, `std` is 1."""
         numbers = np.array(values, dtype=np.float64)
         return cls(float(numbers.mean()), float(numbers.std()) or 1.0)
+
+    def calibrated(
+        self,
+        logits: AnyLogits,
+        calibration: Calibration,  # noqa: ARG002 - it has the mean and std of the task
+    ) -> NDArray[np.float64]:
+        return self.mean + self.std * np.asarray(logits, np.float64)
 
     def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
         return np.array(values, dtype=np.float32)

@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from lora_core.data.targets import Target, Targets
 from lora_core.tasks import temperature_scaling
-from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.base import AnyLogits, Calibration, Logits, Task
 from lora_core.tasks.metrics import CURVE_METRICS, classification_report
 
 
@@ -17,11 +17,15 @@ class SingleLabel(Task):
     """Two or more labels, of which each text has one. `ordered`: they are ranks, lowest first."""
 
     problem_type = "single_label_classification"
+    score_function = "softmax"
     curve_metrics = CURVE_METRICS
 
     def __init__(self, labels: Sequence[str], *, ordered: bool = False) -> None:
         super().__init__(labels)
         self.ordered = ordered
+
+    def calibrated(self, logits: AnyLogits, calibration: Calibration) -> NDArray[np.float64]:
+        return np.asarray(logits, np.float64) / (calibration.temperature or 1.0)
 
     def targets(self, values: Sequence[Target]) -> NDArray[np.int64]:
         return np.array(values, dtype=np.int64)

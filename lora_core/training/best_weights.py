@@ -89,4 +89,4 @@ class BestWeights:
         if self.spec.select_by is SelectBy.LAST:
             return 0.0  # every evaluation ties with the one before, and ties go to the later step
         value = metrics[self.spec.select_by or SelectBy.MACRO_F1]
-        return -value if self.spec.select_by is SelectBy.LOSS else value
+        return -value if self.spec.select_by in (SelectBy.LOSS, SelectBy.RMSE) else value

@@ -14,6 +14,7 @@ from lora_core.samples import minilm
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.pooling import Pooling
+from lora_core.specs.task import RegressionSpec, SingleLabelSpec
 from lora_core.specs.train import OptimSpec, SelectBy, StopSpec, TrainSpec
 
 
@@ -58,10 +59,12 @@ def test_few_texts_get_a_minimum_of_updates(texts: int, epochs: int, batch_size:
 
 
 def test_few_validation_texts_do_not_select_a_checkpoint() -> None:
-    assert resolve_select_by(StopSpec(), 99).select_by is SelectBy.LAST
-    assert resolve_select_by(StopSpec(), 100).select_by is SelectBy.MACRO_F1
-    assert resolve_select_by(StopSpec(patience=2), 9).select_by is SelectBy.MACRO_F1
-    assert resolve_select_by(StopSpec(select_by=SelectBy.LOSS), 9).select_by is SelectBy.LOSS
+    task = SingleLabelSpec()
+    assert resolve_select_by(StopSpec(), 99, task).select_by is SelectBy.LAST
+    assert resolve_select_by(StopSpec(), 100, task).select_by is SelectBy.MACRO_F1
+    assert resolve_select_by(StopSpec(patience=2), 9, task).select_by is SelectBy.MACRO_F1
+    assert resolve_select_by(StopSpec(select_by=SelectBy.LOSS), 9, task).select_by is SelectBy.LOSS
+    assert resolve_select_by(StopSpec(), 100, RegressionSpec()).select_by is SelectBy.RMSE
     with pytest.raises(ValueError, match="patience has no meaning with select_by 'last'"):
         StopSpec(select_by=SelectBy.LAST, patience=2)
 

@@ -23,7 +23,7 @@ def test_metrics_match_those_of_a_run(rows: list[tuple[int, int]]) -> None:
     expected = task.report(logits.astype(np.float32), truth)
     answers = [
         [LabelScore(label=name, score=score) for name, score in row]
-        for row in decode(torch.from_numpy(logits.astype(np.float32)), NAMES)
+        for row in decode(torch.from_numpy(logits.astype(np.float32)), task)
     ]
     found = compute_metrics(NAMES, [NAMES[i] for i in truth], answers)
     assert found["confusion_matrix"] == expected["confusion_matrix"]

@@ -5,19 +5,40 @@ import pytest
 import torch
 
 from lora_core.inference.decoding import decode
+from lora_core.tasks.base import Calibration
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.single_label import SingleLabel
 
-LABELS = ["bad", "fine", "good"]
+TASK = SingleLabel(["bad", "fine", "good"])
 
 
 def test_scores_are_sorted_and_sum_to_one() -> None:
-    [scores] = decode(torch.tensor([[0.0, 2.0, 1.0]]), LABELS)
+    [scores] = decode(torch.tensor([[0.0, 2.0, 1.0]]), TASK)
     assert [label for label, _ in scores] == ["fine", "good", "bad"]
     assert sum(score for _, score in scores) == pytest.approx(1)
     assert scores[0][1] == pytest.approx(np.e**2 / (1 + np.e + np.e**2))
 
 
 def test_extreme_logits_give_no_nan() -> None:
-    [scores] = decode(torch.tensor([[-100.0, 5.0, -1e30]]), LABELS)
+    [scores] = decode(torch.tensor([[-100.0, 5.0, -1e30]]), TASK)
     assert scores[0][0] == "fine"
     assert scores[0][1] == pytest.approx(1.0)
     assert all(0 <= score <= 1 for _, score in scores)
+
+
+def test_labels_of_a_text_have_independent_calibrated_scores() -> None:
+    calibration = Calibration(scale=(1.0, 2.0), offset=(0.0, 1.0), thresholds=(0.5, 0.5))
+    [scores] = decode(np.array([[2.0, 1.0]]), MultiLabel(["a", "b"]), calibration)
+    assert [label for label, _ in scores] == ["b", "a"]
+    expected = [1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-2))]
+    assert [score for _, score in scores] == pytest.approx(expected)
+    [raw] = decode(np.array([[2.0, 1.0]]), MultiLabel(["a", "b"]), calibration, "none")
+    assert raw == [("a", 2.0), ("b", 1.0)]
+
+
+def test_number_is_in_the_unit_of_the_training_texts() -> None:
+    assert decode(np.array([[0.5], [-1.0]]), Regression(3.0, 2.0)) == [
+        [("value", 4.0)],
+        [("value", 1.0)],
+    ]

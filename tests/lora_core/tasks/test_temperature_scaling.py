@@ -15,6 +15,8 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from lora_core.errors.training import NonFiniteLogits
 from lora_core.inference.decoding import decode
+from lora_core.tasks.base import Calibration
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.temperature_scaling import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
@@ -136,9 +138,9 @@ SOME_LOGITS = arrays.arrays(
 
 @given(SOME_LOGITS, st.floats(MIN_TEMPERATURE, MAX_TEMPERATURE))
 def test_temperature_does_not_change_predictions(logits: Floats, temperature: float) -> None:
-    labels = [str(i) for i in range(logits.shape[1])]
-    plain = decode(torch.from_numpy(logits), labels)
-    scaled = decode(torch.from_numpy(logits), labels, temperature=temperature)
+    task = SingleLabel([str(i) for i in range(logits.shape[1])])
+    plain = decode(torch.from_numpy(logits), task)
+    scaled = decode(torch.from_numpy(logits), task, Calibration(temperature=temperature))
     for row, before, after in zip(logits, plain, scaled, strict=True):
         assert [name for name, _ in after] == [name for name, _ in before]
         assert after[0][0] == str(row.argmax())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSingleLabel
+from transformers import AutoModelForSequenceClassification
 
 from lora_core import runtime
 from lora_core.errors.training import DeviceOutOfMemory, DiskFull, HostOutOfMemory, NonFiniteLoss
@@ -69,7 +69,7 @@ def test_out_of_memory_while_loading_is_not_a_damaged_base(
     def load(*_: Any, **__: Any) -> None:
         torch.empty(2**50)
 
-    monkeypatch.setattr(AutoModelForSingleLabel, "from_pretrained", load)
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", load)
     with pytest.raises(HostOutOfMemory):
         train_encoder(
             spec(), out_dir=tmp_path, observer=RecordingObserver(), stop=RecordingObserver()

@@ -71,7 +71,7 @@ def test_linear_run_writes_a_model_metrics_and_predictions(reviews: Path, tmp_pa
     kept = (tmp_path / "out" / "predictions" / "test.jsonl").read_text().splitlines()
     logits = predictor.forward(predictor.encode([example.text for example in splits.test]))
     assert [json.loads(line)["logits"] for line in kept] == pytest.approx(logits, abs=1e-5)
-    assert predictor.temperature == summary["calibration"]["temperature"]
+    assert predictor.calibration.temperature == summary["calibration"]["temperature"]
 
 
 def test_linear_run_matches_the_linear_baseline(reviews: Path, tmp_path: Path) -> None:
