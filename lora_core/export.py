@@ -41,9 +41,10 @@ from lora_core.artifact import (
 from lora_core.atomic_files import check_new_directory, write_json
 from lora_core.base_files import TOKENIZER_FILE, has_base
 from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders import get_fast_family
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, load_with_head, weights_sha256
-from lora_core.encoders.modules import has_mean_pooling_block
+from lora_core.encoders.modules import has_mean_pooling_block, linear_layer
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapter, NoEncoder
 from lora_core.hub import is_hub_name
@@ -53,12 +54,14 @@ from lora_core.samples import minilm
 from lora_core.saved_predictions import compare_logits, load_golden
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
+from lora_core.tasks.build import read_task
 
 
 def export_merged(artifact: Path, out: Path) -> None:
     """Write the merged model of an artifact as a transformers checkpoint into the directory `out`.
 
-    The weights have the bits that they had at the end of the run. The config is written anew,
+    The weights have the bits that they had at the end of the run, except for those of the last
+    layer, which the calibration is folded into. The config is written anew,
     because artifacts of version 0.1 may lack the names of their labels. Raises `ArtifactCorrupt`,
     `NoEncoder`, `MergedWeightsChanged`, `OutputExists`.
     """
@@ -69,6 +72,7 @@ def export_merged(artifact: Path, out: Path) -> None:
     expected = manifest_data.get("merged_sha256")  # artifacts in format 1 have none
     if expected is not None and weights_sha256(model.state_dict()) != expected:
         raise MergedWeightsChanged(path=artifact.name)
+    _fold_calibration(model, manifest_data)
     with atomic_directory(out) as directory:
         save_classifier(directory, model)
         _save_tokenizer(artifact, directory, manifest_data["max_length"])
@@ -107,6 +111,20 @@ def _write_card(
 ) -> None:
     card = model_card(manifest_data, card_format, name=out.absolute().name)
     (directory / manifest.MODEL_CARD).write_text(card, encoding="utf-8")
+
+
+@torch.no_grad()
+def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> None:
+    """Make the logits of a model calibrated ones, for programs that know of no calibration.
+
+    Temperature, scale and offset go into the last layer, W' = diag(s) W and b' = s b + o, so that
+    the pipeline of transformers has the scores of loraworks, and the numbers of a regression.
+    """
+    task, calibration = read_task(manifest_data, label_names(model))
+    scale, offset = (torch.from_numpy(each).float() for each in task.affine(calibration))
+    last = linear_layer(model, get_fast_family(model.config.to_dict()).head[-1])
+    last.weight *= scale[:, None]
+    last.bias.mul_(scale).add_(offset)
 
 
 def _save_tokenizer(artifact: Path, directory: Path, max_length: int) -> None:
@@ -149,6 +167,7 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
             source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE)}
         inject_adapter(model, adapter)
         _check_base(artifact, model, pretrained, length)
+        _fold_calibration(model, manifest_data)
         config = source | _adapter_config(adapter.spec, pretrained.family, model)
         _write_adapter(directory, model, pretrained.family, config)
         _save_tokenizer(artifact, directory, length)
@@ -168,7 +187,7 @@ def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None)
 
 def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrainedModel:
     """Return the base with the final head, in which an adapter is merged: PEFT supports none."""
-    model, _ = load_with_head(base, label_names(merged))
+    model, _ = load_with_head(base, label_names(merged), merged.config.problem_type)
     set_pooling(model, base.family, Pooling(getattr(merged.config, "pooling", Pooling.CLS)))
     for name in base.family.head:
         model.set_submodule(name, merged.get_submodule(name))

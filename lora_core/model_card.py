@@ -162,12 +162,12 @@ def _eval_results(manifest_data: Mapping[str, Any], data: str) -> Iterator[EvalR
 
 _LEFT_OUT = {
     CardFormat.TRANSFORMERS: (
-        "This folder has the merged weights alone. The adapter, the temperature, the stored "
+        "This folder has the merged weights alone. The adapter, the stored "
         "predictions and all texts of the data stay with the artifact."
     ),
     CardFormat.PEFT: (
         "This folder has the adapter and the head. The base model is in `base/`, unless the Hub "
-        "has exactly this model. The temperature, the stored predictions and all texts of the data "
+        "has exactly this model. The stored predictions and all texts of the data "
         "stay with the artifact."
     ),
     CardFormat.LORAWORKS: (
@@ -353,9 +353,8 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
         yield f"{fitted}. loraworks divides the logits by it, so that its scores are probabilities."
     else:
         yield (
-            f"{fitted}: divide the logits by it before the softmax to get calibrated "
-            "probabilities. Programs that only load these files do not, so their scores differ "
-            "from those of loraworks; the labels are the same."
+            f"{fitted}. The weights of the last layer are divided by it, so that the softmax of "
+            "the logits gives calibrated probabilities: those of loraworks."
         )
 
 

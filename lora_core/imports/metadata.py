@@ -22,13 +22,15 @@ from lora_core import manifest
 from lora_core.base_files import BASE_FILES, CONFIG_FILE, TOKENIZER_FILE, join_config
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.rows import MAX_LABEL_CHARACTERS, MAX_LABELS
-from lora_core.errors.artifact import UnsupportedArtifact
+from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedArtifact
 from lora_core.imports import tokenizer
 from lora_core.linear.files import FILES
 from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.fields import BaseName
 from lora_core.specs.problems import first_problem
+from lora_core.specs.task import SingleLabelSpec, TaskSpec
+from lora_core.tasks.build import read_task
 
 _MAX_VALUE = 1e12  # of any metric
 
@@ -45,7 +47,10 @@ Label = Annotated[
     StringConstraints(min_length=1, max_length=MAX_LABEL_CHARACTERS),
     AfterValidator(check_printable),
 ]
-Labels = Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS)]
+Labels = Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)]
+Number = Annotated[float, Field(ge=-_MAX_VALUE, le=_MAX_VALUE)]
+Numbers = Annotated[tuple[Number, ...], Field(max_length=MAX_LABELS)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=_MAX_VALUE)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
@@ -62,6 +67,7 @@ class UntrustedLabelMetrics(UntrustedData):
     recall: Share | None = None
     f1: Share | None = None
     support: Count | None = None
+    threshold: Share | None = None
 
 
 class UntrustedSplitMetrics(UntrustedData):
@@ -71,6 +77,14 @@ class UntrustedSplitMetrics(UntrustedData):
     accuracy: Share | None = None
     balanced_accuracy: Share | None = None
     macro_f1: Share | None = None
+    micro_f1: Share | None = None
+    map: Share | None = None
+    hamming_loss: Share | None = None
+    kappa: Correlation | None = None
+    rmse: NonNegative | None = None
+    mae: NonNegative | None = None
+    r2: Annotated[float, Field(ge=-_MAX_VALUE, le=1)] | None = None
+    spearman: Correlation | None = None
     per_class: (
         Annotated[dict[Label, UntrustedLabelMetrics], Field(max_length=MAX_LABELS)] | None
     ) = None
@@ -97,14 +111,19 @@ class UntrustedCalibrationMetrics(UntrustedData):
 
 class UntrustedSplitCalibration(UntrustedData):
     texts: Count | None = None
+    coverage: Share | None = None
     before: UntrustedCalibrationMetrics | None = None
     after: UntrustedCalibrationMetrics | None = None
 
 
 class UntrustedCalibration(UntrustedData):
-    """Temperature scaling. Runs fit temperatures from 0.05 to 20."""
+    """What turns logits into scores: `Calibration`. Runs fit temperatures from 0.05 to 20."""
 
     temperature: float | None = Field(None, ge=0.01, le=100)
+    scale: Numbers | None = None
+    offset: Numbers | None = None
+    thresholds: Annotated[tuple[Share, ...], Field(max_length=MAX_LABELS)] | None = None
+    half_width: NonNegative | None = None
     validation: UntrustedSplitCalibration | None = None
     test: UntrustedSplitCalibration | None = None
 
@@ -171,10 +190,11 @@ class UntrustedDataSpec(UntrustedData):
 
 
 class UntrustedSpec(UntrustedData):
-    """Base model, method and data."""
+    """Base model, method, task and data."""
 
     base: Annotated[BaseName, AfterValidator(check_printable)] | None
     method: UntrustedMethod
+    task: TaskSpec = SingleLabelSpec()
     data: UntrustedDataSpec = UntrustedDataSpec()
 
 
@@ -241,19 +261,30 @@ def read_metadata(directory: Path, base: Path | None = None) -> UntrustedManifes
         if (directory / name).is_file() and (directory / name).stat().st_size != file.bytes:
             raise UnsupportedArtifact(problem=f"its manifest has a wrong size of {name}")
     if manifest.is_linear(facts.files):
-        _check_linear(directory, facts)
+        _check_linear(directory, content, facts)
     else:
-        _check_encoder(directory, facts, base)
+        _check_encoder(directory, content, facts, base)
     return facts
 
 
-def _check_linear(directory: Path, facts: UntrustedManifest) -> None:
+def _check_linear(directory: Path, content: dict[str, Any], facts: UntrustedManifest) -> None:
     if facts.labels is None or len(set(facts.labels)) != len(facts.labels):
         raise UnsupportedArtifact(problem="its manifest has no labels, or duplicate ones")
     if odd := [name for name in facts.files if name not in FILES and _is_of_encoder(name)]:
         raise UnsupportedArtifact(problem=f"it is a linear model, but has {odd[0]}")
+    _check_task(content, facts, facts.labels)
     _check_golden(directory, len(facts.labels))
     read_linear(directory, len(facts.labels))
+
+
+def _check_task(content: dict[str, Any], facts: UntrustedManifest, labels: list[str]) -> None:
+    """Raise unless the labels and the calibration are those of the task."""
+    if isinstance(facts.spec.task, SingleLabelSpec) and len(labels) < 2:
+        raise UnsupportedArtifact(problem="it has fewer than two labels")
+    try:
+        read_task(content, labels)
+    except ArtifactCorrupt as error:
+        raise UnsupportedArtifact(problem=error.detail["problem"]) from error
 
 
 def _is_of_encoder(name: str) -> bool:
@@ -262,7 +293,9 @@ def _is_of_encoder(name: str) -> bool:
     )
 
 
-def _check_encoder(directory: Path, facts: UntrustedManifest, base: Path | None) -> None:
+def _check_encoder(
+    directory: Path, content: dict[str, Any], facts: UntrustedManifest, base: Path | None
+) -> None:
     if facts.max_length is None or facts.spec.base is None:
         raise UnsupportedArtifact(problem="its manifest has no max_length, or no base")
     folders = {name.partition("/")[0] for name in facts.files if "/" in name}
@@ -280,6 +313,7 @@ def _check_encoder(directory: Path, facts: UntrustedManifest, base: Path | None)
         config = join_config(config, _read_object(directory, manifest.CLASSIFIER))
     if facts.labels not in (None, labels := _config_labels(config)):
         raise UnsupportedArtifact(problem="its manifest and its config have different labels")
+    _check_task(content, facts, labels)
     _check_golden(directory, len(labels))
     largest_id = tokenizer.check_tokenizer(checkpoint / TOKENIZER_FILE)
     shape = read_encoder_shape(config, base=checkpoint.name)
@@ -306,7 +340,7 @@ def _config_labels(config: dict[str, Any]) -> list[str]:
     labels = [names[str(i)] for i in range(len(names))]
     validated = _validate(UntrustedLabels, {"labels": labels}, "its config").labels
     if len(set(validated)) != len(validated):
-        raise UnsupportedArtifact(problem="its labels are not two or more distinct names")
+        raise UnsupportedArtifact(problem="its labels are not distinct names")
     return validated
 
 

@@ -53,8 +53,14 @@ class Task(ABC):
         self.labels = tuple(labels)  # the names of the outputs
 
     @abstractmethod
+    def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return scale and offset (outputs,) of the logits, which calibrate them."""
+
     def calibrated(self, logits: AnyLogits, calibration: Calibration) -> NDArray[np.float64]:
         """Return calibrated logits (texts, outputs); of a regression, numbers."""
+        scale, offset = self.affine(calibration)
+        calibrated: NDArray[np.float64] = scale * np.asarray(logits, np.float64) + offset
+        return calibrated
 
     @abstractmethod
     def targets(self, values: Sequence[Target]) -> Targets:

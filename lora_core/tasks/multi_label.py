@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from lora_core.data.targets import Target, Targets, indicator
-from lora_core.tasks.base import AnyLogits, Calibration, Logits, Task
+from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_slope
 
 MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on
@@ -25,10 +25,8 @@ class MultiLabel(Task):
     score_function = "sigmoid"
     curve_metrics = ("loss", "accuracy", "micro_f1", "macro_f1", "map")
 
-    def calibrated(self, logits: AnyLogits, calibration: Calibration) -> NDArray[np.float64]:
-        scale, offset = (np.array(each) for each in (calibration.scale, calibration.offset))
-        calibrated: NDArray[np.float64] = scale * np.asarray(logits, np.float64) + offset
-        return calibrated
+    def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.array(calibration.scale), np.array(calibration.offset)
 
     def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
         return indicator(values, len(self.labels))

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
 
 from lora_core.data.targets import Target, Targets
-from lora_core.tasks.base import AnyLogits, Calibration, Logits, Task
+from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.temperature_scaling import check_finite
 
 OUTPUT = "value"  # name of the one output
@@ -34,12 +34,11 @@ class Regression(Task):
         numbers = np.array(values, dtype=np.float64)
         return cls(float(numbers.mean()), float(numbers.std()) or 1.0)
 
-    def calibrated(
+    def affine(
         self,
-        logits: AnyLogits,
         calibration: Calibration,  # noqa: ARG002 - it has the mean and std of the task
-    ) -> NDArray[np.float64]:
-        return self.mean + self.std * np.asarray(logits, np.float64)
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.array([self.std]), np.array([self.mean])
 
     def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
         return np.array(values, dtype=np.float32)

@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from lora_core.data.targets import Target, Targets
 from lora_core.tasks import temperature_scaling
-from lora_core.tasks.base import AnyLogits, Calibration, Logits, Task
+from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.metrics import CURVE_METRICS, classification_report
 
 
@@ -24,8 +24,9 @@ class SingleLabel(Task):
         super().__init__(labels)
         self.ordered = ordered
 
-    def calibrated(self, logits: AnyLogits, calibration: Calibration) -> NDArray[np.float64]:
-        return np.asarray(logits, np.float64) / (calibration.temperature or 1.0)
+    def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        size = len(self.labels)
+        return np.full(size, 1 / (calibration.temperature or 1.0)), np.zeros(size)
 
     def targets(self, values: Sequence[Target]) -> NDArray[np.int64]:
         return np.array(values, dtype=np.int64)

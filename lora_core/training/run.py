@@ -150,7 +150,7 @@ def _report_started(steps: int, prepared: PreparedRun, observer: Observer) -> No
             trainable_parameters=counts.trainable,
             total_parameters=counts.total,
             examples={split: len(data) for split, data in prepared.tokenized.items()},
-            labels=list(prepared.splits.labels),
+            labels=list(prepared.task.labels),
             device=prepared.runtime.device,
             precision=prepared.runtime.precision,
             threads=prepared.runtime.threads,
@@ -210,7 +210,7 @@ def _run_summary(prepared: PreparedRun, result: TrainingResult) -> dict[str, Any
     counts = prepared.method.count_parameters(prepared.model)
     throughput = result.throughput
     return {
-        "labels": list(prepared.splits.labels),
+        "labels": list(prepared.task.labels),
         "trainable_parameters": counts.trainable,
         "total_parameters": counts.total,
         "examples": {split: len(data) for split, data in prepared.tokenized.items()},
@@ -237,7 +237,7 @@ def _manifest(prepared: PreparedRun, summary: dict[str, Any]) -> dict[str, Any]:
         "spec": prepared.spec.model_dump(mode="json"),
         "encoder": prepared.family.model_type,
         "base_sha256": prepared.base_sha256,
-        "labels": list(prepared.splits.labels),
+        "labels": list(prepared.task.labels),
         "max_length": prepared.max_length,
         "data_sha256": prepared.splits.digest,
         **({"calibration": calibration} if calibration else {}),

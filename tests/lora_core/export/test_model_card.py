@@ -115,7 +115,7 @@ def test_text_describes_training_results_and_calibration() -> None:
     assert "| made with | loraworks 0.1.0, torch 2.13.0 |" in card
     assert "85.0% of 200 test texts are right. Within noise." in card
     assert '["bad", "good"]' in card
-    assert "the temperature 1.4 fits best: divide the logits" in card
+    assert "the temperature 1.4 fits best. The weights of the last layer are divided by it" in card
     archive = model_card(make_manifest(), CardFormat.LORAWORKS, name="sentiment-1")
     assert "loraworks divides the logits by it" in archive
     assert "`misclassified/` contain texts" in archive
