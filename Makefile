@@ -15,7 +15,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-linear notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-tasks bench-linear notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -103,6 +103,9 @@ bench-doors: .venv/.dev  ## A chat completion of the OpenAI API beside /predict:
 
 bench-small: .venv/.dev .venv-setfit/.made  ## Models of 16 to 4,000 labeled texts beside simpler ones and SetFit: ONLY=imdb CHOOSE=1 QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.small $(if $(ONLY),--only $(ONLY)) $(if $(CHOOSE),--choose) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+bench-tasks: .venv/.dev  ## Several labels, pairs and numbers, and more encoders, beside the Trainer: QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.tasks $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 bench-linear: .venv/.dev  ## Texts a second that a linear version answers over HTTP
 	$(BIN)/python -m benchmarks.linear

@@ -179,5 +179,5 @@ def dataset(part: TokenizedSplit) -> list[dict[str, Any]]:
     """What the collator of the Trainer takes."""
     return [
         {"input_ids": ids.tolist(), "labels": int(label)}
-        for ids, label in zip(part.ids, part.labels, strict=True)
+        for ids, label in zip(part.ids, part.targets, strict=True)
     ]

@@ -100,7 +100,7 @@ def right(forward: Forward, part: TokenizedSplit) -> str:
     """1 or 0 for each text: whether it was predicted correctly."""
     budget = OptimSpec().micro_batch_tokens
     logits = evaluate.logits(forward, part, budget=budget, progress=silent_progress())
-    return "".join(str(int(each)) for each in logits.argmax(axis=1) == part.labels)
+    return "".join(str(int(each)) for each in logits.argmax(axis=1) == part.targets)
 
 
 def ready(spec: TrainSpec) -> PreparedRun:

@@ -1,0 +1,59 @@
+"""Other tasks and encoders beside the Trainer of transformers: `python -m benchmarks.tasks`.
+
+Several labels, pairs and numbers: accuracy and seconds of ours, of PEFT with the Trainer, and of a
+linear model. ModernBERT and DeBERTa: seconds of a training. Every cell runs in its own process and
+is stored in `benchmarks/results/`. Ends with one JSON object.
+"""
+
+import json
+from functools import partial
+from typing import Any
+
+from benchmarks.child_process import measure
+from benchmarks.options import parser
+from benchmarks.results_file import choose
+from benchmarks.tasks.plan import CELLS, FULL, QUICK, Size
+from lora_core.process import limit_openmp_spinning, retain_freed_memory
+
+
+def run(cell: str, size: Size) -> dict[str, Any]:
+    """Metrics of a cell named in `plan.CELLS`."""
+    if cell.startswith("speed-"):
+        encoder, side, _ = cell.removeprefix("speed-").rsplit("-", 2)
+        _start(side)
+        from benchmarks.tasks import speed
+
+        return speed.seconds(encoder, side, size)
+    kind, side, seed = cell.split("-")
+    _start(side)
+    from benchmarks.tasks import linear, ours, trainer
+
+    compute: Any = {"ours": ours, "trainer": trainer, "linear": linear}[side]
+    found: dict[str, Any] = compute.accuracy(kind, int(seed), size)
+    return found
+
+
+def _start(side: str) -> None:
+    if side == "ours":  # as `python -m lora_core train` begins
+        limit_openmp_spinning()
+        retain_freed_memory()
+
+
+def main() -> None:
+    arguments = parser(__doc__, CELLS, quick="few texts, small encoders").parse_args()
+    size = QUICK if arguments.quick else FULL
+    if arguments.cell:
+        print(json.dumps(run(arguments.cell, size)))
+        return
+    results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="tasks")
+    for cell in CELLS:
+        results.ensure(cell, partial(measure, "benchmarks.tasks", cell, quick=arguments.quick))
+
+    from benchmarks.tasks import report
+
+    print(report.table(results, size))
+    print(json.dumps(report.summary(results, size)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What is compared: the kinds of task, the encoders, and the cells in order."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lora_core.specs.method import LoraSpec
+
+Kind = Literal["multilabel", "pairs", "regression"]
+
+BASE = "minilm-l6"
+KINDS: tuple[Kind, ...] = ("multilabel", "pairs", "regression")
+SIDES = ("ours", "trainer", "linear")
+SEEDS = (0, 1, 2)
+METHOD = LoraSpec(r=8, alpha=16.0)
+EPOCHS, BATCH, MAX_LENGTH = 3, 16, 128
+# Ours has its defaults, with a rate that it chooses; that of PEFT and the Trainer is what
+# `benchmarks.train` uses. It was chosen on IMDB.
+RATE = 1e-3
+WARMUP, WEIGHT_DECAY = 0.06, 0.01  # share of the steps; per step and rate
+
+SPEED_PAIRS = 5  # ours and the Trainer take turns
+SPEED_TEXT_LENGTH = 256  # tokens
+
+CELLS = (
+    *(f"{kind}-{side}-{seed}" for kind in KINDS for side in SIDES for seed in SEEDS),
+    *(
+        f"speed-{encoder}-{side}-{number}"
+        for encoder in ("modernbert", "deberta-v2")
+        for number in range(SPEED_PAIRS)
+        for side in ("ours", "trainer")
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    train: int
+    validation: int
+    test: int
+    speed_texts: int  # of one training
+    speed_layers: int
+    speed_width: int
+
+
+FULL = Size(2000, 500, 2000, speed_texts=128, speed_layers=6, speed_width=384)
+QUICK = Size(64, 32, 32, speed_texts=16, speed_layers=2, speed_width=64)
+
+TASKS: dict[Kind, dict[str, Any]] = {
+    "multilabel": {"type": "multi_label"},
+    "pairs": {"type": "single_label"},
+    "regression": {"type": "regression"},
+}

@@ -1,0 +1,74 @@
+"""The benchmark of tasks: its texts, its scores, and one quick cell."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from benchmarks.results_file import ResultsFile
+from benchmarks.tasks import answers, linear, report, sets
+from benchmarks.tasks.plan import KINDS, QUICK, SEEDS, SPEED_PAIRS, Kind
+from lora_core.specs.data import Split
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> ResultsFile:
+    """Ours is always right; the Trainer never is, and takes twice as long."""
+    stored = ResultsFile(tmp_path / "cells.jsonl")
+    for kind in KINDS:
+        truth = answers.truth(kind, QUICK)
+        for seed in SEEDS:
+            for side, right in (("ours", True), ("trainer", False), ("linear", False)):
+                metrics = {"answers": _answers(kind, truth, right=right), "train_seconds": 1.0}
+                stored.add(f"{kind}-{side}-{seed}", metrics, 1.0)
+    for encoder in ("modernbert", "deberta-v2"):
+        for number in range(SPEED_PAIRS):
+            for side, seconds in (("ours", 1.0), ("trainer", 2.0)):
+                stored.add(f"speed-{encoder}-{side}-{number}", {"train_seconds": seconds}, 1.0)
+    return stored
+
+
+def _answers(kind: Kind, truth: answers.Table, *, right: bool) -> list[object]:
+    match kind:
+        case "multilabel":
+            rows = truth if right else 1 - truth
+            return ["".join(str(int(each)) for each in row) for row in rows]
+        case "pairs":
+            return [str(int(right)) * len(truth)]
+        case "regression":
+            return [float(each) + 0.5 * (2 - right) for each in truth]
+
+
+def test_summary_compares_both_sides(results: ResultsFile) -> None:
+    found = report.summary(results, QUICK)
+    assert found["pairs_acc_diff_low"] == 100
+    assert found["multilabel_f1_diff_low"] > 50
+    assert found["regression_rmse_ratio"] == pytest.approx(0.5)
+    assert (found["modernbert_vs_trainer"], found["deberta_vs_trainer"]) == (0.5, 0.5)
+    assert "multilabel   ours       100.00" in report.table(results, QUICK)
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    truth = answers.truth("multilabel", QUICK)
+    shifted = np.roll(truth, 1, axis=0)
+    expected = f1_score(truth, shifted, average="macro", zero_division=0.0)
+    assert report.score("multilabel", shifted, truth) == pytest.approx(100 * expected)
+
+
+def test_labels_follow_the_rules_and_pairs_share_words() -> None:
+    for row in sets.load("multilabel", QUICK)[Split.TRAIN]:
+        assert ("story" in row.label) == bool(sets.RULES["story"].search(row.text))
+        assert ("positive" in row.label) != ("negative" in row.label)
+    pairs = sets.load("pairs", QUICK)[Split.TRAIN]
+    assert {row.label for row in pairs} == {"same", "different"}
+    for row in pairs:
+        assert row.pair is not None
+        assert row.pair != row.text
+        assert set(row.text.split()) & set(row.pair.split())
+
+
+def test_linear_side_answers_every_test_text() -> None:
+    for kind in KINDS:
+        found = answers.table(kind, linear.accuracy(kind, 0, QUICK)["answers"])
+        assert found.shape == answers.truth(kind, QUICK).shape
