@@ -59,6 +59,11 @@ class DataSpec(FrozenModel):
 
     source: SourceName | dict[Split, SourceName] = "rotten-tomatoes"
     text_column: ColumnName = "text"
+    # The second text of each row, for a task on pairs of texts. None: a row has one text. The field
+    # is left out of stored specs then, like `prompt_format`.
+    text_pair_column: ColumnName | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     label_column: ColumnName = "label"
     split_column: ColumnName | None = None  # None: use a column named "split" if there is one
     train_size: SplitSize | None = None  # None: all remaining texts
