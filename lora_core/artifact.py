@@ -42,6 +42,7 @@ from lora_core.base_files import (
     join_config,
     split_config,
 )
+from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import find_special_tokens
 from lora_core.encoders import get_family
 from lora_core.encoders import load as encoders
@@ -165,22 +166,42 @@ def head_tensors(model: nn.Module, family: EncoderFamily) -> dict[str, Tensor]:
 
 
 def save_merged(
-    directory: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
+    directory: Path,
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    max_length: int,
+    *,
+    pairs: bool = False,
 ) -> None:
-    """Save a model without adapters, as `AutoModelForSequenceClassification` loads it."""
+    """Save a model without adapters, as `AutoModelForSequenceClassification` loads it.
+
+    `pairs`: whether it reads pairs of texts.
+    """
     save_classifier(directory / MERGED, model)
-    save_tokenizer(directory / MERGED, tokenizer, max_length)
+    token_types = pairs and has_segments(model.config.to_dict())
+    save_tokenizer(directory / MERGED, tokenizer, max_length, token_types=token_types)
 
 
-def save_tokenizer(directory: Path, tokenizer: Tokenizer, max_length: int) -> None:
-    """Save a tokenizer as `AutoTokenizer` loads it."""
+def has_segments(config: dict[str, Any]) -> bool:
+    """Return whether an encoder with this config has a segment for each text of a pair."""
+    return read_encoder_shape(config, base=str(config.get("model_type"))).segments > 1
+
+
+def save_tokenizer(
+    directory: Path, tokenizer: Tokenizer, max_length: int, *, token_types: bool = False
+) -> None:
+    """Save a tokenizer as `AutoTokenizer` loads it.
+
+    With `token_types`, it also returns the segment of each token.
+    """
+    segments = ["token_type_ids"] if token_types else []
     tokenizer.save(str(directory / TOKENIZER_FILE))
     write_json(
         directory / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_length,
-            "model_input_names": ["input_ids", "attention_mask"],
+            "model_input_names": ["input_ids", *segments, "attention_mask"],
             **find_special_tokens(tokenizer),
         },
     )

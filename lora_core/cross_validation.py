@@ -85,7 +85,7 @@ class LinearCrossValidation:
         examples = subsample_to_max_characters(
             [self._examples[i] for i in train], len(self._labels)
         )
-        texts = [self._examples[i].text for i in held_out]
+        texts = [self._examples[i].input for i in held_out]
 
         def fit_and_predict() -> NDArray[np.floating[Any]]:
             balanced = self._spec.with_method(method).balanced

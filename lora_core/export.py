@@ -30,10 +30,12 @@ from lora_core import manifest, peft_format
 from lora_core.adapters import adapter_layers
 from lora_core.artifact import (
     checkpoint_directory,
+    has_segments,
     inject_adapter,
     label_names,
     load_adapter,
     load_merged,
+    read_config,
     resolve_base,
     save_classifier,
     save_tokenizer,
@@ -75,7 +77,7 @@ def export_merged(artifact: Path, out: Path) -> None:
     _fold_calibration(model, manifest_data)
     with atomic_directory(out) as directory:
         save_classifier(directory, model)
-        _save_tokenizer(artifact, directory, manifest_data["max_length"])
+        _save_tokenizer(artifact, directory, manifest_data)
         _write_card(directory, manifest_data, CardFormat.TRANSFORMERS, out)
 
 
@@ -127,9 +129,10 @@ def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> 
     last.bias.mul_(scale).add_(offset)
 
 
-def _save_tokenizer(artifact: Path, directory: Path, max_length: int) -> None:
+def _save_tokenizer(artifact: Path, directory: Path, manifest_data: dict[str, Any]) -> None:
     tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
-    save_tokenizer(directory, tokenizer, max_length)
+    token_types = manifest.reads_pairs(manifest_data) and has_segments(read_config(artifact))
+    save_tokenizer(directory, tokenizer, manifest_data["max_length"], token_types=token_types)
 
 
 # -- Adapters -------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         raise NoEncoder(path=artifact.name, program="PEFT")
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=manifest_data["spec"]["method"]["type"])
-    adapter, length = load_adapter(artifact), manifest_data["max_length"]
+    adapter = load_adapter(artifact)
     pretrained = _find_base(artifact, manifest_data, base)
     merged = load_merged(artifact)
     with atomic_directory(out) as directory:
@@ -163,14 +166,14 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
             model.config
         ):  # the hub does not have it
             save_classifier(directory / manifest.BASE, model)
-            _save_tokenizer(artifact, directory / manifest.BASE, length)
+            _save_tokenizer(artifact, directory / manifest.BASE, manifest_data)
             source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE)}
         inject_adapter(model, adapter)
-        _check_base(artifact, model, pretrained, length)
+        _check_base(artifact, model, pretrained, manifest_data)
         _fold_calibration(model, manifest_data)
         config = source | _adapter_config(adapter.spec, pretrained.family, model)
         _write_adapter(directory, model, pretrained.family, config)
-        _save_tokenizer(artifact, directory, length)
+        _save_tokenizer(artifact, directory, manifest_data)
         _write_card(directory, manifest_data, CardFormat.PEFT, out)
 
 
@@ -195,12 +198,13 @@ def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrain
 
 
 def _check_base(
-    artifact: Path, model: PreTrainedModel, base: BaseCheckpoint, max_length: int
+    artifact: Path, model: PreTrainedModel, base: BaseCheckpoint, manifest_data: dict[str, Any]
 ) -> None:
     """Raise `BaseMismatch` unless the model reproduces its golden predictions."""
     texts, reference = load_golden(artifact)
     tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
-    predictor = Predictor.from_model(model, tokenizer, max_length)
+    pairs = manifest.reads_pairs(manifest_data)
+    predictor = Predictor.from_model(model, tokenizer, manifest_data["max_length"], pairs=pairs)
     logits = predictor.forward(predictor.encode(texts)).numpy()
     difference, tolerance = compare_logits(logits, reference)
     if not difference <= tolerance:

@@ -32,13 +32,16 @@ class Forward:
         """Return logits (len(indices), classes) of these texts."""
         batch = self._batch(data, indices)
         with self._runtime.autocast():
-            logits: Tensor = self.model(batch.input_ids, attention_mask=batch.attention_mask).logits
+            logits: Tensor = self.model(
+                **batch.token_inputs, attention_mask=batch.attention_mask
+            ).logits
         return logits
 
     def _batch(self, data: TokenizedSplit, indices: Sequence[int]) -> Batch:
         ids = [data.ids[i] for i in indices]
         length = self._padded_length(int(data.lengths[indices].max()))
-        return collate(ids, data.pad_id, length).to(self._runtime.device)
+        starts = None if data.segment_starts is None else data.segment_starts[indices]
+        return collate(ids, data.pad_id, length, starts).to(self._runtime.device)
 
     def _padded_length(self, longest: int) -> int:
         return min(padded_length(longest, self._pad_multiple), self._max_length)
@@ -72,7 +75,7 @@ class BlockwiseForward(Forward):
         """Return the input of the head for these texts, (len(indices), width)."""
         batch = self._batch(data, indices)
         with self._runtime.autocast():
-            x = modules.embed(self._embeddings, input_ids=batch.input_ids)
+            x = modules.embed(self._embeddings, **batch.token_inputs)
             x = modules.run_blocks(self._blocks, x, modules.expand_mask(batch.attention_mask))
             return x[:, 0]
 

@@ -73,6 +73,11 @@ def prompt_format(manifest: Mapping[str, Any]) -> PromptFormat | None:
         raise ArtifactCorrupt(path=MANIFEST, problem=problem) from error
 
 
+def reads_pairs(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a model reads pairs of texts."""
+    return manifest["spec"].get("data", {}).get("text_pair_column") is not None
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of this program and of the libraries it computes with."""
     names = ("torch", "transformers", "tokenizers", "scikit-learn")

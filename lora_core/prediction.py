@@ -97,7 +97,9 @@ def predict_file(
         )
     progress.enter_phase(Phase.PREDICTING, state.step)
     source, sheet = parse_sheet_suffix(spec.data.source)
-    records = files.read_records(Path(source), spec.data.text_column, sheet)
+    records = files.read_records(
+        Path(source), spec.data.text_column, sheet, pair_column=spec.data.text_pair_column
+    )
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with (out_dir / RESULTS).open("w", encoding="utf-8", newline="") as file:

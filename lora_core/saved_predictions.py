@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lora_core.atomic_files import write_json
 from lora_core.data.split import Example
 from lora_core.errors.artifact import EngineOutputMismatch
+from lora_core.specs.text_input import TextInput, text_fields, text_input
 
 GOLDEN_TEXTS = 16
 TOLERANCE = 1e-4  # for logits computed in float32; see `compare_logits`
@@ -31,20 +32,22 @@ def compare_logits(
     return difference, tolerance * max(1.0, float(np.abs(saved).max()))
 
 
-def save_golden(directory: Path, texts: Sequence[str], logits: NDArray[np.floating[Any]]) -> None:
+def save_golden(
+    directory: Path, texts: Sequence[TextInput], logits: NDArray[np.floating[Any]]
+) -> None:
     """Save some texts with their logits, which every inference engine must reproduce."""
     rows = [
-        {"text": text, "logits": [float(x) for x in row]}
+        {**text_fields(text), "logits": [float(x) for x in row]}
         for text, row in zip(texts[:GOLDEN_TEXTS], logits[:GOLDEN_TEXTS], strict=True)
     ]
     write_json(directory / "golden.json", rows)
 
 
-def load_golden(directory: Path) -> tuple[list[str], NDArray[np.float32]]:
+def load_golden(directory: Path) -> tuple[list[TextInput], NDArray[np.float32]]:
     """Load the texts and logits (texts, labels) of `save_golden`."""
     rows = json.loads((directory / "golden.json").read_text(encoding="utf-8"))
     logits = np.array([row["logits"] for row in rows], dtype=np.float32)
-    return [row["text"] for row in rows], logits
+    return [text_input(row["text"], row.get("text_pair")) for row in rows], logits
 
 
 def save_predictions(
@@ -85,7 +88,7 @@ class SupportsForward(Protocol):
     @property
     def engine(self) -> _HasName: ...
 
-    def encode(self, texts: Sequence[str]) -> list[Any]: ...
+    def encode(self, texts: Sequence[TextInput]) -> list[Any]: ...
 
     def forward(self, items: Sequence[Any]) -> Any: ...
 

@@ -196,6 +196,21 @@ def make_reviews(path: Path, rows: int = 120, labels: tuple[str, ...] = ("bad", 
     return path
 
 
+def make_pairs(path: Path, rows: int = 120) -> Path:
+    """Write a CSV file of pairs of sentences; the label says whether both have the same verdict."""
+    generator = torch.Generator().manual_seed(0)
+    verdicts = ("bad", "good")
+    lines = ["first,second,label"]
+    for i in range(rows):
+        picks = torch.randint(len(WORDS), (4,), generator=generator).tolist()
+        filler = [WORDS[j].strip("#") for j in picks if WORDS[j] not in verdicts]
+        first, second = verdicts[i % 2], verdicts[i // 2 % 2]
+        label = "same" if first == second else "other"
+        lines.append(f"{' '.join(filler)} {first} {i},a film {second},{label}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 def make_chat_examples(path: Path, rows: int = 120) -> Path:
     """Write a file in chat form with the sentences of `make_reviews`, an instruction and JSON."""
     reviews = make_reviews(path.with_suffix(".csv"), rows).read_text(encoding="utf-8")

@@ -23,10 +23,10 @@ from app.http.fields import CleanText, ResponseModel, reject_unstorable_text
 from app.serving.errors import (
     BlankInput,
     ConflictingScoreFunctions,
-    TextPairUnsupported,
     TooManyInputs,
 )
 from app.serving.schemas import LabelScoreList
+from lora_core.errors.artifact import TextPairUnsupported
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 
 RequestFormat = Literal["hf", "tei"]
@@ -177,7 +177,7 @@ def _flatten_inputs(inputs: str | list[str | list[str]], *, max_inputs: int) -> 
     for index, entry in enumerate(entries):
         if isinstance(entry, list):
             if len(entry) != 1:
-                raise TextPairUnsupported(index=index, count=len(entry))
+                raise TextPairUnsupported(index=index)
             entry = entry[0]
         if not entry.strip():
             raise BlankInput(what=f"Input {index}")

@@ -16,12 +16,6 @@ class TooManyInputs(UnprocessableContent):
     message = "There are {count} inputs; a request takes at most {limit}. Send several requests."
 
 
-class TextPairUnsupported(UnprocessableContent):
-    code = "pair_refused"
-    title = "Text pairs are not supported."
-    message = "Input {index} holds {count} texts; the model reads one text at a time."
-
-
 class ConflictingScoreFunctions(UnprocessableContent):
     code = "conflicting_score_functions"
     title = "Conflicting score functions."

@@ -42,22 +42,26 @@ def is_string_type(arrow_type: pa.DataType) -> bool:
     )
 
 
-def check_column_types(file: str, types: Sequence[pa.DataType]) -> None:
-    """Check the types of text, label and split, the last two if present. Raises `MalformedRow`."""
-    if not is_string_type(types[0]):
-        raise MalformedRow(
-            file=file, row=1, problem=f"the text column has type {types[0]}, not string"
-        )
-    if len(types) == 1:
+def check_column_types(file: str, types: Sequence[pa.DataType], *, pairs: bool = False) -> None:
+    """Check the types of text (or two), label and split, the last two if present.
+
+    Raises `MalformedRow`.
+    """
+    texts, others = types[: 1 + pairs], types[1 + pairs :]
+    for text, name in zip(texts, ("text", "text pair"), strict=False):
+        if not is_string_type(text):
+            problem = f"the {name} column has type {text}, not string"
+            raise MalformedRow(file=file, row=1, problem=problem)
+    if not others:
         return
-    label = types[1]
+    label = others[0]
     is_integral = pa.types.is_integer(label) or pa.types.is_boolean(label)
     if not (is_string_type(label) or is_integral or pa.types.is_null(label)):
         problem = f"the label column has type {label}, not string, integer or bool"
         raise MalformedRow(file=file, row=1, problem=problem)
-    if len(types) > 2 and not is_string_type(types[2]):
+    if len(others) > 1 and not is_string_type(others[1]):
         raise MalformedRow(
-            file=file, row=1, problem=f"the split column has type {types[2]}, not string"
+            file=file, row=1, problem=f"the split column has type {others[1]}, not string"
         )
 
 
@@ -131,7 +135,8 @@ def iter_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
     with open_parquet(path) as parquet:
         schema = parquet.schema_arrow
         positions = columns.find_positions(path.name, schema.names)
-        check_column_types(path.name, [schema.field(i).type for i in positions])
+        types = [schema.field(i).type for i in positions]
+        check_column_types(path.name, types, pairs=columns.pair is not None)
         names = [schema.names[i] for i in positions]
         decoder = ArrowCellDecoder(path.name)
         for batch in iter_batches(parquet, names):

@@ -17,9 +17,19 @@ class Batch:
 
     input_ids: Tensor  # (texts, length) int64
     attention_mask: Tensor  # (texts, length) int64, 0 at padding
+    # (texts, length) int64, 1 in the second segment; None: there are no pairs, or no segments
+    token_type_ids: Tensor | None = None
+
+    @property
+    def token_inputs(self) -> dict[str, Tensor]:
+        """The arguments of the embeddings: `input_ids`, and `token_type_ids` if there are any."""
+        if self.token_type_ids is None:
+            return {"input_ids": self.input_ids}
+        return {"input_ids": self.input_ids, "token_type_ids": self.token_type_ids}
 
     def to(self, device: str) -> "Batch":
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device))
+        types = None if self.token_type_ids is None else self.token_type_ids.to(device)
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), types)
 
 
 def micro_batches(
@@ -76,13 +86,22 @@ def padded_length(length: int, multiple: int) -> int:
 
 
 def collate(
-    ids: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int, length: int | None = None
+    ids: Sequence[Sequence[int] | NDArray[np.int32]],
+    pad_id: int,
+    length: int | None = None,
+    segment_starts: NDArray[np.int64] | None = None,
 ) -> Batch:
-    """Pad texts to `length`, or to the longest."""
+    """Pad texts to `length`, or to the longest.
+
+    `segment_starts`: index of the first token of the second segment of each text.
+    """
     length = length or max(len(row) for row in ids)
     input_ids = np.full((len(ids), length), pad_id, dtype=np.int64)
     mask = np.zeros((len(ids), length), dtype=np.int64)
     for i, row in enumerate(ids):
         input_ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask))
+    types = None
+    if segment_starts is not None:
+        types = torch.from_numpy(mask * (np.arange(length) >= segment_starts[:, None]))
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask), types)

@@ -82,7 +82,8 @@ def read_examples(path: Path) -> Iterator[ChatExample]:
 
 
 def _has_chat_form(record: Mapping[str, Any], columns: ColumnSelection) -> bool:
-    if columns.text != TEXT or columns.label != LABEL or TEXT in record:
+    renamed = columns.text != TEXT or columns.label != LABEL or columns.pair is not None
+    if renamed or TEXT in record:
         return False
     return _MESSAGES in record or (_PROMPT in record and _COMPLETION in record)
 

@@ -35,6 +35,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
 from lora_core.samples.packages import locate_file
 from lora_core.specs.data import MAX_LENGTH, Split
+from lora_core.specs.text_input import TextInput, text_input
 
 # Limits of the slow checks as (rows, characters), so that a report takes about ten seconds on one
 # core. Tokenization is slowest; with a few thousand texts its shares are accurate to one percent.
@@ -77,7 +78,7 @@ def check_data(contents: FileContents) -> DataReport:
 def sample_rows(rows: Sequence[TextRow], max_rows: int, max_characters: int) -> Sequence[TextRow]:
     """Return a random sample of rows within both limits, in their original order."""
     indices = Random(0).sample(range(len(rows)), min(len(rows), max_rows))  # noqa: S311 - no secret
-    sizes = accumulate(len(rows[i].text) for i in indices)
+    sizes = accumulate(rows[i].characters for i in indices)
     kept = [i for i, size in zip(indices, sizes, strict=True) if size <= max_characters]
     return [rows[i] for i in sorted(kept)]
 
@@ -101,7 +102,9 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
     """Yield what was assumed about the file, and what was skipped."""
     info = contents.parse_info
     if info.encoding == text_files.WINDOWS_1252.name:
-        non_ascii = [row for row in contents.rows if not (row.text + row.label).isascii()]
+        non_ascii = [
+            row for row in contents.rows if not (row.text + (row.pair or "") + row.label).isascii()
+        ]
         ordered = sorted(non_ascii, key=lambda row: row.text[:EXCERPT_CHARACTERS].isascii())
         yield Finding(
             code="encoding_assumed",
@@ -290,7 +293,8 @@ def count_text_tokens(
     Raises `UnreadableBase`.
     """
     lengths, unknown = _count_per_text(rows, tokenizer)
-    own_tokens = np.maximum(lengths - 2, 1)  # without the two special tokens
+    special = 3 if rows and rows[0].pair is not None else 2
+    own_tokens = np.maximum(lengths - special, 1)  # without the special tokens
     statistics = TokenStatistics(
         tokenizer=base,
         texts=len(rows),
@@ -315,19 +319,19 @@ def _count_per_text(
     unknown_id = tokenizer.get_vocab()[find_special_tokens(tokenizer)["unk_token"]]
     counts = [
         (len(encoding), encoding.ids.count(unknown_id))
-        for texts in _text_chunks(row.text for row in rows)
+        for texts in _text_chunks(rows)
         for encoding in tokenizer.encode_batch_fast(texts)
     ]
     lengths, unknown = np.array(counts, dtype=np.int64).T
     return lengths, unknown
 
 
-def _text_chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
+def _text_chunks(rows: Iterable[TextRow]) -> Iterator[list[TextInput]]:
+    chunk: list[TextInput] = []
     size = 0
-    for text in texts:
-        chunk.append(text)
-        size += len(text)
+    for row in rows:
+        chunk.append(text_input(row.text, row.pair))
+        size += row.characters
         if size >= CHUNK_CHARACTERS:
             yield chunk
             chunk, size = [], 0

@@ -22,8 +22,8 @@ from lora_core.data.rows import (
 )
 from lora_core.data.split import (
     RowsBySplit,
+    comparison_key,
     count_leaked,
-    normalize_text,
     require_train,
     similar_labels,
     split_by_column,
@@ -68,7 +68,8 @@ def read_contents(path: Path, columns: ColumnSelection) -> FileContents:
         raise with_suggested_columns(path, columns, error) from error
     if columns.label is None:
         # Validate the cells that are copied to the results.
-        for _ in files.read_records(path, columns.text, columns.sheet):
+        records = files.read_records(path, columns.text, columns.sheet, pair_column=columns.pair)
+        for _ in records:
             pass
         return FileContents(rows, columns, (), None, info)
     named_splits = split_by_column(path.name, rows)
@@ -84,6 +85,8 @@ class DatasetProfile(FrozenModel):
 
     rows: int
     text_column: str
+    # None, and then left out: each row has one text
+    text_pair_column: str | None = Field(default=None, exclude_if=lambda value: value is None)
     label_column: str | None  # None: read without labels, so the numbers below are 0
     split_column: str | None  # None: no split column
     labels: dict[str, int]  # rows per label, in training order
@@ -92,7 +95,7 @@ class DatasetProfile(FrozenModel):
     duplicates: int  # rows whose text also occurs in an earlier row
     conflicting_duplicates: int  # texts that occur with more than one label
     leaked: int  # validation and test rows whose text is also in train
-    mean_characters: float
+    mean_characters: float  # of a text, or of both texts of a pair
     max_characters: int
     encoding: str | None = None  # of a text table
     separator: str | None = None  # of the cells of a text table
@@ -107,11 +110,12 @@ def build_profile(contents: FileContents) -> DatasetProfile:
     counts = Counter(row.label for row in contents.rows)
     by_text: dict[str, set[str]] = defaultdict(set)
     for row in contents.rows:
-        by_text[normalize_text(row.text)].add(row.label)
-    lengths = [len(row.text) for row in contents.rows]
+        by_text[comparison_key(row)].add(row.label)
+    lengths = [row.characters for row in contents.rows]
     return DatasetProfile(
         rows=len(contents.rows),
         text_column=contents.columns.text,
+        text_pair_column=contents.columns.pair,
         label_column=contents.columns.label,
         split_column=contents.split_column,
         labels={label: counts[label] for label in contents.labels},
@@ -144,7 +148,9 @@ class PreviewRow(FrozenModel):
 
     row: int
     text: str  # the first characters
-    characters: int  # length of the whole text
+    # of a pair, the first characters of the second text
+    text_pair: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    characters: int  # length of the whole text, or of both
     label: str | None
     split: str | None  # as written in the file
 
@@ -160,13 +166,15 @@ def preview_rows(path: Path, columns: ColumnSelection, *, after: int, limit: int
     raises."""
     following = (row for row in files.iter_rows(path, columns) if row[0] > after)
     cells = list(islice(following, limit))
-    rows = collect_rows(path.name, iter(cells)) if cells else []
+    pairs = columns.pair is not None
+    rows = collect_rows(path.name, iter(cells), pairs=pairs) if cells else []
     return Preview(
         rows=tuple(
             PreviewRow(
                 row=row.number,
                 text=row.text[:PREVIEW_CHARACTERS],
-                characters=len(row.text),
+                text_pair=row.pair if row.pair is None else row.pair[:PREVIEW_CHARACTERS],
+                characters=row.characters,
                 label=row.label or None,
                 split=row.split,
             )

@@ -20,7 +20,7 @@ from lora_core.data.findings import (
     split_of,
 )
 from lora_core.data.rows import TextRow
-from lora_core.data.split import normalize_text
+from lora_core.data.split import comparison_key
 from lora_core.specs.data import Split
 
 WARNING_SHARE = 0.01  # share of rows from which duplicates are a warning
@@ -37,10 +37,10 @@ def group_duplicates(rows: Iterable[TextRow]) -> tuple[list[TextRow], list[list[
     first: dict[str, TextRow] = {}
     duplicates: dict[str, list[TextRow]] = {}
     for row in rows:
-        text = normalize_text(row.text)
-        earlier = first.setdefault(text, row)
+        key = comparison_key(row)
+        earlier = first.setdefault(key, row)
         if earlier is not row:
-            duplicates.setdefault(text, [earlier]).append(row)
+            duplicates.setdefault(key, [earlier]).append(row)
     return list(first.values()), list(duplicates.values())
 
 
@@ -135,24 +135,36 @@ class NearDuplicate(NamedTuple):
 
 
 def find_near_duplicates(rows: Sequence[TextRow]) -> list[NearDuplicate]:
-    """Return for each text the first earlier row that is a near-duplicate."""
+    """Return for each text the first earlier row that is a near-duplicate.
+
+    The similarity of two pairs is that of their less similar texts: many pairs may share a long
+    first text.
+    """
     distinct, _ = group_duplicates(rows)
-    signatures = np.array([_minhash(row.text) for row in distinct])  # (texts, HASHES)
+    signatures = np.array([_signatures(row) for row in distinct])  # (rows, sides, NUM_HASHES)
     order = np.arange(len(signatures))
     nearest = order
-    for band in np.split(signatures, NUM_BANDS, axis=1):
-        _, first, bucket = np.unique(band, axis=0, return_index=True, return_inverse=True)
+    for band in np.split(signatures, NUM_BANDS, axis=2):
+        by_row = band.reshape(len(band), -1)
+        _, first, bucket = np.unique(by_row, axis=0, return_index=True, return_inverse=True)
         earlier = first[bucket.ravel()]
-        similar = (signatures == signatures[earlier]).mean(axis=1) >= MIN_SIMILARITY
+        similar = _similarity(signatures, signatures[earlier]) >= MIN_SIMILARITY
         nearest = np.where(similar, np.minimum(nearest, earlier), nearest)
+    similarity = _similarity(signatures, signatures[nearest])
     return [
-        NearDuplicate(
-            distinct[nearest[i]],
-            distinct[i],
-            float((signatures[i] == signatures[nearest[i]]).mean()),
-        )
+        NearDuplicate(distinct[nearest[i]], distinct[i], float(similarity[i]))
         for i in np.flatnonzero(nearest < order)
     ]
+
+
+def _signatures(row: TextRow) -> list[NDArray[np.uint32]]:
+    return [_minhash(text) for text in (row.text, row.pair) if text is not None]
+
+
+def _similarity(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """Return the estimated similarity of rows, a and b (rows, sides, NUM_HASHES)."""
+    similarity: NDArray[np.float64] = (a == b).mean(axis=2).min(axis=1)
+    return similarity
 
 
 def check_near_duplicates(rows: Sequence[TextRow]) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from lora_core.errors.data import (
     DataNotFound,
     DataTooLarge,
     EmptyData,
+    IncompletePair,
     MalformedRow,
     MissingSheet,
     MissingText,
@@ -33,6 +34,7 @@ from lora_core.errors.data import (
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import file_suffix
 from lora_core.specs.predict import LABEL, SCORE, SCORES
+from lora_core.specs.text_input import TextInput
 
 PARQUET_MAGIC = b"PAR1"
 ZIP_MAGIC = b"PK\x03\x04"
@@ -70,7 +72,8 @@ def read_rows_and_info(path: Path, columns: ColumnSelection) -> tuple[list[TextR
     """Return all rows, and how the file was parsed. Raises what `read_rows` raises."""
     try:
         opened = open_file(path, columns)
-        return collect_rows(path.name, opened.cells), opened.parse_info
+        rows = collect_rows(path.name, opened.cells, pairs=columns.pair is not None)
+        return rows, opened.parse_info
     except MemoryError as error:
         raise DataTooLarge(
             file=path.name, what="its content", limit="the available memory"
@@ -173,66 +176,85 @@ class Record(NamedTuple):
     """One row. `number` is the row number that users see: 1 is the first data row."""
 
     number: int
-    text: str
+    text: TextInput
     cells: dict[str, Any]  # the whole row as JSON values
 
 
-def read_records(path: Path, text_column: str, sheet: str | None = None) -> Iterator[Record]:
+def read_records(
+    path: Path, text_column: str, sheet: str | None = None, *, pair_column: str | None = None
+) -> Iterator[Record]:
     """Yield the rows of a `.csv`, `.tsv`, `.xlsx`, `.jsonl` or `.parquet` file.
 
-    Raises what `read_rows` raises, and `ReservedColumn`.
+    With `pair_column`, the text of a record is a pair. Raises what `read_rows` raises, and
+    `ReservedColumn`.
     """
+    columns = ColumnSelection(text_column, label=None, pair=pair_column)
+    names = [text_column] if pair_column is None else [text_column, pair_column]
     suffix = detect_suffix(path, sheet)
     match suffix:
         case ".parquet":
-            rows = _parquet_records(path, text_column)
+            rows = _parquet_records(path, columns, names)
         case ".jsonl":
-            rows = _json_records(path, text_column)
+            rows = _json_records(path, columns, names)
         case _:
-            rows = _tabular_records(open_table(path, suffix, sheet), text_column)
+            rows = _tabular_records(open_table(path, suffix, sheet), columns, names)
     first = next(rows, None)
     if first is None:
         raise EmptyData(file=path.name)
-    for number, text, cells in chain([first], rows):
-        if text is not None and not isinstance(text, str):
-            problem = f"the text is a {type(text).__name__}, not a string"
-            raise MalformedRow(file=path.name, row=number, problem=problem)
-        if text is None or not text.strip():
+    for number, cells in chain([first], rows):
+        texts = [_checked_text(path.name, number, cells[name]) for name in names]
+        if not any(texts):
             raise MissingText(file=path.name, count=1, rows=number)
-        yield Record(number, text, cells)
+        if not all(texts):
+            raise IncompletePair(file=path.name, count=1, rows=number)
+        yield Record(number, texts[0] if pair_column is None else (texts[0], texts[1]), cells)
 
 
-RecordCells = Iterator[tuple[int, Any, dict[str, Any]]]
+def _checked_text(file: str, number: int, text: Any) -> str:
+    """Return the text unchanged, or "" if it is missing or only white space."""
+    if text is not None and not isinstance(text, str):
+        problem = f"the text is a {type(text).__name__}, not a string"
+        raise MalformedRow(file=file, row=number, problem=problem)
+    return text if text and text.strip() else ""
 
 
-def _tabular_records(table: StringTable, text_column: str) -> RecordCells:
-    _check_names(table.file, table.header, text_column)
+RecordCells = Iterator[tuple[int, dict[str, Any]]]
+
+
+def _tabular_records(
+    table: StringTable, columns: ColumnSelection, text_columns: Sequence[str]
+) -> RecordCells:
+    _check_names(table.file, table.header, columns)
     for number, cells in table.rows:
         row = dict(zip(table.header, cells, strict=True))
-        table.check_formulas(number, [row[text_column]])
-        yield number, row[text_column], row
+        table.check_formulas(number, [row[name] for name in text_columns])
+        yield number, row
 
 
-def _json_records(path: Path, text_column: str) -> RecordCells:
+def _json_records(path: Path, columns: ColumnSelection, text_columns: Sequence[str]) -> RecordCells:
     seen_names: set[str] = set()
     for number, cells_by_name in text_files.read_json_objects(path):
         if not seen_names:
-            _check_names(path.name, list(cells_by_name), text_column)
+            _check_names(path.name, list(cells_by_name), columns)
         if new_names := cells_by_name.keys() - seen_names:
             seen_names |= new_names
             _check_reserved(path.name, list(seen_names))
-        text = text_files.get_json_field(path.name, number, cells_by_name, text_column)
-        yield number, text, _check_json(path.name, number, cells_by_name)
+        for name in text_columns:
+            text_files.get_json_field(path.name, number, cells_by_name, name)
+        yield number, _check_json(path.name, number, cells_by_name)
 
 
-def _parquet_records(path: Path, text_column: str) -> RecordCells:
+def _parquet_records(
+    path: Path, columns: ColumnSelection, text_columns: Sequence[str]
+) -> RecordCells:
     from lora_core.data import arrow  # pyarrow is slow to import
     from lora_core.data.arrow import ArrowCellDecoder, check_column_types
 
     with arrow.open_parquet(path) as file:
-        names = file.schema_arrow.names
-        _check_names(path.name, names, text_column)
-        check_column_types(path.name, [file.schema_arrow.field(text_column).type])
+        schema, names = file.schema_arrow, file.schema_arrow.names
+        _check_names(path.name, names, columns)
+        types = [schema.field(name).type for name in text_columns]
+        check_column_types(path.name, types, pairs=columns.pair is not None)
         decoder = ArrowCellDecoder(path.name)
         for batch in arrow.iter_batches(file, names):
             rows = zip(*map(decoder.decode_column, batch.columns), strict=True)
@@ -242,13 +264,13 @@ def _parquet_records(path: Path, text_column: str) -> RecordCells:
                     name: _to_json(path.name, number, value)
                     for name, value in cells_by_name.items()
                 }
-                yield number, json_cells[text_column], json_cells
+                yield number, json_cells
             decoder.row += len(batch)
 
 
-def _check_names(file: str, names: Sequence[str], text_column: str) -> None:
-    """Raise `MissingColumn`, `MalformedRow`, `ReservedColumn` or `DataTooLarge`."""
-    ColumnSelection(text_column, label=None).find_positions(file, names)
+def _check_names(file: str, names: Sequence[str], columns: ColumnSelection) -> None:
+    """Raise `MissingColumn`, `SameColumn`, `MalformedRow`, `ReservedColumn` or `DataTooLarge`."""
+    columns.find_positions(file, names)
     if duplicate := next((name for name in names if names.count(name) > 1), None):
         raise MalformedRow(file=file, row=0, problem=f"column {duplicate!r} is duplicated")
     _check_reserved(file, names)

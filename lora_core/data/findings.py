@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from lora_core.data.more_labels import MoreLabelsEstimate
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import Split, parse_split_name
@@ -25,15 +27,27 @@ class RowExcerpt(FrozenModel):
 
     row: int
     text: str  # the first characters
+    # of a pair, the first characters of the second text
+    text_pair: str | None = Field(default=None, exclude_if=lambda value: value is None)
     label: str | None
     split: Split | None
 
     @classmethod
     def from_row(cls, row: TextRow) -> "RowExcerpt":
-        text = " ".join(row.text[: 2 * EXCERPT_CHARACTERS].split())
-        if len(text) > EXCERPT_CHARACTERS or len(row.text) > 2 * EXCERPT_CHARACTERS:
-            text = f"{text[: EXCERPT_CHARACTERS - 1]}…"
-        return cls(row=row.number, text=text, label=row.label or None, split=split_of(row))
+        return cls(
+            row=row.number,
+            text=_excerpt(row.text),
+            text_pair=row.pair if row.pair is None else _excerpt(row.pair),
+            label=row.label or None,
+            split=split_of(row),
+        )
+
+
+def _excerpt(text: str) -> str:
+    words = " ".join(text[: 2 * EXCERPT_CHARACTERS].split())
+    if len(words) > EXCERPT_CHARACTERS or len(text) > 2 * EXCERPT_CHARACTERS:
+        return f"{words[: EXCERPT_CHARACTERS - 1]}…"
+    return words
 
 
 class FindingExample(FrozenModel):

@@ -16,12 +16,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import sklearn
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from scipy.sparse import vstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
@@ -44,7 +46,9 @@ from lora_core.data.more_labels import (
 )
 from lora_core.data.rows import TextRow
 from lora_core.linear.files import weight_rows
+from lora_core.linear.model import combine_sides, split_sides
 from lora_core.specs.data import Split
+from lora_core.specs.text_input import text_input
 
 CACHE_VERSION = 1  # increment if the same texts would give another curve
 TRAIN_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the texts that are not held out
@@ -133,7 +137,7 @@ def limit_texts(
     counts = Counter(row.label for row in distinct)
     rows = [row for row in distinct if counts[row.label] >= MIN_TEXTS_PER_LABEL]
     if characters is not None:
-        total = sum(len(row.text) for row in rows)
+        total = sum(row.characters for row in rows)
         max_texts = min(max_texts, len(rows) * characters // max(1, total))
     if len(rows) <= max_texts:
         return rows
@@ -149,17 +153,22 @@ def encode_labels(rows: Sequence[TextRow]) -> Indices:
 
 def linear_learner(rows: Sequence[TextRow], truth: Indices) -> Learner:
     """Return a learner with TF-IDF of all words and logistic regression."""
+    sides = split_sides([text_input(row.text, row.pair) for row in rows])
     try:
-        counts = CountVectorizer().fit_transform([row.text for row in rows]).tocsr()
+        by_side = CountVectorizer().fit_transform(chain(*sides)).tocsr()
     except ValueError:  # no text contains a word
         return lambda train, held_out: _most_frequent(truth[train], len(held_out))
 
+    counts = [by_side[i * len(rows) :][: len(rows)] for i in range(len(sides))]
+
     def learn(train: Indices, held_out: Indices) -> Indices:
-        seen = counts[train]
+        seen = vstack([side[train] for side in counts], format="csr")
         terms = np.unique(seen.indices)
-        weighting = TfidfTransformer(sublinear_tf=True)
-        x = weighting.fit_transform(seen[:, terms])
-        x_test = weighting.transform(counts[held_out][:, terms])
+        weighting = TfidfTransformer(sublinear_tf=True).fit(seen[:, terms])
+        x, x_test = (
+            combine_sides([weighting.transform(side[part][:, terms]) for side in counts])
+            for part in (train, held_out)
+        )
         return _fit_and_predict(x, truth[train], INVERSE_REGULARIZATION["linear"], x_test)
 
     return learn

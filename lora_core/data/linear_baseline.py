@@ -17,8 +17,13 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
-from lora_core.data.rows import TextRow
-from lora_core.data.split import Example, Splits, label_indices, stratified_subset
+from lora_core.data.split import (
+    Example,
+    Splits,
+    indexed_rows,
+    label_indices,
+    stratified_subset,
+)
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
@@ -78,14 +83,14 @@ def fit_predict(
 ) -> list[NDArray[np.int64]]:
     """Return label indices for the texts of each split."""
     model = fit_examples(train, SPEC, classes=1 + int(label_indices(train).max()))
-    return [model.logits([e.text for e in part]).argmax(axis=1) for part in parts]
+    return [model.logits([e.input for e in part]).argmax(axis=1) for part in parts]
 
 
 def fit_examples(
     train: Sequence[Example], spec: LinearSpec, *, classes: int, balanced: bool = False
 ) -> linear.LinearModel:
     """Fit a model on examples, as `lora_core.linear.model.fit` does on texts."""
-    texts = [example.text for example in train]
+    texts = [example.input for example in train]
     labels = label_indices(train)
     return linear.fit(texts, labels, spec, classes=classes, balanced=balanced)
 
@@ -94,13 +99,13 @@ def subsample(train: Sequence[Example], max_texts: int) -> list[Example]:
     """Return at most `max_texts` of the texts, stratified."""
     if len(train) <= max_texts:
         return list(train)
-    rows = [TextRow(i, example.text, str(example.label)) for i, example in enumerate(train)]
-    return [train[row.number] for row in stratified_subset(rows, max_texts, of=len(rows), seed=0)]
+    rows = stratified_subset(indexed_rows(train), max_texts, of=len(train), seed=0)
+    return [train[row.number] for row in rows]
 
 
 def subsample_to_max_characters(train: Sequence[Example], labels: int) -> list[Example]:
     """Return as many texts as have at most `MAX_CHARACTERS` in total, stratified."""
-    characters = sum(len(example.text) for example in train)
+    characters = sum(example.characters for example in train)
     if characters <= MAX_CHARACTERS:
         return list(train)
     return subsample(train, max(labels, len(train) * MAX_CHARACTERS // characters))

@@ -101,6 +101,8 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     """Return the splits of one source, or all rows if it defines none. Raises what the readers
     raise."""
     if source in reviews.SAMPLES:
+        if columns.pair is not None:  # samples have none
+            columns.find_positions(source, reviews.COLUMNS)
         return [
             TextRow(number, text, label)
             for number, (text, label) in enumerate(reviews.load_reviews(source), start=1)
@@ -150,7 +152,9 @@ def _load_sample(spec: DataSpec) -> Splits:
 
 
 def _load(spec: DataSpec) -> Splits:
-    columns = ColumnSelection(spec.text_column, spec.label_column, spec.split_column)
+    columns = ColumnSelection(
+        spec.text_column, spec.label_column, spec.split_column, spec.text_pair_column
+    )
     prompt_format = spec.prompt_format or detect_prompt_format(spec.source, columns)
     given_splits = read_source(spec.source, replace(columns, prompt_format=prompt_format))
     validated_labels(display_name(spec.source), given_splits)
@@ -175,7 +179,7 @@ def _load(spec: DataSpec) -> Splits:
         prompt_format=prompt_format,
         **{
             split.value: tuple(
-                Example(row.number, row.text, indices[row.label]) for row in splits[split]
+                Example(row.number, row.text, indices[row.label], row.pair) for row in splits[split]
             )
             for split in Split
         },
@@ -272,23 +276,24 @@ def _read_hub_split(file: str, data: datasets.Dataset, columns: ColumnSelection)
     if data.num_rows > MAX_ROWS:
         raise DataTooLarge(file=file, what="the number of rows", limit=f"{MAX_ROWS:,}")
     available = data.column_names
-    plain = ColumnSelection(columns.text, columns.label, detect_split=False)
+    plain = replace(columns, split=None, detect_split=False)
     names = [available[i] for i in plain.find_positions(file, available)]
     table = data.data.table.select(names)
     if table.nbytes > 2 * MAX_BYTES:
         raise DataTooLarge(file=file, what="its size", limit=f"{2 * MAX_BYTES:,} bytes")
-    check_column_types(file, table.schema.types)
-    feature = data.features[names[1]]
+    pairs = columns.pair is not None
+    check_column_types(file, table.schema.types, pairs=pairs)
+    feature = data.features[names[-1]]
     classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
     decoder = ArrowCellDecoder(file)
     batches = (batch.columns for batch in table.to_batches(max_chunksize=BATCH_ROWS))
     rows = (
         decoder.decode_rows(
-            [text, label if classes is None else _class_names(file, label, classes)]
+            [*texts, label if classes is None else _class_names(file, label, classes)]
         )
-        for text, label in batches
+        for *texts, label in batches
     )
-    return collect_rows(file, chain.from_iterable(rows))
+    return collect_rows(file, chain.from_iterable(rows), pairs=pairs)
 
 
 def _class_names(file: str, numbers: pa.Array, classes: Sequence[str]) -> pa.Array:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
+    IncompletePair,
     MalformedRow,
     MissingColumn,
     MissingLabel,
     MissingText,
     NulByte,
+    SameColumn,
     WrongSeparator,
 )
 from lora_core.specs.chat import PromptFormat
@@ -35,12 +37,18 @@ NumberedCells = Iterator[tuple[int, Sequence[object]]]  # the row number and the
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """One text. `number` is the row number that users see: 1 is the first data row."""
+    """One text, or a pair. `number` is the row number that users see: 1 is the first data row."""
 
     number: int
     text: str
     label: str
     split: str | None = None
+    pair: str | None = None  # the second text of a pair
+
+    @property
+    def characters(self) -> int:
+        """The length of the text, or of both texts of a pair."""
+        return len(self.text) + len(self.pair or "")
 
 
 @dataclass(frozen=True)
@@ -53,19 +61,23 @@ class ColumnSelection:
     text: str = "text"
     label: str | None = "label"
     split: str | None = None
+    pair: str | None = None  # the second text, if rows are pairs
     detect_split: bool = True  # if `split` is None, read `SPLIT_COLUMN` if it exists
     sheet: str | None = None  # of a workbook
     prompt_format: PromptFormat | None = None  # of examples in chat form; None: detect it
 
     def find_positions(self, file: str, available: Sequence[str]) -> list[int]:
-        """Return the positions of text, of label unless it is None, and of split if there is one.
+        """Return the positions of text, of its pair and label unless they are None, and of split if
+        there is one.
 
         Raises `MissingColumn`, `WrongSeparator`; `MalformedRow` if a selected column is duplicated;
-        `DataTooLarge`.
+        `SameColumn`, `DataTooLarge`.
         """
         if len(available) > MAX_COLUMNS:
             raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
-        selected = [self.text] if self.label is None else [self.text, self.label]
+        selected = [self.text, *filter(None, (self.pair, self.label))]
+        if self.text == self.pair:
+            raise SameColumn(column=self.text)
         if self.split is not None:
             selected.append(self.split)
         elif self.label is not None and self.detect_split and SPLIT_COLUMN in available:
@@ -82,41 +94,53 @@ class ColumnSelection:
 
 
 class RowCollector:
-    """Collects and validates the cells of a source, one row at a time."""
+    """Collects and validates the cells of a source, one row at a time.
 
-    def __init__(self, file: str) -> None:
+    With `pairs`, each text is followed by the second text of its pair.
+    """
+
+    def __init__(self, file: str, *, pairs: bool = False) -> None:
         self.file = file
+        self._pairs = pairs
         self._rows: list[TextRow] = []
         self._labels: set[str] = set()
         self._bytes = 0
         self._without_text: list[int] = []
+        self._incomplete: list[int] = []  # pairs with one text empty
         self._without_label: list[int] = []
 
     def add(self, number: int, cells: Sequence[object]) -> None:
-        """Add a row: text, label unless only texts are read, and split if the source has one.
+        """Add a row: text (or two), label unless only texts are read, and split if the source has
+        one.
 
         Raises `MalformedRow`, `NulByte`, `DataTooLarge`.
         """
         if len(self._rows) >= MAX_ROWS:
             raise DataTooLarge(file=self.file, what="the number of rows", limit=f"{MAX_ROWS:,}")
-        text = self._text(number, cells[0])
-        if not text:
+        text, pair = self._text(number, cells[0]), None
+        if self._pairs:
+            pair = self._text(number, cells[1])
+        if not text and not pair:
             self._without_text.append(number)
+        elif not text or pair == "":
+            self._incomplete.append(number)
         label, split = NO_LABEL, None
-        if len(cells) > 1:
-            label = self._label(number, cells[1])
+        others = cells[2:] if self._pairs else cells[1:]
+        if others:
+            label = self._label(number, others[0])
             if not label:
                 self._without_label.append(number)
-        if len(cells) > 2:
-            split = str("" if cells[2] is None else cells[2])[:MAX_LABEL_CHARACTERS]
-        self._rows.append(TextRow(number, text, label, split))
+        if len(others) > 1:
+            split = str("" if others[1] is None else others[1])[:MAX_LABEL_CHARACTERS]
+        self._rows.append(TextRow(number, text, label, split, pair))
 
     def rows(self) -> list[TextRow]:
-        """Return all rows. Raises `EmptyData`, `MissingText`, `MissingLabel`."""
+        """Return all rows. Raises `EmptyData`, `MissingText`, `IncompletePair`, `MissingLabel`."""
         if not self._rows:
             raise EmptyData(file=self.file)
         for numbers, error in (
             (self._without_text, MissingText),
+            (self._incomplete, IncompletePair),
             (self._without_label, MissingLabel),
         ):
             if numbers:
@@ -186,9 +210,9 @@ class RowCollector:
         return name
 
 
-def collect_rows(file: str, rows: NumberedCells) -> list[TextRow]:
+def collect_rows(file: str, rows: NumberedCells, *, pairs: bool = False) -> list[TextRow]:
     """Return all rows of a source, validated. Raises what `RowCollector` raises."""
-    collector = RowCollector(file)
+    collector = RowCollector(file, pairs=pairs)
     for number, cells in rows:
         collector.add(number, cells)
     return collector.rows()

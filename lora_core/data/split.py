@@ -31,15 +31,27 @@ from lora_core.errors.data import (
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_count
 from lora_core.specs.method import NUM_FOLDS
+from lora_core.specs.text_input import TextInput, text_input
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text and its label; indices refer to `Splits.labels`."""
+    """A text, or a pair, and its label; indices refer to `Splits.labels`."""
 
     row: int  # row in the file; 1 is the first data row, without the header
     text: str
     label: Target
+    pair: str | None = None  # the second text of a pair
+
+    @property
+    def input(self) -> TextInput:
+        """What a model reads: the text, or the pair."""
+        return text_input(self.text, self.pair)
+
+    @property
+    def characters(self) -> int:
+        """The length of the text, or of both texts of a pair."""
+        return len(self.text) + len(self.pair or "")
 
 
 def label_indices(examples: Iterable[Example]) -> NDArray[np.int64]:
@@ -67,6 +79,11 @@ class Splits:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", _digest(self))
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether each example is a pair of texts."""
+        return bool(self.train) and self.train[0].pair is not None
 
     def examples(self, split: Split) -> tuple[Example, ...]:
         """Return the examples of a split."""
@@ -96,6 +113,8 @@ def _digest_content(splits: Splits) -> Iterable[str]:
         yield str(len(examples))
         for example in examples:
             yield example.text
+            if example.pair is not None:
+                yield example.pair
             yield str(example.label)
 
 
@@ -134,7 +153,7 @@ SplitSize = int | float  # a count of texts, or a share of them
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """All rows with the same text."""
+    """All rows with the same text, or the same pair of texts."""
 
     key: str
     label: str  # the most frequent label; on a tie the first in alphabetical order
@@ -149,11 +168,20 @@ def normalize_text(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def comparison_key(row: TextRow) -> str:
+    """Return what rows are compared by: the normalized text, or both texts of a pair.
+
+    No text contains the NUL that joins them.
+    """
+    text = normalize_text(row.text)
+    return text if row.pair is None else f"{text}\0{normalize_text(row.pair)}"
+
+
 def count_leaked(splits: Mapping[Split, Sequence[TextRow]]) -> int:
     """Return the number of validation and test rows whose text is also in train."""
-    train = {normalize_text(row.text) for row in splits[Split.TRAIN]}
+    train = {comparison_key(row) for row in splits[Split.TRAIN]}
     held_out = [row for split, rows in splits.items() if split is not Split.TRAIN for row in rows]
-    return sum(normalize_text(row.text) in train for row in held_out)
+    return sum(comparison_key(row) in train for row in held_out)
 
 
 def describe_leaked(count: int) -> str:
@@ -217,19 +245,23 @@ def group_by_label(rows: Sequence[TextRow], seed: int) -> GroupsByLabel:
     """Group the duplicates of each text, by label, in hash order."""
     duplicates: dict[str, list[TextRow]] = defaultdict(list)
     for row in rows:
-        duplicates[_hash_key(row.text, seed)].append(row)
+        duplicates[_hash_key(row, seed)].append(row)
     groups: GroupsByLabel = defaultdict(list)
     for key in sorted(duplicates):
         labels = Counter(row.label for row in duplicates[key])
         label = min(labels, key=lambda name: (-labels[name], name))
         # an order that does not depend on the file
-        ordered = tuple(sorted(duplicates[key], key=lambda row: (row.label, row.text, row.number)))
+        ordered = tuple(
+            sorted(
+                duplicates[key], key=lambda row: (row.label, row.text, row.pair or "", row.number)
+            )
+        )
         groups[label].append(DuplicateGroup(key, label, ordered))
     return {label: groups[label] for label in sorted(groups)}
 
 
-def _hash_key(text: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\0{normalize_text(text)}".encode()).hexdigest()
+def _hash_key(row: TextRow, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\0{comparison_key(row)}".encode()).hexdigest()
 
 
 def _count_rows(groups: GroupsByLabel) -> dict[str, int]:
@@ -336,6 +368,14 @@ def check_split_sizes(spec: DataSpec, drawn: Collection[Split], dataset: Dataset
         raise TooFewRows(available=available, wanted=", ".join(plan))
 
 
+def indexed_rows(examples: Sequence[Example]) -> list[TextRow]:
+    """Return the examples as rows, to be grouped and drawn like rows; numbered from 0."""
+    return [
+        TextRow(index, each.text, str(each.label), pair=each.pair)
+        for index, each in enumerate(examples)
+    ]
+
+
 # -- Folds for cross-validation ------------------------------------------------------------------
 
 
@@ -344,9 +384,7 @@ def assign_folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
 
     A different seed assigns the folds anew.
     """
-    rows = [
-        TextRow(index, example.text, str(example.label)) for index, example in enumerate(examples)
-    ]
+    rows = indexed_rows(examples)
     folds = np.empty(len(examples), dtype=np.int64)
     # The counter continues across labels, so that all folds have about the same size.
     counter = itertools.count()

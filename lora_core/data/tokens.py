@@ -3,22 +3,25 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data.targets import Targets
-from lora_core.errors.base_model import SpecialTokensNotAdded, UnreadableBase
+from lora_core.errors.base_model import PairsNotSeparated, SpecialTokensNotAdded, UnreadableBase
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.data import Split
+from lora_core.specs.predict import TruncationSide
+from lora_core.specs.text_input import TextInput
 
 CACHE_VERSION = "1"  # increment if the same texts would give different ids
 MAX_CACHE_BYTES = 2_000_000_000  # of all cache entries
@@ -39,6 +42,9 @@ class RaggedTokenIds(Sequence[NDArray[np.int32]]):
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]  # (texts + 1,); text i is ids[offsets[i]:offsets[i + 1]]
     truncated: int  # number of truncated texts
+    # (texts,) index of the first token of the second segment (token type 1); the length of the text
+    # if it has none. None: the texts are not pairs.
+    segment_starts: NDArray[np.int64] | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -75,14 +81,17 @@ def load_tokenizer(file: Path) -> Tokenizer:
     return tokenizer
 
 
-def check_special_tokens(tokenizer: Tokenizer, base: str) -> None:
+def check_special_tokens(tokenizer: Tokenizer, base: str, *, pairs: bool = False) -> None:
     """Raise `SpecialTokensNotAdded` unless the tokenizer adds one before and one after a text.
 
     Without them the head would read the first word of a text, and `truncate_ids` would keep the
-    last.
+    last. For `pairs` it must also separate the two texts: else raise `PairsNotSeparated`.
     """
-    if len(tokenizer.encode("").ids) < 2:
+    special = len(tokenizer.encode("").ids)
+    if special < 2:
         raise SpecialTokensNotAdded(base=base)
+    if pairs and len(tokenizer.encode("", "").ids) <= special:
+        raise PairsNotSeparated(base=base)
 
 
 def find_special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
@@ -99,8 +108,45 @@ def truncate_ids(ids: Sequence[int], max_length: int) -> Sequence[int]:
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> RaggedTokenIds:
-    """Return the ids of texts, including [CLS] and [SEP].
+def keep_longest_first(
+    sequence_ids: Sequence[int | None], max_length: int, side: TruncationSide = "right"
+) -> list[int]:
+    """Return the indices of the tokens of a pair that remain after truncation to `max_length`.
+
+    Tokens are taken from the longer text, until both are of the same length: the strategy
+    `longest_first` of transformers. `sequence_ids`: 0 or 1 for each token of the first or the
+    second text, None for special tokens, which all remain.
+    """
+    first, second = ([i for i, text in enumerate(sequence_ids) if text == n] for n in (0, 1))
+    room = max(0, max_length - (len(sequence_ids) - len(first) - len(second)))
+    shorter = min(len(first), len(second), room // 2)
+    counts = (shorter, room - shorter) if len(first) <= len(second) else (room - shorter, shorter)
+    kept = {
+        i
+        for text, count in zip((first, second), counts, strict=True)
+        for i in (text[:count] if side == "right" else text[max(0, len(text) - count) :])
+    }
+    return [i for i, text in enumerate(sequence_ids) if text is None or i in kept]
+
+
+def find_segment_start(type_ids: Sequence[int]) -> int | None:
+    """Return the index of the first token of the second segment; None if there is none."""
+    return type_ids.index(1) if 1 in type_ids else None
+
+
+def pair_ids(
+    encoding: Encoding, max_length: int, side: TruncationSide = "right"
+) -> tuple[Sequence[int], int | None]:
+    """Return the ids of a pair, truncated to `max_length`, and where its second segment begins."""
+    ids, types = encoding.ids, encoding.type_ids
+    if len(ids) > max_length:
+        kept = keep_longest_first(encoding.sequence_ids, max_length, side)
+        ids, types = [ids[i] for i in kept], [types[i] for i in kept]
+    return ids, find_segment_start(types)
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int) -> RaggedTokenIds:
+    """Return the ids of texts, or of pairs of texts, including [CLS] and [SEP].
 
     The result is cached by tokenizer, texts and length. Raises `DiskFull`.
     """
@@ -109,36 +155,51 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Rag
     if tokenized is None:
         tokenized = _encode(tokenizer, texts, max_length)
         with atomic_entry(path) as unfinished:
-            save_file(
-                {"ids": tokenized.ids, "offsets": tokenized.offsets},
-                unfinished,
-                metadata={"truncated": str(tokenized.truncated)},
-            )
+            arrays: dict[str, NDArray[Any]] = {
+                "ids": tokenized.ids,
+                "offsets": tokenized.offsets,
+            }
+            if tokenized.segment_starts is not None:
+                arrays["segment_starts"] = tokenized.segment_starts
+            save_file(arrays, unfinished, metadata={"truncated": str(tokenized.truncated)})
         evict_least_recently_used(path.parent, MAX_CACHE_BYTES)
     return tokenized
 
 
-def _cache_key(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> str:
-    digest = hashlib.sha256(f"{CACHE_VERSION}\0{max_length}\0{tokenizer.to_str()}".encode())
-    for text in texts:
+def _cache_key(tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int) -> str:
+    version = f"{CACHE_VERSION} pairs" if _are_pairs(texts) else CACHE_VERSION
+    digest = hashlib.sha256(f"{version}\0{max_length}\0{tokenizer.to_str()}".encode())
+    for text in chain.from_iterable([text] if isinstance(text, str) else text for text in texts):
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(8, "big"))
         digest.update(encoded)
     return digest.hexdigest()
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> RaggedTokenIds:
+def _are_pairs(texts: Sequence[TextInput]) -> bool:
+    return bool(texts) and not isinstance(texts[0], str)
+
+
+def _encode(tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int) -> RaggedTokenIds:
     encoded_texts: list[NDArray[np.int32]] = []
+    segment_starts: list[int] = []
     truncated = 0
+    pairs = _are_pairs(texts)
     for start in range(0, len(texts), CHUNK_TEXTS):
         for encoding in tokenizer.encode_batch_fast(list(texts[start : start + CHUNK_TEXTS])):
-            ids_of_text = truncate_ids(encoding.ids, max_length)
-            truncated += len(encoding.ids) > max_length
+            too_long = len(encoding.ids) > max_length
+            truncated += too_long
+            if pairs:
+                ids_of_text, segment_start = pair_ids(encoding, max_length)
+                segment_starts.append(len(ids_of_text) if segment_start is None else segment_start)
+            else:
+                ids_of_text = truncate_ids(encoding.ids, max_length)
             encoded_texts.append(np.array(ids_of_text, dtype=np.int32))
     offsets = np.zeros(len(encoded_texts) + 1, dtype=np.int64)
     np.cumsum([len(part) for part in encoded_texts], out=offsets[1:])
     ids = np.concatenate(encoded_texts) if encoded_texts else np.zeros(0, dtype=np.int32)
-    return RaggedTokenIds(ids, offsets, truncated)
+    starts = np.array(segment_starts, dtype=np.int64) if pairs else None
+    return RaggedTokenIds(ids, offsets, truncated, starts)
 
 
 def _read_cached(path: Path, texts: int) -> RaggedTokenIds | None:
@@ -147,35 +208,40 @@ def _read_cached(path: Path, texts: int) -> RaggedTokenIds | None:
         with safe_open(path, framework="np") as file:
             ids, offsets = file.get_tensor("ids"), file.get_tensor("offsets")
             truncated = int(file.metadata()["truncated"])
+            has_segments = "segment_starts" in set(file.keys())
+            starts = file.get_tensor("segment_starts") if has_segments else None
         os.utime(path)
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     consistent = len(offsets) == texts + 1 and offsets[-1] == len(ids)
-    return RaggedTokenIds(ids, offsets, truncated) if consistent else None
+    return RaggedTokenIds(ids, offsets, truncated, starts) if consistent else None
 
 
 @dataclass(frozen=True)
 class TokenizedSplit:
-    """Token ids and targets of the texts of one split, in a fixed order."""
+    """Token ids and targets of the texts of one split, or of its pairs, in a fixed order."""
 
     split: Split
     ids: Sequence[NDArray[np.int32]]
     lengths: NDArray[np.int64]  # tokens of each text
     targets: Targets
     pad_id: int  # id of the padding token
+    # (texts,) as in `RaggedTokenIds`, for pairs if the model has segments
+    segment_starts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def select(self, indices: NDArray[np.int64]) -> "TokenizedSplit":
         """The texts with these indices."""
-        ids = [self.ids[i] for i in indices]
-        return TokenizedSplit(
-            self.split, ids, self.lengths[indices], self.targets[indices], self.pad_id
+        return replace(
+            self,
+            ids=[self.ids[i] for i in indices],
+            lengths=self.lengths[indices],
+            targets=self.targets[indices],
+            segment_starts=None if self.segment_starts is None else self.segment_starts[indices],
         )
 
     def take(self, n: int) -> "TokenizedSplit":
         """The first n texts."""
-        return TokenizedSplit(
-            self.split, self.ids[:n], self.lengths[:n], self.targets[:n], self.pad_id
-        )
+        return self.select(np.arange(min(n, len(self))))

@@ -34,6 +34,24 @@ class EmptyInput(ArtifactError):
     message = "Input {index} is empty."
 
 
+class TextPairRequired(ArtifactError):
+    code = "text_pair_required"
+    title = "The model reads pairs of texts, and the input is a single text."
+    message = (
+        "Input {index} is a single text, but this model was trained on pairs. Send both texts, "
+        'such as {{"text": "…", "text_pair": "…"}}.'
+    )
+
+
+class TextPairUnsupported(ArtifactError):
+    code = "pair_refused"
+    title = "The model reads single texts, and the input is a pair."
+    message = (
+        "Input {index} is a pair of texts, but this model was trained on single texts. Send each "
+        "text as an input of its own."
+    )
+
+
 class InputTooLong(ArtifactError):
     code = "text_too_long"
     title = "The input text exceeds the token limit and truncation is off."

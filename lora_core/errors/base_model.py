@@ -49,6 +49,16 @@ class SpecialTokensNotAdded(BaseModelError):
     )
 
 
+class PairsNotSeparated(BaseModelError):
+    code = "pairs_not_separated"
+    title = "The tokenizer does not separate the two texts of a pair."
+    message = (
+        "The tokenizer of {base!r} adds no token such as [SEP] or </s> between the texts of a "
+        "pair: add a template for pairs to the post-processor in tokenizer.json, or omit "
+        "text_pair_column."
+    )
+
+
 class SamplePackageMissing(BaseModelError):
     code = "sample_missing"
     title = "The sample is not on this host."

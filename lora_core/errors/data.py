@@ -58,11 +58,20 @@ class MissingColumn(DataError):
     def __init__(
         self,
         *,
-        advice: str = "Name the right one with `text_column`, `label_column` or `split_column` "
-        "(`--text-column` and so on)",
+        advice: str = "Name the right one with `text_column`, `text_pair_column`, `label_column` "
+        "or `split_column` (`--text-column` and so on)",
         **detail: Any,
     ) -> None:
         super().__init__(advice=advice, **detail)
+
+
+class SameColumn(DataError):
+    code = "same_column"
+    title = "Both texts of a pair are read from the same column."
+    message = (
+        "`text_column` and `text_pair_column` are both {column!r}. Name the column of the second "
+        "text with `text_pair_column` (`--text-pair-column`), or omit it for single texts."
+    )
 
 
 class MissingSheet(DataError):
@@ -90,6 +99,15 @@ class MissingText(DataError):
     code = "empty_text"
     title = "Some rows have no text."
     message = "{file}: rows without text: {count} (first: {rows}). Fill in or remove them."
+
+
+class IncompletePair(DataError):
+    code = "incomplete_pair"
+    title = "Some pairs have only one text."
+    message = (
+        "{file}: pairs of which one text is empty: {count} (first: {rows}). Fill in both texts or "
+        "remove these rows."
+    )
 
 
 class MissingLabel(DataError):

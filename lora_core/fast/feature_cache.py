@@ -50,6 +50,8 @@ def entry_key(encoder_hash: "hashlib._Hash", data: TokenizedSplit) -> str:
     for ids in data.ids:
         digest.update(len(ids).to_bytes(8, "big"))
         digest.update(ids.tobytes())
+    if data.segment_starts is not None:
+        digest.update(data.segment_starts.tobytes())
     return digest.hexdigest()
 
 

@@ -92,7 +92,7 @@ class FrozenEncoderForward(BlockwiseForward):
         for indices in length_sorted_batches(data.lengths, self._budget):
             batch = self._batch(data, indices)
             with self._runtime.autocast():
-                x = modules.embed(self._embeddings, input_ids=batch.input_ids)
+                x = modules.embed(self._embeddings, **batch.token_inputs)
                 x = modules.run_blocks(self._below, x, modules.expand_mask(batch.attention_mask))
             for i, states in zip(indices, x, strict=True):
                 yield i, states[: counts[i]]

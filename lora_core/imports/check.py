@@ -66,7 +66,8 @@ def check_import(directory: Path) -> CheckedImport:
     texts, golden = load_golden(directory)
     with _convert_errors(f"{checkpoint.name}/ does not load or compute"):
         model = load_merged(directory)
-        predictor = Predictor.from_model(model, tokenizer, facts.max_length or 0)
+        pairs = facts.spec.data.text_pair_column is not None
+        predictor = Predictor.from_model(model, tokenizer, facts.max_length or 0, pairs=pairs)
         items = predictor.encode(texts)
         logits = predictor.forward(items).numpy()
         # may be served through its adapter

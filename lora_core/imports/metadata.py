@@ -27,6 +27,7 @@ from lora_core.imports import tokenizer
 from lora_core.linear.files import FILES
 from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.chat import PromptFormat
+from lora_core.specs.data import ColumnName
 from lora_core.specs.fields import BaseName
 from lora_core.specs.problems import first_problem
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
@@ -184,8 +185,9 @@ class UntrustedMethod(UntrustedData):
 
 
 class UntrustedDataSpec(UntrustedData):
-    """The format of prompts. `PromptFormat` bounds its phrases."""
+    """What the model reads. `PromptFormat` bounds its phrases."""
 
+    text_pair_column: ColumnName | None = None
     prompt_format: PromptFormat | None = None
 
 
@@ -225,6 +227,7 @@ class UntrustedGoldenRow(UntrustedData):
     """A text and the float32 logits of the merged model."""
 
     text: Annotated[str, StringConstraints(min_length=1)]
+    text_pair: Annotated[str, StringConstraints(min_length=1)] | None = None
     logits: Annotated[
         list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(max_length=MAX_LABELS)
     ]  # fmt: skip
@@ -273,8 +276,12 @@ def _check_linear(directory: Path, content: dict[str, Any], facts: UntrustedMani
     if odd := [name for name in facts.files if name not in FILES and _is_of_encoder(name)]:
         raise UnsupportedArtifact(problem=f"it is a linear model, but has {odd[0]}")
     _check_task(content, facts, facts.labels)
-    _check_golden(directory, len(facts.labels))
-    read_linear(directory, len(facts.labels))
+    pairs = facts.spec.data.text_pair_column is not None
+    _check_golden(directory, len(facts.labels), pairs=pairs)
+    if read_linear(directory, len(facts.labels)).pairs != pairs:
+        raise UnsupportedArtifact(
+            problem="only one of its manifest and its linear.json describes a model of text pairs"
+        )
 
 
 def _check_task(content: dict[str, Any], facts: UntrustedManifest, labels: list[str]) -> None:
@@ -314,7 +321,7 @@ def _check_encoder(
     if facts.labels not in (None, labels := _config_labels(config)):
         raise UnsupportedArtifact(problem="its manifest and its config have different labels")
     _check_task(content, facts, labels)
-    _check_golden(directory, len(labels))
+    _check_golden(directory, len(labels), pairs=facts.spec.data.text_pair_column is not None)
     largest_id = tokenizer.check_tokenizer(checkpoint / TOKENIZER_FILE)
     shape = read_encoder_shape(config, base=checkpoint.name)
     if facts.max_length > shape.max_tokens:
@@ -323,12 +330,16 @@ def _check_encoder(
         raise UnsupportedArtifact(problem="its tokenizer has more tokens than its encoder")
 
 
-def _check_golden(directory: Path, labels: int) -> None:
+def _check_golden(directory: Path, labels: int, *, pairs: bool) -> None:
     answers = _read_json(directory, "golden.json", MAX_GOLDEN_BYTES)
     golden = _validate(UntrustedGolden, {"rows": answers}, "golden.json").rows
     if any(len(row.logits) != labels for row in golden):
         raise UnsupportedArtifact(
             problem="golden.json has a different number of labels than the model"
+        )
+    if any((row.text_pair is not None) != pairs for row in golden):
+        raise UnsupportedArtifact(
+            problem="golden.json has pairs of texts and the manifest single texts, or the reverse"
         )
 
 

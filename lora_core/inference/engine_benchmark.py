@@ -13,6 +13,7 @@ from lora_core.base_files import BASE_DIGEST
 from lora_core.inference.predictor import Predictor
 from lora_core.process import available_cores
 from lora_core.saved_predictions import load_golden
+from lora_core.specs.text_input import TextInput
 
 LIBRARIES = ("loraworks", "torch", "transformers")
 ROUNDS = 2  # after a warm-up round; the fastest counts
@@ -78,7 +79,7 @@ def _save(file: Path, speeds: Mapping[str, float]) -> None:
         log.warning("The benchmark of the engines was not saved: %s", error)
 
 
-def _tokens_per_second(predictor: Predictor, texts: list[str]) -> float:
+def _tokens_per_second(predictor: Predictor, texts: Sequence[TextInput]) -> float:
     items = predictor.encode(texts)
     predictor.forward(items)
     best = min(_timed(lambda: predictor.forward(items)) for _ in range(ROUNDS))

@@ -136,7 +136,7 @@ class EngineCache:
 
     def __init__(self) -> None:
         self._engines: WeakValueDictionary[tuple[str, ...], PackedEncoder] = WeakValueDictionary()
-        self._tokenizers: WeakValueDictionary[tuple[str, int], ModelTokenizer] = (
+        self._tokenizers: WeakValueDictionary[tuple[str, int, bool], ModelTokenizer] = (
             WeakValueDictionary()
         )
         self._load_lock = Lock()
@@ -172,11 +172,12 @@ class EngineCache:
         if saved is not None and not is_dora:
             lora = build_lora_weights(saved.spec, saved.tensors, engine.family)
         adapter = engine.prepare_adapter(Adapter(lora, load_head(directory)))
-        key = digest, manifest_data["max_length"]
+        key = digest, manifest_data["max_length"], manifest.reads_pairs(manifest_data)
         if (tokenizer := self._tokenizers.get(key)) is None:
             _verify_base(base, digest, only=(TOKENIZER_FILE,))
             file = checkpoint_directory(directory, base) / TOKENIZER_FILE
-            tokenizer = self._tokenizers[key] = ModelTokenizer(load_tokenizer(file), key[1])
+            tokenizer = ModelTokenizer(load_tokenizer(file), key[1], pairs=key[2])
+            self._tokenizers[key] = tokenizer
         return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
 
     # -- Artifacts with a merged checkpoint: of a run that trained the encoder, or in format 1 ----
@@ -189,10 +190,12 @@ class EngineCache:
         """Load on a shared encoder if the run froze the base or trained an adapter beside it."""
         manifest_data = manifest.verify(directory, only=(*ADAPTER_FILES, *_MERGED_ADAPTER_FILES))
         engine, adapter = self._merged_engine(directory, manifest_data, engine_name)
-        key = manifest_data["files"][_MERGED_TOKENIZER]["sha256"], manifest_data["max_length"]
+        digest = manifest_data["files"][_MERGED_TOKENIZER]["sha256"]
+        key = digest, manifest_data["max_length"], manifest.reads_pairs(manifest_data)
         if (tokenizer := self._tokenizers.get(key)) is None:
             loaded = load_tokenizer(directory / _MERGED_TOKENIZER)
-            tokenizer = self._tokenizers[key] = ModelTokenizer(loaded, key[1])
+            tokenizer = ModelTokenizer(loaded, key[1], pairs=key[2])
+            self._tokenizers[key] = tokenizer
         return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
 
     def _merged_engine(

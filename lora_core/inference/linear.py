@@ -10,25 +10,34 @@ from numpy.typing import NDArray
 
 from lora_core import manifest
 from lora_core.data.rows import MAX_CELL_CHARACTERS
-from lora_core.errors.artifact import EmptyInput
 from lora_core.inference.decoding import decode
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, TextSpan
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
+from lora_core.specs.text_input import TextInput, check_inputs
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
 from lora_core.tasks.build import read_task
 
 
 class LinearInput(NamedTuple):
-    """A text as it was sent: a linear model reads all of it."""
+    """A text or a pair as it was sent: a linear model reads all of it."""
 
-    text: str
+    text: TextInput
 
     @property
     def length(self) -> int:
         """Approximate number of words, as a measure of cost."""
-        return self.text.count(" ") + 1
+        return self._joined.count(" ") + 1
+
+    @property
+    def characters(self) -> int:
+        """The length of the text, or of both texts of a pair."""
+        return len(self._joined)
+
+    @property
+    def _joined(self) -> str:
+        return self.text if isinstance(self.text, str) else " ".join(self.text)
 
     @property
     def truncated(self) -> bool:
@@ -80,21 +89,27 @@ class LinearPredictor:
         return LINEAR_ENGINE
 
     @property
+    def pairs(self) -> bool:
+        """Whether the model reads pairs of texts."""
+        return self.model.pairs
+
+    @property
     def adapter(self) -> LinearModel:
         """What the version adds to the engine: the whole model."""
         return self.model
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Sequence[TextInput],
         *,
         truncate: bool = True,  # noqa: ARG002 - no text is too long
         side: TruncationSide = "right",  # noqa: ARG002
     ) -> list[LinearInput]:
-        """Wrap texts as inputs of `forward`. Raises `EmptyInput`."""
-        for index, text in enumerate(texts):
-            if not text.strip():
-                raise EmptyInput(index=index)
+        """Wrap texts as inputs of `forward`.
+
+        Raises `TextPairRequired`, `TextPairUnsupported`, `EmptyInput`.
+        """
+        check_inputs(texts, pairs=self.pairs)
         return [LinearInput(text) for text in texts]
 
     def forward(self, items: Sequence[LinearInput]) -> NDArray[np.float64]:
@@ -107,11 +122,13 @@ class LinearPredictor:
         """Return all outputs with their scores, highest first; see `decoding.decode`."""
         return decode(logits, self.task, self.calibration, function)
 
-    def predict(self, texts: Sequence[str]) -> list[list[tuple[str, float]]]:
+    def predict(self, texts: Sequence[TextInput]) -> list[list[tuple[str, float]]]:
         """Encode, forward and decode."""
         return self.decode(self.forward(self.encode(texts)))
 
-    def contributions(self, text: str, label: str) -> tuple[list[tuple[TextSpan, float]], float]:
+    def contributions(
+        self, text: TextInput, label: str
+    ) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return `LinearModel.contributions` to the calibrated probability of a label."""
         temperature = self.calibration.temperature or 1.0
         return self.model.contributions(text, list(self.labels).index(label), temperature)

@@ -27,6 +27,7 @@ from lora_core.inference.tokenization import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
+from lora_core.specs.text_input import TextInput
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
 from lora_core.tasks.build import read_task
 from lora_core.tasks.single_label import SingleLabel
@@ -48,14 +49,19 @@ class Predictor:
 
     @classmethod
     def from_model(
-        cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
+        cls,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        max_length: int,
+        *,
+        pairs: bool = False,
     ) -> "Predictor":
         """Build a predictor in float32 of a model in memory, with its adapters if it has any."""
         family = get_fast_family(model.config.to_dict())
         engine = PackedEncoder(model, family, torch.float32)
         adapter = Adapter({}, head_from_model(model, family))
-        task = SingleLabel(label_names(model))
-        return cls(engine, adapter, ModelTokenizer(tokenizer, max_length), task)
+        model_tokenizer = ModelTokenizer(tokenizer, max_length, pairs=pairs)
+        return cls(engine, adapter, model_tokenizer, SingleLabel(label_names(model)))
 
     @classmethod
     def load(
@@ -97,18 +103,20 @@ class Predictor:
         """Maximum tokens that the model reads of a text."""
         return self.tokenizer.max_length
 
+    @property
+    def pairs(self) -> bool:
+        """Whether the model reads pairs of texts."""
+        return self.tokenizer.pairs
+
     def encode(
-        self, texts: Sequence[str], *, truncate: bool = True, side: TruncationSide = "right"
+        self, texts: Sequence[TextInput], *, truncate: bool = True, side: TruncationSide = "right"
     ) -> list[TokenizedText]:
         """Tokenize texts, see `ModelTokenizer.encode`."""
         return self.tokenizer.encode(texts, truncate=truncate, side=side)
 
-    def tokenize_into_words(self, text: str) -> TokenizedWords:
-        """Return the words that the model reads of a text.
-
-        Raises `EmptyInput`, `TokenizerFailed`.
-        """
-        return tokenize_into_words(self.tokenizer.tokenizer, text, self.max_length)
+    def tokenize_into_words(self, text: TextInput) -> TokenizedWords:
+        """Return the words that the model reads of a text, see `tokenize_into_words`."""
+        return tokenize_into_words(self.tokenizer, text)
 
     def forward(self, items: Sequence[TokenizedText]) -> Tensor:
         """Return logits (items, classes) in float32, in the order given; computed by length."""
@@ -129,7 +137,7 @@ class Predictor:
         return decode(logits, self.task, self.calibration, function)
 
     def predict(
-        self, texts: Sequence[str], *, truncate: bool = True
+        self, texts: Sequence[TextInput], *, truncate: bool = True
     ) -> list[list[tuple[str, float]]]:
         """Encode, forward and decode."""
         return self.decode(self.forward(self.encode(texts, truncate=truncate)))

@@ -3,16 +3,22 @@
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import compress, groupby, pairwise
 
 from tokenizers import Encoding, Tokenizer
 
-from lora_core.data.tokens import truncate_ids
-from lora_core.errors.artifact import EmptyInput, InputTooLong, TokenizerFailed
+from lora_core.data.tokens import (
+    find_segment_start,
+    keep_longest_first,
+    pair_ids,
+    truncate_ids,
+)
+from lora_core.errors.artifact import InputTooLong, TokenizerFailed
 from lora_core.process import is_out_of_memory
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.predict import TruncationSide
+from lora_core.specs.text_input import TextInput, check_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +53,33 @@ def tokenizer_errors() -> Iterator[None]:
 class ModelTokenizer:
     """The tokenizer of a model with its maximum length. Thread-safe."""
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_length: int, *, pairs: bool = False) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.pairs = pairs  # whether the model reads pairs of texts
 
     def encode(
-        self, texts: Sequence[str], *, truncate: bool = True, side: TruncationSide = "right"
+        self, texts: Sequence[TextInput], *, truncate: bool = True, side: TruncationSide = "right"
     ) -> list[TokenizedText]:
         """Tokenize texts, and truncate them at `side` to the length of the training.
 
-        Raises `EmptyInput`, `TokenizerFailed`, and `InputTooLong` if `truncate` is false.
+        Of a pair, the longer text is truncated first. Raises `TextPairRequired`,
+        `TextPairUnsupported`, `EmptyInput`, `TokenizerFailed`, and `InputTooLong` if `truncate` is
+        false.
         """
-        for index, text in enumerate(texts):
-            if not text.strip():
-                raise EmptyInput(index=index)
+        check_inputs(texts, pairs=self.pairs)
         with tokenizer_errors():
             encodings = self.tokenizer.encode_batch_fast(list(texts))
         tokenized = []
         for index, encoding in enumerate(encodings):
-            ids = encoding.ids
+            ids: Sequence[int] = encoding.ids
             too_long = len(ids) > self.max_length
             if too_long and not truncate:
                 raise InputTooLong(index=index, tokens=len(ids), limit=self.max_length)
+            if self.pairs:
+                ids, segment_start = pair_ids(encoding, self.max_length, side)
+                tokenized.append(TokenizedText(ids, too_long, segment_start))
+                continue
             if too_long and side == "left":
                 ids = [ids[0], *ids[len(ids) - self.max_length + 1 :]]
             tokenized.append(TokenizedText(truncate_ids(ids, self.max_length), too_long))
@@ -82,93 +93,128 @@ class ModelTokenizer:
 class WordSpan:
     """Characters `start` to `end` of a text.
 
-    The token ids of the word begin at index `first_token` and end where those of the next begin.
+    The token ids of the word begin at index `first_token` and end where those of the next begin, or
+    at a special token.
     """
 
     start: int
     end: int
     first_token: int
+    side: int = 0  # 1: the word is in the second text of a pair
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedWords:
-    """The words and token ids that a model reads of one text. Truncated words are left out."""
+    """The words and token ids that a model reads of one text, or of a pair.
 
-    text: str
+    Truncated words are left out.
+    """
+
+    text: TextInput
     words: Sequence[WordSpan]
     ids: Sequence[int]
     truncated: bool
+    special: Sequence[bool]  # for each token, whether the tokenizer added it
+    segment_start: int | None = None  # as in `TokenizedText`
 
     def word_text(self, word: WordSpan) -> str:
         """Return the word as written in the text."""
-        return self.text[word.start : word.end]
+        text = self.text if isinstance(self.text, str) else self.text[word.side]
+        return text[word.start : word.end]
 
     def grouped(self, max_words: int) -> "TokenizedWords":
-        """Return at most `max_words` words: if there are more, neighbors are merged."""
+        """Return about `max_words` words at most: if there are more, neighbors are merged.
+
+        Words of the two texts of a pair are never merged, and each has at least one.
+        """
         count = len(self.words)
         if count <= max_words:
             return self
-        bounds = [count * i // max_words for i in range(max_words + 1)]
-        groups = [
-            WordSpan(self.words[a].start, self.words[b - 1].end, self.words[a].first_token)
-            for a, b in pairwise(bounds)
-        ]
-        return TokenizedWords(self.text, groups, self.ids, self.truncated)
+        groups = []
+        for words in _by_side(self.words):
+            share = max(1, len(words) * max_words // count)
+            bounds = [len(words) * i // share for i in range(share + 1)]
+            groups += [
+                replace(words[first], end=words[last - 1].end) for first, last in pairwise(bounds)
+            ]
+        return replace(self, words=groups)
 
     def keep_words(self, kept: Sequence[bool]) -> TokenizedText:
         """Return the token ids of the words for which `kept` is true.
 
-        Special tokens before and after the words are always kept.
+        Special tokens are always kept.
         """
         if not self.words:
-            return TokenizedText(self.ids, self.truncated)
+            return TokenizedText(self.ids, self.truncated, self.segment_start)
         starts = [word.first_token for word in self.words]
-        ids = list(self.ids[: starts[0]])
-        for keep, start, end in zip(kept, starts, [*starts[1:], len(self.ids) - 1], strict=True):
-            ids += self.ids[start:end] if keep else ()
-        return TokenizedText([*ids, self.ids[-1]], self.truncated)
+        keeps = [special or i < starts[0] for i, special in enumerate(self.special)]
+        for keep, start, end in zip(kept, starts, [*starts[1:], len(self.ids)], strict=True):
+            keeps[start:end] = [special or keep for special in keeps[start:end]]
+        segment_start = None if self.segment_start is None else sum(keeps[: self.segment_start])
+        return TokenizedText(list(compress(self.ids, keeps)), self.truncated, segment_start)
 
 
-def tokenize_into_words(tokenizer: Tokenizer, text: str, max_length: int) -> TokenizedWords:
-    """Tokenize a text, truncate it to `max_length` tokens and split it into words.
+def _by_side(words: Sequence[WordSpan]) -> list[list[WordSpan]]:
+    return [list(group) for _, group in groupby(words, key=lambda word: word.side)]
+
+
+def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> TokenizedWords:
+    """Tokenize a text or a pair, truncate it as `ModelTokenizer.encode` does, and split it into
+    words.
 
     Words are separated by white space. In a script without spaces (Chinese) they are the words of
-    the tokenizer. Raises `EmptyInput`, `TokenizerFailed`.
+    the tokenizer. Raises what `ModelTokenizer.encode` raises.
     """
-    if not text.strip():
-        raise EmptyInput(index=0)
+    check_inputs([text], pairs=tokenizer.pairs)
+    texts = [text] if isinstance(text, str) else text
     with tokenizer_errors():
-        encoding = tokenizer.encode(text)
-    kept = truncate_ids(range(len(encoding.ids)), max_length)
-    words = list(_split_words(text, encoding, kept))
-    ids = [encoding.ids[i] for i in kept]
-    return TokenizedWords(text, words, ids, len(kept) < len(encoding.ids))
+        encoding = tokenizer.tokenizer.encode(*texts)
+    every, max_length = range(len(encoding.ids)), tokenizer.max_length
+    kept: Sequence[int] = truncate_ids(every, max_length)
+    if tokenizer.pairs and len(every) > max_length:
+        kept = keep_longest_first(encoding.sequence_ids, max_length)
+    words = [
+        replace(word, side=side)
+        for side, each in enumerate(texts)
+        for word in _split_words(each, side, encoding, kept)
+    ]
+    return TokenizedWords(
+        text,
+        words,
+        [encoding.ids[i] for i in kept],
+        len(kept) < len(every),
+        [encoding.sequence_ids[i] is None for i in kept],
+        find_segment_start([encoding.type_ids[i] for i in kept]),
+    )
 
 
-def _split_words(text: str, encoding: Encoding, kept: Sequence[int]) -> Iterator[WordSpan]:
-    """Yield the words of the tokens with the indices `kept`.
+def _split_words(
+    text: str, side: int, encoding: Encoding, kept: Sequence[int]
+) -> Iterator[WordSpan]:
+    """Yield the words of one text of the tokens with the indices `kept`.
 
     A token of white space alone, which byte-level BPE has, belongs to the word that follows it.
     """
+    offsets, word_ids, sequence_ids = encoding.offsets, encoding.word_ids, encoding.sequence_ids
     word: WordSpan | None = None
     word_id = None  # the tokenizer's word that the previous token belongs to
     space = None  # the first token of the white space before this token
     for token, i in enumerate(kept):
-        start, end = encoding.offsets[i]
-        start += len(text[start:end]) - len(text[start:end].lstrip())
-        if encoding.special_tokens_mask[i]:
+        if sequence_ids[i] != side:
             continue
+        start, end = offsets[i]
+        start += len(text[start:end]) - len(text[start:end].lstrip())
         if start >= end:
             space = token if space is None else space
             continue
-        new_word_id = encoding.word_ids[i] != word_id
+        new_word_id = word_ids[i] != word_id
         if word is not None and not _is_boundary(text, word.end, start, new_word_id=new_word_id):
             word = WordSpan(word.start, max(word.end, end), word.first_token)
         else:
             if word is not None:
                 yield word
             word = WordSpan(start, end, token if space is None else space)
-        word_id, space = encoding.word_ids[i], None
+        word_id, space = word_ids[i], None
     if word is not None:
         yield word
 

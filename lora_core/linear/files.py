@@ -3,6 +3,8 @@
 linear.json settings of the vectorizer, and the terms in column order linear.safetensors in float64:
 `coef` (rows, terms), `intercept` (rows,), `idf` (terms,)
 
+A model of text pairs has three weights for each term, so its `coef` is (rows, 3 · terms).
+
 Two labels have one row of weights, for the second label; more labels have one row each. Reading is
 strict, because a model may come from an untrusted source. Does not import scikit-learn.
 """
@@ -13,7 +15,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StrictBool, StringConstraints, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -33,9 +35,14 @@ def weight_rows(labels: int) -> int:
     return 1 if labels == 2 else labels
 
 
-def max_terms(labels: int) -> int:
+def max_terms(labels: int, *, pairs: bool = False) -> int:
     """Return the maximum number of terms for a number of labels."""
-    return min(MAX_TERMS, MAX_WEIGHTS // weight_rows(labels))
+    return min(MAX_TERMS, MAX_WEIGHTS // (weight_rows(labels) * _blocks(pairs)))
+
+
+def _blocks(pairs: bool) -> int:
+    """Return how many weights each term has: for pairs as in `model.combine_sides`."""
+    return 3 if pairs else 1
 
 
 WEIGHTS = "linear.safetensors"
@@ -60,6 +67,7 @@ class VectorizerSettings(FrozenModel):
 
 class LinearDescription(FrozenModel):
     format: Literal[1] = 1
+    pairs: StrictBool = Field(default=False, exclude_if=lambda value: not value)
     vectorizer: VectorizerSettings
     terms: Annotated[tuple[Term, ...], Field(max_length=MAX_TERMS)]
 
@@ -70,14 +78,17 @@ class LinearParameters:
 
     vectorizer: VectorizerSettings
     terms: tuple[str, ...]
-    coef: NDArray[np.float64]  # (rows, terms)
+    coef: NDArray[np.float64]  # (rows, terms), of pairs (rows, 3 · terms)
     intercept: NDArray[np.float64]  # (rows,)
     idf: NDArray[np.float64]  # (terms,)
+    pairs: bool = False  # whether the model reads pairs of texts
 
 
 def save_parameters(directory: Path, parameters: LinearParameters) -> None:
     """Write both files."""
-    description = LinearDescription(vectorizer=parameters.vectorizer, terms=parameters.terms)
+    description = LinearDescription(
+        pairs=parameters.pairs, vectorizer=parameters.vectorizer, terms=parameters.terms
+    )
     (directory / LINEAR).write_text(description.model_dump_json(indent=1), encoding="utf-8")
     tensors = {"coef": parameters.coef, "intercept": parameters.intercept, "idf": parameters.idf}
     save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / WEIGHTS)
@@ -87,12 +98,12 @@ def read_parameters(directory: Path, labels: int) -> LinearParameters:
     """Read and validate the files of a model with this number of labels. Raises
     `UnsupportedArtifact`."""
     description = _read_description(directory)
-    terms, rows = len(description.terms), weight_rows(labels)
-    if terms > max_terms(labels):
-        raise UnsupportedArtifact(problem=f"{LINEAR} has more than {max_terms(labels):,} terms")
+    terms, rows, pairs = len(description.terms), weight_rows(labels), description.pairs
+    if terms > (limit := max_terms(labels, pairs=pairs)):
+        raise UnsupportedArtifact(problem=f"{LINEAR} has more than {limit:,} terms")
     if len(set(description.terms)) != terms:
         raise UnsupportedArtifact(problem=f"{LINEAR} has a duplicate term")
-    shapes = {"coef": (rows, terms), "intercept": (rows,), "idf": (terms,)}
+    shapes = {"coef": (rows, _blocks(pairs) * terms), "intercept": (rows,), "idf": (terms,)}
     largest = 8 * sum(int(np.prod(shape)) for shape in shapes.values()) + _MAX_HEADER_BYTES
     tensors = _read_tensors(directory, largest)
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
@@ -104,7 +115,14 @@ def read_parameters(directory: Path, labels: int) -> LinearParameters:
             raise UnsupportedArtifact(
                 problem=f"{name} in {WEIGHTS} is not float64 with numbers up to {_MAX_VALUE:g}"
             )
-    return LinearParameters(description.vectorizer, description.terms, **tensors)
+    return LinearParameters(
+        description.vectorizer,
+        description.terms,
+        tensors["coef"],
+        tensors["intercept"],
+        tensors["idf"],
+        description.pairs,
+    )
 
 
 def _read_description(directory: Path) -> LinearDescription:

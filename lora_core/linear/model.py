@@ -1,13 +1,20 @@
-"""The linear model: TF-IDF of words and word pairs, and logistic regression with scikit-learn."""
+"""The linear model: TF-IDF of words and word pairs, and logistic regression with scikit-learn.
+
+Of a pair of texts it reads what each text says, and what both say: with a and b the TF-IDF of the
+two texts over the same terms, its features are [a, b, sqrt(a ∘ b)]. The last block is not zero
+where a term is in both, on the same scale as the others; without it, no weights could tell a
+duplicate from two texts that merely have frequent words.
+"""
 
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
@@ -21,6 +28,7 @@ from lora_core.linear.files import (
     weight_rows,
 )
 from lora_core.specs.method import LinearSpec
+from lora_core.specs.text_input import TextInput
 
 MAX_ITER = 1000
 FEW_CHARACTERS = 100_000  # of the training texts: see `resolve_min_df`
@@ -36,6 +44,22 @@ class TextSpan:
 
     start: int
     end: int
+    side: int = 0  # 1: of the second text of a pair
+
+
+def split_sides(texts: Sequence[TextInput]) -> list[list[str]]:
+    """Return the texts, or of pairs all first texts and all second texts."""
+    if pairs := [text for text in texts if not isinstance(text, str)]:
+        return [list(side) for side in zip(*pairs, strict=True)]
+    return [[text for text in texts if isinstance(text, str)]]
+
+
+def combine_sides(sides: Sequence[csr_matrix]) -> csr_matrix:
+    """Return the features of texts, or of pairs, from the TF-IDF (texts, terms) of each side."""
+    if len(sides) == 1:
+        return sides[0]
+    first, second = sides
+    return hstack([first, second, first.multiply(second).sqrt()], format="csr")
 
 
 class LinearModel:
@@ -59,15 +83,24 @@ class LinearModel:
         terms = 150 * len(self.parameters.terms)
         return 2 * sum(tensor.nbytes for tensor in tensors) + terms
 
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float64]:
+    @property
+    def pairs(self) -> bool:
+        """Whether the model reads pairs of texts."""
+        return self.parameters.pairs
+
+    def logits(self, texts: Sequence[TextInput]) -> NDArray[np.float64]:
         """Return logits (texts, labels), whose softmax is `LogisticRegression.predict_proba`."""
         decision = np.tile(self.parameters.intercept, (len(texts), 1))
-        if self._vectorizer is not None:
-            decision += self._vectorizer.transform(texts) @ self._weights
+        if self._vectorizer is not None and texts:
+            decision += self._features(texts) @ self._weights
         return _logits(decision)
 
+    def _features(self, texts: Sequence[TextInput]) -> csr_matrix:
+        assert self._vectorizer is not None  # noqa: S101
+        return combine_sides([self._vectorizer.transform(side) for side in split_sides(texts)])
+
     def contributions(
-        self, text: str, label: int, temperature: float = 1.0
+        self, text: TextInput, label: int, temperature: float = 1.0
     ) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return the contribution of each word to the probability of a label, and the probability
         without words.
@@ -75,22 +108,30 @@ class LinearModel:
         The contribution of a term to the logits is exact: its weight times its TF-IDF. Integrated
         gradients (Sundararajan et al. 2017, arXiv 1703.01365), from no words to all words, transfer
         it to the probability, so that the contributions add up to the difference. A term of several
-        words, or one that occurs more than once, is distributed evenly.
+        words, or one that occurs more than once, is distributed evenly; what a term contributes by
+        being in both texts of a pair, too.
         """
-        words = list(_word_spans(text, self.parameters.vectorizer))
+        sides = [text] if isinstance(text, str) else list(text)
+        words = [list(_word_spans(side, self.parameters.vectorizer)) for side in sides]
         intercept = self.parameters.intercept[None]
         start = float(softmax(_logits(intercept) / temperature)[0, label])
-        added = np.zeros(len(words))
-        if self._vectorizer is not None and words:
-            row = self._vectorizer.transform([text])
+        added = [np.zeros(len(spans)) for spans in words]
+        if self._vectorizer is not None and any(words):
+            row = self._features([text])
             parts = _logits(row.data[:, None] * self._weights[row.indices])  # (found, labels)
             gradient = _path_averaged_gradient(
                 _logits(intercept)[0], parts.sum(axis=0), label, temperature
             )
-            shares = dict(zip(row.indices.tolist(), (parts @ gradient).tolist(), strict=True))
-            self._distribute(text, shares, added)
-        spans = [TextSpan(start, end) for start, end in words]
-        return list(zip(spans, added.tolist(), strict=True)), start
+            shares = np.zeros(row.shape[1])
+            shares[row.indices] = parts @ gradient
+            blocks = shares.reshape(-1, len(self.parameters.terms))
+            for side, of_side, values in zip(sides, blocks, added, strict=False):
+                both = blocks[len(sides) :].sum(axis=0) / 2
+                self._distribute(side, _nonzero(of_side + both), values)
+        spans = [
+            TextSpan(first, last, side) for side, each in enumerate(words) for first, last in each
+        ]
+        return list(zip(spans, np.concatenate(added).tolist(), strict=True)), start
 
     def _distribute(self, text: str, shares: dict[int, float], added: NDArray[np.float64]) -> None:
         """Add the share of each term to the words that it consists of."""
@@ -111,25 +152,29 @@ class LinearModel:
                 added[first : first + size] += shares[term] / (len(positions) * size)
 
 
-def resolve_min_df(spec: LinearSpec, texts: Sequence[str]) -> LinearSpec:
+def _nonzero(shares: NDArray[np.float64]) -> dict[int, float]:
+    return {int(term): float(shares[term]) for term in np.flatnonzero(shares)}
+
+
+def resolve_min_df(spec: LinearSpec, texts: Sequence[TextInput]) -> LinearSpec:
     """Return the spec with `min_df` set, from the training texts if it is None.
 
     Words that occur once help as long as there is little text: measured on folds of both samples
     (docs/decisions/0038).
     """
-    few = sum(map(len, texts)) <= FEW_CHARACTERS
+    few = sum(len(text) for side in split_sides(texts) for text in side) <= FEW_CHARACTERS
     return spec if spec.min_df else spec.model_copy(update={"min_df": 1 if few else 2})
 
 
 def fit(
-    texts: Sequence[str],
+    texts: Sequence[TextInput],
     labels: NDArray[np.int64],
     spec: LinearSpec,
     *,
     classes: int,
     balanced: bool = False,
 ) -> LinearModel:
-    """Fit a model to texts and their labels, 0 to `classes` - 1.
+    """Fit a model to texts, or pairs of texts, and their labels, 0 to `classes` - 1.
 
     The vocabulary is the most frequent terms, at most `files.max_terms`, of up to
     `files.MAX_TERM_CHARACTERS` characters. If no term occurs in `min_df` texts, the model only
@@ -139,20 +184,25 @@ def fit(
     spec = resolve_min_df(spec, texts)
     vectorizer = VectorizerSettings(ngram_range=spec.ngram_range)
     settings = vectorizer.model_dump(exclude={"sublinear_tf", "norm"})
-    counter = CountVectorizer(min_df=spec.min_df, max_features=max_terms(classes), **settings)
+    sides = split_sides(texts)
+    pairs = len(sides) > 1
+    limit = max_terms(classes, pairs=pairs)
+    counter = CountVectorizer(min_df=spec.min_df, max_features=limit, **settings)
     present = np.unique(labels)
     try:
-        counts = counter.fit_transform(texts) if len(present) > 1 else None
+        counts = counter.fit_transform(chain(*sides)) if len(present) > 1 else None
     except ValueError:  # no term is frequent enough
         counts = None
     if counts is None:
-        return LinearModel(_label_frequency_model(vectorizer, labels, classes, balanced=balanced))
+        frequencies = _label_frequency_model(vectorizer, labels, classes, balanced=balanced)
+        return LinearModel(replace(frequencies, pairs=pairs))
     terms = counter.get_feature_names_out()
     short = np.array([len(term) <= MAX_TERM_CHARACTERS for term in terms])
     if not short.all():
         counts, terms = counts[:, short], terms[short]
     weighting = TfidfTransformer(sublinear_tf=vectorizer.sublinear_tf, norm=vectorizer.norm)
-    weighted = weighting.fit_transform(counts)
+    by_side = weighting.fit_transform(counts)  # (sides · texts, terms)
+    weighted = combine_sides([by_side[i * len(texts) :][: len(texts)] for i in range(len(sides))])
     regression = LogisticRegression(
         C=spec.C, max_iter=MAX_ITER, class_weight="balanced" if balanced else None
     )
@@ -163,7 +213,9 @@ def fit(
         present, classes, regression.coef_, regression.intercept_
     )
     return LinearModel(
-        LinearParameters(vectorizer, tuple(map(str, terms)), coef, intercept, weighting.idf_),
+        LinearParameters(
+            vectorizer, tuple(map(str, terms)), coef, intercept, weighting.idf_, pairs
+        ),
         converged=bool((regression.n_iter_ < MAX_ITER).all()),
     )
 

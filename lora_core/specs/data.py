@@ -59,6 +59,11 @@ class DataSpec(FrozenModel):
 
     source: SourceName | dict[Split, SourceName] = "rotten-tomatoes"
     text_column: ColumnName = "text"
+    # The second text of each row, for a task on pairs of texts. None: a row has one text. The field
+    # is left out of stored specs then, like `prompt_format`.
+    text_pair_column: ColumnName | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     label_column: ColumnName = "label"
     # Of a multi-label task whose labels are text in one cell, or 0 and 1 in one column each. They
     # are left out of stored specs if unused, like `prompt_format`.

@@ -18,10 +18,14 @@ ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, patte
 
 
 class PredictDataSpec(FrozenModel):
-    """A file (`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`) and the column to read."""
+    """A file (`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`) and the columns to read."""
 
     source: SourceName
     text_column: ColumnName = "text"
+    # The second text of each row, for a model of text pairs.
+    text_pair_column: ColumnName | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
 
 class PredictRuntimeSpec(FrozenModel):

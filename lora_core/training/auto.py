@@ -152,7 +152,7 @@ def _plan_candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Cand
         return spec.method.candidates
     base = resolve_base(spec.encoder_base, spec.base_revision)
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
-    characters = sum(len(each.text) for each in examples)
+    characters = sum(each.characters for each in examples)
     device = "cuda" if spec.runtime.device.startswith("cuda") else "cpu"
     costs = CostModel(
         shape=shape,

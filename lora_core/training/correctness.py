@@ -32,7 +32,8 @@ def encode_correctness(
     correct = np.packbits(logits.argmax(axis=1) == truth)
     digest = hashlib.sha256()
     for example in examples:
-        text = f"{labels[example.label]}\0{example.text}".encode()
+        texts = [example.text] if example.pair is None else [example.text, example.pair]
+        text = "\0".join([labels[example.label], *texts]).encode()
         digest.update(len(text).to_bytes(8, "big"))  # so that one text never hashes like two
         digest.update(text)
     return Correctness(
@@ -93,7 +94,8 @@ def save_misclassified(
         line = {
             "row": example.row,
             "text": example.text[:MAX_SAVED_CHARACTERS],
-            "cut": len(example.text) > MAX_SAVED_CHARACTERS,
+            **({} if example.pair is None else {"text_pair": example.pair[:MAX_SAVED_CHARACTERS]}),
+            "cut": max(len(example.text), len(example.pair or "")) > MAX_SAVED_CHARACTERS,
             "label": names[example.label],
             "predicted": names[error.predicted],
             "score": error.score,

@@ -87,7 +87,7 @@ def train_linear(
         splits = selected.splits if selected else load_splits(spec.data, spec.task)
         spec = spec.with_prompt_format(splits.prompt_format)
         train = _training_examples(splits, observer)
-        method = resolve_min_df(method, [example.text for example in train])
+        method = resolve_min_df(method, [example.input for example in train])
         spec = _with_resolved_settings(spec, method)
         progress.enter_phase(Phase.TRAINING)
         fit_started = time.monotonic()
@@ -145,7 +145,10 @@ def learning_curve_of_splits(splits: Splits, progress: ProgressReporter) -> More
 
 def distinct_texts(splits: Splits) -> list[TextRow]:
     """Return the first row of each distinct training text. Row numbers are training indices."""
-    rows = [TextRow(i, each.text, splits.labels[each.label]) for i, each in enumerate(splits.train)]
+    rows = [
+        TextRow(i, each.text, splits.labels[each.label], pair=each.pair)
+        for i, each in enumerate(splits.train)
+    ]
     return group_duplicates(rows)[0]
 
 
@@ -209,7 +212,7 @@ def _compute_logits(spec: TrainSpec, splits: Splits, model: LinearModel) -> Spli
     wanted = [Split.VALIDATION, Split.TEST]
     wanted += [Split.TRAIN] if spec.result.train_metrics else []
     return {
-        split: model.logits([each.text for each in splits.examples(split)]).astype(np.float32)
+        split: model.logits([each.input for each in splits.examples(split)]).astype(np.float32)
         for split in wanted
     }
 
@@ -271,7 +274,7 @@ def _save_model(
         save_misclassified(
             out_dir, split, splits.examples(split), logits[split], names, temperature
         )
-    save_golden(out_dir, [example.text for example in splits.test], logits[Split.TEST])
+    save_golden(out_dir, [example.input for example in splits.test], logits[Split.TEST])
 
 
 def _run_summary(

@@ -105,14 +105,16 @@ def prepare_run(
     progress.enter_phase(Phase.TOKENIZING)
     tokenizer_file = base.directory / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_file)
-    check_special_tokens(tokenizer, base.name)
+    check_special_tokens(tokenizer, base.name, pairs=splits.are_pairs)
     if splits.prompt_format is not None:
         _note(observer, "prompt_format", describe_prompt_format(splits.prompt_format))
     if splits.leaked:
         _note(observer, "leaked", describe_leaked(splits.leaked), level="warning")
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.
     pad_id = model.config.pad_token_id or 0
-    tokenized, truncated_share = tokenize_splits(splits, task, tokenizer, max_length, pad_id)
+    tokenized, truncated_share = tokenize_splits(
+        splits, task, tokenizer, max_length, pad_id, segments=shape.segments > 1
+    )
     if truncated_share:
         total = sum(counts.values())
         truncated = f"{round(truncated_share * total):,} of {pluralize(total, 'text')}"
@@ -159,19 +161,26 @@ def _with_resolved_runtime(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
 
 
 def tokenize_splits(
-    splits: Splits, task: Task, tokenizer: Tokenizer, max_length: int, pad_id: int
+    splits: Splits,
+    task: Task,
+    tokenizer: Tokenizer,
+    max_length: int,
+    pad_id: int,
+    *,
+    segments: bool = False,
 ) -> tuple[dict[Split, TokenizedSplit], float]:
     """Return every split as token ids, and the share of texts that were truncated.
 
-    `pad_id` is the id of the padding token.
+    `pad_id` is the id of the padding token, `segments` whether the encoder has two of them.
     """
     tokenized: dict[Split, TokenizedSplit] = {}
     truncated = total = 0
     for split in Split:
         examples = splits.examples(split)
-        tokens = tokenize(tokenizer, [e.text for e in examples], max_length)
+        tokens = tokenize(tokenizer, [e.input for e in examples], max_length)
         targets = task.targets([e.label for e in examples])
-        tokenized[split] = TokenizedSplit(split, tokens, tokens.lengths, targets, pad_id)
+        starts = tokens.segment_starts if segments else None
+        tokenized[split] = TokenizedSplit(split, tokens, tokens.lengths, targets, pad_id, starts)
         truncated += tokens.truncated
         total += len(examples)
     return tokenized, truncated / total

@@ -184,7 +184,7 @@ def _save_model(
     """
     model, spec = prepared.model, prepared.spec
     test = prepared.tokenized[Split.TEST].take(MERGE_CHECK_TEXTS)
-    texts = [example.text for example in prepared.splits.test[:MERGE_CHECK_TEXTS]]
+    texts = [example.input for example in prepared.splits.test[:MERGE_CHECK_TEXTS]]
     fp32 = replace(prepared.runtime, precision="fp32")
 
     def compute_logits(model: PreTrainedModel) -> NDArray[np.float32]:
@@ -196,7 +196,8 @@ def _save_model(
         adapters = spec.method if isinstance(spec.method, LoraSpec) else None
         artifact.save_on_base(out_dir, model, prepared.family, prepared.tokenizer, adapters)
     else:
-        artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length)
+        pairs = prepared.splits.are_pairs
+        artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length, pairs=pairs)
     # The merged model is loaded back, so that this checks the files too.
     loaded = artifact.load_merged(out_dir)
     merged_sha256 = weights_sha256(loaded.state_dict())

@@ -84,7 +84,8 @@ class StubPredictor:
 
     def tokenize_into_words(self, text: str) -> TokenizedWords:
         words = [WordSpan(m.start(), m.end(), m.start() + 1) for m in re.finditer(r"\S+", text)]
-        return TokenizedWords(text, words, range(len(text) + 2), False)
+        special = [i in (0, len(text) + 1) for i in range(len(text) + 2)]
+        return TokenizedWords(text, words, range(len(text) + 2), False, special)
 
     def decode(self, logits: Any, _: str | None = None) -> list[list[tuple[str, float]]]:
         return [list(zip(self.labels, row, strict=True)) for row in logits]

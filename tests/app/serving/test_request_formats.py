@@ -166,7 +166,7 @@ def test_text_pair_is_rejected(client: TestClient, publish: Publish) -> None:
     publish()
     response = client.post("/predict", json={"inputs": [[TEXT], [TEXT, OTHER]]})
     assert (response.status_code, response.json()["code"]) == (422, "pair_refused")
-    assert "Input 1 holds 2 texts" in response.json()["error"]
+    assert "Input 1 is a pair of texts" in response.json()["error"]
 
 
 def test_info_describes_the_model(client: TestClient, publish: Publish) -> None:

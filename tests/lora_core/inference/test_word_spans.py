@@ -13,7 +13,7 @@ TEXTS = st.text(st.sampled_from("a film'-.,  \n\u00a0é😀电。[]<>/s")).filte
 
 
 def split(text: str, family: str = "distilbert", max_length: int = 64) -> TokenizedWords:
-    return tokenize_into_words(FAMILIES[family], text, max_length)
+    return tokenize_into_words(ModelTokenizer(FAMILIES[family], max_length), text)
 
 
 def word_texts(words_of_text: TokenizedWords) -> list[str]:

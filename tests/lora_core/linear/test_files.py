@@ -127,7 +127,7 @@ def test_invalid_model_is_refused(name: str, saved: Path) -> None:
 
 
 def test_too_many_terms_are_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "max_terms", lambda _: 3)
+    monkeypatch.setattr(files, "max_terms", lambda _, **__: 3)
     with pytest.raises(UnsupportedArtifact, match="more than 3 terms"):
         files.read_parameters(saved, 2)
 

@@ -131,7 +131,7 @@ def test_min_df_depends_on_the_amount_of_text(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_vocabulary_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "max_terms", lambda classes: 30 // classes)
+    monkeypatch.setattr(model, "max_terms", lambda classes, **_: 30 // classes)
     train_texts = [*texts(100), "y" * 101, "y" * 101]
     found = fit(train_texts, labels(3, 102), LinearSpec(min_df=1), classes=3)
     top = TfidfVectorizer(ngram_range=(1, 2), max_features=10).fit(train_texts)

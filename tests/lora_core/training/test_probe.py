@@ -1,7 +1,7 @@
 """The probe against scikit-learn on the same vectors."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lora_core.data.tokens import load_tokenizer
 from lora_core.errors.training import NonFiniteStates
 from lora_core.inference.engines import EngineCache
 from lora_core.saved_predictions import load_golden
+from lora_core.specs.text_input import TextInput
 from lora_core.specs.train import TrainSpec
 from tests.lora_core.training.twins import product
 from tests.recording_observer import RecordingObserver
@@ -29,13 +30,17 @@ Train = Callable[..., tuple[RecordingObserver, Path]]
 
 
 @torch.no_grad()
-def vectors(base: Path, texts: list[str]) -> np.ndarray[Any, Any]:
+def vectors(base: Path, texts: Sequence[TextInput]) -> np.ndarray[Any, Any]:
     """Mean over the tokens of each text, normalized."""
     tokenizer = load_tokenizer(base / "tokenizer.json")
     encoder = AutoModel.from_pretrained(base).eval()
     found = []
     for text in texts:
-        mean = encoder(torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0].mean(dim=0)
+        mean = (
+            encoder(torch.tensor([tokenizer.encode(str(text)).ids]))
+            .last_hidden_state[0]
+            .mean(dim=0)
+        )
         found.append(torch.nn.functional.layer_norm(mean, mean.shape).numpy())
     return np.stack(found)
 
