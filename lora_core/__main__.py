@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,7 +30,7 @@ from lora_core.process import (
     torchrun_world_size,
 )
 from lora_core.specs.method import AutoSpec, LinearSpec
-from lora_core.specs.predict import LabelProbability, PredictSpec, TextPrediction
+from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
 from lora_core.specs.problems import first_problem
 from lora_core.specs.train import TrainSpec
 
@@ -199,8 +199,10 @@ def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
         from lora_core.inference.load import load_predictor
 
     predictor = load_predictor(arguments.artifact)
-    for text, scores in zip(arguments.text, predictor.predict(arguments.text), strict=True):
-        labels = [LabelProbability(label=name, score=score) for name, score in scores]
+    items: Any = predictor.encode(arguments.text)  # of the one kind that it takes itself
+    outputs = predictor.outputs(predictor.forward(items))
+    for text, of_text in zip(arguments.text, outputs, strict=True):
+        labels = [ScoredOutput(**output.to_json()) for output in of_text]
         writer.write(TextPrediction(text=text, labels=labels))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -25,10 +26,22 @@ from lora_core.failpoints import failpoint
 from lora_core.inference.load import load_predictor
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import parse_sheet_suffix
-from lora_core.specs.predict import LABEL, RESULTS, SCORE, SCORES, PredictSpec
+from lora_core.specs.predict import (
+    HIGH,
+    LABEL,
+    LABELS,
+    LOW,
+    RESULTS,
+    SCORE,
+    SCORES,
+    VALUE,
+    PredictSpec,
+)
+from lora_core.tasks.base import TaskType
 from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
 
 if TYPE_CHECKING:
+    from lora_core.inference.decoding import Output
     from lora_core.inference.linear import LinearPredictor
     from lora_core.inference.predictor import Predictor
 
@@ -41,7 +54,6 @@ CHUNK_ROWS = 256
 BATCH_ROWS = 32  # rows computed between two checks for a stop request
 
 Summary = dict[str, Any]
-ScoredLabels = Sequence[tuple[str, float]]  # all labels, highest first
 Logits = NDArray[np.float32]  # (rows, labels)
 
 
@@ -103,7 +115,7 @@ def predict_file(
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with (out_dir / RESULTS).open("w", encoding="utf-8", newline="") as file:
-            results = ResultsWriter(file)
+            results = ResultsWriter(file, predictor.task.type)
             _PredictionLoop(predictor, state, schedule, progress).run(records, results)
             file.flush()
             os.fsync(file.fileno())
@@ -123,28 +135,59 @@ def predict_file(
 
 
 class ResultsWriter:
-    """Writes rows with their predictions, one JSON object per line, and counts the labels.
+    """Writes rows with their predictions, one JSON object per line, and summarizes these.
 
-    Adds to the cells of a row `predicted_label`, its probability `predicted_score`, and
-    `predicted_scores`, the probability of every label.
+    Adds to the cells of a row, of a single-label task: `predicted_label`, its probability
+    `predicted_score`, and `predicted_scores`, the probability of every label. Multi-label:
+    `predicted_labels`, sorted, and `predicted_scores`. Regression: `predicted_value` and its
+    interval, `predicted_low` and `predicted_high`, which are null without one.
     """
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, task: TaskType) -> None:
         self._file = file
+        self._task = task
         self.rows = 0
         self.columns: dict[str, None] = {}  # of all rows, in order of first occurrence
         self.label_counts: Counter[str] = Counter()
+        self.unlabeled = 0  # rows without any label
+        self.values: list[float] = []  # of a regression
 
-    def write(self, records: Sequence[Record], predictions: Sequence[ScoredLabels]) -> None:
+    def write(self, records: Sequence[Record], predictions: Sequence[Sequence["Output"]]) -> None:
         """Write the next rows with their predictions."""
-        for record, scores in zip(records, predictions, strict=True):
-            label, score = scores[0]
-            prediction = {LABEL: label, SCORE: score, SCORES: dict(scores)}
-            line = json.dumps({**record.cells, **prediction}, ensure_ascii=False, allow_nan=False)
+        for record, outputs in zip(records, predictions, strict=True):
+            cells = {**record.cells, **self._add(outputs)}
+            line = json.dumps(cells, ensure_ascii=False, allow_nan=False)
             self._file.write(line + "\n")
             self.columns.update(dict.fromkeys(record.cells))
-            self.label_counts[label] += 1
         self.rows += len(records)
+
+    def _add(self, outputs: Sequence["Output"]) -> dict[str, Any]:
+        """Count the prediction of a row, and return its cells."""
+        best = outputs[0]
+        if self._task == "regression":
+            self.values.append(best.score)
+            return {VALUE: best.score, LOW: best.low, HIGH: best.high}
+        scores = {output.label: output.score for output in outputs}
+        if self._task == "multi_label":
+            labels = sorted(output.label for output in outputs if output.predicted)
+            self.label_counts.update(labels)
+            self.unlabeled += not labels
+            return {LABELS: labels, SCORES: scores}
+        self.label_counts[best.label] += 1
+        return {LABEL: best.label, SCORE: best.score, SCORES: scores}
+
+    def summary(self) -> Summary:
+        """Return how often each label is predicted, or which numbers."""
+        summary: Summary = {"predicted": dict(self.label_counts)}
+        if self._task == "multi_label":
+            summary["unlabeled"] = self.unlabeled
+        if self.values:
+            summary["value"] = {
+                "mean": fmean(self.values),
+                "min": min(self.values),
+                "max": max(self.values),
+            }
+        return summary
 
 
 @dataclass
@@ -165,7 +208,7 @@ class _PredictionLoop:
                 logits = saved_logits[results.rows : results.rows + len(chunk)]
             else:
                 logits = self._compute(chunk)
-            results.write(chunk, self.predictor.decode(logits))
+            results.write(chunk, self.predictor.outputs(logits))
         if results.rows < resumed_rows:
             what = f"the file has {results.rows:,} rows, not the {resumed_rows:,} that it holds"
             raise CheckpointMismatch(path="to resume from", what=what)
@@ -195,7 +238,7 @@ def _summarize(results: ResultsWriter, state: PredictedLogits, observer: Observe
         share = f"{state.truncated:,} of {results.rows:,} texts"
         message = f"{share} were longer than the model reads and were truncated."
         observer.on_event(Noted(level="warning", code="truncated", message=message))
-    return {"rows": results.rows, "cut": state.truncated, "predicted": dict(results.label_counts)}
+    return {"rows": results.rows, "cut": state.truncated, **results.summary()}
 
 
 def _manifest(
@@ -206,7 +249,8 @@ def _manifest(
         "created_by": manifest.library_versions(),
         "spec": spec.model_dump(mode="json"),
         "columns": list(results.columns),
-        "labels": predictor.labels,
+        "task": predictor.task.type,
+        "labels": [] if predictor.task.type == "regression" else predictor.labels,  # with scores
         "metrics": summary,
     }
 

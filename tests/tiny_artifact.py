@@ -11,10 +11,17 @@ from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT
 from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.base import Calibration
 from tests.tiny_base import distilbert, tokenizer
 
 TEXTS = ("a good film", "a dull plot", "the story was fine")
+PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 def make_artifact(
@@ -25,6 +32,8 @@ def make_artifact(
     seed: int = 0,
     max_length: int = 64,
     metrics: dict[str, Any] | None = None,
+    task: TaskSpec = SingleLabelSpec(),
+    calibration: Calibration | None = None,
 ) -> Path:
     """Make a two-layer DistilBERT that gives `top_label` the highest score for any text."""
     with torch.random.fork_rng():
@@ -34,12 +43,13 @@ def make_artifact(
         model.get_parameter("classifier.bias")[labels.index(top_label)] += 3.0
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: i for i, label in enumerate(labels)}
+    model.config.problem_type = PROBLEM_TYPES[task.type]
 
     directory.mkdir(parents=True)
     save_merged(directory, model, tokenizer(), max_length)
     predictor = Predictor.from_model(model, tokenizer(), max_length)
     save_golden(directory, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
-    spec = TrainSpec(method=LoraSpec())
+    spec = TrainSpec(method=LoraSpec(), task=task)
     manifest.create(
         directory,
         {
@@ -51,6 +61,39 @@ def make_artifact(
             "data_sha256": "0" * 64,
             "metrics": metrics
             or {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},
+            **({"calibration": calibration.model_dump(mode="json")} if calibration else {}),
         },
     )
     return directory
+
+
+TOPICS = ("acting", "plot", "music")
+THRESHOLDS = (0.5, 0.9, 0.2)
+
+
+def make_multi_label_artifact(directory: Path, *, seed: int = 0) -> Path:
+    """Make a model of `TOPICS` that predicts only `acting` for most texts."""
+    return make_artifact(
+        directory,
+        labels=TOPICS,
+        top_label="acting",
+        seed=seed,
+        task=MultiLabelSpec(),
+        calibration=Calibration(
+            scale=(1.0, 1.5, 0.5), offset=(0.0, 0.1, -2.0), thresholds=THRESHOLDS
+        ),
+    )
+
+
+def make_regression_artifact(
+    directory: Path, *, half_width: float | None = 0.5, seed: int = 0
+) -> Path:
+    """Make a model of numbers with the mean 3 and the standard deviation 2."""
+    return make_artifact(
+        directory,
+        labels=("value",),
+        top_label="value",
+        seed=seed,
+        task=RegressionSpec(),
+        calibration=Calibration(scale=(2.0,), offset=(3.0,), half_width=half_width),
+    )

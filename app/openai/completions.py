@@ -24,16 +24,17 @@ from app.openai.completion_formats import (
     CompletionCreate,
     CompletionOptions,
 )
-from app.openai.errors import AnswerNotJson
+from app.openai.errors import AnswerNotJson, LogprobsNotApplicable
 from app.openai.models import model_ref
 from app.serving.client_formats import PredictRequest
 from app.serving.errors import BlankInput, TooManyInputs
-from app.serving.loaded_model import ScoredLabels
 from app.serving.routes import RequestContext, RequestContextDep, response_headers
 from app.serving.service import PredictResult
+from lora_core.data.targets import encode_label_set
 from lora_core.specs.chat import PromptFormat, parse_json_object
 
 IMPOSSIBLE_LOGPROB = -9999.0  # of a probability of 0, as OpenAI writes it
+NUMBER_FORMAT = ".6g"  # of the answer of a regression
 
 router = APIRouter(
     prefix="/openai/v1",
@@ -45,10 +46,14 @@ router = APIRouter(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model answers to a prompt: its most probable label, or nothing if it abstains."""
+    """What the model answers to a prompt: its most probable label, or nothing if it abstains.
+
+    A multi-label model answers with the JSON list of its labels, a regression with its number.
+    """
 
     text: str | None
-    tokens: list[tuple[str, float]]  # all labels with their log probabilities, highest first
+    # All labels with their log probabilities, highest first; none unless the task is single-label.
+    tokens: list[tuple[str, float]]
 
 
 @router.post("/chat/completions", response_model=ChatCompletion)
@@ -56,6 +61,9 @@ async def create_chat_completion(
     body: ChatCompletionCreate, context: RequestContextDep
 ) -> Response:
     """Label a conversation; the answer is the label, as the training file wrote it.
+
+    A multi-label model answers with a JSON list of labels, a regression with a number; neither has
+    log probabilities.
 
     `exp(logprob)` is the calibrated probability that `/predict` returns. Headers are those of
     `/predict`.
@@ -103,6 +111,9 @@ async def create_chat_completion(
 async def create_completion(body: CompletionCreate, context: RequestContextDep) -> Response:
     """Label prompts; each answer is the label, as the training file wrote it.
 
+    A multi-label model answers with a JSON list of labels, a regression with a number; neither has
+    log probabilities.
+
     `exp(logprob)` is the calibrated probability that `/predict` returns. Headers are those of
     `/predict`.
     """
@@ -141,7 +152,7 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
 
 async def _predict(
     context: RequestContext,
-    body: CompletionOptions,
+    body: ChatCompletionCreate | CompletionCreate,
     prompts: list[str],
     texts_of_prompts: Callable[[PromptFormat], list[str]],
 ) -> PredictResult:
@@ -155,13 +166,16 @@ async def _predict(
         abstain_below=body.abstain_below,
     )
     async with cancel_on_disconnect(context.receive):
-        return await context.service.predict(
+        result = await context.service.predict(
             request,
             model_ref(body.model),
             key_id=context.key_id,
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,
         )
+    if body.logprobs not in (None, False) and result.task != "single_label":
+        raise LogprobsNotApplicable(ref=result.version, task=result.task, at="logprobs")
+    return result
 
 
 def _not_blank(text: str, what: str) -> str:
@@ -172,16 +186,21 @@ def _not_blank(text: str, what: str) -> str:
 
 def _answers(result: PredictResult, body: CompletionOptions) -> Iterator[Answer]:
     """Yield the answer to each prompt, in the format of the training file."""
-    for row in result.scores:
-        tokens = _tokens(row, result.prompt_format)
-        yield Answer(_cut(tokens[0][0], body.stop_sequences) if tokens else None, tokens)
+    answer_of = result.prompt_format.answer_of
+    for row in result.rows:
+        if result.task == "single_label":
+            tokens = [(answer_of(output.label), _logprob(output.score)) for output in row]
+            yield Answer(_cut(tokens[0][0], body.stop_sequences) if tokens else None, tokens)
+        elif result.task == "multi_label":
+            labels = encode_label_set([output.label for output in row if output.predicted])
+            yield Answer(_cut(answer_of(labels), body.stop_sequences), [])
+        else:
+            number = format(row[0].score, NUMBER_FORMAT)
+            yield Answer(_cut(answer_of(number), body.stop_sequences), [])
 
 
-def _tokens(row: ScoredLabels, prompt_format: PromptFormat) -> list[tuple[str, float]]:
-    return [
-        (prompt_format.answer_of(label), math.log(score) if score > 0 else IMPOSSIBLE_LOGPROB)
-        for label, score in row
-    ]
+def _logprob(probability: float) -> float:
+    return math.log(probability) if probability > 0 else IMPOSSIBLE_LOGPROB
 
 
 def _cut(answer: str, stop_sequences: Iterable[str]) -> str:

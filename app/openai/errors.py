@@ -12,6 +12,15 @@ class AnswerNotJson(UnprocessableContent):
     )
 
 
+class LogprobsNotApplicable(UnprocessableContent):
+    code = "logprobs_not_applicable"
+    title = "Only a single-label model has log probabilities."
+    message = (
+        "{ref} is a {task} model, whose answer has no log probability. Leave `logprobs` out; "
+        "`/predict` returns the scores."
+    )
+
+
 class FileNotFound(NotFound):
     code = "file_not_found"
     title = "File not found."

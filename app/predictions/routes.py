@@ -109,15 +109,17 @@ def download_predictions(
         Query(description="In CSV, put an apostrophe before cells that a spreadsheet would run."),
     ] = False,
 ) -> StreamingResponse:
-    """Download the rows of the file, in order, with label, score, and the score of each label."""
-    directory, facts = service.open_results(database, store, run_id=run_id)
+    """Download the rows of the file, in order, with what is predicted and all scores.
+
+    That is `predicted_label` and `predicted_score`, or `predicted_labels`, with the score of each
+    label; or `predicted_value`, `predicted_low` and `predicted_high`.
+    """
+    directory, manifest_data = service.open_results(database, store, run_id=run_id)
     file = (directory / RESULTS).open("rb")  # an open file stays readable even if it is deleted
     if format == "jsonl":
         chunks = iterate_jsonl(file)
     else:
-        chunks = iterate_csv(
-            file, columns=facts["columns"], labels=facts["labels"], spreadsheet=spreadsheet
-        )
+        chunks = iterate_csv(file, manifest_data, spreadsheet=spreadsheet)
     return StreamingResponse(
         chunks,
         media_type=MEDIA_TYPES[format],

@@ -26,12 +26,28 @@ class PredictionCreate(RequestModel):
     priority: int = Field(default=0, ge=-100, le=100, description="Higher is sooner.")
 
 
+class ValueSummary(ResponseModel):
+    """The predicted numbers."""
+
+    mean: float
+    min: float
+    max: float
+
+
 class PredictionSummary(ResponseModel):
     """The summary of a finished prediction run."""
 
     rows: int
     cut: int = Field(description="Texts that were truncated.")
-    predicted: dict[str, int] = Field(description="Rows by predicted label.")
+    predicted: dict[str, int] = Field(
+        description="Rows by predicted label. A row with several labels counts for each."
+    )
+    unlabeled: int | None = Field(
+        None, description="Multi-label: rows without any label.", exclude_if=lambda n: n is None
+    )
+    value: ValueSummary | None = Field(
+        None, description="Regression: the predicted numbers.", exclude_if=lambda v: v is None
+    )
 
 
 class PredictionListItem(LocatedResource):

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ from app.storage import repository as artifacts
 from app.storage.repository import delete_unused_artifacts
 from app.storage.store import Store, verify_artifact
 from lora_core import manifest
-from lora_core.specs.predict import LABEL, SCORE, SCORES, PredictDataSpec, PredictSpec
+from lora_core.specs.predict import RESULT_KEYS, SCORES, PredictDataSpec, PredictSpec
 
 METHOD = "predict"  # in the column that holds baseline, lora or full for a job
 DEVICE_CLASS = DeviceClass.ANY
@@ -138,13 +138,16 @@ def iterate_jsonl(file: BinaryIO) -> Iterator[bytes]:
 
 
 def iterate_csv(
-    file: BinaryIO, *, columns: Sequence[str], labels: Sequence[str], spreadsheet: bool = False
+    file: BinaryIO, manifest_data: Mapping[str, Any], *, spreadsheet: bool = False
 ) -> Iterator[bytes]:
-    """Yield CSV: the columns are the file's `columns`, label, score, and the score of each label.
+    """Yield CSV: the columns are those of the file, of its task, and the score of each label.
 
     Lists, objects, true and false are written as JSON, null as an empty cell. With `spreadsheet`,
     cells are escaped so that a spreadsheet does not run them as formulas.
     """
+    labels = manifest_data["labels"]
+    # Older runs have no task: all were single-label.
+    columns = [*manifest_data["columns"], *RESULT_KEYS[manifest_data.get("task", "single_label")]]
 
     def encode(rows: list[list[Any]]) -> bytes:
         return _csv_bytes(
@@ -152,14 +155,16 @@ def iterate_csv(
         )
 
     with file:
-        yield encode([[*columns, LABEL, SCORE, *(f"{SCORES}.{label}" for label in labels)]])
+        yield encode([[*columns, *(f"{SCORES}.{label}" for label in labels)]])
         while lines := list(islice(file, ROWS_PER_CHUNK)):
             yield encode([_csv_cells(json.loads(line), columns, labels) for line in lines])
 
 
 def _csv_cells(row: dict[str, Any], columns: Sequence[str], labels: Sequence[str]) -> list[Any]:
-    named = [_csv_cell(row.get(name)) for name in (*columns, LABEL, SCORE)]
-    return [*named, *(row[SCORES][label] for label in labels)]
+    return [
+        *(_csv_cell(row.get(name)) for name in columns),
+        *(row[SCORES][label] for label in labels),
+    ]
 
 
 def _csv_cell(value: Any) -> Any:

@@ -92,14 +92,16 @@ class ModelPredictBody(_LenientBody):
     truncation_direction: Annotated[TruncationSide, BeforeValidator(_lower_side)] = Field(
         "right", description="The side at which texts are truncated."
     )
-    raw_scores: StrictBool = Field(False, description="Return logits instead of probabilities.")
+    raw_scores: StrictBool = Field(
+        False, description="Return logits instead of probabilities. Changes no number."
+    )
     top_k: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="Number of labels to return. Default: all."
     )
     abstain_below: Annotated[StrictFloat, Field(gt=0, le=1)] | None = Field(
         None,
-        description="Return no labels for texts whose highest probability is lower; "
-        "`X-Abstained` counts them.",
+        description="Of a single-label model: return no labels for texts whose highest "
+        "probability is lower; `X-Abstained` counts them.",
     )
     parameters: HubParameters | None = Field(
         None,

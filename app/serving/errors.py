@@ -22,6 +22,21 @@ class ConflictingScoreFunctions(UnprocessableContent):
     message = "Send either `raw_scores` or `parameters.function_to_apply`, not both."
 
 
+class AbstentionNotApplicable(UnprocessableContent):
+    code = "abstention_not_applicable"
+    title = "Only a single-label model can abstain."
+    message = (
+        "{ref} is a {task} model, and `abstain_below` is for single-label models. A multi-label "
+        "model predicts no label if none reaches its threshold; a number comes with an interval."
+    )
+
+
+class ScoreFunctionNotApplicable(UnprocessableContent):
+    code = "score_function_not_applicable"
+    title = "The score function does not apply to a number."
+    message = "{ref} predicts a number, to which {function} does not apply. Leave it out."
+
+
 class UnknownLabel(UnprocessableContent):
     code = "label_unknown"
     title = "The model does not have this label."

@@ -25,6 +25,7 @@ from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
 from lora_core.process import imports_without_gc
 
 if TYPE_CHECKING:
+    from lora_core.inference.decoding import Output
     from lora_core.inference.tokenization import TokenizedText, TokenizedWords
 
 
@@ -50,7 +51,8 @@ class ExplainBody(RequestModel):
     inputs: Annotated[str, BeforeValidator(_validate_text)] = Field(description="One text.")
     label: Annotated[str, BeforeValidator(_validate_text)] | None = Field(
         None,
-        description="Explain the probability of this label. Default: the most probable label.",
+        description="Explain the probability of this label. Default: the most probable label. "
+        "A regression has the label `value`: its number.",
     )
 
 
@@ -101,7 +103,7 @@ async def explain(
     for chunk in _split_into_chunks(words, masks):
         with service.admission.reserve(key_id, texts=len(chunk.items), tokens=chunk.tokens):
             outputs = await model.compute(chunk, deadline=deadline)
-        predictions += [dict(scores) for scores in model.decode(outputs, None)]
+        predictions += [_scores(row) for row in model.decode(outputs, None)]
     label = label or next(iter(predictions[0]))  # the most probable label with all words
     scores = {mask: each[label] for mask, each in zip(masks, predictions, strict=True)}
     values = await run_in_threadpool(shapley_values, scores, permutations) if count else []
@@ -124,12 +126,12 @@ async def _explain_linear(
 ) -> Explanation:
     batch = await model.prepare_batch([text], truncate=True, side="right")
     outputs = await model.compute(batch, deadline=deadline)
-    [scores] = model.decode(outputs, None)
-    label = label or scores[0][0]
+    scores = _scores(model.decode(outputs, None)[0])
+    label = label or next(iter(scores))  # the most probable label
     words, empty_score = await model.contributions(text, label)
     view = ExplanationView(
         label=label,
-        score=dict(scores)[label],
+        score=scores[label],
         empty_score=empty_score,
         words=[
             _word_score(text, group[0][0].start, group[-1][0].end, sum(value for _, value in group))
@@ -139,6 +141,10 @@ async def _explain_linear(
         texts=1,
     )
     return Explanation(view, ref, model.predictor.engine.name, truncated=False)
+
+
+def _scores(row: "Sequence[Output]") -> dict[str, float]:
+    return {output.label: output.score for output in row}
 
 
 def _word_score(text: str, start: int, end: int, score: float) -> WordScore:

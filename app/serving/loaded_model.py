@@ -32,6 +32,7 @@ from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 
 if TYPE_CHECKING:  # torch and scikit-learn are loaded with the first model
+    from lora_core.inference.decoding import Output
     from lora_core.inference.engines import EngineCache
     from lora_core.inference.linear import LinearPredictor
     from lora_core.inference.predictor import Predictor
@@ -46,7 +47,6 @@ MAX_INLINE_LINEAR_CHARACTERS = 8192
 WORD_COST = 1 / 64  # upper bound of the cost of a linear model's word, in tokens of an encoder
 
 T = TypeVar("T")
-ScoredLabels = list[tuple[str, float]]  # highest first
 
 log = structlog.get_logger()
 
@@ -131,12 +131,12 @@ class LoadedEncoder:
 
     def decode(
         self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
-    ) -> list[ScoredLabels]:
-        """Return the labels of each text, highest first. Raises `NonFiniteScore`."""
-        scores = [self.predictor.decode(output.logits[None], function)[0] for output in outputs]
-        if not all(math.isfinite(score) for row in scores for _, score in row):
+    ) -> list[list[Output]]:
+        """Return what is predicted for each text, highest score first. Raises `NonFiniteScore`."""
+        rows = [self.predictor.outputs(output.logits[None], function)[0] for output in outputs]
+        if not all(math.isfinite(output.score) for row in rows for output in row):
             raise NonFiniteScore(ref=self.ref)
-        return scores
+        return rows
 
 
 class LoadedLinearModel:
@@ -184,9 +184,9 @@ class LoadedLinearModel:
 
     def decode(
         self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
-    ) -> list[ScoredLabels]:
-        """Return the labels of each text, highest first."""
-        return self.predictor.decode([output.logits for output in outputs], function)
+    ) -> list[list[Output]]:
+        """Return what is predicted for each text, highest score first."""
+        return self.predictor.outputs([output.logits for output in outputs], function)
 
     async def contributions(
         self, text: str, label: str

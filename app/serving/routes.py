@@ -179,7 +179,7 @@ def _respond(result: PredictResult) -> Response:
 
 
 def _to_json(result: PredictResult) -> Any:
-    rows = [[{"label": label, "score": score} for label, score in row] for row in result.scores]
+    rows = [[output.to_json() for output in row] for row in result.rows]
     return rows if result.nested else rows[0]
 
 

@@ -6,30 +6,44 @@ from app.http.fields import ResponseModel, Timestamp
 
 
 class LabelScore(ResponseModel):
-    """A label and its score."""
+    """A label and its score; of a regression, `value` and the number."""
 
     label: str
     score: float
+    predicted: bool | None = Field(
+        None,
+        description="Multi-label: whether the probability of the label reaches its threshold.",
+        exclude_if=lambda value: value is None,
+    )
+    low: float | None = Field(
+        None,
+        description="Regression: start of an interval that holds 90 % of the true numbers of texts "
+        "like those of validation. Left out if validation has too few texts.",
+        exclude_if=lambda value: value is None,
+    )
+    high: float | None = Field(
+        None, description="Regression: its end.", exclude_if=lambda value: value is None
+    )
 
 
 LabelScoreList = list[LabelScore]
 
 
 class WordScore(ResponseModel):
-    """A word of the text, and what it adds to the probability of the label."""
+    """A word of the text, and what it adds to the probability of the label, or to the number."""
 
     text: str
     start: int = Field(description="Offset of the first character in the text.")
     end: int = Field(description="Offset after the last character.")
-    score: float = Field(description="Negative: the word lowers the probability of the label.")
+    score: float = Field(description="Negative: the word lowers the probability or the number.")
 
 
 class ExplanationView(ResponseModel):
     """The scores of the words add up to `score` minus `empty_score`."""
 
     label: str
-    score: float = Field(description="Probability of the label.")
-    empty_score: float = Field(description="Probability of the label without any of the words.")
+    score: float = Field(description="Probability of the label; of a regression, the number.")
+    empty_score: float = Field(description="The same without any of the words.")
     words: list[WordScore]
     grouped: bool = Field(description="Neighboring words count as one, because there are many.")
     texts: int = Field(description="Number of texts that the model computed for this.")
@@ -42,7 +56,13 @@ class ShadowView(ResponseModel):
     shadow: str
     since: Timestamp
     texts: int
-    agreement: float | None  # share of texts with the same most probable label
-    mean_difference: float | None  # of the probability of production's label
+    agreement: float | None = Field(
+        description="Share of texts with the same label or the same set of labels, or with a "
+        "number within the interval of production."
+    )
+    mean_difference: float | None = Field(
+        description="Of the probability of production's label; multi-label: of all labels; "
+        "regression: of the numbers."
+    )
     skipped: int  # texts, because the service was busy
     failed: int

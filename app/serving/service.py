@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from app.errors import AppError, TooManyRequests
@@ -14,13 +15,19 @@ from app.resources import Resources
 from app.serving.admission import AdmissionController, KeyRateLimiter
 from app.serving.batcher import Batcher, InferenceOutput
 from app.serving.client_formats import PredictRequest
-from app.serving.loaded_model import EncoderLoader, LoadedModel, ScoredLabels, TokenizedBatch
+from app.serving.errors import AbstentionNotApplicable, ScoreFunctionNotApplicable
+from app.serving.loaded_model import EncoderLoader, LoadedModel, TokenizedBatch
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
 from app.serving.shadow import ShadowEvaluator
 from lora_core.errors.artifact import InputTooLong
 from lora_core.process import available_cores
 from lora_core.specs.chat import PromptFormat
+
+if TYPE_CHECKING:
+    from lora_core.inference.decoding import Output
+    from lora_core.tasks.base import TaskType
+
 
 MAX_TEXTS_IN_FLIGHT = 512
 KEY_SHARE = 0.5  # of the capacity, for one API key
@@ -32,9 +39,10 @@ ASSUMED_MAX_LENGTH = 512  # tokens that models read of a text, while the model i
 
 @dataclass(frozen=True, slots=True)
 class PredictResult:
-    """The labels of each text, highest first, with the version and the cost of the prediction."""
+    """The predictions for each text, highest first, with the version and the cost of them."""
 
-    scores: list[ScoredLabels]
+    rows: "list[list[Output]]"
+    task: "TaskType"
     nested: bool  # whether the response is a nested list
     version: str
     engine: str
@@ -124,6 +132,7 @@ class InferenceService:
             ) as reservation:
                 self.rate_limiter.acquire(key_id, len(texts))  # only once the request is admitted
                 resolved, model = await self.pool.get(ref, deadline=deadline)
+                _check_options(request, resolved, model)
                 if texts_of_prompts is not None:
                     request = replace(request, texts=texts_of_prompts(_prompt_format(model)))
                 batch = await model.prepare_batch(
@@ -133,7 +142,7 @@ class InferenceService:
                 outputs = await model.compute(batch, deadline=deadline)
             result = _build_result(request, resolved, model, batch, outputs, start)
             self._record_result(result, batch)
-        self.shadow_evaluator.mirror(request, resolved, lambda: model.decode(outputs, None))
+        self.shadow_evaluator.mirror(request, resolved, model, outputs)
         return result
 
     def _is_idle(self) -> bool:
@@ -166,6 +175,17 @@ class InferenceService:
         metrics.version_texts.labels(result.version, result.engine).inc(len(batch.items))
 
 
+def _check_options(request: PredictRequest, resolved: ResolvedModel, model: LoadedModel) -> None:
+    """Raise an error for an option that the task of the model does not have."""
+    task = model.predictor.task.type
+    if request.abstain_below is not None and task != "single_label":
+        raise AbstentionNotApplicable(ref=resolved.ref, task=task, at="abstain_below")
+    if request.function not in (None, "none") and task == "regression":
+        raise ScoreFunctionNotApplicable(
+            ref=resolved.ref, function=request.function, at="parameters.function_to_apply"
+        )
+
+
 def _build_result(
     request: PredictRequest,
     resolved: ResolvedModel,
@@ -174,17 +194,18 @@ def _build_result(
     outputs: Sequence[InferenceOutput],
     start: float,
 ) -> PredictResult:
-    scores = model.decode(outputs, request.function)
+    rows = model.decode(outputs, request.function)
     abstained = 0
     if (threshold := request.abstain_below) is not None:
-        probabilities = scores if request.function is None else model.decode(outputs, None)
-        scores = [
-            row if best[0][1] >= threshold else []
-            for row, best in zip(scores, probabilities, strict=True)
+        probabilities = rows if request.function is None else model.decode(outputs, None)
+        rows = [
+            row if best[0].score >= threshold else []
+            for row, best in zip(rows, probabilities, strict=True)
         ]
-        abstained = sum(not row for row in scores)
+        abstained = sum(not row for row in rows)
     return PredictResult(
-        scores=[row[: request.top_k] for row in scores],
+        rows=[row[: request.top_k] for row in rows],
+        task=model.predictor.task.type,
         nested=request.nested,
         version=resolved.ref,
         engine=model.predictor.engine.name,

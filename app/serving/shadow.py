@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 from starlette.concurrency import run_in_threadpool
@@ -12,10 +13,16 @@ from starlette.concurrency import run_in_threadpool
 from app.database.engines import Database
 from app.registry import service as registry
 from app.registry.service import ResolvedModel
+from app.serving.batcher import InferenceOutput
 from app.serving.client_formats import PredictRequest
-from app.serving.loaded_model import LoadedModel, ScoredLabels
+from app.serving.loaded_model import LoadedModel
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
+
+if TYPE_CHECKING:
+    from lora_core.inference.decoding import Output
+    from lora_core.tasks.base import TaskType
+
 
 SHADOW_ALIAS = "shadow"
 CANDIDATES_TTL_SECONDS = 1.0  # before the candidates are queried again
@@ -34,9 +41,9 @@ class ShadowStats:
     version: str
     shadow: str
     since: float  # Unix time
-    agreed: int = 0  # same most probable label
+    agreed: int = 0  # see `compare`
     differed: int = 0
-    total_difference: float = 0.0  # sum over texts, of the probability of production's label
+    total_difference: float = 0.0  # sum over texts, see `compare`
     skipped: int = 0  # the service was busy
     failed: int = 0
 
@@ -69,11 +76,12 @@ class ShadowEvaluator:
         self,
         request: PredictRequest,
         served: ResolvedModel,
-        scores: Callable[[], Sequence[ScoredLabels]],
+        model: LoadedModel,
+        outputs: Sequence[InferenceOutput],
     ) -> None:
         """Mirror a request that `served` has answered to the shadow of the model, if it has one.
 
-        `scores` returns the probabilities that it predicted.
+        `outputs` are those of `model`, the served one.
         """
         if time.monotonic() - self._read_at >= CANDIDATES_TTL_SECONDS:
             self._read_at = time.monotonic()
@@ -86,7 +94,8 @@ class ShadowEvaluator:
         if not self._is_idle() or self._texts_in_flight + texts > MAX_SHADOW_TEXTS_IN_FLIGHT:
             self._count(stats, "skipped", texts)
             return
-        self._create_task(self._compare(request, candidate, scores(), stats))
+        rows, task = model.decode(outputs, None), model.predictor.task.type
+        self._create_task(self._compare(request, candidate, rows, task, stats))
 
     def stats(self, name: str) -> list[ShadowStats]:
         """Return the statistics of one model, the newest pair of versions first."""
@@ -113,22 +122,23 @@ class ShadowEvaluator:
         self,
         request: PredictRequest,
         candidate: ResolvedModel,
-        scores: Sequence[ScoredLabels],
+        rows: "Sequence[Sequence[Output]]",
+        task: "TaskType",
         stats: ShadowStats,
     ) -> None:
         texts = len(request.texts)
         self._texts_in_flight += texts
         try:
             model = await self._pool.load(candidate)
-            shadow_scores = await _predict(model, request)
+            shadow_rows = await _predict(model, request)
         except Exception as error:  # no caller waits for it
             log.warning("shadow_failed", shadow=candidate.ref, reason=repr(error))
             self._count(stats, "failed", texts)
         else:
-            for served, shadow in zip(scores, shadow_scores, strict=True):
-                label, score = served[0]
-                stats.total_difference += abs(score - dict(shadow).get(label, 0.0))
-                self._count(stats, "agreed" if shadow[0][0] == label else "differed", 1)
+            for served, shadow in zip(rows, shadow_rows, strict=True):
+                agreed, difference = compare(task, served, shadow)
+                stats.total_difference += difference
+                self._count(stats, "agreed" if agreed else "differed", 1)
         finally:
             self._texts_in_flight -= texts
 
@@ -148,7 +158,32 @@ class ShadowEvaluator:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _predict(model: LoadedModel, request: PredictRequest) -> list[ScoredLabels]:
+def compare(
+    task: "TaskType", served: "Sequence[Output]", shadow: "Sequence[Output]"
+) -> tuple[bool, float]:
+    """Return whether a shadow agrees on a text with the served model of this task, and how far it
+    is off.
+
+    They agree on the same label or the same set of labels, and on a number within the interval
+    around the served one. The difference is that of the probability of the served label, the mean
+    of all labels, or that of the numbers.
+    """
+    scores = {output.label: output.score for output in shadow}
+    differences = [abs(output.score - scores.get(output.label, 0.0)) for output in served]
+    if task == "multi_label":
+        return _predicted(served) == _predicted(shadow), fmean(differences)
+    best, number = served[0], shadow[0]
+    if task == "regression":
+        low, high = (best.score if end is None else end for end in (best.low, best.high))
+        return low <= number.score <= high, differences[0]
+    return number.label == best.label, differences[0]
+
+
+def _predicted(outputs: "Sequence[Output]") -> set[str]:
+    return {output.label for output in outputs if output.predicted}
+
+
+async def _predict(model: LoadedModel, request: PredictRequest) -> "list[list[Output]]":
     batch = await model.prepare_batch(request.texts, truncate=True, side=request.truncation_side)
     deadline = time.monotonic() + SHADOW_TIMEOUT_SECONDS
     return model.decode(await model.compute(batch, deadline=deadline), None)

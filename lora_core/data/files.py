@@ -33,7 +33,7 @@ from lora_core.errors.data import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import file_suffix
-from lora_core.specs.predict import LABEL, SCORE, SCORES
+from lora_core.specs.predict import RESERVED_COLUMNS, SCORES
 from lora_core.specs.text_input import TextInput
 
 PARQUET_MAGIC = b"PAR1"
@@ -281,7 +281,7 @@ def _check_reserved(file: str, names: Sequence[str]) -> None:
     if len(names) > MAX_COLUMNS:
         raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
     for name in names:
-        if name in (LABEL, SCORE, SCORES) or name.startswith(f"{SCORES}."):
+        if name in RESERVED_COLUMNS or name.startswith(f"{SCORES}."):
             raise ReservedColumn(file=file, column=name)
 
 

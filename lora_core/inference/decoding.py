@@ -1,7 +1,7 @@
-"""Decoding of logits into labels with scores."""
+"""Decoding of logits into labels with scores, or numbers."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,51 @@ from scipy.special import expit, softmax
 
 from lora_core.specs.predict import ScoreFunction
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
+
+
+class Output(NamedTuple):
+    """An output of a model for a text. What its task does not have is None."""
+
+    label: str  # of a regression, `value`
+    score: float
+    predicted: bool | None = None  # multi-label: whether the label reaches its threshold
+    low: float | None = None  # regression: the interval around the number, if it has one
+    high: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are not None."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def decode_outputs(
+    logits: Any,
+    task: Task,
+    calibration: Calibration = UNCALIBRATED,
+    function: ScoreFunction | None = None,
+) -> list[list[Output]]:
+    """Return what `decode` returns, with the predicted labels or the intervals of the task.
+
+    They do not depend on `function`.
+    """
+    rows = decode(logits, task, calibration, function)
+    match task:
+        case MultiLabel():
+            scores = expit(task.calibrated(np.asarray(logits), calibration))
+            predicted = [
+                dict(zip(task.labels, of_text, strict=True))
+                for of_text in task.predicted(scores, calibration).tolist()
+            ]
+            return [
+                [Output(label, score, predicted=of_text[label]) for label, score in row]
+                for row, of_text in zip(rows, predicted, strict=True)
+            ]
+        case Regression() if (half := calibration.half_width) is not None:
+            return [[Output(name, y, low=y - half, high=y + half) for name, y in r] for r in rows]
+        case _:
+            return [[Output(label, score) for label, score in row] for row in rows]
 
 
 def decode(

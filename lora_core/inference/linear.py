@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lora_core import manifest
 from lora_core.data.rows import MAX_CELL_CHARACTERS
-from lora_core.inference.decoding import decode
+from lora_core.inference.decoding import Output, decode, decode_outputs
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, TextSpan
 from lora_core.specs.chat import PromptFormat
@@ -121,6 +121,10 @@ class LinearPredictor:
     ) -> list[list[tuple[str, float]]]:
         """Return all outputs with their scores, highest first; see `decoding.decode`."""
         return decode(logits, self.task, self.calibration, function)
+
+    def outputs(self, logits: Any, function: ScoreFunction | None = None) -> list[list[Output]]:
+        """Return what `decode` returns, with what the task predicts; see `decode_outputs`."""
+        return decode_outputs(logits, self.task, self.calibration, function)
 
     def predict(self, texts: Sequence[TextInput]) -> list[list[tuple[str, float]]]:
         """Encode, forward and decode."""

@@ -16,7 +16,7 @@ from lora_core.artifact import label_names, read_labels
 from lora_core.data.batching import length_sorted_batches
 from lora_core.encoders import get_fast_family
 from lora_core.inference.adapter import Adapter, head_from_model
-from lora_core.inference.decoding import decode
+from lora_core.inference.decoding import Output, decode, decode_outputs
 from lora_core.inference.engines import EngineCache
 from lora_core.inference.packed_encoder import PackedEncoder
 from lora_core.inference.tokenization import (
@@ -135,6 +135,10 @@ class Predictor:
         `logits` (items, classes) is a tensor or an array.
         """
         return decode(logits, self.task, self.calibration, function)
+
+    def outputs(self, logits: Any, function: ScoreFunction | None = None) -> list[list[Output]]:
+        """Return what `decode` returns, with what the task predicts; see `decode_outputs`."""
+        return decode_outputs(logits, self.task, self.calibration, function)
 
     def predict(
         self, texts: Sequence[TextInput], *, truncate: bool = True

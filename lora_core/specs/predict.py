@@ -1,5 +1,6 @@
 """The description of a batch prediction run."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -7,9 +8,18 @@ from pydantic import Field, StringConstraints
 from lora_core.specs.data import ColumnName, SourceName
 from lora_core.specs.fields import DEVICE, NO_NUL, FrozenModel, Int
 
-# The output: one JSON object per line with the cells of the row and these keys.
+# The output: one JSON object per line with the cells of the row, the keys of the task and, unless
+# it is a regression, the scores of all labels under `SCORES`.
 RESULTS = "results.jsonl"
 LABEL, SCORE, SCORES = "predicted_label", "predicted_score", "predicted_scores"
+LABELS = "predicted_labels"  # those that reach their thresholds
+VALUE, LOW, HIGH = "predicted_value", "predicted_low", "predicted_high"
+RESULT_KEYS: Mapping[str, tuple[str, ...]] = {
+    "single_label": (LABEL, SCORE),
+    "multi_label": (LABELS,),
+    "regression": (VALUE, LOW, HIGH),
+}
+RESERVED_COLUMNS = frozenset({SCORES}.union(*RESULT_KEYS.values()))
 
 TruncationSide = Literal["left", "right"]  # the side on which a text that is too long is truncated
 ScoreFunction = Literal["softmax", "sigmoid", "none"]  # from logits to scores
@@ -49,15 +59,21 @@ class PredictSpec(FrozenModel):
     runtime: PredictRuntimeSpec = PredictRuntimeSpec()
 
 
-class LabelProbability(FrozenModel):
-    """A label and its probability."""
+class ScoredOutput(FrozenModel):
+    """A label and its probability, and whether it is predicted; or a number and its interval.
+
+    The fields are those of `decoding.Output`.
+    """
 
     label: str
     score: float
+    predicted: bool | None = Field(default=None, exclude_if=lambda value: value is None)
+    low: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    high: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class TextPrediction(FrozenModel):
-    """All labels of one text, highest score first."""
+    """All outputs of the model for one text, highest score first."""
 
     text: str
-    labels: list[LabelProbability]
+    labels: list[ScoredOutput]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from lora_core.data.targets import Target, Targets
 from lora_core.specs.fields import Float, FrozenModel
 from lora_core.specs.predict import ScoreFunction
 
+TaskType = Literal["single_label", "multi_label", "regression"]
 Logits = NDArray[np.float32]  # (texts, outputs), as the head computes them
 AnyLogits = NDArray[np.floating[Any]]
 Numbers = Annotated[tuple[Float, ...], Field(exclude_if=lambda value: not value)]  # one per output
@@ -45,6 +46,7 @@ class Task(ABC):
     float32 of 0 and 1, or (texts,) float32 numbers.
     """
 
+    type: ClassVar[TaskType]  # as in specs
     problem_type: ClassVar[str]  # as in the config of transformers
     score_function: ClassVar[ScoreFunction]  # from calibrated logits to scores
     curve_metrics: ClassVar[tuple[str, ...]]  # the metrics of a report that are logged in training

@@ -21,6 +21,7 @@ THRESHOLD = 0.5  # unless it is fitted
 class MultiLabel(Task):
     """Independent labels: a model computes one logit for each."""
 
+    type = "multi_label"
     problem_type = "multi_label_classification"
     score_function = "sigmoid"
     curve_metrics = ("loss", "accuracy", "micro_f1", "macro_f1", "map")
@@ -30,6 +31,11 @@ class MultiLabel(Task):
 
     def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
         return indicator(values, len(self.labels))
+
+    def predicted(self, scores: NDArray[np.float64], calibration: Calibration) -> NDArray[np.bool_]:
+        """Return which labels (texts, labels) are predicted: those that reach their thresholds."""
+        reached: NDArray[np.bool_] = scores >= np.array(calibration.thresholds)
+        return reached
 
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
         """Fit scale and offset of each label (Platt 1999), and the threshold with the best F1.
@@ -65,7 +71,7 @@ class MultiLabel(Task):
         if calibration is None:
             calibration = self.calibrate(logits if finite else np.zeros_like(logits), targets)
         scores = expit(self.calibrated(logits, calibration))
-        truth, predicted = targets > 0, scores >= calibration.thresholds
+        truth, predicted = targets > 0, self.predicted(scores, calibration)
         by_label = precision_recall_fscore_support(truth, predicted, zero_division=0.0)
         micro = precision_recall_fscore_support(
             truth, predicted, average="micro", zero_division=0.0

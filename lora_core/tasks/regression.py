@@ -20,6 +20,7 @@ COVERAGE = 0.9  # of the interval around a prediction
 class Regression(Task):
     """A number y. A model predicts z = (y - mean) / std, with those of the training texts."""
 
+    type = "regression"
     problem_type = "regression"
     score_function = "none"
     curve_metrics = ("loss", "rmse", "mae", "r2", "spearman")

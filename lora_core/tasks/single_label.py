@@ -16,6 +16,7 @@ from lora_core.tasks.metrics import CURVE_METRICS, classification_report
 class SingleLabel(Task):
     """Two or more labels, of which each text has one. `ordered`: they are ranks, lowest first."""
 
+    type = "single_label"
     problem_type = "single_label_classification"
     score_function = "softmax"
     curve_metrics = CURVE_METRICS

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_core.inference.decoding import Output
 from lora_core.inference.tokenization import TokenizedWords, WordSpan
+from lora_core.tasks.single_label import SingleLabel
 
 WAIT = 20  # seconds after which a test that hangs fails
 
@@ -74,10 +76,14 @@ class _LogitsRow(list[float]):
 class StubPredictor:
     engine: StubEngine = field(default_factory=StubEngine)
     adapter: StubAdapter = field(default_factory=StubAdapter)
-    labels: Sequence[str] = ("good", "bad")
+    task: SingleLabel = SingleLabel(("good", "bad"))  # noqa: RUF009 - never changed
     max_length: int = 512
     engine_speeds: Mapping[str, float] = field(default_factory=dict)
     prompt_format: None = None
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self.task.labels
 
     def encode(self, texts: Sequence[str], **_: Any) -> list[StubTokens]:
         return [StubTokens(range(len(text))) for text in texts]
@@ -87,8 +93,8 @@ class StubPredictor:
         special = [i in (0, len(text) + 1) for i in range(len(text) + 2)]
         return TokenizedWords(text, words, range(len(text) + 2), False, special)
 
-    def decode(self, logits: Any, _: str | None = None) -> list[list[tuple[str, float]]]:
-        return [list(zip(self.labels, row, strict=True)) for row in logits]
+    def outputs(self, logits: Any, _: str | None = None) -> list[list[Output]]:
+        return [list(map(Output, self.labels, row)) for row in logits]
 
 
 class StubLoader:

@@ -25,7 +25,12 @@ from tests.linear_artifact import make_linear_artifact
 from tests.lora_core.prediction.conftest import LABELS, ROWS
 from tests.lora_core.training.processes import Attempts
 from tests.recording_observer import RecordingObserver
-from tests.tiny_artifact import make_artifact
+from tests.tiny_artifact import (
+    TOPICS,
+    make_artifact,
+    make_multi_label_artifact,
+    make_regression_artifact,
+)
 
 KILLED = -signal.SIGKILL
 
@@ -261,3 +266,51 @@ def test_corrupt_model_is_rejected(spec: PredictSpec, tmp_path: Path) -> None:
             changed, out_dir=tmp_path / "out", observer=StoppingListener(), stop=StoppingListener()
         )
     assert not (tmp_path / "out" / manifest.MANIFEST).exists()
+
+
+def test_labels_of_each_row_match_transformers(
+    spec: PredictSpec, texts: list[str], tmp_path: Path
+) -> None:
+    artifact = make_multi_label_artifact(tmp_path / "topics")
+    listener, out = StoppingListener(), tmp_path / "out"
+    multi_label = spec.model_copy(update={"model": str(artifact)})
+    summary = predict_file(multi_label, out_dir=out, observer=listener, stop=listener)
+    tokenizer = AutoTokenizer.from_pretrained(artifact / "merged")
+    plain = AutoModelForSequenceClassification.from_pretrained(artifact / "merged")
+    calibration = manifest.read(artifact)["calibration"]
+    scale, offset, thresholds = (
+        torch.tensor(calibration[name]) for name in ("scale", "offset", "thresholds")
+    )
+    counts: Counter[str] = Counter()
+    for row, text in zip(rows(out), texts, strict=True):
+        inputs = tokenizer(text, truncation=True, max_length=64, return_tensors="pt")
+        with torch.no_grad():
+            scores = (scale * plain(**inputs).logits[0] + offset).sigmoid()
+        expected = dict(zip(TOPICS, scores.tolist(), strict=True))
+        assert row["predicted_scores"] == pytest.approx(expected, abs=1e-5)
+        reached = (scores >= thresholds).tolist()
+        labels = [topic for topic, each in zip(TOPICS, reached, strict=True) if each]
+        assert row["predicted_labels"] == sorted(labels)
+        assert "predicted_label" not in row
+        counts.update(labels)
+    without = sum(not row["predicted_labels"] for row in rows(out))
+    assert summary == {"rows": ROWS, "cut": summary["cut"], "predicted": counts,
+                       "unlabeled": without}  # fmt: skip
+    assert manifest.read(out)["task"] == "multi_label"
+
+
+def test_rows_get_numbers_with_their_interval(spec: PredictSpec, tmp_path: Path) -> None:
+    artifact = make_regression_artifact(tmp_path / "stars", half_width=0.25)
+    listener, out = StoppingListener(), tmp_path / "out"
+    regression = spec.model_copy(update={"model": str(artifact)})
+    summary = predict_file(regression, out_dir=out, observer=listener, stop=listener)
+    values = [row["predicted_value"] for row in rows(out)]
+    assert [row["predicted_high"] - row["predicted_low"] for row in rows(out)] == pytest.approx(
+        [0.5] * ROWS
+    )
+    assert all("predicted_scores" not in row for row in rows(out))
+    assert summary["predicted"] == {}
+    assert summary["value"] == {
+        "mean": pytest.approx(sum(values) / ROWS), "min": min(values), "max": max(values),
+    }  # fmt: skip
+    assert (manifest.read(out)["task"], manifest.read(out)["labels"]) == ("regression", [])
