@@ -72,7 +72,7 @@ NUMBER_OPTIONS = {
     "priority": "--priority",
 }
 OPTIONS = TEXT_OPTIONS | NUMBER_OPTIONS
-DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid", "objective": "accuracy"}
+DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid"}
 # Job fields that may vary and have an input of their own.
 SPACE_FIELDS = (
     *("method.alpha", "method.r", "method.targets", "method.C"),
