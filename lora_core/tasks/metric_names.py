@@ -60,3 +60,15 @@ def task_metrics(spec: Mapping[str, Any]) -> tuple[str, ...]:
 def main_metric(spec: Mapping[str, Any]) -> str:
     """Return the metric that a run with this spec in JSON is judged by."""
     return task_metrics(spec)[0]
+
+
+def summary_metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the metrics of the reports in a run's summary. It is judged by the first one.
+
+    Summaries have no spec; their reports tell the tasks apart.
+    """
+    reports = [summary.get(split) or {} for split in ("test", "validation", "train")]
+    report: Mapping[str, Any] = next(filter(None, reports), {})
+    by_task = {"rmse": "regression", "micro_f1": "multi_label"}
+    task = next((task for name, task in by_task.items() if name in report), "single_label")
+    return task_metrics({"task": {"type": task, "ordered": "kappa" in report}})
