@@ -1,5 +1,6 @@
 """Format numbers, times, ids and jobs for pages."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -42,6 +43,17 @@ def metric(value: float | None, name: str) -> str:
 def metric_label(name: str) -> str:
     """Return the name of a metric as people write it: `macro F1`."""
     return METRICS[name].label
+
+
+def label_parts(label: str, task_type: str) -> list[str]:
+    """Return the label of a row for people: its name, the names of its labels, or its number."""
+    match task_type:
+        case "multi_label":
+            return [str(name) for name in json.loads(label)]
+        case "regression":
+            return [number(float(label))]
+        case _:
+            return [label]
 
 
 def size(octets: int | None) -> str:
@@ -142,7 +154,7 @@ def job_seconds(job: JobListItem) -> float | None:
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        *(percent, count, number, metric, metric_label, size, duration, approximate_duration),
-        *(ago, date_time, time_of_day, short_id),
+        *(percent, count, number, metric, metric_label, label_parts, size),
+        *(duration, approximate_duration, ago, date_time, time_of_day, short_id),
     )
 }

@@ -16,6 +16,7 @@ from app.jobs import repository
 from app.jobs.results import curves, misclassified
 from app.jobs.results.comparison import flatten
 from app.jobs.results.misclassified import EvaluatedSplit
+from app.jobs.results.numbers import list_numbers
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView, MisclassifiedText
 from app.jobs.service import find_retry_checkpoint
@@ -28,8 +29,10 @@ from app.storage.tables import MODEL_KIND
 from app.web import formats
 from app.web.confusion_matrix import ConfusionMatrix
 from app.web.page import render
+from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
 from lora_core.results import CandidateResult
+from lora_core.specs.data import Split
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
 from lora_core.tasks.metric_names import METRICS, main_metric, task_metrics, task_type
 
@@ -133,6 +136,7 @@ class JobArtifact:
     base_bytes: int | None  # of the base, which is stored once
     is_model: bool
     misclassified: list[MisclassifiedText]
+    scatter: ScatterPlot | None  # of a regression: predicted numbers against true ones
     error: str | None = None
 
 
@@ -166,8 +170,9 @@ def job_page(
     trained_method = (
         selection["candidates"][selection["chosen"]]["method"]["type"] if selection else row.method
     )
-    splits = [split for split in EVALUATION_SPLITS if "confusion_matrix" in summary.get(split, {})]
+    splits = [split for split in EVALUATION_SPLITS if metric in summary.get(split, {})]
     split = part if part in splits else next(iter(splits), None)
+    report = summary[split] if split else {}
     artifact = None
     if artifact_row is not None:
         is_model = artifact_row.kind == MODEL_KIND
@@ -183,6 +188,7 @@ def job_page(
         seconds_left=_seconds_left(job),
         uploads=row.dataset_ids,
         curve_size=(WIDTH, HEIGHT),
+        task_type=task_type(row.spec),
         metric=metric,
         metric_title=_title(metric),
         metric_is_share=METRICS[metric].is_share,
@@ -198,7 +204,14 @@ def job_page(
         splits=splits,
         split=split,
         confusion=(
-            ConfusionMatrix.from_metrics(summary["labels"], summary[split]) if split else None
+            ConfusionMatrix.from_metrics(summary["labels"], report)
+            if "confusion_matrix" in report
+            else None
+        ),
+        per_label=(  # of a multi-label task
+            [(label, report["per_class"][label]) for label in summary["labels"]]
+            if "micro_f1" in report and "per_class" in report
+            else None
         ),
         artifact=artifact,
         max_text_characters=MAX_TEXT_CHARACTERS,
@@ -238,10 +251,16 @@ def _read_artifact(
             if split
             else []
         )
+        points = (
+            list_numbers(store, job, ref, split=Split(split))
+            if split and task_type(job.spec) == "regression"
+            else []
+        )
     except AppError as error:  # the rest of the page does not need the artifact
-        return JobArtifact({}, ref.bytes, base_bytes, is_model, [], error=str(error))
+        return JobArtifact({}, ref.bytes, base_bytes, is_model, [], None, error=str(error))
     sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}
-    return JobArtifact(sizes, ref.bytes, base_bytes, is_model, wrong)
+    scatter = ScatterPlot.from_points(points) if points else None
+    return JobArtifact(sizes, ref.bytes, base_bytes, is_model, wrong, scatter)
 
 
 def _seconds_left(job: JobView) -> float | None:
