@@ -6,16 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora_core.specs.method import Role
+from lora_core.tasks.metric_names import METRICS
 
 if TYPE_CHECKING:  # the command line imports this module without SQLAlchemy
     from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot
 
-METRIC_LABELS = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "balanced_accuracy": "balanced accuracy",
-    "loss": "loss",
-}
 MISSING_VALUE = "-"
 
 
@@ -79,8 +74,10 @@ def format_percent(fraction: float) -> str:
 
 
 def format_score(objective: str, value: float) -> str:
-    """Format an objective: a percentage unless it is the loss."""
-    return f"{value:.3f}" if objective == "loss" else format_percent(value)
+    """Format an objective: a percentage, or a number such as a loss."""
+    if METRICS[objective].is_share:
+        return format_percent(value)
+    return f"{value:.3f}" if 0.1 <= abs(value) < 1000 else f"{value:.4g}"
 
 
 def is_numeric_field(trials: "Sequence[TrialSnapshot]", field: str) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from app.charts import figures
 from app.charts.fields import (
-    METRIC_LABELS,
     display_value,
     field_labels,
     format_percent,
@@ -29,6 +28,7 @@ from app.sweeps.snapshot import (
     select_winner,
 )
 from lora_core.data.findings import pluralize
+from lora_core.tasks.metric_names import METRICS
 
 # Tables
 
@@ -94,7 +94,7 @@ def trial_table(
     metrics = [
         (split, name)
         for split in ("validation", "test")
-        for name in dict.fromkeys((snapshot.objective, "accuracy"))
+        for name in dict.fromkeys((snapshot.objective, snapshot.main_metric))
         if any(trial.metric(split, name) is not None for trial in snapshot.trials)
     ]
     has_errors = any(trial.error for trial in snapshot.trials)
@@ -102,7 +102,7 @@ def trial_table(
         ("trial", True),
         ("", False),
         *((labels[field], is_numeric_field(snapshot.trials, field)) for field in snapshot.fields),
-        *((f"{split} {METRIC_LABELS[name]}", True) for split, name in metrics),
+        *((f"{split} {METRICS[name].label}", True) for split, name in metrics),
         ("trainable parameters", True),
         ("seconds", True),
         ("state", False),
@@ -223,7 +223,7 @@ def _test_sentences(snapshot: SweepSnapshot, selection: WinnerAndCheapest) -> li
     objective = ""
     if snapshot.objective != "accuracy" and score.objective is not None:
         value = format_score(snapshot.objective, score.objective)
-        objective = f", its {METRIC_LABELS[snapshot.objective]} {value}"
+        objective = f", its {METRICS[snapshot.objective].label} {value}"
     return [
         f"On {pluralize(score.texts, 'test text')}, which were not used for the selection, its "
         f"accuracy is {accuracy_with_interval(score)}{objective}."

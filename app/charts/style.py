@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from app.charts.fields import METRIC_LABELS, format_score, format_setting_list
+from app.charts.fields import format_score, format_setting_list
 from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest
+from lora_core.tasks.metric_names import METRICS
 
 MAX_AXIS_LABEL_CHARACTERS = 28
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
@@ -18,7 +19,7 @@ LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 def objective_label(snapshot: SweepSnapshot) -> str:
     """Return the name of the objective: `validation accuracy`."""
-    return f"validation {METRIC_LABELS[snapshot.objective]}"
+    return f"validation {METRICS[snapshot.objective].label}"
 
 
 def format_objective(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
@@ -43,12 +44,12 @@ def hover_text(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
 
 def tick_format(snapshot: SweepSnapshot) -> str:
     """Return the d3-format of the objective on an axis."""
-    return ".2f" if snapshot.objective == "loss" else ".1%"
+    return ".1%" if METRICS[snapshot.objective].is_share else ".3~g"
 
 
 def color_axis(snapshot: SweepSnapshot) -> dict[str, Any]:
-    """Return the color scale of the objective, strongest at the best value (the lowest loss)."""
-    return {"reversescale": snapshot.objective == "loss", "showscale": False}
+    """Return the color scale of the objective, strongest at the best value."""
+    return {"reversescale": METRICS[snapshot.objective].lower_is_better, "showscale": False}
 
 
 # Markers of the winner and of the trials within noise of it, the same in every chart.

@@ -20,7 +20,6 @@ from app.cli.errors import ServiceUnreachable
 from app.cli.local import last_lines
 from app.cli.models import split_ref
 from app.cli.output import (
-    RESULT_COLUMNS,
     Json,
     format_percent,
     print_json_line,
@@ -28,6 +27,7 @@ from app.cli.output import (
     print_table,
     print_verdict,
     print_warning,
+    result_columns,
     result_rows,
 )
 from app.cli.samples import fetch_packages
@@ -215,7 +215,7 @@ def print_comparison(jobs: dict[str, "JobView"], predictions: list[Json], versio
     rows = [result_rows(method, _summary(job))[0] for method, job in jobs.items()]
     print_line("")
     print_table(
-        [*RESULT_COLUMNS, ">seconds"],
+        [*result_columns(_summary(jobs[best_method(jobs)])), ">seconds"],
         [[*row, _run_seconds(job)] for row, job in zip(rows, jobs.values(), strict=True)],
         empty="",
     )

@@ -14,6 +14,7 @@ from app.cli.output import (
     display_state,
     format_duration,
     format_failure,
+    format_metric,
     format_percent,
     format_time,
     print_fields,
@@ -27,10 +28,11 @@ from app.cli.watch import report_or_watch
 from app.jobs.tags import normalize
 from app.queue.states import JobState
 from lora_core.specs.method import MethodName
+from lora_core.tasks.metric_names import METRICS
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.jobs.schemas import MisclassifiedText, SplitResultView
+    from app.jobs.schemas import JobListItem, MisclassifiedText, SplitResultView
 
 
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="1 to 20 job ids.")]
@@ -148,7 +150,7 @@ def list_jobs(
         print_json(jobs)
         return
     print_table(
-        ["job", "name", "tags", "method", "state", ">step", ">accuracy", "model", "created"],
+        ["job", "name", "tags", "method", "state", ">step", ">result", "model", "created"],
         [
             (
                 job.id,
@@ -157,7 +159,7 @@ def list_jobs(
                 job.method,
                 display_state(job),
                 f"{job.step}/{job.total_steps or '-'}",
-                format_percent(job.accuracy),
+                _format_result(job),
                 job.model_version,
                 format_time(job.created_at),
             )
@@ -165,6 +167,14 @@ def list_jobs(
         ],
         empty="No jobs. Submit one with `loraworks train`.",
     )
+
+
+def _format_result(job: "JobListItem") -> str | None:
+    """Return the metric that the job is judged by, such as `acc 81.2%`."""
+    if job.metric is None:
+        return None
+    name, value = job.metric.name, job.metric.value
+    return f"{METRICS[name].short} {format_metric(name, value)}"
 
 
 @app.command("show")

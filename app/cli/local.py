@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from app.cli.errors import CliError, RunFailed, UsageError
 from app.cli.files import describe_model_folder
-from app.cli.output import Json, format_percent, print_json, print_line, print_results
+from app.cli.output import (
+    Json,
+    format_metric,
+    format_percent,
+    print_json,
+    print_line,
+    print_results,
+)
 from app.cli.watch import ProgressDisplay, RunProgress, open_display
 from lora_core.events import (
     CandidateEvaluated,
@@ -31,6 +38,7 @@ from lora_core.events import (
 from lora_core.specs.method import describe_method
 from lora_core.specs.problems import first_problem
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.metric_names import METRICS, main_metric, summary_metrics
 
 PROGRAM = (sys.executable, "-P", "-m", "lora_core")
 LOG_TAIL = 5  # lines
@@ -92,7 +100,11 @@ def _run_training(
     spec_file: Path, out: Path, spec: TrainSpec, log: IO[str], display: ProgressDisplay
 ) -> Finished:
     command = [*PROGRAM, "train", str(spec_file), "--out", str(out), "--exit-with-parent"]
-    progress = RunProgress(title=f"{spec.method.type} into {out.name}", state="running")
+    progress = RunProgress(
+        title=f"{spec.method.type} into {out.name}",
+        state="running",
+        metric=main_metric(spec.model_dump(mode="json", include={"task"})),
+    )
     last: Event | None = None
     # The child exits when its standard input closes, so it cannot outlive this process. In its own
     # session it receives no Ctrl-C from the terminal, only our SIGTERM.
@@ -164,8 +176,7 @@ def _describe_event(event: Event) -> str | None:
             trainable, total = event.trainable_parameters, event.total_parameters
             return f"{trainable:,} of {total:,} parameters are trainable"
         case Evaluated():
-            accuracy = format_percent(event.metrics.get("accuracy"))
-            return f"step {event.step}: {event.split} accuracy {accuracy}"
+            return f"step {event.step}: {event.split} {_main_metric(event.split, event.metrics)}"
         case CandidateEvaluated():
             result = event.result
             return (
@@ -175,8 +186,14 @@ def _describe_event(event: Event) -> str | None:
         case MethodSelected():
             return f"training {describe_method(event.method)} on all {event.texts:,} texts"
         case LinearModelFitted():
-            accuracy = format_percent(event.validation.get("accuracy"))
-            return f"linear model (TF-IDF + logistic regression): validation accuracy {accuracy}"
+            metric = _main_metric("validation", event.validation)
+            return f"linear model (TF-IDF + logistic regression): validation {metric}"
         case Noted() | Failed():
             return event.message
     return None
+
+
+def _main_metric(split: str, metrics: Mapping[str, float | None]) -> str:
+    """Return the metric that its task is judged by, such as `accuracy 81.2%`."""
+    name = summary_metrics({split: metrics})[0]
+    return f"{METRICS[name].label} {format_metric(name, metrics.get(name))}"

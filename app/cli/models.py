@@ -13,6 +13,7 @@ from app.cli.files import save_archive, unpack_artifact
 from app.cli.local import run_lora_core
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
+    format_metric,
     format_percent,
     format_time,
     print_fields,
@@ -23,6 +24,7 @@ from app.cli.output import (
 from lora_core import manifest
 from lora_core.peft_format import CONFIG_FILE
 from lora_core.specs.fields import is_model_version
+from lora_core.tasks.metric_names import METRICS, summary_metrics
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -240,15 +242,17 @@ def show_model(client: "Client", name: Name, as_json: AsJson = False) -> None:
         print_json(model)
         return
     print_fields([("model", model.name), ("created", format_time(model.created_at))])
+    metrics = {summary_metrics(version.metrics)[0] for version in model.versions}
+    column = METRICS[metrics.pop()].short if len(metrics) == 1 else "result"
     print_table(
-        ["version", "method", "base", ">validation F1", ">test acc", "aliases", "job"],
+        ["version", "method", "base", f">validation {column}", f">test {column}", "aliases", "job"],
         [
             (
                 version.ref,
                 version.method,
                 version.base,
-                format_percent((version.metrics.get("validation") or {}).get("macro_f1")),
-                format_percent((version.metrics.get("test") or {}).get("accuracy")),
+                _format_metric(version, "validation"),
+                _format_metric(version, "test"),
                 ", ".join(a for a, n in model.aliases.items() if n == version.number),
                 version.job_id,
             )
@@ -256,6 +260,11 @@ def show_model(client: "Client", name: Name, as_json: AsJson = False) -> None:
         ],
         empty="No versions.",
     )
+
+
+def _format_metric(version: "VersionView", split: str) -> str:
+    name = summary_metrics(version.metrics)[0]
+    return format_metric(name, (version.metrics.get(split) or {}).get(name))
 
 
 @app.command("register")

@@ -94,7 +94,7 @@ def select_answers(
     Raises `MissingText`, and `UsageError` if no answer can be compared, if none is a label, or for
     a true label that is not in the training data.
     """
-    from lora_core.data.split import normalize_text
+    from lora_core.data.stratify import normalize_text
     from lora_core.specs.chat import PromptFormat
 
     prompts = splits.prompt_format or PromptFormat()

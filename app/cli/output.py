@@ -16,6 +16,7 @@ from rich.text import Text
 from lora_core.data.more_labels import MoreLabelsEstimate, describe_basis
 from lora_core.results import CandidateResult
 from lora_core.specs.method import describe_method
+from lora_core.tasks.metric_names import METRICS, summary_metrics
 
 if TYPE_CHECKING:
     from app.jobs.schemas import JobErrorSummaryView, JobListItem, JobWait, StateView
@@ -165,6 +166,11 @@ def format_percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}%"
 
 
+def format_metric(name: str, value: float | None) -> str:
+    """Format a metric of a report: a share of 1 in percent, others as a number."""
+    return format_percent(value) if METRICS[name].is_share else format_value(value)
+
+
 def format_time(at: float | None) -> str | None:
     """Format seconds since 1970 as local time."""
     return None if at is None else f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
@@ -185,15 +191,22 @@ def format_duration(seconds: float | None) -> str:
 
 
 LINEAR_MODEL = "linear (TF-IDF + logistic regression)"
+RESULT_SPLITS = ("validation", "test")
 CANDIDATE_COLUMNS = ["", "method", ">accuracy", ">95% interval", ">texts", ">fits", ">time"]
-RESULT_COLUMNS = ["", ">validation acc", ">validation F1", ">test acc", ">test F1", ">trainable"]
+
+
+def result_columns(summary: Json) -> list[str]:
+    """Return the header of `result_rows`: the two main metrics of the task on each split."""
+    names = [METRICS[name].short for name in summary_metrics(summary)[:2]]
+    return ["", *(f">{split} {name}" for split in RESULT_SPLITS for name in names), ">trainable"]
 
 
 def result_rows(method: str, summary: Json) -> list[list[object]]:
     """Return the row of the run, then that of the linear model if it was fitted."""
-    rows = [_result_row(method, summary, summary.get("trainable_parameters"))]
+    names = summary_metrics(summary)[:2]
+    rows = [_result_row(method, summary, names, summary.get("trainable_parameters"))]
     if linear := summary.get("linear"):
-        rows.append(_result_row(LINEAR_MODEL, linear, None))
+        rows.append(_result_row(LINEAR_MODEL, linear, names, None))
     return rows
 
 
@@ -203,7 +216,7 @@ def print_results(method: str, summary: Json) -> None:
         print_verdict(verdict)
     selection = summary.get("selection")
     name = f"{method}: {selected_method(selection)}" if selection else method
-    print_table(RESULT_COLUMNS, result_rows(name, summary), empty="")
+    print_table(result_columns(summary), result_rows(name, summary), empty="")
     if selection:
         print_line("Cross-validation:")
         print_table(CANDIDATE_COLUMNS, candidate_rows(selection), empty="")
@@ -252,8 +265,23 @@ def print_learning_curve_estimate(estimate: MoreLabelsEstimate | None) -> None:
 
 
 def describe_calibration(calibration: Json) -> str:
-    """Describe the temperature and its effect on the probabilities of the test split."""
-    before, after = calibration["test"]["before"], calibration["test"]["after"]
+    """Describe what was fitted on validation, and its effect on the test split."""
+    test = calibration["test"]
+    if "coverage" in test:
+        return (
+            f"90% of predictions on validation are within {calibration['half_width']:.4g} of the "
+            f"number, and {format_percent(test['coverage'])} of those on test."
+        )
+    if "before" not in test:
+        return "There are too few validation texts for an interval around predictions."
+    before, after = test["before"], test["after"]
+    if "ece" not in before:
+        return (
+            f"Calibration of each label changes the Brier score on the test split from "
+            f"{before['brier']:.4f} to {after['brier']:.4f}."
+            if calibration.get("fitted", True)
+            else "There are too few validation texts to calibrate labels or tune thresholds."
+        )
     if not calibration.get("fitted", True):
         return (
             "There are too few validation texts to fit a temperature. "
@@ -266,15 +294,15 @@ def describe_calibration(calibration: Json) -> str:
     )
 
 
-def _result_row(name: str, metrics: Json, trainable: object) -> list[object]:
-    cells: list[object] = [name]
-    for split in ("validation", "test"):
-        split_metrics = metrics.get(split) or {}
-        cells += [
-            format_percent(split_metrics.get("accuracy")),
-            format_percent(split_metrics.get("macro_f1")),
-        ]
-    return [*cells, format_value(trainable)]
+def _result_row(
+    name: str, metrics: Json, metric_names: Sequence[str], trainable: object
+) -> list[object]:
+    cells = (
+        format_metric(each, (metrics.get(split) or {}).get(each))
+        for split in RESULT_SPLITS
+        for each in metric_names
+    )
+    return [name, *cells, format_value(trainable)]
 
 
 def _method_name(candidate: Json) -> str:

@@ -49,6 +49,11 @@ def _parse_integers(text: str) -> list[int]:
         raise typer.BadParameter(f"{text!r} is not a list of numbers like 0,1,5") from None
 
 
+def _parse_names(text: str) -> list[str]:
+    """Parse `toxic,insult`."""
+    return text.split(",")
+
+
 def _parse_source(values: list[str]) -> str | dict[str, str]:
     """Parse one source, or one per split: `train=a.csv`, `test=b.csv`."""
     sources = dict(value.split("=", 1) for value in values if "=" in value)
@@ -186,6 +191,19 @@ SPEC_OPTIONS: dict[str, Any] = {
     "data.label_column": _spec_option(
         OptionalStr, "--label-column", panel=DATA_PANEL, text="Label column."
     ),
+    "data.label_separator": _spec_option(
+        OptionalStr,
+        "--label-separator",
+        panel=DATA_PANEL,
+        text="multi_label: what separates the labels in a cell, such as ';'.",
+    ),
+    "data.label_columns": _spec_option(
+        OptionalStr,
+        "--label-columns",
+        panel=DATA_PANEL,
+        metavar="A,B,…",
+        text="multi_label: one column of 0 and 1 for each label.",
+    ),
     "data.split_column": _spec_option(
         OptionalStr,
         "--split-column",
@@ -235,6 +253,18 @@ SPEC_OPTIONS: dict[str, Any] = {
     "optim.batch_size": _spec_option(
         OptionalInt, "--batch-size", panel=TRAINING_PANEL, text="Texts per update."
     ),
+    "task.type": _spec_option(
+        Literal["single_label", "multi_label", "regression"] | None,
+        "--task",
+        panel=DATA_PANEL,
+        text="What is predicted: one label (default), any number of labels, or a number.",
+    ),
+    "task.ordered": _spec_option(
+        bool | None,
+        "--ordered",
+        panel=DATA_PANEL,
+        text="The labels are ranks, such as one to five stars.",
+    ),
     "task.class_weights": _spec_option(
         ClassWeights | None,
         "--class-weights",
@@ -270,6 +300,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "method.layers": _parse_integers,
     "method.ngram_range": _parse_integers,
     "data.source": _parse_source,
+    "data.label_columns": _parse_names,
     "data.train_size": _parse_size,
     "data.validation_size": _parse_size,
     "data.test_size": _parse_size,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from app.charts.fields import METRIC_LABELS, display_value, field_labels, format_score
+from app.charts.fields import display_value, field_labels, format_score
 from app.cli.errors import RunFailed, ServiceUnreachable, UsageError
 from app.cli.files import check_new_file, write_file
 from app.cli.options import AsJson, Limit, SweepId, with_client
@@ -33,6 +33,7 @@ from app.cli.watch import (
     run_failed_error,
     watch_with_hint,
 )
+from lora_core.tasks.metric_names import METRICS, main_metric
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -61,7 +62,7 @@ def print_sweep(sweep: "SweepView") -> None:
             ("name", sweep.name),
             ("state", sweep.state),
             ("strategy", sweep.strategy["type"]),
-            ("objective", f"validation {METRIC_LABELS[sweep.objective]}"),
+            ("objective", f"validation {METRICS[sweep.objective].label}"),
             ("trials", format_counts(sweep)),
             ("created", format_time(sweep.created_at)),
             ("finished", format_time(sweep.finished_at)),
@@ -98,7 +99,7 @@ def describe_leader(sweep: "SweepView") -> str | None:
         return None
     best = sweep.result.winner
     value = best.validation.objective if best.validation else None
-    name = METRIC_LABELS[sweep.objective]
+    name = METRICS[sweep.objective].label
     by = "" if value is None else f" with validation {name} {format_score(sweep.objective, value)}"
     return f"{_trial_label(best)} leads{by}"
 
@@ -128,7 +129,7 @@ def _winner_fields(sweep: "SweepView", winner: "RankedTrialView") -> list[tuple[
     value = validation.objective if validation and objective != "accuracy" else None
     return [
         ("winner" if sweep.state == "finished" else "best so far", _trial_label(winner)),
-        (f"validation {METRIC_LABELS[objective]}", value and format_score(objective, value)),
+        (f"validation {METRICS[objective].label}", value and format_score(objective, value)),
         ("validation accuracy", _format_interval(validation)),
         ("test accuracy", _format_interval(winner.test)),
         ("trainable parameters", winner.trainable_parameters),
@@ -172,13 +173,6 @@ def _describe_difference(difference: "ComparisonView", split: str) -> str:
 
 # `loraworks sweep trials`
 
-METRIC_NAMES = {
-    "accuracy": "acc",
-    "macro_f1": "F1",
-    "balanced_accuracy": "balanced acc",
-    "loss": "loss",
-}
-
 
 @with_client
 def list_trials(
@@ -203,7 +197,7 @@ def list_trials(
 def _sort_key(trial: "TrialView", objective: str) -> tuple[float, bool, float, int, int]:
     """Sort by budget, largest first; then by score, best first; then by fewest parameters."""
     value = trial.metrics.get("validation", {}).get(objective)
-    score_key = 0.0 if value is None else value if objective == "loss" else -value
+    score_key = 0.0 if value is None else -METRICS[objective].sign() * value
     budget = 0.0 if value is None else trial.budget
     return (-budget, value is None, score_key, trial.trainable_parameters, trial.number)
 
@@ -212,9 +206,10 @@ def _trial_row(trial: "TrialView", sweep: "SweepView", *, show_budget: bool) -> 
     """Return the cells of a trial by column; columns without values are not shown."""
     names = field_labels(list(sweep.space))
     settings = {name: display_value(trial.settings.get(field)) for field, name in names.items()}
+    metric = main_metric(sweep.job)
     validation = {
-        f">validation {METRIC_NAMES[name]}": _format_metric(trial, "validation", name)
-        for name in (sweep.objective, "accuracy")
+        f">validation {METRICS[name].short}": _format_metric(trial, "validation", name)
+        for name in (sweep.objective, metric)
     }
     return {
         ">trial": trial.number,
@@ -222,7 +217,7 @@ def _trial_row(trial: "TrialView", sweep: "SweepView", *, show_budget: bool) -> 
         "state": f"{trial.state}, reused" if trial.reused else trial.state,
         ">budget": format_percent(trial.budget) if show_budget else None,
         **validation,
-        ">test acc": _format_metric(trial, "test", "accuracy"),
+        f">test {METRICS[metric].short}": _format_metric(trial, "test", metric),
         ">trainable": trial.trainable_parameters,
         ">seconds": trial.seconds and round(trial.seconds),
         "error": trial.error,

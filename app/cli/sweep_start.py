@@ -121,7 +121,9 @@ STRATEGY_OPTIONS: dict[str, Any] = {
 # field of the sweep → option
 SWEEP_OPTIONS: dict[str, Any] = {
     "objective": _option(
-        Objective, "--objective", "Validation metric to optimize. Default: accuracy."
+        Objective,
+        "--objective",
+        "Validation metric to optimize. Default: accuracy; multi-label macro_f1, regression rmse.",
     ),
     "max_parallel_jobs": _option(
         int, "--max-parallel-jobs", "Concurrent jobs. Default: the number of devices."

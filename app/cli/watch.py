@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
@@ -21,7 +22,7 @@ from app.cli.output import (
     console,
     display_state,
     format_duration,
-    format_percent,
+    format_metric,
     print_fields,
     print_json,
     print_json_line,
@@ -30,6 +31,7 @@ from app.cli.output import (
     print_warning,
     strip_control_characters,
 )
+from lora_core.tasks.metric_names import METRICS, main_metric
 
 if TYPE_CHECKING:
     from app.cli.client import Client, StreamMessage
@@ -62,7 +64,6 @@ def poll(fetch: Callable[[], Polled], *, interval: float) -> Iterator[Polled]:
 SeriesKey = tuple[str, str]  # split and metric, such as ("validation", "accuracy")
 
 TRAIN_LOSS: SeriesKey = ("train", "loss")
-ACCURACY: SeriesKey = ("validation", "accuracy")
 THROUGHPUT: SeriesKey = ("train", "reviews_per_second")
 MAX_NOTES = 6
 RATE_POINTS = 20  # points from which the rate is computed
@@ -98,6 +99,7 @@ class RunProgress:
     step: int = 0
     total: int | None = None
     unit: str = "step"
+    metric: str = "accuracy"  # that is shown besides the loss
     curves: dict[SeriesKey, MetricSeries] = field(default_factory=dict)
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NOTES))
     _step_times: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
@@ -239,10 +241,16 @@ def render_panel(progress: RunProgress, *, unicode: bool = True) -> RenderableTy
     )
     bar = ProgressBar(total=progress.total or 1, completed=progress.step, width=BAR_WIDTH)
     grid.add_row(bar, Text(_format_position(progress)))
-    for name, series, show in (
-        ("train loss", TRAIN_LOSS, lambda value: f"{value:.4f}"),
-        ("validation accuracy", ACCURACY, format_percent),
-    ):
+    metric = progress.metric
+    curves: list[tuple[str, SeriesKey, Callable[[float], str]]] = [
+        ("train loss", TRAIN_LOSS, "{:.4f}".format),
+        (
+            f"validation {METRICS[metric].label}",
+            ("validation", metric),
+            partial(format_metric, metric),
+        ),
+    ]
+    for name, series, show in curves:
         curve = progress.curve(series)
         last = curve.last()
         if last is not None:
@@ -294,7 +302,9 @@ def watch_job(client: "Client", job: "JobView", display: ProgressDisplay) -> "Jo
     """Show the job's progress on `display` until it ends, and return the finished job."""
     from app.jobs.schemas import JobView
 
-    progress = RunProgress(title=f"{job.name or job.id} ({job.method})")
+    progress = RunProgress(
+        title=f"{job.name or job.id} ({job.method})", metric=main_metric(job.spec)
+    )
     _apply_state(progress, job)
     with display:
         display.update(progress)

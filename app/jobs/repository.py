@@ -39,6 +39,7 @@ from app.queue.transitions import (
     EventContent,
 )
 from app.queue.webhook_events import publish_job_ended
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec
 
 FINAL_STATES = tuple(state for state in JobState if state.final)
 ACTIVE_STATES = tuple(state for state in JobState if not state.final)
@@ -75,6 +76,7 @@ class JobSummary(NamedTuple):
     """The few numbers of a job's summary that lists show. None: unknown, or not available yet."""
 
     accuracy: float | None = None
+    main_metric: float | None = None
     trainable_parameters: int | None = None
     total_parameters: int | None = None
     model_version: str | None = None
@@ -151,11 +153,21 @@ def list_jobs(
 
 def load_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID, JobSummary]:
     """Extract summary numbers in the database, since whole summaries grow with the labels."""
-    accuracies = (Job.summary[(split, "accuracy")].as_float() for split in SPLIT_PREFERENCE)
+
+    def metric(name: str) -> ColumnElement[float]:
+        values = (Job.summary[(split, name)].as_float() for split in SPLIT_PREFERENCE)
+        return func.coalesce(*values)
+
+    task = Job.spec[("task", "type")].as_string()
     rows = session.execute(
         select(
             Job.id,
-            func.coalesce(*accuracies),
+            metric("accuracy"),
+            case(
+                (task == MultiLabelSpec().type, metric("macro_f1")),
+                (task == RegressionSpec().type, metric("rmse")),
+                else_=metric("accuracy"),
+            ),
             Job.summary["trainable_parameters"].as_integer(),
             Job.summary["total_parameters"].as_integer(),
             Job.summary["model_version"].as_string(),

@@ -117,6 +117,13 @@ class LocatedResource(ResponseModel):
         return f"{self.prefix}/{self.id}"
 
 
+class JobMetricView(ResponseModel):
+    """The metric that a job is judged by: accuracy, macro F1 of several labels, or RMSE."""
+
+    name: Literal["accuracy", "macro_f1", "rmse"]
+    value: float
+
+
 class JobListItem(LocatedResource):
     """A job in a list."""
 
@@ -158,8 +165,10 @@ class JobListItem(LocatedResource):
         description="A running job with it stops at its next step, and is then paused."
     )
     accuracy: float | None = Field(
-        description="On the test split, or else on the validation split."
+        description="On the test split, or else on the validation split. Of a multi-label task, "
+        "the share of texts with exactly the right labels; null for a regression."
     )
+    metric: JobMetricView | None = Field(description="On the test split, or else on validation.")
     error: JobErrorSummaryView | None
     artifact_id: UUID | None
     model_version: str | None

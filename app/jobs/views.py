@@ -12,6 +12,7 @@ from app.jobs.schemas import (
     JobErrorSummaryView,
     JobErrorView,
     JobListItem,
+    JobMetricView,
     JobView,
     JobWait,
     ParameterCountsView,
@@ -19,6 +20,7 @@ from app.jobs.schemas import (
 )
 from app.queue.states import JobState
 from app.queue.tables import Job
+from lora_core.tasks.metric_names import main_metric
 
 PAUSED_CODE = "paused"
 PAUSED_MESSAGE = "The job is paused until it is resumed."
@@ -38,7 +40,7 @@ def job_list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
 
 def job_view(job: Job, queue_position: int | None) -> JobView:
     """Return the response body of a job. Its queue position depends on the other jobs."""
-    fields = _fields(job, queue_position, _extract_summary(job.summary))
+    fields = _fields(job, queue_position, _extract_summary(job.spec, job.summary))
     return JobView(
         **fields,
         notes=job.notes,
@@ -109,18 +111,32 @@ def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[s
         "parameters": _parameter_counts(job, summary),
         "estimated_seconds": job.plan["estimated_seconds"],
         "accuracy": summary.accuracy,
+        "metric": _main_metric(job, summary),
         "model_version": summary.model_version,
     }
+
+
+def _main_metric(job: Job, summary: JobSummary) -> JobMetricView | None:
+    if summary.main_metric is None:
+        return None
+    return JobMetricView.model_validate(
+        {"name": main_metric(job.spec), "value": summary.main_metric}
+    )
 
 
 _COPIED_COLUMNS = frozenset(JobListItem.model_fields) & frozenset(Job.__mapper__.columns.keys())
 
 
-def _extract_summary(summary: JsonObject | None) -> JobSummary:
+def _extract_summary(spec: JsonObject, summary: JsonObject | None) -> JobSummary:
     fields: dict[str, Any] = summary or {}
-    accuracies = ((fields.get(split) or {}).get("accuracy") for split in SPLIT_PREFERENCE)
+
+    def metric(name: str) -> float | None:
+        values = ((fields.get(split) or {}).get(name) for split in SPLIT_PREFERENCE)
+        return next((value for value in values if value is not None), None)
+
     return JobSummary(
-        next((accuracy for accuracy in accuracies if accuracy is not None), None),
+        metric("accuracy"),
+        metric(main_metric(spec)),
         fields.get("trainable_parameters"),
         fields.get("total_parameters"),
         fields.get("model_version"),

@@ -17,6 +17,7 @@ from app.queue.transitions import PAUSED
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep, Trial
+from lora_core.tasks.metric_names import METRICS
 
 LOST_WORKER_CODE = "lost_worker"  # error code of a job whose worker was lost too often
 MAX_LOST_JOBS = 3  # such jobs of one trial
@@ -288,11 +289,11 @@ def delete_sweep(session: Session, sweep_id: UUID) -> None:
 
 
 def objective_score(summary: JsonObject | None, objective: str) -> float | None:
-    """Return the validation objective of a job summary; higher is better, so a loss is negated."""
+    """Return the validation objective of a job summary, negated if lower is better."""
     value: Any = (summary or {}).get("validation", {}).get(objective)
     if value is None:
         return None
-    return -float(value) if objective == "loss" else float(value)
+    return METRICS[objective].sign() * float(value)
 
 
 # -- Progress, computed without loading the trials ------------------------------------------------
@@ -349,7 +350,7 @@ def finished_per_rung(session: Session, sweep_ids: Collection[UUID]) -> dict[UUI
 def best_objective(session: Session, sweep: Sweep, *, rung: int) -> float | None:
     """Return the best validation objective of the trials that succeeded at this rung."""
     value = Job.summary[("validation", sweep.objective)].as_float()
-    best = func.min(value) if sweep.objective == "loss" else func.max(value)
+    best = func.min(value) if METRICS[sweep.objective].lower_is_better else func.max(value)
     statement = select(best).join(Trial, Trial.job_id == Job.id)
     at_rung = (Trial.sweep_id == sweep.id, Trial.rung == rung)
     return session.scalar(statement.where(*at_rung, Job.state == JobState.SUCCEEDED))

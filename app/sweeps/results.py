@@ -26,10 +26,11 @@ from app.queue.tables import Job
 from app.sweeps import repository
 from app.sweeps.repository import TrialStatus
 from app.sweeps.search_space import SearchSpace
-from app.sweeps.snapshot import METRICS, SPLITS, SweepSnapshot, TrialSnapshot
+from app.sweeps.snapshot import SPLITS, SweepSnapshot, TrialSnapshot
 from app.sweeps.states import TrialState
 from app.sweeps.tables import Sweep, Trial
 from lora_core.specs.method import HeadMode, LoraSpec, Role
+from lora_core.tasks.metric_names import METRICS, main_metric
 
 MAX_CACHED_SNAPSHOTS = 4
 
@@ -84,6 +85,7 @@ def read_snapshot(session: Session, sweep: Sweep) -> SweepSnapshot:
         objective=sweep.objective,
         fields=SearchSpace.from_pairs(sweep.space).fields,
         trials=tuple(_refresh(statuses, cached, partial(_read_trials, session, sweep))),
+        main_metric=main_metric(sweep.job),
     )
     _cache.put(sweep.id, _CachedSnapshot(fingerprint, statuses, snapshot))
     return snapshot

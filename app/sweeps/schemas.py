@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, Metadata, ResponseModel, Slug, Timestamp
@@ -13,6 +13,7 @@ from app.sweeps.states import Objective, SweepState
 from app.sweeps.strategies import GridSearch, Strategy
 from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.metric_names import task_metrics
 
 
 class SweepCreate(FrozenModel):
@@ -23,8 +24,10 @@ class SweepCreate(FrozenModel):
     strategy: Strategy = Field(
         default_factory=GridSearch, description="How trials are chosen. Default: all of them."
     )
-    objective: Objective = Field(
-        default="accuracy", description="Validation metric that ranks the trials."
+    objective: Objective | None = Field(
+        default=None,
+        description="Validation metric that ranks the trials. Default: `accuracy`; of a "
+        "multi-label task `macro_f1`, of a regression `rmse`.",
     )
     name: Annotated[str, CleanText(200)] | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -41,6 +44,19 @@ class SweepCreate(FrozenModel):
         if self.job.trial is not None:
             raise PydanticCustomError("own_trials", "in a sweep, only the strategy sets `trial`")
         return self
+
+    @field_validator("objective")
+    @classmethod
+    def _is_metric_of_task(cls, value: Objective | None, info: ValidationInfo) -> Objective | None:
+        job: TrainSpec | None = info.data.get("job")
+        if value is None or job is None:  # the job is invalid
+            return value
+        names = task_metrics(job.model_dump(mode="json", include={"task"}))
+        if value not in names:
+            message = "a {task} task has no {objective}; use one of {names}"
+            context = {"task": job.task.type, "objective": value, "names": ", ".join(names)}
+            raise PydanticCustomError("objective_of_other_task", message, context)
+        return value
 
     @property
     def search_space(self) -> SearchSpace:

@@ -44,6 +44,7 @@ from app.sweeps.tables import Sweep, Trial
 from app.sweeps.trials import FindBase, ResolvedInputs
 from app.sweeps.views import sweep_view
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.metric_names import main_metric
 
 JOBS_PER_DELETE = 20  # jobs that one transaction deletes
 
@@ -70,16 +71,17 @@ def create_sweep(
     with database.read() as session:
         _check_trial_quota(session, call.caller_id, plan, settings)
         resolved = planning.resolve_trials(plan, JobResolver(session, settings))
+    job = body.job.model_dump(mode="json", exclude_unset=True)
     sweep = Sweep(
         id=new_id(),
         created_by=call.caller_id,
         name=body.name,
         user_metadata=body.metadata,
-        job=body.job.model_dump(mode="json", exclude_unset=True),
+        job=job,
         space=plan.space.to_pairs(),
         strategy=plan.strategy.model_dump(mode="json"),
         resolved_inputs=plan.inputs.to_json(),
-        objective=body.objective,
+        objective=body.objective or main_metric(job),
         max_parallel_jobs=body.max_parallel_jobs,
         priority=body.priority,
         ready=False,

@@ -17,9 +17,9 @@ from app.jobs.results.comparison import (
     mcnemar_p_values,
     same_texts,
 )
+from lora_core.tasks.metric_names import METRICS
 
 SPLITS = ("train", "validation", "test")
-METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
 FINAL_TRIAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 OPEN_SWEEP_STATES = frozenset({"running", "paused", "stopped"})  # the sweep may continue
 
@@ -58,9 +58,10 @@ class SweepSnapshot:
     name: str
     state: str
     strategy: str
-    objective: str  # accuracy, macro_f1, balanced_accuracy or loss, on the validation split
+    objective: str  # one of `METRICS`, on the validation split
     fields: tuple[str, ...]  # the fields of the search space, in order
     trials: tuple[TrialSnapshot, ...]
+    main_metric: str = "accuracy"  # of the task
 
     @cached_property
     def ranked(self) -> list[TrialSnapshot]:
@@ -73,8 +74,10 @@ class SweepSnapshot:
             for trial in self.trials
             if trial.succeeded_at_full_budget and (score := self.objective_value(trial)) is not None
         ]
-        sign = 1 if self.objective == "loss" else -1
-        scored.sort(key=lambda each: (sign * each[0], each[1].trainable_parameters, each[1].number))
+        sign = METRICS[self.objective].sign()
+        scored.sort(
+            key=lambda each: (-sign * each[0], each[1].trainable_parameters, each[1].number)
+        )
         return [trial for _, trial in scored]
 
     def objective_value(self, trial: TrialSnapshot) -> float | None:

@@ -10,7 +10,21 @@ The job of a trial goes through the same states as any other job (`app.queue.sta
 from enum import StrEnum
 from typing import Literal
 
-Objective = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss"]
+# Which of them a sweep may have depends on its task: `lora_core.tasks.metric_names`.
+Objective = Literal[
+    "accuracy",
+    "macro_f1",
+    "balanced_accuracy",
+    "loss",
+    "micro_f1",
+    "map",
+    "hamming_loss",
+    "kappa",
+    "mae",
+    "rmse",
+    "r2",
+    "spearman",
+]
 
 
 class SweepState(StrEnum):

@@ -214,6 +214,9 @@ def validate_fields(job: TrainSpec, space: SearchSpace) -> None:
         shown = name[:MAX_SHOWN_CHARACTERS]
         if name.partition(".")[0] in RESERVED_FIELDS:
             raise UnknownField(field=shown, reason="the sweep sets it itself", at="space")
+        if name in {"task", "task.type"}:
+            reason = "trials of different tasks cannot be compared"
+            raise UnknownField(field=shown, reason=reason, at="space")
         if not all(part.isidentifier() for part in name.split(".")):
             raise UnknownField(field=shown, reason="a field looks like `method.r`", at="space")
         try:

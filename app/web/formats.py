@@ -1,5 +1,6 @@
 """Format numbers, times, ids and jobs for pages."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 from app.jobs.schemas import JobListItem
 from app.queue.tables import Job
 from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, describe_method
+from lora_core.tasks.metric_names import METRICS
 
 UNKNOWN = "\N{EN DASH}"
 LINEAR_METHOD = LinearSpec().type
@@ -31,6 +33,27 @@ def count(number: int | None) -> str:
 def number(value: float | None) -> str:
     """Format with at most four significant digits: `0.0003`, `16`, `0.4312`."""
     return UNKNOWN if value is None else f"{value:.4g}"
+
+
+def metric(value: float | None, name: str) -> str:
+    """Format the metric of a report: a share of 1 as `81.2 %`, others as a number."""
+    return percent(value) if METRICS[name].is_share else number(value)
+
+
+def metric_label(name: str) -> str:
+    """Return the name of a metric as people write it: `macro F1`."""
+    return METRICS[name].label
+
+
+def label_parts(label: str, task_type: str) -> list[str]:
+    """Return the label of a row for people: its name, the names of its labels, or its number."""
+    match task_type:
+        case "multi_label":
+            return [str(name) for name in json.loads(label)]
+        case "regression":
+            return [number(float(label))]
+        case _:
+            return [label]
 
 
 def size(octets: int | None) -> str:
@@ -131,7 +154,7 @@ def job_seconds(job: JobListItem) -> float | None:
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        *(percent, count, number, size, duration, approximate_duration),
-        *(ago, date_time, time_of_day, short_id),
+        *(percent, count, number, metric, metric_label, label_parts, size),
+        *(duration, approximate_duration, ago, date_time, time_of_day, short_id),
     )
 }

@@ -16,6 +16,7 @@ from app.jobs import repository
 from app.jobs.results import curves, misclassified
 from app.jobs.results.comparison import flatten
 from app.jobs.results.misclassified import EvaluatedSplit
+from app.jobs.results.numbers import list_numbers
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView, MisclassifiedText
 from app.jobs.service import find_retry_checkpoint
@@ -28,15 +29,17 @@ from app.storage.tables import MODEL_KIND
 from app.web import formats
 from app.web.confusion_matrix import ConfusionMatrix
 from app.web.page import render
+from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
 from lora_core.results import CandidateResult
+from lora_core.specs.data import Split
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
+from lora_core.tasks.metric_names import METRICS, main_metric, task_metrics, task_type
 
 MAX_EVENTS = 200  # newest first
 MAX_MISCLASSIFIED = 12
 MAX_TEXT_CHARACTERS = 400  # of a misclassified text
 EVALUATION_SPLITS: tuple[EvaluatedSplit, ...] = ("test", "validation")
-INLINE_CURVES = ("loss", "accuracy")
 MAX_CURVE_POINTS = 300  # of an inline SVG curve
 # Settings that do not apply to a linear model (prefixes).
 ENCODER_SETTINGS = (
@@ -44,14 +47,11 @@ ENCODER_SETTINGS = (
     *("optim.", "stop.", "runtime.", "trial"),
 )
 METRIC_SPLITS = ("train", "validation", "test")
-# Row title -> path of the metric in a job's summary.
-METRIC_PATHS = {
-    "Accuracy": ("{split}", "accuracy"),
-    "Macro F1": ("{split}", "macro_f1"),
-    "Balanced accuracy": ("{split}", "balanced_accuracy"),
-    "Loss": ("{split}", "loss"),
-    "Calibration error": ("calibration", "{split}", "after", "ece"),
-    "Accuracy of the linear model": ("linear", "{split}", "accuracy"),
+# Row title -> path in a job's summary. All of them are shares.
+CALIBRATION_PATHS = {
+    "single_label": ("Calibration error", ("calibration", "{split}", "after", "ece")),
+    "multi_label": ("Brier score", ("calibration", "{split}", "after", "brier")),
+    "regression": ("Numbers within the interval", ("calibration", "{split}", "coverage")),
 }
 
 router = APIRouter(include_in_schema=False)
@@ -62,20 +62,38 @@ class MetricsTable:
     """A job's metrics: one column per split, one row per metric that has a value."""
 
     splits: list[str]
-    rows: dict[str, list[float | None]]
+    rows: dict[str, list[str]]
 
     @classmethod
-    def from_summary(cls, summary: Mapping[str, Any]) -> "MetricsTable | None":
+    def from_summary(
+        cls, summary: Mapping[str, Any], spec: Mapping[str, Any]
+    ) -> "MetricsTable | None":
         """Return the table, or None while the job has no metrics."""
         splits = [split for split in METRIC_SPLITS if split in summary]
-        rows = {
-            title: [
-                _value_at(summary, [key.format(split=split) for key in path]) for split in splits
+        main = main_metric(spec)
+        calibration, path = CALIBRATION_PATHS[task_type(spec)]
+        found = [
+            *((_title(name), ("{split}", name), name) for name in task_metrics(spec)),
+            (calibration, path, None),
+            (f"{_title(main)} of the linear model", ("linear", "{split}", main), main),
+        ]
+        rows = {}
+        for title, keys, name in found:
+            values = [
+                _value_at(summary, [key.format(split=each) for key in keys]) for each in splits
             ]
-            for title, path in METRIC_PATHS.items()
-        }
-        rows = {title: row for title, row in rows.items() if any(v is not None for v in row)}
+            if any(value is not None for value in values):
+                rows[title] = [
+                    formats.metric(value, name) if name else formats.percent(value)
+                    for value in values
+                ]
         return cls(splits, rows) if rows else None
+
+
+def _title(metric: str) -> str:
+    """Return the name of a metric as the title of a row: `Macro F1`."""
+    label = formats.metric_label(metric)
+    return label[0].upper() + label[1:]
 
 
 def _value_at(summary: Mapping[str, Any], path: list[str]) -> float | None:
@@ -118,6 +136,7 @@ class JobArtifact:
     base_bytes: int | None  # of the base, which is stored once
     is_model: bool
     misclassified: list[MisclassifiedText]
+    scatter: ScatterPlot | None  # of a regression: predicted numbers against true ones
     error: str | None = None
 
 
@@ -132,9 +151,10 @@ def job_page(
     """Show a job. `part` is the split of the confusion matrix and the misclassified texts."""
     with database.read() as session:
         row = repository.get_job(session, job_id)
+        metric = main_metric(row.spec)
         job = job_view(row, repository.queue_positions(session, [job_id]).get(job_id))
         points = curves.list_curves(
-            session, job_id, max_points=MAX_CURVE_POINTS, names=INLINE_CURVES
+            session, job_id, max_points=MAX_CURVE_POINTS, names=("loss", metric)
         ).data
         events = repository.list_latest_events(session, job_id, limit=MAX_EVENTS)
         versions = registry.list_versions_of_job(session, job_id)
@@ -150,8 +170,9 @@ def job_page(
     trained_method = (
         selection["candidates"][selection["chosen"]]["method"]["type"] if selection else row.method
     )
-    splits = [split for split in EVALUATION_SPLITS if "confusion_matrix" in summary.get(split, {})]
+    splits = [split for split in EVALUATION_SPLITS if metric in summary.get(split, {})]
     split = part if part in splits else next(iter(splits), None)
+    report = summary[split] if split else {}
     artifact = None
     if artifact_row is not None:
         is_model = artifact_row.kind == MODEL_KIND
@@ -167,7 +188,11 @@ def job_page(
         seconds_left=_seconds_left(job),
         uploads=row.dataset_ids,
         curve_size=(WIDTH, HEIGHT),
-        inline_curves={name: SvgCurve.from_curves(points, name) for name in INLINE_CURVES},
+        task_type=task_type(row.spec),
+        metric=metric,
+        metric_title=_title(metric),
+        metric_is_share=METRICS[metric].is_share,
+        inline_curves={name: SvgCurve.from_curves(points, name) for name in ("loss", metric)},
         events=events,
         retry_step=retry_step,
         is_linear=trained_method == formats.LINEAR_METHOD,
@@ -175,15 +200,22 @@ def job_page(
         candidates=candidates,
         chosen=selection["chosen"] if selection else None,
         versions=versions,
-        metrics=MetricsTable.from_summary(summary),
+        metrics=MetricsTable.from_summary(summary, job.spec),
         splits=splits,
         split=split,
         confusion=(
-            ConfusionMatrix.from_metrics(summary["labels"], summary[split]) if split else None
+            ConfusionMatrix.from_metrics(summary["labels"], report)
+            if "confusion_matrix" in report
+            else None
+        ),
+        per_label=(  # of a multi-label task
+            [(label, report["per_class"][label]) for label in summary["labels"]]
+            if "micro_f1" in report and "per_class" in report
+            else None
         ),
         artifact=artifact,
         max_text_characters=MAX_TEXT_CHARACTERS,
-        linear_accuracy=summary.get("linear", {}).get("validation", {}).get("accuracy"),
+        linear_metric=summary.get("linear", {}).get("validation", {}).get(metric),
         learning_curve=LearningCurveView.from_estimate(summary.get("more_labels")),
         settings={
             field: display_value(value) for field, value in _applicable_settings(job.spec).items()
@@ -219,10 +251,16 @@ def _read_artifact(
             if split
             else []
         )
+        points = (
+            list_numbers(store, job, ref, split=Split(split))
+            if split and task_type(job.spec) == "regression"
+            else []
+        )
     except AppError as error:  # the rest of the page does not need the artifact
-        return JobArtifact({}, ref.bytes, base_bytes, is_model, [], error=str(error))
+        return JobArtifact({}, ref.bytes, base_bytes, is_model, [], None, error=str(error))
     sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}
-    return JobArtifact(sizes, ref.bytes, base_bytes, is_model, wrong)
+    scatter = ScatterPlot.from_points(points) if points else None
+    return JobArtifact(sizes, ref.bytes, base_bytes, is_model, wrong, scatter)
 
 
 def _seconds_left(job: JobView) -> float | None:

@@ -27,6 +27,7 @@ from app.serving.schemas import ShadowView
 from app.serving.shadow import SHADOW_ALIAS
 from app.web import choices, formats
 from app.web.page import ListQuery, render
+from lora_core.tasks.metric_names import summary_metrics
 
 PAGE_SIZE = 50
 
@@ -41,12 +42,18 @@ class VersionRow:
     aliases: list[str]
     job: Job | None  # None: deleted, or the version was imported
 
-    def accuracy(self, split: str, of: str | None = None) -> float | None:
-        """Return the accuracy on `test` or `validation`; `of="linear"`: of the linear model."""
+    @property
+    def main_metric(self) -> str:
+        """The metric that models of its task are judged by."""
+        return summary_metrics(self.view.metrics)[0]
+
+    def metric(self, split: str, of: str | None = None) -> str:
+        """Format this metric on `test` or `validation`; `of="linear"`: of the linear model."""
         metrics: Mapping[str, Any] = self.view.metrics
         if of is not None:
             metrics = metrics.get(of) or {}
-        return (metrics.get(split) or {}).get("accuracy")
+        value: float | None = (metrics.get(split) or {}).get(self.main_metric)
+        return formats.metric(value, self.main_metric)
 
     @property
     def verdict(self) -> str | None:

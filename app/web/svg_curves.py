@@ -11,6 +11,7 @@ from typing import Any
 from app.jobs.schemas import Curve
 from app.web.formats import count, number, percent
 from lora_core.data.more_labels import ExpectedAccuracy, MoreLabelsEstimate, describe_basis
+from lora_core.tasks.metric_names import METRICS
 
 # Training curves
 
@@ -42,7 +43,7 @@ class SvgCurve:
         low, high = min(values, default=0.0), max(values, default=0.0)
         last_step = max((points[-1][0] for points in points_by_split.values()), default=0)
         x_scale, y_scale = WIDTH / max(last_step, 1), HEIGHT / ((high - low) or 1)
-        format_value = percent if name == "accuracy" else number
+        format_value = percent if METRICS[name].is_share else number
         return cls(
             {
                 split: _svg_path(points, x_scale, y_scale, high)

@@ -41,6 +41,7 @@ from app.sweeps.trials import RESOLVE_ERRORS
 from app.web import choices, sweep_form
 from app.web.page import BlankAsNone, render
 from app.web.sweeps import SweepProgress, base_spec, load_progress, sweep_name
+from lora_core.tasks.metric_names import METRICS
 
 SCORE_LEVELS = 8  # shading levels, from the worst score to the best
 MAX_TILES = 400  # trials shown one by one
@@ -126,7 +127,7 @@ class _ScoreScale:
     """Maps a score to a level from 1 (worst) to `SCORE_LEVELS` (best)."""
 
     def __init__(self, snapshot: SweepSnapshot) -> None:
-        self.sign = -1 if snapshot.objective == "loss" else 1
+        self.sign = METRICS[snapshot.objective].sign()
         scores = [
             score
             for trial in snapshot.trials

@@ -36,6 +36,7 @@ from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
 from lora_core.specs.method import MethodName, Role
 from lora_core.specs.problems import field_problems
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec
 from lora_core.specs.train import Preset
 
 FormValues = Mapping[str, str]  # input name -> text
@@ -49,6 +50,8 @@ TEXT_OPTIONS = {
     SOURCE: "--data",
     "job.base": "--base",
     "job.method.type": "--method",
+    "job.task.type": "--task",
+    "job.data.label_separator": "--label-separator",
     "job.preset": "--preset",
     "strategy.type": "--strategy",
     "objective": "--objective",
@@ -72,7 +75,7 @@ NUMBER_OPTIONS = {
     "priority": "--priority",
 }
 OPTIONS = TEXT_OPTIONS | NUMBER_OPTIONS
-DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid", "objective": "accuracy"}
+DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid"}
 # Job fields that may vary and have an input of their own.
 SPACE_FIELDS = (
     *("method.alpha", "method.r", "method.targets", "method.C"),
@@ -145,6 +148,7 @@ def new_sweep_page(
         curl=curl_command(request, "POST", "/v1/sweeps", form.body),
         command=start_command(request, values, form.body),
         objectives=get_args(Objective),
+        tasks=[spec.model_fields["type"].default for spec in (MultiLabelSpec, RegressionSpec)],
         roles=list(Role),
         methods=get_args(MethodName),
         presets=list(Preset),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.charts.fields import METRIC_LABELS, field_labels, format_score
+from app.charts.fields import field_labels, format_score
 from app.http.dependencies import DatabaseDep
 from app.http.pagination import decode_cursor, split_page
 from app.sweeps import repository, scheduler, strategies
@@ -21,6 +21,7 @@ from app.web import formats
 from app.web.formats import short_id
 from app.web.page import BlankAsNone, ListQuery, render
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.metric_names import METRICS
 
 PAGE_SIZE = 20
 
@@ -68,7 +69,7 @@ class SweepRow:
 
     @property
     def objective(self) -> str:
-        return METRIC_LABELS[self.sweep.objective]
+        return METRICS[self.sweep.objective].label
 
     @property
     def best_score(self) -> str | None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import (
     MAX_BYTES,
     MAX_CELL_CHARACTERS,
@@ -42,27 +43,45 @@ def is_string_type(arrow_type: pa.DataType) -> bool:
     )
 
 
-def check_column_types(file: str, types: Sequence[pa.DataType], *, pairs: bool = False) -> None:
-    """Check the types of text (or two), label and split, the last two if present.
+def check_column_types(file: str, types: Sequence[pa.DataType], columns: ColumnSelection) -> None:
+    """Check the types of text (or two), labels and split, the last two if present.
 
     Raises `MalformedRow`.
     """
-    texts, others = types[: 1 + pairs], types[1 + pairs :]
-    for text, name in zip(texts, ("text", "text pair"), strict=False):
+    for text, name in zip(types, ("text", "text pair")[: len(columns.text_columns)], strict=False):
         if not is_string_type(text):
             problem = f"the {name} column has type {text}, not string"
             raise MalformedRow(file=file, row=1, problem=problem)
-    if not others:
-        return
-    label = others[0]
-    is_integral = pa.types.is_integer(label) or pa.types.is_boolean(label)
-    if not (is_string_type(label) or is_integral or pa.types.is_null(label)):
-        problem = f"the label column has type {label}, not string, integer or bool"
-        raise MalformedRow(file=file, row=1, problem=problem)
-    if len(others) > 1 and not is_string_type(others[1]):
-        raise MalformedRow(
-            file=file, row=1, problem=f"the split column has type {others[1]}, not string"
-        )
+    names, others = columns.label_columns, types[len(columns.text_columns) :]
+    for name, label in zip(names, others, strict=False):
+        if (expected := _expected_label_type(label, columns.label_format)) is not None:
+            problem = f"the label column {name!r} has type {label}, not {expected}"
+            raise MalformedRow(file=file, row=1, problem=problem)
+    for split in others[len(names) :]:
+        if not is_string_type(split):
+            problem = f"the split column has type {split}, not string"
+            raise MalformedRow(file=file, row=1, problem=problem)
+
+
+def _expected_label_type(label: pa.DataType, label_format: LabelFormat) -> str | None:
+    """Return which types a label column may have; None if it has one of them."""
+    in_one_cell = label_format.task == "multi_label" and label_format.columns is None
+    item = label.value_type if in_one_cell and is_list_type(label) else label
+    is_name = is_string_type(item) or pa.types.is_integer(item) or pa.types.is_boolean(item)
+    is_number = is_name or pa.types.is_floating(item) or pa.types.is_decimal(item)
+    if pa.types.is_null(item):
+        return None
+    if in_one_cell:
+        is_set = is_string_type(label) or (is_name and is_list_type(label))
+        return None if is_set else "a list of strings, integers or bools, or string"
+    if label_format.task == "single_label":
+        return None if is_name else "string, integer or bool"
+    return None if is_number else "integer, float, bool or string"
+
+
+def is_list_type(arrow_type: pa.DataType) -> bool:
+    """Return whether cells of this type are lists."""
+    return bool(pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type))
 
 
 class ArrowCellDecoder:
@@ -84,7 +103,9 @@ class ArrowCellDecoder:
         """Return the cells. Raises `WrongEncoding`, and `DataTooLarge` before a cell is decoded."""
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
-        if is_string_type(column.type) and len(column):
+        if is_list_type(column.type):
+            self._check_size(column.flatten(), column.value_parent_indices())
+        else:
             self._check_size(column)
         try:
             return list(column.to_pylist())
@@ -93,11 +114,17 @@ class ArrowCellDecoder:
                 file=self._file, row=self.row + _first_undecodable(column)
             ) from error
 
-    def _check_size(self, column: pa.Array) -> None:
-        lengths = pc.binary_length(column)
+    def _check_size(self, strings: pa.Array, rows: pa.Array | None = None) -> None:
+        """Check the length of strings. `rows`: the row of each in this batch, from 0."""
+        if not is_string_type(strings.type) or not len(strings):
+            return
+        if pa.types.is_dictionary(strings.type):
+            strings = strings.dictionary_decode()
+        lengths = pc.binary_length(strings)
         longest = pc.max(lengths).as_py() or 0
         if longest > 4 * MAX_CELL_CHARACTERS:  # a character has at most 4 bytes
-            row = self.row + 1 + pc.index(lengths, longest).as_py()
+            position = pc.index(lengths, longest).as_py()
+            row = self.row + 1 + (position if rows is None else rows[position].as_py())
             raise DataTooLarge(
                 file=self._file,
                 what=f"a cell in row {row}",
@@ -135,8 +162,7 @@ def iter_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
     with open_parquet(path) as parquet:
         schema = parquet.schema_arrow
         positions = columns.find_positions(path.name, schema.names)
-        types = [schema.field(i).type for i in positions]
-        check_column_types(path.name, types, pairs=columns.pair is not None)
+        check_column_types(path.name, [schema.field(i).type for i in positions], columns)
         names = [schema.names[i] for i in positions]
         decoder = ArrowCellDecoder(path.name)
         for batch in iter_batches(parquet, names):

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_core.data import text_files
-from lora_core.data.rows import MAX_LABEL_CHARACTERS, MAX_ROWS_IN_ERROR, ColumnSelection
-from lora_core.errors.data import FreeTextAnswers, MalformedRow, NulByte
+from lora_core.data.labels import MAX_LABEL_CHARACTERS
+from lora_core.data.rows import ColumnSelection
+from lora_core.errors.data import FreeTextAnswers, MalformedRow, NulByte, list_rows
 from lora_core.specs.chat import (
     MAX_PHRASE_CHARACTERS,
     SYSTEM_ROLES,
@@ -24,6 +25,7 @@ from lora_core.specs.chat import (
     join_parts,
     parse_json_object,
 )
+from lora_core.specs.task import TaskType
 
 TEXT, LABEL = "text", "label"  # the columns that the examples are read as
 _MESSAGES, _PROMPT, _COMPLETION = "messages", "prompt", "completion"
@@ -71,7 +73,9 @@ def read_objects(
         raise MalformedRow(file=path.name, row=first[0], problem=problem)
     if first is None or not _has_chat_form(first[1], columns):
         return (objects if first is None else chain([first], objects)), None
-    prompt_format = columns.prompt_format or detect_prompt_format(path.name, read_examples(path))
+    prompt_format = columns.prompt_format or detect_prompt_format(
+        path.name, read_examples(path), columns.label_format.task
+    )
     return _as_columns(read_examples(path), prompt_format), prompt_format
 
 
@@ -101,7 +105,9 @@ def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) ->
 # -- The format of the prompts --------------------------------------------------------------------
 
 
-def detect_prompt_format(file: str, examples: Iterable[ChatExample]) -> PromptFormat:
+def detect_prompt_format(
+    file: str, examples: Iterable[ChatExample], task: TaskType = "single_label"
+) -> PromptFormat:
     """Return the format that the prompts and answers have in common. Raises `FreeTextAnswers`."""
     prompts, systems, answers = _CommonPhrases(), set[str](), _Answers()
     for example in examples:
@@ -110,7 +116,8 @@ def detect_prompt_format(file: str, examples: Iterable[ChatExample]) -> PromptFo
             system = (each.text.strip() for each in example.messages if each.role in SYSTEM_ROLES)
             systems.add("\n".join(system))
         answers.add(example.number, example.answer)
-    answers.check(file)
+    if task == "single_label":  # sets of labels and numbers may be long, and each in one row
+        answers.check(file)
     prefix, suffix = prompts.phrases()
     return PromptFormat(
         prefix=prefix,
@@ -213,9 +220,12 @@ class _Answers:
             raise self._error(file, "found in a single row each", single)
 
     def _error(self, file: str, reason: str, rows: list[int]) -> FreeTextAnswers:
-        first = ", ".join(map(str, rows[:MAX_ROWS_IN_ERROR]))
         return FreeTextAnswers(
-            file=file, count=f"{len(rows):,}", of=f"{self._rows:,}", reason=reason, rows=first
+            file=file,
+            count=f"{len(rows):,}",
+            of=f"{self._rows:,}",
+            reason=reason,
+            rows=list_rows(rows),
         )
 
 

@@ -22,13 +22,13 @@ from lora_core.data.rows import (
 )
 from lora_core.data.split import (
     RowsBySplit,
-    comparison_key,
     count_leaked,
     require_train,
     similar_labels,
     split_by_column,
     validated_labels,
 )
+from lora_core.data.stratify import comparison_key
 from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
@@ -166,8 +166,7 @@ def preview_rows(path: Path, columns: ColumnSelection, *, after: int, limit: int
     raises."""
     following = (row for row in files.iter_rows(path, columns) if row[0] > after)
     cells = list(islice(following, limit))
-    pairs = columns.pair is not None
-    rows = collect_rows(path.name, iter(cells), pairs=pairs) if cells else []
+    rows = collect_rows(path.name, iter(cells), columns) if cells else []
     return Preview(
         rows=tuple(
             PreviewRow(

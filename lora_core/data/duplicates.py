@@ -20,7 +20,7 @@ from lora_core.data.findings import (
     split_of,
 )
 from lora_core.data.rows import TextRow
-from lora_core.data.split import comparison_key
+from lora_core.data.stratify import comparison_key
 from lora_core.specs.data import Split
 
 WARNING_SHARE = 0.01  # share of rows from which duplicates are a warning

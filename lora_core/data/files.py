@@ -72,8 +72,7 @@ def read_rows_and_info(path: Path, columns: ColumnSelection) -> tuple[list[TextR
     """Return all rows, and how the file was parsed. Raises what `read_rows` raises."""
     try:
         opened = open_file(path, columns)
-        rows = collect_rows(path.name, opened.cells, pairs=columns.pair is not None)
-        return rows, opened.parse_info
+        return collect_rows(path.name, opened.cells, columns), opened.parse_info
     except MemoryError as error:
         raise DataTooLarge(
             file=path.name, what="its content", limit="the available memory"
@@ -254,7 +253,7 @@ def _parquet_records(
         schema, names = file.schema_arrow, file.schema_arrow.names
         _check_names(path.name, names, columns)
         types = [schema.field(name).type for name in text_columns]
-        check_column_types(path.name, types, pairs=columns.pair is not None)
+        check_column_types(path.name, types, columns)
         decoder = ArrowCellDecoder(path.name)
         for batch in arrow.iter_batches(file, names):
             rows = zip(*map(decoder.decode_column, batch.columns), strict=True)

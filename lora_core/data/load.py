@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -19,6 +20,7 @@ from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data import files
 from lora_core.data.arrow import BATCH_ROWS, ArrowCellDecoder, check_column_types
 from lora_core.data.contents import with_suggested_columns
+from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import MAX_BYTES, MAX_ROWS, ColumnSelection, TextRow, collect_rows
 from lora_core.data.split import (
     Example,
@@ -31,6 +33,7 @@ from lora_core.data.split import (
     stratified_subset,
     validated_labels,
 )
+from lora_core.data.targets import decode_target
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataNotFound,
@@ -101,12 +104,10 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     """Return the splits of one source, or all rows if it defines none. Raises what the readers
     raise."""
     if source in reviews.SAMPLES:
-        if columns.pair is not None:  # samples have none
+        if columns.pair is not None or columns.label_format.columns is not None:
             columns.find_positions(source, reviews.COLUMNS)
-        return [
-            TextRow(number, text, label)
-            for number, (text, label) in enumerate(reviews.load_reviews(source), start=1)
-        ]
+        numbered = enumerate(reviews.load_reviews(source), start=1)
+        return collect_rows(source, numbered, columns)
     if source.startswith(HUB_PREFIX):
         return read_hub_dataset(source.removeprefix(HUB_PREFIX), columns)
     name, sheet = parse_sheet_suffix(source)
@@ -131,9 +132,13 @@ def load_splits(spec: DataSpec, task: TaskSpec = SINGLE_LABEL) -> Splits:
     The splits of a sample are cached on disk: finding its rows takes half a second. Texts of users
     are not, since they would outlive their dataset.
     """
-    if isinstance(spec.source, str) and spec.source in reviews.SAMPLES:
+    if _is_sample(spec.source) and task.type == "single_label":
         return _load_sample(spec)
-    return _load(spec)
+    return _load(spec, task)
+
+
+def _is_sample(source: str | Mapping[Split, str]) -> bool:
+    return isinstance(source, str) and source in reviews.SAMPLES
 
 
 def _load_sample(spec: DataSpec) -> Splits:
@@ -144,45 +149,51 @@ def _load_sample(spec: DataSpec) -> Splits:
         splits = _SPLITS.validate_json(path.read_bytes())
         os.utime(path)
     except (FileNotFoundError, ValidationError):
-        splits = _load(spec)
+        splits = _load(spec, SINGLE_LABEL)
         with atomic_entry(path) as unfinished:
             unfinished.write_bytes(_SPLITS.dump_json(splits, exclude={"digest"}))
         evict_least_recently_used(path.parent, MAX_CACHE_BYTES)
     return splits
 
 
-def _load(spec: DataSpec) -> Splits:
+def _load(spec: DataSpec, task: TaskSpec) -> Splits:
     columns = ColumnSelection(
-        spec.text_column, spec.label_column, spec.split_column, spec.text_pair_column
+        spec.text_column,
+        spec.label_column,
+        spec.split_column,
+        spec.text_pair_column,
+        label_format=LabelFormat.from_spec(spec, task),
     )
     prompt_format = spec.prompt_format or detect_prompt_format(spec.source, columns)
     given_splits = read_source(spec.source, replace(columns, prompt_format=prompt_format))
-    validated_labels(display_name(spec.source), given_splits)
+    name, label_format = display_name(spec.source), columns.label_format
+    validated_labels(name, given_splits, label_format)
     sizes = {Split.VALIDATION: spec.validation_size, Split.TEST: spec.test_size}
     missing = {split: size for split, size in sizes.items() if split not in given_splits}
     splits = dict(given_splits)
     if missing:
-        splits |= draw_splits(given_splits[Split.TRAIN], missing, spec.split_seed)
+        splits |= draw_splits(given_splits[Split.TRAIN], missing, spec.split_seed, task.type)
     if spec.train_size is not None:
         splits[Split.TRAIN] = stratified_subset(
             splits[Split.TRAIN],
             spec.train_size,
             of=len(given_splits[Split.TRAIN]),
             seed=spec.split_seed,
+            task=task.type,
         )
-    labels = validated_labels(display_name(spec.source), splits)
+    labels = validated_labels(name, splits, label_format)
     indices = {label: i for i, label in enumerate(labels)}
+
+    def example(row: TextRow) -> Example:
+        target = decode_target(row.label, task.type, indices)
+        return Example(row.number, row.text, target, row.pair)
+
     return Splits(
         labels=labels,
         leaked=count_leaked(given_splits),
         drawn=frozenset(missing),
         prompt_format=prompt_format,
-        **{
-            split.value: tuple(
-                Example(row.number, row.text, indices[row.label], row.pair) for row in splits[split]
-            )
-            for split in Split
-        },
+        **{split.value: tuple(map(example, splits[split])) for split in Split},
     )
 
 
@@ -281,19 +292,31 @@ def _read_hub_split(file: str, data: datasets.Dataset, columns: ColumnSelection)
     table = data.data.table.select(names)
     if table.nbytes > 2 * MAX_BYTES:
         raise DataTooLarge(file=file, what="its size", limit=f"{2 * MAX_BYTES:,} bytes")
-    pairs = columns.pair is not None
-    check_column_types(file, table.schema.types, pairs=pairs)
-    feature = data.features[names[-1]]
-    classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
+    check_column_types(file, table.schema.types, plain)
+    # 0 and 1 of label columns, and numbers, are read as they are.
+    named = columns.label_format.task != "regression" and columns.label_format.columns is None
+    # the last column is the only label column then
+    feature = data.features[names[-1]] if named else None
     decoder = ArrowCellDecoder(file)
     batches = (batch.columns for batch in table.to_batches(max_chunksize=BATCH_ROWS))
     rows = (
-        decoder.decode_rows(
-            [*texts, label if classes is None else _class_names(file, label, classes)]
-        )
-        for *texts, label in batches
+        decoder.decode_rows([*others, _with_class_names(file, last, feature)])
+        for *others, last in batches
     )
-    return collect_rows(file, chain.from_iterable(rows), pairs=pairs)
+    return collect_rows(file, chain.from_iterable(rows), plain)
+
+
+def _with_class_names(file: str, labels: pa.Array, feature: Any) -> pa.Array:
+    """Return labels, or lists of them, with class names for class ids if the feature has them."""
+    if isinstance(feature, datasets.ClassLabel):
+        return _class_names(file, labels, feature.names)
+    item = getattr(feature, "feature", None)  # of `datasets.List` and `LargeList`
+    if isinstance(item, datasets.ClassLabel):
+        names = _class_names(file, labels.flatten(), item.names)
+        ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(labels), 0))
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends.cast(pa.int32())])
+        return pa.ListArray.from_arrays(offsets, names, mask=pc.is_null(labels))
+    return labels
 
 
 def _class_names(file: str, numbers: pa.Array, classes: Sequence[str]) -> pa.Array:

@@ -1,9 +1,16 @@
 """Rows of a data source, validated one by one, and the limits on what is read."""
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lora_core.data.labels import (
+    MAX_LABEL_CHARACTERS,
+    NO_LABEL,
+    SINGLE_LABEL,
+    LabelFormat,
+    check_encodable,
+    label_reader,
+)
 from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
@@ -15,6 +22,7 @@ from lora_core.errors.data import (
     NulByte,
     SameColumn,
     WrongSeparator,
+    list_rows,
 )
 from lora_core.specs.chat import PromptFormat
 
@@ -24,12 +32,8 @@ MAX_COLUMNS = 512
 MAX_CELL_CHARACTERS = 1_000_000  # the longest IMDB review has 13,704
 MAX_LINE_CHARACTERS = 16_000_000
 MAX_BYTES = 500_000_000  # of a file, and of the texts and labels read from it
-MAX_LABELS = 1_000
-MAX_LABEL_CHARACTERS = 256
 
 SPLIT_COLUMN = "split"  # read if it exists and no other split column is named
-MAX_ROWS_IN_ERROR = 10  # row numbers in an error message
-NO_LABEL = ""
 SEPARATORS = ",;\t|"  # cell separators that are detected
 
 NumberedCells = Iterator[tuple[int, Sequence[object]]]  # the row number and the selected cells
@@ -37,7 +41,10 @@ NumberedCells = Iterator[tuple[int, Sequence[object]]]  # the row number and the
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """One text, or a pair. `number` is the row number that users see: 1 is the first data row."""
+    """One text, or a pair. `number` is the row number that users see: 1 is the first data row.
+
+    `label` is in the form of `lora_core.data.labels`.
+    """
 
     number: int
     text: str
@@ -55,7 +62,8 @@ class TextRow:
 class ColumnSelection:
     """The names of the columns to read. With `label` None, only texts are read.
 
-    With `sheet` None, the first sheet that has any cells is read.
+    With `sheet` None, the first sheet that has any cells is read. `label_format.columns` are read
+    in place of `label`.
     """
 
     text: str = "text"
@@ -65,17 +73,30 @@ class ColumnSelection:
     detect_split: bool = True  # if `split` is None, read `SPLIT_COLUMN` if it exists
     sheet: str | None = None  # of a workbook
     prompt_format: PromptFormat | None = None  # of examples in chat form; None: detect it
+    label_format: LabelFormat = SINGLE_LABEL
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The column of the text, or those of both texts of a pair."""
+        return (self.text,) if self.pair is None else (self.text, self.pair)
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that labels are read from."""
+        if self.label is None:
+            return ()
+        return self.label_format.columns or (self.label,)
 
     def find_positions(self, file: str, available: Sequence[str]) -> list[int]:
-        """Return the positions of text, of its pair and label unless they are None, and of split if
-        there is one.
+        """Return the positions of text, of its pair if there is one, of the label columns, and of
+        split if there is one.
 
         Raises `MissingColumn`, `WrongSeparator`; `MalformedRow` if a selected column is duplicated;
         `SameColumn`, `DataTooLarge`.
         """
         if len(available) > MAX_COLUMNS:
             raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
-        selected = [self.text, *filter(None, (self.pair, self.label))]
+        selected = [*self.text_columns, *self.label_columns]
         if self.text == self.pair:
             raise SameColumn(column=self.text)
         if self.split is not None:
@@ -96,14 +117,14 @@ class ColumnSelection:
 class RowCollector:
     """Collects and validates the cells of a source, one row at a time.
 
-    With `pairs`, each text is followed by the second text of its pair.
+    With `columns.pair`, each text is followed by the second text of its pair.
     """
 
-    def __init__(self, file: str, *, pairs: bool = False) -> None:
+    def __init__(self, file: str, columns: ColumnSelection) -> None:
         self.file = file
-        self._pairs = pairs
+        self._columns = columns
         self._rows: list[TextRow] = []
-        self._labels: set[str] = set()
+        self._labels = label_reader(file, columns.label_format)
         self._bytes = 0
         self._without_text: list[int] = []
         self._incomplete: list[int] = []  # pairs with one text empty
@@ -113,29 +134,34 @@ class RowCollector:
         """Add a row: text (or two), label unless only texts are read, and split if the source has
         one.
 
-        Raises `MalformedRow`, `NulByte`, `DataTooLarge`.
+        Raises `MalformedRow`, `NulByte`, `DataTooLarge`, and what the reader of labels raises.
         """
         if len(self._rows) >= MAX_ROWS:
             raise DataTooLarge(file=self.file, what="the number of rows", limit=f"{MAX_ROWS:,}")
         text, pair = self._text(number, cells[0]), None
-        if self._pairs:
+        if self._columns.pair is not None:
             pair = self._text(number, cells[1])
         if not text and not pair:
             self._without_text.append(number)
         elif not text or pair == "":
             self._incomplete.append(number)
         label, split = NO_LABEL, None
-        others = cells[2:] if self._pairs else cells[1:]
-        if others:
-            label = self._label(number, others[0])
+        texts, labels = len(self._columns.text_columns), len(self._columns.label_columns)
+        label_cells, others = cells[texts : texts + labels], cells[texts + labels :]
+        if label_cells:
+            label = self._labels.read(number, label_cells)
             if not label:
                 self._without_label.append(number)
-        if len(others) > 1:
-            split = str("" if others[1] is None else others[1])[:MAX_LABEL_CHARACTERS]
+        if others:
+            split = str("" if others[0] is None else others[0])[:MAX_LABEL_CHARACTERS]
         self._rows.append(TextRow(number, text, label, split, pair))
 
     def rows(self) -> list[TextRow]:
-        """Return all rows. Raises `EmptyData`, `MissingText`, `IncompletePair`, `MissingLabel`."""
+        """Return all rows.
+
+        Raises `EmptyData`, `MissingText`, `IncompletePair`, `MissingLabel`, `LabelNotNumber`,
+        `DecimalComma`.
+        """
         if not self._rows:
             raise EmptyData(file=self.file)
         for numbers, error in (
@@ -144,8 +170,8 @@ class RowCollector:
             (self._without_label, MissingLabel),
         ):
             if numbers:
-                first = ", ".join(map(str, numbers[:MAX_ROWS_IN_ERROR]))
-                raise error(file=self.file, count=len(numbers), rows=first)
+                raise error(file=self.file, count=len(numbers), rows=list_rows(numbers))
+        self._labels.check()
         return self._rows
 
     def _text(self, number: int, text: object) -> str:
@@ -163,56 +189,17 @@ class RowCollector:
             )
         if "\0" in text:
             raise NulByte(file=self.file, row=number)
-        self._bytes += self._size(number, text)
+        self._bytes += check_encodable(self.file, number, text)
         if self._bytes > MAX_BYTES:
             raise DataTooLarge(
                 file=self.file, what="the sum of texts", limit=f"{MAX_BYTES:,} bytes"
             )
         return text if text.strip() else ""
 
-    def _size(self, number: int, text: str) -> int:
-        try:
-            return len(text.encode())
-        except UnicodeEncodeError as error:  # JSON can escape a lone surrogate
-            problem = "a lone surrogate, which is not a character"
-            raise MalformedRow(file=self.file, row=number, problem=problem) from error
 
-    def _label(self, number: int, label: object) -> str:
-        """Return the label as text: a string without surrounding white space, an integer, "true" or
-        "false"."""
-        match label:
-            case None:
-                name = ""
-            case bool():
-                name = str(label).lower()
-            case int() if abs(label) < 2**63:
-                name = str(label)
-            case str():
-                self._size(number, label)
-                name = unicodedata.normalize("NFC", label.strip())
-            case _:
-                type_name = type(label).__name__
-                problem = f"the label is a {type_name}; it must be a string, an integer or a bool"
-                raise MalformedRow(file=self.file, row=number, problem=problem)
-        if "\0" in name:
-            raise NulByte(file=self.file, row=number)
-        if len(name) > MAX_LABEL_CHARACTERS:
-            raise DataTooLarge(
-                file=self.file,
-                what=f"the label in row {number}",
-                limit=f"{MAX_LABEL_CHARACTERS} characters",
-            )
-        self._labels.add(name)
-        if len(self._labels) > MAX_LABELS:
-            raise DataTooLarge(
-                file=self.file, what="the number of different labels", limit=f"{MAX_LABELS:,}"
-            )
-        return name
-
-
-def collect_rows(file: str, rows: NumberedCells, *, pairs: bool = False) -> list[TextRow]:
+def collect_rows(file: str, rows: NumberedCells, columns: ColumnSelection) -> list[TextRow]:
     """Return all rows of a source, validated. Raises what `RowCollector` raises."""
-    collector = RowCollector(file, pairs=pairs)
+    collector = RowCollector(file, columns)
     for number, cells in rows:
         collector.add(number, cells)
     return collector.rows()

@@ -8,29 +8,34 @@ the same way, so that no text is scored by a model that was trained on a duplica
 """
 
 import hashlib
-import itertools
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.rows import MAX_ROWS_IN_ERROR, TextRow
-from lora_core.data.targets import Target
+from lora_core.data.labels import SINGLE_LABEL, LabelFormat, decode_label_set, normalize_name
+from lora_core.data.rows import TextRow
+from lora_core.data.stratify import comparison_key, group_duplicates, rows_of, stratification
+from lora_core.data.targets import Target, encode_target, task_of_target
 from lora_core.errors.data import (
+    ConstantNumbers,
     InvalidSplitValue,
+    LabelWithoutPositives,
     MissingSplit,
+    NoLabels,
+    SameLabels,
     SingleClass,
     TooFewRows,
     UnseenLabel,
+    list_rows,
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_count
 from lora_core.specs.method import NUM_FOLDS
+from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import TextInput, text_input
 
 
@@ -149,32 +154,11 @@ def require_train(file: str, splits: RowsBySplit) -> RowsBySplit:
 # -- Splits drawn by content hash ---------------------------------------------------------------
 
 SplitSize = int | float  # a count of texts, or a share of them
-
-
-@dataclass(frozen=True)
-class DuplicateGroup:
-    """All rows with the same text, or the same pair of texts."""
-
-    key: str
-    label: str  # the most frequent label; on a tie the first in alphabetical order
-    rows: tuple[TextRow, ...]
-
-
-GroupsByLabel = dict[str, list[DuplicateGroup]]  # label -> its texts in hash order
-
-
-def normalize_text(text: str) -> str:
-    """Return the form in which texts are compared: NFC, without surrounding white space."""
-    return unicodedata.normalize("NFC", text).strip()
-
-
-def comparison_key(row: TextRow) -> str:
-    """Return what rows are compared by: the normalized text, or both texts of a pair.
-
-    No text contains the NUL that joins them.
-    """
-    text = normalize_text(row.text)
-    return text if row.pair is None else f"{text}\0{normalize_text(row.pair)}"
+_KEPT: Mapping[TaskType, str] = {  # what train keeps at least
+    "single_label": "one per label",
+    "multi_label": "one with each label",
+    "regression": "one per range of numbers",
+}
 
 
 def count_leaked(splits: Mapping[Split, Sequence[TextRow]]) -> int:
@@ -192,7 +176,10 @@ def describe_leaked(count: int) -> str:
 
 
 def draw_splits(
-    rows: Sequence[TextRow], sizes: Mapping[Split, SplitSize], seed: int
+    rows: Sequence[TextRow],
+    sizes: Mapping[Split, SplitSize],
+    seed: int,
+    task: TaskType = "single_label",
 ) -> dict[Split, list[TextRow]]:
     """Split rows into train and the splits of `sizes`, each in hash order.
 
@@ -201,123 +188,39 @@ def draw_splits(
 
     Raises `TooFewRows`.
     """
-    remaining = group_by_label(rows, seed)
-    distinct = sum(map(len, remaining.values()))
+    strata = stratification(task, rows)
+    groups = remaining = group_duplicates(rows, seed)
     drawn = [split for split in (Split.TEST, Split.VALIDATION) if split in sizes]
     counts = {split: resolve_count(sizes[split], len(rows)) for split in drawn}
     splits: dict[Split, list[TextRow]] = {}
     for split, count in counts.items():
-        # The last text of each label stays in train.
-        reserved = {label: len(duplicates[-1].rows) for label, duplicates in remaining.items()}
-        capacity = {label: n - reserved[label] for label, n in _count_rows(remaining).items()}
-        selected, remaining = _take(
-            remaining, _allocate(_count_rows(remaining), capacity, count, {})
-        )
-        splits[split] = _rows_in_hash_order(selected)
-        if not splits[split] or sum(capacity.values()) < count:
+        selected, rest = strata.draw(remaining, count) or ([], [])
+        if not selected:
             plan = [f"{n:,} for {name.value}" for name, n in counts.items()]
-            plan.append(f"at least {len(remaining)} for train (one per label)")
-            raise TooFewRows(available=f"{distinct:,}", wanted=", ".join(plan))
-    return {Split.TRAIN: _rows_in_hash_order(remaining), **splits}
+            plan.append(f"at least {strata.minimum(remaining)} for train ({_KEPT[task]})")
+            raise TooFewRows(available=f"{len(groups):,}", wanted=", ".join(plan))
+        splits[split], remaining = rows_of(selected), rest
+    return {Split.TRAIN: rows_of(remaining), **splits}
 
 
 def stratified_subset(
-    rows: Sequence[TextRow], size: SplitSize, of: int, seed: int
+    rows: Sequence[TextRow], size: SplitSize, of: int, seed: int, task: TaskType = "single_label"
 ) -> list[TextRow]:
     """Return `size` of the rows, stratified, with at least one text of each label, in hash order.
 
-    A fraction is a share of `of` rows. A smaller size returns a subset of what a larger one
-    returns, except for duplicated texts. Raises `TooFewRows`.
+    A fraction is a share of `of` rows. Of a single-label task, a smaller size returns a subset of
+    what a larger one returns, except for duplicated texts. Raises `TooFewRows`.
     """
     count = resolve_count(size, of)
     rounding = 2 if isinstance(size, float) else 0  # two other splits may have been rounded up
-    groups = group_by_label(rows, seed)
-    first = {label: len(duplicates[0].rows) for label, duplicates in groups.items()}
-    if count > len(rows) + rounding or count < sum(first.values()):
-        minimum = f"{count:,} for train (at least {len(groups)}, one per label)"
-        distinct = sum(map(len, groups.values()))
-        raise TooFewRows(available=f"{distinct:,}", wanted=minimum)
-    selected, _ = _take(groups, _allocate(_count_rows(groups), _count_rows(groups), count, first))
-    return _rows_in_hash_order(selected)
-
-
-def group_by_label(rows: Sequence[TextRow], seed: int) -> GroupsByLabel:
-    """Group the duplicates of each text, by label, in hash order."""
-    duplicates: dict[str, list[TextRow]] = defaultdict(list)
-    for row in rows:
-        duplicates[_hash_key(row, seed)].append(row)
-    groups: GroupsByLabel = defaultdict(list)
-    for key in sorted(duplicates):
-        labels = Counter(row.label for row in duplicates[key])
-        label = min(labels, key=lambda name: (-labels[name], name))
-        # an order that does not depend on the file
-        ordered = tuple(
-            sorted(
-                duplicates[key], key=lambda row: (row.label, row.text, row.pair or "", row.number)
-            )
-        )
-        groups[label].append(DuplicateGroup(key, label, ordered))
-    return {label: groups[label] for label in sorted(groups)}
-
-
-def _hash_key(row: TextRow, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\0{comparison_key(row)}".encode()).hexdigest()
-
-
-def _count_rows(groups: GroupsByLabel) -> dict[str, int]:
-    """Return the number of rows of each label."""
-    return {
-        label: sum(len(group.rows) for group in duplicates) for label, duplicates in groups.items()
-    }
-
-
-def _allocate(
-    weights: Mapping[str, int], capacity: Mapping[str, int], size: int, minimum: Mapping[str, int]
-) -> dict[str, int]:
-    """Return the number of rows to take of each label, in proportion to `weights`.
-
-    Each number is between `minimum` and `capacity`. Rows are assigned one at a time to the label
-    with the largest weight / (2 assigned + 1): the Sainte-Laguë method.
-    """
-    quotas = {label: minimum.get(label, 0) for label in weights}
-    queue = [
-        (-weights[label] / (2 * assigned + 1), label)
-        for label, assigned in quotas.items()
-        if assigned < capacity[label]
-    ]
-    heapify(queue)
-    for _ in range(size - sum(quotas.values())):
-        if not queue:
-            break
-        label = queue[0][1]
-        quotas[label] += 1
-        if quotas[label] < capacity[label]:
-            heapreplace(queue, (-weights[label] / (2 * quotas[label] + 1), label))
-        else:
-            heappop(queue)
-    return quotas
-
-
-def _take(groups: GroupsByLabel, quotas: Mapping[str, int]) -> tuple[GroupsByLabel, GroupsByLabel]:
-    """Take groups of each label in order while all duplicates fit. Return (taken, remaining)."""
-    selected: GroupsByLabel = {}
-    remaining: GroupsByLabel = {}
-    for label, duplicates in groups.items():
-        free = quotas[label]
-        selected[label], remaining[label] = [], []
-        for group in duplicates:
-            fits = len(group.rows) <= free
-            (selected if fits else remaining)[label].append(group)
-            free -= len(group.rows) * fits
-    return selected, remaining
-
-
-def _rows_in_hash_order(groups: GroupsByLabel) -> list[TextRow]:
-    """Return the rows of all labels in hash order."""
-    keyed_rows = sorted(
-        (group.key, group.rows) for duplicates in groups.values() for group in duplicates
-    )
-    return [row for _, rows in keyed_rows for row in rows]
+    strata, groups = stratification(task, rows), group_duplicates(rows, seed)
+    selected = None
+    if count <= len(rows) + rounding:
+        selected = strata.subset(groups, min(count, len(rows)))
+    if selected is None:
+        wanted = f"{count:,} for train (at least {strata.minimum(groups)}, {_KEPT[task]})"
+        raise TooFewRows(available=f"{len(groups):,}", wanted=wanted)
+    return rows_of(selected)
 
 
 # -- Feasibility of the requested sizes ----------------------------------------------------------
@@ -368,14 +271,6 @@ def check_split_sizes(spec: DataSpec, drawn: Collection[Split], dataset: Dataset
         raise TooFewRows(available=available, wanted=", ".join(plan))
 
 
-def indexed_rows(examples: Sequence[Example]) -> list[TextRow]:
-    """Return the examples as rows, to be grouped and drawn like rows; numbered from 0."""
-    return [
-        TextRow(index, each.text, str(each.label), pair=each.pair)
-        for index, each in enumerate(examples)
-    ]
-
-
 # -- Folds for cross-validation ------------------------------------------------------------------
 
 
@@ -384,28 +279,41 @@ def assign_folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
 
     A different seed assigns the folds anew.
     """
-    rows = indexed_rows(examples)
+    rows, task = rows_of_examples(examples)
+    groups = group_duplicates(rows, seed)
     folds = np.empty(len(examples), dtype=np.int64)
-    # The counter continues across labels, so that all folds have about the same size.
-    counter = itertools.count()
-    for texts in group_by_label(rows, seed).values():
-        for group in texts:
-            fold = next(counter) % NUM_FOLDS
-            for row in group.rows:
-                folds[row.number] = fold
+    for group, fold in zip(
+        groups, stratification(task, rows).folds(groups, NUM_FOLDS), strict=True
+    ):
+        folds[[row.number for row in group.rows]] = fold
     return folds
+
+
+def rows_of_examples(examples: Sequence[Example]) -> tuple[list[TextRow], TaskType]:
+    """Return examples as rows, numbered from 0, to stratify them; and the type of their task."""
+    rows = [
+        TextRow(i, example.text, encode_target(example.label), pair=example.pair)
+        for i, example in enumerate(examples)
+    ]
+    return rows, task_of_target(examples[0].label) if examples else "single_label"
 
 
 # -- Label names, in an order that does not depend on the order of the data -----------------------
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?", re.ASCII)
 
 
-def label_names(labels: Collection[str]) -> tuple[str, ...]:
-    """Return the distinct labels, sorted by value if all are integers, else by name."""
+def label_names(labels: Collection[str], *, ordered: bool = False) -> tuple[str, ...]:
+    """Return the distinct labels, sorted by value if all are integers, else by name.
+
+    If they are `ordered`, also decimal numbers such as 4.5 are sorted by value.
+    """
     distinct = set(labels)
     if all(_INTEGER.fullmatch(label) for label in distinct):
         return tuple(sorted(distinct, key=lambda label: (int(label), label)))
+    if ordered and all(_DECIMAL.fullmatch(label) for label in distinct):
+        return tuple(sorted(distinct, key=lambda label: (float(label), label)))
     return tuple(sorted(distinct))
 
 
@@ -417,20 +325,46 @@ def similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in spellings.values() if len(group) > 1)
 
 
-def validated_labels(file: str, splits: Mapping[Split, Sequence[TextRow]]) -> tuple[str, ...]:
-    """Return the label names of the train split.
+def validated_labels(
+    file: str, splits: Mapping[Split, Sequence[TextRow]], label_format: LabelFormat = SINGLE_LABEL
+) -> tuple[str, ...]:
+    """Return the label names of the train split. A regression has none.
 
-    Raises `SingleClass`, and `UnseenLabel` if another split has a label that train does not have.
+    Raises `SingleClass`, `NoLabels`, `SameLabels` or `ConstantNumbers` if there is nothing to
+    predict, and `UnseenLabel` or `LabelWithoutPositives` if train lacks a label.
     """
-    labels = {row.label for rows in splits.values() for row in rows}
-    if len(labels) == 1:
-        raise SingleClass(file=file, label=labels.pop())
-    seen = {row.label for row in splits[Split.TRAIN]}
+    of_train = {row.label for row in splits[Split.TRAIN]}
+    if label_format.task == "regression":
+        if len(of_train) == 1:
+            raise ConstantNumbers(file=file, value=of_train.pop())
+        return ()
+    if label_format.task == "multi_label":
+        _check_label_sets(file, of_train)
+    elif len(of_all := {row.label for rows in splits.values() for row in rows}) == 1:
+        raise SingleClass(file=file, label=of_all.pop())
+
+    def names_of(label: str) -> tuple[str, ...]:
+        return decode_label_set(label) if label_format.task == "multi_label" else (label,)
+
+    seen = {name for label in of_train for name in names_of(label)}
     for split, rows in splits.items():
-        if unseen := [row for row in rows if row.label not in seen]:
-            label = unseen[0].label
-            numbers = [str(row.number) for row in unseen if row.label == label]
-            raise UnseenLabel(
-                label=label, split=split.value, rows=", ".join(numbers[:MAX_ROWS_IN_ERROR])
-            )
-    return label_names(seen)
+        unseen = [
+            (name, row.number) for row in rows for name in names_of(row.label) if name not in seen
+        ]
+        if unseen:
+            label = unseen[0][0]
+            numbers = [number for name, number in unseen if name == label]
+            raise UnseenLabel(label=label, split=split.value, rows=list_rows(numbers))
+    for column in label_format.columns or ():
+        if normalize_name(column) not in seen:
+            raise LabelWithoutPositives(file=file, column=column)
+    return label_names(seen, ordered=label_format.ordered)
+
+
+def _check_label_sets(file: str, label_sets: Collection[str]) -> None:
+    """Check the sets of labels that the texts of train have. Raises `NoLabels`, `SameLabels`."""
+    if len(label_sets) == 1:
+        (names,) = map(decode_label_set, label_sets)
+        if names:
+            raise SameLabels(file=file, labels=", ".join(map(repr, names)))
+        raise NoLabels(file=file)

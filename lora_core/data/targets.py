@@ -1,15 +1,16 @@
 """What a text is labeled with: an index, several indices, or a number.
 
-In rows, labels are strings, whatever the task: a name, a JSON list of names in their order, or a
-number as `repr` writes it. So rows with equal labels have equal strings.
+In rows, labels are strings (`lora_core.data.labels`).
 """
 
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lora_core.data.labels import decode_label_set, encode_label_set
+from lora_core.specs.task import TaskType
 
 # Of a text: an int, the index of its label; a tuple of ascending indices; or a float. Which of them
 # depends on the task, which the type does not know.
@@ -18,14 +19,31 @@ Target = Any
 Targets = NDArray[Any]
 
 
-def encode_label_set(names: Collection[str]) -> str:
-    """Return the label of a row of a multi-label task."""
-    return json.dumps(sorted(set(names)), ensure_ascii=False)
+def decode_target(label: str, task: TaskType, indices: Mapping[str, int]) -> Target:
+    """Return the target of a row with this label. `indices` are those of the names."""
+    match task:
+        case "single_label":
+            return indices[label]
+        case "multi_label":
+            return tuple(sorted(indices[name] for name in decode_label_set(label)))
+        case "regression":
+            return float(label)
 
 
-def decode_label_set(label: str) -> tuple[str, ...]:
-    """Return the names in the label of a row of a multi-label task."""
-    return tuple(json.loads(label))
+def encode_target(target: Target) -> str:
+    """Return a target as the label of a row, with indices as names."""
+    return encode_label_set(map(str, target)) if isinstance(target, tuple) else str(target)
+
+
+def task_of_target(target: Target) -> TaskType:
+    """Return the type of task that has such targets."""
+    match target:
+        case tuple():
+            return "multi_label"
+        case float():
+            return "regression"
+        case _:
+            return "single_label"
 
 
 def indicator(targets: Sequence[tuple[int, ...]], labels: int) -> NDArray[np.float32]:

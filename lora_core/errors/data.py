@@ -1,8 +1,16 @@
 """Errors of reading, checking and splitting texts and labels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lora_core.errors import LoraCoreError
+
+MAX_ROWS_IN_ERROR = 10  # row numbers in an error message
+
+
+def list_rows(numbers: Sequence[int]) -> str:
+    """Return the first row numbers for a message."""
+    return ", ".join(map(str, numbers[:MAX_ROWS_IN_ERROR]))
 
 
 class DataError(LoraCoreError):
@@ -116,6 +124,50 @@ class MissingLabel(DataError):
     message = "{file}: rows without a label: {count} (first: {rows}). Fill in or remove them."
 
 
+class EmptyLabel(DataError):
+    code = "empty_label"
+    title = "A label in a list of labels is empty."
+    message = (
+        "{file}, row {row}: one of its labels is empty. Remove it; a text without any label has an "
+        "empty list."
+    )
+
+
+class MalformedLabelSet(DataError):
+    code = "malformed_label_set"
+    title = "A cell is not a list of labels."
+    message = (
+        "{file}, row {row}: {problem}. The labels of a multi-label task are a JSON list of strings "
+        'such as ["a", "b"], or text with `data.label_separator` (`--label-separator`), or '
+        "columns of 0 and 1 named in `data.label_columns` (`--label-columns`)."
+    )
+
+
+class LabelNotBinary(DataError):
+    code = "label_not_binary"
+    title = "A label column has a value other than 0 and 1."
+    message = "{file}, row {row}: label column {column!r} has {value!r}, which is neither 0 nor 1."
+
+
+class LabelNotNumber(DataError):
+    code = "label_not_number"
+    title = "Some labels of a regression are not numbers."
+    message = (
+        "{file}: labels that are not finite numbers: {count} of {of} (first rows: {rows}; the "
+        "first is {value!r}). Correct or remove them, or use a task with labels (`task.type` "
+        "single_label)."
+    )
+
+
+class DecimalComma(DataError):
+    code = "decimal_comma"
+    title = "Numbers have a decimal comma."
+    message = (
+        "{file}: numbers with a comma: {count} (first rows: {rows}; the first is {value!r}). "
+        "Write them with a decimal point and without thousands separators."
+    )
+
+
 class FreeTextAnswers(DataError):
     code = "free_text_answers"
     title = "The answers are free text, not labels."
@@ -130,6 +182,36 @@ class SingleClass(DataError):
     code = "one_class"
     title = "All rows have the same label."
     message = "{file} has only the label {label!r}; a classifier needs at least two."
+
+
+class NoLabels(DataError):
+    code = "no_labels"
+    title = "No training text has a label."
+    message = "{file}: no training text has any label; a multi-label task needs at least one label."
+
+
+class SameLabels(DataError):
+    code = "same_labels"
+    title = "All training texts have the same labels."
+    message = (
+        "{file}: all training texts have the same labels, {labels}, so there is nothing to learn. "
+        "Add texts that lack some of them."
+    )
+
+
+class LabelWithoutPositives(DataError):
+    code = "label_without_positives"
+    title = "No training text has a label that was named."
+    message = (
+        "{file}: label column {column!r} is 0 in all training rows. Add texts with this label, or "
+        "leave it out of `data.label_columns` (`--label-columns`)."
+    )
+
+
+class ConstantNumbers(DataError):
+    code = "constant_numbers"
+    title = "All training texts have the same number."
+    message = "{file}: all training texts have the number {value}, so there is nothing to learn."
 
 
 class UnseenLabel(DataError):

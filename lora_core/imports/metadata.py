@@ -21,7 +21,7 @@ from pydantic import (
 from lora_core import manifest
 from lora_core.base_files import BASE_FILES, CONFIG_FILE, TOKENIZER_FILE, join_config
 from lora_core.compatibility import read_encoder_shape
-from lora_core.data.rows import MAX_LABEL_CHARACTERS, MAX_LABELS
+from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedArtifact
 from lora_core.imports import tokenizer
 from lora_core.linear.files import FILES

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from lora_core.errors.data import UnsupportedFormat
 from lora_core.specs.chat import PromptFormat
@@ -13,6 +13,7 @@ from lora_core.specs.fields import NO_NUL, Float, FrozenModel, Int
 
 SourceName = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=NO_NUL)]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)]
+Separator = Annotated[str, StringConstraints(min_length=1, max_length=8, pattern=NO_NUL)]
 SplitSize = Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
 
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".parquet")  # supported file formats
@@ -67,9 +68,7 @@ class DataSpec(FrozenModel):
     label_column: ColumnName = "label"
     # Of a multi-label task whose labels are text in one cell, or 0 and 1 in one column each. They
     # are left out of stored specs if unused, like `prompt_format`.
-    label_separator: Annotated[str, StringConstraints(min_length=1, max_length=8)] | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
+    label_separator: Separator | None = Field(default=None, exclude_if=lambda value: value is None)
     label_columns: tuple[ColumnName, ...] | None = Field(
         default=None, min_length=1, max_length=512, exclude_if=lambda value: value is None
     )
@@ -84,6 +83,22 @@ class DataSpec(FrozenModel):
     # Of files in chat form. None: that of the training file, if it is one. It is left out of stored
     # specs then, which are the same as before the field existed.
     prompt_format: PromptFormat | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @field_validator("label_columns")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len({name.strip() for name in value}) < len(value):
+            raise ValueError("label_columns has the same name twice")
+        return value
+
+    @field_validator("label_columns")
+    @classmethod
+    def _one_form(
+        cls, value: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        if value is not None and info.data.get("label_separator") is not None:
+            raise ValueError("label_columns and label_separator exclude each other: omit one")
+        return value
 
 
 def parse_sheet_suffix(source: str) -> tuple[str, str | None]:

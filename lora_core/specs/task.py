@@ -51,6 +51,7 @@ def _rename(task: Any) -> Any:
     return task
 
 
+TaskType = Literal["single_label", "multi_label", "regression"]
 TaskSpec = Annotated[
     Annotated[SingleLabelSpec | MultiLabelSpec | RegressionSpec, Field(discriminator="type")],
     BeforeValidator(_rename),

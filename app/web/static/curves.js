@@ -4,6 +4,9 @@ import { color, escapeMarkup } from "./plot.js";
 export const percent = (value) => `${(100 * value).toFixed(1)} %`;
 export const formatNumber = (value) => Number(value.toPrecision(4)).toString();
 
+/** Returns how a metric is formatted; a share is shown in percent. */
+export const metricFormat = (isShare) => (isShare ? { formatValue: percent, tickFormat: ".0%", format: ".1%" } : { formatValue: formatNumber });
+
 /** The curves of one job, by split and metric name. */
 export class Curves {
   #curves = new Map();

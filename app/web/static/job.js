@@ -1,7 +1,7 @@
 // The curves of one job: loaded once, then extended by the event stream.
 import { showAlert } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, describe, formatNumber, percent, traces } from "./curves.js";
+import { axes, Curves, describe, formatNumber, metricFormat, traces } from "./curves.js";
 import { refresh } from "./live.js";
 import { color, draw } from "./plot.js";
 
@@ -11,6 +11,7 @@ const MAX_POINTS = 4000; // per curve; longer curves are loaded again, downsampl
 const RESET_EVENTS = ["started", "checkpoint_rejected"]; // after these, curves may have been cut back
 
 const root = document.getElementById("curves");
+const { metric } = root.dataset; // that the job is judged by
 const url = `/v1/jobs/${root.dataset.job}`;
 const byId = (id) => document.getElementById(id);
 const SPLITS = {
@@ -20,7 +21,7 @@ const SPLITS = {
 };
 const CHARTS = [
   { id: "loss", name: "loss", splits: ["train", "validation", "test"], formatValue: formatNumber, primary: true },
-  { id: "accuracy", name: "accuracy", splits: ["validation", "test"], formatValue: percent, tickFormat: ".0%", format: ".1%", primary: true },
+  { id: metric, name: metric, splits: ["validation", "test"], ...metricFormat("metricIsShare" in root.dataset), primary: true },
   { id: "learning-rate", name: "learning_rate", splits: ["train"], formatValue: formatNumber },
   { id: "throughput", name: "reviews_per_second", splits: ["train"], formatValue: formatNumber },
   { id: "gradient-norm", name: "grad_norm", splits: ["train"], formatValue: formatNumber },
@@ -29,7 +30,7 @@ const CHARTS = [
 const moreCurves = byId("more-curves"); // nothing is drawn in it until it is opened
 
 let curves = new Curves();
-let linearAccuracy = Number(root.dataset.linearAccuracy) || null; // of the linear model, on validation
+let linearMetric = Number(root.dataset.linearMetric) || null; // of the linear model, on validation
 let totalSteps; // undefined until known
 let stream;
 let timer;
@@ -70,7 +71,7 @@ function follow(seq) {
   });
   stream.addEventListener("event", ({ data }) => {
     const event = JSON.parse(data);
-    if (event.kind === "linear_model") linearAccuracy = event.data.validation.accuracy;
+    if (event.kind === "linear_model") linearMetric = event.data.validation[metric];
     if (RESET_EVENTS.includes(event.kind)) load();
   });
   stream.addEventListener("state", ({ data }) => {
@@ -117,12 +118,12 @@ function drawChart(chart, lines) {
   draw(byId(chart.id), { data, layout: { ...axes(chart.tickFormat, lastStep), ...linearModelLine(chart), showlegend: lines.length > 1 } });
 }
 
-/** Returns a horizontal line at the accuracy of the linear model. */
+/** Returns a horizontal line at the metric of the linear model. */
 function linearModelLine(chart) {
-  if (chart.id !== "accuracy" || !linearAccuracy) return {};
+  if (chart.id !== metric || !linearMetric) return {};
   return {
-    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: linearAccuracy, y1: linearAccuracy, line: { color: color("--muted"), dash: "dot", width: 1.5 } }],
-    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: linearAccuracy, yanchor: "bottom", showarrow: false, text: `linear model ${percent(linearAccuracy)}` }],
+    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: linearMetric, y1: linearMetric, line: { color: color("--muted"), dash: "dot", width: 1.5 } }],
+    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: linearMetric, yanchor: "bottom", showarrow: false, text: `linear model ${chart.formatValue(linearMetric)}` }],
   };
 }
 

@@ -12,6 +12,8 @@ let pending; // AbortController of the plan request in flight
 const PARSERS = {
   number: (text) => (Number.isFinite(Number(text)) ? Number(text) : text), // the API rejects text
   size: (text) => PARSERS.number(text),
+  boolean: (text) => text === "true",
+  names: (text) => text.split(",").map((each) => each.trim()), // toxic,insult
   numbers: (text) => text.split(",").map((each) => PARSERS.number(each.trim())), // 1,2
   text: (text) => text,
   source: (text) => text,
@@ -25,8 +27,10 @@ function readBody() {
   setPath(body, "method.type", method);
   if (method === "linear") for (const name of ["base", "base_revision", "optim", "stop", "runtime"]) delete body[name]; // not used by it
   for (const field of form.querySelectorAll("[data-type]")) {
-    const group = field.closest("[data-method]");
-    if (group && !appliesTo(group, method)) continue;
+    if (!appliesTo(field)) {
+      if (field.closest("[data-task]")) setPath(body, field.name, undefined); // a setting of another task
+      continue;
+    }
     const text = field.value.trim();
     setPath(body, field.name, text === "" ? undefined : PARSERS[field.dataset.type](text));
   }
@@ -34,9 +38,13 @@ function readBody() {
   return body;
 }
 
-/** Whether a group of fields applies to a method. */
-function appliesTo(group, method) {
-  return group.dataset.method.split(" ").includes(method);
+/** Whether a field, or a group of fields, applies to the method and the task. */
+function appliesTo(element) {
+  const chosen = { method: form.elements["method.type"].value, task: form.elements["task.type"].value || "single_label" };
+  return Object.entries(chosen).every(([name, value]) => {
+    const group = element.closest(`[data-${name}]`);
+    return !group || group.dataset[name].split(" ").includes(value);
+  });
 }
 
 /** Returns the checked roles, or undefined if all are checked, which is the default. */
@@ -115,8 +123,7 @@ async function updatePlan() {
 }
 
 function update() {
-  const method = form.elements["method.type"].value;
-  for (const group of form.querySelectorAll("[data-method]")) group.hidden = !appliesTo(group, method);
+  for (const group of form.querySelectorAll("[data-method], [data-task]")) group.hidden = !appliesTo(group);
   const body = readBody();
   setText("curl", curl("POST", "/v1/jobs", body));
   setText("command", commandLine(form, body));

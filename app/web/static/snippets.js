@@ -23,7 +23,8 @@ export function commandLine(form, body) {
   for (const [path, value] of Object.entries(flatten(body))) {
     const { flag, split } = form.querySelector(`[name="${CSS.escape(path)}"]`)?.dataset ?? {};
     if (!flag) return `loraworks train${urlOption} --spec job.json\n# job.json: ${JSON.stringify(body)}`;
-    if (path !== "method.type" || value !== "auto") options.push(`${flag} ${shellQuote(split ? `${split}=${value}` : value)}`);
+    if (value === true) options.push(flag);
+    else if (path !== "method.type" || value !== "auto") options.push(`${flag} ${shellQuote(split ? `${split}=${value}` : value)}`);
   }
   return [`loraworks train${urlOption}`, ...options].join(" \\\n  ");
 }
@@ -31,6 +32,6 @@ export function commandLine(form, body) {
 function flatten(tree, prefix = "") {
   return Object.entries(tree).reduce((flattened, [name, value]) => {
     const isNested = value !== null && typeof value === "object" && !Array.isArray(value);
-    return { ...flattened, ...(isNested ? flatten(value, `${prefix}${name}.`) : { [prefix + name]: Array.isArray(value) ? value.join(",") : String(value) }) };
+    return { ...flattened, ...(isNested ? flatten(value, `${prefix}${name}.`) : { [prefix + name]: Array.isArray(value) ? value.join(",") : value === true ? value : String(value) }) };
   }, {});
 }

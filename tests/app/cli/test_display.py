@@ -6,7 +6,6 @@ import pytest
 from rich.console import Console
 
 from app.cli.watch import (
-    ACCURACY,
     ASCII,
     BLOCKS,
     TRAIN_LOSS,
@@ -45,7 +44,7 @@ def test_the_panel_shows_state_position_curves_and_notes() -> None:
     progress = RunProgress("mine (lora)", state="running", total=40)
     for step, loss in ((10, 0.7), (20, 0.4)):
         progress.add_point(TRAIN_LOSS, step, loss, at=step)
-    progress.add_point(ACCURACY, 20, 0.8123, at=20)
+    progress.add_point(("validation", "accuracy"), 20, 0.8123, at=20)
     progress.add_note("Attempt 1 started.")
     text = drawn(progress)
     for part in ("mine (lora)", "running", "step 20/40", "20 s left", "train loss 0.4000",

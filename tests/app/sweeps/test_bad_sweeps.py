@@ -45,6 +45,21 @@ def _assert_nothing_is_started(database: Database) -> Iterator[None]:
             "too_many_trials_in_sweep",
             "10,000,000 trials",
         ),
+        (
+            {"space": {"task.type": ["single_label", "multi_label"]}},
+            "unknown_field",
+            "trials of different tasks cannot be compared",
+        ),
+        (
+            {"objective": "rmse"},
+            "validation_failed",
+            "objective: a single_label task has no rmse; use one of accuracy, macro_f1",
+        ),
+        (
+            {"job": {**JOB, "task": {"type": "regression"}}, "objective": "accuracy"},
+            "validation_failed",
+            "objective: a regression task has no accuracy; use one of rmse, mae",
+        ),
         ({"objective": "f1"}, "validation_failed", "objective: must be 'accuracy'"),
         ({"strategy": {"type": "bayes"}}, "validation_failed", "strategy"),
         ({"strategy": {"type": "random"}}, "validation_failed", "strategy.trials"),

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from app.sweeps.repository import objective_score
 from app.sweeps.snapshot import TrialSnapshot, select_winner
 from tests.sweep_snapshots import grid_snapshot, make_correctness, make_snapshot, make_trial
 
@@ -201,3 +202,20 @@ def with_correctness(each: TrialSnapshot, texts: str, right: NDArray[np.bool_]) 
     return TrialSnapshot(
         **{**vars(each), "correctness": {"validation": make_correctness(right, texts)}}
     )
+
+
+@pytest.mark.parametrize(
+    ("objective", "best"),
+    [("rmse", 1), ("mae", 1), ("hamming_loss", 1), ("r2", 3), ("kappa", 3), ("map", 3)],
+)
+def test_every_objective_is_ranked_in_its_direction(objective: str, best: int) -> None:
+    trials = [
+        make_trial(number, metrics={"validation": {objective: number / 10}}) for number in (2, 3, 1)
+    ]
+    snapshot = make_snapshot(*trials, objective=objective)
+    assert [trial.number for trial in snapshot.ranked] == [best, 2, 4 - best]
+    scores = {
+        trial.number: objective_score({"validation": trial.metrics["validation"]}, objective)
+        for trial in trials
+    }
+    assert max(scores, key=lambda number: scores[number] or 0) == best

@@ -163,7 +163,7 @@ def test_succeeded_job_shows_its_results(client: TestClient, resources: Resource
     assert "1,234 of 5,678 parameters trained in 3.0 s; the best checkpoint is step 2." in read
     assert "True no yes no 4 1 yes 2 3 Label" in read  # of even places 8 is wrong
     assert "no 5 50.0 % 25.0 % 75.0 % yes 5 50.0 % 25.0 % 75.0 %" in read
-    assert 'data-linear-accuracy="0.45"' in page
+    assert 'data-linear-metric="0.45"' in page
     assert "data-ended" in page
 
 

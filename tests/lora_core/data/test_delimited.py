@@ -100,8 +100,8 @@ def test_every_size_has_a_limit(
         ("text_files", "MAX_LINE_CHARACTERS", 80),
         ("rows", "MAX_ROWS", 3),
         ("rows", "MAX_COLUMNS", 3),
-        ("rows", "MAX_LABELS", 2),
-        ("rows", "MAX_LABEL_CHARACTERS", 5),
+        ("labels", "MAX_LABELS", 2),
+        ("labels", "MAX_LABEL_CHARACTERS", 5),
         ("rows", "MAX_BYTES", 30),
     ):
         monkeypatch.setattr(f"lora_core.data.{place}.{name}", limit)

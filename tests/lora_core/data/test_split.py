@@ -11,9 +11,9 @@ from lora_core.data.split import (
     SplitSize,
     count_leaked,
     draw_splits,
-    normalize_text,
     stratified_subset,
 )
+from lora_core.data.stratify import normalize_text
 from lora_core.errors.data import TooFewRows
 from lora_core.specs.data import Split
 

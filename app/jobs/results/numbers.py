@@ -1,0 +1,21 @@
+"""The true and the predicted numbers of a regression, read from its artifact."""
+
+from app.queue.tables import Job
+from app.storage.store import ArtifactRef, Store, read_json_lines, read_manifest
+from lora_core.specs.data import Split
+
+MAX_NUMBERS = 500  # of the first texts of a split, whose order is random
+
+
+def list_numbers(
+    store: Store, job: Job, ref: ArtifactRef, *, split: Split
+) -> list[tuple[float, float]]:
+    """Return (true, predicted) of the first texts of a split; none if there are no predictions.
+
+    Raises `StoredArtifactCorrupt`.
+    """
+    name, file = f"job {job.id}", f"predictions/{split}.jsonl"
+    if file not in read_manifest(store, ref, name=name)["files"]:
+        return []
+    lines = read_json_lines(store, ref, file, name=name, limit=MAX_NUMBERS)
+    return [(float(line["label"]), float(line["predicted"])) for line in lines]

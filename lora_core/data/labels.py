@@ -1,0 +1,285 @@
+"""Read the labels of rows: a name, a set of names, or a number.
+
+A row keeps its label as a string, whatever its cells were: a name, a JSON list of names in their
+order, or a number as `repr` writes it. So rows with equal labels have equal strings.
+"""
+
+import json
+import math
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+
+from lora_core.errors.data import (
+    DataTooLarge,
+    DecimalComma,
+    EmptyLabel,
+    LabelNotBinary,
+    LabelNotNumber,
+    MalformedLabelSet,
+    MalformedRow,
+    NulByte,
+    list_rows,
+)
+from lora_core.specs.data import DataSpec
+from lora_core.specs.task import TaskSpec, TaskType
+
+MAX_LABELS = 1_000
+MAX_LABEL_CHARACTERS = 256
+MAX_NUMBER = 1e30  # absolute value: its square is far from the limits of fp32 sums
+NO_LABEL = ""
+
+
+@dataclass(frozen=True)
+class LabelFormat:
+    """What the label column contains.
+
+    `separator` and `columns` are those of a multi-label task, as in `DataSpec`.
+    """
+
+    task: TaskType = "single_label"
+    separator: str | None = None
+    columns: tuple[str, ...] | None = None
+    ordered: bool = False  # the labels of a single-label task are ranks
+
+    @classmethod
+    def from_spec(cls, data: DataSpec, task: TaskSpec) -> "LabelFormat":
+        ordered = getattr(task, "ordered", False)
+        return cls(task.type, data.label_separator, data.label_columns, ordered)
+
+
+SINGLE_LABEL = LabelFormat()
+
+
+def encode_label_set(names: Iterable[str]) -> str:
+    """Return the label of a row of a multi-label task."""
+    return json.dumps(sorted(set(names)), ensure_ascii=False)
+
+
+@lru_cache(maxsize=10_000)  # few sets are those of most rows
+def decode_label_set(label: str) -> tuple[str, ...]:
+    """Return the names in the label of a row of a multi-label task."""
+    return tuple(json.loads(label))
+
+
+class LabelReader(ABC):
+    """Reads the label of one row after another."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    @abstractmethod
+    def read(self, row: int, cells: Sequence[object]) -> str:
+        """Return the label of a row, or `NO_LABEL` if a cell is missing.
+
+        Raises `MalformedRow`, `NulByte`, `DataTooLarge`.
+        """
+
+    def check(self) -> None:  # noqa: B027 - most readers have nothing to check
+        """Raise the error of the column as a whole, once all rows have been read."""
+
+
+def label_reader(file: str, label_format: LabelFormat) -> LabelReader:
+    """Return the reader of a source."""
+    match label_format.task:
+        case "single_label":
+            return NameReader(file)
+        case "multi_label" if label_format.columns is not None:
+            return BinaryColumnsReader(file, label_format.columns)
+        case "multi_label":
+            return SetReader(file, label_format.separator)
+        case "regression":
+            return NumberReader(file)
+
+
+def normalize_name(name: str) -> str:
+    """Return the name of a label: NFC, without surrounding white space."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+class NameReader(LabelReader):
+    """Reads names, and limits their length and number."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self._names: set[str] = set()
+
+    def read(self, row: int, cells: Sequence[object]) -> str:
+        return self.name(row, cells[0])
+
+    def name(self, row: int, value: object) -> str:
+        """Return a name as text: a string without surrounding white space, an integer, "true" or
+        "false"."""
+        match value:
+            case None:
+                name = ""
+            case bool():
+                name = str(value).lower()
+            case int() if abs(value) < 2**63:
+                name = str(value)
+            case str():
+                check_encodable(self.file, row, value)
+                name = normalize_name(value)
+            case _:
+                type_name = type(value).__name__
+                problem = f"the label is a {type_name}; it must be a string, an integer or a bool"
+                raise MalformedRow(file=self.file, row=row, problem=problem)
+        if "\0" in name:
+            raise NulByte(file=self.file, row=row)
+        if len(name) > MAX_LABEL_CHARACTERS:
+            raise DataTooLarge(
+                file=self.file,
+                what=f"the label in row {row}",
+                limit=f"{MAX_LABEL_CHARACTERS} characters",
+            )
+        self._names.add(name)
+        if len(self._names) > MAX_LABELS:
+            raise DataTooLarge(
+                file=self.file, what="the number of different labels", limit=f"{MAX_LABELS:,}"
+            )
+        return name
+
+    def names(self, row: int, values: Iterable[object]) -> str:
+        """Return the label of a row with these names. Raises `EmptyLabel`."""
+        names = [self.name(row, value) for value in values]
+        if "" in names:
+            raise EmptyLabel(file=self.file, row=row)
+        return encode_label_set(names)
+
+
+class SetReader(NameReader):
+    """Reads the labels of a multi-label task from one cell: a list, or text."""
+
+    def __init__(self, file: str, separator: str | None) -> None:
+        super().__init__(file)
+        self._separator = separator
+
+    def read(self, row: int, cells: Sequence[object]) -> str:
+        """Raises `MalformedLabelSet`, `EmptyLabel` and what `NameReader.read` raises."""
+        (cell,) = cells
+        match cell:
+            case None:
+                return NO_LABEL
+            case list():
+                return self._set(row, cell)
+            case str() if self._separator is not None:
+                parts = cell.split(self._separator) if cell.strip() else []
+                return self.names(row, parts)
+            case str() if not cell.strip():
+                return NO_LABEL
+            case str():
+                return self._set(row, self._parse(row, cell))
+            case _:
+                raise self._error(row, f"the label is a {type(cell).__name__}")
+
+    def _parse(self, row: int, cell: str) -> list[object]:
+        try:
+            values = json.loads(cell)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, list):
+            shown = cell if len(cell) <= 40 else f"{cell[:39]}…"
+            raise self._error(row, f"{shown!r} is no JSON list")
+        return values
+
+    def _set(self, row: int, values: list[object]) -> str:
+        for value in values:
+            if not isinstance(value, str | int | None):
+                raise self._error(row, f"a {type(value).__name__} in the list")
+        return self.names(row, values)
+
+    def _error(self, row: int, problem: str) -> MalformedLabelSet:
+        return MalformedLabelSet(file=self.file, row=row, problem=problem)
+
+
+_BINARY = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
+
+class BinaryColumnsReader(NameReader):
+    """Reads the labels of a multi-label task from one column for each label."""
+
+    def __init__(self, file: str, columns: Sequence[str]) -> None:
+        super().__init__(file)
+        self._columns = columns
+
+    def read(self, row: int, cells: Sequence[object]) -> str:
+        """Raises `LabelNotBinary`, `EmptyLabel` and what `NameReader.read` raises."""
+        names = []
+        for column, cell in zip(self._columns, cells, strict=True):
+            text = "" if cell is None else str(cell).strip().lower()
+            if not text:
+                return NO_LABEL
+            if text not in _BINARY:
+                raise LabelNotBinary(file=self.file, row=row, column=column, value=str(cell)[:40])
+            if _BINARY[text]:
+                names.append(column)
+        return self.names(row, names)
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WITH_COMMA = re.compile(r"[+-]?[\d.]*,\d+([.,]\d+)*", re.ASCII)
+
+
+class NumberReader(LabelReader):
+    """Reads numbers, also from text with a decimal point."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self._rows = 0
+        self._invalid: list[int] = []
+        self._with_comma: list[int] = []
+        self._first_invalid = ""
+
+    def read(self, row: int, cells: Sequence[object]) -> str:
+        """Text that is no number is reported by `check`."""
+        (cell,) = cells
+        text = "" if cell is None else str(cell).strip()
+        if not text:
+            return NO_LABEL
+        self._rows += 1
+        is_number = isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
+        if is_number or _NUMBER.fullmatch(text):
+            number = _to_float(text)
+            if math.isfinite(number) and abs(number) <= MAX_NUMBER:
+                return repr(number + 0.0)  # -0.0 becomes 0.0
+        self._first_invalid = self._first_invalid or text[:40]
+        (self._with_comma if _WITH_COMMA.fullmatch(text) else self._invalid).append(row)
+        return text[:MAX_LABEL_CHARACTERS]
+
+    def check(self) -> None:
+        """Raise `LabelNotNumber` or `DecimalComma`."""
+        if self._invalid:
+            raise LabelNotNumber(
+                file=self.file,
+                count=f"{len(self._invalid) + len(self._with_comma):,}",
+                of=f"{self._rows:,}",
+                rows=list_rows(self._invalid),
+                value=self._first_invalid,
+            )
+        if self._with_comma:
+            raise DecimalComma(
+                file=self.file,
+                count=f"{len(self._with_comma):,}",
+                rows=list_rows(self._with_comma),
+                value=self._first_invalid,
+            )
+
+
+def _to_float(text: str) -> float:
+    try:
+        return float(text)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def check_encodable(file: str, row: int, text: str) -> int:
+    """Return the number of bytes of a text in UTF-8. Raises `MalformedRow`."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:  # JSON can escape a lone surrogate
+        problem = "a lone surrogate, which is not a character"
+        raise MalformedRow(file=file, row=row, problem=problem) from error

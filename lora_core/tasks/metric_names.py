@@ -1,0 +1,74 @@
+"""The metrics of a report: how people read them, which way is better, and which a task has.
+
+Needs no NumPy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_core.specs.task import SingleLabelSpec
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a report."""
+
+    label: str
+    short: str  # for the header of a column
+    is_share: bool = False  # from 0 to 1, shown in percent
+    lower_is_better: bool = False
+
+    def sign(self) -> int:
+        """Return 1, or -1 if lower is better: the sign times the value is a score."""
+        return -1 if self.lower_is_better else 1
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": Metric("accuracy", "acc", is_share=True),
+    "macro_f1": Metric("macro F1", "F1", is_share=True),
+    "micro_f1": Metric("micro F1", "micro F1", is_share=True),
+    "map": Metric("mean average precision", "mAP", is_share=True),
+    "balanced_accuracy": Metric("balanced accuracy", "balanced acc", is_share=True),
+    "hamming_loss": Metric("Hamming loss", "Hamming", is_share=True, lower_is_better=True),
+    "rmse": Metric("RMSE", "RMSE", lower_is_better=True),
+    "kappa": Metric("quadratic kappa", "kappa"),
+    "mae": Metric("mean absolute error", "MAE", lower_is_better=True),
+    "r2": Metric("R²", "R²"),
+    "spearman": Metric("Spearman correlation", "Spearman"),
+    "loss": Metric("loss", "loss", lower_is_better=True),
+}
+_TASK_METRICS: Mapping[str, tuple[str, ...]] = {
+    "single_label": ("accuracy", "macro_f1", "balanced_accuracy", "loss"),
+    "multi_label": ("macro_f1", "micro_f1", "map", "accuracy", "hamming_loss", "loss"),
+    "regression": ("rmse", "mae", "r2", "spearman", "loss"),
+}
+
+
+def task_type(spec: Mapping[str, Any]) -> str:
+    """Return the type of the task of a run's spec in JSON, `single_label` if it says none."""
+    found = spec.get("task", {}).get("type")
+    return found if found in _TASK_METRICS else SingleLabelSpec().type
+
+
+def task_metrics(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the metrics of a run with this spec in JSON. It is judged by the first one."""
+    names = _TASK_METRICS[task_type(spec)]
+    return (*names[:-1], "kappa", "mae", "loss") if spec.get("task", {}).get("ordered") else names
+
+
+def main_metric(spec: Mapping[str, Any]) -> str:
+    """Return the metric that a run with this spec in JSON is judged by."""
+    return task_metrics(spec)[0]
+
+
+def summary_metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the metrics of the reports in a run's summary. It is judged by the first one.
+
+    Summaries have no spec; their reports tell the tasks apart.
+    """
+    reports = [summary.get(split) or {} for split in ("test", "validation", "train")]
+    report: Mapping[str, Any] = next(filter(None, reports), {})
+    by_task = {"rmse": "regression", "micro_f1": "multi_label"}
+    task = next((task for name, task in by_task.items() if name in report), "single_label")
+    return task_metrics({"task": {"type": task, "ordered": "kappa" in report}})
