@@ -1,0 +1,172 @@
+"""Runs of every kind of task: against transformers, and from the file to the predictor."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score, root_mean_squared_error
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from lora_core.data.batching import epoch_batches
+from lora_core.data.load import load_splits
+from lora_core.export import export_merged
+from lora_core.inference.predictor import Predictor
+from lora_core.progress_reporter import ProgressReporter
+from lora_core.saved_predictions import check_golden_predictions
+from lora_core.specs.data import Split
+from lora_core.specs.train import TrainSpec
+from lora_core.tasks.regression import Regression
+from lora_core.training.prepare import PreparedRun, prepare_run
+from lora_core.training.resume import build_trainer
+from tests.recording_observer import RecordingObserver
+
+Make = Callable[..., TrainSpec]
+Train = Callable[..., tuple[RecordingObserver, Path]]
+
+WORDS = ("good", "bad", "boring", "film", "story", "cast")
+MULTI_LABEL = {"type": "multi_label"}
+REGRESSION = {"type": "regression"}
+RANKS = {"type": "single_label", "ordered": True}
+
+
+def write(path: Path, label: Callable[[list[str]], Any], rows: int = 240) -> Path:
+    """Texts whose label is a function of their words."""
+    generator = np.random.default_rng(0)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(rows):
+            words = [WORDS[i] for i in generator.integers(0, len(WORDS), 6)]
+            file.write(json.dumps({"text": " ".join(words), "label": label(words)}) + "\n")
+    return path
+
+
+def label_set(words: list[str]) -> list[str]:
+    return [word for word in ("good", "bad", "boring") if word in words]
+
+
+def number(words: list[str]) -> float:
+    return 50.0 + 10 * words.count("good") - 10 * words.count("bad")
+
+
+def rank(words: list[str]) -> int:
+    return int(np.clip(3 + words.count("good") - words.count("bad"), 1, 5))
+
+
+@pytest.fixture(params=["multi_label", "regression", "ranks"])
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dict[str, Any], Path]:
+    """A task, and texts for it."""
+    labels = {"multi_label": label_set, "regression": number, "ranks": rank}
+    tasks = {"multi_label": MULTI_LABEL, "regression": REGRESSION, "ranks": RANKS}
+    return tasks[request.param], write(tmp_path / "texts.jsonl", labels[request.param])
+
+
+def losses_of_transformers(prepared: PreparedRun, rate: float) -> list[float]:
+    """The loss of each update of a plain loop; transformers computes it by the `problem_type`."""
+    model = AutoModelForSequenceClassification.from_config(prepared.model.config)
+    model.load_state_dict(prepared.model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    part, spec = prepared.tokenized[Split.TRAIN], prepared.spec
+    targets = torch.from_numpy(part.targets)
+    if isinstance(prepared.task, Regression):
+        targets = (targets - targets.mean()) / targets.std(correction=0)
+    losses = []
+    for texts in epoch_batches(
+        part.lengths, batch_size=spec.optim.batch_size or 0, seed=spec.runtime.seed, epoch=0
+    ):
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.from_numpy(part.ids[i]).long() for i in texts], batch_first=True
+        )
+        loss = model(ids, attention_mask=(ids != 0).long(), labels=targets[texts]).loss
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize(("task", "label"), [(MULTI_LABEL, label_set), (REGRESSION, number)])
+def test_losses_are_those_of_transformers(
+    spec: Make, tmp_path: Path, task: dict[str, Any], label: Callable[[list[str]], Any]
+) -> None:
+    described = spec(
+        method={"type": "full"},
+        task=task,
+        data={"source": str(write(tmp_path / "texts.jsonl", label))},
+        head_init="random",
+        optim={
+            "epochs": 1,
+            "learning_rate": 1e-3,
+            "warmup": 0.0,
+            "decay": "none",
+            "weight_decay": 0.0,
+            "max_grad_norm": 1e6,
+            "head_dropout": 0.0,
+        },
+        runtime={"precision": "fp32"},
+    )
+    observer = RecordingObserver()
+    progress = ProgressReporter(observer, observer)
+    prepared = prepare_run(described, observer, progress)
+    expected = losses_of_transformers(copy.deepcopy(prepared), 1e-3)
+    build_trainer(
+        prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
+    ).train()
+    found = [step.loss for step in observer.all("step")]
+    assert len(found) == len(expected)
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["lora", "probe", "full"])
+def test_run_from_file_to_pipeline(
+    spec: Make, train: Train, data: tuple[dict[str, Any], Path], method: str, tmp_path: Path
+) -> None:
+    task, source = data
+    methods = {
+        "lora": {"type": "lora", "r": 4},
+        "probe": {"type": "probe"},
+        "full": {"type": "full"},
+    }
+    described = spec(
+        method=methods[method],
+        task=task,
+        data={"source": str(source)},
+        optim={"epochs": 6, "learning_rate": 0.01 if method == "lora" else 2e-3},
+    )
+    observer, artifact = train(described)
+    summary = observer.all("finished")[0].summary
+    splits = load_splits(described.data, described.task)
+    texts = [example.text for example in splits.test]
+    predictor = Predictor.load(artifact)
+    check_golden_predictions(predictor, artifact)
+    scores = predictor.predict(texts)
+    out = tmp_path / "exported"
+    export_merged(artifact, out)
+    config = json.loads((out / "config.json").read_text())
+    assert config["problem_type"] == predictor.task.problem_type
+    answers = pipeline("text-classification", model=str(out), top_k=None)(texts[:5])
+    for answer, expected in zip(answers, scores, strict=False):
+        found = {each["label"]: each["score"] for each in answer}
+        assert found == pytest.approx(dict(expected), rel=1e-3, abs=1e-4)
+    metrics = summary["test"]
+    if task == MULTI_LABEL:
+        thresholds = dict(zip(predictor.labels, predictor.calibration.thresholds, strict=True))
+        predicted = [
+            [dict(row)[name] >= thresholds[name] for name in splits.labels] for row in scores
+        ]
+        truth = predictor.task.targets([example.label for example in splits.test])
+        assert metrics["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+        assert metrics["macro_f1"] > 0.9
+    elif task == REGRESSION:
+        truth = np.array([example.label for example in splits.test])
+        predicted_numbers = [row[0][1] for row in scores]
+        rmse = root_mean_squared_error(truth, predicted_numbers)
+        assert metrics["rmse"] == pytest.approx(rmse, rel=0.01)
+        assert rmse < truth.std() / 2
+        assert metrics["spearman"] > 0.8
+    else:
+        assert metrics["kappa"] > 0.7
+        assert metrics["mae"] < 0.6
