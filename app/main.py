@@ -40,6 +40,7 @@ from app.openai import completions as openai_completions
 from app.openai import files as openai_files
 from app.openai import fine_tuning
 from app.openai import models as openai_models
+from app.openai import moderations as openai_moderations
 from app.predictions import routes as predictions
 from app.registry import routes as registry
 from app.resources import open_resources
@@ -55,7 +56,11 @@ from app.web import page
 from app.web import routes as web
 from app.webhooks import routes as webhooks
 
-MODEL_ROUTES = (*serving.router.routes, *openai_completions.router.routes)  # they run a model
+MODEL_ROUTES = (  # they run a model
+    *serving.router.routes,
+    *openai_completions.router.routes,
+    *openai_moderations.router.routes,
+)
 PUBLIC_ROUTES = (*health.router.routes, *web.PUBLIC_ROUTES)
 DESCRIPTION = "Fine-tune text classifiers with LoRA, monitor their training, and serve them."
 MULTIPART_OVERHEAD_BYTES = 65_536  # of a multipart form, on top of its file
@@ -125,6 +130,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include = router.include_router
     include(serving.router)  # first, because routes are matched in this order
     include(openai_completions.router)
+    include(openai_moderations.router)
     include(jobs.router)
     include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(artifacts.router)

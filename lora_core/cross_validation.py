@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lora_core.data.linear_baseline import fit_examples, subsample_to_max_characters
-from lora_core.data.split import Example, Splits, assign_folds, label_indices
+from lora_core.data.split import Example, Splits, assign_folds
 from lora_core.model_selection import CandidateScores
 from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter, run_with_progress
 from lora_core.results import MethodSelection
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, LinearSpec, SingleMethod
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.build import build_task
+from lora_core.tasks.primary_metric import Predictions
 from lora_core.verdict import CROSS_VALIDATION_MAX_TEXTS, ReferencePredictions
 
 Logits = NDArray[np.float32]
@@ -39,14 +41,16 @@ class LinearCrossValidation:
         self._spec, self._labels, self._examples = spec, tuple(labels), tuple(examples)
         self._progress = HeartbeatOnlyProgress(progress)
         self._folds: dict[int, Indices] = {}
-        self.true_labels = label_indices(examples)
+        values = [each.label for each in examples]
+        self.task = build_task(spec.task, labels, values)
+        self.targets = self.task.targets(values)
 
     def logits(self, candidate: CandidateSpec) -> Logits:
-        """Return held-out logits (repeats, texts, classes).
+        """Return held-out logits (repeats, texts, outputs).
 
         They are NaN for texts in folds that the candidate skips.
         """
-        shape = (candidate.repeats, len(self._examples), len(self._labels))
+        shape = (candidate.repeats, len(self._examples), len(self.task.labels))
         logits = np.full(shape, np.nan, dtype=np.float32)
         for repeat in range(candidate.repeats):
             folds = self._assign_folds(repeat)
@@ -57,17 +61,24 @@ class LinearCrossValidation:
                     logits[repeat, held_out] = self._fit(candidate.method, train, held_out)
         return logits
 
-    def predictions(self, method: SingleMethod) -> Indices:
-        """Return the label (texts,) that the method predicts for each text when it is held out."""
-        predicted: Indices = self.logits(CandidateSpec(method=method))[0].argmax(axis=1)
-        return predicted
+    def predictions(self, method: SingleMethod) -> Predictions:
+        """Return what the method predicts for each text when it is held out."""
+        logits = self.logits(CandidateSpec(method=method))[0]
+        return self.task.predict_cross_fitted(logits, self.targets)
 
     def scores(self, logits: Logits) -> CandidateScores:
-        """Return for each text the share of repeats in which it was predicted correctly."""
-        correct = np.where(
-            np.isnan(logits[..., 0]), np.nan, logits.argmax(axis=2) == self.true_labels
-        )
-        return CandidateScores(correct.mean(axis=0))
+        """Return how well the texts were predicted that were predicted in every repeat."""
+        metric, predicted = self.task.metric, ~np.isnan(logits[..., 0]).any(axis=0)
+        targets = self.targets[predicted]
+        statistics = np.stack(
+            [
+                metric.statistics(targets, self.task.predict_cross_fitted(rows[predicted], targets))
+                for rows in logits
+            ]
+        ).mean(axis=0)
+        by_text = np.full(len(self.targets), np.nan)
+        by_text[predicted] = metric.scores(statistics)
+        return CandidateScores(by_text, metric.value(statistics), metric.interval(statistics))
 
     def _assign_folds(self, repeat: int) -> Indices:
         if repeat not in self._folds:
@@ -77,7 +88,7 @@ class LinearCrossValidation:
     def _fit(
         self, method: SingleMethod, train: Indices, held_out: Indices
     ) -> NDArray[np.floating[Any]]:
-        """Fit on the texts `train`; return logits (texts, classes) of the texts `held_out`."""
+        """Fit on the texts `train`; return logits (texts, outputs) of the texts `held_out`."""
         if not isinstance(method, LinearSpec):
             raise TypeError(
                 f"{method.type} is cross-validated by lora_core.training.cross_validation"
@@ -89,7 +100,7 @@ class LinearCrossValidation:
 
         def fit_and_predict() -> NDArray[np.floating[Any]]:
             balanced = self._spec.with_method(method).balanced
-            model = fit_examples(examples, method, classes=len(self._labels), balanced=balanced)
+            model = fit_examples(examples, method, self.task, balanced=balanced)
             return model.logits(texts)
 
         # With several BLAS threads they would wait for each other.
@@ -103,7 +114,7 @@ class AutoOutcome:
 
     Where the data define no validation split, it is trained on all texts that are not for testing,
     and its validation metrics are those of cross-validation: `cross_validated` then has the logits
-    (texts, classes) of the validation split, whose texts are also in the training split.
+    (texts, outputs) of the validation split, whose texts are also in the training split.
     """
 
     selection: MethodSelection

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.confidence_intervals import wilson_interval
+from lora_core.confidence_intervals import Interval
 from lora_core.specs.method import (
     NUM_FOLDS,
     CandidateSpec,
@@ -16,6 +16,7 @@ from lora_core.specs.method import (
     ProbeSpec,
     SingleMethod,
 )
+from lora_core.specs.task import RegressionSpec, SingleLabelSpec, TaskSpec
 
 # Candidates that are fitted in seconds. Their settings and order were chosen on data that no
 # benchmark reports (docs/decisions/0043).
@@ -35,6 +36,7 @@ MIN_HELD_OUT_TEXTS = 500  # enough to distinguish methods
 # (texts, repeats) of methods that are fitted at once; with more texts, there is one repeat.
 REPEATS_UP_TO = ((300, 5), (1000, 2))
 PROBE_SECONDS = 1e-4  # per text, of one logistic regression
+_SINGLE_LABEL = SingleLabelSpec()
 NOISE_STANDARD_ERRORS = 0.75  # by which a later candidate must be better than an earlier one
 
 # Estimates the seconds that a method takes on a number of training texts.
@@ -43,26 +45,27 @@ SecondsEstimator = Callable[[SingleMethod, int], float]
 
 @dataclass(frozen=True)
 class CandidateScores:
-    """For each text the share of correct predictions, 0 to 1; NaN if it was not predicted."""
+    """How well a candidate predicts, by the metric of the task and text by text.
 
-    correct: NDArray[np.float64]  # (texts,)
+    The scores are those of `PrimaryMetric.scores`, the mean over repeats; of a single-label task
+    the share of correct predictions.
+    """
+
+    by_text: NDArray[np.float64]  # (texts,), higher is better; NaN if a text was not predicted
+    value: float  # of the metric
+    interval: Interval  # 95 %. Repeats do not narrow it: the texts are the same.
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
-        return ~np.isnan(self.correct)
-
-    @property
-    def accuracy(self) -> float:
-        return float(np.nanmean(self.correct))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy. Repeats do not narrow it: the texts are the same."""
-        return wilson_interval(self.accuracy, int(self.predicted.sum()))
+        return ~np.isnan(self.by_text)
 
 
 def plan_candidates(
-    texts: int, budget: float, seconds_of: SecondsEstimator
+    texts: int,
+    budget: float,
+    seconds_of: SecondsEstimator,
+    *,
+    task: TaskSpec = _SINGLE_LABEL,
 ) -> tuple[CandidateSpec, ...]:
     """Return the candidates to evaluate within `budget` seconds, including the final fit.
 
@@ -71,10 +74,12 @@ def plan_candidates(
     folds = fold_count(texts)
     repeats = next((each for limit, each in REPEATS_UP_TO if texts <= limit), 1)
     linear = tuple(
-        CandidateSpec(method=each, folds=folds, repeats=repeats) for each in LINEAR_CANDIDATES
+        CandidateSpec(method=_for_task(each, task), folds=folds, repeats=repeats)
+        for each in LINEAR_CANDIDATES
     )
     probes = tuple(
-        CandidateSpec(method=each, folds=folds, repeats=repeats) for each in PROBE_CANDIDATES
+        CandidateSpec(method=_for_task(each, task), folds=folds, repeats=repeats)
+        for each in PROBE_CANDIDATES
     )
     lora = [CandidateSpec(method=LORA_CANDIDATE, folds=fewer) for fewer in range(folds, 0, -1)]
     if texts < LORA_MIN_TEXTS:
@@ -84,6 +89,13 @@ def plan_candidates(
     return next(
         (each for each in plans if estimate_seconds(each, texts, seconds_of) <= budget), cheapest
     )
+
+
+def _for_task(method: ProbeSpec | LinearSpec, task: TaskSpec) -> ProbeSpec | LinearSpec:
+    """Return the method for this task. Numbers have no labels to weight."""
+    if isinstance(task, RegressionSpec):
+        return method.model_copy(update={"class_weight": None})
+    return method
 
 
 def estimate_seconds(
@@ -112,9 +124,9 @@ def select_best(scores: Sequence[CandidateScores]) -> int:
     They are compared on the texts that all of them predicted.
     """
     common = np.logical_and.reduce([each.predicted for each in scores])
-    correct = np.stack([each.correct[common] for each in scores])  # (candidates, texts)
-    best = int(correct.mean(axis=1).argmax())
-    differences = correct[best] - correct
-    errors = differences.std(axis=1) / math.sqrt(correct.shape[1])
+    by_text = np.stack([each.by_text[common] for each in scores])  # (candidates, texts)
+    best = int(by_text.mean(axis=1).argmax())
+    differences = by_text[best] - by_text
+    errors = differences.std(axis=1) / math.sqrt(by_text.shape[1])
     within_noise = differences.mean(axis=1) <= NOISE_STANDARD_ERRORS * errors
     return int(within_noise.argmax())

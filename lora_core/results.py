@@ -1,51 +1,79 @@
 """Results of a run as its summary contains them. Reading them needs neither torch nor NumPy."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lora_core.specs.fields import Float, FrozenModel, Int
 from lora_core.specs.method import SingleMethod
 
+# What models are compared by: single-label, multi-label, and regression, where lower is better
+MetricName = Literal["accuracy", "macro_f1", "rmse"]
 
-class ReferenceComparison(FrozenModel):
-    """The model compared with a reference on the same texts."""
+
+class _Measured(FrozenModel):
+    """The value of a metric. Results that are older than other tasks have only an accuracy."""
+
+    value: Float  # of the metric
+    accuracy: Float | None = None  # of a single-label task
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accuracy_is_the_value(cls, stored: Any) -> Any:
+        if isinstance(stored, dict) and "value" not in stored and "accuracy" in stored:
+            return {**stored, "value": stored["accuracy"]}
+        return stored
+
+
+class ReferenceComparison(_Measured):
+    """The model compared with a reference, which has the `value`, on the same texts."""
 
     texts: Int
-    accuracy: Float  # of the reference
-    difference: Float  # accuracy of the model minus that of the reference
+    difference: Float  # value of the model minus that of the reference
     low: Float  # 95 % interval of the difference
     high: Float
 
 
-class Verdict(FrozenModel):
+class RareLabel(FrozenModel):
+    """A label of few texts, in numbers of texts."""
+
+    label: str
+    texts: Int  # with this label
+    predicted: Int  # for which it is predicted
+    correct: Int  # of both
+
+
+class Verdict(_Measured):
     """Whether a model is useful. Proportions are from 0 to 1, intervals are 95 %."""
 
     measured_on: Literal["test", "cross_validation"]
     texts: Int
-    accuracy: Float
+    metric: MetricName = "accuracy"
     low: Float
     high: Float
-    majority_label: str  # the most frequent label of the training texts
-    majority: ReferenceComparison  # with always predicting that label
+    # What is best without reading: the most frequent label of the training texts; for several
+    # labels every label, which has the best macro F1; for numbers the mean.
+    majority_label: str
+    majority: ReferenceComparison  # with always predicting that
     references: dict[str, ReferenceComparison]  # "linear", "probe"
-    learned: bool  # false: its predictions agree with the labels no more often than chance
+    learned: bool  # false: its predictions fit the texts no better than chance
     never_predicted: tuple[str, ...]  # labels that occur but are never predicted
+    rare_labels: tuple[RareLabel, ...] = ()
     headline: str
     sentences: tuple[str, ...]
 
 
-class CandidateResult(FrozenModel):
+class CandidateResult(_Measured):
     """The cross-validation result of one method."""
 
     method: SingleMethod = Field(discriminator="type")
     folds: Int
     repeats: Int
     texts: Int
-    accuracy: Float
-    low: Float  # 95 % interval of the accuracy
+    metric: MetricName = "accuracy"
+    low: Float  # 95 % interval of the value
     high: Float
-    macro_f1: Float
+    macro_f1: Float | None = None  # None: of a regression
     seconds: Float
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lora_core.atomic_files import write_json
 from lora_core.data.split import Example
+from lora_core.data.targets import Target
 from lora_core.errors.artifact import EngineOutputMismatch
 from lora_core.specs.text_input import TextInput, text_fields, text_input
 from lora_core.tasks.base import Task
@@ -52,16 +53,20 @@ def load_golden(directory: Path) -> tuple[list[TextInput], NDArray[np.float32]]:
 
 
 def save_predictions(
-    directory: Path, split: str, examples: Iterable[Example], logits: NDArray[np.float32]
+    directory: Path,
+    split: str,
+    examples: Iterable[Example],
+    logits: NDArray[np.float32],
+    predicted: Iterable[Target],
 ) -> None:
-    """Write one line per text: its row in the source, true and predicted label, logits."""
+    """Write one line per text: its row in the source, true and predicted target, logits."""
     (directory / "predictions").mkdir(exist_ok=True)
     with (directory / "predictions" / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-        for example, row in zip(examples, logits, strict=True):
+        for example, row, prediction in zip(examples, logits, predicted, strict=True):
             line = {
                 "row": example.row,
                 "label": example.label,
-                "predicted": int(row.argmax()),
+                "predicted": prediction,
                 "logits": [round(float(x), 6) for x in row],
             }
             file.write(json.dumps(line, allow_nan=False) + "\n")

@@ -1,164 +1,234 @@
-"""The verdict on a model: compared with the majority class and with methods that cost less.
+"""The verdict on a model: compared with the best constant and with methods that cost less.
 
 Everything is measured on texts that the model was not trained on, text by text: on the test split
-or, with few texts, on all of them by cross-validation. Needs no torch.
+or, with few texts, on all of them by cross-validation. It is measured by the metric of the task.
+Needs no torch.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.confidence_intervals import paired_difference_interval, wilson_interval
-from lora_core.data.split import Example, label_indices
-from lora_core.results import ReferenceComparison, Verdict
+from lora_core.data.targets import Targets
+from lora_core.results import RareLabel, ReferenceComparison, Verdict
+from lora_core.tasks.base import Task
+from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.single_label import SingleLabel
 
 CROSS_VALIDATION_MAX_TEXTS = 200  # with fewer texts, the metrics come from cross-validation
 WIDE_INTERVAL = 0.1  # width of a confidence interval that is too wide to conclude much
-SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the labels is not chance
-
-Labels = NDArray[np.int64]  # one per text
+WIDE_RMSE_INTERVAL = 0.3  # the same, as a share of the RMSE
+RARE = 1 / 3  # of the mean number of texts of a label: with fewer, a label is rare
+MAX_NAMED = 5  # labels in a sentence
 
 
 class ReferencePredictions(NamedTuple):
     """Predictions of another method for some of the texts."""
 
     texts: NDArray[np.int64]  # indices
-    answers: Labels
-
-
-def most_frequent_label(examples: Sequence[Example]) -> int:
-    """Return the most frequent label, the first of several."""
-    return int(np.bincount(label_indices(examples)).argmax())
+    answers: Predictions
 
 
 def build_verdict(
-    true_labels: Labels,
-    predicted: Labels,
+    task: Task,
+    targets: Targets,
+    predicted: Predictions,
     references: Mapping[str, ReferencePredictions],
     *,
-    labels: Sequence[str],
-    majority: int,
+    training_targets: Targets,
     measured_on: Literal["test", "cross_validation"] = "test",
 ) -> Verdict:
-    """Return the verdict on the predictions of a model.
-
-    `majority` is the most frequent label of the training texts.
-    """
-    correct = predicted == true_labels
-    low, high = wilson_interval(float(correct.mean()), len(true_labels))
-    always_majority = ReferencePredictions(
-        np.arange(len(true_labels)), np.full(len(true_labels), majority)
-    )
+    """Return the verdict on the predictions of a model, in the form of `Task.predict`."""
+    metric = task.metric
+    statistics = metric.statistics(targets, predicted)
+    low, high = metric.interval(statistics)
+    constant, constant_name = task.constant(training_targets)
+    every = np.arange(len(targets))
+    always_constant = ReferencePredictions(every, np.repeat(constant, len(targets), axis=0))
+    value = metric.value(statistics)
+    counts = _count_labels(task, targets, predicted)
     verdict = Verdict(
         measured_on=measured_on,
-        texts=len(true_labels),
-        accuracy=float(correct.mean()),
+        texts=len(targets),
+        metric=metric.name,
+        value=value,
+        accuracy=value if metric.name == "accuracy" else None,
         low=low,
         high=high,
-        majority_label=labels[majority],
-        majority=_compare(true_labels, predicted, always_majority),
+        majority_label=constant_name,
+        majority=_compare(metric, targets, predicted, always_constant),
         references={
-            name: _compare(true_labels, predicted, each) for name, each in references.items()
+            name: _compare(metric, targets, predicted, each) for name, each in references.items()
         },
-        learned=_beats_chance(true_labels, predicted, len(labels)),
-        never_predicted=tuple(labels[i] for i in np.setdiff1d(true_labels, predicted)),
+        learned=metric.beats_chance(targets, predicted),
+        never_predicted=tuple(each.label for each in counts if each.texts and not each.predicted),
+        rare_labels=_rare_labels(counts),
         headline="",
         sentences=(),
     )
-    return verdict.model_copy(
-        update={"headline": _headline(verdict), "sentences": _sentences(verdict)}
-    )
+    sentences = _sentences(verdict)
+    if isinstance(task, SingleLabel) and task.ordered:
+        sentences = (_rank_sentence(task, targets, predicted), *sentences)
+    return verdict.model_copy(update={"headline": _headline(verdict), "sentences": sentences})
 
 
 def _compare(
-    true_labels: Labels, predicted: Labels, reference: ReferencePredictions
+    metric: PrimaryMetric,
+    targets: Targets,
+    predicted: Predictions,
+    reference: ReferencePredictions,
 ) -> ReferenceComparison:
-    truth = true_labels[reference.texts]
-    ours, theirs = predicted[reference.texts] == truth, reference.answers == truth
-    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    low, high = paired_difference_interval(only_ours, only_theirs, len(ours))
+    truth = targets[reference.texts]
+    ours = metric.statistics(truth, predicted[reference.texts])
+    theirs = metric.statistics(truth, reference.answers)
+    difference, (low, high) = metric.difference(ours, theirs)
+    value = metric.value(theirs)
     return ReferenceComparison(
-        texts=len(ours),
-        accuracy=float(theirs.mean()),
-        difference=(only_ours - only_theirs) / len(ours),
+        texts=len(truth),
+        value=value,
+        accuracy=value if metric.name == "accuracy" else None,
+        difference=difference,
         low=low,
         high=high,
     )
 
 
-def _beats_chance(true_labels: Labels, predicted: Labels, classes: int) -> bool:
-    """Return whether predictions agree with labels more often than independent ones would.
-
-    Independent predictions with the same label frequencies are correct in a share
-    Σ p(true label) p(predicted label) of the texts (as in Cohen's kappa). The number of correct
-    ones then has a binomial distribution.
-    """
-    from scipy.special import bdtrc  # slow to import, and not needed to read a verdict
-
-    frequencies = [
-        np.bincount(each, minlength=classes) / len(true_labels) for each in (true_labels, predicted)
+def _count_labels(task: Task, targets: Targets, predicted: Predictions) -> list[RareLabel]:
+    """Return the number of texts of each label, and of predictions; [] of a regression."""
+    if isinstance(task, Regression):
+        return []
+    if isinstance(task, SingleLabel):
+        size = len(task.labels)
+        correct = np.bincount(targets[targets == predicted], minlength=size)
+        true, positive = (np.bincount(each, minlength=size) for each in (targets, predicted))
+    else:
+        true, positive = (targets > 0).sum(axis=0), predicted.sum(axis=0)
+        correct = ((targets > 0) & predicted).sum(axis=0)
+    return [
+        RareLabel(label=label, texts=int(n), predicted=int(p), correct=int(c))
+        for label, n, p, c in zip(task.labels, true, positive, correct, strict=True)
     ]
-    by_chance = float(frequencies[0] @ frequencies[1])
-    correct = int((true_labels == predicted).sum())
-    return (
-        correct > 0 and float(bdtrc(correct - 1, len(true_labels), by_chance)) < SIGNIFICANCE_LEVEL
-    )
+
+
+def _rare_labels(counts: list[RareLabel]) -> tuple[RareLabel, ...]:
+    """Return the labels with few of these texts, the rarest first."""
+    limit = RARE * sum(each.texts for each in counts) / max(1, len(counts))
+    rare = [each for each in counts if 0 < each.texts < limit]
+    return tuple(sorted(rare, key=lambda each: each.texts))
+
+
+# -- Sentences ------------------------------------------------------------------------------------
+
+
+class _Gain(NamedTuple):
+    """How much better a model is than a reference, with the interval: positive is better."""
+
+    points: float  # of accuracy or macro F1, or in the unit of the numbers
+    low: float
+    high: float
+    percent: bool
+
+    @classmethod
+    def of(cls, verdict: Verdict, comparison: ReferenceComparison) -> "_Gain":
+        found = comparison.difference, comparison.low, comparison.high
+        if verdict.metric == "rmse":
+            difference, low, high = (-each for each in found)
+            return cls(difference, high, low, percent=False)
+        difference, low, high = (100 * each for each in found)
+        return cls(difference, low, high, percent=True)
+
+    @property
+    def interval(self) -> str:
+        if self.percent:
+            return f"{self.low:+.1f} to {self.high:+.1f}"
+        return f"{self.low:+.3g} to {self.high:+.3g}"
+
+    def amount(self) -> str:
+        return f"{abs(self.points):.1f} points" if self.percent else f"{abs(self.points):.3g}"
 
 
 def _headline(verdict: Verdict) -> str:
     kind = "test texts" if verdict.measured_on == "test" else "texts, each held out once,"
     texts = f"{verdict.texts:,} {kind}"
     if not verdict.learned:
-        return (
-            f"This model has learned nothing: its predictions for {texts} agree with the labels no "
-            "more often than chance."
-        )
-    accuracy = (
-        f"{verdict.accuracy:.1%} of {texts} are classified correctly "
-        f"({verdict.low:.1%} to {verdict.high:.1%})"
-    )
-    gain = verdict.majority
+        if verdict.metric == "accuracy":
+            agree = f"its predictions for {texts} agree with the labels no more often than chance"
+        else:
+            agree = f"its predictions for {texts} fit them no better than they fit other texts"
+        return f"This model has learned nothing: {agree}."
+    interval = f"({_value(verdict, verdict.low)} to {_value(verdict, verdict.high)})"
+    value = _value(verdict, verdict.value)
+    result = {
+        "accuracy": f"{value} of {texts} are classified correctly {interval}",
+        "macro_f1": f"Macro F1 is {value} on {texts.rstrip(',')} {interval}",
+        "rmse": f"The root mean squared error is {value} on {texts.rstrip(',')} {interval}",
+    }[verdict.metric]
+    gain = _Gain.of(verdict, verdict.majority)
     always = f"always predicting {verdict.majority_label}"
     if gain.low > 0:
-        return f"{accuracy}, {_points(gain.difference)} more than by {always}."
+        more = "less" if verdict.metric == "rmse" else "more"
+        return f"{result}, {gain.amount()} {more} than by {always}."
     return (
-        f"{accuracy}, no better than {always} ({gain.accuracy:.1%}; difference {_interval(gain)})."
+        f"{result}, no better than {always} ({_value(verdict, verdict.majority.value)}; difference "
+        f"{gain.interval})."
     )
 
 
 def _sentences(verdict: Verdict) -> tuple[str, ...]:
     sentences = []
     for name, reference in verdict.references.items():
-        if reference.low > 0:
+        gain = _Gain.of(verdict, reference)
+        if gain.low > 0:
+            sentences.append(f"{gain.amount()} better than {name} ({gain.interval}).")
+        elif gain.high < 0:
             sentences.append(
-                f"{_points(reference.difference)} better than {name} ({_interval(reference)})."
-            )
-        elif reference.high < 0:
-            sentences.append(
-                f"{_points(-reference.difference)} worse than {name} ({_interval(reference)}), "
-                f"which costs less: train with the method {name}."
+                f"{gain.amount()} worse than {name} ({gain.interval}), which costs less: train "
+                f"with the method {name}."
             )
         else:
             sentences.append(
-                f"Within noise of {name} on {reference.texts:,} texts ({_interval(reference)})."
+                f"Within noise of {name} on {reference.texts:,} texts ({gain.interval})."
             )
     if verdict.never_predicted:
-        names = ", ".join(verdict.never_predicted[:5])
-        more = len(verdict.never_predicted) - 5
-        sentences.append(f"Never predicted: {names}{f' and {more} more' if more > 0 else ''}.")
-    if verdict.high - verdict.low > WIDE_INTERVAL:
+        sentences.append(f"Never predicted: {_list(verdict.never_predicted)}.")
+    if rare := [each for each in verdict.rare_labels if each.predicted]:
+        found = [
+            f"{each.label} ({each.correct} of its {each.texts} texts found, {each.correct} of "
+            f"{each.predicted} predictions right)"
+            for each in rare
+        ]
+        sentences.append(f"Rare labels: {_list(found)}.")
+    width = verdict.high - verdict.low
+    if verdict.metric == "rmse":
+        if width > WIDE_RMSE_INTERVAL * verdict.value:
+            sentences.append(
+                f"With so few texts the error is uncertain by ± {width / 2:.2g}: label more texts."
+            )
+    elif width > WIDE_INTERVAL:
+        name = "accuracy" if verdict.metric == "accuracy" else "macro F1"
         sentences.append(
-            f"With so few texts the accuracy is uncertain by ± "
-            f"{50 * (verdict.high - verdict.low):.0f} points: label more texts."
+            f"With so few texts the {name} is uncertain by ± {50 * width:.0f} points: label more "
+            "texts."
         )
     return tuple(sentences)
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference:.1f} points"
+def _rank_sentence(task: SingleLabel, targets: Targets, predicted: Predictions) -> str:
+    agreement = task.rank_agreement(targets, predicted)
+    mae = f"The predicted rank is off by {agreement['mae']:.2f} on average"
+    if math.isnan(agreement["kappa"]):
+        return f"{mae}."
+    return f"{mae}; quadratic kappa is {agreement['kappa']:.2f}."
 
 
-def _interval(comparison: ReferenceComparison) -> str:
-    return f"{100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}"
+def _list(names: tuple[str, ...] | list[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _value(verdict: Verdict, value: float) -> str:
+    return f"{value:.3g}" if verdict.metric == "rmse" else f"{value:.1%}"

@@ -71,7 +71,9 @@ TOPICS = ("acting", "plot", "music")
 THRESHOLDS = (0.5, 0.9, 0.2)
 
 
-def make_multi_label_artifact(directory: Path, *, seed: int = 0) -> Path:
+def make_multi_label_artifact(
+    directory: Path, *, thresholds: tuple[float, ...] = THRESHOLDS, seed: int = 0
+) -> Path:
     """Make a model of `TOPICS` that predicts only `acting` for most texts."""
     return make_artifact(
         directory,
@@ -80,7 +82,7 @@ def make_multi_label_artifact(directory: Path, *, seed: int = 0) -> Path:
         seed=seed,
         task=MultiLabelSpec(),
         calibration=Calibration(
-            scale=(1.0, 1.5, 0.5), offset=(0.0, 0.1, -2.0), thresholds=THRESHOLDS
+            scale=(1.0, 1.5, 0.5), offset=(0.0, 0.1, -2.0), thresholds=thresholds
         ),
     )
 

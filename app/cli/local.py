@@ -15,7 +15,6 @@ from app.cli.files import describe_model_folder
 from app.cli.output import (
     Json,
     format_metric,
-    format_percent,
     print_json,
     print_line,
     print_results,
@@ -180,8 +179,9 @@ def _describe_event(event: Event) -> str | None:
         case CandidateEvaluated():
             result = event.result
             return (
-                f"{event.number} of {event.of}: {describe_method(result.method)} classifies "
-                f"{format_percent(result.accuracy)} of held-out texts correctly"
+                f"{event.number} of {event.of}: {describe_method(result.method)} has "
+                f"{METRICS[result.metric].label} {format_metric(result.metric, result.value)} on "
+                "held-out texts"
             )
         case MethodSelected():
             return f"training {describe_method(event.method)} on all {event.texts:,} texts"

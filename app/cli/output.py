@@ -192,7 +192,6 @@ def format_duration(seconds: float | None) -> str:
 
 LINEAR_MODEL = "linear (TF-IDF + logistic regression)"
 RESULT_SPLITS = ("validation", "test")
-CANDIDATE_COLUMNS = ["", "method", ">accuracy", ">95% interval", ">texts", ">fits", ">time"]
 
 
 def result_columns(summary: Json) -> list[str]:
@@ -219,7 +218,10 @@ def print_results(method: str, summary: Json) -> None:
     print_table(result_columns(summary), result_rows(name, summary), empty="")
     if selection:
         print_line("Cross-validation:")
-        print_table(CANDIDATE_COLUMNS, candidate_rows(selection), empty="")
+        candidates = [_candidate(each) for each in selection["candidates"]]
+        metric = METRICS[candidates[0].metric].short
+        columns = ["", "method", f">{metric}", ">95% interval", ">texts", ">fits", ">time"]
+        print_table(columns, candidate_rows(candidates, selection["chosen"]), empty="")
     if calibration := summary.get("calibration"):
         print_line(describe_calibration(calibration))
     if estimate := summary.get("more_labels"):
@@ -237,22 +239,22 @@ def print_verdict(verdict: Json) -> None:
 
 def selected_method(selection: Json) -> str:
     """Return the selected method in a few words."""
-    return _method_name(selection["candidates"][selection["chosen"]])
+    return describe_method(_candidate(selection["candidates"][selection["chosen"]]).method)
 
 
-def candidate_rows(selection: Json) -> list[list[object]]:
+def candidate_rows(candidates: Sequence[CandidateResult], chosen: int) -> list[list[object]]:
     """Return a row per candidate with its cross-validation result."""
     return [
         [
-            "chosen" if number == selection["chosen"] else "",
-            _method_name(each),
-            format_percent(each["accuracy"]),
-            f"{format_percent(each['low'])} to {format_percent(each['high'])}",
-            each["texts"],
-            f"{each['folds'] * each['repeats']}",
-            format_duration(each["seconds"]),
+            "chosen" if number == chosen else "",
+            describe_method(each.method),
+            format_metric(each.metric, each.value),
+            f"{format_metric(each.metric, each.low)} to {format_metric(each.metric, each.high)}",
+            each.texts,
+            f"{each.folds * each.repeats}",
+            format_duration(each.seconds),
         ]
-        for number, each in enumerate(selection["candidates"])
+        for number, each in enumerate(candidates)
     ]
 
 
@@ -305,5 +307,5 @@ def _result_row(
     return [name, *cells, format_value(trainable)]
 
 
-def _method_name(candidate: Json) -> str:
-    return describe_method(CandidateResult.model_validate(candidate, extra="ignore").method)
+def _candidate(stored: Json) -> CandidateResult:
+    return CandidateResult.model_validate(stored, extra="ignore")

@@ -105,7 +105,7 @@ def plan_auto(
     texts = max(1, sizes[Split.TRAIN] + (0 if has_validation else sizes[Split.VALIDATION]))
     costs = CostModel(shape, spec.optim, data.mean_tokens, speed)
     candidates = auto.candidates or model_selection.plan_candidates(
-        texts, auto.time_budget, costs.seconds
+        texts, auto.time_budget, costs.seconds, task=spec.task
     )
     seconds = model_selection.estimate_seconds(candidates, texts, costs.seconds)
     test_tokens = sizes[Split.TEST] * data.mean_tokens
@@ -117,7 +117,7 @@ def plan_auto(
 def linear_parameter_count(data: ResolvedData, labels: int) -> int:
     """Estimate roughly how many parameters a linear model of these texts has."""
     tokens = split_sizes(data)[Split.TRAIN] * data.mean_tokens
-    terms = min(max_terms(labels), round(TERMS_PER_TOKEN * tokens))
+    terms = min(max_terms(weight_rows(labels)), round(TERMS_PER_TOKEN * tokens))
     return (terms + 1) * weight_rows(labels)
 
 

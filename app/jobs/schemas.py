@@ -303,7 +303,12 @@ class MisclassifiedText(ResponseModel):
         description="The beginning of the text; null: the job stored no texts."
     )
     cut: bool = Field(description="Whether the text was truncated.")
-    label: str = Field(description="The true label.")
+    label: str = Field(description="The true label; of several a JSON list; or a number.")
     predicted: str
-    score: float = Field(description="Calibrated probability of `predicted`.")
-    true_score: float = Field(description="Probability of `label`.")
+    score: float | None = Field(
+        description="Calibrated probability of `predicted`; of several labels, of the wrong answer "
+        "to the label that the model is most wrong about. Null: a regression."
+    )
+    true_score: float | None = Field(
+        description="Probability of `label`, or of the right answer to that label."
+    )

@@ -28,7 +28,7 @@ MAX_CHOICES = 128  # for each prompt
 MAX_TOP_LOGPROBS = 20
 
 
-class _LenientBody(BaseModel):
+class LenientBody(BaseModel):
     """Ignores unknown fields: scripts send many that mean nothing to a classifier."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="ignore")
@@ -53,7 +53,7 @@ def _check_text(text: str) -> str:
 Text = Annotated[StrictStr, AfterValidator(_check_text)]
 
 
-def _text_of_content(content: Any) -> Any:
+def text_of_content(content: Any) -> Any:
     """Return the text of a message, whose content may be a list of text parts."""
     if not isinstance(content, list):
         return content
@@ -66,7 +66,7 @@ def _text_of_content(content: Any) -> Any:
     return join_parts([part["text"] for part in content])
 
 
-_PARTS_SCHEMA = {
+PARTS_SCHEMA = {
     "type": "array",
     "items": {
         "type": "object",
@@ -76,28 +76,28 @@ _PARTS_SCHEMA = {
 }
 
 
-class Message(_LenientBody):
+class Message(LenientBody):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
         Text,
-        BeforeValidator(_text_of_content),
-        Field(json_schema_extra={"anyOf": [{"type": "string"}, _PARTS_SCHEMA]}),
+        BeforeValidator(text_of_content),
+        Field(json_schema_extra={"anyOf": [{"type": "string"}, PARTS_SCHEMA]}),
     ]
 
 
-class StreamOptions(_LenientBody):
+class StreamOptions(LenientBody):
     include_usage: StrictBool = Field(False, description="Send the usage in a last chunk.")
 
 
-class ResponseFormat(_LenientBody):
+class ResponseFormat(LenientBody):
     """The form of the answer. A model trained on JSON answers always gives JSON."""
 
     type: Literal["text", "json_object", "json_schema"]
 
 
-class CompletionOptions(_LenientBody):
+class CompletionOptions(LenientBody):
     """What both kinds of completions take."""
 
     model: Annotated[str, CleanText(200)] = Field(
@@ -177,7 +177,8 @@ class ChatCompletionCreate(CompletionOptions):
         return [ChatMessage(each.role, each.content) for each in self.messages]
 
 
-def _validate_prompt(prompt: Any) -> Any:
+def validate_prompt(prompt: Any) -> Any:
+    """Return a text or a list of texts as it is."""
     entries = prompt if isinstance(prompt, list) else [prompt]
     if not entries or not all(isinstance(entry, str) for entry in entries):
         raise PydanticCustomError(
@@ -193,7 +194,7 @@ class CompletionCreate(CompletionOptions):
 
     prompt: Annotated[
         Any,
-        BeforeValidator(_validate_prompt),
+        BeforeValidator(validate_prompt),
         Field(
             description="A prompt, or a list of prompts.",
             json_schema_extra={

@@ -173,7 +173,8 @@ async def _predict(
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,
         )
-    if body.logprobs not in (None, False) and result.task != "single_label":
+    wants_logprobs = body.logprobs is not None and body.logprobs is not False  # 0 asks for them
+    if wants_logprobs and result.task != "single_label":
         raise LogprobsNotApplicable(ref=result.version, task=result.task, at="logprobs")
     return result
 

@@ -21,6 +21,15 @@ class LogprobsNotApplicable(UnprocessableContent):
     )
 
 
+class ModerationNotApplicable(UnprocessableContent):
+    code = "moderation_not_applicable"
+    title = "Moderations need a multi-label model."
+    message = (
+        "{ref} is a {task} model, and categories are the labels of a multi-label one. Name such a "
+        "model as `model`, or use `/predict`."
+    )
+
+
 class FileNotFound(NotFound):
     code = "file_not_found"
     title = "File not found."

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive
@@ -241,7 +242,7 @@ class ModelType(ResponseModel):
 
 
 class ModelInfo(ResponseModel):
-    """The fields of text-embeddings-inference, and those of the engine."""
+    """The fields of text-embeddings-inference, and those of the engine and the task."""
 
     model_id: str
     model_sha: str
@@ -260,6 +261,10 @@ class ModelInfo(ResponseModel):
     docker_label: str | None
     engine: str
     engine_tokens_per_second: dict[str, float]  # of the engines that were benchmarked here
+    task: Literal["single_label", "multi_label", "regression"]
+    thresholds: dict[str, float] = Field(
+        description="Multi-label: the probability from which a label is predicted. Else empty."
+    )
 
 
 @info_router.get("/info")
@@ -320,6 +325,8 @@ def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings)
         docker_label=None,
         engine=predictor.engine.name,
         engine_tokens_per_second=dict(predictor.engine_speeds),
+        task=predictor.task.type,
+        thresholds=dict(zip(predictor.labels, predictor.calibration.thresholds, strict=False)),
     )
 
 

@@ -31,7 +31,7 @@ from app.web.confusion_matrix import ConfusionMatrix
 from app.web.page import render
 from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
-from lora_core.results import CandidateResult
+from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
 from lora_core.tasks.metric_names import METRICS, main_metric, task_metrics, task_type
@@ -108,7 +108,8 @@ class CandidateRow:
     """A candidate of the method `auto`, with its cross-validation result."""
 
     name: str
-    accuracy: float
+    metric: MetricName
+    value: float
     low: float
     high: float
     texts: int
@@ -119,7 +120,8 @@ class CandidateRow:
         candidate = CandidateResult.model_validate(result)
         return cls(
             describe_method(candidate.method),
-            candidate.accuracy,
+            candidate.metric,
+            candidate.value,
             candidate.low,
             candidate.high,
             candidate.texts,

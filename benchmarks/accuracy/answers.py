@@ -19,6 +19,7 @@ from lora_core.defaults import resolve_defaults
 from lora_core.encoders.load import resolve_base
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import evaluate
 
 
@@ -55,8 +56,9 @@ def _shape(base: str) -> compatibility.EncoderShape:
 
 def _fit(data: DataSpec, evaluated_on: Split) -> dict[str, Any]:
     splits = load_splits(data)
-    (answers,) = linear_baseline.fit_predict(splits.train, [splits.examples(evaluated_on)])
-    return _score(answers, splits, evaluated_on)
+    task = SingleLabel(splits.labels)
+    (logits,) = linear_baseline.fit_logits(splits.train, [splits.examples(evaluated_on)], task)
+    return _score(logits.argmax(axis=1), splits, evaluated_on)
 
 
 def _train(spec: TrainSpec, evaluated_on: Split) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lora_core.defaults import resolve_defaults
 from lora_core.encoders.load import resolve_base
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import Correctness
 from lora_core.training.run import train_encoder as train
 
@@ -57,7 +58,9 @@ def _shape(base: str) -> compatibility.EncoderShape:
 def _fit(cell: Cell) -> dict[str, Any]:
     splits = load_splits(imdb.here(cell.size.data))
     began = time.monotonic()
-    answers = linear_baseline.fit_predict(splits.train, [splits.examples(split) for split in Split])
+    parts = [splits.examples(split) for split in Split]
+    logits = linear_baseline.fit_logits(splits.train, parts, SingleLabel(splits.labels))
+    answers = [each.argmax(axis=1) for each in logits]
     right = {
         split: answer == [each.label for each in splits.examples(split)]
         for split, answer in zip(Split, answers, strict=True)

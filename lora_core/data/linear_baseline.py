@@ -1,4 +1,4 @@
-"""The linear model (TF-IDF + logistic regression, `lora_core.linear`) as a baseline of every run.
+"""The linear model (TF-IDF + a linear model, `lora_core.linear`) as a baseline of every run.
 
 It is trained on the same splits with its default settings. It takes seconds and is hard to beat on
 long texts, so every run on a base model reports it next to its own result.
@@ -8,21 +8,25 @@ import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import sklearn
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, f1_score
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
-from lora_core.data.split import Example, Splits, label_indices, rows_of_examples, stratified_subset
+from lora_core.data.split import Example, Splits, rows_of_examples, stratified_subset
+from lora_core.data.targets import Targets
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
-from lora_core.specs.fields import FrozenModel, Int
+from lora_core.specs.fields import FrozenModel
 from lora_core.specs.method import LinearSpec
+from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.single_label import SingleLabel
 
 MAX_TEXTS = 20_000
 MAX_CHARACTERS = 50_000_000  # of the training texts: a fit takes 17 bytes of memory per character
@@ -32,61 +36,76 @@ METRICS_VERSION = "macro F1 of the classes that occur, answers"
 
 
 class LinearBaselineResult(FrozenModel):
-    """The cached result: its metrics, and the predicted label of each test text."""
+    """The cached result: its metrics, and the prediction for each test text."""
 
     metrics: LinearModelFitted
-    test_predictions: tuple[Int, ...]
+    test_predictions: list[Any]  # for each text an index, a 0 or 1 for each label, or a number
 
 
-def evaluate(splits: Splits) -> LinearBaselineResult:
+def evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     """Return the baseline for these splits, from the cache if they have been seen before.
 
     `seconds` is the time of the original fit. Raises `DiskFull`.
     """
-    path = cache_dir() / "linear" / f"{_cache_key(splits)}.json"
+    path = cache_dir() / "linear" / f"{_cache_key(splits, task)}.json"
     result = _read_cached(path)
     if result is None:
-        result = _evaluate(splits)
+        result = _evaluate(splits, task)
         with atomic_entry(path) as unfinished:
             unfinished.write_text(result.model_dump_json(), encoding="utf-8")
     return result
 
 
-def _cache_key(splits: Splits) -> str:
+def _cache_key(splits: Splits, task: Task) -> str:
     limits = (MAX_TEXTS, MAX_CHARACTERS, MAX_TERMS)
     settings = f"{splits.digest}\0{limits}\0{SPEC}\0{METRICS_VERSION}\0{sklearn.__version__}"
+    if not isinstance(task, SingleLabel):
+        settings += f"\0{task.problem_type}"
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
-def _evaluate(splits: Splits) -> LinearBaselineResult:
+def _evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     start = time.perf_counter()
     train = subsample_to_max_characters(subsample(splits.train, MAX_TEXTS), len(splits.labels))
-    validation, test = fit_predict(train, [splits.validation, splits.test])
+    parts = [splits.validation, splits.test]
+    validation, test = (task.targets([each.label for each in part]) for part in parts)
+    validation_logits, test_logits = fit_logits(train, parts, task)
+    calibration = task.calibrate(validation_logits, validation)
     metrics = LinearModelFitted(
-        validation=_metrics(splits.validation, validation),
-        test=_metrics(splits.test, test),
+        validation=_metrics(validation_logits, validation, task, calibration),
+        test=_metrics(test_logits, test, task, calibration),
         train_texts=len(train),
         seconds=round(time.perf_counter() - start, 3),
         cached=False,
     )
-    return LinearBaselineResult(metrics=metrics, test_predictions=tuple(test.tolist()))
+    predictions = task.predict(test_logits, calibration).tolist()
+    return LinearBaselineResult(metrics=metrics, test_predictions=predictions)
 
 
-def fit_predict(
-    train: Sequence[Example], parts: Sequence[Sequence[Example]]
-) -> list[NDArray[np.int64]]:
-    """Return label indices for the texts of each split."""
-    model = fit_examples(train, SPEC, classes=1 + int(label_indices(train).max()))
-    return [model.logits([e.input for e in part]).argmax(axis=1) for part in parts]
+def fit_logits(
+    train: Sequence[Example], parts: Sequence[Sequence[Example]], task: Task
+) -> list[Logits]:
+    """Return logits (texts, outputs) for the texts of each split."""
+    model = fit_examples(train, SPEC, task)
+    return [model.logits([e.input for e in part]) for part in parts]
 
 
 def fit_examples(
-    train: Sequence[Example], spec: LinearSpec, *, classes: int, balanced: bool = False
+    train: Sequence[Example], spec: LinearSpec, task: Task, *, balanced: bool = False
 ) -> linear.LinearModel:
-    """Fit a model on examples, as `lora_core.linear.model.fit` does on texts."""
+    """Fit a model on examples, as `lora_core.linear.model` does on texts."""
     texts = [example.input for example in train]
-    labels = label_indices(train)
-    return linear.fit(texts, labels, spec, classes=classes, balanced=balanced)
+    targets = task.targets([example.label for example in train])
+    match task:
+        case SingleLabel():
+            classes = len(task.labels)
+            return linear.fit(texts, targets, spec, classes=classes, balanced=balanced)
+        case MultiLabel():
+            return linear.fit_multi_label(texts, targets, spec, balanced=balanced)
+        case Regression():
+            return linear.fit_regression(texts, task.standardize(targets), spec)
+        case _:
+            raise TypeError(f"no linear model for {type(task).__name__}")
 
 
 def subsample(train: Sequence[Example], max_texts: int) -> list[Example]:
@@ -106,10 +125,16 @@ def subsample_to_max_characters(train: Sequence[Example], labels: int) -> list[E
     return subsample(train, max(labels, len(train) * MAX_CHARACTERS // characters))
 
 
-def _metrics(part: Sequence[Example], predicted: NDArray[np.int64]) -> dict[str, float]:
-    truth = label_indices(part)
-    macro_f1 = f1_score(truth, predicted, average="macro", zero_division=0.0)
-    return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(macro_f1)}
+def _metrics(
+    logits: Logits, targets: Targets, task: Task, calibration: Calibration
+) -> dict[str, float]:
+    """Return accuracy and macro F1 of labels; of other tasks the metrics that training logs."""
+    if not isinstance(task, SingleLabel):
+        report = task.report(logits, targets, calibration)
+        return {name: report[name] for name in task.curve_metrics if name != "loss"}
+    predicted = task.predict(logits, calibration)
+    macro_f1 = f1_score(targets, predicted, average="macro", zero_division=0.0)
+    return {"accuracy": float(accuracy_score(targets, predicted)), "macro_f1": float(macro_f1)}
 
 
 def _read_cached(path: Path) -> LinearBaselineResult | None:

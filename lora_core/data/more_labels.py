@@ -17,7 +17,9 @@ NEGLIGIBLE_GAIN = 0.01  # of accuracy, with four times as many labels
 # (measured on a tenth of them held out, measured by five times five folds).
 ACCURACY_ERRORS = {16: (28, 10), 32: (22, 7), 64: (17, 5), 128: (9, 5)}
 
-EstimateCode = Literal["measured", "too_few", "no_labels", "one_label", "not_above_majority"]
+EstimateCode = Literal[
+    "measured", "too_few", "no_labels", "one_label", "not_above_majority", "other_task"
+]
 Basis = Literal["linear", "probe"]
 
 
@@ -93,6 +95,16 @@ def estimate_without_curve(labels: Sequence[str]) -> MoreLabelsEstimate | None:
         message=f"{which} too few to estimate the effect of more labels, which takes {MIN_TEXTS}. "
         "On six datasets each doubling from 16 to 256 texts gained a linear model 0 to 14 points "
         "of accuracy, with a median of 5.",
+    )
+
+
+def estimate_for_other_task(texts: int) -> MoreLabelsEstimate:
+    """Return the answer for a task that is not single-label."""
+    return MoreLabelsEstimate(
+        code="other_task",
+        texts=texts,
+        message="The effect of more labels is estimated for tasks with a single label only: train "
+        "on half of the texts (data.train_size) and compare.",
     )
 
 

@@ -24,7 +24,7 @@ from lora_core.compatibility import read_encoder_shape
 from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedArtifact
 from lora_core.imports import tokenizer
-from lora_core.linear.files import FILES
+from lora_core.linear.files import FILES, weight_rows
 from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import ColumnName
@@ -278,7 +278,9 @@ def _check_linear(directory: Path, content: dict[str, Any], facts: UntrustedMani
     _check_task(content, facts, facts.labels)
     pairs = facts.spec.data.text_pair_column is not None
     _check_golden(directory, len(facts.labels), pairs=pairs)
-    if read_linear(directory, len(facts.labels)).pairs != pairs:
+    single_label = isinstance(facts.spec.task, SingleLabelSpec)
+    rows = weight_rows(len(facts.labels), single_label=single_label)
+    if read_linear(directory, rows).pairs != pairs:
         raise UnsupportedArtifact(
             problem="only one of its manifest and its linear.json describes a model of text pairs"
         )

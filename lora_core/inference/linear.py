@@ -12,12 +12,21 @@ from lora_core import manifest
 from lora_core.data.rows import MAX_CELL_CHARACTERS
 from lora_core.inference.decoding import Output, decode, decode_outputs
 from lora_core.linear import files
-from lora_core.linear.model import LinearModel, TextSpan
+from lora_core.linear.model import (
+    LinearModel,
+    NumberScore,
+    Score,
+    SigmoidScore,
+    SoftmaxScore,
+    TextSpan,
+)
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput, check_inputs
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
 from lora_core.tasks.build import read_task
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.single_label import SingleLabel
 
 
 class LinearInput(NamedTuple):
@@ -74,8 +83,10 @@ class LinearPredictor:
         """
         manifest_data = manifest.verify(directory, only=(*files.FILES, "golden.json"))
         labels = manifest_data["labels"]
-        model = LinearModel(files.read_parameters(directory, len(labels)))
         task, calibration = read_task(manifest_data, labels)
+        outputs = len(task.labels)
+        rows = files.weight_rows(outputs, single_label=isinstance(task, SingleLabel))
+        model = LinearModel(files.read_parameters(directory, rows), outputs=outputs)
         prompt_format = manifest.prompt_format(manifest_data)
         return cls(model, task, calibration, prompt_format=prompt_format)
 
@@ -133,6 +144,15 @@ class LinearPredictor:
     def contributions(
         self, text: TextInput, label: str
     ) -> tuple[list[tuple[TextSpan, float]], float]:
-        """Return `LinearModel.contributions` to the calibrated probability of a label."""
-        temperature = self.calibration.temperature or 1.0
-        return self.model.contributions(text, list(self.labels).index(label), temperature)
+        """Return `LinearModel.contributions` to a calibrated probability, or to a number."""
+        index = list(self.labels).index(label)
+        match self.task:
+            case SingleLabel():
+                score: Score = SoftmaxScore(index, self.calibration.temperature or 1.0)
+            case MultiLabel():
+                scale, offset = self.task.affine(self.calibration)
+                score = SigmoidScore(index, float(scale[index]), float(offset[index]))
+            case _:
+                scale, offset = self.task.affine(self.calibration)
+                score = NumberScore(float(scale[0]), float(offset[0]))
+        return self.model.contributions(text, score)

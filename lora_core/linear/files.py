@@ -5,8 +5,9 @@ linear.json settings of the vectorizer, and the terms in column order linear.saf
 
 A model of text pairs has three weights for each term, so its `coef` is (rows, 3 · terms).
 
-Two labels have one row of weights, for the second label; more labels have one row each. Reading is
-strict, because a model may come from an untrusted source. Does not import scikit-learn.
+Two labels have one row of weights, for the second label; more labels, and those of a multi-label
+task, have one row each. A regression has one row. Reading is strict, because a model may come from
+an untrusted source. Does not import scikit-learn.
 """
 
 from dataclasses import dataclass
@@ -30,14 +31,14 @@ MAX_TERM_CHARACTERS = 100
 MAX_WEIGHTS = 4_000_000  # rows x terms: 32 MB, of which a fit needs 25 times as much memory
 
 
-def weight_rows(labels: int) -> int:
-    """Return the rows of weights for a number of labels. Two labels have one row."""
-    return 1 if labels == 2 else labels
+def weight_rows(outputs: int, *, single_label: bool = True) -> int:
+    """Return the rows of weights for a number of outputs. Two of a single-label task have one."""
+    return 1 if outputs == 2 and single_label else outputs
 
 
-def max_terms(labels: int, *, pairs: bool = False) -> int:
-    """Return the maximum number of terms for a number of labels."""
-    return min(MAX_TERMS, MAX_WEIGHTS // (weight_rows(labels) * _blocks(pairs)))
+def max_terms(rows: int, *, pairs: bool = False) -> int:
+    """Return the maximum number of terms for a number of rows of weights."""
+    return min(MAX_TERMS, MAX_WEIGHTS // (rows * _blocks(pairs)))
 
 
 def _blocks(pairs: bool) -> int:
@@ -94,12 +95,14 @@ def save_parameters(directory: Path, parameters: LinearParameters) -> None:
     save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / WEIGHTS)
 
 
-def read_parameters(directory: Path, labels: int) -> LinearParameters:
-    """Read and validate the files of a model with this number of labels. Raises
-    `UnsupportedArtifact`."""
+def read_parameters(directory: Path, rows: int) -> LinearParameters:
+    """Read and validate the files of a model with this number of rows of weights.
+
+    Raises `UnsupportedArtifact`.
+    """
     description = _read_description(directory)
-    terms, rows, pairs = len(description.terms), weight_rows(labels), description.pairs
-    if terms > (limit := max_terms(labels, pairs=pairs)):
+    terms, pairs = len(description.terms), description.pairs
+    if terms > (limit := max_terms(rows, pairs=pairs)):
         raise UnsupportedArtifact(problem=f"{LINEAR} has more than {limit:,} terms")
     if len(set(description.terms)) != terms:
         raise UnsupportedArtifact(problem=f"{LINEAR} has a duplicate term")

@@ -1,4 +1,7 @@
-"""The linear model: TF-IDF of words and word pairs, and logistic regression with scikit-learn.
+"""The linear model: TF-IDF of words and word pairs, and a linear model of scikit-learn.
+
+It is logistic regression, multinomial or, for several labels, one against the rest; for numbers it
+is ridge regression.
 
 Of a pair of texts it reads what each text says, and what both say: with a and b the TF-IDF of the
 two texts over the same terms, its features are [a, b, sqrt(a ∘ b)]. The last block is not zero
@@ -8,17 +11,19 @@ duplicate from two texts that merely have frequent words.
 
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
-from scipy.special import softmax
+from scipy.special import expit, logit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from lora_core.linear.files import (
     MAX_TERM_CHARACTERS,
@@ -33,6 +38,7 @@ from lora_core.specs.text_input import TextInput
 MAX_ITER = 1000
 FEW_CHARACTERS = 100_000  # of the training texts: see `resolve_min_df`
 UNSEEN_LABEL_LOGIT = -30.0  # logit of a label without training texts
+RIDGE_TOLERANCE = 1e-8  # of conjugate gradients
 _LONGER_IN_LOWER_CASE = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"  # the only such character
 # Gauss-Legendre quadrature along the path from no words to all words: points per panel.
 _QUADRATURE_PANELS, _QUADRATURE_POINTS = 64, 16
@@ -62,11 +68,84 @@ def combine_sides(sides: Sequence[csr_matrix]) -> csr_matrix:
     return hstack([first, second, first.multiply(second).sqrt()], format="csr")
 
 
+class Score(ABC):
+    """What `LinearModel.contributions` explains, as a function of the logits (labels,)."""
+
+    @abstractmethod
+    def value(self, logits: NDArray[np.float64]) -> float:
+        """Return the score."""
+
+    @abstractmethod
+    def mean_gradient(
+        self, start: NDArray[np.float64], change: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the mean gradient (labels,) along the path from `start` to `start + change`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxScore(Score):
+    """The probability of one label, softmax(logits / temperature)."""
+
+    label: int
+    temperature: float = 1.0
+
+    def value(self, logits: NDArray[np.float64]) -> float:
+        return float(softmax(logits / self.temperature)[self.label])
+
+    def mean_gradient(
+        self, start: NDArray[np.float64], change: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        return _path_averaged_gradient(start, change, self.label, self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class SigmoidScore(Score):
+    """The probability of one of several labels, sigmoid(scale z + offset) of its logit z."""
+
+    label: int
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def value(self, logits: NDArray[np.float64]) -> float:
+        return float(expit(self.scale * logits[self.label] + self.offset))
+
+    def mean_gradient(
+        self, start: NDArray[np.float64], change: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        gradient = np.zeros_like(start)
+        moved = float(change[self.label])
+        if moved:
+            gradient[self.label] = (self.value(start + change) - self.value(start)) / moved
+        return gradient
+
+
+@dataclass(frozen=True, slots=True)
+class NumberScore(Score):
+    """The number of a regression, scale z + offset."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def value(self, logits: NDArray[np.float64]) -> float:
+        return float(self.scale * logits[0] + self.offset)
+
+    def mean_gradient(
+        self,
+        start: NDArray[np.float64],
+        change: NDArray[np.float64],  # noqa: ARG002 - it is the same everywhere
+    ) -> NDArray[np.float64]:
+        return np.full_like(start, self.scale)
+
+
 class LinearModel:
     """Computes logits of texts. Thread-safe."""
 
-    def __init__(self, parameters: LinearParameters, *, converged: bool = True) -> None:
+    def __init__(
+        self, parameters: LinearParameters, *, outputs: int | None = None, converged: bool = True
+    ) -> None:
+        """`outputs`: the number of logits. By default that of rows, but two for one row."""
         self.parameters = parameters
+        self.outputs = outputs or max(2, len(parameters.intercept))
         self.converged = converged  # False: the fit reached `MAX_ITER`
         self._vectorizer: TfidfVectorizer | None = None
         if parameters.terms:  # scikit-learn rejects an empty vocabulary
@@ -89,39 +168,42 @@ class LinearModel:
         return self.parameters.pairs
 
     def logits(self, texts: Sequence[TextInput]) -> NDArray[np.float64]:
-        """Return logits (texts, labels), whose softmax is `LogisticRegression.predict_proba`."""
+        """Return logits (texts, labels), whose softmax is `LogisticRegression.predict_proba`.
+
+        Of several labels it is the sigmoid; a number is one logit.
+        """
         decision = np.tile(self.parameters.intercept, (len(texts), 1))
         if self._vectorizer is not None and texts:
             decision += self._features(texts) @ self._weights
-        return _logits(decision)
+        return self._expand(decision)
 
     def _features(self, texts: Sequence[TextInput]) -> csr_matrix:
         assert self._vectorizer is not None  # noqa: S101
         return combine_sides([self._vectorizer.transform(side) for side in split_sides(texts)])
 
+    def _expand(self, decision: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return logits (…, outputs) of the values of the rows (…, rows)."""
+        return decision if self.outputs == decision.shape[-1] else _logits(decision)
+
     def contributions(
-        self, text: TextInput, label: int, temperature: float = 1.0
+        self, text: TextInput, score: Score
     ) -> tuple[list[tuple[TextSpan, float]], float]:
-        """Return the contribution of each word to the probability of a label, and the probability
-        without words.
+        """Return the contribution of each word to a score, and the score without words.
 
         The contribution of a term to the logits is exact: its weight times its TF-IDF. Integrated
         gradients (Sundararajan et al. 2017, arXiv 1703.01365), from no words to all words, transfer
-        it to the probability, so that the contributions add up to the difference. A term of several
+        it to the score, so that the contributions add up to the difference. A term of several
         words, or one that occurs more than once, is distributed evenly; what a term contributes by
         being in both texts of a pair, too.
         """
         sides = [text] if isinstance(text, str) else list(text)
         words = [list(_word_spans(side, self.parameters.vectorizer)) for side in sides]
-        intercept = self.parameters.intercept[None]
-        start = float(softmax(_logits(intercept) / temperature)[0, label])
+        without_words = self._expand(self.parameters.intercept)
         added = [np.zeros(len(spans)) for spans in words]
         if self._vectorizer is not None and any(words):
             row = self._features([text])
-            parts = _logits(row.data[:, None] * self._weights[row.indices])  # (found, labels)
-            gradient = _path_averaged_gradient(
-                _logits(intercept)[0], parts.sum(axis=0), label, temperature
-            )
+            parts = self._expand(row.data[:, None] * self._weights[row.indices])  # (found, labels)
+            gradient = score.mean_gradient(without_words, parts.sum(axis=0))
             shares = np.zeros(row.shape[1])
             shares[row.indices] = parts @ gradient
             blocks = shares.reshape(-1, len(self.parameters.terms))
@@ -131,6 +213,7 @@ class LinearModel:
         spans = [
             TextSpan(first, last, side) for side, each in enumerate(words) for first, last in each
         ]
+        start = score.value(without_words)
         return list(zip(spans, np.concatenate(added).tolist(), strict=True)), start
 
     def _distribute(self, text: str, shares: dict[int, float], added: NDArray[np.float64]) -> None:
@@ -174,28 +257,110 @@ def fit(
     classes: int,
     balanced: bool = False,
 ) -> LinearModel:
-    """Fit a model to texts, or pairs of texts, and their labels, 0 to `classes` - 1.
+    """Fit a single-label model to texts, or pairs of texts, and their labels, 0 to `classes` - 1.
 
     The vocabulary is the most frequent terms, at most `files.max_terms`, of up to
     `files.MAX_TERM_CHARACTERS` characters. If no term occurs in `min_df` texts, the model only
     predicts the label frequencies. A label without training texts has practically no probability.
     `balanced`: labels are weighted inversely to their frequency.
     """
+    present = np.unique(labels)
+    tfidf = _fit_tfidf(texts, spec, weight_rows(classes)) if len(present) > 1 else None
+    if tfidf is None:
+        settings = VectorizerSettings(ngram_range=spec.ngram_range)
+        frequencies = _label_frequency_model(settings, labels, classes, balanced=balanced)
+        return LinearModel(replace(frequencies, pairs=len(split_sides(texts)) > 1))
+    regression = _fit_logistic_regression(tfidf.weighted, labels, spec, balanced=balanced)
+    coef, intercept = _expand_to_all_labels(
+        present, classes, regression.coef_, regression.intercept_
+    )
+    return LinearModel(
+        tfidf.parameters(coef, intercept), converged=bool((regression.n_iter_ < MAX_ITER).all())
+    )
+
+
+def fit_multi_label(
+    texts: Sequence[TextInput], targets: NDArray[Any], spec: LinearSpec, *, balanced: bool = False
+) -> LinearModel:
+    """Fit one logistic regression for each label, against the rest. Targets are (texts, labels).
+
+    The vocabulary is that of `fit`. A label that no text or every text has depends on no term, and
+    is practically never or always predicted. `balanced`: for each label, the texts with it and
+    those without it weigh the same.
+    """
+    labels = targets.shape[1]
+    tfidf = _fit_tfidf(texts, spec, labels) or _Tfidf.without_terms(texts, spec)
+    coef, intercept = np.zeros((labels, tfidf.weighted.shape[1])), np.empty(labels)
+    converged = True
+    for i, has_label in enumerate(targets.T > 0):
+        if tfidf.terms and 0 < has_label.sum() < len(texts):
+            regression = _fit_logistic_regression(
+                tfidf.weighted, has_label, spec, balanced=balanced
+            )
+            coef[i], intercept[i] = regression.coef_[0], regression.intercept_[0]
+            converged &= bool((regression.n_iter_ < MAX_ITER).all())
+        else:
+            intercept[i] = _frequency_logit(has_label, balanced=balanced)
+    parameters = tfidf.parameters(coef, intercept)
+    return LinearModel(parameters, outputs=labels, converged=converged)
+
+
+def fit_regression(
+    texts: Sequence[TextInput], numbers: NDArray[np.float64], spec: LinearSpec
+) -> LinearModel:
+    """Fit ridge regression to standardized numbers (texts,). The vocabulary is that of `fit`.
+
+    `spec.C` is 1 / alpha of scikit-learn, so that it weighs the texts as in logistic regression.
+    """
+    tfidf = _fit_tfidf(texts, spec, 1)
+    if tfidf is None:
+        tfidf = _Tfidf.without_terms(texts, spec)
+        coef, intercept = np.zeros((1, 0)), np.array([numbers.mean()])
+    else:
+        ridge = Ridge(alpha=1 / spec.C, solver="sparse_cg", tol=RIDGE_TOLERANCE)
+        ridge.fit(tfidf.weighted, numbers)
+        coef, intercept = ridge.coef_[None], np.array([ridge.intercept_])
+    return LinearModel(tfidf.parameters(coef, intercept), outputs=1)
+
+
+@dataclass(frozen=True)
+class _Tfidf:
+    """The TF-IDF of training texts."""
+
+    settings: VectorizerSettings
+    terms: tuple[str, ...]
+    idf: NDArray[np.float64]  # (terms,)
+    weighted: Any  # sparse (texts, terms), or (texts, 3 · terms) of pairs
+    pairs: bool
+
+    @classmethod
+    def without_terms(cls, texts: Sequence[TextInput], spec: LinearSpec) -> "_Tfidf":
+        settings = VectorizerSettings(ngram_range=spec.ngram_range)
+        pairs = len(split_sides(texts)) > 1
+        return cls(settings, (), np.zeros(0), np.zeros((len(texts), 0)), pairs)
+
+    def parameters(
+        self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
+    ) -> LinearParameters:
+        return LinearParameters(self.settings, self.terms, coef, intercept, self.idf, self.pairs)
+
+
+def _fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> _Tfidf | None:
+    """Return the TF-IDF of texts for a model with these rows; None if no term is frequent enough.
+
+    Terms of more than `MAX_TERM_CHARACTERS` are left out.
+    """
     spec = resolve_min_df(spec, texts)
     vectorizer = VectorizerSettings(ngram_range=spec.ngram_range)
     settings = vectorizer.model_dump(exclude={"sublinear_tf", "norm"})
     sides = split_sides(texts)
     pairs = len(sides) > 1
-    limit = max_terms(classes, pairs=pairs)
+    limit = max_terms(rows, pairs=pairs)
     counter = CountVectorizer(min_df=spec.min_df, max_features=limit, **settings)
-    present = np.unique(labels)
     try:
-        counts = counter.fit_transform(chain(*sides)) if len(present) > 1 else None
+        counts = counter.fit_transform(chain(*sides))
     except ValueError:  # no term is frequent enough
-        counts = None
-    if counts is None:
-        frequencies = _label_frequency_model(vectorizer, labels, classes, balanced=balanced)
-        return LinearModel(replace(frequencies, pairs=pairs))
+        return None
     terms = counter.get_feature_names_out()
     short = np.array([len(term) <= MAX_TERM_CHARACTERS for term in terms])
     if not short.all():
@@ -203,21 +368,27 @@ def fit(
     weighting = TfidfTransformer(sublinear_tf=vectorizer.sublinear_tf, norm=vectorizer.norm)
     by_side = weighting.fit_transform(counts)  # (sides · texts, terms)
     weighted = combine_sides([by_side[i * len(texts) :][: len(texts)] for i in range(len(sides))])
+    return _Tfidf(vectorizer, tuple(map(str, terms)), weighting.idf_, weighted, pairs)
+
+
+def _fit_logistic_regression(
+    weighted: Any, labels: NDArray[Any], spec: LinearSpec, *, balanced: bool
+) -> LogisticRegression:
     regression = LogisticRegression(
         C=spec.C, max_iter=MAX_ITER, class_weight="balanced" if balanced else None
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported by `converged`
         regression.fit(weighted, labels)
-    coef, intercept = _expand_to_all_labels(
-        present, classes, regression.coef_, regression.intercept_
-    )
-    return LinearModel(
-        LinearParameters(
-            vectorizer, tuple(map(str, terms)), coef, intercept, weighting.idf_, pairs
-        ),
-        converged=bool((regression.n_iter_ < MAX_ITER).all()),
-    )
+    return regression
+
+
+def _frequency_logit(has_label: NDArray[np.bool_], *, balanced: bool) -> float:
+    """Return the logit of the share of texts with a label, within ±`UNSEEN_LABEL_LOGIT`."""
+    share = float(has_label.mean())
+    if balanced and 0 < share < 1:
+        return 0.0
+    return float(np.clip(logit(share), UNSEEN_LABEL_LOGIT, -UNSEEN_LABEL_LOGIT))
 
 
 def _expand_to_all_labels(

@@ -10,11 +10,13 @@ from pydantic import Field
 
 from lora_core.data.targets import Target, Targets
 from lora_core.specs.fields import Float, FrozenModel
+from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.predict import ScoreFunction
+from lora_core.tasks.mispredictions import Misprediction
+from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
 
 TaskType = Literal["single_label", "multi_label", "regression"]
-Logits = NDArray[np.float32]  # (texts, outputs), as the head computes them
-AnyLogits = NDArray[np.floating[Any]]
+Logits = NDArray[np.floating[Any]]  # (texts, outputs), as the head computes them
 Numbers = Annotated[tuple[Float, ...], Field(exclude_if=lambda value: not value)]  # one per output
 
 
@@ -50,6 +52,8 @@ class Task(ABC):
     problem_type: ClassVar[str]  # as in the config of transformers
     score_function: ClassVar[ScoreFunction]  # from calibrated logits to scores
     curve_metrics: ClassVar[tuple[str, ...]]  # the metrics of a report that are logged in training
+    metric: ClassVar[PrimaryMetric]  # that models are compared by
+    has_thresholds: bool = False  # whether predictions depend on a calibration
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)  # the names of the outputs
@@ -58,7 +62,7 @@ class Task(ABC):
     def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return scale and offset (outputs,) of the logits, which calibrate them."""
 
-    def calibrated(self, logits: AnyLogits, calibration: Calibration) -> NDArray[np.float64]:
+    def calibrated(self, logits: Logits, calibration: Calibration) -> NDArray[np.float64]:
         """Return calibrated logits (texts, outputs); of a regression, numbers."""
         scale, offset = self.affine(calibration)
         calibrated: NDArray[np.float64] = scale * np.asarray(logits, np.float64) + offset
@@ -71,6 +75,49 @@ class Task(ABC):
     @abstractmethod
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
         """Fit the calibration on validation. Raises `NonFiniteLogits`."""
+
+    @abstractmethod
+    def predict(self, logits: Logits, calibration: Calibration | None = None) -> Predictions:
+        """Return what is predicted for each text, in the form of its target."""
+
+    def predict_cross_fitted(self, logits: Logits, targets: Targets) -> Predictions:
+        """Return predictions where there are no other texts to fit thresholds on.
+
+        Those of each fifth of the texts are fitted on the other four fifths.
+        """
+        if not self.has_thresholds:
+            return self.predict(logits)
+        fifth = np.arange(len(logits)) % NUM_FOLDS
+        predicted = np.empty_like(self.predict(logits))
+        for held_out in (fifth == i for i in range(NUM_FOLDS)):
+            calibration = self.calibrate(logits[~held_out], targets[~held_out])
+            predicted[held_out] = self.predict(logits[held_out], calibration)
+        return predicted
+
+    @abstractmethod
+    def strata(self, targets: Targets) -> NDArray[np.int64]:
+        """Return the stratum (texts,) of each text, to draw from all of them alike."""
+
+    @abstractmethod
+    def target(self, prediction: Any) -> Target:
+        """Return one of the predictions of `predict` as a target, in types of Python."""
+
+    @abstractmethod
+    def name(self, target: Target) -> str:
+        """Return the label that a row with this target has."""
+
+    @abstractmethod
+    def mispredictions(
+        self, logits: Logits, targets: Targets, calibration: Calibration
+    ) -> list[Misprediction]:
+        """Return all mispredicted texts, the most confident errors first."""
+
+    @abstractmethod
+    def constant(self, targets: Targets) -> tuple[Predictions, str]:
+        """Return the best prediction for texts that are not read, by the `metric`, and its name.
+
+        It is (1,) or (1, labels). `targets` are those of the training texts.
+        """
 
     @abstractmethod
     def report(

@@ -1,17 +1,19 @@
 """Multi-label classification: each text has any number of labels, none included."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
+from lora_core.data.labels import encode_label_set
 from lora_core.data.targets import Target, Targets, indicator
 from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.mispredictions import Misprediction
+from lora_core.tasks.primary_metric import MacroF1
 from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_slope
 
 MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on
@@ -25,6 +27,8 @@ class MultiLabel(Task):
     problem_type = "multi_label_classification"
     score_function = "sigmoid"
     curve_metrics = ("loss", "accuracy", "micro_f1", "macro_f1", "map")
+    metric = MacroF1()
+    has_thresholds = True
 
     def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return np.array(calibration.scale), np.array(calibration.offset)
@@ -57,6 +61,46 @@ class MultiLabel(Task):
             offset=tuple(offset.tolist()),
             thresholds=tuple(thresholds.tolist()),
         )
+
+    def predict(self, logits: Logits, calibration: Calibration | None = None) -> NDArray[np.bool_]:
+        """Return whether each label (texts, labels) is predicted."""
+        if calibration is None:
+            return np.asarray(logits >= logit(THRESHOLD))
+        return np.asarray(expit(self.calibrated(logits, calibration)) >= calibration.thresholds)
+
+    def strata(self, targets: Targets) -> NDArray[np.int64]:
+        """Return the rarest label of each text; those without a label are a stratum, too."""
+        frequency = np.where(targets > 0, targets.sum(axis=0), np.inf)
+        rarest: NDArray[np.int64] = frequency.argmin(axis=1)
+        return np.where((targets > 0).any(axis=1), rarest, len(self.labels))
+
+    def target(self, prediction: Any) -> tuple[int, ...]:
+        return tuple(np.flatnonzero(prediction).tolist())
+
+    def name(self, target: Target) -> str:
+        return encode_label_set([self.labels[i] for i in target])
+
+    def mispredictions(
+        self, logits: Logits, targets: Targets, calibration: Calibration
+    ) -> list[Misprediction]:
+        predicted = self.predict(logits, calibration)
+        scores = expit(self.calibrated(logits, calibration))
+        confidence = np.where(predicted, scores, 1 - scores)  # in what is said about each label
+        confidence[predicted == (targets > 0)] = -1.0  # right
+        worst = confidence.max(axis=1)
+        wrong = np.flatnonzero(worst >= 0)
+        ranked = wrong[np.argsort(-worst[wrong], kind="stable")]
+        return [
+            Misprediction(int(i), self.target(predicted[i]), float(worst[i]), float(1 - worst[i]))
+            for i in ranked
+        ]
+
+    def constant(self, targets: Targets) -> tuple[NDArray[np.bool_], str]:  # noqa: ARG002
+        """Return all labels: without reading, F1 is 2 p / (1 + p) if a label is predicted, else 0.
+
+        p is the share of texts with the label.
+        """
+        return np.ones((1, len(self.labels)), dtype=bool), "every label"
 
     def report(
         self, logits: Logits, targets: Targets, calibration: Calibration | None = None
@@ -154,4 +198,4 @@ def _calibration_metrics(z: NDArray[np.float64], targets: Targets) -> dict[str, 
 
 
 def _mean(values: NDArray[Any]) -> float:
-    return float(values.mean()) if len(values) else math.nan
+    return float(values.mean()) if len(values) else 0.0

@@ -11,6 +11,8 @@ from sklearn.metrics import r2_score
 
 from lora_core.data.targets import Target, Targets
 from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.mispredictions import Misprediction
+from lora_core.tasks.primary_metric import RootMeanSquaredError
 from lora_core.tasks.temperature_scaling import check_finite
 
 OUTPUT = "value"  # name of the one output
@@ -24,6 +26,7 @@ class Regression(Task):
     problem_type = "regression"
     score_function = "none"
     curve_metrics = ("loss", "rmse", "mae", "r2", "spearman")
+    metric = RootMeanSquaredError()
 
     def __init__(self, mean: float, std: float) -> None:
         super().__init__((OUTPUT,))
@@ -44,9 +47,41 @@ class Regression(Task):
     def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
         return np.array(values, dtype=np.float32)
 
-    def predict(self, logits: Logits) -> NDArray[np.float64]:
+    def predict(
+        self,
+        logits: Logits,
+        calibration: Calibration | None = None,  # noqa: ARG002 - it only scales, as the task does
+    ) -> NDArray[np.float64]:
         """Return the predicted number (texts,) of each text."""
         return self.mean + self.std * np.asarray(logits, np.float64)[:, 0]
+
+    def standardize(self, numbers: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the z (texts,) that a model should compute for these numbers."""
+        return (np.asarray(numbers, np.float64) - self.mean) / self.std
+
+    def strata(self, targets: Targets) -> NDArray[np.int64]:
+        """Return the decile of each number."""
+        limits = np.quantile(targets, np.arange(1, 10) / 10)
+        return np.searchsorted(limits, targets).astype(np.int64)
+
+    def target(self, prediction: Any) -> float:
+        return float(prediction)
+
+    def name(self, target: Target) -> str:
+        return repr(target)
+
+    def mispredictions(
+        self, logits: Logits, targets: Targets, calibration: Calibration
+    ) -> list[Misprediction]:
+        """Return all texts, those with the largest errors first."""
+        predicted = self.predict(logits, calibration)
+        ranked = np.argsort(-np.abs(predicted - targets), kind="stable")
+        return [Misprediction(int(i), self.target(predicted[i]), None, None) for i in ranked]
+
+    def constant(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
+        """Return the mean."""
+        mean = float(targets.astype(np.float64).mean())
+        return np.array([mean]), f"the mean, {mean:.4g}"
 
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
         """Return the scale of the numbers, and the half width of an interval around a prediction.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from lora_core import compatibility, distributed, model_selection, runtime
@@ -31,6 +30,7 @@ from lora_core.results import CandidateResult, MethodSelection
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, CandidateSpec, LinearSpec
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import checkpoint, linear, verdict
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
@@ -104,9 +104,7 @@ def _select_method(
         scores.append(cross_validation.scores(logits))
         all_logits.append(logits)
         seconds = time.monotonic() - started
-        results.append(
-            _result(candidate, scores[-1], logits, cross_validation.true_labels, seconds)
-        )
+        results.append(_result(candidate, scores[-1], logits, cross_validation, seconds))
         observer.on_event(CandidateEvaluated(number=number, of=len(candidates), result=results[-1]))
     best = model_selection.select_best(scores)
     selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
@@ -163,33 +161,36 @@ def _plan_candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Cand
         ),
         flops_per_second=DEFAULT_FLOPS_PER_SECOND[device],
     )
-    return model_selection.plan_candidates(len(examples), spec.method.time_budget, costs.seconds)
+    return model_selection.plan_candidates(
+        len(examples), spec.method.time_budget, costs.seconds, task=spec.task
+    )
 
 
 def _result(
     candidate: CandidateSpec,
     scores: CandidateScores,
     logits: Logits,
-    true_labels: NDArray[np.int64],
+    cross_validation: CrossValidation,
     seconds: float,
 ) -> CandidateResult:
-    first_repeat = logits[0]
+    first_repeat, task = logits[0], cross_validation.task
     predicted = ~np.isnan(first_repeat[:, 0])
-    macro_f1 = f1_score(
-        true_labels[predicted],
-        first_repeat[predicted].argmax(axis=1),
-        average="macro",
-        zero_division=0.0,
-    )
+    macro_f1 = scores.value if task.metric.name == "macro_f1" else None
+    if isinstance(task, SingleLabel):
+        targets = cross_validation.targets[predicted]
+        answers = task.predict_cross_fitted(first_repeat[predicted], targets)
+        macro_f1 = float(f1_score(targets, answers, average="macro", zero_division=0.0))
     low, high = scores.interval
     return CandidateResult(
         method=candidate.method,
         folds=candidate.folds,
         repeats=candidate.repeats,
         texts=int(predicted.sum()),
-        accuracy=scores.accuracy,
+        metric=task.metric.name,
+        value=scores.value,
+        accuracy=scores.value if task.metric.name == "accuracy" else None,
         low=low,
         high=high,
-        macro_f1=float(macro_f1),
+        macro_f1=macro_f1,
         seconds=round(seconds, 2),
     )

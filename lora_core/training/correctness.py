@@ -1,4 +1,4 @@
-"""Which texts of a split a run predicts correctly, and which it misclassifies.
+"""How well a run predicts each text of a split, and the texts that it misclassifies.
 
 The former is stored so that two runs can be compared by text.
 """
@@ -6,41 +6,67 @@ The former is stored so that two runs can be compared by text.
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.split import Example, label_indices
+from lora_core.data.split import Example
+from lora_core.data.targets import Targets
+from lora_core.tasks.base import Calibration, Logits, Task
+from lora_core.tasks.primary_metric import Predictions
 
 
 class Correctness(TypedDict):
-    """The correctness of all predictions on one split, as it is stored in a manifest."""
+    """The correctness of all predictions on one split, as it is stored in a manifest.
+
+    Arrays are in base64. Bits are packed, the first one the highest of its byte.
+    """
 
     texts_sha256: str  # equal only for the same texts with the same labels in the same order
     count: int
-    correct: str  # base64 of one bit per text, the first one the highest of its byte
+    correct: NotRequired[str]  # one bit per text: all of its labels are right; not of numbers
+    # Of a multi-label task, compressed by zlib: one bit per text and label, text by text.
+    true_labels: NotRequired[str]
+    predicted_labels: NotRequired[str]
+    errors: NotRequired[str]  # of a regression: prediction - number, float32, little-endian
 
 
 def encode_correctness(
-    examples: Sequence[Example], labels: Sequence[str], logits: NDArray[np.float32]
+    examples: Sequence[Example], task: Task, predicted: Predictions
 ) -> Correctness:
-    """Compare `logits` (texts, classes) with the labels of these examples, in their order."""
-    truth = label_indices(examples)
-    correct = np.packbits(logits.argmax(axis=1) == truth)
+    """Compare predictions for these examples, in their order, with their targets."""
     digest = hashlib.sha256()
     for example in examples:
         texts = [example.text] if example.pair is None else [example.text, example.pair]
-        text = "\0".join([labels[example.label], *texts]).encode()
+        text = "\0".join([task.name(example.label), *texts]).encode()
         digest.update(len(text).to_bytes(8, "big"))  # so that one text never hashes like two
         digest.update(text)
-    return Correctness(
-        texts_sha256=digest.hexdigest(),
-        count=len(examples),
-        correct=base64.b64encode(correct.tobytes()).decode(),
-    )
+    stored = Correctness(texts_sha256=digest.hexdigest(), count=len(examples))
+    targets = task.targets([example.label for example in examples])
+    if np.issubdtype(predicted.dtype, np.floating):
+        errors = (predicted - targets).astype("<f4")
+        return {**stored, "errors": _encode(errors.tobytes())}
+    right = predicted == targets
+    if right.ndim == 1:
+        return {**stored, "correct": _encode_bits(right)}
+    return {
+        **stored,
+        "correct": _encode_bits(right.all(axis=1)),
+        "true_labels": _encode(zlib.compress(np.packbits(targets > 0).tobytes())),
+        "predicted_labels": _encode(zlib.compress(np.packbits(predicted).tobytes())),
+    }
+
+
+def _encode_bits(bits: NDArray[np.bool_]) -> str:
+    return _encode(np.packbits(bits).tobytes())
+
+
+def _encode(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 # -- Misclassified texts, those with the most confident predictions first -------------------------
@@ -50,54 +76,30 @@ MAX_SAVED_CHARACTERS = 2000  # of each text
 MISCLASSIFIED_FOLDER = "misclassified"
 
 
-class Misprediction(NamedTuple):
-    """One text whose predicted label is not its true label."""
-
-    text_index: int  # of the text in its split
-    predicted: int
-    score: float  # probability of the predicted label
-    true_score: float  # probability of the true label
-
-
-def most_confident_errors(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], *, temperature: float, limit: int
-) -> list[Misprediction]:
-    """Return at most `limit` errors, the most confident first. Logits are (texts, classes)."""
-    z = logits.astype(np.float64) / temperature
-    scores = np.exp(z - z.max(axis=1, keepdims=True))
-    scores /= scores.sum(axis=1, keepdims=True)
-    predicted = logits.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    ranked = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")]
-    return [
-        Misprediction(int(i), int(predicted[i]), scores[i, predicted[i]], scores[i, labels[i]])
-        for i in ranked[:limit]
-    ]
-
-
 def save_misclassified(
     directory: Path,
     split: str,
     examples: Sequence[Example],
-    logits: NDArray[np.float32],
-    names: Sequence[str],
-    temperature: float,
+    logits: Logits,
+    task: Task,
+    calibration: Calibration,
 ) -> None:
     """Write one JSON line for each misclassified text, with the beginning of the text.
 
-    The file can be read after the data are deleted. `names` are the names of the labels.
+    Of a regression these are the texts with the largest errors. The file can be read after the
+    data are deleted.
     """
-    truth = label_indices(examples)
+    targets: Targets = task.targets([example.label for example in examples])
     lines = []
-    for error in most_confident_errors(logits, truth, temperature=temperature, limit=MAX_SAVED):
+    for error in task.mispredictions(logits, targets, calibration)[:MAX_SAVED]:
         example = examples[error.text_index]
-        line = {
+        line: dict[str, Any] = {
             "row": example.row,
             "text": example.text[:MAX_SAVED_CHARACTERS],
             **({} if example.pair is None else {"text_pair": example.pair[:MAX_SAVED_CHARACTERS]}),
             "cut": max(len(example.text), len(example.pair or "")) > MAX_SAVED_CHARACTERS,
-            "label": names[example.label],
-            "predicted": names[error.predicted],
+            "label": task.name(example.label),
+            "predicted": task.name(error.predicted),
             "score": error.score,
             "true_score": error.true_score,
         }

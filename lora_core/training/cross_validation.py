@@ -23,6 +23,7 @@ from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec, ProbeSpec, SingleMethod
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
+from lora_core.tasks.regression import Regression
 from lora_core.training import probe, resume
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
@@ -41,11 +42,11 @@ class CrossValidation(LinearCrossValidation):
                 return super()._fit(method, train, held_out)
             case ProbeSpec():
                 x = self._probe_inputs
-                weight, bias = probe.fit_logistic_regression(
+                weight, bias = probe.fit_regression(
                     x[train],
-                    self.true_labels[train],
+                    self.targets[train],
                     method,
-                    classes=len(self._labels),
+                    self.task,
                     balanced=self._spec.with_method(method).balanced,
                 )
                 return x[held_out] @ weight.T + bias
@@ -74,7 +75,11 @@ class CrossValidation(LinearCrossValidation):
         stop = StopSpec(select_by=SelectBy.LAST, evaluations_per_epoch=1)
         spec = spec.model_copy(update={"stop": stop})
         prepared = prepare_run(spec, NullObserver(), self._progress, splits)
-        return _cached_logits(prepared, lambda: self._train(prepared))
+        logits = _cached_logits(prepared, lambda: self._train(prepared))
+        if isinstance(self.task, Regression):  # each fold standardizes by its own training texts
+            numbers = prepared.task.predict(logits)
+            return self.task.standardize(numbers)[:, None].astype(np.float32)
+        return logits
 
     def _train(self, prepared: PreparedRun) -> Logits:
         trainer = build_trainer(

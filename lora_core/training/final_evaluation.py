@@ -1,6 +1,6 @@
 """Metrics of the final weights of a run."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,40 +12,41 @@ from lora_core.events import Evaluated, Observer, Phase, finite_or_none
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.tasks.base import Calibration
-from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import evaluate
-from lora_core.training.correctness import encode_correctness
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun
 
-SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, classes)
+SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, outputs)
 
 
-def evaluate_partial_run(
-    prepared: PreparedRun, result: TrainingResult
-) -> tuple[dict[str, Any], SplitLogits]:
+class Evaluation(NamedTuple):
+    """The metrics of a run as its summary has them, and what they are computed from."""
+
+    metrics: dict[str, Any]
+    logits: SplitLogits
+    calibration: Calibration | None = None  # None: of a partial run
+
+
+def evaluate_partial_run(prepared: PreparedRun, result: TrainingResult) -> Evaluation:
     """Return metrics and logits of the last weights on the evaluation subset."""
     logits: SplitLogits = {Split.VALIDATION: result.validation_logits}
-    return _reports(prepared, logits), logits
+    return Evaluation(_reports(prepared, logits), logits)
 
 
 def evaluate_run(
     prepared: PreparedRun, result: TrainingResult, observer: Observer, progress: ProgressReporter
-) -> tuple[dict[str, Any], SplitLogits]:
+) -> Evaluation:
     """Return metrics and logits of the best weights on validation and test.
 
-    The metrics include those of the linear model (TF-IDF + logistic regression) and of
-    calibration. The temperature is fitted on validation alone, and is 1 if it has too few texts.
+    The metrics include those of the linear model (TF-IDF + a linear model) and of calibration,
+    which is fitted on validation alone, if it has enough texts.
     """
     progress.enter_phase(Phase.LINEAR_MODEL)
-    linear: dict[str, Any] = {}
-    if isinstance(prepared.task, SingleLabel):
-        with distributed.main_process_first():
-            fitted = linear_baseline.evaluate(prepared.splits).metrics
-        if prepared.cross_validated is not None:  # it was trained on the validation texts
-            fitted = fitted.model_copy(update={"validation": {}})
-        observer.on_event(fitted)
-        linear = {"linear": fitted.model_dump(mode="json", exclude={"event"})}
+    with distributed.main_process_first():
+        linear = linear_baseline.evaluate(prepared.splits, prepared.task).metrics
+    if prepared.cross_validated is not None:  # it was trained on the validation texts
+        linear = linear.model_copy(update={"validation": {}})
+    observer.on_event(linear)
     progress.enter_phase(Phase.EVALUATING)
     logits: SplitLogits = {
         Split.VALIDATION: result.validation_logits,
@@ -58,7 +59,7 @@ def evaluate_run(
         for split, rows in logits.items()
     }
     metrics = {
-        **linear,
+        "linear": linear.model_dump(mode="json", exclude={"event"}),
         "calibration": calibration.model_dump(mode="json") | compared,
         **_reports(prepared, logits, calibration),
     }
@@ -67,15 +68,7 @@ def evaluate_run(
         metrics |= _reports(prepared, {Split.TRAIN: train}, calibration)
     test = finite_or_none({name: metrics[Split.TEST][name] for name in task.curve_metrics})
     observer.on_event(Evaluated(step=result.best_step, split=Split.TEST, metrics=test))
-    return metrics, logits
-
-
-def correctness_by_split(prepared: PreparedRun, logits: SplitLogits) -> dict[str, Any]:
-    """Return for each split which texts were predicted correctly."""
-    return {
-        split: encode_correctness(evaluated_examples(prepared, split), prepared.splits.labels, rows)
-        for split, rows in logits.items()
-    }
+    return Evaluation(metrics, logits, calibration)
 
 
 def evaluated_examples(prepared: PreparedRun, split: Split) -> list[Example]:

@@ -1,7 +1,7 @@
 """One run of the method `linear`, from its spec to a finished artifact. Needs no torch.
 
-The linear model is TF-IDF + logistic regression. Fitting it takes seconds, so there are no
-checkpoints: an interrupted run starts again from the beginning.
+The linear model is TF-IDF + logistic regression or, for numbers, ridge regression. Fitting it takes
+seconds, so there are no checkpoints: an interrupted run starts again from the beginning.
 """
 
 import time
@@ -27,9 +27,13 @@ from lora_core.data.chat import describe_prompt_format
 from lora_core.data.duplicates import group_duplicates
 from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, subsample_to_max_characters
 from lora_core.data.load import load_splits
-from lora_core.data.more_labels import MoreLabelsEstimate, estimate_without_curve
+from lora_core.data.more_labels import (
+    MoreLabelsEstimate,
+    estimate_for_other_task,
+    estimate_without_curve,
+)
 from lora_core.data.rows import TextRow
-from lora_core.data.split import Example, Splits, describe_leaked, label_indices
+from lora_core.data.split import Example, Splits, describe_leaked
 from lora_core.errors.training import DiskFull, LinearFitOutOfMemory
 from lora_core.events import (
     Evaluated,
@@ -52,14 +56,16 @@ from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks import temperature_scaling
-from lora_core.tasks.metrics import CURVE_METRICS, classification_report
+from lora_core.tasks.base import Calibration, Task
+from lora_core.tasks.build import build_task
+from lora_core.tasks.primary_metric import Predictions
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import encode_correctness, save_misclassified
-from lora_core.verdict import build_verdict, most_frequent_label
+from lora_core.verdict import build_verdict
 
 STEPS = 1
 
-SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, classes)
+SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, outputs)
 
 
 def train_linear(
@@ -86,6 +92,7 @@ def train_linear(
         failpoint("loading")
         splits = selected.splits if selected else load_splits(spec.data, spec.task)
         spec = spec.with_prompt_format(splits.prompt_format)
+        task = build_task(spec.task, splits.labels, [each.label for each in splits.train])
         train = _training_examples(splits, observer)
         method = resolve_min_df(method, [example.input for example in train])
         spec = _with_resolved_settings(spec, method)
@@ -93,7 +100,7 @@ def train_linear(
         fit_started = time.monotonic()
         model = run_with_progress(
             progress,
-            lambda: fit_examples(train, method, classes=len(splits.labels), balanced=spec.balanced),
+            lambda: fit_examples(train, method, task, balanced=spec.balanced),
         )
         fit_seconds = time.monotonic() - fit_started
         if not model.converged:
@@ -104,33 +111,51 @@ def train_linear(
         logits = run_with_progress(progress, lambda: _compute_logits(spec, splits, model))
         if selected is not None and selected.cross_validated is not None:
             logits[Split.VALIDATION] = selected.cross_validated
-        metrics = _compute_metrics(splits, logits, observer)
+        calibration, metrics = _compute_metrics(splits, task, logits, observer)
         summary = {**_run_summary(splits, train, model, fit_seconds), **metrics}
         summary |= selected.summary() if selected else {}
-        more_labels = learning_curve_of_splits(splits, progress)
+        more_labels = learning_curve_of_splits(splits, task, progress)
         summary["more_labels"] = more_labels.model_dump(mode="json")
         if spec.result.model:
             progress.enter_phase(Phase.VERDICT, STEPS)
-            verdict = _verdict(spec, method, splits, logits[Split.TEST], selected, progress)
+            predicted = task.predict(logits[Split.TEST], calibration)
+            verdict = _verdict(spec, method, splits, task, predicted, selected, progress)
             summary["verdict"] = verdict.model_dump(mode="json")
         progress.enter_phase(Phase.SAVING, STEPS)
         failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
+        correctness = {}
         for split in (Split.VALIDATION, Split.TEST):
-            save_predictions(out_dir, split, splits.examples(split), logits[split])
+            examples, rows = splits.examples(split), logits[split]
+            predicted = task.predict(rows, calibration)
+            save_predictions(out_dir, split, examples, rows, map(task.target, predicted))
+            correctness[split] = encode_correctness(examples, task, predicted)
+            if spec.result.model:
+                save_misclassified(out_dir, split, examples, rows, task, calibration)
         if spec.result.model:
-            _save_model(out_dir, splits, model, logits, metrics["calibration"]["temperature"])
+            files.save_parameters(out_dir, model.parameters)
+            save_golden(out_dir, [example.input for example in splits.test], logits[Split.TEST])
         summary["total_seconds"] = round(time.monotonic() - started, 2)
-        manifest.create(out_dir, _manifest(spec, splits, summary, logits))
+        facts = {
+            "labels": list(task.labels),
+            "calibration": calibration.model_dump(mode="json", exclude={"fitted"}),
+            "graded": correctness,
+        }
+        manifest.create(out_dir, {**_manifest(spec, splits, summary), **facts})
     observer.on_event(Finished(summary=summary))
     return summary
 
 
-def learning_curve_of_splits(splits: Splits, progress: ProgressReporter) -> MoreLabelsEstimate:
+def learning_curve_of_splits(
+    splits: Splits, task: Task, progress: ProgressReporter
+) -> MoreLabelsEstimate:
     """Return the learning curve of a linear model on the training split, cached.
 
-    It answers whether more labels would help. Raises `DiskFull`, `StopRequested`.
+    It answers whether more labels would help a single-label task. Raises `DiskFull`,
+    `StopRequested`.
     """
+    if not isinstance(task, SingleLabel):
+        return estimate_for_other_task(len(splits.train))
     distinct = distinct_texts(splits)
     estimate = estimate_without_curve([row.label for row in distinct])
     if estimate is not None:
@@ -217,64 +242,54 @@ def _compute_logits(spec: TrainSpec, splits: Splits, model: LinearModel) -> Spli
     }
 
 
-def _compute_metrics(splits: Splits, logits: SplitLogits, observer: Observer) -> dict[str, Any]:
-    """Return the metrics of each split. The temperature is fitted on validation alone."""
-    labels = {split: label_indices(splits.examples(split)) for split in logits}
-    calibrated = temperature_scaling.calibrate(logits[Split.VALIDATION], labels[Split.VALIDATION])
-    temperature = calibrated["temperature"]
+def _compute_metrics(
+    splits: Splits, task: Task, logits: SplitLogits, observer: Observer
+) -> tuple[Calibration, dict[str, Any]]:
+    """Return the calibration, fitted on validation alone, and the metrics of each split."""
+    targets = {
+        split: task.targets([each.label for each in splits.examples(split)]) for split in logits
+    }
+    calibration = task.calibrate(logits[Split.VALIDATION], targets[Split.VALIDATION])
+    calibrated = calibration.model_dump(mode="json")
     metrics: dict[str, Any] = {"calibration": calibrated}
     for split, rows in logits.items():
-        report = classification_report(rows, labels[split], splits.labels)
+        report = task.report(rows, targets[split], calibration)
         metrics[split.value] = report
         if split is not Split.TRAIN:
-            calibrated[split] = temperature_scaling.compare_calibration(
-                rows, labels[split], temperature
-            )
+            calibrated[split] = task.compare_calibration(rows, targets[split], calibration)
             best = split is Split.VALIDATION
-            curve_metrics = finite_or_none({name: report[name] for name in CURVE_METRICS})
+            curve_metrics = finite_or_none({name: report[name] for name in task.curve_metrics})
             observer.on_event(Evaluated(step=STEPS, split=split, metrics=curve_metrics, best=best))
-    return metrics
+    return calibration, metrics
 
 
-def _verdict(
+def _verdict(  # noqa: PLR0913
     spec: TrainSpec,
     method: LinearSpec,
     splits: Splits,
-    test_logits: NDArray[np.float32],
+    task: Task,
+    predicted: Predictions,
     selected: AutoOutcome | None,
     progress: ProgressReporter,
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""
     examples = training_pool(spec, splits)
     references = {"probe": selected.probe} if selected and selected.probe else {}
-    majority = most_frequent_label(examples)
+    training_targets = task.targets([each.label for each in examples])
     if not uses_cross_validation(spec, examples):
-        true_labels = label_indices(splits.test)
-        predicted = test_logits.argmax(axis=1)
+        targets = task.targets([each.label for each in splits.test])
         return build_verdict(
-            true_labels, predicted, references, labels=splits.labels, majority=majority
+            task, targets, predicted, references, training_targets=training_targets
         )
     cross_validation = LinearCrossValidation(spec, splits.labels, examples, progress)
     return build_verdict(
-        cross_validation.true_labels,
+        cross_validation.task,
+        cross_validation.targets,
         cross_validation.predictions(method),
         references,
-        labels=splits.labels,
-        majority=majority,
+        training_targets=training_targets,
         measured_on="cross_validation",
     )
-
-
-def _save_model(
-    out_dir: Path, splits: Splits, model: LinearModel, logits: SplitLogits, temperature: float
-) -> None:
-    files.save_parameters(out_dir, model.parameters)
-    names = list(splits.labels)
-    for split in (Split.VALIDATION, Split.TEST):
-        save_misclassified(
-            out_dir, split, splits.examples(split), logits[split], names, temperature
-        )
-    save_golden(out_dir, [example.input for example in splits.test], logits[Split.TEST])
 
 
 def _run_summary(
@@ -294,20 +309,11 @@ def _run_summary(
     }
 
 
-def _manifest(
-    spec: TrainSpec, splits: Splits, summary: dict[str, Any], logits: SplitLogits
-) -> dict[str, Any]:
+def _manifest(spec: TrainSpec, splits: Splits, summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": manifest.FORMAT,
         "created_by": manifest.library_versions(),
         "spec": spec.model_dump(mode="json"),
-        "labels": list(splits.labels),
         "data_sha256": splits.digest,
-        "calibration": {"temperature": summary["calibration"]["temperature"]},
         "metrics": summary,
-        "graded": {
-            split: encode_correctness(splits.examples(split), splits.labels, rows)
-            for split, rows in logits.items()
-            if split is not Split.TRAIN
-        },
     }

@@ -1,4 +1,4 @@
-"""Logistic regression on the pooled states of the frozen encoder.
+"""Logistic regression, or ridge regression of numbers, on the pooled states of the frozen encoder.
 
 It is the method `probe`, and the initial head of the other methods. Its weights are written into
 the head that the classifiers of transformers have, W₂ f(W₁ x + b₁) + b₂, so that the model is an
@@ -13,15 +13,16 @@ The norm of z is about 1, so C means what it means for vectors of norm 1.
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from lora_core import distributed, environment
+from lora_core.data.targets import Targets
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.defaults import HEAD_INIT_MAX_TEXTS
 from lora_core.encoders.modules import head_activation, linear_layer
@@ -33,6 +34,10 @@ from lora_core.linear.model import UNSEEN_LABEL_LOGIT
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.specs.method import ProbeSpec
+from lora_core.tasks.base import Task
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import evaluate
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun
@@ -98,7 +103,8 @@ def init_head(prepared: PreparedRun, progress: ProgressReporter) -> None:
     """
     started = time.monotonic()
     progress.enter_phase(Phase.FEATURES)
-    indices = draw_stratified(prepared.tokenized[Split.TRAIN].targets, HEAD_INIT_MAX_TEXTS)
+    strata = prepared.task.strata(prepared.tokenized[Split.TRAIN].targets)
+    indices = draw_stratified(strata, HEAD_INIT_MAX_TEXTS)
     affine = _FOR_TRAINING[prepared.family.head_activation]
     wanted = _TEXTS_PER_LABEL * prepared.model.config.num_labels
     spec = ProbeSpec(C=min(max(1.0, wanted / len(indices)), 10.0))
@@ -134,8 +140,8 @@ def _fit_head(
     if distributed.is_main_process():  # so that all processes get the same bits
         balanced = prepared.spec.with_method(spec).balanced
         z = probe_inputs(prepared, x, size, affine)
-        weight, bias = fit_logistic_regression(
-            z, data.targets[indices], spec, classes=classes, balanced=balanced
+        weight, bias = fit_regression(
+            z, data.targets[indices], spec, prepared.task, balanced=balanced
         )
         weight /= affine.scale * math.sqrt(width)
         solution[:, :-1], solution[:, -1] = weight, bias - affine.shift * weight.sum(axis=1)
@@ -211,6 +217,40 @@ def probe_inputs(
     return z
 
 
+def fit_regression(
+    x: NDArray[np.float32],
+    targets: Targets,
+    spec: ProbeSpec,
+    task: Task,
+    *,
+    balanced: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return weight (outputs, width) and bias (outputs,) of the regression for a task.
+
+    For several labels it is one logistic regression for each, against the rest; a label that no
+    text or every text has depends on nothing. For numbers it is ridge regression to standardized
+    ones with alpha = 1 / C, which weighs the texts as in logistic regression.
+    """
+    match task:
+        case SingleLabel():
+            classes = len(task.labels)
+            return fit_logistic_regression(x, targets, spec, classes=classes, balanced=balanced)
+        case MultiLabel():
+            weight, bias = np.zeros((len(task.labels), x.shape[1])), np.zeros(len(task.labels))
+            for i, has_label in enumerate(targets.T > 0):
+                if has_label.all() or not has_label.any():
+                    bias[i] = -UNSEEN_LABEL_LOGIT if has_label.any() else UNSEEN_LABEL_LOGIT
+                else:
+                    model = _fit(_logistic_regression(spec, balanced=balanced), x, has_label)
+                    weight[i], bias[i] = model.coef_[0], model.intercept_[0]
+            return weight, bias
+        case Regression():
+            ridge = _fit(Ridge(alpha=1 / spec.C), x.astype(np.float64), task.standardize(targets))
+            return ridge.coef_[None], np.array([ridge.intercept_])
+        case _:
+            raise TypeError(f"no probe for {type(task).__name__}")
+
+
 def fit_logistic_regression(
     x: NDArray[np.float32],
     labels: NDArray[np.int64],
@@ -229,11 +269,7 @@ def fit_logistic_regression(
     if len(present) == 1:
         of_all_classes[1][present] = 0.0
         return of_all_classes
-    class_weight = "balanced" if balanced else None
-    model = LogisticRegression(C=spec.C, max_iter=MAX_ITERATIONS, class_weight=class_weight)
-    # One thread, so that the bits do not depend on the number of threads.
-    with threadpool_limits(1, user_api="blas"):
-        model.fit(x, labels)
+    model = _fit(_logistic_regression(spec, balanced=balanced), x, labels)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -242,3 +278,14 @@ def fit_logistic_regression(
     for array, of_present in zip(of_all_classes, (weight, bias), strict=True):
         array[present] = of_present
     return of_all_classes
+
+
+def _logistic_regression(spec: ProbeSpec, *, balanced: bool) -> LogisticRegression:
+    class_weight = "balanced" if balanced else None
+    return LogisticRegression(C=spec.C, max_iter=MAX_ITERATIONS, class_weight=class_weight)
+
+
+def _fit(model: Any, x: NDArray[Any], targets: NDArray[Any]) -> Any:
+    """Fit a model of scikit-learn in one thread, so that no bit depends on the number of them."""
+    with threadpool_limits(1, user_api="blas"):
+        return model.fit(x, targets)

@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 from lora_core import compatibility, cost_model, distributed
 from lora_core.data import learning_curve as curve
 from lora_core.data.batching import length_sorted_batches
-from lora_core.data.more_labels import MoreLabelsEstimate, estimate_without_curve
+from lora_core.data.more_labels import (
+    MoreLabelsEstimate,
+    estimate_for_other_task,
+    estimate_without_curve,
+)
 from lora_core.data.rows import TextRow
 from lora_core.events import Phase
 from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.specs.data import Split
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.linear import distinct_texts, learning_curve_of_splits
 from lora_core.training.prepare import PreparedRun
 
@@ -32,13 +37,15 @@ def learning_curve_of_run(
     """
     if prepared.spec.trial is not None or not distributed.is_main_process():
         return None
+    if not isinstance(prepared.task, SingleLabel):
+        return estimate_for_other_task(len(prepared.splits.train))
     distinct = distinct_texts(prepared.splits)
     estimate = estimate_without_curve([row.label for row in distinct])
     if estimate is not None:
         return estimate
     sample = curve.limit_texts(distinct, curve.MAX_TEXTS)
     if not _encoder_pass_is_cheap(prepared, sample):
-        return learning_curve_of_splits(prepared.splits, progress)
+        return learning_curve_of_splits(prepared.splits, prepared.task, progress)
     progress.enter_phase(Phase.LEARNING_CURVE)
     facts = {
         "basis": "probe",
@@ -51,7 +58,7 @@ def learning_curve_of_run(
     def measure() -> MoreLabelsEstimate:
         vectors = _pooled_vectors(prepared, sample, progress)
         if not np.isfinite(vectors).all():  # training fails with an error of its own
-            return learning_curve_of_splits(prepared.splits, progress)
+            return learning_curve_of_splits(prepared.splits, prepared.task, progress)
         labels = curve.encode_labels(sample)
         learner = curve.probe_learner(vectors, labels)
         return run_with_progress(

@@ -20,7 +20,6 @@ from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import (
     checkpoint,
     evaluate,
@@ -31,7 +30,8 @@ from lora_core.training import (
 )
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.correctness import save_misclassified
+from lora_core.training.correctness import Correctness, encode_correctness, save_misclassified
+from lora_core.training.final_evaluation import Evaluation
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer, with_resolved_settings
@@ -90,31 +90,23 @@ def train_encoder(  # noqa: PLR0913
             _report_started(trainer.last_step, prepared, observer)
             result = trainer.train()
         if prepared.spec.trial is not None:
-            metrics, logits = final_evaluation.evaluate_partial_run(prepared, result)
+            evaluation = final_evaluation.evaluate_partial_run(prepared, result)
         else:
-            metrics, logits = final_evaluation.evaluate_run(prepared, result, observer, shared)
+            evaluation = final_evaluation.evaluate_run(prepared, result, observer, shared)
         if not distributed.destroy_process_group():
             return {}
-        summary = {**_run_summary(prepared, result), **metrics}
+        summary = {**_run_summary(prepared, result), **evaluation.metrics}
         summary |= selected.summary() if selected else {}
         if more_labels is not None:
             summary["more_labels"] = more_labels.model_dump(mode="json")
-        if saves_model(prepared.spec) and isinstance(prepared.task, SingleLabel):
+        if saves_model(prepared.spec):
             local.enter_phase(Phase.VERDICT, result.steps)
-            assessment = verdict.verdict_of_run(prepared, logits[Split.TEST], selected, local)
+            assessment = verdict.verdict_of_run(prepared, evaluation, selected, local)
             summary["verdict"] = assessment.model_dump(mode="json")
         local.enter_phase(Phase.SAVING, result.steps)
         failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
-        facts: dict[str, Any] = {}
-        if isinstance(prepared.task, SingleLabel):
-            facts["graded"] = final_evaluation.correctness_by_split(prepared, logits)
-        for split, rows in logits.items():
-            examples = final_evaluation.evaluated_examples(prepared, split)
-            save_predictions(out_dir, split, examples, rows)
-            if saves_model(prepared.spec) and isinstance(prepared.task, SingleLabel):
-                temperature = metrics["calibration"]["temperature"]
-                save_misclassified(out_dir, split, examples, rows, summary["labels"], temperature)
+        facts: dict[str, Any] = {"graded": _save_predictions(out_dir, prepared, evaluation)}
         if saves_model(prepared.spec):
             # This merges the adapters: from here on, the model has none.
             summary["merge_difference"], merged_sha256 = _save_model(out_dir, prepared, local)
@@ -172,6 +164,22 @@ def saves_model(spec: TrainSpec) -> bool:
 def freezes_encoder(spec: TrainSpec) -> bool:
     """Return whether a run leaves the encoder as it is, except for adapters beside it."""
     return isinstance(spec.method, LoraSpec | ProbeSpec) or spec.method == BaselineSpec(blocks=0)
+
+
+def _save_predictions(
+    out_dir: Path, prepared: PreparedRun, evaluation: Evaluation
+) -> dict[Split, Correctness]:
+    """Write the predictions for each split; return how well each text is predicted."""
+    task, calibration = prepared.task, evaluation.calibration
+    correctness = {}
+    for split, logits in evaluation.logits.items():
+        examples = final_evaluation.evaluated_examples(prepared, split)
+        predicted = task.predict(logits, calibration)
+        save_predictions(out_dir, split, examples, logits, map(task.target, predicted))
+        correctness[split] = encode_correctness(examples, task, predicted)
+        if calibration is not None and saves_model(prepared.spec):
+            save_misclassified(out_dir, split, examples, logits, task, calibration)
+    return correctness
 
 
 def _save_model(

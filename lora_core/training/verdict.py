@@ -1,7 +1,6 @@
 """The verdict on a run on a base: compute the predictions that it is compared with."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lora_core.cross_validation import (
     AutoOutcome,
@@ -10,7 +9,7 @@ from lora_core.cross_validation import (
     uses_cross_validation,
 )
 from lora_core.data import linear_baseline
-from lora_core.data.split import Example, Splits, label_indices
+from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.model_selection import LINEAR_CANDIDATES, PROBE_CANDIDATES
 from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter
@@ -18,37 +17,39 @@ from lora_core.results import Verdict
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.build import build_task
+from lora_core.tasks.primary_metric import Predictions
 from lora_core.training import probe
 from lora_core.training.cross_validation import CrossValidation
+from lora_core.training.final_evaluation import Evaluation
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.verdict import ReferencePredictions, build_verdict, most_frequent_label
+from lora_core.verdict import ReferencePredictions, build_verdict
 
 # Limits for the probe that a run is compared with: each text costs a pass of the base.
 PROBE_TRAIN_TEXTS, PROBE_TEST_TEXTS = 1000, 1000
 
-Logits = NDArray[np.float32]
-
 
 def verdict_of_run(
     prepared: PreparedRun,
-    test_logits: Logits,
+    evaluation: Evaluation,
     selected: AutoOutcome | None,
     progress: ProgressReporter,
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""
-    spec, splits = prepared.spec, prepared.splits
+    spec, splits, task = prepared.spec, prepared.splits, prepared.task
     examples = training_pool(spec, splits)
     if uses_cross_validation(spec, examples):
         return _cross_validated_verdict(prepared, examples, selected, progress)
-    references = {"linear": _answers_to_all(linear_baseline.evaluate(splits).test_predictions)}
+    baseline = linear_baseline.evaluate(splits, task)
+    references = {"linear": _answers_to_all(np.asarray(baseline.test_predictions))}
     if not isinstance(spec.method, ProbeSpec):
         references["probe"] = predict_with_probe(spec, splits, progress)
     return build_verdict(
-        label_indices(splits.test),
-        test_logits.argmax(axis=1),
+        task,
+        prepared.tokenized[Split.TEST].targets,
+        task.predict(evaluation.logits[Split.TEST], evaluation.calibration),
         references,
-        labels=splits.labels,
-        majority=most_frequent_label(splits.train),
+        training_targets=prepared.tokenized[Split.TRAIN].targets,
     )
 
 
@@ -65,31 +66,40 @@ def predict_with_probe(
     if uses_cross_validation(spec, examples):
         cross_validation = CrossValidation(spec, splits.labels, examples, progress)
         return _answers_to_all(cross_validation.predictions(method))
-    labels = label_indices(splits.train)
-    train = probe.draw_stratified(labels, PROBE_TRAIN_TEXTS)
+    values = [each.label for each in splits.train]
+    task = build_task(spec.task, splits.labels, values)
+    train = probe.draw_stratified(task.strata(task.targets(values)), PROBE_TRAIN_TEXTS)
     test = np.sort(np.random.default_rng(0).permutation(len(splits.test))[:PROBE_TEST_TEXTS])
     sample = Splits(
         labels=splits.labels,
         train=tuple(splits.train[i] for i in train),
-        validation=(),
+        validation=splits.validation[:PROBE_TEST_TEXTS] if task.has_thresholds else (),
         test=tuple(splits.test[i] for i in test),
     )
     nested = HeartbeatOnlyProgress(progress)
     prepared = prepare_run(spec.with_method(method), NullObserver(), nested, sample)
-    train_x, test_x = (
-        probe.checked_pooled_states(prepared, data, np.arange(len(data)), nested)
-        for data in (prepared.tokenized[Split.TRAIN], prepared.tokenized[Split.TEST])
-    )
-    size = probe.mean_scale(train_x)
-    weight, bias = probe.fit_logistic_regression(
-        probe.probe_inputs(prepared, train_x, size),
-        label_indices(sample.train),
+    task, tokenized = prepared.task, prepared.tokenized
+    states = {
+        split: probe.checked_pooled_states(prepared, data, np.arange(len(data)), nested)
+        for split, data in tokenized.items()
+        if len(data)
+    }
+    size = probe.mean_scale(states[Split.TRAIN])
+    inputs = {split: probe.probe_inputs(prepared, x, size) for split, x in states.items()}
+    weight, bias = probe.fit_regression(
+        inputs[Split.TRAIN],
+        tokenized[Split.TRAIN].targets,
         method,
-        classes=len(splits.labels),
+        task,
         balanced=prepared.spec.balanced,
     )
-    logits = probe.probe_inputs(prepared, test_x, size) @ weight.T + bias
-    return ReferencePredictions(test, logits.argmax(axis=1))
+    calibration = None
+    if task.has_thresholds:
+        logits = inputs[Split.VALIDATION] @ weight.T + bias
+        calibration = task.calibrate(logits, tokenized[Split.VALIDATION].targets)
+    return ReferencePredictions(
+        test, task.predict(inputs[Split.TEST] @ weight.T + bias, calibration)
+    )
 
 
 def _cross_validated_verdict(
@@ -110,16 +120,16 @@ def _cross_validated_verdict(
     predictions = {"linear": cross_validation.predictions(LINEAR_CANDIDATES[-1])}
     if not isinstance(spec.method, ProbeSpec):
         predictions["probe"] = cross_validation.predictions(PROBE_CANDIDATES[0])
-    references = {name: _answers_to_all(each[evaluated]) for name, each in predictions.items()}
+    task, targets = cross_validation.task, cross_validation.targets[evaluated]
     return build_verdict(
-        cross_validation.true_labels[evaluated],
-        logits.argmax(axis=1),
-        references,
-        labels=splits.labels,
-        majority=most_frequent_label(examples),
+        task,
+        targets,
+        task.predict_cross_fitted(logits, targets),
+        {name: _answers_to_all(each[evaluated]) for name, each in predictions.items()},
+        training_targets=cross_validation.targets,
         measured_on="cross_validation",
     )
 
 
-def _answers_to_all(answers: "NDArray[np.int64] | tuple[int, ...]") -> ReferencePredictions:
-    return ReferencePredictions(np.arange(len(answers)), np.asarray(answers, dtype=np.int64))
+def _answers_to_all(answers: Predictions) -> ReferencePredictions:
+    return ReferencePredictions(np.arange(len(answers)), answers)

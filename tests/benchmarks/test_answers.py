@@ -14,6 +14,7 @@ from lora_core.events import NullObserver
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LinearSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, ResultSpec, TrainSpec
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import evaluate
 from lora_core.training.run import train_encoder
 from tests.tiny_base import make_base, make_reviews
@@ -45,7 +46,8 @@ def test_cell_matches_a_run(spec: TrainSpec, tmp_path: Path) -> None:
 
 def test_linear_model_matches_the_baseline_of_a_run() -> None:
     data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
-    competitor = linear_baseline.evaluate(load_splits(data)).metrics
+    splits = load_splits(data)
+    competitor = linear_baseline.evaluate(splits, SingleLabel(splits.labels)).metrics
     assert answers.run(cell(data, Split.TEST))["accuracy"] == competitor.test["accuracy"]
     assert (
         answers.run(cell(data, Split.VALIDATION))["accuracy"] == competitor.validation["accuracy"]

@@ -13,6 +13,7 @@ HARMLESS = {
     "/v1/sweeps/{sweep_id}/extend",  # the same trials are not added twice
     *("/predict", "/vertex", "/models/{ref}/predict"),
     *("/openai/v1/chat/completions", "/openai/v1/completions"),
+    "/openai/v1/moderations",
     *(
         f"/openai/v1/fine_tuning/jobs/{{fine_tuning_job_id}}/{verb}"
         for verb in ("cancel", "pause", "resume")

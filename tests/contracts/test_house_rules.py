@@ -44,7 +44,7 @@ LATE_IMPORTS = (
     "lora_core/data/contents.py",
     "lora_core/data/files.py",
     "lora_core/inference/load.py",
-    "lora_core/verdict.py",
+    "lora_core/tasks/primary_metric.py",
     "app/serving/explanation.py",
     "app/serving/loaded_model.py",
     "app/jobs/results/comparison.py",

@@ -107,8 +107,9 @@ def test_jobs_are_described_as_today(client: TestClient, resources: Resources) -
     assert {job["spec"]["spec_version"] for job in found.values()} == {2}
     assert found["finished"]["spec"]["result"]["train_metrics"] is True
     assert found["halving 1"]["spec"]["trial"]["budget"] == 0.25
-    verdict = found["finished"]["verdict"]
-    assert verdict == found["finished"]["summary"]["verdict"]
+    verdict, stored = found["finished"]["verdict"], found["finished"]["summary"]["verdict"]
+    assert (verdict["metric"], verdict["value"]) == ("accuracy", stored["accuracy"])
+    assert (verdict["headline"], verdict["low"]) == (stored["headline"], stored["low"])
     assert (verdict["references"].keys(), verdict["never_predicted"]) == ({"linear"}, [])
     with resources.database.read() as session:
         for spec, version, sha256 in session.execute(

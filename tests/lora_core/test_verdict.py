@@ -5,20 +5,21 @@ import pytest
 from scipy.stats import binomtest
 
 from lora_core.results import Verdict
-from lora_core.verdict import SIGNIFICANCE_LEVEL, ReferencePredictions, build_verdict
+from lora_core.tasks.primary_metric import SIGNIFICANCE_LEVEL
+from lora_core.tasks.single_label import SingleLabel
+from lora_core.verdict import ReferencePredictions, build_verdict
 
 LABELS = ("bad", "good")
 
 
 def verdict(true_labels: list[int], predicted: list[int], **references: list[int]) -> Verdict:
     every = np.arange(len(true_labels))
-    majority = int(np.bincount(true_labels).argmax())
     return build_verdict(
+        SingleLabel(LABELS),
         np.array(true_labels),
         np.array(predicted),
         {name: ReferencePredictions(every, np.array(each)) for name, each in references.items()},
-        labels=LABELS,
-        majority=majority,
+        training_targets=np.array(true_labels),
     )
 
 
@@ -83,5 +84,6 @@ def test_equal_models_are_within_noise() -> None:
 def test_reference_may_cover_a_subset_of_the_texts() -> None:
     truth = np.array([0, 1] * 50)
     reference = ReferencePredictions(np.arange(0, 100, 2), np.ones(50, dtype=np.int64))
-    found = build_verdict(truth, truth, {"probe": reference}, labels=LABELS, majority=0)
+    task = SingleLabel(LABELS)
+    found = build_verdict(task, truth, truth, {"probe": reference}, training_targets=truth)
     assert (found.references["probe"].texts, found.references["probe"].difference) == (50, 1.0)

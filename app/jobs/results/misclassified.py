@@ -12,6 +12,7 @@ from app.jobs.errors import NoPredictions
 from app.jobs.schemas import MisclassifiedText
 from app.queue.tables import Job
 from app.storage.store import ArtifactRef, Store, read_json_lines, read_manifest
+from lora_core.tasks.mispredictions import most_confident_errors
 from lora_core.training import correctness
 
 EvaluatedSplit = Literal["validation", "test"]
@@ -74,7 +75,5 @@ def _from_predictions(
             score=error.score,
             true_score=error.true_score,
         )
-        for error in correctness.most_confident_errors(
-            logits, truth, temperature=temperature, limit=limit
-        )
+        for error in most_confident_errors(logits, truth, temperature=temperature, limit=limit)
     ]

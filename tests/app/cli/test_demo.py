@@ -19,15 +19,17 @@ from app.cli import demo
 from app.cli.client import Client
 from app.cli.demo import temporary_service
 from app.cli.errors import RunFailed
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.verdict import build_verdict
 from tests.app.cli.conftest import FakeWorker, Run, answer
 
+TRUTH = np.array([0, 1] * 100)
 VERDICT = build_verdict(
-    np.array([0, 1] * 100),
+    SingleLabel(("neg", "pos")),
+    TRUTH,
     np.array([0, 1] * 80 + [1, 0] * 20),
     {},
-    labels=["neg", "pos"],
-    majority=0,
+    training_targets=TRUTH,
 ).model_dump(mode="json")
 
 

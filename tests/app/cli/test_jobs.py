@@ -20,6 +20,7 @@ from app.resources import Resources
 from lora_core import manifest
 from lora_core.model_selection import PROBE_CANDIDATES
 from lora_core.results import CandidateResult, MethodSelection
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.verdict import ReferencePredictions, build_verdict
 from tests.app.cli.conftest import FakeWorker, Run, answer
 from tests.app.web.finished_jobs import succeed
@@ -312,10 +313,11 @@ def test_result_is_shown_with_the_linear_model(
     truth = np.array([0, 1] * 100)
     answers = np.where(np.arange(200) < 160, truth, 1 - truth)
     references = {"linear": ReferencePredictions(np.arange(200), np.zeros(200, dtype=np.int64))}
-    found = build_verdict(truth, answers, references, labels=["neg", "pos"], majority=0)
+    task = SingleLabel(("neg", "pos"))
+    found = build_verdict(task, truth, answers, references, training_targets=truth)
     tried = CandidateResult(
-        method=PROBE_CANDIDATES[0], folds=5, repeats=5, texts=90, accuracy=0.81, low=0.7, high=0.9,
-        macro_f1=0.8, seconds=3.0,
+        method=PROBE_CANDIDATES[0], folds=5, repeats=5, texts=90, value=0.81, accuracy=0.81,
+        low=0.7, high=0.9, macro_f1=0.8, seconds=3.0,
     )  # fmt: skip
     selection = MethodSelection(texts=90, chosen=0, candidates=(tried,))
     worker.succeed(

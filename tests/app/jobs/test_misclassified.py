@@ -20,6 +20,8 @@ from app.storage import repository as artifacts
 from lora_core import manifest
 from lora_core.data.split import Example
 from lora_core.saved_predictions import save_predictions
+from lora_core.tasks.base import Calibration
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import correctness
 from tests.app.jobs.fake_worker import FakeWorker
 
@@ -42,9 +44,10 @@ def finish(
         lease = worker.claim().lease
         made = tmp_path / job_id
         made.mkdir()
-        save_predictions(made, "test", EXAMPLES, LOGITS)
+        save_predictions(made, "test", EXAMPLES, LOGITS, LOGITS.argmax(axis=1).tolist())
         if texts:
-            correctness.save_misclassified(made, "test", EXAMPLES, LOGITS, LABELS, TEMPERATURE)
+            task, calibration = SingleLabel(LABELS), Calibration(temperature=TEMPERATURE)
+            correctness.save_misclassified(made, "test", EXAMPLES, LOGITS, task, calibration)
         manifest.create(
             made, {"labels": LABELS, "calibration": {"temperature": TEMPERATURE}, "metrics": {}}
         )

@@ -44,7 +44,11 @@ from lora_core import manifest
 from tests.app.openai.conftest import OpenClient, RequestCounter, job_of
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import StubPredictor
-from tests.tiny_artifact import make_artifact
+from tests.tiny_artifact import (
+    make_artifact,
+    make_multi_label_artifact,
+    make_regression_artifact,
+)
 
 TEXT = "a good film"
 MESSAGES: Any = [{"role": "user", "content": TEXT}]
@@ -682,9 +686,40 @@ def test_too_many_prompts(sdk: OpenAI, publish: Publish, settings: Settings) -> 
     assert raised.value.code == "too_many_inputs"
 
 
-def test_moderations_are_not_offered(sdk: OpenAI) -> None:
-    with pytest.raises(NotFoundError):
-        sdk.moderations.create(input=TEXT)
+def test_answer_of_a_multi_label_model_is_the_list_of_its_labels(
+    sdk: OpenAI, publish: Publish, tmp_path: Path
+) -> None:
+    publish("topics", artifact=make_multi_label_artifact(tmp_path / "topics"))
+    completion = sdk.chat.completions.create(model="topics", messages=MESSAGES)
+    assert completion.choices[0].message.content == '["acting"]'
+    assert sdk.completions.create(model="topics", prompt=TEXT).choices[0].text == '["acting"]'
+
+
+def test_answer_of_a_regression_is_its_number(
+    sdk: OpenAI, publish: Publish, tmp_path: Path, root: str
+) -> None:
+    publish("stars", artifact=make_regression_artifact(tmp_path / "stars"))
+    body = {"inputs": TEXT, "model": "stars"}
+    [answer] = httpx2.post(f"{root}/predict", json=body, timeout=60).json()
+    content = sdk.chat.completions.create(model="stars", messages=MESSAGES).choices[0].message
+    assert float(content.content or "") == pytest.approx(answer["score"], rel=1e-5)
+    assert sdk.completions.create(model="stars", prompt=TEXT).choices[0].text == content.content
+
+
+def test_answer_without_log_probabilities(sdk: OpenAI, publish: Publish, tmp_path: Path) -> None:
+    publish("topics", artifact=make_multi_label_artifact(tmp_path / "topics"))
+    for call in (
+        lambda: sdk.chat.completions.create(model="topics", messages=MESSAGES, logprobs=True),
+        lambda: sdk.completions.create(model="topics", prompt=TEXT, logprobs=0),
+    ):
+        with pytest.raises(BadRequestError, match="multi_label") as raised:
+            call()
+        assert (raised.value.code, raised.value.param) == ("logprobs_not_applicable", "logprobs")
+    with pytest.raises(BadRequestError) as raised:
+        sdk.chat.completions.create(
+            model="topics", messages=MESSAGES, extra_body={"abstain_below": 0.9}
+        )
+    assert raised.value.code == "abstention_not_applicable"
 
 
 class TestUnderLoad:
@@ -694,7 +729,7 @@ class TestUnderLoad:
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(update={"max_texts_per_second_per_key": 0.2})
 
-    @pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
+    @pytest.mark.parametrize("path", ["/chat/completions", "/completions", "/moderations"])
     def test_body_is_not_read_at_capacity(
         self, app: FastAPI, client: TestClient, publish: Publish, path: str
     ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lora_core.inference.decoding import Output
 from lora_core.inference.tokenization import TokenizedWords, WordSpan
+from lora_core.tasks.base import UNCALIBRATED, Calibration
 from lora_core.tasks.single_label import SingleLabel
 
 WAIT = 20  # seconds after which a test that hangs fails
@@ -77,6 +78,7 @@ class StubPredictor:
     engine: StubEngine = field(default_factory=StubEngine)
     adapter: StubAdapter = field(default_factory=StubAdapter)
     task: SingleLabel = SingleLabel(("good", "bad"))  # noqa: RUF009 - never changed
+    calibration: Calibration = UNCALIBRATED
     max_length: int = 512
     engine_speeds: Mapping[str, float] = field(default_factory=dict)
     prompt_format: None = None

@@ -16,6 +16,8 @@ from lora_core import manifest
 from lora_core.data.more_labels import MoreLabelsEstimate
 from lora_core.data.split import Example
 from lora_core.saved_predictions import save_predictions
+from lora_core.tasks.base import Calibration
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import encode_correctness, save_misclassified
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import MANIFEST
@@ -63,8 +65,9 @@ def succeed(
     logits = np.zeros((of, len(labels)), dtype=np.float32)
     for i, example in enumerate(examples):
         logits[i, (example.label + (i >= right)) % len(labels)] = 2 + i / of
-    save_predictions(directory, "test", examples, logits)
-    save_misclassified(directory, "test", examples, logits, labels, 1.0)
+    task, predicted = SingleLabel(labels), logits.argmax(axis=1)
+    save_predictions(directory, "test", examples, logits, predicted.tolist())
+    save_misclassified(directory, "test", examples, logits, task, Calibration())
     manifest.create(directory, {**MANIFEST, "labels": labels})
     ref = resources.store.put(directory, f"jobs/{job_id}/a1")
     matrix = np.zeros((len(labels), len(labels)), dtype=int)
@@ -87,7 +90,7 @@ def succeed(
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind=MODEL_KIND, ref=ref)
         comparison.store_correctness(
-            session, UUID(job_id), {"test": encode_correctness(examples, labels, logits)}
+            session, UUID(job_id), {"test": encode_correctness(examples, task, predicted)}
         )
         if model is not None:
             registry.add_version(session, name=model, artifact=artifact, manifest=MANIFEST)

@@ -5,7 +5,9 @@ import pytest
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
+from lora_core.events import LinearModelFitted
 from lora_core.specs.data import DataSpec
+from lora_core.tasks.single_label import SingleLabel
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +26,13 @@ TINY = Splits(
 )
 
 
+def evaluate(splits: Splits) -> LinearModelFitted:
+    return linear_baseline.evaluate(splits, SingleLabel(splits.labels)).metrics
+
+
 def test_accuracy_on_rotten_tomatoes() -> None:
     splits = load_splits(DataSpec(train_size=4000, validation_size=500, test_size=2000))
-    baseline = linear_baseline.evaluate(splits).metrics
+    baseline = evaluate(splits)
     assert baseline.test["accuracy"] == pytest.approx(0.75, abs=0.015)
     assert baseline.test["macro_f1"] == pytest.approx(baseline.test["accuracy"], abs=0.01)
     assert baseline.validation["accuracy"] == pytest.approx(0.75, abs=0.04)
@@ -34,28 +40,28 @@ def test_accuracy_on_rotten_tomatoes() -> None:
 
 
 def test_metrics_of_each_split() -> None:
-    baseline = linear_baseline.evaluate(TINY).metrics
+    baseline = evaluate(TINY)
     assert baseline.validation == {"accuracy": 1.0, "macro_f1": 1.0}
     assert baseline.test["accuracy"] == pytest.approx(2 / 3)
     assert baseline.test["macro_f1"] == pytest.approx(2 / 3)
 
 
 def test_baseline_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = linear_baseline.evaluate(TINY).metrics
+    first = evaluate(TINY)
     assert not first.cached
     with monkeypatch.context() as patch:
         patch.setattr(linear_baseline, "_evaluate", None)
-        again = linear_baseline.evaluate(TINY).metrics
+        again = evaluate(TINY)
     assert again == first.model_copy(update={"cached": True})
     other = Splits(TINY.labels, TINY.train, TINY.test, TINY.validation)
-    assert not linear_baseline.evaluate(other).metrics.cached
+    assert not evaluate(other).cached
 
 
 def test_damaged_cache_entry_is_refitted(cache_folder: Path) -> None:
-    first = linear_baseline.evaluate(TINY).metrics
+    first = evaluate(TINY)
     (entry,) = cache_folder.iterdir()
     entry.write_text("{")
-    assert linear_baseline.evaluate(TINY).metrics.test == first.test
+    assert evaluate(TINY).test == first.test
 
 
 def test_many_texts_are_subsampled_stratified(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,18 +69,14 @@ def test_many_texts_are_subsampled_stratified(monkeypatch: pytest.MonkeyPatch) -
     train = tuple(
         Example(i, f"{GOOD if i >= 30 else BAD} number {i}", int(i >= 30)) for i in range(60)
     )
-    baseline = linear_baseline.evaluate(
-        Splits(TINY.labels, train, TINY.validation, TINY.test)
-    ).metrics
+    baseline = evaluate(Splits(TINY.labels, train, TINY.validation, TINY.test))
     assert baseline.train_texts == 10
     assert baseline.validation["accuracy"] == pytest.approx(0.0)
 
 
 def test_no_common_word_predicts_the_majority() -> None:
     train = (Example(1, "one", 0), Example(2, "two", 1), Example(3, "three", 1))
-    baseline = linear_baseline.evaluate(
-        Splits(("n", "p"), train, examples("a", "b"), examples("a", "b", "c"))
-    ).metrics
+    baseline = evaluate(Splits(("n", "p"), train, examples("a", "b"), examples("a", "b", "c")))
     assert baseline.validation == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
     assert baseline.test["accuracy"] == pytest.approx(1 / 3)
 
@@ -82,8 +84,8 @@ def test_no_common_word_predicts_the_majority() -> None:
 def test_f1_of_classes_missing_in_a_split() -> None:
     splits = Splits(("n", "p"), TINY.train, (Example(1, GOOD, 0),), (Example(1, BAD, 1),))
     wrong = Splits(("n", "p"), TINY.train, (Example(1, GOOD, 0), Example(2, BAD, 0)), splits.test)
-    assert linear_baseline.evaluate(splits).metrics.validation == {"accuracy": 1.0, "macro_f1": 1.0}
-    assert linear_baseline.evaluate(wrong).metrics.validation == {
+    assert evaluate(splits).validation == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert evaluate(wrong).validation == {
         "accuracy": 0.5,
         "macro_f1": pytest.approx(1 / 3),
     }

@@ -33,7 +33,7 @@ def saved(made: LinearModel, tmp_path: Path) -> Path:
 
 
 def test_saved_model_round_trips_bit_for_bit(made: LinearModel, saved: Path) -> None:
-    again = LinearModel(files.read_parameters(saved, 2))
+    again = LinearModel(files.read_parameters(saved, rows=1))
     test_texts = [*TEXTS, "unseen", "", "GRÖSSE"]
     assert (again.logits(test_texts) == made.logits(test_texts)).all()
     assert again.parameters.vectorizer == made.parameters.vectorizer
@@ -44,7 +44,7 @@ def test_model_without_terms_round_trips(tmp_path: Path) -> None:
     made = fit(["one", "two"], np.array([0, 1]), LinearSpec(min_df=2), classes=3)
     files.save_parameters(tmp_path, made.parameters)
     assert (
-        LinearModel(files.read_parameters(tmp_path, 3)).logits(["x"]) == made.logits(["x"])
+        LinearModel(files.read_parameters(tmp_path, rows=3)).logits(["x"]) == made.logits(["x"])
     ).all()
 
 
@@ -123,15 +123,15 @@ def test_invalid_model_is_refused(name: str, saved: Path) -> None:
     spoil, problem = WRONG[name]
     spoil(saved)
     with pytest.raises(UnsupportedArtifact, match=problem):
-        files.read_parameters(saved, 2)
+        files.read_parameters(saved, rows=1)
 
 
 def test_too_many_terms_are_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "max_terms", lambda _, **__: 3)
     with pytest.raises(UnsupportedArtifact, match="more than 3 terms"):
-        files.read_parameters(saved, 2)
+        files.read_parameters(saved, rows=1)
 
 
 def test_label_count_must_match_manifest(saved: Path) -> None:
     with pytest.raises(UnsupportedArtifact, match="does not fit the labels"):
-        files.read_parameters(saved, 3)
+        files.read_parameters(saved, rows=3)

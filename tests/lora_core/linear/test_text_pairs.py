@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lora_core.data.load import load_splits
 from lora_core.linear.files import read_parameters, save_parameters
-from lora_core.linear.model import LinearModel, fit
+from lora_core.linear.model import LinearModel, SoftmaxScore, fit
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from tests.tiny_base import make_pairs
@@ -49,7 +49,7 @@ def test_contributions_of_both_texts_add_up(
     texts, labels = pairs
     model = fit(texts, labels, SPEC, classes=2)
     for text in texts[:5]:
-        contributions, empty = model.contributions(text, 1)
+        contributions, empty = model.contributions(text, SoftmaxScore(1))
         full = softmax(model.logits([text]), axis=1)[0, 1]
         assert empty + sum(score for _, score in contributions) == pytest.approx(full, abs=1e-9)
         words = [text[span.side][span.start : span.end] for span, _ in contributions]
@@ -63,10 +63,10 @@ def test_files_keep_the_kind_of_input(
     texts, labels = pairs
     model = fit(texts, labels, SPEC, classes=2)
     save_parameters(tmp_path, model.parameters)
-    loaded = LinearModel(read_parameters(tmp_path, labels=2))
+    loaded = LinearModel(read_parameters(tmp_path, rows=1))
     assert loaded.pairs
     np.testing.assert_array_equal(loaded.logits(texts), model.logits(texts))
     single = fit([first for first, _ in texts], labels, SPEC, classes=2)
     save_parameters(tmp_path, single.parameters)
-    assert not read_parameters(tmp_path, labels=2).pairs
+    assert not read_parameters(tmp_path, rows=1).pairs
     assert "pairs" not in (tmp_path / "linear.json").read_text()

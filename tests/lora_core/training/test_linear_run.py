@@ -22,6 +22,7 @@ from lora_core.inference.load import load_predictor as load_model
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec, TrialSpec
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import linear
 from tests.linear_artifact import make_linear_artifact
 from tests.recording_observer import RecordingObserver, StopDuringFit
@@ -77,7 +78,8 @@ def test_linear_run_writes_a_model_metrics_and_predictions(reviews: Path, tmp_pa
 def test_linear_run_matches_the_linear_baseline(reviews: Path, tmp_path: Path) -> None:
     spec = described(reviews)
     _, summary = run(spec, tmp_path / "out")
-    baseline = comparison.evaluate(load_splits(spec.data)).metrics
+    splits = load_splits(spec.data)
+    baseline = comparison.evaluate(splits, SingleLabel(splits.labels)).metrics
     for split in (Split.VALIDATION, Split.TEST):
         metrics = getattr(baseline, split)
         assert {name: summary[split][name] for name in metrics} == pytest.approx(metrics)

@@ -12,18 +12,22 @@ from lora_core.data.load import load_splits
 from lora_core.data.split import Example
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.base import Calibration
+from lora_core.tasks.mispredictions import most_confident_errors
+from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import correctness
 from tests.recording_observer import RecordingObserver
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
+TASK = SingleLabel(("no", "yes"))
 
 
 def test_misclassified_texts_are_sorted_by_confidence() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(scale=3, size=(200, 4)).astype(np.float32)
     labels = random.integers(0, 4, size=200)
-    found = correctness.most_confident_errors(logits, labels, temperature=2.5, limit=30)
+    found = most_confident_errors(logits, labels, temperature=2.5, limit=30)
     scores = softmax(logits.astype(np.float64) / 2.5, axis=1)
     wrong = [i for i in range(200) if scores[i].argmax() != labels[i]]
     expected = sorted(wrong, key=lambda i: -scores[i].max())[:30]
@@ -37,17 +41,16 @@ def test_misclassified_texts_are_sorted_by_confidence() -> None:
 def test_without_errors_nothing_is_listed(tmp_path: Path) -> None:
     logits = np.array([[800.0, -800.0], [0.0, 1e-3]], dtype=np.float32)
     examples = [Example(1, "a", 0), Example(2, "b", 1)]
-    assert (
-        correctness.most_confident_errors(logits, np.array([0, 1]), temperature=0.05, limit=9) == []
-    )
-    correctness.save_misclassified(tmp_path, "test", examples, logits, ("no", "yes"), 0.05)
+    assert most_confident_errors(logits, np.array([0, 1]), temperature=0.05, limit=9) == []
+    sharp = Calibration(temperature=0.05)
+    correctness.save_misclassified(tmp_path, "test", examples, logits, TASK, sharp)
     assert (tmp_path / "misclassified" / "test.jsonl").read_bytes() == b""
 
 
 def test_long_text_is_truncated(tmp_path: Path) -> None:
     examples = [Example(7, "\u2028é" * 1001, 0), Example(9, "short", 1)]
     logits = np.array([[0, 5], [2, 0]], dtype=np.float32)
-    correctness.save_misclassified(tmp_path, "test", examples, logits, ("no", "yes"), 1.0)
+    correctness.save_misclassified(tmp_path, "test", examples, logits, TASK, Calibration())
     lines = (tmp_path / "misclassified" / "test.jsonl").read_text().splitlines()
     first, second = map(json.loads, lines)
     assert (first["row"], first["text"], first["cut"]) == (7, "\u2028é" * 1000, True)

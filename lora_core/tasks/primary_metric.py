@@ -1,0 +1,194 @@
+"""The metric that models of a task are compared by, its intervals, and those of a difference.
+
+Each metric is a function of means over texts: for accuracy of 0 or 1, for the root mean squared
+error of the squared error, and for macro F1, label by label, of 2 TP and 2 TP + FP + FN. So a
+resample of the texts is a weighted mean of the same statistics. Needs no scikit-learn.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_core.confidence_intervals import Interval, paired_difference_interval, wilson_interval
+from lora_core.results import MetricName
+
+# (texts,) indices of labels, (texts, labels) of 0 and 1, or (texts,) numbers
+Predictions = NDArray[Any]
+Floats = NDArray[np.float64]
+
+RESAMPLES = 1000  # of the bootstrap
+RESAMPLES_AT_ONCE = 50
+PERMUTATIONS = 199
+SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the targets is not chance
+
+
+class PrimaryMetric(ABC):
+    """A metric of predictions. `statistics` are (texts, k); `means` are (…, k), over texts."""
+
+    name: ClassVar[MetricName]
+    lower_is_better: ClassVar[bool] = False
+
+    @abstractmethod
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
+        """Return what the metric averages over texts."""
+
+    @abstractmethod
+    def of_means(self, means: Floats) -> Floats:
+        """Return the metric (…) of means."""
+
+    @abstractmethod
+    def scores(self, statistics: Floats) -> Floats:
+        """Return a score (texts,) of each text, higher is better, to compare methods by its mean.
+
+        The standard error of a difference of metrics is that of the mean difference.
+        """
+
+    def value(self, statistics: Floats) -> float:
+        """Return the metric of these texts."""
+        return float(self.of_means(statistics.mean(axis=0)))
+
+    def interval(self, statistics: Floats) -> Interval:
+        """Return the 95 % interval: percentiles of the bootstrap over texts (Efron 1979)."""
+        return _percentiles([self.of_means(means) for means in _resampled_means(statistics)])
+
+    def difference(self, ours: Floats, theirs: Floats) -> tuple[float, Interval]:
+        """Return the metric of `ours` minus that of `theirs`, and its 95 % interval.
+
+        Both are statistics of the same texts, which are resampled together (paired bootstrap).
+        """
+        both, k = np.concatenate([ours, theirs], axis=1), ours.shape[1]
+        differences = [
+            self.of_means(means[:, :k]) - self.of_means(means[:, k:])
+            for means in _resampled_means(both)
+        ]
+        return self.value(ours) - self.value(theirs), _percentiles(differences)
+
+    def beats_chance(self, truth: Predictions, predicted: Predictions) -> bool:
+        """Return whether the predictions fit better than those of other texts.
+
+        By a permutation test: they are shuffled among the texts.
+        """
+        sign = -1 if self.lower_is_better else 1
+        found = sign * self.value(self.statistics(truth, predicted))
+        rng = np.random.default_rng(0)
+        as_good = sum(
+            sign * self.value(self.statistics(truth, predicted[rng.permutation(len(truth))]))
+            >= found - 1e-12
+            for _ in range(PERMUTATIONS)
+        )
+        return bool((as_good + 1) / (PERMUTATIONS + 1) < SIGNIFICANCE_LEVEL)
+
+
+class Accuracy(PrimaryMetric):
+    """The share of texts with the right label. Its intervals hold for few texts, too."""
+
+    name = "accuracy"
+
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
+        return np.asarray(truth == predicted, dtype=np.float64)[:, None]
+
+    def value(self, statistics: Floats) -> float:
+        return float(statistics[:, 0].mean())
+
+    def of_means(self, means: Floats) -> Floats:
+        accuracy: Floats = means[..., 0]
+        return accuracy
+
+    def scores(self, statistics: Floats) -> Floats:
+        return statistics[:, 0]
+
+    def interval(self, statistics: Floats) -> Interval:
+        """Return the Wilson interval."""
+        return wilson_interval(self.value(statistics), len(statistics))
+
+    def difference(self, ours: Floats, theirs: Floats) -> tuple[float, Interval]:
+        """Return the difference and its interval by Agresti and Min."""
+        only_ours, only_theirs = int((ours > theirs).sum()), int((theirs > ours).sum())
+        interval = paired_difference_interval(only_ours, only_theirs, len(ours))
+        return (only_ours - only_theirs) / len(ours), interval
+
+    def beats_chance(self, truth: Predictions, predicted: Predictions) -> bool:
+        """Return whether predictions agree with labels more often than independent ones would.
+
+        Independent predictions with the same label frequencies are correct in a share
+        Σ p(true label) p(predicted label) of the texts (as in Cohen's kappa). The number of correct
+        ones then has a binomial distribution.
+        """
+        from scipy.special import bdtrc  # slow to import, and not needed to read a verdict
+
+        classes = 1 + int(max(truth.max(), predicted.max()))
+        frequencies = [
+            np.bincount(each, minlength=classes) / len(truth) for each in (truth, predicted)
+        ]
+        by_chance = float(frequencies[0] @ frequencies[1])
+        correct = int((truth == predicted).sum())
+        return correct > 0 and float(bdtrc(correct - 1, len(truth), by_chance)) < SIGNIFICANCE_LEVEL
+
+
+class MacroF1(PrimaryMetric):
+    """The mean F1, 2 TP / (2 TP + FP + FN), of the labels that are true or predicted for a text."""
+
+    name = "macro_f1"
+
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
+        true, positive = truth > 0, predicted > 0
+        both = 2.0 * (true & positive)
+        return np.concatenate([both, true.astype(np.float64) + positive], axis=1)
+
+    def of_means(self, means: Floats) -> Floats:
+        both, either = np.split(means, 2, axis=-1)
+        f1 = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+        occurring = (either > 0).sum(axis=-1)
+        return np.asarray(f1.sum(axis=-1) / np.maximum(1, occurring))
+
+    def scores(self, statistics: Floats) -> Floats:
+        """Return the macro F1 plus the influence of each text on it (delta method).
+
+        Their mean is the macro F1, and their standard error that of the macro F1.
+        """
+        both, either = np.split(statistics, 2, axis=1)
+        share = either.mean(axis=0)
+        occurring = share > 0
+        both, either, share = both[:, occurring], either[:, occurring], share[occurring]
+        if not occurring.any():
+            return np.zeros(len(statistics))
+        f1 = both.mean(axis=0) / share
+        scores: Floats = (f1 + (both - f1 * either) / share).mean(axis=1)
+        return scores
+
+
+class RootMeanSquaredError(PrimaryMetric):
+    """The root of the mean squared error, in the unit of the numbers."""
+
+    name = "rmse"
+    lower_is_better = True
+
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
+        errors = predicted.astype(np.float64) - truth
+        return (errors**2)[:, None]
+
+    def of_means(self, means: Floats) -> Floats:
+        return np.sqrt(means[..., 0])
+
+    def scores(self, statistics: Floats) -> Floats:
+        """Return the negative squared errors: the method with the best mean has the best RMSE."""
+        return -statistics[:, 0]
+
+
+def _resampled_means(statistics: Floats) -> Iterator[Floats]:
+    """Yield means (resamples, k) over texts that are drawn with replacement, the same each time."""
+    rng, texts = np.random.default_rng(0), len(statistics)
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
+        counts = [
+            np.bincount(rng.integers(texts, size=texts), minlength=texts)
+            for _ in range(RESAMPLES_AT_ONCE)
+        ]
+        yield np.stack(counts) @ statistics / texts
+
+
+def _percentiles(values: list[Floats]) -> Interval:
+    low, high = np.quantile(np.concatenate(values), [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,101 @@
+"""The metric of each task and its intervals match scikit-learn and SciPy."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, norm
+from sklearn.metrics import f1_score, root_mean_squared_error
+
+from lora_core.confidence_intervals import wilson_interval
+from lora_core.tasks.primary_metric import Accuracy, MacroF1, RootMeanSquaredError
+
+RANDOM = np.random.default_rng(0)
+TRUTH = RANDOM.random((400, 4)) < [0.5, 0.3, 0.1, 0.02]
+BETTER = TRUTH ^ (RANDOM.random(TRUTH.shape) < 0.08)
+WORSE = TRUTH ^ (RANDOM.random(TRUTH.shape) < 0.25)
+NUMBERS = RANDOM.normal(size=300)
+PREDICTED = NUMBERS + RANDOM.normal(scale=0.5, size=300)
+
+
+def macro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
+    return float(f1_score(truth, predicted, average="macro"))
+
+
+def test_values_match_scikit_learn() -> None:
+    metric = MacroF1()
+    assert metric.value(metric.statistics(TRUTH, BETTER)) == pytest.approx(macro_f1(TRUTH, BETTER))
+    rmse = RootMeanSquaredError()
+    found = rmse.value(rmse.statistics(NUMBERS, PREDICTED))
+    assert found == pytest.approx(root_mean_squared_error(NUMBERS, PREDICTED))
+
+
+def test_macro_f1_leaves_out_labels_that_do_not_occur() -> None:
+    metric, truth = MacroF1(), np.array([[1, 0, 0], [0, 0, 0]])
+    assert metric.value(metric.statistics(truth, truth)) == 1.0
+    nothing = np.zeros((2, 3))
+    statistics = metric.statistics(nothing, nothing)
+    assert metric.value(statistics) == 0.0
+    assert metric.scores(statistics).tolist() == [0.0, 0.0]
+    assert metric.interval(statistics) == (0.0, 0.0)
+
+
+def test_interval_of_rmse_matches_the_bootstrap_of_scipy() -> None:
+    metric = RootMeanSquaredError()
+    low, high = metric.interval(metric.statistics(NUMBERS, PREDICTED))
+    expected = bootstrap(
+        (NUMBERS, PREDICTED), root_mean_squared_error, paired=True, vectorized=False,
+        method="percentile", n_resamples=2000, rng=1,
+    ).confidence_interval  # fmt: skip
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_interval_of_macro_f1_matches_the_bootstrap_of_scipy() -> None:
+    metric = MacroF1()
+    low, high = metric.interval(metric.statistics(TRUTH, BETTER))
+
+    def of_rows(rows: NDArray[np.int64]) -> float:
+        truth, predicted = TRUTH[rows], BETTER[rows]
+        occurring = (truth | predicted).any(axis=0)
+        return macro_f1(truth[:, occurring], predicted[:, occurring])
+
+    expected = bootstrap(
+        (np.arange(400),), of_rows, vectorized=False, method="percentile", n_resamples=500, rng=1
+    ).confidence_interval
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_difference_is_paired_and_narrower_than_the_intervals() -> None:
+    metric = MacroF1()
+    ours, theirs = metric.statistics(TRUTH, BETTER), metric.statistics(TRUTH, WORSE)
+    difference, (low, high) = metric.difference(ours, theirs)
+    assert difference == pytest.approx(macro_f1(TRUTH, BETTER) - macro_f1(TRUTH, WORSE))
+    assert 0 < low < difference < high
+    assert metric.difference(ours, ours) == (0.0, (0.0, 0.0))
+
+
+def test_scores_of_texts_have_mean_and_error_of_macro_f1() -> None:
+    """The delta method: their mean is the metric, their standard error that of the bootstrap."""
+    metric = MacroF1()
+    statistics = metric.statistics(TRUTH[:, :3], BETTER[:, :3])
+    scores = metric.scores(statistics)
+    assert scores.mean() == pytest.approx(metric.value(statistics))
+    low, high = metric.interval(statistics)
+    half_width = norm.ppf(0.975) * scores.std() / len(scores) ** 0.5
+    assert half_width == pytest.approx((high - low) / 2, rel=0.1)
+
+
+def test_accuracy_has_the_wilson_interval() -> None:
+    metric = Accuracy()
+    statistics = metric.statistics(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]))
+    assert metric.value(statistics) == 0.75
+    assert metric.interval(statistics) == wilson_interval(0.75, 4)
+
+
+@pytest.mark.parametrize("metric", [MacroF1(), RootMeanSquaredError()], ids=["macro_f1", "rmse"])
+def test_permutations_tell_a_fit_from_chance(metric: MacroF1 | RootMeanSquaredError) -> None:
+    truth, predicted = (TRUTH, BETTER) if isinstance(metric, MacroF1) else (NUMBERS, PREDICTED)
+    assert metric.beats_chance(truth, predicted)
+    shuffled = np.random.default_rng(5).permutation(len(truth))
+    assert not metric.beats_chance(truth, predicted[shuffled])
+    constant = np.repeat(predicted[:1], len(truth), axis=0)
+    assert not metric.beats_chance(truth, constant)
