@@ -22,6 +22,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
+from lora_core.hub import take_token
 from lora_core.process import (
     imports_without_gc,
     is_rank_zero,
@@ -58,6 +59,7 @@ class JsonLinesWriter:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, by default that of `sys.argv`; return its exit status."""
     arguments = build_parser(__doc__).parse_args(argv)
+    take_token()  # only downloads need it
     limit_openmp_spinning()
     writer = JsonLinesWriter()
     try:

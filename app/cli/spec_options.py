@@ -176,8 +176,8 @@ SPEC_OPTIONS: dict[str, Any] = {
         "--data",
         panel=DATA_PANEL,
         metavar="SOURCE",
-        text="rotten-tomatoes, imdb, hub:NAME, an uploaded dataset, or a file (a.xlsx#Sheet for a "
-        "sheet). SPLIT=SOURCE, repeatable, for given splits.",
+        text="rotten-tomatoes, imdb, hub:NAME or hub:NAME:CONFIG, an uploaded dataset, or a file "
+        "(a.xlsx#Sheet for a sheet). SPLIT=SOURCE, repeatable, for given splits.",
     ),
     "data.text_column": _spec_option(
         OptionalStr, "--text-column", panel=DATA_PANEL, text="Text column."

@@ -13,7 +13,7 @@ from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels
 from app.settings import Settings
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
-from lora_core.hub import HUB_PREFIX
+from lora_core.hub import HUB_PREFIX, is_allowed, parse_hub_dataset
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split
@@ -114,7 +114,8 @@ def _resolve_source(
         fingerprint = f"{reviews.FILE.sha256} {name}"
         return SourceSummary(name, {ALL_ROWS: sample.rows}, tokens, len(sample.labels), fingerprint)
     if name.startswith(HUB_PREFIX):
-        if name.removeprefix(HUB_PREFIX) not in settings.hub_datasets:
+        dataset = parse_hub_dataset(name)
+        if dataset is None or not is_allowed(dataset.name, settings.hub_datasets):
             allowed = ", ".join(settings.hub_datasets) or "none"
             reason = f"hub datasets allowed here: {allowed} (LORAWORKS_HUB_DATASETS)"
             raise DataNotFound(source=name, reason=reason)

@@ -23,7 +23,8 @@ class JobCreate(TrainSpec):
 
     `base` is `minilm-l6`, a model of this installation (`name`, `name@alias`, `name:3`), a hub
     model, or a directory that the operator allows. `data.source` is `rotten-tomatoes`, `imdb`,
-    an uploaded dataset (`name`, `name:2`, or its id), `hub:NAME`, or one of these per split.
+    an uploaded dataset (`name`, `name:2`, or its id), `hub:NAME`, `hub:NAME:CONFIG`, or one of
+    these per split.
     """
 
     name: Annotated[str, CleanText(200)] | None = None

@@ -28,6 +28,7 @@ from lora_core.encoders.load import (
     weights_sha256,
 )
 from lora_core.encoders.modules import blocks
+from lora_core.encoders.safety import check_fast_tokenizer
 from lora_core.errors.adapter import (
     AdapterBaseUnknown,
     AdapterLabelMismatch,
@@ -83,9 +84,15 @@ def find_max_length(directory: Path, base: BaseCheckpoint, given: int | None) ->
 
 
 def find_tokenizer(directory: Path, base: BaseCheckpoint) -> Path:
-    """Return the `tokenizer.json` of the adapter, else that of the base model."""
+    """Return the `tokenizer.json` of the adapter, else that of the base model.
+
+    Raises `NoFastTokenizer`.
+    """
     adapter_tokenizer = directory / "tokenizer.json"
-    return adapter_tokenizer if adapter_tokenizer.is_file() else base.directory / "tokenizer.json"
+    if adapter_tokenizer.is_file():
+        return adapter_tokenizer
+    check_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
+    return base.directory / "tokenizer.json"
 
 
 def _sidecar_labels(directory: Path) -> Mapping[str, Any]:
