@@ -19,6 +19,7 @@ from lora_core.atomic_files import check_new_directory
 from lora_core.child_protocol import ParentConnection
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import UnequalPairs
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
@@ -33,6 +34,7 @@ from lora_core.process import (
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import LabelProbability, PredictSpec, TextPrediction
 from lora_core.specs.problems import first_problem
+from lora_core.specs.text_input import text_fields, text_input
 from lora_core.specs.train import TrainSpec
 
 if TYPE_CHECKING:
@@ -186,6 +188,7 @@ def _columns(arguments: argparse.Namespace) -> ColumnSelection:
         arguments.text_column,
         arguments.label_column,
         arguments.split_column,
+        pair=arguments.text_pair_column,
         sheet=arguments.sheet,
     )
 
@@ -201,9 +204,13 @@ def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
         from lora_core.inference.load import load_predictor
 
     predictor = load_predictor(arguments.artifact)
-    for text, scores in zip(arguments.text, predictor.predict(arguments.text), strict=True):
+    pairs = arguments.pair or [None] * len(arguments.text)
+    if len(pairs) != len(arguments.text):
+        raise UnequalPairs(texts=len(arguments.text), pairs=len(pairs))
+    texts = [text_input(text, pair) for text, pair in zip(arguments.text, pairs, strict=True)]
+    for text, scores in zip(texts, predictor.predict(texts), strict=True):
         labels = [LabelProbability(label=name, score=score) for name, score in scores]
-        writer.write(TextPrediction(text=text, labels=labels))
+        writer.write(TextPrediction(**text_fields(text), labels=labels))
 
 
 def _export(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
@@ -230,6 +237,7 @@ def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
         base=_absolute_directory(arguments.base),
         labels=arguments.labels or (),
         max_length=arguments.max_length,
+        pairs=arguments.pairs,
     )
 
 

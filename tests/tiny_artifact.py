@@ -10,11 +10,13 @@ from lora_core.artifact import save_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT
 from lora_core.saved_predictions import save_golden
+from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 from tests.tiny_base import distilbert, tokenizer
 
 TEXTS = ("a good film", "a dull plot", "the story was fine")
+PAIRS = tuple(zip(TEXTS, reversed(TEXTS), strict=True))
 
 
 def make_artifact(
@@ -25,8 +27,10 @@ def make_artifact(
     seed: int = 0,
     max_length: int = 64,
     metrics: dict[str, Any] | None = None,
+    pairs: bool = False,
 ) -> Path:
-    """Make a two-layer DistilBERT that gives `top_label` the highest score for any text."""
+    """Make a two-layer DistilBERT that gives `top_label` the highest score for any text, or for any
+    pair of texts."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = distilbert(labels=len(labels))
@@ -36,10 +40,12 @@ def make_artifact(
     model.config.label2id = {label: i for i, label in enumerate(labels)}
 
     directory.mkdir(parents=True)
-    save_merged(directory, model, tokenizer(), max_length)
-    predictor = Predictor.from_model(model, tokenizer(), max_length)
-    save_golden(directory, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
-    spec = TrainSpec(method=LoraSpec())
+    save_merged(directory, model, tokenizer(), max_length, pairs=pairs)
+    predictor = Predictor.from_model(model, tokenizer(), max_length, pairs=pairs)
+    texts = PAIRS if pairs else TEXTS
+    save_golden(directory, texts, predictor.forward(predictor.encode(texts)).numpy())
+    data = DataSpec(text_pair_column="second") if pairs else DataSpec()
+    spec = TrainSpec(method=LoraSpec(), data=data)
     manifest.create(
         directory,
         {

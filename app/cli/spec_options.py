@@ -182,6 +182,12 @@ SPEC_OPTIONS: dict[str, Any] = {
     "data.text_column": _spec_option(
         OptionalStr, "--text-column", panel=DATA_PANEL, text="Text column."
     ),
+    "data.text_pair_column": _spec_option(
+        OptionalStr,
+        "--text-pair-column",
+        panel=DATA_PANEL,
+        text="Column of the second text, for a task on pairs of texts.",
+    ),
     "data.label_column": _spec_option(
         OptionalStr, "--label-column", panel=DATA_PANEL, text="Label column."
     ),

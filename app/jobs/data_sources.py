@@ -72,7 +72,10 @@ def resolve(
             for split, name in data.source.items()
         }
     uploads = [source for source in sources.values() if source.upload is not None]
-    columns = {role: _resolve_column(data, uploads, role) for role in ("text", "label", "split")}
+    columns = {
+        role: _resolve_column(data, uploads, role)
+        for role in ("text", "text_pair", "label", "split")
+    }
     train = sources.get(ALL_ROWS) or sources[Split.TRAIN.value]
     if train.upload is not None and train.upload.overview["label_count"] < 2:
         raise SingleClass(file=train.name, label="".join(train.upload.overview["labels"]))
@@ -161,7 +164,7 @@ def _resolve_column(data: DataSpec, uploads: list[SourceSummary], role: str) -> 
     if isinstance(source, str) and source in reviews.SAMPLES and named not in (None, *available):
         raise MissingColumn(file=source, column=named, available=", ".join(available))
     checked = {
-        source.name: source.upload.overview[field_name] for source in uploads if source.upload
+        source.name: source.upload.overview.get(field_name) for source in uploads if source.upload
     }
     if field_name in data.model_fields_set and named is not None:
         for ref, column in checked.items():

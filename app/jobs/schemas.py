@@ -294,6 +294,11 @@ class MisclassifiedText(ResponseModel):
     text: str | None = Field(
         description="The beginning of the text; null: the job stored no texts."
     )
+    text_pair: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Of a pair, the beginning of the second text.",
+    )
     cut: bool = Field(description="Whether the text was truncated.")
     label: str = Field(description="The true label.")
     predicted: str

@@ -57,7 +57,8 @@ class LabelProbability(FrozenModel):
 
 
 class TextPrediction(FrozenModel):
-    """All labels of one text, highest score first."""
+    """All labels of one text or pair, highest score first."""
 
     text: str
+    text_pair: str | None = Field(default=None, exclude_if=lambda value: value is None)
     labels: list[LabelProbability]

@@ -78,6 +78,7 @@ class StubPredictor:
     max_length: int = 512
     engine_speeds: Mapping[str, float] = field(default_factory=dict)
     prompt_format: None = None
+    pairs: bool = False
 
     def encode(self, texts: Sequence[str], **_: Any) -> list[StubTokens]:
         return [StubTokens(range(len(text))) for text in texts]
