@@ -67,6 +67,8 @@ DEFAULT_HUB_MODELS = (
     "google-bert/bert-base-uncased",
     "roberta-base",
     "FacebookAI/roberta-base",
+    "xlm-roberta-base",
+    "FacebookAI/xlm-roberta-base",
 )
 DEFAULT_HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
 _DEVICE_PATTERN = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")
@@ -149,10 +151,14 @@ class Settings(BaseSettings):
         (), description="Directories from which a job may load a base model; none by default."
     )
     hub_models: StringList = Field(
-        DEFAULT_HUB_MODELS, description="Hub models that a job may fine-tune."
+        DEFAULT_HUB_MODELS,
+        description="Hub models that a job may fine-tune; `*`: all. Gated ones need `HF_TOKEN`, in "
+        "the environment of the API and of each worker.",
     )
     hub_datasets: StringList = Field(
-        DEFAULT_HUB_DATASETS, description="Hub datasets that a job may use."
+        DEFAULT_HUB_DATASETS,
+        description="Hub datasets that a job may use, with all their configurations; `*`: all. "
+        "Gated ones need `HF_TOKEN`, in the environment of each worker.",
     )
 
     max_upload_bytes: int = Field(200_000_000, ge=1, description="Maximum size of an upload.")

@@ -19,9 +19,11 @@ from lora_core.atomic_files import check_new_directory
 from lora_core.child_protocol import ParentConnection
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import UnequalPairs
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
+from lora_core.hub import take_token
 from lora_core.process import (
     imports_without_gc,
     is_rank_zero,
@@ -32,6 +34,7 @@ from lora_core.process import (
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
 from lora_core.specs.problems import first_problem
+from lora_core.specs.text_input import text_fields, text_input
 from lora_core.specs.train import TrainSpec
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class JsonLinesWriter:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, by default that of `sys.argv`; return its exit status."""
     arguments = build_parser(__doc__).parse_args(argv)
+    take_token()  # only downloads need it
     limit_openmp_spinning()
     writer = JsonLinesWriter()
     try:
@@ -184,6 +188,7 @@ def _columns(arguments: argparse.Namespace) -> ColumnSelection:
         arguments.text_column,
         arguments.label_column,
         arguments.split_column,
+        pair=arguments.text_pair_column,
         sheet=arguments.sheet,
     )
 
@@ -199,11 +204,15 @@ def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
         from lora_core.inference.load import load_predictor
 
     predictor = load_predictor(arguments.artifact)
-    items: Any = predictor.encode(arguments.text)  # of the one kind that it takes itself
+    pairs = arguments.pair or [None] * len(arguments.text)
+    if len(pairs) != len(arguments.text):
+        raise UnequalPairs(texts=len(arguments.text), pairs=len(pairs))
+    texts = [text_input(text, pair) for text, pair in zip(arguments.text, pairs, strict=True)]
+    items: Any = predictor.encode(texts)  # of the one kind that it takes itself
     outputs = predictor.outputs(predictor.forward(items))
-    for text, of_text in zip(arguments.text, outputs, strict=True):
+    for text, of_text in zip(texts, outputs, strict=True):
         labels = [ScoredOutput(**output.to_json()) for output in of_text]
-        writer.write(TextPrediction(text=text, labels=labels))
+        writer.write(TextPrediction(**text_fields(text), labels=labels))
 
 
 def _export(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
@@ -230,6 +239,7 @@ def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
         base=_absolute_directory(arguments.base),
         labels=arguments.labels or (),
         max_length=arguments.max_length,
+        pairs=arguments.pairs,
     )
 
 

@@ -32,6 +32,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="predict texts with an artifact")
     predict.add_argument("artifact", type=Path)
     predict.add_argument("text", nargs="+")
+    predict.add_argument(
+        "--pair", nargs="+", help="second text of each pair, for a model of text pairs"
+    )
     _add_format_commands(commands)
     return parser
 
@@ -49,6 +52,7 @@ def _add_format_commands(commands: "argparse._SubParsersAction[argparse.Argument
     adapter.add_argument("--base", help="base of the adapter (default: the one in its config)")
     adapter.add_argument("--labels", nargs="+", help="names of the labels, in order")
     adapter.add_argument("--max-length", type=int, help="maximum length of a text in tokens")
+    adapter.add_argument("--pairs", action="store_true", help="the model reads pairs of texts")
 
     unpack = commands.add_parser("unpack", help="unpack and check an exported model")
     unpack.add_argument("archive", type=Path, help="tar file")
@@ -59,6 +63,7 @@ def _add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments for a data file and its columns."""
     parser.add_argument("file", type=Path)
     parser.add_argument("--text-column", default="text")
+    parser.add_argument("--text-pair-column", help="column of the second text of each row")
     parser.add_argument("--label-column", default="label")
     parser.add_argument("--split-column")
     parser.add_argument("--sheet", help="sheet of a workbook (default: the first one with cells)")

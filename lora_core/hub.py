@@ -1,19 +1,85 @@
-"""The Hugging Face Hub: valid repository names, and which of its errors are transient."""
+"""The Hugging Face Hub: names, the access token, and which of its errors are transient."""
 
+import os
 import re
+from collections.abc import Collection
+from typing import NamedTuple
 
 from httpx2 import HTTPError
-from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 HUB_PREFIX = "hub:"  # of a data source: a dataset on the hub
+ANY = "*"  # in a list of allowed names
+TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of an environment variable
 TOO_MANY_REQUESTS = 429
+_CONFIG = re.compile(r"[^<>:/\\|?*\s]{1,256}")  # without what `datasets` refuses in it
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
 def is_hub_name(text: str) -> bool:
     """Return whether this is a valid name of a model or dataset, with or without its owner."""
     return _NAME.fullmatch(text) is not None and ".." not in text
+
+
+def is_allowed(name: str, allowed: Collection[str]) -> bool:
+    """Return whether this is the name of a repository in a list of allowed ones, or `*` is."""
+    return is_hub_name(name) and (name in allowed or ANY in allowed)
+
+
+class HubDataset(NamedTuple):
+    """A dataset on the hub: `hub:imdb`, `hub:OWNER/NAME`, or `hub:OWNER/NAME:CONFIG`."""
+
+    name: str
+    config: str | None  # its configuration, if it has several
+
+
+def parse_hub_dataset(source: str) -> HubDataset | None:
+    """Return the dataset that a data source names; None if that is not a valid name."""
+    name, colon, config = source.removeprefix(HUB_PREFIX).partition(":")
+    if not is_hub_name(name) or (colon and not _CONFIG.fullmatch(config)):
+        return None
+    return HubDataset(name, config if colon else None)
+
+
+# -- The access token -----------------------------------------------------------------------------
+
+_taken_token: str | None = None
+
+
+def take_token() -> None:
+    """Remove the token from the environment of this process; only `download_token` has it then."""
+    global _taken_token
+    _taken_token = os.environ.pop(TOKEN_VARIABLE, None) or _taken_token
+
+
+def download_token() -> str | None:
+    """Return the token for downloads from the hub: the one taken, else as huggingface_hub finds
+    it."""
+    return _taken_token or get_token()
+
+
+def is_gated(error: BaseException | None) -> bool:
+    """Return whether the hub refused a download because the repository is gated."""
+    while error is not None:
+        # `datasets` replaces the exception of huggingface_hub by one with this message.
+        if isinstance(error, GatedRepoError) or "is a gated dataset" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def gated_detail(path: str) -> dict[str, str]:
+    """Return why a gated repository refused a download, and its page.
+
+    `path` is that of the page, such as `datasets/OWNER/NAME`.
+    """
+    has_token = download_token() is not None
+    problem = "the token (HF_TOKEN) has no access to it" if has_token else "no token is set"
+    return {"problem": problem, "page": f"{constants.ENDPOINT}/{path}"}
+
+
+# -- Errors ---------------------------------------------------------------------------------------
 
 
 def describe_transient_failure(error: BaseException | None) -> str | None:

@@ -5,7 +5,8 @@
 
 `root/models/NAME/…` and `root/datasets/NAME/…` are the repositories. NAME may contain one slash; a
 symlink is a repository that has moved to its target. Requests for `org/broken` are answered with
-503. Models can be uploaded (`hf upload`); every file is taken as a regular one, not by LFS.
+503. Repositories whose names begin with `org/gated` give their files only to requests with `TOKEN`.
+Models can be uploaded (`hf upload`); every file is taken as a regular one, not by LFS.
 
 The libraries read their settings at import, so the client must be a separate process.
 """
@@ -23,6 +24,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.local_server import LocalServer
 
 BROKEN = "org/broken"
+GATED = "org/gated"
+TOKEN = "hf_" + "s3cret" * 6
 FILE = re.compile(r"/(?P<kind>datasets/)?(?P<name>.+?)/resolve/[^/]+/(?P<path>.+)")
 API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+(/[^/]+)??)"
@@ -78,8 +81,11 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             path = unquote(url.path)
             hub.requests.append(f"{self.command} {path}")
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
             if BROKEN in path:
                 status, headers, content = 503, dict[str, str](), b""
+            elif GATED in path and "/resolve/" in path and token != TOKEN:
+                status, headers, content = 403 if token else 401, {"X-Error-Code": "GatedRepo"}, b""
             else:
                 status, headers, content = respond(hub, path, parse_qs(url.query), body)
             self.send_response(status)

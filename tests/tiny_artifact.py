@@ -10,6 +10,7 @@ from lora_core.artifact import save_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT
 from lora_core.saved_predictions import save_golden
+from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 from lora_core.specs.train import TrainSpec
@@ -22,6 +23,7 @@ PROBLEM_TYPES = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
+PAIRS = tuple(zip(TEXTS, reversed(TEXTS), strict=True))
 
 
 def make_artifact(
@@ -34,8 +36,10 @@ def make_artifact(
     metrics: dict[str, Any] | None = None,
     task: TaskSpec = SingleLabelSpec(),
     calibration: Calibration | None = None,
+    pairs: bool = False,
 ) -> Path:
-    """Make a two-layer DistilBERT that gives `top_label` the highest score for any text."""
+    """Make a two-layer DistilBERT that gives `top_label` the highest score for any text, or for any
+    pair of texts."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = distilbert(labels=len(labels))
@@ -46,10 +50,12 @@ def make_artifact(
     model.config.problem_type = PROBLEM_TYPES[task.type]
 
     directory.mkdir(parents=True)
-    save_merged(directory, model, tokenizer(), max_length)
-    predictor = Predictor.from_model(model, tokenizer(), max_length)
-    save_golden(directory, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
-    spec = TrainSpec(method=LoraSpec(), task=task)
+    save_merged(directory, model, tokenizer(), max_length, pairs=pairs)
+    predictor = Predictor.from_model(model, tokenizer(), max_length, pairs=pairs)
+    texts = PAIRS if pairs else TEXTS
+    save_golden(directory, texts, predictor.forward(predictor.encode(texts)).numpy())
+    data = DataSpec(text_pair_column="second") if pairs else DataSpec()
+    spec = TrainSpec(method=LoraSpec(), task=task, data=data)
     manifest.create(
         directory,
         {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from transformers import (
@@ -137,10 +137,10 @@ def _unigram(special: list[str]) -> Tokenizer:
     pieces = [*((each, 0.0) for each in special), *((word, -3.0) for word in words)]
     pieces += [*((each, -6.0) for each in letters if each not in words), ("<mask>", 0.0)]
     tokenizer_ = Tokenizer(Unigram(pieces, unk_id=special.index("<unk>")))
-    tokenizer_.normalizer = normalizers.Sequence(
-        [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    tokenizer_.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    tokenizer_.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
-    tokenizer_.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer_.decoder = decoders.Metaspace()
     tokenizer_.add_special_tokens([*special, "<mask>"])
     tokenizer_.post_processor = TemplateProcessing(

@@ -17,7 +17,7 @@ import structlog
 
 from lora_core.child_protocol import MAX_REQUEST_BYTES, READY, ForkRequest
 from worker.spawn import (
-    PROXY_ENV,
+    HUB_ENV,
     ChildProcess,
     ChildTask,
     ForkedProcess,
@@ -76,8 +76,8 @@ class ForkServer:
         The calling thread must wait for the process, as with `spawn_child`.
         """
         environment = child_environment(os.environ, task)
-        has_proxy = not PROXY_ENV.isdisjoint(environment)  # its password would stay in the server
-        if task.device != "cpu" or has_proxy or (server := self._wait_ready()) is None:
+        has_secret = not HUB_ENV.isdisjoint(environment)  # it would stay in the server
+        if task.device != "cpu" or has_secret or (server := self._wait_ready()) is None:
             return spawn_child(task)
         task.attempt_dir.tmp.mkdir(exist_ok=True)
         process = server.fork(task, environment)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from app.queue.transitions import ExitStatus
 from lora_core.child_protocol import EXIT_WITH_PARENT
 from lora_core.events import Event, parse_event
+from lora_core.hub import TOKEN_VARIABLE
 from worker import process_identity
 from worker.workdir import AttemptDir
 
@@ -51,8 +52,12 @@ _ALLOWED_ENV = {
     "VIRTUAL_ENV",
     "XDG_CACHE_HOME",
 }
-# Only for processes that download from the hub: a proxy URL often contains a password.
-PROXY_ENV = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+# Only for processes that download from the hub: its token, and proxy URLs, which often contain a
+# password. The process removes the token from its environment when it starts.
+HUB_ENV = {
+    TOKEN_VARIABLE,
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+}
 # OPENBLAS_ selects the kernels, and so the exact bits of the result.
 _ALLOWED_ENV_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OPENBLAS_")
 
@@ -243,8 +248,9 @@ def child_arguments(task: ChildTask) -> list[str]:
 
 
 def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, str]:
-    """Return the environment of a training process: programs and caches, but no secrets."""
-    names = _ALLOWED_ENV | PROXY_ENV if task.from_hub else _ALLOWED_ENV
+    """Return the environment of a training process: programs and caches, and only of one that
+    downloads from the hub also `HUB_ENV`."""
+    names = _ALLOWED_ENV | HUB_ENV if task.from_hub else _ALLOWED_ENV
     return _select(environ, names) | {
         "OMP_NUM_THREADS": str(task.threads),
         "RAYON_NUM_THREADS": str(task.threads),  # the tokenizer

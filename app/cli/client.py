@@ -1,6 +1,6 @@
 """A typed client of the API."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,7 @@ from app.serving.schemas import ExplanationView, LabelScore, ShadowView
 from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
 from app.webhooks.schemas import DeliveryView, WebhookView
 from lora_core.data.findings import DataReport
+from lora_core.specs.text_input import TextInput, text_fields
 
 SweepAction = Literal["pause", "stop", "resume", "retry"]
 
@@ -62,6 +63,11 @@ class StreamMessage:
     event: str
     id: str
     body: PointView | EventView | StateView | JobView
+
+
+def _input_body(text: TextInput) -> str | dict[str, str]:
+    """Return a text as `inputs` of a request: a pair is an object."""
+    return text if isinstance(text, str) else text_fields(text)
 
 
 @dataclass(frozen=True)
@@ -228,22 +234,26 @@ class Client(Connection):
         versions = "" if version is None else f"/versions/{version}"
         self.request("DELETE", f"{resource_path('models', name)}{versions}")
 
-    def predict(self, texts: list[str], model: str | None, *, truncate: bool) -> LabeledPredictions:
-        body = {"inputs": texts, "truncate": truncate, **({"model": model} if model else {})}
-        response = self.request("POST", "/predict", json=body)
+    def predict(
+        self, texts: Sequence[TextInput], model: str | None, *, truncate: bool
+    ) -> LabeledPredictions:
+        """Predict texts or pairs. In the format `hf` two texts are never taken for a pair."""
+        body: Json = {"inputs": list(map(_input_body, texts)), "truncate": truncate}
+        body |= {"model": model} if model else {}
+        response = self.request("POST", "/predict", params={"format": "hf"}, json=body)
         return LabeledPredictions(
             labels=parse_body(list[list[LabelScore]], decode_json(response)),
             version=response.headers.get("X-Model-Version"),
             truncated=int(response.headers.get("X-Truncated", "0")),
         )
 
-    def explain(self, text: str, model: str) -> ExplanationView:
+    def explain(self, text: TextInput, model: str) -> ExplanationView:
         """Return the words that drove the prediction for a text."""
         return self.fetch(
             ExplanationView,
             "POST",
             f"{resource_path('models', model)}/explain",
-            json={"inputs": text},
+            json={"inputs": _input_body(text)},
         )
 
     # -- prediction runs ----------------------------------------------------------------------

@@ -53,6 +53,10 @@ Name = Annotated[
     str | None, typer.Option("--name", help="Name of the dataset. Default: the file name.")
 ]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Text column.")]
+TextPairColumn = Annotated[
+    str | None,
+    typer.Option("--text-pair-column", help="Column of the second text, if rows are pairs."),
+]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Label column.")]
 Purpose = Annotated[
     Literal["train", "predict"] | None,
@@ -75,6 +79,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
     name: Name = None,
     purpose: Purpose = None,
     text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
     sheet: Sheet = None,
@@ -87,6 +92,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
         name=name,
         purpose=purpose,
         text_column=text_column,
+        text_pair_column=text_pair_column,
         label_column=label_column,
         split_column=split_column,
         sheet=sheet,
@@ -153,7 +159,7 @@ def _print_dataset(dataset: "DatasetView", *, as_json: bool) -> None:
             ("file", dataset.filename),
             ("format", _read_as(dataset.profile)),
             ("rows", dataset.rows),
-            ("texts", f"column {dataset.text_column}"),
+            ("texts", _text_columns(dataset)),
             ("labels", counts),
             ("warnings", _profile_warnings(dataset.profile)),
             ("check", _check_summary(dataset)),
@@ -161,6 +167,12 @@ def _print_dataset(dataset: "DatasetView", *, as_json: bool) -> None:
             ("created", format_time(dataset.created_at)),
         ]
     )
+
+
+def _text_columns(dataset: "DatasetView") -> str:
+    if dataset.text_pair_column is None:
+        return f"column {dataset.text_column}"
+    return f"pairs of the columns {dataset.text_column} and {dataset.text_pair_column}"
 
 
 def _read_as(profile: Json) -> str | None:
@@ -215,6 +227,7 @@ def check(  # noqa: PLR0913 - one parameter per option
     data: Data,
     purpose: Purpose = None,
     text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
     sheet: Sheet = None,
@@ -231,10 +244,11 @@ def check(  # noqa: PLR0913 - one parameter per option
             text_column or "text",
             None if purpose == "predict" else label_column or "label",
             split_column,
+            pair=text_pair_column,
             sheet=sheet,
         )
         diagnosis = _check_file(Path(data), columns)
-    elif any((purpose, text_column, label_column, split_column, sheet)):
+    elif any((purpose, text_column, text_pair_column, label_column, split_column, sheet)):
         raise UsageError(
             "column options apply to files only; a dataset has its own columns",
             "columns_of_upload",
@@ -259,7 +273,8 @@ def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
             raise
         answers = prompt_columns(path, columns.sheet, labels=columns.label is not None)
         text, label = answers["text_column"], answers.get("label_column")
-        data = contents.read_contents(path, replace(columns, text=text, label=label))
+        pair = answers.get("text_pair_column")
+        data = contents.read_contents(path, replace(columns, text=text, pair=pair, label=label))
     diagnosis = check_data(data)
     if diagnosis.more_labels is None:
         from lora_core.data.learning_curve import add_learning_curve
@@ -320,4 +335,5 @@ def _format_example(example: "FindingExample") -> str:
     ]
     similarity = f", {format_percent(example.similarity)} similar" if example.similarity else ""
     noun = "row" if len(rows) == 1 else "rows"
-    return f"{noun} {' and '.join(parts)}{similarity}: {rows[0].text}"
+    pair = "" if rows[0].text_pair is None else f" / {rows[0].text_pair}"
+    return f"{noun} {' and '.join(parts)}{similarity}: {rows[0].text}{pair}"

@@ -26,6 +26,7 @@ from app.cli.output import (
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
 from lora_core.specs.data import SUFFIXES, DataSpec, Split, parse_sheet_suffix
+from lora_core.specs.text_input import TextInput, count_characters, text_input
 
 if TYPE_CHECKING:
     from app.cli.client import Client, LabeledPredictions
@@ -63,6 +64,7 @@ def read_labeled_rows(
     dataset_columns = replace(
         columns,
         text=dataset.text_column,
+        pair=dataset.text_pair_column,
         label=dataset.label_column,
         split=dataset.split_column,
     )
@@ -180,6 +182,10 @@ SplitOption = Annotated[
     ),
 ]
 TextColumn = Annotated[str, typer.Option("--text-column", help="For a file: text column.")]
+TextPairColumn = Annotated[
+    str | None,
+    typer.Option("--text-pair-column", help="For a file: column of the second text of pairs."),
+]
 LabelColumn = Annotated[str, typer.Option("--label-column", help="For a file: label column.")]
 SplitColumn = Annotated[
     str | None,
@@ -194,6 +200,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     data: Data,
     split: SplitOption = None,
     text_column: TextColumn = "text",
+    text_pair_column: TextPairColumn = None,
     label_column: LabelColumn = "label",
     split_column: SplitColumn = None,
     as_json: AsJson = False,
@@ -202,10 +209,10 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     from lora_core.data.rows import ColumnSelection
     from lora_core.data.split import label_names
 
-    labeled = read_labeled_rows(
-        client, data, ColumnSelection(text_column, label_column, split_column), split
-    )
-    texts, truth = [row.text for row in labeled.rows], [row.label for row in labeled.rows]
+    columns = ColumnSelection(text_column, label_column, split_column, text_pair_column)
+    labeled = read_labeled_rows(client, data, columns, split)
+    texts = [text_input(row.text, row.pair) for row in labeled.rows]
+    truth = [row.label for row in labeled.rows]
     answers = predict_all(client, model, texts, truth)
     names = label_names([each.label for each in answers.labels[0]])
     report = {
@@ -219,13 +226,13 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
 
 
 def predict_all(
-    client: "Client", model: str, texts: Sequence[str], truth: Sequence[str] = ()
+    client: "Client", model: str, texts: Sequence[TextInput], truth: Sequence[str] = ()
 ) -> "LabeledPredictions":
     """Predict all texts with one version. Texts are sorted by length to reduce padding.
 
     Raises `UsageError` for true labels that the model does not have, and `RequestRejected`.
     """
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    order = sorted(range(len(texts)), key=lambda i: count_characters(texts[i]))
     by_text: list[list[LabelScore]] = [[] for _ in texts]
     version, truncated = model, 0
     with console(stderr=True).status(MODEL_LOADING_MESSAGE) as status:
@@ -242,7 +249,9 @@ def predict_all(
     return replace(answer, labels=by_text, truncated=truncated)
 
 
-def _predict_with_retry(client: "Client", texts: list[str], model: str) -> "LabeledPredictions":
+def _predict_with_retry(
+    client: "Client", texts: list[TextInput], model: str
+) -> "LabeledPredictions":
     """Predict a batch, retrying while the service is overloaded. Raises `RequestRejected`."""
     for left in reversed(range(MAX_TRIES)):
         try:

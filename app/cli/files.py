@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_EXAMPLE_CHARS = 60  # of the cells shown for a column
 
-ColumnNames = dict[str, str]  # text_column, label_column
+ColumnNames = dict[str, str]  # text_column, text_pair_column, label_column
 
 
 def upload(client: "Client", file: Path, **fields: str | None) -> "DatasetView":
@@ -52,7 +52,8 @@ def upload_sources(client: "Client", body: Json) -> None:
     if not isinstance(data, dict) or source is None:
         return
     column_fields = {
-        f"{role}_column": data.get(f"{role}_column") for role in ("text", "label", "split")
+        f"{role}_column": data.get(f"{role}_column")
+        for role in ("text", "text_pair", "label", "split")
     }
 
     def upload_if_file(source_item: str) -> str:
@@ -82,6 +83,8 @@ def prompt_for_missing_columns(body: Json) -> None:
     file, sheet = parse_sheet_suffix(source)
     if Path(file).is_file():
         expected = {data.get("text_column", "text"), data.get("label_column", "label")}
+        if pair := data.get("text_pair_column"):
+            expected.add(pair)
         if not expected <= set(read_file_layout(Path(file), sheet).columns):
             data |= prompt_columns(Path(file), sheet, labels=True)
 
@@ -92,7 +95,10 @@ def can_prompt() -> bool:
 
 
 def prompt_columns(file: Path, sheet: str | None, *, labels: bool) -> ColumnNames:
-    """Show the columns of a file with example cells, and ask which hold texts and labels."""
+    """Show the columns of a file with example cells, and ask which hold texts and labels.
+
+    The second text of a pair is optional: an empty line, or the end of the input, means none.
+    """
     from lora_core.data.contents import read_file_layout
 
     inspection = read_file_layout(file, sheet)
@@ -107,21 +113,30 @@ def prompt_columns(file: Path, sheet: str | None, *, labels: bool) -> ColumnName
         if len(example) > MAX_EXAMPLE_CHARS:
             example = f"{example[: MAX_EXAMPLE_CHARS - 1]}…"
         stderr.print(f"{number:>3}  {strip_control_characters(name)}: {example}", soft_wrap=True)
-    answers = {"text_column": _prompt_column("text", inspection.columns, inspection.text_column)}
+    columns = inspection.columns
+    answers = {"text_column": _prompt_column("text", columns, inspection.text_column)}
     if labels:
-        answers["label_column"] = _prompt_column(
-            "label", inspection.columns, inspection.label_column
-        )
+        answers["label_column"] = _prompt_column("label", columns, inspection.label_column)
+    if pair := _prompt_column("second text", columns, None, optional=True):
+        answers["text_pair_column"] = pair
     return answers
 
 
-def _prompt_column(role: str, columns: tuple[str, ...], guess: str | None) -> str:
-    """Ask for a column by name or number. Raises `UsageError` at the end of the input."""
+def _prompt_column(
+    role: str, columns: tuple[str, ...], guess: str | None, *, optional: bool = False
+) -> str:
+    """Ask for a column by name or number; "": none.
+
+    Raises `UsageError` at the end of the input, unless the column is optional.
+    """
     default = "" if guess is None else f" [{strip_control_characters(guess)}]"
+    default = " [none]" if optional else default
     while True:
         sys.stderr.write(f"{role.capitalize()} column{default}: ")  # standard output may be JSON
         sys.stderr.flush()
         line = sys.stdin.readline()
+        if optional and not line.strip():
+            return ""
         if not line:
             raise UsageError(f"no {role} column was given", "missing_column")
         reply = line.strip() or guess

@@ -374,6 +374,8 @@ def list_misclassified(
 
 def _excerpt(misclassified: "MisclassifiedText") -> str | None:
     text = misclassified.text
+    if misclassified.text_pair is not None:
+        text = f"{text} / {misclassified.text_pair}"
     return (
         text if text is None or len(text) <= MAX_EXCERPT_CHARS else f"{text[:MAX_EXCERPT_CHARS]}…"
     )

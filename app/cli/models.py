@@ -69,6 +69,7 @@ NewName = Annotated[str, typer.Option("--name", help="Name of the imported model
 Labels = Annotated[
     str | None, typer.Option("--labels", help="PEFT: label names in order, such as bad,good.")
 ]
+Pairs = Annotated[bool, typer.Option("--pairs", help="PEFT: the model reads pairs of texts.")]
 
 
 @with_client
@@ -98,17 +99,20 @@ def export_model(
 
 
 @with_client
-def import_model(
+def import_model(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     source: Source,
     name: NewName,
     base: Base = None,
     labels: Labels = None,
+    pairs: Pairs = False,
     as_json: AsJson = False,
 ) -> None:
     """Import a model as the next version of NAME. Its stored predictions are recomputed."""
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-        archive = source if source.is_file() else _pack(source, Path(work), base, labels)
+        archive = (
+            source if source.is_file() else _pack(source, Path(work), base, labels, pairs=pairs)
+        )
         version = client.import_version(name, archive)
     if as_json:
         print_json(version)
@@ -162,12 +166,13 @@ def _download(client: "Client", version: "VersionView", folder: Path) -> Path:
     return folder
 
 
-def _pack(source: Path, work: Path, base: str | None, labels: str | None) -> Path:
+def _pack(source: Path, work: Path, base: str | None, labels: str | None, *, pairs: bool) -> Path:
     """Pack a model folder into an archive; convert a PEFT adapter first. Raises `UsageError`."""
     if (source / CONFIG_FILE).is_file():
         model_dir = work / "model"
         options = ["--base", base] if base else []
         options += ["--labels", *labels.split(",")] if labels else []
+        options += ["--pairs"] if pairs else []
         run_lora_core("import-peft", str(source), "--out", str(model_dir), *options)
         source = model_dir
     elif not (source / manifest.MANIFEST).is_file():

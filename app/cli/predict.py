@@ -19,6 +19,7 @@ from app.cli.output import (
     print_warning,
 )
 from app.cli.predictions import predict_file
+from lora_core.specs.text_input import TextInput, text_fields, text_input, text_sides
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -30,6 +31,14 @@ MAX_SHOWN_CHARS = 60  # of a text in the table
 MAX_EXPLAINED_WORDS = 10
 
 Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT…", help="Texts to classify.")]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pair",
+        metavar="TEXT",
+        help="For a model of text pairs: the second text, once for each text.",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -65,6 +74,12 @@ Out = Annotated[
 TextColumn = Annotated[
     str | None, typer.Option("--text-column", help="With --out: text column [text].")
 ]
+TextPairColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--text-pair-column", help="With --out: column of the second text, for a model of pairs."
+    ),
+]
 Sheet = Annotated[
     str | None,
     typer.Option("--sheet", help="With --out: sheet of a workbook [the first that is not empty]."),
@@ -79,12 +94,14 @@ Resume = Annotated[
 def predict(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     texts: Texts = None,
+    pair: Pairs = None,
     model: Model = None,
     no_truncate: NoTruncate = False,
     explain: Explain = False,
     file: File = None,
     out: Out = None,
     text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
     sheet: Sheet = None,
     resume: Resume = None,
     as_json: AsJson = False,
@@ -94,9 +111,9 @@ def predict(  # noqa: PLR0913 - one parameter per option
     With --out, a worker classifies every row of a file of any size. Ctrl-C does not stop the run.
     """
     if out is not None:
-        if texts or no_truncate or explain:
+        if texts or pair or no_truncate or explain:
             raise UsageError(
-                "--out needs --file, and takes no texts, --no-truncate or --explain",
+                "--out needs --file, and takes no texts, --pair, --no-truncate or --explain",
                 "wrong_options",
             )
         predict_file(
@@ -105,22 +122,17 @@ def predict(  # noqa: PLR0913 - one parameter per option
             file=file,
             resume=resume,
             text_column=text_column,
+            text_pair_column=text_pair_column,
             sheet=sheet,
             model=model,
             as_json=as_json,
         )
         return
-    if resume or text_column or sheet:
-        raise UsageError("--resume, --text-column and --sheet need --out", "wrong_options")
-    if file and not files.has_one_text_per_line(file):
+    if resume or text_column or text_pair_column or sheet:
         raise UsageError(
-            f"{file} is a table: choose a file for the predictions with --out. Files with one text "
-            "per line are .txt, or - for standard input",
-            "out_needed",
+            "--resume, --text-column, --text-pair-column and --sheet need --out", "wrong_options"
         )
-    given = [*(texts or []), *(files.read_lines(file) if file else [])]
-    if not given:
-        raise UsageError("no text: pass texts as arguments or with --file", "no_text")
+    given = _read_inputs(texts, pair, file)
     labels: list[list[LabelScore]] = []
     truncated = 0
     for start in range(0, len(given), BATCH_SIZE):
@@ -134,7 +146,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     reasons = [client.explain(text, str(model)) for text in given] if explain else []
     if as_json:
         predictions = [
-            {"text": text, "labels": scores, **({"explanation": why} if why else {})}
+            {**text_fields(text), "labels": scores, **({"explanation": why} if why else {})}
             for text, scores, why in zip_longest(given, labels, reasons)
         ]
         print_json({"model": model, "truncated": truncated, "predictions": predictions})
@@ -155,7 +167,28 @@ def predict(  # noqa: PLR0913 - one parameter per option
         )
 
 
-def _print_explanation(text: str, why: "ExplanationView") -> None:
+def _read_inputs(
+    texts: list[str] | None, pair: list[str] | None, file: Path | None
+) -> list[TextInput]:
+    """Return the texts of the arguments and of the file, or the pairs. Raises `UsageError`."""
+    if file and not files.has_one_text_per_line(file):
+        raise UsageError(
+            f"{file} is a table: choose a file for the predictions with --out. Files with one text "
+            "per line are .txt, or - for standard input",
+            "out_needed",
+        )
+    single = [*(texts or []), *(files.read_lines(file) if file else [])]
+    if not single:
+        raise UsageError("no text: pass texts as arguments or with --file", "no_text")
+    if pair and len(pair) != len(single):
+        raise UsageError(
+            f"{len(single)} texts, but {len(pair)} second texts: give --pair once for each text",
+            "unequal_pairs",
+        )
+    return [text_input(text, second) for text, second in zip_longest(single, pair or [])]
+
+
+def _print_explanation(text: TextInput, why: "ExplanationView") -> None:
     """Print the words with the largest absolute scores."""
     strongest = sorted(why.words, key=lambda word: -abs(word.score))
     print_line("")
@@ -166,5 +199,6 @@ def _print_explanation(text: str, why: "ExplanationView") -> None:
     )
 
 
-def _truncate(text: str) -> str:
+def _truncate(text: TextInput) -> str:
+    text = " / ".join(text_sides(text))
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 1]}…"

@@ -46,6 +46,7 @@ def predict_file(  # noqa: PLR0913 - what a user may say about it
     file: Path | None,
     resume: str | None,
     text_column: str | None,
+    text_pair_column: str | None,
     sheet: str | None,
     model: str | None,
     as_json: bool,
@@ -56,14 +57,16 @@ def predict_file(  # noqa: PLR0913 - what a user may say about it
     """
     check_output_file(out)
     if resume is not None:
-        if file or text_column or sheet or model:
+        if file or text_column or text_pair_column or sheet or model:
             raise UsageError(
-                "--resume takes no --file, --model, --text-column or --sheet: the run has its own",
+                "--resume takes no --file, --model, --text-column, --text-pair-column or --sheet: "
+                "the run has its own",
                 "wrong_options",
             )
         run = client.get_prediction_run(resume)
     elif file is not None and (file.is_file() or file == files.STDIN):
-        run = _submit(client, file, text_column=text_column, sheet=sheet, model=model)
+        columns = {"text_column": text_column, "text_pair_column": text_pair_column}
+        run = _submit(client, file, columns=columns, sheet=sheet, model=model)
     else:
         raise UsageError(f"file {file} does not exist" if file else "--file is missing", "no_file")
     finished_run = _follow(client, run, out=out, quiet=as_json)
@@ -76,20 +79,24 @@ def predict_file(  # noqa: PLR0913 - what a user may say about it
 
 
 def _submit(
-    client: "Client", file: Path, *, text_column: str | None, sheet: str | None, model: str | None
+    client: "Client",
+    file: Path,
+    *,
+    columns: dict[str, str | None],
+    sheet: str | None,
+    model: str | None,
 ) -> "PredictionView":
     if files.has_one_text_per_line(file):
-        if text_column or sheet:
+        if sheet or any(columns.values()):
             raise UsageError(
-                "--text-column and --sheet do not apply to a file with one text per line",
+                "--text-column, --text-pair-column and --sheet do not apply to a file with one "
+                "text per line",
                 "wrong_options",
             )
         with files.converted_to_table(file) as table:
             dataset = client.upload_dataset(table, purpose="predict")
     else:
-        dataset = files.upload(
-            client, file, purpose="predict", text_column=text_column, sheet=sheet
-        )
+        dataset = files.upload(client, file, purpose="predict", sheet=sheet, **columns)
     model_field = {"model": model} if model else {}
     return client.create_prediction_run({"dataset": dataset.ref, **model_field})
 

@@ -182,11 +182,17 @@ SPEC_OPTIONS: dict[str, Any] = {
         "--data",
         panel=DATA_PANEL,
         metavar="SOURCE",
-        text="rotten-tomatoes, imdb, hub:NAME, an uploaded dataset, or a file (a.xlsx#Sheet for a "
-        "sheet). SPLIT=SOURCE, repeatable, for given splits.",
+        text="rotten-tomatoes, imdb, hub:NAME or hub:NAME:CONFIG, an uploaded dataset, or a file "
+        "(a.xlsx#Sheet for a sheet). SPLIT=SOURCE, repeatable, for given splits.",
     ),
     "data.text_column": _spec_option(
         OptionalStr, "--text-column", panel=DATA_PANEL, text="Text column."
+    ),
+    "data.text_pair_column": _spec_option(
+        OptionalStr,
+        "--text-pair-column",
+        panel=DATA_PANEL,
+        text="Column of the second text, for a task on pairs of texts.",
     ),
     "data.label_column": _spec_option(
         OptionalStr, "--label-column", panel=DATA_PANEL, text="Label column."

@@ -80,6 +80,7 @@ class DatasetColumns:
     label: str | None
     split: str | None
     sheet: str | None = None
+    text_pair: str | None = None  # None: each row has one text
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class FileInspector:
         selection = [f"--text-column={self.columns.text}"]
         label = self.columns.label
         selection.append("--texts" if label is None else f"--label-column={label}")
+        if self.columns.text_pair is not None:
+            selection.append(f"--text-pair-column={self.columns.text_pair}")
         if self.columns.split is not None:
             selection.append(f"--split-column={self.columns.split}")
         return self._run(command, *selection, *options)

@@ -74,6 +74,7 @@ def find_identical(session: Session, wanted: Dataset) -> Dataset | None:
             Dataset.sha256 == wanted.sha256,
             Dataset.suffix == wanted.suffix,
             Dataset.text_column == wanted.text_column,
+            Dataset.text_pair_column.is_not_distinct_from(wanted.text_pair_column),
             Dataset.label_column.is_not_distinct_from(wanted.label_column),
             Dataset.split_column.is_not_distinct_from(wanted.split_column),
             Dataset.sheet.is_not_distinct_from(wanted.sheet),

@@ -32,6 +32,7 @@ class UploadFields(RequestModel):
     name: Annotated[str, CleanText(64)] | None = None
     purpose: Literal["train", "predict"] = "train"
     text_column: ColumnName = "text"
+    text_pair_column: ColumnName | None = None
     label_column: ColumnName = "label"
     split_column: ColumnName | None = None
     sheet: ColumnName | None = None
@@ -50,6 +51,9 @@ class DatasetListItem(ResponseModel):
     bytes: int
     rows: int
     text_column: str
+    text_pair_column: str | None = Field(
+        description="The column of the second text, if rows are pairs of texts."
+    )
     label_column: str | None = Field(description="Null: uploaded without labels.")
     split_column: str | None
     sheet: str | None = Field(description="The sheet of a workbook that was read.")
@@ -79,7 +83,12 @@ class DatasetRowView(ResponseModel):
 
     row: int = Field(description="Row number; 1 is the first data row.")
     text: str = Field(description="The first 2,000 characters of the text.")
-    characters: int = Field(description="Length of the full text.")
+    text_pair: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="The first 2,000 characters of the second text of a pair.",
+    )
+    characters: int = Field(description="Length of the full text, or of both texts of a pair.")
     label: str | None
     split: str | None
 

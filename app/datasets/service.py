@@ -60,6 +60,7 @@ def create_dataset(
         sha256=upload.sha256,
         bytes=upload.bytes,
         text_column=columns.text,
+        text_pair_column=columns.text_pair,
         label_column=columns.label,
         split_column=columns.split,
         sheet=columns.sheet,
@@ -106,10 +107,13 @@ def preview_file(upload: Upload, fields: UploadFields, settings: Settings) -> di
 
 
 def _columns(fields: UploadFields) -> DatasetColumns:
-    if fields.purpose == "predict":
-        return DatasetColumns(fields.text_column, None, None, fields.sheet)
+    labeled = fields.purpose == "train"
     return DatasetColumns(
-        fields.text_column, fields.label_column, fields.split_column, fields.sheet
+        fields.text_column,
+        fields.label_column if labeled else None,
+        fields.split_column if labeled else None,
+        fields.sheet,
+        fields.text_pair_column,
     )
 
 
@@ -169,6 +173,7 @@ def _inspection(store: Store, settings: Settings, dataset: Dataset) -> FileInspe
         dataset.label_column,
         dataset.split_column,
         dataset.overview.get("sheet"),
+        dataset.text_pair_column,
     )
     return FileInspector(file, dataset.filename, columns, settings)
 

@@ -35,6 +35,7 @@ class Dataset(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[BigInt]
     text_column: Mapped[str] = mapped_column(String(256))
+    text_pair_column: Mapped[str | None] = mapped_column(String(256))  # None: rows are no pairs
     label_column: Mapped[str | None] = mapped_column(String(256))  # None: only for prediction
     split_column: Mapped[str | None] = mapped_column(Text)  # as requested
     sheet: Mapped[str | None] = mapped_column(String(256))  # as requested

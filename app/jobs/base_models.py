@@ -15,6 +15,7 @@ from httpx2 import HTTPError
 from huggingface_hub import CacheNotFound, HfApi, constants, hf_hub_url, scan_cache_dir
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     RepositoryNotFoundError,
@@ -40,14 +41,15 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import base_files, manifest
 from lora_core.encoders.safety import (
+    check_fast_tokenizer,
     check_no_custom_code,
     check_safetensors,
     parse_config,
     read_config,
 )
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.base_model import BaseNotFound
-from lora_core.hub import is_hub_name
+from lora_core.errors.base_model import BaseNotFound, GatedBase
+from lora_core.hub import gated_detail, is_allowed, is_hub_name
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
@@ -76,13 +78,15 @@ class HubModel:
 def resolve_hub_model(name: str, revision: str | None) -> HubModel:
     """Return the commit that `revision`, or else the main branch, currently refers to.
 
-    Falls back to the local cache when the hub is unreachable. Raises `BaseNotFound`,
+    Falls back to the local cache when the hub is unreachable. Raises `BaseNotFound`, `GatedBase`,
     `UnreadableBase`.
     """
     try:
         return _query_hub(name, revision)
+    except GatedRepoError as error:
+        raise GatedBase(base=name, **gated_detail(name)) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        reason = "the hub has no such model or revision, or it is private or gated"
+        reason = "the hub has no such model or revision, or it is private"
         raise BaseNotFound(base=name, reason=reason) from error
     except EntryNotFoundError as error:
         raise BaseNotFound(base=name, reason="it has no config.json") from error
@@ -257,7 +261,9 @@ def _resolve_directory(name: str, settings: Settings) -> ResolvedBase:
         directory = next((path for path in inside if path.is_dir()), None)
         if directory is None:
             raise BaseNotFound(base=name, reason="there is no such directory")
-        check_safetensors(name, (path.name for path in directory.iterdir()))
+        files = [path.name for path in directory.iterdir()]
+        check_safetensors(name, files)
+        check_fast_tokenizer(name, files)
         config = read_config(directory, name)
         return ResolvedBase(str(directory), config, content_id=_directory_fingerprint(directory))
     except (OSError, RuntimeError) as error:  # no permission, a loop of symbolic links
@@ -274,7 +280,7 @@ def _directory_fingerprint(directory: Path) -> str:
 def _resolve_hub(name: str, revision: str | None, settings: Settings) -> ResolvedBase:
     if not is_hub_name(name):
         raise InvalidBase(base=name[:100], at="base")
-    if name not in settings.hub_models:
+    if not is_allowed(name, settings.hub_models):
         reason = (
             "it is neither in the registry nor among the allowed hub models: "
             f"{', '.join(settings.hub_models) or 'none'} (LORAWORKS_HUB_MODELS)"
@@ -282,4 +288,5 @@ def _resolve_hub(name: str, revision: str | None, settings: Settings) -> Resolve
         raise BaseNotFound(base=name, reason=reason)
     model = resolve_hub_model(name, revision)
     check_safetensors(name, model.files)
+    check_fast_tokenizer(name, model.files)
     return ResolvedBase(name, model.config, content_id=model.commit, revision=model.commit)

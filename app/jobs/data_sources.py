@@ -13,7 +13,7 @@ from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels
 from app.settings import Settings
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
-from lora_core.hub import HUB_PREFIX
+from lora_core.hub import HUB_PREFIX, is_allowed, parse_hub_dataset
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split
@@ -72,7 +72,10 @@ def resolve(
             for split, name in data.source.items()
         }
     uploads = [source for source in sources.values() if source.upload is not None]
-    columns = {role: _resolve_column(data, uploads, role) for role in ("text", "label", "split")}
+    columns = {
+        role: _resolve_column(data, uploads, role)
+        for role in ("text", "text_pair", "label", "split")
+    }
     train = sources.get(ALL_ROWS) or sources[Split.TRAIN.value]
     if train.upload is not None and train.upload.overview["label_count"] < 2:
         raise SingleClass(file=train.name, label="".join(train.upload.overview["labels"]))
@@ -114,7 +117,8 @@ def _resolve_source(
         fingerprint = f"{reviews.FILE.sha256} {name}"
         return SourceSummary(name, {ALL_ROWS: sample.rows}, tokens, len(sample.labels), fingerprint)
     if name.startswith(HUB_PREFIX):
-        if name.removeprefix(HUB_PREFIX) not in settings.hub_datasets:
+        dataset = parse_hub_dataset(name)
+        if dataset is None or not is_allowed(dataset.name, settings.hub_datasets):
             allowed = ", ".join(settings.hub_datasets) or "none"
             reason = f"hub datasets allowed here: {allowed} (LORAWORKS_HUB_DATASETS)"
             raise DataNotFound(source=name, reason=reason)
@@ -160,7 +164,7 @@ def _resolve_column(data: DataSpec, uploads: list[SourceSummary], role: str) -> 
     if isinstance(source, str) and source in reviews.SAMPLES and named not in (None, *available):
         raise MissingColumn(file=source, column=named, available=", ".join(available))
     checked = {
-        source.name: source.upload.overview[field_name] for source in uploads if source.upload
+        source.name: source.upload.overview.get(field_name) for source in uploads if source.upload
     }
     if field_name in data.model_fields_set and named is not None:
         for ref, column in checked.items():

@@ -23,7 +23,8 @@ class JobCreate(TrainSpec):
 
     `base` is `minilm-l6`, a model of this installation (`name`, `name@alias`, `name:3`), a hub
     model, or a directory that the operator allows. `data.source` is `rotten-tomatoes`, `imdb`,
-    an uploaded dataset (`name`, `name:2`, or its id), `hub:NAME`, or one of these per split.
+    an uploaded dataset (`name`, `name:2`, or its id), `hub:NAME`, `hub:NAME:CONFIG`, or one of
+    these per split.
     """
 
     name: Annotated[str, CleanText(200)] | None = None
@@ -301,6 +302,11 @@ class MisclassifiedText(ResponseModel):
     row: int = Field(description="Row in its file; 1 is the first row of data.")
     text: str | None = Field(
         description="The beginning of the text; null: the job stored no texts."
+    )
+    text_pair: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Of a pair, the beginning of the second text.",
     )
     cut: bool = Field(description="Whether the text was truncated.")
     label: str = Field(description="The true label; of several a JSON list; or a number.")

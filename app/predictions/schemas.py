@@ -61,6 +61,7 @@ class PredictionListItem(LocatedResource):
     model: str = Field(description="The model version.")
     dataset: str
     text_column: str
+    text_pair_column: str | None
     priority: int
     attempt: int
     failures_counted: int = Field(description="Consecutive failures without progress.")

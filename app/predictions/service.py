@@ -61,7 +61,9 @@ def create_run(
     if not datasets.lock_shared(session, upload.id):
         raise DatasetNotFound(ref=repr(body.dataset))
     source = PredictDataSpec(
-        source=f"{upload.name}:{upload.version}", text_column=upload.text_column
+        source=f"{upload.name}:{upload.version}",
+        text_column=upload.text_column,
+        text_pair_column=upload.text_pair_column,
     )
     spec = PredictSpec(model=model.ref, data=source)
     run = Job(

@@ -25,6 +25,7 @@ def _fields(run: Job, queue_position: int | None) -> dict[str, Any]:
         "model": run.base,
         "dataset": run.spec["data"]["source"],
         "text_column": run.spec["data"]["text_column"],
+        "text_pair_column": run.spec["data"].get("text_pair_column"),
         "rows_done": run.step,
         "rows": run.total_steps or 0,
         "progress": progress(run) or 0.0,

@@ -1,11 +1,16 @@
 """Request and response bodies of the predict routes, in the formats of different clients.
 
+A pair of texts is an object with `text` and `text_pair`, as clients of the Hugging Face hub send
+it, or a list of two texts in a list of inputs. A list of two texts alone is one pair in the format
+of text-embeddings-inference, but only for a model of pairs: for others it is two texts.
+
 Clients of text-embeddings-inference get a flat list for one text and a nested list for several;
 clients of the Hugging Face hub always get a nested list. The latter send the field `parameters`,
 but the hub's JavaScript client only when it has some, so the URL may name the format.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,27 +28,49 @@ from app.http.fields import CleanText, ResponseModel, reject_unstorable_text
 from app.serving.errors import (
     BlankInput,
     ConflictingScoreFunctions,
+    InvalidPair,
     TooManyInputs,
 )
 from app.serving.schemas import LabelScoreList
-from lora_core.errors.artifact import TextPairUnsupported
 from lora_core.specs.predict import ScoreFunction, TruncationSide
+from lora_core.specs.text_input import TextInput
 
 RequestFormat = Literal["hf", "tei"]
 
-_INPUTS_TYPE = "must be a text, a list of texts, or a list of lists of one text each"
+_INPUTS_TYPE = (
+    "must be a text, a pair of texts as an object with `text` and `text_pair`, or a list of these; "
+    "in a list, a pair may also be a list of two texts"
+)
+
+
+TEXT_PAIR_SCHEMA = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {"text": {"type": "string"}, "text_pair": {"type": "string"}},
+    "additionalProperties": False,
+}
 
 
 def _validate_inputs(value: Any) -> Any:
     """Return the texts exactly as sent: the model must read what the client wrote."""
-    entries = value if isinstance(value, list) else [value]
-    nested = [entry if isinstance(entry, list) else [entry] for entry in entries]
-    texts = [text for entry in nested for text in entry]
+    for entry in value if isinstance(value, list) else [value]:
+        validate_text_input(entry)
+    return value
+
+
+def validate_text_input(entry: Any) -> Any:
+    """Return a text, a pair as an object, or a list of texts, unchanged."""
+    texts = entry if isinstance(entry, list) else [entry]
+    if isinstance(entry, dict):
+        if entry.keys() - {"text", "text_pair"}:
+            raise PydanticCustomError("inputs_type", _INPUTS_TYPE)
+        pair = entry.get("text_pair")
+        texts = [entry.get("text"), *([] if pair is None else [pair])]
     if not all(isinstance(text, str) for text in texts):
         raise PydanticCustomError("inputs_type", _INPUTS_TYPE)
     for text in texts:
         reject_unstorable_text(text)
-    return value
+    return entry
 
 
 def _lower_side(value: Any) -> Any:
@@ -74,11 +101,13 @@ class ModelPredictBody(_LenientBody):
         Any,
         BeforeValidator(_validate_inputs),
         Field(
-            description="A text, or a list of texts.",
+            description="A text, a pair of texts, or a list of these.",
             json_schema_extra={
                 "anyOf": [
                     {"type": "string"},
+                    TEXT_PAIR_SCHEMA,
                     {"type": "array", "items": {"type": "string"}},
+                    {"type": "array", "items": TEXT_PAIR_SCHEMA},
                     {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
                 ]
             },
@@ -135,13 +164,22 @@ class VertexResponse(ResponseModel):
 class PredictRequest:
     """A parsed predict request, the same for all formats."""
 
-    texts: list[str]
+    texts: Sequence[TextInput]
     nested: bool  # whether the response is a nested list
     truncate: bool
     truncation_side: TruncationSide
     function: ScoreFunction | None  # None: probabilities
     top_k: int | None
     abstain_below: float | None
+    # Whether the inputs are a list of two texts in the format of text-embeddings-inference.
+    two_texts: bool = False
+
+    def for_model(self, *, pairs: bool) -> "PredictRequest":
+        """Return the request as a model understands it, of pairs of texts or of single texts."""
+        if not (pairs and self.two_texts):
+            return self
+        first, second = (str(text) for text in self.texts)
+        return replace(self, texts=[(first, second)], nested=False, two_texts=False)
 
 
 def parse_request(
@@ -149,39 +187,54 @@ def parse_request(
 ) -> PredictRequest:
     """Parse a body in the given format, or in the one that its fields indicate.
 
-    Raises `BlankInput`, `TooManyInputs`, `TextPairUnsupported`, `ConflictingScoreFunctions`.
+    Raises `BlankInput`, `TooManyInputs`, `InvalidPair`, `ConflictingScoreFunctions`.
     """
     parameters = body.parameters
     from_hub = request_format == "hf" or (
         request_format is None and "parameters" in body.model_fields_set
     )
+    texts = _parse_inputs(body.inputs, max_inputs=max_inputs)
     function = parameters.function_to_apply if parameters else None
     if body.raw_scores and function is not None:
         raise ConflictingScoreFunctions()
     return PredictRequest(
-        texts=_flatten_inputs(body.inputs, max_inputs=max_inputs),
+        texts=texts,
         nested=from_hub or isinstance(body.inputs, list),
         truncate=body.truncate is not False,
         truncation_side=body.truncation_direction,
         function="none" if body.raw_scores else function,
         top_k=(parameters.top_k if parameters else None) or body.top_k,
         abstain_below=body.abstain_below,
+        two_texts=(
+            not from_hub
+            and isinstance(body.inputs, list)
+            and len(texts) == 2
+            and all(isinstance(entry, str) for entry in body.inputs)
+        ),
     )
 
 
-def _flatten_inputs(inputs: str | list[str | list[str]], *, max_inputs: int) -> list[str]:
+def _parse_inputs(inputs: Any, *, max_inputs: int) -> list[TextInput]:
     entries = inputs if isinstance(inputs, list) else [inputs]
     if not entries:
         raise BlankInput(what="The list of inputs")
     if len(entries) > max_inputs:
         raise TooManyInputs(count=len(entries), limit=max_inputs)
-    texts: list[str] = []
-    for index, entry in enumerate(entries):
-        if isinstance(entry, list):
-            if len(entry) != 1:
-                raise TextPairUnsupported(index=index)
-            entry = entry[0]
-        if not entry.strip():
-            raise BlankInput(what=f"Input {index}")
-        texts.append(entry)
-    return texts
+    return [parse_text_input(entry, f"Input {index}") for index, entry in enumerate(entries)]
+
+
+def parse_text_input(entry: Any, name: str, *, at: str | None = None) -> TextInput:
+    """Return the text or the pair of a validated entry, which errors call `name`.
+
+    Raises `BlankInput`, `InvalidPair`.
+    """
+    if isinstance(entry, dict):
+        entry = [entry["text"], entry.get("text_pair")]
+    texts = [each for each in (entry if isinstance(entry, list) else [entry]) if each is not None]
+    if not 1 <= len(texts) <= 2:
+        raise InvalidPair(what=name, count=len(texts), at=at)
+    for position, text in zip(("first", "second"), texts, strict=False):
+        if not text.strip():
+            what = name if len(texts) == 1 else f"{name}: its {position} text"
+            raise BlankInput(what=what, at=at)
+    return texts[0] if len(texts) == 1 else (texts[0], texts[1])

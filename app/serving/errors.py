@@ -16,6 +16,12 @@ class TooManyInputs(UnprocessableContent):
     message = "There are {count} inputs; a request takes at most {limit}. Send several requests."
 
 
+class InvalidPair(UnprocessableContent):
+    code = "invalid_pair"
+    title = "An input is neither a text nor a pair of texts."
+    message = "{what} holds {count} texts. Send one text, or two texts for a model of text pairs."
+
+
 class ConflictingScoreFunctions(UnprocessableContent):
     code = "conflicting_score_functions"
     title = "Conflicting score functions."

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -18,11 +18,13 @@ from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.http.fields import RequestModel, reject_unstorable_text
+from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
 from app.serving.errors import UnknownLabel
 from app.serving.loaded_model import LoadedLinearModel, TokenizedBatch
 from app.serving.schemas import ExplanationView, WordScore
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
 from lora_core.process import imports_without_gc
+from lora_core.specs.text_input import TextInput, count_characters, text_sides
 
 if TYPE_CHECKING:
     from lora_core.inference.decoding import Output
@@ -48,7 +50,14 @@ def _validate_text(value: Any) -> Any:
 class ExplainBody(RequestModel):
     """A text whose prediction is to be explained."""
 
-    inputs: Annotated[str, BeforeValidator(_validate_text)] = Field(description="One text.")
+    inputs: Annotated[
+        Any,
+        BeforeValidator(validate_text_input),
+        Field(
+            description="One text, or one pair of texts.",
+            json_schema_extra={"anyOf": [{"type": "string"}, TEXT_PAIR_SCHEMA]},
+        ),
+    ]
     label: Annotated[str, BeforeValidator(_validate_text)] | None = Field(
         None,
         description="Explain the probability of this label. Default: the most probable label. "
@@ -68,7 +77,7 @@ class Explanation:
 
 async def explain(
     service: InferenceService,
-    text: str,
+    text: TextInput,
     label: str | None,
     ref: str,
     *,
@@ -90,7 +99,7 @@ async def explain(
         raise UnknownLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
     if isinstance(model, LoadedLinearModel):
         service.rate_limiter.acquire(key_id, 1)
-        tokens = min(len(text), ASSUMED_MAX_LENGTH)
+        tokens = min(count_characters(text), ASSUMED_MAX_LENGTH)
         with service.admission.reserve(key_id, texts=1, tokens=tokens):
             return await _explain_linear(model, resolved.ref, text, label, deadline=deadline)
     all_words = await model.tokenize_into_words(text)
@@ -112,7 +121,7 @@ async def explain(
         score=scores[masks[0]],
         empty_score=scores[(False,) * count],
         words=[
-            _word_score(text, word.start, word.end, value)
+            _word_score(text, word.side, word.start, word.end, value)
             for word, value in zip(words.words, values, strict=True)
         ],
         grouped=count < len(all_words.words),
@@ -122,7 +131,7 @@ async def explain(
 
 
 async def _explain_linear(
-    model: LoadedLinearModel, ref: str, text: str, label: str | None, *, deadline: float
+    model: LoadedLinearModel, ref: str, text: TextInput, label: str | None, *, deadline: float
 ) -> Explanation:
     batch = await model.prepare_batch([text], truncate=True, side="right")
     outputs = await model.compute(batch, deadline=deadline)
@@ -134,8 +143,15 @@ async def _explain_linear(
         score=scores[label],
         empty_score=empty_score,
         words=[
-            _word_score(text, group[0][0].start, group[-1][0].end, sum(value for _, value in group))
-            for group in _split_into_groups(words, MAX_LINEAR_WORDS)
+            _word_score(
+                text,
+                side,
+                group[0][0].start,
+                group[-1][0].end,
+                sum(value for _, value in group),
+            )
+            for side, of_side in groupby(words, key=lambda word: word[0].side)
+            for group in _split_into_groups(list(of_side), MAX_LINEAR_WORDS)
         ],
         grouped=len(words) > MAX_LINEAR_WORDS,
         texts=1,
@@ -147,8 +163,14 @@ def _scores(row: "Sequence[Output]") -> dict[str, float]:
     return {output.label: output.score for output in row}
 
 
-def _word_score(text: str, start: int, end: int, score: float) -> WordScore:
-    return WordScore(text=text[start:end], start=start, end=end, score=score)
+def _word_score(text: TextInput, side: int, start: int, end: int, score: float) -> WordScore:
+    return WordScore(
+        text=text_sides(text)[side][start:end],
+        field="text_pair" if side else "text",
+        start=start,
+        end=end,
+        score=score,
+    )
 
 
 def _split_into_groups(items: Sequence[T], max_groups: int) -> Iterator[Sequence[T]]:

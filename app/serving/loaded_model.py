@@ -30,6 +30,7 @@ from lora_core.process import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
+from lora_core.specs.text_input import TextInput, count_characters
 
 if TYPE_CHECKING:  # torch and scikit-learn are loaded with the first model
     from lora_core.inference.decoding import Output
@@ -91,11 +92,12 @@ class LoadedEncoder:
         return self.predictor.prompt_format
 
     async def prepare_batch(
-        self, texts: Sequence[str], *, truncate: bool, side: TruncationSide
+        self, texts: Sequence[TextInput], *, truncate: bool, side: TruncationSide
     ) -> TokenizedBatch:
         """Tokenize the texts of a request.
 
-        Raises `EmptyInput`, `ModelTokenizerFailed`, and `InputTooLong` if `truncate` is false.
+        Raises `TextPairRequired`, `TextPairUnsupported`, `EmptyInput`, `ModelTokenizerFailed`, and
+        `InputTooLong` if `truncate` is false.
         """
 
         def encode() -> TokenizedBatch:
@@ -103,12 +105,15 @@ class LoadedEncoder:
             items = self.predictor.encode(texts, truncate=truncate, side=side)
             return TokenizedBatch(items, time.perf_counter() - start)
 
-        return await self._run_tokenizer(encode, sum(map(len, texts)))
+        return await self._run_tokenizer(encode, sum(map(count_characters, texts)))
 
-    async def tokenize_into_words(self, text: str) -> TokenizedWords:
-        """Return the words that the model reads. Raises `EmptyInput`, `ModelTokenizerFailed`."""
+    async def tokenize_into_words(self, text: TextInput) -> TokenizedWords:
+        """Return the words that the model reads.
+
+        Raises `TextPairRequired`, `TextPairUnsupported`, `EmptyInput`, `ModelTokenizerFailed`.
+        """
         return await self._run_tokenizer(
-            lambda: self.predictor.tokenize_into_words(text), len(text)
+            lambda: self.predictor.tokenize_into_words(text), count_characters(text)
         )
 
     async def _run_tokenizer(self, work: Callable[[], T], characters: int) -> T:
@@ -154,12 +159,15 @@ class LoadedLinearModel:
 
     async def prepare_batch(
         self,
-        texts: Sequence[str],
+        texts: Sequence[TextInput],
         *,
         truncate: bool,  # noqa: ARG002 - no text is too long
         side: TruncationSide,  # noqa: ARG002
     ) -> TokenizedBatch:
-        """Wrap the texts of a request, without tokenizing them. Raises `EmptyInput`."""
+        """Wrap the texts of a request, without tokenizing them.
+
+        Raises `TextPairRequired`, `TextPairUnsupported`, `EmptyInput`.
+        """
         return TokenizedBatch(self.predictor.encode(texts), 0.0, token_cost=WORD_COST)
 
     async def compute(self, batch: TokenizedBatch, *, deadline: float) -> list[InferenceOutput]:
@@ -180,7 +188,7 @@ class LoadedLinearModel:
                 for row in logits
             ]
 
-        return await self._run(work, sum(len(item.text) for item in batch.items))
+        return await self._run(work, sum(count_characters(item.text) for item in batch.items))
 
     def decode(
         self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
@@ -189,13 +197,15 @@ class LoadedLinearModel:
         return self.predictor.outputs([output.logits for output in outputs], function)
 
     async def contributions(
-        self, text: str, label: str
+        self, text: TextInput, label: str
     ) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return what each word adds to the probability of a label, and that without any word.
 
         Raises `InferenceFailed`.
         """
-        return await self._run(lambda: self.predictor.contributions(text, label), len(text))
+        return await self._run(
+            lambda: self.predictor.contributions(text, label), count_characters(text)
+        )
 
     async def _run(self, work: Callable[[], T], characters: int) -> T:
         """Run `work`, in another thread if there are many characters.

@@ -33,8 +33,9 @@ from app.serving.client_formats import (
     VertexBody,
     VertexResponse,
     parse_request,
+    parse_text_input,
 )
-from app.serving.errors import BlankInput, TooManyInputs
+from app.serving.errors import TooManyInputs
 from app.serving.explanation import ExplainBody, explain
 from app.serving.loaded_model import LoadedModel
 from app.serving.schemas import ExplanationView, LabelScoreList, ShadowView
@@ -157,12 +158,11 @@ async def explain_prediction(
     The model computes the text many times, each time without some of its words; each of these texts
     counts toward the rate limit. The same text gets the same scores.
     """
-    if not body.inputs.strip():
-        raise BlankInput(what="The text", at="inputs")
+    text = parse_text_input(body.inputs, "The text", at="inputs")
     async with cancel_on_disconnect(context.receive):
         explanation = await explain(
             context.service,
-            body.inputs,
+            text,
             body.label,
             ref,
             key_id=context.key_id,
@@ -259,6 +259,7 @@ class ModelInfo(ResponseModel):
     version: str
     sha: str | None
     docker_label: str | None
+    text_pairs: bool  # whether the model reads pairs of texts
     engine: str
     engine_tokens_per_second: dict[str, float]  # of the engines that were benchmarked here
     task: Literal["single_label", "multi_label", "regression"]
@@ -323,6 +324,7 @@ def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings)
         version=lora_core.__version__,
         sha=None,
         docker_label=None,
+        text_pairs=predictor.pairs,
         engine=predictor.engine.name,
         engine_tokens_per_second=dict(predictor.engine_speeds),
         task=predictor.task.type,

@@ -1,5 +1,7 @@
 """Response bodies of the predict routes."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from app.http.fields import ResponseModel, Timestamp
@@ -33,6 +35,9 @@ class WordScore(ResponseModel):
     """A word of the text, and what it adds to the probability of the label, or to the number."""
 
     text: str
+    field: Literal["text", "text_pair"] = Field(
+        "text", description="The text that the word is in: `text_pair` is the second of a pair."
+    )
     start: int = Field(description="Offset of the first character in the text.")
     end: int = Field(description="Offset after the last character.")
     score: float = Field(description="Negative: the word lowers the probability or the number.")

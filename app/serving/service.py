@@ -20,9 +20,10 @@ from app.serving.loaded_model import EncoderLoader, LoadedModel, TokenizedBatch
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
 from app.serving.shadow import ShadowEvaluator
-from lora_core.errors.artifact import InputTooLong
+from lora_core.errors.artifact import InputTooLong, TextPairRequired, TextPairUnsupported
 from lora_core.process import available_cores
 from lora_core.specs.chat import PromptFormat
+from lora_core.specs.text_input import count_characters
 
 if TYPE_CHECKING:
     from lora_core.inference.decoding import Output
@@ -122,19 +123,26 @@ class InferenceService:
         `deadline` is on the monotonic clock. `texts_of_prompts` returns the texts if those of the
         request are whole prompts: none may be longer than its prompt. Cancelling releases the
         capacity and takes the texts out of the queue. Raises the errors of `app.serving.errors`,
-        what `ModelPool.get` and `texts_of_prompts` raise, and `InputTooLong`.
+        what `ModelPool.get` and `texts_of_prompts` raise, `InputTooLong`, `TextPairRequired` and
+        `TextPairUnsupported`.
         """
-        start, texts = time.perf_counter(), request.texts
+        start = time.perf_counter()
         with self._count_request(request):
-            max_tokens = sum(min(len(text) + SPECIAL_TOKENS, ASSUMED_MAX_LENGTH) for text in texts)
+            max_tokens = sum(
+                min(count_characters(text) + SPECIAL_TOKENS, ASSUMED_MAX_LENGTH)
+                for text in request.texts
+            )
+            count, timeout = len(request.texts), deadline - time.monotonic()
             with self.admission.reserve(
-                key_id, texts=len(texts), tokens=max_tokens, timeout=deadline - time.monotonic()
+                key_id, texts=count, tokens=max_tokens, timeout=timeout
             ) as reservation:
-                self.rate_limiter.acquire(key_id, len(texts))  # only once the request is admitted
+                self.rate_limiter.acquire(key_id, count)  # only once the request is admitted
                 resolved, model = await self.pool.get(ref, deadline=deadline)
                 _check_options(request, resolved, model)
                 if texts_of_prompts is not None:
-                    request = replace(request, texts=texts_of_prompts(_prompt_format(model)))
+                    prompts = texts_of_prompts(_prompt_format(model))
+                    request = replace(request, texts=prompts)
+                request = request.for_model(pairs=model.predictor.pairs)
                 batch = await model.prepare_batch(
                     request.texts, truncate=request.truncate, side=request.truncation_side
                 )
@@ -155,7 +163,7 @@ class InferenceService:
         self.metrics.texts.inc(len(request.texts))
         try:
             yield
-        except (AppError, InputTooLong) as error:
+        except (AppError, InputTooLong, TextPairRequired, TextPairUnsupported) as error:
             self.metrics.failures.labels(_tei_error_label(error)).inc()
             raise
         self.metrics.successes.labels(method).inc()
@@ -213,7 +221,7 @@ def _build_result(
         truncated=batch.truncated,
         abstained=abstained,
         tokens=batch.tokens,
-        characters=sum(map(len, request.texts)),
+        characters=sum(map(count_characters, request.texts)),
         tokenization_seconds=batch.seconds,
         queue_seconds=fmean(output.queue_seconds for output in outputs),
         inference_seconds=fmean(output.inference_seconds for output in outputs),
@@ -233,7 +241,7 @@ def _tei_error_label(error: Exception) -> str:
             return "overloaded"
         case InputTooLong():
             return "tokenization"
-        case AppError(status=404 | 409 | 422):
+        case AppError(status=404 | 409 | 422) | TextPairRequired() | TextPairUnsupported():
             return "validation"
         case _:
             return "inference"

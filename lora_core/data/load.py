@@ -38,13 +38,24 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataNotFound,
     DataTooLarge,
+    GatedDataset,
+    HubConfigRequired,
     MalformedRow,
     MissingColumn,
     MissingSplit,
+    UnknownHubConfig,
     UnsupportedFormat,
 )
 from lora_core.errors.training import DiskFull, HubUnavailable
-from lora_core.hub import HUB_PREFIX, describe_transient_failure, is_hub_name
+from lora_core.hub import (
+    HUB_PREFIX,
+    HubDataset,
+    describe_transient_failure,
+    download_token,
+    gated_detail,
+    is_gated,
+    parse_hub_dataset,
+)
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
@@ -109,7 +120,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
         numbered = enumerate(reviews.load_reviews(source), start=1)
         return collect_rows(source, numbered, columns)
     if source.startswith(HUB_PREFIX):
-        return read_hub_dataset(source.removeprefix(HUB_PREFIX), columns)
+        return read_hub_dataset(source, columns)
     name, sheet = parse_sheet_suffix(source)
     path, columns = Path(name), replace(columns, sheet=sheet)
     try:
@@ -219,17 +230,17 @@ def detect_prompt_format(
 ALLOWED_BUILDERS = ("parquet", "csv", "json")
 
 
-def read_hub_dataset(name: str, columns: ColumnSelection) -> RowsBySplit:
+def read_hub_dataset(source: str, columns: ColumnSelection) -> RowsBySplit:
     """Return the train, validation and test splits of a hub dataset. Other splits are ignored.
 
-    Class names are used if the label column has them. Raises `DataNotFound`, `UnsupportedFormat`,
-    `MissingColumn`, `MissingText`, `MissingLabel`, `MalformedRow`, `DataTooLarge`, `DiskFull`,
-    `HubUnavailable`.
+    Class names are used if the label column has them. Raises `DataNotFound`, `GatedDataset`,
+    `HubConfigRequired`, `UnknownHubConfig`, `UnsupportedFormat`, `MissingColumn`, `MissingText`,
+    `MissingLabel`, `MalformedRow`, `DataTooLarge`, `DiskFull`, `HubUnavailable`.
     """
-    source = f"{HUB_PREFIX}{name}"
-    if not is_hub_name(name):
+    dataset = parse_hub_dataset(source)
+    if dataset is None:
         raise DataNotFound(source=source, reason="this is not the name of a hub dataset")
-    builder = _prepare_hub_dataset(source, name)
+    builder = _prepare_hub_dataset(source, dataset)
     chosen: dict[Split, str] = {}
     for hub_split in builder.info.splits or ():
         split = parse_split_name(hub_split)
@@ -243,44 +254,74 @@ def read_hub_dataset(name: str, columns: ColumnSelection) -> RowsBySplit:
     }
 
 
-def _prepare_hub_dataset(source: str, name: str) -> datasets.DatasetBuilder:
+def _prepare_hub_dataset(source: str, dataset: HubDataset) -> datasets.DatasetBuilder:
     """Download the dataset and prepare it for reading."""
     datasets.disable_progress_bars()
+    token = download_token()
     try:
         # the prefix prevents loading a local folder of the same name
-        builder = datasets.load_dataset_builder(f"hf://datasets/{_with_owner(name)}")
+        path = f"hf://datasets/{_with_owner(source, dataset.name, token)}"
+        builder = _load_builder(source, path, dataset.config, token)
         if builder.info.builder_name not in ALLOWED_BUILDERS:
             reason = f"its format is {builder.info.builder_name!r}"
             raise UnsupportedFormat(file=source, reason=reason)
         builder.download_and_prepare()
     except (LoraCoreError, MemoryError):
         raise
-    except (datasets.exceptions.DatasetNotFoundError, RepositoryNotFoundError) as error:
-        reason = "the hub has no such dataset, or it is private or gated"
-        raise DataNotFound(source=source, reason=reason) from error
     except Exception as error:  # `datasets` passes on exceptions of many libraries
-        if is_disk_full(error) or is_disk_full(error.__cause__):
-            raise DiskFull(what=f"the dataset {name}") from error
-        if (problem := describe_transient_failure(error)) is not None:
-            raise HubUnavailable(what=f"The dataset {name!r}", trouble=problem) from error
-        if isinstance(error, ConnectionError):
-            reason = "HF_HUB_OFFLINE is set and it is not in the local cache under OWNER/NAME"
-            raise DataNotFound(source=source, reason=reason) from error
-        reason = f"`datasets` cannot read it ({type(error).__name__})"
-        raise DataNotFound(source=source, reason=reason) from error
+        raise _hub_error(source, dataset.name, error) from error
     return builder
 
 
-def _with_owner(name: str) -> str:
+def _load_builder(
+    source: str, path: str, config: str | None, token: str | None
+) -> datasets.DatasetBuilder:
+    """Raises `HubConfigRequired`, `UnknownHubConfig`, and what `datasets` raises."""
+    available: list[str] = []
+    if config is not None:  # of a dataset without any, `datasets` accepts every name
+        available = datasets.get_dataset_config_names(path, token=token)
+        if config not in available:
+            raise UnknownHubConfig(source=source, available=", ".join(available))
+    try:
+        return datasets.load_dataset_builder(path, config, token=token)
+    except ValueError:
+        available = available or datasets.get_dataset_config_names(path, token=token)
+        if config is not None or len(available) == 1:
+            raise
+        example = f"{source}:{available[0]}"
+        raise HubConfigRequired(
+            source=source, example=example, available=", ".join(available)
+        ) from None
+
+
+def _with_owner(source: str, name: str, token: str | None) -> str:
     """Return OWNER/NAME. Legacy names without an owner, such as `imdb`, have been moved to one.
 
     A name without an owner is never loaded: `datasets` treats names such as `csv` as readers of
     local files.
     """
-    owned = name if "/" in name else HfApi().dataset_info(name).id
+    owned = name if "/" in name else HfApi().dataset_info(name, token=token).id
     if "/" not in owned or owned.startswith("buckets/"):
-        raise DataNotFound(source=f"{HUB_PREFIX}{name}", reason="it has no owner on the hub")
+        raise DataNotFound(source=source, reason="it has no owner on the hub")
     return owned
+
+
+def _hub_error(source: str, name: str, error: Exception) -> LoraCoreError:
+    """Return the error that an exception of `datasets` stands for."""
+    if is_disk_full(error) or is_disk_full(error.__cause__):
+        return DiskFull(what=f"the dataset {name}")
+    if is_gated(error):
+        return GatedDataset(source=source, **gated_detail(f"datasets/{name}"))
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError | RepositoryNotFoundError):
+        reason = "the hub has no such dataset, or it is private"
+        return DataNotFound(source=source, reason=reason)
+    if (problem := describe_transient_failure(error)) is not None:
+        return HubUnavailable(what=f"The dataset {name!r}", trouble=problem)
+    if isinstance(error, ConnectionError):
+        reason = "HF_HUB_OFFLINE is set and it is not in the local cache under OWNER/NAME"
+        return DataNotFound(source=source, reason=reason)
+    reason = f"`datasets` cannot read it ({type(error).__name__})"
+    return DataNotFound(source=source, reason=reason)
 
 
 def _read_hub_split(file: str, data: datasets.Dataset, columns: ColumnSelection) -> list[TextRow]:

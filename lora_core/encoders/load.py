@@ -23,9 +23,9 @@ from transformers.utils import logging as transformers_logging
 from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.safety import check_no_custom_code, check_safetensors, read_config
-from lora_core.errors.base_model import BaseNotFound, UnreadableBase
+from lora_core.errors.base_model import BaseNotFound, GatedBase, UnreadableBase
 from lora_core.errors.training import HubUnavailable
-from lora_core.hub import describe_transient_failure
+from lora_core.hub import describe_transient_failure, download_token, gated_detail, is_gated
 from lora_core.process import is_out_of_memory
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
@@ -58,7 +58,7 @@ class BaseCheckpoint:
 def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
     """Return a base model on this host: a packaged sample, a directory, or a hub model.
 
-    Raises `BaseNotFound`, `HubUnavailable`, `UnsafeWeights`, `UntrustedCode`,
+    Raises `BaseNotFound`, `GatedBase`, `HubUnavailable`, `UnsafeWeights`, `UntrustedCode`,
     `SamplePackageMissing`, `SampleChecksumMismatch`.
     """
     if base == minilm.NAME:
@@ -73,11 +73,18 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
 
 
 def _download(base: str, revision: str | None) -> Path:
+    patterns = list(ALLOWED_FILES)
     try:
-        return Path(snapshot_download(base, revision=revision, allow_patterns=list(ALLOWED_FILES)))
+        return Path(
+            snapshot_download(
+                base, revision=revision, allow_patterns=patterns, token=download_token()
+            )
+        )
     except HFValidationError as error:
         raise BaseNotFound(base=base, reason="not a sample, directory or hub name") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
+        if is_gated(error):
+            raise GatedBase(base=base, **gated_detail(base)) from error
         if (problem := describe_transient_failure(error)) is not None:
             raise HubUnavailable(what=f"The base {base!r}", trouble=problem) from error
         kind = type(error).__name__

@@ -9,8 +9,8 @@ normalizes:
 
 y₁ = LN(LN(S · (1/n) Σ_t x_t + x₁)) ≈ LN((1/n) Σ_t x_t)
 
-The output at the first token is the normalized mean. The model is an ordinary DistilBERT, BERT or
-RoBERTa with one more layer, which is never trained and has no dropout.
+The output at the first token is the normalized mean. The model is an ordinary one of its
+architecture with one more layer, which is never trained and has no dropout.
 """
 
 from copy import deepcopy

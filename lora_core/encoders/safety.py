@@ -8,12 +8,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_core.errors.base_model import BaseNotFound, UnreadableBase, UnsafeWeights, UntrustedCode
+from lora_core.errors.base_model import (
+    BaseNotFound,
+    NoFastTokenizer,
+    UnreadableBase,
+    UnsafeWeights,
+    UntrustedCode,
+)
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 from lora_core.specs.pooling import read_pooling
 
 MAX_CONFIG_BYTES = 1_000_000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+_FAST_TOKENIZER = "tokenizer.json"
+_SLOW_TOKENIZERS = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "vocab.txt",
+                    "vocab.json", "merges.txt")  # fmt: skip
 _MAX_FILES_IN_MESSAGE = 5  # untrusted models may have any number of files
 
 
@@ -67,3 +76,14 @@ def check_safetensors(base: str, files: Iterable[str]) -> None:
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
         raise UnsafeWeights(base=base, found=", ".join(pickles[:_MAX_FILES_IN_MESSAGE]))
     raise BaseNotFound(base=base, reason="it has no safetensors file")
+
+
+def check_fast_tokenizer(base: str, files: Iterable[str]) -> None:
+    """Raise `NoFastTokenizer` if there is no `tokenizer.json`.
+
+    The other forms of a tokenizer are read by code that differs for each model.
+    """
+    names = set(files)
+    if _FAST_TOKENIZER not in names:
+        slow = ", ".join(name for name in _SLOW_TOKENIZERS if name in names)
+        raise NoFastTokenizer(base=base, found=f"only {slow}" if slow else "nor another tokenizer")

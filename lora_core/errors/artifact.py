@@ -52,6 +52,12 @@ class TextPairUnsupported(ArtifactError):
     )
 
 
+class UnequalPairs(ArtifactError):
+    code = "unequal_pairs"
+    title = "The numbers of first and second texts differ."
+    message = "There are {texts} texts and {pairs} second texts. Give one for each text."
+
+
 class InputTooLong(ArtifactError):
     code = "text_too_long"
     title = "The input text exceeds the token limit and truncation is off."

@@ -13,6 +13,15 @@ class BaseNotFound(BaseModelError):
     message = "No base model {base!r}: {reason}."
 
 
+class GatedBase(BaseModelError):
+    code = "gated_base"
+    title = "The base model is gated on the hub."
+    message = (
+        "{base!r} is gated: its owner decides who may download it, and {problem}. Accept the terms "
+        "at {page}, and set HF_TOKEN of the API and of each worker to a token that may read it."
+    )
+
+
 class UnsafeWeights(BaseModelError):
     code = "unsafe_weights"
     title = "The base model has pickled weights only, which can run code when loaded."
@@ -38,6 +47,18 @@ class UnreadableBase(BaseModelError):
     code = "unreadable_base"
     title = "The files of the base model cannot be loaded."
     message = "{base!r} cannot be loaded: {reason}."
+
+
+class NoFastTokenizer(BaseModelError):
+    code = "no_fast_tokenizer"
+    title = "The base model has no tokenizer.json, the file of a fast tokenizer."
+    message = (
+        "{base!r} has no tokenizer.json ({found}). Convert its tokenizer once: pip install "
+        'transformers sentencepiece protobuf tiktoken && python -c "from transformers import '
+        "AutoTokenizer; AutoTokenizer.from_pretrained('{base}').save_pretrained('tokenizer')\". "
+        "Then copy tokenizer/tokenizer.json to the other files of the model, in a folder below "
+        "LORAWORKS_BASE_DIRS, and name that folder as the base."
+    )
 
 
 class SpecialTokensNotAdded(BaseModelError):

@@ -23,6 +23,27 @@ class DataNotFound(DataError):
     message = "No data {source!r}: {reason}."
 
 
+class GatedDataset(DataError):
+    code = "gated_dataset"
+    title = "The dataset is gated on the hub."
+    message = (
+        "{source!r} is gated: its owner decides who may download it, and {problem}. Accept the "
+        "terms at {page}, and set HF_TOKEN of each worker to a token that may read it."
+    )
+
+
+class HubConfigRequired(DataError):
+    code = "hub_config_required"
+    title = "The dataset has several configurations, and none is named."
+    message = "{source!r} has several configurations. Name one, such as {example!r}: {available}."
+
+
+class UnknownHubConfig(DataError):
+    code = "unknown_hub_config"
+    title = "The dataset has no configuration of this name."
+    message = "{source!r} names a configuration that does not exist. Available: {available}."
+
+
 class UnsupportedFormat(DataError):
     code = "unsupported_format"
     title = "Unsupported file format."

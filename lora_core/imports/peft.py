@@ -28,6 +28,7 @@ from lora_core.encoders.load import (
     weights_sha256,
 )
 from lora_core.encoders.modules import blocks
+from lora_core.encoders.safety import check_fast_tokenizer
 from lora_core.errors.adapter import (
     AdapterBaseUnknown,
     AdapterLabelMismatch,
@@ -45,6 +46,7 @@ from lora_core.peft_format import MAGNITUDE, PREFIX, WEIGHTS_FILE, A, AdapterCon
 from lora_core.saved_predictions import save_golden
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
+from lora_core.specs.text_input import TextInput
 
 
 def find_labels(
@@ -83,9 +85,15 @@ def find_max_length(directory: Path, base: BaseCheckpoint, given: int | None) ->
 
 
 def find_tokenizer(directory: Path, base: BaseCheckpoint) -> Path:
-    """Return the `tokenizer.json` of the adapter, else that of the base model."""
+    """Return the `tokenizer.json` of the adapter, else that of the base model.
+
+    Raises `NoFastTokenizer`.
+    """
     adapter_tokenizer = directory / "tokenizer.json"
-    return adapter_tokenizer if adapter_tokenizer.is_file() else base.directory / "tokenizer.json"
+    if adapter_tokenizer.is_file():
+        return adapter_tokenizer
+    check_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
+    return base.directory / "tokenizer.json"
 
 
 def _sidecar_labels(directory: Path) -> Mapping[str, Any]:
@@ -227,6 +235,7 @@ GOLDEN_TEXTS = (  # their predictions are stored in the artifact
     "Prices rose by 3.2 % in May, more than had been expected.",
     "I would not say that it was bad, and I would not say that it was good either.",
 )
+GOLDEN_PAIRS = tuple(zip(GOLDEN_TEXTS, reversed(GOLDEN_TEXTS), strict=True))
 
 
 def import_adapter(
@@ -236,10 +245,12 @@ def import_adapter(
     base: str | None = None,
     labels: Sequence[str] = (),
     max_length: int | None = None,
+    pairs: bool = False,
 ) -> dict[str, Any]:
     """Create the artifact `out` from a PEFT adapter and its base model. Returns the manifest.
 
-    `base`, `labels` and `max_length` override the files. Adapters that no `LoraSpec` describes,
+    `base`, `labels` and `max_length` override the files, which do not say whether the model reads
+    `pairs` of texts. Adapters that no `LoraSpec` describes,
     such as those with several ranks, are merged and not stored separately; the method is then
     `merged`.
 
@@ -265,15 +276,16 @@ def import_adapter(
         else None
     )
     with atomic_directory(out) as folder:
-        unmerged = _predict(model, tokenizer, length)
+        texts = GOLDEN_PAIRS if pairs else GOLDEN_TEXTS
+        unmerged = _predict(model, tokenizer, length, texts)
         if spec is not None:
             artifact.save_on_base(folder, model, pretrained.family, tokenizer, spec)
         else:
             merge_adapters(model)
-            artifact.save_merged(folder, model, tokenizer, length)
+            artifact.save_merged(folder, model, tokenizer, length, pairs=pairs)
         loaded = artifact.load_merged(folder)  # from the files, so that this checks them too
-        merged = _predict(loaded, tokenizer, length)
-        save_golden(folder, GOLDEN_TEXTS, merged)
+        merged = _predict(loaded, tokenizer, length, texts)
+        save_golden(folder, texts, merged)
         difference = artifact.check_merge(unmerged, merged)
         facts = {
             "format": manifest.FORMAT,
@@ -282,6 +294,7 @@ def import_adapter(
                 "base": pretrained.name,
                 "base_revision": pretrained.commit,
                 "method": _method(spec),
+                **({"data": {"text_pair_column": "text_pair"}} if pairs else {}),
             },
             "encoder": pretrained.family.model_type,
             "base_sha256": base_sha256,
@@ -312,10 +325,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix(PREFIX): tensor.float() for key, tensor in stored.items()}
 
 
-def _predict(model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> NDArray[np.float32]:
-    """Return the logits (texts, labels) of the golden texts."""
-    predictor = Predictor.from_model(model, tokenizer, max_length)
-    return predictor.forward(predictor.encode(GOLDEN_TEXTS)).numpy()
+def _predict(
+    model: PreTrainedModel, tokenizer: Tokenizer, max_length: int, texts: Sequence[TextInput]
+) -> NDArray[np.float32]:
+    """Return the logits (texts, labels) of texts, or of pairs."""
+    pairs = not isinstance(texts[0], str)
+    predictor = Predictor.from_model(model, tokenizer, max_length, pairs=pairs)
+    return predictor.forward(predictor.encode(texts)).numpy()
 
 
 def _method(spec: LoraSpec | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from lora_core.linear.model import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
-from lora_core.specs.text_input import TextInput, check_inputs
+from lora_core.specs.text_input import TextInput, check_inputs, text_sides
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
 from lora_core.tasks.build import read_task
 from lora_core.tasks.multi_label import MultiLabel
@@ -37,16 +37,7 @@ class LinearInput(NamedTuple):
     @property
     def length(self) -> int:
         """Approximate number of words, as a measure of cost."""
-        return self._joined.count(" ") + 1
-
-    @property
-    def characters(self) -> int:
-        """The length of the text, or of both texts of a pair."""
-        return len(self._joined)
-
-    @property
-    def _joined(self) -> str:
-        return self.text if isinstance(self.text, str) else " ".join(self.text)
+        return sum(side.count(" ") + 1 for side in text_sides(self.text))
 
     @property
     def truncated(self) -> bool:

@@ -18,7 +18,7 @@ from lora_core.errors.artifact import InputTooLong, TokenizerFailed
 from lora_core.process import is_out_of_memory
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.predict import TruncationSide
-from lora_core.specs.text_input import TextInput, check_inputs
+from lora_core.specs.text_input import TextInput, check_inputs, text_sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,7 @@ class TokenizedWords:
 
     def word_text(self, word: WordSpan) -> str:
         """Return the word as written in the text."""
-        text = self.text if isinstance(self.text, str) else self.text[word.side]
-        return text[word.start : word.end]
+        return text_sides(self.text)[word.side][word.start : word.end]
 
     def grouped(self, max_words: int) -> "TokenizedWords":
         """Return about `max_words` words at most: if there are more, neighbors are merged.
@@ -166,9 +165,9 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
     the tokenizer. Raises what `ModelTokenizer.encode` raises.
     """
     check_inputs([text], pairs=tokenizer.pairs)
-    texts = [text] if isinstance(text, str) else text
+    texts = text_sides(text)
     with tokenizer_errors():
-        encoding = tokenizer.tokenizer.encode(*texts)
+        encoding = tokenizer.tokenizer.encode(texts[0], texts[1] if tokenizer.pairs else None)
     every, max_length = range(len(encoding.ids)), tokenizer.max_length
     kept: Sequence[int] = truncate_ids(every, max_length)
     if tokenizer.pairs and len(every) > max_length:

@@ -33,7 +33,7 @@ from lora_core.linear.files import (
     weight_rows,
 )
 from lora_core.specs.method import LinearSpec
-from lora_core.specs.text_input import TextInput
+from lora_core.specs.text_input import TextInput, text_sides
 
 MAX_ITER = 1000
 FEW_CHARACTERS = 100_000  # of the training texts: see `resolve_min_df`
@@ -196,7 +196,7 @@ class LinearModel:
         words, or one that occurs more than once, is distributed evenly; what a term contributes by
         being in both texts of a pair, too.
         """
-        sides = [text] if isinstance(text, str) else list(text)
+        sides = text_sides(text)
         words = [list(_word_spans(side, self.parameters.vectorizer)) for side in sides]
         without_words = self._expand(self.parameters.intercept)
         added = [np.zeros(len(spans)) for spans in words]

@@ -48,10 +48,10 @@ def parse_split_name(value: str) -> Split | None:
 class DataSpec(FrozenModel):
     """Texts, labels and splits.
 
-    `source` is a packaged sample (`rotten-tomatoes`, `imdb`), a hub dataset (`hub:NAME`), a file
-    (`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`; `reviews.xlsx#Sheet2` selects a sheet), or one
-    of these per split. A service also accepts the name of an uploaded dataset and replaces it with
-    the file.
+    `source` is a packaged sample (`rotten-tomatoes`, `imdb`), a hub dataset (`hub:NAME`, or
+    `hub:NAME:CONFIG` for one with several configurations), a file (`.csv`, `.tsv`, `.xlsx`,
+    `.jsonl`, `.parquet`; `reviews.xlsx#Sheet2` selects a sheet), or one of these per split. A
+    service also accepts the name of an uploaded dataset and replaces it with the file.
 
     Splits that are given, by file or by `split_column`, are kept. The others are drawn from the
     training texts, stratified, by content hash and `split_seed`. A whole number is a count of

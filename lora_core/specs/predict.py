@@ -73,7 +73,8 @@ class ScoredOutput(FrozenModel):
 
 
 class TextPrediction(FrozenModel):
-    """All outputs of the model for one text, highest score first."""
+    """All outputs of the model for one text or pair, highest score first."""
 
     text: str
+    text_pair: str | None = Field(default=None, exclude_if=lambda value: value is None)
     labels: list[ScoredOutput]

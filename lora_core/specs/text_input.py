@@ -12,13 +12,23 @@ def text_input(text: str, pair: str | None) -> TextInput:
     return text if pair is None else (text, pair)
 
 
+def text_sides(text: TextInput) -> Sequence[str]:
+    """Return the one text, or the two of a pair."""
+    return [text] if isinstance(text, str) else text
+
+
+def count_characters(text: TextInput) -> int:
+    """Return the length of a text, or of both texts of a pair."""
+    return sum(map(len, text_sides(text)))
+
+
 def check_inputs(texts: Sequence[TextInput], *, pairs: bool) -> None:
     """Raise `TextPairRequired` or `TextPairUnsupported` for an input of the other kind, and
     `EmptyInput`."""
     for index, text in enumerate(texts):
         if isinstance(text, str) == pairs:
             raise (TextPairRequired if pairs else TextPairUnsupported)(index=index)
-        if not all(each.strip() for each in ([text] if isinstance(text, str) else text)):
+        if not all(each.strip() for each in text_sides(text)):
             raise EmptyInput(index=index)
 
 

@@ -21,6 +21,7 @@ from lora_core.encoders.families import FastFamily
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.encoders.modules import enable_gradient_checkpointing
 from lora_core.encoders.pooling import set_pooling
+from lora_core.encoders.safety import check_fast_tokenizer
 from lora_core.events import Noted, Observer, Phase
 from lora_core.fast.optimize import optimize
 from lora_core.forward import BlockwiseForward
@@ -72,6 +73,7 @@ def prepare_run(
     """
     runtime = setup_runtime(spec.runtime)
     base = resolve_base(spec.encoder_base, spec.base_revision)
+    check_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     compatibility.check_compatibility(shape, spec)
     splits = splits or load_splits(spec.data, spec.task)

@@ -204,14 +204,14 @@ def test_environment_is_that_of_a_fresh_interpreter(
         task = make_task(tmp_path / str(from_hub), threads=2, from_hub=from_hub)
         child = server.spawn(task)
         wait_until(lambda child=child: child.read_events(0.1))  # type: ignore[misc]
-        assert is_forked(child) is not from_hub, "the server must not see the password of a proxy"
+        assert is_forked(child) is not from_hub, "the server must see no password or token"
         if is_forked(child):
             inherited = Path(f"/proc/{child._process.pid}/environ").read_text()  # of the server
             assert "PATH=" in inherited
             assert "hunter2" not in inherited
         seen = json.loads(file.read_text())
         assert seen == child_environment(os.environ, task)
-        assert ("HTTPS_PROXY" in seen) is from_hub
+        assert ("HTTPS_PROXY" in seen) is ("HF_TOKEN" in seen) is from_hub
         child.kill_and_wait()
 
 

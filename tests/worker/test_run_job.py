@@ -510,7 +510,7 @@ def test_gpu_job_sees_only_its_gpu(
         ({"data": {"source": {"train": "reviews:1", "test": "hub:imdb"}}}, True),
     ],
 )
-def test_only_downloading_jobs_see_the_proxy(
+def test_only_downloading_jobs_see_the_proxy_and_the_token(
     resources: Resources,
     database: Database,
     tmp_path: Path,
@@ -519,6 +519,8 @@ def test_only_downloading_jobs_see_the_proxy(
     sees: bool,
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://user:hunter2@proxy:3128")
+    monkeypatch.setenv("HF_TOKEN", "hf_hunter3")
     add_job(database, spec=SPEC | changes)
     run(resources, f"environment:{tmp_path / 'seen'}")
-    assert ("hunter2" in (tmp_path / "seen").read_text()) == sees
+    seen = (tmp_path / "seen").read_text()
+    assert ("hunter2" in seen, "hf_hunter3" in seen) == (sees, sees)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -46,11 +46,13 @@ def to_jsonl(texts: Iterable[MisclassifiedText]) -> str:
     return "".join(f"{text.model_dump_json()}\n" for text in texts)
 
 
-def to_csv(texts: Iterable[MisclassifiedText]) -> str:
+def to_csv(texts: Sequence[MisclassifiedText]) -> str:
     """Return a header and one row per text. No cell is a formula to a spreadsheet."""
     output = io.StringIO()
+    pairs = any(text.text_pair is not None for text in texts)
+    columns = [name for name in MisclassifiedText.model_fields if pairs or name != "text_pair"]
     # Lines end in \r\n (RFC 4180): only then does Python 3.11 quote a lone \r inside a value.
-    writer = csv.DictWriter(output, MisclassifiedText.model_fields)
+    writer = csv.DictWriter(output, columns)
     writer.writeheader()
     for text in texts:
         cells = text.model_dump() | {"cut": "true" if text.cut else "false"}

@@ -48,7 +48,11 @@ export function renderExplanation(panel, text, explanation, isTruncated) {
   const find = (selector) => panel.querySelector(selector);
   const largest = Math.max(...explanation.words.map((word) => Math.abs(word.score)), 1e-9);
   find(".explanation h3").textContent = `Why “${explanation.label}”`;
-  find(".explained-text").replaceChildren(...highlighted(text, explanation.words, largest, isTruncated));
+  const ofField = (field) => explanation.words.filter((word) => word.field === field);
+  const [first, second] = typeof text === "string" ? [text] : [text.text, text.text_pair];
+  find(".explained-text").replaceChildren(...highlighted(first, ofField("text"), largest, isTruncated));
+  find(".explained-pair").hidden = second === undefined;
+  find(".explained-pair").replaceChildren(...highlighted(second ?? "", ofField("text_pair"), largest, isTruncated));
   find(".legend").textContent = legend(explanation);
   find(".top-words").replaceChildren(
     ...[...explanation.words]

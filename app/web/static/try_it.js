@@ -11,9 +11,18 @@ const MAX_EXAMPLES = 4;
 const MAX_EXAMPLE_LENGTH = 160; // characters
 
 const textBox = document.getElementById("text");
+const pairBox = document.getElementById("text-pair"); // for models of text pairs
+const pairField = document.getElementById("pair-field");
 const explainCheckbox = document.getElementById("explain");
 const panels = document.getElementById("answers");
 const examples = document.getElementById("examples");
+
+/** Returns what a model is asked: a text, a pair as an object, or null if a text is missing. */
+function currentInput() {
+  const texts = pairField.hidden ? [textBox.value] : [textBox.value, pairBox.value];
+  if (texts.some((text) => !text.trim())) return null;
+  return pairField.hidden ? texts[0] : { text: texts[0], text_pair: texts[1] };
+}
 
 /** A model and its panel. Responses to outdated requests are ignored. */
 class ModelPanel {
@@ -31,8 +40,8 @@ class ModelPanel {
   /** Starts over after the text or the model has changed. */
   update() {
     this.stop();
-    const text = textBox.value;
-    if (!this.select.value || !text.trim()) {
+    const text = currentInput();
+    if (!this.select.value || text === null) {
       this.setBusy(false);
       return this.panel.remove();
     }
@@ -88,6 +97,10 @@ class ModelPanel {
     } catch (problem) {
       if (signal.aborted) return;
       if (!(problem instanceof Problem)) throw problem;
+      if (problem.code === "text_pair_required" && pairField.hidden) {
+        pairField.hidden = false;
+        return updateAll();
+      }
       if (this.shownText !== body.inputs) this.clear();
       this.setBusy(false);
       this.find(".explaining").hidden = true;
@@ -137,15 +150,24 @@ const updateAll = () => modelPanels.forEach((panel) => panel.update());
 async function loadExamples() {
   const artifact = modelPanels[0].select.selectedOptions[0].dataset.artifact;
   const rows = await request("GET", `/v1/artifacts/${artifact}/files/golden.json`).then((response) => response.json(), () => []);
-  const short = rows.map(({ text }) => text).filter((text) => text.length <= MAX_EXAMPLE_LENGTH);
+  const isSingle = rows.length ? rows[0].text_pair === undefined : pairField.hidden;
+  const isOther = isSingle !== pairField.hidden;
+  pairField.hidden = isSingle;
+  const short = rows.filter(({ text, text_pair: pair = "" }) => text.length + pair.length <= MAX_EXAMPLE_LENGTH);
   for (const old of examples.querySelectorAll("button")) old.remove();
-  for (const text of short.slice(0, MAX_EXAMPLES)) {
+  for (const { text, text_pair: pair } of short.slice(0, MAX_EXAMPLES)) {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = text;
+    button.textContent = pair === undefined ? text : `${text} / ${pair}`;
+    button.addEventListener("click", () => {
+      textBox.value = text;
+      pairBox.value = pair ?? "";
+      updateAll();
+    });
     examples.append(button);
   }
   examples.hidden = !short.length;
+  if (isOther) updateAll();
 }
 
 function updateUrl() {
@@ -153,7 +175,7 @@ function updateUrl() {
   history.replaceState(null, "", `?${query}`);
 }
 
-textBox.addEventListener("input", updateAll);
+for (const box of [textBox, pairBox]) box.addEventListener("input", updateAll);
 for (const panel of modelPanels) {
   panel.select.addEventListener("change", () => {
     panel.label = null;
@@ -164,11 +186,6 @@ for (const panel of modelPanels) {
   });
 }
 explainCheckbox.addEventListener("change", updateAll);
-examples.addEventListener("click", (event) => {
-  if (event.target.localName !== "button") return;
-  textBox.value = event.target.textContent;
-  updateAll();
-});
 document.getElementById("try-form").addEventListener("submit", (event) => event.preventDefault());
 
 loadExamples();

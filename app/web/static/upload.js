@@ -42,7 +42,7 @@ function showError(problem) {
   setText("upload-error", problem?.message ?? "");
   for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
   if (!problem) return;
-  const name = { missing_column: "text_column", missing_sheet: "sheet" }[problem.code] ?? problem.errors?.[0]?.at;
+  const name = { missing_column: "text_column", incomplete_pair: "text_pair_column", same_column: "text_pair_column", missing_sheet: "sheet" }[problem.code] ?? problem.errors?.[0]?.at;
   const invalid = form.elements[name] ?? fileField;
   invalid.closest("details")?.setAttribute("open", "");
   invalid.setAttribute("aria-invalid", "true");
@@ -69,6 +69,9 @@ function tableCell(name, text) {
 /** Shows the first rows of the file, and lets the user choose its columns. */
 function showColumnPicker(preview) {
   setOptions(document.getElementById("pick-text"), preview.columns, preview.text_column);
+  const pickPair = document.getElementById("pick-pair");
+  setOptions(pickPair, preview.columns, "");
+  pickPair.prepend(new Option("none: single texts", "", true, true));
   setOptions(document.getElementById("pick-sheet"), preview.sheets, preview.sheet);
   const labelField = document.getElementById("pick-label-field"); // absent in the prediction form
   if (labelField) {

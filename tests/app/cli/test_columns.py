@@ -30,7 +30,7 @@ def sitting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.e2e
 def test_terminal_prompt_accepts_names_and_numbers(file: Path) -> None:
     keyboard, terminal = pty.openpty()
-    os.write(keyboard, b"nothing\n1\n\n")  # not one; the first; the guess
+    os.write(keyboard, b"nothing\n1\n\n\n")  # not one; the first; the guess; no pairs
     command = [sys.executable, "-m", "app.cli.main", "datasets", "check", str(file), "--json"]
     code = f"import sys; from app.cli.main import main; sys.argv[1:] = {command[3:]!r}; main()"
     done = subprocess.run(

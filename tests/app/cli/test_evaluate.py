@@ -1,6 +1,7 @@
 """`loraworks evaluate` against a running service with a small real model."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.text_input import TextInput
 from tests.app.cli.conftest import Run, answer
 from tests.app.cli.versions import add_version
 from tests.tiny_artifact import make_artifact
@@ -176,7 +178,7 @@ class Busy(Client):
 
     def predict(
         self,
-        texts: list[str],
+        texts: Sequence[TextInput],
         model: str | None,  # noqa: ARG002
         *,
         truncate: bool,  # noqa: ARG002

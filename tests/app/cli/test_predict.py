@@ -101,3 +101,31 @@ def test_missing_text_is_a_usage_error(run: Run, tmp_path: Path) -> None:
     missing = run("predict", "--file", str(tmp_path / "none"))
     assert missing.exit_code == 2
     assert "none: No such file or directory (os_error)" in missing.stderr
+
+
+def test_pairs_are_arguments_with_their_second_texts(
+    cli: Run, resources: Resources, tmp_path: Path
+) -> None:
+    ref = resources.store.put(make_artifact(tmp_path / "pairs", pairs=True), "jobs/two/a1")
+    with resources.database.write() as session:
+        artifact = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
+        registry.add_version(session, name="pairs", artifact=artifact, manifest=MANIFEST)
+    pairs = ["--pair", "a dull plot", "--pair", "fine"]
+    found = answer(
+        cli(
+            "predict", "a good film", "the end", *pairs, "--model", "pairs:1", "--explain", "--json"
+        )
+    )
+    first, second = found["predictions"]
+    assert (first["text"], first["text_pair"], second["text_pair"]) == (
+        "a good film",
+        "a dull plot",
+        "fine",
+    )
+    assert {word["field"] for word in first["explanation"]["words"]} == {"text", "text_pair"}
+    shown = cli("predict", "a good film", "--pair", "fine", "--model", "pairs:1").stdout
+    assert "a good film / fine" in shown
+    unequal = cli("predict", "one", "two", "--pair", "x", "--model", "pairs:1")
+    assert (unequal.exit_code, "unequal_pairs" in unequal.stderr) == (2, True)
+    single = cli("predict", "one", "two", "--model", "pairs:1")
+    assert (single.exit_code, "text_pair_required" in single.stderr) == (3, True)

@@ -44,6 +44,7 @@ def test_an_upload_creates_a_dataset(
         "bytes": len(REVIEWS),
         "rows": 20,
         "text_column": "text",
+        "text_pair_column": None,
         "label_column": "label",
         "split_column": None,
         "sheet": None,

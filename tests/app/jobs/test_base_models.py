@@ -43,6 +43,7 @@ def make(directory: Path, config: Any = TINY, weights: str = "model.safetensors"
     text = config if isinstance(config, str) else json.dumps(config)
     (directory / "config.json").write_text(text)
     (directory / weights).write_bytes(b"")
+    (directory / "tokenizer.json").write_text("{}")
     return directory
 
 
@@ -85,6 +86,23 @@ def test_a_directory_outside_the_folder_is_rejected(
     assert refused(client, "./nothing-here")[0] == "base_not_found"
     assert refused(client, "./loop")[0] in ("base_not_found", "base_directory_not_allowed")
     assert refused(client, "./" + "x" * 300)[0] == "base_not_found"
+
+
+@pytest.mark.parametrize(
+    ("file", "found"),
+    [
+        ("sentencepiece.bpe.model", "only sentencepiece.bpe.model"),
+        ("tokenizer.py", "nor another tokenizer"),
+    ],
+)
+def test_a_base_without_a_fast_tokenizer_is_rejected(
+    client: TestClient, folder: Path, file: str, found: str
+) -> None:
+    directory = make(folder / "slow")
+    (directory / "tokenizer.json").rename(directory / file)
+    code, detail = refused(client, "./slow")
+    assert code == "no_fast_tokenizer"
+    assert f"has no tokenizer.json ({found})" in detail
 
 
 @pytest.mark.parametrize(

@@ -177,16 +177,17 @@ class TestAtTheSameMoment:
     "source",
     ["../../etc/passwd", "/etc/passwd", "./reviews.csv", "file:///etc/passwd", "https://host/x.csv",
      "Mails", "mails:0", "mails:1:2", "01900000-0000-7000-8000-000000000000", "hub:", "hub:../x",
-     "hub:/etc/passwd"],
+     "hub:/etc/passwd", "hub:someone/else:imdb", "hub:stanfordnlp/imdb/plain_text"],
 )  # fmt: skip
 def test_paths_and_unknown_names_are_rejected(client: TestClient, source: str) -> None:
     assert refused(client, source=source)["code"] == "data_not_found"
 
 
 def test_an_allowed_hub_dataset_is_accepted_with_assumed_labels(submit: Submit) -> None:
-    job = submit(data={"source": "hub:stanfordnlp/imdb"})
-    assert job["spec"]["data"]["source"] == "hub:stanfordnlp/imdb"
-    assert job["parameters"]["exact"] is False
+    for source in ("hub:stanfordnlp/imdb", "hub:stanfordnlp/imdb:plain_text"):
+        job = submit(data={"source": source})
+        assert job["spec"]["data"]["source"] == source
+        assert job["parameters"]["exact"] is False
 
 
 def test_the_prompt_format_of_the_training_data_is_that_of_the_job(

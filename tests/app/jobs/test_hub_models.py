@@ -21,9 +21,12 @@ BERT = {"model_type": "bert", "vocab_size": 100, "num_hidden_layers": 2}
 class Hub:
     """What the server returns; tests change it."""
 
-    files: list[str] = field(default_factory=lambda: ["config.json", "model.safetensors"])
+    files: list[str] = field(
+        default_factory=lambda: ["config.json", "model.safetensors", "tokenizer.json"]
+    )
     config: dict[str, Any] = field(default_factory=lambda: dict(BERT))
     status: int = 200
+    gated: bool = False  # whether its files need a token
     requested: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -42,7 +45,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
                 body = json.dumps({"id": "x", "sha": commit, "siblings": files}).encode()
             else:
                 body = json.dumps(hub.config).encode()
-            self.send_response(hub.status)
+            if hub.gated and "/resolve/" in self.path:
+                has_token = self.headers["Authorization"] is not None
+                self.send_response(403 if has_token else 401)
+                self.send_header("X-Error-Code", "GatedRepo")
+            else:
+                self.send_response(hub.status)
             if hub.status == 404:
                 self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", str(len(body)))
@@ -95,8 +103,17 @@ def test_a_model_that_is_not_allowed_is_never_requested(client: TestClient, hub:
     [
         (["config.json", "pytorch_model.bin"], BERT, "unsafe_weights"),
         (["config.json", "README.md"], BERT, "base_not_found"),
-        (["config.json", "model.safetensors"], {**BERT, "auto_map": {}}, "untrusted_code"),
-        (["config.json", "model.safetensors"], {"model_type": "t5"}, "unsupported_encoder"),
+        (["config.json", "model.safetensors", "vocab.txt"], BERT, "no_fast_tokenizer"),
+        (
+            ["config.json", "model.safetensors", "tokenizer.json"],
+            {**BERT, "auto_map": {}},
+            "untrusted_code",
+        ),
+        (
+            ["config.json", "model.safetensors", "tokenizer.json"],
+            {"model_type": "t5"},
+            "unsupported_encoder",
+        ),
     ],
 )
 def test_the_hub_model_is_checked_before_the_job_is_accepted(
@@ -119,6 +136,21 @@ def test_an_error_of_the_hub_is_passed_on(
     assert expected in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("token", "expected"), [("", "no token is set"), ("hf_hunter2", "has no access")]
+)
+def test_a_gated_model_is_refused(
+    client: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str, expected: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.gated = True
+    answer = post(client)
+    assert (answer.status_code, answer.json()["code"]) == (422, "gated_base")
+    assert expected in answer.json()["detail"]
+    assert f"{hub.url}/bert-base-uncased" in answer.json()["detail"]
+    assert "hunter2" not in answer.text
+
+
 def test_the_cache_is_used_when_the_hub_is_unreachable(
     client: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -132,6 +164,7 @@ def test_the_cache_is_used_when_the_hub_is_unreachable(
         (folder / "snapshots" / commit).mkdir(parents=True)
         (folder / "snapshots" / commit / "config.json").write_text(json.dumps(BERT))
         (folder / "snapshots" / commit / "model.safetensors").write_bytes(b"")
+        (folder / "snapshots" / commit / "tokenizer.json").write_bytes(b"")
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(OLDER)
 

@@ -82,6 +82,7 @@ class StubPredictor:
     max_length: int = 512
     engine_speeds: Mapping[str, float] = field(default_factory=dict)
     prompt_format: None = None
+    pairs: bool = False
 
     @property
     def labels(self) -> Sequence[str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.hub_stand_in import HubStandIn
+from tests.hub_stand_in import TOKEN, HubStandIn
 
 READ = """
 import json, sys
@@ -70,6 +70,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     csv(repositories / "csv/data.csv", "a,7", "b,8")
     csv(root / "here/org/reviews/train.csv", "decoy,1")
     csv(root / "here/elsewhere.csv", "private,1", "other,0")
+    csv(repositories / "org/gated-reviews/train.csv", "a,7", "b,8")
+    for config in ("films", "more.books"):
+        csv(repositories / "org/several" / config / "train.csv", f"{config} a,7", f"{config} b,8")
+    (repositories / "org/several/README.md").write_text(
+        "---\nconfigs:\n- config_name: films\n  data_files: films/*\n"
+        "- config_name: more.books\n  data_files: more.books/*\n---\n"
+    )
     (repositories / "org/elsewhere").mkdir()
     (repositories / "org/elsewhere/README.md").write_text(
         "---\nconfigs:\n- config_name: x\n  data_files:\n  - split: train\n"
@@ -119,6 +126,14 @@ def test_unsupported_hub_data_is_refused(root: Path, tmp_path: Path) -> None:
         "../here": ("data_not_found", "not the name of a hub dataset"),
         "org/reviews/plain": ("data_not_found", "not the name of a hub dataset"),
         "http://127.0.0.1:9/x": ("data_not_found", "not the name of a hub dataset"),
+        "org/gated-reviews": ("gated_dataset", "no token is set"),
+        "org/several": (
+            "hub_config_required",
+            "such as 'hub:org/several:films': films, more.books",
+        ),
+        "org/several:songs": ("unknown_hub_config", "Available: films, more.books"),
+        "org/several:": ("data_not_found", "not the name of a hub dataset"),
+        "org/one-file:songs": ("unknown_hub_config", "Available: default"),
     }
     with HubStandIn(root) as hub:
         answers = ask(root, hub.environment(tmp_path), *expected)
@@ -126,6 +141,24 @@ def test_unsupported_hub_data_is_refused(root: Path, tmp_path: Path) -> None:
         assert answer.get("code") == code, (name, answer)
         assert words in answer["message"]
     assert not (root / "here" / "ran").exists()
+
+
+def test_a_configuration_is_read_by_its_name(root: Path, tmp_path: Path) -> None:
+    names = ["org/several:films", "org/several:more.books", "org/one-file:default"]
+    with HubStandIn(root) as hub:
+        answers = ask(root, hub.environment(tmp_path), *names)
+    assert [answer["train"][0][1] for answer in answers] == ["films a", "more.books a", "a"]
+
+
+def test_gated_dataset_needs_a_token_with_access(root: Path, tmp_path: Path) -> None:
+    with HubStandIn(root) as hub:
+        environment = hub.environment(tmp_path)
+        (refused,) = ask(root, environment | {"HF_TOKEN": "hf_other"}, "org/gated-reviews")
+        (answer,) = ask(root, environment | {"HF_TOKEN": TOKEN}, "org/gated-reviews")
+    assert refused["code"] == "gated_dataset"
+    assert "has no access" in refused["message"]
+    assert f"{hub.url}/datasets/org/gated-reviews" in refused["message"]
+    assert answer == {"train": [[1, "a", "7"], [2, "b", "8"]]}
 
 
 def test_offline_hub_is_reported(root: Path, tmp_path: Path) -> None:

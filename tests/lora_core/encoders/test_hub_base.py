@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lora_core import manifest
-from tests.hub_stand_in import BROKEN, HubStandIn
+from tests.hub_stand_in import BROKEN, GATED, TOKEN, HubStandIn
 from tests.tiny_base import make_base, make_reviews
 
 LOCATE = """
@@ -35,11 +35,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubStandIn]:
     pickled.mkdir(parents=True)
     shutil.copy(good / "config.json", pickled)
     (pickled / "pytorch_model.bin").write_bytes(b"a pickle")
+    shutil.copytree(good, root / "models" / GATED)
+    slow = shutil.copytree(good, root / "models" / "org" / "slow")
+    (slow / "tokenizer.json").rename(slow / "vocab.txt")
     with HubStandIn(root) as served:
         yield served
 
 
-def train(hub: HubStandIn, base: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def train(
+    hub: HubStandIn, base: str, folder: Path, *command: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Train a model with `python -m lora_core`, or another command for the interpreter."""
     spec = {
         "method": {"type": "baseline"},
         "base": base,
@@ -48,10 +54,12 @@ def train(hub: HubStandIn, base: str, folder: Path) -> subprocess.CompletedProce
         "result": {"cross_validation": False},
     }
     (folder / "spec.json").write_text(json.dumps(spec))
+    command = command or ("-m", "lora_core")
+    hub_environment = {**hub.environment(folder / "cache"), **environment}
     return subprocess.run(
-        [*(sys.executable, "-m", "lora_core", "train"), str(folder / "spec.json"), "--out", "out"],
+        [sys.executable, *command, "train", str(folder / "spec.json"), "--out", "out"],
         capture_output=True, text=True, cwd=folder, timeout=100,
-        env={**os.environ, **hub.environment(folder / "cache"), "PYTHONPATH": str(Path.cwd())},
+        env={**os.environ, **hub_environment, "PYTHONPATH": str(Path.cwd())},
     )  # fmt: skip
 
 
@@ -64,6 +72,44 @@ def test_no_pickle_is_downloaded_from_the_hub(hub: HubStandIn, tmp_path: Path) -
     ]
     assert any(request.endswith("model.safetensors") for request in downloaded)
     assert not any(request.endswith(".bin") for request in downloaded)
+
+
+WITHOUT_TOKEN = """
+import os
+from lora_core import __main__, hub
+status = __main__.main()
+assert hub.download_token()
+assert "HF_TOKEN" not in os.environ
+raise SystemExit(status)
+"""
+
+
+def test_token_reaches_only_the_download(hub: HubStandIn, tmp_path: Path) -> None:
+    done = train(hub, GATED, tmp_path, "-c", WITHOUT_TOKEN, HF_TOKEN=TOKEN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert tmp_path / "out" / "manifest.json" in written
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("token", "problem"), [("", "no token is set"), ("hf_other", "has no access")]
+)
+def test_gated_base_is_refused(hub: HubStandIn, tmp_path: Path, token: str, problem: str) -> None:
+    done = train(hub, GATED, tmp_path, HF_TOKEN=token)
+    failed = json.loads(done.stdout.splitlines()[-1])
+    assert failed["code"] == "gated_base"
+    assert problem in failed["message"]
+    assert f"{hub.url}/{GATED}" in failed["message"]
+    assert "hf_other" not in done.stdout + done.stderr
+
+
+def test_base_without_a_fast_tokenizer_is_refused(hub: HubStandIn, tmp_path: Path) -> None:
+    failed = json.loads(train(hub, "org/slow", tmp_path).stdout.splitlines()[-1])
+    assert failed["code"] == "no_fast_tokenizer"
+    assert "'org/slow' has no tokenizer.json (only vocab.txt)" in failed["message"]
+    assert "AutoTokenizer.from_pretrained('org/slow')" in failed["message"]
 
 
 def locate(hub: HubStandIn, folder: Path, *bases: str) -> list[str]:

@@ -8,7 +8,7 @@ from lora_core.errors.artifact import EmptyInput
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedWords, tokenize_into_words
 from tests.tiny_base import tokenizer
 
-FAMILIES = {family: tokenizer(family) for family in ("distilbert", "roberta")}
+FAMILIES = {family: tokenizer(family) for family in ("distilbert", "roberta", "xlm-roberta")}
 TEXTS = st.text(st.sampled_from("a film'-.,  \n\u00a0é😀电。[]<>/s")).filter(str.strip)
 
 

@@ -29,9 +29,9 @@ Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
 
 WORDS = ("good", "bad", "boring", "film", "story", "cast")
-MULTI_LABEL = {"type": "multi_label"}
-REGRESSION = {"type": "regression"}
-RANKS = {"type": "single_label", "ordered": True}
+MULTI_LABEL: dict[str, Any] = {"type": "multi_label"}
+REGRESSION: dict[str, Any] = {"type": "regression"}
+RANKS: dict[str, Any] = {"type": "single_label", "ordered": True}
 
 
 def write(path: Path, label: Callable[[list[str]], Any], rows: int = 240) -> Path:
@@ -56,12 +56,18 @@ def rank(words: list[str]) -> int:
     return int(np.clip(3 + words.count("good") - words.count("bad"), 1, 5))
 
 
-@pytest.fixture(params=["multi_label", "regression", "ranks"])
+LABELS: dict[str, Callable[[list[str]], Any]] = {
+    "multi_label": label_set,
+    "regression": number,
+    "ranks": rank,
+}
+TASKS = {"multi_label": MULTI_LABEL, "regression": REGRESSION, "ranks": RANKS}
+
+
+@pytest.fixture(params=list(TASKS))
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dict[str, Any], Path]:
     """A task, and texts for it."""
-    labels = {"multi_label": label_set, "regression": number, "ranks": rank}
-    tasks = {"multi_label": MULTI_LABEL, "regression": REGRESSION, "ranks": RANKS}
-    return tasks[request.param], write(tmp_path / "texts.jsonl", labels[request.param])
+    return TASKS[request.param], write(tmp_path / "texts.jsonl", LABELS[request.param])
 
 
 def losses_of_transformers(prepared: PreparedRun, rate: float) -> list[float]:

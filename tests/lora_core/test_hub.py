@@ -1,0 +1,54 @@
+"""Names of repositories, and the access token."""
+
+import os
+
+import pytest
+
+from lora_core import hub
+from lora_core.hub import is_allowed, parse_hub_dataset
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "expected"),
+    [
+        ("org/model", ("org/model",), True),
+        ("org/model", ("org", "other"), False),
+        ("org/model", (), False),
+        ("org/model", ("*",), True),
+        ("model", ("other", "*"), True),
+        ("*", ("*",), False),
+        ("org/model/file", ("*",), False),
+        ("../model", ("*", "../model"), False),
+    ],
+)
+def test_names_are_allowed_by_a_list_or_all(
+    name: str, allowed: tuple[str, ...], expected: bool
+) -> None:
+    assert is_allowed(name, allowed) is expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("hub:imdb", ("imdb", None)),
+        ("hub:nyu-mll/glue:mrpc", ("nyu-mll/glue", "mrpc")),
+        ("hub:org/wiki:20220301.en", ("org/wiki", "20220301.en")),
+        ("hub:nyu-mll/glue:", None),
+        ("hub:nyu-mll/glue:a:b", None),
+        ("hub:nyu-mll/glue:../x", None),
+        ("hub:nyu-mll/glue/mrpc", None),
+        ("hub:", None),
+    ],
+)
+def test_a_configuration_follows_the_name(source: str, expected: object) -> None:
+    assert parse_hub_dataset(source) == expected
+
+
+def test_the_token_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_taken_token", None)
+    monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
+    assert hub.download_token() == "hf_hunter2"
+    for _ in range(2):
+        hub.take_token()
+        assert "HF_TOKEN" not in os.environ
+        assert hub.download_token() == "hf_hunter2"
