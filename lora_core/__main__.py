@@ -17,6 +17,7 @@ from lora_core import child_protocol
 from lora_core.arguments import build_parser
 from lora_core.atomic_files import check_new_directory
 from lora_core.child_protocol import ParentConnection
+from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import UnequalPairs
@@ -190,6 +191,12 @@ def _columns(arguments: argparse.Namespace) -> ColumnSelection:
         arguments.split_column,
         pair=arguments.text_pair_column,
         sheet=arguments.sheet,
+        label_format=LabelFormat(
+            arguments.task,
+            arguments.label_separator,
+            tuple(arguments.label_columns) if arguments.label_columns else None,
+            arguments.ordered,
+        ),
     )
 
 

@@ -2,8 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from lora_core.child_protocol import EXIT_WITH_PARENT
+from lora_core.specs.task import TaskType
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
@@ -65,6 +67,15 @@ def _add_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--text-pair-column", help="column of the second text of each row")
     parser.add_argument("--label-column", default="label")
+    parser.add_argument("--task", choices=get_args(TaskType), default="single_label")
+    parser.add_argument("--ordered", action="store_true", help="the labels are ranks")
+    parser.add_argument("--label-separator", help="between the labels of a cell")
+    parser.add_argument(
+        "--label-columns",
+        action="append",
+        metavar="COLUMN",
+        help="column of 0 and 1 for one label; repeat it for each",
+    )
     parser.add_argument("--split-column")
     parser.add_argument("--sheet", help="sheet of a workbook (default: the first one with cells)")
     parser.add_argument(

@@ -1,6 +1,5 @@
 """Data checks: find the problems of a dataset before a model is trained on it."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -14,11 +13,9 @@ from lora_core.data.contents import FileContents
 from lora_core.data.findings import (
     EXCERPT_CHARACTERS,
     MAX_EXAMPLES,
-    ClassBalance,
     DataReport,
     Finding,
     FindingExample,
-    LabelShare,
     Severity,
     TokenStatistics,
     example_of,
@@ -27,9 +24,9 @@ from lora_core.data.findings import (
     pluralize,
     split_of,
 )
-from lora_core.data.more_labels import ACCURACY_ERRORS, MIN_TEXTS, estimate_without_curve
+from lora_core.data.label_checks import check_labels
+from lora_core.data.more_labels import estimate_without_curve
 from lora_core.data.rows import TextRow
-from lora_core.data.split import similar_labels
 from lora_core.data.tokens import find_special_tokens, load_tokenizer
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
@@ -48,19 +45,21 @@ def check_data(contents: FileContents) -> DataReport:
 
     The learning curve is added separately (`learning_curve.add_learning_curve`).
     """
+    task = contents.columns.label_format.task if contents.columns.label else "single_label"
     rows = duplicates.sort_by_split(contents.rows)
     distinct, groups = duplicates.group_duplicates(rows)
     train_labels = [
         row.label for row in distinct if split_of(row) in (None, Split.TRAIN) and row.label
     ]
+    contradiction = duplicates.Contradiction.of_task(task, rows)
     compared = sample_rows(rows, *COMPARISON_LIMITS)
-    balance = measure_balance(rows, contents.labels) if contents.labels else None
+    labels = check_labels(rows, contents.labels, contents.columns.label_format)
     tokens, token_findings = _count_tokens(sample_rows(rows, *TOKENIZATION_LIMITS))
     findings = [
         *_parsing_findings(contents),
-        *(check_class_balance(balance, rows) if balance else ()),
-        *duplicates.check_duplicates(groups, len(rows)),
-        *duplicates.check_near_duplicates(compared),
+        *labels.findings,
+        *duplicates.check_duplicates(groups, len(rows), contradiction),
+        *duplicates.check_near_duplicates(compared, contradiction),
         *token_findings,
         *_not_compared(len(compared), len(rows)),
     ]
@@ -68,10 +67,12 @@ def check_data(contents: FileContents) -> DataReport:
     return DataReport(
         rows=len(rows),
         compared=len(compared),
-        balance=balance,
+        balance=labels.balance,
+        label_sets=labels.label_sets,
+        numbers=labels.numbers,
         tokens=tokens,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.level))),
-        more_labels=estimate_without_curve(train_labels),
+        more_labels=estimate_without_curve(train_labels) if task == "single_label" else None,
     )
 
 
@@ -152,125 +153,6 @@ def _not_compared(compared: int, rows: int) -> Iterator[Finding]:
             message=f"Near-duplicates were searched in a random sample of {compared:,} of {rows:,} "
             "rows, so there are more than were counted.",
             advice="To find all of them, check smaller files.",
-        )
-
-
-# -- Labels: balance, spelling, coverage of the splits --------------------------------------------
-
-DOMINANT_SHARE = 0.8  # share of one label from which accuracy is uninformative
-MIN_ROWS_PER_LABEL = 10  # with fewer, a label can hardly be learned or evaluated
-
-
-def measure_balance(rows: Sequence[TextRow], labels: Sequence[str]) -> ClassBalance:
-    """Return the rows per label, in total and in each split that the file defines."""
-    counts = Counter(row.label for row in rows)
-    splits = Counter((row.label, split_of(row)) for row in rows)
-    present = [split for split in Split if any((label, split) in splits for label in labels)]
-    majority = max(labels, key=lambda label: counts[label])
-    return ClassBalance(
-        labels={
-            label: LabelShare(
-                count=counts[label],
-                share=counts[label] / len(rows),
-                splits={split: splits[label, split] for split in present},
-            )
-            for label in labels
-        },
-        majority=majority,
-        baseline=counts[majority] / len(rows),
-    )
-
-
-def check_class_balance(balance: ClassBalance, rows: Sequence[TextRow]) -> Iterator[Finding]:
-    """Yield `few_rows`, `similar_labels`, `labels_missing`, `rare_labels`, `imbalanced`."""
-    yield from _few_rows(rows)
-    yield from _similar_labels(balance, rows)
-    yield from _missing_labels(balance)
-    rare = [
-        (label, share.count)
-        for label, share in balance.labels.items()
-        if share.count < MIN_ROWS_PER_LABEL
-    ]
-    if rare:
-        names = join_names([f"{label} ({count})" for label, count in rare])
-        yield Finding(
-            code="rare_labels",
-            level=Severity.WARNING,
-            count=len(rare),
-            message=f"{pluralize(len(rare), 'label')} with fewer than {MIN_ROWS_PER_LABEL} rows: "
-            f"{names}.",
-            advice="Collect more texts for them or merge them with other labels: with so few rows "
-            "they are hardly learned, and their metrics are mostly chance.",
-        )
-    if balance.baseline >= DOMINANT_SHARE:
-        yield Finding(
-            code="imbalanced",
-            level=Severity.WARNING,
-            count=balance.labels[balance.majority].count,
-            message=f"Always predicting {join_names([balance.majority])} would be correct for "
-            f"{format_percent(balance.baseline)} of the rows.",
-            advice="Compare models by macro F1 or balanced accuracy instead of accuracy, and try "
-            "balanced class weights (task.class_weights).",
-        )
-
-
-def _few_rows(rows: Sequence[TextRow]) -> Iterator[Finding]:
-    if len(rows) >= MIN_TEXTS:
-        return
-    holdout_error, cv_error = next(
-        (errors for texts, errors in reversed(ACCURACY_ERRORS.items()) if len(rows) >= texts),
-        next(iter(ACCURACY_ERRORS.values())),
-    )
-    yield Finding(
-        code="few_rows",
-        level=Severity.WARNING,
-        count=len(rows),
-        message=f"Only {pluralize(len(rows), 'row')}. Accuracy measured on a tenth of them is off "
-        f"by about {holdout_error} points on average, cross-validated accuracy by {cv_error}.",
-        advice="Expect a first draft, compare methods by cross-validation, and label more texts: "
-        "each doubling usually gains several points.",
-    )
-
-
-def _similar_labels(balance: ClassBalance, rows: Sequence[TextRow]) -> Iterator[Finding]:
-    groups = similar_labels(balance.labels)
-    if not groups:
-        return
-    labels = {label for spellings in groups[:MAX_EXAMPLES] for label in spellings}
-    first: dict[str, TextRow] = {}
-    for row in rows:
-        if row.label in labels:
-            first.setdefault(row.label, row)
-    yield Finding(
-        code="similar_labels",
-        level=Severity.ERROR,
-        count=len(groups),
-        message="Labels that differ in case or white space only: "
-        f"{join_names([' and '.join(spellings) for spellings in groups])}.",
-        advice="Use one spelling: each spelling is trained as a separate label.",
-        examples=tuple(
-            example_of(*(first[label] for label in spellings[:MAX_EXAMPLES]))
-            for spellings in groups[:MAX_EXAMPLES]
-        ),
-    )
-
-
-def _missing_labels(balance: ClassBalance) -> Iterator[Finding]:
-    missing = [
-        (split, label)
-        for label, share in balance.labels.items()
-        for split, count in share.splits.items()
-        if count == 0
-    ]
-    if missing:
-        yield Finding(
-            code="labels_missing",
-            level=Severity.WARNING,
-            count=len(missing),
-            message="Labels that are missing in a split: "
-            f"{join_names([f'{label} (in {split})' for split, label in missing])}.",
-            advice="Move some rows of each label into every split: the metrics of a split do not "
-            "cover a label that it lacks.",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from lora_core.data import chat, files
+from lora_core.data.labels import names_in
 from lora_core.data.rows import (
     MAX_COLUMNS,
     SPLIT_COLUMN,
@@ -33,6 +34,7 @@ from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
+from lora_core.specs.task import TaskType
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def read_contents(path: Path, columns: ColumnSelection) -> FileContents:
         return FileContents(rows, columns, (), None, info)
     named_splits = split_by_column(path.name, rows)
     splits = require_train(path.name, {Split.TRAIN: rows} if named_splits is None else named_splits)
-    return FileContents(rows, columns, validated_labels(path.name, splits), named_splits, info)
+    labels = validated_labels(path.name, splits, columns.label_format)
+    return FileContents(rows, columns, labels, named_splits, info)
 
 
 # -- Profile --------------------------------------------------------------------------------------
@@ -88,8 +91,15 @@ class DatasetProfile(FrozenModel):
     # None, and then left out: each row has one text
     text_pair_column: str | None = Field(default=None, exclude_if=lambda value: value is None)
     label_column: str | None  # None: read without labels, so the numbers below are 0
+    # what the labels are; left out if they are names, one in each row
+    task: TaskType = Field(default="single_label", exclude_if=lambda value: value == "single_label")
+    ordered: bool = Field(default=False, exclude_if=lambda value: not value)
+    label_separator: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    label_columns: tuple[str, ...] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     split_column: str | None  # None: no split column
-    labels: dict[str, int]  # rows per label, in training order
+    labels: dict[str, int]  # rows per label, in training order; empty for numbers
     similar_labels: tuple[tuple[str, ...], ...] = ()  # differ in case or white space only
     splits: dict[Split, int]  # empty without a split column
     duplicates: int  # rows whose text also occurs in an earlier row
@@ -107,7 +117,10 @@ class DatasetProfile(FrozenModel):
 
 def build_profile(contents: FileContents) -> DatasetProfile:
     """Return the profile of a file that was read."""
-    counts = Counter(row.label for row in contents.rows)
+    label_format = contents.columns.label_format
+    counts = Counter(
+        name for row in contents.rows for name in names_in(row.label, label_format.task)
+    )
     by_text: dict[str, set[str]] = defaultdict(set)
     for row in contents.rows:
         by_text[comparison_key(row)].add(row.label)
@@ -117,6 +130,10 @@ def build_profile(contents: FileContents) -> DatasetProfile:
         text_column=contents.columns.text,
         text_pair_column=contents.columns.pair,
         label_column=contents.columns.label,
+        task=label_format.task,
+        ordered=label_format.ordered,
+        label_separator=label_format.separator,
+        label_columns=label_format.columns,
         split_column=contents.split_column,
         labels={label: counts[label] for label in contents.labels},
         similar_labels=similar_labels(contents.labels),

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from lora_core.data.findings import (
 from lora_core.data.rows import TextRow
 from lora_core.data.stratify import comparison_key
 from lora_core.specs.data import Split
+from lora_core.specs.task import TaskType
 
 WARNING_SHARE = 0.01  # share of rows from which duplicates are a warning
 _SPLIT_ORDER = {split: position for position, split in enumerate(Split)}
@@ -44,18 +46,54 @@ def group_duplicates(rows: Iterable[TextRow]) -> tuple[list[TextRow], list[list[
     return list(first.values()), list(duplicates.values())
 
 
-def check_duplicates(groups: Sequence[Sequence[TextRow]], rows: int) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Contradiction:
+    """When two rows with the same text contradict each other."""
+
+    what: str  # the labels that a text has then
+    other: str  # the label that the second row has then
+    tolerance: float = 0.0  # of numbers
+
+    @classmethod
+    def of_task(cls, task: TaskType, rows: Sequence[TextRow]) -> "Contradiction":
+        match task:
+            case "single_label":
+                return cls("more than one label", "a different label")
+            case "multi_label":
+                return cls("more than one set of labels", "a different set of labels")
+            case "regression":
+                std = float(np.std([float(row.label) for row in rows]))
+                different = "more than one standard deviation"
+                return cls(
+                    f"numbers that differ by {different}",
+                    f"a number that differs by {different}",
+                    tolerance=std,
+                )
+
+    def holds(self, one: TextRow, other: TextRow) -> bool:
+        if self.tolerance:
+            return abs(float(one.label) - float(other.label)) > self.tolerance
+        return one.label != other.label
+
+
+def check_duplicates(
+    groups: Sequence[Sequence[TextRow]], rows: int, contradiction: Contradiction
+) -> Iterator[Finding]:
     """Yield `leaked`, `conflicting_labels`, `duplicates`, for groups in the order of
     `sort_by_split`."""
     yield from _leaked(groups)
-    conflicts = [pair for pair in (_conflicting_pair(group) for group in groups) if pair]
+    conflicts = [
+        (group[0], other)
+        for group in groups
+        if (other := next((row for row in group if contradiction.holds(group[0], row)), None))
+    ]
     if conflicts:
         yield Finding(
             code="conflicting_labels",
             level=Severity.WARNING,
             count=len(conflicts),
-            message=f"{pluralize(len(conflicts), 'text')} with more than one label.",
-            advice="Decide on one label for each, or delete the text: no model can predict both "
+            message=f"{pluralize(len(conflicts), 'text')} with {contradiction.what}.",
+            advice="Decide on one for each, or delete the text: no model can predict both "
             "correctly.",
             examples=tuple(example_of(*pair) for pair in conflicts[:MAX_EXAMPLES]),
         )
@@ -103,12 +141,6 @@ def _leaked(groups: Sequence[Sequence[TextRow]]) -> Iterator[Finding]:
             "was trained on, so its metrics are too good.",
             examples=tuple(example_of(*pair) for pair in pairs[:MAX_EXAMPLES]),
         )
-
-
-def _conflicting_pair(group: Sequence[TextRow]) -> tuple[TextRow, TextRow] | None:
-    """Return two rows of a group with different labels; None if there are none."""
-    other = next((row for row in group if row.label != group[0].label), None)
-    return None if other is None else (group[0], other)
 
 
 # -- Near-duplicates, without comparing all pairs of texts ----------------------------------------
@@ -167,7 +199,9 @@ def _similarity(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.floa
     return similarity
 
 
-def check_near_duplicates(rows: Sequence[TextRow]) -> Iterator[Finding]:
+def check_near_duplicates(
+    rows: Sequence[TextRow], contradiction: Contradiction
+) -> Iterator[Finding]:
     """Yield `nearly_leaked`, `nearly_conflicting`, `near_duplicates`, for rows sorted by split."""
     near_duplicates = sorted(find_near_duplicates(rows), key=lambda pair: -pair.similarity)
     if leaks := [
@@ -182,14 +216,16 @@ def check_near_duplicates(rows: Sequence[TextRow]) -> Iterator[Finding]:
             advice="Keep such texts in one split: the metrics of the other one are too good.",
             examples=_pair_examples(leaks),
         )
-    if conflicts := [pair for pair in near_duplicates if pair.earlier.label != pair.later.label]:
+    if conflicts := [
+        pair for pair in near_duplicates if contradiction.holds(pair.earlier, pair.later)
+    ]:
         yield Finding(
             code="nearly_conflicting",
             level=duplicate_severity(len(conflicts), len(rows)),
             count=len(conflicts),
             message=f"{pluralize(len(conflicts), 'text')} nearly the same as another one, but with "
-            "a different label.",
-            advice="Check whether the difference justifies two labels. If not, correct one.",
+            f"{contradiction.other}.",
+            advice="Check whether the difference justifies that. If not, correct one.",
             examples=_pair_examples(conflicts),
         )
     if near_duplicates:

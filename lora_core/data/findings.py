@@ -80,8 +80,54 @@ class ClassBalance(FrozenModel):
     """The distribution of rows over labels."""
 
     labels: dict[str, LabelShare]  # in training order
-    majority: str  # the most frequent label
-    baseline: float  # accuracy of always predicting the majority label
+    # The most frequent label. Of a multi-label task the most frequent set, with commas.
+    majority: str
+    baseline: float  # accuracy of always predicting that
+
+
+class LabelSet(FrozenModel):
+    """The rows that have exactly these labels."""
+
+    labels: tuple[str, ...]
+    count: int
+
+
+class LabelPair(FrozenModel):
+    """The rows that have both labels."""
+
+    labels: tuple[str, str]
+    count: int
+    similarity: float  # rows with both labels per rows with one of them (Jaccard), at most 1
+
+
+class LabelSetStatistics(FrozenModel):
+    """The sets of labels that the rows of a multi-label task have."""
+
+    distinct: int
+    mean_labels: float  # of a row
+    unlabeled: int  # rows without any label
+    frequent: tuple[LabelSet, ...]  # the most frequent sets
+    pairs: tuple[LabelPair, ...]  # the most frequent pairs of labels
+
+
+class HistogramBin(FrozenModel):
+    """The rows with a number from `low` up to `high`, which only the last bin includes."""
+
+    low: float
+    high: float
+    count: int
+
+
+class NumberStatistics(FrozenModel):
+    """The numbers of a regression."""
+
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    quartiles: tuple[float, float, float]
+    distinct: int
+    histogram: tuple[HistogramBin, ...]  # of equal width
 
 
 class TokenStatistics(FrozenModel):
@@ -101,6 +147,10 @@ class DataReport(FrozenModel):
     rows: int
     compared: int  # rows that were searched for near-duplicates
     balance: ClassBalance | None  # None: no labels
+    label_sets: LabelSetStatistics | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    numbers: NumberStatistics | None = Field(default=None, exclude_if=lambda value: value is None)
     tokens: TokenStatistics | None  # None: the sample base model is not on this host
     findings: tuple[Finding, ...]  # most severe first
     # None: there was no time to measure a learning curve

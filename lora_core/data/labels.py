@@ -66,6 +66,17 @@ def decode_label_set(label: str) -> tuple[str, ...]:
     return tuple(json.loads(label))
 
 
+def names_in(label: str, task: TaskType) -> tuple[str, ...]:
+    """Return the names in the label of a row. A number has none."""
+    match task:
+        case "single_label":
+            return (label,)
+        case "multi_label":
+            return decode_label_set(label)
+        case "regression":
+            return ()
+
+
 class LabelReader(ABC):
     """Reads the label of one row after another."""
 
@@ -126,7 +137,10 @@ class NameReader(LabelReader):
                 name = normalize_name(value)
             case _:
                 type_name = type(value).__name__
-                problem = f"the label is a {type_name}; it must be a string, an integer or a bool"
+                problem = (
+                    f"the label is a {type_name}; it must be a string, an integer or a bool, "
+                    "except for the tasks multi_label and regression (`--task`)"
+                )
                 raise MalformedRow(file=self.file, row=row, problem=problem)
         if "\0" in name:
             raise NulByte(file=self.file, row=row)
@@ -139,7 +153,9 @@ class NameReader(LabelReader):
         self._names.add(name)
         if len(self._names) > MAX_LABELS:
             raise DataTooLarge(
-                file=self.file, what="the number of different labels", limit=f"{MAX_LABELS:,}"
+                file=self.file,
+                what="the number of different labels (numbers are for the task regression)",
+                limit=f"{MAX_LABELS:,}",
             )
         return name
 

@@ -108,7 +108,9 @@ def estimate_from_rows(rows: Iterable[TextRow]) -> MoreLabelsEstimate:
 
 
 def add_learning_curve(report: DataReport, contents: FileContents) -> DataReport:
-    """Return the report with the learning curve of the train split."""
+    """Return the report with the learning curve of the train split, if each text has one label."""
+    if contents.columns.label_format.task != "single_label":
+        return report
     return report.model_copy(
         update={"more_labels": estimate_from_rows(contents.splits[Split.TRAIN])}
     )

@@ -16,16 +16,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.labels import SINGLE_LABEL, LabelFormat, decode_label_set, normalize_name
+from lora_core.data.labels import (
+    SINGLE_LABEL,
+    LabelFormat,
+    decode_label_set,
+    names_in,
+    normalize_name,
+)
 from lora_core.data.rows import TextRow
 from lora_core.data.stratify import comparison_key, group_duplicates, rows_of, stratification
 from lora_core.data.targets import Target, encode_target, task_of_target
 from lora_core.errors.data import (
+    AllUnlabeled,
     ConstantNumbers,
     InvalidSplitValue,
     LabelWithoutPositives,
     MissingSplit,
-    NoLabels,
     SameLabels,
     SingleClass,
     TooFewRows,
@@ -312,9 +318,14 @@ def label_names(labels: Collection[str], *, ordered: bool = False) -> tuple[str,
     distinct = set(labels)
     if all(_INTEGER.fullmatch(label) for label in distinct):
         return tuple(sorted(distinct, key=lambda label: (int(label), label)))
-    if ordered and all(_DECIMAL.fullmatch(label) for label in distinct):
+    if ordered and are_numbers(distinct):
         return tuple(sorted(distinct, key=lambda label: (float(label), label)))
     return tuple(sorted(distinct))
+
+
+def are_numbers(labels: Collection[str]) -> bool:
+    """Return whether all labels are whole or decimal numbers."""
+    return all(_DECIMAL.fullmatch(label) for label in labels)
 
 
 def similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -330,7 +341,7 @@ def validated_labels(
 ) -> tuple[str, ...]:
     """Return the label names of the train split. A regression has none.
 
-    Raises `SingleClass`, `NoLabels`, `SameLabels` or `ConstantNumbers` if there is nothing to
+    Raises `SingleClass`, `AllUnlabeled`, `SameLabels` or `ConstantNumbers` if there is nothing to
     predict, and `UnseenLabel` or `LabelWithoutPositives` if train lacks a label.
     """
     of_train = {row.label for row in splits[Split.TRAIN]}
@@ -342,14 +353,14 @@ def validated_labels(
         _check_label_sets(file, of_train)
     elif len(of_all := {row.label for rows in splits.values() for row in rows}) == 1:
         raise SingleClass(file=file, label=of_all.pop())
-
-    def names_of(label: str) -> tuple[str, ...]:
-        return decode_label_set(label) if label_format.task == "multi_label" else (label,)
-
-    seen = {name for label in of_train for name in names_of(label)}
+    task = label_format.task
+    seen = {name for label in of_train for name in names_in(label, task)}
     for split, rows in splits.items():
         unseen = [
-            (name, row.number) for row in rows for name in names_of(row.label) if name not in seen
+            (name, row.number)
+            for row in rows
+            for name in names_in(row.label, task)
+            if name not in seen
         ]
         if unseen:
             label = unseen[0][0]
@@ -362,9 +373,9 @@ def validated_labels(
 
 
 def _check_label_sets(file: str, label_sets: Collection[str]) -> None:
-    """Check the sets of labels that the texts of train have. Raises `NoLabels`, `SameLabels`."""
+    """Check the sets of labels in train. Raises `AllUnlabeled`, `SameLabels`."""
     if len(label_sets) == 1:
         (names,) = map(decode_label_set, label_sets)
         if names:
             raise SameLabels(file=file, labels=", ".join(map(repr, names)))
-        raise NoLabels(file=file)
+        raise AllUnlabeled(file=file)

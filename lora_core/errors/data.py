@@ -205,9 +205,9 @@ class SingleClass(DataError):
     message = "{file} has only the label {label!r}; a classifier needs at least two."
 
 
-class NoLabels(DataError):
-    code = "no_labels"
-    title = "No training text has a label."
+class AllUnlabeled(DataError):
+    code = "all_unlabeled"
+    title = "No training text has any label."
     message = "{file}: no training text has any label; a multi-label task needs at least one label."
 
 

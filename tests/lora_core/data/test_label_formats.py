@@ -21,6 +21,7 @@ from lora_core.data.rows import ColumnSelection, collect_rows
 from lora_core.data.split import label_names
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
+    AllUnlabeled,
     ConstantNumbers,
     DataError,
     DataTooLarge,
@@ -32,7 +33,6 @@ from lora_core.errors.data import (
     MalformedLabelSet,
     MalformedRow,
     MissingLabel,
-    NoLabels,
     SameLabels,
     UnseenLabel,
 )
@@ -267,7 +267,7 @@ def test_splits_have_the_targets_of_their_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cells", "task", "error"),
     [
-        (["[]", "[]", '["a"]', "[]"], MultiLabelSpec(), NoLabels),
+        (["[]", "[]", '["a"]', "[]"], MultiLabelSpec(), AllUnlabeled),
         (['["a", "b"]'] * 2 + ["[]"] * 2, MultiLabelSpec(), SameLabels),
         (['["a"]', "[]", "[]", '["c"]'], MultiLabelSpec(), UnseenLabel),
         (["2", "2.0", "1", "3"], RegressionSpec(), ConstantNumbers),
