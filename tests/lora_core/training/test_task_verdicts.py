@@ -1,0 +1,170 @@
+"""Verdict, probe and `auto` on several labels and on numbers, against scikit-learn."""
+
+import base64
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import f1_score, root_mean_squared_error
+
+from lora_core import manifest
+from lora_core.data.load import load_splits
+from lora_core.inference.load import load_predictor
+from lora_core.specs.train import TrainSpec
+from lora_core.training.auto import train_auto
+from lora_core.training.linear import train_linear
+from lora_core.training.run import train_encoder
+from tests.lora_core.training.test_probe import vectors
+from tests.recording_observer import RecordingObserver
+from tests.task_files import LABELS, make_label_sets, make_numbers
+
+Make = Callable[..., TrainSpec]
+TASKS = ("multi_label", "regression")
+LINEAR: dict[str, Any] = {"type": "linear"}
+LORA = {"type": "lora", "r": 4, "targets": ["query", "value"]}
+AUTO = {
+    "type": "auto",
+    "candidates": [{"method": each} for each in (LINEAR, {"type": "probe"}, LORA)],
+}
+
+
+@pytest.fixture
+def of_task(spec: Make, tmp_path: Path) -> Callable[..., TrainSpec]:
+    """Return a function that describes a run of a task."""
+
+    def make(task: str, **changes: Any) -> TrainSpec:
+        files = {"multi_label": make_label_sets, "regression": make_numbers}
+        source = files[task](tmp_path / f"texts.{'jsonl' if task == 'multi_label' else 'csv'}")
+        return spec(task={"type": task}, data={"source": str(source)}, **changes)
+
+    return make
+
+
+def run(spec: TrainSpec, out: Path) -> dict[str, Any]:
+    train = {"linear": train_linear, "auto": train_auto}.get(spec.method.type, train_encoder)
+    observer = RecordingObserver()
+    train(spec, out_dir=out, observer=observer, stop=observer)
+    return manifest.verify(out)
+
+
+def answers(out: Path, split: str = "test") -> list[dict[str, Any]]:
+    lines = (out / "predictions" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def true_and_predicted(out: Path, task: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    lines = answers(out)
+    if task == "regression":
+        return tuple(np.array([each[name] for each in lines]) for name in ("label", "predicted"))  # type: ignore[return-value]
+    rows = [
+        [[i in each[name] for i in range(len(LABELS))] for each in lines]
+        for name in ("label", "predicted")
+    ]
+    return np.array(rows[0]), np.array(rows[1])
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", [LINEAR, {"type": "probe"}, LORA, AUTO], ids=lambda m: m["type"])
+def test_run_is_evaluated_and_judged(
+    task: str, method: dict[str, Any], of_task: Callable[..., TrainSpec], tmp_path: Path
+) -> None:
+    facts = run(of_task(task, method=method), tmp_path / "out")
+    summary, out = facts["metrics"], tmp_path / "out"
+    truth, predicted = true_and_predicted(out, task)
+    verdict = summary["verdict"]
+    if task == "multi_label":
+        value = f1_score(truth, predicted, average="macro")
+        assert summary["test"]["macro_f1"] == pytest.approx(value)
+        assert (verdict["metric"], verdict["majority_label"]) == ("macro_f1", "every label")
+        bits = [
+            np.unpackbits(
+                np.frombuffer(zlib.decompress(base64.b64decode(facts["graded"]["test"][name])),
+                              dtype=np.uint8), count=truth.size,
+            ).reshape(truth.shape)
+            for name in ("true_labels", "predicted_labels")
+        ]  # fmt: skip
+        np.testing.assert_array_equal(bits[0], truth)
+        np.testing.assert_array_equal(bits[1], predicted)
+    else:
+        value = root_mean_squared_error(truth, predicted)
+        assert summary["test"]["rmse"] == pytest.approx(value, rel=1e-6)
+        assert (verdict["metric"], verdict["majority_label"][:9]) == ("rmse", "the mean,")
+        errors = np.frombuffer(base64.b64decode(facts["graded"]["test"]["errors"]), dtype="<f4")
+        np.testing.assert_allclose(errors, predicted - truth, atol=1e-4)
+    assert verdict["learned"]
+    assert verdict["value"] == pytest.approx(value, rel=1e-6)
+    assert verdict["low"] <= value <= verdict["high"]
+    candidates = summary.get("selection", {"candidates": []})["candidates"]
+    assert {each["metric"] for each in candidates} <= {verdict["metric"]}
+    assert all(each["low"] <= each["value"] <= each["high"] for each in candidates)
+    if "linear" in summary:
+        assert summary["linear"]["test"][verdict["metric"]] > 0
+    assert facts["calibration"]["scale"]
+    assert summary["more_labels"]["code"] == "other_task"
+    wrong = (out / "misclassified" / "test.jsonl").read_text().splitlines()
+    if task == "regression":
+        assert len(wrong) == len(truth)
+        distances = [abs(float(each["label"]) - float(each["predicted"]))
+                     for each in map(json.loads, wrong)]  # fmt: skip
+        assert distances == sorted(distances, reverse=True)
+    else:
+        assert len(wrong) == int((truth != predicted).any(axis=1).sum())
+    [texts] = [[each["text"] for each in json.loads((out / "golden.json").read_text())]]
+    assert len(load_predictor(out).predict(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_probe_matches_scikit_learn(
+    task: str, base: Path, of_task: Callable[..., TrainSpec], tmp_path: Path
+) -> None:
+    described = of_task(
+        task, method={"type": "probe", "C": 2.0}, pooling="mean", runtime={"precision": "fp32"}
+    )
+    run(described, tmp_path / "out")
+    splits = load_splits(described.data, described.task)
+    x, test = (vectors(base, [each.text for each in part]) for part in (splits.train, splits.test))
+    norm = np.linalg.norm(x, axis=1).mean()
+    logits = np.array([each["logits"] for each in answers(tmp_path / "out")])
+    if task == "regression":
+        numbers = np.array([each.label for each in splits.train])
+        ridge = Ridge(alpha=0.5).fit(x / norm, (numbers - numbers.mean()) / numbers.std())
+        np.testing.assert_allclose(logits[:, 0], ridge.predict(test / norm), atol=5e-3)
+        return
+    for i in range(len(LABELS)):
+        has_label = [i in each.label for each in splits.train]
+        model = LogisticRegression(C=2.0, max_iter=10_000, tol=1e-8).fit(x / norm, has_label)
+        expected = model.predict_proba(test / norm)[:, 1]
+        np.testing.assert_allclose(expit(logits[:, i]), expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_few_texts_are_judged_by_cross_validation(
+    task: str, of_task: Callable[..., TrainSpec], tmp_path: Path
+) -> None:
+    few = {"train_size": 100, "validation_size": 40, "test_size": 60}
+    described = of_task(task, method={"type": "probe"}, result={"cross_validation": True})
+    described = described.model_copy(update={"data": described.data.model_copy(update=few)})
+    verdict = run(described, tmp_path / "out")["metrics"]["verdict"]
+    assert (verdict["measured_on"], verdict["texts"]) == ("cross_validation", 100)
+    assert verdict["references"]["linear"]["texts"] == 100
+
+
+def test_head_of_lora_starts_from_the_regression(
+    of_task: Callable[..., TrainSpec], tmp_path: Path
+) -> None:
+    """Even with a rate of nearly nothing, a model of numbers is better than the mean."""
+    slow = {"epochs": 1, "learning_rate": 1e-10, "head_learning_rate": 1e-10}
+    described = of_task("regression", method=LORA, optim=slow, head_init="probe")
+    assert run(described, tmp_path / "out")["metrics"]["test"]["r2"] > 0.03
+
+
+def test_ordered_labels_name_their_agreement(spec: Make, reviews: Path, tmp_path: Path) -> None:
+    described = spec(method={"type": "linear"}, task={"ordered": True})
+    summary = run(described, tmp_path / "out")["metrics"]
+    assert "quadratic kappa is" in summary["verdict"]["sentences"][0]
