@@ -30,6 +30,7 @@ from lora_core.process import (
     is_rank_zero,
     limit_openmp_spinning,
     retain_freed_memory,
+    set_dumpable,
     torchrun_world_size,
 )
 from lora_core.specs.method import AutoSpec, LinearSpec
@@ -62,7 +63,8 @@ class JsonLinesWriter:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, by default that of `sys.argv`; return its exit status."""
     arguments = build_parser(__doc__).parse_args(argv)
-    take_token()  # only downloads need it
+    if take_token():
+        set_dumpable(False)  # other processes of this user cannot read it
     limit_openmp_spinning()
     writer = JsonLinesWriter()
     try:

@@ -47,10 +47,17 @@ def parse_hub_dataset(source: str) -> HubDataset | None:
 _taken_token: str | None = None
 
 
-def take_token() -> None:
-    """Remove the token from the environment of this process; only `download_token` has it then."""
+def take_token() -> bool:
+    """Remove the token from the environment of this process; only `download_token` has it then.
+
+    Returns whether there was one.
+    """
     global _taken_token
-    _taken_token = os.environ.pop(TOKEN_VARIABLE, None) or _taken_token
+    if not os.environ.get(TOKEN_VARIABLE):
+        return False
+    _taken_token = get_token()  # without line breaks, which an HTTP header cannot have
+    del os.environ[TOKEN_VARIABLE]
+    return True
 
 
 def download_token() -> str | None:

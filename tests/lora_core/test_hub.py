@@ -46,9 +46,9 @@ def test_a_configuration_follows_the_name(source: str, expected: object) -> None
 
 def test_the_token_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_taken_token", None)
-    monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
+    monkeypatch.setenv("HF_TOKEN", "hf_hunter2\n")
     assert hub.download_token() == "hf_hunter2"
-    for _ in range(2):
-        hub.take_token()
+    for found in (True, False):
+        assert hub.take_token() is found
         assert "HF_TOKEN" not in os.environ
         assert hub.download_token() == "hf_hunter2"

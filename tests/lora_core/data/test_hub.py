@@ -159,6 +159,9 @@ def test_gated_dataset_needs_a_token_with_access(root: Path, tmp_path: Path) -> 
     assert "has no access" in refused["message"]
     assert f"{hub.url}/datasets/org/gated-reviews" in refused["message"]
     assert answer == {"train": [[1, "a", "7"], [2, "b", "8"]]}
+    cached = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert cached
+    assert not [path for path in cached if TOKEN.encode() in path.read_bytes()]
 
 
 def test_offline_hub_is_reported(root: Path, tmp_path: Path) -> None:

@@ -75,11 +75,13 @@ def test_no_pickle_is_downloaded_from_the_hub(hub: HubStandIn, tmp_path: Path) -
 
 
 WITHOUT_TOKEN = """
-import os
+import ctypes, os
 from lora_core import __main__, hub
 status = __main__.main()
 assert hub.download_token()
 assert "HF_TOKEN" not in os.environ
+PR_GET_DUMPABLE = 3
+assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
 raise SystemExit(status)
 """
 
