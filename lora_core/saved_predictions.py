@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from lora_core.atomic_files import write_json
 from lora_core.data.split import Example
-from lora_core.data.targets import Target
 from lora_core.errors.artifact import EngineOutputMismatch
 from lora_core.specs.text_input import TextInput, text_fields, text_input
 from lora_core.tasks.base import Task
+from lora_core.tasks.targets import Target
 
 GOLDEN_TEXTS = 16
 TOLERANCE = 1e-4  # for logits computed in float32; see `compare_logits`

@@ -12,12 +12,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.targets import Targets
 from lora_core.results import RareLabel, ReferenceComparison, Verdict
 from lora_core.tasks.base import Task
 from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
+from lora_core.tasks.targets import Targets
 
 CROSS_VALIDATION_MAX_TEXTS = 200  # with fewer texts, the metrics come from cross-validation
 WIDE_INTERVAL = 0.1  # width of a confidence interval that is too wide to conclude much

@@ -30,8 +30,8 @@ from app.serving.client_formats import PredictRequest
 from app.serving.errors import BlankInput, TooManyInputs
 from app.serving.routes import RequestContext, RequestContextDep, response_headers
 from app.serving.service import PredictResult
-from lora_core.data.labels import encode_label_set
 from lora_core.specs.chat import PromptFormat, parse_json_object
+from lora_core.specs.label_sets import encode_label_set
 
 IMPOSSIBLE_LOGPROB = -9999.0  # of a probability of 0, as OpenAI writes it
 NUMBER_FORMAT = ".6g"  # of the answer of a regression

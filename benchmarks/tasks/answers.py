@@ -12,9 +12,9 @@ from scipy.special import expit
 
 from benchmarks.tasks.plan import Kind, Size
 from benchmarks.tasks.sets import load
-from lora_core.data.targets import indicator
 from lora_core.specs.data import Split
 from lora_core.tasks.multi_label import best_threshold
+from lora_core.tasks.targets import indicator
 
 Table = NDArray[np.float64]
 

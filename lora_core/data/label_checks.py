@@ -25,11 +25,12 @@ from lora_core.data.findings import (
     pluralize,
     split_of,
 )
-from lora_core.data.labels import LabelFormat, decode_label_set, names_in
+from lora_core.data.labels import LabelFormat, names_in
 from lora_core.data.more_labels import ACCURACY_ERRORS, MIN_TEXTS
 from lora_core.data.rows import TextRow
 from lora_core.data.split import are_numbers, similar_labels
 from lora_core.specs.data import Split
+from lora_core.specs.label_sets import decode_label_set
 from lora_core.specs.task import TaskType
 
 DOMINANT_SHARE = 0.8  # share of one label from which accuracy is uninformative

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
 
 from lora_core.errors.data import (
     DataTooLarge,
@@ -26,6 +25,7 @@ from lora_core.errors.data import (
     list_rows,
 )
 from lora_core.specs.data import DataSpec
+from lora_core.specs.label_sets import decode_label_set, encode_label_set
 from lora_core.specs.task import TaskSpec, TaskType
 
 MAX_LABELS = 1_000
@@ -53,17 +53,6 @@ class LabelFormat:
 
 
 SINGLE_LABEL = LabelFormat()
-
-
-def encode_label_set(names: Iterable[str]) -> str:
-    """Return the label of a row of a multi-label task."""
-    return json.dumps(sorted(set(names)), ensure_ascii=False)
-
-
-@lru_cache(maxsize=10_000)  # few sets are those of most rows
-def decode_label_set(label: str) -> tuple[str, ...]:
-    """Return the names in the label of a row of a multi-label task."""
-    return tuple(json.loads(label))
 
 
 def names_in(label: str, task: TaskType) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from sklearn.metrics import accuracy_score, f1_score
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
 from lora_core.data.split import Example, Splits, rows_of_examples, stratified_subset
-from lora_core.data.targets import Targets
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
@@ -27,6 +26,7 @@ from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
+from lora_core.tasks.targets import Targets
 
 MAX_TEXTS = 20_000
 MAX_CHARACTERS = 50_000_000  # of the training texts: a fit takes 17 bytes of memory per character

@@ -33,7 +33,6 @@ from lora_core.data.split import (
     stratified_subset,
     validated_labels,
 )
-from lora_core.data.targets import decode_target
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataNotFound,
@@ -60,6 +59,7 @@ from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
+from lora_core.tasks.targets import decode_target
 
 CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
 MAX_CACHE_BYTES = 500_000_000  # of all cache entries

@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from lora_core.data.labels import (
     SINGLE_LABEL,
     LabelFormat,
-    decode_label_set,
     names_in,
     normalize_name,
 )
 from lora_core.data.rows import TextRow
 from lora_core.data.stratify import comparison_key, group_duplicates, rows_of, stratification
-from lora_core.data.targets import Target, encode_target, task_of_target
 from lora_core.errors.data import (
     AllUnlabeled,
     ConstantNumbers,
@@ -40,9 +38,11 @@ from lora_core.errors.data import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_count
+from lora_core.specs.label_sets import decode_label_set
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import TextInput, text_input
+from lora_core.tasks.targets import Target, encode_target, task_of_target
 
 
 @dataclass(frozen=True, slots=True)

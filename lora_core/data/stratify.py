@@ -15,8 +15,8 @@ from operator import attrgetter
 
 import numpy as np
 
-from lora_core.data.labels import decode_label_set
 from lora_core.data.rows import TextRow
+from lora_core.specs.label_sets import decode_label_set
 from lora_core.specs.task import TaskType
 
 

@@ -16,12 +16,12 @@ from tokenizers import Encoding, Tokenizer
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir, evict_least_recently_used
-from lora_core.data.targets import Targets
 from lora_core.errors.base_model import PairsNotSeparated, SpecialTokensNotAdded, UnreadableBase
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.data import Split
 from lora_core.specs.predict import TruncationSide
 from lora_core.specs.text_input import TextInput
+from lora_core.tasks.targets import Targets
 
 CACHE_VERSION = "1"  # increment if the same texts would give different ids
 MAX_CACHE_BYTES = 2_000_000_000  # of all cache entries

@@ -31,7 +31,7 @@ from lora_core.specs.data import ColumnName
 from lora_core.specs.fields import BaseName
 from lora_core.specs.problems import first_problem
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
-from lora_core.tasks.build import read_task
+from lora_core.tasks.base import read_calibration
 
 _MAX_VALUE = 1e12  # of any metric
 
@@ -291,7 +291,7 @@ def _check_task(content: dict[str, Any], facts: UntrustedManifest, labels: list[
     if isinstance(facts.spec.task, SingleLabelSpec) and len(labels) < 2:
         raise UnsupportedArtifact(problem="it has fewer than two labels")
     try:
-        read_task(content, labels)
+        read_calibration(content, labels)
     except ArtifactCorrupt as error:
         raise UnsupportedArtifact(problem=error.detail["problem"]) from error
 

@@ -1,19 +1,22 @@
 """The interface of a task: everything that depends on what a model predicts. Needs no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
-from lora_core.data.targets import Target, Targets
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.manifest import MANIFEST
 from lora_core.specs.fields import Float, FrozenModel
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.predict import ScoreFunction
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, TaskSpec
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
+from lora_core.tasks.targets import Target, Targets
 
 TaskType = Literal["single_label", "multi_label", "regression"]
 Logits = NDArray[np.floating[Any]]  # (texts, outputs), as the head computes them
@@ -39,6 +42,30 @@ class Calibration(FrozenModel):
 
 
 UNCALIBRATED = Calibration()
+_TASK_SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
+
+
+def read_calibration(
+    manifest: Mapping[str, Any], labels: Sequence[str]
+) -> tuple[TaskSpec, Calibration]:
+    """Return the task and the calibration in the manifest of a model with these labels.
+
+    Older manifests have no task, and no temperature. Raises `ArtifactCorrupt`.
+    """
+    try:
+        spec = _TASK_SPEC.validate_python(manifest["spec"].get("task", {}))
+        calibration = Calibration.model_validate(manifest.get("calibration", {}))
+    except ValidationError as error:
+        problem = f"its task or calibration is invalid ({error.errors()[0]['msg']})"
+        raise ArtifactCorrupt(path=MANIFEST, problem=problem) from error
+    sizes = {len(calibration.scale), len(calibration.offset)}
+    if isinstance(spec, MultiLabelSpec):
+        sizes |= {len(calibration.thresholds), len(labels)}
+    elif isinstance(spec, RegressionSpec):
+        sizes |= {1, len(labels)}
+    if len(sizes) > 1:
+        raise ArtifactCorrupt(path=MANIFEST, problem="its calibration does not fit its outputs")
+    return spec, calibration
 
 
 class Task(ABC):

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_core.data.targets import Targets
 from lora_core.specs.task import ClassWeights, TaskSpec
 from lora_core.tasks.base import Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
+from lora_core.tasks.targets import Targets
 
 
 class Loss(ABC):

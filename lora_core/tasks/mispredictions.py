@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.targets import Target
+from lora_core.tasks.targets import Target
 
 
 class Misprediction(NamedTuple):

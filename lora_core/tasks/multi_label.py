@@ -9,11 +9,11 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from lora_core.data.labels import encode_label_set
-from lora_core.data.targets import Target, Targets, indicator
+from lora_core.specs.label_sets import encode_label_set
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import MacroF1
+from lora_core.tasks.targets import Target, Targets, indicator
 from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_slope
 
 MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on

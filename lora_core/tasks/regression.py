@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
 
-from lora_core.data.targets import Target, Targets
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import RootMeanSquaredError
+from lora_core.tasks.targets import Target, Targets
 from lora_core.tasks.temperature_scaling import check_finite
 
 OUTPUT = "value"  # name of the one output

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
-from lora_core.data.targets import Target, Targets
 from lora_core.tasks import temperature_scaling
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.metrics import CURVE_METRICS, classification_report
 from lora_core.tasks.mispredictions import Misprediction, most_confident_errors
 from lora_core.tasks.primary_metric import Accuracy
+from lora_core.tasks.targets import Target, Targets
 
 
 class SingleLabel(Task):

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core.data.split import Example
-from lora_core.data.targets import Targets
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.primary_metric import Predictions
+from lora_core.tasks.targets import Targets
 
 
 class Correctness(TypedDict):

@@ -22,7 +22,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from lora_core import distributed, environment
-from lora_core.data.targets import Targets
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.defaults import HEAD_INIT_MAX_TEXTS
 from lora_core.encoders.modules import head_activation, linear_layer
@@ -38,6 +37,7 @@ from lora_core.tasks.base import Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
+from lora_core.tasks.targets import Targets
 from lora_core.training import evaluate
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun

@@ -11,10 +11,11 @@ from lora_core.data.checks import check_data
 from lora_core.data.contents import DatasetProfile, build_profile, read_contents
 from lora_core.data.findings import DataReport, Severity
 from lora_core.data.label_checks import describe_label_sets, describe_numbers
-from lora_core.data.labels import LabelFormat, encode_label_set
+from lora_core.data.labels import LabelFormat
 from lora_core.data.learning_curve import add_learning_curve
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.specs.data import Split
+from lora_core.specs.label_sets import encode_label_set
 
 SEPARATED = LabelFormat("multi_label", separator=";")
 NUMBERS = LabelFormat("regression")

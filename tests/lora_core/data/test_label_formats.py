@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from lora_core.data.files import read_rows
-from lora_core.data.labels import LabelFormat, decode_label_set, encode_label_set, label_reader
+from lora_core.data.labels import LabelFormat, label_reader
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection, collect_rows
 from lora_core.data.split import label_names
@@ -37,6 +37,7 @@ from lora_core.errors.data import (
     UnseenLabel,
 )
 from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.label_sets import decode_label_set, encode_label_set
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 
 SETS = LabelFormat("multi_label")

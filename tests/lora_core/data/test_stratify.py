@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from lora_core.data.labels import decode_label_set, encode_label_set
 from lora_core.data.rows import TextRow
 from lora_core.data.split import (
     Example,
@@ -26,6 +25,7 @@ from lora_core.data.stratify import (
 )
 from lora_core.errors.data import TooFewRows
 from lora_core.specs.data import Split
+from lora_core.specs.label_sets import decode_label_set, encode_label_set
 from lora_core.specs.method import NUM_FOLDS
 
 Rows = Sequence[TextRow]

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import DistilBertConfig
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
-from lora_core.data.targets import indicator
 from lora_core.specs.task import (
     ClassWeights,
     MultiLabelSpec,
@@ -20,6 +19,7 @@ from lora_core.specs.task import (
 )
 from lora_core.tasks.build import build_task
 from lora_core.tasks.loss import CrossEntropy, build_loss
+from lora_core.tasks.targets import indicator
 
 LABELS = ("1", "2", "3", "4", "5")
 GENERATOR = np.random.default_rng(0)

@@ -47,7 +47,7 @@ def of_task(spec: Make, tmp_path: Path) -> Callable[..., TrainSpec]:
 
 
 def run(spec: TrainSpec, out: Path) -> dict[str, Any]:
-    train = {"linear": train_linear, "auto": train_auto}.get(spec.method.type, train_encoder)
+    train: Any = {"linear": train_linear, "auto": train_auto}.get(spec.method.type, train_encoder)
     observer = RecordingObserver()
     train(spec, out_dir=out, observer=observer, stop=observer)
     return manifest.verify(out)

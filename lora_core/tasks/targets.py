@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.labels import decode_label_set, encode_label_set
+from lora_core.specs.label_sets import decode_label_set, encode_label_set
 from lora_core.specs.task import TaskType
 
 # Of a text: an int, the index of its label; a tuple of ascending indices; or a float. Which of them
