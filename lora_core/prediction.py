@@ -37,7 +37,7 @@ from lora_core.specs.predict import (
     VALUE,
     PredictSpec,
 )
-from lora_core.tasks.base import TaskType
+from lora_core.specs.task import TaskType
 from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from app.jobs.schemas import (
 )
 from app.predictions.schemas import PredictionListItem, PredictionView
 from app.registry.schemas import ModelListItem, ModelView, VersionView
-from app.serving.schemas import ExplanationView, LabelScore, ShadowView
+from app.serving.schemas import ExplanationView, LabelScore, ModelInfo, ShadowView
 from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
 from app.webhooks.schemas import DeliveryView, WebhookView
 from lora_core.data.findings import DataReport
@@ -72,11 +72,12 @@ def _input_body(text: TextInput) -> str | dict[str, str]:
 
 @dataclass(frozen=True)
 class LabeledPredictions:
-    """Labels with scores for each text, and the model version that predicted them."""
+    """Labels with scores, or a number, for each text, and the model version that predicted them."""
 
     labels: list[list[LabelScore]]
     version: str | None
     truncated: int
+    task: str = "single_label"
 
 
 class _CheckedDataset(DatasetView):
@@ -245,7 +246,11 @@ class Client(Connection):
             labels=parse_body(list[list[LabelScore]], decode_json(response)),
             version=response.headers.get("X-Model-Version"),
             truncated=int(response.headers.get("X-Truncated", "0")),
+            task=response.headers.get("X-Task", "single_label"),
         )
+
+    def get_model_info(self, model: str) -> ModelInfo:
+        return self.fetch(ModelInfo, "GET", f"/models/{quote(model, safe='')}/info")
 
     def explain(self, text: TextInput, model: str) -> ExplanationView:
         """Return the words that drove the prediction for a text."""

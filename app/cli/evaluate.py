@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from app.cli.output import (
     MODEL_LOADING_MESSAGE,
     Json,
     console,
+    format_metric,
     format_percent,
     format_value,
     print_fields,
@@ -27,6 +28,7 @@ from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
 from lora_core.specs.data import SUFFIXES, DataSpec, Split, parse_sheet_suffix
 from lora_core.specs.text_input import TextInput, count_characters, text_input
+from lora_core.tasks.metric_names import METRICS, task_metrics
 
 if TYPE_CHECKING:
     from app.cli.client import Client, LabeledPredictions
@@ -103,9 +105,8 @@ def _select_split(
         return LabeledRows(rows, None)
     defaults = DataSpec()
     sizes = {Split.VALIDATION: defaults.validation_size, Split.TEST: defaults.test_size}
-    return LabeledRows(
-        draw_splits(rows, sizes, defaults.split_seed)[selected_split], selected_split
-    )
+    splits = draw_splits(rows, sizes, defaults.split_seed, columns.label_format.task)
+    return LabeledRows(splits[selected_split], selected_split)
 
 
 PER_CLASS_METRICS = ("precision", "recall", "f1", "support")
@@ -150,6 +151,71 @@ def compute_metrics(
     }
 
 
+def compute_multi_label_metrics(
+    thresholds: Mapping[str, float],
+    truth: Sequence[Collection[str]],
+    answers: Sequence[Sequence["LabelScore"]],
+) -> Json:
+    """Compute the metrics of a multi-label model for texts whose true labels are `truth`.
+
+    They are those of training, `MultiLabel.report`, with the calibrated probabilities in `answers`
+    and the thresholds of the model, by label. `loss` is the mean binary cross-entropy.
+    """
+    import numpy as np
+    from scipy.special import logit
+
+    from lora_core.tasks.base import Calibration
+    from lora_core.tasks.multi_label import MultiLabel
+
+    names = list(thresholds)
+    task, size = MultiLabel(names), len(names)
+    by_label = [{each.label: each.score for each in answer} for answer in answers]
+    scores = np.array([[of_text[name] for name in names] for of_text in by_label])
+    smallest = np.finfo(np.float64).eps  # the logit of 0 is infinite
+    logits = logit(scores.clip(smallest, 1 - smallest))
+    targets = task.targets(
+        [tuple(i for i, name in enumerate(names) if name in of_text) for of_text in truth]
+    )
+    identity = Calibration(
+        scale=(1.0,) * size, offset=(0.0,) * size, thresholds=tuple(thresholds.values())
+    )
+    report = task.report(logits, targets, identity)
+    return {"texts": len(truth), **_without_nan(report), "labels": names}
+
+
+def compute_regression_metrics(
+    truth: Sequence[float], answers: Sequence[Sequence["LabelScore"]]
+) -> Json:
+    """Compute the metrics of a regression for texts whose true numbers are `truth`.
+
+    They are those of training, `Regression.report`, but for the loss. `coverage` is the share of
+    texts whose true number is in the interval; null without intervals.
+    """
+    import numpy as np
+
+    from lora_core.tasks.regression import Regression
+
+    numbers = [answer[0] for answer in answers]
+    values = np.array([[number.score] for number in numbers])
+    report = Regression(0.0, 1.0).report(values, np.array(truth))
+    within = [
+        number.low <= value <= number.high
+        for number, value in zip(numbers, truth, strict=True)
+        if number.low is not None and number.high is not None
+    ]
+    del report["loss"]
+    coverage = sum(within) / len(within) if within else None
+    return {"texts": len(truth), **_without_nan(report), "coverage": coverage}
+
+
+def _without_nan(report: Json) -> Json:
+    """Return the report with null for metrics that are not defined for these texts."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in report.items()
+    }
+
+
 def _cross_entropy(truth: Sequence[str], answers: Sequence[Sequence["LabelScore"]]) -> float | None:
     total = 0.0
     for label, answer in zip(truth, answers, strict=True):
@@ -187,6 +253,21 @@ TextPairColumn = Annotated[
     typer.Option("--text-pair-column", help="For a file: column of the second text of pairs."),
 ]
 LabelColumn = Annotated[str, typer.Option("--label-column", help="For a file: label column.")]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option(
+        "--label-separator",
+        help="For a multi-label model: what separates the labels in a cell, such as ';'.",
+    ),
+]
+LabelColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--label-columns",
+        metavar="A,B,…",
+        help="For a multi-label model: one column of 0 and 1 for each label.",
+    ),
+]
 SplitColumn = Annotated[
     str | None,
     typer.Option("--split-column", help="For a file: column with the split of each row."),
@@ -202,35 +283,69 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     text_column: TextColumn = "text",
     text_pair_column: TextPairColumn = None,
     label_column: LabelColumn = "label",
+    label_separator: LabelSeparator = None,
+    label_columns: LabelColumns = None,
     split_column: SplitColumn = None,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a model version on labeled texts: accuracy, F1, loss, confusion matrix."""
+    """Evaluate a model version on labeled texts.
+
+    Single label: accuracy, F1, loss, confusion matrix. Multi-label: F1, average precision, metrics
+    by label. Regression: errors, correlation, coverage of the intervals.
+    """
+    from lora_core.data.labels import LabelFormat
     from lora_core.data.rows import ColumnSelection
     from lora_core.data.split import label_names
+    from lora_core.specs.label_sets import decode_label_set
 
-    columns = ColumnSelection(text_column, label_column, split_column, text_pair_column)
+    info = client.get_model_info(model)
+    if (label_separator or label_columns) and info.task != "multi_label":
+        raise UsageError(
+            f"--label-separator and --label-columns are for multi-label models; {info.model_id} is "
+            f"a {info.task} model",
+            "wrong_options",
+        )
+    label_format = LabelFormat(
+        info.task, label_separator, tuple(label_columns.split(",")) if label_columns else None
+    )
+    columns = ColumnSelection(
+        text_column, label_column, split_column, text_pair_column, label_format=label_format
+    )
     labeled = read_labeled_rows(client, data, columns, split)
     texts = [text_input(row.text, row.pair) for row in labeled.rows]
-    truth = [row.label for row in labeled.rows]
-    answers = predict_all(client, model, texts, truth)
-    names = label_names([each.label for each in answers.labels[0]])
+    labels = [row.label for row in labeled.rows]
+    if info.task == "single_label":
+        answers = predict_all(client, info.model_id, texts, [[label] for label in labels])
+        names = label_names([each.label for each in answers.labels[0]])
+        metrics = compute_metrics(names, labels, answers.labels)
+    elif info.task == "multi_label":
+        truth = [decode_label_set(label) for label in labels]
+        answers = predict_all(client, info.model_id, texts, truth)
+        metrics = compute_multi_label_metrics(info.thresholds, truth, answers.labels)
+    else:
+        answers = predict_all(client, info.model_id, texts)
+        metrics = compute_regression_metrics([float(label) for label in labels], answers.labels)
     report = {
         "model": answers.version,
+        "task": info.task,
         "data": data,
         "split": labeled.split,
         "truncated": answers.truncated,
-        **compute_metrics(names, truth, answers.labels),
+        **metrics,
     }
     print_json(report) if as_json else _print_report(report)
 
 
 def predict_all(
-    client: "Client", model: str, texts: Sequence[TextInput], truth: Sequence[str] = ()
+    client: "Client",
+    model: str,
+    texts: Sequence[TextInput],
+    truth: Sequence[Collection[str]] = (),
 ) -> "LabeledPredictions":
     """Predict all texts with one version. Texts are sorted by length to reduce padding.
 
-    Raises `UsageError` for true labels that the model does not have, and `RequestRejected`.
+    `truth` is the labels of each text. Raises `UsageError` for true labels that the model does not
+    have, and `RequestRejected`.
     """
     order = sorted(range(len(texts)), key=lambda i: count_characters(texts[i]))
     by_text: list[list[LabelScore]] = [[] for _ in texts]
@@ -263,13 +378,13 @@ def _predict_with_retry(
     raise AssertionError("not reached")
 
 
-def _check_labels(truth: Sequence[str], answer: "LabeledPredictions") -> None:
+def _check_labels(truth: Sequence[Collection[str]], answer: "LabeledPredictions") -> None:
     """Raise `UsageError` for true labels that the model does not have."""
     model_labels = sorted(each.label for each in answer.labels[0])
-    unknown = [number for number, label in enumerate(truth, 1) if label not in model_labels]
+    unknown = [number for number, labels in enumerate(truth, 1) if {*labels} - {*model_labels}]
     if unknown:
         rows = ", ".join(map(str, unknown[:MAX_SHOWN_ROWS]))
-        label = truth[unknown[0] - 1]
+        label = min({*truth[unknown[0] - 1]} - {*model_labels})
         raise UsageError(
             f"{answer.version} has no label {label!r}; its labels are {', '.join(model_labels)} "
             f"({len(unknown):,} texts have unknown labels, first in rows {rows})",
@@ -283,13 +398,50 @@ def _print_report(report: Json) -> None:
         [
             ("model", report["model"]),
             ("data", f"{report['data']}{split}, {report['texts']:,} texts"),
-            ("accuracy", f"{format_percent(report['accuracy'])} ± "
-                         f"{format_percent(report['accuracy_standard_error'])} (standard error)"),
-            ("balanced accuracy", format_percent(report["balanced_accuracy"])),
-            ("macro F1", format_percent(report["macro_f1"])),
-            ("loss", report["loss"]),
+            *_metric_fields(report),
         ]
-    )  # fmt: skip
+    )
+    if report["task"] == "single_label":
+        _print_confusion_matrix(report)
+    elif report["task"] == "multi_label":
+        _print_labels(report["per_class"])
+    if report["truncated"]:
+        count = f"{report['truncated']:,} of {report['texts']:,}"
+        print_warning(f"{count} texts were truncated to the model's maximum length.")
+
+
+def _metric_fields(report: Json) -> list[tuple[str, object]]:
+    names = [name for name in task_metrics({"task": {"type": report["task"]}}) if name in report]
+    fields: dict[str, object] = {
+        METRICS[name].label: format_metric(name, report[name]) for name in names
+    }
+    if report["task"] == "single_label":
+        error = format_percent(report["accuracy_standard_error"])
+        fields["accuracy"] = f"{fields['accuracy']} ± {error} (standard error)"
+    elif report["task"] == "regression" and report["coverage"] is not None:
+        fields["numbers within their interval"] = format_percent(report["coverage"])
+    return list(fields.items())
+
+
+def _print_labels(per_label: Json) -> None:
+    print_table(
+        ["label", ">threshold", ">precision", ">recall", ">F1", ">texts"],
+        [
+            (
+                name,
+                format_percent(metrics["threshold"]),
+                format_percent(metrics["precision"]),
+                format_percent(metrics["recall"]),
+                format_percent(metrics["f1"]),
+                metrics["support"],
+            )
+            for name, metrics in per_label.items()
+        ],
+        empty="",
+    )
+
+
+def _print_confusion_matrix(report: Json) -> None:
     labels = report["labels"]
     print_table(
         ["label", ">precision", ">recall", ">F1", ">texts", *(f">as {name}" for name in labels)],
@@ -308,6 +460,3 @@ def _print_report(report: Json) -> None:
         ],
         empty="",
     )
-    if report["truncated"]:
-        count = f"{report['truncated']:,} of {report['texts']:,}"
-        print_warning(f"{count} texts were truncated to the model's maximum length.")

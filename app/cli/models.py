@@ -15,6 +15,7 @@ from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     format_metric,
     format_percent,
+    format_score,
     format_time,
     print_fields,
     print_json,
@@ -322,7 +323,7 @@ def shadow(client: "Client", name: Name, as_json: AsJson = False) -> None:
                 pair.shadow,
                 pair.texts,
                 format_percent(pair.agreement),
-                format_percent(pair.mean_difference),
+                format_score(pair.task, pair.mean_difference),
                 pair.skipped,
                 pair.failed,
             )

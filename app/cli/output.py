@@ -166,6 +166,11 @@ def format_percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}%"
 
 
+def format_score(task: str, score: float | None) -> str:
+    """Format a probability, or the number of a regression."""
+    return format_value(score) if task == "regression" else format_percent(score)
+
+
 def format_metric(name: str, value: float | None) -> str:
     """Format a metric of a report: a share of 1 in percent, others as a number."""
     return format_percent(value) if METRICS[name].is_share else format_value(value)

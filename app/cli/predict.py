@@ -1,4 +1,4 @@
-"""`loraworks predict`: classifies texts, or every row of a file."""
+"""`loraworks predict`: predicts texts, or every row of a file."""
 
 from itertools import zip_longest
 from pathlib import Path
@@ -22,6 +22,8 @@ from app.cli.predictions import predict_file
 from lora_core.specs.text_input import TextInput, text_fields, text_input, text_sides
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from app.cli.client import Client
     from app.serving.schemas import ExplanationView, LabelScore
 
@@ -134,7 +136,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
         )
     given = _read_inputs(texts, pair, file)
     labels: list[list[LabelScore]] = []
-    truncated = 0
+    truncated, task = 0, ""
     for start in range(0, len(given), BATCH_SIZE):
         with delayed_spinner(MODEL_LOADING_MESSAGE):
             answer = client.predict(
@@ -142,25 +144,27 @@ def predict(  # noqa: PLR0913 - one parameter per option
             )
         model = answer.version or model  # a promotion in between must not mix versions
         labels += answer.labels
-        truncated += answer.truncated
+        truncated, task = truncated + answer.truncated, answer.task
     reasons = [client.explain(text, str(model)) for text in given] if explain else []
     if as_json:
         predictions = [
             {**text_fields(text), "labels": scores, **({"explanation": why} if why else {})}
             for text, scores, why in zip_longest(given, labels, reasons)
         ]
-        print_json({"model": model, "truncated": truncated, "predictions": predictions})
+        print_json(
+            {"model": model, "task": task, "truncated": truncated, "predictions": predictions}
+        )
         return
     print_table(
-        ["label", ">score", f"text ({model})"],
+        [*COLUMNS[task], f"text ({model})"],
         [
-            (scores[0].label, format_percent(scores[0].score), _truncate(text))
+            (*_prediction_cells(task, scores), _truncate(text))
             for text, scores in zip(given, labels, strict=True)
         ],
         empty="",
     )
     for text, why in zip(given, reasons, strict=False):
-        _print_explanation(text, why)
+        _print_explanation(task, text, why)
     if truncated:
         print_warning(
             f"{truncated} of {len(given)} texts were truncated to the model's maximum length."
@@ -188,13 +192,37 @@ def _read_inputs(
     return [text_input(text, second) for text, second in zip_longest(single, pair or [])]
 
 
-def _print_explanation(text: TextInput, why: "ExplanationView") -> None:
-    """Print the words with the largest absolute scores."""
+COLUMNS = {
+    "single_label": ("label", ">score"),
+    "multi_label": ("labels",),
+    "regression": (">value", "interval"),
+}
+
+
+def _prediction_cells(task: str, scores: "Sequence[LabelScore]") -> tuple[object, ...]:
+    """Return what is predicted for a text, in the `COLUMNS` of the task."""
+    best = scores[0]
+    if task == "regression":
+        has_interval = best.low is not None and best.high is not None
+        interval = f"{best.low:.4g} to {best.high:.4g}" if has_interval else None
+        return best.score, interval
+    if task == "multi_label":
+        labels = [each for each in scores if each.predicted]
+        return (", ".join(f"{each.label} {format_percent(each.score)}" for each in labels) or None,)
+    return best.label, format_percent(best.score)
+
+
+def _print_explanation(task: str, text: TextInput, why: "ExplanationView") -> None:
+    """Print the words with the largest absolute scores: percentage points, or parts of a number."""
+    scale, style = (1, "+.4g") if task == "regression" else (100, "+.1f")
     strongest = sorted(why.words, key=lambda word: -abs(word.score))
     print_line("")
     print_table(
         [f">towards {why.label}", f"words of: {_truncate(text)}"],
-        [(f"{100 * word.score:+.1f}", word.text) for word in strongest[:MAX_EXPLAINED_WORDS]],
+        [
+            (format(scale * word.score, style), word.text)
+            for word in strongest[:MAX_EXPLAINED_WORDS]
+        ],
         empty=f"No words in: {_truncate(text)}",
     )
 

@@ -25,7 +25,7 @@ from app.queue.states import JobState
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.predictions.schemas import PredictionView
+    from app.predictions.schemas import PredictionView, ValueSummary
 
 
 POLL_SECONDS = 0.5
@@ -145,10 +145,18 @@ def print_run(run: "PredictionView") -> None:
             ("started", format_time(run.started_at)),
             ("finished", format_time(run.finished_at)),
             ("predicted", ", ".join(f"{each} {n:,}" for each, n in labels) or None),
+            ("without labels", summary and summary.unlabeled),
+            ("predicted numbers", _describe_values(summary.value) if summary else None),
             ("truncated texts", summary and summary.cut),
             ("error", format_failure(run.error)),
         ]
     )
+
+
+def _describe_values(values: "ValueSummary | None") -> str | None:
+    if values is None:
+        return None
+    return f"{values.min:.4g} to {values.max:.4g}, mean {values.mean:.4g}"
 
 
 def _watch(client: "Client", run: "PredictionView", *, quiet: bool) -> "PredictionView":

@@ -87,7 +87,7 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
     Limits and headers are those of `/predict`.
     """
     request = parse_request(
-        ModelPredictBody(inputs=body.input), None, max_inputs=context.max_inputs
+        ModelPredictBody(inputs=body.input), "hf", max_inputs=context.max_inputs
     )
     ref = None if body.model is None else model_ref(body.model)
     async with cancel_on_disconnect(context.receive):

@@ -7,11 +7,10 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive
@@ -22,7 +21,7 @@ from app.database.engines import Database
 from app.http.concurrency import cancel_on_disconnect
 from app.http.dependencies import AppStateDep, CallerDep, DatabaseDep
 from app.http.error_responses import PREDICT_ERROR_RESPONSES, PROBLEM_RESPONSES
-from app.http.fields import ResponseModel, Slug
+from app.http.fields import Slug
 from app.registry import repository
 from app.registry.refs import ModelRefParam
 from app.registry.service import ResolvedModel
@@ -38,7 +37,15 @@ from app.serving.client_formats import (
 from app.serving.errors import TooManyInputs
 from app.serving.explanation import ExplainBody, explain
 from app.serving.loaded_model import LoadedModel
-from app.serving.schemas import ExplanationView, LabelScoreList, ShadowView
+from app.serving.schemas import (
+    ClassifierLabels,
+    ExplanationView,
+    LabelScoreList,
+    ModelHealth,
+    ModelInfo,
+    ModelType,
+    ShadowView,
+)
 from app.serving.service import (
     MAX_TEXTS_IN_FLIGHT,
     TOKENIZER_THREADS,
@@ -106,9 +113,9 @@ async def predict(
 ) -> Response:
     """Return labels with probabilities, highest first: for one text, or a list for each of many.
 
-    `X-Model-Version` names the version that made the prediction, `X-Engine` the engine and its
-    precision; `X-Truncated` counts truncated texts. `/` and `/invocations` are aliases for clients
-    that use these paths.
+    `X-Model-Version` names the version that made the prediction, `X-Task` its task, `X-Engine` the
+    engine and its precision; `X-Truncated` counts truncated texts. `/` and `/invocations` are
+    aliases for clients that use these paths.
     """
     async with cancel_on_disconnect(context.receive):
         return _respond(await context.predict(body, body.model, request_format))
@@ -187,13 +194,14 @@ def _to_json(result: PredictResult) -> Any:
 def response_headers(*results: PredictResult) -> dict[str, str]:
     """Return response headers, named as in text-embeddings-inference; times in milliseconds.
 
-    Of several results, counts are sums, times are the longest, and each version and engine is
-    listed once.
+    Of several results, counts are sums, times are the longest, and each version, task and engine
+    is listed once.
     """
     engines = ", ".join(dict.fromkeys(each.engine for each in results))
     total_time = _max_milliseconds(each.total_seconds for each in results)
     headers = {
         "X-Model-Version": ", ".join(dict.fromkeys(each.version for each in results)),
+        "X-Task": ", ".join(dict.fromkeys(each.task for each in results)),
         "X-Engine": engines,
         "x-compute-type": engines,
         "x-compute-time": total_time,
@@ -220,52 +228,6 @@ def _max_milliseconds(seconds: Iterable[float]) -> str:
 
 
 _DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16"}
-
-
-class ModelHealth(ResponseModel):
-    """The model is loaded."""
-
-    status: Literal["ok"] = "ok"
-
-
-class ClassifierLabels(ResponseModel):
-    """The labels of a classifier, in both directions."""
-
-    id2label: dict[str, str]
-    label2id: dict[str, int]
-
-
-class ModelType(ResponseModel):
-    """The kind of the model. Here all are classifiers."""
-
-    classifier: ClassifierLabels
-
-
-class ModelInfo(ResponseModel):
-    """The fields of text-embeddings-inference, and those of the engine and the task."""
-
-    model_id: str
-    model_sha: str
-    model_dtype: str
-    served_model_name: str
-    model_type: ModelType
-    max_concurrent_requests: int
-    max_input_length: int
-    max_batch_tokens: int
-    max_batch_requests: int | None
-    max_client_batch_size: int
-    auto_truncate: bool
-    tokenization_workers: int
-    version: str
-    sha: str | None
-    docker_label: str | None
-    text_pairs: bool  # whether the model reads pairs of texts
-    engine: str
-    engine_tokens_per_second: dict[str, float]  # of the engines that were benchmarked here
-    task: Literal["single_label", "multi_label", "regression"]
-    thresholds: dict[str, float] = Field(
-        description="Multi-label: the probability from which a label is predicted. Else empty."
-    )
 
 
 @info_router.get("/info")
@@ -340,6 +302,7 @@ def shadow_view(stats: ShadowStats) -> ShadowView:
     return ShadowView(
         version=stats.version,
         shadow=stats.shadow,
+        task=stats.task,
         since=stats.since,
         texts=texts,
         agreement=stats.agreed / texts if texts else None,

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from app.http.fields import ResponseModel, Timestamp
+from lora_core.specs.task import TaskType
 
 
 class LabelScore(ResponseModel):
@@ -59,6 +60,7 @@ class ShadowView(ResponseModel):
 
     version: str
     shadow: str
+    task: TaskType = Field(description="Of the version in production.")
     since: Timestamp
     texts: int
     agreement: float | None = Field(
@@ -71,3 +73,49 @@ class ShadowView(ResponseModel):
     )
     skipped: int  # texts, because the service was busy
     failed: int
+
+
+class ModelHealth(ResponseModel):
+    """The model is loaded."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ClassifierLabels(ResponseModel):
+    """The labels of a classifier, in both directions."""
+
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(ResponseModel):
+    """The kind of the model. Here all are classifiers."""
+
+    classifier: ClassifierLabels
+
+
+class ModelInfo(ResponseModel):
+    """The fields of text-embeddings-inference, and those of the engine and the task."""
+
+    model_id: str
+    model_sha: str
+    model_dtype: str
+    served_model_name: str
+    model_type: ModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None
+    docker_label: str | None
+    text_pairs: bool  # whether the model reads pairs of texts
+    engine: str
+    engine_tokens_per_second: dict[str, float]  # of the engines that were benchmarked here
+    task: TaskType
+    thresholds: dict[str, float] = Field(
+        description="Multi-label: the probability from which a label is predicted. Else empty."
+    )

@@ -27,7 +27,7 @@ from lora_core.specs.text_input import count_characters
 
 if TYPE_CHECKING:
     from lora_core.inference.decoding import Output
-    from lora_core.tasks.base import TaskType
+    from lora_core.specs.task import TaskType
 
 
 MAX_TEXTS_IN_FLIGHT = 512

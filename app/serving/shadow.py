@@ -21,7 +21,7 @@ from app.serving.model_pool import ModelPool
 
 if TYPE_CHECKING:
     from lora_core.inference.decoding import Output
-    from lora_core.tasks.base import TaskType
+    from lora_core.specs.task import TaskType
 
 
 SHADOW_ALIAS = "shadow"
@@ -40,6 +40,7 @@ class ShadowStats:
 
     version: str
     shadow: str
+    task: "TaskType"  # of the version in production
     since: float  # Unix time
     agreed: int = 0  # see `compare`
     differed: int = 0
@@ -89,13 +90,14 @@ class ShadowEvaluator:
         candidate = self._candidates.get(served.name)
         if candidate is None or candidate.ref == served.ref:
             return
-        stats = self._stats_of(served.ref, candidate.ref)
+        task = model.predictor.task.type
+        stats = self._stats_of(served.ref, candidate.ref, task)
         texts = len(request.texts)
         if not self._is_idle() or self._texts_in_flight + texts > MAX_SHADOW_TEXTS_IN_FLIGHT:
             self._count(stats, "skipped", texts)
             return
-        rows, task = model.decode(outputs, None), model.predictor.task.type
-        self._create_task(self._compare(request, candidate, rows, task, stats))
+        rows = model.decode(outputs, None)
+        self._create_task(self._compare(request, candidate, rows, stats))
 
     def stats(self, name: str) -> list[ShadowStats]:
         """Return the statistics of one model, the newest pair of versions first."""
@@ -123,7 +125,6 @@ class ShadowEvaluator:
         request: PredictRequest,
         candidate: ResolvedModel,
         rows: "Sequence[Sequence[Output]]",
-        task: "TaskType",
         stats: ShadowStats,
     ) -> None:
         texts = len(request.texts)
@@ -136,16 +137,16 @@ class ShadowEvaluator:
             self._count(stats, "failed", texts)
         else:
             for served, shadow in zip(rows, shadow_rows, strict=True):
-                agreed, difference = compare(task, served, shadow)
+                agreed, difference = compare(stats.task, served, shadow)
                 stats.total_difference += difference
                 self._count(stats, "agreed" if agreed else "differed", 1)
         finally:
             self._texts_in_flight -= texts
 
-    def _stats_of(self, version: str, shadow: str) -> ShadowStats:
+    def _stats_of(self, version: str, shadow: str, task: "TaskType") -> ShadowStats:
         key = (version, shadow)
         if key not in self._stats:
-            self._stats[key] = ShadowStats(version, shadow, since=time.time())
+            self._stats[key] = ShadowStats(version, shadow, task, since=time.time())
         return self._stats[key]
 
     def _count(self, stats: ShadowStats, outcome: ShadowOutcome, texts: int) -> None:

@@ -50,7 +50,7 @@ Label = Annotated[
 ]
 Labels = Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)]
 Number = Annotated[float, Field(ge=-_MAX_VALUE, le=_MAX_VALUE)]
-Numbers = Annotated[tuple[Number, ...], Field(max_length=MAX_LABELS)]
+Numbers = Annotated[list[Number], Field(max_length=MAX_LABELS)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=_MAX_VALUE)]
@@ -123,7 +123,7 @@ class UntrustedCalibration(UntrustedData):
     temperature: float | None = Field(None, ge=0.01, le=100)
     scale: Numbers | None = None
     offset: Numbers | None = None
-    thresholds: Annotated[tuple[Share, ...], Field(max_length=MAX_LABELS)] | None = None
+    thresholds: Annotated[list[Share], Field(max_length=MAX_LABELS)] | None = None
     half_width: NonNegative | None = None
     validation: UntrustedSplitCalibration | None = None
     test: UntrustedSplitCalibration | None = None

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,11 @@ from lora_core.manifest import MANIFEST
 from lora_core.specs.fields import Float, FrozenModel
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.predict import ScoreFunction
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec, TaskSpec
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, TaskSpec, TaskType
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
 from lora_core.tasks.targets import Target, Targets
 
-TaskType = Literal["single_label", "multi_label", "regression"]
 Logits = NDArray[np.floating[Any]]  # (texts, outputs), as the head computes them
 Numbers = Annotated[tuple[Float, ...], Field(exclude_if=lambda value: not value)]  # one per output
 

@@ -192,7 +192,7 @@ class Busy(Client):
 
 def test_only_overload_is_retried() -> None:
     with Busy("http://127.0.0.1:9") as client:
-        assert evaluate.predict_all(client, "m", ["a"], ["good"]).version == "m:1"
+        assert evaluate.predict_all(client, "m", ["a"], [["good"]]).version == "m:1"
         client.left, client.code = 1, 404
         with pytest.raises(RequestRejected):
-            evaluate.predict_all(client, "m", ["a"], ["good"])
+            evaluate.predict_all(client, "m", ["a"], [["good"]])

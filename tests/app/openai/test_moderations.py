@@ -89,7 +89,8 @@ def test_model_of_another_task(
 @pytest.mark.usefixtures("topics")
 def test_invalid_input(sdk: OpenAI) -> None:
     image: Any = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
-    for given in (image, [1, 2], [[1]], [], 3):
+    invalid: list[Any] = [image, [1, 2], [[1]], [], 3]
+    for given in invalid:
         with pytest.raises(BadRequestError) as raised:
             sdk.moderations.create(model="topics", input=given)
         assert raised.value.param == "input"

@@ -23,7 +23,11 @@ from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder, Untr
 from lora_core.imports.check import check_import
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
-from tests.tiny_artifact import make_artifact
+from tests.tiny_artifact import (
+    make_artifact,
+    make_multi_label_artifact,
+    make_regression_artifact,
+)
 from tests.tiny_base import FAMILIES
 
 Json = dict[str, Any]
@@ -52,6 +56,11 @@ def test_own_model_is_accepted(family: str, head: HeadMode, tmp_path: Path) -> N
     assert checked.facts.spec.method.type == "lora"
     assert checked.facts.metrics["labels"] == ["bad", "good"]
     assert checked.difference < 1e-5
+
+
+@pytest.mark.parametrize("make", [make_multi_label_artifact, make_regression_artifact])
+def test_model_of_another_task_is_accepted(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    check_import(make(tmp_path / "made"))
 
 
 def test_model_without_adapter_is_accepted(tmp_path: Path) -> None:
