@@ -20,6 +20,7 @@ from lora_core.samples import minilm, reviews
 from lora_core.specs.fields import is_model_version, looks_like_path
 from lora_core.specs.method import LoraSpec, describe_method
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.metric_names import METRICS, task_metrics, task_type
 
 FILE = manifest.MODEL_CARD
 _TOO_LARGE = 1e15  # for any count of texts, tokens or parameters
@@ -45,7 +46,7 @@ def model_card(manifest_data: Mapping[str, Any], card_format: CardFormat, *, nam
         datasets=_hub_datasets(spec) or None,
         eval_results=list(_eval_results(manifest_data, data)),
         library_name=card_format.value,
-        metrics=["accuracy", "f1"],
+        metrics=list(dict.fromkeys(_HUB_METRICS[name] for name in _shown_metrics(manifest_data))),
         model_name=name,
         pipeline_tag="text-classification",
         tags=["loraworks", "text-classification"],
@@ -55,9 +56,7 @@ def model_card(manifest_data: Mapping[str, Any], card_format: CardFormat, *, nam
         _introduction(manifest_data, spec, base),
         "## How to use it",
         _usage(manifest_data, card_format, name),
-        "## Labels",
-        "In the order of the outputs:",
-        f"```json\n{json.dumps(_labels(manifest_data), ensure_ascii=False)}\n```",
+        *_outputs(manifest_data),
         *_results(manifest_data),
         "## Training",
         _table(("", ""), _training(manifest_data, spec, base, data)),
@@ -135,29 +134,54 @@ def _labels(manifest_data: Mapping[str, Any]) -> list[str]:
 def _eval_results(manifest_data: Mapping[str, Any], data: str) -> Iterator[EvalResult]:
     """Yield the metrics on the test split, for the `model-index` of the hub."""
     texts = _number(manifest_data, "metrics", "examples", "test")
-    kinds = (("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro F1"))
-    for metric, metric_type, title in kinds:
-        value = _number(manifest_data, "metrics", "test", metric)
-        if value is None or value > 1:
+    for metric in _shown_metrics(manifest_data):
+        value = _metric(manifest_data, "test", metric)
+        if value is None:
             continue
         arguments: dict[str, Any] = {} if texts is None else {"texts": int(texts)}
         if metric == "accuracy" and texts:
             low, high = wilson_interval(value, texts)
             arguments |= {"interval": "95% Wilson score", "low": round(low, 4)}
             arguments |= {"high": round(high, 4)}
-        if metric == "macro_f1":
-            arguments["average"] = "macro"
+        if metric in ("macro_f1", "micro_f1"):
+            arguments["average"] = metric.removesuffix("_f1")
         yield EvalResult(
             task_type="text-classification",
             task_name="Text classification",
             dataset_type=data,
             dataset_name=data,
             dataset_split="test",
-            metric_type=metric_type,
-            metric_name=title,
+            metric_type=_HUB_METRICS[metric],
+            metric_name=_title(metric),
             metric_value=round(value, 4),
             metric_args=arguments,
         )
+
+
+# Metric -> its name on the hub
+_HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "micro_f1": "f1"} | {
+    name: name for name in ("rmse", "mae")
+}
+
+
+def _task_type(manifest_data: Mapping[str, Any]) -> str:
+    return task_type({"task": {"type": str(_get(manifest_data, "spec", "task", "type"))}})
+
+
+def _shown_metrics(manifest_data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the two main metrics of the task."""
+    return task_metrics({"task": {"type": _task_type(manifest_data)}})[:2]
+
+
+def _metric(manifest_data: Mapping[str, Any], split: str, name: str) -> float | None:
+    """Return a metric of a split; None if it is no such number."""
+    value = _number(manifest_data, "metrics", split, name)
+    return None if value is not None and METRICS[name].is_share and value > 1 else value
+
+
+def _title(metric: str) -> str:
+    label = METRICS[metric].label
+    return label[0].upper() + label[1:]
 
 
 _LEFT_OUT = {
@@ -183,22 +207,42 @@ _LEFT_OUT = {
 def _introduction(
     manifest_data: Mapping[str, Any], spec: TrainSpec | None, base: str | None
 ) -> str:
-    count = len(_labels(manifest_data))
+    count, task = len(_labels(manifest_data)), _task_type(manifest_data)
     origin = f", fine-tuned from {_escape(base)}" if base else ""
     if spec is not None and spec.method.type == "probe":
         origin = f": a probe on the frozen encoder of {_escape(base or '')}"
     if manifest.is_linear(manifest_data["files"]):
-        origin = ": TF-IDF and logistic regression"
-    return f"A text classifier with {count} labels{origin}. It was made with loraworks."
+        origin = f": TF-IDF and {'ridge' if task == 'regression' else 'logistic'} regression"
+    model = {
+        "multi_label": f"A multi-label text classifier with {count} labels",
+        "regression": "A model that predicts a number from a text",
+    }.get(task, f"A text classifier with {count} labels")
+    return f"{model}{origin}. It was made with loraworks."
+
+
+def _outputs(manifest_data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the outputs mean."""
+    if _task_type(manifest_data) == "regression":
+        yield "## Output"
+        yield "The number, in the unit of the training data."
+        return
+    yield "## Labels"
+    yield "In the order of the outputs:"
+    yield f"```json\n{json.dumps(_labels(manifest_data), ensure_ascii=False)}\n```"
 
 
 def _usage(manifest_data: Mapping[str, Any], card_format: CardFormat, name: str) -> str:
     folder = re.sub(r"[^A-Za-z0-9._-]", "-", name)  # goes into code
+    task = _task_type(manifest_data)
     if card_format is CardFormat.TRANSFORMERS:
-        return _TRANSFORMERS_USAGE.replace("FOLDER", folder)
+        options = "top_k=None, truncation=True" if task == "multi_label" else "truncation=True"
+        usage = _TRANSFORMERS_USAGE.replace("OPTIONS", options)
+        # text-embeddings-inference applies a softmax to several outputs, a sigmoid to one.
+        return (usage + (_TEI_USAGE if task == "single_label" else "")).replace("FOLDER", folder)
     if card_format is CardFormat.PEFT:
-        count = len(_labels(manifest_data))
-        return _PEFT_USAGE.replace("FOLDER", folder).replace("COUNT", str(count))
+        count = 1 if task == "regression" else len(_labels(manifest_data))
+        usage = _PEFT_USAGE.replace("ANSWER", _PEFT_ANSWERS[task])
+        return usage.replace("FOLDER", folder).replace("COUNT", str(count))
     linear = manifest.is_linear(manifest_data["files"])
     return (_LORAWORKS_USAGE + (_LINEAR_USAGE if linear else "")).replace("FOLDER", folder)
 
@@ -210,8 +254,9 @@ With transformers, where `FOLDER` is this folder or its name on the Hub:
 from transformers import pipeline
 
 classify = pipeline("text-classification", model="FOLDER")
-print(classify("A text to classify.", truncation=True))
-```
+print(classify("A text to classify.", OPTIONS))
+```"""
+_TEI_USAGE = """
 
 With text-embeddings-inference:
 
@@ -242,8 +287,14 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 labels = json.loads(Path("FOLDER/id2label.json").read_text())
 
 batch = tokenizer("A text to classify.", truncation=True, return_tensors="pt")
-print(labels[str(int(model(**batch).logits.argmax()))])
+logits = model(**batch).logits[0]
+ANSWER
 ```"""
+_PEFT_ANSWERS = {
+    "single_label": "print(labels[str(int(logits.argmax()))])",
+    "multi_label": "print({labels[str(i)]: float(p) for i, p in enumerate(logits.sigmoid())})",
+    "regression": "print(float(logits))",
+}
 _LORAWORKS_USAGE = """\
 Import it into a loraworks service, as the archive or as the unpacked folder, or use it without one:
 
@@ -272,24 +323,30 @@ decision = vectorizer.transform(["A text to classify."]) @ tensors["coef"].T + t
 
 
 def _results(manifest_data: Mapping[str, Any]) -> Iterator[str]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    main, other = _shown_metrics(manifest_data)
     for split in ("validation", "test"):
-        accuracy = _number(manifest_data, "metrics", split, "accuracy")
-        if accuracy is None or accuracy > 1:
+        value = _metric(manifest_data, split, main)
+        if value is None:
             continue
         texts = _number(manifest_data, "metrics", "examples", split)
+        second = _metric(manifest_data, split, other)
+        count = "" if texts is None else f"{int(texts):,}"
+        shown = "" if second is None else f"{second:.3f}"
+        if main != "accuracy":
+            rows.append((split, count, f"{value:.3f}", shown))
+            continue
         interval = ""
         if texts:
-            low, high = wilson_interval(accuracy, texts)
+            low, high = wilson_interval(value, texts)
             interval = f"{low:.1%} to {high:.1%}"
-        macro_f1 = _number(manifest_data, "metrics", split, "macro_f1")
-        count = "" if texts is None else f"{int(texts):,}"
-        shown_f1 = "" if macro_f1 is None else f"{macro_f1:.3f}"
-        rows.append((split, count, f"{accuracy:.1%}", interval, shown_f1))
+        rows.append((split, count, f"{value:.1%}", interval, shown))
     if not rows:
         return
+    labels = [METRICS[name].label for name in (main, other)]
+    intervals = ["95% interval"] if main == "accuracy" else []
     yield "## Results"
-    yield _table(("split", "texts", "accuracy", "95% interval", "macro F1"), rows)
+    yield _table(("split", "texts", labels[0], *intervals, labels[1]), rows)
     verdict = _get(manifest_data, "metrics", "verdict")
     if isinstance(verdict, Mapping):
         sentences = verdict.get("sentences")
@@ -344,6 +401,27 @@ def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
 
 
 def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> Iterator[str]:
+    thresholds = _get(manifest_data, "calibration", "thresholds")
+    labels = _labels(manifest_data)
+    if isinstance(thresholds, list | tuple) and len(thresholds) == len(labels):
+        yield "## Calibration"
+        yield (
+            "Scale and offset of each label are fitted on the validation split"
+            f"{'' if card_format is CardFormat.LORAWORKS else ', and part of the last layer'}: the "
+            "sigmoid of an output is a probability. A label is predicted if its probability is at "
+            "least its threshold:"
+        )
+        values = {
+            label: round(value, 4)
+            for i, label in enumerate(labels)
+            if (value := _number({"threshold": thresholds[i]}, "threshold")) is not None
+        }
+        yield f"```json\n{json.dumps(values, ensure_ascii=False)}\n```"
+        return
+    if (half_width := _number(manifest_data, "calibration", "half_width")) is not None:
+        yield "## Calibration"
+        yield f"90% of the numbers of validation are within {half_width:.4g} of the prediction."
+        return
     temperature = _number(manifest_data, "calibration", "temperature")
     if temperature is None:
         return
