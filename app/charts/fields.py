@@ -80,6 +80,20 @@ def format_score(objective: str, value: float) -> str:
     return f"{value:.3f}" if 0.1 <= abs(value) < 1000 else f"{value:.4g}"
 
 
+def format_interval(metric: str, low: float, high: float) -> str:
+    """Format the interval of a metric: `60.4 to 78.1` percent, or `0.412 to 0.533`."""
+    if METRICS[metric].is_share:
+        return f"{100 * low:.1f} to {100 * high:.1f}"
+    return f"{low:.4g} to {high:.4g}"
+
+
+def format_difference(metric: str, difference: float) -> str:
+    """Format a difference of metrics with its sign: percentage points, or a number."""
+    if METRICS[metric].is_share:
+        return f"{round(100 * difference, 1) + 0.0:+.1f}"  # + 0.0: a rounded zero has no minus
+    return f"{difference + 0.0:+.3g}"
+
+
 def is_numeric_field(trials: "Sequence[TrialSnapshot]", field: str) -> bool:
     """Return whether the field is a number in every trial."""
     values = [trial.settings.get(field) for trial in trials]

@@ -11,6 +11,8 @@ from app.charts import figures
 from app.charts.fields import (
     display_value,
     field_labels,
+    format_difference,
+    format_interval,
     format_percent,
     format_score,
     format_setting_list,
@@ -60,7 +62,7 @@ def winner_comparison_table(
         trials.append(by_number[selection.cheapest])
         validation.append(selection.cheapest_validation)
         test.append(selection.cheapest_test)
-    labels = field_labels(snapshot.fields)
+    labels, label = field_labels(snapshot.fields), METRICS[snapshot.main_metric].label
     rows = [
         ["trial", *(str(trial.number) for trial in trials)],
         *(
@@ -69,8 +71,8 @@ def winner_comparison_table(
         ),
         ["trainable parameters", *(f"{trial.trainable_parameters:,}" for trial in trials)],
         ["seconds", *(_seconds_text(trial) for trial in trials)],
-        ["validation accuracy", *(_short_interval(score) for score in validation)],
-        ["test accuracy", *(_short_interval(score) for score in test)],
+        [f"validation {label}", *(_short_interval(score) for score in validation)],
+        [f"test {label}", *(_short_interval(score) for score in test)],
     ]
     return ReportTable(["", *names], rows, [False, *(True for _ in names)], [False] * len(rows))
 
@@ -150,8 +152,8 @@ def _seconds_text(trial: TrialSnapshot) -> str:
 def _short_interval(score: SplitScore | None) -> str:
     if score is None:
         return EMPTY_CELL
-    low, high = 100 * score.low, 100 * score.high
-    return f"{format_percent(score.accuracy)} ({low:.1f} to {high:.1f})"
+    interval = format_interval(score.metric, score.low, score.high)
+    return f"{format_score(score.metric, score.value)} ({interval})"
 
 
 # Sentences
@@ -189,7 +191,7 @@ def findings(snapshot: SweepSnapshot, selection: WinnerAndCheapest | None) -> li
     sentences = [
         _winner_sentence(snapshot, winner, selection),
         *_test_sentences(snapshot, selection),
-        _within_noise_sentence(selection),
+        _within_noise_sentence(snapshot, selection),
     ]
     if selection.cheapest != selection.winner:
         sentences.append(_cheapest_sentence(snapshot, winner, cheapest, selection))
@@ -198,10 +200,11 @@ def findings(snapshot: SweepSnapshot, selection: WinnerAndCheapest | None) -> li
     return sentences
 
 
-def accuracy_with_interval(score: SplitScore) -> str:
-    """Format an accuracy with its 95 % confidence interval."""
-    low, high = f"{100 * score.low:.1f}", format_percent(score.high)
-    return f"{format_percent(score.accuracy)} (95 % interval {low} to {high})"
+def metric_with_interval(score: SplitScore) -> str:
+    """Format a metric with its 95 % confidence interval."""
+    unit = " %" if METRICS[score.metric].is_share else ""
+    interval = format_interval(score.metric, score.low, score.high)
+    return f"{format_score(score.metric, score.value)} (95 % interval {interval}{unit})"
 
 
 def _winner_sentence(
@@ -221,25 +224,28 @@ def _test_sentences(snapshot: SweepSnapshot, selection: WinnerAndCheapest) -> li
     if score is None:
         return []
     objective = ""
-    if snapshot.objective != "accuracy" and score.objective is not None:
+    if snapshot.objective != score.metric and score.objective is not None:
         value = format_score(snapshot.objective, score.objective)
         objective = f", its {METRICS[snapshot.objective].label} {value}"
     return [
         f"On {pluralize(score.texts, 'test text')}, which were not used for the selection, its "
-        f"accuracy is {accuracy_with_interval(score)}{objective}."
+        f"{METRICS[score.metric].label} is {metric_with_interval(score)}{objective}."
     ]
 
 
-def _within_noise_sentence(selection: WinnerAndCheapest) -> str:
+def _within_noise_sentence(snapshot: SweepSnapshot, selection: WinnerAndCheapest) -> str:
     others = len(selection.within_noise) - 1
     if selection.compared == 1:
         return "No other trial was evaluated on the same validation texts."
-    test = "exact McNemar test of the accuracy on the same validation texts, p"
+    test, significant, within = "paired bootstrap over the same validation texts", "", ""
+    if snapshot.main_metric == "accuracy":
+        test = "exact McNemar test of the accuracy on the same validation texts"
+        significant, within = ", p < 0.05", ", p ≥ 0.05"
     if others == 0:
-        return f"No other trial is within noise of the winner ({test} < 0.05)."
+        return f"No other trial is within noise of the winner ({test}{significant})."
     compared = pluralize(selection.compared - 1, "other trial")
     verb = "is" if others == 1 else "are"
-    return f"{others} of {compared} {verb} within noise of the winner ({test} ≥ 0.05)."
+    return f"{others} of {compared} {verb} within noise of the winner ({test}{within})."
 
 
 def _cheapest_sentence(
@@ -250,26 +256,28 @@ def _cheapest_sentence(
 ) -> str:
     comparisons = (("validation", selection.validation), ("test", selection.test))
     differences = [
-        _difference_text(comparison, split) for split, comparison in comparisons if comparison
+        _difference_text(comparison, snapshot.main_metric, split)
+        for split, comparison in comparisons
+        if comparison
     ]
     settings = ", ".join(format_setting_list(snapshot, cheapest))
     return (
         f"The cheapest within noise is trial {cheapest.number} ({settings}) with "
         f"{cheapest.trainable_parameters:,} trainable parameters instead of "
-        f"{winner.trainable_parameters:,}. Its accuracy is {' and '.join(differences)}."
+        f"{winner.trainable_parameters:,}. Its {METRICS[snapshot.main_metric].label} is "
+        f"{' and '.join(differences)}."
     )
 
 
-def _difference_text(comparison: PairedComparison, split: str) -> str:
-    points = 100 * comparison.difference
-    # The sign is inverted: negative is what the cheapest loses. Adding 0.0 turns -0.0 into 0.0.
-    low, high = (round(-100 * bound, 1) + 0.0 for bound in (comparison.high, comparison.low))
-    text = (
-        f"the same on {split}"
-        if comparison.difference == 0
-        else f"{abs(points):.1f} points {'lower' if points > 0 else 'higher'} on {split}"
-    )
-    return f"{text} (95 % interval {low:+.1f} to {high:+.1f})"
+def _difference_text(comparison: PairedComparison, metric: str, split: str) -> str:
+    # The sign is inverted: the value of the cheapest trial minus that of the winner.
+    low, high = (format_difference(metric, -bound) for bound in (comparison.high, comparison.low))
+    size = format_difference(metric, abs(comparison.difference)).removeprefix("+")
+    unit = " points" if METRICS[metric].is_share else ""
+    way = "lower" if comparison.difference > 0 else "higher"
+    same = comparison.difference == 0
+    text = f"the same on {split}" if same else f"{size}{unit} {way} on {split}"
+    return f"{text} (95 % interval {low} to {high})"
 
 
 # HTML page

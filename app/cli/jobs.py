@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.charts.fields import display_value
+from app.charts.fields import display_value, format_difference, format_interval
 from app.cli.errors import UsageError
 from app.cli.files import describe_model_folder, unpack_artifact, write_file
 from app.cli.options import AsJson, JobId, Limit, with_client
@@ -45,7 +45,7 @@ UNPAIRED_REASONS = {
 
 @with_client
 def compare(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
-    """Compare jobs: accuracy, tests against the first job, and settings that differ."""
+    """Compare jobs: metric, tests against the first job, and settings that differ."""
     comparison = client.compare_jobs(job)
     if as_json:
         print_json(comparison)
@@ -56,14 +56,14 @@ def compare(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
             [
                 "job",
                 "state",
-                f">{split} acc",
+                f">{split}",
                 ">95% interval",
                 ">vs. first",
                 ">95% interval",
                 ">p",
             ],
             [
-                (name, display_state(each.job), *_accuracy_cells(getattr(each, split)))
+                (name, display_state(each.job), *_result_cells(getattr(each, split)))
                 for name, each in zip(names, comparison.jobs, strict=True)
             ],
             empty="",
@@ -76,24 +76,22 @@ def compare(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
     )
 
 
-def _accuracy_cells(metrics: "SplitResultView | None") -> list[str]:
-    """Return accuracy, its interval, the difference, its interval, and p of McNemar's test."""
-    if metrics is None:
+def _result_cells(result: "SplitResultView | None") -> list[str]:
+    """Return metric, its interval, the difference, its interval, and p of McNemar's test."""
+    if result is None:
         return ["-"] * 5
-    accuracy = [
-        format_percent(metrics.accuracy),
-        f"{100 * metrics.low:.1f} to {100 * metrics.high:.1f}",
-    ]
-    difference_test = metrics.against_first
-    if difference_test is None:
-        reason = UNPAIRED_REASONS[metrics.unpaired] if metrics.unpaired else "-"
-        return [*accuracy, reason, "-", "-"]
-    return [
-        *accuracy,
-        f"{100 * difference_test.difference:+.1f}",
-        f"{100 * difference_test.low:+.1f} to {100 * difference_test.high:+.1f}",
-        f"{difference_test.p:.2g}",
-    ]
+    metric = result.metric
+    name = "" if metric == "accuracy" else f"{METRICS[metric].short} "
+    value = f"{name}{format_metric(metric, result.value)}"
+    cells = [value, format_interval(metric, result.low, result.high)]
+    pair = result.against_first
+    if pair is None:
+        reason = UNPAIRED_REASONS[result.unpaired] if result.unpaired else "-"
+        return [*cells, reason, "-", "-"]
+    difference, low, high = (
+        format_difference(metric, each) for each in (pair.difference, pair.low, pair.high)
+    )
+    return [*cells, difference, f"{low} to {high}", "-" if pair.p is None else f"{pair.p:.2g}"]
 
 
 app = typer.Typer(
@@ -170,7 +168,7 @@ def list_jobs(
 
 
 def _format_result(job: "JobListItem") -> str | None:
-    """Return the metric that the job is judged by, such as `acc 81.2%`."""
+    """Return the metric that the job is compared by, such as `acc 81.2%`."""
     if job.metric is None:
         return None
     name, value = job.metric.name, job.metric.value

@@ -194,6 +194,6 @@ def _describe_event(event: Event) -> str | None:
 
 
 def _main_metric(split: str, metrics: Mapping[str, float | None]) -> str:
-    """Return the metric that its task is judged by, such as `accuracy 81.2%`."""
+    """Return the metric that its task is compared by, such as `accuracy 81.2%`."""
     name = summary_metrics({split: metrics})[0]
     return f"{METRICS[name].label} {format_metric(name, metrics.get(name))}"

@@ -26,7 +26,7 @@ from lora_core.errors.data import EmptyData, MissingText
 
 if TYPE_CHECKING:
     from app.cli.client import LabeledPredictions
-    from app.jobs.results.comparison import PairedComparison, SplitCorrectness
+    from app.jobs.results.comparison import AccuracyComparison, SplitCorrectness
     from lora_core.data.chat import ChatExample
     from lora_core.data.split import Splits
     from lora_core.specs.chat import PromptFormat
@@ -220,13 +220,13 @@ class Comparison:
     agreement: Share
     old_accuracy: Share | None
     new_accuracy: Share | None
-    difference: "PairedComparison | None"  # accuracy of the new model minus that of the old one
+    difference: "AccuracyComparison | None"  # accuracy of the new model minus that of the old one
     differing: Sequence[DifferingText]
 
 
 def compare(model: str, old: OldAnswers, predictions: "LabeledPredictions") -> Comparison:
     """Compare the predictions for `old.texts` with the old answers."""
-    from app.jobs.results.comparison import compare_paired
+    from app.jobs.results.comparison import compare_accuracies
 
     best = [scores[0] for scores in predictions.labels]
     pairs = list(zip(old.answers, best, strict=True))
@@ -241,7 +241,7 @@ def compare(model: str, old: OldAnswers, predictions: "LabeledPredictions") -> C
         old_accuracy=Share.of(old_correct) if labeled else None,
         new_accuracy=Share.of(new_correct) if labeled else None,
         difference=(
-            compare_paired(_correctness(new_correct), _correctness(old_correct))
+            compare_accuracies(_correctness(new_correct), _correctness(old_correct))
             if labeled
             else None
         ),
@@ -331,7 +331,7 @@ NO_TRUE_LABELS = (
 )
 
 
-def describe_difference(difference: "PairedComparison") -> list[str]:
+def describe_difference(difference: "AccuracyComparison") -> list[str]:
     """Return whether one of the models is better, and how sure that is.
 
     The exact McNemar test decides, as in the comparison of jobs.

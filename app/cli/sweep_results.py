@@ -9,12 +9,19 @@ from uuid import UUID
 
 import typer
 
-from app.charts.fields import display_value, field_labels, format_score
+from app.charts.fields import (
+    display_value,
+    field_labels,
+    format_difference,
+    format_interval,
+    format_score,
+)
 from app.cli.errors import RunFailed, ServiceUnreachable, UsageError
 from app.cli.files import check_new_file, write_file
 from app.cli.options import AsJson, Limit, SweepId, with_client
 from app.cli.output import (
     format_json,
+    format_metric,
     format_percent,
     format_time,
     print_fields,
@@ -107,13 +114,19 @@ def describe_leader(sweep: "SweepView") -> str | None:
 def describe_within_noise(result: "SweepResultView") -> str:
     """Return how many trials are statistically within noise of the winner."""
     others, compared = len(result.within_noise) - 1, result.compared - 1
-    test = "exact McNemar test on the same validation texts"
+    score = result.winner.validation
+    if score is not None and score.metric != "accuracy":
+        test = "paired bootstrap over the same validation texts"
+        significant = within = ""
+    else:
+        test = "exact McNemar test on the same validation texts"
+        significant, within = ", p < 0.05", ", p >= 0.05"
     if compared == 0:
         return "No other trial was evaluated on the same validation texts."
     if others == 0:
-        return f"No other trial is within noise of it ({test}, p < 0.05)."
+        return f"No other trial is within noise of it ({test}{significant})."
     trials = "trial is" if compared == 1 else "trials are"
-    return f"{others:,} of {compared:,} other {trials} within noise of it ({test}, p >= 0.05)."
+    return f"{others:,} of {compared:,} other {trials} within noise of it ({test}{within})."
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:
@@ -126,12 +139,13 @@ def format_settings(settings: Mapping[str, Any]) -> str:
 
 def _winner_fields(sweep: "SweepView", winner: "RankedTrialView") -> list[tuple[str, object]]:
     objective, validation = sweep.objective, winner.validation
-    value = validation.objective if validation and objective != "accuracy" else None
+    metric = main_metric(sweep.job)
+    value = validation.objective if validation and objective != metric else None
     return [
         ("winner" if sweep.state == "finished" else "best so far", _trial_label(winner)),
         (f"validation {METRICS[objective].label}", value and format_score(objective, value)),
-        ("validation accuracy", _format_interval(validation)),
-        ("test accuracy", _format_interval(winner.test)),
+        (f"validation {METRICS[metric].label}", _format_interval(validation)),
+        (f"test {METRICS[metric].label}", _format_interval(winner.test)),
         ("trainable parameters", winner.trainable_parameters),
     ]
 
@@ -143,32 +157,37 @@ def _trial_label(trial: "RankedTrialView") -> str:
 def _format_interval(value: "SplitScoreView | None") -> str | None:
     if value is None:
         return None
-    low, high = f"{100 * value.low:.1f}", f"{100 * value.high:.1f}"
-    accuracy = format_percent(value.accuracy)
-    return f"{accuracy} (95% interval {low} to {high}; {value.texts:,} texts)"
+    interval = format_interval(value.metric, value.low, value.high)
+    shown = format_metric(value.metric, value.value)
+    return f"{shown} (95% interval {interval}; {value.texts:,} texts)"
 
 
 def _describe_cheapest(result: "SweepResultView") -> str:
     winner, cheapest = result.winner, result.cheapest
+    metric = winner.validation.metric if winner.validation else "accuracy"
     differences = (("validation", result.validation), ("test", result.test))
     descriptions = [
-        _describe_difference(difference, split) for split, difference in differences if difference
+        _describe_difference(difference, metric, split)
+        for split, difference in differences
+        if difference
     ]
     return (
         f"The cheapest of them is {_trial_label(cheapest)} with "
         f"{cheapest.trainable_parameters:,} trainable parameters instead of "
-        f"{winner.trainable_parameters:,}; its accuracy is "
+        f"{winner.trainable_parameters:,}; its {METRICS[metric].label} is "
         f"{' and '.join(descriptions)}."
     )
 
 
-def _describe_difference(difference: "ComparisonView", split: str) -> str:
-    points = 100 * difference.difference
-    # Negated, so that minus means a loss of the cheapest trial; + 0.0 turns -0.0 into 0.0.
-    low, high = (round(-100 * end, 1) + 0.0 for end in (difference.high, difference.low))
-    way = "lower" if points > 0 else "higher"
-    where = "the same" if points == 0 else f"{abs(points):.1f} points {way}"
-    return f"{where} on {split} (95% interval {low:+.1f} to {high:+.1f}, p = {difference.p:.2g})"
+def _describe_difference(difference: "ComparisonView", metric: str, split: str) -> str:
+    # Negated: the value of the cheapest trial minus that of the winner.
+    low, high = (format_difference(metric, -end) for end in (difference.high, difference.low))
+    way = "lower" if difference.difference > 0 else "higher"
+    size = format_difference(metric, abs(difference.difference)).removeprefix("+")
+    unit = " points" if METRICS[metric].is_share else ""
+    where = "the same" if difference.difference == 0 else f"{size}{unit} {way}"
+    p = "" if difference.p is None else f", p = {difference.p:.2g}"
+    return f"{where} on {split} (95% interval {low} to {high}{p})"
 
 
 # `loraworks sweep trials`

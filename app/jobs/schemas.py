@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, Slug, Timestamp
 from app.jobs.tags import Tags
 from app.queue.states import JobState
-from lora_core.results import Verdict
+from lora_core.results import MetricName, Verdict
 from lora_core.specs.fields import Float
 from lora_core.specs.train import TrainSpec
 
@@ -119,9 +119,9 @@ class LocatedResource(ResponseModel):
 
 
 class JobMetricView(ResponseModel):
-    """The metric that a job is judged by: accuracy, macro F1 of several labels, or RMSE."""
+    """The metric that a job is compared by: accuracy, macro F1 of several labels, or RMSE."""
 
-    name: Literal["accuracy", "macro_f1", "rmse"]
+    name: MetricName
     value: float
 
 
@@ -255,21 +255,34 @@ class SequencePage(ResponseModel, Generic[Item]):
 
 
 class PairedComparisonView(ResponseModel):
-    """A job compared with the first one, on the texts that both classified."""
+    """A job compared with the first one, on the texts that both predicted."""
 
-    difference: float = Field(description="Accuracy of this job minus that of the first.")
+    difference: float = Field(description="Metric of this job minus that of the first.")
     low: float = Field(description="Lower end of its 95 % interval.")
     high: float
-    p: float = Field(description="P value of the exact McNemar test.")
-    only_this: int = Field(description="Texts that only this job classified correctly.")
-    only_first: int
+    significant: bool = Field(
+        description="Whether the difference is unlikely to be chance. Accuracies: p < 0.05; other "
+        "metrics: 0 is not in the interval, by a paired bootstrap over texts."
+    )
+    p: float | None = Field(
+        description="P value of the exact McNemar test of accuracies; null for other metrics."
+    )
+    only_this: int | None = Field(
+        description="Texts that only this job classified correctly; null for other metrics."
+    )
+    only_first: int | None
 
 
 class SplitResultView(ResponseModel):
     """The result of a job on one split."""
 
-    accuracy: float
-    low: float = Field(description="Lower end of the 95 % interval of the accuracy (Wilson).")
+    metric: MetricName = Field(description="What jobs of this task are compared by.")
+    value: float
+    accuracy: float | None = Field(description="The value, if it is an accuracy.")
+    low: float = Field(
+        description="Lower end of the 95 % interval of the value: Wilson's for an accuracy, else "
+        "by the bootstrap."
+    )
     high: float
     texts: int
     against_first: PairedComparisonView | None

@@ -221,7 +221,7 @@ class Checkpoint(Base):
 
 
 class CorrectnessRow(Base):
-    """Which texts of a split a job classified correctly; used to compare jobs text by text."""
+    """How well a job predicted each text of a split; used to compare jobs text by text."""
 
     __tablename__ = "correctness"
 
@@ -231,7 +231,12 @@ class CorrectnessRow(Base):
     split: Mapped[str] = mapped_column(String(16), primary_key=True)
     texts_sha256: Mapped[str] = mapped_column(String(64))  # equal for equal texts in equal order
     count: Mapped[int]
-    correct: Mapped[bytes]  # one bit per text, the first in the highest bit (numpy.packbits)
+    # One bit per text, the first in the highest bit (numpy.packbits): all of its labels are right
+    correct: Mapped[bytes | None]
+    # Of a multi-label task, compressed by zlib: one bit per text and label
+    true_labels: Mapped[bytes | None]
+    predicted_labels: Mapped[bytes | None]
+    errors: Mapped[bytes | None]  # of a regression: prediction - number, float32, little-endian
 
 
 class JobEvent(Base):

@@ -11,6 +11,7 @@ from app.jobs.schemas import LocatedResource
 from app.sweeps.search_space import MAX_TRIALS, Dimensions, SearchSpace
 from app.sweeps.states import Objective, SweepState
 from app.sweeps.strategies import GridSearch, Strategy
+from lora_core.results import MetricName
 from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metric_names import task_metrics
@@ -119,8 +120,10 @@ class TrialCounts(ResponseModel):
 class SplitScoreView(ResponseModel):
     """Results of a trial on one split."""
 
-    accuracy: float
-    low: float = Field(description="Lower bound of the 95 % confidence interval of the accuracy.")
+    metric: MetricName = Field(description="What models of this task are compared by.")
+    value: float
+    accuracy: float | None = Field(description="The value, if it is an accuracy.")
+    low: float = Field(description="Lower bound of the 95 % confidence interval of the value.")
     high: float = Field(description="Upper bound of that interval.")
     texts: int = Field(description="Number of texts in the split.")
     objective: float | None = Field(description="The objective of the sweep on this split.")
@@ -129,10 +132,13 @@ class SplitScoreView(ResponseModel):
 class ComparisonView(ResponseModel):
     """The winner compared with the cheapest trial on the same texts."""
 
-    difference: float = Field(description="Accuracy of the winner minus that of the cheapest.")
+    difference: float = Field(description="Metric of the winner minus that of the cheapest.")
     low: float = Field(description="Lower bound of the 95 % confidence interval of the difference.")
     high: float = Field(description="Upper bound of that interval.")
-    p: float = Field(description="p-value of the exact McNemar test.")
+    significant: bool
+    p: float | None = Field(
+        description="p-value of the exact McNemar test of accuracies; null for other metrics."
+    )
     texts: int = Field(description="Number of texts compared.")
 
 
@@ -156,7 +162,7 @@ class SweepResultView(ResponseModel):
     )
     within_noise: list[int] = Field(
         description="Numbers of the trials within noise of the winner, including the winner: "
-        "exact McNemar test, p >= 0.05."
+        "by the exact McNemar test of accuracies, p >= 0.05, or by a paired bootstrap."
     )
     compared: int = Field(
         description="Trials that were evaluated on the same validation texts as the winner."

@@ -7,16 +7,13 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from app.jobs.results.comparison import (
-    SIGNIFICANCE_LEVEL,
     PairedComparison,
     SplitCorrectness,
-    accuracy,
-    accuracy_interval,
     compare_paired,
-    discordant_counts,
-    mcnemar_p_values,
     same_texts,
+    significant_differences,
 )
+from lora_core.results import MetricName
 from lora_core.tasks.metric_names import METRICS
 
 SPLITS = ("train", "validation", "test")
@@ -92,8 +89,9 @@ class SweepSnapshot:
 class SplitScore:
     """Results of a trial on one split."""
 
-    accuracy: float
-    low: float  # bounds of the 95 % confidence interval of the accuracy
+    metric: MetricName  # that models of this task are compared by
+    value: float
+    low: float  # bounds of the 95 % confidence interval of the value
     high: float
     texts: int
     objective: float | None  # the objective of the sweep on this split; None: unknown
@@ -123,8 +121,9 @@ def select_winner(snapshot: SweepSnapshot) -> WinnerAndCheapest | None:
     """Select among the complete trials; return None if no objective is known.
 
     The winner has the best objective; ties go to the fewest trainable parameters, then to the
-    lowest number. A trial is within noise of the winner if the exact McNemar test of their
-    accuracies on the same validation texts gives p >= 0.05. The cheapest of these has the fewest
+    lowest number. A trial is within noise of the winner if they do not differ on the same
+    validation texts: by the exact McNemar test of their accuracies (p >= 0.05), or by the 95 %
+    interval of the difference of their macro F1 or RMSE. The cheapest of these has the fewest
     trainable parameters; ties go to the better objective, then to the lowest number.
     """
     ranked = snapshot.ranked
@@ -157,11 +156,10 @@ def _within_noise(winner: TrialSnapshot, comparable: list[TrialSnapshot]) -> lis
     others = [trial for trial in comparable if trial is not winner]
     if not others:
         return [winner]
-    counts = discordant_counts(
+    differ = significant_differences(
         winner.correctness["validation"], [trial.correctness["validation"] for trial in others]
     )
-    insignificant = mcnemar_p_values(*counts) >= SIGNIFICANCE_LEVEL
-    return [winner, *(trial for trial, keep in zip(others, insignificant, strict=True) if keep)]
+    return [winner, *(trial for trial, drop in zip(others, differ, strict=True) if not drop)]
 
 
 def _common_correctness(
@@ -185,9 +183,10 @@ def _split_score(snapshot: SweepSnapshot, trial: TrialSnapshot, split: str) -> S
     correctness = trial.correctness.get(split)
     if correctness is None or correctness.count == 0:
         return None
-    low, high = accuracy_interval(correctness)
+    low, high = correctness.interval
     return SplitScore(
-        accuracy=accuracy(correctness),
+        metric=correctness.metric.name,
+        value=correctness.value,
         low=low,
         high=high,
         texts=correctness.count,

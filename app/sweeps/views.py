@@ -103,7 +103,13 @@ def _ranked_trial_view(
 ) -> RankedTrialView:
     def view(split: str) -> SplitScoreView | None:
         score: SplitScore | None = getattr(selection, f"{which}_{split}")
-        return None if score is None else SplitScoreView(**asdict(score))
+        return (
+            None
+            if score is None
+            else SplitScoreView(
+                **asdict(score), accuracy=score.value if score.metric == "accuracy" else None
+            )
+        )
 
     return RankedTrialView(
         number=trial.number,
@@ -123,6 +129,7 @@ def _comparison_view(selection: WinnerAndCheapest, split: str) -> ComparisonView
         difference=compared.difference,
         low=compared.low,
         high=compared.high,
-        p=compared.p,
+        significant=compared.significant,
+        p=getattr(compared, "p", None),
         texts=compared.texts,
     )

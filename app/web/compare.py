@@ -1,4 +1,4 @@
-"""Job comparison: curves, accuracy, the paired test in words, and settings that differ."""
+"""Job comparison: curves, metrics, the paired test in words, and settings that differ."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,17 +9,18 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.charts.fields import display_value
+from app.charts.fields import display_value, format_difference, format_interval
 from app.http.dependencies import DatabaseDep
 from app.jobs import repository
 from app.jobs.repository import JobFilter
 from app.jobs.results import comparison
-from app.jobs.results.comparison import SIGNIFICANCE_LEVEL
 from app.jobs.results.misclassified import EvaluatedSplit
 from app.jobs.routes import MAX_COMPARED, JobId
-from app.jobs.schemas import ComparedJob, JobView, SplitResultView
+from app.jobs.schemas import ComparedJob, JobView, PairedComparisonView, SplitResultView
 from app.web import formats
+from app.web.formats import metric_title
 from app.web.page import render
+from lora_core.tasks.metric_names import METRICS, main_metric
 
 MAX_ADDABLE_JOBS = 50  # newest jobs offered for comparison
 
@@ -42,10 +43,20 @@ class JobComparisonRow:
         return formats.method_name(self.job.spec)
 
     @property
+    def interval(self) -> str | None:
+        """The interval of its metric."""
+        if self.evaluation is None:
+            return None
+        return format_interval(self.evaluation.metric, self.evaluation.low, self.evaluation.high)
+
+    @property
     def difference(self) -> str | None:
-        """Its accuracy minus the first job's, in percentage points."""
-        pair = self.evaluation and self.evaluation.against_first
-        return format_points(100 * pair.difference) if pair else None
+        """Its metric minus the first job's, with the unit."""
+        if self.evaluation is None or self.evaluation.against_first is None:
+            return None
+        return difference_with_unit(
+            self.evaluation.metric, self.evaluation.against_first.difference
+        )
 
 
 @router.get("/compare", dependencies=[require_scope("jobs:read")])
@@ -64,17 +75,21 @@ def compare_page(
         addable = [each for each in newest.jobs if each.id not in job]
     jobs = found.jobs if found else []
     rows = [_row(each, jobs, job, part) for each in jobs]
+    metric = main_metric(jobs[0].job.spec if jobs else {})  # the charts show the jobs that have it
     return render(
         request,
         "compare.html",
         rows=rows,
         split=part,
+        metric=metric,
+        metric_title=metric_title(metric),
+        metric_is_share=METRICS[metric].is_share,
         jobs_query=_query(job),
         settings={
             name: [display_value(value) for value in values]
             for name, values in (found.settings if found else {}).items()
         },
-        chart_data=[_chart_data(row) for row in rows],
+        chart_data=[_chart_data(row, metric) for row in rows],
         addable_jobs=[
             (each, formats.job_name(each), formats.method_name(each.spec)) for each in addable
         ],
@@ -114,41 +129,60 @@ def comparison_summary(
     if pair is None:
         return (
             f"{name} and {first} predicted different {split} texts, so they cannot be paired. "
-            "The intervals still show how precise each accuracy is."
+            "The intervals still show how precise each result is."
         )
-    points = 100 * pair.difference
-    difference = f"{abs(points):.1f} points {'better' if points > 0 else 'worse'} than"
-    if points == 0:
-        difference = "exactly as accurate as"
-    return (
-        f"{name} is {difference} {first} on {evaluation.texts:,} {split} texts (95 % interval "
-        f"{format_points(100 * pair.low)} to {format_points(100 * pair.high)}). "
-        f"Only {name} is right on {pair.only_this:,} of them, only {first} on "
-        f"{pair.only_first:,}. {_significance(pair.p)}"
-    )
+    metric = METRICS[evaluation.metric]
+    way = "better" if metric.sign() * pair.difference > 0 else "worse"
+    size = difference_with_unit(evaluation.metric, abs(pair.difference)).removeprefix("+")
+    difference = f"{size} {way} than"
+    if pair.difference == 0:
+        difference = "exactly as accurate as" if evaluation.metric == "accuracy" else "as good as"
+    of_metric = "" if evaluation.metric == "accuracy" else f"difference of {metric.label}, "
+    sentences = [
+        f"{name} is {difference} {first} on {evaluation.texts:,} {split} texts ({of_metric}95 % "
+        f"interval {_signed(evaluation.metric, pair.low)} to "
+        f"{_signed(evaluation.metric, pair.high)})."
+    ]
+    if pair.only_this is not None and pair.only_first is not None:
+        sentences.append(
+            f"Only {name} is right on {pair.only_this:,} of them, only {first} on "
+            f"{pair.only_first:,}."
+        )
+    return " ".join([*sentences, _significance(pair)])
 
 
-def _significance(p: float) -> str:
-    """Describe the p-value of the exact McNemar test."""
-    p_text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    if p < SIGNIFICANCE_LEVEL:
-        return f"The difference is statistically significant ({p_text})."
-    return f"The difference is within noise ({p_text})."
+def _significance(pair: PairedComparisonView) -> str:
+    """Describe the paired test."""
+    p_text = ""
+    if pair.p is not None:
+        p_text = " (p < 0.001)" if pair.p < 0.001 else f" (p = {pair.p:.2g})"
+    if pair.significant:
+        return f"The difference is statistically significant{p_text}."
+    return f"The difference is within noise{p_text}."
 
 
-def format_points(points: float) -> str:
-    """Format percentage points with a sign: `+1.5`. A rounded zero has no minus sign."""
-    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
+def difference_with_unit(metric: str, difference: float) -> str:
+    """Format a difference of metrics with its sign: `+1.5 points`, or `+0.12`."""
+    unit = " points" if METRICS[metric].is_share else ""
+    return f"{_signed(metric, difference)}{unit}"
 
 
-def _chart_data(row: JobComparisonRow) -> dict[str, Any]:
+def _signed(metric: str, difference: float) -> str:
+    return format_difference(metric, difference).replace("-", "\N{MINUS SIGN}")
+
+
+def _chart_data(row: JobComparisonRow, metric: str) -> dict[str, Any]:
     """Return what compare.js needs to draw the charts."""
     evaluation = row.evaluation
     return {
         "id": str(row.job.id),
         "name": row.name,
         "ended": row.job.state.final,
-        "accuracy": evaluation and [evaluation.accuracy, evaluation.low, evaluation.high],
+        "result": (
+            [evaluation.value, evaluation.low, evaluation.high]
+            if evaluation is not None and evaluation.metric == metric
+            else None
+        ),
     }
 
 

@@ -45,6 +45,12 @@ def metric_label(name: str) -> str:
     return METRICS[name].label
 
 
+def metric_title(name: str) -> str:
+    """Return the name of a metric as the title of a row or a chart: `Macro F1`."""
+    label = METRICS[name].label
+    return label[0].upper() + label[1:]
+
+
 def label_parts(label: str, task_type: str) -> list[str]:
     """Return the label of a row for people: its name, the names of its labels, or its number."""
     match task_type:

@@ -28,6 +28,7 @@ from app.storage.store import ArtifactRef, Store, read_manifest
 from app.storage.tables import MODEL_KIND
 from app.web import formats
 from app.web.confusion_matrix import ConfusionMatrix
+from app.web.formats import metric_title
 from app.web.page import render
 from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
@@ -73,9 +74,13 @@ class MetricsTable:
         main = main_metric(spec)
         calibration, path = CALIBRATION_PATHS[task_type(spec)]
         found = [
-            *((_title(name), ("{split}", name), name) for name in task_metrics(spec)),
+            *((metric_title(name), ("{split}", name), name) for name in task_metrics(spec)),
             (calibration, path, None),
-            (f"{_title(main)} of the linear model", ("linear", "{split}", main), main),
+            (
+                f"{metric_title(main)} of the linear model",
+                ("linear", "{split}", main),
+                main,
+            ),
         ]
         rows = {}
         for title, keys, name in found:
@@ -88,12 +93,6 @@ class MetricsTable:
                     for value in values
                 ]
         return cls(splits, rows) if rows else None
-
-
-def _title(metric: str) -> str:
-    """Return the name of a metric as the title of a row: `Macro F1`."""
-    label = formats.metric_label(metric)
-    return label[0].upper() + label[1:]
 
 
 def _value_at(summary: Mapping[str, Any], path: list[str]) -> float | None:
@@ -192,7 +191,7 @@ def job_page(
         curve_size=(WIDTH, HEIGHT),
         task_type=task_type(row.spec),
         metric=metric,
-        metric_title=_title(metric),
+        metric_title=metric_title(metric),
         metric_is_share=METRICS[metric].is_share,
         inline_curves={name: SvgCurve.from_curves(points, name) for name in ("loss", metric)},
         events=events,

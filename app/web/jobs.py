@@ -28,6 +28,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec, MethodName, ProbeSpec, Role
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec
 from lora_core.specs.train import RuntimeSpec, StopSpec, TrainSpec
+from lora_core.tasks.metric_names import task_type
 
 PAGE_SIZE = 50
 # What "Run the sample job" submits. It takes a few minutes on two cores.
@@ -184,6 +185,8 @@ def _explicit_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that differ from the defaults. A trial becomes a whole run."""
     settings = TrainSpec.model_validate(spec).model_dump(mode="json", exclude_defaults=True)
     settings["method"]["type"] = spec["method"]["type"]
+    if task_type(spec) != SingleLabelSpec().type:
+        settings.setdefault("task", {})["type"] = task_type(spec)
     for name in ("trial", "result", "spec_version"):
         settings.pop(name, None)
     settings.get("runtime", {}).pop("threads", None)  # set by the worker that ran the job

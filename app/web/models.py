@@ -44,7 +44,7 @@ class VersionRow:
 
     @property
     def main_metric(self) -> str:
-        """The metric that models of its task are judged by."""
+        """The metric that models of its task are compared by."""
         return summary_metrics(self.view.metrics)[0]
 
     def metric(self, split: str, of: str | None = None) -> str:

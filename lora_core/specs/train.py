@@ -221,7 +221,9 @@ class TrainSpec(FrozenModel):
     pooling: Pooling = Pooling.AUTO
     head_init: HeadInit = HeadInit.AUTO
     data: DataSpec = DataSpec()
-    task: TaskSpec = SingleLabelSpec()
+    task: TaskSpec = Field(
+        default_factory=SingleLabelSpec, description="Default: one label for each text."
+    )
     optim: OptimSpec = OptimSpec()
     stop: StopSpec = StopSpec()
     runtime: RuntimeSpec = RuntimeSpec()

@@ -52,18 +52,18 @@ def task_type(spec: Mapping[str, Any]) -> str:
 
 
 def task_metrics(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the metrics of a run with this spec in JSON. It is judged by the first one."""
+    """Return the metrics of a run with this spec in JSON. It is compared by the first one."""
     names = _TASK_METRICS[task_type(spec)]
     return (*names[:-1], "kappa", "mae", "loss") if spec.get("task", {}).get("ordered") else names
 
 
 def main_metric(spec: Mapping[str, Any]) -> str:
-    """Return the metric that a run with this spec in JSON is judged by."""
+    """Return the metric that a run with this spec in JSON is compared by."""
     return task_metrics(spec)[0]
 
 
 def summary_metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the metrics of the reports in a run's summary. It is judged by the first one.
+    """Return the metrics of the reports in a run's summary. It is compared by the first one.
 
     Summaries have no spec; their reports tell the tasks apart.
     """

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from lora_core.confidence_intervals import Interval, paired_difference_interval, wilson_interval
 from lora_core.results import MetricName
@@ -54,19 +53,23 @@ class PrimaryMetric(ABC):
 
     def interval(self, statistics: Floats) -> Interval:
         """Return the 95 % interval: percentiles of the bootstrap over texts (Efron 1979)."""
-        return _percentiles([self.of_means(means) for means in _resampled_means(statistics)])
+        return percentile_interval(self.resampled(statistics))
+
+    def resampled(self, statistics: Floats) -> Floats:
+        """Return the metric (resamples,) of texts drawn with replacement.
+
+        The draws are the same for all statistics of as many texts, so the differences of two
+        models are those of a paired bootstrap.
+        """
+        return np.concatenate([self.of_means(means) for means in _resampled_means(statistics)])
 
     def difference(self, ours: Floats, theirs: Floats) -> tuple[float, Interval]:
         """Return the metric of `ours` minus that of `theirs`, and its 95 % interval.
 
         Both are statistics of the same texts, which are resampled together (paired bootstrap).
         """
-        both, k = np.concatenate([ours, theirs], axis=1), ours.shape[1]
-        differences = [
-            self.of_means(means[:, :k]) - self.of_means(means[:, k:])
-            for means in _resampled_means(both)
-        ]
-        return self.value(ours) - self.value(theirs), _percentiles(differences)
+        differences = self.resampled(ours) - self.resampled(theirs)
+        return self.value(ours) - self.value(theirs), percentile_interval(differences)
 
     def beats_chance(self, truth: Predictions, predicted: Predictions) -> bool:
         """Return whether the predictions fit better than those of other texts.
@@ -185,6 +188,8 @@ class RootMeanSquaredError(PrimaryMetric):
 
 def _resampled_means(statistics: Floats) -> Iterator[Floats]:
     """Yield means (resamples, k) over texts that are drawn with replacement, the same each time."""
+    from scipy.sparse import csr_array  # slow to import, and not needed to read a metric
+
     rng, texts = np.random.default_rng(0), len(statistics)
     by_statistic = csr_array(statistics.T)  # of several labels, most are zero
     for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
@@ -195,6 +200,7 @@ def _resampled_means(statistics: Floats) -> Iterator[Floats]:
         yield (by_statistic @ np.stack(counts, axis=1)).T / texts
 
 
-def _percentiles(values: list[Floats]) -> Interval:
-    low, high = np.quantile(np.concatenate(values), [0.025, 0.975])
+def percentile_interval(resampled: Floats) -> Interval:
+    """Return the 95 % interval of resampled values."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return float(low), float(high)

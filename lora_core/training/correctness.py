@@ -29,7 +29,8 @@ class Correctness(TypedDict):
     texts_sha256: str  # equal only for the same texts with the same labels in the same order
     count: int
     correct: NotRequired[str]  # one bit per text: all of its labels are right; not of numbers
-    # Of a multi-label task, compressed by zlib: one bit per text and label, text by text.
+    # Of a multi-label task, compressed by zlib: one bit per text and label, each text in bytes of
+    # its own, so that the number of texts tells where the next one starts.
     true_labels: NotRequired[str]
     predicted_labels: NotRequired[str]
     errors: NotRequired[str]  # of a regression: prediction - number, float32, little-endian
@@ -56,13 +57,17 @@ def encode_correctness(
     return {
         **stored,
         "correct": _encode_bits(right.all(axis=1)),
-        "true_labels": _encode(zlib.compress(np.packbits(targets > 0).tobytes())),
-        "predicted_labels": _encode(zlib.compress(np.packbits(predicted).tobytes())),
+        "true_labels": _encode_label_bits(targets > 0),
+        "predicted_labels": _encode_label_bits(predicted),
     }
 
 
 def _encode_bits(bits: NDArray[np.bool_]) -> str:
     return _encode(np.packbits(bits).tobytes())
+
+
+def _encode_label_bits(bits: NDArray[np.bool_]) -> str:
+    return _encode(zlib.compress(np.packbits(bits, axis=1).tobytes()))
 
 
 def _encode(content: bytes) -> str:

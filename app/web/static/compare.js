@@ -1,15 +1,17 @@
 // Charts of compared jobs. Curves of unfinished jobs are loaded again at each page refresh.
 import { showAlert } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, describe, formatNumber, percent, traces } from "./curves.js";
+import { axes, Curves, describe, formatNumber, metricFormat, traces } from "./curves.js";
 import { color, draw, escapeMarkup } from "./plot.js";
 
 const MAX_POINTS = 500; // per curve
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"]; // the same as in the table
 const DASHES = ["solid", "dash", "dot", "dashdot"]; // next, once all colors and symbols are in use
 const byId = (id) => document.getElementById(id);
+const { metric, ...chartData } = byId("chart-data").dataset; // the metric of the first job
+const metricStyle = metricFormat("metricIsShare" in chartData);
 const CHARTS = [
-  { id: "accuracy", split: "validation", name: "accuracy", markers: true, formatValue: percent, tickFormat: ".0%", format: ".1%" },
+  { id: metric, split: "validation", name: metric, markers: true, ...metricStyle },
   { id: "loss", split: "validation", name: "loss", markers: true, formatValue: formatNumber },
   { id: "training-loss", split: "train", name: "loss", formatValue: formatNumber },
 ];
@@ -34,7 +36,7 @@ async function update() {
 
 async function loadCurves({ id, ended }) {
   const curves = new Curves();
-  curves.load(await call("GET", `/v1/jobs/${id}/curves?points=${MAX_POINTS}&name=loss&name=accuracy`));
+  curves.load(await call("GET", `/v1/jobs/${id}/curves?points=${MAX_POINTS}&name=loss&name=${metric}`));
   curvesByJob.set(id, curves);
   if (ended) complete.add(id);
 }
@@ -42,11 +44,11 @@ async function loadCurves({ id, ended }) {
 function drawAll() {
   const jobs = readJobs();
   const lines = CHARTS.map(({ split, name }) => jobs.flatMap((job, i) => (curvesByJob.get(job.id)?.has(split, name) ? [[job, i]] : [])));
-  const evaluated = jobs.filter(({ accuracy }) => accuracy);
-  setVisible("accuracy-intervals", evaluated.length);
+  const evaluated = jobs.filter(({ result }) => result);
+  setVisible("result-intervals", evaluated.length);
   CHARTS.forEach(({ id }, i) => setVisible(id, lines[i].length)); // before drawing: visible charts share the width
   byId("no-curves").hidden = lines.some((each) => each.length);
-  if (evaluated.length) drawAccuracyIntervals(jobs);
+  if (evaluated.length) drawIntervals(jobs);
   CHARTS.forEach((chart, i) => lines[i].length && drawCurves(chart, lines[i]));
 }
 
@@ -59,10 +61,10 @@ function drawCurves(chart, lines) {
   draw(byId(chart.id), { data, layout: { ...axes(chart.tickFormat), showlegend: false } });
 }
 
-function drawAccuracyIntervals(jobs) {
-  const data = jobs.flatMap(({ name, accuracy }, i) => {
-    if (!accuracy) return [];
-    const [value, low, high] = accuracy;
+function drawIntervals(jobs) {
+  const data = jobs.flatMap(({ name, result }, i) => {
+    if (!result) return [];
+    const [value, low, high] = result;
     const { colorName, symbol } = seriesStyle(i);
     const stroke = color(colorName);
     return [{
@@ -72,18 +74,19 @@ function drawAccuracyIntervals(jobs) {
       mode: "markers",
       marker: { color: stroke, symbol, size: 10 },
       error_x: { type: "data", array: [high - value], arrayminus: [value - low], color: stroke, thickness: 2, width: 6 },
-      hovertemplate: `%{x:.1%} (${percent(low)} to ${percent(high)})`,
+      hovertemplate: `%{x:${metricStyle.format ?? ".4~g"}} (${metricStyle.formatValue(low)} to ${metricStyle.formatValue(high)})`,
     }];
   });
   const names = jobs.map(({ name }) => escapeMarkup(name.length > 24 ? `${name.slice(0, 23)}…` : name));
   const layout = {
     showlegend: false,
-    xaxis: { tickformat: ".0%" },
+    xaxis: { tickformat: metricStyle.tickFormat },
     yaxis: { tickvals: jobs.map((_, i) => i), ticktext: names, range: [jobs.length - 0.5, -0.5], showgrid: false },
   };
-  byId("accuracy-intervals").setAttribute("aria-label", jobs.filter(({ accuracy }) => accuracy)
-    .map(({ name, accuracy: [value, low, high] }) => `${name} ${percent(value)}, between ${percent(low)} and ${percent(high)}`).join("; "));
-  draw(byId("accuracy-intervals"), { data, layout });
+  byId("result-intervals").setAttribute("aria-label", jobs.filter(({ result }) => result)
+    .map(({ name, result }) => [name, ...result.map(metricStyle.formatValue)])
+    .map(([name, value, low, high]) => `${name} ${value}, between ${low} and ${high}`).join("; "));
+  draw(byId("result-intervals"), { data, layout });
 }
 
 document.addEventListener("live", update);

@@ -11,7 +11,7 @@ const MAX_POINTS = 4000; // per curve; longer curves are loaded again, downsampl
 const RESET_EVENTS = ["started", "checkpoint_rejected"]; // after these, curves may have been cut back
 
 const root = document.getElementById("curves");
-const { metric } = root.dataset; // that the job is judged by
+const { metric } = root.dataset; // that the job is compared by
 const url = `/v1/jobs/${root.dataset.job}`;
 const byId = (id) => document.getElementById(id);
 const SPLITS = {

@@ -90,7 +90,7 @@ def test_sentences_describe_the_winner(page: ReportPage) -> None:
         "36 trials: 34 succeeded, 1 failed, 1 waiting.",
         f"Trial {selection.winner} has the best validation accuracy",
         "on 2,000 texts: r = ",
-        f"its accuracy is {100 * score.accuracy:.1f} % (95 % interval {100 * score.low:.1f} to "
+        f"its accuracy is {100 * score.value:.1f} % (95 % interval {100 * score.low:.1f} to "
         f"{100 * score.high:.1f} %)",
         f"{len(selection.within_noise) - 1} of 33 other trials",
         f"The cheapest within noise is trial {selection.cheapest} (",

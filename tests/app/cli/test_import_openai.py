@@ -15,7 +15,7 @@ from app.cli import old_answers
 from app.cli.client import LabeledPredictions
 from app.cli.errors import UsageError
 from app.cli.old_answers import AnswerFile, Comparison, OldAnswer, OldAnswers, Share
-from app.jobs.results.comparison import PairedComparison
+from app.jobs.results.comparison import AccuracyComparison
 from app.main import create_app
 from app.openai import ids
 from app.resources import Resources
@@ -415,7 +415,7 @@ def test_conclusion_follows_from_the_paired_test(
     new = ["good"] * (correct + only_new) + ["bad"] * only_old
     old = ["good"] * correct + ["bad"] * only_new + ["good"] * only_old
     comparison = compared(old, new, labels)
-    assert isinstance(comparison.difference, PairedComparison)
+    assert isinstance(comparison.difference, AccuracyComparison)
     assert (comparison.difference.only_a, comparison.difference.only_b) == (only_new, only_old)
     sentences = old_answers.describe_difference(comparison.difference)
     assert headline in sentences[0]

@@ -1,15 +1,28 @@
 """Paired comparisons, checked against the tests and intervals of scipy."""
 
 import warnings
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, multinomial
+from sklearn.metrics import f1_score
 
-from app.jobs.results.comparison import accuracy, accuracy_interval, compare_paired
+from app.jobs.results.comparison import AccuracyComparison, SplitCorrectness
+from app.jobs.results.comparison import compare_paired as compare
 from tests.sweep_snapshots import make_correctness
+
+Bits = NDArray[np.bool_]
+
+
+def compare_paired(a: SplitCorrectness, b: SplitCorrectness) -> AccuracyComparison:
+    found = compare(a, b)
+    assert isinstance(found, AccuracyComparison)
+    return found
 
 
 def right(only_a: int, only_b: int, both: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -101,5 +114,57 @@ def test_empty_splits_cannot_be_compared() -> None:
 def test_the_accuracy_interval_equals_scipy(right: int, texts: int) -> None:
     found = make_correctness([True] * right + [False] * (texts - right))
     expected = binomtest(right, texts).proportion_ci(method="wilson")
-    assert accuracy(found) == right / texts
-    assert accuracy_interval(found) == pytest.approx((expected.low, expected.high))
+    assert found.value == right / texts
+    assert found.interval == pytest.approx((expected.low, expected.high))
+
+
+def make_label_sets(truth: Bits, predicted: Bits, texts: str = "texts") -> SplitCorrectness:
+    """Pack the true and the predicted labels of texts, (texts, labels)."""
+    true_labels, predicted_labels = (
+        zlib.compress(np.packbits(each, axis=1).tobytes()) for each in (truth, predicted)
+    )
+    exact = make_correctness((truth == predicted).all(axis=1), texts)
+    return replace(exact, true_labels=true_labels, predicted_labels=predicted_labels)
+
+
+def make_errors(errors: NDArray[np.float64], texts: str = "texts") -> SplitCorrectness:
+    numbers = make_correctness([True] * len(errors), texts)
+    return replace(numbers, correct=None, errors=errors.astype("<f4").tobytes())
+
+
+@pytest.mark.parametrize("texts", [3, 200])
+@pytest.mark.parametrize("labels", [2, 5, 9])
+def test_several_labels_are_compared_by_macro_f1(texts: int, labels: int) -> None:
+    random = np.random.default_rng(labels)
+    truth = random.random((texts, labels)) < 0.5
+    truth[0] = True
+    good, bad = (truth ^ (random.random(truth.shape) < error) for error in (0.1, 0.4))
+    a, b = (make_label_sets(truth, predicted) for predicted in (good, bad))
+    scores = [f1_score(truth, each, average="macro", zero_division=0.0) for each in (good, bad)]
+    assert [a.value, b.value] == pytest.approx(scores)
+    found = compare(a, b)
+    assert found.difference == pytest.approx(scores[0] - scores[1])
+    assert found.low <= found.difference <= found.high or texts == 3
+    assert found.significant or texts == 3
+    assert not compare(a, a).significant
+
+
+def test_numbers_are_compared_by_rmse_with_a_paired_bootstrap() -> None:
+    random = np.random.default_rng(0)
+    noise = random.normal(size=400)
+    ours, theirs = noise + random.normal(scale=0.1, size=400), noise * 1.2
+    a, b = make_errors(ours), make_errors(theirs)
+    assert a.value == pytest.approx(np.sqrt((ours**2).mean()), rel=1e-6)
+    drawn = bootstrap(
+        (ours, theirs), lambda a, b, axis: np.sqrt((a**2).mean(axis)) - np.sqrt((b**2).mean(axis)),
+        paired=True, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    found = compare(a, b)
+    assert (found.low, found.high) == pytest.approx((drawn.low, drawn.high), abs=0.01)
+    assert found.significant
+    assert found.difference < 0  # lower is better
+
+
+def test_metrics_of_different_tasks_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="different texts"):
+        compare(make_errors(np.ones(3)), make_correctness([True] * 3))

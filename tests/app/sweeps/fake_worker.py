@@ -18,6 +18,7 @@ from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import METRICS_KIND
 from app.sweeps import scheduler
+from lora_core.tasks.metric_names import task_type
 from tests.app.jobs.fake_worker import FakeWorker
 
 TEXT_COUNT = 200
@@ -88,7 +89,12 @@ class FakeSweepWorker(FakeWorker):
     def _succeed(self, claimed: ClaimedJob) -> None:
         self._save(claimed, step=round(100 * budget_of(claimed.spec)))
         accuracy = self.accuracy_of(claimed.spec)
-        metrics = dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy"), accuracy)
+        is_regression = task_type(claimed.spec) == "regression"
+        metrics = (
+            {"rmse": 1 - accuracy, "mae": 0.9 - accuracy, "r2": accuracy, "spearman": accuracy}
+            if is_regression
+            else dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy"), accuracy)
+        )
         splits = ["validation"] if claimed.spec["trial"] else ["validation", "test"]
         if claimed.spec["result"]["train_metrics"] and not claimed.spec["trial"]:
             splits.append("train")
@@ -98,7 +104,10 @@ class FakeSweepWorker(FakeWorker):
                 session, job_id=claimed.lease.job_id, kind=METRICS_KIND, ref=_artifact_ref(uuid4())
             )
             for split in splits:
-                _add_correctness(session, claimed.lease.job_id, split, accuracy)
+                if is_regression:
+                    _add_errors(session, claimed.lease.job_id, split, 1 - accuracy)
+                else:
+                    _add_correctness(session, claimed.lease.job_id, split, accuracy)
             leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
 
     def _save(self, claimed: ClaimedJob, *, step: int) -> None:
@@ -121,6 +130,21 @@ def _add_correctness(session: Any, job_id: UUID, split: str, accuracy: float) ->
             texts_sha256=split.ljust(64, "0"),
             count=TEXT_COUNT,
             correct=np.packbits(correct[order]).tobytes(),
+        )
+    )
+
+
+def _add_errors(session: Any, job_id: UUID, split: str, rmse: float) -> None:
+    """The errors of all trials are those of the same texts, larger for a worse trial."""
+    errors = np.random.default_rng(zlib.crc32(split.encode())).normal(size=TEXT_COUNT)
+    scaled = errors * rmse / np.sqrt((errors**2).mean())
+    session.add(
+        CorrectnessRow(
+            job_id=job_id,
+            split=split,
+            texts_sha256=split.ljust(64, "0"),
+            count=TEXT_COUNT,
+            errors=scaled.astype("<f4").tobytes(),
         )
     )
 

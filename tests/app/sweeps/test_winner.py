@@ -75,7 +75,7 @@ def test_the_accuracy_interval_is_a_wilson_interval() -> None:
     margin = (z2 * (p * (1 - p) / n + z2 / (4 * n**2))) ** 0.5 / (1 + z2 / n)
     assert selection.winner_test.low == pytest.approx(centre - margin, abs=1e-7)
     assert selection.winner_test.high == pytest.approx(centre + margin, abs=1e-7)
-    assert (selection.winner_test.accuracy, selection.winner_test.texts) == (0.85, TEXT_COUNT)
+    assert (selection.winner_test.value, selection.winner_test.texts) == (0.85, TEXT_COUNT)
     assert selection.winner_test.objective == 0.85
 
 

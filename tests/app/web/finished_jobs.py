@@ -1,10 +1,12 @@
 """Create finished jobs without training."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import httpx2
 import numpy as np
+from numpy.typing import NDArray
 
 from app.jobs.results import comparison
 from app.queue.transitions import AttemptResult, Succeeded
@@ -16,7 +18,7 @@ from lora_core import manifest
 from lora_core.data.more_labels import MoreLabelsEstimate
 from lora_core.data.split import Example
 from lora_core.saved_predictions import save_predictions
-from lora_core.tasks.base import Calibration
+from lora_core.tasks.base import Calibration, Task
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import encode_correctness, save_misclassified
 from tests.app.jobs.fake_worker import FakeWorker
@@ -94,5 +96,51 @@ def succeed(
         )
         if model is not None:
             registry.add_version(session, name=model, artifact=artifact, manifest=MANIFEST)
+    FakeWorker(resources.database).finish(lease, Succeeded(artifact.id, summary))
+    return job_id
+
+
+def succeed_with(
+    client: httpx2.Client,
+    resources: Resources,
+    task: Task,
+    examples: Sequence[Example],
+    logits: NDArray[np.float32],
+    /,
+    *,
+    model: str | None = None,
+    **fields: Any,
+) -> str:
+    """Submit a job and finish it with these test predictions; return its id."""
+    job_id = add(client, **fields)
+    lease = FakeWorker(resources.database).claim().lease
+    directory = resources.settings.data_dir / f"made-{job_id}"
+    directory.mkdir()
+    targets = task.targets([example.label for example in examples])
+    calibration = task.calibrate(logits, targets)
+    predicted = task.predict(logits, calibration)
+    save_predictions(directory, "test", examples, logits, map(task.target, predicted))
+    save_misclassified(directory, "test", examples, logits, task, calibration)
+    spec = client.get(f"/v1/jobs/{job_id}").json()["spec"]
+    report = task.report(logits, targets, calibration)
+    summary: dict[str, Any] = {
+        "labels": list(task.labels), "trainable_parameters": 1234, "total_parameters": 5678,
+        "best_step": 2, "stopped_early": False, "train_seconds": 3.0,
+        "validation": report, "test": report,
+        "calibration": calibration.model_dump(mode="json")
+        | dict.fromkeys(
+            ("validation", "test"), task.compare_calibration(logits, targets, calibration)
+        ),
+    }  # fmt: skip
+    facts = {"spec": spec, "labels": list(task.labels), "metrics": summary}
+    manifest.create(directory, facts)
+    ref = resources.store.put(directory, f"jobs/{job_id}/a1")
+    with resources.database.write() as session:
+        artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind=MODEL_KIND, ref=ref)
+        comparison.store_correctness(
+            session, UUID(job_id), {"test": encode_correctness(examples, task, predicted)}
+        )
+        if model is not None:
+            registry.add_version(session, name=model, artifact=artifact, manifest=facts)
     FakeWorker(resources.database).finish(lease, Succeeded(artifact.id, summary))
     return job_id

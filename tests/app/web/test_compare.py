@@ -50,7 +50,7 @@ def test_each_job_is_compared_with_the_first(client: TestClient, resources: Reso
     assert found is not None
     shown = json.loads(unescape(found[1]))
     assert [each["id"] for each in shown] == jobs
-    assert shown[1]["accuracy"][0] == 0.9
+    assert shown[1]["result"][0] == 0.9
     reversed_page = compared(client, *reversed(jobs))
     assert f"plain is 20.0 points worse than {HOSTILE}" in visible_text(reversed_page)
 
@@ -111,13 +111,26 @@ def part(
     pair: PairedComparisonView | None = None, unpaired: UnpairedReason | None = None
 ) -> SplitResultView:
     return SplitResultView(
-        accuracy=0.8, low=0.7, high=0.9, texts=1000, against_first=pair, unpaired=unpaired
+        metric="accuracy",
+        value=0.8,
+        accuracy=0.8,
+        low=0.7,
+        high=0.9,
+        texts=1000,
+        against_first=pair,
+        unpaired=unpaired,
     )
 
 
 def pair(difference: float, p: float) -> PairedComparisonView:
     return PairedComparisonView(
-        difference=difference, low=-0.0004, high=0.05, p=p, only_this=3, only_first=2
+        difference=difference,
+        low=-0.0004,
+        high=0.05,
+        significant=p < 0.05,
+        p=p,
+        only_this=3,
+        only_first=2,
     )
 
 

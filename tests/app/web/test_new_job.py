@@ -3,9 +3,10 @@
 import json
 import re
 from html import unescape
-from typing import get_args
+from typing import Any, get_args
 from uuid import uuid4
 
+import pytest
 from starlette.testclient import TestClient
 
 from app.cli.spec_options import SPEC_OPTIONS, option_names
@@ -50,6 +51,27 @@ def test_fields_and_options_exist_in_api_and_command_line(client: TestClient) ->
             assert path in train.__signature__.parameters  # type: ignore[attr-defined]
         else:
             assert flag in option_names(SPEC_OPTIONS[path]), path
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"task": {"type": "multi_label", "class_weights": "balanced"}},
+        {"task": {"type": "multi_label"}, "data": {"label_separator": ";"}},
+        {"task": {"type": "multi_label"}, "data": {"label_columns": ["bad", "good"]}},
+        {"task": {"type": "regression"}},
+        {"task": {"ordered": True}},
+    ],
+    ids=str,
+)
+def test_a_copied_job_has_the_same_task(client: TestClient, fields: dict[str, Any]) -> None:
+    job = client.post("/v1/jobs", json={"method": {"type": "lora"}, **fields}).json()
+    page = client.get(f"/jobs/new?from={job['id']}").text
+    again = client.post("/v1/jobs", json=initial(page)).json()
+    assert again["spec"]["task"] == job["spec"]["task"]
+    assert again["spec"]["data"] == job["spec"]["data"]
+    selected = re.findall(r"<option selected>(\w+)", page)
+    assert job["spec"]["task"].get("type") in [*selected, "single_label"]
 
 
 def test_form_offers_every_method(client: TestClient) -> None:

@@ -1,0 +1,64 @@
+"""A sweep over models that predict a number: the lowest RMSE wins, in every strategy."""
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.app.sweeps.conftest import JOB, GetSweep, GetTrials, StartSweep
+from tests.app.sweeps.fake_worker import FakeSweepWorker
+from tests.app.web.html_elements import visible_text
+
+REGRESSION = {**JOB, "task": {"type": "regression"}}
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"type": "grid"},
+        {"type": "halving", "trials": 9, "seed": 1},
+        {"type": "tpe", "trials": 12, "seed": 0},
+    ],
+    ids=lambda strategy: str(strategy["type"]),
+)
+def test_the_lowest_rmse_wins(
+    strategy: dict[str, Any],
+    start_sweep: StartSweep,
+    worker: FakeSweepWorker,
+    get_sweep: GetSweep,
+    get_trials: GetTrials,
+) -> None:
+    started = start_sweep(job=REGRESSION, strategy=strategy)
+    assert started["objective"] == "rmse"
+    worker.run_jobs()
+    sweep = get_sweep(started)
+    assert sweep["state"] == "finished"
+    winner = sweep["result"]["winner"]
+    complete = [trial for trial in get_trials(started) if trial["budget"] == 1.0]
+    lowest = min(trial["metrics"]["validation"]["rmse"] for trial in complete)
+    assert winner["settings"]["method.alpha"] == 16
+    assert winner["validation"]["metric"] == "rmse"
+    assert winner["validation"]["value"] == pytest.approx(lowest, rel=1e-5)
+    assert winner["validation"]["accuracy"] is None
+    assert winner["validation"]["low"] < lowest < winner["validation"]["high"]
+    # Every other trial is worse on the same texts, in proportion.
+    assert sweep["result"]["within_noise"] == [winner["number"]]
+    assert sweep["result"]["compared"] == len(complete)
+
+
+def test_pages_and_exports_show_the_rmse(
+    start_sweep: StartSweep, worker: FakeSweepWorker, client: TestClient
+) -> None:
+    sweep = start_sweep(job=REGRESSION, name="stars")
+    worker.run_jobs()
+    page = client.get(f"/sweeps/{sweep['id']}", headers={"Accept": "text/html"})
+    read = visible_text(page.text)
+    assert page.status_code == 200
+    assert "has the best validation RMSE" in read
+    assert "paired bootstrap over the same validation texts" in read
+    assert "accuracy" not in read
+    assert "RMSE" in visible_text(client.get("/sweeps", headers={"Accept": "text/html"}).text)
+    csv = client.get(f"/v1/sweeps/{sweep['id']}/results?format=csv")
+    assert "validation_rmse" in csv.text.splitlines()[0]
+    report = client.get(f"/v1/sweeps/{sweep['id']}/report")
+    assert "validation RMSE" in report.text

@@ -1,0 +1,157 @@
+"""Pages and responses of jobs that predict several labels, a number, or a rank."""
+
+from typing import Any, NamedTuple
+
+import httpx2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from starlette.testclient import TestClient
+
+from app.resources import Resources
+from lora_core.data.split import Example
+from lora_core.tasks.base import Task
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.single_label import SingleLabel
+from tests.app.web.finished_jobs import HOSTILE, succeed_with
+from tests.app.web.html_elements import visible_text
+
+PAGE = {"Accept": "text/html"}
+TEXTS = 200
+LABELS = ("insult", HOSTILE, "toxic")
+
+
+class Made(NamedTuple):
+    """A task with texts, and what a model predicts for them: less noise, better."""
+
+    task: Task
+    examples: list[Example]
+    logits: NDArray[np.float32]
+
+
+def make(task_type: str, noise: float) -> Made:
+    random = np.random.default_rng(0)
+    errors = random.normal(scale=noise, size=(TEXTS, 3)).astype(np.float32)
+    match task_type:
+        case "multi_label":
+            truth = random.random((TEXTS, 3)) < 0.4
+            labels = [tuple(np.flatnonzero(row).tolist()) for row in truth]
+            task: Task = MultiLabel(LABELS)
+            logits = 4 * truth - 2 + errors
+        case "regression":
+            numbers = random.normal(50, 10, size=TEXTS).astype(np.float32)
+            labels = numbers.tolist()
+            task = Regression(50.0, 10.0)
+            logits = ((numbers - 50) / 10)[:, None] + errors[:, :1]
+        case _:
+            ranks = np.arange(TEXTS) % 3
+            labels = ranks.tolist()
+            task = SingleLabel(("1", "2", "3"), ordered=True)
+            logits = 2 * np.eye(3)[ranks] + errors
+    examples = [Example(i + 1, f"text {i} {HOSTILE}", label) for i, label in enumerate(labels)]
+    return Made(task, examples, logits.astype(np.float32))
+
+
+SPECS: dict[str, dict[str, Any]] = {
+    "multi_label": {"type": "multi_label"},
+    "regression": {"type": "regression"},
+    "ordered": {"type": "single_label", "ordered": True},
+}
+
+
+def succeed(
+    client: httpx2.Client, resources: Resources, task_type: str, noise: float = 1.0, **fields: Any
+) -> str:
+    made = make(task_type, noise)
+    return succeed_with(client, resources, *made, task=SPECS[task_type], **fields)
+
+
+def page(client: TestClient, path: str) -> str:
+    response = client.get(path, headers=PAGE)
+    assert response.status_code == 200, response.text
+    assert HOSTILE not in response.text
+    return response.text
+
+
+def test_a_multi_label_job_shows_each_label(client: TestClient, resources: Resources) -> None:
+    job_id = succeed(client, resources, "multi_label")
+    report = client.get(f"/v1/jobs/{job_id}").json()["summary"]["test"]
+    text = page(client, f"/jobs/{job_id}")
+    read = visible_text(text)
+    assert f"Macro F1 {100 * report['macro_f1']:.1f} %" in read
+    assert f"Mean average precision {100 * report['map']:.1f} %" in read
+    toxic = report["per_class"]["toxic"]
+    assert f"toxic {toxic['support']} {100 * toxic['recall']:.1f} %" in read
+    assert f"{100 * toxic['threshold']:.1f} %" in read
+    assert "Confusion matrix" not in read
+    assert "Predicted " in read
+    assert 'data-metric="macro_f1" data-metric-is-share' in text
+
+
+def test_a_regression_shows_its_numbers(client: TestClient, resources: Resources) -> None:
+    job_id = succeed(client, resources, "regression")
+    report = client.get(f"/v1/jobs/{job_id}").json()["summary"]["test"]
+    text = page(client, f"/jobs/{job_id}")
+    read = visible_text(text)
+    assert f"RMSE {report['rmse']:.4g}" in read
+    assert f"R² {report['r2']:.4g}" in read
+    assert "Numbers within the interval 9" in read  # percent
+    assert "Largest errors" in read
+    assert "Confusion matrix" not in read
+    assert text.count("<circle") == TEXTS
+    assert "Accuracy" not in read
+
+
+def test_ranks_show_kappa_beside_the_confusion_matrix(
+    client: TestClient, resources: Resources
+) -> None:
+    job_id = succeed(client, resources, "ordered")
+    report = client.get(f"/v1/jobs/{job_id}").json()["summary"]["test"]
+    read = visible_text(page(client, f"/jobs/{job_id}"))
+    assert f"Quadratic kappa {report['kappa']:.4g}" in read
+    assert f"Mean absolute error {report['mae']:.4g}" in read
+    assert "Confusion matrix" in read
+
+
+@pytest.mark.parametrize(
+    ("task_type", "metric", "verdict"),
+    [
+        ("multi_label", "macro_f1", "points worse than"),
+        ("regression", "rmse", "worse than"),
+        ("ordered", "accuracy", "points worse than"),
+    ],
+)
+def test_jobs_are_listed_compared_and_registered(
+    client: TestClient, resources: Resources, task_type: str, metric: str, verdict: str
+) -> None:
+    good, bad = (
+        succeed(client, resources, task_type, noise, name=name, model="mine")
+        for noise, name in ((0.5, "good"), (3.0, "bad"))
+    )
+    report = client.get(f"/v1/jobs/{good}").json()["summary"]["test"]
+    [_, listed] = client.get("/v1/jobs").json()["data"]
+    assert listed["metric"] == {"name": metric, "value": pytest.approx(report[metric])}
+    found = client.get(f"/v1/jobs/compare?job={good}&job={bad}").json()["jobs"]
+    assert found[0]["test"]["value"] == pytest.approx(report[metric], rel=1e-5)
+    pair = found[1]["test"]["against_first"]
+    assert pair["significant"]
+    assert (pair["p"] is None) == (metric != "accuracy")
+    compared = visible_text(page(client, f"/compare?job={good}&job={bad}"))
+    assert f"bad is {abs(100 * pair['difference']):.1f} " in compared or metric == "rmse"
+    assert verdict in compared
+    assert "The difference is statistically significant" in compared
+    for path in ("/", "/models", "/models/mine", f"/jobs/new?from={good}", f"/jobs/{good}"):
+        page(client, path)
+    wrong = client.get(f"/v1/jobs/{bad}/misclassified?split=test").json()
+    assert wrong
+    download = client.get(f"/v1/jobs/{bad}/misclassified/download?split=test&format=csv")
+    assert download.status_code == 200
+    assert len(download.text.splitlines()) > 1
+
+
+def test_jobs_of_different_tasks_are_not_paired(client: TestClient, resources: Resources) -> None:
+    first, second = (succeed(client, resources, task) for task in ("ordered", "regression"))
+    read = visible_text(page(client, f"/compare?job={first}&job={second}"))
+    assert "predicted different test texts" in read
+    assert "RMSE" in read
