@@ -23,13 +23,21 @@ from app.cli.output import (
     print_table,
     strip_control_characters,
 )
+from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
+from lora_core.specs.task import TaskType
 
 if TYPE_CHECKING:
     from app.cli.client import Client
     from app.datasets.schemas import DatasetListItem, DatasetView
-    from lora_core.data.findings import DataReport, Finding, FindingExample
+    from lora_core.data.findings import (
+        DataReport,
+        Finding,
+        FindingExample,
+        LabelSetStatistics,
+        NumberStatistics,
+    )
 
 
 app = typer.Typer(help="Upload, list, check and delete datasets.")
@@ -57,6 +65,25 @@ TextPairColumn = Annotated[
     str | None,
     typer.Option("--text-pair-column", help="Column of the second text, if rows are pairs."),
 ]
+Task = Annotated[
+    Literal["single_label", "multi_label", "regression"] | None,
+    typer.Option("--task", help="What labels are: a name (default), several names, or a number."),
+]
+Ordered = Annotated[
+    bool, typer.Option("--ordered", help="The labels are ranks, such as one to five stars.")
+]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option("--label-separator", help="multi_label: what separates the labels in a cell."),
+]
+LabelColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--label-columns",
+        metavar="A,B,…",
+        help="multi_label: one column of 0 and 1 for each label.",
+    ),
+]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Label column.")]
 Purpose = Annotated[
     Literal["train", "predict"] | None,
@@ -81,6 +108,10 @@ def upload(  # noqa: PLR0913 - one parameter per option
     text_column: TextColumn = None,
     text_pair_column: TextPairColumn = None,
     label_column: LabelColumn = None,
+    task: Task = None,
+    ordered: Ordered = False,
+    label_separator: LabelSeparator = None,
+    label_columns: LabelColumns = None,
     split_column: SplitColumn = None,
     sheet: Sheet = None,
     as_json: AsJson = False,
@@ -94,6 +125,10 @@ def upload(  # noqa: PLR0913 - one parameter per option
         text_column=text_column,
         text_pair_column=text_pair_column,
         label_column=label_column,
+        task=task,
+        ordered="true" if ordered else None,
+        label_separator=label_separator,
+        label_columns=label_columns,
         split_column=split_column,
         sheet=sheet,
     )
@@ -229,6 +264,10 @@ def check(  # noqa: PLR0913 - one parameter per option
     text_column: TextColumn = None,
     text_pair_column: TextPairColumn = None,
     label_column: LabelColumn = None,
+    task: Task = None,
+    ordered: Ordered = False,
+    label_separator: LabelSeparator = None,
+    label_columns: LabelColumns = None,
     split_column: SplitColumn = None,
     sheet: Sheet = None,
     as_json: AsJson = False,
@@ -239,6 +278,8 @@ def check(  # noqa: PLR0913 - one parameter per option
     """
     from app.cli.evaluate import looks_like_file
 
+    options = (purpose, text_column, text_pair_column, label_column, split_column, sheet)
+    label_options = (task, ordered, label_separator, label_columns)
     if looks_like_file(data):
         columns = ColumnSelection(
             text_column or "text",
@@ -246,9 +287,10 @@ def check(  # noqa: PLR0913 - one parameter per option
             split_column,
             pair=text_pair_column,
             sheet=sheet,
+            label_format=_label_format(task, ordered, label_separator, label_columns),
         )
         diagnosis = _check_file(Path(data), columns)
-    elif any((purpose, text_column, text_pair_column, label_column, split_column, sheet)):
+    elif any((*options, *label_options)):
         raise UsageError(
             "column options apply to files only; a dataset has its own columns",
             "columns_of_upload",
@@ -259,6 +301,22 @@ def check(  # noqa: PLR0913 - one parameter per option
     print_json(diagnosis) if as_json else _print_diagnosis(diagnosis)
     if any(finding.level == "error" for finding in diagnosis.findings):
         raise typer.Exit(EXIT_ERRORS_FOUND)
+
+
+def _label_format(
+    task: TaskType | None, ordered: bool, separator: str | None, columns: str | None
+) -> LabelFormat:
+    """Return the format that options describe. Raises `UsageError` if they do not fit the task."""
+    if ordered and task not in (None, "single_label"):
+        raise UsageError("--ordered needs the task single_label", "wrong_task")
+    if (separator or columns) and task != "multi_label":
+        raise UsageError(
+            "--label-separator and --label-columns need --task multi_label", "wrong_task"
+        )
+    if separator and columns:
+        raise UsageError("give --label-separator or --label-columns, not both", "wrong_options")
+    names = tuple(name.strip() for name in columns.split(",")) if columns else None
+    return LabelFormat(task or "single_label", separator, names, ordered)
 
 
 def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
@@ -292,6 +350,12 @@ def _print_diagnosis(diagnosis: "DataReport") -> None:
                 f"{label} {format_percent(frequency.share)}"
                 for label, frequency in balance.labels.items()
             )),
+            ("label sets", diagnosis.label_sets and _describe_label_sets(diagnosis.label_sets)),
+            ("together", (diagnosis.label_sets and ", ".join(
+                f"{' and '.join(pair.labels)} {pair.count:,}"
+                for pair in diagnosis.label_sets.pairs[:MAX_PAIRS]
+            )) or None),
+            ("numbers", diagnosis.numbers and _describe_numbers(diagnosis.numbers)),
             ("baseline", balance and f"{format_percent(balance.baseline)} by always predicting "
                                      f"{balance.majority}"),
             ("tokens", tokens and f"{tokens.percentiles[50]:,} median, "
@@ -309,6 +373,23 @@ def _print_diagnosis(diagnosis: "DataReport") -> None:
     if not diagnosis.findings:
         print_line("\nNo problems found.", style="green")
     print_learning_curve_estimate(diagnosis.more_labels)
+
+
+MAX_PAIRS = 5  # of labels, that are shown
+
+
+def _describe_label_sets(sets: "LabelSetStatistics") -> str:
+    return (
+        f"{sets.distinct:,} different, {sets.mean_labels:.2g} labels per row, "
+        f"{sets.unlabeled:,} rows without any"
+    )
+
+
+def _describe_numbers(numbers: "NumberStatistics") -> str:
+    return (
+        f"{numbers.minimum:g} to {numbers.maximum:g}, median {numbers.quartiles[1]:g}, "
+        f"mean {numbers.mean:g}, standard deviation {numbers.std:g}"
+    )
 
 
 def print_finding(finding: "Finding") -> None:

@@ -56,6 +56,13 @@ def upload_sources(client: "Client", body: Json) -> None:
         for role in ("text", "text_pair", "label", "split")
     }
 
+    task, columns = body.get("task"), data.get("label_columns")
+    if isinstance(task, dict):
+        column_fields["task"] = task.get("type")
+        column_fields["ordered"] = "true" if task.get("ordered") else None
+    column_fields["label_separator"] = data.get("label_separator")
+    column_fields["label_columns"] = columns and ",".join(map(str, columns))
+
     def upload_if_file(source_item: str) -> str:
         file, sheet = parse_sheet_suffix(source_item)
         if not Path(file).is_file():

@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
+from lora_core.data.labels import SINGLE_LABEL, LabelFormat
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataError, DataTooLarge
 
@@ -81,6 +82,7 @@ class DatasetColumns:
     split: str | None
     sheet: str | None = None
     text_pair: str | None = None  # None: each row has one text
+    label_format: LabelFormat = SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class FileInspector:
             selection.append(f"--text-pair-column={self.columns.text_pair}")
         if self.columns.split is not None:
             selection.append(f"--split-column={self.columns.split}")
+        if label is not None:
+            selection += _label_options(self.columns.label_format)
         return self._run(command, *selection, *options)
 
     def _run(self, command: str, *options: str) -> tuple[list[dict[str, Any]], SandboxResult]:
@@ -172,6 +176,16 @@ class FileInspector:
         stderr = result.stderr[-2000:]
         log.error("inspection crashed", returncode=result.returncode, stderr=stderr)
         return DatasetUnreadable(file=self.filename)
+
+
+def _label_options(label_format: LabelFormat) -> list[str]:
+    """Return the options of the child that describe the labels."""
+    options = [f"--task={label_format.task}"]
+    if label_format.ordered:
+        options.append("--ordered")
+    if label_format.separator is not None:
+        options.append(f"--label-separator={label_format.separator}")
+    return options + [f"--label-columns={name}" for name in label_format.columns or ()]
 
 
 def _with_filename(error: DataError, filename: str) -> DataError:

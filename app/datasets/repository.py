@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, undefer
 from app.database.base import now
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
+from lora_core.data.labels import LabelFormat
 
 _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 
@@ -64,9 +65,9 @@ def list_versions(session: Session, name: str) -> Sequence[Dataset]:
     return session.scalars(statement).all()
 
 
-def find_identical(session: Session, wanted: Dataset) -> Dataset | None:
-    """Return a dataset, with its profile, of the same name, bytes, format and columns."""
-    return session.scalars(
+def find_identical(session: Session, wanted: Dataset, label_format: LabelFormat) -> Dataset | None:
+    """Return a dataset, with its profile, of the same name, bytes, format, columns and labels."""
+    found = session.scalars(
         _not_deleted()
         .options(undefer(Dataset.profile))
         .where(
@@ -80,7 +81,8 @@ def find_identical(session: Session, wanted: Dataset) -> Dataset | None:
             Dataset.sheet.is_not_distinct_from(wanted.sheet),
         )
         .order_by(Dataset.version.desc())
-    ).first()
+    )
+    return next((each for each in found if each.label_format == label_format), None)
 
 
 def stored_bytes(session: Session, caller_id: UUID) -> int:

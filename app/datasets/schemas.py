@@ -3,10 +3,14 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, multipart_file_body
 from lora_core.data.findings import DataReport, Severity
+from lora_core.data.labels import LabelFormat
+from lora_core.data.rows import MAX_COLUMNS
+from lora_core.specs.task import TaskType
 
 MAX_LISTED_LABELS = 10  # the most frequent labels that a list shows
 
@@ -22,6 +26,11 @@ DatasetRef = Annotated[
 ]
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Parse `toxic, insult`."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 class UploadFields(RequestModel):
     """Form fields sent with the file. By default the name is derived from the file name.
 
@@ -33,9 +42,53 @@ class UploadFields(RequestModel):
     purpose: Literal["train", "predict"] = "train"
     text_column: ColumnName = "text"
     text_pair_column: ColumnName | None = None
+    task: TaskType = Field(
+        default="single_label",
+        description="What the labels are: one name, any number of names, or a number.",
+    )
+    ordered: bool = Field(default=False, description="The names are ranks, such as stars.")
     label_column: ColumnName = "label"
+    label_separator: Annotated[str, CleanText(8)] | None = Field(
+        default=None, description="multi_label: what separates the labels in a cell."
+    )
+    label_columns: Annotated[str, CleanText(100_000)] | None = Field(
+        default=None,
+        description="multi_label: the columns of 0 and 1, one for each label, separated by commas.",
+    )
     split_column: ColumnName | None = None
     sheet: ColumnName | None = None
+
+    @field_validator("ordered")
+    @classmethod
+    def _only_names_are_ranks(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("task") != "single_label":
+            raise PydanticCustomError("wrong_task", "needs the task single_label")
+        return value
+
+    @field_validator("label_separator", "label_columns")
+    @classmethod
+    def _only_of_label_sets(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("task") != "multi_label":
+            raise PydanticCustomError("wrong_task", "needs the task multi_label")
+        return value
+
+    @field_validator("label_columns")
+    @classmethod
+    def _distinct_columns(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if info.data.get("label_separator") is not None:
+            raise PydanticCustomError("exclusive", "must be empty if label_separator is given")
+        names = parse_names(value)
+        if "" in names or len(set(names)) < len(names) or len(names) > MAX_COLUMNS:
+            raise PydanticCustomError("column_names", "must be distinct names of columns")
+        return value
+
+    @property
+    def label_format(self) -> LabelFormat:
+        """What the label column contains."""
+        columns = self.label_columns and parse_names(self.label_columns)
+        return LabelFormat(self.task, self.label_separator, columns or None, self.ordered)
 
 
 class DatasetListItem(ResponseModel):
@@ -55,6 +108,12 @@ class DatasetListItem(ResponseModel):
         description="The column of the second text, if rows are pairs of texts."
     )
     label_column: str | None = Field(description="Null: uploaded without labels.")
+    task: TaskType = Field(description="What the labels were checked as.")
+    ordered: bool = Field(description="The labels are ranks.")
+    label_separator: str | None = Field(description="What separates the labels in a cell.")
+    label_columns: list[str] | None = Field(
+        description="The columns of 0 and 1, one for each label, that are read as labels."
+    )
     split_column: str | None
     sheet: str | None = Field(description="The sheet of a workbook that was read.")
     labels: dict[str, int] = Field(
@@ -89,7 +148,9 @@ class DatasetRowView(ResponseModel):
         description="The first 2,000 characters of the second text of a pair.",
     )
     characters: int = Field(description="Length of the full text, or of both texts of a pair.")
-    label: str | None
+    label: str | None = Field(
+        description="A name, a JSON list of names, or a number, depending on the task."
+    )
     split: str | None
 
 

@@ -67,7 +67,7 @@ def create_dataset(
     )
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
-        if existing := repository.find_identical(session, dataset):
+        if existing := repository.find_identical(session, dataset, columns.label_format):
             return existing, False
         _check_quota(session, dataset, settings)
 
@@ -86,7 +86,7 @@ def create_dataset(
             acquire_transaction_lock(session, f"datasets of {dataset.created_by}")
             acquire_transaction_lock(session, f"dataset {dataset.name}")
             # Both checks again: other uploads may have been stored in the meantime.
-            existing = repository.find_identical(session, dataset)
+            existing = repository.find_identical(session, dataset, columns.label_format)
             if existing is None:
                 _check_quota(session, dataset, settings)
                 repository.add_dataset(session, dataset)
@@ -114,6 +114,7 @@ def _columns(fields: UploadFields) -> DatasetColumns:
         fields.split_column if labeled else None,
         fields.sheet,
         fields.text_pair_column,
+        fields.label_format,
     )
 
 
@@ -174,6 +175,7 @@ def _inspection(store: Store, settings: Settings, dataset: Dataset) -> FileInspe
         dataset.split_column,
         dataset.overview.get("sheet"),
         dataset.text_pair_column,
+        dataset.label_format,
     )
     return FileInspector(file, dataset.filename, columns, settings)
 

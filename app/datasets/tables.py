@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from app.database.base import Base, BigInt, JsonObject, new_id, now
 from app.datasets.schemas import MAX_LISTED_LABELS
+from lora_core.data.labels import SINGLE_LABEL, LabelFormat
 
 _UNBOUNDED_KEYS = (
     "labels",
@@ -48,6 +49,17 @@ class Dataset(Base):
     deleted_at: Mapped[float | None] = mapped_column(Double)
 
     __table_args__ = (UniqueConstraint("name", "version"),)
+
+    @property
+    def label_format(self) -> LabelFormat:
+        """What the labels were checked as."""
+        columns = self.overview.get("label_columns")
+        return LabelFormat(
+            self.overview.get("task", SINGLE_LABEL.task),
+            self.overview.get("label_separator"),
+            columns and tuple(columns),
+            self.overview.get("ordered", False),
+        )
 
     @validates("profile")
     def _update_overview(self, _: str, profile: JsonObject) -> JsonObject:

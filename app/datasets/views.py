@@ -18,13 +18,17 @@ def dataset_view(dataset: Dataset) -> DatasetView:
 
 
 def _fields(dataset: Dataset) -> dict[str, Any]:
-    overview = dataset.overview
+    overview, label_format = dataset.overview, dataset.label_format
     return {
         **{name: getattr(dataset, name) for name in _COPIED_COLUMNS},
         "ref": f"{dataset.name}:{dataset.version}",
         "title": dataset.title or dataset.name,
         "split_column": overview["split_column"],
         "sheet": overview.get("sheet"),
+        "task": label_format.task,
+        "ordered": label_format.ordered,
+        "label_separator": label_format.separator,
+        "label_columns": label_format.columns,
         "labels": overview["labels"],
         "label_count": overview["label_count"],
         "findings": overview["findings"],

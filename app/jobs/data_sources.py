@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -9,14 +10,16 @@ from sqlalchemy.orm import Session
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels
+from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels, TaskMismatch
 from app.settings import Settings
+from lora_core.data.labels import LabelFormat
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
 from lora_core.hub import HUB_PREFIX, is_allowed, parse_hub_dataset
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.task import TaskSpec
 
 ALL_ROWS = "all"  # key of a source that is not divided into splits
 
@@ -52,15 +55,16 @@ class ResolvedData:
 
 
 def resolve(
-    session: Session, data: DataSpec, *, settings: Settings, max_length: int
+    session: Session, data: DataSpec, task: TaskSpec, *, settings: Settings, max_length: int
 ) -> ResolvedData:
     """Resolve the sources and columns of a job.
 
-    A column that the job leaves out is the one that the upload was checked with. So is the format
-    of prompts, which is that of the training data for all splits.
+    A column that the job leaves out is the one that the upload was checked with. So are the
+    separator and the columns of labels, and the format of prompts, which are those of the training
+    data for all splits.
 
-    Raises `DatasetHasNoLabels`, `ColumnMismatch`, `ColumnsDiffer` and the subclasses of
-    `lora_core.errors.data.DataError`.
+    Raises `DatasetHasNoLabels`, `TaskMismatch`, `ColumnMismatch`, `ColumnsDiffer` and the
+    subclasses of `lora_core.errors.data.DataError`.
     """
     if isinstance(data.source, str):
         sources = {ALL_ROWS: _resolve_source(session, data.source, settings, max_length)}
@@ -77,27 +81,61 @@ def resolve(
         for role in ("text", "text_pair", "label", "split")
     }
     train = sources.get(ALL_ROWS) or sources[Split.TRAIN.value]
-    if train.upload is not None and train.upload.overview["label_count"] < 2:
+    for source in uploads:
+        _check_task(source, task)
+    label_count = _label_count(train, task)
+    if task.type == "single_label" and train.upload is not None and label_count == 1:
         raise SingleClass(file=train.name, label="".join(train.upload.overview["labels"]))
     names = {key: source.name for key, source in sources.items()}
-    changes = {f"{role}_column": column for role, column in columns.items()}
-    source = names.get(ALL_ROWS) or {Split(split): name for split, name in names.items()}
+    changes: dict[str, Any] = {f"{role}_column": column for role, column in columns.items()}
+    if task.type == "multi_label" and train.upload is not None:
+        changes |= _label_set_fields(data, train.upload.label_format)
+    source_names = names.get(ALL_ROWS) or {Split(split): name for split, name in names.items()}
     prompt_format = data.prompt_format
     if prompt_format is None and train.upload is not None:
         stored = train.upload.overview.get("prompt_format")
         prompt_format = stored and PromptFormat.model_validate(stored)
     resolved = ResolvedData(
-        spec=data.model_copy(update={"source": source, "prompt_format": prompt_format, **changes}),
+        spec=data.model_copy(
+            update={"source": source_names, "prompt_format": prompt_format, **changes}
+        ),
         dataset_ids={
             key: str(source.upload.id) for key, source in sources.items() if source.upload
         },
         rows=_rows_per_split(sources),
         mean_tokens=train.mean_tokens,
-        label_count=train.label_count,
+        label_count=label_count,
         fingerprints={key: source.fingerprint for key, source in sources.items()},
     )
-    _check_sizes(resolved, train)
+    _check_sizes(resolved, train, task)
     return resolved
+
+
+def _check_task(source: SourceSummary, task: TaskSpec) -> None:
+    """Raise `TaskMismatch` if the upload has sets of labels or numbers, and the job expects others.
+
+    Names may also be read as sets or numbers.
+    """
+    if source.upload is not None:
+        checked = source.upload.label_format.task
+        if checked not in ("single_label", task.type):
+            raise TaskMismatch(ref=source.name, checked=checked, task=task.type, at="task.type")
+
+
+def _label_count(train: SourceSummary, task: TaskSpec) -> int | None:
+    """Return the number of outputs of a model; None if it is not known before the run."""
+    if task.type == "regression":
+        return 1
+    if train.upload is not None and train.upload.label_format.task != task.type:
+        return None
+    return train.label_count
+
+
+def _label_set_fields(data: DataSpec, checked: LabelFormat) -> dict[str, Any]:
+    """Return how the upload was read, unless the job says how to read it."""
+    if data.label_separator is not None or data.label_columns is not None:
+        return {}
+    return {"label_separator": checked.separator, "label_columns": checked.columns}
 
 
 def lock_datasets(session: Session, dataset_ids: Mapping[str, str]) -> None:
@@ -189,7 +227,7 @@ def _rows_per_split(sources: Mapping[str, SourceSummary]) -> dict[str, int]:
     }
 
 
-def _check_sizes(data: ResolvedData, train: SourceSummary) -> None:
+def _check_sizes(data: ResolvedData, train: SourceSummary, task: TaskSpec) -> None:
     """Reject splits larger than the rows allow. A hub dataset is not known before it is read."""
     if train.label_count is None:
         return
@@ -197,7 +235,8 @@ def _check_sizes(data: ResolvedData, train: SourceSummary) -> None:
     overview = train.upload.overview if train.upload else {}
     size = DatasetSize(
         rows=data.rows[ALL_ROWS if undivided else Split.TRAIN.value],
-        labels=train.label_count,
+        # One text may have all labels, or a number of any range.
+        labels=train.label_count if task.type == "single_label" else 1,
         # Counted over the whole file: with splits, the number in `train` is unknown.
         duplicates=overview.get("duplicates", 0) if undivided else 0,
         conflicting_duplicates=overview.get("conflicting_duplicates", 0),

@@ -182,6 +182,15 @@ class ColumnMismatch(UnprocessableContent):
     )
 
 
+class TaskMismatch(UnprocessableContent):
+    code = "task_mismatch"
+    title = "The dataset has labels of another task."
+    message = (
+        "{ref} was uploaded for the task {checked}, and the job has the task {task}. Set task.type "
+        "to {checked} (`--task {checked}`), or upload the file again for the task {task}."
+    )
+
+
 class DatasetHasNoLabels(UnprocessableContent):
     code = "no_labels"
     title = "The dataset has no labels."

@@ -74,7 +74,7 @@ class JobResolver:
 
     def __init__(self, session: Session, settings: Settings) -> None:
         self._session, self._settings = session, settings
-        self._data: dict[tuple[str, int], ResolvedData] = {}
+        self._data: dict[tuple[str, str, int], ResolvedData] = {}
         self._speeds: dict[DeviceClass, float] = {}
 
     def resolve(
@@ -184,10 +184,14 @@ class JobResolver:
         )
 
     def _resolve_data(self, spec: TrainSpec, max_length: int) -> ResolvedData:
-        key = (spec.data.model_dump_json(), max_length)
+        key = (spec.data.model_dump_json(), spec.task.type, max_length)
         if key not in self._data:
             self._data[key] = data_sources.resolve(
-                self._session, spec.data, settings=self._settings, max_length=max_length
+                self._session,
+                spec.data,
+                spec.task,
+                settings=self._settings,
+                max_length=max_length,
             )
         return self._data[key]
 

@@ -26,7 +26,7 @@ from app.web import choices, formats
 from app.web.page import BlankAsNone, ListQuery, render
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec, MethodName, ProbeSpec, Role
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskType
 from lora_core.specs.train import RuntimeSpec, StopSpec, TrainSpec
 from lora_core.tasks.metric_names import task_type
 
@@ -150,6 +150,7 @@ def new_job_page(
     database: DatabaseDep,
     settings: SettingsDep,
     data: Annotated[Annotated[str, CleanText(1024)] | None, Query()] = None,
+    task: Annotated[TaskType | None, Query()] = None,
     from_: Annotated[
         Annotated[UUID, uuid_or_raise(lambda text: JobNotFound(job_id=text))] | None,
         Query(alias="from"),
@@ -165,6 +166,8 @@ def new_job_page(
             initial = _explicit_settings(source_job.spec) | {"name": source_job.name}
     if data:
         initial["data"] = {**initial.get("data", {}), "source": data}
+    if task is not None:
+        initial["task"] = {"type": task}
     return render(
         request,
         "new_job.html",

@@ -55,7 +55,7 @@ def test_chosen_file_with_name_and_columns(
     page.goto("/datasets")
     page.get_by_label("File", exact=True).set_input_files(path)
     page.get_by_label("Name", exact=True).fill("chosen")
-    page.get_by_text("Columns and files without labels").click()
+    page.get_by_text("Columns and kinds of labels").click()
     page.get_by_label("Text column", exact=True).fill("body")
     page.get_by_label("Label column", exact=True).fill("kind")
     page.get_by_role("button", name="Upload").click()

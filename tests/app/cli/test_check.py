@@ -8,6 +8,7 @@ import xlsxwriter
 from app.database.engines import Database
 from tests.app.cli.conftest import Run, answer
 from tests.app.datasets.test_diagnosis import LEAKING, MANY, remove_diagnosis
+from tests.app.datasets.test_kinds_of_labels import INDICATORS, NUMBERS, SETS
 
 
 def write(tmp_path: Path, content: str, name: str = "films.csv") -> str:
@@ -117,3 +118,29 @@ def test_control_characters_of_texts_are_removed(run: Run, tmp_path: Path) -> No
     assert "[bold]red[/bold]" in found.stdout
     assert "\x1b[31m" not in found.stdout
     assert "\x9b" not in found.stdout
+
+
+def test_kinds_of_labels_are_checked_without_a_service(run: Run, tmp_path: Path) -> None:
+    file = write(tmp_path, SETS)
+    options = ("--task", "multi_label", "--label-separator", ";")
+    found = run("datasets", "check", file, *options)
+    assert found.exit_code == 0, found.output
+    output = " ".join(found.stdout.split())
+    assert "label sets 4 different, 1 labels per row, 12 rows without any" in output
+    assert "together a and b 12" in output
+    file = write(tmp_path, NUMBERS)
+    found = run("datasets", "check", file, "--task", "regression", "--json")
+    assert json.loads(found.stdout)["numbers"]["distinct"] == 48
+    refused = run("datasets", "check", file, "--label-separator", ";")
+    assert refused.exit_code == 2
+    assert "need --task multi_label" in refused.stderr
+
+
+def test_kinds_of_labels_are_uploaded_by_train(cli: Run, tmp_path: Path) -> None:
+    file = write(tmp_path, INDICATORS)
+    options = ("--task", "multi_label", "--label-columns", "toxic,insult")
+    found = cli("datasets", "upload", file, *options)
+    assert found.exit_code == 0, found.output
+    assert "insult 8, toxic 12" in " ".join(found.stdout.split())
+    job = answer(cli("train", "--data", file, "--method", "linear", *options, "--json"))
+    assert job["spec"]["data"]["source"] == "films:1"  # the upload that exists already

@@ -1,0 +1,128 @@
+"""Datasets with sets of labels, numbers or ranks: uploads, rows, pages, and their jobs."""
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.app.datasets.conftest import Upload
+
+SETS = "text,label\n" + "".join(
+    f"sentence{i} word{i} end{i},{label}\n" for i, label in enumerate(["a;b", "b", "", "c"] * 12)
+)
+INDICATORS = "text,label,toxic,insult\n" + "".join(
+    f"sentence{i} word{i} end{i},x,{i % 2},{int(i % 3 == 0)}\n" for i in range(24)
+)
+NUMBERS = "text,label\n" + "".join(f"sentence{i} word{i} end{i},{i / 7}\n" for i in range(48))
+MULTI_LABEL = {"task": "multi_label", "label_separator": ";"}
+PAGE = {"Accept": "text/html"}
+
+
+def created(response: Any) -> Any:
+    assert response.status_code == 201, response.text
+    return response.json()
+
+
+def plan(client: TestClient, source: str, **body: Any) -> Any:
+    data = {"source": source, **body.pop("data", {})}
+    body = {"method": {"type": "linear"}, "data": data, **body}
+    return client.post("/v1/jobs?dry_run=true", json=body)
+
+
+def test_sets_of_labels_are_uploaded(client: TestClient, upload: Upload) -> None:
+    dataset = created(upload(SETS, **MULTI_LABEL))
+    assert dataset["labels"] == {"a": 12, "b": 24, "c": 12}
+    assert (dataset["task"], dataset["label_separator"]) == ("multi_label", ";")
+    assert dataset["diagnosis"]["label_sets"]["unlabeled"] == 12
+    rows = client.get(f"/v1/datasets/{dataset['id']}/rows").json()["data"]
+    assert [row["label"] for row in rows[:3]] == ['["a", "b"]', '["b"]', "[]"]
+    again = client.post(f"/v1/datasets/{dataset['id']}/check").json()
+    assert again["diagnosis"] == dataset["diagnosis"]
+    text = client.get(f"/datasets/{dataset['id']}", headers=PAGE).text
+    assert "a and b" in text
+    assert "task=multi_label" in text
+    assert "no label" not in client.get("/datasets", headers=PAGE).text
+
+
+def test_label_columns_are_uploaded(client: TestClient, upload: Upload) -> None:
+    dataset = created(upload(INDICATORS, task="multi_label", label_columns="toxic, insult"))
+    assert dataset["labels"] == {"insult": 8, "toxic": 12}
+    assert dataset["label_columns"] == ["toxic", "insult"]
+    assert client.get(f"/datasets/{dataset['id']}", headers=PAGE).status_code == 200
+    answer = plan(client, "a", task={"type": "multi_label"})
+    assert answer.json()["spec"]["data"]["label_columns"] == ["toxic", "insult"]
+
+
+def test_numbers_are_uploaded(client: TestClient, upload: Upload) -> None:
+    dataset = created(upload(NUMBERS, task="regression"))
+    assert (dataset["labels"], dataset["label_count"]) == ({}, 0)
+    assert dataset["diagnosis"]["numbers"]["maximum"] == pytest.approx(47 / 7)
+    text = client.get(f"/datasets/{dataset['id']}", headers=PAGE).text
+    assert 'id="numbers"' in text
+    assert "Would more labels help?" not in text
+    assert "numbers" in client.get("/datasets", headers=PAGE).text
+    answer = plan(client, "a", task={"type": "regression"})
+    assert answer.status_code == 200, answer.text
+
+
+def test_the_same_file_for_another_task_is_another_version(upload: Upload) -> None:
+    ranks = "text,label\n" + "".join(f"text{i} word{i},{i % 5}\n" for i in range(40))
+    first = created(upload(ranks))
+    second = created(upload(ranks, task="regression"))
+    third = created(upload(ranks, ordered="true"))
+    assert [each["version"] for each in (first, second, third)] == [1, 2, 3]
+    assert third["ordered"] is True
+    assert upload(ranks, task="regression").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "code"),
+    [
+        (SETS, {"task": "multi_label"}, "malformed_label_set"),
+        (SETS.replace(",\n", ",none\n"), {"task": "regression"}, "label_not_number"),
+        (INDICATORS, {"task": "multi_label", "label_columns": "toxic,none"}, "missing_column"),
+        (INDICATORS, {"task": "multi_label", "label_columns": "toxic,label"}, "label_not_binary"),
+    ],
+)
+def test_labels_must_fit_the_task(
+    upload: Upload, content: str, fields: dict[str, str], code: str
+) -> None:
+    answer = upload(content, **fields)
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert "a.csv" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        ({"task": "several"}, "task"),
+        ({"label_separator": ";"}, "label_separator"),
+        ({"task": "regression", "label_columns": "a"}, "label_columns"),
+        ({**MULTI_LABEL, "label_columns": "a"}, "label_columns"),
+        ({"task": "multi_label", "label_columns": "a,a "}, "label_columns"),
+        ({"task": "multi_label", "label_columns": "a,"}, "label_columns"),
+        ({"task": "regression", "ordered": "true"}, "ordered"),
+    ],
+)
+def test_fields_must_fit_the_task(upload: Upload, fields: dict[str, str], at: str) -> None:
+    answer = upload(SETS, **fields)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert answer.json()["errors"][0]["at"] == at
+
+
+def test_a_job_takes_the_separator_of_its_dataset(client: TestClient, upload: Upload) -> None:
+    upload(SETS, **MULTI_LABEL)
+    answer = plan(client, "a", task={"type": "multi_label"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["spec"]["data"]["label_separator"] == ";"
+
+
+def test_a_job_must_have_the_task_of_its_dataset(client: TestClient, upload: Upload) -> None:
+    upload(SETS, **MULTI_LABEL)
+    for body in ({}, {"task": {"type": "regression"}}):
+        answer = plan(client, "a", **body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "task_mismatch")
+        assert "`--task multi_label`" in answer.json()["detail"]
+    upload(SETS.replace(",\n", ",none\n"), "names.csv")
+    data = {"label_separator": ";"}
+    assert plan(client, "names", data=data, task={"type": "multi_label"}).status_code == 200
