@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
-from lora_core.hub import HUB_PREFIX, is_hub_name, parse_hub_dataset
+from lora_core.hub import HUB_PREFIX, is_hub_name
 from lora_core.samples import minilm, reviews
 from lora_core.specs.fields import is_model_version, looks_like_path
 from lora_core.specs.method import LoraSpec, describe_method
@@ -122,9 +122,9 @@ def _hub_datasets(spec: TrainSpec | None) -> list[str]:
     for source in _sources(spec):
         if source in reviews.SAMPLES:
             names.append(reviews.SAMPLES[source].hub_name)
-        elif source.startswith(HUB_PREFIX) and (dataset := parse_hub_dataset(source)):
-            names.append(dataset.name)
-    return list(dict.fromkeys(names))
+        elif source.startswith(HUB_PREFIX):
+            names.append(source.removeprefix(HUB_PREFIX))
+    return names
 
 
 def _labels(manifest_data: Mapping[str, Any]) -> list[str]:

@@ -12,9 +12,6 @@ import huggingface_hub.constants
 import pytest
 from starlette.testclient import TestClient
 
-from app.main import create_app
-from app.settings import Settings
-
 COMMIT = "c0ffee" + "0" * 34
 OLDER = "0dd" + "0" * 37
 BERT = {"model_type": "bert", "vocab_size": 100, "num_hidden_layers": 2}
@@ -152,19 +149,6 @@ def test_a_gated_model_is_refused(
     assert expected in answer.json()["detail"]
     assert f"{hub.url}/bert-base-uncased" in answer.json()["detail"]
     assert "hunter2" not in answer.text
-
-
-def test_a_star_allows_all_models_and_datasets(settings: Settings, hub: Hub) -> None:
-    app = create_app(settings.model_copy(update={"hub_models": ("*",), "hub_datasets": ("*",)}))
-    with TestClient(app) as client:
-        job = post(client, base="someone/else", data={"source": "hub:anyone/data:part"}).json()
-        page = client.get("/jobs/new").text
-        assert post(client, base="someone/else/x").json()["code"] == "invalid_base"
-    assert job["spec"]["base"] == "someone/else"
-    assert job["spec"]["base_revision"] == COMMIT
-    assert job["spec"]["data"]["source"] == "hub:anyone/data:part"
-    assert "hub:*" not in page
-    assert 'value="*"' not in page
 
 
 def test_the_cache_is_used_when_the_hub_is_unreachable(

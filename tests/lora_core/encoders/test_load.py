@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForPreTraining
 
 from lora_core.encoders.load import load_classifier, resolve_base
 from lora_core.errors.base_model import (
@@ -39,18 +38,6 @@ def test_encoder_weights_match_the_base_model(tmp_path: Path, family: str) -> No
     assert loaded[f"{base.family.head[-1]}.weight"].shape == (3, 32)
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
     assert model.config.label2id == {"a": 0, "b": 1, "c": 2}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_pretraining_checkpoint_is_a_base(tmp_path: Path, family: str) -> None:
-    directory = make_base(tmp_path / "base", family)
-    pretrained = AutoModelForPreTraining.from_config(FAMILIES[family]().config)
-    pretrained.save_pretrained(directory)
-    model, kept = load_classifier(resolve_base(str(directory)), ["a", "b", "c"])
-    assert not kept
-    stored = pretrained.base_model.state_dict()
-    loaded = model.base_model.state_dict()
-    assert all(torch.equal(loaded[name], stored[name]) for name in loaded)
 
 
 def test_head_is_kept_only_with_the_same_labels(tmp_path: Path) -> None:

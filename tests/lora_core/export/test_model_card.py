@@ -143,14 +143,6 @@ def test_paths_of_the_host_stay_private(base: str, hub_base: str | None, shown: 
     assert facts["model-index"][0]["results"][0]["dataset"]["name"] == "tickets:2"
 
 
-def test_configurations_of_a_dataset_are_left_out_of_its_name() -> None:
-    sources = {"train": "hub:org/reviews:films", "test": "hub:org/reviews:books"}
-    spec = make_manifest()["spec"] | {"data": {"source": sources}}
-    card = model_card(make_manifest(spec=spec), CardFormat.TRANSFORMERS, name="m")
-    assert metadata(card)["datasets"] == ["org/reviews"]
-    assert "| data | hub:org/reviews:films, hub:org/reviews:books" in card
-
-
 HOSTILE = "---\nx: y\n```\n# <img src=x onerror=alert(1)> | [a](b) `c`"
 
 
