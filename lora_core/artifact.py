@@ -56,7 +56,7 @@ from lora_core.saved_predictions import compare_logits
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.method import HeadMode, LoraSpec
 
-HEAD_LAYERS = ("first", "last")  # names of the head's layers in head.safetensors
+HEAD_LAYERS = ("first", "norm", "last")  # names in head.safetensors
 
 
 class SavedAdapter(NamedTuple):
@@ -131,7 +131,7 @@ def _save_base(
 def _encoder_weights(model: PreTrainedModel, family: EncoderFamily) -> dict[str, Tensor]:
     """Return the weights before the head in float32, by their names in a model without adapters."""
     adapters = adapter_layers(model)
-    head = tuple(f"{name}." for name in family.head)
+    head = tuple(f"{name}." for name in family.head_modules)
     weights: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         layer, _, part = name.rpartition(".")
@@ -149,19 +149,24 @@ def save_head(directory: Path, model: PreTrainedModel, family: EncoderFamily) ->
     save_file(tensors, directory / "head.safetensors", metadata={"format": "pt"})
 
 
+def head_layers(family: EncoderFamily) -> dict[str, str]:
+    """Return the layers of the head that a family has, by their names in head.safetensors."""
+    layers = zip(HEAD_LAYERS, (family.head[0], family.head_norm, family.head[-1]), strict=True)
+    return {name: path for name, path in layers if path is not None}
+
+
 def head_tensors(model: nn.Module, family: EncoderFamily) -> dict[str, Tensor]:
     """Return the weights of the layers after the encoder in float32.
 
-    They are `first.weight` (width, width), `first.bias`, `last.weight` (classes, width) and
-    `last.bias`. Those of an `AdapterLinear` include its adapter, as if it were merged.
+    They are `first.weight` (width, width), `first.bias`, `norm.weight`, `norm.bias`, `last.weight`
+    (classes, width) and `last.bias`, of which a family may lack some. Those of an `AdapterLinear`
+    include its adapter, as if it were merged.
     """
-    layers = {
-        name: model.get_submodule(path) for name, path in zip(HEAD_LAYERS, family.head, strict=True)
-    }
     return {
-        f"{name}.{part}": getattr(layer, part).detach().float().contiguous()
-        for name, layer in layers.items()
+        f"{name}.{part}": tensor.detach().float().contiguous()
+        for name, path in head_layers(family).items()
         for part in ("weight", "bias")
+        if (tensor := getattr(model.get_submodule(path), part)) is not None
     }
 
 
@@ -277,8 +282,12 @@ def load_unmerged(directory: Path, base: Path | None = None) -> PreTrainedModel:
     config = read_config(directory, base)
     weights = load_file(checkpoint_directory(directory, base) / WEIGHTS_FILE)
     head = load_file(directory / "head.safetensors")
-    for name, path in zip(HEAD_LAYERS, get_family(config).head, strict=True):
-        weights |= {f"{path}.{part}": head[f"{name}.{part}"] for part in ("weight", "bias")}
+    for name, path in head_layers(get_family(config)).items():
+        weights |= {
+            f"{path}.{part}": head[key]
+            for part in ("weight", "bias")
+            if (key := f"{name}.{part}") in head
+        }
     return _checked(*encoders.classifier_from_weights(config, weights))
 
 
@@ -294,7 +303,7 @@ def inject_adapter(model: PreTrainedModel, adapter: SavedAdapter) -> None:
     method = LoraMethod(adapter.spec.model_copy(update={"head": HeadMode.FROZEN}))
     with torch.random.fork_rng(devices=()):  # A is drawn before it is overwritten
         method.prepare(model, family)
-    head = tuple(f"{name}." for name in family.head)
+    head = tuple(f"{name}." for name in family.head_modules)
     tensors = {name: t for name, t in adapter.tensors.items() if not name.startswith(head)}
     method.load_state_dict(model, tensors)
 

@@ -3,7 +3,7 @@
 Both need only `config.json`, not torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,24 +57,50 @@ class EncoderShape:
     segments: int = 0
     embedding_width: int = 0  # 0: that of the blocks; another one has a projection to it
     padding: int = -1  # position of padding, if there is one: texts start at the next position
+    attention_bias: bool = True
+    feed_forward_bias: bool = True
+    norm_bias: bool = True
+    head_bias: bool = True  # of the layers before the last
     pooling: Pooling = Pooling.CLS
+
+    @property
+    def pooling_blocks(self) -> int:
+        """The number of blocks that average: 1 if the head reads the mean and the config cannot say
+        so."""
+        return int(self.pooling is Pooling.MEAN and self.family.pooling_key is None)
+
+    @property
+    def norm_parameters(self) -> int:
+        """The number of parameters of one layer norm."""
+        return self.width * (1 + self.norm_bias)
 
     @property
     def block_parameters(self) -> int:
         """The number of parameters of one transformer block."""
-        d, f = self.width, self.feed_forward
-        return (
-            4 * _linear_parameters(d, d)
-            + _linear_parameters(d, f)
-            + _linear_parameters(f, d)
-            + 4 * d
-        )  # two layer norms: 4 d
+        parameters = 2 * self.norm_parameters
+        for name, dims in self.target_layers(self.family.roles).items():
+            in_feed_forward = name in self.family.roles[Role.MLP]
+            bias = self.feed_forward_bias if in_feed_forward else self.attention_bias
+            parameters += _linear_parameters(*dims, bias=bias)
+        return parameters
+
+    def last_blocks_parameters(self, count: int) -> int:
+        """Return the number of parameters of the last `count` pretrained blocks.
+
+        Where norms come first, the norm of the embeddings takes the place of the first.
+        """
+        without = self.family.final_norm is not None and count == self.layers
+        return count * self.block_parameters - without * self.norm_parameters
 
     @property
     def embedding_parameters(self) -> int:
+        """The number of parameters before the first block."""
         width = self.embedding_width or self.width
         projection = 0 if width == self.width else _linear_parameters(width, self.width)
-        return (self.vocabulary + self.positions + self.segments + 2) * width + projection
+        positions = self.positions if self.family.learned_positions else 0
+        return (
+            self.vocabulary + positions + self.segments + 1 + self.norm_bias
+        ) * width + projection
 
     @property
     def max_tokens(self) -> int:
@@ -89,6 +115,22 @@ class EncoderShape:
         """Return (d_in, d_out) of the linear layers after the last block."""
         return (self.width, self.width), (self.width, n_labels)
 
+    def head_parameters(self, n_labels: int) -> int:
+        """Return the number of parameters after the encoder."""
+        *others, last = self.head_layers(n_labels)
+        linears = sum(_linear_parameters(*dims, bias=self.head_bias) for dims in others)
+        norm = self.norm_parameters if self.family.head_norm is not None else 0
+        return linears + norm + _linear_parameters(*last)
+
+    def target_layers(self, roles: Collection[Role]) -> dict[str, tuple[int, int]]:
+        """Return (d_in, d_out) of the layers with these roles in one block, by path.
+
+        Raises `RoleNotFound`.
+        """
+        return {
+            name: (d_in, d_out) for role in roles for name, d_in, d_out in self.linear_layers(role)
+        }
+
     def linear_layers(self, role: Role) -> Iterator[tuple[str, int, int]]:
         """Yield (name, d_in, d_out) of each layer with this role in one block.
 
@@ -99,7 +141,8 @@ class EncoderShape:
             available = ", ".join(roles)
             raise RoleNotFound(role=str(role), encoder=self.family.model_type, available=available)
         d, f = self.width, self.feed_forward
-        sizes = ((d, f), (f, d)) if role is Role.MLP else ((d, d),)
+        fused = sum(roles[other] == roles[role] for other in roles)  # roles with this layer
+        sizes = ((d, f + f * self.family.gated), (f, d)) if role is Role.MLP else ((d, fused * d),)
         for name, (d_in, d_out) in zip(roles[role], sizes, strict=True):
             yield name, d_in, d_out
 
@@ -121,14 +164,19 @@ def read_encoder_shape(
                 base=base, reason=f"{key} in config.json is not a valid size: {str(size)[:32]}"
             )
         sizes[name] = size
+    biases = {name: config.get(flag.name, flag.default) for name, flag in family.biases.items()}
+    if invalid := [name for name, value in biases.items() if type(value) is not bool]:
+        key = family.biases[invalid[0]].name
+        raise UnreadableBase(base=base, reason=f"{key} in config.json is not true or false")
     has_mean_pooling_block = config.get(POOLING_BLOCK_KEY) is True
     if has_mean_pooling_block and pooling is Pooling.CLS:
         raise PoolingNotChangeable(base=base)
     if pooling is Pooling.AUTO:
-        mean = has_mean_pooling_block or config.get("pooling") == Pooling.MEAN
+        declared = config.get("pooling", config.get(family.pooling_key or "pooling"))
+        mean = has_mean_pooling_block or declared == Pooling.MEAN
         pooling = Pooling.MEAN if mean else Pooling.CLS
     sizes["layers"] -= has_mean_pooling_block
-    shape = EncoderShape(family=family, pooling=pooling, **sizes)
+    shape = EncoderShape(family=family, pooling=pooling, **sizes, **biases)  # type: ignore[arg-type]
     if shape.width % shape.heads:
         reason = f"width {shape.width} is not divisible by {shape.heads} heads"
         raise UnreadableBase(base=base, reason=reason)
@@ -142,7 +190,7 @@ def read_encoder_shape(
 def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
     """Reject a spec that could never run on this base.
 
-    Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RankTooLarge`,
+    Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RolesFused`, `RankTooLarge`,
     `MethodWithoutSteps`.
     """
     check_partial_run(spec)
@@ -166,12 +214,12 @@ def _check_lora(shape: EncoderShape, lora: LoraSpec) -> None:
     for layer in lora.layers or ():
         if layer >= shape.layers:
             raise LayerOutOfRange(layer=layer, count=shape.layers, last=shape.layers - 1)
-    for role in lora.targets:
-        for name, d_in, d_out in shape.linear_layers(role):
-            if lora.r > min(d_in, d_out):
-                raise RankTooLarge(
-                    r=lora.r, module=name, d_in=d_in, d_out=d_out, limit=min(d_in, d_out)
-                )
+    shape.family.check_targets(lora.targets)
+    for name, (d_in, d_out) in shape.target_layers(lora.targets).items():
+        if lora.r > min(d_in, d_out):
+            raise RankTooLarge(
+                r=lora.r, module=name, d_in=d_in, d_out=d_out, limit=min(d_in, d_out)
+            )
 
 
 def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) -> ParameterCounts:
@@ -180,18 +228,20 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
     With `head: lora`, the rank of a head layer is at most its smaller side: a higher rank adds
     nothing to a layer with n_labels outputs. Raises `RoleNotFound`.
     """
-    head = sum(_linear_parameters(d_in, d_out) for d_in, d_out in shape.head_layers(n_labels))
-    blocks = shape.layers + (shape.pooling is Pooling.MEAN)
-    base = shape.embedding_parameters + blocks * shape.block_parameters + head
+    head = shape.head_parameters(n_labels)
+    pooling_block = shape.pooling_blocks * shape.block_parameters
+    base = shape.embedding_parameters + shape.last_blocks_parameters(shape.layers) + head
+    base += pooling_block + (shape.family.final_norm is not None) * shape.norm_parameters
     match method:
         case ProbeSpec():
             return ParameterCounts(
                 trainable=_linear_parameters(*shape.head_layers(n_labels)[-1]), total=base
             )
         case BaselineSpec(blocks=blocks):
-            return ParameterCounts(trainable=head + blocks * shape.block_parameters, total=base)
+            return ParameterCounts(
+                trainable=head + shape.last_blocks_parameters(blocks), total=base
+            )
         case FullSpec():
-            pooling_block = shape.block_parameters * (shape.pooling is Pooling.MEAN)
             return ParameterCounts(trainable=base - pooling_block, total=base)
         case LoraSpec():
             adapters = [
@@ -210,15 +260,13 @@ def adapted_layer_dims(
 ) -> Iterator[tuple[int, int]]:
     """Yield (d_in, d_out) of every layer that gets an adapter."""
     for _ in range(shape.layers) if lora.layers is None else lora.layers:
-        for role in lora.targets:
-            for _, d_in, d_out in shape.linear_layers(role):
-                yield d_in, d_out
+        yield from shape.target_layers(lora.targets).values()
     if lora.head is HeadMode.LORA:
         yield from shape.head_layers(n_labels)
 
 
-def _linear_parameters(d_in: int, d_out: int) -> int:
-    return d_in * d_out + d_out
+def _linear_parameters(d_in: int, d_out: int, *, bias: bool = True) -> int:
+    return d_in * d_out + d_out * bias
 
 
 def _adapter_parameters(lora: LoraSpec, d_in: int, d_out: int) -> ParameterCounts:

@@ -2,7 +2,8 @@
 
 The operations per token follow from the sizes of the encoder alone.
 
-For h layers of width d with a feed-forward width f, and L the mean length that a token attends to:
+For h layers of width d with a feed-forward width f, and L the mean length that a token attends to
+(a gated feed-forward network has 3df, and attention within a window is counted as if it had none):
 
     lin = 2h (4d² + 2df)      att = 4h L d      forward = lin + att      full = 3 lin + 3.5 att
 
@@ -76,8 +77,8 @@ def frozen_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
 
 
 def _linear_and_attention_flops(shape: EncoderShape, length: float) -> tuple[float, float]:
-    d, f = shape.width, shape.feed_forward
-    return 2 * shape.layers * (4 * d**2 + 2 * d * f), 4 * shape.layers * length * d
+    products = sum(d_in * d_out for d_in, d_out in shape.target_layers(shape.family.roles).values())
+    return 2 * shape.layers * products, 4 * shape.layers * length * shape.width
 
 
 @dataclass(frozen=True)

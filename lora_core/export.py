@@ -192,7 +192,7 @@ def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrain
     """Return the base with the final head, in which an adapter is merged: PEFT supports none."""
     model, _ = load_with_head(base, label_names(merged), merged.config.problem_type)
     set_pooling(model, base.family, Pooling(getattr(merged.config, "pooling", Pooling.CLS)))
-    for name in base.family.head:
+    for name in base.family.head_modules:
         model.set_submodule(name, merged.get_submodule(name))
     return model.eval()
 
@@ -256,7 +256,7 @@ def _write_adapter(
         tensors[f"{name}.{peft_format.B}"] = adapter.B
         if config["use_dora"]:
             tensors[f"{name}.{peft_format.MAGNITUDE}"] = adapter.get_parameter("magnitude")
-    for name in family.head:
+    for name in family.head_modules:
         for part, parameter in model.get_submodule(name).named_parameters():
             tensors[f"{name}.{part}"] = parameter
     prefixed = {

@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 from lora_core import compatibility
 from lora_core.data.batching import Batch, collate, padded_length
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders import modules
-from lora_core.encoders.families import FastFamily
-from lora_core.encoders.modules import blocks, head_activation
+from lora_core.encoders import modernbert, modules
+from lora_core.encoders.families import MODERNBERT, FastFamily
+from lora_core.encoders.modules import blocks
 from lora_core.runtime import Runtime
 
 
@@ -63,6 +63,8 @@ class BlockwiseForward(Forward):
         pad_multiple: int = 1,
     ) -> None:
         super().__init__(model, runtime, pad_multiple=pad_multiple)
+        if family is MODERNBERT:
+            modernbert.patch(model, family)
         self._family = family
         self._embeddings = modules.embedding_modules(model, family)
         self._blocks = blocks(model, family)
@@ -76,17 +78,18 @@ class BlockwiseForward(Forward):
         batch = self._batch(data, indices)
         with self._runtime.autocast():
             x = modules.embed(self._embeddings, **batch.token_inputs)
-            x = modules.run_blocks(self._blocks, x, modules.expand_mask(batch.attention_mask))
-            return x[:, 0]
+            mask = modules.expand_mask(batch.attention_mask)
+            x = modules.run_blocks(self._blocks, x, mask)
+            return modules.pool(self.model, self._family, x, mask)
 
 
 def apply_head(model: PreTrainedModel, family: FastFamily, x: Tensor) -> Tensor:
-    """Return logits (batch, classes) from the state of the first token, x (batch, width).
+    """Return logits (batch, classes) from the pooled states x (batch, width).
 
     This is the head that the classifiers of transformers have.
     """
     first, last = (model.get_submodule(name) for name in family.head)
     dropout = model.get_submodule(family.head_dropout_layer)
     hidden = first(dropout(x) if family.drops_head_input else x)
-    logits: Tensor = last(dropout(head_activation(family)(hidden)))
+    logits: Tensor = last(dropout(modules.activate_head(model, family, hidden)))
     return logits

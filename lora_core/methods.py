@@ -71,7 +71,7 @@ class LoraMethod(FineTuningMethod):
         # New parameters train, except for those that their variant freezes.
         inject_adapters(model, family, self.spec)
         if self.spec.head is HeadMode.TRAIN:
-            for name in family.head:
+            for name in family.head_modules:
                 model.get_submodule(name).requires_grad_(True)
 
 
@@ -97,7 +97,8 @@ class BaselineMethod(FineTuningMethod):
                 layer=self.spec.blocks - 1, count=len(blocks), last=len(blocks) - 1
             )
         model.requires_grad_(False)
-        for module in [*blocks[first:], *(model.get_submodule(name) for name in family.head)]:
+        head = [model.get_submodule(name) for name in family.head_modules]
+        for module in [*blocks[first:], *head]:
             module.requires_grad_(True)
 
 

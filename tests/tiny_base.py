@@ -18,6 +18,8 @@ from transformers import (
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -25,7 +27,9 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
+from lora_core import encoders
 from lora_core.data.tokens import find_special_tokens
+from lora_core.specs.method import Role
 
 WORDS = (  # noqa: SIM905
     "the a film movie was is good bad great awful fine dull very not plot cast it and of to in "
@@ -88,6 +92,17 @@ def electra(labels: int = 2, **changes: Any) -> PreTrainedModel:
     return ElectraForSequenceClassification(config).eval()
 
 
+def modernbert(labels: int = 2, **changes: Any) -> PreTrainedModel:
+    """Return a ModernBERT of the same size, whose second block sees four tokens to each side."""
+    config: dict[str, Any] = {
+        "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 48, "max_position_embeddings": 64, "local_attention": 8,
+        "pad_token_id": 0, "cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3,
+        "eos_token_id": 3, "num_labels": labels, "initializer_range": 0.1, **changes,
+    }  # fmt: skip
+    return ModernBertForSequenceClassification(ModernBertConfig(**config)).eval()
+
+
 FAMILIES = {
     "distilbert": distilbert,
     "bert": bert,
@@ -95,14 +110,29 @@ FAMILIES = {
     "xlm-roberta": xlm_roberta,
     "camembert": camembert,
     "electra": electra,
+    "modernbert": modernbert,
 }
+
+
+def whole_layers(family: str, *roles: Role) -> tuple[Role, ...]:
+    """Return these roles, with all others that are parts of the same layers in this family."""
+    paths = encoders.FAMILIES[family].roles
+    layers = {paths[role] for role in roles}
+    return tuple(role for role in Role if paths[role] in layers)
 
 
 def tokenizer(family: str = "distilbert") -> Tokenizer:
     """Return a tokenizer of the family's type over `WORDS` and single letters or bytes."""
     match family:
         case "roberta":
-            return _byte_level()
+            tokenizer_ = _byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+            tokenizer_.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+            return tokenizer_
+        case "modernbert":
+            tokenizer_ = _byte_level(SPECIAL)
+            tokenizer_.normalizer = normalizers.NFC()
+            tokenizer_.post_processor = _bert_template()
+            return tokenizer_
         case "xlm-roberta":
             return _unigram(["<s>", "<pad>", "</s>", "<unk>"])
         case "camembert":  # whose special tokens are not where its config says
@@ -112,8 +142,8 @@ def tokenizer(family: str = "distilbert") -> Tokenizer:
             return _word_piece()
 
 
-def _byte_level() -> Tokenizer:
-    """Return a case-sensitive byte-level BPE."""
+def _byte_level(special: list[str]) -> Tokenizer:
+    """Return a case-sensitive byte-level BPE, without a post-processor."""
     tokenizer_ = Tokenizer(BPE())
     tokenizer_.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer_.decoder = decoders.ByteLevel()
@@ -121,13 +151,20 @@ def _byte_level() -> Tokenizer:
         [f" {word.strip('#')}" for word in WORDS],
         trainers.BpeTrainer(
             vocab_size=400,
-            special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+            special_tokens=special,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
-    tokenizer_.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
     return tokenizer_
+
+
+def _bert_template() -> TemplateProcessing:
+    return TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
 
 
 def _unigram(special: list[str]) -> Tokenizer:
@@ -163,11 +200,7 @@ def _word_piece() -> Tokenizer:
     tokenizer_ = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer_.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer_.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer_.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
+    tokenizer_.post_processor = _bert_template()
     return tokenizer_
 
 

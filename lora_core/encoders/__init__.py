@@ -8,6 +8,7 @@ from lora_core.encoders.families import (
     CAMEMBERT,
     DISTILBERT,
     ELECTRA,
+    MODERNBERT,
     ROBERTA,
     XLM_ROBERTA,
     EncoderFamily,
@@ -17,7 +18,7 @@ from lora_core.errors.base_model import UnsupportedEncoder
 
 FAMILIES: Mapping[str, FastFamily] = {
     family.model_type: family
-    for family in (DISTILBERT, BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA)
+    for family in (DISTILBERT, BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MODERNBERT)
 }
 
 

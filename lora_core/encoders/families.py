@@ -1,9 +1,10 @@
 """The module and config names of each supported encoder architecture. Does not import torch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from lora_core.errors.spec import RolesFused
 from lora_core.specs.method import Role
 
 
@@ -16,6 +17,14 @@ class ConfigField:
     minimum: int = 1
 
 
+@dataclass(frozen=True)
+class ConfigFlag:
+    """A choice in config.json: its key, and its default if it is missing."""
+
+    name: str
+    default: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderFamily:
     """The names inside the sequence classifier of transformers for one architecture.
@@ -26,7 +35,8 @@ class EncoderFamily:
 
     model_type: str  # as in config.json
     block_list: str  # the module list of transformer blocks
-    roles: Mapping[Role, tuple[str, ...]]  # linear layers inside one block
+    # Linear layers inside one block. Roles with the same layer are parts of its output.
+    roles: Mapping[Role, tuple[str, ...]]
     head: tuple[str, ...]  # linear layers after the last block, in order
     head_activation: Literal["relu", "tanh", "gelu"]  # between the two layers of the head
     dropouts: tuple[str, ...]  # config keys of dropout inside the encoder
@@ -35,6 +45,38 @@ class EncoderFamily:
     # layers, heads, width, feed_forward, vocabulary, positions; segments, padding and
     # embedding_width where they exist
     sizes: Mapping[str, ConfigField]
+    # attention_bias, feed_forward_bias, norm_bias, head_bias, where they can be missing
+    biases: Mapping[str, ConfigFlag] = field(default_factory=dict)
+    learned_positions: bool = True  # whether the embeddings have a vector per position
+    gated: bool = False  # whether the first layer of the feed-forward network is twice as wide
+    # Config key of the state that the head reads: "cls" or "mean". None: the first token, and a
+    # block for the mean (`encoders/pooling.py`).
+    pooling_key: str | None = None
+    final_norm: str | None = None  # the norm after the last block, where norms come first in blocks
+    head_norm: str | None = None  # the norm after the activation of the head
+
+    @property
+    def head_modules(self) -> tuple[str, ...]:
+        """The modules of the head: its linear layers, and its norm where it has one."""
+        return (
+            self.head
+            if self.head_norm is None
+            else (*self.head[:-1], self.head_norm, self.head[-1])
+        )
+
+    def check_targets(self, targets: Collection[Role]) -> None:
+        """Raise `RolesFused` if these are some, but not all, of the roles of one layer."""
+        for paths in self.roles.values():
+            fused = [role for role in self.roles if self.roles[role] == paths]
+            given = [role for role in fused if role in targets]
+            if given and len(given) < len(fused):
+                raise RolesFused(
+                    encoder=self.model_type,
+                    module=paths[0],
+                    roles=", ".join(fused),
+                    given=", ".join(given),
+                    missing=", ".join(role for role in fused if role not in given),
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,5 +207,47 @@ ELECTRA = replace(
         "width": ConfigField(("hidden_size",), 256),
         "feed_forward": ConfigField(("intermediate_size",), 1024),
         "embedding_width": ConfigField(("embedding_size",), 128),
+    },
+)
+
+
+# ModernBERT (Warner et al. 2024, arXiv 2412.13663), also Ettin and mmBERT: rotary positions, norms
+# before each half of a block, attention within a window in most blocks, gated feed-forward network.
+
+MODERNBERT = FastFamily(
+    model_type="modernbert",
+    embeddings="model.embeddings",
+    block_list="model.layers",
+    roles={
+        **dict.fromkeys((Role.QUERY, Role.KEY, Role.VALUE), ("attn.Wqkv",)),
+        Role.PROJECTION: ("attn.Wo",),
+        Role.MLP: ("mlp.Wi", "mlp.Wo"),
+    },
+    activation="mlp.act",
+    norms=("attn_norm", "mlp_norm"),
+    final_norm="model.final_norm",
+    head=("head.dense", "classifier"),
+    head_norm="head.norm",
+    head_activation="gelu",
+    dropouts=("embedding_dropout", "attention_dropout", "mlp_dropout"),
+    head_dropout="classifier_dropout",
+    head_dropout_layer="drop",
+    saved_modules=("head", "classifier"),
+    pooling_key="classifier_pooling",
+    learned_positions=False,
+    gated=True,
+    sizes={
+        "layers": ConfigField(("num_hidden_layers",), 22),
+        "heads": ConfigField(("num_attention_heads",), 12),
+        "width": ConfigField(("hidden_size",), 768),
+        "feed_forward": ConfigField(("intermediate_size",), 1152),
+        "vocabulary": ConfigField(("vocab_size",), 50_368),
+        "positions": ConfigField(("max_position_embeddings",), 8192),
+    },
+    biases={
+        "attention_bias": ConfigFlag("attention_bias", default=False),
+        "feed_forward_bias": ConfigFlag("mlp_bias", default=False),
+        "norm_bias": ConfigFlag("norm_bias", default=False),
+        "head_bias": ConfigFlag("classifier_bias", default=False),
     },
 )

@@ -210,13 +210,13 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 def encoder_weights_sha256(model: nn.Module, family: EncoderFamily) -> str:
     """Return the sha256 of the encoder weights. Models with the same one can share memory."""
-    head = tuple(f"{name}." for name in family.head)
+    head = tuple(f"{name}." for name in family.head_modules)
     return weights_sha256({n: w for n, w in model.state_dict().items() if not n.startswith(head)})
 
 
 def _check_loaded(not_loaded: set[str], family: EncoderFamily, base: str) -> None:
     """Check that only weights of the head are missing or have a different shape."""
-    head = tuple(f"{name}." for name in family.head)
+    head = tuple(f"{name}." for name in family.head_modules)
     if problem := sorted(key for key in not_loaded if not key.startswith(head)):
         raise UnreadableBase(
             base=base, reason=f"{len(problem)} tensors are missing, first {problem[0]}"
@@ -225,9 +225,10 @@ def _check_loaded(not_loaded: set[str], family: EncoderFamily, base: str) -> Non
 
 def _init_head(model: PreTrainedModel, family: EncoderFamily, missing: set[str]) -> None:
     """Initialize the classifier, and the head layers before it that the file lacks."""
-    for name in family.head:
+    for name in family.head_modules:
         if name in missing or name == family.head[-1]:
             layer = model.get_submodule(name)
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=model.config.initializer_range)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)

@@ -122,6 +122,36 @@ def count_frozen_blocks(model: nn.Module, family: FastFamily) -> int:
     return frozen
 
 
+def pool(model: Any, family: FastFamily, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the input of the head, (batch, width), from the states after the last block.
+
+    x (batch, length, width), or (batch, 1, width) if the last block computes only the first token.
+    `mask` is (batch, 1, 1, length), true for the tokens of a text.
+    """
+    norm = nn.Identity() if family.final_norm is None else model.get_submodule(family.final_norm)
+    if not averages_states(model.config, family):
+        first: Tensor = norm(x[:, 0])
+        return first
+    x = norm(x)
+    if mask is None:
+        return x.mean(dim=1)
+    seen = mask[:, 0, 0, :, None]  # (batch, length, 1)
+    return (x * seen).sum(dim=1) / seen.sum(dim=1)
+
+
+def averages_states(config: Any, family: EncoderFamily) -> bool:
+    """Return whether the head of a model with this config reads the mean of all states."""
+    return family.pooling_key is not None and getattr(config, family.pooling_key) == "mean"
+
+
+def activate_head(model: Any, family: EncoderFamily, hidden: Tensor) -> Tensor:
+    """Return the input of the last layer of the head from the output of the first."""
+    hidden = head_activation(family)(hidden)
+    if family.head_norm is not None:
+        hidden = model.get_submodule(family.head_norm)(hidden)
+    return hidden
+
+
 # -- Gradient checkpointing -----------------------------------------------------------------------
 
 

@@ -29,11 +29,14 @@ SCALE = 1000.0  # the residual is about one thousandth; states times 10,000 may 
 
 
 def set_pooling(model: PreTrainedModel, family: EncoderFamily, pooling: Pooling) -> None:
-    """Make the head read the state that `pooling` selects, for the mean by appending a block.
+    """Make the head read the state that `pooling` selects.
 
-    A model that already has the block keeps it.
+    Some configs select it. In other models the mean is an additional block; a model that already
+    has the block keeps it.
     """
-    if (
+    if family.pooling_key is not None:
+        setattr(model.config, family.pooling_key, pooling.value)
+    elif (
         pooling is Pooling.MEAN
         and isinstance(family, FastFamily)
         and not has_mean_pooling_block(model.config)

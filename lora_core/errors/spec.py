@@ -19,6 +19,15 @@ class RoleNotFound(SpecError):
     message = "No module of {encoder} has the role {role!r}. Available roles: {available}."
 
 
+class RolesFused(SpecError):
+    code = "roles_fused"
+    title = "Several roles are one layer in this encoder."
+    message = (
+        "In {encoder}, the roles {roles} are one layer, {module}, and an adapter is on all of it. "
+        "Adapt all of these roles or none: add {missing}, or leave out {given}."
+    )
+
+
 class RankTooLarge(SpecError):
     code = "rank_too_large"
     title = "The LoRA rank is too large for a layer."

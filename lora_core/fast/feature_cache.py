@@ -5,6 +5,7 @@ depend on, so it does not matter which run computed it.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from lora_core.atomic_files import atomic_entry
+from lora_core.base_files import split_config
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data.tokens import TokenizedSplit
 
@@ -42,6 +45,11 @@ def hash_encoder(facts: Iterable[str], weights: Iterable[Tensor]) -> "hashlib._H
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().data)
     return digest
+
+
+def encoder_config(model: PreTrainedModel) -> str:
+    """Return as JSON those fields of the config of a model that its encoder depends on."""
+    return json.dumps(split_config(model.config.to_diff_dict())[0], sort_keys=True)
 
 
 def entry_key(encoder_hash: "hashlib._Hash", data: TokenizedSplit) -> str:

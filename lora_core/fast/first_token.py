@@ -8,7 +8,7 @@ softmax p, for each head:
 q · (K x_t + c) = (Kᵀ q) · x_t + q · c    Σ_t p_t (V x_t + d) = V (Σ_t p_t x_t) + d
 
 The softmax does not depend on q · c, which is the same for every token. So the last block costs
-almost nothing, and its output is the same.
+almost nothing, and its output is the same. (Not in ModernBERT, which rotates keys by position.)
 """
 
 from collections.abc import Callable, Mapping
@@ -19,15 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_core.encoders import pooling
-from lora_core.encoders.families import FastFamily
-from lora_core.encoders.modules import blocks, has_mean_pooling_block
+from lora_core.encoders import modernbert, pooling
+from lora_core.encoders.families import MODERNBERT, FastFamily
+from lora_core.encoders.modules import averages_states, blocks, has_mean_pooling_block
 from lora_core.layers.base import AdapterLinear
 
 
 def patch(model: nn.Module, family: FastFamily) -> None:
     """Let the last block return states (batch, 1, width). Names and weights stay the same."""
     last: Any = blocks(model, family)[-1]
+    if family is MODERNBERT:
+        modernbert.patch(model, family)
+        last.forward.first_only = not averages_states(model.config, family)
+        return
     if has_mean_pooling_block(model.config):
         last.forward = partial(_average_forward, last, family.norms)
         return

@@ -31,7 +31,7 @@ class FrozenEncoderForward(BlockwiseForward):
     """Caches the states below the first block that trains, and computes only the blocks above.
 
     It equals `Forward` as long as nothing below trains or has dropout. If no block trains, only the
-    head is left, and only the state of each text's first token is cached.
+    head is left, and only its input is cached, one state per text.
     """
 
     def __init__(  # noqa: PLR0913
@@ -58,8 +58,11 @@ class FrozenEncoderForward(BlockwiseForward):
         self._below, self._above = every[:frozen], every[frozen:]
         started = time.monotonic()
         below = [*self._embeddings, *self._below]
+        if not self._above and family.final_norm is not None:
+            below.append(model.get_submodule(family.final_norm))
+        facts = {"config": feature_cache.encoder_config(model), **environment}
         self._encoder_hash = feature_cache.hash_encoder(
-            (f"{name}={value}" for name, value in environment.items()),
+            (f"{name}={value}" for name, value in facts.items()),
             chain.from_iterable(module.parameters() for module in below),
         )
         self._features = {split: self._load_features(each) for split, each in data.items()}
@@ -69,12 +72,14 @@ class FrozenEncoderForward(BlockwiseForward):
     def pooled_states(self, data: TokenizedSplit, indices: Sequence[int]) -> Tensor:
         states = self._features[data.split].get(indices)  # (n, width) of each text
         x = pad_sequence(states, batch_first=True).to(self._runtime.device)  # (texts, n, width)
-        if self._above:
-            x = F.pad(x, (0, 0, 0, self._padded_length(x.shape[1]) - x.shape[1]))
+        if not self._above:
+            return x[:, 0]
+        x = F.pad(x, (0, 0, 0, self._padded_length(x.shape[1]) - x.shape[1]))
         lengths = torch.from_numpy(data.lengths[indices]).to(x.device)[:, None]  # (texts, 1)
-        mask = torch.arange(x.shape[1], device=x.device) < lengths  # (texts, length)
+        mask = modules.expand_mask(torch.arange(x.shape[1], device=x.device) < lengths)
         with self._runtime.autocast():
-            return modules.run_blocks(self._above, x, modules.expand_mask(mask))[:, 0]
+            x = modules.run_blocks(self._above, x, mask)
+            return modules.pool(self.model, self._family, x, mask)
 
     def _load_features(self, data: TokenizedSplit) -> feature_cache.CachedFeatures:
         key = feature_cache.entry_key(self._encoder_hash, data)
@@ -88,12 +93,15 @@ class FrozenEncoderForward(BlockwiseForward):
     def _compute(
         self, data: TokenizedSplit, counts: NDArray[np.int64]
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield the index and the states (rows, width) of each text."""
+        """Yield the index and states (rows, width) of each text, pooled if no block is above."""
         for indices in length_sorted_batches(data.lengths, self._budget):
             batch = self._batch(data, indices)
             with self._runtime.autocast():
                 x = modules.embed(self._embeddings, **batch.token_inputs)
-                x = modules.run_blocks(self._below, x, modules.expand_mask(batch.attention_mask))
+                mask = modules.expand_mask(batch.attention_mask)
+                x = modules.run_blocks(self._below, x, mask)
+                if not self._above:
+                    x = modules.pool(self.model, self._family, x, mask)[:, None]
             for i, states in zip(indices, x, strict=True):
                 yield i, states[: counts[i]]
             self._progress.tick()

@@ -8,7 +8,13 @@ from transformers import PreTrainedModel
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import blocks
-from lora_core.fast import cast_weights, first_token, folded_lora, frozen_encoder, unfused_attention
+from lora_core.fast import (
+    cast_weights,
+    first_token,
+    folded_lora,
+    frozen_encoder,
+    unfused_attention,
+)
 from lora_core.forward import BlockwiseForward
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime

@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lora_core.data.batching import padded_length
+from lora_core.encoders import local_attention
 
 NAME = "loraworks_unfused"
 LENGTH_STEP = 16  # tokens: lengths are padded to multiples of it
@@ -59,17 +60,23 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """Q, K, V (batch, heads, length, size) -> (batch, length, heads, size), as in transformers.
 
-    The mask (batch, 1, ·, length) may only hide the end of a text.
+    The mask (batch, 1, ·, length) may only hide the end of a text. With a `window`, query i sees
+    key j if |i - j| <= window.
     """
     device = query.device.type
     if torch.is_autocast_enabled(device):  # it does not cast for calls with `out=`
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    if not _is_supported(query, dropout):
+    in_mask = rest.get("sliding_window") is not None  # the window, by transformers' own blocks
+    if in_mask or key.shape != query.shape or not _is_supported(query, dropout):
+        if window is not None:
+            y = local_attention.attend(query, key, value, attention_mask, window, dropout=dropout)
+            return y.transpose(1, 2), None
         fused: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
         )
@@ -79,14 +86,23 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
     if attention_mask is not None:
         lengths = attention_mask[:, 0, 0].sum(dim=-1).tolist()
     scale = size**-0.5 if scaling is None else scaling
-    y: Tensor = _UnfusedAttention.apply(query, key, value, lengths, scale)  # type: ignore[no-untyped-call]
+    far = None
+    if window is not None and length > window + 1:
+        far = ~local_attention.visible(length, length, window, None, query.device)[0, 0]
+    y = _UnfusedAttention.apply(query, key, value, lengths, scale, far)  # type: ignore[no-untyped-call]
     return y, None
 
 
 class _UnfusedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float
+    def forward(  # noqa: PLR0913
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        lengths: Sequence[int],
+        scale: float,
+        far: Tensor | None,  # (length, length), true where a query does not see a key
     ) -> Tensor:
         widths = [min(padded_length(n, LENGTH_STEP), query.shape[2]) for n in lengths]
         out = _zeros_token_major(query)
@@ -97,6 +113,9 @@ class _UnfusedAttention(torch.autograd.Function):
             q, k, v, y = (t[i, :, : widths[i]] for t in (query, key, value, out))
             torch.baddbmm(p, q, k.transpose(1, 2), beta=0, alpha=scale, out=p)
             p[:, :, n:] = -torch.inf
+            if far is not None:
+                p.masked_fill_(far[: widths[i], : widths[i]], -torch.inf)
+                p.diagonal(dim1=1, dim2=2)[:, n:] = 0.0  # padding sees itself
             torch.softmax(p, dim=-1, out=p)
             torch.bmm(p, v, out=y)
         ctx.save_for_backward(query, key, value, probabilities)
@@ -118,7 +137,7 @@ class _UnfusedAttention(torch.autograd.Function):
             torch._softmax_backward_data(ds, p, -1, p.dtype, grad_input=ds)
             torch.baddbmm(dq, ds, k, beta=0, alpha=ctx.scale, out=dq)
             torch.baddbmm(dk, ds.transpose(1, 2), q, beta=0, alpha=ctx.scale, out=dk)
-        return dq_all, dk_all, dv_all, None, None
+        return dq_all, dk_all, dv_all, None, None, None
 
 
 def _probability_views(probabilities: Tensor, widths: Sequence[int]) -> Iterator[Tensor]:

@@ -128,7 +128,7 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
         method.prepare(model, family)
     if {n: t.shape for n, t in head.items()} != {n: t.shape for n, t in expected_head.items()}:
         raise UnsupportedArtifact(problem="its head does not match its encoder and labels")
-    full_head = {f"{name}.{part}" for name in family.head for part in ("weight", "bias")}
+    full_head = {f"{name}.{part}" for name in family.head_modules for part in ("weight", "bias")}
     expected, shapes = (  # a head that was trained in full is in head.safetensors
         {name: tensor.shape for name, tensor in tensors.items() if name not in full_head}
         for tensors in (method.state_dict(model), adapter.tensors)

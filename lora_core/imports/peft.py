@@ -128,15 +128,14 @@ def infer_lora_spec(
     """
     by_name = adapter_layers(model)
     count = len(blocks(model, family))
-    layer_names = {
-        f"{family.block_list}.{i}.{path}": (i, role)
+    names = {  # of the layers, by block and role
+        (i, role): {f"{family.block_list}.{i}.{path}" for path in paths}
         for i in range(count)
         for role, paths in family.roles.items()
-        for path in paths
     }
-    layers = {layer_names[name][0] for name in by_name if name in layer_names}
-    roles = {layer_names[name][1] for name in by_name if name in layer_names}
-    expected = {name for name, (i, role) in layer_names.items() if i in layers and role in roles}
+    adapted = [key for key, paths in names.items() if paths & by_name.keys()]
+    layers, roles = {i for i, _ in adapted}, {role for _, role in adapted}
+    expected = {name for i in layers for role in roles for name in names[i, role]}
     settings = {(adapter.r, adapter.alpha) for adapter in by_name.values()}
     if expected != by_name.keys() or len(settings) != 1:
         return None
@@ -192,7 +191,7 @@ def load_into_model(
         raise AdapterTensorMismatch(
             problem="missing, here and in the base model", names=", ".join(not_found)
         )
-    return all(name.rpartition(".")[0] in family.head for name in remaining)
+    return all(name.rpartition(".")[0] in family.head_modules for name in remaining)
 
 
 def _load_adapter(

@@ -28,8 +28,8 @@ FUSED_LAYERS: Mapping[str, Sequence[tuple[Role, int]]] = {
     "down": ((Role.MLP, 1),),
 }
 
-LinearWeights = tuple[Tensor, Tensor]  # weight (d_out, d_in), bias (d_out,)
-HeadWeights = tuple[LinearWeights, LinearWeights]  # first and last layer
+LinearWeights = tuple[Tensor, Tensor | None]  # weight (d_out, d_in), bias (d_out,)
+HeadWeights = tuple[LinearWeights, ...]  # first layer, in ModernBERT the norm, last layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +54,27 @@ class Adapter:
         """Return a copy on `device`: LoRA weights in `dtype`, the head in float32."""
         lora = {key: LoraWeights(weights.A.to(device, dtype), weights.B.to(device, dtype))
                 for key, weights in self.lora.items()}  # fmt: skip
-        first, last = ((weight.to(device), bias.to(device)) for weight, bias in self.head)
-        return Adapter(lora, (first, last))
+        head = [(weight.to(device), None if bias is None else bias.to(device))
+                for weight, bias in self.head]  # fmt: skip
+        return Adapter(lora, tuple(head))
 
     @property
     def nbytes(self) -> int:
         """Memory of the tensors in bytes."""
         tensors = [t for weights in self.lora.values() for t in (weights.A, weights.B)]
-        tensors += [t for layer in self.head for t in layer]
+        tensors += [t for layer in self.head for t in layer if t is not None]
         return sum(t.nbytes for t in tensors)
+
+
+def fused_layers(family: FastFamily) -> dict[str, list[str]]:
+    """Return the layers of a block that each fused layer is made of.
+
+    In some families query, key and value are one layer already.
+    """
+    return {
+        fused_layer: list(dict.fromkeys(family.roles[role][i] for role, i in parts))
+        for fused_layer, parts in FUSED_LAYERS.items()
+    }
 
 
 def build_lora_weights(
@@ -76,12 +88,12 @@ def build_lora_weights(
     blocks = {int(name[len(prefix) :].split(".")[0]) for name in tensors if name.startswith(prefix)}
     by_layer: dict[tuple[int, str], LoraWeights] = {}
     for block in sorted(blocks):
-        for fused_layer, layers in FUSED_LAYERS.items():
-            paths = [f"{prefix}{block}.{family.roles[role][i]}" for role, i in layers]
+        for fused_layer, layers in fused_layers(family).items():
+            paths = [f"{prefix}{block}.{layer}" for layer in layers]
             adapted = {i: _scaled_weights(tensors, path, spec) for i, path in enumerate(paths)
                        if f"{path}.A" in tensors}  # fmt: skip
             if adapted:
-                by_layer[block, fused_layer] = _fuse(adapted, len(layers))
+                by_layer[block, fused_layer] = _fuse(adapted, len(paths))
     return by_layer
 
 
@@ -96,8 +108,8 @@ def head_from_model(model: nn.Module, family: FastFamily) -> HeadWeights:
 
 
 def _head_weights(tensors: Mapping[str, Tensor]) -> HeadWeights:
-    first, last = ((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in HEAD_LAYERS)
-    return first, last
+    names = [name for name in HEAD_LAYERS if f"{name}.weight" in tensors]
+    return tuple((tensors[f"{name}.weight"], tensors.get(f"{name}.bias")) for name in names)
 
 
 def _scaled_weights(tensors: Mapping[str, Tensor], path: str, spec: LoraSpec) -> LoraWeights:

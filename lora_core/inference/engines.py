@@ -27,18 +27,19 @@ from lora_core.base_files import BASE_DIGEST, TOKENIZER_FILE, base_digest, has_b
 from lora_core.cpu import has_fast_bf16
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import get_fast_family
-from lora_core.encoders.families import FastFamily
+from lora_core.encoders.families import MODERNBERT, FastFamily
 from lora_core.encoders.modules import blocks, linear_layer
 from lora_core.errors.artifact import ArtifactCorrupt, EngineUnavailable
 from lora_core.inference.adapter import (
-    FUSED_LAYERS,
     Adapter,
     LoraByLayer,
     build_lora_weights,
+    fused_layers,
     head_from_model,
     load_head,
 )
-from lora_core.inference.packed_encoder import CompiledEncoder, PackedEncoder
+from lora_core.inference.packed_encoder import PackedEncoder
+from lora_core.inference.packed_modernbert import PackedModernBert
 from lora_core.inference.tokenization import ModelTokenizer
 from lora_core.specs.method import LoraVariant
 
@@ -72,15 +73,27 @@ def _never() -> bool:
     return False
 
 
+def build_encoder(
+    model: PreTrainedModel, family: FastFamily, *arguments: Any, **settings: Any
+) -> PackedEncoder:
+    """Return the encoder of a model for inference. The arguments are those of `PackedEncoder`."""
+    kind = PackedModernBert if family is MODERNBERT else PackedEncoder
+    return kind(model, family, *arguments, **settings)
+
+
 ENGINES: Mapping[str, EngineSpec] = {
-    "torch-fp32": EngineSpec(partial(PackedEncoder, dtype=FP32), _always, _always),
-    "torch-bf16": EngineSpec(partial(PackedEncoder, dtype=BF16), _always, has_fast_bf16),
+    "torch-fp32": EngineSpec(partial(build_encoder, dtype=FP32), _always, _always),
+    "torch-bf16": EngineSpec(partial(build_encoder, dtype=BF16), _always, has_fast_bf16),
     # Only on request by name; `auto` never tries them. They save a tenth of the time at most, on
     # the operations between the products, and compile for seconds: useful for a server that runs
     # for long and whose encoder is shared by no other version.
-    "compiled-fp32": EngineSpec(partial(CompiledEncoder, dtype=FP32), has_compiler, _never),
-    "compiled-bf16": EngineSpec(partial(CompiledEncoder, dtype=BF16), has_compiler, _never),
-    "cuda-bf16": EngineSpec(partial(PackedEncoder, dtype=BF16, device="cuda"), has_gpu, has_gpu),
+    "compiled-fp32": EngineSpec(
+        partial(build_encoder, dtype=FP32, compiled=True), has_compiler, _never
+    ),
+    "compiled-bf16": EngineSpec(
+        partial(build_encoder, dtype=BF16, compiled=True), has_compiler, _never
+    ),
+    "cuda-bf16": EngineSpec(partial(build_encoder, dtype=BF16, device="cuda"), has_gpu, has_gpu),
 }
 _REQUIREMENTS = {
     "compiled": "a C++ compiler; install g++",
@@ -257,8 +270,8 @@ def _unmerge(model: PreTrainedModel, family: FastFamily, lora: LoraByLayer) -> N
     """
     model_blocks = blocks(model, family)
     for (block, fused_layer), weights in lora.items():
-        layers = [linear_layer(model_blocks[block], family.roles[role][i])
-                  for role, i in FUSED_LAYERS[fused_layer]]  # fmt: skip
+        layers = [linear_layer(model_blocks[block], path)
+                  for path in fused_layers(family)[fused_layer]]  # fmt: skip
         updates = torch.split(weights.B @ weights.A, [layer.out_features for layer in layers])
         for layer, update in zip(layers, updates, strict=True):
             layer.weight -= update

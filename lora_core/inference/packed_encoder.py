@@ -9,6 +9,7 @@ token of each text, because the head reads no other.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel
 
 from lora_core import compatibility
 from lora_core.data.batching import padded_length
+from lora_core.encoders import local_attention
 from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modules import (
     blocks,
@@ -31,7 +33,7 @@ from lora_core.encoders.modules import (
 )
 from lora_core.encoders.pooling import SCALE
 from lora_core.fast.unfused_attention import LENGTH_STEP
-from lora_core.inference.adapter import FUSED_LAYERS, Adapter, LinearWeights
+from lora_core.inference.adapter import Adapter, LinearWeights, fused_layers
 from lora_core.inference.tokenization import TokenizedText
 
 T = TypeVar("T")
@@ -74,6 +76,19 @@ class BatchLayout:
         """Return the rows of each adapter."""
         return self._text_slices if kind == "texts" else self._token_slices
 
+    @cached_property
+    def positions(self) -> Tensor:
+        """The position of each row in its text, from 0 on; 0 for rows of no text."""
+        positions = torch.zeros(self.rows, dtype=torch.int64)
+        for start, length in zip(self.starts, self.lengths, strict=True):
+            positions[start : start + length] = torch.arange(length)
+        return positions
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Return the mean of the rows of each text: (tokens, width) -> (texts, width)."""
+        spans = zip(self.starts, self.lengths, strict=True)
+        return torch.stack([x[start : start + length].mean(dim=0) for start, length in spans])
+
     def restore_order(self, rows: Sequence[T]) -> list[T]:
         """Return one row per text in the order in which the texts were given."""
         by_index = dict(zip(self.order, rows, strict=True))
@@ -110,7 +125,9 @@ _LayerNorms = tuple[Any, Any]  # after attention, and after the feed-forward net
 
 
 @dataclass(frozen=True, eq=False)
-class _EncoderBlock:
+class EncoderBlock:
+    """The weights of one block."""
+
     layers: dict[str, LinearWeights]  # by fused layer
     norms: _LayerNorms
     activation: Any
@@ -123,8 +140,24 @@ class PackedEncoder:
     """
 
     def __init__(
-        self, model: PreTrainedModel, family: FastFamily, dtype: torch.dtype, device: str = "cpu"
+        self,
+        model: PreTrainedModel,
+        family: FastFamily,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        *,
+        compiled: bool = False,
     ) -> None:
+        """If `compiled`, torch compiles the operations between the products.
+
+        Products and attention are kernels already, and attention depends on the lengths of the
+        texts, of which there are too many to compile for. Compiling happens at the first use, takes
+        about ten seconds and needs a C++ compiler.
+        """
+        self._compiled = compiled
+        if compiled:
+            self._add_norm = torch.compile(self._add_norm, dynamic=True)  # type: ignore[method-assign]
+            self._activate = torch.compile(self._activate, dynamic=True)  # type: ignore[method-assign]
         self.family, self.dtype, self.device = family, dtype, device
         unfused = (dtype, device) == (torch.bfloat16, "cpu")
         self._unfused_attention = UnfusedAttention() if unfused else None
@@ -138,6 +171,7 @@ class PackedEncoder:
         self._embeddings = [module.to(device) for module in embedding_modules(model, family)]
         self._blocks = [_fuse_block(block, family, dtype, device)
                         for block in pretrained_blocks(model, family)]  # fmt: skip
+        self._first_only = not has_mean_pooling_block(model.config)  # of the last block
         self._pooling_norms = None  # of the block that averages
         if has_mean_pooling_block(model.config):
             self._pooling_norms = _layer_norms(blocks(model, family)[-1], family, device)
@@ -145,7 +179,8 @@ class PackedEncoder:
     @property
     def name(self) -> str:
         """The name of the engine, such as `torch-bf16`: backend and precision."""
-        backend = "torch" if self.device == "cpu" else self.device
+        on_cpu = "compiled" if self._compiled else "torch"
+        backend = on_cpu if self.device == "cpu" else self.device
         return f"{backend}-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
 
     @property
@@ -153,7 +188,7 @@ class PackedEncoder:
         """Memory of the weights in bytes."""
         tensors: list[Tensor] = [p for each in self._embeddings for p in each.parameters()]
         for block in self._blocks:
-            tensors += [t for layer in block.layers.values() for t in layer]
+            tensors += [t for layer in block.layers.values() for t in layer if t is not None]
         return sum(t.nbytes for t in tensors)
 
     def prepare_adapter(self, adapter: Adapter) -> Adapter:
@@ -186,8 +221,7 @@ class PackedEncoder:
         x = self._embed([texts[i] for i in layout.order], layout)
         for index, block in enumerate(self._blocks):
             x = self._run_block(index, block, x, layout)
-        if self._pooling_norms is not None:
-            x = self._mean_pool(self._pooling_norms, x, layout)
+        x = self._pool(x, layout)
         return layout.restore_order([row for rows, adapter in layout.slices("texts")
                                      for row in self._head(x[rows], adapter).cpu()])  # fmt: skip
 
@@ -202,7 +236,9 @@ class PackedEncoder:
             positions[start : start + length] = np.cumsum(mask) * mask + self._padding_idx
             if text.segment_start is not None:
                 types[start + text.segment_start : start + length] = 1
-        inputs = {"input_ids": ids, "position_ids": positions}
+        inputs = {"input_ids": ids}
+        if self.family.learned_positions:
+            inputs["position_ids"] = positions
         if self._has_segments:
             inputs["token_type_ids"] = types
         x: Tensor = embed(
@@ -211,11 +247,9 @@ class PackedEncoder:
         )
         return x[0]
 
-    def _run_block(
-        self, index: int, block: _EncoderBlock, x: Tensor, layout: BatchLayout
-    ) -> Tensor:
+    def _run_block(self, index: int, block: EncoderBlock, x: Tensor, layout: BatchLayout) -> Tensor:
         """(tokens, width) -> (tokens, width), or (texts, width) in the last block."""
-        last = self._pooling_norms is None and index == len(self._blocks) - 1
+        last = self._first_only and index == len(self._blocks) - 1
         qkv = self._linear(block, (index, "qkv"), x, layout, "tokens")
         kind: RowKind = "texts" if last else "tokens"
         y = self._attention(qkv, layout, first_only=last)
@@ -226,11 +260,12 @@ class PackedEncoder:
         y = self._linear(block, (index, "down"), y, layout, kind)
         return self._add_norm(block.norms[1], y, x)
 
-    def _mean_pool(self, norms: _LayerNorms, x: Tensor, layout: BatchLayout) -> Tensor:
-        """(tokens, width) -> (texts, width): what the block of `encoders/pooling.py` computes."""
-        spans = zip(layout.starts, layout.lengths, strict=True)
-        means = torch.stack([x[start : start + length].mean(dim=0) for start, length in spans])
-        out: Tensor = norms[1](norms[0](SCALE * means + x[layout.starts]))
+    def _pool(self, x: Tensor, layout: BatchLayout) -> Tensor:
+        """Output of the last block -> input of the head (texts, width)."""
+        if self._pooling_norms is None:
+            return x
+        first, second = self._pooling_norms  # what the block of `encoders/pooling.py` computes
+        out: Tensor = second(first(SCALE * layout.mean(x) + x[layout.starts]))
         return out
 
     def _add_norm(self, norm: nn.Module, y: Tensor, x: Tensor) -> Tensor:
@@ -243,7 +278,7 @@ class PackedEncoder:
 
     def _linear(
         self,
-        block: _EncoderBlock,
+        block: EncoderBlock,
         key: tuple[int, str],  # block index, fused layer
         x: Tensor,
         layout: BatchLayout,
@@ -256,12 +291,21 @@ class PackedEncoder:
                 y[rows].addmm_(x[rows] @ lora.A.t(), lora.B.t())
         return y
 
-    def _attention(self, qkv: Tensor, layout: BatchLayout, *, first_only: bool) -> Tensor:
-        """(tokens, 3 · width) -> (tokens, width), or (texts, width) of the first tokens only."""
+    def _attention(
+        self, qkv: Tensor, layout: BatchLayout, *, first_only: bool, window: int | None = None
+    ) -> Tensor:
+        """(tokens, 3 · width) -> (tokens, width), or (texts, width) of the first tokens only.
+
+        `window`: how far a token sees to each side; None: all of its text.
+        """
         rows = len(layout.lengths) if first_only else len(qkv)
         out = qkv.new_zeros(rows, qkv.shape[1] // 3)
         for i, (start, length) in enumerate(zip(layout.starts, layout.lengths, strict=True)):
-            if self._unfused_attention and not first_only and length <= MAX_UNFUSED_LENGTH:
+            if window is not None and length > window + 1:
+                q, k, v = self._split_heads(qkv[start : start + length])[:, None]
+                q = q[:, :, :1] if first_only else q
+                y = local_attention.attend(q, k, v, None, window)[0]
+            elif self._unfused_attention and not first_only and length <= MAX_UNFUSED_LENGTH:
                 end = start + padded_length(length, self._row_step)
                 q, k, v = self._split_heads(qkv[start:end])
                 y = self._unfused_attention(q, k, v, length)
@@ -283,38 +327,18 @@ class PackedEncoder:
         return F.linear(self._head_activation(F.linear(x.float(), *first)), *last)
 
 
-class CompiledEncoder(PackedEncoder):
-    """A `PackedEncoder` in which torch compiles the operations between the products.
-
-    Products and attention are kernels already, and attention depends on the lengths of the texts,
-    of which there are too many to compile for. Compiling happens at the first use, takes about ten
-    seconds and needs a C++ compiler.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, family: FastFamily, dtype: torch.dtype, device: str = "cpu"
-    ) -> None:
-        super().__init__(model, family, dtype, device)
-        self._add_norm = torch.compile(super()._add_norm, dynamic=True)  # type: ignore[method-assign]
-        self._activate = torch.compile(super()._activate, dynamic=True)  # type: ignore[method-assign]
-
-    @property
-    def name(self) -> str:
-        return super().name.replace("torch", "compiled")
-
-
 def _fuse_block(
     block: nn.Module, family: FastFamily, dtype: torch.dtype, device: str
-) -> _EncoderBlock:
+) -> EncoderBlock:
     layers: dict[str, LinearWeights] = {}
-    for fused_layer, parts in FUSED_LAYERS.items():
+    for fused_layer, paths in fused_layers(family).items():
         # `weight` and `bias` of an `AdapterLinear` are the effective ones.
-        modules: list[Any] = [block.get_submodule(family.roles[role][i]) for role, i in parts]
-        weight = torch.cat([module.weight.detach() for module in modules])
-        bias = torch.cat([module.bias.detach() for module in modules])
-        layers[fused_layer] = weight.to(device, dtype), bias.to(device, dtype)
+        modules: list[Any] = [block.get_submodule(path) for path in paths]
+        weight = torch.cat([module.weight.detach() for module in modules]).to(device, dtype)
+        biases = [module.bias.detach() for module in modules if module.bias is not None]
+        layers[fused_layer] = weight, torch.cat(biases).to(device, dtype) if biases else None
     norms = _layer_norms(block, family, device)
-    return _EncoderBlock(layers, norms, block.get_submodule(family.activation))
+    return EncoderBlock(layers, norms, block.get_submodule(family.activation))
 
 
 def _layer_norms(block: nn.Module, family: FastFamily, device: str) -> _LayerNorms:

@@ -17,7 +17,7 @@ from lora_core.data.batching import length_sorted_batches
 from lora_core.encoders import get_fast_family
 from lora_core.inference.adapter import Adapter, head_from_model
 from lora_core.inference.decoding import Output, decode, decode_outputs
-from lora_core.inference.engines import EngineCache
+from lora_core.inference.engines import EngineCache, build_encoder
 from lora_core.inference.packed_encoder import PackedEncoder
 from lora_core.inference.tokenization import (
     ModelTokenizer,
@@ -58,7 +58,7 @@ class Predictor:
     ) -> "Predictor":
         """Build a predictor in float32 of a model in memory, with its adapters if it has any."""
         family = get_fast_family(model.config.to_dict())
-        engine = PackedEncoder(model, family, torch.float32)
+        engine = build_encoder(model, family, dtype=torch.float32)
         adapter = Adapter({}, head_from_model(model, family))
         model_tokenizer = ModelTokenizer(tokenizer, max_length, pairs=pairs)
         return cls(engine, adapter, model_tokenizer, SingleLabel(label_names(model)))

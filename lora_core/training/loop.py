@@ -67,7 +67,7 @@ class Trainer:
         self.last_step = max(1, round(self.total_steps * share))
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(
-            self.model, optim, prepared.learning_rate, prepared.family.head
+            self.model, optim, prepared.learning_rate, prepared.family.head_modules
         )
         self.lr_scheduler = build_lr_scheduler(self.optimizer, optim, self.total_steps)
         self.best = BestWeights(self.spec.stop)

@@ -8,6 +8,8 @@ regression is fitted on h = f(W₁ x + b₁) itself, so this loses nothing:
 
 logits = W z + b,  z = (h - c) / (s √d)    W₂ = W / (s √d)    b₂ = b - c W₂ 1
 
+In ModernBERT a norm follows the activation, so the regression is on states of nearly equal norm:
+h = LN(f(W₁ x)), and in place of s is the size of h, (s / 2) / √(s² / 4 + ε), with f'(0) = 1 / 2.
 The norm of z is about 1, so C means what it means for vectors of norm 1.
 """
 
@@ -20,10 +22,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
+from torch.nn import functional as F
 
 from lora_core import distributed, environment
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.defaults import HEAD_INIT_MAX_TEXTS
+from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.modules import head_activation, linear_layer
 from lora_core.errors.training import NonFiniteStates
 from lora_core.events import Evaluated, Observer, Phase, finite_or_none
@@ -59,8 +63,14 @@ _NEAR_LINEAR = {
     "relu": _Affine(1.0, 8.0),
     "gelu": _Affine(1.0, 8.0),
     "tanh": _Affine(0.01, 0.0),
+    "gelu, norm": _Affine(0.02, 0.0),
 }
-_FOR_TRAINING = {"relu": _Affine(1.0, 2.0), "gelu": _Affine(1.0, 2.0), "tanh": _Affine(0.3, 0.0)}
+_FOR_TRAINING = {
+    "relu": _Affine(1.0, 2.0),
+    "gelu": _Affine(1.0, 2.0),
+    "tanh": _Affine(0.3, 0.0),
+    "gelu, norm": _Affine(0.3, 0.0),
+}
 # scikit-learn's C weighs the sum over texts, so with few texts per label C = 1 hardly separates
 # them. An initial head has C = 1 from this number of texts per label on, and up to 10 below.
 _TEXTS_PER_LABEL = 80
@@ -73,7 +83,7 @@ def fit(
     progress.enter_phase(Phase.TRAINING)
     data = prepared.tokenized[Split.TRAIN]
     throughput = Throughput(log_every=1, seconds=prepared.forward.setup_seconds)
-    affine = _NEAR_LINEAR[prepared.family.head_activation]
+    affine = _NEAR_LINEAR[_head_kind(prepared.family)]
     indices = np.arange(len(data))
     x = checked_pooled_states(prepared, data, indices, progress)
     _fit_head(prepared, spec, affine, indices, x)
@@ -105,7 +115,7 @@ def init_head(prepared: PreparedRun, progress: ProgressReporter) -> None:
     progress.enter_phase(Phase.FEATURES)
     strata = prepared.task.strata(prepared.tokenized[Split.TRAIN].targets)
     indices = draw_stratified(strata, HEAD_INIT_MAX_TEXTS)
-    affine = _FOR_TRAINING[prepared.family.head_activation]
+    affine = _FOR_TRAINING[_head_kind(prepared.family)]
     wanted = _TEXTS_PER_LABEL * prepared.model.config.num_labels
     spec = ProbeSpec(C=min(max(1.0, wanted / len(indices)), 10.0))
     _fit_head(prepared, spec, affine, indices, _initial_states(prepared, indices, progress))
@@ -143,12 +153,17 @@ def _fit_head(
         weight, bias = fit_regression(
             z, data.targets[indices], spec, prepared.task, balanced=balanced
         )
-        weight /= affine.scale * math.sqrt(width)
-        solution[:, :-1], solution[:, -1] = weight, bias - affine.shift * weight.sum(axis=1)
+        hidden = _hidden_affine(prepared, affine)
+        weight /= hidden.scale * math.sqrt(width)
+        solution[:, :-1], solution[:, -1] = weight, bias - hidden.shift * weight.sum(axis=1)
     distributed.all_reduce_rows(solution)
     first, last = (linear_layer(model, name) for name in prepared.family.head)
     first.weight.copy_(affine.scale / size * torch.eye(width))
-    first.bias.fill_(affine.shift)
+    if first.bias is not None:
+        first.bias.fill_(affine.shift)
+    if prepared.family.head_norm is not None:
+        for name, parameter in model.get_submodule(prepared.family.head_norm).named_parameters():
+            parameter.fill_(float(name == "weight"))
     last.weight.copy_(torch.from_numpy(solution[:, :-1]))
     last.bias.copy_(torch.from_numpy(solution[:, -1]))
 
@@ -172,6 +187,7 @@ def _initial_states(
         "states": "pooled",
         "base": prepared.base_sha256,
         "encoder": prepared.family.model_type,
+        "config": feature_cache.encoder_config(prepared.model),
         "pooling": str(prepared.spec.pooling),
         "method": prepared.spec.method.model_dump_json(),  # adapters change nothing yet but bits
         **environment.describe(prepared.runtime, budget),
@@ -211,10 +227,28 @@ def probe_inputs(
     prepared: PreparedRun, x: NDArray[np.float32], size: float, affine: _Affine | None = None
 ) -> NDArray[np.float32]:
     """Return z (texts, width), the input of the regression, for pooled states x. `size` is m."""
-    scale, shift = affine or _NEAR_LINEAR[prepared.family.head_activation]
-    hidden = head_activation(prepared.family)(torch.from_numpy(x) * (scale / size) + shift)
+    family = prepared.family
+    affine = affine or _NEAR_LINEAR[_head_kind(family)]
+    hidden = head_activation(family)(torch.from_numpy(x) * (affine.scale / size) + affine.shift)
+    if family.head_norm is not None:
+        norm: Any = prepared.model.get_submodule(family.head_norm)
+        hidden = F.layer_norm(hidden, norm.normalized_shape, eps=norm.eps)
+    scale, shift = _hidden_affine(prepared, affine)
     z: NDArray[np.float32] = ((hidden - shift) / (scale * math.sqrt(x.shape[1]))).numpy()
     return z
+
+
+def _head_kind(family: EncoderFamily) -> str:
+    return family.head_activation if family.head_norm is None else f"{family.head_activation}, norm"
+
+
+def _hidden_affine(prepared: PreparedRun, affine: _Affine) -> _Affine:
+    """Return scale and shift of the hidden layer h where the values of the states are about 1."""
+    if prepared.family.head_norm is None:
+        return affine
+    norm: Any = prepared.model.get_submodule(prepared.family.head_norm)
+    slope = affine.scale / 2  # of gelu at 0
+    return _Affine(slope / math.sqrt(slope**2 + norm.eps), 0.0)
 
 
 def fit_regression(

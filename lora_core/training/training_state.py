@@ -26,7 +26,7 @@ def checkpoint_parameters(model: PreTrainedModel, family: EncoderFamily) -> dict
 
     These are the parameters that the method saves, and the head even where it does not train.
     """
-    heads = tuple(f"{name}." for name in family.head)
+    heads = tuple(f"{name}." for name in family.head_modules)
     saved = saved_parameters(model)
     return {n: p for n, p in model.named_parameters() if n in saved or n.startswith(heads)}
 

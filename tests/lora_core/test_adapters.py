@@ -5,7 +5,7 @@ import torch
 
 from lora_core.adapters import adapter_layers, inject_adapters, merge_adapters
 from lora_core.encoders import FAMILIES
-from lora_core.errors.spec import LayerOutOfRange, RankTooLarge, RoleNotFound
+from lora_core.errors.spec import LayerOutOfRange, RankTooLarge, RoleNotFound, RolesFused
 from lora_core.specs.method import HeadMode, LoraSpec, Role
 from tests import tiny_base
 
@@ -25,6 +25,11 @@ BERT = {
 }
 for family_ in ("bert", "roberta", "xlm-roberta", "camembert", "electra"):
     EXPECTED |= {(family_, role): paths for role, paths in BERT.items()}
+MODERNBERT = {
+    (Role.QUERY, Role.KEY, Role.VALUE): ["attn.Wqkv"],
+    (Role.PROJECTION,): ["attn.Wo"],
+    (Role.MLP,): ["mlp.Wi", "mlp.Wo"],
+}
 INPUT = torch.tensor([[2, 7, 9, 3]])
 
 
@@ -38,13 +43,34 @@ def test_role_selects_its_layers_in_every_block(family: str, role: Role) -> None
     assert list(adapter_layers(model)) == expected
 
 
+@pytest.mark.parametrize("roles", MODERNBERT, ids="+".join)
+def test_roles_of_one_layer_are_adapted_together(roles: tuple[Role, ...]) -> None:
+    model = tiny_base.modernbert()
+    names = inject_adapters(model, FAMILIES["modernbert"], LoraSpec(targets=roles))
+    assert names == [f"model.layers.{i}.{path}" for i in (0, 1) for path in MODERNBERT[roles]]
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        ((Role.QUERY, Role.VALUE), "add key, or leave out query, value"),
+        ((Role.KEY, Role.MLP), "add query, value, or leave out key"),
+    ],
+)
+def test_part_of_a_layer_is_refused(roles: tuple[Role, ...], expected: str) -> None:
+    model = tiny_base.modernbert()
+    with pytest.raises(RolesFused, match=rf"query, key, value are one layer.*{expected}"):
+        inject_adapters(model, FAMILIES["modernbert"], LoraSpec(targets=roles))
+    assert not adapter_layers(model)
+
+
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
 def test_only_requested_layers_are_adapted(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
-    names = inject_adapters(
-        model, FAMILIES[family], LoraSpec(targets=(Role.QUERY, Role.VALUE), layers=(1,))
-    )
-    assert [name.split(".")[-3 if family == "distilbert" else -4] for name in names] == ["1", "1"]
+    targets = tiny_base.whole_layers(family, Role.QUERY, Role.VALUE)
+    names = inject_adapters(model, FAMILIES[family], LoraSpec(targets=targets, layers=(1,)))
+    paths = {path for role in targets for path in FAMILIES[family].roles[role]}
+    assert set(names) == {f"{FAMILIES[family].block_list}.1.{path}" for path in paths}
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)

@@ -13,6 +13,7 @@ from transformers import (
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
+    ModernBertConfig,
     PretrainedConfig,
     RobertaConfig,
     XLMRobertaConfig,
@@ -34,6 +35,7 @@ from lora_core.specs.method import (
     Role,
 )
 from lora_core.specs.train import TrainSpec
+from tests.tiny_base import whole_layers
 
 DISTILBERT = {"model_type": "distilbert"}  # every size at its default: distilbert-base
 SIZES = {
@@ -54,6 +56,16 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "camembert": CamembertConfig(**SIZES),
     "electra": ElectraConfig(**SIZES, embedding_size=8),
     "electra-small": ElectraConfig(**SIZES, embedding_size=4),
+    "modernbert": ModernBertConfig(**SIZES, pad_token_id=0),
+    "modernbert-biased": ModernBertConfig(
+        **SIZES,
+        pad_token_id=0,
+        attention_bias=True,
+        mlp_bias=True,
+        norm_bias=True,
+        classifier_bias=True,
+        classifier_pooling="mean",
+    ),
 }
 METHODS: list[EncoderMethod] = [
     FullSpec(),
@@ -85,6 +97,9 @@ def test_parameter_count_matches_the_prepared_model(
     config = CONFIGS[family]
     config.num_labels = n_labels
     model = AutoModelForSequenceClassification.from_config(config)
+    if isinstance(method, LoraSpec):
+        targets = whole_layers(config.model_type, *method.targets)
+        method = method.model_copy(update={"targets": targets})
     prepared = methods.build_method(method)
     prepared.prepare(model, FAMILIES[config.model_type])
     counted = prepared.count_parameters(model)

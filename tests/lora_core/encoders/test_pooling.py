@@ -20,7 +20,11 @@ from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, LoraSp
 from lora_core.specs.pooling import POOLING_FILE, Pooling
 from tests import tiny_base
 
-every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
+BY_CONFIG = [name for name in tiny_base.FAMILIES if FAMILIES[name].pooling_key is not None]
+# those in which the mean is an additional block
+every_family = pytest.mark.parametrize(
+    "family", [f for f in tiny_base.FAMILIES if f not in BY_CONFIG]
+)
 IDS = torch.tensor([[2, 7, 9, 30, 3], [2, 8, 3, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
@@ -111,6 +115,23 @@ def test_pooling_block_has_no_dropout(family: str) -> None:
     x = torch.randn(2, 5, 32)
     outs = [block(x, None) for _ in range(2)]
     torch.testing.assert_close(*(out[0] if isinstance(out, tuple) else out for out in outs))
+
+
+@pytest.mark.parametrize("family", BY_CONFIG)
+def test_pooling_of_the_config_is_used(family: str) -> None:
+    mean = pooled_model(family)
+    torch.manual_seed(0)
+    first = tiny_base.FAMILIES[family](labels=3)
+    assert len(blocks(mean, FAMILIES[family])) == len(blocks(first, FAMILIES[family]))
+    for pooling, model in ((Pooling.MEAN, mean), (Pooling.CLS, first)):
+        config = model.config.to_dict()
+        assert compatibility.read_encoder_shape(config, base="b").pooling is pooling
+        for other in (Pooling.CLS, Pooling.MEAN):  # a later run may select another one
+            shape = compatibility.read_encoder_shape(config, base="b", pooling=other)
+            assert shape.pooling is other
+    assert not torch.allclose(mean(IDS).logits, first(IDS).logits, atol=1e-3)
+    set_pooling(mean, FAMILIES[family], Pooling.CLS)
+    torch.testing.assert_close(mean(IDS).logits, first(IDS).logits, rtol=0, atol=0)
 
 
 def test_layer_numbers_exclude_the_pooling_block() -> None:

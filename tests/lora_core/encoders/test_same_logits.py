@@ -13,7 +13,7 @@ from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES
 from lora_core.fast.optimize import optimize
 from lora_core.inference.adapter import Adapter, head_from_model
-from lora_core.inference.packed_encoder import PackedEncoder
+from lora_core.inference.engines import build_encoder
 from lora_core.inference.tokenization import TokenizedText
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
@@ -70,7 +70,7 @@ def test_training_has_the_logits_of_transformers(model: PreTrainedModel) -> None
 def test_serving_has_the_logits_of_transformers(model: PreTrainedModel) -> None:
     expected = transformers_logits(model)
     family = FAMILIES[model.config.model_type]
-    engine = PackedEncoder(model, family, torch.float32)
+    engine = build_encoder(model, family, dtype=torch.float32)
     adapter = engine.prepare_adapter(Adapter({}, head_from_model(model, family)))
     items = [TokenizedText(ids, truncated=False) for ids in texts(model)]
     found = torch.stack(engine.logits(items, [adapter] * len(items)))

@@ -69,7 +69,7 @@ def test_transformers_loads_it_strictly_with_the_same_logits(family: str, tmp_pa
 
 
 @pytest.mark.parametrize("labels", [("bad", "good"), ("LABEL_0", "LABEL_1"), ("a", "b", "c")])
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", SIZES)
 def test_requirements_of_text_embeddings_inference(
     family: str, labels: tuple[str, ...], tmp_path: Path
 ) -> None:

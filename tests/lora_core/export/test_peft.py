@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
+from lora_core import encoders
 from lora_core.artifact import load_merged
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound
@@ -23,7 +24,7 @@ from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from tests.lora_artifact import make_lora_artifact
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_artifact import make_artifact
-from tests.tiny_base import FAMILIES, make_base
+from tests.tiny_base import FAMILIES, make_base, whole_layers
 
 TARGETS = [*((role,) for role in Role), (Role.QUERY, Role.VALUE), tuple(Role)]
 TEXTS = ["a good film", "not a very good story and it was boring", "dull", "the plot of it"]
@@ -72,13 +73,15 @@ CASES = [
 def test_variants_and_targets_give_the_same_logits(
     family: str, targets: tuple[Role, ...], variant: LoraVariant, tmp_path: Path
 ) -> None:
+    targets = whole_layers(family, *targets)
     spec = LoraSpec(variant=variant, r=3, alpha=1.5, targets=targets)
     artifact = make_lora_artifact(tmp_path, spec, family=family)
     export_adapter(artifact, tmp_path / "peft")
     check_logits(artifact, tmp_path / "peft")
     adapters = [name for name in load_file(tmp_path / "peft/adapter_model.safetensors")
                 if name.endswith("lora_A.weight")]  # fmt: skip
-    assert len(adapters) == 2 * sum(2 if role is Role.MLP else 1 for role in targets)
+    paths = {path for role in targets for path in encoders.FAMILIES[family].roles[role]}
+    assert len(adapters) == 2 * len(paths)
 
 
 @pytest.mark.parametrize("head", list(HeadMode))
@@ -90,7 +93,8 @@ def test_variants_and_targets_give_the_same_logits(
 def test_head_modes_give_the_same_logits(
     family: str, variant: LoraVariant, head: HeadMode, tmp_path: Path
 ) -> None:
-    spec = LoraSpec(variant=variant, r=3, alpha=2, targets=(Role.QUERY,), layers=(1,), head=head)
+    targets = whole_layers(family, Role.QUERY)
+    spec = LoraSpec(variant=variant, r=3, alpha=2, targets=targets, layers=(1,), head=head)
     artifact = make_lora_artifact(tmp_path, spec, family=family)
     export_adapter(artifact, tmp_path / "peft")
     check_logits(artifact, tmp_path / "peft")

@@ -57,7 +57,7 @@ def test_exports_give_the_same_logits(family: str, tmp_path: Path) -> None:
                                       abs=TOLERANCE)  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SIZES)
 def test_pooling_block_is_counted_in_the_config(family: str, tmp_path: Path) -> None:
     """text-embeddings-inference loads as many blocks as the config says, by name."""
     base = make_base(tmp_path / "a base", family)

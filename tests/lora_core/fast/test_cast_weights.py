@@ -22,7 +22,8 @@ every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
 def lora(family: str, *targets: Role) -> torch.nn.Module:
     torch.manual_seed(0)
     model: torch.nn.Module = tiny_base.FAMILIES[family]()
-    methods.build_method(LoraSpec(r=2, targets=targets)).prepare(model, FAMILIES[family])
+    spec = LoraSpec(r=2, targets=tiny_base.whole_layers(family, *targets))
+    methods.build_method(spec).prepare(model, FAMILIES[family])
     for name, parameter in model.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)

@@ -57,9 +57,9 @@ def test_logits_and_gradients_match_the_full_block(
 def test_adapter_dropout_is_drawn_for_every_token(family: str, role: Role) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
-    methods.build_method(LoraSpec(r=2, dropout=0.5, targets=(role,), layers=(1,))).prepare(
-        model, FAMILIES[family]
-    )
+    targets = tiny_base.whole_layers(family, role)
+    spec = LoraSpec(r=2, dropout=0.5, targets=targets, layers=(1,))
+    methods.build_method(spec).prepare(model, FAMILIES[family])
     for name, parameter in model.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
@@ -81,11 +81,7 @@ def test_last_block_returns_one_token_and_keeps_parameter_names(family: str) -> 
 
 @every_family
 def test_dropout_is_active_in_training(family: str) -> None:
-    rates: dict[str, Any] = (
-        {"dropout": 0.5, "attention_dropout": 0.5}
-        if family == "distilbert"
-        else {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5}
-    )
+    rates: dict[str, Any] = dict.fromkeys(FAMILIES[family].dropouts, 0.5)
     model = tiny_base.FAMILIES[family](**rates)
     first_token.patch(model, FAMILIES[family])
     assert torch.equal(model(IDS).logits, model(IDS).logits)

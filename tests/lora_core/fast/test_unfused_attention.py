@@ -99,7 +99,8 @@ def test_model_logits_match_without_warnings(
     )
     unfused_attention.patch(model)
     found = answers_and_gradients(model, ids, seen)
-    assert len(calls) == 4  # two blocks, twice
+    # Two blocks, twice. In ModernBERT the window of the second is in the mask.
+    assert len(calls) == (2 if family == "modernbert" else 4)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     model.save_pretrained(tmp_path)
@@ -113,7 +114,8 @@ def test_autocast_error_is_no_larger_than_fused(family: str) -> None:
     """DoRA computes in float32 there, a layer without an adapter in bf16."""
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
-    spec = LoraSpec(variant=LoraVariant.DORA, r=2, targets=(Role.QUERY, Role.VALUE), layers=(0,))
+    targets = tiny_base.whole_layers(family, Role.QUERY, Role.VALUE)
+    spec = LoraSpec(variant=LoraVariant.DORA, r=2, targets=targets, layers=(0,))
     methods.build_method(spec).prepare(model, FAMILIES[family])
     ids, seen = torch.randint(5, 60, (4, TOKENS)), mask(LENGTHS)[:, 0, 0].long()
     exact = model(ids, attention_mask=seen).logits

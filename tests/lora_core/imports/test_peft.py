@@ -36,8 +36,10 @@ from lora_core.peft_format import DEFAULTS, AdapterConfig
 from tests.tiny_base import FAMILIES, make_base, tokenizer
 
 TEXTS = ["a good film", "not a very good story and it was boring", "dull"]
-QUERY = dict.fromkeys(FAMILIES, "query") | {"distilbert": "q_lin"}
-MLP = dict.fromkeys(FAMILIES, "intermediate.dense") | {"distilbert": "lin1"}
+QUERY = dict.fromkeys(FAMILIES, "query") | {"distilbert": "q_lin", "modernbert": "Wqkv"}
+MLP = dict.fromkeys(FAMILIES, "intermediate.dense") | {"distilbert": "lin1", "modernbert": "Wi"}
+WORDS = dict.fromkeys(FAMILIES, "word_embeddings") | {"modernbert": "tok_embeddings"}
+LAYERS = dict.fromkeys(FAMILIES, "layer") | {"modernbert": "layers"}
 Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
 
@@ -112,19 +114,19 @@ KINDS: dict[str, Callable[[str], dict[str, Any]]] = {
     "dora with the scale of rslora": lambda _: {"use_dora": True, "use_rslora": True},
     "dropout": lambda _: {"lora_dropout": 0.1, "init_lora_weights": "gaussian"},
     "a pattern": lambda f: {"target_modules": rf".*\.\d+\..*\.{QUERY[f]}"},
-    "one layer": lambda _: {"layers_to_transform": [1], "layers_pattern": "layer"},
+    "one layer": lambda f: {"layers_to_transform": [1], "layers_pattern": LAYERS[f]},
     "one layer by number": lambda _: {"layers_to_transform": 0},
     "one rank for all by pattern": lambda f: {"rank_pattern": {QUERY[f]: 2}},
-    "one alpha for all by pattern": lambda f: {"alpha_pattern": {f"layer.*.{QUERY[f]}": 9}},
+    "one alpha for all by pattern": lambda f: {"alpha_pattern": {f"{LAYERS[f]}.*.{QUERY[f]}": 9}},
 }
 MIXED: dict[str, Callable[[str], dict[str, Any]]] = {
-    "ranks": lambda f: {"rank_pattern": {rf"layer.1.*{QUERY[f]}": 2}},
-    "alphas": lambda f: {"alpha_pattern": {rf"layer\.0\..*{QUERY[f]}": 2}},
+    "ranks": lambda f: {"rank_pattern": {rf"{LAYERS[f]}.1.*{QUERY[f]}": 2}},
+    "alphas": lambda f: {"alpha_pattern": {rf"{LAYERS[f]}\.0\..*{QUERY[f]}": 2}},
     "half of a role": lambda f: {"target_modules": [MLP[f]]},
     "another role in each layer": lambda f: {
-        "target_modules": rf".*layer\.(0\..*{QUERY[f]}|1\..*{MLP[f]})"
+        "target_modules": rf".*{LAYERS[f]}\.(0\..*{QUERY[f]}|1\..*{MLP[f]})"
     },
-    "a part in full": lambda _: {"modules_to_save": ["word_embeddings"]},
+    "a part in full": lambda f: {"modules_to_save": [WORDS[f]]},
 }
 
 

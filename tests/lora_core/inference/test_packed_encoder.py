@@ -27,7 +27,7 @@ from lora_core.methods import LoraMethod
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_base import FAMILIES as TINY
-from tests.tiny_base import tokenizer
+from tests.tiny_base import tokenizer, whole_layers
 
 TEXTS = ["good", "a very dull film and it was awful", "the plot is fine", "bad " * 30, "story end"]
 
@@ -51,6 +51,7 @@ def make(tmp_path: Path, form: str) -> Make:
         model.base_model.load_state_dict(base.base_model.state_dict())
         sha256 = encoder_weights_sha256(model, FAMILIES[family])
         torch.manual_seed(seed)
+        spec = spec.model_copy(update={"targets": whole_layers(family, *spec.targets)})
         method = LoraMethod(spec)
         method.prepare(model, FAMILIES[family])
         with torch.no_grad():

@@ -25,7 +25,7 @@ from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
 from tests.recording_observer import RecordingObserver
-from tests.tiny_base import FAMILIES, make_base
+from tests.tiny_base import FAMILIES, make_base, whole_layers
 
 LORA = {"type": "lora", "variant": "lora", "r": 4, "alpha": 8.0, "targets": ["query", "value"]}
 METHODS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ def transformers_model(base: Path, prepared: PreparedRun) -> Any:
     """Return a model of transformers that trains what the prepared run trains, from its start."""
     ours, family = prepared.model, prepared.family
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(base)
-    for name in family.head:
+    for name in family.head_modules:
         model.get_submodule(name).load_state_dict(ours.get_submodule(name).state_dict())
     adapters = adapter_layers(ours)
     if not adapters:
@@ -107,8 +107,11 @@ def test_losses_are_those_of_transformers(
     spec: Callable[..., TrainSpec], tmp_path: Path, family: str, method: str
 ) -> None:
     base = make_base(tmp_path / "a base", family)
+    settings = dict(METHODS[method])
+    if "targets" in settings:
+        settings["targets"] = whole_layers(family, *settings["targets"])
     described = spec(
-        method=METHODS[method],
+        method=settings,
         base=str(base),
         optim={
             "epochs": 2,
