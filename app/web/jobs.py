@@ -141,6 +141,8 @@ FORM_OPTIONS = {
     "task.type": [each.model_fields["type"].default for each in TASK_SPECS],
     "task.ordered": ["true"],
     "task.class_weights": choices.field_values(SingleLabelSpec, "class_weights"),
+    "task.loss": choices.field_values(SingleLabelSpec, "loss"),
+    "task.tune_thresholds": ["true"],
 }
 
 
