@@ -15,7 +15,9 @@ from lora_core.tasks.single_label import MIN_POSITIVES, SingleLabel, tune_thresh
 LABELS = ("common", "usual", "rare")
 
 
-def texts(seed: int, labels: int = 3, count: int = 300) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def texts(
+    seed: int, labels: int = 3, count: int = 300
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Logits that follow the targets, but favor the common label."""
     random = np.random.default_rng(seed)
     targets = random.choice(labels, size=count, p=[0.7, 0.22, 0.08] if labels == 3 else [0.9, 0.1])
