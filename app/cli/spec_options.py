@@ -18,7 +18,7 @@ from app.cli.errors import UsageError
 from app.cli.output import Json
 from lora_core.specs.method import HeadMode, LoraVariant, MethodName, Role
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.task import ClassWeights, LossName
+from lora_core.specs.task import ClassWeights, LossName, TaskType
 from lora_core.specs.train import HeadInit, Preset, SelectBy
 
 
@@ -260,7 +260,7 @@ SPEC_OPTIONS: dict[str, Any] = {
         OptionalInt, "--batch-size", panel=TRAINING_PANEL, text="Texts per update."
     ),
     "task.type": _spec_option(
-        Literal["single_label", "multi_label", "regression"] | None,
+        TaskType | None,
         "--task",
         panel=DATA_PANEL,
         text="What is predicted: one label (default), any number of labels, or a number.",
