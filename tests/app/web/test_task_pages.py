@@ -33,6 +33,7 @@ class Made(NamedTuple):
 def make(task_type: str, noise: float) -> Made:
     random = np.random.default_rng(0)
     errors = random.normal(scale=noise, size=(TEXTS, 3)).astype(np.float32)
+    labels: list[Any]
     match task_type:
         case "multi_label":
             truth = random.random((TEXTS, 3)) < 0.4
