@@ -330,7 +330,7 @@ def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
     try:
         data = contents.read_contents(path, columns)
     except MissingColumn:
-        if not can_prompt():
+        if columns.label_format.columns is not None or not can_prompt():
             raise
         answers = prompt_columns(path, columns.sheet, labels=columns.label is not None)
         text, label = answers["text_column"], answers.get("label_column")
