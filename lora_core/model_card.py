@@ -401,9 +401,8 @@ def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
 
 
 def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> Iterator[str]:
-    thresholds = _get(manifest_data, "calibration", "thresholds")
-    labels = _labels(manifest_data)
-    if isinstance(thresholds, list | tuple) and len(thresholds) == len(labels):
+    thresholds = _thresholds(manifest_data)
+    if thresholds and _task_type(manifest_data) == "multi_label":
         yield "## Calibration"
         yield (
             "Scale and offset of each label are fitted on the validation split"
@@ -411,12 +410,7 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
             "sigmoid of an output is a probability. A label is predicted if its probability is at "
             "least its threshold:"
         )
-        values = {
-            label: round(value, 4)
-            for i, label in enumerate(labels)
-            if (value := _number({"threshold": thresholds[i]}, "threshold")) is not None
-        }
-        yield f"```json\n{json.dumps(values, ensure_ascii=False)}\n```"
+        yield thresholds
         return
     if (half_width := _number(manifest_data, "calibration", "half_width")) is not None:
         yield "## Calibration"
@@ -434,6 +428,26 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
             f"{fitted}. The weights of the last layer are divided by it, so that the softmax of "
             "the logits gives calibrated probabilities: those of loraworks."
         )
+    if thresholds:
+        yield (
+            "The predicted label is the one with the highest probability / threshold, for the best "
+            "macro F1 on the validation split:"
+        )
+        yield thresholds
+
+
+def _thresholds(manifest_data: Mapping[str, Any]) -> str | None:
+    """Return the threshold of each label as a block of JSON; None if there are none."""
+    labels, found = _labels(manifest_data), _get(manifest_data, "calibration", "thresholds")
+    if not isinstance(found, list | tuple) or len(found) != len(labels):
+        return None
+    values = [_number({"threshold": each}, "threshold") for each in found]
+    rounded = {
+        label: round(value, 4)
+        for label, value in zip(labels, values, strict=True)
+        if value is not None
+    }
+    return f"```json\n{json.dumps(rounded, ensure_ascii=False)}\n```"
 
 
 # -- Values and text ------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ from lora_core.manifest import FORMAT
 from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec
+from lora_core.specs.task import SingleLabelSpec, TaskSpec
 from lora_core.specs.train import TrainSpec
-from tests.tiny_artifact import TEXTS
+from lora_core.tasks.base import Calibration
+from tests.tiny_artifact import PROBLEM_TYPES, TEXTS
 from tests.tiny_base import make_base, tokenizer
 
 LABELS = ("bad", "good")
@@ -32,6 +34,8 @@ def make_lora_artifact(
     base: Path | None = None,
     in_format_1: bool = False,
     seed: int = 5,
+    task: TaskSpec = SingleLabelSpec(),
+    calibration: Calibration | None = None,
 ) -> Path:
     """Make `directory/artifact` on `base`, or on a new base in `directory/base`.
 
@@ -40,7 +44,7 @@ def make_lora_artifact(
     pretrained = resolve_base(str(base or make_base(directory / "base", family)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, _ = load_classifier(pretrained, labels)
+        model, _ = load_classifier(pretrained, labels, PROBLEM_TYPES[task.type])
         base_sha256 = encoder_weights_sha256(model, pretrained.family)
         method = LoraMethod(spec)
         method.prepare(model, pretrained.family)
@@ -61,13 +65,14 @@ def make_lora_artifact(
     facts: dict[str, Any] = {
         "format": 1 if in_format_1 else FORMAT,
         "created_by": {"loraworks": "0"},
-        "spec": TrainSpec(method=spec, base=pretrained.name).model_dump(mode="json"),
+        "spec": TrainSpec(method=spec, base=pretrained.name, task=task).model_dump(mode="json"),
         "encoder": family,
         "base_sha256": base_sha256,
         **({} if in_format_1 else {"merged_sha256": weights_sha256(model.state_dict())}),
         "labels": list(labels),
         "max_length": max_length,
         "metrics": {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},
+        **({"calibration": calibration.model_dump(mode="json")} if calibration else {}),
     }
     manifest.create(out, facts)
     return out

@@ -39,6 +39,7 @@ from lora_core.events import (
 )
 from lora_core.specs.data import Split
 from lora_core.specs.method import describe_method
+from lora_core.tasks.metric_names import METRICS
 from worker.db_retry import DatabaseRetry
 
 STEP_METRICS = (
@@ -147,18 +148,25 @@ def _describe_evaluation(event: Evaluated) -> str:
 
 
 def _describe_candidate(event: CandidateEvaluated) -> str:
-    result = event.result
+    result, name = event.result, METRICS[event.result.metric].label
+    form = ".1%" if METRICS[result.metric].is_share else ".4g"
+    value, low, high = (format(each, form) for each in (result.value, result.low, result.high))
+    what = (
+        f"classifies {value} of {result.texts:,} held-out texts correctly"
+        if result.metric == "accuracy"
+        else f"has {name} {value} on {result.texts:,} held-out texts"
+    )
     return (
-        f"{event.number} of {event.of}: {describe_method(result.method)} classifies "
-        f"{result.accuracy:.1%} of {result.texts:,} held-out texts correctly "
-        f"(95% interval {result.low:.1%} to {result.high:.1%})."
+        f"{event.number} of {event.of}: {describe_method(result.method)} {what} "
+        f"(95% interval {low} to {high})."
     )
 
 
 def _describe_linear(event: LinearModelFitted) -> str:
     split, values = ("validation", event.validation) if event.validation else ("test", event.test)
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-    return f"Linear model (TF-IDF + logistic regression) on {split}: {metrics}."
+    kind = "ridge" if "rmse" in values else "logistic"
+    return f"Linear model (TF-IDF + {kind} regression) on {split}: {metrics}."
 
 
 WRITE_SECONDS = 1.0  # between two writes of new rows

@@ -177,6 +177,8 @@ def delete(client: "Client", ref: Ref) -> None:
 
 def _label_list(dataset: "DatasetListItem") -> str:
     """Return the most frequent labels and the number of the others."""
+    if dataset.task == "regression":
+        return "numbers"
     more = dataset.label_count - len(dataset.labels)
     return ", ".join(dataset.labels) + (f" and {more:,} more" if more else "")
 
@@ -195,7 +197,8 @@ def _print_dataset(dataset: "DatasetView", *, as_json: bool) -> None:
             ("format", _read_as(dataset.profile)),
             ("rows", dataset.rows),
             ("texts", _text_columns(dataset)),
-            ("labels", counts),
+            ("task", dataset.task if dataset.task != "single_label" else None),
+            ("labels", counts or None),
             ("warnings", _profile_warnings(dataset.profile)),
             ("check", _check_summary(dataset)),
             ("bytes", dataset.bytes),
@@ -327,7 +330,7 @@ def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
     try:
         data = contents.read_contents(path, columns)
     except MissingColumn:
-        if not can_prompt():
+        if columns.label_format.columns is not None or not can_prompt():
             raise
         answers = prompt_columns(path, columns.sheet, labels=columns.label is not None)
         text, label = answers["text_column"], answers.get("label_column")

@@ -63,12 +63,21 @@ def read_labeled_rows(
     if dataset.label_column is None:
         message = f"{dataset.ref} has no labels: it was uploaded with purpose=predict"
         raise UsageError(message, "no_labels")
+    label_format = columns.label_format
+    if label_format.separator is None and label_format.columns is None:
+        names = dataset.label_columns
+        label_format = replace(
+            label_format,
+            separator=dataset.label_separator,
+            columns=None if names is None else tuple(names),
+        )
     dataset_columns = replace(
         columns,
         text=dataset.text_column,
         pair=dataset.text_pair_column,
         label=dataset.label_column,
         split=dataset.split_column,
+        label_format=label_format,
     )
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
         source = download_source(client, dataset, Path(work))

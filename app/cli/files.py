@@ -34,7 +34,7 @@ def upload(client: "Client", file: Path, **fields: str | None) -> "DatasetView":
     try:
         return client.upload_dataset(file, **fields)
     except RequestRejected as error:
-        if error.code != "missing_column" or not can_prompt():
+        if error.code != "missing_column" or fields.get("label_columns") or not can_prompt():
             raise
     labels = fields.get("purpose") != "predict"
     return client.upload_dataset(
@@ -88,7 +88,7 @@ def prompt_for_missing_columns(body: Json) -> None:
     if not isinstance(data, dict) or not isinstance(source, str) or not can_prompt():
         return
     file, sheet = parse_sheet_suffix(source)
-    if Path(file).is_file():
+    if Path(file).is_file() and not data.get("label_columns"):  # one label column is asked for
         expected = {data.get("text_column", "text"), data.get("label_column", "label")}
         if pair := data.get("text_pair_column"):
             expected.add(pair)

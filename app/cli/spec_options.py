@@ -18,7 +18,7 @@ from app.cli.errors import UsageError
 from app.cli.output import Json
 from lora_core.specs.method import HeadMode, LoraVariant, MethodName, Role
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.task import ClassWeights
+from lora_core.specs.task import ClassWeights, LossName, TaskType
 from lora_core.specs.train import HeadInit, Preset, SelectBy
 
 
@@ -260,7 +260,7 @@ SPEC_OPTIONS: dict[str, Any] = {
         OptionalInt, "--batch-size", panel=TRAINING_PANEL, text="Texts per update."
     ),
     "task.type": _spec_option(
-        Literal["single_label", "multi_label", "regression"] | None,
+        TaskType | None,
         "--task",
         panel=DATA_PANEL,
         text="What is predicted: one label (default), any number of labels, or a number.",
@@ -276,6 +276,24 @@ SPEC_OPTIONS: dict[str, Any] = {
         "--class-weights",
         panel=TRAINING_PANEL,
         text="Class weights of the loss.",
+    ),
+    "task.loss": _spec_option(
+        LossName | None,
+        "--loss",
+        panel=TRAINING_PANEL,
+        text="Loss of a task with labels. focal: what is easy counts less.",
+    ),
+    "task.focal_gamma": _spec_option(
+        OptionalFloat,
+        "--focal-gamma",
+        panel=TRAINING_PANEL,
+        text="How much less: (1 - p)^gamma. Default: 2.",
+    ),
+    "task.tune_thresholds": _spec_option(
+        bool | None,
+        "--tune-thresholds",
+        panel=TRAINING_PANEL,
+        text="One of several labels: tune a threshold of each for the best macro F1.",
     ),
     "stop.select_by": _spec_option(
         SelectBy | None,

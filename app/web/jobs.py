@@ -26,7 +26,7 @@ from app.web import choices, formats
 from app.web.page import BlankAsNone, ListQuery, render
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec, MethodName, ProbeSpec, Role
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskType
+from lora_core.specs.task import SingleLabelSpec, TaskType
 from lora_core.specs.train import RuntimeSpec, StopSpec, TrainSpec
 from lora_core.tasks.metric_names import task_type
 
@@ -129,7 +129,6 @@ def _min_max_scaled(values: list[float]) -> list[float]:
 # -- The form of a new job. The API plans and submits what it sends -------------------------------
 
 
-TASK_SPECS = (SingleLabelSpec, MultiLabelSpec, RegressionSpec)
 # Fields of the form with a fixed set of values
 FORM_OPTIONS = {
     "method.variant": choices.field_values(LoraSpec, "variant"),
@@ -138,9 +137,11 @@ FORM_OPTIONS = {
     "head_init": choices.field_values(TrainSpec, "head_init"),
     "pooling": choices.field_values(TrainSpec, "pooling"),
     "runtime.precision": choices.field_values(RuntimeSpec, "precision"),
-    "task.type": [each.model_fields["type"].default for each in TASK_SPECS],
+    "task.type": list(get_args(TaskType)),
     "task.ordered": ["true"],
     "task.class_weights": choices.field_values(SingleLabelSpec, "class_weights"),
+    "task.loss": choices.field_values(SingleLabelSpec, "loss"),
+    "task.tune_thresholds": ["true"],
 }
 
 

@@ -36,7 +36,7 @@ from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
 from lora_core.specs.method import MethodName, Role
 from lora_core.specs.problems import field_problems
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec
+from lora_core.specs.task import TaskType
 from lora_core.specs.train import Preset
 
 FormValues = Mapping[str, str]  # input name -> text
@@ -148,7 +148,7 @@ def new_sweep_page(
         curl=curl_command(request, "POST", "/v1/sweeps", form.body),
         command=start_command(request, values, form.body),
         objectives=get_args(Objective),
-        tasks=[spec.model_fields["type"].default for spec in (MultiLabelSpec, RegressionSpec)],
+        tasks=get_args(TaskType)[1:],  # without the default
         roles=list(Role),
         methods=get_args(MethodName),
         presets=list(Preset),

@@ -276,6 +276,9 @@ def with_suggested_columns(
     path: Path, selected: ColumnSelection, error: MissingColumn
 ) -> MissingColumn:
     """Return the same error with a suggestion of columns, if the first rows can be read."""
+    if error.detail["column"] in (selected.label_format.columns or ()):
+        advice = "Name the columns of 0 and 1 with `label_columns` (`--label-columns`)"
+        return MissingColumn(**{**error.detail, "advice": advice})
     try:
         names, rows, _ = _read_head(path, selected.sheet)
     except DataError:

@@ -145,7 +145,7 @@ def _few_rows(rows: Sequence[TextRow], task: TaskType) -> Iterator[Finding]:
         (errors for texts, errors in reversed(ACCURACY_ERRORS.items()) if len(rows) >= texts),
         next(iter(ACCURACY_ERRORS.values())),
     )
-    imprecise = "Metrics measured on a tenth of them are mostly chance."
+    imprecise = "Metrics measured on a tenth of them are imprecise."
     advice = "Expect a first draft, and label more texts: each doubling usually helps."
     if task == "single_label":
         imprecise = (

@@ -64,6 +64,9 @@ def decode(
 ) -> list[list[tuple[str, float]]]:
     """Return the outputs of each row with their scores, highest first.
 
+    With thresholds of a single-label task, the predicted label is the first one: the order is that
+    of probability / threshold.
+
     Args:
         logits: Tensor or array (rows, outputs).
         task: Names the outputs.
@@ -79,6 +82,8 @@ def decode(
     if function == task.score_function:
         rows = task.calibrated(rows, calibration)
     scores = _FUNCTIONS[function](rows)
+    if isinstance(task, SingleLabel) and calibration.thresholds:
+        rows = task.ranking(np.asarray(logits), calibration)
     order = np.argsort(-rows, axis=-1, kind="stable")
     return [
         [(task.labels[i], row[i]) for i in indices]

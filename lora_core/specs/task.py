@@ -1,11 +1,11 @@
 """What a model predicts for a text: a label, several labels, or a number."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
-from lora_core.specs.fields import FrozenModel
+from lora_core.specs.fields import Float, FrozenModel
 
 
 class ClassWeights(StrEnum):
@@ -15,19 +15,57 @@ class ClassWeights(StrEnum):
     BALANCED = "balanced"  # inversely to the frequency of the label in the train split
 
 
-class SingleLabelSpec(FrozenModel):
+class LossName(StrEnum):
+    """The loss of a task with labels."""
+
+    CROSS_ENTROPY = "cross_entropy"
+    FOCAL = "focal"  # what is easy counts less (Lin et al. 2017, arXiv 1708.02002)
+
+
+class _LabelSpec(FrozenModel):
+    """What tasks with labels share. Fields that are newer than stored specs are left out if unused.
+
+    The focal loss multiplies the cross-entropy with (1 - p)^gamma, where p is the probability of
+    the truth. The methods `linear` and `probe` are fitted with cross-entropy.
+    """
+
+    loss: LossName = Field(
+        default=LossName.CROSS_ENTROPY, exclude_if=lambda value: value is LossName.CROSS_ENTROPY
+    )
+    # None: `loss.FOCAL_GAMMA`
+    focal_gamma: Annotated[Float, Field(gt=0, le=10)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+
+    @model_validator(mode="after")
+    def _gamma_needs_focal_loss(self) -> Self:
+        if self.focal_gamma is not None and self.loss is not LossName.FOCAL:
+            raise ValueError("focal_gamma needs loss 'focal'")
+        return self
+
+
+class SingleLabelSpec(_LabelSpec):
     """One of two or more labels. With `ordered`, the labels are ranks, such as one to five stars.
 
-    The order of ranks is that of the numbers, or the alphabetical one.
+    The order of ranks is that of the numbers, or the alphabetical one. With `tune_thresholds`, the
+    predicted label is not the most probable one, but the one with the highest probability / its
+    threshold: thresholds that give the best macro F1 on validation, for rare labels.
     """
 
     type: Literal["single_label"] = "single_label"
     class_weights: ClassWeights = ClassWeights.NONE
     # Left out of stored specs if false, which are the same as before the field existed.
     ordered: StrictBool = Field(default=False, exclude_if=lambda value: not value)
+    tune_thresholds: StrictBool = Field(default=False, exclude_if=lambda value: not value)
+
+    @model_validator(mode="after")
+    def _ranks_have_soft_targets(self) -> Self:
+        if self.ordered and self.loss is LossName.FOCAL:
+            raise ValueError("ordered labels have a loss of their own: omit loss")
+        return self
 
 
-class MultiLabelSpec(FrozenModel):
+class MultiLabelSpec(_LabelSpec):
     """Any number of labels, none included.
 
     A cell of the label column is a list, or text with `data.label_separator`; or each of

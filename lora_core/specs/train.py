@@ -11,17 +11,20 @@ from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec
 from lora_core.specs.fields import DEVICE, REVISION, BaseName, Float, FrozenModel, Int
 from lora_core.specs.method import (
+    SKLEARN_METHODS,
     AutoSpec,
     EncoderMethod,
     HeadMode,
     LinearSpec,
     LoraSpec,
     MethodSpec,
+    ProbeSpec,
     SingleMethod,
 )
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.task import (
     ClassWeights,
+    LossName,
     MultiLabelSpec,
     RegressionSpec,
     SingleLabelSpec,
@@ -264,6 +267,14 @@ class TrainSpec(FrozenModel):
 
     @field_validator("task")
     @classmethod
+    def _focal_loss_trains(cls, value: TaskSpec, info: ValidationInfo) -> TaskSpec:
+        focal = getattr(value, "loss", None) is LossName.FOCAL
+        if focal and isinstance(method := info.data.get("method"), LinearSpec | ProbeSpec):
+            raise ValueError(f"{method.type} is fitted with cross-entropy: omit loss")
+        return value
+
+    @field_validator("task")
+    @classmethod
     def _no_class_weight_for_numbers(cls, value: TaskSpec, info: ValidationInfo) -> TaskSpec:
         if isinstance(value, RegressionSpec) and getattr(
             info.data.get("method"), "class_weight", None
@@ -318,5 +329,10 @@ class TrainSpec(FrozenModel):
 
     def with_method(self, method: SingleMethod) -> "TrainSpec":
         """Return the same run with another method."""
-        without = {"base": None, "base_revision": None} if method.type == "linear" else {}
+        without: dict[str, Any] = {}
+        if method.type == "linear":
+            without = {"base": None, "base_revision": None}
+        if method.type in SKLEARN_METHODS and not isinstance(self.task, RegressionSpec):
+            cross_entropy = {"loss": LossName.CROSS_ENTROPY, "focal_gamma": None}
+            without["task"] = self.task.model_copy(update=cross_entropy)
         return self.model_copy(update={"method": method, **without})

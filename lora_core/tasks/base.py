@@ -25,7 +25,9 @@ Numbers = Annotated[tuple[Float, ...], Field(exclude_if=lambda value: not value)
 class Calibration(FrozenModel):
     """What turns the logits z of a model into scores.
 
-    Single-label: softmax(z / temperature). Multi-label: sigmoid(scale z + offset), for each label.
+    Single-label: softmax(z / temperature). With thresholds, the label with the highest probability
+    / threshold is predicted; they add up to 1, so that of two labels one is predicted if its
+    probability is above its threshold. Multi-label: sigmoid(scale z + offset), for each label.
     Regression: scale z + offset.
     """
 
@@ -62,6 +64,8 @@ def read_calibration(
         sizes |= {len(calibration.thresholds), len(labels)}
     elif isinstance(spec, RegressionSpec):
         sizes |= {1, len(labels)}
+    elif calibration.thresholds:
+        sizes = {len(calibration.thresholds), len(labels)}
     if len(sizes) > 1:
         raise ArtifactCorrupt(path=MANIFEST, problem="its calibration does not fit its outputs")
     return spec, calibration

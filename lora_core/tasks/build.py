@@ -15,7 +15,7 @@ def build_task(spec: TaskSpec, labels: Sequence[str], training_targets: Sequence
     """Return the task of a run on these labels and training texts."""
     match spec:
         case SingleLabelSpec():
-            return SingleLabel(labels, ordered=spec.ordered)
+            return SingleLabel(labels, ordered=spec.ordered, tune_thresholds=spec.tune_thresholds)
         case MultiLabelSpec():
             return MultiLabel(labels)
         case RegressionSpec():

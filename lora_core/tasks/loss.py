@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_core.specs.task import ClassWeights, TaskSpec
+from lora_core.specs.task import ClassWeights, LossName, TaskSpec
 from lora_core.tasks.base import Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Targets
+
+FOCAL_GAMMA = 2.0  # the best one in the paper
+_MIN_ERROR = 1e-6
 
 
 class Loss(ABC):
@@ -35,9 +38,14 @@ class CrossEntropy(Loss):
     and more, and a wrong rank nearby costs less than a distant one.
     """
 
-    def __init__(self, class_weights: Tensor | None, ordered_labels: int | None = None) -> None:
+    def __init__(
+        self,
+        class_weights: Tensor | None,
+        ordered_labels: int | None = None,
+        focal_gamma: float | None = None,
+    ) -> None:
         """`class_weights` (classes,); `ordered_labels`: the number of ranks, if labels are."""
-        self.class_weights = class_weights
+        self.class_weights, self.focal_gamma = class_weights, focal_gamma
         self.soft_targets: Tensor | None = None  # (classes, classes), by true label
         if ordered_labels is not None:
             ranks = torch.arange(ordered_labels, dtype=torch.float32)
@@ -46,6 +54,10 @@ class CrossEntropy(Loss):
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         device = logits.device
         weights = None if self.class_weights is None else self.class_weights.to(device)
+        if self.focal_gamma is not None:
+            losses = F.cross_entropy(logits.float(), targets, reduction="none")
+            losses = losses * focal_factor(losses, self.focal_gamma)
+            return losses.sum() if weights is None else (losses * weights[targets]).sum()
         if self.soft_targets is None:
             return F.cross_entropy(logits.float(), targets, weight=weights, reduction="sum")
         soft = self.soft_targets.to(device)[targets]
@@ -61,12 +73,18 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """Sigmoid cross-entropy, the mean over labels."""
 
-    def __init__(self, positive_weights: Tensor | None) -> None:
+    def __init__(self, positive_weights: Tensor | None, focal_gamma: float | None = None) -> None:
         """`positive_weights` (labels,): of the term of the texts that have a label."""
-        self.positive_weights = positive_weights
+        self.positive_weights, self.focal_gamma = positive_weights, focal_gamma
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = self.positive_weights
+        if self.focal_gamma is not None:
+            each = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+            each = each * focal_factor(each, self.focal_gamma)
+            if weights is not None:
+                each = each * torch.where(targets > 0, weights.to(logits.device), 1.0)
+            return each.sum() / logits.shape[1]
         losses = F.binary_cross_entropy_with_logits(
             logits.float(),
             targets,
@@ -87,18 +105,29 @@ class SquaredError(Loss):
         return F.mse_loss(logits.float()[:, 0], standardized, reduction="sum")
 
 
+def focal_factor(cross_entropy: Tensor, gamma: float) -> Tensor:
+    """Return (1 - p)^gamma for -ln p: what is easy counts less (Lin et al. 2017, equation 4).
+
+    1 - p is at least `_MIN_ERROR`, so that its gradient is finite with gamma < 1.
+    """
+    return (-torch.expm1(-cross_entropy)).clamp_min(_MIN_ERROR) ** gamma
+
+
 def build_loss(spec: TaskSpec, task: Task, targets: Targets) -> Loss:
     """Return the loss of a task. `targets`: of the training texts, for balanced weights."""
     balanced = getattr(spec, "class_weights", ClassWeights.NONE) is ClassWeights.BALANCED
+    gamma = None
+    if getattr(spec, "loss", None) is LossName.FOCAL:
+        gamma = getattr(spec, "focal_gamma", None) or FOCAL_GAMMA
     match task:
         case SingleLabel():
             counts = torch.from_numpy(np.bincount(targets, minlength=len(task.labels))).float()
             weights = counts.sum() / (len(counts) * counts) if balanced else None
-            return CrossEntropy(weights, len(task.labels) if task.ordered else None)
+            return CrossEntropy(weights, len(task.labels) if task.ordered else None, gamma)
         case MultiLabel():
             positives = torch.from_numpy(targets.sum(axis=0)).float()
             weights = (len(targets) - positives) / positives if balanced else None
-            return BinaryCrossEntropy(weights)
+            return BinaryCrossEntropy(weights, gamma)
         case Regression():
             return SquaredError(task.mean, task.std)
         case _:

@@ -13,14 +13,19 @@ CURVE_METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
 
 
 def classification_report(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], names: Sequence[str]
+    logits: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    predicted: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Return all metrics for `logits` (texts, classes) and true `labels` (texts,).
 
-    `names` are the names of the classes. Rows of the confusion matrix are true labels, columns are
+    `names` are the names of the classes; `predicted` are the predicted labels, by default those
+    with the highest logits. Rows of the confusion matrix are true labels, columns are
     predicted labels.
     """
-    predicted = logits.argmax(axis=1)
+    if predicted is None:
+        predicted = logits.argmax(axis=1)
     classes = np.arange(len(names))
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0.0

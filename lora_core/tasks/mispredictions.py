@@ -3,7 +3,7 @@
 Needs no scikit-learn.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,22 @@ class Misprediction(NamedTuple):
 
 
 def most_confident_errors(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], *, temperature: float, limit: int
+    logits: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    *,
+    temperature: float,
+    limit: int,
+    predicted: NDArray[np.int64] | None = None,
 ) -> list[Misprediction]:
-    """Return at most `limit` errors, the most confident first. Logits are (texts, classes)."""
+    """Return at most `limit` errors, the most confident first. Logits are (texts, classes).
+
+    `predicted` are the predicted labels, by default those with the highest logits.
+    """
     z = logits.astype(np.float64) / temperature
     scores = np.exp(z - z.max(axis=1, keepdims=True))
     scores /= scores.sum(axis=1, keepdims=True)
-    predicted = logits.argmax(axis=1)
+    if predicted is None:
+        predicted = logits.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     ranked = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")]
     return [

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import cohen_kappa_score
 
 from lora_core.tasks import temperature_scaling
@@ -14,9 +15,18 @@ from lora_core.tasks.mispredictions import Misprediction, most_confident_errors
 from lora_core.tasks.primary_metric import Accuracy
 from lora_core.tasks.targets import Target, Targets
 
+MIN_POSITIVES = 10  # texts with a label to tune its threshold on
+MIN_THRESHOLD = 1e-12
+MAX_TUNING_TEXTS = 10_000
+MAX_PASSES = 10  # over all labels
+
 
 class SingleLabel(Task):
-    """Two or more labels, of which each text has one. `ordered`: they are ranks, lowest first."""
+    """Two or more labels, of which each text has one. `ordered`: they are ranks, lowest first.
+
+    `tune_thresholds`: the predicted label has the highest probability / threshold, with thresholds
+    tuned for macro F1.
+    """
 
     type = "single_label"
     problem_type = "single_label_classification"
@@ -24,9 +34,11 @@ class SingleLabel(Task):
     curve_metrics = CURVE_METRICS
     metric = Accuracy()
 
-    def __init__(self, labels: Sequence[str], *, ordered: bool = False) -> None:
+    def __init__(
+        self, labels: Sequence[str], *, ordered: bool = False, tune_thresholds: bool = False
+    ) -> None:
         super().__init__(labels)
-        self.ordered = ordered
+        self.ordered, self.has_thresholds = ordered, tune_thresholds
 
     def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         size = len(self.labels)
@@ -36,15 +48,25 @@ class SingleLabel(Task):
         return np.array(values, dtype=np.int64)
 
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
-        return Calibration(**temperature_scaling.calibrate(logits, targets))
+        calibration = Calibration(**temperature_scaling.calibrate(logits, targets))
+        if not self.has_thresholds:
+            return calibration
+        log_probabilities = log_softmax(self.calibrated(logits, calibration), axis=1)
+        enough = calibration.fitted
+        thresholds = tune_thresholds(log_probabilities, targets) if enough else _even(self.labels)
+        return calibration.model_copy(update={"thresholds": tuple(thresholds.tolist())})
 
-    def predict(
-        self,
-        logits: Logits,
-        calibration: Calibration | None = None,  # noqa: ARG002 - it changes no prediction
-    ) -> NDArray[np.int64]:
-        """Return the index (texts,) of the label with the highest logit."""
-        return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+    def ranking(self, logits: Logits, calibration: Calibration | None) -> NDArray[np.float64]:
+        """Return what the highest of (texts, labels) is predicted by: ln of score / threshold."""
+        if calibration is None or not calibration.thresholds:
+            return np.asarray(logits, np.float64)
+        thresholds = np.maximum(calibration.thresholds, MIN_THRESHOLD)
+        ranking: NDArray[np.float64] = self.calibrated(logits, calibration) - np.log(thresholds)
+        return ranking
+
+    def predict(self, logits: Logits, calibration: Calibration | None = None) -> NDArray[np.int64]:
+        """Return the index (texts,) of the label with the highest logit or score / threshold."""
+        return np.asarray(self.ranking(logits, calibration).argmax(axis=1), dtype=np.int64)
 
     def strata(self, targets: Targets) -> NDArray[np.int64]:
         return targets
@@ -58,8 +80,13 @@ class SingleLabel(Task):
     def mispredictions(
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> list[Misprediction]:
-        temperature = calibration.temperature or 1.0
-        return most_confident_errors(logits, targets, temperature=temperature, limit=len(targets))
+        return most_confident_errors(
+            logits,
+            targets,
+            temperature=calibration.temperature or 1.0,
+            limit=len(targets),
+            predicted=self.predict(logits, calibration),
+        )
 
     def constant(self, targets: Targets) -> tuple[NDArray[np.int64], str]:
         """Return the most frequent label, the first of several."""
@@ -67,18 +94,18 @@ class SingleLabel(Task):
         return np.array([majority], dtype=np.int64), self.labels[majority]
 
     def report(
-        self,
-        logits: Logits,
-        targets: Targets,
-        calibration: Calibration | None = None,  # noqa: ARG002 - it changes no prediction
+        self, logits: Logits, targets: Targets, calibration: Calibration | None = None
     ) -> dict[str, Any]:
         """Return all metrics of `classification_report`; of ranks also `kappa` and `mae`.
 
         `kappa` is Cohen's, with quadratic weights; `mae` is the mean distance of ranks.
         """
-        report = classification_report(logits, targets, self.labels)
+        if self.has_thresholds and calibration is None and np.isfinite(logits).all():
+            calibration = self.calibrate(logits, targets)
+        predicted = self.predict(logits, calibration)
+        report = classification_report(logits, targets, self.labels, predicted)
         if self.ordered:
-            report |= self.rank_agreement(targets, logits.argmax(axis=1))
+            report |= self.rank_agreement(targets, predicted)
         return report
 
     def rank_agreement(
@@ -97,3 +124,70 @@ class SingleLabel(Task):
         return temperature_scaling.compare_calibration(
             logits, targets, calibration.temperature or 1.0
         )
+
+
+def tune_thresholds(
+    log_probabilities: NDArray[np.float64], targets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the thresholds (labels,) of argmax(probability / threshold) with the best macro F1.
+
+    They add up to 1. One label at a time gets the best one (coordinate ascent), until none gets a
+    better one. A label of fewer than `MIN_POSITIVES` texts is left as it is.
+    """
+    if len(targets) > MAX_TUNING_TEXTS:
+        drawn = np.random.default_rng(0).permutation(len(targets))[:MAX_TUNING_TEXTS]
+        log_probabilities, targets = log_probabilities[drawn], targets[drawn]
+    labels = log_probabilities.shape[1]
+    tuned = np.flatnonzero(np.bincount(targets, minlength=labels) >= MIN_POSITIVES)
+    bias = np.zeros(labels)  # -ln of the threshold
+    best = -np.inf
+    for _ in range(MAX_PASSES):
+        before = best
+        for label in tuned.tolist():
+            bias[label], best = _best_bias(log_probabilities + bias, targets, label, bias[label])
+        if best <= before + 1e-12:
+            break
+    thresholds: NDArray[np.float64] = softmax(-bias)
+    return thresholds
+
+
+def _best_bias(
+    scores: NDArray[np.float64], targets: NDArray[np.int64], label: int, bias: float
+) -> tuple[float, float]:
+    """Return the bias of one label with the best macro F1, and that. Scores include `bias`.
+
+    As it rises, the texts come to this label one by one, from the label that they have without it.
+    On a tie it is the one nearest to `bias`.
+    """
+    texts, labels = scores.shape
+    others = scores.copy()
+    others[:, label] = -np.inf
+    runner_up = others.argmax(axis=1)
+    margins = others.max(axis=1) - scores[:, label]  # to be exceeded by the change of the bias
+    order = np.argsort(margins, kind="stable")
+    margins, runner_up, truth = margins[order], runner_up[order], targets[order]
+    # (texts + 1, labels): after each text has come to `label`
+    moved = np.zeros((texts + 1, labels))
+    np.add.at(moved, (np.arange(1, texts + 1), runner_up), 1.0)
+    hits = np.zeros_like(moved)
+    np.add.at(hits, (np.arange(1, texts + 1), runner_up), (truth == runner_up).astype(float))
+    predicted = np.bincount(runner_up, minlength=labels) - moved.cumsum(axis=0)
+    correct = hits.sum(axis=0) - hits.cumsum(axis=0)
+    predicted[:, label] = np.arange(texts + 1)
+    correct[:, label] = np.append(0.0, (truth == label).cumsum())
+    either = predicted + np.bincount(targets, minlength=labels)
+    f1 = np.divide(2 * correct, either, out=np.zeros_like(either), where=either > 0)
+    macro_f1 = f1.sum(axis=1) / np.maximum(1, (either > 0).sum(axis=1))
+    cuts = np.concatenate([
+        [margins[0] - 1.0], (margins[1:] + margins[:-1]) / 2, [margins[-1] + 1.0]
+    ])  # fmt: skip
+    separate = np.append(True, np.append(np.diff(margins) > 0, True))
+    macro_f1[~separate] = -np.inf
+    best = np.flatnonzero(macro_f1 >= macro_f1.max() - 1e-12)
+    chosen = best[np.abs(cuts[best]).argmin()]
+    return bias + float(cuts[chosen]), float(macro_f1[chosen])
+
+
+def _even(labels: Sequence[str]) -> NDArray[np.float64]:
+    """Return thresholds that change no prediction."""
+    return np.full(len(labels), 1 / len(labels))

@@ -105,3 +105,36 @@ def test_two_models_side_by_side(box: Locator, page: Page, seeded: SeededService
     assert first["x"] + first["width"] <= second["x"]
     page.goto(page.url)  # the URL has both models
     expect(page.get_by_label("Compare with")).to_have_value(f"{MODEL}:2")
+
+
+def test_labels_with_thresholds(box: Locator, page: Page) -> None:
+    outputs = [
+        {"label": "acting", "score": 0.8, "predicted": False},
+        {"label": "music", "score": 0.6, "predicted": True},
+    ]
+    respond(page, "multi_label", outputs)
+    page.route("**/info", lambda route: route.fulfill(
+        json={"thresholds": {"acting": 0.9, "music": 0.25}}
+    ))  # fmt: skip
+    box.fill(TEXT)
+    expect(page.locator("#answer-model .verdict")).to_have_text("music, 60.0 %")
+    bars = page.locator("#answer-model .score-bar")
+    expect(bars.first).to_have_class("score-bar below")
+    expect(bars.last).to_have_class("score-bar")
+    expect(bars.first).to_have_attribute("title", "Threshold 90.0 %")
+    expect(bars.last.locator("i")).to_have_attribute("style", "left: 25%;")
+
+
+def test_number_with_its_interval(box: Locator, page: Page) -> None:
+    respond(page, "regression", [{"label": "value", "score": 3.25, "low": -0.5, "high": 7.0}])
+    box.fill(TEXT)
+    verdict = page.locator("#answer-model .verdict")
+    expect(verdict).to_have_text("3.25, probably \u22120.5 to 7")
+    expect(page.locator("#answer-model .bars li")).to_have_count(0)
+
+
+def respond(page: Page, task: str, outputs: list[dict[str, object]]) -> None:
+    """Answer every prediction with these outputs; do not explain it."""
+    headers = {"X-Task": task, "X-Model-Version": f"{MODEL}:1"}
+    page.route("**/predict", lambda route: route.fulfill(json=outputs, headers=headers))
+    page.get_by_label("Explain predictions").uncheck()

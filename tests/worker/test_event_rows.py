@@ -6,6 +6,7 @@ import pytest
 
 from app.queue.transitions import EventContent
 from lora_core.events import (
+    CandidateEvaluated,
     Evaluated,
     Event,
     Failed,
@@ -18,7 +19,9 @@ from lora_core.events import (
     Tick,
     parse_event,
 )
+from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
+from lora_core.specs.method import LinearSpec
 from worker.recorder import STEP_METRICS, event_content, metric_values
 
 STEP = StepLogged(
@@ -74,6 +77,21 @@ def test_nonfinite_metric_has_no_value(line: str) -> None:
     assert "loss not finite" in words.message
 
 
+def candidate(metric: MetricName, value: float) -> CandidateEvaluated:
+    result = CandidateResult(
+        method=LinearSpec(C=4.0),
+        folds=5,
+        repeats=5,
+        texts=90,
+        metric=metric,
+        value=value,
+        low=value,
+        high=value,
+        seconds=1.0,
+    )
+    return CandidateEvaluated(number=1, of=2, result=result)
+
+
 @pytest.mark.parametrize(
     ("event", "kind", "part"),
     [
@@ -104,6 +122,12 @@ def test_nonfinite_metric_has_no_value(line: str) -> None:
             "linear_model",
             "accuracy 0.7000",
         ),
+        (
+            candidate("accuracy", 0.8123),
+            "candidate",
+            "linear C 4 classifies 81.2% of 90 held-out texts correctly",
+        ),
+        (candidate("rmse", 12.3456), "candidate", "linear C 4 has RMSE 12.35 on 90 held-out texts"),
         (Finished(summary={"a": math.nan}), "trained", "storing the result"),
     ],
 )

@@ -12,6 +12,8 @@ from app.jobs.errors import NoPredictions
 from app.jobs.schemas import MisclassifiedText
 from app.queue.tables import Job
 from app.storage.store import ArtifactRef, Store, read_json_lines, read_manifest
+from lora_core.specs.label_sets import encode_label_set
+from lora_core.tasks.metric_names import task_type
 from lora_core.tasks.mispredictions import most_confident_errors
 from lora_core.training import correctness
 
@@ -28,7 +30,10 @@ MEDIA_TYPES: dict[MisclassifiedFormat, str] = {
 def list_misclassified(
     store: Store, job: Job, ref: ArtifactRef, *, split: EvaluatedSplit, limit: int
 ) -> list[MisclassifiedText]:
-    """Return the most confident errors first. Raises `NoPredictions`, `StoredArtifactCorrupt`."""
+    """Return the most confident errors first, or the largest of a regression.
+
+    Raises `NoPredictions`, `StoredArtifactCorrupt`.
+    """
     name = f"job {job.id}"
     facts = read_manifest(store, ref, name=name)
     for folder in (correctness.MISCLASSIFIED_FOLDER, OLD_FOLDER):
@@ -38,7 +43,14 @@ def list_misclassified(
     predictions = f"predictions/{split}.jsonl"
     if predictions not in facts["files"]:
         raise NoPredictions(job_id=job.id, part=split)
-    return _from_predictions(read_json_lines(store, ref, predictions, name=name), facts, limit)
+    lines = read_json_lines(store, ref, predictions, name=name)
+    match task_type(job.spec):
+        case "regression":
+            return _largest_errors(lines, limit)
+        case "multi_label":
+            return _wrong_label_sets(lines, facts["labels"], limit)
+        case _:
+            return _from_predictions(lines, facts, limit)
 
 
 def to_jsonl(texts: Iterable[MisclassifiedText]) -> str:
@@ -58,6 +70,47 @@ def to_csv(texts: Sequence[MisclassifiedText]) -> str:
         cells = text.model_dump() | {"cut": "true" if text.cut else "false"}
         writer.writerow({name: escape_formula(value) for name, value in cells.items()})
     return output.getvalue()
+
+
+# The errors of a run without stored texts: no model was stored, or the run is old
+
+
+def _largest_errors(predictions: list[dict[str, Any]], limit: int) -> list[MisclassifiedText]:
+    predictions.sort(key=lambda line: -abs(line["predicted"] - line["label"]))
+    return [
+        _without_text(line, repr(line["label"]), repr(line["predicted"]))
+        for line in predictions[:limit]
+    ]
+
+
+def _wrong_label_sets(
+    predictions: list[dict[str, Any]], labels: list[str], limit: int
+) -> list[MisclassifiedText]:
+    """Return the texts with the most wrong labels first."""
+
+    def wrong(line: dict[str, Any]) -> int:
+        return len(set(line["label"]) ^ set(line["predicted"]))
+
+    def names(indices: list[int]) -> str:
+        return encode_label_set([labels[i] for i in indices])
+
+    errors = sorted(filter(wrong, predictions), key=wrong, reverse=True)
+    return [
+        _without_text(line, names(line["label"]), names(line["predicted"]))
+        for line in errors[:limit]
+    ]
+
+
+def _without_text(line: dict[str, Any], label: str, predicted: str) -> MisclassifiedText:
+    return MisclassifiedText(
+        row=line["row"],
+        text=None,
+        cut=False,
+        label=label,
+        predicted=predicted,
+        score=None,
+        true_score=None,
+    )
 
 
 def _from_predictions(

@@ -5,8 +5,22 @@ const TOP_WORDS = 6; // words in the list
 const MAX_TRUNCATED_CHARACTERS = 200; // shown of the text beyond the model's maximum length
 const MIN_WEIGHT = 0.08; // relative to the strongest word; weaker words are not highlighted
 
-export const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
-const points = (score) => `${score < 0 ? "−" : "+"}${Math.abs(100 * score).toFixed(1)}`;
+const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
+const number = (value) => String(Number(value.toPrecision(4))).replace("-", "−");
+const signed = (value, magnitude) => `${value < 0 ? "−" : "+"}${magnitude}`;
+const points = (score) => signed(score, Math.abs(100 * score).toFixed(1));
+const isNumber = (task) => task === "regression";
+/** What a word contributes: percentage points, or a part of a number. */
+const contribution = (task) => (isNumber(task) ? (score) => signed(score, number(Math.abs(score))) : points);
+
+/** Returns what is predicted, in words: a label, all labels that reach their thresholds, or a number. */
+export function verdict(task, outputs) {
+  const [{ label, score, low, high }] = outputs;
+  if (isNumber(task)) return low === undefined ? number(score) : `${number(score)}, probably ${number(low)} to ${number(high)}`;
+  if (task !== "multi_label") return `${label}, ${percent(score)}`;
+  const predicted = outputs.filter((output) => output.predicted).map((output) => `${output.label}, ${percent(output.score)}`);
+  return predicted.join("; ") || "No label reaches its threshold";
+}
 
 function element(name, text = "", className = "") {
   const created = document.createElement(name);
@@ -15,18 +29,23 @@ function element(name, text = "", className = "") {
   return created;
 }
 
-/** Renders one bar per label, highest first. `onPick` is called with a label to explain. */
-export function renderScores(list, labels, onPick) {
+/** Renders one bar per label, highest first, with its threshold if it has one. `onPick` is called with a label to explain. */
+export function renderScores(list, labels, thresholds, onPick) {
   list.replaceChildren(
-    ...labels.slice(0, MAX_LABELS).map(({ label, score }) => {
+    ...labels.slice(0, MAX_LABELS).map(({ label, score, predicted }) => {
       const row = element("li");
       const name = element("button", label, "plain");
       name.type = "button";
       name.title = `Explain ${label}`;
       name.addEventListener("click", () => onPick(label));
-      const bar = element("span", "", "score-bar");
+      const bar = element("span", "", predicted === false ? "score-bar below" : "score-bar");
       bar.append(element("span"));
       bar.firstChild.style.width = `${100 * score}%`;
+      if (label in thresholds) {
+        bar.append(element("i"));
+        bar.lastChild.style.left = `${100 * thresholds[label]}%`;
+        bar.title = `Threshold ${percent(thresholds[label])}`;
+      }
       row.append(name, bar, element("span", percent(score), "number"));
       return row;
     }),
@@ -44,16 +63,17 @@ export function responseInfo(headers) {
 }
 
 /** Renders the text with highlighted words, and the words with the largest contributions. */
-export function renderExplanation(panel, text, explanation, isTruncated) {
+export function renderExplanation(panel, text, explanation, isTruncated, task) {
   const find = (selector) => panel.querySelector(selector);
+  const format = contribution(task);
   const largest = Math.max(...explanation.words.map((word) => Math.abs(word.score)), 1e-9);
-  find(".explanation h3").textContent = `Why “${explanation.label}”`;
+  find(".explanation h3").textContent = isNumber(task) ? `Why ${number(explanation.score)}` : `Why “${explanation.label}”`;
   const ofField = (field) => explanation.words.filter((word) => word.field === field);
   const [first, second] = typeof text === "string" ? [text] : [text.text, text.text_pair];
-  find(".explained-text").replaceChildren(...highlighted(first, ofField("text"), largest, isTruncated));
+  find(".explained-text").replaceChildren(...highlighted(first, ofField("text"), largest, isTruncated, format));
   find(".explained-pair").hidden = second === undefined;
-  find(".explained-pair").replaceChildren(...highlighted(second ?? "", ofField("text_pair"), largest, isTruncated));
-  find(".legend").textContent = legend(explanation);
+  find(".explained-pair").replaceChildren(...highlighted(second ?? "", ofField("text_pair"), largest, isTruncated, format));
+  find(".legend").textContent = legend(explanation, task);
   find(".top-words").replaceChildren(
     ...[...explanation.words]
       .sort((a, b) => Math.abs(b.score) - Math.abs(a.score))
@@ -61,7 +81,7 @@ export function renderExplanation(panel, text, explanation, isTruncated) {
       .map((word) => {
         const row = element("li");
         const direction = word.score < 0 ? "against" : "for";
-        row.append(element("span", points(word.score), "number"), " ", element("mark", word.text, direction));
+        row.append(element("span", format(word.score), "number"), " ", element("mark", word.text, direction));
         row.lastChild.style.setProperty("--weight", Math.abs(word.score) / largest);
         return row;
       }),
@@ -72,7 +92,7 @@ export function renderExplanation(panel, text, explanation, isTruncated) {
   find(".explanation").hidden = false;
 }
 
-function* highlighted(text, words, largest, isTruncated) {
+function* highlighted(text, words, largest, isTruncated, format) {
   const characters = Array.from(text); // offsets count code points, JavaScript strings UTF-16 units
   const slice = (start, end) => characters.slice(start, end).join("");
   let position = 0;
@@ -80,7 +100,7 @@ function* highlighted(text, words, largest, isTruncated) {
     yield slice(position, start);
     const weight = Math.abs(score) / largest;
     const word = element(weight < MIN_WEIGHT ? "span" : "mark", slice(start, end), score < 0 ? "against" : "for");
-    word.title = points(score);
+    word.title = format(score);
     word.style.setProperty("--weight", weight);
     yield word;
     position = end;
@@ -90,8 +110,10 @@ function* highlighted(text, words, largest, isTruncated) {
   yield isTruncated ? element("span", rest, "truncated") : slice(position);
 }
 
-function legend(explanation) {
+function legend(explanation, task) {
   const { score, empty_score: emptyScore } = explanation;
-  const sum = `All words together add ${points(score - emptyScore)} points: from ${percent(emptyScore)} without words to ${percent(score)}.`;
+  const [show, unit] = isNumber(task) ? [number, ""] : [percent, " points"];
+  const total = contribution(task)(score - emptyScore);
+  const sum = `All words together add ${total}${unit}: from ${show(emptyScore)} without words to ${show(score)}.`;
   return explanation.grouped ? `${sum} The text is long, so adjacent words are grouped.` : sum;
 }

@@ -1,6 +1,6 @@
 // Queries models while the user types: predictions, and explanations by word.
 import { Problem, request } from "./api.js";
-import { percent, renderExplanation, renderScores, responseInfo } from "./explanation.js";
+import { renderExplanation, renderScores, responseInfo, verdict } from "./explanation.js";
 
 const PREDICT_DELAY = 120; // ms after the last input
 const EXPLAIN_DELAY = 600; // ms after the prediction: an explanation costs hundreds of predictions
@@ -22,6 +22,19 @@ function currentInput() {
   const texts = pairField.hidden ? [textBox.value] : [textBox.value, pairBox.value];
   if (texts.some((text) => !text.trim())) return null;
   return pairField.hidden ? texts[0] : { text: texts[0], text_pair: texts[1] };
+}
+
+const thresholds = new Map(); // of multi-label versions, by label
+
+/** Returns the thresholds of a version, {} if it has none. They are drawn, not needed. */
+async function thresholdsOf(version, task) {
+  if (task !== "multi_label") return {};
+  if (!thresholds.has(version)) {
+    const path = `/models/${encodeURIComponent(version)}/info`;
+    const info = await request("GET", path).then((response) => response.json(), () => ({ thresholds: {} }));
+    thresholds.set(version, info.thresholds);
+  }
+  return thresholds.get(version);
 }
 
 /** A model and its panel. Responses to outdated requests are ignored. */
@@ -60,12 +73,18 @@ class ModelPanel {
 
   predict(text) {
     const path = `/models/${encodeURIComponent(this.select.value)}/predict`;
-    this.send(path, { inputs: text }, () => this.predict(text), (labels, headers) => {
+    this.send(path, { inputs: text }, () => this.predict(text), async (labels, headers) => {
+      const { signal } = this.pending;
+      const task = headers.get("X-Task");
+      const drawn = await thresholdsOf(headers.get("X-Model-Version"), task);
+      if (signal.aborted) return;
       this.shownText = text;
+      this.task = task;
       if (!labels.some(({ label }) => label === this.label)) this.label = null;
-      this.find(".verdict").textContent = `${labels[0].label}, ${percent(labels[0].score)}`;
+      this.find(".verdict").textContent = verdict(task, labels);
       this.find(".response-info").textContent = responseInfo(headers);
-      renderScores(this.find(".bars"), labels, (label) => {
+      const bars = task === "regression" ? [] : labels;
+      renderScores(this.find(".bars"), bars, drawn, (label) => {
         this.label = label;
         this.explain(text);
       });
@@ -79,7 +98,7 @@ class ModelPanel {
     const body = this.label === null ? { inputs: text } : { inputs: text, label: this.label };
     this.send(path, body, () => this.explain(text), (explanation, headers) => {
       this.find(".explaining").hidden = true;
-      renderExplanation(this.panel, text, explanation, Boolean(headers.get("X-Truncated")));
+      renderExplanation(this.panel, text, explanation, Boolean(headers.get("X-Truncated")), this.task);
     });
   }
 

@@ -63,6 +63,17 @@ def test_without_terminal_the_error_names_the_options(cli: Run, file: Path) -> N
 
 
 @pytest.mark.usefixtures("sitting")
+def test_columns_of_several_labels_are_not_asked_for(cli: Run, run: Run, file: Path) -> None:
+    options = ("--task", "multi_label", "--label-columns", "toxic", "--text-column", "Meinung")
+    for result in (
+        cli("datasets", "upload", str(file), *options),
+        run("datasets", "check", str(file), *options),
+    ):
+        assert "(`--label-columns`)" in result.stderr
+        assert "(missing_column)" in result.stderr
+
+
+@pytest.mark.usefixtures("sitting")
 def test_upload_is_repeated_with_the_columns(cli: Run, file: Path) -> None:
     dataset = answer(cli("datasets", "upload", str(file), "--json", input="\n\n"))
     assert (dataset["text_column"], dataset["label_column"]) == ("Meinung", "Urteil")

@@ -14,6 +14,7 @@ from app.cli.client import Client, LabeledPredictions
 from app.cli.errors import RequestRejected
 from app.resources import Resources
 from app.serving.schemas import LabelScore
+from lora_core.data.labels import LabelFormat
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.inference.predictor import Predictor
@@ -119,6 +120,17 @@ def test_drawn_splits_match_those_of_a_training(part: Split, tmp_path: Path) -> 
         found = evaluate.read_labeled_rows(client, str(file), ColumnSelection(), part)
     trained = load_splits(DataSpec(source=str(file))).examples(part)
     assert [row.number for row in found.rows] == [example.row for example in trained]
+
+
+def test_a_dataset_is_read_as_it_was_uploaded(cli: Run, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "topics.csv"
+    file.write_text("text,label\na b,x;y\nc d,\ne f,x\n")
+    options = ("--task", "multi_label", "--label-separator", ";")
+    assert cli("datasets", "upload", str(file), *options).exit_code == 0
+    columns = ColumnSelection(label_format=LabelFormat("multi_label"))
+    with Client(url) as client:
+        found = evaluate.read_labeled_rows(client, "topics", columns, None)
+    assert [row.label for row in found.rows] == ['["x", "y"]', "[]", '["x"]']
 
 
 def test_sample_is_evaluated_on_its_test_split() -> None:

@@ -1,7 +1,7 @@
 """Fixtures: a model, an uploaded file without labels, and a fake worker."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -40,19 +40,51 @@ def predicted_rows() -> list[dict[str, Any]]:
     ]
 
 
-def store_results(resources: Resources, directory: Path) -> UUID:
-    """Claim the next run and finish it with `predicted_rows`."""
+MULTI_LABEL: dict[str, Any] = {
+    "task": "multi_label",
+    "rows": [
+        {"id": "1", "predicted_labels": ["bad", "good"],
+         "predicted_scores": {"good": 0.75, "bad": 0.5}},
+        {"id": "2", "predicted_labels": [], "predicted_scores": {"bad": 0.25, "good": 0.0}},
+    ],
+    "summary": {"rows": 2, "cut": 0, "predicted": {"bad": 1, "good": 1}, "unlabeled": 1},
+}  # fmt: skip
+REGRESSION: dict[str, Any] = {
+    "task": "regression",
+    "labels": [],
+    "rows": [
+        {"id": "1", "predicted_value": 3.5, "predicted_low": 3.0, "predicted_high": 4.0},
+        {"id": "2", "predicted_value": -1.0, "predicted_low": None, "predicted_high": None},
+    ],
+    "summary": {"rows": 2, "cut": 1, "predicted": {},
+                "value": {"mean": 1.25, "min": -1.0, "max": 3.5}},
+}  # fmt: skip
+
+
+def store_results(
+    resources: Resources,
+    directory: Path,
+    *,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    summary: dict[str, Any] = SUMMARY,
+    **facts: Any,
+) -> UUID:
+    """Claim the next run and finish it with `rows`, by default with `predicted_rows`.
+
+    `facts` are fields of its manifest.
+    """
     claimed = claim_next(resources.database)
     directory.mkdir()
-    lines = "".join(json.dumps(row) + "\n" for row in predicted_rows())
+    lines = "".join(json.dumps(row) + "\n" for row in rows or predicted_rows())
     (directory / "results.jsonl").write_text(lines, encoding="utf-8")
-    facts = {"columns": ["id", "body", "share", "seen", "tags"], "labels": ["bad", "good"]}
-    manifest.create(directory, {"format": 1, "metrics": SUMMARY, **facts})
+    columns = ["id"] if rows else ["id", "body", "share", "seen", "tags"]
+    facts = {"columns": columns, "labels": ["bad", "good"], **facts}
+    manifest.create(directory, {"format": 1, "metrics": summary, **facts})
     run_id = claimed.lease.job_id
     ref = resources.store.put(directory, f"predictions/{run_id}/a{claimed.lease.attempt}")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=run_id, kind=RESULTS_KIND, ref=ref)
-        leases.finish(session, claimed.lease, Succeeded(artifact.id, SUMMARY))
+        leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
     return run_id
 
 

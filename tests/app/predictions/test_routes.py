@@ -18,7 +18,15 @@ from app.queue.transitions import PermanentFailure
 from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
-from tests.app.predictions.conftest import ROWS, SUMMARY, Answer, predicted_rows, store_results
+from tests.app.predictions.conftest import (
+    MULTI_LABEL,
+    REGRESSION,
+    ROWS,
+    SUMMARY,
+    Answer,
+    predicted_rows,
+    store_results,
+)
 from tests.job_rows import claim_next, get_job, update_job
 from tests.prediction_rows import add_model
 
@@ -140,6 +148,28 @@ def test_results_as_csv_have_a_column_for_each_label(client: TestClient, answer:
         "predicted_scores.bad": "0.25", "predicted_scores.good": "0.75",
     }  # fmt: skip
     assert (second["share"], second["seen"], second["tags"]) == ("", "false", "")
+
+
+def test_results_of_other_tasks_as_csv(
+    client: TestClient, resources: Resources, tmp_path: Path
+) -> None:
+    def results(name: str, facts: dict[str, Any]) -> list[list[str]]:
+        run = submit(client)
+        store_results(resources, tmp_path / name, **facts)
+        assert client.get(f"{URL}/{run['id']}").json()["summary"] == facts["summary"]
+        got = client.get(f"{URL}/{run['id']}/results", params={"format": "csv"})
+        return list(csv.reader(io.StringIO(got.text)))
+
+    assert results("sets", MULTI_LABEL) == [
+        ["id", "predicted_labels", "predicted_scores.bad", "predicted_scores.good"],
+        ["1", '["bad", "good"]', "0.5", "0.75"],
+        ["2", "[]", "0.25", "0.0"],
+    ]
+    assert results("numbers", REGRESSION) == [
+        ["id", "predicted_value", "predicted_low", "predicted_high"],
+        ["1", "3.5", "3.0", "4.0"],
+        ["2", "-1.0", "", ""],
+    ]
 
 
 @pytest.mark.parametrize("state", ["queued", "failed"])

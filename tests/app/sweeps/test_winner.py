@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from app.jobs.results.comparison import AccuracyComparison
 from app.sweeps.repository import objective_score
 from app.sweeps.snapshot import TrialSnapshot, select_winner
 from tests.sweep_snapshots import grid_snapshot, make_correctness, make_snapshot, make_trial
@@ -50,7 +51,7 @@ def test_winner_and_cheapest_within_noise() -> None:
         4,
         5,
     )
-    assert selection.validation is not None
+    assert isinstance(selection.validation, AccuracyComparison)
     assert (selection.validation.only_a, selection.validation.only_b) == (2, 0)
     assert selection.test is not None
     assert selection.test.difference == pytest.approx(-10 / TEXT_COUNT)
@@ -194,7 +195,7 @@ def test_the_winner_of_many_trials_is_found_in_a_second() -> None:
 
 def unpack_correctness(each: TrialSnapshot) -> NDArray[np.bool_]:
     packed = each.correctness["validation"]
-    bits = np.unpackbits(np.frombuffer(packed.correct, dtype=np.uint8))
+    bits = np.unpackbits(np.frombuffer(packed.correct or b"", dtype=np.uint8))
     return bits[: packed.count].astype(bool)
 
 

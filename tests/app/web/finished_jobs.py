@@ -109,9 +109,13 @@ def succeed_with(
     /,
     *,
     model: str | None = None,
+    texts: bool = True,
     **fields: Any,
 ) -> str:
-    """Submit a job and finish it with these test predictions; return its id."""
+    """Submit a job and finish it with these test predictions; return its id.
+
+    `texts`: whether the misclassified texts are saved, as by runs that save a model.
+    """
     job_id = add(client, **fields)
     lease = FakeWorker(resources.database).claim().lease
     directory = resources.settings.data_dir / f"made-{job_id}"
@@ -120,7 +124,8 @@ def succeed_with(
     calibration = task.calibrate(logits, targets)
     predicted = task.predict(logits, calibration)
     save_predictions(directory, "test", examples, logits, map(task.target, predicted))
-    save_misclassified(directory, "test", examples, logits, task, calibration)
+    if texts:
+        save_misclassified(directory, "test", examples, logits, task, calibration)
     spec = client.get(f"/v1/jobs/{job_id}").json()["spec"]
     report = task.report(logits, targets, calibration)
     summary: dict[str, Any] = {

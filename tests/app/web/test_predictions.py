@@ -1,5 +1,6 @@
 """Prediction run pages. The form's script is tested in tests/browser."""
 
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -8,7 +9,15 @@ from starlette.testclient import TestClient
 from app.queue import leases
 from app.queue.transitions import PermanentFailure
 from app.resources import Resources
-from tests.app.predictions.conftest import Answer, answer, model, texts
+from tests.app.predictions.conftest import (
+    MULTI_LABEL,
+    REGRESSION,
+    Answer,
+    answer,
+    model,
+    store_results,
+    texts,
+)
 from tests.app.web.html_elements import elements, visible_text
 from tests.job_rows import claim_next
 
@@ -65,6 +74,21 @@ def test_run_from_queue_to_results(client: TestClient, answer: Answer) -> None:
     links = [each["href"] for each in elements(page, "a") if "/results?" in each["href"]]
     assert [client.get(link).status_code for link in links] == [200, 200]
     assert links[0] in [each["href"] for each in elements(text(client), "a")]
+
+
+@pytest.mark.usefixtures("model", "texts")
+def test_summary_of_other_tasks(client: TestClient, resources: Resources, tmp_path: Path) -> None:
+    run_id = submit(client)
+    store_results(resources, tmp_path / "sets", **MULTI_LABEL)
+    page = visible_text(text(client, run_id))
+    assert "bad 1 50.0 % good 1 50.0 %" in page
+    assert "1 row has no label: none reaches its threshold." in page
+    run_id = submit(client)
+    store_results(resources, tmp_path / "numbers", **REGRESSION)
+    page = visible_text(text(client, run_id))
+    assert "From -1 to 3.5, 1.25 on average." in page
+    assert "1 text was truncated" in page
+    assert "Predicted labels" not in page
 
 
 @pytest.mark.usefixtures("model", "texts")

@@ -33,6 +33,7 @@ class Made(NamedTuple):
 def make(task_type: str, noise: float) -> Made:
     random = np.random.default_rng(0)
     errors = random.normal(scale=noise, size=(TEXTS, 3)).astype(np.float32)
+    labels: list[Any]
     match task_type:
         case "multi_label":
             truth = random.random((TEXTS, 3)) < 0.4
@@ -155,3 +156,22 @@ def test_jobs_of_different_tasks_are_not_paired(client: TestClient, resources: R
     read = visible_text(page(client, f"/compare?job={first}&job={second}"))
     assert "predicted different test texts" in read
     assert "RMSE" in read
+
+
+@pytest.mark.parametrize("task_type", ["multi_label", "regression"])
+def test_errors_of_jobs_without_a_model_are_found_in_their_predictions(
+    client: TestClient, resources: Resources, task_type: str
+) -> None:
+    with_texts, without = (
+        client.get(f"/v1/jobs/{job_id}/misclassified?split=test&limit=1000").json()
+        for job_id in (
+            succeed(client, resources, task_type),
+            succeed(client, resources, task_type, texts=False),
+        )
+    )
+    rows = {each["row"]: (each["label"], each["predicted"]) for each in with_texts}
+    assert {each["row"]: (each["label"], each["predicted"]) for each in without} == rows
+    assert {each["text"] for each in without} == {None}
+    if task_type == "regression":
+        errors = [abs(float(each["predicted"]) - float(each["label"])) for each in without]
+        assert errors == sorted(errors, reverse=True)

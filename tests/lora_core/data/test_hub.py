@@ -27,6 +27,9 @@ for name in sys.argv[1:]:
     except LoraCoreError as error:
         print(json.dumps({"code": error.code, "message": str(error)}))
 """
+READ_SETS = READ.replace(
+    "ColumnSelection()", "ColumnSelection(label_format=LabelFormat('multi_label'))"
+).replace("import json", "from lora_core.data.labels import LabelFormat\nimport json")
 CLASSES = {"names": ["neg", "pos"], "_type": "ClassLabel"}
 FEATURES = {"text": {"dtype": "string", "_type": "Value"}, "label": CLASSES}
 
@@ -77,6 +80,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "---\nconfigs:\n- config_name: films\n  data_files: films/*\n"
         "- config_name: more.books\n  data_files: more.books/*\n---\n"
     )
+    topics = {"text": FEATURES["text"], "label": {"feature": CLASSES, "_type": "List"}}
+    facts = json.dumps({"info": {"features": topics}})
+    table = pa.table({"text": ["a", "b", "c"], "label": pa.array([[1, 0], [], [1]])})
+    (repositories / "org/topics").mkdir()
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": facts}),
+        repositories / "org/topics/train.parquet",
+    )
+    pq.write_table(
+        table.set_column(1, "label", pa.array([[1], None, [0]])).replace_schema_metadata(
+            {"huggingface": facts}
+        ),
+        repositories / "org/topics/test.parquet",
+    )
     (repositories / "org/elsewhere").mkdir()
     (repositories / "org/elsewhere/README.md").write_text(
         "---\nconfigs:\n- config_name: x\n  data_files:\n  - split: train\n"
@@ -85,10 +102,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def ask(root: Path, environment: Mapping[str, str], *names: str) -> list[dict[str, Any]]:
+def ask(
+    root: Path, environment: Mapping[str, str], *names: str, script: str = READ
+) -> list[dict[str, Any]]:
     """What a new process reads for each name."""
     answer = subprocess.run(
-        [sys.executable, "-c", READ, *names],
+        [sys.executable, "-c", script, *names],
         env={**os.environ, **environment},
         cwd=root / "here",
         capture_output=True,
@@ -110,6 +129,16 @@ def test_hub_splits_and_class_names_are_used_and_cached(root: Path, tmp_path: Pa
         assert ask(root, environment, *names, "reviews") == [*expected, REVIEWS]
         assert any("plain/train-00000-of-00001.parquet" in line for line in hub.requests)
     assert ask(root, {**environment, "HF_HUB_OFFLINE": "1"}, *names) == expected
+
+
+def test_lists_of_classes_are_read_by_their_names(root: Path, tmp_path: Path) -> None:
+    with HubStandIn(root) as hub:
+        environment = hub.environment(tmp_path)
+        [answer] = ask(root, environment, "org/topics", script=READ_SETS)
+        assert (answer["code"], "[test]" in answer["message"]) == ("missing_label", True)
+        (root / "datasets/org/topics/test.parquet").unlink()
+        [answer] = ask(root, hub.environment(tmp_path / "2"), "org/topics", script=READ_SETS)
+    assert answer == {"train": [[1, "a", '["neg", "pos"]'], [2, "b", "[]"], [3, "c", '["pos"]']]}
 
 
 def test_unsupported_hub_data_is_refused(root: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from lora_core.errors.data import (
     LabelWithoutPositives,
     MalformedLabelSet,
     MalformedRow,
+    MissingColumn,
     MissingLabel,
     SameLabels,
     UnseenLabel,
@@ -287,6 +288,13 @@ def test_every_label_column_needs_a_positive(tmp_path: Path) -> None:
     path = write(tmp_path / "f.csv", {"text": list("abcd"), "x": [0, 1, 0, 1], "y": [0, 0, 0, 0]})
     data = DataSpec(source=str(path), label_columns=("x", "y"), test_size=1, validation_size=1)
     with pytest.raises(LabelWithoutPositives, match="'y' is 0 in all"):
+        load_splits(data, MultiLabelSpec())
+
+
+def test_a_missing_label_column_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.csv", {"text": list("abcd"), "x": [0, 1, 0, 1]})
+    data = DataSpec(source=str(path), label_columns=("x", "y"))
+    with pytest.raises(MissingColumn, match=r"no column 'y'.*`--label-columns`"):
         load_splits(data, MultiLabelSpec())
 
 

@@ -121,6 +121,57 @@ def test_text_describes_training_results_and_calibration() -> None:
     assert "`misclassified/` contain texts" in archive
 
 
+def test_card_of_several_labels_has_thresholds() -> None:
+    spec = make_manifest()["spec"] | {"task": {"type": "multi_label", "class_weights": "none"}}
+    report = {"macro_f1": 0.7123, "micro_f1": 0.8, "accuracy": 0.5, "loss": 0.2}
+    changes = {
+        "spec": spec,
+        "calibration": {"scale": [1.0, 1.0], "offset": [0.0, 0.0], "thresholds": [0.25, 0.5]},
+        "metrics": METRICS | {"test": report, "validation": report},
+    }
+    card = model_card(make_manifest(**changes), CardFormat.TRANSFORMERS, name="m")
+    assert "A multi-label text classifier with 2 labels" in card
+    assert "| split | texts | macro F1 | micro F1 |" in card
+    assert "| test | 200 | 0.712 | 0.800 |" in card
+    assert '{"bad": 0.25, "good": 0.5}' in card
+    assert 'classify("A text to classify.", top_k=None, truncation=True)' in card
+    assert "text-embeddings-router" not in card
+    facts = metadata(card)
+    assert facts["metrics"] == ["f1"]
+    macro, micro = facts["model-index"][0]["results"][0]["metrics"]
+    assert (macro["value"], macro["args"]["average"]) == (0.7123, "macro")
+    assert (micro["value"], micro["args"]["average"]) == (0.8, "micro")
+
+
+def test_card_of_a_regression_has_its_error() -> None:
+    spec = make_manifest()["spec"] | {"task": {"type": "regression"}}
+    report = {"rmse": 12.5, "mae": 9.0, "r2": 0.4, "spearman": 0.6, "loss": 0.5}
+    changes = {
+        "spec": spec,
+        "labels": ["value"],
+        "calibration": {"scale": [10.0], "offset": [50.0], "half_width": 20.25},
+        "metrics": METRICS | {"test": report, "validation": report},
+    }
+    card = model_card(make_manifest(**changes), CardFormat.PEFT, name="m")
+    assert "A model that predicts a number from a text" in card
+    assert "| test | 200 | 12.500 | 9.000 |" in card
+    assert "within 20.25 of the prediction" in card
+    assert "num_labels=1," in card
+    assert "print(float(logits))" in card
+    assert "## Labels" not in card
+    assert metadata(card)["metrics"] == ["rmse", "mae"]
+
+
+def test_card_of_single_labels_has_tuned_thresholds() -> None:
+    calibration = {"temperature": 1.4, "thresholds": [0.25, 0.5]}
+    card = model_card(
+        make_manifest(calibration=calibration), CardFormat.TRANSFORMERS, name="sentiment-1"
+    )
+    assert "the temperature 1.4 fits best" in card
+    assert "the highest probability / threshold" in card
+    assert '{"bad": 0.25, "good": 0.5}' in card
+
+
 @pytest.mark.parametrize(
     ("base", "hub_base", "shown"),
     [
@@ -163,6 +214,14 @@ HOSTILE = "---\nx: y\n```\n# <img src=x onerror=alert(1)> | [a](b) `c`"
         },
         {"metrics": {"examples": {HOSTILE: 3, "train": "<img src=x>", "test": {"a": HOSTILE}}}},
         {"labels": ["\ud800", "b"], "created_by": {"\ud800": "1"}},
+        {"spec": {"task": {"type": []}}, "calibration": {"thresholds": ["x", None]}},
+        {
+            "labels": [HOSTILE, "b"],
+            "spec": {"task": {"type": "multi_label"}},
+            "calibration": {"thresholds": [0.5, 1e300]},
+            "metrics": {"test": {"macro_f1": 7, "micro_f1": HOSTILE}},
+        },
+        {"spec": {"task": {"type": "regression"}}, "calibration": {"half_width": HOSTILE}},
     ],
 )
 def test_card_of_any_manifest_is_valid(changes: dict[str, Any]) -> None:

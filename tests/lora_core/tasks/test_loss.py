@@ -6,17 +6,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.special import expit, softmax
 from torch import Tensor
 from transformers import DistilBertConfig
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
+from lora_core.specs.method import ProbeSpec
 from lora_core.specs.task import (
     ClassWeights,
+    LossName,
     MultiLabelSpec,
     RegressionSpec,
     SingleLabelSpec,
     TaskSpec,
 )
+from lora_core.specs.train import TrainSpec
 from lora_core.tasks.build import build_task
 from lora_core.tasks.loss import CrossEntropy, build_loss
 from lora_core.tasks.targets import indicator
@@ -95,3 +100,53 @@ def test_balanced_labels_weight_positives_by_the_ratio_of_negatives() -> None:
         logits, torch.tensor([[1.0, 1.0]]), pos_weight=torch.tensor([1 / 3, 3.0])
     )
     torch.testing.assert_close(loss(logits, torch.tensor([[1.0, 1.0]])), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("weights", list(ClassWeights))
+def test_focal_loss_of_labels(gamma: float, weights: ClassWeights) -> None:
+    spec = SingleLabelSpec(loss=LossName.FOCAL, focal_gamma=gamma, class_weights=weights)
+    targets = np.arange(TEXTS) % 7 % 5
+    loss = build_loss(spec, build_task(spec, LABELS, targets.tolist()), targets)
+    logits = torch.from_numpy(GENERATOR.normal(size=(TEXTS, 5)))
+    p = softmax(logits.numpy(), axis=1)[np.arange(TEXTS), targets]
+    counts = np.bincount(targets)
+    weight = TEXTS / (5 * counts)[targets] if weights is ClassWeights.BALANCED else np.ones(TEXTS)
+    expected = (weight * (1 - p) ** gamma * -np.log(p)).sum()
+    assert float(loss(logits, torch.from_numpy(targets))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", list(ClassWeights))
+def test_focal_loss_of_several_labels(weights: ClassWeights) -> None:
+    spec = MultiLabelSpec(loss=LossName.FOCAL, class_weights=weights)
+    targets = (GENERATOR.random((TEXTS, 5)) < 0.3).astype(np.float32)
+    loss = build_loss(spec, build_task(spec, LABELS, []), targets)
+    logits = torch.from_numpy(GENERATOR.normal(size=(TEXTS, 5)))
+    score = expit(logits.numpy())
+    p = np.where(targets > 0, score, 1 - score)
+    positive = (TEXTS - targets.sum(axis=0)) / targets.sum(axis=0)
+    balanced = weights is ClassWeights.BALANCED
+    weight = np.where(targets > 0, positive, 1.0) if balanced else 1.0
+    expected = (weight * (1 - p) ** 2 * -np.log(p)).sum() / 5
+    assert float(loss(logits, torch.from_numpy(targets))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_of_a_certain_text_has_a_gradient(gamma: float) -> None:
+    logits = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    torch.autograd.backward(CrossEntropy(None, focal_gamma=gamma)(logits, torch.tensor([0])))
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[0.0, 0.0]]
+
+
+def test_options_of_the_focal_loss() -> None:
+    with pytest.raises(ValidationError, match="focal_gamma needs loss 'focal'"):
+        SingleLabelSpec(focal_gamma=1.0)
+    with pytest.raises(ValidationError, match="ordered labels have a loss of their own"):
+        SingleLabelSpec(loss=LossName.FOCAL, ordered=True)
+    task = {"type": "single_label", "loss": "focal"}
+    with pytest.raises(ValidationError, match="probe is fitted with cross-entropy"):
+        TrainSpec.model_validate({"method": {"type": "probe"}, "task": task})
+    auto = TrainSpec.model_validate({"method": {"type": "auto"}, "task": task})
+    assert auto.with_method(ProbeSpec()).task == SingleLabelSpec()
+    assert SingleLabelSpec().model_dump(mode="json").keys() == {"type", "class_weights"}

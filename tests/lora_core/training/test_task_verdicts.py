@@ -16,6 +16,7 @@ from sklearn.metrics import f1_score, root_mean_squared_error
 from lora_core import manifest
 from lora_core.data.load import load_splits
 from lora_core.inference.load import load_predictor
+from lora_core.specs.task import LossName
 from lora_core.specs.train import TrainSpec
 from lora_core.training.auto import train_auto
 from lora_core.training.linear import train_linear
@@ -39,7 +40,10 @@ def of_task(spec: Make, tmp_path: Path) -> Callable[..., TrainSpec]:
     """Return a function that describes a run of a task."""
 
     def make(task: str, **changes: Any) -> TrainSpec:
-        files = {"multi_label": make_label_sets, "regression": make_numbers}
+        files: dict[str, Callable[[Path], Path]] = {
+            "multi_label": make_label_sets,
+            "regression": make_numbers,
+        }
         source = files[task](tmp_path / f"texts.{'jsonl' if task == 'multi_label' else 'csv'}")
         return spec(task={"type": task}, data={"source": str(source)}, **changes)
 
@@ -168,3 +172,47 @@ def test_ordered_labels_name_their_agreement(spec: Make, reviews: Path, tmp_path
     described = spec(method={"type": "linear"}, task={"ordered": True})
     summary = run(described, tmp_path / "out")["metrics"]
     assert "quadratic kappa is" in summary["verdict"]["sentences"][0]
+
+
+def make_rare(path: Path) -> Path:
+    """Write 600 texts with a rare label, which no word says for sure."""
+    random = np.random.default_rng(0)
+    rare = random.random(600) < 0.15
+    hints = np.where(random.random(600) < 0.15, ~rare, rare)
+    rows = [
+        f"n{i} {'odd' if hint else 'usual'} film,{'rare' if label else 'common'}"
+        for i, (hint, label) in enumerate(zip(hints, rare, strict=True))
+    ]
+    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("method", [LINEAR, {"type": "probe"}], ids=lambda m: m["type"])
+def test_thresholds_of_a_rare_label(method: dict[str, Any], spec: Make, tmp_path: Path) -> None:
+    source = make_rare(tmp_path / "rare.csv")
+    data = {"source": str(source), "validation_size": 0.25}
+    facts = run(spec(method=method, task={"tune_thresholds": True}, data=data), tmp_path / "tuned")
+    _, threshold = facts["calibration"]["thresholds"]
+    assert threshold < 0.5  # of the rare label
+    plain = run(spec(method=method, data=data), tmp_path / "plain")
+    assert "thresholds" not in plain["calibration"]
+    validation = [each["metrics"]["validation"]["macro_f1"] for each in (facts, plain)]
+    assert validation[0] >= validation[1]
+    lines = answers(tmp_path / "tuned")
+    texts = {example.row: example.text for example in load_splits(
+        TrainSpec.model_validate(facts["spec"]).data).test}  # fmt: skip
+    predictor = load_predictor(tmp_path / "tuned")
+    found = predictor.predict([texts[each["row"]] for each in lines])
+    labels = facts["metrics"]["labels"]
+    assert [row[0][0] for row in found] == [labels[each["predicted"]] for each in lines]
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_focal_loss_learns(
+    task: str, spec: Make, of_task: Callable[..., TrainSpec], tmp_path: Path
+) -> None:
+    described = spec() if task == "single_label" else of_task(task, method=LORA)
+    focal = described.task.model_copy(update={"loss": LossName.FOCAL})
+    facts = run(described.model_copy(update={"task": focal}), tmp_path / "out")
+    assert facts["spec"]["task"]["loss"] == "focal"
+    assert facts["metrics"]["verdict"]["learned"]
