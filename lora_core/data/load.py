@@ -31,6 +31,7 @@ from lora_core.data.split import (
     stratified_subset,
     validated_labels,
 )
+from lora_core.data.windows import check_long_texts
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataNotFound,
@@ -161,6 +162,7 @@ def _load_sample(spec: DataSpec) -> Splits:
 
 
 def _load(spec: DataSpec) -> Splits:
+    check_long_texts(spec)
     columns = ColumnSelection(
         spec.text_column, spec.label_column, spec.split_column, spec.text_pair_column
     )

@@ -46,6 +46,7 @@ def learning_curve_of_run(
         "base": prepared.base_sha256,
         "max_length": prepared.max_length,
         "precision": prepared.runtime.precision,
+        **({"long_texts": "windows"} if prepared.spec.data.long_texts == "windows" else {}),
     }
 
     def measure() -> MoreLabelsEstimate:
