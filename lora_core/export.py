@@ -203,8 +203,13 @@ def _check_base(
     """Raise `BaseMismatch` unless the model reproduces its golden predictions."""
     texts, reference = load_golden(artifact)
     tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
-    pairs = manifest.reads_pairs(manifest_data)
-    predictor = Predictor.from_model(model, tokenizer, manifest_data["max_length"], pairs=pairs)
+    predictor = Predictor.from_model(
+        model,
+        tokenizer,
+        manifest_data["max_length"],
+        pairs=manifest.reads_pairs(manifest_data),
+        windows=manifest.reads_windows(manifest_data),
+    )
     logits = predictor.forward(predictor.encode(texts)).numpy()
     difference, tolerance = compare_logits(logits, reference)
     if not difference <= tolerance:

@@ -1,7 +1,8 @@
 """The forward pass: from token ids through embeddings, blocks and head to logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,6 +17,8 @@ from lora_core.runtime import Runtime
 
 class Forward:
     """The classifier of transformers, called on padded batches."""
+
+    caches_features = False  # whether states of the frozen encoder are computed only once
 
     def __init__(self, model: PreTrainedModel, runtime: Runtime, *, pad_multiple: int = 1) -> None:
         """Batches are padded to a multiple of `pad_multiple` tokens."""
@@ -81,6 +84,43 @@ class BlockwiseForward(Forward):
             mask = modules.expand_mask(batch.attention_mask)
             x = modules.run_blocks(self._blocks, x, mask)
             return modules.pool(self.model, self._family, x, mask)
+
+
+class WindowedForward(BlockwiseForward):
+    """Averages over the windows of each text what another forward pass computes of each window."""
+
+    def __init__(self, of_windows: Forward) -> None:
+        self.of_windows = of_windows
+        self.model = of_windows.model
+        self.setup_seconds = of_windows.setup_seconds
+        self.cache_hit = of_windows.cache_hit
+        self.caches_features = of_windows.caches_features
+
+    def __call__(self, data: TokenizedSplit, indices: Sequence[int]) -> Tensor:
+        """Return the mean of the logits of each text's windows, (len(indices), classes)."""
+        return self._mean(self.of_windows, data, indices)
+
+    def pooled_states(self, data: TokenizedSplit, indices: Sequence[int]) -> Tensor:
+        """Return the mean of the inputs of the head, (len(indices), width).
+
+        The last layer of a head is linear, so where the first one nearly is, as for a probe, the
+        head of this mean is the mean of the logits.
+        """
+        if not isinstance(self.of_windows, BlockwiseForward):
+            raise TypeError("a forward pass of whole models has no pooled states")
+        return self._mean(self.of_windows.pooled_states, data, indices)
+
+    def _mean(
+        self,
+        compute: Callable[[TokenizedSplit, Sequence[int]], Tensor],
+        data: TokenizedSplit,
+        indices: Sequence[int],
+    ) -> Tensor:
+        if data.windows is None or data.window_counts is None:
+            raise TypeError("the split has no windows")
+        rows = compute(data.windows, data.window_indices(indices)).float()
+        by_text = torch.split(rows, data.window_counts[indices].tolist())
+        return torch.stack([windows.mean(dim=0) for windows in by_text])
 
 
 def apply_head(model: PreTrainedModel, family: FastFamily, x: Tensor) -> Tensor:

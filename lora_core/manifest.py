@@ -78,6 +78,11 @@ def reads_pairs(manifest: Mapping[str, Any]) -> bool:
     return manifest["spec"].get("data", {}).get("text_pair_column") is not None
 
 
+def reads_windows(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a model reads long texts in windows."""
+    return bool(manifest["spec"].get("data", {}).get("long_texts") == "windows")
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of this program and of the libraries it computes with."""
     names = ("torch", "transformers", "tokenizers", "scikit-learn")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
+from lora_core.data.windows import MAX_WINDOWS, overlap
 from lora_core.hub import HUB_PREFIX, is_hub_name
 from lora_core.samples import minilm, reviews
 from lora_core.specs.fields import is_model_version, looks_like_path
@@ -56,6 +57,7 @@ def model_card(manifest_data: Mapping[str, Any], card_format: CardFormat, *, nam
         _introduction(manifest_data, spec, base),
         "## How to use it",
         _usage(manifest_data, card_format, name),
+        *_long_texts(manifest_data, card_format, name),
         *_outputs(manifest_data),
         *_results(manifest_data),
         "## Training",
@@ -213,10 +215,12 @@ def _introduction(
         origin = f": a probe on the frozen encoder of {_escape(base or '')}"
     if manifest.is_linear(manifest_data["files"]):
         origin = f": TF-IDF and {'ridge' if task == 'regression' else 'logistic'} regression"
+    pairs = _reads_pairs(manifest_data)
+    classifier = "classifier of text pairs" if pairs else "text classifier"
     model = {
-        "multi_label": f"A multi-label text classifier with {count} labels",
-        "regression": "A model that predicts a number from a text",
-    }.get(task, f"A text classifier with {count} labels")
+        "multi_label": f"A multi-label {classifier} with {count} labels",
+        "regression": f"A model that predicts a number from {'two texts' if pairs else 'a text'}",
+    }.get(task, f"A {classifier} with {count} labels")
     return f"{model}{origin}. It was made with loraworks."
 
 
@@ -232,21 +236,88 @@ def _outputs(manifest_data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _usage(manifest_data: Mapping[str, Any], card_format: CardFormat, name: str) -> str:
-    folder = re.sub(r"[^A-Za-z0-9._-]", "-", name)  # goes into code
-    task = _task_type(manifest_data)
-    if card_format is CardFormat.TRANSFORMERS:
-        options = "top_k=None, truncation=True" if task == "multi_label" else "truncation=True"
-        usage = _TRANSFORMERS_USAGE.replace("OPTIONS", options)
-        # text-embeddings-inference applies a softmax to several outputs, a sigmoid to one.
-        return (usage + (_TEI_USAGE if task == "single_label" else "")).replace("FOLDER", folder)
-    if card_format is CardFormat.PEFT:
-        count = 1 if task == "regression" else len(_labels(manifest_data))
-        usage = _PEFT_USAGE.replace("ANSWER", _PEFT_ANSWERS[task])
-        return usage.replace("FOLDER", folder).replace("COUNT", str(count))
     linear = manifest.is_linear(manifest_data["files"])
-    return (_LORAWORKS_USAGE + (_LINEAR_USAGE if linear else "")).replace("FOLDER", folder)
+    task = _task_type(manifest_data)
+    match card_format:
+        case CardFormat.TRANSFORMERS:
+            options = "top_k=None, truncation=True" if task == "multi_label" else "truncation=True"
+            usage = _TRANSFORMERS_USAGE.replace("OPTIONS", options)
+            # text-embeddings-inference applies a softmax to several outputs, a sigmoid to one.
+            usage += _TEI_USAGE if task == "single_label" else ""
+        case CardFormat.PEFT:
+            count = 1 if task == "regression" else len(_labels(manifest_data))
+            usage = _PEFT_USAGE.replace("ANSWER", _PEFT_ANSWERS[task]).replace("COUNT", str(count))
+        case _:
+            usage = _LORAWORKS_USAGE + (_LINEAR_USAGE if linear else "")
+    if _reads_pairs(manifest_data):
+        for single, pair in _PAIR_USAGE.items():
+            usage = usage.replace(single, pair)
+    return usage.replace("FOLDER", _folder(name))
 
 
+def _reads_pairs(manifest_data: Mapping[str, Any]) -> bool:
+    return _get(manifest_data, "spec", "data", "text_pair_column") is not None
+
+
+def _folder(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)  # goes into code
+
+
+def _long_texts(
+    manifest_data: Mapping[str, Any], card_format: CardFormat, name: str
+) -> Iterator[str]:
+    """Yield a section if the model reads long texts in windows."""
+    length = _number(manifest_data, "max_length")
+    if length is None or _get(manifest_data, "spec", "data", "long_texts") != "windows":
+        return
+    stride = overlap(int(length))
+    yield "## Long texts"
+    yield (
+        f"A text of more than {int(length)} tokens is read in up to {MAX_WINDOWS} windows of that "
+        f"length, of which consecutive ones share {stride} tokens. Its logits are the mean of "
+        "those of its windows, in training and in serving."
+    )
+    if card_format is CardFormat.TRANSFORMERS:
+        yield (
+            "A pipeline of transformers and text-embeddings-inference read the first window only. "
+            "This computes what loraworks does:"
+        )
+        numbers = {"LENGTH": int(length), "STRIDE": stride, "MAX_WINDOWS": MAX_WINDOWS}
+        code = _WINDOWS_USAGE.replace("FOLDER", _folder(name))
+        for placeholder, number in numbers.items():
+            code = code.replace(placeholder, str(number))
+        yield code
+
+
+_WINDOWS_USAGE = """\
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForSequenceClassification.from_pretrained("FOLDER").eval()
+windows = tokenizer(
+    "A long text to classify.",
+    truncation=True,
+    max_length=LENGTH,
+    stride=STRIDE,
+    return_overflowing_tokens=True,
+    padding=True,
+    return_tensors="pt",
+)
+del windows["overflow_to_sample_mapping"]
+logits = model(**windows).logits[:MAX_WINDOWS].mean(dim=0)
+```"""
+_PAIR_USAGE = {  # calls with a single text -> with a pair
+    'classify("A text to classify."': 'classify({"text": "One text.", "text_pair": "Another."}',
+    '{"inputs": "A text to classify."}': '{"inputs": ["One text.", "Another."]}',
+    'tokenizer("A text to classify."': 'tokenizer("One text.", "Another."',
+    'FOLDER "A text to classify."': 'FOLDER "One text." --pair "Another."',
+    "from safetensors.numpy": "from scipy.sparse import hstack\nfrom safetensors.numpy",
+    'decision = vectorizer.transform(["A text to classify."])': """\
+first, second = (vectorizer.transform([text]) for text in ("One text.", "Another."))
+features = hstack([first, second, first.multiply(second).sqrt()])
+decision = features""",
+}
 _TRANSFORMERS_USAGE = """\
 With transformers, where `FOLDER` is this folder or its name on the Hub:
 

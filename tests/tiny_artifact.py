@@ -37,9 +37,10 @@ def make_artifact(
     task: TaskSpec = SingleLabelSpec(),
     calibration: Calibration | None = None,
     pairs: bool = False,
+    windows: bool = False,
 ) -> Path:
     """Make a two-layer DistilBERT that gives `top_label` the highest score for any text, or for any
-    pair of texts."""
+    pair of texts. With `windows` it reads long texts in windows."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = distilbert(labels=len(labels))
@@ -51,10 +52,12 @@ def make_artifact(
 
     directory.mkdir(parents=True)
     save_merged(directory, model, tokenizer(), max_length, pairs=pairs)
-    predictor = Predictor.from_model(model, tokenizer(), max_length, pairs=pairs)
+    predictor = Predictor.from_model(model, tokenizer(), max_length, pairs=pairs, windows=windows)
     texts = PAIRS if pairs else TEXTS
     save_golden(directory, texts, predictor.forward(predictor.encode(texts)).numpy())
-    data = DataSpec(text_pair_column="second") if pairs else DataSpec()
+    data = DataSpec(
+        text_pair_column="second" if pairs else None, long_texts="windows" if windows else "cut"
+    )
     spec = TrainSpec(method=LoraSpec(), task=task, data=data)
     manifest.create(
         directory,

@@ -16,6 +16,7 @@ import typer
 
 from app.cli.errors import UsageError
 from app.cli.output import Json
+from lora_core.specs.data import LongTexts
 from lora_core.specs.method import HeadMode, LoraVariant, MethodName, Role
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.task import ClassWeights, LossName, TaskType
@@ -245,6 +246,12 @@ SPEC_OPTIONS: dict[str, Any] = {
         "--max-length",
         panel=DATA_PANEL,
         text="Tokens per text; longer texts are truncated.",
+    ),
+    "data.long_texts": _spec_option(
+        LongTexts | None,
+        "--long-texts",
+        panel=DATA_PANEL,
+        text="Truncate longer texts (cut), or read them in overlapping windows (windows).",
     ),
     "optim.epochs": _spec_option(
         OptionalInt, "--epochs", panel=TRAINING_PANEL, text="Number of epochs."

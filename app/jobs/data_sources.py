@@ -14,6 +14,7 @@ from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels, T
 from app.settings import Settings
 from lora_core.data.labels import LabelFormat
 from lora_core.data.split import DatasetSize, check_split_sizes
+from lora_core.data.windows import check_long_texts, mean_tokens_computed, tokens_read
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
 from lora_core.hub import HUB_PREFIX, is_allowed, parse_hub_dataset
 from lora_core.samples import reviews
@@ -63,16 +64,18 @@ def resolve(
     separator and the columns of labels, and the format of prompts, which are those of the training
     data for all splits.
 
-    Raises `DatasetHasNoLabels`, `TaskMismatch`, `ColumnMismatch`, `ColumnsDiffer` and the
+    Raises `DatasetHasNoLabels`, `TaskMismatch`, `ColumnMismatch`, `ColumnsDiffer`,
+    `WindowsOfPairs` and the
     subclasses of `lora_core.errors.data.DataError`.
     """
+    limit = tokens_read(max_length, data.long_texts)
     if isinstance(data.source, str):
-        sources = {ALL_ROWS: _resolve_source(session, data.source, settings, max_length)}
+        sources = {ALL_ROWS: _resolve_source(session, data.source, settings, limit)}
     else:
         if Split.TRAIN not in data.source:
             raise MissingSplit(file="data.source", split=Split.TRAIN.value)
         sources = {
-            split.value: _resolve_source(session, name, settings, max_length)
+            split.value: _resolve_source(session, name, settings, limit)
             for split, name in data.source.items()
         }
     uploads = [source for source in sources.values() if source.upload is not None]
@@ -103,10 +106,11 @@ def resolve(
             key: str(source.upload.id) for key, source in sources.items() if source.upload
         },
         rows=_rows_per_split(sources),
-        mean_tokens=train.mean_tokens,
+        mean_tokens=mean_tokens_computed(train.mean_tokens, data, max_length),
         label_count=label_count,
         fingerprints={key: source.fingerprint for key, source in sources.items()},
     )
+    check_long_texts(resolved.spec)
     _check_sizes(resolved, train, task)
     return resolved
 

@@ -188,11 +188,11 @@ def _split_into_chunks(
     tokens = 0
     for mask in masks:
         item = words.keep_words(mask)
-        if items and tokens + len(item.ids) > CHUNK_TOKENS:
+        if items and tokens + item.length > CHUNK_TOKENS:
             yield TokenizedBatch(items, 0.0)
             items, tokens = [], 0
         items.append(item)
-        tokens += len(item.ids)
+        tokens += item.length
     yield TokenizedBatch(items, 0.0)
 
 

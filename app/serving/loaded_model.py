@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -132,7 +133,12 @@ class LoadedEncoder:
         A cancelled caller's texts leave the queue. Raises `DeadlineExceeded`, `InferenceFailed`.
         """
         engine, adapter = self.predictor.engine, self.predictor.adapter
-        return await self._batcher.compute(engine, adapter, batch.items, deadline=deadline)
+        windows = [window for item in batch.items for window in item.windows]
+        outputs = await self._batcher.compute(engine, adapter, windows, deadline=deadline)
+        if len(windows) == len(batch.items):
+            return outputs
+        following = iter(outputs)
+        return [_mean_output(list(islice(following, len(item.windows)))) for item in batch.items]
 
     def decode(
         self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
@@ -142,6 +148,15 @@ class LoadedEncoder:
         if not all(math.isfinite(output.score) for row in rows for output in row):
             raise NonFiniteScore(ref=self.ref)
         return rows
+
+
+def _mean_output(outputs: Sequence[InferenceOutput]) -> InferenceOutput:
+    """Return the mean logits of the windows of a text, and the times of the slowest one."""
+    return InferenceOutput(
+        logits=sum(output.logits for output in outputs) / len(outputs),
+        queue_seconds=max(output.queue_seconds for output in outputs),
+        inference_seconds=max(output.inference_seconds for output in outputs),
+    )
 
 
 class LoadedLinearModel:

@@ -44,7 +44,7 @@ EVALUATION_SPLITS: tuple[EvaluatedSplit, ...] = ("test", "validation")
 MAX_CURVE_POINTS = 300  # of an inline SVG curve
 # Settings that do not apply to a linear model (prefixes).
 ENCODER_SETTINGS = (
-    *("base", "pooling", "head_init", "data.max_length"),
+    *("base", "pooling", "head_init", "data.max_length", "data.long_texts"),
     *("optim.", "stop.", "runtime.", "trial"),
 )
 METRIC_SPLITS = ("train", "validation", "test")

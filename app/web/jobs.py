@@ -24,7 +24,7 @@ from app.jobs.views import job_list_items
 from app.queue.states import JobState
 from app.web import choices, formats
 from app.web.page import BlankAsNone, ListQuery, render
-from lora_core.specs.data import Split
+from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec, MethodName, ProbeSpec, Role
 from lora_core.specs.task import SingleLabelSpec, TaskType
 from lora_core.specs.train import RuntimeSpec, StopSpec, TrainSpec
@@ -136,6 +136,7 @@ FORM_OPTIONS = {
     "stop.select_by": choices.field_values(StopSpec, "select_by"),
     "head_init": choices.field_values(TrainSpec, "head_init"),
     "pooling": choices.field_values(TrainSpec, "pooling"),
+    "data.long_texts": choices.field_values(DataSpec, "long_texts"),
     "runtime.precision": choices.field_values(RuntimeSpec, "precision"),
     "task.type": list(get_args(TaskType)),
     "task.ordered": ["true"],

@@ -234,7 +234,7 @@ def _truncated_texts(
             f"({format_percent(share)}) longer than {MAX_LENGTH} tokens, the default of "
             "max_length. They are truncated.",
             advice="No action is needed if the beginning of a text determines its label. Otherwise "
-            "move what matters to the beginning, or split long texts into several rows.",
+            "read them in windows (data.long_texts), or move what matters to the beginning.",
             examples=_top_examples(truncated, rows, lengths),
         )
 

@@ -33,6 +33,7 @@ from lora_core.data.split import (
     stratified_subset,
     validated_labels,
 )
+from lora_core.data.windows import check_long_texts
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataNotFound,
@@ -168,6 +169,7 @@ def _load_sample(spec: DataSpec) -> Splits:
 
 
 def _load(spec: DataSpec, task: TaskSpec) -> Splits:
+    check_long_texts(spec)
     columns = ColumnSelection(
         spec.text_column,
         spec.label_column,

@@ -16,6 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.data.windows import split_into_windows
 from lora_core.errors.base_model import PairsNotSeparated, SpecialTokensNotAdded, UnreadableBase
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.data import Split
@@ -219,15 +220,45 @@ def _read_cached(path: Path, texts: int) -> RaggedTokenIds | None:
 
 @dataclass(frozen=True)
 class TokenizedSplit:
-    """Token ids and targets of the texts of one split, or of its pairs, in a fixed order."""
+    """Token ids and targets of the texts of one split, or of its pairs, in a fixed order.
+
+    If long texts are read in windows, `windows` has the windows of all texts, one text after the
+    other, and `window_counts` (texts,) their number per text.
+    """
 
     split: Split
     ids: Sequence[NDArray[np.int32]]
-    lengths: NDArray[np.int64]  # tokens of each text
+    lengths: NDArray[np.int64]  # tokens that are computed of each text
     targets: Targets
     pad_id: int  # id of the padding token
     # (texts,) as in `RaggedTokenIds`, for pairs if the model has segments
     segment_starts: NDArray[np.int64] | None = None
+    windows: "TokenizedSplit | None" = None
+    window_counts: NDArray[np.int64] | None = None
+
+    def in_windows(self, max_length: int) -> "TokenizedSplit":
+        """Return the split with its texts in windows of `max_length` tokens."""
+        of_texts = [split_into_windows(ids.tolist(), max_length) for ids in self.ids]
+        counts = np.array([len(windows) for windows in of_texts], dtype=np.int64)
+        ids = [np.array(window, dtype=np.int32) for windows in of_texts for window in windows]
+        lengths = np.array([len(window) for window in ids], dtype=np.int64)
+        windows = TokenizedSplit(
+            self.split, ids, lengths, np.repeat(self.targets, counts, axis=0), self.pad_id
+        )
+        ends = np.cumsum(counts)
+        totals = np.array(
+            [lengths[end - count : end].sum() for end, count in zip(ends, counts, strict=True)],
+            dtype=np.int64,
+        )
+        return replace(self, lengths=totals, windows=windows, window_counts=counts)
+
+    def window_indices(self, indices: Sequence[int] | NDArray[np.int64]) -> list[int]:
+        """Return the indices in `windows` of the windows of these texts, text by text."""
+        assert self.window_counts is not None  # noqa: S101
+        ends = np.cumsum(self.window_counts)
+        return [
+            window for i in indices for window in range(ends[i] - self.window_counts[i], ends[i])
+        ]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -240,7 +271,17 @@ class TokenizedSplit:
             lengths=self.lengths[indices],
             targets=self.targets[indices],
             segment_starts=None if self.segment_starts is None else self.segment_starts[indices],
+            **self._selected_windows(indices),
         )
+
+    def _selected_windows(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        if self.windows is None or self.window_counts is None:
+            return {}
+        of_texts = np.array(self.window_indices(indices), dtype=np.int64)
+        return {
+            "windows": self.windows.select(of_texts),
+            "window_counts": self.window_counts[indices],
+        }
 
     def take(self, n: int) -> "TokenizedSplit":
         """The first n texts."""

@@ -49,6 +49,15 @@ class MaxLengthTooLarge(SpecError):
     message = "max_length {max_length} exceeds the {limit} positions of this encoder."
 
 
+class WindowsOfPairs(SpecError):
+    code = "windows_of_pairs"
+    title = "Pairs of texts cannot be read in windows."
+    message = (
+        "Pairs of texts are read as a whole, so long_texts cannot be 'windows'. Omit it: of a pair "
+        "that is too long, the longer text is truncated first."
+    )
+
+
 class PoolingNotChangeable(SpecError):
     code = "pooling_fixed"
     title = "The pooling of this base model cannot be changed."

@@ -55,6 +55,9 @@ def encoder_config(model: PreTrainedModel) -> str:
 def entry_key(encoder_hash: "hashlib._Hash", data: TokenizedSplit) -> str:
     """Return the key of an entry: a hash of the encoder and of the texts."""
     digest = encoder_hash.copy()
+    if data.windows is not None and data.window_counts is not None:
+        digest.update(b"windows" + data.window_counts.tobytes())
+        data = data.windows
     for ids in data.ids:
         digest.update(len(ids).to_bytes(8, "big"))
         digest.update(ids.tobytes())

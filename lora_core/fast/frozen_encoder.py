@@ -34,6 +34,8 @@ class FrozenEncoderForward(BlockwiseForward):
     head is left, and only its input is cached, one state per text.
     """
 
+    caches_features = True
+
     def __init__(  # noqa: PLR0913
         self,
         model: PreTrainedModel,

@@ -66,8 +66,14 @@ def check_import(directory: Path) -> CheckedImport:
     texts, golden = load_golden(directory)
     with _convert_errors(f"{checkpoint.name}/ does not load or compute"):
         model = load_merged(directory)
-        pairs = facts.spec.data.text_pair_column is not None
-        predictor = Predictor.from_model(model, tokenizer, facts.max_length or 0, pairs=pairs)
+        data = facts.spec.data
+        predictor = Predictor.from_model(
+            model,
+            tokenizer,
+            facts.max_length or 0,
+            pairs=data.text_pair_column is not None,
+            windows=data.long_texts == "windows",
+        )
         items = predictor.encode(texts)
         logits = predictor.forward(items).numpy()
         # may be served through its adapter

@@ -27,7 +27,7 @@ from lora_core.imports import tokenizer
 from lora_core.linear.files import FILES, weight_rows
 from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.chat import PromptFormat
-from lora_core.specs.data import ColumnName
+from lora_core.specs.data import ColumnName, LongTexts
 from lora_core.specs.fields import BaseName
 from lora_core.specs.problems import first_problem
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
@@ -188,6 +188,7 @@ class UntrustedDataSpec(UntrustedData):
     """What the model reads. `PromptFormat` bounds its phrases."""
 
     text_pair_column: ColumnName | None = None
+    long_texts: LongTexts = "cut"
     prompt_format: PromptFormat | None = None
 
 

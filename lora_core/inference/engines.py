@@ -149,7 +149,7 @@ class EngineCache:
 
     def __init__(self) -> None:
         self._engines: WeakValueDictionary[tuple[str, ...], PackedEncoder] = WeakValueDictionary()
-        self._tokenizers: WeakValueDictionary[tuple[str, int, bool], ModelTokenizer] = (
+        self._tokenizers: WeakValueDictionary[tuple[str, int, bool, bool], ModelTokenizer] = (
             WeakValueDictionary()
         )
         self._load_lock = Lock()
@@ -185,11 +185,11 @@ class EngineCache:
         if saved is not None and not is_dora:
             lora = build_lora_weights(saved.spec, saved.tensors, engine.family)
         adapter = engine.prepare_adapter(Adapter(lora, load_head(directory)))
-        key = digest, manifest_data["max_length"], manifest.reads_pairs(manifest_data)
+        key = digest, *_tokenizer_settings(manifest_data)
         if (tokenizer := self._tokenizers.get(key)) is None:
             _verify_base(base, digest, only=(TOKENIZER_FILE,))
             file = checkpoint_directory(directory, base) / TOKENIZER_FILE
-            tokenizer = ModelTokenizer(load_tokenizer(file), key[1], pairs=key[2])
+            tokenizer = ModelTokenizer(load_tokenizer(file), key[1], pairs=key[2], windows=key[3])
             self._tokenizers[key] = tokenizer
         return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
 
@@ -204,10 +204,10 @@ class EngineCache:
         manifest_data = manifest.verify(directory, only=(*ADAPTER_FILES, *_MERGED_ADAPTER_FILES))
         engine, adapter = self._merged_engine(directory, manifest_data, engine_name)
         digest = manifest_data["files"][_MERGED_TOKENIZER]["sha256"]
-        key = digest, manifest_data["max_length"], manifest.reads_pairs(manifest_data)
+        key = digest, *_tokenizer_settings(manifest_data)
         if (tokenizer := self._tokenizers.get(key)) is None:
             loaded = load_tokenizer(directory / _MERGED_TOKENIZER)
-            tokenizer = ModelTokenizer(loaded, key[1], pairs=key[2])
+            tokenizer = ModelTokenizer(loaded, key[1], pairs=key[2], windows=key[3])
             self._tokenizers[key] = tokenizer
         return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
 
@@ -231,6 +231,15 @@ class EngineCache:
             _unmerge(model, family, lora)
             shared = self._engines[key] = engine_spec.build(model, family)
         return shared, shared.prepare_adapter(Adapter(lora, load_head(directory)))
+
+
+def _tokenizer_settings(manifest_data: Mapping[str, Any]) -> tuple[int, bool, bool]:
+    """Return the maximum length, and whether the model reads pairs and windows."""
+    return (
+        manifest_data["max_length"],
+        manifest.reads_pairs(manifest_data),
+        manifest.reads_windows(manifest_data),
+    )
 
 
 _MERGED_TOKENIZER = f"{manifest.MERGED}/{TOKENIZER_FILE}"

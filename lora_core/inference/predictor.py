@@ -55,12 +55,13 @@ class Predictor:
         max_length: int,
         *,
         pairs: bool = False,
+        windows: bool = False,
     ) -> "Predictor":
         """Build a predictor in float32 of a model in memory, with its adapters if it has any."""
         family = get_fast_family(model.config.to_dict())
         engine = build_encoder(model, family, dtype=torch.float32)
         adapter = Adapter({}, head_from_model(model, family))
-        model_tokenizer = ModelTokenizer(tokenizer, max_length, pairs=pairs)
+        model_tokenizer = ModelTokenizer(tokenizer, max_length, pairs=pairs, windows=windows)
         return cls(engine, adapter, model_tokenizer, SingleLabel(label_names(model)))
 
     @classmethod
@@ -119,13 +120,20 @@ class Predictor:
         return tokenize_into_words(self.tokenizer, text)
 
     def forward(self, items: Sequence[TokenizedText]) -> Tensor:
-        """Return logits (items, classes) in float32, in the order given; computed by length."""
-        logits = torch.empty(len(items), len(self.labels))
-        lengths = np.array([item.length for item in items])
+        """Return logits (items, classes) in float32, in the order given; computed by length.
+
+        Those of a text in windows are the mean of the windows.
+        """
+        windows = [window for item in items for window in item.windows]
+        logits = torch.empty(len(windows), len(self.labels))
+        lengths = np.array([window.length for window in windows])
         for indices in length_sorted_batches(lengths, BATCH_TOKENS):
-            texts = [items[i] for i in indices]
+            texts = [windows[i] for i in indices]
             logits[indices] = torch.stack(self.engine.logits(texts, [self.adapter] * len(texts)))
-        return logits
+        if len(windows) == len(items):
+            return logits
+        by_text = torch.split(logits, [len(item.windows) for item in items])
+        return torch.stack([rows.mean(dim=0) for rows in by_text])
 
     def decode(
         self, logits: Any, function: ScoreFunction | None = None

@@ -14,6 +14,7 @@ from lora_core.data.tokens import (
     pair_ids,
     truncate_ids,
 )
+from lora_core.data.windows import split_into_windows, tokens_read
 from lora_core.errors.artifact import InputTooLong, TokenizerFailed
 from lora_core.process import is_out_of_memory
 from lora_core.rust_panics import convert_panics
@@ -29,10 +30,18 @@ class TokenizedText:
     truncated: bool
     # Index of the first token of the second segment (token type 1); None: there is none.
     segment_start: int | None = None
+    # The windows of a long text, whose logits are averaged; empty: it is computed as a whole.
+    in_windows: "Sequence[TokenizedText]" = ()
 
     @property
     def length(self) -> int:
-        return len(self.ids)
+        """The number of tokens to compute."""
+        return sum(each.length for each in self.in_windows) or len(self.ids)
+
+    @property
+    def windows(self) -> "Sequence[TokenizedText]":
+        """The sequences that an encoder computes for the text."""
+        return self.in_windows or (self,)
 
 
 @contextmanager
@@ -53,10 +62,19 @@ def tokenizer_errors() -> Iterator[None]:
 class ModelTokenizer:
     """The tokenizer of a model with its maximum length. Thread-safe."""
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, *, pairs: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_length: int,
+        *,
+        pairs: bool = False,
+        windows: bool = False,
+    ) -> None:
+        """`pairs`: the model reads pairs of texts; `windows`: long texts in windows."""
         self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.pairs = pairs  # whether the model reads pairs of texts
+        self.max_length = max_length  # of a window, if there are windows
+        self.pairs, self.windows = pairs, windows
+        self.tokens_read = tokens_read(max_length, "windows" if windows else "cut")
 
     def encode(
         self, texts: Sequence[TextInput], *, truncate: bool = True, side: TruncationSide = "right"
@@ -70,20 +88,31 @@ class ModelTokenizer:
         check_inputs(texts, pairs=self.pairs)
         with tokenizer_errors():
             encodings = self.tokenizer.encode_batch_fast(list(texts))
-        tokenized = []
+        tokenized: list[TokenizedText] = []
+        limit = self.tokens_read
         for index, encoding in enumerate(encodings):
             ids: Sequence[int] = encoding.ids
-            too_long = len(ids) > self.max_length
+            too_long = len(ids) > limit
             if too_long and not truncate:
-                raise InputTooLong(index=index, tokens=len(ids), limit=self.max_length)
+                raise InputTooLong(index=index, tokens=len(ids), limit=limit)
             if self.pairs:
-                ids, segment_start = pair_ids(encoding, self.max_length, side)
+                ids, segment_start = pair_ids(encoding, limit, side)
                 tokenized.append(TokenizedText(ids, too_long, segment_start))
                 continue
             if too_long and side == "left":
-                ids = [ids[0], *ids[len(ids) - self.max_length + 1 :]]
-            tokenized.append(TokenizedText(truncate_ids(ids, self.max_length), too_long))
+                ids = [ids[0], *ids[len(ids) - limit + 1 :]]
+            tokenized.append(
+                in_windows(truncate_ids(ids, limit), self.max_length, truncated=too_long)
+            )
         return tokenized
+
+
+def in_windows(ids: Sequence[int], max_length: int, *, truncated: bool) -> TokenizedText:
+    """Return a text, in windows if it has more than `max_length` tokens."""
+    if len(ids) <= max_length:
+        return TokenizedText(ids, truncated)
+    windows = (TokenizedText(each, truncated) for each in split_into_windows(ids, max_length))
+    return TokenizedText(ids, truncated, in_windows=tuple(windows))
 
 
 # -- Words, with the token ids of each ------------------------------------------------------------
@@ -115,6 +144,7 @@ class TokenizedWords:
     ids: Sequence[int]
     truncated: bool
     special: Sequence[bool]  # for each token, whether the tokenizer added it
+    max_length: int  # of a window
     segment_start: int | None = None  # as in `TokenizedText`
 
     def word_text(self, word: WordSpan) -> str:
@@ -139,18 +169,20 @@ class TokenizedWords:
         return replace(self, words=groups)
 
     def keep_words(self, kept: Sequence[bool]) -> TokenizedText:
-        """Return the token ids of the words for which `kept` is true.
+        """Return the token ids of the words for which `kept` is true, in windows if they are many.
 
         Special tokens are always kept.
         """
         if not self.words:
-            return TokenizedText(self.ids, self.truncated, self.segment_start)
+            return in_windows(self.ids, self.max_length, truncated=self.truncated)
         starts = [word.first_token for word in self.words]
         keeps = [special or i < starts[0] for i, special in enumerate(self.special)]
         for keep, start, end in zip(kept, starts, [*starts[1:], len(self.ids)], strict=True):
             keeps[start:end] = [special or keep for special in keeps[start:end]]
-        segment_start = None if self.segment_start is None else sum(keeps[: self.segment_start])
-        return TokenizedText(list(compress(self.ids, keeps)), self.truncated, segment_start)
+        ids = list(compress(self.ids, keeps))
+        if self.segment_start is None:
+            return in_windows(ids, self.max_length, truncated=self.truncated)
+        return TokenizedText(ids, self.truncated, sum(keeps[: self.segment_start]))
 
 
 def _by_side(words: Sequence[WordSpan]) -> list[list[WordSpan]]:
@@ -168,10 +200,10 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
     texts = text_sides(text)
     with tokenizer_errors():
         encoding = tokenizer.tokenizer.encode(texts[0], texts[1] if tokenizer.pairs else None)
-    every, max_length = range(len(encoding.ids)), tokenizer.max_length
-    kept: Sequence[int] = truncate_ids(every, max_length)
-    if tokenizer.pairs and len(every) > max_length:
-        kept = keep_longest_first(encoding.sequence_ids, max_length)
+    every, limit = range(len(encoding.ids)), tokenizer.tokens_read
+    kept: Sequence[int] = truncate_ids(every, limit)
+    if tokenizer.pairs and len(every) > limit:
+        kept = keep_longest_first(encoding.sequence_ids, limit)
     words = [
         replace(word, side=side)
         for side, each in enumerate(texts)
@@ -183,6 +215,7 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
         [encoding.ids[i] for i in kept],
         len(kept) < len(every),
         [encoding.sequence_ids[i] is None for i in kept],
+        tokenizer.max_length,
         find_segment_start([encoding.type_ids[i] for i in kept]),
     )
 

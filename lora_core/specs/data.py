@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
@@ -20,6 +20,9 @@ SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".parquet")  # supported file for
 _SHEET = re.compile(r"(.+\.xlsx)#(.+)", re.IGNORECASE | re.DOTALL)
 UNSUPPORTED_SPREADSHEETS = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 MAX_LENGTH = 512  # tokens per text, unless the spec or the base model sets less
+
+
+LongTexts = Literal["cut", "windows"]
 
 
 class Split(StrEnum):
@@ -80,6 +83,9 @@ class DataSpec(FrozenModel):
     # In tokens, including [CLS] and [SEP]. None: MAX_LENGTH, or the positions of a base model with
     # fewer.
     max_length: Int | None = Field(default=None, ge=8, le=8192)
+    # What happens to longer texts: the rest is cut off, or they are read in overlapping windows of
+    # `max_length` tokens, whose logits are averaged (`lora_core.data.windows`).
+    long_texts: LongTexts = Field(default="cut", exclude_if=lambda value: value == "cut")
     # Of files in chat form. None: that of the training file, if it is one. It is left out of stored
     # specs then, which are the same as before the field existed.
     prompt_format: PromptFormat | None = Field(default=None, exclude_if=lambda value: value is None)

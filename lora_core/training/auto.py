@@ -15,6 +15,7 @@ from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
 from lora_core.cross_validation import AutoOutcome, Logits, in_first_folds, training_pool
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
+from lora_core.data.windows import mean_tokens_computed
 from lora_core.errors.training import CheckpointMismatch
 from lora_core.events import (
     CandidateEvaluated,
@@ -155,8 +156,9 @@ def _plan_candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Cand
     costs = CostModel(
         shape=shape,
         optim=spec.optim,
-        mean_tokens=min(
+        mean_tokens=mean_tokens_computed(
             characters / CHARACTERS_PER_TOKEN / len(examples),
+            spec.data,
             shape.resolve_max_length(spec.data.max_length),
         ),
         flops_per_second=DEFAULT_FLOPS_PER_SECOND[device],

@@ -16,6 +16,7 @@ from lora_core.data.findings import pluralize
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, describe_leaked
 from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer, tokenize
+from lora_core.data.windows import tokens_read
 from lora_core.encoders import get_fast_family
 from lora_core.encoders.families import FastFamily
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
@@ -24,7 +25,7 @@ from lora_core.encoders.pooling import set_pooling
 from lora_core.encoders.safety import check_fast_tokenizer
 from lora_core.events import Noted, Observer, Phase
 from lora_core.fast.optimize import optimize
-from lora_core.forward import BlockwiseForward
+from lora_core.forward import BlockwiseForward, WindowedForward
 from lora_core.methods import FineTuningMethod
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime, setup_runtime
@@ -114,25 +115,31 @@ def prepare_run(
         _note(observer, "leaked", describe_leaked(splits.leaked), level="warning")
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.
     pad_id = model.config.pad_token_id or 0
+    longest = tokens_read(max_length, spec.data.long_texts)
     tokenized, truncated_share = tokenize_splits(
-        splits, task, tokenizer, max_length, pad_id, segments=shape.segments > 1
+        splits, task, tokenizer, longest, pad_id, segments=shape.segments > 1
     )
+    in_windows = spec.data.long_texts == "windows"
+    if in_windows:
+        tokenized = {split: data.in_windows(max_length) for split, data in tokenized.items()}
     if truncated_share:
         total = sum(counts.values())
         truncated = f"{round(truncated_share * total):,} of {pluralize(total, 'text')}"
-        text = f"Truncated {truncated} to {max_length} tokens."
+        text = f"Truncated {truncated} to {longest:,} tokens."
         _note(observer, "truncated", text)
     forwarded = set(Split) if cross_validated is None else {Split.TRAIN, Split.TEST}
     forward = optimize(
         model,
         family,
         runtime,
-        {split: data for split, data in tokenized.items() if split in forwarded},
+        {split: data.windows or data for split, data in tokenized.items() if split in forwarded},
         encoder_dropout=spec.optim.encoder_dropout,
         micro_batch_tokens=spec.optim.micro_batch_tokens,
         progress=progress,
         environment=environment.describe(runtime, spec.optim.micro_batch_tokens),
     )
+    if in_windows:
+        forward = WindowedForward(forward)
     if spec.runtime.gradient_checkpointing:
         enable_gradient_checkpointing(model, family)
     return PreparedRun(

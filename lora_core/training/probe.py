@@ -32,7 +32,6 @@ from lora_core.encoders.modules import head_activation, linear_layer
 from lora_core.errors.training import NonFiniteStates
 from lora_core.events import Evaluated, Observer, Phase, finite_or_none
 from lora_core.fast import feature_cache
-from lora_core.fast.frozen_encoder import FrozenEncoderForward
 from lora_core.linear.model import UNSEEN_LABEL_LOGIT
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
@@ -180,7 +179,7 @@ def _initial_states(
     def compute() -> NDArray[np.float32]:
         return checked_pooled_states(prepared, data, indices, progress)
 
-    if distributed.world_size() > 1 or isinstance(prepared.forward, FrozenEncoderForward):
+    if distributed.world_size() > 1 or prepared.forward.caches_features:
         return compute()  # by all processes, or from cached features
     budget = prepared.spec.optim.micro_batch_tokens
     facts = {

@@ -53,6 +53,7 @@ def learning_curve_of_run(
         "base": prepared.base_sha256,
         "max_length": prepared.max_length,
         "precision": prepared.runtime.precision,
+        **({"long_texts": "windows"} if prepared.spec.data.long_texts == "windows" else {}),
     }
 
     def measure() -> MoreLabelsEstimate:

@@ -139,6 +139,7 @@ def _determinants(identity: RunIdentity) -> dict[str, object]:
         "optim": spec.optim.model_copy(update={"micro_batch_tokens": 0}),
         "stop": spec.stop,
         "data.max_length": spec.data.max_length,
+        "data.long_texts": spec.data.long_texts,
         "runtime.seed": spec.runtime.seed,
         "the data": identity.data_sha256,
         "the base model": identity.frozen_weights_sha256,

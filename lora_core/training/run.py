@@ -14,7 +14,7 @@ from lora_core.cross_validation import AutoOutcome
 from lora_core.encoders.load import weights_sha256
 from lora_core.events import Finished, NullObserver, Observer, Phase, Started, StopSignal
 from lora_core.failpoints import failpoint
-from lora_core.forward import Forward
+from lora_core.forward import Forward, WindowedForward
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
@@ -197,7 +197,10 @@ def _save_model(
 
     def compute_logits(model: PreTrainedModel) -> NDArray[np.float32]:
         budget = spec.optim.micro_batch_tokens
-        return evaluate.logits(Forward(model, fp32), test, budget=budget, progress=progress)
+        forward = Forward(model, fp32)
+        if test.windows is not None:
+            forward = WindowedForward(forward)
+        return evaluate.logits(forward, test, budget=budget, progress=progress)
 
     unmerged = compute_logits(model)
     if freezes_encoder(spec):

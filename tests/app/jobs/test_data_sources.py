@@ -213,3 +213,10 @@ def test_an_invalid_prompt_format_is_rejected(client: TestClient, prompt_format:
     problem = refused(client, source="imdb", prompt_format=prompt_format)
     assert problem["code"] == "validation_failed"
     assert problem["errors"][0]["at"].startswith("data.prompt_format")
+
+
+def test_windows_of_pairs_are_rejected(client: TestClient, upload: Upload) -> None:
+    upload(text_pair_column="other")
+    body = {"method": {"type": "linear"}, "data": {"source": "mails", "long_texts": "windows"}}
+    answer = client.post("/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "windows_of_pairs")

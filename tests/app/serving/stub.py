@@ -26,6 +26,10 @@ class StubTokens:
     def length(self) -> int:
         return len(self.ids)
 
+    @property
+    def windows(self) -> Sequence["StubTokens"]:
+        return (self,)
+
 
 @dataclass
 class StubAdapter:
@@ -94,7 +98,7 @@ class StubPredictor:
     def tokenize_into_words(self, text: str) -> TokenizedWords:
         words = [WordSpan(m.start(), m.end(), m.start() + 1) for m in re.finditer(r"\S+", text)]
         special = [i in (0, len(text) + 1) for i in range(len(text) + 2)]
-        return TokenizedWords(text, words, range(len(text) + 2), False, special)
+        return TokenizedWords(text, words, range(len(text) + 2), False, special, 512)
 
     def outputs(self, logits: Any, _: str | None = None) -> list[list[Output]]:
         return [list(map(Output, self.labels, row)) for row in logits]

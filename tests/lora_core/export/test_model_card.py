@@ -22,6 +22,7 @@ from lora_core.specs.train import TrainSpec
 from tests.hub_stand_in import HubStandIn
 from tests.linear_artifact import make_linear_artifact
 from tests.lora_artifact import make_lora_artifact
+from tests.tiny_artifact import make_artifact
 
 METRICS = {
     "labels": ["bad", "good"],
@@ -302,3 +303,24 @@ def test_export_can_be_uploaded_and_loaded(tmp_path: Path) -> None:
     assert sent == {path.name: path.read_bytes() for path in exported}
     assert pipeline("text-classification", model=str(uploaded))("a good film")
     assert json.loads(sent["config.json"])["id2label"] == {"0": "bad", "1": "good"}
+
+
+def test_card_of_a_pair_model_has_code_that_runs(tmp_path: Path) -> None:
+    export_merged(make_artifact(tmp_path / "made", pairs=True), tmp_path / "pairs")
+    card = (tmp_path / "pairs" / "README.md").read_text(encoding="utf-8")
+    assert "A classifier of text pairs" in card
+    assert "'label': '" in run_code(card, tmp_path)
+    linear = make_linear_artifact(tmp_path / "words")
+    facts = manifest.read(linear)
+    facts["spec"]["data"]["text_pair_column"] = "second"
+    assert "first.multiply(second).sqrt()" in model_card(facts, CardFormat.LORAWORKS, name="words")
+
+
+def test_card_says_how_windows_are_computed(tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "made", windows=True, max_length=16)
+    export_merged(artifact, tmp_path / "windows")
+    card = (tmp_path / "windows" / "README.md").read_text(encoding="utf-8")
+    assert "read the first window only" in card
+    assert "stride=3," in card
+    for part in card.split("## Long texts"):
+        run_code(part, tmp_path)

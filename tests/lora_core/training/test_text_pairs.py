@@ -45,7 +45,7 @@ from tests.tiny_base import FAMILIES, make_base, make_pairs, tokenizer
 
 Make = Callable[..., TrainSpec]
 
-LORA = {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}
+LORA = {"type": "lora", "r": 4, "targets": ["query", "key", "value", "mlp"]}
 METHODS = {
     "lora": LORA,
     "full": {"type": "full"},
@@ -72,6 +72,7 @@ def pair_spec(spec: Make, tmp_path: Path) -> Make:
         if not pairs.exists():
             make_pairs(pairs)
         columns = {"text_column": "first", "text_pair_column": "second"}
+        changes.setdefault("method", LORA)
         return spec(base=str(base), data={"source": str(pairs), **columns}, **changes)
 
     return make
