@@ -29,6 +29,7 @@ from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Targets
 
 MAX_TEXTS = 20_000
+MAX_FITTED_LABELS = 400_000  # texts x labels of a multi-label task, which has a fit for each label
 MAX_CHARACTERS = 50_000_000  # of the training texts: a fit takes 17 bytes of memory per character
 SPEC = LinearSpec()
 # Part of the cache key: change it to invalidate cached results.
@@ -66,7 +67,10 @@ def _cache_key(splits: Splits, task: Task) -> str:
 
 def _evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     start = time.perf_counter()
-    train = subsample_to_max_characters(subsample(splits.train, MAX_TEXTS), len(splits.labels))
+    max_texts = MAX_TEXTS
+    if isinstance(task, MultiLabel):
+        max_texts = min(max_texts, MAX_FITTED_LABELS // len(task.labels))
+    train = subsample_to_max_characters(subsample(splits.train, max_texts), len(splits.labels))
     parts = [splits.validation, splits.test]
     validation, test = (task.targets([each.label for each in part]) for part in parts)
     validation_logits, test_logits = fit_logits(train, parts, task)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.metrics import average_precision_score
 
 from lora_core.specs.label_sets import encode_label_set
 from lora_core.tasks.base import Calibration, Logits, Task
@@ -116,12 +116,11 @@ class MultiLabel(Task):
             calibration = self.calibrate(logits if finite else np.zeros_like(logits), targets)
         scores = expit(self.calibrated(logits, calibration))
         truth, predicted = targets > 0, self.predicted(scores, calibration)
-        by_label = precision_recall_fscore_support(truth, predicted, zero_division=0.0)
-        micro = precision_recall_fscore_support(
-            truth, predicted, average="micro", zero_division=0.0
-        )
-        occurring = truth.any(axis=0)
-        precision, recall, f1, support = by_label
+        # By hand: scikit-learn takes one column for two classes.
+        correct, positive = (truth & predicted).sum(axis=0), predicted.sum(axis=0)
+        support = truth.sum(axis=0)
+        f1, occurring = _ratio(2 * correct, positive + support), support > 0
+        precision, recall = _ratio(correct, positive), _ratio(correct, support)
         average_precision = (
             average_precision_score(truth[:, occurring], scores[:, occurring], average=None)
             if finite and occurring.any()
@@ -130,8 +129,8 @@ class MultiLabel(Task):
         return {
             "loss": binary_cross_entropy(np.asarray(logits, np.float64), targets),
             "accuracy": float((truth == predicted).all(axis=1).mean()),
-            "micro_f1": float(micro[2]),
-            "macro_f1": _mean(f1[occurring | predicted.any(axis=0)]),
+            "micro_f1": float(_ratio(2 * correct.sum(), positive.sum() + support.sum())),
+            "macro_f1": _mean(f1[positive + support > 0]),
             "map": _mean(np.atleast_1d(average_precision)),
             "hamming_loss": float((truth != predicted).mean()),
             "per_class": {
@@ -195,6 +194,12 @@ def _calibration_metrics(z: NDArray[np.float64], targets: Targets) -> dict[str, 
         "loss": binary_cross_entropy(z, targets),
         "brier": float(((expit(z) - targets) ** 2).mean()),
     }
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """Return part / whole; 0 where whole is."""
+    ratio: NDArray[np.float64] = np.where(whole > 0, part / np.maximum(1, whole), 0.0)
+    return ratio
 
 
 def _mean(values: NDArray[Any]) -> float:

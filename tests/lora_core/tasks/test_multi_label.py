@@ -113,3 +113,14 @@ def test_rare_label_and_few_texts_are_not_calibrated() -> None:
 def test_scale_is_never_negative() -> None:
     scale, _ = fit_platt(LOGITS[:, 0].astype(float), 1 - TRUE[:, 0])
     assert scale == pytest.approx(0.05)
+
+
+def test_one_label_is_a_task_too() -> None:
+    task, random = MultiLabel(("urgent",)), np.random.default_rng(0)
+    targets = (random.random((200, 1)) < 0.3).astype(np.float32)
+    logits = random.normal(size=(200, 1)) + 2 * targets
+    report = task.report(logits, targets)
+    predicted = task.predict(logits, task.calibrate(logits, targets))
+    expected = f1_score(targets[:, 0], predicted[:, 0])
+    assert report["macro_f1"] == report["micro_f1"] == pytest.approx(expected)
+    assert report["per_class"]["urgent"]["support"] == int(targets.sum())
