@@ -13,14 +13,14 @@ from lora_core.inference.engines import EngineCache
 from lora_core.inference.predictor import Predictor
 from lora_core.saved_predictions import check_golden_predictions
 from lora_core.specs.method import LoraSpec
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 from lora_core.tasks.base import Calibration
 from tests.lora_artifact import make_lora_artifact
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_artifact import TEXTS, TOPICS
 from tests.tiny_base import make_base, tokenizer
 
-MODELS = {
+MODELS: dict[str, tuple[TaskSpec, tuple[str, ...], Calibration | None]] = {
     "single_label": (SingleLabelSpec(), ("bad", "good"), None),
     "multi_label": (
         MultiLabelSpec(),
@@ -99,6 +99,7 @@ def test_first_label_matters_only_if_there_is_one(
     directory = artifacts[name]
     predictor = Predictor.load(directory)
     weight, bias = predictor.adapter.head[1]
+    assert bias is not None
     weight[1], bias[1] = weight[0], bias[0] + 1e-6
     bias[2:] -= 100
     rows = json.loads((directory / "golden.json").read_text())
