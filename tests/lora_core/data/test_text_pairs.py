@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lora_core.data import files
+from lora_core.data import files, load
 from lora_core.data.checks import check_data
 from lora_core.data.contents import build_profile, preview_rows, read_contents
 from lora_core.data.duplicates import find_near_duplicates, group_duplicates
@@ -71,6 +72,22 @@ def test_pairs_are_read_from_every_format(write: Callable[[Path], None], tmp_pat
     ]
     records = list(files.read_records(path, "first", pair_column="second"))
     assert [record.text for record in records] == [("the film", "a film"), ("good", "bad")]
+
+
+def test_pairs_are_read_from_a_split_of_the_hub() -> None:
+    columns = {"second": ["a", "b"], "label": [1, 0], "first": ["c", "d"]}
+    features = datasets.Features(
+        {
+            "second": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["other", "same"]),
+            "first": datasets.Value("string"),
+        }
+    )
+    data = datasets.Dataset.from_dict(columns, features=features)
+    assert load._read_hub_split("hub:org/pairs", data, PAIRS) == [
+        TextRow(1, "c", "same", pair="a"),
+        TextRow(2, "d", "other", pair="b"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_tokenizer_without_special_tokens_is_refused(
     path = base / "tokenizer.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
     with pytest.raises(SpecialTokensNotAdded, match=f"{family}.*post-processor"):
-        train(spec(base=str(base)))
+        train(spec(base=str(base), method={"type": "probe"}))
 
 
 def test_max_length_above_the_positions_is_refused(spec: Make, train: Train) -> None:
