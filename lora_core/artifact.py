@@ -44,7 +44,7 @@ from lora_core.base_files import (
 )
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import find_special_tokens
-from lora_core.encoders import get_family
+from lora_core.encoders import get_family, modernbert
 from lora_core.encoders import load as encoders
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, read_base_config, silence_transformers
@@ -216,11 +216,14 @@ def save_classifier(directory: Path, model: PreTrainedModel) -> None:
     """Save weights and config, with all label names in the config.
 
     transformers omits the names `LABEL_0` and `LABEL_1`, and text-embeddings-inference does not
-    load a classifier without both maps.
+    load a classifier without both maps. Of ModernBERT it reads the fields of earlier configs, too.
     """
     model.save_pretrained(directory)
     path = directory / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
+    if config["model_type"] == "modernbert":
+        config |= modernbert.earlier_config_fields(config)
+        config["num_labels"] = model.config.num_labels
     write_json(path, {**config, **_label_maps(model), "architectures": [type(model).__name__]})
 
 

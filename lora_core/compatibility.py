@@ -164,6 +164,8 @@ def read_encoder_shape(
                 base=base, reason=f"{key} in config.json is not a valid size: {str(size)[:32]}"
             )
         sizes[name] = size
+    if not family.learned_positions:
+        _check_rotations(config, base)
     biases = {name: config.get(flag.name, flag.default) for name, flag in family.biases.items()}
     if invalid := [name for name, value in biases.items() if type(value) is not bool]:
         key = family.biases[invalid[0]].name
@@ -185,6 +187,19 @@ def read_encoder_shape(
     if shape.max_tokens < 1:
         raise UnreadableBase(base=base, reason="its config has no position for a text")
     return shape
+
+
+def _check_rotations(config: Mapping[str, Any], base: str) -> None:
+    """Refuse rotations whose angles depend on the length of the text: texts of a batch share
+    them."""
+    by_type = config.get("rope_parameters")
+    settings = [config.get("rope_scaling"), by_type]
+    settings += by_type.values() if isinstance(by_type, Mapping) else []
+    for each in settings:
+        kind = isinstance(each, Mapping) and (each.get("rope_type") or each.get("type"))
+        if kind in ("dynamic", "longrope"):
+            reason = f"its rotary positions depend on the length of a text (rope_type {kind!r})"
+            raise UnreadableBase(base=base, reason=reason)
 
 
 def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:

@@ -7,6 +7,7 @@ per text that contains the window. Here the blocks share the rotations, which ar
 length, and the mask is one row per text.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -120,3 +121,19 @@ def patch(model: Any, family: EncoderFamily) -> None:
     rotations = Rotations(model)
     for block in every:
         block.forward = BlockForward(block, rotations)
+
+
+def earlier_config_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that transformers 4 wrote in place of `layer_types` and `rope_parameters`.
+
+    The distance of global blocks is left out if it is not the same everywhere.
+    """
+    types, angles = config["layer_types"], config["rope_parameters"]
+    fields = {
+        "global_rope_theta": angles[FULL_ATTENTION]["rope_theta"],
+        "local_rope_theta": angles["sliding_attention"]["rope_theta"],
+    }
+    for distance in range(1, len(types) + 1):
+        if all((each == FULL_ATTENTION) == (i % distance == 0) for i, each in enumerate(types)):
+            return {**fields, "global_attn_every_n_layers": distance}
+    return fields

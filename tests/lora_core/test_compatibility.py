@@ -159,6 +159,22 @@ def test_invalid_setting_is_refused_with_the_limit(
         compatibility.check_compatibility(shape(minilm.config()), spec(method))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+        {"rope_scaling": {"type": "longrope"}},
+        {"rope_parameters": {"full_attention": {"rope_type": "longrope"}}},
+    ],
+    ids=str,
+)
+def test_rotations_by_length_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableBase, match="depend on the length of a text"):
+        shape({"model_type": "modernbert", **settings})
+    for other in ({"rope_scaling": None}, {"rope_parameters": "x"}, {"rope_parameters": {"x": 1}}):
+        assert shape({"model_type": "modernbert", **other}).layers == 22
+
+
 def test_positions_up_to_the_padding_id_are_reserved() -> None:
     roberta_base = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
     assert compatibility.count_parameters(

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from lora_core import manifest
-from lora_core.artifact import load_merged
+from lora_core.artifact import load_merged, save_classifier
 from lora_core.errors.export import OutputExists
 from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
@@ -17,7 +17,7 @@ from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_artifact import make_artifact
-from tests.tiny_base import FAMILIES
+from tests.tiny_base import FAMILIES, modernbert
 
 # Config fields that text-embeddings-inference reads; it fails if one is missing or null.
 SIZES = {
@@ -99,6 +99,25 @@ def test_requirements_of_text_embeddings_inference(
     assert names >= HEAD.get(family, ROBERTA_HEAD)
     encoder = family if family in PADDING else "roberta"
     assert not [name for name in names if not name.startswith((encoder, "pre_", "classifier"))]
+
+
+@pytest.mark.parametrize("layers", [2, 5])
+def test_text_embeddings_inference_reads_modernbert(layers: int, tmp_path: Path) -> None:
+    """The fields without a default in its `modernbert.rs`; it takes one label if not told."""
+    base = tmp_path / "base"
+    made = modernbert(labels=3, num_hidden_layers=layers)
+    save_classifier(base, made)
+    config = json.loads((base / "config.json").read_text())
+    assert config["num_labels"] == 3
+    assert config["local_attention"] == 8
+    assert config["classifier_pooling"] == "cls"
+    assert (config["global_rope_theta"], config["local_rope_theta"]) == (160_000, 10_000)
+    assert config["global_attn_every_n_layers"] == (2 if layers == 2 else 3)
+    again = AutoModelForSequenceClassification.from_pretrained(base).eval()
+    assert again.config.layer_types == made.config.layer_types
+    assert again.config.rope_parameters == made.config.rope_parameters
+    ids = torch.arange(5, 30)[None]
+    torch.testing.assert_close(again(ids).logits, made(ids).logits, rtol=1e-5, atol=1e-6)
 
 
 def test_tokenizer_does_not_truncate_like_the_base(tmp_path: Path) -> None:
