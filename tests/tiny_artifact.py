@@ -97,7 +97,7 @@ def make_multi_label_artifact(
 
 
 def make_regression_artifact(
-    directory: Path, *, half_width: float | None = 0.5, seed: int = 0
+    directory: Path, *, half_width: float | None = 0.5, pairs: bool = False, seed: int = 0
 ) -> Path:
     """Make a model of numbers with the mean 3 and the standard deviation 2."""
     return make_artifact(
@@ -105,6 +105,7 @@ def make_regression_artifact(
         labels=("value",),
         top_label="value",
         seed=seed,
+        pairs=pairs,
         task=RegressionSpec(),
         calibration=Calibration(scale=(2.0,), offset=(3.0,), half_width=half_width),
     )

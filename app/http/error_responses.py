@@ -37,7 +37,10 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OPENAI_PREFIX = "/openai/"
 # Clients of OpenAI know no other status of a rejected body, and read 424 as a client error.
 OPENAI_STATUS = {422: 400, 424: 500}
-PREDICT_PATHS = ("/", "/predict", "/invocations", "/vertex", "/info", "/health", "/ping")
+PREDICT_PATHS = (
+    *("/", "/predict", "/invocations", "/vertex", "/rerank"),
+    *("/info", "/health", "/ping"),
+)
 ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
     424: "Backend",
     429: "Overloaded",

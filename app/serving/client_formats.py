@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     StrictInt,
+    StrictStr,
 )
 from pydantic_core import PydanticCustomError
 
@@ -79,6 +81,11 @@ def _lower_side(value: Any) -> Any:
     They are not in the schema: generators cannot make two constants of one name.
     """
     return value.lower() if value in ("Left", "Right") else value
+
+
+def _check_text(text: str) -> str:
+    reject_unstorable_text(text)
+    return text
 
 
 class _LenientBody(BaseModel):
@@ -140,6 +147,31 @@ class ModelPredictBody(_LenientBody):
 
 class PredictBody(ModelPredictBody):
     """Texts for a model."""
+
+    model: Annotated[str, CleanText(200)] | None = Field(
+        None,
+        description="`name` (its production version), `name@alias` or `name:3`. "
+        "Default: the only model in production.",
+    )
+
+
+class ModelRerankBody(_LenientBody):
+    """A query and texts, in the format of text-embeddings-inference, for the model in the URL."""
+
+    query: Annotated[StrictStr, AfterValidator(_check_text)]
+    texts: Annotated[list[Annotated[StrictStr, AfterValidator(_check_text)]], Field(min_length=1)]
+    raw_scores: StrictBool = Field(
+        False, description="Return the numbers of the model instead of their sigmoids."
+    )
+    return_text: StrictBool = Field(False, description="Return the texts as well.")
+    truncate: StrictBool | None = Field(
+        None, description="Truncate pairs that are too long (the default); false: reject them."
+    )
+    truncation_direction: Annotated[TruncationSide, BeforeValidator(_lower_side)] = "right"
+
+
+class RerankBody(ModelRerankBody):
+    """A query and texts for a model."""
 
     model: Annotated[str, CleanText(200)] | None = Field(
         None,
@@ -211,6 +243,26 @@ def parse_request(
             and len(texts) == 2
             and all(isinstance(entry, str) for entry in body.inputs)
         ),
+    )
+
+
+def parse_rerank_request(body: ModelRerankBody, *, max_inputs: int) -> PredictRequest:
+    """Return the pairs of the query and each text. Raises `BlankInput`, `TooManyInputs`."""
+    if not body.query.strip():
+        raise BlankInput(what="The query", at="query")
+    if len(body.texts) > max_inputs:
+        raise TooManyInputs(count=len(body.texts), limit=max_inputs)
+    for index, text in enumerate(body.texts):
+        if not text.strip():
+            raise BlankInput(what=f"Text {index}", at=f"texts.{index}")
+    return PredictRequest(
+        texts=[(body.query, text) for text in body.texts],
+        nested=True,
+        truncate=body.truncate is not False,
+        truncation_side=body.truncation_direction,
+        function=None,
+        top_k=None,
+        abstain_below=None,
     )
 
 

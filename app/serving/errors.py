@@ -43,6 +43,15 @@ class ScoreFunctionNotApplicable(UnprocessableContent):
     message = "{ref} predicts a number, to which {function} does not apply. Leave it out."
 
 
+class RerankNotApplicable(UnprocessableContent):
+    code = "rerank_not_applicable"
+    title = "Only a regression of text pairs can rank texts."
+    message = (
+        "{ref} is a {task} model, and texts are ranked by the numbers of a regression of text "
+        "pairs. Name such a model, or use `/predict`."
+    )
+
+
 class UnknownLabel(UnprocessableContent):
     code = "label_unknown"
     title = "The model does not have this label."

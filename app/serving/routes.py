@@ -4,6 +4,7 @@ The event loop makes no database calls, and computes nothing but the tokens of s
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,14 +28,17 @@ from app.registry.refs import ModelRefParam
 from app.registry.service import ResolvedModel
 from app.serving.client_formats import (
     ModelPredictBody,
+    ModelRerankBody,
     PredictBody,
     RequestFormat,
+    RerankBody,
     VertexBody,
     VertexResponse,
     parse_request,
+    parse_rerank_request,
     parse_text_input,
 )
-from app.serving.errors import TooManyInputs
+from app.serving.errors import RerankNotApplicable, TooManyInputs
 from app.serving.explanation import ExplainBody, explain
 from app.serving.loaded_model import LoadedModel
 from app.serving.schemas import (
@@ -44,6 +48,7 @@ from app.serving.schemas import (
     ModelHealth,
     ModelInfo,
     ModelType,
+    RankedText,
     ShadowView,
 )
 from app.serving.service import (
@@ -135,6 +140,51 @@ async def predict_with_model(
     """
     async with cancel_on_disconnect(context.receive):
         return _respond(await context.predict(body, ref, request_format))
+
+
+@router.post("/rerank")
+async def rerank(
+    body: RerankBody, context: RequestContextDep, response: Response
+) -> list[RankedText]:
+    """Rank texts by how well each fits a query, best first, as text-embeddings-inference does.
+
+    The model is a regression of text pairs, whose first text is the query.
+    """
+    return await _rerank(body, body.model, context, response)
+
+
+@router.post("/models/{ref}/rerank")
+async def rerank_with_model(
+    ref: ModelRefParam, body: ModelRerankBody, context: RequestContextDep, response: Response
+) -> list[RankedText]:
+    """Rank texts with the model in the URL: `name`, `name@alias` or `name:3`."""
+    return await _rerank(body, ref, context, response)
+
+
+async def _rerank(
+    body: ModelRerankBody, ref: str | None, context: RequestContext, response: Response
+) -> list[RankedText]:
+    request = parse_rerank_request(body, max_inputs=context.max_inputs)
+    async with cancel_on_disconnect(context.receive):
+        result = await context.service.predict(
+            request, ref, key_id=context.key_id, deadline=context.deadline
+        )
+    if result.task != "regression":
+        raise RerankNotApplicable(ref=result.version, task=result.task)
+    response.headers.update(response_headers(result))
+    numbers = [row[0].score for row in result.rows]
+    return [
+        RankedText(
+            index=index,
+            score=numbers[index] if body.raw_scores else _sigmoid(numbers[index]),
+            text=body.texts[index] if body.return_text else None,
+        )
+        for index in sorted(range(len(numbers)), key=lambda index: -numbers[index])
+    ]
+
+
+def _sigmoid(number: float) -> float:
+    return (1 + math.tanh(number / 2)) / 2  # does not overflow
 
 
 @router.post("/vertex", response_model=VertexResponse)

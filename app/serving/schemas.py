@@ -32,6 +32,16 @@ class LabelScore(ResponseModel):
 LabelScoreList = list[LabelScore]
 
 
+class RankedText(ResponseModel):
+    """A text of `/rerank`."""
+
+    index: int = Field(description="Its position in the request.")
+    score: float = Field(description="From 0 to 1; with `raw_scores` the number of the model.")
+    text: str | None = Field(
+        None, description="With `return_text`.", exclude_if=lambda value: value is None
+    )
+
+
 class WordScore(ResponseModel):
     """A word of the text, and what it adds to the probability of the label, or to the number."""
 

@@ -41,10 +41,9 @@ def decode_outputs(
     rows = decode(logits, task, calibration, function)
     match task:
         case MultiLabel():
-            scores = expit(task.calibrated(np.asarray(logits), calibration))
             predicted = [
                 dict(zip(task.labels, of_text, strict=True))
-                for of_text in task.predicted(scores, calibration).tolist()
+                for of_text in task.predict(np.asarray(logits), calibration).tolist()
             ]
             return [
                 [Output(label, score, predicted=of_text[label]) for label, score in row]

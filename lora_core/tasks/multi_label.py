@@ -36,11 +36,6 @@ class MultiLabel(Task):
     def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
         return indicator(values, len(self.labels))
 
-    def predicted(self, scores: NDArray[np.float64], calibration: Calibration) -> NDArray[np.bool_]:
-        """Return which labels (texts, labels) are predicted: those that reach their thresholds."""
-        reached: NDArray[np.bool_] = scores >= np.array(calibration.thresholds)
-        return reached
-
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
         """Fit scale and offset of each label (Platt 1999), and the threshold with the best F1.
 
@@ -115,7 +110,7 @@ class MultiLabel(Task):
         if calibration is None:
             calibration = self.calibrate(logits if finite else np.zeros_like(logits), targets)
         scores = expit(self.calibrated(logits, calibration))
-        truth, predicted = targets > 0, self.predicted(scores, calibration)
+        truth, predicted = targets > 0, scores >= np.array(calibration.thresholds)
         # By hand: scikit-learn takes one column for two classes.
         correct, positive = (truth & predicted).sum(axis=0), predicted.sum(axis=0)
         support = truth.sum(axis=0)

@@ -11,7 +11,7 @@ HARMLESS = {
     *("/v1/datasets/{ref}/check", "/v1/datasets/preview"),
     *(f"/v1/sweeps/{{sweep_id}}/{verb}" for verb in ("pause", "stop", "resume", "retry")),
     "/v1/sweeps/{sweep_id}/extend",  # the same trials are not added twice
-    *("/predict", "/vertex", "/models/{ref}/predict"),
+    *("/predict", "/vertex", "/models/{ref}/predict", "/rerank", "/models/{ref}/rerank"),
     *("/openai/v1/chat/completions", "/openai/v1/completions"),
     "/openai/v1/moderations",
     *(

@@ -147,8 +147,8 @@ def test_an_invalid_field_is_reported_by_name(
         assert (response.status_code, response.json()["code"]) == (422, "validation_failed"), value
         assert [error["at"] for error in response.json()["errors"]] == [field]
         assert stored_files() == []
-    detail = upload(label_columns="stars").json()["detail"]
-    assert detail == "label_columns: unknown field (did you mean label_column?)."
+    detail = upload(labels_column="stars").json()["detail"]
+    assert detail == "labels_column: unknown field (did you mean label_column?)."
 
 
 @pytest.mark.parametrize(

@@ -288,3 +288,16 @@ def test_sampled_search_can_be_extended(client: TestClient) -> None:
 def test_form_offers_every_strategy(client: TestClient) -> None:
     offered = re.findall(r'name="strategy.type" value="(\w+)"', ask(client))
     assert offered == list(sweep_form.STRATEGY_FIELDS)
+
+
+def test_a_sweep_of_another_task_is_ranked_by_its_metric(client: TestClient) -> None:
+    fields = GRID | {"job.task.type": "regression"}
+    page = ask(client, **fields, objective="accuracy")
+    assert "a regression task has no accuracy; use one of rmse, mae, r2" in unescape(page)
+    assert not can_start(page)
+    page = ask(client, **fields, objective="")
+    assert command(page)[-2:] != ["--objective", "accuracy"]
+    started = client.post("/v1/sweeps", json=body(page)).json()
+    assert started["objective"] == "rmse"
+    copied = body(ask(client, like=started["id"]))
+    assert (copied["objective"], copied["job"]["task"]) == ("rmse", {"type": "regression"})
