@@ -20,7 +20,7 @@ from lora_core.hub import HUB_PREFIX, is_allowed, parse_hub_dataset
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.task import TaskSpec
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 
 ALL_ROWS = "all"  # key of a source that is not divided into splits
 
@@ -65,8 +65,7 @@ def resolve(
     data for all splits.
 
     Raises `DatasetHasNoLabels`, `TaskMismatch`, `ColumnMismatch`, `ColumnsDiffer`,
-    `WindowsOfPairs` and the
-    subclasses of `lora_core.errors.data.DataError`.
+    `WindowsOfPairs` and the subclasses of `lora_core.errors.data.DataError`.
     """
     limit = tokens_read(max_length, data.long_texts)
     if isinstance(data.source, str):
@@ -113,6 +112,27 @@ def resolve(
     check_long_texts(resolved.spec)
     _check_sizes(resolved, train, task)
     return resolved
+
+
+def task_of_upload(session: Session, data: DataSpec) -> TaskSpec:
+    """Return the task that the training data was uploaded for; `single_label` if it is no upload.
+
+    It has the defaults of such a task.
+    """
+    name = data.source if isinstance(data.source, str) else data.source.get(Split.TRAIN, "")
+    if name in reviews.SAMPLES or name.startswith(HUB_PREFIX):
+        return SingleLabelSpec()
+    try:
+        checked = datasets.resolve_dataset(session, name).label_format
+    except DatasetNotFound:  # `resolve` raises an error that says what there is
+        return SingleLabelSpec()
+    match checked.task:
+        case "multi_label":
+            return MultiLabelSpec()
+        case "regression":
+            return RegressionSpec()
+        case "single_label":
+            return SingleLabelSpec(ordered=checked.ordered)
 
 
 def _check_task(source: SourceSummary, task: TaskSpec) -> None:

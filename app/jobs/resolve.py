@@ -87,6 +87,7 @@ class JobResolver:
         Raises `BaseNotFound` when the base was deleted since then, the subclasses of `SpecError`
         when the spec does not fit it, and what `data_sources.resolve` raises.
         """
+        spec = self._with_task_of_upload(spec)
         if base is None:
             return self._resolve_linear(spec)
         base_models.check_base_not_deleted(self._session, base)
@@ -130,6 +131,13 @@ class JobResolver:
         texts = estimate.split_sizes(data)[Split.TRAIN]
         rate, head_rate = resolve_learning_rates(spec, shape.width, texts)
         return {"learning_rate": rate, "head_learning_rate": head_rate}
+
+    def _with_task_of_upload(self, spec: TrainSpec) -> TrainSpec:
+        """Return the spec with the task that its dataset was uploaded for, unless it has one."""
+        if "task" in spec.model_fields_set:
+            return spec
+        task = data_sources.task_of_upload(self._session, spec.data)
+        return spec.model_copy(update={"task": task})
 
     def _resolve_auto(
         self, spec: TrainSpec, auto: AutoSpec, base: ResolvedBase, shape: EncoderShape

@@ -54,7 +54,10 @@ class JobCreate(TrainSpec):
     @property
     def spec(self) -> TrainSpec:
         """The training spec alone."""
-        return TrainSpec(**{field: getattr(self, field) for field in TrainSpec.model_fields})
+        # A task that is left out is that of the dataset (`data_sources.task_of_upload`).
+        left_out = {"task"} - self.model_fields_set
+        fields = TrainSpec.model_fields.keys() - left_out
+        return TrainSpec(**{field: getattr(self, field) for field in fields})
 
 
 class JobUpdate(RequestModel):

@@ -118,10 +118,19 @@ def test_a_job_takes_the_separator_of_its_dataset(client: TestClient, upload: Up
     assert answer.json()["spec"]["data"]["label_separator"] == ";"
 
 
+def test_a_job_without_a_task_has_that_of_its_dataset(client: TestClient, upload: Upload) -> None:
+    upload(SETS, **MULTI_LABEL)
+    for method in ("auto", "linear", "lora"):
+        answer = plan(client, "a", method={"type": method})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["spec"]["task"]["type"] == "multi_label"
+    assert plan(client, "rotten-tomatoes").json()["spec"]["task"]["type"] == "single_label"
+
+
 def test_a_job_must_have_the_task_of_its_dataset(client: TestClient, upload: Upload) -> None:
     upload(SETS, **MULTI_LABEL)
-    for body in ({}, {"task": {"type": "regression"}}):
-        answer = plan(client, "a", **body)
+    for task in ({"type": "single_label"}, {"type": "regression"}):
+        answer = plan(client, "a", task=task)
         assert (answer.status_code, answer.json()["code"]) == (422, "task_mismatch")
         assert "`--task multi_label`" in answer.json()["detail"]
     upload(SETS.replace(",\n", ",none\n"), "names.csv")
