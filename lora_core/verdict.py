@@ -5,7 +5,6 @@ or, with few texts, on all of them by cross-validation. It is measured by the me
 Needs no torch.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -219,10 +218,10 @@ def _sentences(verdict: Verdict) -> tuple[str, ...]:
 
 def _rank_sentence(task: SingleLabel, targets: Targets, predicted: Predictions) -> str:
     agreement = task.rank_agreement(targets, predicted)
-    mae = f"The predicted rank is off by {agreement['mae']:.2f} on average"
-    if math.isnan(agreement["kappa"]):
-        return f"{mae}."
-    return f"{mae}; quadratic kappa is {agreement['kappa']:.2f}."
+    return (
+        f"The predicted rank is off by {agreement['mae']:.2f} on average; quadratic kappa is "
+        f"{agreement['kappa']:.2f}."
+    )
 
 
 def _list(names: tuple[str, ...] | list[str]) -> str:

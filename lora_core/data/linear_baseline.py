@@ -60,7 +60,7 @@ def evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
 def _cache_key(splits: Splits, task: Task) -> str:
     limits = (MAX_TEXTS, MAX_CHARACTERS, MAX_TERMS)
     settings = f"{splits.digest}\0{limits}\0{SPEC}\0{METRICS_VERSION}\0{sklearn.__version__}"
-    if not isinstance(task, SingleLabel):
+    if not isinstance(task, SingleLabel) or task.has_thresholds:
         settings += f"\0{task.problem_type}"
     return hashlib.sha256(settings.encode()).hexdigest()
 

@@ -111,8 +111,9 @@ class SingleLabel(Task):
     def rank_agreement(
         self, targets: NDArray[np.int64], predicted: NDArray[np.int64]
     ) -> dict[str, float]:
-        """Return `kappa` and `mae` of predicted ranks."""
-        with np.errstate(invalid="ignore"):  # NaN if all texts have the same label
+        """Return `kappa` and `mae` of predicted ranks. If all texts have one label, kappa is 0."""
+        kappa = 0.0
+        if len(np.union1d(targets, predicted)) > 1:
             kappa = cohen_kappa_score(
                 targets, predicted, labels=range(len(self.labels)), weights="quadratic"
             )

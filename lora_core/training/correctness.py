@@ -16,14 +16,19 @@ from numpy.typing import NDArray
 
 from lora_core.data.split import Example
 from lora_core.tasks.base import Calibration, Logits, Task
-from lora_core.tasks.primary_metric import Predictions
+from lora_core.tasks.primary_metric import Accuracy, Predictions
 from lora_core.tasks.targets import Targets
+
+# Of a split of several labels or of numbers, which take many bytes for each text: a manifest must
+# stay below `metadata.MAX_MANIFEST_BYTES` to be imported. The order of drawn splits is random.
+MAX_COMPARED_TEXTS = 10_000
 
 
 class Correctness(TypedDict):
-    """The correctness of all predictions on one split, as it is stored in a manifest.
+    """The correctness of the predictions on one split, as it is stored in a manifest.
 
-    Arrays are in base64. Bits are packed, the first one the highest of its byte.
+    It covers all texts of a single-label task, and the first `MAX_COMPARED_TEXTS` of others. Arrays
+    are in base64. Bits are packed, the first one the highest of its byte.
     """
 
     texts_sha256: str  # equal only for the same texts with the same labels in the same order
@@ -40,6 +45,8 @@ def encode_correctness(
     examples: Sequence[Example], task: Task, predicted: Predictions
 ) -> Correctness:
     """Compare predictions for these examples, in their order, with their targets."""
+    if not isinstance(task.metric, Accuracy):
+        examples, predicted = examples[:MAX_COMPARED_TEXTS], predicted[:MAX_COMPARED_TEXTS]
     digest = hashlib.sha256()
     for example in examples:
         texts = [example.text] if example.pair is None else [example.text, example.pair]

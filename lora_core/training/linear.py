@@ -106,13 +106,13 @@ def train_linear(
         if not model.converged:
             text = "The fit was stopped before it had converged; a smaller C converges sooner."
             observer.on_event(Noted(level="warning", code="not_converged", message=text))
-        observer.on_event(_started_event(spec, splits, model))
+        observer.on_event(_started_event(spec, splits, task, model))
         progress.enter_phase(Phase.EVALUATING, STEPS)
         logits = run_with_progress(progress, lambda: _compute_logits(spec, splits, model))
         if selected is not None and selected.cross_validated is not None:
             logits[Split.VALIDATION] = selected.cross_validated
         calibration, metrics = _compute_metrics(splits, task, logits, observer)
-        summary = {**_run_summary(splits, train, model, fit_seconds), **metrics}
+        summary = {**_run_summary(splits, task, train, model, fit_seconds), **metrics}
         summary |= selected.summary() if selected else {}
         more_labels = learning_curve_of_splits(splits, task, progress)
         summary["more_labels"] = more_labels.model_dump(mode="json")
@@ -214,13 +214,13 @@ def _training_examples(splits: Splits, observer: Observer) -> list[Example]:
     return train
 
 
-def _started_event(spec: TrainSpec, splits: Splits, model: LinearModel) -> Started:
+def _started_event(spec: TrainSpec, splits: Splits, task: Task, model: LinearModel) -> Started:
     return Started(
         total_steps=STEPS,
         trainable_parameters=_count_parameters(model),
         total_parameters=_count_parameters(model),
         examples={split: len(splits.examples(split)) for split in Split},
-        labels=list(splits.labels),
+        labels=list(task.labels),
         device="cpu",
         precision=LINEAR_ENGINE.name.rpartition("-")[2],
         threads=spec.runtime.threads or available_cores(),
@@ -293,10 +293,10 @@ def _verdict(  # noqa: PLR0913
 
 
 def _run_summary(
-    splits: Splits, train: Sequence[Example], model: LinearModel, seconds: float
+    splits: Splits, task: Task, train: Sequence[Example], model: LinearModel, seconds: float
 ) -> dict[str, Any]:
     return {
-        "labels": list(splits.labels),
+        "labels": list(task.labels),
         "trainable_parameters": _count_parameters(model),
         "total_parameters": _count_parameters(model),
         "terms": len(model.parameters.terms),

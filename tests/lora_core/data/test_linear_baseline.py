@@ -55,6 +55,8 @@ def test_baseline_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again == first.model_copy(update={"cached": True})
     other = Splits(TINY.labels, TINY.train, TINY.test, TINY.validation)
     assert not evaluate(other).cached
+    thresholds = SingleLabel(TINY.labels, tune_thresholds=True)
+    assert not linear_baseline.evaluate(TINY, thresholds).metrics.cached
 
 
 def test_damaged_cache_entry_is_refitted(cache_folder: Path) -> None:

@@ -91,3 +91,10 @@ def test_summed_loss_over_its_weight_matches_torch_mean(weights: ClassWeights) -
     mean = torch.nn.functional.cross_entropy(logits, labels, weight=loss.class_weights)
     ours = loss(logits, labels) / loss.normalizer(TRUE)
     torch.testing.assert_close(ours, mean)
+
+
+def test_agreement_of_ranks_when_all_are_the_same() -> None:
+    ranks = SingleLabel(("1", "2", "3"), ordered=True)
+    logits = np.tile(np.array([0.0, 2.0, 1.0]), (4, 1))
+    report = ranks.report(logits, np.ones(4, dtype=np.int64))
+    assert (report["kappa"], report["mae"]) == (0.0, 0.0)

@@ -15,10 +15,16 @@ from sklearn.metrics import f1_score, root_mean_squared_error
 
 from lora_core import manifest
 from lora_core.data.load import load_splits
+from lora_core.data.split import Example
+from lora_core.imports.check import check_import
+from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_predictor
 from lora_core.specs.task import LossName
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.regression import Regression
+from lora_core.training import correctness
 from lora_core.training.auto import train_auto
+from lora_core.training.correctness import encode_correctness
 from lora_core.training.linear import train_linear
 from lora_core.training.run import train_encoder
 from tests.lora_core.training.test_probe import vectors
@@ -86,15 +92,11 @@ def test_run_is_evaluated_and_judged(
         value = f1_score(truth, predicted, average="macro")
         assert summary["test"]["macro_f1"] == pytest.approx(value)
         assert (verdict["metric"], verdict["majority_label"]) == ("macro_f1", "every label")
-        bits = [
-            np.unpackbits(
-                np.frombuffer(zlib.decompress(base64.b64decode(facts["graded"]["test"][name])),
-                              dtype=np.uint8), count=truth.size,
-            ).reshape(truth.shape)
-            for name in ("true_labels", "predicted_labels")
-        ]  # fmt: skip
-        np.testing.assert_array_equal(bits[0], truth)
-        np.testing.assert_array_equal(bits[1], predicted)
+        for name, labels in (("true_labels", truth), ("predicted_labels", predicted)):
+            stored = zlib.decompress(base64.b64decode(facts["graded"]["test"][name]))
+            rows = np.frombuffer(stored, dtype=np.uint8).reshape(len(labels), -1)
+            bits = np.unpackbits(rows, axis=1, count=len(LABELS))
+            np.testing.assert_array_equal(bits, labels)
     else:
         value = root_mean_squared_error(truth, predicted)
         assert summary["test"]["rmse"] == pytest.approx(value, rel=1e-6)
@@ -121,6 +123,7 @@ def test_run_is_evaluated_and_judged(
         assert len(wrong) == int((truth != predicted).any(axis=1).sum())
     [texts] = [[each["text"] for each in json.loads((out / "golden.json").read_text())]]
     assert len(load_predictor(out).predict(texts)) == len(texts)
+    assert check_import(out).difference < 1e-3
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -157,6 +160,27 @@ def test_few_texts_are_judged_by_cross_validation(
     verdict = run(described, tmp_path / "out")["metrics"]["verdict"]
     assert (verdict["measured_on"], verdict["texts"]) == ("cross_validation", 100)
     assert verdict["references"]["linear"]["texts"] == 100
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_explanation_of_a_linear_model_adds_up(
+    task: str, of_task: Callable[..., TrainSpec], tmp_path: Path
+) -> None:
+    run(of_task(task, method=LINEAR), tmp_path / "out")
+    predictor = load_predictor(tmp_path / "out")
+    assert isinstance(predictor, LinearPredictor)
+    [answer] = predictor.predict(["the film was great and fine"])
+    for label, score in answer:
+        words, start = predictor.contributions("the film was great and fine", label)
+        assert start + sum(value for _, value in words) == pytest.approx(score, abs=1e-9)
+
+
+def test_few_enough_texts_are_stored_for_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correctness, "MAX_COMPARED_TEXTS", 3)
+    examples = [Example(i, f"text {i}", float(i)) for i in range(5)]
+    found = encode_correctness(examples, Regression(0.0, 1.0), np.arange(5) + 0.5)
+    assert found == encode_correctness(examples[:3], Regression(0.0, 1.0), np.arange(3) + 0.5)
+    assert np.frombuffer(base64.b64decode(found["errors"]), dtype="<f4").tolist() == [0.5] * 3
 
 
 def test_head_of_lora_starts_from_the_regression(
