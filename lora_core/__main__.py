@@ -224,6 +224,14 @@ def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
         writer.write(TextPrediction(**text_fields(text), labels=labels))
 
 
+def _check_base(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    with imports_without_gc():
+        from lora_core.base_check import check_base
+
+    base = _absolute_directory(arguments.base) or ""
+    writer.write(check_base(base, arguments.revision))
+
+
 def _export(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
     with imports_without_gc():
         from lora_core import export
@@ -304,6 +312,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] =
     "preview": _preview,
     "columns": _columns_command,
     "predict": _predict,
+    "check-base": _check_base,
     "export": _export,
     "import-peft": _import_peft,
     "unpack": _unpack,

@@ -37,6 +37,10 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     predict.add_argument(
         "--pair", nargs="+", help="second text of each pair, for a model of text pairs"
     )
+
+    check_base = commands.add_parser("check-base", help="try a base model")
+    check_base.add_argument("base", help="sample, directory, or name on the hub")
+    check_base.add_argument("--revision", help="commit, tag or branch of a hub model")
     _add_format_commands(commands)
     return parser
 

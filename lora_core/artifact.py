@@ -151,7 +151,8 @@ def save_head(directory: Path, model: PreTrainedModel, family: EncoderFamily) ->
 
 def head_layers(family: EncoderFamily) -> dict[str, str]:
     """Return the layers of the head that a family has, by their names in head.safetensors."""
-    layers = zip(HEAD_LAYERS, (family.head[0], family.head_norm, family.head[-1]), strict=True)
+    first = family.head[0] if len(family.head) > 1 else None
+    layers = zip(HEAD_LAYERS, (first, family.head_norm, family.head[-1]), strict=True)
     return {name: path for name, path in layers if path is not None}
 
 

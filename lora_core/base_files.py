@@ -102,7 +102,7 @@ def split_config(config: Json) -> tuple[Json, Json]:
 def _classifier_fields(config: Json) -> frozenset[str]:
     """Return the fields of a version's config that are not part of its base."""
     family = get_family(config)
-    return _LABEL_FIELDS | {*family.dropouts, family.head_dropout}
+    return _LABEL_FIELDS | {*family.dropouts, *family.head_dropouts}
 
 
 def _is_in_base(name: str) -> bool:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.encoders import get_family
-from lora_core.encoders.families import EncoderFamily
-from lora_core.errors.base_model import UnreadableBase
+from lora_core.encoders.families import ConfigField, EncoderFamily, FastFamily
+from lora_core.errors.base_model import ConfigKeyIgnored, UnreadableBase
 from lora_core.errors.spec import (
     LayerOutOfRange,
     MaxLengthTooLarge,
     MethodWithoutSteps,
     PoolingNotChangeable,
+    PoolingUnsupported,
     RankTooLarge,
     RoleNotFound,
 )
@@ -61,6 +62,10 @@ class EncoderShape:
     feed_forward_bias: bool = True
     norm_bias: bool = True
     head_bias: bool = True  # of the layers before the last
+    # 0: the same as the size that is usual.
+    depth: int = 0  # how many blocks a text passes through; ALBERT runs one block many times
+    key_value_heads: int = 0
+    head_width: int = 0
     pooling: Pooling = Pooling.CLS
 
     @property
@@ -93,6 +98,11 @@ class EncoderShape:
         return count * self.block_parameters - without * self.norm_parameters
 
     @property
+    def block_products(self) -> int:
+        """The number of multiplications of one token by the weights of one block."""
+        return sum(d_in * d_out for d_in, d_out in self.target_layers(self.family.roles).values())
+
+    @property
     def embedding_parameters(self) -> int:
         """The number of parameters before the first block."""
         width = self.embedding_width or self.width
@@ -101,6 +111,16 @@ class EncoderShape:
         return (
             self.vocabulary + positions + self.segments + 1 + self.norm_bias
         ) * width + projection
+
+    @property
+    def passes(self) -> int:
+        """The number of blocks that a text passes through."""
+        return self.depth or self.layers
+
+    @property
+    def counts_are_exact(self) -> bool:
+        """Whether `count_parameters` is exact: of general families it leaves out small tensors."""
+        return isinstance(self.family, FastFamily)
 
     @property
     def max_tokens(self) -> int:
@@ -113,7 +133,7 @@ class EncoderShape:
 
     def head_layers(self, n_labels: int) -> tuple[tuple[int, int], ...]:
         """Return (d_in, d_out) of the linear layers after the last block."""
-        return (self.width, self.width), (self.width, n_labels)
+        return (*[(self.width, self.width)] * (len(self.family.head) - 1), (self.width, n_labels))
 
     def head_parameters(self, n_labels: int) -> int:
         """Return the number of parameters after the encoder."""
@@ -141,9 +161,18 @@ class EncoderShape:
             available = ", ".join(roles)
             raise RoleNotFound(role=str(role), encoder=self.family.model_type, available=available)
         d, f = self.width, self.feed_forward
+        head_width = self.head_width or d // self.heads
+        query, key = self.heads * head_width, (self.key_value_heads or self.heads) * head_width
         fused = sum(roles[other] == roles[role] for other in roles)  # roles with this layer
-        sizes = ((d, f + f * self.family.gated), (f, d)) if role is Role.MLP else ((d, fused * d),)
-        for name, (d_in, d_out) in zip(roles[role], sizes, strict=True):
+        up = (d, f + f * self.family.gated)
+        dims = {
+            Role.QUERY: [(d, fused * query)],
+            Role.KEY: [(d, fused * key)],
+            Role.VALUE: [(d, fused * key)],
+            Role.PROJECTION: [(query, d)],
+            Role.MLP: [up] * (len(roles[role]) - 1) + [(f, d)],
+        }
+        for name, (d_in, d_out) in zip(roles[role], dims[role], strict=True):
             yield name, d_in, d_out
 
 
@@ -152,24 +181,20 @@ def read_encoder_shape(
 ) -> EncoderShape:
     """Read the sizes in the config of the base with the name `base`.
 
-    Raises `UnsupportedEncoder`, `UnreadableBase`, `PoolingNotChangeable`.
+    Raises `UnsupportedEncoder`, `UnreadableBase`, `ConfigKeyIgnored`, `PoolingNotChangeable`,
+    `PoolingUnsupported`.
     """
     family = get_family(config, base=base)
-    sizes: dict[str, int] = {}
-    for name, field in family.sizes.items():
-        key = next((key for key in field.names if key in config), field.names[0])
-        size = config.get(key, field.default)
-        if type(size) is not int or not field.minimum <= size <= _MAX_SIZE:
-            raise UnreadableBase(
-                base=base, reason=f"{key} in config.json is not a valid size: {str(size)[:32]}"
-            )
-        sizes[name] = size
+    sizes = {name: _read_size(config, field, base) for name, field in family.sizes.items()}
     if not family.learned_positions:
         _check_rotations(config, base)
     biases = {name: config.get(flag.name, flag.default) for name, flag in family.biases.items()}
     if invalid := [name for name, value in biases.items() if type(value) is not bool]:
         key = family.biases[invalid[0]].name
         raise UnreadableBase(base=base, reason=f"{key} in config.json is not true or false")
+    if not isinstance(family, FastFamily):
+        _check_general(config, family, sizes, base, pooling)
+        pooling = Pooling.CLS
     has_mean_pooling_block = config.get(POOLING_BLOCK_KEY) is True
     if has_mean_pooling_block and pooling is Pooling.CLS:
         raise PoolingNotChangeable(base=base)
@@ -189,6 +214,19 @@ def read_encoder_shape(
     return shape
 
 
+def _read_size(config: Mapping[str, Any], field: ConfigField, base: str) -> int:
+    """Return a size. Raises `UnreadableBase`."""
+    key = next((key for key in field.names if key in config), field.names[0])
+    size = config.get(key, field.default)
+    if size is None and field.default == 0:  # it is derived from the others
+        return 0
+    if type(size) is not int or not field.minimum <= size <= _MAX_SIZE:
+        raise UnreadableBase(
+            base=base, reason=f"{key} in config.json is not a valid size: {str(size)[:32]}"
+        )
+    return size
+
+
 def _check_rotations(config: Mapping[str, Any], base: str) -> None:
     """Refuse rotations whose angles depend on the length of the text: texts of a batch share
     them."""
@@ -200,6 +238,37 @@ def _check_rotations(config: Mapping[str, Any], base: str) -> None:
         if kind in ("dynamic", "longrope"):
             reason = f"its rotary positions depend on the length of a text (rope_type {kind!r})"
             raise UnreadableBase(base=base, reason=reason)
+
+
+# Names of sizes in other formats -> ours
+_OTHER_SIZE_KEYS = {
+    "n_embd": "width", "d_model": "width", "dim": "width",
+    "n_layer": "layers", "n_layers": "layers", "num_layers": "layers",
+    "n_head": "heads", "n_heads": "heads", "num_heads": "heads",
+    "n_inner": "feed_forward", "d_ff": "feed_forward", "ffn_dim": "feed_forward",
+    "n_positions": "positions", "n_ctx": "positions",
+}  # fmt: skip
+
+
+def _check_general(
+    config: Mapping[str, Any],
+    family: EncoderFamily,
+    sizes: Mapping[str, int],
+    base: str,
+    pooling: Pooling,
+) -> None:
+    """Refuse what would be a different model in transformers, or cannot be had from it."""
+    for key, expected in family.required.items():
+        if (value := config.get(key, expected)) != expected:
+            reason = f"{key} in config.json is {str(value)[:32]!r}; only {expected!r} is supported"
+            raise UnreadableBase(base=base, reason=reason)
+    for key, name in _OTHER_SIZE_KEYS.items():
+        if (value := config.get(key)) is not None and value != sizes[name]:
+            raise ConfigKeyIgnored(
+                base=base, key=key, value=str(value)[:32], model_type=family.model_type
+            )
+    if pooling is Pooling.MEAN:
+        raise PoolingUnsupported(encoder=family.model_type)
 
 
 def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
@@ -238,7 +307,7 @@ def _check_lora(shape: EncoderShape, lora: LoraSpec) -> None:
 
 
 def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) -> ParameterCounts:
-    """Return the exact counts for a base with a head for `n_labels` labels.
+    """Return the counts for a base with a head for `n_labels` labels: `counts_are_exact`.
 
     With `head: lora`, the rank of a head layer is at most its smaller side: a higher rank adds
     nothing to a layer with n_labels outputs. Raises `RoleNotFound`.

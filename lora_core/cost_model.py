@@ -77,8 +77,8 @@ def frozen_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
 
 
 def _linear_and_attention_flops(shape: EncoderShape, length: float) -> tuple[float, float]:
-    products = sum(d_in * d_out for d_in, d_out in shape.target_layers(shape.family.roles).values())
-    return 2 * shape.layers * products, 4 * shape.layers * length * shape.width
+    linears = 2 * shape.passes * shape.block_products
+    return linears, 4 * shape.passes * length * shape.width
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from lora_core.artifact import (
 from lora_core.atomic_files import check_new_directory, write_json
 from lora_core.base_files import TOKENIZER_FILE, has_base
 from lora_core.data.tokens import load_tokenizer
-from lora_core.encoders import get_fast_family
+from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, load_with_head, weights_sha256
 from lora_core.encoders.modules import has_mean_pooling_block, linear_layer
@@ -124,7 +124,7 @@ def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> 
     """
     task, calibration = read_task(manifest_data, label_names(model))
     scale, offset = (torch.from_numpy(each).float() for each in task.affine(calibration))
-    last = linear_layer(model, get_fast_family(model.config.to_dict()).head[-1])
+    last = linear_layer(model, get_family(model.config.to_dict()).head[-1])
     last.weight *= scale[:, None]
     last.bias.mul_(scale).add_(offset)
 

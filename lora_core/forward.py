@@ -11,7 +11,7 @@ from lora_core.data.batching import Batch, collate, padded_length
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import modernbert, modules
 from lora_core.encoders.families import MODERNBERT, FastFamily
-from lora_core.encoders.modules import blocks
+from lora_core.encoders.modules import blocks, family_of
 from lora_core.runtime import Runtime
 
 
@@ -48,6 +48,24 @@ class Forward:
 
     def _padded_length(self, longest: int) -> int:
         return min(padded_length(longest, self._pad_multiple), self._max_length)
+
+    def pooled_states(self, data: TokenizedSplit, indices: Sequence[int]) -> Tensor:
+        """Return the input of the head for these texts, (len(indices), width).
+
+        A head that reads every token, and averages its logits, gets the mean of its inputs here.
+        """
+        inputs: list[Tensor] = []  # (texts, width) or (texts, length, width)
+        head = self.model.get_submodule(family_of(self.model).head[0])
+        hook = head.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        try:
+            self(data, indices)
+        finally:
+            hook.remove()
+        [x] = inputs
+        if x.dim() == 2:
+            return x
+        seen = self._batch(data, indices).attention_mask[..., None]
+        return (x * seen).sum(dim=1) / seen.sum(dim=1)
 
 
 class BlockwiseForward(Forward):
@@ -86,7 +104,7 @@ class BlockwiseForward(Forward):
             return modules.pool(self.model, self._family, x, mask)
 
 
-class WindowedForward(BlockwiseForward):
+class WindowedForward(Forward):
     """Averages over the windows of each text what another forward pass computes of each window."""
 
     def __init__(self, of_windows: Forward) -> None:
@@ -106,8 +124,6 @@ class WindowedForward(BlockwiseForward):
         The last layer of a head is linear, so where the first one nearly is, as for a probe, the
         head of this mean is the mean of the logits.
         """
-        if not isinstance(self.of_windows, BlockwiseForward):
-            raise TypeError("a forward pass of whole models has no pooled states")
         return self._mean(self.of_windows.pooled_states, data, indices)
 
     def _mean(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from lora_core.specs.fields import Float, FrozenModel, Int
-from lora_core.specs.method import SingleMethod
+from lora_core.specs.method import Role, SingleMethod
 
 # What models are compared by: single-label, multi-label, and regression, where lower is better
 MetricName = Literal["accuracy", "macro_f1", "rmse"]
@@ -87,3 +87,37 @@ class MethodSelection(FrozenModel):
     @property
     def method(self) -> SingleMethod:
         return self.candidates[self.chosen].method
+
+
+class AdaptedLayers(FrozenModel):
+    """The linear layers of a block that roles of `method.targets` stand for."""
+
+    roles: tuple[Role, ...]  # several: they are parts of one layer, and adapted together
+    layers: tuple[str, ...]  # names inside a block
+    parameters: Int  # of their adapters in all blocks, with the default rank
+
+
+class BaseCheck(FrozenModel):
+    """What `base_check.check_base` found. Speeds and peak memory are those of this machine."""
+
+    base: str
+    commit: str | None  # of a hub model
+    model_type: str
+    road: Literal["fast", "general"]
+    blocks: Int  # with weights of their own
+    passes: Int  # blocks that a text passes through
+    width: Int
+    max_tokens: Int
+    parameters: Int
+    adapted: tuple[AdaptedLayers, ...]
+    head: tuple[str, ...]  # its layers, which are trained and saved in full
+    trained_parameters: Int  # of LoRA with its defaults, head included
+    logits_difference: Float  # between a batch and transformers on each text alone
+    merge_difference: Float  # between logits with a merged and an unmerged adapter
+    device: str
+    precision: str
+    tokens_per_second: Float  # in float32 on the CPU
+    trained_tokens_per_second: Float  # in a step of LoRA
+    lora_memory_mb: Float  # weights, gradients and optimizer, without activations
+    full_memory_mb: Float  # the same for full fine-tuning
+    peak_memory_mb: Float  # of the check, libraries included

@@ -2,6 +2,8 @@
 
 import json
 import string
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainer
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     CamembertConfig,
@@ -121,10 +125,50 @@ def whole_layers(family: str, *roles: Role) -> tuple[Role, ...]:
     return tuple(role for role in Role if paths[role] in layers)
 
 
+GENERAL_CONFIGS: dict[str, dict[str, Any]] = {
+    "deberta-v2": {  # as DeBERTa-v3 has them
+        "relative_attention": True, "pos_att_type": "p2c|c2p", "position_buckets": 16,
+        "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False,
+        "pooler_hidden_size": 32,
+    },
+    "mpnet": {"vocab_size": 400, "max_position_embeddings": 66},
+    "albert": {"embedding_size": 16, "num_hidden_layers": 3, "classifier_dropout_prob": 0.0},
+    "nomic_bert": {"classifier_dropout": 0.0},
+    "gte": {"vocab_size": 400, "classifier_dropout": 0.0},
+    "jina_embeddings_v3": {
+        "vocab_size": 400, "max_position_embeddings": 66, "classifier_dropout": 0.0,
+    },
+    "eurobert": {
+        "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+        "mask_token_id": 4,
+    },
+    "ultrabert": {"sliding_window": 4},
+}  # fmt: skip
+
+
+def general(family: str, labels: int = 2, **changes: Any) -> PreTrainedModel:
+    """Return an encoder of a general family, of the same size as the BERT."""
+    config = {**_bert_config(labels), **GENERAL_CONFIGS[family], **changes}
+    if family in ("eurobert", "ultrabert", "albert", "mpnet", "deberta-v2"):
+        del config["classifier_dropout"]
+    if family in ("eurobert", "ultrabert"):
+        del config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
+        CONFIG_MAPPING[family](**config)
+    )
+    return model.eval()
+
+
+EVERY_FAMILY: dict[str, Callable[..., PreTrainedModel]] = {
+    **FAMILIES,
+    **{name: partial(general, name) for name in GENERAL_CONFIGS},
+}
+
+
 def tokenizer(family: str = "distilbert") -> Tokenizer:
     """Return a tokenizer of the family's type over `WORDS` and single letters or bytes."""
     match family:
-        case "roberta":
+        case "roberta" | "mpnet" | "gte" | "jina_embeddings_v3":
             tokenizer_ = _byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
             tokenizer_.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
             return tokenizer_
@@ -207,7 +251,7 @@ def _word_piece() -> Tokenizer:
 def make_base(directory: Path, family: str = "distilbert", seed: int = 0, **changes: Any) -> Path:
     """Write a base model directory: config, safetensors, tokenizer."""
     torch.manual_seed(seed)
-    FAMILIES[family](**changes).save_pretrained(directory)
+    EVERY_FAMILY[family](**changes).save_pretrained(directory)
     saved_tokenizer = tokenizer(family)
     saved_tokenizer.save(str(directory / "tokenizer.json"))
     special = find_special_tokens(saved_tokenizer)

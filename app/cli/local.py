@@ -43,13 +43,13 @@ PROGRAM = (sys.executable, "-P", "-m", "lora_core")
 LOG_TAIL = 5  # lines
 
 
-def run_lora_core(*arguments: str) -> None:
-    """Run `python -m lora_core` with these arguments. Raises `RunFailed`."""
+def run_lora_core(*arguments: str) -> bytes:
+    """Run `python -m lora_core` with these arguments; return its output. Raises `RunFailed`."""
     completed = subprocess.run(
         [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if completed.returncode == 0:
-        return
+        return completed.stdout
     last = parse_event(completed.stdout.splitlines()[-1]) if completed.stdout else None
     if isinstance(last, Failed):
         raise RunFailed(last.message, last.code)

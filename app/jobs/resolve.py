@@ -109,7 +109,9 @@ class JobResolver:
             dataset_ids=data.dataset_ids,
             device_class=device_class,
             parameters=ParameterCountsView(
-                trainable=counts.trainable, total=counts.total, exact=data.label_count is not None
+                trainable=counts.trainable,
+                total=counts.total,
+                exact=data.label_count is not None and shape.counts_are_exact,
             ),
             cost=estimate.estimate_encoder_cost(
                 spec,

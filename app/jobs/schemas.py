@@ -70,7 +70,10 @@ class JobUpdate(RequestModel):
 
 
 class ParameterCountsView(ResponseModel):
-    """Parameter counts; `exact` is false while the number of labels is estimated."""
+    """Parameter counts.
+
+    `exact` is false while the number of labels is estimated, and for bases on the general road.
+    """
 
     trainable: int
     total: int

@@ -3,42 +3,50 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lora_core.encoders.families import (
-    BERT,
-    CAMEMBERT,
-    DISTILBERT,
-    ELECTRA,
-    MODERNBERT,
-    ROBERTA,
-    XLM_ROBERTA,
-    EncoderFamily,
-    FastFamily,
-)
-from lora_core.errors.base_model import UnsupportedEncoder
+from lora_core.encoders import families
+from lora_core.encoders.families import UNSUITABLE, EncoderFamily, FastFamily
+from lora_core.errors.base_model import UnsuitableEncoder, UnsupportedEncoder, UntrustedCode
 
 FAMILIES: Mapping[str, FastFamily] = {
     family.model_type: family
-    for family in (DISTILBERT, BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MODERNBERT)
+    for family in (
+        families.DISTILBERT,
+        families.BERT,
+        families.ROBERTA,
+        families.XLM_ROBERTA,
+        families.CAMEMBERT,
+        families.ELECTRA,
+        families.MODERNBERT,
+    )
+}
+GENERAL_FAMILIES: Mapping[str, EncoderFamily] = {
+    family.model_type: family
+    for family in (
+        families.DEBERTA_V2,
+        families.MPNET,
+        families.ALBERT,
+        families.NOMIC,
+        families.GTE,
+        families.JINA_V3,
+        families.EUROBERT,
+        families.ULTRABERT,
+    )
 }
 
 
 def get_family(config: Mapping[str, Any], *, base: str | None = None) -> EncoderFamily:
-    """Return the family of the encoder with this config. Raises `UnsupportedEncoder`.
+    """Return the family of the encoder with this config.
 
-    `base` is its name in the error.
+    `base` is its name in errors. Raises `UnsuitableEncoder`, `UntrustedCode`, `UnsupportedEncoder`.
     """
     model_type = str(config.get("model_type"))[:64]
-    if (family := FAMILIES.get(model_type)) is None:
-        supported = ", ".join(FAMILIES)
-        raise UnsupportedEncoder(
-            base=base or model_type, model_type=model_type, supported=supported
-        )
-    return family
-
-
-def get_fast_family(config: Mapping[str, Any]) -> FastFamily:
-    """Return the family of an encoder that this library runs itself."""
-    family = get_family(config)
-    if not isinstance(family, FastFamily):
-        raise TypeError(f"{family.model_type} is not run block by block")
-    return family
+    family = FAMILIES.get(model_type) or GENERAL_FAMILIES.get(model_type)
+    if family is not None:
+        return family
+    base = base or model_type
+    if (reason := UNSUITABLE.get(model_type)) is not None:
+        raise UnsuitableEncoder(base=base, model_type=model_type, reason=reason)
+    if "auto_map" in config:
+        raise UntrustedCode(base=base, model_type=model_type)
+    supported = ", ".join((*FAMILIES, *GENERAL_FAMILIES))
+    raise UnsupportedEncoder(base=base, model_type=model_type, supported=supported)

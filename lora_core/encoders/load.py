@@ -1,7 +1,7 @@
 """Find a base model by name and load it with a classification head, safely and strictly."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.safety import check_no_custom_code, check_safetensors, read_config
+from lora_core.encoders.safety import check_safetensors, read_config
 from lora_core.errors.base_model import BaseNotFound, GatedBase, UnreadableBase
 from lora_core.errors.training import HubUnavailable
 from lora_core.hub import describe_transient_failure, download_token, gated_detail, is_gated
@@ -95,8 +95,7 @@ def _download(base: str, revision: str | None) -> Path:
 def read_base_config(directory: Path, base: str) -> dict[str, Any]:
     """Return the config of a base model that is safe to load. Nothing is loaded."""
     config = read_config(directory, base)
-    check_no_custom_code(base, config)
-    get_family(config, base=base)
+    get_family(config, base=base)  # raises `UntrustedCode`
     check_safetensors(base, (path.name for path in directory.iterdir()))
     return config
 
@@ -151,7 +150,7 @@ def load_with_head(
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": problem_type,
         **dict.fromkeys(family.dropouts, encoder_dropout),
-        family.head_dropout: head_dropout,
+        **dict.fromkeys(family.head_dropouts, head_dropout),
     }
     silence_transformers()
     try:
@@ -179,6 +178,11 @@ def load_with_head(
         for key in [*info["missing_keys"], *info["mismatched_keys"]]
     }
     _check_loaded(not_loaded, family, base.name)
+    if hasattr(model.config, "auto_map"):  # the class that was loaded is that of transformers
+        _check_own_class(info["unexpected_keys"], base.name)
+        del model.config.auto_map
+    for name in family.head_dropout_modules:
+        model.get_submodule(name).p = head_dropout
     return model, {key.rsplit(".", 1)[0] for key in not_loaded}
 
 
@@ -220,6 +224,19 @@ def _check_loaded(not_loaded: set[str], family: EncoderFamily, base: str) -> Non
     if problem := sorted(key for key in not_loaded if not key.startswith(head)):
         raise UnreadableBase(
             base=base, reason=f"{len(problem)} tensors are missing, first {problem[0]}"
+        )
+
+
+def _check_own_class(unexpected: Iterable[str], base: str) -> None:
+    """Check that the weights of a model with code of its own are those of transformers' class.
+
+    Weights outside of the blocks belong to other heads.
+    """
+    if in_blocks := sorted(key for key in unexpected if any(map(str.isdecimal, key.split(".")))):
+        raise UnreadableBase(
+            base=base,
+            reason=f"its own code, which is never run, has weights that transformers' class lacks, "
+            f"first {in_blocks[0]}",
         )
 
 

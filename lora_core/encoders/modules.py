@@ -15,10 +15,11 @@ from lora_core.errors.spec import RoleNotFound
 from lora_core.specs.method import Role
 from lora_core.specs.pooling import POOLING_BLOCK_KEY
 
-_HEAD_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+_HEAD_ACTIVATIONS: Mapping[str | None, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "tanh": torch.tanh,
     "gelu": F.gelu,
+    None: lambda x: x,  # there is one layer
 }
 
 
@@ -33,7 +34,7 @@ def has_mean_pooling_block(config: Any) -> bool:
 
 
 def head_activation(family: EncoderFamily) -> Callable[[Tensor], Tensor]:
-    """Return the activation between the two layers of the head."""
+    """Return the activation before the last layer of the head."""
     return _HEAD_ACTIVATIONS[family.head_activation]
 
 
@@ -110,16 +111,13 @@ def run_blocks(blocks_to_run: Iterable[nn.Module], x: Tensor, mask: Tensor | Non
     return x
 
 
-def count_frozen_blocks(model: nn.Module, family: FastFamily) -> int:
+def count_frozen_blocks(model: nn.Module, family: EncoderFamily) -> int:
     """Return the number of leading blocks without trained parameters in or below them."""
-    if any(p.requires_grad for each in embedding_modules(model, family) for p in each.parameters()):
+    elsewhere = tuple(f"{name}." for name in (family.block_list, *family.head))
+    if any(p.requires_grad for n, p in model.named_parameters() if not n.startswith(elsewhere)):
         return 0
-    frozen = 0
-    for block in blocks(model, family):
-        if any(parameter.requires_grad for parameter in block.parameters()):
-            break
-        frozen += 1
-    return frozen
+    trained = (any(p.requires_grad for p in b.parameters()) for b in blocks(model, family))
+    return next((i for i, trains in enumerate(trained) if trains), len(blocks(model, family)))
 
 
 def pool(model: Any, family: FastFamily, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -155,13 +153,15 @@ def activate_head(model: Any, family: EncoderFamily, hidden: Tensor) -> Tensor:
 # -- Gradient checkpointing -----------------------------------------------------------------------
 
 
-def enable_gradient_checkpointing(model: nn.Module, family: FastFamily) -> None:
+def enable_gradient_checkpointing(model: nn.Module, family: EncoderFamily) -> None:
     """Store only the input of every block; recompute its activations in the backward pass.
 
     The results are identical, for one more forward pass, with less memory (Chen et al. 2016, arXiv
     1604.06174). Blocks without a backward pass are left as they are.
-    The last block is excluded: only one token of each text is computed in it (`first_token.py`).
+    The last block of a fast family is excluded: only one token of each text is computed in it
+    (`first_token.py`).
     """
     all_blocks: list[Any] = list(blocks(model, family))
-    for block in all_blocks[count_frozen_blocks(model, family) : -1]:
+    end = len(all_blocks) - isinstance(family, FastFamily)
+    for block in all_blocks[count_frozen_blocks(model, family) : end]:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)

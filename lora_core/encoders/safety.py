@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lora_core.encoders import get_family
 from lora_core.errors.base_model import (
     BaseNotFound,
     NoFastTokenizer,
     UnreadableBase,
     UnsafeWeights,
-    UntrustedCode,
 )
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 from lora_core.specs.pooling import read_pooling
@@ -63,9 +63,13 @@ def parse_config(content: bytes, base: str, *, pooling: bytes | None = None) -> 
 
 
 def check_no_custom_code(base: str, config: Mapping[str, Any]) -> None:
-    """Raise `UntrustedCode` if the model requires custom Python code."""
+    """Raise `UntrustedCode` if the model requires custom Python code.
+
+    A model that also has code, but whose architecture transformers has, is loaded by that class.
+    Raises the other errors of `get_family`, too.
+    """
     if "auto_map" in config:
-        raise UntrustedCode(base=base)
+        get_family(config, base=base)
 
 
 def check_safetensors(base: str, files: Iterable[str]) -> None:

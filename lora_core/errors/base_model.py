@@ -34,13 +34,42 @@ class UnsafeWeights(BaseModelError):
 class UntrustedCode(BaseModelError):
     code = "untrusted_code"
     title = "The base model requires custom Python code."
-    message = "{base!r} requires custom code (`auto_map` in config.json), which is never run."
+    message = (
+        "{base!r} requires custom code (`auto_map` in config.json), which is never run: "
+        "transformers has no class of its own for {model_type!r}."
+    )
 
 
 class UnsupportedEncoder(BaseModelError):
     code = "unsupported_encoder"
     title = "The architecture of the base model is not supported."
     message = "{base!r} is a {model_type!r} model. Supported: {supported}."
+
+
+class UnsuitableEncoder(BaseModelError):
+    code = "unsuitable_encoder"
+    title = "The architecture of the base model cannot be trained here."
+    message = "{base!r} is a {model_type!r} model, which cannot be trained here: {reason}."
+
+
+class ConfigKeyIgnored(BaseModelError):
+    code = "config_key_ignored"
+    title = "The config of the base model has a size that transformers would ignore."
+    message = (
+        "{base!r} sets {key} to {value} in config.json, which transformers ignores for "
+        "{model_type!r}: it would build another model. Use a checkpoint in the format of "
+        "transformers, which save_pretrained writes."
+    )
+
+
+class BaseComputesDifferently(BaseModelError):
+    code = "base_computes_differently"
+    title = "The base model gives other answers in a batch than alone."
+    message = (
+        "{base!r} gives logits in a batch that differ by {difference:.2g} from those of each text "
+        "alone (at most {limit:.2g}), so its answers would depend on the texts beside them. Use "
+        "another base."
+    )
 
 
 class UnreadableBase(BaseModelError):

@@ -67,6 +67,15 @@ class PoolingNotChangeable(SpecError):
     )
 
 
+class PoolingUnsupported(SpecError):
+    code = "pooling_unsupported"
+    title = "The encoder does not support mean pooling."
+    message = (
+        "{encoder} runs in transformers' own class, which decides what its head reads. Omit "
+        "pooling; some configs select it by `classifier_pooling`."
+    )
+
+
 class MethodWithoutSteps(SpecError):
     code = "no_partial_run"
     title = "The method has no training steps to budget."

@@ -3,19 +3,15 @@
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lora_core.adapters import adapter_layers
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders.families import FastFamily
+from lora_core.encoders.families import EncoderFamily, FastFamily
 from lora_core.encoders.modules import blocks
-from lora_core.fast import (
-    cast_weights,
-    first_token,
-    folded_lora,
-    frozen_encoder,
-    unfused_attention,
-)
-from lora_core.forward import BlockwiseForward
+from lora_core.fast import cast_weights, first_token, folded_lora, frozen_encoder, unfused_attention
+from lora_core.forward import Forward
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
@@ -23,7 +19,7 @@ from lora_core.specs.data import Split
 
 def optimize(  # noqa: PLR0913 - everything that decides which optimizations are exact
     model: PreTrainedModel,
-    family: FastFamily,
+    family: EncoderFamily,
     runtime: Runtime,
     data: Mapping[Split, TokenizedSplit],
     *,
@@ -31,18 +27,23 @@ def optimize(  # noqa: PLR0913 - everything that decides which optimizations are
     micro_batch_tokens: int,
     progress: ProgressReporter,
     environment: Mapping[str, str],
-) -> BlockwiseForward:
+) -> Forward:
     """Replace slow parts of `model` in place, and return the fastest exact forward pass.
 
     Call it when the model is on its device, has its adapters, and `requires_grad` is set. Names and
     weights stay the same. Without this call, a model computes the same result more slowly.
     """
     folded_lora.patch(model)
-    first_token.patch(model, family)
-    if unfused_attention.is_faster(runtime.device, runtime.precision):
-        unfused_attention.patch(model)
+    if isinstance(family, FastFamily):
+        first_token.patch(model, family)
+        if unfused_attention.is_faster(runtime.device, runtime.precision):
+            unfused_attention.patch(model)
     if runtime.precision == "bf16":
         cast_weights.patch(blocks(model, family), torch.bfloat16)
+    if not isinstance(family, FastFamily):
+        for adapter in adapter_layers(model).values():
+            adapter.register_forward_hook(_round_to_autocast_type)
+        return Forward(model, runtime)
     return frozen_encoder.build_forward(
         model,
         runtime,
@@ -53,3 +54,12 @@ def optimize(  # noqa: PLR0913 - everything that decides which optimizations are
         progress=progress,
         environment=environment,
     )
+
+
+def _round_to_autocast_type(_layer: nn.Module, args: tuple[Tensor], y: Tensor) -> Tensor:
+    """Round the output of a layer as autocast rounds that of a linear layer: DoRA's is float32.
+
+    Attention in transformers takes it for granted that query and scores have the same type.
+    """
+    device = args[0].device.type
+    return y.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else y

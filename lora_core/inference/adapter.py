@@ -9,10 +9,8 @@ A = [A_q; A_k; A_v]  (R, d_in)    B = diag(B_q, B_k, B_v)  (3 · d_out, R)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lora_core.artifact import HEAD_LAYERS, head_tensors
@@ -97,17 +95,13 @@ def build_lora_weights(
     return by_layer
 
 
-def load_head(directory: Path) -> HeadWeights:
-    """Load the classification head that `artifact.save_head` wrote."""
-    return _head_weights(load_file(directory / "head.safetensors"))
-
-
 def head_from_model(model: nn.Module, family: FastFamily) -> HeadWeights:
     """Return the classification head of a model."""
-    return _head_weights(head_tensors(model, family))
+    return head_weights(head_tensors(model, family))
 
 
-def _head_weights(tensors: Mapping[str, Tensor]) -> HeadWeights:
+def head_weights(tensors: Mapping[str, Tensor]) -> HeadWeights:
+    """Return the classification head with the tensors of `artifact.head_tensors`."""
     names = [name for name in HEAD_LAYERS if f"{name}.weight" in tensors]
     return tuple((tensors[f"{name}.weight"], tensors.get(f"{name}.bias")) for name in names)
 

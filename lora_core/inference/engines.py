@@ -3,19 +3,22 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core import manifest
 from lora_core.artifact import (
+    SavedAdapter,
     checkpoint_directory,
     has_merged,
     load_adapter,
@@ -26,31 +29,71 @@ from lora_core.artifact import (
 from lora_core.base_files import BASE_DIGEST, TOKENIZER_FILE, base_digest, has_base, split_config
 from lora_core.cpu import has_fast_bf16
 from lora_core.data.tokens import load_tokenizer
-from lora_core.encoders import get_fast_family
+from lora_core.encoders import get_family
 from lora_core.encoders.families import MODERNBERT, FastFamily
-from lora_core.encoders.modules import blocks, linear_layer
+from lora_core.encoders.modules import blocks, family_of, linear_layer
 from lora_core.errors.artifact import ArtifactCorrupt, EngineUnavailable
 from lora_core.inference.adapter import (
     Adapter,
     LoraByLayer,
     build_lora_weights,
     fused_layers,
-    head_from_model,
-    load_head,
 )
 from lora_core.inference.packed_encoder import PackedEncoder
 from lora_core.inference.packed_modernbert import PackedModernBert
-from lora_core.inference.tokenization import ModelTokenizer
+from lora_core.inference.padded_encoder import PaddedAdapter, PaddedEncoder
+from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
 from lora_core.specs.method import LoraVariant
 
 FP32, BF16 = torch.float32, torch.bfloat16
+
+
+class InferenceEncoder(Protocol):
+    """What packed and padded encoders have in common. Each has adapters of its own kind."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def batch_tokens(self) -> int: ...
+
+    def own_adapter(self, model: PreTrainedModel) -> Any: ...
+
+    def load_adapter(self, saved: SavedAdapter | None, head: Mapping[str, Tensor]) -> Any: ...
+
+    def logits(
+        self,
+        texts: Sequence[TokenizedText],
+        adapters: Sequence[Any],
+        *,
+        threads: int | None = None,
+    ) -> list[Tensor]: ...
+
+
+def build_encoder(
+    model: PreTrainedModel,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    *,
+    compiled: bool = False,
+) -> InferenceEncoder:
+    """Return an encoder for inference that computes in `dtype`.
+
+    It is padded, and never compiled, for families whose parts this library does not run itself.
+    """
+    family = family_of(model)
+    if not isinstance(family, FastFamily):
+        return PaddedEncoder(model, dtype, device)
+    kind = PackedModernBert if family is MODERNBERT else PackedEncoder
+    return kind(model, family, dtype, device, compiled=compiled)
 
 
 @dataclass(frozen=True)
 class EngineSpec:
     """How to build the encoder of an engine, and when to use it."""
 
-    build: Callable[[PreTrainedModel, FastFamily], PackedEncoder]
+    build: Callable[[PreTrainedModel], InferenceEncoder]
     is_available: Callable[[], bool]
     is_auto_candidate: Callable[[], bool]  # whether `auto` benchmarks it
 
@@ -73,20 +116,12 @@ def _never() -> bool:
     return False
 
 
-def build_encoder(
-    model: PreTrainedModel, family: FastFamily, *arguments: Any, **settings: Any
-) -> PackedEncoder:
-    """Return the encoder of a model for inference. The arguments are those of `PackedEncoder`."""
-    kind = PackedModernBert if family is MODERNBERT else PackedEncoder
-    return kind(model, family, *arguments, **settings)
-
-
 ENGINES: Mapping[str, EngineSpec] = {
     "torch-fp32": EngineSpec(partial(build_encoder, dtype=FP32), _always, _always),
     "torch-bf16": EngineSpec(partial(build_encoder, dtype=BF16), _always, has_fast_bf16),
     # Only on request by name; `auto` never tries them. They save a tenth of the time at most, on
     # the operations between the products, and compile for seconds: useful for a server that runs
-    # for long and whose encoder is shared by no other version.
+    # for long and whose encoder is shared by no other version. A padded encoder is not compiled.
     "compiled-fp32": EngineSpec(
         partial(build_encoder, dtype=FP32, compiled=True), has_compiler, _never
     ),
@@ -138,8 +173,8 @@ ADAPTER_FILES = ("adapter.json", "adapter.safetensors", "head.safetensors", "gol
 class LoadedArtifact(NamedTuple):
     """A version in memory."""
 
-    engine: PackedEncoder
-    adapter: Adapter  # in the precision and on the device of the engine
+    engine: InferenceEncoder
+    adapter: Adapter | PaddedAdapter  # in the precision and on the device of the engine
     tokenizer: ModelTokenizer
     manifest: Mapping[str, Any]
 
@@ -148,7 +183,9 @@ class EngineCache:
     """Each encoder and tokenizer is cached for as long as a loaded version refers to it."""
 
     def __init__(self) -> None:
-        self._engines: WeakValueDictionary[tuple[str, ...], PackedEncoder] = WeakValueDictionary()
+        self._engines: WeakValueDictionary[tuple[str, ...], InferenceEncoder] = (
+            WeakValueDictionary()
+        )
         self._tokenizers: WeakValueDictionary[tuple[str, int, bool, bool], ModelTokenizer] = (
             WeakValueDictionary()
         )
@@ -178,13 +215,11 @@ class EngineCache:
         if engine is None:
             _verify_base(base, digest)
             model = load_merged(directory, base) if is_dora else load_unmerged(directory, base)
-            engine = engine_spec.build(model, get_fast_family(model.config.to_dict()))
+            engine = engine_spec.build(model)
             if not is_dora:
                 self._engines[digest, engine_name] = engine
-        lora: LoraByLayer = {}
-        if saved is not None and not is_dora:
-            lora = build_lora_weights(saved.spec, saved.tensors, engine.family)
-        adapter = engine.prepare_adapter(Adapter(lora, load_head(directory)))
+        head = load_file(directory / "head.safetensors")
+        adapter = engine.load_adapter(None if is_dora else saved, head)
         key = digest, *_tokenizer_settings(manifest_data)
         if (tokenizer := self._tokenizers.get(key)) is None:
             _verify_base(base, digest, only=(TOKENIZER_FILE,))
@@ -213,24 +248,26 @@ class EngineCache:
 
     def _merged_engine(
         self, directory: Path, manifest_data: Mapping[str, Any], engine_name: str
-    ) -> tuple[PackedEncoder, Adapter]:
+    ) -> tuple[InferenceEncoder, Adapter | PaddedAdapter]:
         config, engine_spec = read_config(directory), get_engine(engine_name)
-        family = get_fast_family(config)
+        family = get_family(config)
         base = manifest_data.get("base_sha256")
         saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None
         is_dora = saved is not None and saved.spec.variant is LoraVariant.DORA
-        if is_dora or base is None or "head.safetensors" not in manifest_data["files"]:
+        has_head = "head.safetensors" in manifest_data["files"]
+        # Only fast families have artifacts in format 1.
+        if is_dora or base is None or not has_head or not isinstance(family, FastFamily):
             model = _load_verified(directory)
-            engine = engine_spec.build(model, family)
-            return engine, engine.prepare_adapter(Adapter({}, head_from_model(model, family)))
+            engine = engine_spec.build(model)
+            return engine, engine.own_adapter(model)
         lora = {} if saved is None else build_lora_weights(saved.spec, saved.tensors, family)
         key = base, json.dumps(split_config(config)[0]), engine_name
         shared = self._engines.get(key)
         if shared is None:
             model = _load_verified(directory)
             _unmerge(model, family, lora)
-            shared = self._engines[key] = engine_spec.build(model, family)
-        return shared, shared.prepare_adapter(Adapter(lora, load_head(directory)))
+            shared = self._engines[key] = engine_spec.build(model)
+        return shared, shared.load_adapter(saved, load_file(directory / "head.safetensors"))
 
 
 def _tokenizer_settings(manifest_data: Mapping[str, Any]) -> tuple[int, bool, bool]:

@@ -7,7 +7,7 @@ token of each text, because the head reads no other.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lora_core import compatibility
+from lora_core.artifact import SavedAdapter
 from lora_core.data.batching import padded_length
 from lora_core.encoders import local_attention
 from lora_core.encoders.families import FastFamily
@@ -33,7 +34,15 @@ from lora_core.encoders.modules import (
 )
 from lora_core.encoders.pooling import SCALE
 from lora_core.fast.unfused_attention import LENGTH_STEP
-from lora_core.inference.adapter import Adapter, LinearWeights, fused_layers
+from lora_core.inference.adapter import (
+    Adapter,
+    LinearWeights,
+    LoraByLayer,
+    build_lora_weights,
+    fused_layers,
+    head_from_model,
+    head_weights,
+)
 from lora_core.inference.tokenization import TokenizedText
 
 T = TypeVar("T")
@@ -190,6 +199,22 @@ class PackedEncoder:
         for block in self._blocks:
             tensors += [t for layer in block.layers.values() for t in layer if t is not None]
         return sum(t.nbytes for t in tensors)
+
+    def own_adapter(self, model: PreTrainedModel) -> Adapter:
+        """Return the adapter of a version whose model this engine was built of: only a head."""
+        return self.prepare_adapter(Adapter({}, head_from_model(model, self.family)))
+
+    def load_adapter(self, saved: SavedAdapter | None, head: Mapping[str, Tensor]) -> Adapter:
+        """Return the adapter of a version on this base.
+
+        Args:
+            saved: Its LoRA weights, if it has some.
+            head: The content of its head.safetensors.
+        """
+        lora: LoraByLayer = {}
+        if saved is not None:
+            lora = build_lora_weights(saved.spec, saved.tensors, self.family)
+        return self.prepare_adapter(Adapter(lora, head_weights(head)))
 
     def prepare_adapter(self, adapter: Adapter) -> Adapter:
         """Return the adapter in the precision and on the device of this encoder."""

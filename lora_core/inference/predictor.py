@@ -14,11 +14,8 @@ from transformers import PreTrainedModel
 from lora_core import manifest
 from lora_core.artifact import label_names, read_labels
 from lora_core.data.batching import length_sorted_batches
-from lora_core.encoders import get_fast_family
-from lora_core.inference.adapter import Adapter, head_from_model
 from lora_core.inference.decoding import Output, decode, decode_outputs
-from lora_core.inference.engines import EngineCache, build_encoder
-from lora_core.inference.packed_encoder import PackedEncoder
+from lora_core.inference.engines import EngineCache, InferenceEncoder, build_encoder
 from lora_core.inference.tokenization import (
     ModelTokenizer,
     TokenizedText,
@@ -39,8 +36,8 @@ BATCH_TOKENS = 4096  # padded tokens that `forward` computes at once
 class Predictor:
     """A model version that is ready to predict. Several may share an engine."""
 
-    engine: PackedEncoder
-    adapter: Adapter
+    engine: InferenceEncoder
+    adapter: Any  # of the engine
     tokenizer: ModelTokenizer
     task: Task
     calibration: Calibration = UNCALIBRATED
@@ -58,9 +55,8 @@ class Predictor:
         windows: bool = False,
     ) -> "Predictor":
         """Build a predictor in float32 of a model in memory, with its adapters if it has any."""
-        family = get_fast_family(model.config.to_dict())
-        engine = build_encoder(model, family, dtype=torch.float32)
-        adapter = Adapter({}, head_from_model(model, family))
+        engine = build_encoder(model, torch.float32)
+        adapter = engine.own_adapter(model)
         model_tokenizer = ModelTokenizer(tokenizer, max_length, pairs=pairs, windows=windows)
         return cls(engine, adapter, model_tokenizer, SingleLabel(label_names(model)))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lora_core import distributed
 from lora_core.data.batching import length_sorted_batches
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.forward import BlockwiseForward, Forward
+from lora_core.forward import Forward
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
@@ -36,7 +36,7 @@ def logits(
 
 
 def pooled_states(
-    forward: BlockwiseForward,
+    forward: Forward,
     data: TokenizedSplit,
     indices: NDArray[np.int64],
     *,

@@ -17,15 +17,14 @@ from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, describe_leaked
 from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer, tokenize
 from lora_core.data.windows import tokens_read
-from lora_core.encoders import get_fast_family
-from lora_core.encoders.families import FastFamily
+from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.encoders.modules import enable_gradient_checkpointing
 from lora_core.encoders.pooling import set_pooling
 from lora_core.encoders.safety import check_fast_tokenizer
 from lora_core.events import Noted, Observer, Phase
 from lora_core.fast.optimize import optimize
-from lora_core.forward import BlockwiseForward, WindowedForward
+from lora_core.forward import Forward, WindowedForward
 from lora_core.methods import FineTuningMethod
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime, setup_runtime
@@ -49,11 +48,11 @@ class PreparedRun:
     tokenized: dict[Split, TokenizedSplit]
     truncated_share: float  # of the texts
     model: PreTrainedModel
-    family: FastFamily
+    family: EncoderFamily
     method: FineTuningMethod
     task: Task
     loss: Loss
-    forward: BlockwiseForward
+    forward: Forward
     tokenizer: Tokenizer
     tokenizer_file: Path  # that it was loaded from
     base_sha256: str
@@ -80,7 +79,7 @@ def prepare_run(
     splits = splits or load_splits(spec.data, spec.task)
     spec = spec.with_prompt_format(splits.prompt_format)
     counts = {split: len(splits.examples(split)) for split in Split}
-    family = get_fast_family(base.config)
+    family = base.family
     task = build_task(spec.task, splits.labels, [each.label for each in splits.train])
     model, head_kept = load_classifier(
         base,

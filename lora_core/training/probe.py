@@ -63,12 +63,14 @@ _NEAR_LINEAR = {
     "gelu": _Affine(1.0, 8.0),
     "tanh": _Affine(0.01, 0.0),
     "gelu, norm": _Affine(0.02, 0.0),
+    None: _Affine(1.0, 0.0),  # there is only the last layer, which also scales
 }
 _FOR_TRAINING = {
     "relu": _Affine(1.0, 2.0),
     "gelu": _Affine(1.0, 2.0),
     "tanh": _Affine(0.3, 0.0),
     "gelu, norm": _Affine(0.3, 0.0),
+    None: _Affine(1.0, 0.0),
 }
 # scikit-learn's C weighs the sum over texts, so with few texts per label C = 1 hardly separates
 # them. An initial head has C = 1 from this number of texts per label on, and up to 10 below.
@@ -156,10 +158,13 @@ def _fit_head(
         weight /= hidden.scale * math.sqrt(width)
         solution[:, :-1], solution[:, -1] = weight, bias - hidden.shift * weight.sum(axis=1)
     distributed.all_reduce_rows(solution)
-    first, last = (linear_layer(model, name) for name in prepared.family.head)
-    first.weight.copy_(affine.scale / size * torch.eye(width))
-    if first.bias is not None:
-        first.bias.fill_(affine.shift)
+    *first, last = (linear_layer(model, name) for name in prepared.family.head)
+    for layer in first:
+        layer.weight.copy_(affine.scale / size * torch.eye(width))
+        if layer.bias is not None:
+            layer.bias.fill_(affine.shift)
+    if not first:
+        solution[:, :-1] /= size
     if prepared.family.head_norm is not None:
         for name, parameter in model.get_submodule(prepared.family.head_norm).named_parameters():
             parameter.fill_(float(name == "weight"))
@@ -237,7 +242,7 @@ def probe_inputs(
     return z
 
 
-def _head_kind(family: EncoderFamily) -> str:
+def _head_kind(family: EncoderFamily) -> str | None:
     return family.head_activation if family.head_norm is None else f"{family.head_activation}, norm"
 
 

@@ -208,7 +208,7 @@ def test_unknown_role_error_lists_available_roles() -> None:
         compatibility.check_compatibility(without_mlp, spec(LoraSpec(targets=(Role.MLP,))))
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", None, ["bert"], "b" * 1000])
+@pytest.mark.parametrize("model_type", ["t6", None, ["bert"], "b" * 1000])
 def test_unsupported_architecture_is_refused(model_type: Any) -> None:
     with pytest.raises(UnsupportedEncoder, match="Supported: distilbert, bert, roberta"):
         shape({"model_type": model_type})

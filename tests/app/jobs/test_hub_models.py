@@ -106,7 +106,7 @@ def test_a_model_that_is_not_allowed_is_never_requested(client: TestClient, hub:
         (["config.json", "model.safetensors", "vocab.txt"], BERT, "no_fast_tokenizer"),
         (
             ["config.json", "model.safetensors", "tokenizer.json"],
-            {**BERT, "auto_map": {}},
+            {"model_type": "hf_new", "auto_map": {}},
             "untrusted_code",
         ),
         (

@@ -92,7 +92,8 @@ def test_custom_code_is_refused_and_not_run(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
     marker = tmp_path / "ran"
     (directory / "modeling_x.py").write_text(f"open({str(marker)!r}, 'w')")
-    change_config(directory, auto_map={"AutoModelForSequenceClassification": "modeling_x.X"})
+    auto_map = {"AutoModelForSequenceClassification": "modeling_x.X"}
+    change_config(directory, auto_map=auto_map, model_type="hf_new_bert")
     with pytest.raises(UntrustedCode):
         resolve_base(str(directory))
     assert not marker.exists()
@@ -100,8 +101,8 @@ def test_custom_code_is_refused_and_not_run(tmp_path: Path) -> None:
 
 def test_unsupported_architecture_is_refused(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base")
-    change_config(directory, model_type="gpt2")
-    with pytest.raises(UnsupportedEncoder, match=r"'gpt2' model\. Supported: distilbert, bert"):
+    change_config(directory, model_type="t6")
+    with pytest.raises(UnsupportedEncoder, match=r"'t6' model\. Supported: distilbert, bert"):
         resolve_base(str(directory))
 
 

@@ -14,7 +14,6 @@ from lora_core.encoders import FAMILIES
 from lora_core.encoders.modernbert import Rotations, rotate
 from lora_core.fast import first_token, unfused_attention
 from lora_core.forward import BlockwiseForward, Forward
-from lora_core.inference.adapter import Adapter, head_from_model
 from lora_core.inference.engines import build_encoder
 from lora_core.inference.tokenization import TokenizedText
 from lora_core.runtime import Runtime
@@ -97,8 +96,8 @@ def test_logits_and_gradients_match_transformers(kind: str, unfused: bool) -> No
 def test_packed_texts_match_transformers(kind: str) -> None:
     model = drawn(**MODELS[kind])
     expected = alone(model)
-    engine = build_encoder(model, FAMILY, dtype=torch.float32)
-    adapter = Adapter({}, head_from_model(model, FAMILY))
+    engine = build_encoder(model, torch.float32)
+    adapter = engine.own_adapter(model)
     rows = engine.logits(
         [TokenizedText(ids.tolist(), truncated=False) for ids in texts().ids],
         [adapter] * len(LENGTHS),
@@ -110,8 +109,8 @@ def test_packed_texts_match_transformers(kind: str) -> None:
 def test_bf16_is_close_to_fp32(kind: str) -> None:
     model = drawn(**MODELS[kind])
     expected = alone(model)
-    engine = build_encoder(copy.deepcopy(model), FAMILY, dtype=torch.bfloat16)
-    adapter = engine.prepare_adapter(Adapter({}, head_from_model(model, FAMILY)))
+    engine = build_encoder(copy.deepcopy(model), torch.bfloat16)
+    adapter = engine.own_adapter(model)
     tokenized = [TokenizedText(ids.tolist(), truncated=False) for ids in texts().ids]
     rows = torch.stack(engine.logits(tokenized, [adapter] * len(LENGTHS)))
     first_token.patch(model, FAMILY)

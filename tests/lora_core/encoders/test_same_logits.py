@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES
 from lora_core.fast.optimize import optimize
-from lora_core.inference.adapter import Adapter, head_from_model
 from lora_core.inference.engines import build_encoder
 from lora_core.inference.tokenization import TokenizedText
 from lora_core.progress_reporter import ProgressReporter
@@ -69,9 +68,8 @@ def test_training_has_the_logits_of_transformers(model: PreTrainedModel) -> None
 
 def test_serving_has_the_logits_of_transformers(model: PreTrainedModel) -> None:
     expected = transformers_logits(model)
-    family = FAMILIES[model.config.model_type]
-    engine = build_encoder(model, family, dtype=torch.float32)
-    adapter = engine.prepare_adapter(Adapter({}, head_from_model(model, family)))
+    engine = build_encoder(model, torch.float32)
+    adapter = engine.own_adapter(model)
     items = [TokenizedText(ids, truncated=False) for ids in texts(model)]
     found = torch.stack(engine.logits(items, [adapter] * len(items)))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

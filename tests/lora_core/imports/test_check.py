@@ -19,7 +19,7 @@ from lora_core.errors.artifact import (
     UnsupportedArtifact,
     UnsupportedTokenizer,
 )
-from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder, UntrustedCode
+from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
 from lora_core.imports.check import check_import
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
@@ -96,10 +96,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
     "a huge head": (
         lambda d: (d / WEIGHTS).write_bytes((2**40).to_bytes(8, "little")),
         HeaderTooLarge),
-    "code of its own": (text(CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UntrustedCode),
+    "code of its own": (
+        text(CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UnsupportedArtifact),
     "a kernel": (text(CONFIG, lambda c: c.update(attn_implementation="a/b")), UnsupportedArtifact),
     "quantized": (text(CONFIG, lambda c: c.update(quantization_config={})), UnsupportedArtifact),
-    "another encoder": (text(CONFIG, lambda c: c.update(model_type="gpt2")), UnsupportedEncoder),
+    "another encoder": (text(CONFIG, lambda c: c.update(model_type="t6")), UnsupportedEncoder),
     "a giant": (text(CONFIG, lambda c: c.update(dim=10**9)), LoraCoreError),
     "no config": (lambda d: (d / CONFIG).write_text("["), UnreadableBase),
     "one label": (text(CONFIG, lambda c: c.update(id2label={"0": "x"})), UnsupportedArtifact),
@@ -159,11 +160,11 @@ BASE_DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = 
         lambda d: (d / BASE_WEIGHTS).write_bytes((2**40).to_bytes(8, "little")),
         HeaderTooLarge),
     "code of its own": (
-        text(BASE_CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UntrustedCode),
+        text(BASE_CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UnsupportedArtifact),
     "quantized": (
         text(BASE_CONFIG, lambda c: c.update(quantization_config={})), UnsupportedArtifact),
     "another encoder": (
-        text(BASE_CONFIG, lambda c: c.update(model_type="gpt2")), UnsupportedEncoder),
+        text(BASE_CONFIG, lambda c: c.update(model_type="t6")), UnsupportedEncoder),
     "a classifier that changes the encoder": (
         text(CLASSIFIER, lambda c: c.update(activation="relu")), ArtifactCorrupt),
     "a classifier with code": (

@@ -71,7 +71,8 @@ def test_partially_frozen_encoder_logits_match_the_full_model(family: str) -> No
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
 def test_head_dropout_matches_transformers(family: str) -> None:
-    model = tiny_base.FAMILIES[family](labels=3, **{FAMILIES[family].head_dropout: 0.5}).train()
+    dropouts = dict.fromkeys(FAMILIES[family].head_dropouts, 0.5)
+    model = tiny_base.FAMILIES[family](labels=3, **dropouts).train()
     found = []
     for way in (Forward(model, MACHINE), BlockwiseForward(model, MACHINE, FAMILIES[family])):
         torch.manual_seed(0)

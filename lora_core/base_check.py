@@ -1,0 +1,208 @@
+"""Try a base model before anything is trained: what is adapted, whether it is computed right, and
+how fast.
+
+The texts are random tokens. The encoder of the server is compared with transformers on each text
+alone, and a merged adapter with the unmerged one, after training steps of LoRA on all roles.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from lora_core import compatibility, methods
+from lora_core.adapters import adapter_layers, merge_adapters
+from lora_core.artifact import check_merge, resolve_base
+from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer
+from lora_core.defaults import default_learning_rate
+from lora_core.encoders.families import EncoderFamily, FastFamily
+from lora_core.encoders.load import load_classifier
+from lora_core.encoders.modules import pretrained_blocks
+from lora_core.encoders.pooling import set_pooling
+from lora_core.errors.base_model import BaseComputesDifferently
+from lora_core.errors.training import NonFiniteLoss
+from lora_core.events import NullObserver
+from lora_core.fast.optimize import optimize
+from lora_core.forward import Forward
+from lora_core.inference.engines import build_encoder
+from lora_core.inference.tokenization import TokenizedText
+from lora_core.progress_reporter import ProgressReporter
+from lora_core.results import AdaptedLayers, BaseCheck
+from lora_core.runtime import Runtime, peak_process_memory_mb, setup_runtime
+from lora_core.saved_predictions import compare_logits
+from lora_core.specs.data import Split
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import RuntimeSpec
+
+TEXTS = 16
+MAX_TOKENS = 128  # of the longest text
+STEPS = 3  # of training; the fastest counts
+LABELS = ("0", "1")
+
+
+class _Quiet(NullObserver):
+    """Ignores events, and never stops."""
+
+    def requested(self) -> bool:
+        return False
+
+
+def check_base(name: str, revision: str | None = None) -> BaseCheck:
+    """Load a base and try it on this machine.
+
+    Raises `BaseComputesDifferently`, `MergeMismatch`, `NonFiniteLoss`, and what loading raises.
+    """
+    base = resolve_base(name, revision)
+    shape = compatibility.read_encoder_shape(base.config, base=base.name)
+    check_special_tokens(load_tokenizer(base.directory / "tokenizer.json"), base.name)
+    runtime = setup_runtime(RuntimeSpec())
+    family = base.family
+    model, _ = load_classifier(base, LABELS)
+    set_pooling(model, family, shape.pooling)
+    texts = _random_texts(shape, model.config.pad_token_id)
+    tokens = sum(text.length for text in texts)
+    difference, inference_seconds = _compare_with_transformers(model, texts, base.name)
+
+    method = LoraSpec()
+    parameters = sum(p.numel() for p in model.parameters())
+    lora = methods.build_method(method)
+    lora.prepare(model, family)
+    trained = lora.count_parameters(model).trainable
+    adapted = tuple(_adapted_layers(model, family))
+    model.to(runtime.device)
+    step_seconds = _train(model, family, runtime, texts, default_learning_rate(method, shape.width))
+    return BaseCheck(
+        base=base.name,
+        commit=base.commit,
+        model_type=family.model_type,
+        road="fast" if isinstance(family, FastFamily) else "general",
+        blocks=shape.layers,
+        passes=shape.passes,
+        width=shape.width,
+        max_tokens=shape.max_tokens,
+        parameters=parameters,
+        adapted=adapted,
+        head=family.head,
+        trained_parameters=trained,
+        logits_difference=difference,
+        merge_difference=_merge(model, texts),
+        device=runtime.device,
+        precision=runtime.precision,
+        tokens_per_second=round(tokens / inference_seconds, 1),
+        trained_tokens_per_second=round(tokens / step_seconds, 1),
+        lora_memory_mb=_memory_mb(parameters + trained, trained),
+        full_memory_mb=_memory_mb(parameters, parameters),
+        peak_memory_mb=round(peak_process_memory_mb(), 1),
+    )
+
+
+def _random_texts(shape: compatibility.EncoderShape, pad_id: int | None) -> list[TokenizedText]:
+    """Return texts of random tokens, of 2 up to `MAX_TOKENS` tokens."""
+    generator = np.random.default_rng(0)
+    known = np.setdiff1d(np.arange(shape.vocabulary), [pad_id or 0])
+    lengths = np.linspace(2, min(MAX_TOKENS, shape.max_tokens), TEXTS).astype(int)
+    return [TokenizedText(generator.choice(known, n).tolist(), truncated=False) for n in lengths]
+
+
+@torch.no_grad()
+def _alone(model: PreTrainedModel, text: TokenizedText) -> Tensor:
+    """Return the logits (classes,) that transformers computes for one text."""
+    logits: Tensor = model(torch.tensor([text.ids], device=model.device)).logits[0].cpu()
+    return logits
+
+
+def _compare_with_transformers(
+    model: PreTrainedModel, texts: Sequence[TokenizedText], base: str
+) -> tuple[float, float]:
+    """Return how far the logits of a batch are from those of each text alone, and its seconds.
+
+    Raises `BaseComputesDifferently`.
+    """
+    model.eval()
+    expected = torch.stack([_alone(model, text) for text in texts]).numpy()
+    engine = build_encoder(copy.deepcopy(model), torch.float32)
+    adapters = [engine.own_adapter(model)] * len(texts)
+    logits = engine.logits(texts, adapters)
+    started = time.perf_counter()
+    engine.logits(texts, adapters)
+    seconds = time.perf_counter() - started
+    difference, limit = compare_logits(torch.stack(logits).numpy(), expected)
+    if not difference <= limit:
+        raise BaseComputesDifferently(base=base, difference=difference, limit=limit)
+    return difference, seconds
+
+
+def _adapted_layers(model: nn.Module, family: EncoderFamily) -> Iterator[AdaptedLayers]:
+    """Yield the layers that adapters are beside, with the parameters of the adapters."""
+    adapters = adapter_layers(model)
+    count = len(pretrained_blocks(model, family))
+    for paths in dict.fromkeys(family.roles.values()):
+        names = [f"{family.block_list}.{i}.{path}" for i in range(count) for path in paths]
+        sizes = [p.numel() for name in names for _, p in adapters[name].adapter_parameters()]
+        roles = tuple(role for role in family.roles if family.roles[role] == paths)
+        yield AdaptedLayers(roles=roles, layers=paths, parameters=sum(sizes))
+
+
+def _train(
+    model: PreTrainedModel,
+    family: EncoderFamily,
+    runtime: Runtime,
+    texts: Sequence[TokenizedText],
+    learning_rate: float,
+) -> float:
+    """Make some steps, and return the seconds of the fastest. Raises `NonFiniteLoss`."""
+    rows = [np.array(text.ids, dtype=np.int32) for text in texts]
+    lengths = np.array([text.length for text in texts])
+    labels = np.arange(len(texts)) % len(LABELS)
+    split = TokenizedSplit(Split.TRAIN, rows, lengths, labels, model.config.pad_token_id or 0)
+    quiet = _Quiet()
+    forward: Forward = optimize(
+        model,
+        family,
+        runtime,
+        {},
+        encoder_dropout=0.0,
+        micro_batch_tokens=TEXTS * MAX_TOKENS,
+        progress=ProgressReporter(quiet, quiet),
+        environment={},
+    )
+    targets = torch.from_numpy(labels).to(runtime.device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate)
+    seconds = []
+    for step in range(1, STEPS + 1):
+        started = time.perf_counter()
+        loss = cross_entropy(forward(split, range(len(texts))).float(), targets)
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(trained, 1.0).item()
+        for what, value in (("loss", loss.item()), ("gradient norm", norm)):
+            if not np.isfinite(value):
+                raise NonFiniteLoss(
+                    what=what, value=str(value), step=step, learning_rate=learning_rate
+                )
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def _merge(model: PreTrainedModel, texts: Sequence[TokenizedText]) -> float:
+    """Merge the adapters, and return how far that moves the logits. Raises `MergeMismatch`."""
+    model.eval()
+    unmerged = [_alone(model, text) for text in texts]
+    merge_adapters(model)
+    merged = [_alone(model, text) for text in texts]
+    return check_merge(torch.stack(unmerged).numpy(), torch.stack(merged).numpy())
+
+
+def _memory_mb(parameters: int, trained: int) -> float:
+    """Return the memory of weights, gradients and the two moments of AdamW, in float32.
+
+    Activations come on top: they grow with `optim.micro_batch_tokens`.
+    """
+    return round(4 * (parameters + 3 * trained) / 2**20, 1)

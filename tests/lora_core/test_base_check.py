@@ -1,0 +1,35 @@
+"""The check of a base finds one that would give wrong answers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lora_core import base_check
+from lora_core.base_check import check_base
+from lora_core.errors.base_model import BaseComputesDifferently
+from lora_core.inference.padded_encoder import PaddedEncoder
+from tests.tiny_base import EVERY_FAMILY, make_base
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
+def test_every_family_passes(family: str, tmp_path: Path) -> None:
+    found = check_base(str(make_base(tmp_path / "base", family)))
+    assert found.model_type == family
+    assert max(found.logits_difference, found.merge_difference) < 1e-5
+    assert all(each.parameters > 0 for each in found.adapted)
+
+
+def test_answers_that_depend_on_padding_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = PaddedEncoder._compute
+
+    def padded(self: PaddedEncoder, model: Any, texts: Any) -> torch.Tensor:
+        return compute(self, model, texts) + 0.01 * len(texts)
+
+    monkeypatch.setattr(PaddedEncoder, "_compute", padded)
+    base = make_base(tmp_path / "base", "mpnet")
+    with pytest.raises(BaseComputesDifferently, match="alone"):
+        base_check.check_base(str(base))
