@@ -35,7 +35,7 @@ def test_version_is_registered_promoted_and_demoted(cli: Run, make_version: Make
     assert "candidate → 1" in listed
     shown = cli("models", "show", "sentiment").stdout
     assert second in shown
-    assert "82.9%" in shown
+    assert "83.0%" in shown
 
     in_use = cli("models", "delete", "sentiment:2")
     assert in_use.exit_code == 3
