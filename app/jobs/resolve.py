@@ -18,6 +18,7 @@ from lora_core.compatibility import EncoderShape
 from lora_core.defaults import resolve_defaults, resolve_learning_rates
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
+from lora_core.specs.task import SingleLabelSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
 
@@ -32,6 +33,7 @@ ASSUMED_LABEL_COUNT = 2  # of a hub dataset, which is not read before the job ru
 _EXCLUDED_FIELDS = {"base", "base_revision", "preset", "result", "trial"}
 # Version 2 renamed only excluded fields, so results of version 1 are still reused.
 _HASHED_SPEC_VERSION = 1
+_HASHED_SINGLE_LABEL = "sequence_classification"  # the former name of this task
 # These change only the last bits of the metrics.
 _EXCLUDED_RUNTIME_FIELDS = ("device", "threads")
 
@@ -239,6 +241,8 @@ def _trial_sha256(spec: TrainSpec, base: ResolvedBase | None, data: ResolvedData
     """
     fields = spec.model_dump(mode="json", exclude=_EXCLUDED_FIELDS)
     fields["spec_version"] = _HASHED_SPEC_VERSION
+    if isinstance(spec.task, SingleLabelSpec):
+        fields["task"]["type"] = _HASHED_SINGLE_LABEL
     fields["data"]["source"] = dict(data.fingerprints)
     fields["runtime"] = {
         name: value
