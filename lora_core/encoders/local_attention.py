@@ -5,8 +5,9 @@ its two neighbors, so memory and time grow with the length of a text, not with i
 
 queries (window) of chunk c    keys (3 · window) of the chunks c - 1, c, c + 1
 
-(Beltagy et al. 2020, arXiv 2004.05150, section 3.1.) Up to three windows of tokens, the square
-with a mask is smaller.
+(Beltagy et al. 2020, arXiv 2004.05150, section 3.1.) For shorter texts the square with a mask is
+faster: on one AMD core in bf16, texts of 256 tokens, a window of 64 and 6 heads of 64 take 91 ms
+per 4,096 tokens against 158 for chunks, those of 384 96 against 103, those of 512 171 against 138.
 """
 
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 NAME = "loraworks_local"
+MAX_SQUARE_WINDOWS = 6  # a text of more windows is cut into chunks
 
 
 def attend(
@@ -41,7 +43,7 @@ def attend(
     """
     length = key.shape[2]
     if window is not None and length > window + 1:
-        if length > 3 * window and query.shape[2] == length:
+        if length > MAX_SQUARE_WINDOWS * window and query.shape[2] == length:
             return _attend_in_chunks(query, key, value, mask, window, dropout)
         mask = visible(query.shape[2], length, window, mask, key.device)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)

@@ -1,6 +1,7 @@
 """The "Try it" page: predictions and explanations while typing."""
 
 import re
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
@@ -138,3 +139,23 @@ def respond(page: Page, task: str, outputs: list[dict[str, object]]) -> None:
     headers = {"X-Task": task, "X-Model-Version": f"{MODEL}:1"}
     page.route("**/predict", lambda route: route.fulfill(json=outputs, headers=headers))
     page.get_by_label("Explain predictions").uncheck()
+
+
+def test_model_of_pairs_gets_a_second_box(
+    box: Locator, page: Page, browser_errors: BrowserErrors
+) -> None:
+    browser_errors.expect(422)
+
+    def answer(route: Route) -> None:
+        body: Any = route.request.post_data_json
+        if isinstance(body["inputs"], str):
+            problem = {"error": "Input 0 is a single text.", "code": "text_pair_required"}
+            route.fulfill(status=422, json=problem)
+        else:
+            route.fulfill(json=[{"label": "same", "score": 0.9}])
+
+    page.route("**/predict", answer)
+    page.get_by_label("Explain predictions").uncheck()
+    box.fill(TEXT)
+    page.get_by_label("Second text").fill("another text")
+    expect(page.locator("#answer-model .verdict")).to_have_text("same, 90.0 %")
