@@ -50,7 +50,7 @@ def build_model(base: BaseCheckpoint, problem_type: str, outputs: int) -> Any:
         problem_type=problem_type,
         dtype=torch.float32,
         local_files_only=True,
-        **dict.fromkeys((*family.dropouts, family.head_dropout), 0.0),
+        **dict.fromkeys((*family.dropouts, *family.head_dropouts), 0.0),
     )
     config = LoraConfig(
         task_type="SEQ_CLS",

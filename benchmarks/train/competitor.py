@@ -147,7 +147,7 @@ def build_model(
     The head is `initial_head`: two that differ would blur the paired difference.
     """
     family = base.family
-    dropouts = dict.fromkeys((*family.dropouts, family.head_dropout), 0.0) if tuned else {}
+    dropouts = dict.fromkeys((*family.dropouts, *family.head_dropouts), 0.0) if tuned else {}
     model = AutoModelForSequenceClassification.from_pretrained(
         base.directory,
         num_labels=len(LABELS),

@@ -77,7 +77,7 @@ def script_arguments(base: BaseCheckpoint, file: Path, size: Size) -> list[str]:
         "alpha": [method.alpha],
         "targets": [path for role in method.targets for path in family.roles[role]],
         "heads": family.head,
-        "dropouts": [*family.dropouts, family.head_dropout],
+        "dropouts": [*family.dropouts, *family.head_dropouts],
     }
     words = [str(base.directory), str(file), *["--bf16"] * has_fast_bf16()]
     for name, values in options.items():

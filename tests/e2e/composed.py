@@ -107,7 +107,9 @@ class Composed:
         service = self._services[name]
         given = image_environment() if "build" in service else {}
         given |= self._variables if "env_file" in service else {}
-        given |= {key: self._here(value) for key, value in service.get("environment", {}).items()}
+        # None: the variable of the shell, which is unset here.
+        passed_on = service.get("environment", {}).items()
+        given |= {key: self._here(value) for key, value in passed_on if value is not None}
         given |= {key: self._here(value) for key, value in given.items()}
         ports = {"LORAWORKS_PORT": str(self._port), "PGPORT": str(self._postgres.port)}
         cache = {"LORAWORKS_CACHE": os.environ["LORAWORKS_CACHE"]}

@@ -149,7 +149,7 @@ def test_what_passes_by_itself_is_to_be_sent_again(
 
 def test_unknown_route_and_method(sdk: OpenAI, counter: RequestCounter) -> None:
     with pytest.raises(openai.NotFoundError, match="no resource at this URL") as raised:
-        sdk.moderations.create(input="a film")
+        sdk.embeddings.create(model="films", input="a film")
     assert error_of(raised.value.response)["code"] == "not_found"
     with pytest.raises(openai.APIStatusError, match="Use POST") as refused:
         sdk.get("/items", cast_to=object)

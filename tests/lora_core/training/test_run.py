@@ -239,7 +239,7 @@ def test_changed_file_is_detected_at_load(spec: Make, train: Train) -> None:
 def test_transformers_pipeline_matches_the_predictor(
     spec: Make, train: Train, tmp_path: Path
 ) -> None:
-    """Its logits divided by the temperature of the manifest, which no checkpoint contains."""
+    """The exported model has the temperature in its last layer."""
     many = str(make_reviews(tmp_path / "many.csv", rows=1_000))
     _, out = train(spec(optim={"epochs": 1, "learning_rate": 0.0002}, data={"source": many}))
     temperature = manifest.read(out)["calibration"]["temperature"]
@@ -247,10 +247,10 @@ def test_transformers_pipeline_matches_the_predictor(
     texts = ["a good film", "a very dull plot and it was bad"]
     ours = Predictor.load(out).predict(texts)
     classify = pipeline("text-classification", model=str(plain_checkpoint(out)), top_k=None)
-    for mine, theirs in zip(ours, classify(texts, function_to_apply="none"), strict=True):
+    for mine, theirs in zip(ours, classify(texts), strict=True):
         assert [label for label, _ in mine] == [row["label"] for row in theirs]
-        scores = torch.tensor([row["score"] for row in theirs]) / temperature
-        assert [score for _, score in mine] == pytest.approx(scores.softmax(0).tolist(), abs=1e-5)
+        scores = [row["score"] for row in theirs]
+        assert [score for _, score in mine] == pytest.approx(scores, abs=1e-5)
 
 
 def test_logged_learning_rate_is_the_one_used(spec: Make, train: Train) -> None:
