@@ -56,8 +56,8 @@ def build_model(base: BaseCheckpoint, problem_type: str, outputs: int) -> Any:
         task_type="SEQ_CLS",
         r=METHOD.r,
         lora_alpha=METHOD.alpha,
-        target_modules=[path for role in METHOD.targets for path in family.roles[role]],
-        modules_to_save=list(family.head),
+        target_modules={path for role in METHOD.targets for path in family.roles[role]},
+        modules_to_save=list(family.saved_modules),
     )
     return get_peft_model(model, config)
 

@@ -15,10 +15,13 @@ from lora_core.specs.method import FullSpec
 from lora_core.specs.train import RuntimeSpec, TrainSpec
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
+# Not those whose query and value are one layer, or whose head has more than linear layers.
+COMPARED = [name for name in FAMILIES if name != "modernbert"]
+
 
 # Required by PEFT.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", COMPARED)
 @pytest.mark.parametrize("name", METHODS)
 def test_both_sides_train_the_same_number_of_parameters(
     name: str, family: str, tmp_path: Path
