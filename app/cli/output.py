@@ -195,7 +195,6 @@ def format_duration(seconds: float | None) -> str:
 # -- The result of a run: metrics next to those of the linear model, and calibration --------------
 
 
-LINEAR_MODEL = "linear (TF-IDF + logistic regression)"
 RESULT_SPLITS = ("validation", "test")
 
 
@@ -210,7 +209,8 @@ def result_rows(method: str, summary: Json) -> list[list[object]]:
     names = summary_metrics(summary)[:2]
     rows = [_result_row(method, summary, names, summary.get("trainable_parameters"))]
     if linear := summary.get("linear"):
-        rows.append(_result_row(LINEAR_MODEL, linear, names, None))
+        regression = "ridge" if "rmse" in names else "logistic"
+        rows.append(_result_row(f"linear (TF-IDF + {regression} regression)", linear, names, None))
     return rows
 
 

@@ -146,6 +146,14 @@ class MacroF1(PrimaryMetric):
         both = 2.0 * (true & positive)
         return np.concatenate([both, true.astype(np.float64) + positive], axis=1)
 
+    def interval(self, statistics: Floats) -> Interval:
+        """Return the percentiles of the bootstrap; those of Wilson if all resamples are equal.
+
+        They are if no prediction is wrong, or none is right, which few texts do not guarantee.
+        """
+        low, high = super().interval(statistics)
+        return wilson_interval(high, len(statistics)) if low == high else (low, high)
+
     def of_means(self, means: Floats) -> Floats:
         both, either = np.split(means, 2, axis=-1)
         f1 = np.divide(both, either, out=np.zeros_like(both), where=either > 0)

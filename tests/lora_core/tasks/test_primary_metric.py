@@ -36,7 +36,7 @@ def test_macro_f1_leaves_out_labels_that_do_not_occur() -> None:
     statistics = metric.statistics(nothing, nothing)
     assert metric.value(statistics) == 0.0
     assert metric.scores(statistics).tolist() == [0.0, 0.0]
-    assert metric.interval(statistics) == (0.0, 0.0)
+    assert metric.interval(statistics) == wilson_interval(0.0, 2)
 
 
 def test_interval_of_rmse_matches_the_bootstrap_of_scipy() -> None:
@@ -62,6 +62,15 @@ def test_interval_of_macro_f1_matches_the_bootstrap_of_scipy() -> None:
         (np.arange(400),), of_rows, vectorized=False, method="percentile", n_resamples=500, rng=1
     ).confidence_interval
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_few_texts_without_an_error_do_not_prove_a_perfect_model(right: bool) -> None:
+    truth = np.tile([[1, 0], [0, 1]], (30, 1))
+    statistics = MacroF1().statistics(truth, truth if right else 1 - truth)
+    low, high = MacroF1().interval(statistics)
+    assert (low, high) == wilson_interval(float(right), 60)
+    assert high - low == pytest.approx(0.06, abs=0.01)
 
 
 def test_difference_is_paired_and_narrower_than_the_intervals() -> None:
