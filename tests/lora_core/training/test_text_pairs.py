@@ -41,7 +41,7 @@ from lora_core.training.run import train_encoder
 from tests.lora_core.training.twins import product
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import make_artifact
-from tests.tiny_base import FAMILIES, make_base, make_pairs, tokenizer
+from tests.tiny_base import EVERY_FAMILY, FAMILIES, make_base, make_pairs, tokenizer
 
 Make = Callable[..., TrainSpec]
 
@@ -124,7 +124,7 @@ def test_model_of_a_run_answers_like_transformers(
         predictor.encode(["a good film"])
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", list(EVERY_FAMILY))
 def test_exported_model_answers_the_same_in_the_stock_pipeline(
     pair_spec: Make, tmp_path: Path, family: str
 ) -> None:
