@@ -14,7 +14,6 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from lora_core.data.batching import epoch_batches
 from lora_core.data.load import load_splits
-from lora_core.errors.training import StopRequested
 from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.progress_reporter import ProgressReporter
@@ -22,11 +21,9 @@ from lora_core.saved_predictions import check_golden_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.regression import Regression
-from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
-from lora_core.training.run import train_encoder
-from tests.lora_core.training.twins import product
+from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 
 Make = Callable[..., TrainSpec]
@@ -189,25 +186,5 @@ def test_resumed_run_is_bitwise_equal(
     task, source = data
     described = spec(task=task, data={"source": str(source)}, optim={"encoder_dropout": 0.1})
     _, whole = train(described)
-    stopping = RecordingObserver(10)
-    settings = CheckpointSettings(tmp_path / "checkpoints", 0.0)
-    with pytest.raises(StopRequested):
-        train_encoder(
-            described,
-            out_dir=tmp_path / "stopped",
-            observer=stopping,
-            stop=stopping,
-            checkpoint_settings=settings,
-        )
-    last = max(settings.directory.iterdir(), key=lambda path: int(path.name.split("-")[1]))
-    observer = RecordingObserver()
-    train_encoder(
-        described,
-        out_dir=tmp_path / "resumed",
-        observer=observer,
-        stop=observer,
-        checkpoint_settings=settings,
-        resume=last,
-    )
-    assert observer.all("resumed")
-    assert product(tmp_path / "resumed") == product(whole)
+    resumed = stop_and_resume(described, tmp_path, stop_at=10)
+    assert product(resumed) == product(whole)

@@ -21,7 +21,6 @@ from transformers import (
 from lora_core import manifest
 from lora_core.data.batching import epoch_batches
 from lora_core.errors.artifact import TextPairRequired, TextPairUnsupported, UnsupportedArtifact
-from lora_core.errors.training import StopRequested
 from lora_core.export import export_adapter, export_merged
 from lora_core.fast.feature_cache import entry_key, hash_encoder
 from lora_core.imports.check import check_import
@@ -34,11 +33,10 @@ from lora_core.specs.data import Split
 from lora_core.specs.predict import PredictDataSpec, PredictRuntimeSpec, PredictSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto, linear
-from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
 from lora_core.training.run import train_encoder
-from tests.lora_core.training.twins import product
+from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import EVERY_FAMILY, FAMILIES, make_base, make_pairs, tokenizer
@@ -194,27 +192,8 @@ def test_segments_are_part_of_the_feature_key(pair_spec: Make, tmp_path: Path) -
 def test_resumed_run_is_bitwise_equal(pair_spec: Make, tmp_path: Path) -> None:
     described = pair_spec(optim={"encoder_dropout": 0.1})
     train(described, tmp_path / "whole")
-    stopping = RecordingObserver(10)
-    settings = CheckpointSettings(tmp_path / "checkpoints", 0.0)
-    with pytest.raises(StopRequested):
-        train_encoder(
-            described,
-            out_dir=tmp_path / "stopped",
-            observer=stopping,
-            stop=stopping,
-            checkpoint_settings=settings,
-        )
-    last = max(settings.directory.iterdir(), key=lambda path: int(path.name.split("-")[1]))
-    observer = RecordingObserver()
-    train_encoder(
-        described,
-        out_dir=tmp_path / "resumed",
-        observer=observer,
-        stop=observer,
-        checkpoint_settings=settings,
-        resume=last,
-    )
-    assert product(tmp_path / "resumed") == product(tmp_path / "whole")
+    resumed = stop_and_resume(described, tmp_path, stop_at=10)
+    assert product(resumed) == product(tmp_path / "whole")
 
 
 def test_linear_and_auto_runs(pair_spec: Make, tmp_path: Path) -> None:

@@ -5,8 +5,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lora_core import manifest
+from lora_core.errors.training import StopRequested
 from lora_core.events import CheckpointSaved, Evaluated, Event, LinearModelFitted, StepLogged
+from lora_core.specs.train import TrainSpec
+from lora_core.training.checkpoint_schedule import CheckpointSettings
+from lora_core.training.run import train_encoder
+from tests.recording_observer import RecordingObserver
 
 TIMES = {
     "train_seconds",
@@ -49,3 +56,32 @@ def _exact(value: Any) -> Any:
     if isinstance(value, list):
         return [_exact(each) for each in value]
     return value.hex() if isinstance(value, float) else value
+
+
+def stop_and_resume(described: TrainSpec, folder: Path, *, stop_at: int) -> Path:
+    """Stop a run, resume it from its last checkpoint, and return the artifact.
+
+    `stop_at` is that of `RecordingObserver`.
+    """
+    stopping = RecordingObserver(stop_at)
+    settings = CheckpointSettings(folder / "checkpoints", 0.0)
+    with pytest.raises(StopRequested):
+        train_encoder(
+            described,
+            out_dir=folder / "stopped",
+            observer=stopping,
+            stop=stopping,
+            checkpoint_settings=settings,
+        )
+    last = max(settings.directory.iterdir(), key=lambda path: int(path.name.split("-")[1]))
+    observer = RecordingObserver()
+    train_encoder(
+        described,
+        out_dir=folder / "resumed",
+        observer=observer,
+        stop=observer,
+        checkpoint_settings=settings,
+        resume=last,
+    )
+    assert observer.all("resumed")
+    return folder / "resumed"
