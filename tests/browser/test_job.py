@@ -83,13 +83,13 @@ def test_cancel_needs_confirmation(page: Page, seeded: SeededService) -> None:
 def test_running_job_is_paused_and_resumed(page: Page, seeded: SeededService) -> None:
     job_id = seeded.submit_slow("paused half way")
     page.goto(f"/jobs/{job_id}")
-    wait_for(page, partial(has_more_points, page, 0), "the first point")
+    status = page.get_by_role("status")
+    expect(status).to_contain_text("running", timeout=JOB_TIMEOUT)
     with no_reload(page):
         page.get_by_role("button", name="Pause", exact=True).click()
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("Pause this running job?")
         dialog.get_by_role("button", name="Pause", exact=True).click()
-        status = page.get_by_role("status")
         expect(status).to_contain_text("paused", timeout=JOB_TIMEOUT)
         assert seeded.service.get(f"/v1/jobs/{job_id}")["paused"]
         page.get_by_role("button", name="Resume", exact=True).click()

@@ -32,6 +32,7 @@ const moreCurves = byId("more-curves"); // nothing is drawn in it until it is op
 let curves = new Curves();
 let linearMetric = Number(root.dataset.linearMetric) || null; // of the linear model, on validation
 let totalSteps; // undefined until known
+let state; // of the job, as of the last event; undefined until known
 let stream;
 let timer;
 let loadCount = 0; // identifies responses of an outdated load
@@ -75,8 +76,11 @@ function follow(seq) {
     if (RESET_EVENTS.includes(event.kind)) load();
   });
   stream.addEventListener("state", ({ data }) => {
-    totalSteps = JSON.parse(data).total_steps;
+    const job = JSON.parse(data);
+    totalSteps = job.total_steps;
     drawSoon();
+    if (job.state !== state) refresh(); // its buttons and questions differ by state
+    state = job.state;
   });
   stream.addEventListener("end", () => {
     root.dataset.ended = "";
