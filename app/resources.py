@@ -13,7 +13,7 @@ from app.queue.dispatch import WorkerNotifier, open_notifier
 from app.settings import Settings
 from app.storage.errors import StoreUrlInvalid
 from app.storage.local import LocalStore
-from app.storage.s3 import RemoteStore
+from app.storage.s3 import S3Store
 from app.storage.store import Store
 from app.storage.verified_cache import VerifiedCache
 
@@ -71,7 +71,7 @@ def open_store(settings: Settings) -> Store:
     url = _parse_store_url(settings.store_url)
     if url.scheme == "file":
         return LocalStore(Path(unquote(url.path)))
-    return RemoteStore(url.netloc, url.path.strip("/"), cache=open_cache(settings))
+    return S3Store(url.netloc, url.path.strip("/"), cache=open_cache(settings))
 
 
 def open_cache(settings: Settings) -> VerifiedCache:

@@ -53,7 +53,7 @@ from lora_core.hub import is_hub_name
 from lora_core.inference.predictor import Predictor
 from lora_core.model_card import CardFormat, model_card
 from lora_core.samples import minilm
-from lora_core.saved_predictions import compare_logits, load_golden
+from lora_core.saved_predictions import compare_logits, load_golden_predictions
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
 from lora_core.tasks.build import read_task
@@ -201,7 +201,7 @@ def _check_base(
     artifact: Path, model: PreTrainedModel, base: BaseCheckpoint, manifest_data: dict[str, Any]
 ) -> None:
     """Raise `BaseMismatch` unless the model reproduces its golden predictions."""
-    texts, reference = load_golden(artifact)
+    texts, reference = load_golden_predictions(artifact)
     tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
     predictor = Predictor.from_model(
         model,

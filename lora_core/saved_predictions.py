@@ -18,7 +18,7 @@ from lora_core.specs.text_input import TextInput, text_fields, text_input
 from lora_core.tasks.base import Task
 from lora_core.tasks.targets import Target
 
-GOLDEN_TEXTS = 16
+GOLDEN_TEXT_COUNT = 16
 TOLERANCE = 1e-4  # for logits computed in float32; see `compare_logits`
 
 
@@ -34,19 +34,19 @@ def compare_logits(
     return difference, tolerance * max(1.0, float(np.abs(saved).max()))
 
 
-def save_golden(
+def save_golden_predictions(
     directory: Path, texts: Sequence[TextInput], logits: NDArray[np.floating[Any]]
 ) -> None:
     """Save some texts with their logits, which every inference engine must reproduce."""
     rows = [
         {**text_fields(text), "logits": [float(x) for x in row]}
-        for text, row in zip(texts[:GOLDEN_TEXTS], logits[:GOLDEN_TEXTS], strict=True)
+        for text, row in zip(texts[:GOLDEN_TEXT_COUNT], logits[:GOLDEN_TEXT_COUNT], strict=True)
     ]
     write_json(directory / "golden.json", rows)
 
 
-def load_golden(directory: Path) -> tuple[list[TextInput], NDArray[np.float32]]:
-    """Load the texts and logits (texts, labels) of `save_golden`."""
+def load_golden_predictions(directory: Path) -> tuple[list[TextInput], NDArray[np.float32]]:
+    """Load the texts and logits (texts, labels) of `save_golden_predictions`."""
     rows = json.loads((directory / "golden.json").read_text(encoding="utf-8"))
     logits = np.array([row["logits"] for row in rows], dtype=np.float32)
     return [text_input(row["text"], row.get("text_pair")) for row in rows], logits
@@ -72,7 +72,7 @@ def save_predictions(
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
-# -- Whether an engine reproduces the saved logits ------------------------------------------------
+# -- Whether an engine reproduces the golden predictions -------------------------------------------
 
 
 # Maximum difference of a logit, however large it is, by the precision in the engine's name.
@@ -103,17 +103,17 @@ class SupportsForward(Protocol):
 
 
 def check_golden_predictions(predictor: SupportsForward, directory: Path) -> float:
-    """Return the largest difference of a logit from the stored ones.
+    """Return the largest difference of a logit from the golden ones.
 
     Raises `EngineOutputMismatch` if it exceeds the tolerance or is NaN, or if the label of a
     single-label task differs.
     """
-    texts, reference = load_golden(directory)
+    texts, golden = load_golden_predictions(directory)
     logits = np.asarray(predictor.forward(predictor.encode(texts)))
     engine = predictor.engine.name
     tolerance = ENGINE_TOLERANCES[engine.rpartition("-")[2]]
-    difference, _ = compare_logits(logits, reference)
-    same_labels = bool((logits.argmax(-1) == reference.argmax(-1)).all())
+    difference, _ = compare_logits(logits, golden)
+    same_labels = bool((logits.argmax(-1) == golden.argmax(-1)).all())
     if not difference <= tolerance or (predictor.task.type == "single_label" and not same_labels):
         raise EngineOutputMismatch(engine=engine, difference=difference, tolerance=tolerance)
     return difference

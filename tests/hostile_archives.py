@@ -21,7 +21,7 @@ from lora_core import manifest
 from lora_core.artifact import load_merged, save_merged
 from lora_core.data.tokens import load_tokenizer
 from lora_core.imports.archive import unpack_archive
-from lora_core.saved_predictions import load_golden
+from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.method import LoraSpec
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import make_base
@@ -195,7 +195,7 @@ def _tensors(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> 
 def changed_embedding(directory: Path) -> None:
     """Change the embedding of a word that no golden text contains, so that all of them match."""
     tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
-    texts, _ = load_golden(directory)
+    texts, _ = load_golden_predictions(directory)
     used = {i for text in texts for i in tokenizer.encode(text).ids}
     free = [i for _, i in sorted(tokenizer.get_vocab().items()) if i not in used]
     wanted = [tokenizer.token_to_id(word) for word in (WORD, f"Ġ{WORD}")]

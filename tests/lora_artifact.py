@@ -13,7 +13,7 @@ from lora_core.encoders.load import encoder_weights_sha256, load_classifier, wei
 from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT
 from lora_core.methods import LoraMethod
-from lora_core.saved_predictions import save_golden
+from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
 from lora_core.specs.train import TrainSpec
@@ -61,7 +61,7 @@ def make_lora_artifact(
     else:
         save_on_base(out, model, pretrained.family, tokenizer(family), spec)
     predictor = Predictor.from_model(model, tokenizer(family), max_length)
-    save_golden(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
+    save_golden_predictions(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     facts: dict[str, Any] = {
         "format": 1 if in_format_1 else FORMAT,
         "created_by": {"loraworks": "0"},

@@ -10,7 +10,7 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.datasets import files
 from app.datasets.tables import Dataset
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.predictions import service
 from app.predictions.schemas import PredictionCreate
 from app.registry import repository as versions
@@ -20,7 +20,7 @@ from app.storage import repository as artifacts
 from app.storage.tables import MODEL_KIND
 from tests.job_rows import MANIFEST
 
-CALL = IdempotentCall(LOCAL_KEY_ID, "POST /v1/predictions", None, "0" * 64, 60)
+CALL = IdempotentRequest(LOCAL_KEY_ID, "POST /v1/predictions", None, "0" * 64, 60)
 
 
 def add_model(resources: Resources, directory: Path, name: str = "sentiment") -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from app.auth.tables import LOCAL_KEY_ID
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.jobs import base_models
 from app.resources import Resources
 from app.sweeps import planning, repository, results, service
@@ -13,7 +13,7 @@ from app.sweeps.schemas import SweepCreate
 from app.sweeps.snapshot import SweepSnapshot
 from app.sweeps.states import SweepState
 
-CALL = IdempotentCall(LOCAL_KEY_ID, "POST /v1/sweeps", None, None, 1.0)
+CALL = IdempotentRequest(LOCAL_KEY_ID, "POST /v1/sweeps", None, None, 1.0)
 
 
 def start(resources: Resources, **fields: Any) -> UUID:

@@ -9,7 +9,7 @@ from lora_core import manifest
 from lora_core.artifact import save_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT
-from lora_core.saved_predictions import save_golden
+from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
@@ -54,7 +54,7 @@ def make_artifact(
     save_merged(directory, model, tokenizer(), max_length, pairs=pairs)
     predictor = Predictor.from_model(model, tokenizer(), max_length, pairs=pairs, windows=windows)
     texts = PAIRS if pairs else TEXTS
-    save_golden(directory, texts, predictor.forward(predictor.encode(texts)).numpy())
+    save_golden_predictions(directory, texts, predictor.forward(predictor.encode(texts)).numpy())
     data = DataSpec(
         text_pair_column="second" if pairs else None, long_texts="windows" if windows else "cut"
     )

@@ -8,14 +8,14 @@ from sqlalchemy import select, update
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import now
 from app.database.engines import Database
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.outbox.tables import WebhookDelivery, WebhookEndpoint
 from app.resources import Resources
 from app.webhooks import service
 from app.webhooks.schemas import DeliveryView, WebhookCreate, WebhookView
 from tests.webhook_receiver import ALLOWED
 
-CALL = IdempotentCall(LOCAL_KEY_ID, "POST /v1/webhooks", None, None, 1.0)
+CALL = IdempotentRequest(LOCAL_KEY_ID, "POST /v1/webhooks", None, None, 1.0)
 
 
 def create_webhook(resources: Resources, url: str, **fields: Any) -> WebhookView:

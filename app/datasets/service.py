@@ -23,7 +23,7 @@ from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.datasets.views import dataset_view
 from app.idempotency import service as idempotency
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -40,7 +40,7 @@ def create_dataset(
     settings: Settings,
     upload: Upload,
     fields: UploadFields,
-    call: IdempotentCall,
+    call: IdempotentRequest,
 ) -> tuple[Dataset, bool]:
     """Validate an upload and store it as the next version of its name.
 

@@ -7,16 +7,15 @@ send it, bare text.
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import Depends, FastAPI, Header, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from app.http.dependencies import CallerDep, SettingsDep
-from app.idempotency.service import IdempotencyKeyInvalid, IdempotentCall, ReplayedResponse
+from app.idempotency.service import IdempotencyKeyInvalid, IdempotentRequest, ReplayedResponse
 
 HEADER_NAME = "Idempotency-Key"
 MAX_KEY_LENGTH = 255  # characters
@@ -29,27 +28,6 @@ _DESCRIPTION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotentRequest:
-    """A request that creates a resource, before its body is known. See `with_body`."""
-
-    caller_id: UUID
-    route: str
-    path: str
-    key: str | None
-    retention_seconds: float
-
-    def with_body(self, content: Any) -> IdempotentCall:
-        """Return the call with the digest of its body. `content` is the body as canonical JSON."""
-        digest = None if self.key is None else _digest([self.path, content])
-        return IdempotentCall(self.caller_id, self.route, self.key, digest, self.retention_seconds)
-
-
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 async def _idempotent_request(
     request: Request,
     caller: CallerDep,
@@ -58,17 +36,28 @@ async def _idempotent_request(
         Annotated[str, Field(json_schema_extra={"pattern": KEY_PATTERN})] | None,
         Header(alias=HEADER_NAME, description=_DESCRIPTION),
     ] = None,
-) -> IdempotentRequest:
-    return IdempotentRequest(
-        caller_id=caller.id,
-        route=f"{request.method} {request.scope['route'].path}",
-        path=request.url.path,
-        key=parse_header(request.headers.getlist(HEADER_NAME)),
-        retention_seconds=settings.idempotency_seconds,
-    )
+) -> Callable[[Any], IdempotentRequest]:
+    key = parse_header(request.headers.getlist(HEADER_NAME))
+
+    def with_body(content: Any) -> IdempotentRequest:
+        return IdempotentRequest(
+            caller.id,
+            route=f"{request.method} {request.scope['route'].path}",
+            key=key,
+            body_sha256=None if key is None else _digest([request.url.path, content]),
+            retention_seconds=settings.idempotency_seconds,
+        )
+
+    return with_body
 
 
-IdempotencyDep = Annotated[IdempotentRequest, Depends(_idempotent_request)]
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Call it with the body, as JSON, for what the functions of `app.idempotency.service` take.
+IdempotencyDep = Annotated[Callable[[Any], IdempotentRequest], Depends(_idempotent_request)]
 
 
 def parse_header(values: list[str]) -> str | None:

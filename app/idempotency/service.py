@@ -50,7 +50,7 @@ class IdempotencyInFlight(Conflict):
 
 
 @dataclass(frozen=True, slots=True)
-class IdempotentCall:
+class IdempotentRequest:
     """A request that creates a resource. Without a key, idempotency does not apply."""
 
     caller_id: UUID
@@ -78,7 +78,7 @@ RETRY_AFTER_SECONDS = 2
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's lock_not_available
 
 
-def find_response(session: Session, call: IdempotentCall) -> IdempotencyKey | None:
+def find_response(session: Session, call: IdempotentRequest) -> IdempotencyKey | None:
     """Return the stored response for the key, if it has not expired."""
     not_expired = IdempotencyKey.created_at >= now() - call.retention_seconds
     return session.scalar(
@@ -91,7 +91,7 @@ def find_response(session: Session, call: IdempotentCall) -> IdempotencyKey | No
     )
 
 
-def _reserve_key(session: Session, call: IdempotentCall) -> IdempotencyKey | None:
+def _reserve_key(session: Session, call: IdempotentRequest) -> IdempotencyKey | None:
     """Insert the row of a request. Returns None, or the existing row of an earlier request.
 
     The primary key decides: a second request waits until the first transaction ends. Raises
@@ -111,7 +111,7 @@ def _reserve_key(session: Session, call: IdempotentCall) -> IdempotencyKey | Non
     return existing
 
 
-def _insert_key(session: Session, call: IdempotentCall) -> IdempotencyKey | None:
+def _insert_key(session: Session, call: IdempotentRequest) -> IdempotencyKey | None:
     primary_key = {"api_key_id": call.caller_id, "route": call.route, "key": call.key}
     session.execute(
         delete(IdempotencyKey)
@@ -131,13 +131,13 @@ def _insert_key(session: Session, call: IdempotentCall) -> IdempotencyKey | None
     return None
 
 
-def raise_if_replayed(session: Session, call: IdempotentCall) -> None:
+def raise_if_replayed(session: Session, call: IdempotentRequest) -> None:
     """Raise `ReplayedResponse` if this request was answered before, or `IdempotencyKeyReused`."""
     if call.key is not None and (saved := find_response(session, call)):
         raise _replay_error(saved, call)
 
 
-def reserve(session: Session, call: IdempotentCall) -> None:
+def reserve(session: Session, call: IdempotentRequest) -> None:
     """Reserve the key. A concurrent request with the same key waits here for the first to finish.
 
     Raises `ReplayedResponse`, `IdempotencyKeyReused`, `IdempotencyInFlight`: the
@@ -149,7 +149,7 @@ def reserve(session: Session, call: IdempotentCall) -> None:
 
 def save_response(
     session: Session,
-    call: IdempotentCall,
+    call: IdempotentRequest,
     *,
     status: int,
     body: ResponseModel,
@@ -164,7 +164,7 @@ def save_response(
     session.flush()
 
 
-def _replay_error(saved: IdempotencyKey, call: IdempotentCall) -> Exception:
+def _replay_error(saved: IdempotencyKey, call: IdempotentRequest) -> Exception:
     if saved.body_sha256 != call.body_sha256:
         return IdempotencyKeyReused()
     return ReplayedResponse(saved.status, saved.response_body, saved.location)

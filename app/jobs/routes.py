@@ -103,7 +103,7 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     body: JobCreate,
     response: Response,
     caller: CallerDep,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -116,7 +116,7 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     """
     if body.register_as is not None:
         check_scope(caller, "models:admin")
-    call = idempotent.with_body(body.model_dump(mode="json", exclude_unset=True))
+    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
         with database.read() as session:
             idempotency.raise_if_replayed(session, call)
@@ -226,7 +226,7 @@ def resume_job(job_id: JobId, database: DatabaseDep, notifier: NotifierDep) -> J
 def retry_job(
     job_id: JobId,
     response: Response,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     notifier: NotifierDep,
@@ -241,7 +241,7 @@ def retry_job(
             job_id=job_id,
             settings=settings,
             notifier=notifier,
-            call=idempotent.with_body(None),
+            call=idempotent_request(None),
         )
     response.headers["Location"] = job.location
     return job

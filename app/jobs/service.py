@@ -12,7 +12,7 @@ from app import logging
 from app.database.base import now
 from app.database.engines import acquire_transaction_lock, after_commit
 from app.idempotency import service as idempotency
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.jobs import base_models, data_sources, repository
 from app.jobs.errors import (
     AlreadyRetried,
@@ -66,7 +66,7 @@ def create_job(
     resolved: ResolvedJob,
     settings: Settings,
     notifier: WorkerNotifier,
-    call: IdempotentCall,
+    call: IdempotentRequest,
 ) -> JobView:
     """Store a job, and notify the workers after the commit.
 
@@ -102,7 +102,7 @@ def enqueue_with_response(  # noqa: PLR0913 - what creating a job touches
     view_of: Callable[[Job, int | None], ViewT],
     settings: Settings,
     notifier: WorkerNotifier,
-    call: IdempotentCall,
+    call: IdempotentRequest,
     start: Checkpoint | None = None,
 ) -> ViewT:
     """Store a job and the response to its request, and notify the workers after the commit.
@@ -236,7 +236,7 @@ def retry_job(
     job_id: UUID,
     settings: Settings,
     notifier: WorkerNotifier,
-    call: IdempotentCall,
+    call: IdempotentRequest,
 ) -> JobView:
     """Store a job that continues this one, and notify the workers after the commit.
 

@@ -46,7 +46,7 @@ async def create_openai_file(
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     executor: ExecutorDep,
 ) -> OpenAIFile:
     """Upload a file. It is stored as a dataset; the same file again is the same dataset."""
@@ -62,7 +62,7 @@ async def create_openai_file(
             store,
             settings=settings,
             upload=upload,
-            call=idempotent.with_body([upload.sha256, upload.filename, upload.fields]),
+            call=idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
         return await executor.run_upload_check(work)
     finally:

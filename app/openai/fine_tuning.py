@@ -37,7 +37,7 @@ ItemLimit = Annotated[int, Query(ge=1, le=100, description="Maximum number of it
 def create_fine_tuning_job(  # noqa: PLR0913 - what creating a job touches
     body: FineTuningJobCreate,
     caller: CallerDep,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -51,7 +51,7 @@ def create_fine_tuning_job(  # noqa: PLR0913 - what creating a job touches
         settings=settings,
         notifier=notifier,
         body=body,
-        call=idempotent.with_body(body.model_dump(mode="json", exclude_unset=True)),
+        call=idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
     )
 
 

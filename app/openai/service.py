@@ -14,7 +14,7 @@ from app.datasets.service import create_dataset, slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.idempotency import service as idempotency
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.jobs import base_models
 from app.jobs import service as jobs
 from app.jobs.base_models import ResolvedBase
@@ -62,7 +62,7 @@ _OPENAI_MODELS = re.compile(r"(?:gpt-|chatgpt-|o\d|ft:).*|(?:babbage|davinci)-00
 
 
 def create_file(
-    database: Database, store: Store, *, settings: Settings, upload: Upload, call: IdempotentCall
+    database: Database, store: Store, *, settings: Settings, upload: Upload, call: IdempotentRequest
 ) -> OpenAIFile:
     """Store a file as a dataset. Raises what `app.datasets.service.create_dataset` raises."""
     if "." not in upload.filename:  # such as `upload`, as the SDK names bytes
@@ -92,7 +92,7 @@ def create_job(
     settings: Settings,
     notifier: WorkerNotifier,
     body: FineTuningJobCreate,
-    call: IdempotentCall,
+    call: IdempotentRequest,
 ) -> FineTuningJob:
     """Store a job whose model is registered when it succeeds, so that it can be called at once.
 

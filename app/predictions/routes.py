@@ -33,13 +33,13 @@ RunId = Annotated[UUID, uuid_or_raise(lambda text: PredictionNotFound(run_id=tex
 def create_prediction_run(
     body: PredictionCreate,
     response: Response,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     notifier: NotifierDep,
 ) -> PredictionView:
     """Create a prediction run: predictions for every row of an uploaded file."""
-    call = idempotent.with_body(body.model_dump(mode="json", exclude_unset=True))
+    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
     with database.write() as session:

@@ -18,7 +18,7 @@ from app.database.engines import Database, after_commit
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.idempotency import service as idempotency
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.jobs import repository as jobs
 from app.jobs.service import enqueue_with_response
 from app.predictions import repository
@@ -48,7 +48,7 @@ def create_run(
     body: PredictionCreate,
     settings: Settings,
     notifier: WorkerNotifier,
-    call: IdempotentCall,
+    call: IdempotentRequest,
 ) -> PredictionView:
     """Store a run with the version `model` refers to now, commit, then notify the workers.
 

@@ -102,12 +102,12 @@ def delete_model(name: Slug, database: DatabaseDep, store: StoreDep) -> None:
 def register_version(
     name: Slug,
     body: VersionCreate,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     database: DatabaseDep,
     store: StoreDep,
 ) -> VersionView:
     """Register the model of a job as the next version."""
-    call = idempotent.with_body(body.model_dump(mode="json"))
+    call = idempotent_request(body.model_dump(mode="json"))
     return service.register_version(database, name=name, job_id=body.job_id, store=store, call=call)
 
 
@@ -118,7 +118,7 @@ def register_version(
 async def import_version(  # noqa: PLR0913 - FastAPI dependencies
     name: Slug,
     request: Request,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -140,7 +140,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
             settings=settings,
             name=name,
             archive=path,
-            call=idempotent.with_body(upload.sha256),
+            call=idempotent_request(upload.sha256),
         )
         return await executor.run_upload_check(work)
     finally:

@@ -15,7 +15,7 @@ from app import logging
 from app.database.base import new_id
 from app.database.engines import Database, after_commit
 from app.idempotency import service as idempotency
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.outbox import repository as outbox
 from app.outbox.events import EventType
 from app.registry import refs, repository
@@ -85,7 +85,7 @@ def promote(session: Session, version: ModelVersion, *, alias: str) -> None:
 
 
 def register_version(
-    database: Database, *, name: str, job_id: UUID, store: Store, call: IdempotentCall
+    database: Database, *, name: str, job_id: UUID, store: Store, call: IdempotentRequest
 ) -> VersionView:
     """Register the model of a job as a new version of `name`.
 
@@ -257,7 +257,7 @@ def import_model(
     settings: Settings,
     name: str,
     archive: Path,
-    call: IdempotentCall,
+    call: IdempotentRequest,
 ) -> VersionView:
     """Unpack and validate an archive, and register it as the next version of `name`.
 

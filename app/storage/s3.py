@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import obstore
+import obstore.store
 import structlog
 from obstore.exceptions import (
     AlreadyExistsError,
@@ -17,7 +18,6 @@ from obstore.exceptions import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
-from obstore.store import S3Store
 
 from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
 from app.storage.store import (
@@ -77,7 +77,7 @@ _CONFIGURATION_ERRORS = ("builder error", "incorrectly configured region")
 log = structlog.get_logger(__name__)
 
 
-class RemoteStore(Store):
+class S3Store(Store):
     """Stores objects under `<prefix>/<key>/`, with the same names as a local store.
 
     Several objects cannot appear atomically, so the manifest is uploaded last: a directory without
@@ -168,15 +168,15 @@ class RemoteStore(Store):
             return obstore.head(self._metadata_client, PROBE_NAME)["last_modified"].timestamp()
 
     @cached_property
-    def _metadata_client(self) -> S3Store:
+    def _metadata_client(self) -> obstore.store.S3Store:
         return create_client(self._bucket, self._prefix, METADATA_TIMEOUTS)
 
     @cached_property
-    def _download_client(self) -> S3Store:
+    def _download_client(self) -> obstore.store.S3Store:
         return create_client(self._bucket, self._prefix, DOWNLOAD_TIMEOUTS)
 
     @cached_property
-    def _upload_client(self) -> S3Store:
+    def _upload_client(self) -> obstore.store.S3Store:
         return create_client(self._bucket, self._prefix, UPLOAD_TIMEOUTS)
 
     def _claim(self, ref: ArtifactRef) -> None:
@@ -248,7 +248,7 @@ def _missing_error(name: str) -> ArtifactCorrupt:
     return ArtifactCorrupt(path=name, problem=f"{PurePosixPath(name).name} is missing")
 
 
-def create_client(bucket: str, prefix: str, timeouts: Any) -> S3Store:
+def create_client(bucket: str, prefix: str, timeouts: Any) -> obstore.store.S3Store:
     """Create a client with `METADATA_TIMEOUTS`, `DOWNLOAD_TIMEOUTS` or `UPLOAD_TIMEOUTS`.
 
     Credentials and endpoint come from `AWS_…`. Raises `StorageRefused` if one half of the
@@ -256,7 +256,9 @@ def create_client(bucket: str, prefix: str, timeouts: Any) -> S3Store:
     """
     with translate_s3_errors():
         # As `client_options`, the timeouts would override AWS_ALLOW_HTTP and similar variables.
-        return S3Store(bucket, prefix=prefix or None, retry_config=_RETRY_CONFIG, config=timeouts)
+        return obstore.store.S3Store(
+            bucket, prefix=prefix or None, retry_config=_RETRY_CONFIG, config=timeouts
+        )
 
 
 @contextmanager

@@ -55,7 +55,7 @@ ExportFormat = Annotated[
 def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     body: SweepCreate,
     response: Response,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -63,7 +63,7 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     dry_run: Annotated[bool, Query(description="Only return the plan.")] = False,
 ) -> SweepView | Response:
     """Start a sweep, or with `dry_run` return its plan."""
-    call = idempotent.with_body(body.model_dump(mode="json", exclude_unset=True))
+    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
         with database.read() as session:
             idempotency.raise_if_replayed(session, call)
@@ -196,7 +196,7 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     sweep_id: SweepId,
     body: SweepPromote,
     response: Response,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     notifier: NotifierDep,
@@ -205,7 +205,7 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
 
     The job resumes from the checkpoint of the trial. Its last transaction moves the alias.
     """
-    call = idempotent.with_body(body.model_dump(mode="json"))
+    call = idempotent_request(body.model_dump(mode="json"))
     with database.write() as session:
         job = service.promote_trial(
             session, sweep_id=sweep_id, body=body, settings=settings, notifier=notifier, call=call

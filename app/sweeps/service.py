@@ -13,7 +13,7 @@ from app.database.engines import Database, acquire_transaction_lock
 from app.database.errors import OUTAGE_ERRORS
 from app.errors import ConcurrentUpdate
 from app.idempotency import service as idempotency
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.jobs import data_sources
 from app.jobs import repository as jobs
 from app.jobs.resolve import JobResolver
@@ -58,7 +58,7 @@ def create_sweep(
     plan: UnresolvedPlan,
     settings: Settings,
     notifier: WorkerNotifier,
-    call: IdempotentCall,
+    call: IdempotentRequest,
 ) -> SweepView:
     """Store a sweep with its first trials, create their first jobs and notify the workers.
 
@@ -321,7 +321,7 @@ def promote_trial(
     body: SweepPromote,
     settings: Settings,
     notifier: WorkerNotifier,
-    call: IdempotentCall,
+    call: IdempotentRequest,
 ) -> JobView:
     """Queue the job that makes the model of a trial and registers it.
 

@@ -31,12 +31,12 @@ DeliveryId = Annotated[
 def create_webhook(
     body: WebhookCreate,
     response: Response,
-    idempotent: IdempotencyDep,
+    idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
 ) -> WebhookView:
     """Create a webhook. Only this response has its secret."""
-    call = idempotent.with_body(body.model_dump(mode="json", exclude_unset=True))
+    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
     with database.write() as session:

@@ -10,7 +10,7 @@ from app import logging
 from app.database.base import read_clock
 from app.database.engines import acquire_transaction_lock, after_commit
 from app.idempotency import service as idempotency
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.outbox import repository as outbox
 from app.outbox.events import TEST_EVENT
 from app.outbox.tables import WebhookEndpoint
@@ -31,7 +31,7 @@ DISABLED_ERROR = "The webhook was disabled."
 
 
 def create_webhook(
-    session: Session, *, body: WebhookCreate, settings: Settings, call: IdempotentCall
+    session: Session, *, body: WebhookCreate, settings: Settings, call: IdempotentRequest
 ) -> WebhookView:
     """Create a webhook. The response that is stored for a retry lacks the secret.
 

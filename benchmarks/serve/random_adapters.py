@@ -10,7 +10,7 @@ from lora_core.adapters import adapter_layers
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
 from lora_core.inference.predictor import Predictor
-from lora_core.saved_predictions import save_golden
+from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.method import LoraSpec, Role
 
 ROLES = (
@@ -51,7 +51,7 @@ def save(directory: Path, number: int) -> None:
     merged = artifact.load_merged(directory)
     predictor = Predictor.from_model(merged, tokenizer, length)
     logits = predictor.forward(predictor.encode(TEXTS)).numpy()
-    save_golden(directory, TEXTS, logits)
+    save_golden_predictions(directory, TEXTS, logits)
     manifest.create(
         directory,
         {

@@ -21,9 +21,9 @@ class EngineUnavailable(ArtifactError):
 
 class EngineOutputMismatch(ArtifactError):
     code = "engine_output_mismatch"
-    title = "The inference engine does not reproduce the logits stored with the model."
+    title = "The inference engine does not reproduce the golden predictions of the model."
     message = (
-        "Logits of {engine} differ from the stored ones by {difference:.2e}. At most "
+        "Logits of {engine} differ from the golden predictions by {difference:.2e}. At most "
         "{tolerance:.2e} and identical predicted labels are accepted."
     )
 

@@ -27,7 +27,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.methods import LoraMethod
 from lora_core.process import is_out_of_memory
 from lora_core.rust_panics import convert_panics
-from lora_core.saved_predictions import compare_logits, load_golden
+from lora_core.saved_predictions import compare_logits, load_golden_predictions
 
 # Config settings that make transformers download or run something.
 _FORBIDDEN_SETTING = re.compile("auto_map|custom|implementation|kernel|quantization")
@@ -63,7 +63,7 @@ def check_import(directory: Path) -> CheckedImport:
     with _convert_errors("its tokenizer does not load"):
         tokenizer = load_tokenizer(checkpoint / TOKENIZER_FILE)
     try_tokenizer(tokenizer)
-    texts, golden = load_golden(directory)
+    texts, golden = load_golden_predictions(directory)
     with _convert_errors(f"{checkpoint.name}/ does not load or compute"):
         model = load_merged(directory)
         data = facts.spec.data
@@ -86,7 +86,7 @@ def check_import(directory: Path) -> CheckedImport:
 
 def _check_linear(directory: Path) -> CheckedImport:
     facts = metadata.read_metadata(directory)
-    texts, golden = load_golden(directory)
+    texts, golden = load_golden_predictions(directory)
     with _convert_errors("its linear model does not load or compute"):
         predictor = LinearPredictor.load(directory)
         logits = predictor.forward(predictor.encode(texts))

@@ -234,7 +234,7 @@ class UntrustedGoldenRow(UntrustedData):
     ]  # fmt: skip
 
 
-class UntrustedGolden(UntrustedData):
+class UntrustedGoldenPredictions(UntrustedData):
     rows: Annotated[list[UntrustedGoldenRow], Field(min_length=1, max_length=MAX_GOLDEN_TEXTS)]
 
 
@@ -335,7 +335,7 @@ def _check_encoder(
 
 def _check_golden(directory: Path, labels: int, *, pairs: bool) -> None:
     answers = _read_json(directory, "golden.json", MAX_GOLDEN_BYTES)
-    golden = _validate(UntrustedGolden, {"rows": answers}, "golden.json").rows
+    golden = _validate(UntrustedGoldenPredictions, {"rows": answers}, "golden.json").rows
     if any(len(row.logits) != labels for row in golden):
         raise UnsupportedArtifact(
             problem="golden.json has a different number of labels than the model"

@@ -43,7 +43,7 @@ from lora_core.imports.archive import check_safetensors_header
 from lora_core.inference.predictor import Predictor
 from lora_core.layers import VARIANTS
 from lora_core.peft_format import MAGNITUDE, PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
-from lora_core.saved_predictions import save_golden
+from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from lora_core.specs.text_input import TextInput
@@ -284,7 +284,7 @@ def import_adapter(
             artifact.save_merged(folder, model, tokenizer, length, pairs=pairs)
         loaded = artifact.load_merged(folder)  # from the files, so that this checks them too
         merged = _predict(loaded, tokenizer, length, texts)
-        save_golden(folder, texts, merged)
+        save_golden_predictions(folder, texts, merged)
         difference = artifact.check_merge(unmerged, merged)
         facts = {
             "format": manifest.FORMAT,

@@ -12,7 +12,7 @@ from lora_core import cpu, manifest
 from lora_core.base_files import BASE_DIGEST
 from lora_core.inference.predictor import Predictor
 from lora_core.process import available_cores
-from lora_core.saved_predictions import load_golden
+from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.text_input import TextInput
 
 LIBRARIES = ("loraworks", "torch", "transformers")
@@ -55,7 +55,7 @@ def benchmark_engines(
 def _measure(
     directory: Path, engine_names: Sequence[str], load: Callable[[str], Predictor]
 ) -> dict[str, float]:
-    texts, _ = load_golden(directory)
+    texts, _ = load_golden_predictions(directory)
     speeds: dict[str, float] = {}
     for name in engine_names:
         try:

@@ -52,7 +52,7 @@ from lora_core.linear.model import LinearModel, resolve_min_df
 from lora_core.process import available_cores, is_out_of_memory
 from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.results import Verdict
-from lora_core.saved_predictions import save_golden, save_predictions
+from lora_core.saved_predictions import save_golden_predictions, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
@@ -134,7 +134,9 @@ def train_linear(
                 save_misclassified(out_dir, split, examples, rows, task, calibration)
         if spec.result.model:
             files.save_parameters(out_dir, model.parameters)
-            save_golden(out_dir, [example.input for example in splits.test], logits[Split.TEST])
+            save_golden_predictions(
+                out_dir, [example.input for example in splits.test], logits[Split.TEST]
+            )
         summary["total_seconds"] = round(time.monotonic() - started, 2)
         facts = {
             "labels": list(task.labels),

@@ -16,7 +16,7 @@ from lora_core.events import Finished, NullObserver, Observer, Phase, Started, S
 from lora_core.failpoints import failpoint
 from lora_core.forward import Forward, WindowedForward
 from lora_core.progress_reporter import ProgressReporter
-from lora_core.saved_predictions import save_golden, save_predictions
+from lora_core.saved_predictions import save_golden_predictions, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
@@ -214,7 +214,7 @@ def _save_model(
     merged_sha256 = weights_sha256(loaded.state_dict())
     merged = compute_logits(loaded.to(fp32.device))
     difference = artifact.check_merge(unmerged, merged)
-    save_golden(out_dir, texts, merged)
+    save_golden_predictions(out_dir, texts, merged)
     return difference, merged_sha256
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from app.auth.tables import LOCAL_KEY_ID
-from app.idempotency.service import IdempotentCall
+from app.idempotency.service import IdempotentRequest
 from app.jobs import repository
 from app.jobs.service import retry_job
 from app.queue.dispatch import open_notifier
@@ -32,7 +32,7 @@ def continued(installation: Installation, job_id: UUID) -> UUID:
     settings, notifier = installation.settings, open_notifier(installation.settings)
     try:
         with installation.database.write() as session:
-            call = IdempotentCall(LOCAL_KEY_ID, "POST /v1/jobs/{job_id}/retry", None, None, 60)
+            call = IdempotentRequest(LOCAL_KEY_ID, "POST /v1/jobs/{job_id}/retry", None, None, 60)
             return retry_job(
                 session, job_id=job_id, settings=settings, notifier=notifier, call=call
             ).id

@@ -17,7 +17,7 @@ from lora_core.errors.export import MergedWeightsChanged
 from lora_core.export import export_merged
 from lora_core.inference.engines import EngineCache
 from lora_core.inference.predictor import Predictor
-from lora_core.saved_predictions import check_golden_predictions, load_golden
+from lora_core.saved_predictions import check_golden_predictions, load_golden_predictions
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import train_encoder
@@ -213,7 +213,7 @@ def test_format_1_is_served_as_before(tmp_path: Path) -> None:
         for old in (True, False)
     )
     engine_cache = EngineCache()
-    texts, _ = load_golden(old)
+    texts, _ = load_golden_predictions(old)
     logits = []
     for directory in (old, new):
         predictor = Predictor.load(directory, engine_cache=engine_cache)

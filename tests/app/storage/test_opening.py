@@ -8,7 +8,7 @@ from app.resources import open_store
 from app.settings import Settings
 from app.storage.errors import StoreUrlInvalid
 from app.storage.local import LocalStore
-from app.storage.s3 import RemoteStore
+from app.storage.s3 import S3Store
 from tests.app.storage.stores import KEY, made
 
 
@@ -32,8 +32,8 @@ def test_file_url(tmp_path: Path) -> None:
 
 
 def test_opening_a_remote_store_does_not_connect(tmp_path: Path) -> None:
-    assert isinstance(opened(tmp_path, "s3://bucket"), RemoteStore)
-    assert isinstance(opened(tmp_path, "s3://bucket/a/prefix/"), RemoteStore)
+    assert isinstance(opened(tmp_path, "s3://bucket"), S3Store)
+    assert isinstance(opened(tmp_path, "s3://bucket/a/prefix/"), S3Store)
     opened(tmp_path, f"file://{tmp_path}/store")
     assert list(tmp_path.iterdir()) == []
 

@@ -48,7 +48,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.inference.tokenization import TokenizedText
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
-from lora_core.saved_predictions import check_golden_predictions, load_golden
+from lora_core.saved_predictions import check_golden_predictions, load_golden_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import FullSpec, HeadMode, LoraSpec, LoraVariant, Role
 from lora_core.specs.pooling import Pooling
@@ -156,7 +156,7 @@ def test_bf16_engine_reproduces_the_golden_predictions(
     family: str, variant: LoraVariant, tmp_path: Path
 ) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2, variant=variant), family=family)
-    texts, expected = load_golden(artifact)
+    texts, expected = load_golden_predictions(artifact)
     predictor = Predictor.load(artifact, engine="torch-bf16")
     assert predictor.engine.name == "torch-bf16"
     logits = predictor.forward(predictor.encode(texts)).numpy()
@@ -366,7 +366,7 @@ def test_peft_reads_exported_adapters(
         expected = load_merged(artifact)(**batch).logits
         logits = wrapped.eval()(**batch).logits
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
-    texts, golden = load_golden(artifact)
+    texts, golden = load_golden_predictions(artifact)
     assert texts[0] == TEXTS[0]
     torch.testing.assert_close(logits[0], torch.from_numpy(golden[0]), rtol=1e-5, atol=1e-5)
 

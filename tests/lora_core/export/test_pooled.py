@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from lora_core import export
-from lora_core.saved_predictions import load_golden
+from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import train_encoder
 from tests.lora_core.export.test_merged import SIZES
@@ -35,7 +35,7 @@ def test_exports_give_the_same_logits(family: str, tmp_path: Path) -> None:
     })  # fmt: skip
     listener, artifact = RecordingObserver(), tmp_path / "artifact"
     train_encoder(spec, out_dir=artifact, observer=listener, stop=listener)
-    texts, expected = load_golden(artifact)
+    texts, expected = load_golden_predictions(artifact)
     export.export_merged(artifact, tmp_path / "merged")
     export.export_adapter(artifact, tmp_path / "peft")
 

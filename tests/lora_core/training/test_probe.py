@@ -18,7 +18,7 @@ from lora_core.data.load import load_splits
 from lora_core.data.tokens import load_tokenizer
 from lora_core.errors.training import NonFiniteStates
 from lora_core.inference.engines import EngineCache
-from lora_core.saved_predictions import load_golden
+from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.text_input import TextInput
 from lora_core.specs.train import TrainSpec
 from tests.lora_core.training.twins import product
@@ -77,7 +77,7 @@ def test_probe_matches_scikit_learn(
         class_weight=None if class_weights == "none" else "balanced",
     )
     model.fit(x / norm, [example.label for example in splits.train])
-    golden_texts, logits = load_golden(out)
+    golden_texts, logits = load_golden_predictions(out)
     expected = model.predict_proba(vectors(base, golden_texts) / norm)
     # ModernBERT's gelu is slightly curved.
     tolerance = 2e-2 if family == "modernbert" else 5e-3
