@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application. It opens no resources before startup."""
     settings = settings or Settings()
     metrics = MetricsRegistry()
-    app = openapi.DescribedApplication(
+    app = openapi.FastAPIWithErrorSchemas(
         title="loraworks",
         description=DESCRIPTION,
         version=lora_core.__version__,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from app.charts.fields import Axis, format_score, varied_axes
 from app.charts.style import (
-    LEGEND,
+    LEGEND_LAYOUT,
     WITHIN_NOISE_MARK,
     color_axis,
     escape_label,
@@ -92,9 +92,9 @@ def _draw_charts(snapshot: SweepSnapshot) -> list[Chart]:
 
 RANK_FIELD, ALPHA_FIELD = "method.r", "method.alpha"
 MAX_HEATMAP_VALUES = 16  # values of an axis that fit into a heatmap
-MAX_ANNOTATED_VALUES = 10  # values of an axis that leave room for a number in each cell
-POINT_OUTLINE = {"width": 1, "color": "#8b95a5"}  # makes the palest points visible
-LOG_AXIS_RATIO = 50  # largest / smallest value above which an axis is logarithmic
+_MAX_ANNOTATED_VALUES = 10  # values of an axis that leave room for a number in each cell
+_POINT_OUTLINE = {"width": 1, "color": "#8b95a5"}  # makes the palest points visible
+_LOG_AXIS_RATIO = 50  # largest / smallest value above which an axis is logarithmic
 
 
 def objective_map(snapshot: SweepSnapshot) -> Chart | None:
@@ -107,7 +107,7 @@ def objective_map(snapshot: SweepSnapshot) -> Chart | None:
     axes = varied_axes(snapshot, trials)
     if len(axes) < 2:
         return None
-    x, y = map_axes(axes)
+    x, y = choose_map_axes(axes)
     is_heatmap = _fit_heatmap((x, y))
     figure = (_heatmap if is_heatmap else _scatter)(snapshot, trials, x, y)
     title = f"{objective_label(snapshot)} over {x.label} and {y.label}"
@@ -128,11 +128,11 @@ def objective_map(snapshot: SweepSnapshot) -> Chart | None:
 def heatmap_fields(snapshot: SweepSnapshot) -> set[str]:
     """Return the two fields of the map once all trials have run; empty if it is no heatmap."""
     axes = varied_axes(snapshot, snapshot.trials)
-    pair = map_axes(axes) if len(axes) >= 2 else ()
+    pair = choose_map_axes(axes) if len(axes) >= 2 else ()
     return {axis.field for axis in pair} if _fit_heatmap(pair) else set()
 
 
-def map_axes(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
+def choose_map_axes(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
     """Choose the axes of the map, out of two or more."""
     by_field = {axis.field: axis for axis in axes}
     if RANK_FIELD in by_field and ALPHA_FIELD in by_field:
@@ -161,7 +161,7 @@ def _heatmap(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
         ]
         return [[show(snapshot, trial) if trial else missing for trial in row] for row in grid]
 
-    annotated = max(len(x.tick_labels), len(y.tick_labels)) <= MAX_ANNOTATED_VALUES
+    annotated = max(len(x.tick_labels), len(y.tick_labels)) <= _MAX_ANNOTATED_VALUES
     figure = go.Figure(
         go.Heatmap(
             z=rows(SweepSnapshot.objective_value, missing=None), text=rows(format_objective),
@@ -194,7 +194,7 @@ def _scatter(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
             y=[_axis_coordinate(y, trial) for trial in drawn],
             mode="markers", hoverinfo="text",
             hovertext=[hover_text(snapshot, trial) for trial in drawn],
-            marker={"size": 13, "color": scores, "coloraxis": "coloraxis", "line": POINT_OUTLINE},
+            marker={"size": 13, "color": scores, "coloraxis": "coloraxis", "line": _POINT_OUTLINE},
         )
     )  # fmt: skip
     bar = {"tickformat": tick_format(snapshot), "thickness": 10, "outlinewidth": 0}
@@ -220,7 +220,7 @@ def _axis_options(axis: Axis) -> dict[str, Any]:
             "ticktext": [escape_label(label) for label in axis.tick_labels],
         }
     low, *_, high = axis.numeric_values
-    return {"type": "log" if low > 0 and high / low >= LOG_AXIS_RATIO else "linear"}
+    return {"type": "log" if low > 0 and high / low >= _LOG_AXIS_RATIO else "linear"}
 
 
 # Importance: the share of the differences between trials that each field explains by itself
@@ -310,7 +310,7 @@ def _fanova_importance(snapshot: SweepSnapshot, axes: dict[str, Axis]) -> dict[s
 
 MAX_TICKS = 8  # values of a field that are labeled
 MAX_LINES = 500  # more of them are one dark patch, and slow to draw
-LINE_SPREAD = 0.6  # share of a value's height that its lines spread over
+_LINE_SPREAD = 0.6  # share of a value's height that its lines spread over
 
 
 def parallel_coordinates(snapshot: SweepSnapshot, selection: WinnerAndCheapest) -> Chart | None:
@@ -352,7 +352,7 @@ def parallel_coordinates(snapshot: SweepSnapshot, selection: WinnerAndCheapest) 
         height=460,
         margin={"t": 80, "b": 20, "l": 20, "r": 60},
         showlegend=True,
-        legend={**LEGEND, "y": 1.1},
+        legend={**LEGEND_LAYOUT, "y": 1.1},
     )
     names = [*(axis.label for axis in axes), objective_label(snapshot)]
     figure.update_xaxes(
@@ -383,7 +383,7 @@ def _line_heights(
     span = scores[0] - scores[-1]
     heights = {}
     for rank, (trial, score) in enumerate(zip(trials, scores, strict=True)):
-        offset = LINE_SPREAD * (0.5 - (rank + 0.5) / len(trials))
+        offset = _LINE_SPREAD * (0.5 - (rank + 0.5) / len(trials))
         crossings = [(axis.position(trial) + 0.5 + offset) / len(axis.tick_labels) for axis in axes]
         heights[trial.number] = [*crossings, (score - scores[-1]) / span if span else 0.5]
     return heights
@@ -398,7 +398,7 @@ def _annotate(figure: Any, at: int, height: float, text: str) -> None:
 # Cost: the objective against trainable parameters and training time
 
 CostMeasure = Literal["trainable_parameters", "seconds"]
-COST_LABELS: dict[CostMeasure, str] = {
+_COST_LABELS: dict[CostMeasure, str] = {
     "trainable_parameters": "trainable parameters",
     "seconds": "seconds",
 }
@@ -417,7 +417,7 @@ def cost_chart(
     trials = [trial for trial in snapshot.ranked if costs[trial.number] is not None]
     if len({costs[trial.number] for trial in trials}) < 2:
         return None
-    label = COST_LABELS[measure]
+    label = _COST_LABELS[measure]
     figure = go.Figure()
     for mark, marked in group_by_mark(trials, selection):
         figure.add_scatter(
@@ -431,7 +431,7 @@ def cost_chart(
             ],
         )  # fmt: skip
     figure.update_layout(
-        height=380, margin={"t": 50, "b": 50, "r": 20}, showlegend=True, legend=LEGEND
+        height=380, margin={"t": 50, "b": 50, "r": 20}, showlegend=True, legend=LEGEND_LAYOUT
     )
     figure.update_xaxes(title=label, tickformat="~s")
     if measure == "trainable_parameters":

@@ -18,7 +18,13 @@ from app.charts.fields import (
     format_setting_list,
     is_numeric_field,
 )
-from app.charts.style import CHEAPEST_MARK, WINNER_MARK, format_objective, mark_of, objective_label
+from app.charts.style import (
+    CHEAPEST_MARK,
+    WINNER_MARK,
+    format_objective,
+    objective_label,
+    trial_mark,
+)
 from app.jobs.results.comparison import PairedComparison
 from app.sweeps.snapshot import (
     FINAL_TRIAL_STATES,
@@ -34,7 +40,7 @@ from lora_core.tasks.metric_names import METRICS
 
 # Tables
 
-EMPTY_CELL = "–"  # noqa: RUF001
+_EMPTY_CELL = "–"  # noqa: RUF001
 
 
 @dataclass(frozen=True)
@@ -137,21 +143,21 @@ def trial_table(
 def _mark_name(trial: TrialSnapshot, selection: WinnerAndCheapest | None) -> str:
     if selection is None or trial.number not in selection.within_noise:
         return ""
-    return mark_of(trial, selection).name
+    return trial_mark(trial, selection).name
 
 
 def _metric_text(trial: TrialSnapshot, split: str, name: str) -> str:
     value = trial.metric(split, name)
-    return EMPTY_CELL if value is None else format_score(name, value)
+    return _EMPTY_CELL if value is None else format_score(name, value)
 
 
 def _seconds_text(trial: TrialSnapshot) -> str:
-    return EMPTY_CELL if trial.seconds is None else f"{trial.seconds:,.0f}"
+    return _EMPTY_CELL if trial.seconds is None else f"{trial.seconds:,.0f}"
 
 
 def _short_interval(score: SplitScore | None) -> str:
     if score is None:
-        return EMPTY_CELL
+        return _EMPTY_CELL
     interval = format_interval(score.metric, score.low, score.high)
     return f"{format_score(score.metric, score.value)} ({interval})"
 
@@ -182,7 +188,7 @@ def progress_sentence(snapshot: SweepSnapshot) -> str:
     return f"{pluralize(len(trials), 'trial')}: {states or 'none'}{suffix if partial else ''}."
 
 
-def findings(snapshot: SweepSnapshot, selection: WinnerAndCheapest | None) -> list[str]:
+def describe_results(snapshot: SweepSnapshot, selection: WinnerAndCheapest | None) -> list[str]:
     """Describe the winner, its test results, the trials within noise and the cheapest of them."""
     if selection is None:
         return ["No trial is complete yet, so there is nothing to compare."]
@@ -310,7 +316,7 @@ def render_report(snapshot: SweepSnapshot) -> str:
         description=sweep_description(snapshot),
         running=snapshot.state in OPEN_SWEEP_STATES,
         progress=progress_sentence(snapshot),
-        findings=findings(snapshot, selection),
+        findings=describe_results(snapshot, selection),
         winner_comparison_table=winner_comparison_table(snapshot, selection),
         charts=charts,
         figures=[chart.figure.to_dict() for chart in charts],

@@ -14,7 +14,7 @@ from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest
 from lora_core.tasks.metric_names import METRICS
 
 MAX_AXIS_LABEL_CHARACTERS = 28
-LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+LEGEND_LAYOUT = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
 def objective_label(snapshot: SweepSnapshot) -> str:
@@ -69,25 +69,25 @@ class TrialMark:
     color: str
 
 
-OTHER_MARK = TrialMark("other trials", "circle", 7, 0.7, "#8b95a5")
+_OTHER_MARK = TrialMark("other trials", "circle", 7, 0.7, "#8b95a5")
 WITHIN_NOISE_MARK = TrialMark("within noise", "circle", 10, 1.5, "#3f87c9")
 CHEAPEST_MARK = TrialMark("cheapest within noise", "diamond", 13, 3, "#1b9e77")
 WINNER_MARK = TrialMark("winner", "star", 16, 3, "#e07b1a")
 
 
-def mark_of(trial: TrialSnapshot, selection: WinnerAndCheapest) -> TrialMark:
+def trial_mark(trial: TrialSnapshot, selection: WinnerAndCheapest) -> TrialMark:
     """Return the marker of a trial; a winner that is also the cheapest is marked as the winner."""
     if trial.number == selection.winner:
         return WINNER_MARK
     if trial.number == selection.cheapest:
         return CHEAPEST_MARK
-    return WITHIN_NOISE_MARK if trial.number in selection.within_noise else OTHER_MARK
+    return WITHIN_NOISE_MARK if trial.number in selection.within_noise else _OTHER_MARK
 
 
 def group_by_mark(
     trials: Sequence[TrialSnapshot], selection: WinnerAndCheapest
 ) -> Iterator[tuple[TrialMark, list[TrialSnapshot]]]:
     """Iterate over the non-empty groups of trials by marker, the winner last so it is on top."""
-    for mark in (OTHER_MARK, WITHIN_NOISE_MARK, CHEAPEST_MARK, WINNER_MARK):
-        if marked := [trial for trial in trials if mark_of(trial, selection) is mark]:
+    for mark in (_OTHER_MARK, WITHIN_NOISE_MARK, CHEAPEST_MARK, WINNER_MARK):
+        if marked := [trial for trial in trials if trial_mark(trial, selection) is mark]:
             yield mark, marked

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 90
 PR_SET_PDEATHSIG = 1
-COMMAND = (sys.executable, "-P", "-m", "app.cli.main", "up", "--port", "0", "--json")
+SERVICE_COMMAND = (sys.executable, "-P", "-m", "app.cli.main", "up", "--port", "0", "--json")
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def temporary_service(directory: Path, *, concurrency: int = 1) -> Iterator[str]
     with (
         log.open("wb") as errors,
         subprocess.Popen(
-            [*COMMAND, "--data-dir", str(directory / "data")],
+            [*SERVICE_COMMAND, "--data-dir", str(directory / "data")],
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment_without_settings() | {"LORAWORKS_CONCURRENCY": str(concurrency)},

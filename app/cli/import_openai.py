@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli import old_answers
+from app.cli import old_model_comparison
 from app.cli.datasets import print_finding
 from app.cli.errors import UsageError
 from app.cli.evaluate import download_source, predict_all
@@ -22,7 +22,7 @@ from lora_core.specs.method import MethodName
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.cli.old_answers import AnswerFile, Comparison, OldAnswers
+    from app.cli.old_model_comparison import AnswerFile, OldModelAnswers, OldModelComparison
     from app.datasets.schemas import DatasetView
     from app.jobs.schemas import JobView
     from lora_core.data.split import Splits
@@ -101,7 +101,7 @@ def import_openai(  # noqa: PLR0913 - one parameter per option
     """
     _check_options(file, answers, model, (validation, name, method, base))
     _check_out(out, answers)
-    answer_file = old_answers.read_answer_file(answers) if answers else None
+    answer_file = old_model_comparison.read_answer_file(answers) if answers else None
     if file is None:
         job = _find_job(client, str(model))
         old = _select_answers(client, answer_file, job.spec)
@@ -114,7 +114,7 @@ def import_openai(  # noqa: PLR0913 - one parameter per option
         job = _train(client, body, quiet=as_json)
     comparison = _compare(client, job, old) if old else None
     if out and comparison:
-        write_file(iter([old_answers.to_csv(comparison.differing).encode()]), out)
+        write_file(iter([old_model_comparison.to_csv(comparison.differing).encode()]), out)
     report = _print_json if as_json else _print_report
     report(client, job, comparison, out)
 
@@ -215,7 +215,7 @@ def _find_job(client: "Client", model: str) -> "JobView":
 
 def _select_answers(
     client: "Client", file: "AnswerFile | None", spec: Mapping[str, Any]
-) -> "OldAnswers | None":
+) -> "OldModelAnswers | None":
     if file is None:
         return None
     splits, of_base = _load_splits(client, spec), []
@@ -225,7 +225,7 @@ def _select_answers(
             break
         spec = client.get_job(str(base.job_id)).spec
         of_base.append(_load_splits(client, spec))
-    return old_answers.select_answers(file, splits, of_base)
+    return old_model_comparison.select_answers(file, splits, of_base)
 
 
 def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
@@ -256,9 +256,9 @@ def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
         return load_splits(data.model_copy(update={"source": local_source}))
 
 
-def _compare(client: "Client", job: "JobView", old: "OldAnswers") -> "Comparison":
+def _compare(client: "Client", job: "JobView", old: "OldModelAnswers") -> "OldModelComparison":
     model = str(job.model_version)
-    return old_answers.compare(model, old, predict_all(client, model, old.texts))
+    return old_model_comparison.compare(model, old, predict_all(client, model, old.texts))
 
 
 # -- Output ---------------------------------------------------------------------------------------
@@ -275,13 +275,13 @@ def _openai_fields(client: "Client", job: "JobView") -> dict[str, str]:
 
 
 def _print_json(
-    client: "Client", job: "JobView", comparison: "Comparison | None", out: Path | None
+    client: "Client", job: "JobView", comparison: "OldModelComparison | None", out: Path | None
 ) -> None:
     print_json(
         {
             "model": job.model_version,
             **_openai_fields(client, job),
-            "comparison": comparison and old_answers.to_json(comparison),
+            "comparison": comparison and old_model_comparison.to_json(comparison),
             "out": out and str(out),
             "job": job,
         }
@@ -289,10 +289,10 @@ def _print_json(
 
 
 def _print_report(
-    client: "Client", job: "JobView", comparison: "Comparison | None", out: Path | None
+    client: "Client", job: "JobView", comparison: "OldModelComparison | None", out: Path | None
 ) -> None:
     if comparison:
-        old_answers.print_comparison(comparison)
+        old_model_comparison.print_comparison(comparison)
     if out:
         print_line(f"Saved all texts with different answers to {out}.")
     openai = _openai_fields(client, job)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from app.cli.options import AsJson, ExistingDataDir, injected
+from app.cli.options import AsJson, ExistingDataDir, inject
 from app.cli.output import Json, format_time, print_json, print_line, print_table
 from app.cli.preflight import load_existing_settings, load_settings
 
@@ -67,8 +67,8 @@ def _open_existing_database(data_dir: ExistingDataDir = None) -> Iterator[_KeyDa
         yield keys
 
 
-with_database = injected("keys", _open_database)
-with_existing_database = injected("keys", _open_existing_database)
+with_database = inject("keys", _open_database)
+with_existing_database = inject("keys", _open_existing_database)
 
 
 @app.command("create")

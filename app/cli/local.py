@@ -39,14 +39,14 @@ from lora_core.specs.problems import first_problem
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metric_names import METRICS, main_metric, summary_metrics
 
-PROGRAM = (sys.executable, "-P", "-m", "lora_core")
-LOG_TAIL = 5  # lines
+LORA_CORE_COMMAND = (sys.executable, "-P", "-m", "lora_core")
+_LOG_TAIL = 5  # lines
 
 
 def run_lora_core(*arguments: str) -> bytes:
     """Run `python -m lora_core` with these arguments; return its output. Raises `RunFailed`."""
     completed = subprocess.run(
-        [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        [*LORA_CORE_COMMAND, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if completed.returncode == 0:
         return completed.stdout
@@ -61,7 +61,7 @@ def run_lora_core(*arguments: str) -> bytes:
 
 def last_lines(log: str) -> str:
     """Return the end of a process's output on one line."""
-    return " | ".join(log.splitlines()[-LOG_TAIL:])
+    return " | ".join(log.splitlines()[-_LOG_TAIL:])
 
 
 STOP_SECONDS = 60.0  # a step of a large model may take long
@@ -98,7 +98,7 @@ def _validate_spec(body: Json) -> TrainSpec:
 def _run_training(
     spec_file: Path, out: Path, spec: TrainSpec, log: IO[str], display: ProgressDisplay
 ) -> Finished:
-    command = [*PROGRAM, "train", str(spec_file), "--out", str(out), "--exit-with-parent"]
+    command = [*LORA_CORE_COMMAND, "train", str(spec_file), "--out", str(out), "--exit-with-parent"]
     progress = RunProgress(
         title=f"{spec.method.type} into {out.name}",
         state="running",

@@ -21,7 +21,7 @@ CheckOnly = Annotated[
     typer.Option("--check", help="Change nothing; exit with 4 unless the schema is up to date."),
 ]
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the database.")]
-StepResult = TypeVar("StepResult")
+_StepResult = TypeVar("_StepResult")
 
 
 def migrate(
@@ -63,7 +63,7 @@ def _check_revision(settings: "Settings") -> "RevisionChange":
     return RevisionChange(revision, revision)
 
 
-def _retry_until_reachable(seconds: float, step: Callable[[], StepResult]) -> StepResult:
+def _retry_until_reachable(seconds: float, step: Callable[[], _StepResult]) -> _StepResult:
     """Retry the step until the database is reachable. Raises the last error at the deadline."""
     from app.database.errors import DatabaseUnavailable, DatabaseUnreachable
 

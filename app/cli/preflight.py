@@ -16,7 +16,7 @@ from lora_core.specs.problems import first_problem
 if TYPE_CHECKING:
     from app.settings import Settings
 
-BACKLOG = 2048
+LISTEN_BACKLOG = 2048
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - variable, not bound
 
 
@@ -66,7 +66,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         listener.close()
         raise UsageError(

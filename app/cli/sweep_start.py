@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from app.cli.errors import UsageError
-from app.cli.options import AsJson, injected, with_client
+from app.cli.options import AsJson, inject, with_client
 from app.cli.output import (
     Json,
     format_duration,
@@ -133,7 +133,7 @@ SWEEP_OPTIONS: dict[str, Any] = {
 }
 StrategyName = Literal["grid", "random", "halving", "tpe"]
 Strategy = _option(StrategyName, "--strategy", "Search strategy. Default: grid.")
-ALL_OPTIONS = {"over": Over, "strategy": Strategy, **STRATEGY_OPTIONS, **SWEEP_OPTIONS}
+_ALL_OPTIONS = {"over": Over, "strategy": Strategy, **STRATEGY_OPTIONS, **SWEEP_OPTIONS}
 
 SweepFile = Annotated[
     Path | None,
@@ -169,10 +169,10 @@ def body_from_preset(which: PresetName, **values: Any) -> Iterator[Json]:
 
 
 body_from_options.__signature__ = options_signature(  # type: ignore[attr-defined]
-    **ALL_OPTIONS, file=SweepFile, spec=JobFile
+    **_ALL_OPTIONS, file=SweepFile, spec=JobFile
 )
 body_from_preset.__signature__ = options_signature(  # type: ignore[attr-defined]
-    **ALL_OPTIONS, which=PresetArgument
+    **_ALL_OPTIONS, which=PresetArgument
 )
 
 
@@ -247,7 +247,7 @@ Watch = Annotated[
 
 
 @with_client
-@injected("body", body_from_options)
+@inject("body", body_from_options)
 def start(
     client: "Client",
     body: Json,
@@ -260,7 +260,7 @@ def start(
 
 
 @with_client
-@injected("body", body_from_preset)
+@inject("body", body_from_preset)
 def preset(
     client: "Client",
     body: Json,

@@ -10,7 +10,7 @@ import typer
 from app.cli.errors import UsageError
 from app.cli.files import prompt_for_missing_columns, upload_sources
 from app.cli.local import train_locally
-from app.cli.options import AsJson, injected, with_client
+from app.cli.options import AsJson, inject, with_client
 from app.cli.output import Json, format_duration, print_fields, print_json, print_line
 from app.cli.spec_options import spec_from_options
 from app.cli.watch import report_or_watch
@@ -78,7 +78,7 @@ Out = Annotated[
 
 
 @with_client
-@injected("body", spec_from_options)
+@inject("body", spec_from_options)
 def train(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     body: Json,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # Retention settings, with what they keep and the unit of their values.
-RETENTION = {
+RETENTION_SETTINGS = {
     "keep_checkpoint_days": ("checkpoints", "days"),
     "keep_prediction_days": ("prediction results", "days"),
     "keep_delivery_days": ("webhook deliveries", "days"),
@@ -49,7 +49,7 @@ def ready_announcement(
 
     def announce() -> None:
         if as_json:
-            retention = {name: getattr(settings, name) for name in RETENTION}
+            retention = {name: getattr(settings, name) for name in RETENTION_SETTINGS}
             key_file = str(file) if file else None
             print_json_line({**service_info, "admin_key_file": key_file, "retention": retention})
             return
@@ -74,7 +74,7 @@ def ready_announcement(
 def _describe_retention(settings: "Settings") -> str:
     """Return the retention limits in one line."""
     limits = []
-    for name, (what, unit) in RETENTION.items():
+    for name, (what, unit) in RETENTION_SETTINGS.items():
         limit = getattr(settings, name)
         limits.append(f"{what} forever" if limit is None else f"{what} {limit:g} {unit}")
     return f"{', '.join(limits)} (LORAWORKS_KEEP_…, see `loraworks gc --dry-run`)"

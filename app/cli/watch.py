@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 OUTAGE_TIMEOUT = 60.0  # seconds without a response until polling gives up
 
-Polled = TypeVar("Polled")
+_Polled = TypeVar("_Polled")
 
 
-def poll(fetch: Callable[[], Polled], *, interval: float) -> Iterator[Polled]:
+def poll(fetch: Callable[[], _Polled], *, interval: float) -> Iterator[_Polled]:
     """Yield the result of `fetch` now and every `interval` seconds.
 
     An outage of less than a minute is waited out. Raises `ServiceUnreachable` after that.
@@ -65,8 +65,8 @@ SeriesKey = tuple[str, str]  # split and metric, such as ("validation", "accurac
 
 TRAIN_LOSS: SeriesKey = ("train", "loss")
 THROUGHPUT: SeriesKey = ("train", "reviews_per_second")
-MAX_NOTES = 6
-RATE_POINTS = 20  # points from which the rate is computed
+_MAX_NOTES = 6
+_RATE_POINTS = 20  # points from which the rate is computed
 
 
 @dataclass
@@ -101,8 +101,10 @@ class RunProgress:
     unit: str = "step"
     metric: str = "accuracy"  # that is shown besides the loss
     curves: dict[SeriesKey, MetricSeries] = field(default_factory=dict)
-    notes: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_NOTES))
-    _step_times: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
+    notes: deque[str] = field(default_factory=lambda: deque(maxlen=_MAX_NOTES))
+    _step_times: deque[tuple[float, int]] = field(
+        default_factory=lambda: deque(maxlen=_RATE_POINTS)
+    )
 
     def add_note(self, message: str) -> None:
         self.notes.append(message)
@@ -126,7 +128,7 @@ class RunProgress:
 
     @property
     def rate(self) -> float | None:
-        """Return steps per second over the last `RATE_POINTS` points."""
+        """Return steps per second over the last `_RATE_POINTS` points."""
         if len(self._step_times) < 2:
             return None
         (first_time, first_step), (last_time, last_step) = self._step_times[0], self._step_times[-1]
@@ -164,7 +166,7 @@ def _bin_averages(values: Sequence[float], width: int) -> list[float]:
 # Displays
 
 BAR_WIDTH = 40  # columns
-LINE_SECONDS = 5.0  # minimum interval between plain lines about the loss
+_LINE_SECONDS = 5.0  # minimum interval between plain lines about the loss
 
 
 class ProgressDisplay(Protocol):
@@ -205,7 +207,7 @@ class PlainTextDisplay(NullDisplay):
     def update(self, progress: RunProgress, news: str | None = None) -> None:
         if news is not None:
             self._console.print(strip_control_characters(news), soft_wrap=True)
-        elif progress.step and monotonic() - self._printed_at >= LINE_SECONDS:
+        elif progress.step and monotonic() - self._printed_at >= _LINE_SECONDS:
             self._printed_at = monotonic()
             loss = progress.curve(TRAIN_LOSS).last()
             line = _format_position(progress) + ("" if loss is None else f", loss {loss:.4f}")

@@ -40,17 +40,17 @@ class Database:
         with Session(self.read_engine, expire_on_commit=False) as session:
             yield session
 
-    def give_back_space(self, *, dry_run: bool = False) -> int:
+    def incremental_vacuum(self, *, dry_run: bool = False) -> int:
         """Give free space back to the disk; return the bytes, in a dry run those there are.
 
         Returns 0 for PostgreSQL, whose autovacuum takes care of it.
         """
         if self.write_engine.dialect.name != "sqlite":
             return 0
-        give_back = sqlite.free_bytes if dry_run else sqlite.give_back_space
-        return give_back(self.write_engine)
+        vacuum = sqlite.free_bytes if dry_run else sqlite.incremental_vacuum
+        return vacuum(self.write_engine)
 
-    def rebuild(self) -> int:
+    def vacuum(self) -> int:
         """Rebuild a SQLite file that cannot give space back; return the bytes by which it shrank.
 
         Such a file was created by an early version. Writers wait for seconds per 100 MB. Raises
@@ -58,7 +58,7 @@ class Database:
         """
         if self.write_engine.dialect.name != "sqlite":
             return 0
-        return sqlite.rebuild(self.write_engine)
+        return sqlite.vacuum(self.write_engine)
 
     def close(self) -> None:
         """Close all connections."""

@@ -21,14 +21,14 @@ from app.database.errors import DatabaseUrlInvalid, NotEnoughMemoryToRebuild
 
 BUSY_TIMEOUT_SECONDS = 10
 MAX_RETRY_SECONDS = 0.01
-MIN_RETRY_SECONDS = 0.001
+_MIN_RETRY_SECONDS = 0.001
 
-READ_POOL_SIZE = 16
+_READ_POOL_SIZE = 16
 MB = 10**6
-INCREMENTAL = 2  # value of the pragma `auto_vacuum`
+_INCREMENTAL = 2  # value of the pragma `auto_vacuum`
 MAX_WAL_BYTES = 64_000_000  # of a WAL that a checkpoint has emptied
 VACUUM_PAGES = 250  # pages that one transaction gives back, in about 10 ms
-VACUUM_PAUSE_SECONDS = 0.01  # between two of them, so that others can write
+_VACUUM_PAUSE_SECONDS = 0.01  # between two of them, so that others can write
 
 
 def create_engines(url: URL, data_dir: Path) -> tuple[Engine, Engine]:
@@ -59,17 +59,17 @@ def free_bytes(engine: Engine) -> int:
         return _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
 
 
-def give_back_space(engine: Engine) -> int:
+def incremental_vacuum(engine: Engine) -> int:
     """Shorten the file by its free pages, and return their bytes.
 
     Others can read and write meanwhile. Does nothing to a file of before `auto_vacuum` was on:
-    `rebuild` turns it on.
+    `vacuum` turns it on.
     """
     given_back = 0
     while True:
         with _driver_connection(engine) as connection:
             before = _pragma(connection, "freelist_count")
-            if not before or _pragma(connection, "auto_vacuum") != INCREMENTAL:
+            if not before or _pragma(connection, "auto_vacuum") != _INCREMENTAL:
                 break
             # Each row that is fetched moves one page.
             connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
@@ -77,13 +77,13 @@ def give_back_space(engine: Engine) -> int:
             given_back += freed * _pragma(connection, "page_size")
         if freed <= 0:
             break
-        time.sleep(VACUUM_PAUSE_SECONDS)
+        time.sleep(_VACUUM_PAUSE_SECONDS)
     with _driver_connection(engine) as connection:  # the file is shortened by a checkpoint
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     return given_back
 
 
-def rebuild(engine: Engine) -> int:
+def vacuum(engine: Engine) -> int:
     """Rewrite a file that was created without `auto_vacuum`, and turn it on; return the bytes by
     which the file shrank.
 
@@ -91,7 +91,7 @@ def rebuild(engine: Engine) -> int:
     takes as much memory and free disk space as the rows. Raises `NotEnoughMemoryToRebuild`.
     """
     with _driver_connection(engine) as connection:
-        if _pragma(connection, "auto_vacuum") == INCREMENTAL:
+        if _pragma(connection, "auto_vacuum") == _INCREMENTAL:
             return 0
         free, page_size = (_pragma(connection, name) for name in ("freelist_count", "page_size"))
         needed = (_pragma(connection, "page_count") - free) * page_size
@@ -144,7 +144,7 @@ def _create_write_engine(url: URL, data_dir: Path, *, foreign_keys: bool) -> Eng
 
 
 def _create_read_engine(url: URL) -> Engine:
-    engine = _create_engine(url, connections=READ_POOL_SIZE)
+    engine = _create_engine(url, connections=_READ_POOL_SIZE)
     event.listen(engine, "connect", _set_pragmas("foreign_keys=ON", "query_only=ON"))
     event.listen(engine, "begin", _begin)
     return engine
@@ -201,7 +201,7 @@ def _set_busy_handler(connection: Any, _record: Any) -> None:
         nonlocal deadline
         if attempt == 0:
             deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
-        time.sleep(max(MIN_RETRY_SECONDS, MAX_RETRY_SECONDS * 0.9**attempt))
+        time.sleep(max(_MIN_RETRY_SECONDS, MAX_RETRY_SECONDS * 0.9**attempt))
         return time.monotonic() < deadline
 
     connection.set_busy_handler(retry)

@@ -111,7 +111,7 @@ class FileInspector:
             log.warning("diagnosis incomplete", cause=str(self._error(result)))
         return {**profile, "diagnosis": diagnoses[-1] if diagnoses else None}
 
-    def diagnosis(self) -> dict[str, Any]:
+    def check(self) -> dict[str, Any]:
         """Return the diagnosis only."""
         reports, result = self._inspect_columns("inspect")
         if len(reports) < 2:

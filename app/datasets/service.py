@@ -144,11 +144,11 @@ def fetch_dataset_file(store: Store, *, settings: Settings, dataset: Dataset) ->
 def check_dataset(database: Database, store: Store, *, settings: Settings, ref: str) -> Dataset:
     """Diagnose a dataset again.
 
-    Raises what `fetch_dataset_file` and `FileInspector.diagnosis` raise.
+    Raises what `fetch_dataset_file` and `FileInspector.check` raise.
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
-    diagnosis = _inspection(store, settings, dataset).diagnosis()
+    diagnosis = _inspection(store, settings, dataset).check()
     with database.write() as session:
         dataset = repository.get_dataset(session, dataset.id, for_update=True)
         dataset.profile = {**dataset.profile, "diagnosis": diagnosis}

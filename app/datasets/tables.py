@@ -63,11 +63,11 @@ class Dataset(Base):
 
     @validates("profile")
     def _update_overview(self, _: str, profile: JsonObject) -> JsonObject:
-        self.overview = make_overview(profile)
+        self.overview = summarize_profile(profile)
         return profile
 
 
-def make_overview(profile: JsonObject) -> JsonObject:
+def summarize_profile(profile: JsonObject) -> JsonObject:
     """Return the part of a profile that lists show; its size does not grow with the labels."""
     labels: dict[str, int] = profile.get("labels", {})
     most_frequent = sorted(labels.items(), key=lambda item: -item[1])[:MAX_LISTED_LABELS]

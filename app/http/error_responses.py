@@ -31,24 +31,24 @@ from lora_core.atomic_files import is_disk_full
 from lora_core.errors import LoraCoreError
 from lora_core.specs.problems import FieldProblem, field_problems
 
-INTERNAL_ERROR = "internal_error"
+_INTERNAL_ERROR = "internal_error"
 RETRY_AFTER_SECONDS = 5  # the default for a 503
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OPENAI_PREFIX = "/openai/"
 # Clients of OpenAI know no other status of a rejected body, and read 424 as a client error.
-OPENAI_STATUS = {422: 400, 424: 500}
+_OPENAI_STATUS = {422: 400, 424: 500}
 PREDICT_PATHS = (
     *("/", "/predict", "/invocations", "/vertex", "/rerank"),
     *("/info", "/health", "/ping"),
 )
-ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
+_ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
     424: "Backend",
     429: "Overloaded",
     500: "Backend",
     503: "Unhealthy",
     504: "Timeout",
 }
-ERROR_TYPE_NAMES = {*ERROR_TYPES.values(), "Empty", "RateLimited", "Validation"}
+_ERROR_TYPE_NAMES = {*_ERROR_TYPES.values(), "Empty", "RateLimited", "Validation"}
 PROBLEM_SCHEMA: dict[str, Any] = {
     "title": "Problem",
     "description": "Why a request failed, as in RFC 9457.",
@@ -83,7 +83,7 @@ PREDICT_ERROR_SCHEMA: dict[str, Any] = {
     "required": ["error", "error_type", "code"],
     "properties": {
         "error": {"type": "string", "description": "What is wrong, where, and how to fix it."},
-        "error_type": {"type": "string", "enum": sorted(ERROR_TYPE_NAMES)},
+        "error_type": {"type": "string", "enum": sorted(_ERROR_TYPE_NAMES)},
         "code": PROBLEM_SCHEMA["properties"]["code"],
         "errors": PROBLEM_SCHEMA["properties"]["errors"],
     },
@@ -163,7 +163,7 @@ async def _handle(request: Request, error: Exception) -> Response:
 def error_response(scope: Scope, error: Exception) -> Response:
     """Return the response to an error, and log the details that it must not contain."""
     problem = problem_from_error(error, scope)
-    if problem.code == INTERNAL_ERROR:
+    if problem.code == _INTERNAL_ERROR:
         log.error("unexpected_error", code=problem.code, exc_info=error)
     elif problem.status >= 500 or isinstance(error, SQLAlchemyError):
         log.warning("unavailable", code=problem.code, reason=str(error))
@@ -215,7 +215,7 @@ def _openai_error_response(problem: ProblemDetails) -> Response:
     These repeat a request after 408, 409, 429 and 5xx, unless `x-should-retry` says that this is of
     no use. It is of use exactly when the problem says how long to wait.
     """
-    status = OPENAI_STATUS.get(problem.status, problem.status)
+    status = _OPENAI_STATUS.get(problem.status, problem.status)
     headers = dict(problem.headers)
     if status in (408, 409, 429) or status >= 500:
         headers["x-should-retry"] = "true" if "Retry-After" in headers else "false"
@@ -249,7 +249,7 @@ def _error_type(problem: ProblemDetails) -> str:
         return "Empty"
     if problem.code in ("key_overloaded", "rate_limit_exceeded"):
         return "RateLimited"
-    return ERROR_TYPES.get(problem.status, "Validation")
+    return _ERROR_TYPES.get(problem.status, "Validation")
 
 
 def problem_from_error(error: Exception, scope: Scope) -> ProblemDetails:
@@ -274,7 +274,7 @@ def problem_from_error(error: Exception, scope: Scope) -> ProblemDetails:
 def _internal_error(scope: Scope) -> ProblemDetails:
     request_id = scope.get("state", {}).get("request_id", "")
     detail = f"Internal server error. The server log has details under request id {request_id}."
-    return ProblemDetails(500, INTERNAL_ERROR, "Internal server error.", detail)
+    return ProblemDetails(500, _INTERNAL_ERROR, "Internal server error.", detail)
 
 
 def _from_app_error(error: AppError) -> ProblemDetails:
@@ -341,8 +341,8 @@ def _replace_surrogates(value: Any) -> Any:
 
 # -- validation errors --------------------------------------------------------------------------
 
-MAX_ERRORS = 50
-WHOLE_BODY_ERROR_TYPES = {
+_MAX_ERRORS = 50
+_WHOLE_BODY_ERROR_TYPES = {
     "model_attributes_type",
     "model_type",
     "dict_type",
@@ -373,7 +373,7 @@ def _from_validation_error(error: RequestValidationError, scope: Scope) -> Probl
     detail = f"{problems[0].at}: {problems[0].message}."
     if len(problems) > 1:
         detail += f" And {len(problems) - 1} more."
-    listed = tuple(asdict(problem) for problem in problems[:MAX_ERRORS])
+    listed = tuple(asdict(problem) for problem in problems[:_MAX_ERRORS])
     return ProblemDetails(422, "validation_failed", "Validation failed.", detail, listed)
 
 
@@ -387,7 +387,7 @@ def _has_json_content_type(scope: Scope) -> bool:
 
 
 def _concerns_whole_body(error: Any) -> bool:
-    return tuple(error["loc"]) == ("body",) and error["type"] in WHOLE_BODY_ERROR_TYPES
+    return tuple(error["loc"]) == ("body",) and error["type"] in _WHOLE_BODY_ERROR_TYPES
 
 
 def _field_problems(error: RequestValidationError, scope: Scope) -> list[FieldProblem]:

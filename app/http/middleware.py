@@ -44,7 +44,7 @@ BODY_GRACE_SECONDS = 30.0  # for any body, before the minimum rate applies
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
-OTHER_ORIGIN_SITES = ("cross-site", "same-site")  # same-site includes other ports and subdomains
+_OTHER_ORIGIN_SITES = ("cross-site", "same-site")  # same-site includes other ports and subdomains
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST_PATTERN = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -165,7 +165,7 @@ class HostOriginMiddleware:
                 is_own = scheme in ("http", "https") and rest == hosts[0].lower()
                 if not is_own and origin.lower() not in self.origins:
                     raise OriginNotAllowed()
-            if headers.get("sec-fetch-site") in OTHER_ORIGIN_SITES and not (
+            if headers.get("sec-fetch-site") in _OTHER_ORIGIN_SITES and not (
                 headers.get("origin", "").lower() in self.origins
                 or _is_top_level_navigation(scope, headers)
             ):

@@ -46,7 +46,7 @@ ASSET_MEDIA_TYPES = {
 }
 
 
-class DescribedApplication(FastAPI):
+class FastAPIWithErrorSchemas(FastAPI):
     """FastAPI, with error schemas in its description as components.
 
     Generators would otherwise make a class of them for each route, since FastAPI has a component

@@ -32,10 +32,10 @@ DEFAULT_SPEEDS: Mapping[DeviceClass, float] = {
     DeviceClass.ANY: DEFAULT_FLOPS_PER_SECOND["cpu"],
 }
 STARTUP_SECONDS = 12.0  # interpreter, libraries, model, artifact
-LINEAR_MODEL_MAX_TEXTS = 20_000  # the linear model reported beside a run is fitted on at most these
+_LINEAR_MODEL_MAX_TEXTS = 20_000  # the linear model beside a run is fitted on at most these
 
-LINEAR_STARTUP_SECONDS = 3.0  # for a linear model, which does not load torch
-TERMS_PER_TOKEN = 0.12  # words and word pairs that occur at least twice, measured on the samples
+_LINEAR_STARTUP_SECONDS = 3.0  # for a linear model, which does not load torch
+_TERMS_PER_TOKEN = 0.12  # words and word pairs that occur at least twice, measured on the samples
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def estimate_encoder_cost(
         + share * epochs * texts[Split.TRAIN] * (training - frozen)
         + _evaluated_texts(spec, texts, epochs, completed_share) * (forward - frozen)
     )
-    linear_texts = 0 if spec.trial else min(texts[Split.TRAIN], LINEAR_MODEL_MAX_TEXTS)
+    linear_texts = 0 if spec.trial else min(texts[Split.TRAIN], _LINEAR_MODEL_MAX_TEXTS)
     linear_seconds = linear_texts * LINEAR_SECONDS_PER_TOKEN * data.mean_tokens
     seconds = STARTUP_SECONDS + linear_seconds + operations * data.mean_tokens / speed
     trained_texts = epochs * max(1, texts[Split.TRAIN])
@@ -117,7 +117,7 @@ def plan_auto(
 def linear_parameter_count(data: ResolvedData, labels: int) -> int:
     """Estimate roughly how many parameters a linear model of these texts has."""
     tokens = split_sizes(data)[Split.TRAIN] * data.mean_tokens
-    terms = min(max_terms(weight_rows(labels)), round(TERMS_PER_TOKEN * tokens))
+    terms = min(max_terms(weight_rows(labels)), round(_TERMS_PER_TOKEN * tokens))
     return (terms + 1) * weight_rows(labels)
 
 
@@ -125,7 +125,7 @@ def estimate_linear_cost(data: ResolvedData, labels: int) -> JobCost:
     """Estimate the cost of a linear model, which is fitted in one step."""
     tokens = sum(split_sizes(data).values()) * data.mean_tokens
     seconds = tokens * LINEAR_SECONDS_PER_TOKEN * max(1.0, weight_rows(labels) / 2)
-    return JobCost(round(LINEAR_STARTUP_SECONDS + seconds), 0.0, LINEAR_STARTUP_SECONDS)
+    return JobCost(round(_LINEAR_STARTUP_SECONDS + seconds), 0.0, _LINEAR_STARTUP_SECONDS)
 
 
 def _evaluated_texts(

@@ -23,10 +23,10 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
 
 SPEED_SAMPLE_JOBS = 5  # latest measured jobs whose median speed an estimate uses
-SPEED_CANDIDATES = 50  # latest jobs among which these are searched
-MIN_TRAIN_SECONDS = 10.0  # the speed of a shorter training is dominated by its warm-up
-UNLIMITED_LENGTH = 1_000_000  # tokens: a linear model does not truncate texts
-ASSUMED_LABEL_COUNT = 2  # of a hub dataset, which is not read before the job runs
+_SPEED_CANDIDATES = 50  # latest jobs among which these are searched
+_MIN_TRAIN_SECONDS = 10.0  # the speed of a shorter training is dominated by its warm-up
+_UNLIMITED_LENGTH = 1_000_000  # tokens: a linear model does not truncate texts
+_ASSUMED_LABEL_COUNT = 2  # of a hub dataset, which is not read before the job runs
 
 # Left out of `trial_sha256`: fields that are identified by their content instead, fields that do
 # not change the metrics, and the budget, because a trial at any budget is part of the same run.
@@ -102,7 +102,7 @@ class JobResolver:
         spec = spec.model_copy(update={"data": data.spec})
         device_class = _device_class(spec.runtime.device)
         counts = compatibility.count_parameters(
-            shape, spec.encoder_method, data.label_count or ASSUMED_LABEL_COUNT
+            shape, spec.encoder_method, data.label_count or _ASSUMED_LABEL_COUNT
         )
         full_spec, _, _ = resolve_defaults(spec, shape, estimate.split_sizes(data))
         return ResolvedJob(
@@ -157,7 +157,7 @@ class JobResolver:
             compatibility.check_compatibility(shape, spec.with_method(candidate.method))
         method = auto.model_copy(update={"candidates": candidates})
         spec = spec.model_copy(update={"data": data.spec, "method": method})
-        labels = data.label_count or ASSUMED_LABEL_COUNT
+        labels = data.label_count or _ASSUMED_LABEL_COUNT
         counts = [
             compatibility.count_parameters(shape, candidate.method, labels)
             for candidate in candidates
@@ -181,9 +181,9 @@ class JobResolver:
     def _resolve_linear(self, spec: TrainSpec) -> ResolvedJob:
         """Resolve the method `linear`, which has no base. Its terms are unknown before the run."""
         compatibility.check_partial_run(spec)
-        data = self._resolve_data(spec, UNLIMITED_LENGTH)
+        data = self._resolve_data(spec, _UNLIMITED_LENGTH)
         spec = spec.model_copy(update={"data": data.spec})
-        labels = data.label_count or ASSUMED_LABEL_COUNT
+        labels = data.label_count or _ASSUMED_LABEL_COUNT
         count = estimate.linear_parameter_count(data, labels)
         return ResolvedJob(
             spec=spec,
@@ -211,13 +211,13 @@ class JobResolver:
         """Return the speed of the latest jobs in FLOP/s, each measured with its own spec."""
         if device_class not in self._speeds:
             latest = repository.list_latest_speeds(
-                self._session, device_class=device_class, limit=SPEED_CANDIDATES
+                self._session, device_class=device_class, limit=_SPEED_CANDIDATES
             )
             speeds = [
                 each.flops_per_token * each.tokens_per_second
                 for each in latest
                 if each.flops_per_token is not None and each.tokens_per_second
-                if each.train_seconds is None or each.train_seconds >= MIN_TRAIN_SECONDS
+                if each.train_seconds is None or each.train_seconds >= _MIN_TRAIN_SECONDS
                 if not each.features_found
             ]
             self._speeds[device_class] = estimate.median_speed(

@@ -42,7 +42,7 @@ from app.storage.store import Store
 from lora_core.specs.method import SKLEARN_METHODS
 from lora_core.training_version import TRAINING_VERSION
 
-ViewT = TypeVar("ViewT", bound=LocatedResource)
+_ViewT = TypeVar("_ViewT", bound=LocatedResource)
 
 log = structlog.get_logger(__name__)
 
@@ -99,12 +99,12 @@ def enqueue_with_response(  # noqa: PLR0913 - what creating a job touches
     session: Session,
     job: Job,
     *,
-    view_of: Callable[[Job, int | None], ViewT],
+    view_of: Callable[[Job, int | None], _ViewT],
     settings: Settings,
     notifier: WorkerNotifier,
     call: IdempotentRequest,
     start: Checkpoint | None = None,
-) -> ViewT:
+) -> _ViewT:
     """Store a job and the response to its request, and notify the workers after the commit.
 
     With the checkpoint `start`, the job inherits the curves up to there. Raises `TooManyJobs`.
@@ -210,7 +210,7 @@ def delete_job(session: Session, *, job_id: UUID, store: Store) -> None:
 # A job has no checkpoint if its method is fitted in one step, or if `auto` has not selected a
 # method yet. Its retry starts from the beginning.
 
-RETRIED_COLUMNS = (
+_RETRIED_COLUMNS = (
     "name",
     "tags",
     "notes",
@@ -255,7 +255,7 @@ def retry_job(
         raise AlreadyRetried(job_id=job_id, other=other)
     base_models.check_version_not_deleted(session, old.base)
     data_sources.lock_datasets(session, old.dataset_ids)
-    job = Job(**{column: getattr(old, column) for column in RETRIED_COLUMNS}, continues=first)
+    job = Job(**{column: getattr(old, column) for column in _RETRIED_COLUMNS}, continues=first)
     view = enqueue_with_response(
         session,
         job,

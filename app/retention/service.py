@@ -117,7 +117,7 @@ def collect_garbage(
         too_young=len(unreferenced) - len(orphans),
         thinned_points=thinned_points,
         expired_responses=expired_responses,
-        database_bytes=database.give_back_space(dry_run=dry_run),
+        database_bytes=database.incremental_vacuum(dry_run=dry_run),
     )
 
 

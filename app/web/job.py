@@ -16,7 +16,7 @@ from app.jobs import repository
 from app.jobs.results import curves, misclassified
 from app.jobs.results.comparison import flatten
 from app.jobs.results.misclassified import EvaluatedSplit
-from app.jobs.results.numbers import list_numbers
+from app.jobs.results.predicted_numbers import list_predicted_numbers
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView, MisclassifiedText
 from app.jobs.service import find_retry_checkpoint
@@ -253,7 +253,7 @@ def _read_artifact(
             else []
         )
         points = (
-            list_numbers(store, job, ref, split=Split(split))
+            list_predicted_numbers(store, job, ref, split=Split(split))
             if split and task_type(job.spec) == "regression"
             else []
         )

@@ -25,7 +25,7 @@ from app.charts.fields import (
     format_setting_list,
     varied_axes,
 )
-from app.charts.figures import MAX_HEATMAP_VALUES, heatmap_fields, map_axes
+from app.charts.figures import MAX_HEATMAP_VALUES, choose_map_axes, heatmap_fields
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
 from app.jobs import base_models
@@ -108,7 +108,7 @@ def build_grid(snapshot: SweepSnapshot, x: str | None, y: str | None) -> SweepGr
     if len(axes) == 1:
         (axis,) = axes.values()
         return SweepGrid(axis, None, _grid_rows(snapshot, axis, None))
-    x_axis, y_axis = map_axes(list(axes.values()))
+    x_axis, y_axis = choose_map_axes(list(axes.values()))
     x_axis, y_axis = axes.get(x or "", x_axis), axes.get(y or "", y_axis)
     if x_axis is y_axis:
         y_axis = next(axis for axis in axes.values() if axis is not x_axis)
@@ -249,7 +249,7 @@ def sweep_page(
         winner=selection.winner if selection else None,
         cheapest=selection.cheapest if selection else None,
         progress_sentence=report.progress_sentence(snapshot),
-        findings=report.findings(snapshot, selection),
+        findings=report.describe_results(snapshot, selection),
         winner_comparison_table=report.winner_comparison_table(snapshot, selection),
         objective=style.objective_label(snapshot),
         grid=grid,

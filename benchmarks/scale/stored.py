@@ -11,7 +11,7 @@ from sqlalchemy import insert, text
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
 from app.database.base import Base, new_id
 from app.database.engines import Database
-from app.datasets.tables import Dataset, make_overview
+from app.datasets.tables import Dataset, summarize_profile
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, JobEvent, MetricPoint
 from app.registry.tables import ModelVersion, RegisteredModel
@@ -268,7 +268,7 @@ def _dataset(number: int) -> Row:
         "label_column": "label",
         "rows": 10 * LABELS,
         "profile": profile,
-        "overview": make_overview(profile),
+        "overview": summarize_profile(profile),
     }
 
 

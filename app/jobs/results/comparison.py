@@ -40,8 +40,8 @@ from lora_core.tasks.primary_metric import (
     percentile_interval,
 )
 
-Counts = NDArray[np.int64]
-CorrectnessBySplit = Mapping[str, "SplitCorrectness"]
+_Counts = NDArray[np.int64]
+_CorrectnessBySplit = Mapping[str, "SplitCorrectness"]
 
 
 SIGNIFICANCE_LEVEL = 0.05  # a p value below it is unlikely to be chance
@@ -133,7 +133,7 @@ _ARRAYS = ("correct", "true_labels", "predicted_labels", "errors")
 
 def load_correctness(
     session: Session, job_ids: Sequence[UUID]
-) -> Mapping[UUID, CorrectnessBySplit]:
+) -> Mapping[UUID, _CorrectnessBySplit]:
     """Load the correctness of these jobs by split; empty for a job that stored none."""
     loaded: defaultdict[UUID, dict[str, SplitCorrectness]] = defaultdict(dict)
     for start in range(0, len(job_ids), MAX_SQL_PARAMETERS):
@@ -234,7 +234,7 @@ def same_texts(a: SplitCorrectness, b: SplitCorrectness) -> bool:
 
 def discordant_counts(
     a: SplitCorrectness, others: Sequence[SplitCorrectness]
-) -> tuple[Counts, Counts]:
+) -> tuple[_Counts, _Counts]:
     """Count, for each other model, the texts that only `a` or only the other got right."""
     bits_a = _correct_bits(a)
     bits_others = np.stack([_correct_bits(other) for other in others])
@@ -253,7 +253,7 @@ def significant_differences(a: SplitCorrectness, others: Sequence[SplitCorrectne
     return [compare_paired(a, other).significant for other in others]
 
 
-def mcnemar_p_values(only_a: Counts, only_b: Counts) -> NDArray[np.float64]:
+def mcnemar_p_values(only_a: _Counts, only_b: _Counts) -> NDArray[np.float64]:
     """Return two-sided p values of the exact test (McNemar 1947, Psychometrika 12, 153-157).
 
     If both models were equally good, each text that only one gets right would be a toss of a fair
@@ -312,7 +312,7 @@ def flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _split_result(
-    by_split: CorrectnessBySplit, split: Split, first: CorrectnessBySplit
+    by_split: _CorrectnessBySplit, split: Split, first: _CorrectnessBySplit
 ) -> SplitResultView | None:
     if split not in by_split or by_split[split].count == 0:
         return None

@@ -20,7 +20,7 @@ from lora_core.training import correctness
 EvaluatedSplit = Literal["validation", "test"]
 MisclassifiedFormat = Literal["csv", "jsonl"]
 MAX_MISCLASSIFIED = correctness.MAX_SAVED
-OLD_FOLDER = "mistakes"  # in artifacts of earlier versions; their manifests hash the name
+_OLD_FOLDER = "mistakes"  # in artifacts of earlier versions; their manifests hash the name
 MEDIA_TYPES: dict[MisclassifiedFormat, str] = {
     "csv": "text/csv; charset=utf-8; header=present",
     "jsonl": "application/jsonl; charset=utf-8",
@@ -36,7 +36,7 @@ def list_misclassified(
     """
     name = f"job {job.id}"
     facts = read_manifest(store, ref, name=name)
-    for folder in (correctness.MISCLASSIFIED_FOLDER, OLD_FOLDER):
+    for folder in (correctness.MISCLASSIFIED_FOLDER, _OLD_FOLDER):
         if (stored := f"{folder}/{split}.jsonl") in facts["files"]:
             lines = read_json_lines(store, ref, stored, name=name, limit=limit)
             return [MisclassifiedText(**line) for line in lines]

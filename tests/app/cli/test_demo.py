@@ -139,7 +139,7 @@ def test_temporary_service_gets_slots_and_no_outer_settings(
 ) -> None:
     ours = "{name: value for name, value in os.environ.items() if name.startswith('LORAWORKS_')}"
     program = f"import json, os; print(json.dumps({{'url': json.dumps({ours})}}))"
-    monkeypatch.setattr("app.cli.demo.COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr("app.cli.demo.SERVICE_COMMAND", (sys.executable, "-c", program))
     monkeypatch.setenv("LORAWORKS_AUTH", "on")
     with temporary_service(tmp_path, concurrency=2) as environment:
         assert json.loads(environment) == {"LORAWORKS_CONCURRENCY": "2"}

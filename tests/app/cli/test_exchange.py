@@ -169,7 +169,7 @@ def test_unsupported_adapter_setting_is_rejected(other: Run, tmp_path: Path) -> 
 def test_library_failure_is_reported(
     program: str, message: str, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cli.local.PROGRAM", (sys.executable, "-c", program))
+    monkeypatch.setattr("app.cli.local.LORA_CORE_COMMAND", (sys.executable, "-c", program))
     (tmp_path / "adapter_config.json").touch()
     refused = other("models", "import", str(tmp_path), "--name", "moved")
     assert (refused.exit_code, refused.stderr.endswith(f"{message}\n")) == (1, True), refused.stderr

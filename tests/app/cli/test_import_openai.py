@@ -11,10 +11,16 @@ from typing import Any
 import pytest
 
 from app.auth.service import CreatedKey
-from app.cli import old_answers
+from app.cli import old_model_comparison
 from app.cli.client import LabeledPredictions
 from app.cli.errors import UsageError
-from app.cli.old_answers import AnswerFile, Comparison, OldAnswer, OldAnswers, Share
+from app.cli.old_model_comparison import (
+    AnswerFile,
+    OldModelAnswer,
+    OldModelAnswers,
+    OldModelComparison,
+    Proportion,
+)
 from app.jobs.results.comparison import AccuracyComparison
 from app.main import create_app
 from app.openai import ids
@@ -159,7 +165,7 @@ def test_models_are_compared_on_texts_that_the_new_one_is_not_trained_on(
         differing = list(csv.DictReader(lines))
     assert len(differing) == texts - held_out_good
     assert {each["new"] for each in differing} == {"good"}
-    assert len(comparison["differing"]) == old_answers.MAX_SHOWN_ROWS
+    assert len(comparison["differing"]) == old_model_comparison.MAX_SHOWN_ROWS
 
 
 def test_comparison_is_shown_side_by_side(
@@ -417,34 +423,34 @@ def test_conclusion_follows_from_the_paired_test(
     comparison = compared(old, new, labels)
     assert isinstance(comparison.difference, AccuracyComparison)
     assert (comparison.difference.only_a, comparison.difference.only_b) == (only_new, only_old)
-    sentences = old_answers.describe_difference(comparison.difference)
+    sentences = old_model_comparison.describe_difference(comparison.difference)
     assert headline in sentences[0]
     assert ("so few texts" in sentences[-1]) is uncertain
 
 
-def compared(old: list[str], new: list[str], labels: Sequence[str | None]) -> Comparison:
+def compared(old: list[str], new: list[str], labels: Sequence[str | None]) -> OldModelComparison:
     answers = [
-        OldAnswer(number, f"text {number}", each, label)
+        OldModelAnswer(number, f"text {number}", each, label)
         for number, (each, label) in enumerate(zip(old, labels, strict=True), 1)
     ]
     scores = [[LabelScore(label=each, score=0.9)] for each in new]
-    return old_answers.compare(
+    return old_model_comparison.compare(
         "films:1",
-        OldAnswers(answers, trained_on=0, repeated=0, labels_from_training_data=0, unknown={}),
+        OldModelAnswers(answers, trained_on=0, repeated=0, labels_from_training_data=0, unknown={}),
         LabeledPredictions(scores, "films:1", 0),
     )
 
 
 def test_accuracies_count_labeled_texts_only() -> None:
     comparison = compared(["a", "a", "b"], ["a", "b", "b"], ["a", None, "a"])
-    assert comparison.agreement == Share(2 / 3, *wilson_interval(2 / 3, 3), texts=3)
-    assert comparison.old_accuracy == Share(1 / 2, *wilson_interval(1 / 2, 2), texts=2)
+    assert comparison.agreement == Proportion(2 / 3, *wilson_interval(2 / 3, 3), texts=3)
+    assert comparison.old_accuracy == Proportion(1 / 2, *wilson_interval(1 / 2, 2), texts=2)
     assert comparison.new_accuracy == comparison.old_accuracy
 
 
 def test_csv_has_no_formulas() -> None:
     comparison = compared(["=1+1"], ["good"], [None])
-    (line,) = csv.DictReader(old_answers.to_csv(comparison.differing).splitlines())
+    (line,) = csv.DictReader(old_model_comparison.to_csv(comparison.differing).splitlines())
     assert line == {
         "row": "1", "text": "text 1", "old": "'=1+1", "new": "good", "score": "0.9000",
         "true_label": "",
@@ -453,4 +459,4 @@ def test_csv_has_no_formulas() -> None:
 
 def test_selection_of_no_rows_is_refused(splits: Splits) -> None:
     with pytest.raises(UsageError, match="trained on all"):
-        old_answers.select_answers(AnswerFile("answers.jsonl", []), splits)
+        old_model_comparison.select_answers(AnswerFile("answers.jsonl", []), splits)

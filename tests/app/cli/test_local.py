@@ -22,7 +22,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None
     """Replace the training with a program."""
     program = tmp_path / "program.py"
     program.write_text(f"import json, sys, time\nSTARTED = {STARTED!r}\n{code}")
-    monkeypatch.setattr(local, "PROGRAM", (sys.executable, str(program)))
+    monkeypatch.setattr(local, "LORA_CORE_COMMAND", (sys.executable, str(program)))
 
 
 @pytest.mark.e2e

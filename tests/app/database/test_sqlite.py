@@ -119,16 +119,16 @@ def test_free_space_is_given_back(
 ) -> None:
     monkeypatch.setattr("app.database.sqlite.VACUUM_PAGES", 50)  # in several transactions
     fill_and_empty(database)
-    free = database.give_back_space(dry_run=True)
+    free = database.incremental_vacuum(dry_run=True)
     before = settings.sqlite_path.stat().st_size
     assert free > before / 3
     other = open_database(settings)
-    assert other.give_back_space() == free
+    assert other.incremental_vacuum() == free
     other.close()
     assert settings.sqlite_path.stat().st_size <= before - free
-    assert database.give_back_space(dry_run=True) == 0
+    assert database.incremental_vacuum(dry_run=True) == 0
     assert contents(database) == ROWS * 2 / 30
-    assert database.rebuild() == 0
+    assert database.vacuum() == 0
 
 
 def test_others_write_while_space_is_given_back(
@@ -138,7 +138,7 @@ def test_others_write_while_space_is_given_back(
     fill_and_empty(database)
     other = open_database(settings)
     with ThreadPoolExecutor(1) as pool:
-        giving = pool.submit(other.give_back_space)
+        giving = pool.submit(other.incremental_vacuum)
         writes = 0
         while not giving.done():
             with database.write() as session:
@@ -164,14 +164,14 @@ def test_old_file_is_rebuilt_once(old_file: Settings) -> None:
     database = open_database(old_file)
     fill_and_empty(database)
     before = old_file.sqlite_path.stat().st_size
-    assert database.give_back_space() == 0
-    freed = database.rebuild()
+    assert database.incremental_vacuum() == 0
+    freed = database.vacuum()
     assert freed > before / 3
     assert old_file.sqlite_path.stat().st_size <= before - freed + 16_384  # the map of the pages
-    assert database.rebuild() == 0
+    assert database.vacuum() == 0
     with database.write() as session:
         session.execute(text("DELETE FROM filler"))
-    assert database.give_back_space() > 0
+    assert database.incremental_vacuum() > 0
     assert contents(database) == 0
     database.close()
 
@@ -183,7 +183,7 @@ def test_rebuild_without_enough_memory_changes_nothing(
     database = open_database(old_file)
     fill_and_empty(database)
     with pytest.raises(NotEnoughMemoryToRebuild, match="0 MB are available"):
-        database.rebuild()
+        database.vacuum()
     assert contents(database) == ROWS * 2 / 30
-    assert database.give_back_space() == 0
+    assert database.incremental_vacuum() == 0
     database.close()

@@ -212,7 +212,7 @@ def test_a_requested_diagnosis_that_exceeds_limits_is_an_error(
 ) -> None:
     monkeypatch.setattr(process, "run_child", lambda *_, **__: SandboxResult(None, PROFILE, ""))
     with pytest.raises(DataTooLarge, match=r"a\.csv.*time needed"):
-        inspection.diagnosis()
+        inspection.check()
 
 
 def test_an_unreadable_file_is_an_error(
@@ -224,7 +224,7 @@ def test_an_unreadable_file_is_an_error(
     monkeypatch.setattr(
         process, "run_child", lambda *_, **__: SandboxResult(child_protocol.FAILED, lines, "")
     )
-    for ask in (inspection.profile, inspection.diagnosis):
+    for ask in (inspection.profile, inspection.check):
         with pytest.raises(Exception, match=r"a\.csv has no rows"):
             ask()
 

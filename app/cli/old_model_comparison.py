@@ -42,7 +42,7 @@ MAX_SHOWN_CHARACTERS = 60  # of a text in the table, or of an answer
 
 
 @dataclass(frozen=True)
-class OldAnswer:
+class OldModelAnswer:
     """The answer of the old model for a text. `true_label` is None if it is unknown."""
 
     row: int
@@ -52,10 +52,10 @@ class OldAnswer:
 
 
 @dataclass(frozen=True)
-class OldAnswers:
+class OldModelAnswers:
     """Answers for texts that the new model is not trained on, and what was left out."""
 
-    answers: Sequence[OldAnswer]
+    answers: Sequence[OldModelAnswer]
     trained_on: int  # texts that were left out, because the new model is trained on them
     repeated: int  # rows that were left out, because their text is in an earlier row
     labels_from_training_data: int  # true labels that the test split gave
@@ -86,7 +86,7 @@ def read_answer_file(file: Path) -> AnswerFile:
 
 def select_answers(
     file: AnswerFile, splits: "Splits", of_base: Sequence["Splits"] = ()
-) -> OldAnswers:
+) -> OldModelAnswers:
     """Select the answers with which a model that is trained on `splits` can be compared.
 
     Texts that its base was trained on before are in `of_base`.
@@ -102,7 +102,7 @@ def select_answers(
     if rows := [each.row for each in parsed if not each.text]:
         first = ", ".join(map(str, rows[:MAX_SHOWN_ROWS]))
         raise MissingText(file=file.name, count=len(rows), rows=first)
-    by_text: dict[str, OldAnswer] = {}
+    by_text: dict[str, OldModelAnswer] = {}
     for each in parsed:
         by_text.setdefault(normalize_text(each.text), each)
     trained_on = {
@@ -120,7 +120,7 @@ def select_answers(
             from_test_split += 1
         answers.append(answer)
     _check_comparable(file.name, answers, splits.labels)
-    return OldAnswers(
+    return OldModelAnswers(
         answers=answers,
         trained_on=len(by_text) - len(answers),
         repeated=len(parsed) - len(by_text),
@@ -131,7 +131,7 @@ def select_answers(
 
 def _parse_answer(
     file: str, example: "ChatExample", prompts: "PromptFormat", labels: Sequence[str]
-) -> OldAnswer:
+) -> OldModelAnswer:
     """Return the answer in a row. Raises `UsageError` if it gives an unusable true label."""
     fields = [example.other_fields[name] for name in TRUE_LABEL_FIELDS
               if example.other_fields.get(name) is not None]  # fmt: skip
@@ -148,7 +148,7 @@ def _parse_answer(
             f"training data; its labels are {', '.join(labels)}",
             "unknown_label",
         )
-    return OldAnswer(
+    return OldModelAnswer(
         row=example.number,
         text=prompts.text_of_messages(example.messages),
         label=prompts.label_of_answer(example.answer),
@@ -156,7 +156,7 @@ def _parse_answer(
     )
 
 
-def _check_comparable(file: str, answers: Sequence[OldAnswer], labels: Sequence[str]) -> None:
+def _check_comparable(file: str, answers: Sequence[OldModelAnswer], labels: Sequence[str]) -> None:
     if not answers:
         raise UsageError(
             f"{file}: the new model is trained on all of these texts, so they cannot show how good "
@@ -184,7 +184,7 @@ def _shorten(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """A share of texts with its 95 % interval (Wilson)."""
 
     share: float
@@ -193,7 +193,7 @@ class Share:
     texts: int
 
     @classmethod
-    def of(cls, outcomes: Sequence[bool]) -> "Share":
+    def from_outcomes(cls, outcomes: Sequence[bool]) -> "Proportion":
         share = sum(outcomes) / len(outcomes)
         return cls(share, *wilson_interval(share, len(outcomes)), texts=len(outcomes))
 
@@ -211,20 +211,22 @@ class DifferingText:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class OldModelComparison:
     """Both models on the same texts. Accuracies are None if no true label is known."""
 
     model: str
-    old_answers: OldAnswers
+    old_answers: OldModelAnswers
     truncated: int
-    agreement: Share
-    old_accuracy: Share | None
-    new_accuracy: Share | None
+    agreement: Proportion
+    old_accuracy: Proportion | None
+    new_accuracy: Proportion | None
     difference: "AccuracyComparison | None"  # accuracy of the new model minus that of the old one
     differing: Sequence[DifferingText]
 
 
-def compare(model: str, old: OldAnswers, predictions: "LabeledPredictions") -> Comparison:
+def compare(
+    model: str, old: OldModelAnswers, predictions: "LabeledPredictions"
+) -> OldModelComparison:
     """Compare the predictions for `old.texts` with the old answers."""
     from app.jobs.results.comparison import compare_accuracies
 
@@ -233,13 +235,13 @@ def compare(model: str, old: OldAnswers, predictions: "LabeledPredictions") -> C
     labeled = [(each, new) for each, new in pairs if each.true_label is not None]
     old_correct = [each.label == each.true_label for each, _ in labeled]
     new_correct = [new.label == each.true_label for each, new in labeled]
-    return Comparison(
+    return OldModelComparison(
         model=model,
         old_answers=old,
         truncated=predictions.truncated,
-        agreement=Share.of([each.label == new.label for each, new in pairs]),
-        old_accuracy=Share.of(old_correct) if labeled else None,
-        new_accuracy=Share.of(new_correct) if labeled else None,
+        agreement=Proportion.from_outcomes([each.label == new.label for each, new in pairs]),
+        old_accuracy=Proportion.from_outcomes(old_correct) if labeled else None,
+        new_accuracy=Proportion.from_outcomes(new_correct) if labeled else None,
         difference=(
             compare_accuracies(_correctness(new_correct), _correctness(old_correct))
             if labeled
@@ -272,7 +274,7 @@ def to_csv(texts: Iterable[DifferingText]) -> str:
     return output.getvalue()
 
 
-def to_json(comparison: Comparison) -> Json:
+def to_json(comparison: OldModelComparison) -> Json:
     """Return the comparison for scripts, with the first of the texts that differ."""
     old, difference = comparison.old_answers, comparison.difference
     return {
@@ -296,7 +298,7 @@ def to_json(comparison: Comparison) -> Json:
     }  # fmt: skip
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(comparison: OldModelComparison) -> None:
     """Print both models side by side, what follows, and the first texts that differ."""
     agreement, difference = comparison.agreement, comparison.difference
     texts = f"{agreement.texts:,} text{'s' if agreement.texts > 1 else ''}"
@@ -360,7 +362,7 @@ def describe_difference(difference: "AccuracyComparison") -> list[str]:
     return sentences
 
 
-def _caveats(comparison: Comparison) -> Iterable[str]:
+def _caveats(comparison: OldModelComparison) -> Iterable[str]:
     """Yield what a reader of the table must know."""
     old = comparison.old_answers
     if old.unknown:
@@ -409,6 +411,6 @@ def _print_differing(differing: Sequence[DifferingText]) -> None:
     )
 
 
-def _share_cells(share: Share) -> tuple[str, str, int]:
+def _share_cells(share: Proportion) -> tuple[str, str, int]:
     interval = f"{format_percent(share.low)} to {format_percent(share.high)}"
     return format_percent(share.share), interval, share.texts

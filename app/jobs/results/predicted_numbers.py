@@ -4,10 +4,10 @@ from app.queue.tables import Job
 from app.storage.store import ArtifactRef, Store, read_json_lines, read_manifest
 from lora_core.specs.data import Split
 
-MAX_NUMBERS = 500  # of the first texts of a split, whose order is random
+MAX_PREDICTED_NUMBERS = 500  # of the first texts of a split, whose order is random
 
 
-def list_numbers(
+def list_predicted_numbers(
     store: Store, job: Job, ref: ArtifactRef, *, split: Split
 ) -> list[tuple[float, float]]:
     """Return (true, predicted) of the first texts of a split; none if there are no predictions.
@@ -17,5 +17,5 @@ def list_numbers(
     name, file = f"job {job.id}", f"predictions/{split}.jsonl"
     if file not in read_manifest(store, ref, name=name)["files"]:
         return []
-    lines = read_json_lines(store, ref, file, name=name, limit=MAX_NUMBERS)
+    lines = read_json_lines(store, ref, file, name=name, limit=MAX_PREDICTED_NUMBERS)
     return [(float(line["label"]), float(line["predicted"])) for line in lines]
