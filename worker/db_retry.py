@@ -13,7 +13,7 @@ from app.database.errors import OUTAGE_ERRORS
 FIRST_DELAY_SECONDS = 0.4  # between two tries
 MAX_DELAY_SECONDS = 5.0
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 def first_line(outage: Exception) -> str:
@@ -48,7 +48,7 @@ class DatabaseRetry:
             raise
         self.record(None)
 
-    def retry(self, operation: Callable[[], Result]) -> Result:
+    def retry(self, operation: Callable[[], _Result]) -> _Result:
         """Return the result of `operation`, retrying it without a limit during outages."""
         delay = FIRST_DELAY_SECONDS
         while True:

@@ -94,9 +94,9 @@ WORKER_ERROR = FailureCause(
     "worker_error", "The worker itself failed ({description}).", "worker_error"
 )
 
-NO_PROGRESS = "{message} No progress since the previous attempt, so the job is not retried."
+_NO_PROGRESS = "{message} No progress since the previous attempt, so the job is not retried."
 TIME_LIMIT_MESSAGE = "The job was stopped: it reached its time limit of {seconds:g} s."
-HUB_TIMEOUT_EXCEEDED = "{message} This lasted over {seconds:g} s (LORAWORKS_HUB_TIMEOUT_SECONDS)."
+_HUB_TIMEOUT_EXCEEDED = "{message} This lasted over {seconds:g} s (LORAWORKS_HUB_TIMEOUT_SECONDS)."
 
 # Failures of disk, storage, and hub that may go away. An operator repairs permissions and
 # credentials; until then they must not fail every job that needs them.
@@ -220,7 +220,7 @@ def _retry_or_fail(
     message = cause.message.format(description=description)
     failures = claimed.failure_count + 1
     if _will_repeat(cause, claimed, step):
-        return PermanentFailure(cause.repeated_code, NO_PROGRESS.format(message=message))
+        return PermanentFailure(cause.repeated_code, _NO_PROGRESS.format(message=message))
     if failures >= settings.max_failures:
         code = cause.repeated_code if 0 < step == claimed.furthest_step else cause.code
         return PermanentFailure(code, FAILURES_EXHAUSTED.format(message, failures))
@@ -247,7 +247,7 @@ def _wait_or_give_up(
     if code == HUB_UNAVAILABLE and (waited or 0.0) > settings.hub_timeout_seconds:
         return PermanentFailure(
             HUB_UNAVAILABLE,
-            HUB_TIMEOUT_EXCEEDED.format(message=message, seconds=settings.hub_timeout_seconds),
+            _HUB_TIMEOUT_EXCEEDED.format(message=message, seconds=settings.hub_timeout_seconds),
         )
     return _wait(
         message,

@@ -22,11 +22,11 @@ from worker.devices import Slot, SlotPool
 from worker.host_health import HostHealth
 from worker.run_job import JobRunner
 
-PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host problem keeps waiting
+_PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host problem keeps waiting
 # With a broker, a free slot waits this long for a task before a job is polled for: jobs that were
 # found by polling run as well, but Celery does not show them.
 TASK_HEAD_START_SECONDS = 1.0
-SLOT_WAIT_SECONDS = 1.0  # between two looks of a waiting task, at the draining worker among others
+_SLOT_WAIT_SECONDS = 1.0  # between two looks of a waiting task, at the draining worker among others
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ class Poller:
         while unfit != self._slots.device_classes() and not self._draining.is_set():
             slot = self._slots.acquire(exclude=unfit)
             if slot is None:
-                self._slots.wait_for_release(SLOT_WAIT_SECONDS)
+                self._slots.wait_for_release(_SLOT_WAIT_SECONDS)
                 continue
             claimed = None
             try:
@@ -105,7 +105,7 @@ class Poller:
             if able:
                 unfit.add(slot.device_class)
             else:
-                self._draining.wait(SLOT_WAIT_SECONDS)
+                self._draining.wait(_SLOT_WAIT_SECONDS)
 
     def _fill_slots(self) -> None:
         """Start jobs until no slot is free or no job is queued for the free slots."""
@@ -147,7 +147,7 @@ class Poller:
             return False
         if previous != self._problem:
             log.warning("not claiming jobs", code=problem.code, reason=str(problem))
-        if time.monotonic() - self._shown_at.get(device_class, -inf) >= PROBLEM_NOTE_SECONDS:
+        if time.monotonic() - self._shown_at.get(device_class, -inf) >= _PROBLEM_NOTE_SECONDS:
             with self._db_retry.tracking_outage():
                 self._show_on_jobs(problem, device_class)
             self._shown_at[device_class] = time.monotonic()

@@ -28,7 +28,7 @@ from worker.host_health import HostHealth
 DEAD_WORKER_SECONDS = 24 * 3600.0
 CLOCK_JUMP_SECONDS = 5.0
 MAX_CLOCK_READ_SECONDS = 1.0  # a slower response is too imprecise to compare clocks
-SILENT_ROUNDS = 3  # rounds without a heartbeat until a worker counts as silent
+_SILENT_ROUNDS = 3  # rounds without a heartbeat until a worker counts as silent
 
 log = structlog.get_logger(__name__)
 
@@ -203,7 +203,7 @@ class Reconciler:
         """
         healthy = time.monotonic() - self._healthy_since
         silent = min(job.seconds_since_heartbeat, healthy) > (
-            SILENT_ROUNDS * self._settings.reconcile_seconds
+            _SILENT_ROUNDS * self._settings.reconcile_seconds
         )
         dead = job.owner is not None and process_identity.is_known_dead(job.owner, silent=silent)
         if not dead and (healthy < self._settings.lease_seconds or not job.lease_expired):

@@ -195,7 +195,7 @@ class JobRunner:
     def _check_store(self, attempt: "_AttemptContext") -> None:
         """Raise the store's error if it is unreachable now, and so may have caused a failure."""
         with attempt.recorder.renewing_lease():
-            self._resources.store.probe_clock()
+            self._resources.store.read_clock()
 
     def _pin_runtime(self, attempt: "_AttemptContext") -> None:
         """Pin threads and device at the first attempt: with others, the metrics would differ."""

@@ -38,7 +38,7 @@ FIRST_COLLECTION_SECONDS = 60.0  # until the first garbage collection, after the
 COLLECTION_INTERVAL_SECONDS = 3600.0  # between two of them
 EX_CONFIG = 78  # exit status from sysexits.h
 
-Opened = TypeVar("Opened")
+_Opened = TypeVar("_Opened")
 
 log = structlog.get_logger(__name__)
 
@@ -163,7 +163,7 @@ class GarbageCollector:
             log.error("garbage collection failed", error=str(error), exc_info=not expected)
 
 
-def start_or_exit(start: Callable[[Settings], Opened]) -> Opened:
+def start_or_exit(start: Callable[[Settings], _Opened]) -> _Opened:
     """Return `start(settings)`. On an error, log it and exit with `EX_CONFIG`."""
     logging.configure()
     make_process_private()

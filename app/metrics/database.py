@@ -42,7 +42,7 @@ _METHODS = get_args(MethodName)
 _DEVICES = ("cpu", "cuda")
 
 
-class DatabaseCounts:
+class MetricQueries:
     """The queries of all metrics, on one session.
 
     A worker is alive for `lease_seconds` after its last heartbeat.
@@ -189,8 +189,8 @@ class MetricDefinition:
     name: str
     help: str
     labels: tuple[str, ...]
-    read: Callable[[DatabaseCounts], LabeledValues] | None = None
-    read_history: Callable[[DatabaseCounts], LabeledValues] | None = None
+    read: Callable[[MetricQueries], LabeledValues] | None = None
+    read_history: Callable[[MetricQueries], LabeledValues] | None = None
 
 
 DATABASE_METRICS = (
@@ -198,70 +198,70 @@ DATABASE_METRICS = (
         "loraworks_jobs",
         f"Jobs. The number of ended ones may be {HISTORY_SECONDS:g} s old.",
         ("state", "method"),
-        DatabaseCounts.active_jobs,
-        DatabaseCounts.ended_jobs,
+        MetricQueries.active_jobs,
+        MetricQueries.ended_jobs,
     ),
     MetricDefinition(
         "loraworks_predictions",
         f"Prediction runs. The number of ended ones may be {HISTORY_SECONDS:g} s old.",
         ("state",),
-        DatabaseCounts.active_predictions,
-        DatabaseCounts.ended_predictions,
+        MetricQueries.active_predictions,
+        MetricQueries.ended_predictions,
     ),
     MetricDefinition(
         "loraworks_jobs_queued",
         "Queued jobs and prediction runs that are not paused, by the device class that they need.",
         ("device_class",),
-        DatabaseCounts.queued,
+        MetricQueries.queued,
     ),
     MetricDefinition(
         "loraworks_oldest_queued_seconds",
         "How long the oldest of them has waited since it could have been claimed.",
         ("device_class",),
-        DatabaseCounts.oldest_queued,
+        MetricQueries.oldest_queued,
     ),
     MetricDefinition(
         "loraworks_messages_resent",
         "Celery tasks that were sent again for jobs and runs that are queued now.",
         (),
-        DatabaseCounts.redispatches,
+        MetricQueries.redispatches,
     ),
     MetricDefinition(
         "loraworks_attempts",
         "Ended attempts of jobs and prediction runs. The last attempt of a failed job or run has "
         f"its error code. Up to {HISTORY_SECONDS:g} s old.",
         ("outcome", "code"),
-        read_history=DatabaseCounts.attempts,
+        read_history=MetricQueries.attempts,
     ),
     MetricDefinition(
         "loraworks_lease_losses",
         "Attempts that ended because their worker lost its lease or died.",
         (),
-        DatabaseCounts.lease_losses,
+        MetricQueries.lease_losses,
     ),
     MetricDefinition(
         "loraworks_running_attempts",
         "Running attempts.",
         ("device",),
-        DatabaseCounts.running_attempts,
+        MetricQueries.running_attempts,
     ),
     MetricDefinition(
         "loraworks_worker_concurrency",
         "Jobs and prediction runs that the live workers can run at once.",
         ("device",),
-        DatabaseCounts.worker_concurrency,
+        MetricQueries.worker_concurrency,
     ),
     MetricDefinition(
         "loraworks_workers",
         "Workers with a heartbeat within `LORAWORKS_LEASE_SECONDS`.",
         ("state",),
-        DatabaseCounts.workers,
+        MetricQueries.workers,
     ),
     MetricDefinition(
         "loraworks_stored_bytes",
         f"Bytes stored, according to the database. Up to {HISTORY_SECONDS:g} s old.",
         ("kind",),
-        read_history=DatabaseCounts.stored_bytes,
+        read_history=MetricQueries.stored_bytes,
     ),
 )
 
@@ -276,7 +276,7 @@ class MetricsQuery:
     def run(self, database: Database, *, lease_seconds: float) -> DatabaseMetrics:
         """Return all metrics, read in one transaction, except for counts that are recent."""
         with database.read() as session:
-            counts = DatabaseCounts(session, lease_seconds=lease_seconds)
+            counts = MetricQueries(session, lease_seconds=lease_seconds)
             live = {metric.name: metric.read(counts) for metric in DATABASE_METRICS if metric.read}
             if time.monotonic() - self._history_read_at > HISTORY_SECONDS:
                 self._history = {

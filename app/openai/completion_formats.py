@@ -42,7 +42,7 @@ def _refuse(value: Any) -> None:
         )
 
 
-Refused = Annotated[None, BeforeValidator(_refuse), Field(description="Not supported.")]
+UnsupportedField = Annotated[None, BeforeValidator(_refuse), Field(description="Not supported.")]
 
 
 def _check_text(text: str) -> str:
@@ -157,13 +157,13 @@ class ChatCompletionCreate(CompletionOptions):
         None, description="Changes nothing: an answer is one token."
     )
     response_format: ResponseFormat | None = None
-    tools: Refused = None
-    tool_choice: Refused = None
-    functions: Refused = None
-    function_call: Refused = None
-    modalities: Refused = None
-    audio: Refused = None
-    web_search_options: Refused = None
+    tools: UnsupportedField = None
+    tool_choice: UnsupportedField = None
+    functions: UnsupportedField = None
+    function_call: UnsupportedField = None
+    modalities: UnsupportedField = None
+    audio: UnsupportedField = None
+    web_search_options: UnsupportedField = None
 
     @field_validator("top_logprobs")
     @classmethod
@@ -211,8 +211,8 @@ class CompletionCreate(CompletionOptions):
     best_of: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="At least `n`. Changes nothing: the answer is the most probable label."
     )
-    echo: Refused = None
-    suffix: Refused = None
+    echo: UnsupportedField = None
+    suffix: UnsupportedField = None
 
     @field_validator("best_of")
     @classmethod

@@ -33,8 +33,8 @@ from app.serving.service import PredictResult
 from lora_core.specs.chat import PromptFormat, parse_json_object
 from lora_core.specs.label_sets import encode_label_set
 
-IMPOSSIBLE_LOGPROB = -9999.0  # of a probability of 0, as OpenAI writes it
-NUMBER_FORMAT = ".6g"  # of the answer of a regression
+_IMPOSSIBLE_LOGPROB = -9999.0  # of a probability of 0, as OpenAI writes it
+_NUMBER_FORMAT = ".6g"  # of the answer of a regression
 
 router = APIRouter(
     prefix="/openai/v1",
@@ -45,7 +45,7 @@ router = APIRouter(
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelAnswer:
     """What the model answers to a prompt: its most probable label, or nothing if it abstains.
 
     A multi-label model answers with the JSON list of its labels, a regression with its number.
@@ -185,23 +185,23 @@ def _not_blank(text: str, what: str) -> str:
     return text
 
 
-def _answers(result: PredictResult, body: CompletionOptions) -> Iterator[Answer]:
+def _answers(result: PredictResult, body: CompletionOptions) -> Iterator[ModelAnswer]:
     """Yield the answer to each prompt, in the format of the training file."""
     answer_of = result.prompt_format.answer_of
     for row in result.rows:
         if result.task == "single_label":
             tokens = [(answer_of(output.label), _logprob(output.score)) for output in row]
-            yield Answer(_cut(tokens[0][0], body.stop_sequences) if tokens else None, tokens)
+            yield ModelAnswer(_cut(tokens[0][0], body.stop_sequences) if tokens else None, tokens)
         elif result.task == "multi_label":
             labels = encode_label_set([output.label for output in row if output.predicted])
-            yield Answer(_cut(answer_of(labels), body.stop_sequences), [])
+            yield ModelAnswer(_cut(answer_of(labels), body.stop_sequences), [])
         else:
-            number = format(row[0].score, NUMBER_FORMAT)
-            yield Answer(_cut(answer_of(number), body.stop_sequences), [])
+            number = format(row[0].score, _NUMBER_FORMAT)
+            yield ModelAnswer(_cut(answer_of(number), body.stop_sequences), [])
 
 
 def _logprob(probability: float) -> float:
-    return math.log(probability) if probability > 0 else IMPOSSIBLE_LOGPROB
+    return math.log(probability) if probability > 0 else _IMPOSSIBLE_LOGPROB
 
 
 def _cut(answer: str, stop_sequences: Iterable[str]) -> str:
@@ -211,13 +211,13 @@ def _cut(answer: str, stop_sequences: Iterable[str]) -> str:
     return answer
 
 
-def _check_json(answer: Answer, ref: str) -> None:
+def _check_json(answer: ModelAnswer, ref: str) -> None:
     """Raise `AnswerNotJson` if there is an answer that is not a JSON object."""
     if answer.text is not None and parse_json_object(answer.text) is None:
         raise AnswerNotJson(ref=ref, at="response_format")
 
 
-def _chat_logprobs(answer: Answer, top: int) -> dict[str, Any]:
+def _chat_logprobs(answer: ModelAnswer, top: int) -> dict[str, Any]:
     labels = [
         {"token": token, "logprob": logprob, "bytes": list(token.encode())}
         for token, logprob in answer.tokens[: max(top, 1)]
@@ -226,7 +226,7 @@ def _chat_logprobs(answer: Answer, top: int) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def _text_logprobs(answer: Answer, top: int, offset: int) -> dict[str, Any]:
+def _text_logprobs(answer: ModelAnswer, top: int, offset: int) -> dict[str, Any]:
     chosen = answer.tokens[:1]
     return {
         "tokens": [token for token, _ in chosen],

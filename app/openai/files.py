@@ -21,7 +21,7 @@ from app.idempotency.header import IdempotencyDep
 from app.openai import ids, repository, service, views
 from app.openai.errors import FileNotDeletable, FileNotFound, InvalidAfter
 from app.openai.parameters import AfterId, FileIdParam
-from app.openai.repository import FineTuning, Order
+from app.openai.repository import FineTuningRow, Order
 from app.openai.schemas import (
     FILE_FORM,
     FileUpload,
@@ -175,7 +175,7 @@ def _parse_after(after: str | None) -> UUID | None:
     return parsed
 
 
-def _get_result(session: Session, file_id: FileIdParam) -> FineTuning:
+def _get_result(session: Session, file_id: FileIdParam) -> FineTuningRow:
     job_id = ids.parse_result_file_id(file_id)
     tuning = None if job_id is None else repository.find_job(session, job_id)
     if tuning is None or tuning.job.state != JobState.SUCCEEDED:

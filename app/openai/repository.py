@@ -19,7 +19,7 @@ from lora_core.specs.data import Split
 Order = Literal["asc", "desc"]
 
 
-class Measured(NamedTuple):
+class SummaryNumbers(NamedTuple):
     """Numbers in the summary of a job that succeeded; whole summaries grow with the labels."""
 
     best_step: int | None = None
@@ -48,12 +48,12 @@ _DEFERRED = tuple(
 )
 
 
-class FineTuning(NamedTuple):
+class FineTuningRow(NamedTuple):
     """A job, and what the client asked for."""
 
     job: Job
     asked: OpenAIJob
-    measured: Measured = Measured()
+    measured: SummaryNumbers = SummaryNumbers()
 
 
 _JOBS: Select[Any] = (
@@ -63,9 +63,9 @@ _JOBS: Select[Any] = (
 )
 
 
-def _load(session: Session, statement: Select[Any]) -> list[FineTuning]:
+def _load(session: Session, statement: Select[Any]) -> list[FineTuningRow]:
     rows = session.execute(statement)
-    return [FineTuning(job, asked, Measured(*numbers)) for job, asked, *numbers in rows]
+    return [FineTuningRow(job, asked, SummaryNumbers(*numbers)) for job, asked, *numbers in rows]
 
 
 def list_datasets(
@@ -83,7 +83,7 @@ def list_datasets(
 
 def list_succeeded(
     session: Session, *, after: UUID | None, limit: int, order: Order
-) -> list[FineTuning]:
+) -> list[FineTuningRow]:
     """Return the jobs that have a file of results, by their ids."""
     succeeded = (Job.state == JobState.SUCCEEDED, _beyond(Job.id, after, order))
     ids = Job.id.asc() if order == "asc" else Job.id.desc()
@@ -100,7 +100,7 @@ def _beyond(
 
 def add_job(
     session: Session, job_id: UUID, *, request: Mapping[str, object], events: Sequence[EventContent]
-) -> FineTuning:
+) -> FineTuningRow:
     """Store what the client asked for, and tell it events about a job that was just created."""
     job = session.get_one(Job, job_id)
     for content in events:
@@ -109,10 +109,10 @@ def add_job(
     asked = OpenAIJob(job_id=job_id, request=dict(request))
     session.add(asked)
     session.flush()
-    return FineTuning(job, asked)
+    return FineTuningRow(job, asked)
 
 
-def find_job(session: Session, job_id: UUID) -> FineTuning | None:
+def find_job(session: Session, job_id: UUID) -> FineTuningRow | None:
     """Return a job if it was created through this API."""
     return next(iter(_load(session, _JOBS.where(Job.id == job_id))), None)
 
@@ -123,7 +123,7 @@ def list_jobs(
     after: UUID | None,
     limit: int,
     metadata: Mapping[str, str] | None,
-) -> list[FineTuning]:
+) -> list[FineTuningRow]:
     """Return the newest jobs that have all of these pairs; without any metadata if it is None."""
     statement = _JOBS.where(_beyond(Job.id, after, "desc"))
     if metadata is None:
@@ -133,7 +133,7 @@ def list_jobs(
     return _load(session, statement.order_by(Job.id.desc()).limit(limit))
 
 
-def list_models(session: Session) -> list[tuple[FineTuning, float]]:
+def list_models(session: Session) -> list[tuple[FineTuningRow, float]]:
     """Return the jobs whose models are registered, with the time of it, the newest job first."""
     rows = session.execute(
         select(Job, OpenAIJob, func.min(ModelVersion.created_at))
@@ -143,7 +143,7 @@ def list_models(session: Session) -> list[tuple[FineTuning, float]]:
         .group_by(Job.id, OpenAIJob.job_id)
         .order_by(Job.id.desc())
     )
-    return [(FineTuning(job, asked), created_at) for job, asked, created_at in rows]
+    return [(FineTuningRow(job, asked), created_at) for job, asked, created_at in rows]
 
 
 def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:

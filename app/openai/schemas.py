@@ -101,7 +101,7 @@ class Hyperparameters(RequestModel):
     n_epochs: _Auto | Annotated[Int, Field(ge=1, le=1000)] = "auto"
 
     @property
-    def automatic(self) -> bool:
+    def is_automatic(self) -> bool:
         """Whether everything is left to loraworks."""
         return self == Hyperparameters()
 
@@ -198,7 +198,7 @@ class FineTuningJobCreate(RequestModel):
         cls, value: Hyperparameters | None, info: ValidationInfo
     ) -> Hyperparameters | None:
         method: FineTuningMethod | None = info.data.get("method")
-        if value is None or value.automatic or method is None:
+        if value is None or value.is_automatic or method is None:
             return value
         if method.supervised is not None and method.supervised.hyperparameters != value:
             raise PydanticCustomError(

@@ -34,7 +34,7 @@ from app.openai.errors import (
     FineTuningModelNotFound,
     TooFewExamples,
 )
-from app.openai.repository import FineTuning
+from app.openai.repository import FineTuningRow
 from app.openai.schemas import (
     MIN_EXAMPLES,
     FineTuningJob,
@@ -56,7 +56,7 @@ from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, LinearSpec, LoraSpec, MethodSpec
 from lora_core.specs.train import OptimSpec, ResultSpec, RuntimeSpec
 
-MAX_SLUG = 64
+_MAX_SLUG = 64
 # In place of these the default base is trained, so that a script runs as it is.
 _OPENAI_MODELS = re.compile(r"(?:gpt-|chatgpt-|o\d|ft:).*|(?:babbage|davinci)-002", re.DOTALL)
 
@@ -130,7 +130,7 @@ def create_job(
     return view
 
 
-def get_job(session: Session, job_id: str) -> FineTuning:
+def get_job(session: Session, job_id: str) -> FineTuningRow:
     """Return a job by its id in the OpenAI API. Raises `FineTuningJobNotFound`."""
     parsed = ids.parse_job_id(job_id)
     tuning = None if parsed is None else repository.find_job(session, parsed)
@@ -206,7 +206,7 @@ def _job_body(session: Session, body: FineTuningJobCreate, base: ResolvedBase) -
     return JobCreate(
         name=body.suffix,
         metadata=body.metadata or {},
-        register_as=slugify(body.suffix or "", MAX_SLUG) or train.name,
+        register_as=slugify(body.suffix or "", _MAX_SLUG) or train.name,
         method=_method(body),
         base=base.name,
         data=DataSpec(source=source),
@@ -219,11 +219,11 @@ def _method(body: FineTuningJobCreate) -> MethodSpec:
     method = body.method.spec if body.method is not None else None
     if method is not None:
         return method
-    return AutoSpec() if _hyperparameters(body).automatic else LoraSpec()
+    return AutoSpec() if _hyperparameters(body).is_automatic else LoraSpec()
 
 
 def _hyperparameters(body: FineTuningJobCreate) -> Hyperparameters:
-    if body.hyperparameters is not None and not body.hyperparameters.automatic:
+    if body.hyperparameters is not None and not body.hyperparameters.is_automatic:
         return body.hyperparameters
     supervised = body.method.supervised if body.method is not None else None
     return supervised.hyperparameters if supervised is not None else Hyperparameters()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from app.database.base import JsonObject
 from app.datasets.tables import Dataset
 from app.openai import ids
-from app.openai.repository import FineTuning, Measured
+from app.openai.repository import FineTuningRow, SummaryNumbers
 from app.openai.schemas import (
     CheckpointMetrics,
     FineTuningCheckpoint,
@@ -45,7 +45,7 @@ def dataset_file(dataset: Dataset) -> OpenAIFile:
     )
 
 
-def result_file(tuning: FineTuning, points: Sequence[MetricPoint]) -> OpenAIFile:
+def result_file(tuning: FineTuningRow, points: Sequence[MetricPoint]) -> OpenAIFile:
     return OpenAIFile(
         id=ids.result_file_id(tuning.job.id),
         bytes=len(result_csv(tuning.measured, points)),
@@ -55,7 +55,7 @@ def result_file(tuning: FineTuning, points: Sequence[MetricPoint]) -> OpenAIFile
     )
 
 
-def result_csv(measured: Measured, points: Sequence[MetricPoint]) -> bytes:
+def result_csv(measured: SummaryNumbers, points: Sequence[MetricPoint]) -> bytes:
     """Return the metrics of a job by step. Only the step of the model it kept has all of them."""
     rows: dict[int, dict[str, Any]] = {}
     for point in points:
@@ -79,7 +79,7 @@ def result_csv(measured: Measured, points: Sequence[MetricPoint]) -> bytes:
 # -- Jobs -----------------------------------------------------------------------------------------
 
 
-def fine_tuning_job(tuning: FineTuning) -> FineTuningJob:
+def fine_tuning_job(tuning: FineTuningRow) -> FineTuningJob:
     job, asked = tuning.job, tuning.asked.request
     succeeded = job.state == JobState.SUCCEEDED
     hyperparameters = _hyperparameters(asked)
@@ -112,7 +112,7 @@ def base_name(job: Job) -> str:
     return job.base or job.method
 
 
-def model_name(tuning: FineTuning) -> str:
+def model_name(tuning: FineTuningRow) -> str:
     """Return the name by which the model of a job can be called."""
     job = tuning.job
     suffix = job.register_as if "suffix" in tuning.asked.request else None
@@ -148,7 +148,7 @@ def _estimated_finish(job: Job) -> int | None:
     return int(job.started_at + job.plan["estimated_seconds"])
 
 
-def _trained_tokens(measured: Measured) -> int | None:
+def _trained_tokens(measured: SummaryNumbers) -> int | None:
     if measured.tokens_per_second is None or measured.train_seconds is None:
         return None
     return int(measured.tokens_per_second * measured.train_seconds)
@@ -179,7 +179,7 @@ def _event_metrics(data: JsonObject) -> JsonObject:
     }
 
 
-def fine_tuning_checkpoint(tuning: FineTuning) -> FineTuningCheckpoint:
+def fine_tuning_checkpoint(tuning: FineTuningRow) -> FineTuningCheckpoint:
     """Return the checkpoint of a job that succeeded."""
     metrics = _kept_metrics(tuning.measured)
     return FineTuningCheckpoint(
@@ -192,7 +192,7 @@ def fine_tuning_checkpoint(tuning: FineTuning) -> FineTuningCheckpoint:
     )
 
 
-def _kept_metrics(measured: Measured) -> CheckpointMetrics:
+def _kept_metrics(measured: SummaryNumbers) -> CheckpointMetrics:
     return CheckpointMetrics(
         step=measured.best_step or measured.steps or 0,
         train_loss=measured.train_loss,

@@ -10,8 +10,8 @@ from app.queue.states import JobKind
 from app.queue.tables import Job
 
 # What `app.openai`, a layer above, knows as the table and the id of a job that it created.
-OPENAI_JOBS = table("openai_jobs", column("job_id", Uuid()))
-OPENAI_JOB_PREFIX = "ftjob-"
+_OPENAI_JOBS = table("openai_jobs", column("job_id", Uuid()))
+_OPENAI_JOB_PREFIX = "ftjob-"
 
 
 def publish_job_ended(session: Session, job_id: UUID) -> None:
@@ -21,7 +21,9 @@ def publish_job_ended(session: Session, job_id: UUID) -> None:
     """
     if not outbox.has_endpoints(session):
         return
-    created_by_openai = select(OPENAI_JOBS.c.job_id).where(OPENAI_JOBS.c.job_id == Job.id).exists()
+    created_by_openai = (
+        select(_OPENAI_JOBS.c.job_id).where(_OPENAI_JOBS.c.job_id == Job.id).exists()
+    )
     job = session.execute(
         select(
             *(Job.id, Job.name, Job.state, Job.sweep_id, Job.error_code),
@@ -41,5 +43,5 @@ def publish_job_ended(session: Session, job_id: UUID) -> None:
     }
     outbox.publish(session, f"job.{job.state}", data)
     if job.created_by_openai:
-        data = {"id": OPENAI_JOB_PREFIX + job.id.hex}
+        data = {"id": _OPENAI_JOB_PREFIX + job.id.hex}
         outbox.publish(session, f"fine_tuning.job.{job.state}", data)

@@ -21,25 +21,25 @@ from app.queue.tables import Checkpoint, Job
 from app.queue.transitions import EventContent
 from app.registry.tables import ModelVersion
 from app.retention.files import DataKind, Removal
-from app.retention.repository import BATCH_SIZE, next_page
+from app.retention.repository import BATCH_SIZE, next_id_range
 from app.storage import repository as artifacts
 from app.storage.tables import BASE_KIND, MODEL_KIND, RESULTS_KIND, Artifact
 from app.sweeps import repository as sweeps_repository
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep, Trial
 
-DAY_SECONDS = 86_400.0
+_DAY_SECONDS = 86_400.0
 # Estimates, measured on SQLite, with indexes; of a job with an attempt and twelve events.
-JOB_BYTES = 9_000
-TRIAL_BYTES = 1_000
-DELIVERY_BYTES = 1_000
-MODEL_REMOVED = EventContent(
+_JOB_BYTES = 9_000
+_TRIAL_BYTES = 1_000
+_DELIVERY_BYTES = 1_000
+_MODEL_REMOVED = EventContent(
     "model_removed",
     "info",
     "The model was deleted: it was not registered within the retention period.",
     {},
 )
-RESULTS_REMOVED = EventContent(
+_RESULTS_REMOVED = EventContent(
     "results_removed", "info", "The results were deleted: their retention period is over.", {}
 )
 
@@ -79,18 +79,18 @@ class CheckpointExpiry:
     batch_size = BATCH_SIZE
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
-        page = next_page(session, Checkpoint.job_id, after)
+        id_range = next_id_range(session, Checkpoint.job_id, after)
         rows = session.execute(
             select(Checkpoint.job_id, Checkpoint.key, Checkpoint.bytes, _age(Checkpoint.at))
             .join(Job, Job.id == Checkpoint.job_id)
             .where(
-                *page.of(Checkpoint.job_id, Job.id),
+                *id_range.conditions(Checkpoint.job_id, Job.id),
                 _ended_before(self.days),
                 ~_is_resumed_from(Checkpoint.job_id),
             )
             .order_by(Checkpoint.job_id, Checkpoint.attempt, Checkpoint.step)
         )
-        return ExpiredPage([(row.job_id, self._removal(*row[1:])) for row in rows], page.last)
+        return ExpiredPage([(row.job_id, self._removal(*row[1:])) for row in rows], id_range.last)
 
     def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         deleted = session.execute(
@@ -126,15 +126,15 @@ class ArtifactExpiry:
     batch_size = BATCH_SIZE
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
-        page = next_page(session, Artifact.id, after)
+        id_range = next_id_range(session, Artifact.id, after)
         registered = select(ModelVersion.id).where(ModelVersion.artifact_id == Artifact.id).exists()
         rows = session.execute(
             select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
             .join(Job, Job.artifact_id == Artifact.id)
-            .where(*page.of(Artifact.id, Job.artifact_id), self.condition, ~registered)
+            .where(*id_range.conditions(Artifact.id, Job.artifact_id), self.condition, ~registered)
             .order_by(Artifact.id)
         )
-        return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], page.last)
+        return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], id_range.last)
 
     def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         """Delete the artifacts. Rows that are locked by others are left for the next run."""
@@ -183,14 +183,14 @@ def model_expiry(*, days: float) -> ArtifactExpiry:
     unmarked = and_(Job.tags.is_(None), Job.notes.is_(None))
     condition = and_(_ended_before(days), Artifact.kind == MODEL_KIND, unmarked)
     reason = f"it is not registered, and its job ended over {days:g} days ago"
-    return ArtifactExpiry(DataKind.MODEL, condition, reason, MODEL_REMOVED)
+    return ArtifactExpiry(DataKind.MODEL, condition, reason, _MODEL_REMOVED)
 
 
 def result_expiry(*, days: float) -> ArtifactExpiry:
     """Expire results of prediction runs."""
     condition = and_(_ended_before(days), Artifact.kind == RESULTS_KIND)
     reason = f"its prediction run ended over {days:g} days ago"
-    return ArtifactExpiry(DataKind.RESULT, condition, reason, RESULTS_REMOVED)
+    return ArtifactExpiry(DataKind.RESULT, condition, reason, _RESULTS_REMOVED)
 
 
 class UnusedBases:
@@ -199,13 +199,17 @@ class UnusedBases:
     batch_size = BATCH_SIZE
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
-        page = next_page(session, Artifact.id, after)
+        id_range = next_id_range(session, Artifact.id, after)
         rows = session.execute(
             select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
-            .where(*page.of(Artifact.id), Artifact.kind == BASE_KIND, ~_is_base_of_a_model())
+            .where(
+                *id_range.conditions(Artifact.id),
+                Artifact.kind == BASE_KIND,
+                ~_is_base_of_a_model(),
+            )
             .order_by(Artifact.id)
         )
-        return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], page.last)
+        return ExpiredPage([(row.id, self._removal(*row[1:])) for row in rows], id_range.last)
 
     def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         """Delete the bases. Rows that are locked by others are left for the next run."""
@@ -241,10 +245,10 @@ class SweepExpiry:
     batch_size = 1  # a sweep has thousands of trials
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
-        page = next_page(session, Sweep.id, after)
-        sweeps = self._select(_finished_before(self.days), *page.of(Sweep.id))
+        id_range = next_id_range(session, Sweep.id, after)
+        sweeps = self._select(_finished_before(self.days), *id_range.conditions(Sweep.id))
         rows = session.execute(sweeps.order_by(Sweep.id))
-        return ExpiredPage([(row.id, self._removal(*row)) for row in rows], page.last)
+        return ExpiredPage([(row.id, self._removal(*row)) for row in rows], id_range.last)
 
     def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         sweeps = self._select(_finished_before(self.days), Sweep.id.in_(keys))
@@ -265,7 +269,7 @@ class SweepExpiry:
 
     def _removal(self, sweep_id: UUID, age: float, trials: int) -> Removal:
         reason = f"it finished over {self.days:g} days ago"
-        return Removal(DataKind.SWEEP, str(sweep_id), trials * TRIAL_BYTES, age, reason)
+        return Removal(DataKind.SWEEP, str(sweep_id), trials * _TRIAL_BYTES, age, reason)
 
 
 @dataclass(frozen=True)
@@ -281,16 +285,16 @@ class JobExpiry:
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         # Ids are in the order of creation, so that younger jobs are not read.
-        old = Job.id < first_id_at(read_clock(session) - self.days * DAY_SECONDS)
-        page = next_page(session, Job.id, after, old)
+        old = Job.id < first_id_at(read_clock(session) - self.days * _DAY_SECONDS)
+        id_range = next_id_range(session, Job.id, after, old)
         jobs = session.execute(
             select(Job.id, _age(Job.finished_at), Artifact.key, Artifact.bytes)
             .outerjoin(Artifact, Artifact.id == Job.artifact_id)
-            .where(*page.of(Job.id), old, *self._conditions())
+            .where(*id_range.conditions(Job.id), old, *self._conditions())
             .order_by(Job.id)
         )
         expired = [(job.id, removal) for job in jobs for removal in self._removals(*job)]
-        return ExpiredPage(expired, page.last)
+        return ExpiredPage(expired, id_range.last)
 
     def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         deleted = session.execute(
@@ -325,7 +329,7 @@ class JobExpiry:
     ) -> Iterator[Removal]:
         """Yield the removal of the rows, and that of the files of the job's artifact, if any."""
         reason = f"it ended over {self.days:g} days ago"
-        yield Removal(DataKind.JOB, str(job_id), JOB_BYTES, age, reason)
+        yield Removal(DataKind.JOB, str(job_id), _JOB_BYTES, age, reason)
         if key is not None and size is not None:
             kind = DataKind.RESULT if key.startswith("predictions/") else DataKind.MODEL
             yield Removal(kind, key, size, age, f"its job {reason}")
@@ -340,14 +344,14 @@ class DeliveryExpiry:
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         # Ids are in the order of creation, so that younger deliveries are not read.
-        old = WebhookDelivery.id < first_id_at(read_clock(session) - self.days * DAY_SECONDS)
-        page = next_page(session, WebhookDelivery.id, after, old)
+        old = WebhookDelivery.id < first_id_at(read_clock(session) - self.days * _DAY_SECONDS)
+        id_range = next_id_range(session, WebhookDelivery.id, after, old)
         rows = session.execute(
             select(WebhookDelivery.id, _age(WebhookDelivery.finished_at))
-            .where(*page.of(WebhookDelivery.id), old, self._ended())
+            .where(*id_range.conditions(WebhookDelivery.id), old, self._ended())
             .order_by(WebhookDelivery.id)
         )
-        return ExpiredPage([(row.id, self._removal(*row)) for row in rows], page.last)
+        return ExpiredPage([(row.id, self._removal(*row)) for row in rows], id_range.last)
 
     def delete_expired_rows(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         deleted = session.execute(
@@ -359,11 +363,11 @@ class DeliveryExpiry:
         return [self._removal(*row) for row in deleted]
 
     def _ended(self) -> ColumnElement[bool]:
-        return WebhookDelivery.finished_at < now() - self.days * DAY_SECONDS
+        return WebhookDelivery.finished_at < now() - self.days * _DAY_SECONDS
 
     def _removal(self, delivery_id: UUID, age: float) -> Removal:
         reason = f"it ended over {self.days:g} days ago"
-        return Removal(DataKind.DELIVERY, str(delivery_id), DELIVERY_BYTES, age, reason)
+        return Removal(DataKind.DELIVERY, str(delivery_id), _DELIVERY_BYTES, age, reason)
 
 
 def _age(since: InstrumentedAttribute[Any]) -> ColumnElement[float]:
@@ -383,7 +387,7 @@ def _is_resumed_from(job_id: InstrumentedAttribute[UUID]) -> ColumnElement[bool]
 
 def _finished_before(days: float) -> ColumnElement[bool]:
     """Whether the sweep finished more than `days` ago."""
-    finished = Sweep.finished_at < now() - days * DAY_SECONDS
+    finished = Sweep.finished_at < now() - days * _DAY_SECONDS
     return and_(Sweep.state == SweepState.FINISHED, finished)
 
 
@@ -392,4 +396,4 @@ def _ended_before(days: float) -> ColumnElement[bool]:
 
     Without conditions on its kind and state: with their index, SQLite would read every ended job.
     """
-    return Job.finished_at < now() - days * DAY_SECONDS
+    return Job.finished_at < now() - days * _DAY_SECONDS

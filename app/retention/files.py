@@ -47,7 +47,7 @@ class DataKind(StrEnum):
     OTHER = "other"  # not from loraworks: never deleted
 
 
-NO_ROW = "no database row refers to it"
+_NO_ROW = "no database row refers to it"
 ROW_KINDS = (DataKind.JOB, DataKind.SWEEP, DataKind.DELIVERY)
 STORED_KINDS = (
     DataKind.MODEL,
@@ -135,7 +135,7 @@ def find_orphans(
     the caller must keep young files, which also is a second safeguard for the others.
     """
     return [
-        Removal(unit.kind, unit.key, unit.bytes, now - unit.modified, NO_ROW)
+        Removal(unit.kind, unit.key, unit.bytes, now - unit.modified, _NO_ROW)
         for unit in stored
         if unit.kind is not DataKind.OTHER
         and unit.key not in referenced.keys
@@ -195,7 +195,7 @@ def _unfinished_uploads(settings: Settings) -> Iterator[Removal]:
 def _legacy_uploads(settings: Settings, uploads: frozenset[str]) -> Iterator[Removal]:
     for path in settings.uploads_dir.glob("*"):
         if path.suffix in SUFFIXES and _is_uuid(path.stem) and path.stem not in uploads:
-            yield _removal(settings, DataKind.UPLOAD, path, NO_ROW)
+            yield _removal(settings, DataKind.UPLOAD, path, _NO_ROW)
 
 
 def _unused_cache_entries(
@@ -210,7 +210,7 @@ def _unused_cache_entries(
                 key,
                 cache.size_bytes(name),
                 cache.idle_seconds(name),
-                NO_ROW,
+                _NO_ROW,
             )
 
 

@@ -20,7 +20,7 @@ from app.queue.states import JobState
 from app.queue.tables import Checkpoint, Job, MetricPoint
 from app.storage.tables import Artifact
 
-STREAM_SECONDS = 5.0  # from the end of a job until every event stream has sent its last points
+_STREAM_SECONDS = 5.0  # from the end of a job until every event stream has sent its last points
 # Estimates, measured on SQLite, with indexes.
 POINT_BYTES = 200
 RESPONSE_BYTES = 3_000
@@ -48,23 +48,27 @@ def list_running_attempts(session: Session) -> frozenset[tuple[UUID, int]]:
 
 def list_artifact_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
     """Return the keys of one page, and the id of its last row, or None after the last page."""
-    page = next_page(session, Artifact.id, after)
-    return session.scalars(select(Artifact.key).where(*page.of(Artifact.id))).all(), page.last
+    id_range = next_id_range(session, Artifact.id, after)
+    return session.scalars(
+        select(Artifact.key).where(*id_range.conditions(Artifact.id))
+    ).all(), id_range.last
 
 
 def list_checkpoint_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
     """Like `list_artifact_keys`, for checkpoints."""
-    page = next_page(session, Checkpoint.job_id, after)
-    keys = select(Checkpoint.key).where(*page.of(Checkpoint.job_id))
-    return session.scalars(keys).all(), page.last
+    id_range = next_id_range(session, Checkpoint.job_id, after)
+    keys = select(Checkpoint.key).where(*id_range.conditions(Checkpoint.job_id))
+    return session.scalars(keys).all(), id_range.last
 
 
 def list_dataset_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
     """Like `list_artifact_keys`, for datasets that were not deleted."""
-    page = next_page(session, Dataset.id, after)
+    id_range = next_id_range(session, Dataset.id, after)
     uploads = select(Dataset).options(load_only(Dataset.id, Dataset.suffix))
-    found = session.scalars(uploads.where(*page.of(Dataset.id), Dataset.deleted_at.is_(None)))
-    return [files.store_key(upload) for upload in found], page.last
+    found = session.scalars(
+        uploads.where(*id_range.conditions(Dataset.id), Dataset.deleted_at.is_(None))
+    )
+    return [files.store_key(upload) for upload in found], id_range.last
 
 
 def list_dataset_ids(session: Session) -> frozenset[str]:
@@ -102,7 +106,7 @@ def list_unthinned(session: Session, *, after: UUID | None, limit: int) -> list[
     has_checkpoint = select(Checkpoint.job_id).where(Checkpoint.job_id == Job.id).exists()
     statement = (
         select(Job.id, Job.state)
-        .where(Job.thinned_at.is_(None), Job.finished_at < now() - STREAM_SECONDS)
+        .where(Job.thinned_at.is_(None), Job.finished_at < now() - _STREAM_SECONDS)
         .where(or_(Job.state == JobState.SUCCEEDED, ~has_checkpoint))
         .order_by(Job.id)
         .limit(limit)
@@ -171,7 +175,7 @@ def database_bytes(session: Session) -> int:
     return size
 
 
-class Page(NamedTuple):
+class IdRange(NamedTuple):
     """A range of ids: greater than `after`, up to `last`. None means without that bound.
 
     Apply it to both sides of a join, or a query planner may read all rows of the other side.
@@ -180,17 +184,17 @@ class Page(NamedTuple):
     after: UUID | None
     last: UUID | None
 
-    def of(self, *columns: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
+    def conditions(self, *columns: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
         after = [column > self.after for column in columns] if self.after else []
         return after + ([column <= self.last for column in columns] if self.last else [])
 
 
-def next_page(
+def next_id_range(
     session: Session,
     key: InstrumentedAttribute[UUID],
     after: UUID | None,
     *conditions: ColumnElement[bool],
-) -> Page:
-    """Return the next page by this column, of the rows that meet the conditions."""
-    keys = select(key).where(*Page(after, None).of(key), *conditions).order_by(key)
-    return Page(after, session.scalars(keys.offset(PAGE_SIZE - 1).limit(1)).one_or_none())
+) -> IdRange:
+    """Return the range of the next `PAGE_SIZE` ids in this column, of rows that match."""
+    keys = select(key).where(*IdRange(after, None).conditions(key), *conditions).order_by(key)
+    return IdRange(after, session.scalars(keys.offset(PAGE_SIZE - 1).limit(1)).one_or_none())

@@ -80,7 +80,7 @@ def collect_garbage(
     cache = open_cache(settings)
     owns_store = _owns_store(resources, claim=not dry_run)
     stored = group_by_key(store.list_files())  # before reading the rows, see `find_orphans`
-    now = store.probe_clock()
+    now = store.read_clock()
     thinned_points = _thin_curves(database, settings, dry_run=dry_run)
     expired = list(
         {  # a dry run may find the results of a prediction run with the run and by themselves
@@ -207,7 +207,7 @@ def _discard_unready_sweeps(database: Database, settings: Settings) -> None:
             left = sweeps.find_oldest_abandoned(session, seconds=settings.orphan_seconds)
             if left is None:
                 return
-            sweeps.delete_unready(session, left)
+            sweeps.delete_unpublished(session, left)
         time.sleep(PAUSE_SECONDS)
 
 

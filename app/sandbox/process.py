@@ -45,8 +45,8 @@ _ENVIRONMENT = {
 }
 
 # A child may report any error, so all error modules must be loaded.
-ERROR_MODULES = (adapter, artifact, base_model, data, export, spec, training)
-ErrorT = TypeVar("ErrorT", bound=LoraCoreError)
+_ERROR_MODULES = (adapter, artifact, base_model, data, export, spec, training)
+_ErrorT = TypeVar("_ErrorT", bound=LoraCoreError)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SandboxResult:
         phrases = ("MemoryError", "bad_alloc", "llocat", "SystemError", "failed to map segment")
         return self.returncode == -signal.SIGKILL or any(each in self.stderr for each in phrases)
 
-    def error(self, base: type[ErrorT]) -> ErrorT:
+    def error(self, base: type[_ErrorT]) -> _ErrorT:
         """Return the error that the child reported, as an instance of a subclass of `base`."""
         reported = json.loads(self.stdout.splitlines()[-1])
         for error_class in _subclasses(base):
@@ -131,7 +131,7 @@ def _command(arguments: Sequence[str], limits: SandboxLimits) -> list[str]:
     return [*python, "app.sandbox.exec", *map(str, limit_args), *python, "lora_core", *arguments]
 
 
-def _subclasses(base: type[ErrorT]) -> Iterator[type[ErrorT]]:
+def _subclasses(base: type[_ErrorT]) -> Iterator[type[_ErrorT]]:
     for subclass in base.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.http.dependencies import get_app_state, get_caller
 from app.serving.errors import InvalidTimeout, KeyOverloaded, RateLimitExceeded, ServerOverloaded
 
-MAX_TIMEOUT_SECONDS = 30.0
+_MAX_TIMEOUT_SECONDS = 30.0
 MIN_TOKEN_LIMIT = 32_768  # may wait however slow the machine is: 64 texts of 512 tokens
 BURST_SECONDS = 10.0  # of the rate limit that may be used at once
 _MAX_WAIT_SHARE = 0.5  # of a timeout; the throughput is only an estimate
@@ -28,14 +28,14 @@ _MAX_BUCKETS = 10_000  # API keys
 def parse_timeout(header: str | None) -> float:
     """Return the timeout in seconds from the header of a request. Raises `InvalidTimeout`."""
     if header is None:
-        return MAX_TIMEOUT_SECONDS
+        return _MAX_TIMEOUT_SECONDS
     try:
         seconds = float(header)
     except ValueError:
         raise InvalidTimeout() from None
     if not (math.isfinite(seconds) and seconds > 0):
         raise InvalidTimeout()
-    return min(seconds, MAX_TIMEOUT_SECONDS)
+    return min(seconds, _MAX_TIMEOUT_SECONDS)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from lora_core.process import is_out_of_memory
 
 # A worker starts one matrix multiplication after the other, and needs the interpreter lock in
 # between. The default of 5 ms is longer than most of them take.
-SWITCH_INTERVAL_SECONDS = 0.0001
+_SWITCH_INTERVAL_SECONDS = 0.0001
 _NEWEST_BATCH_WEIGHT = 0.2  # in the moving average of the throughput
 
 log = structlog.get_logger()
@@ -82,7 +82,7 @@ class Batcher:
         self._wakeups = [threading.Condition(self._lock) for _ in range(workers)]
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
         for worker in range(workers):
             name = f"predict {worker}"
             threading.Thread(
@@ -202,7 +202,7 @@ class Batcher:
         self._metrics.batch_texts.observe(len(batch.texts))
         self._metrics.batch_tokens.observe(batch.tokens)
 
-    def _deliver(self, outcomes: "TextOutcomes") -> None:
+    def _deliver(self, outcomes: "_TextOutcomes") -> None:
         """Resolve the futures on the event loop, in one callback for the whole batch."""
         try:
             self._loop.call_soon_threadsafe(_resolve_futures, outcomes)
@@ -232,7 +232,7 @@ class _Batch:
         self.tokens += text.item.length
 
 
-TextOutcomes = Sequence[tuple[_QueuedText, InferenceOutput | Exception]]
+_TextOutcomes = Sequence[tuple[_QueuedText, InferenceOutput | Exception]]
 
 
 def _outcome(
@@ -244,7 +244,7 @@ def _outcome(
     return InferenceOutput(row, queue_seconds=queue_seconds, inference_seconds=seconds)
 
 
-def _resolve_futures(outcomes: TextOutcomes) -> None:
+def _resolve_futures(outcomes: _TextOutcomes) -> None:
     for text, outcome in outcomes:
         if text.future.done():
             continue  # the caller has left

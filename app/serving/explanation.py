@@ -37,7 +37,7 @@ CHUNK_TOKENS = 2048  # in the queue at a time, so that other requests wait for n
 _MAX_LABELS_SHOWN = 20  # in an error message
 
 T = TypeVar("T")
-Permutation = Sequence[int]
+_Permutation = Sequence[int]
 Coalition = tuple[bool, ...]  # which words are in the text
 
 
@@ -206,10 +206,10 @@ def _split_into_chunks(
 
 MAX_EXHAUSTIVE_WORDS = 5  # up to here all permutations are used: 120 of them, 32 texts
 MAX_PERMUTATION_PAIRS = 8  # for more words
-MAX_TOTAL_TOKENS = 8192  # in the texts of all permutations; one pair is used in any case
+_MAX_TOTAL_TOKENS = 8192  # in the texts of all permutations; one pair is used in any case
 
 
-def sample_permutations(words: int, tokens: int) -> list[Permutation]:
+def sample_permutations(words: int, tokens: int) -> list[_Permutation]:
     """Return the permutations for a text of `words` words and `tokens` tokens; deterministic.
 
     Each permutation comes with its reverse (antithetic sampling), which halves the error or better:
@@ -220,12 +220,12 @@ def sample_permutations(words: int, tokens: int) -> list[Permutation]:
     rng = random.Random(0)  # noqa: S311
     # Of a pair: after each word but the last, a text and its complement.
     tokens_per_pair = (words - 1) * tokens
-    pairs = max(1, min(MAX_PERMUTATION_PAIRS, MAX_TOTAL_TOKENS // tokens_per_pair))
+    pairs = max(1, min(MAX_PERMUTATION_PAIRS, _MAX_TOTAL_TOKENS // tokens_per_pair))
     sampled = [rng.sample(range(words), words) for _ in range(pairs)]
     return [each for permutation in sampled for each in (permutation, permutation[::-1])]
 
 
-def coalitions(words: int, permutations: Sequence[Permutation]) -> list[Coalition]:
+def coalitions(words: int, permutations: Sequence[_Permutation]) -> list[Coalition]:
     """Return the distinct coalitions whose scores are needed: all words first, then no words."""
     ordered = {(True,) * words: None, (False,) * words: None}  # a dict keeps the order
     for permutation in permutations:
@@ -237,7 +237,7 @@ def coalitions(words: int, permutations: Sequence[Permutation]) -> list[Coalitio
 
 
 def shapley_values(
-    scores: Mapping[Coalition, float], permutations: Sequence[Permutation]
+    scores: Mapping[Coalition, float], permutations: Sequence[_Permutation]
 ) -> list[float]:
     """Return the Shapley value of each word. Imports captum at the first call.
 

@@ -42,11 +42,11 @@ if TYPE_CHECKING:  # torch and scikit-learn are loaded with the first model
     from lora_core.linear.model import TextSpan
 
 
-MAX_INLINE_TOKENIZER_CHARACTERS = 2048  # takes less time than a switch to another thread
+_MAX_INLINE_TOKENIZER_CHARACTERS = 2048  # takes less time than a switch to another thread
 # Computed in about two milliseconds: less than the cost of another thread that needs the
 # interpreter lock all the time.
 MAX_INLINE_LINEAR_CHARACTERS = 8192
-WORD_COST = 1 / 64  # upper bound of the cost of a linear model's word, in tokens of an encoder
+_WORD_COST = 1 / 64  # upper bound of the cost of a linear model's word, in tokens of an encoder
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class LoadedEncoder:
     async def _run_tokenizer(self, work: Callable[[], T], characters: int) -> T:
         """Run `work`, in another thread if there are many characters."""
         try:
-            if characters <= MAX_INLINE_TOKENIZER_CHARACTERS:
+            if characters <= _MAX_INLINE_TOKENIZER_CHARACTERS:
                 return work()
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         except TokenizerFailed as error:
@@ -183,7 +183,7 @@ class LoadedLinearModel:
 
         Raises `TextPairRequired`, `TextPairUnsupported`, `EmptyInput`.
         """
-        return TokenizedBatch(self.predictor.encode(texts), 0.0, token_cost=WORD_COST)
+        return TokenizedBatch(self.predictor.encode(texts), 0.0, token_cost=_WORD_COST)
 
     async def compute(self, batch: TokenizedBatch, *, deadline: float) -> list[InferenceOutput]:
         """Return the outputs in the order given. `deadline` is on the monotonic clock.
@@ -244,7 +244,7 @@ LoadedModel: TypeAlias = LoadedEncoder | LoadedLinearModel
 # -- Loading: the place where the service imports torch -------------------------------------------
 
 
-AUTO = "auto"
+_AUTO = "auto"
 
 
 class EncoderLoader:
@@ -287,7 +287,7 @@ class EncoderLoader:
             return Predictor.load(directory, base=base, engine=engine, engine_cache=engine_cache)
 
         speeds: Mapping[str, float] = {self._engine: 0.0}
-        if self._engine == AUTO:
+        if self._engine == _AUTO:
             speeds = benchmark_engines(
                 # The texts and the adapter of an import must not choose the engine of others.
                 self._benchmark_dir,
@@ -307,7 +307,7 @@ class EncoderLoader:
                 )
             else:
                 freeze_gc()  # the permanent objects of torch and transformers exist by now
-                return replace(predictor, engine_speeds=speeds if self._engine == AUTO else {})
+                return replace(predictor, engine_speeds=speeds if self._engine == _AUTO else {})
         raise failure
 
 

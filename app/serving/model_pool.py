@@ -52,7 +52,7 @@ DATABASE_TIMEOUT_SECONDS = 1.0
 MAX_CACHED_REFS = 1024
 FAILED_LOAD_RETRY_SECONDS = 30.0  # before a new version that failed to load is tried again
 
-LoadTask = asyncio.Task[LoadedModel]
+_LoadTask = asyncio.Task[LoadedModel]
 
 log = structlog.get_logger()
 
@@ -126,7 +126,7 @@ class ModelPool:
         self._batcher = batcher
         self._executor = executor
         self._metrics = metrics
-        self._load_tasks: OrderedDict[str, LoadTask] = OrderedDict()  # by artifact key, LRU first
+        self._load_tasks: OrderedDict[str, _LoadTask] = OrderedDict()  # by artifact key, LRU first
         self._last_served: dict[str | None, ResolvedModel] = {}
         self._failed_at: dict[str, float] = {}  # by artifact key, on the monotonic clock
 
@@ -175,7 +175,7 @@ class ModelPool:
         # The task may be done before its `_on_load_done` callback runs.
         return wanted if _is_loaded(self._get_or_start_load(wanted)) else served
 
-    def _get_or_start_load(self, resolved: ResolvedModel) -> LoadTask:
+    def _get_or_start_load(self, resolved: ResolvedModel) -> _LoadTask:
         key = resolved.artifact.key
         task = self._load_tasks.get(key)
         if task is None:
@@ -191,7 +191,7 @@ class ModelPool:
             raise ModelTooLarge(ref=resolved.ref, needed=needed, limit=self._max_bytes)
         return model
 
-    def _on_load_done(self, key: str, task: LoadTask) -> None:
+    def _on_load_done(self, key: str, task: _LoadTask) -> None:
         succeeded = _is_loaded(task)  # retrieves the exception even if every caller has left
         if self._load_tasks.get(key) is not task:
             return
@@ -243,7 +243,7 @@ class ModelPool:
             raise ModelLoadFailed(ref=ref, kind=type(error).__name__) from error
 
 
-def _is_loaded(task: LoadTask) -> bool:
+def _is_loaded(task: _LoadTask) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
 

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 MAX_TEXTS_IN_FLIGHT = 512
-KEY_SHARE = 0.5  # of the capacity, for one API key
+MAX_SHARE_PER_KEY = 0.5  # of the capacity, for one API key
 TOKENIZER_THREADS = 2
-SHADOW_PAUSE_THRESHOLD = 8  # shadows pause above this
-SPECIAL_TOKENS = 2  # per text
+_SHADOW_PAUSE_THRESHOLD = 8  # shadows pause above this
+_SPECIAL_TOKENS = 2  # per text
 ASSUMED_MAX_LENGTH = 512  # tokens that models read of a text, while the model is not known
 
 
@@ -68,7 +68,7 @@ class InferenceService:
         self.admission = AdmissionController(
             max_texts=MAX_TEXTS_IN_FLIGHT,
             max_wait_seconds=settings.max_wait_seconds,
-            key_share=KEY_SHARE if settings.auth == "on" else 1.0,
+            key_share=MAX_SHARE_PER_KEY if settings.auth == "on" else 1.0,
             tokens_per_second=lambda: self.batcher.tokens_per_second,
         )
         self.rate_limiter = KeyRateLimiter(settings.max_texts_per_second_per_key)
@@ -129,7 +129,7 @@ class InferenceService:
         start = time.perf_counter()
         with self._count_request(request):
             max_tokens = sum(
-                min(count_characters(text) + SPECIAL_TOKENS, ASSUMED_MAX_LENGTH)
+                min(count_characters(text) + _SPECIAL_TOKENS, ASSUMED_MAX_LENGTH)
                 for text in request.texts
             )
             count, timeout = len(request.texts), deadline - time.monotonic()
@@ -154,7 +154,7 @@ class InferenceService:
         return result
 
     def _is_idle(self) -> bool:
-        return self.admission.texts <= SHADOW_PAUSE_THRESHOLD
+        return self.admission.texts <= _SHADOW_PAUSE_THRESHOLD
 
     @contextmanager
     def _count_request(self, request: PredictRequest) -> Iterator[None]:

@@ -29,7 +29,7 @@ CANDIDATES_TTL_SECONDS = 1.0  # before the candidates are queried again
 MAX_SHADOW_TEXTS_IN_FLIGHT = 64  # in flight
 SHADOW_TIMEOUT_SECONDS = 30.0
 
-ShadowOutcome = Literal["agreed", "differed", "skipped", "failed"]
+_ShadowOutcome = Literal["agreed", "differed", "skipped", "failed"]
 
 log = structlog.get_logger()
 
@@ -149,7 +149,7 @@ class ShadowEvaluator:
             self._stats[key] = ShadowStats(version, shadow, task, since=time.time())
         return self._stats[key]
 
-    def _count(self, stats: ShadowStats, outcome: ShadowOutcome, texts: int) -> None:
+    def _count(self, stats: ShadowStats, outcome: _ShadowOutcome, texts: int) -> None:
         setattr(stats, outcome, getattr(stats, outcome) + texts)
         self._metrics.shadow_texts.labels(stats.version, stats.shadow, outcome).inc(texts)
 

@@ -13,9 +13,9 @@ import structlog
 from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
 from app.storage.store import (
     CHECKPOINTS_PREFIX,
-    INTERNAL_NAMES,
-    OWNER_NAME,
-    PROBE_NAME,
+    OWNER_FILE,
+    PROBE_FILE,
+    RESERVED_FILES,
     UNFINISHED_PREFIX,
     ArtifactRef,
     Store,
@@ -118,13 +118,13 @@ class LocalStore(Store):
                     stat = path.lstat()
                 except FileNotFoundError:  # another process deleted it
                     continue
-                if path.name not in INTERNAL_NAMES:
+                if path.name not in RESERVED_FILES:
                     yield StoredFile(
                         path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime
                     )
 
     def get_or_set_owner(self, candidate: str | None) -> str | None:
-        path = self._root / OWNER_NAME
+        path = self._root / OWNER_FILE
         self._check_mounted()
         with _translate_os_errors():
             if candidate is not None and not path.exists():
@@ -137,11 +137,11 @@ class LocalStore(Store):
                 atomic_files.fsync(self._root)
             return path.read_text(encoding="utf-8") if path.exists() else None
 
-    def probe_clock(self) -> float:
+    def read_clock(self) -> float:
         self._check_mounted()
         with _translate_os_errors():
             self._root.mkdir(parents=True, exist_ok=True)
-            probe = self._root / PROBE_NAME
+            probe = self._root / PROBE_FILE
             probe.write_bytes(b"")
             os.utime(probe)
             return probe.stat().st_mtime
@@ -206,7 +206,7 @@ class LocalStore(Store):
         """Return whether the root contains more than the files that checks leave behind."""
         try:
             return any(
-                path.name not in (PROBE_NAME, UNFINISHED_PREFIX) for path in self._root.iterdir()
+                path.name not in (PROBE_FILE, UNFINISHED_PREFIX) for path in self._root.iterdir()
             )
         except OSError:
             return False

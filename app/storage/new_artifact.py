@@ -19,7 +19,7 @@ from lora_core.failpoints import failpoint
 
 BASES_PREFIX = "bases"  # first part of the keys of bases
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class NewArtifact:
@@ -36,7 +36,7 @@ class NewArtifact:
         self._base = _NewBase(store, base_dir, key) if base_dir is not None else None
         self._ref = store.put(directory, key)
 
-    def commit(self, write: Callable[[], T]) -> T:
+    def commit(self, write: Callable[[], _T]) -> _T:
         """Return the result of `write`, which is a transaction that calls `add_row`.
 
         It runs again if the files of the base have to be stored first.

@@ -21,9 +21,9 @@ from obstore.exceptions import (
 
 from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
 from app.storage.store import (
-    INTERNAL_NAMES,
-    OWNER_NAME,
-    PROBE_NAME,
+    OWNER_FILE,
+    PROBE_FILE,
+    RESERVED_FILES,
     ArtifactRef,
     Store,
     StoredFile,
@@ -41,7 +41,7 @@ from lora_core.failpoints import failpoint
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-CLAIM_NAME = ".claim"  # no file of an artifact begins with a dot
+_CLAIM_NAME = ".claim"  # no file of an artifact begins with a dot
 PART_BYTES = 8 * 2**20
 MAX_CONCURRENT_PARTS = 4
 MAX_CREATE_ATTEMPTS = 3
@@ -147,25 +147,25 @@ class S3Store(Store):
         with translate_s3_errors():
             names = [file.name for file in self._list(key)]
             first = f"{key}/{manifest.MANIFEST}"  # without it, the directory does not exist
-            claim = f"{key}/{CLAIM_NAME}"
+            claim = f"{key}/{_CLAIM_NAME}"
             for batch in ([key, first], [name for name in names if name != claim], [claim]):
                 obstore.delete(self._metadata_client, batch)
 
     def list_files(self) -> Iterator[StoredFile]:
         with translate_s3_errors():
-            yield from (file for file in self._list(None) if file.name not in INTERNAL_NAMES)
+            yield from (file for file in self._list(None) if file.name not in RESERVED_FILES)
 
     def get_or_set_owner(self, candidate: str | None) -> str | None:
         with translate_s3_errors():
             if candidate is not None:
-                return self._create(OWNER_NAME, candidate.encode()).decode()
-            owner = self._read(OWNER_NAME)
+                return self._create(OWNER_FILE, candidate.encode()).decode()
+            owner = self._read(OWNER_FILE)
             return None if owner is None else owner.decode()
 
-    def probe_clock(self) -> float:
+    def read_clock(self) -> float:
         with translate_s3_errors():
-            obstore.put(self._metadata_client, PROBE_NAME, b"")
-            return obstore.head(self._metadata_client, PROBE_NAME)["last_modified"].timestamp()
+            obstore.put(self._metadata_client, PROBE_FILE, b"")
+            return obstore.head(self._metadata_client, PROBE_FILE)["last_modified"].timestamp()
 
     @cached_property
     def _metadata_client(self) -> obstore.store.S3Store:
@@ -183,7 +183,7 @@ class S3Store(Store):
         """Claim the key for these bytes. Raises `ArtifactExists` if other bytes have claimed it."""
         digest = ref.manifest_sha256.encode()
         with translate_s3_errors():
-            if self._create(f"{ref.key}/{CLAIM_NAME}", digest) != digest:
+            if self._create(f"{ref.key}/{_CLAIM_NAME}", digest) != digest:
                 raise ArtifactExists(key=ref.key)
 
     def _create(self, name: str, content: bytes) -> bytes:

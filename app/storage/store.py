@@ -37,10 +37,10 @@ from lora_core.errors.artifact import ArtifactCorrupt
 CHECK_TTL_SECONDS = 5.0  # a check result is cached this long, to bound the cost
 CHECKPOINTS_PREFIX = "checkpoints"  # first part of checkpoint keys
 # Reserved names: no key begins with a dot.
-PROBE_NAME = ".check"
-OWNER_NAME = ".owner"
+PROBE_FILE = ".check"
+OWNER_FILE = ".owner"
 UNFINISHED_PREFIX = ".unfinished"
-INTERNAL_NAMES = (PROBE_NAME, OWNER_NAME)
+RESERVED_FILES = (PROBE_FILE, OWNER_FILE)
 
 _DIRECTORY_KEY_PATTERN = re.compile(r"[a-z0-9-]{1,64}(/[a-z0-9-]{1,64}){0,7}")
 _UNFINISHED_KEY_PATTERN = re.compile(rf"\{UNFINISHED_PREFIX}/[0-9a-f]{{32}}")
@@ -142,7 +142,7 @@ class Store(ABC):
         is None."""
 
     @abstractmethod
-    def probe_clock(self) -> float:
+    def read_clock(self) -> float:
         """Return the time on the clock of the store, by writing a probe to it."""
 
     def check(self) -> None:
@@ -156,7 +156,7 @@ class Store(ABC):
 
     def _find_problem(self) -> AppError | None:
         try:
-            self.probe_clock()
+            self.read_clock()
         except (StorageUnavailable, StorageRefused) as error:
             return error
         except OSError as error:  # the disk is full

@@ -18,8 +18,8 @@ from lora_core.errors.artifact import ArtifactCorrupt
 
 EVICTION_GRACE_SECONDS = 3600.0  # an entry used within this time may still be read
 
-DirectoryStep = Callable[[Path], None]
-Signature = tuple[tuple[str, int, int], ...]
+_DirectoryStep = Callable[[Path], None]
+_Signature = tuple[tuple[str, int, int], ...]
 
 
 class VerifiedCache:
@@ -29,9 +29,9 @@ class VerifiedCache:
         self.root = root
         self._limit = limit  # bytes
         # Entry name → digest and signature of the content that this process has verified.
-        self._verified: dict[str, tuple[str, Signature]] = {}
+        self._verified: dict[str, tuple[str, _Signature]] = {}
 
-    def get(self, key: str, digest: str, *, fetch: DirectoryStep, verify: DirectoryStep) -> Path:
+    def get(self, key: str, digest: str, *, fetch: _DirectoryStep, verify: _DirectoryStep) -> Path:
         """Return the local copy of `key`. A missing copy, or one that fails `verify`, is fetched.
 
         `verify` raises `ArtifactCorrupt` unless the content has `digest`. Fetched content is
@@ -84,7 +84,7 @@ class VerifiedCache:
                 if total > self._limit and name != keep and idle:
                     self.remove(name)
 
-    def _is_valid(self, entry: Path, digest: str, verify: DirectoryStep) -> bool:
+    def _is_valid(self, entry: Path, digest: str, verify: _DirectoryStep) -> bool:
         signature = _signature(entry)
         if not signature:
             return False
@@ -98,7 +98,7 @@ class VerifiedCache:
         return True
 
     def _populate(
-        self, entry: Path, digest: str, fetch: DirectoryStep, verify: DirectoryStep
+        self, entry: Path, digest: str, fetch: _DirectoryStep, verify: _DirectoryStep
     ) -> None:
         unfinished = self._temporary_path()
         try:
@@ -130,7 +130,7 @@ def entry_name(key: str) -> str:
     return key.replace("/", "_")
 
 
-def _signature(entry: Path) -> Signature:
+def _signature(entry: Path) -> _Signature:
     """Return names, sizes and times of the files of an entry; empty if it does not exist."""
     try:
         return tuple(

@@ -21,14 +21,14 @@ from app.sweeps.strategies import GridSearch, Strategy, TpeSearch
 from app.sweeps.trials import FindBase, ResolvedInputs
 from lora_core.specs.train import TrainSpec
 
-MAX_PROBES = 1_000  # settings that are only validated
-WARM_START_SECONDS = 2.0  # between two trials in one process
+_MAX_PROBES = 1_000  # settings that are only validated
+_WARM_START_SECONDS = 2.0  # between two trials in one process
 
-ResolvedTrials = list[tuple[TrialSettings, ResolvedJob]]
+_ResolvedTrials = list[tuple[TrialSettings, ResolvedJob]]
 
 
 @dataclass(frozen=True)
-class ExpectedSweep:
+class SweepBeforeExtension:
     """A sweep as stored when its extension was planned."""
 
     space: list[Any]
@@ -50,7 +50,7 @@ class UnresolvedPlan:
     specs: Sequence[TrainSpec]
     inputs: ResolvedInputs
     trial_count: int
-    extends: ExpectedSweep | None = None
+    extends: SweepBeforeExtension | None = None
 
 
 def plan_trials(body: SweepCreate, find_base: FindBase) -> UnresolvedPlan:
@@ -99,7 +99,7 @@ def plan_extension(  # noqa: PLR0913 - a sweep, and its extension
     )
 
 
-def resolve_trials(plan: UnresolvedPlan, resolver: JobResolver) -> ResolvedTrials:
+def resolve_trials(plan: UnresolvedPlan, resolver: JobResolver) -> _ResolvedTrials:
     """Resolve the jobs of all trials and probes.
 
     Raises `InvalidTrials`, and what `JobResolver.resolve` raises.
@@ -150,7 +150,7 @@ def _probes(strategy: Strategy, space: SearchSpace) -> list[TrialSettings]:
     """Return settings to validate for a model-based search, whose later trials are unknown."""
     if not isinstance(strategy, TpeSearch):
         return []
-    return list(islice(search_space.one_at_a_time_settings(space), MAX_PROBES))
+    return list(islice(search_space.one_at_a_time_settings(space), _MAX_PROBES))
 
 
 def _validate_space(job: TrainSpec, space: SearchSpace) -> None:
@@ -179,7 +179,7 @@ def _candidate_plan(  # noqa: PLR0913 - the fields of a `UnresolvedPlan`
 
 
 def _estimated_seconds(
-    plan: UnresolvedPlan, resolver: JobResolver, resolved: ResolvedTrials, counts: Sequence[int]
+    plan: UnresolvedPlan, resolver: JobResolver, resolved: _ResolvedTrials, counts: Sequence[int]
 ) -> float:
     """Return the seconds for `counts` trials at each rung, one after the other in warm processes.
 
@@ -200,7 +200,7 @@ def _estimated_seconds(
 
 def _warm_seconds(job: ResolvedJob) -> float:
     """Return the seconds of a trial in a process that has imported its libraries."""
-    return job.cost.seconds - job.cost.startup_seconds + WARM_START_SECONDS
+    return job.cost.seconds - job.cost.startup_seconds + _WARM_START_SECONDS
 
 
 def _with_trial_count(strategy: Strategy, count: int | None) -> Strategy:

@@ -20,10 +20,10 @@ from app.sweeps.tables import Sweep, Trial
 from lora_core.tasks.metric_names import METRICS
 
 LOST_WORKER_CODE = "lost_worker"  # error code of a job whose worker was lost too often
-MAX_LOST_JOBS = 3  # such jobs of one trial
-MAX_IN_VALUES = 500  # values in one IN (...)
+_MAX_LOST_JOBS = 3  # such jobs of one trial
+_MAX_IN_VALUES = 500  # values in one IN (...)
 
-TRIAL_STATE = case(
+_TRIAL_STATE = case(
     (Trial.problem.is_not(None), TrialState.FAILED),
     (Trial.job_id.is_(None), TrialState.WAITING),
     else_=Job.state,
@@ -120,7 +120,7 @@ def find_oldest_abandoned(session: Session, *, seconds: float) -> UUID | None:
     return session.scalars(select(Sweep.id).where(*abandoned).order_by(Sweep.id).limit(1)).first()
 
 
-def delete_unready(session: Session, sweep_id: UUID) -> None:
+def delete_unpublished(session: Session, sweep_id: UUID) -> None:
     """Delete a sweep that is not ready, with its trials."""
     unready = (Sweep.id == sweep_id, Sweep.ready.is_(False))
     session.execute(delete(Sweep).where(*unready), execution_options=NO_SESSION_SYNC)
@@ -139,7 +139,7 @@ def list_trial_statuses(session: Session, sweep_id: UUID) -> list[TrialStatus]:
     """Return every trial at every rung, by rung and number, without its large columns."""
     rows = session.execute(
         select(
-            *(Trial.number, Trial.rung, TRIAL_STATE),
+            *(Trial.number, Trial.rung, _TRIAL_STATE),
             *(Trial.job_id, Job.attempt, Trial.problem),
         )
         .outerjoin(Job, Job.id == Trial.job_id)
@@ -155,7 +155,7 @@ def list_trial_statuses(session: Session, sweep_id: UUID) -> list[TrialStatus]:
 # not cost a trial. There is a limit, since the trial may be what kills the workers. A shared job
 # that somebody else cancelled does not end the trial either, and one that is paused may never end.
 _NEEDS_NEW_JOB = or_(
-    and_(Job.error_code == LOST_WORKER_CODE, Trial.lost_jobs < MAX_LOST_JOBS),
+    and_(Job.error_code == LOST_WORKER_CODE, Trial.lost_jobs < _MAX_LOST_JOBS),
     and_(Trial.reused, or_(Job.state == JobState.CANCELLED, PAUSED)),
 )
 
@@ -214,7 +214,7 @@ def list_trials_with_jobs(
         .where(Trial.sweep_id == sweep_id)
         .order_by(Trial.number, Trial.rung)
     )
-    if numbers is not None and len(numbers) <= MAX_IN_VALUES:
+    if numbers is not None and len(numbers) <= _MAX_IN_VALUES:
         statement = statement.where(Trial.number.in_(numbers))
     rows = ((row[0], row[1]) for row in session.execute(statement))
     return [row for row in rows if numbers is None or row[0].number in numbers]
@@ -232,7 +232,7 @@ def list_trial_settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
     return list(session.scalars(statement.order_by(Trial.number)))
 
 
-def used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
+def is_used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
     """Return whether a running or paused sweep other than `but` uses this job."""
     statement = (
         select(Trial.number)
@@ -316,7 +316,7 @@ def state_counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, di
         partition_by=(Trial.sweep_id, Trial.number), order_by=Trial.rung.desc()
     )
     trials = (
-        select(Trial.sweep_id, TRIAL_STATE, newest_first.label("position"))
+        select(Trial.sweep_id, _TRIAL_STATE, newest_first.label("position"))
         .outerjoin(Job, Job.id == Trial.job_id)
         .where(Trial.sweep_id.in_(sweep_ids))
         .subquery()

@@ -34,15 +34,15 @@ from lora_core.tasks.metric_names import METRICS, main_metric
 
 MAX_CACHED_SNAPSHOTS = 4
 
-SweepFingerprint = tuple[str | None, ...]
-StatusesByTrial = Mapping[int, list[TrialStatus]]  # by number: the statuses at each rung
-ReadTrials = Callable[[list[int] | None], Iterable[TrialSnapshot]]  # these numbers; None: all
-TrialRow = tuple[Trial, Job | None]
+_SweepFingerprint = tuple[str | None, ...]
+_StatusesByTrial = Mapping[int, list[TrialStatus]]  # by number: the statuses at each rung
+_ReadTrials = Callable[[list[int] | None], Iterable[TrialSnapshot]]  # these numbers; None: all
+_TrialRow = tuple[Trial, Job | None]
 
 
 class _CachedSnapshot(NamedTuple):
-    fingerprint: SweepFingerprint
-    statuses: StatusesByTrial
+    fingerprint: _SweepFingerprint
+    statuses: _StatusesByTrial
     snapshot: SweepSnapshot
 
 
@@ -91,7 +91,7 @@ def read_snapshot(session: Session, sweep: Sweep) -> SweepSnapshot:
     return snapshot
 
 
-def _statuses_by_trial(session: Session, sweep_id: UUID) -> StatusesByTrial:
+def _statuses_by_trial(session: Session, sweep_id: UUID) -> _StatusesByTrial:
     statuses: defaultdict[int, list[TrialStatus]] = defaultdict(list)
     for status in repository.list_trial_statuses(session, sweep_id):
         statuses[status.number].append(status)
@@ -99,7 +99,7 @@ def _statuses_by_trial(session: Session, sweep_id: UUID) -> StatusesByTrial:
 
 
 def _refresh(
-    statuses: StatusesByTrial, cached: _CachedSnapshot | None, read_trials: ReadTrials
+    statuses: _StatusesByTrial, cached: _CachedSnapshot | None, read_trials: _ReadTrials
 ) -> Iterator[TrialSnapshot]:
     if cached is None:
         yield from read_trials(None)
@@ -124,7 +124,7 @@ def _read_trials(
 
 
 def _trial_snapshot(
-    rungs: Sequence[TrialRow],
+    rungs: Sequence[_TrialRow],
     fields: Sequence[str],
     correctness: Mapping[UUID, Mapping[str, SplitCorrectness]],
 ) -> TrialSnapshot:
@@ -178,11 +178,11 @@ def _metrics(job: Job | None) -> dict[str, dict[str, float]]:
 # -- Export of the trials as CSV, and as the `results.txt` of "LoRA from scratch" -----------------
 
 
-BLOCK_RULE = "-" * 48
-ACCURACY_LABELS = ("Train acc: ", "Val acc:   ", "Test acc:  ")  # in the order of SPLITS
+_BLOCK_RULE = "-" * 48
+_ACCURACY_LABELS = ("Train acc: ", "Val acc:   ", "Test acc:  ")  # in the order of SPLITS
 
 
-def as_csv(snapshot: SweepSnapshot) -> str:
+def to_csv(snapshot: SweepSnapshot) -> str:
     """Return a CSV file with a header and a row per trial.
 
     Columns: number, state, the fields of the space, budget, trainable_parameters, seconds, each
@@ -218,7 +218,7 @@ def as_csv(snapshot: SweepSnapshot) -> str:
     return text.getvalue()
 
 
-def as_results_txt(snapshot: SweepSnapshot) -> str:
+def to_results_txt(snapshot: SweepSnapshot) -> str:
     """Return a block for each complete LoRA trial that has all three accuracies.
 
     The format, including the 48 dashes, is that of `03_finetune-lora-script.py` by Sebastian
@@ -243,12 +243,12 @@ def _results_block(trial: TrialSnapshot) -> Iterator[str]:
     is_lora = method.get("type") == "lora"
     if not trial.succeeded_at_full_budget or not is_lora or len(accuracies) < len(SPLITS):
         return
-    yield BLOCK_RULE
+    yield _BLOCK_RULE
     for name, value in _block_settings(LoraSpec.model_validate(method)):
         yield f"{name}: {value}"
-    for name, accuracy in zip(ACCURACY_LABELS, accuracies, strict=True):
+    for name, accuracy in zip(_ACCURACY_LABELS, accuracies, strict=True):
         yield f"{name}{100 * accuracy:.2f}%"
-    yield BLOCK_RULE
+    yield _BLOCK_RULE
 
 
 def _block_settings(method: LoraSpec) -> Iterator[tuple[str, object]]:

@@ -33,11 +33,11 @@ router = APIRouter(prefix=SweepView.prefix, tags=["sweeps"])
 
 READ = [require_scope("jobs:read")]
 WRITE = [require_scope("jobs:write")]
-PROMOTE = [require_scope("jobs:write"), require_scope("models:admin")]
+_PROMOTE = [require_scope("jobs:write"), require_scope("models:admin")]
 MEDIA_TYPES = {"csv": "text/csv", "txt": "text/plain"}
-EXPORTERS = {"csv": results.as_csv, "txt": results.as_results_txt}
+_EXPORTERS = {"csv": results.to_csv, "txt": results.to_results_txt}
 
-DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.resolved_inputs)
+_DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.resolved_inputs)
 
 SweepId = Annotated[UUID, uuid_or_raise(lambda text: SweepNotFound(sweep_id=text))]
 ExportFormat = Annotated[
@@ -94,7 +94,7 @@ def list_sweeps(
             after=decode_cursor(after),
             limit=limit + 1,
             state=state,
-            without=DEFERRED_COLUMNS,
+            without=_DEFERRED_COLUMNS,
         )
         shown, following = split_page(sweeps, limit)
         return Page(data=sweep_list_items(session, shown), next=following)
@@ -131,7 +131,7 @@ def download_sweep_results(
     with database.read() as session:
         snapshot = results.read_snapshot(session, repository.get_sweep(session, sweep_id))
     return Response(
-        EXPORTERS[format](snapshot),
+        _EXPORTERS[format](snapshot),
         media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{sweep_id}.{format}"'},
     )
@@ -191,7 +191,7 @@ def extend_sweep(
     return get_sweep(sweep_id, database)
 
 
-@router.post("/{sweep_id}/promote", status_code=status.HTTP_202_ACCEPTED, dependencies=PROMOTE)
+@router.post("/{sweep_id}/promote", status_code=status.HTTP_202_ACCEPTED, dependencies=_PROMOTE)
 def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     sweep_id: SweepId,
     body: SweepPromote,

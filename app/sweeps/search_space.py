@@ -24,18 +24,18 @@ from lora_core.specs.method import Role
 
 MAX_TRIALS = 5_000
 SIGNIFICANT_DIGITS = 6  # of a float drawn from a range
-MAX_SHUFFLED = 20_000  # trials; up to this size a grid is shuffled instead of drawn from
-MAX_DRAWS_FACTOR = 10  # draws per trial, on average, before a space counts as exhausted
+_MAX_SHUFFLED = 20_000  # trials; up to this size a grid is shuffled instead of drawn from
+_MAX_DRAWS_FACTOR = 10  # draws per trial, on average, before a space counts as exhausted
 
-ExactInt = Annotated[Int, Field(ge=-(2**53), le=2**53)]  # exactly representable as a float
+_ExactInt = Annotated[Int, Field(ge=-(2**53), le=2**53)]  # exactly representable as a float
 TrialSettings = dict[str, Any]  # values of one trial by field, such as {"method.r": 8}
 
 
 class Range(FrozenModel):
     """Numbers from `low` to `high`, both included. Integer bounds give integers."""
 
-    low: ExactInt | Float
-    high: ExactInt | Float
+    low: _ExactInt | Float
+    high: _ExactInt | Float
     log: StrictBool = Field(default=False, description="Uniform in the logarithm.")
     count: Int | None = Field(
         default=None, ge=2, le=MAX_TRIALS, description="Number of values in a grid search."
@@ -61,7 +61,7 @@ class Range(FrozenModel):
         return float(min(max(float(f"{number:.{SIGNIFICANT_DIGITS}g}"), self.low), self.high))
 
 
-ValueList = Annotated[list[JsonValue], Field(min_length=1, max_length=MAX_TRIALS)]
+_ValueList = Annotated[list[JsonValue], Field(min_length=1, max_length=MAX_TRIALS)]
 
 
 def canonical_json(value: Any) -> str:
@@ -79,7 +79,7 @@ def _reject_repeated_values(dimensions: dict[str, Any]) -> dict[str, Any]:
 
 
 Dimensions = Annotated[
-    dict[str, ValueList | Range],
+    dict[str, _ValueList | Range],
     Field(min_length=1, max_length=32),
     AfterValidator(_reject_repeated_values),
 ]
@@ -227,12 +227,12 @@ def _random_settings(space: SearchSpace, generator: random.Random) -> Iterator[T
     Random draws may repeat.
     """
     size = grid_size(space)
-    if size is not None and size <= MAX_SHUFFLED:
+    if size is not None and size <= _MAX_SHUFFLED:
         shuffled = list(_all_settings(space))
         generator.shuffle(shuffled)
         yield from shuffled
         return
-    for _ in range(MAX_DRAWS_FACTOR * MAX_TRIALS):
+    for _ in range(_MAX_DRAWS_FACTOR * MAX_TRIALS):
         yield {
             field: _random_value(values, generator) for field, values in space.dimensions.items()
         }
@@ -259,20 +259,20 @@ def _random_value(values: list[JsonValue] | Range, generator: random.Random) -> 
 #
 # Whether the values are valid is checked by the service.
 
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-RANGE = re.compile(rf"(log:)?({NUMBER})\.\.({NUMBER})(?:x(\d+))?")
-LOOKS_LIKE_RANGE = re.compile(r"log:.*|[-+]?\.?\d.*\.\..*")
-LIST_FIELDS = ("method.targets", "method.layers", "method.ngram_range")
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_RANGE = re.compile(rf"(log:)?({_NUMBER})\.\.({_NUMBER})(?:x(\d+))?")
+_LOOKS_LIKE_RANGE = re.compile(r"log:.*|[-+]?\.?\d.*\.\..*")
+_LIST_FIELDS = ("method.targets", "method.layers", "method.ngram_range")
 ALL_ROLES = [role.value for role in Role]
 
 
 def parse_values(field: str, text: str) -> Any:
     """Parse a list of values, or a range as an object. Raises `ValueError` with the reason."""
-    if match := RANGE.fullmatch(text):
+    if match := _RANGE.fullmatch(text):
         log, low, high, count = match.groups()
         bounds = {"low": _parse_number(low), "high": _parse_number(high)}
         return bounds | ({"log": True} if log else {}) | ({"count": int(count)} if count else {})
-    if LOOKS_LIKE_RANGE.fullmatch(text):
+    if _LOOKS_LIKE_RANGE.fullmatch(text):
         raise ValueError("a range is LOW..HIGH, optionally with log: in front and xCOUNT behind")
     whole = parse_value(text)
     if isinstance(whole, list):
@@ -280,7 +280,9 @@ def parse_values(field: str, text: str) -> Any:
     items = [item.strip() for item in text.split(",")]
     if "" in items:
         raise ValueError("a value is empty")
-    return [_parse_list_item(item) if field in LIST_FIELDS else parse_value(item) for item in items]
+    return [
+        _parse_list_item(item) if field in _LIST_FIELDS else parse_value(item) for item in items
+    ]
 
 
 def parse_value(text: str) -> Any:

@@ -34,7 +34,7 @@ from app.sweeps.errors import (
     TrialNotFound,
     TrialQuotaExceeded,
 )
-from app.sweeps.planning import ExpectedSweep, UnresolvedPlan
+from app.sweeps.planning import SweepBeforeExtension, UnresolvedPlan
 from app.sweeps.repository import TrialStatus
 from app.sweeps.schemas import SweepCreate, SweepExtend, SweepPromote, SweepView
 from app.sweeps.search_space import SearchSpace
@@ -103,7 +103,7 @@ def create_sweep(
             idempotency.save_response(session, call, status=202, body=view, location=view.location)
     except Exception:
         with suppress(*OUTAGE_ERRORS), database.write() as session:
-            repository.delete_unready(session, sweep.id)
+            repository.delete_unpublished(session, sweep.id)
         raise
     while more:
         with database.write() as session:
@@ -172,7 +172,7 @@ def plan_extension(
         body=body,
         find_base=find_base,
     )
-    return replace(plan, extends=ExpectedSweep(sweep.space, sweep.strategy, len(existing)))
+    return replace(plan, extends=SweepBeforeExtension(sweep.space, sweep.strategy, len(existing)))
 
 
 def extend_sweep(
@@ -271,7 +271,7 @@ def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) ->
     if (
         job is not None
         and job.sweep_id is not None
-        and not repository.used_by_other_sweep(session, job.id, but=sweep_id)
+        and not repository.is_used_by_other_sweep(session, job.id, but=sweep_id)
     ):
         jobs.request_cancel(session, job.id)
     trial = repository.get_trial(session, sweep_id, status.number, status.rung)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.database.base import JsonObject
 from app.errors import AppError
 from app.jobs.base_models import ResolvedBase
+from app.jobs.repository import ACTIVE_STATES
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Checkpoint, Job
@@ -29,9 +30,6 @@ from lora_core.specs.data import DataSpec
 from lora_core.specs.problems import field_problems, first_problem
 from lora_core.specs.train import TrainSpec, TrialSpec
 
-UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
-
-
 # Reuse of results. Jobs of the same trial have the same `trial_sha256`, whichever sweep or caller
 # created them.
 
@@ -45,7 +43,7 @@ class ExistingJob:
 
 
 @dataclass(frozen=True)
-class NeedsJob:
+class NewJobNeeded:
     """The trial needs a job of its own.
 
     `resume_from` is a job whose checkpoint is on the way to the trial's budget. `wait`: a job of
@@ -58,7 +56,7 @@ class NeedsJob:
 
 def find_existing_job(
     session: Session, trial_sha256: str, job_columns: JsonObject
-) -> ExistingJob | NeedsJob:
+) -> ExistingJob | NewJobNeeded:
     """Look for a job with the results of a trial whose job would have these columns.
 
     A job that has not ended is shared only if it is certain to end: it must run already or be
@@ -81,7 +79,7 @@ def find_existing_job(
     for job in unfinished:
         if job.cancel_requested_at is None:
             return ExistingJob(job.id, finished=False)
-    return NeedsJob(
+    return NewJobNeeded(
         resume_from=_furthest_checkpoint_job(session, jobs, spec), wait=bool(unfinished)
     )
 
@@ -115,7 +113,7 @@ def _furthest_checkpoint_job(
     """Return the ended job with the furthest checkpoint that is within the trial's budget."""
     budget = _budget(spec)
     candidates = [
-        job.id for job in jobs if _budget(job.spec) <= budget and job.state not in UNFINISHED
+        job.id for job in jobs if _budget(job.spec) <= budget and job.state not in ACTIVE_STATES
     ]
     if not candidates:
         return None

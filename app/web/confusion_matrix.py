@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SHADES = 9  # shading levels of a cell, by its share of the row
+_SHADES = 9  # shading levels of a cell, by its share of the row
 MAX_TABLE_LABELS = 12  # a larger table is unreadable
 MAX_HEADER_CHARACTERS = 12  # labels that are longer are numbered in the column headers
 MAX_CONFUSED_PAIRS = 12
@@ -16,7 +16,7 @@ class ConfusionCell:
     """A cell of the table: texts of one true label with one predicted label."""
 
     count: int
-    shade: int  # 0 to `SHADES`
+    shade: int  # 0 to `_SHADES`
     correct: bool
 
 
@@ -39,7 +39,7 @@ class HeatmapCell:
     x: int  # index of the predicted label
     y: int  # index of the true label
     count: int
-    shade: int  # 1 to `SHADES`
+    shade: int  # 1 to `_SHADES`
     correct: bool
 
 
@@ -62,7 +62,7 @@ class ConfusionMatrix:
             LabelRow(
                 label=label,
                 cells=[
-                    ConfusionCell(count, round(SHADES * count / max(1, sum(counts))), i == j)
+                    ConfusionCell(count, round(_SHADES * count / max(1, sum(counts))), i == j)
                     for j, count in enumerate(counts)
                 ],
                 precision=metrics["per_class"][label]["precision"],

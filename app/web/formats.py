@@ -15,24 +15,24 @@ from app.queue.tables import Job
 from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, describe_method
 from lora_core.tasks.metric_names import METRICS
 
-UNKNOWN = "\N{EN DASH}"
+MISSING_VALUE = "\N{EN DASH}"
 LINEAR_METHOD = LinearSpec().type
 _METHOD: TypeAdapter[MethodSpec] = TypeAdapter(MethodSpec)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """Format 0.8123 as `81.2 %`."""
-    return UNKNOWN if fraction is None else f"{fraction * 100:.{digits}f} %"
+    return MISSING_VALUE if fraction is None else f"{fraction * 100:.{digits}f} %"
 
 
 def count(number: int | None) -> str:
     """Format 1234567 as `1,234,567`."""
-    return UNKNOWN if number is None else f"{number:,}"
+    return MISSING_VALUE if number is None else f"{number:,}"
 
 
 def number(value: float | None) -> str:
     """Format with at most four significant digits: `0.0003`, `16`, `0.4312`."""
-    return UNKNOWN if value is None else f"{value:.4g}"
+    return MISSING_VALUE if value is None else f"{value:.4g}"
 
 
 def metric(value: float | None, name: str) -> str:
@@ -65,7 +65,7 @@ def label_parts(label: str, task_type: str) -> list[str]:
 def size(octets: int | None) -> str:
     """Format 2500000 bytes as `2.5 MB`."""
     if octets is None:
-        return UNKNOWN
+        return MISSING_VALUE
     value = float(octets)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
@@ -77,7 +77,7 @@ def size(octets: int | None) -> str:
 def duration(seconds: float | None) -> str:
     """Format 75.2 seconds as `1 min 15 s`."""
     if seconds is None:
-        return UNKNOWN
+        return MISSING_VALUE
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -98,7 +98,7 @@ def approximate_duration(seconds: float) -> str:
 def ago(timestamp: float | None) -> Markup | str:
     """Format as elapsed time, `5 min ago`, with the UTC time as a tooltip."""
     if timestamp is None:
-        return UNKNOWN
+        return MISSING_VALUE
     elapsed = max(0.0, time.time() - timestamp)
     text = "just now"
     for seconds, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
@@ -111,7 +111,7 @@ def ago(timestamp: float | None) -> Markup | str:
 def date_time(timestamp: float | None) -> Markup | str:
     """Format as UTC: `27 Nov 2026, 07:46`."""
     if timestamp is None:
-        return UNKNOWN
+        return MISSING_VALUE
     return _time_element(timestamp, f"{datetime.fromtimestamp(timestamp, UTC):%-d %b %Y, %H:%M}")
 
 

@@ -17,7 +17,7 @@ from lora_core.tasks.metric_names import METRICS
 
 WIDTH, HEIGHT = 1000, 300  # of the viewBox, which the browser stretches to the chart area
 SPLIT_NAMES = {"train": "training"}
-POINT_MARK = "h0"  # a zero-length line: makes a lone point between two gaps visible
+_POINT_MARK = "h0"  # a zero-length line: makes a lone point between two gaps visible
 
 Points = list[tuple[int, float | None]]  # step, value
 
@@ -62,7 +62,7 @@ def _svg_path(points: Points, x_scale: float, y_scale: float, high: float) -> st
     for step, value in points:
         if value is not None:
             point = f"{step * x_scale:.1f} {(high - value) * y_scale:.1f}"
-            commands.append(f"L{point}" if drawing else f"M{point}{POINT_MARK}")
+            commands.append(f"L{point}" if drawing else f"M{point}{_POINT_MARK}")
         drawing = value is not None
     return "".join(commands)
 
@@ -81,7 +81,7 @@ def _describe(points: Points, format_value: Callable[[float], str]) -> str:
 
 # The plot area within the 440 x 220 viewBox of learning_curve.html.
 LEFT, RIGHT, TOP, BOTTOM = 48, 420, 12, 180
-TICK = 0.05  # of accuracy: the y axis starts and ends at a multiple of it
+_TICK = 0.05  # of accuracy: the y axis starts and ends at a multiple of it
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def _plot(result: MoreLabelsEstimate) -> LearningCurvePlot:
     measured = [(each.texts, each.accuracy) for each in result.measured]
     bounds = [accuracy for each in result.expected for accuracy in (each.low, each.high)]
     accuracies = [accuracy for _, accuracy in measured] + bounds
-    low = math.floor(round(min(accuracies) / TICK, 6)) * TICK
-    high = max(math.ceil(round(max(accuracies) / TICK, 6)) * TICK, low + TICK)
+    low = math.floor(round(min(accuracies) / _TICK, 6)) * _TICK
+    high = max(math.ceil(round(max(accuracies) / _TICK, 6)) * _TICK, low + _TICK)
     counts = [texts for texts, _ in measured] + [each.texts for each in result.expected]
     log_first, log_last = math.log(min(counts)), math.log(max(counts))
 

@@ -43,12 +43,12 @@ from app.web.page import BlankAsNone, render
 from app.web.sweeps import SweepProgress, base_spec, load_progress, sweep_name
 from lora_core.tasks.metric_names import METRICS
 
-SCORE_LEVELS = 8  # shading levels, from the worst score to the best
-MAX_TILES = 400  # trials shown one by one
+_SCORE_LEVELS = 8  # shading levels, from the worst score to the best
+_MAX_TILES = 400  # trials shown one by one
 TABLE_PAGE_SIZE = 100
 
 # The state shown for a grid cell with several trials: the first of these that occurs.
-STATE_PRIORITY = ("running", "queued", "waiting", "failed", "cancelled", "succeeded")
+_STATE_PRIORITY = ("running", "queued", "waiting", "failed", "cancelled", "succeeded")
 
 router = APIRouter(include_in_schema=False)
 
@@ -60,10 +60,10 @@ class SweepGridCell:
     trial: TrialSnapshot  # the best one; the first one while no score is known
     trial_count: int
     finished: int
-    state: str  # the first by `STATE_PRIORITY`
+    state: str  # the first by `_STATE_PRIORITY`
     score: str  # empty: unknown
     budget: str  # share of the steps that the best trial ran; empty: all of them
-    level: int | None  # shading, 1 to `SCORE_LEVELS`
+    level: int | None  # shading, 1 to `_SCORE_LEVELS`
     settings: str  # of the best trial
 
 
@@ -115,16 +115,16 @@ def build_grid(snapshot: SweepSnapshot, x: str | None, y: str | None) -> SweepGr
     return SweepGrid(x_axis, y_axis, _grid_rows(snapshot, x_axis, y_axis))
 
 
-def build_tiles(snapshot: SweepSnapshot) -> list[SweepGridCell]:
-    """Return one cell per trial; none if there are more than `MAX_TILES`."""
-    if len(snapshot.trials) > MAX_TILES:
+def build_trial_tiles(snapshot: SweepSnapshot) -> list[SweepGridCell]:
+    """Return one cell per trial; none if there are more than `_MAX_TILES`."""
+    if len(snapshot.trials) > _MAX_TILES:
         return []
     scale = _ScoreScale(snapshot)
     return [_grid_cell(snapshot, [trial], scale) for trial in snapshot.trials]
 
 
 class _ScoreScale:
-    """Maps a score to a level from 1 (worst) to `SCORE_LEVELS` (best)."""
+    """Maps a score to a level from 1 (worst) to `_SCORE_LEVELS` (best)."""
 
     def __init__(self, snapshot: SweepSnapshot) -> None:
         self.sign = METRICS[snapshot.objective].sign()
@@ -138,7 +138,7 @@ class _ScoreScale:
     def level(self, score: float) -> int:
         span = self.high - self.low
         fraction = (score - self.low) / span if span else 1.0
-        return 1 + round((SCORE_LEVELS - 1) * (fraction if self.sign > 0 else 1 - fraction))
+        return 1 + round((_SCORE_LEVELS - 1) * (fraction if self.sign > 0 else 1 - fraction))
 
 
 def _grid_rows(
@@ -171,7 +171,7 @@ def _grid_cell(
         trial=best,
         trial_count=len(trials),
         finished=sum(trial.state in FINAL_TRIAL_STATES for trial in trials),
-        state=next(state for state in STATE_PRIORITY if state in states),
+        state=next(state for state in _STATE_PRIORITY if state in states),
         score="" if score is None else format_score(snapshot.objective, score),
         budget="" if score is None or best.budget == 1.0 else format_percent(best.budget),
         level=None if score is None else scale.level(score),
@@ -256,7 +256,7 @@ def sweep_page(
         # The heat map among the charts would repeat a grid over the same fields.
         with_heatmap=grid is None or grid.fields != heatmap_fields(snapshot),
         axes=grid_axes(snapshot),
-        tiles=[] if grid else build_tiles(snapshot),
+        tiles=[] if grid else build_trial_tiles(snapshot),
         trials=_trial_table(snapshot, query),
         query=query,
         charts_digest=figures.charts_digest(snapshot),

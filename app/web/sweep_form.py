@@ -1,6 +1,6 @@
 """The form of a new sweep: convert form values to an API request body or a command, and back.
 
-An input is named by the path of its field in the body. The input `OTHER_FIELDS` has one line,
+An input is named by the path of its field in the body. The input `OTHER_FIELDS_INPUT` has one line,
 FIELD=VALUES as `--over` takes it, for each job field that has no input of its own.
 """
 
@@ -41,13 +41,13 @@ from lora_core.specs.train import Preset
 
 FormValues = Mapping[str, str]  # input name -> text
 
-OTHER_FIELDS = "more"  # input name
-SPACE = "space."
-SOURCE = "job.data.source"
-TRAIN_METRICS = "job.result.train_metrics"  # has no command-line option
+OTHER_FIELDS_INPUT = "more"  # input name
+SPACE_PREFIX = "space."
+SOURCE_FIELD = "job.data.source"
+_TRAIN_METRICS = "job.result.train_metrics"  # has no command-line option
 # Path in the body -> command-line option. Values of the first are text, of the second numbers.
-TEXT_OPTIONS = {
-    SOURCE: "--data",
+_TEXT_OPTIONS = {
+    SOURCE_FIELD: "--data",
     "job.base": "--base",
     "job.method.type": "--method",
     "job.task.type": "--task",
@@ -57,7 +57,7 @@ TEXT_OPTIONS = {
     "objective": "--objective",
     "name": "--name",
 }
-NUMBER_OPTIONS = {
+_NUMBER_OPTIONS = {
     "job.data.train_size": "--train-size",
     "job.data.validation_size": "--validation-size",
     "job.data.test_size": "--test-size",
@@ -74,10 +74,10 @@ NUMBER_OPTIONS = {
     "max_parallel_jobs": "--max-parallel-jobs",
     "priority": "--priority",
 }
-OPTIONS = TEXT_OPTIONS | NUMBER_OPTIONS
+OPTIONS = _TEXT_OPTIONS | _NUMBER_OPTIONS
 DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid"}
 # Job fields that may vary and have an input of their own.
-SPACE_FIELDS = (
+_SPACE_FIELDS = (
     *("method.alpha", "method.r", "method.targets", "method.C"),
     *("optim.learning_rate", "runtime.seed"),
 )
@@ -86,7 +86,7 @@ STRATEGY_FIELDS: Mapping[str, tuple[str, ...]] = {
     for strategy in get_args(get_args(Strategy)[0])
 }
 # Job fields that a sweep sets itself.
-SET_BY_SWEEP = {"spec_version", "trial", "result.model"}
+_SET_BY_SWEEP = {"spec_version", "trial", "result.model"}
 # What the empty form shows.
 EXAMPLE = {
     "job.data.source": "rotten-tomatoes",
@@ -189,7 +189,7 @@ def parse(values: FormValues) -> ParsedForm:
     """Return the body of POST /v1/sweeps. Empty inputs are left out."""
     body: JsonObject = {"job": {"method": {"type": "lora"}}}
     for path, text in fixed_values(values).items():
-        is_text = path in TEXT_OPTIONS and not (path == SOURCE and text.startswith("{"))
+        is_text = path in _TEXT_OPTIONS and not (path == SOURCE_FIELD and text.startswith("{"))
         _set(body, path, text if is_text else search_space.parse_value(text))
     body["space"], errors = parse_space(values)
     if not (body["space"] or errors):
@@ -202,31 +202,37 @@ def fixed_values(values: FormValues) -> dict[str, str]:
     strategy_fields = STRATEGY_FIELDS.get(values.get("strategy.type") or "grid", ("type",))
     return {
         path: text
-        for path in (*OPTIONS, TRAIN_METRICS)
+        for path in (*OPTIONS, _TRAIN_METRICS)
         if (text := values.get(path, "").strip())
         if not path.startswith("strategy.") or path.partition(".")[2] in strategy_fields
     }
 
 
 def space_values(
-    values: FormValues, fields: Sequence[str] = SPACE_FIELDS
+    values: FormValues, fields: Sequence[str] = _SPACE_FIELDS
 ) -> list[tuple[str, str, str]]:
     """Return (field, values, input name) of the search space.
 
-    The field is empty for a line of `OTHER_FIELDS` without an equals sign.
+    The field is empty for a line of `OTHER_FIELDS_INPUT` without an equals sign.
     """
-    own = [(name, values.get(f"{SPACE}{name}", "").strip(), f"{SPACE}{name}") for name in fields]
+    own = [
+        (name, values.get(f"{SPACE_PREFIX}{name}", "").strip(), f"{SPACE_PREFIX}{name}")
+        for name in fields
+    ]
     lines = (
-        line.partition("=") for line in values.get(OTHER_FIELDS, "").splitlines() if line.strip()
+        line.partition("=")
+        for line in values.get(OTHER_FIELDS_INPUT, "").splitlines()
+        if line.strip()
     )
     others = [
-        (name.strip() if equals else "", text.strip(), OTHER_FIELDS) for name, equals, text in lines
+        (name.strip() if equals else "", text.strip(), OTHER_FIELDS_INPUT)
+        for name, equals, text in lines
     ]
     return [each for each in own if each[1]] + others
 
 
 def parse_space(
-    values: FormValues, fields: Sequence[str] = SPACE_FIELDS
+    values: FormValues, fields: Sequence[str] = _SPACE_FIELDS
 ) -> tuple[JsonObject, dict[str, str]]:
     """Return the search space by field, and the errors by input name."""
     space: JsonObject = {}
@@ -248,7 +254,7 @@ def validation_errors(error: ValidationError, model: type[BaseModel]) -> dict[st
     errors: dict[str, str] = {}
     for problem in field_problems(error.errors(include_url=False), model):
         input_name = _input_for(problem.at)
-        has_own_input = input_name not in ("", OTHER_FIELDS)
+        has_own_input = input_name not in ("", OTHER_FIELDS_INPUT)
         errors.setdefault(
             input_name, problem.message if has_own_input else f"{problem.at}: {problem.message}"
         )
@@ -260,23 +266,23 @@ def planning_errors(error: Exception) -> dict[str, str]:
     detail: Mapping[str, Any] = getattr(error, "detail", {})
     path = str(detail.get("at", ""))
     if isinstance(error, DataError):
-        path = SOURCE
+        path = SOURCE_FIELD
     elif isinstance(error, BaseModelError):
         path = "job.base"
     elif "field" in detail:
-        path = f"{SPACE}{detail['field']}"
+        path = f"{SPACE_PREFIX}{detail['field']}"
     elif "reason" in detail:  # of a trial; starts with the path in the job
-        own = _input_for(f"{SPACE}{str(detail['reason']).partition(':')[0]}")
-        path = path if own == OTHER_FIELDS else own
+        own = _input_for(f"{SPACE_PREFIX}{str(detail['reason']).partition(':')[0]}")
+        path = path if own == OTHER_FIELDS_INPUT else own
     return {_input_for(path) or _input_for(f"job.{path}"): str(error)}
 
 
 def _input_for(path: str) -> str:
     """Return the name of the input for a path in the body, or "" if there is none."""
-    for name in (*OPTIONS, *(f"{SPACE}{name}" for name in SPACE_FIELDS)):
+    for name in (*OPTIONS, *(f"{SPACE_PREFIX}{name}" for name in _SPACE_FIELDS)):
         if path == name or path.startswith(f"{name}."):
             return name
-    return OTHER_FIELDS if path.startswith(SPACE) else ""
+    return OTHER_FIELDS_INPUT if path.startswith(SPACE_PREFIX) else ""
 
 
 def _set(body: JsonObject, path: str, value: Any) -> None:
@@ -295,18 +301,18 @@ def to_form_values(body: Mapping[str, Any]) -> dict[str, str]:
     constants = {
         path.removeprefix("job."): [value]
         for path, value in _leaves(body)
-        if path.startswith("job.") and path not in (*OPTIONS, TRAIN_METRICS)
+        if path.startswith("job.") and path not in (*OPTIONS, _TRAIN_METRICS)
     }
     for path, value in _leaves(body):
-        if path in OPTIONS or path == TRAIN_METRICS:
+        if path in OPTIONS or path == _TRAIN_METRICS:
             values[path] = search_space.format_value(value)
     for name, options in {**constants, **body["space"]}.items():
         text = search_space.format_values(name, options)
-        if name in SPACE_FIELDS:
-            values[f"{SPACE}{name}"] = text
-        elif name not in SET_BY_SWEEP:
+        if name in _SPACE_FIELDS:
+            values[f"{SPACE_PREFIX}{name}"] = text
+        elif name not in _SET_BY_SWEEP:
             lines.append(f"{name}={text}")
-    return {**values, OTHER_FIELDS: "\n".join(lines)}
+    return {**values, OTHER_FIELDS_INPUT: "\n".join(lines)}
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -314,7 +320,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         path = f"{prefix}{name}"
         if path in ("space", "metadata") or value is None:
             continue
-        if isinstance(value, Mapping) and path != SOURCE:
+        if isinstance(value, Mapping) and path != SOURCE_FIELD:
             yield from _leaves(value, f"{path}.")
         else:
             yield path, value
@@ -360,13 +366,13 @@ def _start_options(values: Mapping[str, str]) -> Iterator[str]:
     for path, text in fixed_values(values).items():
         if DEFAULTS.get(path) != text:
             yield f"{OPTIONS[path]} {quote(text)}"
-    yield from _over_options(values, SPACE_FIELDS)
+    yield from _over_options(values, _SPACE_FIELDS)
 
 
 def _over_options(values: Mapping[str, str], fields: Sequence[str]) -> Iterator[str]:
     for name, text, _ in space_values(values, fields):
         short = name.rpartition(".")[2].replace("_", "-")
-        option = short if name in SPACE_FIELDS else name
+        option = short if name in _SPACE_FIELDS else name
         yield f"--over {quote(f'{option}={text}')}"
 
 

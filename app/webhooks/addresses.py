@@ -30,8 +30,8 @@ from app.webhooks.errors import (
 
 Address = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Sequence[Address]]
-GLOBAL_UNICAST = IPv6Network("2000::/3")
-NAT64 = IPv6Network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
 _HOST_PATTERN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f:.]+")
 
 
@@ -133,7 +133,7 @@ def _is_public(address: Address) -> bool:
         return True
     if address.sixtofour is not None:
         return _is_public(address.sixtofour)
-    return address in GLOBAL_UNICAST
+    return address in _GLOBAL_UNICAST
 
 
 def _without_mapping(address: Address) -> Address:
@@ -141,7 +141,7 @@ def _without_mapping(address: Address) -> Address:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
-        if address in NAT64:
+        if address in _NAT64:
             return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 

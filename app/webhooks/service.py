@@ -25,9 +25,9 @@ from app.webhooks.views import delivery_view, webhook_view
 
 MAX_WEBHOOKS = 32  # a worker has a thread for each that has something due
 ROTATION_SECONDS = 86_400.0  # how long the secret before a rotation signs as well
-GONE = 410  # the receiver wants no more events
+_GONE = 410  # the receiver wants no more events
 GONE_REASON = "The receiver answered with status 410 (Gone)."
-DISABLED_ERROR = "The webhook was disabled."
+_DISABLED_ERROR = "The webhook was disabled."
 
 
 def create_webhook(
@@ -75,7 +75,7 @@ def update_webhook(
         endpoint.enabled, endpoint.disabled_reason = body.enabled, None
     session.flush()
     if not endpoint.enabled:
-        repository.fail_pending(session, webhook_id, error=DISABLED_ERROR)
+        repository.fail_pending(session, webhook_id, error=_DISABLED_ERROR)
     _audit(session, "webhook_updated", webhook_id)
     return webhook_view(endpoint)
 
@@ -130,7 +130,7 @@ def record_failure(
     try:
         # Before its deliveries, as a deletion does: otherwise each could wait for the other.
         endpoint = (
-            repository.lock_endpoint(session, claimed.endpoint_id) if status == GONE else None
+            repository.lock_endpoint(session, claimed.endpoint_id) if status == _GONE else None
         )
     except WebhookNotFound:  # deleted in the meantime, with its deliveries
         return

@@ -245,7 +245,7 @@ def test_store_outage_costs_one_attempt(
     monkeypatch.setattr("app.storage.store.CHECK_TTL_SECONDS", 0.1)
     root = resources.settings.artifacts_dir
     for _ in range(2):  # the folder exists and was seen
-        resources.store.probe_clock()
+        resources.store.read_clock()
     away = root.rename(root.with_name("away"))
     first, second = add_job(database, priority=1), add_job(database)
     make(retry_seconds=0, hub_timeout_seconds=0)
@@ -263,7 +263,7 @@ def test_job_waiting_for_the_store_can_be_cancelled(
     resources: Resources, database: Database, make: Make
 ) -> None:
     for _ in range(2):
-        resources.store.probe_clock()
+        resources.store.read_clock()
     root = resources.settings.artifacts_dir
     root.rename(root.with_name("away"))
     job_id = add_job(database)

@@ -90,15 +90,15 @@ def test_disk_mounted_after_start_is_detected(
     if has_directory:
         root.mkdir()
     begun_too_early = LocalStore(root)
-    begun_too_early.probe_clock()
+    begun_too_early.read_clock()
     root.rename(tmp_path / "below")  # the disk is mounted
     disk_of_ours.rename(root)
-    begun_too_early.probe_clock()
+    begun_too_early.read_clock()
     manifest.verify(begun_too_early.local_directory(ref))
     root.rename(disk_of_ours)  # and unmounted again
     (tmp_path / "below").rename(root)
     with pytest.raises(StorageUnavailable, match="mounted"):
-        begun_too_early.probe_clock()
+        begun_too_early.read_clock()
 
 
 def test_killed_copy_leaves_deletable_files(
@@ -243,14 +243,14 @@ def test_nothing_is_written_to_an_empty_mount_point(
         lambda: store.local_directory(ref),
         lambda: store.get_or_set_owner("me"),
         lambda: list(store.list_files()),
-        store.probe_clock,
+        store.read_clock,
     ):
         with pytest.raises(StorageUnavailable, match="is its disk mounted"):
             use()
     assert list(root.iterdir()) == []
     root.rmdir()
     with pytest.raises(StorageUnavailable, match="is its disk mounted"):
-        store.probe_clock()
+        store.read_clock()
     assert not root.exists()
     away.rename(root)
     assert store.put(later, f"{KEY}1").key == f"{KEY}1"

@@ -203,7 +203,7 @@ def test_file_round_trip(store: Store, tmp_path: Path) -> None:
 
 
 def test_list_files_has_sizes_and_times(store: Store, tmp_path: Path) -> None:
-    before = store.probe_clock()
+    before = store.read_clock()
     source = made(tmp_path / "out")
     for path in source.rglob("*"):
         os.utime(path, (0, 0))  # written long ago, but stored now
@@ -215,7 +215,7 @@ def test_list_files_has_sizes_and_times(store: Store, tmp_path: Path) -> None:
     store.put(source, KEY)
     files = {file.name: file for file in store.list_files() if not file.name.endswith(".claim")}
     assert {name: file.bytes for name, file in files.items()} == sizes
-    assert before - 1 <= files[f"{KEY}/manifest.json"].modified <= store.probe_clock() + 1
+    assert before - 1 <= files[f"{KEY}/manifest.json"].modified <= store.read_clock() + 1
 
 
 def test_first_candidate_owns_the_store(store: Store) -> None:

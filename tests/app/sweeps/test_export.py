@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.sweeps.results import as_csv, as_results_txt
+from app.sweeps.results import to_csv, to_results_txt
 from tests.sweep_snapshots import grid_snapshot, make_snapshot, make_trial
 
 ACCURACIES = {
@@ -39,7 +39,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 def test_results_txt_has_the_format_of_the_original() -> None:
     other = {"method.alpha": 0.5, "method.targets": ["mlp", "key"], "method.head": "lora"}
-    text = as_results_txt(
+    text = to_results_txt(
         make_snapshot(
             make_trial(1, settings=SETTINGS, metrics=ACCURACIES),
             make_trial(2, settings=other, metrics=ACCURACIES),
@@ -64,13 +64,13 @@ def test_results_txt_has_the_format_of_the_original() -> None:
 )
 def test_results_txt_contains_only_complete_lora_trials(fields: dict[str, Any]) -> None:
     complete: dict[str, Any] = {"settings": SETTINGS, "metrics": ACCURACIES}
-    assert as_results_txt(make_snapshot(make_trial(1, **complete | fields))) == ""
+    assert to_results_txt(make_snapshot(make_trial(1, **complete | fields))) == ""
 
 
 def test_csv_has_a_row_per_trial() -> None:
     done = make_trial(1, settings=SETTINGS, metrics=ACCURACIES, seconds=12.5, job_id="j1")
     waiting = make_trial(2, settings={"method.r": 4}, state="waiting", budget=0.0, seconds=None)
-    assert as_csv(make_snapshot(done, waiting)) == (
+    assert to_csv(make_snapshot(done, waiting)) == (
         "number,state,method.r,method.alpha,method.targets,budget,trainable_parameters,seconds,"
         "train_accuracy,validation_accuracy,test_accuracy,test_loss,job_id,error\r\n"
         "1,succeeded,8,16.0,query+value,1.0,1000,12.5,0.92149,0.8998,0.89444,0.25,j1,\r\n"
@@ -80,7 +80,7 @@ def test_csv_has_a_row_per_trial() -> None:
 
 def test_csv_has_every_metric_of_a_sweep() -> None:
     snapshot = grid_snapshot()
-    parsed = rows(as_csv(snapshot))
+    parsed = rows(to_csv(snapshot))
     assert [int(row["number"]) for row in parsed] == [trial.number for trial in snapshot.trials]
     for row, trial in zip(parsed, snapshot.trials, strict=True):
         for split, metrics in trial.metrics.items():
@@ -94,7 +94,7 @@ def test_csv_has_every_metric_of_a_sweep() -> None:
 )
 def test_csv_has_no_formulas(text: str) -> None:
     (row,) = rows(
-        as_csv(
+        to_csv(
             make_snapshot(
                 make_trial(1, settings={"base": text, "list": [text, "b"]}, error=text),
                 fields=("base", "list"),
@@ -106,5 +106,5 @@ def test_csv_has_no_formulas(text: str) -> None:
 
 def test_csv_keeps_numbers_and_quotes() -> None:
     settings = {"a": -0.5, "b": True, "c": None, "d": {"x": 1}, "e": 'say "no", then\ngo'}
-    (row,) = rows(as_csv(make_snapshot(make_trial(1, settings=settings), fields=tuple("abcde"))))
+    (row,) = rows(to_csv(make_snapshot(make_trial(1, settings=settings), fields=tuple("abcde"))))
     assert [row[name] for name in "abcde"] == ["-0.5", "true", "", '{"x": 1}', settings["e"]]
