@@ -16,7 +16,7 @@ MAX_DELAY_SECONDS = 5.0
 _Result = TypeVar("_Result")
 
 
-def first_line(outage: Exception) -> str:
+def brief_message(outage: Exception) -> str:
     """Return the error without the documentation link that SQLAlchemy appends."""
     return str(outage).partition("\n")[0]
 
@@ -28,11 +28,11 @@ class DatabaseRetry:
         self._log = log
         self._outage_started: float | None = None
 
-    def record(self, outage: Exception | None) -> None:
+    def record_result(self, outage: Exception | None) -> None:
         """Record how the last try ended. `None`: the database answered."""
         if outage is not None and self._outage_started is None:
             self._outage_started = time.monotonic()
-            self._log.warning("the database is unreachable", error=first_line(outage))
+            self._log.warning("the database is unreachable", error=brief_message(outage))
         elif outage is None and self._outage_started is not None:
             seconds = round(time.monotonic() - self._outage_started, 1)
             self._outage_started = None
@@ -44,9 +44,9 @@ class DatabaseRetry:
         try:
             yield
         except OUTAGE_ERRORS as error:
-            self.record(error)
+            self.record_result(error)
             raise
-        self.record(None)
+        self.record_result(None)
 
     def retry(self, operation: Callable[[], _Result]) -> _Result:
         """Return the result of `operation`, retrying it without a limit during outages."""

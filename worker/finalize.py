@@ -50,7 +50,10 @@ def publish(
     lease = claimed.lease
     manifest_data = manifest.read(output_dir)
     if inputs.names:  # do not publish paths of this machine
-        manifest_data = {**inputs.with_public_names(manifest_data), "files": manifest_data["files"]}
+        manifest_data = {
+            **inputs.replace_local_paths(manifest_data),
+            "files": manifest_data["files"],
+        }
         manifest.save(output_dir, manifest_data)
     key = f"{JOB_KINDS[claimed.kind].key_prefix}/{lease.job_id}/a{lease.attempt}"
     artifact = NewArtifact(resources.store, output_dir, key)

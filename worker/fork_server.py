@@ -21,10 +21,10 @@ from worker.spawn import (
     ChildProcess,
     ChildTask,
     ForkedProcess,
-    attach,
     child_arguments,
     child_environment,
-    launcher,
+    die_with_parent_command,
+    register_child,
     server_environment,
     spawn_child,
 )
@@ -84,7 +84,7 @@ class ForkServer:
         if process is None:
             log.warning("the fork server has not started the process; starting a fresh interpreter")
             return spawn_child(task)
-        child = attach(process, task)
+        child = register_child(process, task)
         process.start()
         return child
 
@@ -126,7 +126,7 @@ class _ServerProcess:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [*launcher(), *FORK_SERVER_COMMAND],
+                [*die_with_parent_command(), *FORK_SERVER_COMMAND],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=server_environment(os.environ),

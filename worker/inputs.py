@@ -61,16 +61,16 @@ class LocalInputs:
         """Return whether a text names an input as the process does: by its path or file name."""
         return any(Path(parse_sheet_suffix(local)[0]).name in text for local in self.names)
 
-    def with_public_names(self, value: Any) -> Any:
+    def replace_local_paths(self, value: Any) -> Any:
         """Return the same JSON value with public names in place of local paths."""
         if isinstance(value, str):
             for local, name in self.names.items():
                 value = value.replace(local, name)
             return value
         if isinstance(value, Mapping):
-            return {key: self.with_public_names(each) for key, each in value.items()}
+            return {key: self.replace_local_paths(each) for key, each in value.items()}
         if isinstance(value, list | tuple):
-            return [self.with_public_names(each) for each in value]
+            return [self.replace_local_paths(each) for each in value]
         return value
 
 

@@ -110,7 +110,7 @@ class Reconciler:
                 self._healthy_since = self._last_outage_at = time.monotonic()
             except Exception:
                 log.exception("reconciliation failed", step=step.__name__)
-        self._db_retry.record(outage)
+        self._db_retry.record_result(outage)
 
     def _recover_attempts(self) -> None:
         self._send_heartbeat()

@@ -235,7 +235,7 @@ class Recorder:
         self._written_at = time.monotonic()
         self._written_step = 0
 
-    def start_at(self, checkpoint: StoredCheckpoint | None) -> None:
+    def set_start_step(self, checkpoint: StoredCheckpoint | None) -> None:
         """Set the step where the training starts: that of the checkpoint, or 0."""
         self.step = checkpoint.step if checkpoint else 0
 

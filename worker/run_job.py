@@ -132,7 +132,7 @@ class JobRunner:
                 store=self._resources.store,
                 model_dir=attempt_dir.model,
             )
-        attempt.recorder.to_public = local_inputs.with_public_names
+        attempt.recorder.to_public = local_inputs.replace_local_paths
         attempt_dir.spec.write_text(
             json.dumps(local_inputs.spec, allow_nan=False), encoding="utf-8"
         )
@@ -164,7 +164,7 @@ class JobRunner:
             outcome = classify_result(
                 result, claimed, self._settings, verified_input=mentions_input
             )
-            outcome = _with_public_names(outcome, local_inputs)
+            outcome = _replace_local_paths(outcome, local_inputs)
             finalize.finish(self._resources, claimed.lease, outcome, result.exit_status)
 
     def _run_child(self, attempt: "_AttemptContext") -> ChildResult:
@@ -172,7 +172,7 @@ class JobRunner:
         checkpoint = attempt.claimed.checkpoint
         while True:
             checkpoint, resume_from = attempt.checkpoint_sync.fetch(checkpoint)
-            attempt.recorder.start_at(checkpoint)
+            attempt.recorder.set_start_step(checkpoint)
             with attempt.recorder.renewing_lease():  # it may wait for the fork server
                 child = self._spawn(attempt.child_task(resume_from))
             supervisor = Supervisor(
@@ -232,7 +232,7 @@ class _AttemptContext:
             heartbeat_seconds=self._settings.heartbeat_seconds,
             delete_artifact=resources.store.delete_best_effort,
         )
-        self.recorder.start_at(claimed.checkpoint)
+        self.recorder.set_start_step(claimed.checkpoint)
         self.checkpoint_sync = CheckpointSync(
             resources, claimed.lease, self.recorder, self.attempt_dir.checkpoints
         )
@@ -257,15 +257,17 @@ class _AttemptContext:
         )
 
 
-def _with_public_names(outcome: AttemptResult, local_inputs: LocalInputs) -> AttemptResult:
+def _replace_local_paths(outcome: AttemptResult, local_inputs: LocalInputs) -> AttemptResult:
     if isinstance(outcome, PermanentFailure):
         return PermanentFailure(
             outcome.code,
-            local_inputs.with_public_names(outcome.message),
-            local_inputs.with_public_names(outcome.detail),
+            local_inputs.replace_local_paths(outcome.message),
+            local_inputs.replace_local_paths(outcome.detail),
         )
     if isinstance(outcome, DependencyUnavailable | RetryableFailure):
-        return dataclasses.replace(outcome, message=local_inputs.with_public_names(outcome.message))
+        return dataclasses.replace(
+            outcome, message=local_inputs.replace_local_paths(outcome.message)
+        )
     return outcome
 
 

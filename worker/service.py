@@ -21,7 +21,7 @@ from app.retention import service as retention
 from app.settings import Settings
 from app.storage.data_dir import make_process_private
 from worker import process_identity, workdir
-from worker.db_retry import first_line
+from worker.db_retry import brief_message
 from worker.devices import CPU, Device, SlotPool, select_devices
 from worker.failures import is_disk_error
 from worker.fork_server import ForkServer
@@ -53,7 +53,7 @@ class WorkerService:
         self._draining = threading.Event()
         self._drain_requests = SimpleQueue[None]()
         self._slots = SlotPool(
-            devices, cpu_slots=settings.concurrency, lock_dir=settings.work_dir / "devices"
+            devices, cpu_slots=settings.concurrency, lock_dir=workdir.device_lock_dir(settings)
         )
         host_health = HostHealth(resources)
         device_names = self._slots.device_names()
@@ -157,7 +157,7 @@ class GarbageCollector:
         try:
             retention.collect_garbage(self._resources)
         except OUTAGE_ERRORS as error:
-            log.warning("the database is unreachable", error=first_line(error))
+            log.warning("the database is unreachable", error=brief_message(error))
         except Exception as error:
             expected = isinstance(error, AppError) or is_disk_error(error)
             log.error("garbage collection failed", error=str(error), exc_info=not expected)

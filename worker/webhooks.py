@@ -69,7 +69,7 @@ class WebhookDeliverer:
             ):
                 pass
         except OUTAGE_ERRORS as error:
-            self._db_retry.record(error)
+            self._db_retry.record_result(error)
         except Exception:
             log.exception("failed to deliver a webhook", webhook_id=str(endpoint_id))
         finally:

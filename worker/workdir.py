@@ -1,4 +1,4 @@
-"""The working directories of attempts: `work/jobs/<job>-a<attempt>/`.
+"""The work directory: attempts in `jobs/<job>-a<attempt>/`, device locks in `devices/`.
 
 Attempts of one job share no directory, so that one may start while another is being removed.
 """
@@ -61,14 +61,23 @@ class AttemptDir(NamedTuple):
         return self.path / "tmp"
 
 
+def device_lock_dir(settings: Settings) -> Path:
+    """Return the directory of the files that mark a GPU as used by a worker of this host."""
+    return settings.work_dir / "devices"
+
+
+def _jobs_dir(settings: Settings) -> Path:
+    return settings.work_dir / "jobs"
+
+
 def attempt_dir(settings: Settings, job_id: UUID, attempt: int) -> AttemptDir:
     """Return the directory of an attempt, which may not exist yet."""
-    return AttemptDir(job_id, attempt, settings.work_dir / "jobs" / f"{job_id}-a{attempt}")
+    return AttemptDir(job_id, attempt, _jobs_dir(settings) / f"{job_id}-a{attempt}")
 
 
 def list_attempt_dirs(settings: Settings) -> Iterator[AttemptDir]:
     """Yield every existing attempt directory."""
-    for directory in (settings.work_dir / "jobs").glob("*"):
+    for directory in _jobs_dir(settings).glob("*"):
         if match := _DIRECTORY_NAME.fullmatch(directory.name):
             yield AttemptDir(UUID(match[1]), int(match[2]), directory)
 
@@ -80,7 +89,7 @@ def remove(directory: Path) -> None:
 
 def check_writable(settings: Settings) -> None:
     """Raise `DataDirectoryUnusable` if attempts cannot write to the work directory."""
-    folder = settings.work_dir / "jobs"
+    folder = _jobs_dir(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

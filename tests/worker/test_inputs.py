@@ -148,7 +148,7 @@ def test_upload_is_resolved_to_its_file(resources: Resources, first_place: bool)
     found = locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
     file = Path(found.spec["data"]["source"])
     assert (file.name, file.read_text()) == (f"{dataset.id}.csv", TEXT)
-    assert found.with_public_names(str(file)) == "reviews:1"
+    assert found.replace_local_paths(str(file)) == "reviews:1"
     assert {**found.spec, "data": None} == {**SPEC, "data": None}
 
 
@@ -159,7 +159,7 @@ def test_workbook_is_resolved_with_its_sheet(resources: Resources) -> None:
     file, sheet = parse_sheet_suffix(source)
     assert (Path(file).name, sheet) == (f"{dataset.id}.xlsx", "März / 2026")
     messages = [source, f"{file} is damaged", f"{dataset.id}.xlsx, row 3"]
-    assert found.with_public_names(messages) == [
+    assert found.replace_local_paths(messages) == [
         "reviews:1",
         "reviews:1 is damaged",
         "reviews:1, row 3",
@@ -185,7 +185,7 @@ def test_model_version_is_resolved_to_its_artifact(resources: Resources, tmp_pat
     ref = register(resources, tmp_path / "made")
     found = locate(resources, base="sentiment:1")
     assert found.spec["base"] == str(resources.store.local_directory(ref))
-    assert found.with_public_names(found.spec["base"]) == "sentiment:1"
+    assert found.replace_local_paths(found.spec["base"]) == "sentiment:1"
 
 
 def test_model_version_with_a_shared_base_is_put_together(
@@ -200,7 +200,7 @@ def test_model_version_with_a_shared_base_is_put_together(
     directory = resources.settings.work_dir / "model"
     assert found.spec["base"] == str(directory)
     assert manifest.verify(directory) == facts
-    assert found.with_public_names(found.spec["base"]) == "sentiment:1"
+    assert found.replace_local_paths(found.spec["base"]) == "sentiment:1"
 
 
 @pytest.mark.parametrize("settings", ["local"], indirect=True)
@@ -270,7 +270,7 @@ def test_deleted_upload_is_rejected(resources: Resources) -> None:
 
 def test_paths_are_replaced_with_public_names() -> None:
     found = LocalInputs({}, {"/data/1.csv": "reviews:1", "1.csv": "reviews:1"})
-    assert found.with_public_names(
+    assert found.replace_local_paths(
         {"file": "/data/1.csv", "more": ["In 1.csv, row 3", 4, None]}
     ) == {
         "file": "reviews:1",
