@@ -24,7 +24,7 @@ from lora_core.errors.artifact import UnequalPairs
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
-from lora_core.hub import take_token
+from lora_core.hf_hub import take_token
 from lora_core.process import (
     imports_without_gc,
     is_rank_zero,
@@ -71,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _COMMANDS[arguments.command](arguments, writer)
     except StopRequested as error:
         sys.stderr.write(f"{error}\n")
-        return child_protocol.STOPPED
+        return child_protocol.EXIT_STOPPED
     except LoraCoreError as error:
         writer.write(Failed(code=error.code, message=str(error), detail=_json_ready(error.detail)))
-        return child_protocol.FAILED
+        return child_protocol.EXIT_FAILED
     return 0
 
 

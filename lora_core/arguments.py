@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from lora_core.child_protocol import EXIT_WITH_PARENT
+from lora_core.child_protocol import EXIT_WITH_PARENT_OPTION
 from lora_core.specs.task import TaskType
 
 
@@ -96,7 +96,9 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every run that can be stopped and resumed."""
     parser.add_argument("spec", type=Path, help="JSON spec of the run")
     parser.add_argument("--out", type=Path, required=True, help="output directory")
-    parser.add_argument(EXIT_WITH_PARENT, action="store_true", help="exit at EOF of standard input")
+    parser.add_argument(
+        EXIT_WITH_PARENT_OPTION, action="store_true", help="exit at EOF of standard input"
+    )
     parser.add_argument("--checkpoints", type=Path, help="directory for checkpoints")
     parser.add_argument(
         "--checkpoint-seconds",

@@ -50,7 +50,7 @@ from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, read_base_config, silence_transformers
 from lora_core.encoders.modules import family_of
 from lora_core.errors.training import MergeMismatch
-from lora_core.manifest import BASE, CLASSIFIER, MANIFEST, MERGED
+from lora_core.manifest import BASE_DIR, CLASSIFIER_FILE, MANIFEST_FILE, MERGED_DIR
 from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import compare_logits
 from lora_core.specs.fields import looks_like_path
@@ -119,12 +119,12 @@ def _save_base(
     Call it before the adapters are merged. The files in `base/` have the same bytes for every run
     with the same encoder and tokenizer, whatever its labels, dropout and maximum length.
     """
-    base = directory / BASE
+    base = directory / BASE_DIR
     base.mkdir()
     save_file(_encoder_weights(model, family), base / WEIGHTS_FILE, metadata={"format": "pt"})
     config, classifier = split_config({**model.config.to_diff_dict(), **_label_maps(model)})
     write_json(base / CONFIG_FILE, config)
-    write_json(directory / CLASSIFIER, classifier)
+    write_json(directory / CLASSIFIER_FILE, classifier)
     tokenizer.save(str(base / TOKENIZER_FILE))
 
 
@@ -183,9 +183,9 @@ def save_merged(
 
     `pairs`: whether it reads pairs of texts.
     """
-    save_classifier(directory / MERGED, model)
+    save_classifier(directory / MERGED_DIR, model)
     token_types = pairs and has_segments(model.config.to_dict())
-    save_tokenizer(directory / MERGED, tokenizer, max_length, token_types=token_types)
+    save_tokenizer(directory / MERGED_DIR, tokenizer, max_length, token_types=token_types)
 
 
 def has_segments(config: dict[str, Any]) -> bool:
@@ -246,12 +246,12 @@ def label_names(model: PreTrainedModel) -> list[str]:
 
 def has_merged(directory: Path) -> bool:
     """Return whether an artifact has a merged checkpoint, and not a base with adapter and head."""
-    return (directory / MERGED).is_dir()
+    return (directory / MERGED_DIR).is_dir()
 
 
 def checkpoint_directory(directory: Path, base: Path | None = None) -> Path:
     """Return where the weights of the encoder, its config and the tokenizer are."""
-    return directory / MERGED if has_merged(directory) else base or directory / BASE
+    return directory / MERGED_DIR if has_merged(directory) else base or directory / BASE_DIR
 
 
 def load_merged(directory: Path, base: Path | None = None) -> PreTrainedModel:
@@ -268,7 +268,7 @@ def load_merged(directory: Path, base: Path | None = None) -> PreTrainedModel:
         return model.eval()
     silence_transformers()
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        directory / MERGED,
+        directory / MERGED_DIR,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
@@ -318,19 +318,19 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
     Raises what `encoders.load.resolve_base` raises.
     """
     directory = Path(base)
-    if not looks_like_path(base) or not (directory / MANIFEST).is_file():
+    if not looks_like_path(base) or not (directory / MANIFEST_FILE).is_file():
         return encoders.resolve_base(base, revision)
     files = checkpoint_directory(directory)
     config = read_base_config(files, base)
     if has_merged(directory):
         return BaseCheckpoint(base, files, config)
-    config = join_config(config, _read_json(directory / CLASSIFIER))
+    config = join_config(config, _read_json(directory / CLASSIFIER_FILE))
     return BaseCheckpoint(base, files, config, lambda: load_merged(directory).state_dict())
 
 
 def read_labels(directory: Path) -> list[str]:
     """Return the labels of the model, in the order of its logits."""
-    file = f"{MERGED}/{CONFIG_FILE}" if has_merged(directory) else CLASSIFIER
+    file = f"{MERGED_DIR}/{CONFIG_FILE}" if has_merged(directory) else CLASSIFIER_FILE
     names = _read_json(directory / file).get(
         "id2label", {"0": "LABEL_0", "1": "LABEL_1"}
     )  # which transformers leaves out
@@ -342,7 +342,7 @@ def read_config(directory: Path, base: Path | None = None) -> dict[str, Any]:
     config = _read_json(checkpoint_directory(directory, base) / CONFIG_FILE)
     if has_merged(directory):
         return config
-    return join_config(config, _read_json(directory / CLASSIFIER))
+    return join_config(config, _read_json(directory / CLASSIFIER_FILE))
 
 
 def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 from lora_core import manifest
 from lora_core.encoders import get_family
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.manifest import BASE, CLASSIFIER, MANIFEST
+from lora_core.manifest import BASE_DIR, CLASSIFIER_FILE, MANIFEST_FILE
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 BASE_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 def has_base(files: Mapping[str, Any]) -> bool:
     """Return whether these files of a manifest include a base."""
-    return f"{BASE}/{WEIGHTS_FILE}" in files
+    return f"{BASE_DIR}/{WEIGHTS_FILE}" in files
 
 
 def base_digest(manifest_data: Mapping[str, Any]) -> str:
@@ -51,14 +51,14 @@ def split(directory: Path) -> Path | None:
         if claim is not None:
             manifest.save(directory, manifest_data)
         return None
-    base = directory.with_name(f"{directory.name}-{BASE}")
-    if not (directory / BASE).is_dir() or (directory / BASE).is_symlink():
-        raise ArtifactCorrupt(path=directory.name, problem=f"{BASE}/ is not a directory")
-    (directory / BASE).rename(base)
+    base = directory.with_name(f"{directory.name}-{BASE_DIR}")
+    if not (directory / BASE_DIR).is_dir() or (directory / BASE_DIR).is_symlink():
+        raise ArtifactCorrupt(path=directory.name, problem=f"{BASE_DIR}/ is not a directory")
+    (directory / BASE_DIR).rename(base)
     if manifest.create(base, {})["files"] != listed:
-        raise ArtifactCorrupt(path=directory.name, problem=f"{BASE}/ has changed")
+        raise ArtifactCorrupt(path=directory.name, problem=f"{BASE_DIR}/ has changed")
     own = {n: facts for n, facts in manifest_data["files"].items() if not _is_in_base(n)}
-    digest = manifest.sha256(base / MANIFEST)
+    digest = manifest.sha256(base / MANIFEST_FILE)
     manifest.save(directory, {**manifest_data, BASE_DIGEST: digest, "files": own})
     return base
 
@@ -66,7 +66,7 @@ def split(directory: Path) -> Path | None:
 def join_manifests(manifest_data: Mapping[str, Any], base_manifest: Mapping[str, Any]) -> Json:
     """Return the manifest of the complete artifact."""
     joined = {name: value for name, value in manifest_data.items() if name != BASE_DIGEST}
-    base_files = {f"{BASE}/{name}": facts for name, facts in base_manifest["files"].items()}
+    base_files = {f"{BASE_DIR}/{name}": facts for name, facts in base_manifest["files"].items()}
     files = sorted({**manifest_data["files"], **base_files}.items())
     return {**joined, "files": dict(files)}
 
@@ -77,7 +77,7 @@ def restore(directory: Path, base: Path, target: Path) -> None:
     for name in manifest_data["files"]:
         _link(directory / name, target / name)
     for name in base_manifest["files"]:
-        _link(base / name, target / BASE / name)
+        _link(base / name, target / BASE_DIR / name)
     manifest.save(target, join_manifests(manifest_data, base_manifest))
 
 
@@ -88,7 +88,7 @@ def join_config(config: Json, classifier: Json) -> Json:
     versions with the same base share it.
     """
     if others := sorted(classifier.keys() - _classifier_fields(config)):
-        raise ArtifactCorrupt(path=CLASSIFIER, problem=f"it sets {others[0][:100]!r}")
+        raise ArtifactCorrupt(path=CLASSIFIER_FILE, problem=f"it sets {others[0][:100]!r}")
     return {**config, **classifier}
 
 
@@ -106,13 +106,13 @@ def _classifier_fields(config: Json) -> frozenset[str]:
 
 
 def _is_in_base(name: str) -> bool:
-    return name.startswith(f"{BASE}/")
+    return name.startswith(f"{BASE_DIR}/")
 
 
 def _base_files(manifest_data: Mapping[str, Any]) -> Json:
     """Return the files of the base, as the manifest of its own directory lists them."""
     return {
-        name.removeprefix(f"{BASE}/"): {"bytes": facts["bytes"], "sha256": facts["sha256"]}
+        name.removeprefix(f"{BASE_DIR}/"): {"bytes": facts["bytes"], "sha256": facts["sha256"]}
         for name, facts in sorted(manifest_data["files"].items())
         if _is_in_base(name)
     }

@@ -14,13 +14,13 @@ from pydantic import BaseModel
 from lora_core.process import torchrun_world_size
 
 # Exit statuses.
-FAILED = 65  # an error that a user can act on, reported by a `failed` event
-STOPPED = 75  # stopped on request
+EXIT_FAILED = 65  # an error that a user can act on, reported by a `failed` event
+EXIT_STOPPED = 75  # stopped on request
 
-READY = b"ready"  # from a fork server, once it accepts requests
+READY_MESSAGE = b"ready"  # from a fork server, once it accepts requests
 
 # Option.
-EXIT_WITH_PARENT = "--exit-with-parent"
+EXIT_WITH_PARENT_OPTION = "--exit-with-parent"
 
 
 MAX_REQUEST_BYTES = 2**17  # of a `ForkRequest` as JSON
@@ -66,4 +66,4 @@ class ParentConnection:
         # Not through `sys.stdin`: a thread that holds its lock makes the interpreter abort at exit.
         while os.read(0, 4096):
             pass
-        os._exit(STOPPED)
+        os._exit(EXIT_STOPPED)

@@ -30,7 +30,7 @@ def process_group() -> Iterator[None]:
     """Join the process group for the duration of a run.
 
     The process that fails first reports its error. The others have the same error, or one caused by
-    it, and exit silently, with the status `STOPPED` if the first one was asked to stop.
+    it, and exit silently, with the status `EXIT_STOPPED` if the first one was asked to stop.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, rank, world_size = next(rendezvous("env://"))
@@ -42,7 +42,7 @@ def process_group() -> Iterator[None]:
         if store.add("failed", 1) > 1:
             stopped = stopped or store.check(["stopped"])
             raise SystemExit(
-                child_protocol.STOPPED if stopped else child_protocol.FAILED
+                child_protocol.EXIT_STOPPED if stopped else child_protocol.EXIT_FAILED
             ) from error
         if stopped:
             store.set("stopped", "")  # before the connections close, which the others notice

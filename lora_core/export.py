@@ -49,7 +49,7 @@ from lora_core.encoders.load import BaseCheckpoint, load_with_head, weights_sha2
 from lora_core.encoders.modules import has_mean_pooling_block, linear_layer
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapter, NoEncoder
-from lora_core.hub import is_hub_name
+from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
 from lora_core.model_card import CardFormat, model_card
 from lora_core.samples import minilm
@@ -112,7 +112,7 @@ def _write_card(
     directory: Path, manifest_data: dict[str, Any], card_format: CardFormat, out: Path
 ) -> None:
     card = model_card(manifest_data, card_format, name=out.absolute().name)
-    (directory / manifest.MODEL_CARD).write_text(card, encoding="utf-8")
+    (directory / manifest.MODEL_CARD_FILE).write_text(card, encoding="utf-8")
 
 
 @torch.no_grad()
@@ -165,9 +165,9 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         if pretrained.commit is None or has_mean_pooling_block(
             model.config
         ):  # the hub does not have it
-            save_classifier(directory / manifest.BASE, model)
-            _save_tokenizer(artifact, directory / manifest.BASE, manifest_data)
-            source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE)}
+            save_classifier(directory / manifest.BASE_DIR, model)
+            _save_tokenizer(artifact, directory / manifest.BASE_DIR, manifest_data)
+            source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE_DIR)}
         inject_adapter(model, adapter)
         _check_base(artifact, model, pretrained, manifest_data)
         _fold_calibration(model, manifest_data)
@@ -184,7 +184,7 @@ def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None)
     spec = manifest_data["spec"]
     on_hub = is_hub_name(spec["base"]) and spec["base"] != minilm.NAME
     if has_base(manifest_data["files"]) and not on_hub:
-        return resolve_base(str(artifact.absolute() / manifest.BASE))
+        return resolve_base(str(artifact.absolute() / manifest.BASE_DIR))
     return resolve_base(spec["base"], spec.get("base_revision"))
 
 

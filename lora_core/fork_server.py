@@ -6,10 +6,10 @@ Imports take most of the time before the first step of a short run. This process
 it runs no torch operation, starts no thread and uses no GPU, so a forked process gives the same
 bits as a fresh interpreter.
 
-Standard input is a Unix socket, which the worker holds. The server sends `READY` after the imports.
-A request is one packet: a `ForkRequest` with three file descriptors, the standard input, output and
-error of the process. The process answers with its pid, and starts to run when it receives a byte on
-its standard input. EOF, or having grown too much, ends the server.
+Standard input is a Unix socket, which the worker holds. The server sends `READY_MESSAGE` after the
+imports. A request is one packet: a `ForkRequest` with three file descriptors, the standard input,
+output and error of the process. The process answers with its pid, and starts to run when it
+receives a byte on its standard input. EOF, or having grown too much, ends the server.
 
 The process is forked twice, so that its parent exits and the worker, a subreaper at that moment,
 adopts it. So the worker waits for it and kills it like any child, and the end of the server does
@@ -27,7 +27,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from lora_core.__main__ import main_and_exit
-from lora_core.child_protocol import MAX_REQUEST_BYTES, READY, STOPPED, ForkRequest
+from lora_core.child_protocol import EXIT_STOPPED, MAX_REQUEST_BYTES, READY_MESSAGE, ForkRequest
 from lora_core.encoders import FAMILIES
 from lora_core.process import (
     available_cores,
@@ -83,7 +83,7 @@ def serve(
     the connection ends or its memory has grown by more than `max_growth_bytes`.
     """
     limit = _resident_bytes() + max_growth_bytes
-    connection.send(READY)
+    connection.send(READY_MESSAGE)
     while _resident_bytes() <= limit:
         message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 3)
         if not message:
@@ -123,7 +123,7 @@ def _become_child(
     tempfile.tempdir = None  # another TMPDIR
     _set_threads(request.environment)
     if not os.read(0, 1):
-        os._exit(STOPPED)  # the worker has given up this process
+        os._exit(EXIT_STOPPED)  # the worker has given up this process
 
 
 def _set_threads(environment: dict[str, str]) -> None:

@@ -17,13 +17,13 @@ from lora_core import __version__
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.specs.chat import PromptFormat
 
-MANIFEST = "manifest.json"
-FORMAT = 2  # format version of an artifact; 1: always with a merged checkpoint
-MODEL_CARD = "README.md"  # written on export; it may be edited, so no manifest lists it
-MERGED = "merged"  # directory of the plain transformers checkpoint in an artifact
-BASE = "base"  # directory of the frozen encoder in an artifact that has no merged checkpoint
-CLASSIFIER = "classifier.json"  # next to `BASE`: what the config says about this version
-LINEAR = "linear.json"  # a linear model has this and linear.safetensors instead
+MANIFEST_FILE = "manifest.json"
+FORMAT_VERSION = 2  # format version of an artifact; 1: always with a merged checkpoint
+MODEL_CARD_FILE = "README.md"  # written on export; it may be edited, so no manifest lists it
+MERGED_DIR = "merged"  # directory of the plain transformers checkpoint in an artifact
+BASE_DIR = "base"  # directory of the frozen encoder in an artifact that has no merged checkpoint
+CLASSIFIER_FILE = "classifier.json"  # next to `BASE_DIR`: what the config says about this version
+LINEAR_FILE = "linear.json"  # a linear model has this and linear.safetensors instead
 # No such file. Any other error says nothing about what was written.
 _MISSING_FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _MALFORMED_ERRORS = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
@@ -43,7 +43,7 @@ def create(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
             "sha256": sha256(path),
         }
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path != directory / MANIFEST
+        if path.is_file() and path != directory / MANIFEST_FILE
     }
     manifest = {**facts, "files": files}
     save(directory, manifest)
@@ -52,12 +52,15 @@ def create(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 def has_model(manifest: Mapping[str, Any]) -> bool:
     """Return whether the directory has a model, not only metrics and predictions."""
-    return any(name in manifest["files"] for name in (f"{MERGED}/config.json", CLASSIFIER, LINEAR))
+    return any(
+        name in manifest["files"]
+        for name in (f"{MERGED_DIR}/config.json", CLASSIFIER_FILE, LINEAR_FILE)
+    )
 
 
 def is_linear(files: Collection[str]) -> bool:
     """Return whether these file names are those of a linear model."""
-    return LINEAR in files
+    return LINEAR_FILE in files
 
 
 def prompt_format(manifest: Mapping[str, Any]) -> PromptFormat | None:
@@ -70,7 +73,7 @@ def prompt_format(manifest: Mapping[str, Any]) -> PromptFormat | None:
         return None if stored is None else PromptFormat.model_validate(stored)
     except ValidationError as error:
         problem = "its manifest has an invalid prompt_format"
-        raise ArtifactCorrupt(path=MANIFEST, problem=problem) from error
+        raise ArtifactCorrupt(path=MANIFEST_FILE, problem=problem) from error
 
 
 def reads_pairs(manifest: Mapping[str, Any]) -> bool:
@@ -97,12 +100,12 @@ def serialize(manifest: Mapping[str, Any]) -> bytes:
 
 def save(directory: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest itself, atomically. Its list of files must be correct."""
-    temporary = directory / f".{MANIFEST}"
+    temporary = directory / f".{MANIFEST_FILE}"
     with temporary.open("xb") as file:  # "x" never follows an existing link
         file.write(serialize(manifest))
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(directory / MANIFEST)
+    temporary.rename(directory / MANIFEST_FILE)
 
 
 def read(directory: Path, *, digest: str | None = None) -> dict[str, Any]:
@@ -113,9 +116,9 @@ def read(directory: Path, *, digest: str | None = None) -> dict[str, Any]:
     A file that cannot be read is not treated as corrupt: its `OSError` propagates.
     """
     try:
-        content = (directory / MANIFEST).read_bytes()
+        content = (directory / MANIFEST_FILE).read_bytes()
         if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-            raise ArtifactCorrupt(path=directory.name, problem=f"{MANIFEST} has changed")
+            raise ArtifactCorrupt(path=directory.name, problem=f"{MANIFEST_FILE} has changed")
         manifest = json.loads(content.decode("utf-8"))
         _ = [facts["sha256"] for facts in manifest["files"].values()]
     except (*_MISSING_FILE_ERRORS, *_MALFORMED_ERRORS) as error:
@@ -130,7 +133,7 @@ def verify(directory: Path, only: Collection[str] | None = None) -> dict[str, An
     `ArtifactCorrupt`.
     """
     manifest = read(directory)
-    names = _list_files(directory) - {MANIFEST, MODEL_CARD}
+    names = _list_files(directory) - {MANIFEST_FILE, MODEL_CARD_FILE}
     if mismatched := names.symmetric_difference(manifest["files"]):
         problem = f"missing or extra: {sorted(mismatched)[0]}"
         raise ArtifactCorrupt(path=directory.name, problem=problem)

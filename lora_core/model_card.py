@@ -16,14 +16,13 @@ from pydantic import ValidationError
 from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.data.windows import MAX_WINDOWS, overlap
-from lora_core.hub import HUB_PREFIX, is_hub_name
+from lora_core.hf_hub import HUB_PREFIX, is_hub_name
 from lora_core.samples import minilm, reviews
 from lora_core.specs.fields import is_model_version, looks_like_path
 from lora_core.specs.method import LoraSpec, describe_method
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metric_names import METRICS, task_metrics, task_type
 
-FILE = manifest.MODEL_CARD
 _TOO_LARGE = 1e15  # for any count of texts, tokens or parameters
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&$])")
 

@@ -53,7 +53,7 @@ def hostile_archive(valid: bytes, name: str) -> bytes:
         into = Path(folder, "unpacked")
         into.mkdir()
         directory = unpack_archive(archive, into)
-        if (directory / manifest.BASE).is_dir():
+        if (directory / manifest.BASE_DIR).is_dir():
             _replace_base_by_merged(directory)
         ATTACKS[name](directory)
         return packed(directory)
@@ -61,12 +61,12 @@ def hostile_archive(valid: bytes, name: str) -> bytes:
 
 def _replace_base_by_merged(directory: Path) -> None:
     """Turn a model on a base into one in format 1, whose files the attacks change."""
-    tokenizer = load_tokenizer(directory / manifest.BASE / "tokenizer.json")
+    tokenizer = load_tokenizer(directory / manifest.BASE_DIR / "tokenizer.json")
     save_merged(
         directory, load_merged(directory), tokenizer, manifest.read(directory)["max_length"]
     )
-    shutil.rmtree(directory / manifest.BASE)
-    (directory / manifest.CLASSIFIER).unlink()
+    shutil.rmtree(directory / manifest.BASE_DIR)
+    (directory / manifest.CLASSIFIER_FILE).unlink()
     reseal(directory, format=1)
 
 
@@ -81,7 +81,7 @@ def reseal(directory: Path, **facts: Any) -> None:
     """Rewrite the manifest for the current files, with other `facts`."""
     content = manifest.read(directory) | facts
     content.pop("files")
-    (directory / manifest.MANIFEST).unlink()
+    (directory / manifest.MANIFEST_FILE).unlink()
     manifest.create(directory, content)
 
 
@@ -125,7 +125,7 @@ def _raw(**facts: str) -> Attack:
     """Set manifest fields to raw JSON that `json.dumps` cannot produce."""
 
     def apply(directory: Path) -> None:
-        path = directory / manifest.MANIFEST
+        path = directory / manifest.MANIFEST_FILE
         content = manifest.read(directory) | dict.fromkeys(facts, "HERE")
         path.write_text(
             json.dumps(content).replace('"HERE"', next(iter(facts.values()))), encoding="utf-8"
@@ -140,7 +140,7 @@ def _sizes(size: Any) -> Attack:
     def apply(directory: Path) -> None:
         content = manifest.read(directory)
         content["files"][CONFIG]["bytes"] = size
-        (directory / manifest.MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+        (directory / manifest.MANIFEST_FILE).write_text(json.dumps(content), encoding="utf-8")
 
     return apply
 

@@ -11,7 +11,7 @@ from lora_core.adapters import merge_adapters
 from lora_core.artifact import resolve_base, save_adapter, save_head, save_merged, save_on_base
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier, weights_sha256
 from lora_core.inference.predictor import Predictor
-from lora_core.manifest import FORMAT
+from lora_core.manifest import FORMAT_VERSION
 from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.method import LoraSpec
@@ -63,7 +63,7 @@ def make_lora_artifact(
     predictor = Predictor.from_model(model, tokenizer(family), max_length)
     save_golden_predictions(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     facts: dict[str, Any] = {
-        "format": 1 if in_format_1 else FORMAT,
+        "format": 1 if in_format_1 else FORMAT_VERSION,
         "created_by": {"loraworks": "0"},
         "spec": TrainSpec(method=spec, base=pretrained.name, task=task).model_dump(mode="json"),
         "encoder": family,

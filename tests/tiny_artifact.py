@@ -8,7 +8,7 @@ import torch
 from lora_core import manifest
 from lora_core.artifact import save_merged
 from lora_core.inference.predictor import Predictor
-from lora_core.manifest import FORMAT
+from lora_core.manifest import FORMAT_VERSION
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
@@ -62,7 +62,7 @@ def make_artifact(
     manifest.create(
         directory,
         {
-            "format": FORMAT,
+            "format": FORMAT_VERSION,
             "created_by": {"loraworks": "0"},
             "spec": spec.model_dump(mode="json"),
             "encoder": "distilbert",

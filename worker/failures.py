@@ -148,7 +148,7 @@ def classify_result(
     it. Without progress, a counted failure is allowed `max_failures` times at most.
     """
     claimed = _reset_after_progress(claimed, result.saved_step, result.step)
-    if result.exit_status.code == child_protocol.FAILED and result.failure is not None:
+    if result.exit_status.code == child_protocol.EXIT_FAILED and result.failure is not None:
         if verified_input and result.failure.code in MISSING_INPUT_CODES:
             vanished = FailureCause(
                 result.failure.code, "{description}", result.failure.code, external=True
@@ -161,7 +161,10 @@ def classify_result(
         return Paused()
     if result.stop_reason is StopReason.TIME_LIMIT:
         return time_limit_failure(claimed, settings, saved_step=result.saved_step)
-    if result.stop_reason is StopReason.DRAIN or result.exit_status.code == child_protocol.STOPPED:
+    if (
+        result.stop_reason is StopReason.DRAIN
+        or result.exit_status.code == child_protocol.EXIT_STOPPED
+    ):
         return Preempted()
     if result.stop_reason is StopReason.STALL:
         return _retry_or_fail(STALLED, f"{settings.stall_seconds:g} s", claimed, settings)

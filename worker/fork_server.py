@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 import structlog
 
-from lora_core.child_protocol import MAX_REQUEST_BYTES, READY, ForkRequest
+from lora_core.child_protocol import MAX_REQUEST_BYTES, READY_MESSAGE, ForkRequest
 from worker.spawn import (
     HUB_ENV,
     ChildProcess,
@@ -140,7 +140,7 @@ class _ServerProcess:
     def wait_until_ready(self) -> bool:
         """Wait for the imports. Return False, and kill it, if they fail or take too long."""
         self._connection.settimeout(START_SECONDS)
-        if self._receive() == READY:
+        if self._receive() == READY_MESSAGE:
             self._connection.settimeout(REPLY_SECONDS)
             return True
         self.kill()

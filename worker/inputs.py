@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.storage.store import Store, restore_artifact
 from app.storage.tables import MODEL_KIND, RESULTS_KIND
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.hub import HUB_PREFIX
+from lora_core.hf_hub import HUB_PREFIX
 from lora_core.imports import metadata
 from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.fields import is_model_version

@@ -17,9 +17,9 @@ import structlog
 from pydantic import ValidationError
 
 from app.queue.transitions import ExitStatus
-from lora_core.child_protocol import EXIT_WITH_PARENT
+from lora_core.child_protocol import EXIT_WITH_PARENT_OPTION
 from lora_core.events import Event, parse_event
-from lora_core.hub import TOKEN_VARIABLE
+from lora_core.hf_hub import TOKEN_VARIABLE
 from worker import process_identity
 from worker.workdir import AttemptDir
 
@@ -242,7 +242,7 @@ def child_arguments(task: ChildTask) -> list[str]:
         str(attempt_dir.checkpoints),
         "--checkpoint-seconds",
         str(task.checkpoint_seconds),
-        EXIT_WITH_PARENT,
+        EXIT_WITH_PARENT_OPTION,
     ]
     if task.resume_from is not None:
         arguments += ["--resume", str(task.resume_from)]

@@ -53,7 +53,7 @@ def read_labeled_rows(
     Missing splits are drawn as a training with default settings draws them. Raises a `DataError`,
     `UsageError` for a dataset without labels, and `RequestRejected` for an unknown name.
     """
-    from lora_core.hub import HUB_PREFIX
+    from lora_core.hf_hub import HUB_PREFIX
     from lora_core.samples import reviews
 
     sample = data in reviews.SAMPLES

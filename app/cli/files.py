@@ -253,6 +253,6 @@ def _receive_archive(chunks: Iterator[bytes], work: Path) -> tuple[Path, Path]:
 def describe_model_folder(directory: Path) -> str:
     """Return a sentence about the folder of a model."""
     files = manifest.read(directory)["files"]
-    if any(name.startswith(f"{manifest.MERGED}/") for name in files):
+    if any(name.startswith(f"{manifest.MERGED_DIR}/") for name in files):
         return f"Saved the model to {directory}. Its merged/ is a plain transformers checkpoint."
     return f"Saved the model to {directory}. Run it with `python -m lora_core predict`."

@@ -232,7 +232,7 @@ def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
     """Return the splits of a run as the run itself reads them."""
     from app.cli.connection import parse_body
     from lora_core.data.load import load_splits
-    from lora_core.hub import HUB_PREFIX
+    from lora_core.hf_hub import HUB_PREFIX
     from lora_core.samples import reviews
     from lora_core.specs.data import DataSpec
 

@@ -176,14 +176,15 @@ def _pack(source: Path, work: Path, base: str | None, labels: str | None, *, pai
         options += ["--pairs"] if pairs else []
         run_lora_core("import-peft", str(source), "--out", str(model_dir), *options)
         source = model_dir
-    elif not (source / manifest.MANIFEST).is_file():
+    elif not (source / manifest.MANIFEST_FILE).is_file():
         raise UsageError(
-            f"{source} is not a model: it contains neither {manifest.MANIFEST} nor {CONFIG_FILE}",
+            f"{source} is not a model: it contains neither {manifest.MANIFEST_FILE} nor "
+            f"{CONFIG_FILE}",
             "no_model",
         )
     from app.storage.store import tar_stream  # slow, and only needed here
 
-    names = [manifest.MANIFEST, *manifest.verify(source)["files"]]
+    names = [manifest.MANIFEST_FILE, *manifest.verify(source)["files"]]
     entries = ((name, source / name) for name in names)
     archive = work / "model.tar"
     with archive.open("xb") as file:

@@ -158,13 +158,13 @@ class FileInspector:
             [command, str(self.file), *options], limits=limits, cwd=self.file.parent
         )
         lines = result.stdout.split(b"\n")[:-1]  # without an incomplete line
-        if result.returncode == child_protocol.FAILED:
+        if result.returncode == child_protocol.EXIT_FAILED:
             lines.pop()
         return list(map(json.loads, lines)), result
 
     def _error(self, result: SandboxResult) -> Exception:
         """Return the error that explains why the child ended early."""
-        if result.returncode == child_protocol.FAILED:
+        if result.returncode == child_protocol.EXIT_FAILED:
             return _with_filename(result.error(DataError), self.filename)
         if result.timed_out:
             limit = f"{self.settings.inspect_seconds:g} s"

@@ -49,7 +49,7 @@ from lora_core.encoders.safety import (
 )
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound, GatedBase
-from lora_core.hub import gated_detail, is_allowed, is_hub_name
+from lora_core.hf_hub import describe_gated_repository, is_allowed, is_hub_name
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
@@ -84,7 +84,7 @@ def resolve_hub_model(name: str, revision: str | None) -> HubModel:
     try:
         return _query_hub(name, revision)
     except GatedRepoError as error:
-        raise GatedBase(base=name, **gated_detail(name)) from error
+        raise GatedBase(base=name, **describe_gated_repository(name)) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         reason = "the hub has no such model or revision, or it is private"
         raise BaseNotFound(base=name, reason=reason) from error
@@ -209,7 +209,7 @@ def _resolve_local(
     if version is None:
         return None
     try:
-        listing = json.loads(store.read(version.artifact, manifest.MANIFEST))
+        listing = json.loads(store.read(version.artifact, manifest.MANIFEST_FILE))
         if manifest.is_linear(listing["files"]):
             reason = "it is a linear model, which has no encoder to train"
             raise BaseNotFound(base=name, reason=reason)
@@ -224,9 +224,9 @@ def _read_config(store: Store, version: registry.ResolvedModel) -> dict[str, Any
     """Return the config of a version, with its labels."""
     ref = version.artifact
     if ref.base is None:
-        return parse_config(store.read(ref, f"{manifest.MERGED}/config.json"), version.ref)
+        return parse_config(store.read(ref, f"{manifest.MERGED_DIR}/config.json"), version.ref)
     config = parse_config(store.read(ref.base, base_files.CONFIG_FILE), version.ref)
-    return base_files.join_config(config, json.loads(store.read(ref, manifest.CLASSIFIER)))
+    return base_files.join_config(config, json.loads(store.read(ref, manifest.CLASSIFIER_FILE)))
 
 
 def _find_version(session: Session, name: str) -> registry.ResolvedModel | None:

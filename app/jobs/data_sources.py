@@ -16,7 +16,7 @@ from lora_core.data.labels import LabelFormat
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.data.windows import check_long_texts, mean_tokens_computed, tokens_read
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
-from lora_core.hub import HUB_PREFIX, is_allowed, parse_hub_dataset
+from lora_core.hf_hub import HUB_PREFIX, is_allowed, parse_hub_dataset
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split

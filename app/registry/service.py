@@ -303,7 +303,7 @@ def _unpack_and_check(archive: Path, folder: Path, settings: Settings) -> dict[s
     result = process.run_child(arguments, limits=limits, cwd=folder)
     if result.returncode == 0:
         return dict(json.loads(result.stdout))
-    if result.returncode == child_protocol.FAILED:
+    if result.returncode == child_protocol.EXIT_FAILED:
         raise result.error(LoraCoreError)
     if result.timed_out:
         limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"

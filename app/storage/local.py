@@ -56,7 +56,7 @@ class LocalStore(Store):
                 self._check_same_content(target, ref)
                 _remove(directory)
                 return ref
-            os.utime(directory / manifest.MANIFEST)  # its age in the store starts now
+            os.utime(directory / manifest.MANIFEST_FILE)  # its age in the store starts now
             self._move_in(directory, target, key)
         return ref
 
@@ -64,7 +64,7 @@ class LocalStore(Store):
         with _translate_os_errors():
             path = self._resolve(check_directory_key(ref.key))
             if not path.is_dir():
-                raise self._missing_error(f"{ref.key}/{manifest.MANIFEST}")
+                raise self._missing_error(f"{ref.key}/{manifest.MANIFEST_FILE}")
             return path
 
     def verified_directory(self, ref: ArtifactRef) -> Path:
@@ -212,7 +212,7 @@ class LocalStore(Store):
             return False
 
     def _check_same_content(self, target: Path, ref: ArtifactRef) -> None:
-        manifest_path = target / manifest.MANIFEST
+        manifest_path = target / manifest.MANIFEST_FILE
         if not manifest_path.is_file() or manifest.sha256(manifest_path) != ref.manifest_sha256:
             raise ArtifactExists(key=ref.key)
 

@@ -72,7 +72,7 @@ class _NewBase:
         self._store = store
         self._directory = directory
         self._key = f"{BASES_PREFIX}/{key_of_artifact.partition('/')[2]}"
-        self._digest = manifest.sha256(directory / manifest.MANIFEST)
+        self._digest = manifest.sha256(directory / manifest.MANIFEST_FILE)
         self._stored: ArtifactRef | None = None
 
     def store_files(self) -> None:

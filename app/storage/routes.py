@@ -23,7 +23,7 @@ from app.storage.store import (
     tar_stream,
 )
 from app.storage.tables import METRICS_KIND, MODEL_KIND, Artifact
-from lora_core.manifest import MANIFEST, MODEL_CARD, has_model
+from lora_core.manifest import MANIFEST_FILE, MODEL_CARD_FILE, has_model
 from lora_core.model_card import CardFormat, model_card
 
 router = APIRouter(
@@ -76,7 +76,7 @@ def download_artifact(
     """Download all files as a tar archive, with a model card, `README.md`."""
     artifact, complete = _open_artifact(artifact_id, database, store)
     entries: list[tuple[str, Content]] = []
-    for name in (MANIFEST, *complete.manifest["files"]):
+    for name in (MANIFEST_FILE, *complete.manifest["files"]):
         if (content := complete.find_file(name)) is None:
             raise StoredArtifactCorrupt(
                 name=f"artifact {artifact.id}", problem=f"{name} is missing"
@@ -84,7 +84,7 @@ def download_artifact(
         entries.append((name, content))
     if has_model(complete.manifest):
         card = model_card(complete.manifest, CardFormat.LORAWORKS, name=str(artifact.id))
-        entries.append((MODEL_CARD, card.encode()))
+        entries.append((MODEL_CARD_FILE, card.encode()))
     return StreamingResponse(
         tar_stream(entries, prefix=str(artifact.id), modified=artifact.created_at),
         media_type="application/x-tar",

@@ -99,8 +99,8 @@ class S3Store(Store):
             for name in manifest.read(directory)["files"]:
                 self._upload(directory / name, f"{key}/{name}")
             failpoint("store_files_written")
-            manifest_bytes = (directory / manifest.MANIFEST).read_bytes()
-            if self._create(f"{key}/{manifest.MANIFEST}", manifest_bytes) != manifest_bytes:
+            manifest_bytes = (directory / manifest.MANIFEST_FILE).read_bytes()
+            if self._create(f"{key}/{manifest.MANIFEST_FILE}", manifest_bytes) != manifest_bytes:
                 raise ArtifactExists(key=key)
         shutil.rmtree(directory, ignore_errors=True)
         return ref
@@ -146,7 +146,7 @@ class S3Store(Store):
         check_any_key(key)
         with translate_s3_errors():
             names = [file.name for file in self._list(key)]
-            first = f"{key}/{manifest.MANIFEST}"  # without it, the directory does not exist
+            first = f"{key}/{manifest.MANIFEST_FILE}"  # without it, the directory does not exist
             claim = f"{key}/{_CLAIM_NAME}"
             for batch in ([key, first], [name for name in names if name != claim], [claim]):
                 obstore.delete(self._metadata_client, batch)
@@ -202,7 +202,7 @@ class S3Store(Store):
         raise StorageUnavailable(reason="another process is writing to the same key")
 
     def _download_directory(self, key: str, target: Path) -> None:
-        self._download(f"{key}/{manifest.MANIFEST}", target / manifest.MANIFEST)
+        self._download(f"{key}/{manifest.MANIFEST_FILE}", target / manifest.MANIFEST_FILE)
         for name in manifest.read(target)["files"]:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise ArtifactCorrupt(

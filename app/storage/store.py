@@ -103,10 +103,10 @@ class Store(ABC):
 
     def read(self, ref: ArtifactRef, name: str) -> bytes:
         """Read and verify one small file of the directory. Raises `ArtifactCorrupt`."""
-        manifest_bytes = self._read_file(f"{check_directory_key(ref.key)}/{manifest.MANIFEST}")
+        manifest_bytes = self._read_file(f"{check_directory_key(ref.key)}/{manifest.MANIFEST_FILE}")
         if sha256(manifest_bytes).hexdigest() != ref.manifest_sha256:
             raise ArtifactCorrupt(path=ref.key, problem="manifest.json has changed")
-        if name == manifest.MANIFEST:
+        if name == manifest.MANIFEST_FILE:
             return manifest_bytes
         entry = json.loads(manifest_bytes)["files"].get(name)
         if entry is None:
@@ -203,7 +203,7 @@ def build_verified_ref(directory: Path, key: str) -> ArtifactRef:
                 path=directory.name, problem=f"{entry.name} is not a regular file"
             )
     content = manifest.verify(directory)
-    manifest_path = directory / manifest.MANIFEST
+    manifest_path = directory / manifest.MANIFEST_FILE
     file_bytes = sum(file["bytes"] for file in content["files"].values())
     return ArtifactRef(
         key=key,
@@ -215,7 +215,7 @@ def build_verified_ref(directory: Path, key: str) -> ArtifactRef:
 def verify_directory(directory: Path, ref: ArtifactRef) -> None:
     """Raise `ArtifactCorrupt` unless `directory` matches `ref` byte for byte."""
     manifest.verify(directory)
-    if manifest.sha256(directory / manifest.MANIFEST) != ref.manifest_sha256:
+    if manifest.sha256(directory / manifest.MANIFEST_FILE) != ref.manifest_sha256:
         raise ArtifactCorrupt(path=ref.key, problem="manifest.json has changed")
 
 
@@ -241,11 +241,11 @@ class CompleteArtifact:
 
     def find_file(self, name: str) -> Content | None:
         """Return the manifest, or a file that it lists; None if that is not a regular file."""
-        if name == manifest.MANIFEST and self._base is not None:
+        if name == manifest.MANIFEST_FILE and self._base is not None:
             return manifest.serialize(self.manifest)
-        if name not in (manifest.MANIFEST, *self.manifest["files"]):
+        if name not in (manifest.MANIFEST_FILE, *self.manifest["files"]):
             return None
-        base_prefix = f"{manifest.BASE}/"
+        base_prefix = f"{manifest.BASE_DIR}/"
         if self._base is not None and name.startswith(base_prefix):
             return find_regular_file(self._base, name.removeprefix(base_prefix))
         return find_regular_file(self._directory, name)
@@ -273,11 +273,11 @@ def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any
     Raises `StoredArtifactCorrupt`, whose message has `name`.
     """
     with _damage_reported_as(name):
-        content: dict[str, Any] = json.loads(store.read(ref, manifest.MANIFEST))
+        content: dict[str, Any] = json.loads(store.read(ref, manifest.MANIFEST_FILE))
         if ref.base is None:
             return content
         return base_files.join_manifests(
-            content, json.loads(store.read(ref.base, manifest.MANIFEST))
+            content, json.loads(store.read(ref.base, manifest.MANIFEST_FILE))
         )
 
 

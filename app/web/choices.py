@@ -12,7 +12,7 @@ from app.datasets import repository as datasets
 from app.registry import repository as registry
 from app.registry.tables import PRODUCTION
 from app.settings import Settings
-from lora_core.hub import ANY, HUB_PREFIX
+from lora_core.hf_hub import ALLOW_ANY, HUB_PREFIX
 from lora_core.samples import minilm, reviews
 from lora_core.samples.reviews import SampleFacts
 
@@ -57,14 +57,14 @@ def data_sources(session: Session, settings: Settings) -> list[str]:
     return [
         *sample_datasets(),
         *dict.fromkeys(upload.name for upload in uploads),  # one entry for all versions of a name
-        *(f"{HUB_PREFIX}{name}" for name in settings.hub_datasets if name != ANY),
+        *(f"{HUB_PREFIX}{name}" for name in settings.hub_datasets if name != ALLOW_ANY),
     ]
 
 
 def base_models(session: Session, settings: Settings) -> list[str]:
     """List the sample base model, registered models and configured Hugging Face models."""
     samples = [minilm.NAME] if minilm.is_available() else []
-    hub_models = [name for name in settings.hub_models if name != ANY]
+    hub_models = [name for name in settings.hub_models if name != ALLOW_ANY]
     return [*samples, *model_names(session), *hub_models]
 
 

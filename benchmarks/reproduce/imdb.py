@@ -12,7 +12,7 @@ from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
 from lora_core.data.load import read_source
 from lora_core.data.rows import ColumnSelection
-from lora_core.hub import HUB_PREFIX
+from lora_core.hf_hub import HUB_PREFIX
 from lora_core.specs.data import DataSpec
 
 

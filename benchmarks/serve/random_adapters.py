@@ -55,7 +55,7 @@ def save(directory: Path, number: int) -> None:
     manifest.create(
         directory,
         {
-            "format": manifest.FORMAT,
+            "format": manifest.FORMAT_VERSION,
             "created_by": {"loraworks": __version__},
             "spec": spec.model_dump(mode="json"),
             "encoder": base.family.model_type,

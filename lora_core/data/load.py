@@ -47,12 +47,12 @@ from lora_core.errors.data import (
     UnsupportedFormat,
 )
 from lora_core.errors.training import DiskFull, HubUnavailable
-from lora_core.hub import (
+from lora_core.hf_hub import (
     HUB_PREFIX,
     HubDataset,
+    describe_gated_repository,
     describe_transient_failure,
     download_token,
-    gated_detail,
     is_gated,
     parse_hub_dataset,
 )
@@ -313,7 +313,7 @@ def _hub_error(source: str, name: str, error: Exception) -> LoraCoreError:
     if is_disk_full(error) or is_disk_full(error.__cause__):
         return DiskFull(what=f"the dataset {name}")
     if is_gated(error):
-        return GatedDataset(source=source, **gated_detail(f"datasets/{name}"))
+        return GatedDataset(source=source, **describe_gated_repository(f"datasets/{name}"))
     if isinstance(error, datasets.exceptions.DatasetNotFoundError | RepositoryNotFoundError):
         reason = "the hub has no such dataset, or it is private"
         return DataNotFound(source=source, reason=reason)

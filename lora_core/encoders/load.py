@@ -25,7 +25,12 @@ from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.safety import check_safetensors, read_config
 from lora_core.errors.base_model import BaseNotFound, GatedBase, UnreadableBase
 from lora_core.errors.training import HubUnavailable
-from lora_core.hub import describe_transient_failure, download_token, gated_detail, is_gated
+from lora_core.hf_hub import (
+    describe_gated_repository,
+    describe_transient_failure,
+    download_token,
+    is_gated,
+)
 from lora_core.process import is_out_of_memory
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
@@ -84,7 +89,7 @@ def _download(base: str, revision: str | None) -> Path:
         raise BaseNotFound(base=base, reason="not a sample, directory or hub name") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
         if is_gated(error):
-            raise GatedBase(base=base, **gated_detail(base)) from error
+            raise GatedBase(base=base, **describe_gated_repository(base)) from error
         if (problem := describe_transient_failure(error)) is not None:
             raise HubUnavailable(what=f"The base {base!r}", trouble=problem) from error
         kind = type(error).__name__

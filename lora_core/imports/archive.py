@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 from lora_core.errors.artifact import HeaderTooLarge, InvalidArchive, UnsafeArchive
-from lora_core.manifest import MODEL_CARD
+from lora_core.manifest import MODEL_CARD_FILE
 
 MAX_FILES = 100  # far more than an artifact has
 ALLOWED_SUFFIXES = (".json", ".jsonl", ".safetensors")
@@ -30,7 +30,7 @@ def unpack_archive(archive: Path, directory: Path) -> Path:
                 if entry.isdir():
                     continue
                 folder = _check_entry(entry, count)
-                if entry.name == f"{folder}/{MODEL_CARD}":
+                if entry.name == f"{folder}/{MODEL_CARD_FILE}":
                     continue  # it describes the model to people, and is not part of it
                 folders.add(folder)
                 _write(tar, entry, directory / entry.name)
@@ -51,7 +51,7 @@ def _check_entry(entry: tarfile.TarInfo, count: int) -> str:
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
         raise UnsafeArchive(entry=entry_name, problem="which is not a regular file")
     folder, _, name = entry.name.partition("/")
-    is_allowed = name == MODEL_CARD or name.endswith(ALLOWED_SUFFIXES)
+    is_allowed = name == MODEL_CARD_FILE or name.endswith(ALLOWED_SUFFIXES)
     if not _ENTRY_NAME.fullmatch(entry.name) or not is_allowed:
         raise UnsafeArchive(entry=entry_name, problem="which is not a valid file name of a model")
     return folder

@@ -209,7 +209,7 @@ class UntrustedFile(UntrustedData):
 class UntrustedManifest(UntrustedData):
     """The fields of the manifest that the service uses."""
 
-    format: int = Field(ge=1, le=manifest.FORMAT)
+    format: int = Field(ge=1, le=manifest.FORMAT_VERSION)
     spec: UntrustedSpec
     max_length: int | None = Field(default=None, ge=8, le=8192)  # None: a linear model
     base_sha256: Digest | None = None
@@ -240,7 +240,7 @@ class UntrustedGoldenPredictions(UntrustedData):
 
 def check_manifest_size(directory: Path) -> None:
     """Raise `UnsupportedArtifact` if the manifest is too large to be read."""
-    listing = directory / manifest.MANIFEST
+    listing = directory / manifest.MANIFEST_FILE
     if listing.is_file() and listing.stat().st_size > MAX_MANIFEST_BYTES:
         raise UnsupportedArtifact(
             problem=f"its manifest is larger than {MAX_MANIFEST_BYTES:,} bytes"
@@ -299,7 +299,7 @@ def _check_task(content: dict[str, Any], facts: UntrustedManifest, labels: list[
 
 def _is_of_encoder(name: str) -> bool:
     return name.endswith(_ENCODER_FILES) or name.startswith(
-        (f"{manifest.BASE}/", f"{manifest.MERGED}/")
+        (f"{manifest.BASE_DIR}/", f"{manifest.MERGED_DIR}/")
     )
 
 
@@ -309,18 +309,18 @@ def _check_encoder(
     if facts.max_length is None or facts.spec.base is None:
         raise UnsupportedArtifact(problem="its manifest has no max_length, or no base")
     folders = {name.partition("/")[0] for name in facts.files if "/" in name}
-    if folders >= {manifest.MERGED, manifest.BASE}:
+    if folders >= {manifest.MERGED_DIR, manifest.BASE_DIR}:
         raise UnsupportedArtifact(problem="it has both a merged checkpoint and a base")
-    in_base = {name for name in facts.files if name.startswith(f"{manifest.BASE}/")}
-    if others := sorted(in_base - {f"{manifest.BASE}/{name}" for name in BASE_FILES}):
+    in_base = {name for name in facts.files if name.startswith(f"{manifest.BASE_DIR}/")}
+    if others := sorted(in_base - {f"{manifest.BASE_DIR}/{name}" for name in BASE_FILES}):
         raise UnsupportedArtifact(problem=f"it has {others[0]}")
-    if manifest.MERGED in folders:
-        checkpoint = directory / manifest.MERGED
+    if manifest.MERGED_DIR in folders:
+        checkpoint = directory / manifest.MERGED_DIR
         config = _read_object(checkpoint, CONFIG_FILE)
     else:
-        checkpoint = base or directory / manifest.BASE
+        checkpoint = base or directory / manifest.BASE_DIR
         config = _read_object(checkpoint, CONFIG_FILE)
-        config = join_config(config, _read_object(directory, manifest.CLASSIFIER))
+        config = join_config(config, _read_object(directory, manifest.CLASSIFIER_FILE))
     if facts.labels not in (None, labels := _config_labels(config)):
         raise UnsupportedArtifact(problem="its manifest and its config have different labels")
     _check_task(content, facts, labels)

@@ -287,7 +287,7 @@ def import_adapter(
         save_golden_predictions(folder, texts, merged)
         difference = artifact.check_merge(unmerged, merged)
         facts = {
-            "format": manifest.FORMAT,
+            "format": manifest.FORMAT_VERSION,
             "created_by": {"loraworks": __version__, "import": "peft"},
             "spec": {
                 "base": pretrained.name,

@@ -97,7 +97,7 @@ def _cache_key(directory: Path, engine_names: Sequence[str], *, shared: bool) ->
     """Return a digest of all that the speeds depend on: encoder, engines, machine, versions."""
     manifest_data = manifest.read(directory)
     base = manifest_data.get(BASE_DIGEST) or manifest_data.get("base_sha256") if shared else None
-    encoder = base or manifest.sha256(directory / manifest.MANIFEST)
+    encoder = base or manifest.sha256(directory / manifest.MANIFEST_FILE)
     machine = [cpu.model_name(), *cpu.instruction_sets(), str(available_cores())]
     libraries = (version(name) for name in LIBRARIES)
     parts = [encoder, *sorted(engine_names), *machine, *libraries]

@@ -167,7 +167,7 @@ def get_engine(name: str) -> EngineSpec:
 
 # All files that are read of a version whose encoder is in memory, except for its tokenizer.
 ADAPTER_FILES = ("adapter.json", "adapter.safetensors", "head.safetensors", "golden.json",
-                 manifest.CLASSIFIER)  # fmt: skip
+                 manifest.CLASSIFIER_FILE)  # fmt: skip
 
 
 class LoadedArtifact(NamedTuple):
@@ -279,8 +279,8 @@ def _tokenizer_settings(manifest_data: Mapping[str, Any]) -> tuple[int, bool, bo
     )
 
 
-_MERGED_TOKENIZER = f"{manifest.MERGED}/{TOKENIZER_FILE}"
-_MERGED_ADAPTER_FILES = (_MERGED_TOKENIZER, f"{manifest.MERGED}/config.json")
+_MERGED_TOKENIZER = f"{manifest.MERGED_DIR}/{TOKENIZER_FILE}"
+_MERGED_ADAPTER_FILES = (_MERGED_TOKENIZER, f"{manifest.MERGED_DIR}/config.json")
 
 
 def _verify_files(directory: Path, base: Path | None) -> tuple[dict[str, Any], str]:
@@ -288,7 +288,7 @@ def _verify_files(directory: Path, base: Path | None) -> tuple[dict[str, Any], s
     manifest_data = manifest.verify(directory, only=None if base is None else ADAPTER_FILES)
     if base is None:
         if not has_base(manifest_data["files"]):
-            raise ArtifactCorrupt(path=directory.name, problem=f"it has no {manifest.BASE}/")
+            raise ArtifactCorrupt(path=directory.name, problem=f"it has no {manifest.BASE_DIR}/")
         return manifest_data, base_digest(manifest_data)
     if (digest := manifest_data.get(BASE_DIGEST)) is None:
         raise ArtifactCorrupt(path=directory.name, problem="it does not refer to a base")

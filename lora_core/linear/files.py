@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from lora_core.errors.artifact import UnsupportedArtifact
-from lora_core.manifest import LINEAR
+from lora_core.manifest import LINEAR_FILE
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.method import NGram
 from lora_core.specs.problems import first_problem
@@ -47,7 +47,7 @@ def _blocks(pairs: bool) -> int:
 
 
 WEIGHTS = "linear.safetensors"
-FILES = (LINEAR, WEIGHTS)
+FILES = (LINEAR_FILE, WEIGHTS)
 _MAX_JSON_BYTES = 100_000_000  # MAX_TERMS of MAX_TERM_CHARACTERS with four bytes each
 _MAX_VALUE = 1e9  # of any parameter
 _MAX_HEADER_BYTES = 10_000
@@ -90,7 +90,7 @@ def save_parameters(directory: Path, parameters: LinearParameters) -> None:
     description = LinearDescription(
         pairs=parameters.pairs, vectorizer=parameters.vectorizer, terms=parameters.terms
     )
-    (directory / LINEAR).write_text(description.model_dump_json(indent=1), encoding="utf-8")
+    (directory / LINEAR_FILE).write_text(description.model_dump_json(indent=1), encoding="utf-8")
     tensors = {"coef": parameters.coef, "intercept": parameters.intercept, "idf": parameters.idf}
     save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / WEIGHTS)
 
@@ -103,9 +103,9 @@ def read_parameters(directory: Path, rows: int) -> LinearParameters:
     description = _read_description(directory)
     terms, pairs = len(description.terms), description.pairs
     if terms > (limit := max_terms(rows, pairs=pairs)):
-        raise UnsupportedArtifact(problem=f"{LINEAR} has more than {limit:,} terms")
+        raise UnsupportedArtifact(problem=f"{LINEAR_FILE} has more than {limit:,} terms")
     if len(set(description.terms)) != terms:
-        raise UnsupportedArtifact(problem=f"{LINEAR} has a duplicate term")
+        raise UnsupportedArtifact(problem=f"{LINEAR_FILE} has a duplicate term")
     shapes = {"coef": (rows, _blocks(pairs) * terms), "intercept": (rows,), "idf": (terms,)}
     largest = 8 * sum(int(np.prod(shape)) for shape in shapes.values()) + _MAX_HEADER_BYTES
     tensors = _read_tensors(directory, largest)
@@ -130,15 +130,19 @@ def read_parameters(directory: Path, rows: int) -> LinearParameters:
 
 def _read_description(directory: Path) -> LinearDescription:
     try:
-        if (directory / LINEAR).stat().st_size > _MAX_JSON_BYTES:
-            raise UnsupportedArtifact(problem=f"{LINEAR} is larger than {_MAX_JSON_BYTES:,} bytes")
-        return LinearDescription.model_validate_json((directory / LINEAR).read_bytes(), strict=True)
+        if (directory / LINEAR_FILE).stat().st_size > _MAX_JSON_BYTES:
+            raise UnsupportedArtifact(
+                problem=f"{LINEAR_FILE} is larger than {_MAX_JSON_BYTES:,} bytes"
+            )
+        return LinearDescription.model_validate_json(
+            (directory / LINEAR_FILE).read_bytes(), strict=True
+        )
     except OSError as error:
-        raise UnsupportedArtifact(problem=f"{LINEAR} cannot be read") from error
+        raise UnsupportedArtifact(problem=f"{LINEAR_FILE} cannot be read") from error
     except ValidationError as error:
         location, message = first_problem(error, LinearDescription)
         raise UnsupportedArtifact(
-            problem=f"{LINEAR} has an invalid {location}: {message}"
+            problem=f"{LINEAR_FILE} has an invalid {location}: {message}"
         ) from error
 
 

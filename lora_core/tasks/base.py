@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.manifest import MANIFEST
+from lora_core.manifest import MANIFEST_FILE
 from lora_core.specs.fields import Float, FrozenModel
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.predict import ScoreFunction
@@ -58,7 +58,7 @@ def read_calibration(
         calibration = Calibration.model_validate(manifest.get("calibration", {}))
     except ValidationError as error:
         problem = f"its task or calibration is invalid ({error.errors()[0]['msg']})"
-        raise ArtifactCorrupt(path=MANIFEST, problem=problem) from error
+        raise ArtifactCorrupt(path=MANIFEST_FILE, problem=problem) from error
     sizes = {len(calibration.scale), len(calibration.offset)}
     if isinstance(spec, MultiLabelSpec):
         sizes |= {len(calibration.thresholds), len(labels)}
@@ -67,7 +67,9 @@ def read_calibration(
     elif calibration.thresholds:
         sizes = {len(calibration.thresholds), len(labels)}
     if len(sizes) > 1:
-        raise ArtifactCorrupt(path=MANIFEST, problem="its calibration does not fit its outputs")
+        raise ArtifactCorrupt(
+            path=MANIFEST_FILE, problem="its calibration does not fit its outputs"
+        )
     return spec, calibration
 
 

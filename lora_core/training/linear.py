@@ -313,7 +313,7 @@ def _run_summary(
 
 def _manifest(spec: TrainSpec, splits: Splits, summary: dict[str, Any]) -> dict[str, Any]:
     return {
-        "format": manifest.FORMAT,
+        "format": manifest.FORMAT_VERSION,
         "created_by": manifest.library_versions(),
         "spec": spec.model_dump(mode="json"),
         "data_sha256": splits.digest,

@@ -244,7 +244,7 @@ def _manifest(prepared: PreparedRun, summary: dict[str, Any]) -> dict[str, Any]:
     fitted = summary.get("calibration", {})
     calibration = {name: value for name, value in fitted.items() if name not in {"fitted", *Split}}
     return {
-        "format": manifest.FORMAT,
+        "format": manifest.FORMAT_VERSION,
         "created_by": manifest.library_versions(),
         "spec": prepared.spec.model_dump(mode="json"),
         "encoder": prepared.family.model_type,

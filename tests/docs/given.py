@@ -72,7 +72,9 @@ def make_files(folder: Path) -> None:
         if not (folder / name).exists():
             (folder / name).write_text(text, encoding="utf-8")
     store = folder / "data/artifacts"
-    bases = {manifest.sha256(each / manifest.MANIFEST): each for each in store.glob("bases/*/a*")}
+    bases = {
+        manifest.sha256(each / manifest.MANIFEST_FILE): each for each in store.glob("bases/*/a*")
+    }
     for artifact in store.glob("jobs/*/a*"):  # of any job
         base = bases.get(manifest.read(artifact).get(BASE_DIGEST, ""))
         if base is None:

@@ -33,7 +33,7 @@ def test_two_gpus_match_a_single_gpu(
     pair = Pair(path, 300.0)
     statuses, events = pair.both()
     if torch.cuda.device_count() < 2:
-        assert statuses == [child_protocol.FAILED] * 2
+        assert statuses == [child_protocol.EXIT_FAILED] * 2
         assert [e.code for e in events if e.event == "failed"] == ["too_few_devices"]
         return
     assert statuses == [0, 0]

@@ -146,7 +146,7 @@ def test_checkpoint_with_other_content_is_skipped(
     kept = checkpoint_sync(resources, claimed, tmp_path)
     _, directory = kept.fetch(claimed.checkpoint)
     assert directory is not None
-    (directory / manifest.MANIFEST).unlink()
+    (directory / manifest.MANIFEST_FILE).unlink()
     manifest.create(directory, {"step": 9})
     checkpoint, _ = kept.fetch(claimed.checkpoint)
     assert checkpoint is not None

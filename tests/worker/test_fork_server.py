@@ -16,7 +16,7 @@ import pytest
 
 from app.queue.transitions import ExitStatus
 from lora_core import fork_server as library
-from lora_core.child_protocol import READY
+from lora_core.child_protocol import READY_MESSAGE
 from lora_core.events import Finished
 from tests.lora_core.training.twins import product
 from tests.tiny_base import make_base, make_reviews
@@ -176,7 +176,7 @@ def test_server_ends_when_it_has_grown() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         assert library.serve(theirs, max_growth_bytes=-1) is None
-        assert ours.recv(64) == READY
+        assert ours.recv(64) == READY_MESSAGE
 
 
 def test_process_that_is_not_started_ends_with_the_pipe(

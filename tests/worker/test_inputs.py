@@ -232,7 +232,7 @@ def test_no_transaction_is_open_while_files_are_read(
     sha256 = manifest.sha256
     monkeypatch.setattr(manifest, "sha256", digest)
     locate(resources, source="reviews:1", ids={"all": str(dataset.id)}, base="sentiment:1")
-    assert {f"{dataset.id}.csv", "config.json", manifest.MANIFEST} <= set(read)
+    assert {f"{dataset.id}.csv", "config.json", manifest.MANIFEST_FILE} <= set(read)
 
 
 @pytest.mark.parametrize("settings", ["local"], indirect=True)

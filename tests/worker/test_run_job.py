@@ -73,7 +73,7 @@ def in_background(
 
 def stored(resources: Resources) -> list[Path]:
     """Directories in the store."""
-    found = resources.settings.artifacts_dir.rglob(manifest.MANIFEST)
+    found = resources.settings.artifacts_dir.rglob(manifest.MANIFEST_FILE)
     return [file.parent for file in found]
 
 

@@ -222,7 +222,7 @@ def test_an_unreadable_file_is_an_error(
         b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
     )
     monkeypatch.setattr(
-        process, "run_child", lambda *_, **__: SandboxResult(child_protocol.FAILED, lines, "")
+        process, "run_child", lambda *_, **__: SandboxResult(child_protocol.EXIT_FAILED, lines, "")
     )
     for ask in (inspection.profile, inspection.check):
         with pytest.raises(Exception, match=r"a\.csv has no rows"):

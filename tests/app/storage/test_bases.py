@@ -71,7 +71,7 @@ def base_rows(resources: Resources) -> list[Artifact]:
 def stored_bases(resources: Resources) -> set[str]:
     """Return the keys of all bases in the store, with or without a row."""
     names = (file.name for file in resources.store.list_files())
-    suffix = f"/{manifest.MANIFEST}"
+    suffix = f"/{manifest.MANIFEST_FILE}"
     return {name.removesuffix(suffix) for name in names
             if name.startswith("bases/") and name.endswith(suffix)}  # fmt: skip
 

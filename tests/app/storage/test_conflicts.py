@@ -116,7 +116,7 @@ def test_faster_write_of_the_same_content_is_accepted(
     store: Store, bucket: Bucket, tmp_path: Path
 ) -> None:
     source = made(tmp_path / "out")
-    bucket.other = (source / manifest.MANIFEST).read_bytes()
+    bucket.other = (source / manifest.MANIFEST_FILE).read_bytes()
     bucket.conflicts["manifest.json"] = ALWAYS
     assert (store.local_directory(store.put(source, KEY)) / WEIGHTS).read_text() == "weights"
 

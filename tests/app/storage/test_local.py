@@ -172,7 +172,7 @@ def test_verified_path_checks_every_byte(store: LocalStore, tmp_path: Path) -> N
     (store.local_directory(ref) / WEIGHTS).write_text("WEIGHTS")
     with pytest.raises(ArtifactCorrupt, match="has changed"):
         store.verified_directory(ref)
-    (store.local_directory(ref) / manifest.MANIFEST).unlink()
+    (store.local_directory(ref) / manifest.MANIFEST_FILE).unlink()
     manifest.create(
         store.local_directory(ref), {"format": 1}
     )  # a valid manifest, but a different one

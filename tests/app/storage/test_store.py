@@ -29,9 +29,9 @@ def test_put_stores_a_directory(store: Store, tmp_path: Path) -> None:
 
 def test_read_returns_one_file(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
-    listing = (source / manifest.MANIFEST).read_bytes()
+    listing = (source / manifest.MANIFEST_FILE).read_bytes()
     ref = store.put(source, KEY)
-    assert store.read(ref, manifest.MANIFEST) == listing
+    assert store.read(ref, manifest.MANIFEST_FILE) == listing
     assert store.read(ref, WEIGHTS) == b"weights"
     for name in ("merged/other", "../a1/manifest.json"):
         with pytest.raises(ArtifactCorrupt, match="there is no"):

@@ -159,7 +159,7 @@ def test_different_encoder_config_is_not_shared(
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     facts = manifest.read(directories[1])
     del facts["files"]
-    (directories[1] / manifest.MANIFEST).unlink()
+    (directories[1] / manifest.MANIFEST_FILE).unlink()
     manifest.create(directories[1], facts)
     engine_cache = EngineCache()
     first, second = (Predictor.load(each, engine_cache=engine_cache) for each in directories)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, fit
-from lora_core.manifest import LINEAR
+from lora_core.manifest import LINEAR_FILE
 from lora_core.specs.method import LinearSpec
 
 TEXTS = ["a good film", "a bad film", "größe und 电影", "good good plot", "bad bad plot"] * 4
@@ -50,9 +50,9 @@ def test_model_without_terms_round_trips(tmp_path: Path) -> None:
 
 def description(change: Callable[[Any], Any]) -> Callable[[Path], None]:
     def apply(directory: Path) -> None:
-        content = json.loads((directory / LINEAR).read_text())
+        content = json.loads((directory / LINEAR_FILE).read_text())
         change(content)
-        (directory / LINEAR).write_text(json.dumps(content))
+        (directory / LINEAR_FILE).write_text(json.dumps(content))
 
     return apply
 
@@ -97,8 +97,8 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "long terms": (setting("ngram_range", [1, 99]), "invalid vectorizer.ngram_range"),
     "a setting more": (setting("tokenizer", "os.system"), "invalid vectorizer.tokenizer"),
     "another format": (description(lambda s: s.update(format=2)), "invalid format"),
-    "no JSON": (lambda d: (d / LINEAR).write_text("{"), "linear.json has an invalid"),
-    "no description": (lambda d: (d / LINEAR).unlink(), "linear.json cannot be read"),
+    "no JSON": (lambda d: (d / LINEAR_FILE).write_text("{"), "linear.json has an invalid"),
+    "no description": (lambda d: (d / LINEAR_FILE).unlink(), "linear.json cannot be read"),
     "a pickle": (
         lambda d: (d / files.WEIGHTS).write_bytes(pickle.dumps({"coef": [1.0]})),
         "linear.safetensors cannot be read",

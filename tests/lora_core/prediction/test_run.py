@@ -170,7 +170,7 @@ def test_stop_between_checkpoints_loses_only_the_current_chunk(
         )  # fmt: skip
     [saved] = [event for event in listener.events if event.event == "checkpoint"]
     assert saved.step == CHUNK_ROWS
-    assert not (tmp_path / "out" / manifest.MANIFEST).exists()
+    assert not (tmp_path / "out" / manifest.MANIFEST_FILE).exists()
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_killed_run_resumes_with_the_same_bytes(attempts: Attempts, uninterrupte
 def test_process_reports_an_error_with_its_code(attempts: Attempts, spec: PredictSpec) -> None:
     Path(spec.data.source).write_text("id,body\n1,good\n2, \n")
     status, [*_, failed] = attempts.attempt()
-    assert status == child_protocol.FAILED
+    assert status == child_protocol.EXIT_FAILED
     assert isinstance(failed, Failed)
     assert failed.code == MissingText.code
     assert failed.message == "texts.csv: rows without text: 1 (first: 2). Fill in or remove them."
@@ -265,7 +265,7 @@ def test_corrupt_model_is_rejected(spec: PredictSpec, tmp_path: Path) -> None:
         predict_file(
             changed, out_dir=tmp_path / "out", observer=StoppingListener(), stop=StoppingListener()
         )
-    assert not (tmp_path / "out" / manifest.MANIFEST).exists()
+    assert not (tmp_path / "out" / manifest.MANIFEST_FILE).exists()
 
 
 def test_labels_of_each_row_match_transformers(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_core import distributed, manifest
 from lora_core.__main__ import read_spec
-from lora_core.child_protocol import FAILED, STOPPED
+from lora_core.child_protocol import EXIT_FAILED, EXIT_STOPPED
 from lora_core.events import Event, StepLogged
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.training.prepare import prepare_run
@@ -134,7 +134,7 @@ def test_stop_in_one_or_all_processes_saves_once_and_resumes_exactly(
         interrupt(*broken.children[signalled])
         hold_file.unlink()
         statuses, events = broken.left()
-        assert statuses == [STOPPED, STOPPED]
+        assert statuses == [EXIT_STOPPED, EXIT_STOPPED]
         assert (saved(events), failures(events)) == ([step], [])
     statuses, events = broken.both()
     assert statuses == [0, 0]
@@ -156,7 +156,7 @@ def test_stop_during_method_selection_ends_both_processes(
     interrupt(*pair.children[signalled])
     hold_file.unlink()
     statuses, events = pair.left()
-    assert statuses == [STOPPED, STOPPED]
+    assert statuses == [EXIT_STOPPED, EXIT_STOPPED]
     assert failures(events) == []
     statuses, events = pair.both()
     assert statuses == [0, 0]
@@ -165,7 +165,7 @@ def test_stop_during_method_selection_ends_both_processes(
 
 def test_different_process_count_is_reported(random: Write, tmp_path: Path) -> None:
     pair = Pair(random())
-    assert pair.both("checkpoint_written@2:enospc")[0] == [FAILED, FAILED]
+    assert pair.both("checkpoint_written@2:enospc")[0] == [EXIT_FAILED, EXIT_FAILED]
     assert pair.newest is not None
     observer = RecordingObserver()
     out = tmp_path / "out"

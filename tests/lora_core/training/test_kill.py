@@ -120,7 +120,7 @@ def test_stop_saves_at_the_next_step_and_exits_with_its_own_status(
         child.terminate()
         hold_file.unlink()
         left, events = run.end(child)
-        assert left == child_protocol.STOPPED
+        assert left == child_protocol.EXIT_STOPPED
         saved = [event.step for event in events if event.event == "checkpoint"]
         assert saved == ([] if step is None else [step])
     assert run.attempt()[0] == 0
@@ -133,7 +133,7 @@ def test_full_disk_during_a_save_keeps_older_checkpoints(
     run = runs()
     for point in ("checkpoint_files_written", "checkpoint_written"):
         left, events = run.attempt(f"{point}@3:enospc")
-        assert left == child_protocol.FAILED
+        assert left == child_protocol.EXIT_FAILED
         assert events[-1].event == "failed"
         assert events[-1].code == "disk_full"
     left_behind = sorted(path.name for path in run.checkpoints.iterdir())
@@ -157,7 +157,7 @@ def test_damaged_or_foreign_checkpoint_has_its_own_error_code(runs: Runs) -> Non
             (run.newest / "state.json").write_text("{}")
             code = "checkpoint_corrupt"
         left, events = run.attempt()
-        assert left == child_protocol.FAILED
+        assert left == child_protocol.EXIT_FAILED
         assert (events[-1].event, events[-1].code) == ("failed", code)  # type: ignore[union-attr]
 
 

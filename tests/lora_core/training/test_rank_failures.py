@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lora_core.__main__ import read_spec
-from lora_core.child_protocol import FAILED
+from lora_core.child_protocol import EXIT_FAILED
 from lora_core.errors.training import NonFiniteLoss
 from tests.lora_core.training.pairs import LORA, PLAIN, Pair, failures, saved
 from tests.recording_observer import RecordingObserver
@@ -41,7 +41,7 @@ def test_nonfinite_loss_in_one_process_stops_both_before_the_update(
     step = alone.value.detail["step"]
     assert step > 1
     statuses, events = Pair(path).both()
-    assert statuses == [FAILED, FAILED]
+    assert statuses == [EXIT_FAILED, EXIT_FAILED]
     assert [e.message for e in events if e.event == "failed"] == [str(alone.value)]
     assert saved(events) == list(range(1, step))
 
@@ -49,7 +49,7 @@ def test_nonfinite_loss_in_one_process_stops_both_before_the_update(
 def test_failure_of_one_process_ends_both_and_is_reported_once(random: Write) -> None:
     pair = Pair(random())
     statuses, events = pair.both("checkpoint_written@2:enospc")
-    assert statuses == [FAILED, FAILED]
+    assert statuses == [EXIT_FAILED, EXIT_FAILED]
     assert failures(events) == ["disk_full"]
     assert saved(events) == [1]
 
@@ -64,7 +64,7 @@ def test_process_that_lost_its_peer_reports_it(victim: int, random: Write, tmp_p
     pair.children[victim].join(60)
     hold_file.unlink()
     statuses, events = pair.left()
-    assert {*statuses} == {FAILED, -signal.SIGKILL}
+    assert {*statuses} == {EXIT_FAILED, -signal.SIGKILL}
     assert failures(events) == ["process_lost"]
 
 
@@ -82,5 +82,5 @@ def test_failure_of_both_processes_is_reported_once(
     path = write()
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     statuses, events = Pair(path).both()
-    assert statuses == [FAILED, FAILED]
+    assert statuses == [EXIT_FAILED, EXIT_FAILED]
     assert failures(events) == [code]

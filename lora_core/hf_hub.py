@@ -10,7 +10,7 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 HUB_PREFIX = "hub:"  # of a data source: a dataset on the hub
-ANY = "*"  # in a list of allowed names
+ALLOW_ANY = "*"  # in a list of allowed names
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of an environment variable
 TOO_MANY_REQUESTS = 429
 _CONFIG = re.compile(r"[^<>:/\\|?*\s]{1,256}")  # without what `datasets` refuses in it
@@ -24,7 +24,7 @@ def is_hub_name(text: str) -> bool:
 
 def is_allowed(name: str, allowed: Collection[str]) -> bool:
     """Return whether this is the name of a repository in a list of allowed ones, or `*` is."""
-    return is_hub_name(name) and (name in allowed or ANY in allowed)
+    return is_hub_name(name) and (name in allowed or ALLOW_ANY in allowed)
 
 
 class HubDataset(NamedTuple):
@@ -76,7 +76,7 @@ def is_gated(error: BaseException | None) -> bool:
     return False
 
 
-def gated_detail(path: str) -> dict[str, str]:
+def describe_gated_repository(path: str) -> dict[str, str]:
     """Return why a gated repository refused a download, and its page.
 
     `path` is that of the page, such as `datasets/OWNER/NAME`.

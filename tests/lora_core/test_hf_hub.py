@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from lora_core import hub
-from lora_core.hub import is_allowed, parse_hub_dataset
+from lora_core import hf_hub
+from lora_core.hf_hub import is_allowed, parse_hub_dataset
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_a_configuration_follows_the_name(source: str, expected: object) -> None
 
 
 def test_the_token_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_taken_token", None)
+    monkeypatch.setattr(hf_hub, "_taken_token", None)
     monkeypatch.setenv("HF_TOKEN", "hf_hunter2\n")
-    assert hub.download_token() == "hf_hunter2"
+    assert hf_hub.download_token() == "hf_hunter2"
     for found in (True, False):
-        assert hub.take_token() is found
+        assert hf_hub.take_token() is found
         assert "HF_TOKEN" not in os.environ
-        assert hub.download_token() == "hf_hunter2"
+        assert hf_hub.download_token() == "hf_hunter2"
