@@ -88,7 +88,7 @@ def load_adapter(directory: Path) -> SavedAdapter:
     return SavedAdapter(spec, load_file(directory / "adapter.safetensors"), facts["encoder"])
 
 
-def save_on_base(
+def save_base_and_adapter(
     directory: Path,
     model: PreTrainedModel,
     family: EncoderFamily,
@@ -184,11 +184,11 @@ def save_merged(
     `pairs`: whether it reads pairs of texts.
     """
     save_classifier(directory / MERGED_DIR, model)
-    token_types = pairs and has_segments(model.config.to_dict())
+    token_types = pairs and uses_segment_ids(model.config.to_dict())
     save_tokenizer(directory / MERGED_DIR, tokenizer, max_length, token_types=token_types)
 
 
-def has_segments(config: dict[str, Any]) -> bool:
+def uses_segment_ids(config: dict[str, Any]) -> bool:
     """Return whether an encoder with this config has a segment for each text of a pair."""
     return read_encoder_shape(config, base=str(config.get("model_type"))).segments > 1
 
@@ -244,24 +244,26 @@ def label_names(model: PreTrainedModel) -> list[str]:
 # -- Loading. `base` is the directory of the base, if it is not in the artifact -------------------
 
 
-def has_merged(directory: Path) -> bool:
+def has_merged_checkpoint(directory: Path) -> bool:
     """Return whether an artifact has a merged checkpoint, and not a base with adapter and head."""
     return (directory / MERGED_DIR).is_dir()
 
 
 def checkpoint_directory(directory: Path, base: Path | None = None) -> Path:
     """Return where the weights of the encoder, its config and the tokenizer are."""
-    return directory / MERGED_DIR if has_merged(directory) else base or directory / BASE_DIR
+    return (
+        directory / MERGED_DIR if has_merged_checkpoint(directory) else base or directory / BASE_DIR
+    )
 
 
-def load_merged(directory: Path, base: Path | None = None) -> PreTrainedModel:
+def load_merged_model(directory: Path, base: Path | None = None) -> PreTrainedModel:
     """Load the merged model in float32, in evaluation mode.
 
     It has the same bits on every processor. Raises `ValueError` if a tensor is missing, unexpected,
     or of another shape, and `NonFiniteWeights`.
     """
-    if not has_merged(directory):
-        model = load_unmerged(directory, base)
+    if not has_merged_checkpoint(directory):
+        model = load_base_with_head(directory, base)
         if (directory / "adapter.json").is_file():
             inject_adapter(model, load_adapter(directory))
             merge_adapters(model)
@@ -278,10 +280,10 @@ def load_merged(directory: Path, base: Path | None = None) -> PreTrainedModel:
     return _checked(model, info)
 
 
-def load_unmerged(directory: Path, base: Path | None = None) -> PreTrainedModel:
+def load_base_with_head(directory: Path, base: Path | None = None) -> PreTrainedModel:
     """Load the encoder of an artifact with a base, and its head, without its adapter, in float32.
 
-    Raises `ValueError` as `load_merged` does.
+    Raises `ValueError` as `load_merged_model` does.
     """
     config = read_config(directory, base)
     weights = load_file(checkpoint_directory(directory, base) / WEIGHTS_FILE)
@@ -322,15 +324,15 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
         return encoders.resolve_base(base, revision)
     files = checkpoint_directory(directory)
     config = read_base_config(files, base)
-    if has_merged(directory):
+    if has_merged_checkpoint(directory):
         return BaseCheckpoint(base, files, config)
     config = join_config(config, _read_json(directory / CLASSIFIER_FILE))
-    return BaseCheckpoint(base, files, config, lambda: load_merged(directory).state_dict())
+    return BaseCheckpoint(base, files, config, lambda: load_merged_model(directory).state_dict())
 
 
 def read_labels(directory: Path) -> list[str]:
     """Return the labels of the model, in the order of its logits."""
-    file = f"{MERGED_DIR}/{CONFIG_FILE}" if has_merged(directory) else CLASSIFIER_FILE
+    file = f"{MERGED_DIR}/{CONFIG_FILE}" if has_merged_checkpoint(directory) else CLASSIFIER_FILE
     names = _read_json(directory / file).get(
         "id2label", {"0": "LABEL_0", "1": "LABEL_1"}
     )  # which transformers leaves out
@@ -340,7 +342,7 @@ def read_labels(directory: Path) -> list[str]:
 def read_config(directory: Path, base: Path | None = None) -> dict[str, Any]:
     """Return the config of the merged model. Raises `ArtifactCorrupt`, see `join_config`."""
     config = _read_json(checkpoint_directory(directory, base) / CONFIG_FILE)
-    if has_merged(directory):
+    if has_merged_checkpoint(directory):
         return config
     return join_config(config, _read_json(directory / CLASSIFIER_FILE))
 

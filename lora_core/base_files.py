@@ -38,7 +38,7 @@ def base_digest(manifest_data: Mapping[str, Any]) -> str:
     return sha256(manifest.serialize({"files": _base_files(manifest_data)})).hexdigest()
 
 
-def split(directory: Path) -> Path | None:
+def split_off_base(directory: Path) -> Path | None:
     """Move the base of an artifact to a directory next to it, and return that directory.
 
     The digest is computed from the bytes of the files. Returns None if the artifact has no base.
@@ -71,7 +71,7 @@ def join_manifests(manifest_data: Mapping[str, Any], base_manifest: Mapping[str,
     return {**joined, "files": dict(files)}
 
 
-def restore(directory: Path, base: Path, target: Path) -> None:
+def rejoin_base(directory: Path, base: Path, target: Path) -> None:
     """Make the complete artifact `target` of an artifact and its base, as links where possible."""
     manifest_data, base_manifest = manifest.read(directory), manifest.read(base)
     for name in manifest_data["files"]:

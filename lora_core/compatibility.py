@@ -98,7 +98,7 @@ class EncoderShape:
         return count * self.block_parameters - without * self.norm_parameters
 
     @property
-    def block_products(self) -> int:
+    def block_multiplications(self) -> int:
         """The number of multiplications of one token by the weights of one block."""
         return sum(d_in * d_out for d_in, d_out in self.target_layers(self.family.roles).values())
 
@@ -113,7 +113,7 @@ class EncoderShape:
         ) * width + projection
 
     @property
-    def passes(self) -> int:
+    def block_passes(self) -> int:
         """The number of blocks that a text passes through."""
         return self.depth or self.layers
 

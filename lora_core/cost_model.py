@@ -77,8 +77,8 @@ def frozen_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
 
 
 def _linear_and_attention_flops(shape: EncoderShape, length: float) -> tuple[float, float]:
-    linears = 2 * shape.passes * shape.block_products
-    return linears, 4 * shape.passes * length * shape.width
+    linears = 2 * shape.block_passes * shape.block_multiplications
+    return linears, 4 * shape.block_passes * length * shape.width
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,15 @@ from lora_core import manifest, peft_format
 from lora_core.adapters import adapter_layers
 from lora_core.artifact import (
     checkpoint_directory,
-    has_segments,
     inject_adapter,
     label_names,
     load_adapter,
-    load_merged,
+    load_merged_model,
     read_config,
     resolve_base,
     save_classifier,
     save_tokenizer,
+    uses_segment_ids,
 )
 from lora_core.atomic_files import check_new_directory, write_json
 from lora_core.base_files import TOKENIZER_FILE, has_base
@@ -70,7 +70,7 @@ def export_merged(artifact: Path, out: Path) -> None:
     manifest_data = manifest.verify(artifact)
     if manifest.is_linear(manifest_data["files"]):
         raise NoEncoder(path=artifact.name, program="transformers")
-    model = load_merged(artifact)
+    model = load_merged_model(artifact)
     expected = manifest_data.get("merged_sha256")  # artifacts in format 1 have none
     if expected is not None and weights_sha256(model.state_dict()) != expected:
         raise MergedWeightsChanged(path=artifact.name)
@@ -131,7 +131,7 @@ def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> 
 
 def _save_tokenizer(artifact: Path, directory: Path, manifest_data: dict[str, Any]) -> None:
     tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
-    token_types = manifest.reads_pairs(manifest_data) and has_segments(read_config(artifact))
+    token_types = manifest.reads_pairs(manifest_data) and uses_segment_ids(read_config(artifact))
     save_tokenizer(directory, tokenizer, manifest_data["max_length"], token_types=token_types)
 
 
@@ -158,7 +158,7 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         raise NoAdapter(path=artifact.name, method=manifest_data["spec"]["method"]["type"])
     adapter = load_adapter(artifact)
     pretrained = _find_base(artifact, manifest_data, base)
-    merged = load_merged(artifact)
+    merged = load_merged_model(artifact)
     with atomic_directory(out) as directory:
         model = _with_merged_head(merged, pretrained)
         source = {"base_model_name_or_path": pretrained.name, "revision": pretrained.commit}

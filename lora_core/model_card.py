@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
-from lora_core.data.windows import MAX_WINDOWS, overlap
+from lora_core.data.windows import MAX_WINDOWS, window_overlap
 from lora_core.hf_hub import HUB_PREFIX, is_hub_name
 from lora_core.samples import minilm, reviews
 from lora_core.specs.fields import is_model_version, looks_like_path
@@ -269,7 +269,7 @@ def _long_texts(
     length = _number(manifest_data, "max_length")
     if length is None or _get(manifest_data, "spec", "data", "long_texts") != "windows":
         return
-    stride = overlap(int(length))
+    stride = window_overlap(int(length))
     yield "## Long texts"
     yield (
         f"A text of more than {int(length)} tokens is read in up to {MAX_WINDOWS} windows of that "

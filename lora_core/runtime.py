@@ -92,14 +92,14 @@ def _has_fast_bf16(device: str) -> bool:
 
 # -- Running out of memory or disk ----------------------------------------------------------------
 
-MIN_TOKENS = 16  # the lowest valid `optim.micro_batch_tokens`
+MIN_MICRO_BATCH_TOKENS = 16  # the lowest valid `optim.micro_batch_tokens`
 
 
 @contextmanager
 def translate_errors(spec: TrainSpec) -> Iterator[None]:
     """Raise `DeviceOutOfMemory`, `HostOutOfMemory` or `DiskFull` for errors with that cause."""
     tokens = spec.optim.micro_batch_tokens
-    advice = {"tokens": tokens, "suggested": max(MIN_TOKENS, tokens // 2)}
+    advice = {"tokens": tokens, "suggested": max(MIN_MICRO_BATCH_TOKENS, tokens // 2)}
     try:
         yield
     except torch.OutOfMemoryError as error:

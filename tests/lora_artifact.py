@@ -8,7 +8,13 @@ from torch import nn
 
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
-from lora_core.artifact import resolve_base, save_adapter, save_head, save_merged, save_on_base
+from lora_core.artifact import (
+    resolve_base,
+    save_adapter,
+    save_base_and_adapter,
+    save_head,
+    save_merged,
+)
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier, weights_sha256
 from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT_VERSION
@@ -59,7 +65,7 @@ def make_lora_artifact(
         save_merged(out, model, tokenizer(family), max_length)
         save_head(out, model, pretrained.family)
     else:
-        save_on_base(out, model, pretrained.family, tokenizer(family), spec)
+        save_base_and_adapter(out, model, pretrained.family, tokenizer(family), spec)
     predictor = Predictor.from_model(model, tokenizer(family), max_length)
     save_golden_predictions(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     facts: dict[str, Any] = {

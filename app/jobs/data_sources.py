@@ -14,7 +14,7 @@ from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels, T
 from app.settings import Settings
 from lora_core.data.labels import LabelFormat
 from lora_core.data.split import DatasetSize, check_split_sizes
-from lora_core.data.windows import check_long_texts, mean_tokens_computed, tokens_read
+from lora_core.data.windows import check_long_texts, max_tokens_read, mean_tokens_computed
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
 from lora_core.hf_hub import HUB_PREFIX, is_allowed, parse_hub_dataset
 from lora_core.samples import reviews
@@ -67,7 +67,7 @@ def resolve(
     Raises `DatasetHasNoLabels`, `TaskMismatch`, `ColumnMismatch`, `ColumnsDiffer`,
     `WindowsOfPairs` and the subclasses of `lora_core.errors.data.DataError`.
     """
-    limit = tokens_read(max_length, data.long_texts)
+    limit = max_tokens_read(max_length, data.long_texts)
     if isinstance(data.source, str):
         sources = {ALL_ROWS: _resolve_source(session, data.source, settings, limit)}
     else:

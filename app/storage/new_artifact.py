@@ -32,7 +32,7 @@ class NewArtifact:
 
     def __init__(self, store: Store, directory: Path, key: str) -> None:
         self._store = store
-        base_dir = base_files.split(directory)
+        base_dir = base_files.split_off_base(directory)
         self._base = _NewBase(store, base_dir, key) if base_dir is not None else None
         self._ref = store.put(directory, key)
 

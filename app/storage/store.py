@@ -324,7 +324,7 @@ def restore_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: str)
     if ref.base is None:
         return directory
     target.mkdir(parents=True)
-    base_files.restore(directory, store.local_directory(ref.base), target)
+    base_files.rejoin_base(directory, store.local_directory(ref.base), target)
     return target
 
 

@@ -14,7 +14,7 @@ from app.registry.tables import PRODUCTION
 from app.settings import Settings
 from lora_core.hf_hub import ALLOW_ANY, HUB_PREFIX
 from lora_core.samples import minilm, reviews
-from lora_core.samples.reviews import SampleFacts
+from lora_core.samples.reviews import SampleStatistics
 
 MAX_OPTIONS = 100  # uploads or models listed, newest first
 
@@ -46,7 +46,7 @@ def can_run_sample_job() -> bool:
     return minilm.is_available() and reviews.is_available()
 
 
-def sample_datasets() -> Mapping[str, SampleFacts]:
+def sample_datasets() -> Mapping[str, SampleStatistics]:
     """Return the sample datasets that jobs can train on, by name."""
     return reviews.SAMPLES if reviews.is_available() else {}
 

@@ -67,7 +67,9 @@ def _train(spec: TrainSpec, evaluated_on: Split) -> dict[str, Any]:
     logits = trained.validation_logits
     if evaluated_on is Split.TEST:
         part, budget = prepared.tokenized[Split.TEST], prepared.spec.optim.micro_batch_tokens
-        logits = evaluate.logits(prepared.forward, part, budget=budget, progress=silent_progress())
+        logits = evaluate.compute_logits(
+            prepared.forward, part, budget=budget, progress=silent_progress()
+        )
     return {
         **_score(logits.argmax(axis=1), prepared.splits, evaluated_on),
         "steps": trained.steps,

@@ -99,7 +99,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
 def right(forward: Forward, part: TokenizedSplit) -> str:
     """1 or 0 for each text: whether it was predicted correctly."""
     budget = OptimSpec().micro_batch_tokens
-    logits = evaluate.logits(forward, part, budget=budget, progress=silent_progress())
+    logits = evaluate.compute_logits(forward, part, budget=budget, progress=silent_progress())
     return "".join(str(int(each)) for each in logits.argmax(axis=1) == part.targets)
 
 

@@ -24,8 +24,8 @@ from lora_core.data.rows import (
 from lora_core.data.split import (
     RowsBySplit,
     count_leaked,
+    group_similar_labels,
     require_train,
-    similar_labels,
     split_by_column,
     validated_labels,
 )
@@ -136,7 +136,7 @@ def build_profile(contents: FileContents) -> DatasetProfile:
         label_columns=label_format.columns,
         split_column=contents.split_column,
         labels={label: counts[label] for label in contents.labels},
-        similar_labels=similar_labels(contents.labels),
+        similar_labels=group_similar_labels(contents.labels),
         splits={
             split: len(rows)
             for split in Split

@@ -47,7 +47,7 @@ def group_duplicates(rows: Iterable[TextRow]) -> tuple[list[TextRow], list[list[
 
 
 @dataclass(frozen=True)
-class Contradiction:
+class ContradictionRule:
     """When two rows with the same text contradict each other."""
 
     what: str  # the labels that a text has then
@@ -55,7 +55,7 @@ class Contradiction:
     tolerance: float = 0.0  # of numbers
 
     @classmethod
-    def of_task(cls, task: TaskType, rows: Sequence[TextRow]) -> "Contradiction":
+    def of_task(cls, task: TaskType, rows: Sequence[TextRow]) -> "ContradictionRule":
         match task:
             case "single_label":
                 return cls("more than one label", "a different label")
@@ -70,14 +70,14 @@ class Contradiction:
                     tolerance=std,
                 )
 
-    def holds(self, one: TextRow, other: TextRow) -> bool:
+    def applies(self, one: TextRow, other: TextRow) -> bool:
         if self.tolerance:
             return abs(float(one.label) - float(other.label)) > self.tolerance
         return one.label != other.label
 
 
 def check_duplicates(
-    groups: Sequence[Sequence[TextRow]], rows: int, contradiction: Contradiction
+    groups: Sequence[Sequence[TextRow]], rows: int, contradiction: ContradictionRule
 ) -> Iterator[Finding]:
     """Yield `leaked`, `conflicting_labels`, `duplicates`, for groups in the order of
     `sort_by_split`."""
@@ -85,7 +85,7 @@ def check_duplicates(
     conflicts = [
         (group[0], other)
         for group in groups
-        if (other := next((row for row in group if contradiction.holds(group[0], row)), None))
+        if (other := next((row for row in group if contradiction.applies(group[0], row)), None))
     ]
     if conflicts:
         yield Finding(
@@ -200,7 +200,7 @@ def _similarity(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.floa
 
 
 def check_near_duplicates(
-    rows: Sequence[TextRow], contradiction: Contradiction
+    rows: Sequence[TextRow], contradiction: ContradictionRule
 ) -> Iterator[Finding]:
     """Yield `nearly_leaked`, `nearly_conflicting`, `near_duplicates`, for rows sorted by split."""
     near_duplicates = sorted(find_near_duplicates(rows), key=lambda pair: -pair.similarity)
@@ -217,7 +217,7 @@ def check_near_duplicates(
             examples=_pair_examples(leaks),
         )
     if conflicts := [
-        pair for pair in near_duplicates if contradiction.holds(pair.earlier, pair.later)
+        pair for pair in near_duplicates if contradiction.applies(pair.earlier, pair.later)
     ]:
         yield Finding(
             code="nearly_conflicting",

@@ -28,7 +28,7 @@ from lora_core.data.findings import (
 from lora_core.data.labels import LabelFormat, names_in
 from lora_core.data.more_labels import ACCURACY_ERRORS, MIN_TEXTS
 from lora_core.data.rows import TextRow
-from lora_core.data.split import are_numbers, similar_labels
+from lora_core.data.split import are_numeric, group_similar_labels
 from lora_core.specs.data import Split
 from lora_core.specs.label_sets import decode_label_set
 from lora_core.specs.task import TaskType
@@ -168,7 +168,7 @@ def _few_rows(rows: Sequence[TextRow], task: TaskType) -> Iterator[Finding]:
 def _similar_labels(
     balance: ClassBalance, rows: Sequence[TextRow], task: TaskType
 ) -> Iterator[Finding]:
-    groups = similar_labels(balance.labels)
+    groups = group_similar_labels(balance.labels)
     if not groups:
         return
     labels = {label for spellings in groups[:MAX_EXAMPLES] for label in spellings}
@@ -211,7 +211,7 @@ def _missing_labels(balance: ClassBalance) -> Iterator[Finding]:
 
 def _alphabetical_ranks(names: Sequence[str]) -> Iterator[Finding]:
     """Yield `alphabetical_ranks` unless the ranks are numbers, whose order is certain."""
-    if not are_numbers(names):
+    if not are_numeric(names):
         yield Finding(
             code="alphabetical_ranks",
             level=Severity.WARNING,

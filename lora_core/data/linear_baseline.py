@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from lora_core.atomic_files import atomic_entry
 from lora_core.cache import cache_dir
-from lora_core.data.split import Example, Splits, rows_of_examples, stratified_subset
+from lora_core.data.split import Example, Splits, examples_to_rows, stratified_subset
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
@@ -116,7 +116,7 @@ def subsample(train: Sequence[Example], max_texts: int) -> list[Example]:
     """Return at most `max_texts` of the texts, stratified."""
     if len(train) <= max_texts:
         return list(train)
-    rows, task = rows_of_examples(train)
+    rows, task = examples_to_rows(train)
     subset = stratified_subset(rows, max_texts, of=len(rows), seed=0, task=task)
     return [train[row.number] for row in subset]
 

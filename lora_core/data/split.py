@@ -23,7 +23,7 @@ from lora_core.data.labels import (
     normalize_name,
 )
 from lora_core.data.rows import TextRow
-from lora_core.data.stratify import comparison_key, group_duplicates, rows_of, stratification
+from lora_core.data.stratify import choose_stratification, comparison_key, group_duplicates, ungroup
 from lora_core.errors.data import (
     AllUnlabeled,
     ConstantNumbers,
@@ -194,7 +194,7 @@ def draw_splits(
 
     Raises `TooFewRows`.
     """
-    strata = stratification(task, rows)
+    strata = choose_stratification(task, rows)
     groups = remaining = group_duplicates(rows, seed)
     drawn = [split for split in (Split.TEST, Split.VALIDATION) if split in sizes]
     counts = {split: resolve_count(sizes[split], len(rows)) for split in drawn}
@@ -205,8 +205,8 @@ def draw_splits(
             plan = [f"{n:,} for {name.value}" for name, n in counts.items()]
             plan.append(f"at least {strata.minimum(remaining)} for train ({_KEPT[task]})")
             raise TooFewRows(available=f"{len(groups):,}", wanted=", ".join(plan))
-        splits[split], remaining = rows_of(selected), rest
-    return {Split.TRAIN: rows_of(remaining), **splits}
+        splits[split], remaining = ungroup(selected), rest
+    return {Split.TRAIN: ungroup(remaining), **splits}
 
 
 def stratified_subset(
@@ -219,14 +219,14 @@ def stratified_subset(
     """
     count = resolve_count(size, of)
     rounding = 2 if isinstance(size, float) else 0  # two other splits may have been rounded up
-    strata, groups = stratification(task, rows), group_duplicates(rows, seed)
+    strata, groups = choose_stratification(task, rows), group_duplicates(rows, seed)
     selected = None
     if count <= len(rows) + rounding:
         selected = strata.subset(groups, min(count, len(rows)))
     if selected is None:
         wanted = f"{count:,} for train (at least {strata.minimum(groups)}, {_KEPT[task]})"
         raise TooFewRows(available=f"{len(groups):,}", wanted=wanted)
-    return rows_of(selected)
+    return ungroup(selected)
 
 
 # -- Feasibility of the requested sizes ----------------------------------------------------------
@@ -285,17 +285,17 @@ def assign_folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
 
     A different seed assigns the folds anew.
     """
-    rows, task = rows_of_examples(examples)
+    rows, task = examples_to_rows(examples)
     groups = group_duplicates(rows, seed)
     folds = np.empty(len(examples), dtype=np.int64)
     for group, fold in zip(
-        groups, stratification(task, rows).folds(groups, NUM_FOLDS), strict=True
+        groups, choose_stratification(task, rows).folds(groups, NUM_FOLDS), strict=True
     ):
         folds[[row.number for row in group.rows]] = fold
     return folds
 
 
-def rows_of_examples(examples: Sequence[Example]) -> tuple[list[TextRow], TaskType]:
+def examples_to_rows(examples: Sequence[Example]) -> tuple[list[TextRow], TaskType]:
     """Return examples as rows, numbered from 0, to stratify them; and the type of their task."""
     rows = [
         TextRow(i, example.text, encode_target(example.label), pair=example.pair)
@@ -318,17 +318,17 @@ def label_names(labels: Collection[str], *, ordered: bool = False) -> tuple[str,
     distinct = set(labels)
     if all(_INTEGER.fullmatch(label) for label in distinct):
         return tuple(sorted(distinct, key=lambda label: (int(label), label)))
-    if ordered and are_numbers(distinct):
+    if ordered and are_numeric(distinct):
         return tuple(sorted(distinct, key=lambda label: (float(label), label)))
     return tuple(sorted(distinct))
 
 
-def are_numbers(labels: Collection[str]) -> bool:
+def are_numeric(labels: Collection[str]) -> bool:
     """Return whether all labels are whole or decimal numbers."""
     return all(_DECIMAL.fullmatch(label) for label in labels)
 
 
-def similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+def group_similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Return groups of labels that differ in case or white space only, such as Lob and lob."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in labels:

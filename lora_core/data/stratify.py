@@ -56,7 +56,7 @@ def group_duplicates(rows: Sequence[TextRow], seed: int) -> Groups:
     ]
 
 
-def rows_of(groups: Groups) -> list[TextRow]:
+def ungroup(groups: Groups) -> list[TextRow]:
     """Return the rows of all groups."""
     return [row for group in groups for row in group.rows]
 
@@ -100,18 +100,18 @@ class Stratification(ABC):
         """Return the fold of each group, from 0 to `n` - 1."""
 
 
-def stratification(task: TaskType, rows: Sequence[TextRow]) -> Stratification:
+def choose_stratification(task: TaskType, rows: Sequence[TextRow]) -> Stratification:
     """Return the stratification of these rows and of parts of them."""
     match task:
         case "single_label":
-            return ByStratum({row.label: row.label for row in rows})
+            return StratumStratification({row.label: row.label for row in rows})
         case "multi_label":
-            return ByLabelSet()
+            return LabelSetStratification()
         case "regression":
-            return ByStratum(quantile_bins([row.label for row in rows]))
+            return StratumStratification(quantile_bins([row.label for row in rows]))
 
 
-class ByStratum(Stratification):
+class StratumStratification(Stratification):
     """Texts of a few kinds: those with one label, or with a number in one range."""
 
     def __init__(self, strata: Mapping[str, str]) -> None:
@@ -213,7 +213,7 @@ def quantile_bins(labels: Sequence[str]) -> dict[str, str]:
 # -- Sets of labels -------------------------------------------------------------------------------
 
 
-class ByLabelSet(Stratification):
+class LabelSetStratification(Stratification):
     """Texts with any number of labels each, divided by `assign_iteratively`."""
 
     def minimum(self, groups: Groups) -> int:

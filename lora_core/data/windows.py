@@ -11,19 +11,19 @@ from lora_core.errors.spec import WindowsOfPairs
 from lora_core.specs.data import DataSpec, LongTexts
 
 MAX_WINDOWS = 16  # of one text; what is longer is truncated
-SPECIAL_TOKENS = 2  # of a window: one before, one after
+SPECIAL_TOKEN_COUNT = 2  # of a window: one before, one after
 
 
-def overlap(max_length: int) -> int:
+def window_overlap(max_length: int) -> int:
     """Return the number of tokens that consecutive windows share: the `stride` of transformers."""
-    return (max_length - SPECIAL_TOKENS) // 4
+    return (max_length - SPECIAL_TOKEN_COUNT) // 4
 
 
-def tokens_read(max_length: int, long_texts: LongTexts) -> int:
+def max_tokens_read(max_length: int, long_texts: LongTexts) -> int:
     """Return the number of tokens that are read of a text, with its special tokens."""
     if long_texts == "cut":
         return max_length
-    step = max_length - SPECIAL_TOKENS - overlap(max_length)
+    step = max_length - SPECIAL_TOKEN_COUNT - window_overlap(max_length)
     return max_length + (MAX_WINDOWS - 1) * step
 
 
@@ -36,15 +36,15 @@ def check_long_texts(data: DataSpec) -> None:
 def split_into_windows(ids: Sequence[int], max_length: int) -> list[list[int]]:
     """Return the windows of a text's token ids, whose first and last are the special tokens."""
     first, *content, last = ids
-    size = max_length - SPECIAL_TOKENS
-    step = size - overlap(max_length)
+    size = max_length - SPECIAL_TOKEN_COUNT
+    step = size - window_overlap(max_length)
     starts = range(0, max(len(content) - size, 0) + step, step)
     return [[first, *content[start : start + size], last] for start in starts]
 
 
 def mean_tokens_computed(mean_tokens: float, data: DataSpec, max_length: int) -> float:
     """Return the mean number of tokens that are computed of texts with `mean_tokens` tokens."""
-    read = min(mean_tokens, tokens_read(max_length, data.long_texts))
+    read = min(mean_tokens, max_tokens_read(max_length, data.long_texts))
     if data.long_texts == "cut" or mean_tokens <= max_length:
         return read
-    return read * max_length / (max_length - overlap(max_length))
+    return read * max_length / (max_length - window_overlap(max_length))

@@ -21,7 +21,7 @@ from lora_core.encoders.modules import blocks
 FULL_ATTENTION = "full_attention"  # in `layer_types` of the config; the others attend in a window
 
 
-class Rotations:
+class RotaryEmbedding:
     """cos and sin of the angles of each position, per type of block (Su et al. 2021, RoFormer)."""
 
     def __init__(self, model: Any) -> None:
@@ -45,15 +45,15 @@ class _RotateQueryAndKey(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return rotate(qkv, cos, sin)
+        return apply_rotary(qkv, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return rotate(dy, cos, -sin), None, None  # the inverse rotation
+        return apply_rotary(dy, cos, -sin), None, None  # the inverse rotation
 
 
-def rotate(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rotary(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate query and key of qkv (…, length, 3, heads, size), computed in float32.
 
     Each pair of numbers i and i + size / 2 is a point of the plane. cos, sin (length, 1, 1,
@@ -76,7 +76,7 @@ def attention_window(block: Any) -> int | None:
 class BlockForward:
     """The forward pass of one block."""
 
-    def __init__(self, block: Any, rotations: Rotations) -> None:
+    def __init__(self, block: Any, rotations: RotaryEmbedding) -> None:
         self.first_only = False  # whether to compute only the first token of each text
         self._block = block
         self._rotations = rotations
@@ -118,7 +118,7 @@ def patch(model: Any, family: EncoderFamily) -> None:
     if any(isinstance(block.forward, BlockForward) for block in every):
         return
     model.set_attn_implementation(local_attention.NAME)
-    rotations = Rotations(model)
+    rotations = RotaryEmbedding(model)
     for block in every:
         block.forward = BlockForward(block, rotations)
 

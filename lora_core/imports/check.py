@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import checkpoint_directory, head_tensors, load_adapter, load_merged
+from lora_core.artifact import checkpoint_directory, head_tensors, load_adapter, load_merged_model
 from lora_core.base_files import TOKENIZER_FILE
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import read_base_config as read_base_config
@@ -65,7 +65,7 @@ def check_import(directory: Path) -> CheckedImport:
     try_tokenizer(tokenizer)
     texts, golden = load_golden_predictions(directory)
     with _convert_errors(f"{checkpoint.name}/ does not load or compute"):
-        model = load_merged(directory)
+        model = load_merged_model(directory)
         data = facts.spec.data
         predictor = Predictor.from_model(
             model,

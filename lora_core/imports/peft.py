@@ -278,11 +278,11 @@ def import_adapter(
         texts = GOLDEN_PAIRS if pairs else GOLDEN_TEXTS
         unmerged = _predict(model, tokenizer, length, texts)
         if spec is not None:
-            artifact.save_on_base(folder, model, pretrained.family, tokenizer, spec)
+            artifact.save_base_and_adapter(folder, model, pretrained.family, tokenizer, spec)
         else:
             merge_adapters(model)
             artifact.save_merged(folder, model, tokenizer, length, pairs=pairs)
-        loaded = artifact.load_merged(folder)  # from the files, so that this checks them too
+        loaded = artifact.load_merged_model(folder)  # from the files, so that this checks them too
         merged = _predict(loaded, tokenizer, length, texts)
         save_golden_predictions(folder, texts, merged)
         difference = artifact.check_merge(unmerged, merged)

@@ -20,10 +20,10 @@ from lora_core import manifest
 from lora_core.artifact import (
     SavedAdapter,
     checkpoint_directory,
-    has_merged,
+    has_merged_checkpoint,
     load_adapter,
-    load_merged,
-    load_unmerged,
+    load_base_with_head,
+    load_merged_model,
     read_config,
 )
 from lora_core.base_files import BASE_DIGEST, TOKENIZER_FILE, base_digest, has_base, split_config
@@ -197,7 +197,7 @@ class EngineCache:
         Raises `ArtifactCorrupt` if the digest of a file that is read does not match.
         """
         with self._load_lock:
-            if has_merged(directory):
+            if has_merged_checkpoint(directory):
                 return self._load_merged(directory, engine_name)
             return self._load_on_base(directory, base, engine_name)
 
@@ -214,7 +214,11 @@ class EngineCache:
         engine = None if is_dora else self._engines.get((digest, engine_name))
         if engine is None:
             _verify_base(base, digest)
-            model = load_merged(directory, base) if is_dora else load_unmerged(directory, base)
+            model = (
+                load_merged_model(directory, base)
+                if is_dora
+                else load_base_with_head(directory, base)
+            )
             engine = engine_spec.build(model)
             if not is_dora:
                 self._engines[digest, engine_name] = engine
@@ -304,7 +308,7 @@ def _verify_base(base: Path | None, digest: str, only: Collection[str] | None = 
 
 def _load_verified(directory: Path) -> PreTrainedModel:
     manifest.verify(directory)
-    return load_merged(directory)
+    return load_merged_model(directory)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lora_core.encoders.families import FastFamily
-from lora_core.encoders.modernbert import Rotations, attention_window, rotate
+from lora_core.encoders.modernbert import RotaryEmbedding, apply_rotary, attention_window
 from lora_core.encoders.modules import averages_states, blocks
 from lora_core.inference.adapter import Adapter
 from lora_core.inference.packed_encoder import (
@@ -32,7 +32,7 @@ class PackedModernBert(PackedEncoder):
         every: list[Any] = list(blocks(model, family))
         self._layer_types = [block.attention_type for block in every]
         self._windows = [attention_window(block) for block in every]
-        self._rotations = Rotations(model.to(self.device))
+        self._rotations = RotaryEmbedding(model.to(self.device))
         self._first_only = not averages_states(model.config, family)
         self._final_norm: Any = model.get_submodule(family.final_norm or "")
         self._norm_eps = model.config.norm_eps
@@ -44,7 +44,7 @@ class PackedModernBert(PackedEncoder):
         kind: RowKind = "texts" if last else "tokens"
         cos, sin = self._rotations(self._layer_types[index], max(layout.lengths), x.device)
         positions = layout.positions.to(x.device)
-        qkv = rotate(qkv.view(len(x), 3, self._heads, -1), cos[positions], sin[positions])
+        qkv = apply_rotary(qkv.view(len(x), 3, self._heads, -1), cos[positions], sin[positions])
         window = self._windows[index]
         y = self._attention(qkv.flatten(1), layout, first_only=last, window=window)
         y = self._linear(block, (index, "projection"), y, layout, kind)

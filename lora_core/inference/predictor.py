@@ -73,7 +73,7 @@ class Predictor:
 
         Args:
             directory: The artifact.
-            base: The directory of its base, if it is not in the artifact (`base_files.split`).
+            base: The directory of its base, if it is not in the artifact (see `base_files`).
             engine: Name of an engine.
             engine_cache: Encoders and tokenizers in memory that may be shared.
 

@@ -14,7 +14,7 @@ from lora_core.data.tokens import (
     pair_ids,
     truncate_ids,
 )
-from lora_core.data.windows import split_into_windows, tokens_read
+from lora_core.data.windows import max_tokens_read, split_into_windows
 from lora_core.errors.artifact import InputTooLong, TokenizerFailed
 from lora_core.process import is_out_of_memory
 from lora_core.rust_panics import convert_panics
@@ -74,7 +74,7 @@ class ModelTokenizer:
         self.tokenizer = tokenizer
         self.max_length = max_length  # of a window, if there are windows
         self.pairs, self.windows = pairs, windows
-        self.tokens_read = tokens_read(max_length, "windows" if windows else "cut")
+        self.max_tokens_read = max_tokens_read(max_length, "windows" if windows else "cut")
 
     def encode(
         self, texts: Sequence[TextInput], *, truncate: bool = True, side: TruncationSide = "right"
@@ -89,7 +89,7 @@ class ModelTokenizer:
         with tokenizer_errors():
             encodings = self.tokenizer.encode_batch_fast(list(texts))
         tokenized: list[TokenizedText] = []
-        limit = self.tokens_read
+        limit = self.max_tokens_read
         for index, encoding in enumerate(encodings):
             ids: Sequence[int] = encoding.ids
             too_long = len(ids) > limit
@@ -200,7 +200,7 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
     texts = text_sides(text)
     with tokenizer_errors():
         encoding = tokenizer.tokenizer.encode(texts[0], texts[1] if tokenizer.pairs else None)
-    every, limit = range(len(encoding.ids)), tokenizer.tokens_read
+    every, limit = range(len(encoding.ids)), tokenizer.max_tokens_read
     kept: Sequence[int] = truncate_ids(every, limit)
     if tokenizer.pairs and len(every) > limit:
         kept = keep_longest_first(encoding.sequence_ids, limit)

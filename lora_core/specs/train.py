@@ -42,7 +42,7 @@ class SelectBy(StrEnum):
     LOSS = "loss"
 
 
-SELECTABLE: Mapping[str, tuple[SelectBy, ...]] = {
+SELECT_BY_CHOICES: Mapping[str, tuple[SelectBy, ...]] = {
     "single_label": (SelectBy.LAST, SelectBy.MACRO_F1, SelectBy.ACCURACY, SelectBy.LOSS),
     "multi_label": (SelectBy.LAST, SelectBy.MACRO_F1, SelectBy.ACCURACY, SelectBy.LOSS),
     "regression": (SelectBy.LAST, SelectBy.RMSE, SelectBy.LOSS),
@@ -286,8 +286,8 @@ class TrainSpec(FrozenModel):
     @classmethod
     def _selects_by_metric_of_task(cls, value: StopSpec, info: ValidationInfo) -> StopSpec:
         task = info.data.get("task", SingleLabelSpec())
-        if value.select_by is not None and value.select_by not in SELECTABLE[task.type]:
-            names = ", ".join(SELECTABLE[task.type])
+        if value.select_by is not None and value.select_by not in SELECT_BY_CHOICES[task.type]:
+            names = ", ".join(SELECT_BY_CHOICES[task.type])
             raise ValueError(f"select_by of a {task.type} task is one of {names}")
         return value
 

@@ -16,7 +16,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 
 
-def logits(
+def compute_logits(
     forward: Forward,
     data: TokenizedSplit,
     *,
@@ -35,7 +35,7 @@ def logits(
     return rows
 
 
-def pooled_states(
+def compute_pooled_states(
     forward: Forward,
     data: TokenizedSplit,
     indices: NDArray[np.int64],
@@ -43,7 +43,7 @@ def pooled_states(
     budget: int,
     progress: ProgressReporter,
 ) -> NDArray[np.float32]:
-    """Return the input of the head (texts, width) for these texts, computed like `logits`."""
+    """Return the input of the head (texts, width) for these texts, like `compute_logits`."""
     rows = np.zeros((len(indices), forward.model.config.hidden_size), dtype=np.float32)
     _fill_rows(rows, forward.pooled_states, forward.model, data, indices, budget, progress)
     return rows

@@ -79,7 +79,7 @@ def evaluated_examples(prepared: PreparedRun, split: Split) -> list[Example]:
 
 def _logits(prepared: PreparedRun, split: Split, progress: ProgressReporter) -> NDArray[np.float32]:
     data, budget = prepared.tokenized[split], prepared.spec.optim.micro_batch_tokens
-    return evaluate.logits(prepared.forward, data, budget=budget, progress=progress)
+    return evaluate.compute_logits(prepared.forward, data, budget=budget, progress=progress)
 
 
 def _reports(

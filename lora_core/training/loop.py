@@ -205,7 +205,9 @@ class Trainer:
             self.progress.enter_phase(Phase.EVALUATING, step)
             failpoint("evaluating")
             data, budget = self.validation_data, self.spec.optim.micro_batch_tokens
-            logits = evaluate.logits(self.forward, data, budget=budget, progress=self.progress)
+            logits = evaluate.compute_logits(
+                self.forward, data, budget=budget, progress=self.progress
+            )
             metrics = self.task.metrics(logits, data.targets)
             better = math.isfinite(metrics["loss"]) and self.best.is_better(metrics)
             if better:
@@ -263,7 +265,7 @@ class Trainer:
         self.progress.enter_phase(Phase.EVALUATING, self.state.step)
         data, budget = self.validation_data, self.spec.optim.micro_batch_tokens
         indices = evaluate.eval_indices(self.spec, data.split, len(data))
-        logits = evaluate.logits(
+        logits = evaluate.compute_logits(
             self.forward, data, budget=budget, progress=self.progress, only=indices
         )
         loss = self.task.metrics(logits, data.targets[indices])["loss"]

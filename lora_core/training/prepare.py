@@ -16,7 +16,7 @@ from lora_core.data.findings import pluralize
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, describe_leaked
 from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer, tokenize
-from lora_core.data.windows import tokens_read
+from lora_core.data.windows import max_tokens_read
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.encoders.modules import enable_gradient_checkpointing
@@ -114,7 +114,7 @@ def prepare_run(
         _note(observer, "leaked", describe_leaked(splits.leaked), level="warning")
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.
     pad_id = model.config.pad_token_id or 0
-    longest = tokens_read(max_length, spec.data.long_texts)
+    longest = max_tokens_read(max_length, spec.data.long_texts)
     tokenized, truncated_share = tokenize_splits(
         splits, task, tokenizer, longest, pad_id, segments=shape.segments > 1
     )

@@ -94,7 +94,9 @@ def fit(
     logits = prepared.cross_validated
     if logits is None:
         budget = prepared.spec.optim.micro_batch_tokens
-        logits = evaluate.logits(prepared.forward, validation, budget=budget, progress=progress)
+        logits = evaluate.compute_logits(
+            prepared.forward, validation, budget=budget, progress=progress
+        )
     metrics = finite_or_none(prepared.task.metrics(logits, validation.targets))
     observer.on_event(Evaluated(step=1, split=Split.VALIDATION, metrics=metrics, best=True))
     return TrainingResult(
@@ -215,7 +217,9 @@ def checked_pooled_states(
 ) -> NDArray[np.float32]:
     """Return x, the input of the head (texts, width), for these texts. Raises `NonFiniteStates`."""
     budget = prepared.spec.optim.micro_batch_tokens
-    x = evaluate.pooled_states(prepared.forward, data, indices, budget=budget, progress=progress)
+    x = evaluate.compute_pooled_states(
+        prepared.forward, data, indices, budget=budget, progress=progress
+    )
     finite_rows = np.isfinite(x).all(axis=1)
     if not finite_rows.all():
         raise NonFiniteStates(texts=int((~finite_rows).sum()), of=len(x))

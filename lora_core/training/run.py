@@ -200,17 +200,19 @@ def _save_model(
         forward = Forward(model, fp32)
         if test.windows is not None:
             forward = WindowedForward(forward)
-        return evaluate.logits(forward, test, budget=budget, progress=progress)
+        return evaluate.compute_logits(forward, test, budget=budget, progress=progress)
 
     unmerged = compute_logits(model)
     if freezes_encoder(spec):
         adapters = spec.method if isinstance(spec.method, LoraSpec) else None
-        artifact.save_on_base(out_dir, model, prepared.family, prepared.tokenizer, adapters)
+        artifact.save_base_and_adapter(
+            out_dir, model, prepared.family, prepared.tokenizer, adapters
+        )
     else:
         pairs = prepared.splits.are_pairs
         artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length, pairs=pairs)
     # The merged model is loaded back, so that this checks the files too.
-    loaded = artifact.load_merged(out_dir)
+    loaded = artifact.load_merged_model(out_dir)
     merged_sha256 = weights_sha256(loaded.state_dict())
     merged = compute_logits(loaded.to(fp32.device))
     difference = artifact.check_merge(unmerged, merged)

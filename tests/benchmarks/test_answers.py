@@ -57,7 +57,7 @@ def test_linear_model_matches_the_baseline_of_a_run() -> None:
 def test_trying_a_change_does_not_use_the_test_split(
     spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, logits = set(), evaluate.logits
+    seen, logits = set(), evaluate.compute_logits
 
     def watched(forward, part, **kwargs):  # type: ignore[no-untyped-def]
         seen.add(part.split)

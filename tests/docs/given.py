@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from lora_core import manifest
-from lora_core.base_files import BASE_DIGEST, restore
+from lora_core.base_files import BASE_DIGEST, rejoin_base
 from tests.docs.blocks import ROOT
 
 CLONED = (".venv", "Makefile", "benchmarks", "constraints.txt", "docs", "pyproject.toml", "tests")
@@ -80,5 +80,5 @@ def make_files(folder: Path) -> None:
         if base is None:
             (folder / "model").symlink_to(artifact)
         else:
-            restore(artifact, base, folder / "model")
+            rejoin_base(artifact, base, folder / "model")
         return

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lora_core import base_files, manifest
-from lora_core.artifact import load_merged
+from lora_core.artifact import load_merged_model
 from lora_core.base_files import BASE_DIGEST, BASE_FILES
 from lora_core.encoders.load import weights_sha256
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -68,7 +68,10 @@ def test_runs_on_one_base_write_the_same_bytes(family: str, pooling: str, tmp_pa
         train_encoder(spec, out_dir=out, observer=observer, stop=observer)
         assert not (out / "merged").exists()
         written.append(files(out / "base"))
-        assert weights_sha256(load_merged(out).state_dict()) == manifest.read(out)["merged_sha256"]
+        assert (
+            weights_sha256(load_merged_model(out).state_dict())
+            == manifest.read(out)["merged_sha256"]
+        )
     assert written[0].keys() == set(BASE_FILES)
     assert all(each == written[0] for each in written)
 
@@ -76,7 +79,7 @@ def test_runs_on_one_base_write_the_same_bytes(family: str, pooling: str, tmp_pa
 def test_split_base_has_one_digest_and_is_restored(pair: list[Path], tmp_path: Path) -> None:
     complete = [files(each) for each in pair]
     digests = {base_files.base_digest(manifest.read(each)) for each in pair}
-    bases = [base_files.split(each) for each in pair]
+    bases = [base_files.split_off_base(each) for each in pair]
     for number, (directory, base) in enumerate(zip(pair, bases, strict=True)):
         assert base is not None
         assert files(directory).keys() | files(base).keys() == {
@@ -85,7 +88,7 @@ def test_split_base_has_one_digest_and_is_restored(pair: list[Path], tmp_path: P
         assert {manifest.sha256(base / manifest.MANIFEST_FILE)} == digests
         assert manifest.verify(directory)[BASE_DIGEST] in digests
         assert manifest.verify(base)["files"].keys() == set(BASE_FILES)
-        base_files.restore(directory, base, tmp_path / f"restored-{number}")
+        base_files.rejoin_base(directory, base, tmp_path / f"restored-{number}")
         restored = files(tmp_path / f"restored-{number}")
         contents = [json.loads(each.pop("manifest.json")) for each in (restored, complete[number])]
         assert contents[0] == contents[1]
@@ -93,9 +96,9 @@ def test_split_base_has_one_digest_and_is_restored(pair: list[Path], tmp_path: P
 
 
 def test_restored_files_are_links_where_possible(pair: list[Path], tmp_path: Path) -> None:
-    base = base_files.split(pair[0])
+    base = base_files.split_off_base(pair[0])
     assert base is not None
-    base_files.restore(pair[0], base, tmp_path / "restored")
+    base_files.rejoin_base(pair[0], base, tmp_path / "restored")
     weights = "model.safetensors"
     assert os.path.samefile(tmp_path / "restored" / "base" / weights, base / weights)
 
@@ -104,7 +107,7 @@ def test_artifact_without_a_base_loses_only_the_claim(tmp_path: Path) -> None:
     directory = make_artifact(tmp_path / "made")
     before = manifest.read(directory)
     reseal(directory, **{BASE_DIGEST: "0" * 64})
-    assert base_files.split(directory) is None
+    assert base_files.split_off_base(directory) is None
     assert manifest.verify(directory) == before
 
 
@@ -113,12 +116,12 @@ def test_digest_is_computed_from_the_bytes(pair: list[Path]) -> None:
     config = pair[0] / "base" / "config.json"
     config.write_text(config.read_text().replace("gelu", "relu"))
     with pytest.raises(ArtifactCorrupt, match="base/ has changed"):
-        base_files.split(pair[0])
+        base_files.split_off_base(pair[0])
 
 
 def test_versions_with_the_same_base_share_its_engine(pair: list[Path]) -> None:
     engine_cache = EngineCache()
-    bases = [base_files.split(each) for each in pair]
+    bases = [base_files.split_off_base(each) for each in pair]
     predictors = [
         Predictor.load(directory, base=base, engine_cache=engine_cache)
         for directory, base in zip(pair, bases, strict=True)
@@ -136,7 +139,7 @@ def damage(path: Path) -> None:
 
 @pytest.mark.parametrize("name", BASE_FILES)
 def test_base_is_verified_when_it_is_read(pair: list[Path], name: str) -> None:
-    base = base_files.split(pair[0])
+    base = base_files.split_off_base(pair[0])
     assert base is not None
     damage(base / name)
     with pytest.raises(ArtifactCorrupt, match=name):
@@ -145,8 +148,8 @@ def test_base_is_verified_when_it_is_read(pair: list[Path], name: str) -> None:
 
 def test_base_in_memory_is_not_read_again(pair: list[Path]) -> None:
     engine_cache = EngineCache()
-    base = base_files.split(pair[0])
-    base_files.split(pair[1])
+    base = base_files.split_off_base(pair[0])
+    base_files.split_off_base(pair[1])
     assert base is not None
     first = Predictor.load(pair[0], base=base, engine_cache=engine_cache)
     (base / "model.safetensors").unlink()
@@ -161,15 +164,15 @@ def test_other_base_under_the_same_name_is_rejected(tmp_path: Path) -> None:
         for seed in range(2)
         for base in [make_base(tmp_path / f"base-{seed}", seed=seed)]
     )
-    assert base_files.split(one) is not None
-    other_base = base_files.split(other)
+    assert base_files.split_off_base(one) is not None
+    other_base = base_files.split_off_base(other)
     with pytest.raises(ArtifactCorrupt, match=r"manifest\.json has changed"):
         Predictor.load(one, base=other_base)
 
 
 @pytest.mark.parametrize("change", ["split", "unnamed"])
 def test_missing_base_is_reported(pair: list[Path], change: str) -> None:
-    base = base_files.split(pair[0])
+    base = base_files.split_off_base(pair[0])
     if change == "split":
         with pytest.raises(ArtifactCorrupt, match="it has no base/"):
             Predictor.load(pair[0])
@@ -186,7 +189,7 @@ def test_classifier_may_not_change_the_encoder(pair: list[Path]) -> None:
     path = pair[0] / "classifier.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"activation": "relu"}))
     reseal(pair[0])
-    base = base_files.split(pair[0])
+    base = base_files.split_off_base(pair[0])
     with pytest.raises(ArtifactCorrupt, match="it sets 'activation'"):
         Predictor.load(pair[0], base=base)
 
@@ -220,5 +223,5 @@ def test_format_1_is_served_as_before(tmp_path: Path) -> None:
         assert check_golden_predictions(predictor, directory) < 1e-5
         logits.append(predictor.forward(predictor.encode(texts)).numpy())
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)
-    weights = [weights_sha256(load_merged(each).state_dict()) for each in (old, new)]
+    weights = [weights_sha256(load_merged_model(each).state_dict()) for each in (old, new)]
     assert weights[0] == weights[1]

@@ -10,10 +10,10 @@ from lora_core.data.load import load_splits
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.data.windows import (
     MAX_WINDOWS,
+    max_tokens_read,
     mean_tokens_computed,
-    overlap,
     split_into_windows,
-    tokens_read,
+    window_overlap,
 )
 from lora_core.errors.artifact import InputTooLong
 from lora_core.errors.spec import WindowsOfPairs
@@ -33,7 +33,7 @@ def test_windows_are_those_of_transformers(family: str, words: int, max_length: 
         text,
         truncation=True,
         max_length=max_length,
-        stride=overlap(max_length),
+        stride=window_overlap(max_length),
         return_overflowing_tokens=True,
     )["input_ids"]
     [ours] = ModelTokenizer(FAMILIES[family], max_length, windows=True).encode([text])
@@ -44,11 +44,11 @@ def test_windows_are_those_of_transformers(family: str, words: int, max_length: 
 
 def test_longest_text_fills_the_last_window() -> None:
     for max_length in (8, 9, 64, 511, 512):
-        longest = tokens_read(max_length, "windows")
+        longest = max_tokens_read(max_length, "windows")
         windows = split_into_windows(range(longest), max_length)
         assert [len(windows), len(windows[-1])] == [MAX_WINDOWS, max_length]
         assert len(split_into_windows(range(longest + 1), max_length)) == MAX_WINDOWS + 1
-    assert tokens_read(512, "cut") == 512
+    assert max_tokens_read(512, "cut") == 512
 
 
 def test_text_longer_than_all_windows_is_truncated_at_either_side() -> None:

@@ -24,7 +24,7 @@ from transformers import (
 
 from lora_core import compatibility, methods
 from lora_core.adapters import adapter_layers
-from lora_core.artifact import load_merged, resolve_base
+from lora_core.artifact import load_merged_model, resolve_base
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, get_family
 from lora_core.encoders.load import load_classifier
@@ -145,7 +145,7 @@ def test_versions_share_the_weights_of_their_base_and_a_batch(family: str, tmp_p
     adapters = [predictors[i % 2].adapter for i in range(len(items))]
     together = engine.logits(items, adapters)
     for i, item in enumerate(items):
-        merged = load_merged(artifacts[i % 2])
+        merged = load_merged_model(artifacts[i % 2])
         expected = alone(merged, list(item.ids))
         torch.testing.assert_close(together[i], expected, rtol=0, atol=1e-5)
 
@@ -363,7 +363,7 @@ def test_peft_reads_exported_adapters(
     assert not [each for each in caught if "missing" in str(each.message).lower()]
     batch = AutoTokenizer.from_pretrained(out)(TEXTS, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        expected = load_merged(artifact)(**batch).logits
+        expected = load_merged_model(artifact)(**batch).logits
         logits = wrapped.eval()(**batch).logits
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     texts, golden = load_golden_predictions(artifact)
@@ -427,7 +427,7 @@ def test_roles_are_all_linear_layers_of_a_block_with_the_sizes_of_the_config(fam
         sizes = [each for role in Role for each in shape.linear_layers(role)]
         assert linears == {name: (d_in, d_out) for name, d_in, d_out in sizes}
     assert shape.layers == len(blocks(model, description))
-    assert shape.passes == model.config.num_hidden_layers
+    assert shape.block_passes == model.config.num_hidden_layers
     head = [model.get_submodule(name).weight.shape for name in description.head]
     assert [tuple(reversed(each)) for each in head] == list(shape.head_layers(2))
     total = sum(p.numel() for p in model.parameters())

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.modernbert import Rotations, rotate
+from lora_core.encoders.modernbert import RotaryEmbedding, apply_rotary
 from lora_core.fast import first_token, unfused_attention
 from lora_core.forward import BlockwiseForward, Forward
 from lora_core.inference.engines import build_encoder
@@ -126,10 +126,10 @@ def test_bf16_is_close_to_fp32(kind: str) -> None:
 def test_rotation_preserves_products_of_equal_distances() -> None:
     """Query and key meet in an angle that depends on their distance alone."""
     model = drawn()
-    cos, sin = Rotations(model)("sliding_attention", 20, torch.device("cpu"))
+    cos, sin = RotaryEmbedding(model)("sliding_attention", 20, torch.device("cpu"))
     torch.manual_seed(0)
     qkv = torch.randn(3, 1, 8).expand(20, 3, 1, 8)
-    query, key, value = rotate(qkv, cos, sin)[:, :, 0].unbind(1)
+    query, key, value = apply_rotary(qkv, cos, sin)[:, :, 0].unbind(1)
     products = query @ key.t()
     for distance in (-7, 0, 3):
         diagonal = products.diagonal(distance)

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from lora_core import manifest
-from lora_core.artifact import load_merged, save_classifier
+from lora_core.artifact import load_merged_model, save_classifier
 from lora_core.errors.export import OutputExists
 from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
@@ -140,6 +140,6 @@ def test_export_adds_labels_missing_in_version_0_1(tmp_path: Path) -> None:
     export_merged(artifact, tmp_path / "out")
     config_out = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config_out["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}
-    assert load_merged(artifact).config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    assert load_merged_model(artifact).config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
     with pytest.raises(OutputExists):
         export_merged(artifact, tmp_path / "out")

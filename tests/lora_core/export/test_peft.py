@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from lora_core import encoders
-from lora_core.artifact import load_merged
+from lora_core.artifact import load_merged_model
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound
 from lora_core.errors.export import BaseMismatch, NoAdapter, OutputExists
@@ -49,7 +49,7 @@ def load_with_peft(out: Path) -> PreTrainedModel:
 
 
 def check_logits(artifact: Path, out: Path) -> None:
-    expected = logits(load_merged(artifact), plain_checkpoint(artifact))
+    expected = logits(load_merged_model(artifact), plain_checkpoint(artifact))
     torch.testing.assert_close(logits(load_with_peft(out), out), expected, rtol=1e-5, atol=1e-5)
     if json.loads((out / "adapter_config.json").read_text())["use_dora"]:
         return  # transformers 5.24 silently loads no magnitude, not even of PEFT's own adapters

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import inject_adapter, load_adapter, load_unmerged, resolve_base
+from lora_core.artifact import inject_adapter, load_adapter, load_base_with_head, resolve_base
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.errors.adapter import (
     AdapterBaseUnknown,
@@ -99,7 +99,7 @@ def check_adapter(adapter: TrainedAdapter, artifact: Path, family: str) -> None:
     content = json.loads((artifact / "adapter.json").read_text())
     assert content["encoder"] == family
     base = resolve_base(str(adapter.base))
-    model = load_unmerged(artifact)
+    model = load_base_with_head(artifact)
     original, _ = load_classifier(base, ["x", "y"])
     digests = [encoder_weights_sha256(each, base.family) for each in (model, original)]
     assert digests[0] == digests[1] == manifest.read(artifact)["base_sha256"]

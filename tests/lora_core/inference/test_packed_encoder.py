@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
-from lora_core.artifact import save_adapter, save_head, save_merged, save_on_base
+from lora_core.artifact import save_adapter, save_base_and_adapter, save_head, save_merged
 from lora_core.data.batching import padded_length
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import encoder_weights_sha256
@@ -61,7 +61,7 @@ def make(tmp_path: Path, form: str) -> Make:
         directory = tmp_path / f"{family}-{seed}"
         directory.mkdir()
         if form == "base":
-            save_on_base(directory, model, FAMILIES[family], tokenizer(family), spec)
+            save_base_and_adapter(directory, model, FAMILIES[family], tokenizer(family), spec)
         else:
             save_adapter(directory, spec, method.state_dict(model), family)
             merge_adapters(model)
@@ -233,9 +233,9 @@ def test_rows_that_a_text_reads_are_those_of_its_adapter(lengths: list[int]) -> 
     one, other = (Adapter({}, ((torch.empty(0),) * 2,) * 2) for _ in range(2))
     layout = BatchLayout(lengths, [one, one, other], step=16)
     by_text = [adapter for texts, adapter in layout.slices("texts") for _ in layout.lengths[texts]]
-    rows_of = {id(adapter): rows for rows, adapter in layout.slices("tokens")}
+    ungroup = {id(adapter): rows for rows, adapter in layout.slices("tokens")}
     for start, length, adapter in zip(layout.starts, layout.lengths, by_text, strict=True):
-        rows = rows_of[id(adapter)]
+        rows = ungroup[id(adapter)]
         assert rows.start <= start
         assert start + padded_length(length, 16) <= rows.stop <= layout.rows
 

@@ -106,7 +106,7 @@ def test_nonfinite_validation_logits_fail_the_run(
     spec: Make, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One test text overflows; the validation loss was finite."""
-    original = evaluate.logits
+    original = evaluate.compute_logits
 
     def overflowing(forward: Any, part: Any, **more: Any) -> NDArray[np.float32]:
         rows = original(forward, part, **more)

@@ -205,7 +205,7 @@ def test_random_numbers_in_evaluation_do_not_affect_training(
     short: TrainSpec, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, _ = attempt(short)
-    quiet = evaluate.logits
+    quiet = evaluate.compute_logits
 
     def noisy(*arguments: Any, **more: Any) -> Any:
         torch.rand(3), random.random(), np.random.random()

@@ -68,7 +68,9 @@ def answers(prepared: PreparedRun) -> Any:
     """Probabilities (texts, labels) for the test split."""
     observer, part = RecordingObserver(), prepared.tokenized[Split.TEST]
     progress = ProgressReporter(observer, observer)
-    return softmax(evaluate.logits(prepared.forward, part, budget=512, progress=progress), axis=1)
+    return softmax(
+        evaluate.compute_logits(prepared.forward, part, budget=512, progress=progress), axis=1
+    )
 
 
 def expected(prepared: PreparedRun, base: Path, family: str, weights: str, which: Any) -> Any:

@@ -15,7 +15,7 @@ from transformers import (
 
 from lora_core import manifest
 from lora_core.data.batching import epoch_batches
-from lora_core.data.windows import overlap
+from lora_core.data.windows import window_overlap
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.export import export_adapter, export_merged
 from lora_core.imports.check import check_import
@@ -74,7 +74,7 @@ def plain_logits(model: PreTrainedModel, texts: list[str]) -> torch.Tensor:
             text,
             truncation=True,
             max_length=MAX_LENGTH,
-            stride=overlap(MAX_LENGTH),
+            stride=window_overlap(MAX_LENGTH),
             return_overflowing_tokens=True,
         )["input_ids"]
         logits = [model(torch.tensor([window])).logits[0] for window in windows]
