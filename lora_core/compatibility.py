@@ -66,6 +66,7 @@ class EncoderShape:
     depth: int = 0  # how many blocks a text passes through; ALBERT runs one block many times
     key_value_heads: int = 0
     head_width: int = 0
+    inner_width: int = 0  # of the layers inside a block
     pooling: Pooling = Pooling.CLS
 
     @property
@@ -161,16 +162,19 @@ class EncoderShape:
             available = ", ".join(roles)
             raise RoleNotFound(role=str(role), encoder=self.family.model_type, available=available)
         d, f = self.width, self.feed_forward
-        head_width = self.head_width or d // self.heads
+        inner = self.inner_width or d
+        head_width = self.head_width or inner // self.heads
         query, key = self.heads * head_width, (self.key_value_heads or self.heads) * head_width
         fused = sum(roles[other] == roles[role] for other in roles)  # roles with this layer
-        up = (d, f + f * self.family.gated)
+        up = (inner, f + f * self.family.gated)
+        networks = self.family.feed_forward_networks
+        count = len(roles[role])
         dims = {
-            Role.QUERY: [(d, fused * query)],
-            Role.KEY: [(d, fused * key)],
-            Role.VALUE: [(d, fused * key)],
-            Role.PROJECTION: [(query, d)],
-            Role.MLP: [up] * (len(roles[role]) - 1) + [(f, d)],
+            Role.QUERY: [(inner, fused * query)] * count,
+            Role.KEY: [(inner, fused * key)] * count,
+            Role.VALUE: [(d, fused * key)] * count,
+            Role.PROJECTION: [(query, inner)],
+            Role.MLP: ([up] * (count // networks - 1) + [(f, inner)]) * networks,
         }
         for name, (d_in, d_out) in zip(roles[role], dims[role], strict=True):
             yield name, d_in, d_out
@@ -258,10 +262,10 @@ def _check_general(
     pooling: Pooling,
 ) -> None:
     """Refuse what would be a different model in transformers, or cannot be had from it."""
-    for key, expected in family.required.items():
-        if (value := config.get(key, expected)) != expected:
-            reason = f"{key} in config.json is {str(value)[:32]!r}; only {expected!r} is supported"
-            raise UnreadableBase(base=base, reason=reason)
+    for each in family.required:
+        if (value := config.get(each.name, each.default)) != each.value:
+            found = f"{each.name} in config.json is {str(value)[:32]!r}"
+            raise UnreadableBase(base=base, reason=f"{found}; only {each.value!r} is supported")
     for key, name in _OTHER_SIZE_KEYS.items():
         if (value := config.get(key)) is not None and value != sizes[name]:
             raise ConfigKeyIgnored(

@@ -2,11 +2,12 @@
 
 import json
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE, Unigram, WordPiece
@@ -143,18 +144,42 @@ GENERAL_CONFIGS: dict[str, dict[str, Any]] = {
         "mask_token_id": 4,
     },
     "ultrabert": {"sliding_window": 4},
+    "ernie": {},
+    "megatron-bert": {},
+    "rembert": {
+        "input_embedding_size": 16, "classifier_dropout_prob": 0.0, "bos_token_id": 2,
+        "eos_token_id": 3,
+    },
+    "mobilebert": {
+        "embedding_size": 16, "intra_bottleneck_size": 16, "classifier_activation": False,
+    },
+    "data2vec-text": {"vocab_size": 400, "max_position_embeddings": 66},
+    "roberta-prelayernorm": {"vocab_size": 400, "max_position_embeddings": 66},
+    "xlm-roberta-xl": {"vocab_size": 400, "max_position_embeddings": 66},
+    "luke": {
+        "vocab_size": 400, "max_position_embeddings": 66, "entity_vocab_size": 10,
+        "entity_emb_size": 16,
+    },
+    "roformer": {"embedding_size": 16},
+    "big_bird": {"attention_type": "original_full"},
+    "longformer": {"vocab_size": 400, "max_position_embeddings": 66, "attention_window": [8, 8]},
+    "layoutlm": {"max_2d_position_embeddings": 8},
+    "lilt": {"hidden_size": 48, "max_2d_position_embeddings": 8},
+    "esm": {
+        "max_position_embeddings": 66, "pad_token_id": 0, "mask_token_id": 4,
+        "position_embedding_type": "rotary", "token_dropout": True,
+    },
+    "esmc": {"pad_token_id": 0, "mask_token_id": 4},
 }  # fmt: skip
 
 
 def general(family: str, labels: int = 2, **changes: Any) -> PreTrainedModel:
     """Return an encoder of a general family, of the same size as the BERT."""
-    config = {**_bert_config(labels), **GENERAL_CONFIGS[family], **changes}
-    if family in ("eurobert", "ultrabert", "albert", "mpnet", "deberta-v2"):
-        del config["classifier_dropout"]
-    if family in ("eurobert", "ultrabert"):
-        del config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]
+    config_class = CONFIG_MAPPING[family]
+    known = config_class().to_dict().keys() | {"num_labels"}
+    config = {name: value for name, value in _bert_config(labels).items() if name in known}
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
-        CONFIG_MAPPING[family](**config)
+        config_class(**config | GENERAL_CONFIGS[family] | changes)
     )
     return model.eval()
 
@@ -165,10 +190,21 @@ EVERY_FAMILY: dict[str, Callable[..., PreTrainedModel]] = {
 }
 
 
+def mostly_slow(names: Iterable[str]) -> list[Any]:
+    """Return these families as parameters. As far as this library sees, those that are marked slow
+    differ from the others in names alone."""
+    quick = {*FAMILIES, *list(GENERAL_CONFIGS)[:8]}
+    slow = pytest.mark.slow
+    return [name if name in quick else pytest.param(name, marks=slow) for name in names]
+
+
 def tokenizer(family: str = "distilbert") -> Tokenizer:
     """Return a tokenizer of the family's type over `WORDS` and single letters or bytes."""
     match family:
-        case "roberta" | "mpnet" | "gte" | "jina_embeddings_v3":
+        case (
+            "roberta" | "mpnet" | "gte" | "jina_embeddings_v3" | "data2vec-text" | "luke"
+            | "roberta-prelayernorm" | "xlm-roberta-xl" | "longformer"
+        ):  # fmt: skip
             tokenizer_ = _byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
             tokenizer_.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
             return tokenizer_

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lora_core.encoders import families
-from lora_core.encoders.families import UNSUITABLE, EncoderFamily, FastFamily
+from lora_core.encoders import families, general
+from lora_core.encoders.families import EncoderFamily, FastFamily
+from lora_core.encoders.general import UNSUITABLE
 from lora_core.errors.base_model import UnsuitableEncoder, UnsupportedEncoder, UntrustedCode
 
 FAMILIES: Mapping[str, FastFamily] = {
@@ -22,14 +23,29 @@ FAMILIES: Mapping[str, FastFamily] = {
 GENERAL_FAMILIES: Mapping[str, EncoderFamily] = {
     family.model_type: family
     for family in (
-        families.DEBERTA_V2,
-        families.MPNET,
-        families.ALBERT,
-        families.NOMIC,
-        families.GTE,
-        families.JINA_V3,
-        families.EUROBERT,
-        families.ULTRABERT,
+        general.DEBERTA_V2,
+        general.MPNET,
+        general.ALBERT,
+        general.NOMIC,
+        general.GTE,
+        general.JINA_V3,
+        general.EUROBERT,
+        general.ULTRABERT,
+        general.ERNIE,
+        general.MEGATRON_BERT,
+        general.REMBERT,
+        general.MOBILEBERT,
+        general.DATA2VEC_TEXT,
+        general.ROBERTA_PRELAYERNORM,
+        general.XLM_ROBERTA_XL,
+        general.LUKE,
+        general.ROFORMER,
+        general.BIG_BIRD,
+        general.LONGFORMER,
+        general.LAYOUTLM,
+        general.LILT,
+        general.ESM,
+        general.ESMC,
     )
 }
 

@@ -25,6 +25,15 @@ class ConfigFlag:
     default: bool
 
 
+@dataclass(frozen=True)
+class Requirement:
+    """A value that config.json must have, and the one it has if the key is missing."""
+
+    name: str
+    value: object
+    default: object
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderFamily:
     """The names inside the sequence classifier of transformers for one architecture.
@@ -39,7 +48,7 @@ class EncoderFamily:
     roles: Mapping[Role, tuple[str, ...]]
     head: tuple[str, ...]  # linear layers after the last block, in order: one or two
     # between the two layers of the head; None: there is one layer
-    head_activation: Literal["relu", "tanh", "gelu"] | None
+    head_activation: Literal["relu", "tanh", "gelu", "gelu_new"] | None
     dropouts: tuple[str, ...]  # config keys of dropout inside the encoder
     head_dropouts: tuple[str, ...]  # config keys of dropout in the head
     saved_modules: tuple[str, ...]  # the head in PEFT's `modules_to_save`
@@ -56,8 +65,9 @@ class EncoderFamily:
     final_norm: str | None = None  # the norm after the last block, where norms come first in blocks
     head_norm: str | None = None  # the norm after the activation of the head
     head_dropout_modules: tuple[str, ...] = ()  # those whose rate has no config key of its own
-    # config values that this description holds for, where the config has the key
-    required: Mapping[str, object] = field(default_factory=dict)
+    feed_forward_networks: int = 1  # in one block
+    required: tuple[Requirement, ...] = ()  # what this description holds for
+    settings: Mapping[str, object] = field(default_factory=dict)  # config values set on loading
 
     @property
     def head_modules(self) -> tuple[str, ...]:
@@ -255,218 +265,3 @@ MODERNBERT = FastFamily(
         "head_bias": ConfigFlag("classifier_bias", default=False),
     },
 )
-
-
-# General families: transformers runs them. In what follows, "as BERT" is about names alone.
-
-_COMMON_SIZES = {name: BERT.sizes[name] for name in BERT.sizes if name != "segments"}
-_GATED_ROLES: Mapping[Role, tuple[str, ...]] = {  # of the blocks that follow Llama's names
-    Role.QUERY: ("self_attn.q_proj",),
-    Role.KEY: ("self_attn.k_proj",),
-    Role.VALUE: ("self_attn.v_proj",),
-    Role.PROJECTION: ("self_attn.o_proj",),
-    Role.MLP: ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-}
-
-
-# DeBERTa-v2 and v3 (He et al. 2020, arXiv 2006.03654; 2021, arXiv 2111.09543). Query and key also
-# project the relative positions, so their adapters act on both.
-
-DEBERTA_V2 = EncoderFamily(
-    model_type="deberta-v2",
-    block_list="deberta.encoder.layer",
-    roles={
-        **BERT.roles,
-        Role.QUERY: ("attention.self.query_proj",),
-        Role.KEY: ("attention.self.key_proj",),
-        Role.VALUE: ("attention.self.value_proj",),
-    },
-    head=("pooler.dense", "classifier"),
-    head_activation="gelu",
-    dropouts=BERT.dropouts,
-    head_dropouts=("pooler_dropout",),
-    head_dropout_modules=("dropout",),
-    saved_modules=("pooler", "classifier"),
-    sizes={
-        "layers": ConfigField(("num_hidden_layers",), 24),
-        "heads": ConfigField(("num_attention_heads",), 24),
-        "width": ConfigField(("hidden_size",), 1536),
-        "feed_forward": ConfigField(("intermediate_size",), 6144),
-        "vocabulary": ConfigField(("vocab_size",), 128_100),
-        "positions": ConfigField(("max_position_embeddings",), 512),
-        "segments": ConfigField(("type_vocab_size",), 0, minimum=0),
-    },
-    required={"pooler_hidden_act": "gelu"},
-)
-
-
-# MPNet (Song et al. 2020, arXiv 2004.09297). Its head has no dropout of its own.
-
-MPNET = EncoderFamily(
-    model_type="mpnet",
-    block_list="mpnet.encoder.layer",
-    roles={
-        Role.QUERY: ("attention.attn.q",),
-        Role.KEY: ("attention.attn.k",),
-        Role.VALUE: ("attention.attn.v",),
-        Role.PROJECTION: ("attention.attn.o",),
-        Role.MLP: BERT.roles[Role.MLP],
-    },
-    head=ROBERTA.head,
-    head_activation="tanh",
-    dropouts=BERT.dropouts,
-    head_dropouts=(),
-    head_dropout_modules=("classifier.dropout",),
-    saved_modules=("classifier",),
-    sizes={
-        **_COMMON_SIZES,
-        "vocabulary": ConfigField(("vocab_size",), 30_527),
-        "padding": ConfigField(("pad_token_id",), 1, minimum=0),
-    },
-)
-
-
-# ALBERT (Lan et al. 2019, arXiv 1909.11942): one block with weights, which runs many times.
-
-ALBERT = EncoderFamily(
-    model_type="albert",
-    block_list="albert.encoder.albert_layer_groups",
-    roles={
-        Role.QUERY: ("albert_layers.0.attention.query",),
-        Role.KEY: ("albert_layers.0.attention.key",),
-        Role.VALUE: ("albert_layers.0.attention.value",),
-        Role.PROJECTION: ("albert_layers.0.attention.dense",),
-        Role.MLP: ("albert_layers.0.ffn", "albert_layers.0.ffn_output"),
-    },
-    head=("albert.pooler", "classifier"),
-    head_activation="tanh",
-    dropouts=BERT.dropouts,
-    head_dropouts=("classifier_dropout_prob",),
-    saved_modules=("pooler", "classifier"),
-    sizes={
-        "layers": ConfigField(("num_hidden_groups",), 1),
-        "depth": ConfigField(("num_hidden_layers",), 12),
-        "heads": ConfigField(("num_attention_heads",), 64),
-        "width": ConfigField(("hidden_size",), 4096),
-        "embedding_width": ConfigField(("embedding_size",), 128),
-        "feed_forward": ConfigField(("intermediate_size",), 16_384),
-        "vocabulary": ConfigField(("vocab_size",), 30_000),
-        "positions": ConfigField(("max_position_embeddings",), 512),
-        "segments": ConfigField(("type_vocab_size",), 2),
-    },
-    required={"inner_group_num": 1},
-)
-
-
-# Nomic BERT (Nussbaum et al. 2024, arXiv 2402.01613) and GTE (Zhang et al. 2024, arXiv 2407.19669):
-# BERT with rotary positions and gated feed-forward networks.
-
-NOMIC = EncoderFamily(
-    model_type="nomic_bert",
-    block_list="nomic_bert.layers",
-    roles=_GATED_ROLES,
-    head=("nomic_bert.pooler.dense", "classifier"),
-    head_activation="tanh",
-    dropouts=BERT.dropouts,
-    head_dropouts=("classifier_dropout",),
-    saved_modules=("pooler", "classifier"),
-    learned_positions=False,
-    sizes={
-        **BERT.sizes,
-        "vocabulary": ConfigField(("vocab_size",), 30_528),
-        "positions": ConfigField(("max_position_embeddings",), 2048),
-    },
-)
-GTE = replace(
-    NOMIC,
-    model_type="gte",
-    block_list="gte.layers",
-    head=("gte.pooler.dense", "classifier"),
-    sizes={
-        **_COMMON_SIZES,
-        "vocabulary": ConfigField(("vocab_size",), 250_048),
-        "positions": ConfigField(("max_position_embeddings",), 8192),
-        "segments": ConfigField(("type_vocab_size",), 1, minimum=0),
-    },
-)
-
-
-# Jina embeddings v3 (Sturua et al. 2024, arXiv 2409.10173): XLM-RoBERTa with rotary positions.
-
-JINA_V3 = EncoderFamily(
-    model_type="jina_embeddings_v3",
-    block_list="roberta.layers",
-    roles={**_GATED_ROLES, Role.MLP: ("mlp.fc1", "mlp.fc2")},
-    head=ROBERTA.head,
-    head_activation="tanh",
-    dropouts=BERT.dropouts,
-    head_dropouts=("classifier_dropout",),
-    saved_modules=("classifier",),
-    learned_positions=False,
-    sizes={
-        "layers": ConfigField(("num_hidden_layers",), 24),
-        "heads": ConfigField(("num_attention_heads",), 16),
-        "width": ConfigField(("hidden_size",), 1024),
-        "feed_forward": ConfigField(("intermediate_size",), 4096),
-        "vocabulary": ConfigField(("vocab_size",), 250_002),
-        "positions": ConfigField(("max_position_embeddings",), 8194),
-        "segments": ConfigField(("type_vocab_size",), 1),
-        "padding": ConfigField(("pad_token_id",), 1, minimum=0),
-    },
-)
-
-
-# EuroBERT (Boizard et al. 2025, arXiv 2503.05500) and Ultrabert: Llama's blocks, attending to both
-# sides. Their configs name the pooling (`classifier_pooling`). EuroBERT's head has no dropout.
-
-EUROBERT = EncoderFamily(
-    model_type="eurobert",
-    block_list="model.layers",
-    roles=_GATED_ROLES,
-    head=("dense", "classifier"),
-    head_activation="gelu",
-    dropouts=("attention_dropout",),
-    head_dropouts=(),
-    saved_modules=("dense", "classifier"),
-    learned_positions=False,
-    sizes={
-        **_COMMON_SIZES,
-        "vocabulary": ConfigField(("vocab_size",), 128_256),
-        "positions": ConfigField(("max_position_embeddings",), 8192),
-        "key_value_heads": ConfigField(("num_key_value_heads",), 0, minimum=0),
-        "head_width": ConfigField(("head_dim",), 0, minimum=0),
-    },
-)
-ULTRABERT = replace(
-    EUROBERT,
-    model_type="ultrabert",
-    head=("classifier",),
-    head_activation=None,
-    head_dropouts=("classifier_dropout",),
-    saved_modules=("classifier",),
-    sizes={
-        **EUROBERT.sizes,
-        "layers": ConfigField(("num_hidden_layers",), 32),
-        "heads": ConfigField(("num_attention_heads",), 32),
-        "width": ConfigField(("hidden_size",), 4096),
-        "feed_forward": ConfigField(("intermediate_size",), 11_008),
-        "vocabulary": ConfigField(("vocab_size",), 32_000),
-        "positions": ConfigField(("max_position_embeddings",), 32_768),
-    },
-)
-
-
-# Architectures that transformers has, or that are well known, but that cannot be trained here.
-
-_DECODER = "it is a decoder, whose classifier reads the last token and has no bias"
-UNSUITABLE: Mapping[str, str] = {
-    "neobert": "transformers has no class of its own for it",
-    "gpt2": "its layers are Conv1D, not linear layers",
-    "squeezebert": "its layers are grouped convolutions, not linear layers",
-    "xlnet": "its attention has raw parameters instead of linear layers",
-    "fnet": "padding changes its answers",
-    **dict.fromkeys(
-        ("gemma", "gemma2", "gemma3", "gemma3_text", "gpt_neox", "llama", "mistral", "opt", "phi3",
-         "qwen2", "qwen3"), _DECODER,
-    ),
-}  # fmt: skip

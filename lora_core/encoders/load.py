@@ -156,6 +156,7 @@ def load_with_head(
         "problem_type": problem_type,
         **dict.fromkeys(family.dropouts, encoder_dropout),
         **dict.fromkeys(family.head_dropouts, head_dropout),
+        **family.settings,
     }
     silence_transformers()
     try:

@@ -19,6 +19,7 @@ _HEAD_ACTIVATIONS: Mapping[str | None, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "tanh": torch.tanh,
     "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
     None: lambda x: x,  # there is one layer
 }
 

@@ -61,6 +61,7 @@ class _Affine(NamedTuple):
 _NEAR_LINEAR = {
     "relu": _Affine(1.0, 8.0),
     "gelu": _Affine(1.0, 8.0),
+    "gelu_new": _Affine(1.0, 8.0),
     "tanh": _Affine(0.01, 0.0),
     "gelu, norm": _Affine(0.02, 0.0),
     None: _Affine(1.0, 0.0),  # there is only the last layer, which also scales
@@ -68,6 +69,7 @@ _NEAR_LINEAR = {
 _FOR_TRAINING = {
     "relu": _Affine(1.0, 2.0),
     "gelu": _Affine(1.0, 2.0),
+    "gelu_new": _Affine(1.0, 2.0),
     "tanh": _Affine(0.3, 0.0),
     "gelu, norm": _Affine(0.3, 0.0),
     None: _Affine(1.0, 0.0),

@@ -39,7 +39,7 @@ from lora_core.training.run import train_encoder
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import make_artifact
-from tests.tiny_base import EVERY_FAMILY, FAMILIES, make_base, make_pairs, tokenizer
+from tests.tiny_base import EVERY_FAMILY, FAMILIES, make_base, make_pairs, mostly_slow, tokenizer
 
 Make = Callable[..., TrainSpec]
 
@@ -122,7 +122,7 @@ def test_model_of_a_run_answers_like_transformers(
         predictor.encode(["a good film"])
 
 
-@pytest.mark.parametrize("family", list(EVERY_FAMILY))
+@pytest.mark.parametrize("family", mostly_slow(EVERY_FAMILY))
 def test_exported_model_answers_the_same_in_the_stock_pipeline(
     pair_spec: Make, tmp_path: Path, family: str
 ) -> None:
