@@ -11,7 +11,7 @@ from lora_core.specs.method import Role, SingleMethod
 MetricName = Literal["accuracy", "macro_f1", "rmse"]
 
 
-class _Measured(FrozenModel):
+class Measured(FrozenModel):
     """The value of a metric. Results that are older than other tasks have only an accuracy."""
 
     value: Float  # of the metric
@@ -25,7 +25,7 @@ class _Measured(FrozenModel):
         return stored
 
 
-class ReferenceComparison(_Measured):
+class ReferenceComparison(Measured):
     """The model compared with a reference, which has the `value`, on the same texts."""
 
     texts: Int
@@ -43,7 +43,7 @@ class RareLabel(FrozenModel):
     correct: Int  # of both
 
 
-class Verdict(_Measured):
+class Verdict(Measured):
     """Whether a model is useful. Proportions are from 0 to 1, intervals are 95 %."""
 
     measured_on: Literal["test", "cross_validation"]
@@ -63,7 +63,7 @@ class Verdict(_Measured):
     sentences: tuple[str, ...]
 
 
-class CandidateResult(_Measured):
+class CandidateResult(Measured):
     """The cross-validation result of one method."""
 
     method: SingleMethod = Field(discriminator="type")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.jobs.schemas import Curve
-from app.web.formats import count, number, percent
-from lora_core.data.more_labels import ExpectedAccuracy, MoreLabelsEstimate, describe_basis
+from app.web.formats import count, metric, metric_title, number, percent
+from lora_core.data.more_labels import ExpectedValue, MoreLabelsEstimate, describe_basis
 from lora_core.tasks.metric_names import METRICS
 
 # Training curves
@@ -81,7 +81,7 @@ def _describe(points: Points, format_value: Callable[[float], str]) -> str:
 
 # The plot area within the 440 x 220 viewBox of learning_curve.html.
 LEFT, RIGHT, TOP, BOTTOM = 48, 420, 12, 180
-_TICK = 0.05  # of accuracy: the y axis starts and ends at a multiple of it
+_TICK = 0.05  # of a share: the y axis starts and ends at a multiple of it
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class AxisTick:
 
 @dataclass(frozen=True)
 class LearningCurvePlot:
-    """Accuracy by number of labeled texts, on a logarithmic x axis. Strings are path data."""
+    """The metric by number of labeled texts, on a logarithmic x axis. Strings are path data."""
 
     measured: str
     points: list[tuple[float, float]]  # the measured ones
@@ -108,9 +108,11 @@ class LearningCurvePlot:
 class LearningCurveView:
     """A job's or dataset's learning curve as pages show it.
 
-    `rows` are (texts, accuracy, low, high); low and high are None where accuracy was measured.
+    `rows` are (texts, value, low, high); low and high are None where the value was measured.
     """
 
+    metric: str
+    metric_title: str
     message: str
     basis: str | None
     plot: LearningCurvePlot | None  # None: nothing was measured
@@ -124,18 +126,25 @@ class LearningCurveView:
         if estimate is None:
             return None
         result = MoreLabelsEstimate.model_validate(estimate)
-        measured = [(each.texts, each.accuracy, None, None) for each in result.measured]
-        expected = [(each.texts, each.accuracy, each.low, each.high) for each in result.expected]
-        plot = _plot(result) if result.measured else None
-        return cls(result.message, describe_basis(result), plot, [*measured, *expected])
+        measured = [(each.texts, each.value, None, None) for each in result.measured]
+        expected = [(each.texts, each.value, each.low, each.high) for each in result.expected]
+        return cls(
+            metric=result.metric,
+            metric_title=metric_title(result.metric),
+            message=result.message,
+            basis=describe_basis(result),
+            plot=_plot(result) if result.measured else None,
+            rows=[*measured, *expected],
+        )
 
 
 def _plot(result: MoreLabelsEstimate) -> LearningCurvePlot:
-    measured = [(each.texts, each.accuracy) for each in result.measured]
-    bounds = [accuracy for each in result.expected for accuracy in (each.low, each.high)]
-    accuracies = [accuracy for _, accuracy in measured] + bounds
-    low = math.floor(round(min(accuracies) / _TICK, 6)) * _TICK
-    high = max(math.ceil(round(max(accuracies) / _TICK, 6)) * _TICK, low + _TICK)
+    measured = [(each.texts, each.value) for each in result.measured]
+    bounds = [value for each in result.expected for value in (each.low, each.high)]
+    values = [value for _, value in measured] + bounds
+    tick = _TICK if METRICS[result.metric].is_share else _tick(max(values) - min(values))
+    low = math.floor(round(min(values) / tick, 6)) * tick
+    high = max(math.ceil(round(max(values) / tick, 6)) * tick, low + tick)
     counts = [texts for texts, _ in measured] + [each.texts for each in result.expected]
     log_first, log_last = math.log(min(counts)), math.log(max(counts))
 
@@ -143,30 +152,41 @@ def _plot(result: MoreLabelsEstimate) -> LearningCurvePlot:
         fraction = (math.log(texts) - log_first) / ((log_last - log_first) or 1)
         return round(LEFT + fraction * (RIGHT - LEFT), 1)
 
-    def y(accuracy: float) -> float:
-        return round(BOTTOM - (accuracy - low) / (high - low) * (BOTTOM - TOP), 1)
+    def y(value: float) -> float:
+        return round(BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP), 1)
 
     def polyline(points: list[tuple[float, float]]) -> str:
         return "M" + "L".join(f"{px} {py}" for px, py in points) if points else ""
 
-    def range_at(each: ExpectedAccuracy) -> tuple[float, float, float]:
+    def range_at(each: ExpectedValue) -> tuple[float, float, float]:
         return x(each.texts), y(each.low), y(each.high)
 
-    expected = [(x(each.texts), y(each.accuracy)) for each in result.expected]
+    expected = [(x(each.texts), y(each.value)) for each in result.expected]
     ranges = [range_at(each) for each in result.expected]
     outline = [(px, top) for px, _, top in ranges]
     outline += [(px, bottom) for px, bottom, _ in reversed(ranges)]
     tick_counts = [measured[0][0], *(each.texts for each in result.expected)]
     return LearningCurvePlot(
-        measured=polyline([(x(texts), y(accuracy)) for texts, accuracy in measured]),
-        points=[(x(texts), y(accuracy)) for texts, accuracy in measured],
+        measured=polyline([(x(texts), y(value)) for texts, value in measured]),
+        points=[(x(texts), y(value)) for texts, value in measured],
         expected=polyline(expected),
         band=polyline(outline) + "Z" if outline else "",
         x_ticks=[
             AxisTick(x(texts), count(texts)) for texts in (tick_counts if expected else counts)
         ],
         y_ticks=[
-            AxisTick(y(accuracy), f"{round(100 * accuracy, 1):g} %")
-            for accuracy in (low, (low + high) / 2, high)
+            AxisTick(y(value), _tick_label(value, result.metric))
+            for value in (low, (low + high) / 2, high)
         ],
     )
+
+
+def _tick(extent: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, of which a quarter of the extent has at least one."""
+    quarter = extent / 4 or 1.0
+    power = 10.0 ** math.floor(math.log10(quarter))
+    return power * max(step for step in (1, 2, 5) if step * power <= quarter or step == 1)
+
+
+def _tick_label(value: float, name: str) -> str:
+    return f"{round(100 * value, 1):g} %" if METRICS[name].is_share else metric(value, name)

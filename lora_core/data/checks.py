@@ -72,7 +72,7 @@ def check_data(contents: FileContents) -> DataReport:
         numbers=labels.numbers,
         tokens=tokens,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.level))),
-        more_labels=estimate_without_curve(train_labels) if task == "single_label" else None,
+        more_labels=estimate_without_curve(train_labels, task),
     )
 
 

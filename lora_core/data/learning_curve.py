@@ -1,4 +1,4 @@
-"""Learning curve: accuracy by number of labeled texts, measured on subsets and extrapolated.
+"""Learning curve: the metric by number of labeled texts, measured on subsets and extrapolated.
 
 Each of several folds is held out in turn. Models are trained on nested, stratified subsets of the
 rest and scored on the fold. All curves
@@ -8,14 +8,16 @@ rest and scored on the fold. All curves
     error(n) = a - b n^-c      c < 0    not yet flattening, as with few texts of many labels
 
 are averaged, weighted by their fit, so that a noisy curve gives a wide interval. How often the true
-value is in the interval: docs/decisions/0042.
+value is in the interval: docs/decisions/0042. The error is 1 - accuracy or 1 - macro F1; of numbers
+it is the RMSE divided by that of always predicting the mean, so that it is 0 to 1 as well.
 """
 
 import hashlib
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -26,7 +28,7 @@ from pydantic import ValidationError
 from scipy.sparse import vstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from lora_core.atomic_files import atomic_entry
@@ -35,11 +37,12 @@ from lora_core.data.contents import FileContents
 from lora_core.data.duplicates import group_duplicates
 from lora_core.data.findings import DataReport
 from lora_core.data.more_labels import (
+    MIN_TEXTS,
     MIN_TEXTS_PER_LABEL,
     Basis,
-    ExpectedAccuracy,
     ExpectedGain,
-    MeasuredAccuracy,
+    ExpectedValue,
+    MeasuredValue,
     MoreLabelsEstimate,
     describe_gains,
     estimate_without_curve,
@@ -48,7 +51,16 @@ from lora_core.data.rows import TextRow
 from lora_core.linear.files import weight_rows
 from lora_core.linear.model import combine_sides, split_sides
 from lora_core.specs.data import Split
+from lora_core.specs.label_sets import decode_label_set
+from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import text_input
+from lora_core.tasks.base import Task
+from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.multi_label import THRESHOLD, MultiLabel, best_threshold
+from lora_core.tasks.primary_metric import Predictions
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.single_label import SingleLabel
+from lora_core.tasks.targets import Targets, indicator
 
 CACHE_VERSION = 1  # increment if the same texts would give another curve
 TRAIN_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the texts that are not held out
@@ -56,10 +68,12 @@ NUM_FOLDS = 5
 MAX_RUNS = 20  # held-out folds over all repetitions
 MAX_WORK = 40_000  # texts x rows of weights, over all runs
 MAX_TEXTS = 4_000
+MAX_FITTED_LABELS = 40_000  # texts x labels of a multi-label task, which has a fit for each label
 MAX_CHARACTERS = 3_000_000  # of the texts of a linear model
 # C of each model. With a small C, accuracy stays at the majority baseline and then jumps; such a
 # curve cannot be extrapolated.
 INVERSE_REGULARIZATION: Mapping[Basis, float] = {"linear": 30.0, "probe": 10.0}
+RIDGE_ALPHA = 0.25  # with 1.0, curves bend later, and fewer ranges hold
 MAX_ITER, TOLERANCE = 1000, 1e-3
 
 EXPONENTS = np.arange(-3, 11) / 10  # c; uniform prior
@@ -76,44 +90,47 @@ DIGITS = 4
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# Trains on some texts and predicts others: (train indices, held-out indices) -> predicted labels.
-Learner = Callable[[Indices, Indices], Indices]
+# Trains on some texts and predicts others: (train indices, held-out indices) -> predictions.
+Learner = Callable[[Indices, Indices], Predictions]
 
 
 @dataclass(frozen=True)
 class CurveScores:
-    """Predictions for held-out texts."""
+    """Scores of held-out texts, whose mean is 1 - error."""
 
     train_sizes: Indices  # (shares,) number of training texts
-    correct: Floats  # (shares, texts) share of correct predictions, 0 to 1
+    scores: Floats  # (shares, texts); for accuracy the share of correct predictions, 0 to 1
+    uninformed: Floats  # (texts,) those of the best predictions for texts that are not read
     labels: int  # number of distinct labels
-    most_frequent: NDArray[np.bool_]  # (texts,) whether the text has the majority label
+    # The standard error of the metric as a multiple of that of an accuracy with the same error.
+    # A macro F1 with rare labels varies much more.
+    dispersion: float = 1.0
 
     @property
-    def above_majority(self) -> bool:
-        """Whether the largest subset beats the majority label by more than chance."""
-        lead = self.correct[-1] - self.most_frequent
+    def informed(self) -> bool:
+        """Whether the largest subset beats predictions without reading by more than chance."""
+        lead = self.scores[-1] - self.uninformed
         return bool(lead.mean() > lead.std() / len(lead) ** 0.5)
 
 
-def estimate_from_rows(rows: Iterable[TextRow]) -> MoreLabelsEstimate:
+def estimate_from_rows(
+    rows: Iterable[TextRow], task_type: TaskType = "single_label"
+) -> MoreLabelsEstimate:
     """Return the estimate for labeled rows, with the linear model."""
     distinct = group_duplicates(rows)[0]
-    without_curve = estimate_without_curve([row.label for row in distinct])
+    without_curve = estimate_without_curve([row.label for row in distinct], task_type)
     if without_curve is not None:
         return without_curve
-    used = limit_texts(distinct, MAX_TEXTS, characters=MAX_CHARACTERS)
-    truth = encode_labels(used)
-    return estimate(linear_learner(used, truth), truth, texts=len(distinct), basis="linear")
+    used = limit_texts(distinct, task_type, characters=MAX_CHARACTERS)
+    task, targets = encode_labels(used, task_type)
+    learner = linear_learner(used, task, targets)
+    return estimate(learner, task, targets, texts=len(distinct), basis="linear")
 
 
 def add_learning_curve(report: DataReport, contents: FileContents) -> DataReport:
-    """Return the report with the learning curve of the train split, if each text has one label."""
-    if contents.columns.label_format.task != "single_label":
-        return report
-    return report.model_copy(
-        update={"more_labels": estimate_from_rows(contents.splits[Split.TRAIN])}
-    )
+    """Return the report with the learning curve of the train split."""
+    estimate = estimate_from_rows(contents.splits[Split.TRAIN], contents.columns.label_format.task)
+    return report.model_copy(update={"more_labels": estimate})
 
 
 def cached_estimate(
@@ -133,37 +150,62 @@ def cached_estimate(
 
 
 def limit_texts(
-    distinct: Sequence[TextRow], max_texts: int, *, characters: int | None = None
+    distinct: Sequence[TextRow],
+    task_type: TaskType,
+    max_texts: int = MAX_TEXTS,
+    *,
+    characters: int | None = None,
 ) -> list[TextRow]:
     """Return at most `max_texts` texts, stratified and in order, without rare labels."""
-    counts = Counter(row.label for row in distinct)
-    rows = [row for row in distinct if counts[row.label] >= MIN_TEXTS_PER_LABEL]
+    rows = list(distinct)
+    if task_type == "single_label":
+        counts = Counter(row.label for row in distinct)
+        rows = [row for row in distinct if counts[row.label] >= MIN_TEXTS_PER_LABEL]
+    task, targets = encode_labels(rows, task_type)
+    if isinstance(task, MultiLabel):
+        max_texts = min(max_texts, max(MIN_TEXTS, MAX_FITTED_LABELS // len(task.labels)))
     if characters is not None:
         total = sum(row.characters for row in rows)
         max_texts = min(max_texts, len(rows) * characters // max(1, total))
     if len(rows) <= max_texts:
         return rows
-    order = _stratified_order(encode_labels(rows), np.random.default_rng(0))
+    order = _stratified_order(task.strata(targets), np.random.default_rng(0))
     return [rows[i] for i in sorted(order[:max_texts])]
 
 
-def encode_labels(rows: Sequence[TextRow]) -> Indices:
-    """Return the label of each text as an integer."""
-    numbers: Indices = np.unique([row.label for row in rows], return_inverse=True)[1]
-    return numbers
+def encode_labels(rows: Sequence[TextRow], task_type: TaskType) -> tuple[Task, Targets]:
+    """Return the task of these rows, and their targets. Of several labels, rare ones are left out.
+
+    A sample of the rows may be another task: of fewer labels, or with another deviation.
+    """
+    labels = [row.label for row in rows]
+    match task_type:
+        case "single_label":
+            names, indices = np.unique(labels, return_inverse=True)
+            return SingleLabel(names.tolist()), indices
+        case "multi_label":
+            sets = [decode_label_set(label) for label in labels]
+            counts = Counter(chain.from_iterable(sets))
+            frequent = sorted(name for name in counts if counts[name] >= MIN_TEXTS_PER_LABEL)
+            position = {name: i for i, name in enumerate(frequent)}
+            found = [tuple(position[name] for name in each if name in position) for each in sets]
+            return MultiLabel(frequent), indicator(found, len(frequent))
+        case "regression":
+            regression = Regression.of_training_targets([float(label) for label in labels])
+            return regression, regression.targets([float(label) for label in labels])
 
 
-def linear_learner(rows: Sequence[TextRow], truth: Indices) -> Learner:
-    """Return a learner with TF-IDF of all words and logistic regression."""
+def linear_learner(rows: Sequence[TextRow], task: Task, targets: Targets) -> Learner:
+    """Return a learner with TF-IDF of all words and a regression."""
     sides = split_sides([text_input(row.text, row.pair) for row in rows])
     try:
         by_side = CountVectorizer().fit_transform(chain(*sides)).tocsr()
     except ValueError:  # no text contains a word
-        return lambda train, held_out: _most_frequent(truth[train], len(held_out))
+        return lambda train, held_out: _constant(task, targets[train], len(held_out))
 
     counts = [by_side[i * len(rows) :][: len(rows)] for i in range(len(sides))]
 
-    def learn(train: Indices, held_out: Indices) -> Indices:
+    def learn(train: Indices, held_out: Indices) -> Predictions:
         seen = vstack([side[train] for side in counts], format="csr")
         terms = np.unique(seen.indices)
         weighting = TfidfTransformer(sublinear_tf=True).fit(seen[:, terms])
@@ -171,108 +213,189 @@ def linear_learner(rows: Sequence[TextRow], truth: Indices) -> Learner:
             combine_sides([weighting.transform(side[part][:, terms]) for side in counts])
             for part in (train, held_out)
         )
-        return _fit_and_predict(x, truth[train], INVERSE_REGULARIZATION["linear"], x_test)
+        return _fit_and_predict(task, "linear", x, targets[train], x_test, targets[held_out])
 
     return learn
 
 
-def probe_learner(vectors: NDArray[np.float32], truth: Indices) -> Learner:
-    """Return a learner with logistic regression on vectors (texts, width) of mean norm 1."""
+def probe_learner(vectors: NDArray[np.float32], task: Task, targets: Targets) -> Learner:
+    """Return a learner with a regression on vectors (texts, width) of mean norm 1."""
 
-    def learn(train: Indices, held_out: Indices) -> Indices:
-        return _fit_and_predict(
-            vectors[train], truth[train], INVERSE_REGULARIZATION["probe"], vectors[held_out]
-        )
+    def learn(train: Indices, held_out: Indices) -> Predictions:
+        x, x_test = vectors[train], vectors[held_out]
+        return _fit_and_predict(task, "probe", x, targets[train], x_test, targets[held_out])
 
     return learn
 
 
-def _fit_and_predict(x_train: Any, labels: Indices, strength: float, x_test: Any) -> Indices:
-    """Fit a logistic regression on `x_train` and predict the labels of `x_test`."""
-    if len(np.unique(labels)) == 1 or x_train.shape[1] == 0:
-        return _most_frequent(labels, x_test.shape[0])
+def _fit_and_predict(
+    task: Task, basis: Basis, x: Any, targets: Targets, x_test: Any, truth: Targets
+) -> Predictions:
+    """Fit the regression of a task on `x` (texts, features) and return predictions for `x_test`.
+
+    Several labels are predicted at the thresholds that are the best for their `truth`.
+    """
+    texts, strength = x_test.shape[0], INVERSE_REGULARIZATION[basis]
+    if x.shape[1] == 0:
+        return _constant(task, targets, texts)
+    if isinstance(task, Regression):
+        ridge = Ridge(alpha=RIDGE_ALPHA).fit(x, task.standardize(targets))
+        return task.predict(ridge.predict(x_test)[:, None])
+    if isinstance(task, MultiLabel):
+        one = LogisticRegression(C=strength, solver="liblinear")
+        columns = [
+            one.fit(x, has_label).predict_proba(x_test)[:, 1]
+            if len(np.unique(has_label)) > 1
+            else np.full(texts, float(has_label[0]))
+            for has_label in targets.T > 0
+        ]
+        return _at_best_thresholds(np.stack(columns, axis=1), truth)
+    if len(np.unique(targets)) == 1:
+        return _constant(task, targets, texts)
     model = LogisticRegression(C=strength, max_iter=MAX_ITER, tol=TOLERANCE)
     with warnings.catch_warnings():
         # A fit that hits the iteration limit still predicts; the other warning is about few texts
         # of many labels.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
-        model.fit(x_train, labels)
-    answers: Indices = model.predict(x_test)
-    return answers
+        predicted: Predictions = model.fit(x, targets).predict(x_test)
+    return predicted
 
 
-def _most_frequent(labels: Indices, count: int) -> Indices:
-    return np.full(count, np.bincount(labels).argmax())
+def _at_best_thresholds(scores: Floats, truth: Targets) -> Predictions:
+    """Return whether each label (texts, labels) is predicted, at its threshold with the best F1.
+
+    The curve is then one of how well the labels are ranked, which held-out texts are enough for.
+    Thresholds that do not depend on them would be those of a handful of texts with a label.
+    """
+    columns = zip(scores.T, truth.T, strict=True)
+    thresholds = [best_threshold(*each) if each[1].any() else THRESHOLD for each in columns]
+    return np.asarray(scores >= np.array(thresholds))
 
 
-def estimate(learner: Learner, truth: Indices, *, texts: int, basis: Basis) -> MoreLabelsEstimate:
-    """Measure the curve for texts with these labels, and extrapolate it to `texts` and more."""
+def _uninformed(task: Task, targets: Targets) -> Predictions:
+    """Return predictions for texts that are not read: a constant or, of several labels, any."""
+    if not isinstance(task, MultiLabel):
+        return _constant(task, targets, len(targets))
+    scores, predicted = np.random.default_rng(0).random(targets.shape), np.empty_like(targets)
+    for part in (np.arange(len(targets)) % NUM_FOLDS == fold for fold in range(NUM_FOLDS)):
+        predicted[part] = _at_best_thresholds(scores[part], targets[part])
+    return predicted
+
+
+def _constant(task: Task, targets: Targets, count: int) -> Predictions:
+    """Return the best prediction for texts that are not read, for each of `count` texts."""
+    return np.repeat(task.constant(targets)[0], count, axis=0)
+
+
+def estimate(
+    learner: Learner, task: Task, targets: Targets, *, texts: int, basis: Basis
+) -> MoreLabelsEstimate:
+    """Measure the curve for texts with these targets, and extrapolate it to `texts` and more."""
     with threadpool_limits(1, user_api="blas"):  # a single thread is faster than several
-        scores = measure_curve(learner, truth)
-    accuracies = scores.correct.mean(axis=1)
+        curve = measure_curve(learner, task, targets)
+    metric, scale = task.metric.name, _error_scale(task)
+    digits = DIGITS - math.floor(math.log10(scale))
+    field = "accuracy" if metric == "accuracy" else "value"
+
+    def from_error(error: Any) -> Any:
+        return scale * error if task.metric.lower_is_better else 1 - error
+
+    def quantiles(values: Floats) -> list[float]:
+        return [round(value, digits) for value in _weighted_quantiles(values, weights)]
+
+    uninformed = from_error(1 - curve.uninformed.mean())
+    name = task.constant(targets)[1]  # the mean, if the targets are numbers
+    if isinstance(task, SingleLabel):
+        name = "the most frequent label"
+    elif isinstance(task, MultiLabel):
+        name = "any labels"
     result = MoreLabelsEstimate(
         code="not_above_majority",
-        message="So far the model of the learning curve is no better than always predicting the "
-        f"most frequent label ({scores.most_frequent.mean():.1%}), so the effect of more labels "
-        "cannot be estimated.",
+        message="So far the model of the learning curve is no better than always predicting "
+        f"{name} ({f'{uninformed:.1%}' if METRICS[metric].is_share else f'{uninformed:.4g}'}), so "
+        "the effect of more labels cannot be estimated.",
         texts=texts,
+        metric=metric,
         basis=basis,
-        used=len(truth),
+        used=len(targets),
         measured=tuple(
-            MeasuredAccuracy(texts=int(size), accuracy=round(float(accuracy), DIGITS))
-            for size, accuracy in zip(scores.train_sizes, accuracies, strict=True)
+            MeasuredValue.model_validate(
+                {"texts": int(size), field: round(float(from_error(1 - score)), digits)}
+            )
+            for size, score in zip(curve.train_sizes, curve.scores.mean(axis=1), strict=True)
         ),
     )
-    if not scores.above_majority:
+    if not curve.informed:
         return result
     counts = [times * texts for times in GROWTH_FACTORS]
-    errors, weights = _extrapolate(scores, np.array(counts, dtype=float))
+    errors, weights = _extrapolate(curve, np.array(counts, dtype=float))
+    values = from_error(errors)
     gains = [
         ExpectedGain(texts=count, low=low, high=high)
-        for count, after in zip(counts[1:], errors.T[1:], strict=True)
-        for low, _, high in [_weighted_quantiles(errors[:, 0] - after, weights)]
+        for count, after in zip(counts[1:], values.T[1:], strict=True)
+        for low, _, high in [quantiles(after - values[:, 0])]
     ]
     expected = [
-        ExpectedAccuracy(texts=count, accuracy=middle, low=low, high=high)
-        for count, error in zip(counts, errors.T, strict=True)
-        for low, middle, high in [_weighted_quantiles(1 - error, weights)]
+        ExpectedValue.model_validate({"texts": count, field: middle, "low": low, "high": high})
+        for count, value in zip(counts, values.T, strict=True)
+        for low, middle, high in [quantiles(value)]
     ]
     return result.model_copy(
         update={
             "code": "measured",
-            "message": describe_gains(gains),
+            "message": describe_gains(gains, metric, scale),
             "expected": tuple(expected),
             "gains": tuple(gains),
         }
     )
 
 
-def measure_curve(learner: Learner, truth: Indices) -> CurveScores:
+def measure_curve(learner: Learner, task: Task, targets: Targets) -> CurveScores:
     """Train on nested subsets of all folds but one, and predict that fold; repeat."""
     rng = np.random.default_rng(0)
-    count = len(truth)
-    runs = MAX_WORK // (count * weight_rows(len(np.unique(truth))))
+    count, strata, metric = len(targets), task.strata(targets), task.metric
+    rows = weight_rows(len(task.labels)) if isinstance(task, SingleLabel) else len(task.labels)
+    runs = MAX_WORK // (count * rows)
     smallest = count - -(-count // NUM_FOLDS)  # training texts that remain without the largest fold
     train_sizes = np.array([max(2, round(share * smallest)) for share in TRAIN_SHARES])
-    correct, times_predicted = np.zeros((len(train_sizes), count)), np.zeros(count)
+    constant = metric.statistics(targets, _uninformed(task, targets))
+    statistics = np.zeros((len(train_sizes), *constant.shape))  # sums over the runs
+    times_predicted = np.zeros(count)
     fold = np.empty(count, dtype=np.int64)
     for run in range(min(MAX_RUNS, max(1, runs))):
         if run % NUM_FOLDS == 0:
-            fold[_stratified_order(truth, rng)] = np.arange(count) % NUM_FOLDS
+            fold[_stratified_order(strata, rng)] = np.arange(count) % NUM_FOLDS
         is_held_out = fold == run % NUM_FOLDS
         held_out, rest = np.flatnonzero(is_held_out), np.flatnonzero(~is_held_out)
-        train = rest[_stratified_order(truth[rest], rng)]
+        train = rest[_stratified_order(strata[rest], rng)]
         times_predicted[held_out] += 1
         for share, size in enumerate(train_sizes):
-            correct[share, held_out] += learner(train[:size], held_out) == truth[held_out]
+            predicted = learner(train[:size], held_out)
+            statistics[share, held_out] += metric.statistics(targets[held_out], predicted)
     was_predicted = times_predicted > 0
-    return CurveScores(
+    means = statistics[:, was_predicted] / times_predicted[was_predicted, None]
+
+    def scores(of_texts: Floats) -> Floats:
+        linearized = metric.linearized(of_texts)
+        return 1 - linearized / _error_scale(task) if metric.lower_is_better else linearized
+
+    curve = CurveScores(
         train_sizes,
-        correct[:, was_predicted] / times_predicted[was_predicted],
-        len(np.unique(truth)),
-        (truth == np.bincount(truth).argmax())[was_predicted],
+        np.stack([scores(each) for each in means]),
+        scores(constant[was_predicted]),
+        len(task.labels),
     )
+    if isinstance(task, SingleLabel):
+        return curve
+    last = curve.scores[-1]
+    of_accuracy = _standard_error(1 - last.mean(), np.ones(1))
+    return replace(curve, dispersion=float(last.std() / of_accuracy[0]))
+
+
+def _error_scale(task: Task) -> float:
+    """Return the error that counts as 1: of numbers, the RMSE of always predicting the mean."""
+    return task.std if isinstance(task, Regression) else 1.0
 
 
 def _stratified_order(labels: Indices, rng: np.random.Generator) -> Indices:
@@ -284,18 +407,19 @@ def _stratified_order(labels: Indices, rng: np.random.Generator) -> Indices:
     return np.argsort(positions)
 
 
-def _extrapolate(scores: CurveScores, texts: Floats) -> tuple[Floats, Floats]:
+def _extrapolate(curve: CurveScores, texts: Floats) -> tuple[Floats, Floats]:
     """Return possible errors (samples, len(texts)) for these numbers of texts, and sample weights.
 
     For each exponent the other two parameters are normally distributed, by weighted least squares.
     Rising curves are treated as flat; negative errors are impossible.
     """
     rng = np.random.default_rng(0)
-    usable = scores.train_sizes >= MIN_EXTRAPOLATION_TEXTS_PER_LABEL * scores.labels
+    usable = curve.train_sizes >= MIN_EXTRAPOLATION_TEXTS_PER_LABEL * curve.labels
     usable[-MIN_SHARES:] = True
-    train_sizes, wrong = scores.train_sizes[usable].astype(float), 1 - scores.correct[usable]
+    train_sizes, wrong = curve.train_sizes[usable].astype(float), 1 - curve.scores[usable]
     errors = wrong.mean(axis=1)
-    variance = (SAMPLING_NOISE * _standard_error(errors, train_sizes)) ** 2 + MODEL_NOISE**2
+    noise = SAMPLING_NOISE * curve.dispersion
+    variance = (noise * _standard_error(errors, train_sizes)) ** 2 + MODEL_NOISE**2
     precision = np.linalg.inv(np.cov(wrong) / wrong.shape[1] + np.diag(variance))
     last = train_sizes[-1]
     samples, log_likelihoods = [], []
@@ -314,10 +438,10 @@ def _extrapolate(scores: CurveScores, texts: Floats) -> tuple[Floats, Floats]:
     possible = predicted.min(axis=1) >= 0
     if possible.any():
         weights *= possible
-    noise = (
-        SAMPLING_NOISE * _standard_error(predicted, texts) * rng.standard_normal(predicted.shape)
+    predicted = predicted + (
+        noise * _standard_error(predicted, texts) * rng.standard_normal(predicted.shape)
     )
-    return np.clip(predicted + noise, 0, 1), weights
+    return np.clip(predicted, 0, 1), weights
 
 
 def _design_matrix(n: Floats, exponent: float) -> Floats:
@@ -337,5 +461,5 @@ def _weighted_quantiles(values: Floats, weights: Floats) -> tuple[float, float, 
     order = np.argsort(values)
     cumulative = np.cumsum(weights[order])
     positions = np.searchsorted(cumulative, np.array([LOW, MIDDLE, HIGH]) * cumulative[-1])
-    low, middle, high = (round(float(value), DIGITS) for value in values[order][positions])
+    low, middle, high = map(float, values[order][positions])
     return low, middle, high

@@ -7,40 +7,51 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from lora_core.data.labels import names_in
+from lora_core.results import Measured, MetricName
 from lora_core.specs.fields import FrozenModel
+from lora_core.specs.task import TaskType
+from lora_core.tasks.metric_names import METRICS
 
 MIN_TEXTS = 250  # with fewer labeled texts a learning curve is too noisy to extrapolate
 MIN_TEXTS_PER_LABEL = 5  # with fewer, held-out texts have labels that were hardly trained on
-NEGLIGIBLE_GAIN = 0.01  # of accuracy, with four times as many labels
+# With four times as many labels; of the RMSE, as a share of the deviation of the numbers.
+NEGLIGIBLE_GAIN = 0.01
 
 # Mean error of a measured accuracy in points (docs/explanation/more-labels.md), by labeled texts:
 # (measured on a tenth of them held out, measured by five times five folds).
 ACCURACY_ERRORS = {16: (28, 10), 32: (22, 7), 64: (17, 5), 128: (9, 5)}
 
 EstimateCode = Literal[
-    "measured", "too_few", "no_labels", "one_label", "not_above_majority", "other_task"
+    "measured",
+    "too_few",
+    "no_labels",
+    "one_label",
+    "not_above_majority",
+    "other_task",  # older results of tasks other than single-label
 ]
 Basis = Literal["linear", "probe"]
 
 
-class MeasuredAccuracy(FrozenModel):
-    """Held-out accuracy of models that were trained on part of the texts."""
+class MeasuredValue(Measured):
+    """The metric on held-out texts of models that were trained on part of the texts."""
 
     texts: int
-    accuracy: float
 
 
-class ExpectedAccuracy(FrozenModel):
-    """Expected accuracy for a number of texts: the median and an 80 % interval."""
+class ExpectedValue(Measured):
+    """The expected metric for a number of texts: the median and an 80 % interval."""
 
     texts: int
-    accuracy: float
     low: float
     high: float
 
 
 class ExpectedGain(FrozenModel):
-    """Expected gain in accuracy for a number of texts; 0.01 is one point."""
+    """Expected change of the metric for a number of texts; of a share, 0.01 is one point.
+
+    An RMSE that falls changes by a negative number, and `low` is the larger improvement.
+    """
 
     texts: int
     low: float
@@ -53,19 +64,19 @@ class MoreLabelsEstimate(FrozenModel):
     code: EstimateCode
     message: str
     texts: int  # labeled texts
+    metric: MetricName = "accuracy"
     basis: Basis | None = None  # the model of the curve; None: no curve
     used: int | None = None  # texts that the curve was measured on
-    measured: tuple[MeasuredAccuracy, ...] = ()  # by number of texts
-    expected: tuple[ExpectedAccuracy, ...] = ()  # for the available texts and for more
+    measured: tuple[MeasuredValue, ...] = ()  # by number of texts
+    expected: tuple[ExpectedValue, ...] = ()  # for the available texts and for more
     gains: tuple[ExpectedGain, ...] = ()  # for twice and for four times as many texts
 
 
-def estimate_without_curve(labels: Sequence[str]) -> MoreLabelsEstimate | None:
+def estimate_without_curve(labels: Sequence[str], task: TaskType) -> MoreLabelsEstimate | None:
     """Return the answer if no curve can be measured, else None.
 
-    `labels`: the label of each text.
+    `labels`: the label of each text, as in rows.
     """
-    counts = Counter(labels)
     texts = len(labels)
     if not texts:
         return MoreLabelsEstimate(
@@ -73,14 +84,16 @@ def estimate_without_curve(labels: Sequence[str]) -> MoreLabelsEstimate | None:
             texts=0,
             message="There are no labels yet, so there is nothing to learn from.",
         )
-    if len(counts) == 1:
+    if len(set(labels)) == 1:
         return MoreLabelsEstimate(
             code="one_label",
             texts=texts,
-            message="All texts have the same label. A model needs at least two labels.",
+            message="All texts have the same number, so there is nothing to predict."
+            if task == "regression"
+            else "All texts have the same label. A model needs at least two labels.",
         )
-    usable = sum(count for count in counts.values() if count >= MIN_TEXTS_PER_LABEL)
-    if usable >= MIN_TEXTS and sum(count >= MIN_TEXTS_PER_LABEL for count in counts.values()) > 1:
+    frequent, usable = _usable_texts(labels, task)
+    if usable >= MIN_TEXTS and frequent:
         return None
     if texts < MIN_TEXTS:
         which = f"{texts} labeled texts are"
@@ -89,57 +102,80 @@ def estimate_without_curve(labels: Sequence[str]) -> MoreLabelsEstimate | None:
             f"Of the {texts:,} labeled texts {usable:,} have a label that at least "
             f"{MIN_TEXTS_PER_LABEL} texts have, which is"
         )
-    return MoreLabelsEstimate(
-        code="too_few",
-        texts=texts,
-        message=f"{which} too few to estimate the effect of more labels, which takes {MIN_TEXTS}. "
-        "On six datasets each doubling from 16 to 256 texts gained a linear model 0 to 14 points "
-        "of accuracy, with a median of 5.",
-    )
+    message = f"{which} too few to estimate the effect of more labels, which takes {MIN_TEXTS}."
+    if task == "single_label":
+        message += (
+            " On six datasets each doubling from 16 to 256 texts gained a linear model 0 to 14 "
+            "points of accuracy, with a median of 5."
+        )
+    return MoreLabelsEstimate(code="too_few", texts=texts, message=message)
 
 
-def estimate_for_other_task(texts: int) -> MoreLabelsEstimate:
-    """Return the answer for a task that is not single-label."""
-    return MoreLabelsEstimate(
-        code="other_task",
-        texts=texts,
-        message="The effect of more labels is estimated for tasks with a single label only: train "
-        "on half of the texts (data.train_size) and compare.",
-    )
+def _usable_texts(labels: Sequence[str], task: TaskType) -> tuple[bool, int]:
+    """Return whether enough labels are frequent, and the number of texts for a curve.
+
+    Of several labels, texts with only rare ones count as those without a label do.
+    """
+    if task == "regression":
+        return True, len(labels)
+    counts = Counter(name for label in labels for name in names_in(label, task))
+    frequent = [count for count in counts.values() if count >= MIN_TEXTS_PER_LABEL]
+    if task == "multi_label":
+        return bool(frequent), len(labels) if frequent else 0
+    return len(frequent) > 1, sum(frequent)
 
 
-def describe_gains(gains: Sequence[ExpectedGain]) -> str:
-    """Return the answer as a sentence, for gains with twice and four times as many texts."""
+def describe_gains(
+    gains: Sequence[ExpectedGain], metric: MetricName = "accuracy", scale: float = 1.0
+) -> str:
+    """Return the answer as a sentence, for gains with twice and four times as many texts.
+
+    A gain below `NEGLIGIBLE_GAIN` of `scale` is hardly one.
+    """
     twice, four_times = gains
-    if four_times.high < NEGLIGIBLE_GAIN:
+    known = METRICS[metric]
+    if known.is_share:
+        expect, to = f"expect {_points(twice)} points of {known.label}", _points(four_times)
+    else:
+        expect = f"expect the {known.label} to change by {_range(twice)}"
+        to = f"by {_range(four_times)}"
+    largest = four_times.high if known.sign() > 0 else -four_times.low
+    if largest < NEGLIGIBLE_GAIN * scale:
         return (
             f"More labels of this kind would hardly help: with twice as many ({twice.texts:,}) "
-            f"expect {_points(twice)} points of accuracy, with four times as many "
-            f"({four_times.texts:,}) {_points(four_times)}."
+            f"{expect}, with four times as many ({four_times.texts:,}) {to}."
         )
     return (
-        f"With twice as many labels ({twice.texts:,}) expect {_points(twice)} points of accuracy, "
-        f"with four times as many ({four_times.texts:,}) {_points(four_times)}."
+        f"With twice as many labels ({twice.texts:,}) {expect}, "
+        f"with four times as many ({four_times.texts:,}) {to}."
     )
 
 
 def _points(gain: ExpectedGain) -> str:
     """Return a range such as `+0.5 to +2.0`."""
-    return f"{_signed(gain.low)} to {_signed(gain.high)}"
+    return " to ".join(
+        _signed(f"{round(100 * share, 1) + 0.0:+.1f}") for share in (gain.low, gain.high)
+    )
 
 
-def _signed(share: float) -> str:
-    points = round(100 * share, 1)
-    return "0" if points == 0 else f"{points:+.1f}".replace("-", "\N{MINUS SIGN}")
+def _range(gain: ExpectedGain) -> str:
+    """Return a range in the unit of the metric, such as `-0.05 to -0.012`."""
+    return " to ".join(_signed(f"{value:+.2g}") for value in (gain.low, gain.high))
+
+
+def _signed(number: str) -> str:
+    """Return a number with its sign as people write it; 0 has none."""
+    return "0" if float(number) == 0 else number.replace("-", "\N{MINUS SIGN}", 1)
 
 
 def describe_basis(estimate: MoreLabelsEstimate) -> str | None:
     """Return a sentence that names the model of the curve; None if there is no curve."""
     if estimate.basis is None or estimate.used is None:
         return None
+    regression = "ridge regression" if estimate.metric == "rmse" else "logistic regression"
     model = {
-        "linear": "a linear model (TF-IDF + logistic regression)",
-        "probe": "a probe (logistic regression on the frozen base model)",
+        "linear": f"a linear model (TF-IDF + {regression})",
+        "probe": f"a probe ({regression} on the frozen base model)",
     }[estimate.basis]
     scope = (
         f", measured on {estimate.used:,} of the texts" if estimate.used < estimate.texts else ""

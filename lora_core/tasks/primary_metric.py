@@ -41,11 +41,18 @@ class PrimaryMetric(ABC):
         """Return the metric (…) of means."""
 
     @abstractmethod
+    def linearized(self, statistics: Floats) -> Floats:
+        """Return the metric plus the influence of each text (texts,) on it (delta method).
+
+        Their mean is the metric, and their standard error that of the metric.
+        """
+
     def scores(self, statistics: Floats) -> Floats:
         """Return a score (texts,) of each text, higher is better, to compare methods by its mean.
 
         The standard error of a difference of metrics is that of the mean difference.
         """
+        return self.linearized(statistics)
 
     def value(self, statistics: Floats) -> float:
         """Return the metric of these texts."""
@@ -105,7 +112,7 @@ class Accuracy(PrimaryMetric):
         accuracy: Floats = means[..., 0]
         return accuracy
 
-    def scores(self, statistics: Floats) -> Floats:
+    def linearized(self, statistics: Floats) -> Floats:
         return statistics[:, 0]
 
     def interval(self, statistics: Floats) -> Interval:
@@ -160,11 +167,7 @@ class MacroF1(PrimaryMetric):
         occurring = (either > 0).sum(axis=-1)
         return np.asarray(f1.sum(axis=-1) / np.maximum(1, occurring))
 
-    def scores(self, statistics: Floats) -> Floats:
-        """Return the macro F1 plus the influence of each text on it (delta method).
-
-        Their mean is the macro F1, and their standard error that of the macro F1.
-        """
+    def linearized(self, statistics: Floats) -> Floats:
         both, either = np.split(statistics, 2, axis=1)
         share = either.mean(axis=0)
         occurring = share > 0
@@ -172,8 +175,8 @@ class MacroF1(PrimaryMetric):
         if not occurring.any():
             return np.zeros(len(statistics))
         f1 = both.mean(axis=0) / share
-        scores: Floats = (f1 + (both - f1 * either) / share).mean(axis=1)
-        return scores
+        linearized: Floats = (f1 + (both - f1 * either) / share).mean(axis=1)
+        return linearized
 
 
 class RootMeanSquaredError(PrimaryMetric):
@@ -188,6 +191,11 @@ class RootMeanSquaredError(PrimaryMetric):
 
     def of_means(self, means: Floats) -> Floats:
         return np.sqrt(means[..., 0])
+
+    def linearized(self, statistics: Floats) -> Floats:
+        rmse = self.value(statistics)
+        linearized: Floats = (rmse + statistics[:, 0] / (rmse or 1.0)) / 2
+        return linearized
 
     def scores(self, statistics: Floats) -> Floats:
         """Return the negative squared errors: the method with the best mean has the best RMSE."""

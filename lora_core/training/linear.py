@@ -29,7 +29,6 @@ from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, subsamp
 from lora_core.data.load import load_splits
 from lora_core.data.more_labels import (
     MoreLabelsEstimate,
-    estimate_for_other_task,
     estimate_without_curve,
 )
 from lora_core.data.rows import TextRow
@@ -59,7 +58,6 @@ from lora_core.specs.train import TrainSpec
 from lora_core.tasks.base import Calibration, Task
 from lora_core.tasks.build import build_task
 from lora_core.tasks.primary_metric import Predictions
-from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import encode_correctness, save_misclassified
 from lora_core.verdict import build_verdict
 
@@ -153,27 +151,26 @@ def learning_curve_of_splits(
 ) -> MoreLabelsEstimate:
     """Return the learning curve of a linear model on the training split, cached.
 
-    It answers whether more labels would help a single-label task. Raises `DiskFull`,
-    `StopRequested`.
+    It answers whether more labels would help. Raises `DiskFull`, `StopRequested`.
     """
-    if not isinstance(task, SingleLabel):
-        return estimate_for_other_task(len(splits.train))
-    distinct = distinct_texts(splits)
-    estimate = estimate_without_curve([row.label for row in distinct])
+    distinct = distinct_texts(splits, task)
+    estimate = estimate_without_curve([row.label for row in distinct], task.type)
     if estimate is not None:
         return estimate
     progress.enter_phase(Phase.LEARNING_CURVE)
     facts = {"basis": "linear", "data": splits.digest}
+    if task.type != "single_label":
+        facts["task"] = task.type
     return run_with_progress(
         progress,
-        lambda: curve.cached_estimate(facts, lambda: curve.estimate_from_rows(distinct)),
+        lambda: curve.cached_estimate(facts, lambda: curve.estimate_from_rows(distinct, task.type)),
     )
 
 
-def distinct_texts(splits: Splits) -> list[TextRow]:
+def distinct_texts(splits: Splits, task: Task) -> list[TextRow]:
     """Return the first row of each distinct training text. Row numbers are training indices."""
     rows = [
-        TextRow(i, each.text, splits.labels[each.label], pair=each.pair)
+        TextRow(i, each.text, task.name(each.label), pair=each.pair)
         for i, each in enumerate(splits.train)
     ]
     return group_duplicates(rows)[0]

@@ -13,14 +13,12 @@ from lora_core.data import learning_curve as curve
 from lora_core.data.batching import length_sorted_batches
 from lora_core.data.more_labels import (
     MoreLabelsEstimate,
-    estimate_for_other_task,
     estimate_without_curve,
 )
 from lora_core.data.rows import TextRow
 from lora_core.events import Phase
 from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.specs.data import Split
-from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.linear import distinct_texts, learning_curve_of_splits
 from lora_core.training.prepare import PreparedRun
 
@@ -37,13 +35,12 @@ def learning_curve_of_run(
     """
     if prepared.spec.trial is not None or not distributed.is_main_process():
         return None
-    if not isinstance(prepared.task, SingleLabel):
-        return estimate_for_other_task(len(prepared.splits.train))
-    distinct = distinct_texts(prepared.splits)
-    estimate = estimate_without_curve([row.label for row in distinct])
+    task_type = prepared.task.type
+    distinct = distinct_texts(prepared.splits, prepared.task)
+    estimate = estimate_without_curve([row.label for row in distinct], task_type)
     if estimate is not None:
         return estimate
-    sample = curve.limit_texts(distinct, curve.MAX_TEXTS)
+    sample = curve.limit_texts(distinct, task_type)
     if not _encoder_pass_is_cheap(prepared, sample):
         return learning_curve_of_splits(prepared.splits, prepared.task, progress)
     progress.enter_phase(Phase.LEARNING_CURVE)
@@ -53,6 +50,7 @@ def learning_curve_of_run(
         "base": prepared.base_sha256,
         "max_length": prepared.max_length,
         "precision": prepared.runtime.precision,
+        **({} if task_type == "single_label" else {"task": task_type}),
         **({"long_texts": "windows"} if prepared.spec.data.long_texts == "windows" else {}),
     }
 
@@ -60,11 +58,11 @@ def learning_curve_of_run(
         vectors = _pooled_vectors(prepared, sample, progress)
         if not np.isfinite(vectors).all():  # training fails with an error of its own
             return learning_curve_of_splits(prepared.splits, prepared.task, progress)
-        labels = curve.encode_labels(sample)
-        learner = curve.probe_learner(vectors, labels)
+        task, targets = curve.encode_labels(sample, task_type)
+        learner = curve.probe_learner(vectors, task, targets)
         return run_with_progress(
             progress,
-            lambda: curve.estimate(learner, labels, texts=len(distinct), basis="probe"),
+            lambda: curve.estimate(learner, task, targets, texts=len(distinct), basis="probe"),
         )
 
     return curve.cached_estimate(facts, measure)

@@ -9,9 +9,9 @@ from app.cli.output import print_learning_curve_estimate
 from app.resources import Resources
 from app.web.svg_curves import BOTTOM, LEFT, RIGHT, TOP, LearningCurveView
 from lora_core.data.more_labels import (
-    ExpectedAccuracy,
     ExpectedGain,
-    MeasuredAccuracy,
+    ExpectedValue,
+    MeasuredValue,
     MoreLabelsEstimate,
 )
 from tests.app.web.finished_jobs import HOSTILE, succeed
@@ -23,11 +23,11 @@ MEASURED = MoreLabelsEstimate(
     texts=1000,
     basis="probe",
     used=800,
-    measured=(MeasuredAccuracy(texts=40, accuracy=0.6), MeasuredAccuracy(texts=640, accuracy=0.72)),
+    measured=(MeasuredValue(texts=40, value=0.6), MeasuredValue(texts=640, value=0.72)),
     expected=(
-        ExpectedAccuracy(texts=1000, accuracy=0.73, low=0.71, high=0.75),
-        ExpectedAccuracy(texts=2000, accuracy=0.74, low=0.72, high=0.77),
-        ExpectedAccuracy(texts=4000, accuracy=0.75, low=0.72, high=0.8),
+        ExpectedValue(texts=1000, value=0.73, low=0.71, high=0.75),
+        ExpectedValue(texts=2000, value=0.74, low=0.72, high=0.77),
+        ExpectedValue(texts=4000, value=0.75, low=0.72, high=0.8),
     ),
     gains=(
         ExpectedGain(texts=2000, low=0.005, high=0.02),
@@ -87,13 +87,34 @@ def test_plot_stays_in_its_area_and_rises_with_accuracy() -> None:
     assert [tick.label for tick in view.plot.y_ticks] == ["60 %", "70 %", "80 %"]
 
 
+def test_curve_of_an_error_has_its_unit(client: TestClient, resources: Resources) -> None:
+    numbers = MoreLabelsEstimate(
+        code="measured",
+        message="With twice as many labels (2,000) expect the RMSE to change by -0.12 to -0.05.",
+        texts=1000,
+        metric="rmse",
+        basis="linear",
+        used=1000,
+        measured=(MeasuredValue(texts=50, value=1.92), MeasuredValue(texts=800, value=1.7)),
+        expected=(ExpectedValue(texts=1000, value=1.65, low=1.6, high=1.69),),
+    )
+    text = page(client, succeed(client, resources, more_labels=numbers))
+    section = text.partition('id="learning-curve"')[2].partition("</section>")[0]
+    assert 'aria-label="RMSE by number of labeled texts.' in section
+    assert "1,000 1.65 1.6 to 1.69" in visible_text(section)
+    view = LearningCurveView.from_estimate(numbers)
+    assert view is not None
+    assert view.plot is not None
+    assert [tick.label for tick in view.plot.y_ticks] == ["1.6", "1.775", "1.95"]
+
+
 def test_flat_curve() -> None:
     flat = MEASURED.model_copy(
         update={
             "code": "not_above_majority",
             "measured": (
-                MeasuredAccuracy(texts=40, accuracy=1.0),
-                MeasuredAccuracy(texts=80, accuracy=1.0),
+                MeasuredValue(texts=40, value=1.0),
+                MeasuredValue(texts=80, value=1.0),
             ),
             "expected": (),
             "gains": (),

@@ -1,5 +1,6 @@
 """Learning curves: measurement, extrapolation, and data without a curve."""
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import f1_score, precision_recall_curve
 from sklearn.pipeline import make_pipeline
 
 from lora_core.data import learning_curve as curve
@@ -20,6 +22,13 @@ from lora_core.data.more_labels import (
 )
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import DataSpec
+from lora_core.specs.label_sets import encode_label_set
+from lora_core.specs.task import TaskType
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.primary_metric import Predictions
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.single_label import SingleLabel
+from lora_core.tasks.targets import Targets
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +46,9 @@ def rows_with_labels(count: int, labels: int = 2) -> list[TextRow]:
     return rows_labeled(*(str(i % labels) for i in range(count)))
 
 
+TWO = SingleLabel(("0", "1"))
+
+
 def law_learner(truth: curve.Indices, error: Callable[[float], float]) -> curve.Learner:
     """Predicts wrongly at random, at the error rate of the curve."""
     rng = np.random.default_rng(1)
@@ -50,7 +62,7 @@ def law_learner(truth: curve.Indices, error: Callable[[float], float]) -> curve.
 
 def estimate_for_law(error: Callable[[float], float], count: int = 2000) -> MoreLabelsEstimate:
     truth = np.arange(count) % 2
-    return curve.estimate(law_learner(truth, error), truth, texts=count, basis="probe")
+    return curve.estimate(law_learner(truth, error), TWO, truth, texts=count, basis="probe")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +84,7 @@ def test_interval_covers_the_true_curve(error: Callable[[float], float]) -> None
         assert gain.low <= error(2000) - error(gain.texts) <= gain.high
     for each in found.expected:
         assert each.low <= 1 - error(each.texts) <= each.high
-        assert each.low <= each.accuracy <= each.high
+        assert each.low <= each.value <= each.high
     assert found.message == describe_gains(found.gains)
 
 
@@ -98,10 +110,10 @@ def test_sudden_drop_stays_within_possible_values() -> None:
 
 def test_no_extrapolation_below_the_majority_baseline() -> None:
     truth = (np.arange(400) % 4 == 0).astype(np.int64)
-    found = curve.estimate(lambda _, held_out: 0 * held_out, truth, texts=400, basis="linear")
+    found = curve.estimate(lambda _, held_out: 0 * held_out, TWO, truth, texts=400, basis="linear")
     assert (found.code, found.gains, found.expected) == ("not_above_majority", (), ())
     assert "the most frequent label (75.0%)" in found.message
-    assert [each.accuracy for each in found.measured] == [0.75] * 5
+    assert [each.value for each in found.measured] == [0.75] * 5
 
 
 def test_held_out_texts_are_unseen_and_subsets_are_nested() -> None:
@@ -114,9 +126,9 @@ def test_held_out_texts_are_unseen_and_subsets_are_nested() -> None:
         predictions.append((set(train), set(held_out)))
         return truth[held_out]
 
-    scores = curve.measure_curve(learn, truth)
+    scores = curve.measure_curve(learn, SingleLabel(("0", "1", "2")), truth)
     assert scores.train_sizes.tolist() == [15, 30, 60, 120, 240]
-    assert scores.correct.shape == (5, 300)
+    assert scores.scores.shape == (5, 300)
     assert len(predictions) == 5 * curve.MAX_RUNS
     for run in range(curve.MAX_RUNS):
         shares = predictions[5 * run : 5 * run + 5]
@@ -133,12 +145,13 @@ def test_linear_learner_matches_scikit_learn() -> None:
         TextRow(i, text, str(label))
         for i, (text, label) in enumerate(zip(texts, truth, strict=True))
     ]
+    learner = curve.linear_learner(rows, *curve.encode_labels(rows, "single_label"))
     train, held_out = np.arange(300), np.arange(300, 500)
     reference = make_pipeline(
         TfidfVectorizer(sublinear_tf=True),
         LogisticRegression(C=curve.INVERSE_REGULARIZATION["linear"], max_iter=1000),
     ).fit(texts[:300], truth[:300])
-    ours = curve.linear_learner(rows, truth)(train, held_out)
+    ours = learner(train, held_out)
     assert (ours == reference.predict(texts[300:])).mean() > 0.98
 
 
@@ -148,7 +161,9 @@ def test_interval_covers_the_accuracy_with_twice_as_many_texts() -> None:
     found = curve.estimate_from_rows(rows[:1000])
     both = [*splits.train, *splits.test]
     truth = np.array([e.label for e in both])
-    learner = curve.linear_learner([TextRow(i, e.text, "") for i, e in enumerate(both)], truth)
+    learner = curve.linear_learner(
+        [TextRow(i, e.text, "") for i, e in enumerate(both)], SingleLabel(splits.labels), truth
+    )
     held_out = np.arange(2000, 4000)
     once, twice = (
         (learner(np.arange(count), held_out) == truth[held_out]).mean() for count in (1000, 2000)
@@ -156,6 +171,134 @@ def test_interval_covers_the_accuracy_with_twice_as_many_texts() -> None:
     [gain, _] = found.gains
     assert (found.texts, found.used, gain.texts) == (1000, 1000, 2000)
     assert gain.low <= twice - once <= gain.high
+
+
+def noisy_number_learner(targets: Targets, error: Callable[[float], float]) -> curve.Learner:
+    """Predicts numbers with a root mean squared error that depends on the number of texts."""
+    rng = np.random.default_rng(1)
+
+    def learn(train: curve.Indices, held_out: curve.Indices) -> Predictions:
+        noise = rng.standard_normal(len(held_out)) * error(len(train))
+        return targets[held_out] + noise
+
+    return learn
+
+
+@pytest.mark.parametrize("scale", [0.001, 1.0, 50_000.0])
+def test_interval_of_numbers_covers_the_true_curve(scale: float) -> None:
+    """The curve does not depend on the unit of the numbers."""
+
+    def error(texts: float) -> float:
+        return scale * float(0.2 + 2 * texts**-0.4)
+
+    numbers = (scale * np.random.default_rng(0).standard_normal(2000)).astype(np.float32)
+    task = Regression.of_training_targets(numbers.tolist())
+    learner = noisy_number_learner(numbers, error)
+    found = curve.estimate(learner, task, numbers, texts=2000, basis="probe")
+    assert (found.code, found.metric) == ("measured", "rmse")
+    for gain in found.gains:
+        assert gain.low <= error(gain.texts) - error(2000) <= gain.high < 0
+    for each in found.expected:
+        assert each.low <= error(each.texts) <= each.high
+        assert each.low <= each.value <= each.high
+        assert each.accuracy is None
+    assert re.fullmatch(
+        r"With twice as many labels \(4,000\) expect the RMSE to change by \S+ to \S+, with four "
+        r"times as many \(8,000\) by \S+ to \S+\.",
+        found.message,
+    )
+    assert "a probe (ridge regression on the frozen base model)" in str(describe_basis(found))
+
+
+def test_interval_of_several_labels_covers_the_true_curve() -> None:
+    """A label is missed or added at the error rate: F1 is 1 - error, as each has half the texts."""
+    targets = np.stack([np.arange(2000) % 2, np.arange(2000) // 2 % 2], axis=1).astype(np.float32)
+    rng = np.random.default_rng(1)
+
+    def error(texts: float) -> float:
+        return float(0.05 + 1.5 * texts**-0.4)
+
+    def learn(train: curve.Indices, held_out: curve.Indices) -> Predictions:
+        wrong = rng.random((len(held_out), 2)) < error(len(train))
+        return (targets[held_out] > 0) != wrong
+
+    task = MultiLabel(("a", "b"))
+    found = curve.estimate(learn, task, targets, texts=2000, basis="linear")
+    assert (found.code, found.metric) == ("measured", "macro_f1")
+    assert found.measured[-1].value == pytest.approx(1 - error(1600), abs=0.01)
+    for gain in found.gains:
+        assert gain.low <= error(2000) - error(gain.texts) <= gain.high
+    assert "points of macro F1, with four times as many" in found.message
+
+
+def test_learners_of_numbers_and_several_labels_match_scikit_learn() -> None:
+    splits = load_splits(DataSpec(train_size=300, validation_size=200, test_size=100))
+    examples = [*splits.train, *splits.validation]
+    texts = [each.text for each in examples]
+    train, held_out = np.arange(300), np.arange(300, 500)
+    vectorizer = TfidfVectorizer(sublinear_tf=True).fit(texts[:300])
+    x, x_test = vectorizer.transform(texts[:300]), vectorizer.transform(texts[300:])
+
+    numbers = np.array([len(text) for text in texts], dtype=np.float64)
+    rows = [TextRow(i, text, str(numbers[i])) for i, text in enumerate(texts)]
+    learner = curve.linear_learner(rows, *curve.encode_labels(rows, "regression"))
+    ridge = Ridge(alpha=curve.RIDGE_ALPHA).fit(x, numbers[:300])
+    np.testing.assert_allclose(learner(train, held_out), ridge.predict(x_test), rtol=1e-3)
+
+    has = np.array([["the" in text.split(), "not" in text.split()] for text in texts])
+    names = np.array(["the", "not"])
+    rows = [TextRow(i, text, encode_label_set(names[has[i]])) for i, text in enumerate(texts)]
+    learner = curve.linear_learner(rows, *curve.encode_labels(rows, "multi_label"))
+    predicted = learner(train, held_out)
+    for i, expected in ((1, has[:, 0]), (0, has[:, 1])):  # labels are in alphabetic order
+        model = LogisticRegression(C=curve.INVERSE_REGULARIZATION["linear"], max_iter=1000)
+        scores = model.fit(x, expected[:300]).predict_proba(x_test)[:, 1]
+        precision, recall, _ = precision_recall_curve(expected[300:], scores)
+        best = (2 * precision * recall / np.maximum(precision + recall, 1e-9)).max()
+        assert f1_score(expected[300:], predicted[:, i]) == pytest.approx(best, abs=0.02)
+
+
+def test_rare_labels_and_texts_without_a_label() -> None:
+    rows = [TextRow(i, f"text {i}", encode_label_set(["a"] * (i % 2))) for i in range(300)]
+    rows.append(TextRow(300, "rare", encode_label_set(["a", "b"])))
+    task, targets = curve.encode_labels(rows, "multi_label")
+    assert (task.labels, targets.shape, targets.sum()) == (("a",), (301, 1), 151)
+
+
+def test_many_labels_limit_the_number_of_texts() -> None:
+    rows = [TextRow(i, f"text {i}", encode_label_set([str(i % 100)])) for i in range(4000)]
+    assert len(curve.limit_texts(rows, "multi_label")) == curve.MAX_FITTED_LABELS // 100
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "code"),
+    [
+        ("multi_label", ["[]"] * 400, "one_label"),
+        ("multi_label", ['["a"]', "[]"] * 100, "too_few"),
+        ("multi_label", [f'["{i}"]' for i in range(400)], "too_few"),
+        ("regression", ["1.0"] * 400, "one_label"),
+        ("regression", [f"{i}.5" for i in range(249)], "too_few"),
+    ],
+)
+def test_missing_curve_of_other_tasks(task: TaskType, labels: list[str], code: str) -> None:
+    rows = [TextRow(i, f"text {i}", label) for i, label in enumerate(labels)]
+    assert curve.estimate_from_rows(rows, task).code == code
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "message"),
+    [
+        ("multi_label", lambda i: '["a", "b"]' if i % 3 else '["b"]', "any labels"),
+        ("regression", lambda i: str(float(i % 7)), "the mean, 2.99 (1.996)"),
+    ],
+)
+def test_no_extrapolation_below_the_constant(
+    task: TaskType, label: Callable[[int], str], message: str
+) -> None:
+    rows = [TextRow(i, f"{chr(0x4E00 + i)} !", label(i)) for i in range(300)]
+    found = curve.estimate_from_rows(rows, task)
+    assert found.code == "not_above_majority"
+    assert f"always predicting {message}" in found.message
 
 
 @pytest.mark.parametrize(
@@ -206,13 +349,16 @@ def test_duplicates_count_once() -> None:
 
 def test_many_texts_are_subsampled_stratified() -> None:
     rows = rows_with_labels(900, labels=3)
-    used = curve.limit_texts(rows, 300)
+    used = curve.limit_texts(rows, "single_label", 300)
     assert [row.number for row in used] == sorted(row.number for row in used)
-    assert np.bincount(curve.encode_labels(used)).tolist() == [100, 100, 100]
-    short = curve.limit_texts(rows, 300, characters=sum(len(row.text) for row in rows) // 9)
+    assert np.bincount(curve.encode_labels(used, "single_label")[1]).tolist() == [100, 100, 100]
+    short = curve.limit_texts(
+        rows, "single_label", 300, characters=sum(len(row.text) for row in rows) // 9
+    )
     assert len(short) == pytest.approx(100, abs=1)
     found = curve.estimate(
         law_learner(np.arange(300) % 2, lambda n: 1.5 * n**-0.4),
+        TWO,
         np.arange(300) % 2,
         texts=900,
         basis="linear",

@@ -13,6 +13,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training import linear, probe_learning_curve
 from lora_core.training.run import train_encoder
 from tests.recording_observer import RecordingObserver
+from tests.task_files import make_label_sets, make_numbers
 from tests.tiny_base import make_reviews
 
 Spec = Callable[..., TrainSpec]
@@ -57,6 +58,31 @@ def test_encoder_run_reports_the_learning_curve_of_the_probe(
     assert (found["texts"], found["used"]) == (280, 280)
     assert [each["texts"] for each in found["gains"]] == [560, 1120]
     assert Phase.LEARNING_CURVE in phases(observer)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "make"),
+    [("multi_label", "macro_f1", make_label_sets), ("regression", "rmse", make_numbers)],
+    ids=["multi_label", "regression"],
+)
+@pytest.mark.parametrize("method", [PROBE, {"type": "linear"}], ids=["probe", "linear"])
+def test_learning_curve_of_other_tasks(
+    spec: Spec,
+    tmp_path: Path,
+    task: str,
+    metric: str,
+    make: Callable[[Path, int], Path],
+    method: dict[str, str],
+) -> None:
+    source = make(tmp_path / f"many.{'jsonl' if task == 'multi_label' else 'csv'}", 400)
+    described = spec(method=method, task={"type": task}, data={"source": str(source)})
+    listener = RecordingObserver()
+    go = linear.train_linear if method["type"] == "linear" else train_encoder
+    result = go(described, out_dir=tmp_path / "out", observer=listener, stop=listener)
+    found = result["more_labels"]
+    assert (found["code"], found["metric"], found["basis"]) == ("measured", metric, method["type"])
+    assert len(found["measured"]) == 5
+    assert found["gains"]
 
 
 def test_learning_curve_does_not_depend_on_the_method(

@@ -112,7 +112,7 @@ def test_run_is_evaluated_and_judged(
     if "linear" in summary:
         assert summary["linear"]["test"][verdict["metric"]] > 0
     assert facts["calibration"]["scale"]
-    assert summary["more_labels"]["code"] == "other_task"
+    assert summary["more_labels"]["code"] == "too_few"
     wrong = (out / "misclassified" / "test.jsonl").read_text().splitlines()
     if task == "regression":
         assert len(wrong) == len(truth)
