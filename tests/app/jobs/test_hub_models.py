@@ -111,7 +111,7 @@ def test_a_model_that_is_not_allowed_is_never_requested(client: TestClient, hub:
         ),
         (
             ["config.json", "model.safetensors", "tokenizer.json"],
-            {"model_type": "t5"},
+            {"model_type": "t6"},
             "unsupported_encoder",
         ),
     ],
