@@ -50,8 +50,9 @@ def read_labeled_rows(
     """Return the rows that `data` denotes: a sample, a file, a hub dataset, or an uploaded one.
 
     Without `split`, return the test split if the data has splits or is a sample, else all rows.
-    Missing splits are drawn as a training with default settings draws them. Raises a `DataError`,
-    `UsageError` for a dataset without labels, and `RequestRejected` for an unknown name.
+    Missing splits are drawn as a training with default settings draws them. An uploaded dataset is
+    read as it was checked. Raises a `DataError`, `RequestRejected` for an unknown name, and
+    `UsageError` for a dataset without labels, of another task, or checked with other columns.
     """
     from lora_core.hf_hub import HUB_PREFIX
     from lora_core.samples import reviews
@@ -63,6 +64,7 @@ def read_labeled_rows(
     if dataset.label_column is None:
         message = f"{dataset.ref} has no labels: it was uploaded with purpose=predict"
         raise UsageError(message, "no_labels")
+    _check_selection(dataset, columns)
     label_format = columns.label_format
     if label_format.separator is None and label_format.columns is None:
         names = dataset.label_columns
@@ -82,6 +84,30 @@ def read_labeled_rows(
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
         source = download_source(client, dataset, Path(work))
         return _select_split(source, dataset_columns, split, sample=False)
+
+
+def _check_selection(dataset: "DatasetView", columns: ColumnSelection) -> None:
+    """Raise `UsageError` if a dataset has another task than the model, or other columns than named.
+
+    Names may also be read as sets of labels or as numbers. A default counts as not named.
+    """
+    task, default = columns.label_format.task, ColumnSelection()
+    if dataset.task not in ("single_label", task):
+        raise UsageError(
+            f"{dataset.ref} was uploaded for the task {dataset.task}, and the model has the task "
+            f"{task}. Name a model of that task, or upload the file again with --task {task}.",
+            "task_mismatch",
+        )
+    for role in ("text", "pair", "label", "split"):
+        named, name = getattr(columns, role), {"pair": "text_pair"}.get(role, role)
+        checked = getattr(dataset, f"{name}_column")
+        if named not in (getattr(default, role), checked):
+            option = f"--{name.replace('_', '-')}-column"
+            raise UsageError(
+                f"{dataset.ref} was checked with the {name} column {checked!r}, not {named!r}. "
+                f"Leave out {option}, or upload the file again with {option} {named}.",
+                "column_not_checked",
+            )
 
 
 def download_source(client: "Client", dataset: "DatasetView", folder: Path) -> str:

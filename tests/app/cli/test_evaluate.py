@@ -1,6 +1,7 @@
 """`loraworks evaluate` against a running service with a small real model."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from app.cli import evaluate
 from app.cli.client import Client, LabeledPredictions
-from app.cli.errors import RequestRejected
+from app.cli.errors import RequestRejected, UsageError
 from app.resources import Resources
 from app.serving.schemas import LabelScore
 from lora_core.data.labels import LabelFormat
@@ -131,6 +132,29 @@ def test_a_dataset_is_read_as_it_was_uploaded(cli: Run, url: str, tmp_path: Path
     with Client(url) as client:
         found = evaluate.read_labeled_rows(client, "topics", columns, None)
     assert [row.label for row in found.rows] == ['["x", "y"]', "[]", '["x"]']
+
+
+@pytest.mark.parametrize(
+    ("columns", "code", "message"),
+    [
+        (ColumnSelection(), "task_mismatch", "the task multi_label, and the model has the task "
+         "single_label. Name a model of that task"),
+        (ColumnSelection(text="review", label_format=LabelFormat("multi_label")),
+         "column_not_checked", "the text column 'text', not 'review'. Leave out --text-column"),
+        (ColumnSelection(pair="second", label_format=LabelFormat("multi_label")),
+         "column_not_checked", "the text_pair column None, not 'second'. Leave out --text-pair-"),
+    ],
+    ids=["task", "text", "pair"],
+)  # fmt: skip
+def test_options_that_contradict_the_dataset(
+    cli: Run, url: str, tmp_path: Path, columns: ColumnSelection, code: str, message: str
+) -> None:
+    file = tmp_path / "topics.jsonl"
+    file.write_text('{"text": "a b", "label": ["x"]}\n{"text": "c d", "label": []}\n')
+    assert cli("datasets", "upload", str(file), "--task", "multi_label").exit_code == 0
+    with Client(url) as client, pytest.raises(UsageError, match=re.escape(message)) as error:
+        evaluate.read_labeled_rows(client, "topics", columns, None)
+    assert error.value.code == code
 
 
 def test_sample_is_evaluated_on_its_test_split() -> None:

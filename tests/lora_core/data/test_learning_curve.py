@@ -103,7 +103,7 @@ def test_flat_curve_predicts_negligible_gain() -> None:
 
 def test_sudden_drop_stays_within_possible_values() -> None:
     found = estimate_for_law(lambda n: 0.45 if n < 1000 else 0.001)
-    numbers = [share for each in found.expected for share in (each.low, each.accuracy, each.high)]
+    numbers = [share for each in found.expected for share in (each.low, each.value, each.high)]
     assert all(0 <= number <= 1 for number in numbers)
     assert found.gains[1].high <= 0.5
 
@@ -220,7 +220,7 @@ def test_interval_of_several_labels_covers_the_true_curve() -> None:
 
     def learn(train: curve.Indices, held_out: curve.Indices) -> Predictions:
         wrong = rng.random((len(held_out), 2)) < error(len(train))
-        return (targets[held_out] > 0) != wrong
+        return np.asarray((targets[held_out] > 0) != wrong)
 
     task = MultiLabel(("a", "b"))
     found = curve.estimate(learn, task, targets, texts=2000, basis="linear")
