@@ -594,7 +594,7 @@ def test_bigbird_always_has_full_attention(tmp_path: Path) -> None:
     directory = make_base(tmp_path / "base", "big_bird", attention_type="block_sparse")
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), family="big_bird", base=directory)
     loaded, _ = load_classifier(resolve_base(str(directory)), ["a", "b"])
-    for model in (loaded, load_merged(artifact)):
+    for model in (loaded, load_merged_model(artifact)):
         assert model.config.attention_type == "original_full"
 
 
