@@ -39,10 +39,10 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import RuntimeSpec
 
-TEXTS = 16
-MAX_TOKENS = 128  # of the longest text
-STEPS = 3  # of training; the fastest counts
-LABELS = ("0", "1")
+_TEXTS = 16
+_MAX_TOKENS = 128  # of the longest text
+_STEPS = 3  # of training; the fastest counts
+_LABELS = ("0", "1")
 
 
 class _Quiet(NullObserver):
@@ -62,7 +62,7 @@ def check_base(name: str, revision: str | None = None) -> BaseCheck:
     check_special_tokens(load_tokenizer(base.directory / "tokenizer.json"), base.name)
     runtime = setup_runtime(RuntimeSpec())
     family = base.family
-    model, _ = load_classifier(base, LABELS)
+    model, _ = load_classifier(base, _LABELS)
     set_pooling(model, family, shape.pooling)
     texts = _random_texts(shape, model.config.pad_token_id)
     tokens = sum(text.length for text in texts)
@@ -102,10 +102,10 @@ def check_base(name: str, revision: str | None = None) -> BaseCheck:
 
 
 def _random_texts(shape: compatibility.EncoderShape, pad_id: int | None) -> list[TokenizedText]:
-    """Return texts of random tokens, of 2 up to `MAX_TOKENS` tokens."""
+    """Return texts of random tokens, of 2 up to `_MAX_TOKENS` tokens."""
     generator = np.random.default_rng(0)
     known = np.setdiff1d(np.arange(shape.vocabulary), [pad_id or 0])
-    lengths = np.linspace(2, min(MAX_TOKENS, shape.max_tokens), TEXTS).astype(int)
+    lengths = np.linspace(2, min(_MAX_TOKENS, shape.max_tokens), _TEXTS).astype(int)
     return [TokenizedText(generator.choice(known, n).tolist(), truncated=False) for n in lengths]
 
 
@@ -126,7 +126,7 @@ def _compare_with_transformers(
     model.eval()
     expected = torch.stack([_alone(model, text) for text in texts]).numpy()
     engine = build_encoder(copy.deepcopy(model), torch.float32)
-    adapters = [engine.own_adapter(model)] * len(texts)
+    adapters = [engine.extract_adapter(model)] * len(texts)
     logits = engine.logits(texts, adapters)
     started = time.perf_counter()
     engine.logits(texts, adapters)
@@ -158,7 +158,7 @@ def _train(
     """Make some steps, and return the seconds of the fastest. Raises `NonFiniteLoss`."""
     rows = [np.array(text.ids, dtype=np.int32) for text in texts]
     lengths = np.array([text.length for text in texts])
-    labels = np.arange(len(texts)) % len(LABELS)
+    labels = np.arange(len(texts)) % len(_LABELS)
     split = TokenizedSplit(Split.TRAIN, rows, lengths, labels, model.config.pad_token_id or 0)
     quiet = _Quiet()
     forward: Forward = optimize(
@@ -167,7 +167,7 @@ def _train(
         runtime,
         {},
         encoder_dropout=0.0,
-        micro_batch_tokens=TEXTS * MAX_TOKENS,
+        micro_batch_tokens=_TEXTS * _MAX_TOKENS,
         progress=ProgressReporter(quiet, quiet),
         environment={},
     )
@@ -175,7 +175,7 @@ def _train(
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate)
     seconds = []
-    for step in range(1, STEPS + 1):
+    for step in range(1, _STEPS + 1):
         started = time.perf_counter()
         loss = cross_entropy(forward(split, range(len(texts))).float(), targets)
         torch.autograd.backward(loss)

@@ -16,7 +16,7 @@ from lora_core.fast import unfused_attention
 from lora_core.runtime import Runtime
 from lora_core.training_version import TRAINING_VERSION
 
-DETERMINISTIC = ("no", "where_possible", "yes")  # indexed by the debug mode that torch returns
+_DETERMINISTIC = ("no", "where_possible", "yes")  # indexed by the debug mode that torch returns
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 # Kernels also depend on the CPU model: its caches decide how they split their work.
 _CPU_MODEL_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping")
@@ -36,7 +36,7 @@ def describe(runtime: Runtime, micro_batch_tokens: int, processes: int = 1) -> d
         "device": "cpu",
         "precision": runtime.precision,
         "matmul_precision": torch.get_float32_matmul_precision(),
-        "deterministic": DETERMINISTIC[torch.get_deterministic_debug_mode()],
+        "deterministic": _DETERMINISTIC[torch.get_deterministic_debug_mode()],
         "micro_batch_tokens": str(micro_batch_tokens),
     }
     if unfused_attention.is_faster(runtime.device, runtime.precision):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 ENV_VARIABLE = "LORAWORKS_FAULT"
-SEGFAULT_STATUS = 139  # exit status that a shell reports for a segmentation fault
+_SEGFAULT_STATUS = 139  # exit status that a shell reports for a segmentation fault
 PAUSE_SECONDS = 0.01  # between two checks of the file
 
 _hits: Counter[str] = Counter()
@@ -54,7 +54,7 @@ def _kill(file: Path | None) -> None:
 
 def _crash(file: Path | None) -> NoReturn:
     _delete(file)
-    os._exit(SEGFAULT_STATUS)
+    os._exit(_SEGFAULT_STATUS)
 
 
 def _fill_disk(_: Path | None) -> NoReturn:

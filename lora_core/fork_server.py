@@ -39,7 +39,7 @@ from lora_core.process import (
 )
 
 MAX_GROWTH_BYTES = 2**28  # of resident memory, after the imports
-ADOPTION_POLL_SECONDS = 0.0005
+_ADOPTION_POLL_SECONDS = 0.0005
 _MODULES = (
     "lora_core.prediction",
     "lora_core.training.auto",
@@ -108,7 +108,7 @@ def _become_child(
     """Make this process what a fresh interpreter would be, and wait for the byte that starts it."""
     os.setsid()
     while os.getppid() == forked_by:
-        time.sleep(ADOPTION_POLL_SECONDS)
+        time.sleep(_ADOPTION_POLL_SECONDS)
     die_with_parent(request.parent)
     set_dumpable(True)
     set_name(f"lora_core {request.arguments[0]}")  # its command line is that of the server

@@ -35,7 +35,7 @@ LORA_MIN_TEXTS = 200  # with fewer texts, LoRA folds take minutes and are hardly
 MIN_HELD_OUT_TEXTS = 500  # enough to distinguish methods
 # (texts, repeats) of methods that are fitted at once; with more texts, there is one repeat.
 REPEATS_UP_TO = ((300, 5), (1000, 2))
-PROBE_SECONDS = 1e-4  # per text, of one logistic regression
+_PROBE_SECONDS = 1e-4  # per text, of one logistic regression
 _SINGLE_LABEL = SingleLabelSpec()
 NOISE_STANDARD_ERRORS = 0.75  # by which a later candidate must be better than an earlier one
 
@@ -107,7 +107,11 @@ def estimate_seconds(
     encoder_pass = has_probe * seconds_of(ProbeSpec(), texts)  # shared by all probes
     fits = (
         each.n_fits
-        * (train * PROBE_SECONDS if each.method.type == "probe" else seconds_of(each.method, train))
+        * (
+            train * _PROBE_SECONDS
+            if each.method.type == "probe"
+            else seconds_of(each.method, train)
+        )
         for each in candidates
     )
     return encoder_pass + sum(fits) + max(seconds_of(each.method, texts) for each in candidates)

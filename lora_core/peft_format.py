@@ -55,7 +55,7 @@ _IGNORED_SETTINGS = {"inference_mode", "peft_version"}
 Rank = Annotated[Int, Field(ge=1, le=4096)]
 Alpha = Annotated[float, Field(gt=0, le=1e9)]
 ModuleNames = str | list[str]
-NumberT = TypeVar("NumberT", int, float)
+_NumberT = TypeVar("_NumberT", int, float)
 
 
 class AdapterConfig(BaseModel):
@@ -170,7 +170,7 @@ def _setting_error(key: str, content: Mapping[str, Any], problem: str) -> Unsupp
     return UnsupportedAdapterSetting(key=key, value=value, problem=problem)
 
 
-def _by_pattern(patterns: Mapping[str, NumberT], name: str, default: NumberT) -> NumberT:
+def _by_pattern(patterns: Mapping[str, _NumberT], name: str, default: _NumberT) -> _NumberT:
     """Return the value of the first pattern that matches the end of a name."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", name):

@@ -31,7 +31,7 @@ from lora_core.specs.predict import (
     LABEL,
     LABELS,
     LOW,
-    RESULTS,
+    RESULTS_FILE,
     SCORE,
     SCORES,
     VALUE,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     AnyPredictor = Predictor | LinearPredictor
 
-FORMAT = 1  # of the manifest
+FORMAT_VERSION = 1  # of the manifest
 # Rows that are read, computed and written together. The chunk boundaries decide which texts share a
 # batch, and so the last bits of the results; a resumed run keeps them.
 CHUNK_ROWS = 256
@@ -114,7 +114,7 @@ def predict_file(
     )
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        with (out_dir / RESULTS).open("w", encoding="utf-8", newline="") as file:
+        with (out_dir / RESULTS_FILE).open("w", encoding="utf-8", newline="") as file:
             results = ResultsWriter(file, predictor.task.type)
             _PredictionLoop(predictor, state, schedule, progress).run(records, results)
             file.flush()
@@ -245,7 +245,7 @@ def _manifest(
     spec: PredictSpec, results: ResultsWriter, summary: Summary, predictor: "AnyPredictor"
 ) -> dict[str, Any]:
     return {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "created_by": manifest.library_versions(),
         "spec": spec.model_dump(mode="json"),
         "columns": list(results.columns),
@@ -259,8 +259,8 @@ def _manifest(
 
 # logits.safetensors   (rows, labels) in float32, in the order of the rows
 # manifest.json        number of truncated texts, labels, sha256 of the other file; written last
-CHECKPOINT_KIND = "answers"
-LOGITS_FILE = "logits.safetensors"
+_CHECKPOINT_KIND = "answers"
+_LOGITS_FILE = "logits.safetensors"
 
 
 def write_checkpoint(parent: Path, state: PredictedLogits) -> Path:
@@ -268,9 +268,9 @@ def write_checkpoint(parent: Path, state: PredictedLogits) -> Path:
     directory = parent / f"step-{state.step}"
     with atomic_entry(directory) as unfinished:
         unfinished.mkdir()
-        save_file({"logits": state.logits()}, unfinished / LOGITS_FILE)
+        save_file({"logits": state.logits()}, unfinished / _LOGITS_FILE)
         manifest_data = {
-            "kind": CHECKPOINT_KIND,
+            "kind": _CHECKPOINT_KIND,
             "labels": list(state.labels),
             "cut": state.truncated,
         }
@@ -286,11 +286,11 @@ def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictedLogits:
     """
     try:
         manifest_data = manifest.verify(directory)
-        if manifest_data.get("kind") != CHECKPOINT_KIND or manifest_data["files"].keys() != {
-            LOGITS_FILE
+        if manifest_data.get("kind") != _CHECKPOINT_KIND or manifest_data["files"].keys() != {
+            _LOGITS_FILE
         }:
             raise CheckpointCorrupt(path=directory.name, problem="it lists other files")
-        logits = load_file(directory / LOGITS_FILE)["logits"]
+        logits = load_file(directory / _LOGITS_FILE)["logits"]
         truncated, saved_labels = manifest_data["cut"], manifest_data["labels"]
     except ArtifactCorrupt as error:
         raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error

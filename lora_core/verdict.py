@@ -21,7 +21,7 @@ from lora_core.tasks.targets import Targets
 CROSS_VALIDATION_MAX_TEXTS = 200  # with fewer texts, the metrics come from cross-validation
 WIDE_INTERVAL = 0.1  # width of a confidence interval that is too wide to conclude much
 WIDE_RMSE_INTERVAL = 0.3  # the same, as a share of the RMSE
-RARE = 1 / 3  # of the mean number of texts of a label: with fewer, a label is rare
+_RARE = 1 / 3  # of the mean number of texts of a label: with fewer, a label is rare
 MAX_NAMED = 5  # labels in a sentence
 
 
@@ -115,7 +115,7 @@ def _count_labels(task: Task, targets: Targets, predicted: Predictions) -> list[
 
 def _rare_labels(counts: list[RareLabel]) -> tuple[RareLabel, ...]:
     """Return the labels with few of these texts, the rarest first."""
-    limit = RARE * sum(each.texts for each in counts) / max(1, len(counts))
+    limit = _RARE * sum(each.texts for each in counts) / max(1, len(counts))
     rare = [each for each in counts if 0 < each.texts < limit]
     return tuple(sorted(rare, key=lambda each: each.texts))
 

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from lora_core.specs.fields import SLUG
+from lora_core.specs.fields import SLUG_PATTERN
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -67,7 +67,7 @@ class CleanText:
         return core_schema.no_info_before_validator_function(normalize_text, text_schema)
 
 
-Slug = Annotated[str, Field(pattern=SLUG)]
+Slug = Annotated[str, Field(pattern=SLUG_PATTERN)]
 
 
 def uuid_or_raise(not_found: Callable[[str], Exception]) -> BeforeValidator:

@@ -19,7 +19,7 @@ from app.predictions.schemas import PredictionCreate, PredictionListItem, Predic
 from app.predictions.service import MEDIA_TYPES, ResultsFormat, iterate_csv, iterate_jsonl
 from app.predictions.views import run_list_item, run_view
 from app.queue.states import JobState
-from lora_core.specs.predict import RESULTS
+from lora_core.specs.predict import RESULTS_FILE
 
 router = APIRouter(prefix=PredictionView.prefix, tags=["predictions"])
 
@@ -115,7 +115,9 @@ def download_predictions(
     label; or `predicted_value`, `predicted_low` and `predicted_high`.
     """
     directory, manifest_data = service.open_results(database, store, run_id=run_id)
-    file = (directory / RESULTS).open("rb")  # an open file stays readable even if it is deleted
+    file = (directory / RESULTS_FILE).open(
+        "rb"
+    )  # an open file stays readable even if it is deleted
     if format == "jsonl":
         chunks = iterate_jsonl(file)
     else:

@@ -273,7 +273,11 @@ class EncoderLoader:
         limit_kernel_cache()
         with imports_without_gc():
             from lora_core.inference.engine_benchmark import benchmark_engines
-            from lora_core.inference.engines import EngineCache, auto_candidates, use_single_thread
+            from lora_core.inference.engines import (
+                EngineCache,
+                auto_engine_names,
+                use_single_thread,
+            )
             from lora_core.inference.predictor import Predictor
             from lora_core.saved_predictions import check_golden_predictions
 
@@ -292,7 +296,7 @@ class EncoderLoader:
                 # The texts and the adapter of an import must not choose the engine of others.
                 self._benchmark_dir,
                 directory,
-                auto_candidates(),
+                auto_engine_names(),
                 load,
                 shared=not imported,
             )

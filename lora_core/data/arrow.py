@@ -150,7 +150,7 @@ def _first_undecodable(column: pa.Array) -> int:
 # -- Parquet -------------------------------------------------------------------------------------
 
 ENCRYPTED_MAGIC = b"PARE"  # last bytes of a file with an encrypted footer; else b"PAR1"
-MAX_FOOTER_ENTRIES = 200_000
+_MAX_FOOTER_ENTRIES = 200_000
 
 
 def iter_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
@@ -194,7 +194,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
             pq.ParquetFile(
                 file,
                 pre_buffer=False,
-                thrift_container_size_limit=MAX_FOOTER_ENTRIES,
+                thrift_container_size_limit=_MAX_FOOTER_ENTRIES,
                 arrow_extensions_enabled=False,
             ) as parquet,
         ):

@@ -37,10 +37,10 @@ _WHOLE_WORDS_AT_END = re.compile(r"\s(\S.*)", re.DOTALL)
 # Answers that are free text. A label that occurs once is normal in a small file of many labels, so
 # almost all must do so.
 MAX_ANSWER_CHARACTERS = 100
-MIN_COUNTED_ROWS = 10
-MAX_SINGLE_SHARE = 0.8
+_MIN_COUNTED_ROWS = 10
+_MAX_SINGLE_SHARE = 0.8
 
-NumberedObjects = Iterator[tuple[int, dict[str, Any]]]  # the row number and the fields
+_NumberedObjects = Iterator[tuple[int, dict[str, Any]]]  # the row number and the fields
 
 
 class ChatExample(NamedTuple):
@@ -54,7 +54,7 @@ class ChatExample(NamedTuple):
 
 def read_objects(
     path: Path, columns: ColumnSelection
-) -> tuple[NumberedObjects, PromptFormat | None]:
+) -> tuple[_NumberedObjects, PromptFormat | None]:
     """Return the objects of a `.jsonl` file, and the format of its prompts.
 
     Examples in chat form have the fields `text` and `label` in place of their messages. Other
@@ -92,7 +92,7 @@ def _has_chat_form(record: Mapping[str, Any], columns: ColumnSelection) -> bool:
     return _MESSAGES in record or (_PROMPT in record and _COMPLETION in record)
 
 
-def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) -> NumberedObjects:
+def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) -> _NumberedObjects:
     for example in examples:
         text = prompt_format.text_of_messages(example.messages)
         label = prompt_format.label_of_answer(example.answer)
@@ -216,7 +216,7 @@ class _Answers:
             reason = f"longer than {MAX_ANSWER_CHARACTERS} characters, or of several lines"
             raise self._error(file, reason, self._long_rows)
         single = [self._first_rows[each] for each, n in self._rows_by_answer.items() if n == 1]
-        if self._rows >= MIN_COUNTED_ROWS and len(single) > MAX_SINGLE_SHARE * self._rows:
+        if self._rows >= _MIN_COUNTED_ROWS and len(single) > _MAX_SINGLE_SHARE * self._rows:
             raise self._error(file, "found in a single row each", single)
 
     def _error(self, file: str, reason: str, rows: list[int]) -> FreeTextAnswers:

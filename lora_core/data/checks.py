@@ -18,9 +18,9 @@ from lora_core.data.findings import (
     FindingExample,
     Severity,
     TokenStatistics,
-    example_of,
     format_percent,
     join_names,
+    make_example,
     pluralize,
     split_of,
 )
@@ -116,7 +116,7 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             "beyond ASCII.",
             advice="Check the accented letters in the examples. If they are wrong, save the file "
             "as .xlsx or as CSV UTF-8 and use that file instead.",
-            examples=tuple(example_of(row) for row in ordered[:MAX_EXAMPLES]),
+            examples=tuple(make_example(row) for row in ordered[:MAX_EXAMPLES]),
         )
     if other_sheets := [name for name in info.sheets if name != info.sheet]:
         yield Finding(
@@ -261,4 +261,4 @@ def _top_examples(
 ) -> tuple[FindingExample, ...]:
     """Return up to `count` rows as examples, those with the largest values first."""
     order = np.argsort(-values, kind="stable")
-    return tuple(example_of(rows[i]) for i in order[: min(count, MAX_EXAMPLES)])
+    return tuple(make_example(rows[i]) for i in order[: min(count, MAX_EXAMPLES)])

@@ -201,8 +201,8 @@ def preview_rows(path: Path, columns: ColumnSelection, *, after: int, limit: int
 
 # -- Columns: the first rows of a file, and which columns hold texts and labels -------------------
 
-GUESS_ROWS = 200  # rows that a guess is based on
-HEAD_ROWS = 5
+_GUESS_ROWS = 200  # rows that a guess is based on
+_HEAD_ROWS = 5
 HEAD_CHARACTERS = 200  # shown of a cell
 MIN_LABEL_REPEATS = 2  # minimum mean number of rows per label
 
@@ -237,7 +237,7 @@ def read_file_layout(path: Path, sheet: str | None = None) -> FileLayout:
     guessed = guess_columns(names, rows)
     return FileLayout(
         columns=tuple(names),
-        rows=tuple(tuple(cell[:HEAD_CHARACTERS] for cell in row) for row in rows[:HEAD_ROWS]),
+        rows=tuple(tuple(cell[:HEAD_CHARACTERS] for cell in row) for row in rows[:_HEAD_ROWS]),
         text_column=guessed.text,
         label_column=guessed.label,
         encoding=info.encoding,
@@ -302,13 +302,13 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
             names, rows = _parquet_head(path)
         case ".jsonl":
             numbered, info.prompt_format = chat.read_objects(path, ColumnSelection())
-            objects = [record for _, record in islice(numbered, GUESS_ROWS)]
+            objects = [record for _, record in islice(numbered, _GUESS_ROWS)]
             names = list(dict.fromkeys(name for each in objects for name in each))
             rows = [[_as_text(each.get(name)) for name in names] for each in objects]
         case _:
             table = files.open_table(path, suffix, sheet)
             names, info = table.header, table.parse_info
-            rows = [cells for _, cells in islice(table.rows, GUESS_ROWS)]
+            rows = [cells for _, cells in islice(table.rows, _GUESS_ROWS)]
     if len(names) > MAX_COLUMNS:
         raise DataTooLarge(file=path.name, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
     return names, rows, info
@@ -324,7 +324,7 @@ def _parquet_head(path: Path) -> tuple[list[str], list[list[str]]]:
         batches = arrow.iter_batches(file, names[:MAX_COLUMNS])
         values = (map(decoder.decode_column, batch.columns) for batch in batches)
         rows = chain.from_iterable(zip(*each, strict=True) for each in values)
-        return names, [list(map(_as_text, row)) for row in islice(rows, GUESS_ROWS)]
+        return names, [list(map(_as_text, row)) for row in islice(rows, _GUESS_ROWS)]
 
 
 def _as_text(value: Any) -> str:

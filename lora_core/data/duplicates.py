@@ -16,7 +16,7 @@ from lora_core.data.findings import (
     Finding,
     FindingExample,
     Severity,
-    example_of,
+    make_example,
     pluralize,
     split_of,
 )
@@ -95,7 +95,7 @@ def check_duplicates(
             message=f"{pluralize(len(conflicts), 'text')} with {contradiction.what}.",
             advice="Decide on one for each, or delete the text: no model can predict both "
             "correctly.",
-            examples=tuple(example_of(*pair) for pair in conflicts[:MAX_EXAMPLES]),
+            examples=tuple(make_example(*pair) for pair in conflicts[:MAX_EXAMPLES]),
         )
     if count := sum(len(group) - 1 for group in groups):
         largest = sorted(groups, key=len, reverse=True)[:MAX_EXAMPLES]
@@ -106,7 +106,7 @@ def check_duplicates(
             message=f"{pluralize(count, 'row')} with the same text as an earlier row.",
             advice="Delete them, unless frequent texts should count more. Drawn splits keep "
             "duplicates together.",
-            examples=tuple(example_of(*group[:3]) for group in largest),
+            examples=tuple(make_example(*group[:3]) for group in largest),
         )
 
 
@@ -139,7 +139,7 @@ def _leaked(groups: Sequence[Sequence[TextRow]]) -> Iterator[Finding]:
             message=f"Texts that occur in two splits: {describe_split_pairs(pairs)}.",
             advice="Delete them from one of the two splits: the model is scored on texts that it "
             "was trained on, so its metrics are too good.",
-            examples=tuple(example_of(*pair) for pair in pairs[:MAX_EXAMPLES]),
+            examples=tuple(make_example(*pair) for pair in pairs[:MAX_EXAMPLES]),
         )
 
 
@@ -242,7 +242,7 @@ def check_near_duplicates(
 
 def _pair_examples(near_duplicates: Sequence[NearDuplicate]) -> tuple[FindingExample, ...]:
     return tuple(
-        example_of(pair.earlier, pair.later, similarity=round(pair.similarity, 2))
+        make_example(pair.earlier, pair.later, similarity=round(pair.similarity, 2))
         for pair in near_duplicates[:MAX_EXAMPLES]
     )
 

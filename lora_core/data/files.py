@@ -217,12 +217,12 @@ def _checked_text(file: str, number: int, text: Any) -> str:
     return text if text and text.strip() else ""
 
 
-RecordCells = Iterator[tuple[int, dict[str, Any]]]
+_RecordCells = Iterator[tuple[int, dict[str, Any]]]
 
 
 def _tabular_records(
     table: StringTable, columns: ColumnSelection, text_columns: Sequence[str]
-) -> RecordCells:
+) -> _RecordCells:
     _check_names(table.file, table.header, columns)
     for number, cells in table.rows:
         row = dict(zip(table.header, cells, strict=True))
@@ -230,7 +230,9 @@ def _tabular_records(
         yield number, row
 
 
-def _json_records(path: Path, columns: ColumnSelection, text_columns: Sequence[str]) -> RecordCells:
+def _json_records(
+    path: Path, columns: ColumnSelection, text_columns: Sequence[str]
+) -> _RecordCells:
     seen_names: set[str] = set()
     for number, cells_by_name in text_files.read_json_objects(path):
         if not seen_names:
@@ -245,7 +247,7 @@ def _json_records(path: Path, columns: ColumnSelection, text_columns: Sequence[s
 
 def _parquet_records(
     path: Path, columns: ColumnSelection, text_columns: Sequence[str]
-) -> RecordCells:
+) -> _RecordCells:
     from lora_core.data import arrow  # pyarrow is slow to import
     from lora_core.data.arrow import ArrowCellDecoder, check_column_types
 

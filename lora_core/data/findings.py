@@ -164,7 +164,7 @@ def split_of(row: TextRow) -> Split | None:
     return None if row.split is None else parse_split_name(row.split)
 
 
-def example_of(*rows: TextRow, similarity: float | None = None) -> FindingExample:
+def make_example(*rows: TextRow, similarity: float | None = None) -> FindingExample:
     """Return rows as an example of a finding."""
     return FindingExample(rows=tuple(map(RowExcerpt.from_row, rows)), similarity=similarity)
 

@@ -19,9 +19,9 @@ from lora_core.data.findings import (
     LabelShare,
     NumberStatistics,
     Severity,
-    example_of,
     format_percent,
     join_names,
+    make_example,
     pluralize,
     split_of,
 )
@@ -184,7 +184,7 @@ def _similar_labels(
         f"{join_names([' and '.join(spellings) for spellings in groups])}.",
         advice="Use one spelling: each spelling is trained as a separate label.",
         examples=tuple(
-            example_of(*(first[label] for label in spellings[:MAX_EXAMPLES]))
+            make_example(*(first[label] for label in spellings[:MAX_EXAMPLES]))
             for spellings in groups[:MAX_EXAMPLES]
         ),
     )
@@ -296,7 +296,7 @@ def _check_label_sets(
             "label.",
             advice="No action is needed if none of the labels applies to them. If they have not "
             "been labeled yet, remove them: they teach a model that nothing applies.",
-            examples=tuple(map(example_of, unlabeled[:MAX_EXAMPLES])),
+            examples=tuple(map(make_example, unlabeled[:MAX_EXAMPLES])),
         )
     elif all(len(decode_label_set(row.label)) == 1 for row in rows):
         yield Finding(
@@ -312,8 +312,8 @@ def _check_label_sets(
 # -- Numbers --------------------------------------------------------------------------------------
 
 HISTOGRAM_BINS = 10
-MAX_RANKS = 10  # different integers that may be ranks
-FAR_OUT = (
+_MAX_RANKS = 10  # different integers that may be ranks
+_FAR_OUT = (
     3.0  # interquartile ranges beyond the quartiles, from which a number is an outlier (Tukey)
 )
 
@@ -352,7 +352,7 @@ def _check_numbers(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Ite
             f"{values[counts.argmax()]:g}.",
             advice="Compare models by R²: always predicting this number has a small error too.",
         )
-    if len(values) <= MAX_RANKS and (values == values.round()).all():
+    if len(values) <= _MAX_RANKS and (values == values.round()).all():
         yield Finding(
             code="ranks",
             level=Severity.INFO,
@@ -365,7 +365,7 @@ def _check_numbers(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Ite
 
 def _outliers(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Iterator[Finding]:
     lower, median, upper = np.quantile(numbers, [0.25, 0.5, 0.75])
-    reach = FAR_OUT * (upper - lower)
+    reach = _FAR_OUT * (upper - lower)
     far = (numbers < lower - reach) | (numbers > upper + reach)
     if reach and far.any():
         distance = np.where(far, np.abs(numbers - median), 0.0)
@@ -378,7 +378,7 @@ def _outliers(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Iterator
             f"which the middle half is between {lower:g} and {upper:g}.",
             advice="Check them for typing errors and units. Errors count squared, so a few such "
             "rows can dominate the training; the logarithm of the numbers may be a better label.",
-            examples=tuple(example_of(rows[i]) for i in order),
+            examples=tuple(make_example(rows[i]) for i in order),
         )
 
 
@@ -394,5 +394,5 @@ def _outside_range(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Ite
             message=f"{pluralize(len(outside), 'row')} of validation or test with a number outside "
             f"the range of train, {low:g} to {high:g}.",
             advice="Add such texts to train: a model hardly predicts numbers that it has not seen.",
-            examples=tuple(example_of(rows[i]) for i in outside[:MAX_EXAMPLES]),
+            examples=tuple(make_example(rows[i]) for i in outside[:MAX_EXAMPLES]),
         )

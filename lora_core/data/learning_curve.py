@@ -76,17 +76,17 @@ INVERSE_REGULARIZATION: Mapping[Basis, float] = {"linear": 30.0, "probe": 10.0}
 RIDGE_ALPHA = 0.25  # with 1.0, curves bend later, and fewer ranges hold
 MAX_ITER, TOLERANCE = 1000, 1e-3
 
-EXPONENTS = np.arange(-3, 11) / 10  # c; uniform prior
-# Subsets with fewer texts per label are not used to extrapolate, except for the last `MIN_SHARES`.
+_EXPONENTS = np.arange(-3, 11) / 10  # c; uniform prior
+# Subsets with fewer texts per label are not used to extrapolate, except for the last `_MIN_SHARES`.
 MIN_EXTRAPOLATION_TEXTS_PER_LABEL = 2
-MIN_SHARES = 3
+_MIN_SHARES = 3
 # The standard deviation of accuracies around a smooth curve: a share of the standard error for that
 # many texts, and a constant. Chosen on datasets that are not in the reported results.
 SAMPLING_NOISE, MODEL_NOISE = 0.35, 0.005
 SAMPLES_PER_EXPONENT = 400
 LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9  # quantiles
-GROWTH_FACTORS = (1, 2, 4)  # multiples of the available texts
-DIGITS = 4
+_GROWTH_FACTORS = (1, 2, 4)  # multiples of the available texts
+_DIGITS = 4
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -295,7 +295,7 @@ def estimate(
     with threadpool_limits(1, user_api="blas"):  # a single thread is faster than several
         curve = measure_curve(learner, task, targets)
     metric, scale = task.metric.name, _error_scale(task)
-    digits = DIGITS - math.floor(math.log10(scale))
+    digits = _DIGITS - math.floor(math.log10(scale))
     field = "accuracy" if metric == "accuracy" else "value"
 
     def from_error(error: Any) -> Any:
@@ -328,7 +328,7 @@ def estimate(
     )
     if not curve.informed:
         return result
-    counts = [times * texts for times in GROWTH_FACTORS]
+    counts = [times * texts for times in _GROWTH_FACTORS]
     errors, weights = _extrapolate(curve, np.array(counts, dtype=float))
     values = from_error(errors)
     gains = [
@@ -415,7 +415,7 @@ def _extrapolate(curve: CurveScores, texts: Floats) -> tuple[Floats, Floats]:
     """
     rng = np.random.default_rng(0)
     usable = curve.train_sizes >= MIN_EXTRAPOLATION_TEXTS_PER_LABEL * curve.labels
-    usable[-MIN_SHARES:] = True
+    usable[-_MIN_SHARES:] = True
     train_sizes, wrong = curve.train_sizes[usable].astype(float), 1 - curve.scores[usable]
     errors = wrong.mean(axis=1)
     noise = SAMPLING_NOISE * curve.dispersion
@@ -423,7 +423,7 @@ def _extrapolate(curve: CurveScores, texts: Floats) -> tuple[Floats, Floats]:
     precision = np.linalg.inv(np.cov(wrong) / wrong.shape[1] + np.diag(variance))
     last = train_sizes[-1]
     samples, log_likelihoods = [], []
-    for exponent in EXPONENTS:
+    for exponent in _EXPONENTS:
         x = _design_matrix(train_sizes / last, exponent)
         covariance = np.linalg.inv(x.T @ precision @ x)
         center = covariance @ x.T @ precision @ errors

@@ -33,7 +33,7 @@ MAX_FITTED_LABELS = 400_000  # texts x labels of a multi-label task, which has a
 MAX_CHARACTERS = 50_000_000  # of the training texts: a fit takes 17 bytes of memory per character
 SPEC = LinearSpec()
 # Part of the cache key: change it to invalidate cached results.
-METRICS_VERSION = "macro F1 of the classes that occur, answers"
+_METRICS_VERSION = "macro F1 of the classes that occur, answers"
 
 
 class LinearBaselineResult(FrozenModel):
@@ -59,7 +59,7 @@ def evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
 
 def _cache_key(splits: Splits, task: Task) -> str:
     limits = (MAX_TEXTS, MAX_CHARACTERS, MAX_TERMS)
-    settings = f"{splits.digest}\0{limits}\0{SPEC}\0{METRICS_VERSION}\0{sklearn.__version__}"
+    settings = f"{splits.digest}\0{limits}\0{SPEC}\0{_METRICS_VERSION}\0{sklearn.__version__}"
     if not isinstance(task, SingleLabel) or task.has_thresholds:
         settings += f"\0{task.problem_type}"
     return hashlib.sha256(settings.encode()).hexdigest()

@@ -64,7 +64,7 @@ from lora_core.tasks.targets import decode_target
 
 CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
 MAX_CACHE_BYTES = 500_000_000  # of all cache entries
-SINGLE_LABEL = SingleLabelSpec()
+_SINGLE_LABEL = SingleLabelSpec()
 _SPLITS = TypeAdapter(Splits)
 
 
@@ -134,7 +134,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     return split_by_column(path.name, rows) or rows
 
 
-def load_splits(spec: DataSpec, task: TaskSpec = SINGLE_LABEL) -> Splits:
+def load_splits(spec: DataSpec, task: TaskSpec = _SINGLE_LABEL) -> Splits:
     """Return texts and labels in three splits: given splits unchanged, the others drawn from train.
 
     Given splits keep the order of their file; drawn ones are in hash order. The same description
@@ -161,7 +161,7 @@ def _load_sample(spec: DataSpec) -> Splits:
         splits = _SPLITS.validate_json(path.read_bytes())
         os.utime(path)
     except (FileNotFoundError, ValidationError):
-        splits = _load(spec, SINGLE_LABEL)
+        splits = _load(spec, _SINGLE_LABEL)
         with atomic_entry(path) as unfinished:
             unfinished.write_bytes(_SPLITS.dump_json(splits, exclude={"digest"}))
         evict_least_recently_used(path.parent, MAX_CACHE_BYTES)

@@ -44,7 +44,7 @@ _NOT_WESTERN = re.compile(
     rb"|[A-Za-z\xc0-\xff][\xa3\xa5\xa7\xaf\xb3\xb9\xbc\xbe\xbf][a-z\x80-\xff]"
     rb"|[\xc2\xc3][\x80-\xbf]|\xe2\x80[\x80-\xbf]"
 )
-MAX_HIGH_SHARE = 0.3  # of the letters: French has 5 %, German 3 %
+_MAX_HIGH_SHARE = 0.3  # of the letters: French has 5 %, German 3 %
 
 
 class Encoding(NamedTuple):
@@ -96,7 +96,7 @@ def _is_western(path: Path) -> bool:
         sequences += sum(len(found) for found in _UTF_8_SEQUENCE.findall(chunk))
         unlikely += sum(1 for _ in _NOT_WESTERN.finditer(chunk))
     return (
-        high_bytes <= MAX_HIGH_SHARE * (letters + high_bytes)
+        high_bytes <= _MAX_HIGH_SHARE * (letters + high_bytes)
         and 2 * sequences <= high_bytes
         and 100 * unlikely <= high_bytes
     )
@@ -165,7 +165,7 @@ def detect_line_end(path: Path, encoding: Encoding) -> str:
 # Parsed with the standard library instead of `datasets`, whose errors do not report the row of a
 # broken quote, and which reads as much as it can of a damaged file.
 
-SNIFFED_ROWS = 20  # rows used to detect the separator
+_SNIFFED_ROWS = 20  # rows used to detect the separator
 _SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?\r?\n?')  # a first line that Excel understands
 
 
@@ -241,7 +241,7 @@ def _matching_row_share(lines: TextLines, separator: str) -> float:
     """
     counts: list[int] = []
     try:
-        for cells in islice(_parse_records(lines, separator), SNIFFED_ROWS):
+        for cells in islice(_parse_records(lines, separator), _SNIFFED_ROWS):
             counts += [len(cells)] if any(cells) else []
     except LoraCoreError:
         pass

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-NAME = "loraworks_local"
-MAX_SQUARE_WINDOWS = 6  # a text of more windows is cut into chunks
+ATTENTION_NAME = "loraworks_local"
+_MAX_SQUARE_WINDOWS = 6  # a text of more windows is cut into chunks
 
 
 def attend(
@@ -43,13 +43,13 @@ def attend(
     """
     length = key.shape[2]
     if window is not None and length > window + 1:
-        if length > MAX_SQUARE_WINDOWS * window and query.shape[2] == length:
+        if length > _MAX_SQUARE_WINDOWS * window and query.shape[2] == length:
             return _attend_in_chunks(query, key, value, mask, window, dropout)
-        mask = visible(query.shape[2], length, window, mask, key.device)
+        mask = visible_keys(query.shape[2], length, window, mask, key.device)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
 
-def visible(
+def visible_keys(
     queries: int, keys: int, window: int, mask: Tensor | None, device: torch.device
 ) -> Tensor:
     """Return which keys each query sees, (1 or batch, 1, queries, keys).
@@ -107,5 +107,5 @@ def attention_forward(  # the signature of transformers, and the window
     return y.transpose(1, 2), None
 
 
-AttentionInterface.register(NAME, attention_forward)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, attention_forward)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

@@ -117,7 +117,7 @@ def patch(model: Any, family: EncoderFamily) -> None:
     every: list[Any] = list(blocks(model, family))
     if any(isinstance(block.forward, BlockForward) for block in every):
         return
-    model.set_attn_implementation(local_attention.NAME)
+    model.set_attn_implementation(local_attention.ATTENTION_NAME)
     rotations = RotaryEmbedding(model)
     for block in every:
         block.forward = BlockForward(block, rotations)

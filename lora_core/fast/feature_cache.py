@@ -21,7 +21,7 @@ from lora_core.base_files import split_config
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data.tokens import TokenizedSplit
 
-FORMAT = "2"  # raise it when the same facts would give other features
+FORMAT_VERSION = "2"  # raise it when the same facts would give other features
 MAX_BYTES = 8 * 2**30  # bytes of all entries
 
 
@@ -41,7 +41,7 @@ class CachedFeatures:
 
 def hash_encoder(facts: Iterable[str], weights: Iterable[Tensor]) -> "hashlib._Hash":
     """Hash how features are computed, and the frozen weights: the same for every split of a run."""
-    digest = hashlib.sha256("\0".join([FORMAT, *facts]).encode())
+    digest = hashlib.sha256("\0".join([FORMAT_VERSION, *facts]).encode())
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().data)
     return digest

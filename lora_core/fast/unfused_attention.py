@@ -22,7 +22,7 @@ from transformers.masking_utils import sdpa_mask
 from lora_core.data.batching import padded_length
 from lora_core.encoders import local_attention
 
-NAME = "loraworks_unfused"
+ATTENTION_NAME = "loraworks_unfused"
 LENGTH_STEP = 16  # tokens: lengths are padded to multiples of it
 MAX_PROBABILITY_BYTES = (
     2**26
@@ -46,7 +46,7 @@ def pad_multiple(device: str, precision: str) -> int:
 
 def patch(model: PreTrainedModel) -> None:
     """Let every unmodified attention of this model use `attention_forward`."""
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(ATTENTION_NAME)
 
 
 def _is_supported(query: Tensor, dropout: float) -> bool:
@@ -95,7 +95,7 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
     scale = size**-0.5 if scaling is None else scaling
     far = None
     if window is not None and length > window + 1:
-        far = ~local_attention.visible(length, length, window, None, query.device)[0, 0]
+        far = ~local_attention.visible_keys(length, length, window, None, query.device)[0, 0]
     y = _UnfusedAttention.apply(query, key, value, lengths, scale, far)  # type: ignore[no-untyped-call]
     return y, None
 
@@ -161,5 +161,5 @@ def _zeros_token_major(heads: Tensor) -> Tensor:
     return heads.new_zeros((batch, length, count, size)).transpose(1, 2)
 
 
-AttentionInterface.register(NAME, attention_forward)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, attention_forward)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

@@ -24,7 +24,7 @@ from lora_core.compatibility import read_encoder_shape
 from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedArtifact
 from lora_core.imports import tokenizer
-from lora_core.linear.files import FILES, weight_rows
+from lora_core.linear.files import MODEL_FILES, weight_rows
 from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import ColumnName, LongTexts
@@ -274,7 +274,7 @@ def read_metadata(directory: Path, base: Path | None = None) -> UntrustedManifes
 def _check_linear(directory: Path, content: dict[str, Any], facts: UntrustedManifest) -> None:
     if facts.labels is None or len(set(facts.labels)) != len(facts.labels):
         raise UnsupportedArtifact(problem="its manifest has no labels, or duplicate ones")
-    if odd := [name for name in facts.files if name not in FILES and _is_of_encoder(name)]:
+    if odd := [name for name in facts.files if name not in MODEL_FILES and _is_of_encoder(name)]:
         raise UnsupportedArtifact(problem=f"it is a linear model, but has {odd[0]}")
     _check_task(content, facts, facts.labels)
     pairs = facts.spec.data.text_pair_column is not None

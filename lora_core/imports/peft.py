@@ -234,7 +234,7 @@ GOLDEN_TEXTS = (  # their predictions are stored in the artifact
     "Prices rose by 3.2 % in May, more than had been expected.",
     "I would not say that it was bad, and I would not say that it was good either.",
 )
-GOLDEN_PAIRS = tuple(zip(GOLDEN_TEXTS, reversed(GOLDEN_TEXTS), strict=True))
+_GOLDEN_PAIRS = tuple(zip(GOLDEN_TEXTS, reversed(GOLDEN_TEXTS), strict=True))
 
 
 def import_adapter(
@@ -275,7 +275,7 @@ def import_adapter(
         else None
     )
     with atomic_directory(out) as folder:
-        texts = GOLDEN_PAIRS if pairs else GOLDEN_TEXTS
+        texts = _GOLDEN_PAIRS if pairs else GOLDEN_TEXTS
         unmerged = _predict(model, tokenizer, length, texts)
         if spec is not None:
             artifact.save_base_and_adapter(folder, model, pretrained.family, tokenizer, spec)

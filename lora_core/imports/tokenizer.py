@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 64_000_000  # XLM-R, with 250,000 pieces, has 17 MB
 MAX_EXPANSION = 6.0  # characters per byte of a character map; NFKC maps U+FDFA to 18 characters
-AT_MOST_ONCE = (
+_AT_MOST_ONCE = (
     ("NFKC", "NFKD", "Precompiled"),
     ("ByteLevel", "Metaspace"),
     ("Prepend",),
@@ -96,7 +96,7 @@ def _flatten(component: Any) -> Iterator[Any]:
 def _check_expansion(file: TokenizerFile) -> None:
     """Refuse several components that lengthen a text, because their effects multiply."""
     components = [*_flatten(file.normalizer), *_flatten(file.pre_tokenizer)]
-    for group in AT_MOST_ONCE:
+    for group in _AT_MOST_ONCE:
         if sum(component.type in group for component in components) > 1:
             raise UnsupportedTokenizer(problem=f"it has more than one of {', '.join(group)}")
     for component in components:
@@ -135,8 +135,8 @@ _CHUNK_NODES = 4096  # nodes processed at a time
 _LEAF = 1 << 31
 _HAS_LEAF = 1 << 8
 
-Units = NDArray[np.uint32]
-Positions = NDArray[np.int64]
+_Units = NDArray[np.uint32]
+_Positions = NDArray[np.int64]
 
 
 def max_expansion(encoded: str) -> float:
@@ -166,10 +166,10 @@ def max_expansion(encoded: str) -> float:
     return largest
 
 
-def _replacement_offsets(units: Units) -> "list[tuple[int, Positions]]":
+def _replacement_offsets(units: _Units) -> "list[tuple[int, _Positions]]":
     """Return, by key length, the offsets of the replacements of all keys."""
-    nodes: Positions = np.zeros(1, dtype=np.int64)
-    keys: list[tuple[int, Positions]] = []
+    nodes: _Positions = np.zeros(1, dtype=np.int64)
+    keys: list[tuple[int, _Positions]] = []
     remaining_nodes = 4 * len(units)  # `nmt_nfkc` has 44,800 units and 39,000 nodes
     for length in range(1, MAX_KEY_BYTES + 1):
         child_chunks = [
@@ -191,16 +191,16 @@ def _replacement_offsets(units: Units) -> "list[tuple[int, Positions]]":
     raise _invalid_charsmap()  # cyclic, or pointing outside of the trie
 
 
-def _child_nodes(units: Units, nodes: Positions) -> Positions:
+def _child_nodes(units: _Units, nodes: _Positions) -> _Positions:
     labels = np.arange(1, 256)
     positions = (nodes ^ _unit_offsets(units[nodes]))[:, None] ^ labels
     inside = positions < len(units)
     child_units = units[np.where(inside, positions, 0)]
-    children: Positions = positions[inside & ((child_units & (_LEAF | 0xFF)) == labels)]
+    children: _Positions = positions[inside & ((child_units & (_LEAF | 0xFF)) == labels)]
     return children
 
 
-def _unit_offsets(units: Units) -> Positions:
+def _unit_offsets(units: _Units) -> _Positions:
     """Return the offsets. Bit 9 marks an offset in units of 256."""
     units_64 = units.astype(np.int64)
     return (units_64 >> 10) << ((units_64 & (1 << 9)) >> 6)
@@ -212,11 +212,11 @@ def _invalid_charsmap() -> UnsupportedTokenizer:
 
 # -- A trial on difficult texts, with limits on time and output -----------------------------------
 
-TEXT_CHARACTERS = 4_000  # per text
+_TEXT_CHARACTERS = 4_000  # per text
 MAX_TRIAL_SECONDS = 10.0  # of CPU time over all cores and texts; BERT takes 0.2
 MAX_TOKENS_PER_BYTE = 16  # NFKC and bytes produce 11
 MAX_SPECIAL_TOKENS = 16  # per text
-TRIAL_SUFFIX = "\N{CURRENCY SIGN}"  # makes a regular expression that fails to match backtrack
+_TRIAL_SUFFIX = "\N{CURRENCY SIGN}"  # makes a regular expression that fails to match backtrack
 
 _REPEATED_PARTS = (
     *map(chr, range(32, 127)),
@@ -255,9 +255,9 @@ def try_tokenizer(tokenizer: "Tokenizer") -> None:
 def _trial_texts() -> Iterator[str]:
     yield from ("", " ", "a")
     for sequence in _REPEATED_PARTS:
-        yield sequence * (TEXT_CHARACTERS // len(sequence))
-        yield sequence * (TEXT_CHARACTERS // len(sequence)) + TRIAL_SUFFIX
+        yield sequence * (_TEXT_CHARACTERS // len(sequence))
+        yield sequence * (_TEXT_CHARACTERS // len(sequence)) + _TRIAL_SUFFIX
     # Some characters of every script, in order and mixed.
     characters = [chr(i) for i in range(1, 0x11000, 17) if not 0xD800 <= i < 0xE000]
-    yield "".join(characters[:TEXT_CHARACTERS])
-    yield " ".join(characters[i * 7919 % len(characters)] for i in range(TEXT_CHARACTERS // 2))
+    yield "".join(characters[:_TEXT_CHARACTERS])
+    yield " ".join(characters[i * 7919 % len(characters)] for i in range(_TEXT_CHARACTERS // 2))

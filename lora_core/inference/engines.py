@@ -58,7 +58,7 @@ class InferenceEncoder(Protocol):
     @property
     def batch_tokens(self) -> int: ...
 
-    def own_adapter(self, model: PreTrainedModel) -> Any: ...
+    def extract_adapter(self, model: PreTrainedModel) -> Any: ...
 
     def load_adapter(self, saved: SavedAdapter | None, head: Mapping[str, Tensor]) -> Any: ...
 
@@ -146,7 +146,7 @@ def use_single_thread() -> None:
     torch.set_num_threads(1)
 
 
-def auto_candidates() -> list[str]:
+def auto_engine_names() -> list[str]:
     """Return the names of the engines that `auto` chooses from on this machine."""
     return [
         name
@@ -166,7 +166,7 @@ def get_engine(name: str) -> EngineSpec:
 # -- Encoders and tokenizers in memory, shared by versions with the same base ---------------------
 
 # All files that are read of a version whose encoder is in memory, except for its tokenizer.
-ADAPTER_FILES = ("adapter.json", "adapter.safetensors", "head.safetensors", "golden.json",
+_ADAPTER_FILES = ("adapter.json", "adapter.safetensors", "head.safetensors", "golden.json",
                  manifest.CLASSIFIER_FILE)  # fmt: skip
 
 
@@ -240,7 +240,7 @@ class EngineCache:
 
     def _load_merged(self, directory: Path, engine_name: str) -> LoadedArtifact:
         """Load on a shared encoder if the run froze the base or trained an adapter beside it."""
-        manifest_data = manifest.verify(directory, only=(*ADAPTER_FILES, *_MERGED_ADAPTER_FILES))
+        manifest_data = manifest.verify(directory, only=(*_ADAPTER_FILES, *_MERGED_ADAPTER_FILES))
         engine, adapter = self._merged_engine(directory, manifest_data, engine_name)
         digest = manifest_data["files"][_MERGED_TOKENIZER]["sha256"]
         key = digest, *_tokenizer_settings(manifest_data)
@@ -263,7 +263,7 @@ class EngineCache:
         if is_dora or base is None or not has_head or not isinstance(family, FastFamily):
             model = _load_verified(directory)
             engine = engine_spec.build(model)
-            return engine, engine.own_adapter(model)
+            return engine, engine.extract_adapter(model)
         lora = {} if saved is None else build_lora_weights(saved.spec, saved.tensors, family)
         key = base, json.dumps(split_config(config)[0]), engine_name
         shared = self._engines.get(key)
@@ -289,7 +289,7 @@ _MERGED_ADAPTER_FILES = (_MERGED_TOKENIZER, f"{manifest.MERGED_DIR}/config.json"
 
 def _verify_files(directory: Path, base: Path | None) -> tuple[dict[str, Any], str]:
     """Verify an artifact with a base, and return its manifest and the digest of the base."""
-    manifest_data = manifest.verify(directory, only=None if base is None else ADAPTER_FILES)
+    manifest_data = manifest.verify(directory, only=None if base is None else _ADAPTER_FILES)
     if base is None:
         if not has_base(manifest_data["files"]):
             raise ArtifactCorrupt(path=directory.name, problem=f"it has no {manifest.BASE_DIR}/")

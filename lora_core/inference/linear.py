@@ -72,7 +72,7 @@ class LinearPredictor:
 
         Raises `ArtifactCorrupt`, `UnsupportedArtifact`.
         """
-        manifest_data = manifest.verify(directory, only=(*files.FILES, "golden.json"))
+        manifest_data = manifest.verify(directory, only=(*files.MODEL_FILES, "golden.json"))
         labels = manifest_data["labels"]
         task, calibration = read_task(manifest_data, labels)
         outputs = len(task.labels)

@@ -200,7 +200,7 @@ class PackedEncoder:
             tensors += [t for layer in block.layers.values() for t in layer if t is not None]
         return sum(t.nbytes for t in tensors)
 
-    def own_adapter(self, model: PreTrainedModel) -> Adapter:
+    def extract_adapter(self, model: PreTrainedModel) -> Adapter:
         """Return the adapter of a version whose model this engine was built of: only a head."""
         return self.prepare_adapter(Adapter({}, head_from_model(model, self.family)))
 

@@ -73,7 +73,7 @@ class PaddedEncoder:
         """Maximum tokens of a batch; more are not faster. One text keeps a core busy, not a GPU."""
         return 1024 if self.device == "cpu" else 16_384
 
-    def own_adapter(self, model: PreTrainedModel) -> PaddedAdapter:
+    def extract_adapter(self, model: PreTrainedModel) -> PaddedAdapter:
         """Return the adapter of a version whose model this engine was built of."""
         return self._adapter(model, list(model.parameters()))
 

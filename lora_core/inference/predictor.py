@@ -56,7 +56,7 @@ class Predictor:
     ) -> "Predictor":
         """Build a predictor in float32 of a model in memory, with its adapters if it has any."""
         engine = build_encoder(model, torch.float32)
-        adapter = engine.own_adapter(model)
+        adapter = engine.extract_adapter(model)
         model_tokenizer = ModelTokenizer(tokenizer, max_length, pairs=pairs, windows=windows)
         return cls(engine, adapter, model_tokenizer, SingleLabel(label_names(model)))
 

@@ -46,8 +46,8 @@ def _blocks(pairs: bool) -> int:
     return 3 if pairs else 1
 
 
-WEIGHTS = "linear.safetensors"
-FILES = (LINEAR_FILE, WEIGHTS)
+WEIGHTS_FILE = "linear.safetensors"
+MODEL_FILES = (LINEAR_FILE, WEIGHTS_FILE)
 _MAX_JSON_BYTES = 100_000_000  # MAX_TERMS of MAX_TERM_CHARACTERS with four bytes each
 _MAX_VALUE = 1e9  # of any parameter
 _MAX_HEADER_BYTES = 10_000
@@ -92,7 +92,9 @@ def save_parameters(directory: Path, parameters: LinearParameters) -> None:
     )
     (directory / LINEAR_FILE).write_text(description.model_dump_json(indent=1), encoding="utf-8")
     tensors = {"coef": parameters.coef, "intercept": parameters.intercept, "idf": parameters.idf}
-    save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / WEIGHTS)
+    save_file(
+        {name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / WEIGHTS_FILE
+    )
 
 
 def read_parameters(directory: Path, rows: int) -> LinearParameters:
@@ -111,12 +113,12 @@ def read_parameters(directory: Path, rows: int) -> LinearParameters:
     tensors = _read_tensors(directory, largest)
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
         raise UnsupportedArtifact(
-            problem=f"{WEIGHTS} does not fit the labels and terms of the model"
+            problem=f"{WEIGHTS_FILE} does not fit the labels and terms of the model"
         )
     for name, tensor in tensors.items():
         if tensor.dtype != np.float64 or not (np.abs(tensor) <= _MAX_VALUE).all():
             raise UnsupportedArtifact(
-                problem=f"{name} in {WEIGHTS} is not float64 with numbers up to {_MAX_VALUE:g}"
+                problem=f"{name} in {WEIGHTS_FILE} is not float64 with numbers up to {_MAX_VALUE:g}"
             )
     return LinearParameters(
         description.vectorizer,
@@ -148,8 +150,8 @@ def _read_description(directory: Path) -> LinearDescription:
 
 def _read_tensors(directory: Path, max_bytes: int) -> dict[str, NDArray[np.float64]]:
     try:
-        if (directory / WEIGHTS).stat().st_size > max_bytes:
-            raise UnsupportedArtifact(problem=f"{WEIGHTS} is larger than {max_bytes:,} bytes")
-        return dict(load_file(directory / WEIGHTS))
+        if (directory / WEIGHTS_FILE).stat().st_size > max_bytes:
+            raise UnsupportedArtifact(problem=f"{WEIGHTS_FILE} is larger than {max_bytes:,} bytes")
+        return dict(load_file(directory / WEIGHTS_FILE))
     except (OSError, SafetensorError) as error:
-        raise UnsupportedArtifact(problem=f"{WEIGHTS} cannot be read") from error
+        raise UnsupportedArtifact(problem=f"{WEIGHTS_FILE} cannot be read") from error

@@ -9,11 +9,13 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from lora_core.errors.data import UnsupportedFormat
 from lora_core.specs.chat import PromptFormat
-from lora_core.specs.fields import NO_NUL, Float, FrozenModel, Int
+from lora_core.specs.fields import NO_NUL_PATTERN, Float, FrozenModel, Int
 
-SourceName = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=NO_NUL)]
-ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)]
-Separator = Annotated[str, StringConstraints(min_length=1, max_length=8, pattern=NO_NUL)]
+SourceName = Annotated[
+    str, StringConstraints(min_length=1, max_length=1024, pattern=NO_NUL_PATTERN)
+]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL_PATTERN)]
+Separator = Annotated[str, StringConstraints(min_length=1, max_length=8, pattern=NO_NUL_PATTERN)]
 SplitSize = Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
 
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".parquet")  # supported file formats

@@ -21,20 +21,22 @@ class StoredModel(FrozenModel):
     model_config = ConfigDict(validate_by_name=True)
 
 
-NO_NUL = r"^[^\x00]+$"
-DEVICE = r"^(auto|cpu|cuda(:\d{1,2})?)$"
-REVISION = r"^[0-9a-f]{40,64}$"
-SLUG = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
+NO_NUL_PATTERN = r"^[^\x00]+$"
+DEVICE_PATTERN = r"^(auto|cpu|cuda(:\d{1,2})?)$"
+REVISION_PATTERN = r"^[0-9a-f]{40,64}$"
+SLUG_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
 
 PATTERN_DESCRIPTIONS = {
-    NO_NUL: "not contain a NUL character",
-    DEVICE: "be auto, cpu, cuda, or one GPU such as cuda:0",
-    REVISION: "be a full commit hash: 40 to 64 of the digits 0-9 and a-f",
-    SLUG: "be 1 to 64 lowercase letters a-z, digits and hyphens, without a hyphen at either end",
+    NO_NUL_PATTERN: "not contain a NUL character",
+    DEVICE_PATTERN: "be auto, cpu, cuda, or one GPU such as cuda:0",
+    REVISION_PATTERN: "be a full commit hash: 40 to 64 of the digits 0-9 and a-f",
+    SLUG_PATTERN: (
+        "be 1 to 64 lowercase letters a-z, digits and hyphens, without a hyphen at either end"
+    ),
 }
 
 
-BaseName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL)]
+BaseName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL_PATTERN)]
 
 
 def looks_like_path(base: str) -> bool:

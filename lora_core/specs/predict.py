@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from lora_core.specs.data import ColumnName, SourceName
-from lora_core.specs.fields import DEVICE, NO_NUL, FrozenModel, Int
+from lora_core.specs.fields import DEVICE_PATTERN, NO_NUL_PATTERN, FrozenModel, Int
 
 # The output: one JSON object per line with the cells of the row, the keys of the task and, unless
 # it is a regression, the scores of all labels under `SCORES`.
-RESULTS = "results.jsonl"
+RESULTS_FILE = "results.jsonl"
 LABEL, SCORE, SCORES = "predicted_label", "predicted_score", "predicted_scores"
 LABELS = "predicted_labels"  # those that reach their thresholds
 VALUE, LOW, HIGH = "predicted_value", "predicted_low", "predicted_high"
@@ -24,7 +24,7 @@ RESERVED_COLUMNS = frozenset({SCORES}.union(*RESULT_KEYS.values()))
 TruncationSide = Literal["left", "right"]  # the side on which a text that is too long is truncated
 ScoreFunction = Literal["softmax", "sigmoid", "none"]  # from logits to scores
 
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL_PATTERN)]
 
 
 class PredictDataSpec(FrozenModel):
@@ -41,7 +41,7 @@ class PredictDataSpec(FrozenModel):
 class PredictRuntimeSpec(FrozenModel):
     """Where the run computes. This version always computes on the CPU, whatever `device` says."""
 
-    device: str = Field(default="cpu", pattern=DEVICE)
+    device: str = Field(default="cpu", pattern=DEVICE_PATTERN)
     # None: chosen when the run first starts
     threads: Int | None = Field(default=None, ge=1, le=1024)
 

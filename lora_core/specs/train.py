@@ -9,7 +9,14 @@ from pydantic_core import PydanticCustomError
 
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec
-from lora_core.specs.fields import DEVICE, REVISION, BaseName, Float, FrozenModel, Int
+from lora_core.specs.fields import (
+    DEVICE_PATTERN,
+    REVISION_PATTERN,
+    BaseName,
+    Float,
+    FrozenModel,
+    Int,
+)
 from lora_core.specs.method import (
     SKLEARN_METHODS,
     AutoSpec,
@@ -99,7 +106,7 @@ class RuntimeSpec(FrozenModel):
     """Where and how the run computes. On CPU, seed and threads determine the loss curve bit for
     bit."""
 
-    device: str = Field(default="auto", pattern=DEVICE)
+    device: str = Field(default="auto", pattern=DEVICE_PATTERN)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     # None: chosen when the run first starts
     threads: Int | None = Field(default=None, ge=1, le=1024)
@@ -133,7 +140,7 @@ class ResultSpec(FrozenModel):
 
 # -- Presets: many settings under one name; those in the spec itself override them ----------------
 
-SpecDict = dict[str, Any]
+_SpecDict = dict[str, Any]
 
 
 class Preset(StrEnum):
@@ -142,7 +149,7 @@ class Preset(StrEnum):
     SEED = "seed"  # the "LoRA from scratch" lessons
 
 
-PRESETS: Mapping[Preset, SpecDict] = {
+PRESETS: Mapping[Preset, _SpecDict] = {
     Preset.SEED: {
         "pooling": "cls",
         "head_init": "random",
@@ -170,7 +177,7 @@ PRESETS: Mapping[Preset, SpecDict] = {
 }
 
 
-def apply_preset(spec: Mapping[str, Any]) -> SpecDict:
+def apply_preset(spec: Mapping[str, Any]) -> _SpecDict:
     """Return the spec with the settings of its preset, unchanged without a known one."""
     name = spec.get("preset")
     if name not in list(Preset):
@@ -188,7 +195,7 @@ def apply_preset(spec: Mapping[str, Any]) -> SpecDict:
 
 # -- The whole spec -------------------------------------------------------------------------------
 
-RENAMED_IN_VERSION_2 = {"result": ("train_figures", "train_metrics"), "trial": ("share", "budget")}
+_RENAMED_IN_VERSION_2 = {"result": ("train_figures", "train_metrics"), "trial": ("share", "budget")}
 
 
 def _upgrade(spec: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +206,7 @@ def _upgrade(spec: dict[str, Any]) -> dict[str, Any]:
     if spec.get("spec_version") != 1:
         return spec
     upgraded = {**spec, "spec_version": 2}
-    for part, (old, new) in RENAMED_IN_VERSION_2.items():
+    for part, (old, new) in _RENAMED_IN_VERSION_2.items():
         if isinstance(fields := spec.get(part), dict):
             upgraded[part] = {new if name == old else name: fields[name] for name in fields}
     return upgraded
@@ -220,7 +227,7 @@ class TrainSpec(FrozenModel):
     preset: Preset | None = None
     method: MethodSpec = Field(default_factory=AutoSpec, description="Default: `auto`.")
     base: BaseName | None = Field(default="minilm-l6", validate_default=True)
-    base_revision: str | None = Field(default=None, pattern=REVISION)
+    base_revision: str | None = Field(default=None, pattern=REVISION_PATTERN)
     pooling: Pooling = Pooling.AUTO
     head_init: HeadInit = HeadInit.AUTO
     data: DataSpec = DataSpec()

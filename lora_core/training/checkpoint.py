@@ -33,9 +33,9 @@ from lora_core.training.training_state import TrainingProgress, TrainingState
 
 KIND = "checkpoint"
 FORMAT_VERSION = 1  # raise it when the content or its meaning changes
-CROSS_VALIDATED = "cross_validated"  # name of a tensor
+_CROSS_VALIDATED = "cross_validated"  # name of a tensor
 STATE_FILE, TENSORS_FILE = "state.json", "tensors.safetensors"
-TEMPORARY = ".unfinished"  # one at a time: the next write removes what a killed run left here
+_TEMPORARY = ".unfinished"  # one at a time: the next write removes what a killed run left here
 
 
 class RunIdentity(StoredModel):
@@ -74,7 +74,7 @@ def write(
     selected: AutoOutcome | None = None,
 ) -> Path:
     """Publish a new directory `step-<n>` in `parent`. Raises `DiskFull`, leaving nothing behind."""
-    temporary = parent / TEMPORARY
+    temporary = parent / _TEMPORARY
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -84,7 +84,7 @@ def write(
         (temporary / STATE_FILE).write_text(text, encoding="utf-8")
         tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
         if selected is not None and selected.cross_validated is not None:
-            tensors[CROSS_VALIDATED] = torch.from_numpy(selected.cross_validated)
+            tensors[_CROSS_VALIDATED] = torch.from_numpy(selected.cross_validated)
         save_file(tensors, temporary / TENSORS_FILE)
         for name in (STATE_FILE, TENSORS_FILE):
             fsync(temporary / name)
@@ -118,7 +118,7 @@ def read(directory: Path) -> SavedCheckpoint:
         content = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
         state = StateFile.model_validate(content)
         tensors = load_file(directory / TENSORS_FILE)
-        cross_validated = tensors.pop(CROSS_VALIDATED, None)
+        cross_validated = tensors.pop(_CROSS_VALIDATED, None)
     except ArtifactCorrupt as error:
         raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error
     except (ValueError, SafetensorError) as error:

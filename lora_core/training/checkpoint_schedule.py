@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from lora_core.events import CheckpointSaved, Observer
 
-MAX_OVERHEAD = 0.05  # share of the time that may go into saving: a slow disk makes saves rarer
+_MAX_OVERHEAD = 0.05  # share of the time that may go into saving: a slow disk makes saves rarer
 FIRST_SECONDS = 30.0  # until the first one of a process: until then a crash costs its whole start
 
 
@@ -30,10 +30,10 @@ class HasStep(Protocol):
     def step(self) -> int: ...
 
 
-StateT = TypeVar("StateT", bound=HasStep, contravariant=True)
+_StateT = TypeVar("_StateT", bound=HasStep, contravariant=True)
 
 
-class CheckpointSchedule(Generic[StateT]):
+class CheckpointSchedule(Generic[_StateT]):
     """Saves checkpoints at intervals.
 
     `write` publishes a checkpoint of a state below a directory, and returns its path. `step` is
@@ -43,7 +43,7 @@ class CheckpointSchedule(Generic[StateT]):
     def __init__(
         self,
         settings: CheckpointSettings,
-        write: Callable[[Path, StateT], Path],
+        write: Callable[[Path, _StateT], Path],
         observer: Observer,
         *,
         step: int,
@@ -59,9 +59,9 @@ class CheckpointSchedule(Generic[StateT]):
         if not self._interval:
             return True
         elapsed = time.monotonic() - self._saved_at
-        return elapsed >= max(self._interval, self._save_seconds / MAX_OVERHEAD)
+        return elapsed >= max(self._interval, self._save_seconds / _MAX_OVERHEAD)
 
-    def save(self, state: StateT) -> None:
+    def save(self, state: _StateT) -> None:
         """Publish and report a checkpoint, unless this step is saved. Raises `DiskFull`."""
         if state.step == self._saved_step:
             return

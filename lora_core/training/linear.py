@@ -61,7 +61,7 @@ from lora_core.tasks.primary_metric import Predictions
 from lora_core.training.correctness import encode_correctness, save_misclassified
 from lora_core.verdict import build_verdict
 
-STEPS = 1
+_STEPS = 1
 
 SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, outputs)
 
@@ -105,7 +105,7 @@ def train_linear(
             text = "The fit was stopped before it had converged; a smaller C converges sooner."
             observer.on_event(Noted(level="warning", code="not_converged", message=text))
         observer.on_event(_started_event(spec, splits, task, model))
-        progress.enter_phase(Phase.EVALUATING, STEPS)
+        progress.enter_phase(Phase.EVALUATING, _STEPS)
         logits = run_with_progress(progress, lambda: _compute_logits(spec, splits, model))
         if selected is not None and selected.cross_validated is not None:
             logits[Split.VALIDATION] = selected.cross_validated
@@ -115,11 +115,11 @@ def train_linear(
         more_labels = learning_curve_of_splits(splits, task, progress)
         summary["more_labels"] = more_labels.model_dump(mode="json")
         if spec.result.model:
-            progress.enter_phase(Phase.VERDICT, STEPS)
+            progress.enter_phase(Phase.VERDICT, _STEPS)
             predicted = task.predict(logits[Split.TEST], calibration)
             verdict = _verdict(spec, method, splits, task, predicted, selected, progress)
             summary["verdict"] = verdict.model_dump(mode="json")
-        progress.enter_phase(Phase.SAVING, STEPS)
+        progress.enter_phase(Phase.SAVING, _STEPS)
         failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
         correctness = {}
@@ -215,7 +215,7 @@ def _training_examples(splits: Splits, observer: Observer) -> list[Example]:
 
 def _started_event(spec: TrainSpec, splits: Splits, task: Task, model: LinearModel) -> Started:
     return Started(
-        total_steps=STEPS,
+        total_steps=_STEPS,
         trainable_parameters=_count_parameters(model),
         total_parameters=_count_parameters(model),
         examples={split: len(splits.examples(split)) for split in Split},
@@ -258,7 +258,7 @@ def _compute_metrics(
             calibrated[split] = task.compare_calibration(rows, targets[split], calibration)
             best = split is Split.VALIDATION
             curve_metrics = finite_or_none({name: report[name] for name in task.curve_metrics})
-            observer.on_event(Evaluated(step=STEPS, split=split, metrics=curve_metrics, best=best))
+            observer.on_event(Evaluated(step=_STEPS, split=split, metrics=curve_metrics, best=best))
     return calibration, metrics
 
 
@@ -301,8 +301,8 @@ def _run_summary(
         "terms": len(model.parameters.terms),
         "examples": {split: len(splits.examples(split)) for split in Split}
         | {Split.TRAIN: len(train)},
-        "steps": STEPS,
-        "best_step": STEPS,
+        "steps": _STEPS,
+        "best_step": _STEPS,
         "train_seconds": round(seconds, 2),
         "reviews_per_second": round(len(train) / max(seconds, 1e-3), 2),
     }

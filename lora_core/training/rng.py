@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Python and NumPy draw normal numbers in pairs and may hold the second one; NaN: they do not.
-NO_GAUSS = float("nan")
+_NO_GAUSS = float("nan")
 
 
 def get_rng_states(device: str) -> dict[str, Tensor]:
@@ -18,7 +18,7 @@ def get_rng_states(device: str) -> dict[str, Tensor]:
     numpy = np.random.get_state(legacy=False)
     states = {
         "python": torch.tensor([version, *integers], dtype=torch.int64),
-        "python_gauss": torch.tensor(NO_GAUSS if gauss is None else gauss, dtype=torch.float64),
+        "python_gauss": torch.tensor(_NO_GAUSS if gauss is None else gauss, dtype=torch.float64),
         "numpy": torch.tensor(
             [*numpy["state"]["key"].tolist(), numpy["state"]["pos"], numpy["has_gauss"]],
             dtype=torch.int64,

@@ -16,7 +16,7 @@ from lora_core.training import rng
 from lora_core.training.best_weights import BestWeights, BestWeightsState
 from lora_core.training.throughput import Throughput, ThroughputState
 
-ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")  # per parameter
+_ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")  # per parameter
 
 Tensors = dict[str, Tensor]
 
@@ -106,8 +106,8 @@ class TrainingState:
         trained = {name: p for name, p in self.parameters.items() if p.requires_grad}
         for name, parameter in trained.items():
             # A parameter without a gradient so far has no optimizer state.
-            if any(f"optimizer/{key}/{name}" in tensors for key in ADAMW_STATE):
-                expected |= {f"optimizer/{key}/{name}": parameter for key in ADAMW_STATE}
+            if any(f"optimizer/{key}/{name}" in tensors for key in _ADAMW_STATE):
+                expected |= {f"optimizer/{key}/{name}": parameter for key in _ADAMW_STATE}
                 expected[f"optimizer/step/{name}"] = torch.zeros(())
         if progress.best.score is not None:
             expected |= {f"best/{name}": self.parameters[name] for name in self.best_parameters}
@@ -125,7 +125,7 @@ class TrainingState:
         """Continue from a checkpoint. Call `find_mismatch` first."""
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"weights/{name}"])
-            values = {key: tensors.get(f"optimizer/{key}/{name}") for key in ADAMW_STATE}
+            values = {key: tensors.get(f"optimizer/{key}/{name}") for key in _ADAMW_STATE}
             # Copies: memory of our own is aligned as the optimizer would have had it.
             copies = {k: t.clone().to(self.device) for k, t in values.items() if t is not None}
             if copies:

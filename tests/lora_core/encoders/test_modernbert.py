@@ -97,7 +97,7 @@ def test_packed_texts_match_transformers(kind: str) -> None:
     model = drawn(**MODELS[kind])
     expected = alone(model)
     engine = build_encoder(model, torch.float32)
-    adapter = engine.own_adapter(model)
+    adapter = engine.extract_adapter(model)
     rows = engine.logits(
         [TokenizedText(ids.tolist(), truncated=False) for ids in texts().ids],
         [adapter] * len(LENGTHS),
@@ -110,7 +110,7 @@ def test_bf16_is_close_to_fp32(kind: str) -> None:
     model = drawn(**MODELS[kind])
     expected = alone(model)
     engine = build_encoder(copy.deepcopy(model), torch.bfloat16)
-    adapter = engine.own_adapter(model)
+    adapter = engine.extract_adapter(model)
     tokenized = [TokenizedText(ids.tolist(), truncated=False) for ids in texts().ids]
     rows = torch.stack(engine.logits(tokenized, [adapter] * len(LENGTHS)))
     first_token.patch(model, FAMILY)

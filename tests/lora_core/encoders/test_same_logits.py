@@ -69,7 +69,7 @@ def test_training_has_the_logits_of_transformers(model: PreTrainedModel) -> None
 def test_serving_has_the_logits_of_transformers(model: PreTrainedModel) -> None:
     expected = transformers_logits(model)
     engine = build_encoder(model, torch.float32)
-    adapter = engine.own_adapter(model)
+    adapter = engine.extract_adapter(model)
     items = [TokenizedText(ids, truncated=False) for ids in texts(model)]
     found = torch.stack(engine.logits(items, [adapter] * len(items)))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -104,7 +104,7 @@ def test_model_logits_match_without_warnings(
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     model.save_pretrained(tmp_path)
-    assert unfused_attention.NAME not in json.dumps(
+    assert unfused_attention.ATTENTION_NAME not in json.dumps(
         json.loads((tmp_path / "config.json").read_text())
     )
 
@@ -120,7 +120,7 @@ def test_autocast_error_is_no_larger_than_fused(family: str) -> None:
     ids, seen = torch.randint(5, 60, (4, TOKENS)), mask(LENGTHS)[:, 0, 0].long()
     exact = model(ids, attention_mask=seen).logits
     errors = []
-    for way in ("sdpa", unfused_attention.NAME):
+    for way in ("sdpa", unfused_attention.ATTENTION_NAME):
         model.set_attn_implementation(way)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(ids, attention_mask=seen).logits

@@ -62,7 +62,7 @@ def test_unavailable_engine_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EngineUnavailable, match=r"compiled-fp32 requires a C\+\+ compiler"):
         engines.get_engine("compiled-fp32")
-    assert set(engines.auto_candidates()) <= {"torch-fp32", "torch-bf16", "cuda-bf16"}
+    assert set(engines.auto_engine_names()) <= {"torch-fp32", "torch-bf16", "cuda-bf16"}
     if not torch.cuda.is_available():
         with pytest.raises(EngineUnavailable, match="a GPU"):
             engines.get_engine("cuda-bf16")

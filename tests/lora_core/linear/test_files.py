@@ -37,7 +37,7 @@ def test_saved_model_round_trips_bit_for_bit(made: LinearModel, saved: Path) -> 
     test_texts = [*TEXTS, "unseen", "", "GRÖSSE"]
     assert (again.logits(test_texts) == made.logits(test_texts)).all()
     assert again.parameters.vectorizer == made.parameters.vectorizer
-    assert {path.name for path in saved.iterdir()} == set(files.FILES)
+    assert {path.name for path in saved.iterdir()} == set(files.MODEL_FILES)
 
 
 def test_model_without_terms_round_trips(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def description(change: Callable[[Any], Any]) -> Callable[[Path], None]:
 
 def tensors(change: Callable[[Tensors], Any]) -> Callable[[Path], None]:
     def apply(directory: Path) -> None:
-        found = load_file(directory / files.WEIGHTS)
+        found = load_file(directory / files.WEIGHTS_FILE)
         change(found)
-        save_file(found, directory / files.WEIGHTS)
+        save_file(found, directory / files.WEIGHTS_FILE)
 
     return apply
 
@@ -100,10 +100,10 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no JSON": (lambda d: (d / LINEAR_FILE).write_text("{"), "linear.json has an invalid"),
     "no description": (lambda d: (d / LINEAR_FILE).unlink(), "linear.json cannot be read"),
     "a pickle": (
-        lambda d: (d / files.WEIGHTS).write_bytes(pickle.dumps({"coef": [1.0]})),
+        lambda d: (d / files.WEIGHTS_FILE).write_bytes(pickle.dumps({"coef": [1.0]})),
         "linear.safetensors cannot be read",
     ),
-    "no weights": (lambda d: (d / files.WEIGHTS).unlink(), "safetensors cannot be read"),
+    "no weights": (lambda d: (d / files.WEIGHTS_FILE).unlink(), "safetensors cannot be read"),
     "a tensor less": (tensors(lambda t: t.pop("idf")), "does not fit"),
     "a tensor more": (tensors(lambda t: t.update(more=np.zeros(1))), "does not fit"),
     "a row more": (tensors(lambda t: t.update(intercept=np.zeros(2))), "does not fit"),

@@ -19,7 +19,7 @@ from lora_core.events import Failed
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
 from lora_core.prediction import CHUNK_ROWS, predict_file
-from lora_core.specs.predict import RESULTS, PredictSpec
+from lora_core.specs.predict import RESULTS_FILE, PredictSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from tests.linear_artifact import make_linear_artifact
 from tests.lora_core.prediction.conftest import LABELS, ROWS
@@ -44,11 +44,13 @@ class StoppingListener(RecordingObserver):
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / RESULTS).read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for line in (out / RESULTS_FILE).read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def digest(out: Path) -> str:
-    return hashlib.sha256((out / RESULTS).read_bytes()).hexdigest()
+    return hashlib.sha256((out / RESULTS_FILE).read_bytes()).hexdigest()
 
 
 @pytest.fixture
