@@ -36,7 +36,7 @@ from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
 from lora_core.specs.method import MethodName, Role
 from lora_core.specs.problems import field_problems
-from lora_core.specs.task import TaskType
+from lora_core.specs.task import ClassWeights, LossName, TaskType
 from lora_core.specs.train import Preset
 
 FormValues = Mapping[str, str]  # input name -> text
@@ -45,23 +45,27 @@ OTHER_FIELDS_INPUT = "more"  # input name
 SPACE_PREFIX = "space."
 SOURCE_FIELD = "job.data.source"
 _TRAIN_METRICS = "job.result.train_metrics"  # has no command-line option
-# Path in the body -> command-line option. Values of the first are text, of the second numbers.
+# Path in the body -> command-line option. Values of the first are text, of the second JSON.
 _TEXT_OPTIONS = {
     SOURCE_FIELD: "--data",
     "job.base": "--base",
     "job.method.type": "--method",
     "job.task.type": "--task",
+    "job.task.class_weights": "--class-weights",
+    "job.task.loss": "--loss",
     "job.data.label_separator": "--label-separator",
     "job.preset": "--preset",
     "strategy.type": "--strategy",
     "objective": "--objective",
     "name": "--name",
 }
-_NUMBER_OPTIONS = {
+_JSON_OPTIONS = {
     "job.data.train_size": "--train-size",
     "job.data.validation_size": "--validation-size",
     "job.data.test_size": "--test-size",
     "job.data.max_length": "--max-length",
+    "job.task.focal_gamma": "--focal-gamma",
+    "job.task.tune_thresholds": "--tune-thresholds",
     "job.optim.epochs": "--epochs",
     "job.optim.batch_size": "--batch-size",
     "strategy.trials": "--trials",
@@ -74,7 +78,7 @@ _NUMBER_OPTIONS = {
     "max_parallel_jobs": "--max-parallel-jobs",
     "priority": "--priority",
 }
-OPTIONS = _TEXT_OPTIONS | _NUMBER_OPTIONS
+OPTIONS = _TEXT_OPTIONS | _JSON_OPTIONS
 DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid"}
 # Job fields that may vary and have an input of their own.
 _SPACE_FIELDS = (
@@ -149,6 +153,8 @@ def new_sweep_page(
         command=start_command(request, values, form.body),
         objectives=get_args(Objective),
         tasks=get_args(TaskType)[1:],  # without the default
+        class_weights=list(ClassWeights),
+        losses=list(LossName),
         roles=list(Role),
         methods=get_args(MethodName),
         presets=list(Preset),
@@ -365,7 +371,7 @@ def extend_command(
 def _start_options(values: Mapping[str, str]) -> Iterator[str]:
     for path, text in fixed_values(values).items():
         if DEFAULTS.get(path) != text:
-            yield f"{OPTIONS[path]} {quote(text)}"
+            yield OPTIONS[path] if text == "true" else f"{OPTIONS[path]} {quote(text)}"
     yield from _over_options(values, _SPACE_FIELDS)
 
 

@@ -290,6 +290,24 @@ def test_form_offers_every_strategy(client: TestClient) -> None:
     assert offered == list(sweep_form.STRATEGY_FIELDS)
 
 
+def test_a_sweep_for_rare_labels(client: TestClient) -> None:
+    fields = GRID | {
+        "job.task.loss": "focal",
+        "job.task.focal_gamma": "1.5",
+        "job.task.tune_thresholds": "true",
+        "job.task.class_weights": "balanced",
+    }
+    page = unescape(client.get("/sweeps/new", params=fields).text)
+    assert "--loss focal" in page
+    assert "--tune-thresholds \\" in page
+    task = sweep_form.parse(fields).body["job"]["task"]
+    assert task == {
+        "loss": "focal", "focal_gamma": 1.5, "tune_thresholds": True, "class_weights": "balanced"
+    }  # fmt: skip
+    alone = unescape(client.get("/sweeps/new", params=GRID | {"job.task.focal_gamma": "1"}).text)
+    assert "focal_gamma needs loss 'focal'" in alone
+
+
 def test_a_sweep_of_another_task_is_ranked_by_its_metric(client: TestClient) -> None:
     fields = GRID | {"job.task.type": "regression"}
     page = ask(client, **fields, objective="accuracy")
