@@ -18,9 +18,11 @@ from lora_core.results import MetricName
 # (texts,) indices of labels, (texts, labels) of 0 and 1, or (texts,) numbers
 Predictions = NDArray[Any]
 Floats = NDArray[np.float64]
+Statistics = NDArray[Any]  # (texts, k) numbers
 
 RESAMPLES = 1000  # of the bootstrap
 RESAMPLES_AT_ONCE = 50
+TEXTS_AT_ONCE = 2000  # of which scores are computed
 PERMUTATIONS = 199
 MAX_PERMUTED_TEXTS = 2000
 SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the targets is not chance
@@ -33,7 +35,7 @@ class PrimaryMetric(ABC):
     lower_is_better: ClassVar[bool] = False
 
     @abstractmethod
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
         """Return what the metric averages over texts."""
 
     @abstractmethod
@@ -41,28 +43,28 @@ class PrimaryMetric(ABC):
         """Return the metric (…) of means."""
 
     @abstractmethod
-    def linearized(self, statistics: Floats) -> Floats:
+    def linearized(self, statistics: Statistics) -> Floats:
         """Return the metric plus the influence of each text (texts,) on it (delta method).
 
         Their mean is the metric, and their standard error that of the metric.
         """
 
-    def scores(self, statistics: Floats) -> Floats:
+    def scores(self, statistics: Statistics) -> Floats:
         """Return a score (texts,) of each text, higher is better, to compare methods by its mean.
 
         The standard error of a difference of metrics is that of the mean difference.
         """
         return self.linearized(statistics)
 
-    def value(self, statistics: Floats) -> float:
+    def value(self, statistics: Statistics) -> float:
         """Return the metric of these texts."""
         return float(self.of_means(statistics.mean(axis=0)))
 
-    def interval(self, statistics: Floats) -> Interval:
+    def interval(self, statistics: Statistics) -> Interval:
         """Return the 95 % interval: percentiles of the bootstrap over texts (Efron 1979)."""
         return percentile_interval(self.resampled(statistics))
 
-    def resampled(self, statistics: Floats) -> Floats:
+    def resampled(self, statistics: Statistics) -> Floats:
         """Return the metric (resamples,) of texts drawn with replacement.
 
         The draws are the same for all statistics of as many texts, so the differences of two
@@ -70,7 +72,7 @@ class PrimaryMetric(ABC):
         """
         return np.concatenate([self.of_means(means) for means in _resampled_means(statistics)])
 
-    def difference(self, ours: Floats, theirs: Floats) -> tuple[float, Interval]:
+    def difference(self, ours: Statistics, theirs: Statistics) -> tuple[float, Interval]:
         """Return the metric of `ours` minus that of `theirs`, and its 95 % interval.
 
         Both are statistics of the same texts, which are resampled together (paired bootstrap).
@@ -102,24 +104,24 @@ class Accuracy(PrimaryMetric):
 
     name = "accuracy"
 
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
         return np.asarray(truth == predicted, dtype=np.float64)[:, None]
 
-    def value(self, statistics: Floats) -> float:
+    def value(self, statistics: Statistics) -> float:
         return float(statistics[:, 0].mean())
 
     def of_means(self, means: Floats) -> Floats:
         accuracy: Floats = means[..., 0]
         return accuracy
 
-    def linearized(self, statistics: Floats) -> Floats:
+    def linearized(self, statistics: Statistics) -> Floats:
         return statistics[:, 0]
 
-    def interval(self, statistics: Floats) -> Interval:
+    def interval(self, statistics: Statistics) -> Interval:
         """Return the Wilson interval."""
         return wilson_interval(self.value(statistics), len(statistics))
 
-    def difference(self, ours: Floats, theirs: Floats) -> tuple[float, Interval]:
+    def difference(self, ours: Statistics, theirs: Statistics) -> tuple[float, Interval]:
         """Return the difference and its interval by Agresti and Min."""
         only_ours, only_theirs = int((ours > theirs).sum()), int((theirs > ours).sum())
         interval = paired_difference_interval(only_ours, only_theirs, len(ours))
@@ -148,12 +150,12 @@ class MacroF1(PrimaryMetric):
 
     name = "macro_f1"
 
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
-        true, positive = truth > 0, predicted > 0
-        both = 2.0 * (true & positive)
-        return np.concatenate([both, true.astype(np.float64) + positive], axis=1)
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
+        true, positive = (np.asarray(each > 0, dtype=np.uint8) for each in (truth, predicted))
+        # One byte each, as there may be 100,000 texts of 1,000 labels.
+        return np.concatenate([2 * (true & positive), true + positive], axis=1)
 
-    def interval(self, statistics: Floats) -> Interval:
+    def interval(self, statistics: Statistics) -> Interval:
         """Return the percentiles of the bootstrap; those of Wilson if all resamples are equal.
 
         They are if no prediction is wrong, or none is right, which few texts do not guarantee.
@@ -167,7 +169,7 @@ class MacroF1(PrimaryMetric):
         occurring = (either > 0).sum(axis=-1)
         return np.asarray(f1.sum(axis=-1) / np.maximum(1, occurring))
 
-    def linearized(self, statistics: Floats) -> Floats:
+    def linearized(self, statistics: Statistics) -> Floats:
         both, either = np.split(statistics, 2, axis=1)
         share = either.mean(axis=0)
         occurring = share > 0
@@ -175,8 +177,13 @@ class MacroF1(PrimaryMetric):
         if not occurring.any():
             return np.zeros(len(statistics))
         f1 = both.mean(axis=0) / share
-        linearized: Floats = (f1 + (both - f1 * either) / share).mean(axis=1)
-        return linearized
+        return np.concatenate(
+            [
+                (f1 + (both[part] - f1 * either[part]) / share).mean(axis=1)
+                for first in range(0, len(both), TEXTS_AT_ONCE)
+                for part in [slice(first, first + TEXTS_AT_ONCE)]
+            ]
+        )
 
 
 class RootMeanSquaredError(PrimaryMetric):
@@ -185,24 +192,24 @@ class RootMeanSquaredError(PrimaryMetric):
     name = "rmse"
     lower_is_better = True
 
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
         errors = predicted.astype(np.float64) - truth
         return (errors**2)[:, None]
 
     def of_means(self, means: Floats) -> Floats:
         return np.sqrt(means[..., 0])
 
-    def linearized(self, statistics: Floats) -> Floats:
+    def linearized(self, statistics: Statistics) -> Floats:
         rmse = self.value(statistics)
         linearized: Floats = (rmse + statistics[:, 0] / (rmse or 1.0)) / 2
         return linearized
 
-    def scores(self, statistics: Floats) -> Floats:
+    def scores(self, statistics: Statistics) -> Floats:
         """Return the negative squared errors: the method with the best mean has the best RMSE."""
         return -statistics[:, 0]
 
 
-def _resampled_means(statistics: Floats) -> Iterator[Floats]:
+def _resampled_means(statistics: Statistics) -> Iterator[Floats]:
     """Yield means (resamples, k) over texts that are drawn with replacement, the same each time."""
     from scipy.sparse import csr_array  # slow to import, and not needed to read a metric
 

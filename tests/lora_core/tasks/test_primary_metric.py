@@ -7,6 +7,7 @@ from scipy.stats import bootstrap, norm
 from sklearn.metrics import f1_score, root_mean_squared_error
 
 from lora_core.confidence_intervals import wilson_interval
+from lora_core.tasks import primary_metric
 from lora_core.tasks.primary_metric import Accuracy, MacroF1, RootMeanSquaredError
 
 RANDOM = np.random.default_rng(0)
@@ -91,6 +92,20 @@ def test_scores_of_texts_have_mean_and_error_of_macro_f1() -> None:
     low, high = metric.interval(statistics)
     half_width = norm.ppf(0.975) * scores.std() / len(scores) ** 0.5
     assert half_width == pytest.approx((high - low) / 2, rel=0.1)
+
+
+def test_macro_f1_of_many_texts_and_labels_takes_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Statistics are bytes, and scores of a part of the texts are those of all."""
+    random = np.random.default_rng(0)
+    truth = random.random((500, 40)) < 0.1
+    statistics = MacroF1().statistics(truth, truth ^ (random.random(truth.shape) < 0.05))
+    assert statistics.nbytes == 2 * truth.size
+    scores = MacroF1().scores(statistics)
+    monkeypatch.setattr(primary_metric, "TEXTS_AT_ONCE", 64)
+    np.testing.assert_array_equal(MacroF1().scores(statistics), scores)
+    np.testing.assert_array_equal(MacroF1().scores(statistics.astype(np.float64)), scores)
 
 
 def test_accuracy_has_the_wilson_interval() -> None:
