@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.chart_points import points_from_api
@@ -45,6 +46,19 @@ def test_curves_share_charts(page: Page, seeded: SeededService) -> None:
                 if [*point[:2]] == curve
             ]
             assert sorted(shown[name]) == sorted(points)
+
+
+def test_axis_around_a_single_number(page: Page, seeded: SeededService) -> None:
+    page.goto(f"/compare?job={seeded.jobs[BEST]}&job={seeded.jobs[LAST]}")
+    ranges = page.evaluate(
+        """async () => {
+          const { axes } = await import("/static/curves.js");
+          const curves = [[0.3], [null, -2, -2], [0.3, 0.4], [0]];
+          return curves.map((y) => axes(undefined, [{ y }]).yaxis.range);
+        }"""
+    )
+    assert ranges[:2] == [pytest.approx([0.27, 0.33]), pytest.approx([-2.2, -1.8])]
+    assert ranges[2:] == [None, None]
 
 
 def test_only_different_settings_are_listed(page: Page, seeded: SeededService) -> None:

@@ -58,7 +58,7 @@ function drawCurves(chart, lines) {
   const series = lines.map(([job, i]) => [curvesByJob.get(job.id).get(chart.split, chart.name), job.name, seriesStyle(i)]);
   const data = series.flatMap(([curve, label, style]) => traces(curve, { label, ...style, markers: chart.markers, format: chart.format }));
   byId(chart.id).setAttribute("aria-label", series.map(([curve, label]) => describe(curve, label, chart.formatValue)).join("; "));
-  draw(byId(chart.id), { data, layout: { ...axes(chart.tickFormat), showlegend: false } });
+  draw(byId(chart.id), { data, layout: { ...axes(chart.tickFormat, data), showlegend: false } });
 }
 
 function drawIntervals(jobs) {

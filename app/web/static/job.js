@@ -119,7 +119,7 @@ function drawChart(chart, lines) {
   const data = lines.flatMap(([style, curve]) => traces(curve, { ...style, format: chart.format }));
   const lastStep = "ended" in root.dataset ? undefined : totalSteps;
   byId(chart.id).setAttribute("aria-label", lines.map(([style, curve]) => describe(curve, style.label, chart.formatValue)).join("; "));
-  draw(byId(chart.id), { data, layout: { ...axes(chart.tickFormat, lastStep), ...linearModelLine(chart), showlegend: lines.length > 1 } });
+  draw(byId(chart.id), { data, layout: { ...axes(chart.tickFormat, data, lastStep), ...linearModelLine(chart), showlegend: lines.length > 1 } });
 }
 
 /** Returns a horizontal line at the metric of the linear model. */
