@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, overload
@@ -254,11 +255,14 @@ class TokenizedSplit:
 
     def window_indices(self, indices: Sequence[int] | NDArray[np.int64]) -> list[int]:
         """Return the indices in `windows` of the windows of these texts, text by text."""
+        firsts = self._first_windows
+        return [window for i in indices for window in range(firsts[i], firsts[i + 1])]
+
+    @cached_property
+    def _first_windows(self) -> list[int]:
+        """The index of the first window of each text, and at last the number of windows."""
         assert self.window_counts is not None  # noqa: S101
-        ends = np.cumsum(self.window_counts)
-        return [
-            window for i in indices for window in range(ends[i] - self.window_counts[i], ends[i])
-        ]
+        return [0, *np.cumsum(self.window_counts).tolist()]
 
     def __len__(self) -> int:
         return len(self.lengths)
