@@ -44,7 +44,7 @@ class Spread:
         return float(np.hypot(self.over_seeds, self.over_texts))
 
     def interval(self) -> tuple[float, float]:
-        """Both ends of the 95 % interval, by Student's t with the degrees of freedom of Welch.
+        """Both ends of the 95% interval, by Student's t with the degrees of freedom of Welch.
 
         Few seeds that disagree make it wide; where the texts are all that counts it is the mean and
         1.96 errors, the interval of paired proportions (Newcombe 1998, method 1).

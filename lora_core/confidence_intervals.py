@@ -1,4 +1,4 @@
-"""95 % confidence intervals of a proportion, and of a difference of two, that hold for small n."""
+"""95% confidence intervals of a proportion, and of a difference of two, that hold for small n."""
 
 import math
 from statistics import NormalDist
@@ -23,7 +23,7 @@ def paired_difference_interval(only_a: float, only_b: float, n: float) -> Interv
 
     `only_a` texts are predicted correctly by a alone, `only_b` by b alone. Half a text is added to
     each of the four cells of the table, so that the interval is not empty where nothing differs,
-    and its true coverage stays near 95 % for few texts.
+    and its true coverage stays near 95% for few texts.
 
     (Agresti and Min 2005, Statistics in Medicine 24, 729-740.)
     """

@@ -53,7 +53,7 @@ class CandidateScores:
 
     by_text: NDArray[np.float64]  # (texts,), higher is better; NaN if a text was not predicted
     value: float  # of the metric
-    interval: Interval  # 95 %. Repeats do not narrow it: the texts are the same.
+    interval: Interval  # 95%. Repeats do not narrow it: the texts are the same.
 
     @property
     def predicted(self) -> NDArray[np.bool_]:

@@ -30,7 +30,7 @@ class ReferenceComparison(Measured):
 
     texts: Int
     difference: Float  # value of the model minus that of the reference
-    low: Float  # 95 % interval of the difference
+    low: Float  # 95% interval of the difference
     high: Float
 
 
@@ -44,7 +44,7 @@ class RareLabel(FrozenModel):
 
 
 class Verdict(Measured):
-    """Whether a model is useful. Proportions are from 0 to 1, intervals are 95 %."""
+    """Whether a model is useful. Proportions are from 0 to 1, intervals are 95%."""
 
     measured_on: Literal["test", "cross_validation"]
     texts: Int
@@ -71,7 +71,7 @@ class CandidateResult(Measured):
     repeats: Int
     texts: Int
     metric: MetricName = "accuracy"
-    low: Float  # 95 % interval of the value
+    low: Float  # 95% interval of the value
     high: Float
     macro_f1: Float | None = None  # None: of a regression
     seconds: Float

@@ -65,7 +65,7 @@ def setup_runtime(spec: RuntimeSpec) -> Runtime:
     np.random.seed(spec.seed)
     torch.manual_seed(spec.seed)
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
-    # Filling new memory takes 3 % of a step and only serves to find bugs in kernels.
+    # Filling new memory takes 3% of a step and only serves to find bugs in kernels.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Runtime(device, precision, torch.get_num_threads())
 

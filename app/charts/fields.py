@@ -70,7 +70,7 @@ def format_setting_list(snapshot: "SweepSnapshot", trial: "TrialSnapshot") -> li
 
 def format_percent(fraction: float) -> str:
     """Format a fraction of 1 as a percentage."""
-    return f"{100 * fraction:.1f} %"
+    return f"{100 * fraction:.1f}%"
 
 
 def format_score(objective: str, value: float) -> str:

@@ -239,7 +239,7 @@ def importance_chart(snapshot: SweepSnapshot) -> Chart | None:
     if shares is None:
         return None
     labels = {axis.field: axis.label for axis in varied_axes(snapshot, snapshot.ranked)}
-    percentages = {labels[field]: f"{100 * share:.0f} %" for field, share in shares.items()}
+    percentages = {labels[field]: f"{100 * share:.0f}%" for field, share in shares.items()}
     figure = go.Figure(
         go.Bar(
             x=list(shares.values()), y=[escape_label(label) for label in percentages],

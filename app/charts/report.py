@@ -207,10 +207,10 @@ def describe_results(snapshot: SweepSnapshot, selection: WinnerAndCheapest | Non
 
 
 def metric_with_interval(score: SplitScore) -> str:
-    """Format a metric with its 95 % confidence interval."""
-    unit = " %" if METRICS[score.metric].is_share else ""
+    """Format a metric with its 95% confidence interval."""
+    unit = "%" if METRICS[score.metric].is_share else ""
     interval = format_interval(score.metric, score.low, score.high)
-    return f"{format_score(score.metric, score.value)} (95 % interval {interval}{unit})"
+    return f"{format_score(score.metric, score.value)} (95% interval {interval}{unit})"
 
 
 def _winner_sentence(
@@ -283,7 +283,7 @@ def _difference_text(comparison: PairedComparison, metric: str, split: str) -> s
     way = "lower" if comparison.difference > 0 else "higher"
     same = comparison.difference == 0
     text = f"the same on {split}" if same else f"{size}{unit} {way} on {split}"
-    return f"{text} (95 % interval {low} to {high})"
+    return f"{text} (95% interval {low} to {high})"
 
 
 # HTML page

@@ -23,7 +23,7 @@ def objective_label(snapshot: SweepSnapshot) -> str:
 
 
 def format_objective(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
-    """Format the objective of a trial: `90.3 %`."""
+    """Format the objective of a trial: `90.3%`."""
     value = snapshot.objective_value(trial)
     return "unknown" if value is None else format_score(snapshot.objective, value)
 

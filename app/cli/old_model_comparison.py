@@ -185,7 +185,7 @@ def _shorten(text: str) -> str:
 
 @dataclass(frozen=True)
 class Proportion:
-    """A share of texts with its 95 % interval (Wilson)."""
+    """A share of texts with its 95% interval (Wilson)."""
 
     share: float
     low: float

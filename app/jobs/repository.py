@@ -4,6 +4,7 @@ Lookups by id and lists return one kind of job; queue positions count both kinds
 is in `app.queue.leases`.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,7 +28,6 @@ from sqlalchemy.orm import Session, defer, load_only
 
 from app.database.base import now
 from app.jobs.errors import JobNotFinished, JobNotFound
-from app.jobs.tags import json_text
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
@@ -185,7 +185,7 @@ def _unindexed_conditions(job_filter: JobFilter) -> Iterator[ColumnElement[bool]
     if job_filter.search is not None:
         yield _mentions(job_filter.search)
     if job_filter.tag is not None:
-        yield cast(Job.tags, String).contains(json_text(job_filter.tag), autoescape=True)
+        yield cast(Job.tags, String).contains(json.dumps(job_filter.tag), autoescape=True)
     if job_filter.dataset is not None:
         yield cast(Job.dataset_ids, String).contains(str(job_filter.dataset))
 

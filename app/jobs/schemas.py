@@ -264,7 +264,7 @@ class PairedComparisonView(ResponseModel):
     """A job compared with the first one, on the texts that both predicted."""
 
     difference: float = Field(description="Metric of this job minus that of the first.")
-    low: float = Field(description="Lower end of its 95 % interval.")
+    low: float = Field(description="Lower end of its 95% interval.")
     high: float
     significant: bool = Field(
         description="Whether the difference is unlikely to be chance. Accuracies: p < 0.05; other "
@@ -286,7 +286,7 @@ class SplitResultView(ResponseModel):
     value: float
     accuracy: float | None = Field(description="The value, if it is an accuracy.")
     low: float = Field(
-        description="Lower end of the 95 % interval of the value: Wilson's for an accuracy, else "
+        description="Lower end of the 95% interval of the value: Wilson's for an accuracy, else "
         "by the bootstrap."
     )
     high: float

@@ -5,7 +5,6 @@ must not contain what JSON escapes or puts between items, and it is lower case, 
 SQLite ignores case.
 """
 
-import json
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -44,8 +43,3 @@ def _deduplicate(tags: list[str]) -> list[str]:
 
 Tag = Annotated[Annotated[str, CleanText(MAX_TAG_LENGTH)], AfterValidator(_validate_tag)]
 Tags = Annotated[list[Tag], AfterValidator(_deduplicate)]
-
-
-def json_text(tag: str) -> str:
-    """Return the tag as it appears in the stored JSON list."""
-    return json.dumps(tag)

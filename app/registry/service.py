@@ -79,11 +79,6 @@ def add_version(
     return version
 
 
-def promote(session: Session, version: ModelVersion, *, alias: str) -> None:
-    """Point `alias` at a version that was just created and validated. Does not commit."""
-    _point_alias(session, version, alias=alias)
-
-
 def register_version(
     database: Database, *, name: str, job_id: UUID, store: Store, call: IdempotentRequest
 ) -> VersionView:
@@ -175,14 +170,15 @@ def move_alias(
     """Point `alias` at a version; `rollback`: at its previous one. Raises `ModelNotFound`."""
     with database.write() as session:
         version = repository.get_version(session, ModelRef(name, number=number))
-        _point_alias(session, version, alias=alias, rollback=rollback)
+        promote(session, version, alias=alias, rollback=rollback)
     logging.audit("alias_moved", model=f"{name}:{number}", alias=alias, back=rollback)
 
 
-def _point_alias(
-    session: Session, version: ModelVersion, *, alias: str, rollback: bool = False
-) -> None:
-    """Point an alias at a version. A version that is new in production is an event."""
+def promote(session: Session, version: ModelVersion, *, alias: str, rollback: bool = False) -> None:
+    """Point an alias at a version. A version that is new in production is an event.
+
+    Does not commit.
+    """
     moved = repository.move_alias(
         session,
         model_id=version.model_id,

@@ -20,7 +20,7 @@ class LabelScore(ResponseModel):
     )
     low: float | None = Field(
         None,
-        description="Regression: start of an interval that holds 90 % of the true numbers of texts "
+        description="Regression: start of an interval that holds 90% of the true numbers of texts "
         "like those of validation. Left out if validation has too few texts.",
         exclude_if=lambda value: value is None,
     )

@@ -123,7 +123,7 @@ class SplitScoreView(ResponseModel):
     metric: MetricName = Field(description="What models of this task are compared by.")
     value: float
     accuracy: float | None = Field(description="The value, if it is an accuracy.")
-    low: float = Field(description="Lower bound of the 95 % confidence interval of the value.")
+    low: float = Field(description="Lower bound of the 95% confidence interval of the value.")
     high: float = Field(description="Upper bound of that interval.")
     texts: int = Field(description="Number of texts in the split.")
     objective: float | None = Field(description="The objective of the sweep on this split.")
@@ -133,7 +133,7 @@ class ComparisonView(ResponseModel):
     """The winner compared with the cheapest trial on the same texts."""
 
     difference: float = Field(description="Metric of the winner minus that of the cheapest.")
-    low: float = Field(description="Lower bound of the 95 % confidence interval of the difference.")
+    low: float = Field(description="Lower bound of the 95% confidence interval of the difference.")
     high: float = Field(description="Upper bound of that interval.")
     significant: bool
     p: float | None = Field(

@@ -91,7 +91,7 @@ class SplitScore:
 
     metric: MetricName  # that models of this task are compared by
     value: float
-    low: float  # bounds of the 95 % confidence interval of the value
+    low: float  # bounds of the 95% confidence interval of the value
     high: float
     texts: int
     objective: float | None  # the objective of the sweep on this split; None: unknown
@@ -122,7 +122,7 @@ def select_winner(snapshot: SweepSnapshot) -> WinnerAndCheapest | None:
 
     The winner has the best objective; ties go to the fewest trainable parameters, then to the
     lowest number. A trial is within noise of the winner if they do not differ on the same
-    validation texts: by the exact McNemar test of their accuracies (p >= 0.05), or by the 95 %
+    validation texts: by the exact McNemar test of their accuracies (p >= 0.05), or by the 95%
     interval of the difference of their macro F1 or RMSE. The cheapest of these has the fewest
     trainable parameters; ties go to the better objective, then to the lowest number.
     """

@@ -139,7 +139,7 @@ def comparison_summary(
         difference = "exactly as accurate as" if evaluation.metric == "accuracy" else "as good as"
     of_metric = "" if evaluation.metric == "accuracy" else f"difference of {metric.label}, "
     sentences = [
-        f"{name} is {difference} {first} on {evaluation.texts:,} {split} texts ({of_metric}95 % "
+        f"{name} is {difference} {first} on {evaluation.texts:,} {split} texts ({of_metric}95% "
         f"interval {_signed(evaluation.metric, pair.low)} to "
         f"{_signed(evaluation.metric, pair.high)})."
     ]

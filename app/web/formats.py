@@ -21,8 +21,8 @@ _METHOD: TypeAdapter[MethodSpec] = TypeAdapter(MethodSpec)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """Format 0.8123 as `81.2 %`."""
-    return MISSING_VALUE if fraction is None else f"{fraction * 100:.{digits}f} %"
+    """Format 0.8123 as `81.2%`."""
+    return MISSING_VALUE if fraction is None else f"{fraction * 100:.{digits}f}%"
 
 
 def count(number: int | None) -> str:
@@ -36,7 +36,7 @@ def number(value: float | None) -> str:
 
 
 def metric(value: float | None, name: str) -> str:
-    """Format the metric of a report: a share of 1 as `81.2 %`, others as a number."""
+    """Format the metric of a report: a share of 1 as `81.2%`, others as a number."""
     return percent(value) if METRICS[name].is_share else number(value)
 
 

@@ -189,4 +189,4 @@ def _tick(extent: float) -> float:
 
 
 def _tick_label(value: float, name: str) -> str:
-    return f"{round(100 * value, 1):g} %" if METRICS[name].is_share else metric(value, name)
+    return f"{round(100 * value, 1):g}%" if METRICS[name].is_share else metric(value, name)

@@ -2,7 +2,7 @@
 
 The best contender is chosen on one half of the draws and compared with ours on the other half, then
 the other way round, so that luck in the choice does not bias the comparison. Each draw gives
-one difference of two accuracies on the same test texts. Bounds are those of the 95 % interval of
+one difference of two accuracies on the same test texts. Bounds are those of the 95% interval of
 Student's t over the draws; they hold for these test texts.
 """
 

@@ -78,7 +78,7 @@ def best_on_test(cells: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def versus(chosen: dict[str, Any], best: dict[str, Any]) -> dict[str, float]:
-    """Difference of the two accuracies on the same test texts, with its 95 % interval."""
+    """Difference of the two accuracies on the same test texts, with its 95% interval."""
     assert chosen["texts"] == best["texts"], "they were asked other texts"
     spread = Spread(bits([chosen["correct"]]) - bits([best["correct"]]))
     low, high = spread.interval()

@@ -34,7 +34,7 @@ def scores(results: ResultsFile, kind: Kind, side: str, size: Size) -> list[floa
 
 
 def lower_bound(results: ResultsFile, kind: Kind, size: Size) -> float:
-    """The lower 95 % bound of ours less the Trainer's, in points, by a bootstrap over the texts.
+    """The lower 95% bound of ours less the Trainer's, in points, by a bootstrap over the texts.
 
     A resample takes texts and seeds; both sides answer to the same ones.
     """

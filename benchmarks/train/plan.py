@@ -68,7 +68,7 @@ class Size:
 
 # Both samplers sort 50 batches together if they have that many: 800 texts.
 # A pair's side is about 25 s on the fastest processor that we know: a second more or less of other
-# work is 4 % of it, and the median of five bears two such pairs.
+# work is 4% of it, and the median of five bears two such pairs.
 FULL = Size(60.0, 800, 2, 2000, 2000, 5000, 0.2, pair_steps=30)
 QUICK = Size(2.0, 32, 0, 64, 16, 16, 0.02, pair_steps=2)
 

@@ -76,7 +76,7 @@ def check(report: dict[str, Any]) -> None:
 
 
 def lower_end(right: np.ndarray[Any, Any], right_tuned: np.ndarray[Any, Any]) -> float:
-    """Lower end of the 95 % interval of the first accuracy minus the second.
+    """Lower end of the 95% interval of the first accuracy minus the second.
 
     Both predicted the same n texts, once per seed: the mean of the paired differences less 1.96
     standard errors, the normal approximation for paired proportions (Newcombe 1998, Statistics in

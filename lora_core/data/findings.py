@@ -175,8 +175,8 @@ def pluralize(count: int, noun: str) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Return a share as a percentage: `12.5 %`."""
-    return f"{100 * share:.1f} %"
+    """Return a share as a percentage: `12.5%`."""
+    return f"{100 * share:.1f}%"
 
 
 def join_names(names: list[str]) -> str:

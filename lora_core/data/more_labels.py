@@ -40,7 +40,7 @@ class MeasuredValue(Measured):
 
 
 class ExpectedValue(Measured):
-    """The expected metric for a number of texts: the median and an 80 % interval."""
+    """The expected metric for a number of texts: the median and an 80% interval."""
 
     texts: int
     low: float

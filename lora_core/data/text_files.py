@@ -44,7 +44,7 @@ _NOT_WESTERN = re.compile(
     rb"|[A-Za-z\xc0-\xff][\xa3\xa5\xa7\xaf\xb3\xb9\xbc\xbe\xbf][a-z\x80-\xff]"
     rb"|[\xc2\xc3][\x80-\xbf]|\xe2\x80[\x80-\xbf]"
 )
-_MAX_HIGH_SHARE = 0.3  # of the letters: French has 5 %, German 3 %
+_MAX_HIGH_SHARE = 0.3  # of the letters: French has 5%, German 3%
 
 
 class Encoding(NamedTuple):

@@ -231,7 +231,7 @@ GOLDEN_TEXTS = (  # their predictions are stored in the artifact
     "Please send the invoice again, the last one was for another customer.",
     "The delivery came two days late, but the people at the desk were kind and found it at once.",
     "No.",
-    "Prices rose by 3.2 % in May, more than had been expected.",
+    "Prices rose by 3.2% in May, more than had been expected.",
     "I would not say that it was bad, and I would not say that it was good either.",
 )
 _GOLDEN_PAIRS = tuple(zip(GOLDEN_TEXTS, reversed(GOLDEN_TEXTS), strict=True))

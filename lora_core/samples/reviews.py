@@ -80,7 +80,7 @@ def load_reviews(name: str) -> Sequence[tuple[str, str]]:
     """Return texts and labels of a sample, in file order.
 
     IMDB marks line breaks as `<br />`, up to dozens per review. They are replaced by line breaks:
-    as markup they take 5 % of all tokens and carry no information.
+    as markup they take 5% of all tokens and carry no information.
 
     Raises `SamplePackageMissing`, `SampleChecksumMismatch`.
     """

@@ -37,7 +37,7 @@ class Calibration(FrozenModel):
     offset: Numbers = ()
     # Multi-label: a label is predicted if its score is at least its threshold.
     thresholds: Numbers = ()
-    # Regression: 90 % of numbers like those of validation are at most this far from the prediction.
+    # Regression: 90% of numbers like those of validation are at most this far from the prediction.
     # None: validation has too few texts.
     half_width: Float | None = Field(default=None, exclude_if=lambda value: value is None)
 

@@ -61,7 +61,7 @@ class PrimaryMetric(ABC):
         return float(self.of_means(statistics.mean(axis=0)))
 
     def interval(self, statistics: Statistics) -> Interval:
-        """Return the 95 % interval: percentiles of the bootstrap over texts (Efron 1979)."""
+        """Return the 95% interval: percentiles of the bootstrap over texts (Efron 1979)."""
         return percentile_interval(self.resampled(statistics))
 
     def resampled(self, statistics: Statistics) -> Floats:
@@ -73,7 +73,7 @@ class PrimaryMetric(ABC):
         return np.concatenate([self.of_means(means) for means in _resampled_means(statistics)])
 
     def difference(self, ours: Statistics, theirs: Statistics) -> tuple[float, Interval]:
-        """Return the metric of `ours` minus that of `theirs`, and its 95 % interval.
+        """Return the metric of `ours` minus that of `theirs`, and its 95% interval.
 
         Both are statistics of the same texts, which are resampled together (paired bootstrap).
         """
@@ -224,6 +224,6 @@ def _resampled_means(statistics: Statistics) -> Iterator[Floats]:
 
 
 def percentile_interval(resampled: Floats) -> Interval:
-    """Return the 95 % interval of resampled values."""
+    """Return the 95% interval of resampled values."""
     low, high = np.quantile(resampled, [0.025, 0.975])
     return float(low), float(high)

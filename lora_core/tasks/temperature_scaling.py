@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 from lora_core.errors.training import NonFiniteLogits
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
-MIN_TEXTS = 100  # to fit on: ten texts gave a model of 55 % accuracy a temperature of 0.23
+MIN_TEXTS = 100  # to fit on: ten texts gave a model of 55% accuracy a temperature of 0.23
 BINS = 15  # of equal width, as in the paper
 
 Logits = NDArray[np.float32]  # (texts, classes)

@@ -173,7 +173,7 @@ def test_missing_cells_are_null_in_the_json(computed: list[str], run: Run) -> No
     printed = run()
     assert (printed["ours"], printed["compared"]) == ("auto", 2)
     assert printed["mean_gain"] == printed["sets"]["imdb 24"]["gap"] * -1 == 5.0
-    assert printed["worst_gap_low"] == -5.0  # 75 and 76 % against 80 and 81 %: constant difference
+    assert printed["worst_gap_low"] == -5.0  # 75 and 76% against 80 and 81%: constant difference
     assert printed["sets"]["imdb 24"]["best"] == "lora"
     assert printed["lora_256_gain"] is printed["rt_1000"] is printed["rt_4000"] is None
 

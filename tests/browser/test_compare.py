@@ -23,7 +23,7 @@ def test_compare_selected_jobs(page: Page, seeded: SeededService) -> None:
     for name in (BEST, SMALL):
         summary = seeded.service.get(f"/v1/jobs/{seeded.jobs[name]}")["summary"]
         row = page.locator(f"#row-{seeded.jobs[name]}")
-        expect(row).to_contain_text(f"{summary['test']['accuracy'] * 100:.1f} %")
+        expect(row).to_contain_text(f"{summary['test']['accuracy'] * 100:.1f}%")
         expect(row).to_contain_text(re.compile(r"\d to \d"))
     expect(page.locator("#comparison-summary")).to_contain_text(re.compile(SMALL))
     expect(page.locator("#comparison")).to_contain_text("McNemar")

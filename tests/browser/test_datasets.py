@@ -41,7 +41,7 @@ def test_dropped_file_is_uploaded(page: Page, seeded: SeededService) -> None:
     result = seeded.service.get("/v1/datasets/my-dropped-tickets")
     assert (result["rows"], result["labels"]) == (18, {"billing": 9, "delivery": 9})
     expect(page.get_by_text("18 rows with 2 labels")).to_be_visible()
-    expect(page.locator("#labels")).to_contain_text("50.0 %")
+    expect(page.locator("#labels")).to_contain_text("50.0%")
     expect(page.locator("#rows")).to_contain_text("My parcel 0 is late")
     page.get_by_role("link", name="Train a model").click()
     source = page.get_by_label("Dataset", exact=True)

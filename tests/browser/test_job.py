@@ -123,14 +123,14 @@ def test_finished_job_shows_its_results(page: Page, seeded: SeededService, tmp_p
     page.goto(f"/jobs/{job['id']}")
     metrics = page.locator("#metrics")
     for result in (summary, summary["linear"]):
-        expect(metrics).to_contain_text(f"{result['test']['accuracy'] * 100:.1f} %")
+        expect(metrics).to_contain_text(f"{result['test']['accuracy'] * 100:.1f}%")
     cells = page.locator("#confusion td.number").all_inner_texts()
     texts = sum(int(each) for each in cells if each.isdecimal())
     assert texts == summary["examples"]["test"]
     wrong = page.locator("#misclassified li")
     assert 0 < wrong.count() <= round((1 - summary["test"]["accuracy"]) * texts)
     assert wrong.count() <= 3
-    expect(wrong.first).to_contain_text(re.compile(r"Predicted \w+ with [\d.]+ %; true label \w+"))
+    expect(wrong.first).to_contain_text(re.compile(r"Predicted \w+ with [\d.]+%; true label \w+"))
     expect(page.get_by_role("link", name=f"{MODEL}:1")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download all").click()
@@ -208,6 +208,6 @@ def test_partial_run(page: Page, seeded: SeededService) -> None:
     status = page.locator("#status")
     expect(status).to_contain_text("succeeded", timeout=JOB_TIMEOUT)
     summary = seeded.service.get(f"/v1/jobs/{job_id}")["summary"]
-    accuracy = f"{summary['validation']['accuracy'] * 100:.1f} %"
+    accuracy = f"{summary['validation']['accuracy'] * 100:.1f}%"
     page.reload()
     expect(page.locator("#metrics")).to_contain_text(accuracy)

@@ -84,7 +84,7 @@ def test_new_job_appears_without_a_reload(page: Page, seeded: SeededService) -> 
         expect(row(page, name)).to_contain_text(re.compile("queued|running|succeeded"))
         expect(row(page, name)).to_contain_text("succeeded", timeout=JOB_TIMEOUT)
     accuracy = seeded.service.get(f"/v1/jobs/{job_id}")["summary"]["test"]["accuracy"]
-    expect(row(page, name)).to_contain_text(f"{accuracy * 100:.1f} %")
+    expect(row(page, name)).to_contain_text(f"{accuracy * 100:.1f}%")
 
 
 def test_live_updates_keep_selection_and_focus(page: Page, seeded: SeededService) -> None:

@@ -28,7 +28,7 @@ def test_list_shows_the_production_version(page: Page, seeded: SeededService) ->
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name=MODEL))
     expect(row).to_contain_text(re.compile(r"production.*1"))
     accuracy = seeded.service.get(f"/v1/jobs/{seeded.jobs[BEST]}")["summary"]["test"]["accuracy"]
-    expect(row).to_contain_text(f"{accuracy * 100:.1f} %")
+    expect(row).to_contain_text(f"{accuracy * 100:.1f}%")
     row.get_by_role("link", name=MODEL).click()
     expect(page.get_by_role("heading", name=MODEL, level=1)).to_be_visible()
 

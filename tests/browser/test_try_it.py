@@ -24,7 +24,7 @@ def box(page: Page, seeded: SeededService, browser_errors: BrowserErrors) -> Loc
 def prediction(seeded: SeededService, text: str, model: str = MODEL) -> str:
     """Return the API's prediction as the page formats it."""
     best = seeded.service.post("/predict", {"inputs": text, "model": model})[0]
-    return f"{best['label']}, {best['score'] * 100:.1f} %"
+    return f"{best['label']}, {best['score'] * 100:.1f}%"
 
 
 def test_prediction_follows_the_text(box: Locator, page: Page, seeded: SeededService) -> None:
@@ -35,7 +35,7 @@ def test_prediction_follows_the_text(box: Locator, page: Page, seeded: SeededSer
     expect(verdict).to_have_text(prediction(seeded, f"{TEXT} that is awful"))
     bars = page.locator("#answer-model .bars li")
     expect(bars).to_have_count(2)
-    expect(bars.first).to_contain_text(re.compile(r"(bad|good)[\d.]+ %"))
+    expect(bars.first).to_contain_text(re.compile(r"(bad|good)[\d.]+%"))
     box.fill("")
     expect(page.locator("#answer-model")).to_have_count(0)
 
@@ -118,11 +118,11 @@ def test_labels_with_thresholds(box: Locator, page: Page) -> None:
         json={"thresholds": {"acting": 0.9, "music": 0.25}}
     ))  # fmt: skip
     box.fill(TEXT)
-    expect(page.locator("#answer-model .verdict")).to_have_text("music, 60.0 %")
+    expect(page.locator("#answer-model .verdict")).to_have_text("music, 60.0%")
     bars = page.locator("#answer-model .score-bar")
     expect(bars.first).to_have_class("score-bar below")
     expect(bars.last).to_have_class("score-bar")
-    expect(bars.first).to_have_attribute("title", "Threshold 90.0 %")
+    expect(bars.first).to_have_attribute("title", "Threshold 90.0%")
     expect(bars.last.locator("i")).to_have_attribute("style", "left: 25%;")
 
 
@@ -158,4 +158,4 @@ def test_model_of_pairs_gets_a_second_box(
     page.get_by_label("Explain predictions").uncheck()
     box.fill(TEXT)
     page.get_by_label("Second text").fill("another text")
-    expect(page.locator("#answer-model .verdict")).to_have_text("same, 90.0 %")
+    expect(page.locator("#answer-model .verdict")).to_have_text("same, 90.0%")

@@ -110,7 +110,7 @@ def candidate(metric: MetricName, value: float) -> CandidateEvaluated:
             "training",
             "14,770 of 22,000,000 parameters for 1,200 steps on cpu",
         ),
-        (Noted(level="warning", code="cut", message="3 % cut."), "noted", "3 % cut."),
+        (Noted(level="warning", code="cut", message="3% cut."), "noted", "3% cut."),
         (
             LinearModelFitted(
                 validation={"accuracy": 0.7},

@@ -82,7 +82,7 @@ class SplitCorrectness:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % interval of the metric."""
+        """The 95% interval of the metric."""
         if self._is_accuracy:
             return wilson_interval(self.value, self.count)
         return percentile_interval(self.resampled)
@@ -166,7 +166,7 @@ class PairedComparison:
     """The metric of model `a` against that of model `b` on texts that both predicted."""
 
     difference: float  # of a minus that of b
-    low: float  # of the 95 % interval of the difference
+    low: float  # of the 95% interval of the difference
     high: float
     texts: int
 

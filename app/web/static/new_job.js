@@ -84,7 +84,7 @@ function formatDuration(seconds) {
 function showPlan(plan) {
   const { trainable, total, exact } = plan.parameters;
   const ofTotal = trainable === total ? "" : ` of ${total.toLocaleString("en")}`;
-  const share = ofTotal && ` (${((100 * trainable) / total).toPrecision(2)} %)`;
+  const share = ofTotal && ` (${((100 * trainable) / total).toPrecision(2)}%)`;
   setText("plan-parameters", `${exact ? "" : "about "}${trainable.toLocaleString("en")}${ofTotal}${share}`);
   setText("plan-time", formatDuration(plan.estimated_seconds));
   setText("plan-queue-position", plan.queue_position === 1 ? "next" : `position ${plan.queue_position}`);

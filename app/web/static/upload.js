@@ -116,7 +116,7 @@ function setBusy(isBusy) {
 function showProgress(fraction) {
   if (fraction < 1) {
     progressBar.value = fraction;
-    setText("upload-status", `Uploading, ${Math.floor(100 * fraction)} %`);
+    setText("upload-status", `Uploading, ${Math.floor(100 * fraction)}%`);
   } else {
     progressBar.removeAttribute("value"); // indeterminate
     setText("upload-status", "Checking the rows");

@@ -63,7 +63,7 @@ def test_a_heatmap_cell_shows_the_best_trial_there() -> None:
                 if (each.settings["method.r"], each.settings["method.alpha"]) == (r, alpha)
             ]
             assert heatmap["z"][row][column] == max(here)
-            assert heatmap["text"][row][column] == f"{100 * max(here):.1f} %"
+            assert heatmap["text"][row][column] == f"{100 * max(here):.1f}%"
     assert chart.figure.layout.xaxis.ticktext == ("1", "2", "4", "8", "16", "32")
     assert chart.figure.layout.yaxis.ticktext == ("4", "16", "64")
     best = max(COMPLETE, key=lambda each: each.metrics["validation"]["accuracy"])

@@ -90,12 +90,12 @@ def test_sentences_describe_the_winner(page: ReportPage) -> None:
         "36 trials: 34 succeeded, 1 failed, 1 waiting.",
         f"Trial {selection.winner} has the best validation accuracy",
         "on 2,000 texts: r = ",
-        f"its accuracy is {100 * score.value:.1f} % (95 % interval {100 * score.low:.1f} to "
-        f"{100 * score.high:.1f} %)",
+        f"its accuracy is {100 * score.value:.1f}% (95% interval {100 * score.low:.1f} to "
+        f"{100 * score.high:.1f}%)",
         f"{len(selection.within_noise) - 1} of 33 other trials",
         f"The cheapest within noise is trial {selection.cheapest} (",
         f"{100 * selection.validation.difference:.1f} points lower on validation "
-        f"(95 % interval {-100 * selection.validation.high:+.1f} to ",
+        f"(95% interval {-100 * selection.validation.high:+.1f} to ",
     ):
         assert expected in text
 
@@ -203,9 +203,9 @@ def test_another_objective_and_partial_trials() -> None:
     )
     text = " ".join(page.texts("p"))
     assert "ranked by validation loss" in text
-    assert re.search(r"its accuracy is [\d.]+ % \([^)]*\), its loss 0\.\d{3}\.", text)
+    assert re.search(r"its accuracy is [\d.]+% \([^)]*\), its loss 0\.\d{3}\.", text)
     assert "1 of those that succeeded did not run with the full budget" in text
-    assert "25.0 %" in page.texts("td")
+    assert "25.0%" in page.texts("td")
     assert {"validation loss", "validation accuracy", "test loss"} <= set(page.texts("th"))
 
 

@@ -160,7 +160,7 @@ def test_starting_and_watching_ends_with_the_winner(
     result = cli("sweep", "start", "--over", "r=2,4", "--watch", "--json")
     sweep = answer(result)
     assert (sweep["state"], sweep["result"]["winner"]["number"]) == ("finished", 2)
-    assert "trial 2 (r = 4) leads with validation accuracy 84.0 %" in result.stderr
+    assert "trial 2 (r = 4) leads with validation accuracy 84.0%" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def test_watch_prints_the_leader_and_the_winner(cli: Run) -> None:
     sweep = started(cli, "--over", "r=2,4,8", "--name", "ranks")
     result = cli("sweep", "watch", sweep)
     assert result.exit_code == 0
-    assert "trial 1 (r = 2) leads with validation accuracy 82.0 %" in result.stderr
-    assert "trial 3 (r = 8) leads with validation accuracy 88.0 %" in result.stderr
+    assert "trial 1 (r = 2) leads with validation accuracy 82.0%" in result.stderr
+    assert "trial 3 (r = 8) leads with validation accuracy 88.0%" in result.stderr
     assert "ranks (grid): finished, 3: 3 succeeded" in result.stderr
     assert "winner" in result.stdout
     assert "leads" not in result.stdout

@@ -38,7 +38,7 @@ def ended(submit: Submit, worker: FakeWorker) -> str:
     job_id: str = submit()["id"]
     lease = worker.claim().lease
     worker.log(lease, step=1, points={"loss": 0.9, "accuracy": None})
-    worker.note(lease, "3 % of the texts were cut.", step=1)
+    worker.note(lease, "3% of the texts were cut.", step=1)
     worker.log(lease, step=2, points={"loss": 0.5})
     worker.finish(lease, PermanentFailure("non_finite", "The loss became nan."))
     return job_id

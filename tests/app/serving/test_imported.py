@@ -178,4 +178,4 @@ def test_invalid_metrics_of_an_old_import_are_hidden(
         assert client.get(f"/v1/models/{name}").json()["versions"][0]["metrics"] == shown
     for page in ("/models", "/models/old"):
         assert client.get(page, headers={"Accept": "text/html"}).status_code == 200
-    assert "75.0 %" in client.get("/models", headers={"Accept": "text/html"}).text
+    assert "75.0%" in client.get("/models", headers={"Accept": "text/html"}).text

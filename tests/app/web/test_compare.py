@@ -40,8 +40,8 @@ def test_each_job_is_compared_with_the_first(client: TestClient, resources: Reso
     page = compared(client, *jobs)
     read = visible_text(page)
     assert HOSTILE not in page
-    assert "plain succeeded baseline 70.0 % 60.4 to 78.1" in read
-    assert f"{HOSTILE} succeeded baseline 90.0 % 82.6 to 94.5 +20.0 points < 0.001" in read
+    assert "plain succeeded baseline 70.0% 60.4 to 78.1" in read
+    assert f"{HOSTILE} succeeded baseline 90.0% 82.6 to 94.5 +20.0 points < 0.001" in read
     assert f"{HOSTILE} is 20.0 points better than plain on 100 test texts" in read
     assert f"Only {HOSTILE} is right on 20 of them, only plain on 0." in read
     assert "The difference is statistically significant (p < 0.001)." in read
@@ -141,7 +141,7 @@ def pair(difference: float, p: float) -> PairedComparisonView:
         (part(unpaired="other_texts"), "b and a predicted different test texts"),
         (part(unpaired="first_has_none"), "a has no saved predictions for test texts"),
         (part(pair(0.012, 0.31)), "b is 1.2 points better than a on 1,000 test texts"),
-        (part(pair(0.012, 0.31)), "(95 % interval +0.0 to +5.0)"),
+        (part(pair(0.012, 0.31)), "(95% interval +0.0 to +5.0)"),
         (part(pair(0.012, 0.31)), "The difference is within noise (p = 0.31)"),
         (part(pair(0.012, 0.05)), "The difference is within noise (p = 0.05)"),
         (part(pair(-0.012, 0.0499)), "b is 1.2 points worse than a"),

@@ -109,9 +109,9 @@ def test_all_details_are_shown(client: TestClient) -> None:
     labels = html_from(text, "labels").partition("</table>")[0]
     assert labels.index(">neg<") < labels.index(">pos<")  # the most frequent first
     assert 'width="51.02"' in labels
-    assert "51.0 %" in labels
+    assert "51.0%" in labels
     assert [f">{count}<" in labels for count in (25, 12, 13)] == [True] * 3
-    assert "0.0 %" in html_from(text, "lengths")
+    assert "0.0%" in html_from(text, "lengths")
     assert f"/v1/datasets/{dataset['id']}/content" in text
     assert f'data-request="DELETE /v1/datasets/{dataset["id"]}"' in text
     assert "data-confirm=" in html_from(text, "versions")

@@ -55,8 +55,8 @@ def test_job_page_shows_the_message_and_folds_the_curve(
     assert "a probe (logistic regression on the frozen base model), measured on 800" in fold
     assert fold.count("<circle") == 2
     table = visible_text(fold)
-    assert "4,000 75.0 % 72.0 % to 80.0 %" in table
-    assert "40 60.0 % measured" in table
+    assert "4,000 75.0% 72.0% to 80.0%" in table
+    assert "40 60.0% measured" in table
 
 
 def test_too_few_texts_show_a_message_and_no_curve(
@@ -84,7 +84,7 @@ def test_plot_stays_in_its_area_and_rises_with_accuracy() -> None:
     )
     assert view.plot.points[0][1] > view.plot.points[1][1]  # y grows downward
     assert [tick.label for tick in view.plot.x_ticks] == ["40", "1,000", "2,000", "4,000"]
-    assert [tick.label for tick in view.plot.y_ticks] == ["60 %", "70 %", "80 %"]
+    assert [tick.label for tick in view.plot.y_ticks] == ["60%", "70%", "80%"]
 
 
 def test_curve_of_an_error_has_its_unit(client: TestClient, resources: Resources) -> None:

@@ -170,7 +170,7 @@ def test_malformed_values_are_rejected_with_a_message(client: TestClient, malfor
 def test_halving_plan_shows_its_rungs(client: TestClient) -> None:
     typed = {**GRID, "space.method.alpha": "4,8,16,32", "strategy.type": "halving"}
     page = ask(client, **{**typed, "strategy.min_full_runs": "1"})
-    assert "Rungs 8 at 11 % of the steps, 3 at 33 % of the steps, 1 at 100 % of the steps" in plan(
+    assert "Rungs 8 at 11% of the steps, 3 at 33% of the steps, 1 at 100% of the steps" in plan(
         page
     )
 

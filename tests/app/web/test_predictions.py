@@ -68,7 +68,7 @@ def test_run_from_queue_to_results(client: TestClient, answer: Answer) -> None:
     answer()
     page = text(client, run_id)
     assert "succeeded 3 rows, just now" in visible_text(page)
-    assert "good 1 50.0 % bad 1 50.0 %" in visible_text(page)
+    assert "good 1 50.0% bad 1 50.0%" in visible_text(page)
     assert " data-live" not in page
     assert f'data-request="DELETE /v1/predictions/{run_id}"' in page
     links = [each["href"] for each in elements(page, "a") if "/results?" in each["href"]]
@@ -81,7 +81,7 @@ def test_summary_of_other_tasks(client: TestClient, resources: Resources, tmp_pa
     run_id = submit(client)
     store_results(resources, tmp_path / "sets", **MULTI_LABEL)
     page = visible_text(text(client, run_id))
-    assert "bad 1 50.0 % good 1 50.0 %" in page
+    assert "bad 1 50.0% good 1 50.0%" in page
     assert "1 row has no label: none reaches its threshold." in page
     run_id = submit(client)
     store_results(resources, tmp_path / "numbers", **REGRESSION)

@@ -89,7 +89,7 @@ def test_list_shows_aliases(
     rows = {row.get("id"): row.text for row in elements(shown, "tr")}
     assert "production → 1" in rows["model-sentiment"]
     assert "none" in rows["model-tickets"]
-    assert "81.4 %" in rows["model-tickets"]
+    assert "81.4%" in rows["model-tickets"]
     assert [a["href"] for a in elements(shown, "a") if a.text == "tickets"] == ["/models/tickets"]
 
 
@@ -122,7 +122,7 @@ def test_version_links_to_its_job_and_data(
     assert links["letters:2"] == f"/datasets/{dataset}"
     assert "imdb" not in links
     rows = {row.get("id"): row.text for row in elements(shown, "tr")}
-    for figure in ("81.4 %", "84.2 %", "71.6 %", "imdb"):
+    for figure in ("81.4%", "84.2%", "71.6%", "imdb"):
         assert figure in rows["version-1"]
     assert "deleted job" in rows["version-2"]
     assert "imported" in rows["version-3"]
@@ -171,7 +171,7 @@ def test_shadow_version_is_compared(client: TestClient, publish: Publish) -> Non
     assert "How the shadow version compares" not in page(client)
     client.put("/v1/models/sentiment/aliases/shadow", json={"version": 2})
     deadline = time.monotonic() + WAIT
-    while "sentiment:2</th>" not in page(client) or ">0.0 %<" not in page(client):
+    while "sentiment:2</th>" not in page(client) or ">0.0%<" not in page(client):
         assert time.monotonic() < deadline
         client.post("/predict", json={"inputs": "a film"})
 

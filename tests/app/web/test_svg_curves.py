@@ -40,7 +40,7 @@ def test_accuracies_are_percentages() -> None:
     found = SvgCurve.from_curves(
         [curve("validation", "accuracy", [(1000, 0.5), (2000, 0.875)])], "accuracy"
     )
-    assert found.description == "validation from 50.0 % at step 1,000 to 87.5 % at step 2,000"
+    assert found.description == "validation from 50.0% at step 1,000 to 87.5% at step 2,000"
 
 
 def test_flat_curve() -> None:

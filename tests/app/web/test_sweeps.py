@@ -86,7 +86,7 @@ def test_list_shows_progress_and_the_best_score(
     assert "alpha × r · rotten-tomatoes" in first  # noqa: RUF001
     assert "9 of 12" in first
     assert '<progress value="0.75"' in first
-    assert "90.8 %<small>accuracy</small>" in first
+    assert "90.8%<small>accuracy</small>" in first
     assert "0.092<small>loss</small>" in html_of(page, f"sweep-{by_loss}").partition("</tr>")[0]
 
 
@@ -131,7 +131,7 @@ def test_grid_shows_trial_scores(client: TestClient, worker: FakeSweepWorker) ->
     worker.run_jobs()
     page = get_page(client, sweep_id)
     # The rows are those of alpha, the columns those of r.
-    assert grid_cells(page)[6:9] == ["90.2 %", "90.4 %", "90.8 %"]
+    assert grid_cells(page)[6:9] == ["90.2%", "90.4%", "90.8%"]
     assert len(grid_cells(page)) == 12
     assert "12 of 12 trials finished" in page
     assert 'class="score-level-8"' in html_of(page, "grid")
@@ -144,11 +144,11 @@ def test_trials_share_grid_cells_and_axes_can_be_selected(
     sweep_id = start(client, space={**SPACE, "runtime.seed": [1, 2]})
     worker.run_jobs(3)
     page = get_page(client, sweep_id)
-    assert grid_cells(page)[:2] == ["70.2 % 2 of 2", "70.4 % 1 of 2"]
+    assert grid_cells(page)[:2] == ["70.2% 2 of 2", "70.4% 1 of 2"]
     assert "of the best trial with these settings" in page
     page = get_page(client, sweep_id, "?x=runtime.seed&y=method.r")
     assert len(grid_cells(page)) == 6
-    assert grid_cells(page)[0] == "70.2 % 1 of 4"
+    assert grid_cells(page)[0] == "70.2% 1 of 4"
     # An unknown field, or the same field twice, is not an error.
     assert len(grid_cells(get_page(client, sweep_id, "?x=nothing&y=runtime.seed"))) == 6
     assert len(grid_cells(get_page(client, sweep_id, "?x=method.r&y=method.r"))) == 12
@@ -171,10 +171,10 @@ def test_continuous_ranges_show_one_tile_per_trial(
 def test_partial_runs_show_their_budget(client: TestClient, worker: FakeSweepWorker) -> None:
     sweep_id = start(client, strategy={"type": "halving", "min_full_runs": 1})
     worker.run_jobs(12)
-    assert grid_cells(get_page(client, sweep_id)).count("70.2 % after 11.1 %") == 1
+    assert grid_cells(get_page(client, sweep_id)).count("70.2% after 11.1%") == 1
     worker.run_jobs()
     page = get_page(client, sweep_id)
-    assert grid_cells(page)[8] == "90.8 %"
+    assert grid_cells(page)[8] == "90.8%"
     assert "did not run with the full budget" in page
 
 
@@ -186,7 +186,7 @@ def test_winner_is_shown_with_its_reasons(client: TestClient, worker: FakeSweepW
     assert 'data-version=""' in page
     worker.run_jobs()
     page = get_page(client, sweep_id)
-    assert "Trial 9 has the best validation accuracy, 90.8 %" in page
+    assert "Trial 9 has the best validation accuracy, 90.8%" in page
     assert "The cheapest within noise is trial 7" in page
     assert not re.search(r'id="promote-panel"[^>]* hidden', page)
     assert re.findall(r'name="which" value="(\d*)"', page) == ["9", "7", ""]

@@ -80,11 +80,11 @@ def test_a_multi_label_job_shows_each_label(client: TestClient, resources: Resou
     report = client.get(f"/v1/jobs/{job_id}").json()["summary"]["test"]
     text = page(client, f"/jobs/{job_id}")
     read = visible_text(text)
-    assert f"Macro F1 {100 * report['macro_f1']:.1f} %" in read
-    assert f"Mean average precision {100 * report['map']:.1f} %" in read
+    assert f"Macro F1 {100 * report['macro_f1']:.1f}%" in read
+    assert f"Mean average precision {100 * report['map']:.1f}%" in read
     toxic = report["per_class"]["toxic"]
-    assert f"toxic {toxic['support']} {100 * toxic['recall']:.1f} %" in read
-    assert f"{100 * toxic['threshold']:.1f} %" in read
+    assert f"toxic {toxic['support']} {100 * toxic['recall']:.1f}%" in read
+    assert f"{100 * toxic['threshold']:.1f}%" in read
     assert "Confusion matrix" not in read
     assert "Predicted " in read
     assert 'data-metric="macro_f1" data-metric-is-share' in text

@@ -173,7 +173,7 @@ def test_imbalanced_labels(check_rows: CheckRows) -> None:
     assert report.balance.baseline == pytest.approx(50 / 60)
     finding = single_finding(report)
     assert (finding.code, finding.level, finding.count) == ("imbalanced", Severity.WARNING, 50)
-    assert "Always predicting usual would be correct for 83.3 % of the rows" in finding.message
+    assert "Always predicting usual would be correct for 83.3% of the rows" in finding.message
     assert (
         severity_by_code(check_rows([*rows, *((sentence(i), "rare") for i in range(60, 63))])) == {}
     )
