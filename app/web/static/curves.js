@@ -67,7 +67,6 @@ export function describe(curve, label, formatValue) {
   return known.length === 1 ? `${label} ${at(last)}` : `${label} from ${at(first)} to ${at(last)}`;
 }
 
-<<<<<<< HEAD
 /** Returns the axes that all curve charts share, for these traces; `lastStep` is the last step of a running job. */
 export function axes(tickFormat, data, lastStep) {
   // Around a single value, Plotly's automatic range is one to each side: below 0 %, above 100 %, and too much for a small number.
@@ -76,12 +75,6 @@ export function axes(tickFormat, data, lastStep) {
   const margin = Math.abs(first) / 10;
   const isSingle = margin > 0 && others.every((value) => value === first);
   const bounds = isShare ? { minallowed: -0.02, maxallowed: 1.02 } : isSingle && { range: [first - margin, first + margin] };
-=======
-/** Returns the axes that all curve charts share; `lastStep` is the last step of a running job. */
-export function axes(tickFormat, lastStep) {
-  // Around a single point, Plotly's automatic range extends below 0% and above 100%.
-  const bounds = tickFormat?.endsWith("%") && { minallowed: -0.02, maxallowed: 1.02 };
->>>>>>> 35820e27 (Write percentages as 86.0% everywhere, and promote in one function)
   return {
     xaxis: { title: { text: "step" }, rangemode: "tozero", ...(lastStep && { range: [0, lastStep] }) },
     yaxis: { tickformat: tickFormat, exponentformat: "e", ...bounds },
