@@ -42,7 +42,7 @@ from lora_core.specs.train import TrainSpec
 if TYPE_CHECKING:
     from lora_core.training.checkpoint_schedule import CheckpointSettings
 
-SpecT = TypeVar("SpecT", bound=BaseModel)
+_SpecT = TypeVar("_SpecT", bound=BaseModel)
 
 
 class JsonLinesWriter:
@@ -120,7 +120,7 @@ def _predict_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> Non
     parent = _connect_parent(arguments)
     spec = _read(arguments.spec, PredictSpec)
     with imports_without_gc():
-        from lora_core.prediction import predict_file
+        from lora_core.batch_prediction import predict_file
 
     checkpoint_settings = _checkpoint_settings(arguments)
     out, resume = arguments.out, arguments.resume
@@ -280,7 +280,7 @@ def read_spec(path: Path) -> TrainSpec:
     return _read(path, TrainSpec)
 
 
-def _read(path: Path, kind: type[SpecT]) -> SpecT:
+def _read(path: Path, kind: type[_SpecT]) -> _SpecT:
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:

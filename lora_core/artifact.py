@@ -223,7 +223,7 @@ def save_classifier(directory: Path, model: PreTrainedModel) -> None:
     path = directory / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
     if config["model_type"] == "modernbert":
-        config |= modernbert.earlier_config_fields(config)
+        config |= modernbert.transformers_4_config_fields(config)
         config["num_labels"] = model.config.num_labels
     write_json(path, {**config, **_label_maps(model), "architectures": [type(model).__name__]})
 

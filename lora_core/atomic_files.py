@@ -57,7 +57,7 @@ def fsync_tree(path: Path) -> None:
 
 
 @contextmanager
-def atomic_entry(final: Path) -> Iterator[Path]:
+def atomic_path(final: Path) -> Iterator[Path]:
     """Yield a path for a file or directory, which is renamed to `final` if the block succeeds.
 
     If another process was faster, its entry stays. Raises `DiskFull`.

@@ -1,6 +1,6 @@
 """The cache directory: the sample base, splits of samples, token ids, features, linear fits.
 
-Entries are written atomically (`atomic_files.atomic_entry`), so two processes may write the same
+Entries are written atomically (`atomic_files.atomic_path`), so two processes may write the same
 one at once.
 """
 

@@ -19,7 +19,7 @@ from lora_core.specs.train import HeadInit, OptimSpec, SelectBy, StopSpec, Train
 
 MIN_UPDATES = 60  # per run: with fewer, a model learns little from a few hundred texts
 SMALL_BATCH_MAX_TEXTS = 500  # up to this many training texts, the batch size is 16 instead of 32
-FULL_RATE_MIN_TEXTS = 256  # from this many training texts on, LoRA trains at its full rate
+_FULL_RATE_MIN_TEXTS = 256  # from this many training texts on, LoRA trains at its full rate
 HEAD_INIT_MAX_TEXTS = 4000  # in the stratified sample that the initial head is fitted on
 BEST_CHECKPOINT_MIN_TEXTS = 100  # with fewer validation texts, the best checkpoint is mostly luck
 
@@ -55,7 +55,7 @@ def resolve_learning_rates(
     from_probe = resolve_head_init(spec) is HeadInit.PROBE
     lower = from_probe and isinstance(spec.method, LoraSpec) and rate > full_rate
     if lower and texts is not None:
-        rate *= math.sqrt(min(1, max(1, texts) / FULL_RATE_MIN_TEXTS))
+        rate *= math.sqrt(min(1, max(1, texts) / _FULL_RATE_MIN_TEXTS))
     encoder_rate = spec.optim.learning_rate or rate
     head_rate = encoder_rate * min(1, full_rate / rate) if lower else encoder_rate
     return encoder_rate, spec.optim.head_learning_rate or head_rate
@@ -69,7 +69,7 @@ def epochs_and_batch_size(optim: OptimSpec, texts: int) -> tuple[int, int]:
     return epochs, batch_size
 
 
-SELECT_BY = {  # with enough validation texts
+_SELECT_BY = {  # with enough validation texts
     "single_label": SelectBy.MACRO_F1,
     "multi_label": SelectBy.MACRO_F1,
     "regression": SelectBy.RMSE,
@@ -79,7 +79,7 @@ SELECT_BY = {  # with enough validation texts
 def resolve_select_by(stop: StopSpec, texts: int, task: TaskSpec) -> StopSpec:
     """Choose how to select the checkpoint, given the number of validation texts."""
     too_few = texts < BEST_CHECKPOINT_MIN_TEXTS and stop.patience is None
-    select_by = stop.select_by or (SelectBy.LAST if too_few else SELECT_BY[task.type])
+    select_by = stop.select_by or (SelectBy.LAST if too_few else _SELECT_BY[task.type])
     return stop.model_copy(update={"select_by": select_by})
 
 

@@ -41,8 +41,8 @@ LAST_USED_INTERVAL_SECONDS = 300  # `last_used_at` is updated at most this often
 MAX_ENTRIES = 1024
 
 # (session, id, HMAC) → (caller, seconds until it expires)
-LoadCaller = Callable[[Session, UUID, str], tuple[Caller, float]]
-RecordUse = Callable[[Session, UUID], None]
+_LoadCaller = Callable[[Session, UUID, str], tuple[Caller, float]]
+_RecordUse = Callable[[Session, UUID], None]
 
 log = structlog.get_logger()
 
@@ -115,7 +115,7 @@ class Authenticator:
         self._writer.shutdown()
 
     async def _authenticate(
-        self, token: Token, load_caller: LoadCaller, record_use: RecordUse
+        self, token: Token, load_caller: _LoadCaller, record_use: _RecordUse
     ) -> Caller:
         digest = token.digest(self._pepper)
         fresh = self._cached(token.id, digest, max_age=TTL_SECONDS)
@@ -127,7 +127,7 @@ class Authenticator:
         return await self._lookups.run(digest, load, fallback=fallback)
 
     def _load(
-        self, id_: UUID, digest: str, load_caller: LoadCaller, record_use: RecordUse
+        self, id_: UUID, digest: str, load_caller: _LoadCaller, record_use: _RecordUse
     ) -> Caller:
         """Load the caller from the database and cache it. Runs in a thread."""
         loaded_at = self._clock()
@@ -193,7 +193,7 @@ class Authenticator:
         with suppress(SessionNotFound), self._database.write() as session:
             service.end_sessions(session, id_=id_)
 
-    def _schedule_use_record(self, id_: UUID, record_use: RecordUse) -> None:
+    def _schedule_use_record(self, id_: UUID, record_use: _RecordUse) -> None:
         """Record the use in the background: a request must not wait for the single writer."""
         now = self._clock()
         last_recorded_at = self._use_recorded_at.get(id_, float("-inf"))
@@ -203,7 +203,7 @@ class Authenticator:
             self._use_recorded_at[id_] = now
             self._writer.submit(self._write_use, id_, record_use)
 
-    def _write_use(self, id_: UUID, record_use: RecordUse) -> None:
+    def _write_use(self, id_: UUID, record_use: _RecordUse) -> None:
         try:
             with self._database.write() as session:
                 record_use(session, id_)

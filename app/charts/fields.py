@@ -11,7 +11,7 @@ from lora_core.tasks.metric_names import METRICS
 if TYPE_CHECKING:  # the command line imports this module without SQLAlchemy
     from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot
 
-MISSING_VALUE = "-"
+_MISSING_VALUE = "-"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def display_value(value: Any) -> str:
     """Format a value for reading: `query+value`, `all` for every role, `16` for 16.0."""
     match value:
         case None:
-            return MISSING_VALUE
+            return _MISSING_VALUE
         case list() | tuple():
             is_all = set(map(str, value)) == set(Role)
             return "all" if is_all else "+".join(map(display_value, value))

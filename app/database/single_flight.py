@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
-class SingleFlight(Generic[Key, Value]):
+class SingleFlight(Generic[_Key, _Value]):
     """Runs functions in threads, and only once for concurrent calls with the same key.
 
     Named after Go's singleflight. Use an instance on the event loop only.
@@ -22,11 +22,11 @@ class SingleFlight(Generic[Key, Value]):
 
     def __init__(self, *, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
-        self._in_flight: dict[Key, tuple[float, asyncio.Task[Value]]] = {}
+        self._in_flight: dict[_Key, tuple[float, asyncio.Task[_Value]]] = {}
 
     async def run(
-        self, key: Key, function: Callable[[], Value], *, fallback: Value | None = None
-    ) -> Value:
+        self, key: _Key, function: Callable[[], _Value], *, fallback: _Value | None = None
+    ) -> _Value:
         """Return or raise what `function` does. It continues if the caller is cancelled.
 
         With a `fallback`, return that if the database is unavailable, or takes longer than the
@@ -44,7 +44,9 @@ class SingleFlight(Generic[Key, Value]):
         except SQLAlchemyError:
             return fallback
 
-    def _start(self, key: Key, function: Callable[[], Value]) -> tuple[float, asyncio.Task[Value]]:
+    def _start(
+        self, key: _Key, function: Callable[[], _Value]
+    ) -> tuple[float, asyncio.Task[_Value]]:
         loop = asyncio.get_running_loop()
         task = loop.create_task(run_in_threadpool(function))
         task.add_done_callback(_retrieve_exception)

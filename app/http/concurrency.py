@@ -108,7 +108,7 @@ class _ReadAheadChannel:
 MAX_RUNNING = 2  # per limiter, because each child process may use much memory
 RETRY_AFTER_SECONDS = 5
 
-ResultT = TypeVar("ResultT")
+_ResultT = TypeVar("_ResultT")
 
 
 @dataclass
@@ -154,7 +154,7 @@ class ConcurrencyLimiter:
             retry_after=RETRY_AFTER_SECONDS,
         )
 
-    async def run(self, caller: UUID, work: Callable[[], ResultT]) -> ResultT:
+    async def run(self, caller: UUID, work: Callable[[], _ResultT]) -> _ResultT:
         """Run `work` in a thread and return its result.
 
         Raises `TooManyRequestsForKey`, `ConcurrencyLimitReached`, and whatever `work` raises.
@@ -183,11 +183,11 @@ class RequestExecutor:
         self._caller = caller
         self._receive = receive
 
-    async def run_dataset_read(self, work: Callable[[], ResultT]) -> ResultT:
+    async def run_dataset_read(self, work: Callable[[], _ResultT]) -> _ResultT:
         """Read an uploaded file. Middleware already cancels a GET when its client disconnects."""
         return await self._limits.reads.run(self._caller, work)
 
-    async def run_upload_check(self, work: Callable[[], ResultT]) -> ResultT:
+    async def run_upload_check(self, work: Callable[[], _ResultT]) -> _ResultT:
         """Check an upload or import. Nothing is stored if the client disconnects before the end."""
         async with cancel_on_disconnect(self._receive):
             return await self._limits.checks.run(self._caller, work)

@@ -22,13 +22,13 @@ PageCursor = Annotated[
     Annotated[str, Field(json_schema_extra={"pattern": CURSOR_PATTERN})] | None,
     Query(max_length=64, description="`next` of the previous page."),
 ]
-ItemT = TypeVar("ItemT")
+_ItemT = TypeVar("_ItemT")
 
 
-class Page(ResponseModel, Generic[ItemT]):
+class Page(ResponseModel, Generic[_ItemT]):
     """Items of one page, and the cursor of the next page if there is one."""
 
-    data: list[ItemT]
+    data: list[_ItemT]
     next: str | None = None
 
 
@@ -37,7 +37,7 @@ class _HasId(Protocol):
     def id(self) -> UUID: ...
 
 
-RowT = TypeVar("RowT", bound=_HasId)
+_RowT = TypeVar("_RowT", bound=_HasId)
 
 
 def encode_cursor(last: UUID | None) -> str | None:
@@ -57,7 +57,7 @@ def decode_cursor(cursor: str | None) -> UUID | None:
         raise InvalidCursor() from error
 
 
-def split_page(rows: Sequence[RowT], limit: int) -> tuple[Sequence[RowT], str | None]:
+def split_page(rows: Sequence[_RowT], limit: int) -> tuple[Sequence[_RowT], str | None]:
     """Split rows that were read with `limit + 1` into (rows of this page, next cursor)."""
 
     if len(rows) <= limit:

@@ -33,7 +33,7 @@ LabeledValue = tuple[Any, ...]  # label values, then the number
 LabeledValues = list[LabeledValue]
 DatabaseMetrics = Mapping[str, LabeledValues]  # by metric name
 UNAVAILABLE: DatabaseMetrics = {}  # the database did not respond
-UP = "loraworks_database_up"
+UP_METRIC = "loraworks_database_up"
 UP_HELP = "1 if the database could be queried; otherwise the metrics from it are missing."
 
 HISTORY_SECONDS = 60.0  # how old the counts of what has ended may be
@@ -298,7 +298,7 @@ class DatabaseCollector:
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(UP, UP_HELP, value=1 if self._metrics else 0)
+        yield GaugeMetricFamily(UP_METRIC, UP_HELP, value=1 if self._metrics else 0)
         for metric in DATABASE_METRICS:
             family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
             for *labels, value in self._metrics.get(metric.name, ()):

@@ -21,8 +21,8 @@ from starlette.staticfiles import StaticFiles
 STATIC_DIR = Path(__file__).with_name("static")
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # Values of Cache-Control.
-REVALIDATE = "no-cache"
-IMMUTABLE = "public, max-age=31536000, immutable"  # for URLs that contain a version
+_REVALIDATE = "no-cache"
+_IMMUTABLE = "public, max-age=31536000, immutable"  # for URLs that contain a version
 
 PLOTLY_VERSION = version("plotly")
 _STYLE_RULES = re.compile(r'=\{("X,X div":.*?)\};for\(', re.DOTALL)
@@ -37,7 +37,7 @@ router = APIRouter(include_in_schema=False)
 @router.get(f"/static/plotly-{PLOTLY_VERSION}.min.js")
 def plotly_script(request: Request) -> Response:
     """Serve Plotly's JavaScript, compressed if the client accepts gzip."""
-    headers = {"Cache-Control": IMMUTABLE, "Vary": "Accept-Encoding"}
+    headers = {"Cache-Control": _IMMUTABLE, "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
         return Response(gzipped_plotly_script(), headers=headers, media_type=MEDIA_TYPES[".js"])
@@ -48,7 +48,7 @@ def plotly_script(request: Request) -> Response:
 def plotly_style() -> Response:
     """Serve Plotly's style rules."""
     return Response(
-        plotly_style_text(), headers={"Cache-Control": IMMUTABLE}, media_type=MEDIA_TYPES[".css"]
+        plotly_style_text(), headers={"Cache-Control": _IMMUTABLE}, media_type=MEDIA_TYPES[".css"]
     )
 
 
@@ -59,7 +59,7 @@ def static_file(name: str, request: Request) -> Response:
     if path.parent != STATIC_DIR or path.suffix not in MEDIA_TYPES or not path.is_file():
         raise HTTPException(404)
     response = _static_files.file_response(path, path.stat(), request.scope)
-    response.headers["Cache-Control"] = REVALIDATE
+    response.headers["Cache-Control"] = _REVALIDATE
     return response
 
 
@@ -87,7 +87,7 @@ def plotly_style_text() -> str:
 
 
 @cache
-def map_style_id() -> str:
+def plotly_map_style_id() -> str:
     """Return the id of the bundle's second style element."""
     return _search_bundle(_MAP_STYLE_ID)
 

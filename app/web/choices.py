@@ -16,7 +16,7 @@ from lora_core.hf_hub import ALLOW_ANY, HUB_PREFIX
 from lora_core.samples import minilm, reviews
 from lora_core.samples.reviews import SampleStatistics
 
-MAX_OPTIONS = 100  # uploads or models listed, newest first
+_MAX_OPTIONS = 100  # uploads or models listed, newest first
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def sample_datasets() -> Mapping[str, SampleStatistics]:
 
 def data_sources(session: Session, settings: Settings) -> list[str]:
     """List sample datasets, uploads and configured Hugging Face datasets."""
-    uploads = datasets.list_datasets(session, after=None, limit=MAX_OPTIONS)
+    uploads = datasets.list_datasets(session, after=None, limit=_MAX_OPTIONS)
     return [
         *sample_datasets(),
         *dict.fromkeys(upload.name for upload in uploads),  # one entry for all versions of a name
@@ -70,7 +70,7 @@ def base_models(session: Session, settings: Settings) -> list[str]:
 
 def model_names(session: Session) -> list[str]:
     """List registered models, newest first."""
-    return [model.name for model in registry.list_models(session, after=None, limit=MAX_OPTIONS)]
+    return [model.name for model in registry.list_models(session, after=None, limit=_MAX_OPTIONS)]
 
 
 def model_options(session: Session) -> dict[str, list[ModelOption]]:

@@ -66,7 +66,7 @@ class Target:
     host: str
     port: int
 
-    def at(self, address: Address) -> httpx2.URL:
+    def with_address(self, address: Address) -> httpx2.URL:
         """Return the URL with the address in place of the host name."""
         return self.url.copy_with(host=str(address))
 

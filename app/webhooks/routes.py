@@ -41,7 +41,7 @@ def create_webhook(
         idempotency.raise_if_replayed(session, call)
     with database.write() as session:
         webhook = service.create_webhook(session, body=body, settings=settings, call=call)
-    response.headers["Location"] = service.location(webhook.id)
+    response.headers["Location"] = service.webhook_path(webhook.id)
     return webhook
 
 

@@ -25,7 +25,9 @@ def post(
     target = parse_url(url, allowed)
     addresses = resolve_target(target, allowed, resolve)
     try:
-        return asyncio.run(_post(target, [target.at(each) for each in addresses], body, headers))
+        return asyncio.run(
+            _post(target, [target.with_address(each) for each in addresses], body, headers)
+        )
     except httpx2.ConnectTimeout as error:
         raise NoWebhookResponse(reason="there was no connection in time") from error
     except TimeoutError as error:

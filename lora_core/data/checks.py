@@ -37,7 +37,7 @@ from lora_core.specs.text_input import TextInput, text_input
 # Limits of the slow checks as (rows, characters), so that a report takes about ten seconds on one
 # core. Tokenization is slowest; with a few thousand texts its shares are accurate to one percent.
 COMPARISON_LIMITS = (100_000, 40_000_000)
-TOKENIZATION_LIMITS = (10_000, 5_000_000)
+_TOKENIZATION_LIMITS = (10_000, 5_000_000)
 
 
 def check_data(contents: FileContents) -> DataReport:
@@ -54,7 +54,7 @@ def check_data(contents: FileContents) -> DataReport:
     contradiction = duplicates.ContradictionRule.of_task(task, rows)
     compared = sample_rows(rows, *COMPARISON_LIMITS)
     labels = check_labels(rows, contents.labels, contents.columns.label_format)
-    tokens, token_findings = _count_tokens(sample_rows(rows, *TOKENIZATION_LIMITS))
+    tokens, token_findings = _count_tokens(sample_rows(rows, *_TOKENIZATION_LIMITS))
     findings = [
         *_parsing_findings(contents),
         *labels.findings,

@@ -31,7 +31,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.data.contents import FileContents
 from lora_core.data.duplicates import group_duplicates
@@ -144,7 +144,7 @@ def cached_estimate(
         return MoreLabelsEstimate.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         result = compute()
-    with atomic_entry(path) as unfinished:
+    with atomic_path(path) as unfinished:
         unfinished.write_text(result.model_dump_json(), encoding="utf-8")
     return result
 

@@ -14,7 +14,7 @@ import sklearn
 from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, f1_score
 
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.data.split import Example, Splits, examples_to_rows, stratified_subset
 from lora_core.events import LinearModelFitted
@@ -52,7 +52,7 @@ def evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     result = _read_cached(path)
     if result is None:
         result = _evaluate(splits, task)
-        with atomic_entry(path) as unfinished:
+        with atomic_path(path) as unfinished:
             unfinished.write_text(result.model_dump_json(), encoding="utf-8")
     return result
 

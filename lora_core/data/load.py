@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from pydantic import TypeAdapter, ValidationError
 
-from lora_core.atomic_files import atomic_entry, is_disk_full
+from lora_core.atomic_files import atomic_path, is_disk_full
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data import files
 from lora_core.data.arrow import BATCH_ROWS, ArrowCellDecoder, check_column_types
@@ -162,7 +162,7 @@ def _load_sample(spec: DataSpec) -> Splits:
         os.utime(path)
     except (FileNotFoundError, ValidationError):
         splits = _load(spec, _SINGLE_LABEL)
-        with atomic_entry(path) as unfinished:
+        with atomic_path(path) as unfinished:
             unfinished.write_bytes(_SPLITS.dump_json(splits, exclude={"digest"}))
         evict_least_recently_used(path.parent, MAX_CACHE_BYTES)
     return splits

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import Encoding, Tokenizer
 
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data.windows import split_into_windows
 from lora_core.errors.base_model import PairsNotSeparated, SpecialTokensNotAdded, UnreadableBase
@@ -156,7 +156,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int) 
     tokenized = _read_cached(path, len(texts))
     if tokenized is None:
         tokenized = _encode(tokenizer, texts, max_length)
-        with atomic_entry(path) as unfinished:
+        with atomic_path(path) as unfinished:
             arrays: dict[str, NDArray[Any]] = {
                 "ids": tokenized.ids,
                 "offsets": tokenized.offsets,

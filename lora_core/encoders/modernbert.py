@@ -123,7 +123,7 @@ def patch(model: Any, family: EncoderFamily) -> None:
         block.forward = BlockForward(block, rotations)
 
 
-def earlier_config_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+def transformers_4_config_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that transformers 4 wrote in place of `layer_types` and `rope_parameters`.
 
     The distance of global blocks is left out if it is not the same everywhere.

@@ -128,7 +128,7 @@ def pool(model: Any, family: FastFamily, x: Tensor, mask: Tensor | None) -> Tens
     `mask` is (batch, 1, 1, length), true for the tokens of a text.
     """
     norm = nn.Identity() if family.final_norm is None else model.get_submodule(family.final_norm)
-    if not averages_states(model.config, family):
+    if not uses_mean_pooling(model.config, family):
         first: Tensor = norm(x[:, 0])
         return first
     x = norm(x)
@@ -138,7 +138,7 @@ def pool(model: Any, family: FastFamily, x: Tensor, mask: Tensor | None) -> Tens
     return (x * seen).sum(dim=1) / seen.sum(dim=1)
 
 
-def averages_states(config: Any, family: EncoderFamily) -> bool:
+def uses_mean_pooling(config: Any, family: EncoderFamily) -> bool:
     """Return whether the head of a model with this config reads the mean of all states."""
     return family.pooling_key is not None and getattr(config, family.pooling_key) == "mean"
 

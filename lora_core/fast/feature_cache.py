@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.base_files import split_config
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data.tokens import TokenizedSplit
@@ -81,7 +81,7 @@ def load_or_compute(
     rows = _read(path, shape)
     cache_hit = rows is not None
     if rows is None:
-        with atomic_entry(path) as temporary:
+        with atomic_path(path) as temporary:
             array = np.lib.format.open_memmap(temporary, "w+", dtype=np.float32, shape=shape)
             ends = np.cumsum(counts)
             for i, states in compute():

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lora_core.encoders import modernbert, pooling
 from lora_core.encoders.families import MODERNBERT, FastFamily
-from lora_core.encoders.modules import averages_states, blocks, has_mean_pooling_block
+from lora_core.encoders.modules import blocks, has_mean_pooling_block, uses_mean_pooling
 from lora_core.layers.base import AdapterLinear
 
 
@@ -30,7 +30,7 @@ def patch(model: nn.Module, family: FastFamily) -> None:
     last: Any = blocks(model, family)[-1]
     if family is MODERNBERT:
         modernbert.patch(model, family)
-        last.forward.first_only = not averages_states(model.config, family)
+        last.forward.first_only = not uses_mean_pooling(model.config, family)
         return
     if has_mean_pooling_block(model.config):
         last.forward = partial(_average_forward, last, family.norms)

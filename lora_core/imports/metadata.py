@@ -175,7 +175,7 @@ MAX_GOLDEN_TEXTS = 64  # a run stores 16
 MAX_GOLDEN_BYTES = 8_000_000
 _ENCODER_FILES = (".safetensors", "config.json", "tokenizer.json")
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ModelT = TypeVar("ModelT", bound=BaseModel)
+_ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
 class UntrustedMethod(UntrustedData):
@@ -385,7 +385,7 @@ def _is_nested_within(value: Any, levels: int) -> bool:
     return levels > 0 and all(_is_nested_within(child, levels - 1) for child in children)
 
 
-def _validate(model_class: type[ModelT], content: Any, where: str) -> ModelT:
+def _validate(model_class: type[_ModelT], content: Any, where: str) -> _ModelT:
     try:
         return model_class.model_validate(content)
     except ValidationError as error:

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modernbert import RotaryEmbedding, apply_rotary, attention_window
-from lora_core.encoders.modules import averages_states, blocks
+from lora_core.encoders.modules import blocks, uses_mean_pooling
 from lora_core.inference.adapter import Adapter
 from lora_core.inference.packed_encoder import (
     BatchLayout,
@@ -33,7 +33,7 @@ class PackedModernBert(PackedEncoder):
         self._layer_types = [block.attention_type for block in every]
         self._windows = [attention_window(block) for block in every]
         self._rotations = RotaryEmbedding(model.to(self.device))
-        self._first_only = not averages_states(model.config, family)
+        self._first_only = not uses_mean_pooling(model.config, family)
         self._final_norm: Any = model.get_submodule(family.final_norm or "")
         self._norm_eps = model.config.norm_eps
 

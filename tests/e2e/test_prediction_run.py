@@ -18,7 +18,7 @@ from app.predictions import service
 from app.queue.states import AttemptOutcome
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from lora_core.prediction import CHUNK_ROWS
+from lora_core.batch_prediction import CHUNK_ROWS
 from tests.e2e.installation import Installation
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import attempts

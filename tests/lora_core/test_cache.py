@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.atomic_files import atomic_entry
+from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.errors.training import DiskFull
 
@@ -21,7 +21,7 @@ def test_cache_directory_comes_from_the_environment(
 
 def test_cache_entry_is_published_atomically(tmp_path: Path) -> None:
     final = tmp_path / "deep" / "entry"
-    with atomic_entry(final) as unfinished:
+    with atomic_path(final) as unfinished:
         unfinished.write_text("whole")
         assert not final.exists()
     assert final.read_text() == "whole"
@@ -30,7 +30,7 @@ def test_cache_entry_is_published_atomically(tmp_path: Path) -> None:
 
 def test_failed_build_leaves_no_files(tmp_path: Path) -> None:
     def fail() -> None:
-        with atomic_entry(tmp_path / "entry") as unfinished:
+        with atomic_path(tmp_path / "entry") as unfinished:
             unfinished.write_text("half")
             raise RuntimeError
 
@@ -41,10 +41,10 @@ def test_failed_build_leaves_no_files(tmp_path: Path) -> None:
 
 def test_first_of_two_concurrent_builds_wins(tmp_path: Path) -> None:
     final = tmp_path / "entry"
-    with atomic_entry(final) as slow:
+    with atomic_path(final) as slow:
         slow.mkdir()
         (slow / "who").write_text("slow")
-        with atomic_entry(final) as fast:
+        with atomic_path(final) as fast:
             fast.mkdir()
             (fast / "who").write_text("fast")
     assert (final / "who").read_text() == "fast"
@@ -54,11 +54,11 @@ def test_first_of_two_concurrent_builds_wins(tmp_path: Path) -> None:
 def test_full_disk_has_its_own_error(tmp_path: Path) -> None:
     with (
         pytest.raises(DiskFull, match="entry"),
-        atomic_entry(tmp_path / "entry"),
+        atomic_path(tmp_path / "entry"),
         Path("/dev/full").open("w") as full,
     ):
         full.write("more than there is room for")
-    with pytest.raises(PermissionError), atomic_entry(tmp_path / "entry"):
+    with pytest.raises(PermissionError), atomic_path(tmp_path / "entry"):
         raise PermissionError(errno.EACCES, "not a matter of room")
 
 

@@ -17,7 +17,7 @@ from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.tables import RESULTS_KIND
-from lora_core.prediction import CHUNK_ROWS
+from lora_core.batch_prediction import CHUNK_ROWS
 from tests.job_rows import attempts, claim_next, get_job, get_state, update_job
 from tests.lora_core.prediction.conftest import ROWS, make_texts
 from tests.prediction_rows import add_model, add_texts, create_run

@@ -69,7 +69,7 @@ export function describe(curve, label, formatValue) {
 
 /** Returns the axes that all curve charts share, for these traces; `lastStep` is the last step of a running job. */
 export function axes(tickFormat, data, lastStep) {
-  // Around a single value, Plotly's automatic range is one to each side: below 0 %, above 100 %, and too much for a small number.
+  // Around a single value, Plotly's automatic range is one to each side: below 0%, above 100%, and too much for a small number.
   const isShare = tickFormat?.endsWith("%");
   const [first, ...others] = data.flatMap(({ y }) => y).filter((value) => value !== null);
   const margin = Math.abs(first) / 10;

@@ -49,7 +49,7 @@ def test_all_plotly_style_rules_are_extracted() -> None:
     assert ".js-plotly-plot .plotly .main-svg{position:absolute;" in assets.plotly_style_text()
     assert ".plotly-notifier .notifier-close:hover{" in assets.plotly_style_text()
     assert len(assets.plotly_style_text().splitlines()) > 50
-    assert assets.plotly_script_text().count(assets.map_style_id()) > 1
+    assert assets.plotly_script_text().count(assets.plotly_map_style_id()) > 1
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -12,13 +12,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_core import child_protocol, manifest
+from lora_core.batch_prediction import CHUNK_ROWS, predict_file
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import MissingText
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
 from lora_core.events import Failed
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
-from lora_core.prediction import CHUNK_ROWS, predict_file
 from lora_core.specs.predict import RESULTS_FILE, PredictSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from tests.linear_artifact import make_linear_artifact

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from lora_core import manifest
+from lora_core.batch_prediction import predict_file
 from lora_core.data.batching import epoch_batches
 from lora_core.errors.artifact import TextPairRequired, TextPairUnsupported, UnsupportedArtifact
 from lora_core.export import export_adapter, export_merged
@@ -26,7 +27,6 @@ from lora_core.fast.feature_cache import entry_key, hash_encoder
 from lora_core.imports.check import check_import
 from lora_core.inference.load import load_predictor
 from lora_core.inference.predictor import Predictor
-from lora_core.prediction import predict_file
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.saved_predictions import check_golden_predictions
 from lora_core.specs.data import Split

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from lora_core import manifest
-from lora_core.atomic_files import atomic_entry, is_disk_full
+from lora_core.atomic_files import atomic_path, is_disk_full
 from lora_core.data import files
 from lora_core.data.files import Record
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -266,7 +266,7 @@ _LOGITS_FILE = "logits.safetensors"
 def write_checkpoint(parent: Path, state: PredictedLogits) -> Path:
     """Publish a new directory `step-<rows>` in `parent` and return it. Raises `DiskFull`."""
     directory = parent / f"step-{state.step}"
-    with atomic_entry(directory) as unfinished:
+    with atomic_path(directory) as unfinished:
         unfinished.mkdir()
         save_file({"logits": state.logits()}, unfinished / _LOGITS_FILE)
         manifest_data = {
