@@ -35,9 +35,9 @@ from lora_core.process import (
 )
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
-from lora_core.specs.problems import first_problem
 from lora_core.specs.text_input import text_fields, text_input
 from lora_core.specs.train import TrainSpec
+from lora_core.specs.validation_problems import first_problem
 
 if TYPE_CHECKING:
     from lora_core.training.checkpoint_schedule import CheckpointSettings

@@ -15,7 +15,7 @@ from lora_core.errors.adapter import AdapterNotFound, UnsupportedAdapterSetting
 from lora_core.errors.base_model import UnsafeWeights
 from lora_core.specs.fields import Int
 from lora_core.specs.method import LoraVariant
-from lora_core.specs.problems import first_problem
+from lora_core.specs.validation_problems import first_problem
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.idempotency.service import IdempotentRequest
-from app.jobs import base_models
+from app.jobs import pretrained_bases
 from app.resources import Resources
 from app.sweeps import planning, repository, results, service
 from app.sweeps.schemas import SweepCreate
@@ -21,7 +21,7 @@ def start(resources: Resources, **fields: Any) -> UUID:
     body = SweepCreate.model_validate(fields)
     settings, database = resources.settings, resources.database
     find_base = partial(
-        base_models.resolve_base, database=database, store=resources.store, settings=settings
+        pretrained_bases.resolve_base, database=database, store=resources.store, settings=settings
     )
     plan = planning.plan_trials(body, find_base)
     return service.create_sweep(

@@ -17,7 +17,7 @@ from app.cli.errors import (
     UnexpectedResponse,
     UsageError,
 )
-from lora_core.specs.problems import field_problems
+from lora_core.specs.validation_problems import field_problems
 
 PAGE_SIZE = 100
 TIMEOUT = httpx2.Timeout(120, connect=5)  # an upload is validated before the response

@@ -35,8 +35,8 @@ from lora_core.events import (
     parse_event,
 )
 from lora_core.specs.method import describe_method
-from lora_core.specs.problems import first_problem
 from lora_core.specs.train import TrainSpec
+from lora_core.specs.validation_problems import first_problem
 from lora_core.tasks.metric_names import METRICS, main_metric, summary_metrics
 
 LORA_CORE_COMMAND = (sys.executable, "-P", "-m", "lora_core")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lora_core.data.more_labels import MoreLabelsEstimate, describe_basis
+from lora_core.data.more_labels import MoreLabelsEstimate, describe_curve_model
 from lora_core.results import CandidateResult
 from lora_core.specs.method import describe_method
 from lora_core.tasks.metric_names import METRICS, summary_metrics
@@ -267,7 +267,7 @@ def print_learning_curve_estimate(estimate: MoreLabelsEstimate | None) -> None:
     """Print whether more labels would help, if that is known."""
     if estimate is None:
         return
-    sentences = [estimate.message, describe_basis(estimate)]
+    sentences = [estimate.message, describe_curve_model(estimate)]
     print_line(f"\nWould more labels help? {' '.join(filter(None, sentences))}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from app.cli.errors import UsageError
-from lora_core.specs.problems import first_problem
+from lora_core.specs.validation_problems import first_problem
 
 if TYPE_CHECKING:
     from app.settings import Settings

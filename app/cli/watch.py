@@ -141,8 +141,8 @@ class RunProgress:
         return left / rate if rate and left > 0 else None
 
 
-BLOCKS = "▁▂▃▄▅▆▇█"
-ASCII = "_.-=+*#@"  # for terminals without Unicode
+SPARKLINE_BLOCKS = "▁▂▃▄▅▆▇█"
+SPARKLINE_ASCII = "_.-=+*#@"  # for terminals without Unicode
 
 
 def sparkline(values: Sequence[float], width: int, *, unicode: bool = True) -> str:
@@ -151,7 +151,7 @@ def sparkline(values: Sequence[float], width: int, *, unicode: bool = True) -> s
         return ""
     points = _bin_averages(values, width) if len(values) > width else list(values)
     low, high = min(points), max(points)
-    characters = BLOCKS if unicode else ASCII
+    characters = SPARKLINE_BLOCKS if unicode else SPARKLINE_ASCII
     if high == low:
         return characters[len(characters) // 2] * len(points)
     scale = (len(characters) - 1) / (high - low)

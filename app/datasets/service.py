@@ -30,7 +30,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
 from lora_core.specs.data import file_suffix
 
-PREDICT_SUFFIX = "-to-predict"
+_PREDICT_SUFFIX = "-to-predict"
 
 
 def create_dataset(
@@ -203,7 +203,7 @@ def _name_and_title(filename: str, fields: UploadFields) -> tuple[str, str | Non
         if not name:
             raise DatasetNameRequired(filename=fields.name)
         return name, fields.name if fields.name != name else None
-    suffix = PREDICT_SUFFIX if fields.purpose == "predict" else ""
+    suffix = _PREDICT_SUFFIX if fields.purpose == "predict" else ""
     name = slugify(PurePath(filename).stem, 64 - len(suffix))
     if not name:
         raise DatasetNameRequired(filename=filename)

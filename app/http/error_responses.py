@@ -29,7 +29,7 @@ from app.errors import AppError, InsufficientStorage
 from app.http.dependencies import get_app_state
 from lora_core.atomic_files import is_disk_full
 from lora_core.errors import LoraCoreError
-from lora_core.specs.problems import FieldProblem, field_problems
+from lora_core.specs.validation_problems import FieldProblem, field_problems
 
 _INTERNAL_ERROR = "internal_error"
 RETRY_AFTER_SECONDS = 5  # the default for a 503

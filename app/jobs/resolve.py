@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
-from app.jobs import base_models, data_sources, estimate, repository
-from app.jobs.base_models import ResolvedBase
+from app.jobs import data_sources, estimate, pretrained_bases, repository
 from app.jobs.data_sources import ResolvedData
+from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.schemas import ParameterCountsView
 from app.queue.states import DeviceClass
 from app.settings import Settings
@@ -82,7 +82,7 @@ class JobResolver:
     def resolve(
         self, spec: TrainSpec, base: ResolvedBase | None, *, completed_share: float = 0.0
     ) -> ResolvedJob:
-        """Resolve a spec whose base was looked up by `base_models.resolve_base`.
+        """Resolve a spec whose base was looked up by `pretrained_bases.resolve_base`.
 
         `completed_share` is passed to `estimate.estimate_encoder_cost`.
 
@@ -92,7 +92,7 @@ class JobResolver:
         spec = self._with_task_of_upload(spec)
         if base is None:
             return self._resolve_linear(spec)
-        base_models.check_base_not_deleted(self._session, base)
+        pretrained_bases.check_base_not_deleted(self._session, base)
         spec = spec.model_copy(update={"base": base.name, "base_revision": base.revision})
         shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
         if isinstance(spec.method, AutoSpec):

@@ -26,7 +26,7 @@ from app.http.fields import CleanText, file_response, uuid_or_raise
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
-from app.jobs import base_models, repository, service
+from app.jobs import pretrained_bases, repository, service
 from app.jobs.errors import JobNotFound, NoPredictions
 from app.jobs.event_stream import EventStreams, stream_job
 from app.jobs.repository import JobFilter
@@ -120,7 +120,7 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     if not dry_run:
         with database.read() as session:
             idempotency.raise_if_replayed(session, call)
-    base = base_models.resolve_base(
+    base = pretrained_bases.resolve_base(
         body.base, body.base_revision, database=database, store=store, settings=settings
     )
     with database.read() as session:

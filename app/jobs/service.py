@@ -13,7 +13,7 @@ from app.database.base import now
 from app.database.engines import acquire_transaction_lock, after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
-from app.jobs import base_models, data_sources, repository
+from app.jobs import data_sources, pretrained_bases, repository
 from app.jobs.errors import (
     AlreadyRetried,
     JobCancelling,
@@ -75,7 +75,7 @@ def create_job(
     raise.
     """
     idempotency.reserve(session, call)
-    base_models.check_base_not_deleted(session, resolved.base)
+    pretrained_bases.check_base_not_deleted(session, resolved.base)
     data_sources.lock_datasets(session, resolved.dataset_ids)
     job = Job(
         **resolved.columns(),
@@ -253,7 +253,7 @@ def retry_job(
     first = start.job_id if start else job_id
     if (other := repository.find_active_continuation(session, first)) is not None:
         raise AlreadyRetried(job_id=job_id, other=other)
-    base_models.check_version_not_deleted(session, old.base)
+    pretrained_bases.check_version_not_deleted(session, old.base)
     data_sources.lock_datasets(session, old.dataset_ids)
     job = Job(**{column: getattr(old, column) for column in _RETRIED_COLUMNS}, continues=first)
     view = enqueue_with_response(

@@ -15,15 +15,15 @@ from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
-from app.jobs import base_models
+from app.jobs import pretrained_bases
 from app.jobs import service as jobs
-from app.jobs.base_models import ResolvedBase
 from app.jobs.errors import (
     BaseDirectoriesDisabled,
     BaseDirectoryNotAllowed,
     ColumnsDiffer,
     InvalidBase,
 )
+from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.jobs.schemas import JobCreate
 from app.openai import ids, repository
@@ -170,7 +170,7 @@ def _resolve_base(
     """Return the base, and a warning if it is not the one that was asked for."""
 
     def resolve(name: str) -> ResolvedBase:
-        base = base_models.resolve_base(
+        base = pretrained_bases.resolve_base(
             name, None, database=database, store=store, settings=settings
         )
         return cast("ResolvedBase", base)  # None only without a name

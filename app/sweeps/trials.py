@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.errors import AppError
-from app.jobs.base_models import ResolvedBase
+from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.repository import ACTIVE_STATES
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue.states import DeviceClass, JobState
@@ -27,8 +27,8 @@ from app.sweeps.search_space import (
 from app.sweeps.strategies import Strategy, SuccessiveHalving, rung_budgets
 from lora_core.errors import LoraCoreError
 from lora_core.specs.data import DataSpec
-from lora_core.specs.problems import field_problems, first_problem
 from lora_core.specs.train import TrainSpec, TrialSpec
+from lora_core.specs.validation_problems import field_problems, first_problem
 
 # Reuse of results. Jobs of the same trial have the same `trial_sha256`, whichever sweep or caller
 # created them.

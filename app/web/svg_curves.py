@@ -10,7 +10,7 @@ from typing import Any
 
 from app.jobs.schemas import Curve
 from app.web.formats import count, metric, metric_title, number, percent
-from lora_core.data.more_labels import ExpectedValue, MoreLabelsEstimate, describe_basis
+from lora_core.data.more_labels import ExpectedValue, MoreLabelsEstimate, describe_curve_model
 from lora_core.tasks.metric_names import METRICS
 
 # Training curves
@@ -132,7 +132,7 @@ class LearningCurveView:
             metric=result.metric,
             metric_title=metric_title(result.metric),
             message=result.message,
-            basis=describe_basis(result),
+            basis=describe_curve_model(result),
             plot=_plot(result) if result.measured else None,
             rows=[*measured, *expected],
         )

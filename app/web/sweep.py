@@ -28,7 +28,7 @@ from app.charts.fields import (
 from app.charts.figures import MAX_HEATMAP_VALUES, choose_map_axes, heatmap_fields
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
-from app.jobs import base_models
+from app.jobs import pretrained_bases
 from app.jobs.resolve import JobResolver
 from app.sweeps import planning, repository, results, search_space, service
 from app.sweeps.routes import SweepId
@@ -341,7 +341,9 @@ def extend_sweep_page(
     body, errors = _parse_extension(values, space.fields)
     added = None
     if body and not errors:
-        find = partial(base_models.resolve_base, database=database, store=store, settings=settings)
+        find = partial(
+            pretrained_bases.resolve_base, database=database, store=store, settings=settings
+        )
         try:
             extension = SweepExtend.model_validate(body)
             plan = service.plan_extension(

@@ -21,7 +21,7 @@ from app.auth.middleware import require_scope
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, get_caller
 from app.http.fields import uuid_or_raise
-from app.jobs import base_models
+from app.jobs import pretrained_bases
 from app.sweeps import planning, repository, search_space
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.schemas import SweepCreate
@@ -35,9 +35,9 @@ from app.web.page import render
 from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
 from lora_core.specs.method import MethodName, Role
-from lora_core.specs.problems import field_problems
 from lora_core.specs.task import ClassWeights, LossName, TaskType
 from lora_core.specs.train import Preset
+from lora_core.specs.validation_problems import field_problems
 
 FormValues = Mapping[str, str]  # input name -> text
 
@@ -126,7 +126,7 @@ def new_sweep_page(
     values = dict(request.query_params)
     if "strategy.type" not in values:  # the form always sends it
         values = EXAMPLE | values
-    find = partial(base_models.resolve_base, database=database, store=store, settings=settings)
+    find = partial(pretrained_bases.resolve_base, database=database, store=store, settings=settings)
     form = parse(values)
     plan, errors = None, form.errors
     try:

@@ -168,7 +168,7 @@ def _signed(number: str) -> str:
     return "0" if float(number) == 0 else number.replace("-", "\N{MINUS SIGN}", 1)
 
 
-def describe_basis(estimate: MoreLabelsEstimate) -> str | None:
+def describe_curve_model(estimate: MoreLabelsEstimate) -> str | None:
     """Return a sentence that names the model of the curve; None if there is no curve."""
     if estimate.basis is None or estimate.used is None:
         return None

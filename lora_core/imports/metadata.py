@@ -29,8 +29,8 @@ from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import ColumnName, LongTexts
 from lora_core.specs.fields import BaseName
-from lora_core.specs.problems import first_problem
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
+from lora_core.specs.validation_problems import first_problem
 from lora_core.tasks.base import read_calibration
 
 _MAX_VALUE = 1e12  # of any metric

@@ -30,7 +30,7 @@ from lora_core.imports.tokenizer_schema import (
     TokenizerFile,
 )
 from lora_core.rust_panics import convert_panics
-from lora_core.specs.problems import first_problem
+from lora_core.specs.validation_problems import first_problem
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # slow to import, and workers only validate

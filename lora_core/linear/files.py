@@ -24,7 +24,7 @@ from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.manifest import LINEAR_FILE
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.method import NGram
-from lora_core.specs.problems import first_problem
+from lora_core.specs.validation_problems import first_problem
 
 MAX_TERMS = 200_000
 MAX_TERM_CHARACTERS = 100

@@ -35,7 +35,7 @@ from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import checkpoint, linear, verdict
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.cross_validation import CrossValidation
+from lora_core.training.cross_validation import EncoderCrossValidation
 from lora_core.training.run import train_encoder
 
 CHARACTERS_PER_TOKEN = 4.5  # an estimate, for planning before anything is tokenized
@@ -94,7 +94,7 @@ def _select_method(
 ) -> AutoOutcome:
     examples = training_pool(spec, splits)
     candidates = _plan_candidates(spec, examples)
-    cross_validation = CrossValidation(spec, splits.labels, examples, progress)
+    cross_validation = EncoderCrossValidation(spec, splits.labels, examples, progress)
     progress.enter_phase(Phase.SELECTING)
     results: list[CandidateResult] = []
     scores: list[CandidateScores] = []
@@ -172,7 +172,7 @@ def _result(
     candidate: CandidateSpec,
     scores: CandidateScores,
     logits: Logits,
-    cross_validation: CrossValidation,
+    cross_validation: EncoderCrossValidation,
     seconds: float,
 ) -> CandidateResult:
     first_repeat, task = logits[0], cross_validation.task

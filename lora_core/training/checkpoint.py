@@ -27,8 +27,8 @@ from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Dis
 from lora_core.failpoints import failpoint
 from lora_core.results import MethodSelection
 from lora_core.specs.fields import StoredModel
-from lora_core.specs.problems import first_problem
 from lora_core.specs.train import TrainSpec
+from lora_core.specs.validation_problems import first_problem
 from lora_core.training.training_state import TrainingProgress, TrainingState
 
 KIND = "checkpoint"

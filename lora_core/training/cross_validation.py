@@ -31,7 +31,7 @@ from lora_core.training.resume import build_trainer
 MAX_CACHE_BYTES = 2**26
 
 
-class CrossValidation(LinearCrossValidation):
+class EncoderCrossValidation(LinearCrossValidation):
     """Cross-validates methods for one run, all on the same folds of the same texts."""
 
     def _fit(

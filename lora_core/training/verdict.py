@@ -20,7 +20,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.tasks.build import build_task
 from lora_core.tasks.primary_metric import Predictions
 from lora_core.training import probe
-from lora_core.training.cross_validation import CrossValidation
+from lora_core.training.cross_validation import EncoderCrossValidation
 from lora_core.training.final_evaluation import Evaluation
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.verdict import ReferencePredictions, build_verdict
@@ -64,7 +64,7 @@ def predict_with_probe(
     method = PROBE_CANDIDATES[0]
     examples = training_pool(spec, splits)
     if uses_cross_validation(spec, examples):
-        cross_validation = CrossValidation(spec, splits.labels, examples, progress)
+        cross_validation = EncoderCrossValidation(spec, splits.labels, examples, progress)
         return _answers_to_all(cross_validation.predictions(method))
     values = [each.label for each in splits.train]
     task = build_task(spec.task, splits.labels, values)
@@ -109,7 +109,7 @@ def _cross_validated_verdict(
     progress: ProgressReporter,
 ) -> Verdict:
     spec, splits = prepared.spec, prepared.splits
-    cross_validation = CrossValidation(spec, splits.labels, examples, progress)
+    cross_validation = EncoderCrossValidation(spec, splits.labels, examples, progress)
     if selected is None or selected.cross_validated is None:
         candidate = CandidateSpec(method=spec.encoder_method)
         folds, logits = candidate.folds, cross_validation.logits(candidate)[0]

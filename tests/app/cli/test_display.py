@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from app.cli.watch import (
-    ASCII,
-    BLOCKS,
+    SPARKLINE_ASCII,
+    SPARKLINE_BLOCKS,
     TRAIN_LOSS,
     PlainTextDisplay,
     RunProgress,
@@ -67,7 +67,7 @@ def test_terminal_without_unicode_gets_ascii() -> None:
     progress = RunProgress("run", state="running")
     for step in (1, 2):
         progress.add_point(TRAIN_LOSS, step, 1 / step, at=step)
-    assert f"{ASCII[-1]}{ASCII[0]}" in drawn(progress, unicode=False)
+    assert f"{SPARKLINE_ASCII[-1]}{SPARKLINE_ASCII[0]}" in drawn(progress, unicode=False)
 
 
 def test_plain_output_prints_news_and_periodic_loss(
@@ -86,7 +86,7 @@ def test_plain_output_prints_news_and_periodic_loss(
 
 
 def test_sparkline_spans_all_levels() -> None:
-    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == BLOCKS
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == SPARKLINE_BLOCKS
     assert sparkline([], 8) == ""
     assert len(set(sparkline([3, 3, 3], 8))) == 1
-    assert sparkline([0, 0, 7, 7], 2) == BLOCKS[0] + BLOCKS[-1]
+    assert sparkline([0, 0, 7, 7], 2) == SPARKLINE_BLOCKS[0] + SPARKLINE_BLOCKS[-1]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs import base_models
+from app.jobs import pretrained_bases
 from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure
 from app.resources import Resources
 from tests.app.jobs.conftest import Submit, Upload
@@ -23,8 +23,8 @@ def no_base(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("a base was looked for")
 
-    monkeypatch.setattr(base_models, "_resolve_local", fail)
-    monkeypatch.setattr(base_models, "_resolve_hub", fail)
+    monkeypatch.setattr(pretrained_bases, "_resolve_local", fail)
+    monkeypatch.setattr(pretrained_bases, "_resolve_hub", fail)
 
 
 @pytest.mark.usefixtures("no_base")

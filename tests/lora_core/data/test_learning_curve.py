@@ -17,7 +17,7 @@ from lora_core.data.load import load_splits
 from lora_core.data.more_labels import (
     ExpectedGain,
     MoreLabelsEstimate,
-    describe_basis,
+    describe_curve_model,
     describe_gains,
 )
 from lora_core.data.rows import TextRow
@@ -207,7 +207,7 @@ def test_interval_of_numbers_covers_the_true_curve(scale: float) -> None:
         r"times as many \(8,000\) by \S+ to \S+\.",
         found.message,
     )
-    assert "a probe (ridge regression on the frozen base model)" in str(describe_basis(found))
+    assert "a probe (ridge regression on the frozen base model)" in str(describe_curve_model(found))
 
 
 def test_interval_of_several_labels_covers_the_true_curve() -> None:
@@ -322,7 +322,7 @@ def test_missing_curve_is_explained(rows: list[TextRow], code: str, message: str
     found = curve.estimate_from_rows(rows)
     assert (found.code, found.basis, found.measured, found.gains) == (code, None, (), ())
     assert message in found.message
-    assert describe_basis(found) is None
+    assert describe_curve_model(found) is None
     assert MoreLabelsEstimate.model_validate_json(found.model_dump_json()) == found
 
 
@@ -364,7 +364,7 @@ def test_many_texts_are_subsampled_stratified() -> None:
         basis="linear",
     )
     assert [each.texts for each in found.gains] == [1800, 3600]
-    assert "measured on 300 of the texts" in str(describe_basis(found))
+    assert "measured on 300 of the texts" in str(describe_curve_model(found))
 
 
 def test_learning_curve_is_cached(cache_folder: Path) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from lora_core.specs.data import DataSpec
 from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.method import MethodSpec
-from lora_core.specs.problems import field_problems, first_problem
+from lora_core.specs.validation_problems import field_problems, first_problem
 
 
 class Plan(FrozenModel):

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs import base_models
+from app.jobs import pretrained_bases
 from app.queue.transitions import PermanentFailure
 from app.registry import repository as registry_rows
 from app.registry import service as registry
@@ -233,14 +233,14 @@ def test_a_version_deleted_during_the_request_is_noticed(
     resources: Resources, database: Database, version: Callable[..., str]
 ) -> None:
     version("mails")
-    base = base_models.resolve_base(
+    base = pretrained_bases.resolve_base(
         "mails:1", None, database=database, store=resources.store, settings=resources.settings
     )
     with database.write() as session:
-        base_models.check_base_not_deleted(session, base)
+        pretrained_bases.check_base_not_deleted(session, base)
         registry.delete_version(session, name="mails", number=1, store=resources.store)
     with database.read() as session, pytest.raises(BaseNotFound):
-        base_models.check_base_not_deleted(session, base)
+        pretrained_bases.check_base_not_deleted(session, base)
 
 
 def test_a_model_named_like_the_sample_does_not_prevent_a_retry(
