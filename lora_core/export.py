@@ -10,7 +10,8 @@ id2label.json              names of the labels, for which the config has no fiel
 tokenizer.json, tokenizer_config.json
 base/                      the frozen model, unless the hub has exactly this model
 
-Both have a model card, `README.md` (`lora_core/model_card.py`).
+Both have a model card, `README.md` (`lora_core/model_card.py`), and `loraworks.json`: whether the
+model reads pairs of texts, and the thresholds of labels. Other programs leave it alone.
 """
 
 import re
@@ -56,6 +57,7 @@ from lora_core.samples import minilm
 from lora_core.saved_predictions import compare_logits, load_golden_predictions
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
+from lora_core.tasks.base import read_calibration
 from lora_core.tasks.build import read_task
 
 
@@ -78,6 +80,7 @@ def export_merged(artifact: Path, out: Path) -> None:
     with atomic_directory(out) as directory:
         save_classifier(directory, model)
         _save_tokenizer(artifact, directory, manifest_data)
+        _write_usage(directory, manifest_data, label_names(model))
         _write_card(directory, manifest_data, CardFormat.TRANSFORMERS, out)
 
 
@@ -113,6 +116,14 @@ def _write_card(
 ) -> None:
     card = model_card(manifest_data, card_format, name=out.absolute().name)
     (directory / manifest.MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _write_usage(directory: Path, manifest_data: dict[str, Any], labels: list[str]) -> None:
+    """Write how loraworks predicts with the model: pairs, and thresholds if it has some."""
+    usage: dict[str, Any] = {"text_pairs": manifest.reads_pairs(manifest_data)}
+    if thresholds := read_calibration(manifest_data, labels)[1].thresholds:
+        usage["thresholds"] = dict(zip(labels, thresholds, strict=True))
+    write_json(directory / manifest.USAGE_FILE, usage)
 
 
 @torch.no_grad()
@@ -174,6 +185,7 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         config = source | _adapter_config(adapter.spec, pretrained.family, model)
         _write_adapter(directory, model, pretrained.family, config)
         _save_tokenizer(artifact, directory, manifest_data)
+        _write_usage(directory, manifest_data, label_names(model))
         _write_card(directory, manifest_data, CardFormat.PEFT, out)
 
 

@@ -19,6 +19,7 @@ from lora_core.specs.chat import PromptFormat
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2  # format version of an artifact; 1: always with a merged checkpoint
+USAGE_FILE = "loraworks.json"  # in exports: what other formats have no field for
 MODEL_CARD_FILE = "README.md"  # written on export; it may be edited, so no manifest lists it
 MERGED_DIR = "merged"  # directory of the plain transformers checkpoint in an artifact
 BASE_DIR = "base"  # directory of the frozen encoder in an artifact that has no merged checkpoint

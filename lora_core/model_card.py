@@ -504,6 +504,15 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
             "macro F1 on the validation split:"
         )
         yield thresholds
+        if card_format is not CardFormat.LORAWORKS:
+            yield (
+                f"{_PROGRAMS[card_format]} knows no thresholds and predicts the label with the "
+                "highest probability: divide the probabilities by the thresholds, which are also in "
+                f"`{manifest.USAGE_FILE}`, to predict as loraworks does."
+            )
+
+
+_PROGRAMS = {CardFormat.TRANSFORMERS: "The pipeline of transformers", CardFormat.PEFT: "PEFT"}
 
 
 def _thresholds(manifest_data: Mapping[str, Any]) -> str | None:

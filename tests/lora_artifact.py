@@ -20,11 +20,12 @@ from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT_VERSION
 from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import save_golden_predictions
+from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.base import Calibration
-from tests.tiny_artifact import PROBLEM_TYPES, TEXTS
+from tests.tiny_artifact import PAIRS, PROBLEM_TYPES, TEXTS
 from tests.tiny_base import make_base, tokenizer
 
 LABELS = ("bad", "good")
@@ -42,6 +43,7 @@ def make_lora_artifact(
     seed: int = 5,
     task: TaskSpec = SingleLabelSpec(),
     calibration: Calibration | None = None,
+    pairs: bool = False,
 ) -> Path:
     """Make `directory/artifact` on `base`, or on a new base in `directory/base`.
 
@@ -66,12 +68,15 @@ def make_lora_artifact(
         save_head(out, model, pretrained.family)
     else:
         save_base_and_adapter(out, model, pretrained.family, tokenizer(family), spec)
-    predictor = Predictor.from_model(model, tokenizer(family), max_length)
-    save_golden_predictions(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
+    predictor = Predictor.from_model(model, tokenizer(family), max_length, pairs=pairs)
+    texts = PAIRS if pairs else TEXTS
+    save_golden_predictions(out, texts, predictor.forward(predictor.encode(texts)).numpy())
+    data = DataSpec(text_pair_column="second" if pairs else None)
+    train_spec = TrainSpec(method=spec, base=pretrained.name, task=task, data=data)
     facts: dict[str, Any] = {
         "format": 1 if in_format_1 else FORMAT_VERSION,
         "created_by": {"loraworks": "0"},
-        "spec": TrainSpec(method=spec, base=pretrained.name, task=task).model_dump(mode="json"),
+        "spec": train_spec.model_dump(mode="json"),
         "encoder": family,
         "base_sha256": base_sha256,
         **({} if in_format_1 else {"merged_sha256": weights_sha256(model.state_dict())}),

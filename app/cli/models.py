@@ -1,5 +1,6 @@
 """`loraworks models …`"""
 
+import json
 import tempfile
 import time
 from enum import StrEnum
@@ -21,6 +22,7 @@ from app.cli.output import (
     print_json,
     print_line,
     print_table,
+    print_warning,
 )
 from lora_core import manifest
 from lora_core.peft_format import CONFIG_FILE
@@ -70,7 +72,13 @@ NewName = Annotated[str, typer.Option("--name", help="Name of the imported model
 Labels = Annotated[
     str | None, typer.Option("--labels", help="PEFT: label names in order, such as bad,good.")
 ]
-Pairs = Annotated[bool, typer.Option("--pairs", help="PEFT: the model reads pairs of texts.")]
+Pairs = Annotated[
+    bool,
+    typer.Option(
+        "--pairs",
+        help="PEFT: the model reads pairs of texts. Not needed for a folder from `models export`.",
+    ),
+]
 
 
 @with_client
@@ -93,10 +101,25 @@ def export_model(
         path = out or Path(f"{stem}-{export_format}")
         with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
             _convert(client, version, export_format, path, base, Path(work))
+    thresholds = None if export_format is ExportFormat.LORAWORKS else _read_thresholds(path)
     if as_json:
-        print_json({"ref": version.ref, "format": export_format, "path": str(path)})
-    else:
-        print_line(f"Exported {version.ref} to {path}.")
+        answer = {"ref": version.ref, "format": export_format, "path": str(path)}
+        print_json({**answer, "thresholds": thresholds})
+        return
+    print_line(f"Exported {version.ref} to {path}.")
+    if thresholds:
+        listed = ", ".join(f"{label} {value:.4g}" for label, value in thresholds.items())
+        print_warning(
+            f"{export_format} knows no thresholds of labels. To predict as loraworks does, apply "
+            f"those in {path / manifest.USAGE_FILE}: {listed}."
+        )
+
+
+def _read_thresholds(folder: Path) -> dict[str, float] | None:
+    """Return the thresholds of an exported model by label; None if it has none."""
+    usage = json.loads((folder / manifest.USAGE_FILE).read_text(encoding="utf-8"))
+    thresholds: dict[str, float] | None = usage.get("thresholds")
+    return thresholds
 
 
 @with_client

@@ -248,10 +248,9 @@ def import_adapter(
 ) -> dict[str, Any]:
     """Create the artifact `out` from a PEFT adapter and its base model. Returns the manifest.
 
-    `base`, `labels` and `max_length` override the files, which do not say whether the model reads
-    `pairs` of texts. Adapters that no `LoraSpec` describes,
-    such as those with several ranks, are merged and not stored separately; the method is then
-    `merged`.
+    `base`, `labels` and `max_length` override the files. `pairs`: the model reads pairs of texts,
+    which only the files of `lora_core.export` say. Adapters that no `LoraSpec` describes, such as
+    those with several ranks, are merged and not stored separately; the method is then `merged`.
 
     Raises all kinds of `AdapterError`, `UnsafeWeights`, `OutputExists`, `MergeMismatch`, and what
     `resolve_base` raises.
@@ -264,6 +263,7 @@ def import_adapter(
     pretrained = resolve_base(name, None if base else config.revision)
     names = find_labels(directory, pretrained, tensors, labels)
     length = find_max_length(directory, pretrained, max_length)
+    pairs = pairs or _read_json(directory / manifest.USAGE_FILE).get("text_pairs") is True
     tokenizer = load_tokenizer(find_tokenizer(directory, pretrained))
 
     model, missing = load_with_head(pretrained, names)

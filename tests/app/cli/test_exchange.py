@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from app.cli.errors import ServiceUnreachable
 from app.cli.files import save_archive
@@ -21,6 +21,8 @@ from app.settings import Settings
 from lora_core import manifest
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, LoraVariant
+from lora_core.specs.task import SingleLabelSpec
+from lora_core.tasks.base import Calibration
 from tests.app.cli.conftest import Run, answer, serving
 from tests.app.cli.versions import add_version
 from tests.hostile_archives import packed
@@ -148,6 +150,27 @@ def test_peft_and_transformers_exports_match_and_reimport(
         for a, b in zip(ours["labels"], theirs["labels"], strict=True):
             assert labels[a["label"]] == b["label"]
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+
+
+def test_export_names_the_thresholds_that_other_programs_lack(
+    cli: Run, resources: Resources, tmp_path: Path
+) -> None:
+    tuned = make_artifact(
+        tmp_path / "made",
+        task=SingleLabelSpec(tune_thresholds=True),
+        calibration=Calibration(temperature=1.0, thresholds=(0.3, 0.7)),
+    )
+    add_version(resources, tuned, tmp_path / "copied", name="tuned")
+    done = cli(
+        "models", "export", "tuned", "--format", "transformers", "--out", str(tmp_path / "out")
+    )
+    assert done.exit_code == 0, done.output
+    assert "transformers knows no thresholds of labels" in " ".join(done.stderr.split())
+    assert "bad 0.3, good 0.7" in " ".join(done.stderr.split())
+    usage = json.loads((tmp_path / "out" / "loraworks.json").read_text())
+    assert usage == {"text_pairs": False, "thresholds": {"bad": 0.3, "good": 0.7}}
+    classify = pipeline("text-classification", model=str(tmp_path / "out"))
+    assert {each["label"] for each in classify(list(TEXTS))} <= {"bad", "good"}
 
 
 def test_unsupported_adapter_setting_is_rejected(other: Run, tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ def test_card_of_single_labels_has_tuned_thresholds() -> None:
     card = model_card(
         make_manifest(calibration=calibration), CardFormat.TRANSFORMERS, name="sentiment-1"
     )
+    assert "The pipeline of transformers knows no thresholds" in card
     assert "the temperature 1.4 fits best" in card
     assert "the highest probability / threshold" in card
     assert '{"bad": 0.25, "good": 0.5}' in card

@@ -30,9 +30,12 @@ from lora_core.errors.adapter import (
 from lora_core.errors.artifact import HeaderTooLarge
 from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
 from lora_core.errors.spec import MaxLengthTooLarge
+from lora_core.export import export_adapter
 from lora_core.imports.peft import import_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.peft_format import DEFAULTS, AdapterConfig
+from lora_core.specs.method import LoraSpec
+from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import FAMILIES, make_base, tokenizer
 
 TEXTS = ["a good film", "not a very good story and it was boring", "dull"]
@@ -296,3 +299,10 @@ def test_invalid_adapter_is_refused(tmp_path: Path) -> None:
         config.write_text(text, errors="surrogateescape")
         with pytest.raises(AdapterNotFound):
             import_adapter(adapter.directory, tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_exported_adapter_says_whether_it_reads_pairs(tmp_path: Path, pairs: bool) -> None:
+    export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2), pairs=pairs), tmp_path / "peft")
+    facts = import_adapter(tmp_path / "peft", tmp_path / "imported")
+    assert manifest.reads_pairs(facts) is pairs
