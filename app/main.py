@@ -14,6 +14,7 @@ from app import logging
 from app.auth.authenticator import Authenticator
 from app.auth.middleware import AuthMiddleware
 from app.auth.secrets import load_pepper
+from app.bases import routes as bases
 from app.charts import routes as charts
 from app.database import migrations
 from app.datasets import routes as datasets
@@ -132,6 +133,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(openai_completions.router)
     include(openai_moderations.router)
     include(jobs.router)
+    include(bases.router)
     include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(artifacts.router)
     include(registry.router)

@@ -178,10 +178,10 @@ class Settings(BaseSettings):
     inspect_seconds: float = Field(60, gt=0, description="Time limit for checking an upload.")
     max_import_bytes: int = Field(2 * 10**9, ge=1, description="Maximum size of an imported model.")
     import_memory_mb: int = Field(
-        8192, ge=1024, description="Memory limit for checking an imported model, in MB."
+        8192, ge=1024, description="Memory limit for checking an imported model or a base, in MB."
     )
     import_seconds: float = Field(
-        300, gt=0, description="Time limit for checking an imported model."
+        300, gt=0, description="Time limit for checking an imported model or a base."
     )
 
     webhook_allowed_hosts: HostList = Field(

@@ -98,7 +98,7 @@ class AdaptedLayers(FrozenModel):
 
 
 class BaseCheck(FrozenModel):
-    """What `base_check.check_base` found. Speeds and peak memory are those of this machine."""
+    """The report on a base model. Speeds and peak memory are those of the machine that tried it."""
 
     base: str
     commit: str | None  # of a hub model

@@ -187,7 +187,7 @@ class RequestExecutor:
         """Read an uploaded file. Middleware already cancels a GET when its client disconnects."""
         return await self._limits.reads.run(self._caller, work)
 
-    async def run_upload_check(self, work: Callable[[], _ResultT]) -> _ResultT:
-        """Check an upload or import. Nothing is stored if the client disconnects before the end."""
+    async def run_check(self, work: Callable[[], _ResultT]) -> _ResultT:
+        """Check an upload, an import or a base. If the client disconnects, nothing is stored."""
         async with cancel_on_disconnect(self._receive):
             return await self._limits.checks.run(self._caller, work)

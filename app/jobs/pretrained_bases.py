@@ -157,22 +157,18 @@ class ResolvedBase:
 
 
 def resolve_base(
-    name: str | None,
+    name: str,
     revision: str | None,
     *,
     database: Database,
     store: Store,
     settings: Settings,
-) -> ResolvedBase | None:
+) -> ResolvedBase:
     """Look up a base. Call this outside of a transaction, since it may query the hub.
-
-    Returns None if `name` is None: the method has no base.
 
     Raises `InvalidBase`, `BaseDirectoriesDisabled`, `BaseDirectoryNotAllowed`,
     `RevisionNotSupported`, and the subclasses of `lora_core.errors.base_model.BaseModelError`.
     """
-    if name is None:
-        return None
     base = _resolve_local(name, database=database, store=store, settings=settings)
     if base is None:
         base = _resolve_hub(name, revision, settings)

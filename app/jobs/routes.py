@@ -120,9 +120,11 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     if not dry_run:
         with database.read() as session:
             idempotency.raise_if_replayed(session, call)
-    base = pretrained_bases.resolve_base(
-        body.base, body.base_revision, database=database, store=store, settings=settings
-    )
+    base = None
+    if body.base is not None:
+        base = pretrained_bases.resolve_base(
+            body.base, body.base_revision, database=database, store=store, settings=settings
+        )
     with database.read() as session:
         resolved = JobResolver(session, settings).resolve(body.spec, base)
         if dry_run:

@@ -64,7 +64,7 @@ async def create_openai_file(
             upload=upload,
             call=idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
-        return await executor.run_upload_check(work)
+        return await executor.run_check(work)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

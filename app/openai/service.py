@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from typing import cast
 
 from sqlalchemy.orm import Session
 
@@ -170,10 +169,9 @@ def _resolve_base(
     """Return the base, and a warning if it is not the one that was asked for."""
 
     def resolve(name: str) -> ResolvedBase:
-        base = pretrained_bases.resolve_base(
+        return pretrained_bases.resolve_base(
             name, None, database=database, store=store, settings=settings
         )
-        return cast("ResolvedBase", base)  # None only without a name
 
     try:
         return resolve(wanted), []

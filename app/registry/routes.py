@@ -142,7 +142,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
             archive=path,
             call=idempotent_request(upload.sha256),
         )
-        return await executor.run_upload_check(work)
+        return await executor.run_check(work)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -57,6 +57,19 @@ def test_linear_model_has_its_own_fields(page: Page, seeded: SeededService) -> N
     seeded.service.post(f"/v1/jobs/{job['id']}/cancel", {})
 
 
+def test_base_is_checked_before_anything_is_trained(
+    page: Page, browser_errors: BrowserErrors
+) -> None:
+    page.goto("/jobs/new?data=reviews")
+    page.get_by_role("button", name="Check the base").click()
+    report = page.locator("#base-report")
+    expect(report).to_contain_text("distilbert, fast road: 6 blocks", timeout=60_000)
+    browser_errors.expect(422)
+    fill(page, Base_model="x/y/z")
+    page.get_by_role("button", name="Check the base").click()
+    expect(report).to_contain_text("x/y/z")
+
+
 def test_field_error_is_shown_until_corrected(
     page: Page, seeded: SeededService, browser_errors: BrowserErrors
 ) -> None:

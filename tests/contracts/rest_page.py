@@ -12,6 +12,7 @@ Schema = Mapping[str, Any]
 # By tag: the title, and the packages of `app` whose errors its routes raise.
 DOMAINS = {
     "jobs": ("Jobs", ("jobs",)),
+    "bases": ("Base models", ("bases",)),
     "sweeps": ("Sweeps", ("sweeps",)),
     "datasets": ("Datasets", ("datasets",)),
     "models": ("Models", ("registry",)),

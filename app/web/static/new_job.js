@@ -136,6 +136,20 @@ form.addEventListener("input", (event) => {
   update();
 });
 
+document.getElementById("check-base").addEventListener("click", async (event) => {
+  const { base = form.elements.base.placeholder, base_revision } = readBody();
+  event.target.disabled = true;
+  setText("base-report", "Trying it…");
+  try {
+    const found = await call("POST", "/v1/bases/check", { base, base_revision });
+    const size = `${found.blocks} blocks of width ${found.width}, ${found.parameters.toLocaleString("en")} parameters`;
+    setText("base-report", `${found.model_type}, ${found.road} road: ${size}. It can be trained and served.`);
+  } catch (problem) {
+    setText("base-report", problem.message);
+  }
+  event.target.disabled = false;
+});
+
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   clearTimeout(timer);

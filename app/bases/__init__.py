@@ -1,0 +1,1 @@
+"""Base models: trying one before anything is trained on it."""
