@@ -97,11 +97,17 @@ def check_special_tokens(tokenizer: Tokenizer, base: str, *, pairs: bool = False
 
 
 def find_special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """Return the special tokens of a tokenizer by their role in transformers."""
+    """Return the special tokens of a tokenizer by their role in transformers.
+
+    Those around a text are the ones that it adds, whatever their names: `<s>` in the vocabulary of
+    Gemma, which mmBERT has, is HTML.
+    """
     tokens: dict[str, str] = {}
     for role, names in SPECIAL_TOKEN_NAMES.items():
         if present := [name for name in names if tokenizer.token_to_id(name) is not None]:
             tokens[role] = present[0]
+    if len(added := tokenizer.encode("").tokens) >= 2:
+        tokens |= {"cls_token": added[0], "sep_token": added[-1]}
     return tokens
 
 

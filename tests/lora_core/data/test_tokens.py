@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lora_core.data import tokens
-from lora_core.data.tokens import load_tokenizer, tokenize, truncate_ids
+from lora_core.data.tokens import find_special_tokens, load_tokenizer, tokenize, truncate_ids
 from lora_core.errors.base_model import UnreadableBase
+from tests import tiny_base
 
 TEXTS = [
     "A film.",
@@ -136,3 +139,28 @@ def test_missing_or_invalid_tokenizer_is_refused(tmp_path: Path, content: bytes 
         (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(UnreadableBase, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "camembert", "modernbert"])
+def test_special_tokens_of_known_tokenizers(family: str) -> None:
+    bert = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}
+    roberta = {"<unk>", "</s>", "<pad>", "<s>", "<mask>"}
+    expected = bert if family in ("bert", "modernbert") else roberta
+    assert set(find_special_tokens(tiny_base.tokenizer(family)).values()) == expected
+
+
+def test_special_tokens_are_those_that_the_tokenizer_adds() -> None:
+    """In mmBERT, which has Gemma's vocabulary, <s> is HTML for struck out text."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<s>", "</s>"]
+    tokenizer = Tokenizer(WordLevel({name: i for i, name in enumerate(special)}, "<unk>"))
+    tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A <eos>", pair="<bos> $A <eos> $B <eos>",
+        special_tokens=[("<bos>", 2), ("<eos>", 1)],
+    )  # fmt: skip
+    assert find_special_tokens(tokenizer) == {
+        "unk_token": "<unk>",
+        "sep_token": "<eos>",
+        "pad_token": "<pad>",
+        "cls_token": "<bos>",
+        "mask_token": "<mask>",
+    }
