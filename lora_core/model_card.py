@@ -506,9 +506,9 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
         yield thresholds
         if card_format is not CardFormat.LORAWORKS:
             yield (
-                f"{_PROGRAMS[card_format]} knows no thresholds and predicts the label with the "
-                "highest probability: divide the probabilities by the thresholds, which are also in "
-                f"`{manifest.USAGE_FILE}`, to predict as loraworks does."
+                f"{_PROGRAMS[card_format]} knows no thresholds and predicts the most probable "
+                "label: to predict as loraworks does, divide the probabilities by the thresholds, "
+                f"which are also in `{manifest.USAGE_FILE}`."
             )
 
 
