@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(  # without allow_credentials: pages send their API key in a header
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
-                allow_methods=error_responses.METHODS,
+                allow_methods=error_responses.HTTP_METHODS,
                 allow_headers=("*",),
                 expose_headers=("*",),
             ),

@@ -4,7 +4,7 @@ import math
 from statistics import NormalDist
 
 Interval = tuple[float, float]
-Z = NormalDist().inv_cdf(0.975)
+Z_95 = NormalDist().inv_cdf(0.975)
 
 
 def wilson_interval(proportion: float, n: float) -> Interval:
@@ -12,7 +12,7 @@ def wilson_interval(proportion: float, n: float) -> Interval:
 
     (Wilson 1927, Journal of the American Statistical Association 22, 209-212.)
     """
-    z2_n = Z**2 / n
+    z2_n = Z_95**2 / n
     center = (proportion + z2_n / 2) / (1 + z2_n)
     margin = math.sqrt(z2_n * proportion * (1 - proportion) + z2_n**2 / 4) / (1 + z2_n)
     return max(0.0, center - margin), min(1.0, center + margin)
@@ -29,5 +29,5 @@ def paired_difference_interval(only_a: float, only_b: float, n: float) -> Interv
     """
     shifted = (only_a - only_b) / (n + 2)
     variance = (only_a + only_b + 1) / (n + 2) - shifted**2
-    margin = Z * math.sqrt(variance / (n + 2))
+    margin = Z_95 * math.sqrt(variance / (n + 2))
     return max(-1.0, shifted - margin), min(1.0, shifted + margin)

@@ -277,7 +277,7 @@ def _write_adapter(
         for part, parameter in model.get_submodule(name).named_parameters():
             tensors[f"{name}.{part}"] = parameter
     prefixed = {
-        f"{peft_format.PREFIX}{n}": t.detach().to(torch.float32) for n, t in tensors.items()
+        f"{peft_format.TENSOR_PREFIX}{n}": t.detach().to(torch.float32) for n, t in tensors.items()
     }
     save_file(prefixed, directory / peft_format.WEIGHTS_FILE, metadata={"format": "pt"})
     write_json(directory / peft_format.CONFIG_FILE, config)

@@ -20,7 +20,7 @@ from lora_core.specs.validation_problems import first_problem
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"  # never opened
-PREFIX = "base_model.model."  # of every name in WEIGHTS_FILE
+TENSOR_PREFIX = "base_model.model."  # of every name in WEIGHTS_FILE
 A, B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 
 # Settings that change what an adapter computes or what its files contain. Only their defaults are

@@ -23,7 +23,7 @@ class Axis:
     tick_labels: tuple[str, ...]  # the values as text, each once
     numeric_values: tuple[float, ...] | None  # the values, if all of them are numbers
 
-    def position(self, trial: "TrialSnapshot") -> int:
+    def value_index(self, trial: "TrialSnapshot") -> int:
         """Return the index of the trial's value."""
         return self.tick_labels.index(display_value(trial.settings.get(self.field)))
 

@@ -118,8 +118,9 @@ def objective_map(snapshot: SweepSnapshot) -> Chart | None:
         if is_heatmap
         else "Each point is a trial.",
         alt=f"Map of {title}, best trial at each place. The best of all, "
-        f"{format_objective(snapshot, best)}, is at {x.label} = {x.tick_labels[x.position(best)]}, "
-        f"{y.label} = {y.tick_labels[y.position(best)]}.",
+        f"{format_objective(snapshot, best)}, is at "
+        f"{x.label} = {x.tick_labels[x.value_index(best)]}, "
+        f"{y.label} = {y.tick_labels[y.value_index(best)]}.",
         figure=figure,
         map=True,
     )
@@ -150,7 +151,7 @@ def _heatmap(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
 
     best: dict[tuple[int, int], TrialSnapshot] = {}
     for trial in trials:  # the best come first
-        best.setdefault((y.position(trial), x.position(trial)), trial)
+        best.setdefault((y.value_index(trial), x.value_index(trial)), trial)
 
     def rows(
         show: Callable[[SweepSnapshot, TrialSnapshot], Any], missing: str | None = ""
@@ -208,7 +209,7 @@ def _scatter(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
 
 
 def _axis_coordinate(axis: Axis, trial: TrialSnapshot) -> float:
-    position = axis.position(trial)
+    position = axis.value_index(trial)
     return axis.numeric_values[position] if axis.numeric_values else position
 
 
@@ -294,7 +295,7 @@ def _fanova_importance(snapshot: SweepSnapshot, axes: dict[str, Axis]) -> dict[s
     study = optuna.create_study()
     study.add_trials(
         optuna.trial.create_trial(
-            params={field: axis.position(trial) for field, axis in axes.items()},
+            params={field: axis.value_index(trial) for field, axis in axes.items()},
             distributions=distributions,
             value=snapshot.objective_value(trial),
         )
@@ -384,7 +385,9 @@ def _line_heights(
     heights = {}
     for rank, (trial, score) in enumerate(zip(trials, scores, strict=True)):
         offset = _LINE_SPREAD * (0.5 - (rank + 0.5) / len(trials))
-        crossings = [(axis.position(trial) + 0.5 + offset) / len(axis.tick_labels) for axis in axes]
+        crossings = [
+            (axis.value_index(trial) + 0.5 + offset) / len(axis.tick_labels) for axis in axes
+        ]
         heights[trial.number] = [*crossings, (score - scores[-1]) / span if span else 0.5]
     return heights
 

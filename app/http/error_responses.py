@@ -33,7 +33,7 @@ from lora_core.specs.validation_problems import FieldProblem, field_problems
 
 _INTERNAL_ERROR = "internal_error"
 RETRY_AFTER_SECONDS = 5  # the default for a 503
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OPENAI_PREFIX = "/openai/"
 # Clients of OpenAI know no other status of a rejected body, and read 424 as a client error.
 _OPENAI_STATUS = {422: 400, 424: 500}
@@ -317,7 +317,7 @@ def _allowed_methods(scope: Scope) -> list[str]:
     routes = scope["app"].routes
     return [
         method
-        for method in METHODS
+        for method in HTTP_METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
     ]
 

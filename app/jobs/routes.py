@@ -62,8 +62,8 @@ async def _bind_job_id(request: Request) -> None:
 
 router = APIRouter(prefix=JobView.prefix, tags=["jobs"], dependencies=[Depends(_bind_job_id)])
 
-READ = [require_scope("jobs:read")]
-WRITE = [require_scope("jobs:write")]
+REQUIRE_READ = [require_scope("jobs:read")]
+REQUIRE_WRITE = [require_scope("jobs:write")]
 MAX_POINTS = 10_000
 MAX_COMPARED = 20
 
@@ -95,7 +95,7 @@ FilterDep = Annotated[JobFilter, Depends(_filter)]
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
-    dependencies=WRITE,
+    dependencies=REQUIRE_WRITE,
     response_model=JobView,
     responses={200: {"model": JobPlan, "description": "The plan; nothing was stored."}},
 )
@@ -138,7 +138,7 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     return job
 
 
-@router.get("", dependencies=READ)
+@router.get("", dependencies=REQUIRE_READ)
 def list_jobs(
     database: DatabaseDep, job_filter: FilterDep, limit: PageLimit = 20, after: PageCursor = None
 ) -> Page[JobListItem]:
@@ -155,7 +155,7 @@ def list_jobs(
     return Page(data=data, next=encode_cursor(next_after))
 
 
-@router.get("/compare", dependencies=READ)
+@router.get("/compare", dependencies=REQUIRE_READ)
 def compare_jobs(
     job: Annotated[
         list[JobId],
@@ -168,7 +168,7 @@ def compare_jobs(
         return comparison.compare_jobs(session, job)
 
 
-@router.get("/{job_id}", dependencies=READ)
+@router.get("/{job_id}", dependencies=REQUIRE_READ)
 def get_job(job_id: JobId, database: DatabaseDep) -> JobView:
     """Get a job."""
     with database.read() as session:
@@ -176,7 +176,7 @@ def get_job(job_id: JobId, database: DatabaseDep) -> JobView:
         return job_view(job, repository.queue_positions(session, [job_id]).get(job_id))
 
 
-@router.patch("/{job_id}", dependencies=WRITE)
+@router.patch("/{job_id}", dependencies=REQUIRE_WRITE)
 def update_job(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView:
     """Update the tags or notes of a job in any state."""
     with database.write() as session:
@@ -185,7 +185,7 @@ def update_job(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView
 
 @router.post(
     "/{job_id}/cancel",
-    dependencies=WRITE,
+    dependencies=REQUIRE_WRITE,
     responses={202: {"model": JobView, "description": "The job is running; a stop was requested."}},
 )
 def cancel_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
@@ -199,7 +199,7 @@ def cancel_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobV
 
 @router.post(
     "/{job_id}/pause",
-    dependencies=WRITE,
+    dependencies=REQUIRE_WRITE,
     responses={
         202: {"model": JobView, "description": "The job is running; a pause was requested."}
     },
@@ -213,7 +213,7 @@ def pause_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobVi
     return job_view(job, None)
 
 
-@router.post("/{job_id}/resume", dependencies=WRITE)
+@router.post("/{job_id}/resume", dependencies=REQUIRE_WRITE)
 def resume_job(job_id: JobId, database: DatabaseDep, notifier: NotifierDep) -> JobView:
     """Resume a paused job from its last checkpoint. A job that is not paused stays as it is.
 
@@ -224,7 +224,7 @@ def resume_job(job_id: JobId, database: DatabaseDep, notifier: NotifierDep) -> J
         return job_view(job, repository.queue_positions(session, [job_id]).get(job_id))
 
 
-@router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED, dependencies=WRITE)
+@router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED, dependencies=REQUIRE_WRITE)
 def retry_job(
     job_id: JobId,
     response: Response,
@@ -249,14 +249,14 @@ def retry_job(
     return job
 
 
-@router.delete("/{job_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
+@router.delete("/{job_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=REQUIRE_WRITE)
 def delete_job(job_id: JobId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a finished job, its curves, and its artifact unless a model version uses it."""
     with database.write() as session:
         service.delete_job(session, job_id=job_id, store=store)
 
 
-@router.get("/{job_id}/metrics", dependencies=READ)
+@router.get("/{job_id}/metrics", dependencies=REQUIRE_READ)
 def list_metric_points(
     job_id: JobId,
     database: DatabaseDep,
@@ -281,7 +281,7 @@ def list_metric_points(
     return SequencePage(data=views, next=views[-1].seq if len(rows) > limit else None)
 
 
-@router.get("/{job_id}/curves", dependencies=READ)
+@router.get("/{job_id}/curves", dependencies=REQUIRE_READ)
 def get_job_curves(
     job_id: JobId,
     database: DatabaseDep,
@@ -297,7 +297,7 @@ def get_job_curves(
 
 @router.get(
     "/{job_id}/misclassified/download",
-    dependencies=READ,
+    dependencies=REQUIRE_READ,
     response_class=Response,
     responses=file_response("text/csv", "application/jsonl"),
 )
@@ -323,7 +323,7 @@ def download_misclassified(
     )
 
 
-@router.get("/{job_id}/misclassified", dependencies=READ)
+@router.get("/{job_id}/misclassified", dependencies=REQUIRE_READ)
 def list_misclassified(
     job_id: JobId,
     database: DatabaseDep,
@@ -353,7 +353,7 @@ def _list_misclassified(
     return misclassified.list_misclassified(store, job, ref, split=split, limit=limit)
 
 
-@router.get("/{job_id}/events", dependencies=READ)
+@router.get("/{job_id}/events", dependencies=REQUIRE_READ)
 def list_job_events(
     job_id: JobId,
     database: DatabaseDep,
@@ -380,7 +380,7 @@ async def _streams(state: AppStateDep, caller: CallerDep) -> AsyncIterator[Event
         yield state.streams
 
 
-@router.get("/{job_id}/stream", dependencies=READ, response_class=EventSourceResponse)
+@router.get("/{job_id}/stream", dependencies=REQUIRE_READ, response_class=EventSourceResponse)
 async def stream_job_events(
     job_id: Annotated[UUID, Depends(_existing_job_id)],
     request: Request,

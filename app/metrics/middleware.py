@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 KNOWN_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
 
 
 class RequestMetrics:
@@ -27,7 +27,7 @@ class RequestMetrics:
             "loraworks_http_request_duration_seconds",
             "Time to the end of the response; a stream lasts until the client closes it.",
             ("method", "route"),
-            buckets=BUCKETS,
+            buckets=DURATION_BUCKETS,
             registry=registry,
         )
 

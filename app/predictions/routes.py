@@ -23,13 +23,13 @@ from lora_core.specs.predict import RESULTS_FILE
 
 router = APIRouter(prefix=PredictionView.prefix, tags=["predictions"])
 
-READ = [require_scope("predictions:read")]
-WRITE = [require_scope("predictions:write")]
+REQUIRE_READ = [require_scope("predictions:read")]
+REQUIRE_WRITE = [require_scope("predictions:write")]
 
 RunId = Annotated[UUID, uuid_or_raise(lambda text: PredictionNotFound(run_id=text))]
 
 
-@router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=WRITE)
+@router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=REQUIRE_WRITE)
 def create_prediction_run(
     body: PredictionCreate,
     response: Response,
@@ -50,7 +50,7 @@ def create_prediction_run(
     return run
 
 
-@router.get("", dependencies=READ)
+@router.get("", dependencies=REQUIRE_READ)
 def list_prediction_runs(
     database: DatabaseDep,
     limit: PageLimit = 20,
@@ -67,7 +67,7 @@ def list_prediction_runs(
     return Page(data=data, next=encode_cursor(next_after))
 
 
-@router.get("/{run_id}", dependencies=READ)
+@router.get("/{run_id}", dependencies=REQUIRE_READ)
 def get_prediction_run(run_id: RunId, database: DatabaseDep) -> PredictionView:
     """Get a prediction run."""
     with database.read() as session:
@@ -77,7 +77,7 @@ def get_prediction_run(run_id: RunId, database: DatabaseDep) -> PredictionView:
 
 @router.post(
     "/{run_id}/cancel",
-    dependencies=WRITE,
+    dependencies=REQUIRE_WRITE,
     responses={
         202: {"model": PredictionView, "description": "The run is running; a stop was requested."}
     },
@@ -95,7 +95,7 @@ def cancel_prediction_run(
 
 @router.get(
     "/{run_id}/results",
-    dependencies=READ,
+    dependencies=REQUIRE_READ,
     response_class=StreamingResponse,
     responses=file_response("application/jsonl", "text/csv"),
 )
@@ -129,7 +129,7 @@ def download_predictions(
     )
 
 
-@router.delete("/{run_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
+@router.delete("/{run_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=REQUIRE_WRITE)
 def delete_prediction_run(run_id: RunId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a finished prediction run and its results."""
     with database.write() as session:

@@ -36,8 +36,8 @@ from app.storage.store import Store, verify_artifact
 from lora_core import manifest
 from lora_core.specs.predict import RESULT_KEYS, SCORES, PredictDataSpec, PredictSpec
 
-METHOD = "predict"  # in the column that holds baseline, lora or full for a job
-DEVICE_CLASS = DeviceClass.ANY
+_METHOD = "predict"  # in the column that holds baseline, lora or full for a job
+_DEVICE_CLASS = DeviceClass.ANY
 
 log = structlog.get_logger(__name__)
 
@@ -70,8 +70,8 @@ def create_run(
         kind=JobKind.PREDICTION,
         name=body.name,
         user_metadata=body.metadata,
-        method=METHOD,
-        device_class=DEVICE_CLASS,
+        method=_METHOD,
+        device_class=_DEVICE_CLASS,
         priority=body.priority,
         spec=spec.model_dump(mode="json"),
         spec_version=spec.spec_version,

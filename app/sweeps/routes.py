@@ -31,9 +31,9 @@ from app.sweeps.views import sweep_list_items, sweep_result_view, sweep_view, tr
 
 router = APIRouter(prefix=SweepView.prefix, tags=["sweeps"])
 
-READ = [require_scope("jobs:read")]
-WRITE = [require_scope("jobs:write")]
-_PROMOTE = [require_scope("jobs:write"), require_scope("models:admin")]
+REQUIRE_READ = [require_scope("jobs:read")]
+REQUIRE_WRITE = [require_scope("jobs:write")]
+REQUIRE_PROMOTE = [require_scope("jobs:write"), require_scope("models:admin")]
 MEDIA_TYPES = {"csv": "text/csv", "txt": "text/plain"}
 _EXPORTERS = {"csv": results.to_csv, "txt": results.to_results_txt}
 
@@ -48,7 +48,7 @@ ExportFormat = Annotated[
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
-    dependencies=WRITE,
+    dependencies=REQUIRE_WRITE,
     response_model=SweepView,
     responses={200: {"model": SweepPlan, "description": "Plan of a dry run; nothing was stored."}},
 )
@@ -82,7 +82,7 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     return sweep
 
 
-@router.get("", dependencies=READ)
+@router.get("", dependencies=REQUIRE_READ)
 def list_sweeps(
     database: DatabaseDep,
     limit: PageLimit = 20,
@@ -102,7 +102,7 @@ def list_sweeps(
         return Page(data=sweep_list_items(session, shown), next=following)
 
 
-@router.get("/{sweep_id}", dependencies=READ)
+@router.get("/{sweep_id}", dependencies=REQUIRE_READ)
 def get_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     """Get a sweep and its winner so far."""
     with database.read() as session:
@@ -111,7 +111,7 @@ def get_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
         return sweep_view(session, sweep, result=result)
 
 
-@router.get("/{sweep_id}/trials", dependencies=READ)
+@router.get("/{sweep_id}/trials", dependencies=REQUIRE_READ)
 def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
     """List all trials of a sweep with their metrics, by number."""
     with database.read() as session:
@@ -122,7 +122,7 @@ def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
 
 @router.get(
     "/{sweep_id}/results",
-    dependencies=READ,
+    dependencies=REQUIRE_READ,
     response_class=Response,
     responses=file_response(*MEDIA_TYPES.values()),
 )
@@ -139,7 +139,7 @@ def download_sweep_results(
     )
 
 
-@router.post("/{sweep_id}/pause", dependencies=WRITE)
+@router.post("/{sweep_id}/pause", dependencies=REQUIRE_WRITE)
 def pause_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     """Pause a sweep: no more trials start, and running trials continue to their end."""
     with database.write() as session:
@@ -147,7 +147,7 @@ def pause_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     return get_sweep(sweep_id, database)
 
 
-@router.post("/{sweep_id}/stop", dependencies=WRITE)
+@router.post("/{sweep_id}/stop", dependencies=REQUIRE_WRITE)
 def stop_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     """Stop a sweep and its running trials, which can be resumed from their checkpoints."""
     with database.write() as session:
@@ -155,7 +155,7 @@ def stop_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     return get_sweep(sweep_id, database)
 
 
-@router.post("/{sweep_id}/resume", dependencies=WRITE)
+@router.post("/{sweep_id}/resume", dependencies=REQUIRE_WRITE)
 def resume_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
@@ -165,7 +165,7 @@ def resume_sweep(
     return get_sweep(sweep_id, database)
 
 
-@router.post("/{sweep_id}/retry", dependencies=WRITE)
+@router.post("/{sweep_id}/retry", dependencies=REQUIRE_WRITE)
 def retry_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
@@ -175,7 +175,7 @@ def retry_sweep(
     return get_sweep(sweep_id, database)
 
 
-@router.post("/{sweep_id}/extend", dependencies=WRITE)
+@router.post("/{sweep_id}/extend", dependencies=REQUIRE_WRITE)
 def extend_sweep(
     sweep_id: SweepId,
     body: SweepExtend,
@@ -195,7 +195,9 @@ def extend_sweep(
     return get_sweep(sweep_id, database)
 
 
-@router.post("/{sweep_id}/promote", status_code=status.HTTP_202_ACCEPTED, dependencies=_PROMOTE)
+@router.post(
+    "/{sweep_id}/promote", status_code=status.HTTP_202_ACCEPTED, dependencies=REQUIRE_PROMOTE
+)
 def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     sweep_id: SweepId,
     body: SweepPromote,
@@ -218,7 +220,7 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     return job
 
 
-@router.delete("/{sweep_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
+@router.delete("/{sweep_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=REQUIRE_WRITE)
 def delete_sweep(sweep_id: SweepId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a sweep that is not running, and the jobs of its trials that no other sweep uses."""
     service.delete_sweep(database, sweep_id=sweep_id, store=store)

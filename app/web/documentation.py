@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 
 from app.web.page import render
 
-PREFIX = "/guide"
+PATH_PREFIX = "/guide"
 # A wheel includes the documents next to this file; a checkout has them in docs/.
 _CANDIDATE_DIRS = (Path(__file__).with_name("docs"), Path(__file__).parents[2] / "docs")
 DOCS_DIR = next((path for path in _CANDIDATE_DIRS if path.is_dir()), _CANDIDATE_DIRS[0])
@@ -48,26 +48,26 @@ class Document:
     html: Markup
 
 
-@router.get(PREFIX)
+@router.get(PATH_PREFIX)
 def contents_page(request: Request) -> Response:
     """Show the table of contents."""
     sections = {
         section: {name: _render_document(name).title for name in _matching_files(pattern)}
         for section, pattern in SECTIONS.items()
     }
-    return render(request, "guide.html", sections=sections, prefix=PREFIX)
+    return render(request, "guide.html", sections=sections, prefix=PATH_PREFIX)
 
 
-@router.get(f"{PREFIX}/{{name:path}}")
+@router.get(f"{PATH_PREFIX}/{{name:path}}")
 def document_page(name: str, request: Request) -> Response:
     """Show a document, or serve one of its images."""
     if name.endswith("index.md"):
-        return RedirectResponse(PREFIX)
+        return RedirectResponse(PATH_PREFIX)
     if name in _matching_files("images/*.svg"):
         return FileResponse(DOCS_DIR / name, media_type=_SVG)
     if not _is_document(name):
         raise HTTPException(404)
-    return render(request, "document.html", document=_render_document(name), prefix=PREFIX)
+    return render(request, "document.html", document=_render_document(name), prefix=PATH_PREFIX)
 
 
 @cache

@@ -146,7 +146,7 @@ def _grid_rows(
 ) -> list[list[SweepGridCell | None]]:
     trials: defaultdict[tuple[int, int], list[TrialSnapshot]] = defaultdict(list)
     for trial in snapshot.trials:
-        trials[y.position(trial) if y else 0, x.position(trial)].append(trial)
+        trials[y.value_index(trial) if y else 0, x.value_index(trial)].append(trial)
     scale = _ScoreScale(snapshot)
     return [
         [

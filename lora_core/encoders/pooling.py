@@ -25,7 +25,9 @@ from lora_core.encoders.modules import blocks, has_mean_pooling_block, linear_la
 from lora_core.specs.method import Role
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
 
-SCALE = 1000.0  # the residual is about one thousandth; states times 10,000 may overflow float16
+MEAN_SCALE = (
+    1000.0  # the residual is about one thousandth; states times 10,000 may overflow float16
+)
 
 
 def set_pooling(model: PreTrainedModel, family: EncoderFamily, pooling: Pooling) -> None:
@@ -68,7 +70,7 @@ def mean_pool(block: Any, norms: tuple[str, str], x: Tensor, mask: Tensor | None
         seen = row if row.dtype == torch.bool else row == 0
         mean = (x.float() * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True)
     first, second = (block.get_submodule(name) for name in norms)
-    out: Tensor = second(first(SCALE * mean + x[:, :1].float()))
+    out: Tensor = second(first(MEAN_SCALE * mean + x[:, :1].float()))
     return out
 
 
@@ -83,7 +85,7 @@ def _append_pooling_block(model: PreTrainedModel, family: FastFamily) -> None:
         parameter.zero_()
     identity = torch.eye(model.config.hidden_size)
     linear_layer(block, family.roles[Role.VALUE][0]).weight.copy_(identity)
-    linear_layer(block, family.roles[Role.PROJECTION][0]).weight.copy_(SCALE * identity)
+    linear_layer(block, family.roles[Role.PROJECTION][0]).weight.copy_(MEAN_SCALE * identity)
     for name in family.norms:
         block.get_submodule(name).get_parameter("weight").fill_(1.0)
     block_list.append(block)

@@ -42,7 +42,7 @@ from lora_core.export import atomic_directory
 from lora_core.imports.archive import check_safetensors_header
 from lora_core.inference.predictor import Predictor
 from lora_core.layers import VARIANTS
-from lora_core.peft_format import MAGNITUDE, PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
+from lora_core.peft_format import MAGNITUDE, TENSOR_PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
@@ -185,7 +185,7 @@ def load_into_model(
     parameters = dict(model.named_parameters())
     for name, tensor in remaining.items():
         if name not in parameters:
-            raise AdapterTensorMismatch(problem="unexpected", names=PREFIX + name)
+            raise AdapterTensorMismatch(problem="unexpected", names=TENSOR_PREFIX + name)
         _copy(parameters[name], tensor, name)
     if not_found := {name for name in missing if f"{name}.weight" not in remaining}:
         raise AdapterTensorMismatch(
@@ -208,7 +208,7 @@ def _load_adapter(
     for part, parameter in adapter.adapter_parameters():
         key = f"{name}.{_PEFT_NAMES[part]}"
         if key not in remaining:
-            raise AdapterTensorMismatch(problem="missing", names=PREFIX + key)
+            raise AdapterTensorMismatch(problem="missing", names=TENSOR_PREFIX + key)
         _copy(parameter, remaining.pop(key), key)
     model.set_submodule(name, adapter.eval())
 
@@ -217,7 +217,7 @@ def _load_adapter(
 def _copy(parameter: Tensor, value: Tensor, name: str) -> None:
     if parameter.shape != value.shape:
         raise AdapterShapeMismatch(
-            tensor=PREFIX + name, found=list(value.shape), expected=list(parameter.shape)
+            tensor=TENSOR_PREFIX + name, found=list(value.shape), expected=list(parameter.shape)
         )
     parameter.copy_(value)
 
@@ -317,11 +317,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         problem = f"{WEIGHTS_FILE} cannot be read ({error})"
         raise AdapterNotFound(path=path.parent.name, problem=problem) from error
     for key, tensor in stored.items():
-        if not key.startswith(PREFIX):
+        if not key.startswith(TENSOR_PREFIX):
             raise AdapterTensorMismatch(problem="unexpected", names=key)
         if not torch.isfinite(tensor).all():
             raise AdapterNotFinite(tensor=key)
-    return {key.removeprefix(PREFIX): tensor.float() for key, tensor in stored.items()}
+    return {key.removeprefix(TENSOR_PREFIX): tensor.float() for key, tensor in stored.items()}
 
 
 def _predict(

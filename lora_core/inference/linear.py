@@ -13,9 +13,9 @@ from lora_core.data.rows import MAX_CELL_CHARACTERS
 from lora_core.inference.decoding import Output, decode, decode_outputs
 from lora_core.linear import files
 from lora_core.linear.model import (
+    ExplainedScore,
     LinearModel,
     NumberScore,
-    Score,
     SigmoidScore,
     SoftmaxScore,
     TextSpan,
@@ -139,7 +139,7 @@ class LinearPredictor:
         index = list(self.labels).index(label)
         match self.task:
             case SingleLabel():
-                score: Score = SoftmaxScore(index, self.calibration.temperature or 1.0)
+                score: ExplainedScore = SoftmaxScore(index, self.calibration.temperature or 1.0)
             case MultiLabel():
                 scale, offset = self.task.affine(self.calibration)
                 score = SigmoidScore(index, float(scale[index]), float(offset[index]))

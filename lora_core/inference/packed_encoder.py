@@ -32,7 +32,7 @@ from lora_core.encoders.modules import (
     head_activation,
     pretrained_blocks,
 )
-from lora_core.encoders.pooling import SCALE
+from lora_core.encoders.pooling import MEAN_SCALE
 from lora_core.fast.unfused_attention import LENGTH_STEP
 from lora_core.inference.adapter import (
     Adapter,
@@ -290,7 +290,7 @@ class PackedEncoder:
         if self._pooling_norms is None:
             return x
         first, second = self._pooling_norms  # what the block of `encoders/pooling.py` computes
-        out: Tensor = second(first(SCALE * layout.mean(x) + x[layout.starts]))
+        out: Tensor = second(first(MEAN_SCALE * layout.mean(x) + x[layout.starts]))
         return out
 
     def _add_norm(self, norm: nn.Module, y: Tensor, x: Tensor) -> Tensor:

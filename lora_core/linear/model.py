@@ -70,7 +70,7 @@ def combine_sides(sides: Sequence[csr_matrix]) -> csr_matrix:
     return hstack([first, second, first.multiply(second).sqrt()], format="csr")
 
 
-class Score(ABC):
+class ExplainedScore(ABC):
     """What `LinearModel.contributions` explains, as a function of the logits (labels,)."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Score(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class SoftmaxScore(Score):
+class SoftmaxScore(ExplainedScore):
     """The probability of one label, softmax(logits / temperature)."""
 
     label: int
@@ -101,7 +101,7 @@ class SoftmaxScore(Score):
 
 
 @dataclass(frozen=True, slots=True)
-class SigmoidScore(Score):
+class SigmoidScore(ExplainedScore):
     """The probability of one of several labels, sigmoid(scale z + offset) of its logit z."""
 
     label: int
@@ -122,7 +122,7 @@ class SigmoidScore(Score):
 
 
 @dataclass(frozen=True, slots=True)
-class NumberScore(Score):
+class NumberScore(ExplainedScore):
     """The number of a regression, scale z + offset."""
 
     scale: float = 1.0
@@ -188,7 +188,7 @@ class LinearModel:
         return decision if self.outputs == decision.shape[-1] else _logits(decision)
 
     def contributions(
-        self, text: TextInput, score: Score
+        self, text: TextInput, score: ExplainedScore
     ) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return the contribution of each word to a score, and the score without words.
 

@@ -79,7 +79,7 @@ _FOR_TRAINING = {
 _TEXTS_PER_LABEL = 80
 
 
-def fit(
+def fit_probe(
     prepared: PreparedRun, spec: ProbeSpec, *, observer: Observer, progress: ProgressReporter
 ) -> TrainingResult:
     """Fit the head of a prepared model on a frozen encoder. Raises `NonFiniteStates`."""

@@ -77,7 +77,7 @@ def train_encoder(  # noqa: PLR0913
             more_labels = probe_learning_curve.learning_curve_of_run(prepared, local)
         if isinstance(method := prepared.spec.method, ProbeSpec):
             _report_started(1, prepared, observer)
-            result = probe.fit(prepared, method, observer=observer, progress=shared)
+            result = probe.fit_probe(prepared, method, observer=observer, progress=shared)
         else:
             trainer = build_trainer(
                 prepared,

@@ -31,7 +31,7 @@ def test_numbers_are_sorted_and_others_keep_their_order() -> None:
     r, targets = varied_axes(make_snapshot(*trials), trials)
     assert (r.label, r.tick_labels, r.numeric_values) == ("r", ("2", "16"), (2.0, 16.0))
     assert (targets.tick_labels, targets.numeric_values) == (("value", "key"), None)
-    assert [r.position(each) for each in trials] == [1, 0, 1]
+    assert [r.value_index(each) for each in trials] == [1, 0, 1]
 
 
 def test_a_field_missing_in_a_trial_is_not_numeric() -> None:
