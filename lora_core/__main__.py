@@ -17,7 +17,7 @@ from lora_core import child_protocol
 from lora_core.arguments import build_parser
 from lora_core.atomic_files import check_new_directory
 from lora_core.child_protocol import ParentConnection
-from lora_core.data.labels import LabelFormat
+from lora_core.data.labels import LabelFormat, targets_of_spec
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import UnequalPairs
@@ -35,6 +35,7 @@ from lora_core.process import (
 )
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
+from lora_core.specs.task import SeveralTargetsSpec
 from lora_core.specs.text_input import text_fields, text_input
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation_problems import first_problem
@@ -193,12 +194,25 @@ def _columns(arguments: argparse.Namespace) -> ColumnSelection:
         arguments.split_column,
         pair=arguments.text_pair_column,
         sheet=arguments.sheet,
-        label_format=LabelFormat(
-            arguments.task,
-            arguments.label_separator,
-            tuple(arguments.label_columns) if arguments.label_columns else None,
-            arguments.ordered,
-        ),
+        label_format=_label_format(arguments),
+    )
+
+
+def _label_format(arguments: argparse.Namespace) -> LabelFormat:
+    """Raises `InvalidSpec`."""
+    if arguments.targets is not None:
+        targets = f'{{"targets": {arguments.targets}}}'
+        try:
+            task = SeveralTargetsSpec.model_validate_json(targets)
+        except ValidationError as error:
+            field, problem = first_problem(error, SeveralTargetsSpec)
+            raise InvalidSpec(path="--targets", problem=f"{field}: {problem}") from error
+        return LabelFormat(task.type, targets=targets_of_spec(task))
+    return LabelFormat(
+        arguments.task,
+        arguments.label_separator,
+        tuple(arguments.label_columns) if arguments.label_columns else None,
+        arguments.ordered,
     )
 
 
@@ -237,10 +251,10 @@ def _export(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
         from lora_core import export
 
     if arguments.format == "transformers":
-        export.export_merged(arguments.artifact, arguments.out)
+        export.export_merged(arguments.artifact, arguments.out, target=arguments.target)
     else:
         base = _absolute_directory(arguments.base)
-        export.export_adapter(arguments.artifact, arguments.out, base=base)
+        export.export_adapter(arguments.artifact, arguments.out, base=base, target=arguments.target)
 
 
 def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:

@@ -51,6 +51,7 @@ def _add_format_commands(commands: "argparse._SubParsersAction[argparse.Argument
     export.add_argument("--format", choices=("peft", "transformers"), required=True)
     export.add_argument("--out", type=Path, required=True, help="output directory")
     export.add_argument("--base", help="base of the adapter, if it has moved")
+    export.add_argument("--target", help="which of several targets to export")
 
     adapter = commands.add_parser("import-peft", help="import a PEFT adapter as an artifact")
     adapter.add_argument("adapter", type=Path, help="directory with adapter_config.json")
@@ -79,6 +80,9 @@ def _add_file_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="COLUMN",
         help="column of 0 and 1 for one label; repeat it for each",
+    )
+    parser.add_argument(
+        "--targets", metavar="JSON", help="several targets by name, as in the spec of a run"
     )
     parser.add_argument("--split-column")
     parser.add_argument("--sheet", help="sheet of a workbook (default: the first one with cells)")

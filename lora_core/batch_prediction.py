@@ -26,6 +26,7 @@ from lora_core.failpoints import failpoint
 from lora_core.inference.load import load_predictor
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import parse_sheet_suffix
+from lora_core.specs.label_sets import output_name
 from lora_core.specs.predict import (
     HIGH,
     LABEL,
@@ -34,10 +35,13 @@ from lora_core.specs.predict import (
     RESULTS_FILE,
     SCORE,
     SCORES,
+    TARGETS,
     VALUE,
     PredictSpec,
 )
 from lora_core.specs.task import TaskType
+from lora_core.tasks.base import Task
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
 
 if TYPE_CHECKING:
@@ -115,7 +119,7 @@ def predict_file(
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with (out_dir / RESULTS_FILE).open("w", encoding="utf-8", newline="") as file:
-            results = ResultsWriter(file, predictor.task.type)
+            results = ResultsWriter(file, predictor.task)
             _PredictionLoop(predictor, state, schedule, progress).run(records, results)
             file.flush()
             os.fsync(file.fileno())
@@ -140,28 +144,40 @@ class ResultsWriter:
     Adds to the cells of a row, of a single-label task: `predicted_label`, its probability
     `predicted_score`, and `predicted_scores`, the probability of every label. Multi-label:
     `predicted_labels`, sorted, and `predicted_scores`. Regression: `predicted_value` and its
-    interval, `predicted_low` and `predicted_high`, which are null without one.
+    interval, `predicted_low` and `predicted_high`, which are null without one. Several targets:
+    `predicted_targets`, an object of these for each target.
     """
 
-    def __init__(self, file: TextIO, task: TaskType) -> None:
+    def __init__(self, file: TextIO, task: Task) -> None:
         self._file = file
-        self._task = task
+        self._tally = _tally(task)
         self.rows = 0
         self.columns: dict[str, None] = {}  # of all rows, in order of first occurrence
-        self.label_counts: Counter[str] = Counter()
-        self.unlabeled = 0  # rows without any label
-        self.values: list[float] = []  # of a regression
 
     def write(self, records: Sequence[Record], predictions: Sequence[Sequence["Output"]]) -> None:
         """Write the next rows with their predictions."""
         for record, outputs in zip(records, predictions, strict=True):
-            cells = {**record.cells, **self._add(outputs)}
+            cells = {**record.cells, **self._tally.add(outputs)}
             line = json.dumps(cells, ensure_ascii=False, allow_nan=False)
             self._file.write(line + "\n")
             self.columns.update(dict.fromkeys(record.cells))
         self.rows += len(records)
 
-    def _add(self, outputs: Sequence["Output"]) -> dict[str, Any]:
+    def summary(self) -> Summary:
+        """Return how often each label is predicted, and which numbers."""
+        return self._tally.summary()
+
+
+class _TaskTally:
+    """Counts what is predicted for a task with one target."""
+
+    def __init__(self, task: TaskType) -> None:
+        self._task = task
+        self.label_counts: Counter[str] = Counter()
+        self.unlabeled = 0  # rows without any label
+        self.values: list[float] = []  # of a regression
+
+    def add(self, outputs: Sequence["Output"]) -> dict[str, Any]:
         """Count the prediction of a row, and return its cells."""
         best = outputs[0]
         if self._task == "regression":
@@ -188,6 +204,38 @@ class ResultsWriter:
                 "max": max(self.values),
             }
         return summary
+
+
+class _TargetTallies:
+    """Counts what is predicted for several targets."""
+
+    def __init__(self, task: SeveralTargets) -> None:
+        self._tallies = {name: _TaskTally(each.type) for name, each in task.tasks.items()}
+
+    def add(self, outputs: Sequence["Output"]) -> dict[str, Any]:
+        """Count the prediction of a row, and return its cells."""
+        of_targets = {
+            name: tally.add([output for output in outputs if output.target == name])
+            for name, tally in self._tallies.items()
+        }
+        return {TARGETS: of_targets}
+
+    def summary(self) -> Summary:
+        """Return the counts of all labels, as TARGET/LABEL, and the `values` of each number."""
+        summaries = {name: tally.summary() for name, tally in self._tallies.items()}
+        predicted = {
+            output_name(name, label): count
+            for name, summary in summaries.items()
+            for label, count in summary["predicted"].items()
+        }
+        values = {name: each["value"] for name, each in summaries.items() if "value" in each}
+        return {"predicted": predicted, "values": values}
+
+
+def _tally(task: Task) -> _TaskTally | _TargetTallies:
+    if isinstance(task, SeveralTargets):
+        return _TargetTallies(task)
+    return _TaskTally(task.type)
 
 
 @dataclass
@@ -250,8 +298,27 @@ def _manifest(
         "spec": spec.model_dump(mode="json"),
         "columns": list(results.columns),
         "task": predictor.task.type,
-        "labels": [] if predictor.task.type == "regression" else predictor.labels,  # with scores
+        # with scores
+        "labels": predictor.labels
+        if predictor.task.type in ("single_label", "multi_label")
+        else [],
+        **_targets(predictor.task),
         "metrics": summary,
+    }
+
+
+def _targets(task: Task) -> dict[str, Any]:
+    """Return the task and the labels with scores of each of several targets."""
+    if not isinstance(task, SeveralTargets):
+        return {}
+    return {
+        "targets": {
+            name: {
+                "task": each.type,
+                "labels": [] if each.type == "regression" else list(each.labels),
+            }
+            for name, each in task.tasks.items()
+        }
     }
 
 

@@ -73,6 +73,7 @@ _SELECT_BY = {  # with enough validation texts
     "single_label": SelectBy.MACRO_F1,
     "multi_label": SelectBy.MACRO_F1,
     "regression": SelectBy.RMSE,
+    "several_targets": SelectBy.SKILL,
 }
 
 

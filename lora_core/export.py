@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lora_core import manifest, peft_format
@@ -49,39 +49,46 @@ from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, load_with_head, weights_sha256
 from lora_core.encoders.modules import has_mean_pooling_block, linear_layer
 from lora_core.encoders.pooling import set_pooling
+from lora_core.errors.artifact import OneTarget, TargetRequired, UnknownTarget
 from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapter, NoEncoder
 from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
 from lora_core.model_card import CardFormat, model_card
 from lora_core.samples import minilm
 from lora_core.saved_predictions import compare_logits, load_golden_predictions
+from lora_core.specs.data import Split
+from lora_core.specs.label_sets import outputs_of
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
 from lora_core.tasks.base import read_calibration
 from lora_core.tasks.build import read_task
+from lora_core.tasks.several_targets import SeveralTargets
 
 
-def export_merged(artifact: Path, out: Path) -> None:
+def export_merged(artifact: Path, out: Path, *, target: str | None = None) -> None:
     """Write the merged model of an artifact as a transformers checkpoint into the directory `out`.
 
     The weights have the bits that they had at the end of the run, except for those of the last
     layer, which the calibration is folded into. The config is written anew,
-    because artifacts of version 0.1 may lack the names of their labels. Raises `ArtifactCorrupt`,
-    `NoEncoder`, `MergedWeightsChanged`, `OutputExists`.
+    because artifacts of version 0.1 may lack the names of their labels. `target`: which of several
+    targets to write. Raises `ArtifactCorrupt`, `NoEncoder`, `MergedWeightsChanged`, `OutputExists`,
+    and what `select_target` raises.
     """
     manifest_data = manifest.verify(artifact)
     if manifest.is_linear(manifest_data["files"]):
         raise NoEncoder(path=artifact.name, program="transformers")
+    selected = select_target(manifest_data, target, artifact.name)
     model = load_merged_model(artifact)
     expected = manifest_data.get("merged_sha256")  # artifacts in format 1 have none
     if expected is not None and weights_sha256(model.state_dict()) != expected:
         raise MergedWeightsChanged(path=artifact.name)
-    _fold_calibration(model, manifest_data)
+    _keep_outputs(model, manifest_data, target)
+    _fold_calibration(model, selected)
     with atomic_directory(out) as directory:
         save_classifier(directory, model)
         _save_tokenizer(artifact, directory, manifest_data)
-        _write_usage(directory, manifest_data, label_names(model))
-        _write_card(directory, manifest_data, CardFormat.TRANSFORMERS, out)
+        _write_usage(directory, selected, label_names(model))
+        _write_card(directory, selected, CardFormat.TRANSFORMERS, out)
 
 
 @contextmanager
@@ -146,10 +153,72 @@ def _save_tokenizer(artifact: Path, directory: Path, manifest_data: dict[str, An
     save_tokenizer(directory, tokenizer, manifest_data["max_length"], token_types=token_types)
 
 
+# -- One of several targets -----------------------------------------------------------------------
+
+
+def select_target(manifest_data: dict[str, Any], target: str | None, model: str) -> dict[str, Any]:
+    """Return the manifest of a model that has this one of several targets only.
+
+    It is unchanged if there is one target and none is named. Raises `TargetRequired`,
+    `UnknownTarget`, `OneTarget`.
+    """
+    spec, labels = manifest_data["spec"], manifest_data["labels"]
+    task = (spec or {}).get("task", {})
+    targets = task.get("targets") if task.get("type") == "several_targets" else None
+    if targets is None:
+        if target is not None:
+            raise OneTarget(model=model)
+        return manifest_data
+    if target is None:
+        raise TargetRequired(model=model, targets=", ".join(targets))
+    if target not in targets:
+        raise UnknownTarget(model=model, target=target, targets=", ".join(targets))
+    of_columns = {"weight", "column", "label_columns", "label_separator"}
+    alone = {name: value for name, value in targets[target].items() if name not in of_columns}
+    metrics = {
+        name: value["targets"][target] if name in list(Split) else value
+        for name, value in manifest_data["metrics"].items()
+        if name not in ("calibration", "linear", "verdict")
+    }
+    calibration = manifest_data["calibration"]["targets"][target]
+    outputs = list(outputs_of(target, labels))
+    return {
+        **manifest_data,
+        "spec": {**spec, "task": alone},
+        "labels": outputs,
+        "calibration": calibration,
+        "metrics": {**metrics, "labels": outputs, "calibration": calibration},
+    }
+
+
+def _keep_outputs(
+    model: PreTrainedModel, manifest_data: dict[str, Any], target: str | None
+) -> slice:
+    """Leave the model only the outputs of one of several targets; return which these are."""
+    if target is None:
+        return slice(None)
+    task, _ = read_task(manifest_data, label_names(model))
+    if not isinstance(task, SeveralTargets):
+        raise TypeError(f"{task.type} has one target")
+    of_target, outputs = task.tasks[target], task.outputs[target]
+    last = linear_layer(model, get_family(model.config.to_dict()).head[-1])
+    last.weight = nn.Parameter(last.weight[outputs].detach().clone())
+    if last.bias is not None:
+        last.bias = nn.Parameter(last.bias[outputs].detach().clone())
+    last.out_features = len(of_target.labels)
+    model.config.id2label = dict(enumerate(of_target.labels))
+    model.config.label2id = {label: i for i, label in enumerate(of_target.labels)}
+    model.config.problem_type = of_target.problem_type
+    model.num_labels = len(of_target.labels)
+    return outputs
+
+
 # -- Adapters -------------------------------------------------------------------------------------
 
 
-def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> None:
+def export_adapter(
+    artifact: Path, out: Path, *, base: str | None = None, target: str | None = None
+) -> None:
     """Write the adapter of a LoRA run into the directory `out`.
 
     Args:
@@ -158,20 +227,23 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
         base: Folder or hub name of the base model, if it is not where the artifact says. It must
             be the model that the adapter was trained on: it has to reproduce the logits that are
             stored in the artifact.
+        target: Which of several targets to write.
 
     Raises `NoEncoder`, `NoAdapter`, `BaseMismatch`, `ArtifactCorrupt`, `OutputExists`, and what
-    `resolve_base` raises.
+    `resolve_base` and `select_target` raise.
     """
     manifest_data = manifest.verify(artifact)
     if manifest.is_linear(manifest_data["files"]):
         raise NoEncoder(path=artifact.name, program="PEFT")
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=manifest_data["spec"]["method"]["type"])
+    selected = select_target(manifest_data, target, artifact.name)
     adapter = load_adapter(artifact)
     pretrained = _find_base(artifact, manifest_data, base)
     merged = load_merged_model(artifact)
     with atomic_directory(out) as directory:
         model = _with_merged_head(merged, pretrained)
+        outputs = _keep_outputs(model, manifest_data, target)
         source = {"base_model_name_or_path": pretrained.name, "revision": pretrained.commit}
         if pretrained.commit is None or has_mean_pooling_block(
             model.config
@@ -180,13 +252,13 @@ def export_adapter(artifact: Path, out: Path, *, base: str | None = None) -> Non
             _save_tokenizer(artifact, directory / manifest.BASE_DIR, manifest_data)
             source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE_DIR)}
         inject_adapter(model, adapter)
-        _check_base(artifact, model, pretrained, manifest_data)
-        _fold_calibration(model, manifest_data)
+        _check_base(artifact, model, pretrained, manifest_data, outputs)
+        _fold_calibration(model, selected)
         config = source | _adapter_config(adapter.spec, pretrained.family, model)
         _write_adapter(directory, model, pretrained.family, config)
         _save_tokenizer(artifact, directory, manifest_data)
-        _write_usage(directory, manifest_data, label_names(model))
-        _write_card(directory, manifest_data, CardFormat.PEFT, out)
+        _write_usage(directory, selected, label_names(model))
+        _write_card(directory, selected, CardFormat.PEFT, out)
 
 
 def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None) -> BaseCheckpoint:
@@ -210,7 +282,11 @@ def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrain
 
 
 def _check_base(
-    artifact: Path, model: PreTrainedModel, base: BaseCheckpoint, manifest_data: dict[str, Any]
+    artifact: Path,
+    model: PreTrainedModel,
+    base: BaseCheckpoint,
+    manifest_data: dict[str, Any],
+    outputs: slice,
 ) -> None:
     """Raise `BaseMismatch` unless the model reproduces its golden predictions."""
     texts, reference = load_golden_predictions(artifact)
@@ -223,7 +299,7 @@ def _check_base(
         windows=manifest.reads_windows(manifest_data),
     )
     logits = predictor.forward(predictor.encode(texts)).numpy()
-    difference, tolerance = compare_logits(logits, reference)
+    difference, tolerance = compare_logits(logits, reference[:, outputs])
     if not difference <= tolerance:
         raise BaseMismatch(base=base.name, difference=difference)
 

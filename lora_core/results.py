@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 from lora_core.specs.fields import Float, FrozenModel, Int
 from lora_core.specs.method import Role, SingleMethod
 
-# What models are compared by: single-label, multi-label, and regression, where lower is better
-MetricName = Literal["accuracy", "macro_f1", "rmse"]
+# What models are compared by: single-label, multi-label, regression, where lower is better, and
+# several targets
+MetricName = Literal["accuracy", "macro_f1", "rmse", "skill"]
 
 
 class Measured(FrozenModel):
@@ -59,6 +60,8 @@ class Verdict(Measured):
     learned: bool  # false: its predictions fit the texts no better than chance
     never_predicted: tuple[str, ...]  # labels that occur but are never predicted
     rare_labels: tuple[RareLabel, ...] = ()
+    # Several targets: the verdict on each.
+    targets: dict[str, "Verdict"] = Field(default={}, exclude_if=lambda value: not value)
     headline: str
     sentences: tuple[str, ...]
 

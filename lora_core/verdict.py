@@ -15,6 +15,7 @@ from lora_core.results import RareLabel, ReferenceComparison, Verdict
 from lora_core.tasks.base import Task
 from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
 from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Targets
 
@@ -66,6 +67,9 @@ def build_verdict(
         learned=metric.beats_chance(targets, predicted),
         never_predicted=tuple(each.label for each in counts if each.texts and not each.predicted),
         rare_labels=_rare_labels(counts),
+        targets=_verdicts_by_target(
+            task, targets, predicted, references, training_targets, measured_on
+        ),
         headline="",
         sentences=(),
     )
@@ -73,6 +77,33 @@ def build_verdict(
     if isinstance(task, SingleLabel) and task.ordered:
         sentences = (_rank_sentence(task, targets, predicted), *sentences)
     return verdict.model_copy(update={"headline": _headline(verdict), "sentences": sentences})
+
+
+def _verdicts_by_target(
+    task: Task,
+    targets: Targets,
+    predicted: Predictions,
+    references: Mapping[str, ReferencePredictions],
+    training_targets: Targets,
+    measured_on: Literal["test", "cross_validation"],
+) -> dict[str, Verdict]:
+    """Return the verdict on each of several targets."""
+    if not isinstance(task, SeveralTargets):
+        return {}
+    return {
+        name: build_verdict(
+            each,
+            task.values_of(targets, name),
+            task.values_of(predicted, name),
+            {
+                method: reference._replace(answers=task.values_of(reference.answers, name))
+                for method, reference in references.items()
+            },
+            training_targets=task.values_of(training_targets, name),
+            measured_on=measured_on,
+        )
+        for name, each in task.tasks.items()
+    }
 
 
 def _compare(
@@ -97,8 +128,11 @@ def _compare(
 
 
 def _count_labels(task: Task, targets: Targets, predicted: Predictions) -> list[RareLabel]:
-    """Return the number of texts of each label, and of predictions; [] of a regression."""
-    if isinstance(task, Regression):
+    """Return the number of texts of each label, and of predictions; [] if it has no labels.
+
+    Several targets have them in their own verdicts.
+    """
+    if isinstance(task, Regression | SeveralTargets):
         return []
     if isinstance(task, SingleLabel):
         size = len(task.labels)
@@ -126,7 +160,7 @@ def _rare_labels(counts: list[RareLabel]) -> tuple[RareLabel, ...]:
 class _Gain(NamedTuple):
     """How much better a model is than a reference, with the interval: positive is better."""
 
-    points: float  # of accuracy or macro F1, or in the unit of the numbers
+    points: float  # of accuracy, macro F1 or skill, or in the unit of the numbers
     low: float
     high: float
     percent: bool
@@ -164,9 +198,13 @@ def _headline(verdict: Verdict) -> str:
     result = {
         "accuracy": f"{value} of {texts} are classified correctly {interval}",
         "macro_f1": f"Macro F1 is {value} on {texts.rstrip(',')} {interval}",
+        "skill": f"The mean skill of the targets is {value} on {texts.rstrip(',')} {interval}",
         "rmse": f"The root mean squared error is {value} on {texts.rstrip(',')} {interval}",
     }[verdict.metric]
     gain = _Gain.of(verdict, verdict.majority)
+    if verdict.targets:
+        learned = sum(_Gain.of(each, each.majority).low > 0 for each in verdict.targets.values())
+        return f"{result}. {learned} of {len(verdict.targets)} targets beat a constant prediction."
     always = f"always predicting {verdict.majority_label}"
     if gain.low > 0:
         more = "less" if verdict.metric == "rmse" else "more"
@@ -178,7 +216,7 @@ def _headline(verdict: Verdict) -> str:
 
 
 def _sentences(verdict: Verdict) -> tuple[str, ...]:
-    sentences = []
+    sentences = [f"{name}: {each.headline}" for name, each in verdict.targets.items()]
     for name, reference in verdict.references.items():
         gain = _Gain.of(verdict, reference)
         if gain.low > 0:
@@ -208,7 +246,7 @@ def _sentences(verdict: Verdict) -> tuple[str, ...]:
                 f"With so few texts the error is uncertain by ± {width / 2:.2g}: label more texts."
             )
     elif width > WIDE_INTERVAL:
-        name = "accuracy" if verdict.metric == "accuracy" else "macro F1"
+        name = {"accuracy": "accuracy", "macro_f1": "macro F1"}.get(verdict.metric, "mean skill")
         sentences.append(
             f"With so few texts the {name} is uncertain by ± {50 * width:.0f} points: label more "
             "texts."

@@ -22,6 +22,7 @@ PROBLEM_TYPES = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
     "regression": "regression",
+    "several_targets": None,
 }
 PAIRS = tuple(zip(TEXTS, reversed(TEXTS), strict=True))
 

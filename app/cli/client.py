@@ -1,7 +1,7 @@
 """A typed client of the API."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -78,6 +78,7 @@ class LabeledPredictions:
     version: str | None
     truncated: int
     task: str = "single_label"
+    targets: list[dict[str, list[LabelScore]]] = field(default_factory=list)  # instead, if several
 
 
 class _CheckedDataset(DatasetView):
@@ -236,14 +237,26 @@ class Client(Connection):
         self.request("DELETE", f"{resource_path('models', name)}{versions}")
 
     def predict(
-        self, texts: Sequence[TextInput], model: str | None, *, truncate: bool
+        self,
+        texts: Sequence[TextInput],
+        model: str | None,
+        *,
+        truncate: bool,
+        target: str | None = None,
     ) -> LabeledPredictions:
-        """Predict texts or pairs. In the format `hf` two texts are never taken for a pair."""
+        """Predict texts or pairs. In the format `hf` two texts are never taken for a pair.
+
+        `target`: the one of several targets to predict.
+        """
         body: Json = {"inputs": list(map(_input_body, texts)), "truncate": truncate}
         body |= {"model": model} if model else {}
-        response = self.request("POST", "/predict", params={"format": "hf"}, json=body)
+        params = {"format": "hf"} | ({"target": target} if target else {})
+        response = self.request("POST", "/predict", params=params, json=body)
+        rows = decode_json(response)
+        several = isinstance(rows, list) and any(isinstance(row, dict) for row in rows)
         return LabeledPredictions(
-            labels=parse_body(list[list[LabelScore]], decode_json(response)),
+            labels=[] if several else parse_body(list[list[LabelScore]], rows),
+            targets=parse_body(list[dict[str, list[LabelScore]]], rows) if several else [],
             version=response.headers.get("X-Model-Version"),
             truncated=int(response.headers.get("X-Truncated", "0")),
             task=response.headers.get("X-Task", "single_label"),
@@ -252,12 +265,13 @@ class Client(Connection):
     def get_model_info(self, model: str) -> ModelInfo:
         return self.fetch(ModelInfo, "GET", f"/models/{quote(model, safe='')}/info")
 
-    def explain(self, text: TextInput, model: str) -> ExplanationView:
-        """Return the words that drove the prediction for a text."""
+    def explain(self, text: TextInput, model: str, target: str | None = None) -> ExplanationView:
+        """Return the words that drove the prediction for a text, of one target if several."""
         return self.fetch(
             ExplanationView,
             "POST",
             f"{resource_path('models', model)}/explain",
+            params={"target": target} if target else {},
             json={"inputs": _input_body(text)},
         )
 

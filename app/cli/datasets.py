@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 
 from app.cli import files
 from app.cli.errors import UsageError
@@ -23,10 +24,11 @@ from app.cli.output import (
     print_table,
     strip_control_characters,
 )
-from lora_core.data.labels import LabelFormat
+from lora_core.data.labels import LabelFormat, targets_of_spec
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
-from lora_core.specs.task import TaskType
+from lora_core.specs.task import SeveralTargetsSpec, TaskType
+from lora_core.specs.validation_problems import first_problem
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -84,6 +86,14 @@ LabelColumns = Annotated[
         help="multi_label: one column of 0 and 1 for each label.",
     ),
 ]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        "--targets",
+        metavar="NAME=TYPE,…",
+        help="Several targets, each from a column: stars=regression,topic,flags=multi_label.",
+    ),
+]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Label column.")]
 Purpose = Annotated[
     Literal["train", "predict"] | None,
@@ -112,6 +122,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
     ordered: Ordered = False,
     label_separator: LabelSeparator = None,
     label_columns: LabelColumns = None,
+    targets: Targets = None,
     split_column: SplitColumn = None,
     sheet: Sheet = None,
     as_json: AsJson = False,
@@ -129,6 +140,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
         ordered="true" if ordered else None,
         label_separator=label_separator,
         label_columns=label_columns,
+        targets=targets,
         split_column=split_column,
         sheet=sheet,
     )
@@ -271,6 +283,7 @@ def check(  # noqa: PLR0913 - one parameter per option
     ordered: Ordered = False,
     label_separator: LabelSeparator = None,
     label_columns: LabelColumns = None,
+    targets: Targets = None,
     split_column: SplitColumn = None,
     sheet: Sheet = None,
     as_json: AsJson = False,
@@ -282,7 +295,7 @@ def check(  # noqa: PLR0913 - one parameter per option
     from app.cli.evaluate import looks_like_file
 
     options = (purpose, text_column, text_pair_column, label_column, split_column, sheet)
-    label_options = (task, ordered, label_separator, label_columns)
+    label_options = (task, ordered, label_separator, label_columns, targets)
     if looks_like_file(data):
         columns = ColumnSelection(
             text_column or "text",
@@ -290,7 +303,7 @@ def check(  # noqa: PLR0913 - one parameter per option
             split_column,
             pair=text_pair_column,
             sheet=sheet,
-            label_format=_label_format(task, ordered, label_separator, label_columns),
+            label_format=_label_format(task, ordered, label_separator, label_columns, targets),
         )
         diagnosis = _check_file(Path(data), columns)
     elif any((*options, *label_options)):
@@ -307,9 +320,17 @@ def check(  # noqa: PLR0913 - one parameter per option
 
 
 def _label_format(
-    task: TaskType | None, ordered: bool, separator: str | None, columns: str | None
+    task: TaskType | None,
+    ordered: bool,
+    separator: str | None,
+    columns: str | None,
+    targets: str | None,
 ) -> LabelFormat:
     """Return the format that options describe. Raises `UsageError` if they do not fit the task."""
+    if targets is not None:
+        return _targets_format(targets)
+    if task == "several_targets":
+        raise UsageError("--task several_targets needs --targets", "wrong_options")
     if ordered and task not in (None, "single_label"):
         raise UsageError("--ordered needs the task single_label", "wrong_task")
     if (separator or columns) and task != "multi_label":
@@ -322,6 +343,15 @@ def _label_format(
     return LabelFormat(task or "single_label", separator, names, ordered)
 
 
+def _targets_format(text: str) -> LabelFormat:
+    try:
+        task = SeveralTargetsSpec.model_validate({"targets": text})
+    except ValidationError as error:
+        at, problem = first_problem(error, SeveralTargetsSpec)
+        raise UsageError(f"--targets: {at}: {problem}", "wrong_options") from error
+    return LabelFormat(task.type, targets=targets_of_spec(task))
+
+
 def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
     """Check a local file. Raises the `DataError` that makes the file unusable."""
     from lora_core.data import contents
@@ -330,7 +360,7 @@ def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
     try:
         data = contents.read_contents(path, columns)
     except MissingColumn:
-        if columns.label_format.columns is not None or not can_prompt():
+        if columns.label_format.columns_read or not can_prompt():
             raise
         answers = prompt_columns(path, columns.sheet, labels=columns.label is not None)
         text, label = answers["text_column"], answers.get("label_column")

@@ -295,6 +295,9 @@ LabelSeparator = Annotated[
         help="For a multi-label model: what separates the labels in a cell, such as ';'.",
     ),
 ]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", help="Of a model with several targets: evaluate this one.")
+]
 LabelColumns = Annotated[
     str | None,
     typer.Option(
@@ -321,6 +324,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     label_separator: LabelSeparator = None,
     label_columns: LabelColumns = None,
     split_column: SplitColumn = None,
+    target: TargetOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model version on labeled texts.
@@ -331,17 +335,27 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     from lora_core.data.labels import LabelFormat
     from lora_core.data.rows import ColumnSelection
     from lora_core.data.split import label_names
-    from lora_core.specs.label_sets import decode_label_set
+    from lora_core.specs.label_sets import decode_label_set, output_name
 
     info = client.get_model_info(model)
-    if (label_separator or label_columns) and info.task != "multi_label":
+    task, thresholds = info.task, info.thresholds
+    if info.targets:
+        available = ", ".join(info.targets)
+        if target not in info.targets:
+            raise UsageError(f"evaluate one target with --target: {available}", "target_required")
+        task, prefix = info.targets[target], output_name(target, "")
+        thresholds = {name.removeprefix(prefix): value for name, value in thresholds.items()}
+        label_column = target if label_column == "label" else label_column
+    elif target is not None:
+        raise UsageError(f"{info.model_id} does not have several targets", "one_target")
+    if (label_separator or label_columns) and task != "multi_label":
         raise UsageError(
             f"--label-separator and --label-columns are for multi-label models; {info.model_id} is "
-            f"a {info.task} model",
+            f"a {task} model",
             "wrong_options",
         )
     label_format = LabelFormat(
-        info.task, label_separator, tuple(label_columns.split(",")) if label_columns else None
+        task, label_separator, tuple(label_columns.split(",")) if label_columns else None
     )
     columns = ColumnSelection(
         text_column, label_column, split_column, text_pair_column, label_format=label_format
@@ -349,20 +363,23 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     labeled = read_labeled_rows(client, data, columns, split)
     texts = [text_input(row.text, row.pair) for row in labeled.rows]
     labels = [row.label for row in labeled.rows]
-    if info.task == "single_label":
-        answers = predict_all(client, info.model_id, texts, [[label] for label in labels])
+    if task == "single_label":
+        answers = predict_all(
+            client, info.model_id, texts, [[label] for label in labels], target=target
+        )
         names = label_names([each.label for each in answers.labels[0]])
         metrics = compute_metrics(names, labels, answers.labels)
-    elif info.task == "multi_label":
+    elif task == "multi_label":
         truth = [decode_label_set(label) for label in labels]
-        answers = predict_all(client, info.model_id, texts, truth)
-        metrics = compute_multi_label_metrics(info.thresholds, truth, answers.labels)
+        answers = predict_all(client, info.model_id, texts, truth, target=target)
+        metrics = compute_multi_label_metrics(thresholds, truth, answers.labels)
     else:
-        answers = predict_all(client, info.model_id, texts)
+        answers = predict_all(client, info.model_id, texts, target=target)
         metrics = compute_regression_metrics([float(label) for label in labels], answers.labels)
     report = {
         "model": answers.version,
-        "task": info.task,
+        "task": task,
+        **({"target": target} if target else {}),
         "data": data,
         "split": labeled.split,
         "truncated": answers.truncated,
@@ -376,6 +393,8 @@ def predict_all(
     model: str,
     texts: Sequence[TextInput],
     truth: Sequence[Collection[str]] = (),
+    *,
+    target: str | None = None,
 ) -> "LabeledPredictions":
     """Predict all texts with one version. Texts are sorted by length to reduce padding.
 
@@ -388,7 +407,7 @@ def predict_all(
     with console(stderr=True).status(MODEL_LOADING_MESSAGE) as status:
         for start in range(0, len(order), BATCH_SIZE):
             indices = order[start : start + BATCH_SIZE]
-            answer = _predict_with_retry(client, [texts[i] for i in indices], version)
+            answer = _predict_with_retry(client, [texts[i] for i in indices], version, target)
             version = answer.version or model  # a promotion must not mix two versions
             truncated += answer.truncated
             if start == 0:
@@ -400,12 +419,12 @@ def predict_all(
 
 
 def _predict_with_retry(
-    client: "Client", texts: list[TextInput], model: str
+    client: "Client", texts: list[TextInput], model: str, target: str | None
 ) -> "LabeledPredictions":
     """Predict a batch, retrying while the service is overloaded. Raises `RequestRejected`."""
     for left in reversed(range(MAX_TRIES)):
         try:
-            return client.predict(texts, model, truncate=True)
+            return client.predict(texts, model, truncate=True, target=target)
         except RequestRejected as error:
             if error.status != 429 or not left:
                 raise

@@ -34,7 +34,8 @@ def upload(client: "Client", file: Path, **fields: str | None) -> "DatasetView":
     try:
         return client.upload_dataset(file, **fields)
     except RequestRejected as error:
-        if error.code != "missing_column" or fields.get("label_columns") or not can_prompt():
+        of_labels = fields.get("label_columns") or fields.get("targets")
+        if error.code != "missing_column" or of_labels or not can_prompt():
             raise
     labels = fields.get("purpose") != "predict"
     return client.upload_dataset(
@@ -60,6 +61,9 @@ def upload_sources(client: "Client", body: Json) -> None:
     if isinstance(task, dict):
         column_fields["task"] = task.get("type")
         column_fields["ordered"] = "true" if task.get("ordered") else None
+        if targets := task.get("targets"):
+            column_fields["task"] = "several_targets"
+            column_fields["targets"] = json.dumps(targets)
     column_fields["label_separator"] = data.get("label_separator")
     column_fields["label_columns"] = columns and ",".join(map(str, columns))
 
@@ -88,7 +92,9 @@ def prompt_for_missing_columns(body: Json) -> None:
     if not isinstance(data, dict) or not isinstance(source, str) or not can_prompt():
         return
     file, sheet = parse_sheet_suffix(source)
-    if Path(file).is_file() and not data.get("label_columns"):  # one label column is asked for
+    task = body.get("task")
+    several = data.get("label_columns") or (isinstance(task, dict) and task.get("targets"))
+    if Path(file).is_file() and not several:  # one label column is asked for
         expected = {data.get("text_column", "text"), data.get("label_column", "label")}
         if pair := data.get("text_pair_column"):
             expected.add(pair)

@@ -69,6 +69,10 @@ Source = Annotated[
     ),
 ]  # fmt: skip
 NewName = Annotated[str, typer.Option("--name", help="Name of the imported model.")]
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--target", help="transformers, PEFT: which of several targets to export."),
+]
 Labels = Annotated[
     str | None, typer.Option("--labels", help="PEFT: label names in order, such as bad,good.")
 ]
@@ -82,25 +86,28 @@ Pairs = Annotated[
 
 
 @with_client
-def export_model(
+def export_model(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     model: ModelRef,
     out: Out = None,
     export_format: FormatOption = ExportFormat.LORAWORKS,
     base: Base = None,
+    target: TargetOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Export a model version for another installation or program."""
     version = resolve_version(client, model)
     stem = version.ref.replace(":", "-")
     if export_format is ExportFormat.LORAWORKS:
+        if target is not None:
+            raise UsageError("--target needs --format transformers or peft", "wrong_options")
         path = out or Path(f"{stem}.tar")
         with client.download_artifact(version.artifact_id) as chunks:
             save_archive(chunks, path)
     else:
         path = out or Path(f"{stem}-{export_format}")
         with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-            _convert(client, version, export_format, path, base, Path(work))
+            _convert(client, version, export_format, path, Path(work), base=base, target=target)
     thresholds = None if export_format is ExportFormat.LORAWORKS else _read_thresholds(path)
     if as_json:
         answer = {"ref": version.ref, "format": export_format, "path": str(path)}
@@ -163,24 +170,29 @@ def resolve_version(client: "Client", ref: str) -> "VersionView":
     )
 
 
-def _convert(
+def _convert(  # noqa: PLR0913
     client: "Client",
     version: "VersionView",
     export_format: ExportFormat,
     out: Path,
-    base: str | None,
     work: Path,
+    *,
+    base: str | None,
+    target: str | None,
 ) -> None:
     artifact = _download(client, version, work / "artifact")
+    options = ["--target", target] if target else []
     if export_format is ExportFormat.TRANSFORMERS:
-        run_lora_core("export", str(artifact), "--format", export_format, "--out", str(out))
+        run_lora_core(
+            "export", str(artifact), "--format", export_format, "--out", str(out), *options
+        )
         return
     if (
         base is None and version.base and is_model_version(version.base)
     ):  # registered at the service only
         base_version = resolve_version(client, version.base)
         base = str(_download(client, base_version, work / "base"))
-    options = ["--base", base] if base else []
+    options += ["--base", base] if base else []
     run_lora_core("export", str(artifact), "--format", export_format, "--out", str(out), *options)
 
 

@@ -19,6 +19,7 @@ from app.cli.output import (
     print_warning,
 )
 from app.cli.predictions import predict_file
+from lora_core.specs.label_sets import NUMBER
 from lora_core.specs.text_input import TextInput, text_fields, text_input, text_sides
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ Model = Annotated[
     typer.Option(
         "--model", help="Model: name, name@alias or name:3. Default: the one in production."
     ),
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--target", help="Of a model with several targets: predict only this one."),
 ]
 NoTruncate = Annotated[
     bool,
@@ -98,6 +103,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     texts: Texts = None,
     pair: Pairs = None,
     model: Model = None,
+    target: TargetOption = None,
     no_truncate: NoTruncate = False,
     explain: Explain = False,
     file: File = None,
@@ -113,9 +119,10 @@ def predict(  # noqa: PLR0913 - one parameter per option
     With --out, a worker classifies every row of a file of any size. Ctrl-C does not stop the run.
     """
     if out is not None:
-        if texts or pair or no_truncate or explain:
+        if texts or pair or no_truncate or explain or target:
             raise UsageError(
-                "--out needs --file, and takes no texts, --pair, --no-truncate or --explain",
+                "--out needs --file, and takes no texts, --pair, --target, --no-truncate or "
+                "--explain",
                 "wrong_options",
             )
         predict_file(
@@ -136,33 +143,49 @@ def predict(  # noqa: PLR0913 - one parameter per option
         )
     given = _read_inputs(texts, pair, file)
     labels: list[list[LabelScore]] = []
+    targets: list[dict[str, list[LabelScore]]] = []
     truncated, task = 0, ""
     for start in range(0, len(given), BATCH_SIZE):
         with delayed_spinner(MODEL_LOADING_MESSAGE):
             answer = client.predict(
-                given[start : start + BATCH_SIZE], model, truncate=not no_truncate
+                given[start : start + BATCH_SIZE], model, truncate=not no_truncate, target=target
             )
         model = answer.version or model  # a promotion in between must not mix versions
         labels += answer.labels
+        targets += answer.targets
         truncated, task = truncated + answer.truncated, answer.task
-    reasons = [client.explain(text, str(model)) for text in given] if explain else []
+    reasons = [client.explain(text, str(model), target) for text in given] if explain else []
     if as_json:
         predictions = [
-            {**text_fields(text), "labels": scores, **({"explanation": why} if why else {})}
-            for text, scores, why in zip_longest(given, labels, reasons)
+            {
+                **text_fields(text),
+                "targets" if targets else "labels": scores,
+                **({"explanation": why} if why else {}),
+            }
+            for text, scores, why in zip_longest(given, targets or labels, reasons)
         ]
         print_json(
             {"model": model, "task": task, "truncated": truncated, "predictions": predictions}
         )
         return
-    print_table(
-        [*COLUMNS[task], f"text ({model})"],
-        [
-            (*_prediction_cells(task, scores), _truncate(text))
-            for text, scores in zip(given, labels, strict=True)
-        ],
-        empty="",
-    )
+    if targets:
+        print_table(
+            [*targets[0], f"text ({model})"],
+            [
+                (*map(_summarize, of_text.values()), _truncate(text))
+                for text, of_text in zip(given, targets, strict=True)
+            ],
+            empty="",
+        )
+    else:
+        print_table(
+            [*COLUMNS[task], f"text ({model})"],
+            [
+                (*_prediction_cells(task, scores), _truncate(text))
+                for text, scores in zip(given, labels, strict=True)
+            ],
+            empty="",
+        )
     for text, why in zip(given, reasons, strict=False):
         _print_explanation(task, text, why)
     if truncated:
@@ -210,6 +233,15 @@ def _prediction_cells(task: str, scores: "Sequence[LabelScore]") -> tuple[object
         labels = [each for each in scores if each.predicted]
         return (", ".join(f"{each.label} {format_percent(each.score)}" for each in labels) or None,)
     return best.label, format_percent(best.score)
+
+
+def _summarize(scores: "Sequence[LabelScore]") -> str | None:
+    """Return what is predicted for one of several targets, in one cell."""
+    best = scores[0]
+    if best.label == NUMBER and len(scores) == 1:
+        return f"{best.score:.4g}"
+    shown = [each for each in scores if each.predicted] if best.predicted is not None else [best]
+    return ", ".join(f"{each.label} {format_percent(each.score)}" for each in shown) or None
 
 
 def _print_explanation(task: str, text: TextInput, why: "ExplanationView") -> None:

@@ -147,6 +147,10 @@ def print_run(run: "PredictionView") -> None:
             ("predicted", ", ".join(f"{each} {n:,}" for each, n in labels) or None),
             ("without labels", summary and summary.unlabeled),
             ("predicted numbers", _describe_values(summary.value) if summary else None),
+            *(
+                (f"predicted {target}", _describe_values(values))
+                for target, values in (summary.values if summary else {}).items()
+            ),
             ("truncated texts", summary and summary.cut),
             ("error", format_failure(run.error)),
         ]

@@ -19,7 +19,7 @@ from app.cli.output import Json
 from lora_core.specs.data import LongTexts
 from lora_core.specs.method import HeadMode, LoraVariant, MethodName, Role
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.task import ClassWeights, LossName, TaskType
+from lora_core.specs.task import ClassWeights, LossName, TaskType, parse_targets
 from lora_core.specs.train import HeadInit, Preset, SelectBy
 
 
@@ -63,6 +63,13 @@ def _parse_source(values: list[str]) -> str | dict[str, str]:
     if len(sources) < len(values):
         raise typer.BadParameter("give one source, or SPLIT=SOURCE for each split")
     return sources
+
+
+def _parse_targets(text: str) -> dict[str, Any]:
+    try:
+        return parse_targets(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--targets: {error}") from error
 
 
 def _spec_option(annotation: Any, *names: str, panel: str, text: str, **extra: Any) -> Any:
@@ -270,7 +277,16 @@ SPEC_OPTIONS: dict[str, Any] = {
         TaskType | None,
         "--task",
         panel=DATA_PANEL,
-        text="What is predicted: one label (default), any number of labels, or a number.",
+        text="What is predicted: one label (default), any number of labels, a number, or several "
+        "targets (--targets).",
+    ),
+    "task.targets": _spec_option(
+        OptionalStr,
+        "--targets",
+        panel=DATA_PANEL,
+        metavar="NAME=TYPE,…",
+        text="Several targets, each from a column: stars=regression,topic,flags=multi_label. "
+        "NAME=TYPE:COLUMN for another column; or JSON.",
     ),
     "task.ordered": _spec_option(
         bool | None,
@@ -332,6 +348,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "method.ngram_range": _parse_integers,
     "data.source": _parse_source,
     "data.label_columns": _parse_names,
+    "task.targets": _parse_targets,
     "data.train_size": _parse_size,
     "data.validation_size": _parse_size,
     "data.test_size": _parse_size,

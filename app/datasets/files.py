@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
-from lora_core.data.labels import SINGLE_LABEL, LabelFormat
+from lora_core.data.labels import SINGLE_LABEL, LabelFormat, describe_targets
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataError, DataTooLarge
 
@@ -180,6 +180,8 @@ class FileInspector:
 
 def _label_options(label_format: LabelFormat) -> list[str]:
     """Return the options of the child that describe the labels."""
+    if label_format.targets:
+        return [f"--targets={json.dumps(describe_targets(label_format.targets))}"]
     options = [f"--task={label_format.task}"]
     if label_format.ordered:
         options.append("--ordered")

@@ -1,16 +1,17 @@
 """Request and response bodies of the dataset routes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, multipart_file_body
 from lora_core.data.findings import DataReport, Severity
-from lora_core.data.labels import LabelFormat
+from lora_core.data.labels import LabelFormat, TargetFormat, targets_of_spec
 from lora_core.data.rows import MAX_COLUMNS
-from lora_core.specs.task import TaskType
+from lora_core.specs.task import SeveralTargetsSpec, TaskType
+from lora_core.specs.validation_problems import first_problem
 
 MAX_LISTED_LABELS = 10  # the most frequent labels that a list shows
 
@@ -55,8 +56,20 @@ class UploadFields(RequestModel):
         default=None,
         description="multi_label: the columns of 0 and 1, one for each label, separated by commas.",
     )
+    targets: Annotated[str, CleanText(100_000)] | None = Field(
+        default=None,
+        description="several_targets: `stars=regression,topic,flags=multi_label`, each from the "
+        "column with its name or `NAME=TYPE:COLUMN`; or a JSON object as in `task.targets`.",
+    )
     split_column: ColumnName | None = None
     sheet: ColumnName | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _targets_imply_task(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("targets") and value.get("task") is None:
+            return {**value, "task": "several_targets"}
+        return value
 
     @field_validator("ordered")
     @classmethod
@@ -84,11 +97,41 @@ class UploadFields(RequestModel):
             raise PydanticCustomError("column_names", "must be distinct names of columns")
         return value
 
+    @field_validator("targets")
+    @classmethod
+    def _valid_targets(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if info.data.get("task") != "several_targets":
+            raise PydanticCustomError("wrong_task", "needs the task several_targets")
+        if info.data.get("label_column") not in (None, "label"):
+            raise PydanticCustomError("exclusive", "must be empty if label_column is given")
+        try:
+            _read_targets(value)
+        except ValidationError as error:
+            at, problem = first_problem(error, SeveralTargetsSpec)
+            raise PydanticCustomError(
+                "targets", "{at}: {problem}", {"at": at, "problem": problem}
+            ) from error
+        return value
+
+    @model_validator(mode="after")
+    def _targets_are_named(self) -> Self:
+        if self.task == "several_targets" and self.targets is None:
+            raise PydanticCustomError("targets", "the task several_targets needs targets")
+        return self
+
     @property
     def label_format(self) -> LabelFormat:
         """What the label column contains."""
+        if self.targets is not None:
+            return LabelFormat(self.task, targets=_read_targets(self.targets))
         columns = self.label_columns and parse_names(self.label_columns)
         return LabelFormat(self.task, self.label_separator, columns or None, self.ordered)
+
+
+def _read_targets(text: str) -> tuple[TargetFormat, ...]:
+    return targets_of_spec(SeveralTargetsSpec.model_validate({"targets": text}))
 
 
 class DatasetListItem(ResponseModel):
@@ -113,6 +156,11 @@ class DatasetListItem(ResponseModel):
     label_separator: str | None = Field(description="What separates the labels in a cell.")
     label_columns: list[str] | None = Field(
         description="The columns of 0 and 1, one for each label, that are read as labels."
+    )
+    targets: dict[str, dict[str, Any]] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Several targets: how each is read, as in `task.targets` of a job.",
     )
     split_column: str | None
     sheet: str | None = Field(description="The sheet of a workbook that was read.")

@@ -29,6 +29,7 @@ def _fields(dataset: Dataset) -> dict[str, Any]:
         "ordered": label_format.ordered,
         "label_separator": label_format.separator,
         "label_columns": label_format.columns,
+        "targets": overview.get("targets"),
         "labels": overview["labels"],
         "label_count": overview["label_count"],
         "findings": overview["findings"],

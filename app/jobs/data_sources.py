@@ -12,7 +12,7 @@ from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels, TaskMismatch
 from app.settings import Settings
-from lora_core.data.labels import LabelFormat
+from lora_core.data.labels import LabelFormat, describe_targets, targets_of_spec
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.data.windows import check_long_texts, max_tokens_read, mean_tokens_computed
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
@@ -20,7 +20,13 @@ from lora_core.hf_hub import HUB_PREFIX, is_allowed, parse_hub_dataset
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
+from lora_core.specs.task import (
+    MultiLabelSpec,
+    RegressionSpec,
+    SeveralTargetsSpec,
+    SingleLabelSpec,
+    TaskSpec,
+)
 
 ALL_ROWS = "all"  # key of a source that is not divided into splits
 
@@ -81,6 +87,7 @@ def resolve(
     columns = {
         role: _resolve_column(data, uploads, role)
         for role in ("text", "text_pair", "label", "split")
+        if role != "label" or task.type != "several_targets"  # each target has its own columns
     }
     train = sources.get(ALL_ROWS) or sources[Split.TRAIN.value]
     for source in uploads:
@@ -133,6 +140,8 @@ def task_of_upload(session: Session, data: DataSpec) -> TaskSpec:
             return RegressionSpec()
         case "single_label":
             return SingleLabelSpec(ordered=checked.ordered)
+        case "several_targets":
+            return SeveralTargetsSpec.model_validate({"targets": describe_targets(checked.targets)})
 
 
 def _check_task(source: SourceSummary, task: TaskSpec) -> None:
@@ -152,6 +161,12 @@ def _label_count(train: SourceSummary, task: TaskSpec) -> int | None:
         return 1
     if train.upload is not None and train.upload.label_format.task != task.type:
         return None
+    if isinstance(task, SeveralTargetsSpec):
+        targets = targets_of_spec(task)
+        if train.upload is None or train.upload.label_format.targets != targets:
+            return None
+        numbers = [each for each in targets if each.label_format.task == "regression"]
+        return None if train.label_count is None else train.label_count + len(numbers)
     return train.label_count
 
 

@@ -166,6 +166,7 @@ def load_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Jo
             case(
                 (task == MultiLabelSpec().type, metric("macro_f1")),
                 (task == RegressionSpec().type, metric("rmse")),
+                (task == "several_targets", metric("skill")),
                 else_=metric("accuracy"),
             ),
             Job.summary["trainable_parameters"].as_integer(),

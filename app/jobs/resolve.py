@@ -18,7 +18,7 @@ from lora_core.compatibility import EncoderShape
 from lora_core.defaults import resolve_defaults, resolve_learning_rates
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
-from lora_core.specs.task import SingleLabelSpec
+from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
 
@@ -196,7 +196,9 @@ class JobResolver:
         )
 
     def _resolve_data(self, spec: TrainSpec, max_length: int) -> ResolvedData:
-        key = (spec.data.model_dump_json(), spec.task.type, max_length)
+        several = isinstance(spec.task, SeveralTargetsSpec)
+        task = spec.task.model_dump_json() if several else spec.task.type
+        key = (spec.data.model_dump_json(), task, max_length)
         if key not in self._data:
             self._data[key] = data_sources.resolve(
                 self._session,

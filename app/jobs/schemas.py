@@ -328,6 +328,11 @@ class MisclassifiedText(ResponseModel):
         description="Of a pair, the beginning of the second text.",
     )
     cut: bool = Field(description="Whether the text was truncated.")
+    target: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Which of several targets is wrong. The labels are those of this target.",
+    )
     label: str = Field(description="The true label; of several a JSON list; or a number.")
     predicted: str
     score: float | None = Field(

@@ -164,6 +164,8 @@ async def _predict(
         function=None,
         top_k=None,
         abstain_below=body.abstain_below,
+        target=context.target,
+        stock_form=True,
     )
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(

@@ -1,5 +1,6 @@
 """Moderations in the OpenAI API: the labels of a multi-label model as categories."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -87,8 +88,12 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
     Limits and headers are those of `/predict`.
     """
     request = parse_request(
-        ModelPredictBody(inputs=body.input), "hf", max_inputs=context.max_inputs
+        ModelPredictBody(inputs=body.input),
+        "hf",
+        max_inputs=context.max_inputs,
+        target=context.target,
     )
+    request = replace(request, stock_form=True)
     ref = None if body.model is None else model_ref(body.model)
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(

@@ -48,6 +48,11 @@ class PredictionSummary(ResponseModel):
     value: ValueSummary | None = Field(
         None, description="Regression: the predicted numbers.", exclude_if=lambda v: v is None
     )
+    values: dict[str, ValueSummary] = Field(
+        default={},
+        description="Several targets: the numbers of each that is one. Labels are TARGET/LABEL.",
+        exclude_if=lambda values: not values,
+    )
 
 
 class PredictionListItem(LocatedResource):

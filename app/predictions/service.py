@@ -34,7 +34,7 @@ from app.storage import repository as artifacts
 from app.storage.repository import delete_unused_artifacts
 from app.storage.store import Store, verify_artifact
 from lora_core import manifest
-from lora_core.specs.predict import RESULT_KEYS, SCORES, PredictDataSpec, PredictSpec
+from lora_core.specs.predict import RESULT_KEYS, SCORES, TARGETS, PredictDataSpec, PredictSpec
 
 _METHOD = "predict"  # in the column that holds baseline, lora or full for a job
 _DEVICE_CLASS = DeviceClass.ANY
@@ -147,9 +147,23 @@ def iterate_csv(
     Lists, objects, true and false are written as JSON, null as an empty cell. With `spreadsheet`,
     cells are escaped so that a spreadsheet does not run them as formulas.
     """
-    labels = manifest_data["labels"]
-    # Older runs have no task: all were single-label.
-    columns = [*manifest_data["columns"], *RESULT_KEYS[manifest_data.get("task", "single_label")]]
+    # Of several targets, the cells of each; older runs have no task: all were single-label.
+    targets: Mapping[str, Any] = manifest_data.get("targets") or {
+        "": {"task": manifest_data.get("task", "single_label"), "labels": manifest_data["labels"]}
+    }
+    answers = [
+        (target, key, label)
+        for target, each in targets.items()
+        for key, label in [
+            *((key, None) for key in RESULT_KEYS[each["task"]]),
+            *((SCORES, label) for label in each["labels"]),
+        ]
+    ]
+    header = [
+        f"{target and target + '.'}{key}{'' if label is None else '.' + label}"
+        for target, key, label in answers
+    ]
+    columns = manifest_data["columns"]
 
     def encode(rows: list[list[Any]]) -> bytes:
         return _csv_bytes(
@@ -157,16 +171,20 @@ def iterate_csv(
         )
 
     with file:
-        yield encode([[*columns, *(f"{SCORES}.{label}" for label in labels)]])
+        yield encode([[*columns, *header]])
         while lines := list(islice(file, ROWS_PER_CHUNK)):
-            yield encode([_csv_cells(json.loads(line), columns, labels) for line in lines])
+            yield encode([_csv_cells(json.loads(line), columns, answers) for line in lines])
 
 
-def _csv_cells(row: dict[str, Any], columns: Sequence[str], labels: Sequence[str]) -> list[Any]:
-    return [
-        *(_csv_cell(row.get(name)) for name in columns),
-        *(row[SCORES][label] for label in labels),
-    ]
+def _csv_cells(
+    row: dict[str, Any], columns: Sequence[str], answers: Sequence[tuple[str, str, str | None]]
+) -> list[Any]:
+    """Return the cells of the file, then those of (target, key, label). Target "": the only one."""
+    cells = [row.get(name) for name in columns]
+    for target, key, label in answers:
+        of_target = row[TARGETS][target] if target else row
+        cells.append(of_target.get(key) if label is None else of_target[key][label])
+    return list(map(_csv_cell, cells))
 
 
 def _csv_cell(value: Any) -> Any:

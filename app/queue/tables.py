@@ -237,6 +237,8 @@ class CorrectnessRow(Base):
     true_labels: Mapped[bytes | None]
     predicted_labels: Mapped[bytes | None]
     errors: Mapped[bytes | None]  # of a regression: prediction - number, float32, little-endian
+    # Of several targets: each as in the manifest (`lora_core.training.correctness`)
+    targets: Mapped[JsonObject | None]
 
 
 class JobEvent(Base):

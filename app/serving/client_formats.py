@@ -33,7 +33,7 @@ from app.serving.errors import (
     InvalidPair,
     TooManyInputs,
 )
-from app.serving.schemas import LabelScoreList
+from app.serving.schemas import Prediction
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput
 
@@ -189,7 +189,7 @@ class VertexBody(_LenientBody):
 class VertexResponse(ResponseModel):
     """The response that Vertex AI expects."""
 
-    predictions: list[LabelScoreList | list[LabelScoreList]]
+    predictions: list[Prediction | list[Prediction]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +205,8 @@ class PredictRequest:
     abstain_below: float | None
     # Whether the inputs are a list of two texts in the format of text-embeddings-inference.
     two_texts: bool = False
+    target: str | None = None  # which of several targets to predict; None: all
+    stock_form: bool = False  # whether the response has the form of another server
 
     def for_model(self, *, pairs: bool) -> "PredictRequest":
         """Return the request as a model understands it, of pairs of texts or of single texts."""
@@ -215,7 +217,11 @@ class PredictRequest:
 
 
 def parse_request(
-    body: ModelPredictBody, request_format: RequestFormat | None, *, max_inputs: int
+    body: ModelPredictBody,
+    request_format: RequestFormat | None,
+    *,
+    max_inputs: int,
+    target: str | None = None,
 ) -> PredictRequest:
     """Parse a body in the given format, or in the one that its fields indicate.
 
@@ -243,10 +249,14 @@ def parse_request(
             and len(texts) == 2
             and all(isinstance(entry, str) for entry in body.inputs)
         ),
+        target=target,
+        stock_form="parameters" in body.model_fields_set or request_format == "tei",
     )
 
 
-def parse_rerank_request(body: ModelRerankBody, *, max_inputs: int) -> PredictRequest:
+def parse_rerank_request(
+    body: ModelRerankBody, *, max_inputs: int, target: str | None = None
+) -> PredictRequest:
     """Return the pairs of the query and each text. Raises `BlankInput`, `TooManyInputs`."""
     if not body.query.strip():
         raise BlankInput(what="The query", at="query")
@@ -263,6 +273,8 @@ def parse_rerank_request(body: ModelRerankBody, *, max_inputs: int) -> PredictRe
         function=None,
         top_k=None,
         abstain_below=None,
+        target=target,
+        stock_form=True,
     )
 
 

@@ -33,7 +33,8 @@ class AbstentionNotApplicable(UnprocessableContent):
     title = "Only a single-label model can abstain."
     message = (
         "{ref} is a {task} model, and `abstain_below` is for single-label models. A multi-label "
-        "model predicts no label if none reaches its threshold; a number comes with an interval."
+        "model predicts no label if none reaches its threshold; a number comes with an interval. "
+        "Of several targets, name a single-label one with `target`."
     )
 
 

@@ -23,7 +23,9 @@ from app.serving.errors import UnknownLabel
 from app.serving.loaded_model import LoadedLinearModel, TokenizedBatch
 from app.serving.schemas import ExplanationView, WordScore
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
+from lora_core.errors.artifact import TargetRequired
 from lora_core.process import imports_without_gc
+from lora_core.specs.label_sets import outputs_of
 from lora_core.specs.text_input import TextInput, count_characters, text_sides
 
 if TYPE_CHECKING:
@@ -75,16 +77,19 @@ class Explanation:
     truncated: bool  # the words lack those that the model did not read
 
 
-async def explain(
+async def explain(  # noqa: PLR0913
     service: InferenceService,
     text: TextInput,
     label: str | None,
     ref: str,
     *,
+    target: str | None = None,
     key_id: UUID,
     deadline: float,
 ) -> Explanation:
     """Explain the probability of `label`; None: the most probable label.
+
+    A model with several targets is explained for one `target`, and `label` is one of its labels.
 
     The texts of an explanation are admitted and computed like those of `InferenceService.predict`,
     a chunk at a time, between those of other requests. Raises what `predict` raises, and
@@ -93,7 +98,13 @@ async def explain(
     timeout = deadline - time.monotonic()
     service.admission.check(key_id, texts=1, tokens=1, timeout=timeout)
     resolved, model = await service.pool.get(ref, deadline=deadline)
-    if label is not None and label not in (labels := model.predictor.labels):
+    if target is None and model.targets:
+        raise TargetRequired(model=resolved.ref, targets=", ".join(model.targets))
+    model.task_of(target)
+    labels = model.predictor.labels
+    if target is not None:
+        labels = outputs_of(target, labels)
+    if label is not None and label not in labels:
         ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
         shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
         raise UnknownLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
@@ -101,7 +112,9 @@ async def explain(
         service.rate_limiter.acquire(key_id, 1)
         tokens = min(count_characters(text), ASSUMED_MAX_LENGTH)
         with service.admission.reserve(key_id, texts=1, tokens=tokens):
-            return await _explain_linear(model, resolved.ref, text, label, deadline=deadline)
+            return await _explain_linear(
+                model, resolved.ref, text, label, target=target, deadline=deadline
+            )
     all_words = await model.tokenize_into_words(text)
     words = all_words.grouped(MAX_WORDS)
     count = len(words.words)
@@ -112,7 +125,7 @@ async def explain(
     for chunk in _split_into_chunks(words, masks):
         with service.admission.reserve(key_id, texts=len(chunk.items), tokens=chunk.tokens):
             outputs = await model.compute(chunk, deadline=deadline)
-        predictions += [_scores(row) for row in model.decode(outputs, None)]
+        predictions += [_scores(row) for row in model.decode(outputs, None, target)]
     label = label or next(iter(predictions[0]))  # the most probable label with all words
     scores = {mask: each[label] for mask, each in zip(masks, predictions, strict=True)}
     values = await run_in_threadpool(shapley_values, scores, permutations) if count else []
@@ -131,13 +144,19 @@ async def explain(
 
 
 async def _explain_linear(
-    model: LoadedLinearModel, ref: str, text: TextInput, label: str | None, *, deadline: float
+    model: LoadedLinearModel,
+    ref: str,
+    text: TextInput,
+    label: str | None,
+    *,
+    target: str | None,
+    deadline: float,
 ) -> Explanation:
     batch = await model.prepare_batch([text], truncate=True, side="right")
     outputs = await model.compute(batch, deadline=deadline)
-    scores = _scores(model.decode(outputs, None)[0])
+    scores = _scores(model.decode(outputs, None, target)[0])
     label = label or next(iter(scores))  # the most probable label
-    words, empty_score = await model.contributions(text, label)
+    words, empty_score = await model.contributions(text, label, target)
     view = ExplanationView(
         label=label,
         score=scores[label],

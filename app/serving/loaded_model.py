@@ -22,7 +22,7 @@ from app.serving.errors import (
     ModelTokenizerFailed,
     NonFiniteScore,
 )
-from lora_core.errors.artifact import TokenizerFailed
+from lora_core.errors.artifact import OneTarget, TokenizerFailed, UnknownTarget
 from lora_core.process import (
     freeze_gc,
     imports_without_gc,
@@ -30,6 +30,7 @@ from lora_core.process import (
     limit_openmp_spinning,
 )
 from lora_core.specs.chat import PromptFormat
+from lora_core.specs.label_sets import output_name
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput, count_characters
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # torch and scikit-learn are loaded with the first model
     from lora_core.inference.predictor import Predictor
     from lora_core.inference.tokenization import TokenizedWords
     from lora_core.linear.model import TextSpan
+    from lora_core.specs.task import TaskType
 
 
 _MAX_INLINE_TOKENIZER_CHARACTERS = 2048  # takes less time than a switch to another thread
@@ -76,14 +78,61 @@ class TokenizedBatch:
         return sum(item.truncated for item in self.items)
 
 
-class LoadedEncoder:
+class _WithTask:
+    """What a loaded model predicts."""
+
+    ref: str
+    predictor: Predictor | LinearPredictor
+
+    @property
+    def targets(self) -> dict[str, TaskType]:
+        """The task of each of several targets; empty if the model has one."""
+        tasks: Mapping[str, Any] = getattr(self.predictor.task, "tasks", {})
+        return {name: task.type for name, task in tasks.items()}
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The thresholds of outputs that are predicted by one; of several targets TARGET/LABEL."""
+        task, calibration = self.predictor.task, self.predictor.calibration
+        of_targets: dict[str, Any] = getattr(task, "tasks", {})
+        return dict(zip(task.labels, calibration.thresholds, strict=False)) | {
+            output_name(name, label): threshold
+            for name, each in of_targets.items()
+            for label, threshold in zip(
+                each.labels, calibration.of_target(name).thresholds, strict=False
+            )
+        }
+
+    def task_of(self, target: str | None) -> TaskType:
+        """Return the task of a target, or of the whole model.
+
+        Raises `UnknownTarget`, `OneTarget`.
+        """
+        if target is None:
+            return self.predictor.task.type
+        if not self.targets:
+            raise OneTarget(model=self.ref)
+        if target not in self.targets:
+            raise UnknownTarget(model=self.ref, target=target, targets=", ".join(self.targets))
+        return self.targets[target]
+
+
+def _of_target(rows: list[list[Output]], target: str | None) -> list[list[Output]]:
+    if target is None:
+        return rows
+    return [
+        [output._replace(target=None) for output in row if output.target == target] for row in rows
+    ]
+
+
+class LoadedEncoder(_WithTask):
     """An encoder model in memory, with the batcher and the tokenizer threads that all share."""
 
     def __init__(
         self, ref: str, predictor: Predictor, batcher: Batcher, executor: Executor
     ) -> None:
         self.ref = ref
-        self.predictor = predictor
+        self.predictor: Predictor = predictor
         self._batcher = batcher
         self._executor = executor
 
@@ -141,13 +190,19 @@ class LoadedEncoder:
         return [_mean_output(list(islice(following, len(item.windows)))) for item in batch.items]
 
     def decode(
-        self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
+        self,
+        outputs: Sequence[InferenceOutput],
+        function: ScoreFunction | None,
+        target: str | None = None,
     ) -> list[list[Output]]:
-        """Return what is predicted for each text, highest score first. Raises `NonFiniteScore`."""
+        """Return what is predicted for each text, highest score first. Raises `NonFiniteScore`.
+
+        With a `target`, as if it were the only one.
+        """
         rows = [self.predictor.outputs(output.logits[None], function)[0] for output in outputs]
         if not all(math.isfinite(output.score) for row in rows for output in row):
             raise NonFiniteScore(ref=self.ref)
-        return rows
+        return _of_target(rows, target)
 
 
 def _mean_output(outputs: Sequence[InferenceOutput]) -> InferenceOutput:
@@ -159,12 +214,12 @@ def _mean_output(outputs: Sequence[InferenceOutput]) -> InferenceOutput:
     )
 
 
-class LoadedLinearModel:
+class LoadedLinearModel(_WithTask):
     """A linear model in memory. The batcher would gain nothing for it."""
 
     def __init__(self, ref: str, predictor: LinearPredictor, executor: Executor) -> None:
         self.ref = ref
-        self.predictor = predictor
+        self.predictor: LinearPredictor = predictor
         self._executor = executor
 
     @property
@@ -206,20 +261,29 @@ class LoadedLinearModel:
         return await self._run(work, sum(count_characters(item.text) for item in batch.items))
 
     def decode(
-        self, outputs: Sequence[InferenceOutput], function: ScoreFunction | None
+        self,
+        outputs: Sequence[InferenceOutput],
+        function: ScoreFunction | None,
+        target: str | None = None,
     ) -> list[list[Output]]:
-        """Return what is predicted for each text, highest score first."""
-        return self.predictor.outputs([output.logits for output in outputs], function)
+        """Return what is predicted for each text, highest score first.
+
+        With a `target`, as if it were the only one.
+        """
+        rows = self.predictor.outputs([output.logits for output in outputs], function)
+        return _of_target(rows, target)
 
     async def contributions(
-        self, text: TextInput, label: str
+        self, text: TextInput, label: str, target: str | None
     ) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return what each word adds to the probability of a label, and that without any word.
+
+        `target`: the one of several targets that has the label.
 
         Raises `InferenceFailed`.
         """
         return await self._run(
-            lambda: self.predictor.contributions(text, label), count_characters(text)
+            lambda: self.predictor.contributions(text, label, target), count_characters(text)
         )
 
     async def _run(self, work: Callable[[], T], characters: int) -> T:

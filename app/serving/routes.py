@@ -6,9 +6,9 @@ The event loop makes no database calls, and computes nothing but the tokens of s
 import asyncio
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -44,10 +44,10 @@ from app.serving.loaded_model import LoadedModel
 from app.serving.schemas import (
     ClassifierLabels,
     ExplanationView,
-    LabelScoreList,
     ModelHealth,
     ModelInfo,
     ModelType,
+    Prediction,
     RankedText,
     ShadowView,
 )
@@ -59,6 +59,9 @@ from app.serving.service import (
 )
 from app.serving.shadow import ShadowStats
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from lora_core.inference.decoding import Output
 
 router = APIRouter(
     tags=["predict"],
@@ -78,7 +81,15 @@ RequestFormatQuery = Annotated[
         description="`hf`: the response is always nested; `tei`: flat for one text.",
     ),
 ]
-PredictResponse = LabelScoreList | list[LabelScoreList]
+TargetQuery = Annotated[
+    str | None,
+    Query(
+        max_length=64,
+        description="Which of several targets to predict or explain: the response is that of a "
+        "model with this target alone. Default, of `/predict`: all of them, as an object by name.",
+    ),
+]
+PredictResponse = Prediction | list[Prediction]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +101,27 @@ class RequestContext:
     key_id: UUID
     deadline: float
     receive: Receive
+    target: str | None  # which of several targets is asked for
 
     async def predict(
-        self, body: ModelPredictBody, ref: str | None, request_format: RequestFormat | None
+        self,
+        body: ModelPredictBody,
+        ref: str | None,
+        request_format: RequestFormat | None,
     ) -> PredictResult:
         """Raises what `parse_request` and `InferenceService.predict` raise."""
-        request = parse_request(body, request_format, max_inputs=self.max_inputs)
+        request = parse_request(
+            body, request_format, max_inputs=self.max_inputs, target=self.target
+        )
         return await self.service.predict(request, ref, key_id=self.key_id, deadline=self.deadline)
 
 
 async def _request_context(
-    request: Request, state: AppStateDep, caller: CallerDep
+    request: Request, state: AppStateDep, caller: CallerDep, target: TargetQuery = None
 ) -> RequestContext:
     deadline = time.monotonic() + request.state.timeout
     max_inputs = state.settings.max_inputs
-    return RequestContext(state.serving, max_inputs, caller.id, deadline, request.receive)
+    return RequestContext(state.serving, max_inputs, caller.id, deadline, request.receive, target)
 
 
 RequestContextDep = Annotated[RequestContext, Depends(_request_context)]
@@ -114,7 +131,9 @@ RequestContextDep = Annotated[RequestContext, Depends(_request_context)]
 @router.post("/", response_model=PredictResponse, include_in_schema=False)
 @router.post("/invocations", response_model=PredictResponse, include_in_schema=False)
 async def predict(
-    body: PredictBody, context: RequestContextDep, request_format: RequestFormatQuery = None
+    body: PredictBody,
+    context: RequestContextDep,
+    request_format: RequestFormatQuery = None,
 ) -> Response:
     """Return labels with probabilities, highest first: for one text, or a list for each of many.
 
@@ -144,7 +163,9 @@ async def predict_with_model(
 
 @router.post("/rerank")
 async def rerank(
-    body: RerankBody, context: RequestContextDep, response: Response
+    body: RerankBody,
+    context: RequestContextDep,
+    response: Response,
 ) -> list[RankedText]:
     """Rank texts by how well each fits a query, best first, as text-embeddings-inference does.
 
@@ -155,16 +176,22 @@ async def rerank(
 
 @router.post("/models/{ref}/rerank")
 async def rerank_with_model(
-    ref: ModelRefParam, body: ModelRerankBody, context: RequestContextDep, response: Response
+    ref: ModelRefParam,
+    body: ModelRerankBody,
+    context: RequestContextDep,
+    response: Response,
 ) -> list[RankedText]:
     """Rank texts with the model in the URL: `name`, `name@alias` or `name:3`."""
     return await _rerank(body, ref, context, response)
 
 
 async def _rerank(
-    body: ModelRerankBody, ref: str | None, context: RequestContext, response: Response
+    body: ModelRerankBody,
+    ref: str | None,
+    context: RequestContext,
+    response: Response,
 ) -> list[RankedText]:
-    request = parse_rerank_request(body, max_inputs=context.max_inputs)
+    request = parse_rerank_request(body, max_inputs=context.max_inputs, target=context.target)
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
             request, ref, key_id=context.key_id, deadline=context.deadline
@@ -208,7 +235,10 @@ async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Respon
 
 @router.post("/v1/models/{ref}/explain", responses=PROBLEM_RESPONSES)
 async def explain_prediction(
-    ref: ModelRefParam, body: ExplainBody, context: RequestContextDep, response: Response
+    ref: ModelRefParam,
+    body: ExplainBody,
+    context: RequestContextDep,
+    response: Response,
 ) -> ExplanationView:
     """Return how much each word of a text contributes to the prediction.
 
@@ -222,6 +252,7 @@ async def explain_prediction(
             text,
             body.label,
             ref,
+            target=context.target,
             key_id=context.key_id,
             deadline=context.deadline,
         )
@@ -237,8 +268,18 @@ def _respond(result: PredictResult) -> Response:
 
 
 def _to_json(result: PredictResult) -> Any:
-    rows = [[output.to_json() for output in row] for row in result.rows]
+    rows = [_row_to_json(row, result.targets) for row in result.rows]
     return rows if result.nested else rows[0]
+
+
+def _row_to_json(row: "Sequence[Output]", targets: Sequence[str]) -> Any:
+    """Return the outputs of a text, or an object of those of each target."""
+    if not targets:
+        return [output.to_json() for output in row]
+    return {
+        name: [output._replace(target=None).to_json() for output in row if output.target == name]
+        for name in targets
+    }
 
 
 def response_headers(*results: PredictResult) -> dict[str, str]:
@@ -340,7 +381,8 @@ def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings)
         engine=predictor.engine.name,
         engine_tokens_per_second=dict(predictor.engine_speeds),
         task=predictor.task.type,
-        thresholds=dict(zip(predictor.labels, predictor.calibration.thresholds, strict=False)),
+        thresholds=model.thresholds,
+        targets=model.targets,
     )
 
 

@@ -30,6 +30,8 @@ class LabelScore(ResponseModel):
 
 
 LabelScoreList = list[LabelScore]
+# Of several targets without `target`: an object of what each has.
+Prediction = LabelScoreList | dict[str, LabelScoreList]
 
 
 class RankedText(ResponseModel):
@@ -128,4 +130,9 @@ class ModelInfo(ResponseModel):
     task: TaskType
     thresholds: dict[str, float] = Field(
         description="Multi-label: the probability from which a label is predicted. Else empty."
+    )
+    targets: dict[str, TaskType] = Field(
+        default={},
+        exclude_if=lambda value: not value,
+        description="The task of each of several targets, whose outputs are named TARGET/LABEL.",
     )

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -20,7 +22,14 @@ from app.serving.loaded_model import EncoderLoader, LoadedModel, TokenizedBatch
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
 from app.serving.shadow import ShadowEvaluator
-from lora_core.errors.artifact import InputTooLong, TextPairRequired, TextPairUnsupported
+from lora_core.errors.artifact import (
+    InputTooLong,
+    OneTarget,
+    TargetRequired,
+    TextPairRequired,
+    TextPairUnsupported,
+    UnknownTarget,
+)
 from lora_core.process import available_cores
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.text_input import count_characters
@@ -35,6 +44,13 @@ MAX_SHARE_PER_KEY = 0.5  # of the capacity, for one API key
 TOKENIZER_THREADS = 2
 _SHADOW_PAUSE_THRESHOLD = 8  # shadows pause above this
 _SPECIAL_TOKENS = 2  # per text
+_INVALID_REQUEST = (
+    TextPairRequired,
+    TextPairUnsupported,
+    TargetRequired,
+    UnknownTarget,
+    OneTarget,
+)
 ASSUMED_MAX_LENGTH = 512  # tokens that models read of a text, while the model is not known
 
 
@@ -44,6 +60,7 @@ class PredictResult:
 
     rows: "list[list[Output]]"
     task: "TaskType"
+    targets: tuple[str, ...]  # of several, if all of them are predicted
     nested: bool  # whether the response is a nested list
     version: str
     engine: str
@@ -123,8 +140,8 @@ class InferenceService:
         `deadline` is on the monotonic clock. `texts_of_prompts` returns the texts if those of the
         request are whole prompts: none may be longer than its prompt. Cancelling releases the
         capacity and takes the texts out of the queue. Raises the errors of `app.serving.errors`,
-        what `ModelPool.get` and `texts_of_prompts` raise, `InputTooLong`, `TextPairRequired` and
-        `TextPairUnsupported`.
+        what `ModelPool.get` and `texts_of_prompts` raise, `InputTooLong`, and those of
+        `_INVALID_REQUEST`.
         """
         start = time.perf_counter()
         with self._count_request(request):
@@ -163,7 +180,7 @@ class InferenceService:
         self.metrics.texts.inc(len(request.texts))
         try:
             yield
-        except (AppError, InputTooLong, TextPairRequired, TextPairUnsupported) as error:
+        except (AppError, InputTooLong, *_INVALID_REQUEST) as error:
             self.metrics.failures.labels(_tei_error_label(error)).inc()
             raise
         self.metrics.successes.labels(method).inc()
@@ -185,10 +202,13 @@ class InferenceService:
 
 def _check_options(request: PredictRequest, resolved: ResolvedModel, model: LoadedModel) -> None:
     """Raise an error for an option that the task of the model does not have."""
-    task = model.predictor.task.type
+    if request.target is None and request.stock_form and model.targets:
+        raise TargetRequired(model=resolved.ref, targets=", ".join(model.targets))
+    task = model.task_of(request.target)
     if request.abstain_below is not None and task != "single_label":
         raise AbstentionNotApplicable(ref=resolved.ref, task=task, at="abstain_below")
-    if request.function not in (None, "none") and task == "regression":
+    numbers = "regression" in (task, *model.targets.values()) and request.target is None
+    if request.function not in (None, "none") and (task == "regression" or numbers):
         raise ScoreFunctionNotApplicable(
             ref=resolved.ref, function=request.function, at="parameters.function_to_apply"
         )
@@ -202,18 +222,21 @@ def _build_result(
     outputs: Sequence[InferenceOutput],
     start: float,
 ) -> PredictResult:
-    rows = model.decode(outputs, request.function)
+    rows = model.decode(outputs, request.function, request.target)
     abstained = 0
     if (threshold := request.abstain_below) is not None:
-        probabilities = rows if request.function is None else model.decode(outputs, None)
+        probabilities = rows
+        if request.function is not None:
+            probabilities = model.decode(outputs, None, request.target)
         rows = [
             row if best[0].score >= threshold else []
             for row, best in zip(rows, probabilities, strict=True)
         ]
         abstained = sum(not row for row in rows)
     return PredictResult(
-        rows=[row[: request.top_k] for row in rows],
-        task=model.predictor.task.type,
+        rows=[_first_outputs(row, request.top_k) for row in rows],
+        task=model.task_of(request.target),
+        targets=() if request.target is not None else tuple(model.targets),
         nested=request.nested,
         version=resolved.ref,
         engine=model.predictor.engine.name,
@@ -229,6 +252,15 @@ def _build_result(
     )
 
 
+def _first_outputs(row: "Sequence[Output]", top_k: int | None) -> "list[Output]":
+    """Return the first outputs of each target."""
+    return [
+        output
+        for _, of_target in groupby(row, key=attrgetter("target"))
+        for output in islice(of_target, top_k)
+    ]
+
+
 def _prompt_format(model: LoadedModel) -> PromptFormat:
     """Return the format of the training file; without one, prompts are texts, answers labels."""
     return model.predictor.prompt_format or PromptFormat()
@@ -236,12 +268,14 @@ def _prompt_format(model: LoadedModel) -> PromptFormat:
 
 def _tei_error_label(error: Exception) -> str:
     """Return the `err` label that text-embeddings-inference uses for this error."""
+    if isinstance(error, _INVALID_REQUEST):
+        return "validation"
     match error:
         case TooManyRequests():
             return "overloaded"
         case InputTooLong():
             return "tokenization"
-        case AppError(status=404 | 409 | 422) | TextPairRequired() | TextPairUnsupported():
+        case AppError(status=404 | 409 | 422):
             return "validation"
         case _:
             return "inference"

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,7 +97,7 @@ class ShadowEvaluator:
             self._count(stats, "skipped", texts)
             return
         rows = model.decode(outputs, None)
-        self._create_task(self._compare(request, candidate, rows, stats))
+        self._create_task(self._compare(request, candidate, rows, stats, model.targets))
 
     def stats(self, name: str) -> list[ShadowStats]:
         """Return the statistics of one model, the newest pair of versions first."""
@@ -126,6 +126,7 @@ class ShadowEvaluator:
         candidate: ResolvedModel,
         rows: "Sequence[Sequence[Output]]",
         stats: ShadowStats,
+        targets: "Mapping[str, TaskType]",
     ) -> None:
         texts = len(request.texts)
         self._texts_in_flight += texts
@@ -137,7 +138,10 @@ class ShadowEvaluator:
             self._count(stats, "failed", texts)
         else:
             for served, shadow in zip(rows, shadow_rows, strict=True):
-                agreed, difference = compare(stats.task, served, shadow)
+                if targets:
+                    agreed, difference = compare_targets(targets, served, shadow)
+                else:
+                    agreed, difference = compare(stats.task, served, shadow)
                 stats.total_difference += difference
                 self._count(stats, "agreed" if agreed else "differed", 1)
         finally:
@@ -157,6 +161,22 @@ class ShadowEvaluator:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the event loop keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
+
+
+def compare_targets(
+    tasks: "Mapping[str, TaskType]", served: "Sequence[Output]", shadow: "Sequence[Output]"
+) -> tuple[bool, float]:
+    """Return whether a shadow agrees on all targets, and the mean of how far it is off.
+
+    A target that the shadow lacks differs entirely.
+    """
+    agreed, differences = True, []
+    for name, task in tasks.items():
+        ours, theirs = ([o for o in row if o.target == name] for row in (served, shadow))
+        same, difference = compare(task, ours, theirs) if theirs else (False, 1.0)
+        agreed &= same
+        differences.append(difference)
+    return agreed, fmean(differences)
 
 
 def compare(

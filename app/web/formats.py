@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from app.jobs.schemas import JobListItem
 from app.queue.tables import Job
+from lora_core.specs.label_sets import decode_targets
 from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, describe_method
 from lora_core.tasks.metric_names import METRICS
 
@@ -58,6 +59,11 @@ def label_parts(label: str, task_type: str) -> list[str]:
             return [str(name) for name in json.loads(label)]
         case "regression":
             return [number(float(label))]
+        case "several_targets":
+            return [
+                f"{target}: {', '.join(value) if isinstance(value, tuple) else value}"
+                for target, value in decode_targets(label).items()
+            ]
         case _:
             return [label]
 

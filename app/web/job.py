@@ -34,6 +34,7 @@ from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
 from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
+from lora_core.specs.label_sets import output_name, outputs_of
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
 from lora_core.tasks.metric_names import METRICS, main_metric, task_metrics, task_type
 
@@ -72,16 +73,25 @@ class MetricsTable:
         """Return the table, or None while the job has no metrics."""
         splits = [split for split in METRIC_SPLITS if split in summary]
         main = main_metric(spec)
-        calibration, path = CALIBRATION_PATHS[task_type(spec)]
-        found = [
-            *((metric_title(name), ("{split}", name), name) for name in task_metrics(spec)),
-            (calibration, path, None),
-            (
-                f"{metric_title(main)} of the linear model",
-                ("linear", "{split}", main),
-                main,
-            ),
+        found: list[tuple[str, tuple[str, ...], str | None]] = [
+            (metric_title(name), ("{split}", name), name) for name in task_metrics(spec)
         ]
+        if targets := spec.get("task", {}).get("targets"):
+            found += [
+                (
+                    METRICS[output_name(target, name)].label,
+                    ("{split}", "targets", target, name),
+                    name,
+                )
+                for target, task in targets.items()
+                for name in task_metrics({"task": task})
+                if name != "loss"
+            ]
+        else:
+            calibration, path = CALIBRATION_PATHS[task_type(spec)]
+            found.append((calibration, path, None))
+        linear = f"{metric_title(main)} of the linear model"
+        found.append((linear, ("linear", "{split}", main), main))
         rows = {}
         for title, keys, name in found:
             values = [
@@ -148,8 +158,10 @@ def job_page(
     database: DatabaseDep,
     store: StoreDep,
     part: EvaluatedSplit = "test",
+    target: str | None = None,
 ) -> HTMLResponse:
-    """Show a job. `part` is the split of the confusion matrix and the misclassified texts."""
+    """Show a job. `part` is the split of the confusion matrix and the misclassified texts, `target`
+    the one of several targets that they are of."""
     with database.read() as session:
         row = repository.get_job(session, job_id)
         metric = main_metric(row.spec)
@@ -174,10 +186,24 @@ def job_page(
     splits = [split for split in EVALUATION_SPLITS if metric in summary.get(split, {})]
     split = part if part in splits else next(iter(splits), None)
     report = summary[split] if split else {}
+    labels, shown_task = summary.get("labels", []), task_type(row.spec)
+    targets = list(report.get("targets", ()))
+    target = target if target in targets else next(iter(targets), None)
+    if target is not None:
+        report, labels = report["targets"][target], list(outputs_of(target, labels))
+        shown_task = task_type({"task": row.spec["task"]["targets"][target]})
     artifact = None
     if artifact_row is not None:
         is_model = artifact_row.kind == MODEL_KIND
-        artifact = _read_artifact(store, row, artifact_row.ref, is_model=is_model, split=split)
+        artifact = _read_artifact(
+            store,
+            row,
+            artifact_row.ref,
+            is_model=is_model,
+            split=split,
+            target=target,
+            shows_numbers=shown_task == "regression",
+        )
     return render(
         request,
         "job.html",
@@ -189,7 +215,9 @@ def job_page(
         seconds_left=_seconds_left(job),
         uploads=row.dataset_ids,
         curve_size=(WIDTH, HEIGHT),
-        task_type=task_type(row.spec),
+        task_type=shown_task,
+        targets=targets,
+        target=target,
         metric=metric,
         metric_title=metric_title(metric),
         metric_is_share=METRICS[metric].is_share,
@@ -205,12 +233,10 @@ def job_page(
         splits=splits,
         split=split,
         confusion=(
-            ConfusionMatrix.from_metrics(summary["labels"], report)
-            if "confusion_matrix" in report
-            else None
+            ConfusionMatrix.from_metrics(labels, report) if "confusion_matrix" in report else None
         ),
         per_label=(  # of a multi-label task
-            [(label, report["per_class"][label]) for label in summary["labels"]]
+            [(label, report["per_class"][label]) for label in labels]
             if "micro_f1" in report and "per_class" in report
             else None
         ),
@@ -241,20 +267,29 @@ def _applicable_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in settings.items() if not name.startswith(ENCODER_SETTINGS)}
 
 
-def _read_artifact(
-    store: Store, job: Job, ref: ArtifactRef, *, is_model: bool, split: EvaluatedSplit | None
+def _read_artifact(  # noqa: PLR0913
+    store: Store,
+    job: Job,
+    ref: ArtifactRef,
+    *,
+    is_model: bool,
+    split: EvaluatedSplit | None,
+    target: str | None,
+    shows_numbers: bool,
 ) -> JobArtifact:
     base_bytes = ref.base.bytes if ref.base is not None else None
     try:
         facts = read_manifest(store, ref, name=f"job {job.id}")
         wrong = (
-            misclassified.list_misclassified(store, job, ref, split=split, limit=MAX_MISCLASSIFIED)
+            misclassified.list_misclassified(
+                store, job, ref, split=split, limit=MAX_MISCLASSIFIED, target=target
+            )
             if split
             else []
         )
         points = (
-            list_predicted_numbers(store, job, ref, split=Split(split))
-            if split and task_type(job.spec) == "regression"
+            list_predicted_numbers(store, job, ref, split=Split(split), target=target)
+            if split and shows_numbers
             else []
         )
     except AppError as error:  # the rest of the page does not need the artifact

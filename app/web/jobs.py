@@ -138,7 +138,8 @@ FORM_OPTIONS = {
     "pooling": choices.field_values(TrainSpec, "pooling"),
     "data.long_texts": choices.field_values(DataSpec, "long_texts"),
     "runtime.precision": choices.field_values(RuntimeSpec, "precision"),
-    "task.type": list(get_args(TaskType)),
+    # Several targets are named in a field of their own.
+    "task.type": [each for each in get_args(TaskType) if each != "several_targets"],
     "task.ordered": ["true"],
     "task.class_weights": choices.field_values(SingleLabelSpec, "class_weights"),
     "task.loss": choices.field_values(SingleLabelSpec, "loss"),

@@ -53,8 +53,8 @@ def check_column_types(file: str, types: Sequence[pa.DataType], columns: ColumnS
             problem = f"the {name} column has type {text}, not string"
             raise MalformedRow(file=file, row=1, problem=problem)
     names, others = columns.label_columns, types[len(columns.text_columns) :]
-    for name, label in zip(names, others, strict=False):
-        if (expected := _expected_label_type(label, columns.label_format)) is not None:
+    for name, label, label_format in zip(names, others, columns.label_formats, strict=False):
+        if (expected := _expected_label_type(label, label_format)) is not None:
             problem = f"the label column {name!r} has type {label}, not {expected}"
             raise MalformedRow(file=file, row=1, problem=problem)
     for split in others[len(names) :]:

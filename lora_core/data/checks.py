@@ -70,6 +70,7 @@ def check_data(contents: FileContents) -> DataReport:
         balance=labels.balance,
         label_sets=labels.label_sets,
         numbers=labels.numbers,
+        targets=dict(labels.targets),
         tokens=tokens,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.level))),
         more_labels=estimate_without_curve(train_labels, task),

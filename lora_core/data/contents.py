@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from lora_core.data import chat, files
-from lora_core.data.labels import names_in
+from lora_core.data.labels import describe_targets, names_in
 from lora_core.data.rows import (
     MAX_COLUMNS,
     SPLIT_COLUMN,
@@ -98,6 +98,10 @@ class DatasetProfile(FrozenModel):
     label_columns: tuple[str, ...] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
+    # Several targets: how each is read, as in the spec
+    targets: dict[str, dict[str, Any]] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     split_column: str | None  # None: no split column
     labels: dict[str, int]  # rows per label, in training order; empty for numbers
     similar_labels: tuple[tuple[str, ...], ...] = ()  # differ in case or white space only
@@ -134,8 +138,9 @@ def build_profile(contents: FileContents) -> DatasetProfile:
         ordered=label_format.ordered,
         label_separator=label_format.separator,
         label_columns=label_format.columns,
+        targets=describe_targets(label_format.targets) or None,
         split_column=contents.split_column,
-        labels={label: counts[label] for label in contents.labels},
+        labels={label: counts[label] for label in contents.labels if label in counts},
         similar_labels=group_similar_labels(contents.labels),
         splits={
             split: len(rows)
@@ -278,6 +283,9 @@ def with_suggested_columns(
     """Return the same error with a suggestion of columns, if the first rows can be read."""
     if error.detail["column"] in (selected.label_format.columns or ()):
         advice = "Name the columns of 0 and 1 with `label_columns` (`--label-columns`)"
+        return MissingColumn(**{**error.detail, "advice": advice})
+    if error.detail["column"] in selected.label_format.columns_read:
+        advice = "Name the column of each target with its `column`, if it has another name"
         return MissingColumn(**{**error.detail, "advice": advice})
     try:
         names, rows, _ = _read_head(path, selected.sheet)

@@ -61,6 +61,8 @@ class ContradictionRule:
                 return cls("more than one label", "a different label")
             case "multi_label":
                 return cls("more than one set of labels", "a different set of labels")
+            case "several_targets":
+                return cls("different values of a target", "a different value of a target")
             case "regression":
                 std = float(np.std([float(row.label) for row in rows]))
                 different = "more than one standard deviation"

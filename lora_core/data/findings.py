@@ -140,6 +140,16 @@ class TokenStatistics(FrozenModel):
     unknown: float  # share of tokens that are not in the vocabulary
 
 
+class TargetReport(FrozenModel):
+    """The labels or numbers of one of several targets."""
+
+    balance: ClassBalance | None
+    label_sets: LabelSetStatistics | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    numbers: NumberStatistics | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
 class DataReport(FrozenModel):
     """The result of the data checks. Near-duplicates and tokens are checked on a sample, everything
     else on all rows."""
@@ -151,6 +161,7 @@ class DataReport(FrozenModel):
         default=None, exclude_if=lambda value: value is None
     )
     numbers: NumberStatistics | None = Field(default=None, exclude_if=lambda value: value is None)
+    targets: dict[str, TargetReport] = Field(default={}, exclude_if=lambda value: not value)
     tokens: TokenStatistics | None  # None: the sample base model is not on this host
     findings: tuple[Finding, ...]  # most severe first
     # None: there was no time to measure a learning curve

@@ -1,8 +1,8 @@
 """Data checks of labels: balance, spelling, coverage of the splits, sets of labels, numbers."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations, islice
 
 import numpy as np
@@ -19,6 +19,7 @@ from lora_core.data.findings import (
     LabelShare,
     NumberStatistics,
     Severity,
+    TargetReport,
     format_percent,
     join_names,
     make_example,
@@ -28,9 +29,9 @@ from lora_core.data.findings import (
 from lora_core.data.labels import LabelFormat, names_in
 from lora_core.data.more_labels import ACCURACY_ERRORS, MIN_TEXTS
 from lora_core.data.rows import TextRow
-from lora_core.data.split import are_numeric, group_similar_labels
+from lora_core.data.split import are_numeric, group_similar_labels, rows_of_target
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import decode_label_set
+from lora_core.specs.label_sets import decode_label_set, outputs_of
 from lora_core.specs.task import TaskType
 
 DOMINANT_SHARE = 0.8  # share of one label from which accuracy is uninformative
@@ -45,12 +46,18 @@ class LabelReport:
     balance: ClassBalance | None = None
     label_sets: LabelSetStatistics | None = None
     numbers: NumberStatistics | None = None
+    targets: Mapping[str, TargetReport] = field(default_factory=dict)
 
 
 def check_labels(
     rows: Sequence[TextRow], names: Sequence[str], label_format: LabelFormat
 ) -> LabelReport:
-    """Return the report of the labels of these rows. `names` is empty if they have none."""
+    """Return the report of the labels of these rows. `names` is empty if they have none.
+
+    Of several targets each has a report, and its findings name it.
+    """
+    if label_format.targets and names:
+        return _check_targets(rows, names, label_format)
     if label_format.task == "regression":
         if not rows[0].label:
             return LabelReport()
@@ -69,6 +76,28 @@ def check_labels(
     label_sets = describe_label_sets(rows)
     findings += _check_label_sets(label_sets, balance, rows)
     return LabelReport(tuple(findings), balance, label_sets)
+
+
+def _check_targets(
+    rows: Sequence[TextRow], names: Sequence[str], label_format: LabelFormat
+) -> LabelReport:
+    findings: list[Finding] = []
+    targets = {}
+    for target in label_format.targets:
+        report = check_labels(
+            rows_of_target(rows, target.name),
+            outputs_of(target.name, names),
+            target.label_format,
+        )
+        targets[target.name] = TargetReport(
+            balance=report.balance, label_sets=report.label_sets, numbers=report.numbers
+        )
+        findings += [
+            each.model_copy(update={"message": f"{target.name}: {each.message}"})
+            for each in report.findings
+            if each.code != "few_rows"  # the same for all targets
+        ]
+    return LabelReport((*_few_rows(rows, "several_targets"), *findings), targets=targets)
 
 
 # -- Balance --------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Read the labels of rows: a name, a set of names, or a number.
 
 A row keeps its label as a string, whatever its cells were: a name, a JSON list of names in their
-order, or a number as `repr` writes it. So rows with equal labels have equal strings.
+order, a number as `repr` writes it, or a JSON object of these by target. So rows with equal labels
+have equal strings.
 """
 
 import json
@@ -12,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any, NamedTuple
 
 from lora_core.errors.data import (
     DataTooLarge,
@@ -21,12 +23,19 @@ from lora_core.errors.data import (
     LabelNotNumber,
     MalformedLabelSet,
     MalformedRow,
+    MissingTarget,
     NulByte,
     list_rows,
 )
 from lora_core.specs.data import DataSpec
-from lora_core.specs.label_sets import decode_label_set, encode_label_set
-from lora_core.specs.task import TaskSpec, TaskType
+from lora_core.specs.label_sets import (
+    decode_label_set,
+    decode_targets,
+    encode_label_set,
+    encode_targets,
+    output_name,
+)
+from lora_core.specs.task import SeveralTargetsSpec, TaskSpec, TaskType
 
 MAX_LABELS = 1_000
 MAX_LABEL_CHARACTERS = 256
@@ -45,11 +54,62 @@ class LabelFormat:
     separator: str | None = None
     columns: tuple[str, ...] | None = None
     ordered: bool = False  # the labels of a single-label task are ranks
+    targets: tuple["TargetFormat", ...] = ()  # of several targets, by name
 
     @classmethod
     def from_spec(cls, data: DataSpec, task: TaskSpec) -> "LabelFormat":
+        if isinstance(task, SeveralTargetsSpec):
+            return cls(task.type, targets=targets_of_spec(task))
         ordered = getattr(task, "ordered", False)
         return cls(task.type, data.label_separator, data.label_columns, ordered)
+
+    @property
+    def columns_read(self) -> tuple[str, ...]:
+        """The columns that are read in place of the label column; empty: that one."""
+        return self.columns or tuple(name for each in self.targets for name in each.columns)
+
+    def target(self, name: str) -> "LabelFormat":
+        """Return the format of one of several targets."""
+        return next(each.label_format for each in self.targets if each.name == name)
+
+
+class TargetFormat(NamedTuple):
+    """One of several targets: its columns, and what they contain."""
+
+    name: str
+    columns: tuple[str, ...]
+    label_format: LabelFormat
+
+
+def targets_of_spec(task: SeveralTargetsSpec) -> tuple[TargetFormat, ...]:
+    """Return the format of each target."""
+    formats = []
+    for name, target in task.targets.items():
+        label_columns = getattr(target, "label_columns", None)
+        label_format = LabelFormat(
+            target.type,
+            getattr(target, "label_separator", None),
+            label_columns,
+            getattr(target, "ordered", False),
+        )
+        columns = label_columns or (target.column or name,)
+        formats.append(TargetFormat(name, columns, label_format))
+    return tuple(formats)
+
+
+def describe_targets(targets: Sequence[TargetFormat]) -> dict[str, dict[str, Any]]:
+    """Return the targets as a spec describes them, without what does not concern their columns."""
+    described = {}
+    for name, columns, label_format in targets:
+        fields = {
+            "type": label_format.task,
+            "column": None if label_format.columns else columns[0],
+            "label_columns": label_format.columns,
+            "label_separator": label_format.separator,
+            "ordered": label_format.ordered or None,
+        }
+        described[name] = {key: value for key, value in fields.items() if value is not None}
+    return described
 
 
 SINGLE_LABEL = LabelFormat()
@@ -64,6 +124,13 @@ def names_in(label: str, task: TaskType) -> tuple[str, ...]:
             return decode_label_set(label)
         case "regression":
             return ()
+        case "several_targets":
+            return tuple(
+                output_name(target, name)
+                for target, value in decode_targets(label).items()
+                if not isinstance(value, float)
+                for name in ((value,) if isinstance(value, str) else value)
+            )
 
 
 class LabelReader(ABC):
@@ -94,6 +161,8 @@ def label_reader(file: str, label_format: LabelFormat) -> LabelReader:
             return SetReader(file, label_format.separator)
         case "regression":
             return NumberReader(file)
+        case "several_targets":
+            return TargetsReader(file, label_format.targets)
 
 
 def normalize_name(name: str) -> str:
@@ -272,6 +341,56 @@ class NumberReader(LabelReader):
                 rows=list_rows(self._with_comma),
                 value=self._first_invalid,
             )
+
+
+class TargetsReader(LabelReader):
+    """Reads several targets, each from columns of its own."""
+
+    def __init__(self, file: str, targets: Sequence[TargetFormat]) -> None:
+        super().__init__(file)
+        self._targets = targets
+        self._readers = [
+            label_reader(name_column(file, target.columns), target.label_format)
+            for target in targets
+        ]
+        self._missing: dict[str, list[int]] = {target.name: [] for target in targets}
+
+    def read(self, row: int, cells: Sequence[object]) -> str:
+        """Targets without a value, and text that is no number, are reported by `check`."""
+        labels: dict[str, str | float | tuple[str, ...]] = {}
+        start = 0
+        for target, reader in zip(self._targets, self._readers, strict=True):
+            end = start + len(target.columns)
+            label = reader.read(row, cells[start:end])
+            start = end
+            if label == NO_LABEL:
+                self._missing[target.name].append(row)
+            elif target.label_format.task == "multi_label":
+                labels[target.name] = decode_label_set(label)
+            elif target.label_format.task == "regression":
+                labels[target.name] = _to_float(label)
+            else:
+                labels[target.name] = label
+        return encode_targets(labels)
+
+    def check(self) -> None:
+        """Raise `MissingTarget`, and what the readers of the targets raise."""
+        for target, reader in zip(self._targets, self._readers, strict=True):
+            if rows := self._missing[target.name]:
+                raise MissingTarget(
+                    file=self.file,
+                    target=target.name,
+                    columns=", ".join(target.columns),
+                    count=f"{len(rows):,}",
+                    rows=list_rows(rows),
+                )
+            reader.check()
+
+
+def name_column(file: str, columns: Sequence[str]) -> str:
+    """Return the name of a file for errors that are about one of its targets."""
+    more = f" and {len(columns) - 1} more" if len(columns) > 1 else ""
+    return f"{file}, column {columns[0]!r}{more}"
 
 
 def _to_float(text: str) -> float:

@@ -193,6 +193,8 @@ def encode_labels(rows: Sequence[TextRow], task_type: TaskType) -> tuple[Task, T
         case "regression":
             regression = Regression.of_training_targets([float(label) for label in labels])
             return regression, regression.targets([float(label) for label in labels])
+        case "several_targets":
+            raise TypeError("several targets have no learning curve")
 
 
 def linear_learner(rows: Sequence[TextRow], task: Task, targets: Targets) -> Learner:

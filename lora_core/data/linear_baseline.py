@@ -6,7 +6,7 @@ long texts, so every run on a base model reports it next to its own result.
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.method import LinearSpec
+from lora_core.specs.text_input import TextInput
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Targets
 
@@ -60,7 +62,11 @@ def evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
 def _cache_key(splits: Splits, task: Task) -> str:
     limits = (MAX_TEXTS, MAX_CHARACTERS, MAX_TERMS)
     settings = f"{splits.digest}\0{limits}\0{SPEC}\0{_METRICS_VERSION}\0{sklearn.__version__}"
-    if not isinstance(task, SingleLabel) or task.has_thresholds:
+    if isinstance(task, SeveralTargets):
+        settings += "\0" + "\0".join(
+            f"{name} {each.type} {each.has_thresholds}" for name, each in task.tasks.items()
+        )
+    elif not isinstance(task, SingleLabel) or task.has_thresholds:
         settings += f"\0{task.problem_type}"
     return hashlib.sha256(settings.encode()).hexdigest()
 
@@ -68,7 +74,7 @@ def _cache_key(splits: Splits, task: Task) -> str:
 def _evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     start = time.perf_counter()
     max_texts = MAX_TEXTS
-    if isinstance(task, MultiLabel):
+    if isinstance(task, MultiLabel | SeveralTargets):
         max_texts = min(max_texts, MAX_FITTED_LABELS // len(task.labels))
     train = subsample_to_max_characters(subsample(splits.train, max_texts), len(splits.labels))
     parts = [splits.validation, splits.test]
@@ -95,19 +101,52 @@ def fit_logits(
 
 
 def fit_examples(
-    train: Sequence[Example], spec: LinearSpec, task: Task, *, balanced: bool = False
+    train: Sequence[Example],
+    spec: LinearSpec,
+    task: Task,
+    *,
+    balanced: bool | Mapping[str, bool] = False,
 ) -> linear.LinearModel:
-    """Fit a model on examples, as `lora_core.linear.model` does on texts."""
+    """Fit a model on examples, as `lora_core.linear.model` does on texts.
+
+    Of several targets, `balanced` may be given by name.
+    """
     texts = [example.input for example in train]
     targets = task.targets([example.label for example in train])
+    if not isinstance(task, SeveralTargets):
+        return _fit(texts, targets, spec, task, balanced=bool(balanced))
+    tfidf = linear.fit_tfidf(texts, spec, len(task.labels))
+    models = [
+        _fit(
+            texts,
+            task.values_of(targets, name),
+            spec,
+            each,
+            balanced=balanced if isinstance(balanced, bool) else balanced[name],
+            tfidf=tfidf,
+        )
+        for name, each in task.tasks.items()
+    ]
+    return linear.join_outputs(models, tfidf)
+
+
+def _fit(
+    texts: Sequence[TextInput],
+    targets: Targets,
+    spec: LinearSpec,
+    task: Task,
+    *,
+    balanced: bool,
+    tfidf: linear.Tfidf | None = None,
+) -> linear.LinearModel:
     match task:
         case SingleLabel():
             classes = len(task.labels)
-            return linear.fit(texts, targets, spec, classes=classes, balanced=balanced)
+            return linear.fit(texts, targets, spec, classes=classes, balanced=balanced, tfidf=tfidf)
         case MultiLabel():
-            return linear.fit_multi_label(texts, targets, spec, balanced=balanced)
+            return linear.fit_multi_label(texts, targets, spec, balanced=balanced, tfidf=tfidf)
         case Regression():
-            return linear.fit_regression(texts, task.standardize(targets), spec)
+            return linear.fit_regression(texts, task.standardize(targets), spec, tfidf=tfidf)
         case _:
             raise TypeError(f"no linear model for {type(task).__name__}")
 
@@ -134,8 +173,8 @@ def _metrics(
 ) -> dict[str, float]:
     """Return accuracy and macro F1 of labels; of other tasks the metrics that training logs."""
     if not isinstance(task, SingleLabel):
-        report = task.report(logits, targets, calibration)
-        return {name: report[name] for name in task.curve_metrics if name != "loss"}
+        metrics = task.curve(task.report(logits, targets, calibration))
+        return {name: value for name, value in metrics.items() if name != "loss"}
     predicted = task.predict(logits, calibration)
     macro_f1 = f1_score(targets, predicted, average="macro", zero_division=0.0)
     return {"accuracy": float(accuracy_score(targets, predicted)), "macro_f1": float(macro_f1)}

@@ -60,7 +60,7 @@ from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
-from lora_core.tasks.targets import decode_target
+from lora_core.tasks.targets import decode_target, index_labels
 
 CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
 MAX_CACHE_BYTES = 500_000_000  # of all cache entries
@@ -116,7 +116,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     """Return the splits of one source, or all rows if it defines none. Raises what the readers
     raise."""
     if source in reviews.SAMPLES:
-        if columns.pair is not None or columns.label_format.columns is not None:
+        if columns.pair is not None or columns.label_format.columns_read:
             columns.find_positions(source, reviews.COLUMNS)
         numbered = enumerate(reviews.load_reviews(source), start=1)
         return collect_rows(source, numbered, columns)
@@ -195,7 +195,7 @@ def _load(spec: DataSpec, task: TaskSpec) -> Splits:
             task=task.type,
         )
     labels = validated_labels(name, splits, label_format)
-    indices = {label: i for i, label in enumerate(labels)}
+    indices = index_labels(labels, task.type)
 
     def example(row: TextRow) -> Example:
         target = decode_target(row.label, task.type, indices)
@@ -336,15 +336,19 @@ def _read_hub_split(file: str, data: datasets.Dataset, columns: ColumnSelection)
     if table.nbytes > 2 * MAX_BYTES:
         raise DataTooLarge(file=file, what="its size", limit=f"{2 * MAX_BYTES:,} bytes")
     check_column_types(file, table.schema.types, plain)
-    # 0 and 1 of label columns, and numbers, are read as they are.
-    named = columns.label_format.task != "regression" and columns.label_format.columns is None
-    # the last column is the only label column then
-    feature = data.features[names[-1]] if named else None
+    # 0 and 1 of label columns, numbers and texts are read as they are.
+    formats = columns.label_formats
+    features = [None] * len(columns.text_columns) + [
+        data.features[name] if each.task != "regression" and each.columns is None else None
+        for name, each in zip(columns.label_columns, formats, strict=True)
+    ]
     decoder = ArrowCellDecoder(file)
     batches = (batch.columns for batch in table.to_batches(max_chunksize=BATCH_ROWS))
     rows = (
-        decoder.decode_rows([*others, _with_class_names(file, last, feature)])
-        for *others, last in batches
+        decoder.decode_rows(
+            [_with_class_names(file, *each) for each in zip(batch, features, strict=True)]
+        )
+        for batch in batches
     )
     return collect_rows(file, chain.from_iterable(rows), plain)
 

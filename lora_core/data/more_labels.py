@@ -28,7 +28,7 @@ EstimateCode = Literal[
     "no_labels",
     "one_label",
     "not_above_majority",
-    "other_task",  # older results of tasks other than single-label
+    "other_task",  # several targets, and older results of other tasks
 ]
 Basis = Literal["linear", "probe"]
 
@@ -83,6 +83,13 @@ def estimate_without_curve(labels: Sequence[str], task: TaskType) -> MoreLabelsE
             code="no_labels",
             texts=0,
             message="There are no labels yet, so there is nothing to learn from.",
+        )
+    if task == "several_targets":
+        return MoreLabelsEstimate(
+            code="other_task",
+            texts=texts,
+            message="The effect of more labels is estimated for one target at a time: check the "
+            "file with the label column of one of them.",
         )
     if len(set(labels)) == 1:
         return MoreLabelsEstimate(

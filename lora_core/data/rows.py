@@ -62,8 +62,8 @@ class TextRow:
 class ColumnSelection:
     """The names of the columns to read. With `label` None, only texts are read.
 
-    With `sheet` None, the first sheet that has any cells is read. `label_format.columns` are read
-    in place of `label`.
+    With `sheet` None, the first sheet that has any cells is read. `label_format.columns_read` are
+    read in place of `label`.
     """
 
     text: str = "text"
@@ -85,7 +85,16 @@ class ColumnSelection:
         """The columns that labels are read from."""
         if self.label is None:
             return ()
-        return self.label_format.columns or (self.label,)
+        return self.label_format.columns_read or (self.label,)
+
+    @property
+    def label_formats(self) -> tuple[LabelFormat, ...]:
+        """The format of each of `label_columns`."""
+        if not self.label_format.targets:
+            return (self.label_format,) * len(self.label_columns)
+        return tuple(
+            target.label_format for target in self.label_format.targets for _ in target.columns
+        )
 
     def find_positions(self, file: str, available: Sequence[str]) -> list[int]:
         """Return the positions of text, of its pair if there is one, of the label columns, and of

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lora_core.data.labels import (
     SINGLE_LABEL,
     LabelFormat,
+    name_column,
     names_in,
     normalize_name,
 )
@@ -38,7 +39,7 @@ from lora_core.errors.data import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_count
-from lora_core.specs.label_sets import decode_label_set
+from lora_core.specs.label_sets import NUMBER, decode_label_set, label_of_target, output_name
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import TextInput, text_input
@@ -164,6 +165,7 @@ _KEPT: Mapping[TaskType, str] = {  # what train keeps at least
     "single_label": "one per label",
     "multi_label": "one with each label",
     "regression": "one per range of numbers",
+    "several_targets": "one per label and range of numbers of each target",
 }
 
 
@@ -339,11 +341,23 @@ def group_similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
 def validated_labels(
     file: str, splits: Mapping[Split, Sequence[TextRow]], label_format: LabelFormat = SINGLE_LABEL
 ) -> tuple[str, ...]:
-    """Return the label names of the train split. A regression has none.
+    """Return the label names of the train split. A regression has none, but of several targets
+    each number has one output.
 
     Raises `SingleClass`, `AllUnlabeled`, `SameLabels` or `ConstantNumbers` if there is nothing to
     predict, and `UnseenLabel` or `LabelWithoutPositives` if train lacks a label.
     """
+    if label_format.targets:
+        return tuple(
+            output_name(target.name, name)
+            for target in label_format.targets
+            for name in validated_labels(
+                name_column(file, target.columns),
+                {split: rows_of_target(rows, target.name) for split, rows in splits.items()},
+                target.label_format,
+            )
+            or (NUMBER,)
+        )
     of_train = {row.label for row in splits[Split.TRAIN]}
     if label_format.task == "regression":
         if len(of_train) == 1:
@@ -370,6 +384,14 @@ def validated_labels(
         if normalize_name(column) not in seen:
             raise LabelWithoutPositives(file=file, column=column)
     return label_names(seen, ordered=label_format.ordered)
+
+
+def rows_of_target(rows: Sequence[TextRow], target: str) -> list[TextRow]:
+    """Return rows with the labels of one of their targets."""
+    return [
+        TextRow(row.number, row.text, label_of_target(row.label, target), row.split, row.pair)
+        for row in rows
+    ]
 
 
 def _check_label_sets(file: str, label_sets: Collection[str]) -> None:

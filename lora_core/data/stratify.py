@@ -8,7 +8,7 @@ import hashlib
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from operator import attrgetter
@@ -16,7 +16,7 @@ from operator import attrgetter
 import numpy as np
 
 from lora_core.data.rows import TextRow
-from lora_core.specs.label_sets import decode_label_set
+from lora_core.specs.label_sets import decode_label_set, decode_targets, output_name
 from lora_core.specs.task import TaskType
 
 
@@ -106,9 +106,12 @@ def choose_stratification(task: TaskType, rows: Sequence[TextRow]) -> Stratifica
         case "single_label":
             return StratumStratification({row.label: row.label for row in rows})
         case "multi_label":
-            return LabelSetStratification()
+            return LabelSetStratification(decode_label_set)
         case "regression":
             return StratumStratification(quantile_bins([row.label for row in rows]))
+        case "several_targets":
+            strata = strata_of_targets([row.label for row in rows])
+            return LabelSetStratification(lambda label: strata[label])
 
 
 class StratumStratification(Stratification):
@@ -213,34 +216,46 @@ def quantile_bins(labels: Sequence[str]) -> dict[str, str]:
 # -- Sets of labels -------------------------------------------------------------------------------
 
 
+NamesOf = Callable[[str], Sequence[str]]  # the labels to stratify by, of the label of a row
+
+
 class LabelSetStratification(Stratification):
     """Texts with any number of labels each, divided by `assign_iteratively`."""
 
+    def __init__(self, names_of: NamesOf) -> None:
+        self._names_of = names_of
+
     def minimum(self, groups: Groups) -> int:
-        return len(set().union(*map(_count_labels, groups)))
+        return len(set().union(*_count_labels(groups, self._names_of)))
 
     def draw(self, groups: Groups, count: int) -> tuple[Groups, Groups] | None:
         sizes = (count, _total(groups) - count)
-        kept = _one_of_each_label(groups) or [0]
+        kept = _one_of_each_label(groups, self._names_of) or [0]
         if sum(len(groups[i].rows) for i in kept) > sizes[1]:
             return None
-        parts = assign_iteratively(groups, sizes, dict.fromkeys(kept, 1))
+        parts = assign_iteratively(groups, sizes, dict.fromkeys(kept, 1), names_of=self._names_of)
         return _select(groups, parts, 0), _select(groups, parts, 1)
 
     def subset(self, groups: Groups, count: int) -> Groups | None:
         sizes = (count, _total(groups) - count)
-        kept = _one_of_each_label(groups)
+        kept = _one_of_each_label(groups, self._names_of)
         if sum(len(groups[i].rows) for i in kept) > count:
             return None
-        return _select(groups, assign_iteratively(groups, sizes, dict.fromkeys(kept, 0)), 0)
+        parts = assign_iteratively(groups, sizes, dict.fromkeys(kept, 0), names_of=self._names_of)
+        return _select(groups, parts, 0)
 
     def folds(self, groups: Groups, n: int) -> list[int]:
         total = _total(groups)
-        return assign_iteratively(groups, [total * (i + 1) // n - total * i // n for i in range(n)])
+        sizes = [total * (i + 1) // n - total * i // n for i in range(n)]
+        return assign_iteratively(groups, sizes, names_of=self._names_of)
 
 
 def assign_iteratively(
-    groups: Groups, sizes: Sequence[int], fixed: Mapping[int, int] | None = None
+    groups: Groups,
+    sizes: Sequence[int],
+    fixed: Mapping[int, int] | None = None,
+    *,
+    names_of: NamesOf = decode_label_set,
 ) -> list[int]:
     """Return the part of each group: iterative stratification (Sechidis et al. 2011).
 
@@ -250,7 +265,7 @@ def assign_iteratively(
     `sizes` are the rows of the parts; they add up to the rows of the groups. A group that fits in
     no part any more goes to the last one. `fixed` are parts of groups, chosen beforehand.
     """
-    assignment = _Assignment(groups, sizes)
+    assignment = _Assignment(groups, sizes, names_of)
     for i, part in (fixed or {}).items():
         assignment.assign(i, part)
     with_label: dict[str, list[int]] = defaultdict(list)
@@ -266,8 +281,8 @@ def assign_iteratively(
 class _Assignment:
     """Groups that are being assigned to parts."""
 
-    def __init__(self, groups: Groups, sizes: Sequence[int]) -> None:
-        self.counts = [_count_labels(group) for group in groups]
+    def __init__(self, groups: Groups, sizes: Sequence[int], names_of: NamesOf) -> None:
+        self.counts = _count_labels(groups, names_of)
         self.parts = [-1] * len(groups)  # -1: not yet assigned
         self.room = list(sizes)  # rows that a part still gets
         self._rows = [len(group.rows) for group in groups]
@@ -300,9 +315,9 @@ class _Assignment:
         return min(left)[1] if left else None
 
 
-def _one_of_each_label(groups: Groups) -> list[int]:
+def _one_of_each_label(groups: Groups, names_of: NamesOf) -> list[int]:
     """Return a group with each label, those of the rarest labels first."""
-    counts = [_count_labels(group) for group in groups]
+    counts = _count_labels(groups, names_of)
     totals = Counter[str]()
     first: dict[str, int] = {}
     for i, labels in enumerate(counts):
@@ -318,9 +333,34 @@ def _one_of_each_label(groups: Groups) -> list[int]:
     return chosen
 
 
-def _count_labels(group: DuplicateGroup) -> Counter[str]:
-    """Return the number of rows with each label."""
-    return Counter(name for row in group.rows for name in decode_label_set(row.label))
+def _count_labels(groups: Groups, names_of: NamesOf) -> list[Counter[str]]:
+    """Return for each group the number of rows with each label."""
+    return [Counter(name for row in group.rows for name in names_of(row.label)) for group in groups]
+
+
+def strata_of_targets(labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return what each label of several targets is stratified by: names, and bins of numbers."""
+    decoded = {label: decode_targets(label) for label in labels}
+    first = decode_targets(labels[0]) if labels else {}
+    bins = {
+        target: quantile_bins([str(decoded[label][target]) for label in labels])
+        for target, value in first.items()
+        if isinstance(value, float)
+    }
+
+    def names(target: str, value: str | float | tuple[str, ...]) -> tuple[str, ...]:
+        if isinstance(value, float):
+            return (bins[target][str(value)],)
+        return (value,) if isinstance(value, str) else value
+
+    return {
+        label: tuple(
+            output_name(target, name)
+            for target, value in values.items()
+            for name in names(target, value)
+        )
+        for label, values in decoded.items()
+    }
 
 
 def _select(groups: Groups, parts: Sequence[int], part: int) -> Groups:

@@ -114,7 +114,7 @@ def silence_transformers() -> None:
 def load_classifier(
     base: BaseCheckpoint,
     labels: Sequence[str],
-    problem_type: str = "single_label_classification",
+    problem_type: str | None = "single_label_classification",
     *,
     encoder_dropout: float = 0.0,
     head_dropout: float = 0.0,
@@ -127,7 +127,8 @@ def load_classifier(
     """
     id2label = base.config.get("id2label", {})
     same_labels = [id2label.get(str(i)) for i in range(len(labels))] == list(labels)
-    same_labels &= problem_type == base.config.get("problem_type", problem_type) != "regression"
+    same_labels &= problem_type == base.config.get("problem_type", problem_type)
+    same_labels &= problem_type not in ("regression", None)  # their outputs depend on the data
     model, missing = load_with_head(
         base, labels, problem_type, encoder_dropout=encoder_dropout, head_dropout=head_dropout
     )
@@ -140,7 +141,7 @@ def load_classifier(
 def load_with_head(
     base: BaseCheckpoint,
     labels: Sequence[str],
-    problem_type: str = "single_label_classification",
+    problem_type: str | None = "single_label_classification",
     *,
     encoder_dropout: float = 0.0,
     head_dropout: float = 0.0,

@@ -67,6 +67,27 @@ class InputTooLong(ArtifactError):
     )
 
 
+class TargetRequired(ArtifactError):
+    code = "target_required"
+    title = "The model has several targets, and one is needed."
+    message = (
+        "{model} has several targets, and this has a form for one only: name one of them with "
+        "`target` (`--target`): {targets}."
+    )
+
+
+class UnknownTarget(ArtifactError):
+    code = "unknown_target"
+    title = "The model has no such target."
+    message = "{model} has no target {target!r}. Its targets: {targets}."
+
+
+class OneTarget(ArtifactError):
+    code = "one_target"
+    title = "The model does not have several targets."
+    message = "{model} predicts one thing only, so there is no target to choose: omit `target`."
+
+
 class InvalidArchive(ArtifactError):
     code = "archive_broken"
     title = "The model archive is damaged or incomplete."

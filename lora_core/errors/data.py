@@ -145,6 +145,15 @@ class MissingLabel(DataError):
     message = "{file}: rows without a label: {count} (first: {rows}). Fill in or remove them."
 
 
+class MissingTarget(DataError):
+    code = "missing_target"
+    title = "Some rows lack a value of a target."
+    message = (
+        "{file}: rows without a value of the target {target!r} (column {columns}): {count} (first: "
+        "{rows}). Each row needs a value of every target: fill them in or remove the rows."
+    )
+
+
 class EmptyLabel(DataError):
     code = "empty_label"
     title = "A label in a list of labels is empty."

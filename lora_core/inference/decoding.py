@@ -1,16 +1,19 @@
 """Decoding of logits into labels with scores, or numbers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from lora_core.specs.label_sets import output_name
 from lora_core.specs.predict import ScoreFunction
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 
 
@@ -22,6 +25,7 @@ class Output(NamedTuple):
     predicted: bool | None = None  # multi-label: whether the label reaches its threshold
     low: float | None = None  # regression: the interval around the number, if it has one
     high: float | None = None
+    target: str | None = None  # several targets: which of them it is an output of
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are not None."""
@@ -36,8 +40,18 @@ def decode_outputs(
 ) -> list[list[Output]]:
     """Return what `decode` returns, with the predicted labels or the intervals of the task.
 
-    They do not depend on `function`.
+    They do not depend on `function`. Of several targets, the outputs of one follow those of
+    another.
     """
+    if isinstance(task, SeveralTargets):
+        by_target = [
+            [
+                [output._replace(target=name) for output in row]
+                for row in decode_outputs(z, each, calibration.of_target(name), function)
+            ]
+            for name, each, z in _logits_by_target(logits, task)
+        ]
+        return [list(chain(*rows)) for rows in zip(*by_target, strict=True)]
     rows = decode(logits, task, calibration, function)
     match task:
         case MultiLabel():
@@ -64,7 +78,7 @@ def decode(
     """Return the outputs of each row with their scores, highest first.
 
     With thresholds of a single-label task, the predicted label is the first one: the order is that
-    of probability / threshold.
+    of probability / threshold. Of several targets, the outputs of one follow those of another.
 
     Args:
         logits: Tensor or array (rows, outputs).
@@ -74,6 +88,15 @@ def decode(
         function: Maps logits to scores. None: probabilities by softmax or, of a multi-label task
             and of a single output, by sigmoid; the number of a regression.
     """
+    if isinstance(task, SeveralTargets):
+        by_target = [
+            [
+                [(output_name(name, label), score) for label, score in row]
+                for row in decode(z, each, calibration.of_target(name), function)
+            ]
+            for name, each, z in _logits_by_target(logits, task)
+        ]
+        return [list(chain(*rows)) for rows in zip(*by_target, strict=True)]
     if function is None:
         one_label = isinstance(task, SingleLabel) and len(task.labels) == 1
         function = "sigmoid" if one_label else task.score_function
@@ -88,6 +111,13 @@ def decode(
         [(task.labels[i], row[i]) for i in indices]
         for row, indices in zip(scores.tolist(), order.tolist(), strict=True)
     ]
+
+
+def _logits_by_target(logits: Any, task: SeveralTargets) -> Iterator[tuple[str, Task, Any]]:
+    """Yield the name, the task and the logits of each target."""
+    rows = np.asarray(logits)
+    for name, each in task.tasks.items():
+        yield name, each, rows[:, task.outputs[name]]
 
 
 _FUNCTIONS: Mapping[ScoreFunction, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {

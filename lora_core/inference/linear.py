@@ -1,7 +1,7 @@
 """Predictors of linear models. Needs no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from lora_core.specs.text_input import TextInput, check_inputs, text_sides
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
 from lora_core.tasks.build import read_task
 from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 
 
@@ -133,9 +134,14 @@ class LinearPredictor:
         return self.decode(self.forward(self.encode(texts)))
 
     def contributions(
-        self, text: TextInput, label: str
+        self, text: TextInput, label: str, target: str | None = None
     ) -> tuple[list[tuple[TextSpan, float]], float]:
-        """Return `LinearModel.contributions` to a calibrated probability, or to a number."""
+        """Return `LinearModel.contributions` to a calibrated probability, or to a number.
+
+        `target`: the one of several targets that has the label.
+        """
+        if target is not None:
+            return self._of_target(target).contributions(text, label)
         index = list(self.labels).index(label)
         match self.task:
             case SingleLabel():
@@ -147,3 +153,16 @@ class LinearPredictor:
                 scale, offset = self.task.affine(self.calibration)
                 score = NumberScore(float(scale[0]), float(offset[0]))
         return self.model.contributions(text, score)
+
+    def _of_target(self, target: str) -> "LinearPredictor":
+        """Return the predictor of one of several targets alone."""
+        if not isinstance(self.task, SeveralTargets):
+            raise TypeError(f"{self.task.type} has one target")
+        parameters, outputs = self.model.parameters, self.task.outputs[target]
+        parameters = replace(
+            parameters, coef=parameters.coef[outputs], intercept=parameters.intercept[outputs]
+        )
+        task = self.task.tasks[target]
+        model = LinearModel(parameters, outputs=len(task.labels))
+        calibration = self.calibration.of_target(target)
+        return replace(self, model=model, task=task, calibration=calibration)

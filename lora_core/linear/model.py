@@ -258,17 +258,20 @@ def fit(
     *,
     classes: int,
     balanced: bool = False,
+    tfidf: "Tfidf | None" = None,
 ) -> LinearModel:
     """Fit a single-label model to texts, or pairs of texts, and their labels, 0 to `classes` - 1.
 
     The vocabulary is the most frequent terms, at most `files.max_terms`, of up to
     `files.MAX_TERM_CHARACTERS` characters. If no term occurs in `min_df` texts, the model only
     predicts the label frequencies. A label without training texts has practically no probability.
-    `balanced`: labels are weighted inversely to their frequency.
+    `balanced`: labels are weighted inversely to their frequency. `tfidf`: that of the texts, if it
+    is known.
     """
     present = np.unique(labels)
-    tfidf = _fit_tfidf(texts, spec, weight_rows(classes)) if len(present) > 1 else None
-    if tfidf is None:
+    if len(present) > 1:
+        tfidf = tfidf or fit_tfidf(texts, spec, weight_rows(classes))
+    if tfidf is None or not tfidf.terms or len(present) == 1:
         settings = VectorizerSettings(ngram_range=spec.ngram_range)
         frequencies = _label_frequency_model(settings, labels, classes, balanced=balanced)
         return LinearModel(replace(frequencies, pairs=len(split_sides(texts)) > 1))
@@ -282,7 +285,12 @@ def fit(
 
 
 def fit_multi_label(
-    texts: Sequence[TextInput], targets: NDArray[Any], spec: LinearSpec, *, balanced: bool = False
+    texts: Sequence[TextInput],
+    targets: NDArray[Any],
+    spec: LinearSpec,
+    *,
+    balanced: bool = False,
+    tfidf: "Tfidf | None" = None,
 ) -> LinearModel:
     """Fit one logistic regression for each label, against the rest. Targets are (texts, labels).
 
@@ -291,7 +299,7 @@ def fit_multi_label(
     those without it weigh the same.
     """
     labels = targets.shape[1]
-    tfidf = _fit_tfidf(texts, spec, labels) or _Tfidf.without_terms(texts, spec)
+    tfidf = tfidf or fit_tfidf(texts, spec, labels)
     coef, intercept = np.zeros((labels, tfidf.weighted.shape[1])), np.empty(labels)
     converged = True
     for i, has_label in enumerate(targets.T > 0):
@@ -314,15 +322,18 @@ def fit_multi_label(
 
 
 def fit_regression(
-    texts: Sequence[TextInput], numbers: NDArray[np.float64], spec: LinearSpec
+    texts: Sequence[TextInput],
+    numbers: NDArray[np.float64],
+    spec: LinearSpec,
+    *,
+    tfidf: "Tfidf | None" = None,
 ) -> LinearModel:
     """Fit ridge regression to standardized numbers (texts,). The vocabulary is that of `fit`.
 
     `spec.C` is 1 / alpha of scikit-learn, so that it weighs the texts as in logistic regression.
     """
-    tfidf = _fit_tfidf(texts, spec, 1)
-    if tfidf is None:
-        tfidf = _Tfidf.without_terms(texts, spec)
+    tfidf = tfidf or fit_tfidf(texts, spec, 1)
+    if not tfidf.terms:
         coef, intercept = np.zeros((1, 0)), np.array([numbers.mean()])
     else:
         ridge = Ridge(alpha=1 / spec.C, solver="sparse_cg", tol=RIDGE_TOLERANCE)
@@ -331,9 +342,28 @@ def fit_regression(
     return LinearModel(tfidf.parameters(coef, intercept), outputs=1)
 
 
+def join_outputs(models: Sequence[LinearModel], tfidf: "Tfidf") -> LinearModel:
+    """Return one model with the outputs of all models on the same TF-IDF, a row of weights each."""
+    width = tfidf.weighted.shape[1]
+    coefs, intercepts = [], []
+    for model in models:
+        fitted = model.parameters
+        coef = fitted.coef if fitted.terms else np.zeros((len(fitted.intercept), width))
+        if model.outputs > len(coef):  # two labels, with one row
+            coefs.append(_logits(coef.T).T)
+            intercepts.append(_logits(fitted.intercept))
+        else:
+            coefs.append(coef)
+            intercepts.append(fitted.intercept)
+    parameters = tfidf.parameters(np.concatenate(coefs), np.concatenate(intercepts))
+    return LinearModel(
+        parameters, outputs=len(parameters.intercept), converged=all(m.converged for m in models)
+    )
+
+
 @dataclass(frozen=True)
-class _Tfidf:
-    """The TF-IDF of training texts."""
+class Tfidf:
+    """The TF-IDF of training texts. It has no terms if none is frequent enough."""
 
     settings: VectorizerSettings
     terms: tuple[str, ...]
@@ -342,7 +372,7 @@ class _Tfidf:
     pairs: bool
 
     @classmethod
-    def without_terms(cls, texts: Sequence[TextInput], spec: LinearSpec) -> "_Tfidf":
+    def without_terms(cls, texts: Sequence[TextInput], spec: LinearSpec) -> "Tfidf":
         settings = VectorizerSettings(ngram_range=spec.ngram_range)
         pairs = len(split_sides(texts)) > 1
         return cls(settings, (), np.zeros(0), np.zeros((len(texts), 0)), pairs)
@@ -353,8 +383,8 @@ class _Tfidf:
         return LinearParameters(self.settings, self.terms, coef, intercept, self.idf, self.pairs)
 
 
-def _fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> _Tfidf | None:
-    """Return the TF-IDF of texts for a model with these rows; None if no term is frequent enough.
+def fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> Tfidf:
+    """Return the TF-IDF of texts for a model with these rows of weights.
 
     Terms of more than `MAX_TERM_CHARACTERS` are left out.
     """
@@ -368,7 +398,7 @@ def _fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> _Tfid
     try:
         counts = counter.fit_transform(chain(*sides))
     except ValueError:  # no term is frequent enough
-        return None
+        return Tfidf.without_terms(texts, spec)
     terms = counter.get_feature_names_out()
     short = np.array([len(term) <= MAX_TERM_CHARACTERS for term in terms])
     if not short.all():
@@ -376,7 +406,7 @@ def _fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> _Tfid
     weighting = TfidfTransformer(sublinear_tf=vectorizer.sublinear_tf, norm=vectorizer.norm)
     by_side = weighting.fit_transform(counts)  # (sides · texts, terms)
     weighted = combine_sides([by_side[i * len(texts) :][: len(texts)] for i in range(len(sides))])
-    return _Tfidf(vectorizer, tuple(map(str, terms)), weighting.idf_, weighted, pairs)
+    return Tfidf(vectorizer, tuple(map(str, terms)), weighting.idf_, weighted, pairs)
 
 
 def _fit_logistic_regression(

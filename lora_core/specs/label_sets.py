@@ -1,7 +1,7 @@
-"""The label of a row of a multi-label task: a JSON list of names in their order."""
+"""Labels of rows in JSON: a list of names in their order, or an object of several targets."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 
@@ -14,3 +14,47 @@ def encode_label_set(names: Iterable[str]) -> str:
 def decode_label_set(label: str) -> tuple[str, ...]:
     """Return the names in the label of a row of a multi-label task."""
     return tuple(json.loads(label))
+
+
+# -- Several targets ------------------------------------------------------------------------------
+
+NUMBER = "value"  # the name of the output of a regression
+TARGET_SEPARATOR = "/"  # between a target and one of its outputs: no name of a target contains it
+
+
+def encode_targets(labels: Mapping[str, str | float | tuple[str, ...]]) -> str:
+    """Return the label of a row of several targets: each a name, a number, or a set of names."""
+    return json.dumps(labels, ensure_ascii=False, sort_keys=True)
+
+
+@lru_cache(maxsize=10_000)
+def decode_targets(label: str) -> Mapping[str, str | float | tuple[str, ...]]:
+    """Return the labels of the targets of a row."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(label).items()
+    }
+
+
+def label_of_target(label: str, target: str) -> str:
+    """Return the label of a row that has only this one of its targets."""
+    match decode_targets(label)[target]:
+        case tuple() as names:
+            return encode_label_set(names)
+        case float() as number:
+            return repr(number)
+        case str() as name:
+            return name
+        case value:
+            raise TypeError(f"{target} is a {type(value).__name__}")
+
+
+def output_name(target: str, output: str) -> str:
+    """Return the name of an output of a model with several targets."""
+    return f"{target}{TARGET_SEPARATOR}{output}"
+
+
+def outputs_of(target: str, outputs: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that the outputs of one target have without it."""
+    prefix = output_name(target, "")
+    return tuple(name.removeprefix(prefix) for name in outputs if name.startswith(prefix))

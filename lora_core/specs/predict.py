@@ -14,10 +14,12 @@ RESULTS_FILE = "results.jsonl"
 LABEL, SCORE, SCORES = "predicted_label", "predicted_score", "predicted_scores"
 LABELS = "predicted_labels"  # those that reach their thresholds
 VALUE, LOW, HIGH = "predicted_value", "predicted_low", "predicted_high"
+TARGETS = "predicted_targets"  # several targets: an object of the above for each of them
 RESULT_KEYS: Mapping[str, tuple[str, ...]] = {
     "single_label": (LABEL, SCORE),
     "multi_label": (LABELS,),
     "regression": (VALUE, LOW, HIGH),
+    "several_targets": (TARGETS,),
 }
 RESERVED_COLUMNS = frozenset({SCORES}.union(*RESULT_KEYS.values()))
 
@@ -70,10 +72,11 @@ class ScoredOutput(FrozenModel):
     predicted: bool | None = Field(default=None, exclude_if=lambda value: value is None)
     low: float | None = Field(default=None, exclude_if=lambda value: value is None)
     high: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    target: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class TextPrediction(FrozenModel):
-    """All outputs of the model for one text or pair, highest score first."""
+    """All outputs of the model for one text or pair, highest score first, target by target."""
 
     text: str
     text_pair: str | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -34,6 +34,7 @@ from lora_core.specs.task import (
     LossName,
     MultiLabelSpec,
     RegressionSpec,
+    SeveralTargetsSpec,
     SingleLabelSpec,
     TaskSpec,
 )
@@ -46,6 +47,7 @@ class SelectBy(StrEnum):
     MACRO_F1 = "macro_f1"
     ACCURACY = "accuracy"  # of a multi-label task: the share of texts with exactly the right labels
     RMSE = "rmse"  # of a regression
+    SKILL = "skill"  # of several targets
     LOSS = "loss"
 
 
@@ -53,6 +55,7 @@ SELECT_BY_CHOICES: Mapping[str, tuple[SelectBy, ...]] = {
     "single_label": (SelectBy.LAST, SelectBy.MACRO_F1, SelectBy.ACCURACY, SelectBy.LOSS),
     "multi_label": (SelectBy.LAST, SelectBy.MACRO_F1, SelectBy.ACCURACY, SelectBy.LOSS),
     "regression": (SelectBy.LAST, SelectBy.RMSE, SelectBy.LOSS),
+    "several_targets": (SelectBy.LAST, SelectBy.SKILL, SelectBy.LOSS),
 }
 
 
@@ -268,6 +271,13 @@ class TrainSpec(FrozenModel):
     @classmethod
     def _labels_in_several_forms(cls, value: TaskSpec, info: ValidationInfo) -> TaskSpec:
         data = info.data.get("data", DataSpec())
+        of_one_target = (data.label_separator, data.label_columns, data.label_column) != (
+            None,
+            None,
+            DataSpec().label_column,
+        )
+        if isinstance(value, SeveralTargetsSpec) and of_one_target:
+            raise ValueError("each target has its own column: omit the label columns of data")
         if not isinstance(value, MultiLabelSpec) and (data.label_separator or data.label_columns):
             raise ValueError("data.label_separator and data.label_columns need type 'multi_label'")
         return value
@@ -275,7 +285,8 @@ class TrainSpec(FrozenModel):
     @field_validator("task")
     @classmethod
     def _focal_loss_trains(cls, value: TaskSpec, info: ValidationInfo) -> TaskSpec:
-        focal = getattr(value, "loss", None) is LossName.FOCAL
+        tasks = value.targets.values() if isinstance(value, SeveralTargetsSpec) else (value,)
+        focal = any(getattr(task, "loss", None) is LossName.FOCAL for task in tasks)
         if focal and isinstance(method := info.data.get("method"), LinearSpec | ProbeSpec):
             raise ValueError(f"{method.type} is fitted with cross-entropy: omit loss")
         return value
@@ -323,11 +334,14 @@ class TrainSpec(FrozenModel):
         return self.method
 
     @property
-    def balanced(self) -> bool:
-        """Whether labels are weighted inversely to their frequency."""
-        class_weight = getattr(self.method, "class_weight", None)
-        weights = getattr(self.task, "class_weights", ClassWeights.NONE)
-        return class_weight is not None or weights is ClassWeights.BALANCED
+    def balanced(self) -> bool | Mapping[str, bool]:
+        """Whether labels are weighted inversely to their frequency; of several targets, by name."""
+        by_method = getattr(self.method, "class_weight", None) is not None
+        if isinstance(self.task, SeveralTargetsSpec):
+            return {
+                name: by_method or _is_balanced(task) for name, task in self.task.targets.items()
+            }
+        return by_method or _is_balanced(self.task)
 
     def with_prompt_format(self, prompt_format: PromptFormat | None) -> "TrainSpec":
         """Return the same run with the format that its prompts have."""
@@ -339,7 +353,22 @@ class TrainSpec(FrozenModel):
         without: dict[str, Any] = {}
         if method.type == "linear":
             without = {"base": None, "base_revision": None}
-        if method.type in SKLEARN_METHODS and not isinstance(self.task, RegressionSpec):
-            cross_entropy = {"loss": LossName.CROSS_ENTROPY, "focal_gamma": None}
-            without["task"] = self.task.model_copy(update=cross_entropy)
+        if method.type in SKLEARN_METHODS:
+            without["task"] = _with_cross_entropy(self.task)
         return self.model_copy(update={"method": method, **without})
+
+
+def _is_balanced(task: TaskSpec) -> bool:
+    return getattr(task, "class_weights", ClassWeights.NONE) is ClassWeights.BALANCED
+
+
+def _with_cross_entropy(task: TaskSpec) -> TaskSpec:
+    match task:
+        case RegressionSpec():
+            return task
+        case SeveralTargetsSpec():
+            targets = {name: _with_cross_entropy(each) for name, each in task.targets.items()}
+            return task.model_copy(update={"targets": targets})
+        case _:
+            plain = {"loss": LossName.CROSS_ENTROPY, "focal_gamma": None}
+            return task.model_copy(update=plain)

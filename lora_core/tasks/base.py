@@ -11,9 +11,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.manifest import MANIFEST_FILE
 from lora_core.specs.fields import Float, FrozenModel
+from lora_core.specs.label_sets import outputs_of
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.predict import ScoreFunction
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec, TaskSpec, TaskType
+from lora_core.specs.task import (
+    MultiLabelSpec,
+    RegressionSpec,
+    SeveralTargetsSpec,
+    TaskSpec,
+    TaskType,
+)
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
 from lora_core.tasks.targets import Target, Targets
@@ -40,6 +47,12 @@ class Calibration(FrozenModel):
     # Regression: 90% of numbers like those of validation are at most this far from the prediction.
     # None: validation has too few texts.
     half_width: Float | None = Field(default=None, exclude_if=lambda value: value is None)
+    # Several targets: that of each.
+    targets: dict[str, "Calibration"] = Field(default={}, exclude_if=lambda value: not value)
+
+    def of_target(self, name: str) -> "Calibration":
+        """Return the calibration of one of several targets."""
+        return self.targets.get(name, UNCALIBRATED)
 
 
 UNCALIBRATED = Calibration()
@@ -59,6 +72,20 @@ def read_calibration(
     except ValidationError as error:
         problem = f"its task or calibration is invalid ({error.errors()[0]['msg']})"
         raise ArtifactCorrupt(path=MANIFEST_FILE, problem=problem) from error
+    if not _fits(spec, calibration, labels):
+        raise ArtifactCorrupt(
+            path=MANIFEST_FILE, problem="its calibration does not fit its outputs"
+        )
+    return spec, calibration
+
+
+def _fits(spec: TaskSpec, calibration: Calibration, labels: Sequence[str]) -> bool:
+    if isinstance(spec, SeveralTargetsSpec):
+        outputs = {name: outputs_of(name, labels) for name in spec.targets}
+        return sum(map(len, outputs.values())) == len(labels) and all(
+            outputs[name] and _fits(target, calibration.of_target(name), outputs[name])
+            for name, target in spec.targets.items()
+        )
     sizes = {len(calibration.scale), len(calibration.offset)}
     if isinstance(spec, MultiLabelSpec):
         sizes |= {len(calibration.thresholds), len(labels)}
@@ -66,29 +93,30 @@ def read_calibration(
         sizes |= {1, len(labels)}
     elif calibration.thresholds:
         sizes = {len(calibration.thresholds), len(labels)}
-    if len(sizes) > 1:
-        raise ArtifactCorrupt(
-            path=MANIFEST_FILE, problem="its calibration does not fit its outputs"
-        )
-    return spec, calibration
+    return len(sizes) == 1
 
 
 class Task(ABC):
     """What a model predicts, how good a prediction is, and how certain.
 
     The targets of several texts are an array: (texts,) int64 indices of labels, (texts, labels)
-    float32 of 0 and 1, or (texts,) float32 numbers.
+    float32 of 0 and 1, (texts,) float32 numbers, or (texts, columns) of several targets.
     """
 
     type: ClassVar[TaskType]  # as in specs
-    problem_type: ClassVar[str]  # as in the config of transformers
+    problem_type: ClassVar[str | None]  # as in the config of transformers
     score_function: ClassVar[ScoreFunction]  # from calibrated logits to scores
     curve_metrics: ClassVar[tuple[str, ...]]  # the metrics of a report that are logged in training
-    metric: ClassVar[PrimaryMetric]  # that models are compared by
+    metric: PrimaryMetric  # that models are compared by
     has_thresholds: bool = False  # whether predictions depend on a calibration
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)  # the names of the outputs
+
+    @property
+    def columns(self) -> int:
+        """The columns of its targets in an array of several targets."""
+        return 1
 
     @abstractmethod
     def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -125,6 +153,10 @@ class Task(ABC):
             calibration = self.calibrate(logits[~held_out], targets[~held_out])
             predicted[held_out] = self.predict(logits[held_out], calibration)
         return predicted
+
+    def rescale(self, logits: Logits, of: "Task") -> Logits:  # noqa: ARG002 - only numbers differ
+        """Return logits of the same task on other training texts (`of`) as logits of this one."""
+        return logits
 
     @abstractmethod
     def strata(self, targets: Targets) -> NDArray[np.int64]:
@@ -171,5 +203,8 @@ class Task(ABC):
 
     def metrics(self, logits: Logits, targets: Targets) -> dict[str, float]:
         """Return the `curve_metrics`, without class weights."""
-        report = self.report(logits, targets)
+        return self.curve(self.report(logits, targets))
+
+    def curve(self, report: Mapping[str, Any]) -> dict[str, float]:
+        """Return the metrics of a report that are logged in training."""
         return {name: report[name] for name in self.curve_metrics}

@@ -3,10 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
+from lora_core.specs.label_sets import outputs_of
+from lora_core.specs.task import (
+    MultiLabelSpec,
+    RegressionSpec,
+    SeveralTargetsSpec,
+    SingleLabelSpec,
+    TaskSpec,
+)
 from lora_core.tasks.base import Calibration, Task, read_calibration
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Target
 
@@ -20,6 +28,14 @@ def build_task(spec: TaskSpec, labels: Sequence[str], training_targets: Sequence
             return MultiLabel(labels)
         case RegressionSpec():
             return Regression.of_training_targets(training_targets)
+        case SeveralTargetsSpec():
+            tasks = {
+                name: build_task(
+                    target, outputs_of(name, labels), [each[name] for each in training_targets]
+                )
+                for name, target in spec.targets.items()
+            }
+            return SeveralTargets(tasks, _weights(spec))
 
 
 def read_task(manifest: Mapping[str, Any], labels: Sequence[str]) -> tuple[Task, Calibration]:
@@ -28,6 +44,22 @@ def read_task(manifest: Mapping[str, Any], labels: Sequence[str]) -> tuple[Task,
     Raises `ArtifactCorrupt`.
     """
     spec, calibration = read_calibration(manifest, labels)
-    if isinstance(spec, RegressionSpec):
-        return Regression(calibration.offset[0], calibration.scale[0]), calibration
-    return build_task(spec, labels, ()), calibration
+    return _restore(spec, labels, calibration), calibration
+
+
+def _restore(spec: TaskSpec, labels: Sequence[str], calibration: Calibration) -> Task:
+    match spec:
+        case RegressionSpec():
+            return Regression(calibration.offset[0], calibration.scale[0])
+        case SeveralTargetsSpec():
+            tasks = {
+                name: _restore(target, outputs_of(name, labels), calibration.of_target(name))
+                for name, target in spec.targets.items()
+            }
+            return SeveralTargets(tasks, _weights(spec))
+        case _:
+            return build_task(spec, labels, ())
+
+
+def _weights(spec: SeveralTargetsSpec) -> dict[str, float]:
+    return {name: target.weight for name, target in spec.targets.items()}

@@ -1,16 +1,19 @@
 """The loss of each task, in torch."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_core.specs.task import ClassWeights, LossName, TaskSpec
+from lora_core.specs.task import ClassWeights, LossName, SeveralTargetsSpec, TaskSpec
 from lora_core.tasks.base import Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Targets
 
@@ -21,11 +24,16 @@ _MIN_ERROR = 1e-6
 class Loss(ABC):
     """A sum over texts, divided by the `normalizer` of all texts of an update."""
 
+    def share(self, logits: Tensor, targets: Tensor, normalizer: Any) -> Tensor:
+        """Return what these texts add to the mean loss of an update with this normalizer."""
+        share: Tensor = self(logits, targets) / normalizer
+        return share
+
     @abstractmethod
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the summed loss in float32 of logits (batch, outputs) and their targets."""
 
-    def normalizer(self, targets: Targets) -> float:
+    def normalizer(self, targets: Targets) -> Any:
         """Return the divisor of a summed loss: the number or the total weight of the texts."""
         return float(len(targets))
 
@@ -105,6 +113,44 @@ class SquaredError(Loss):
         return F.mse_loss(logits.float()[:, 0], standardized, reduction="sum")
 
 
+class WeightedSum(Loss):
+    """The losses of several targets, times their weights. Each has its own normalizer."""
+
+    def __init__(self, task: SeveralTargets, losses: Mapping[str, Loss]) -> None:
+        self.task, self.losses = task, losses
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.share(logits, targets, dict.fromkeys(self.losses, 1.0))
+
+    def share(self, logits: Tensor, targets: Tensor, normalizer: Mapping[str, float]) -> Tensor:
+        shares = [
+            self.task.weights[name]
+            * loss.share(
+                logits[:, self.task.outputs[name]],
+                self._targets_of(targets, name),
+                normalizer[name],
+            )
+            for name, loss in self.losses.items()
+        ]
+        return torch.stack(shares).sum()
+
+    def normalizer(self, targets: Targets) -> dict[str, float]:
+        return {
+            name: loss.normalizer(self.task.values_of(targets, name))
+            for name, loss in self.losses.items()
+        }
+
+    def _targets_of(self, targets: Tensor, name: str) -> Tensor:
+        columns = targets[:, self.task.columns_of[name]]
+        match self.task.tasks[name].type:
+            case "single_label":
+                return columns[:, 0].long()
+            case "regression":
+                return columns[:, 0]
+            case _:
+                return columns
+
+
 def focal_factor(cross_entropy: Tensor, gamma: float) -> Tensor:
     """Return (1 - p)^gamma for -ln p: what is easy counts less (Lin et al. 2017, equation 4).
 
@@ -130,5 +176,11 @@ def build_loss(spec: TaskSpec, task: Task, targets: Targets) -> Loss:
             return BinaryCrossEntropy(weights, gamma)
         case Regression():
             return SquaredError(task.mean, task.std)
+        case SeveralTargets() if isinstance(spec, SeveralTargetsSpec):
+            losses = {
+                name: build_loss(target, task.tasks[name], task.values_of(targets, name))
+                for name, target in spec.targets.items()
+            }
+            return WeightedSum(task, losses)
         case _:
             raise TypeError(f"no loss for {type(task).__name__}")

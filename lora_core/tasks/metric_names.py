@@ -4,9 +4,10 @@ Needs no NumPy.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from lora_core.specs.label_sets import TARGET_SEPARATOR
 from lora_core.specs.task import SingleLabelSpec
 
 
@@ -24,24 +25,38 @@ class Metric:
         return -1 if self.lower_is_better else 1
 
 
-METRICS: Mapping[str, Metric] = {
+class _Metrics(dict[str, Metric]):
+    """Metrics by name. `topic/accuracy` is the accuracy of the target `topic`."""
+
+    def __missing__(self, name: str) -> Metric:
+        target, _, metric = name.rpartition(TARGET_SEPARATOR)
+        if not target:
+            raise KeyError(name)
+        found = self[metric]
+        label, short = f"{found.label} of {target}", f"{target} {found.short}"
+        return replace(found, label=label, short=short)
+
+
+METRICS: Mapping[str, Metric] = _Metrics({
     "accuracy": Metric("accuracy", "acc", is_share=True),
     "macro_f1": Metric("macro F1", "F1", is_share=True),
     "micro_f1": Metric("micro F1", "micro F1", is_share=True),
     "map": Metric("mean average precision", "mAP", is_share=True),
     "balanced_accuracy": Metric("balanced accuracy", "balanced acc", is_share=True),
     "hamming_loss": Metric("Hamming loss", "Hamming", is_share=True, lower_is_better=True),
+    "skill": Metric("mean skill", "skill", is_share=True),
     "rmse": Metric("RMSE", "RMSE", lower_is_better=True),
     "kappa": Metric("quadratic kappa", "kappa"),
     "mae": Metric("mean absolute error", "MAE", lower_is_better=True),
     "r2": Metric("R²", "R²"),
     "spearman": Metric("Spearman correlation", "Spearman"),
     "loss": Metric("loss", "loss", lower_is_better=True),
-}
+})  # fmt: skip
 _TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "single_label": ("accuracy", "macro_f1", "balanced_accuracy", "loss"),
     "multi_label": ("macro_f1", "micro_f1", "map", "accuracy", "hamming_loss", "loss"),
     "regression": ("rmse", "mae", "r2", "spearman", "loss"),
+    "several_targets": ("skill", "loss"),
 }
 
 
@@ -69,6 +84,6 @@ def summary_metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """
     reports = [summary.get(split) or {} for split in ("test", "validation", "train")]
     report: Mapping[str, Any] = next(filter(None, reports), {})
-    by_task = {"rmse": "regression", "micro_f1": "multi_label"}
+    by_task = {"rmse": "regression", "micro_f1": "multi_label", "skill": "several_targets"}
     task = next((task for name, task in by_task.items() if name in report), "single_label")
     return task_metrics({"task": {"type": task, "ordered": "kappa" in report}})

@@ -22,6 +22,7 @@ class Misprediction(NamedTuple):
     predicted: Target
     score: float | None  # calibrated probability of the predicted label
     true_score: float | None  # probability of the true label
+    target: str | None = None  # which of several targets it is about; `predicted` is one of its own
 
 
 def most_confident_errors(

@@ -30,6 +30,10 @@ class MultiLabel(Task):
     metric = MacroF1()
     has_thresholds = True
 
+    @property
+    def columns(self) -> int:
+        return len(self.labels)
+
     def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return np.array(calibration.scale), np.array(calibration.offset)
 

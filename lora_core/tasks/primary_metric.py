@@ -6,7 +6,7 @@ resample of the texts is a weighted mean of the same statistics. Needs no scikit
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,15 +28,11 @@ MAX_PERMUTED_TEXTS = 2000
 SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the targets is not chance
 
 
-class PrimaryMetric(ABC):
-    """A metric of predictions. `statistics` are (texts, k); `means` are (…, k), over texts."""
+class MetricOfMeans(ABC):
+    """A function of means: `statistics` are (texts, k); `means` are (…, k), over texts."""
 
     name: ClassVar[MetricName]
     lower_is_better: ClassVar[bool] = False
-
-    @abstractmethod
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
-        """Return what the metric averages over texts."""
 
     @abstractmethod
     def of_means(self, means: Floats) -> Floats:
@@ -55,6 +51,18 @@ class PrimaryMetric(ABC):
         The standard error of a difference of metrics is that of the mean difference.
         """
         return self.linearized(statistics)
+
+    def width(self, columns: int) -> int:  # noqa: ARG002 - it depends on the number of labels
+        """Return k, the statistics of a text, for predictions with this number of columns."""
+        return 1
+
+    def error(self, means: Floats) -> Floats:
+        """Return the error (…) of which skill is a share: 0 for perfect predictions."""
+        return 1 - self.of_means(means)
+
+    def errors(self, statistics: Statistics) -> Floats:
+        """Return the error (texts,) of each text, whose mean is the `error` (delta method)."""
+        return 1 - self.linearized(statistics)
 
     def value(self, statistics: Statistics) -> float:
         """Return the metric of these texts."""
@@ -79,6 +87,14 @@ class PrimaryMetric(ABC):
         """
         differences = self.resampled(ours) - self.resampled(theirs)
         return self.value(ours) - self.value(theirs), percentile_interval(differences)
+
+
+class PrimaryMetric(MetricOfMeans):
+    """A metric of predictions."""
+
+    @abstractmethod
+    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
+        """Return what the metric averages over texts."""
 
     def beats_chance(self, truth: Predictions, predicted: Predictions) -> bool:
         """Return whether the predictions fit better than those of other texts.
@@ -150,6 +166,9 @@ class MacroF1(PrimaryMetric):
 
     name = "macro_f1"
 
+    def width(self, columns: int) -> int:
+        return 2 * columns
+
     def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
         true, positive = (np.asarray(each > 0, dtype=np.uint8) for each in (truth, predicted))
         # One byte each, as there may be 100,000 texts of 1,000 labels.
@@ -186,6 +205,55 @@ class MacroF1(PrimaryMetric):
         )
 
 
+class MeanSkill(MetricOfMeans):
+    """The mean over targets of 1 - e / e_c, with e the error of a model, e_c that of a constant.
+
+    The error is 1 - accuracy, 1 - macro F1, or the mean squared error, for which this is R². The
+    constant is the best one for the texts that are evaluated, so two models on the same texts are
+    measured on the same scale, and resampling does not change it. Where a constant is without
+    error, the skill is 1 for a model without error, else 0.
+    """
+
+    name = "skill"
+
+    def __init__(self, targets: Sequence[tuple[MetricOfMeans, int]]) -> None:
+        """`targets`: the metric of each, and the width of its statistics."""
+        self._targets = tuple(targets)
+
+    @staticmethod
+    def join(statistics: Sequence[Statistics], constant_errors: Sequence[float]) -> Floats:
+        """Return the statistics: those of each target, then a column with the error of its
+        constant."""
+        columns = []
+        for own, error in zip(statistics, constant_errors, strict=True):
+            columns += [own, np.full((len(own), 1), error)]
+        return np.concatenate(columns, axis=1)
+
+    def of_means(self, means: Floats) -> Floats:
+        skills = []
+        for metric, own, constant in self._parts(means):
+            error, positive = metric.error(own), constant > 0
+            relative = np.where(positive, error / np.where(positive, constant, 1.0), error > 0)
+            skills.append(1 - relative)
+        return np.asarray(np.mean(skills, axis=0))
+
+    def linearized(self, statistics: Statistics) -> Floats:
+        """Return 1 - the error of each text / e_c, the mean over targets."""
+        scores = [
+            1 - metric.errors(own) / np.where(constant > 0, constant, 1.0)
+            for metric, own, constant in self._parts(statistics)
+        ]
+        return np.asarray(np.mean(scores, axis=0))
+
+    def _parts(self, values: Floats) -> Iterator[tuple[MetricOfMeans, Floats, Floats]]:
+        """Yield the metric of each target, its values (…, k), and the error (…) of the constant."""
+        start = 0
+        for metric, width in self._targets:
+            end = start + width
+            yield metric, values[..., start:end], values[..., end]
+            start = end + 1
+
+
 class RootMeanSquaredError(PrimaryMetric):
     """The root of the mean squared error, in the unit of the numbers."""
 
@@ -198,6 +266,13 @@ class RootMeanSquaredError(PrimaryMetric):
 
     def of_means(self, means: Floats) -> Floats:
         return np.sqrt(means[..., 0])
+
+    def error(self, means: Floats) -> Floats:
+        """Return the mean squared error."""
+        return means[..., 0]
+
+    def errors(self, statistics: Statistics) -> Floats:
+        return np.asarray(statistics[:, 0], np.float64)
 
     def linearized(self, statistics: Statistics) -> Floats:
         rmse = self.value(statistics)

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
 
+from lora_core.specs.label_sets import NUMBER
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import RootMeanSquaredError
 from lora_core.tasks.targets import Target, Targets
 from lora_core.tasks.temperature_scaling import check_finite
 
-OUTPUT = "value"  # name of the one output
 COVERAGE = 0.9  # of the interval around a prediction
 
 
@@ -29,7 +29,7 @@ class Regression(Task):
     metric = RootMeanSquaredError()
 
     def __init__(self, mean: float, std: float) -> None:
-        super().__init__((OUTPUT,))
+        super().__init__((NUMBER,))
         self.mean, self.std = mean, std
 
     @classmethod
@@ -58,6 +58,10 @@ class Regression(Task):
     def standardize(self, numbers: NDArray[Any]) -> NDArray[np.float64]:
         """Return the z (texts,) that a model should compute for these numbers."""
         return (np.asarray(numbers, np.float64) - self.mean) / self.std
+
+    def rescale(self, logits: Logits, of: Task) -> Logits:
+        """Return logits in terms of the mean and std of this task."""
+        return self.standardize(of.predict(logits))[:, None].astype(np.float32)
 
     def strata(self, targets: Targets) -> NDArray[np.int64]:
         """Return the decile of each number."""

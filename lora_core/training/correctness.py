@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lora_core.data.split import Example
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.primary_metric import Accuracy, Predictions
+from lora_core.tasks.several_targets import SeveralTargets, constant_error
 from lora_core.tasks.targets import Targets
 
 # Of a split of several labels or of numbers, which take many bytes for each text: a manifest must
@@ -39,6 +40,10 @@ class Correctness(TypedDict):
     true_labels: NotRequired[str]
     predicted_labels: NotRequired[str]
     errors: NotRequired[str]  # of a regression: prediction - number, float32, little-endian
+    # Of several targets: each as if it were alone, with the error of its best constant prediction
+    # for these texts, which its skill refers to (`MeanSkill`).
+    targets: NotRequired[dict[str, "Correctness"]]
+    constant_error: NotRequired[float]
 
 
 def encode_correctness(
@@ -55,6 +60,18 @@ def encode_correctness(
         digest.update(text)
     stored = Correctness(texts_sha256=digest.hexdigest(), count=len(examples))
     targets = task.targets([example.label for example in examples])
+    if isinstance(task, SeveralTargets):
+        of_targets = {}
+        for name, each in task.tasks.items():
+            truth = task.values_of(targets, name)
+            error = constant_error(each, truth) if len(truth) else 0.0
+            encoded = _encode_answers(stored, truth, task.values_of(predicted, name))
+            of_targets[name] = Correctness(**encoded, constant_error=error)
+        return {**stored, "targets": of_targets}
+    return _encode_answers(stored, targets, predicted)
+
+
+def _encode_answers(stored: Correctness, targets: Targets, predicted: Predictions) -> Correctness:
     if np.issubdtype(predicted.dtype, np.floating):
         errors = (predicted - targets).astype("<f4")
         return {**stored, "errors": _encode(errors.tobytes())}
@@ -98,20 +115,24 @@ def save_misclassified(
 ) -> None:
     """Write one JSON line for each misclassified text, with the beginning of the text.
 
-    Of a regression these are the texts with the largest errors. The file can be read after the
-    data are deleted.
+    Of several targets there is one for each target that is wrong. Of a regression these are the
+    texts with the largest errors. The file can be read after the data are deleted.
     """
     targets: Targets = task.targets([example.label for example in examples])
     lines = []
     for error in task.mispredictions(logits, targets, calibration)[:MAX_SAVED]:
         example = examples[error.text_index]
+        of, label = task, example.label
+        if error.target is not None and isinstance(task, SeveralTargets):
+            of, label = task.tasks[error.target], label[error.target]
         line: dict[str, Any] = {
             "row": example.row,
             "text": example.text[:MAX_SAVED_CHARACTERS],
             **({} if example.pair is None else {"text_pair": example.pair[:MAX_SAVED_CHARACTERS]}),
             "cut": max(len(example.text), len(example.pair or "")) > MAX_SAVED_CHARACTERS,
-            "label": task.name(example.label),
-            "predicted": task.name(error.predicted),
+            **({} if error.target is None else {"target": error.target}),
+            "label": of.name(label),
+            "predicted": of.name(error.predicted),
             "score": error.score,
             "true_score": error.true_score,
         }

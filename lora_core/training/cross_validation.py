@@ -23,7 +23,6 @@ from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec, ProbeSpec, SingleMethod
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
-from lora_core.tasks.regression import Regression
 from lora_core.training import probe, resume
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
@@ -76,10 +75,8 @@ class EncoderCrossValidation(LinearCrossValidation):
         spec = spec.model_copy(update={"stop": stop})
         prepared = prepare_run(spec, NullObserver(), self._progress, splits)
         logits = _cached_logits(prepared, lambda: self._train(prepared))
-        if isinstance(self.task, Regression):  # each fold standardizes by its own training texts
-            numbers = prepared.task.predict(logits)
-            return self.task.standardize(numbers)[:, None].astype(np.float32)
-        return logits
+        # Each fold standardizes numbers by its own training texts.
+        return self.task.rescale(logits, of=prepared.task).astype(np.float32, copy=False)
 
     def _train(self, prepared: PreparedRun) -> Logits:
         trainer = build_trainer(

@@ -66,7 +66,7 @@ def evaluate_run(
     if prepared.spec.result.train_metrics:
         train = _logits(prepared, Split.TRAIN, progress)
         metrics |= _reports(prepared, {Split.TRAIN: train}, calibration)
-    test = finite_or_none({name: metrics[Split.TEST][name] for name in task.curve_metrics})
+    test = finite_or_none(task.curve(metrics[Split.TEST]))
     observer.on_event(Evaluated(step=result.best_step, split=Split.TEST, metrics=test))
     return Evaluation(metrics, logits, calibration)
 

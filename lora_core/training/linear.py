@@ -257,7 +257,7 @@ def _compute_metrics(
         if split is not Split.TRAIN:
             calibrated[split] = task.compare_calibration(rows, targets[split], calibration)
             best = split is Split.VALIDATION
-            curve_metrics = finite_or_none({name: report[name] for name in task.curve_metrics})
+            curve_metrics = finite_or_none(task.curve(report))
             observer.on_event(Evaluated(step=_STEPS, split=split, metrics=curve_metrics, best=best))
     return calibration, metrics
 

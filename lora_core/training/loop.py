@@ -152,7 +152,7 @@ class Trainer:
         loss_sum = 0.0
         for indices in micro_batches(data.lengths, distributed.shard(texts), budget):
             targets = torch.from_numpy(data.targets[indices]).to(self.runtime.device)
-            loss = self.loss(self.forward(data, indices), targets) / normalizer
+            loss = self.loss.share(self.forward(data, indices), targets, normalizer)
             loss_sum += loss.item()
             if not math.isfinite(loss_sum):
                 break

@@ -15,6 +15,7 @@ The norm of z is about 1, so C means what it means for vectors of norm 1.
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ from lora_core.specs.method import ProbeSpec
 from lora_core.tasks.base import Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Targets
 from lora_core.training import evaluate
@@ -267,14 +269,29 @@ def fit_regression(
     spec: ProbeSpec,
     task: Task,
     *,
-    balanced: bool,
+    balanced: bool | Mapping[str, bool],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return weight (outputs, width) and bias (outputs,) of the regression for a task.
 
     For several labels it is one logistic regression for each, against the rest; a label that no
     text or every text has depends on nothing. For numbers it is ridge regression to standardized
-    ones with alpha = 1 / C, which weighs the texts as in logistic regression.
+    ones with alpha = 1 / C, which weighs the texts as in logistic regression. Several targets have
+    a regression each; `balanced` may be given by name.
     """
+    if isinstance(task, SeveralTargets):
+        fitted = [
+            fit_regression(
+                x,
+                task.values_of(targets, name),
+                spec,
+                each,
+                balanced=balanced if isinstance(balanced, bool) else balanced[name],
+            )
+            for name, each in task.tasks.items()
+        ]
+        weights, biases = zip(*fitted, strict=True)
+        return np.concatenate(weights), np.concatenate(biases)
+    balanced = bool(balanced)
     match task:
         case SingleLabel():
             classes = len(task.labels)

@@ -35,7 +35,8 @@ from lora_core.specs.data import Split
 from lora_core.tasks.primary_metric import (
     Accuracy,
     MacroF1,
-    PrimaryMetric,
+    MeanSkill,
+    MetricOfMeans,
     RootMeanSquaredError,
     percentile_interval,
 )
@@ -65,10 +66,29 @@ class SplitCorrectness:
     true_labels: bytes | None = None
     predicted_labels: bytes | None = None
     errors: bytes | None = None  # of a regression: prediction - number, float32, little-endian
+    targets: Mapping[str, "SplitCorrectness"] | None = None  # each of several targets
+    constant_error: float = 0.0  # of a target: see `MeanSkill`
+
+    @classmethod
+    def of_manifest(cls, fields: Mapping[str, Any]) -> "SplitCorrectness":
+        """Decode what a manifest has (`lora_core.training.correctness`)."""
+        targets = fields.get("targets")
+        return cls(
+            fields["texts_sha256"],
+            count=fields["count"],
+            **{"correct": None}
+            | {name: base64.b64decode(fields[name]) for name in _ARRAYS if name in fields},
+            targets=targets and {name: cls.of_manifest(each) for name, each in targets.items()},
+            constant_error=fields.get("constant_error", 0.0),
+        )
 
     @property
-    def metric(self) -> PrimaryMetric:
+    def metric(self) -> MetricOfMeans:
         """The metric that models of this task are compared by."""
+        if self.targets is not None:
+            return MeanSkill(
+                [(each.metric, each.statistics.shape[1]) for each in self.targets.values()]
+            )
         if self.errors is not None:
             return RootMeanSquaredError()
         return Accuracy() if self.true_labels is None else MacroF1()
@@ -78,7 +98,7 @@ class SplitCorrectness:
         """The metric of all texts."""
         if self._is_accuracy:
             return _count_correct(self) / self.count
-        return self.metric.value(self._statistics())
+        return self.metric.value(self.statistics)
 
     @property
     def interval(self) -> Interval:
@@ -90,18 +110,25 @@ class SplitCorrectness:
     @cached_property
     def resampled(self) -> NDArray[np.float64]:
         """The metric of texts drawn with replacement, the same for each model: (resamples,)."""
-        return self.metric.resampled(self._statistics())
+        return self.metric.resampled(self.statistics)
 
     @property
     def _is_accuracy(self) -> bool:
         return isinstance(self.metric, Accuracy)
 
-    def _statistics(self) -> NDArray[np.float64]:
-        """Return what the metric averages: (texts, statistics)."""
+    @cached_property
+    def statistics(self) -> NDArray[np.float64]:
+        """What the metric averages: (texts, statistics)."""
+        if self.targets is not None:
+            each = self.targets.values()
+            return MeanSkill.join([t.statistics for t in each], [t.constant_error for t in each])
         if self.errors is not None:
             errors = np.frombuffer(self.errors, dtype="<f4")
-            return self.metric.statistics(np.zeros_like(errors), errors)
-        return self.metric.statistics(
+            return RootMeanSquaredError().statistics(np.zeros_like(errors), errors)
+        if self.true_labels is None:
+            correct = np.unpackbits(_correct_bits(self), count=self.count)
+            return correct[:, None].astype(np.float64)
+        return MacroF1().statistics(
             self._unpack(self.true_labels), self._unpack(self.predicted_labels)
         )
 
@@ -124,6 +151,7 @@ def store_correctness(session: Session, job_id: UUID, by_split: Mapping[str, Any
                 texts_sha256=fields["texts_sha256"],
                 count=fields["count"],
                 **{name: base64.b64decode(fields[name]) for name in _ARRAYS if name in fields},
+                targets=fields.get("targets"),
             )
         )
 
@@ -146,6 +174,10 @@ def load_correctness(
                 row.true_labels,
                 row.predicted_labels,
                 row.errors,
+                row.targets
+                and {
+                    name: SplitCorrectness.of_manifest(each) for name, each in row.targets.items()
+                },
             )
     return loaded
 

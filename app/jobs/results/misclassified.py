@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from app.jobs.errors import NoPredictions
 from app.jobs.schemas import MisclassifiedText
 from app.queue.tables import Job
 from app.storage.store import ArtifactRef, Store, read_json_lines, read_manifest
-from lora_core.specs.label_sets import encode_label_set
+from lora_core.specs.label_sets import encode_label_set, outputs_of
 from lora_core.tasks.metric_names import task_type
 from lora_core.tasks.mispredictions import most_confident_errors
 from lora_core.training import correctness
@@ -28,18 +28,27 @@ MEDIA_TYPES: dict[MisclassifiedFormat, str] = {
 
 
 def list_misclassified(
-    store: Store, job: Job, ref: ArtifactRef, *, split: EvaluatedSplit, limit: int
+    store: Store,
+    job: Job,
+    ref: ArtifactRef,
+    *,
+    split: EvaluatedSplit,
+    limit: int,
+    target: str | None = None,
 ) -> list[MisclassifiedText]:
     """Return the most confident errors first, or the largest of a regression.
 
-    Raises `NoPredictions`, `StoredArtifactCorrupt`.
+    Of several targets all errors, or those of one `target`. Raises `NoPredictions`,
+    `StoredArtifactCorrupt`.
     """
     name = f"job {job.id}"
     facts = read_manifest(store, ref, name=name)
     for folder in (correctness.MISCLASSIFIED_FOLDER, _OLD_FOLDER):
         if (stored := f"{folder}/{split}.jsonl") in facts["files"]:
-            lines = read_json_lines(store, ref, stored, name=name, limit=limit)
-            return [MisclassifiedText(**line) for line in lines]
+            # The errors of several targets are in one file.
+            wanted = limit if target is None else MAX_MISCLASSIFIED
+            lines = read_json_lines(store, ref, stored, name=name, limit=wanted)
+            return _of_target((MisclassifiedText(**line) for line in lines), target)[:limit]
     predictions = f"predictions/{split}.jsonl"
     if predictions not in facts["files"]:
         raise NoPredictions(job_id=job.id, part=split)
@@ -49,8 +58,14 @@ def list_misclassified(
             return _largest_errors(lines, limit)
         case "multi_label":
             return _wrong_label_sets(lines, facts["labels"], limit)
+        case "several_targets":
+            return _of_target(_wrong_targets(lines, facts["labels"]), target)[:limit]
         case _:
             return _from_predictions(lines, facts, limit)
+
+
+def _of_target(texts: Iterable[MisclassifiedText], target: str | None) -> list[MisclassifiedText]:
+    return [each for each in texts if target is None or each.target == target]
 
 
 def to_jsonl(texts: Iterable[MisclassifiedText]) -> str:
@@ -62,7 +77,9 @@ def to_csv(texts: Sequence[MisclassifiedText]) -> str:
     """Return a header and one row per text. No cell is a formula to a spreadsheet."""
     output = io.StringIO()
     pairs = any(text.text_pair is not None for text in texts)
-    columns = [name for name in MisclassifiedText.model_fields if pairs or name != "text_pair"]
+    targets = any(text.target is not None for text in texts)
+    left_out = {name for name, used in (("text_pair", pairs), ("target", targets)) if not used}
+    columns = [name for name in MisclassifiedText.model_fields if name not in left_out]
     # Lines end in \r\n (RFC 4180): only then does Python 3.11 quote a lone \r inside a value.
     writer = csv.DictWriter(output, columns)
     writer.writeheader()
@@ -99,6 +116,26 @@ def _wrong_label_sets(
         _without_text(line, names(line["label"]), names(line["predicted"]))
         for line in errors[:limit]
     ]
+
+
+def _wrong_targets(
+    predictions: list[dict[str, Any]], labels: list[str]
+) -> Iterator[MisclassifiedText]:
+    """Yield each target of a text that is wrong."""
+
+    def name(target: str, value: Any) -> str:
+        if isinstance(value, float):
+            return repr(value)
+        outputs = outputs_of(target, labels)
+        if isinstance(value, list):
+            return encode_label_set([outputs[i] for i in value])
+        return outputs[int(value)]
+
+    for line in predictions:
+        for target, label in line["label"].items():
+            if line["predicted"][target] != label:
+                names = name(target, label), name(target, line["predicted"][target])
+                yield _without_text(line, *names).model_copy(update={"target": target})
 
 
 def _without_text(line: dict[str, Any], label: str, predicted: str) -> MisclassifiedText:

@@ -218,6 +218,7 @@ class Busy(Client):
         model: str | None,  # noqa: ARG002
         *,
         truncate: bool,  # noqa: ARG002
+        target: str | None = None,  # noqa: ARG002
     ) -> LabeledPredictions:
         if self.left:
             self.left -= 1

@@ -1,5 +1,6 @@
 """Datasets with sets of labels, numbers or ranks: uploads, rows, pages, and their jobs."""
 
+import json
 from typing import Any
 
 import pytest
@@ -136,3 +137,61 @@ def test_a_job_must_have_the_task_of_its_dataset(client: TestClient, upload: Upl
     upload(SETS.replace(",\n", ",none\n"), "names.csv")
     data = {"label_separator": ";"}
     assert plan(client, "names", data=data, task={"type": "multi_label"}).status_code == 200
+
+
+TICKETS = "text,topic,rating,urgent,rude\n" + "".join(
+    f"ticket{i} word{i} end{i},{'refund' if i % 4 else 'billing'},{i % 7},"
+    f"{i % 2},{int(i % 3 == 0)}\n"
+    for i in range(48)
+)
+TARGETS = {
+    "topic": {"type": "single_label"},
+    "stars": {"type": "regression", "column": "rating"},
+    "flags": {"type": "multi_label", "label_columns": ["urgent", "rude"]},
+}
+
+
+def test_several_targets_are_uploaded_and_trained(client: TestClient, upload: Upload) -> None:
+    dataset = created(upload(TICKETS, targets=json.dumps(TARGETS)))
+    assert dataset["task"] == "several_targets"
+    assert dataset["targets"] == TARGETS | {"topic": {"type": "single_label", "column": "topic"}}
+    assert dataset["labels"] == {
+        "flags/rude": 16, "flags/urgent": 24, "topic/billing": 12, "topic/refund": 36,
+    }  # fmt: skip
+    assert dataset["diagnosis"]["targets"]["stars"]["numbers"]["maximum"] == 6
+    rows = client.get(f"/v1/datasets/{dataset['id']}/rows").json()["data"]
+    assert json.loads(rows[0]["label"]) == {"flags": ["rude"], "stars": 0.0, "topic": "billing"}
+    assert upload(TICKETS, targets=json.dumps(TARGETS)).status_code == 200
+    text = client.get(f"/datasets/{dataset['id']}", headers=PAGE).text
+    assert 'id="targets"' in text
+    assert "urgent, rude" in text
+    assert client.get(f"/jobs/new?data={dataset['ref']}", headers=PAGE).status_code == 200
+    planned = plan(client, "a")  # as it was uploaded
+    assert planned.status_code == 200, planned.text
+    assert set(planned.json()["spec"]["task"]["targets"]) == set(TARGETS)
+    assert planned.json()["parameters"]["exact"] is False
+    text = "topic,stars=regression:rating"
+    given = plan(client, "a", task={"targets": text}).json()["spec"]["task"]
+    assert given["type"] == "several_targets"
+    assert given["targets"]["stars"]["column"] == "rating"
+    mismatch = plan(client, "a", task={"type": "single_label"})
+    assert mismatch.json()["code"] == "task_mismatch", mismatch.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"targets": "topic"}, "at least 2"),
+        ({"targets": "topic,topic"}, "named twice"),
+        ({"targets": "topic,rating=number"}, "multi_label"),
+        ({"targets": "topic,rating", "task": "regression"}, "needs the task several_targets"),
+        ({"targets": "topic,rating", "label_column": "topic"}, "label_column"),
+        ({"task": "several_targets"}, "needs targets"),
+        ({"targets": "topic,Urgent"}, "cannot be the name of a target"),
+        ({"targets": "topic,mood"}, "'mood'"),
+    ],
+)
+def test_targets_that_are_refused(upload: Upload, fields: dict[str, str], words: str) -> None:
+    refused = upload(TICKETS, **fields)
+    assert refused.status_code == 422
+    assert words in refused.text

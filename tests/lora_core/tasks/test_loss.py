@@ -31,7 +31,7 @@ GENERATOR = np.random.default_rng(0)
 TEXTS = 40
 
 
-def loss_of_transformers(problem_type: str, logits: Tensor, targets: Tensor) -> Tensor:
+def loss_of_transformers(problem_type: str | None, logits: Tensor, targets: Tensor) -> Tensor:
     config = DistilBertConfig(num_labels=logits.shape[1], problem_type=problem_type)
     loss: Tensor = ForSequenceClassificationLoss(targets, logits, config)
     return loss
