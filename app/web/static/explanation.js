@@ -22,6 +22,17 @@ export function verdict(task, outputs) {
   return predicted.join("; ") || "No label reaches its threshold";
 }
 
+/** Returns the task of one of several targets, which its outputs tell. */
+export function taskOf(outputs) {
+  if (outputs.length === 1 && outputs[0].label === "value") return "regression";
+  return outputs.every(({ predicted }) => predicted === undefined) ? "single_label" : "multi_label";
+}
+
+/** Returns what is predicted for each of several targets, in words. */
+export function verdictOfTargets(targets) {
+  return Object.entries(targets).map(([name, outputs]) => `${name}: ${verdict(taskOf(outputs), outputs)}`).join(" · ");
+}
+
 function element(name, text = "", className = "") {
   const created = document.createElement(name);
   created.textContent = text;

@@ -1,6 +1,6 @@
 // Queries models while the user types: predictions, and explanations by word.
 import { Problem, request } from "./api.js";
-import { renderExplanation, renderScores, responseInfo, verdict } from "./explanation.js";
+import { renderExplanation, renderScores, responseInfo, taskOf, verdict, verdictOfTargets } from "./explanation.js";
 
 const PREDICT_DELAY = 120; // ms after the last input
 const EXPLAIN_DELAY = 600; // ms after the prediction: an explanation costs hundreds of predictions
@@ -24,11 +24,18 @@ function currentInput() {
   return pairField.hidden ? texts[0] : { text: texts[0], text_pair: texts[1] };
 }
 
-const thresholds = new Map(); // of multi-label versions, by label
+const thresholds = new Map(); // of versions, by label; of several targets TARGET/LABEL
+
+/** Returns the labels of several targets in one list. A bar is named TARGET/LABEL, as its threshold is. */
+function barsOfTargets(targets) {
+  return Object.entries(targets).flatMap(([target, outputs]) =>
+    taskOf(outputs) === "regression" ? [] : outputs.map((output) => ({ ...output, label: `${target}/${output.label}` })),
+  );
+}
 
 /** Returns the thresholds of a version, {} if it has none. They are drawn, not needed. */
 async function thresholdsOf(version, task) {
-  if (task !== "multi_label") return {};
+  if (task !== "multi_label" && task !== "several_targets") return {};
   if (!thresholds.has(version)) {
     const path = `/models/${encodeURIComponent(version)}/info`;
     const info = await request("GET", path).then((response) => response.json(), () => ({ thresholds: {} }));
@@ -73,15 +80,17 @@ class ModelPanel {
 
   predict(text) {
     const path = `/models/${encodeURIComponent(this.select.value)}/predict`;
-    this.send(path, { inputs: text }, () => this.predict(text), async (labels, headers) => {
+    this.send(path, { inputs: text }, () => this.predict(text), async (answer, headers) => {
       const { signal } = this.pending;
       const task = headers.get("X-Task");
       const drawn = await thresholdsOf(headers.get("X-Model-Version"), task);
       if (signal.aborted) return;
       this.shownText = text;
       this.task = task;
+      this.targets = task === "several_targets" ? answer : null;
+      const labels = this.targets ? barsOfTargets(answer) : answer;
       if (!labels.some(({ label }) => label === this.label)) this.label = null;
-      this.find(".verdict").textContent = verdict(task, labels);
+      this.find(".verdict").textContent = this.targets ? verdictOfTargets(answer) : verdict(task, labels);
       this.find(".response-info").textContent = responseInfo(headers);
       const bars = task === "regression" ? [] : labels;
       renderScores(this.find(".bars"), bars, drawn, (label) => {
@@ -93,12 +102,19 @@ class ModelPanel {
   }
 
   explain(text) {
-    const path = `/v1/models/${encodeURIComponent(this.select.value)}/explain`;
+    let path = `/v1/models/${encodeURIComponent(this.select.value)}/explain`;
+    let { label, task } = this;
+    if (this.targets) { // one of them: that of the label, or the first
+      const target = label === null ? Object.keys(this.targets)[0] : label.slice(0, label.indexOf("/"));
+      path += `?target=${encodeURIComponent(target)}`;
+      label = label === null ? null : label.slice(target.length + 1);
+      task = taskOf(this.targets[target]);
+    }
     this.find(".explaining").hidden = false;
-    const body = this.label === null ? { inputs: text } : { inputs: text, label: this.label };
+    const body = label === null ? { inputs: text } : { inputs: text, label };
     this.send(path, body, () => this.explain(text), (explanation, headers) => {
       this.find(".explaining").hidden = true;
-      renderExplanation(this.panel, text, explanation, Boolean(headers.get("X-Truncated")), this.task);
+      renderExplanation(this.panel, text, explanation, Boolean(headers.get("X-Truncated")), task);
     });
   }
 

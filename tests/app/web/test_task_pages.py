@@ -13,6 +13,7 @@ from lora_core.data.split import Example
 from lora_core.tasks.base import Task
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from tests.app.web.finished_jobs import HOSTILE, succeed_with
 from tests.app.web.html_elements import visible_text
@@ -45,6 +46,15 @@ def make(task_type: str, noise: float) -> Made:
             labels = numbers.tolist()
             task = Regression(50.0, 10.0)
             logits = ((numbers - 50) / 10)[:, None] + errors[:, :1]
+        case "several_targets":
+            made = {name: make(kind, noise) for name, kind in SEVERAL.items()}
+            task = SeveralTargets(
+                {name: each.task for name, each in made.items()}, dict.fromkeys(made, 1.0)
+            )
+            labels = [
+                {name: each.examples[i].label for name, each in made.items()} for i in range(TEXTS)
+            ]
+            logits = np.concatenate([each.logits for each in made.values()], axis=1)
         case _:
             ranks = np.arange(TEXTS) % 3
             labels = ranks.tolist()
@@ -54,11 +64,13 @@ def make(task_type: str, noise: float) -> Made:
     return Made(task, examples, logits.astype(np.float32))
 
 
+SEVERAL = {"flags": "multi_label", "number": "regression", "stars": "ordered"}
 SPECS: dict[str, dict[str, Any]] = {
     "multi_label": {"type": "multi_label"},
     "regression": {"type": "regression"},
     "ordered": {"type": "single_label", "ordered": True},
 }
+SPECS["several_targets"] = {"targets": {name: SPECS[kind] for name, kind in SEVERAL.items()}}
 
 
 def succeed(
@@ -121,6 +133,7 @@ def test_ranks_show_kappa_beside_the_confusion_matrix(
         ("multi_label", "macro_f1", "points worse than"),
         ("regression", "rmse", "worse than"),
         ("ordered", "accuracy", "points worse than"),
+        ("several_targets", "skill", "points worse than"),
     ],
 )
 def test_jobs_are_listed_compared_and_registered(
@@ -158,7 +171,26 @@ def test_jobs_of_different_tasks_are_not_paired(client: TestClient, resources: R
     assert "RMSE" in read
 
 
-@pytest.mark.parametrize("task_type", ["multi_label", "regression"])
+def test_a_job_with_several_targets_shows_one_at_a_time(
+    client: TestClient, resources: Resources
+) -> None:
+    job_id = succeed(client, resources, "several_targets")
+    report = client.get(f"/v1/jobs/{job_id}").json()["summary"]["test"]
+    read = visible_text(page(client, f"/jobs/{job_id}"))
+    assert f"Mean skill {100 * report['skill']:.1f}%" in read
+    assert f"RMSE of number {report['targets']['number']['rmse']:.4g}" in read
+    flags, number, stars = (page(client, f"/jobs/{job_id}?target={name}") for name in SEVERAL)
+    assert 'id="per-label-metrics"' in flags
+    assert "Largest errors" in visible_text(number)
+    assert number.count("<circle") == TEXTS
+    assert "Confusion matrix" in visible_text(stars)
+    wrong = client.get(f"/v1/jobs/{job_id}/misclassified?split=test&limit=9").json()
+    assert [each["target"] for each in wrong[:3]] == list(SEVERAL)
+    texts = client.get(f"/v1/jobs/{job_id}/misclassified/download?split=test&format=csv").text
+    assert texts.splitlines()[0].split(",")[3:5] == ["target", "label"]
+
+
+@pytest.mark.parametrize("task_type", ["multi_label", "regression", "several_targets"])
 def test_errors_of_jobs_without_a_model_are_found_in_their_predictions(
     client: TestClient, resources: Resources, task_type: str
 ) -> None:
@@ -169,8 +201,11 @@ def test_errors_of_jobs_without_a_model_are_found_in_their_predictions(
             succeed(client, resources, task_type, texts=False),
         )
     )
-    rows = {each["row"]: (each["label"], each["predicted"]) for each in with_texts}
-    assert {each["row"]: (each["label"], each["predicted"]) for each in without} == rows
+
+    def by_row(texts: list[dict[str, Any]]) -> dict[Any, tuple[str, str]]:
+        return {(t["row"], t.get("target")): (t["label"], t["predicted"]) for t in texts}
+
+    assert by_row(without) == by_row(with_texts)
     assert {each["text"] for each in without} == {None}
     if task_type == "regression":
         errors = [abs(float(each["predicted"]) - float(each["label"])) for each in without]
