@@ -320,7 +320,9 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
     Raises what `encoders.load.resolve_base` raises.
     """
     directory = Path(base)
-    if not looks_like_path(base) or not (directory / MANIFEST_FILE).is_file():
+    is_artifact = looks_like_path(base) and (directory / MANIFEST_FILE).is_file()
+    # The directory of the sample has a manifest, too.
+    if not is_artifact or (directory / CONFIG_FILE).is_file():
         return encoders.resolve_base(base, revision)
     files = checkpoint_directory(directory)
     config = read_base_config(files, base)

@@ -73,6 +73,12 @@ def test_a_version_of_the_registry_is_put_together_and_tried(
     assert (found["base"], found["model_type"]) == ("mails:1", "distilbert")
 
 
+def test_the_sample_is_tried_by_its_name(client: TestClient) -> None:
+    status, found = check(client, "minilm-l6")
+    assert status == 200, found
+    assert (found["base"], found["road"], found["blocks"]) == ("minilm-l6", "fast", 6)
+
+
 def test_the_error_of_the_child_has_the_name_of_the_base(client: TestClient, folder: Path) -> None:
     directory = make_base(folder / "tiny")
     (directory / "model.safetensors").write_bytes(b"damaged")

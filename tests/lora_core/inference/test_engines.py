@@ -14,6 +14,8 @@ from lora_core.errors.artifact import EngineOutputMismatch, EngineUnavailable
 from lora_core.inference import engine_benchmark, engines
 from lora_core.inference.engine_benchmark import benchmark_engines
 from lora_core.inference.predictor import Predictor
+from lora_core.specs.method import LoraSpec
+from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import make_artifact
 
 AVAILABLE_ENGINES = [name for name, engine in engines.ENGINES.items() if engine.is_available()]
@@ -37,6 +39,19 @@ def test_engine_reproduces_the_golden_predictions(artifact: Path, name: str) -> 
     predictor = Predictor.load(artifact, engine=name)
     assert predictor.engine.name == name
     assert predictor.engine.nbytes > 0
+    assert (
+        saved_predictions.check_golden_predictions(predictor, artifact)
+        <= saved_predictions.ENGINE_TOLERANCES[name.rpartition("-")[2]]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", [name for name in AVAILABLE_ENGINES if "compiled" in name])
+def test_compiled_modernbert_reproduces_the_golden_predictions(tmp_path: Path, name: str) -> None:
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), family="modernbert")
+    predictor = Predictor.load(artifact, engine=name)
+    assert predictor.engine.name == name
     assert (
         saved_predictions.check_golden_predictions(predictor, artifact)
         <= saved_predictions.ENGINE_TOLERANCES[name.rpartition("-")[2]]
