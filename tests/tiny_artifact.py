@@ -12,7 +12,13 @@ from lora_core.manifest import FORMAT_VERSION
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
+from lora_core.specs.task import (
+    MultiLabelSpec,
+    RegressionSpec,
+    SeveralTargetsSpec,
+    SingleLabelSpec,
+    TaskSpec,
+)
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.base import Calibration
 from tests.tiny_base import distilbert, tokenizer
@@ -109,4 +115,26 @@ def make_regression_artifact(
         pairs=pairs,
         task=RegressionSpec(),
         calibration=Calibration(scale=(2.0,), offset=(3.0,), half_width=half_width),
+    )
+
+
+TARGETS = {"flags": {"type": "multi_label"}, "stars": {"type": "regression"}, "topic": {}}
+
+
+def make_several_targets_artifact(directory: Path) -> Path:
+    """Make a model of `TARGETS` that predicts the topic `refund` for any text."""
+    outputs = ("flags/rude", "flags/urgent", "stars/value", "topic/billing", "topic/refund")
+    calibration = Calibration(
+        targets={
+            "flags": Calibration(scale=(1.0, 2.0), offset=(0.0, 0.5), thresholds=(0.5, 0.3)),
+            "stars": Calibration(scale=(2.0,), offset=(3.0,), half_width=0.25),
+            "topic": Calibration(temperature=2.0),
+        }
+    )
+    return make_artifact(
+        directory,
+        labels=outputs,
+        top_label="topic/refund",
+        task=SeveralTargetsSpec.model_validate({"targets": TARGETS}),
+        calibration=calibration,
     )

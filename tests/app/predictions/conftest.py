@@ -61,6 +61,25 @@ REGRESSION: dict[str, Any] = {
 }  # fmt: skip
 
 
+SEVERAL_TARGETS: dict[str, Any] = {
+    "task": "several_targets",
+    "labels": [],
+    "targets": {
+        "stars": {"task": "regression", "labels": []},
+        "topic": {"task": "single_label", "labels": ["bad", "good"]},
+    },
+    "rows": [
+        {"id": "1", "predicted_targets": {
+            "stars": {"predicted_value": 3.5, "predicted_low": None, "predicted_high": None},
+            "topic": {"predicted_label": "good", "predicted_score": 0.75,
+                      "predicted_scores": {"good": 0.75, "bad": 0.25}},
+        }},
+    ],
+    "summary": {"rows": 1, "cut": 0, "predicted": {"topic/good": 1},
+                "values": {"stars": {"mean": 3.5, "min": 3.5, "max": 3.5}}},
+}  # fmt: skip
+
+
 def store_results(
     resources: Resources,
     directory: Path,

@@ -22,6 +22,7 @@ from tests.app.predictions.conftest import (
     MULTI_LABEL,
     REGRESSION,
     ROWS,
+    SEVERAL_TARGETS,
     SUMMARY,
     Answer,
     predicted_rows,
@@ -170,6 +171,13 @@ def test_results_of_other_tasks_as_csv(
         ["1", "3.5", "3.0", "4.0"],
         ["2", "-1.0", "", ""],
     ]
+    header, row = results("several", SEVERAL_TARGETS)
+    assert dict(zip(header, row, strict=True)) == {
+        "id": "1",
+        "stars.predicted_value": "3.5", "stars.predicted_low": "", "stars.predicted_high": "",
+        "topic.predicted_label": "good", "topic.predicted_score": "0.75",
+        "topic.predicted_scores.bad": "0.25", "topic.predicted_scores.good": "0.75",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("state", ["queued", "failed"])

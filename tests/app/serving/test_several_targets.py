@@ -13,36 +13,15 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from app.serving import shadow
-from lora_core.specs.task import SeveralTargetsSpec
-from lora_core.tasks.base import Calibration
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT
-from tests.tiny_artifact import TEXTS, make_artifact
-
-TASK = SeveralTargetsSpec.model_validate({
-    "targets": {"topic": {}, "stars": {"type": "regression"}, "flags": {"type": "multi_label"}}
-})  # fmt: skip
-OUTPUTS = ("flags/rude", "flags/urgent", "stars/value", "topic/billing", "topic/refund")
-CALIBRATION = Calibration(
-    targets={
-        "flags": Calibration(scale=(1.0, 2.0), offset=(0.0, 0.5), thresholds=(0.5, 0.3)),
-        "stars": Calibration(scale=(2.0,), offset=(3.0,), half_width=0.25),
-        "topic": Calibration(temperature=2.0),
-    }
-)
-
-
-def make(directory: Path, *, seed: int = 0) -> Path:
-    return make_artifact(
-        directory, labels=OUTPUTS, top_label="topic/refund", task=TASK, seed=seed,
-        calibration=CALIBRATION,
-    )  # fmt: skip
+from tests.tiny_artifact import TEXTS, make_several_targets_artifact
 
 
 @pytest.fixture
 def tickets(publish: Publish, tmp_path: Path) -> Path:
     """A model with several targets in production: `tickets`."""
-    return publish("tickets", artifact=make(tmp_path / "tickets"))
+    return publish("tickets", artifact=make_several_targets_artifact(tmp_path / "tickets"))
 
 
 def logits_by_transformers(artifact: Path) -> NDArray[np.float64]:
@@ -152,7 +131,9 @@ def test_shadow_agrees_on_all_targets_with_the_same_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(shadow, "CANDIDATES_TTL_SECONDS", 0.0)
-    publish("tickets", artifact=make(tmp_path / "candidate"), promote=False)
+    publish(
+        "tickets", artifact=make_several_targets_artifact(tmp_path / "candidate"), promote=False
+    )
     client.put("/v1/models/tickets/aliases/shadow", json={"version": 2}).raise_for_status()
     deadline = time.monotonic() + WAIT
     while not (pairs := client.get("/v1/models/tickets/shadow").json()) or not pairs[0]["texts"]:

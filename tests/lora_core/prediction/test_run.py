@@ -26,10 +26,12 @@ from tests.lora_core.prediction.conftest import LABELS, ROWS
 from tests.lora_core.training.processes import Attempts
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import (
+    TARGETS,
     TOPICS,
     make_artifact,
     make_multi_label_artifact,
     make_regression_artifact,
+    make_several_targets_artifact,
 )
 
 KILLED = -signal.SIGKILL
@@ -316,3 +318,25 @@ def test_rows_get_numbers_with_their_interval(spec: PredictSpec, tmp_path: Path)
         "mean": pytest.approx(sum(values) / ROWS), "min": min(values), "max": max(values),
     }  # fmt: skip
     assert (manifest.read(out)["task"], manifest.read(out)["labels"]) == ("regression", [])
+
+
+def test_rows_get_an_object_for_each_target(spec: PredictSpec, tmp_path: Path) -> None:
+    artifact = make_several_targets_artifact(tmp_path / "tickets")
+    listener, out = StoppingListener(), tmp_path / "out"
+    several = spec.model_copy(update={"model": str(artifact)})
+    summary = predict_file(several, out_dir=out, observer=listener, stop=listener)
+    predictor = Predictor.load(artifact)
+    outputs = predictor.outputs(predictor.forward(predictor.encode([r["body"] for r in rows(out)])))
+    for row, expected in zip(rows(out), outputs, strict=True):
+        targets = row["predicted_targets"]
+        assert list(targets) == list(TARGETS)
+        topic = {each.label: each.score for each in expected if each.target == "topic"}
+        assert targets["topic"]["predicted_scores"] == pytest.approx(topic, abs=1e-5)
+        [number] = [each.score for each in expected if each.target == "stars"]
+        assert targets["stars"]["predicted_value"] == pytest.approx(number, abs=1e-5)
+    labels = Counter(row["predicted_targets"]["topic"]["predicted_label"] for row in rows(out))
+    assert {f"topic/{label}": count for label, count in labels.items()}.items() <= summary[
+        "predicted"
+    ].items()
+    assert list(summary["values"]) == ["stars"]
+    assert manifest.read(out)["targets"]["topic"]["labels"] == ["billing", "refund"]

@@ -1,0 +1,80 @@
+"""The command line with a model of several targets, on a real service."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.resources import Resources
+from tests.app.cli.conftest import Run, answer
+from tests.app.cli.versions import add_version
+from tests.tiny_artifact import TARGETS, make_several_targets_artifact
+
+ROWS = [
+    {"text": f"a good film {i}", "topic": ("billing", "refund")[i % 2], "stars": i / 7,
+     "flags": ["rude"] if i % 3 else []}
+    for i in range(24)
+]  # fmt: skip
+
+
+@pytest.fixture
+def tickets(tmp_path: Path) -> Path:
+    file = tmp_path / "tickets.jsonl"
+    file.write_text("\n".join(map(json.dumps, ROWS)))
+    return file
+
+
+@pytest.fixture
+def model(resources: Resources, tmp_path: Path) -> Path:
+    made = make_several_targets_artifact(tmp_path / "model")
+    add_version(resources, made, tmp_path / "copy")
+    return made
+
+
+@pytest.mark.usefixtures("model")
+def test_predict_shows_all_targets_or_one(cli: Run) -> None:
+    response = answer(cli("predict", "a good film", "--json"))
+    assert response["task"] == "several_targets"
+    [prediction] = response["predictions"]
+    assert list(prediction["targets"]) == list(TARGETS)
+    [stars] = prediction["targets"]["stars"]
+    shown = cli("predict", "a good film").stdout
+    assert shown.split()[:3] == list(TARGETS)
+    assert f"{stars['score']:.4g}" in shown
+    assert "refund" in shown
+    one = answer(cli("predict", "a good film", "--target", "topic", "--explain", "--json"))
+    assert one["task"] == "single_label"
+    assert one["predictions"][0]["labels"] == prediction["targets"]["topic"]
+    assert one["predictions"][0]["explanation"]["label"] == "refund"
+    refused = cli("predict", "a good film", "--explain")
+    assert refused.exit_code != 0
+    assert "flags, stars, topic" in refused.stderr
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+@pytest.mark.usefixtures("model")
+def test_evaluate_one_target(cli: Run, tickets: Path, target: str) -> None:
+    report = answer(
+        cli("evaluate", "sentiment", "--data", str(tickets), "--target", target, "--json")
+    )
+    assert report["target"] == target
+    assert report["texts"] == len(ROWS)
+    if target == "topic":
+        assert report["accuracy"] == 0.5  # it predicts `refund` for any text
+    refused = cli("evaluate", "sentiment", "--data", str(tickets))
+    assert "evaluate one target with --target: flags, stars, topic" in refused.stderr
+
+
+def test_check_and_upload_several_columns(cli: Run, tickets: Path) -> None:
+    targets = "stars=regression,topic,flags=multi_label"
+    checked = answer(cli("datasets", "check", str(tickets), "--targets", targets, "--json"))
+    assert set(checked["targets"]) == set(TARGETS)
+    uploaded = answer(cli("datasets", "upload", str(tickets), "--targets", targets, "--json"))
+    assert uploaded["task"] == "several_targets"
+    planned = answer(
+        cli("train", "--data", uploaded["ref"], "--targets", targets, "--method", "linear",
+            "--dry-run", "--json")
+    )  # fmt: skip
+    assert list(planned["spec"]["task"]["targets"]) == list(TARGETS)
+    wrong = cli("datasets", "check", str(tickets), "--targets", "topic,stars=stars")
+    assert "--targets: targets.stars.type" in wrong.stderr
