@@ -162,7 +162,7 @@ def select_target(manifest_data: dict[str, Any], target: str | None, model: str)
     It is unchanged if there is one target and none is named. Raises `TargetRequired`,
     `UnknownTarget`, `OneTarget`.
     """
-    spec, labels = manifest_data["spec"], manifest_data["labels"]
+    spec = manifest_data["spec"]
     task = (spec or {}).get("task", {})
     targets = task.get("targets") if task.get("type") == "several_targets" else None
     if targets is None:
@@ -181,7 +181,7 @@ def select_target(manifest_data: dict[str, Any], target: str | None, model: str)
         if name not in ("calibration", "linear", "verdict")
     }
     calibration = manifest_data["calibration"]["targets"][target]
-    outputs = list(outputs_of(target, labels))
+    outputs = list(outputs_of(target, manifest_data["labels"]))
     return {
         **manifest_data,
         "spec": {**spec, "task": alone},
