@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.encoders import get_family
-from lora_core.encoders.families import ConfigField, EncoderFamily, FastFamily
+from lora_core.encoders.families import (
+    FULL_ATTENTION,
+    MAX_SQUARE_WINDOWS,
+    ConfigField,
+    EncoderFamily,
+    FastFamily,
+)
 from lora_core.errors.base_model import ConfigKeyIgnored, UnreadableBase
 from lora_core.errors.spec import (
     LayerOutOfRange,
@@ -67,6 +73,8 @@ class EncoderShape:
     key_value_heads: int = 0
     head_width: int = 0
     inner_width: int = 0  # of the layers inside a block
+    window: int = 0  # tokens that a token sees of a text in each of `local_blocks`
+    local_blocks: int = 0
     pooling: Pooling = Pooling.CLS
 
     @property
@@ -131,6 +139,16 @@ class EncoderShape:
     def resolve_max_length(self, requested: int | None) -> int:
         """Return the number of tokens that texts are truncated to: as requested, or the default."""
         return requested or min(MAX_LENGTH, self.max_tokens)
+
+    def attended_tokens(self, length: float) -> float:
+        """Return for how many tokens a token's attention is computed, summed over the blocks.
+
+        As in `encoders.local_attention`: texts of many windows are cut into chunks, whose tokens
+        attend to three of them.
+        """
+        reach = self.window // 2  # to each side
+        local = 3 * reach if length > MAX_SQUARE_WINDOWS * reach else length
+        return (self.block_passes - self.local_blocks) * length + self.local_blocks * local
 
     def head_layers(self, n_labels: int) -> tuple[tuple[int, int], ...]:
         """Return (d_in, d_out) of the linear layers after the last block."""
@@ -207,6 +225,8 @@ def read_encoder_shape(
         mean = has_mean_pooling_block or declared == Pooling.MEAN
         pooling = Pooling.MEAN if mean else Pooling.CLS
     sizes["layers"] -= has_mean_pooling_block
+    if "window" in sizes:
+        sizes["local_blocks"] = _count_local_blocks(config, sizes["layers"])
     shape = EncoderShape(family=family, pooling=pooling, **sizes, **biases)  # type: ignore[arg-type]
     if shape.width % shape.heads:
         reason = f"width {shape.width} is not divisible by {shape.heads} heads"
@@ -216,6 +236,14 @@ def read_encoder_shape(
     if shape.max_tokens < 1:
         raise UnreadableBase(base=base, reason="its config has no position for a text")
     return shape
+
+
+def _count_local_blocks(config: Mapping[str, Any], layers: int) -> int:
+    """Return the number of blocks with attention in a window, as ModernBERT's config says it."""
+    if isinstance(types := config.get("layer_types"), list):
+        return sum(each != FULL_ATTENTION for each in types[:layers])
+    distance = config.get("global_attn_every_n_layers", 3)
+    return sum(bool(i % distance) for i in range(layers)) if type(distance) is int else 0
 
 
 def _read_size(config: Mapping[str, Any], field: ConfigField, base: str) -> int:

@@ -16,13 +16,13 @@ from lora_core.compatibility import EncoderShape
 from lora_core.cost_model import (
     ATTENDED_LENGTH_RATIO,
     DEFAULT_FLOPS_PER_SECOND,
-    LINEAR_SECONDS_PER_TOKEN,
     CostModel,
 )
 from lora_core.defaults import HEAD_INIT_MAX_TEXTS, epochs_and_batch_size, resolve_head_init
 from lora_core.linear.files import max_terms, weight_rows
 from lora_core.specs.data import Split, resolve_count
 from lora_core.specs.method import AutoSpec, CandidateSpec
+from lora_core.specs.task import TaskType
 from lora_core.specs.train import HeadInit, TrainSpec
 
 # FLOP/s until a job has finished here. A job for any device may get the slow one.
@@ -85,7 +85,8 @@ def estimate_encoder_cost(
         + _evaluated_texts(spec, texts, epochs, completed_share) * (forward - frozen)
     )
     linear_texts = 0 if spec.trial else min(texts[Split.TRAIN], _LINEAR_MODEL_MAX_TEXTS)
-    linear_seconds = linear_texts * LINEAR_SECONDS_PER_TOKEN * data.mean_tokens
+    of_a_token = cost_model.linear_seconds_per_token(spec.task.type, data.label_count or 2)
+    linear_seconds = linear_texts * of_a_token * data.mean_tokens
     seconds = STARTUP_SECONDS + linear_seconds + operations * data.mean_tokens / speed
     trained_texts = epochs * max(1, texts[Split.TRAIN])
     per_token = training - frozen + once / trained_texts
@@ -103,7 +104,8 @@ def plan_auto(
     sizes = split_sizes(data)
     has_validation = Split.VALIDATION.value in data.rows or spec.data.train_size is not None
     texts = max(1, sizes[Split.TRAIN] + (0 if has_validation else sizes[Split.VALIDATION]))
-    costs = CostModel(shape, spec.optim, data.mean_tokens, speed)
+    labels = data.label_count or 2
+    costs = CostModel(shape, spec.optim, data.mean_tokens, speed, spec.task.type, labels)
     candidates = auto.candidates or model_selection.plan_candidates(
         texts, auto.time_budget, costs.seconds, task=spec.task
     )
@@ -121,10 +123,10 @@ def linear_parameter_count(data: ResolvedData, labels: int) -> int:
     return (terms + 1) * weight_rows(labels)
 
 
-def estimate_linear_cost(data: ResolvedData, labels: int) -> JobCost:
+def estimate_linear_cost(data: ResolvedData, task: TaskType, labels: int) -> JobCost:
     """Estimate the cost of a linear model, which is fitted in one step."""
     tokens = sum(split_sizes(data).values()) * data.mean_tokens
-    seconds = tokens * LINEAR_SECONDS_PER_TOKEN * max(1.0, weight_rows(labels) / 2)
+    seconds = tokens * cost_model.linear_seconds_per_token(task, labels)
     return JobCost(round(_LINEAR_STARTUP_SECONDS + seconds), 0.0, _LINEAR_STARTUP_SECONDS)
 
 

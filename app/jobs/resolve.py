@@ -191,7 +191,7 @@ class JobResolver:
             dataset_ids=data.dataset_ids,
             device_class=_device_class(spec.runtime.device),
             parameters=ParameterCountsView(trainable=count, total=count, exact=False),
-            cost=estimate.estimate_linear_cost(data, labels),
+            cost=estimate.estimate_linear_cost(data, spec.task.type, labels),
             trial_sha256=_trial_sha256(spec, None, data),
         )
 

@@ -7,6 +7,9 @@ from typing import Literal
 from lora_core.errors.spec import RolesFused
 from lora_core.specs.method import Role
 
+FULL_ATTENTION = "full_attention"  # in `layer_types` of the config; other blocks have a window
+MAX_SQUARE_WINDOWS = 6  # a text of more windows, each to one side, is cut into chunks
+
 
 @dataclass(frozen=True)
 class ConfigField:
@@ -257,6 +260,7 @@ MODERNBERT = FastFamily(
         "feed_forward": ConfigField(("intermediate_size",), 1152),
         "vocabulary": ConfigField(("vocab_size",), 50_368),
         "positions": ConfigField(("max_position_embeddings",), 8192),
+        "window": ConfigField(("local_attention",), 128),
     },
     biases={
         "attention_bias": ConfigFlag("attention_bias", default=False),

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from lora_core.encoders.families import MAX_SQUARE_WINDOWS
+
 ATTENTION_NAME = "loraworks_local"
-_MAX_SQUARE_WINDOWS = 6  # a text of more windows is cut into chunks
 
 
 def attend(
@@ -43,7 +44,7 @@ def attend(
     """
     length = key.shape[2]
     if window is not None and length > window + 1:
-        if length > _MAX_SQUARE_WINDOWS * window and query.shape[2] == length:
+        if length > MAX_SQUARE_WINDOWS * window and query.shape[2] == length:
             return _attend_in_chunks(query, key, value, mask, window, dropout)
         mask = visible_keys(query.shape[2], length, window, mask, key.device)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)

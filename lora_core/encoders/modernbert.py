@@ -15,10 +15,8 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lora_core.encoders import local_attention
-from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.families import FULL_ATTENTION, EncoderFamily
 from lora_core.encoders.modules import blocks
-
-FULL_ATTENTION = "full_attention"  # in `layer_types` of the config; the others attend in a window
 
 
 class RotaryEmbedding:

@@ -93,7 +93,7 @@ def _select_method(
     spec: TrainSpec, splits: Splits, observer: Observer, progress: ProgressReporter
 ) -> AutoOutcome:
     examples = training_pool(spec, splits)
-    candidates = _plan_candidates(spec, examples)
+    candidates = _plan_candidates(spec, examples, len(splits.labels))
     cross_validation = EncoderCrossValidation(spec, splits.labels, examples, progress)
     progress.enter_phase(Phase.SELECTING)
     results: list[CandidateResult] = []
@@ -143,7 +143,9 @@ def _with_cross_validated_split(
     return replace(splits, train=examples, validation=validation, drawn=drawn)
 
 
-def _plan_candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[CandidateSpec, ...]:
+def _plan_candidates(
+    spec: TrainSpec, examples: Sequence[Example], labels: int
+) -> tuple[CandidateSpec, ...]:
     """Return the candidates planned when the job was created, or plan them now."""
     if not isinstance(spec.method, AutoSpec):
         raise TypeError(f"{spec.method.type} is one method")
@@ -162,6 +164,8 @@ def _plan_candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Cand
             shape.resolve_max_length(spec.data.max_length),
         ),
         flops_per_second=DEFAULT_FLOPS_PER_SECOND[device],
+        task=spec.task.type,
+        labels=labels,
     )
     return model_selection.plan_candidates(
         len(examples), spec.method.time_budget, costs.seconds, task=spec.task

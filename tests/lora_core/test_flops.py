@@ -4,12 +4,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DistilBertConfig, DistilBertModel
+from transformers import (
+    DistilBertConfig,
+    DistilBertModel,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+)
 
 from lora_core import cost_model
 from lora_core.compatibility import EncoderShape, read_encoder_shape
+from lora_core.encoders import modernbert
+from lora_core.encoders.families import MODERNBERT
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
+from lora_core.specs.task import TaskType
 
 
 def shape(config: dict[str, Any]) -> EncoderShape:
@@ -69,3 +78,46 @@ def test_fewer_trained_parameters_need_fewer_flops() -> None:
     ]
     assert costs == sorted(costs)
     assert cost(BaselineSpec()) == cost_model.forward_flops(SAMPLE, length=100)
+
+
+def test_attention_in_windows_matches_the_torch_counter() -> None:
+    """For texts of few and of many windows."""
+    config = ModernBertConfig(
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        hidden_size=32,
+        intermediate_size=48,
+        vocab_size=20,
+        local_attention=16,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
+        **dict.fromkeys(("cls_token_id", "sep_token_id"), 0),
+    )
+    model: Any = ModernBertForSequenceClassification(config).eval()
+    modernbert.patch(model, MODERNBERT)
+    encoder = shape(config.to_dict())
+    assert (encoder.local_blocks, encoder.window) == (2, 16)
+    for length in (32, 128):
+        counter = FlopCounterMode(display=False)  # does not know the fused attention of CPUs
+        with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            model.model(torch.ones(3, length, dtype=torch.long))
+        a_token = cost_model.forward_flops(encoder, length=length)
+        assert counter.get_total_flops() == 3 * length * a_token
+    old = {name: value for name, value in config.to_dict().items() if name != "layer_types"}
+    assert shape(old).local_blocks == 2
+    assert shape({**old, "global_attn_every_n_layers": 1}).local_blocks == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "factor"),
+    [
+        ("single_label", 2, 1),
+        ("single_label", 20, 10),
+        ("multi_label", 20, 2.5),
+        ("regression", 1, 1),
+    ],
+)
+def test_a_linear_model_of_more_labels_takes_longer(
+    task: TaskType, labels: int, factor: float
+) -> None:
+    seconds = cost_model.linear_seconds_per_token(task, labels)
+    assert seconds == pytest.approx(factor * cost_model.LINEAR_SECONDS_PER_TOKEN)
