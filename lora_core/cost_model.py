@@ -90,13 +90,10 @@ def linear_seconds_per_token(task: TaskType, labels: int) -> float:
     Logistic regression of several classes has a row of weights for each. One of several labels is
     fitted in a small part of the time that TF-IDF takes.
     """
-    match task:
-        case "single_label":
-            return LINEAR_SECONDS_PER_TOKEN * max(1.0, weight_rows(labels) / 2)
-        case "multi_label":
-            return LINEAR_SECONDS_PER_TOKEN * (1 + LABEL_SHARE * labels)
-        case "regression":
-            return LINEAR_SECONDS_PER_TOKEN
+    if task == "multi_label":
+        return LINEAR_SECONDS_PER_TOKEN * (1 + LABEL_SHARE * labels)
+    rows = weight_rows(labels) if task == "single_label" else 1
+    return LINEAR_SECONDS_PER_TOKEN * max(1.0, rows / 2)
 
 
 @dataclass(frozen=True)
