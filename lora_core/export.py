@@ -141,7 +141,7 @@ def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> 
     the pipeline of transformers has the scores of loraworks, and the numbers of a regression.
     """
     task, calibration = read_task(manifest_data, label_names(model))
-    scale, offset = (torch.from_numpy(each).float() for each in task.affine(calibration))
+    scale, offset = (torch.from_numpy(each).float() for each in task.scale_and_offset(calibration))
     last = linear_layer(model, get_family(model.config.to_dict()).head[-1])
     last.weight *= scale[:, None]
     last.bias.mul_(scale).add_(offset)

@@ -46,7 +46,7 @@ def build_verdict(
     metric = task.metric
     statistics = metric.statistics(targets, predicted)
     low, high = metric.interval(statistics)
-    constant, constant_name = task.constant(training_targets)
+    constant, constant_name = task.best_constant(training_targets)
     every = np.arange(len(targets))
     always_constant = ReferencePredictions(every, np.repeat(constant, len(targets), axis=0))
     value = metric.value(statistics)

@@ -14,7 +14,7 @@ from benchmarks.tasks.plan import Kind, Size
 from benchmarks.tasks.sets import load
 from lora_core.specs.data import Split
 from lora_core.tasks.multi_label import best_threshold
-from lora_core.tasks.targets import indicator
+from lora_core.tasks.targets import multi_hot
 
 Table = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def truth(kind: Kind, size: Size, split: Split = Split.TEST) -> Table:
     labels, order = [row.label for row in load(kind, size)[split]], names(kind, size)
     match kind:
         case "multilabel":
-            return indicator([tuple(map(order.index, found)) for found in labels], len(order))
+            return multi_hot([tuple(map(order.index, found)) for found in labels], len(order))
         case "pairs":
             return np.array([order.index(label) for label in labels], dtype=float)
         case "regression":

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from lora_core.data import chat, files
-from lora_core.data.labels import describe_targets, names_in
+from lora_core.data.labels import describe_targets, label_names_in
 from lora_core.data.rows import (
     MAX_COLUMNS,
     SPLIT_COLUMN,
@@ -123,7 +123,7 @@ def build_profile(contents: FileContents) -> DatasetProfile:
     """Return the profile of a file that was read."""
     label_format = contents.columns.label_format
     counts = Counter(
-        name for row in contents.rows for name in names_in(row.label, label_format.task)
+        name for row in contents.rows for name in label_names_in(row.label, label_format.task)
     )
     by_text: dict[str, set[str]] = defaultdict(set)
     for row in contents.rows:

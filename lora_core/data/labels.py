@@ -115,7 +115,7 @@ def describe_targets(targets: Sequence[TargetFormat]) -> dict[str, dict[str, Any
 SINGLE_LABEL = LabelFormat()
 
 
-def names_in(label: str, task: TaskType) -> tuple[str, ...]:
+def label_names_in(label: str, task: TaskType) -> tuple[str, ...]:
     """Return the names in the label of a row. A number has none."""
     match task:
         case "single_label":

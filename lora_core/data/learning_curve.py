@@ -60,7 +60,7 @@ from lora_core.tasks.multi_label import THRESHOLD, MultiLabel, best_threshold
 from lora_core.tasks.primary_metric import Predictions
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
-from lora_core.tasks.targets import Targets, indicator
+from lora_core.tasks.targets import Targets, multi_hot
 
 CACHE_VERSION = 1  # increment if the same texts would give another curve
 TRAIN_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the texts that are not held out
@@ -189,7 +189,7 @@ def encode_labels(rows: Sequence[TextRow], task_type: TaskType) -> tuple[Task, T
             frequent = sorted(name for name in counts if counts[name] >= MIN_TEXTS_PER_LABEL)
             position = {name: i for i, name in enumerate(frequent)}
             found = [tuple(position[name] for name in each if name in position) for each in sets]
-            return MultiLabel(frequent), indicator(found, len(frequent))
+            return MultiLabel(frequent), multi_hot(found, len(frequent))
         case "regression":
             regression = Regression.of_training_targets([float(label) for label in labels])
             return regression, regression.targets([float(label) for label in labels])
@@ -287,7 +287,7 @@ def _uninformed(task: Task, targets: Targets) -> Predictions:
 
 def _constant(task: Task, targets: Targets, count: int) -> Predictions:
     """Return the best prediction for texts that are not read, for each of `count` texts."""
-    return np.repeat(task.constant(targets)[0], count, axis=0)
+    return np.repeat(task.best_constant(targets)[0], count, axis=0)
 
 
 def estimate(
@@ -307,7 +307,7 @@ def estimate(
         return [round(value, digits) for value in _weighted_quantiles(values, weights)]
 
     uninformed = from_error(1 - curve.uninformed.mean())
-    name = task.constant(targets)[1]  # the mean, if the targets are numbers
+    name = task.best_constant(targets)[1]  # the mean, if the targets are numbers
     if isinstance(task, SingleLabel):
         name = "the most frequent label"
     elif isinstance(task, MultiLabel):

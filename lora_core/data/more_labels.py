@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from lora_core.data.labels import names_in
+from lora_core.data.labels import label_names_in
 from lora_core.results import Measured, MetricName
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.task import TaskType
@@ -125,7 +125,7 @@ def _usable_texts(labels: Sequence[str], task: TaskType) -> tuple[bool, int]:
     """
     if task == "regression":
         return True, len(labels)
-    counts = Counter(name for label in labels for name in names_in(label, task))
+    counts = Counter(name for label in labels for name in label_names_in(label, task))
     frequent = [count for count in counts.values() if count >= MIN_TEXTS_PER_LABEL]
     if task == "multi_label":
         return bool(frequent), len(labels) if frequent else 0

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from lora_core.data.labels import (
     SINGLE_LABEL,
     LabelFormat,
+    label_names_in,
     name_column,
-    names_in,
     normalize_name,
 )
 from lora_core.data.rows import TextRow
@@ -368,12 +368,12 @@ def validated_labels(
     elif len(of_all := {row.label for rows in splits.values() for row in rows}) == 1:
         raise SingleClass(file=file, label=of_all.pop())
     task = label_format.task
-    seen = {name for label in of_train for name in names_in(label, task)}
+    seen = {name for label in of_train for name in label_names_in(label, task)}
     for split, rows in splits.items():
         unseen = [
             (name, row.number)
             for row in rows
-            for name in names_in(row.label, task)
+            for name in label_names_in(row.label, task)
             if name not in seen
         ]
         if unseen:

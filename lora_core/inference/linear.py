@@ -147,10 +147,10 @@ class LinearPredictor:
             case SingleLabel():
                 score: ExplainedScore = SoftmaxScore(index, self.calibration.temperature or 1.0)
             case MultiLabel():
-                scale, offset = self.task.affine(self.calibration)
+                scale, offset = self.task.scale_and_offset(self.calibration)
                 score = SigmoidScore(index, float(scale[index]), float(offset[index]))
             case _:
-                scale, offset = self.task.affine(self.calibration)
+                scale, offset = self.task.scale_and_offset(self.calibration)
                 score = NumberScore(float(scale[0]), float(offset[0]))
         return self.model.contributions(text, score)
 

@@ -119,12 +119,14 @@ class Task(ABC):
         return 1
 
     @abstractmethod
-    def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def scale_and_offset(
+        self, calibration: Calibration
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return scale and offset (outputs,) of the logits, which calibrate them."""
 
     def calibrated(self, logits: Logits, calibration: Calibration) -> NDArray[np.float64]:
         """Return calibrated logits (texts, outputs); of a regression, numbers."""
-        scale, offset = self.affine(calibration)
+        scale, offset = self.scale_and_offset(calibration)
         calibrated: NDArray[np.float64] = scale * np.asarray(logits, np.float64) + offset
         return calibrated
 
@@ -163,11 +165,11 @@ class Task(ABC):
         """Return the stratum (texts,) of each text, to draw from all of them alike."""
 
     @abstractmethod
-    def target(self, prediction: Any) -> Target:
+    def target_of(self, prediction: Any) -> Target:
         """Return one of the predictions of `predict` as a target, in types of Python."""
 
     @abstractmethod
-    def name(self, target: Target) -> str:
+    def label_of(self, target: Target) -> str:
         """Return the label that a row with this target has."""
 
     @abstractmethod
@@ -177,7 +179,7 @@ class Task(ABC):
         """Return all mispredicted texts, the most confident errors first."""
 
     @abstractmethod
-    def constant(self, targets: Targets) -> tuple[Predictions, str]:
+    def best_constant(self, targets: Targets) -> tuple[Predictions, str]:
         """Return the best prediction for texts that are not read, by the `metric`, and its name.
 
         It is (1,) or (1, labels). `targets` are those of the training texts.

@@ -13,7 +13,7 @@ from lora_core.specs.label_sets import encode_label_set
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import MacroF1
-from lora_core.tasks.targets import Target, Targets, indicator
+from lora_core.tasks.targets import Target, Targets, multi_hot
 from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_slope
 
 MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on
@@ -34,11 +34,13 @@ class MultiLabel(Task):
     def columns(self) -> int:
         return len(self.labels)
 
-    def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def scale_and_offset(
+        self, calibration: Calibration
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return np.array(calibration.scale), np.array(calibration.offset)
 
     def targets(self, values: Sequence[Target]) -> NDArray[np.float32]:
-        return indicator(values, len(self.labels))
+        return multi_hot(values, len(self.labels))
 
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
         """Fit scale and offset of each label (Platt 1999), and the threshold with the best F1.
@@ -73,10 +75,10 @@ class MultiLabel(Task):
         rarest: NDArray[np.int64] = frequency.argmin(axis=1)
         return np.where((targets > 0).any(axis=1), rarest, len(self.labels))
 
-    def target(self, prediction: Any) -> tuple[int, ...]:
+    def target_of(self, prediction: Any) -> tuple[int, ...]:
         return tuple(np.flatnonzero(prediction).tolist())
 
-    def name(self, target: Target) -> str:
+    def label_of(self, target: Target) -> str:
         return encode_label_set([self.labels[i] for i in target])
 
     def mispredictions(
@@ -90,11 +92,13 @@ class MultiLabel(Task):
         wrong = np.flatnonzero(worst >= 0)
         ranked = wrong[np.argsort(-worst[wrong], kind="stable")]
         return [
-            Misprediction(int(i), self.target(predicted[i]), float(worst[i]), float(1 - worst[i]))
+            Misprediction(
+                int(i), self.target_of(predicted[i]), float(worst[i]), float(1 - worst[i])
+            )
             for i in ranked
         ]
 
-    def constant(self, targets: Targets) -> tuple[NDArray[np.bool_], str]:  # noqa: ARG002
+    def best_constant(self, targets: Targets) -> tuple[NDArray[np.bool_], str]:  # noqa: ARG002
         """Return all labels: without reading, F1 is 2 p / (1 + p) if a label is predicted, else 0.
 
         p is the share of texts with the label.

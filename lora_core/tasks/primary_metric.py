@@ -35,7 +35,7 @@ class MetricOfMeans(ABC):
     lower_is_better: ClassVar[bool] = False
 
     @abstractmethod
-    def of_means(self, means: Floats) -> Floats:
+    def from_means(self, means: Floats) -> Floats:
         """Return the metric (…) of means."""
 
     @abstractmethod
@@ -58,7 +58,7 @@ class MetricOfMeans(ABC):
 
     def error(self, means: Floats) -> Floats:
         """Return the error (…) of which skill is a share: 0 for perfect predictions."""
-        return 1 - self.of_means(means)
+        return 1 - self.from_means(means)
 
     def errors(self, statistics: Statistics) -> Floats:
         """Return the error (texts,) of each text, whose mean is the `error` (delta method)."""
@@ -66,7 +66,7 @@ class MetricOfMeans(ABC):
 
     def value(self, statistics: Statistics) -> float:
         """Return the metric of these texts."""
-        return float(self.of_means(statistics.mean(axis=0)))
+        return float(self.from_means(statistics.mean(axis=0)))
 
     def interval(self, statistics: Statistics) -> Interval:
         """Return the 95% interval: percentiles of the bootstrap over texts (Efron 1979)."""
@@ -78,7 +78,7 @@ class MetricOfMeans(ABC):
         The draws are the same for all statistics of as many texts, so the differences of two
         models are those of a paired bootstrap.
         """
-        return np.concatenate([self.of_means(means) for means in _resampled_means(statistics)])
+        return np.concatenate([self.from_means(means) for means in _resampled_means(statistics)])
 
     def difference(self, ours: Statistics, theirs: Statistics) -> tuple[float, Interval]:
         """Return the metric of `ours` minus that of `theirs`, and its 95% interval.
@@ -126,7 +126,7 @@ class Accuracy(PrimaryMetric):
     def value(self, statistics: Statistics) -> float:
         return float(statistics[:, 0].mean())
 
-    def of_means(self, means: Floats) -> Floats:
+    def from_means(self, means: Floats) -> Floats:
         accuracy: Floats = means[..., 0]
         return accuracy
 
@@ -182,7 +182,7 @@ class MacroF1(PrimaryMetric):
         low, high = super().interval(statistics)
         return wilson_interval(high, len(statistics)) if low == high else (low, high)
 
-    def of_means(self, means: Floats) -> Floats:
+    def from_means(self, means: Floats) -> Floats:
         both, either = np.split(means, 2, axis=-1)
         f1 = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
         occurring = (either > 0).sum(axis=-1)
@@ -229,7 +229,7 @@ class MeanSkill(MetricOfMeans):
             columns += [own, np.full((len(own), 1), error)]
         return np.concatenate(columns, axis=1)
 
-    def of_means(self, means: Floats) -> Floats:
+    def from_means(self, means: Floats) -> Floats:
         skills = []
         for metric, own, constant in self._parts(means):
             error, positive = metric.error(own), constant > 0
@@ -264,7 +264,7 @@ class RootMeanSquaredError(PrimaryMetric):
         errors = predicted.astype(np.float64) - truth
         return (errors**2)[:, None]
 
-    def of_means(self, means: Floats) -> Floats:
+    def from_means(self, means: Floats) -> Floats:
         return np.sqrt(means[..., 0])
 
     def error(self, means: Floats) -> Floats:

@@ -38,7 +38,7 @@ class Regression(Task):
         numbers = np.array(values, dtype=np.float64)
         return cls(float(numbers.mean()), float(numbers.std()) or 1.0)
 
-    def affine(
+    def scale_and_offset(
         self,
         calibration: Calibration,  # noqa: ARG002 - it has the mean and std of the task
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -68,10 +68,10 @@ class Regression(Task):
         limits = np.quantile(targets, np.arange(1, 10) / 10)
         return np.searchsorted(limits, targets).astype(np.int64)
 
-    def target(self, prediction: Any) -> float:
+    def target_of(self, prediction: Any) -> float:
         return float(prediction)
 
-    def name(self, target: Target) -> str:
+    def label_of(self, target: Target) -> str:
         return repr(target)
 
     def mispredictions(
@@ -80,9 +80,9 @@ class Regression(Task):
         """Return all texts, those with the largest errors first."""
         predicted = self.predict(logits, calibration)
         ranked = np.argsort(-np.abs(predicted - targets), kind="stable")
-        return [Misprediction(int(i), self.target(predicted[i]), None, None) for i in ranked]
+        return [Misprediction(int(i), self.target_of(predicted[i]), None, None) for i in ranked]
 
-    def constant(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
+    def best_constant(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
         """Return the mean."""
         mean = float(targets.astype(np.float64).mean())
         return np.array([mean]), f"the mean, {mean:.4g}"

@@ -51,8 +51,12 @@ class SeveralTargets(Task):
             case _:
                 return of_target > 0 if of_target.dtype == np.float64 else of_target
 
-    def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        each = [task.affine(calibration.of_target(name)) for name, task in self.tasks.items()]
+    def scale_and_offset(
+        self, calibration: Calibration
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        each = [
+            task.scale_and_offset(calibration.of_target(name)) for name, task in self.tasks.items()
+        ]
         scales, offsets = zip(*each, strict=True)
         return np.concatenate(scales), np.concatenate(offsets)
 
@@ -106,16 +110,16 @@ class SeveralTargets(Task):
             offset += len(counts)
         return rarest
 
-    def target(self, prediction: Any) -> dict[str, Target]:
+    def target_of(self, prediction: Any) -> dict[str, Target]:
         row = np.asarray(prediction)[None]
         return {
-            name: task.target(self.values_of(row, name)[0]) for name, task in self.tasks.items()
+            name: task.target_of(self.values_of(row, name)[0]) for name, task in self.tasks.items()
         }
 
-    def name(self, target: Target) -> str:
+    def label_of(self, target: Target) -> str:
         labels: dict[str, str | float | tuple[str, ...]] = {}
         for name, task in self.tasks.items():
-            label = task.name(target[name])
+            label = task.label_of(target[name])
             match task.type:
                 case "regression":
                     labels[name] = float(label)
@@ -138,11 +142,11 @@ class SeveralTargets(Task):
         ]
         return [each for each in chain(*zip_longest(*found)) if each is not None]
 
-    def constant(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
+    def best_constant(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
         """Return the best constant of each target."""
         constants, names = {}, []
         for name, task in self.tasks.items():
-            constants[name], label = task.constant(self.values_of(targets, name))
+            constants[name], label = task.best_constant(self.values_of(targets, name))
             names.append(f"{name}: {label}")
         return self._side_by_side(constants, np.float64), ", ".join(names)
 
@@ -228,6 +232,6 @@ class SkillOfTargets(MeanSkill, PrimaryMetric):
 
 def constant_error(task: Task, truth: Predictions) -> float:
     """Return the error of the best constant prediction for these texts, as its metric has it."""
-    constant, _ = task.constant(truth)
+    constant, _ = task.best_constant(truth)
     always = np.repeat(constant, len(truth), axis=0)
     return float(task.metric.error(task.metric.statistics(truth, always).mean(axis=0)))

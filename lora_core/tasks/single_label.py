@@ -40,7 +40,9 @@ class SingleLabel(Task):
         super().__init__(labels)
         self.ordered, self.has_thresholds = ordered, tune_thresholds
 
-    def affine(self, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def scale_and_offset(
+        self, calibration: Calibration
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         size = len(self.labels)
         return np.full(size, 1 / (calibration.temperature or 1.0)), np.zeros(size)
 
@@ -71,10 +73,10 @@ class SingleLabel(Task):
     def strata(self, targets: Targets) -> NDArray[np.int64]:
         return targets
 
-    def target(self, prediction: Any) -> int:
+    def target_of(self, prediction: Any) -> int:
         return int(prediction)
 
-    def name(self, target: Target) -> str:
+    def label_of(self, target: Target) -> str:
         return self.labels[target]
 
     def mispredictions(
@@ -88,7 +90,7 @@ class SingleLabel(Task):
             predicted=self.predict(logits, calibration),
         )
 
-    def constant(self, targets: Targets) -> tuple[NDArray[np.int64], str]:
+    def best_constant(self, targets: Targets) -> tuple[NDArray[np.int64], str]:
         """Return the most frequent label, the first of several."""
         majority = np.bincount(targets).argmax()
         return np.array([majority], dtype=np.int64), self.labels[majority]

@@ -103,7 +103,7 @@ def task_of_target(target: Target) -> TaskType:
             return "single_label"
 
 
-def indicator(targets: Sequence[tuple[int, ...]], labels: int) -> NDArray[np.float32]:
+def multi_hot(targets: Sequence[tuple[int, ...]], labels: int) -> NDArray[np.float32]:
     """Return the targets of a multi-label task as (texts, labels): 1.0 where a text has a label."""
     rows = np.zeros((len(targets), labels), dtype=np.float32)
     for row, indices in zip(rows, targets, strict=True):

@@ -126,7 +126,7 @@ def train_linear(
         for split in (Split.VALIDATION, Split.TEST):
             examples, rows = splits.examples(split), logits[split]
             predicted = task.predict(rows, calibration)
-            save_predictions(out_dir, split, examples, rows, map(task.target, predicted))
+            save_predictions(out_dir, split, examples, rows, map(task.target_of, predicted))
             correctness[split] = encode_correctness(examples, task, predicted)
             if spec.result.model:
                 save_misclassified(out_dir, split, examples, rows, task, calibration)
@@ -170,7 +170,7 @@ def learning_curve_of_splits(
 def distinct_texts(splits: Splits, task: Task) -> list[TextRow]:
     """Return the first row of each distinct training text. Row numbers are training indices."""
     rows = [
-        TextRow(i, each.text, task.name(each.label), pair=each.pair)
+        TextRow(i, each.text, task.label_of(each.label), pair=each.pair)
         for i, each in enumerate(splits.train)
     ]
     return group_duplicates(rows)[0]

@@ -175,7 +175,7 @@ def _save_predictions(
     for split, logits in evaluation.logits.items():
         examples = final_evaluation.evaluated_examples(prepared, split)
         predicted = task.predict(logits, calibration)
-        save_predictions(out_dir, split, examples, logits, map(task.target, predicted))
+        save_predictions(out_dir, split, examples, logits, map(task.target_of, predicted))
         correctness[split] = encode_correctness(examples, task, predicted)
         if calibration is not None and saves_model(prepared.spec):
             save_misclassified(out_dir, split, examples, logits, task, calibration)

@@ -123,7 +123,7 @@ def succeed_with(
     targets = task.targets([example.label for example in examples])
     calibration = task.calibrate(logits, targets)
     predicted = task.predict(logits, calibration)
-    save_predictions(directory, "test", examples, logits, map(task.target, predicted))
+    save_predictions(directory, "test", examples, logits, map(task.target_of, predicted))
     if texts:
         save_misclassified(directory, "test", examples, logits, task, calibration)
     spec = client.get(f"/v1/jobs/{job_id}").json()["spec"]

@@ -24,7 +24,7 @@ from lora_core.specs.task import (
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.build import build_task
 from lora_core.tasks.loss import CrossEntropy, build_loss
-from lora_core.tasks.targets import indicator
+from lora_core.tasks.targets import multi_hot
 
 LABELS = ("1", "2", "3", "4", "5")
 GENERATOR = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def test_balanced_ranks_weight_the_text_by_its_true_rank() -> None:
 
 def test_balanced_labels_weight_positives_by_the_ratio_of_negatives() -> None:
     spec = MultiLabelSpec(class_weights=ClassWeights.BALANCED)
-    targets = indicator([(0,), (0, 1), (0,), ()], 2)
+    targets = multi_hot([(0,), (0, 1), (0,), ()], 2)
     loss = build_loss(spec, build_task(spec, ("a", "b"), []), targets)
     logits = torch.tensor([[0.3, -0.7]])
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
