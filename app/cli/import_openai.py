@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from app.cli import old_model_comparison
-from app.cli.datasets import print_finding
+from app.cli.datasets import Task, print_finding
 from app.cli.errors import UsageError
 from app.cli.evaluate import download_source, predict_all
 from app.cli.files import check_new_file, write_file
@@ -19,6 +20,7 @@ from app.cli.output import Json, print_fields, print_json, print_line
 from app.cli.watch import print_outcome, run_failed_error, watch_with_hint
 from lora_core.specs.fields import is_model_version
 from lora_core.specs.method import MethodName
+from lora_core.tasks.metric_names import task_type
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -89,6 +91,7 @@ def import_openai(  # noqa: PLR0913 - one parameter per option
     validation: Validation = None,
     answers: Answers = None,
     name: Name = None,
+    task: Task = None,
     method: Method = None,
     base: Base = None,
     model: Model = None,
@@ -99,14 +102,14 @@ def import_openai(  # noqa: PLR0913 - one parameter per option
 
     Uploads the training file, trains a model on it, and prints how OpenAI clients call the model.
     """
-    _check_options(file, answers, model, (validation, name, method, base))
+    _check_options(file, answers, model, (validation, name, task, method, base))
     _check_out(out, answers)
     answer_file = old_model_comparison.read_answer_file(answers) if answers else None
     if file is None:
         job = _find_job(client, str(model))
         old = _select_answers(client, answer_file, job.spec)
     else:
-        body = _upload(client, file, validation, name, quiet=as_json)
+        body = _upload(client, file, validation, name, task, quiet=as_json)
         body |= {"method": {"type": method}} if method else {}
         body |= {"base": base} if base else {}
         # Before the training, which a mistake in the answers would waste.
@@ -128,7 +131,7 @@ def _check_options(
     elif file is not None or model is None or answers is None or any(of_training):
         raise UsageError(
             "give a training file; or, to compare with a model that was trained before, --model "
-            "and --answers, without a file, --validation, --name, --method and --base",
+            "and --answers, without a file, --validation, --name, --task, --method and --base",
             "wrong_usage",
         )
 
@@ -159,15 +162,21 @@ def _check_out(out: Path | None, answers: Path | None) -> None:
 
 
 def _upload(
-    client: "Client", file: Path, validation: Path | None, name: str | None, *, quiet: bool
+    client: "Client",
+    file: Path,
+    validation: Path | None,
+    name: str | None,
+    task: str | None,
+    *,
+    quiet: bool,
 ) -> Json:
     """Upload the files, and return the body of a job that trains on them."""
-    dataset = client.upload_dataset(file, name=name)
+    dataset = client.upload_dataset(file, name=name, task=task)
     source: str | Json = dataset.ref
     if not quiet:
         _print_dataset(client, dataset)
     if validation is not None:
-        held_out = client.upload_dataset(validation)
+        held_out = client.upload_dataset(validation, task=task)
         source = {"train": dataset.ref, "validation": held_out.ref}
         if not quiet:
             print_line("")
@@ -218,6 +227,7 @@ def _select_answers(
 ) -> "OldModelAnswers | None":
     if file is None:
         return None
+    task = task_type(spec)
     splits, of_base = _load_splits(client, spec), []
     while spec["base"] is not None and is_model_version(spec["base"]):
         base = resolve_version(client, spec["base"])
@@ -225,7 +235,7 @@ def _select_answers(
             break
         spec = client.get_job(str(base.job_id)).spec
         of_base.append(_load_splits(client, spec))
-    return old_model_comparison.select_answers(file, splits, of_base)
+    return old_model_comparison.select_answers(file, splits, of_base, task_type=task)
 
 
 def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
@@ -235,8 +245,14 @@ def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
     from lora_core.hf_hub import HUB_PREFIX
     from lora_core.samples import reviews
     from lora_core.specs.data import DataSpec
+    from lora_core.specs.task import TaskSpec
 
-    data = parse_body(DataSpec, spec["data"])
+    class DataAndTask(BaseModel):
+        data: DataSpec
+        task: TaskSpec
+
+    parsed = parse_body(DataAndTask, spec)
+    data = parsed.data
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
 
         def local(source: str) -> str:
@@ -253,12 +269,15 @@ def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
             if isinstance(source, str)
             else {split: local(each) for split, each in source.items()}
         )
-        return load_splits(data.model_copy(update={"source": local_source}))
+        return load_splits(data.model_copy(update={"source": local_source}), parsed.task)
 
 
 def _compare(client: "Client", job: "JobView", old: "OldModelAnswers") -> "OldModelComparison":
     model = str(job.model_version)
-    return old_model_comparison.compare(model, old, predict_all(client, model, old.texts))
+    is_multi_label = task_type(job.spec) == "multi_label"
+    thresholds = client.get_model_info(model).thresholds if is_multi_label else None
+    predictions = predict_all(client, model, old.texts)
+    return old_model_comparison.compare(model, old, predictions, thresholds)
 
 
 # -- Output ---------------------------------------------------------------------------------------

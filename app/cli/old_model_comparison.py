@@ -6,11 +6,12 @@ true label comes from the file of answers or, for a text of the test split, from
 
 import csv
 import io
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.cli.errors import UsageError
 from app.cli.output import (
@@ -23,10 +24,12 @@ from app.cli.output import (
 from app.csv_cells import escape_formula
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.errors.data import EmptyData, MissingText
+from lora_core.specs.label_sets import encode_label_set
 
 if TYPE_CHECKING:
     from app.cli.client import LabeledPredictions
     from app.jobs.results.comparison import AccuracyComparison, SplitCorrectness
+    from app.serving.schemas import LabelScore
     from lora_core.data.chat import ChatExample
     from lora_core.data.split import Splits
     from lora_core.specs.chat import PromptFormat
@@ -43,7 +46,10 @@ MAX_SHOWN_CHARACTERS = 60  # of a text in the table, or of an answer
 
 @dataclass(frozen=True)
 class OldModelAnswer:
-    """The answer of the old model for a text. `true_label` is None if it is unknown."""
+    """The answer of the old model for a text. `true_label` is None if it is unknown.
+
+    Labels are those of rows: several are a JSON list in its canonical form.
+    """
 
     row: int
     text: str
@@ -85,20 +91,32 @@ def read_answer_file(file: Path) -> AnswerFile:
 
 
 def select_answers(
-    file: AnswerFile, splits: "Splits", of_base: Sequence["Splits"] = ()
+    file: AnswerFile,
+    splits: "Splits",
+    of_base: Sequence["Splits"] = (),
+    *,
+    task_type: str = "single_label",
 ) -> OldModelAnswers:
     """Select the answers with which a model that is trained on `splits` can be compared.
 
     Texts that its base was trained on before are in `of_base`.
 
-    Raises `MissingText`, and `UsageError` if no answer can be compared, if none is a label, or for
-    a true label that is not in the training data.
+    Raises `MissingText`, and `UsageError` if no answer can be compared, if none is a label, for a
+    true label that is not in the training data, and for a model that predicts no labels.
     """
     from lora_core.data.stratify import normalize_text
     from lora_core.specs.chat import PromptFormat
 
+    if task_type not in ("single_label", "multi_label"):
+        raise UsageError(
+            f"--answers compares labels, and the model has the task {task_type}: measure it with "
+            "`loraworks evaluate` on texts whose values are known",
+            "answers_not_comparable",
+        )
+
     prompts = splits.prompt_format or PromptFormat()
-    parsed = [_parse_answer(file.name, row, prompts, splits.labels) for row in file.rows]
+    known = _KnownLabels(splits.labels, task_type)
+    parsed = [_parse_answer(file.name, row, prompts, known) for row in file.rows]
     if rows := [each.row for each in parsed if not each.text]:
         first = ", ".join(map(str, rows[:MAX_SHOWN_ROWS]))
         raise MissingText(file=file.name, count=len(rows), rows=first)
@@ -110,7 +128,7 @@ def select_answers(
         for each in (splits, *of_base)
         for example in (*each.train, *each.validation)
     }
-    held_out = {normalize_text(each.text): splits.labels[each.label] for each in splits.test}
+    held_out = {normalize_text(each.text): known.name(each.label) for each in splits.test}
     answers, from_test_split = [], 0
     for key, answer in by_text.items():
         if key in trained_on:
@@ -119,53 +137,93 @@ def select_answers(
             answer = replace(answer, true_label=held_out[key])
             from_test_split += 1
         answers.append(answer)
-    _check_comparable(file.name, answers, splits.labels)
+    _check_comparable(file.name, answers, known)
     return OldModelAnswers(
         answers=answers,
         trained_on=len(by_text) - len(answers),
         repeated=len(parsed) - len(by_text),
         labels_from_training_data=from_test_split,
-        unknown=Counter(each.label for each in answers if each.label not in splits.labels),
+        unknown=Counter(each.label for each in answers if each.label not in known),
     )
 
 
+@dataclass(frozen=True)
+class _KnownLabels:
+    """The labels of the training data, or all sets of them."""
+
+    names: Sequence[str]
+    task_type: str
+
+    def __contains__(self, label: object) -> bool:
+        if self.task_type == "single_label":
+            return label in self.names
+        names = parse_label_set(str(label))
+        return names is not None and {*names} <= {*self.names}
+
+    def __str__(self) -> str:
+        return ", ".join(self.names)
+
+    def name(self, target: Any) -> str:
+        """Return the label of an example, which is an index or several."""
+        if self.task_type == "single_label":
+            return str(self.names[target])
+        return encode_label_set(self.names[i] for i in target)
+
+    def read(self, answer: str) -> str:
+        """Return an answer as the label of a row; unchanged if it is none."""
+        names = parse_label_set(answer) if self.task_type == "multi_label" else None
+        return answer if names is None else encode_label_set(names)
+
+
+def parse_label_set(answer: str) -> list[str] | None:
+    """Return the names in a JSON list; None if the answer is no such list."""
+    try:
+        names = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if is_list else None
+
+
 def _parse_answer(
-    file: str, example: "ChatExample", prompts: "PromptFormat", labels: Sequence[str]
+    file: str, example: "ChatExample", prompts: "PromptFormat", known: _KnownLabels
 ) -> OldModelAnswer:
     """Return the answer in a row. Raises `UsageError` if it gives an unusable true label."""
     fields = [example.other_fields[name] for name in TRUE_LABEL_FIELDS
               if example.other_fields.get(name) is not None]  # fmt: skip
     names = " or ".join(map(repr, TRUE_LABEL_FIELDS))
+    if known.task_type == "multi_label":
+        fields = [json.dumps(each) if isinstance(each, list) else each for each in fields]
     if len(fields) > 1 or not all(isinstance(each, str) for each in fields):
         raise UsageError(
             f"{file} row {example.number}: the true label must be one string, in the field {names}",
             "malformed_row",
         )
-    true_label = prompts.label_of_answer(fields[0]) if fields else None
-    if true_label is not None and true_label not in labels:
+    true_label = known.read(prompts.label_of_answer(fields[0])) if fields else None
+    if true_label is not None and true_label not in known:
         raise UsageError(
             f"{file} row {example.number}: the true label {_quote(true_label)} is not in the "
-            f"training data; its labels are {', '.join(labels)}",
+            f"training data; its labels are {known}",
             "unknown_label",
         )
     return OldModelAnswer(
         row=example.number,
         text=prompts.text_of_messages(example.messages),
-        label=prompts.label_of_answer(example.answer),
+        label=known.read(prompts.label_of_answer(example.answer)),
         true_label=true_label,
     )
 
 
-def _check_comparable(file: str, answers: Sequence[OldModelAnswer], labels: Sequence[str]) -> None:
+def _check_comparable(file: str, answers: Sequence[OldModelAnswer], known: _KnownLabels) -> None:
     if not answers:
         raise UsageError(
             f"{file}: the new model is trained on all of these texts, so they cannot show how good "
             "it is; give answers for other texts as well",
             "only_training_texts",
         )
-    if not any(each.label in labels for each in answers):
+    if not any(each.label in known for each in answers):
         raise UsageError(
-            f"{file}: no answer is a label of the training data ({', '.join(labels)}); the first "
+            f"{file}: no answer is a label of the training data ({known}); the first "
             f"is {_quote(answers[0].label)}, in row {answers[0].row}",
             "answers_are_no_labels",
         )
@@ -225,12 +283,20 @@ class OldModelComparison:
 
 
 def compare(
-    model: str, old: OldModelAnswers, predictions: "LabeledPredictions"
+    model: str,
+    old: OldModelAnswers,
+    predictions: "LabeledPredictions",
+    thresholds: Mapping[str, float] | None = None,
 ) -> OldModelComparison:
-    """Compare the predictions for `old.texts` with the old answers."""
+    """Compare the predictions for `old.texts` with the old answers.
+
+    With `thresholds`, those of a model of several labels, an answer is right if all labels are.
+    """
     from app.jobs.results.comparison import compare_accuracies
 
-    best = [scores[0] for scores in predictions.labels]
+    best = [
+        _label_set(scores, thresholds) if thresholds else scores[0] for scores in predictions.labels
+    ]
     pairs = list(zip(old.answers, best, strict=True))
     labeled = [(each, new) for each, new in pairs if each.true_label is not None]
     old_correct = [each.label == each.true_label for each, _ in labeled]
@@ -253,6 +319,15 @@ def compare(
             if each.label != new.label
         ],
     )
+
+
+def _label_set(scores: Collection["LabelScore"], thresholds: Mapping[str, float]) -> "LabelScore":
+    """Return the predicted labels as one, with the lowest probability of what is said about any."""
+    from app.serving.schemas import LabelScore
+
+    predicted = [each.label for each in scores if each.score >= thresholds[each.label]]
+    certainty = min(each.score if each.label in predicted else 1 - each.score for each in scores)
+    return LabelScore(label=encode_label_set(predicted), score=certainty)
 
 
 def _correctness(correct: Sequence[bool]) -> "SplitCorrectness":

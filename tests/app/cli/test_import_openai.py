@@ -31,6 +31,7 @@ from lora_core.confidence_intervals import wilson_interval
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits
 from lora_core.specs.data import DataSpec
+from lora_core.specs.task import MultiLabelSpec
 from tests.app.cli.conftest import FakeWorker, Run, answer, serving
 from tests.app.cli.versions import add_version
 from tests.tiny_artifact import make_artifact
@@ -460,3 +461,77 @@ def test_csv_has_no_formulas() -> None:
 def test_selection_of_no_rows_is_refused(splits: Splits) -> None:
     with pytest.raises(UsageError, match="trained on all"):
         old_model_comparison.select_answers(AnswerFile("answers.jsonl", []), splits)
+
+
+SETS = [(text, sorted({"ab"[i % 2], "bc"[i // 2 % 2]})) for i, text in enumerate(TEXTS)]
+
+
+@pytest.fixture
+def label_set_splits(tmp_path: Path) -> Splits:
+    file = write(tmp_path / "sets.jsonl", [row(text, json.dumps(names)) for text, names in SETS])
+    return load_splits(DataSpec(source=str(file)), MultiLabelSpec())
+
+
+def select_sets(tmp_path: Path, splits: Splits, *rows: Row) -> OldModelAnswers:
+    file = old_model_comparison.read_answer_file(write(tmp_path / "answers.jsonl", [*rows]))
+    return old_model_comparison.select_answers(file, splits, task_type="multi_label")
+
+
+def test_lists_of_labels_are_compared_as_sets(tmp_path: Path, label_set_splits: Splits) -> None:
+    old = select_sets(
+        tmp_path,
+        label_set_splits,
+        row("new one", '["b", "a"]', label=["a", "b"]),
+        row("new two", "[]", label='["c"]'),
+        row("new three", '["c", "d"]', label=["c"]),
+        row("new four", "c", label=["c"]),
+    )
+    assert [each.label for each in old.answers] == ['["a", "b"]', "[]", '["c", "d"]', "c"]
+    assert old.unknown == {'["c", "d"]': 1, "c": 1}
+    thresholds = {"a": 0.5, "b": 0.3, "c": 0.9}
+    scores = [(0.9, 0.4, 0.1), (0.1, 0.1, 0.95), (0.1, 0.2, 0.95), (0.6, 0.1, 0.1)]
+    predicted = [
+        [LabelScore(label=name, score=score) for name, score in zip("abc", of_text, strict=True)]
+        for of_text in scores
+    ]
+    found = old_model_comparison.compare(
+        "m:1", old, LabeledPredictions(predicted, "m:1", 0), thresholds
+    )
+    assert (found.agreement.share, found.agreement.texts) == (0.25, 4)
+    assert found.old_accuracy is not None
+    assert found.new_accuracy is not None
+    assert (found.old_accuracy.share, found.new_accuracy.share) == (0.25, 0.75)
+    assert [each.new for each in found.differing] == ['["c"]', '["c"]', '["a"]']
+    assert found.differing[2].score == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("answer_", "label", "code"),
+    [
+        ('["a"]', ["z"], "unknown_label"),
+        ('["a"]', 3, "malformed_row"),
+        ("a", None, "answers_are_no_labels"),
+    ],
+)
+def test_unusable_lists_of_labels(
+    tmp_path: Path, label_set_splits: Splits, answer_: str, label: Any, code: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        select_sets(tmp_path, label_set_splits, row("new one", answer_, label=label))
+    assert error.value.code == code
+
+
+def test_answers_of_a_regression_are_refused(splits: Splits, fresh_answers: Path) -> None:
+    file = old_model_comparison.read_answer_file(fresh_answers)
+    with pytest.raises(UsageError, match="the model has the task regression") as error:
+        old_model_comparison.select_answers(file, splits, task_type="regression")
+    assert error.value.code == "answers_not_comparable"
+
+
+def test_file_of_label_sets_is_uploaded_as_such(
+    cli: Run, trains: Callable[[], None], tmp_path: Path
+) -> None:
+    file = write(tmp_path / "sets.jsonl", [row(text, json.dumps(names)) for text, names in SETS])
+    trains()
+    made = answer(cli("import-openai", str(file), "--task", "multi_label", "--json"))
+    assert made["job"]["spec"]["task"]["type"] == "multi_label"
