@@ -20,6 +20,7 @@ from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts, dump_tables, get_job
 from tests.waiting import put_to_sleep, wait_until
 from tests.worker.test_run_job import GOOD
+from worker.failures import LEASE_LOST_MESSAGE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -77,7 +78,10 @@ def test_worker_with_an_expired_lease_changes_nothing(install: Install, tmp_path
     model = get_job(installation.database, job_id).artifact_id
     sleeper.thaw()
     gone(child, seconds=12)
-    wait_until(lambda: "fenced" in installation.tail(), what="the word of the sleeper")
+    wait_until(
+        lambda: LEASE_LOST_MESSAGE in installation.tail(),
+        what="the message of the suspended worker",
+    )
     assert dump_tables(installation.database) == before
     assert get_job(installation.database, job_id).artifact_id == model
     outcomes = [each.outcome for each in attempts(installation.database, job_id)]

@@ -21,6 +21,7 @@ from tests.job_rows import SPEC, add_job, claim_next, get_job, get_state, preemp
 from tests.worker.scripted import scripted
 from tests.worker.test_inputs import upload
 from tests.worker.test_run_job import CPU, GOOD, SUMMARY, run, stored
+from worker.failures import LEASE_LOST_MESSAGE
 from worker.host_health import HostHealth
 from worker.run_job import JobRunner
 
@@ -159,4 +160,4 @@ def test_commit_without_response_is_not_a_lost_lease(
     assert len(stored(resources)) == (ending is JobState.SUCCEEDED)
     words = [line["event"] for line in logs]
     assert word in words
-    assert not [word for word in words if "fenced" in word]
+    assert LEASE_LOST_MESSAGE not in words
