@@ -69,6 +69,7 @@ class EncoderFamily:
     head_norm: str | None = None  # the norm after the activation of the head
     head_dropout_modules: tuple[str, ...] = ()  # those whose rate has no config key of its own
     feed_forward_networks: int = 1  # in one block
+    passes_states_only: bool = True  # whether blocks give the next one nothing but their states
     required: tuple[Requirement, ...] = ()  # what this description holds for
     settings: Mapping[str, object] = field(default_factory=dict)  # config values set on loading
 

@@ -350,9 +350,9 @@ XLM_ROBERTA_XL = _as_roberta(
         "segments": ConfigField(("type_vocab_size",), 1),
     },
 )
-LILT = _as_roberta(
-    "lilt",
-    prefix="lilt",
+LILT = replace(
+    _as_roberta("lilt", prefix="lilt", sizes=BERT.sizes),
+    passes_states_only=False,  # but also those of the places
     sizes={
         **ROBERTA.sizes,
         "vocabulary": BERT.sizes["vocabulary"],

@@ -1,13 +1,16 @@
 """Compute the frozen blocks of an encoder only once for each text, and cache their outputs."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
@@ -15,11 +18,11 @@ from transformers import PreTrainedModel
 from lora_core.data.batching import length_sorted_batches
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import modules
-from lora_core.encoders.families import FastFamily
+from lora_core.encoders.families import EncoderFamily, FastFamily
 from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
 from lora_core.fast import feature_cache, unfused_attention
-from lora_core.forward import BlockwiseForward
+from lora_core.forward import BlockwiseForward, Forward
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
@@ -109,6 +112,111 @@ class FrozenEncoderForward(BlockwiseForward):
             self._progress.tick()
 
 
+class ReplayedEncoderForward(Forward):
+    """Caches the states below the first block that trains, for the classes of transformers.
+
+    The class is called as always, but its frozen blocks return what is cached. So whatever it
+    computes outside of its blocks, such as masks and positions, need not be known here.
+    """
+
+    caches_features = True
+
+    def __init__(  # noqa: PLR0913
+        self,
+        model: PreTrainedModel,
+        runtime: Runtime,
+        family: EncoderFamily,
+        data: Mapping[Split, TokenizedSplit],
+        *,
+        budget: int,
+        progress: ProgressReporter,
+        environment: Mapping[str, str],
+    ) -> None:
+        """As in `FrozenEncoderForward`, for a family whose blocks pass on states alone."""
+        super().__init__(model, runtime)
+        self._budget = budget
+        self._progress = progress
+        frozen = modules.count_frozen_blocks(model, family)
+        self._below = blocks(model, family)[:frozen]
+        started = time.monotonic()
+        every = range(frozen, len(blocks(model, family)))
+        above = tuple(f"{name}." for name in family.head_modules)
+        above += tuple(f"{family.block_list}.{i}." for i in every)
+        facts = {"config": feature_cache.encoder_config(model), **environment}
+        self._encoder_hash = feature_cache.hash_encoder(
+            (f"{name}={value}" for name, value in facts.items()),
+            (p for name, p in model.named_parameters() if not name.startswith(above)),
+        )
+        self._output = self._frozen_output(data[Split.TRAIN], [0])
+        self._features = {
+            split: feature_cache.load_or_compute(
+                feature_cache.entry_key(self._encoder_hash, each),
+                each.lengths,
+                model.config.hidden_size,
+                partial(self._compute, each),
+            )
+            for split, each in data.items()
+        }
+        self.setup_seconds = time.monotonic() - started
+        self.cache_hit = all(features.cache_hit for features in self._features.values())
+
+    def __call__(self, data: TokenizedSplit, indices: Sequence[int]) -> Tensor:
+        states = self._features[data.split].get(indices)  # (n, width) of each text
+        kind = type(self._output)
+        dtype = _states(self._output).dtype
+
+        def replay(x: Tensor, *_: Any, **__: Any) -> Any:
+            y = pad_sequence(states, batch_first=True).to(x.device, dtype)
+            y = F.pad(y, (0, 0, 0, x.shape[1] - y.shape[1]))  # some pad to a multiple of a window
+            return y if kind is Tensor else kind((y, *self._output[1:]))
+
+        with ExitStack() as replaced:
+            for block in self._below:
+                replaced.enter_context(_forward_replaced(block, replay))
+            return super().__call__(data, indices)
+
+    def _compute(self, data: TokenizedSplit) -> Iterator[tuple[int, Tensor]]:
+        """Yield the index and states (tokens, width) of each text."""
+        for indices in length_sorted_batches(data.lengths, self._budget):
+            x = _states(self._frozen_output(data, indices))
+            for i, states in zip(indices, x, strict=True):
+                yield i, states[: data.lengths[i]]
+            self._progress.tick()
+
+    @torch.no_grad()
+    def _frozen_output(self, data: TokenizedSplit, indices: Sequence[int]) -> Any:
+        """Return what the last frozen block returns. No random number is drawn."""
+        outputs: list[Any] = []
+        hook = self._below[-1].register_forward_hook(lambda _, __, output: outputs.append(output))
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            super().__call__(data, indices)
+        finally:
+            hook.remove()
+            self.model.train(was_training)
+        return outputs[-1]  # ALBERT has one block, which runs many times
+
+
+def _states(output: Any) -> Tensor:
+    """Return the states (texts, length, width) that a block returns."""
+    states: Tensor = output if isinstance(output, Tensor) else output[0]
+    return states
+
+
+@contextmanager
+def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Replace the forward pass of a module; its parameters keep their names."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
+
+
 def cached_row_counts(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int64]:
     """Return the number of cached states per text: all tokens, or 1 if only the head trains."""
     return data.lengths if blocks_above else np.ones_like(data.lengths)
@@ -135,6 +243,32 @@ def build_forward(  # noqa: PLR0913 - everything that the choice depends on
             model, runtime, family, data, budget=budget, progress=progress, environment=environment
         )
     return BlockwiseForward(model, runtime, family, pad_multiple=_pad_multiple(runtime))
+
+
+def build_general_forward(  # noqa: PLR0913 - everything that the choice depends on
+    model: PreTrainedModel,
+    runtime: Runtime,
+    family: EncoderFamily,
+    data: Mapping[Split, TokenizedSplit],
+    *,
+    encoder_dropout: float,
+    budget: int,
+    progress: ProgressReporter,
+    environment: Mapping[str, str],
+) -> Forward:
+    """Return the fastest forward pass of an encoder that transformers runs."""
+    caches = encoder_dropout == 0 and family.passes_states_only and bool(data)
+    tokens = sum(int(each.lengths.sum()) for each in data.values())
+    if (
+        caches
+        and modules.count_frozen_blocks(model, family)
+        and tokens * model.config.hidden_size * 4 <= MAX_RUN_BYTES
+    ):
+        progress.enter_phase(Phase.FEATURES)
+        return ReplayedEncoderForward(
+            model, runtime, family, data, budget=budget, progress=progress, environment=environment
+        )
+    return Forward(model, runtime)
 
 
 def _pad_multiple(runtime: Runtime) -> int:

@@ -5,9 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 from playwright.sync_api import Page, Route, expect
 
+from lora_core.results import BaseCheck
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.seeded_service import SMALL, SeededService
 
@@ -58,16 +60,38 @@ def test_linear_model_has_its_own_fields(page: Page, seeded: SeededService) -> N
 
 
 def test_base_is_checked_before_anything_is_trained(
-    page: Page, browser_errors: BrowserErrors
+    page: Page, seeded: SeededService, browser_errors: BrowserErrors
 ) -> None:
+    """The report itself is that of tests/app/bases: here it would take seconds."""
+    report = BaseCheck(
+        base="minilm-l6", commit=None, model_type="distilbert", road="fast", blocks=6, passes=6,
+        width=384, max_tokens=512, parameters=22_713_986, adapted=(), head=(),
+        trained_parameters=1, logits_difference=0.0, merge_difference=0.0, device="cpu",
+        precision="fp32", tokens_per_second=1.0, trained_tokens_per_second=1.0,
+        lora_memory_mb=1.0, full_memory_mb=1.0, peak_memory_mb=1.0,
+    )  # fmt: skip
+    sent: list[Any] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(json=report.model_dump(mode="json"))
+
     page.goto("/jobs/new?data=reviews")
-    page.get_by_role("button", name="Check the base").click()
-    report = page.locator("#base-report")
-    expect(report).to_contain_text("distilbert, fast road: 6 blocks", timeout=60_000)
+    expect(page.get_by_label("Base model", exact=True)).to_have_attribute(
+        "placeholder", "minilm-l6"
+    )
+    button, shown = page.get_by_role("button", name="Check the base"), page.locator("#base-report")
+    page.route("**/v1/bases/check", answer)
+    button.click()
+    expect(shown).to_contain_text(
+        "distilbert, fast road: 6 blocks of width 384, 22,713,986 parameters"
+    )
+    assert sent == [{"base": "minilm-l6"}]
+    page.unroute("**/v1/bases/check")
     browser_errors.expect(422)
     fill(page, Base_model="x/y/z")
-    page.get_by_role("button", name="Check the base").click()
-    expect(report).to_contain_text("x/y/z")
+    button.click()
+    expect(shown).to_contain_text("x/y/z")
 
 
 def test_field_error_is_shown_until_corrected(

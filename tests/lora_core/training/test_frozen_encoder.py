@@ -10,9 +10,14 @@ import torch
 
 from lora_core import methods
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders import FAMILIES
+from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, modules
 from lora_core.fast import first_token, frozen_encoder
-from lora_core.fast.frozen_encoder import FrozenEncoderForward, build_forward
+from lora_core.fast.frozen_encoder import (
+    FrozenEncoderForward,
+    ReplayedEncoderForward,
+    build_forward,
+    build_general_forward,
+)
 from lora_core.fast.unfused_attention import pad_multiple
 from lora_core.forward import BlockwiseForward, Forward
 from lora_core.progress_reporter import ProgressReporter
@@ -78,6 +83,39 @@ def test_head_dropout_matches_transformers(family: str) -> None:
         torch.manual_seed(0)
         found.append(way(part(), [29, 3, 7]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+
+
+BATCHES = ([0], [29, 3, 7], list(range(30)))
+REPLAYED = [name for name, each in GENERAL_FAMILIES.items() if each.passes_states_only]
+SHARING = ("albert",)  # has one block, which runs many times
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        *((name, BaselineSpec()) for name in REPLAYED),
+        *((name, BaselineSpec(blocks=1)) for name in REPLAYED if name not in SHARING),
+        *((name, LoraSpec(layers=(1,))) for name in REPLAYED if name not in SHARING),
+    ],
+    ids=str,
+)
+def test_replayed_logits_match_the_full_model(family: str, method: BaselineSpec | LoraSpec) -> None:
+    torch.manual_seed(0)
+    description = GENERAL_FAMILIES[family]
+    model = tiny_base.general(family, labels=3)
+    methods.build_method(method).prepare(model, description)
+    parts = {Split.TRAIN: part()}
+    replayed = ReplayedEncoderForward(
+        model.train(), MACHINE, description, parts, budget=100, progress=PROGRESS, environment={}
+    )
+    full = Forward(model, MACHINE)
+    expected = [full(part(), indices) for indices in BATCHES]
+    for block in modules.blocks(model, description)[: len(replayed._below)]:
+        for parameter in block.parameters():  # nothing of it is computed again
+            parameter.data.fill_(torch.nan)
+    for indices, logits in zip(BATCHES, expected, strict=True):
+        torch.testing.assert_close(replayed(part(), indices), logits, rtol=1e-5, atol=1e-5)
+    assert all("forward" not in vars(block) for block in replayed._below)
 
 
 def test_padded_batch_stays_within_the_positions() -> None:
@@ -174,3 +212,30 @@ def test_baseline_run_is_equal_with_and_without_cached_features(
     full, _ = train(run)
     losses = [[event.loss for event in observer.all("step")] for observer in (short, full)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "dropout", "expected"),
+    [
+        ("deberta-v2", BaselineSpec(), 0.0, ReplayedEncoderForward),
+        ("deberta-v2", BaselineSpec(), 0.1, Forward),
+        ("deberta-v2", LoraSpec(), 0.0, Forward),
+        ("lilt", BaselineSpec(), 0.0, Forward),  # its blocks pass on more than states
+    ],
+)
+def test_general_encoders_are_cached_where_that_is_exact(
+    family: str, method: BaselineSpec | LoraSpec, dropout: float, expected: type[Forward]
+) -> None:
+    model = tiny_base.general(family)
+    methods.build_method(method).prepare(model, GENERAL_FAMILIES[family])
+    chosen = build_general_forward(
+        model,
+        MACHINE,
+        GENERAL_FAMILIES[family],
+        {Split.TRAIN: part()},
+        encoder_dropout=dropout,
+        budget=100,
+        progress=PROGRESS,
+        environment={},
+    )
+    assert type(chosen) is expected
