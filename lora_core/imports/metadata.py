@@ -52,6 +52,7 @@ Labels = Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)]
 Number = Annotated[float, Field(ge=-_MAX_VALUE, le=_MAX_VALUE)]
 Numbers = Annotated[list[Number], Field(max_length=MAX_LABELS)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]
+Skill = Annotated[float, Field(ge=-_MAX_VALUE, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=_MAX_VALUE)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
@@ -84,14 +85,23 @@ class UntrustedSplitMetrics(UntrustedData):
     kappa: Correlation | None = None
     rmse: NonNegative | None = None
     mae: NonNegative | None = None
-    r2: Annotated[float, Field(ge=-_MAX_VALUE, le=1)] | None = None
+    r2: Skill | None = None
     spearman: Correlation | None = None
+    skill: Skill | None = None
     per_class: (
         Annotated[dict[Label, UntrustedLabelMetrics], Field(max_length=MAX_LABELS)] | None
     ) = None
     confusion_matrix: Annotated[
         list[Annotated[list[Count], Field(max_length=MAX_LABELS)]], Field(max_length=MAX_LABELS)
     ] | None = None  # fmt: skip
+
+
+class UntrustedReport(UntrustedSplitMetrics):
+    """Metrics of one split, and of each of several targets."""
+
+    targets: Annotated[dict[Label, UntrustedSplitMetrics], Field(max_length=MAX_LABELS)] | None = (
+        None
+    )
 
 
 class UntrustedLinearMetrics(UntrustedData):
@@ -117,7 +127,7 @@ class UntrustedSplitCalibration(UntrustedData):
     after: UntrustedCalibrationMetrics | None = None
 
 
-class UntrustedCalibration(UntrustedData):
+class UntrustedTargetCalibration(UntrustedData):
     """What turns logits into scores: `Calibration`. Runs fit temperatures from 0.05 to 20."""
 
     temperature: float | None = Field(None, ge=0.01, le=100)
@@ -125,6 +135,14 @@ class UntrustedCalibration(UntrustedData):
     offset: Numbers | None = None
     thresholds: Annotated[list[Share], Field(max_length=MAX_LABELS)] | None = None
     half_width: NonNegative | None = None
+
+
+class UntrustedCalibration(UntrustedTargetCalibration):
+    """The calibration of a model, or of each of its targets, and how good it is."""
+
+    targets: (
+        Annotated[dict[Label, UntrustedTargetCalibration], Field(max_length=MAX_LABELS)] | None
+    ) = None
     validation: UntrustedSplitCalibration | None = None
     test: UntrustedSplitCalibration | None = None
 
@@ -152,9 +170,9 @@ class UntrustedMetrics(UntrustedData):
     peak_memory_mb: NonNegative | None = None
     linear: UntrustedLinearMetrics | None = None
     calibration: UntrustedCalibration | None = None
-    train: UntrustedSplitMetrics | None = None
-    validation: UntrustedSplitMetrics | None = None
-    test: UntrustedSplitMetrics | None = None
+    train: UntrustedReport | None = None
+    validation: UntrustedReport | None = None
+    test: UntrustedReport | None = None
     merge_difference: NonNegative | None = None
     total_seconds: NonNegative | None = None
 

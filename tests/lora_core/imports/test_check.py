@@ -27,6 +27,7 @@ from tests.tiny_artifact import (
     make_artifact,
     make_multi_label_artifact,
     make_regression_artifact,
+    make_several_targets_artifact,
 )
 from tests.tiny_base import FAMILIES
 
@@ -58,7 +59,9 @@ def test_own_model_is_accepted(family: str, head: HeadMode, tmp_path: Path) -> N
     assert checked.difference < 1e-5
 
 
-@pytest.mark.parametrize("make", [make_multi_label_artifact, make_regression_artifact])
+@pytest.mark.parametrize(
+    "make", [make_multi_label_artifact, make_regression_artifact, make_several_targets_artifact]
+)
 def test_model_of_another_task_is_accepted(make: Callable[[Path], Path], tmp_path: Path) -> None:
     check_import(make(tmp_path / "made"))
 
