@@ -46,7 +46,7 @@ def model_card(manifest_data: Mapping[str, Any], card_format: CardFormat, *, nam
         datasets=_hub_datasets(spec) or None,
         eval_results=list(_eval_results(manifest_data, data)),
         library_name=card_format.value,
-        metrics=list(dict.fromkeys(_HUB_METRICS[name] for name in _shown_metrics(manifest_data))),
+        metrics=list(dict.fromkeys(_HUB_METRICS[name] for name in _hub_metrics(manifest_data))),
         model_name=name,
         pipeline_tag="text-classification",
         tags=["loraworks", "text-classification"],
@@ -135,7 +135,7 @@ def _labels(manifest_data: Mapping[str, Any]) -> list[str]:
 def _eval_results(manifest_data: Mapping[str, Any], data: str) -> Iterator[EvalResult]:
     """Yield the metrics on the test split, for the `model-index` of the hub."""
     texts = _number(manifest_data, "metrics", "examples", "test")
-    for metric in _shown_metrics(manifest_data):
+    for metric in _hub_metrics(manifest_data):
         value = _metric(manifest_data, "test", metric)
         if value is None:
             continue
@@ -172,6 +172,11 @@ def _task_type(manifest_data: Mapping[str, Any]) -> str:
 def _shown_metrics(manifest_data: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the two main metrics of the task."""
     return task_metrics({"task": {"type": _task_type(manifest_data)}})[:2]
+
+
+def _hub_metrics(manifest_data: Mapping[str, Any]) -> list[str]:
+    """Return those of the two that the hub knows: not the skill of several targets."""
+    return [name for name in _shown_metrics(manifest_data) if name in _HUB_METRICS]
 
 
 def _metric(manifest_data: Mapping[str, Any], split: str, name: str) -> float | None:
@@ -219,6 +224,8 @@ def _introduction(
     model = {
         "multi_label": f"A multi-label {classifier} with {count} labels",
         "regression": f"A model that predicts a number from {'two texts' if pairs else 'a text'}",
+        "several_targets": "A model that predicts several targets of "
+        f"{'a pair of texts' if pairs else 'a text'}",
     }.get(task, f"A {classifier} with {count} labels")
     return f"{model}{origin}. It was made with loraworks."
 
@@ -229,8 +236,13 @@ def _outputs(manifest_data: Mapping[str, Any]) -> Iterator[str]:
         yield "## Output"
         yield "The number, in the unit of the training data."
         return
-    yield "## Labels"
-    yield "In the order of the outputs:"
+    several = _task_type(manifest_data) == "several_targets"
+    yield "## Outputs" if several else "## Labels"
+    yield (
+        "In the order of the outputs, as TARGET/LABEL:"
+        if several
+        else "In the order of the outputs:"
+    )
     yield f"```json\n{json.dumps(_labels(manifest_data), ensure_ascii=False)}\n```"
 
 

@@ -325,3 +325,18 @@ def test_card_says_how_windows_are_computed(tmp_path: Path) -> None:
     assert "stride=3," in card
     for part in card.split("## Long texts"):
         run_code(part, tmp_path)
+
+
+def test_card_of_several_targets_has_their_mean_skill() -> None:
+    task = {"type": "several_targets", "targets": {"stars": {"type": "regression"}, "topic": {}}}
+    report = {"skill": 0.75, "loss": 0.5, "targets": {}}
+    changes = {
+        "spec": make_manifest()["spec"] | {"task": task},
+        "labels": ["stars/value", "topic/billing", "topic/refund"],
+        "metrics": METRICS | {"test": report, "validation": report},
+    }
+    card = model_card(make_manifest(**changes), CardFormat.LORAWORKS, name="m")
+    assert "A model that predicts several targets of a text" in card
+    assert "| test | 200 | 0.750 | 0.500 |" in card
+    assert '"topic/refund"' in card
+    assert not metadata(card).get("metrics")
