@@ -23,7 +23,7 @@ CROSS_VALIDATION_MAX_TEXTS = 200  # with fewer texts, the metrics come from cros
 WIDE_INTERVAL = 0.1  # width of a confidence interval that is too wide to conclude much
 WIDE_RMSE_INTERVAL = 0.3  # the same, as a share of the RMSE
 _RARE = 1 / 3  # of the mean number of texts of a label: with fewer, a label is rare
-MAX_NAMED = 5  # labels in a sentence
+_MAX_NAMED = 5  # labels in a sentence
 
 
 class ReferencePredictions(NamedTuple):
@@ -263,8 +263,8 @@ def _rank_sentence(task: SingleLabel, targets: Targets, predicted: Predictions) 
 
 
 def _list(names: tuple[str, ...] | list[str]) -> str:
-    more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _value(verdict: Verdict, value: float) -> str:

@@ -32,9 +32,9 @@ from worker.spawn import (
 PR_SET_CHILD_SUBREAPER = 36
 FORK_SERVER_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "lora_core.fork_server")
 START_SECONDS = 120.0  # limit for the imports
-WAIT_SECONDS = 15.0  # a job waits for imports under way: its own, started later, would end later
+_WAIT_SECONDS = 15.0  # a job waits for imports under way: its own, started later, would end later
 REPLY_SECONDS = 3.0  # a fork takes some milliseconds
-RESTART_SECONDS = 1.0  # pause before a server that has ended is replaced
+_RESTART_SECONDS = 1.0  # pause before a server that has ended is replaced
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class ForkServer:
                 self._run_server()
             except OSError as error:
                 log.warning("cannot start the fork server", error=str(error))
-            self._closed.wait(RESTART_SECONDS)
+            self._closed.wait(_RESTART_SECONDS)
 
     def close(self) -> None:
         """End the server, and with it `run`. The processes that it has forked go on."""
@@ -114,7 +114,7 @@ class ForkServer:
     def _wait_ready(self) -> "_ServerProcess | None":
         """Return the server once it accepts requests; None if there is none, or it takes long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._server is None, WAIT_SECONDS)
+            self._changed.wait_for(lambda: self._ready or self._server is None, _WAIT_SECONDS)
             return self._server if self._ready else None
 
 

@@ -226,7 +226,7 @@ def _axis_options(axis: Axis) -> dict[str, Any]:
 
 # Importance: the share of the differences between trials that each field explains by itself
 
-MIN_TRIALS = 4  # a forest learns nothing from fewer
+_MIN_TRIALS = 4  # a forest learns nothing from fewer
 # With more trials, fewer trees give the same result: for 576 trials the shares move by less than
 # 0.01, and 5,000 trials take two seconds instead of minutes.
 MANY_TRIALS_ABOVE, TREES_FEW_TRIALS, TREES_MANY_TRIALS, TREE_DEPTH = 64, 64, 16, 8
@@ -275,7 +275,7 @@ def importance_shares(snapshot: SweepSnapshot) -> dict[str, float] | None:
     """
     axes = varied_axes(snapshot, snapshot.ranked)
     scores = {snapshot.objective_value(trial) for trial in snapshot.ranked}
-    if len(snapshot.ranked) < MIN_TRIALS or len(axes) < 2 or len(scores) < 2:
+    if len(snapshot.ranked) < _MIN_TRIALS or len(axes) < 2 or len(scores) < 2:
         return None
     return _fanova_importance(snapshot, {axis.field: axis for axis in axes})
 

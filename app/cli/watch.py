@@ -165,7 +165,7 @@ def _bin_averages(values: Sequence[float], width: int) -> list[float]:
 
 # Displays
 
-BAR_WIDTH = 40  # columns
+_BAR_WIDTH = 40  # columns
 _LINE_SECONDS = 5.0  # minimum interval between plain lines about the loss
 
 
@@ -241,7 +241,7 @@ def render_panel(progress: RunProgress, *, unicode: bool = True) -> RenderableTy
         Text(strip_control_characters(progress.title), style="bold"),
         Text(progress.state, style=STATE_STYLE.get(progress.state, "")),
     )
-    bar = ProgressBar(total=progress.total or 1, completed=progress.step, width=BAR_WIDTH)
+    bar = ProgressBar(total=progress.total or 1, completed=progress.step, width=_BAR_WIDTH)
     grid.add_row(bar, Text(_format_position(progress)))
     metric = progress.metric
     curves: list[tuple[str, SeriesKey, Callable[[float], str]]] = [
@@ -256,7 +256,7 @@ def render_panel(progress: RunProgress, *, unicode: bool = True) -> RenderableTy
         curve = progress.curve(series)
         last = curve.last()
         if last is not None:
-            curve_text = sparkline(curve.in_order(), BAR_WIDTH, unicode=unicode)
+            curve_text = sparkline(curve.in_order(), _BAR_WIDTH, unicode=unicode)
             grid.add_row(Text(curve_text, style="cyan"), Text(f"{name} {show(last)}"))
     return Group(
         grid, *(Text(f"  {strip_control_characters(note)}", style="dim") for note in progress.notes)

@@ -16,7 +16,7 @@ from app.cli.output import print_line, print_warning
 from app.cli.preflight import export_settings, load_settings
 
 RESTART_DELAYS = (1, 2, 4, 8, 15, 30)  # seconds until the next start, by consecutive failures
-STABLE_SECONDS = 60  # running that long resets the count of failures
+_STABLE_SECONDS = 60  # running that long resets the count of failures
 DRAIN_EXTRA_SECONDS = 35  # for the last writes, after the stop grace of the trainings
 WORKER_COMMAND = (sys.executable, "-P", "-m", "worker")  # -P: do not import from the current folder
 
@@ -64,7 +64,7 @@ class WorkerProcess:
             code = self._run()
             if self._stopping.is_set():
                 return
-            failures = 1 if time.monotonic() - started > STABLE_SECONDS else failures + 1
+            failures = 1 if time.monotonic() - started > _STABLE_SECONDS else failures + 1
             delay = RESTART_DELAYS[min(failures, len(RESTART_DELAYS)) - 1]
             print_warning(f"The worker exited with status {code}. Restarting in {delay} s.")
             self._stopping.wait(delay)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.database.base import JsonObject, new_id, now, read_clock
 from app.outbox.tables import WebhookDelivery, WebhookEndpoint
 
-RETRY_SECONDS = 86_400.0  # for how long a delivery is retried
+GIVE_UP_AFTER_SECONDS = 86_400.0  # for how long a delivery is retried
 
 
 def has_endpoints(session: Session) -> bool:
@@ -66,7 +66,7 @@ def _add_deliveries(
             event_id=event_id,
             type=event_type,
             body=text,
-            retry_until=now() + RETRY_SECONDS,
+            retry_until=now() + GIVE_UP_AFTER_SECONDS,
         )
         for endpoint_id in endpoint_ids
     ]

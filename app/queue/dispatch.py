@@ -44,9 +44,9 @@ DEVICE_CLASSES = tuple(DeviceClass)
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
 MAX_PENDING_TASKS = 1000  # more are dropped: each job is dispatched again later anyway
 MAX_DISPATCHED = MAX_PENDING_TASKS // 2  # in one round
-FAILURE_PAUSE_SECONDS = 1.0  # after a failed send, tasks are dropped for this long
+_FAILURE_PAUSE_SECONDS = 1.0  # after a failed send, tasks are dropped for this long
 MAX_REDISPATCH_SECONDS = 86_400.0  # between two tasks of one job
-CLOSE_SECONDS = 3.0
+_CLOSE_SECONDS = 3.0
 CHECK_TIMEOUT_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -128,10 +128,10 @@ class CeleryNotifier:
             self._pending.put_nowait(task)
 
     def close(self) -> None:
-        """Send the pending tasks, for at most `CLOSE_SECONDS`."""
-        deadline = time.monotonic() + CLOSE_SECONDS
+        """Send the pending tasks, for at most `_CLOSE_SECONDS`."""
+        deadline = time.monotonic() + _CLOSE_SECONDS
         with suppress(Full):
-            self._pending.put(None, timeout=CLOSE_SECONDS)
+            self._pending.put(None, timeout=_CLOSE_SECONDS)
         self._thread.join(max(0.0, deadline - time.monotonic()))
         self._app.close()
 
@@ -144,7 +144,7 @@ class CeleryNotifier:
                 self._send(task)
             except Exception as error:
                 log.warning("could not send a task", job_id=str(task.job_id), error=str(error))
-                paused_until = time.monotonic() + FAILURE_PAUSE_SECONDS
+                paused_until = time.monotonic() + _FAILURE_PAUSE_SECONDS
 
     def _send(self, task: JobTask) -> None:
         self._app.send_task(

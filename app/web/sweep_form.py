@@ -79,7 +79,7 @@ _JSON_OPTIONS = {
     "priority": "--priority",
 }
 OPTIONS = _TEXT_OPTIONS | _JSON_OPTIONS
-DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid"}
+_DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid"}
 # Job fields that may vary and have an input of their own.
 _SPACE_FIELDS = (
     *("method.alpha", "method.r", "method.targets", "method.C"),
@@ -92,7 +92,7 @@ STRATEGY_FIELDS: Mapping[str, tuple[str, ...]] = {
 # Job fields that a sweep sets itself.
 _SET_BY_SWEEP = {"spec_version", "trial", "result.model"}
 # What the empty form shows.
-EXAMPLE = {
+_EXAMPLE = {
     "job.data.source": "rotten-tomatoes",
     "job.data.train_size": "4000",
     "space.method.alpha": "8,16,32",
@@ -125,7 +125,7 @@ def new_sweep_page(
             return _redirect_to_form(_request_body(repository.get_sweep(session, like)))
     values = dict(request.query_params)
     if "strategy.type" not in values:  # the form always sends it
-        values = EXAMPLE | values
+        values = _EXAMPLE | values
     find = partial(pretrained_bases.resolve_base, database=database, store=store, settings=settings)
     form = parse(values)
     plan, errors = None, form.errors
@@ -370,7 +370,7 @@ def extend_command(
 
 def _start_options(values: Mapping[str, str]) -> Iterator[str]:
     for path, text in fixed_values(values).items():
-        if DEFAULTS.get(path) != text:
+        if _DEFAULTS.get(path) != text:
             yield OPTIONS[path] if text == "true" else f"{OPTIONS[path]} {quote(text)}"
     yield from _over_options(values, _SPACE_FIELDS)
 

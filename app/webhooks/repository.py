@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import now, read_clock
 from app.outbox.events import DeliveryState
-from app.outbox.repository import RETRY_SECONDS
+from app.outbox.repository import GIVE_UP_AFTER_SECONDS
 from app.outbox.tables import WebhookDelivery, WebhookEndpoint
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.transitions import backoff
@@ -144,7 +144,7 @@ def replay(session: Session, delivery_id: UUID) -> None:
         .values(
             state=DeliveryState.PENDING,
             next_attempt_at=now(),
-            retry_until=now() + RETRY_SECONDS,
+            retry_until=now() + GIVE_UP_AFTER_SECONDS,
             failures=0,
             finished_at=null(),
         ),

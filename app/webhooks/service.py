@@ -24,7 +24,7 @@ from app.webhooks.signing import new_secret
 from app.webhooks.views import delivery_view, webhook_view
 
 MAX_WEBHOOKS = 32  # a worker has a thread for each that has something due
-ROTATION_SECONDS = 86_400.0  # how long the secret before a rotation signs as well
+_ROTATION_SECONDS = 86_400.0  # how long the secret before a rotation signs as well
 _GONE = 410  # the receiver wants no more events
 GONE_REASON = "The receiver answered with status 410 (Gone)."
 _DISABLED_ERROR = "The webhook was disabled."
@@ -93,7 +93,7 @@ def rotate_secret(session: Session, *, webhook_id: UUID) -> WebhookView:
     """
     endpoint = repository.lock_endpoint(session, webhook_id)
     endpoint.previous_secret = endpoint.secret
-    endpoint.previous_secret_expires_at = read_clock(session) + ROTATION_SECONDS
+    endpoint.previous_secret_expires_at = read_clock(session) + _ROTATION_SECONDS
     endpoint.secret = new_secret()
     session.flush()
     _audit(session, "webhook_secret_rotated", webhook_id)

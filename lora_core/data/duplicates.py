@@ -157,7 +157,7 @@ MIN_SIMILARITY = 0.8  # Jaccard similarity from which two texts are near-duplica
 NUM_HASHES = 128  # per text; the standard error of a similarity of 0.8 is then 0.035
 NUM_BANDS = 32  # of four hashes each: texts of similarity 0.8 almost certainly share one
 # A word. Chinese and Japanese are written without spaces, so each of their characters is one.
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
 class NearDuplicate(NamedTuple):
@@ -252,7 +252,7 @@ def _pair_examples(near_duplicates: Sequence[NearDuplicate]) -> tuple[FindingExa
 def _minhash(text: str) -> NDArray[np.uint32]:
     """Return the signature (NUM_HASHES,), ignoring case, white space and punctuation."""
     lowered = text.casefold()
-    words = WORD.findall(lowered) or [lowered]
+    words = _WORD.findall(lowered) or [lowered]
     sketch = RMinHash(num_perm=NUM_HASHES, seed=0)
     sketch.update([" ".join(pair) for pair in pairwise(words)] or words)
     return np.array(sketch.digest(), dtype=np.uint32)

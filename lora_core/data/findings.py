@@ -11,7 +11,7 @@ from lora_core.specs.fields import FrozenModel
 
 EXCERPT_CHARACTERS = 160
 MAX_EXAMPLES = 5  # per finding
-MAX_NAMES = 5  # listed in a message
+_MAX_NAMES = 5  # listed in a message
 
 
 class Severity(StrEnum):
@@ -192,6 +192,6 @@ def format_percent(share: float) -> str:
 
 def join_names(names: list[str]) -> str:
     """Return the first names, shortened, and the number of further ones."""
-    more = len(names) - MAX_NAMES
-    shown = [name if len(name) <= 40 else f"{name[:39]}…" for name in names[:MAX_NAMES]]
+    more = len(names) - _MAX_NAMES
+    shown = [name if len(name) <= 40 else f"{name[:39]}…" for name in names[:_MAX_NAMES]]
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")

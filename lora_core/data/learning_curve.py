@@ -56,7 +56,7 @@ from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import text_input
 from lora_core.tasks.base import Task
 from lora_core.tasks.metric_names import METRICS
-from lora_core.tasks.multi_label import THRESHOLD, MultiLabel, best_threshold
+from lora_core.tasks.multi_label import DEFAULT_THRESHOLD, MultiLabel, best_threshold
 from lora_core.tasks.primary_metric import Predictions
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
@@ -271,7 +271,7 @@ def _at_best_thresholds(scores: Floats, truth: Targets) -> Predictions:
     Thresholds that do not depend on them would be those of a handful of texts with a label.
     """
     columns = zip(scores.T, truth.T, strict=True)
-    thresholds = [best_threshold(*each) if each[1].any() else THRESHOLD for each in columns]
+    thresholds = [best_threshold(*each) if each[1].any() else DEFAULT_THRESHOLD for each in columns]
     return np.asarray(scores >= np.array(thresholds))
 
 

@@ -15,8 +15,8 @@ from lora_core.process import available_cores
 from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.text_input import TextInput
 
-LIBRARIES = ("loraworks", "torch", "transformers")
-ROUNDS = 2  # after a warm-up round; the fastest counts
+_LIBRARIES = ("loraworks", "torch", "transformers")
+_ROUNDS = 2  # after a warm-up round; the fastest counts
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _save(file: Path, speeds: Mapping[str, float]) -> None:
 def _tokens_per_second(predictor: Predictor, texts: Sequence[TextInput]) -> float:
     items = predictor.encode(texts)
     predictor.forward(items)
-    best = min(_timed(lambda: predictor.forward(items)) for _ in range(ROUNDS))
+    best = min(_timed(lambda: predictor.forward(items)) for _ in range(_ROUNDS))
     return sum(item.length for item in items) / best
 
 
@@ -99,6 +99,6 @@ def _cache_key(directory: Path, engine_names: Sequence[str], *, shared: bool) ->
     base = manifest_data.get(BASE_DIGEST) or manifest_data.get("base_sha256") if shared else None
     encoder = base or manifest.sha256(directory / manifest.MANIFEST_FILE)
     machine = [cpu.model_name(), *cpu.instruction_sets(), str(available_cores())]
-    libraries = (version(name) for name in LIBRARIES)
+    libraries = (version(name) for name in _LIBRARIES)
     parts = [encoder, *sorted(engine_names), *machine, *libraries]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -17,7 +17,7 @@ from lora_core.tasks.targets import Target, Targets, multi_hot
 from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_slope
 
 MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on
-THRESHOLD = 0.5  # unless it is fitted
+DEFAULT_THRESHOLD = 0.5  # unless it is fitted
 
 
 class MultiLabel(Task):
@@ -45,10 +45,10 @@ class MultiLabel(Task):
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
         """Fit scale and offset of each label (Platt 1999), and the threshold with the best F1.
 
-        A label with fewer than `MIN_POSITIVES` texts keeps its scores and `THRESHOLD`.
+        A label with fewer than `MIN_POSITIVES` texts keeps its scores and `DEFAULT_THRESHOLD`.
         """
         z, size = check_finite(logits), len(self.labels)
-        scale, offset, thresholds = np.ones(size), np.zeros(size), np.full(size, THRESHOLD)
+        scale, offset, thresholds = np.ones(size), np.zeros(size), np.full(size, DEFAULT_THRESHOLD)
         positives = targets.sum(axis=0)
         enough = np.minimum(positives, len(z) - positives) >= MIN_POSITIVES
         fitted = len(z) >= MIN_TEXTS and bool(enough.any())
@@ -66,7 +66,7 @@ class MultiLabel(Task):
     def predict(self, logits: Logits, calibration: Calibration | None = None) -> NDArray[np.bool_]:
         """Return whether each label (texts, labels) is predicted."""
         if calibration is None:
-            return np.asarray(logits >= logit(THRESHOLD))
+            return np.asarray(logits >= logit(DEFAULT_THRESHOLD))
         return np.asarray(expit(self.calibrated(logits, calibration)) >= calibration.thresholds)
 
     def strata(self, targets: Targets) -> NDArray[np.int64]:
@@ -174,7 +174,7 @@ def fit_platt(z: NDArray[np.float64], targets: NDArray[Any]) -> tuple[float, flo
 def best_threshold(scores: NDArray[np.float64], targets: NDArray[Any]) -> float:
     """Return the threshold of one label with the highest F1, in the middle between two scores.
 
-    On a tie the one nearest to `THRESHOLD`.
+    On a tie the one nearest to `DEFAULT_THRESHOLD`.
     """
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], (targets[order] > 0).cumsum()
@@ -183,7 +183,7 @@ def best_threshold(scores: NDArray[np.float64], targets: NDArray[Any]) -> float:
     cuts = (ranked + below) / 2
     f1 = np.where(ranked > below, f1, -1.0)  # equal scores cannot be separated
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-    return float(cuts[best[np.abs(cuts[best] - THRESHOLD).argmin()]])
+    return float(cuts[best[np.abs(cuts[best] - DEFAULT_THRESHOLD).argmin()]])
 
 
 def binary_cross_entropy(z: NDArray[np.float64], targets: NDArray[Any]) -> float:

@@ -16,7 +16,7 @@ from lora_core.tasks.primary_metric import RootMeanSquaredError
 from lora_core.tasks.targets import Target, Targets
 from lora_core.tasks.temperature_scaling import check_finite
 
-COVERAGE = 0.9  # of the interval around a prediction
+INTERVAL_COVERAGE = 0.9  # of the interval around a prediction
 
 
 class Regression(Task):
@@ -95,7 +95,7 @@ class Regression(Task):
         """
         check_finite(logits)
         errors = np.sort(np.abs(self.predict(logits) - targets))
-        rank = math.ceil((len(errors) + 1) * COVERAGE)
+        rank = math.ceil((len(errors) + 1) * INTERVAL_COVERAGE)
         enough = rank <= len(errors)
         return Calibration(
             fitted=enough,

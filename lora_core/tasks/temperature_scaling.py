@@ -16,7 +16,7 @@ from lora_core.errors.training import NonFiniteLogits
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MIN_TEXTS = 100  # to fit on: ten texts gave a model of 55% accuracy a temperature of 0.23
-BINS = 15  # of equal width, as in the paper
+_BINS = 15  # of equal width, as in the paper
 
 Logits = NDArray[np.float32]  # (texts, classes)
 Labels = NDArray[np.int64]  # (texts,)
@@ -69,12 +69,12 @@ def compare_calibration(logits: Logits, labels: Labels, temperature: float) -> d
 def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
     """Return the expected calibration error: the mean gap between confidence and accuracy.
 
-    Texts are binned by their highest probability, and each of the `BINS` compares accuracy with
+    Texts are binned by their highest probability, and each of the `_BINS` compares accuracy with
     mean confidence.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1), right=True)
+    bins = np.digitize(confidence, np.linspace(0, 1, _BINS + 1), right=True)
     return float(np.abs(np.bincount(bins, correct - confidence)).sum() / len(labels))
 
 

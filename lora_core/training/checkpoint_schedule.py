@@ -9,14 +9,14 @@ from typing import Generic, Protocol, TypeVar
 from lora_core.events import CheckpointSaved, Observer
 
 _MAX_OVERHEAD = 0.05  # share of the time that may go into saving: a slow disk makes saves rarer
-FIRST_SECONDS = 30.0  # until the first one of a process: until then a crash costs its whole start
+_FIRST_SECONDS = 30.0  # until the first one of a process: until then a crash costs its whole start
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
     """The directory of the checkpoints, and the seconds between two; 0 saves after every step.
 
-    The first one is saved after `FIRST_SECONDS` at the latest.
+    The first one is saved after `_FIRST_SECONDS` at the latest.
     """
 
     directory: Path
@@ -51,7 +51,7 @@ class CheckpointSchedule(Generic[_StateT]):
         self._settings, self._write, self._observer = settings, write, observer
         self._saved_step = step
         self._saved_at = time.monotonic()
-        self._interval = min(settings.seconds, FIRST_SECONDS)
+        self._interval = min(settings.seconds, _FIRST_SECONDS)
         self._save_seconds = 0.0  # that the last save took
 
     def is_due(self) -> bool:

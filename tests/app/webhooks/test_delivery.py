@@ -22,7 +22,7 @@ from app.database.engines import Database
 from app.openai import ids
 from app.openai.tables import OpenAIJob
 from app.outbox.events import DeliveryState
-from app.outbox.repository import RETRY_SECONDS
+from app.outbox.repository import GIVE_UP_AFTER_SECONDS
 from app.queue import leases
 from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure, Succeeded
 from app.resources import Resources
@@ -211,7 +211,7 @@ def test_retries_wait_longer_each_time_and_end_after_a_day(
         )
     assert delays[:4] == pytest.approx([6.25, 12.5, 25, 50], abs=3)
     assert max(delays) == pytest.approx(13_500, abs=3)
-    assert 0.8 * RETRY_SECONDS < sum(delays) < RETRY_SECONDS
+    assert 0.8 * GIVE_UP_AFTER_SECONDS < sum(delays) < GIVE_UP_AFTER_SECONDS
     assert (delivery.state, delivery.attempts) == ("failed", len(delays) + 1)
     assert delivery.finished_at is not None
     make_due(resources.database)
