@@ -31,7 +31,6 @@ def add_job(database: Database, **changes: Any) -> UUID:
         "device_class": DeviceClass.CPU,
         "spec": SPEC,
         "spec_version": 2,
-        "spec_sha256": "0" * 64,
         "dataset_ids": {},
         "base": "minilm-l6",
         **changes,

@@ -29,7 +29,7 @@ from app.jobs.errors import (
     TrialNotRetried,
 )
 from app.jobs.repository import FINAL_STATES
-from app.jobs.resolve import ResolvedJob, sha256_of_json
+from app.jobs.resolve import ResolvedJob
 from app.jobs.schemas import JobCreate, JobPlan, JobUpdate, JobView, LocatedResource
 from app.jobs.views import job_view
 from app.queue import checkpoints
@@ -128,8 +128,7 @@ def enqueue_with_response(  # noqa: PLR0913 - what creating a job touches
 
 def enqueue(session: Session, job: Job, *, created_by: UUID, notifier: WorkerNotifier) -> None:
     """Put a job into the queue, and notify the workers after the commit."""
-    job.created_by, job.spec_sha256 = created_by, sha256_of_json(job.spec)
-    job.dispatched_at = now()
+    job.created_by, job.dispatched_at = created_by, now()
     repository.add_job(session, job)
     task = JobTask(job.id, job.device_class, message_priority(job.priority, attempt=0))
     after_commit(session, partial(notifier.notify, task))

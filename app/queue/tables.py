@@ -56,7 +56,6 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(default=0)
     spec: Mapped[JsonObject]
     spec_version: Mapped[int]
-    spec_sha256: Mapped[str] = mapped_column(String(64))
     dataset_ids: Mapped[JsonObject]  # uploaded datasets this job reads, {"all" or a split: id}
     base: Mapped[str] = mapped_column(String(512))  # empty: the method has no base model
     register_as: Mapped[str | None] = mapped_column(String(64))

@@ -67,7 +67,6 @@ def _add(session: Session, name: str, method: dict[str, Any], *, steps: int, poi
         device_class=DeviceClass.CPU,
         spec=spec,
         spec_version=2,
-        spec_sha256="0" * 64,
         dataset_ids={},
         base="minilm-l6",
         plan={

@@ -108,7 +108,6 @@ def _jobs(
             "device_class": DeviceClass.ANY if state == JobState.QUEUED else DeviceClass.CPU,
             "spec": {"data": {"source": "texts:1", "text_column": "text"}} if prediction else spec,
             "spec_version": 2,
-            "spec_sha256": f"{number:064x}",
             "dataset_ids": {},
             "base": "sentiment:1" if prediction else "minilm-l6",
             "plan": {} if prediction else PLAN,

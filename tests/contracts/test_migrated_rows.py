@@ -19,7 +19,7 @@ AFTER_0004 = ("predictions:read", "predictions:write", "webhooks:admin")
 BEFORE_0004 = tuple(scope for scope in ALL_SCOPES if scope not in AFTER_0004)
 ROWS = Path(__file__).with_name("rows_of_0001.sql")
 RENAMED = {"lane": "device_class"}  # by 0011
-CHANGED = {"spec_version"}  # by 0011: see `test_renamed_rows.py`
+CHANGED = {"spec_version", "spec_sha256"}  # by 0011: see `test_renamed_rows.py`
 
 Columns = dict[str, list[str]]  # of each table
 

@@ -188,7 +188,6 @@ def _job(dataset_id: str, state: JobState) -> Job:
         device_class=DeviceClass.CPU,
         spec={},
         spec_version=2,
-        spec_sha256="0" * 64,
         dataset_ids={"all": dataset_id},
         base="minilm-l6",
         state=state,
