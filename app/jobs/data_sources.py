@@ -83,6 +83,8 @@ def resolve(
             split.value: _resolve_source(session, name, settings, limit)
             for split, name in data.source.items()
         }
+    if isinstance(task, SeveralTargetsSpec):
+        _check_sample_columns(data.source, task)
     uploads = [source for source in sources.values() if source.upload is not None]
     columns = {
         role: _resolve_column(data, uploads, role)
@@ -254,6 +256,16 @@ def _resolve_column(data: DataSpec, uploads: list[SourceSummary], role: str) -> 
         columns = ", ".join(f"{column!r} in {ref}" for ref, column in checked.items())
         raise ColumnsDiffer(what=role, columns=columns, at="data.source")
     return next(iter(checked.values()), named)
+
+
+def _check_sample_columns(source: str | Mapping[Split, str], task: SeveralTargetsSpec) -> None:
+    """Raise `MissingColumn` if a sample lacks the column of a target."""
+    sources = [source] if isinstance(source, str) else source.values()
+    for sample in reviews.SAMPLES.keys() & set(sources):
+        for column in (name for target in targets_of_spec(task) for name in target.columns):
+            if column not in reviews.COLUMNS:
+                available = ", ".join(reviews.COLUMNS)
+                raise MissingColumn(file=sample, column=column, available=available)
 
 
 def _rows_per_split(sources: Mapping[str, SourceSummary]) -> dict[str, int]:

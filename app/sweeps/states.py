@@ -24,6 +24,7 @@ Objective = Literal[
     "rmse",
     "r2",
     "spearman",
+    "skill",
 ]
 
 

@@ -51,6 +51,7 @@ _TEXT_OPTIONS = {
     "job.base": "--base",
     "job.method.type": "--method",
     "job.task.type": "--task",
+    "job.task.targets": "--targets",
     "job.task.class_weights": "--class-weights",
     "job.task.loss": "--loss",
     "job.data.label_separator": "--label-separator",
@@ -152,7 +153,8 @@ def new_sweep_page(
         curl=curl_command(request, "POST", "/v1/sweeps", form.body),
         command=start_command(request, values, form.body),
         objectives=get_args(Objective),
-        tasks=get_args(TaskType)[1:],  # without the default
+        # Without the default, and several targets, which have a field of their own.
+        tasks=[each for each in get_args(TaskType)[1:] if each != "several_targets"],
         class_weights=list(ClassWeights),
         losses=list(LossName),
         roles=list(Role),

@@ -1,5 +1,6 @@
 """A worker that computes the metrics of a job from its settings, without training."""
 
+import base64
 import math
 import zlib
 from collections.abc import Callable
@@ -95,6 +96,9 @@ class FakeSweepWorker(FakeWorker):
             if is_regression
             else dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy"), accuracy)
         )
+        is_several = task_type(claimed.spec) == "several_targets"
+        if is_several:  # two with an accuracy, whose constant is right for half of the texts
+            metrics = {"skill": 2 * round(accuracy * TEXT_COUNT) / TEXT_COUNT - 1}
         splits = ["validation"] if claimed.spec["trial"] else ["validation", "test"]
         if claimed.spec["result"]["train_metrics"] and not claimed.spec["trial"]:
             splits.append("train")
@@ -107,7 +111,9 @@ class FakeSweepWorker(FakeWorker):
                 if is_regression:
                     _add_errors(session, claimed.lease.job_id, split, 1 - accuracy)
                 else:
-                    _add_correctness(session, claimed.lease.job_id, split, accuracy)
+                    _add_correctness(
+                        session, claimed.lease.job_id, split, accuracy, of_targets=is_several
+                    )
             leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
 
     def _save(self, claimed: ClaimedJob, *, step: int) -> None:
@@ -119,17 +125,27 @@ def budget_of(spec: dict[str, Any]) -> float:
     return 1.0 if spec["trial"] is None else float(spec["trial"]["budget"])
 
 
-def _add_correctness(session: Any, job_id: UUID, split: str, accuracy: float) -> None:
+def _add_correctness(
+    session: Any, job_id: UUID, split: str, accuracy: float, *, of_targets: bool = False
+) -> None:
     """A better trial classifies every text correctly that a worse one does, and more."""
     correct = np.arange(TEXT_COUNT) < round(accuracy * TEXT_COUNT)
     order = np.random.default_rng(zlib.crc32(split.encode())).permutation(TEXT_COUNT)
+    bits = np.packbits(correct[order]).tobytes()
+    target = {
+        "texts_sha256": split.ljust(64, "0"),
+        "count": TEXT_COUNT,
+        "correct": base64.b64encode(bits).decode(),
+        "constant_error": 0.5,
+    }
     session.add(
         CorrectnessRow(
             job_id=job_id,
             split=split,
             texts_sha256=split.ljust(64, "0"),
             count=TEXT_COUNT,
-            correct=np.packbits(correct[order]).tobytes(),
+            correct=None if of_targets else bits,
+            targets={"mood": target, "topic": target} if of_targets else None,
         )
     )
 

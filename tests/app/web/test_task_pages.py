@@ -70,7 +70,9 @@ SPECS: dict[str, dict[str, Any]] = {
     "regression": {"type": "regression"},
     "ordered": {"type": "single_label", "ordered": True},
 }
-SPECS["several_targets"] = {"targets": {name: SPECS[kind] for name, kind in SEVERAL.items()}}
+SPECS["several_targets"] = {
+    "targets": {name: {**SPECS[kind], "column": "label"} for name, kind in SEVERAL.items()}
+}
 
 
 def succeed(
