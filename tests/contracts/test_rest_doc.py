@@ -33,7 +33,9 @@ def kept(name: str, expected: str) -> str:
 
 def test_schema_matches_the_service(described: dict[str, Any]) -> None:
     expected = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
-    assert kept("openapi.json", expected) == expected
+    stored = json.loads((REFERENCE / "openapi.json").read_text(encoding="utf-8"))
+    if stored != json.loads(expected):  # the order of keys differs from process to process
+        assert kept("openapi.json", expected) == expected
 
 
 def test_page_matches_the_schema(described: dict[str, Any]) -> None:
