@@ -201,9 +201,8 @@ def _columns(arguments: argparse.Namespace) -> ColumnSelection:
 def _label_format(arguments: argparse.Namespace) -> LabelFormat:
     """Raises `InvalidSpec`."""
     if arguments.targets is not None:
-        targets = f'{{"targets": {arguments.targets}}}'
         try:
-            task = SeveralTargetsSpec.model_validate_json(targets)
+            task = SeveralTargetsSpec.model_validate({"targets": arguments.targets})
         except ValidationError as error:
             field, problem = first_problem(error, SeveralTargetsSpec)
             raise InvalidSpec(path="--targets", problem=f"{field}: {problem}") from error

@@ -82,7 +82,9 @@ def _add_file_arguments(parser: argparse.ArgumentParser) -> None:
         help="column of 0 and 1 for one label; repeat it for each",
     )
     parser.add_argument(
-        "--targets", metavar="JSON", help="several targets by name, as in the spec of a run"
+        "--targets",
+        metavar="NAME=TYPE,…",
+        help="several targets, each from a column: stars=regression,topic; or JSON as in a spec",
     )
     parser.add_argument("--split-column")
     parser.add_argument("--sheet", help="sheet of a workbook (default: the first one with cells)")

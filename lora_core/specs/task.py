@@ -144,7 +144,7 @@ TargetSpec = Annotated[
 ]
 
 
-_TARGET_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+_TARGET_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 
 
 class SeveralTargetsSpec(FrozenModel):
@@ -171,7 +171,7 @@ class SeveralTargetsSpec(FrozenModel):
         for name in value:
             if not _TARGET_NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name[:64]!r} cannot be the name of a target: use 1 to 63 of the characters "
+                    f"{name[:64]!r} cannot be the name of a target: use 1 to 32 of the characters "
                     "a-z, 0-9 and _, the first one a letter, and name the column with `column`"
                 )
         return {name: value[name] for name in sorted(value)}
