@@ -168,6 +168,24 @@ def test_invalid_checkpoint_interval_is_refused(
     assert "--checkpoint-seconds" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "targets", ["topic,stars=regression", '{"topic": {}, "stars": {"type": "regression"}}']
+)
+def test_inspect_reads_several_targets(
+    targets: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    file = tmp_path / "tickets.csv"
+    rows = [f"text {i},t{i % 2},{i}" for i in range(20)]
+    file.write_text("\n".join(["text,topic,stars", *rows]))
+    done = run("inspect", str(file), "--targets", targets, environment=environment)
+    profile, *diagnoses = map(json.loads, done.stdout.splitlines())
+    assert profile["labels"] == {"topic/t0": 10, "topic/t1": 10}
+    assert diagnoses[0]["targets"]["stars"]["numbers"]["maximum"] == 19
+    assert diagnoses[0]["more_labels"]["code"] == "other_task"
+    done = run("inspect", str(file), "--targets", "topic", environment=environment)
+    assert json.loads(done.stdout)["code"] == "invalid_spec"
+
+
 def test_inspect_describes_a_file_and_refuses_a_damaged_one(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
