@@ -36,7 +36,7 @@ from lora_core.process import (
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
 from lora_core.specs.task import SeveralTargetsSpec
-from lora_core.specs.text_input import text_fields, text_input
+from lora_core.specs.text_input import text_input, text_to_object
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation_problems import first_problem
 
@@ -83,10 +83,10 @@ def _train(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     retain_freed_memory()
     parent = _connect_parent(arguments)
     with _process_group():
-        _train_one(arguments, writer, parent)
+        _train_in_group(arguments, writer, parent)
 
 
-def _train_one(
+def _train_in_group(
     arguments: argparse.Namespace, writer: JsonLinesWriter, parent: ParentConnection
 ) -> None:
     spec = read_spec(arguments.spec)
@@ -234,7 +234,7 @@ def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     outputs = predictor.outputs(predictor.forward(items))
     for text, of_text in zip(texts, outputs, strict=True):
         labels = [ScoredOutput(**output.to_json()) for output in of_text]
-        writer.write(TextPrediction(**text_fields(text), labels=labels))
+        writer.write(TextPrediction(**text_to_object(text), labels=labels))
 
 
 def _check_base(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:

@@ -1,8 +1,9 @@
 """The base of an artifact: what is the same for all runs that froze the same encoder.
 
 `base/` contains the weights and the config of the encoder, and the tokenizer. A store keeps it
-once: `split` makes it a directory of its own, identified by the sha256 of its manifest, to which
-the manifest of the artifact then refers. `restore` puts them together again. Does not import torch.
+once: `split_off_base` makes it a directory of its own, identified by the sha256 of its manifest, to
+which the manifest of the artifact then refers. `rejoin_base` puts them together again. Does not
+import torch.
 """
 
 import os

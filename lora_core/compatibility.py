@@ -19,7 +19,7 @@ from lora_core.errors.base_model import ConfigKeyIgnored, UnreadableBase
 from lora_core.errors.spec import (
     LayerOutOfRange,
     MaxLengthTooLarge,
-    MethodWithoutSteps,
+    PartialRunUnsupported,
     PoolingNotChangeable,
     PoolingUnsupported,
     RankTooLarge,
@@ -307,7 +307,7 @@ def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
     """Reject a spec that could never run on this base.
 
     Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RolesFused`, `RankTooLarge`,
-    `MethodWithoutSteps`.
+    `PartialRunUnsupported`.
     """
     check_partial_run(spec)
     max_length = spec.data.max_length
@@ -321,9 +321,9 @@ def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
 
 
 def check_partial_run(spec: TrainSpec) -> None:
-    """Reject a partial run of a method without steps. Raises `MethodWithoutSteps`."""
+    """Reject a partial run of a method without steps. Raises `PartialRunUnsupported`."""
     if spec.trial is not None and spec.method.type in {"auto", *SKLEARN_METHODS}:
-        raise MethodWithoutSteps(method=spec.method.type)
+        raise PartialRunUnsupported(method=spec.method.type)
 
 
 def _check_lora(shape: EncoderShape, lora: LoraSpec) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lora_core.atomic_files import write_json
 from lora_core.data.split import Example
 from lora_core.errors.artifact import EngineOutputMismatch
-from lora_core.specs.text_input import TextInput, text_fields, text_input
+from lora_core.specs.text_input import TextInput, text_input, text_to_object
 from lora_core.tasks.base import Task
 from lora_core.tasks.targets import Target
 
@@ -39,7 +39,7 @@ def save_golden_predictions(
 ) -> None:
     """Save some texts with their logits, which every inference engine must reproduce."""
     rows = [
-        {**text_fields(text), "logits": [float(x) for x in row]}
+        {**text_to_object(text), "logits": [float(x) for x in row]}
         for text, row in zip(texts[:GOLDEN_TEXT_COUNT], logits[:GOLDEN_TEXT_COUNT], strict=True)
     ]
     write_json(directory / "golden.json", rows)

@@ -75,7 +75,7 @@ def build_verdict(
     )
     sentences = _sentences(verdict)
     if isinstance(task, SingleLabel) and task.ordered:
-        sentences = (_rank_sentence(task, targets, predicted), *sentences)
+        sentences = (_ordered_labels_sentence(task, targets, predicted), *sentences)
     return verdict.model_copy(update={"headline": _headline(verdict), "sentences": sentences})
 
 
@@ -254,7 +254,7 @@ def _sentences(verdict: Verdict) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _rank_sentence(task: SingleLabel, targets: Targets, predicted: Predictions) -> str:
+def _ordered_labels_sentence(task: SingleLabel, targets: Targets, predicted: Predictions) -> str:
     agreement = task.rank_agreement(targets, predicted)
     return (
         f"The predicted rank is off by {agreement['mae']:.2f} on average; quadratic kappa is "

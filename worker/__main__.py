@@ -27,7 +27,7 @@ def serve(service: WorkerService) -> int:
     exit_fds = [_signal_fd(), *_parent_pipe()]
     service.start()
     select.select(exit_fds, [], [])
-    return 0 if service.drain_and_wait() else 1
+    return 0 if service.requeue_jobs_and_wait() else 1
 
 
 def _signal_fd() -> int:

@@ -105,7 +105,7 @@ class WorkerStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._service.drain()
 
     def stop(self, _worker: Any) -> None:
-        drained = self._service.drain_and_wait()
+        drained = self._service.requeue_jobs_and_wait()
         self._service.close()
         if not drained:
             os._exit(EXIT_DRAIN_TIMEOUT)  # Python waits for the threads of the pool

@@ -112,7 +112,7 @@ class WorkerService:
         """
         self._drain_requests.put(None)  # `SimpleQueue.put` is reentrant
 
-    def drain_and_wait(self) -> bool:
+    def requeue_jobs_and_wait(self) -> bool:
         """Drain and wait. Return whether every job was requeued in time."""
         self.drain()
         grace = self._resources.settings.stop_grace_seconds

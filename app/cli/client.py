@@ -37,7 +37,7 @@ from app.serving.schemas import ExplanationView, LabelScore, ModelInfo, ShadowVi
 from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
 from app.webhooks.schemas import DeliveryView, WebhookView
 from lora_core.data.findings import DataReport
-from lora_core.specs.text_input import TextInput, text_fields
+from lora_core.specs.text_input import TextInput, text_to_object
 
 SweepAction = Literal["pause", "stop", "resume", "retry"]
 
@@ -67,7 +67,7 @@ class StreamMessage:
 
 def _input_body(text: TextInput) -> str | dict[str, str]:
     """Return a text as `inputs` of a request: a pair is an object."""
-    return text if isinstance(text, str) else text_fields(text)
+    return text if isinstance(text, str) else text_to_object(text)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ SessionId = Annotated[
 ]
 
 
-class _KeyDatabase:
+class _SettingsAndSession:
     """Settings and a session on a database whose schema is up to date."""
 
     def __init__(self, settings: "Settings", session: "Session") -> None:
@@ -43,7 +43,7 @@ class _KeyDatabase:
 
 
 @contextmanager
-def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_KeyDatabase]:
+def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSession]:
     from app.database.engines import open_database
     from app.database.migrations import check, upgrade
 
@@ -54,13 +54,13 @@ def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_KeyDatabase]:
     try:
         check(database)
         with database.write() as session:
-            yield _KeyDatabase(settings, session)
+            yield _SettingsAndSession(settings, session)
     finally:
         database.close()
 
 
 @contextmanager
-def _open_existing_database(data_dir: ExistingDataDir = None) -> Iterator[_KeyDatabase]:
+def _open_existing_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSession]:
     """Open the database, but raise `UsageError` if there is no service data yet."""
     load_existing_settings(data_dir)
     with _open_database(data_dir) as keys:
@@ -74,7 +74,7 @@ with_existing_database = inject("keys", _open_existing_database)
 @app.command("create")
 @with_database
 def create(
-    keys: _KeyDatabase,
+    keys: _SettingsAndSession,
     name: Name,
     scopes: Scopes = None,
     days: Days = None,
@@ -103,7 +103,7 @@ def create(
 
 @app.command("list")
 @with_existing_database
-def list_api_keys(keys: _KeyDatabase, as_json: AsJson = False) -> None:
+def list_api_keys(keys: _SettingsAndSession, as_json: AsJson = False) -> None:
     """List API keys, without their secrets."""
     from app.auth.repository import list_keys
 
@@ -131,7 +131,7 @@ def list_api_keys(keys: _KeyDatabase, as_json: AsJson = False) -> None:
 
 @app.command("revoke")
 @with_existing_database
-def revoke(keys: _KeyDatabase, key: KeyId, as_json: AsJson = False) -> None:
+def revoke(keys: _SettingsAndSession, key: KeyId, as_json: AsJson = False) -> None:
     """Revoke an API key and its sessions. Running services reject it within a minute."""
     from app.auth.service import revoke_key as revoke_key
 
@@ -141,7 +141,7 @@ def revoke(keys: _KeyDatabase, key: KeyId, as_json: AsJson = False) -> None:
 
 @app.command("sessions")
 @with_existing_database
-def list_sessions(keys: _KeyDatabase, as_json: AsJson = False) -> None:
+def list_sessions(keys: _SettingsAndSession, as_json: AsJson = False) -> None:
     """List the signed-in browsers and their keys."""
     from app.auth.repository import list_keys, list_sessions
 
@@ -168,7 +168,7 @@ def list_sessions(keys: _KeyDatabase, as_json: AsJson = False) -> None:
 
 @app.command("sign-out")
 @with_existing_database
-def sign_out(keys: _KeyDatabase, session: SessionId, as_json: AsJson = False) -> None:
+def sign_out(keys: _SettingsAndSession, session: SessionId, as_json: AsJson = False) -> None:
     """End a browser session, or all sessions of a key. Takes effect within a minute."""
     from app.auth.service import end_sessions
 

@@ -223,7 +223,7 @@ def print_results(method: str, summary: Json) -> None:
     print_table(result_columns(summary), result_rows(name, summary), empty="")
     if selection:
         print_line("Cross-validation:")
-        candidates = [_candidate(each) for each in selection["candidates"]]
+        candidates = [_parse_candidate(each) for each in selection["candidates"]]
         metric = METRICS[candidates[0].metric].short
         columns = ["", "method", f">{metric}", ">95% interval", ">texts", ">fits", ">time"]
         print_table(columns, candidate_rows(candidates, selection["chosen"]), empty="")
@@ -244,7 +244,7 @@ def print_verdict(verdict: Json) -> None:
 
 def selected_method(selection: Json) -> str:
     """Return the selected method in a few words."""
-    return describe_method(_candidate(selection["candidates"][selection["chosen"]]).method)
+    return describe_method(_parse_candidate(selection["candidates"][selection["chosen"]]).method)
 
 
 def candidate_rows(candidates: Sequence[CandidateResult], chosen: int) -> list[list[object]]:
@@ -312,5 +312,5 @@ def _result_row(
     return [name, *cells, format_value(trainable)]
 
 
-def _candidate(stored: Json) -> CandidateResult:
+def _parse_candidate(stored: Json) -> CandidateResult:
     return CandidateResult.model_validate(stored, extra="ignore")

@@ -20,7 +20,7 @@ from app.cli.output import (
 )
 from app.cli.predictions import predict_file
 from lora_core.specs.label_sets import NUMBER
-from lora_core.specs.text_input import TextInput, text_fields, text_input, text_sides
+from lora_core.specs.text_input import TextInput, text_input, text_sides, text_to_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +158,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     if as_json:
         predictions = [
             {
-                **text_fields(text),
+                **text_to_object(text),
                 "targets" if targets else "labels": scores,
                 **({"explanation": why} if why else {}),
             }

@@ -37,12 +37,13 @@ class ResponseModel(BaseModel):
     model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
 
 
-def reject_unstorable_text(text: str) -> None:
-    """Reject NUL characters and lone surrogates, which databases cannot store."""
+def reject_unstorable_text(text: str) -> str:
+    """Return the text. Reject NUL characters and lone surrogates, which databases cannot store."""
     if "\x00" in text:
         raise PydanticCustomError("nul_character", "must not contain a NUL character")
     if _SURROGATE.search(text):
         raise PydanticCustomError("lone_surrogate", "must not contain a lone surrogate")
+    return text
 
 
 def normalize_text(value: Any) -> Any:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels, TaskMismatch
+from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels, DatasetTaskMismatch
 from app.settings import Settings
 from lora_core.data.labels import LabelFormat, describe_targets, targets_of_spec
 from lora_core.data.split import DatasetSize, check_split_sizes
@@ -70,7 +70,7 @@ def resolve(
     separator and the columns of labels, and the format of prompts, which are those of the training
     data for all splits.
 
-    Raises `DatasetHasNoLabels`, `TaskMismatch`, `ColumnMismatch`, `ColumnsDiffer`,
+    Raises `DatasetHasNoLabels`, `DatasetTaskMismatch`, `ColumnMismatch`, `ColumnsDiffer`,
     `WindowsOfPairs` and the subclasses of `lora_core.errors.data.DataError`.
     """
     limit = max_tokens_read(max_length, data.long_texts)
@@ -147,14 +147,16 @@ def task_of_upload(session: Session, data: DataSpec) -> TaskSpec:
 
 
 def _check_task(source: SourceSummary, task: TaskSpec) -> None:
-    """Raise `TaskMismatch` if the upload has sets of labels or numbers, and the job expects others.
+    """Raise `DatasetTaskMismatch` if the upload has label sets or numbers, the job others.
 
     Names may also be read as sets or numbers.
     """
     if source.upload is not None:
         checked = source.upload.label_format.task
         if checked not in ("single_label", task.type):
-            raise TaskMismatch(ref=source.name, checked=checked, task=task.type, at="task.type")
+            raise DatasetTaskMismatch(
+                ref=source.name, checked=checked, task=task.type, at="task.type"
+            )
 
 
 def _label_count(train: SourceSummary, task: TaskSpec) -> int | None:

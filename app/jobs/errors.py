@@ -182,7 +182,7 @@ class ColumnMismatch(UnprocessableContent):
     )
 
 
-class TaskMismatch(UnprocessableContent):
+class DatasetTaskMismatch(UnprocessableContent):
     code = "task_mismatch"
     title = "The dataset has labels of another task."
     message = (

@@ -52,7 +52,7 @@ from lora_core.errors.base_model import BaseNotFound, GatedBase
 from lora_core.hf_hub import describe_gated_repository, is_allowed, is_hub_name
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
-from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
+from lora_core.specs.pooling import POOLING_FILE
 
 HUB_TIMEOUT_SECONDS = 5
 

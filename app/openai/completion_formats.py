@@ -45,12 +45,7 @@ def _refuse(value: Any) -> None:
 UnsupportedField = Annotated[None, BeforeValidator(_refuse), Field(description="Not supported.")]
 
 
-def _check_text(text: str) -> str:
-    reject_unstorable_text(text)
-    return text
-
-
-Text = Annotated[StrictStr, AfterValidator(_check_text)]
+Text = Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
 
 
 def text_of_content(content: Any) -> Any:

@@ -71,7 +71,9 @@ async def create_chat_completion(
     conversation = body.conversation
 
     def text_of_conversation(prompt_format: PromptFormat) -> list[str]:
-        return [_not_blank(prompt_format.text_of_messages(conversation), "The conversation")]
+        return [
+            _require_text_left(prompt_format.text_of_messages(conversation), "The conversation")
+        ]
 
     prompt = "\n".join(message.text for message in conversation)
     result = await _predict(context, body, [prompt], text_of_conversation)
@@ -123,7 +125,7 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
 
     def texts_of_prompts(prompt_format: PromptFormat) -> list[str]:
         return [
-            _not_blank(prompt_format.text_of_prompt(prompt), f"Prompt {index}")
+            _require_text_left(prompt_format.text_of_prompt(prompt), f"Prompt {index}")
             for index, prompt in enumerate(prompts)
         ]
 
@@ -181,7 +183,7 @@ async def _predict(
     return result
 
 
-def _not_blank(text: str, what: str) -> str:
+def _require_text_left(text: str, what: str) -> str:
     if not text:
         raise BlankInput(what=f"{what}, without what all prompts of the training file share,")
     return text

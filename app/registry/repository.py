@@ -124,7 +124,7 @@ def get_aliases(session: Session, model_id: UUID) -> dict[str, int]:
     return {row.alias: row.number for row in session.execute(statement)}
 
 
-def list_alias_targets(session: Session, model_id: UUID) -> list[AliasTarget]:
+def list_aliases_with_versions(session: Session, model_id: UUID) -> list[AliasTarget]:
     """Return the targets of all aliases of a model, in alphabetical order."""
     previous = aliased(ModelVersion)
     statement = (

@@ -83,11 +83,6 @@ def _lower_side(value: Any) -> Any:
     return value.lower() if value in ("Left", "Right") else value
 
 
-def _check_text(text: str) -> str:
-    reject_unstorable_text(text)
-    return text
-
-
 class _LenientBody(BaseModel):
     """Ignores unknown fields, as these clients expect."""
 
@@ -158,8 +153,10 @@ class PredictBody(ModelPredictBody):
 class ModelRerankBody(_LenientBody):
     """A query and texts, in the format of text-embeddings-inference, for the model in the URL."""
 
-    query: Annotated[StrictStr, AfterValidator(_check_text)]
-    texts: Annotated[list[Annotated[StrictStr, AfterValidator(_check_text)]], Field(min_length=1)]
+    query: Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
+    texts: Annotated[
+        list[Annotated[StrictStr, AfterValidator(reject_unstorable_text)]], Field(min_length=1)
+    ]
     raw_scores: StrictBool = Field(
         False, description="Return the numbers of the model instead of their sigmoids."
     )

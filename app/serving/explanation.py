@@ -170,7 +170,7 @@ async def _explain_linear(
                 sum(value for _, value in group),
             )
             for side, of_side in groupby(words, key=lambda word: word[0].side)
-            for group in _split_into_groups(list(of_side), MAX_LINEAR_WORDS)
+            for group in _group_neighbors(list(of_side), MAX_LINEAR_WORDS)
         ],
         grouped=len(words) > MAX_LINEAR_WORDS,
         texts=1,
@@ -192,7 +192,7 @@ def _word_score(text: TextInput, side: int, start: int, end: int, score: float) 
     )
 
 
-def _split_into_groups(items: Sequence[T], max_groups: int) -> Iterator[Sequence[T]]:
+def _group_neighbors(items: Sequence[T], max_groups: int) -> Iterator[Sequence[T]]:
     """Split into groups of neighbors: one item each, or `max_groups` groups if there are more."""
     count, groups = len(items), min(len(items), max_groups)
     bounds = (count * i // groups for i in range(groups + 1)) if groups else ()

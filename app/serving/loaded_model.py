@@ -29,7 +29,6 @@ from lora_core.process import (
     limit_kernel_cache,
     limit_openmp_spinning,
 )
-from lora_core.specs.chat import PromptFormat
 from lora_core.specs.label_sets import output_name
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput, count_characters
@@ -136,11 +135,6 @@ class LoadedEncoder(_WithTask):
         self._batcher = batcher
         self._executor = executor
 
-    @property
-    def prompt_format(self) -> PromptFormat | None:
-        """The format of the prompts it was trained on; None if they were plain texts."""
-        return self.predictor.prompt_format
-
     async def prepare_batch(
         self, texts: Sequence[TextInput], *, truncate: bool, side: TruncationSide
     ) -> TokenizedBatch:
@@ -221,11 +215,6 @@ class LoadedLinearModel(_WithTask):
         self.ref = ref
         self.predictor: LinearPredictor = predictor
         self._executor = executor
-
-    @property
-    def prompt_format(self) -> PromptFormat | None:
-        """The format of the prompts it was trained on; None if they were plain texts."""
-        return self.predictor.prompt_format
 
     async def prepare_batch(
         self,

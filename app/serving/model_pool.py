@@ -185,7 +185,7 @@ class ModelPool:
         return task
 
     async def _load(self, resolved: ResolvedModel) -> LoadedModel:
-        model = await run_in_threadpool(self._read_artifact, resolved)
+        model = await run_in_threadpool(self._load_verified, resolved)
         needed = model.predictor.engine.nbytes + model.predictor.adapter.nbytes
         if needed > self._max_bytes:
             raise ModelTooLarge(ref=resolved.ref, needed=needed, limit=self._max_bytes)
@@ -208,7 +208,7 @@ class ModelPool:
         self._metrics.loaded_models.set(len(loaded))
         self._metrics.loaded_bytes.set(used)
 
-    def _read_artifact(self, resolved: ResolvedModel) -> LoadedModel:
+    def _load_verified(self, resolved: ResolvedModel) -> LoadedModel:
         """Load a version and check that it reproduces its golden predictions. Runs in a thread.
 
         Every byte that is read is verified; a base that is in memory already is not read again. An

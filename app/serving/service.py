@@ -234,7 +234,7 @@ def _build_result(
         ]
         abstained = sum(not row for row in rows)
     return PredictResult(
-        rows=[_first_outputs(row, request.top_k) for row in rows],
+        rows=[_top_k_per_target(row, request.top_k) for row in rows],
         task=model.task_of(request.target),
         targets=() if request.target is not None else tuple(model.targets),
         nested=request.nested,
@@ -252,7 +252,7 @@ def _build_result(
     )
 
 
-def _first_outputs(row: "Sequence[Output]", top_k: int | None) -> "list[Output]":
+def _top_k_per_target(row: "Sequence[Output]", top_k: int | None) -> "list[Output]":
     """Return the first outputs of each target."""
     return [
         output

@@ -99,7 +99,7 @@ class Store(ABC):
 
     @abstractmethod
     def verified_directory(self, ref: ArtifactRef) -> Path:
-        """Return the directory like `path`, after verifying every byte."""
+        """Return the directory like `local_directory`, after verifying every byte."""
 
     def read(self, ref: ArtifactRef, name: str) -> bytes:
         """Read and verify one small file of the directory. Raises `ArtifactCorrupt`."""

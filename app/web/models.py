@@ -137,7 +137,7 @@ def _render_model(
 
 
 def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
-    aliases = repository.list_alias_targets(session, row.id)
+    aliases = repository.list_aliases_with_versions(session, row.id)
     versions = [
         VersionRow(
             version_view(row.name, version),

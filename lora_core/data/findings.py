@@ -68,7 +68,7 @@ class Finding(FrozenModel):
     examples: tuple[FindingExample, ...] = ()
 
 
-class LabelShare(FrozenModel):
+class LabelCounts(FrozenModel):
     """The rows of one label."""
 
     count: int
@@ -79,7 +79,7 @@ class LabelShare(FrozenModel):
 class ClassBalance(FrozenModel):
     """The distribution of rows over labels."""
 
-    labels: dict[str, LabelShare]  # in training order
+    labels: dict[str, LabelCounts]  # in training order
     # The most frequent label. Of a multi-label task the most frequent set, with commas.
     majority: str
     baseline: float  # accuracy of always predicting that

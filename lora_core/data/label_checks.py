@@ -13,10 +13,10 @@ from lora_core.data.findings import (
     ClassBalance,
     Finding,
     HistogramBin,
+    LabelCounts,
     LabelPair,
     LabelSet,
     LabelSetStatistics,
-    LabelShare,
     NumberStatistics,
     Severity,
     TargetReport,
@@ -119,7 +119,7 @@ def measure_balance(
         most = counts[majority]
     return ClassBalance(
         labels={
-            label: LabelShare(
+            label: LabelCounts(
                 count=counts[label],
                 share=counts[label] / len(rows),
                 splits={split: splits[label, split] for split in present},

@@ -205,7 +205,7 @@ def draw_splits(
         selected, rest = strata.draw(remaining, count) or ([], [])
         if not selected:
             plan = [f"{n:,} for {name.value}" for name, n in counts.items()]
-            plan.append(f"at least {strata.minimum(remaining)} for train ({_KEPT[task]})")
+            plan.append(f"at least {strata.min_train_texts(remaining)} for train ({_KEPT[task]})")
             raise TooFewRows(available=f"{len(groups):,}", wanted=", ".join(plan))
         splits[split], remaining = ungroup(selected), rest
     return {Split.TRAIN: ungroup(remaining), **splits}
@@ -226,7 +226,7 @@ def stratified_subset(
     if count <= len(rows) + rounding:
         selected = strata.subset(groups, min(count, len(rows)))
     if selected is None:
-        wanted = f"{count:,} for train (at least {strata.minimum(groups)}, {_KEPT[task]})"
+        wanted = f"{count:,} for train (at least {strata.min_train_texts(groups)}, {_KEPT[task]})"
         raise TooFewRows(available=f"{len(groups):,}", wanted=wanted)
     return ungroup(selected)
 

@@ -81,7 +81,7 @@ class Stratification(ABC):
     """Divides groups into parts. A part can fall short by less than the rows of one group."""
 
     @abstractmethod
-    def minimum(self, groups: Groups) -> int:
+    def min_train_texts(self, groups: Groups) -> int:
         """Return the number of labels, of each of which a training split keeps a text."""
 
     @abstractmethod
@@ -120,7 +120,7 @@ class StratumStratification(Stratification):
     def __init__(self, strata: Mapping[str, str]) -> None:
         self._strata = strata  # of the labels of rows
 
-    def minimum(self, groups: Groups) -> int:
+    def min_train_texts(self, groups: Groups) -> int:
         return len(self._divide(groups))
 
     def draw(self, groups: Groups, count: int) -> tuple[Groups, Groups] | None:
@@ -225,7 +225,7 @@ class LabelSetStratification(Stratification):
     def __init__(self, names_of: NamesOf) -> None:
         self._names_of = names_of
 
-    def minimum(self, groups: Groups) -> int:
+    def min_train_texts(self, groups: Groups) -> int:
         return len(set().union(*_count_labels(groups, self._names_of)))
 
     def draw(self, groups: Groups, count: int) -> tuple[Groups, Groups] | None:

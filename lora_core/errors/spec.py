@@ -76,7 +76,7 @@ class PoolingUnsupported(SpecError):
     )
 
 
-class MethodWithoutSteps(SpecError):
+class PartialRunUnsupported(SpecError):
     code = "no_partial_run"
     title = "The method has no training steps to budget."
     message = (

@@ -64,7 +64,7 @@ class Adapter:
         return sum(t.nbytes for t in tensors)
 
 
-def fused_layers(family: FastFamily) -> dict[str, list[str]]:
+def parts_of_fused_layers(family: FastFamily) -> dict[str, list[str]]:
     """Return the layers of a block that each fused layer is made of.
 
     In some families query, key and value are one layer already.
@@ -86,7 +86,7 @@ def build_lora_weights(
     blocks = {int(name[len(prefix) :].split(".")[0]) for name in tensors if name.startswith(prefix)}
     by_layer: dict[tuple[int, str], LoraWeights] = {}
     for block in sorted(blocks):
-        for fused_layer, layers in fused_layers(family).items():
+        for fused_layer, layers in parts_of_fused_layers(family).items():
             paths = [f"{prefix}{block}.{layer}" for layer in layers]
             adapted = {i: _scaled_weights(tensors, path, spec) for i, path in enumerate(paths)
                        if f"{path}.A" in tensors}  # fmt: skip

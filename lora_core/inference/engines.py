@@ -37,7 +37,7 @@ from lora_core.inference.adapter import (
     Adapter,
     LoraByLayer,
     build_lora_weights,
-    fused_layers,
+    parts_of_fused_layers,
 )
 from lora_core.inference.packed_encoder import PackedEncoder
 from lora_core.inference.packed_modernbert import PackedModernBert
@@ -321,7 +321,7 @@ def _unmerge(model: PreTrainedModel, family: FastFamily, lora: LoraByLayer) -> N
     model_blocks = blocks(model, family)
     for (block, fused_layer), weights in lora.items():
         layers = [linear_layer(model_blocks[block], path)
-                  for path in fused_layers(family)[fused_layer]]  # fmt: skip
+                  for path in parts_of_fused_layers(family)[fused_layer]]  # fmt: skip
         updates = torch.split(weights.B @ weights.A, [layer.out_features for layer in layers])
         for layer, update in zip(layers, updates, strict=True):
             layer.weight -= update

@@ -39,9 +39,9 @@ from lora_core.inference.adapter import (
     LinearWeights,
     LoraByLayer,
     build_lora_weights,
-    fused_layers,
     head_from_model,
     head_weights,
+    parts_of_fused_layers,
 )
 from lora_core.inference.tokenization import TokenizedText
 
@@ -356,7 +356,7 @@ def _fuse_block(
     block: nn.Module, family: FastFamily, dtype: torch.dtype, device: str
 ) -> EncoderBlock:
     layers: dict[str, LinearWeights] = {}
-    for fused_layer, paths in fused_layers(family).items():
+    for fused_layer, paths in parts_of_fused_layers(family).items():
         # `weight` and `bias` of an `AdapterLinear` are the effective ones.
         modules: list[Any] = [block.get_submodule(path) for path in paths]
         weight = torch.cat([module.weight.detach() for module in modules]).to(device, dtype)

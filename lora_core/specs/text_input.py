@@ -32,6 +32,6 @@ def check_inputs(texts: Sequence[TextInput], *, pairs: bool) -> None:
             raise EmptyInput(index=index)
 
 
-def text_fields(text: TextInput) -> dict[str, str]:
+def text_to_object(text: TextInput) -> dict[str, str]:
     """Return a text as an object with `text` and, of a pair, `text_pair`, as in transformers."""
     return {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}

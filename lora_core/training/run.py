@@ -161,7 +161,7 @@ def saves_model(spec: TrainSpec) -> bool:
     return spec.trial is None and spec.result.model
 
 
-def freezes_encoder(spec: TrainSpec) -> bool:
+def keeps_base_weights(spec: TrainSpec) -> bool:
     """Return whether a run leaves the encoder as it is, except for adapters beside it."""
     return isinstance(spec.method, LoraSpec | ProbeSpec) or spec.method == BaselineSpec(blocks=0)
 
@@ -203,7 +203,7 @@ def _save_model(
         return evaluate.compute_logits(forward, test, budget=budget, progress=progress)
 
     unmerged = compute_logits(model)
-    if freezes_encoder(spec):
+    if keeps_base_weights(spec):
         adapters = spec.method if isinstance(spec.method, LoraSpec) else None
         artifact.save_base_and_adapter(
             out_dir, model, prepared.family, prepared.tokenizer, adapters

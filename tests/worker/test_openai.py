@@ -28,7 +28,7 @@ def client(settings: Settings) -> Iterator[OpenAI]:
         OpenAI(base_url=f"{address}/openai/v1", api_key="none") as client,
     ):
         yield client
-    assert worker.drain_and_wait()
+    assert worker.requeue_jobs_and_wait()
     worker.close()
 
 

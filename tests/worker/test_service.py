@@ -32,7 +32,7 @@ def test_runs_until_drained_even_by_repeated_requests(
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
     for _ in range(3):
         service.drain()
-    assert service.drain_and_wait()
+    assert service.requeue_jobs_and_wait()
     waits = add_job(database)
     service.close()
     assert get_state(database, waits) is JobState.QUEUED
@@ -49,7 +49,7 @@ def test_job_run_by_id_returns_its_row(settings: Settings, database: Database) -
         assert row is not None
         assert row.state == JobState.SUCCEEDED
     assert len(attempts(database, job_id)) == 1
-    assert service.drain_and_wait()
+    assert service.requeue_jobs_and_wait()
     waits = add_job(database)
     row = service.run_job(waits)
     assert row is not None
@@ -68,7 +68,7 @@ def test_draining_is_visible_in_the_worker_row(settings: Settings, database: Dat
     assert not worker_row(database).draining
     service.drain()
     wait_until(lambda: worker_row(database).draining)
-    assert service.drain_and_wait()
+    assert service.requeue_jobs_and_wait()
     service.close()
     with database.read() as session:
         assert session.scalars(select(Worker.id)).all() == []
@@ -93,7 +93,7 @@ def test_long_garbage_collection_blocks_nothing(
         seen = worker_row(database).seen_at
         wait_until(partial(lambda seen: worker_row(database).seen_at > seen, seen))
     assert len(sweeps) == 1
-    assert service.drain_and_wait()
+    assert service.requeue_jobs_and_wait()
     over.set()
     service.close()
 

@@ -33,7 +33,7 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
     opened = open_service(settings.model_copy(update={"webhook_allowed_hosts": ALLOWED}))
     opened.start()
     yield opened
-    opened.drain_and_wait()
+    opened.requeue_jobs_and_wait()
     opened.close()
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score
 from lora_core import manifest, saved_predictions
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
-from lora_core.errors.spec import MethodWithoutSteps
+from lora_core.errors.spec import PartialRunUnsupported
 from lora_core.errors.training import DiskFull, LinearFitOutOfMemory, StopRequested
 from lora_core.events import Phase
 from lora_core.inference.linear import LinearPredictor
@@ -115,7 +115,7 @@ def test_same_spec_gives_the_same_bytes(reviews: Path, tmp_path: Path) -> None:
 
 def test_partial_linear_run_is_refused(reviews: Path, tmp_path: Path) -> None:
     spec = described(reviews).model_copy(update={"trial": TrialSpec(budget=0.5)})
-    with pytest.raises(MethodWithoutSteps, match="grid, random or tpe"):
+    with pytest.raises(PartialRunUnsupported, match="grid, random or tpe"):
         run(spec, tmp_path / "out")
 
 
