@@ -270,6 +270,7 @@ def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
         labels=arguments.labels or (),
         max_length=arguments.max_length,
         pairs=arguments.pairs,
+        task=arguments.task,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from lora_core.child_protocol import EXIT_WITH_PARENT_OPTION
-from lora_core.specs.task import TaskType
+from lora_core.specs.task import TaskType, TaskTypeOfTarget
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
@@ -60,6 +60,11 @@ def _add_format_commands(commands: "argparse._SubParsersAction[argparse.Argument
     adapter.add_argument("--labels", nargs="+", help="names of the labels, in order")
     adapter.add_argument("--max-length", type=int, help="maximum length of a text in tokens")
     adapter.add_argument("--pairs", action="store_true", help="the model reads pairs of texts")
+    adapter.add_argument(
+        "--task",
+        choices=get_args(TaskTypeOfTarget),
+        help="what the model predicts (default: one label)",
+    )
 
     unpack = commands.add_parser("unpack", help="unpack and check an exported model")
     unpack.add_argument("archive", type=Path, help="tar file")

@@ -63,6 +63,7 @@ from lora_core.specs.pooling import Pooling
 from lora_core.tasks.base import read_calibration
 from lora_core.tasks.build import read_task
 from lora_core.tasks.several_targets import SeveralTargets
+from lora_core.usage import Usage
 
 
 def export_merged(artifact: Path, out: Path, *, target: str | None = None) -> None:
@@ -126,11 +127,15 @@ def _write_card(
 
 
 def _write_usage(directory: Path, manifest_data: dict[str, Any], labels: list[str]) -> None:
-    """Write how loraworks predicts with the model: pairs, and thresholds if it has some."""
-    usage: dict[str, Any] = {"text_pairs": manifest.reads_pairs(manifest_data)}
-    if thresholds := read_calibration(manifest_data, labels)[1].thresholds:
-        usage["thresholds"] = dict(zip(labels, thresholds, strict=True))
-    write_json(directory / manifest.USAGE_FILE, usage)
+    """Write how loraworks predicts with the model."""
+    task, calibration = read_calibration(manifest_data, labels)
+    usage = Usage(
+        task=task,
+        text_pairs=manifest.reads_pairs(manifest_data),
+        thresholds=dict(zip(labels, calibration.thresholds, strict=False)),  # it may have none
+        half_width=calibration.half_width,
+    )
+    write_json(directory / manifest.USAGE_FILE, usage.model_dump(mode="json"))
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """`loraworks models …`"""
 
-import json
 import tempfile
 import time
 from enum import StrEnum
@@ -27,7 +26,9 @@ from app.cli.output import (
 from lora_core import manifest
 from lora_core.peft_format import CONFIG_FILE
 from lora_core.specs.fields import is_model_version
+from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.metric_names import METRICS, summary_metrics
+from lora_core.usage import read_usage
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -83,6 +84,14 @@ Pairs = Annotated[
         help="PEFT: the model reads pairs of texts. Not needed for a folder from `models export`.",
     ),
 ]
+ImportedTask = Annotated[
+    TaskTypeOfTarget | None,
+    typer.Option(
+        "--task",
+        help="PEFT: what the model predicts, unless it is one label. Not needed for a folder from "
+        "`models export`.",
+    ),
+]
 
 
 @with_client
@@ -108,10 +117,11 @@ def export_model(  # noqa: PLR0913 - one parameter per option
         path = out or Path(f"{stem}-{export_format}")
         with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
             _convert(client, version, export_format, path, Path(work), base=base, target=target)
-    thresholds = None if export_format is ExportFormat.LORAWORKS else _read_thresholds(path)
+    is_ours = export_format is ExportFormat.LORAWORKS
+    thresholds = {} if is_ours else read_usage(path).thresholds
     if as_json:
         answer = {"ref": version.ref, "format": export_format, "path": str(path)}
-        print_json({**answer, "thresholds": thresholds})
+        print_json({**answer, "thresholds": thresholds or None})
         return
     print_line(f"Exported {version.ref} to {path}.")
     if thresholds:
@@ -122,13 +132,6 @@ def export_model(  # noqa: PLR0913 - one parameter per option
         )
 
 
-def _read_thresholds(folder: Path) -> dict[str, float] | None:
-    """Return the thresholds of an exported model by label; None if it has none."""
-    usage = json.loads((folder / manifest.USAGE_FILE).read_text(encoding="utf-8"))
-    thresholds: dict[str, float] | None = usage.get("thresholds")
-    return thresholds
-
-
 @with_client
 def import_model(  # noqa: PLR0913 - one parameter per option
     client: "Client",
@@ -137,13 +140,16 @@ def import_model(  # noqa: PLR0913 - one parameter per option
     base: Base = None,
     labels: Labels = None,
     pairs: Pairs = False,
+    task: ImportedTask = None,
     as_json: AsJson = False,
 ) -> None:
     """Import a model as the next version of NAME. Its stored predictions are recomputed."""
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-        archive = (
-            source if source.is_file() else _pack(source, Path(work), base, labels, pairs=pairs)
-        )
+        options = ["--base", base] if base else []
+        options += ["--labels", *labels.split(",")] if labels else []
+        options += ["--pairs"] if pairs else []
+        options += ["--task", task] if task else []
+        archive = source if source.is_file() else _pack(source, Path(work), options)
         version = client.import_version(name, archive)
     if as_json:
         print_json(version)
@@ -202,13 +208,13 @@ def _download(client: "Client", version: "VersionView", folder: Path) -> Path:
     return folder
 
 
-def _pack(source: Path, work: Path, base: str | None, labels: str | None, *, pairs: bool) -> Path:
-    """Pack a model folder into an archive; convert a PEFT adapter first. Raises `UsageError`."""
+def _pack(source: Path, work: Path, options: list[str]) -> Path:
+    """Pack a model folder into an archive; convert a PEFT adapter first, with these options.
+
+    Raises `UsageError`.
+    """
     if (source / CONFIG_FILE).is_file():
         model_dir = work / "model"
-        options = ["--base", base] if base else []
-        options += ["--labels", *labels.split(",")] if labels else []
-        options += ["--pairs"] if pairs else []
         run_lora_core("import-peft", str(source), "--out", str(model_dir), *options)
         source = model_dir
     elif not (source / manifest.MANIFEST_FILE).is_file():

@@ -46,7 +46,12 @@ from lora_core.peft_format import MAGNITUDE, TENSOR_PREFIX, WEIGHTS_FILE, A, Ada
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskTypeOfTarget
 from lora_core.specs.text_input import TextInput
+from lora_core.tasks.base import Calibration, Task
+from lora_core.tasks.build import read_task
+from lora_core.tasks.multi_label import DEFAULT_THRESHOLD
+from lora_core.usage import Usage, read_usage
 
 
 def find_labels(
@@ -237,7 +242,7 @@ GOLDEN_TEXTS = (  # their predictions are stored in the artifact
 _GOLDEN_PAIRS = tuple(zip(GOLDEN_TEXTS, reversed(GOLDEN_TEXTS), strict=True))
 
 
-def import_adapter(
+def import_adapter(  # noqa: PLR0913 - one parameter per option
     directory: Path,
     out: Path,
     *,
@@ -245,12 +250,14 @@ def import_adapter(
     labels: Sequence[str] = (),
     max_length: int | None = None,
     pairs: bool = False,
+    task: TaskTypeOfTarget | None = None,
 ) -> dict[str, Any]:
     """Create the artifact `out` from a PEFT adapter and its base model. Returns the manifest.
 
-    `base`, `labels` and `max_length` override the files. `pairs`: the model reads pairs of texts,
-    which only the files of `lora_core.export` say. Adapters that no `LoraSpec` describes, such as
-    those with several ranks, are merged and not stored separately; the method is then `merged`.
+    `base`, `labels` and `max_length` override the files. `pairs`: the model reads pairs of texts.
+    `task`: what it predicts. Only the files of `lora_core.export` say both. Adapters that no
+    `LoraSpec` describes, such as those with several ranks, are merged and not stored separately;
+    the method is then `merged`.
 
     Raises all kinds of `AdapterError`, `UnsafeWeights`, `OutputExists`, `MergeMismatch`, and what
     `resolve_base` raises.
@@ -263,10 +270,14 @@ def import_adapter(
     pretrained = resolve_base(name, None if base else config.revision)
     names = find_labels(directory, pretrained, tensors, labels)
     length = find_max_length(directory, pretrained, max_length)
-    pairs = pairs or _read_json(directory / manifest.USAGE_FILE).get("text_pairs") is True
+    usage = read_usage(directory)
+    if task not in (None, usage.task.type):
+        usage = Usage.model_validate({"task": {"type": task}, "text_pairs": usage.text_pairs})
+    restored, calibration = _read_task(usage, names)
+    pairs = pairs or usage.text_pairs
     tokenizer = load_tokenizer(find_tokenizer(directory, pretrained))
 
-    model, missing = load_with_head(pretrained, names)
+    model, missing = load_with_head(pretrained, names, restored.problem_type)
     base_sha256 = encoder_weights_sha256(model, pretrained.family)
     is_adapter_only = load_into_model(model.eval(), pretrained.family, config, tensors, missing)
     spec = (
@@ -293,16 +304,40 @@ def import_adapter(
                 "base": pretrained.name,
                 "base_revision": pretrained.commit,
                 "method": _method(spec),
+                "task": usage.task.model_dump(mode="json"),
                 **({"data": {"text_pair_column": "text_pair"}} if pairs else {}),
             },
             "encoder": pretrained.family.model_type,
             "base_sha256": base_sha256,
             "merged_sha256": weights_sha256(loaded.state_dict()),
             "labels": names,
+            "calibration": calibration.model_dump(mode="json"),
             "max_length": length,
             "metrics": {"labels": names, "merge_difference": difference},
         }
         return manifest.create(folder, facts)
+
+
+def _read_task(usage: Usage, labels: Sequence[str]) -> tuple[Task, Calibration]:
+    """Return the task, and the calibration: the head of an export has all but the thresholds.
+
+    Raises `ArtifactCorrupt`, `AdapterLabelMismatch`.
+    """
+    if isinstance(usage.task, RegressionSpec) and len(labels) != 1:
+        raise AdapterLabelMismatch(given=1, count=len(labels))
+    thresholds = tuple(usage.thresholds.values())  # in the order of the labels
+    if isinstance(usage.task, MultiLabelSpec) and not thresholds:
+        thresholds = (DEFAULT_THRESHOLD,) * len(labels)
+    size = 0 if isinstance(usage.task, SingleLabelSpec) else len(labels)
+    calibration = Calibration(
+        scale=(1.0,) * size,
+        offset=(0.0,) * size,
+        thresholds=thresholds,
+        half_width=usage.half_width,
+    )
+    return read_task(
+        {"spec": {"task": usage.task.model_dump()}, "calibration": calibration.model_dump()}, labels
+    )
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -199,6 +199,7 @@ def parse_targets(text: str) -> dict[str, Any]:
     return targets
 
 
+TaskTypeOfTarget = Literal["single_label", "multi_label", "regression"]
 TaskType = Literal["single_label", "multi_label", "regression", "several_targets"]
 TaskSpec = Annotated[
     Annotated[

@@ -60,7 +60,12 @@ def test_exported_version_predicts_the_same_elsewhere(
 ) -> None:
     file = tmp_path / "s.tar"
     response = answer(cli("models", "export", version, "--out", str(file), "--json"))
-    assert response == {"ref": "sentiment:1", "format": "loraworks", "path": str(file)}
+    assert response == {
+        "ref": "sentiment:1",
+        "format": "loraworks",
+        "path": str(file),
+        "thresholds": None,
+    }
     moved = answer(other("models", "import", str(file), "--name", "moved", "--json"))
     assert (moved["ref"], moved["job_id"], moved["method"]) == ("moved:1", None, "lora")
     assert moved["metrics"] == manifest.read(artifact)["metrics"]

@@ -27,7 +27,7 @@ from lora_core.errors.adapter import (
     AdapterTensorMismatch,
     UnsupportedAdapterSetting,
 )
-from lora_core.errors.artifact import HeaderTooLarge
+from lora_core.errors.artifact import ArtifactCorrupt, HeaderTooLarge
 from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
 from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.export import export_adapter
@@ -35,6 +35,8 @@ from lora_core.imports.peft import import_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.peft_format import DEFAULTS, AdapterConfig
 from lora_core.specs.method import LoraSpec
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
+from lora_core.tasks.base import Calibration
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import FAMILIES, make_base, tokenizer
 
@@ -306,3 +308,71 @@ def test_exported_adapter_says_whether_it_reads_pairs(tmp_path: Path, pairs: boo
     export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2), pairs=pairs), tmp_path / "peft")
     facts = import_adapter(tmp_path / "peft", tmp_path / "imported")
     assert manifest.reads_pairs(facts) is pairs
+
+
+SCALED = Calibration(scale=(1.5, 0.5), offset=(0.1, -0.2), thresholds=(0.3, 0.6))
+TASKS: dict[str, tuple[TaskSpec, Calibration, tuple[str, ...]]] = {
+    "thresholds": (
+        SingleLabelSpec(tune_thresholds=True),
+        Calibration(temperature=1.3, thresholds=(0.2, 0.8)),
+        ("bad", "good"),
+    ),
+    "multi_label": (MultiLabelSpec(), SCALED, ("bad", "good")),
+    "regression": (
+        RegressionSpec(),
+        Calibration(scale=(2.0,), offset=(100.0,), half_width=0.5),
+        ("value",),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_exported_adapter_keeps_its_task_and_its_answers(tmp_path: Path, kind: str) -> None:
+    task, calibration, labels = TASKS[kind]
+    artifact = make_lora_artifact(
+        tmp_path, LoraSpec(r=2), task=task, calibration=calibration, labels=labels
+    )
+    export_adapter(artifact, tmp_path / "peft")
+    facts = import_adapter(tmp_path / "peft", tmp_path / "imported")
+    assert facts["spec"]["task"] == task.model_dump(mode="json")
+    before, after = (
+        predictor.outputs(predictor.forward(predictor.encode(TEXTS)))
+        for predictor in (Predictor.load(artifact), Predictor.load(tmp_path / "imported"))
+    )
+    for texts in zip(before, after, strict=True):
+        for ours, theirs in zip(*texts, strict=True):
+            assert theirs.to_json() == pytest.approx(ours.to_json(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"task": {"type": "ranking"}}',
+        '{"task": 1}',
+        "[]",
+        "{",
+        '{"thresholds": {"bad": NaN, "good": 0.5}}',
+        '{"thresholds": {"bad": 0.5}}',
+        '{"task": {"type": "regression"}}',
+    ],
+)
+def test_invalid_usage_is_refused(tmp_path: Path, content: str) -> None:
+    export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2)), tmp_path / "peft")
+    (tmp_path / "peft" / manifest.USAGE_FILE).write_text(content, encoding="utf-8")
+    with pytest.raises((ArtifactCorrupt, AdapterLabelMismatch)):
+        import_adapter(tmp_path / "peft", tmp_path / "imported")
+    assert not (tmp_path / "imported").exists()
+
+
+def test_task_of_other_adapters_is_given(tmp_path: Path) -> None:
+    export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2)), tmp_path / "peft")
+    (tmp_path / "peft" / manifest.USAGE_FILE).unlink()
+    imported = tmp_path / "imported"
+    with pytest.raises(AdapterLabelMismatch):
+        import_adapter(tmp_path / "peft", imported, task="regression")
+    import_adapter(tmp_path / "peft", imported, task="multi_label")
+    predictor = Predictor.load(imported)
+    logits = predictor.forward(predictor.encode(TEXTS))
+    scores = [dict(row) for row in predictor.decode(logits)]
+    expected = [dict(zip(predictor.labels, row, strict=True)) for row in logits.sigmoid().tolist()]
+    assert scores == [pytest.approx(row, abs=1e-6) for row in expected]

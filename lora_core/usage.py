@@ -1,0 +1,34 @@
+"""How loraworks predicts with an exported model: `loraworks.json`, for what other formats lack."""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.manifest import USAGE_FILE
+from lora_core.specs.fields import Float, FrozenModel
+from lora_core.specs.task import SingleLabelSpec, TaskSpec
+
+
+class Usage(FrozenModel):
+    """The task of a model, whether it reads pairs of texts, and what its head cannot hold of its
+    `Calibration`: the thresholds by label, and half the width of an interval around a number."""
+
+    task: TaskSpec = SingleLabelSpec()
+    text_pairs: bool = False
+    thresholds: dict[str, Float] = Field(default={}, exclude_if=lambda value: not value)
+    half_width: Float | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+def read_usage(directory: Path) -> Usage:
+    """Return what the file of an export says, or what holds for files of other programs.
+
+    Raises `ArtifactCorrupt`.
+    """
+    try:
+        return Usage.model_validate_json((directory / USAGE_FILE).read_bytes())
+    except FileNotFoundError:
+        return Usage()
+    except ValidationError as error:
+        problem = f"it is invalid ({error.errors()[0]['msg']})"
+        raise ArtifactCorrupt(path=USAGE_FILE, problem=problem) from error
