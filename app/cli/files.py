@@ -63,7 +63,7 @@ def upload_sources(client: "Client", body: Json) -> None:
         column_fields["ordered"] = "true" if task.get("ordered") else None
         if targets := task.get("targets"):
             column_fields["task"] = "several_targets"
-            column_fields["targets"] = json.dumps(targets)
+            column_fields["targets"] = targets if isinstance(targets, str) else json.dumps(targets)
     column_fields["label_separator"] = data.get("label_separator")
     column_fields["label_columns"] = columns and ",".join(map(str, columns))
 

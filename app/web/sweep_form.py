@@ -44,6 +44,8 @@ FormValues = Mapping[str, str]  # input name -> text
 OTHER_FIELDS_INPUT = "more"  # input name
 SPACE_PREFIX = "space."
 SOURCE_FIELD = "job.data.source"
+_TARGETS_FIELD = "job.task.targets"
+_TEXT_OR_OBJECT = (SOURCE_FIELD, _TARGETS_FIELD)  # one input holds either; the object as JSON
 _TRAIN_METRICS = "job.result.train_metrics"  # has no command-line option
 # Path in the body -> command-line option. Values of the first are text, of the second JSON.
 _TEXT_OPTIONS = {
@@ -51,7 +53,7 @@ _TEXT_OPTIONS = {
     "job.base": "--base",
     "job.method.type": "--method",
     "job.task.type": "--task",
-    "job.task.targets": "--targets",
+    _TARGETS_FIELD: "--targets",
     "job.task.class_weights": "--class-weights",
     "job.task.loss": "--loss",
     "job.data.label_separator": "--label-separator",
@@ -197,7 +199,7 @@ def parse(values: FormValues) -> ParsedForm:
     """Return the body of POST /v1/sweeps. Empty inputs are left out."""
     body: JsonObject = {"job": {"method": {"type": "lora"}}}
     for path, text in fixed_values(values).items():
-        is_text = path in _TEXT_OPTIONS and not (path == SOURCE_FIELD and text.startswith("{"))
+        is_text = path in _TEXT_OPTIONS and not (path in _TEXT_OR_OBJECT and text.startswith("{"))
         _set(body, path, text if is_text else search_space.parse_value(text))
     body["space"], errors = parse_space(values)
     if not (body["space"] or errors):
@@ -328,7 +330,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         path = f"{prefix}{name}"
         if path in ("space", "metadata") or value is None:
             continue
-        if isinstance(value, Mapping) and path != SOURCE_FIELD:
+        if isinstance(value, Mapping) and path not in _TEXT_OR_OBJECT:
             yield from _leaves(value, f"{path}.")
         else:
             yield path, value

@@ -78,3 +78,23 @@ def test_check_and_upload_several_columns(cli: Run, tickets: Path) -> None:
     assert list(planned["spec"]["task"]["targets"]) == list(TARGETS)
     wrong = cli("datasets", "check", str(tickets), "--targets", "topic,stars=stars")
     assert "--targets: targets.stars.type" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "targets", ["stars=regression,topic", {"stars": {"type": "regression"}, "topic": {}}], ids=str
+)
+def test_a_spec_names_targets_of_a_local_file(
+    cli: Run, tickets: Path, tmp_path: Path, targets: object
+) -> None:
+    spec = tmp_path / "job.json"
+    spec.write_text(
+        json.dumps(
+            {
+                "method": {"type": "linear"},
+                "task": {"targets": targets},
+                "data": {"source": str(tickets)},
+            }
+        )
+    )
+    job = answer(cli("train", "--spec", str(spec), "--json"))
+    assert list(job["spec"]["task"]["targets"]) == ["stars", "topic"]

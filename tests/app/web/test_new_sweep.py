@@ -319,3 +319,16 @@ def test_a_sweep_of_another_task_is_ranked_by_its_metric(client: TestClient) -> 
     assert started["objective"] == "rmse"
     copied = body(ask(client, like=started["id"]))
     assert (copied["objective"], copied["job"]["task"]) == ("rmse", {"type": "regression"})
+
+
+def test_a_duplicated_sweep_keeps_its_targets(client: TestClient) -> None:
+    targets = {"topic": {"column": "label", "weight": 2}, "stars": {"column": "label"}}
+    made = {"job": {**JOB, "task": {"targets": targets}}, "space": {"method.r": [2, 4]}}
+    started = client.post("/v1/sweeps", json=made)
+    assert started.status_code == 202, started.text
+    page = ask(client, like=started.json()["id"])
+    assert can_start(page)
+    copied, wanted = (SweepCreate.model_validate(each) for each in (body(page), made))
+    assert copied.job.task == wanted.job.task
+    options = command(page)
+    assert "weight" in json.loads(options[options.index("--targets") + 1])["topic"]
