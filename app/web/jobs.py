@@ -1,5 +1,6 @@
 """The list of jobs, and the form of a new one."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
@@ -171,11 +172,14 @@ def new_job_page(
         initial["data"] = {**initial.get("data", {}), "source": data}
     if task is not None:
         initial["task"] = {"type": task}
+    values = flatten(initial)
+    if targets := initial.get("task", {}).get("targets"):
+        values["task.targets"] = json.dumps(targets, ensure_ascii=False)
     return render(
         request,
         "new_job.html",
         initial={name: value for name, value in initial.items() if value},
-        values=flatten(initial),
+        values=values,
         source_job=source_job,
         source_job_name=formats.job_name(source_job) if source_job else None,
         roles=list(Role),
@@ -193,6 +197,8 @@ def _explicit_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     settings["method"]["type"] = spec["method"]["type"]
     if task_type(spec) != SingleLabelSpec().type:
         settings.setdefault("task", {})["type"] = task_type(spec)
+    if targets := spec.get("task", {}).get("targets"):
+        settings["task"]["targets"] = targets  # with the type of each, which is a default
     for name in ("trial", "result", "spec_version"):
         settings.pop(name, None)
     settings.get("runtime", {}).pop("threads", None)  # set by the worker that ran the job

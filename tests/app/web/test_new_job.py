@@ -74,6 +74,21 @@ def test_a_copied_job_has_the_same_task(client: TestClient, fields: dict[str, An
     assert job["spec"]["task"].get("type") in [*selected, "single_label"]
 
 
+def test_a_copied_job_has_the_same_targets(client: TestClient) -> None:
+    targets = {
+        "flags": {"type": "multi_label", "column": "label", "label_separator": ";"},
+        "mood": {"column": "label", "weight": 2},
+    }
+    body = {"method": {"type": "lora"}, "task": {"targets": targets}}
+    job = client.post("/v1/jobs", json=body).json()
+    page = client.get(f"/jobs/new?from={job['id']}").text
+    assert "several_targets" not in re.findall(r"<option selected>(\w+)", page)
+    as_text = {"targets": value(page, "task.targets")}  # what the form sends
+    for task in (initial(page)["task"], as_text):
+        again = client.post("/v1/jobs", json=initial(page) | {"task": task})
+        assert again.json()["spec"] == job["spec"]
+
+
 def test_form_offers_every_method(client: TestClient) -> None:
     offered = re.findall(r'name="method.type" value="(\w+)"', client.get("/jobs/new").text)
     assert sorted(offered) == sorted(get_args(MethodName))
