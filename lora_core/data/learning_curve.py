@@ -294,6 +294,14 @@ def estimate(
     learner: Learner, task: Task, targets: Targets, *, texts: int, basis: Basis
 ) -> MoreLabelsEstimate:
     """Measure the curve for texts with these targets, and extrapolate it to `texts` and more."""
+    if isinstance(task, MultiLabel) and not task.labels:  # of many labels only few texts are used
+        return MoreLabelsEstimate(
+            code="too_few",
+            texts=texts,
+            message=f"With so many labels a curve is measured on {len(targets):,} of the "
+            f"{texts:,} labeled texts. None of the labels has {MIN_TEXTS_PER_LABEL} texts there, "
+            "which is too few to estimate the effect of more labels.",
+        )
     with threadpool_limits(1, user_api="blas"):  # a single thread is faster than several
         curve = measure_curve(learner, task, targets)
     metric, scale = task.metric.name, _error_scale(task)

@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.data.split import Example, Splits, examples_to_rows, stratified_subset
+from lora_core.errors.data import TooFewRows
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
@@ -73,9 +74,9 @@ def _cache_key(splits: Splits, task: Task) -> str:
 
 def _evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     start = time.perf_counter()
-    max_texts = MAX_TEXTS
-    if isinstance(task, MultiLabel | SeveralTargets):
-        max_texts = min(max_texts, MAX_FITTED_LABELS // len(task.labels))
+    tasks = task.tasks.values() if isinstance(task, SeveralTargets) else [task]
+    fits = sum(len(each.labels) for each in tasks if isinstance(each, MultiLabel))
+    max_texts = min(MAX_TEXTS, MAX_FITTED_LABELS // max(1, fits))
     train = subsample_to_max_characters(subsample(splits.train, max_texts), len(splits.labels))
     parts = [splits.validation, splits.test]
     validation, test = (task.targets([each.label for each in part]) for part in parts)
@@ -152,11 +153,14 @@ def _fit(
 
 
 def subsample(train: Sequence[Example], max_texts: int) -> list[Example]:
-    """Return at most `max_texts` of the texts, stratified."""
+    """Return at most `max_texts` of the texts, stratified; more if each label needs it."""
     if len(train) <= max_texts:
         return list(train)
     rows, task = examples_to_rows(train)
-    subset = stratified_subset(rows, max_texts, of=len(rows), seed=0, task=task)
+    try:
+        subset = stratified_subset(rows, max_texts, of=len(rows), seed=0, task=task)
+    except TooFewRows:
+        return subsample(train, 2 * max_texts)
     return [train[row.number] for row in subset]
 
 

@@ -270,6 +270,14 @@ def test_many_labels_limit_the_number_of_texts() -> None:
     assert len(curve.limit_texts(rows, "multi_label")) == curve.MAX_FITTED_LABELS // 100
 
 
+def test_labels_that_are_rare_only_in_the_sample_give_no_curve() -> None:
+    """Of 2,000 texts 400 are used, 4 with each label."""
+    rows = [TextRow(i, f"text {i}", encode_label_set([str(i % 100)])) for i in range(2000)]
+    found = curve.estimate_from_rows(rows, "multi_label")
+    assert (found.code, found.texts, found.basis) == ("too_few", 2000, None)
+    assert "on 400 of the 2,000 labeled texts" in found.message
+
+
 @pytest.mark.parametrize(
     ("task", "labels", "code"),
     [

@@ -7,6 +7,8 @@ from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
 from lora_core.events import LinearModelFitted
 from lora_core.specs.data import DataSpec
+from lora_core.tasks.multi_label import MultiLabel
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 
 
@@ -74,6 +76,27 @@ def test_many_texts_are_subsampled_stratified(monkeypatch: pytest.MonkeyPatch) -
     baseline = evaluate(Splits(TINY.labels, train, TINY.validation, TINY.test))
     assert baseline.train_texts == 10
     assert baseline.validation["accuracy"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+def test_training_texts_have_every_label_of_several_targets(
+    kind: str, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit of each of the labels would be for 6 texts, fewer than there are labels."""
+    monkeypatch.setattr(linear_baseline, "MAX_FITTED_LABELS", 100)
+    names = [f"topic {i}" for i in range(15)]
+    topic = SingleLabel(names) if kind == "single_label" else MultiLabel(names)
+    tasks = {"mood": SingleLabel(("n", "p")), "topic": topic}
+    task = SeveralTargets(tasks, {"mood": 1.0, "topic": 1.0})
+    train = []
+    for i in range(90):
+        text, topic_of = i // copies, i // copies % 15
+        label = {"mood": text % 2, "topic": topic_of if kind == "single_label" else (topic_of,)}
+        train.append(Example(i, f"text {text}", label))
+    splits = Splits(task.labels, tuple(train), tuple(train[:20]), tuple(train[20:40]))
+    used = linear_baseline.evaluate(splits, task).metrics.train_texts
+    assert used == 90 if kind == "single_label" else 15 * copies <= used < 90
 
 
 def test_no_common_word_predicts_the_majority() -> None:
