@@ -70,7 +70,11 @@ class MetricOfMeans(ABC):
 
     def interval(self, statistics: Statistics) -> Interval:
         """Return the 95% interval: percentiles of the bootstrap over texts (Efron 1979)."""
-        return percentile_interval(self.resampled(statistics))
+        return self.interval_of(self.resampled(statistics), len(statistics))
+
+    def interval_of(self, resampled: Floats, texts: int) -> Interval:  # noqa: ARG002 - see `MacroF1`
+        """Return the 95% interval of the metric (resamples,) of this number of texts."""
+        return percentile_interval(resampled)
 
     def resampled(self, statistics: Statistics) -> Floats:
         """Return the metric (resamples,) of texts drawn with replacement.
@@ -174,13 +178,13 @@ class MacroF1(PrimaryMetric):
         # One byte each, as there may be 100,000 texts of 1,000 labels.
         return np.concatenate([2 * (true & positive), true + positive], axis=1)
 
-    def interval(self, statistics: Statistics) -> Interval:
+    def interval_of(self, resampled: Floats, texts: int) -> Interval:
         """Return the percentiles of the bootstrap; those of Wilson if all resamples are equal.
 
         They are if no prediction is wrong, or none is right, which few texts do not guarantee.
         """
-        low, high = super().interval(statistics)
-        return wilson_interval(high, len(statistics)) if low == high else (low, high)
+        low, high = super().interval_of(resampled, texts)
+        return wilson_interval(high, texts) if low == high else (low, high)
 
     def from_means(self, means: Floats) -> Floats:
         both, either = np.split(means, 2, axis=-1)
@@ -236,6 +240,11 @@ class MeanSkill(MetricOfMeans):
             relative = np.where(positive, error / np.where(positive, constant, 1.0), error > 0)
             skills.append(1 - relative)
         return np.asarray(np.mean(skills, axis=0))
+
+    def interval_of(self, resampled: Floats, texts: int) -> Interval:
+        """Return the percentiles of the bootstrap, if all predictions are right those of Wilson."""
+        low, high = super().interval_of(resampled, texts)
+        return wilson_interval(1.0, texts) if low == 1 else (low, high)
 
     def linearized(self, statistics: Statistics) -> Floats:
         """Return 1 - the error of each text / e_c, the mean over targets."""

@@ -105,7 +105,7 @@ class SplitCorrectness:
         """The 95% interval of the metric."""
         if self._is_accuracy:
             return wilson_interval(self.value, self.count)
-        return percentile_interval(self.resampled)
+        return self.metric.interval_of(self.resampled, self.count)
 
     @cached_property
     def resampled(self) -> NDArray[np.float64]:

@@ -149,6 +149,16 @@ def test_several_labels_are_compared_by_macro_f1(texts: int, labels: int) -> Non
     assert not compare(a, a).significant
 
 
+def test_few_texts_without_an_error_do_not_prove_a_perfect_model() -> None:
+    truth = np.tile([[True, False], [False, True]], (4, 1))
+    flags = replace(make_label_sets(truth, truth), constant_error=0.5)
+    topic = replace(make_correctness([True] * 8), constant_error=0.5)
+    both = replace(topic, targets={"flags": flags, "topic": topic})
+    expected = binomtest(8, 8).proportion_ci(method="wilson")
+    for each in (flags, topic, both):
+        assert each.interval == pytest.approx((expected.low, expected.high))
+
+
 def test_numbers_are_compared_by_rmse_with_a_paired_bootstrap() -> None:
     random = np.random.default_rng(0)
     noise = random.normal(size=400)

@@ -9,6 +9,9 @@ from sklearn.metrics import f1_score, root_mean_squared_error
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.tasks import primary_metric
 from lora_core.tasks.primary_metric import Accuracy, MacroF1, RootMeanSquaredError
+from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
+from lora_core.tasks.single_label import SingleLabel
 
 RANDOM = np.random.default_rng(0)
 TRUTH = RANDOM.random((400, 4)) < [0.5, 0.3, 0.1, 0.02]
@@ -72,6 +75,19 @@ def test_few_texts_without_an_error_do_not_prove_a_perfect_model(right: bool) ->
     low, high = MacroF1().interval(statistics)
     assert (low, high) == wilson_interval(float(right), 60)
     assert high - low == pytest.approx(0.06, abs=0.01)
+
+
+def test_few_texts_without_an_error_do_not_prove_a_perfect_skill() -> None:
+    task = SeveralTargets(
+        {"stars": Regression(0.0, 1.0), "topic": SingleLabel(("a", "b"))},
+        {"stars": 1.0, "topic": 1.0},
+    )
+    truth = np.array([[i / 2, i % 2] for i in range(8)])
+    right = task.metric.statistics(truth, truth)
+    assert task.metric.value(right) == 1.0
+    assert task.metric.interval(right) == wilson_interval(1.0, 8)
+    wrong = task.metric.statistics(truth, truth[::-1])
+    assert task.metric.interval(wrong)[1] < 0  # as the bootstrap has it
 
 
 def test_difference_is_paired_and_narrower_than_the_intervals() -> None:
