@@ -184,7 +184,10 @@ def parse_targets(text: str) -> dict[str, Any]:
     default, and `ordered` stands for one with ranks. Raises `ValueError`.
     """
     if text.lstrip().startswith("{"):
-        targets = json.loads(text)
+        try:
+            targets = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         if not isinstance(targets, dict):
             raise ValueError("not an object")
         return targets

@@ -188,6 +188,7 @@ def test_several_targets_are_uploaded_and_trained(client: TestClient, upload: Up
         ({"targets": "topic,rating", "label_column": "topic"}, "label_column"),
         ({"task": "several_targets"}, "needs targets"),
         ({"targets": "topic,Urgent"}, "cannot be the name of a target"),
+        ({"targets": '{"":' * 1000}, "nested too deeply"),
         ({"targets": "topic,mood"}, "'mood'"),
     ],
 )

@@ -146,6 +146,7 @@ def test_profile_and_checks_of_each_target(tmp_path: Path) -> None:
         ({"targets": {"a/b": {}, "c": {}}}, "cannot be the name of a target"),
         ({"targets": {"a": {"type": "several_targets"}, "c": {}}}, "expected tags"),
         ({"targets": {"a": {"weight": 0.0}, "c": {}}}, "greater than 0"),
+        ({"targets": '{"a":' * 1500}, "nested too deeply"),
         (
             {
                 "targets": {
