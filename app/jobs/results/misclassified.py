@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -53,15 +54,12 @@ def list_misclassified(
     if predictions not in facts["files"]:
         raise NoPredictions(job_id=job.id, part=split)
     lines = read_json_lines(store, ref, predictions, name=name)
-    match task_type(job.spec):
-        case "regression":
-            return _largest_errors(lines, limit)
-        case "multi_label":
-            return _wrong_label_sets(lines, facts["labels"], limit)
-        case "several_targets":
-            return _of_target(_wrong_targets(lines, facts["labels"]), target)[:limit]
-        case _:
-            return _from_predictions(lines, facts, limit)
+    if task_type(job.spec) == "several_targets":
+        tasks = job.spec["task"]["targets"]
+        wanted = [name for name in sorted(tasks) if target in (None, name)]
+        found = [_errors_of_target(lines, facts, tasks, name, limit) for name in wanted]
+        return [each for each in chain(*zip_longest(*found)) if each is not None][:limit]
+    return _find_errors(job.spec, lines, facts, limit)
 
 
 def _of_target(texts: Iterable[MisclassifiedText], target: str | None) -> list[MisclassifiedText]:
@@ -92,6 +90,45 @@ def to_csv(texts: Sequence[MisclassifiedText]) -> str:
 # The errors of a run without stored texts: no model was stored, or the run is old
 
 
+def _find_errors(
+    spec: Mapping[str, Any], predictions: list[dict[str, Any]], facts: dict[str, Any], limit: int
+) -> list[MisclassifiedText]:
+    match task_type(spec):
+        case "regression":
+            return _largest_errors(predictions, limit)
+        case "multi_label":
+            return _wrong_label_sets(predictions, facts["labels"], limit)
+        case _:
+            return _from_predictions(predictions, facts, limit)
+
+
+def _errors_of_target(
+    predictions: list[dict[str, Any]],
+    facts: dict[str, Any],
+    tasks: Mapping[str, Any],
+    target: str,
+    limit: int,
+) -> list[MisclassifiedText]:
+    """Return the errors of one of several targets, as those of a job with this task alone."""
+    sizes = {name: len(outputs_of(name, facts["labels"])) for name in tasks}
+    start = sum(size for name, size in sizes.items() if name < target)  # they are in this order
+    alone = {
+        "labels": outputs_of(target, facts["labels"]),
+        "calibration": facts.get("calibration", {}).get("targets", {}).get(target, {}),
+    }
+    lines = [
+        {
+            "row": line["row"],
+            "label": line["label"][target],
+            "predicted": line["predicted"][target],
+            "logits": line["logits"][start : start + sizes[target]],
+        }
+        for line in predictions
+    ]
+    errors = _find_errors({"task": tasks[target]}, lines, alone, limit)
+    return [each.model_copy(update={"target": target}) for each in errors]
+
+
 def _largest_errors(predictions: list[dict[str, Any]], limit: int) -> list[MisclassifiedText]:
     predictions.sort(key=lambda line: -abs(line["predicted"] - line["label"]))
     return [
@@ -118,26 +155,6 @@ def _wrong_label_sets(
     ]
 
 
-def _wrong_targets(
-    predictions: list[dict[str, Any]], labels: list[str]
-) -> Iterator[MisclassifiedText]:
-    """Yield each target of a text that is wrong."""
-
-    def name(target: str, value: Any) -> str:
-        if isinstance(value, float):
-            return repr(value)
-        outputs = outputs_of(target, labels)
-        if isinstance(value, list):
-            return encode_label_set([outputs[i] for i in value])
-        return outputs[int(value)]
-
-    for line in predictions:
-        for target, label in line["label"].items():
-            if line["predicted"][target] != label:
-                names = name(target, label), name(target, line["predicted"][target])
-                yield _without_text(line, *names).model_copy(update={"target": target})
-
-
 def _without_text(line: dict[str, Any], label: str, predicted: str) -> MisclassifiedText:
     return MisclassifiedText(
         row=line["row"],
@@ -156,7 +173,9 @@ def _from_predictions(
     """Compute the errors of a run without stored texts (no model was stored, or an old run)."""
     labels, temperature = facts["labels"], facts.get("calibration", {}).get("temperature", 1.0)
     logits = np.array([line["logits"] for line in predictions], dtype=np.float32)
-    truth = np.array([line["label"] for line in predictions])
+    truth, predicted = (
+        np.array([line[name] for line in predictions]) for name in ("label", "predicted")
+    )
     return [
         MisclassifiedText(
             row=predictions[error.text_index]["row"],
@@ -167,5 +186,7 @@ def _from_predictions(
             score=error.score,
             true_score=error.true_score,
         )
-        for error in most_confident_errors(logits, truth, temperature=temperature, limit=limit)
+        for error in most_confident_errors(
+            logits, truth, temperature=temperature, limit=limit, predicted=predicted
+        )
     ]

@@ -137,7 +137,12 @@ def succeed_with(
             ("validation", "test"), task.compare_calibration(logits, targets, calibration)
         ),
     }  # fmt: skip
-    facts = {"spec": spec, "labels": list(task.labels), "metrics": summary}
+    facts = {
+        "spec": spec,
+        "labels": list(task.labels),
+        "calibration": calibration.model_dump(mode="json"),
+        "metrics": summary,
+    }
     manifest.create(directory, facts)
     ref = resources.store.put(directory, f"jobs/{job_id}/a1")
     with resources.database.write() as session:

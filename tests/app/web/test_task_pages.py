@@ -1,5 +1,6 @@
 """Pages and responses of jobs that predict several labels, a number, or a rank."""
 
+import re
 from typing import Any, NamedTuple
 
 import httpx2
@@ -58,7 +59,7 @@ def make(task_type: str, noise: float) -> Made:
         case _:
             ranks = np.arange(TEXTS) % 3
             labels = ranks.tolist()
-            task = SingleLabel(("1", "2", "3"), ordered=True)
+            task = SingleLabel(("1", "2", "3"), ordered=True, tune_thresholds=True)
             logits = 2 * np.eye(3)[ranks] + errors
     examples = [Example(i + 1, f"text {i} {HOSTILE}", label) for i, label in enumerate(labels)]
     return Made(task, examples, logits.astype(np.float32))
@@ -68,7 +69,7 @@ SEVERAL = {"flags": "multi_label", "number": "regression", "stars": "ordered"}
 SPECS: dict[str, dict[str, Any]] = {
     "multi_label": {"type": "multi_label"},
     "regression": {"type": "regression"},
-    "ordered": {"type": "single_label", "ordered": True},
+    "ordered": {"type": "single_label", "ordered": True, "tune_thresholds": True},
 }
 SPECS["several_targets"] = {
     "targets": {name: {**SPECS[kind], "column": "label"} for name, kind in SEVERAL.items()}
@@ -212,3 +213,24 @@ def test_errors_of_jobs_without_a_model_are_found_in_their_predictions(
     if task_type == "regression":
         errors = [abs(float(each["predicted"]) - float(each["label"])) for each in without]
         assert errors == sorted(errors, reverse=True)
+
+
+def test_errors_of_several_targets_have_the_same_order_with_and_without_texts(
+    client: TestClient, resources: Resources
+) -> None:
+    saved, computed = (
+        succeed(client, resources, "several_targets", texts=texts) for texts in (True, False)
+    )
+    with_texts, without = (
+        client.get(f"/v1/jobs/{job_id}/misclassified?split=test&limit=30").json()
+        for job_id in (saved, computed)
+    )
+    assert [each["target"] for each in without] == list(SEVERAL) * 10
+    # Without texts, several labels are sorted by the number of wrong ones.
+    for of_saved, of_computed in zip(with_texts, without, strict=True):
+        if of_saved["target"] != "flags":
+            assert of_computed["row"] == of_saved["row"]
+            assert of_computed["score"] == pytest.approx(of_saved["score"])
+    read = visible_text(page(client, f"/jobs/{computed}?target=stars"))
+    rows = re.findall(r"Row (\d+) of the dataset", read)
+    assert rows[:10] == [str(each["row"]) for each in without if each["target"] == "stars"]
