@@ -1,13 +1,14 @@
 """How loraworks predicts with an exported model: `loraworks.json`, for what other formats lack."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.manifest import USAGE_FILE
 from lora_core.specs.fields import Float, FrozenModel
-from lora_core.specs.task import SingleLabelSpec, TaskSpec
+from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
 
 
 class Usage(FrozenModel):
@@ -16,8 +17,19 @@ class Usage(FrozenModel):
 
     task: TaskSpec = SingleLabelSpec()
     text_pairs: bool = False
-    thresholds: dict[str, Float] = Field(default={}, exclude_if=lambda value: not value)
-    half_width: Float | None = Field(default=None, exclude_if=lambda value: value is None)
+    thresholds: dict[str, Annotated[Float, Field(ge=0, le=1)]] = Field(
+        default={}, exclude_if=lambda value: not value
+    )
+    half_width: Annotated[Float, Field(ge=0)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+
+    @field_validator("task")
+    @classmethod
+    def _one_target(cls, value: TaskSpec) -> TaskSpec:
+        if isinstance(value, SeveralTargetsSpec):
+            raise ValueError("other formats have one target")
+        return value
 
 
 def read_usage(directory: Path) -> Usage:

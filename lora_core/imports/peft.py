@@ -37,11 +37,13 @@ from lora_core.errors.adapter import (
     AdapterShapeMismatch,
     AdapterTensorMismatch,
 )
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.export import atomic_directory
 from lora_core.imports.archive import check_safetensors_header
 from lora_core.inference.predictor import Predictor
 from lora_core.layers import VARIANTS
+from lora_core.manifest import USAGE_FILE
 from lora_core.peft_format import MAGNITUDE, TENSOR_PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import MAX_LENGTH
@@ -273,7 +275,8 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     usage = read_usage(directory)
     if task not in (None, usage.task.type):
         usage = Usage.model_validate({"task": {"type": task}, "text_pairs": usage.text_pairs})
-    restored, calibration = _read_task(usage, names)
+    stored_names = find_labels(directory, pretrained, tensors, ())
+    restored, calibration = _read_task(usage, names, stored_names)
     pairs = pairs or usage.text_pairs
     tokenizer = load_tokenizer(find_tokenizer(directory, pretrained))
 
@@ -318,14 +321,17 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
         return manifest.create(folder, facts)
 
 
-def _read_task(usage: Usage, labels: Sequence[str]) -> tuple[Task, Calibration]:
+def _read_task(
+    usage: Usage, labels: Sequence[str], stored_names: Sequence[str]
+) -> tuple[Task, Calibration]:
     """Return the task, and the calibration: the head of an export has all but the thresholds.
 
-    Raises `ArtifactCorrupt`, `AdapterLabelMismatch`.
+    `stored_names`: what the files call the `labels`. Raises `ArtifactCorrupt`,
+    `AdapterLabelMismatch`.
     """
     if isinstance(usage.task, RegressionSpec) and len(labels) != 1:
         raise AdapterLabelMismatch(given=1, count=len(labels))
-    thresholds = tuple(usage.thresholds.values())  # in the order of the labels
+    thresholds = _thresholds(usage, stored_names, labels) if usage.thresholds else ()
     if isinstance(usage.task, MultiLabelSpec) and not thresholds:
         thresholds = (DEFAULT_THRESHOLD,) * len(labels)
     size = 0 if isinstance(usage.task, SingleLabelSpec) else len(labels)
@@ -338,6 +344,18 @@ def _read_task(usage: Usage, labels: Sequence[str]) -> tuple[Task, Calibration]:
     return read_task(
         {"spec": {"task": usage.task.model_dump()}, "calibration": calibration.model_dump()}, labels
     )
+
+
+def _thresholds(usage: Usage, *names_of_labels: Sequence[str]) -> tuple[float, ...]:
+    """Return the thresholds in the order of the labels, by the first names that they fit.
+
+    Raises `ArtifactCorrupt`.
+    """
+    for names in names_of_labels:
+        if usage.thresholds.keys() == set(names):
+            return tuple(usage.thresholds[name] for name in names)
+    problem = "its thresholds are not those of the labels"
+    raise ArtifactCorrupt(path=USAGE_FILE, problem=problem)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

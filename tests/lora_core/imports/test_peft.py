@@ -354,6 +354,11 @@ def test_exported_adapter_keeps_its_task_and_its_answers(tmp_path: Path, kind: s
         '{"thresholds": {"bad": NaN, "good": 0.5}}',
         '{"thresholds": {"bad": 0.5}}',
         '{"task": {"type": "regression"}}',
+        '{"thresholds": {"bad": 0.5, "fine": 0.5}}',
+        '{"thresholds": {"bad": 1e9, "good": 0.5}}',
+        '{"thresholds": {"bad": -5.0, "good": 0.5}}',
+        '{"half_width": -3.0}',
+        '{"task": {"targets": "bad,good"}}',
     ],
 )
 def test_invalid_usage_is_refused(tmp_path: Path, content: str) -> None:
@@ -362,6 +367,22 @@ def test_invalid_usage_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises((ArtifactCorrupt, AdapterLabelMismatch)):
         import_adapter(tmp_path / "peft", tmp_path / "imported")
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize("labels", [(), ("no", "yes"), ("good", "bad")])
+def test_thresholds_are_those_of_the_labels_in_the_files(
+    tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    artifact = make_lora_artifact(
+        tmp_path, LoraSpec(r=2), task=MultiLabelSpec(), calibration=SCALED, labels=("bad", "good")
+    )
+    export_adapter(artifact, tmp_path / "peft")
+    usage = tmp_path / "peft" / manifest.USAGE_FILE
+    content = json.loads(usage.read_text())
+    reordered = dict(reversed(content["thresholds"].items()))
+    usage.write_text(json.dumps({**content, "thresholds": reordered}))
+    facts = import_adapter(tmp_path / "peft", tmp_path / "imported", labels=labels)
+    assert facts["calibration"]["thresholds"] == list(SCALED.thresholds)
 
 
 def test_task_of_other_adapters_is_given(tmp_path: Path) -> None:
