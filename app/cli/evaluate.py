@@ -24,9 +24,11 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
+from lora_core.data.labels import targets_of_spec
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
 from lora_core.specs.data import SUFFIXES, DataSpec, Split, parse_sheet_suffix
+from lora_core.specs.task import SeveralTargetsSpec
 from lora_core.specs.text_input import TextInput, count_characters, text_input
 from lora_core.tasks.metric_names import METRICS, task_metrics
 
@@ -45,14 +47,19 @@ class LabeledRows:
 
 
 def read_labeled_rows(
-    client: "Client", data: str, columns: ColumnSelection, split: Split | None
+    client: "Client",
+    data: str,
+    columns: ColumnSelection,
+    split: Split | None,
+    target: str | None = None,
 ) -> LabeledRows:
     """Return the rows that `data` denotes: a sample, a file, a hub dataset, or an uploaded one.
 
     Without `split`, return the test split if the data has splits or is a sample, else all rows.
     Missing splits are drawn as a training with default settings draws them. An uploaded dataset is
-    read as it was checked. Raises a `DataError`, `RequestRejected` for an unknown name, and
-    `UsageError` for a dataset without labels, of another task, or checked with other columns.
+    read as it was checked, and of several targets only `target`. Raises a `DataError`,
+    `RequestRejected` for an unknown name, and `UsageError` for a dataset without labels, of another
+    task, or checked with other columns.
     """
     from lora_core.hf_hub import HUB_PREFIX
     from lora_core.samples import reviews
@@ -64,7 +71,9 @@ def read_labeled_rows(
     if dataset.label_column is None:
         message = f"{dataset.ref} has no labels: it was uploaded with purpose=predict"
         raise UsageError(message, "no_labels")
-    _check_selection(dataset, columns)
+    if target is not None and target in (dataset.targets or {}):
+        dataset = _select_target(dataset, target)
+    _check_selection(dataset, columns, ColumnSelection(label=target or "label"))
     label_format = columns.label_format
     if label_format.separator is None and label_format.columns is None:
         names = dataset.label_columns
@@ -86,12 +95,28 @@ def read_labeled_rows(
         return _select_split(source, dataset_columns, split, sample=False)
 
 
-def _check_selection(dataset: "DatasetView", columns: ColumnSelection) -> None:
+def _select_target(dataset: "DatasetView", target: str) -> "DatasetView":
+    """Return a dataset as if it had been checked with this one of its targets only."""
+    targets = targets_of_spec(SeveralTargetsSpec.model_validate({"targets": dataset.targets}))
+    [found] = [each for each in targets if each.name == target]
+    return dataset.model_copy(
+        update={
+            "task": found.label_format.task,
+            "label_column": found.columns[0],
+            "label_separator": found.label_format.separator,
+            "label_columns": found.label_format.columns,
+        }
+    )
+
+
+def _check_selection(
+    dataset: "DatasetView", columns: ColumnSelection, default: ColumnSelection
+) -> None:
     """Raise `UsageError` if a dataset has another task than the model, or other columns than named.
 
     Names may also be read as sets of labels or as numbers. A default counts as not named.
     """
-    task, default = columns.label_format.task, ColumnSelection()
+    task = columns.label_format.task
     if dataset.task not in ("single_label", task):
         raise UsageError(
             f"{dataset.ref} was uploaded for the task {dataset.task}, and the model has the task "
@@ -287,7 +312,13 @@ TextPairColumn = Annotated[
     str | None,
     typer.Option("--text-pair-column", help="For a file: column of the second text of pairs."),
 ]
-LabelColumn = Annotated[str, typer.Option("--label-column", help="For a file: label column.")]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column",
+        help="For a file: label column. Default: label, or the name of the target.",
+    ),
+]
 LabelSeparator = Annotated[
     str | None,
     typer.Option(
@@ -320,7 +351,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     split: SplitOption = None,
     text_column: TextColumn = "text",
     text_pair_column: TextPairColumn = None,
-    label_column: LabelColumn = "label",
+    label_column: LabelColumn = None,
     label_separator: LabelSeparator = None,
     label_columns: LabelColumns = None,
     split_column: SplitColumn = None,
@@ -345,7 +376,6 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
             raise UsageError(f"evaluate one target with --target: {available}", "target_required")
         task, prefix = info.targets[target], output_name(target, "")
         thresholds = {name.removeprefix(prefix): value for name, value in thresholds.items()}
-        label_column = target if label_column == "label" else label_column
     elif target is not None:
         raise UsageError(f"{info.model_id} does not have several targets", "one_target")
     if (label_separator or label_columns) and task != "multi_label":
@@ -358,9 +388,13 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         task, label_separator, tuple(label_columns.split(",")) if label_columns else None
     )
     columns = ColumnSelection(
-        text_column, label_column, split_column, text_pair_column, label_format=label_format
+        text_column,
+        label_column or target or "label",
+        split_column,
+        text_pair_column,
+        label_format=label_format,
     )
-    labeled = read_labeled_rows(client, data, columns, split)
+    labeled = read_labeled_rows(client, data, columns, split, target)
     texts = [text_input(row.text, row.pair) for row in labeled.rows]
     labels = [row.label for row in labeled.rows]
     if task == "single_label":

@@ -65,6 +65,41 @@ def test_evaluate_one_target(cli: Run, tickets: Path, target: str) -> None:
     assert "evaluate one target with --target: flags, stars, topic" in refused.stderr
 
 
+@pytest.mark.usefixtures("model")
+def test_evaluate_one_target_of_an_upload(cli: Run, tickets: Path, tmp_path: Path) -> None:
+    renamed = tmp_path / "renamed.jsonl"
+    renamed.write_text(
+        "".join(
+            json.dumps(
+                {"text": row["text"], "kind": row["topic"], "label": row["topic"],
+                 "stars": row["stars"], "rude": int(bool(row["flags"]))}
+            ) + "\n"
+            for row in ROWS
+        )
+    )  # fmt: skip
+    targets = {
+        "stars": {"type": "regression"},
+        "topic": {"column": "kind"},
+        "flags": {"type": "multi_label", "label_columns": ["rude"]},
+    }
+    several = answer(
+        cli("datasets", "upload", str(renamed), "--targets", json.dumps(targets), "--json")
+    )
+    evaluate = ("evaluate", "sentiment", "--json", "--data")
+    for target in TARGETS:
+        report = answer(cli(*evaluate, several["ref"], "--target", target))
+        assert (report["target"], report["texts"]) == (target, len(ROWS))
+    one = answer(cli("datasets", "upload", str(renamed), "--name", "one", "--json"))
+    for ref in (several["ref"], one["ref"]):
+        assert answer(cli(*evaluate, ref, "--target", "topic"))["accuracy"] == 0.5
+    refused = cli(*evaluate, several["ref"], "--target", "topic", "--label-column", "label")
+    assert "checked with the label column 'kind', not 'label'" in refused.stderr
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text('{"text": "a film", "topic": "billing", "label": "refund"}\n')
+    of_file = cli(*evaluate, str(mixed), "--target", "topic", "--label-column", "label")
+    assert answer(of_file)["accuracy"] == 1.0
+
+
 def test_check_and_upload_several_columns(cli: Run, tickets: Path) -> None:
     targets = "stars=regression,topic,flags=multi_label"
     checked = answer(cli("datasets", "check", str(tickets), "--targets", targets, "--json"))
