@@ -33,6 +33,7 @@ def cell(spec: TrainSpec | DataSpec, evaluated_on: Split) -> Cell:
     return Cell("reviews", "lora", 0, spec, evaluated_on)
 
 
+@pytest.mark.slow
 def test_cell_matches_a_run(spec: TrainSpec, tmp_path: Path) -> None:
     metrics = answers.run(cell(spec, Split.TEST))
     summary = train_encoder(
@@ -54,6 +55,7 @@ def test_linear_model_matches_the_baseline_of_a_run() -> None:
     )
 
 
+@pytest.mark.slow
 def test_trying_a_change_does_not_use_the_test_split(
     spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

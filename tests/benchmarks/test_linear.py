@@ -7,7 +7,7 @@ import pytest
 from benchmarks import linear
 from lora_core.specs.data import DataSpec
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_linear_throughput_counts_predicted_texts(

@@ -83,6 +83,7 @@ def test_arrivals_have_the_rate_of_their_phase() -> None:
     assert 3 < drawn[len(first)] < drawn[-1] < 13
 
 
+@pytest.mark.slow
 def test_every_request_has_an_outcome(target: Target) -> None:
     expected = len(list(arrivals([(200.0, 0.5)], Visitors(), seed=0)))
     found = seen(target, "fine", "refuse", "vanish", "close")
@@ -91,6 +92,7 @@ def test_every_request_has_an_outcome(target: Target) -> None:
     assert found["200"] == pytest.approx(2 * found["429"], abs=2)
 
 
+@pytest.mark.slow
 def test_clients_disconnect_after_their_timeout(target: Target) -> None:
     assert seen(target, "wait", patience=0.1).keys() == {"late"}
     hasty = {"keys": 1, "greedy": 0.0, "hang_ups": 1.0, "hang_up_seconds": 0.1}
@@ -102,6 +104,7 @@ def test_requests_do_not_wait_for_each_other(target: Target) -> None:
     assert found["200"] == pytest.approx(found["late"], abs=1)
 
 
+@pytest.mark.slow
 def test_every_request_to_a_missing_server_is_lost(target: Target) -> None:
     with pytest.raises(OSError, match="refused"):
         Target(1).ask("a text")

@@ -52,6 +52,7 @@ def test_one_late_point_misses_the_target(results: ResultsFile) -> None:
     assert not report.summary(results)["live"]["met"]
 
 
+@pytest.mark.slow
 def test_stored_jobs_are_listed_and_have_curves(database: Database) -> None:
     stored.store_jobs(database, jobs=5, steps=10)
     job_id = stored.store_long_job(database, points=400)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.hub_stand_in import HubStandIn
 from tests.tiny_base import make_base, make_reviews
 
@@ -22,6 +24,7 @@ print(json.dumps(place.hub_trouble()))
 """
 
 
+@pytest.mark.slow
 def test_both_halves_of_the_hub_dataset_are_used(tmp_path: Path) -> None:
     make_base(tmp_path / "hub" / "models" / "distilbert-base-uncased")
     halves = tmp_path / "hub" / "datasets" / "stanfordnlp" / "imdb"

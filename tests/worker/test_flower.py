@@ -163,7 +163,7 @@ def fail(*_: object) -> None:
         (fail, ("failed:one_class", "exit:65"), "FAILURE"),
         (cancel, ("hang",), "REVOKED"),
         (terminate, ("hang",), "RETRY"),
-        (pause, ("hang",), "RETRY"),
+        pytest.param(pause, ("hang",), "RETRY", marks=pytest.mark.slow),
     ],
 )
 def test_task_ends_in_the_state_of_its_job(

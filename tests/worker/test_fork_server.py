@@ -227,7 +227,7 @@ def test_server_has_a_single_thread(real: ForkServer) -> None:
     assert len(list(Path(f"/proc/{real.pid}/task").iterdir())) == 1
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("method", ["lora", "linear", "auto"])
 def test_artifact_is_bitwise_equal_to_that_of_a_fresh_interpreter(
     real: ForkServer,

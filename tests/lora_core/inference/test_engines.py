@@ -34,7 +34,13 @@ def test_compiled_engines_are_tested_if_there_is_a_compiler() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's compiler uses it
-@pytest.mark.parametrize("name", AVAILABLE_ENGINES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if "compiled" in name else name
+        for name in AVAILABLE_ENGINES
+    ],
+)
 def test_engine_reproduces_the_golden_predictions(artifact: Path, name: str) -> None:
     predictor = Predictor.load(artifact, engine=name)
     assert predictor.engine.name == name

@@ -139,6 +139,7 @@ def test_resumed_auto_run_is_bitwise_equal(
     assert uninterrupted.all("step")[-1].loss == again.all("step")[-1].loss
 
 
+@pytest.mark.slow
 def test_cached_fits_are_not_repeated(
     spec: Make, go: Callable[..., tuple[RecordingObserver, Path]]
 ) -> None:

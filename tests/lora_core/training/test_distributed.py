@@ -87,7 +87,7 @@ def keep_weights(spec: Path, environment: dict[str, str], file: Path) -> None:
         save_file({**prepared.method.state_dict(prepared.model), "found": found}, file)
 
 
-@pytest.mark.parametrize("method", ["lora", "baseline"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("baseline", marks=pytest.mark.slow)])
 def test_both_processes_end_with_the_same_weights(
     method: str, write: Write, random: Write, tmp_path: Path
 ) -> None:

@@ -80,7 +80,15 @@ def true_and_predicted(out: Path, task: str) -> tuple[np.ndarray[Any, Any], np.n
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("method", [LINEAR, {"type": "probe"}, LORA, AUTO], ids=lambda m: m["type"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        LINEAR,
+        LORA,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ({"type": "probe"}, AUTO)),
+    ],
+    ids=lambda m: m["type"],
+)
 def test_run_is_evaluated_and_judged(
     task: str, method: dict[str, Any], of_task: Callable[..., TrainSpec], tmp_path: Path
 ) -> None:

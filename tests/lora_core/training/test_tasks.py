@@ -128,7 +128,9 @@ def test_losses_are_those_of_transformers(
 
 
 # The vectors of the tiny base are random, so a probe learns less from them.
-@pytest.mark.parametrize("method", ["lora", "probe", "full"])
+@pytest.mark.parametrize(
+    "method", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("probe", "full"))]
+)
 def test_run_from_file_to_pipeline(
     spec: Make, train: Train, data: tuple[dict[str, Any], Path], method: str, tmp_path: Path
 ) -> None:

@@ -39,7 +39,7 @@ from lora_core.training.run import train_encoder
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import make_artifact
-from tests.tiny_base import EVERY_FAMILY, FAMILIES, make_base, make_pairs, mostly_slow, tokenizer
+from tests.tiny_base import EVERY_FAMILY, FAMILIES, make_base, make_pairs, tokenizer
 
 Make = Callable[..., TrainSpec]
 
@@ -97,11 +97,16 @@ def plain_logits(model: PreTrainedModel, family: str, pairs: list[tuple[str, str
     return torch.stack(rows)
 
 
+def slow_unless_quick(family: str) -> Any:
+    """Return the mark of a family: four of them stand for all in `make test`."""
+    return () if family in ("bert", "roberta", "modernbert", "deberta-v2") else pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("family", "method"),
     [
         *(("bert", name) for name in METHODS if name != "lora"),
-        *((name, "lora") for name in FAMILIES),
+        *(pytest.param(name, "lora", marks=slow_unless_quick(name)) for name in FAMILIES),
     ],
 )
 def test_model_of_a_run_answers_like_transformers(
@@ -122,7 +127,9 @@ def test_model_of_a_run_answers_like_transformers(
         predictor.encode(["a good film"])
 
 
-@pytest.mark.parametrize("family", mostly_slow(EVERY_FAMILY))
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=slow_unless_quick(name)) for name in EVERY_FAMILY]
+)
 def test_exported_model_answers_the_same_in_the_stock_pipeline(
     pair_spec: Make, tmp_path: Path, family: str
 ) -> None:
