@@ -56,8 +56,8 @@ def list_misclassified(
     lines = read_json_lines(store, ref, predictions, name=name)
     if task_type(job.spec) == "several_targets":
         tasks = job.spec["task"]["targets"]
-        wanted = [name for name in sorted(tasks) if target in (None, name)]
-        found = [_errors_of_target(lines, facts, tasks, name, limit) for name in wanted]
+        chosen = [each for each in sorted(tasks) if target in (None, each)]
+        found = [_errors_of_target(lines, facts, tasks, each, limit) for each in chosen]
         return [each for each in chain(*zip_longest(*found)) if each is not None][:limit]
     return _find_errors(job.spec, lines, facts, limit)
 
