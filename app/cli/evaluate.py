@@ -24,11 +24,11 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from lora_core.data.labels import targets_of_spec
+from lora_core.data.labels import LabelFormat, TargetFormat, targets_of_spec
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
 from lora_core.specs.data import SUFFIXES, DataSpec, Split, parse_sheet_suffix
-from lora_core.specs.task import SeveralTargetsSpec
+from lora_core.specs.task import SeveralTargetsSpec, TaskType
 from lora_core.specs.text_input import TextInput, count_characters, text_input
 from lora_core.tasks.metric_names import METRICS, task_metrics
 
@@ -52,32 +52,39 @@ def read_labeled_rows(
     columns: ColumnSelection,
     split: Split | None,
     target: str | None = None,
+    tasks: Mapping[str, TaskType] | None = None,
 ) -> LabeledRows:
     """Return the rows that `data` denotes: a sample, a file, a hub dataset, or an uploaded one.
 
     Without `split`, return the test split if the data has splits or is a sample, else all rows.
     Missing splits are drawn as a training with default settings draws them. An uploaded dataset is
-    read as it was checked, and of several targets only `target`. Raises a `DataError`,
-    `RequestRejected` for an unknown name, and `UsageError` for a dataset without labels, of another
-    task, or checked with other columns.
+    read as it was checked, and of several targets only `target`; `tasks` are those of all targets
+    of the model. Raises a `DataError`, `RequestRejected` for an unknown name, and `UsageError` for
+    a dataset without labels, of another task, or checked with other columns, and if splits cannot
+    be drawn because the columns of the other targets are unknown.
     """
+    from lora_core.data.split import rows_of_target
     from lora_core.hf_hub import HUB_PREFIX
     from lora_core.samples import reviews
 
     sample = data in reviews.SAMPLES
     if sample or data.startswith(HUB_PREFIX) or looks_like_file(data):
-        return _select_split(data, columns, split, sample=sample)
+        return _select_split(data, columns, split, sample=sample, target=target)
     dataset = client.get_dataset(data)
     if dataset.label_column is None:
         message = f"{dataset.ref} has no labels: it was uploaded with purpose=predict"
         raise UsageError(message, "no_labels")
+    all_targets: LabelFormat | None = None  # training drew its splits by all of them
     if target is not None and target in (dataset.targets or {}):
-        dataset = _select_target(dataset, target)
+        targets = targets_of_spec(SeveralTargetsSpec.model_validate({"targets": dataset.targets}))
+        if {each.name: each.label_format.task for each in targets} == tasks:
+            all_targets = LabelFormat("several_targets", targets=targets)
+        dataset = _select_target(dataset, next(each for each in targets if each.name == target))
     _check_selection(dataset, columns, ColumnSelection(label=target or "label"))
     label_format = columns.label_format
     if label_format.separator is None and label_format.columns is None:
         names = dataset.label_columns
-        label_format = replace(
+        label_format = all_targets or replace(
             label_format,
             separator=dataset.label_separator,
             columns=None if names is None else tuple(names),
@@ -92,19 +99,20 @@ def read_labeled_rows(
     )
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
         source = download_source(client, dataset, Path(work))
-        return _select_split(source, dataset_columns, split, sample=False)
+        labeled = _select_split(source, dataset_columns, split, sample=False, target=target)
+    if target is not None and label_format.targets:
+        return replace(labeled, rows=rows_of_target(labeled.rows, target))
+    return labeled
 
 
-def _select_target(dataset: "DatasetView", target: str) -> "DatasetView":
+def _select_target(dataset: "DatasetView", target: TargetFormat) -> "DatasetView":
     """Return a dataset as if it had been checked with this one of its targets only."""
-    targets = targets_of_spec(SeveralTargetsSpec.model_validate({"targets": dataset.targets}))
-    [found] = [each for each in targets if each.name == target]
     return dataset.model_copy(
         update={
-            "task": found.label_format.task,
-            "label_column": found.columns[0],
-            "label_separator": found.label_format.separator,
-            "label_columns": found.label_format.columns,
+            "task": target.label_format.task,
+            "label_column": target.columns[0],
+            "label_separator": target.label_format.separator,
+            "label_columns": target.label_format.columns,
         }
     )
 
@@ -150,7 +158,7 @@ def looks_like_file(data: str) -> bool:
 
 
 def _select_split(
-    source: str, columns: ColumnSelection, split: Split | None, *, sample: bool
+    source: str, columns: ColumnSelection, split: Split | None, *, sample: bool, target: str | None
 ) -> LabeledRows:
     from lora_core.data import load
     from lora_core.data.split import draw_splits
@@ -163,6 +171,13 @@ def _select_split(
         return LabeledRows(rows[selected_split], selected_split)
     if split is None and not sample:
         return LabeledRows(rows, None)
+    if target is not None and not columns.label_format.targets:
+        raise UsageError(
+            f"the {selected_split} split cannot be drawn as in training: that depends on all "
+            f"targets of the model, and only the column of {target} is known. Upload the file with "
+            "the --targets of the training, and name the dataset.",
+            "unknown_targets",
+        )
     defaults = DataSpec()
     sizes = {Split.VALIDATION: defaults.validation_size, Split.TEST: defaults.test_size}
     splits = draw_splits(rows, sizes, defaults.split_seed, columns.label_format.task)
@@ -394,7 +409,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         text_pair_column,
         label_format=label_format,
     )
-    labeled = read_labeled_rows(client, data, columns, split, target)
+    labeled = read_labeled_rows(client, data, columns, split, target, info.targets)
     texts = [text_input(row.text, row.pair) for row in labeled.rows]
     labels = [row.label for row in labeled.rows]
     if task == "single_label":

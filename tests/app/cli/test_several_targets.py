@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.client import Client
+from app.cli.evaluate import read_labeled_rows
 from app.resources import Resources
+from lora_core.data.labels import LabelFormat
+from lora_core.data.load import load_splits
+from lora_core.data.rows import ColumnSelection
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.task import SeveralTargetsSpec
 from tests.app.cli.conftest import Run, answer
 from tests.app.cli.versions import add_version
 from tests.tiny_artifact import TARGETS, make_several_targets_artifact
@@ -98,6 +105,31 @@ def test_evaluate_one_target_of_an_upload(cli: Run, tickets: Path, tmp_path: Pat
     mixed.write_text('{"text": "a film", "topic": "billing", "label": "refund"}\n')
     of_file = cli(*evaluate, str(mixed), "--target", "topic", "--label-column", "label")
     assert answer(of_file)["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("part", list(Split))
+def test_splits_of_one_target_are_those_of_the_training(
+    cli: Run, url: str, tickets: Path, part: Split
+) -> None:
+    spec = SeveralTargetsSpec.model_validate({"targets": TARGETS})
+    answer(cli("datasets", "upload", str(tickets), "--targets", json.dumps(TARGETS), "--json"))
+    columns = ColumnSelection(label="topic", label_format=LabelFormat("single_label"))
+    tasks = {name: each.type for name, each in spec.targets.items()}
+    with Client(url) as client:
+        found = read_labeled_rows(client, "tickets", columns, part, "topic", tasks)
+    trained = load_splits(DataSpec(source=str(tickets)), spec).examples(part)
+    assert [row.number for row in found.rows] == [example.row for example in trained]
+    assert {row.label for row in found.rows} == {"billing", "refund"}
+
+
+@pytest.mark.usefixtures("model")
+def test_splits_are_not_drawn_without_the_other_targets(cli: Run, tickets: Path) -> None:
+    options = ("evaluate", "sentiment", "--target", "topic", "--split", "test")
+    refused = cli(*options, "--data", str(tickets))
+    assert (refused.exit_code, "(unknown_targets)" in refused.stderr) == (2, True), refused.output
+    other = ("--targets", "topic,flags=multi_label")
+    answer(cli("datasets", "upload", str(tickets), *other, "--json"))
+    assert "(unknown_targets)" in cli(*options, "--data", "tickets").stderr
 
 
 def test_check_and_upload_several_columns(cli: Run, tickets: Path) -> None:
