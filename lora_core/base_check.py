@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -24,7 +25,7 @@ from lora_core.encoders.families import EncoderFamily, FastFamily
 from lora_core.encoders.load import load_classifier
 from lora_core.encoders.modules import pretrained_blocks
 from lora_core.encoders.pooling import set_pooling
-from lora_core.errors.base_model import BaseComputesDifferently
+from lora_core.errors.base_model import BaseComputesDifferently, UnreadableBase
 from lora_core.errors.training import NonFiniteLoss
 from lora_core.events import NullObserver
 from lora_core.fast.optimize import optimize
@@ -55,7 +56,8 @@ class _Quiet(NullObserver):
 def check_base(name: str, revision: str | None = None) -> BaseCheck:
     """Load a base and try it on this machine.
 
-    Raises `BaseComputesDifferently`, `MergeMismatch`, `NonFiniteLoss`, and what loading raises.
+    Raises `BaseComputesDifferently`, `MergeMismatch`, `NonFiniteLoss`, `UnreadableBase`, and what
+    loading raises.
     """
     base = resolve_base(name, revision)
     shape = compatibility.read_encoder_shape(base.config, base=base.name)
@@ -90,7 +92,7 @@ def check_base(name: str, revision: str | None = None) -> BaseCheck:
         head=family.head,
         trained_parameters=trained,
         logits_difference=difference,
-        merge_difference=_merge(model, texts),
+        merge_difference=_merge(model, texts, base.name),
         device=runtime.device,
         precision=runtime.precision,
         tokens_per_second=round(tokens / inference_seconds, 1),
@@ -116,22 +118,30 @@ def _alone(model: PreTrainedModel, text: TokenizedText) -> Tensor:
     return logits
 
 
+def _stack(logits: Sequence[Tensor], base: str) -> NDArray[np.float32]:
+    """Return logits (texts, classes). Raises `UnreadableBase` if one is NaN or infinite."""
+    stacked: NDArray[np.float32] = torch.stack(list(logits)).numpy()
+    if not np.isfinite(stacked).all():
+        raise UnreadableBase(base=base, reason="its logits are not finite")
+    return stacked
+
+
 def _compare_with_transformers(
     model: PreTrainedModel, texts: Sequence[TokenizedText], base: str
 ) -> tuple[float, float]:
     """Return how far the logits of a batch are from those of each text alone, and its seconds.
 
-    Raises `BaseComputesDifferently`.
+    Raises `BaseComputesDifferently`, `UnreadableBase`.
     """
     model.eval()
-    expected = torch.stack([_alone(model, text) for text in texts]).numpy()
+    expected = _stack([_alone(model, text) for text in texts], base)
     engine = build_encoder(copy.deepcopy(model), torch.float32)
     adapters = [engine.extract_adapter(model)] * len(texts)
     logits = engine.logits(texts, adapters)
     started = time.perf_counter()
     engine.logits(texts, adapters)
     seconds = time.perf_counter() - started
-    difference, limit = compare_logits(torch.stack(logits).numpy(), expected)
+    difference, limit = compare_logits(_stack(logits, base), expected)
     if not difference <= limit:
         raise BaseComputesDifferently(base=base, difference=difference, limit=limit)
     return difference, seconds
@@ -191,13 +201,16 @@ def _train(
     return min(seconds)
 
 
-def _merge(model: PreTrainedModel, texts: Sequence[TokenizedText]) -> float:
-    """Merge the adapters, and return how far that moves the logits. Raises `MergeMismatch`."""
+def _merge(model: PreTrainedModel, texts: Sequence[TokenizedText], base: str) -> float:
+    """Merge the adapters, and return how far that moves the logits.
+
+    Raises `MergeMismatch`, `UnreadableBase`.
+    """
     model.eval()
     unmerged = [_alone(model, text) for text in texts]
     merge_adapters(model)
     merged = [_alone(model, text) for text in texts]
-    return check_merge(torch.stack(unmerged).numpy(), torch.stack(merged).numpy())
+    return check_merge(_stack(unmerged, base), _stack(merged, base))
 
 
 def _memory_mb(parameters: int, trained: int) -> float:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lora_core import base_check
 from lora_core.base_check import check_base
-from lora_core.errors.base_model import BaseComputesDifferently
+from lora_core.errors.base_model import BaseComputesDifferently, UnreadableBase
 from lora_core.inference.padded_encoder import PaddedEncoder
 from tests.tiny_base import EVERY_FAMILY, make_base
 
@@ -33,3 +34,12 @@ def test_answers_that_depend_on_padding_are_an_error(
     base = make_base(tmp_path / "base", "mpnet")
     with pytest.raises(BaseComputesDifferently, match="alone"):
         base_check.check_base(str(base))
+
+
+def test_a_base_whose_logits_are_not_finite_is_an_error(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["distilbert.transformer.layer.1.ffn.lin2.bias"].fill_(torch.nan)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnreadableBase, match="not finite"):
+        check_base(str(base))
