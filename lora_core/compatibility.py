@@ -226,7 +226,7 @@ def read_encoder_shape(
         pooling = Pooling.MEAN if mean else Pooling.CLS
     sizes["layers"] -= has_mean_pooling_block
     if "window" in sizes:
-        sizes["local_blocks"] = _count_local_blocks(config, sizes["layers"])
+        sizes["local_blocks"] = _count_local_blocks(config, sizes["layers"], base)
     shape = EncoderShape(family=family, pooling=pooling, **sizes, **biases)  # type: ignore[arg-type]
     if shape.width % shape.heads:
         reason = f"width {shape.width} is not divisible by {shape.heads} heads"
@@ -238,12 +238,15 @@ def read_encoder_shape(
     return shape
 
 
-def _count_local_blocks(config: Mapping[str, Any], layers: int) -> int:
-    """Return the number of blocks with attention in a window, as ModernBERT's config says it."""
+def _count_local_blocks(config: Mapping[str, Any], layers: int, base: str) -> int:
+    """Return the number of blocks with attention in a window, as ModernBERT's config says it.
+
+    Raises `UnreadableBase`.
+    """
     if isinstance(types := config.get("layer_types"), list):
         return sum(each != FULL_ATTENTION for each in types[:layers])
-    distance = config.get("global_attn_every_n_layers", 3)
-    return sum(bool(i % distance) for i in range(layers)) if type(distance) is int else 0
+    distance = _read_size(config, ConfigField(("global_attn_every_n_layers",), 3), base)
+    return sum(bool(i % distance) for i in range(layers))
 
 
 def _read_size(config: Mapping[str, Any], field: ConfigField, base: str) -> int:

@@ -220,6 +220,13 @@ def test_invalid_size_in_the_config_is_refused(size: Any) -> None:
         shape({**DISTILBERT, "dim": size})
 
 
+@pytest.mark.parametrize("distance", [0, -1, None, 2.5])
+def test_invalid_distance_of_global_attention_is_refused(distance: Any) -> None:
+    config = {"model_type": "modernbert", "global_attn_every_n_layers": distance}
+    with pytest.raises(UnreadableBase, match="global_attn_every_n_layers"):
+        shape(config)
+
+
 def test_hidden_size_not_divisible_by_heads_is_refused() -> None:
     with pytest.raises(UnreadableBase, match="12 heads"):
         shape({**DISTILBERT, "dim": 770})
