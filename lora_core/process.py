@@ -24,7 +24,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     from_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
     from_torch = isinstance(error, RuntimeError) and (
-        "DefaultCPUAllocator" in str(error) or type(error).__name__ == "OutOfMemoryError"
+        any(each in str(error) for each in ("DefaultCPUAllocator", "bad_alloc"))
+        or type(error).__name__ == "OutOfMemoryError"
     )
     return isinstance(error, MemoryError) or from_system or from_torch
 

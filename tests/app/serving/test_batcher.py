@@ -143,7 +143,10 @@ def test_failed_batch_fails_only_its_own_texts() -> None:
     run(work)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("std::bad_alloc")],
+)
 def test_batch_is_halved_when_out_of_memory(error: Exception) -> None:
     engine = StubEngine()
 
