@@ -24,4 +24,7 @@ class BaseCheckTooLarge(ContentTooLarge):
 class BaseCheckCrashed(UnprocessableContent):
     code = "base_check_crashed"
     title = "The check of the base model crashed."
-    message = "The check of {base} crashed. Its weights may be damaged."
+    message = (
+        "The check of {base} crashed. Its config or weights may be damaged; the log of the API has "
+        "the end of its output."
+    )

@@ -10,7 +10,6 @@ import torch
 from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     CONFIG_MAPPING,
@@ -23,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.safety import check_safetensors, read_config
+from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import BaseNotFound, GatedBase, UnreadableBase
 from lora_core.errors.training import HubUnavailable
 from lora_core.hf_hub import (
@@ -125,13 +125,13 @@ def load_classifier(
     the same order; otherwise it is initialized from torch's generator. All other weights must be in
     the file: raises `UnreadableBase`.
     """
+    model, missing = load_with_head(
+        base, labels, problem_type, encoder_dropout=encoder_dropout, head_dropout=head_dropout
+    )
     id2label = base.config.get("id2label", {})
     same_labels = [id2label.get(str(i)) for i in range(len(labels))] == list(labels)
     same_labels &= problem_type == base.config.get("problem_type", problem_type)
     same_labels &= problem_type not in ("regression", None)  # their outputs depend on the data
-    model, missing = load_with_head(
-        base, labels, problem_type, encoder_dropout=encoder_dropout, head_dropout=head_dropout
-    )
     head_kept = same_labels and not missing
     if not head_kept:
         _init_head(model, base.family, missing)
@@ -148,13 +148,14 @@ def load_with_head(
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the model in float32 with the head in the file, and the head layers that are missing.
 
-    Raises `UnreadableBase` if anything else is missing.
+    Raises `UnreadableBase` if anything else is missing, or transformers cannot build the model.
     """
     family = base.family
     settings = {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": problem_type,
+        "return_dict": True,
         **dict.fromkeys(family.dropouts, encoder_dropout),
         **dict.fromkeys(family.head_dropouts, head_dropout),
         **family.settings,
@@ -175,10 +176,13 @@ def load_with_head(
                 output_loading_info=True,
                 **settings,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except LoraCoreError:
+        raise
+    except Exception as error:  # transformers raises almost anything on a config it cannot use
         if is_out_of_memory(error):
             raise
-        reason = str(error).splitlines()[0].replace(str(base.directory), base.name)[:200]
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = message.replace(str(base.directory), base.name)[:200].rstrip(".")
         raise UnreadableBase(base=base.name, reason=reason) from error
     not_loaded = {
         key if isinstance(key, str) else key[0]

@@ -128,3 +128,29 @@ def test_invalid_config_is_refused(tmp_path: Path) -> None:
     (directory / "config.json").write_text("{")
     with pytest.raises(UnreadableBase, match="not JSON"):
         resolve_base(str(directory))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"activation": "nope"}, "KeyError: .*nope"),
+        ({"pad_token_id": 5000}, "Padding_idx"),
+        ({"sinusoidal_pos_embds": "x"}, "'sinusoidal_pos_embds'"),
+        ({"id2label": ["x", "y"]}, "'list' object"),
+    ],
+    ids=str,
+)
+def test_config_that_transformers_cannot_use_is_refused(
+    tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    directory = make_base(tmp_path / "base")
+    change_config(directory, **changes)
+    with pytest.raises(UnreadableBase, match=problem):
+        load_classifier(resolve_base(str(directory)), ["x", "y"])
+
+
+def test_outputs_have_names_whatever_the_config_says(tmp_path: Path) -> None:
+    directory = make_base(tmp_path / "base")
+    change_config(directory, return_dict=False)
+    model, _ = load_classifier(resolve_base(str(directory)), ["x", "y"])
+    assert model(INPUT).logits.shape == (1, 2)
