@@ -298,9 +298,9 @@ def estimate(
         return MoreLabelsEstimate(
             code="too_few",
             texts=texts,
-            message=f"With so many labels a curve is measured on {len(targets):,} of the "
-            f"{texts:,} labeled texts. None of the labels has {MIN_TEXTS_PER_LABEL} texts there, "
-            "which is too few to estimate the effect of more labels.",
+            message=f"Because of the number of labels a curve is measured on {len(targets):,} of "
+            f"the {texts:,} labeled texts. None of the labels has {MIN_TEXTS_PER_LABEL} texts "
+            "there, which is too few to estimate the effect of more labels.",
         )
     with threadpool_limits(1, user_api="blas"):  # a single thread is faster than several
         curve = measure_curve(learner, task, targets)
