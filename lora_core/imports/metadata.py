@@ -29,7 +29,14 @@ from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import ColumnName, LongTexts
 from lora_core.specs.fields import BaseName
-from lora_core.specs.task import SingleLabelSpec, TaskSpec
+from lora_core.specs.label_sets import outputs_of
+from lora_core.specs.task import (
+    MAX_TARGET_CHARACTERS,
+    MAX_TARGETS,
+    SeveralTargetsSpec,
+    SingleLabelSpec,
+    TaskSpec,
+)
 from lora_core.specs.validation_problems import first_problem
 from lora_core.tasks.base import read_calibration
 
@@ -49,6 +56,14 @@ Label = Annotated[
     AfterValidator(check_printable),
 ]
 Labels = Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)]
+# Of several targets, the outputs are named TARGET/LABEL; the labels of each are `Labels`.
+MAX_OUTPUTS = MAX_TARGETS * MAX_LABELS
+Output = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_TARGET_CHARACTERS + 1 + MAX_LABEL_CHARACTERS),
+    AfterValidator(check_printable),
+]
+Outputs = Annotated[list[Output], Field(min_length=1, max_length=MAX_OUTPUTS)]
 Number = Annotated[float, Field(ge=-_MAX_VALUE, le=_MAX_VALUE)]
 Numbers = Annotated[list[Number], Field(max_length=MAX_LABELS)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]
@@ -150,7 +165,7 @@ class UntrustedCalibration(UntrustedTargetCalibration):
 class UntrustedMetrics(UntrustedData):
     """The `metrics` that a run writes to the manifest."""
 
-    labels: Labels | None = None
+    labels: Outputs | None = None
     trainable_parameters: Count | None = None
     total_parameters: Count | None = None
     examples: Annotated[
@@ -231,7 +246,7 @@ class UntrustedManifest(UntrustedData):
     spec: UntrustedSpec
     max_length: int | None = Field(default=None, ge=8, le=8192)  # None: a linear model
     base_sha256: Digest | None = None
-    labels: Labels | None = None
+    labels: Outputs | None = None
     calibration: UntrustedCalibration | None = None
     metrics: dict[str, Any]
     files: Annotated[dict[str, UntrustedFile], Field(max_length=100)]
@@ -248,7 +263,7 @@ class UntrustedGoldenRow(UntrustedData):
     text: Annotated[str, StringConstraints(min_length=1)]
     text_pair: Annotated[str, StringConstraints(min_length=1)] | None = None
     logits: Annotated[
-        list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(max_length=MAX_LABELS)
+        list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(max_length=MAX_OUTPUTS)
     ]  # fmt: skip
 
 
@@ -307,7 +322,11 @@ def _check_linear(directory: Path, content: dict[str, Any], facts: UntrustedMani
 
 def _check_task(content: dict[str, Any], facts: UntrustedManifest, labels: list[str]) -> None:
     """Raise unless the labels and the calibration are those of the task."""
-    if isinstance(facts.spec.task, SingleLabelSpec) and len(labels) < 2:
+    task = facts.spec.task
+    targets = task.targets if isinstance(task, SeveralTargetsSpec) else ()
+    for of_task in [list(outputs_of(name, labels)) for name in targets] or [labels]:
+        _validate(UntrustedLabels, {"labels": of_task}, "its task")
+    if isinstance(task, SingleLabelSpec) and len(labels) < 2:
         raise UnsupportedArtifact(problem="it has fewer than two labels")
     try:
         read_calibration(content, labels)
@@ -370,7 +389,7 @@ def _config_labels(config: dict[str, Any]) -> list[str]:
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
         raise UnsupportedArtifact(problem="its config does not number its labels from 0")
     labels = [names[str(i)] for i in range(len(names))]
-    validated = _validate(UntrustedLabels, {"labels": labels}, "its config").labels
+    validated = _validate(UntrustedOutputs, {"labels": labels}, "its config").labels
     if len(set(validated)) != len(validated):
         raise UnsupportedArtifact(problem="its labels are not distinct names")
     return validated
@@ -378,6 +397,10 @@ def _config_labels(config: dict[str, Any]) -> list[str]:
 
 class UntrustedLabels(UntrustedData):
     labels: Labels
+
+
+class UntrustedOutputs(UntrustedData):
+    labels: Outputs
 
 
 def _read_object(directory: Path, name: str) -> dict[str, Any]:

@@ -144,7 +144,9 @@ TargetSpec = Annotated[
 ]
 
 
-_TARGET_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+MAX_TARGETS = 32
+MAX_TARGET_CHARACTERS = 32  # of the name of a target
+_TARGET_NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_TARGET_CHARACTERS - 1}}}", re.ASCII)
 
 
 class SeveralTargetsSpec(FrozenModel):
@@ -157,7 +159,7 @@ class SeveralTargetsSpec(FrozenModel):
     """
 
     type: Literal["several_targets"] = "several_targets"
-    targets: dict[str, TargetSpec] = Field(min_length=2, max_length=32)
+    targets: dict[str, TargetSpec] = Field(min_length=2, max_length=MAX_TARGETS)
 
     @field_validator("targets", mode="before")
     @classmethod

@@ -20,16 +20,18 @@ from lora_core.tasks.primary_metric import Accuracy, Predictions
 from lora_core.tasks.several_targets import SeveralTargets, constant_error
 from lora_core.tasks.targets import Targets
 
-# Of a split of several labels or of numbers, which take many bytes for each text: a manifest must
-# stay below `metadata.MAX_MANIFEST_BYTES` to be imported. The order of drawn splits is random.
+# Of a split of several labels or of numbers, which take many bytes for each text and target: a
+# manifest must stay below `metadata.MAX_MANIFEST_BYTES` to be imported. The order of drawn splits
+# is random.
 MAX_COMPARED_TEXTS = 10_000
 
 
 class Correctness(TypedDict):
     """The correctness of the predictions on one split, as it is stored in a manifest.
 
-    It covers all texts of a single-label task, and the first `MAX_COMPARED_TEXTS` of others. Arrays
-    are in base64. Bits are packed, the first one the highest of its byte.
+    It covers all texts of a single-label task, and the first `MAX_COMPARED_TEXTS` of others; of
+    several targets, they share these texts. Arrays are in base64. Bits are packed, the first one
+    the highest of its byte.
     """
 
     texts_sha256: str  # equal only for the same texts with the same labels in the same order
@@ -51,7 +53,9 @@ def encode_correctness(
 ) -> Correctness:
     """Compare predictions for these examples, in their order, with their targets."""
     if not isinstance(task.metric, Accuracy):
-        examples, predicted = examples[:MAX_COMPARED_TEXTS], predicted[:MAX_COMPARED_TEXTS]
+        targets_of_text = len(task.tasks) if isinstance(task, SeveralTargets) else 1
+        compared = MAX_COMPARED_TEXTS // targets_of_text
+        examples, predicted = examples[:compared], predicted[:compared]
     digest = hashlib.sha256()
     for example in examples:
         texts = [example.text] if example.pair is None else [example.text, example.pair]

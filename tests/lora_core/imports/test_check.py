@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lora_core import manifest
+from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import (
     ArtifactCorrupt,
@@ -22,6 +23,7 @@ from lora_core.errors.artifact import (
 from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
 from lora_core.imports.check import check_import
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
+from lora_core.specs.task import SeveralTargetsSpec
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import (
     make_artifact,
@@ -64,6 +66,21 @@ def test_own_model_is_accepted(family: str, head: HeadMode, tmp_path: Path) -> N
 )
 def test_model_of_another_task_is_accepted(make: Callable[[Path], Path], tmp_path: Path) -> None:
     check_import(make(tmp_path / "made"))
+
+
+def test_limits_of_labels_are_those_of_each_target(tmp_path: Path) -> None:
+    def make(name: str, labels: int) -> Path:
+        outputs = [f"{target}/{i}" for target in ("product", "topic") for i in range(labels)]
+        return make_artifact(
+            tmp_path / name,
+            labels=(*outputs[:-1], f"topic/{'x' * MAX_LABEL_CHARACTERS}"),
+            top_label=outputs[0],
+            task=SeveralTargetsSpec.model_validate({"targets": "product,topic"}),
+        )
+
+    check_import(make("many", 600))
+    with pytest.raises(UnsupportedArtifact, match="its task has an invalid labels"):
+        check_import(make("too many", MAX_LABELS + 1))
 
 
 def test_model_without_adapter_is_accepted(tmp_path: Path) -> None:

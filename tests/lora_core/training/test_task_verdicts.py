@@ -17,11 +17,13 @@ from lora_core import manifest
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example
 from lora_core.imports.check import check_import
+from lora_core.imports.metadata import MAX_MANIFEST_BYTES
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_predictor
 from lora_core.specs.task import LossName
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.regression import Regression
+from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.training import correctness
 from lora_core.training.auto import train_auto
 from lora_core.training.correctness import encode_correctness
@@ -189,6 +191,16 @@ def test_few_enough_texts_are_stored_for_comparisons(monkeypatch: pytest.MonkeyP
     found = encode_correctness(examples, Regression(0.0, 1.0), np.arange(5) + 0.5)
     assert found == encode_correctness(examples[:3], Regression(0.0, 1.0), np.arange(3) + 0.5)
     assert np.frombuffer(base64.b64decode(found["errors"]), dtype="<f4").tolist() == [0.5] * 3
+
+
+def test_several_targets_share_the_texts_that_are_stored_for_comparisons() -> None:
+    names = [f"number_{i}" for i in range(10)]
+    task = SeveralTargets({name: Regression(0.0, 1.0) for name in names}, dict.fromkeys(names, 1.0))
+    examples = [Example(i, f"text {i}", dict.fromkeys(names, float(i))) for i in range(10_000)]
+    predicted = np.random.default_rng(0).random((10_000, 10))
+    found = encode_correctness(examples, task, predicted)
+    assert found["count"] == 1000
+    assert 2 * len(json.dumps(found)) < MAX_MANIFEST_BYTES / 4  # validation and test
 
 
 def test_head_of_lora_starts_from_the_regression(
