@@ -146,7 +146,7 @@ MAX_SHOWN_CHARACTERS = 64  # of a value or field name in an error
 RESERVED_FIELDS = {"spec_version", "preset", "trial", "result"}  # set by the sweep itself
 
 RESOLVE_ERRORS = (AppError, LoraCoreError)  # why a valid description still could never run
-FindBase = Callable[[str | None, str | None], ResolvedBase | None]  # (name, revision)
+FindBase = Callable[[str, str | None], ResolvedBase]  # (name, revision)
 
 
 @dataclass
@@ -181,11 +181,10 @@ class ResolvedInputs:
         errors: dict[str, Exception] = {}
         for spec in specs:
             name = base_key(spec)
-            if name in self.bases or name in errors:
+            if spec.base is None or name in self.bases or name in errors:
                 continue
             try:
-                if (base := find_base(spec.base, spec.base_revision)) is not None:
-                    self.bases[name] = base
+                self.bases[name] = find_base(spec.base, spec.base_revision)
             except RESOLVE_ERRORS as error:
                 errors[name] = error
         return errors

@@ -65,7 +65,7 @@ def test_trying_a_change_does_not_use_the_test_split(
         seen.add(part.split)
         return logits(forward, part, **kwargs)
 
-    monkeypatch.setattr(evaluate, "logits", watched)
+    monkeypatch.setattr(evaluate, "compute_logits", watched)
     metrics = answers.run(cell(spec, Split.VALIDATION))
     assert (seen, len(metrics["correct"])) == ({Split.VALIDATION}, 12)
 

@@ -173,7 +173,11 @@ def test_export_names_the_thresholds_that_other_programs_lack(
     assert "transformers knows no thresholds of labels" in " ".join(done.stderr.split())
     assert "bad 0.3, good 0.7" in " ".join(done.stderr.split())
     usage = json.loads((tmp_path / "out" / "loraworks.json").read_text())
-    assert usage == {"text_pairs": False, "thresholds": {"bad": 0.3, "good": 0.7}}
+    assert usage == {
+        "task": {"type": "single_label", "class_weights": "none", "tune_thresholds": True},
+        "text_pairs": False,
+        "thresholds": {"bad": 0.3, "good": 0.7},
+    }
     classify = pipeline("text-classification", model=str(tmp_path / "out"))
     assert {each["label"] for each in classify(list(TEXTS))} <= {"bad", "good"}
 

@@ -86,7 +86,7 @@ def test_trials_are_listed_best_first(cli: Run, sweep_job_worker: SweepJobWorker
     head, *lines = cli("sweep", "trials", sweep).stdout.splitlines()
     assert words(head).startswith("trial r state validation acc test acc trainable")
     assert head.split()[-1] == "error"
-    assert lines[0].split()[:4] == ["2", "4", "succeeded", "84.0"]
+    assert lines[0].split()[:4] == ["2", "4", "succeeded", "84.0%"]
     assert "The loss is NaN." in lines[2]
     cut = cli("sweep", "trials", sweep, "--limit", "1").stdout
     assert "And 3 more; see --limit." in cut

@@ -76,9 +76,9 @@ def test_no_pickle_is_downloaded_from_the_hub(hub: HubStandIn, tmp_path: Path) -
 
 WITHOUT_TOKEN = """
 import ctypes, os
-from lora_core import __main__, hub
+from lora_core import __main__, hf_hub
 status = __main__.main()
-assert hub.download_token()
+assert hf_hub.download_token()
 assert "HF_TOKEN" not in os.environ
 PR_GET_DUMPABLE = 3
 assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0

@@ -114,7 +114,7 @@ def test_nonfinite_validation_logits_fail_the_run(
             rows[3] = np.inf
         return rows
 
-    monkeypatch.setattr(evaluate, "logits", overflowing)
+    monkeypatch.setattr(evaluate, "compute_logits", overflowing)
     with pytest.raises(NonFiniteLogits, match="1 of 24 held-out texts"):
         train(spec())
     assert not list(tmp_path.glob("artifact-*/manifest.json"))
