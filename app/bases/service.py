@@ -17,7 +17,9 @@ from app.settings import Settings
 from app.storage.store import Store, restore_artifact
 from lora_core import child_protocol
 from lora_core.compatibility import read_encoder_shape
+from lora_core.encoders.safety import ALLOWED_FILES
 from lora_core.errors import LoraCoreError
+from lora_core.errors.base_model import BaseNotFound
 from lora_core.imports import metadata
 from lora_core.results import BaseCheck
 from lora_core.samples import minilm
@@ -42,6 +44,10 @@ def check_base(
     try:
         location = _find_files(base, folder, database=database, store=store)
         found = _check_in_child(base.name, location, folder, settings)
+    except BaseNotFound as error:
+        if base.revision is None:
+            raise
+        raise BaseNotOnHost(base=base.name) from error  # the hub has what its copy here lacks
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return found.model_copy(update={"base": base.name, "commit": base.revision})
@@ -62,8 +68,15 @@ def _find_files(base: ResolvedBase, folder: Path, *, database: Database, store: 
     if base.revision is None:
         return Path(base.name)
     try:
-        return Path(snapshot_download(base.name, revision=base.revision, local_files_only=True))
-    except LocalEntryNotFoundError as error:
+        return Path(
+            snapshot_download(
+                base.name,
+                revision=base.revision,
+                allow_patterns=list(ALLOWED_FILES),
+                local_files_only=True,
+            )
+        )
+    except LocalEntryNotFoundError as error:  # also if the copy is known to be incomplete
         raise BaseNotOnHost(base=base.name) from error
 
 
@@ -73,7 +86,7 @@ def _check_in_child(name: str, location: Path, folder: Path, settings: Settings)
     if result.returncode == 0:
         return BaseCheck.model_validate_json(result.stdout)
     if result.returncode == child_protocol.EXIT_FAILED:
-        raise _with_name(result.error(LoraCoreError), name)
+        raise _with_name(result.error(LoraCoreError), name, location)
     if result.timed_out:
         limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"
         raise BaseCheckTooLarge(base=name, limit=limit, setting=setting)
@@ -84,6 +97,10 @@ def _check_in_child(name: str, location: Path, folder: Path, settings: Settings)
     raise BaseCheckCrashed(base=name)
 
 
-def _with_name(error: LoraCoreError, name: str) -> LoraCoreError:
-    """Return the error with the public name of the base; the child only knows a directory."""
-    return type(error)(**{**error.detail, "base": name}) if "base" in error.detail else error
+def _with_name(error: LoraCoreError, name: str, location: Path) -> LoraCoreError:
+    """Return the error with the public name of the base; the child only knows its directory."""
+    detail = {
+        key: value.replace(str(location), name) if isinstance(value, str) else value
+        for key, value in error.detail.items()
+    }
+    return type(error)(**detail | ({"base": name} if "base" in detail else {}))

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.safety import check_safetensors, read_config
+from lora_core.encoders.safety import ALLOWED_FILES, check_safetensors, read_config
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import BaseNotFound, GatedBase, UnreadableBase
 from lora_core.errors.training import HubUnavailable
@@ -35,9 +35,6 @@ from lora_core.process import is_out_of_memory
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
-
-ALLOWED_FILES = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",
-          "tokenizer*", "vocab.txt", "special_tokens_map.json")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,7 +179,7 @@ def load_with_head(
         if is_out_of_memory(error):
             raise
         message = " ".join(f"{type(error).__name__}: {error}".split())
-        reason = message.replace(str(base.directory), base.name)[:200].rstrip(".")
+        reason = message.replace(str(base.directory), ".")[:200].rstrip(" .")
         raise UnreadableBase(base=base.name, reason=reason) from error
     not_loaded = {
         key if isinstance(key, str) else key[0]

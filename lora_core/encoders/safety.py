@@ -18,6 +18,9 @@ from lora_core.errors.base_model import (
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 from lora_core.specs.pooling import read_pooling
 
+# Patterns of the files of a hub model that are downloaded
+ALLOWED_FILES = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",
+                 "tokenizer*", "vocab.txt", "special_tokens_map.json")  # fmt: skip
 MAX_CONFIG_BYTES = 1_000_000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 _FAST_TOKENIZER = "tokenizer.json"

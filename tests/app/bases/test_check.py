@@ -1,6 +1,7 @@
 """`POST /v1/bases/check`: a base is tried in a child process, under the name that was given."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,53 @@ def test_a_check_downloads_nothing(
     base = ResolvedBase("org/model", {}, content_id=COMMIT, revision=COMMIT)
     with pytest.raises(BaseNotOnHost, match="bases check org/model"):
         service._find_files(base, tmp_path, database=resources.database, store=resources.store)
+
+
+FILES = ("config.json", "tokenizer.json", "model.safetensors")
+
+
+@pytest.mark.parametrize("absent", [None, *FILES])
+def test_an_incomplete_copy_of_a_hub_model_is_none(
+    resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str | None
+) -> None:
+    """The hub lists a file that is never downloaded, too."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    snapshot = make_base(cache / "models--org--model" / "snapshots" / COMMIT)
+    listing = {name: {"size": 1, "blob_id": COMMIT} for name in (*FILES, "README.md")}
+    trees = cache / "models--org--model" / "trees"
+    trees.mkdir()
+    (trees / f"{COMMIT}.json").write_text(json.dumps({"format_version": 1, "files": listing}))
+    base = ResolvedBase("org/model", {}, content_id=COMMIT, revision=COMMIT)
+    find = partial(
+        service._find_files, base, tmp_path, database=resources.database, store=resources.store
+    )
+    if absent is None:
+        assert find() == snapshot
+        return
+    (snapshot / absent).unlink()
+    with pytest.raises(BaseNotOnHost):
+        find()
+
+
+@pytest.mark.parametrize(
+    ("absent", "code"),
+    [("config.json", "base_not_on_host"), ("model.safetensors", "unreadable_base")],
+)
+def test_a_copy_without_a_listing_of_the_hub(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str, code: str
+) -> None:
+    """As other programs leave it. The answer does not name the directory."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    snapshot = make_base(tmp_path / "cache" / "models--org--model" / "snapshots" / COMMIT)
+    config = json.loads((snapshot / "config.json").read_text())
+    (snapshot / "model.safetensors").rename(snapshot / "model-1.safetensors")
+    (snapshot / absent).unlink(missing_ok=True)
+    base = ResolvedBase("org/model", config, content_id=COMMIT, revision=COMMIT)
+    monkeypatch.setattr(service, "resolve_base", lambda *_, **__: base)
+    status, problem = check(client, "org/model")
+    assert (status, problem["code"]) == (409 if code == "base_not_on_host" else 422, code)
+    assert str(tmp_path) not in json.dumps(problem)
 
 
 @pytest.mark.parametrize("limit", [{"import_seconds": 0.05}, {"import_memory_mb": 400}], ids=str)
