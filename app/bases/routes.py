@@ -35,4 +35,4 @@ async def check_base(
         store=store,
         settings=settings,
     )
-    return await executor.run_check(work)
+    return await executor.run_base_check(work)

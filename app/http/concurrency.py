@@ -1,8 +1,8 @@
 """Blocking work that requests run in threads or child processes: its limits, and its cancellation.
 
-Reads of dataset rows have limits of their own, so that they cannot delay uploads and imports. When
-the client disconnects, its work is cancelled: queued work never starts, and
-`app.sandbox.process.run_child` kills the child process.
+Reads of dataset rows and checks of base models have limits of their own, so that they cannot delay
+uploads and imports. When the client disconnects, its work is cancelled: queued work never starts,
+and `app.sandbox.process.run_child` kills the child process.
 """
 
 import asyncio
@@ -106,6 +106,8 @@ class _ReadAheadChannel:
 
 
 MAX_RUNNING = 2  # per limiter, because each child process may use much memory
+MAX_BASE_CHECKS = 8  # running or waiting; one runs, for minutes if its model is large
+MAX_BASE_CHECKS_PER_KEY = 2
 RETRY_AFTER_SECONDS = 5
 
 _ResultT = TypeVar("_ResultT")
@@ -144,8 +146,10 @@ class ConcurrencyLimiter:
     Use an instance on one event loop only.
     """
 
-    def __init__(self, *, max_pending: int, max_pending_per_key: int) -> None:
-        self._limiter = anyio.CapacityLimiter(MAX_RUNNING)
+    def __init__(
+        self, *, max_pending: int, max_pending_per_key: int, max_running: int = MAX_RUNNING
+    ) -> None:
+        self._limiter = anyio.CapacityLimiter(max_running)
         self._pending = KeyedLimit(
             total=max_pending,
             per_key=max_pending_per_key,
@@ -173,6 +177,9 @@ class ConcurrencyLimiters:
         self.checks = ConcurrencyLimiter(
             max_pending=settings.max_checks, max_pending_per_key=settings.max_checks
         )
+        self.base_checks = ConcurrencyLimiter(
+            max_pending=MAX_BASE_CHECKS, max_pending_per_key=MAX_BASE_CHECKS_PER_KEY, max_running=1
+        )
 
 
 class RequestExecutor:
@@ -188,6 +195,11 @@ class RequestExecutor:
         return await self._limits.reads.run(self._caller, work)
 
     async def run_check(self, work: Callable[[], _ResultT]) -> _ResultT:
-        """Check an upload, an import or a base. If the client disconnects, nothing is stored."""
+        """Check an upload or an import. If the client disconnects, nothing is stored."""
         async with cancel_on_disconnect(self._receive):
             return await self._limits.checks.run(self._caller, work)
+
+    async def run_base_check(self, work: Callable[[], _ResultT]) -> _ResultT:
+        """Check a base model. If the client disconnects, the check is cancelled."""
+        async with cancel_on_disconnect(self._receive):
+            return await self._limits.base_checks.run(self._caller, work)

@@ -63,11 +63,14 @@ def upload(url: str, name: str = "a", timeout: float = 30) -> httpx2.Response:
     return httpx2.post(f"{url}/v1/datasets", files=file, timeout=timeout)
 
 
-def send_request(url: str, path: str, **headers: str) -> socket.socket:
+def send_request(url: str, path: str, body: str = "", **headers: str) -> socket.socket:
     address = urlsplit(url)
     connection = socket.create_connection((address.hostname or "", address.port or 0))
-    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *(f"{k}: {v}" for k, v in headers.items())]
-    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    if body:
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", "Host: localhost"]
+    lines += [f"{k}: {v}" for k, v in headers.items()]
+    connection.sendall("\r\n".join([*lines, "", body]).encode())
     return connection
 
 
@@ -153,3 +156,27 @@ def test_queued_request_never_starts_after_its_client_disconnects(
         assert httpx2.get(f"{url}/v1/jobs", timeout=30).status_code == 200
         # One per thread, and some that started before their disconnect was noticed.
         assert len(started) < 90
+
+
+def test_checks_of_bases_run_one_at_a_time_beside_uploads(
+    url: str, slow_commands: list[str]
+) -> None:
+    slow_commands.append("check-base")
+    path, body = "/v1/bases/check", '{"base": "minilm-l6"}'
+
+    def is_rejected() -> bool:
+        headers = {"Content-Type": "application/json"}
+        try:
+            response = httpx2.post(url + path, content=body, headers=headers, timeout=0.5)
+        except httpx2.TimeoutException:
+            return False
+        return bool(response.json()["code"] == "too_many_requests_for_key")
+
+    with ExitStack() as connections:
+        for _ in range(2):
+            connections.enter_context(send_request(url, path, body))
+        wait_until(lambda: count_slow_children() == 1)
+        wait_until(is_rejected)
+        assert count_slow_children() == 1
+        assert upload(url).status_code == 201
+    wait_until(lambda: count_slow_children() == 0)
