@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -165,9 +165,13 @@ class ReplayedEncoderForward(Forward):
         kind = type(self._output)
         dtype = _states(self._output).dtype
 
+        @cache  # all blocks return the same states
+        def padded(length: int, device: torch.device) -> Tensor:
+            y = pad_sequence(states, batch_first=True).to(device, dtype)
+            return F.pad(y, (0, 0, 0, length - y.shape[1]))  # some pad to a multiple of a window
+
         def replay(x: Tensor, *_: Any, **__: Any) -> Any:
-            y = pad_sequence(states, batch_first=True).to(x.device, dtype)
-            y = F.pad(y, (0, 0, 0, x.shape[1] - y.shape[1]))  # some pad to a multiple of a window
+            y = padded(x.shape[1], x.device)
             return y if kind is Tensor else kind((y, *self._output[1:]))
 
         with ExitStack() as replaced:

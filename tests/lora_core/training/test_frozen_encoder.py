@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from lora_core import methods
 from lora_core.data.tokens import TokenizedSplit
@@ -116,6 +117,26 @@ def test_replayed_logits_match_the_full_model(family: str, method: BaselineSpec 
     for indices, logits in zip(BATCHES, expected, strict=True):
         torch.testing.assert_close(replayed(part(), indices), logits, rtol=1e-5, atol=1e-5)
     assert all("forward" not in vars(block) for block in replayed._below)
+
+
+def test_a_replayed_batch_is_padded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    description = GENERAL_FAMILIES["longformer"]  # pads again, to its window
+    model = tiny_base.general("longformer")
+    methods.build_method(BaselineSpec()).prepare(model, description)
+    parts = {Split.TRAIN: part()}
+    replayed = ReplayedEncoderForward(
+        model, MACHINE, description, parts, budget=100, progress=PROGRESS, environment={}
+    )
+    batches: list[int] = []
+
+    def pad(states: list[torch.Tensor], batch_first: bool) -> torch.Tensor:
+        batches.append(len(states))
+        return pad_sequence(states, batch_first)
+
+    monkeypatch.setattr(frozen_encoder, "pad_sequence", pad)
+    for indices in BATCHES:
+        replayed(part(), indices)
+    assert batches == [len(indices) for indices in BATCHES]
 
 
 def test_padded_batch_stays_within_the_positions() -> None:
