@@ -390,7 +390,11 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         if target not in info.targets:
             raise UsageError(f"evaluate one target with --target: {available}", "target_required")
         task, prefix = info.targets[target], output_name(target, "")
-        thresholds = {name.removeprefix(prefix): value for name, value in thresholds.items()}
+        thresholds = {
+            name.removeprefix(prefix): value
+            for name, value in thresholds.items()
+            if name.startswith(prefix)
+        }
     elif target is not None:
         raise UsageError(f"{info.model_id} does not have several targets", "one_target")
     if (label_separator or label_columns) and task != "multi_label":

@@ -13,9 +13,10 @@ from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.task import SeveralTargetsSpec
+from lora_core.tasks.base import Calibration
 from tests.app.cli.conftest import Run, answer
 from tests.app.cli.versions import add_version
-from tests.tiny_artifact import TARGETS, make_several_targets_artifact
+from tests.tiny_artifact import TARGETS, make_artifact, make_several_targets_artifact
 
 ROWS = [
     {"text": f"a good film {i}", "topic": ("billing", "refund")[i % 2], "stars": i / 7,
@@ -70,6 +71,35 @@ def test_evaluate_one_target(cli: Run, tickets: Path, target: str) -> None:
         assert report["accuracy"] == 0.5  # it predicts `refund` for any text
     refused = cli("evaluate", "sentiment", "--data", str(tickets))
     assert "evaluate one target with --target: flags, stars, topic" in refused.stderr
+
+
+def test_evaluate_one_of_two_targets_with_thresholds(
+    cli: Run, resources: Resources, tmp_path: Path
+) -> None:
+    tickets = tmp_path / "tickets.jsonl"
+    rows = [{**row, "topic": [row["topic"]]} for row in ROWS]
+    tickets.write_text("\n".join(map(json.dumps, rows)))
+    thresholds = {"flags": (0.5,), "topic": (0.5, 0.3)}
+    made = make_artifact(
+        tmp_path / "model",
+        labels=("flags/rude", "topic/billing", "topic/refund"),
+        top_label="topic/refund",
+        task=SeveralTargetsSpec.model_validate(
+            {"targets": {name: {"type": "multi_label"} for name in thresholds}}
+        ),
+        calibration=Calibration(
+            targets={
+                name: Calibration(
+                    scale=(1.0,) * len(each), offset=(0.0,) * len(each), thresholds=each
+                )
+                for name, each in thresholds.items()
+            }
+        ),
+    )
+    add_version(resources, made, tmp_path / "copy")
+    evaluate = ("evaluate", "sentiment", "--data", str(tickets), "--json", "--target")
+    assert set(answer(cli(*evaluate, "topic"))["per_class"]) == {"billing", "refund"}
+    assert set(answer(cli(*evaluate, "flags"))["per_class"]) == {"rude"}
 
 
 @pytest.mark.usefixtures("model")
