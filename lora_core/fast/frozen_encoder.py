@@ -229,29 +229,6 @@ def cached_row_counts(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int
 def build_forward(  # noqa: PLR0913 - everything that the choice depends on
     model: PreTrainedModel,
     runtime: Runtime,
-    family: FastFamily,
-    data: Mapping[Split, TokenizedSplit],
-    *,
-    encoder_dropout: float,
-    budget: int,
-    progress: ProgressReporter,
-    environment: Mapping[str, str],
-) -> BlockwiseForward:
-    """Return the fastest forward pass that is exact for what this run trains."""
-    frozen = modules.count_frozen_blocks(model, family) if encoder_dropout == 0 else 0
-    above = len(blocks(model, family)) - frozen
-    rows = sum(int(cached_row_counts(each, above).sum()) for each in data.values())
-    if frozen and rows * model.config.hidden_size * 4 <= MAX_RUN_BYTES:
-        progress.enter_phase(Phase.FEATURES)
-        return FrozenEncoderForward(
-            model, runtime, family, data, budget=budget, progress=progress, environment=environment
-        )
-    return BlockwiseForward(model, runtime, family, pad_multiple=_pad_multiple(runtime))
-
-
-def build_general_forward(  # noqa: PLR0913 - everything that the choice depends on
-    model: PreTrainedModel,
-    runtime: Runtime,
     family: EncoderFamily,
     data: Mapping[Split, TokenizedSplit],
     *,
@@ -260,18 +237,24 @@ def build_general_forward(  # noqa: PLR0913 - everything that the choice depends
     progress: ProgressReporter,
     environment: Mapping[str, str],
 ) -> Forward:
-    """Return the fastest forward pass of an encoder that transformers runs."""
-    caches = encoder_dropout == 0 and family.passes_states_only and bool(data)
-    tokens = sum(int(each.lengths.sum()) for each in data.values())
-    if (
-        caches
-        and modules.count_frozen_blocks(model, family)
-        and tokens * model.config.hidden_size * 4 <= MAX_RUN_BYTES
-    ):
+    """Return the fastest forward pass that is exact for what this run trains."""
+    fast = isinstance(family, FastFamily)
+    can_cache = encoder_dropout == 0 and (fast or (family.passes_states_only and bool(data)))
+    frozen = modules.count_frozen_blocks(model, family) if can_cache else 0
+    above = len(blocks(model, family)) - frozen
+    rows = sum(
+        int((cached_row_counts(each, above) if fast else each.lengths).sum())
+        for each in data.values()
+    )
+    if frozen and rows * model.config.hidden_size * 4 <= MAX_RUN_BYTES:
         progress.enter_phase(Phase.FEATURES)
-        return ReplayedEncoderForward(
+        cached: Any = FrozenEncoderForward if fast else ReplayedEncoderForward
+        forward: Forward = cached(
             model, runtime, family, data, budget=budget, progress=progress, environment=environment
         )
+        return forward
+    if isinstance(family, FastFamily):
+        return BlockwiseForward(model, runtime, family, pad_multiple=_pad_multiple(runtime))
     return Forward(model, runtime)
 
 

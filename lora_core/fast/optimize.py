@@ -1,7 +1,6 @@
 """One call that makes a model train faster without changing what it computes."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +33,6 @@ def optimize(  # noqa: PLR0913 - everything that decides which optimizations are
     Call it when the model is on its device, has its adapters, and `requires_grad` is set. Names and
     weights stay the same. Without this call, a model computes the same result more slowly.
     """
-    settings: Any = {
-        "encoder_dropout": encoder_dropout,
-        "budget": micro_batch_tokens,
-        "progress": progress,
-        "environment": environment,
-    }
     folded_lora.patch(model)
     if isinstance(family, FastFamily):
         first_token.patch(model, family)
@@ -50,8 +43,16 @@ def optimize(  # noqa: PLR0913 - everything that decides which optimizations are
     if not isinstance(family, FastFamily):
         for adapter in adapter_layers(model).values():
             adapter.register_forward_hook(_round_to_autocast_type)
-        return frozen_encoder.build_general_forward(model, runtime, family, data, **settings)
-    return frozen_encoder.build_forward(model, runtime, family, data, **settings)
+    return frozen_encoder.build_forward(
+        model,
+        runtime,
+        family,
+        data,
+        encoder_dropout=encoder_dropout,
+        budget=micro_batch_tokens,
+        progress=progress,
+        environment=environment,
+    )
 
 
 def _round_to_autocast_type(_layer: nn.Module, args: tuple[Tensor], y: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class SeveralTargets(Task):
     def mispredictions(
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> list[Misprediction]:
-        """Return those of all targets, in turn."""
+        """Return the mispredictions of all targets, interleaved."""
         found = [
             [
                 each._replace(target=name)

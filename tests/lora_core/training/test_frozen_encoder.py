@@ -17,7 +17,6 @@ from lora_core.fast.frozen_encoder import (
     FrozenEncoderForward,
     ReplayedEncoderForward,
     build_forward,
-    build_general_forward,
 )
 from lora_core.fast.unfused_attention import pad_multiple
 from lora_core.forward import BlockwiseForward, Forward
@@ -249,7 +248,7 @@ def test_general_encoders_are_cached_where_that_is_exact(
 ) -> None:
     model = tiny_base.general(family)
     methods.build_method(method).prepare(model, GENERAL_FAMILIES[family])
-    chosen = build_general_forward(
+    chosen = build_forward(
         model,
         MACHINE,
         GENERAL_FAMILIES[family],

@@ -1,6 +1,5 @@
 """Runs with several targets: against transformers and plain torch, and against single tasks."""
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +17,14 @@ from lora_core.data.load import load_splits
 from lora_core.errors.artifact import TargetRequired, UnknownTarget
 from lora_core.export import export_adapter, export_merged
 from lora_core.inference.load import load_predictor
-from lora_core.progress_reporter import ProgressReporter
 from lora_core.saved_predictions import check_golden_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.training.auto import train_auto
 from lora_core.training.linear import train_linear
-from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.prepare import PreparedRun
+from tests.lora_core.training.plain_updates import PLAIN_UPDATES, check_losses
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 
@@ -95,35 +93,11 @@ def losses_by_hand(prepared: PreparedRun, rate: float) -> list[float]:
 
 
 def test_losses_are_the_weighted_sums_of_those_of_torch(spec: Make, source: Path) -> None:
-    described = spec(
-        method={"type": "full"},
-        task=TASK,
-        data={"source": str(source)},
-        head_init="random",
-        optim={
-            "epochs": 1,
-            "learning_rate": 1e-3,
-            "warmup": 0.0,
-            "decay": "none",
-            "weight_decay": 0.0,
-            "max_grad_norm": 1e6,
-            "head_dropout": 0.0,
-        },
-        runtime={"precision": "fp32"},
-    )
-    observer = RecordingObserver()
-    progress = ProgressReporter(observer, observer)
-    prepared = prepare_run(described, observer, progress)
+    described = spec(task=TASK, data={"source": str(source)}, **PLAIN_UPDATES)
+    prepared = check_losses(described, losses_by_hand)
     assert prepared.task.labels == (
         "flags/bad", "flags/boring", "stars/value", "topic/cast", "topic/film", "topic/story",
     )  # fmt: skip
-    expected = losses_by_hand(copy.deepcopy(prepared), 1e-3)
-    build_trainer(
-        prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
-    ).train()
-    found = [step.loss for step in observer.all("step")]
-    assert len(found) == len(expected)
-    assert found == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["lora", "probe", "full", "baseline", "linear", "auto"])

@@ -1,6 +1,5 @@
 """Runs of every kind of task: against transformers, and from the file to the predictor."""
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +15,12 @@ from lora_core.data.batching import epoch_batches
 from lora_core.data.load import load_splits
 from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
-from lora_core.progress_reporter import ProgressReporter
 from lora_core.saved_predictions import check_golden_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.regression import Regression
-from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.prepare import PreparedRun
+from tests.lora_core.training.plain_updates import PLAIN_UPDATES, check_losses
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 
@@ -99,32 +97,8 @@ def losses_of_transformers(prepared: PreparedRun, rate: float) -> list[float]:
 def test_losses_are_those_of_transformers(
     spec: Make, tmp_path: Path, task: dict[str, Any], label: Callable[[list[str]], Any]
 ) -> None:
-    described = spec(
-        method={"type": "full"},
-        task=task,
-        data={"source": str(write(tmp_path / "texts.jsonl", label))},
-        head_init="random",
-        optim={
-            "epochs": 1,
-            "learning_rate": 1e-3,
-            "warmup": 0.0,
-            "decay": "none",
-            "weight_decay": 0.0,
-            "max_grad_norm": 1e6,
-            "head_dropout": 0.0,
-        },
-        runtime={"precision": "fp32"},
-    )
-    observer = RecordingObserver()
-    progress = ProgressReporter(observer, observer)
-    prepared = prepare_run(described, observer, progress)
-    expected = losses_of_transformers(copy.deepcopy(prepared), 1e-3)
-    build_trainer(
-        prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
-    ).train()
-    found = [step.loss for step in observer.all("step")]
-    assert len(found) == len(expected)
-    assert found == pytest.approx(expected, rel=1e-3)
+    source = str(write(tmp_path / "texts.jsonl", label))
+    check_losses(spec(task=task, data={"source": source}, **PLAIN_UPDATES), losses_of_transformers)
 
 
 # The vectors of the tiny base are random, so a probe learns less from them.
