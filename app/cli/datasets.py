@@ -292,7 +292,7 @@ def check(  # noqa: PLR0913 - one parameter per option
 
     Exits with 1 if an error is found. The column options apply to a file only.
     """
-    from app.cli.evaluate import looks_like_file
+    from app.cli.labeled_rows import looks_like_file
 
     options = (purpose, text_column, text_pair_column, label_column, split_column, sheet)
     label_options = (task, ordered, label_separator, label_columns, targets)

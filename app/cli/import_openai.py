@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from app.cli import old_model_comparison
 from app.cli.datasets import Task, print_finding
 from app.cli.errors import UsageError
-from app.cli.evaluate import download_source, predict_all
+from app.cli.evaluate import predict_all
 from app.cli.files import check_new_file, write_file
+from app.cli.labeled_rows import download_source
 from app.cli.models import resolve_version
 from app.cli.options import AsJson, with_client
 from app.cli.output import Json, print_fields, print_json, print_line

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from app.cli import evaluate
+from app.cli import evaluate, labeled_rows
 from app.cli.client import Client, LabeledPredictions
 from app.cli.errors import RequestRejected, UsageError
 from app.resources import Resources
@@ -118,7 +118,7 @@ def test_drawn_splits_match_those_of_a_training(part: Split, tmp_path: Path) -> 
     file = tmp_path / "films.csv"
     file.write_text("text,label\n" + "".join(f"film {i},{'ab'[i % 2]}\n" for i in range(50)))
     with Client("http://127.0.0.1:9") as client:
-        found = evaluate.read_labeled_rows(client, str(file), ColumnSelection(), part)
+        found = labeled_rows.read_labeled_rows(client, str(file), ColumnSelection(), part)
     trained = load_splits(DataSpec(source=str(file))).examples(part)
     assert [row.number for row in found.rows] == [example.row for example in trained]
 
@@ -130,7 +130,7 @@ def test_a_dataset_is_read_as_it_was_uploaded(cli: Run, url: str, tmp_path: Path
     assert cli("datasets", "upload", str(file), *options).exit_code == 0
     columns = ColumnSelection(label_format=LabelFormat("multi_label"))
     with Client(url) as client:
-        found = evaluate.read_labeled_rows(client, "topics", columns, None)
+        found = labeled_rows.read_labeled_rows(client, "topics", columns, None)
     assert [row.label for row in found.rows] == ['["x", "y"]', "[]", '["x"]']
 
 
@@ -153,13 +153,13 @@ def test_options_that_contradict_the_dataset(
     file.write_text('{"text": "a b", "label": ["x"]}\n{"text": "c d", "label": []}\n')
     assert cli("datasets", "upload", str(file), "--task", "multi_label").exit_code == 0
     with Client(url) as client, pytest.raises(UsageError, match=re.escape(message)) as error:
-        evaluate.read_labeled_rows(client, "topics", columns, None)
+        labeled_rows.read_labeled_rows(client, "topics", columns, None)
     assert error.value.code == code
 
 
 def test_sample_is_evaluated_on_its_test_split() -> None:
     with Client("http://127.0.0.1:9") as client:
-        found = evaluate.read_labeled_rows(client, "rotten-tomatoes", ColumnSelection(), None)
+        found = labeled_rows.read_labeled_rows(client, "rotten-tomatoes", ColumnSelection(), None)
     assert found.split is Split.TEST
     assert len(found.rows) == len(load_splits(DataSpec()).test)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from app.cli.evaluate import compute_metrics
+from app.cli.evaluation_metrics import compute_metrics
 from app.serving.schemas import LabelScore
 from lora_core.inference.decoding import decode
 from lora_core.tasks.single_label import SingleLabel

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.client import Client
-from app.cli.evaluate import read_labeled_rows
+from app.cli.labeled_rows import read_labeled_rows
 from app.resources import Resources
 from lora_core.data.labels import LabelFormat
 from lora_core.data.load import load_splits
