@@ -39,31 +39,40 @@ class RotaryEmbedding:
         return cached[0][:length], cached[1][:length]
 
 
-class _RotateQueryAndKey(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return apply_rotary(qkv, cos, sin)
+class _RotateAndSplit(torch.autograd.Function):
+    """qkv (..., length, 3, heads, size) -> rotated query, rotated key, and value.
 
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return apply_rotary(dy, cos, -sin), None, None  # the inverse rotation
-
-
-def apply_rotary(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate query and key of qkv (…, length, 3, heads, size), computed in float32.
-
-    Each pair of numbers i and i + size / 2 is a point of the plane. cos, sin (length, 1, 1,
-    size / 2).
+    One function, so that the backward pass writes each gradient once, into its place in dqkv.
     """
-    out = torch.empty_like(qkv)
-    out[..., 2, :, :] = qkv[..., 2, :, :]
-    a, b = qkv[..., :2, :, :].chunk(2, dim=-1)
-    rotated_a, rotated_b = out[..., :2, :, :].chunk(2, dim=-1)
-    rotated_a.copy_(torch.addcmul(a * cos, b, sin, value=-1))
-    rotated_b.copy_(torch.addcmul(b * cos, a, sin))
-    return out
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(cos, sin)
+        query, key = apply_rotary(qkv[..., :2, :, :], cos, sin).unbind(-3)
+        return query, key, qkv[..., 2, :, :]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        dq, dk, dv = gradients
+        dqkv = dv.new_empty((*dv.shape[:-2], 3, *dv.shape[-2:]))
+        for i, dy in enumerate((dq, dk)):  # by the inverse rotation
+            dqkv[..., i, :, :] = apply_rotary(dy, cos[:, 0], -sin[:, 0])
+        dqkv[..., 2, :, :] = dv
+        return dqkv, None, None
+
+
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x (…, size), computed in float32; cos and sin are broadcast to (…, size / 2).
+
+    Each pair of numbers i and i + size / 2 is a point of the plane.
+    """
+    out = x.to(torch.float32, copy=True)
+    a, b = out.chunk(2, dim=-1)
+    old_a = a.clone()
+    a.mul_(cos).addcmul_(b, sin, value=-1)
+    b.mul_(cos).addcmul_(old_a, sin)
+    return out.to(x.dtype)
 
 
 def attention_window(block: Any) -> int | None:
@@ -95,8 +104,8 @@ class BlockForward:
         if torch.is_autocast_enabled(x.device.type):  # DoRA computes in float32
             qkv = qkv.to(torch.get_autocast_dtype(x.device.type))
         cos, sin = self._rotations(block.attention_type, x.shape[1], x.device)
-        rotated: Tensor = _RotateQueryAndKey.apply(qkv, cos, sin)  # type: ignore[no-untyped-call]
-        query, key, value = rotated.transpose(1, 3).unbind(2)  # each (batch, heads, length, size)
+        split = _RotateAndSplit.apply(qkv, cos, sin)  # type: ignore[no-untyped-call]
+        query, key, value = (each.transpose(1, 2) for each in split)  # (batch, heads, length, size)
         if self.first_only:
             query, x = query[:, :, :1], x[:, :1]
         attend = ALL_ATTENTION_FUNCTIONS[block.config._attn_implementation]

@@ -44,7 +44,8 @@ class PackedModernBert(PackedEncoder):
         kind: RowKind = "texts" if last else "tokens"
         cos, sin = self._rotations(self._layer_types[index], max(layout.lengths), x.device)
         positions = layout.positions.to(x.device)
-        qkv = apply_rotary(qkv.view(len(x), 3, self._heads, -1), cos[positions], sin[positions])
+        qkv = qkv.view(len(x), 3, self._heads, -1)
+        qkv[:, :2] = apply_rotary(qkv[:, :2], cos[positions], sin[positions])  # query and key
         window = self._windows[index]
         y = self._attention(qkv.flatten(1), layout, first_only=last, window=window)
         y = self._linear(block, (index, "projection"), y, layout, kind)
