@@ -267,8 +267,16 @@ def print_learning_curve_estimate(estimate: MoreLabelsEstimate | None) -> None:
     """Print whether more labels would help, if that is known."""
     if estimate is None:
         return
-    sentences = [estimate.message, describe_curve_model(estimate)]
-    print_line(f"\nWould more labels help? {' '.join(filter(None, sentences))}")
+    if not estimate.targets:
+        print_line(f"\nWould more labels help? {_describe_estimate(estimate)}")
+        return
+    print_line("\nWould more labels help?")
+    for name, each in estimate.targets.items():
+        print_line(f"  {name}: {_describe_estimate(each)}")
+
+
+def _describe_estimate(estimate: MoreLabelsEstimate) -> str:
+    return " ".join(filter(None, [estimate.message, describe_curve_model(estimate)]))
 
 
 def describe_calibration(calibration: Json) -> str:

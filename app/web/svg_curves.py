@@ -117,6 +117,7 @@ class LearningCurveView:
     basis: str | None
     plot: LearningCurvePlot | None  # None: nothing was measured
     rows: list[tuple[int, float, float | None, float | None]]
+    targets: "list[tuple[str, LearningCurveView]]"  # of several targets, by name
 
     @classmethod
     def from_estimate(
@@ -125,7 +126,10 @@ class LearningCurveView:
         """Return the view, or None if there is no estimate."""
         if estimate is None:
             return None
-        result = MoreLabelsEstimate.model_validate(estimate)
+        return cls._of(MoreLabelsEstimate.model_validate(estimate))
+
+    @classmethod
+    def _of(cls, result: MoreLabelsEstimate) -> "LearningCurveView":
         measured = [(each.texts, each.value, None, None) for each in result.measured]
         expected = [(each.texts, each.value, each.low, each.high) for each in result.expected]
         return cls(
@@ -135,6 +139,7 @@ class LearningCurveView:
             basis=describe_curve_model(result),
             plot=_plot(result) if result.measured else None,
             rows=[*measured, *expected],
+            targets=[(name, cls._of(each)) for name, each in result.targets.items()],
         )
 
 

@@ -48,10 +48,11 @@ from lora_core.data.more_labels import (
     estimate_without_curve,
 )
 from lora_core.data.rows import TextRow
+from lora_core.data.split import rows_of_target
 from lora_core.linear.files import weight_rows
 from lora_core.linear.model import combine_sides, split_sides
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import decode_label_set
+from lora_core.specs.label_sets import decode_label_set, tasks_of_targets
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import text_input
 from lora_core.tasks.base import Task
@@ -114,14 +115,26 @@ class CurveScores:
 
 
 def estimate_from_rows(
-    rows: Iterable[TextRow], task_type: TaskType = "single_label"
+    rows: Iterable[TextRow], task_type: TaskType = "single_label", max_texts: int = MAX_TEXTS
 ) -> MoreLabelsEstimate:
-    """Return the estimate for labeled rows, with the linear model."""
+    """Return the estimate for labeled rows, with the linear model.
+
+    Several targets have a curve each, and share `max_texts`.
+    """
     distinct = group_duplicates(rows)[0]
     without_curve = estimate_without_curve([row.label for row in distinct], task_type)
     if without_curve is not None:
         return without_curve
-    used = limit_texts(distinct, task_type, characters=MAX_CHARACTERS)
+    if task_type == "several_targets":
+        tasks = tasks_of_targets(distinct[0].label)
+        share = max(MIN_TEXTS, max_texts // len(tasks))
+        return MoreLabelsEstimate.of_targets(
+            {
+                name: estimate_from_rows(rows_of_target(distinct, name), task, share)
+                for name, task in tasks.items()
+            }
+        )
+    used = limit_texts(distinct, task_type, max_texts, characters=MAX_CHARACTERS)
     task, targets = encode_labels(used, task_type)
     learner = linear_learner(used, task, targets)
     return estimate(learner, task, targets, texts=len(distinct), basis="linear")
@@ -194,7 +207,7 @@ def encode_labels(rows: Sequence[TextRow], task_type: TaskType) -> tuple[Task, T
             regression = Regression.of_training_targets([float(label) for label in labels])
             return regression, regression.targets([float(label) for label in labels])
         case "several_targets":
-            raise TypeError("several targets have no learning curve")
+            raise TypeError("several targets have a learning curve each")
 
 
 def linear_learner(rows: Sequence[TextRow], task: Task, targets: Targets) -> Learner:

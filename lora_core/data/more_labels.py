@@ -4,12 +4,15 @@ For the method see `lora_core.data.learning_curve`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
+
+from pydantic import Field
 
 from lora_core.data.labels import label_names_in
 from lora_core.results import Measured, MetricName
 from lora_core.specs.fields import FrozenModel
+from lora_core.specs.label_sets import label_of_target, tasks_of_targets
 from lora_core.specs.task import TaskType
 from lora_core.tasks.metric_names import METRICS
 
@@ -28,7 +31,8 @@ EstimateCode = Literal[
     "no_labels",
     "one_label",
     "not_above_majority",
-    "other_task",  # several targets, and older results of other tasks
+    "by_target",  # several targets, each with an estimate of its own
+    "other_task",  # older results
 ]
 Basis = Literal["linear", "probe"]
 
@@ -70,6 +74,19 @@ class MoreLabelsEstimate(FrozenModel):
     measured: tuple[MeasuredValue, ...] = ()  # by number of texts
     expected: tuple[ExpectedValue, ...] = ()  # for the available texts and for more
     gains: tuple[ExpectedGain, ...] = ()  # for twice and for four times as many texts
+    targets: dict[str, "MoreLabelsEstimate"] = Field(
+        default={}, exclude_if=lambda value: not value
+    )  # of several targets, the estimate of each
+
+    @classmethod
+    def of_targets(cls, targets: Mapping[str, "MoreLabelsEstimate"]) -> "MoreLabelsEstimate":
+        """Return the estimates of several targets as one."""
+        return cls(
+            code="by_target",
+            texts=next(iter(targets.values())).texts,
+            message=" ".join(f"{name}: {each.message}" for name, each in targets.items()),
+            targets=dict(targets),
+        )
 
 
 def estimate_without_curve(labels: Sequence[str], task: TaskType) -> MoreLabelsEstimate | None:
@@ -85,12 +102,12 @@ def estimate_without_curve(labels: Sequence[str], task: TaskType) -> MoreLabelsE
             message="There are no labels yet, so there is nothing to learn from.",
         )
     if task == "several_targets":
-        return MoreLabelsEstimate(
-            code="other_task",
-            texts=texts,
-            message="The effect of more labels is estimated for one target at a time: check the "
-            "file with the label column of one of them.",
-        )
+        found = {
+            name: estimate_without_curve([label_of_target(label, name) for label in labels], each)
+            for name, each in tasks_of_targets(labels[0]).items()
+        }
+        known = {name: each for name, each in found.items() if each is not None}
+        return MoreLabelsEstimate.of_targets(known) if len(known) == len(found) else None
     if len(set(labels)) == 1:
         return MoreLabelsEstimate(
             code="one_label",

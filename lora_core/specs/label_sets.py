@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from lora_core.specs.task import TaskType
+
 
 def encode_label_set(names: Iterable[str]) -> str:
     """Return the label of a row of a multi-label task."""
@@ -47,6 +49,12 @@ def label_of_target(label: str, target: str) -> str:
             return name
         case value:
             raise TypeError(f"{target} is a {type(value).__name__}")
+
+
+def tasks_of_targets(label: str) -> dict[str, TaskType]:
+    """Return the task of each target of a row."""
+    tasks: dict[type, TaskType] = {tuple: "multi_label", float: "regression", str: "single_label"}
+    return {name: tasks[type(value)] for name, value in decode_targets(label).items()}
 
 
 def output_name(target: str, output: str) -> str:

@@ -1,7 +1,7 @@
 """The learning curve of a run on a base: would more labels help?
 
-It is measured with a probe, if the one pass of the frozen base over the texts that this needs is
-cheap, and with the linear model otherwise.
+It is measured with a probe, if there is one target and the pass of the frozen base over the texts
+that this needs is cheap, and with the linear model otherwise.
 """
 
 import numpy as np
@@ -40,6 +40,8 @@ def learning_curve_of_run(
     estimate = estimate_without_curve([row.label for row in distinct], task_type)
     if estimate is not None:
         return estimate
+    if task_type == "several_targets":
+        return learning_curve_of_splits(prepared.splits, prepared.task, progress)
     sample = curve.limit_texts(distinct, task_type)
     if not _encoder_pass_is_cheap(prepared, sample):
         return learning_curve_of_splits(prepared.splits, prepared.task, progress)

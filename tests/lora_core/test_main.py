@@ -181,7 +181,11 @@ def test_inspect_reads_several_targets(
     profile, *diagnoses = map(json.loads, done.stdout.splitlines())
     assert profile["labels"] == {"topic/t0": 10, "topic/t1": 10}
     assert diagnoses[0]["targets"]["stars"]["numbers"]["maximum"] == 19
-    assert diagnoses[0]["more_labels"]["code"] == "other_task"
+    estimates = diagnoses[0]["more_labels"]["targets"]
+    assert {name: each["code"] for name, each in estimates.items()} == {
+        "topic": "too_few",
+        "stars": "too_few",
+    }
     done = run("inspect", str(file), "--targets", "topic", environment=environment)
     assert json.loads(done.stdout)["code"] == "invalid_spec"
 

@@ -71,6 +71,19 @@ def test_too_few_texts_show_a_message_and_no_curve(
     assert "learning-curve" not in without
 
 
+def test_each_of_several_targets_has_a_curve(client: TestClient, resources: Resources) -> None:
+    both = MoreLabelsEstimate.of_targets({"topic": MEASURED, "tone": FEW})
+    text = page(client, succeed(client, resources, more_labels=both))
+    section = text.partition('id="learning-curve"')[2].partition("</section>")[0]
+    _, topic, tone = section.split("<h3>")
+    assert topic.startswith("topic</h3>")
+    assert MEASURED.message in topic
+    assert 'id="learning-curve-topic-details"' in topic
+    assert tone.startswith("tone</h3>")
+    assert "64 labeled texts are too few" in tone
+    assert "<svg" not in tone
+
+
 def test_plot_stays_in_its_area_and_rises_with_accuracy() -> None:
     view = LearningCurveView.from_estimate(MEASURED)
     assert view is not None
@@ -132,5 +145,9 @@ def test_command_line_output(capsys: pytest.CaptureFixture[str]) -> None:
     output = " ".join(capsys.readouterr().out.split())
     assert output.startswith("Would more labels help? With twice as many labels (2,000) expect")
     assert output.endswith("a fine-tuned model usually lies above it.")
+    print_learning_curve_estimate(MoreLabelsEstimate.of_targets({"topic": MEASURED, "tone": FEW}))
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.startswith("Would more labels help? topic: With twice as many labels (2,000)")
+    assert "tone: 64 labeled texts are too few" in output
     print_learning_curve_estimate(None)
     assert capsys.readouterr().out == ""

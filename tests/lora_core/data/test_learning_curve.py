@@ -22,7 +22,7 @@ from lora_core.data.more_labels import (
 )
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import DataSpec
-from lora_core.specs.label_sets import encode_label_set
+from lora_core.specs.label_sets import encode_label_set, encode_targets, label_of_target
 from lora_core.specs.task import TaskType
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.primary_metric import Predictions
@@ -291,6 +291,44 @@ def test_labels_that_are_rare_only_in_the_sample_give_no_curve() -> None:
 def test_missing_curve_of_other_tasks(task: TaskType, labels: list[str], code: str) -> None:
     rows = [TextRow(i, f"text {i}", label) for i, label in enumerate(labels)]
     assert curve.estimate_from_rows(rows, task).code == code
+
+
+def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
+    topics = [("card", "app")[i % 2] for i in range(400)]
+    words = [{"card": "bank", "app": "phone"}[topic] for topic in topics]
+    texts = [f"{word} {'ab'[i % 3 == 0]} {i}" for i, word in enumerate(words)]
+    labels = [
+        encode_targets({"topic": topic, "stars": float(i % 5), "tags": ("a",) if i % 3 else ()})
+        for i, topic in enumerate(topics)
+    ]
+    rows = [
+        TextRow(i, text, label) for i, (text, label) in enumerate(zip(texts, labels, strict=True))
+    ]
+    found = curve.estimate_from_rows(rows, "several_targets", 3 * 400)
+    assert found.code == "by_target"
+    tasks: dict[str, TaskType] = {
+        "topic": "single_label",
+        "stars": "regression",
+        "tags": "multi_label",
+    }
+    assert {name: each.metric for name, each in found.targets.items()} == {
+        "topic": "accuracy",
+        "stars": "rmse",
+        "tags": "macro_f1",
+    }
+    for name, task in tasks.items():
+        alone = [TextRow(row.number, row.text, label_of_target(row.label, name)) for row in rows]
+        assert found.targets[name] == curve.estimate_from_rows(alone, task)
+
+
+def test_several_targets_without_enough_texts() -> None:
+    label = encode_targets({"topic": "card", "stars": 1.0})
+    rows = [TextRow(i, f"text {i}", label) for i in range(300)]
+    found = curve.estimate_from_rows(rows, "several_targets")
+    assert {name: each.code for name, each in found.targets.items()} == {
+        "topic": "one_label",
+        "stars": "one_label",
+    }
 
 
 @pytest.mark.parametrize(

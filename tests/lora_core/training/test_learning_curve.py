@@ -85,6 +85,27 @@ def test_learning_curve_of_other_tasks(
     assert found["gains"]
 
 
+def test_learning_curves_of_several_targets(spec: Spec, train: Train, tmp_path: Path) -> None:
+    source = tmp_path / "both.csv"
+    rows = [
+        f"{['bad', 'fine'][i % 2]} film {i},{'ab'[i % 2]},{3 * (i % 2) + i % 3}" for i in range(400)
+    ]
+    source.write_text("\n".join(["text,topic,stars", *rows]))
+    task = {
+        "type": "several_targets",
+        "targets": {"topic": {"type": "single_label"}, "stars": {"type": "regression"}},
+    }
+    observer, _ = train(spec(method=PROBE, task=task, data={"source": str(source)}))
+    assert Phase.LEARNING_CURVE in phases(observer)
+    found = summary(observer)["more_labels"]
+    assert found["code"] == "by_target"
+    assert {name: each["code"] for name, each in found["targets"].items()} == {
+        "topic": "measured",
+        "stars": "measured",
+    }
+    assert {each["basis"] for each in found["targets"].values()} == {"linear"}
+
+
 def test_learning_curve_does_not_depend_on_the_method(
     spec: Spec, train: Train, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

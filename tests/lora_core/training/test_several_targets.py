@@ -123,6 +123,7 @@ def test_run_of_each_method(
     else:
         observer, artifact = train(described)
     summary = observer.all("finished")[0].summary
+    assert set(summary["more_labels"]["targets"]) == {"topic", "stars", "flags"}
     splits = load_splits(described.data, described.task)
     predictor = load_predictor(artifact)
     check_golden_predictions(predictor, artifact)
