@@ -11,7 +11,9 @@ Where it is faster was measured by `python -m benchmarks.attention` (docs/decisi
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,9 +31,9 @@ MAX_PROBABILITY_BYTES = (
 )  # of the probabilities of one layer; a larger batch uses the fused kernel
 
 
-# Texts of more windows are cut into chunks, where the fused kernel is faster: 139 ms against 201 at
-# 1,024 tokens with a window of 64, but 138 against 96 at 512 (one AMD core).
-MAX_LOCAL_WINDOWS = 12
+# Of a text with a window, that many windows of queries are computed together: fewer are many small
+# products, more compute many scores that are hidden.
+WINDOWS_PER_PIECE = 2
 
 
 def is_faster(device: str, precision: str) -> bool:
@@ -49,10 +51,11 @@ def patch(model: PreTrainedModel) -> None:
     model.set_attn_implementation(ATTENTION_NAME)
 
 
-def _is_supported(query: Tensor, dropout: float) -> bool:
+def _is_supported(query: Tensor, dropout: float, window: int | None) -> bool:
     """Return whether to use this implementation: for training on a CPU, without dropout."""
     batch, heads, length, _ = query.shape
-    size = batch * heads * length**2 * query.element_size()  # bytes
+    keys = length if window is None else min(length, (WINDOWS_PER_PIECE + 2) * window)
+    size = batch * heads * length * keys * query.element_size()  # bytes
     trains = torch.is_grad_enabled() and query.device.type == "cpu" and dropout == 0
     return trains and size <= MAX_PROBABILITY_BYTES
 
@@ -71,15 +74,14 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
     """Q, K, V (batch, heads, length, size) -> (batch, length, heads, size), as in transformers.
 
     The mask (batch, 1, ·, length) may only hide the end of a text. With a `window`, query i sees
-    key j if |i - j| <= window.
+    key j if |i - j| <= window, and only keys near enough are computed.
     """
     device = query.device.type
     if torch.is_autocast_enabled(device):  # it does not cast for calls with `out=`
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    is_long = window is not None and query.shape[2] > MAX_LOCAL_WINDOWS * window
     in_mask = rest.get("sliding_window") is not None  # the window, by transformers' own blocks
-    if is_long or in_mask or key.shape != query.shape or not _is_supported(query, dropout):
+    if in_mask or key.shape != query.shape or not _is_supported(query, dropout, window):
         if window is not None:
             return local_attention.attention_forward(
                 module, query, key, value, attention_mask, dropout=dropout, window=window
@@ -93,40 +95,76 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
     if attention_mask is not None:
         lengths = attention_mask[:, 0, 0].sum(dim=-1).tolist()
     scale = size**-0.5 if scaling is None else scaling
-    far = None
-    if window is not None and length > window + 1:
-        far = ~local_attention.visible_keys(length, length, window, None, query.device)[0, 0]
-    y = _UnfusedAttention.apply(query, key, value, lengths, scale, far)  # type: ignore[no-untyped-call]
+    pieces = [
+        piece
+        for text, n in enumerate(lengths)
+        for piece in _split_text(text, n, min(padded_length(n, LENGTH_STEP), length), window)
+    ]
+    y = _UnfusedAttention.apply(query, key, value, pieces, scale)  # type: ignore[no-untyped-call]
     return y, None
+
+
+class _Piece(NamedTuple):
+    """Consecutive queries of a text, and the keys that they may see; the end may be padding."""
+
+    text: int
+    length: int  # of the text, without padding
+    queries: slice
+    keys: slice
+    window: int | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of queries, and of keys."""
+        return self.queries.stop - self.queries.start, self.keys.stop - self.keys.start
+
+    def hide_(self, scores: Tensor) -> None:
+        """Set the scores (heads, queries, keys) of keys that are not seen to -inf."""
+        scores[:, :, max(self.length - self.keys.start, 0) :] = -torch.inf
+        if self.window is None:
+            return
+        offset = self.queries.start - self.keys.start
+        if max(self.shape[1] - offset, offset + self.shape[0]) > self.window + 1:
+            scores.masked_fill_(_far(*self.shape, offset, self.window), -torch.inf)
+        padding = max(self.length - self.queries.start, 0)  # sees itself: softmax needs something
+        scores.diagonal(offset, dim1=1, dim2=2)[:, padding:] = 0.0
+
+
+def _split_text(text: int, length: int, width: int, window: int | None) -> Iterator[_Piece]:
+    """Yield the pieces of a text of `width` tokens, of which the last ones are padding."""
+    if window is None or width <= window + 1:
+        yield _Piece(text, length, slice(0, width), slice(0, width), window)
+        return
+    for start in range(0, width, WINDOWS_PER_PIECE * window):
+        end = min(start + WINDOWS_PER_PIECE * window, width)
+        keys = slice(max(start - window, 0), min(end + window, width))
+        yield _Piece(text, length, slice(start, end), keys, window)
+
+
+@lru_cache(maxsize=64)  # all but the ends of long texts are the same
+def _far(queries: int, keys: int, offset: int, window: int) -> Tensor:
+    """Return which keys are too far away (queries, keys): key `offset` is that of query 0."""
+    distance = torch.arange(keys) - torch.arange(queries)[:, None] - offset
+    return distance.abs() > window
 
 
 class _UnfusedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0913
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        lengths: Sequence[int],
-        scale: float,
-        far: Tensor | None,  # (length, length), true where a query does not see a key
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: list[_Piece], scale: float
     ) -> Tensor:
-        widths = [min(padded_length(n, LENGTH_STEP), query.shape[2]) for n in lengths]
         out = _zeros_token_major(query)
-        probabilities = query.new_empty(query.shape[1] * sum(w * w for w in widths))
-        for i, (n, p) in enumerate(
-            zip(lengths, _probability_views(probabilities, widths), strict=True)
-        ):
-            q, k, v, y = (t[i, :, : widths[i]] for t in (query, key, value, out))
+        heads = query.shape[1]
+        probabilities = query.new_empty(heads * sum(prod(piece.shape) for piece in pieces))
+        for piece, p in _probability_views(probabilities, pieces, heads):
+            q, y = (t[piece.text, :, piece.queries] for t in (query, out))
+            k, v = (t[piece.text, :, piece.keys] for t in (key, value))
             torch.baddbmm(p, q, k.transpose(1, 2), beta=0, alpha=scale, out=p)
-            p[:, :, n:] = -torch.inf
-            if far is not None:
-                p.masked_fill_(far[: widths[i], : widths[i]], -torch.inf)
-                p.diagonal(dim1=1, dim2=2)[:, n:] = 0.0  # padding sees itself
+            piece.hide_(p)
             torch.softmax(p, dim=-1, out=p)
             torch.bmm(p, v, out=y)
         ctx.save_for_backward(query, key, value, probabilities)
-        ctx.widths, ctx.scale = widths, scale
+        ctx.pieces, ctx.scale = pieces, scale
         return out.transpose(1, 2)
 
     @staticmethod
@@ -134,25 +172,28 @@ class _UnfusedAttention(torch.autograd.Function):
         query, key, value, probabilities = ctx.saved_tensors
         dy_all = dy_rows.transpose(1, 2)
         dq_all, dk_all, dv_all = (_zeros_token_major(query) for _ in range(3))
-        scratch = probabilities.new_empty(query.shape[1] * max(ctx.widths) ** 2)
-        for i, p in enumerate(_probability_views(probabilities, ctx.widths)):
-            q, k, v, dy = (t[i, :, : ctx.widths[i]] for t in (query, key, value, dy_all))
-            dq, dk, dv = (t[i, :, : ctx.widths[i]] for t in (dq_all, dk_all, dv_all))
+        heads = query.shape[1]
+        scratch = probabilities.new_empty(heads * max(prod(each.shape) for each in ctx.pieces))
+        for piece, p in _probability_views(probabilities, ctx.pieces, heads):
+            q, dy, dq = (t[piece.text, :, piece.queries] for t in (query, dy_all, dq_all))
+            k, v, dk, dv = (t[piece.text, :, piece.keys] for t in (key, value, dk_all, dv_all))
             ds = scratch[: p.numel()].view_as(p)
-            torch.bmm(p.transpose(1, 2), dy, out=dv)
+            before = 0 if piece.queries.start == 0 else 1  # do other pieces see these keys?
+            torch.baddbmm(dv, p.transpose(1, 2), dy, beta=before, out=dv)
             torch.bmm(dy, v.transpose(1, 2), out=ds)
             torch._softmax_backward_data(ds, p, -1, p.dtype, grad_input=ds)
             torch.baddbmm(dq, ds, k, beta=0, alpha=ctx.scale, out=dq)
-            torch.baddbmm(dk, ds.transpose(1, 2), q, beta=0, alpha=ctx.scale, out=dk)
-        return dq_all, dk_all, dv_all, None, None, None
+            torch.baddbmm(dk, ds.transpose(1, 2), q, beta=before, alpha=ctx.scale, out=dk)
+        return dq_all, dk_all, dv_all, None, None
 
 
-def _probability_views(probabilities: Tensor, widths: Sequence[int]) -> Iterator[Tensor]:
-    """Yield views of one buffer: the probabilities (heads, width, width) of each text."""
-    heads = probabilities.numel() // sum(w * w for w in widths)
-    pieces = torch.split(probabilities, [heads * w * w for w in widths])
-    for piece, w in zip(pieces, widths, strict=True):
-        yield piece.view(heads, w, w)
+def _probability_views(
+    probabilities: Tensor, pieces: Sequence[_Piece], heads: int
+) -> Iterator[tuple[_Piece, Tensor]]:
+    """Yield each piece with a view of one buffer: its probabilities (heads, queries, keys)."""
+    sizes = [heads * prod(piece.shape) for piece in pieces]
+    for piece, part in zip(pieces, torch.split(probabilities, sizes), strict=True):
+        yield piece, part.view(heads, *piece.shape)
 
 
 def _zeros_token_major(heads: Tensor) -> Tensor:

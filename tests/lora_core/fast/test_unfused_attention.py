@@ -59,6 +59,24 @@ def test_outputs_and_gradients_match_the_fused_kernel(
         assert torch.linalg.vector_norm(a - b) <= tolerance * torch.linalg.vector_norm(b)
 
 
+@pytest.mark.parametrize("window", [1, 5, 12, 30, 47])
+def test_windows_match_a_square_with_a_mask(window: int) -> None:
+    heads = drawn(torch.float64)
+    seen = mask(LENGTHS)
+    dy = torch.randn(4, TOKENS, HEADS, SIZE).double() * seen[:, 0, 0, :, None, None]
+    ours, _ = unfused_attention.attention_forward(nn.Identity(), *heads, seen, window=window)
+    positions = torch.arange(TOKENS)
+    near = (positions[:, None] - positions).abs() <= window
+    square = (near & seen) | torch.eye(TOKENS, dtype=torch.bool)  # padding sees itself
+    theirs = reference(*heads, square)
+    for a, b in zip(
+        [ours * (dy != 0), *torch.autograd.grad(ours, heads, dy)],
+        [theirs * (dy != 0), *torch.autograd.grad(theirs, heads, dy)],
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 def test_masked_tokens_are_ignored_and_padding_is_trimmed() -> None:
     heads = drawn(torch.float32)
     y, _ = unfused_attention.attention_forward(nn.Identity(), *heads, mask(LENGTHS))
