@@ -296,6 +296,10 @@ class Client(Connection):
         """Stream the rows with their predictions as a file."""
         return self.stream_bytes(f"{resource_path('predictions', run_id)}/results", format=format)
 
+    def download_labeling_config(self, run_id: str | UUID) -> ByteStream:
+        """Stream the labeling configuration of a Label Studio project for the results."""
+        return self.stream_bytes(f"{resource_path('predictions', run_id)}/labeling-config")
+
     # -- sweeps -------------------------------------------------------------------------------
 
     def create_sweep(self, body: Json) -> SweepView:

@@ -50,7 +50,7 @@ File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="CSV, TSV, .xlsx, JSONL or Parquet.",
+        help="CSV, TSV, .xlsx, JSONL, JSON or Parquet.",
         exists=True,
         dir_okay=False,
         readable=True,

@@ -50,7 +50,7 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="CSV, TSV, .xlsx, JSONL or Parquet file; rotten-tomatoes or imdb; or a dataset.",
+        help="CSV, TSV, .xlsx, JSONL, JSON or Parquet file; rotten-tomatoes or imdb; or a dataset.",
     ),
 ]
 SplitOption = Annotated[

@@ -69,13 +69,15 @@ File = Annotated[
     typer.Option(
         "--file",
         help="File with one text per line, - for standard input. With --out, also a CSV, TSV, "
-        ".xlsx, JSONL or Parquet file.",
+        ".xlsx, JSONL, JSON or Parquet file.",
     ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", help="New .csv or .jsonl file for the rows of --file with their predictions."
+        "--out",
+        help="New .csv, .jsonl or (for Label Studio) .json file for the rows of --file with their "
+        "predictions.",
     ),
 ]
 TextColumn = Annotated[

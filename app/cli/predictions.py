@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 POLL_SECONDS = 0.5
-FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
+FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".json": "label-studio"}
 
 
 def check_output_file(out: Path) -> None:
@@ -191,7 +191,10 @@ app = typer.Typer(help="List, show, cancel and delete prediction runs; download 
 
 StateFilter = Annotated[JobState | None, typer.Option("--state", help="Only runs in this state.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Prediction run id.")]
-Out = Annotated[Path, typer.Option("--out", help="New .csv or .jsonl file.")]
+Out = Annotated[
+    Path, typer.Option("--out", help="New .csv, .jsonl or (for Label Studio) .json file.")
+]
+ConfigOut = Annotated[Path, typer.Option("--out", help="New .xml file.")]
 
 
 @app.command("list")
@@ -252,6 +255,16 @@ def download(client: "Client", run: RunId, out: Out) -> None:
     check_output_file(out)
     download_results(client, run, out)
     print_line(f"Saved the results to {out}.")
+
+
+@app.command("labeling-config")
+@with_client
+def download_labeling_config(client: "Client", run: RunId, out: ConfigOut) -> None:
+    """Download the labeling configuration of a Label Studio project for the results."""
+    check_new_file(out)
+    with client.download_labeling_config(run) as chunks:
+        write_file(chunks, out)
+    print_line(f"Saved the labeling configuration to {out}.")
 
 
 @app.command("delete")

@@ -26,7 +26,8 @@ File = Annotated[
     str | None,
     typer.Argument(
         metavar="FILE",
-        help="File with texts and labels: CSV, TSV, .xlsx, JSONL or Parquet. Same as --data FILE.",
+        help="File with texts and labels: CSV, TSV, .xlsx, JSONL, JSON or Parquet. Same as "
+        "--data FILE.",
     ),
 ]
 RegisterAs = Annotated[

@@ -225,6 +225,6 @@ class FilePreview(ResponseModel):
 
 
 UPLOAD_FORM = multipart_file_body(
-    "A .csv, .tsv, .xlsx, .jsonl or .parquet file.",
+    "A .csv, .tsv, .xlsx, .jsonl, .json or .parquet file.",
     **UploadFields.model_json_schema()["properties"],
 )

@@ -26,6 +26,15 @@ class NoResults(Conflict):
     )
 
 
+class NoLabelsPredicted(Conflict):
+    code = "no_labels_predicted"
+    title = "The prediction run predicts numbers, not labels."
+    message = (
+        "The model of prediction run {run_id} predicts numbers only, and Label Studio gets "
+        "choices. Download its results as CSV or JSONL."
+    )
+
+
 class ResultsRemoved(NotFound):
     code = "results_removed"
     title = "The results were removed."

@@ -16,7 +16,13 @@ from app.jobs import repository as jobs
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFound
 from app.predictions.schemas import PredictionCreate, PredictionListItem, PredictionView
-from app.predictions.service import MEDIA_TYPES, ResultsFormat, iterate_csv, iterate_jsonl
+from app.predictions.service import (
+    EXTENSIONS,
+    MEDIA_TYPES,
+    ResultsFormat,
+    iterate_csv,
+    iterate_jsonl,
+)
 from app.predictions.views import run_list_item, run_view
 from app.queue.states import JobState
 from lora_core.specs.predict import RESULTS_FILE
@@ -97,7 +103,7 @@ def cancel_prediction_run(
     "/{run_id}/results",
     dependencies=REQUIRE_READ,
     response_class=StreamingResponse,
-    responses=file_response("application/jsonl", "text/csv"),
+    responses=file_response("application/jsonl", "text/csv", "application/json"),
 )
 def download_predictions(
     run_id: RunId,
@@ -112,21 +118,38 @@ def download_predictions(
     """Download the rows of the file, in order, with what is predicted and all scores.
 
     That is `predicted_label` and `predicted_score`, or `predicted_labels`, with the score of each
-    label; or `predicted_value`, `predicted_low` and `predicted_high`.
+    label; or `predicted_value`, `predicted_low` and `predicted_high`. For Label Studio, each row is
+    a task whose predictions are the labels.
     """
-    directory, manifest_data = service.open_results(database, store, run_id=run_id)
-    file = (directory / RESULTS_FILE).open(
+    results = service.open_results(database, store, run_id=run_id)
+    project = service.labeling_project(results, run_id=run_id) if format == "label-studio" else None
+    file = (results.directory / RESULTS_FILE).open(
         "rb"
     )  # an open file stays readable even if it is deleted
-    if format == "jsonl":
+    if project is not None:
+        chunks = project.iterate_tasks(file)
+    elif format == "jsonl":
         chunks = iterate_jsonl(file)
     else:
-        chunks = iterate_csv(file, manifest_data, spreadsheet=spreadsheet)
+        chunks = iterate_csv(file, results.manifest, spreadsheet=spreadsheet)
     return StreamingResponse(
         chunks,
         media_type=MEDIA_TYPES[format],
-        headers={"Content-Disposition": f'attachment; filename="{run_id}.{format}"'},
+        headers={"Content-Disposition": f'attachment; filename="{run_id}.{EXTENSIONS[format]}"'},
     )
+
+
+@router.get(
+    "/{run_id}/labeling-config",
+    dependencies=REQUIRE_READ,
+    response_class=Response,
+    responses=file_response("application/xml"),
+)
+def get_labeling_config(run_id: RunId, database: DatabaseDep, store: StoreDep) -> Response:
+    """Get the labeling configuration of a Label Studio project for the results."""
+    results = service.open_results(database, store, run_id=run_id)
+    project = service.labeling_project(results, run_id=run_id)
+    return Response(project.labeling_config(), media_type="application/xml")
 
 
 @router.delete("/{run_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=REQUIRE_WRITE)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -22,7 +22,8 @@ from app.idempotency.service import IdempotentRequest
 from app.jobs import repository as jobs
 from app.jobs.service import enqueue_with_response
 from app.predictions import repository
-from app.predictions.errors import NoResults, ResultsRemoved
+from app.predictions.errors import NoLabelsPredicted, NoResults, ResultsRemoved
+from app.predictions.label_studio import LabelingProject
 from app.predictions.schemas import PredictionCreate, PredictionView
 from app.predictions.views import run_view
 from app.queue.dispatch import WorkerNotifier
@@ -104,8 +105,17 @@ def delete_run(session: Session, *, run_id: UUID, store: Store) -> None:
     delete_unused_artifacts(session, store, repository.delete_run(session, run_id))
 
 
-def open_results(database: Database, store: Store, *, run_id: UUID) -> tuple[Path, dict[str, Any]]:
-    """Return the verified directory of the results, and its manifest.
+class Results(NamedTuple):
+    """The results of a run that succeeded."""
+
+    directory: Path  # verified
+    manifest: dict[str, Any]
+    model: str  # the version that predicted
+    data: PredictDataSpec
+
+
+def open_results(database: Database, store: Store, *, run_id: UUID) -> Results:
+    """Return the results of a run.
 
     Raises `PredictionNotFound`, `NoResults`, `ResultsRemoved`, `StoredArtifactCorrupt`.
     """
@@ -116,18 +126,29 @@ def open_results(database: Database, store: Store, *, run_id: UUID) -> tuple[Pat
         if run.artifact_id is None:
             raise ResultsRemoved(run_id=run_id)
         ref = artifacts.get_artifact(session, run.artifact_id).ref
+        spec = PredictSpec.model_validate(run.spec)
     directory = verify_artifact(store, ref, name=f"prediction run {run_id}")
-    return directory, manifest.read(directory)
+    return Results(directory, manifest.read(directory), spec.model, spec.data)
 
 
-# -- Results for download: the stored JSON lines, or CSV ------------------------------------------
+def labeling_project(results: Results, *, run_id: UUID) -> LabelingProject:
+    """Return the Label Studio project for the results. Raises `NoLabelsPredicted`."""
+    project = LabelingProject.of_results(results.manifest, model=results.model, data=results.data)
+    if project is None:
+        raise NoLabelsPredicted(run_id=run_id)
+    return project
 
 
-ResultsFormat = Literal["jsonl", "csv"]
+# -- Results for download: the stored JSON lines, CSV, or tasks for Label Studio -------------------
+
+
+ResultsFormat = Literal["jsonl", "csv", "label-studio"]
 MEDIA_TYPES: dict[ResultsFormat, str] = {
     "jsonl": "application/jsonl; charset=utf-8",
     "csv": "text/csv; charset=utf-8; header=present",
+    "label-studio": "application/json",
 }
+EXTENSIONS: dict[ResultsFormat, str] = {"jsonl": "jsonl", "csv": "csv", "label-studio": "json"}
 CHUNK_BYTES = 1 << 18  # bytes
 ROWS_PER_CHUNK = 200  # converted to CSV at a time
 

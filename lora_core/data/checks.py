@@ -135,6 +135,28 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             message=chat.describe_prompt_format(info.prompt_format),
             advice="Look at some rows. No action is needed if they are the texts to classify.",
         )
+    if info.disputed_rows:
+        disputed = set(info.disputed_rows)
+        rows = [row for row in contents.rows if row.number in disputed]
+        yield Finding(
+            code="annotators_disagree",
+            level=Severity.WARNING,
+            count=len(rows),
+            message=f"{pluralize(len(rows), 'text')} with annotations that differ. The label is "
+            "what most annotations have, or of a tie the latest one.",
+            advice="Look at the examples. To decide one, mark the right annotation as ground truth "
+            "in Label Studio, and export again.",
+            examples=tuple(make_example(row) for row in rows[:MAX_EXAMPLES]),
+        )
+    if info.unannotated_tasks:
+        yield Finding(
+            code="unannotated_tasks",
+            level=Severity.INFO,
+            count=info.unannotated_tasks,
+            message=f"{pluralize(info.unannotated_tasks, 'task')} of Label Studio skipped: "
+            "no annotation was submitted.",
+            advice="No action is needed. To predict them, use the file for predictions.",
+        )
     if info.blank_rows:
         yield Finding(
             code="blank_rows",

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from lora_core.data import chat, files
+from lora_core.data import chat, files, label_studio
 from lora_core.data.labels import describe_targets, label_names_in
 from lora_core.data.rows import (
     MAX_COLUMNS,
@@ -211,8 +211,8 @@ _HEAD_ROWS = 5
 HEAD_CHARACTERS = 200  # shown of a cell
 MIN_LABEL_REPEATS = 2  # minimum mean number of rows per label
 
-# column names, cells of the first rows, how they were parsed
-FileHead = tuple[list[str], list[list[str]], ParseInfo]
+FileCells = tuple[list[str], list[list[str]]]  # column names, cells of the first rows
+FileHead = tuple[list[str], list[list[str]], ParseInfo]  # and how they were parsed
 
 
 class ColumnGuess(NamedTuple):
@@ -310,9 +310,11 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
             names, rows = _parquet_head(path)
         case ".jsonl":
             numbered, info.prompt_format = chat.read_objects(path, ColumnSelection())
-            objects = [record for _, record in islice(numbered, _GUESS_ROWS)]
-            names = list(dict.fromkeys(name for each in objects for name in each))
-            rows = [[_as_text(each.get(name)) for name in names] for each in objects]
+            names, rows = _objects_head(numbered)
+        case ".json":
+            names, rows = _objects_head(
+                label_studio.read_objects(path, ColumnSelection(label=None), info)
+            )
         case _:
             table = files.open_table(path, suffix, sheet)
             names, info = table.header, table.parse_info
@@ -322,7 +324,13 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
     return names, rows, info
 
 
-def _parquet_head(path: Path) -> tuple[list[str], list[list[str]]]:
+def _objects_head(numbered: Iterable[tuple[int, dict[str, Any]]]) -> FileCells:
+    objects = [record for _, record in islice(numbered, _GUESS_ROWS)]
+    names = list(dict.fromkeys(name for each in objects for name in each))
+    return names, [[_as_text(each.get(name)) for name in names] for each in objects]
+
+
+def _parquet_head(path: Path) -> FileCells:
     from lora_core.data import arrow  # pyarrow is slow to import
     from lora_core.data.arrow import ArrowCellDecoder
 

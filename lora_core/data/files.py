@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_core.data import chat, text_files
+from lora_core.data import chat, label_studio, text_files
 from lora_core.data.rows import (
     MAX_BYTES,
     MAX_COLUMNS,
@@ -58,7 +58,7 @@ class OpenedFile:
 
 
 def read_rows(path: Path, columns: ColumnSelection) -> list[TextRow]:
-    """Return all rows of a `.csv`, `.tsv`, `.xlsx`, `.jsonl` or `.parquet` file.
+    """Return all rows of a `.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.json` or `.parquet` file.
 
     Nothing is repaired, and only rows without any non-blank cell are skipped.
 
@@ -100,6 +100,10 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
             objects, prompt_format = chat.read_objects(path, columns)
             rows = text_files.iter_json_rows(path.name, objects, columns)
             return OpenedFile(rows, ParseInfo(prompt_format=prompt_format))
+        case ".json":
+            info = ParseInfo()
+            objects = label_studio.read_objects(path, columns, info)
+            return OpenedFile(text_files.iter_json_rows(path.name, objects, columns), info)
         case suffix:
             table = open_table(path, suffix, columns.sheet)
             return OpenedFile(table.iter_rows(columns), table.parse_info)
@@ -182,7 +186,7 @@ class Record(NamedTuple):
 def read_records(
     path: Path, text_column: str, sheet: str | None = None, *, pair_column: str | None = None
 ) -> Iterator[Record]:
-    """Yield the rows of a `.csv`, `.tsv`, `.xlsx`, `.jsonl` or `.parquet` file.
+    """Yield the rows of a `.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.json` or `.parquet` file.
 
     With `pair_column`, the text of a record is a pair. Raises what `read_rows` raises, and
     `ReservedColumn`.
@@ -194,7 +198,10 @@ def read_records(
         case ".parquet":
             rows = _parquet_records(path, columns, names)
         case ".jsonl":
-            rows = _json_records(path, columns, names)
+            rows = _json_records(path.name, text_files.read_json_objects(path), columns, names)
+        case ".json":
+            objects = label_studio.read_objects(path, columns, ParseInfo())
+            rows = _json_records(path.name, objects, columns, names)
         case _:
             rows = _tabular_records(open_table(path, suffix, sheet), columns, names)
     first = next(rows, None)
@@ -231,18 +238,18 @@ def _tabular_records(
 
 
 def _json_records(
-    path: Path, columns: ColumnSelection, text_columns: Sequence[str]
+    file: str, objects: _RecordCells, columns: ColumnSelection, text_columns: Sequence[str]
 ) -> _RecordCells:
     seen_names: set[str] = set()
-    for number, cells_by_name in text_files.read_json_objects(path):
+    for number, cells_by_name in objects:
         if not seen_names:
-            _check_names(path.name, list(cells_by_name), columns)
+            _check_names(file, list(cells_by_name), columns)
         if new_names := cells_by_name.keys() - seen_names:
             seen_names |= new_names
-            _check_reserved(path.name, list(seen_names))
+            _check_reserved(file, list(seen_names))
         for name in text_columns:
-            text_files.get_json_field(path.name, number, cells_by_name, name)
-        yield number, _check_json(path.name, number, cells_by_name)
+            text_files.get_json_field(file, number, cells_by_name, name)
+        yield number, _check_json(file, number, cells_by_name)
 
 
 def _parquet_records(

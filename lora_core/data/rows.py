@@ -1,7 +1,7 @@
 """Rows of a data source, validated one by one, and the limits on what is read."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lora_core.data.labels import (
     MAX_LABEL_CHARACTERS,
@@ -237,6 +237,9 @@ class ParseInfo:
     sheets: tuple[str, ...] = ()  # all visible sheets of the workbook
     blank_rows: int = 0  # skipped so far; blank lines of a text file are not counted
     prompt_format: PromptFormat | None = None  # of examples in chat form
+    # of an export of Label Studio, so far
+    unannotated_tasks: int = 0  # skipped
+    disputed_rows: list[int] = field(default_factory=list)  # whose annotations differ
 
 
 NumberedRows = Iterator[tuple[int, list[str]]]

@@ -1,4 +1,4 @@
-"""Text files: CSV, TSV and JSON Lines, parsed strictly.
+"""Text files: CSV, TSV, JSON Lines and JSON arrays, parsed strictly.
 
 The encodings are UTF-8, UTF-16 with a byte order mark, and Windows-1252. Spreadsheets save CSV in
 the encoding of the system and do not record which. Of these only Windows-1252, for Western Europe
@@ -324,3 +324,55 @@ def get_json_field(file: str, row: int, record: dict[str, Any], name: str) -> An
 
 def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+# -- JSON arrays ----------------------------------------------------------------------------------
+
+_WHITE_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
+
+
+def read_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a file that is one JSON array, numbered from 1.
+
+    The text of the file is in memory, but of the objects only one at a time.
+
+    Raises `MalformedRow`, `WrongEncoding`.
+    """
+    text = path.read_text(encoding=UTF_8.codec, errors=UTF_8.errors)
+    number, position = 1, _skip_space(text, 0)
+    if not text.startswith("[", position):
+        problem = "the file is not a JSON array; JSON Lines need the suffix .jsonl"
+        raise MalformedRow(file=path.name, row=1, problem=problem)
+    position = _skip_space(text, position + 1)
+    is_open = not text.startswith("]", position)
+    while is_open:
+        record, end = _decode_object(path.name, number, text, position)
+        yield number, record
+        position = _skip_space(text, end)
+        is_open = text.startswith(",", position)
+        if is_open:
+            number, position = number + 1, _skip_space(text, position + 1)
+    if not text.startswith("]", position) or _skip_space(text, position + 1) < len(text):
+        problem = "it is followed by neither a comma nor the end of the array and of the file"
+        raise MalformedRow(file=path.name, row=number, problem=problem)
+
+
+def _decode_object(file: str, number: int, text: str, position: int) -> tuple[dict[str, Any], int]:
+    """Return the object at a position, and where it ends."""
+    try:
+        record, end = _DECODER.raw_decode(text, position)
+    except (ValueError, RecursionError) as error:
+        raise MalformedRow(file=file, row=number, problem="not a JSON object") from error
+    if not isinstance(record, dict):
+        raise MalformedRow(file=file, row=number, problem="not a JSON object")
+    try:
+        text[position:end].encode()
+    except UnicodeEncodeError as error:  # see `Encoding.errors`
+        raise WrongEncoding(file=file, row=number) from error
+    return record, end
+
+
+def _skip_space(text: str, position: int) -> int:
+    found = _WHITE_SPACE.match(text, position)
+    return position if found is None else found.end()

@@ -48,7 +48,8 @@ class UnsupportedFormat(DataError):
     code = "unsupported_format"
     title = "Unsupported file format."
     message = (
-        "{file} is not a supported file: {reason}. Supported: .csv, .tsv, .xlsx, .jsonl, .parquet."
+        "{file} is not a supported file: {reason}. Supported: .csv, .tsv, .xlsx, .jsonl, .json, "
+        ".parquet."
     )
 
 
@@ -205,6 +206,34 @@ class FreeTextAnswers(DataError):
         "{file}: {count} of {of} answers are {reason} (first rows: {rows}), so they are free text "
         "and not labels. A classifier learns which of a few labels a text has: use a file whose "
         "answers are labels."
+    )
+
+
+class NoAnnotations(DataError):
+    code = "no_annotations"
+    title = "No task of the Label Studio export has an annotation."
+    message = (
+        "{file}: none of its {count} tasks has a submitted annotation with choices. Annotate some "
+        "in Label Studio and export again, or upload the file for predictions only "
+        "(`purpose` predict, `--purpose predict`)."
+    )
+
+
+class NoChoices(DataError):
+    code = "no_choices"
+    title = "The annotations of the Label Studio export are not choices."
+    message = (
+        "{file} has no annotations of a <Choices> control, which a classifier learns from. It has "
+        "{found}. Export a project that labels whole texts with <Choices>."
+    )
+
+
+class SeveralChoices(DataError):
+    code = "several_choices"
+    title = "A text of the Label Studio export has several choices, but one label is read."
+    message = (
+        "{file}, row {row}: {count} choices of {control!r}, but one label is read for each text. "
+        "To read sets of labels, use the task multi_label (`task`, `--task multi_label`)."
     )
 
 

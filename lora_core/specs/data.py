@@ -18,7 +18,7 @@ ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256, patt
 Separator = Annotated[str, StringConstraints(min_length=1, max_length=8, pattern=NO_NUL_PATTERN)]
 SplitSize = Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
 
-SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".parquet")  # supported file formats
+SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".json", ".parquet")  # supported file formats
 _SHEET = re.compile(r"(.+\.xlsx)#(.+)", re.IGNORECASE | re.DOTALL)
 UNSUPPORTED_SPREADSHEETS = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 MAX_LENGTH = 512  # tokens per text, unless the spec or the base model sets less
@@ -55,8 +55,8 @@ class DataSpec(FrozenModel):
 
     `source` is a packaged sample (`rotten-tomatoes`, `imdb`), a hub dataset (`hub:NAME`, or
     `hub:NAME:CONFIG` for one with several configurations), a file (`.csv`, `.tsv`, `.xlsx`,
-    `.jsonl`, `.parquet`; `reviews.xlsx#Sheet2` selects a sheet), or one of these per split. A
-    service also accepts the name of an uploaded dataset and replaces it with the file.
+    `.jsonl`, `.json`, `.parquet`; `reviews.xlsx#Sheet2` selects a sheet), or one of these per
+    split. A service also accepts the name of an uploaded dataset and replaces it with the file.
 
     Splits that are given, by file or by `split_column`, are kept. The others are drawn from the
     training texts, stratified, by content hash and `split_seed`. A whole number is a count of

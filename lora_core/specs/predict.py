@@ -30,7 +30,7 @@ ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, patte
 
 
 class PredictDataSpec(FrozenModel):
-    """A file (`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`) and the columns to read."""
+    """A file (`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.json`, `.parquet`) and the columns to read."""
 
     source: SourceName
     text_column: ColumnName = "text"

@@ -57,7 +57,7 @@ def run(resources: Resources, draining: threading.Event | None = None) -> None:
 
 
 def digest(resources: Resources, run_id: UUID) -> str:
-    directory, _ = service.open_results(resources.database, resources.store, run_id=run_id)
+    directory = service.open_results(resources.database, resources.store, run_id=run_id).directory
     return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
 
 
@@ -132,11 +132,11 @@ def test_drained_prediction_run_is_resumed(
     with database.read() as session:
         artifact = artifacts.get_artifact(session, row.artifact_id)
     assert (artifact.kind, artifact.key) == (RESULTS_KIND, f"predictions/{run_id}/a2")
-    directory, facts = service.open_results(database, resources.store, run_id=run_id)
-    assert facts["metrics"] == row.summary
-    assert facts["spec"]["model"] == "sentiment:1"
-    assert facts["spec"]["data"]["source"] == "texts:1"
-    assert len((directory / "results.jsonl").read_text().splitlines()) == ROWS
+    results = service.open_results(database, resources.store, run_id=run_id)
+    assert results.manifest["metrics"] == row.summary
+    assert results.manifest["spec"]["model"] == "sentiment:1"
+    assert results.manifest["spec"]["data"]["source"] == "texts:1"
+    assert len((results.directory / "results.jsonl").read_text().splitlines()) == ROWS
     assert list(workdir.list_attempt_dirs(settings)) == []
 
 

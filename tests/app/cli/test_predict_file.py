@@ -178,6 +178,12 @@ def test_runs_are_listed_shown_downloaded_and_deleted(
     done = cli("predictions", "download", run, "--out", str(tmp_path / "a.jsonl"))
     assert done.exit_code == 0, done.output
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 2
+    for command, name in (("download", "tasks.json"), ("labeling-config", "config.xml")):
+        done = cli("predictions", command, run, "--out", str(tmp_path / name))
+        assert done.exit_code == 0, done.output
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    assert [each["predictions"][0]["model_version"] for each in tasks] == ["sentiment:1"] * 2
+    assert 'value="$body"' in (tmp_path / "config.xml").read_text()
     assert cli("predictions", "delete", run).exit_code == 0
     assert cli("predictions", "show", run).exit_code == 3
 

@@ -9,7 +9,7 @@ from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import DataNotFound, DataTooLarge, UnsupportedFormat
 
 
-@pytest.mark.parametrize("name", ["reviews.txt", "reviews", "reviews.csv.gz", "reviews.json"])
+@pytest.mark.parametrize("name", ["reviews.txt", "reviews", "reviews.csv.gz", "reviews.jsonc"])
 def test_unsupported_suffix_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("text,label\na,1\n")
     with pytest.raises(UnsupportedFormat, match=r"Supported: \.csv, \.tsv, \.xlsx, \.jsonl"):
