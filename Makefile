@@ -48,13 +48,19 @@ install: .venv/.runtime  ## An environment in .venv, with the sample model and r
 	.venv-setfit/bin/pip install --quiet --disable-pip-version-check -r benchmarks/small/setfit.txt
 	@touch $@
 
+# Optimum beside the older transformers that it needs.
+.venv-optimum/.made: tests/optimum.txt
+	$(PYTHON) -m venv .venv-optimum
+	.venv-optimum/bin/pip install --quiet --disable-pip-version-check -r tests/optimum.txt
+	@touch $@
+
 demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="…" DATA=imdb
 	@$(BIN)/loraworks demo --data "$$DATA" --review "$$REVIEW"
 
 test: .venv/.dev  ## Every check once, small
 	$(BIN)/python -m pytest -n 4 $(SHARED) -m "not slow"
 
-test-long: .venv/.dev test-typescript  ## Every check, the repeated and slow forms too
+test-long: .venv/.dev .venv-optimum/.made test-typescript  ## Every check, the repeated and slow forms too
 	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 3600
 
 chromium:  ## Where Chromium is; as root on Debian it is installed
@@ -142,4 +148,4 @@ lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin;
 	$(BIN)/python -m tests.contracts.image_lock
 
 clean:  ## Remove the environment and caches, keep data/
-	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .venv-optimum .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -245,7 +245,12 @@ def _check_base(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     writer.write(check_base(base, arguments.revision))
 
 
-def _export(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
+def _export(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    if arguments.format == "onnx":
+        _export_onnx(arguments, writer)
+        return
+    if arguments.int8:
+        build_parser(__doc__).error("--int8 needs --format onnx")
     with imports_without_gc():
         from lora_core import export
 
@@ -254,6 +259,19 @@ def _export(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
     else:
         base = _absolute_directory(arguments.base)
         export.export_adapter(arguments.artifact, arguments.out, base=base, target=arguments.target)
+
+
+def _export_onnx(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    with imports_without_gc():
+        from lora_core import onnx_export
+
+    artifact, texts = arguments.artifact, None
+    if arguments.int8:
+        texts = onnx_export.read_texts(artifact, arguments.texts) if arguments.texts else []
+    certificate = onnx_export.export_onnx(
+        artifact, arguments.out, target=arguments.target, int8_texts=texts
+    )
+    writer.write(certificate)
 
 
 def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:

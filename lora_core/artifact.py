@@ -214,12 +214,18 @@ def save_tokenizer(
 
 
 def save_classifier(directory: Path, model: PreTrainedModel) -> None:
-    """Save weights and config, with all label names in the config.
+    """Save weights and config, see `save_classifier_config`."""
+    model.save_pretrained(directory)
+    save_classifier_config(directory, model)
+
+
+def save_classifier_config(directory: Path, model: PreTrainedModel) -> None:
+    """Save the config of a classifier, with all label names in it.
 
     transformers omits the names `LABEL_0` and `LABEL_1`, and text-embeddings-inference does not
     load a classifier without both maps. Of ModernBERT it reads the fields of earlier configs, too.
     """
-    model.save_pretrained(directory)
+    model.config.save_pretrained(directory)
     path = directory / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
     if config["model_type"] == "modernbert":

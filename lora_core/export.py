@@ -1,4 +1,4 @@
-"""Export a model in the formats of `transformers` and `peft`.
+"""Export a model in the formats of `transformers` and `peft`. For ONNX see `onnx_export`.
 
 The merged model is a checkpoint as transformers and text-embeddings-inference load it. An adapter
 is a folder as PEFT loads it:
@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +73,49 @@ def export_merged(artifact: Path, out: Path, *, target: str | None = None) -> No
     The weights have the bits that they had at the end of the run, except for those of the last
     layer, which the calibration is folded into. The config is written anew,
     because artifacts of version 0.1 may lack the names of their labels. `target`: which of several
-    targets to write. Raises `ArtifactCorrupt`, `NoEncoder`, `MergedWeightsChanged`, `OutputExists`,
-    and what `select_target` raises.
+    targets to write. Raises `OutputExists`, and what `load_calibrated` raises.
+    """
+    exported = load_calibrated(artifact, target, program="transformers")
+    with atomic_directory(out) as directory:
+        save_classifier(directory, exported.model)
+        write_tokenizer_and_card(directory, exported, CardFormat.TRANSFORMERS, out)
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedModel:
+    """The merged model of an artifact, whose logits are calibrated ones."""
+
+    artifact: Path
+    manifest: dict[str, Any]  # as if the target were the only one
+    model: PreTrainedModel
+    outputs: slice  # of the artifact's model, which this one has
+
+
+def load_calibrated(artifact: Path, target: str | None, *, program: str) -> CalibratedModel:
+    """Load the merged model of an artifact for a program that knows of no calibration.
+
+    Raises `ArtifactCorrupt`, `NoEncoder`, `MergedWeightsChanged`, and what `select_target` raises.
     """
     manifest_data = manifest.verify(artifact)
     if manifest.is_linear(manifest_data["files"]):
-        raise NoEncoder(path=artifact.name, program="transformers")
+        raise NoEncoder(path=artifact.name, program=program)
     selected = select_target(manifest_data, target, artifact.name)
     model = load_merged_model(artifact)
     expected = manifest_data.get("merged_sha256")  # artifacts in format 1 have none
     if expected is not None and weights_sha256(model.state_dict()) != expected:
         raise MergedWeightsChanged(path=artifact.name)
-    _keep_outputs(model, manifest_data, target)
+    outputs = _keep_outputs(model, manifest_data, target)
     _fold_calibration(model, selected)
-    with atomic_directory(out) as directory:
-        save_classifier(directory, model)
-        _save_tokenizer(artifact, directory, manifest_data)
-        _write_usage(directory, selected, label_names(model))
-        _write_card(directory, selected, CardFormat.TRANSFORMERS, out)
+    return CalibratedModel(artifact, selected, model, outputs)
+
+
+def write_tokenizer_and_card(
+    directory: Path, exported: CalibratedModel, card_format: CardFormat, out: Path
+) -> None:
+    """Write what an export has beside its weights and config; `out` is its final directory."""
+    _save_tokenizer(exported.artifact, directory, exported.manifest)
+    _write_usage(directory, exported.manifest, label_names(exported.model))
+    _write_card(directory, exported.manifest, card_format, out)
 
 
 @contextmanager

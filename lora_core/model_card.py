@@ -32,6 +32,7 @@ class CardFormat(StrEnum):
 
     TRANSFORMERS = "transformers"
     PEFT = "peft"
+    ONNX = "onnx"
     LORAWORKS = "loraworks"
 
 
@@ -200,6 +201,12 @@ _LEFT_OUT = {
         "has exactly this model. The stored predictions and all texts of the data "
         "stay with the artifact."
     ),
+    CardFormat.ONNX: (
+        "This folder has the merged weights alone. The graph computes the attention of every token "
+        "to every other, also of encoders that attend within a window, so its memory grows with "
+        "the square of the length. The adapter, the stored predictions and all texts of the data "
+        "stay with the artifact."
+    ),
     CardFormat.LORAWORKS: (
         "The training texts. But `golden.json` and `misclassified/` contain texts of the test and "
         "validation splits: publish an export for transformers or PEFT if they are confidential."
@@ -258,6 +265,8 @@ def _usage(manifest_data: Mapping[str, Any], card_format: CardFormat, name: str)
         case CardFormat.PEFT:
             count = 1 if task == "regression" else len(_labels(manifest_data))
             usage = _PEFT_USAGE.replace("ANSWER", _PEFT_ANSWERS[task]).replace("COUNT", str(count))
+        case CardFormat.ONNX:
+            usage = _ONNX_USAGE.replace("ANSWER", _ONNX_ANSWERS[task])
         case _:
             usage = _LORAWORKS_USAGE + (_LINEAR_USAGE if linear else "")
     if _reads_pairs(manifest_data):
@@ -288,24 +297,17 @@ def _long_texts(
         f"length, of which consecutive ones share {stride} tokens. Its logits are the mean of "
         "those of its windows, in training and in serving."
     )
-    if card_format is CardFormat.TRANSFORMERS:
-        yield (
-            "A pipeline of transformers and text-embeddings-inference read the first window only. "
-            "This computes what loraworks does:"
-        )
+    if card_format in _WINDOWS_USAGE:
+        reader, code = _WINDOWS_USAGE[card_format]
+        yield f"{reader} the first window only. This computes what loraworks does:"
         numbers = {"LENGTH": int(length), "STRIDE": stride, "MAX_WINDOWS": MAX_WINDOWS}
-        code = _WINDOWS_USAGE.replace("FOLDER", _folder(name))
+        code = code.replace("FOLDER", _folder(name))
         for placeholder, number in numbers.items():
             code = code.replace(placeholder, str(number))
         yield code
 
 
-_WINDOWS_USAGE = """\
-```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-model = AutoModelForSequenceClassification.from_pretrained("FOLDER").eval()
+_SPLIT_TEXT = """\
 windows = tokenizer(
     "A long text to classify.",
     truncation=True,
@@ -313,11 +315,38 @@ windows = tokenizer(
     stride=STRIDE,
     return_overflowing_tokens=True,
     padding=True,
-    return_tensors="pt",
+    return_tensors="TENSORS",
 )
-del windows["overflow_to_sample_mapping"]
+del windows["overflow_to_sample_mapping"]"""
+_WINDOWS_USAGE = {  # which program reads what, and code
+    CardFormat.TRANSFORMERS: (
+        "A pipeline of transformers and text-embeddings-inference read",
+        """\
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForSequenceClassification.from_pretrained("FOLDER").eval()
+SPLIT_TEXT
 logits = model(**windows).logits[:MAX_WINDOWS].mean(dim=0)
-```"""
+```""".replace("SPLIT_TEXT", _SPLIT_TEXT.replace("TENSORS", "pt")),
+    ),
+    CardFormat.ONNX: (
+        "A run with a truncated text reads",
+        """\
+```python
+import numpy as np
+from onnxruntime import InferenceSession
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+session = InferenceSession("FOLDER/model.onnx")
+SPLIT_TEXT
+feed = {each.name: windows[each.name].astype(np.int64) for each in session.get_inputs()}
+logits = session.run(["logits"], feed)[0][:MAX_WINDOWS].mean(axis=0)
+```""".replace("SPLIT_TEXT", _SPLIT_TEXT.replace("TENSORS", "np")),
+    ),
+}
 _PAIR_USAGE = {  # calls with a single text -> with a pair
     'classify("A text to classify."': 'classify({"text": "One text.", "text_pair": "Another."}',
     '{"inputs": "A text to classify."}': '{"inputs": ["One text.", "Another."]}',
@@ -376,6 +405,40 @@ _PEFT_ANSWERS = {
     "single_label": "print(labels[str(int(logits.argmax()))])",
     "multi_label": "print({labels[str(i)]: float(p) for i, p in enumerate(logits.sigmoid())})",
     "regression": "print(float(logits))",
+}
+_ONNX_USAGE = """\
+With ONNX Runtime, where `FOLDER` is this folder. `certificate.json` says how close that comes to
+the predictions of loraworks:
+
+```python
+import json
+from pathlib import Path
+
+import numpy as np
+from onnxruntime import InferenceSession
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+session = InferenceSession("FOLDER/model.onnx")
+labels = json.loads(Path("FOLDER/config.json").read_text())["id2label"]
+
+batch = tokenizer("A text to classify.", truncation=True, return_tensors="np")
+names = [each.name for each in session.get_inputs()]
+logits = session.run(["logits"], {name: batch[name].astype(np.int64) for name in names})[0][0]
+ANSWER
+```
+
+With Optimum (`pip install optimum-onnx[onnxruntime]`):
+
+```python
+from optimum.onnxruntime import ORTModelForSequenceClassification
+
+model = ORTModelForSequenceClassification.from_pretrained("FOLDER")
+```"""
+_ONNX_ANSWERS = {
+    "single_label": "print(labels[str(logits.argmax())])",
+    "multi_label": "print({labels[str(i)]: 1 / (1 + np.exp(-z)) for i, z in enumerate(logits)})",
+    "regression": "print(float(logits[0]))",
 }
 _LORAWORKS_USAGE = """\
 Import it into a loraworks service, as the archive or as the unpacked folder, or use it without one:
@@ -524,7 +587,11 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
             )
 
 
-_PROGRAMS = {CardFormat.TRANSFORMERS: "The pipeline of transformers", CardFormat.PEFT: "PEFT"}
+_PROGRAMS = {
+    CardFormat.TRANSFORMERS: "The pipeline of transformers",
+    CardFormat.PEFT: "PEFT",
+    CardFormat.ONNX: "ONNX Runtime",
+}
 
 
 def _thresholds(manifest_data: Mapping[str, Any]) -> str | None:

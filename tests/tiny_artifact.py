@@ -88,11 +88,16 @@ THRESHOLDS = (0.5, 0.9, 0.2)
 
 
 def make_multi_label_artifact(
-    directory: Path, *, thresholds: tuple[float, ...] = THRESHOLDS, seed: int = 0
+    directory: Path,
+    *,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+    seed: int = 0,
+    metrics: dict[str, Any] | None = None,
 ) -> Path:
     """Make a model of `TOPICS` that predicts only `acting` for most texts."""
     return make_artifact(
         directory,
+        metrics=metrics,
         labels=TOPICS,
         top_label="acting",
         seed=seed,
@@ -121,7 +126,9 @@ def make_regression_artifact(
 TARGETS = {"flags": {"type": "multi_label"}, "stars": {"type": "regression"}, "topic": {}}
 
 
-def make_several_targets_artifact(directory: Path) -> Path:
+def make_several_targets_artifact(
+    directory: Path, *, metrics: dict[str, Any] | None = None
+) -> Path:
     """Make a model of `TARGETS` that predicts the topic `refund` for any text."""
     outputs = ("flags/rude", "flags/urgent", "stars/value", "topic/billing", "topic/refund")
     calibration = Calibration(
@@ -133,6 +140,7 @@ def make_several_targets_artifact(directory: Path) -> Path:
     )
     return make_artifact(
         directory,
+        metrics=metrics,
         labels=outputs,
         top_label="topic/refund",
         task=SeveralTargetsSpec.model_validate({"targets": TARGETS}),

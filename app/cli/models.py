@@ -24,6 +24,7 @@ from app.cli.output import (
     print_warning,
 )
 from lora_core import manifest
+from lora_core.certificate import Certificate, read_certificate
 from lora_core.peft_format import CONFIG_FILE
 from lora_core.specs.fields import is_model_version
 from lora_core.specs.task import TaskTypeOfTarget
@@ -41,6 +42,7 @@ class ExportFormat(StrEnum):
     LORAWORKS = "loraworks"  # tar file for `models import`
     PEFT = "peft"
     TRANSFORMERS = "transformers"
+    ONNX = "onnx"
 
 
 ModelRef = Annotated[
@@ -54,8 +56,8 @@ FormatOption = Annotated[
     ExportFormat,
     typer.Option(
         "--format",
-        help="loraworks: tar file for `models import`; peft: the adapter; transformers: the merged "
-        "model.",
+        help="loraworks: tar file for `models import`; peft: the adapter; transformers, onnx: the "
+        "merged model.",
     ),
 ]
 Base = Annotated[
@@ -72,7 +74,25 @@ Source = Annotated[
 NewName = Annotated[str, typer.Option("--name", help="Name of the imported model.")]
 TargetOption = Annotated[
     str | None,
-    typer.Option("--target", help="transformers, PEFT: which of several targets to export."),
+    typer.Option("--target", help="Which of several targets to export to another program."),
+]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="ONNX: quantize the weights to int8. Refused unless 99.5% of the labels stay the "
+        "same.",
+    ),
+]
+CertifiedTexts = Annotated[
+    Path | None,
+    typer.Option(
+        "--texts",
+        metavar="FILE",
+        help="ONNX: at least 500 texts to certify an int8 model on. Default: the validation and "
+        "test texts of its data.",
+        exists=True,
+    ),
 ]
 Labels = Annotated[
     str | None, typer.Option("--labels", help="PEFT: label names in order, such as bad,good.")
@@ -102,28 +122,52 @@ def export_model(  # noqa: PLR0913 - one parameter per option
     export_format: FormatOption = ExportFormat.LORAWORKS,
     base: Base = None,
     target: TargetOption = None,
+    int8: Int8 = False,
+    texts: CertifiedTexts = None,
     as_json: AsJson = False,
 ) -> None:
     """Export a model version for another installation or program."""
+    if (int8 or texts) and export_format is not ExportFormat.ONNX:
+        raise UsageError("--int8 and --texts need --format onnx", "wrong_options")
+    if texts and not int8:
+        raise UsageError("--texts needs --int8", "wrong_options")
     version = resolve_version(client, model)
     stem = version.ref.replace(":", "-")
     if export_format is ExportFormat.LORAWORKS:
         if target is not None:
-            raise UsageError("--target needs --format transformers or peft", "wrong_options")
+            raise UsageError("--target needs --format transformers, peft or onnx", "wrong_options")
         path = out or Path(f"{stem}.tar")
         with client.download_artifact(version.artifact_id) as chunks:
             save_archive(chunks, path)
-    else:
-        path = out or Path(f"{stem}-{export_format}")
-        with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-            _convert(client, version, export_format, path, Path(work), base=base, target=target)
+        _print_export(version.ref, export_format, path, as_json=as_json)
+        return
+    path = out or Path(f"{stem}-{export_format}")
+    with tempfile.TemporaryDirectory(prefix="loraworks-") as folder:
+        work = Path(folder)
+        artifact = _download(client, version, work / "artifact")
+        options = ["--target", target] if target else []
+        if export_format is ExportFormat.PEFT:
+            options += _base_options(client, version, base, work)
+        if int8:
+            options += ["--int8", *_text_options(client, version, texts, work)]
+        run_lora_core(
+            "export", str(artifact), "--format", export_format, "--out", str(path), *options
+        )
+    _print_export(version.ref, export_format, path, as_json=as_json)
+
+
+def _print_export(ref: str, export_format: ExportFormat, path: Path, *, as_json: bool) -> None:
     is_ours = export_format is ExportFormat.LORAWORKS
     thresholds = {} if is_ours else read_usage(path).thresholds
+    certificate = read_certificate(path) if export_format is ExportFormat.ONNX else None
     if as_json:
-        answer = {"ref": version.ref, "format": export_format, "path": str(path)}
-        print_json({**answer, "thresholds": thresholds or None})
+        answer = {"ref": ref, "format": export_format, "path": str(path)}
+        certified = {"certificate": certificate} if certificate else {}
+        print_json({**answer, "thresholds": thresholds or None, **certified})
         return
-    print_line(f"Exported {version.ref} to {path}.")
+    print_line(f"Exported {ref} to {path}.")
+    if certificate:
+        print_line(_describe_certificate(certificate))
     if thresholds:
         listed = ", ".join(f"{label} {value:.4g}" for label, value in thresholds.items())
         print_warning(
@@ -176,30 +220,40 @@ def resolve_version(client: "Client", ref: str) -> "VersionView":
     )
 
 
-def _convert(  # noqa: PLR0913
-    client: "Client",
-    version: "VersionView",
-    export_format: ExportFormat,
-    out: Path,
-    work: Path,
-    *,
-    base: str | None,
-    target: str | None,
-) -> None:
-    artifact = _download(client, version, work / "artifact")
-    options = ["--target", target] if target else []
-    if export_format is ExportFormat.TRANSFORMERS:
-        run_lora_core(
-            "export", str(artifact), "--format", export_format, "--out", str(out), *options
-        )
-        return
-    if (
-        base is None and version.base and is_model_version(version.base)
-    ):  # registered at the service only
+def _describe_certificate(certificate: Certificate) -> str:
+    """Return one line about how close ONNX Runtime comes to the predictions of loraworks."""
+    difference = f"{certificate.largest_difference:.2g}"
+    if certificate.tolerance is not None:
+        difference += f" (accepted: {certificate.tolerance:.2g})"
+    labels = ""
+    if certificate.equal_labels is not None:
+        labels = f", and {format_percent(certificate.equal_labels)} have the same labels"
+    return (
+        f"ONNX Runtime {certificate.versions['onnxruntime']}, {certificate.precision}: on "
+        f"{certificate.texts} texts outputs differ by at most {difference}{labels}."
+    )
+
+
+def _base_options(
+    client: "Client", version: "VersionView", base: str | None, work: Path
+) -> list[str]:
+    """Return the option for the base of an adapter, which only the service may have."""
+    if base is None and version.base and is_model_version(version.base):
         base_version = resolve_version(client, version.base)
         base = str(_download(client, base_version, work / "base"))
-    options += ["--base", base] if base else []
-    run_lora_core("export", str(artifact), "--format", export_format, "--out", str(out), *options)
+    return ["--base", base] if base else []
+
+
+def _text_options(
+    client: "Client", version: "VersionView", texts: Path | None, work: Path
+) -> list[str]:
+    """Return the option for the texts that an int8 model is certified on: by default, those of its
+    data that it was not trained on."""
+    if texts is None and version.job_id is not None:
+        from app.cli.held_out_texts import write_held_out_texts  # slow, and only needed here
+
+        texts = write_held_out_texts(client, work / "artifact", work)
+    return ["--texts", str(texts)] if texts else []
 
 
 def _download(client: "Client", version: "VersionView", folder: Path) -> Path:

@@ -27,7 +27,8 @@ from app.serving.schemas import ShadowView
 from app.serving.shadow import SHADOW_ALIAS
 from app.web import choices, formats
 from app.web.page import ListQuery, render
-from lora_core.tasks.metric_names import summary_metrics
+from app.web.use_elsewhere import UsedVersion, ways_to_use
+from lora_core.tasks.metric_names import summary_metrics, summary_targets, summary_task
 
 PAGE_SIZE = 50
 
@@ -126,13 +127,30 @@ def _render_model(
     """Render the page. Raises `ModelNotFound`."""
     with database.read() as session:
         details = _load_details(session, repository.get_model(session, name))
+    shown = details.production or details.newest
+    used = _used_version(request, shown, name if details.production else shown.view.ref)
     return render(
         request,
         "model.html",
         model=details,
         shadows=shadows,
+        used=used,
+        ways=ways_to_use(used),
         production=PRODUCTION,
         suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
+    )
+
+
+def _used_version(request: Request, row: VersionRow, ref: str) -> UsedVersion:
+    spec: Mapping[str, Any] = row.job.spec if row.job else {}  # None: of an import
+    return UsedVersion(
+        ref=ref,
+        method=row.view.method,
+        has_encoder=row.view.method != formats.LINEAR_METHOD,
+        task=summary_task(row.view.metrics),
+        pairs=spec.get("data", {}).get("text_pair_column") is not None,
+        targets=summary_targets(row.view.metrics),
+        request=request,
     )
 
 

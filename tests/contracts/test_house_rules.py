@@ -41,6 +41,7 @@ BANNED_KEYWORDS = {"shell", "trust_remote_code", "allow_pickle"}
 LATE_IMPORTS = (
     "app/cli/",
     "lora_core/__main__.py",
+    "lora_core/onnx_export.py",  # onnxruntime is an extra
     "lora_core/data/contents.py",
     "lora_core/data/files.py",
     "lora_core/inference/load.py",

@@ -1,6 +1,7 @@
 """Versions are exported to another service or program, and imported."""
 
 import json
+import re
 import sys
 import tarfile
 import warnings
@@ -12,14 +13,19 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from app.cli.client import Client
 from app.cli.errors import ServiceUnreachable
 from app.cli.files import save_archive
+from app.cli.held_out_texts import write_held_out_texts
 from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
+from lora_core.data.load import load_splits
 from lora_core.inference.predictor import Predictor
+from lora_core.onnx_export import read_texts
+from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.task import SingleLabelSpec
 from lora_core.tasks.base import Calibration
@@ -28,6 +34,7 @@ from tests.app.cli.versions import add_version
 from tests.hostile_archives import packed
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import TEXTS, make_artifact
+from tests.tiny_base import make_reviews
 
 pytestmark = pytest.mark.e2e
 
@@ -180,6 +187,55 @@ def test_export_names_the_thresholds_that_other_programs_lack(
     }
     classify = pipeline("text-classification", model=str(tmp_path / "out"))
     assert {each["label"] for each in classify(list(TEXTS))} <= {"bad", "good"}
+
+
+def test_onnx_export_prints_its_certificate(cli: Run, resources: Resources, tmp_path: Path) -> None:
+    add_version(resources, make_artifact(tmp_path / "made"), tmp_path / "copied", name="mail")
+    export = ("models", "export", "mail", "--format", "onnx", "--out")
+    done = cli(*export, str(tmp_path / "onnx"))
+    assert done.exit_code == 0, done.output
+    assert re.search(
+        r"ONNX Runtime [\d.]+, fp32: on 4 texts outputs differ by at most \S+ "
+        r"\(accepted: 0\.001\), and 100\.0% have the same labels\.",
+        done.stdout,
+    )
+    printed = answer(cli(*export, str(tmp_path / "again"), "--json"))
+    stored = json.loads((tmp_path / "again" / "certificate.json").read_text())
+    assert printed["certificate"] == stored
+    refused = cli(*export, str(tmp_path / "int8"), "--int8")
+    assert (refused.exit_code, "(int8_texts_required)" in refused.stderr) == (1, True)
+    assert not (tmp_path / "int8").exists()
+
+
+def test_held_out_texts_are_those_of_validation_and_test(
+    cli: Run, url: str, tmp_path: Path
+) -> None:
+    file = make_reviews(tmp_path / "reviews.csv", 300)
+    ref = answer(cli("datasets", "upload", str(file), "--json"))["ref"]
+    artifact = make_artifact(tmp_path / "made")
+    facts = manifest.read(artifact)
+    facts["spec"]["data"]["source"] = {"train": ref, "test": ref}
+    facts.pop("files")
+    (artifact / "manifest.json").unlink()
+    manifest.create(artifact, facts)
+    (tmp_path / "work").mkdir()
+    with Client(url) as client:
+        path = write_held_out_texts(client, artifact, tmp_path / "work")
+    local = {Split.TRAIN: str(file), Split.TEST: str(file)}
+    splits = load_splits(DataSpec.model_validate({"source": local}))
+    assert read_texts(artifact, str(path)) == list(
+        dict.fromkeys(each.text for each in (*splits.validation, *splits.test))
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [("--int8",), ("--texts", __file__), ("--format", "onnx", "--texts", __file__)]
+)
+def test_options_of_onnx_are_refused_for_others(
+    options: tuple[str, ...], cli: Run, version: str
+) -> None:
+    refused = cli("models", "export", "sentiment", *options)
+    assert (refused.exit_code, "(wrong_options)" in refused.stderr) == (2, True)
 
 
 def test_unsupported_adapter_setting_is_rejected(other: Run, tmp_path: Path) -> None:

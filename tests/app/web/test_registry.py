@@ -128,6 +128,17 @@ def test_version_links_to_its_job_and_data(
     assert "imported" in rows["version-3"]
 
 
+def test_use_of_a_pair_model_shows_pairs(
+    client: TestClient, resources: Resources, register: Callable[..., None]
+) -> None:
+    spec = {**SPEC, "data": {**SPEC["data"], "text_pair_column": "second"}}
+    register(add_job(resources.database, spec=spec))
+    snippets = {pre["id"]: pre.text for pre in elements(page(client, "/models/tickets"), "pre")}
+    assert "--pair" in snippets["use-command-line-1"]
+    assert '"text_pair"' in snippets["use-curl-1"]
+    assert "use-openai-1" not in snippets
+
+
 def test_promote_and_roll_back(client: TestClient, publish: Publish) -> None:
     publish(promote=False)
     publish(promote=False, top_label="bad")
